@@ -1,0 +1,179 @@
+"""What a plugin author imports: the contracts, and the values that pass through them.
+
+Importing this module costs nothing: no torch, no pydantic, no pyarrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from kdcli.errors import DataError, KdError, MissingError, PluginError, ProfileError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from pydantic import BaseModel
+    from torch import Tensor, nn
+
+__all__ = [
+    "API_VERSION",
+    "MASK",
+    "Batch",
+    "DataError",
+    "KdError",
+    "MissingError",
+    "PluginError",
+    "ProfileError",
+    "Progress",
+    "QuietReporter",
+    "Reporter",
+    "Student",
+    "Tagger",
+    "Task",
+    "UsageError",
+]
+
+API_VERSION = 1
+MASK = "[MASK]"
+"""The masked word in every table; a teacher reads it as its own tokenizer's mask token."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A text classification or regression task.
+
+    Attributes:
+        name: Its name, ``sst2`` for example.
+        kind: One text a row, or two.
+        labels: The classes as written in the tables, in the order of the logits; empty for scores.
+        names: A readable name for each label (``negative``, ``positive``), or empty.
+        score_range: Lowest and highest score of a regression task, else None.
+        metric: The metric that chooses among models: ``accuracy``, ``f1``, ``mcc``, ``pearson`` or ``spearman``.
+    """
+
+    name: str
+    kind: Literal["single", "pair"]
+    labels: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    score_range: tuple[float, float] | None = None
+    metric: str = "accuracy"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the text columns in every table that ``kd`` writes."""
+        return ("sentence",) if self.kind == "single" else ("sentence1", "sentence2")
+
+    @property
+    def outputs(self) -> int:
+        """The number of logits of a row: one for each class, or a single score."""
+        return len(self.labels) or 1
+
+    @property
+    def is_score(self) -> bool:
+        """Whether the task predicts a number instead of a class."""
+        return not self.labels
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts as word ids, padded with 0 on the right.
+
+    Attributes:
+        words: One ``int64 [batch, time]`` tensor for each text column (one, or two for a pair).
+        lengths: One ``int64 [batch]`` tensor for each text column, on the CPU, every length at least 1.
+    """
+
+    words: tuple[Tensor, ...]
+    lengths: tuple[Tensor, ...]
+
+
+class Progress(Protocol):
+    """The progress of one piece of work."""
+
+    def advance(self, steps: int = 1, **shown: float | str) -> None:
+        """Count ``steps`` more units done; ``shown`` values (``loss=0.31``, ``best="0.912"``) stand beside the bar."""
+
+
+class Reporter(Protocol):
+    """Where work tells the user how it goes; everything lands on stderr."""
+
+    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> AbstractContextManager[Progress]:
+        """Open a progress bar of ``total`` units (None: unknown)."""
+
+    def info(self, message: str) -> None:
+        """Say something that is worth a line."""
+
+    def warn(self, message: str) -> None:
+        """Say something that the user should look at."""
+
+    def metrics(self, stage: str, step: int, **values: float) -> None:
+        """Record a point of a learning curve (``metrics.jsonl``)."""
+
+
+class QuietReporter:
+    """A reporter and a progress that say nothing: the default when ``kd`` is used from Python."""
+
+    def progress(
+        self, title: str, total: int | None = None, unit: str = "rows"
+    ) -> AbstractContextManager[QuietReporter]:
+        """Return itself as a progress that shows nothing."""
+        return nullcontext(self)
+
+    def advance(self, steps: int = 1, **shown: float | str) -> None:
+        """Do nothing."""
+
+    def info(self, message: str) -> None:
+        """Do nothing."""
+
+    def warn(self, message: str) -> None:
+        """Do nothing."""
+
+    def metrics(self, stage: str, step: int, **values: float) -> None:
+        """Do nothing."""
+
+
+class Student(Protocol):
+    """The module that an entry point of the group ``kdcli.students`` names: a model and nothing else.
+
+    The vocabulary, the losses, training and evaluation are ``kd``'s. The module imports torch inside ``build``
+    only, so that checking a profile costs nothing.
+    """
+
+    api_version: int
+    pairs: bool
+    scores: bool
+    Options: type[BaseModel]
+
+    def build(
+        self, options: BaseModel, task: Task, vocabulary_size: int, vectors: np.ndarray | None, dimension: int
+    ) -> nn.Module:
+        """Build the model.
+
+        Args:
+            options: The plugin's validated options.
+            task: The task; the model gives ``task.outputs`` logits a row.
+            vocabulary_size: The number of words; id 0 is the padding.
+            vectors: ``float32 [vocabulary_size, dimension]`` initial word vectors, or None for random ones.
+            dimension: The size of a word vector.
+
+        Returns:
+            A module whose ``forward(batch: Batch)`` returns ``float [batch, task.outputs]``, and for which
+            padding makes no difference.
+        """
+
+
+class Tagger(Protocol):
+    """The module that an entry point of the group ``kdcli.taggers`` names: a part-of-speech tagger."""
+
+    api_version: int
+
+    def tag(self, texts: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Give each word of each text its tag; deterministic, and independent of the other texts.
+
+        Data is loaded on the first call and kept for the process.
+
+        Raises:
+            MissingError: The tagger's data is not there.
+        """

@@ -1,0 +1,193 @@
+"""``kd doctor``: what this machine has, and what is broken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from kdcli.cli import flags, ui
+from kdcli.errors import KdError, MissingError, PluginError, ProfileError
+
+if TYPE_CHECKING:
+    from kdcli.registry import Plugin
+
+app = typer.Typer()
+
+NEEDED = (
+    *("torch", "transformers", "tokenizers", "safetensors", "accelerate"),
+    *("pyarrow", "numpy", "scipy", "sklearn", "nltk", "textblob", "pydantic"),
+)
+"""Modules without which commands fail; the rest of the dependencies come with these or are in use by now."""
+LITTLE_DISK = 5e9
+LITTLE_MEMORY = 2e9
+Status = Literal["fine", "look", "broken"]
+STYLES: dict[Status, str] = {"fine": "green", "look": "yellow", "broken": "bold red"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        status: ``fine``; ``look``, where something optional is not there or scarce; ``broken``.
+        found: What was found.
+        hint: What to do about it.
+        exit_code: What ``kd doctor`` exits with if this is the first thing broken.
+    """
+
+    name: str
+    status: Status
+    found: str
+    hint: str | None = None
+    exit_code: int = 1
+
+
+@app.command(epilog=flags.example("kd doctor"))
+def doctor() -> None:
+    """Look at Python, packages, machine, devices, plugins and profiles; exit 0 unless something needed is broken."""
+    with ui.reporting("kd doctor") as reporter, reporter.progress("looking", unit="checks") as progress:
+        checks = []
+        for part in (_python, _machine, _devices, _plugins, _profiles):
+            for check in part():
+                checks.append(check)
+                progress.advance()
+    broken = [check for check in checks if check.status == "broken"]
+    ui.show({"fine": not broken, "checks": checks}, _table)
+    if broken:
+        raise typer.Exit(broken[0].exit_code)
+
+
+def _python() -> Iterator[Check]:
+    from importlib.metadata import version
+
+    yield Check("python", "fine", f"{sys.version.split()[0]} ({sys.executable})")
+    yield Check("kd", "fine", f"{version('kdcli')} ({Path(__file__).resolve().parent.parent})")
+    for name in NEEDED:
+        try:
+            found = getattr(import_module(name), "__version__", "there")
+        except Exception as error:
+            found = f"cannot be imported: {type(error).__name__}: {error}"
+            hint = "install kd again: pip install --force-reinstall kdcli"
+            yield Check(name, "broken", found, hint, MissingError.exit_code)
+        else:
+            yield Check(name, "fine", found)
+
+
+def _machine() -> Iterator[Check]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Check("cores", "fine", str(cores))
+    memory = _free_memory()
+    if memory is not None:
+        scarce = memory < LITTLE_MEMORY
+        hint = "a smaller student.batch_size and teacher.export.batch_size need less" if scarce else None
+        yield Check("memory free", "look" if scarce else "fine", _gigabytes(memory), hint)
+    disk = shutil.disk_usage(Path.cwd()).free
+    hint = "runs are written to --run-dir: name a place with more" if disk < LITTLE_DISK else None
+    yield Check("disk free", "look" if hint else "fine", f"{_gigabytes(disk)} here", hint)
+
+
+def _devices() -> Iterator[Check]:
+    try:
+        import torch
+    except Exception:
+        return  # said already, by name
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: use fp16"
+        found = f"{properties.name}, {_gigabytes(properties.total_memory)}, {bf16}"
+        yield Check(f"cuda:{number}", "fine", found)
+    if torch.backends.mps.is_available():
+        yield Check("mps", "fine", "Apple GPU")
+    if not torch.cuda.device_count() and not torch.backends.mps.is_available():
+        threads = f"the CPU alone, {torch.get_num_threads()} threads"
+        yield Check("devices", "fine", f"{threads}; a small teacher fine-tunes in half an hour")
+
+
+def _plugins() -> Iterator[Check]:
+    from kdcli import registry
+
+    for group in registry.GROUPS:
+        for plugin in registry.plugins(group):
+            name = f"{group.removesuffix('s')} {plugin.full_name}"
+            fault = registry.broken(plugin)
+            if fault:
+                status: Status = "broken" if _is_ours(plugin) else "look"
+                yield Check(name, status, fault, _remedy(plugin), PluginError.exit_code)
+            elif group == "taggers":
+                yield _tagger(name, plugin)
+            else:
+                yield Check(name, "fine", f"{plugin.distribution} {plugin.version}")
+
+
+def _is_ours(plugin: Plugin) -> bool:
+    return plugin.distribution == "kdcli"
+
+
+def _remedy(plugin: Plugin) -> str:
+    if _is_ours(plugin):
+        return "install kd again: pip install --force-reinstall kdcli"
+    return f"update or remove {plugin.distribution}; kd works without it"
+
+
+def _tagger(name: str, plugin: Plugin) -> Check:
+    """Tag a word: the data of a tagger is optional, unless it is the one that stands in the defaults."""
+    from kdcli import registry
+    from kdcli.profile.schema import LiteSettings
+
+    status: Status = "broken" if plugin.name == LiteSettings().tagger and _is_ours(plugin) else "look"
+    try:
+        tags = registry.load("taggers", plugin.full_name).tag([["films"]])
+    except MissingError as error:
+        return Check(name, status, str(error), error.hint, MissingError.exit_code)
+    except Exception as error:
+        status = "broken" if _is_ours(plugin) else "look"
+        return Check(name, status, f"{type(error).__name__}: {error}", _remedy(plugin), PluginError.exit_code)
+    return Check(name, "fine", f"its data is there (films: {tags[0][0]})")
+
+
+def _profiles() -> Iterator[Check]:
+    from kdcli.mistakes import each
+    from kdcli.profile import files
+    from kdcli.profile.load import load_profile
+
+    for name in files.names():
+        try:
+            count = len(load_profile(name).origins)
+        except KdError as error:
+            found = "; ".join(str(mistake) for mistake in each(error))
+            yield Check(f"profile {name}", "broken", found, each(error)[0].hint, ProfileError.exit_code)
+        else:
+            yield Check(f"profile {name}", "fine", f"valid, {count} settings")
+
+
+def _free_memory() -> int | None:
+    """Return the bytes that can be used without swapping, where the system says so."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _table(result: dict[str, Any]) -> Table:
+    table = ui.columns("what", "", "found")
+    for check in result["checks"]:
+        table.add_row(check.name, Text(check.status, STYLES[check.status]), Text(check.found))
+        if check.hint and check.status != "fine":
+            table.add_row("", "", Text(f"hint: {check.hint}", "cyan"))
+    return table

@@ -1,0 +1,82 @@
+"""Global flags, wherever they stand on the line: Typer takes them before the sub-command alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+GLOBAL = {
+    "-q": "quiet",
+    "--quiet": "quiet",
+    "-v": "verbose",
+    "--verbose": "verbose",
+    "--debug": "debug",
+    "--json": "json",
+    "--no-color": "no_color",
+    "--no-progress": "no_progress",
+    "-V": "version",
+    "--version": "version",
+}
+"""The name of each global flag; ``-h`` is none, since it asks about the command before it."""
+
+
+def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate the global flags from the rest of the line.
+
+    What follows ``--`` is left alone, and so is the value of another option, whatever it looks like.
+
+    Args:
+        command: The root command, as ``typer.main.get_command`` gives it.
+        arguments: The line after the program's name.
+
+    Returns:
+        The global flags and all the rest, each in its order.
+    """
+    flags: list[str] = []
+    rest: list[str] = []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument == "--":
+            return flags, [*rest, argument, *left]
+        if argument in GLOBAL:
+            flags.append(argument)
+        elif argument.startswith("--"):
+            rest.append(argument)
+            if "=" not in argument and _takes_value(command, argument):
+                rest += left[:1]
+                del left[:1]
+        elif argument.startswith("-") and len(argument) > 1:
+            kept, wants_value = _short(command, argument, flags)
+            rest += kept
+            if wants_value:
+                rest += left[:1]
+                del left[:1]
+        else:
+            rest.append(argument)
+            command = getattr(command, "commands", {}).get(argument, command)
+    return flags, rest
+
+
+def _short(command: Any, argument: str, flags: list[str]) -> tuple[list[str], bool]:
+    """Take the global flags out of joined short ones (``-fq``).
+
+    Returns:
+        What is left of the argument, and whether the next one is its value.
+    """
+    kept = ""
+    letters = argument[1:]
+    for place, letter in enumerate(letters):
+        flag = f"-{letter}"
+        if flag in GLOBAL:
+            flags.append(flag)
+        elif _takes_value(command, flag):
+            return [f"-{kept}{letters[place:]}"], place == len(letters) - 1
+        else:
+            kept += letter
+    return ([f"-{kept}"] if kept else []), False
+
+
+def _takes_value(command: Any, flag: str) -> bool:
+    options = [option for option in command.params if flag in option.opts]
+    return any(not (option.is_flag or option.count) for option in options)

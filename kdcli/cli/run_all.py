@@ -1,0 +1,77 @@
+"""``kd run-all``: from the task's tables to the results table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from kdcli.cli import flags, stage, ui
+
+app = typer.Typer()
+
+
+@app.command("run-all", epilog=flags.example("kd run-all --profile sst2 --data-dir data/SST-2 --seeds 3"))
+def run_all(
+    profile: flags.ProfileName = None,
+    set_: flags.Set = None,
+    data_dir: flags.DataDir = None,
+    run_dir: flags.RunDir = None,
+    force: flags.Force = False,
+    seed: flags.Seed = None,
+    seeds: flags.Seeds = 1,
+    device: flags.Device = None,
+    precision: flags.Precision = None,
+    offline: flags.Offline = False,
+    resume: flags.Resume = "auto",
+    from_: flags.From = None,
+    until: flags.Until = None,
+    only: flags.Only = None,
+    dry_run: flags.DryRun = False,
+) -> None:
+    """Make the transfer set, train the teacher, export, join, distil, train the baseline, compare.
+
+    Stages: transfer, teacher, export, join, encode, student, baseline, results. What is up to date is not run again.
+    """
+    from kdcli.pipeline.run_all import run_stages, select
+
+    values = {"task.data_dir": data_dir, "seed": seed, "device": device, "precision": precision}
+    chosen = flags.load(profile, set_, values, default="demo")
+    wish = stage.Wish(run_dir, None, resume, force, dry_run)
+    root = stage.root_of(chosen, run_dir)
+    with stage.planned(chosen, wish) as (plan, reporter):
+        stages = select(plan.stages(seeds), from_, until, only)
+        outcomes = run_stages(stages, root, reporter=reporter, force=force, dry_run=dry_run)
+    described = _results if stages[-1].name == "results" else _done
+    stage.show(outcomes, dry_run, lambda result: Group(described(result), Text(f"run folder: {root}")))
+
+
+def _done(result: dict[str, Any]) -> RenderableType:
+    shown = {name.replace("_", " "): value for name, value in result.items() if isinstance(value, int | str)}
+    return stage.panel("done", shown)
+
+
+def _results(result: dict[str, Any]) -> RenderableType:
+    splits = list(result["gap_closed"])
+    metric = result["metric"]
+    head = ["model", *(f"{split} {metric}" for split in splits), "parameters", "without embeddings", "MB", "texts/s"]
+    table = ui.columns(*head, numbers=len(head) - 1)
+    for row in result["rows"]:
+        sizes = [f"{row['parameters']:,}", f"{row['parameters_without_embeddings']:,}", f"{row['megabytes']:.1f}"]
+        scores = [_score(row["scores"][split]) for split in splits]
+        table.add_row(Text(row["model"], "bold"), *scores, *sizes, f"{row['per_second']:,.0f}")
+    shares = ", ".join(f"{split} {_share(result['gap_closed'][split])}" for split in splits)
+    return Group(table, Text(""), Text(f"share of the gap closed: {shares}"))
+
+
+def _score(values: Sequence[float]) -> str:
+    mean = f"{100 * statistics.fmean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def _share(value: float | None) -> str:
+    return "n/a (the teacher is no better than the baseline)" if value is None else f"{100 * value:.0f} %"

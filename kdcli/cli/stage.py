@@ -1,0 +1,127 @@
+"""What the commands of single stages share: they work in the run folder, or on files that the user named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from kdcli.cli import ui
+
+if TYPE_CHECKING:
+    from kdcli.api import Reporter
+    from kdcli.pipeline.run_all import Outcome
+    from kdcli.pipeline.stages import Plan
+    from kdcli.profile.load import Profile
+
+Describe = Callable[[dict[str, Any]], RenderableType]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a command is to run its stages; each field is the flag of that name."""
+
+    run_dir: Path | None = None
+    shard: str | None = None
+    resume: str = "auto"
+    force: bool = False
+    dry_run: bool = False
+
+
+def run(
+    names: Sequence[str],
+    profile: Profile,
+    wish: Wish,
+    *,
+    inputs: Mapping[str, Path | None] | None = None,
+    outputs: Mapping[str, Path | None] | None = None,
+    describe: Describe,
+) -> None:
+    """Run stages of a profile and show the result of the last.
+
+    Args:
+        names: The stages, in order.
+        profile: The resolved profile.
+        wish: The flags that all stages share.
+        inputs: Artefacts to take from elsewhere than the run folder, by their name in ``Paths``.
+        outputs: Artefacts to write elsewhere; then nothing in the run folder is touched.
+        describe: Turns the last stage's result into what is printed.
+    """
+    from kdcli.pipeline.run_all import run_alone, run_stages
+
+    elsewhere = {name: path for name, path in (outputs or {}).items() if path is not None}
+    taken = {name: path for name, path in (inputs or {}).items() if path is not None}
+    root = root_of(profile, wish.run_dir)
+    with planned(profile, wish, in_run=not elsewhere, **taken, **elsewhere) as (plan, reporter):
+        stages = [stage for stage in plan.stages() if stage.name in names]
+        if elsewhere and not wish.dry_run:
+            outcomes = [run_alone(stage, reporter=reporter, force=wish.force) for stage in stages]
+        else:
+            outcomes = run_stages(stages, root, reporter=reporter, force=wish.force, dry_run=wish.dry_run)
+    show(outcomes, wish.dry_run, describe)
+
+
+def root_of(profile: Profile, run_dir: Path | None) -> Path:
+    """Return the run folder: the one asked for, or ``runs/PROFILE``."""
+    return run_dir or Path("runs") / profile.name
+
+
+@contextmanager
+def planned(profile: Profile, wish: Wish, *, in_run: bool = True, **places: Path) -> Iterator[tuple[Plan, Reporter]]:
+    """Lay a profile out over its run folder, and hold the folder while stages run in it.
+
+    Args:
+        profile: The resolved profile.
+        wish: The flags that all stages share.
+        in_run: Whether the stages write to the run folder.
+        places: Artefacts that lie elsewhere, by their name in ``Paths``.
+    """
+    from kdcli.data.files import atomic
+    from kdcli.data.parts import Shard
+    from kdcli.pipeline.device import resolve
+    from kdcli.pipeline.run_dir import Paths, one_launch
+    from kdcli.pipeline.stages import Plan
+
+    root, shard = root_of(profile, wish.run_dir), Shard.parse(wish.shard)
+    paths = replace(Paths.in_run(root), **places)
+    plan = Plan(profile.settings, paths, resolve(profile.settings.device), shard, wish.resume == "auto")
+    if wish.dry_run or not in_run:
+        with ui.reporting(profile.name) as reporter:
+            yield plan, reporter
+        return
+    with one_launch(root, shard), ui.reporting(profile.name, metrics=root / "metrics.jsonl") as reporter:
+        with atomic(root / "profile.toml") as temporary:
+            temporary.write_text(profile.to_toml(), "utf-8")
+        yield plan, reporter
+
+
+def show(outcomes: Sequence[Outcome], dry_run: bool, describe: Describe) -> None:
+    """Show the result of the last stage, or for a dry run what would run and why."""
+    if dry_run:
+        ui.show({"stages": outcomes}, lambda _: _reasons(outcomes))
+    elif outcomes[-1].done:
+        last = outcomes[-1]
+        note = Text("up to date, nothing to do", "dim") if not last.reasons else Text(f"{last.seconds:.1f} s", "dim")
+        ui.show({"stages": outcomes, "result": last.result}, lambda _: Group(describe(last.result), note))
+
+
+def panel(title: str, rows: Mapping[str, Any], *more: RenderableType) -> Panel:
+    """Return a panel of names and values, with more things below them."""
+    table = ui.columns("", "")
+    table.show_header = False
+    for name, value in rows.items():
+        table.add_row(Text(name, "dim"), Text(value if isinstance(value, str) else f"{value:,}"))
+    return Panel(Group(table, *more), title=title, title_align="left", expand=False)
+
+
+def _reasons(outcomes: Sequence[Outcome]) -> RenderableType:
+    table = ui.columns("stage", "would run because")
+    for outcome in outcomes:
+        table.add_row(outcome.stage, Text("; ".join(outcome.reasons) or "up to date", "" if outcome.reasons else "dim"))
+    return table

@@ -1,0 +1,1 @@
+"""Reading and writing: tables, resumable parts, word vectors."""

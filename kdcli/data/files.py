@@ -1,0 +1,71 @@
+"""Whole files or none: atomic writes and content hashes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdcli.errors import KdError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; when the block ends well, it takes ``path``'s place.
+
+    The temporary path ends in the same suffixes, so that writers that look at them work. It may become a file or
+    a folder. When the block fails, it is removed and whatever stood at ``path`` is still there, whole.
+
+    Raises:
+        KdError: The disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)
+        yield temporary
+        for file in [*temporary.rglob("*"), temporary] if temporary.is_dir() else [temporary]:
+            _fsync(file)
+        if path.is_dir():
+            _remove(path)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "free some space, or name another place with --output or --run-dir; then run it again"
+            raise KdError("the disk is full", file=path, hint=hint) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise KdError(f"cannot write here: {error.strerror}", file=path) from error
+        raise
+    finally:
+        _remove(temporary)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's bytes, or a folder's file names and bytes in order of name (hex digits)."""
+    if path.is_dir():
+        folder = hashlib.sha256()
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            folder.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
+        return folder.hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

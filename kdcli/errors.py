@@ -1,0 +1,70 @@
+"""Errors meant for the user: what went wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class KdError(Exception):
+    """A failure that the user can act on.
+
+    Args:
+        what: What went wrong, in one sentence without a full stop.
+        hint: What to do about it.
+        file: The file it happened in.
+        row: The row of that file, counted from 1 with the header as row 1.
+        key: The column, setting or option it is about.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        hint: str | None = None,
+        file: str | Path | None = None,
+        row: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.what = what
+        self.hint = hint
+        self.file = None if file is None else str(file)
+        self.row = row
+        self.key = key
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        where = {"file": self.file, "row": self.row, "key": self.key}
+        parts = [f"{name} {value}" for name, value in where.items() if value is not None]
+        return f"{self.what} ({', '.join(parts)})" if parts else self.what
+
+
+class UsageError(KdError):
+    """The command line makes no sense."""
+
+    exit_code = 2
+
+
+class ProfileError(KdError):
+    """A profile or setting is wrong."""
+
+    exit_code = 3
+
+
+class DataError(KdError):
+    """A table or an artefact is wrong."""
+
+    exit_code = 4
+
+
+class PluginError(KdError):
+    """A plugin is missing, broken or ambiguous."""
+
+    exit_code = 5
+
+
+class MissingError(KdError):
+    """An extra, a model or another resource is not there."""
+
+    exit_code = 6

@@ -1,0 +1,146 @@
+"""Everything that is wrong with a table of settings: at once, key by key, with a suggestion."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin
+
+from kdcli.errors import KdError, ProfileError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+    from pydantic.fields import FieldInfo
+
+
+class Mistakes(ProfileError):
+    """Several mistakes at once.
+
+    Args:
+        mistakes: One error for each.
+    """
+
+    def __init__(self, mistakes: Sequence[KdError]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("; ".join(str(mistake) for mistake in self.mistakes))
+
+
+def raise_all(mistakes: Sequence[KdError]) -> NoReturn:
+    """Raise the one mistake there is, or all of them as ``Mistakes``."""
+    raise mistakes[0] if len(mistakes) == 1 else Mistakes(mistakes)
+
+
+def each(error: KdError) -> tuple[KdError, ...]:
+    """Return the mistakes an error stands for: itself, or those of a ``Mistakes``."""
+    return error.mistakes if isinstance(error, Mistakes) else (error,)
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the name that ``name`` was probably meant to be, or None."""
+    return next(iter(get_close_matches(name, list(names), n=1)), None)
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Go through the dotted keys of a model and of the models inside it."""
+    for name, field in model.model_fields.items():
+        inner = _model(field.annotation)
+        if inner is None:
+            yield prefix + name
+        else:
+            yield from keys(inner, f"{prefix}{name}.")
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[KdError]:
+    """Turn what Pydantic found wrong into one error a key.
+
+    Args:
+        error: What Pydantic raised.
+        model: The model that was validated.
+        prefix: What the keys begin with, its dot included: ``students.bilstm.``.
+
+    Returns:
+        Errors with ``key`` set, in the order of the keys; several findings on one key are one error.
+    """
+    findings: dict[str, list[Any]] = {}
+    fields: dict[str, FieldInfo | None] = {}
+    for finding in error.errors(include_url=False):
+        path, field = _locate(model, finding["loc"])
+        key = prefix + ".".join(path)
+        findings.setdefault(key, []).append(finding)
+        fields[key] = field
+    return [
+        unknown(key, model, prefix) if found[0]["type"] == "extra_forbidden" else _wrong(key, found, fields[key])
+        for key, found in findings.items()
+    ]
+
+
+def unknown(key: str, model: type[BaseModel], prefix: str = "") -> KdError:
+    """Return the error for a key that ``model`` does not know, with the nearest one that it does know.
+
+    A key of the same name in another table comes next after one that is spelt alike in the same table.
+    """
+    inside = key.removeprefix(prefix)
+    table, _, name = inside.rpartition(".")
+    known = list(keys(model))
+    siblings = _siblings(known, table)
+    close = nearest(name, siblings)
+    if close:
+        meant = [f"{table}.{close}" if table else close]
+    else:
+        namesakes = [other for other in known if other.rpartition(".")[2] == name]
+        close = nearest(inside, namesakes or ([] if siblings else known))
+        meant = [close] if close else namesakes
+    if meant:
+        hint = f"did you mean {' or '.join(prefix + other for other in meant)}?"
+    elif siblings:
+        hint = f"the keys of {(prefix + table).rstrip('.') or 'a profile'} are {', '.join(siblings)}"
+    else:
+        hint = "it takes no keys"
+    return ProfileError("unknown key", key=key, hint=hint)
+
+
+def _siblings(known: Sequence[str], table: str) -> list[str]:
+    start = f"{table}." if table else ""
+    return list(dict.fromkeys(key.removeprefix(start).split(".")[0] for key in known if key.startswith(start)))
+
+
+def _wrong(key: str, findings: Sequence[Mapping[str, Any]], field: FieldInfo | None) -> KdError:
+    first = findings[0]
+    texts = []
+    for finding in findings:
+        text = finding["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        if finding["type"] != "value_error":
+            text = text.partition(",")[0].replace("valid tuple", "list")
+            text = re.sub(r"valid dictionary( or instance of \w+)?", "table", text)
+        texts.append(text)
+    what = ", or ".join(dict.fromkeys(texts))
+    if first["type"] != "value_error":
+        what = f"{first['input']!r} {what}"
+    hint = "`kd profile show base` explains every key"
+    if first["type"] == "string_type":
+        hint = f'put it in quotes: "{first["input"]}"'
+    elif field and field.description:
+        hint = f"{key}: {' '.join(field.description.split())}"
+    return ProfileError(what, key=key or None, hint=hint)
+
+
+def _locate(model: type[BaseModel], place: Sequence[str | int]) -> tuple[list[str], FieldInfo | None]:
+    """Follow a place through tables; what comes after the last table is Pydantic's own (a union's branch, an item)."""
+    path: list[str] = []
+    field: FieldInfo | None = None
+    inside: Any = model
+    for step in place:
+        table = _model(inside)
+        if isinstance(step, int) or (table is None and get_origin(inside) is not dict):
+            break
+        path.append(step)
+        field = table.model_fields.get(step) if table else field
+        inside = (field.annotation if field else None) if table else get_args(inside)[1]
+    return path, field
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    from pydantic import BaseModel
+
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -1,0 +1,77 @@
+"""The folder of a run: where each stage's files lie, and the lock that keeps a second launch out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kdcli.data.parts import ALONE, Shard
+from kdcli.errors import KdError
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where the artefacts of a run lie.
+
+    Attributes:
+        transfer: The transfer set, a table.
+        teacher: The fine-tuned teacher, a Hugging Face folder.
+        logits: The teacher's logits for the transfer set.
+        joined: The transfer set with the logits.
+        encoded: The joined set as word ids, with its vocabulary and word vectors, a folder.
+        student: The distilled student, a folder.
+        baseline: The same student trained on gold labels only, a folder.
+        results: The scores, sizes and speeds of the three.
+    """
+
+    transfer: Path
+    teacher: Path
+    logits: Path
+    joined: Path
+    encoded: Path
+    student: Path
+    baseline: Path
+    results: Path
+
+    @classmethod
+    def in_run(cls, root: Path) -> Paths:
+        """Return the places in a run folder: one folder a stage."""
+        return cls(
+            transfer=root / "transfer" / "transfer.tsv",
+            teacher=root / "teacher",
+            logits=root / "export" / "logits.safetensors",
+            joined=root / "join" / "joined.tsv",
+            encoded=root / "encode",
+            student=root / "student",
+            baseline=root / "baseline",
+            results=root / "results.json",
+        )
+
+
+def of_seed(folder: Path, seed: int, first: int) -> Path:
+    """Return the folder of a student trained with ``seed``: the first seed's has the plain name."""
+    return folder if seed == first else folder.with_name(f"{folder.name}-seed{seed}")
+
+
+@contextmanager
+def one_launch(root: Path, shard: Shard = ALONE) -> Iterator[None]:
+    """Hold a run folder for this launch; the shards of one launch hold a lock each.
+
+    Raises:
+        KdError: Another launch works in the folder.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / f".launch-{shard.index}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        hint = "wait for it, stop it, or name another folder with --run-dir"
+        raise KdError("another kd is at work in this run folder", file=root, hint=hint) from None
+    try:
+        yield
+    finally:
+        lock.release()

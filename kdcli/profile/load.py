@@ -1,0 +1,165 @@
+"""Profiles to typed settings: defaults < profile < environment < ``--set`` < flag, each value with its origin."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+import kdcli
+from kdcli import registry
+from kdcli.errors import KdError, PluginError
+from kdcli.mistakes import each, explain, nearest, raise_all
+from kdcli.profile import files, layers
+from kdcli.profile.layers import Layer, flatten, source_of, trace
+from kdcli.profile.schema import Settings
+from kdcli.profile.toml import to_toml
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Resolved settings.
+
+    Attributes:
+        name: The profile's name: its file's without ``.toml``, or ``default`` without one.
+        settings: The settings; the tables of installed student plugins hold all of their options.
+        origins: Where each dotted key came from: ``default``, a file, ``KD_...``, ``--set`` or ``--flag``.
+        warnings: What the user should look at, though nothing is wrong with the settings.
+    """
+
+    name: str
+    settings: Settings
+    origins: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+    def to_toml(self, *, with_origins: bool = False) -> str:
+        """Write the settings as a profile that gives the same ones again, whatever it extended.
+
+        Args:
+            with_origins: Note after each value, as a comment, where it came from.
+        """
+        values = self.settings.model_dump(mode="json", exclude_none=True)
+        head = f"# {self.name}, resolved by kd {kdcli.__version__}\n\n"
+        return head + to_toml(values, self.origins if with_origins else {})
+
+
+def load_profile(
+    profile: str | Path | None,
+    *,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Profile:
+    """Load a profile with everything that overrides it.
+
+    Args:
+        profile: A name or a file; None for the defaults alone.
+        sets: ``key=value`` texts.
+        flags: Values by dotted key; None says that a flag was not given.
+        environ: Where ``KD_SECTION__KEY`` is looked up.
+
+    Raises:
+        ProfileError: Keys or values are wrong; every one is reported (``Mistakes`` where there are several).
+        UsageError: A flag or ``--set`` is wrong.
+        PluginError: The student or the tagger that it names is not there, or is broken.
+    """
+    environment, mistakes = layers.from_environment(environ)
+    stack = [
+        *(layers.from_files(profile) if profile is not None else []),
+        *environment,
+        *layers.from_sets(sets),
+        *layers.from_flags(flags or {}),
+    ]
+    values, origins = layers.merge(stack)
+    settings, wrong = _validate(values)
+    tables, wrong_options, warnings = _plugin_options(values, settings)
+    wrong += wrong_options
+    mistakes = [*(trace(mistake, source_of(mistake.key or "", origins)) for mistake in wrong), *mistakes]
+    if mistakes or settings is None:
+        raise_all(mistakes)
+    settings = settings.model_copy(update={"students": tables})
+    name = "default" if profile is None else files.find(profile).stem
+    return Profile(name, settings, _origins(settings, origins), tuple(warnings))
+
+
+def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[KdError]]:
+    """Validate twice if there are unknown keys: Pydantic does not check a table as a whole while it has any."""
+    try:
+        return Settings.model_validate(values), []
+    except ValidationError as error:
+        unknown = [finding["loc"] for finding in error.errors() if finding["type"] == "extra_forbidden"]
+        mistakes = explain(error, Settings)
+    if unknown:
+        try:
+            Settings.model_validate(_without(values, unknown))
+        except ValidationError as error:
+            known = {(mistake.key, mistake.what) for mistake in mistakes}
+            mistakes += [new for new in explain(error, Settings) if (new.key, new.what) not in known]
+    return None, mistakes
+
+
+def _plugin_options(
+    values: Mapping[str, Any], settings: Settings | None
+) -> tuple[dict[str, dict[str, Any]], list[KdError], list[str]]:
+    """Check what the profile says about plugins.
+
+    Returns:
+        The tables ``students.NAME``, those of installed plugins complete; the mistakes; the warnings.
+    """
+    tables = values.get("students", {})
+    tables = {name: table for name, table in tables.items() if isinstance(table, Mapping)} if tables else {}
+    mistakes: list[KdError] = []
+    warnings: list[str] = []
+    chosen = settings.student.model if settings else ""
+    if settings:
+        mistakes += _missing("taggers", settings.transfer.lite.tagger, "transfer.lite.tagger")
+        mistakes += _missing("students", chosen, "student.model")
+        if not any(mistake.key == "student.model" for mistake in mistakes):
+            tables.setdefault(chosen.rpartition(":")[2], {})
+    complete = {}
+    installed = {plugin.name for plugin in registry.plugins("students")}
+    for name, table in tables.items():
+        complete[name] = dict(table)
+        is_chosen = chosen.rpartition(":")[2] == name
+        if name not in installed:
+            close = nearest(name, installed)
+            if close and not is_chosen:
+                hint = f"did you mean students.{close}?"
+                mistakes.append(PluginError(f"no student plugin is named {name}", key=f"students.{name}", hint=hint))
+            continue
+        try:
+            valid = registry.options("students", chosen if is_chosen else name, table)
+            complete[name] = valid.model_dump(mode="json", exclude_none=True)
+        except PluginError as error:
+            if is_chosen:
+                mistakes.append(PluginError(error.what, key="student.model", hint=error.hint))
+            else:
+                warnings.append(f"students.{name} is not checked: {error.what}")
+        except KdError as error:
+            mistakes += each(error)
+    return complete, mistakes, warnings
+
+
+def _missing(group: registry.Group, name: str, key: str) -> list[KdError]:
+    try:
+        registry.find(group, name)
+    except PluginError as error:
+        return [PluginError(error.what, key=key, hint=error.hint)]
+    return []
+
+
+def _without(values: Mapping[str, Any], places: Sequence[tuple[str | int, ...]], at: tuple[str, ...] = ()) -> Any:
+    return {
+        name: _without(value, places, (*at, name)) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if (*at, name) not in places
+    }
+
+
+def _origins(settings: Settings, origins: Mapping[str, Layer]) -> dict[str, str]:
+    found = {key: source_of(key, origins) for key, _ in flatten(settings.model_dump(mode="json"))}
+    return {key: layer.origin if layer else "default" for key, layer in found.items()}

@@ -1,0 +1,231 @@
+"""Every setting of ``kd``: its name, its type, its default and what it means.
+
+A profile is one TOML table for each model here. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Auto = Literal["auto"]
+BatchSize = Annotated[int, Field(ge=1)] | Auto
+Probability = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Table(BaseModel):
+    """A table of a profile: unknown keys are refused, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class TaskSettings(Table):
+    """What is classified: columns, labels and the metric."""
+
+    name: str = "custom"
+    """Name of the task."""
+    kind: Literal["single", "pair"] = "single"
+    """One text a row, or two."""
+    labels: tuple[str, ...] = ()
+    """The classes as the tables write them, in the order of the logits; empty for a score."""
+    names: tuple[str, ...] = ()
+    """A readable name for each label; a teacher's own label names are matched against labels and names."""
+    score_range: tuple[float, float] | None = None
+    """Lowest and highest score; only without labels."""
+    metric: Literal["accuracy", "f1", "mcc", "pearson", "spearman"] = "accuracy"
+    """The dev metric that chooses among models."""
+    data_dir: str = ""
+    """Folder with train, dev and (optionally) test tables; `kd:sample` is the embedded sample."""
+    layout: str = "auto"
+    """Layout of the tables: `auto` recognises it from the header, or name one of the GLUE layouts."""
+    text_columns: tuple[str, ...] = ()
+    """Names of the text columns, where the layout is the user's own."""
+    label_column: str = ""
+    """Name of the label column, where the layout is the user's own."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """What a ragged row does: stop with its row number, or be skipped and counted."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSettings:
+        if len(self.labels) == 1 or len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must be two or more different names, or none for a score")
+        if self.names and len(self.names) != len(self.labels):
+            raise ValueError(f"names must be as many as labels ({len(self.labels)})")
+        if self.labels and self.score_range:
+            raise ValueError("a task has labels or a score_range, not both")
+        if self.labels and self.metric in ("pearson", "spearman"):
+            raise ValueError(f"metric {self.metric} is for scores; this task has labels")
+        if not self.labels and self.metric in ("accuracy", "f1", "mcc"):
+            raise ValueError(f"metric {self.metric} needs labels")
+        if self.text_columns and len(self.text_columns) != (1 if self.kind == "single" else 2):
+            raise ValueError(f"text_columns must name {'one column' if self.kind == 'single' else 'two columns'}")
+        return self
+
+
+class LiteSettings(Table):
+    """Texts fabricated by rules (Tang et al. 2019, section "Data Augmentation for Distillation")."""
+
+    n_iter: Annotated[int, Field(ge=0)] = 20
+    """Fabricated texts for each training text, before duplicates are dropped."""
+    p_mask: Probability = 0.1
+    """Probability that a word becomes [MASK]."""
+    p_pos: Probability = 0.1
+    """Probability that a word becomes another of the same part of speech."""
+    p_ngram: Probability = 0.25
+    """Probability that only a random n-gram of the text is kept."""
+    ngram: str = "1:5"
+    """Shortest and longest n of the n-gram rule."""
+    tagger: str = "pattern"
+    """Part-of-speech tagger: a plugin's name."""
+    words: Literal["treebank", "whitespace"] = "treebank"
+    """How texts are cut into words: by Penn Treebank rules, or at white space (texts tokenised already)."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that tag and fabricate; 0 = one a core. The result does not depend on it."""
+
+    @field_validator("ngram")
+    @classmethod
+    def _ngram(cls, value: str) -> str:
+        match = re.fullmatch(r"(\d+):(\d+)", value)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError(f"ngram is LOW:HIGH with 1 <= LOW <= HIGH, for example 1:5, not {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _probabilities(self) -> LiteSettings:
+        if self.p_mask + self.p_pos > 1:
+            raise ValueError(f"p_mask + p_pos must not exceed 1, and is {self.p_mask + self.p_pos:g}")
+        return self
+
+
+class TransferSettings(Table):
+    """The transfer set: unlabelled texts that look like the task."""
+
+    method: Literal["lite"] = "lite"
+    """How texts are made."""
+    lite: LiteSettings = LiteSettings()
+
+
+class ExportSettings(Table):
+    """The teacher's logits for the transfer set."""
+
+    batch_size: BatchSize = 128
+    """Texts a batch, sorted by length; `auto` finds the largest that fits."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Precision of this stage alone; by default the profile's."""
+
+
+class TeacherSettings(Table):
+    """The teacher: any Hugging Face encoder."""
+
+    model: str = "bert-large-uncased"
+    """Hub name or folder of the encoder; `config` builds one from `teacher.config` instead."""
+    train: bool = True
+    """Fine-tune the model; false takes it as fine-tuned already."""
+    config: dict[str, Any] = {}
+    """With model = "config": a Hugging Face configuration (`model_type`, sizes) trained from scratch."""
+    vocab_size: Positive = 8000
+    """With model = "config": size of the WordPiece vocabulary trained on the training texts."""
+    lr: Rate | tuple[Rate, ...] = 2e-5
+    """Learning rate, or several: the best on dev is kept."""
+    epochs: Positive = 3
+    """Passes over the training set."""
+    max_steps: Annotated[int, Field(ge=0)] = 0
+    """Stop after so many updates; 0 = no limit."""
+    batch_size: BatchSize = 32
+    """Texts an update; `auto` is 32, in the largest power of two of them at once that fits (gradients add up)."""
+    max_length: Positive = 128
+    """Longest input in word pieces; longer ones are cut."""
+    weight_decay: Weight = 0.01
+    """AdamW's weight decay."""
+    warmup: Probability = 0.1
+    """Share of the updates over which the learning rate rises."""
+    max_rows: Annotated[int, Field(ge=0)] = 0
+    """Train on the first rows only; 0 = all."""
+    save_steps: Annotated[int, Field(ge=0)] = 0
+    """Updates between resume points; 0 = at the end of each epoch."""
+    export: ExportSettings = ExportSettings()
+
+
+class JoinSettings(Table):
+    """The teacher's logits beside the texts."""
+
+    label: Literal["teacher", "gold"] = "teacher"
+    """Label of original rows: the teacher's choice, or their own. Fabricated rows take the teacher's."""
+
+
+class StudentSettings(Table):
+    """The student and its training."""
+
+    model: str = "bilstm"
+    """Student plugin; its own options are the table [students.NAME]."""
+    max_size: Positive = 15_000
+    """Largest vocabulary, special tokens included."""
+    min_freq: Positive = 1
+    """Occurrences a word needs to enter the vocabulary."""
+    lowercase: bool = True
+    """Lower-case texts."""
+    max_length: Positive = 128
+    """Longest text in words; longer ones are cut."""
+    vectors: str = ""
+    """Word vectors: a word2vec, GloVe or fastText file, `teacher` or an encoder's folder (vectors made from
+    its pretrained weights), or empty for random ones."""
+    dimension: Positive = 300
+    """Size of a word vector; a vector file brings its own."""
+    kd_loss: Literal["mse", "kl"] = "mse"
+    """Distance of the logits: mean squared error, or KL divergence at a temperature (times T squared)."""
+    kd_weight: Weight = 1.0
+    """Weight of the distillation loss."""
+    ce_weight: Weight = 0.0
+    """Weight of the cross entropy with the label."""
+    temperature: Rate = 1.0
+    """Temperature of the KL divergence."""
+    optimizer: Literal["adadelta", "adam", "adamw"] = "adadelta"
+    """Optimiser."""
+    lr: Rate = 1.0
+    """Learning rate."""
+    rho: Probability = 0.95
+    """AdaDelta's decay."""
+    weight_decay: Weight = 0.0
+    """Weight decay of Adam (L2) and AdamW (decoupled)."""
+    batch_size: Positive = 50
+    """Texts an update, of similar lengths."""
+    epochs: Positive = 30
+    """Passes over the joined set."""
+    max_steps: Annotated[int, Field(ge=0)] = 0
+    """Stop after so many updates; 0 = no limit."""
+    patience: Annotated[int, Field(ge=0)] = 5
+    """Stop after so many evaluations without a better dev score; 0 = never."""
+    clip: Weight = 0.0
+    """Largest norm of the gradient; 0 = no clipping."""
+    eval_steps: Annotated[int, Field(ge=0)] = 0
+    """Updates between dev evaluations and resume points; 0 = at the end of each epoch."""
+
+
+class Settings(Table):
+    """A whole profile."""
+
+    seed: Annotated[int, Field(ge=0)] = 1
+    """Seed of every random draw."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the teacher; the student trains in fp32."""
+    task: TaskSettings = TaskSettings(metric="pearson")
+    transfer: TransferSettings = TransferSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    join: JoinSettings = JoinSettings()
+    student: StudentSettings = StudentSettings()
+    students: dict[str, dict[str, Any]] = {}
+    """Options of student plugins, one table each."""
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", value):
+            raise ValueError(f"device is auto, cpu, cuda, cuda:N or mps, not {value!r}")
+        return value

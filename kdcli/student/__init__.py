@@ -1,0 +1,1 @@
+"""The student: vocabulary, losses, training, evaluation, prediction."""

@@ -1,0 +1,120 @@
+"""Word vectors made from a pretrained encoder, without any download of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from transformers import AutoModel, AutoTokenizer
+
+from kdcli.api import MASK, QuietReporter, Reporter
+from kdcli.errors import DataError, MissingError, ProfileError
+
+SPREAD = 0.25 / 3**0.5
+"""Standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words."""
+
+_MAX_PIECES = 64
+_BATCH = 128
+
+
+def encoder_vectors(
+    encoder: str | Path, words: Sequence[str], dimension: int, *, device: str, reporter: Reporter | None = None
+) -> NDArray[np.float32]:
+    """Make word vectors from an encoder.
+
+    Each word goes alone through the encoder; the last states of its word pieces, special tokens left out, are
+    averaged. The averages are centred, reduced by PCA, and multiplied by one factor that gives the whole matrix the
+    standard deviation ``SPREAD``, so that made vectors and random ones are of one size. Components are not scaled one
+    by one: distances among words keep their proportions, and a student learns better from them.
+
+    Args:
+        encoder: Hub name or folder of a pretrained encoder.
+        words: The vocabulary; its ``[MASK]``, ``[UNK]`` and ``[PAD]`` are the encoder's own.
+        dimension: Size of a vector, at most the encoder's hidden size.
+        device: Where the encoder runs.
+        reporter: Shows the progress.
+
+    Returns:
+        ``float32 [words, dimension]``; zeros, the centre of all words, for a word that has no word pieces.
+
+    Raises:
+        MissingError: The encoder cannot be found or loaded.
+        DataError: The encoder's weights are not whole.
+        ProfileError: The dimension exceeds the encoder's hidden size.
+    """
+    tokenizer, model = _load(str(encoder))
+    largest = model.config.hidden_size
+    if dimension > largest:
+        what = f"vectors made from {encoder} cannot have {dimension} values: its states have {largest}"
+        raise ProfileError(what, key="student.dimension", hint=f"set it to {largest} or less")
+    own = {MASK: tokenizer.mask_token, "[UNK]": tokenizer.unk_token, "[PAD]": tokenizer.pad_token}
+    texts = [own.get(word) or word for word in words]
+    states, known = _states(texts, tokenizer, model.to(device).eval(), reporter or QuietReporter())
+    vectors = np.zeros((len(words), dimension), np.float32)
+    vectors[known] = project(states[known], dimension)
+    return vectors
+
+
+def project(states: NDArray[np.floating[Any]], dimension: int) -> NDArray[np.float32]:
+    """Centre ``[words, hidden]`` states, reduce them by PCA to ``[words, dimension]``, scale them to ``SPREAD``.
+
+    The sign of each component is the one that makes its largest loading positive.
+    """
+    centred = states.astype(np.float64) - states.mean(axis=0, dtype=np.float64)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, ::-1][:, :dimension]
+    largest = np.abs(axes).argmax(axis=0)
+    components = centred @ (axes * np.sign(axes[largest, np.arange(dimension)]))
+    spread = components.std()
+    scaled: NDArray[np.floating[Any]] = components * (SPREAD / spread if spread > 0 else 0)
+    return scaled.astype(np.float32)
+
+
+def _load(encoder: str) -> tuple[Any, Any]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(encoder)
+        model, loading = AutoModel.from_pretrained(encoder, output_loading_info=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        what = f"cannot load the encoder of the word vectors: {str(error).splitlines()[0]}"
+        hint = (
+            "set student.vectors to the folder of a Hugging Face encoder, or to a hub name that is in the local cache "
+            "or can be downloaded; or leave it empty for random vectors"
+        )
+        raise MissingError(what, file=encoder, hint=hint) from error
+    # A pooler sits on top of the states that are read here.
+    missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
+    if missing:
+        what = f"the encoder has no weights for {len(missing)} of its parameters, {missing[0]} the first"
+        raise DataError(what, file=encoder, hint="its folder is not whole, or its config.json is another model's")
+    return tokenizer, model.float()
+
+
+@torch.inference_mode()
+def _states(
+    texts: Sequence[str], tokenizer: Any, model: Any, reporter: Reporter
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Average the states of each text's word pieces, ``[texts, hidden]``; and tell which have any, ``[texts]``."""
+    cut = {"truncation": True, "max_length": _MAX_PIECES}
+    lengths = [len(pieces) for pieces in tokenizer(texts, **cut)["input_ids"]]
+    order = np.argsort(lengths, kind="stable")
+    states = np.zeros((len(texts), model.config.hidden_size), np.float32)
+    known = np.zeros(len(texts), np.bool_)
+    with reporter.progress("vectors from the encoder", len(texts), "words") as progress:
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
+            batch = tokenizer(
+                [texts[row] for row in rows], **cut, padding=True, return_special_tokens_mask=True, return_tensors="pt"
+            ).to(model.device)
+            # The mask of special tokens holds the padding too.
+            pieces = 1 - batch.pop("special_tokens_mask").unsqueeze(-1)  # [batch, time, 1]
+            hidden = model(**batch).last_hidden_state  # [batch, time, hidden]
+            counts = pieces.sum(dim=1)
+            states[rows] = ((hidden * pieces).sum(dim=1) / counts.clamp(min=1)).cpu().numpy()
+            known[rows] = (counts.squeeze(-1) > 0).cpu().numpy()
+            progress.advance(len(rows))
+    return states, known

@@ -1,0 +1,1 @@
+"""The tasks: layouts of their tables, labels and metrics."""

@@ -1,0 +1,49 @@
+"""The texts of a transfer set, and the hashes that its logits are found by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from kdcli.api import Task
+from kdcli.data.forms import Numbers
+from kdcli.data.hashing import row_hashes
+from kdcli.data.tables import TableReader
+from kdcli.errors import DataError
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Some rows of a table.
+
+    Attributes:
+        columns: The text columns, as Arrow strings.
+        hashes: ``uint64 [rows]``, the hash of each row's texts as written.
+        numbers: The rows' numbers in the file, for messages.
+        batch: All columns of these rows.
+    """
+
+    columns: list[pa.Array]
+    hashes: NDArray[np.uint64]
+    numbers: Numbers
+    batch: pa.RecordBatch
+
+
+def read_texts(reader: TableReader, task: Task) -> Iterator[Texts]:
+    """Give the rows of a table that has the task's text columns, in batches.
+
+    Raises:
+        DataError: A row has no text.
+    """
+    for numbers, batch in reader.numbered():
+        columns = [batch[name].cast(pa.string()) for name in task.columns]
+        for name, column in zip(task.columns, columns, strict=True):
+            if column.null_count:
+                row = int(numbers[pc.index(column.is_null(), True).as_py()])
+                raise DataError("this row has no text", file=reader.path, row=row, key=name)
+        yield Texts(columns, row_hashes(columns), numbers, batch)

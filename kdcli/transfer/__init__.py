@@ -1,0 +1,1 @@
+"""Transfer sets: unlabelled texts that look like the task."""

@@ -1,0 +1,56 @@
+"""The BiLSTM student of Tang et al. 2019, single sentences and pairs (sections 3.1 and 4.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kdcli.api import API_VERSION, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+api_version = API_VERSION
+pairs = True
+scores = True
+
+
+class Options(BaseModel):
+    """The table ``[students.bilstm]`` of a profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    hidden: Annotated[int, Field(ge=1)] = 150
+    """Size of a hidden state, each direction its own."""
+    fc: Annotated[int, Field(ge=1)] = 200
+    """Size of the fully connected layer."""
+    cell: Literal["lstm", "gru"] = "lstm"
+    """The recurrent unit."""
+    layers: Annotated[int, Field(ge=1)] = 1
+    """Recurrent layers."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of values dropped before the logits and between recurrent layers."""
+    embeddings: Literal["rand", "static", "non-static", "multichannel"] = "multichannel"
+    """Word vectors: random and trained; given and frozen; given and trained; or two copies side by side, one frozen
+    and one trained (Kim 2014)."""
+
+
+def build(
+    options: Options, task: Task, vocabulary_size: int, vectors: NDArray[np.float32] | None, dimension: int
+) -> nn.Module:
+    """Build the model; see ``kdcli.api.Student``. Without vectors, every kind of embedding begins at random."""
+    from kd_bilstm.model import BiRNN, embedding
+
+    return BiRNN(
+        embedding(options.embeddings, vocabulary_size, vectors, dimension),
+        cell=options.cell,
+        hidden=options.hidden,
+        layers=options.layers,
+        fc=options.fc,
+        dropout=options.dropout,
+        pair=task.kind == "pair",
+        outputs=task.outputs,
+    )

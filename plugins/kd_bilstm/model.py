@@ -1,0 +1,202 @@
+"""The model, in plain PyTorch.
+
+Two things make it fast on a CPU. The input half of the recurrence, by far the larger one, depends on the word alone,
+so it is computed once for each different word of a batch. And both directions advance together, over the rows that
+still have words: padding costs nothing and cannot make a difference.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kdcli.api import Batch
+
+State = tuple[Tensor, ...]
+"""What a cell passes to the next step, each ``[2, rows, hidden]``: (h, c) of an LSTM, (h,) of a GRU."""
+
+
+class BiRNN(nn.Module):
+    """A bidirectional LSTM or GRU; its last hidden states -> FC + ReLU -> FC (Tang et al. 2019, figures 1 and 2).
+
+    Args:
+        embedding: Word ids ``[words]`` to vectors ``[words, dimension]``.
+        cell: ``lstm`` or ``gru``.
+        hidden: Size of a hidden state.
+        layers: Number of recurrent layers.
+        fc: Size of the fully connected layer.
+        dropout: Share of values dropped in the fully connected layer and between recurrent layers.
+        pair: Encode two texts by the same recurrence and compare them: [h1, h2, |h1 - h2|, h1 * h2].
+        outputs: Number of logits.
+    """
+
+    def __init__(
+        self,
+        embedding: Embedding,
+        *,
+        cell: str,
+        hidden: int,
+        layers: int,
+        fc: int,
+        dropout: float,
+        pair: bool,
+        outputs: int,
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        # It holds the parameters, in PyTorch's own layout and initialisation; its forward is not used.
+        self.rnn = (nn.LSTM if cell == "lstm" else nn.GRU)(embedding.dimension, hidden, layers, bidirectional=True)
+        self.fc = nn.Linear(2 * hidden * (4 if pair else 1), fc)
+        self.dropout = nn.Dropout(dropout)
+        self.logits = nn.Linear(fc, outputs)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits, ``[batch, outputs]``."""
+        longest = max(words.shape[1] for words in batch.words)
+        words = torch.cat([functional.pad(words, (0, longest - words.shape[1])) for words in batch.words])
+        states = self.encode(words, torch.cat(batch.lengths))  # [texts, 2 * hidden]
+        if len(batch.words) == 2:
+            one, two = states.chunk(2)
+            states = torch.cat([one, two, (one - two).abs(), one * two], dim=-1)
+        hidden = self.dropout(functional.relu(self.fc(states)))  # [batch, fc]
+        logits: Tensor = self.logits(hidden)
+        return logits
+
+    def encode(self, words: Tensor, lengths: Tensor) -> Tensor:
+        """Return the last hidden states of both directions, ``[texts, 2 * hidden]``."""
+        packed = pack(words, lengths)
+        vocabulary, places = torch.unique(packed.words, return_inverse=True)
+        outputs = self.recur(self.embedding(vocabulary), places, packed, layer=0)  # [2, all words, hidden]
+        for layer in range(1, self.rnn.num_layers):
+            both = torch.cat([outputs[0], outputs[1][packed.mirror]], dim=-1)
+            outputs = self.recur([self.dropout(both)], torch.arange(len(both), device=both.device), packed, layer)
+        last = outputs[:, packed.mirror[: len(lengths)]]  # the mirror of a first word is the last one
+        return torch.cat([last[0], last[1]], dim=-1)[packed.restore]
+
+    def recur(self, channels: list[Tensor], places: Tensor, packed: Packed, layer: int) -> Tensor:
+        """Run one layer over packed texts, the second direction from each text's own end.
+
+        Args:
+            channels: The different inputs, ``[inputs, size]`` for each channel.
+            places: Which of them each packed word takes, ``[all words]``.
+            packed: The texts.
+            layer: The layer's number.
+
+        Returns:
+            Hidden states, ``[2, all words, hidden]``; those of the second direction in its own order, last words first.
+        """
+        is_lstm = isinstance(self.rnn, nn.LSTM)
+        weight_ih, weight_hh, bias_ih, bias_hh = (
+            torch.stack([getattr(self.rnn, f"{name}_l{layer}{direction}") for direction in ("", "_reverse")])
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        given = (bias_ih + bias_hh if is_lstm else bias_ih).flatten()
+        sizes = [channel.shape[1] for channel in channels]
+        # Apart, so that no gradient is computed for a frozen channel.
+        for channel, weight in zip(channels, torch.split(weight_ih.flatten(0, 1), sizes, dim=1), strict=True):
+            given = torch.addmm(given, channel, weight.t())  # [inputs, 2 * gates * hidden]
+        rows = torch.stack([2 * places, 2 * places[packed.mirror] + 1])
+        steps = torch.split(functional.embedding(rows, given.view(2 * len(given), -1)), packed.counts, dim=1)
+        recurrent = weight_hh.transpose(1, 2)
+        state: State = (given.new_zeros(2, packed.counts[0], self.rnn.hidden_size),) * (2 if is_lstm else 1)
+        outputs = []
+        for step in steps:  # [2, rows that have a word here, gates * hidden]
+            state = tuple(part[:, : step.shape[1]] for part in state)
+            state = lstm(step, state, recurrent) if is_lstm else gru(step, state, recurrent, bias_hh[:, None])
+            outputs.append(state[0])
+        return torch.cat(outputs, dim=1)
+
+
+class Embedding(nn.Module):
+    """Word vectors: trained, frozen, or both side by side (Kim 2014, section 3.2).
+
+    Args:
+        trained: ``float32 [vocabulary, size]``, or None.
+        frozen: ``float32 [vocabulary, size]``, or None.
+    """
+
+    def __init__(self, trained: Tensor | None, frozen: Tensor | None) -> None:
+        super().__init__()
+        self.trained = None if trained is None else nn.Embedding(len(trained), trained.shape[1], _weight=trained)
+        self.frozen = (
+            None if frozen is None else nn.Embedding(len(frozen), frozen.shape[1], _weight=frozen, _freeze=True)
+        )
+        self.dimension = sum(part.shape[1] for part in (trained, frozen) if part is not None)
+
+    def forward(self, words: Tensor) -> list[Tensor]:
+        """Return the word vectors of each channel, ``[words, size]``."""
+        return [part(words) for part in (self.trained, self.frozen) if part is not None]
+
+
+def embedding(kind: str, vocabulary_size: int, vectors: NDArray[np.float32] | None, dimension: int) -> Embedding:
+    """Build the embedding: ``rand``, ``static``, ``non-static`` or ``multichannel``."""
+    if vectors is None or kind == "rand":
+        given = torch.empty(vocabulary_size, dimension).uniform_(-0.25, 0.25)
+    else:
+        given = torch.from_numpy(vectors)
+    trained = given.clone() if kind != "static" else None
+    frozen = given.clone() if kind in ("static", "multichannel") else None
+    return Embedding(trained, frozen)
+
+
+class Packed(NamedTuple):
+    """Texts by time step: first the first words of all texts, then the second words of those that have one, ...
+
+    Attributes:
+        words: Word ids, ``[all words]``; the texts lie from the longest to the shortest.
+        counts: The number of texts that have a word at each step.
+        mirror: For each packed word, the place of the word as far from its text's end as that one is from its start.
+        restore: For each text as given, its place in the order of the packed ones.
+    """
+
+    words: Tensor
+    counts: list[int]
+    mirror: Tensor
+    restore: Tensor
+
+
+def pack(words: Tensor, lengths: Tensor) -> Packed:
+    """Pack padded texts, ``[texts, time]``, of the given lengths, ``[texts]`` on the CPU."""
+    lengths, order = lengths.sort(descending=True, stable=True)
+    present = torch.arange(int(lengths[0]))[:, None] < lengths  # [time, texts]
+    counts = present.sum(dim=1)
+    time, text = present.nonzero(as_tuple=True)
+    mirror = (counts.cumsum(0) - counts)[lengths[text] - 1 - time] + text
+    device = words.device
+    time, text = time.to(device), order[text].to(device)
+    return Packed(words[text, time], counts.tolist(), mirror.to(device), order.argsort().to(device))
+
+
+def lstm(given: Tensor, state: State, weight: Tensor) -> State:
+    """Take a step of an LSTM in both directions.
+
+    Args:
+        given: The input's part of the gates, biases included, ``[2, rows, 4 * hidden]``.
+        state: h and c.
+        weight: ``[2, hidden, 4 * hidden]``.
+    """
+    hidden, memory = state
+    enter, keep, new, leave = torch.baddbmm(given, hidden, weight).chunk(4, dim=-1)
+    memory = torch.sigmoid(keep) * memory + torch.sigmoid(enter) * torch.tanh(new)
+    return torch.sigmoid(leave) * torch.tanh(memory), memory
+
+
+def gru(given: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
+    """Take a step of a GRU in both directions.
+
+    Args:
+        given: The input's part of the gates, ``[2, rows, 3 * hidden]``.
+        state: h alone.
+        weight: ``[2, hidden, 3 * hidden]``.
+        bias: The recurrent bias, ``[2, 1, 3 * hidden]``, apart because the reset gate scales a third of it.
+    """
+    (hidden,) = state
+    reset_given, update_given, new_given = given.chunk(3, dim=-1)
+    reset, update, new = torch.baddbmm(bias, hidden, weight).chunk(3, dim=-1)
+    new = torch.tanh(new_given + torch.sigmoid(reset_given + reset) * new)
+    return (torch.lerp(new, hidden, torch.sigmoid(update_given + update)),)

@@ -1,0 +1,84 @@
+import json
+import shutil
+
+import pytest
+
+from kdcli.cli import doctor, run
+from kdcli.profile import files
+
+
+@pytest.fixture
+def check(capsys, monkeypatch):
+    """Run ``kd doctor`` and return its exit code and checks by name; torch is imported for one test alone."""
+    monkeypatch.setattr(doctor, "NEEDED", ("json",))
+
+    def run_it():
+        code = run(["doctor", "--json"])
+        result = json.loads(capsys.readouterr().out)
+        return code, {check["name"]: check for check in result["checks"]}, result["fine"]
+
+    return run_it
+
+
+def test_everything_here_is_fine(capsys):
+    assert run(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for name in ("python", "torch", "transformers", "cores", "memory free", "disk free", "profile demo"):
+        assert f"{name} " in out
+    assert "student kdcli:bilstm" in out and "tagger kdcli:pattern" in out
+    assert "broken" not in out
+
+
+def test_missing_data_of_the_optional_tagger_is_no_fault(check, monkeypatch, tmp_path):
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
+    import kd_taggers.nltk_perceptron as tagger
+
+    for value in vars(tagger).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+    code, checks, fine = check()
+    assert (code, fine) == (0, True)
+    assert checks["tagger kdcli:nltk"]["status"] == "look" and checks["tagger kdcli:nltk"]["hint"]
+
+
+def test_missing_dependency_is_broken(check, monkeypatch):
+    monkeypatch.setattr(doctor, "NEEDED", ("json", "no_such_module"))
+    code, checks, fine = check()
+    assert (code, fine) == (6, False)
+    assert checks["no_such_module"]["status"] == "broken" and checks["json"]["status"] == "fine"
+
+
+def test_invalid_profile_is_broken(check, monkeypatch, tmp_path):
+    shutil.copytree(files.folder(), tmp_path / "profiles")
+    (tmp_path / "profiles" / "mine.toml").write_text("sede = 1\n[student]\nlr = 0\n")
+    monkeypatch.setattr("kdcli.profile.files.folder", lambda: tmp_path / "profiles")
+    code, checks, _ = check()
+    assert code == 3
+    assert checks["profile mine"]["status"] == "broken"
+    assert "sede" in checks["profile mine"]["found"] and "student.lr" in checks["profile mine"]["found"]
+    assert checks["profile demo"]["status"] == "fine"
+
+
+def test_broken_plugin_of_somebody_else_is_to_be_looked_at(check, make_plugin):
+    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "1 / 0", module="kd_bad_module")
+    code, checks, fine = check()
+    assert (code, fine) == (0, True)
+    assert checks["student kd-bad:bad"]["status"] == "look"
+    assert "kd works without it" in checks["student kd-bad:bad"]["hint"]
+
+
+def test_broken_tagger_is_broken(check, make_plugin):
+    code_ = "api_version = 1\ndef tag(texts): raise RuntimeError('no')"
+    make_plugin("kd-bad", "[kdcli.taggers]\nbad = kd_bad_module\n", code_, module="kd_bad_module")
+    code, checks, _ = check()
+    assert checks["tagger kd-bad:bad"]["found"] == "RuntimeError: no"
+    assert (code, checks["tagger kd-bad:bad"]["status"]) == (0, "look")
+
+
+def test_little_disk_is_to_be_looked_at(check, monkeypatch):
+    monkeypatch.setattr(doctor, "LITTLE_DISK", 1e30)
+    monkeypatch.setattr(doctor, "LITTLE_MEMORY", 1e30)
+    code, checks, _ = check()
+    assert code == 0
+    assert checks["disk free"]["status"] == "look" and "--run-dir" in checks["disk free"]["hint"]
+    assert checks["memory free"]["status"] == "look"

@@ -1,0 +1,392 @@
+import json
+import os
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.main import get_command
+
+import kdcli
+from kdcli.cli import app, flags, run, ui
+from kdcli.cli.global_flags import GLOBAL, to_front
+from kdcli.errors import DataError, UsageError
+from kdcli.profile.schema import Settings
+
+ROOT = get_command(app)
+KD = [sys.executable, "-m", "kdcli"]
+
+
+def commands(command=ROOT, path=()):
+    """Every command at the end of the tree, with the words that lead to it."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name)) if hasattr(inner, "commands") else [((*path, name), inner)]
+
+
+COMMANDS = dict(commands())
+every_command = pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+
+
+def options(command):
+    return [option for option in command.params if option.param_type_name == "option"]
+
+
+def parse(arguments):
+    """Let Typer parse a line, without running what it says."""
+    command, rest = ROOT, list(arguments)
+    with ROOT.make_context("kd", list(rest), resilient_parsing=True) as context:
+        while hasattr(command, "commands"):
+            _, command, rest = command.resolve_command(context, rest)
+        return command.make_context("x", rest).params
+
+
+def kd(*arguments, **keywords):
+    return subprocess.run([*KD, *arguments], capture_output=True, text=True, timeout=60, **keywords)
+
+
+def test_every_command_of_the_issue_is_there():
+    expected = "run-all|transfer lite|teacher train|teacher export|join|student|predict|doctor"
+    expected += "|profile list|profile show|profile copy|profile check|plugins list|plugins show"
+    assert set(map(" ".join, COMMANDS)) == set(expected.split("|"))
+
+
+# Global flags, before and after
+
+
+@every_command
+@pytest.mark.parametrize("flag", GLOBAL)
+def test_global_flags_go_to_the_front_of_every_command(path, flag):
+    for place in range(len(path) + 1):
+        line = [*path[:place], flag, *path[place:]]
+        assert to_front(ROOT, line) == ([flag], list(path))
+
+
+@every_command
+def test_no_flag_of_a_command_is_a_global_one(path):
+    names = [name for option in options(COMMANDS[path]) for name in (*option.opts, *option.secondary_opts)]
+    assert not set(names) & set(GLOBAL)
+    assert len(names) == len(set(names))
+
+
+@every_command
+def test_values_that_look_like_global_flags_stay_where_they_are(path):
+    for option in options(COMMANDS[path]):
+        if option.is_flag:
+            continue
+        for name in option.opts:
+            assert to_front(ROOT, [*path, name, "--json", "-q"]) == (["-q"], [*path, name, "--json"])
+            if name.startswith("--"):
+                assert to_front(ROOT, [*path, f"{name}=x", "--json"]) == (["--json"], [*path, f"{name}=x"])
+            else:
+                assert to_front(ROOT, [*path, f"{name}q", "--json"]) == (["--json"], [*path, f"{name}q"])
+
+
+@pytest.mark.parametrize(
+    ("line", "front", "rest"),
+    [
+        ("profile show base -- --json -q", "", "profile show base -- --json -q"),
+        ("profile show -q -- --json", "-q", "profile show -- --json"),
+        ("profile copy base -fq", "-q", "profile copy base -f"),
+        ("profile copy base -qfv", "-q -v", "profile copy base -f"),
+        ("profile copy base -qv", "-q -v", "profile copy base"),
+        ("profile check base -qs -v", "-q", "profile check base -s -v"),
+        ("profile check base -qsseed=1", "-q", "profile check base -sseed=1"),
+        ("profile check base -s", "", "profile check base -s"),
+        ("profile check --unknown --json", "--json", "profile check --unknown"),
+        ("nonsense -x --json", "--json", "nonsense -x"),
+        ("profile check -", "", "profile check -"),
+    ],
+)
+def test_to_front(line, front, rest):
+    assert to_front(ROOT, line.split()) == (front.split(), rest.split())
+
+
+words = st.lists(st.sampled_from([*GLOBAL, "--", "profile", "copy", "base", "-f", "-s", "--set", "a=1", "-fq", "-"]))
+
+
+@given(words)
+def test_to_front_loses_and_invents_nothing(line):
+    front, rest = to_front(ROOT, line)
+    assert set(front) <= set(GLOBAL)
+
+    def pieces(line):
+        return sorted(piece for word in line for piece in (word[1:] if re.fullmatch(r"-[a-zA-Z]+", word) else [word]))
+
+    assert pieces([*front, *rest]) == pieces(line)
+    if "--" in line:
+        after = line[line.index("--") :]
+        assert rest[-len(after) :] == after or "--set" in line or "-s" in line
+
+
+@every_command
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_after_every_command_is_that_commands(path, flag, capsys):
+    assert run([*path, flag, "--json", "-q"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Usage: kd {' '.join(path)} " in " ".join(shown.split())
+
+
+# Help
+
+
+def test_help_of_every_command_ends_with_an_example_that_parses():
+    for path, command in {**COMMANDS, (): ROOT}.items():
+        examples = re.findall(r"\[/bold\]  (kd .*)", command.epilog or "")
+        assert examples, f"kd {' '.join(path)} has no example"
+        for example in examples:
+            _, *arguments = shlex.split(example)
+            assert arguments[: len(path)] == list(path)
+            parse(to_front(ROOT, arguments)[1])
+
+
+@every_command
+def test_every_option_says_what_it_is(path):
+    command = COMMANDS[path]
+    assert (command.help and command.help.strip().splitlines()[0].endswith(".")) or ":" in command.help
+    for option in options(command):
+        assert option.help and option.help.endswith("."), option.name
+    panels = {getattr(option, "rich_help_panel", None) for option in options(command)}
+    assert len(options(command)) <= 4 or None not in panels, "many options are grouped"
+
+
+def test_defaults_in_the_help_are_those_of_the_settings():
+    """A flag's help names the setting it overrides and that setting's default; both must be true."""
+    checked = 0
+    for name in dir(flags):
+        for option in getattr(getattr(flags, name), "__metadata__", ()):
+            if not isinstance(option.show_default, str):
+                continue
+            for part in option.show_default.split("; "):
+                key, comma, default = part.partition(", ")
+                value = Settings()
+                if not comma or key.isupper() or "/" in key:
+                    continue
+                for step in key.split("."):
+                    value = getattr(value, step)
+                assert str(value) == default, f"{name}: {key}"
+                checked += 1
+    assert checked > 15
+    assert Settings().teacher.max_length == Settings().student.max_length == 128
+    assert Settings().teacher.max_steps == Settings().student.max_steps == 0
+
+
+def test_kd_alone_shows_help_and_a_group_alone_is_an_error(capsys):
+    assert run([]) == 0
+    assert "Usage: kd" in capsys.readouterr().out
+    assert run(["profile"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: missing command",
+        "hint: `kd profile --help` shows what it takes",
+    ]
+
+
+def test_help_imports_nothing_heavy_and_is_quick():
+    heavy = ["torch", "transformers", "nltk", "pyarrow", "pydantic", "pydantic_settings", "numpy", "scipy", "sklearn"]
+    heavy += ["textblob", "tokenizers", "kdcli.profile.schema", "kdcli.profile.load", "kdcli.pipeline.stages"]
+    code = f"""
+import sys
+sys.argv = ["kd", *sys.argv[1:]]
+from kdcli.cli import main
+try:
+    main()
+finally:
+    print(*[name for name in {heavy} if name in sys.modules], file=sys.stderr)
+"""
+    for arguments, allowed in (["--help"], set()), ([], set()), (["profile", "list"], {"pydantic"}):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert set(done.stderr.split()) <= allowed, arguments
+
+    def seconds():
+        """Of the processor, not of the clock: other work on the machine is not our matter."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        kd("--help", check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"kd {kdcli.__version__}\n"
+    assert run(["profile", "list", "-V", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"version": kdcli.__version__}
+
+
+# Errors and exit codes
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says", "hint"),
+    [
+        ("profil", 2, "no such command 'profil'. Did you mean 'profile'?", "`kd --help` shows what it takes"),
+        ("profile shwo x", 2, "no such command 'shwo'. Did you mean 'show'?", "`kd profile --help`"),
+        ("--jsn", 2, "no such option: --jsn", "`kd --help`"),
+        ("profile show", 2, "missing argument 'NAME|FILE'", "`kd profile show --help`"),
+        ("profile show base --sett x=1", 2, "no such option: --sett", "`kd profile show --help`"),
+        ("profile check base -s", 2, "option '-s' requires an argument", "`kd"),
+        ("profile check base -s lr", 2, "--set takes key=value, not 'lr'", "for example --set student.lr=0.5"),
+        ("profile check bsae", 3, "no profile is named bsae", "did you mean base?"),
+        ("profile check base -s student.lrr=1", 3, "--set: unknown key (key student.lrr)", "did you mean student.lr?"),
+        ("plugins show bilsmt", 5, "no plugin is named bilsmt", "did you mean bilstm?"),
+    ],
+)
+def test_an_error_is_two_lines_and_with_json_one_object(line, code, says, hint, capsys):
+    assert run(line.split()) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, second = err.splitlines()
+    assert first.startswith(f"error: {says}")
+    assert second.startswith(f"hint: {hint}")
+    assert run([*line.split(), "--json"] if not line.endswith("-s") else ["--json", *line.split()]) == code
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["exit_code"] == code
+    assert error["what"] in first and error["hint"] == second.removeprefix("hint: ")
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Make ``kd profile list`` raise what the test wants."""
+
+    def fail_with(error):
+        def names():
+            raise error
+
+        monkeypatch.setattr("kdcli.profile.files.names", names)
+
+    return fail_with
+
+
+def test_error_names_file_row_and_key(failing, capsys):
+    failing(DataError("bad\n  row", file="a.tsv", row=3, key="label", hint="fix\nit"))
+    assert run(["profile", "list", "--json"]) == 4
+    out, err = capsys.readouterr()
+    assert err == "error: bad row (file a.tsv, row 3, key label)\nhint: fix it\n"
+    error = json.loads(out)["error"]
+    assert (error["type"], error["file"], error["row"], error["key"]) == ("DataError", "a.tsv", 3, "label")
+
+
+def test_long_errors_stay_on_their_line(failing, capsys):
+    failing(UsageError("word " * 80 + "end", hint="[bold]what[/bold] " * 30))
+    assert run(["profile", "list"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("word end") and second.endswith("[bold]what[/bold]")
+
+
+def test_unexpected_error_has_a_traceback_with_debug_alone(failing, capsys):
+    failing(ZeroDivisionError("by zero"))
+    assert run(["profile", "list"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: unexpected ZeroDivisionError: by zero\nhint: ") and "Traceback" not in err
+    assert run(["profile", "list", "--debug", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert "Traceback (most recent call last)" in err and "raise error" in err
+    assert json.loads(out)["error"]["what"] == "unexpected ZeroDivisionError: by zero"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])
+def test_interruption_is_130(error, failing, capsys):
+    failing(error)
+    assert run(["profile", "list", "--json"]) == 130
+    out, err = capsys.readouterr()
+    assert err == "error: interrupted\nhint: run the same command again to go on from here\n"
+    assert json.loads(out)["error"]["exit_code"] == 130
+
+
+def test_ctrl_c_on_a_real_process():
+    code = """
+import sys, time
+from kdcli.cli import main
+from kdcli.profile import files
+
+def work():
+    print("ready", file=sys.stderr, flush=True)
+    time.sleep(30)
+
+files.names = work
+sys.argv = ["kd", "profile", "list"]
+main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert out == "" and err.startswith("error: interrupted\nhint: ")
+
+
+def test_nobody_reading_on_is_no_error():
+    """Like ``kd ... | head -1``: the reader closes the pipe before, or while, the command writes."""
+    for arguments in (["profile", "show", "base", "--resolved"], ["--help"], ["profile", "list", "--json"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run([*KD, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+
+
+def test_a_broken_plugin_is_at_most_a_warning(make_plugin, capsys):
+    code = "raise RuntimeError('no')"
+    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", code, module="kd_bad_module")
+    make_plugin("kd-torn", "[kdcli.students]\nno entry point\n")
+    assert run(["plugins", "list", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [plugin["name"] for plugin in json.loads(out)["plugins"]][:2] == ["bad", "bilstm"]
+    assert len(err.splitlines()) == 1 and err.startswith("warning: plugins of ")
+
+
+# Shell completion
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("kd prof", ["profile"]),
+        ("kd profile sh", ["show"]),
+        ("kd profile show d", ["demo"]),
+        ("kd plugins show pat", ["pattern"]),
+        ("kd profile check base --se", ["--set"]),
+    ],
+)
+def test_completion(line, expected):
+    words_ = line.split()
+    environ = {**os.environ, "_KD_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words_) - 1)}
+    done = kd(env=environ)
+    assert done.stdout.split() == expected, done.stderr
+
+
+def test_completion_script():
+    environ = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = kd("--show-completion", "bash", env=environ)
+    assert done.returncode == 0 and "_KD_COMPLETE=complete_bash" in done.stdout
+
+
+# Streams
+
+
+def test_python_warnings_are_one_line_each(failing, monkeypatch, capsys):
+    import warnings
+
+    def names():
+        warnings.warn("two\nlines", stacklevel=1)
+        return []
+
+    monkeypatch.setattr("kdcli.profile.files.names", names)
+    assert run(["profile", "list", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"profiles": []}
+    assert err == "warning: two lines\n"
+
+
+def test_flags_reach_the_ui(capsys):
+    run(["profile", "list", "-q", "--debug", "--no-color", "--no-progress"])
+    assert ui.wishes == ui.Wishes(quiet=True, debug=True, no_color=True, no_progress=True)
+    run(["profile", "list"])
+    assert ui.wishes == ui.Wishes()

@@ -1,0 +1,127 @@
+import json
+import tomllib
+
+import pytest
+
+from kdcli.cli import run
+from kdcli.profile import files
+from kdcli.profile.load import load_profile
+
+
+def result(capsys, *arguments, code=0):
+    assert run([*arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_list_says_what_each_is_for(capsys):
+    listed = result(capsys, "profile", "list")["profiles"]
+    assert [profile["name"] for profile in listed] == files.names()
+    assert all(profile["about"] for profile in listed)
+    assert run(["profile", "list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(listed) + 1
+
+
+def test_show_prints_the_file_as_it_is(capsys):
+    assert run(["profile", "show", "demo"]) == 0
+    assert capsys.readouterr().out == files.find("demo").read_text("utf-8")
+    assert result(capsys, "profile", "show", "demo")["values"]["task"]["data_dir"] == "kd:sample"
+
+
+def test_show_resolved_prints_each_value_with_its_origin(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("KD_SEED", "7")
+    assert run(["profile", "show", "demo", "--resolved", "-s", "student.lr=0.25"]) == 0
+    text = capsys.readouterr().out
+    lines = [line.split("  # ") for line in text.splitlines() if "  # " in line]
+    origins = {line[0].strip(): line[1] for line in lines}
+    assert origins["seed = 7"] == "KD_SEED"
+    assert origins["lr = 0.25"] == "--set"
+    assert origins['data_dir = "kd:sample"'] == "demo.toml"
+    assert origins["rho = 0.95"] == "base.toml"
+    assert origins['layout = "auto"'] == "default"
+    (tmp_path / "again.toml").write_text(text)
+    monkeypatch.delenv("KD_SEED")
+    assert load_profile(tmp_path / "again.toml").settings.seed == 7
+
+
+def test_show_resolved_as_json(capsys):
+    shown = result(capsys, "profile", "show", "sst2", "--resolved")
+    assert shown["settings"]["transfer"]["lite"]["words"] == "whitespace"
+    assert shown["origins"]["transfer.lite.words"] == "sst2.toml"
+    assert shown["settings"]["task"]["score_range"] is None
+
+
+def test_show_with_set_wants_resolved(capsys):
+    assert run(["profile", "show", "demo", "-s", "seed=1"]) == 2
+    assert "add --resolved" in capsys.readouterr().err
+
+
+def test_copy_is_a_profile_of_ones_own(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["profile", "copy", "demo"]) == 0
+    assert capsys.readouterr().out == "demo is in demo.toml\n"
+    assert run(["profile", "copy", "demo", "sub/my.toml"]) == 0
+    copied = (tmp_path / "sub" / "my.toml").read_text("utf-8")
+    assert "kd run-all --profile sub/my.toml" in copied and "--profile demo" not in copied
+    assert tomllib.loads(copied) == files.read(files.find("demo"))
+    assert load_profile("sub/my.toml").settings == load_profile("demo").settings
+
+
+def test_copy_never_overwrites_unasked(capsys, tmp_path):
+    target = tmp_path / "my.toml"
+    target.write_text("precious")
+    assert run(["profile", "copy", "demo", str(target)]) == 2
+    assert "the file is there already" in capsys.readouterr().err and target.read_text() == "precious"
+    assert run(["profile", "copy", "demo", str(target), "-f"]) == 0
+    assert load_profile(target).settings.task.name == "demo"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["dmeo"], 3, "did you mean demo?"),
+        (["demo", "my.txt"], 2, "a profile's file ends in .toml"),
+        (["./demo.toml"], 2, "takes the name of a profile, not a file"),
+    ],
+)
+def test_copy_refuses(arguments, code, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["profile", "copy", *arguments]) == code
+    assert says in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", files.names())
+def test_check_finds_every_shipped_profile_valid(name, capsys):
+    checked = result(capsys, "profile", "check", name)
+    assert checked["valid"] and checked["settings"] > 50
+
+
+def test_check_reports_five_mistakes_at_once(capsys, tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text(
+        'extends = "base"\nsede = 1\n[student]\nlr = "fast"\nkd_los = "kl"\n[transfer.lite]\nngram = "5:1"\n'
+        "[students.bilstm]\nhiden = 3\n"
+    )
+    assert run(["profile", "check", str(path)]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 5 and len(lines) == 10
+    assert all(f"(file {path}, key " in line for line in errors)
+    mistakes = result(capsys, "profile", "check", str(path), code=3)["error"]["mistakes"]
+    assert [mistake["key"] for mistake in mistakes] == [
+        "transfer.lite.ngram",
+        "student.lr",
+        "student.kd_los",
+        "sede",
+        "students.bilstm.hiden",
+    ]
+    hints = {mistake["key"]: mistake["hint"] for mistake in mistakes}
+    assert hints["sede"] == "did you mean seed?"
+    assert hints["student.kd_los"] == "did you mean student.kd_loss?"
+    assert hints["students.bilstm.hiden"] == "did you mean students.bilstm.hidden?"
+
+
+def test_check_warns_of_what_it_cannot_check(capsys, make_plugin):
+    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "raise RuntimeError('no')", module="kd_bad_module")
+    assert run(["profile", "check", "demo", "-s", "students.bad.x=1"]) == 0
+    assert capsys.readouterr().err.startswith("warning: students.bad is not checked: the student plugin kd-bad:bad")

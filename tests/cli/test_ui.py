@@ -1,0 +1,300 @@
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdcli.cli import ui
+from kdcli.cli.reporting import Reporting, Work, duration
+
+WORKING = """
+import sys, time
+from kdcli.cli import ui
+from kdcli.cli.global_flags import GLOBAL
+ui.configure(ui.Wishes(**{GLOBAL[flag]: True for flag in sys.argv[2:]}))
+with ui.reporting("kd student") as reporter:
+    with reporter.progress("student", 2000, "rows") as progress:
+        print("a library prints")
+        for step in range(40):
+            progress.advance(50, loss=0.3125, best="0.912")
+            time.sleep(float(sys.argv[1]))
+            if step == 20:
+                reporter.info("half way")
+ui.show({"accuracy": 0.5})
+"""
+
+
+def in_terminal(*arguments, pace=0.001, **environ):
+    """Run the code above with stdout and stderr on a terminal; return what it would show."""
+    leader, follower = pty.openpty()
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **environ}
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKING, str(pace), *arguments], stdout=follower, stderr=follower, env=env
+    )
+    os.close(follower)
+    seen = b""
+    while True:
+        if select.select([leader], [], [], 30)[0]:
+            try:
+                seen += os.read(leader, 65536)
+            except OSError:
+                break
+    assert process.wait(30) == 0
+    os.close(leader)
+    return seen.decode()
+
+
+def piped(*arguments, **environ):
+    env = {**os.environ, **environ}
+    command = [sys.executable, "-c", WORKING, "0.001", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=True)
+
+
+# Progress on a terminal, and elsewhere
+
+
+def test_terminal_gets_a_live_panel():
+    seen = in_terminal(pace=0.03)
+    assert "kd student" in seen and "╭─" in seen
+    assert "━" in seen and "\x1b[" in seen
+    for part in ("/2,000 rows (", "rows/s", "loss 0.3125", "best 0.912", "ETA"):
+        assert part in seen, part
+    assert "half way" in seen and "a library prints" in seen
+    last = seen.rpartition("\x1b[?25h")[2]  # after the cursor is back
+    assert "student: 2,000 rows in 1." in last and "accuracy" in last
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [(["--no-progress"], {}), ([], {"TERM": "dumb"})],
+    ids=["no-progress", "dumb"],
+)
+def test_terminal_without_a_panel(arguments, environ):
+    seen = in_terminal(*arguments, **environ)
+    assert "─" not in seen and "\x1b[?25l" not in seen
+    assert "student: 2,000 rows in" in seen
+
+
+def test_no_color_on_a_terminal():
+    for seen in (in_terminal("--no-color", "--no-progress"), in_terminal("--no-progress", NO_COLOR="1")):
+        assert "\x1b[" not in seen
+
+
+def test_elsewhere_plain_lines():
+    done = piped()
+    assert done.stdout == "accuracy  0.5\n"
+    lines = done.stderr.splitlines()
+    assert lines[:2] == ["a library prints", "half way"]
+    assert lines[2].startswith("student: 2,000 rows in 0.") and lines[2].endswith("rows/s), loss 0.3125, best 0.912")
+    assert len(lines) == 3 and "\x1b" not in done.stderr
+
+
+def test_force_color_colours_but_does_not_move():
+    done = piped(FORCE_COLOR="1")
+    assert "\x1b[?25l" not in done.stderr and "─" not in done.stderr
+    code = "from kdcli.cli import ui; ui.warn('w'); ui.show({'a': 1}, lambda _: '[bold]a[/bold]')"
+    env = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert "\x1b[33mwarning: " in done.stderr and "\x1b[1ma" in done.stdout
+    env["NO_COLOR"] = "1"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_quiet_says_nothing_but_the_result():
+    done = piped("-q")
+    assert done.stderr == "a library prints\n"
+    assert done.stdout == "accuracy  0.5\n"
+
+
+def test_json_is_one_object_whatever_libraries_print():
+    assert json.loads(piped("--json").stdout) == {"accuracy": 0.5}
+
+
+def test_of_several_ranks_the_first_reports():
+    assert "half way" not in piped(RANK="1", WORLD_SIZE="2").stderr
+    assert "half way" in piped(RANK="0", WORLD_SIZE="2").stderr
+
+
+# The reporter
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def work(clock, total=1000):
+    return Work("student", total, "rows", advanced=lambda _: None, clock=clock)
+
+
+def test_rate_and_time_left(clock):
+    job = work(clock)
+    assert job.rate == 0 and job.going() == []
+    for _ in range(4):
+        clock.now += 2
+        job.advance(100, loss=0.5)
+    assert job.rate == pytest.approx(50)
+    assert job.seconds_left == pytest.approx(12)
+    assert job.counted() == "400/1,000 rows (40 %)"
+    assert job.going() == ["50 rows/s", "loss 0.5", "ETA 12.0 s"]
+    assert job.finished() == "student: 400 rows in 8.0 s (50 rows/s), loss 0.5"
+
+
+def test_rate_looks_back_half_a_minute(clock):
+    job = work(clock, 10**6)
+    for _ in range(100):
+        clock.now += 1
+        job.advance(10)
+    for _ in range(40):
+        clock.now += 1
+        job.advance(100)
+    assert job.rate == pytest.approx(100, rel=0.05)
+
+
+def test_what_was_done_before_does_not_count_as_speed(clock):
+    job = work(clock)
+    clock.now += 0.01
+    job.advance(800)  # found finished: a run that resumes
+    clock.now += 10
+    job.advance(100)
+    assert job.rate == pytest.approx(10) and job.seconds_left == pytest.approx(10)
+    assert "(10 rows/s)" in job.finished()
+
+
+def test_unknown_total(clock):
+    job = work(clock, None)
+    clock.now += 2
+    job.advance(1234, best="0.9")
+    assert job.counted() == "1,234 rows"
+    assert job.going() == ["617 rows/s", "best 0.9"]
+    assert work(clock, 0).counted() == "0/0 rows"
+
+
+def reporter(clock=None, **more):
+    said = []
+
+    def warn(text):
+        said.append(f"warning: {text}")
+
+    return said, Reporting("kd", say=said.append, warn=warn, clock=clock or Clock(), **more)
+
+
+def test_plain_line_every_few_seconds(clock):
+    said, report = reporter(clock, interval=5.0)
+    with report.progress("student", 100) as progress:
+        for _ in range(12):
+            clock.now += 1
+            progress.advance(5, loss=0.25)
+    assert said == [
+        "student: 25/100 rows (25 %), 5 rows/s, loss 0.25, ETA 15.0 s",
+        "student: 50/100 rows (50 %), 5 rows/s, loss 0.25, ETA 10.0 s",
+        "student: 60 rows in 12.0 s (5 rows/s), loss 0.25",
+    ]
+
+
+def test_work_inside_other_work_leaves_no_line(clock):
+    said, report = reporter(clock)
+    with report.progress("epochs", 2, "epochs") as outer:
+        with report.progress("dev", 10) as inner:
+            inner.advance(10)
+        clock.now += 1
+        outer.advance()
+    assert said == ["epochs: 1 epochs in 1.0 s (1 epochs/s)"]
+
+
+def test_work_that_fails_leaves_no_line(clock):
+    said, report = reporter(clock)
+    with pytest.raises(ValueError, match="no"), report.progress("student", 10) as progress:
+        progress.advance(1)
+        raise ValueError("no")
+    assert said == []
+    with report.progress("nothing to do", 10):
+        pass
+    assert said == []
+
+
+def test_quiet_reporter_warns_still(clock):
+    said, report = reporter(clock, quiet=True)
+    with report.progress("student", 10) as progress:
+        clock.now += 60
+        progress.advance(10)
+    report.info("x")
+    report.warn("careful")
+    assert said == ["warning: careful"]
+
+
+def test_metrics_are_appended_as_json_lines(tmp_path: Path):
+    path = tmp_path / "runs" / "metrics.jsonl"
+    said, report = reporter(metrics=path, verbose=True)
+    report.metrics("student", 1, loss=0.5, accuracy=0.75)
+    report.metrics("student", 2, loss=float("nan"))
+    first, second = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (first["stage"], first["step"], first["loss"], first["accuracy"]) == ("student", 1, 0.5, 0.75)
+    assert second["loss"] is None and second["time"] >= first["time"]
+    assert said == ["student 1: loss 0.5, accuracy 0.75", "student 2: loss nan"]
+
+
+def test_metrics_without_a_file_are_no_fault():
+    said, report = reporter()
+    report.metrics("student", 1, loss=0.5)
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (8.24, "8.2 s"), (187, "3:07"), (3725.4, "1:02:05"), (59.96, "60.0 s")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+# Results
+
+
+@dataclass
+class Result:
+    rows: int
+    path: Path
+    best: float
+    metrics: dict[str, float]
+
+
+def test_json_of_a_dataclass(capsys):
+    ui.configure(ui.Wishes(json=True))
+    ui.show(Result(3, Path("a/b"), float("nan"), {"accuracy": np.float32(0.5), "n": np.int64(3)}), lambda _: "never")
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == {"rows": 3, "path": "a/b", "best": None, "metrics": {"accuracy": 0.5, "n": 3}}
+
+
+def test_result_without_a_table_is_names_and_values(capsys):
+    ui.configure(ui.Wishes())
+    ui.show({"rows_read": 3, "file": "[bold]x[/bold].tsv", "none": None})
+    assert capsys.readouterr().out == "rows read  3\nfile       [bold]x[/bold].tsv\nnone       null\n"
+
+
+def test_wide_results_are_not_cut_where_there_is_no_terminal(capsys):
+    ui.configure(ui.Wishes())
+    ui.show({"text": "word " * 30 + "end"})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("word end")
+
+
+def test_show_inside_reporting_is_on_stdout_still(capsys):
+    ui.configure(ui.Wishes())
+    with ui.reporting("kd"):
+        print("a library")  # noqa: T201
+        ui.show({"a": 1})
+    assert capsys.readouterr() == ("a  1\n", "a library\n")

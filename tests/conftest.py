@@ -1,0 +1,40 @@
+"""What every test gets: an environment without the settings of whoever runs them, and plugins made on the spot."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CHANGED_BY_FLAGS = ("NO_COLOR", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+MakePlugin = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("KD_")]:
+        monkeypatch.delenv(name)
+    for name in (*CHANGED_BY_FLAGS, "FORCE_COLOR", "RANK", "WORLD_SIZE", "COLUMNS"):
+        monkeypatch.setenv(name, "")  # set first, so that what a command puts there is undone
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def make_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlugin:
+    """Install a distribution that consists of one module and its entry points."""
+
+    def make(distribution: str, entry_points: str, code: str = "", *, module: str = "", version: str = "1.0") -> Path:
+        site = tmp_path / f"site-{distribution}-{version}"
+        info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(entry_points)
+        if module:
+            (site / f"{module}.py").write_text(code)
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.syspath_prepend(str(site))
+        return site
+
+    return make

@@ -1,0 +1,181 @@
+"""Word vectors made from an encoder, against a plain word-by-word computation and scikit-learn's PCA."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.decomposition import PCA
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from kdcli.api import QuietReporter
+from kdcli.errors import DataError, MissingError, ProfileError
+from kdcli.student import encoder_vectors as module
+from kdcli.student.encoder_vectors import SPREAD, encoder_vectors, project
+
+HIDDEN = 16
+WHOLE = ["film", "dull", "bright", "slow", "sharp", "plot", "wit", "tears", "song", "noise", "charm", "star"]
+WORDS = [*WHOLE, *(a + b for a in WHOLE[:6] for b in WHOLE[6:]), "film-plot-wit", "dullslowplotsongfilm", "unheard"]
+
+
+def make_encoder(folder, mask="[MASK]"):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", mask, "-", *WHOLE, *(f"##{word}" for word in WHOLE)]
+    tokenizer = Tokenizer(WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": mask}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.5,
+    )
+    fast.save_pretrained(folder)
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+def plain_states(encoder, words):
+    """One word a forward pass, nothing padded: the states between [CLS] and [SEP], averaged."""
+    tokenizer = Tokenizer.from_file(str(encoder / "tokenizer.json"))
+    model = BertModel.from_pretrained(encoder).eval()
+    with torch.no_grad():
+        outputs = [model(torch.tensor([tokenizer.encode(word).ids])) for word in words]
+    states = [output.last_hidden_state[0, 1:-1].mean(0) for output in outputs]
+    return torch.stack(states).double().numpy()
+
+
+def plain_projection(states, dimension):
+    """Project by scikit-learn's PCA, with the sign and the scale of our convention."""
+    pca = PCA(dimension, svd_solver="full").fit(states)
+    largest = np.take_along_axis(pca.components_, np.abs(pca.components_).argmax(1)[:, None], axis=1)[:, 0]
+    components = pca.transform(states) * np.sign(largest)
+    return components * 0.25 / np.sqrt(3) / components.std()
+
+
+@pytest.mark.parametrize("dimension", [1, 5, HIDDEN])
+def test_vectors_are_the_pca_of_averaged_states(encoder, dimension):
+    vectors = encoder_vectors(encoder, WORDS, dimension, device="cpu")
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (len(WORDS), dimension)
+    np.testing.assert_allclose(vectors, plain_projection(plain_states(encoder, WORDS), dimension), atol=1e-5)
+
+
+def test_vectors_do_not_depend_on_the_batches(encoder, monkeypatch):
+    expected = encoder_vectors(encoder, WORDS, 8, device="cpu")
+    for size in (1, 7):
+        monkeypatch.setattr(module, "_BATCH", size)
+        np.testing.assert_allclose(encoder_vectors(encoder, WORDS, 8, device="cpu"), expected, atol=1e-5)
+
+
+def test_vectors_are_centred_and_as_wide_as_random_ones(encoder):
+    vectors = encoder_vectors(encoder, WORDS, 8, device="cpu")
+    np.testing.assert_allclose(vectors.mean(0), 0, atol=1e-6)
+    uniform = np.random.default_rng(0).uniform(-0.25, 0.25, 1_000_000)
+    assert vectors.std() == pytest.approx(uniform.std(), rel=1e-3)
+
+
+def test_the_same_words_give_the_same_bytes(encoder):
+    first = encoder_vectors(encoder, WORDS, 8, device="cpu")
+    assert first.tobytes() == encoder_vectors(str(encoder), WORDS, 8, device="cpu").tobytes()
+
+
+def test_a_word_without_pieces_is_zero_and_changes_no_other(encoder):
+    vectors = encoder_vectors(encoder, ["\u200b", *WORDS, ""], 8, device="cpu")
+    assert not vectors[[0, -1]].any()
+    np.testing.assert_allclose(vectors[1:-1], encoder_vectors(encoder, WORDS, 8, device="cpu"), atol=1e-6)
+
+
+def test_a_very_long_word_is_cut(encoder):
+    vectors = encoder_vectors(encoder, [*WORDS, "film-" * 5_000], 8, device="cpu")
+    assert np.isfinite(vectors).all()
+
+
+def test_special_words_are_the_encoders_own(tmp_path):
+    encoder = make_encoder(tmp_path, mask="<mask>")
+    vectors = encoder_vectors(encoder, ["[MASK]", "[UNK]", "[PAD]", *WORDS, "unheard-of"], 8, device="cpu")
+    named = plain_states(encoder, ["<mask>", "[UNK]", "[PAD]", *WORDS, "unheard-of"])
+    np.testing.assert_allclose(vectors, plain_projection(named, 8), atol=1e-5)
+
+
+def test_half_precision_weights_are_computed_in_full(encoder, tmp_path):
+    make_encoder(tmp_path)
+    BertModel.from_pretrained(encoder).half().save_pretrained(tmp_path)
+    vectors = encoder_vectors(tmp_path, WORDS, 4, device="cpu")
+    np.testing.assert_allclose(vectors, encoder_vectors(encoder, WORDS, 4, device="cpu"), atol=0.02)
+
+
+def test_fewer_words_than_dimensions_leave_the_rest_empty(encoder):
+    vectors = encoder_vectors(encoder, WORDS[:4], 8, device="cpu")
+    assert vectors[:, :3].std(axis=0).min() > 0.01
+    np.testing.assert_allclose(vectors[:, 3:], 0, atol=1e-5)
+    assert not encoder_vectors(encoder, WORDS[:1], 8, device="cpu").any()
+
+
+def test_projection_keeps_distances_when_nothing_is_left_out():
+    states = np.random.default_rng(0).normal(size=(50, 6)) * [9, 5, 3, 2, 1, 0.5] + 7
+    before = np.linalg.norm(states[:, None] - states, axis=-1)
+    after = np.linalg.norm(project(states, 6)[:, None] - project(states, 6), axis=-1)
+    factor = SPREAD / np.sqrt(states.var(axis=0).mean())
+    np.testing.assert_allclose(after, before * factor, rtol=1e-4, atol=1e-6)
+
+
+def test_progress_counts_every_word(encoder):
+    class Counting(QuietReporter):
+        words = 0
+
+        def advance(self, steps=1, **shown):
+            self.words += steps
+
+    reporter = Counting()
+    encoder_vectors(encoder, WORDS, 4, device="cpu", reporter=reporter)
+    assert reporter.words == len(WORDS)
+
+
+def test_more_dimensions_than_states_is_an_error_that_names_the_largest(encoder):
+    with pytest.raises(ProfileError) as caught:
+        encoder_vectors(encoder, WORDS, HIDDEN + 1, device="cpu")
+    assert caught.value.key == "student.dimension"
+    assert str(HIDDEN) in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "no/such/folder", "."])
+def test_an_encoder_that_is_not_there_is_missing(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingError) as caught:
+        encoder_vectors(name, WORDS, 4, device="cpu")
+    assert caught.value.file == name
+    assert "student.vectors" in caught.value.hint
+    assert "\n" not in caught.value.what
+
+
+def test_weights_that_are_cut_or_absent_are_refused(encoder, tmp_path):
+    make_encoder(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MissingError, match="cannot load"):
+        encoder_vectors(tmp_path, WORDS, 4, device="cpu")
+    gone = "encoder.layer.1.output.dense.weight"
+    save_file({name: value for name, value in weights.items() if name != gone}, path, {"format": "pt"})
+    with pytest.raises(DataError, match=gone):
+        encoder_vectors(tmp_path, WORDS, 4, device="cpu")

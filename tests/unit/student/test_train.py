@@ -1,0 +1,374 @@
+import hashlib
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kdcli.api import QuietReporter, Task
+from kdcli.errors import DataError, KdError, PluginError, ProfileError
+from kdcli.profile.schema import StudentSettings
+from kdcli.student import loop
+from kdcli.student.encoding import encode_table
+from kdcli.student.examples import Examples
+from kdcli.student.folder import load_student
+from kdcli.student.train import train_student
+from kdcli.student.vocabulary import train_vocabulary
+from kdcli.student.word_vectors import Vectors
+
+TASK = Task("toy", "single", ("0", "1"), names=("bad", "good"))
+PAIR = Task("toy", "pair", ("0", "1"))
+SCORE = Task("toy", "single", (), score_range=(0.0, 1.0), metric="pearson")
+OPTIONS = {"hidden": 4, "fc": 16, "embeddings": "rand"}  # with fewer, all ReLUs of a seed can be dead
+
+
+class Recorder(QuietReporter):
+    """Keeps what it is told, and stops the training at a given evaluation, as a kill would."""
+
+    def __init__(self, stop_at=0):
+        self.curve, self.said, self.warned, self.shown, self.stop_at = [], [], [], [], stop_at
+
+    def metrics(self, stage, step, **values):
+        self.curve.append((stage, step, values))
+        if len(self.curve) == self.stop_at:
+            raise KeyboardInterrupt
+
+    def info(self, message):
+        self.said.append(message)
+
+    def warn(self, message):
+        self.warned.append(message)
+
+    def advance(self, steps=1, **shown):
+        self.shown.append((steps, shown))
+
+
+def data(task=TASK, rows=60, seed=0):
+    """Texts that are good if they hold more of the words a, b than of y, z; their teacher knows it."""
+    numbers = np.random.default_rng(seed)
+    texts = [numbers.choice(list("abyzm"), numbers.integers(1, 7)) for _ in range(rows)]
+    margins = np.array([np.isin(text, ["a", "b"]).sum() - np.isin(text, ["y", "z"]).sum() for text in texts])
+    labels = np.where(margins >= 0, "1", "0")
+    columns = {name: [" ".join(text) for text in texts] for name in task.columns}
+    table = pa.table({**columns, "label": labels})
+    tokenizer = train_vocabulary([pa.array(["a b y z m"])], max_size=100, min_freq=1, lowercase=True)
+    examples = encode_table(table, tokenizer, task, 128)
+    logits = margins[:, None] * np.linspace(-1, 1, 2)[-task.outputs :]
+    return Examples(examples.texts, logits.astype(np.float32), examples.labels), tokenizer
+
+
+def train(
+    output,
+    task=TASK,
+    reporter=None,
+    vectors=None,
+    options=OPTIONS,
+    examples=None,
+    seed=1,
+    resume=True,
+    limit=None,
+    **settings,
+):
+    made, tokenizer = data(task)
+    dev = data(task, seed=1)[0]
+    return train_student(
+        examples=made if examples is None else examples,
+        dev=Examples(dev.texts, labels=dev.labels),
+        tokenizer=tokenizer,
+        vectors=vectors,
+        task=task,
+        settings=StudentSettings(**{"batch_size": 10, "epochs": 3, "dimension": 6, **settings}),
+        options=options,
+        seed=seed,
+        output=output,
+        max_updates=limit,
+        resume=resume,
+        reporter=reporter or Recorder(),
+    )
+
+
+def weights_hash(folder):
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_it_learns_and_leaves_a_folder_that_predicts(tmp_path):
+    recorder = Recorder()
+    result = train(tmp_path / "student", reporter=recorder, epochs=15, patience=0, optimizer="adam", lr=0.03)
+    assert result.dev["accuracy"] >= 0.9
+    assert result.dev.keys() == {"accuracy", "f1", "mcc"}
+    assert (result.updates, result.epochs, result.stopped) == (90, 15, "epochs")
+    assert result.dev["accuracy"] == max(point["accuracy"] for point in result.history)
+    assert [(stage, step) for stage, step, _ in recorder.curve] == [("student", 6 * k) for k in range(1, 16)]
+    assert recorder.curve[-1][2]["loss"] < recorder.curve[0][2]["loss"]
+    assert sum(steps for steps, _ in recorder.shown) == 15 * 60
+    assert recorder.shown[-1][1]["best"] == f"{result.dev['accuracy']:.4f}"
+    student = load_student(tmp_path / "student")
+    logits = student.logits([["a b", "y z y", "", "b " * 500]])
+    assert logits.dtype == np.float32
+    assert logits.argmax(1)[[0, 1, 3]].tolist() == [1, 0, 1]
+    assert student.task == TASK
+    assert student.metrics["updates"] == 90
+    assert not list(tmp_path.glob(".student*"))
+
+
+@pytest.mark.parametrize("optimizer", ["adadelta", "adam", "adamw"])
+@pytest.mark.parametrize("eval_steps", [0, 4])
+def test_stopped_and_started_again_ends_with_the_same_bytes(tmp_path, optimizer, eval_steps):
+    settings = {"optimizer": optimizer, "lr": 1.0 if optimizer == "adadelta" else 0.01, "eval_steps": eval_steps}
+    whole = train(tmp_path / "whole", epochs=4, clip=0.5, **settings)
+    for stop_at in (1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "stopped", reporter=Recorder(stop_at), epochs=4, clip=0.5, **settings)
+        assert not (tmp_path / "stopped").exists()
+    recorder = Recorder()
+    resumed = train(tmp_path / "stopped", reporter=recorder, epochs=4, clip=0.5, **settings)
+    assert any("goes on after update" in message for message in recorder.said)
+    assert len(recorder.curve) < len(whole.history)
+    assert weights_hash(tmp_path / "stopped") == weights_hash(tmp_path / "whole")
+    assert resumed.history == whole.history
+    assert resumed.best_update == whole.best_update
+
+
+def test_killed_between_two_evaluations(tmp_path, monkeypatch):
+    train(tmp_path / "whole")
+    update, done = loop.Training._update, []
+
+    def killed(self, rows):
+        done.append(rows)
+        if len(done) == 9:
+            raise KeyboardInterrupt
+        return update(self, rows)
+
+    monkeypatch.setattr(loop.Training, "_update", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "stopped")
+    train(tmp_path / "stopped")
+    assert len(done) == 9 + 12  # the 3 updates after the first evaluation are done again
+    assert weights_hash(tmp_path / "stopped") == weights_hash(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_another_training_is_not_used(tmp_path):
+    train(tmp_path / "whole", lr=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "changed", reporter=Recorder(1))
+    recorder = Recorder()
+    train(tmp_path / "changed", reporter=recorder, lr=0.5)
+    assert recorder.warned == ["student.lr changed (1.0 -> 0.5): training starts again"]
+    assert weights_hash(tmp_path / "changed") == weights_hash(tmp_path / "whole")
+
+
+def test_a_broken_checkpoint_is_not_used(tmp_path):
+    (tmp_path / ".student.resume.safetensors").write_bytes(b"\x08")
+    recorder = Recorder()
+    assert train(tmp_path / "student", reporter=recorder).updates == 18
+    assert "starting again" in recorder.warned[0]
+
+
+def test_resume_can_be_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "student", reporter=Recorder(2))
+    recorder = Recorder()
+    train(tmp_path / "student", reporter=recorder, resume=False)
+    assert [step for _, step, _ in recorder.curve] == [6, 12, 18]
+
+
+def test_seed_decides(tmp_path):
+    before = torch.get_rng_state()
+    for name in ("a", "b"):
+        train(tmp_path / name)
+    train(tmp_path / "c", seed=2)
+    assert weights_hash(tmp_path / "a") == weights_hash(tmp_path / "b") != weights_hash(tmp_path / "c")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_best_model_is_kept_and_patience_ends_it(tmp_path, monkeypatch):
+    scores = iter([0.5, 0.8, 0.8, 0.7, 0.9])
+    states = []
+
+    def evaluate(module, examples, task):
+        states.append({name: value.clone() for name, value in module.state_dict().items()})
+        return {"accuracy": next(scores)}
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    result = train(tmp_path / "student", epochs=9, patience=2)
+    assert (result.stopped, result.updates, result.best_update) == ("patience", 24, 12)
+    assert result.dev == {"accuracy": 0.8}
+    weights = load_file(tmp_path / "student" / "model.safetensors")
+    assert all(torch.equal(value, states[1][name]) for name, value in weights.items())
+    assert not all(torch.equal(value, states[3][name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(("limit", "max_steps", "updates"), [(7, 0, 7), (None, 8, 8), (7, 8, 7), (30, 0, 18)])
+def test_updates_are_limited(tmp_path, limit, max_steps, updates):
+    result = train(tmp_path / "student", limit=limit, max_steps=max_steps)
+    assert result.updates == updates == result.history[-1]["update"]
+    assert result.stopped == ("max_steps" if updates < 18 else "epochs")
+
+
+def diverging(at):
+    """Examples like ``data``, and a training whose loss is NaN from update ``at`` on."""
+    update, done = loop.Training._update, []
+
+    def nan(self, rows):
+        done.append(rows)
+        return float("nan") if len(done) >= at else update(self, rows)
+
+    return nan
+
+
+def test_nan_stops_says_so_and_keeps_the_best(tmp_path, monkeypatch):
+    train(tmp_path / "whole", epochs=1)
+    monkeypatch.setattr(loop.Training, "_update", diverging(8))
+    recorder = Recorder()
+    result = train(tmp_path / "student", reporter=recorder)
+    assert (result.stopped, result.updates, result.best_update) == ("nan", 7, 6)
+    assert "the loss became nan at update 8" in recorder.warned[0]
+    assert weights_hash(tmp_path / "student") == weights_hash(tmp_path / "whole")
+
+
+def test_nan_before_any_evaluation_is_an_error(tmp_path):
+    examples, _ = data()
+    broken = Examples(examples.texts, np.full_like(examples.logits, np.nan), examples.labels)
+    with pytest.raises(KdError, match="the loss became nan at update 1") as caught:
+        train(tmp_path / "student", examples=broken)
+    assert "student.lr" in caught.value.hint
+    assert not (tmp_path / "student").exists()
+
+
+def test_infinite_loss_takes_no_step(tmp_path):
+    with pytest.raises(KdError, match=r"the loss became (inf|nan)"):
+        train(tmp_path / "student", optimizer="adam", lr=1e30, eval_steps=1000)
+
+
+@pytest.mark.parametrize("task", [PAIR, SCORE], ids=["pair", "score"])
+@pytest.mark.parametrize("loss", [{}, {"kd_loss": "kl", "temperature": 2.0}, {"kd_weight": 0.0, "ce_weight": 1.0}])
+def test_tasks_and_losses(tmp_path, task, loss):
+    if task.is_score and "kd_loss" in loss:
+        with pytest.raises(ProfileError, match="KL"):
+            train(tmp_path / "student", task, **loss)
+        return
+    result = train(tmp_path / "student", task, epochs=20, patience=0, optimizer="adam", lr=0.03, **loss)
+    assert result.dev[task.metric] > 0.8
+    student = load_student(tmp_path / "student")
+    texts = ["a b", "z y z"]
+    logits = student.logits([texts] * len(task.columns))
+    assert logits[0, -1] > logits[1, -1]
+
+
+def test_labels_only_needs_no_logits(tmp_path):
+    examples, _ = data()
+    bare = Examples(examples.texts, labels=examples.labels)
+    assert train(tmp_path / "student", examples=bare, kd_weight=0.0, ce_weight=1.0).updates == 18
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert "Trained on labels alone" in card
+
+
+def test_vectors_are_where_it_begins(tmp_path):
+    matrix = np.linspace(-1, 1, 8 * 3, dtype=np.float32).reshape(8, 3)
+    options = {**OPTIONS, "embeddings": "multichannel"}
+    train(tmp_path / "student", vectors=Vectors(matrix, "file v.txt", 5), options=options)
+    weights = load_file(tmp_path / "student" / "model.safetensors")
+    assert np.array_equal(weights["embedding.frozen.weight"].numpy(), matrix)
+    trained = weights["embedding.trained.weight"].numpy()
+    assert not np.array_equal(trained, matrix)
+    assert np.array_equal(trained[:3], matrix[:3])  # no text has a special word
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    assert (config["vectors"], config["words_with_vectors"], config["dimension"]) == ("file v.txt", 5, 3)
+
+
+def test_folder(tmp_path):
+    result = train(tmp_path / "student", kd_loss="kl", temperature=4.0, ce_weight=0.5)
+    folder = tmp_path / "student"
+    assert {path.name for path in folder.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "labels.json",
+        "metrics.json",
+        "README.md",
+    }
+    assert json.loads((folder / "labels.json").read_text()) == {"labels": ["0", "1"], "names": ["bad", "good"]}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["dev"] == result.dev
+    assert metrics["history"] == result.history
+    inside = 2 * (4 * 4 * (6 + 4) + 8 * 4) + 8 * 16 + 16 + 16 * 2 + 2
+    assert (result.parameters_without_embeddings, result.parameters) == (inside, inside + 8 * 6)
+    student = load_student(folder)
+    assert (student.parameters_without_embeddings, student.parameters) == (inside, inside + 8 * 6)
+    assert student.config["options"] == {
+        "hidden": 4,
+        "fc": 16,
+        "cell": "lstm",
+        "layers": 1,
+        "dropout": 0.1,
+        "embeddings": "rand",
+    }
+    card = (folder / "README.md").read_text()
+    size = (folder / "model.safetensors").stat().st_size
+    for part in (
+        f"| dev accuracy | {result.dev['accuracy']:.4f} |",
+        f"| parameters | {inside + 48:,} |",
+        f"| parameters without embeddings | {inside:,} |",
+        f"{size / 1e6:.1f} MB",
+        "1 x KL with the teacher's logits at temperature 4 + 0.5 x label loss",
+        "`0` or `1` (bad, good)",
+        f"torch {torch.__version__}",
+        "seed 1",
+    ):
+        assert part in card
+
+
+def test_existing_folder_stays_until_the_new_one_is_whole(tmp_path):
+    train(tmp_path / "student")
+    before = weights_hash(tmp_path / "student")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "student", reporter=Recorder(1), seed=2)
+    assert weights_hash(tmp_path / "student") == before
+    assert load_student(tmp_path / "student").metrics["updates"] == 18
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json", "metrics.json"])
+def test_a_folder_that_is_not_whole(tmp_path, missing):
+    train(tmp_path / "student")
+    (tmp_path / "student" / missing).unlink()
+    with pytest.raises(DataError):
+        load_student(tmp_path / "student")
+
+
+def test_weights_that_were_cut(tmp_path):
+    train(tmp_path / "student")
+    path = tmp_path / "student" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DataError, match="the weights cannot be read"):
+        load_student(tmp_path / "student")
+
+
+def test_another_folder_is_no_student(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(DataError, match="not a folder of a student"):
+        load_student(tmp_path)
+
+
+def test_plugins_limits_are_kept(tmp_path, make_plugin):
+    code = (
+        "from kd_bilstm import Options, build\napi_version = 1\npairs = False\nscores = False\n"
+        "__all__ = ['Options', 'build']\n"
+    )
+    make_plugin("kd-plain", "[kdcli.students]\nplain = plain_student\n", code, module="plain_student")
+    assert train(tmp_path / "student", model="plain").updates == 18
+    with pytest.raises(ProfileError, match="pairs"):
+        train(tmp_path / "pair", PAIR, model="plain")
+    with pytest.raises(ProfileError, match="scores"):
+        train(tmp_path / "score", SCORE, model="plain")
+    with pytest.raises(PluginError):
+        train(tmp_path / "other", model="nothing")
+    with pytest.raises(ProfileError, match="hiden"):
+        train(tmp_path / "options", options={"hiden": 4})
+
+
+def test_nothing_to_learn_from(tmp_path):
+    examples, _ = data(rows=0)
+    with pytest.raises(DataError, match="needs rows"):
+        train(tmp_path / "student", examples=examples)

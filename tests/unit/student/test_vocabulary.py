@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.trainers import WordLevelTrainer
+
+from kdcli.errors import DataError
+from kdcli.student.vocabulary import encode_texts, load_tokenizer, save_tokenizer, train_vocabulary, vocabulary
+
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
+TEXTS = ["It 's a GOOD film , isn't it ?", "a [MASK] film", "", "naïve café  中文", "a good good film"]
+
+characters = st.characters(codec="utf-8") | st.sampled_from(" a\tbΣ\n\u0301\x85'")
+texts_of = st.lists(st.lists(st.text(characters) | st.just("[MASK]"), max_size=6).map("".join), min_size=1, max_size=8)
+
+
+def trained(texts=TEXTS, max_size=100, min_freq=1, lowercase=True):
+    return train_vocabulary([pa.array(texts)], max_size=max_size, min_freq=min_freq, lowercase=lowercase)
+
+
+def rows(texts):
+    return [texts.words[begin:end].tolist() for begin, end in zip(texts.offsets, texts.offsets[1:], strict=False)]
+
+
+def test_words_by_frequency_behind_the_special_ones():
+    words = vocabulary(trained())
+    assert words[:3] == ["[PAD]", "[UNK]", "[MASK]"]
+    assert words[3:8] == ["a", "film", "good", "'", "it"]
+    assert {"cafe", "naive", "中", "文", "?", "isn", "t"} <= set(words)
+    assert not {"mask", "[", "]", "GOOD"} & set(words)
+
+
+def test_limits():
+    assert vocabulary(trained(max_size=5)) == ["[PAD]", "[UNK]", "[MASK]", "a", "film"]
+    assert vocabulary(trained(min_freq=3)) == ["[PAD]", "[UNK]", "[MASK]", "a", "film", "good"]
+    assert {"GOOD", "café", "It"} <= set(vocabulary(trained(lowercase=False)))
+
+
+def test_mask_is_one_word_and_other_marks_are_text():
+    tokenizer = trained([*TEXTS, "x [ pad ] unk y"])
+    assert tokenizer.encode("x[MASK]y [PAD] [unk]").tokens == ["x", "[MASK]", "y", "[", "pad", "]", "[", "unk", "]"]
+
+
+def test_no_word_is_an_error():
+    with pytest.raises(DataError, match="no word"):
+        trained(["", " ", "[MASK]"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts_of, st.booleans())
+def test_ids_are_the_tokenizers(texts, lowercase):
+    tokenizer = trained([*TEXTS, *texts[::2]], max_size=20, lowercase=lowercase)
+    ids = [tokenizer.encode(text).ids for text in texts]
+    assert rows(encode_texts(pa.array(texts), tokenizer, 1000)) == [row or [1] for row in ids]
+    assert rows(encode_texts(pa.array(texts), tokenizer, 2)) == [row[:2] or [1] for row in ids]
+
+
+@settings(max_examples=50, deadline=None)
+@given(texts_of)
+def test_vocabulary_is_the_librarys(texts):
+    texts = [text.replace("[MASK]", " ") for text in [*TEXTS, *texts]]
+    ours = trained(texts, max_size=30)
+    theirs = Tokenizer(WordLevel({}, unk_token="[UNK]"))
+    theirs.normalizer, theirs.pre_tokenizer = ours.normalizer, ours.pre_tokenizer
+    special = ["[PAD]", "[UNK]", "[MASK]"]
+    trainer = WordLevelTrainer(vocab_size=30, min_frequency=1, special_tokens=special, show_progress=False)
+    theirs.train_from_iterator(texts, trainer)
+    assert ours.get_vocab() == theirs.get_vocab()
+
+
+def test_odd_texts():
+    tokenizer = trained()
+    long = "film " * 100_000
+    found = encode_texts(pa.array([None, long, "x" * 100_000, ""]), tokenizer, 128)
+    assert found.lengths.tolist() == [1, 128, 1, 1]
+    assert rows(found)[0] == rows(found)[3] == [1]
+    assert set(rows(found)[1]) == {tokenizer.token_to_id("film")}
+    assert encode_texts(pa.array([], pa.string()), tokenizer, 128).lengths.tolist() == []
+
+
+def test_a_slice_of_an_array_is_encoded_alone():
+    tokenizer = trained()
+    array = pa.array(TEXTS)
+    assert rows(encode_texts(array.slice(1, 3), tokenizer, 9)) == rows(encode_texts(array, tokenizer, 9))[1:4]
+
+
+def test_id_type_follows_the_size():
+    assert encode_texts(pa.array(["a"]), trained(), 9).words.dtype == np.uint16
+    many = trained([" ".join(f"w{number}" for number in range(70_000))], max_size=66_000)
+    assert encode_texts(pa.array(["w9"]), many, 9).words.dtype == np.uint32
+
+
+def test_saved_and_loaded(tmp_path):
+    tokenizer = trained()
+    save_tokenizer(tokenizer, tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.encode("[MASK] Good café").ids == tokenizer.encode("[MASK] Good café").ids
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(DataError, match="tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="real data are not here")
+def test_real_texts():
+    lines = (SHARED / "glue/SST-2/dev.tsv").read_text("utf-8").splitlines()[1:]
+    texts = [line.split("\t")[0] for line in lines]
+    tokenizer = trained(texts, max_size=15_000)
+    assert rows(encode_texts(pa.array(texts), tokenizer, 128)) == [tokenizer.encode(text).ids for text in texts]

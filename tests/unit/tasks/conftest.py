@@ -1,0 +1,55 @@
+"""Tasks, their settings, and a reporter that remembers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdcli.api import QuietReporter
+from kdcli.profile.schema import TaskSettings
+
+LABELS = {
+    "SST-2": ("0", "1"),
+    "CoLA": ("0", "1"),
+    "MRPC": ("0", "1"),
+    "QQP": ("0", "1"),
+    "QNLI": ("entailment", "not_entailment"),
+    "RTE": ("entailment", "not_entailment"),
+    "MNLI": ("entailment", "neutral", "contradiction"),
+    "STS-B": (),
+}
+
+
+class Remembering(QuietReporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.infos: list[str] = []
+        self.warnings: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.infos.append(message)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture
+def reporter() -> Remembering:
+    return Remembering()
+
+
+@pytest.fixture
+def settings_of(tmp_path: Path) -> Callable[..., TaskSettings]:
+    """Give the settings of a GLUE task whose data lie in the test's folder."""
+
+    def make(name: str, **changes: Any) -> TaskSettings:
+        labels = LABELS[name]
+        scores = {} if labels else {"score_range": (0, 5), "metric": "pearson"}
+        kind = "single" if name in ("SST-2", "CoLA") else "pair"
+        return TaskSettings(
+            **{"name": name, "kind": kind, "labels": labels, "data_dir": str(tmp_path)} | scores | changes
+        )
+
+    return make

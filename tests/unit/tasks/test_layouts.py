@@ -1,0 +1,226 @@
+"""Splits of a task: found, read, and refused with file, row and reason."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kdcli.errors import DataError
+from kdcli.tasks.layouts import encode_labels, has_split, load_split, load_table, split_files
+from kdcli.tasks.task import task_from
+
+SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
+TRAIN = "sentence\tlabel\ngood\t1\nbad\t0\n"
+
+
+@pytest.fixture
+def load(tmp_path, settings_of, reporter):
+    """Write a split of a task, and read it."""
+
+    def read(content: str, split: str = "train", task: str = "SST-2", **changes):
+        (tmp_path / f"{split}.tsv").write_text(content, "utf-8")
+        settings = settings_of(task, **changes)
+        return load_split(settings, task_from(settings), split, reporter)
+
+    return read
+
+
+def test_a_split_has_index_texts_and_label(load):
+    table = load(TRAIN)
+    assert table.schema == pa.schema([(name, pa.string()) for name in ("index", "sentence", "label")])
+    assert table.to_pydict() == {"index": ["0", "1"], "sentence": ["good", "bad"], "label": ["1", "0"]}
+
+
+@pytest.mark.parametrize("name", ["train.tsv", "train.csv", "train.jsonl.gz", "train.parquet", "train.txt"])
+def test_a_split_in_any_form(tmp_path, settings_of, reporter, name):
+    from kdcli.data.tables import write_table
+
+    settings = settings_of("SST-2")
+    table = pa.table({"sentence": ["good", "bad"], "label": ["1", "0"]})
+    if name.endswith("txt"):
+        (tmp_path / name).write_text("good\t1\nbad\t0\n")
+    else:
+        with write_table(tmp_path / name, table.schema) as writer:
+            writer.write(table)
+    assert split_files(settings, "train") == (tmp_path / name,)
+    assert load_split(settings, task_from(settings), "train", reporter).select(["sentence", "label"]).equals(table)
+
+
+def test_splits_are_found_by_name(tmp_path, settings_of, reporter):
+    settings = settings_of("MNLI")
+    assert not has_split(settings, "dev")
+    for name in ("dev_mismatched.tsv", "dev_matched.tsv"):
+        (tmp_path / name).write_text(f"sentence1\tsentence2\tgold_label\n{name}\tb\tneutral\n")
+    assert split_files(settings, "dev") == (tmp_path / "dev_matched.tsv",)
+    assert has_split(settings, "dev")
+    assert not has_split(settings, "test")
+    table = load_split(settings, task_from(settings), "dev", reporter)
+    assert table["sentence1"].to_pylist() == ["dev_matched.tsv"]
+    assert reporter.infos[0] == "dev_matched.tsv is read, and not dev_mismatched.tsv"
+
+
+def test_no_data_folder(tmp_path, settings_of, reporter):
+    (tmp_path / "file").write_text("")
+    for folder, what in (
+        ("", "no data folder is named"),
+        (str(tmp_path / "none"), "no such data folder"),
+        (str(tmp_path / "file"), "a file, not a data folder"),
+    ):
+        settings = settings_of("SST-2", data_dir=folder)
+        with pytest.raises(DataError, match=what) as raised:
+            load_split(settings, task_from(settings), "train", reporter)
+        assert raised.value.key == "task.data_dir"
+        assert "--data-dir" in str(raised.value.hint)
+
+
+def test_a_split_that_is_not_there(load, settings_of, reporter, tmp_path):
+    load(TRAIN)
+    settings = settings_of("SST-2")
+    with pytest.raises(DataError, match="there is no dev table") as raised:
+        load_split(settings, task_from(settings), "dev", reporter)
+    assert raised.value.file == str(tmp_path)
+    assert "the folder holds train.tsv" in str(raised.value.hint)
+
+
+def test_the_sample_comes_with_the_package(settings_of):
+    settings = settings_of("SST-2", data_dir="kd:sample")
+    folder = Path(__file__).resolve().parents[3] / "kdcli" / "data" / "sample"
+    assert [path.parent for path in split_files(settings, "train")] in ([folder], [])
+
+
+def test_an_empty_file(load):
+    with pytest.raises(DataError, match="the file is empty"):
+        load("")
+    with pytest.raises(DataError, match="the table has no rows"):
+        load("sentence\tlabel\n")
+    with pytest.raises(DataError, match="the table has no rows"):
+        load("sentence\tlabel\nragged\n", bad_rows="skip")
+
+
+@pytest.mark.parametrize(("split", "fails"), [("train", True), ("dev", True), ("test", False)])
+def test_labels_are_needed_for_train_and_dev(load, split, fails):
+    for content, what in (
+        ("index\tsentence\n0\tgood\n1\tbad\n", "there is no label column"),
+        ("sentence\tlabel\ngood\t\nbad\t\n", "a row has no label"),
+    ):
+        if fails:
+            with pytest.raises(DataError, match=what):
+                load(content, split)
+        else:
+            assert load(content, split)["label"].to_pylist() == [None, None]
+
+
+def test_a_label_column_that_is_missing(load):
+    with pytest.raises(DataError, match="no column 'stars'") as raised:
+        load(TRAIN, label_column="stars")
+    assert raised.value.key == "stars"
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_a_label_outside_the_tasks_names_its_row(load, tmp_path, split):
+    with pytest.raises(DataError, match=r"the label '2' is none of the task's: 0, 1") as raised:
+        load(TRAIN + "odd\t2\n", split)
+    assert (raised.value.row, raised.value.file) == (4, str(tmp_path / f"{split}.tsv"))
+
+
+def test_the_row_of_a_wrong_label_counts_the_rows_that_were_skipped(load):
+    with pytest.raises(DataError, match="the label 'x'") as raised:
+        load("sentence\tlabel\ngood\t1\nragged\nbad\tx\n", bad_rows="skip")
+    assert raised.value.row == 4
+
+
+@pytest.mark.parametrize("score", ["high", "", "nan", "inf", "5.1", "-0.5"])
+def test_a_score_that_is_no_number_in_the_range(load, score):
+    with pytest.raises(DataError, match="a row has no label" if not score else "is no number from 0 to 5") as raised:
+        load(f"sentence1\tsentence2\tscore\na\tb\t5\na\tb\t{score}\n", task="STS-B")
+    assert raised.value.row == 3
+
+
+@pytest.mark.parametrize(
+    ("task", "content"),
+    [("SST-2", "sentence\tlabel\na\t1\nb\t1\n"), ("STS-B", "sentence1\tsentence2\tscore\na\tb\t1\na\tc\t1\n")],
+)
+def test_one_class_only(load, task, content):
+    with pytest.raises(DataError, match="'1': there is nothing to learn"):
+        load(content, task=task)
+    assert len(load(content, "dev", task)) == 2
+
+
+def test_a_class_without_rows_is_a_warning(load, reporter):
+    content = "sentence1\tsentence2\tgold_label\na\tb\tneutral\nc\td\tentailment\n"
+    load(content, task="MNLI")
+    assert reporter.warnings == ["train.tsv: no row has the label contradiction"]
+
+
+def test_an_empty_text_is_kept_and_told_of(load, reporter):
+    table = load(TRAIN + "\t0\n\t1\n")
+    assert table["sentence"].to_pylist() == ["good", "bad", "", ""]
+    assert reporter.warnings == ["train.tsv: 2 rows with an empty text are kept, the first is row 4"]
+
+
+def test_a_text_of_100_000_words_is_kept_whole(load):
+    long = "word " * 100_000
+    assert load(TRAIN + f"{long}\t1\n")["sentence"][2].as_py() == long
+
+
+def test_a_null_is_no_text_and_a_number_neither(tmp_path, settings_of, reporter):
+    settings = settings_of("SST-2")
+    for content, what, row in (
+        ('{"sentence": "x"}\n{"label": 1}\n', "a row has no text", 2),
+        ('{"sentence": 1, "label": 1}\n', "the column holds int64, not text", None),
+    ):
+        (tmp_path / "a.jsonl").write_text(content)
+        with pytest.raises(DataError, match=what) as raised:
+            load_table(tmp_path / "a.jsonl", settings, task_from(settings), reporter)
+        assert (raised.value.row, raised.value.key) == (row, "sentence")
+
+
+def test_class_ids_follow_the_order_of_the_labels(settings_of):
+    task = task_from(settings_of("MNLI"))
+    ids = encode_labels(pa.chunked_array([["neutral"], ["contradiction", "entailment"]]), task, file="a.tsv")
+    assert ids.dtype == np.int64
+    assert ids.tolist() == [1, 2, 0]
+    assert encode_labels(pa.array([1, 0]), task_from(settings_of("SST-2")), file="a.tsv").tolist() == [1, 0]
+
+
+def test_scores_are_float32(settings_of):
+    task = task_from(settings_of("STS-B"))
+    scores = encode_labels(pa.array(["5", "4.750", "1e-1"]), task, file="a.tsv")
+    assert scores.dtype == np.float32
+    assert scores.tolist() == [5.0, 4.75, np.float32(0.1)]
+
+
+@pytest.mark.parametrize(("labels", "what"), [(["0", None], "no label"), (["0", "2"], "'2' is none of")])
+def test_wrong_labels_name_the_row_below_a_header(settings_of, labels, what):
+    with pytest.raises(DataError, match=what) as raised:
+        encode_labels(pa.array(labels), task_from(settings_of("SST-2")), file="a.tsv")
+    assert (raised.value.row, raised.value.file) == (3, "a.tsv")
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("SST-2", (67_349, 872, 1_821)),
+        ("CoLA", (8_551, 1_043, 1_063)),
+        ("MRPC", (2_576, 1_500, None)),
+        ("STS-B", (5_749, 1_500, 1_379)),
+        ("RTE", (2_490, 277, 3_000)),
+        ("QNLI", (3_963, 500, None)),
+        ("QQP", (19_496, 2_000, None)),
+        ("MNLI", (9_888, 3_119, None)),
+    ],
+)
+def test_glue(settings_of, reporter, name, sizes):
+    settings = settings_of(name, data_dir=str(SHARED / "glue" / name))
+    task = task_from(settings)
+    for split, size in zip(("train", "dev", "test"), sizes, strict=True):
+        assert has_split(settings, split) == (size is not None)
+        if size:
+            table = load_split(settings, task, split, reporter)
+            assert len(table) == size
+            assert table["label"].null_count == (size if split == "test" else 0)
+            assert table["index"].null_count == 0
+            assert all(len(set(table[column].to_pylist())) > size / 4 for column in task.columns), "texts, not ids"
+    assert reporter.warnings == []

@@ -1,0 +1,224 @@
+"""Which column is what, in all the layouts of GLUE and in the user's own."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kdcli.errors import DataError, ProfileError
+from kdcli.tasks.layouts import load_table
+from kdcli.tasks.task import task_from
+
+SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
+
+
+@pytest.fixture
+def load(tmp_path, settings_of, reporter):
+    """Read one table of a GLUE task, given as lines with | for the tabs; give its rows."""
+
+    def read(task: str, *lines: str, name: str = "table.tsv", **changes):
+        path = tmp_path / name
+        path.write_text("".join(line.replace("|", "\t") + "\n" for line in lines), "utf-8")
+        settings = settings_of(task, **changes)
+        return [tuple(row.values()) for row in load_table(path, settings, task_from(settings), reporter).to_pylist()]
+
+    return read
+
+
+SINGLE = [("0", "good", "1"), ("1", "bad", "0")]
+STSB = "main|MSRvid|2012|0001|none|none|"
+
+
+@pytest.mark.parametrize(
+    ("task", "lines", "layout"),
+    [
+        ("SST-2", ["sentence|label", "good|1", "bad|0"], "sst2"),
+        ("SST-2", ["label|sentence", "1|good", "0|bad"], "sst2"),
+        ("SST-2", ["label|content", "1|good", "0|bad"], "sst2"),
+        ("SST-2", ["text|label", "good|1", "bad|0"], "sst2"),
+        ("SST-2", ["good|1", "bad|0"], "sst2, no header"),
+        ("SST-2", ["1|good", "0|bad"], "sst2, no header"),
+        ("SST-2", ["sentence|source|label|logits_0", "good|original|1|0.5", "bad|original|0|1"], "sst2"),
+        ("CoLA", ["gj04|1||good", "gj04|0|*|bad"], "cola, no header"),
+    ],
+)
+def test_single_texts(load, reporter, task, lines, layout):
+    assert load(task, *lines) == SINGLE
+    assert f"layout {layout}:" in reporter.infos[0]
+    assert reporter.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("task", "lines", "row"),
+    [
+        ("MRPC", ["Quality|#1 ID|#2 ID|#1 String|#2 String", '1|7|8|a "b"|c'], ("0", 'a "b"', "c", "1")),
+        ("QQP", ["id|qid1|qid2|question1|question2|is_duplicate", "9|1|2|a?|b?|0"], ("9", "a?", "b?", "0")),
+        ("QNLI", ["index|question|sentence|label", "3|q|s|entailment"], ("3", "q", "s", "entailment")),
+        ("RTE", ["index|sentence1|sentence2|label", "0|a|b|not_entailment"], ("0", "a", "b", "not_entailment")),
+        (
+            "MNLI",
+            ["index|sentence1|sentence2|label1|label2|gold_label", "5|a|b|neutral|entailment|neutral"],
+            ("5", "a", "b", "neutral"),
+        ),
+        ("MNLI", ["premise|hypothesis|label|idx", "a|b|neutral|4"], ("4", "a", "b", "neutral")),
+        (
+            "STS-B",
+            ["index|genre|filename|year|old_index|source1|source2|sentence1|sentence2|score", f"7|{STSB}a|b|4.750"],
+            ("7", "a", "b", "4.750"),
+        ),
+        ("STS-B", [f"7|{STSB}a|b|4.750"], ("7", "a", "b", "4.750")),
+        ("STS-B", ["main|MSRvid|2012|0001|5.000|a|b"], ("0", "a", "b", "5.000")),
+        ("RTE", ["a|b|entailment"], ("0", "a", "b", "entailment")),
+        ("RTE", ["entailment|a|b"], ("0", "a", "b", "entailment")),
+        ("RTE", ["sentence1|sentence2|source|label", "a|b|original|entailment"], ("0", "a", "b", "entailment")),
+    ],
+)
+def test_pairs(load, task, lines, row):
+    assert load(task, *lines) == [row]
+
+
+@pytest.mark.parametrize(
+    ("task", "lines", "row"),
+    [
+        ("SST-2", ["index|sentence", "4|good"], ("4", "good", None)),
+        ("MRPC", ["index|#1 ID|#2 ID|#1 String|#2 String", "4|1|2|a|b"], ("4", "a", "b", None)),
+        ("QQP", ["id|question1|question2", "4|a|b"], ("4", "a", "b", None)),
+        ("QNLI", ["index|question|sentence", "4|a|b"], ("4", "a", "b", None)),
+        ("MNLI", ["index|sentence1|sentence2", "4|a|b"], ("4", "a", "b", None)),
+        ("SST-2", ["index|sentence|label", "4|good|-1"], ("4", "good", None)),
+        ("STS-B", ["idx|sentence1|sentence2|score", "4|a|b|-1"], ("4", "a", "b", None)),
+    ],
+)
+def test_tables_for_prediction_need_no_labels(load, task, lines, row):
+    assert load(task, *lines) == [row]
+
+
+def test_minus_1_is_a_score_where_the_range_has_it(load):
+    assert load("STS-B", "sentence1|sentence2|score", "a|b|-1", score_range=(-1, 1)) == [("0", "a", "b", "-1")]
+
+
+def test_the_layout_without_header_is_that_of_most_rows(load):
+    """The first text looks like a label; the others tell which column has the labels."""
+    assert load("SST-2", "1|0", "good|1", "bad|0")[0] == ("0", "1", "0")
+    assert load("SST-2", "1|0", "1|good", "0|bad")[0] == ("0", "0", "1")
+
+
+def test_columns_of_the_users_own(load, reporter):
+    lines = ["id|review|stars", "x7|good|1", "x8|bad|0"]
+    own = {"text_columns": ("review",), "label_column": "stars"}
+    assert load("SST-2", *lines, **own) == [("x7", "good", "1"), ("x8", "bad", "0")]
+    assert "of your own" in reporter.infos[0]
+    assert load("SST-2", *lines[1:], text_columns=("c1",), label_column="c2") == SINGLE
+    comma = [line.replace("|", ",") for line in lines]
+    assert load("SST-2", *comma[1:], name="a.csv", text_columns=("c1",), label_column="c2") == SINGLE
+    assert load("SST-2", "sentence|label|other", "good|0|1", label_column="other") == [("0", "good", "1")]
+    assert load("SST-2", "question|sentence", "q|s", text_columns=("sentence",)) == [("0", "s", None)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines", "what"),
+    [
+        ({"text_columns": ("review",)}, ["text|label", "x|1"], "no column 'review'"),
+        ({"text_columns": ("c5",)}, ["x|1"], "no column 'c5'"),
+        ({}, ["index|label", "0|1"], "no known layout: its first row is 'index', 'label'"),
+        ({}, ["review|stars", "x|1", "y|0"], "no known layout: its first row is 'review', 'stars'"),
+        ({"layout": "mrpc"}, ["sentence|label", "x|1"], "no table of layout mrpc"),
+        ({}, ["question|sentence|label", "q|s|1"], "a table of pairs, and task.kind is single"),
+    ],
+)
+def test_a_column_that_is_missing(load, changes, lines, what):
+    with pytest.raises(DataError, match=what) as raised:
+        load("SST-2", *lines, **changes)
+    assert raised.value.hint
+    assert raised.value.exit_code == 4
+
+
+def test_single_texts_where_pairs_are_wanted(load):
+    with pytest.raises(DataError, match="a table of single texts"):
+        load("RTE", "sentence|label", "x|entailment")
+
+
+def test_a_layout_can_be_named(load):
+    assert load("CoLA", "index|sentence", "0|x", layout="cola") == [("0", "x", None)]
+    with pytest.raises(ProfileError, match="no layout 'sst'") as raised:
+        load("SST-2", "sentence|label", "x|1", layout="sst")
+    assert "sst2" in str(raised.value.hint)
+
+
+def test_plain_lines(load):
+    assert load("SST-2", "good", "bad", "", name="a.txt") == [("0", "good", None), ("1", "bad", None), ("2", "", None)]
+    assert load("SST-2", "good|1", "bad|0", name="a.txt") == SINGLE
+    assert load("SST-2", "tab|in text", "bad", name="a.txt") == [("0", "tab\tin text", None), ("1", "bad", None)]
+    assert load("SST-2", "x|good|1", name="a.txt", text_columns=("c1",), label_column="c2") == [("0", "good", "1")]
+    assert load("RTE", "a|b", name="a.txt") == [("0", "a", "b", None)]
+    with pytest.raises(DataError, match="two texts with a tab between"):
+        load("RTE", "a", name="a.txt")
+
+
+def test_labels_of_other_types(tmp_path, settings_of, reporter):
+    settings = settings_of("SST-2")
+    lines = [json.dumps({"sentence": "good\ttab", "label": 1, "idx": 8}), json.dumps({"sentence": "", "label": None})]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    table = load_table(tmp_path / "a.jsonl", settings, task_from(settings), reporter)
+    assert table.to_pylist() == [
+        {"index": "8", "sentence": "good\ttab", "label": "1"},
+        {"index": None, "sentence": "", "label": None},
+    ]
+    pq.write_table(pa.table({"sentence": ["x", "y"], "label": [0.0, 1.0]}), tmp_path / "a.parquet")
+    table = load_table(tmp_path / "a.parquet", settings, task_from(settings), reporter)
+    assert table["label"].to_pylist() == ["0", "1"]
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
+class TestOddFiles:
+    @pytest.fixture
+    def odd(self, settings_of, reporter):
+        def read(name: str, task: str, **changes):
+            settings = settings_of(task, **changes)
+            return load_table(SHARED / "odd" / name, settings, task_from(settings), reporter)
+
+        return read
+
+    def test_label_and_content(self, odd):
+        table = odd("label_first_named_content.tsv", "SST-2")
+        assert len(table) == 49
+        assert table.slice(0, 1).to_pylist() == [
+            {"index": "0", "sentence": "one long string of cliches .", "label": "0"}
+        ]
+
+    def test_no_header_and_no_final_newline(self, odd):
+        table = odd("no_header_no_final_newline.tsv", "SST-2")
+        assert len(table) == 50
+        assert table["sentence"][0].as_py() == "one long string of cliches"
+        assert table["label"].null_count == 0
+
+    def test_the_sts_benchmark_is_refused_at_its_first_ragged_row(self, odd, reporter):
+        with pytest.raises(DataError, match="9 fields where 7") as raised:
+            odd("ragged_no_header.csv", "STS-B")
+        assert raised.value.row == 61
+        table = odd("ragged_no_header.csv", "STS-B", bad_rows="skip")
+        assert len(table) == 90
+        assert table["sentence2"][0].as_py() == "An air plane is taking off."
+        assert "10 bad rows skipped, the first is row 61: 9 fields" in reporter.warnings[0]
+
+    def test_lines_with_a_label(self, odd):
+        table = odd("u0085_in_text.txt", "SST-2")
+        assert len(table) == 51
+        assert sum("\x85" in text for text in table["sentence"].to_pylist()) == 1
+        assert set(table["label"].to_pylist()) == {"0", "1"}
+
+    def test_latin_1(self, odd):
+        with pytest.raises(DataError, match="byte 48 of the row is 0xf3") as raised:
+            odd("not_utf8.txt", "SST-2")
+        assert raised.value.row == 44
+
+    def test_a_byte_order_mark(self, odd):
+        assert len(odd("utf8_bom.tsv", "MRPC")) == 77
+
+    def test_quotes_are_text_and_a_broken_row_is_refused(self, odd):
+        with pytest.raises(DataError, match="5 fields where 6") as raised:
+            odd("csv_quoted_and_broken_row.tsv", "QQP")
+        assert raised.value.row == 2
+        assert len(odd("csv_quoted_and_broken_row.tsv", "QQP", bad_rows="skip")) == 40

@@ -1,0 +1,226 @@
+import json
+from hashlib import blake2b, sha256
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from kdcli.api import QuietReporter, Task
+from kdcli.data.parts import Shard
+from kdcli.errors import DataError, KdError, UsageError
+from kdcli.profile.schema import ExportSettings, TeacherSettings
+from kdcli.teacher import export
+from kdcli.teacher.export import export_logits
+from kdcli.teacher.logits import open_tensors, read_logits
+from kdcli.teacher.model import Teacher, load_teacher
+
+TEXTS = [
+    *("a good film ", "bad", "it was great", "a good film", "the plot is dull but the actors not", "bad", ""),
+    *("very very very very good", "not", "film and film and film", "bad", "it is a good plot", "[MASK] film", "boring"),
+]
+DISTINCT = list(dict.fromkeys(TEXTS))
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(export, "PART_ROWS", 4)
+
+
+@pytest.fixture
+def transfer(tmp_path):
+    rows = "".join(f"{text}\t{'original' if row < 3 else 'lite'}\t\n" for row, text in enumerate(TEXTS))
+    (tmp_path / "transfer.tsv").write_text("sentence\tsource\tlabel\n" + rows)
+    return tmp_path / "transfer.tsv"
+
+
+@pytest.fixture
+def run(tmp_path, transfer, tiny_teacher, films, notes):
+    """Return a function that exports, to ``logits.safetensors`` unless told otherwise."""
+    folder = tiny_teacher()
+
+    def run(output="logits.safetensors", *, batch_size=4, **changes):
+        settings = TeacherSettings(max_length=32, export=ExportSettings(batch_size=batch_size))
+        arguments = {"transfer": transfer, "teacher": folder, "task": films, "settings": settings, "device": "cpu"}
+        arguments |= {"precision": "fp32", "output": tmp_path / output, "reporter": notes}
+        return export_logits(**{**arguments, **changes})
+
+    run.folder = folder
+    return run
+
+
+def test_logits_of_each_distinct_text_in_order(run, tmp_path, films, transfer):
+    result = run()
+    tensors = load_file(tmp_path / "logits.safetensors")
+    by_hand = [
+        int.from_bytes(blake2b(len(text).to_bytes(8, "little") + text.encode(), digest_size=8).digest(), "little")
+        for text in DISTINCT
+    ]
+    teacher = load_teacher(run.folder, films, max_length=32, device="cpu", precision="fp32")
+    assert tensors["row_hash"].tolist() == by_hand
+    assert np.abs(tensors["logits"] - np.concatenate([teacher.logits([[text]]) for text in DISTINCT])).max() < 1e-5
+    assert (result.rows, result.distinct, result.batch_size) == (len(TEXTS), len(DISTINCT), 4)
+    assert result.parameters == teacher.parameters
+
+
+def test_the_file_says_where_it_comes_from(run, tmp_path, films, transfer):
+    run()
+    metadata = read_logits(tmp_path / "logits.safetensors", films).metadata
+    assert metadata["format"] == "kd.logits/1" and metadata["labels"] == ["0", "1"]
+    assert metadata["transfer_sha256"] == sha256(transfer.read_bytes()).hexdigest()
+    assert metadata["rows"] == len(TEXTS) and metadata["max_length"] == 32 and metadata["precision"] == "fp32"
+    assert metadata["teacher"] == str(run.folder) and len(metadata["teacher_sha256"]) == 64 and metadata["kd"]
+
+
+@pytest.mark.parametrize(("batch_size", "rows"), [(1, 4), (3, 5), (128, 100), ("auto", 1)])
+def test_order_and_values_do_not_depend_on_batches_and_parts(run, tmp_path, monkeypatch, batch_size, rows):
+    run("one.safetensors")
+    monkeypatch.setattr(export, "PART_ROWS", rows)
+    run("two.safetensors", batch_size=batch_size)
+    one, two = (load_file(tmp_path / name) for name in ("one.safetensors", "two.safetensors"))
+    assert np.array_equal(one["row_hash"], two["row_hash"])
+    assert np.abs(one["logits"] - two["logits"]).max() < 1e-5
+
+
+def test_shards_write_the_same_file(run, tmp_path):
+    run("alone.safetensors")
+    assert run("shared.safetensors", shard=Shard(1, 3)) is None
+    assert run("shared.safetensors", shard=Shard(0, 3)) is None
+    result = run("shared.safetensors", shard=Shard(2, 3))
+    assert result.distinct == len(DISTINCT)
+    assert (tmp_path / "shared.safetensors").read_bytes() == (tmp_path / "alone.safetensors").read_bytes()
+    assert not list(tmp_path.glob(".*.parts"))
+
+
+def test_a_killed_export_goes_on_with_the_part_that_is_missing(run, tmp_path, monkeypatch):
+    run("whole.safetensors")
+    seen = []
+    logits = Teacher.logits
+
+    def killed(self, columns, batch):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(columns[0]))
+        return logits(self, columns, batch)
+
+    monkeypatch.setattr(Teacher, "logits", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    monkeypatch.setattr(Teacher, "logits", lambda self, columns, batch: seen.append(0) or logits(self, columns, batch))
+    run()
+    assert seen == [4, 4, 0, 0]  # four parts in all
+    assert (tmp_path / "logits.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_parts_made_otherwise_are_thrown_away_and_said(run, tmp_path, notes):
+    run("other.safetensors", precision="bf16")
+    assert run(shard=Shard(0, 2)) is None
+    run(precision="bf16")
+    assert any("precision changed (fp32 -> bf16)" in warning for warning in notes.warnings)
+    assert (tmp_path / "logits.safetensors").read_bytes() == (tmp_path / "other.safetensors").read_bytes()
+
+
+def test_precision_of_this_stage_alone(run, tmp_path):
+    settings = TeacherSettings(max_length=32, export=ExportSettings(precision="bf16"))
+    assert run(settings=settings).precision == "bf16"
+    run("fp32.safetensors")
+    half, full = (load_file(tmp_path / name)["logits"] for name in ("logits.safetensors", "fp32.safetensors"))
+    assert half.dtype == np.float32 and 0 < np.abs(half - full).max() < 0.5
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    logits = Teacher.logits
+
+    def tight(self, columns, batch):
+        if batch > 2 and len(columns[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return logits(self, columns, batch)
+
+    monkeypatch.setattr(Teacher, "logits", tight)
+
+
+def test_auto_batch_size_is_halved_when_memory_does_not_suffice(
+    run, tmp_path, films, notes, monkeypatch, little_memory
+):
+    monkeypatch.setattr(export, "BATCH", 8)
+    result = run(batch_size="auto")
+    assert result.batch_size == 2
+    assert read_logits(tmp_path / "logits.safetensors", films).metadata["batch_size"] == 2
+    assert any("memory did not suffice" in warning for warning in notes.warnings)
+    with pytest.raises(KdError, match="memory does not suffice for batches of 4") as caught:
+        run("two.safetensors", batch_size=4)
+    assert "auto" in caught.value.hint
+    run("three.safetensors", batch_size=2)
+    two, three = (load_file(tmp_path / name)["logits"] for name in ("logits.safetensors", "three.safetensors"))
+    assert np.array_equal(two, three)
+
+
+def test_largest_batch_is_looked_for_where_memory_is_the_devices(films):
+    asked = []
+
+    def logits(columns, batch):
+        asked.append((len(columns), len(columns[0]), len(columns[0][0].split()), batch))
+        if batch > 300:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return np.zeros((len(columns[0]), 2), np.float32)
+
+    model = SimpleNamespace(device=torch.device("cuda"), task=films, max_length=64, logits=logits)
+    assert export._largest_batch(model) == 256
+    assert asked == [(1, 2048, 64, batch) for batch in (2048, 1024, 512, 256)]
+
+
+def test_other_failures_are_not_taken_for_memory(films):
+    def logits(columns, batch):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    model = SimpleNamespace(logits=logits)
+    with pytest.raises(RuntimeError, match="shapes"):
+        export._logits_that_fit(model, [["a"]], 8, auto=True, reporter=QuietReporter())
+
+
+def test_pairs(run, tmp_path, tiny_teacher):
+    first, second = TEXTS, TEXTS[::-1]
+    table = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table({"sentence2": second, "sentence1": first, "source": ["lite"] * len(first)}), table)
+    task = Task("same", "pair", ("no", "yes"))
+    folder = tiny_teacher("pairs", labels=("yes", "no"))
+    run(transfer=table, teacher=folder, task=task)
+    teacher = load_teacher(folder, task, max_length=32, device="cpu", precision="fp32")
+    pairs = list(dict.fromkeys(zip(first, second, strict=True)))
+    expected = np.concatenate([teacher.logits([[one], [two]]) for one, two in pairs])
+    assert np.abs(load_file(tmp_path / "logits.safetensors")["logits"] - expected).max() < 1e-5
+
+
+def test_score(run, tmp_path, tiny_teacher):
+    task = Task("stars", "single", (), score_range=(0, 5), metric="pearson")
+    run(task=task, teacher=tiny_teacher("score", labels=("score",)))
+    found = read_logits(tmp_path / "logits.safetensors", task)
+    assert found.logits.shape == (len(DISTINCT), 1)
+    assert json.dumps(found.metadata["labels"]) == "[]"
+
+
+def test_bad_input(run, tmp_path):
+    (tmp_path / "empty.tsv").write_text("sentence\tsource\n")
+    with pytest.raises(DataError, match="no rows"):
+        run(transfer=tmp_path / "empty.tsv")
+    (tmp_path / "other.tsv").write_text("text\nbad\n")
+    with pytest.raises(DataError, match="no column 'sentence'"):
+        run(transfer=tmp_path / "other.tsv")
+    pq.write_table(pa.table({"sentence": ["good", None]}), tmp_path / "null.parquet")
+    with pytest.raises(DataError, match="no text") as caught:
+        run(transfer=tmp_path / "null.parquet")
+    assert caught.value.row == 2
+    with pytest.raises(UsageError, match=r"\.safetensors"):
+        run("logits.npy")
+    assert not (tmp_path / "logits.safetensors").exists()
+
+
+def test_parts_hold_their_batch_size(run, tmp_path):
+    run(shard=Shard(0, 2))
+    part = next((tmp_path / ".logits.safetensors.parts").glob("*.safetensors"))
+    tensors, metadata = open_tensors(part)
+    assert metadata["batch_size"] == 4 and tensors["logits"].shape == (4, 2)

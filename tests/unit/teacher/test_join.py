@@ -1,0 +1,230 @@
+import csv
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kdcli.api import Task
+from kdcli.data.files import sha256
+from kdcli.data.hashing import row_hashes
+from kdcli.errors import DataError, UsageError
+from kdcli.teacher.join import join
+from kdcli.teacher.logits import write_logits
+
+FILMS = Task("films", "single", ("0", "1"), names=("negative", "positive"))
+STARS = Task("stars", "single", (), score_range=(0, 5), metric="pearson")
+SAME = Task("same", "pair", ("no", "yes", "perhaps"))
+ROWS = [  # the third repeats the first and has another gold label
+    ("good ", "original", "1"),
+    ("bad", "original", "0"),
+    ("good ", "original", "0"),
+    ("great film", "original", "1"),
+    ("good [MASK]", "lite", ""),
+    ("film", "lite", ""),
+]
+VALUES = {"good ": (-1.25, 2.5), "bad": (0.1, -3.3), "great film": (1e-8, -7), "good [MASK]": (1, 2), "film": (2, 1)}
+
+
+@pytest.fixture
+def transfer(tmp_path):
+    lines = ["sentence\tsource\tlabel", *("\t".join(row) for row in ROWS)]
+    (tmp_path / "transfer.tsv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "transfer.tsv"
+
+
+@pytest.fixture
+def logits(tmp_path, transfer):
+    return write(tmp_path / "logits.safetensors", list(VALUES), FILMS, transfer)
+
+
+def write(path, texts, task, transfer):
+    values = np.array([VALUES[text] for text in texts], np.float32)
+    hashes = row_hashes([pa.array(texts, pa.string())])
+    write_logits(path, values, hashes, {"labels": list(task.labels), "transfer_sha256": sha256(transfer)})
+    return path
+
+
+def read(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def joined(transfer, logits, task=FILMS, label="teacher", output=None, **more):
+    output = output or transfer.parent / "joined.tsv"
+    return join(transfer=transfer, logits=logits, task=task, label=label, output=output, **more), output
+
+
+def test_every_row_gets_the_logits_of_its_text(transfer, logits, notes):
+    result, output = joined(transfer, logits, reporter=notes)
+    header, *rows = read(output)
+    assert header == ["sentence", "source", "label", "logits_0", "logits_1"]
+    assert [(row[0], row[1]) for row in rows] == [(text, source) for text, source, _ in ROWS]
+    assert [row[2] for row in rows] == ["1", "0", "1", "0", "1", "0"]
+    for row, (text, _, _) in zip(rows, ROWS, strict=True):
+        assert [np.float32(value) for value in row[3:]] == [np.float32(value) for value in VALUES[text]]
+    assert (result.rows, result.original, result.labels) == (6, 4, {"0": 3, "1": 3})
+    assert result.agreement == 0.5
+
+
+def test_gold_labels_stay_with_original_rows(transfer, logits):
+    result, output = joined(transfer, logits, label="gold")
+    assert [row[2] for row in read(output)[1:]] == ["1", "0", "0", "1", "1", "0"]
+    assert result.labels == {"0": 3, "1": 3} and result.agreement == 0.5
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.permutations([*VALUES]))
+def test_logits_may_come_in_any_order(transfer, logits, tmp_path, texts):
+    joined(transfer, logits)
+    _, other = joined(transfer, write(tmp_path / "o.safetensors", texts, FILMS, transfer), output=tmp_path / "o.tsv")
+    assert other.read_bytes() == (tmp_path / "joined.tsv").read_bytes()
+
+
+def test_rows_may_come_in_any_order_and_form(transfer, logits, tmp_path, notes):
+    table = pa.table([list(column) for column in zip(*ROWS[::-1], strict=True)], ["sentence", "source", "label"])
+    pq.write_table(table, tmp_path / "reversed.parquet")
+    _, output = joined(tmp_path / "reversed.parquet", logits, output=tmp_path / "joined.parquet", reporter=notes)
+    _, straight = joined(transfer, logits)
+    rows = [[row[name] for name in row] for row in pq.read_table(output).to_pylist()][::-1]
+    assert [row[:3] for row in rows] == [row[:3] for row in read(straight)[1:]]
+    assert pq.read_schema(output).field("logits_1").type == pa.float32()
+    assert any("another transfer set or another form of it" in warning for warning in notes.warnings)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2))
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl", ".parquet"])
+def test_logits_keep_every_bit(tmp_path, suffix, values):
+    from kdcli.data.tables import read_table
+
+    (tmp_path / "t.txt").write_text("a\n")
+    exact = np.array([values], np.float32)
+    write_logits(tmp_path / "l.safetensors", exact, row_hashes([pa.array(["a"])]), {"labels": ["0", "1"]})
+    _, output = joined(tmp_path / "t.txt", tmp_path / "l.safetensors", output=tmp_path / f"j{suffix}")
+    row = read_table(output).table().to_pylist()[0]
+    assert np.array([[row["logits_0"], row["logits_1"]]]).astype(np.float32).tobytes() == exact.tobytes()
+    assert row["source"] == "corpus"
+
+
+def test_a_text_without_logits_is_an_error_that_names_the_first(transfer, tmp_path):
+    some = write(tmp_path / "some.safetensors", ["good ", "bad", "film"], FILMS, transfer)
+    with pytest.raises(DataError, match="no logits: 'great film'") as caught:
+        joined(transfer, some)
+    assert (caught.value.row, caught.value.file) == (5, str(transfer))
+    assert not (tmp_path / "joined.tsv").exists()
+
+
+def test_logits_of_another_set_are_an_error(transfer, tmp_path):
+    (tmp_path / "other.txt").write_text("other\n")
+    hashes = row_hashes([pa.array(["other"])])
+    write_logits(tmp_path / "o.safetensors", np.zeros((1, 2), np.float32), hashes, {"labels": ["0", "1"]})
+    with pytest.raises(DataError, match="no logits: 'good '") as caught:
+        joined(transfer, tmp_path / "o.safetensors")
+    assert "another transfer set" in caught.value.hint and caught.value.row == 2
+
+
+def test_logits_cut_short_leave_the_old_file_whole(transfer, logits, tmp_path):
+    _, output = joined(transfer, logits)
+    before = output.read_bytes()
+    logits.write_bytes(logits.read_bytes()[:-8])
+    with pytest.raises(DataError, match="cut short"):
+        joined(transfer, logits)
+    assert output.read_bytes() == before
+
+
+def test_inputs_are_never_overwritten(transfer, logits, tmp_path):
+    (tmp_path / "link.tsv").symlink_to(transfer)
+    before = transfer.read_bytes(), logits.read_bytes()
+    for output in (transfer, tmp_path / "link.tsv", logits):
+        with pytest.raises(UsageError, match="one of the inputs"):
+            joined(transfer, logits, output=output)
+    assert (transfer.read_bytes(), logits.read_bytes()) == before
+
+
+def test_pairs(tmp_path):
+    pairs = [("a", "bc"), ("ab", "c"), ("a", "bc")]
+    (tmp_path / "t.tsv").write_text("sentence1\tsentence2\tsource\n" + "".join(f"{a}\t{b}\tlite\n" for a, b in pairs))
+    values = np.array([[0, 1, 2], [5, 4, 3]], np.float32)
+    hashes = row_hashes([pa.array(["ab", "a"]), pa.array(["c", "bc"])])
+    write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": list(SAME.labels)})
+    result, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", SAME)
+    assert [row[3] for row in read(output)[1:]] == ["no", "perhaps", "no"]
+    assert result.labels == {"no": 2, "yes": 0, "perhaps": 1} and result.agreement is None
+
+
+def test_scores_take_the_logit_or_keep_their_own(tmp_path):
+    (tmp_path / "t.tsv").write_text("sentence\tsource\tlabel\na\toriginal\t3.80\nb\tlite\t\n")
+    values = np.array([[0.1], [4.5]], np.float32)
+    write_logits(tmp_path / "l.safetensors", values, row_hashes([pa.array(["a", "b"])]), {"labels": []})
+    result, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", STARS)
+    assert [row[2] for row in read(output)[1:]] == ["0.1", "4.5"]
+    _, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", STARS, "gold")
+    assert [row[2] for row in read(output)[1:]] == ["3.80", "4.5"]
+    assert result.labels == {} and result.agreement is None
+
+
+@pytest.mark.parametrize(("label", "what"), [("", "no gold label"), ("2", "label '2' is not one of the task's")])
+def test_gold_labels_must_be_there(transfer, logits, label, what):
+    transfer.write_text(transfer.read_text().replace("bad\toriginal\t0", f"bad\toriginal\t{label}"))
+    with pytest.raises(DataError, match=what) as caught:
+        joined(transfer, logits, label="gold")
+    assert (caught.value.row, caught.value.key) == (3, "label")
+    assert joined(transfer, logits)[0].rows == 6  # the teacher needs none
+
+
+def test_gold_labels_need_their_columns(tmp_path, logits):
+    (tmp_path / "t.txt").write_text("bad\n")
+    with pytest.raises(DataError, match="source and label"):
+        joined(tmp_path / "t.txt", logits, label="gold")
+
+
+def test_logits_that_are_not_finite(transfer, tmp_path):
+    hashes = row_hashes([pa.array([*VALUES])])
+    values = np.array([*VALUES.values()], np.float32)
+    values[1, 0] = np.inf
+    write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": ["0", "1"]})
+    with pytest.raises(DataError, match="not finite") as caught:
+        joined(transfer, tmp_path / "l.safetensors")
+    assert caught.value.row == 3
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv"])
+def test_logits_from_elsewhere_by_position_or_text(transfer, logits, tmp_path, notes, suffix):
+    texts = [text for text, _, _ in ROWS]
+    if suffix == ".npy":
+        np.save(tmp_path / "e.npy", np.array([VALUES[text] for text in texts], np.float32))
+    else:
+        lines = ["negative,positive,sentence", *(f'{a},{b},"{text}"' for text, (a, b) in reversed(VALUES.items()))]
+        (tmp_path / "e.csv").write_text("\n".join(lines) + "\n")
+    _, output = joined(transfer, tmp_path / f"e{suffix}", output=tmp_path / "e.tsv", reporter=notes)
+    _, expected = joined(transfer, logits)
+    assert output.read_bytes() == expected.read_bytes()
+    assert any("by position" in warning for warning in notes.warnings) == (suffix == ".npy")
+
+
+def test_positions_run_on_over_batches(tmp_path, notes):
+    rows = 70_000  # more than the reader gives at once
+    (tmp_path / "t.txt").write_text("".join(f"text {row % 9}\n" for row in range(rows)))
+    values = np.random.default_rng(1).normal(size=(rows, 2)).astype(np.float32)
+    np.save(tmp_path / "l.npy", values)
+    _, output = joined(tmp_path / "t.txt", tmp_path / "l.npy", output=tmp_path / "j.parquet", reporter=notes)
+    table = pq.read_table(output)
+    assert np.array_equal(np.stack([table["logits_0"], table["logits_1"]], axis=1), values)
+
+
+def test_a_teacher_no_better_than_chance_is_said(transfer, logits, tmp_path, notes):
+    joined(transfer, logits, reporter=notes)
+    assert any("50.0% of the original rows" in warning for warning in notes.warnings)
+    notes.warnings.clear()
+    transfer.write_text(transfer.read_text().replace("good \toriginal\t0", "good \toriginal\t1"))
+    write(tmp_path / "l2.safetensors", [*VALUES], FILMS, transfer)
+    joined(transfer, tmp_path / "l2.safetensors", reporter=notes)
+    assert any("75.0% of the original rows" in warning for warning in notes.warnings)  # all but one are "1"
+    transfer.write_text(transfer.read_text().replace("great film\toriginal\t1", "great film\toriginal\t0"))
+    notes.warnings.clear()
+    write(tmp_path / "l3.safetensors", [*VALUES], FILMS, transfer)
+    assert joined(transfer, tmp_path / "l3.safetensors", reporter=notes)[0].agreement == 1
+    assert notes.warnings == []

@@ -1,0 +1,245 @@
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel
+
+from kdcli.api import Task
+from kdcli.errors import DataError, MissingError
+from kdcli.teacher.labels import positions
+from kdcli.teacher.model import load_teacher
+
+SHARED = Path(__file__).resolve().parents[4] / "shared/data"
+PAIR = Task("same", "pair", ("no", "yes"))
+TEXTS = [
+    "a good film",
+    "",
+    "bad",
+    "the plot is dull but the actors not",
+    "bad",
+    "it was great and very very good",
+    "xyz",
+]
+
+
+def load(folder, task, **changes):
+    return load_teacher(folder, task, **{"max_length": 32, "device": "cpu", "precision": "fp32", **changes})
+
+
+@torch.inference_mode()
+def one_by_one(folder, *columns, max_length=32):
+    """Logits of each row alone, without any padding, straight from the library: ``[rows, outputs]``."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    rows = zip(*columns, strict=True)
+    # Lists of one, because the library takes an empty second text that stands alone for none.
+    inputs = [
+        tokenizer(*([text] for text in row), truncation=True, max_length=max_length, return_tensors="pt")
+        for row in rows
+    ]
+    return torch.cat([model(**row).logits for row in inputs]).numpy()
+
+
+@pytest.mark.parametrize("batch", [1, 3, 128])
+def test_logits_are_those_of_each_text_alone(tiny_teacher, films, batch):
+    folder = tiny_teacher()
+    got = load(folder, films).logits([TEXTS], batch)
+    expected = one_by_one(folder, TEXTS)
+    assert got.dtype == np.float32 and got.shape == (7, 2)
+    assert np.abs(got - expected).max() < 1e-5
+    assert np.ptp(expected, axis=0).min() > 0.1  # the texts do differ
+
+
+def test_logits_of_pairs_tell_first_from_second(tiny_teacher):
+    folder = tiny_teacher(labels=("no", "yes"))
+    columns = [TEXTS, TEXTS[::-1]]
+    got = load(folder, PAIR).logits(columns, 2)
+    assert np.abs(got - one_by_one(folder, *columns)).max() < 1e-5
+    assert np.abs(got - one_by_one(folder, *columns[::-1])).max() > 0.1
+
+
+def test_no_texts_give_no_logits(tiny_teacher, films):
+    assert load(tiny_teacher(), films).logits([[]]).shape == (0, 2)
+
+
+def test_mask_is_the_tokenizers_own(tiny_teacher, films):
+    folder = tiny_teacher(mask="<mask>")
+    got = load(folder, films).logits([["a [MASK] film", "a film"]])
+    expected = one_by_one(folder, ["a <mask> film", "a film"])
+    assert np.abs(got - expected).max() < 1e-5
+    assert np.abs(got[0] - one_by_one(folder, ["a [MASK] film"])).max() > 0.1  # an unknown word, untranslated
+
+
+def test_outputs_in_another_order_are_reordered_and_said(tiny_teacher, films, notes):
+    folder = tiny_teacher(labels=("POSITIVE", "NEGATIVE"))
+    got = load(folder, films, reporter=notes).logits([TEXTS])
+    assert np.abs(got - one_by_one(folder, TEXTS)[:, ::-1]).max() < 1e-5
+    assert any("another order (POSITIVE, NEGATIVE)" in warning for warning in notes.warnings)
+
+
+def test_labels_that_match_are_taken_without_a_word(tiny_teacher, films, notes):
+    load(tiny_teacher(labels=("Negative", "positive")), films, reporter=notes)
+    assert notes.warnings == []
+
+
+def test_labels_without_names_go_by_position_and_are_said(tiny_teacher, films, notes):
+    folder = tiny_teacher(labels=(None, None))
+    got = load(folder, films, reporter=notes).logits([TEXTS])
+    assert np.abs(got - one_by_one(folder, TEXTS)).max() < 1e-5
+    assert any("LABEL_1 as 1 = positive" in warning for warning in notes.warnings)
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "what"),
+    [
+        (("happy", "sad"), Task("f", "single", ("0", "1"), ("negative", "positive")), "not the task's"),
+        (("LABEL_1", "LABEL_0"), Task("f", "single", ("0", "1")), "not the task's"),
+        (("negative", "neutral", "positive"), Task("f", "single", ("negative", "positive")), "3 outputs"),
+        (("negative", "positive"), Task("f", "single", (), metric="pearson"), "2 outputs"),
+    ],
+)
+def test_labels_of_another_task_are_an_error(tiny_teacher, labels, task, what):
+    with pytest.raises(DataError, match=what):
+        load(tiny_teacher(labels=labels), task)
+
+
+def test_score(tiny_teacher):
+    folder = tiny_teacher(labels=("score",))
+    got = load(folder, Task("stars", "single", (), score_range=(0, 5), metric="pearson")).logits([TEXTS])
+    assert got.shape == (7, 1)
+    assert np.abs(got - one_by_one(folder, TEXTS)).max() < 1e-5
+
+
+@given(st.permutations(["entailment", "neutral", "contradiction"]))
+def test_positions_undo_any_order(found):
+    task = Task("mnli", "pair", ("contradiction", "entailment", "neutral"))
+    order = positions([name.upper() for name in found], task)
+    assert [found[position] for position in order] == list(task.labels)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from(["a", "b", "c", "not_a", "not a"]), max_size=4))
+def test_positions_match_once_each_or_not_at_all(found):
+    order = positions(found, Task("t", "single", ("a", "b")))
+    assert (order is not None) == (found.count("a") == 1 and found.count("b") == 1)
+
+
+def test_stored_half_precision_is_raised_to_the_one_asked_for(tiny_teacher, films):
+    folder = tiny_teacher(dtype=torch.float16)
+    stored = load_file(folder / "model.safetensors")
+    teacher = load(folder, films)
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert {parameter.dtype for parameter in teacher.model.parameters()} == {torch.float32}
+    for name, parameter in teacher.model.named_parameters():
+        assert torch.equal(parameter, stored[name].float())
+
+
+@pytest.mark.parametrize(("precision", "close"), [("bf16", 0.1), ("fp16", 0.02)])
+def test_lower_precisions_stay_close(tiny_teacher, films, precision, close):
+    folder = tiny_teacher(initializer_range=0.2)
+    got = load(folder, films, precision=precision).logits([TEXTS])
+    assert got.dtype == np.float32
+    assert 0 < np.abs(got - one_by_one(folder, TEXTS)).max() < close
+
+
+def test_counts_and_size(tiny_teacher, films):
+    folder = tiny_teacher()
+    teacher = load(folder, films)
+    tensors = load_file(folder / "model.safetensors")
+    tables = [name for name in tensors if name.endswith("_embeddings.weight")]
+    assert len(tables) == 3
+    assert teacher.parameters == sum(tensor.numel() for tensor in tensors.values())
+    assert teacher.parameters - teacher.parameters_without_embeddings == sum(tensors[name].numel() for name in tables)
+    assert teacher.megabytes == (folder / "model.safetensors").stat().st_size / 1e6
+
+
+def test_long_texts_are_cut_where_the_model_ends(tiny_teacher, films, notes):
+    folder = tiny_teacher()
+    text = "good bad " * 50_000
+    got = load(folder, films, max_length=512, reporter=notes).logits([[text, "good"]])
+    assert np.abs(got - one_by_one(folder, ["good bad " * 30, "good"], max_length=32)).max() < 1e-5
+    assert any("the teacher takes 32 word pieces" in warning for warning in notes.warnings)
+
+
+def test_an_encoder_that_is_not_fine_tuned_is_an_error(tiny_teacher, films):
+    with pytest.raises(DataError, match=r"not fine-tuned.*classifier\.(bias|weight)") as caught:
+        load(tiny_teacher(model_class=BertModel), films)
+    assert "teacher.train = true" in caught.value.hint
+
+
+def test_weights_of_the_d_bert_era_are_read(tiny_teacher, films):
+    folder = tiny_teacher()
+    expected = one_by_one(folder, TEXTS)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    teacher = load(folder, films)
+    assert np.abs(teacher.logits([TEXTS]) - expected).max() < 1e-5
+    assert teacher.megabytes == (folder / "pytorch_model.bin").stat().st_size / 1e6
+
+
+class Hostile:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_pickled_code_in_weights_is_refused(tiny_teacher, films, tmp_path):
+    folder = tiny_teacher()
+    (folder / "model.safetensors").unlink()
+    for save in (lambda value, file: file.write(pickle.dumps(value)), torch.save):
+        with (folder / "pytorch_model.bin").open("wb") as file:
+            save({"weight": Hostile(tmp_path / "ran")}, file)
+        with pytest.raises(DataError, match="cannot be read"):
+            load(folder, films)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_missing_and_broken_models(tiny_teacher, films, tmp_path):
+    with pytest.raises(MissingError):
+        load(tmp_path / "nowhere", films)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"config\.json"):
+        load(tmp_path / "empty", films)
+    cut = tiny_teacher("cut")
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(DataError, match="cannot be read"):
+        load(cut, films)
+    wordless = tiny_teacher("wordless")
+    for file in wordless.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(DataError, match=r"tokenizer|cannot be read"):
+        load(wordless, films)
+
+
+def test_logits_that_are_not_finite_are_an_error(tiny_teacher, films):
+    teacher = load(tiny_teacher(), films)
+    with torch.no_grad():
+        teacher.model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(DataError, match="'a good film' are not finite"):
+        teacher.logits([TEXTS])
+
+
+def test_loading_writes_nothing_to_the_terminal(tiny_teacher, films, capfd):
+    folder = tiny_teacher()
+    capfd.readouterr()
+    load(folder, films).logits([TEXTS])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the data beside the repository is not there")
+def test_a_real_teacher_is_right_and_does_not_depend_on_batches(films):
+    lines = (SHARED / "glue/SST-2/dev.tsv").read_text("utf-8").splitlines()[1:41]
+    texts, gold = zip(*(line.split("\t") for line in lines), strict=True)
+    teacher = load(SHARED / "teacher-sst2", films, max_length=128)
+    logits = teacher.logits([texts])
+    assert (logits.argmax(1) == np.array(gold, int)).mean() > 0.8
+    assert np.abs(logits - teacher.logits([texts], 3)).max() < 1e-4

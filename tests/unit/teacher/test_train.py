@@ -1,0 +1,543 @@
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from kdcli.api import QuietReporter, Task
+from kdcli.errors import DataError, KdError, MissingError, ProfileError, UsageError
+from kdcli.profile.schema import TeacherSettings
+from kdcli.tasks import metrics
+from kdcli.teacher.build import prepare_encoder
+from kdcli.teacher.rows import ByLength, encode_rows
+from kdcli.teacher.source import find_model
+from kdcli.teacher.train import train_teacher
+from kdcli.teacher.trainer import ByLengthTrainer
+
+TINY = {
+    "model_type": "bert",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.1,
+}
+SINGLE = Task("films", "single", ("0", "1"), names=("negative", "positive"))
+PAIR = Task("same", "pair", ("no", "yes"))
+SCORE = Task("stars", "single", (), score_range=(0, 5), metric="pearson")
+
+
+class Notes(QuietReporter):
+    """Keeps what it is told, and can be killed: like Ctrl-C at the update ``kill_at`` of this run."""
+
+    def __init__(self, kill_at=None):
+        self.kill_at = kill_at
+        self.updates = 0
+        self.warnings, self.points, self.bars = [], [], []
+
+    @contextmanager
+    def progress(self, title, total=None, unit="rows"):
+        self.bars.append((title, total, unit))
+        bar = _Bar(self) if unit == "updates" else QuietReporter()
+        yield bar
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+    def metrics(self, stage, step, **values):
+        self.points.append((stage, step, values))
+
+
+class _Bar(QuietReporter):
+    def __init__(self, notes):
+        self.notes = notes
+
+    def advance(self, steps=1, **shown):
+        if steps == 1:
+            self.notes.updates += 1
+        if self.notes.kill_at is not None and self.notes.updates == self.notes.kill_at:
+            raise KeyboardInterrupt
+
+
+def table(task, rows, seed=0):
+    """Make rows whose class is told by one of two words; a pair is the same when both texts have the same word."""
+    random = np.random.default_rng(seed)
+    words = np.array(["the", "film", "with", "a", "plot", "and", "some", "people", "in", "it"])
+
+    def text(good):
+        around = random.choice(words, random.integers(1, 9)).tolist()
+        around.insert(random.integers(len(around) + 1), ("awful", "great")[good])
+        return " ".join(around)
+
+    first, second = random.integers(0, 2, (2, rows))
+    columns = {"index": [str(row) for row in range(rows)], "sentence": [text(good) for good in first]}
+    label = [str(5.0 * good) for good in first] if task.is_score else [task.labels[good] for good in first]
+    if task.kind == "pair":
+        columns = {"sentence1": columns["sentence"], "sentence2": [text(good) for good in second]}
+        label = [task.labels[int(one == two)] for one, two in zip(first, second, strict=True)]
+    return pa.table({**columns, "label": label})
+
+
+def fit(output, task=SINGLE, *, rows=96, reporter=None, resume=True, seed=3, precision="fp32", **settings):
+    settings = {
+        "model": "config",
+        "config": TINY,
+        "lr": 1e-2,
+        "epochs": 2,
+        "batch_size": 16,
+        "max_length": 24,
+    } | settings
+    return train_teacher(
+        train=table(task, rows),
+        dev=table(task, 40, seed=1),
+        task=task,
+        settings=TeacherSettings(**settings),
+        seed=seed,
+        device="cpu",
+        precision=precision,
+        output=output,
+        resume=resume,
+        reporter=reporter,
+    )
+
+
+def dev_logits(folder, task):
+    """Compute dev logits with transformers alone, one text at a time."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    dev = table(task, 40, seed=1)
+    columns = [dev[name].to_pylist() for name in task.columns]
+    with torch.no_grad():
+        logits = [model(**tokenizer(*row, return_tensors="pt")).logits[0] for row in zip(*columns, strict=True)]
+    return torch.stack(logits).numpy(), dev["label"].to_pylist()
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A folder with a tiny encoder whose weights are stored in float16 and know nothing of our labels."""
+    folder = tmp_path_factory.mktemp("models") / "encoder"
+    settings = TeacherSettings(model="config", config=TINY)
+    texts = [table(SINGLE, 96)["sentence"].to_pylist()]
+    encoder = prepare_encoder(settings, SINGLE, texts, QuietReporter())
+    encoder.build(7).base_model.half().save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_output_is_a_hugging_face_folder_that_scores_what_it_says(tmp_path, capfd):
+    result = fit(tmp_path / "teacher", epochs=4)
+    captured = capfd.readouterr()
+    logits, labels = dev_logits(tmp_path / "teacher", SINGLE)
+
+    assert captured == ("", "")
+    assert result.metrics["accuracy"] == np.mean(logits.argmax(1) == np.array(labels).astype(int))
+    assert result.metrics["accuracy"] > 0.9
+    assert result.updates == 24 and result.epochs == 4 and result.batch_size == 16
+    config = json.loads((tmp_path / "teacher/config.json").read_text())
+    assert config["id2label"] == {"0": "negative", "1": "positive"}
+    assert config["problem_type"] == "single_label_classification"
+    assert json.loads((tmp_path / "teacher/metrics.json").read_text())["metrics"] == result.metrics
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["teacher"]
+    assert {path.suffix for path in (tmp_path / "teacher").iterdir()} == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize("from_folder", [False, True])
+def test_every_parameter_is_trained(tmp_path, pretrained, from_folder):
+    model = {"model": str(pretrained)} if from_folder else {}
+    result = fit(tmp_path / "teacher", weight_decay=0.0, epochs=1, seed=5, **model)
+    settings = TeacherSettings(**({"config": TINY, "model": "config", "max_length": 24} | model))
+    encoder = prepare_encoder(settings, SINGLE, [table(SINGLE, 96)["sentence"].to_pylist()], QuietReporter())
+    before, after = encoder.build(5).state_dict(), weights(tmp_path / "teacher")
+
+    assert before.keys() == after.keys()
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+    assert result.parameters == sum(value.numel() for value in after.values())
+    assert {value.dtype for value in after.values()} == {torch.float32}
+
+
+def test_pretrained_weights_are_where_it_starts(tmp_path, pretrained):
+    fit(tmp_path / "teacher", model=str(pretrained), lr=1e-9, max_steps=1)
+    start, end = weights(pretrained), weights(tmp_path / "teacher")
+    for name, value in start.items():
+        torch.testing.assert_close(end[f"bert.{name}"], value.float(), atol=1e-6, rtol=0)
+
+
+def test_pairs(tmp_path):
+    result = fit(tmp_path / "teacher", PAIR)
+    logits, labels = dev_logits(tmp_path / "teacher", PAIR)
+    assert result.metrics["accuracy"] == np.mean(np.array(PAIR.labels)[logits.argmax(1)] == labels)
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher").config.id2label == {
+        0: "no",
+        1: "yes",
+    }
+
+
+def test_scores(tmp_path):
+    result = fit(tmp_path / "teacher", SCORE, epochs=8, config=TINY | {"initializer_range": 0.3})
+    logits, labels = dev_logits(tmp_path / "teacher", SCORE)
+    assert logits.shape == (40, 1)
+    expected = np.corrcoef(logits[:, 0], np.array(labels, float))[0, 1]
+    assert result.metrics["pearson"] == pytest.approx(expected, abs=1e-4) and expected > 0.5
+    assert json.loads((tmp_path / "teacher/config.json").read_text())["problem_type"] == "regression"
+
+
+@pytest.mark.parametrize(("kill_at", "left"), [(3, 12), (5, 8), (10, 4), (12, 4)])
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, kill_at, left):
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "killed", save_steps=4, reporter=Notes(kill_at))
+    assert not (tmp_path / "killed").exists()
+    rest = Notes()
+    result = fit(tmp_path / "killed", save_steps=4, reporter=rest)
+
+    assert rest.updates == left
+    assert result == whole
+    assert (tmp_path / "killed/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+
+
+def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
+    fit(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "killed", save_steps=2, reporter=Notes(6))
+    folder = tmp_path / "killed.training/lr-0.01"
+    (folder / "checkpoint-5").mkdir()
+    (folder / "checkpoint-5/model.safetensors").write_bytes(b"half")
+    fit(tmp_path / "killed", save_steps=2)
+    assert (tmp_path / "killed/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+
+
+def test_checkpoints_of_another_training_are_not_read(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "teacher", reporter=Notes(8))
+    notes = Notes()
+    fit(tmp_path / "teacher", epochs=3, reporter=notes)
+    assert notes.updates == 18
+    assert "teacher.epochs" in notes.warnings[0]
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "teacher", reporter=Notes(8))
+    notes = Notes()
+    fit(tmp_path / "teacher", resume=False, reporter=notes)
+    assert notes.updates == 12
+
+
+def test_the_best_checkpoint_on_dev_is_kept(tmp_path, monkeypatch):
+    seen = []
+
+    def scripted(task, outputs, gold):
+        seen.append(outputs)
+        return {"accuracy": (0.5, 0.8, 0.7)[len(seen) - 1]}
+
+    monkeypatch.setattr(metrics, "score", scripted)
+    notes = Notes()
+    result = fit(tmp_path / "teacher", epochs=3, reporter=notes)
+    logits, _ = dev_logits(tmp_path / "teacher", SINGLE)
+
+    assert (result.metrics, result.best_epoch, result.epochs) == ({"accuracy": 0.8}, 2, 3)
+    for rows in (logits, seen[1]):
+        rows.sort(axis=0)
+    np.testing.assert_allclose(logits, seen[1], atol=1e-5)
+    assert [(stage, step, values["accuracy"]) for stage, step, values in notes.points] == [
+        ("teacher", 6, 0.5),
+        ("teacher", 12, 0.8),
+        ("teacher", 18, 0.7),
+    ]
+
+
+def test_grid_keeps_the_best_rate_and_goes_on_where_it_stopped(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "teacher", lr=(1e-6, 1e-2), epochs=4, reporter=Notes(32))
+    notes = Notes()
+    result = fit(tmp_path / "teacher", lr=(1e-6, 1e-2), epochs=4, reporter=notes)
+    single = fit(tmp_path / "single", lr=1e-2, epochs=4)
+
+    assert notes.updates == 18, "the first rate was finished, and an epoch of the second one too"
+    assert result.lr == 1e-2
+    assert result.grid == {"1e-06": result.grid["1e-06"], "0.01": single.metrics["accuracy"]}
+    assert result.grid["1e-06"] < result.grid["0.01"]
+    assert (tmp_path / "teacher/model.safetensors").read_bytes() == (tmp_path / "single/model.safetensors").read_bytes()
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_best_model(tmp_path, monkeypatch):
+    fit(tmp_path / "one", epochs=1, warmup=0.0)
+    step = ByLengthTrainer.training_step
+
+    def broken(self, *args, **kwargs):
+        loss = step(self, *args, **kwargs)
+        return loss * torch.nan if self.state.global_step >= 7 else loss
+
+    monkeypatch.setattr(ByLengthTrainer, "training_step", broken)
+    notes = Notes()
+    result = fit(tmp_path / "teacher", epochs=4, warmup=0.0, reporter=notes)
+    assert (result.best_epoch, result.updates) == (1, 6)
+    assert "nan at update 10" in notes.warnings[0]
+    assert notes.updates == 10
+    logits, labels = dev_logits(tmp_path / "teacher", SINGLE)
+    assert result.metrics["accuracy"] == np.mean(logits.argmax(1) == np.array(labels).astype(int))
+
+
+def test_a_rate_that_breaks_down_at_once_is_an_error_unless_another_holds(tmp_path):
+    with pytest.raises(KdError, match="broke down") as error:
+        fit(tmp_path / "teacher", lr=1e30)
+    assert error.value.exit_code == 1 and "lower" in error.value.hint
+    assert not (tmp_path / "teacher").exists()
+    result = fit(tmp_path / "teacher", lr=(1e30, 1e-2))
+    assert result.grid["1e+30"] is None and result.lr == 1e-2
+
+
+def test_bf16_trains_on_the_cpu_and_fp16_is_refused(tmp_path):
+    result = fit(tmp_path / "teacher", precision="bf16", epochs=4)
+    assert result.metrics["accuracy"] > 0.9
+    assert {value.dtype for value in weights(tmp_path / "teacher").values()} == {torch.float32}
+    with pytest.raises(UsageError, match="fp16"):
+        fit(tmp_path / "other", precision="fp16")
+
+
+def flat(folder):
+    """Return all weights but the keys' biases, whose gradient is zero but for rounding, which Adam makes large."""
+    return torch.cat([value.flatten() for name, value in sorted(weights(folder).items()) if "key.bias" not in name])
+
+
+def small_memory(monkeypatch, rows):
+    forward = ByLengthTrainer.compute_loss
+
+    def limited(self, model, inputs, *args, **kwargs):
+        if model.training and len(inputs["labels"]) > rows:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return forward(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(ByLengthTrainer, "compute_loss", limited)
+
+
+def test_auto_batch_halves_what_goes_at_once_and_not_the_update(tmp_path, monkeypatch):
+    still = {"config": TINY | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, "lr": 1e-4}
+    whole = fit(tmp_path / "whole", batch_size="auto", **still)
+    small_memory(monkeypatch, 8)
+    halved = fit(tmp_path / "halved", batch_size="auto", **still)
+
+    assert (whole.batch_size, whole.at_once) == (32, 32)
+    assert (halved.batch_size, halved.at_once, halved.updates) == (32, 8, whole.updates)
+    torch.testing.assert_close(flat(tmp_path / "halved"), flat(tmp_path / "whole"), atol=1e-6, rtol=0)
+
+    with pytest.raises(KdError, match="out of memory with 16 texts") as error:
+        fit(tmp_path / "fixed", batch_size=16)
+    assert "auto" in error.value.hint
+
+
+def test_limits(tmp_path):
+    notes = Notes()
+    result = fit(tmp_path / "teacher", max_steps=4, max_rows=33, max_length=99, reporter=notes)
+    assert result.updates == 4 and notes.bars[-1][1:] == (4, "updates")
+    assert result.epochs == pytest.approx(4 / 3)
+    assert "32 word pieces" in notes.warnings[0]
+
+
+def test_one_training_at_a_time(tmp_path):
+    lock = FileLock(tmp_path / ".teacher.training.lock")
+    with lock, pytest.raises(KdError, match="already"):
+        fit(tmp_path / "teacher")
+
+
+def test_a_full_disk_leaves_the_old_teacher_whole(tmp_path, monkeypatch):
+    fit(tmp_path / "teacher", epochs=1)
+    before = (tmp_path / "teacher/model.safetensors").read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(KdError, match="disk is full"):
+        fit(tmp_path / "teacher", epochs=2)
+    assert (tmp_path / "teacher/model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "said"),
+    [
+        ({}, "teacher.config.model_type", "needs a model_type"),
+        ({"model_type": "brt"}, "teacher.config.model_type", "brt"),
+        ({**TINY, "hiden_size": 8}, "teacher.config.hiden_size", "hiden_size"),
+        ({**TINY, "num_attention_heads": 3}, "teacher.config", "multiple of"),
+    ],
+)
+def test_wrong_configurations(tmp_path, config, key, said):
+    with pytest.raises(ProfileError, match=said) as error:
+        fit(tmp_path / "teacher", config=config)
+    assert error.value.key == key
+
+
+def test_models_that_are_not_there(tmp_path, pretrained, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(MissingError, match="hub") as error:
+        find_model("nobody/nothing-of-the-kind", QuietReporter())
+    assert error.value.exit_code == 6 and "folder" in error.value.hint
+    with pytest.raises(MissingError, match="no such folder"):
+        find_model(tmp_path / "nothing", QuietReporter())
+    with pytest.raises(MissingError, match="no such folder"):
+        find_model("./models/bert", QuietReporter())
+    with pytest.raises(DataError, match=r"config\.json"):
+        find_model(tmp_path, QuietReporter())
+    with pytest.raises(DataError, match="is a file"):
+        find_model(pretrained / "config.json", QuietReporter())
+
+
+def test_a_cached_model_needs_no_network(tmp_path, pretrained, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--some--encoder/snapshots/0123"
+    shutil.copytree(pretrained, snapshot)
+    (tmp_path / "models--some--encoder/refs").mkdir()
+    (tmp_path / "models--some--encoder/refs/main").write_text("0123")
+    assert find_model("some/encoder", QuietReporter()) == snapshot
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(MissingError):
+        find_model("some/encoder", QuietReporter())
+
+
+def test_the_hub_is_asked_for_the_weights_in_their_safe_form_first(tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, **options):
+        if options.get("local_files_only"):
+            raise FileNotFoundError
+        asked.append(options["allow_patterns"][-1])
+        if asked[-1].endswith(".bin"):
+            (tmp_path / "pytorch_model.bin").touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert find_model("some/encoder", QuietReporter()) == tmp_path
+    assert asked == ["*.safetensors", "pytorch_model*.bin"]
+
+
+def damaged(pretrained, folder, *, without=(), config=None, cut=None):
+    folder.mkdir()
+    for file in pretrained.iterdir():
+        if file.name not in without:
+            (folder / file.name).write_bytes(file.read_bytes()[: cut if file.name == "model.safetensors" else None])
+    values = json.loads((folder / "config.json").read_text()) | (config or {})
+    (folder / "config.json").write_text(json.dumps(values))
+    return str(folder)
+
+
+def test_folders_that_are_damaged(tmp_path, pretrained):
+    bare = damaged(pretrained, tmp_path / "bare", without=("tokenizer.json", "tokenizer_config.json"))
+    with pytest.raises(DataError, match="tokenizer"):
+        fit(tmp_path / "teacher", model=bare)
+    with pytest.raises(DataError, match="weights cannot be read"):
+        fit(tmp_path / "teacher", model=damaged(pretrained, tmp_path / "cut", cut=900))
+    larger = damaged(pretrained, tmp_path / "larger", config={"intermediate_size": 64})
+    with pytest.raises(DataError, match="do not fit"):
+        fit(tmp_path / "teacher", model=larger)
+    deeper = damaged(pretrained, tmp_path / "deeper", config={"num_hidden_layers": 3})
+    with pytest.raises(DataError, match="16 tensors are missing"):
+        fit(tmp_path / "teacher", model=deeper)
+
+
+def test_tokenizer_from_the_training_texts():
+    texts = [table(PAIR, 50)[name].to_pylist() for name in PAIR.columns]
+    settings = TeacherSettings(model="config", config=TINY, vocab_size=60, max_length=32)
+    tokenizer = prepare_encoder(settings, PAIR, texts, QuietReporter()).tokenizer
+    ids = tokenizer("A [MASK] film ##m", "Great!")
+
+    assert len(tokenizer) <= 60
+    pieces = ["[CLS]", "a", "[MASK]", "film", "[UNK]", "[UNK]", "m", "[SEP]", "great", "[UNK]", "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(ids["input_ids"]) == pieces
+    assert ids["token_type_ids"] == [0] * 8 + [1] * 3
+    assert (tokenizer.pad_token_id, tokenizer.mask_token) == (0, "[MASK]")
+    for _ in range(3):
+        assert prepare_encoder(settings, PAIR, texts, QuietReporter()).tokenizer.get_vocab() == tokenizer.get_vocab()
+
+
+def test_rows_are_padded_as_the_tokenizer_pads():
+    texts = table(PAIR, 30)
+    columns = [texts["sentence1"], texts["sentence2"]]
+    settings = TeacherSettings(model="config", config=TINY, max_length=12)
+    encoder = prepare_encoder(settings, PAIR, [column.to_pylist() for column in columns], QuietReporter())
+    rows = encode_rows(
+        columns,
+        np.arange(30),
+        encoder.tokenizer,
+        inputs=encoder.inputs(),
+        max_length=encoder.max_length,
+        reporter=QuietReporter(),
+    )
+    chosen = [4, 1, 17]
+    expected = encoder.tokenizer(
+        [column[row].as_py() for row in chosen for column in columns[:1]],
+        [column[row].as_py() for row in chosen for column in columns[1:]],
+        truncation=True,
+        max_length=12,
+        padding=True,
+        return_tensors="pt",
+    )
+    batch = rows.batch(chosen)
+    assert batch.keys() == {*expected.keys(), "labels"}
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)
+    assert batch["labels"].tolist() == chosen
+
+
+@pytest.mark.parametrize("rows", [5, 64, 1003])
+def test_order_by_length(rows):
+    lengths = np.random.default_rng(0).integers(3, 60, rows)
+    order = ByLength(lengths, 16, seed=1)
+    first, again = list(order), list(order)
+    order.epoch = 1
+    second = list(order)
+
+    assert first == again
+    assert sorted(first) == sorted(second) == list(range(rows))
+    if rows == 1003:
+        assert first != second and first != list(ByLength(lengths, 16, seed=2))
+        assert lengths.max() in lengths[first[:16]]
+
+        def padded(indices):
+            return sum(len(part) * lengths[part].max() for part in np.array_split(indices, range(16, rows, 16)))
+
+        assert padded(second) < 1.1 * lengths.sum() < padded(np.random.default_rng(0).permutation(rows))
+
+
+def test_a_label_outside_the_task_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="label"):
+        train_teacher(
+            train=table(SINGLE, 20),
+            dev=table(SINGLE, 20),
+            task=Task("films", "single", ("0", "2")),
+            settings=TeacherSettings(model="config", config=TINY),
+            seed=0,
+            device="cpu",
+            precision="fp32",
+            output=tmp_path / "teacher",
+        )
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    script = tmp_path / "train.py"
+    still = "TINY | {'hidden_dropout_prob': 0.0, 'attention_probs_dropout_prob': 0.0}"
+    script.write_text(
+        "import sys; from pathlib import Path; from test_train import TINY, fit\n"
+        f"print(fit(Path(sys.argv[1]), config={still}, epochs=1, lr=1e-3))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for command, name in ((torchrun, "two"), ([sys.executable], "one")):
+        subprocess.run([*command, str(script), str(tmp_path / name)], check=True, env=environment, timeout=200)
+    torch.testing.assert_close(flat(tmp_path / "two"), flat(tmp_path / "one"), atol=1e-6, rtol=0)

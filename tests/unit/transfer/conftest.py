@@ -1,0 +1,59 @@
+"""Tagged words without a tagger, and the shared data that some tests read."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kdcli.transfer.tagging import Words
+
+SHARED = Path(__file__).resolve().parents[4] / "shared"
+
+
+@pytest.fixture
+def words_of() -> Callable[[Sequence[Sequence[str]]], Words]:
+    """Take texts such as ``["the/DT", "film/NN"]``; one space stands after each word."""
+    return tagged_words
+
+
+def tagged_words(tagged: Sequence[Sequence[str]]) -> Words:
+    pairs = [[word.rpartition("/") for word in text] for text in tagged]
+    flat = list(chain.from_iterable(pairs))
+    words = pa.array([word for word, _, _ in flat], pa.string()).dictionary_encode()
+    tags = pa.array([tag for _, _, tag in flat], pa.string()).dictionary_encode()
+    return Words(
+        offsets=np.cumsum([0, *map(len, pairs)]),
+        words=words.indices.to_numpy(),
+        gaps=np.zeros(len(flat), np.int32),
+        tags=tags.indices.to_numpy(),
+        vocabulary=words.dictionary,
+        spaces=pa.array([" "]),
+        tag_names=tags.dictionary.to_pylist(),
+    )
+
+
+@pytest.fixture
+def shared_nltk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let NLTK find the shared data."""
+    import nltk
+
+    if not (SHARED / "nltk_data").exists():
+        pytest.skip("shared data is not there")
+    monkeypatch.setattr(nltk.data, "path", [str(SHARED / "nltk_data"), *nltk.data.path])
+
+
+@pytest.fixture
+def sst2() -> Callable[[int], list[str]]:
+    """Give the first texts of the SST-2 training set."""
+    path = SHARED / "data" / "glue" / "SST-2" / "train.tsv"
+    if not path.exists():
+        pytest.skip("shared data is not there")
+
+    def first(count: int) -> list[str]:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            return [line.split("\t")[0] for line, _ in zip(file, range(count + 1), strict=False)][1:]
+
+    return first

@@ -1,0 +1,126 @@
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from nltk.tokenize import NLTKWordTokenizer
+
+from kdcli.errors import PluginError
+from kdcli.transfer import tagging
+from kdcli.transfer.tagging import TagPart, read_words, split
+
+PIECES = [
+    *["word", "half-hearted", "x/y", r"and\/or", "-lrb-", "café", "a", "1999", "3.5", "1,000", "snake_case"],
+    *["mr.", "e.t.", "U.S.", "etc.", "...", "..", ".", ",", ";", ":", "?", "!", "(", ")", "[", "]", "{", "<"],
+    *["'s", "n't", "'ll", "'em", "'70s", "'", "''", "``", "`", '"', "“", "”", "\u2019", "«", "'tis", "don't", "it's"],
+    *["can", "not", "cannot", "Cannot-do", "gonna", "wanna", "gimme", "d'ye", "more'n", "un-gonna"],
+    *["-", "--", "---", "—", "$", "%", "#", "&", "@", "*", "***", "+", "=", "/", "[MASK]", "\x00", "😀", "\u200b"],
+]
+GAPS = st.sampled_from([" ", " ", " ", " ", "", "  ", "\t", "\n", "\u00a0", "\u2028", "\x85", "\x1c"])
+TEXTS = st.lists(st.tuples(st.sampled_from(PIECES), GAPS), max_size=8).map(
+    lambda pairs: "".join(piece + gap for piece, gap in pairs)
+)
+
+
+def nltk_words(text: str) -> list[str] | None:
+    try:
+        return [text[start:end] for start, end in NLTKWordTokenizer().span_tokenize(text)]
+    except ValueError:
+        return None
+
+
+@settings(deadline=None)
+@given(st.one_of(TEXTS, st.text()))
+def test_white_space_cuts_as_python_does_and_nothing_is_lost(text):
+    words, gaps = split(text, "whitespace")
+    assert list(words) == text.split()
+    rejoined = "".join(word + gap for word, gap in zip(words, gaps, strict=True))
+    assert rejoined.strip() == text.strip()
+
+
+@settings(deadline=None)
+@given(st.one_of(TEXTS, st.text()))
+@example("mr. x is n't \u2014 here etc.")
+@example("he said `` hi '' \" and \" went")
+def test_treebank_cuts_as_nltk_does_and_nothing_is_lost(text):
+    words, gaps = split(text, "treebank")
+    expected = nltk_words(text)
+    assert list(words) == (expected or text.split())
+    rejoined = "".join(word + gap for word, gap in zip(words, gaps, strict=True))
+    assert rejoined.strip() == text.strip()
+
+
+def test_treebank_cuts_real_texts_as_nltk_does(sst2):
+    texts = sst2(1500)
+    assert [list(split(text, "treebank")[0]) for text in texts] == [nltk_words(text) for text in texts]
+
+
+def test_words_hold_what_follows_them():
+    assert split(" It's  over ,no. ", "treebank") == (
+        ["It", "'s", "over", ",", "no", "."],
+        ["", "  ", " ", "", "", ""],
+    )
+    assert split("a\tb  c", "whitespace") == (["a", "b", "c"], ["\t", "  ", ""])
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t"])
+@pytest.mark.parametrize("how", ["treebank", "whitespace"])
+def test_empty_text_has_no_words(text, how):
+    words, gaps = split(text, how)
+    assert (list(words), list(gaps)) == ([], [])
+
+
+@pytest.mark.parametrize("unit", ["word ", "it's, ", "'' \"x\" "])
+def test_text_of_a_hundred_thousand_words(unit):
+    text = unit * (100_000 // len(split(unit, "treebank")[0]))
+    assert 99_990 < len(split(text, "treebank")[0]) <= 100_000
+
+
+def write_texts(path, *batches):
+    tables = [pa.record_batch({"sentence": pa.array(batch, pa.string())}) for batch in batches]
+    with pa.ipc.new_file(str(path), tables[0].schema) as writer:
+        for table in tables:
+            writer.write_batch(table)
+    return path
+
+
+def lend_tagger(monkeypatch, tag):
+    monkeypatch.setattr(tagging.registry, "load", lambda group, name: SimpleNamespace(tag=tag))
+
+
+def test_part_holds_words_gaps_and_tags(tmp_path, monkeypatch):
+    lend_tagger(monkeypatch, lambda texts: [[word[0].upper() for word in words] for words in texts])
+    texts = write_texts(tmp_path / "texts.arrow", ["not this"], ["a bad  film", "", "a film."])
+    TagPart(texts, "any", "treebank")(1, tmp_path / "part.arrow")
+    words = read_words(tmp_path / "part.arrow", "sentence")
+    assert words.offsets.tolist() == [0, 3, 3, 6]
+    assert words.vocabulary.take(pa.array(words.words)).to_pylist() == ["a", "bad", "film", "a", "film", "."]
+    assert words.spaces.take(pa.array(words.gaps)).to_pylist() == [" ", "  ", "", " ", "", ""]
+    assert [words.tag_names[tag] for tag in words.tags] == ["A", "B", "F", "A", "F", "."]
+    assert words.offsets.dtype == np.int64
+
+
+def test_part_of_empty_texts(tmp_path, monkeypatch):
+    lend_tagger(monkeypatch, lambda texts: [[] for _ in texts])
+    texts = write_texts(tmp_path / "texts.arrow", ["", " "])
+    TagPart(texts, "any", "whitespace")(0, tmp_path / "part.arrow")
+    words = read_words(tmp_path / "part.arrow", "sentence")
+    assert words.offsets.tolist() == [0, 0, 0]
+    assert (len(words.words), words.tag_names) == (0, [])
+
+
+@pytest.mark.parametrize("tags", [[["A"]], [["A", "B", "C"]], [["A", "B"], []], []])
+def test_tagger_that_miscounts_is_an_error(tmp_path, monkeypatch, tags):
+    lend_tagger(monkeypatch, lambda texts: tags)
+    texts = write_texts(tmp_path / "texts.arrow", ["two words"])
+    with pytest.raises(PluginError, match="one tag a word"):
+        TagPart(texts, "any", "whitespace")(0, tmp_path / "part.arrow")
+
+
+def test_plain_texts_need_no_nltk(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nltk.tokenize", None)
+    tagging._tokenizer.cache_clear()
+    assert split("a plain text , is n't it ? ", "treebank")[0] == ["a", "plain", "text", ",", "is", "n't", "it", "?"]
