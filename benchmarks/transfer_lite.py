@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6000, help="texts that the loop rewrites")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--n-iter", type=int, default=20)
-    parser.add_argument("--words", choices=("treebank", "whitespace"), default="treebank")
+    parser.add_argument("--words", choices=("treebank", "whitespace"), default="whitespace")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--memory", type=int, nargs="?", const=330, metavar="N_ITER", help="measure memory instead")
     parser.add_argument("--kd", help=argparse.SUPPRESS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kdcli.cli import flags, stage, ui
+from kdcli.errors import UsageError
 
 app = typer.Typer()
 
@@ -26,6 +28,7 @@ def run_all(
     seeds: flags.Seeds = 1,
     device: flags.Device = None,
     precision: flags.Precision = None,
+    shard: flags.ShardOf = None,
     offline: flags.Offline = False,
     resume: flags.Resume = "auto",
     from_: flags.From = None,
@@ -36,15 +39,19 @@ def run_all(
     """Make the transfer set, train the teacher, export, join, distil, train the baseline, compare.
 
     Stages: transfer, teacher, export, join, encode, student, baseline, results. What is up to date is not run again.
+    With --shard, several launches share the parts of the transfer set and of the logits, and the seeds.
     """
     from kdcli.pipeline.run_all import run_stages, select
 
+    if shard is None and os.environ.get("WORLD_SIZE", "1") != "1":
+        hint = "give torchrun the stages that gain by it, such as `teacher train` and `teacher export`"
+        raise UsageError("run-all is one process", hint=hint)
     values = {"task.data_dir": data_dir, "seed": seed, "device": device, "precision": precision}
     chosen = flags.load(profile, set_, values, default="demo")
-    wish = stage.Wish(run_dir, None, resume, force, dry_run)
+    wish = stage.Wish(run_dir, shard, resume, force, dry_run)
     root = stage.root_of(chosen, run_dir)
     with stage.planned(chosen, wish) as (plan, reporter):
-        stages = select(plan.stages(seeds), from_, until, only)
+        stages = select(plan.share(seeds), from_, until, only)
         outcomes = run_stages(stages, root, reporter=reporter, force=force, dry_run=dry_run)
     described = _results if stages[-1].name == "results" else _done
     stage.show(outcomes, dry_run, lambda result: Group(described(result), Text(f"run folder: {root}")))

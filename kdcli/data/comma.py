@@ -32,7 +32,7 @@ from kdcli.data.forms import (
 )
 from kdcli.errors import DataError
 
-_BLOCK = 1 << 24
+_BLOCK = 1 << 22
 """Bytes parsed at once; a row must fit."""
 
 _FIELD = re.compile(rb'("(?:[^"]|"")*+"?)?[^,\r\n]*+(,|\r\n|\n|\r|\Z)')
@@ -85,8 +85,6 @@ class Csv:
                     bad.add(int(rows[here][0]), "a blank line", int(here.sum()))
                     rows, batch = rows[~here], batch.filter(pa.array(~here))
                 yield rows, batch.rename_columns(self.columns).select(list(columns))
-            for each in ragged:
-                bad.add(each.number, _ragged(each))
 
     @contextmanager
     def _open(self, types: dict[str, pa.DataType], on_ragged: Callable[[Any], str]) -> Iterator[csv.CSVStreamingReader]:

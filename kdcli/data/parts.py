@@ -175,13 +175,15 @@ class Parts:
             Whether this process did it; False when parts are missing still, or another shard has done it.
         """
         with self._all:
-            if self.missing(count):
+            there = self.folder.exists()
+            if there and self.missing(count):
                 return False
-            assemble([self.path(part) for part in range(count)])
-            shutil.rmtree(self.folder)
-            # Who waits for this lock finds no parts, so that it may go too.
+            if there:
+                assemble([self.path(part) for part in range(count)])
+                shutil.rmtree(self.folder)
+            # Who waits for this lock finds no folder, so that the lock may go too.
             Path(self._all.lock_file).unlink(missing_ok=True)
-            return True
+            return there
 
     def _take_folder(self) -> None:
         record = self.folder / "fingerprint.json"

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from kdcli.data.files import atomic, sha256
 from kdcli.errors import DataError
 
@@ -46,9 +48,10 @@ class Lock:
 
     def record(self, stage: str, entry: Entry) -> None:
         """Write down how ``stage`` was made."""
-        content = {**self._read(), stage: asdict(entry)}
-        with atomic(self.path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        with FileLock(self.path.with_name(f".{self.path.name}.lock")):  # shards write it too
+            content = {**self._read(), stage: asdict(entry)}
+            with atomic(self.path) as temporary:
+                temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
     def _read(self) -> dict[str, Any]:
         if not self.path.exists():

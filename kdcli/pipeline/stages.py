@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class Stage:
         inputs: The files and folders that it reads, by name.
         outputs: The files and folders that it writes, by name.
         run: Makes the outputs; returns a dataclass, or None where other shards are still at work.
+        number: Its place among the seeds; shards share them.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Stage:
     inputs: Mapping[str, Path]
     outputs: Mapping[str, Path]
     run: Callable[[Reporter], Any]
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,17 @@ class Plan:
             *(self.student(seed) for seed in each),
             *(self.baseline(seed) for seed in each),
             self.results(each),
+        ]
+
+    def share(self, seeds: int = 1) -> list[Stage]:
+        """Return this shard's stages: all shards make parts of the transfer set and of the logits, and share the seeds.
+
+        Whatever else there is, the first shard does.
+        """
+        shard = self.shard
+        everyone = ("transfer", "export")
+        return [
+            stage for stage in self.stages(seeds) if stage.name in everyone or stage.number % shard.count == shard.index
         ]
 
     def transfer(self) -> Stage:
@@ -220,7 +234,9 @@ class Plan:
             return self._train(examples, self.settings.student, seed, output, None, reporter)
 
         inputs = {"encoded": self.paths.encoded, **self._data("dev")}
-        return Stage("student", output.name, self._student_parameters(seed), inputs, {"student": output}, run)
+        return Stage(
+            "student", output.name, self._student_parameters(seed), inputs, {"student": output}, run, seed - self.seed
+        )
 
     def baseline(self, seed: int) -> Stage:
         """Describe the same student trained on the gold labels alone, with at most as many updates."""
@@ -234,12 +250,16 @@ class Plan:
             student = load_student(distilled, "cpu")
             train = self._split("train", reporter)
             examples = encode_table(train, student.tokenizer, self.task, self.settings.student.max_length)
-            settings = self.settings.student.model_copy(update={"kd_weight": 0.0, "ce_weight": 1.0})
-            return self._train(examples, settings, seed, output, student.metrics["updates"], reporter)
+            updates = student.metrics["updates"]
+            # Its epochs are shorter, so that it gets as many updates, and looks at dev at the end of each.
+            epochs = max(1, math.ceil(updates * self.settings.student.batch_size / len(examples)))
+            labels_only = {"kd_weight": 0.0, "ce_weight": 1.0, "epochs": epochs, "eval_steps": 0}
+            settings = self.settings.student.model_copy(update=labels_only)
+            return self._train(examples, settings, seed, output, updates, reporter)
 
         inputs = {"encoded": self.paths.encoded, "student": distilled, **self._data("train", "dev")}
         without = {key: value for key, value in self._student_parameters(seed).items() if key not in _DISTILLATION}
-        return Stage("baseline", output.name, without, inputs, {"baseline": output}, run)
+        return Stage("baseline", output.name, without, inputs, {"baseline": output}, run, seed - self.seed)
 
     def results(self, seeds: list[int]) -> Stage:
         """Describe the comparison of teacher, baseline and student."""

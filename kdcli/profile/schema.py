@@ -44,7 +44,7 @@ class TaskSettings(Table):
     layout: str = "auto"
     """Layout of the tables: `auto` recognises it from the header, or name one of the GLUE layouts."""
     text_columns: tuple[str, ...] = ()
-    """Names of the text columns, where the layout is the user's own."""
+    """Names of the text columns, where the layout is the user's own; c0, c1, ... in a table without a header."""
     label_column: str = ""
     """Name of the label column, where the layout is the user's own."""
     bad_rows: Literal["error", "skip"] = "error"
@@ -113,7 +113,7 @@ class TransferSettings(Table):
 class ExportSettings(Table):
     """The teacher's logits for the transfer set."""
 
-    batch_size: BatchSize = 128
+    batch_size: BatchSize = 64
     """Texts a batch, sorted by length; `auto` finds the largest that fits."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Precision of this stage alone; by default the profile's."""

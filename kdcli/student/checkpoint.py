@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -41,7 +41,9 @@ class Checkpoint:
         tensors |= {f"random/{name}": value for name, value in _random_state().items()}
         metadata = {"fingerprint": json.dumps(self.fingerprint), "position": json.dumps(position)}
         with atomic(self.path) as temporary:
-            save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, temporary, metadata)
+            temporary.write_bytes(
+                save({name: value.detach().cpu().clone() for name, value in tensors.items()}, metadata)
+            )
 
     def restore(
         self, module: nn.Module, optimizer: Optimizer, device: torch.device, reporter: Reporter

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
 from kdcli.api import MASK, QuietReporter, Reporter
-from kdcli.errors import DataError, MissingError, ProfileError
+from kdcli.data.models import find_model, quiet
+from kdcli.errors import DataError, ProfileError
 
 SPREAD = 0.25 / 3**0.5
 """Standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words."""
@@ -43,18 +44,19 @@ def encoder_vectors(
         ``float32 [words, dimension]``; zeros, the centre of all words, for a word that has no word pieces.
 
     Raises:
-        MissingError: The encoder cannot be found or loaded.
-        DataError: The encoder's weights are not whole.
+        MissingError: The encoder cannot be found.
+        DataError: The encoder cannot be read, or its weights are not whole.
         ProfileError: The dimension exceeds the encoder's hidden size.
     """
-    tokenizer, model = _load(str(encoder))
+    reporter = reporter or QuietReporter()
+    tokenizer, model = _load(encoder, reporter)
     largest = model.config.hidden_size
     if dimension > largest:
         what = f"vectors made from {encoder} cannot have {dimension} values: its states have {largest}"
         raise ProfileError(what, key="student.dimension", hint=f"set it to {largest} or less")
     own = {MASK: tokenizer.mask_token, "[UNK]": tokenizer.unk_token, "[PAD]": tokenizer.pad_token}
     texts = [own.get(word) or word for word in words]
-    states, known = _states(texts, tokenizer, model.to(device).eval(), reporter or QuietReporter())
+    states, known = _states(texts, tokenizer, model.to(device).eval(), reporter)
     vectors = np.zeros((len(words), dimension), np.float32)
     vectors[known] = project(states[known], dimension)
     return vectors
@@ -75,22 +77,20 @@ def project(states: NDArray[np.floating[Any]], dimension: int) -> NDArray[np.flo
     return scaled.astype(np.float32)
 
 
-def _load(encoder: str) -> tuple[Any, Any]:
+def _load(encoder: str | Path, reporter: Reporter) -> tuple[Any, Any]:
+    folder = find_model(encoder, reporter, key="student.vectors")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(encoder)
-        model, loading = AutoModel.from_pretrained(encoder, output_loading_info=True)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
     except (OSError, ValueError, SafetensorError) as error:
         what = f"cannot load the encoder of the word vectors: {str(error).splitlines()[0]}"
-        hint = (
-            "set student.vectors to the folder of a Hugging Face encoder, or to a hub name that is in the local cache "
-            "or can be downloaded; or leave it empty for random vectors"
-        )
-        raise MissingError(what, file=encoder, hint=hint) from error
+        raise DataError(what, file=folder, key="student.vectors") from error
     # A pooler sits on top of the states that are read here.
     missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
     if missing:
         what = f"the encoder has no weights for {len(missing)} of its parameters, {missing[0]} the first"
-        raise DataError(what, file=encoder, hint="its folder is not whole, or its config.json is another model's")
+        raise DataError(what, file=folder, hint="its folder is not whole, or its config.json is another model's")
     return tokenizer, model.float()
 
 

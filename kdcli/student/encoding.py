@@ -23,8 +23,8 @@ from kdcli.student.examples import Examples, ExampleWriter, load_examples
 from kdcli.student.vocabulary import (
     SPECIAL,
     UNKNOWN,
+    TextEncoder,
     Texts,
-    encode_texts,
     load_tokenizer,
     save_tokenizer,
     train_vocabulary,
@@ -144,10 +144,10 @@ def encode_table(
     Raises:
         DataError: A label is missing, or not the task's.
     """
-    texts = []
+    encoder, texts = TextEncoder(tokenizer, max_length), []
     for column in task.columns:
         pieces = [
-            encode_texts(chunk.slice(begin, ROWS), tokenizer, max_length)
+            encoder.encode(chunk.slice(begin, ROWS))
             for chunk in table[column].chunks
             for begin in range(0, len(chunk), ROWS)
         ]
@@ -188,13 +188,14 @@ def _write_arrays(
     reporter: Reporter,
 ) -> EncodeResult:
     unknown = SPECIAL.index(UNKNOWN)
+    encoder = TextEncoder(tokenizer, max_length)
     words = unknowns = 0
     with (
         ExampleWriter(folder, task, word_type(tokenizer)) as writer,
         reporter.progress("encode") as progress,
     ):
         for numbers, batch in table.numbered():
-            texts = [encode_texts(batch[column], tokenizer, max_length) for column in task.columns]
+            texts = [encoder.encode(batch[column]) for column in task.columns]
             writer.write(texts, _logits(batch, numbers, task, table.path), _labels(batch, numbers, task, table.path))
             words += sum(len(text.words) for text in texts)
             unknowns += sum(int((text.words == unknown).sum()) for text in texts)

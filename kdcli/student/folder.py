@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -115,18 +115,16 @@ def save_student(
     config = {"format": FORMAT, **config, "task": asdict(task)}
     with atomic(folder) as temporary:
         temporary.mkdir()
-        save_file(
-            {name: value.detach().cpu().clone() for name, value in weights.items()}, temporary / "model.safetensors"
-        )
+        binary = save({name: value.detach().cpu().clone() for name, value in weights.items()})
+        (temporary / "model.safetensors").write_bytes(binary)
         save_tokenizer(tokenizer, temporary)
-        size = (temporary / "model.safetensors").stat().st_size
         for name, content in (
             ("config.json", config),
             ("labels.json", {"labels": task.labels, "names": task.names}),
             ("metrics.json", metrics),
         ):
             (temporary / name).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-        (temporary / "README.md").write_text(card(config, metrics, task, size), "utf-8")
+        (temporary / "README.md").write_text(card(config, metrics, task, len(binary)), "utf-8")
 
 
 def load_student(folder: str | Path, device: str = "cpu") -> LoadedStudent:

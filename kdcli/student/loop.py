@@ -73,7 +73,7 @@ class Training:
         weights: Those of the best model.
         stopped: Why it ended.
         rows: The rows of this launch.
-        seconds: The time that their updates took.
+        seconds: The time that they took, evaluations and checkpoints left out.
     """
 
     def __init__(
@@ -125,7 +125,9 @@ class Training:
         with self.reporter.progress("student", int(total)) as progress:
             progress.advance(self.position.rows)
             while not self._ended():
+                begin = time.perf_counter()
                 self._epoch(progress)
+                self.seconds += time.perf_counter() - begin
 
     def _ended(self) -> bool:
         if self.settings.patience and self.position.stale >= self.settings.patience:
@@ -152,13 +154,14 @@ class Training:
             position.rows += len(batches[number])
             position.loss += loss
             position.losses += 1
+            self.rows += len(batches[number])
             rows += len(batches[number])
             last = position.batch == len(batches)
             due = position.updates % settings.eval_steps == 0 if settings.eval_steps else last
             end = position.updates >= self.limit or (last and position.epoch + 1 == settings.epochs)
             if due or end:
                 self._evaluate()
-            if due or end or position.updates % _SHOWN == 0:
+            if due or last or end or position.updates % _SHOWN == 0:
                 progress.advance(rows, **self._shown(loss))
                 rows = 0
             if end or self._ended():
@@ -167,7 +170,6 @@ class Training:
 
     def _update(self, rows: NDArray[np.int64]) -> float:
         """Take a step from one batch and return its loss; none from a loss that is not finite."""
-        begin = time.perf_counter()
         examples, device = self.examples, self.device
         self.optimizer.zero_grad()
         logits = self.module(collate(examples, rows, device))
@@ -178,13 +180,11 @@ class Training:
             if self.settings.clip:
                 clip_gradients(self.module.parameters(), self.settings.clip)
             self.optimizer.step()
-        self.rows += len(rows)
-        self.seconds += time.perf_counter() - begin
         return value
 
     def _evaluate(self) -> None:
         """Score the model on dev, keep it if it is the best, and write the checkpoint."""
-        position = self.position
+        position, begin = self.position, time.perf_counter()
         metrics = evaluate(self.module, self.dev, self.task)
         loss = position.loss / position.losses
         position.loss, position.losses = 0.0, 0
@@ -195,6 +195,7 @@ class Training:
         else:
             position.stale += 1
         self.checkpoint.save(self.module, self.optimizer, self.weights, asdict(position))
+        self.seconds -= time.perf_counter() - begin
         self.reporter.metrics("student", position.updates, loss=loss, **metrics)
 
     @property

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ PAD = "[PAD]"
 UNKNOWN = "[UNK]"
 SPECIAL = (PAD, UNKNOWN, MASK)
 """The first ids. Only MASK is cut out of a text as it stands; the others cannot be written in one."""
+
+_REMEMBERED = 1_000_000
+"""Pieces of text whose word ids are remembered: a bound on memory."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,14 @@ def train_vocabulary(texts: Iterable[pa.Array], *, max_size: int, min_freq: int,
         DataError: There is no word.
     """
     normalizer, pre_tokenizer = BertNormalizer(lowercase=lowercase), BertPreTokenizer()
-    counts: Counter[str] = Counter()
+    pieces: Counter[str] = Counter()
     for array in texts:
         for piece in pc.value_counts(_pieces(array, without=MASK).flatten()).to_pylist():
-            for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(piece["values"])):
-                counts[word] += piece["counts"]
+            pieces[piece["values"]] += piece["counts"]
+    counts: Counter[str] = Counter()
+    for text, count in pieces.items():
+        for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)):
+            counts[word] += count
     if not counts:
         raise DataError("the texts hold no word", hint="at least one text must not be empty")
     frequent = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
@@ -83,31 +90,47 @@ def vocabulary(tokenizer: Tokenizer) -> list[str]:
     return sorted(ids, key=ids.__getitem__)
 
 
-def encode_texts(texts: pa.Array, tokenizer: Tokenizer, max_length: int) -> Texts:
-    """Turn texts into word ids; a text without words becomes one unknown word, a long one is cut.
+class TextEncoder:
+    """Turns texts into word ids; a text without words becomes one unknown word, a long one is cut.
 
-    Gives what ``tokenizer.encode`` gives for each text, many times faster: a space always ends a word, so only the
-    different pieces between spaces pass through the tokenizer.
+    It gives what ``tokenizer.encode`` gives for each text, many times faster: a space always ends a word, so only the
+    different pieces between spaces pass through the tokenizer, each of them once.
 
     Args:
-        texts: An array of strings; a null is an empty text.
         tokenizer: The student's.
         max_length: The most words that are kept of a text.
     """
-    lists = _pieces(texts)
-    pieces = lists.flatten().dictionary_encode()
-    encodings = tokenizer.encode_batch_fast(pieces.dictionary.to_pylist(), add_special_tokens=False)
-    sizes = np.fromiter((len(encoding.ids) for encoding in encodings), np.int64, len(encodings))
-    known = np.fromiter((word for encoding in encodings for word in encoding.ids), np.int64, int(sizes.sum()))
-    which = pieces.indices.to_numpy()
-    words = known[spans((np.cumsum(sizes) - sizes)[which], sizes[which])]
-    ends = np.concatenate([[0], np.cumsum(sizes[which])])[lists.offsets.to_numpy() - lists.offsets[0].as_py()]
-    counts = np.diff(ends)
-    # A text without words is pointed at a word behind all others.
-    words = np.append(words, SPECIAL.index(UNKNOWN))
-    begins = np.where(counts == 0, len(words) - 1, ends[:-1])
-    lengths = np.clip(counts, 1, max_length)
-    return Texts(words[spans(begins, lengths)].astype(word_type(tokenizer)), np.concatenate([[0], np.cumsum(lengths)]))
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self._known: dict[str, list[int]] = {}
+
+    def encode(self, texts: pa.Array) -> Texts:
+        """Encode an array of strings; a null is an empty text."""
+        lists = _pieces(texts)
+        pieces = lists.flatten().dictionary_encode()
+        ids = self._ids(pieces.dictionary.to_pylist())
+        sizes = np.fromiter(map(len, ids), np.int64, len(ids))
+        flat = np.fromiter(chain.from_iterable(ids), np.int64, int(sizes.sum()))
+        which = pieces.indices.to_numpy()
+        words = flat[spans((np.cumsum(sizes) - sizes)[which], sizes[which])]
+        ends = np.concatenate([[0], np.cumsum(sizes[which])])[lists.offsets.to_numpy() - lists.offsets[0].as_py()]
+        counts = np.diff(ends)
+        # A text without words is pointed at a word behind all others.
+        words = np.append(words, SPECIAL.index(UNKNOWN))
+        begins = np.where(counts == 0, len(words) - 1, ends[:-1])
+        lengths = np.clip(counts, 1, self.max_length)
+        chosen = words[spans(begins, lengths)].astype(word_type(self.tokenizer))
+        return Texts(chosen, np.concatenate([[0], np.cumsum(lengths)]))
+
+    def _ids(self, pieces: list[str]) -> list[list[int]]:
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        new = [piece for piece in pieces if piece not in self._known]
+        encodings = self.tokenizer.encode_batch_fast(new, add_special_tokens=False)
+        self._known.update((piece, encoding.ids) for piece, encoding in zip(new, encodings, strict=True))
+        return [self._known[piece] for piece in pieces]
 
 
 def word_type(tokenizer: Tokenizer) -> np.dtype[Any]:

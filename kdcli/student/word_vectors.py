@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from kdcli.api import Reporter
 from kdcli.data.vectors import read_vectors
@@ -67,8 +68,8 @@ def make_vectors(
 
 def save_vectors(vectors: Vectors, folder: Path) -> None:
     """Write the vectors into a folder."""
-    metadata = {"source": vectors.source, "found": str(vectors.found)}
-    save_file({"vectors": vectors.matrix}, folder / FILE, metadata)
+    metadata = {"kd": json.dumps({"source": vectors.source, "found": vectors.found})}
+    (folder / FILE).write_bytes(save({"vectors": vectors.matrix}, metadata))
 
 
 def load_vectors(folder: Path) -> Vectors | None:
@@ -76,5 +77,5 @@ def load_vectors(folder: Path) -> Vectors | None:
     if not (folder / FILE).exists():
         return None
     with safe_open(folder / FILE, "numpy") as file:
-        metadata = file.metadata()
-        return Vectors(file.get_tensor("vectors"), metadata["source"], int(metadata["found"]))
+        metadata = json.loads(file.metadata()["kd"])
+        return Vectors(file.get_tensor("vectors"), metadata["source"], metadata["found"])

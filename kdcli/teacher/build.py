@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from kdcli.api import Reporter, Task
+from kdcli.data.models import find_model, quiet
 from kdcli.errors import DataError, ProfileError
 from kdcli.profile.schema import TeacherSettings
-from kdcli.teacher.source import find_model, quiet
 
 SPECIAL = {
     "pad_token": "[PAD]",

@@ -26,7 +26,8 @@ from kdcli.teacher.texts import read_texts
 PART_ROWS = 4096
 """Rows a part: enough that batches of one length are padded by a few percent, few enough to lose little."""
 
-_LARGEST_BATCH = 2048
+_LARGEST_BATCH = 512
+"""Larger ones would pad the few thousand texts of a part too much."""
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from transformers import PrinterCallback
 
 from kdcli.api import Progress, Reporter, Task
 from kdcli.data.files import atomic
+from kdcli.data.models import quiet
 from kdcli.errors import KdError
 from kdcli.tasks import metrics
 from kdcli.teacher.build import Encoder
 from kdcli.teacher.rows import ByLength, Rows
-from kdcli.teacher.source import quiet
 from kdcli.teacher.trainer import Arguments, ByLengthTrainer, Diverged, Watch
 
 AUTO = 32

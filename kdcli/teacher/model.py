@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 from kdcli.api import MASK, QuietReporter, Reporter, Task
+from kdcli.data.models import WEIGHTS, find_model, quiet
 from kdcli.errors import DataError
 from kdcli.teacher.labels import output_positions
-from kdcli.teacher.source import WEIGHTS, find_model, quiet
 
-BATCH = 128
-"""Texts a batch where nothing else is asked for: on a CPU larger ones leave the caches and gain nothing."""
+BATCH = 64
+"""Texts a batch where nothing else is asked for; on a CPU larger ones are padded more and gain nothing."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

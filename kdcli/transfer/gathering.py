@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter
 from kdcli.data.files import atomic
 from kdcli.data.tables import write_table
-from kdcli.transfer.making import keys, read_blocks
+from kdcli.transfer.keys import Keys, normal_keys
+from kdcli.transfer.making import read_blocks
 from kdcli.transfer.rules import RULES
 
 EXAMPLES = 6
 LOOKED_AT = 10 * EXAMPLES
-
-Keys = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class LiteResult:
         duplicates: Made texts dropped because an original or an earlier one says the same.
         held_out_copies: Made texts dropped because a dev or test text says the same.
         drop_rate: Share of the made texts that were dropped.
-        examples: ``rules`` (masked, replaced, cut), ``before`` and ``after`` of some kept texts; the texts of a pair stand around a ``|``.
+        examples: ``rules`` (masked, replaced, cut), ``before`` and ``after`` of some kept texts; the texts of a pair
+            stand around a ``|``.
     """
 
     rows: int
@@ -76,10 +76,10 @@ def gather(
     """
     columns = _text_columns(train)
     held_out_keys = np.concatenate(
-        [np.zeros(0, np.uint64), *(keys(table.select(columns).columns) for table in held_out)]
+        [np.zeros(0, np.uint64), *(normal_keys(table.select(columns).columns) for table in held_out)]
     )
     made, counts, examples = _survey(parts)
-    keep, duplicates, copies = distinct(made, keys(train.select(columns).columns), held_out_keys)
+    keep, duplicates, copies = distinct(made, normal_keys(train.select(columns).columns), held_out_keys)
     kept = int(keep.sum())
     with (
         reporter.progress("assemble", train.num_rows + kept) as progress,
@@ -88,7 +88,7 @@ def gather(
         for batch in _originals(train):
             writer.write(batch)
             progress.advance(batch.num_rows)
-        for batch in _kept(parts, keep, schema):
+        for batch in _kept(parts, keep, _schema(train)):
             writer.write(batch)
             progress.advance(batch.num_rows)
     result = LiteResult(

@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kdcli.data.hashing import row_hashes
+from kdcli.transfer.keys import Keys, keys, normal_keys
 from kdcli.transfer.rules import RULES, Rewriter, Rewritten, Rules
 from kdcli.transfer.tagging import ROWS, read_words
 from kdcli.transfer.unigrams import Unigrams
 
-TEXTS = 65_536
+TEXTS = 131_072
 """Texts of a part, about."""
 BLOCK = 1_000_000
 """Words that are rewritten together, about: what bounds the memory."""
@@ -66,7 +66,7 @@ class Block:
     """
 
     texts: pa.RecordBatch
-    keys: NDArray[np.uint64]
+    keys: Keys
     counts: dict[str, int] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
@@ -130,11 +130,6 @@ def read_batch(path: Path, number: int) -> pa.RecordBatch:
         return pa.ipc.open_file(file).get_batch(number)
 
 
-def keys(texts: Sequence[pa.Array]) -> NDArray[np.uint64]:
-    """Hash the texts of each row with their white space made equal: one space between words, none at the ends."""
-    return row_hashes([pa.array([" ".join(text.split()) for text in column.to_pylist()]) for column in texts])
-
-
 def _make_block(
     rewriters: Sequence[Rewriter],
     originals: pa.RecordBatch,
@@ -149,10 +144,10 @@ def _make_block(
     ]
     texts = pa.record_batch([side.texts for side in made], originals.schema)
     counts = {counted: sum(len(side.touched[rule]) for side in made) for rule, counted in RULES.items()}
-    usual = all({"", " "}.issuperset(rewriter.words.spaces.to_pylist()) for rewriter in rewriters)
+    hash_texts = keys if all(rewriter.usual for rewriter in rewriters) else normal_keys
     return Block(
         texts,
-        row_hashes(texts.columns) if usual else keys(texts.columns),
+        hash_texts(texts.columns),
         counts | {"words": sum(side.words for side in made)},
         _examples(made, originals, texts, rows),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kdcli.api import MASK
@@ -67,12 +68,16 @@ class Rewriter:
         self.unigrams = unigrams
         self.rules = rules
         self.lengths = np.diff(words.offsets)
-        pieces = [words.vocabulary, pa.array([MASK, ""]), words.spaces, unigrams.words]
-        self._pieces = pa.concat_arrays([piece.cast(pa.large_string()) for piece in pieces])
+        choice = pa.concat_arrays([words.vocabulary, pa.array([MASK]), unigrams.words])
         self._mask = len(words.vocabulary)
-        self._nothing = self._mask + 1
-        self._spaces = self._mask + 2
-        self._drawn = self._spaces + len(words.spaces)
+        self._drawn = self._mask + 1
+        self._choice = len(choice)
+        self.usual = {"", " "}.issuperset(words.spaces.to_pylist())
+        """Whether the words stand with one space between them, or none."""
+        behind = ["", *words.spaces.to_pylist()]
+        more = pc.binary_join_element_wise(choice, " ", "") if self.usual else pa.array(behind, pa.string())
+        self._pieces = pa.concat_arrays([choice, more]).cast(pa.large_string())
+        self._spaced = np.array([len(choice) if space == " " else 0 for space in behind], dtype=np.int32)
 
     def rewrite(self, rows: Indexes, edited: NDArray[np.bool_], random: np.random.Generator) -> Rewritten:
         """Make a new text from each row; the n-gram is chosen first, so that nothing is drawn for words it drops.
@@ -88,20 +93,20 @@ class Rewriter:
         text = np.repeat(np.arange(len(rows)), sizes)
         token = np.arange(len(text)) + (words.offsets[rows] + starts - ends + sizes)[text]
         uniform = random.random(len(token))
-        uniform[~edited[text]] = 1
+        if not edited.all():
+            uniform[~edited[text]] = 1
         masked = uniform < rules.p_mask
         drawn = np.flatnonzero(~masked & (uniform < rules.p_mask + rules.p_pos))
-        pieces = np.empty((len(token), 2), dtype=np.int32)
-        pieces[:, 0] = words.words[token]
-        pieces[masked, 0] = self._mask
+        ids = words.words[token]
+        ids[masked] = self._mask
         if len(drawn):
             # Given that it fell between p_mask and p_mask + p_pos, the number is uniform there: it draws the word too.
             again = (uniform[drawn] - rules.p_mask) / rules.p_pos
-            pieces[drawn, 0] = self._drawn + self.unigrams.draw(words.tags[token[drawn]], words.tag_names, again)
-        pieces[:, 1] = words.gaps[token] + self._spaces
-        pieces[ends[sizes > 0] - 1, 1] = self._nothing
+            ids[drawn] = self._drawn + self.unigrams.draw(words.tags[token[drawn]], words.tag_names, again)
+        behind = words.gaps[token] + 1
+        behind[ends[sizes > 0] - 1] = 0
         return Rewritten(
-            texts=_join(self._pieces.take(pa.array(pieces.ravel())), np.concatenate([[0], 2 * ends])),
+            texts=self._join(ids, behind, ends),
             words=len(token),
             touched={
                 "masked": text[masked],
@@ -109,6 +114,24 @@ class Rewriter:
                 "cut": np.flatnonzero(sizes < self.lengths[rows]),
             },
         )
+
+    def _join(self, ids: NDArray[np.int32], behind: NDArray[np.int32], ends: Indexes) -> pa.StringArray:
+        """Join the words of each text and what stands behind them.
+
+        Args:
+            ids: ``[words]`` of all texts, ids among the pieces.
+            behind: ``[words]`` 0 for nothing, else one more than an id in ``spaces``.
+            ends: ``[texts]`` where the words of each text end.
+        """
+        if self.usual:  # half the work: a word with a space behind is one piece
+            pieces, pieces_a_word = ids + self._spaced[behind], 1
+        else:
+            pieces, pieces_a_word = np.stack([ids, self._choice + behind], axis=1).ravel(), 2
+        # What is taken lies one behind the other already: the texts need other ends, not another copy.
+        _, places, data = self._pieces.take(pa.array(pieces)).buffers()
+        bounds = np.frombuffer(places, dtype=np.int64)[np.concatenate([[0], ends * pieces_a_word])]
+        texts = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(bounds), data)
+        return texts.cast(pa.string())
 
 
 def windows(
@@ -123,11 +146,3 @@ def windows(
     n = rules.shortest + (size * (rules.longest - rules.shortest + 1)).astype(np.int64)
     sizes = np.where(edited & (chance < rules.p_ngram), np.minimum(n, lengths), lengths)
     return (place * (lengths - sizes + 1)).astype(np.int64), sizes
-
-
-def _join(pieces: pa.LargeStringArray, offsets: Indexes) -> pa.StringArray:
-    """Join runs of strings without a copy: their bytes lie one after the other already."""
-    _, places, data = pieces.buffers()
-    ends = np.frombuffer(places, dtype=np.int64)[offsets]
-    texts = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(ends), data)
-    return texts.cast(pa.string())

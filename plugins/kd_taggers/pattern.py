@@ -6,8 +6,12 @@ each word is tagged once and remembered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from kdcli.api import MissingError
 
 api_version = 1
 
@@ -15,19 +19,34 @@ REMEMBERED = 200_000
 
 
 def tag(texts: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Give each word of each text the Penn Treebank tag that TextBlob's ``PatternTagger`` gives it."""
+    """Give each word of each text the Penn Treebank tag that TextBlob's ``PatternTagger`` gives it.
+
+    Raises:
+        MissingError: TextBlob is not installed.
+    """
     return [[_opening(words[0]), *map(_following, words[1:])] if words else [] for words in texts]
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _opening(word: str) -> str:
-    from textblob.en import parser
-
-    return str(parser.find_tags([word])[0][1])
+    return _find_tags()([word])[0][1]
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _following(word: str) -> str:
-    from textblob.en import parser
+    return _find_tags()([".", word])[1][1]
 
-    return str(parser.find_tags([".", word])[1][1])
+
+@lru_cache(maxsize=1)
+def _find_tags() -> Callable[[list[str]], list[list[str]]]:
+    """Load the module of TextBlob that tags, but not TextBlob: that brings NLTK, SciPy and scikit-learn, a second."""
+    package = find_spec("textblob")
+    if package is None or not package.submodule_search_locations:
+        raise MissingError("the tagger pattern needs textblob", hint="pip install textblob, or take another tagger")
+    folder = Path(package.submodule_search_locations[0])
+    spec = spec_from_file_location("kd_taggers._textblob_text", folder / "_text.py")
+    assert spec is not None and spec.loader is not None
+    text = module_from_spec(spec)
+    spec.loader.exec_module(text)
+    lexicon = text.Lexicon(path=str(folder / "en" / "en-lexicon.txt"), language="en")
+    return partial(text.find_tags, lexicon=lexicon, language="en")

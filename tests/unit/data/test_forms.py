@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdcli.data import comma
+from kdcli.data import comma, jsonl
 from kdcli.data.tables import read_table, write_table
 from kdcli.errors import DataError
 
@@ -41,6 +41,22 @@ def test_the_rows_of_a_csv_keep_their_numbers_over_its_blocks(put, monkeypatch):
     }
     assert found == {number: f"text {number}" for number in range(2, 200) if number % 7}
     assert reader.skipped == 28
+
+
+def test_bad_rows_alone_in_the_last_block_of_a_csv_are_counted(put, monkeypatch):
+    monkeypatch.setattr(comma, "_BLOCK", 64)
+    reader = read_table(put("a.csv", "s,l\nx,1\n" + "ragged\n" * 100), bad_rows="skip")
+    assert reader.table().num_rows == 1
+    assert reader.skipped == 100
+
+
+@pytest.mark.parametrize("block", range(1, 12))
+@pytest.mark.parametrize("content", [b"s,l\nx,1\n\n", b'\xef\xbb\xbf"\n\ns",l\r\nx,1\r\n\r\n'])
+def test_a_blank_line_of_a_csv_is_seen_wherever_blocks_end(put, rows, monkeypatch, block, content):
+    monkeypatch.setattr(comma, "BLOCK", block)
+    with pytest.raises(DataError, match="a blank line") as raised:
+        rows(put("a.csv", content))
+    assert raised.value.row == 3
 
 
 def test_a_csv_row_larger_than_a_block_is_refused(rows, put, monkeypatch):
@@ -89,6 +105,15 @@ def test_a_line_that_is_no_json_object_is_a_bad_row(rows, put, line):
     reader = read_table(path, bad_rows="skip")
     assert [number for numbers, _ in reader.numbered() for number in numbers] == [1, 3]
     assert reader.skipped == 1
+
+
+def test_the_rows_of_jsonl_keep_their_numbers_over_its_blocks(put, monkeypatch):
+    monkeypatch.setattr(jsonl, "BLOCK", 64)
+    lines = [f'{{"n": {number}}}' if number % 7 else "bad" for number in range(1, 200)]
+    reader = read_table(put("a.jsonl", "\n".join(lines)), bad_rows="skip")
+    found = [(numbers.tolist(), batch["n"].to_pylist()) for numbers, batch in reader.numbered()]
+    assert len(found) > 10
+    assert all(numbers == values for numbers, values in found)
 
 
 @pytest.mark.parametrize(

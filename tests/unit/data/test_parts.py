@@ -150,6 +150,7 @@ def test_a_shard_that_comes_after_assembly_does_not_assemble_again(tmp_path):
         parts.make(SIZES, write, title="t")
         assert joined(tmp_path, parts) == WHOLE
         assert joined(tmp_path, late) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["all"]
 
 
 def test_work_that_every_shard_needs_is_done_by_whoever_comes_first(tmp_path):

@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -327,6 +329,24 @@ def test_existing_folder_stays_until_the_new_one_is_whole(tmp_path):
         train(tmp_path / "student", reporter=Recorder(1), seed=2)
     assert weights_hash(tmp_path / "student") == before
     assert load_student(tmp_path / "student").metrics["updates"] == 18
+
+
+@pytest.mark.parametrize("file", ["checkpoint", "model"])
+def test_full_disk_leaves_what_was_there(tmp_path, monkeypatch, file):
+    train(tmp_path / "student")
+    before = weights_hash(tmp_path / "student")
+    write = Path.write_bytes
+
+    def full(path, content):
+        if ("resume" in path.name) == (file == "checkpoint"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(KdError, match="the disk is full"):
+        train(tmp_path / "student", seed=2)
+    assert weights_hash(tmp_path / "student") == before
+    assert len(list(tmp_path.iterdir())) == (1 if file == "checkpoint" else 2)  # nothing half written
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json", "metrics.json"])

@@ -10,7 +10,7 @@ from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
 
 from kdcli.errors import DataError
-from kdcli.student.vocabulary import encode_texts, load_tokenizer, save_tokenizer, train_vocabulary, vocabulary
+from kdcli.student.vocabulary import TextEncoder, load_tokenizer, save_tokenizer, train_vocabulary, vocabulary
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 TEXTS = ["It 's a GOOD film , isn't it ?", "a [MASK] film", "", "naïve café  中文", "a good good film"]
@@ -21,6 +21,10 @@ texts_of = st.lists(st.lists(st.text(characters) | st.just("[MASK]"), max_size=6
 
 def trained(texts=TEXTS, max_size=100, min_freq=1, lowercase=True):
     return train_vocabulary([pa.array(texts)], max_size=max_size, min_freq=min_freq, lowercase=lowercase)
+
+
+def encode_texts(texts, tokenizer, max_length):
+    return TextEncoder(tokenizer, max_length).encode(texts)
 
 
 def rows(texts):
@@ -87,6 +91,18 @@ def test_a_slice_of_an_array_is_encoded_alone():
     tokenizer = trained()
     array = pa.array(TEXTS)
     assert rows(encode_texts(array.slice(1, 3), tokenizer, 9)) == rows(encode_texts(array, tokenizer, 9))[1:4]
+
+
+def test_what_is_remembered_changes_nothing(monkeypatch):
+    tokenizer = trained()
+    encoder = TextEncoder(tokenizer, 9)
+    expected = rows(encode_texts(pa.array(TEXTS), tokenizer, 9))
+    for _ in range(2):
+        assert rows(encoder.encode(pa.array(TEXTS))) == expected
+        monkeypatch.setattr("kdcli.student.vocabulary._REMEMBERED", 3)
+    assert rows(encoder.encode(pa.array(["film good new", "good"]))) == rows(
+        encode_texts(pa.array(["film good new", "good"]), tokenizer, 9)
+    )
 
 
 def test_id_type_follows_the_size():

@@ -86,7 +86,7 @@ def test_a_split_that_is_not_there(load, settings_of, reporter, tmp_path):
 def test_the_sample_comes_with_the_package(settings_of):
     settings = settings_of("SST-2", data_dir="kd:sample")
     folder = Path(__file__).resolve().parents[3] / "kdcli" / "data" / "sample"
-    assert [path.parent for path in split_files(settings, "train")] in ([folder], [])
+    assert split_files(settings, "train") == (folder / "train.tsv",)
 
 
 def test_an_empty_file(load):
@@ -128,6 +128,19 @@ def test_the_row_of_a_wrong_label_counts_the_rows_that_were_skipped(load):
     with pytest.raises(DataError, match="the label 'x'") as raised:
         load("sentence\tlabel\ngood\t1\nragged\nbad\tx\n", bad_rows="skip")
     assert raised.value.row == 4
+
+
+def test_the_row_of_a_wrong_label_counts_the_rows_without_any(load):
+    with pytest.raises(DataError, match="the label 'x'") as raised:
+        load("sentence\tlabel\ngood\t\nfine\t1\nbad\tx\n", "test")
+    assert raised.value.row == 4
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf", "1,5"])
+def test_a_score_without_a_range_is_a_number(load, score):
+    with pytest.raises(DataError, match="is no number") as raised:
+        load(f"sentence1\tsentence2\tscore\na\tb\t-50\na\tb\t{score}\n", task="STS-B", score_range=None)
+    assert raised.value.row == 3
 
 
 @pytest.mark.parametrize("score", ["high", "", "nan", "inf", "5.1", "-0.5"])

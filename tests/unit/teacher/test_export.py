@@ -164,13 +164,13 @@ def test_largest_batch_is_looked_for_where_memory_is_the_devices(films):
 
     def logits(columns, batch):
         asked.append((len(columns), len(columns[0]), len(columns[0][0].split()), batch))
-        if batch > 300:
+        if batch > 200:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return np.zeros((len(columns[0]), 2), np.float32)
 
     model = SimpleNamespace(device=torch.device("cuda"), task=films, max_length=64, logits=logits)
-    assert export._largest_batch(model) == 256
-    assert asked == [(1, 2048, 64, batch) for batch in (2048, 1024, 512, 256)]
+    assert export._largest_batch(model) == 128
+    assert asked == [(1, 512, 64, batch) for batch in (512, 256, 128)]
 
 
 def test_other_failures_are_not_taken_for_memory(films):

@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdcli.api import QuietReporter, Task
+from kdcli.data.models import find_model
 from kdcli.errors import DataError, KdError, MissingError, ProfileError, UsageError
 from kdcli.profile.schema import TeacherSettings
 from kdcli.tasks import metrics
 from kdcli.teacher.build import prepare_encoder
 from kdcli.teacher.rows import ByLength, encode_rows
-from kdcli.teacher.source import find_model
 from kdcli.teacher.train import train_teacher
 from kdcli.teacher.trainer import ByLengthTrainer
 

@@ -110,7 +110,22 @@ def test_the_registry_loads_it(name, module):
     assert registry.load("taggers", name) is module
 
 
-def test_importing_them_costs_nothing():
-    code = "import sys, kd_taggers.pattern, kd_taggers.nltk_perceptron as n; print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import kd_taggers.pattern, kd_taggers.nltk_perceptron", {"nltk", "textblob", "numpy", "pyarrow", "pydantic"}),
+        ("import kd_taggers.pattern as p; p.tag([['a', 'film']])", {"nltk", "scipy", "sklearn"}),
+    ],
+)
+def test_heavy_modules_are_imported_when_they_are_needed_alone(code, absent):
+    code += "; import sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
-    assert not {"nltk", "textblob", "numpy", "pyarrow", "pydantic"} & set(loaded)
+    assert not absent & set(loaded)
+
+
+def test_pattern_without_textblob_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(pattern, "find_spec", lambda name: None)
+    pattern._find_tags.cache_clear()
+    with pytest.raises(MissingError, match="needs textblob") as error:
+        pattern.tag([["a word that nobody has tagged before"]])
+    assert "pip install textblob" in (error.value.hint or "")

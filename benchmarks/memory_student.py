@@ -1,0 +1,97 @@
+"""Peak memory and time of `kd student` on millions of rows: encoding the joined set, then a few updates.
+
+    python benchmarks/memory_student.py --rows 5000000
+
+Makes a joined set of distinct texts of SST-2's length, with 20,000 different words, then encodes it and trains on it in
+a process of its own, whose peak resident memory (memory-mapped pages included) is the figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kdcli.api import Task
+from kdcli.data.tables import write_table
+from kdcli.profile.schema import StudentSettings
+from kdcli.student.encoding import encode, encode_table, load_examples, load_tokenizer
+from kdcli.student.train import train_student
+
+TASK = Task("films", "single", ("0", "1"))
+TARGET_GB = 4.0
+WORDS = 20_000
+CHUNK = 250_000
+UPDATES = 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--form", default=".tsv", help="suffix of the joined set")
+    given = parser.parse_args()
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made = spawn.Process(target=make, args=(folder, given.rows, given.form))
+        made.start()
+        made.join()
+        size = (folder / f"joined{given.form}").stat().st_size / 1e9
+        with spawn.Pool(1) as pool:
+            encoding, training, gigabytes = pool.apply(measured_student, (folder, given.form))
+    print(
+        f"student of {given.rows:,} rows ({given.form}, {size:.2f} GB): encoded in {encoding:.0f} s, "
+        f"{given.rows / encoding:,.0f} rows/s; {UPDATES} updates, start and end in {training:.0f} s; "
+        f"peak {gigabytes:.2f} GB resident (at most {TARGET_GB:g})"
+    )
+
+
+def measured_student(folder: Path, form: str) -> tuple[float, float, float]:
+    settings = StudentSettings()
+    start = time.perf_counter()
+    encode(joined=folder / f"joined{form}", task=TASK, settings=settings, seed=1, output=folder / "encoded")
+    middle = time.perf_counter()
+    tokenizer = load_tokenizer(folder / "encoded")
+    dev = pa.table({"sentence": ["w1 w2", "w3 w4"], "label": ["0", "1"]})
+    train_student(
+        examples=load_examples(folder / "encoded", TASK),
+        dev=encode_table(dev, tokenizer, TASK, settings.max_length),
+        tokenizer=tokenizer,
+        vectors=None,
+        task=TASK,
+        settings=settings,
+        options={},
+        seed=1,
+        output=folder / "student",
+        max_updates=UPDATES,
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return middle - start, time.perf_counter() - middle, peak
+
+
+def make(folder: Path, rows: int, form: str) -> None:
+    random = np.random.default_rng(1)
+    words = pa.array([f"w{number}" for number in range(WORDS)])
+    text = pa.field("sentence", pa.string())
+    names = [pa.field(name, pa.string()) for name in ("source", "label")]
+    schema = pa.schema([text, *names, *(pa.field(f"logits_{number}", pa.float32()) for number in range(2))])
+    with write_table(folder / f"joined{form}", schema) as writer:
+        for start in range(0, rows, CHUNK):
+            count = min(CHUNK, rows - start)
+            # The square makes some words frequent and most rare, as in language.
+            columns = [words.take(pa.array((WORDS * random.random(count) ** 2).astype(np.int64))) for _ in range(10)]
+            texts = pc.binary_join_element_wise(*columns, " ")
+            logits = [pa.array(random.normal(size=count).astype(np.float32)) for _ in range(2)]
+            labels = pa.array(["0", "1"]).take(pa.array(random.integers(0, 2, count)))
+            writer.write(pa.table([texts, pa.array(["lite"] * count), labels, *logits], schema=schema))
+
+
+if __name__ == "__main__":
+    main()
