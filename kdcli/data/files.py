@@ -25,24 +25,42 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(temporary)
-        yield temporary
-        for file in [*temporary.rglob("*"), temporary] if temporary.is_dir() else [temporary]:
-            _fsync(file)
-        if path.is_dir():
-            _remove(path)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "free some space, or name another place with --output or --run-dir; then run it again"
-            raise KdError("the disk is full", file=path, hint=hint) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise KdError(f"cannot write here: {error.strerror}", file=path) from error
-        raise
+        with full_disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove(temporary)
+            yield temporary
+            for file in [*temporary.rglob("*"), temporary] if temporary.is_dir() else [temporary]:
+                _fsync(file)
+            if path.is_dir():  # a folder does not give way to a rename
+                old = temporary.with_name(f"{temporary.name}.old")
+                os.replace(path, old)
+                os.replace(temporary, path)
+                _remove(old)
+            else:
+                os.replace(temporary, path)
+            _fsync(path.parent)
+    except PermissionError as error:
+        raise KdError(f"cannot write here: {error.strerror}", file=path, hint="name another place") from error
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """Turn whatever a library raises on a full disk into an error that says so.
+
+    Raises:
+        KdError: The disk of ``path`` is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        # safetensors and torch say it in words of their own, torch not even that.
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        if full or (not isinstance(error, KdError) and _free(path) < 1 << 20):
+            hint = "free some space, or name another place with --output or --run-dir; run it again and it goes on"
+            raise KdError("the disk is full", file=path, hint=hint) from error
+        raise
 
 
 def sha256(path: Path) -> str:
@@ -54,6 +72,10 @@ def sha256(path: Path) -> str:
         return folder.hexdigest()
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
 
 
 def _fsync(path: Path) -> None:

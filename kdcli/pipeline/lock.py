@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic import BaseModel
 
 from kdcli.data.files import atomic, sha256
 from kdcli.errors import DataError
@@ -102,6 +103,20 @@ def touched(entry: Entry | None, outputs: Mapping[str, Path]) -> Path | None:
         if path.exists() and (entry is None or (entry.outputs and sha256(path) != entry.outputs.get(name))):
             return path
     return None
+
+
+def flat(prefix: str, table: BaseModel, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Flatten a settings table into the dotted keys of ``parameters``, but for the names that change no result."""
+    found: dict[str, Any] = {}
+    for name in type(table).model_fields:
+        value = getattr(table, name)
+        if name in without:
+            continue
+        if isinstance(value, BaseModel):
+            found |= flat(f"{prefix}.{name}", value, without=without)
+        else:
+            found[f"{prefix}.{name}"] = value
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,16 @@ from typing import Any
 from kdcli.api import Reporter
 from kdcli.errors import DataError, UsageError
 from kdcli.pipeline.lock import Entry, Lock, hashes, stale, touched, versions
-from kdcli.pipeline.stages import NAMES, Stage, need
+from kdcli.pipeline.stages import NAMES, Stage
+
+_MAKERS = {
+    "transfer": "kd transfer lite",
+    "teacher": "kd teacher train",
+    "logits": "kd teacher export",
+    "joined": "kd join",
+    "encoded": "kd student",
+    "student": "kd student",
+}
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def run_alone(stage: Stage, *, reporter: Reporter, force: bool = False) -> Outco
     Raises:
         DataError: An input is missing, or an output exists and ``force`` is not given.
     """
-    need(stage)
+    _need(stage)
     for path in stage.outputs.values():
         if path.exists() and not force:
             raise DataError("the output exists already", file=path, hint="--force overwrites it")
@@ -108,7 +117,7 @@ def run_alone(stage: Stage, *, reporter: Reporter, force: bool = False) -> Outco
 
 
 def _run(stage: Stage, lock: Lock, reasons: list[str], force: bool, reporter: Reporter) -> Outcome:
-    need(stage)
+    _need(stage)
     if not force:
         _refuse_touched(stage, lock.entry(stage.key))
     for reason in reasons:
@@ -131,3 +140,15 @@ def _refuse_touched(stage: Stage, entry: Entry | None) -> None:
     if path is not None:
         what = f"what stands here was not made by {stage.key}, or was changed since"
         raise DataError(what, file=path, hint="move it away to keep it; --force makes it again")
+
+
+def _need(stage: Stage) -> None:
+    """Refuse a stage whose inputs are not there.
+
+    Raises:
+        DataError: Names the first missing input and the command that makes it.
+    """
+    for name, path in stage.inputs.items():
+        if not path.exists():
+            hint = f"`{_MAKERS[name]}` makes it" if name in _MAKERS else None
+            raise DataError(f"{stage.name} needs {name}, which is not there", file=path, hint=hint)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from kdcli import registry
 from kdcli.api import Reporter, Task
 from kdcli.data.parts import ALONE, Shard
-from kdcli.errors import DataError, ProfileError
+from kdcli.errors import ProfileError
+from kdcli.pipeline.lock import flat
 from kdcli.pipeline.run_dir import Paths, of_seed
 from kdcli.profile.schema import Settings
 from kdcli.tasks.layouts import load_split, split_files
@@ -114,7 +113,7 @@ class Plan:
                 reporter=reporter,
             )
 
-        parameters = {**self._task_parameters(), **_flat("transfer", settings.transfer, without=("workers",))}
+        parameters = {**self._task_parameters(), **flat("transfer", settings.transfer, without=("workers",))}
         outputs = {"transfer": self.paths.transfer}
         return Stage("transfer", "transfer", {"seed": self.seed, **parameters}, self._data(), outputs, run)
 
@@ -142,7 +141,7 @@ class Plan:
             "seed": self.seed,
             "precision": settings.precision,
             **self._task_parameters(),
-            **_flat("teacher", settings.teacher, without=("export", "train", "save_steps")),
+            **flat("teacher", settings.teacher, without=("export", "train", "save_steps")),
         }
         inputs = {**self._data("train", "dev"), **_if_local("model", settings.teacher.model)}
         return Stage("teacher", "teacher", parameters, inputs, {"teacher": self.paths.teacher}, run)
@@ -190,7 +189,7 @@ class Plan:
                 reporter=reporter,
             )
 
-        parameters = {**self._task_parameters(), **_flat("join", self.settings.join)}
+        parameters = {**self._task_parameters(), **flat("join", self.settings.join)}
         inputs = {"transfer": self.paths.transfer, "logits": self.paths.logits}
         return Stage("join", "join", parameters, inputs, {"joined": self.paths.joined}, run)
 
@@ -325,7 +324,7 @@ class Plan:
         return {path.name: path for path in found}
 
     def _task_parameters(self) -> dict[str, Any]:
-        return _flat("task", self.settings.task, without=("data_dir",))
+        return flat("task", self.settings.task, without=("data_dir",))
 
     def _teacher_input(self) -> dict[str, Path]:
         return (
@@ -337,8 +336,8 @@ class Plan:
         options = registry.options("students", settings.model, self.settings.students.get(settings.model, {}))
         return {
             "seed": seed,
-            **_flat("student", settings, without=("max_size", "min_freq", "lowercase", "vectors")),
-            **_flat(f"students.{settings.model}", options),
+            **flat("student", settings, without=("max_size", "min_freq", "lowercase", "vectors")),
+            **flat(f"students.{settings.model}", options),
             "task.metric": self.settings.task.metric,
         }
 
@@ -346,40 +345,6 @@ class Plan:
 _DISTILLATION = ("student.kd_loss", "student.kd_weight", "student.ce_weight", "student.temperature")
 
 
-def _flat(prefix: str, table: BaseModel, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Flatten a settings table into dotted keys."""
-    found: dict[str, Any] = {}
-    for name in type(table).model_fields:
-        value = getattr(table, name)
-        if name in without:
-            continue
-        if isinstance(value, BaseModel):
-            found |= _flat(f"{prefix}.{name}", value, without=without)
-        else:
-            found[f"{prefix}.{name}"] = value
-    return found
-
-
 def _if_local(name: str, model: str) -> dict[str, Path]:
     """Return a model or file as an input where it lies on this machine; a hub name is no file."""
     return {name: Path(model)} if model and Path(model).exists() else {}
-
-
-def need(stage: Stage) -> None:
-    """Refuse a stage whose inputs are not there.
-
-    Raises:
-        DataError: Names the first missing input and the command that makes it.
-    """
-    makers = {
-        "transfer": "kd transfer lite",
-        "teacher": "kd teacher train",
-        "logits": "kd teacher export",
-        "joined": "kd join",
-        "encoded": "kd student",
-        "student": "kd student",
-    }
-    for name, path in stage.inputs.items():
-        if not path.exists():
-            hint = f"`{makers[name]}` makes it" if name in makers else None
-            raise DataError(f"{stage.name} needs {name}, which is not there", file=path, hint=hint)

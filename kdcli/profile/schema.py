@@ -188,6 +188,8 @@ class StudentSettings(Table):
     """Optimiser."""
     lr: Rate = 1.0
     """Learning rate."""
+    decay: Literal["none", "linear"] = "none"
+    """The learning rate over the training: constant, or falling to 0 in a straight line."""
     rho: Probability = 0.95
     """AdaDelta's decay."""
     weight_decay: Weight = 0.0

@@ -35,7 +35,7 @@ def encoder_vectors(
 
     Args:
         encoder: Hub name or folder of a pretrained encoder.
-        words: The vocabulary; its ``[MASK]``, ``[UNK]`` and ``[PAD]`` are the encoder's own.
+        words: The vocabulary; its ``[MASK]`` and ``[PAD]`` are the encoder's own.
         dimension: Size of a vector, at most the encoder's hidden size.
         device: Where the encoder runs.
         reporter: Shows the progress.
@@ -54,7 +54,7 @@ def encoder_vectors(
     if dimension > largest:
         what = f"vectors made from {encoder} cannot have {dimension} values: its states have {largest}"
         raise ProfileError(what, key="student.dimension", hint=f"set it to {largest} or less")
-    own = {MASK: tokenizer.mask_token, "[UNK]": tokenizer.unk_token, "[PAD]": tokenizer.pad_token}
+    own = {MASK: tokenizer.mask_token, "[PAD]": tokenizer.pad_token}
     texts = [own.get(word) or word for word in words]
     states, known = _states(texts, tokenizer, model.to(device).eval(), reporter)
     vectors = np.zeros((len(words), dimension), np.float32)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from kdcli.api import Progress, QuietReporter, Reporter, Task
+from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
 from kdcli.data.files import atomic
 from kdcli.data.tables import TableReader, read_table
 from kdcli.errors import DataError
@@ -22,7 +22,6 @@ from kdcli.profile.schema import StudentSettings
 from kdcli.student.examples import Examples, ExampleWriter, load_examples
 from kdcli.student.vocabulary import (
     SPECIAL,
-    UNKNOWN,
     TextEncoder,
     Texts,
     load_tokenizer,
@@ -187,7 +186,7 @@ def _write_arrays(
     vectors: Vectors | None,
     reporter: Reporter,
 ) -> EncodeResult:
-    unknown = SPECIAL.index(UNKNOWN)
+    unknown = SPECIAL.index(MASK)
     encoder = TextEncoder(tokenizer, max_length)
     words = unknowns = 0
     with (
@@ -199,11 +198,12 @@ def _write_arrays(
             writer.write(texts, _logits(batch, numbers, task, table.path), _labels(batch, numbers, task, table.path))
             words += sum(len(text.words) for text in texts)
             unknowns += sum(int((text.words == unknown).sum()) for text in texts)
+            unknowns -= sum(pc.sum(pc.count_substring(batch[column], MASK)).as_py() or 0 for column in task.columns)
             progress.advance(batch.num_rows)
     return EncodeResult(
         writer.rows,
         words,
-        unknowns / words,
+        max(unknowns, 0) / words,
         tokenizer.get_vocab_size(),
         writer.labelled,
         vectors.source if vectors else "",

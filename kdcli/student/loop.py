@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import inf, isfinite
+from math import ceil, inf, isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,7 @@ class Training:
         position: Where it stands.
         weights: Those of the best model.
         stopped: Why it ended.
+        updates: The most updates there can be.
         rows: The rows of this launch.
         seconds: The time that they took, evaluations and checkpoints left out.
     """
@@ -100,6 +101,7 @@ class Training:
         self.reporter = reporter
         self.device = next(module.parameters()).device
         self.optimizer = make_optimizer(module, settings, self.device)
+        self.updates = min(settings.epochs * ceil(len(examples) / settings.batch_size), limit)
         self.loss = loss_of(settings)
         self.position = Position()
         self.weights: Mapping[str, Tensor] = {}
@@ -177,6 +179,9 @@ class Training:
         value = loss.item()
         if isfinite(value):
             loss.backward()  # type: ignore[no-untyped-call]
+            if self.settings.decay == "linear":
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.settings.lr * (1 - self.position.updates / self.updates)
             if self.settings.clip:
                 clip_gradients(self.module.parameters(), self.settings.clip)
             self.optimizer.step()

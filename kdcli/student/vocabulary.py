@@ -24,9 +24,9 @@ from kdcli.errors import DataError
 
 FILE = "tokenizer.json"
 PAD = "[PAD]"
-UNKNOWN = "[UNK]"
-SPECIAL = (PAD, UNKNOWN, MASK)
-"""The first ids. Only MASK is cut out of a text as it stands; the others cannot be written in one."""
+SPECIAL = (PAD, MASK)
+"""The first ids. MASK stands for every word that has no id too: a student that was distilled on masked texts has
+learned to do without the word there, while a sign for unknown words would be one that it has never seen."""
 
 _REMEMBERED = 1_000_000
 """Pieces of text whose word ids are remembered: a bound on memory."""
@@ -77,7 +77,7 @@ def train_vocabulary(texts: Iterable[pa.Array], *, max_size: int, min_freq: int,
         raise DataError("the texts hold no word", hint="at least one text must not be empty")
     frequent = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
     words = [*SPECIAL, *(word for _, word in frequent[: max(0, max_size - len(SPECIAL))])]
-    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=UNKNOWN))
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=MASK))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.add_special_tokens([MASK])
@@ -91,7 +91,7 @@ def vocabulary(tokenizer: Tokenizer) -> list[str]:
 
 
 class TextEncoder:
-    """Turns texts into word ids; a text without words becomes one unknown word, a long one is cut.
+    """Turns texts into word ids; a text without words becomes one masked word, a long one is cut.
 
     It gives what ``tokenizer.encode`` gives for each text, many times faster: a space always ends a word, so only the
     different pieces between spaces pass through the tokenizer, each of them once.
@@ -118,7 +118,7 @@ class TextEncoder:
         ends = np.concatenate([[0], np.cumsum(sizes[which])])[lists.offsets.to_numpy() - lists.offsets[0].as_py()]
         counts = np.diff(ends)
         # A text without words is pointed at a word behind all others.
-        words = np.append(words, SPECIAL.index(UNKNOWN))
+        words = np.append(words, SPECIAL.index(MASK))
         begins = np.where(counts == 0, len(words) - 1, ends[:-1])
         lengths = np.clip(counts, 1, self.max_length)
         chosen = words[spans(begins, lengths)].astype(word_type(self.tokenizer))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import json
 import math
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +19,7 @@ from torch.nn import functional
 from transformers import PrinterCallback
 
 from kdcli.api import Progress, Reporter, Task
-from kdcli.data.files import atomic
+from kdcli.data.files import atomic, full_disk
 from kdcli.data.models import quiet
 from kdcli.errors import KdError
 from kdcli.tasks import metrics
@@ -282,21 +279,3 @@ def _keep(best: Path, model: Path, tokenizer: Any) -> None:
         for file in [best / "config.json", *best.glob("*.safetensors*")]:
             shutil.copy(file, temporary)
         tokenizer.save_pretrained(temporary)
-
-
-@contextmanager
-def full_disk(folder: Path) -> Iterator[None]:
-    """Turn whatever a library raises on a full disk into an error that says so.
-
-    Raises:
-        KdError: The disk of ``folder`` is full.
-    """
-    try:
-        yield
-    except Exception as error:
-        # safetensors and torch say it in words of their own, torch not even that.
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        if full or (not isinstance(error, KdError) and shutil.disk_usage(folder).free < 1 << 20):
-            hint = "free some space and run it again: it goes on from the last checkpoint"
-            raise KdError("the disk is full", file=folder, hint=hint) from error
-        raise

@@ -19,12 +19,12 @@ from accelerate import PartialState
 from filelock import FileLock, Timeout
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.data.files import atomic, sha256
+from kdcli.data.files import atomic, full_disk, sha256
 from kdcli.errors import KdError, MissingError, UsageError
 from kdcli.profile.schema import TeacherSettings
 from kdcli.tasks.layouts import encode_labels
 from kdcli.teacher.build import Encoder, prepare_encoder
-from kdcli.teacher.fine_tune import Outcome, Recipe, fine_tune, full_disk
+from kdcli.teacher.fine_tune import Outcome, Recipe, fine_tune
 from kdcli.teacher.rows import CHUNK, Rows, encode_rows
 
 NOT_IN_FINGERPRINT = {"model", "train", "lr", "save_steps", "export"}

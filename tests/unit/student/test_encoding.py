@@ -67,7 +67,7 @@ def test_arrays_of_a_joined_set(tmp_path, suffix):
     assert words_of(examples.texts[0], tokenizer) == [
         ["a", "good", "film"],
         ["a", "[MASK]", "film"],
-        ["[UNK]"],
+        ["[MASK]"],
         ["bad", "bad", "bad"],
     ]
     assert examples.lengths.tolist() == [3, 3, 1, 3]
@@ -75,7 +75,7 @@ def test_arrays_of_a_joined_set(tmp_path, suffix):
     expected = np.array([[-0.1, 1.5], [1e-30, 2.0], [0.1, -0.7], [3.3, 1 / 3]], np.float32)
     assert examples.logits.tobytes() == expected.tobytes()
     assert examples.labels.tolist() == [1, 1, 0, 0]
-    assert (result.rows, result.words, result.vocabulary, result.labelled) == (4, 10, 7, True)
+    assert (result.rows, result.words, result.vocabulary, result.labelled) == (4, 10, 6, True)
     assert result.unknown == pytest.approx(0.1)
     assert json.loads((output / "encoded.json").read_text())["rows"] == 4
     assert isinstance(examples.texts[0].words, np.memmap)
@@ -155,11 +155,11 @@ def test_vectors_of_a_file(tmp_path):
     file.write_text("film 1 2 3\ngood 4 5 6\nunseen 7 8 9\n")
     result, output = run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file))
     vectors, words = load_vectors(output), vocabulary(load_tokenizer(output))
-    assert vectors.matrix.shape == (7, 3)
+    assert vectors.matrix.shape == (6, 3)
     assert vectors.matrix[words.index("film")].tolist() == [1, 2, 3]
     assert vectors.matrix[words.index("good")].tolist() == [4, 5, 6]
     assert vectors.matrix[0].tolist() == [0, 0, 0]
-    others = vectors.matrix[[words.index(word) for word in ("a", "bad", "[MASK]", "[UNK]")]]
+    others = vectors.matrix[[words.index(word) for word in ("a", "bad", "[MASK]")]]
     assert np.abs(others).max() <= 0.25
     assert len(np.unique(others)) == others.size
     assert (result.vectors, result.found) == (f"file {file}", 2) == (vectors.source, vectors.found)
@@ -177,13 +177,13 @@ def test_vectors_of_an_encoder(tmp_path, monkeypatch):
     result, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", dimension=5)
     assert asked == [("some/encoder", vocabulary(load_tokenizer(output)), 5, "cpu")]
     assert load_vectors(output).matrix[1:].min() == 1
-    assert (result.vectors, result.found) == ("encoder some/encoder", 7)
+    assert (result.vectors, result.found) == ("encoder some/encoder", 6)
 
 
 def test_a_file_without_our_words_is_an_error(tmp_path, monkeypatch):
     file = tmp_path / "vectors.txt"
     file.write_text("x")
-    nothing = WordVectors(np.zeros((7, 3), np.float32), np.zeros(7, np.bool_))
+    nothing = WordVectors(np.zeros((6, 3), np.float32), np.zeros(6, np.bool_))
     monkeypatch.setattr(word_vectors, "read_vectors", lambda *_, **__: nothing)
     with pytest.raises(DataError, match="no word of the vocabulary"):
         run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file))
@@ -195,7 +195,7 @@ def test_table_with_labels_or_without(tmp_path):
     texts = pa.chunked_array([["a film"], [""], pa.array([], pa.string()), ["good"]])
     table = pa.table({"sentence": texts, "label": pa.chunked_array([["0"], ["1", "1"]])})
     examples = encode_table(table, tokenizer, SINGLE, 128)
-    assert words_of(examples.texts[0], tokenizer) == [["a", "film"], ["[UNK]"], ["good"]]
+    assert words_of(examples.texts[0], tokenizer) == [["a", "film"], ["[MASK]"], ["good"]]
     assert examples.labels.tolist() == [0, 1, 1]
     assert examples.logits is None
     assert encode_table(table.drop_columns("label"), tokenizer, SINGLE, 128).labels is None

@@ -220,6 +220,22 @@ def diverging(at):
     return nan
 
 
+def test_learning_rate_falls_in_a_straight_line_to_the_last_update_there_can_be(tmp_path, monkeypatch):
+    rates, update = [], loop.Training._update
+
+    def watched(training, rows):
+        loss = update(training, rows)
+        rates.append(training.optimizer.param_groups[0]["lr"])
+        return loss
+
+    monkeypatch.setattr(loop.Training, "_update", watched)
+    train(tmp_path / "whole", epochs=2, batch_size=10, lr=0.6, decay="linear")
+    np.testing.assert_allclose(rates, 0.6 * np.arange(12, 0, -1) / 12)
+    rates.clear()
+    train(tmp_path / "limited", epochs=2, batch_size=10, lr=0.6, decay="linear", limit=4)
+    np.testing.assert_allclose(rates, [0.6, 0.45, 0.3, 0.15])
+
+
 def test_nan_stops_says_so_and_keeps_the_best(tmp_path, monkeypatch):
     train(tmp_path / "whole", epochs=1)
     monkeypatch.setattr(loop.Training, "_update", diverging(8))
