@@ -129,7 +129,7 @@ BatchSize = Annotated[
         MACHINE,
         "--batch-size",
         help="Texts a batch; auto: the largest that fits.",
-        default="teacher.batch_size, 32; teacher.export.batch_size, 128",
+        default="teacher.batch_size, 32; teacher.export.batch_size, 64",
         metavar="N|auto",
     ),
 ]

@@ -59,7 +59,7 @@ def run(
     taken = {name: path for name, path in (inputs or {}).items() if path is not None}
     root = root_of(profile, wish.run_dir)
     with planned(profile, wish, in_run=not elsewhere, **taken, **elsewhere) as (plan, reporter):
-        stages = [stage for stage in plan.stages() if stage.name in names]
+        stages = [plan.stage(name) for name in names]
         if elsewhere and not wish.dry_run:
             outcomes = [run_alone(stage, reporter=reporter, force=wish.force) for stage in stages]
         else:
@@ -87,9 +87,13 @@ def planned(profile: Profile, wish: Wish, *, in_run: bool = True, **places: Path
     from kdcli.pipeline.device import resolve
     from kdcli.pipeline.run_dir import Paths, one_launch
     from kdcli.pipeline.stages import Plan
+    from kdcli.tasks.layouts import split_files
 
     root, shard = root_of(profile, wish.run_dir), Shard.parse(wish.shard)
-    paths = replace(Paths.in_run(root), **places)
+    train = split_files(profile.settings.task, "train") if profile.settings.task.data_dir else ()
+    # A text of a JSONL or Parquet table may hold what a TSV cannot.
+    any_text = bool(train) and any(suffix in (".jsonl", ".parquet") for suffix in train[0].suffixes)
+    paths = replace(Paths.in_run(root, ".parquet" if any_text else ".tsv"), **places)
     plan = Plan(profile.settings, paths, resolve(profile.settings.device), shard, wish.resume == "auto")
     if wish.dry_run or not in_run:
         with ui.reporting(profile.name) as reporter:
@@ -105,7 +109,9 @@ def show(outcomes: Sequence[Outcome], dry_run: bool, describe: Describe) -> None
     """Show the result of the last stage, or for a dry run what would run and why."""
     if dry_run:
         ui.show({"stages": outcomes}, lambda _: _reasons(outcomes))
-    elif outcomes[-1].done:
+    elif not outcomes[-1].done:
+        ui.show({"stages": outcomes}, lambda _: Text("this share is done; other shards are still at work"))
+    else:
         last = outcomes[-1]
         note = Text("up to date, nothing to do", "dim") if not last.reasons else Text(f"{last.seconds:.1f} s", "dim")
         ui.show({"stages": outcomes, "result": last.result}, lambda _: Group(describe(last.result), note))

@@ -39,7 +39,9 @@ def atomic(path: Path) -> Iterator[Path]:
             else:
                 os.replace(temporary, path)
             _fsync(path.parent)
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         raise KdError(f"cannot write here: {error.strerror}", file=path, hint="name another place") from error
     finally:
         _remove(temporary)

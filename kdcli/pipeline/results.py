@@ -89,7 +89,7 @@ def compare(
         output: The JSON file to write.
         reporter: Shows the progress.
     """
-    labelled = {name: table for name, table in splits.items() if table["label"].null_count < len(table)}
+    labelled = {name: table for name, table in splits.items() if not table["label"].null_count}
     with reporter.progress("compare", 1 + len(baselines) + len(students), "models") as progress:
         big = load_teacher(teacher, task, max_length=max_length, device=device, precision=precision)
         rows = [

@@ -38,13 +38,18 @@ class Paths:
     results: Path
 
     @classmethod
-    def in_run(cls, root: Path) -> Paths:
-        """Return the places in a run folder: one folder a stage."""
+    def in_run(cls, root: Path, tables: str = ".tsv") -> Paths:
+        """Return the places in a run folder: one folder a stage.
+
+        Args:
+            root: The run folder.
+            tables: The form of its tables; texts that hold tabs or line ends need ``.parquet``.
+        """
         return cls(
-            transfer=root / "transfer" / "transfer.tsv",
+            transfer=root / "transfer" / f"transfer{tables}",
             teacher=root / "teacher",
             logits=root / "export" / "logits.safetensors",
-            joined=root / "join" / "joined.tsv",
+            joined=root / "join" / f"joined{tables}",
             encoded=root / "encode",
             student=root / "student",
             baseline=root / "baseline",

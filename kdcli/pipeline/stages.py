@@ -83,6 +83,18 @@ class Plan:
             self.results(each),
         ]
 
+    def stage(self, name: str) -> Stage:
+        """Return one stage by its name, that of the first seed; nothing is asked of the others."""
+        makers: dict[str, Callable[[], Stage]] = {
+            "transfer": self.transfer,
+            "teacher": self.train_teacher,
+            "export": self.export,
+            "join": self.join,
+            "encode": self.encode,
+            "student": lambda: self.student(self.seed),
+        }
+        return makers[name]()
+
     def share(self, seeds: int = 1) -> list[Stage]:
         """Return this shard's stages: all shards make parts of the transfer set and of the logits, and share the seeds.
 
@@ -141,6 +153,7 @@ class Plan:
             "seed": self.seed,
             "precision": settings.precision,
             **self._task_parameters(),
+            "task.metric": settings.task.metric,
             **flat("teacher", settings.teacher, without=("export", "train", "save_steps")),
         }
         inputs = {**self._data("train", "dev"), **_if_local("model", settings.teacher.model)}
@@ -196,7 +209,12 @@ class Plan:
     def encode(self) -> Stage:
         """Describe the joined set as word ids, with vocabulary and word vectors."""
         settings = self.settings.student
-        encoder = self.settings.teacher.model if settings.vectors == "teacher" else settings.vectors
+        teacher = self.settings.teacher
+        if settings.vectors == "teacher" and not teacher.train:
+            what = "vectors are to be made from the teacher before its fine-tuning, and it is fine-tuned already"
+            hint = f"name the encoder that it was made from (or {teacher.model}, to take it as it is)"
+            raise ProfileError(what, key="student.vectors", hint=hint)
+        encoder = teacher.model if settings.vectors == "teacher" else settings.vectors
         if encoder == "config":
             what = "vectors are to be made from the teacher's pretrained weights, and it has none"
             hint = 'name a vector file or an encoder, or leave it empty (teacher.model is "config")'
@@ -324,7 +342,7 @@ class Plan:
         return {path.name: path for path in found}
 
     def _task_parameters(self) -> dict[str, Any]:
-        return flat("task", self.settings.task, without=("data_dir",))
+        return flat("task", self.settings.task, without=("data_dir", "name", "names", "metric"))
 
     def _teacher_input(self) -> dict[str, Path]:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import ceil, inf, isfinite
+from math import ceil, inf, isfinite, nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,6 +191,9 @@ class Training:
         """Score the model on dev, keep it if it is the best, and write the checkpoint."""
         position, begin = self.position, time.perf_counter()
         metrics = evaluate(self.module, self.dev, self.task)
+        if not all(value.isfinite().all() for value in self.module.state_dict().values()):
+            self._diverged(nan)
+            return
         loss = position.loss / position.losses
         position.loss, position.losses = 0.0, 0
         position.history.append({"update": position.updates, "epoch": self.epochs, "loss": loss, **metrics})

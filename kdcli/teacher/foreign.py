@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,18 +75,34 @@ def _numpy(path: Path) -> NDArray[Any]:
         raise DataError(f"this .npy file cannot be read: {error}", file=path) from error
 
 
+_RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
+_NUMPY: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    (_RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
+    (_RECONSTRUCT, "numpy._core.multiarray._reconstruct"),
+    codecs.encode,
+]
+"""What a pickled array of numbers is made of: d-bert's ``logits.pt`` is a list of such arrays, one a batch."""
+
+
 def _tensor(path: Path) -> NDArray[Any]:
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken or hostile file makes the allow-list raise
         hint = "kd loads tensors only and runs no pickled code; save the logits with torch.save(tensor) or as .npy"
         raise DataError(
             "this file is damaged, or holds more than a tensor and is refused", file=path, hint=hint
         ) from error
-    if not isinstance(loaded, torch.Tensor):
-        what = f"this file holds a {type(loaded).__name__}, and one tensor [rows, labels] is needed"
+    pieces = loaded if isinstance(loaded, list) and loaded else [loaded]
+    if not all(isinstance(piece, torch.Tensor | np.ndarray) for piece in pieces):
+        what = f"this file holds a {type(pieces[0]).__name__}, and tensors or arrays [rows, labels] are needed"
         raise DataError(what, file=path)
-    return loaded.detach().float().numpy()
+    arrays = [piece.detach().float().numpy() if isinstance(piece, torch.Tensor) else piece for piece in pieces]
+    return np.concatenate([np.atleast_2d(array) for array in arrays]) if len(arrays) > 1 else arrays[0]
 
 
 def _shaped(values: NDArray[Any], task: Task, path: Path) -> NDArray[np.float32]:

@@ -1,9 +1,11 @@
 import csv
+import os
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from kdcli.api import Task
 from kdcli.data.files import sha256
 from kdcli.data.hashing import row_hashes
 from kdcli.errors import DataError, UsageError
+from kdcli.teacher.foreign import _tensor
 from kdcli.teacher.join import join
 from kdcli.teacher.logits import write_logits
 
@@ -228,3 +231,20 @@ def test_a_teacher_no_better_than_chance_is_said(transfer, logits, tmp_path, not
     write(tmp_path / "l3.safetensors", [*VALUES], FILMS, transfer)
     assert joined(transfer, tmp_path / "l3.safetensors", reporter=notes)[0].agreement == 1
     assert notes.warnings == []
+
+
+def test_dberts_logits_file_is_a_list_of_arrays(tmp_path):
+    batches = [np.array([[0.5, -1.25], [2.0, 3.0]], np.float32), np.array([[-4.0, 0.125]], np.float32)]
+    torch.save(batches, tmp_path / "logits.pt")
+    np.testing.assert_array_equal(_tensor(tmp_path / "logits.pt"), np.concatenate(batches))
+
+
+def test_a_pt_file_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "broken-in"),))
+
+    torch.save([Evil()], tmp_path / "logits.pt")
+    with pytest.raises(DataError, match="is refused"):
+        _tensor(tmp_path / "logits.pt")
+    assert not (tmp_path / "broken-in").exists()
