@@ -327,7 +327,7 @@ def test_folder(tmp_path):
     size = (folder / "model.safetensors").stat().st_size
     for part in (
         f"| dev accuracy | {result.dev['accuracy']:.4f} |",
-        f"| parameters | {inside + 48:,} |",
+        f"| parameters | {inside + 42:,} |",
         f"| parameters without embeddings | {inside:,} |",
         f"{size / 1e6:.1f} MB",
         "1 x KL with the teacher's logits at temperature 4 + 0.5 x label loss",
