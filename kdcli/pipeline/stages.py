@@ -325,6 +325,7 @@ class Plan:
             output=output,
             max_updates=max_updates,
             resume=self.resume,
+            name=output.name,
             reporter=reporter,
         )
 

@@ -66,6 +66,7 @@ class Training:
         seed: Seed of the order of the rows.
         limit: The most updates.
         checkpoint: Where it can go on.
+        name: What the progress and the learning curve call it.
         reporter: Shows the progress, and gets the learning curve.
 
     Attributes:
@@ -88,6 +89,7 @@ class Training:
         seed: int,
         limit: float,
         checkpoint: Checkpoint,
+        name: str,
         reporter: Reporter,
     ) -> None:
         self.module = module
@@ -98,6 +100,7 @@ class Training:
         self.seed = seed
         self.limit = limit
         self.checkpoint = checkpoint
+        self.name = name
         self.reporter = reporter
         self.device = next(module.parameters()).device
         self.optimizer = make_optimizer(module, settings, self.device)
@@ -124,7 +127,7 @@ class Training:
             self.position = Position(**position)
             self.reporter.info(f"training goes on after update {self.position.updates:,}")
         total = min(self.settings.epochs * len(self.examples), self.limit * self.settings.batch_size)
-        with self.reporter.progress("student", int(total)) as progress:
+        with self.reporter.progress(self.name, int(total)) as progress:
             progress.advance(self.position.rows)
             while not self._ended():
                 begin = time.perf_counter()
@@ -204,7 +207,7 @@ class Training:
             position.stale += 1
         self.checkpoint.save(self.module, self.optimizer, self.weights, asdict(position))
         self.seconds -= time.perf_counter() - begin
-        self.reporter.metrics("student", position.updates, loss=loss, **metrics)
+        self.reporter.metrics(self.name, position.updates, loss=loss, **metrics)
 
     @property
     def epochs(self) -> float:

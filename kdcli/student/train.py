@@ -66,6 +66,7 @@ def train_student(
     output: Path,
     max_updates: int | None = None,
     resume: bool = True,
+    name: str = "student",
     reporter: Reporter | None = None,
 ) -> StudentResult:
     """Train a student and write its folder; the model that is best on dev is kept.
@@ -86,6 +87,7 @@ def train_student(
         output: The folder to write.
         max_updates: Stop after so many updates, if ``settings.max_steps`` does not stop it before.
         resume: Go on where a launch with the same arguments was stopped.
+        name: What the progress and the learning curve call it.
         reporter: Shows the progress, and gets the learning curve.
 
     Raises:
@@ -126,6 +128,7 @@ def train_student(
             seed=seed,
             limit=min((limit for limit in (settings.max_steps, max_updates) if limit), default=inf),
             checkpoint=checkpoint,
+            name=name,
             reporter=reporter,
         )
         training.run(resume)
