@@ -15,7 +15,7 @@ from kdcli.errors import ProfileError
 from kdcli.pipeline.lock import flat
 from kdcli.pipeline.run_dir import Paths, of_seed
 from kdcli.profile.schema import Settings
-from kdcli.tasks.layouts import load_split, split_files
+from kdcli.tasks.layouts import has_split, load_split, split_files
 from kdcli.tasks.task import task_from
 
 NAMES = ("transfer", "teacher", "export", "join", "encode", "student", "baseline", "results")
@@ -113,7 +113,7 @@ class Plan:
         def run(reporter: Reporter) -> Any:
             from kdcli.transfer.lite import fabricate
 
-            held_out = [self._split(split, reporter) for split in ("dev", "test") if split_files(settings.task, split)]
+            held_out = [self._split(split, reporter) for split in ("dev", "test") if has_split(settings.task, split)]
             return fabricate(
                 train=self._split("train", reporter),
                 held_out=held_out,
@@ -286,7 +286,9 @@ class Plan:
         def run(reporter: Reporter) -> Any:
             from kdcli.pipeline.results import compare
 
-            splits = {split: self._split(split, reporter) for split in ("dev", "test") if self._has(split)}
+            splits = {
+                split: self._split(split, reporter) for split in ("dev", "test") if has_split(self.settings.task, split)
+            }
             return compare(
                 teacher=self.teacher,
                 baselines=baselines,
@@ -331,9 +333,6 @@ class Plan:
 
     def _split(self, split: Any, reporter: Reporter) -> Any:
         return load_split(self.settings.task, self.task, split, reporter)
-
-    def _has(self, split: Any) -> bool:
-        return bool(split_files(self.settings.task, split))
 
     def _data(self, *splits: Any) -> dict[str, Path]:
         """Return the data files of the splits (of all, if none is named), by file name."""
