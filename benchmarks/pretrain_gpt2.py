@@ -83,7 +83,7 @@ def main() -> None:
         tokenizer_object=bpe._tokenizer, bos_token=END, eos_token=END, unk_token=END, model_max_length=256
     )
     lines = [line.strip() for path in args.texts for line in path.read_text("utf-8").split("\n")]
-    encoded = [ids[:127] + [tokenizer.eos_token_id] for ids in tokenizer([line for line in lines if line])["input_ids"]]
+    encoded = [[*ids[:127], tokenizer.eos_token_id] for ids in tokenizer([line for line in lines if line])["input_ids"]]
     lengths = np.array([len(ids) for ids in encoded])
     config = GPT2Config(
         vocab_size=len(tokenizer),

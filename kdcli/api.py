@@ -5,14 +5,16 @@ Importing this module costs nothing: no torch, no pydantic, no pyarrow.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kdcli.errors import DataError, KdError, MissingError, PluginError, ProfileError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from pydantic import BaseModel
     from torch import Tensor, nn
@@ -21,14 +23,20 @@ __all__ = [
     "API_VERSION",
     "MASK",
     "Batch",
+    "Corpus",
     "DataError",
+    "Generator",
+    "GeneratorSettings",
     "KdError",
     "MissingError",
+    "Part",
     "PluginError",
     "ProfileError",
     "Progress",
     "QuietReporter",
     "Reporter",
+    "Sampler",
+    "Samples",
     "Student",
     "Tagger",
     "Task",
@@ -87,6 +95,82 @@ class Batch:
 
     words: tuple[Tensor, ...]
     lengths: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The texts of a task, without labels: what a generator learns from.
+
+    No text is blank or holds a line end. The two texts of a pair are one, with the only tab between them.
+
+    Attributes:
+        kind: One text a row, or two.
+        train: The texts to learn from.
+        dev: The texts that choose among checkpoints.
+        test: The texts of the test set, to report on; there may be none.
+    """
+
+    kind: Literal["single", "pair"]
+    train: Sequence[str]
+    dev: Sequence[str]
+    test: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """What a generator is fine-tuned and loaded with.
+
+    Attributes:
+        options: The plugin's validated options.
+        kind: One text a row, or two.
+        seed: Seed of every random draw.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        resume: Go on with what a killed fine-tuning left.
+        temperature: Of sampling; 1 draws from the model's own distribution.
+        top_k: Draw among so many most likely tokens; 0 = among all.
+        top_p: Draw among the most likely tokens that together have this probability; 1 = among all.
+        batch_size: Texts that are sampled at once, or ``auto``.
+    """
+
+    options: BaseModel
+    kind: Literal["single", "pair"]
+    seed: int
+    device: str
+    precision: str
+    resume: bool = True
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    batch_size: int | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the sampling: the draws ``first``, ``first + 1``, ... of all.
+
+    Attributes:
+        first: The number of its first draw.
+        count: How many draws it has.
+        seed: The seed of the whole sampling; draw ``i`` depends on the seed and ``i`` alone.
+    """
+
+    first: int
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What came of a part.
+
+    Attributes:
+        texts: The texts, a pair's with one tab.
+        rejected: How many draws came to no text, by reason.
+    """
+
+    texts: list[str]
+    rejected: Mapping[str, int]
 
 
 class Progress(Protocol):
@@ -176,4 +260,51 @@ class Tagger(Protocol):
 
         Raises:
             MissingError: The tagger's data is not there.
+        """
+
+
+class Generator(Protocol):
+    """The module that an entry point of the group ``kdcli.generators`` names: it writes texts like the task's.
+
+    The module imports torch inside functions only, so that checking a profile costs nothing. ``kdcli.generation``
+    has what a language model needs: fine-tuning, and a sampler whose batch stays full.
+    """
+
+    api_version: int
+    Options: type[BaseModel]
+
+    def fine_tune(
+        self, corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter
+    ) -> Mapping[str, Any]:
+        """Learn the task's texts, and keep the best model on dev in the folder ``checkpoint``.
+
+        Returns:
+            What it found out, as JSON values; ``dev_bits_per_character`` for one.
+        """
+
+    def load(self, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> Sampler:
+        """Load what ``fine_tune`` kept.
+
+        Raises:
+            DataError: The folder holds no such generator.
+        """
+
+
+class Sampler(Protocol):
+    """A loaded generator.
+
+    It may also have ``bits(texts) -> float64 [texts]``, the bits that each text takes, its end included; with it
+    texts can be ordered by nearness, and samples be judged.
+    """
+
+    def starts(self, corpus: Corpus) -> dict[str, Any]:
+        """Return what samples begin with, as JSON values: the counts of first tokens for a language model."""
+
+    def sample(self, starts: Mapping[str, Any], part: Part) -> Samples:
+        """Draw the texts of one part.
+
+        The same part gives the same texts, whatever was drawn before; another part gives others.
+
+        Raises:
+            KdError: Memory does not suffice.
         """

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from kdcli.api import Student, Tagger
+    from kdcli.api import Generator, Student, Tagger
 
 Group = Literal["generators", "students", "taggers"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 NEEDED: Mapping[str, tuple[str, ...]] = {
-    "generators": ("Options", "fine_tune", "load", "starts", "sample"),
+    "generators": ("Options", "fine_tune", "load"),
     "students": ("Options", "build", "pairs", "scores"),
     "taggers": ("tag",),
 }
@@ -86,6 +86,8 @@ def find(group: Group, name: str) -> Plugin:
     raise PluginError(f"no {one} plugin is named {name}", hint=hint)
 
 
+@overload
+def load(group: Literal["generators"], name: str) -> Generator: ...
 @overload
 def load(group: Literal["students"], name: str) -> Student: ...
 @overload

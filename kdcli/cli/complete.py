@@ -23,3 +23,10 @@ def tagger(incomplete: str) -> list[str]:
     from kdcli.registry import plugins
 
     return [plugin.name for plugin in plugins("taggers") if plugin.name.startswith(incomplete)]
+
+
+def generator(incomplete: str) -> list[str]:
+    """Complete the name of a generator."""
+    from kdcli.registry import plugins
+
+    return [plugin.name for plugin in plugins("generators") if plugin.name.startswith(incomplete)]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kdcli.profile.load import Profile
 
 SETTINGS, FILES, MACHINE, RUN = "Settings", "Files", "Machine", "Run"
-RULES, TRAINING, DISTILLATION = "Rules", "Training", "Distillation"
+RULES, SAMPLING, TRAINING, DISTILLATION = "Rules", "Sampling", "Training", "Distillation"
 
 
 def load(
@@ -121,7 +121,7 @@ Device = Annotated[
 ]
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16"] | None,
-    _option(MACHINE, "--precision", help="Arithmetic of the teacher.", default="precision, fp32"),
+    _option(MACHINE, "--precision", help="Arithmetic of teacher and generator.", default="precision, fp32"),
 ]
 BatchSize = Annotated[
     str | None,
@@ -302,6 +302,141 @@ TaggerName = Annotated[
         metavar="NAME",
         autocompletion=complete.tagger,
     ),
+]
+
+GeneratorName = Annotated[
+    str | None,
+    _option(
+        SAMPLING,
+        "--generator",
+        help="Generator plugin.",
+        default="transfer.generator, gpt2",
+        metavar="NAME",
+        autocompletion=complete.generator,
+    ),
+]
+NumSamples = Annotated[
+    int | None,
+    _option(
+        SAMPLING,
+        "--num-samples",
+        help="New texts to make.",
+        default="transfer.heavy.num_samples, 800000",
+        min=1,
+        metavar="N",
+    ),
+]
+TopK = Annotated[
+    int | None,
+    _option(
+        SAMPLING,
+        "--top-k",
+        help="Draw among the K likeliest tokens; 0: all.",
+        default="transfer.heavy.top_k, 0",
+        min=0,
+        metavar="K",
+    ),
+]
+TopP = Annotated[
+    float | None,
+    _option(
+        SAMPLING,
+        "--top-p",
+        help="Draw among the likeliest tokens of probability P together; 1: all.",
+        default="transfer.heavy.top_p, 1.0",
+        metavar="P",
+    ),
+]
+SampleTemperature = Annotated[
+    float | None,
+    _option(
+        SAMPLING,
+        "--sample-temperature",
+        help="Temperature of sampling.",
+        default="transfer.heavy.temperature, 1.0",
+        metavar="T",
+    ),
+]
+SampleBatchSize = Annotated[
+    str | None,
+    _option(
+        MACHINE,
+        "--batch-size",
+        help="Texts sampled at once; auto: the largest that fits.",
+        default="transfer.heavy.batch_size, auto",
+        metavar="N|auto",
+    ),
+]
+GeneratorEpochs = Annotated[
+    int | None,
+    _option(
+        TRAINING,
+        "--epochs",
+        help="Passes over the task's texts.",
+        default="generators.NAME.epochs",
+        min=1,
+        metavar="N",
+    ),
+]
+GeneratorLr = Annotated[
+    float | None,
+    _option(TRAINING, "--lr", help="Learning rate.", default="generators.NAME.lr", metavar="RATE"),
+]
+GeneratorMaxLength = Annotated[
+    int | None,
+    _option(
+        TRAINING,
+        "--max-length",
+        help="Longest text in tokens; longer ones are cut in training, and rejected in sampling.",
+        default="generators.NAME.max_length",
+        min=2,
+        metavar="N",
+    ),
+]
+Files = Annotated[
+    list[str] | None,
+    _option(
+        FILES,
+        "--input",
+        "-i",
+        help="File of texts: one a line (.txt), or a table. Repeat it.",
+        default="transfer.corpus.files",
+        metavar="FILE",
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    _option(
+        FILES,
+        "--column",
+        help="Text column of those tables, by default the task's; twice for pairs.",
+        default="transfer.corpus.columns",
+        metavar="NAME",
+    ),
+]
+NumTexts = Annotated[
+    int | None,
+    _option(
+        SAMPLING,
+        "--num-samples",
+        help="Texts to take; 0: all.",
+        default="transfer.corpus.num_samples, 0",
+        min=0,
+        metavar="N",
+    ),
+]
+OrderBy = Annotated[
+    Literal["none", "tfidf", "lm"] | None,
+    _option(
+        SAMPLING,
+        "--order-by",
+        help="Take texts at random, or those nearest to the task: by TF-IDF, or by the generator.",
+        default="transfer.corpus.order_by, none",
+    ),
+]
+Step = Annotated[
+    Literal["cache", "fine-tune", "prefixes", "sample"] | None,
+    _option(RUN, "--only", help="The one step to run.", default="all four"),
 ]
 
 Resume = Annotated[

@@ -38,7 +38,7 @@ def join(
     chosen = flags.load(profile, set_, values, default="demo")
     wish = stage.Wish(run_dir, None, "auto", force, dry_run)
     inputs = {"transfer": input_, "logits": logits}
-    stage.run(["join"], chosen, wish, inputs=inputs, outputs={"joined": output}, describe=_describe)
+    stage.run(["join"], chosen, wish, inputs=inputs, outputs={"joined": output}, describe={"join": _describe})
 
 
 def _describe(result: dict[str, Any]) -> RenderableType:

@@ -38,7 +38,8 @@ def run_all(
 ) -> None:
     """Make the transfer set, train the teacher, export, join, distil, train the baseline, compare.
 
-    Stages: transfer, teacher, export, join, encode, student, baseline, results. What is up to date is not run again.
+    Stages: transfer (lite, cache, fine-tune, prefixes, sample, corpus, mix), teacher, export, join, encode, student,
+    baseline, results. What is up to date is not run again.
     With --shard, several launches share the parts of the transfer set and of the logits, and the seeds.
     """
     from kdcli.pipeline.run_all import run_stages, select
@@ -54,7 +55,8 @@ def run_all(
         stages = select(plan.share(seeds), from_, until, only)
         outcomes = run_stages(stages, root, reporter=reporter, force=force, dry_run=dry_run)
     described = _results if stages[-1].name == "results" else _done
-    stage.show(outcomes, dry_run, lambda result: Group(described(result), Text(f"run folder: {root}")))
+    last = {stages[-1].key: lambda result: Group(described(result), Text(f"run folder: {root}"))}
+    stage.show(outcomes, dry_run, last)
 
 
 def _done(result: dict[str, Any]) -> RenderableType:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdcli.profile.load import Profile
 
 Describe = Callable[[dict[str, Any]], RenderableType]
+"""Turns a stage's result into what is printed."""
 
 
 @dataclass(frozen=True)
@@ -41,29 +42,33 @@ def run(
     *,
     inputs: Mapping[str, Path | None] | None = None,
     outputs: Mapping[str, Path | None] | None = None,
-    describe: Describe,
+    describe: Mapping[str, Describe],
 ) -> None:
-    """Run stages of a profile and show the result of the last.
+    """Run stages of a profile and show the result of each.
 
     Args:
         names: The stages, in order.
         profile: The resolved profile.
         wish: The flags that all stages share.
         inputs: Artefacts to take from elsewhere than the run folder, by their name in ``Paths``.
-        outputs: Artefacts to write elsewhere; then nothing in the run folder is touched.
-        describe: Turns the last stage's result into what is printed.
+        outputs: Artefacts to write elsewhere; the stages that write them leave no trace in the run folder.
+        describe: How to print the results, by stage.
     """
-    from kdcli.pipeline.run_all import run_alone, run_stages
+    from kdcli.pipeline.run_all import refuse_existing, run_alone, run_stages
 
     elsewhere = {name: path for name, path in (outputs or {}).items() if path is not None}
     taken = {name: path for name, path in (inputs or {}).items() if path is not None}
     root = root_of(profile, wish.run_dir)
-    with planned(profile, wish, in_run=not elsewhere, **taken, **elsewhere) as (plan, reporter):
+    with planned(profile, wish, in_run=len(elsewhere) < len(names), **taken, **elsewhere) as (plan, reporter):
         stages = [plan.stage(name) for name in names]
-        if elsewhere and not wish.dry_run:
-            outcomes = [run_alone(stage, reporter=reporter, force=wish.force) for stage in stages]
-        else:
-            outcomes = run_stages(stages, root, reporter=reporter, force=wish.force, dry_run=wish.dry_run)
+        alone = (
+            [] if wish.dry_run else [stage for stage in stages if set(stage.outputs.values()) & set(elsewhere.values())]
+        )
+        for stage in [] if wish.force else alone:  # before those that it needs have taken hours
+            refuse_existing(stage)
+        inside = [stage for stage in stages if stage not in alone]
+        outcomes = run_stages(inside, root, reporter=reporter, force=wish.force, dry_run=wish.dry_run)
+        outcomes += [run_alone(stage, reporter=reporter, force=wish.force) for stage in alone]
     show(outcomes, wish.dry_run, describe)
 
 
@@ -85,6 +90,7 @@ def planned(profile: Profile, wish: Wish, *, in_run: bool = True, **places: Path
     from kdcli.data.files import atomic
     from kdcli.data.parts import Shard
     from kdcli.pipeline.device import resolve
+    from kdcli.pipeline.ground import Ground
     from kdcli.pipeline.run_dir import Paths, one_launch
     from kdcli.pipeline.stages import Plan
     from kdcli.tasks.layouts import split_files
@@ -94,7 +100,8 @@ def planned(profile: Profile, wish: Wish, *, in_run: bool = True, **places: Path
     # A text of a JSONL or Parquet table may hold what a TSV cannot.
     any_text = bool(train) and any(suffix in (".jsonl", ".parquet") for suffix in train[0].suffixes)
     paths = replace(Paths.in_run(root, ".parquet" if any_text else ".tsv"), **places)
-    plan = Plan(profile.settings, paths, resolve(profile.settings.device), shard, wish.resume == "auto")
+    ground = Ground(profile.settings, paths, resolve(profile.settings.device), shard, wish.resume == "auto")
+    plan = Plan(ground)
     if wish.dry_run or not in_run:
         with ui.reporting(profile.name) as reporter:
             yield plan, reporter
@@ -105,16 +112,16 @@ def planned(profile: Profile, wish: Wish, *, in_run: bool = True, **places: Path
         yield plan, reporter
 
 
-def show(outcomes: Sequence[Outcome], dry_run: bool, describe: Describe) -> None:
-    """Show the result of the last stage, or for a dry run what would run and why."""
+def show(outcomes: Sequence[Outcome], dry_run: bool, describe: Mapping[str, Describe]) -> None:
+    """Show the results of the stages that can be described, or for a dry run what would run and why."""
     if dry_run:
         ui.show({"stages": outcomes}, lambda _: _reasons(outcomes))
     elif not outcomes[-1].done:
         ui.show({"stages": outcomes}, lambda _: Text("this share is done; other shards are still at work"))
     else:
-        last = outcomes[-1]
-        note = Text("up to date, nothing to do", "dim") if not last.reasons else Text(f"{last.seconds:.1f} s", "dim")
-        ui.show({"stages": outcomes, "result": last.result}, lambda _: Group(describe(last.result), note))
+        shown = [outcome for outcome in outcomes if outcome.stage in describe]
+        parts = [part for outcome in shown for part in _described(outcome, describe)]
+        ui.show({"stages": outcomes, "result": shown[-1].result}, lambda _: Group(*parts))
 
 
 def panel(title: str, rows: Mapping[str, Any], *more: RenderableType) -> Panel:
@@ -124,6 +131,11 @@ def panel(title: str, rows: Mapping[str, Any], *more: RenderableType) -> Panel:
     for name, value in rows.items():
         table.add_row(Text(name, "dim"), Text(value if isinstance(value, str) else f"{value:,}"))
     return Panel(Group(table, *more), title=title, title_align="left", expand=False)
+
+
+def _described(outcome: Outcome, describe: Mapping[str, Describe]) -> Iterator[RenderableType]:
+    yield describe[outcome.stage](outcome.result)
+    yield Text(f"{outcome.seconds:.1f} s" if outcome.reasons else "up to date, nothing to do", "dim")
 
 
 def _reasons(outcomes: Sequence[Outcome]) -> RenderableType:

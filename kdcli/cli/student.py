@@ -55,7 +55,9 @@ def student(
     chosen = flags.load(profile, set_, values, default="demo")
     wish = stage.Wish(run_dir, None, resume, force, dry_run)
     outputs = {"student": output, "encoded": output and _beside(output)}
-    stage.run(["encode", "student"], chosen, wish, inputs={"joined": input_}, outputs=outputs, describe=_describe)
+    stage.run(
+        ["encode", "student"], chosen, wish, inputs={"joined": input_}, outputs=outputs, describe={"student": _describe}
+    )
 
 
 def _beside(output: Path) -> Path:

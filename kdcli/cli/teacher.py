@@ -47,7 +47,7 @@ def train(
     }
     chosen = flags.load(profile, set_, values, default="demo")
     wish = stage.Wish(run_dir, None, resume, force, dry_run)
-    stage.run(["teacher"], chosen, wish, outputs={"teacher": output}, describe=_trained)
+    stage.run(["teacher"], chosen, wish, outputs={"teacher": output}, describe={"teacher": _trained})
 
 
 @app.command(epilog=flags.example("kd teacher export --profile sst2 --data-dir data/SST-2"))
@@ -88,7 +88,14 @@ def export(
     }
     chosen = flags.load(profile, set_, values, default="demo")
     wish = stage.Wish(run_dir, shard, resume, force, dry_run)
-    stage.run(["export"], chosen, wish, inputs={"transfer": input_}, outputs={"logits": output}, describe=_exported)
+    stage.run(
+        ["export"],
+        chosen,
+        wish,
+        inputs={"transfer": input_},
+        outputs={"logits": output},
+        describe={"export": _exported},
+    )
 
 
 def _trained(result: dict[str, Any]) -> RenderableType:

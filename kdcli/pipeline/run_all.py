@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from kdcli.api import Reporter
 from kdcli.errors import DataError, UsageError
+from kdcli.pipeline.ground import Stage
 from kdcli.pipeline.lock import Entry, Lock, hashes, stale, touched, versions
-from kdcli.pipeline.stages import NAMES, Stage
+from kdcli.pipeline.stages import NAMES
+from kdcli.pipeline.transfer_stages import TRANSFER
 
 _MAKERS = {
-    "transfer": "kd transfer lite",
+    "transfer": "kd transfer lite`, `kd transfer heavy` or `kd transfer corpus",
+    "lite": "kd transfer lite",
+    "heavy": "kd transfer heavy",
+    "corpus": "kd transfer corpus",
+    "cache": "kd transfer heavy --only cache",
+    "generator": "kd transfer heavy --only fine-tune",
+    "prefixes": "kd transfer heavy --only prefixes",
     "teacher": "kd teacher train",
     "logits": "kd teacher export",
     "joined": "kd join",
@@ -43,18 +54,20 @@ class Outcome:
 
 
 def select(stages: Sequence[Stage], first: str | None, until: str | None, only: str | None) -> list[Stage]:
-    """Choose the stages that ``--from``, ``--until`` and ``--only`` name.
+    """Choose the stages that ``--from``, ``--until`` and ``--only`` name; ``transfer`` means all that make the set.
 
     Raises:
         UsageError: A name is no stage, or the choice is empty.
     """
     for name in (first, until, only):
-        if name is not None and name not in NAMES:
-            raise UsageError(f"there is no stage {name!r}", hint=f"the stages are {', '.join(NAMES)}")
+        if name is not None and name not in ("transfer", *NAMES):
+            hint = f"the stages are transfer (which is {', '.join(TRANSFER)}), {', '.join(NAMES[len(TRANSFER) :])}"
+            raise UsageError(f"there is no stage {name!r}", hint=hint)
     if only and (first or until):
         raise UsageError("--only goes without --from and --until")
-    low = NAMES.index(only or first or NAMES[0])
-    high = NAMES.index(only or until or NAMES[-1])
+    begin, end = only or first or NAMES[0], only or until or NAMES[-1]
+    low = NAMES.index(TRANSFER[0] if begin == "transfer" else begin)
+    high = NAMES.index(TRANSFER[-1] if end == "transfer" else end)
     chosen = [stage for stage in stages if low <= NAMES.index(stage.name) <= high]
     if not chosen:
         raise UsageError("no stage of this run is in that range", hint=f"in order: {', '.join(s.key for s in stages)}")
@@ -77,26 +90,15 @@ def run_stages(
         DataError: An input is missing, or an output stands there that ``kd`` did not make.
     """
     lock = Lock(root)
+    if dry_run:
+        return _would_run(stages, lock, force)
+    _look_ahead(stages, lock, force)
     outcomes: list[Outcome] = []
-    coming: set[Path] = set()
     for stage in stages:
-        entry = lock.entry(stage.key)
-        awaited = {name for name, path in stage.inputs.items() if path in coming}
-        inputs = hashes({name: path for name, path in stage.inputs.items() if name not in awaited})
-        if entry:
-            inputs |= {name: entry.inputs.get(name, "") for name in awaited}
-        reasons = ["--force"] if force else stale(entry, stage.parameters, inputs, stage.outputs)
-        if dry_run:
-            reasons += [f"input {name} will change" for name in stage.inputs if name in awaited and entry]
-            coming |= set(stage.outputs.values()) if reasons else set()
-            outcomes.append(Outcome(stage.key, reasons, done=not reasons))
-        elif reasons:
-            outcomes.append(_run(stage, lock, reasons, force, reporter))
-            if not outcomes[-1].done:
-                break
-        else:
-            _refuse_touched(stage, entry)
-            outcomes.append(Outcome(stage.key, [], entry.result if entry else {}))
+        with _turn(stage, root, reporter):
+            outcomes.append(_run(stage, lock, force, reporter))
+        if not outcomes[-1].done:
+            break
     return outcomes
 
 
@@ -106,26 +108,93 @@ def run_alone(stage: Stage, *, reporter: Reporter, force: bool = False) -> Outco
     Raises:
         DataError: An input is missing, or an output exists and ``force`` is not given.
     """
-    _need(stage)
-    for path in stage.outputs.values():
-        if path.exists() and not force:
-            raise DataError("the output exists already", file=path, hint="--force overwrites it")
+    _need(stage, stage.inputs)
+    if not force:
+        refuse_existing(stage)
     begin = time.perf_counter()
     result = stage.run(reporter)
     seconds = time.perf_counter() - begin
     return Outcome(stage.key, ["asked for"], asdict(result) if result else {}, seconds, done=result is not None)
 
 
-def _run(stage: Stage, lock: Lock, reasons: list[str], force: bool, reporter: Reporter) -> Outcome:
-    _need(stage)
+def refuse_existing(stage: Stage) -> None:
+    """Refuse a stage one of whose outputs stands there.
+
+    Raises:
+        DataError: Names it.
+    """
+    for path in stage.outputs.values():
+        if path.exists():
+            raise DataError("the output exists already", file=path, hint="--force overwrites it")
+
+
+def _would_run(stages: Sequence[Stage], lock: Lock, force: bool) -> list[Outcome]:
+    """Say which stages would run and why, each as if those before it had."""
+    outcomes: list[Outcome] = []
+    coming: set[Path] = set()
+    for stage in stages:
+        entry = lock.entry(stage.key)
+        awaited = {name for name, path in stage.inputs.items() if path in coming}
+        inputs = hashes({name: path for name, path in stage.inputs.items() if name not in awaited})
+        if entry:
+            inputs |= {name: entry.inputs.get(name, "") for name in awaited}
+        reasons = ["--force"] if force else stale(entry, stage.parameters, inputs, stage.outputs)
+        reasons += [f"input {name} will change" for name in stage.inputs if name in awaited and entry]
+        coming |= set(stage.outputs.values()) if reasons else set()
+        outcomes.append(Outcome(stage.key, reasons, done=not reasons))
+    return outcomes
+
+
+def _look_ahead(stages: Sequence[Stage], lock: Lock, force: bool) -> None:
+    """Refuse before hours of work what would be refused after it: a file of the user's is missing, or in the way."""
+    coming: set[Path] = set()
+    for stage in stages:
+        own = {name: path for name, path in stage.inputs.items() if name not in _MAKERS and path not in coming}
+        _need(stage, own)
+        if not force and lock.entry(stage.key) is None:
+            _refuse_touched(stage, None)
+        coming |= set(stage.outputs.values())
+
+
+@contextmanager
+def _turn(stage: Stage, root: Path, reporter: Reporter) -> Iterator[None]:
+    """Wait until no other process of this launch runs the stage, unless they run it together."""
+    if stage.together:
+        yield
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    turn = FileLock(root / f".{stage.key}.lock")
+    try:
+        turn.acquire(timeout=0)
+    except Timeout:
+        reporter.info(f"{stage.key}: another process is at it")
+        turn.acquire()
+    try:
+        yield
+    finally:
+        turn.release()
+
+
+def _run(stage: Stage, lock: Lock, force: bool, reporter: Reporter) -> Outcome:
+    entry, inputs = lock.entry(stage.key), hashes(stage.inputs)
+    reasons = ["--force"] if force else stale(entry, stage.parameters, inputs, stage.outputs)
+    if reasons:
+        _need(stage, stage.inputs)
     if not force:
-        _refuse_touched(stage, lock.entry(stage.key))
+        _refuse_touched(stage, entry)
+    if not reasons:
+        return Outcome(stage.key, [], entry.result if entry else {})
     for reason in reasons:
         reporter.info(f"{stage.key}: {reason}")
-    started = Entry(dict(stage.parameters), hashes(stage.inputs))
+    started = Entry(dict(stage.parameters), inputs)
     lock.record(stage.key, started)
     begin = time.perf_counter()
-    result = stage.run(reporter)
+    try:
+        result = stage.run(reporter)
+    except BaseException:
+        if entry and entry.outputs == hashes(stage.outputs):
+            lock.record(stage.key, entry)  # what it made the last time still stands, whole
+        raise
     seconds = time.perf_counter() - begin
     if result is None:
         reporter.info(f"{stage.key}: this shard's share is done; others are still at work")
@@ -142,13 +211,13 @@ def _refuse_touched(stage: Stage, entry: Entry | None) -> None:
         raise DataError(what, file=path, hint="move it away to keep it; --force makes it again")
 
 
-def _need(stage: Stage) -> None:
-    """Refuse a stage whose inputs are not there.
+def _need(stage: Stage, inputs: Mapping[str, Path]) -> None:
+    """Refuse a stage some of whose inputs are not there.
 
     Raises:
         DataError: Names the first missing input and the command that makes it.
     """
-    for name, path in stage.inputs.items():
+    for name, path in inputs.items():
         if not path.exists():
             hint = f"`{_MAKERS[name]}` makes it" if name in _MAKERS else None
             raise DataError(f"{stage.name} needs {name}, which is not there", file=path, hint=hint)

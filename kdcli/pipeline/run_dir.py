@@ -18,7 +18,13 @@ class Paths:
     """Where the artefacts of a run lie.
 
     Attributes:
-        transfer: The transfer set, a table.
+        lite: The texts fabricated by rules, a transfer set.
+        heavy: The texts sampled from a generator, a transfer set.
+        corpus: The texts taken from the user's own, a transfer set.
+        transfer: The transfer set of the run: that of one method, or several joined.
+        cache: The task's texts, a folder: what a generator learns.
+        generator: The fine-tuned generator, a folder.
+        prefixes: What samples begin with.
         teacher: The fine-tuned teacher, a Hugging Face folder.
         logits: The teacher's logits for the transfer set.
         joined: The transfer set with the logits.
@@ -28,7 +34,13 @@ class Paths:
         results: The scores, sizes and speeds of the three.
     """
 
+    lite: Path
+    heavy: Path
+    corpus: Path
     transfer: Path
+    cache: Path
+    generator: Path
+    prefixes: Path
     teacher: Path
     logits: Path
     joined: Path
@@ -46,7 +58,13 @@ class Paths:
             tables: The form of its tables; texts that hold tabs or line ends need ``.parquet``.
         """
         return cls(
+            lite=root / "transfer" / f"lite{tables}",
+            heavy=root / "transfer" / f"heavy{tables}",
+            corpus=root / "transfer" / f"corpus{tables}",
             transfer=root / "transfer" / f"transfer{tables}",
+            cache=root / "transfer" / "cache",
+            generator=root / "transfer" / "generator",
+            prefixes=root / "transfer" / "prefixes.json",
             teacher=root / "teacher",
             logits=root / "export" / "logits.safetensors",
             joined=root / "join" / f"joined{tables}",

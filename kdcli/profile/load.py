@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Profile:
 
     Attributes:
         name: The profile's name: its file's without ``.toml``, or ``default`` without one.
-        settings: The settings; the tables of installed student plugins hold all of their options.
+        settings: The settings; the tables of installed plugins hold all of their options.
         origins: Where each dotted key came from: ``default``, a file, ``KD_...``, ``--set`` or ``--flag``.
         warnings: What the user should look at, though nothing is wrong with the settings.
     """
@@ -65,7 +65,7 @@ def load_profile(
     Raises:
         ProfileError: Keys or values are wrong; every one is reported (``Mistakes`` where there are several).
         UsageError: A flag or ``--set`` is wrong.
-        PluginError: The student or the tagger that it names is not there, or is broken.
+        PluginError: A plugin that it names is not there, or is broken.
     """
     environment, mistakes = layers.from_environment(environ)
     stack = [
@@ -76,14 +76,14 @@ def load_profile(
     ]
     values, origins = layers.merge(stack)
     settings, wrong = _validate(values)
-    tables, wrong_options, warnings = _plugin_options(values, settings)
-    wrong += wrong_options
+    checked = _plugins(values, settings)
+    wrong += checked.mistakes
     mistakes = [*(trace(mistake, source_of(mistake.key or "", origins)) for mistake in wrong), *mistakes]
     if mistakes or settings is None:
         raise_all(mistakes)
-    settings = settings.model_copy(update={"students": tables})
+    settings = settings.model_copy(update=checked.tables)
     name = "default" if profile is None else files.find(profile).stem
-    return Profile(name, settings, _origins(settings, origins), tuple(warnings))
+    return Profile(name, settings, _origins(settings, origins), tuple(checked.warnings))
 
 
 def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[KdError]]:
@@ -102,46 +102,62 @@ def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[KdError]
     return None, mistakes
 
 
-def _plugin_options(
-    values: Mapping[str, Any], settings: Settings | None
-) -> tuple[dict[str, dict[str, Any]], list[KdError], list[str]]:
+@dataclass
+class _Checked:
+    """What was found out about the plugins that a profile names."""
+
+    tables: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    mistakes: list[KdError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def _plugins(values: Mapping[str, Any], settings: Settings | None) -> _Checked:
     """Check what the profile says about plugins.
 
     Returns:
-        The tables ``students.NAME``, those of installed plugins complete; the mistakes; the warnings.
+        The tables ``students`` and ``generators``, those of installed plugins complete; the mistakes; the warnings.
     """
-    tables = values.get("students", {})
-    tables = {name: table for name, table in tables.items() if isinstance(table, Mapping)} if tables else {}
-    mistakes: list[KdError] = []
-    warnings: list[str] = []
-    chosen = settings.student.model if settings else ""
+    checked = _Checked()
+    student = generator = None
     if settings:
-        mistakes += _missing("taggers", settings.transfer.lite.tagger, "transfer.lite.tagger")
-        mistakes += _missing("students", chosen, "student.model")
-        if not any(mistake.key == "student.model" for mistake in mistakes):
-            tables.setdefault(chosen.rpartition(":")[2], {})
-    complete = {}
-    installed = {plugin.name for plugin in registry.plugins("students")}
+        checked.mistakes += _missing("taggers", settings.transfer.lite.tagger, "transfer.lite.tagger")
+        student = ("student.model", settings.student.model)
+        generator = ("transfer.generator", settings.transfer.generator)
+    _options(checked, "students", values, student)
+    _options(checked, "generators", values, generator)
+    return checked
+
+
+def _options(
+    checked: _Checked, group: registry.Group, values: Mapping[str, Any], choice: tuple[str, str] | None
+) -> None:
+    """Check the tables ``group.NAME``; ``choice`` is the key that names the chosen plugin, and the name."""
+    given = values.get(group, {})
+    tables = {name: dict(table) for name, table in given.items() if isinstance(table, Mapping)} if given else {}
+    key, chosen = choice or ("", "")
+    short = chosen.rpartition(":")[2]
+    if choice:
+        checked.mistakes += (missing := _missing(group, chosen, key))
+        if not missing:
+            tables.setdefault(short, {})
+    checked.tables[group] = tables
+    installed = {plugin.name for plugin in registry.plugins(group)}
     for name, table in tables.items():
-        complete[name] = dict(table)
-        is_chosen = chosen.rpartition(":")[2] == name
         if name not in installed:
-            close = nearest(name, installed)
-            if close and not is_chosen:
-                hint = f"did you mean students.{close}?"
-                mistakes.append(PluginError(f"no student plugin is named {name}", key=f"students.{name}", hint=hint))
+            if (close := nearest(name, installed)) and name != short:
+                what = f"no {group.removesuffix('s')} plugin is named {name}"
+                checked.mistakes.append(PluginError(what, key=f"{group}.{name}", hint=f"did you mean {group}.{close}?"))
             continue
         try:
-            valid = registry.options("students", chosen if is_chosen else name, table)
-            complete[name] = valid.model_dump(mode="json", exclude_none=True)
+            valid = registry.options(group, chosen if name == short else name, table)
+            tables[name] = valid.model_dump(mode="json", exclude_none=True)
         except PluginError as error:
-            if is_chosen:
-                mistakes.append(PluginError(error.what, key="student.model", hint=error.hint))
+            if name == short:
+                checked.mistakes.append(PluginError(error.what, key=key, hint=error.hint))
             else:
-                warnings.append(f"students.{name} is not checked: {error.what}")
+                checked.warnings.append(f"{group}.{name} is not checked: {error.what}")
         except KdError as error:
-            mistakes += each(error)
-    return complete, mistakes, warnings
+            checked.mistakes += each(error)
 
 
 def _missing(group: registry.Group, name: str, key: str) -> list[KdError]:

@@ -102,12 +102,67 @@ class LiteSettings(Table):
         return self
 
 
+class HeavySettings(Table):
+    """Texts sampled from a language model that was fine-tuned on the task's (Tang, Lu, Lin 2019)."""
+
+    labels: tuple[str, ...] = ()
+    """Learn from the texts of these labels only; empty = from all."""
+    num_samples: Positive = 800_000
+    """Texts to make: those left after rejection and without duplicates."""
+    temperature: Rate = 1.0
+    """Temperature of sampling; 1 draws from the model's own distribution."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Draw among so many most likely tokens; 0 = among all."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw among the most likely tokens that together have this probability; 1 = among all."""
+    batch_size: BatchSize = "auto"
+    """Texts sampled at once; `auto` finds the largest that fits."""
+    keep_copies: bool = False
+    """Keep samples that are texts of the training set."""
+
+
+class CorpusSettings(Table):
+    """Texts of the user's own: unlabelled ones, like those of the task."""
+
+    files: tuple[str, ...] = ()
+    """Files of texts: one a line (.txt), or a column of a table; a pair takes two columns, or one tab in a line."""
+    columns: tuple[str, ...] = ()
+    """Names of the text columns in those tables; by default the task's own."""
+    num_samples: Annotated[int, Field(ge=0)] = 0
+    """Texts to take; 0 = all."""
+    order_by: Literal["none", "tfidf", "lm"] = "none"
+    """Take them at random, or the nearest to the task first: by TF-IDF, or by the generator's bits per character."""
+    max_words: Positive = 128
+    """Longer texts are left out."""
+
+
+METHODS = ("lite", "heavy", "corpus")
+"""How texts are made, in the order in which their sets are joined."""
+
+
 class TransferSettings(Table):
     """The transfer set: unlabelled texts that look like the task."""
 
-    method: Literal["lite"] = "lite"
-    """How texts are made."""
+    method: str = "lite"
+    """How texts are made: lite, heavy or corpus, or several joined by a plus sign: lite+heavy."""
+    generator: str = "gpt2"
+    """Generator plugin of the method heavy; its own options are the table [generators.NAME]."""
     lite: LiteSettings = LiteSettings()
+    heavy: HeavySettings = HeavySettings()
+    corpus: CorpusSettings = CorpusSettings()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods, in the order in which their sets are joined."""
+        return tuple(name for name in METHODS if name in self.method.split("+"))
+
+    @field_validator("method")
+    @classmethod
+    def _method(cls, value: str) -> str:
+        names = value.split("+")
+        if not set(names) <= set(METHODS) or len(set(names)) != len(names):
+            raise ValueError(f"method is lite, heavy or corpus, or several of them as in lite+heavy, not {value!r}")
+        return value
 
 
 class ExportSettings(Table):
@@ -216,7 +271,7 @@ class Settings(Table):
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the teacher; the student trains in fp32."""
+    """Arithmetic of the teacher and of the generator; the student trains in fp32."""
     task: TaskSettings = TaskSettings(metric="pearson")
     transfer: TransferSettings = TransferSettings()
     teacher: TeacherSettings = TeacherSettings()
@@ -224,6 +279,8 @@ class Settings(Table):
     student: StudentSettings = StudentSettings()
     students: dict[str, dict[str, Any]] = {}
     """Options of student plugins, one table each."""
+    generators: dict[str, dict[str, Any]] = {}
+    """Options of generator plugins, one table each."""
 
     @field_validator("device")
     @classmethod

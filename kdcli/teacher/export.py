@@ -61,6 +61,7 @@ def export_logits(
     precision: str,
     output: Path,
     shard: Shard = ALONE,
+    resume: bool = True,
     reporter: Reporter | None = None,
 ) -> ExportResult | None:
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.
@@ -77,6 +78,7 @@ def export_logits(
         precision: The arithmetic, where ``settings.export`` names none.
         output: The logits file.
         shard: This process's share of the parts.
+        resume: Go on with what a killed run left; False starts again.
         reporter: Shows the progress.
 
     Returns:
@@ -127,7 +129,7 @@ def export_logits(
 
     fingerprint = {**origin, "batch_size": batch, "device": model.device.type, "part_rows": PART_ROWS}
     folder = output.with_name(f".{output.name}.parts")
-    with Parts(folder, fingerprint, suffix=".safetensors", shard=shard, reporter=reporter) as parts:
+    with Parts(folder, fingerprint, suffix=".safetensors", shard=shard, resume=resume, reporter=reporter) as parts:
         parts.make(sizes, make_part, title="teacher logits")
         if not parts.assemble(len(sizes), assemble):
             return None

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
-import transformers
-from accelerate import PartialState
-from filelock import FileLock, Timeout
 
-from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.data.files import atomic, full_disk, sha256
-from kdcli.errors import KdError, MissingError, UsageError
+from kdcli.api import Reporter, Task
+from kdcli.data.files import sha256
 from kdcli.profile.schema import TeacherSettings
 from kdcli.tasks.layouts import encode_labels
 from kdcli.teacher.build import Encoder, prepare_encoder
-from kdcli.teacher.fine_tune import Outcome, Recipe, fine_tune
-from kdcli.teacher.rows import CHUNK, Rows, encode_rows
+from kdcli.teacher.learner import Classifier
+from kdcli.teacher.rows import CHUNK, encode_rows
+from kdcli.training.fine_tune import Recipe, fine_tune
+from kdcli.training.outcome import Outcome, best_of
+from kdcli.training.rows import Rows
+from kdcli.training.work import check_device, join_processes, one_training, publish
 
+AUTO = 32
+"""Texts an update with ``batch_size = "auto"``: paper A's recipe, which its learning rates are meant for."""
 NOT_IN_FINGERPRINT = {"model", "train", "lr", "save_steps", "export"}
 
 
@@ -96,52 +93,24 @@ def train_teacher(
         ProfileError: ``teacher.config`` is wrong.
         UsageError: The device cannot compute in this precision.
     """
-    _check_device(device, precision)
-    main = PartialState(cpu=torch.device(device).type == "cpu").is_main_process
-    reporter = reporter if reporter and main else QuietReporter()
+    check_device(device, precision, "teacher")
+    reporter = join_processes(device, reporter)
     train = train.slice(0, settings.max_rows or None)
     encoder = prepare_encoder(settings, task, _texts(train, task), reporter)
     train_rows = _encoded(train, "train", task, encoder, reporter)
     dev_rows = _encoded(dev, "dev", task, encoder, reporter)
+    learner = Classifier(encoder, task, train_rows, dev_rows)
     work = output.with_name(f"{output.name}.training")
-    with _alone(work):
-        if main:
-            fingerprint = {
-                "training texts": _digest(train_rows),
-                "dev texts": _digest(dev_rows),
-                **_fingerprint(settings, task, encoder, seed, device, precision),
-            }
-            _take_folder(work, fingerprint, resume, reporter)
-        PartialState().wait_for_everyone()
+    fingerprint = _fingerprint(learner, settings, seed, device, precision)
+    with one_training(work, fingerprint, resume, reporter, "teacher"):
         outcomes = {}
         for lr in settings.lr if isinstance(settings.lr, tuple) else (settings.lr,):
             folder = work / f"lr-{lr!r}"
-            recipe = _recipe(settings, lr, seed, device, precision)
-            outcomes[folder] = fine_tune(folder, encoder, train_rows, dev_rows, task, recipe, reporter)
-            _tell(outcomes[folder], task, reporter)
-        kept = max(outcomes, key=lambda folder: outcomes[folder].metrics.get(task.metric, -np.inf))
-        if not outcomes[kept].metrics:
-            hint = "try a lower teacher.lr, more teacher.warmup, or fp32"
-            raise KdError(f"the training broke down: {outcomes[kept].stopped}", hint=hint, key="teacher.lr")
-        result = _result(outcomes[kept], list(outcomes.values()), task, settings)
-        if main:
-            with full_disk(work):
-                _publish(kept / "model", result, output)
-            shutil.rmtree(work)
-    PartialState().wait_for_everyone()
+            outcomes[folder] = fine_tune(folder, learner, _recipe(settings, lr, seed, device, precision), reporter)
+        best = best_of(outcomes, learner)
+        result = _result(outcomes[best], list(outcomes.values()), task, settings)
+        publish(best / "model", output, asdict(result))
     return result
-
-
-def _check_device(device: str, precision: str) -> None:
-    kind = torch.device(device).type
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise MissingError("this machine has no CUDA device", hint="use --device cpu", key="device")
-    able = {"cpu": {"fp32", "bf16"}, "cuda": {"fp32", "bf16", "fp16"}}.get(kind, {"fp32"})
-    if kind == "cuda" and not torch.cuda.is_bf16_supported():
-        able.remove("bf16")
-    if precision not in able:
-        what = f"a teacher cannot be trained in {precision} on this {kind} device"
-        raise UsageError(what, hint=f"use --precision {' or '.join(sorted(able))}", key="precision")
 
 
 def _texts(table: pa.Table, task: Task) -> Iterator[list[str]]:
@@ -167,6 +136,7 @@ def _recipe(settings: TeacherSettings, lr: float, seed: int, device: str, precis
         epochs=settings.epochs,
         max_steps=settings.max_steps,
         batch_size=settings.batch_size,
+        auto=AUTO,
         weight_decay=settings.weight_decay,
         warmup=settings.warmup,
         save_steps=settings.save_steps,
@@ -176,83 +146,24 @@ def _recipe(settings: TeacherSettings, lr: float, seed: int, device: str, precis
     )
 
 
-def _digest(rows: Rows) -> str:
-    digest = hashlib.sha256()
-    for values in (*rows.fields.values(), rows.offsets, rows.labels):
-        digest.update(values.tobytes())
-    return digest.hexdigest()
-
-
 def _fingerprint(
-    settings: TeacherSettings, task: Task, encoder: Encoder, seed: int, device: str, precision: str
+    learner: Classifier, settings: TeacherSettings, seed: int, device: str, precision: str
 ) -> dict[str, Any]:
     own = settings.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
+    folder = learner.encoder.folder
     return {
-        "teacher.model": settings.model if encoder.folder is None else sha256(encoder.folder),
+        "training texts": learner.train.digest,
+        "dev texts": learner.dev.digest,
+        "teacher.model": settings.model if folder is None else sha256(folder),
         **{f"teacher.{key}": value for key, value in own.items()},
-        "task": asdict(task),
+        "task": asdict(learner.task),
         "seed": seed,
         "device": torch.device(device).type,
         "precision": precision,
-        "processes": PartialState().num_processes,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
     }
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    if not PartialState().is_main_process:
-        yield
-        return
-    work.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work.with_name(f".{work.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise KdError(
-            "this teacher is being trained already", file=work, hint="wait for it, or stop it first"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _take_folder(work: Path, fingerprint: Mapping[str, Any], resume: bool, reporter: Reporter) -> None:
-    fingerprint = json.loads(json.dumps(fingerprint))
-    record = work / "fingerprint.json"
-    found = json.loads(record.read_text("utf-8")) if record.exists() else None
-    if found == fingerprint and resume:
-        reporter.info("going on with the training that was interrupted")
-        return
-    if found is not None and resume:
-        changed = [key for key in {**found, **fingerprint} if found.get(key) != fingerprint.get(key)]
-        reporter.warn(f"the interrupted training is not gone on with: {', '.join(changed)} changed")
-    if work.exists():
-        shutil.rmtree(work)
-    work.mkdir()
-    with atomic(record) as temporary:
-        temporary.write_text(json.dumps(fingerprint), "utf-8")
-
-
-def _tell(outcome: Outcome, task: Task, reporter: Reporter) -> None:
-    score = f"{task.metric} {outcome.metrics[task.metric]:.4f} on dev" if outcome.metrics else "nothing to keep"
-    if outcome.stopped:
-        reporter.warn(f"training at {outcome.lr:g} stopped: {outcome.stopped}; best model before: {score}")
-    else:
-        reporter.info(
-            f"fine-tuned at {outcome.lr:g}: {score}, after epoch {outcome.best_epoch:g} of {outcome.epochs:g}"
-        )
 
 
 def _result(best: Outcome, outcomes: list[Outcome], task: Task, settings: TeacherSettings) -> TeacherResult:
     grid = {repr(outcome.lr): outcome.metrics.get(task.metric) for outcome in outcomes}
     values = {key: value for key, value in asdict(best).items() if key != "stopped"}
     return TeacherResult(**values, model=settings.model, grid=grid)
-
-
-def _publish(model: Path, result: TeacherResult, output: Path) -> None:
-    with atomic(output) as temporary:
-        shutil.copytree(model, temporary)
-        (temporary / "metrics.json").write_text(json.dumps(asdict(result), indent=2) + "\n", "utf-8")

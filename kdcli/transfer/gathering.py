@@ -1,21 +1,27 @@
-"""The parts put together: the last pass of ``transfer lite``."""
+"""Transfer sets put together: the originals, then the texts made that say something new.
+
+``write_set``, ``new_texts``, ``select`` and ``write_report`` serve every method; ``gather`` is the last pass of
+``transfer lite``.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from kdcli.api import Reporter
+from kdcli.api import Reporter, Task
 from kdcli.data.files import atomic
-from kdcli.data.tables import write_table
+from kdcli.data.tables import TableWriter, write_table
 from kdcli.transfer.keys import Keys, normal_keys
 from kdcli.transfer.making import read_blocks
 from kdcli.transfer.rules import RULES
@@ -57,9 +63,8 @@ def try_out(train: pa.Table, output: Path, folder: Path) -> None:
     Raises:
         DataError: It cannot.
     """
-    with write_table(folder / f"originals-{output.name}", _schema(train)) as writer:
-        for batch in _originals(train):
-            writer.write(batch)
+    with write_set(folder / f"originals-{output.name}", train):
+        pass
 
 
 def gather(
@@ -75,22 +80,14 @@ def gather(
         reporter: Told of the progress.
     """
     columns = _text_columns(train)
-    held_out_keys = np.concatenate(
-        [np.zeros(0, np.uint64), *(normal_keys(table.select(columns).columns) for table in held_out)]
-    )
     made, counts, examples = _survey(parts)
-    keep, duplicates, copies = distinct(made, normal_keys(train.select(columns).columns), held_out_keys)
+    keep, duplicates, copies = distinct(made, keys_of([train], columns), keys_of(held_out, columns))
     kept = int(keep.sum())
-    with (
-        reporter.progress("assemble", train.num_rows + kept) as progress,
-        write_table(output, _schema(train)) as writer,
-    ):
-        for batch in _originals(train):
-            writer.write(batch)
-            progress.advance(batch.num_rows)
-        for batch in _kept(parts, keep, _schema(train)):
-            writer.write(batch)
-            progress.advance(batch.num_rows)
+    with reporter.progress("assemble", train.num_rows + kept) as progress, write_set(output, train) as writer:
+        progress.advance(train.num_rows)
+        for texts in select((block.texts for part in parts for block in read_blocks(part)), keep):
+            writer.write(texts, "lite")
+            progress.advance(texts.num_rows)
     result = LiteResult(
         rows=train.num_rows + kept,
         originals=train.num_rows,
@@ -101,14 +98,112 @@ def gather(
         drop_rate=1 - kept / len(made) if len(made) else 0.0,
         examples=[example for at, example in examples if keep[at]][:EXAMPLES],
     )
+    write_report(output, result)
+    return result
+
+
+def plain(table: pa.Table, task: Task) -> pa.Table:
+    """Take the text columns of a table, and its ``label`` if it has one, as text; a null text is empty."""
+    texts = {name: pc.fill_null(table[name].cast(pa.string()), "") for name in task.columns}
+    return pa.table(texts | ({"label": table["label"].cast(pa.string())} if "label" in table.schema.names else {}))
+
+
+def set_schema(columns: Sequence[str]) -> pa.Schema:
+    """Return the columns of a transfer set with such text columns."""
+    return pa.schema([(name, pa.string()) for name in [*columns, "source", "label"]])
+
+
+class SetWriter:
+    """Takes the texts made, behind the originals of a transfer set."""
+
+    def __init__(self, writer: TableWriter, schema: pa.Schema) -> None:
+        self._writer = writer
+        self._schema = schema
+
+    def write(self, texts: pa.RecordBatch, source: str) -> None:
+        """Write texts that have no label.
+
+        Args:
+            texts: The text columns.
+            source: The method that made them.
+        """
+        beside = [pa.array([source] * texts.num_rows, pa.string()), pa.nulls(texts.num_rows, pa.string())]
+        self._writer.write(pa.record_batch([*texts.columns, *beside], self._schema))
+
+
+@contextmanager
+def write_set(output: Path, train: pa.Table) -> Iterator[SetWriter]:
+    """Write a transfer set: the originals at once, then the texts that the block gives.
+
+    Args:
+        output: The table to write; it takes its place when the block ends well.
+        train: The text columns and ``label``.
+
+    Raises:
+        DataError: A text does not fit into a table of this form.
+        KdError: The disk is full, or the folder cannot be written.
+    """
+    schema = set_schema(_text_columns(train))
+    with write_table(output, schema) as writer:
+        for batch in train.to_batches():
+            source = pa.array(["original"] * batch.num_rows, pa.string())
+            writer.write(pa.record_batch([*batch.columns[:-1], source, batch.columns[-1]], schema))
+        yield SetWriter(writer, schema)
+
+
+def write_report(output: Path, result: Any) -> None:
+    """Write what was done, a dataclass of JSON values, beside a transfer set."""
     with atomic(report_of(output)) as temporary:
         temporary.write_text(json.dumps(asdict(result), ensure_ascii=False, indent=2) + "\n", "utf-8")
-    return result
 
 
 def report_of(output: Path) -> Path:
     """Return where the result stands that belongs to a transfer set."""
     return output.with_name(f"{output.name}.report.json")
+
+
+def keys_of(tables: Sequence[pa.Table], columns: Sequence[str]) -> Keys:
+    """Hash the texts of all rows of some tables, their white space made equal."""
+    found = [normal_keys(table.select(list(columns)).columns) for table in tables]
+    return np.concatenate([np.zeros(0, np.uint64), *found])
+
+
+def select(batches: Iterable[pa.RecordBatch], keep: NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
+    """Give the rows to keep of some batches, of which ``keep`` counts all rows."""
+    seen = 0
+    for batch in batches:
+        yield batch.filter(pa.array(keep[seen : seen + batch.num_rows]))
+        seen += batch.num_rows
+
+
+@dataclass(frozen=True)
+class NewTexts:
+    """Which texts say something new, and why the others do not.
+
+    Attributes:
+        keep: ``[texts]`` whether to keep each; of equal ones it is the first.
+        duplicates: Those that an earlier one is equal to.
+        train_copies: Texts of the training set among the rest.
+        held_out_copies: Held-out texts among the rest.
+    """
+
+    keep: NDArray[np.bool_]
+    duplicates: int
+    train_copies: int
+    held_out_copies: int
+
+
+def new_texts(made: Keys, originals: Keys, held_out: Keys) -> NewTexts:
+    """Find the texts that say something new."""
+    order = np.argsort(made, kind="stable")
+    ranked = made[order]
+    first = np.append(True, ranked[1:] != ranked[:-1])[: len(ranked)]
+    order, ranked = order[first], ranked[first]
+    old = _among(ranked, originals)
+    copies = ~old & _among(ranked, held_out)
+    keep = np.zeros(len(made), dtype=np.bool_)
+    keep[order[~old & ~copies]] = True
+    return NewTexts(keep, len(made) - len(ranked), int(old.sum()), int(copies.sum()))
 
 
 def distinct(made: Keys, originals: Keys, held_out: Keys) -> tuple[NDArray[np.bool_], int, int]:
@@ -118,15 +213,8 @@ def distinct(made: Keys, originals: Keys, held_out: Keys) -> tuple[NDArray[np.bo
         ``[made]`` whether to keep each (the first of those that are equal), the number of duplicates, and the number
         of copies of held-out texts among the rest.
     """
-    order = np.argsort(made, kind="stable")
-    ranked = made[order]
-    first = np.append(True, ranked[1:] != ranked[:-1])[: len(ranked)]
-    order, ranked = order[first], ranked[first]
-    new = ~_among(ranked, originals)
-    copies = new & _among(ranked, held_out)
-    keep = np.zeros(len(made), dtype=np.bool_)
-    keep[order[new & ~copies]] = True
-    return keep, len(made) - int(new.sum()), int(copies.sum())
+    new = new_texts(made, originals, held_out)
+    return new.keep, new.duplicates + new.train_copies, new.held_out_copies
 
 
 def _among(wanted: Keys, keys: Keys) -> NDArray[np.bool_]:
@@ -157,24 +245,3 @@ def _survey(parts: Sequence[Path]) -> tuple[Keys, dict[str, int], list[tuple[int
 
 def _text_columns(train: pa.Table) -> list[str]:
     return [name for name in train.schema.names if name != "label"]
-
-
-def _schema(train: pa.Table) -> pa.Schema:
-    return pa.schema([(name, pa.string()) for name in [*_text_columns(train), "source", "label"]])
-
-
-def _originals(train: pa.Table) -> Iterator[pa.RecordBatch]:
-    for batch in train.to_batches():
-        source = pa.array(["original"] * batch.num_rows)
-        yield pa.record_batch([*batch.columns[:-1], source, batch.columns[-1]], _schema(train))
-
-
-def _kept(parts: Sequence[Path], keep: NDArray[np.bool_], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    seen = 0
-    for part in parts:
-        for block in read_blocks(part):
-            chosen = pa.array(keep[seen : seen + len(block.keys)])
-            seen += len(chosen)
-            texts = block.texts.filter(chosen)
-            source, label = pa.array(["lite"] * texts.num_rows, pa.string()), pa.nulls(texts.num_rows, pa.string())
-            yield pa.record_batch([*texts.columns, source, label], schema)

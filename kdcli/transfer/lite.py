@@ -14,14 +14,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.data.files import atomic
 from kdcli.data.hashing import row_hashes
 from kdcli.data.parts import ALONE, Parts, Shard, processes
 from kdcli.profile.schema import LiteSettings
-from kdcli.transfer.gathering import LiteResult, gather, try_out
+from kdcli.transfer.gathering import LiteResult, gather, plain, try_out
 from kdcli.transfer.making import MakePart, plan
 from kdcli.transfer.rules import Rules
 from kdcli.transfer.tagging import ROWS, TagPart
@@ -37,6 +36,7 @@ def fabricate(
     seed: int,
     output: Path,
     shard: Shard = ALONE,
+    resume: bool = True,
     reporter: Reporter | None = None,
 ) -> LiteResult | None:
     """Make a transfer set: the originals, then texts that the rules make of them.
@@ -53,6 +53,7 @@ def fabricate(
         output: The table to write: the text columns, ``source`` (``original`` or ``lite``), ``label`` (the originals'
             own, null for the others); what was done goes beside it, in ``NAME.report.json``.
         shard: This process's share of the work; all of it by default.
+        resume: Go on with what a killed run left; False starts again.
         reporter: Told of the progress.
 
     Returns:
@@ -65,12 +66,10 @@ def fabricate(
         KdError: The same work is being done by another process, or the disk is full.
     """
     reporter = reporter or QuietReporter()
-    texts = {name: _filled(train, name) for name in task.columns}
-    train = pa.table(texts | {"label": train["label"].cast(pa.string())})
-    held_out = [pa.table({name: _filled(table, name) for name in task.columns}) for table in held_out]
+    train, held_out = plain(train, task), [plain(table, task) for table in held_out]
     fingerprint = {
         "form": "kd.lite/1",
-        "training texts": hashlib.sha256(row_hashes(list(texts.values())).tobytes()).hexdigest()[:16],
+        "training texts": hashlib.sha256(row_hashes(train.select(task.columns).columns).tobytes()).hexdigest()[:16],
         "columns": task.columns,
         "seed": seed,
         **settings.model_dump(exclude={"workers"}),
@@ -79,7 +78,7 @@ def fabricate(
     workers = settings.workers or _cores()
     results: list[LiteResult] = []
     folder = output.with_name(f"{output.name}.parts")
-    with Parts(folder, fingerprint, suffix=".arrow", shard=shard, reporter=reporter) as parts:
+    with Parts(folder, fingerprint, suffix=".arrow", shard=shard, resume=resume, reporter=reporter) as parts:
         try_out(train, output, folder)
         if slices:
             with processes(workers) if workers > 1 else nullcontext(1) as pool:
@@ -127,10 +126,6 @@ def _write(path: Path, batches: list[pa.RecordBatch]) -> None:
 def _rules(settings: LiteSettings) -> Rules:
     shortest, longest = map(int, settings.ngram.split(":"))
     return Rules(settings.p_mask, settings.p_pos, settings.p_ngram, shortest, longest)
-
-
-def _filled(table: pa.Table, column: str) -> pa.ChunkedArray:
-    return pc.fill_null(table[column].cast(pa.string()), "")
 
 
 def _cores() -> int:

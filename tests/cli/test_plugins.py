@@ -28,6 +28,7 @@ def plugins(capsys, *arguments):
 def test_list(capsys):
     listed = plugins(capsys, "list")
     assert {(plugin["group"], plugin["name"]) for plugin in listed} == {
+        ("generators", "gpt2"),
         ("students", "bilstm"),
         ("taggers", "nltk"),
         ("taggers", "pattern"),
@@ -63,7 +64,7 @@ def test_show_says_what_it_is_and_takes(capsys, make_plugin):
 
 
 def test_show_every_builtin(capsys):
-    for name in ("bilstm", "nltk", "pattern"):
+    for name in ("bilstm", "gpt2", "nltk", "pattern"):
         (shown,) = plugins(capsys, "show", name)
         assert shown["about"]
 

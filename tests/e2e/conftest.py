@@ -21,6 +21,14 @@ data_dir = "{data}"
 [transfer.lite]
 n_iter = 3
 workers = 1
+[transfer.heavy]
+num_samples = 100
+[generators.gpt2]
+vocab_size = 300
+max_length = 32
+lr = 1e-2
+batch_size = 16
+epochs = 8
 [teacher]
 vocab_size = 300
 epochs = 2
@@ -82,6 +90,18 @@ class Tiny:
 
     def stage(self, *arguments: object) -> Ended:
         return self.kd(*arguments, "--profile", self.profile, "--run-dir", self.run_dir)
+
+    @property
+    def lock(self) -> dict[str, Any]:
+        """What ``kd.lock`` holds."""
+        return json.loads((self.run_dir / "kd.lock").read_text("utf-8"))
+
+    def make_pairs(self) -> None:
+        """Turn the task into one of pairs; the profile needs ``task.kind=pair``."""
+        for split in ("train", "dev", "test"):
+            lines = (self.data / f"{split}.tsv").read_text().splitlines()[1:]
+            rows = [(f"{place} is", *line.split("\t")) for place, line in enumerate(lines)]
+            self.write(split, rows, "sentence1\tsentence2\tlabel")
 
 
 def text(place: int) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +105,89 @@ def test_logits_that_are_not_of_this_transfer_set(tiny, damage):
     assert not (tiny.run_dir / "join").exists() or not list((tiny.run_dir / "join").glob("joined*"))
 
 
+def heavy(tiny, *arguments):
+    return tiny.stage("transfer", "heavy", *arguments)
+
+
+def test_no_samples_at_all(tiny):
+    refused(heavy(tiny, "--num-samples", 0), 2, "--num-samples")
+    refused(heavy(tiny, "--set", "transfer.heavy.num_samples=0"), 3, "transfer.heavy.num_samples")
+    assert not tiny.run_dir.exists()
+
+
+def test_a_label_that_the_task_has_not(tiny):
+    refused(heavy(tiny, "--set", 'transfer.heavy.labels=["good"]'), 3, "transfer.heavy.labels", "'good'", "0, 1")
+
+
+def test_no_texts_to_learn(tiny):
+    tiny.write("dev", [("   ", 1), ("", 0)])
+    refused(heavy(tiny), 4, "the dev set has no texts")
+
+
+def test_a_text_longer_than_the_context_is_cut_and_told(tiny):
+    rows = [tuple(line.split("\t")) for line in (tiny.data / "train.tsv").read_text().splitlines()[1:]]
+    tiny.write("train", [*rows, ("word " * 5000, 1)])
+    ended = heavy(tiny, "--only", "cache")
+    assert ended.code == 0
+    ended = heavy(tiny, "--only", "fine-tune")
+    assert ended.code == 0 and "longer than 32 tokens, and are cut there" in ended.err
+
+
+def test_a_model_whose_samples_never_end(tiny):
+    ended = heavy(tiny, "--max-steps", 1, "--max-length", 8)
+    refused(ended, 1, "of 1024 draws gave a new text", "no end within max_length tokens", "fine-tune the generator")
+    assert re.search(r"\(\d\.\d\d%\)", ended.err), "the rate"
+    assert not (tiny.run_dir / "transfer" / "heavy.tsv").exists()
+
+
+def test_damaged_prefixes_and_a_damaged_cache(tiny):
+    assert heavy(tiny).code == 0
+    prefixes = tiny.run_dir / "transfer" / "prefixes.json"
+    prefixes.write_text(prefixes.read_text()[:-9])
+    refused(heavy(tiny), 4, "prefixes.json", "changed since")
+    refused(heavy(tiny, "--only", "sample"), 4, "prefixes.json", "--only prefixes --force")
+    assert heavy(tiny, "--only", "prefixes", "--force").code == 0
+    assert "sample" not in heavy(tiny).err, "what it had made is whole, and the prefixes are the same again"
+    (tiny.run_dir / "transfer" / "cache" / "dev.txt").write_text("a\tb\n")
+    refused(heavy(tiny, "--only", "fine-tune"), 4, "cache", "line 1 of dev.txt", "--only cache --force")
+
+
+def test_a_checkpoint_that_is_none(tiny):
+    assert heavy(tiny).code == 0
+    generator = tiny.run_dir / "transfer" / "generator"
+    (generator / "model.safetensors").write_bytes(b"x" * 100)
+    refused(heavy(tiny), 4, "generator", "changed since")
+    refused(heavy(tiny, "--only", "sample", "--top-k", 2), 4, "generator")
+
+
+@pytest.mark.parametrize("order", ["none", "lm"])
+def test_a_corpus_that_is_not_there_is_told_before_the_work(tiny, order):
+    ended = tiny.stage("transfer", "corpus", "--input", tiny.root / "no.txt", "--order-by", order)
+    refused(ended, 4, "no.txt")
+    refused(tiny.stage("transfer", "corpus", "--order-by", order), 3, "transfer.corpus.files")
+    refused(tiny.stage("run-all", "--set", "transfer.method=lite+corpus"), 3, "transfer.corpus.files")
+    assert not (tiny.run_dir / "transfer").exists()
+
+
+def test_texts_of_ones_own_that_are_all_there_already(tiny):
+    (tiny.root / "old.txt").write_text((tiny.data / "train.tsv").read_text().replace("\t1", "").replace("\t0", ""))
+    (tiny.root / "old.txt").write_text("\n".join((tiny.root / "old.txt").read_text().splitlines()[1:]))
+    ended = tiny.stage("transfer", "corpus", "--input", tiny.root / "old.txt")
+    refused(ended, 4, "nothing is left of the 60 texts", "60 copies of training texts")
+
+
+def test_an_unknown_method(tiny):
+    refused(tiny.stage("run-all", "--set", "transfer.method=lite+hevy"), 3, "transfer.method", "hevy")
+
+
+def test_a_file_of_the_users_in_the_way_is_told_before_the_work(tiny):
+    mine = tiny.run_dir / "transfer" / "heavy.tsv"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine\n")
+    refused(heavy(tiny), 4, "heavy.tsv", "was not made by sample", "--force")
+    assert mine.read_text() == "mine\n" and not (tiny.run_dir / "kd.lock").exists()
+
+
 def test_a_stage_without_its_input_names_the_command_that_makes_it(tiny):
     refused(tiny.stage("join"), 4, "kd transfer lite")
 
@@ -129,7 +213,7 @@ def test_nan_loss_stops_and_keeps_what_was_best(tiny):
 
 def test_a_full_disk_leaves_the_old_file_whole(tiny, monkeypatch):
     assert tiny.stage("transfer", "lite").code == 0
-    transfer = tiny.run_dir / "transfer" / "transfer.tsv"
+    transfer = tiny.run_dir / "transfer" / "lite.tsv"
     before = transfer.read_bytes()
 
     def full(path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-STAGES = ["transfer", "teacher", "export", "join", "encode", "student", "baseline", "results"]
+STAGES = ["lite", "mix", "teacher", "export", "join", "encode", "student", "baseline", "results"]
 
 
 def table(path: Path) -> list[list[str]]:
@@ -67,11 +67,11 @@ def test_a_changed_setting_runs_what_hangs_on_it_and_says_why(tiny):
     reasons = {stage["stage"]: stage["reasons"] for stage in dry.result["stages"]}
     assert reasons["student"] == ["student.lr changed 1 -> 0.5"]
     assert reasons["baseline"] == ["student.lr changed 1 -> 0.5", "input student will change"]
-    assert not any(reasons[stage] for stage in STAGES[:5])
+    assert not any(reasons[stage] for stage in STAGES[:6])
 
     real = tiny.stage("run-all", "--set", "student.lr=0.5")
     assert "student: student.lr changed 1 -> 0.5" in real.err
-    assert "transfer:" not in real.err
+    assert "lite:" not in real.err and "mix:" not in real.err
 
 
 def test_single_stages_do_what_run_all_does(tiny):

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = {"", "errors", "api", "mistakes"}
 DATA = BASE | {"data"}
 BELOW = DATA | {"tasks", "profile", "registry"}
+MODELS = {"training", "generation"}
 ENGINES = {"transfer", "teacher", "student", "report"}
 MAY_IMPORT = {
     "": set(),
@@ -20,10 +21,11 @@ MAY_IMPORT = {
     "profile": BASE | {"registry"},
     "tasks": DATA | {"profile"},
     "testing": BELOW,
-    "generation": BELOW,
-    **{room: BELOW | {"generation"} for room in ENGINES},
-    "pipeline": BELOW | ENGINES | {"generation"},
-    "cli": BELOW | ENGINES | {"generation", "pipeline", "testing"},
+    "training": DATA,
+    "generation": BELOW | {"training"},
+    **dict.fromkeys(ENGINES, BELOW | MODELS),
+    "pipeline": BELOW | ENGINES | MODELS,
+    "cli": BELOW | ENGINES | MODELS | {"pipeline", "testing"},
     "__main__": {"cli"},
 }
 PUBLIC = {"kdcli.api", "kdcli.generation", "kdcli.testing"}

@@ -4,8 +4,11 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -53,9 +56,9 @@ class Listener(QuietReporter):
         self.warnings.append(message)
 
 
-def opened(folder: Path, **changes) -> Parts:
+def opened(folder: Path, *, name: str = "work.parts", **changes) -> Parts:
     settings = {"fingerprint": {"seed": 1}, "suffix": ".txt"} | changes
-    return Parts(folder / "work.parts", **settings)
+    return Parts(folder / name, **settings)
 
 
 def joined(folder: Path, parts: Parts, count: int = len(SIZES)) -> str | None:
@@ -105,7 +108,8 @@ def test_resumes_at_the_first_missing_part(tmp_path):
         parts.make(SIZES, partial(write_and_log, log=log, fail_at=2), title="t")
     assert log == [0, 1]
     names = sorted(path.name for path in (tmp_path / "work.parts").iterdir())
-    assert names == ["000000.txt", "000001.txt", "fingerprint.json"]
+    whole = [f"{part:06d}.txt.{sha256(f'part {part} '.encode()).hexdigest()}" for part in (0, 1)]
+    assert names == ["000000.txt", whole[0], "000001.txt", whole[1], "fingerprint.json"]
     reporter = Listener()
     with opened(tmp_path, reporter=reporter) as parts:
         assert parts.missing(4) == [2, 3]
@@ -132,6 +136,206 @@ def test_folder_without_a_fingerprint_is_not_trusted(tmp_path):
     with opened(tmp_path) as parts:
         assert parts.missing(4) == [0, 1, 2, 3]
         assert json.loads((parts.folder / "fingerprint.json").read_text()) == {"seed": 1}
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def lose_the_checksum(path: Path) -> None:
+    [checksum] = path.parent.glob(f"{path.name}.*")
+    checksum.unlink()
+
+
+def take_anothers_bytes(path: Path) -> None:
+    path.write_bytes(path.with_name("000000.txt").read_bytes())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty, lose_the_checksum, take_anothers_bytes])
+def test_a_damaged_part_is_made_again_and_said(tmp_path, damage, workers):
+    with opened(tmp_path) as parts:
+        parts.make(SIZES, write, title="t", workers=workers)
+        for part in (1, 3):
+            damage(parts.path(part))
+    log: list[int] = []
+    reporter = Listener()
+    with opened(tmp_path, reporter=reporter) as parts:
+        assert parts.there() == [0, 2]
+        parts.make(SIZES, partial(write_and_log, log=log), title="t")
+    assert reporter.warnings == [f"part {part} is damaged: it is made again" for part in (1, 3)]
+    assert log == [1, 3]
+    reporter = Listener()
+    with opened(tmp_path, reporter=reporter) as parts:  # what was made again is whole
+        assert joined(tmp_path, parts) == WHOLE
+    assert reporter.warnings == []
+
+
+def test_a_part_that_the_disk_cannot_read_is_made_again(tmp_path, monkeypatch):
+    def broken(path: Path) -> str:
+        raise OSError(5, "Input/output error")
+
+    with opened(tmp_path) as parts:
+        parts.make(SIZES, write, title="t")
+    monkeypatch.setattr("kdcli.data.parts.sha256", broken)
+    with opened(tmp_path) as parts:
+        assert parts.there() == []
+
+
+def make_elsewhere(folder: Path) -> None:
+    with opened(folder, shard=Shard(1, 2)) as parts:
+        parts.make_one(0, partial(write, word="other"))
+
+
+def test_two_shards_that_make_one_part_differently_at_once_leave_a_whole_one(tmp_path, monkeypatch):
+    def late(source: Path, target: Path, replace=os.replace) -> None:
+        if Path(target).name == "000000.txt":
+            pool.submit(make_elsewhere, tmp_path).result()
+        replace(source, target)
+
+    reporter = Listener()
+    with processes(1) as pool, opened(tmp_path, shard=Shard(0, 2)) as parts:
+        monkeypatch.setattr(os, "replace", late)
+        parts.make(SIZES, write, title="t", of_all=True)
+    assert len(list(parts.folder.glob("000000.txt.*"))) == 2
+    with opened(tmp_path, reporter=reporter) as parts:
+        assert joined(tmp_path, parts) == WHOLE
+    assert reporter.warnings == []
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, empty, lambda path: path.write_bytes(b"\xff"), lambda p: p.write_text("7")]
+)
+def test_a_damaged_fingerprint_starts_again_and_is_said(tmp_path, damage):
+    with opened(tmp_path) as parts:
+        parts.make(SIZES, write, title="t")
+        damage(parts.folder / "fingerprint.json")
+        with pytest.raises(KdError, match="another process"), opened(tmp_path, shard=Shard(1, 2)):
+            pass
+        assert parts.there() == [0, 1, 2, 3]
+    reporter = Listener()
+    with opened(tmp_path, reporter=reporter) as parts:
+        assert parts.there() == []
+    assert reporter.warnings == ["the record of what the parts depend on is damaged: starting again"]
+
+
+def test_parts_whose_number_is_not_known_beforehand(tmp_path):
+    log: list[int] = []
+    with opened(tmp_path) as parts:
+        assert parts.there() == []
+        for part in (10, 2, 1_000_000, 0, 2):
+            parts.make_one(part, partial(write_and_log, log=log))
+        with pytest.raises(DataError):
+            parts.make_one(1, fail)
+        (parts.folder / "texts.txt").touch()  # work keeps files of its own here
+        assert parts.there() == [0, 2, 10, 1_000_000]
+    assert log == [10, 2, 1_000_000, 0]
+    with opened(tmp_path) as parts:
+        assert parts.there() == [0, 2, 10, 1_000_000]
+        parts.make_one(1, write)
+        assert joined(tmp_path, parts, 3) == "part 0 part 1 part 2 "
+        assert parts.there() == []
+
+
+@pytest.mark.parametrize("when", ["before", "while it is made", "when it is written"])
+def test_a_part_that_is_not_needed_any_more_comes_to_nothing(tmp_path, when):
+    def make(part: int, path: Path) -> None:
+        if when == "while it is made":
+            assert joined(tmp_path, other) == WHOLE
+        write(part, path)
+        if when == "when it is written":
+            assert joined(tmp_path, other) == WHOLE
+
+    with opened(tmp_path, shard=Shard(1, 2)) as other, opened(tmp_path, shard=Shard(0, 2)) as parts:
+        parts.make(SIZES, write, title="t", of_all=True)
+        if when == "before":
+            assert joined(tmp_path, other) == WHOLE
+        parts.make_one(4, make)
+        assert parts.missing(9) == parts.there() == []
+        assert not parts.is_last()
+        assert joined(tmp_path, parts) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["all"]
+
+
+def test_of_shards_that_end_one_is_the_last(tmp_path):
+    with opened(tmp_path, shard=Shard(0, 3)) as first, opened(tmp_path, shard=Shard(1, 3)) as last:
+        with opened(tmp_path, shard=Shard(2, 3)):
+            pass
+        assert not first.is_last()
+        assert last.is_last() and last.is_last()
+        with opened(tmp_path, shard=Shard(0, 3)) as again:
+            assert not first.is_last()
+            first.__exit__(None, None, None)  # which does not end the one that holds the lock now
+            assert not last.is_last()
+            assert again.is_last()
+
+
+def test_parts_are_thrown_away_if_asked(tmp_path):
+    with opened(tmp_path) as parts:
+        parts.make(SIZES, write, title="t")
+    reporter = Listener()
+    with opened(tmp_path, resume=False, reporter=reporter) as parts:
+        assert parts.there() == []
+        parts.make(SIZES[:3], partial(write, word="new"), title="t")
+        with opened(tmp_path, resume=False, shard=Shard(1, 2)) as other:  # a shard of the same launch
+            assert other.there() == [0, 1, 2]
+        with (
+            pytest.raises(KdError, match="other settings"),
+            opened(tmp_path, resume=False, fingerprint={}, shard=Shard(1, 2)),
+        ):
+            pass
+    with opened(tmp_path, resume=False, fingerprint={"seed": 2}, reporter=reporter) as parts:
+        assert parts.there() == []
+    assert reporter.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ["part 3 is damaged: it is made again"]),
+        ({"resume": False}, []),
+        ({"fingerprint": {"seed": 2}}, ["seed changed (1 -> 2): starting again"]),
+    ],
+)
+def test_shards_that_start_at_once_agree_on_what_is_there(tmp_path, changes, said):
+    count = 4
+    together = Barrier(count, timeout=60)
+    reporter = Listener()
+
+    def take(index: int) -> list[int]:
+        together.wait()
+        with opened(tmp_path, shard=Shard(index, count), reporter=reporter, **changes) as parts:
+            together.wait()
+            parts.make(SIZES * 2, partial(write, word="new"), title="t")
+            together.wait()
+            return parts.there()
+
+    with opened(tmp_path) as parts:
+        parts.make(SIZES, write, title="t")
+        flip_a_bit(parts.path(3))
+    with ThreadPoolExecutor(count) as pool:
+        assert list(pool.map(take, range(count))) == [list(range(8))] * count
+    assert reporter.warnings == said
+    kept = [parts.path(part).read_text().startswith("part") for part in range(8)]
+    assert kept == ([True] * 3 if not changes else [False] * 3) + [False] * 5
+
+
+def test_other_shards_are_seen_whatever_the_folder_is_called(tmp_path):
+    name = "sst [2]*.parts"
+    with opened(tmp_path, name=name) as parts:
+        parts.make(SIZES, write, title="t")
+        with opened(tmp_path, name=name, resume=False, shard=Shard(1, 2)) as other:
+            assert other.there() == [0, 1, 2, 3]
 
 
 def test_shards_share_the_parts(tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Barrier, Event, Thread
 
 import pytest
 
@@ -31,7 +32,7 @@ class Chain:
         upper, doubled = self.root / "upper.txt", self.root / "doubled.txt"
 
         def make_upper(reporter: object) -> Said:
-            self.runs.append("transfer")
+            self.runs.append("lite")
             upper.write_text(self.letters.read_text().upper())
             return Said("up")
 
@@ -41,14 +42,7 @@ class Chain:
             return Said("twice")
 
         return [
-            Stage(
-                "transfer",
-                "transfer",
-                {"seed": 1, **parameters},
-                {"letters": self.letters},
-                {"upper": upper},
-                make_upper,
-            ),
+            Stage("lite", "lite", {"seed": 1, **parameters}, {"letters": self.letters}, {"upper": upper}, make_upper),
             Stage("join", "join", {"join.label": "teacher"}, {"upper": upper}, {"doubled": doubled}, make_doubled),
         ]
 
@@ -81,7 +75,7 @@ def test_a_changed_input_runs_all_that_hangs_on_it(chain: Chain) -> None:
     chain.run()
     chain.letters.write_text("abd")
     outcomes = chain.run()
-    assert chain.runs == ["transfer", "join"]
+    assert chain.runs == ["lite", "join"]
     assert outcomes[0].reasons == ["input letters changed"]
     assert outcomes[1].reasons == ["input upper changed"]
     assert (chain.root / "doubled.txt").read_text() == "ABDABD"
@@ -91,7 +85,7 @@ def test_a_stage_whose_output_comes_out_the_same_stops_the_wave(chain: Chain) ->
     chain.run()
     (chain.root / "upper.txt").unlink()
     chain.run()
-    assert chain.runs == ["transfer"]
+    assert chain.runs == ["lite"]
 
 
 def test_dry_run_writes_nothing_and_follows_the_chain(chain: Chain) -> None:
@@ -115,13 +109,34 @@ def test_a_stage_that_broke_off_runs_again(chain: Chain) -> None:
     assert outcomes[1].reasons == ["it did not come to its end"]
 
 
+@pytest.mark.parametrize("error", [KdError("out of luck"), KeyboardInterrupt()])
+def test_a_stage_that_broke_off_keeps_what_it_made_before(chain: Chain, error: BaseException) -> None:
+    def broken(reporter: object) -> Said:
+        raise error
+
+    chain.run()
+    changed = replace(chain.stages(**{"student.lr": 5e-4})[0], run=broken)
+    with pytest.raises(type(error)):
+        chain.run([changed])
+    assert [outcome.reasons for outcome in chain.run()] == [[], []]
+
+    def overwritten(reporter: object) -> Said:
+        (chain.root / "upper.txt").write_text("HALF")
+        raise error
+
+    with pytest.raises(type(error)):
+        chain.run([replace(changed, run=overwritten)])
+    assert chain.run()[0].reasons == ["it did not come to its end"]
+
+
 @pytest.mark.parametrize("foreign", [True, False])
 def test_what_the_user_wrote_is_never_overwritten_without_force(chain: Chain, foreign: bool) -> None:
     if not foreign:
         chain.run()
     (chain.root / "upper.txt").write_text("MINE")
-    with pytest.raises(DataError, match="was not made by transfer") as caught:
+    with pytest.raises(DataError, match="was not made by lite") as caught:
         chain.run()
+    assert chain.runs == []
     assert caught.value.exit_code == 4
     assert (chain.root / "upper.txt").read_text() == "MINE"
     chain.run(force=True)
@@ -132,7 +147,71 @@ def test_a_missing_input_names_the_command_that_makes_it(chain: Chain, tmp_path:
     stage = replace(chain.stages()[1], inputs={"transfer": tmp_path / "nowhere.tsv"})
     with pytest.raises(DataError, match="join needs transfer") as caught:
         chain.run([stage])
-    assert caught.value.hint == "`kd transfer lite` makes it"
+    assert caught.value.hint == "`kd transfer lite`, `kd transfer heavy` or `kd transfer corpus` makes it"
+
+
+def test_a_file_of_the_users_that_is_missing_is_told_before_the_work(chain: Chain, tmp_path: Path) -> None:
+    stages = chain.stages()
+    late = replace(stages[1], inputs={**stages[1].inputs, "corpus 1": tmp_path / "reviews.txt"})
+    with pytest.raises(DataError, match="join needs corpus 1") as caught:
+        chain.run([stages[0], late])
+    assert caught.value.file == str(tmp_path / "reviews.txt")
+    assert chain.runs == []
+
+
+def test_a_foreign_file_in_the_way_is_told_before_the_work(chain: Chain) -> None:
+    (chain.root / "doubled.txt").write_text("MINE")
+    with pytest.raises(DataError, match="was not made by join"):
+        chain.run()
+    assert chain.runs == []
+    chain.run(force=True)
+    assert chain.runs == ["lite", "join"]
+
+
+def test_processes_wait_for_each_other_and_find_it_done(chain: Chain) -> None:
+    stages, waits, said = chain.stages(), Event(), []
+    make = stages[0].run
+
+    def slow(reporter: object) -> object:
+        assert waits.wait(60)
+        return make(reporter)
+
+    class Says(QuietReporter):
+        def info(self, message: str) -> None:
+            said.append(message)
+            if "another process" in message:
+                waits.set()
+
+    def work() -> None:
+        outcomes.append(run_stages([replace(stages[0], run=slow)], chain.root, reporter=Says()))
+
+    outcomes: list[list[Outcome]] = []
+    threads = [Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert chain.runs == ["lite"]
+    assert sorted(outcome.reasons for (outcome,) in outcomes) == [[], ["it has not run yet"]]
+    assert "lite: another process is at it" in said
+
+
+def test_what_processes_do_together_nobody_waits_for(chain: Chain) -> None:
+    both = Barrier(2)
+
+    def meet(reporter: object) -> Said:
+        both.wait(60)
+        return Said("met")
+
+    stage = replace(chain.stages()[0], run=meet, outputs={}, together=True)
+    threads = [
+        Thread(target=run_stages, args=([stage], chain.root), kwargs={"reporter": QuietReporter()}) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not both.broken
 
 
 def test_a_shard_that_is_not_the_last_records_nothing_and_stops(chain: Chain) -> None:
@@ -155,6 +234,8 @@ def test_select_takes_a_range_of_stages(chain: Chain) -> None:
     assert select(stages, "export", None, None) == stages[1:]
     assert select(stages, None, "teacher", None) == stages[:1]
     assert select(stages, None, None, "join") == stages[1:]
+    assert select(stages, None, "transfer", None) == select(stages, None, None, "transfer") == stages[:1]
+    assert select(stages, "transfer", None, None) == stages
     with pytest.raises(UsageError, match="no stage 'joint'"):
         select(stages, "joint", None, None)
     with pytest.raises(UsageError, match="--only goes without"):

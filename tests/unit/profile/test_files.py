@@ -69,7 +69,7 @@ def test_base_is_the_defaults_and_names_every_setting():
     assert load_profile("base", environ={}).settings == load_profile(None, environ={}).settings
     path = files.find("base")
     written = set(dict(_flat(tomllib.loads(path.read_text("utf-8")))))
-    hidden = {"teacher.config", "teacher.export.precision", "students"}
+    hidden = {"teacher.config", "teacher.export.precision", "students", "generators"}
     described = {f"task.{key}" for key in re.findall(r"(?m)^# (\w+) = ", path.read_text("utf-8"))}
     assert set(keys(Settings)) - hidden <= written | described
 

@@ -29,7 +29,7 @@ def mistakes_of(*arguments, **keywords) -> dict[str | None, KdError]:
 def test_without_anything_settings_are_the_defaults():
     profile = load_profile(None, environ={})
     assert profile.name == "default"
-    assert profile.settings.model_copy(update={"students": {}}) == Settings()
+    assert profile.settings.model_copy(update={"students": {}, "generators": {}}) == Settings()
     assert set(profile.origins.values()) == {"default"}
 
 

@@ -22,9 +22,9 @@ from kdcli.errors import DataError, KdError, MissingError, ProfileError, UsageEr
 from kdcli.profile.schema import TeacherSettings
 from kdcli.tasks import metrics
 from kdcli.teacher.build import prepare_encoder
-from kdcli.teacher.rows import ByLength, encode_rows
+from kdcli.teacher.rows import encode_rows
 from kdcli.teacher.train import train_teacher
-from kdcli.teacher.trainer import ByLengthTrainer
+from kdcli.training.trainer import ByLengthTrainer
 
 TINY = {
     "model_type": "bert",
@@ -492,26 +492,6 @@ def test_rows_are_padded_as_the_tokenizer_pads():
     assert batch.keys() == {*expected.keys(), "labels"}
     assert all(torch.equal(batch[name], expected[name]) for name in expected)
     assert batch["labels"].tolist() == chosen
-
-
-@pytest.mark.parametrize("rows", [5, 64, 1003])
-def test_order_by_length(rows):
-    lengths = np.random.default_rng(0).integers(3, 60, rows)
-    order = ByLength(lengths, 16, seed=1)
-    first, again = list(order), list(order)
-    order.epoch = 1
-    second = list(order)
-
-    assert first == again
-    assert sorted(first) == sorted(second) == list(range(rows))
-    if rows == 1003:
-        assert first != second and first != list(ByLength(lengths, 16, seed=2))
-        assert lengths.max() in lengths[first[:16]]
-
-        def padded(indices):
-            return sum(len(part) * lengths[part].max() for part in np.array_split(indices, range(16, rows, 16)))
-
-        assert padded(second) < 1.1 * lengths.sum() < padded(np.random.default_rng(0).permutation(rows))
 
 
 def test_a_label_outside_the_task_is_an_error(tmp_path):

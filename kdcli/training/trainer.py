@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from kdcli.api import Progress, Reporter
-from kdcli.teacher.rows import ByLength, Rows
+from kdcli.training.learner import Examples, Learner
+from kdcli.training.order import ByLength
 
 
 class Diverged(Exception):
-    """The loss or the logits are no numbers any more."""
+    """The loss or the model's outputs are no numbers any more."""
 
 
 @dataclass
@@ -44,7 +45,12 @@ class Arguments(TrainingArguments):  # type: ignore[misc]
 class ByLengthTrainer(Trainer):  # type: ignore[misc]
     """A Trainer that takes rows in our order and pads them to the longest of a batch."""
 
-    order: ByLength
+    def __init__(self, order: ByLength, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.order = order
+        # For some causal models, and not for others, it leaves each row's first label out of an update's count;
+        # our rows say with -100 what does not count.
+        self._loss_shifts_labels = False
 
     def get_train_dataloader(self) -> Any:
         """Return batches of rows that are about equally long."""
@@ -55,31 +61,32 @@ class ByLengthTrainer(Trainer):  # type: ignore[misc]
         order = np.argsort(self.eval_dataset.lengths, kind="stable").tolist()
         return self._batches(self.eval_dataset, self.args.eval_batch_size, order)
 
-    def _batches(self, rows: Rows, batch_size: int, order: Any) -> Any:
-        loader = DataLoader(rows, batch_size, sampler=order, collate_fn=rows.batch)
+    def _batches(self, examples: Examples, batch_size: int, order: Any) -> Any:
+        numbers: Any = range(len(examples))
+        loader = DataLoader(numbers, batch_size, sampler=order, collate_fn=examples.batch)
         return self.accelerator.prepare(loader)
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Show the progress, keep the order in step with the epoch, and end a training that has broken down."""
+    """Show the progress, keep rows and order in step with the epoch, and end a training that has broken down."""
 
     def __init__(
         self,
+        learner: Learner,
         order: ByLength,
         progress: Progress,
         reporter: Reporter,
         *,
         updates_an_epoch: int,
         save_steps: int,
-        metric: str,
         lr: float,
     ) -> None:
+        self.learner = learner
         self.order = order
         self.progress = progress
         self.reporter = reporter
         self.updates_an_epoch = updates_an_epoch
         self.save_steps = save_steps
-        self.metric = metric
         self.lr = lr
         self.loss = math.nan
         self.shown: dict[str, float | str] = {}
@@ -91,8 +98,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.progress.advance(state.global_step, **self.shown)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Set the order of the epoch."""
+        """Make the rows of the epoch, and set their order."""
         self.order.epoch = state.global_step // self.updates_an_epoch
+        self.learner.train.start(self.order.epoch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count an update, and save if it is time."""
@@ -116,9 +124,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
         """Tell the dev score."""
-        score = metrics[f"eval_{self.metric}"]
-        best = max(score, score if state.best_metric is None else state.best_metric)
+        score = metrics[f"eval_{self.learner.metric}"]
+        better = max if self.learner.greater_is_better else min
+        best = better(score, score if state.best_metric is None else state.best_metric)
         self.shown["best"] = f"{best:.4f}"
         self.progress.advance(0, **self.shown)
-        values = {self.metric: score, "loss": self.loss, "dev_loss": metrics["eval_loss"], "lr": self.lr}
-        self.reporter.metrics("teacher", state.global_step, **values)
+        values = {self.learner.metric: score, "loss": self.loss, "dev_loss": metrics["eval_loss"], "lr": self.lr}
+        self.reporter.metrics(self.learner.stage, state.global_step, **values)

@@ -1,0 +1,203 @@
+"""Finished texts a second: the sampler whose batch stays full, one text at a time, and `model.generate`.
+
+    python benchmarks/sampling.py --texts DATA/SST-2/train.tsv --tokenizer DATA/tokenizers/gpt2
+
+GPT-2 of 117M parameters with random weights, which never end a text by themselves: so each text ends at a length drawn
+from those of the real texts, the same ones for all sides, and begins with a real first token. Every side draws each
+token from the model's softmax. All sides run in turns in this one process; the best of the rounds counts for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
+from transformers.utils import logging
+
+from kdcli.data.tables import read_table
+from kdcli.generation.causal import CausalDecoder
+from kdcli.generation.drawing import draw
+from kdcli.generation.pretrained import DTYPES, read_tokenizer
+from kdcli.generation.sampling import sample
+
+END_NOW = 2.0
+"""In the place of a draw: here the text ends. No draw is as large."""
+TARGETS = {("cpu", "fp32"): (7, 3), ("cpu", "bf16"): (15, 3), ("cuda", "fp32"): (100, None), ("cuda", "bf16"): (100, 4)}
+"""At least so many times one text at a time, and `model.generate`."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=Path, required=True, help="table with a column `sentence`")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of GPT-2's vocabulary")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--larger", type=int, default=256, help="a second batch size for the full batch")
+    parser.add_argument("--draws", type=int, default=1024, help="texts of the full batch")
+    parser.add_argument("--generated", type=int, default=256, help="texts of `model.generate`")
+    parser.add_argument("--one", type=int, default=16, help="texts one at a time")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args()
+    logging.set_verbosity_error()
+    torch.manual_seed(1)
+
+    tokenizer = read_tokenizer(given.tokenizer)
+    end = tokenizer.eos_token_id
+    texts = read_table(given.texts, columns=["sentence"]).table()["sentence"].to_pylist()
+    chosen = np.random.default_rng(1).choice(len(texts), max(given.draws, given.generated, given.one), replace=False)
+    encoded = tokenizer([texts[row].strip() for row in chosen])["input_ids"]
+    first = torch.tensor([tokens[0] for tokens in encoded])
+    lengths = torch.tensor([min(len(tokens) + 1, 128) for tokens in encoded])  # the end is one more
+
+    for precision in ("fp32", "bf16"):
+        model = GPT2LMHeadModel(GPT2Config()).to(given.device, DTYPES[precision]).eval()
+        job = Job(model, first.to(given.device), lengths.to(given.device), end)
+        ways: dict[str, tuple[int, Callable[[int], None]]] = {
+            "one text at a time": (given.one, job.one_by_one),
+            f"model.generate, batch {given.batch_size}": (given.generated, partial(job.generate, given.batch_size)),
+        }
+        for rows in dict.fromkeys((given.batch_size, given.larger)):
+            ways[f"kd, a full batch of {rows}"] = (given.draws, partial(job.full_batch, rows))
+        report(given, precision, job, {name: rate(way, count, given) for name, (count, way) in ways.items()})
+
+
+class Job:
+    """The same texts, by each of the ways."""
+
+    def __init__(self, model: Any, first: Tensor, lengths: Tensor, end: int) -> None:
+        self.model, self.first, self.lengths, self.end = model, first, lengths, end
+
+    @torch.inference_mode()
+    def one_by_one(self, count: int) -> None:
+        """Go through each text alone, with transformers' own cache of keys and values."""
+        for row in range(count):
+            token, cache = self.first[row : row + 1, None], None
+            for _ in range(int(self.lengths[row]) - 1):
+                output = self.model(token, past_key_values=cache, use_cache=True)
+                cache = output.past_key_values
+                token = torch.multinomial(output.logits[:, -1].float().softmax(-1), 1)
+
+    def generate(self, batch: int, count: int) -> None:
+        """Go through batches that each run on to their longest text."""
+        for start in range(0, count, batch):
+            rows = slice(start, min(start + batch, count))
+            ends = LogitsProcessorList([EndAt(self.lengths[rows], self.end)])
+            self.model.generate(
+                self.first[rows, None],
+                attention_mask=torch.ones_like(self.first[rows, None]),
+                do_sample=True,
+                top_k=0,
+                max_length=128,
+                eos_token_id=self.end,
+                pad_token_id=self.end,
+                logits_processor=ends,
+            )
+
+    def full_batch(self, rows: int, count: int) -> None:
+        """Go through a batch whose rows take up the next text when one ends."""
+        uniforms = torch.rand(count, 128, dtype=torch.float64, device=self.first.device)
+        uniforms.scatter_(1, self.lengths[:count, None] - 1, END_NOW)
+        found = sample(Ended(self.model, self.end), self.first[:count], uniforms, end=self.end, rows=rows)
+        reached = (found[:, 1:] == self.end).int().argmax(dim=1) + 2
+        assert torch.equal(reached, self.lengths[:count].clamp(min=2)), "a text did not end where it should"
+
+
+class Ended(CausalDecoder):
+    """The decoder of `kd`, with texts that end when they are told to and not before."""
+
+    def __init__(self, model: Any, end: int) -> None:
+        super().__init__(model, draw)
+        self.end = end
+
+    def step(self, tokens: Tensor, places: Tensor, width: int, uniforms: Tensor) -> Tensor:
+        """Draw the next token of each row, or end its text."""
+        now = uniforms == END_NOW
+        following = super().step(tokens, places, width, uniforms.clamp(max=0.5))
+        following = torch.where(following == self.end, 0, following)
+        return torch.where(now, self.end, following)
+
+
+class EndAt(LogitsProcessor):
+    """Texts that end when they are told to and not before, for `model.generate`."""
+
+    def __init__(self, lengths: Tensor, end: int) -> None:
+        self.lengths, self.end = lengths, end
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Make the end certain, or impossible."""
+        now = input_ids.shape[1] == self.lengths - 1
+        scores = scores.masked_fill(now[:, None], -torch.inf)
+        scores[:, self.end] = torch.where(now, 0.0, -torch.inf)
+        return scores
+
+
+def rate(way: Callable[[int], None], count: int, given: argparse.Namespace) -> float:
+    """Return the texts a second of the best round, after a warm-up."""
+    way(min(count, given.batch_size))
+    best = float("inf")
+    for _ in range(given.rounds):
+        synchronise(given.device)
+        begin = time.perf_counter()
+        way(count)
+        synchronise(given.device)
+        best = min(best, time.perf_counter() - begin)
+    return count / best
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def report(given: argparse.Namespace, precision: str, job: Job, rates: dict[str, float]) -> None:
+    least = TARGETS.get((torch.device(given.device).type, precision), (None, None))
+    one, generated = list(rates.values())[:2]
+    tokens = float(job.lengths.float().mean()) - 1
+    title = (
+        f"GPT-2 117M on {given.device} in {precision}, {torch.get_num_threads()} threads, {tokens:.1f} tokens a text"
+    )
+    table = Table(title=title)
+    for column in ("", "texts/s", "tokens/s", "to one at a time", "to generate"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, found in rates.items():
+        row = [name, f"{found:,.1f}", f"{found * tokens:,.0f}", f"{found / one:.2f}x", f"{found / generated:.2f}x"]
+        table.add_row(*row)
+    table.add_row("at least", "", "", *("" if value is None else f"{value}x" for value in least))
+    console = Console(width=110)
+    console.print(table)
+    if given.device.startswith("cuda"):
+        console.print(against_the_memory(given, job, list(rates.values())[-1] * tokens, given.larger))
+        console.print(f"800,000 such texts: {800_000 / max(list(rates.values())[2:]):,.0f} s")
+
+
+def against_the_memory(given: argparse.Namespace, job: Job, tokens: float, rows: int) -> str:
+    """Compare with what the memory allows: each step reads all weights once, and the keys and values so far."""
+    block = torch.empty(2**30, dtype=torch.uint8, device=given.device)
+    other = torch.empty_like(block)
+    other.copy_(block)
+    synchronise(given.device)
+    begin = time.perf_counter()
+    for _ in range(20):
+        other.copy_(block)
+    synchronise(given.device)
+    bandwidth = 20 * 2 * block.numel() / (time.perf_counter() - begin)
+    config, size = job.model.config, job.model.dtype.itemsize
+    weights = sum(parameter.numel() for parameter in job.model.parameters()) * size
+    cached = rows * float(job.lengths.float().mean()) / 2 * config.n_layer * 2 * config.n_embd * size
+    logits = rows * config.vocab_size * (size + 3 * 4)  # written, read, and as weights of the draw
+    limit = rows * bandwidth / (weights + cached + logits)
+    return f"memory: {bandwidth / 1e12:.2f} TB/s, so at most {limit:,.0f} tokens/s; reached {tokens / limit:.0%}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""GPT-2, or any causal language model of Hugging Face, as a generator (Tang, Lu, Lin 2019)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
+from kdcli.generation.options import LanguageModelOptions, Positive
+
+api_version = API_VERSION
+
+
+class Options(LanguageModelOptions):
+    """The table ``[generators.gpt2]`` of a profile."""
+
+    model: str = "117M"
+    """GPT-2 by size (117M, 345M; tiny has no pretrained weights), or any causal model's hub name or folder."""
+    from_scratch: bool = False
+    """Start from random weights: the model's configuration alone is taken."""
+    tokenizer: str = ""
+    """From scratch: hub name or folder of the tokenizer; empty trains a byte-level BPE on the training texts."""
+    vocab_size: Positive = 16_000
+    """From scratch: size of the vocabulary trained on the texts."""
+
+
+def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> dict[str, Any]:
+    """Fine-tune all parameters on the task's texts; the best model on dev is kept.
+
+    Raises:
+        DataError: The model cannot be read, is no causal language model, or its tokenizer has no end of text.
+        MissingError: There is no such model.
+    """
+    from kd_gpt2.model import prepare
+    from kdcli.generation.fine_tune import fine_tune_language_model
+
+    assert isinstance(settings.options, Options)
+    return fine_tune_language_model(prepare(settings.options, corpus, reporter), corpus, checkpoint, settings, reporter)
+
+
+def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> Sampler:
+    """Load a fine-tuned model to sample from.
+
+    Raises:
+        DataError: The folder holds none, or one that cannot be sampled from.
+    """
+    from kd_gpt2.model import KEY
+    from kdcli.generation.causal_sampler import CausalSampler
+    from kdcli.generation.pretrained import fitting_length, read_config, read_tokenizer, read_weights
+
+    assert isinstance(settings.options, Options)
+    config, tokenizer = read_config(checkpoint), read_tokenizer(checkpoint)
+    max_length = fitting_length(settings.options.max_length, config, KEY, reporter)
+    model = read_weights(checkpoint, config, settings.precision).to(settings.device).eval()
+    return CausalSampler(model, tokenizer, settings, max_length, reporter)

@@ -1,0 +1,333 @@
+"""The plugin as ``kd`` uses it; what is below it has tests of its own in tests/unit/generation."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from tokenizers import ByteLevelBPETokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BartConfig,
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
+
+import kd_gpt2
+from kd_gpt2 import Options
+from kd_gpt2.model import SIZES, prepare, train_bpe
+from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, Part, QuietReporter
+
+TRAIN = ["a good film about a dog", "the plot is very dull", "naïve fun", "it was bad", "the dog is good"] * 4
+CORPUS = Corpus("single", TRAIN, ["a good plot", "very dull"], ["the fun"])
+SHARED = Path(__file__).resolve().parents[4] / "shared/data/tokenizers/gpt2"
+END = "<|endoftext|>"
+
+
+class Notes(QuietReporter):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.warnings, self.bits = [], []
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+    def metrics(self, stage, step, **values):
+        self.bits.append(values["bits_per_character"])
+
+
+@pytest.fixture
+def notes():
+    return Notes()
+
+
+def settings_of(*, seed=2, precision="fp32", rows=16, **options):
+    recipe = {"model": "tiny", "vocab_size": 280, "lr": 5e-3, "batch_size": 5, "epochs": 2, "max_length": 40}
+    options = Options(**{**recipe, **options})
+    return GeneratorSettings(options, "single", seed=seed, device="cpu", precision=precision, batch_size=rows)
+
+
+@pytest.fixture
+def tokenizer():
+    return train_bpe(TRAIN, 280)
+
+
+@pytest.fixture
+def make_folder(tmp_path, tokenizer):
+    """Return a function that saves a tiny model, of whatever architecture, with a tokenizer."""
+
+    def make(config=None, name="pretrained", model_class=AutoModelForCausalLM, tokenizer=tokenizer):
+        if config is None:
+            end, small = tokenizer.eos_token_id, {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+            config = GPT2Config(vocab_size=len(tokenizer), bos_token_id=end, eos_token_id=end, **small)
+        torch.manual_seed(0)
+        model_class.from_config(config).save_pretrained(tmp_path / name)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+def llama(tokenizer, **more):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 64, **more}
+    return LlamaConfig(vocab_size=len(tokenizer) + 7, bos_token_id=0, eos_token_id=0, **sizes)
+
+
+def fine_tune(folder, notes, corpus=CORPUS, **settings):
+    return kd_gpt2.fine_tune(corpus, folder, settings_of(**settings), notes)
+
+
+def drawn(sampler, count=40):
+    starts = json.loads(json.dumps(sampler.starts(CORPUS)))
+    found = sampler.sample(starts, Part(0, count, 1))
+    assert len(found.texts) + sum(found.rejected.values()) == count
+    return found
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters", "heads"), [("117M", 124_439_808, (12, 12)), ("345M", 354_823_168, (24, 16))]
+)
+def test_the_papers_sizes(size, parameters, heads, notes):
+    model = prepare(Options(model=size, from_scratch=True), CORPUS, notes)
+    assert (model.config.n_layer, model.config.n_head) == heads and model.config.n_positions == 1024
+    model.config.vocab_size = 50257
+    with torch.device("meta"):
+        built = model.build(1)
+    assert sum(weights.numel() for weights in built.parameters()) == parameters
+    assert {weights.dtype for weights in built.parameters()} == {torch.float32}
+
+
+def test_the_tiny_one_learns_from_scratch_and_samples(tmp_path, notes):
+    result = fine_tune(tmp_path / "model", notes, epochs=4)
+    assert notes.bits[-1] < notes.bits[0] and result["vocabulary"] <= 280
+    assert {"dev_bits_per_character", "dev_word_perplexity", "test_bits_per_character"} <= set(result)
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    assert {name: config[name] for name in SIZES["tiny"]} == SIZES["tiny"]
+
+    sampler = kd_gpt2.load(tmp_path / "model", settings_of(), notes)
+    found = drawn(sampler)
+    assert found == drawn(kd_gpt2.load(tmp_path / "model", settings_of(rows=3), notes))
+    assert found.texts and all(END not in text for text in found.texts)
+    bits = sampler.bits(CORPUS.dev).sum() / sum(map(len, CORPUS.dev))
+    assert bits == pytest.approx(result["dev_bits_per_character"], rel=1e-5)
+    half = kd_gpt2.load(tmp_path / "model", settings_of(precision="bf16"), notes)
+    assert half.bits(CORPUS.dev).sum() == pytest.approx(sampler.bits(CORPUS.dev).sum(), rel=0.02)
+    assert notes.warnings == []
+
+
+def test_the_tokenizer_that_is_trained_is_a_byte_level_bpe(tokenizer):
+    assert tokenizer.get_vocab() == train_bpe(TRAIN, 280).get_vocab()
+    assert len(train_bpe(TRAIN, 262)) == 262 and tokenizer.eos_token == END
+    for text in ("naïve — 你好\ta\u2028b", " two  spaces ", "🙂"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_from_scratch_with_a_tokenizer_of_two_files(tmp_path, notes, tokenizer):
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(TRAIN, vocab_size=270, special_tokens=[END], show_progress=False)
+    bpe.save_model(str(folder))
+    assert {path.name for path in folder.iterdir()} == {"vocab.json", "merges.txt"}
+
+    fine_tune(tmp_path / "model", notes, tokenizer=str(folder), epochs=1)
+    kept = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert kept.get_vocab() == bpe.get_vocab() and kept.eos_token == END
+    assert kept("the plot is dull")["input_ids"] == bpe.encode("the plot is dull").ids
+    assert json.loads((tmp_path / "model/config.json").read_text())["vocab_size"] == 270
+    assert drawn(kd_gpt2.load(tmp_path / "model", settings_of(), notes))
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared data")
+def test_from_scratch_with_gpt2s_own_tokenizer(notes):
+    model = prepare(Options(model="117M", from_scratch=True, tokenizer=str(SHARED)), CORPUS, notes)
+    assert len(model.tokenizer) == model.config.vocab_size == 50257
+    assert model.config.eos_token_id == model.tokenizer.eos_token_id == 50256
+
+
+def test_a_model_of_another_kind(tmp_path, make_folder, tokenizer, notes):
+    folder = make_folder(llama(tokenizer))
+    before = kd_gpt2.load(folder, settings_of(), notes).bits(TRAIN).sum()
+    fine_tune(tmp_path / "model", notes, model=str(folder), epochs=4)
+    sampler = kd_gpt2.load(tmp_path / "model", settings_of(), notes)
+    assert type(sampler.model).__name__ == "LlamaForCausalLM"
+    assert sampler.bits(TRAIN).sum() < 0.9 * before
+    assert drawn(sampler)
+
+
+def test_it_starts_from_the_weights_of_the_folder_or_from_random_ones(make_folder, tokenizer, notes):
+    folder = make_folder(llama(tokenizer, pad_token_id=5))
+    saved = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    kept = prepare(Options(model=str(folder)), CORPUS, notes)
+    assert all(torch.equal(value, saved[name]) for name, value in kept.build(3).state_dict().items())
+
+    fresh = prepare(Options(model=str(folder), from_scratch=True, vocab_size=270), CORPUS, notes)
+    one, again, other = (fresh.build(seed).state_dict() for seed in (3, 3, 4))
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert torch.equal(one[name], again[name]) and not torch.equal(one[name], other[name])
+    assert not torch.equal(one[name], saved[name])
+    assert one["model.embed_tokens.weight"].shape[0] == len(fresh.tokenizer) == 270
+    assert one["model.embed_tokens.weight"].abs().sum(1).min() > 0, "no row is another vocabulary's padding"
+    assert kept.identity != fresh.identity
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=280),
+        BartConfig(d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16),
+    ],
+    ids=["encoder", "seq2seq"],
+)
+def test_what_is_no_causal_language_model(tmp_path, config, tokenizer, notes):
+    config.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    for scratch in (False, True):
+        with pytest.raises(DataError, match=f"a {config.model_type} model is no causal language model"):
+            fine_tune(tmp_path / "model", notes, model=str(tmp_path / "other"), from_scratch=scratch)
+    with pytest.raises(DataError, match="no causal language model"):
+        kd_gpt2.load(tmp_path / "other", settings_of(), notes)
+
+
+def spoil(folder, name, text=None):
+    if text is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(text, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("config.json", None, "config.json is missing"),
+        ("config.json", "{", "cannot be read"),
+        ("config.json", '{"model_type": "gpt9"}', "cannot be read"),
+        ("model.safetensors", None, "weights cannot be read"),
+        ("model.safetensors", "half of it", "weights cannot be read"),
+        ("tokenizer.json", None, "tokenizer"),
+        ("tokenizer.json", "{", "tokenizer cannot be read"),
+    ],
+)
+def test_broken_folders(make_folder, tmp_path, notes, name, text, said):
+    folder = make_folder()
+    spoil(folder, name, text)
+    for attempt in (
+        lambda: fine_tune(tmp_path / "model", notes, model=str(folder)),
+        lambda: kd_gpt2.load(folder, settings_of(), notes),
+    ):
+        with pytest.raises(DataError, match=said) as error:
+            attempt()
+        assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_weights_of_another_architecture(make_folder, tmp_path, tokenizer, notes):
+    folder, other = make_folder(), make_folder(llama(tokenizer), "llama")
+    shutil.copy(other / "model.safetensors", folder)
+    for attempt in (
+        lambda: fine_tune(tmp_path / "model", notes, model=str(folder)),
+        lambda: kd_gpt2.load(folder, settings_of(), notes),
+    ):
+        with pytest.raises(DataError, match=r"the weights are not those of the configuration: \d+ are missing, "):
+            attempt()
+
+    shutil.copy(make_folder(llama(tokenizer, hidden_size=32), "wide") / "model.safetensors", other)
+    with pytest.raises(DataError, match=r"not those of the configuration: \d+ are of another shape, lm_head"):
+        kd_gpt2.load(other, settings_of(), notes)
+
+
+def test_a_tokenizer_without_an_end_of_text(make_folder, tmp_path, notes):
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(TRAIN, vocab_size=280, show_progress=False)
+    endless = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer)
+    config = GPT2Config(vocab_size=280, n_embd=16, n_layer=1, n_head=2)
+    folder = make_folder(config, tokenizer=endless)
+    with pytest.raises(DataError, match="no end-of-text token") as error:
+        fine_tune(tmp_path / "model", notes, model=str(folder))
+    assert "eos_token" in error.value.hint
+    with pytest.raises(DataError, match="no end-of-text token"):
+        fine_tune(tmp_path / "model", notes, tokenizer=str(folder))
+
+
+def test_names_that_cannot_be_had(tmp_path, notes, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    began = time.monotonic()
+    for options, key in (
+        ({"model": "117M"}, "model"),
+        ({"model": "no-such/model"}, "model"),
+        ({"model": str(tmp_path / "none")}, "model"),
+        ({"tokenizer": "no-such/tokenizer"}, "tokenizer"),
+        ({"tokenizer": str(tmp_path / "none")}, "tokenizer"),
+    ):
+        with pytest.raises(MissingError) as error:
+            fine_tune(tmp_path / "model", notes, **options)
+        assert error.value.key == f"generators.gpt2.{key}" and "\n" not in str(error.value)
+    assert time.monotonic() - began < 20, "not half a minute for each"
+    with pytest.raises(DataError, match=r"config.json is missing"):
+        kd_gpt2.load(tmp_path / "none", settings_of(), notes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_longer_max_length_than_the_context(tmp_path, make_folder, notes):
+    folder = make_folder()
+    said = "generators.gpt2.max_length is 100, and the model takes 64 tokens: it is 64 from here on"
+    corpus = Corpus("single", [*TRAIN, "very dull " * 40], CORPUS.dev)
+    result = fine_tune(tmp_path / "model", notes, corpus, model=str(folder), max_length=100, epochs=1)
+    assert notes.warnings[0] == said and math.isfinite(result["dev_bits_per_character"])
+    assert notes.warnings[1].startswith("1 of 21 train texts are longer than 64 tokens, and are cut there")
+
+    notes.warnings.clear()
+    sampler = kd_gpt2.load(tmp_path / "model", settings_of(max_length=100), notes)
+    assert notes.warnings == [said] and sampler.max_length == 64
+    assert drawn(sampler) == drawn(kd_gpt2.load(tmp_path / "model", settings_of(max_length=64), notes))
+
+
+def test_a_model_that_cannot_be_sampled_from(make_folder, tokenizer, notes):
+    folder = make_folder(llama(tokenizer, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.lm_head.weight[3, 3] = np.nan
+    model.save_pretrained(folder)
+    with pytest.raises(DataError, match="its logits are no numbers"):
+        kd_gpt2.load(folder, settings_of(), notes)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_length": 1},
+        {"lr": 0},
+        {"batch_size": "many"},
+        {"batch_size": 0},
+        {"warmup": 2},
+        {"vocab": 3},
+        {"epochs": 0},
+    ],
+)
+def test_wrong_options_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Options(**wrong)
+
+
+def test_the_papers_recipe_is_the_default():
+    options = Options()
+    assert (options.model, options.lr, options.weight_decay, options.batch_size) == ("117M", 5e-5, 1e-3, 48)
+    assert (options.epochs, options.warmup, options.max_length) == (3, 0.1, 128)
+
+
+def test_plugin_module_costs_nothing():
+    code = "import sys, kd_gpt2; kd_gpt2.Options(); print(*{'torch', 'numpy', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

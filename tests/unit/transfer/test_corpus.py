@@ -1,0 +1,357 @@
+"""Texts of the user's own: what is read, what is dropped, and which are taken."""
+
+import dataclasses
+import gzip
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kdcli.api import QuietReporter, Task
+from kdcli.data.tables import read_table
+from kdcli.errors import DataError, KdError, ProfileError, UsageError
+from kdcli.profile.schema import CorpusSettings
+from kdcli.transfer import corpus, nearness
+from kdcli.transfer.corpus import from_corpus
+from kdcli.transfer.gathering import report_of
+
+SINGLE = Task("films", "single", ("0", "1"))
+PAIR = Task("pairs", "pair", ("0", "1"))
+TRAIN = pa.table({"sentence": ["a good film ", "dull plot", "dull plot", None], "label": ["1", "0", "0", "1"]})
+DEV = pa.table({"sentence": ["held  out", "seen\u2028twice"], "label": ["1", "0"]})
+TEST = pa.table({"sentence": ["of the test"]})
+PAIRS = pa.table({"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": ["1", "0"]})
+
+
+def put(path: Path, content: bytes | str) -> str:
+    data = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return str(path)
+
+
+def run(output: Path, *files: str, **changes):
+    settings = CorpusSettings(files=files, **changes.pop("settings", {}))
+    arguments = {"train": TRAIN, "held_out": [DEV, TEST], "task": SINGLE, "seed": 1} | changes
+    return from_corpus(settings=settings, output=output, **arguments)
+
+
+def rows_of(path: Path) -> list[tuple[str, ...]]:
+    return [tuple(row.values()) for row in read_table(path).table().to_pylist()]
+
+
+def taken(path: Path) -> list[str]:
+    return [row[0] for row in rows_of(path) if row[-2] == "corpus"]
+
+
+class Said(QuietReporter):
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+        self.told: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warned.append(message)
+
+    def info(self, message: str) -> None:
+        self.told.append(message)
+
+
+def many(tmp_path: Path, count: int = 60) -> str:
+    """Write texts of which one in six says what an earlier one says."""
+    return put(tmp_path / "many.txt", "".join(f"text number {i - (i % 6 == 5)}\n" for i in range(count)))
+
+
+def test_originals_then_new_texts_in_the_order_of_the_files(tmp_path):
+    one = put(tmp_path / "one.txt", "new  one\n\n dull\tplot \nlong " + "word " * 128 + "\nnew one\nof the test\n")
+    two = put(tmp_path / "two.txt", "held out\nnew\x00 one\nseen twice\n" + "w " * 128 + "\n \x85 \nlast")
+    result = run(tmp_path / "set.parquet", one, two)
+    assert rows_of(tmp_path / "set.parquet") == [
+        ("a good film ", "original", "1"),
+        ("dull plot", "original", "0"),
+        ("dull plot", "original", "0"),
+        ("", "original", "1"),
+        ("new one", "corpus", None),
+        (("w " * 128).strip(), "corpus", None),
+        ("last", "corpus", None),
+    ]
+    counts = {"blank": 2, "too_long": 1, "unpaired": 0, "duplicates": 2, "train_copies": 1, "held_out_copies": 3}
+    found = dataclasses.asdict(result)
+    assert {name: found[name] for name in counts} == counts
+    assert (result.read, result.usable, result.kept, result.originals, result.rows) == (12, 3, 3, 4, 7)
+    assert result.read == result.usable + sum(counts.values())
+    assert result.examples == ["new one", ("w " * 128).strip(), "last"]
+    assert json.loads(report_of(tmp_path / "set.parquet").read_text("utf-8")) == found
+    names = {"one.txt", "two.txt", "set.parquet", "set.parquet.report.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("order", ["none", "tfidf", "lm"])
+def test_no_copy_of_a_held_out_text_appears_whatever_its_white_space_and_controls(tmp_path, order):
+    held = ["plain words", " odd \u2028 spaces\xa0here", "a \x07 bell", "\ufeffmark", "twice", "twice"]
+    ways = [text.replace(" ", gap) for text in held for gap in (" ", "  ", "\t", "\x85", " \x00 ")]
+    path = put(tmp_path / "a.txt", "\n".join([*ways, "a bell", "mark", "other"]))
+    dev = pa.table({"sentence": held})
+    run(
+        tmp_path / "set.tsv", path, held_out=[dev], settings={"order_by": order}, bits=lambda texts: np.ones(len(texts))
+    )
+    assert taken(tmp_path / "set.tsv") == ["other"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_lines_of_text(tmp_path, name, end, mark):
+    path = put(tmp_path / name, mark + end.join(["one\x85half", "two\u2028", "\ufeffthree", "NA", '"four', "fi\rve"]))
+    assert run(tmp_path / "set.tsv", path).read == 6
+    assert taken(tmp_path / "set.tsv") == ["one half", "two", "three", "NA", '"four', "fi ve"]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_a_column_of_a_table(tmp_path, name):
+    path, said = tmp_path / name, Said()
+    texts = ["one", "", "two words"]
+    if name == "a.parquet":
+        pq.write_table(pa.table({"id": [1, 2, 3], "text": pa.array(texts, pa.large_string())}), path)
+    elif ".jsonl" in name:
+        lines = [{"id": 1, "text": "one"}, {"id": 2, "text": None}, {"id": 3, "text": "two words"}]
+        put(path, "\n".join(map(json.dumps, lines)))
+    else:
+        by = "," if ".csv" in name else "\t"
+        put(path, "".join(f"{a}{by}{b}\n" for a, b in [("id", "text"), *zip("123", texts, strict=True)]))
+    with pytest.raises(DataError, match="no column sentence") as error:
+        run(tmp_path / "set.tsv", str(path))
+    assert (error.value.file, error.value.key) == (str(path), "transfer.corpus.columns")
+    assert "id, text" in error.value.hint
+    result = run(tmp_path / "set.tsv", str(path), settings={"columns": ("text",)}, reporter=said)
+    assert taken(tmp_path / "set.tsv") == ["one", "two words"]
+    assert (result.read, result.blank, said.told) == (3, 1, [])
+
+
+def test_columns_are_the_tasks_own_or_the_only_one(tmp_path):
+    own = put(tmp_path / "own.tsv", "id\tsentence\n1\tone\n")
+    only = put(tmp_path / "only.tsv", "review\ntwo\n")
+    said = Said()
+    run(tmp_path / "set.tsv", own, only, reporter=said)
+    assert taken(tmp_path / "set.tsv") == ["one", "two"]
+    assert said.told == ["only.tsv: texts are in the column 'review'"]
+
+
+def test_pairs_of_two_columns_and_of_one_tab(tmp_path):
+    lines = put(tmp_path / "a.txt", "e \tf\r\na\tb\r\nno tab\r\nof\tthree\ttexts\r\n\tright\r\n\r\nd\tc\r\n")
+    table = put(tmp_path / "b.tsv", "sentence2\tx\tsentence1\nf\t0\te\nh\t0\tg\n\t0\tg\nk \t0\t" + "w " * 9 + "\n")
+    dev = pa.table({"sentence1": ["d"], "sentence2": ["c"]})
+    settings = {"max_words": 8}
+    result = run(tmp_path / "set.tsv", lines, table, train=PAIRS, held_out=[dev], task=PAIR, settings=settings)
+    assert rows_of(tmp_path / "set.tsv") == [
+        ("a", "b", "original", "1"),
+        ("c", "d", "original", "0"),
+        ("e", "f", "corpus", ""),
+        ("g", "h", "corpus", ""),
+    ]
+    assert (result.read, result.unpaired, result.blank, result.too_long) == (11, 2, 3, 1)
+    assert (result.duplicates, result.train_copies, result.held_out_copies) == (1, 1, 1)
+    assert result.examples == ["e | f", "g | h"]
+    named = put(tmp_path / "c.csv", 'q,a\n"x, y",z\n')
+    run(tmp_path / "set.jsonl.gz", named, train=PAIRS, held_out=[], task=PAIR, settings={"columns": ("a", "q")})
+    assert rows_of(tmp_path / "set.jsonl.gz")[2:] == [("z", "x, y", "corpus", None)]
+
+
+def test_duplicates_are_found_across_files_and_the_first_stays(tmp_path):
+    first = put(tmp_path / "a.txt", "one\ntwo\n")
+    second = put(tmp_path / "b.txt.gz", "three\n two\none\none\n")
+    result = run(tmp_path / "set.tsv", first, second, first)
+    assert taken(tmp_path / "set.tsv") == ["one", "two", "three"]
+    assert (result.read, result.duplicates) == (8, 5)
+
+
+def test_a_number_is_taken_at_random_as_the_seed_says(tmp_path):
+    path = many(tmp_path)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        result = run(tmp_path / f"{name}.tsv", path, seed=seed, settings={"num_samples": 20})
+        assert (result.usable, result.kept, result.rows) == (50, 20, 24)
+    whole = [f"text number {i}" for i in range(60) if i % 6 != 5]
+    chosen = {name: taken(tmp_path / f"{name}.tsv") for name in "abc"}
+    assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
+    assert chosen["a"] != chosen["c"]
+    for texts in chosen.values():
+        assert len(set(texts)) == 20
+        assert texts == [text for text in whole if text in texts], "the order of the files"
+
+
+def test_each_text_is_as_likely_to_be_taken():
+    keep = np.array([True] * 6 + [False] * 3 + [True] * 4)
+    counts = sum(corpus._at_random(keep, 3, seed).astype(int) for seed in range(1000))
+    assert counts[~keep].tolist() == [0] * 3
+    # 300 each; 27.9 is the 99.9 % point of chi-square with 9 degrees of freedom, and draws of several vary less.
+    assert ((counts[keep] - 300) ** 2 / 300).sum() < 27.9
+
+
+def test_what_else_is_dropped_does_not_change_whom_chance_prefers(tmp_path):
+    path = many(tmp_path)
+    run(tmp_path / "a.tsv", path, settings={"num_samples": 20})
+    chosen = taken(tmp_path / "a.tsv")
+    dev = pa.table({"sentence": chosen[:1]})
+    run(tmp_path / "b.tsv", path, held_out=[dev], settings={"num_samples": 20})
+    assert set(taken(tmp_path / "b.tsv")) >= set(chosen[1:])
+
+
+@pytest.mark.parametrize("order", ["none", "tfidf", "lm"])
+def test_the_size_of_a_batch_changes_nothing(tmp_path, monkeypatch, order):
+    path = many(tmp_path)
+    settings = {"num_samples": 15, "order_by": order}
+
+    def bits(texts):
+        return np.array([float(text.split()[-1]) % 7 for text in texts])
+
+    train = pa.table({"sentence": [f"number {i}" for i in range(9)], "label": ["1"] * 9})
+    run(tmp_path / "a.tsv", path, settings=settings, bits=bits, train=train)
+    monkeypatch.setattr(corpus, "ROWS", 7)
+    monkeypatch.setattr(nearness, "ROWS", 4)
+    run(tmp_path / "b.tsv", path, settings=settings, bits=bits, train=train)
+    assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
+    assert report_of(tmp_path / "a.tsv").read_bytes() == report_of(tmp_path / "b.tsv").read_bytes()
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_the_nearest_by_the_generator_come_first(tmp_path, count):
+    path = put(tmp_path / "a.txt", "aaaa\nbbbbbbbb\ncc\ndddd\naaaa\n")
+    asked: list[str] = []
+
+    def bits(texts):
+        asked.extend(texts)
+        return np.full(len(texts), 8.0)
+
+    result = run(tmp_path / "set.tsv", path, settings={"order_by": "lm", "num_samples": count}, bits=bits)
+    nearest_first = ["bbbbbbbb", "aaaa", "dddd", "cc"]
+    assert taken(tmp_path / "set.tsv") == result.examples == nearest_first[: count or None]
+    assert asked == ["aaaa", "bbbbbbbb", "cc", "dddd"], "each is asked about once"
+
+
+def test_the_generator_is_asked_about_pairs_with_a_tab(tmp_path):
+    path = put(tmp_path / "a.txt", "e\tf\ng g\th\n")
+    asked: list[str] = []
+    settings = {"order_by": "lm"}
+
+    def bits(texts):
+        asked.extend(texts)
+        return np.full(len(texts), 8.0)
+
+    result = run(tmp_path / "set.tsv", path, train=PAIRS, held_out=[], task=PAIR, settings=settings, bits=bits)
+    assert asked == ["e\tf", "g g\th"]
+    assert result.examples == ["g g | h", "e | f"]
+
+
+def test_the_nearest_by_tfidf_come_first(tmp_path):
+    train = pa.table({"sentence": ["funny film", "film with a plot", "sad film"], "label": ["1"] * 3})
+    path = put(tmp_path / "a.txt", "rain in spain\nthe film\nplot of rain\nfunny sad film\n")
+    settings = {"order_by": "tfidf", "num_samples": 3}
+    result = run(tmp_path / "set.tsv", path, train=train, settings=settings)
+    # The centroid is (film: largest, then funny, sad, plot alike); "rain" is no word of the task.
+    assert taken(tmp_path / "set.tsv") == result.examples
+    assert set(result.examples[:2]) == {"the film", "funny sad film"}
+    assert result.examples[2] == "plot of rain"
+    pairs = pa.table({"sentence1": ["funny film"], "sentence2": ["sad plot"], "label": ["1"]})
+    path = put(tmp_path / "b.txt", "rain\train\nfilm\tplot\nrain\tplot\n")
+    result = run(tmp_path / "p.tsv", path, train=pairs, held_out=[], task=PAIR, settings={"order_by": "tfidf"})
+    assert result.examples == ["film | plot", "rain | plot", "rain | rain"]
+
+
+def test_more_wanted_than_there_are_takes_all_and_says_so(tmp_path):
+    said = Said()
+    path = many(tmp_path)
+    result = run(tmp_path / "set.tsv", path, settings={"num_samples": 51}, reporter=said)
+    assert (result.kept, len(taken(tmp_path / "set.tsv"))) == (50, 50)
+    assert said.warned == ["there are 50 texts to take, and num_samples is 51: all are taken"]
+    run(tmp_path / "set.tsv", path, settings={"num_samples": 50}, reporter=said)
+    assert len(said.warned) == 1
+
+
+def test_bad_rows_are_an_error_or_counted(tmp_path):
+    path = put(tmp_path / "a.tsv", "sentence\tx\none\t1\nragged\ntwo\t2\n")
+    with pytest.raises(DataError) as error:
+        run(tmp_path / "set.tsv", path)
+    assert (error.value.file, error.value.row) == (path, 3)
+    said = Said()
+    run(tmp_path / "set.tsv", path, bad_rows="skip", reporter=said)
+    assert taken(tmp_path / "set.tsv") == ["one", "two"]
+    assert len(said.warned) == 1
+    assert "a.tsv: 1 bad rows skipped, the first is row 3" in said.warned[0]
+
+
+def test_an_original_that_the_form_cannot_hold_is_an_error_before_the_work(tmp_path, monkeypatch):
+    train = pa.table({"sentence": ["a\tb"], "label": ["1"]})
+    monkeypatch.setattr(corpus, "_survey", None)
+    (tmp_path / "set.tsv").write_text("old\n")
+    with pytest.raises(DataError, match="tab or a line end"):
+        run(tmp_path / "set.tsv", many(tmp_path), train=train)
+    assert (tmp_path / "set.tsv").read_text() == "old\n"
+
+
+FAULTS = {
+    "no files": ((), {}, ProfileError, "no files", None, "transfer.corpus.files"),
+    "missing": (("no.txt",), {}, DataError, "no such file", "no.txt", None),
+    "empty": (("empty.txt",), {}, DataError, "is empty", "empty.txt", None),
+    "unknown form": (("a.doc",), {}, DataError, "no form of a table", "a.doc", None),
+    "not UTF-8": (("latin.txt",), {}, DataError, "not UTF-8", "latin.txt", None),
+    "no such column": (("a.csv",), {"columns": ("texts",)}, DataError, "no column 'texts'", "a.csv", "texts"),
+    "numbers": (("a.jsonl",), {"columns": ("n",)}, DataError, "holds int64, not texts", "a.jsonl", "n"),
+    "two columns": (("a.csv",), {"columns": ("a", "b")}, ProfileError, "takes 1 text column, and 2", None, None),
+    "nothing left": (
+        ("old.txt",),
+        {},
+        DataError,
+        "nothing is left of the 3 texts: 1 blank, 1 copies of training texts, 1 copies of dev or test texts",
+        "old.txt",
+        "transfer.corpus.files",
+    ),
+    "no bits": (("a.txt",), {"order_by": "lm"}, ProfileError, "bits of a text", None, "transfer.corpus.order_by"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_bad_input_names_the_file_and_the_key(tmp_path, fault):
+    files, settings, kind, what, file, key = FAULTS[fault]
+    put(tmp_path / "a.txt", "new\n")
+    put(tmp_path / "empty.txt", "")
+    put(tmp_path / "latin.txt", b"caf\xe9\n")
+    put(tmp_path / "a.csv", "a,b\nx,y\n")
+    put(tmp_path / "a.jsonl", '{"n": 1}\n')
+    put(tmp_path / "old.txt", "dull plot\n\nheld out\n")
+    with pytest.raises(kind, match=what) as error:
+        run(tmp_path / "set.tsv", *(str(tmp_path / name) for name in files), settings=settings)
+    assert isinstance(error.value, KdError)
+    assert error.value.file == (file and str(tmp_path / file))
+    assert key is None or error.value.key == key
+    assert not list(tmp_path.glob("*set*"))
+
+
+def test_single_texts_for_a_task_of_pairs_are_an_error_that_says_why(tmp_path):
+    with pytest.raises(DataError, match="nothing is left of the 60 texts: 60 without exactly one tab"):
+        run(tmp_path / "set.tsv", many(tmp_path), train=PAIRS, held_out=[], task=PAIR)
+
+
+def test_the_output_is_never_one_of_the_files(tmp_path):
+    path = put(tmp_path / "a.tsv", "sentence\nnew\n")
+    with pytest.raises(UsageError, match="one of the files"):
+        run(tmp_path / "a.tsv", path)
+    assert (tmp_path / "a.tsv").read_text() == "sentence\nnew\n"
+
+
+def test_random_files_against_a_set_of_python(tmp_path):
+    """Compare the texts taken with what plain Python keeps."""
+    rng = random.Random(3)
+    words = ["film", "plot", "dull", "good", "\x85", " ", "a"]
+    lines = [" ".join(rng.choices(words, k=rng.randint(0, 4))) for _ in range(2000)]
+    files = [put(tmp_path / f"{i}.txt", "\n".join(lines[i::3]) + "\n") for i in range(3)]
+    run(tmp_path / "set.tsv", *files, settings={"max_words": 3})
+    seen = {" ".join((text or "").split()) for text in TRAIN["sentence"].to_pylist()}
+    expected = []
+    for line in (line for i in range(3) for line in lines[i::3]):
+        text = " ".join(line.split())
+        if text and len(text.split()) <= 3 and text not in seen:
+            expected.append(text)
+            seen.add(text)
+    assert taken(tmp_path / "set.tsv") == expected

@@ -1,0 +1,135 @@
+"""Transfer sets joined: the originals once, then what each set has made."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from kdcli.api import Task
+from kdcli.data.tables import read_table, write_table
+from kdcli.errors import DataError, UsageError
+from kdcli.transfer.gathering import report_of, set_schema
+from kdcli.transfer.mixing import mix
+
+SINGLE = Task("films", "single", ("0", "1"))
+PAIR = Task("pairs", "pair", ("0", "1"))
+ORIGINALS = [("a film", "original", "1"), ("a film", "original", "0"), ("dull", "original", None)]
+
+
+def put(path: Path, rows: list[tuple[str | None, ...]], task: Task = SINGLE) -> Path:
+    schema = set_schema(task.columns)
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    with write_table(path, schema) as writer:
+        writer.write(pa.table([pa.array(column, pa.string()) for column in columns], schema))
+    return path
+
+
+def made(source: str, *texts: str) -> list[tuple[str | None, ...]]:
+    return [(text, source, None) for text in texts]
+
+
+def rows_of(path: Path) -> list[tuple[str | None, ...]]:
+    return [tuple(row.values()) for row in read_table(path).table().to_pylist()]
+
+
+def test_originals_once_then_each_sets_texts_without_what_came_before(tmp_path):
+    lite = put(tmp_path / "lite.tsv", [*ORIGINALS, *made("lite", "one", "two  words", "three")])
+    heavy = put(tmp_path / "heavy.parquet", [*ORIGINALS, *made("heavy", "four", " two words", "one")])
+    corpus = put(tmp_path / "corpus.jsonl.gz", [*ORIGINALS, *made("corpus", "four", "five", "three", "six")])
+    result = mix(sets={"lite": lite, "heavy": heavy, "corpus": corpus}, task=SINGLE, output=tmp_path / "set.parquet")
+    assert rows_of(tmp_path / "set.parquet") == [
+        *ORIGINALS,
+        *made("lite", "one", "two  words", "three"),
+        *made("heavy", "four"),
+        *made("corpus", "five", "six"),
+    ]
+    assert (result.rows, result.originals) == (9, 3)
+    assert result.kept == {"lite": 3, "heavy": 1, "corpus": 2}
+    assert result.dropped == {"lite": 0, "heavy": 2, "corpus": 2}
+    assert json.loads(report_of(tmp_path / "set.parquet").read_text("utf-8")) == dataclasses.asdict(result)
+
+
+def test_the_order_of_the_sets_decides_whose_text_stays(tmp_path):
+    sets = {name: put(tmp_path / f"{name}.tsv", [*ORIGINALS, *made(name, "one", name)]) for name in ("lite", "corpus")}
+    mix(sets={name: sets[name] for name in ("corpus", "lite")}, task=SINGLE, output=tmp_path / "set.csv")
+    assert rows_of(tmp_path / "set.csv")[3:] == [("one", "corpus", ""), ("corpus", "corpus", ""), ("lite", "lite", "")]
+
+
+def test_copies_of_originals_that_a_set_has_kept_stay(tmp_path):
+    lite = put(tmp_path / "lite.tsv", [*ORIGINALS, *made("lite", "one")])
+    heavy = put(tmp_path / "heavy.tsv", [*ORIGINALS, *made("heavy", "a film", "one")])
+    result = mix(sets={"lite": lite, "heavy": heavy}, task=SINGLE, output=tmp_path / "set.tsv")
+    assert rows_of(tmp_path / "set.tsv")[3:] == [("one", "lite", ""), ("a film", "heavy", "")]
+    assert result.kept == {"lite": 1, "heavy": 1}
+
+
+def test_pairs_are_equal_if_both_texts_are(tmp_path):
+    originals = [("a", "b", "original", "1")]
+    one = put(tmp_path / "one.tsv", [*originals, ("c", "d", "lite", None)], PAIR)
+    two = put(tmp_path / "two.csv", [*originals, ("d", "c", "corpus", None), ("c ", "d", "corpus", None)], PAIR)
+    result = mix(sets={"lite": one, "corpus": two}, task=PAIR, output=tmp_path / "set.tsv")
+    assert rows_of(tmp_path / "set.tsv") == [
+        ("a", "b", "original", "1"),
+        ("c", "d", "lite", ""),
+        ("d", "c", "corpus", ""),
+    ]
+    assert (result.kept, result.dropped) == ({"lite": 1, "corpus": 1}, {"lite": 0, "corpus": 1})
+
+
+def test_many_batches_keep_their_places(tmp_path):
+    originals = [(f"o{i % 999}", "original", "1") for i in range(70_000)]
+    lite = put(tmp_path / "lite.tsv", [*originals, *made("lite", *(f"t{i}" for i in range(70_000)))])
+    texts = [f"t{i}" for i in range(0, 140_000, 2)]
+    corpus = put(tmp_path / "corpus.parquet", [*originals, *made("corpus", *texts)])
+    result = mix(sets={"lite": lite, "corpus": corpus}, task=SINGLE, output=tmp_path / "set.parquet")
+    new = [text for text in texts if int(text[1:]) >= 70_000]
+    expected = [*originals, *made("lite", *(f"t{i}" for i in range(70_000))), *made("corpus", *new)]
+    assert rows_of(tmp_path / "set.parquet") == expected
+    assert (result.kept["corpus"], result.dropped["corpus"]) == (35_000, 35_000)
+
+
+def test_sets_without_originals_or_new_texts(tmp_path):
+    lite = put(tmp_path / "lite.parquet", [])
+    corpus = put(tmp_path / "corpus.parquet", made("corpus", "one"))
+    assert mix(sets={"lite": lite, "corpus": corpus}, task=SINGLE, output=tmp_path / "set.tsv").rows == 1
+    assert rows_of(tmp_path / "set.tsv") == [("one", "corpus", "")]
+
+
+@pytest.mark.parametrize(
+    ("originals", "what"),
+    [
+        (ORIGINALS[:2], "2 originals where the set of lite has 3"),
+        ([*ORIGINALS[:2], ("dull ", "original", None)], "original number 3 is another text"),
+        ([ORIGINALS[2], *ORIGINALS[:2]], "original number 1 is another text"),
+    ],
+)
+def test_other_originals_are_an_error(tmp_path, originals, what):
+    lite = put(tmp_path / "lite.tsv", [*ORIGINALS, *made("lite", "one")])
+    corpus = put(tmp_path / "corpus.tsv", [*originals, *made("corpus", "two")])
+    with pytest.raises(DataError, match=what) as error:
+        mix(sets={"lite": lite, "corpus": corpus}, task=SINGLE, output=tmp_path / "set.tsv")
+    assert error.value.file == str(corpus)
+    assert not (tmp_path / "set.tsv").exists()
+
+
+def test_a_table_that_is_no_transfer_set_is_an_error(tmp_path):
+    lite = put(tmp_path / "lite.tsv", ORIGINALS)
+    (tmp_path / "b.tsv").write_text("sentence\tlabel\na film\t1\n")
+    with pytest.raises(DataError, match="no column 'source'"):
+        mix(sets={"lite": lite, "corpus": tmp_path / "b.tsv"}, task=SINGLE, output=tmp_path / "set.tsv")
+
+
+def test_a_text_that_the_form_cannot_hold_is_an_error(tmp_path):
+    lite = put(tmp_path / "lite.parquet", [*ORIGINALS, *made("lite", "a\tb")])
+    with pytest.raises(DataError, match="tab or a line end") as error:
+        mix(sets={"lite": lite}, task=SINGLE, output=tmp_path / "set.tsv")
+    assert "parquet" in error.value.hint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lite.parquet"]
+
+
+def test_the_output_is_never_one_of_the_sets(tmp_path):
+    lite = put(tmp_path / "lite.tsv", ORIGINALS)
+    with pytest.raises(UsageError, match="one of the transfer sets"):
+        mix(sets={"lite": lite}, task=SINGLE, output=lite)
