@@ -1,15 +1,21 @@
 """Finished texts a second: the sampler whose batch stays full, one text at a time, and `model.generate`.
 
-    python benchmarks/sampling.py --texts DATA/SST-2/train.tsv --tokenizer DATA/tokenizers/gpt2
+    python benchmarks/sampling.py --texts DATA/SST-2/train.tsv --tokenizer DATA/tokenizers/gpt2 [--oracle PYTHON]
 
 GPT-2 of 117M parameters with random weights, which never end a text by themselves: so each text ends at a length drawn
 from those of the real texts, the same ones for all sides, and begins with a real first token. Every side draws each
 token from the model's softmax. All sides run in turns in this one process; the best of the rounds counts for each.
+
+Then a Transformer-XL of 4 layers, 256 wide, with wt103's vocabulary and cutoffs: against the same model with the full
+softmax at each step in a batch that runs on to its longest text, and, with --oracle, against transformers 4.35.2's one
+text at a time, in the interpreter of an environment of its own (see tests/oracle/transfoxl.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,12 +34,17 @@ from kdcli.data.tables import read_table
 from kdcli.generation.causal import CausalDecoder
 from kdcli.generation.drawing import draw
 from kdcli.generation.pretrained import DTYPES, read_tokenizer
-from kdcli.generation.sampling import sample
+from kdcli.generation.sampling import Decoder, sample
 
 END_NOW = 2.0
 """In the place of a draw: here the text ends. No draw is as large."""
 TARGETS = {("cpu", "fp32"): (7, 3), ("cpu", "bf16"): (15, 3), ("cuda", "fp32"): (100, None), ("cuda", "bf16"): (100, 4)}
 """At least so many times one text at a time, and `model.generate`."""
+XL: dict[str, Any] = {
+    **{"vocab_size": 267_735, "cutoffs": [20_000, 40_000, 200_000], "div_val": 4, "mem_len": 160, "clamp_len": 160},
+    **{"n_layer": 4, "d_model": 256, "d_embed": 256, "n_head": 4, "d_head": 64, "d_inner": 1024},
+}
+"""wt103's vocabulary and cutoffs, in a smaller model."""
 
 
 def main() -> None:
@@ -45,6 +56,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1024, help="texts of the full batch")
     parser.add_argument("--generated", type=int, default=256, help="texts of `model.generate`")
     parser.add_argument("--one", type=int, default=16, help="texts one at a time")
+    parser.add_argument("--oracle", help="python of an environment with transformers 4.35.2")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
@@ -69,6 +81,7 @@ def main() -> None:
         for rows in dict.fromkeys((given.batch_size, given.larger)):
             ways[f"kd, a full batch of {rows}"] = (given.draws, partial(job.full_batch, rows))
         report(given, precision, job, {name: rate(way, count, given) for name, (count, way) in ways.items()})
+    transformer_xl(given, [texts[row] for row in chosen])
 
 
 class Job:
@@ -103,26 +116,38 @@ class Job:
                 logits_processor=ends,
             )
 
-    def full_batch(self, rows: int, count: int) -> None:
+    @torch.inference_mode()
+    def run_on(self, batch: int, decoder: Decoder, count: int) -> None:
+        """Go through batches that each run on to their longest text, a decoder's step for each word."""
+        for start in range(0, count, batch):
+            token, lengths = self.first[start : start + batch], self.lengths[start : start + batch]
+            longest = int(lengths.max())
+            decoder.open(len(token), longest)
+            for place in range(longest - 1):
+                uniforms = torch.rand(len(token), dtype=torch.float64, device=token.device)
+                token = decoder.step(token, torch.full_like(token, place), place + 1, uniforms)
+
+    def full_batch(self, rows: int, count: int, decoder: Decoder | None = None) -> None:
         """Go through a batch whose rows take up the next text when one ends."""
         uniforms = torch.rand(count, 128, dtype=torch.float64, device=self.first.device)
         uniforms.scatter_(1, self.lengths[:count, None] - 1, END_NOW)
-        found = sample(Ended(self.model, self.end), self.first[:count], uniforms, end=self.end, rows=rows)
+        ended = Ended(decoder or CausalDecoder(self.model), self.end)
+        found = sample(ended, self.first[:count], uniforms, end=self.end, rows=rows)
         reached = (found[:, 1:] == self.end).int().argmax(dim=1) + 2
         assert torch.equal(reached, self.lengths[:count].clamp(min=2)), "a text did not end where it should"
 
 
-class Ended(CausalDecoder):
-    """The decoder of `kd`, with texts that end when they are told to and not before."""
+class Ended:
+    """A decoder of `kd`, with texts that end when they are told to and not before."""
 
-    def __init__(self, model: Any, end: int) -> None:
-        super().__init__(model, draw)
-        self.end = end
+    def __init__(self, decoder: Decoder, end: int) -> None:
+        self.decoder, self.end = decoder, end
+        self.device, self.open, self.keep = decoder.device, decoder.open, decoder.keep
 
     def step(self, tokens: Tensor, places: Tensor, width: int, uniforms: Tensor) -> Tensor:
         """Draw the next token of each row, or end its text."""
         now = uniforms == END_NOW
-        following = super().step(tokens, places, width, uniforms.clamp(max=0.5))
+        following = self.decoder.step(tokens, places, width, uniforms.clamp(max=0.5))
         following = torch.where(following == self.end, 0, following)
         return torch.where(now, self.end, following)
 
@@ -157,6 +182,38 @@ def rate(way: Callable[[int], None], count: int, given: argparse.Namespace) -> f
 def synchronise(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
+
+
+def transformer_xl(given: argparse.Namespace, texts: list[str]) -> None:
+    """Compare the ways of a Transformer-XL: its words are those of a text, whichever they are."""
+    from kd_transfoxl.configuration import TransfoXLConfig
+    from kd_transfoxl.decoder import TransfoXLDecoder
+    from kd_transfoxl.model import TransfoXLLMHeadModel
+
+    rows, end = given.batch_size, 0
+    lengths = torch.tensor([min(len(text.split()) + 1, 80) for text in texts]).clamp(min=2)
+    first = torch.randint(1, XL["cutoffs"][0], lengths.shape)
+    model = TransfoXLLMHeadModel(TransfoXLConfig(**XL)).to(given.device).eval()
+    job = Job(model, first.to(given.device), lengths.to(given.device), end)
+    full = TransfoXLDecoder(model, lambda hidden, uniforms: draw(model.crit.log_probs(hidden), uniforms))
+    rates = {}
+    if given.oracle:
+        some = {"first": first[: given.one].tolist(), "lengths": lengths[: given.one].tolist()}
+        sent = json.dumps({"config": XL, "rounds": given.rounds, **some})
+        script = Path(__file__).with_name("released_transfoxl.py")
+        run = subprocess.run([given.oracle, script], input=sent, capture_output=True, text=True, check=True)
+        rates["transformers 4.35.2, one text at a time"] = float(run.stdout)
+    run_on = partial(job.run_on, rows, full)
+    rates[f"ours, full softmax, batch {rows} to its longest text"] = rate(run_on, given.generated, given)
+    ours = partial(job.full_batch, rows, decoder=TransfoXLDecoder(model))
+    rates[f"kd, a full batch of {rows}"] = rate(ours, given.draws, given)
+    table = Table(title=f"Transformer-XL, {XL['vocab_size']:,} words, on {given.device}, fp32")
+    for column in ("", "texts/s", *(f"to the {place}" for place in ("first", "second")[: len(rates) - 1])):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, found in rates.items():
+        table.add_row(name, f"{found:,.1f}", *(f"{found / other:.2f}x" for other in list(rates.values())[:-1]))
+    table.add_row("at least", "", *(["30x", "4x"] if given.oracle else ["4x"]))
+    Console(width=110).print(table)
 
 
 def report(given: argparse.Namespace, precision: str, job: Job, rates: dict[str, float]) -> None:

@@ -15,7 +15,7 @@ from kdcli.api import Reporter
 from kdcli.errors import DataError, MissingError
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-CARD = ("*.json", "*.txt", "*.model")
+CARD = ("*.json", "*.txt", "*.model", "vocab.pkl", "vocab.bin")
 
 
 def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.model") -> Path:

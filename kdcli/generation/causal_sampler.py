@@ -66,9 +66,21 @@ class CausalSampler:
         self.rows = _AUTO.get(model.device.type, 512) if settings.batch_size == "auto" else settings.batch_size
 
     def starts(self, corpus: Corpus) -> dict[str, Any]:
-        """Count the first tokens of the training texts: ``tokens``, ``counts`` and, to be read, ``texts``."""
+        """Count the first tokens of the training texts: ``tokens``, ``counts`` and, to be read, ``texts``.
+
+        The end of a text is none of them, nor is what stands for unknown words.
+
+        Raises:
+            DataError: There is none.
+        """
         encoded = TokenTexts(corpus.train, self.tokenizer, self.max_length)
-        counted = Counter(encoded.first().tolist()).most_common()
+        firsts = Counter(encoded.first().tolist())
+        for token in {self.tokenizer.eos_token_id, self.tokenizer.unk_token_id}:
+            firsts.pop(token, None)
+        if not firsts:
+            what = "no training text starts with what the model knows"
+            raise DataError(what, hint="fine-tune a model that knows the words of these texts")
+        counted = firsts.most_common()
         tokens = [token for token, _ in counted]
         counts = [count for _, count in counted]
         return {"tokens": tokens, "counts": counts, "texts": self._decode([[token] for token in tokens])}

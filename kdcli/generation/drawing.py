@@ -43,16 +43,23 @@ def draw(logits: Tensor, uniforms: Tensor, *, temperature: float = 1.0, top_k: i
     sums[:, :whole] = weights[:, : whole * _BLOCK].view(rows, whole, _BLOCK).sum(dim=-1)
     if whole < sums.shape[1]:
         sums[:, whole] = weights[:, whole * _BLOCK :].sum(dim=-1)
-    block, rest = _invert(sums, uniforms * sums.sum(dim=-1))
+    block, rest = invert(sums, uniforms * sums.sum(dim=-1))
     inside = block[:, None] * _BLOCK + torch.arange(_BLOCK, device=weights.device)
     some = weights.gather(1, inside.clamp(max=words - 1)).masked_fill(inside >= words, 0.0)
-    return block * _BLOCK + _invert(some.to(uniforms.dtype), rest)[0]
+    return block * _BLOCK + invert(some.to(uniforms.dtype), rest)[0]
 
 
-def _invert(weights: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Find where the cumulative sum passes each target, and how much of the target is left there.
+def invert(weights: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Find where the cumulative sum of the weights passes each target, and how much of the target is left there.
 
     A target that rounding has put beyond the end is taken back below it, so that no weight of 0 is ever found.
+
+    Args:
+        weights: ``[rows, places]``, none below 0.
+        targets: ``[rows]``, from 0 to the sum of the weights.
+
+    Returns:
+        The places, ``int64 [rows]``, and what is left of the targets, ``[rows]``, less than the weights there.
     """
     sums = weights.cumsum(dim=-1)
     end = sums[:, -1]

@@ -155,7 +155,7 @@ def _look_at(learner: _Learner, reporter: Reporter) -> None:
             longer = f"{cut} of {len(texts)} {name} texts are longer than {texts.max_length} tokens"
             reporter.warn(f"{longer}, and are cut there ({learner.key}.max_length)")
     if learner.train.seed is None:
-        reporter.info("the tokenizer puts a space before all that it encodes: no text is split for training")
+        reporter.info("the tokenizer does not go on with a word that was cut: no text is split for training")
 
 
 def _recipe(options: LanguageModelOptions, settings: GeneratorSettings) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from kdcli.data.models import CARD, find_model, quiet
 __all__ = ["DTYPES", "find_model", "fitting_length", "read_config", "read_tokenizer", "read_weights", "sha256"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_NAMED = 8
+"""Tensors that an error names."""
 
 
 def read_config(folder: Path) -> Any:
@@ -108,10 +111,11 @@ def read_weights(folder: Path, config: Any, precision: str = "fp32") -> Any:
         hint = "copy the model again; a download may have been cut short"
         what = f"the model's weights cannot be read: {_first_line(error)}"
         raise DataError(what, file=folder, hint=hint) from error
-    for problem, names in (("missing", report["missing_keys"]), ("of another shape", report["mismatched_keys"])):
-        if names:
-            first = min(name if isinstance(name, str) else name[0] for name in names)
-            what = f"the weights are not those of the configuration: {len(names)} are {problem}, {first} for one"
+    shapes = [f"{name} ({_shape(found)}, not {_shape(wanted)})" for name, found, wanted in report["mismatched_keys"]]
+    for problem, tensors in (("missing", list(report["missing_keys"])), ("of another shape", shapes)):
+        if tensors:
+            named = ", ".join(sorted(tensors)[:_NAMED]) + (" and others" if len(tensors) > _NAMED else "")
+            what = f"the weights are not those of the configuration: {len(tensors)} are {problem}, {named}"
             raise DataError(what, file=folder, hint="copy config.json and the weights from the same place")
     return model
 
@@ -132,6 +136,10 @@ def _find_tokenizer(name: str | Path, key: str | None) -> Path:
     except Exception as error:
         what = f"the tokenizer {str(name)!r} is no folder, is not cached, and cannot be had from the Hugging Face hub: "
         raise MissingError(what + _first_line(error), key=key, hint="name a folder that holds it") from error
+
+
+def _shape(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))
 
 
 def _first_line(error: Exception) -> str:

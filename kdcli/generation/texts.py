@@ -28,7 +28,8 @@ class TokenTexts:
         tokenizer: The model's tokenizer; its ``eos_token`` ends a text.
         max_length: The longest sequence in tokens, the end included.
         seed: Of the cuts; None leaves the texts whole. So they are, too, where the tokenizer puts a space before
-            what it encodes (some of SentencePiece's do): the cut would be in what the model learns.
+            what it encodes, as some of SentencePiece's do and those of whole words: the cut would be in what the
+            model learns.
 
     Attributes:
         seed: Of the cuts; None where texts stay whole.
@@ -41,7 +42,7 @@ class TokenTexts:
         self.max_length = max_length
         joins = self._decode([*chain(*self._encode(["hel", "lo"]))]) == "hello"
         self.seed = seed if joins else None
-        self.start(0)
+        self._read(0)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -52,7 +53,11 @@ class TokenTexts:
         return self.rows.lengths
 
     def start(self, epoch: int) -> None:
-        """Encode the texts as they are learned in this epoch."""
+        """Encode the texts as they are learned in this epoch; whole ones stay as they are."""
+        if self.seed is not None:
+            self._read(epoch)
+
+    def _read(self, epoch: int) -> None:
         if self.seed is None:
             encoded = self._encode(self.texts)
         else:

@@ -29,6 +29,7 @@ def test_list(capsys):
     listed = plugins(capsys, "list")
     assert {(plugin["group"], plugin["name"]) for plugin in listed} == {
         ("generators", "gpt2"),
+        ("generators", "transfoxl"),
         ("students", "bilstm"),
         ("taggers", "nltk"),
         ("taggers", "pattern"),
@@ -64,7 +65,7 @@ def test_show_says_what_it_is_and_takes(capsys, make_plugin):
 
 
 def test_show_every_builtin(capsys):
-    for name in ("bilstm", "gpt2", "nltk", "pattern"):
+    for name in ("bilstm", "gpt2", "nltk", "pattern", "transfoxl"):
         (shown,) = plugins(capsys, "show", name)
         assert shown["about"]
 

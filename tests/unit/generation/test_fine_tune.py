@@ -190,7 +190,7 @@ def test_texts_longer_than_max_length_are_cut_and_said_to_be(tmp_path, train, ma
 
 def test_a_tokenizer_that_puts_spaces_leaves_texts_whole(train, make_start, spaced_tokenizer, notes):
     train(start=make_start(tokenizer=spaced_tokenizer), epochs=1)
-    assert "the tokenizer puts a space before all that it encodes: no text is split for training" in notes.infos
+    assert "the tokenizer does not go on with a word that was cut: no text is split for training" in notes.infos
 
 
 def test_bad_input(tmp_path, train, make_start, tokenizer):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from kdcli import registry
 from kdcli.cli import app
 from kdcli.errors import ProfileError
 from kdcli.mistakes import keys
@@ -66,9 +67,17 @@ def test_every_profile_loads_and_opens_with_purpose_time_score_and_command(name)
 
 
 def test_base_is_the_defaults_and_names_every_setting():
-    assert load_profile("base", environ={}).settings == load_profile(None, environ={}).settings
+    generators = {
+        plugin.name: registry.options("generators", plugin.name, {}) for plugin in registry.plugins("generators")
+    }
+    tables = {name: options.model_dump(mode="json") for name, options in generators.items()}
+    settings = load_profile(None, environ={}).settings
+    assert load_profile("base", environ={}).settings == settings.model_copy(update={"generators": tables})
     path = files.find("base")
-    written = set(dict(_flat(tomllib.loads(path.read_text("utf-8")))))
+    values = tomllib.loads(path.read_text("utf-8"))
+    written = set(dict(_flat(values)))
+    for name, table in tables.items():
+        assert set(values["generators"][name]) == set(table)
     hidden = {"teacher.config", "teacher.export.precision", "students", "generators"}
     described = {f"task.{key}" for key in re.findall(r"(?m)^# (\w+) = ", path.read_text("utf-8"))}
     assert set(keys(Settings)) - hidden <= written | described

@@ -1,0 +1,52 @@
+"""Train a small Transformer-XL from scratch on plain texts: what stands in for the published weights.
+
+    python benchmarks/pretrain_transfoxl.py OUTPUT TEXTS.txt...
+
+One text a line; every hundredth is a dev text. The training is the plugin's own. OUTPUT is a folder for
+`--set generators.transfoxl.model=OUTPUT`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import kd_transfoxl
+from kdcli.api import Corpus, GeneratorSettings
+from kdcli.cli import ui
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("texts", type=Path, nargs="+")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--max-steps", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=7e-4)
+    parser.add_argument("--precision", default="bf16")
+    given = parser.parse_args()
+    lines = [line.strip() for path in given.texts for line in path.read_text("utf-8").split("\n")]
+    lines = [" ".join(line.split()) for line in lines if line]
+    corpus = Corpus("single", [line for i, line in enumerate(lines) if i % 100], lines[::100])
+    options = kd_transfoxl.Options(
+        from_scratch=True,
+        n_layer=given.layers,
+        d_model=given.width,
+        n_head=given.width // 64,
+        div_val=2,
+        epochs=given.epochs,
+        max_steps=given.max_steps,
+        batch_size=given.batch_size,
+        lr=given.lr,
+        warmup=0.05,
+    )
+    settings = GeneratorSettings(options, "single", seed=1, device="cpu", precision=given.precision)
+    with ui.reporting("pretrain") as reporter:
+        print(kd_transfoxl.fine_tune(corpus, given.output, settings, reporter))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""Adaptive input embeddings and the adaptive softmax: frequent words get more of both.
+
+Words are sorted by frequency and cut into clusters. The first words are predicted at once, together with a score for
+each of the other clusters; a word of these takes a second softmax, inside its cluster (Grave et al. 2017, arXiv
+1609.04309; the embeddings: Baevski and Auli 2019, arXiv 1809.10853). With ``div_val`` > 1 the embeddings of each
+cluster are narrower than those before, and a projection makes them ``d_model`` wide. The softmax has tables and
+projections of the same shapes, so that they can be shared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kdcli.generation import drawing
+
+
+class AdaptiveEmbedding(nn.Module):
+    """Embeddings whose width depends on the word's cluster, all made ``d_model`` wide.
+
+    Args:
+        vocab_size: Words.
+        cutoffs: The first word of each cluster but the first.
+        d_embed: Width in the first cluster.
+        d_model: Width of what comes out.
+        div_val: Cluster ``i`` is ``d_embed // div_val**i`` wide; with 1 all words share one table.
+    """
+
+    def __init__(self, vocab_size: int, cutoffs: Sequence[int], d_embed: int, d_model: int, div_val: int) -> None:
+        super().__init__()
+        self.cutoffs = list(cutoffs) if div_val > 1 else []
+        self.scale = math.sqrt(d_model)
+        sizes = [end - start for start, end in pairwise([0, *self.cutoffs, vocab_size])]
+        widths = [d_embed // div_val**cluster for cluster in range(len(sizes))]
+        self.emb_layers = nn.ModuleList(nn.Embedding(size, width) for size, width in zip(sizes, widths, strict=True))
+        self.emb_projs = _projections(d_model, widths, div_val)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Return ``[rows, time, d_model]`` for ``int64 [rows, time]``.
+
+        Each table is asked for all words, those of other clusters taken for its first one: it costs little beside a
+        layer, nothing waits for a GPU to say how many words there are, and every parameter gets a gradient, which
+        training by several processes asks for.
+        """
+        clusters = _clusters(words, self.cutoffs)
+        tables = cast(list[nn.Embedding], list(self.emb_layers))
+        found = tables[0].weight.new_zeros(())  # in the weights' precision, whatever autocast makes of projections
+        for cluster, (start, table) in enumerate(zip([0, *self.cutoffs], tables, strict=True)):
+            inside = clusters == cluster
+            vectors = table(torch.where(inside, words - start, 0))
+            if self.emb_projs:
+                vectors = functional.linear(vectors, self.emb_projs[cluster])
+            found = torch.where(inside[..., None], vectors.to(found.dtype), found)
+        return found * self.scale
+
+
+class AdaptiveSoftmax(nn.Module):
+    """The distribution of the next word.
+
+    Args:
+        vocab_size: Words.
+        cutoffs: The first word of each cluster but the first; none for a plain softmax.
+        d_embed: Width in the first cluster.
+        d_model: Width of the hidden states.
+        div_val: Cluster ``i`` is ``d_embed // div_val**i`` wide; with 1 all words share one table.
+    """
+
+    def __init__(self, vocab_size: int, cutoffs: Sequence[int], d_embed: int, d_model: int, div_val: int) -> None:
+        super().__init__()
+        self.cutoffs = list(cutoffs)
+        self.ends = [0, *cutoffs, vocab_size]
+        self.count = len(cutoffs) + 1
+        widths = [d_embed // div_val**cluster for cluster in range(self.count)]
+        sizes = [end - start for start, end in pairwise(self.ends)] if div_val > 1 else [vocab_size]
+        if cutoffs:
+            self.cluster_weight = nn.Parameter(torch.empty(len(cutoffs), d_embed))
+            self.cluster_bias = nn.Parameter(torch.empty(len(cutoffs)))
+        self.out_layers = nn.ModuleList(nn.Linear(width, size) for width, size in zip(widths, sizes, strict=False))
+        self.out_projs = _projections(d_model, widths, div_val)
+
+    def nats(self, hidden: Tensor, words: Tensor) -> Tensor:
+        """Return the negative log-likelihood of each word, without probabilities of the whole vocabulary.
+
+        Args:
+            hidden: ``[rows, d_model]``.
+            words: ``int64 [rows]``.
+
+        Returns:
+            ``[rows]`` in nats, float32 or wider.
+        """
+        first, scores = self._head(hidden)
+        clusters = _clusters(words, self.cutoffs)
+        word = first.gather(1, torch.where(clusters == 0, words, 0)[:, None])
+        chosen = torch.cat([word, scores[:, 1:]], dim=1).gather(1, clusters[:, None])[:, 0]
+        nats = scores.logsumexp(dim=1) - chosen
+        # A cluster without rows is computed too: every parameter needs a gradient, as in the embeddings.
+        for cluster, rows in enumerate(_rows(clusters, self.count)[1:], start=1):
+            inside = words[rows] - self.ends[cluster]
+            tail = functional.cross_entropy(self._logits(hidden[rows], cluster), inside, reduction="none")
+            nats = nats.index_add(0, rows, tail)
+        return nats
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """Return the log-probabilities of all words, ``[rows, vocabulary]``, of ``hidden [rows, d_model]``."""
+        first, scores = self._head(hidden)
+        total = scores.logsumexp(dim=1, keepdim=True)
+        tails = [
+            self._logits(hidden, cluster).log_softmax(dim=1) + scores[:, cluster, None] - total
+            for cluster in range(1, self.count)
+        ]
+        return torch.cat([first - total, *tails], dim=1)
+
+    def draw(
+        self,
+        hidden: Tensor,
+        uniforms: Tensor,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        without: int | None = None,
+    ) -> Tensor:
+        """Draw a word for each row: its cluster first, then the word, among those of this cluster alone.
+
+        The uniform chooses the cluster, and what is left of it the word. Clusters being in the order of their words,
+        it is the word that the cumulative sum over the whole vocabulary would give.
+
+        Args:
+            hidden: ``[rows, d_model]``.
+            uniforms: ``float64 [rows]`` (float32 where the device has no other), in [0, 1): the draw.
+            temperature: As in ``kdcli.generation.drawing.draw``. This and the others take the whole vocabulary: no
+                cluster by itself tells which words are drawn from, and how often.
+            top_k: As there.
+            top_p: As there.
+            without: A word that is never drawn: its probability goes to the others, in proportion to theirs.
+
+        Returns:
+            ``int64 [rows]``.
+        """
+        # A word of a later cluster has a share in this cluster's score, which only all of its words tell.
+        beyond = without is not None and without >= self.ends[1]
+        if temperature != 1.0 or top_k or top_p < 1.0 or beyond:
+            logits = self.log_probs(hidden)
+            if without is not None:
+                logits[:, without] = -torch.inf
+            return drawing.draw(logits, uniforms, temperature=temperature, top_k=top_k, top_p=top_p)
+        first, scores = self._head(hidden, without)
+        chances = scores.to(uniforms.dtype).softmax(dim=1)
+        clusters, rest = drawing.invert(chances, uniforms)
+        rest = rest / chances.gather(1, clusters[:, None])[:, 0]
+        words = torch.empty_like(clusters)
+        for cluster, rows in enumerate(_rows(clusters, self.count)):
+            if len(rows):
+                logits = self._logits(hidden[rows], cluster) if cluster else first[rows]
+                words[rows] = self.ends[cluster] + drawing.draw(logits, rest[rows])
+        return words
+
+    def _head(self, hidden: Tensor, without: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the logits of the first words, but for one that is left out, and the scores of all clusters.
+
+        Returns:
+            ``[rows, first words]`` and ``[rows, clusters]``; the score of the first cluster is that of its words
+            together, so that a softmax makes probabilities of the scores.
+        """
+        near = self._near(hidden, 0)
+        first = _wide(functional.linear(near, *self._table(0)))
+        if without is not None:
+            first[:, without] = -torch.inf
+        scores = first.logsumexp(dim=1, keepdim=True)
+        if self.cutoffs:
+            others = _wide(functional.linear(near, self.cluster_weight, self.cluster_bias))
+            scores = torch.cat([scores, others], dim=1)
+        return first, scores
+
+    def _logits(self, hidden: Tensor, cluster: int) -> Tensor:
+        """Return the logits of a cluster's words, ``[rows, words]``, float32 or wider."""
+        return _wide(functional.linear(self._near(hidden, cluster), *self._table(cluster)))
+
+    def _table(self, cluster: int) -> tuple[Tensor, Tensor]:
+        """Return weights and biases of a cluster's words."""
+        single = len(self.out_layers) == 1
+        table = cast(nn.Linear, self.out_layers[0 if single else cluster])
+        inside = slice(self.ends[cluster], self.ends[cluster + 1]) if single else slice(None)
+        return table.weight[inside], table.bias[inside]
+
+    def _near(self, hidden: Tensor, cluster: int) -> Tensor:
+        """Return the hidden states as wide as the embeddings of a cluster."""
+        return hidden @ self.out_projs[cluster] if self.out_projs else hidden
+
+
+def _projections(d_model: int, widths: Sequence[int], div_val: int) -> nn.ParameterList:
+    needed = div_val > 1 or widths[0] != d_model
+    return nn.ParameterList(nn.Parameter(torch.empty(d_model, width)) for width in widths if needed)
+
+
+def _clusters(words: Tensor, cutoffs: Sequence[int]) -> Tensor:
+    """Return the cluster of each word, in the shape of ``words``."""
+    clusters = torch.zeros_like(words)
+    for cutoff in cutoffs:
+        clusters += words >= cutoff
+    return clusters
+
+
+def _rows(clusters: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Return the rows of each of ``count`` clusters; all of them take one look at a GPU's state."""
+    sizes: list[int] = torch.bincount(clusters, minlength=count).tolist()
+    return torch.split(clusters.argsort(stable=True), sizes)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

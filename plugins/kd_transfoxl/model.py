@@ -1,0 +1,314 @@
+"""A Transformer-XL (Dai et al. 2019, arXiv 1901.02860) whose weights are named as those of ``transfo-xl-wt103``.
+
+The text goes through in segments. A layer sees the hidden states that went into it with the segments before, without
+a gradient: the memory (section 3.2). Attention knows no places, only distances (section 3.3). Shapes are
+``[rows, time, ...]``; ``seen`` are the places that a segment can look at, ``past`` of memory and ``time`` of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, initialization
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
+
+from kd_transfoxl.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
+from kd_transfoxl.configuration import TransfoXLConfig
+
+IGNORED = -100
+"""The label of a word that is not predicted."""
+
+
+@dataclass
+class TransfoXLOutput(ModelOutput):  # type: ignore[misc]
+    """What a segment gives.
+
+    Attributes:
+        loss: The mean of the nats of all predicted words.
+        losses: ``[rows, time - 1]``, the nats of each word but the first, 0 where the label says to ignore it.
+        logits: ``[rows, time, vocabulary]``, log-probabilities of the next word; only if asked for.
+        mems: For each layer ``[rows, at most mem_len, d_model]``, what it remembers for the next segment; None if
+            it remembers nothing.
+    """
+
+    loss: Tensor | None = None
+    losses: Tensor | None = None
+    logits: Tensor | None = None
+    mems: tuple[Tensor, ...] | None = None
+
+
+class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
+    """A Transformer-XL that predicts words.
+
+    Args:
+        config: The configuration.
+
+    Raises:
+        DataError: There is no such model.
+    """
+
+    config_class = TransfoXLConfig
+    base_model_prefix = "transformer"
+    supports_gradient_checkpointing = True
+    # The published checkpoint holds the frequencies of the sines, which are no weights.
+    _keys_to_ignore_on_load_unexpected = (r"pos_emb\.inv_freq",)
+
+    def __init__(self, config: TransfoXLConfig) -> None:
+        config.check()
+        super().__init__(config)
+        self.transformer = TransfoXLModel(config)
+        self.crit = AdaptiveSoftmax(config.vocab_size, config.cutoffs, config.d_embed, config.d_model, config.div_val)
+        self._tied_weights_keys = self._ties()
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        mems: Sequence[Tensor] | None = None,
+        labels: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        return_logits: bool = False,
+        use_cache: bool = True,
+    ) -> TransfoXLOutput:
+        """Read a segment of each row's text.
+
+        Args:
+            input_ids: ``int64 [rows, time]``.
+            mems: What the segment before has given; None at the start of a text.
+            labels: ``int64 [rows, time]``, the words themselves: place ``i`` predicts label ``i + 1``. -100 is
+                ignored. None: the words where ``attention_mask`` is not 0, unless logits alone are asked for.
+            attention_mask: ``[rows, time]``, 0 behind a text's end. It serves as labels only: nothing before the end
+                sees what is behind.
+            return_logits: Give the log-probabilities of all words.
+            use_cache: Give the memory.
+        """
+        hidden, memory = self.transformer(input_ids, mems)
+        if labels is None and not return_logits:
+            labels = input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, IGNORED)
+        loss = losses = logits = None
+        if labels is not None:
+            wanted = labels[:, 1:]
+            real = wanted != IGNORED
+            nats = self.crit.nats(hidden[:, :-1][real], wanted[real])
+            losses = nats.new_zeros(wanted.shape).masked_scatter(real, nats)
+            loss = nats.sum() / max(len(nats), 1)
+        if return_logits:
+            logits = self.crit.log_probs(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
+        return TransfoXLOutput(loss=loss, losses=losses, logits=logits, mems=memory if use_cache else None)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embeddings of all clusters."""
+        return self.transformer.word_emb
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """Return which weights are others: embeddings, projections and biases are tied each for itself."""
+        return dict(self._tied_weights_keys)
+
+    def _ties(self) -> dict[str, str]:
+        config, ties = self.config, {}
+        if config.tie_word_embeddings:
+            for cluster in range(len(self.crit.out_layers)):
+                ties[f"crit.out_layers.{cluster}.weight"] = f"transformer.word_emb.emb_layers.{cluster}.weight"
+        last = len(self.transformer.word_emb.emb_projs) - 1
+        for cluster in range(len(self.crit.out_projs)):
+            if config.tie_projs[cluster]:
+                ties[f"crit.out_projs.{cluster}"] = f"transformer.word_emb.emb_projs.{min(cluster, last)}"
+        if not config.untie_r:
+            for layer in range(config.n_layer):
+                for bias in ("r_w_bias", "r_r_bias"):
+                    ties[f"transformer.layers.{layer}.dec_attn.{bias}"] = f"transformer.{bias}"
+        return ties
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draw new weights, as the published training did."""
+        for name, weights in module.named_parameters(recurse=False):
+            if isinstance(module, nn.LayerNorm) and name == "weight":
+                initialization.normal_(weights, mean=1.0, std=self.config.init_std)
+            elif name in ("bias", "cluster_bias"):
+                initialization.zeros_(weights)
+            elif self.config.init == "uniform":
+                initialization.uniform_(weights, -self.config.init_range, self.config.init_range)
+            else:
+                projection = isinstance(module, nn.ParameterList)
+                std = self.config.proj_init_std if projection else self.config.init_std
+                initialization.normal_(weights, std=std)
+
+
+class TransfoXLModel(nn.Module):
+    """All but the softmax."""
+
+    def __init__(self, config: TransfoXLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word_emb = AdaptiveEmbedding(
+            config.vocab_size, config.cutoffs, config.d_embed, config.d_model, config.div_val
+        )
+        self.drop = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layer))
+        if not config.untie_r:
+            self.r_w_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
+            self.r_r_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
+
+    def forward(self, words: Tensor, mems: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Return the last hidden states ``[rows, time, d_model]`` and the new memory, for ``int64 [rows, time]``."""
+        past = mems[0].shape[1] if mems else 0
+        hidden = self.drop(self.word_emb(words))
+        seen = past + words.shape[1]
+        sines = self.drop(self.sines(torch.arange(seen - 1, -1, -1, device=words.device), hidden.dtype))
+        unseen = self.unseen(words.shape[1], seen, words.device)
+        remembered = []
+        for number, layer in enumerate(self.layers):
+            memory = mems[number] if mems else None
+            remembered.append(self.remember(hidden, memory))
+            hidden = layer(hidden, sines, unseen, memory)
+        return self.drop(hidden), tuple(remembered) if self.config.mem_len else None
+
+    def sines(self, distances: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return what stands for distances ``int64 [seen]``: sines, then cosines, ``[seen, d_model]``.
+
+        This is R of section 3.3. Frequencies are computed in float32: in bf16, far distances would be one.
+        """
+        wide = torch.promote_types(dtype, torch.float32)
+        if self.config.clamp_len > 0:
+            distances = distances.clamp(max=self.config.clamp_len)
+        halves = torch.arange(0, self.config.d_model, 2, dtype=wide, device=distances.device)
+        angles = distances[:, None] / 10000 ** (halves / self.config.d_model)
+        return torch.cat([angles.sin(), angles.cos()], dim=1).to(dtype)
+
+    def unseen(self, time: int, seen: int, device: torch.device) -> Tensor:
+        """Return ``bool [time, seen]``, true for what a place must not look at: what comes later, or is too far."""
+        places = torch.arange(seen, device=device)
+        distances = places[seen - time :, None] - places
+        unseen = distances < 0
+        return unseen | (distances >= self.config.mem_len) if self.config.same_length else unseen
+
+    def remember(self, hidden: Tensor, memory: Tensor | None) -> Tensor:
+        """Return the last ``mem_len`` places of the memory and of what goes into a layer, without a gradient."""
+        hidden = hidden.detach()
+        together = hidden if memory is None else torch.cat([memory, hidden], dim=1)
+        return together[:, max(together.shape[1] - self.config.mem_len, 0) :]
+
+
+class Layer(GradientCheckpointingLayer):  # type: ignore[misc]
+    """Attention, then a feed-forward layer, each around a shortcut."""
+
+    def __init__(self, config: TransfoXLConfig) -> None:
+        super().__init__()
+        self.dec_attn = RelativeAttention(config)
+        self.pos_ff = FeedForward(config)
+
+    def forward(self, hidden: Tensor, sines: Tensor, unseen: Tensor, memory: Tensor | None) -> Tensor:
+        """Return ``[rows, time, d_model]``; see ``RelativeAttention.forward``."""
+        found: Tensor = self.pos_ff(self.dec_attn(hidden, sines, unseen, memory))
+        return found
+
+
+class RelativeAttention(nn.Module):
+    """Attention to words by what they are and how far back they are (section 3.3).
+
+    Weights are named as published: ``qkv_net`` makes queries, keys and values (W_q, W_k,E, W_v), ``r_net`` the keys of
+    distances (W_k,R), ``r_w_bias`` is u and ``r_r_bias`` is v.
+    """
+
+    def __init__(self, config: TransfoXLConfig) -> None:
+        super().__init__()
+        self.n_head, self.d_head, self.pre_lnorm = config.n_head, config.d_head, config.pre_lnorm
+        self.scale = 1 / math.sqrt(config.d_head)
+        width = config.n_head * config.d_head
+        self.qkv_net = nn.Linear(config.d_model, 3 * width, bias=False)
+        self.r_net = nn.Linear(config.d_model, width, bias=False)
+        self.o_net = nn.Linear(width, config.d_model, bias=False)
+        self.layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self.r_w_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
+        self.r_r_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
+        self.drop = nn.Dropout(config.dropout)
+        self.dropatt = nn.Dropout(config.dropatt)
+
+    def forward(self, hidden: Tensor, sines: Tensor, unseen: Tensor, memory: Tensor | None) -> Tensor:
+        """Look at the memory and the segment.
+
+        Args:
+            hidden: ``[rows, time, d_model]``.
+            sines: ``[seen, d_model]``, those of distance ``seen`` - 1 first, of 0 last.
+            unseen: ``bool [time, seen]``.
+            memory: ``[rows, past, d_model]``.
+
+        Returns:
+            ``[rows, time, d_model]``.
+        """
+        time = hidden.shape[1]
+        queries, keys, values = self.heads(hidden if memory is None else torch.cat([memory, hidden], dim=1))
+        queries = queries[:, -time:]
+        by_word = torch.einsum("bihd,bjhd->bhij", queries + self.r_w_bias, keys)  # terms (a) and (c)
+        by_distance = torch.einsum("bihd,jhd->bhij", queries + self.r_r_bias, self.distance_keys(sines))  # (b), (d)
+        scores = self.scale * (by_word + shifted(by_distance))  # [rows, heads, time, seen]
+        weights = self.dropatt(scores.masked_fill(unseen, -torch.inf).softmax(dim=-1))
+        return self.out(hidden, torch.einsum("bhij,bjhd->bihd", weights, values))
+
+    def heads(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each ``[rows, time, heads, d_head]``."""
+        normal = self.layer_norm(hidden) if self.pre_lnorm else hidden
+        queries, keys, values = self.qkv_net(normal).unflatten(-1, (3, self.n_head, self.d_head)).unbind(-3)
+        return queries, keys, values
+
+    def distance_keys(self, sines: Tensor) -> Tensor:
+        """Return the keys of distances, ``[seen, heads, d_head]``."""
+        keys: Tensor = self.r_net(sines).unflatten(-1, (self.n_head, self.d_head))
+        return keys
+
+    def out(self, hidden: Tensor, values: Tensor) -> Tensor:
+        """Add to the hidden states what the heads have found, ``[rows, time, heads, d_head]``."""
+        found: Tensor = hidden + self.drop(self.o_net(values.flatten(-2)))
+        if not self.pre_lnorm:
+            found = self.layer_norm(found)
+        return found
+
+
+def shifted(scores: Tensor) -> Tensor:
+    """Bring scores from the order of distances to that of places (appendix B).
+
+    The last row has distance 0 in its last column, where it belongs; the row before has it one column too far to the
+    right, and so on. Read end to end, each row has to begin one earlier than ``seen`` after the one before.
+
+    Args:
+        scores: ``[..., time, seen]``, the last column for distance 0.
+
+    Returns:
+        ``[..., time, seen]``, the columns for places; those that come after the row's own hold anything.
+    """
+    time, seen = scores.shape[-2:]
+    return scores.flatten(-2)[..., time - 1 :].unfold(-1, seen, max(seen - 1, 1))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers at each place."""
+
+    def __init__(self, config: TransfoXLConfig) -> None:
+        super().__init__()
+        self.pre_lnorm = config.pre_lnorm
+        self.CoreNet = nn.Sequential(
+            nn.Linear(config.d_model, config.d_inner),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.d_inner, config.d_model),
+            nn.Dropout(config.dropout),
+        )
+        self.layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return ``[rows, time, d_model]``."""
+        found: Tensor = hidden + self.CoreNet(self.layer_norm(hidden) if self.pre_lnorm else hidden)
+        if not self.pre_lnorm:
+            found = self.layer_norm(found)
+        return found
+
+
+AutoConfig.register(TransfoXLConfig.model_type, TransfoXLConfig, exist_ok=True)
+AutoModelForCausalLM.register(TransfoXLConfig, TransfoXLLMHeadModel, exist_ok=True)

@@ -1,0 +1,202 @@
+"""Texts as words, and words as tokens.
+
+Hyphens inside words, and commas and points inside numbers, are words of their own, as in WikiText-103: ``1,000
+well-known`` is ``1 @,@ 000 well @-@ known``. A text made of words has them back where they were.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kd_transfoxl.vocabulary import END, FILE, UNKNOWN, Vocabulary, count_vocabulary, read_vocabulary
+from kdcli.api import DataError, MissingError
+
+Words = Literal["moses", "whitespace"]
+"""How texts are cut: by the rules of Moses; or at white space, where they are tokenised already."""
+CONFIG = "tokenizer_config.json"
+
+_INSIDE_WORDS = re.compile(r"(?<=[^\W_])-(?=[^\W_])|(?<=\d)[,.](?=\d)")
+_INSIDE_NUMBERS = re.compile(r"(?<=\d)[,.](?=\d)")
+_SIGN = re.compile(r" ?(?<!\S)@([-,.])@(?!\S) ?")
+_ALONE = re.compile(r"(?<!\S)[,.;:?!](?!\S)")
+_ATTACHED = re.compile(r"\w[,.;:?!](?!\S)")
+
+
+def cut(text: str, words: Words) -> list[str]:
+    """Cut a text into words, as the texts of WikiText-103 are.
+
+    Args:
+        text: Without a tab.
+        words: By which rules. Those of Moses also bring quotes and other punctuation into one form; ``whitespace``
+            changes nothing.
+
+    Raises:
+        MissingError: The rules of Moses are not installed.
+    """
+    if words == "whitespace":
+        return _INSIDE_WORDS.sub(r" @\g<0>@ ", text).split()
+    moses = _moses()
+    found = moses.tokenizer.tokenize(
+        moses.normalizer.normalize(text.strip()),
+        aggressive_dash_splits=True,
+        return_str=True,
+        escape=False,
+        protected_patterns=["<eos>", "<unk>", "<formula>"],
+    )
+    return _INSIDE_NUMBERS.sub(r" @\g<0>@ ", found).split()
+
+
+def join(found: Iterable[str], words: Words) -> str:
+    """Make a text of words: what ``cut`` took apart is put together.
+
+    With ``whitespace`` it is the text that was cut, with one space between words; only signs (``@-@``) that stood in
+    it already are gone. ``moses`` attaches punctuation to words.
+
+    Raises:
+        MissingError: The rules of Moses are not installed.
+    """
+    text = _SIGN.sub(r"\1", " ".join(found))
+    return text if words == "whitespace" else _moses().detokenizer.detokenize(text.split(" "))
+
+
+def words_of(texts: Iterable[str]) -> Words:
+    """Tell how texts are to be cut: at white space if most of their punctuation stands alone.
+
+    A set that is tokenised already has to stay so: a student takes ``does n't`` and ``doesn't`` for different words.
+    """
+    alone = attached = 0
+    for text in texts:
+        alone += len(_ALONE.findall(text))
+        attached += len(_ATTACHED.findall(text))
+    return "whitespace" if alone > attached else "moses"
+
+
+class WordTokenizer:
+    """Texts as the ids of their words, with what ``kdcli.generation`` asks of a Hugging Face tokenizer.
+
+    A tab is ``<eos>``, the sign that also ends a text. A word outside the vocabulary is ``<unk>``, and so is one that
+    spells ``<eos>``.
+
+    Args:
+        vocabulary: The words.
+        words: How texts are cut into words, and put together.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, words: Words) -> None:
+        self.vocabulary = vocabulary
+        self.words = words
+        self._ids = self.get_vocab()
+        self.eos_token_id = self._ids.pop(END)
+        self.unk_token_id = self._ids[UNKNOWN]
+
+    @classmethod
+    def train(
+        cls, texts: Sequence[str], words: Words, *, min_freq: int = 1, max_size: int | None = None
+    ) -> WordTokenizer:
+        """Count the words of texts.
+
+        Args:
+            texts: The texts; those of a pair have a tab between them.
+            words: How they are cut into words.
+            min_freq: The occurrences that a word needs.
+            max_size: The largest number of words, ``<eos>`` and ``<unk>`` included.
+
+        Raises:
+            DataError: There is no word.
+        """
+        sides = chain.from_iterable(text.split("\t") for text in texts)
+        counted = chain.from_iterable(cut(side, words) for side in sides)
+        return cls(count_vocabulary(counted, min_freq=min_freq, max_size=max_size), words)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path, words: Words | None = None) -> WordTokenizer:
+        """Read what ``save_pretrained`` wrote, or the vocabulary of a published model.
+
+        Args:
+            folder: The folder.
+            words: How texts are cut into words; by default as the folder says, else by the rules of Moses.
+
+        Raises:
+            DataError: There is no vocabulary, or it cannot be read.
+        """
+        vocabulary, config = read_vocabulary(folder), _read_config(folder / CONFIG)
+        lower_case = bool(config.get("lower_case", vocabulary.lower_case))
+        return cls(Vocabulary(vocabulary.words, lower_case), words or config.get("words", "moses"))
+
+    def save_pretrained(self, folder: str | Path, **_: Any) -> None:
+        """Write ``vocab.txt`` and ``tokenizer_config.json`` into a folder."""
+        config = {"words": self.words, "lower_case": self.vocabulary.lower_case}
+        Path(folder, CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8", newline="\n")
+        Path(folder, FILE).write_text("\n".join(self.vocabulary.words) + "\n", "utf-8", newline="\n")
+
+    def __len__(self) -> int:
+        return len(self.vocabulary.words)
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return the id of each word."""
+        return {word: number for number, word in enumerate(self.vocabulary.words)}
+
+    def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, list[list[int]]]:
+        """Return ``input_ids``: the tokens of each text, without the ``<eos>`` that ends it."""
+        return {"input_ids": [self._encode(text) for text in texts]}
+
+    def batch_decode(self, rows: Sequence[Sequence[int] | NDArray[np.integer]], **_: Any) -> list[str]:
+        """Make texts of tokens, each as far as before the ``<eos>`` that ends it; any other one is a tab."""
+        return [self.decode(row) for row in rows]
+
+    def decode(self, tokens: Sequence[int] | NDArray[np.integer], **_: Any) -> str:
+        """Make a text of tokens; each ``<eos>`` is a tab."""
+        sides: list[list[str]] = [[]]
+        for token in np.asarray(tokens).tolist():
+            if token == self.eos_token_id:
+                sides.append([])
+            else:
+                sides[-1].append(self.vocabulary.words[token])
+        return "\t".join(join(side, self.words) for side in sides)
+
+    def _encode(self, text: str) -> list[int]:
+        tokens: list[int] = []
+        for side in text.split("\t"):
+            side = side.lower() if self.vocabulary.lower_case else side
+            tokens += [self._ids.get(word, self.unk_token_id) for word in cut(side, self.words)]
+            tokens.append(self.eos_token_id)
+        return tokens[:-1]
+
+
+@dataclass(frozen=True)
+class _Moses:
+    normalizer: Any
+    tokenizer: Any
+    detokenizer: Any
+
+
+@cache
+def _moses() -> _Moses:
+    try:
+        from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
+    except ImportError as error:
+        key, hint = "generators.transfoxl.words", "pip install sacremoses"
+        raise MissingError("the rules of Moses are not installed", hint=hint, key=key) from error
+    return _Moses(MosesPunctNormalizer("en"), MosesTokenizer("en"), MosesDetokenizer("en"))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        if config.get("words", "moses") not in ("moses", "whitespace"):
+            raise ValueError(f"words = {config['words']!r}")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"the tokenizer's configuration cannot be read: {error}", file=path) from error
+    return dict(config)

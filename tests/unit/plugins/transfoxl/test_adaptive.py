@@ -1,0 +1,235 @@
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+from torch import nn
+
+from kd_transfoxl.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
+from kdcli.generation import drawing
+
+WORDS, WIDTH = 60, 8
+SHAPES = {
+    "published": {"cutoffs": [10, 20, 40], "d_embed": 8, "div_val": 2},
+    "one_table": {"cutoffs": [10, 20, 40], "d_embed": 8, "div_val": 1},
+    "one_narrow_table": {"cutoffs": [10, 20, 40], "d_embed": 4, "div_val": 1},
+    "plain": {"cutoffs": [], "d_embed": 8, "div_val": 2},
+    "small_clusters": {"cutoffs": [1, 2, 59], "d_embed": 9, "div_val": 2},
+}
+
+
+def loud(module, seed=0, spread=0.7):
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weights in module.parameters():
+            weights.copy_(spread * torch.randn(weights.shape, generator=random))
+    return module
+
+
+def softmax_of(shape, words=WORDS, seed=0):
+    made = AdaptiveSoftmax(words, SHAPES[shape]["cutoffs"], SHAPES[shape]["d_embed"], WIDTH, SHAPES[shape]["div_val"])
+    return loud(made, seed).requires_grad_(False)
+
+
+def hidden_of(rows, seed=0):
+    return torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def uniforms_of(count, seed=0):
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def shares(words):
+    return np.bincount(words.numpy(), minlength=WORDS) / len(words)
+
+
+def likely(observed, expected):
+    """Return the p-value of counts, the rare words taken together."""
+    often = expected >= 5
+    cells = [np.append(counts[often], counts[~often].sum()) for counts in (observed, expected)]
+    cells = [counts[cells[1] > 0] for counts in cells]
+    return chisquare(*cells).pvalue
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nats_are_those_of_the_whole_distribution(shape):
+    softmax, words = softmax_of(shape), torch.randperm(WORDS, generator=torch.Generator().manual_seed(1))
+    hidden = hidden_of(WORDS)
+    whole = softmax.log_probs(hidden)
+    assert whole.shape == (WORDS, WORDS) and whole.std() > 0.5
+    torch.testing.assert_close(whole.exp().sum(1), torch.ones(WORDS))
+    torch.testing.assert_close(softmax.nats(hidden, words), -whole.gather(1, words[:, None])[:, 0])
+    for word in (0, 9, 10, 40, 59):  # clusters without words
+        alone = softmax.nats(hidden[:3], torch.full((3,), word))
+        torch.testing.assert_close(alone, -whole[:3, word])
+    assert softmax.nats(hidden[:0], words[:0]).shape == (0,)
+
+
+def test_the_distribution_is_that_of_pytorchs_adaptive_softmax():
+    """PyTorch's has neither a first projection nor biases in its clusters."""
+    theirs = loud(nn.AdaptiveLogSoftmaxWithLoss(WIDTH, WORDS, [10, 20, 40], div_value=2.0, head_bias=True), seed=3)
+    ours = softmax_of("published")
+    ours.out_projs[0].copy_(torch.eye(WIDTH))
+    ours.out_layers[0].weight.copy_(theirs.head.weight[:10])
+    ours.out_layers[0].bias.copy_(theirs.head.bias[:10])
+    ours.cluster_weight.copy_(theirs.head.weight[10:])
+    ours.cluster_bias.copy_(theirs.head.bias[10:])
+    for cluster, (narrow, table) in enumerate(theirs.tail, start=1):
+        ours.out_projs[cluster].copy_(narrow.weight.T)
+        ours.out_layers[cluster].weight.copy_(table.weight)
+        ours.out_layers[cluster].bias.zero_()
+    hidden, words = hidden_of(WORDS), torch.arange(WORDS)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.log_probs(hidden), theirs.log_prob(hidden))
+        torch.testing.assert_close(ours.nats(hidden, words), -theirs(hidden, words).output)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_embeddings_are_rows_of_their_clusters_table(shape):
+    cutoffs, d_embed, div_val = (SHAPES[shape][name] for name in ("cutoffs", "d_embed", "div_val"))
+    embedding = loud(AdaptiveEmbedding(WORDS, cutoffs, d_embed, WIDTH, div_val))
+    words = torch.randperm(WORDS, generator=torch.Generator().manual_seed(1)).view(6, 10)
+    found = embedding(words)
+    assert found.shape == (6, 10, WIDTH)
+    for place in np.ndindex(6, 10):
+        word = int(words[place])
+        starts = [0, *cutoffs] if div_val > 1 else [0]
+        cluster = max(number for number, begin in enumerate(starts) if word >= begin)
+        vector = embedding.emb_layers[cluster].weight[word - starts[cluster]]
+        if len(vector) != WIDTH or div_val > 1:
+            vector = embedding.emb_projs[cluster] @ vector
+        torch.testing.assert_close(found[place], vector * math.sqrt(WIDTH))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_words_are_drawn_as_the_whole_softmax_says(shape):
+    softmax, hidden, count = softmax_of(shape), hidden_of(1, seed=2), 200_000
+    words = torch.cat([softmax.draw(hidden.expand(2000, -1), uniforms) for uniforms in uniforms_of(count).split(2000)])
+    observed, expected = count * shares(words), count * softmax.double().log_probs(hidden.double())[0].exp().numpy()
+    assert likely(observed, expected) > 0.001
+    for start, end in pairwise(softmax.ends):
+        inside = expected.copy()
+        inside[start:end] = expected[start:end].sum() / (end - start)
+        assert end - start == 1 or likely(observed, inside) < 1e-9, "it can fail in each cluster"
+    more = expected * np.where(np.arange(WORDS) < softmax.ends[1], 1.3, 1)
+    assert not softmax.cutoffs or likely(observed, more / more.sum() * count) < 1e-9, "and between them"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_draw_is_the_one_of_the_whole_cumulative_sum(shape):
+    softmax, count = softmax_of(shape).double(), 3000
+    hidden, uniforms = hidden_of(count).double(), uniforms_of(count)
+    whole = softmax.log_probs(hidden)
+    words = softmax.draw(hidden, uniforms)
+    sums = whole.exp().cumsum(1)
+    before = sums.gather(1, words[:, None])[:, 0] - whole.gather(1, words[:, None])[:, 0].exp()
+    after = sums.gather(1, words[:, None])[:, 0]
+    assert (before <= uniforms + 1e-6).all() and (uniforms <= after + 1e-6).all()
+    assert len(words.unique()) > 30
+    assert (words == drawing.draw(whole, uniforms)).float().mean() > 0.999
+    assert torch.equal(words, softmax.draw(hidden, uniforms))
+    alone = [softmax.draw(hidden[[row]], uniforms[[row]]) for row in range(100)]
+    assert torch.equal(words[:100], torch.cat(alone))
+
+
+def test_only_rows_that_fell_into_a_cluster_are_computed_there(monkeypatch):
+    softmax, asked = softmax_of("published"), []
+    compute = softmax._logits
+
+    def logits(hidden, cluster):
+        asked.append((cluster, len(hidden)))
+        return compute(hidden, cluster)
+
+    monkeypatch.setattr(softmax, "_logits", logits)
+    words = softmax.draw(hidden_of(500), uniforms_of(500))
+    fell = [int(((words >= start) & (words < end)).sum()) for start, end in ((10, 20), (20, 40), (40, 60))]
+    assert asked == [*enumerate(fell, start=1)] and min(fell) > 0
+    softmax.cluster_bias.fill_(-torch.inf)
+    asked.clear()
+    softmax.draw(hidden_of(500), uniforms_of(500))
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.7}, {"top_k": 7}, {"top_p": 0.6}, {"temperature": 1.5, "top_k": 3}]
+)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_temperature_and_truncation_go_over_the_whole_vocabulary(shape, options):
+    softmax, hidden, count = softmax_of(shape), hidden_of(1, seed=4), 4000
+    chances = softmax.log_probs(hidden)[0].double().exp().numpy() ** (1 / options.get("temperature", 1))
+    order = np.argsort(-chances)[: options.get("top_k", WORDS)]
+    kept = np.zeros(WORDS)
+    kept[order] = chances[order]
+    kept /= kept.sum()
+    inside = np.cumsum(kept[order]) - kept[order] < options.get("top_p", 1)
+    kept[order[~inside]] = 0
+    even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    words = softmax.draw(hidden.expand(count, -1), even, **options)
+    np.testing.assert_allclose(shares(words), kept / kept.sum(), atol=1.01 / count)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.5}, {"top_k": 7}, {"top_p": 0.6}], ids=str)
+@pytest.mark.parametrize("without", [0, 1, 9, 10, 35, 59])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_without_a_word_the_others_have_their_shares_of_its_probability(shape, without, options):
+    softmax, hidden, count = softmax_of(shape).double(), hidden_of(1, seed=4).double(), 4000
+    chances = softmax.log_probs(hidden)[0].exp().numpy() ** (1 / options.get("temperature", 1))
+    chances[without] = 0
+    order = np.argsort(-chances)[: options.get("top_k", WORDS)]
+    kept = chances[order] / chances[order].sum()
+    kept[np.cumsum(kept) - kept >= options.get("top_p", 1)] = 0
+    expected = np.zeros(WORDS)
+    expected[order] = kept / kept.sum()
+    even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    words = softmax.draw(hidden.expand(count, -1), even, without=without, **options)
+    assert not (words == without).any()
+    np.testing.assert_allclose(shares(words), expected, atol=1.01 / count)
+
+
+def test_without_a_frequent_word_the_clusters_are_still_drawn_first(monkeypatch):
+    softmax = softmax_of("published")
+    monkeypatch.setattr(softmax, "log_probs", None)
+    words = softmax.draw(hidden_of(500), uniforms_of(500), without=1)
+    others = softmax.draw(hidden_of(500), uniforms_of(500))
+    assert (others == 1).any() and not (words == 1).any() and (words >= 10).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_ends_of_the_unit_interval(shape, dtype):
+    softmax = softmax_of(shape)
+    edges = torch.tensor([0.0, 1 - 2**-24], dtype=dtype)
+    softmax.out_layers[-1].bias[-1] = 3.0
+    assert softmax.draw(hidden_of(1).expand(2, -1), edges).tolist() == [0, WORDS - 1]
+    assert softmax.draw(hidden_of(1), torch.ones(1, dtype=dtype)).tolist() == [WORDS - 1], "what rounding makes of it"
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 1000), share=st.floats(0.02, 0.9), shape=st.sampled_from(["published", "plain"]))
+def test_a_word_of_probability_0_is_never_drawn(seed, share, shape):
+    softmax, hidden = softmax_of(shape, seed=seed), hidden_of(1, seed)
+    never = np.random.default_rng(seed).random(WORDS) < share
+    for start, end in zip([0, *softmax.cutoffs], softmax.ends[1:], strict=True):
+        never[start + seed % (end - start)] = False  # a cluster without any word is no distribution
+        table = softmax.out_layers[softmax.ends.index(start)]
+        table.bias[torch.from_numpy(never[start:end])] = -torch.inf
+    if len(softmax.cutoffs):
+        softmax.cluster_bias[seed % 3] = -torch.inf
+        never[softmax.ends[seed % 3 + 1] : softmax.ends[seed % 3 + 2]] = True
+    borders = softmax.log_probs(hidden)[0].double().exp().cumsum(0).numpy()
+    close = np.concatenate([np.nextafter(borders, 0), borders, np.nextafter(borders, 2), [0.0]])
+    uniforms = torch.from_numpy(close[(close >= 0) & (close <= 1)])
+    words = softmax.draw(hidden.expand(len(uniforms), -1), uniforms)
+    assert not never[words.numpy()].any()
+
+
+def test_half_precision_draws_and_scores():
+    softmax = softmax_of("published").to(torch.bfloat16)
+    hidden, words = hidden_of(200).to(torch.bfloat16), torch.arange(200) % WORDS
+    assert softmax.nats(hidden, words).dtype == torch.float32
+    assert softmax.draw(hidden, uniforms_of(200)).max() < WORDS
+    torch.testing.assert_close(softmax.log_probs(hidden).exp().sum(1), torch.ones(200))

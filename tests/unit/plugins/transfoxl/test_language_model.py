@@ -1,0 +1,169 @@
+"""Which model the options name, and what is wrong with others."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+import kd_transfoxl
+from kd_transfoxl import Options
+from kd_transfoxl.language_model import load, prepare
+from kd_transfoxl.tokenizing import WordTokenizer
+from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, ProfileError, QuietReporter
+
+TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
+CORPUS = Corpus("single", TRAIN, ["the plot is very dull"])
+PUBLISHED = Path(__file__).parent / "reference/wt103"
+
+
+@pytest.fixture
+def notes():
+    return QuietReporter()
+
+
+def sampler(folder, notes):
+    return kd_transfoxl.load(
+        folder, GeneratorSettings(Options(), "single", seed=1, device="cpu", precision="fp32"), notes
+    )
+
+
+def copied(folder, *left_out):
+    """Copy the folder of the published form, with safetensors for weights and vocab.txt for words unless left out."""
+    shutil.copytree(PUBLISHED, folder, ignore=shutil.ignore_patterns(*left_out))
+    return folder
+
+
+def test_the_papers_recipe_and_model_are_the_default(notes):
+    options = Options()
+    assert (options.model, options.lr, options.weight_decay, options.batch_size) == ("wt103", 5e-5, 1e-3, 48)
+    assert (options.epochs, options.warmup, options.max_length) == (3, 0.1, 80)
+    config = prepare(Options(from_scratch=True), CORPUS, notes).config
+    assert (config.n_layer, config.d_model, config.d_embed, config.n_head, config.d_head) == (18, 1024, 1024, 16, 64)
+    assert (config.d_inner, config.div_val, config.mem_len, config.clamp_len) == (4096, 4, 1600, 1000)
+
+
+def test_sizes_of_ones_own(notes):
+    sizes = {"n_layer": 4, "d_model": 256, "n_head": 8, "div_val": 1, "cutoffs": (5, 9), "mem_len": 20}
+    config = prepare(Options(model="wt103", from_scratch=True, **sizes), CORPUS, notes).config
+    assert {name: getattr(config, name) for name in sizes} == {**sizes, "cutoffs": [5, 9]}
+    assert (config.d_embed, config.d_head, config.d_inner, config.tie_projs) == (256, 32, 1024, [False, True, True])
+    one = prepare(Options(model="tiny", cutoffs=[], d_head=5, d_inner=7), CORPUS, notes).config
+    assert (one.cutoffs, one.tie_projs, one.d_head, one.d_inner) == ([], [False], 5, 7)
+    words = len(WordTokenizer.train(TRAIN, "whitespace", min_freq=2))
+    assert one.vocab_size == words == prepare(Options(model="tiny"), CORPUS, notes).config.vocab_size
+    assert prepare(Options(model="tiny", max_size=6), CORPUS, notes).config.vocab_size == 6
+
+
+def test_no_memory_but_words_that_see_nothing_else(tmp_path, notes):
+    folder = copied(tmp_path / "wt103")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"mem_len": 0}))
+    with pytest.raises(DataError, match="with same_length and mem_len 0") as error:
+        prepare(Options(model=str(folder)), CORPUS, notes)
+    assert str(folder) in str(error.value)
+
+
+def test_options_that_make_no_model(notes):
+    for wrong, said in (
+        ({"cutoffs": [9, 2000]}, "a cutoff of 2000 exceeds the vocabulary of"),
+        ({"cutoffs": [9, 9]}, "cutoffs rise"),
+        ({"d_model": 7}, "d_model is 7"),
+        ({"d_model": 8, "div_val": 100, "cutoffs": [5, 9]}, "the last cluster has no width"),
+    ):
+        with pytest.raises(ProfileError, match=said) as error:
+            prepare(Options(model="tiny", **wrong), CORPUS, notes)
+        assert error.value.key.startswith("generators.transfoxl")
+    with pytest.raises(ProfileError, match="n_layer is for a model from scratch"):
+        prepare(Options(model=str(PUBLISHED), n_layer=3), CORPUS, notes)
+    for name, value in (("n_layer", 0), ("mem_len", -1), ("cutoffs", [0]), ("words", "none"), ("max_length", 1)):
+        with pytest.raises(ValidationError):
+            Options(**{name: value})
+    with pytest.raises(DataError, match="no word occurs 99 times"):
+        prepare(Options(model="tiny", min_freq=99), CORPUS, notes)
+
+
+def test_shapes_that_do_not_fit_the_configuration_are_named(tmp_path, notes):
+    folder = copied(tmp_path / "wt103", "pytorch_model.bin")
+    weights = load_file(folder / "model.safetensors")
+    name = "transformer.layers.1.dec_attn.r_net.weight"
+    save_file({**weights, name: torch.zeros(8, 12)}, folder / "model.safetensors", {"format": "pt"})
+    for attempt in (
+        lambda: prepare(Options(model=str(folder)), CORPUS, notes).build(0),
+        lambda: load(folder),
+        lambda: sampler(folder, notes),
+    ):
+        with pytest.raises(DataError, match=r"1 are of another shape, ") as error:
+            attempt()
+        assert f"{name} (8 x 12, not 8 x 8)" in str(error.value) and str(folder) in str(error.value)
+    save_file({key: tensor for key, tensor in weights.items() if key != name}, folder / "model.safetensors",
+              {"format": "pt"})  # fmt: skip
+    with pytest.raises(DataError, match=f"1 are missing, {name}"):
+        load(folder)
+
+
+def test_a_vocabulary_that_is_another_models_or_no_vocabulary(tmp_path, notes):
+    folder = copied(tmp_path / "wt103", "vocab.*")
+    for attempt in (
+        lambda: prepare(Options(model=str(folder)), CORPUS, notes),
+        lambda: sampler(folder, notes),
+    ):
+        with pytest.raises(DataError, match="the folder holds no vocabulary"):
+            attempt()
+        (folder / "vocab.pkl").write_bytes(pickle.dumps(Path("x")))
+        with pytest.raises(DataError, match=r"the vocabulary holds a pathlib\S*, and is not read"):
+            attempt()
+        (folder / "vocab.pkl").unlink()
+        (folder / "vocab.txt").write_text("<eos>\n<unk>\na\n")
+        with pytest.raises(DataError, match="it has 3 words, the model knows 301"):
+            attempt()
+        (folder / "vocab.txt").unlink()
+
+
+def test_cutoffs_of_a_checkpoint_beyond_its_vocabulary(tmp_path, notes):
+    folder = copied(tmp_path / "wt103")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"cutoffs": [20, 60, 500]}))
+    for options in (Options(model=str(folder)), Options(model=str(folder), from_scratch=True, cutoffs=[5])):
+        with pytest.raises(DataError, match=r"the cutoffs \[20, 60, 500\] do not rise .* less than 301"):
+            prepare(options, CORPUS, notes)
+
+
+def test_another_kind_of_model(tmp_path, notes):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(DataError, match="a gpt2 model is no Transformer-XL"):
+        prepare(Options(model=str(tmp_path)), CORPUS, notes)
+    with pytest.raises(MissingError) as error:
+        prepare(Options(model=str(tmp_path / "none")), CORPUS, notes)
+    assert error.value.key == "generators.transfoxl.model"
+
+
+def test_the_hub_is_asked_for_the_vocabulary_too(tmp_path, notes, monkeypatch):
+    asked = []
+
+    def download(name, **options):
+        if options.get("local_files_only"):
+            raise FileNotFoundError
+        asked.append((name, options["allow_patterns"]))
+        return str(copied(tmp_path / "hub"))
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert len(prepare(Options(), CORPUS, notes).tokenizer) == 301
+    ((name, patterns),) = asked
+    assert name == "transfo-xl/transfo-xl-wt103" and {"*.json", "*.txt", "vocab.pkl", "vocab.bin"} < set(patterns)
+
+
+def test_probabilities_that_are_no_numbers(tmp_path, notes):
+    folder = copied(tmp_path / "wt103", "pytorch_model.bin")
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.layers.1.dec_attn.r_net.weight"][0, 0] = np.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=r"its probabilities are no numbers in torch.float32"):
+        sampler(folder, notes)

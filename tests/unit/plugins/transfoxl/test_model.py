@@ -1,0 +1,460 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
+
+from kd_transfoxl.configuration import TransfoXLConfig
+from kd_transfoxl.model import TransfoXLLMHeadModel, shifted
+from kdcli.api import DataError
+
+REFERENCE = sorted((Path(__file__).parent / "reference" / "model").glob("*.safetensors"))
+NAMES = [path.stem for path in REFERENCE]
+NO_WEIGHT = "transformer.pos_emb.inv_freq"
+ROWS, TIMES = 3, (6, 4, 1, 7)
+SMALL = {
+    **{"vocab_size": 40, "cutoffs": [8, 15, 28], "div_val": 2, "d_model": 12, "d_embed": 12, "n_head": 2, "d_head": 5},
+    **{"d_inner": 20, "n_layer": 2, "mem_len": 5, "clamp_len": 3, "dropout": 0.0},
+}
+
+
+def test_the_reference_is_there():
+    assert len(REFERENCE) == 9
+
+
+def about(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["about"])
+
+
+def config_of(path):
+    return TransfoXLConfig(**about(path)["config"])
+
+
+def loud(model):
+    """Make the weights of a new model so great that everything matters."""
+    for name, weights in model.named_parameters():
+        nn.init.normal_(weights, 1.0 if "layer_norm.weight" in name else 0.0, 0.3)
+    return model.eval()
+
+
+def build(seed=0, **changes):
+    torch.manual_seed(seed)
+    return loud(TransfoXLLMHeadModel(TransfoXLConfig(**{**SMALL, **changes})))
+
+
+def words_of(rows, time, seed=0, vocabulary=40):
+    return torch.randint(1, vocabulary, (rows, time), generator=torch.Generator().manual_seed(seed))
+
+
+def published(path, folder):
+    """Write a folder in the form of the published checkpoint."""
+    tensors = {name.removeprefix("weights."): value for name, value in load_file(path).items() if "weights." in name}
+    (folder / "config.json").write_text(json.dumps(about(path)["config"]))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return tensors
+
+
+def ties(model):
+    """Return the names of weights that share their memory."""
+    names = {}
+    for name, weights in model.state_dict().items():
+        names.setdefault(weights.data_ptr(), []).append(name)
+    return sorted(sorted(group) for group in names.values() if len(group) > 1)
+
+
+def start(config, how, dtype=torch.float32):
+    if how == "empty" or not config.mem_len:
+        return None
+    return [torch.zeros(ROWS, config.mem_len, config.d_model, dtype=dtype)] * config.n_layer
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=NAMES)
+@torch.no_grad()
+def test_the_numbers_are_those_of_transformers(path, tmp_path):
+    tensors = published(path, tmp_path)
+    model, report = TransfoXLLMHeadModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report
+    assert model.state_dict().keys() == tensors.keys() - {NO_WEIGHT}
+    assert ties(model) == about(path)["ties"]
+
+    expected = load_file(path)
+    mems = start(model.config, about(path)["start"])
+    for segment in range(len(TIMES)):
+        words, labels = expected[f"{segment}.input_ids"], expected[f"{segment}.labels"]
+        output = model(words, mems=mems, labels=labels, return_logits=True)
+        close = {"rtol": 0, "atol": 1e-5}
+        torch.testing.assert_close(output.logits, expected[f"{segment}.log_probs"], **close)
+        if words.shape[1] > 1:
+            torch.testing.assert_close(output.losses, expected[f"{segment}.losses"], **close)
+        mems = output.mems
+        assert (mems is None) == (model.config.mem_len == 0)
+        if mems is not None:
+            torch.testing.assert_close(torch.stack(mems), expected[f"{segment}.mems"], **close)
+    assert expected["0.log_probs"].std() > 1 and (labels == -100).sum() == 8
+
+
+class Naive:
+    """The model by the paper's equations: one place, one head and one word at a time, in NumPy's float64."""
+
+    def __init__(self, model):
+        self.config = model.config
+        self.weights = {name: value.numpy() for name, value in model.state_dict().items()}
+
+    def embed(self, word):
+        """Return the embedding of a word: that of its cluster's table, projected, times the root of its width."""
+        config, weights = self.config, self.weights
+        starts = [0, *config.cutoffs] if config.div_val > 1 else [0]
+        cluster = sum(word >= begin for begin in starts[1:])
+        vector = weights[f"transformer.word_emb.emb_layers.{cluster}.weight"][word - starts[cluster]]
+        if f"transformer.word_emb.emb_projs.{cluster}" in weights:
+            vector = weights[f"transformer.word_emb.emb_projs.{cluster}"] @ vector
+        return vector * config.d_model**0.5
+
+    def sines(self, distance):
+        if self.config.clamp_len > 0:
+            distance = min(distance, self.config.clamp_len)
+        angles = [distance / 10000 ** (2 * i / self.config.d_model) for i in range(self.config.d_model // 2)]
+        return np.array([math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles])
+
+    def norm(self, vector, name):
+        deviation = vector - vector.mean()
+        unit = deviation / math.sqrt((deviation**2).mean() + self.config.layer_norm_epsilon)
+        return unit * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
+
+    def attend(self, layer, hidden, memory):
+        """Return what attention adds to each place: terms (a) to (d) of section 3.3, for each pair of places."""
+        config, name = self.config, f"transformer.layers.{layer}.dec_attn"
+        w_q, w_k, w_v = np.split(self.weights[f"{name}.qkv_net.weight"], 3)
+        w_r, w_o = self.weights[f"{name}.r_net.weight"], self.weights[f"{name}.o_net.weight"]
+        seen = [*memory, *hidden]
+        if config.pre_lnorm:
+            seen = [self.norm(vector, f"{name}.layer_norm") for vector in seen]
+        added = []
+        for i in range(len(memory), len(seen)):
+            found = []
+            for head in range(config.n_head):
+                part = slice(head * config.d_head, (head + 1) * config.d_head)
+                u, v = self.weights[f"{name}.r_w_bias"][head], self.weights[f"{name}.r_r_bias"][head]
+                q = w_q[part] @ seen[i]
+                first = max(0, i - config.mem_len + 1) if config.same_length else 0
+                scores = []
+                for j in range(first, i + 1):
+                    k, r = w_k[part] @ seen[j], w_r[part] @ self.sines(i - j)
+                    scores.append((q @ k + q @ r + u @ k + v @ r) / math.sqrt(config.d_head))
+                weights = np.exp(np.array(scores) - max(scores))
+                weights /= weights.sum()
+                values = [w_v[part] @ seen[j] for j in range(first, i + 1)]
+                found.append(sum(weight * value for weight, value in zip(weights, values, strict=True)))
+            added.append(w_o @ np.concatenate(found))
+        return added
+
+    def feed(self, layer, vector):
+        name = f"transformer.layers.{layer}.pos_ff.CoreNet"
+        inner = np.maximum(self.weights[f"{name}.0.weight"] @ vector + self.weights[f"{name}.0.bias"], 0)
+        return self.weights[f"{name}.3.weight"] @ inner + self.weights[f"{name}.3.bias"]
+
+    def read(self, words, memories):
+        """Return the last hidden states and the new memories of one row's segment."""
+        config, new = self.config, []
+        hidden = [self.embed(word) for word in words]
+        for layer, memory in enumerate(memories):
+            name = f"transformer.layers.{layer}"
+            new.append(([*memory, *hidden])[-config.mem_len :] if config.mem_len else [])
+            hidden = [one + other for one, other in zip(hidden, self.attend(layer, hidden, memory), strict=True)]
+            if config.pre_lnorm:
+                hidden = [
+                    vector + self.feed(layer, self.norm(vector, f"{name}.pos_ff.layer_norm")) for vector in hidden
+                ]
+            else:
+                hidden = [self.norm(vector, f"{name}.dec_attn.layer_norm") for vector in hidden]
+                hidden = [
+                    self.norm(vector + self.feed(layer, vector), f"{name}.pos_ff.layer_norm") for vector in hidden
+                ]
+        return hidden, new
+
+    def chances(self, hidden):
+        """Return the probability of each word: that of its cluster times its own inside it."""
+        config, weights = self.config, self.weights
+        ends = [0, *config.cutoffs, config.vocab_size]
+        pieces = []
+        for cluster in range(len(ends) - 1):
+            proj = weights.get(f"crit.out_projs.{cluster}", np.eye(config.d_model))
+            table, bias = weights["crit.out_layers.0.weight"], weights["crit.out_layers.0.bias"]
+            inside = slice(ends[cluster], ends[cluster + 1])
+            if config.div_val > 1:
+                table, bias = (weights[f"crit.out_layers.{cluster}.{name}"] for name in ("weight", "bias"))
+                inside = slice(None)
+            scores = table[inside] @ (hidden @ proj) + bias[inside]
+            if cluster == 0 and config.cutoffs:
+                others = weights["crit.cluster_weight"] @ (hidden @ proj) + weights["crit.cluster_bias"]
+                scores = np.concatenate([scores, others])
+            chances = np.exp(scores - scores.max())
+            pieces.append(chances / chances.sum())
+        words = ends[1]
+        return np.concatenate([pieces[0][:words], *(p * pieces[0][words + i] for i, p in enumerate(pieces[1:]))])
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=NAMES)
+@torch.no_grad()
+def test_in_float64_the_numbers_are_those_of_the_equations(path):
+    torch.manual_seed(5)
+    model = loud(TransfoXLLMHeadModel(config_of(path))).double()
+    naive, config = Naive(model), model.config
+    mems = start(config, about(path)["start"], torch.float64)
+    plain = [[[*layer[row].numpy()] for layer in mems or [torch.zeros(ROWS, 0)] * config.n_layer] for row in range(2)]
+    for segment, time in enumerate((4, 3, 1, 5)):
+        words = words_of(ROWS, time, seed=segment, vocabulary=config.vocab_size)
+        output = model(words, mems=mems, labels=words, return_logits=True)
+        mems = output.mems
+        for row in range(2):
+            hidden, plain[row] = naive.read(words[row].tolist(), plain[row])
+            chances = np.array([naive.chances(vector) for vector in hidden])
+            np.testing.assert_allclose(chances.sum(1), 1, atol=1e-12)
+            np.testing.assert_allclose(output.logits[row], np.log(chances), rtol=0, atol=1e-9)
+            nats = [-math.log(chances[i, word]) for i, word in enumerate(words[row, 1:].tolist())]
+            np.testing.assert_allclose(output.losses[row], nats, rtol=0, atol=1e-9)
+            for ours, theirs in zip(mems or [], plain[row], strict=mems is not None):
+                np.testing.assert_allclose(ours[row], theirs, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_segments_with_memory_are_the_text_at_once():
+    model = build(mem_len=30, same_length=False, clamp_len=-1)
+    words = words_of(2, 12)
+    whole = model(words, return_logits=True).logits
+    mems, pieces = None, []
+    for piece in words.split([5, 1, 4, 2], dim=1):
+        output = model(piece, mems=mems, return_logits=True)
+        mems = output.mems
+        pieces.append(output.logits)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=0, atol=1e-5)
+    assert [memory.shape for memory in mems] == [(2, 12, 12)] * 2
+    forgotten = torch.cat([model(piece, return_logits=True).logits for piece in words.split([5, 1, 4, 2], dim=1)], 1)
+    assert (forgotten - whole)[:, 5:].abs().mean() > 0.1
+
+
+@torch.no_grad()
+def test_losses_are_of_real_words_alone():
+    model = build()
+    words, labels = words_of(3, 7), words_of(3, 7)
+    mask = torch.ones_like(words)
+    for row, length in enumerate((7, 4, 1)):
+        mask[row, length:], labels[row, length:], words[row, length:] = 0, -100, 0
+    output = model(words, labels=labels, return_logits=True)
+    picked = -output.logits[:, :-1].gather(2, words[:, 1:, None])[:, :, 0]
+    torch.testing.assert_close(output.losses, picked * (labels[:, 1:] != -100), rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.loss, output.losses.sum() / 9)
+    assert (output.losses > 0).sum() == 9
+    by_mask = model(words, attention_mask=mask)
+    assert torch.equal(by_mask.losses, output.losses) and by_mask.logits is None
+    assert torch.equal(model(words).losses[0], output.losses[0])
+    alone = model(words[1:2, :4]).losses
+    torch.testing.assert_close(alone, output.losses[1:2, :3], rtol=0, atol=1e-5)
+    nothing = model(words, labels=torch.full_like(labels, -100))
+    assert nothing.loss == 0 and not nothing.losses.any()
+
+
+def test_only_what_is_asked_for():
+    model = build()
+    assert list(model(words_of(2, 4))) == ["loss", "losses", "mems"]
+    assert list(model(words_of(2, 4), return_logits=True, use_cache=False)) == ["logits"]
+    assert list(build(mem_len=0, same_length=False)(words_of(2, 4))) == ["loss", "losses"]
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=NAMES)
+def test_a_saved_model_is_the_same_one(path, tmp_path):
+    model = loud(TransfoXLLMHeadModel(config_of(path)))
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert len(saved) == len(model.state_dict()) - sum(len(group) - 1 for group in ties(model))
+    assert AutoConfig.from_pretrained(tmp_path).to_diff_dict() == model.config.to_diff_dict()
+    again, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(again) is TransfoXLLMHeadModel and not any(report.values())
+    assert ties(again) == ties(model)
+    for name, weights in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weights), name
+    with torch.no_grad():
+        again.transformer.word_emb.emb_layers[0].weight[3] += 1
+    own = torch.equal(again.crit.out_layers[0].weight, model.crit.out_layers[0].weight)
+    assert own != model.config.tie_word_embeddings
+
+
+def test_published_keys_are_kept(tmp_path):
+    keys = {"tie_weight": True, "tgt_len": 128, "ext_len": 0, "task_specific_params": {"a": {"b": 1}}, "adaptive": True}
+    config = TransfoXLConfig(n_token=300, cutoffs=[20, 40], tie_projs=[False, True, True], sample_softmax=-1, **keys)
+    config.save_pretrained(tmp_path)
+    again = AutoConfig.from_pretrained(tmp_path)
+    assert type(again) is TransfoXLConfig and again.vocab_size == 300 == again.n_token
+    assert {key: getattr(again, key) for key in keys} == keys
+    default = TransfoXLConfig()
+    assert default.tie_projs == [False, True, True, True] and default.num_hidden_layers == 18
+    assert TransfoXLConfig(proj_share_all_but_first=False).tie_projs == [False] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"attn_type": 2}, "attn_type is 2"),
+        ({"vocab_size": 28}, r"cutoffs \[8, 15, 28\] do not rise from 1 on to less than 28"),
+        ({"cutoffs": [15, 8, 28]}, "do not rise"),
+        ({"cutoffs": [0, 8, 28]}, "do not rise"),
+        ({"tie_projs": [True]}, "tie_projs has 1 values for 4 clusters"),
+        ({"div_val": 3}, "the last cluster has no width"),
+        ({"div_val": 0}, "the last cluster has no width"),
+        ({"d_model": 13}, "d_model is 13"),
+        ({"mem_len": -1}, "mem_len is -1"),
+        ({"mem_len": 0}, "mem_len 0, a word sees nothing"),
+        ({"init": "xavier"}, "init is 'xavier'"),
+    ],
+)
+def test_a_configuration_without_a_model_is_refused(changes, what):
+    with pytest.raises(DataError, match=what) as error:
+        TransfoXLLMHeadModel(TransfoXLConfig(**{**SMALL, **changes}))
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("div_val", [1, 2])
+@pytest.mark.parametrize("word", [40, -1])
+def test_a_word_outside_the_vocabulary_is_refused(word, div_val):
+    with pytest.raises(IndexError):
+        build(div_val=div_val)(torch.tensor([[3, word]]), return_logits=True)
+
+
+def test_new_weights_are_drawn_as_the_configuration_says():
+    sizes = {"vocab_size": 900, "cutoffs": [300, 600], "d_model": 64, "d_embed": 64, "untie_r": False}
+    torch.manual_seed(0)
+    model = TransfoXLLMHeadModel(TransfoXLConfig(**{**SMALL, **sizes}, init_std=0.5, proj_init_std=0.1))
+    for name, weights in model.named_parameters():
+        if name.endswith(("layer_norm.bias", "cluster_bias", "0.bias", "1.bias", "2.bias", "3.bias")):
+            assert not weights.any(), name
+        else:
+            mean, std = (1, 0.5) if "layer_norm" in name else (0, 0.1 if "_projs" in name else 0.5)
+            rough = 5 / math.sqrt(weights.numel())
+            assert abs(float(weights.detach().mean()) - mean) < std * rough, name
+            assert abs(float(weights.detach().std()) / std - 1) < rough, name
+    even = TransfoXLLMHeadModel(TransfoXLConfig(**{**SMALL, **sizes}, init="uniform", init_range=0.2))
+    for weights in (even.transformer.word_emb.emb_projs[1], even.crit.out_projs[1], even.crit.cluster_weight):
+        assert 0.19 < weights.abs().max() <= 0.2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (4, 4), (3, 8)])
+def test_scores_of_distances_come_to_their_places(shape):
+    time, seen = shape
+    scores = torch.randn(2, *shape, dtype=torch.float64, requires_grad=True)
+    found = shifted(scores)
+    for i in range(time):
+        for j in range(seen - time + i + 1):
+            distance = seen - time + i - j
+            assert torch.equal(found[:, i, j], scores[:, i, seen - 1 - distance])
+    assert torch.autograd.gradcheck(shifted, scores)
+
+
+def gradients(model, words, **inputs):
+    model.zero_grad()
+    model(words, **inputs).losses.sum().backward()
+    return {name: weights.grad for name, weights in model.named_parameters()}
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=NAMES)
+def test_every_parameter_gets_a_gradient(path):
+    """Training by several processes waits for all of them, whatever words a batch has."""
+    model = loud(TransfoXLLMHeadModel(config_of(path)))
+    common = words_of(2, 5, vocabulary=6)
+    assert all(gradient is not None for gradient in gradients(model, common).values())
+
+
+def test_gradients_are_right_and_stop_at_the_memory():
+    model = build().double()
+    words, mems = words_of(2, 6), model(words_of(2, 4, seed=1)).mems
+    assert not any(memory.requires_grad for memory in mems)
+    found = gradients(model, words, mems=mems)
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            ways = torch.randn(weights.shape, dtype=weights.dtype, generator=random)
+            values = []
+            for step in (1e-6, -2e-6, 1e-6):
+                weights += step * ways
+                values.append(float(model(words, mems=mems).losses.sum()))
+            assert (values[0] - values[1]) / 2e-6 == pytest.approx(
+                float((found[name] * ways).sum()), rel=1e-5, abs=1e-5
+            )
+
+
+def test_gradient_checkpointing_changes_nothing():
+    words = words_of(2, 6)
+    model = build().train()
+    plain = gradients(model, words)
+    model.activation_checkpointing_enable()
+    assert all(layer.gradient_checkpointing for layer in model.transformer.layers)
+    for name, gradient in gradients(model, words).items():
+        torch.testing.assert_close(gradient, plain[name])
+
+
+def test_dropout_is_there():
+    model = build(dropout=0.5).train()
+    words = words_of(2, 6)
+    assert not torch.equal(model(words).losses, model(words).losses)
+    attention = build(dropatt=0.5).train()
+    assert not torch.equal(attention(words).losses, attention(words).losses)
+
+
+@torch.no_grad()
+def test_half_precision_is_close():
+    model = build()
+    words, mems = words_of(4, 8), model(words_of(4, 4)).mems
+    exact = model(words, mems=mems, return_logits=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(words, mems=mems, labels=words, return_logits=True)
+    half = model.to(torch.bfloat16)(words, mems=[m.bfloat16() for m in mems], labels=words, return_logits=True)
+    assert all(memory.dtype == torch.float32 for memory in mixed.mems), "shortcuts keep what is added up"
+    for output in (mixed, half):
+        assert output.losses.dtype == output.logits.dtype == torch.float32
+        assert (output.logits - exact.logits).abs().mean() < 0.1
+    sines = model.transformer.sines(torch.arange(999, -1, -1), torch.bfloat16)
+    assert sines.dtype == torch.bfloat16
+    model.config.clamp_len = -1
+    far = model.transformer.sines(torch.tensor([1000, 1001]), torch.bfloat16)
+    assert not torch.equal(far[0], far[1])
+
+
+def test_the_trainer_trains_it(tmp_path):
+    texts = words_of(8, 6)
+
+    def batch(rows):
+        words = texts[torch.tensor(rows)]
+        return {"input_ids": words, "attention_mask": torch.ones_like(words), "labels": words}
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        return outputs["losses"].sum() / (num_items_in_batch or labels[:, 1:].numel())
+
+    arguments = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "log_level": "error"}
+    arguments |= {
+        "per_device_train_batch_size": 4,
+        "max_steps": 8,
+        "learning_rate": 0.01,
+        "remove_unused_columns": False,
+    }
+    torch.manual_seed(0)
+    model = TransfoXLLMHeadModel(TransfoXLConfig(**SMALL))
+    before = float(model(texts).loss.detach())
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(output_dir=str(tmp_path), save_steps=8, **arguments),
+        train_dataset=range(8),
+        eval_dataset=range(8),
+        data_collator=batch,
+        compute_loss_func=loss,
+    )
+    trainer.train()
+    predictions = trainer.predict(range(8)).predictions
+    assert predictions.shape == (8, 5) and predictions.mean() < before - 0.1
+    saved = TransfoXLLMHeadModel.from_pretrained(tmp_path / "checkpoint-8").eval()
+    np.testing.assert_allclose(saved(texts).losses.detach(), predictions, atol=1e-5)

@@ -1,0 +1,275 @@
+"""The plugin as ``kd`` uses it, from scratch and from a folder of the published form."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import kd_transfoxl
+from kd_transfoxl import Options
+from kd_transfoxl.language_model import nats, prepare
+from kd_transfoxl.tokenizing import WordTokenizer
+from kdcli.api import Corpus, DataError, GeneratorSettings, Part, QuietReporter
+from kdcli.generation.texts import IGNORED, TokenTexts
+
+TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
+TRAIN += ["once upon a dog", "", "the plot is once dull"]  # once: twice; upon: never
+CORPUS = Corpus("single", TRAIN, ["the plot is very dull", "the dog is bad"], ["the fun"])
+PAIRS = Corpus("pair", [f"{text}\tit is {text}" for text in TRAIN if text], ["a dog\tit is bad"])
+CLOSE = 2e-4
+"""Of weights after a few updates of 1e-3: Adam makes as much of a gradient that is rounding as of any other."""
+PUBLISHED = Path(__file__).parent / "reference/wt103"
+
+
+class Notes(QuietReporter):
+    """Keeps what it is told, and can be killed at an update."""
+
+    def __init__(self):
+        self.warnings, self.infos, self.bits = [], [], []
+        self.updates, self.kill_at = 0, None
+
+    def info(self, message):
+        self.infos.append(message)
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+    def metrics(self, stage, step, **values):
+        self.bits.append(values["bits_per_character"])
+
+    def progress(self, title, total=None, unit="rows"):
+        return _Progress(self)
+
+
+class _Progress:
+    def __init__(self, notes):
+        self.notes = notes
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def advance(self, steps=1, **shown):
+        self.notes.updates += steps == 1
+        if self.notes.updates == self.notes.kill_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def notes():
+    return Notes()
+
+
+def settings_of(*, kind="single", seed=2, precision="fp32", rows=16, resume=True, **options):
+    recipe = {"model": "tiny", "lr": 1e-2, "batch_size": 6, "epochs": 2, "max_length": 12}
+    own = {name: options.pop(name) for name in ("temperature", "top_k", "top_p") if name in options}
+    options = Options(**{**recipe, **options})
+    common = {"seed": seed, "device": "cpu", "precision": precision, "batch_size": rows, "resume": resume}
+    return GeneratorSettings(options, kind, **common, **own)
+
+
+def fine_tune(folder, notes, corpus=CORPUS, **settings):
+    return kd_transfoxl.fine_tune(corpus, folder, settings_of(kind=corpus.kind, **settings), notes)
+
+
+def drawn(sampler, count=60, corpus=CORPUS):
+    starts = json.loads(json.dumps(sampler.starts(corpus)))
+    found = sampler.sample(starts, Part(0, count, 1))
+    assert len(found.texts) + sum(found.rejected.values()) == count
+    return found
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A tiny model from scratch: its folder, what came of it, and what was told."""
+    folder, notes = tmp_path_factory.mktemp("learned") / "model", Notes()
+    return folder, fine_tune(folder, notes, epochs=6), notes
+
+
+def test_it_learns_from_scratch_and_loads_with_the_same_numbers(learned, notes):
+    folder, result, told = learned
+    assert told.bits[-1] < 0.7 * told.bits[0] and told.warnings == []
+    assert {"dev_bits_per_character", "dev_word_perplexity", "test_bits_per_character"} <= set(result)
+    assert {"model.safetensors", "config.json", "vocab.txt"} <= {path.name for path in folder.iterdir()}
+    sampler = kd_transfoxl.load(folder, settings_of(), notes)
+    bits = sampler.bits(CORPUS.dev).sum() / sum(map(len, CORPUS.dev))
+    assert bits == pytest.approx(result["dev_bits_per_character"], rel=1e-5)
+    found = drawn(sampler)
+    assert found == drawn(kd_transfoxl.load(folder, settings_of(rows=3), notes)) and len(set(found.texts)) > 5
+    half = kd_transfoxl.load(folder, settings_of(precision="bf16"), notes)
+    assert half.bits(CORPUS.dev).sum() == pytest.approx(sampler.bits(CORPUS.dev).sum(), rel=0.02)
+
+
+def test_bits_are_those_of_the_full_softmax_of_a_text_alone(learned, notes):
+    sampler = kd_transfoxl.load(learned[0], settings_of(), notes)
+    texts = ["the dog is very bad", "it was", "zebra fun fun", "a"]
+    tokens = [[*ids, 0] for ids in sampler.tokenizer(texts)["input_ids"]]
+    with torch.inference_mode():
+        for bits, row in zip(sampler.bits(texts), tokens, strict=True):
+            logits = sampler.model(torch.tensor([row]), return_logits=True).logits[0, :-1].double()
+            expected = -sum(logits[place, word] for place, word in enumerate(row[1:])) / np.log(2)
+            assert bits == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_nats_count_what_has_a_label():
+    losses = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, -100.0]])
+    labels = torch.tensor([[IGNORED, 5, 6, 7], [IGNORED, 5, 0, IGNORED]])
+    assert nats(losses, labels).tolist() == [7.0, 24.0]
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path, learned, notes):
+    notes.kill_at = 14
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(tmp_path / "model", notes, epochs=6, save_steps=3)
+    assert not (tmp_path / "model").exists()
+    again = Notes()
+    result = fine_tune(tmp_path / "model", again, epochs=6, save_steps=3)
+    assert again.updates < 20 and result == learned[1]
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "model", learned[0]))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_gradient_checkpointing_and_pieces_change_nothing_but_memory(tmp_path, notes):
+    found = []
+    for number, how in enumerate(({}, {"gradient_checkpointing": True}, {"gradient_accumulation": 3})):
+        folder = still(tmp_path / f"from-{number}")
+        fine_tune(tmp_path / str(number), notes, model=str(folder), lr=1e-3, **how)
+        found.append(load_file(tmp_path / str(number) / "model.safetensors"))
+    whole, checkpointed, pieces = found
+    torch.testing.assert_close(checkpointed, whole, atol=0, rtol=0)
+    torch.testing.assert_close(pieces, whole, atol=CLOSE, rtol=0)
+    published = load_file(PUBLISHED / "model.safetensors")
+    assert not torch.allclose(found[0]["crit.cluster_weight"], published["crit.cluster_weight"], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_processes_train_the_same_model(tmp_path, notes):
+    """Each process has half of an update."""
+    folder = still(tmp_path / "start")
+    code = tmp_path / "train.py"
+    code.write_text(
+        f"""
+import kd_transfoxl
+from kdcli.api import Corpus, GeneratorSettings, QuietReporter
+from pathlib import Path
+options = kd_transfoxl.Options(model={str(folder)!r}, lr=1e-3, batch_size=6, epochs=2, max_length=12)
+settings = GeneratorSettings(options, "single", seed=2, device="cpu", precision="fp32")
+corpus = Corpus("single", {list(CORPUS.train[:18])!r}, {list(CORPUS.dev)!r})
+kd_transfoxl.fine_tune(corpus, Path({str(tmp_path / "two")!r}), settings, QuietReporter())
+"""
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(code)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    corpus = Corpus("single", CORPUS.train[:18], CORPUS.dev)
+    fine_tune(tmp_path / "one", notes, corpus, model=str(folder), lr=1e-3)
+    two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
+    torch.testing.assert_close(two, one, atol=CLOSE, rtol=0)
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.5}, {"top_k": 5}, {"top_p": 0.9}])
+def test_unknown_words_are_no_prefix_and_are_never_drawn(tmp_path, notes, how):
+    often = Corpus("single", ["zz the a xx", "the yy", "a the"] * 8 + ["uu a ww"], ["the a"])
+    rare = Corpus("single", [text.replace("zz", f"z{n}").replace("yy", f"y{n}") for n, text in enumerate(often.train)],
+                  often.dev)  # fmt: skip
+    fine_tune(tmp_path / "model", notes, rare, epochs=3, min_freq=3)
+    sampler = kd_transfoxl.load(tmp_path / "model", settings_of(**how), notes)
+    starts = sampler.starts(rare)
+    assert sorted(starts["texts"]) == ["a", "the"] and sum(starts["counts"]) == 16
+    assert any("outside the vocabulary" in info for info in notes.infos)
+    texts = drawn(sampler, 300, rare).texts
+    assert len(texts) > 50 and not any("<unk>" in text for text in texts)
+    with torch.inference_mode():  # though it is learned as likely
+        chances = sampler.model(torch.tensor([sampler.tokenizer(["the"])["input_ids"][0]]), return_logits=True).logits
+    assert chances[0, -1, sampler.tokenizer.unk_token_id].exp() > 0.1
+
+
+def test_texts_that_start_with_nothing_known(learned, notes):
+    sampler = kd_transfoxl.load(learned[0], settings_of(), notes)
+    with pytest.raises(DataError, match="no training text starts with what the model knows"):
+        sampler.starts(Corpus("single", ["", "zebra is bad"], ["a"]))
+    assert sampler.bits(["", "zebra"]).shape == (2,)
+
+
+def test_pairs_end_with_the_second_end(tmp_path, notes):
+    fine_tune(tmp_path / "model", notes, PAIRS, epochs=12, max_length=20)
+    sampler = kd_transfoxl.load(tmp_path / "model", settings_of(kind="pair", max_length=20), notes)
+    texts = drawn(sampler, 100, PAIRS).texts
+    assert len(texts) > 50 and {text.count("\t") for text in texts} == {1}
+    assert sum(all(side.strip() for side in text.split("\t")) for text in texts) > 0.9 * len(texts)
+    assert sum(text.split("\t")[1].startswith("it is") for text in texts) > 0.5 * len(texts)
+
+
+def copied(folder, *left_out):
+    """Copy the folder of the published form, with safetensors for weights and vocab.txt for words unless left out."""
+    shutil.copytree(PUBLISHED, folder, ignore=shutil.ignore_patterns(*left_out))
+    return folder
+
+
+def still(folder):
+    """Copy it without dropout."""
+    config = json.loads((copied(folder) / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dropout": 0.0}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        ("vocab.txt", "vocab.bin", "model.safetensors"),
+        ("vocab.txt", "vocab.pkl", "pytorch_model.bin"),
+        ("*.pkl", "vocab.bin", "pytorch_model.bin"),
+    ],
+    ids=["pkl", "bin", "txt"],
+)
+def test_a_folder_of_the_published_form(tmp_path, notes, left_out):
+    folder = copied(tmp_path / "wt103", *left_out)
+    corpus = Corpus("single", ["He said that the company visited 7 ones", "here they know 1,000 boys"] * 6, ["he is"])
+    model = prepare(Options(model=str(folder)), corpus, notes)
+    weights = model.build(0).state_dict()
+    published = load_file(PUBLISHED / "model.safetensors")
+    assert all(torch.equal(weights[name], tensor) for name, tensor in published.items() if name in weights)
+    result = fine_tune(tmp_path / "model", notes, corpus, model=str(folder), epochs=8)
+    assert notes.bits[-1] < notes.bits[0] and result["vocabulary"] == 301
+    sampler = kd_transfoxl.load(tmp_path / "model", settings_of(), notes)
+    assert sampler.tokenizer.words == "moses" and sampler.model.config.same_length
+    assert drawn(sampler, 40, corpus).texts
+    assert sampler.bits(corpus.dev).sum() / 5 == pytest.approx(result["dev_bits_per_character"], rel=1e-5)
+
+
+def test_what_was_trained_from_scratch_is_fine_tuned_on_other_texts(tmp_path, learned, notes):
+    other = Corpus("single", ["the zebra is good fun", "a zebra was dull"] * 6, ["the zebra is dull"])
+    fine_tune(tmp_path / "model", notes, other, model=str(learned[0]), epochs=4)
+    assert any(info.startswith("22.2% of the words of 12 training texts are outside") for info in notes.infos)
+    assert notes.bits[-1] < notes.bits[0]
+    with pytest.raises(DataError, match="the model knows no word of the training texts"):
+        fine_tune(tmp_path / "none", notes, Corpus("single", ["zebra zebra"], ["a"]), model=str(learned[0]))
+
+
+def test_no_memory(tmp_path, notes):
+    result = fine_tune(tmp_path / "model", notes, mem_len=0)
+    sampler = kd_transfoxl.load(tmp_path / "model", settings_of(), notes)
+    assert sampler.model.config.mem_len == 0 and not sampler.model.config.same_length
+    assert drawn(sampler).texts and result["dev_bits_per_character"] > 0
+
+
+def test_words_are_encoded_once_and_texts_stay_whole(learned):
+    tokenizer = WordTokenizer.from_pretrained(learned[0])
+    texts = TokenTexts(TRAIN, tokenizer, 12, seed=3)
+    rows = texts.rows
+    texts.start(1)
+    assert texts.seed is None and texts.rows is rows
+
+
+def test_plugin_module_costs_nothing():
+    code = "import sys, kd_transfoxl as xl; xl.Options(); print(*{'torch', 'numpy', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

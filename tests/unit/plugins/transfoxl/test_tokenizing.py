@@ -1,0 +1,245 @@
+"""Texts as the words that transformers 4.35.2 cut them into, and texts made of words."""
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from kd_transfoxl import tokenizing
+from kd_transfoxl.model import TransfoXLLMHeadModel
+from kd_transfoxl.tokenizing import WordTokenizer, cut, join, words_of
+from kd_transfoxl.vocabulary import Vocabulary
+from kdcli.api import DataError, MissingError
+from kdcli.data.models import quiet
+from kdcli.generation.texts import IGNORED, TokenTexts
+
+REFERENCE = Path(__file__).parent / "reference"
+SHARED = Path(__file__).resolve().parents[4] / "../shared/data"
+TEXTS = json.loads((REFERENCE / "texts.json").read_text("utf-8"))
+ROWS = TEXTS["rows"]
+SIGNS = ("@-@", "@,@", "@.@")
+
+TOKENISED = [
+    "it 's a charming and often affecting journey .",
+    "does n't it ?",
+    "-lrb- an -rrb- all-too-familiar film , worth $ 1,000.50 .",
+    "well-made and well-acted",
+]
+RAW = [
+    "Our friends won't buy this analysis, let alone the next one we propose.",
+    "How imminent is World War three?",
+    'He called her "the witness" twice.',
+]
+
+
+# As transformers 4.35.2
+
+
+def test_words_are_those_of_the_published_tokenizer():
+    assert len(ROWS) > 150
+    for row in ROWS:
+        assert cut(row["text"], "moses") == row["words"], row["text"]
+
+
+def test_texts_are_made_again_as_the_published_tokenizer_does():
+    for row in ROWS:
+        assert join(row["words"], "moses") == row["joined"], row["text"]
+
+
+def test_ids_are_those_of_the_published_tokenizer():
+    tokenizer = WordTokenizer.from_pretrained(REFERENCE / "wt103")
+    found = tokenizer([row["text"] for row in ROWS])["input_ids"]
+    for row, ids in zip(ROWS, found, strict=True):
+        # A text that says <eos> does not end there, as it did in transformers.
+        expected = [1 if word == "<eos>" else number for word, number in zip(row["words"], row["ids"], strict=True)]
+        assert ids == expected, row["text"]
+    assert any(1 in ids for ids in found)
+    assert any("<eos>" in row["words"] for row in ROWS)
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("words", ["vocab.pkl", "vocab.bin", "vocab.txt"])
+def test_a_published_folder_predicts_a_text_as_it_did(tmp_path, weights, words):
+    for name in ("config.json", weights, words):
+        shutil.copy(REFERENCE / "wt103" / name, tmp_path)
+    tokenizer = WordTokenizer.from_pretrained(tmp_path)
+    with quiet():
+        model = TransfoXLLMHeadModel.from_pretrained(tmp_path).eval()
+    [tokens] = tokenizer([ROWS[0]["text"]])["input_ids"]
+    text = torch.tensor([[*tokens, tokenizer.eos_token_id]])
+    assert model(text, labels=text).losses[0].tolist() == pytest.approx(TEXTS["losses"], abs=1e-4)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
+def test_many_texts_are_cut_and_made_as_by_the_published_tokenizer():
+    files = json.loads((REFERENCE / "shared.json").read_text("utf-8"))
+    assert len(files) == 9
+    for name, expected in files.items():
+        lines = (SHARED / name).read_text("utf-8").split("\n")[: expected["rows"]]
+        rows = [line.split("\t") for line in lines]
+        texts = [row[expected["column"]] for row in rows if len(row) > expected["column"]]
+        words = [cut(text, "moses") for text in texts]
+        joined = [join(row, "moses") for row in words]
+        assert len(texts) == expected["texts"]
+        assert hashlib.sha256(json.dumps([words, joined]).encode()).hexdigest() == expected["sha256"], name
+
+
+def test_numbers_and_hyphens_are_cut_and_undone():
+    words = ["23", "@,@", "000", "well", "@-@", "known", "men", "are", "1", "@.@", "80", "m", "tall", "."]
+    assert cut("23,000 well-known men are 1.80 m tall.", "moses") == words
+    assert cut("23,000 well-known men are 1.80 m tall .", "whitespace") == words
+    assert join(words, "moses") == "23,000 well-known men are 1.80 m tall."
+    assert join(words, "whitespace") == "23,000 well-known men are 1.80 m tall ."
+
+
+# Texts that are tokenised already
+
+
+@given(st.text())
+@example("a-b-c 1,2.3,4 -lrb- x- -y -- 1, ,2 a_b-c é-ü 3-4")
+@example("@-@@ x@-@y @ - @ <eos> <unk>")
+def test_tokenised_texts_come_back_as_they_were(text):
+    pieces = [piece for piece in text.split() if piece not in SIGNS]
+    words = cut(" ".join(pieces), "whitespace")
+    assert join(words, "whitespace") == " ".join(pieces)
+    assert all(word.split() == [word] for word in words)
+
+
+@given(st.lists(st.sampled_from([*SIGNS, "a", "-", "1", ".", '"', "'s"])), st.sampled_from(["moses", "whitespace"]))
+def test_no_text_holds_a_sign(words, how):
+    """Whatever a model says."""
+    assert not any(sign in join(words, how) for sign in SIGNS)
+
+
+@pytest.mark.parametrize("text", TOKENISED)
+def test_a_tokeniser_already_at_work_is_not_undone(text):
+    tokenizer = WordTokenizer.train(TOKENISED, "whitespace")
+    [tokens] = tokenizer([text])["input_ids"]
+    assert tokenizer.unk_token_id not in tokens
+    assert tokenizer.decode(tokens) == text
+
+
+def test_how_texts_are_cut_is_seen_from_them():
+    assert words_of(TOKENISED) == "whitespace"
+    assert words_of(RAW) == "moses"
+    assert words_of([]) == "moses"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
+@pytest.mark.parametrize(
+    ("name", "column", "expected"),
+    [
+        ("glue/SST-2/dev.tsv", 0, "whitespace"),
+        ("text/movie_reviews_sentences.txt", 0, "whitespace"),
+        ("glue/MRPC/dev.tsv", 3, "moses"),
+        ("glue/STS-B/dev.tsv", 7, "moses"),
+        ("glue/CoLA/dev.tsv", 3, "moses"),
+        ("glue/QQP/dev.tsv", 3, "moses"),
+        ("glue/MNLI/dev_matched.tsv", 1, "moses"),
+    ],
+)
+def test_how_real_texts_are_cut_is_seen_from_them(name, column, expected):
+    lines = (SHARED / name).read_text("utf-8").split("\n")[1:-1]
+    assert words_of(row[column] for line in lines if len(row := line.split("\t")) > column) == expected
+
+
+# The tokenizer
+
+
+@pytest.fixture
+def tokenizer() -> WordTokenizer:
+    return WordTokenizer(Vocabulary(["<eos>", "<unk>", "a", "b", "A", "@-@", "."]), "whitespace")
+
+
+def test_what_is_not_in_the_vocabulary_is_unknown(tokenizer):
+    assert tokenizer(["a b", "a z A", "", "b-a."])["input_ids"] == [[2, 3], [2, 1, 4], [], [3, 5, 1]]
+
+
+def test_the_tab_of_a_pair_is_the_end_of_a_text(tokenizer):
+    assert tokenizer(["a b\tb", "a\t"])["input_ids"] == [[2, 3, 0, 3], [2, 0]]
+    assert tokenizer.batch_decode([[2, 3, 0, 3], [2, 0], [0, 2], [2, 0, 0, 2], []]) == [
+        "a b\tb",
+        "a\t",
+        "\ta",
+        "a\t\ta",
+        "",
+    ]
+
+
+def test_a_text_that_says_eos_does_not_end(tokenizer):
+    assert tokenizer(["a <eos> b", "<unk>"])["input_ids"] == [[2, 1, 3], [1]]
+
+
+def test_lower_case_is_that_of_the_vocabulary():
+    for lower_case, tokens in ((True, [2, 2]), (False, [3, 2])):
+        vocabulary = Vocabulary(["<eos>", "<unk>", "a", "A"], lower_case=lower_case)
+        for words in ("moses", "whitespace"):
+            assert WordTokenizer(vocabulary, words)(["A a"])["input_ids"] == [tokens]
+
+
+def test_training_counts_both_sides_of_pairs():
+    tokenizer = WordTokenizer.train(["It's a\ta-b", "b a <eos>"], "moses", min_freq=1)
+    assert tokenizer.vocabulary.words == ["<eos>", "<unk>", "a", "b", "'s", "@-@", "It"]
+    assert len(tokenizer) == 7
+    assert tokenizer.get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3, "'s": 4, "@-@": 5, "It": 6}
+    assert tokenizer.batch_decode(tokenizer(["It's a\ta-b"])["input_ids"]) == ["It's a\ta-b"]
+    assert WordTokenizer.train(["It's a\ta-b", "b a"], "moses", min_freq=2).vocabulary.words[2:] == ["a", "b"]
+    assert WordTokenizer.train(["It's a\ta-b", "b a"], "moses", max_size=3).vocabulary.words[2:] == ["a"]
+
+
+def test_rows_of_arrays_are_decoded(tokenizer):
+    assert tokenizer.batch_decode(np.array([[2, 5, 3], [4, 0, 6]])) == ["a-b", "A\t."]
+    assert tokenizer.decode(np.array([], np.int32)) == ""
+
+
+@pytest.mark.parametrize("words", ["moses", "whitespace"])
+def test_it_is_loaded_as_it_was_saved(tmp_path, words):
+    tokenizer = WordTokenizer.train([*TOKENISED, "naïve Ærø 你好"], words)
+    tokenizer.save_pretrained(tmp_path)
+    again = WordTokenizer.from_pretrained(tmp_path)
+    assert (again.vocabulary, again.words) == (tokenizer.vocabulary, words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizer_config.json", "vocab.txt"]
+
+
+def test_a_published_vocabulary_is_cut_by_moses_unless_told_otherwise():
+    assert WordTokenizer.from_pretrained(REFERENCE / "wt103").words == "moses"
+    assert WordTokenizer.from_pretrained(REFERENCE / "wt103", "whitespace").words == "whitespace"
+
+
+def test_lower_case_is_saved(tmp_path):
+    WordTokenizer(Vocabulary(["<eos>", "<unk>", "a"], lower_case=True), "moses").save_pretrained(tmp_path)
+    assert WordTokenizer.from_pretrained(tmp_path).vocabulary.lower_case
+
+
+@pytest.mark.parametrize("text", ["{", '{"words": "letters"}', "[]", '{"words": []}'])
+def test_a_broken_configuration(tmp_path, text):
+    shutil.copy(REFERENCE / "wt103/vocab.txt", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(text)
+    with pytest.raises(DataError, match=r"configuration cannot be read.*tokenizer_config\.json"):
+        WordTokenizer.from_pretrained(tmp_path)
+
+
+def test_moses_may_be_missing(monkeypatch):
+    tokenizing._moses.cache_clear()
+    monkeypatch.setitem(sys.modules, "sacremoses", None)
+    with pytest.raises(MissingError, match="the rules of Moses are not installed") as caught:
+        cut("a", "moses")
+    assert caught.value.hint == "pip install sacremoses"
+    assert cut("a b", "whitespace") == ["a", "b"]
+
+
+def test_a_language_model_reads_texts_by_it(tokenizer):
+    texts = TokenTexts(["a b\tb .", "a", "b b b b b b"], tokenizer, 6, seed=1)
+    assert texts.seed is None  # a word that is cut is another word
+    assert texts.batch([0, 1])["input_ids"].tolist() == [[2, 3, 0, 3, 6, 0], [2, 0, 0, 0, 0, 0]]
+    assert texts.batch([0, 1])["labels"].tolist() == [[IGNORED, 3, 0, 3, 6, 0], [IGNORED, 0, *[IGNORED] * 4]]
+    assert texts.first().tolist() == [2, 2, 3]
+    assert texts.read() == ["a b\tb .", "a", "b b b b b b"]
+    assert texts.whole.tolist() == [True, True, False]
