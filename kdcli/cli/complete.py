@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kdcli.registry import Group
+
 
 def profile(incomplete: str) -> list[str]:
     """Complete the name of a profile."""
@@ -20,13 +25,15 @@ def plugin(incomplete: str) -> list[str]:
 
 def tagger(incomplete: str) -> list[str]:
     """Complete the name of a tagger."""
-    from kdcli.registry import plugins
-
-    return [plugin.name for plugin in plugins("taggers") if plugin.name.startswith(incomplete)]
+    return _of_group("taggers", incomplete)
 
 
 def generator(incomplete: str) -> list[str]:
     """Complete the name of a generator."""
+    return _of_group("generators", incomplete)
+
+
+def _of_group(group: Group, incomplete: str) -> list[str]:
     from kdcli.registry import plugins
 
-    return [plugin.name for plugin in plugins("generators") if plugin.name.startswith(incomplete)]
+    return [plugin.name for plugin in plugins(group) if plugin.name.startswith(incomplete)]

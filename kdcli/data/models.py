@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub
+import torch
 from transformers.utils import logging as transformers_logging
 
 from kdcli.api import Reporter
@@ -16,6 +17,9 @@ from kdcli.errors import DataError, MissingError
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 CARD = ("*.json", "*.txt", "*.model", "vocab.pkl", "vocab.bin")
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What each precision is to torch."""
 
 
 def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.model") -> Path:
@@ -86,9 +90,10 @@ def _fetched(name: str, reporter: Reporter, key: str) -> Path:
     except Exception as error:
         what = f"the model {name!r} is no folder, is not cached, and cannot be had from the Hugging Face hub: "
         hint = "check the name, run once with a network (the model is kept), or give a folder that holds it"
-        raise MissingError(what + _first_line(error), key=key, hint=hint) from error
+        raise MissingError(what + first_line(error), key=key, hint=hint) from error
     raise DataError(f"the hub's model {name!r} has no PyTorch weights", key=key)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what a library has raised, or the error's kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -20,11 +19,10 @@ from transformers import (
 
 from kdcli.api import DataError, MissingError, Reporter
 from kdcli.data.files import sha256
-from kdcli.data.models import CARD, find_model, quiet
+from kdcli.data.models import CARD, DTYPES, find_model, first_line, quiet
 
 __all__ = ["DTYPES", "find_model", "fitting_length", "read_config", "read_tokenizer", "read_weights", "sha256"]
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NAMED = 8
 """Tensors that an error names."""
 
@@ -41,7 +39,7 @@ def read_config(folder: Path) -> Any:
         with quiet():
             config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # whatever a broken file makes the library raise
-        raise DataError(f"the model cannot be read: {_first_line(error)}", file=folder) from error
+        raise DataError(f"the model cannot be read: {first_line(error)}", file=folder) from error
     # An encoder passes for a decoder in transformers, though each of its tokens sees those behind it.
     encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encoder or getattr(config, "is_encoder_decoder", False):
@@ -82,7 +80,7 @@ def read_tokenizer(name: str | Path, *, key: str | None = None) -> Any:
         with quiet():
             tokenizer = (GPT2Tokenizer if bare else AutoTokenizer).from_pretrained(folder)
     except Exception as error:  # whatever a broken file makes the library raise
-        raise DataError(f"the tokenizer cannot be read: {_first_line(error)}", file=folder) from error
+        raise DataError(f"the tokenizer cannot be read: {first_line(error)}", file=folder) from error
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         hint = "copy tokenizer.json (or vocab.json and merges.txt) of the pretrained model into it"
         raise DataError("the folder holds no tokenizer", file=folder, hint=hint)
@@ -109,7 +107,7 @@ def read_weights(folder: Path, config: Any, precision: str = "fp32") -> Any:
             )
     except Exception as error:  # whatever a broken file makes the library raise
         hint = "copy the model again; a download may have been cut short"
-        what = f"the model's weights cannot be read: {_first_line(error)}"
+        what = f"the model's weights cannot be read: {first_line(error)}"
         raise DataError(what, file=folder, hint=hint) from error
     shapes = [f"{name} ({_shape(found)}, not {_shape(wanted)})" for name, found, wanted in report["mismatched_keys"]]
     for problem, tensors in (("missing", list(report["missing_keys"])), ("of another shape", shapes)):
@@ -135,12 +133,8 @@ def _find_tokenizer(name: str | Path, key: str | None) -> Path:
                 return Path(huggingface_hub.snapshot_download(**wanted))
     except Exception as error:
         what = f"the tokenizer {str(name)!r} is no folder, is not cached, and cannot be had from the Hugging Face hub: "
-        raise MissingError(what + _first_line(error), key=key, hint="name a folder that holds it") from error
+        raise MissingError(what + first_line(error), key=key, hint="name a folder that holds it") from error
 
 
 def _shape(size: Sequence[int]) -> str:
     return " x ".join(map(str, size))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 from kdcli.api import MASK, QuietReporter, Reporter, Task
-from kdcli.data.models import WEIGHTS, find_model, quiet
+from kdcli.data.models import DTYPES, WEIGHTS, find_model, first_line, quiet
 from kdcli.errors import DataError
 from kdcli.teacher.labels import output_positions
 
 BATCH = 64
 """Texts a batch where nothing else is asked for; on a CPU larger ones are padded more and gain nothing."""
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def load_teacher(
     """
     reporter = reporter or QuietReporter()
     folder = find_model(name, reporter)
-    tokenizer, model = _read(folder, _DTYPES[precision])
+    tokenizer, model = _read(folder, DTYPES[precision])
     outputs = output_positions(model.config, task, file=folder, reporter=reporter)
     if tokenizer.mask_token is None:
         reporter.warn(f"the teacher's tokenizer has no mask token: {MASK} is read as {tokenizer.unk_token or 'a word'}")
@@ -164,8 +162,7 @@ def _read(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
                 folder, dtype=dtype, output_loading_info=True
             )
     except Exception as error:  # whatever a broken or hostile file makes the library raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"the teacher cannot be read: {reason}", file=folder) from error
+        raise DataError(f"the teacher cannot be read: {first_line(error)}", file=folder) from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         what = f"this model is not fine-tuned: it has no weights for {len(missing)} tensors, {missing[0]} for one"

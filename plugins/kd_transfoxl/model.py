@@ -19,9 +19,7 @@ from transformers.utils import ModelOutput
 
 from kd_transfoxl.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
 from kd_transfoxl.configuration import TransfoXLConfig
-
-IGNORED = -100
-"""The label of a word that is not predicted."""
+from kdcli.generation.texts import IGNORED
 
 
 @dataclass
