@@ -59,6 +59,7 @@ class Task:
         names: A readable name for each label (``negative``, ``positive``), or empty.
         score_range: Lowest and highest score of a regression task, else None.
         metric: The metric that chooses among models: ``accuracy``, ``f1``, ``mcc``, ``pearson`` or ``spearman``.
+        more_metrics: What is reported beside it.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Task:
     names: tuple[str, ...] = ()
     score_range: tuple[float, float] | None = None
     metric: str = "accuracy"
+    more_metrics: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -49,6 +49,22 @@ def load(
     return loaded
 
 
+def tables(data_dir: str | None, text: str | None, text2: str | None, label: str | None) -> dict[str, Any]:
+    """Return the settings of the flags that say where the task's tables lie, and in which columns.
+
+    Raises:
+        UsageError: A second text without a first.
+    """
+    if text2 is not None and text is None:
+        raise UsageError("--text2-col needs --text-col", hint="name the columns of both texts of a pair")
+    return {
+        "task.data_dir": data_dir,
+        "task.text_columns": [column for column in (text, text2) if column is not None] or None,
+        "task.kind": "pair" if text2 is not None else None,
+        "task.label_column": label,
+    }
+
+
 def example(*lines: str) -> str:
     """Return what a command's help ends with."""
     return "\n\n".join(f"[bold]Example[/bold]  {line}" for line in lines)
@@ -96,6 +112,19 @@ DataDir = Annotated[
         default="task.data_dir",
         metavar="FOLDER",
     ),
+]
+TextCol = Annotated[
+    str | None,
+    _option(
+        SETTINGS, "--text-col", help="Column of the texts, or of a pair's first.", default="known", metavar="COLUMN"
+    ),
+]
+Text2Col = Annotated[
+    str | None,
+    _option(SETTINGS, "--text2-col", help="Column of a pair's second text.", default="known", metavar="COLUMN"),
+]
+LabelCol = Annotated[
+    str | None, _option(SETTINGS, "--label-col", help="Column of the labels.", default="known", metavar="COLUMN")
 ]
 
 Input = Annotated[

@@ -13,6 +13,9 @@ from kdcli.errors import DataError, UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from kdcli.api import Task
+    from kdcli.profile.schema import TaskSettings
+
 app = typer.Typer()
 
 
@@ -32,6 +35,8 @@ def predict(
     force: flags.Force = False,
     profile: flags.ProfileName = None,
     set_: flags.Set = None,
+    text_col: flags.TextCol = None,
+    text2_col: flags.Text2Col = None,
     device: flags.Device = None,
     precision: flags.Precision = None,
     offline: flags.Offline = False,
@@ -48,7 +53,8 @@ def predict(
         raise UsageError("--teacher needs a profile, which says what the task is", hint=hint)
     if output is not None and output.exists() and not force:
         raise DataError("the output exists already", file=output, hint="--force overwrites it")
-    chosen = flags.load(profile, set_, {"device": device, "precision": precision})
+    tables = flags.tables(None, text_col, text2_col, None)
+    chosen = flags.load(profile, set_, {**tables, "device": device, "precision": precision})
     settings, where = chosen.settings, resolve(chosen.settings.device)
     with ui.reporting("predict") as reporter:
         model: Model
@@ -68,8 +74,19 @@ def predict(
                 precision=settings.precision,
                 reporter=reporter,
             )
-        predictions = run(model, input_, settings.task if profile else None, reporter)
+        task = settings.task if profile else _reading(model.task, settings.task.text_columns)
+        predictions = run(model, input_, task, reporter)
     _write(predictions, output)
+
+
+def _reading(task: Task, text_columns: tuple[str, ...]) -> TaskSettings:
+    """Return how to read a table for a student without a profile: as its task says, in the columns asked for."""
+    from kdcli.tasks.task import settings_of
+
+    if len(text_columns) not in (0, len(task.columns)):
+        needs = "--text-col alone" if task.kind == "single" else "--text-col and --text2-col"
+        raise UsageError(f"the student's task is one of {task.kind} texts", hint=f"it takes {needs}")
+    return settings_of(task).model_copy(update={"text_columns": text_columns})
 
 
 def _write(predictions: pa.Table, output: Path | None) -> None:

@@ -22,6 +22,9 @@ def run_all(
     profile: flags.ProfileName = None,
     set_: flags.Set = None,
     data_dir: flags.DataDir = None,
+    text_col: flags.TextCol = None,
+    text2_col: flags.Text2Col = None,
+    label_col: flags.LabelCol = None,
     run_dir: flags.RunDir = None,
     force: flags.Force = False,
     seed: flags.Seed = None,
@@ -47,7 +50,8 @@ def run_all(
     if shard is None and os.environ.get("WORLD_SIZE", "1") != "1":
         hint = "give torchrun the stages that gain by it, such as `teacher train` and `teacher export`"
         raise UsageError("run-all is one process", hint=hint)
-    values = {"task.data_dir": data_dir, "seed": seed, "device": device, "precision": precision}
+    tables = flags.tables(data_dir, text_col, text2_col, label_col)
+    values = {**tables, "seed": seed, "device": device, "precision": precision}
     chosen = flags.load(profile, set_, values, default="demo")
     wish = stage.Wish(run_dir, shard, resume, force, dry_run)
     root = stage.root_of(chosen, run_dir)
@@ -65,16 +69,15 @@ def _done(result: dict[str, Any]) -> RenderableType:
 
 
 def _results(result: dict[str, Any]) -> RenderableType:
-    splits = list(result["gap_closed"])
-    metric = result["metric"]
-    head = ["model", *(f"{split} {metric}" for split in splits), "parameters", "without embeddings", "MB", "texts/s"]
-    table = ui.columns(*head, numbers=len(head) - 1)
+    scored = [(split, metric) for split, shares in result["gap_closed"].items() for metric in shares]
+    sizes = ["parameters", "without embeddings", "MB", "texts/s"]
+    table = ui.columns("model", *(f"{split} {metric}" for split, metric in scored), *sizes, numbers=len(scored) + 4)
     for row in result["rows"]:
         sizes = [f"{row['parameters']:,}", f"{row['parameters_without_embeddings']:,}", f"{row['megabytes']:.1f}"]
-        scores = [_score(row["scores"][split]) for split in splits]
+        scores = [_score(row["scores"][split][metric]) for split, metric in scored]
         table.add_row(Text(row["model"], "bold"), *scores, *sizes, f"{row['per_second']:,.0f}")
-    shares = ", ".join(f"{split} {_share(result['gap_closed'][split])}" for split in splits)
-    return Group(table, Text(""), Text(f"share of the gap closed: {shares}"))
+    shares = [f"{split} {metric} {_share(result['gap_closed'][split][metric])}" for split, metric in scored]
+    return Group(table, Text(""), Text(f"share of the gap closed: {', '.join(shares)}"))
 
 
 def _score(values: Sequence[float]) -> str:

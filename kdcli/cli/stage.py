@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from kdcli.cli import ui
+from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
     from kdcli.api import Reporter
@@ -95,6 +96,7 @@ def planned(profile: Profile, wish: Wish, *, in_run: bool = True, **places: Path
     from kdcli.pipeline.stages import Plan
     from kdcli.tasks.layouts import split_files
 
+    _refuse_untrainable(profile)
     root, shard = root_of(profile, wish.run_dir), Shard.parse(wish.shard)
     train = split_files(profile.settings.task, "train") if profile.settings.task.data_dir else ()
     # A text of a JSONL or Parquet table may hold what a TSV cannot.
@@ -110,6 +112,18 @@ def planned(profile: Profile, wish: Wish, *, in_run: bool = True, **places: Path
         with atomic(root / "profile.toml") as temporary:
             temporary.write_text(profile.to_toml(), "utf-8")
         yield plan, reporter
+
+
+def _refuse_untrainable(profile: Profile) -> None:
+    """Refuse a task that has no training set of its own, such as GLUE's diagnostics.
+
+    Raises:
+        UsageError: Names the commands that predict it.
+    """
+    if other := profile.settings.task.student_of:
+        what = f"{profile.name} has no training set: the student of {other} predicts it"
+        predict = f"kd predict --student runs/{other}/student --profile {profile.name} --input FILE"
+        raise UsageError(what, key="task.student_of", hint=f"kd run-all --profile {other}, then {predict}")
 
 
 def show(outcomes: Sequence[Outcome], dry_run: bool, describe: Mapping[str, Describe]) -> None:

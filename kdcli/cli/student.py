@@ -18,6 +18,9 @@ def student(
     profile: flags.ProfileName = None,
     set_: flags.Set = None,
     data_dir: flags.DataDir = None,
+    text_col: flags.TextCol = None,
+    text2_col: flags.Text2Col = None,
+    label_col: flags.LabelCol = None,
     kd_loss: flags.KdLoss = None,
     kd_weight: flags.KdWeight = None,
     ce_weight: flags.CeWeight = None,
@@ -39,7 +42,7 @@ def student(
 ) -> None:
     """Distil the joined set into a student; the best checkpoint on dev is kept."""
     values = {
-        "task.data_dir": data_dir,
+        **flags.tables(data_dir, text_col, text2_col, label_col),
         "student.kd_loss": kd_loss,
         "student.kd_weight": kd_weight,
         "student.ce_weight": ce_weight,

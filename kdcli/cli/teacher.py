@@ -17,6 +17,9 @@ def train(
     profile: flags.ProfileName = None,
     set_: flags.Set = None,
     data_dir: flags.DataDir = None,
+    text_col: flags.TextCol = None,
+    text2_col: flags.Text2Col = None,
+    label_col: flags.LabelCol = None,
     lr: flags.Lr = None,
     epochs: flags.Epochs = None,
     max_steps: flags.MaxSteps = None,
@@ -34,7 +37,7 @@ def train(
 ) -> None:
     """Fine-tune an encoder on the labelled texts; the best checkpoint on dev is kept."""
     values = {
-        "task.data_dir": data_dir,
+        **flags.tables(data_dir, text_col, text2_col, label_col),
         "teacher.train": True,
         "teacher.lr": lr,
         "teacher.epochs": epochs,

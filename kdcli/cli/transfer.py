@@ -22,6 +22,9 @@ def lite(
     profile: flags.ProfileName = None,
     set_: flags.Set = None,
     data_dir: flags.DataDir = None,
+    text_col: flags.TextCol = None,
+    text2_col: flags.Text2Col = None,
+    label_col: flags.LabelCol = None,
     n_iter: flags.NIter = None,
     p_mask: flags.PMask = None,
     p_pos: flags.PPos = None,
@@ -39,7 +42,7 @@ def lite(
 ) -> None:
     """Fabricate texts by rules: mask words, replace them by others of their part of speech, keep an n-gram."""
     values = {
-        "task.data_dir": data_dir,
+        **flags.tables(data_dir, text_col, text2_col, label_col),
         "transfer.method": "lite",
         "transfer.lite.n_iter": n_iter,
         "transfer.lite.p_mask": p_mask,
@@ -60,6 +63,9 @@ def heavy(
     profile: flags.ProfileName = None,
     set_: flags.Set = None,
     data_dir: flags.DataDir = None,
+    text_col: flags.TextCol = None,
+    text2_col: flags.Text2Col = None,
+    label_col: flags.LabelCol = None,
     generator: flags.GeneratorName = None,
     num_samples: flags.NumSamples = None,
     top_k: flags.TopK = None,
@@ -87,7 +93,7 @@ def heavy(
     Four steps: cache the task's texts, fine-tune the generator on them, count what texts begin with (prefixes), sample.
     """
     values = {
-        "task.data_dir": data_dir,
+        **flags.tables(data_dir, text_col, text2_col, label_col),
         "transfer.method": "heavy",
         "transfer.generator": generator,
         "transfer.heavy.num_samples": num_samples,
@@ -117,6 +123,9 @@ def corpus(
     profile: flags.ProfileName = None,
     set_: flags.Set = None,
     data_dir: flags.DataDir = None,
+    text_col: flags.TextCol = None,
+    text2_col: flags.Text2Col = None,
+    label_col: flags.LabelCol = None,
     input_: flags.Files = None,
     column: flags.Columns = None,
     num_samples: flags.NumTexts = None,
@@ -137,7 +146,7 @@ def corpus(
     With --order-by lm, the generator is fine-tuned first, as in transfer heavy.
     """
     values = {
-        "task.data_dir": data_dir,
+        **flags.tables(data_dir, text_col, text2_col, label_col),
         "transfer.method": "corpus",
         "transfer.generator": generator,
         "transfer.corpus.files": input_ or None,

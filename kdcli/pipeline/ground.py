@@ -13,7 +13,7 @@ from kdcli.data.parts import ALONE, Shard
 from kdcli.pipeline.lock import flat
 from kdcli.pipeline.run_dir import Paths
 from kdcli.profile.schema import Settings
-from kdcli.tasks.layouts import has_split, load_split, split_files
+from kdcli.tasks.layouts import has_split, load_split, load_tables, split_files
 from kdcli.tasks.task import task_from
 
 Split = Literal["train", "dev", "test"]
@@ -82,6 +82,15 @@ class Ground:
         """Load the tables of those of the splits that there are."""
         return {name: self.split(name, reporter) for name in names if has_split(self.settings.task, name)}
 
+    def tables(self, *names: Split, reporter: Reporter) -> dict[str, Any]:
+        """Load the tables of those of the splits that there are one by one: MNLI has two for dev and for test."""
+        return {
+            name: table
+            for split in names
+            if has_split(self.settings.task, split)
+            for name, table in load_tables(self.settings.task, self.task, split, reporter).items()
+        }
+
     def data(self, *splits: Split) -> dict[str, Path]:
         """Return the data files of the splits (of all, if none is named), by file name."""
         found = [path for split in splits or SPLITS for path in split_files(self.settings.task, split)]
@@ -89,7 +98,7 @@ class Ground:
 
     def task_parameters(self) -> dict[str, Any]:
         """Return the settings of the task that all stages depend on."""
-        return flat("task", self.settings.task, without=("data_dir", "name", "names", "metric"))
+        return flat("task", self.settings.task, without=("data_dir", "name", "metric", "more_metrics", "student_of"))
 
 
 def trains_together() -> bool:

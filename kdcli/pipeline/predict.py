@@ -12,6 +12,7 @@ import pyarrow as pa
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.profile.schema import TaskSettings
 from kdcli.tasks.layouts import load_table
+from kdcli.tasks.task import settings_of
 
 ROWS = 8192
 
@@ -47,7 +48,7 @@ def predict(
     """
     reporter = reporter or QuietReporter()
     task = model.task
-    texts = load_table(table, settings or settings_of(task), task, reporter)
+    texts = load_table(table, settings or settings_of(task), task, reporter, labels=False)
     predictions: list[str] = []
     with reporter.progress("predict", len(texts)) as progress:
         for begin in range(0, len(texts), ROWS):
@@ -59,19 +60,8 @@ def predict(
 
 
 def named(logits: np.ndarray, task: Task) -> list[str]:
-    """Name the label of the highest logit of each row, or write its score."""
+    """Name the label of the highest logit of each row, or write its score, no further than the task's range goes."""
     if task.is_score:
-        return [f"{value:.6g}" for value in logits[:, 0]]
+        scores = logits[:, 0] if task.score_range is None else logits[:, 0].clip(*task.score_range)
+        return [f"{score:.6g}" for score in scores]
     return [task.labels[best] for best in logits.argmax(1)]
-
-
-def settings_of(task: Task) -> TaskSettings:
-    """Return settings that read tables of a task in any layout that is known."""
-    return TaskSettings(
-        name=task.name,
-        kind=task.kind,
-        labels=task.labels,
-        names=task.names,
-        score_range=task.score_range,
-        metric=task.metric,
-    )

@@ -14,12 +14,14 @@ import pyarrow as pa
 
 from kdcli.api import Reporter, Task
 from kdcli.data.files import atomic
-from kdcli.student.folder import load_student
-from kdcli.tasks.layouts import encode_labels
+from kdcli.student.folder import LoadedStudent, load_student
+from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import score
-from kdcli.teacher.model import load_teacher
+from kdcli.teacher.model import Teacher, load_teacher
 
 Columns = Sequence[Sequence[str]]
+Scores = dict[str, dict[str, float]]
+"""By table and metric."""
 
 SPEED_TEXTS = 1024
 SPEED_SECONDS = 2.0
@@ -31,7 +33,7 @@ class Row:
 
     Attributes:
         model: teacher, baseline or student.
-        scores: By split, the task's metric of each seed.
+        scores: By table and metric, the score of each seed.
         parameters: All its parameters.
         parameters_without_embeddings: Those that are not word vectors.
         megabytes: The size of its weights on disk, in 10^6 bytes.
@@ -39,7 +41,7 @@ class Row:
     """
 
     model: str
-    scores: dict[str, list[float]]
+    scores: dict[str, dict[str, list[float]]]
     parameters: int
     parameters_without_embeddings: int
     megabytes: float
@@ -51,15 +53,15 @@ class Results:
     """The results table.
 
     Attributes:
-        metric: The metric of all scores.
+        metrics: The task's metrics; the first has chosen among models.
         rows: Teacher, baseline, student.
-        gap_closed: By split, (student - baseline) / (teacher - baseline) of the mean scores; None where the
+        gap_closed: By table and metric, (student - baseline) / (teacher - baseline) of the mean scores; None where the
             teacher is no better than the baseline (Tang et al. 2019, table 1, gives the scores for it).
     """
 
-    metric: str
+    metrics: list[str]
     rows: list[Row]
-    gap_closed: dict[str, float | None]
+    gap_closed: dict[str, dict[str, float | None]]
 
 
 def compare(
@@ -67,7 +69,7 @@ def compare(
     teacher: str | Path,
     baselines: Sequence[Path],
     students: Sequence[Path],
-    splits: Mapping[str, pa.Table],
+    tables: Mapping[str, pa.Table],
     task: Task,
     max_length: int,
     device: str,
@@ -81,7 +83,7 @@ def compare(
         teacher: Its folder or hub name.
         baselines: One folder a seed.
         students: One folder a seed.
-        splits: The tables to score on, by name; those without labels are left out.
+        tables: What to score on, by name; those without labels are left out.
         task: The task.
         max_length: The teacher's longest input in word pieces.
         device: Where all models run.
@@ -89,33 +91,25 @@ def compare(
         output: The JSON file to write.
         reporter: Shows the progress.
     """
-    labelled = {name: table for name, table in splits.items() if not table["label"].null_count}
+    labelled = {name: table for name, table in tables.items() if not table["label"].null_count}
     with reporter.progress("compare", 1 + len(baselines) + len(students), "models") as progress:
         big = load_teacher(teacher, task, max_length=max_length, device=device, precision=precision)
-        rows = [
-            Row(
-                "teacher",
-                {name: [value] for name, value in _scores(big.logits, labelled, task).items()},
-                big.parameters,
-                big.parameters_without_embeddings,
-                big.megabytes,
-                _speed(big.logits, labelled, task),
-            )
-        ]
+        rows = [_row("teacher", [_scores(big.logits, labelled, task)], big, big.megabytes, labelled)]
         progress.advance()
         for name, folders in (("baseline", baselines), ("student", students)):
-            scores: dict[str, list[float]] = {split: [] for split in labelled}
+            scores = []
             for folder in folders:
                 small = load_student(folder, device)
-                for split, value in _scores(small.logits, labelled, task).items():
-                    scores[split].append(value)
+                scores.append(_scores(small.logits, labelled, task))
                 progress.advance()
             megabytes = (folder / "model.safetensors").stat().st_size / 1e6
-            counts = small.parameters, small.parameters_without_embeddings
-            rows.append(Row(name, scores, *counts, megabytes, _speed(small.logits, labelled, task)))
-    results = Results(
-        task.metric, rows, {split: gap_closed(*(row.scores[split] for row in rows)) for split in labelled}
-    )
+            rows.append(_row(name, scores, small, megabytes, labelled))
+    metrics = [task.metric, *task.more_metrics]
+    gaps = {
+        name: {metric: gap_closed(*(row.scores[name][metric] for row in rows)) for metric in metrics}
+        for name in labelled
+    }
+    results = Results(metrics, rows, gaps)
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(asdict(results), indent=1) + "\n", "utf-8")
     return results
@@ -127,17 +121,32 @@ def gap_closed(teacher: Sequence[float], baseline: Sequence[float], student: Seq
     return (statistics.fmean(student) - low) / (high - low) if high > low else None
 
 
-def _scores(logits: Callable[[Columns], np.ndarray], splits: Mapping[str, pa.Table], task: Task) -> dict[str, float]:
+def _row(
+    name: str,
+    scores: Sequence[Scores],
+    model: Teacher | LoadedStudent,
+    megabytes: float,
+    tables: Mapping[str, pa.Table],
+) -> Row:
+    """Put the scores of each seed side by side, and time the last model."""
+    by_seed = {
+        table: {metric: [seed[table][metric] for seed in scores] for metric in scores[0][table]} for table in tables
+    }
+    speed = _speed(model.logits, next(iter(tables.values())), model.task)
+    return Row(name, by_seed, model.parameters, model.parameters_without_embeddings, megabytes, speed)
+
+
+def _scores(logits: Callable[[Columns], np.ndarray], tables: Mapping[str, pa.Table], task: Task) -> Scores:
     found = {}
-    for name, table in splits.items():
-        gold = encode_labels(table["label"], task, file=name)
-        found[name] = score(task, logits(_texts(table, task)), gold)[task.metric]
+    for name, table in tables.items():
+        all_metrics = score(task, logits(_texts(table, task)), encode_labels(table["label"], task, file=name))
+        found[name] = {metric: all_metrics[metric] for metric in (task.metric, *task.more_metrics)}
     return found
 
 
-def _speed(logits: Callable[[Columns], np.ndarray], splits: Mapping[str, pa.Table], task: Task) -> float:
+def _speed(logits: Callable[[Columns], np.ndarray], table: pa.Table, task: Task) -> float:
     """Time a model from text to logits, after one warm-up, on the same texts for all models (texts a second)."""
-    columns = [column[:SPEED_TEXTS] for column in _texts(splits["dev"], task)]
+    columns = [column[:SPEED_TEXTS] for column in _texts(table, task)]
     logits([column[:32] for column in columns])
     begin, count = time.perf_counter(), 0
     while count == 0 or time.perf_counter() - begin < SPEED_SECONDS:

@@ -242,12 +242,11 @@ class Plan:
         def run(reporter: Reporter) -> Any:
             from kdcli.pipeline.results import compare
 
-            splits = self.ground.splits("dev", "test", reporter=reporter)
             return compare(
                 teacher=self.teacher,
                 baselines=baselines,
                 students=students,
-                splits=splits,
+                tables=self.ground.tables("dev", "test", reporter=reporter),
                 task=self.ground.task,
                 max_length=self.ground.settings.teacher.max_length,
                 device=self.ground.device,
@@ -258,7 +257,13 @@ class Plan:
 
         inputs = {path.name: path for path in (*students, *baselines)}
         inputs |= {**self._teacher_input(), **self.ground.data("dev", "test")}
-        parameters = {"seeds": seeds, "precision": self.ground.settings.precision}
+        task = self.ground.task
+        parameters = {
+            "seeds": seeds,
+            "precision": self.ground.settings.precision,
+            "task.metric": task.metric,
+            "task.more_metrics": task.more_metrics,
+        }
         return Stage("results", "results", parameters, inputs, {"results": self.ground.paths.results}, run)
 
     def _train(

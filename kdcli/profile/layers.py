@@ -17,6 +17,16 @@ from kdcli.profile.schema import Settings
 
 PREFIX = "KD_"
 
+_FLAGS = {
+    "task.text_columns": "--text-col",
+    "task.kind": "--text2-col",
+    "task.label_column": "--label-col",
+    "transfer.heavy.temperature": "--sample-temperature",
+    "transfer.corpus.files": "--input",
+    "transfer.corpus.columns": "--column",
+}
+"""The flags that are not called what their setting is called."""
+
 
 class _Environment(BaseSettings, Settings):  # type: ignore[misc]
     """The settings in the form that pydantic-settings reads from the environment."""
@@ -110,10 +120,11 @@ def from_sets(sets: Sequence[str]) -> list[Layer]:
 def from_flags(flags: Mapping[str, Any]) -> list[Layer]:
     """Make a layer of each flag that was given; None says that it was not.
 
-    A flag is called what its setting is called: ``transfer.lite.n_iter`` is ``--n-iter``.
+    Most flags are called what their setting is called: ``transfer.lite.n_iter`` is ``--n-iter``.
     """
     given = {key: value for key, value in flags.items() if value is not None}
-    return [Layer(f"--{key.rpartition('.')[2].replace('_', '-')}", _nest(key, value)) for key, value in given.items()]
+    names = {key: _FLAGS.get(key, f"--{key.rpartition('.')[2].replace('_', '-')}") for key in given}
+    return [Layer(names[key], _nest(key, value)) for key, value in given.items()]
 
 
 def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Auto = Literal["auto"]
+Metric = Literal["accuracy", "f1", "mcc", "pearson", "spearman"]
 BatchSize = Annotated[int, Field(ge=1)] | Auto
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -37,8 +38,14 @@ class TaskSettings(Table):
     """A readable name for each label; a teacher's own label names are matched against labels and names."""
     score_range: tuple[float, float] | None = None
     """Lowest and highest score; only without labels."""
-    metric: Literal["accuracy", "f1", "mcc", "pearson", "spearman"] = "accuracy"
+    metric: Metric = "accuracy"
     """The dev metric that chooses among models."""
+    more_metrics: tuple[Metric, ...] = ()
+    """Further metrics of the results table."""
+    drop_labels: tuple[str, ...] = ()
+    """Rows with one of these in place of a label are dropped, and counted: `-` where MNLI's annotators disagree."""
+    student_of: str = ""
+    """Profile whose student predicts this task, which has no training set of its own."""
     data_dir: str = ""
     """Folder with train, dev and (optionally) test tables; `kd:sample` is the embedded sample."""
     layout: str = "auto"
@@ -58,10 +65,13 @@ class TaskSettings(Table):
             raise ValueError(f"names must be as many as labels ({len(self.labels)})")
         if self.labels and self.score_range:
             raise ValueError("a task has labels or a score_range, not both")
-        if self.labels and self.metric in ("pearson", "spearman"):
-            raise ValueError(f"metric {self.metric} is for scores; this task has labels")
-        if not self.labels and self.metric in ("accuracy", "f1", "mcc"):
-            raise ValueError(f"metric {self.metric} needs labels")
+        for metric in (self.metric, *self.more_metrics):
+            if self.labels and metric in ("pearson", "spearman"):
+                raise ValueError(f"metric {metric} is for scores; this task has labels")
+            if not self.labels and metric in ("accuracy", "f1", "mcc"):
+                raise ValueError(f"metric {metric} needs labels")
+        if both := set(self.labels) & set(self.drop_labels):
+            raise ValueError(f"drop_labels has {min(both)!r}, which is one of the labels")
         if self.text_columns and len(self.text_columns) != (1 if self.kind == "single" else 2):
             raise ValueError(f"text_columns must name {'one column' if self.kind == 'single' else 'two columns'}")
         return self
@@ -200,7 +210,7 @@ class TeacherSettings(Table):
     warmup: Probability = 0.1
     """Share of the updates over which the learning rate rises."""
     max_rows: Annotated[int, Field(ge=0)] = 0
-    """Train on the first rows only; 0 = all."""
+    """Train on so many rows, drawn at random; 0 = all."""
     save_steps: Annotated[int, Field(ge=0)] = 0
     """Updates between resume points; 0 = at the end of each epoch."""
     export: ExportSettings = ExportSettings()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +139,9 @@ def load_student(folder: str | Path, device: str = "cpu") -> LoadedStudent:
     if config.get("format") != FORMAT:
         hint = f"its config.json has format {config.get('format')!r}, and {FORMAT!r} is expected"
         raise DataError("this is not a folder of a student", file=folder, hint=hint)
-    told = config["task"]
-    score_range = tuple(told["score_range"]) if told["score_range"] else None
-    task = replace(Task(**told), labels=tuple(told["labels"]), names=tuple(told["names"]), score_range=score_range)
+    task_fields = config["task"].items()
+    told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in task_fields}
+    task = Task(**told)
     module = build_student(
         config["plugin"], config["options"], task, config["vocabulary_size"], None, config["dimension"]
     )

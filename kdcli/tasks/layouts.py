@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
 from kdcli.data.forms import Form, Numbers
-from kdcli.data.tables import TableReader, read_table
+from kdcli.data.tables import read_table
 from kdcli.errors import DataError
 from kdcli.profile.schema import TaskSettings
+from kdcli.tasks.labels import Spelling, encode_labels, respell, spelling_of, without_hidden
 from kdcli.tasks.recognition import Shape, recognise
 
 Split = Literal["train", "dev", "test"]
@@ -22,56 +24,81 @@ Split = Literal["train", "dev", "test"]
 SAMPLE = "kd:sample"
 """The data folder that comes with the package."""
 
-_STEMS: dict[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "dev": ("dev", "dev_matched", "dev_mismatched"),
-    "test": ("test", "test_matched", "test_mismatched"),
-}
+_SPLITS: dict[Split, str] = {"train": "train", "dev": "dev|validation", "test": "test|diagnostic"}
+_PARTS = ("", "_matched", "_mismatched")
+"""MNLI has two tables for dev and for test: of the genres that it was trained on, and of others."""
 
 
 def load_split(settings: TaskSettings, task: Task, split: Split, reporter: Reporter) -> pa.Table:
-    """Read the train, dev or test table of a task.
+    """Read the train, dev or test rows of a task; MNLI's matched and mismatched ones together.
 
     Args:
         settings: Where the data lie, and how.
         task: The task.
-        split: Which table; train and dev must have a label in every row.
+        split: Which rows; those of train and dev must have labels.
         reporter: Told of the layout and of what is odd.
 
     Returns:
-        The text columns ``index`` (as in the table, or counted from 0), ``task.columns`` and ``label`` (null where
-        there is none).
+        The text columns ``index`` (as in the table, or counted from 0), ``task.columns`` and ``label`` (as the task
+        writes it, null where there is none).
 
     Raises:
         DataError: The folder, the file or a column is missing, the file is empty, a row cannot be read, a label is
             outside the task's, or all training rows have the same.
     """
-    folder = _folder(settings)
-    found = _find(folder, split)
-    if not found:
-        there = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
-        hint = f"it is {split}.tsv, .csv, .jsonl or .parquet, or one of these with .gz; the folder holds {there}"
-        raise DataError(f"there is no {split} table", file=folder, hint=hint)
-    if len(found) > 1:
-        reporter.info(f"{found[0].name} is read, and not {', '.join(path.name for path in found[1:])}")
-    table = _load(found[0], settings, task, reporter, labelled=split != "test")
-    if split == "train":
-        _check_classes(table["label"], task, found[0], reporter)
-    return table
+    return pa.concat_tables(load_tables(settings, task, split, reporter).values())
 
 
-def load_table(path: Path, settings: TaskSettings, task: Task, reporter: Reporter) -> pa.Table:
-    """Read one table of a task, as ``load_split`` does; labels are not needed.
+def load_tables(settings: TaskSettings, task: Task, split: Split, reporter: Reporter) -> dict[str, pa.Table]:
+    """Read the tables of a split one by one, as ``load_split`` does: ``dev``, or both of MNLI's.
 
     Raises:
         DataError: As for ``load_split``.
     """
-    return _load(path, settings, task, reporter, labelled=False)
+    files = split_files(settings, split)
+    if not files:
+        folder = _folder(settings)
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+        hint = f"it is {split}.tsv, .csv, .jsonl or .parquet, or one of these with .gz; the folder holds {there}"
+        raise DataError(f"there is no {split} table", file=folder, hint=hint)
+    tables = {}
+    for path in files:
+        table = _load(path, settings, task, reporter, labelled=split != "test")
+        if split == "train":
+            _check_classes(table["label"], task, path, reporter)
+        tables[table_name(path, split)] = table
+    unread = [path.name for path in _candidates(settings, split) if path not in files]
+    if unread:
+        reporter.info(f"{', '.join(path.name for path in files)} read, and not {', '.join(unread)}")
+    return tables
+
+
+def load_table(path: Path, settings: TaskSettings, task: Task, reporter: Reporter, *, labels: bool = True) -> pa.Table:
+    """Read one table of a task, as ``load_split`` does; labels are not needed, and no row is dropped.
+
+    Args:
+        path: The table.
+        settings: How it is to be read.
+        task: The task.
+        reporter: Told of the layout and of what is odd.
+        labels: Read them where there are any; otherwise they are not looked at.
+
+    Raises:
+        DataError: As for ``load_split``.
+    """
+    return _load(path, settings, task, reporter, labelled=False, labels=labels)
 
 
 def split_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
-    """Return the file that ``load_split`` reads; none where there is no such split."""
-    return tuple(_find(_folder(settings), split)[:1])
+    """Return the files that ``load_split`` reads; none where there is no such split.
+
+    A split is one table (``dev.tsv``; ``validation.parquet`` and ``validation-00000-of-00001.parquet`` as the Hub
+    calls it), or a matched and a mismatched one. Of several files of one name the first form counts.
+    """
+    parts: dict[str, Path] = {}
+    for path in _candidates(settings, split):
+        parts.setdefault(table_name(path, split), path)
+    return (parts[split],) if split in parts else tuple(parts.values())
 
 
 def has_split(settings: TaskSettings, split: Split) -> bool:
@@ -79,34 +106,9 @@ def has_split(settings: TaskSettings, split: Split) -> bool:
     return bool(split_files(settings, split))
 
 
-def encode_labels(
-    labels: pa.Array | pa.ChunkedArray, task: Task, *, file: str | Path, rows: Numbers | None = None
-) -> NDArray[np.int64] | NDArray[np.float32]:
-    """Turn labels into class ids (in the order of ``task.labels``), or into scores.
-
-    Args:
-        labels: The labels as the table has them.
-        task: The task.
-        file: The table, for messages.
-        rows: The number of each label's row in it; by default counted from 2, below a header.
-
-    Returns:
-        ``int64 [rows]`` class ids, or ``float32 [rows]`` scores.
-
-    Raises:
-        DataError: A label is missing, outside the task's, or no number in the task's range; names the row.
-    """
-    text = labels.cast(pa.string())
-    text = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
-    if task.is_score:
-        values, wrong = _scores(text, task)
-    else:
-        found = pc.index_in(text, value_set=pa.array(task.labels, pa.string()))
-        values, wrong = found.fill_null(-1).to_numpy().astype(np.int64), found.is_null().to_numpy(zero_copy_only=False)
-    if wrong.any():
-        place = int(wrong.argmax())
-        raise _wrong_label(text[place].as_py(), task, file, place + 2 if rows is None else int(rows[place]))
-    return values
+def table_name(path: Path, split: Split) -> str:
+    """Return what a file of a split is called in results: ``dev``, ``dev_matched`` or ``dev_mismatched``."""
+    return next((split + part for part in reversed(_PARTS) if part in path.name), split)
 
 
 def _folder(settings: TaskSettings) -> Path:
@@ -121,21 +123,31 @@ def _folder(settings: TaskSettings) -> Path:
     return folder
 
 
-def _find(folder: Path, split: Split) -> list[Path]:
-    names = [f"{stem}.{form}{zipped}" for stem in _STEMS[split] for form in get_args(Form) for zipped in ("", ".gz")]
-    return [folder / name for name in names if (folder / name).is_file()]
+def _candidates(settings: TaskSettings, split: Split) -> list[Path]:
+    """Return the files that may be a table of the split, in the order of their parts, then of their forms."""
+    forms = [f".{form}{zipped}" for form in get_args(Form) for zipped in ("", ".gz")]
+    files = sorted(path for path in _folder(settings).iterdir() if path.is_file())
+    stems = [re.compile(rf"({_SPLITS[split]}){part}(-00000-of-00001)?") for part in _PARTS]
+    return [
+        path
+        for stem in stems
+        for form in forms
+        for path in files
+        if path.name.endswith(form) and stem.fullmatch(path.name.removesuffix(form))
+    ]
 
 
-def _load(path: Path, settings: TaskSettings, task: Task, reporter: Reporter, *, labelled: bool) -> pa.Table:
+def _load(
+    path: Path, settings: TaskSettings, task: Task, reporter: Reporter, *, labelled: bool, labels: bool = True
+) -> pa.Table:
     shape = recognise(path, settings, task)
+    shape = shape if labels else replace(shape, label=None)
     reporter.info(f"{path.name}: {shape}")
     if labelled and shape.label is None:
         what = f"there is no column {settings.label_column!r}" if settings.label_column else "there is no label column"
-        raise DataError(what, file=path, hint="name it with task.label_column", key=settings.label_column or None)
-    reader = read_table(path, header=shape.header, columns=shape.columns, bad_rows=settings.bad_rows, form=shape.form)
-    table = _read(reader, shape, task, reporter, labelled=labelled)
-    if reader.skipped:
-        reporter.warn(f"{path.name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
+        hint = "name it with --label-col, or task.label_column"
+        raise DataError(what, file=path, hint=hint, key=settings.label_column or None)
+    table = _Reading(path, settings, task, shape, reporter, labelled).table()
     if not len(table):
         raise DataError("the table has no rows", file=path)
     if shape.index is None:
@@ -144,21 +156,65 @@ def _load(path: Path, settings: TaskSettings, task: Task, reporter: Reporter, *,
     return table
 
 
-def _read(reader: TableReader, shape: Shape, task: Task, reporter: Reporter, *, labelled: bool) -> pa.Table:
-    """Read all rows under the names that ``kd`` uses, each label checked."""
-    schema = pa.schema([(name, pa.string()) for name in ("index", *task.columns, "label")])
-    parts, empty = [], []
-    for rows, batch in reader.numbered():
+class _Reading:
+    """One pass over a table under the names that ``kd`` uses; what is odd is counted on the way and told at its end."""
+
+    def __init__(
+        self, path: Path, settings: TaskSettings, task: Task, shape: Shape, reporter: Reporter, labelled: bool
+    ) -> None:
+        self.path, self.settings, self.task, self.shape = path, settings, task, shape
+        self.reporter, self.labelled = reporter, labelled
+        self.spelling: Spelling | None = None
+        self.empty: list[int] = []
+        self.dropped = 0
+
+    def table(self) -> pa.Table:
+        """Read all rows, each label checked."""
+        schema = pa.schema([(name, pa.string()) for name in ("index", *self.task.columns, "label")])
+        shape, bad_rows = self.shape, self.settings.bad_rows
+        reader = read_table(self.path, header=shape.header, columns=shape.columns, bad_rows=bad_rows, form=shape.form)
+        batches = [self._batch(batch, rows, schema) for rows, batch in reader.numbered()]
+        name = self.path.name
+        if reader.skipped:
+            self.reporter.warn(f"{name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
+        if self.dropped:
+            marks = " or ".join(self.settings.drop_labels)
+            self.reporter.info(f"{name}: {self.dropped:,} rows dropped whose label is {marks}")
+        if self.empty:
+            count, first = len(self.empty), self.empty[0]
+            self.reporter.warn(f"{name}: {count} rows with an empty text are kept, the first is row {first}")
+        return pa.Table.from_batches(batches, schema)
+
+    def _batch(self, batch: pa.RecordBatch, rows: Numbers, schema: pa.Schema) -> pa.RecordBatch:
         nothing = pa.nulls(len(rows), pa.string())
-        index = nothing if shape.index is None else batch[shape.index].cast(pa.string())
-        texts = [_texts(batch[name], name, rows, reader.path) for name in shape.texts]
-        label = nothing if shape.label is None else _labels(batch[shape.label], rows, task, reader.path, labelled)
-        parts.append(pa.RecordBatch.from_arrays([index, *texts, label], schema=schema))
+        index = nothing if self.shape.index is None else batch[self.shape.index].cast(pa.string())
+        label = nothing if self.shape.label is None else batch[self.shape.label].cast(pa.string())
+        dropped = pc.is_in(label, value_set=pa.array(self.settings.drop_labels, pa.string()))
+        texts = [_texts(batch[name], name, rows, self.path) for name in self.shape.texts]
+        if self.labelled:
+            kept = pc.invert(dropped)
+            self.dropped += len(rows) - kept.true_count
+            rows = rows[kept.to_numpy(zero_copy_only=False)]
+            index, label, *texts = (column.filter(kept) for column in (index, label, *texts))
+        else:
+            label = pc.if_else(dropped, pa.scalar(None, pa.string()), label)
         lengths = np.minimum.reduce([pc.binary_length(text).to_numpy() for text in texts])
-        empty += rows[lengths == 0].tolist()
-    if empty:
-        reporter.warn(f"{reader.path.name}: {len(empty)} rows with an empty text are kept, the first is row {empty[0]}")
-    return pa.Table.from_batches(parts, schema)
+        self.empty += rows[lengths == 0].tolist()
+        return pa.RecordBatch.from_arrays([index, *texts, self._labels(label, rows)], schema=schema)
+
+    def _labels(self, label: pa.Array, rows: Numbers) -> pa.Array:
+        if self.shape.label is None:
+            return label
+        label = without_hidden(label, self.task, labelled=self.labelled)
+        if self.spelling is None and label.null_count < len(label):
+            self.spelling = spelling_of(label, self.task)
+            if self.spelling != self.task.labels:
+                pairs = ", ".join(map(" = ".join, zip(self.spelling, self.task.labels, strict=True)))
+                self.reporter.info(f"{self.path.name}: its labels are read as {pairs}")
+        label = respell(label, self.spelling or self.task.labels, self.task)
+        there = np.ones(len(label), bool) if self.labelled else label.is_valid().to_numpy(zero_copy_only=False)
+        encode_labels(label.filter(pa.array(there)), self.task, file=self.path, rows=rows[there])
+        return label
 
 
 def _texts(texts: pa.Array, column: str, rows: Numbers, path: Path) -> pa.StringArray:
@@ -168,47 +224,6 @@ def _texts(texts: pa.Array, column: str, rows: Numbers, path: Path) -> pa.String
         row = int(rows[texts.is_null().to_numpy(zero_copy_only=False).argmax()])
         raise DataError("a row has no text (an empty one is a text)", file=path, row=row, key=column)
     return texts
-
-
-def _labels(labels: pa.Array, rows: Numbers, task: Task, path: Path, labelled: bool) -> pa.StringArray:
-    """Return checked labels; an empty one, and where labels are not needed also GLUE's hidden -1, is none."""
-    text = labels.cast(pa.string())
-    none = pc.fill_null(pc.equal(text, ""), True)
-    hidden = "-1" not in task.labels and not (task.is_score and (task.score_range is None or task.score_range[0] <= -1))
-    if hidden and not labelled:
-        none = pc.or_(none, pc.fill_null(pc.equal(text, "-1"), False))
-    text = pc.if_else(none, pa.scalar(None, pa.string()), text)
-    there = np.ones(len(text), bool) if labelled else ~none.to_numpy(zero_copy_only=False)
-    encode_labels(text.filter(pa.array(there)), task, file=path, rows=rows[there])
-    return text
-
-
-def _scores(text: pa.StringArray, task: Task) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    try:
-        values = text.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid:
-        values = np.array([_number(value) for value in text.to_pylist()])
-    low, high = task.score_range or (-np.inf, np.inf)
-    with np.errstate(invalid="ignore"):
-        wrong = ~(np.isfinite(values) & (values >= low) & (values <= high))
-    return values.astype(np.float32), wrong
-
-
-def _number(text: str | None) -> float:
-    try:
-        return pa.scalar(text).cast(pa.float64()).as_py() if text is not None else np.nan
-    except pa.ArrowInvalid:
-        return np.nan
-
-
-def _wrong_label(label: str | None, task: Task, file: str | Path, row: int) -> DataError:
-    if label is None:
-        return DataError("a row has no label", file=file, row=row)
-    if task.is_score:
-        within = f" from {task.score_range[0]:g} to {task.score_range[1]:g}" if task.score_range else ""
-        return DataError(f"the score {label!r} is no number{within}", file=file, row=row, hint="see task.score_range")
-    what = f"the label {label!r} is none of the task's: {', '.join(task.labels)}"
-    return DataError(what, file=file, row=row, hint="mend the row, or set task.labels (and task.label_column)")
 
 
 def _check_classes(labels: pa.ChunkedArray, task: Task, path: Path, reporter: Reporter) -> None:

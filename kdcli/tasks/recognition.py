@@ -16,48 +16,50 @@ from kdcli.data.forms import Form, form_of, numbered, open_bytes
 from kdcli.data.tables import read_table
 from kdcli.errors import DataError, ProfileError
 from kdcli.profile.schema import TaskSettings
+from kdcli.tasks.labels import spellings
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A known table: the columns of its texts and its label, and their number if it has no header."""
+    """A known table: the columns of its texts, what its label may be called, and their number if it has no header."""
 
-    name: str
+    names: tuple[str, ...]
     kind: Literal["single", "pair"]
     texts: tuple[str, ...]
-    label: str
+    labels: tuple[str, ...]
     width: int = 0
 
 
 _NAMED = (
-    Layout("mrpc", "pair", ("#1 String", "#2 String"), "Quality"),
-    Layout("qqp", "pair", ("question1", "question2"), "is_duplicate"),
-    Layout("qnli", "pair", ("question", "sentence"), "label"),
-    Layout("mnli", "pair", ("sentence1", "sentence2"), "gold_label"),
-    Layout("stsb", "pair", ("sentence1", "sentence2"), "score"),
-    Layout("rte", "pair", ("sentence1", "sentence2"), "label"),
-    Layout("mnli", "pair", ("premise", "hypothesis"), "label"),
-    Layout("sst2", "single", ("sentence",), "label"),
-    Layout("cola", "single", ("sentence",), "label"),
-    Layout("sst2", "single", ("content",), "label"),
-    Layout("sst2", "single", ("text",), "label"),
+    Layout(("mrpc",), "pair", ("#1 String", "#2 String"), ("Quality",)),
+    Layout(("qqp",), "pair", ("question1", "question2"), ("is_duplicate", "label")),
+    Layout(("qnli",), "pair", ("question", "sentence"), ("label",)),
+    Layout(("mnli", "ax"), "pair", ("sentence1", "sentence2"), ("gold_label",)),
+    Layout(("stsb",), "pair", ("sentence1", "sentence2"), ("score",)),
+    Layout(("rte", "wnli", "mrpc", "stsb"), "pair", ("sentence1", "sentence2"), ("label",)),
+    Layout(("mnli", "ax"), "pair", ("premise", "hypothesis"), ("label", "gold_label")),
+    Layout(("ax",), "pair", ("Premise", "Hypothesis"), ("Label",)),
+    Layout(("sst2", "cola"), "single", ("sentence",), ("label",)),
+    Layout(("sst2",), "single", ("content",), ("label",)),
+    Layout(("imdb",), "single", ("text",), ("label",)),
+    Layout(("imdb",), "single", ("review",), ("sentiment",)),
 )
 """Tables with a header; of two with the same texts the first whose label is there is meant."""
 
 _HEADLESS = (
-    Layout("sst2", "single", ("c0",), "c1", 2),
-    Layout("sst2", "single", ("c1",), "c0", 2),
-    Layout("cola", "single", ("c3",), "c1", 4),
-    Layout("rte", "pair", ("c0", "c1"), "c2", 3),
-    Layout("rte", "pair", ("c1", "c2"), "c0", 3),
-    Layout("stsb", "pair", ("c7", "c8"), "c9", 10),
-    Layout("stsb", "pair", ("c5", "c6"), "c4", 7),
+    Layout(("sst2",), "single", ("c0",), ("c1",), 2),
+    Layout(("sst2",), "single", ("c1",), ("c0",), 2),
+    Layout(("cola",), "single", ("c3",), ("c1",), 4),
+    Layout(("rte", "wnli"), "pair", ("c0", "c1"), ("c2",), 3),
+    Layout(("rte", "wnli"), "pair", ("c1", "c2"), ("c0",), 3),
+    Layout(("stsb",), "pair", ("c7", "c8"), ("c9",), 10),
+    Layout(("stsb",), "pair", ("c5", "c6"), ("c4",), 7),
 )
 """Tables without a header, told by the number of columns and by where the labels are."""
 
 _INDEX = ("index", "idx", "id")
-_NAMES = sorted({layout.name for layout in (*_NAMED, *_HEADLESS)})
-_HINT = "name the columns with task.text_columns and task.label_column (c0, c1, ... in a table without a header)"
+_NAMES = sorted({name for layout in (*_NAMED, *_HEADLESS) for name in layout.names})
+_HINT = "name the columns with --text-col (--text2-col) and --label-col; c0, c1, ... in a table without a header"
 
 
 @dataclass(frozen=True)
@@ -141,46 +143,48 @@ def _own(path: Path, form: Form, first: Sequence[str], settings: TaskSettings) -
     for name in settings.text_columns:
         if name not in columns:
             raise DataError(f"there is no column {name!r}", file=path, key=name, hint=f"there are {_list(columns)}")
-    label = _present(settings.label_column or "label", columns)
-    return Shape("of your own", form, header, settings.text_columns, label, _index(columns))
+    label = _present((settings.label_column or "label",), columns)
+    return Shape("of your own", form, header, settings.text_columns, label, _present(_INDEX, columns))
 
 
 def _headless(form: Form, rows: pa.RecordBatch, settings: TaskSettings, task: Task) -> Shape | None:
     """Find the layout without a header in whose label column most values are labels, the first one among them."""
     found: list[tuple[float, Layout]] = []
     for layout in _HEADLESS:
-        if layout.width == rows.num_columns and layout.kind == task.kind and settings.layout in ("auto", layout.name):
-            valid = _valid(rows[layout.label], task)
+        if layout.width == rows.num_columns and layout.kind == task.kind and _fits(settings, layout):
+            valid = _valid(rows[layout.labels[0]], settings, task)
             if valid[0].as_py():
                 found.append((pc.mean(valid).as_py(), layout))
     if not found:
         return None
     best = max(found, key=lambda pair: pair[0])[1]
     index = "c0" if best.width == 10 else None
-    return Shape(best.name, form, False, best.texts, best.label, index)
+    return Shape(best.names[0], form, False, best.texts, best.labels[0], index)
 
 
 def _by_header(path: Path, form: Form, columns: Sequence[str], settings: TaskSettings, task: Task) -> Shape:
     """Find the columns by the names that are known."""
-    known = [each for each in _NAMED if settings.layout in ("auto", each.name) and set(each.texts) <= set(columns)]
+    known = [each for each in _NAMED if _fits(settings, each) and set(each.texts) <= set(columns)]
     if not known:
         layout = "known layout" if settings.layout == "auto" else f"table of layout {settings.layout}"
         raise DataError(f"no {layout}: its first row is {_list(columns)}", file=path, row=1, hint=_HINT)
-    labelled = next((layout for layout in known if layout.label in columns), None)
+    labelled = next((layout for layout in known if set(layout.labels) & set(columns)), None)
     best = labelled or known[0]
     if best.kind != task.kind:
         what = f"a table of {'pairs' if best.kind == 'pair' else 'single texts'}, and task.kind is {task.kind}"
         raise DataError(f"{what}: its first row is {_list(columns)}", file=path, row=1, hint=_HINT)
-    label = _present(settings.label_column or best.label, columns)
-    return Shape(best.name if labelled else "of a test table", form, True, best.texts, label, _index(columns))
+    label = _present((settings.label_column,) if settings.label_column else best.labels, columns)
+    return Shape(
+        best.names[0] if labelled else "of a test table", form, True, best.texts, label, _present(_INDEX, columns)
+    )
 
 
-def _present(name: str, columns: Sequence[str]) -> str | None:
-    return name if name in columns else None
+def _fits(settings: TaskSettings, layout: Layout) -> bool:
+    return settings.layout == "auto" or settings.layout in layout.names
 
 
-def _index(columns: Sequence[str]) -> str | None:
-    return next((name for name in _INDEX if name in columns), None)
+def _present(names: Sequence[str], columns: Sequence[str]) -> str | None:
+    return next((name for name in names if name in columns), None)
 
 
 def _sample(path: Path, form: Form) -> tuple[pa.RecordBatch, list[str]]:
@@ -191,10 +195,11 @@ def _sample(path: Path, form: Form) -> tuple[pa.RecordBatch, list[str]]:
     return rows, [column[0].as_py() for column in rows.columns]
 
 
-def _valid(values: pa.Array, task: Task) -> pa.BooleanArray:
+def _valid(values: pa.Array, settings: TaskSettings, task: Task) -> pa.BooleanArray:
     if task.is_score:
         return pc.match_substring_regex(values, r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-    return pc.is_in(values, value_set=pa.array(task.labels, pa.string()))
+    known = {label for spelling in [*spellings(task), settings.drop_labels] for label in spelling}
+    return pc.is_in(values, value_set=pa.array(known, pa.string()))
 
 
 def _list(columns: Sequence[str]) -> str:

@@ -1,6 +1,8 @@
-"""The task of a profile."""
+"""The task of a profile, and back."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 from kdcli.api import Task
 from kdcli.profile.schema import TaskSettings
@@ -15,4 +17,10 @@ def task_from(settings: TaskSettings) -> Task:
         names=settings.names,
         score_range=settings.score_range,
         metric=settings.metric,
+        more_metrics=settings.more_metrics,
     )
+
+
+def settings_of(task: Task) -> TaskSettings:
+    """Return settings that read tables of a task in any layout that is known; the inverse of ``task_from``."""
+    return TaskSettings(**asdict(task))

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 
 from kdcli.api import Reporter, Task
 from kdcli.data.files import sha256
 from kdcli.profile.schema import TeacherSettings
-from kdcli.tasks.layouts import encode_labels
+from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.build import Encoder, prepare_encoder
 from kdcli.teacher.learner import Classifier
 from kdcli.teacher.rows import CHUNK, encode_rows
@@ -95,7 +96,9 @@ def train_teacher(
     """
     check_device(device, precision, "teacher")
     reporter = join_processes(device, reporter)
-    train = train.slice(0, settings.max_rows or None)
+    if 0 < settings.max_rows < len(train):
+        chosen = np.random.default_rng(seed).permutation(len(train))[: settings.max_rows]
+        train = train.take(np.sort(chosen))  # of a table that is sorted by genre or label, the first would be one kind
     encoder = prepare_encoder(settings, task, _texts(train, task), reporter)
     train_rows = _encoded(train, "train", task, encoder, reporter)
     dev_rows = _encoded(dev, "dev", task, encoder, reporter)

@@ -31,6 +31,8 @@ class Options(BaseModel):
     """The recurrent unit."""
     layers: Annotated[int, Field(ge=1)] = 1
     """Recurrent layers."""
+    pooling: Literal["last", "max"] = "last"
+    """What stands for a text: the last hidden states of both directions, or the maximum over all words."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of values dropped before the logits and between recurrent layers."""
     embeddings: Literal["rand", "static", "non-static", "multichannel"] = "multichannel"
@@ -49,6 +51,7 @@ def build(
         cell=options.cell,
         hidden=options.hidden,
         layers=options.layers,
+        pooling=options.pooling,
         fc=options.fc,
         dropout=options.dropout,
         pair=task.kind == "pair",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kd_bilstm.pooling import maximum
 from kdcli.api import Batch
 
 State = tuple[Tensor, ...]
@@ -22,13 +23,15 @@ State = tuple[Tensor, ...]
 
 
 class BiRNN(nn.Module):
-    """A bidirectional LSTM or GRU; its last hidden states -> FC + ReLU -> FC (Tang et al. 2019, figures 1 and 2).
+    """A bidirectional LSTM or GRU, pooled over time -> FC + ReLU -> FC (Tang et al. 2019, figures 1 and 2).
 
     Args:
         embedding: Word ids ``[words]`` to vectors ``[words, dimension]``.
         cell: ``lstm`` or ``gru``.
         hidden: Size of a hidden state.
         layers: Number of recurrent layers.
+        pooling: What stands for a text: ``last``, the last hidden state of each direction, or ``max``, the largest
+            value of each unit over all words.
         fc: Size of the fully connected layer.
         dropout: Share of values dropped in the fully connected layer and between recurrent layers.
         pair: Encode two texts by the same recurrence and compare them: [h1, h2, |h1 - h2|, h1 * h2].
@@ -42,12 +45,14 @@ class BiRNN(nn.Module):
         cell: str,
         hidden: int,
         layers: int,
+        pooling: str,
         fc: int,
         dropout: float,
         pair: bool,
         outputs: int,
     ) -> None:
         super().__init__()
+        self.pooling = pooling
         self.embedding = embedding
         # It holds the parameters, in PyTorch's own layout and initialisation; its forward is not used.
         self.rnn = (nn.LSTM if cell == "lstm" else nn.GRU)(embedding.dimension, hidden, layers, bidirectional=True)
@@ -68,15 +73,16 @@ class BiRNN(nn.Module):
         return logits
 
     def encode(self, words: Tensor, lengths: Tensor) -> Tensor:
-        """Return the last hidden states of both directions, ``[texts, 2 * hidden]``."""
+        """Return the last layer's hidden states of both directions, pooled over time, ``[texts, 2 * hidden]``."""
         packed = pack(words, lengths)
         vocabulary, places = torch.unique(packed.words, return_inverse=True)
         outputs = self.recur(self.embedding(vocabulary), places, packed, layer=0)  # [2, all words, hidden]
         for layer in range(1, self.rnn.num_layers):
             both = torch.cat([outputs[0], outputs[1][packed.mirror]], dim=-1)
             outputs = self.recur([self.dropout(both)], torch.arange(len(both), device=both.device), packed, layer)
-        last = outputs[:, packed.mirror[: len(lengths)]]  # the mirror of a first word is the last one
-        return torch.cat([last[0], last[1]], dim=-1)[packed.restore]
+        last = packed.mirror[: len(lengths)]  # the mirror of a first word is the last one
+        pooled = outputs[:, last] if self.pooling == "last" else maximum(outputs, packed.counts)
+        return torch.cat([pooled[0], pooled[1]], dim=-1)[packed.restore]
 
     def recur(self, channels: list[Tensor], places: Tensor, packed: Packed, layer: int) -> Tensor:
         """Run one layer over packed texts, the second direction from each text's own end.

@@ -115,7 +115,7 @@ def test_predict_gives_the_same_for_both_forms_of_output(tiny):
     assert table(tiny.root / "out.tsv") == lines
 
     gold = [row[1] for row in table(tiny.data / "test.tsv")[1:]]
-    scores = json.loads((tiny.run_dir / "results.json").read_text())["rows"][2]["scores"]["test"]
+    scores = json.loads((tiny.run_dir / "results.json").read_text())["rows"][2]["scores"]["test"]["accuracy"]
     assert np.mean([line[1] == label for line, label in zip(lines[1:], gold, strict=True)]) == pytest.approx(scores[0])
 
     teacher = ["predict", "--teacher", tiny.run_dir / "teacher", "-p", tiny.profile, "-i", tiny.data / "test.tsv"]
@@ -127,7 +127,7 @@ def test_several_seeds_repeat_student_and_baseline_alone(tiny):
     more = tiny.stage("run-all", "--seeds", "2", "--json")
     ran = [stage["stage"] for stage in more.result["stages"] if stage["reasons"]]
     assert ran == ["student-seed2", "baseline-seed2", "results"]
-    assert [len(row["scores"]["dev"]) for row in more.result["result"]["rows"]] == [1, 2, 2]
+    assert [len(row["scores"]["dev"]["accuracy"]) for row in more.result["result"]["rows"]] == [1, 2, 2]
     first, second = (load_file(tiny.run_dir / name / "model.safetensors") for name in ("student", "student-seed2"))
     assert any((first[name] != second[name]).any() for name in first)
     assert "±" in tiny.stage("run-all", "--seeds", "2").out
@@ -157,4 +157,4 @@ def test_scores_go_through(tiny):
     scores = ["--set", "task.labels=[]", "--set", "task.names=[]", "--set", "task.metric=pearson"]
     ended = tiny.stage("run-all", *scores, "--set", "task.score_range=[0.0, 5.0]", "--json")
     assert ended.code == 0, ended.err
-    assert ended.result["result"]["metric"] == "pearson"
+    assert ended.result["result"]["metrics"] == ["pearson"]

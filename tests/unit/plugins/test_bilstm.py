@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 
@@ -8,15 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from kd_bilstm import Options, build
 from kd_bilstm.model import embedding, pack
+from kd_bilstm.pooling import maximum
+from kdcli import registry
 from kdcli.api import Batch, Task
+from kdcli.errors import ProfileError
 
 SINGLE = Task("single", "single", ("0", "1"))
 PAIR = Task("pair", "pair", ("a", "b", "c"))
 SCORE = Task("score", "pair", (), score_range=(0.0, 5.0), metric="pearson")
 WORDS, SIZE = 20, 6
+
+each_variant = pytest.mark.parametrize(
+    ("cell", "layers", "pooling"), list(itertools.product(["lstm", "gru"], [1, 2], ["last", "max"]))
+)
+each_kind = pytest.mark.parametrize("task", [SINGLE, PAIR], ids=lambda task: task.name)
 
 lengths_of = st.lists(st.integers(1, 7), min_size=1, max_size=6)
 
@@ -34,56 +44,146 @@ def padded(lengths, seed=0, extra=0):
     return words * (torch.arange(words.shape[1]) < lengths[:, None]), lengths
 
 
-def by_torch(module, words, lengths):
-    """Last states by PyTorch's own recurrence, one text at a time, without padding."""
+def batch_of(task, lengths=((3, 1, 7, 3, 2), (1, 5, 2, 2, 4)), extra=0):
+    """Random texts of these lengths, those of each column its own."""
+    columns = [padded(lengths[number], seed=number, extra=extra) for number in range(len(task.columns))]
+    return Batch(tuple(words for words, _ in columns), tuple(lengths for _, lengths in columns))
+
+
+def by_torch(module, words, lengths, pooling="last"):
+    """Pooled states by PyTorch's own recurrence, one text at a time, without padding."""
     states = []
     for text, length in zip(words, lengths, strict=True):
         vectors = torch.cat(module.embedding(text[:length]), dim=-1)
-        result = module.rnn(vectors[:, None])[1]
+        outputs, result = module.rnn(vectors[:, None])
         hidden = result[0] if isinstance(module.rnn, nn.LSTM) else result
-        states.append(torch.cat([hidden[-2, 0], hidden[-1, 0]]))
+        last = torch.cat([hidden[-2, 0], hidden[-1, 0]])
+        states.append(last if pooling == "last" else outputs[:, 0].max(dim=0).values)
     return torch.stack(states)
 
 
+def logits_by_torch(module, batch, pooling):
+    """Logits by PyTorch's own recurrence over packed sequences."""
+    states = []
+    for words, lengths in zip(batch.words, batch.lengths, strict=True):
+        vectors = torch.cat(module.embedding(words), dim=-1)
+        packed = pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
+        outputs, result = module.rnn(packed)
+        hidden = result[0] if isinstance(module.rnn, nn.LSTM) else result
+        every, _ = pad_packed_sequence(outputs, batch_first=True, padding_value=-torch.inf)
+        states.append(torch.cat([hidden[-2], hidden[-1]], dim=1) if pooling == "last" else every.max(dim=1).values)
+    if len(states) == 2:
+        one, two = states
+        states = [one, two, (one - two).abs(), one * two]
+    return module.logits(torch.relu(module.fc(torch.cat(states, dim=1))))
+
+
+def gradients(module, logits):
+    module.zero_grad()
+    (logits.square() @ torch.linspace(-1, 1, logits.shape[1])).sum().backward()
+    return {name: value.grad.clone() for name, value in module.named_parameters() if value.grad is not None}
+
+
 @settings(max_examples=25, deadline=None)
-@given(lengths_of, st.sampled_from(["lstm", "gru"]), st.integers(1, 3), st.integers(0, 3))
-def test_recurrence_is_pytorchs_text_by_text(lengths, cell, layers, extra):
-    module = model(cell=cell, layers=layers)
+@given(
+    lengths_of,
+    st.sampled_from(["lstm", "gru"]),
+    st.integers(1, 3),
+    st.sampled_from(["last", "max"]),
+    st.integers(0, 3),
+)
+def test_recurrence_is_pytorchs_text_by_text(lengths, cell, layers, pooling, extra):
+    module = model(cell=cell, layers=layers, pooling=pooling)
     words, lengths = padded(lengths, extra=extra)
-    torch.testing.assert_close(module.encode(words, lengths), by_torch(module, words, lengths), rtol=1e-5, atol=1e-6)
+    expected = by_torch(module, words, lengths, pooling)
+    torch.testing.assert_close(module.encode(words, lengths), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_gradients_are_pytorchs(cell, layers):
-    module = model(cell=cell, layers=layers, embeddings="multichannel")
-    words, lengths = padded([3, 1, 7, 3, 2])
-    weights = torch.linspace(-1, 1, 10)
-    found = {}
-    for name, states in (("ours", module.encode(words, lengths)), ("theirs", by_torch(module, words, lengths))):
-        module.zero_grad()
-        (states.square() @ weights).sum().backward()
-        found[name] = {key: value.grad.clone() for key, value in module.named_parameters() if value.grad is not None}
-    assert found["ours"].keys() == found["theirs"].keys()
-    assert "embedding.trained.weight" in found["ours"]
-    assert "embedding.frozen.weight" not in found["ours"]
-    for key, value in found["theirs"].items():
+@each_kind
+@each_variant
+def test_logits_and_gradients_are_pytorchs(task, cell, layers, pooling):
+    module = model(task, cell=cell, layers=layers, pooling=pooling, embeddings="multichannel")
+    batch = batch_of(task, extra=1)
+    ours, theirs = module(batch), logits_by_torch(module, batch, pooling)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    found, expected = gradients(module, ours), gradients(module, theirs)
+    assert found.keys() == expected.keys()
+    assert set(expected) == {name for name, _ in module.named_parameters()} - {"embedding.frozen.weight"}
+    for name, value in expected.items():
         assert value.abs().max() > 0
-        torch.testing.assert_close(found["ours"][key], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("task", [SINGLE, PAIR, SCORE], ids=lambda task: task.name)
-def test_padding_and_neighbours_make_no_difference(task):
-    module = model(task, layers=2)
-    columns = [padded([4, 1, 7, 2], seed=number, extra=number) for number in range(len(task.columns))]
-    together = module(Batch(tuple(words for words, _ in columns), tuple(lengths for _, lengths in columns)))
-    assert together.shape == (4, task.outputs)
-    for row in range(4):
-        alone = Batch(
-            tuple(words[row : row + 1, : lengths[row]] for words, lengths in columns),
-            tuple(lengths[row : row + 1] for _, lengths in columns),
-        )
-        torch.testing.assert_close(together[row : row + 1], module(alone), rtol=1e-5, atol=1e-6)
+@each_kind
+@each_variant
+def test_neighbours_make_no_difference(task, cell, layers, pooling):
+    module = model(task, cell=cell, layers=layers, pooling=pooling)
+    batch = batch_of(task)
+    together = module(batch)
+    for row in range(5):
+        lengths = tuple(lengths[row : row + 1] for lengths in batch.lengths)
+        words = tuple(words[row : row + 1, : int(length)] for words, length in zip(batch.words, lengths, strict=True))
+        torch.testing.assert_close(together[row : row + 1], module(Batch(words, lengths)), rtol=0, atol=1e-6)
+
+
+@each_kind
+@each_variant
+def test_what_lies_beyond_a_text_makes_no_difference(task, cell, layers, pooling):
+    module = model(task, cell=cell, layers=layers, pooling=pooling)
+    batch = batch_of(task, extra=2)
+    scrawled = tuple(
+        words.where(torch.arange(words.shape[1]) < lengths[:, None], WORDS - 1)
+        for words, lengths in zip(batch.words, batch.lengths, strict=True)
+    )
+    assert not any(map(torch.equal, batch.words, scrawled))
+    assert torch.equal(module(batch), module(Batch(scrawled, batch.lengths)))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_pooling_of_one_word_is_its_state(layers):
+    last, highest = (model(layers=layers, pooling=pooling) for pooling in ("last", "max"))
+    words, lengths = padded([1, 1, 1])
+    assert torch.equal(last.encode(words, lengths), highest.encode(words, lengths))
+    words, lengths = padded([1, 4, 2])
+    alike = last.encode(words, lengths) == highest.encode(words, lengths)
+    assert alike[0].all() and not alike[1].all() and not alike[2].all()
+
+
+def test_a_score_has_one_output():
+    assert model(SCORE, layers=2)(batch_of(SCORE)).shape == (5, 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths_of, st.integers(0, 99))
+def test_gradient_of_the_maximum(lengths, seed):
+    packed = pack(*padded(lengths))
+    numbers = torch.Generator().manual_seed(seed)
+    outputs = torch.rand(2, sum(lengths), 3, generator=numbers, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda outputs: maximum(outputs, packed.counts), (outputs,))
+
+
+def test_gradient_of_equal_maxima_goes_to_one_of_them():
+    packed = pack(*padded([4, 2]))  # words of the first text: 0, 2, 4, 5; of the second: 1, 3
+    outputs = torch.tensor([0.0, 5.0, 7.0, 5.0, 7.0, 1.0]).expand(2, 6).unsqueeze(2).clone().requires_grad_()
+    pooled = maximum(outputs, packed.counts)
+    assert pooled[..., 0].tolist() == [[7, 5], [7, 5]]
+    pooled.backward(torch.tensor([[[2.0], [3.0]], [[4.0], [5.0]]]))
+    assert outputs.grad[..., 0].tolist() == [[0, 3, 2, 0, 0, 0], [0, 5, 4, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("pooling", ["last", "max"])
+def test_a_student_learns_whether_word_1_is_there(pooling):
+    module = model(pooling=pooling, hidden=8).train()
+    words, lengths = padded([2, 3, 4, 5] * 16)
+    words[::2, 1] = 1
+    labels = (words == 1).any(dim=1).long()
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(Batch((words,), (lengths,))), labels).backward()
+        optimizer.step()
+    assert 16 < labels.sum() < 48
+    assert (module.eval()(Batch((words,), (lengths,))).argmax(dim=1) == labels).float().mean() > 0.95
 
 
 def test_pair_compares_the_two_states():
@@ -125,8 +225,9 @@ def test_random_vectors_are_in_range():
     assert weights.std().item() == pytest.approx(0.5 / 12**0.5, rel=0.05)
 
 
-def test_dropout_is_for_training_alone():
-    module = model(dropout=0.5, layers=2)
+@pytest.mark.parametrize("pooling", ["last", "max"])
+def test_dropout_is_for_training_alone(pooling):
+    module = model(dropout=0.5, layers=2, pooling=pooling)
     batch = Batch(*[(part,) for part in padded([3, 3])])
     assert torch.equal(module(batch), module(batch))
     module.train()
@@ -150,6 +251,13 @@ def test_mirror_leads_from_each_word_to_its_opposite(lengths):
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(ValidationError):
         Options(**wrong)
+
+
+def test_a_pooling_that_is_not_there_is_named():
+    with pytest.raises(ProfileError) as caught:
+        registry.options("students", "bilstm", {"pooling": "mean"})
+    assert caught.value.key == "students.bilstm.pooling"
+    assert "'last' or 'max'" in str(caught.value)
 
 
 def test_plugin_module_costs_nothing():

@@ -39,7 +39,7 @@ def test_unknown_name_suggests_the_nearest():
     assert caught.value.hint == "did you mean sst2?"
     with pytest.raises(ProfileError) as caught:
         files.find("xyzzy")
-    assert "base, demo" in caught.value.hint
+    assert "base, cola, custom, demo" in caught.value.hint
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):

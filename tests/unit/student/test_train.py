@@ -320,6 +320,7 @@ def test_folder(tmp_path):
         "fc": 16,
         "cell": "lstm",
         "layers": 1,
+        "pooling": "last",
         "dropout": 0.1,
         "embeddings": "rand",
     }

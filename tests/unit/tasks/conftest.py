@@ -21,6 +21,9 @@ LABELS = {
 }
 
 
+NAMES = {"SST-2": ("negative", "positive"), "MRPC": ("not_equivalent", "equivalent")}
+
+
 class Remembering(QuietReporter):
     """Keeps what it is told."""
 
@@ -49,7 +52,9 @@ def settings_of(tmp_path: Path) -> Callable[..., TaskSettings]:
         scores = {} if labels else {"score_range": (0, 5), "metric": "pearson"}
         kind = "single" if name in ("SST-2", "CoLA") else "pair"
         return TaskSettings(
-            **{"name": name, "kind": kind, "labels": labels, "data_dir": str(tmp_path)} | scores | changes
+            **{"name": name, "kind": kind, "labels": labels, "names": NAMES.get(name, ()), "data_dir": str(tmp_path)}
+            | scores
+            | changes
         )
 
     return make

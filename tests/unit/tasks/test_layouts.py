@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from kdcli.errors import DataError
-from kdcli.tasks.layouts import encode_labels, has_split, load_split, load_table, split_files
+from kdcli.tasks.labels import encode_labels
+from kdcli.tasks.layouts import has_split, load_split, load_table, load_tables, split_files
 from kdcli.tasks.task import task_from
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
@@ -47,17 +48,88 @@ def test_a_split_in_any_form(tmp_path, settings_of, reporter, name):
     assert load_split(settings, task_from(settings), "train", reporter).select(["sentence", "label"]).equals(table)
 
 
-def test_splits_are_found_by_name(tmp_path, settings_of, reporter):
+def test_the_matched_and_mismatched_tables_of_mnli_are_one_split(tmp_path, settings_of, reporter):
     settings = settings_of("MNLI")
     assert not has_split(settings, "dev")
-    for name in ("dev_mismatched.tsv", "dev_matched.tsv"):
-        (tmp_path / name).write_text(f"sentence1\tsentence2\tgold_label\n{name}\tb\tneutral\n")
-    assert split_files(settings, "dev") == (tmp_path / "dev_matched.tsv",)
+    for name in ("dev_mismatched", "dev_matched"):
+        (tmp_path / f"{name}.tsv").write_text(f"sentence1\tsentence2\tgold_label\n{name}\tb\tneutral\n")
+    assert split_files(settings, "dev") == (tmp_path / "dev_matched.tsv", tmp_path / "dev_mismatched.tsv")
     assert has_split(settings, "dev")
     assert not has_split(settings, "test")
     table = load_split(settings, task_from(settings), "dev", reporter)
-    assert table["sentence1"].to_pylist() == ["dev_matched.tsv"]
-    assert reporter.infos[0] == "dev_matched.tsv is read, and not dev_mismatched.tsv"
+    assert table["sentence1"].to_pylist() == ["dev_matched", "dev_mismatched"]
+    tables = load_tables(settings, task_from(settings), "dev", reporter)
+    assert {name: table["sentence1"].to_pylist() for name, table in tables.items()} == {
+        "dev_matched": ["dev_matched"],
+        "dev_mismatched": ["dev_mismatched"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("there", "read"),
+    [
+        (["dev_matched.tsv"], ["dev_matched.tsv"]),
+        (["validation_mismatched.parquet", "validation_matched.parquet"], None),
+        (["validation_matched-00000-of-00001.parquet"], ["validation_matched-00000-of-00001.parquet"]),
+        (["dev.csv", "dev_matched.tsv", "dev.tsv.gz"], ["dev.tsv.gz"]),
+        (["development.tsv", "dev.tsv.bak", "xdev.tsv", "dev-00001-of-00002.parquet"], []),
+    ],
+)
+def test_the_names_that_a_split_may_have(tmp_path, settings_of, there, read):
+    for name in there:
+        (tmp_path / name).write_text("x")
+    found = [path.name for path in split_files(settings_of("MNLI"), "dev")]
+    assert found == (sorted(there) if read is None else read)
+
+
+def test_a_table_that_is_passed_over_is_told_of(load, tmp_path, reporter):
+    (tmp_path / "train.csv").write_text("sentence,label\nother,1\n")
+    load(TRAIN)
+    assert "train.tsv read, and not train.csv" in reporter.infos
+
+
+def test_labels_by_name_or_number_are_read_as_the_tasks(tmp_path, settings_of, reporter):
+    settings = settings_of("MNLI")
+    (tmp_path / "train.csv").write_text("premise,hypothesis,label\na,b,2\nc,d,0\n")
+    table = load_split(settings, task_from(settings), "train", reporter)
+    assert table["label"].to_pylist() == ["contradiction", "entailment"]
+    said = "train.csv: its labels are read as 0 = entailment, 1 = neutral, 2 = contradiction"
+    assert said in reporter.infos
+
+
+def test_numbers_are_not_taken_for_labels_that_are_numbers(load, settings_of):
+    with pytest.raises(DataError, match="the label '0' is none of the task's: 1, 2") as raised:
+        load("sentence\tlabel\ngood\t1\nbad\t0\n", labels=("1", "2"))
+    assert raised.value.row == 3
+
+
+def test_a_table_has_one_spelling(load):
+    with pytest.raises(DataError, match="the label 'negative' is none of the task's") as raised:
+        load("sentence\tlabel\ngood\t1\nbad\tnegative\n")
+    assert raised.value.row == 3
+
+
+def test_rows_without_a_gold_label_are_dropped_and_counted(tmp_path, settings_of, reporter):
+    settings = settings_of("MNLI", drop_labels=("-",))
+    rows = "".join(f"{place}\tb\t{label}\n" for place, label in enumerate(["neutral", "-", "entailment", "-"]))
+    for name in ("train.tsv", "dev_matched.tsv"):
+        (tmp_path / name).write_text(f"sentence1\tsentence2\tgold_label\n{rows}")
+    for split in ("train", "dev"):
+        table = load_split(settings, task_from(settings), split, reporter)
+        assert table["sentence1"].to_pylist() == ["0", "2"]
+        assert table["label"].to_pylist() == ["neutral", "entailment"]
+    assert "train.tsv: 2 rows dropped whose label is -" in reporter.infos
+    predicted = load_table(tmp_path / "train.tsv", settings, task_from(settings), reporter)
+    assert predicted["sentence1"].to_pylist() == ["0", "1", "2", "3"], "a row to predict is not dropped"
+    assert predicted["label"].to_pylist() == ["neutral", None, "entailment", None]
+
+
+def test_the_row_of_a_wrong_label_counts_the_rows_that_were_dropped(tmp_path, settings_of, reporter):
+    settings = settings_of("MNLI", drop_labels=("-",))
+    (tmp_path / "train.tsv").write_text("sentence1\tsentence2\tgold_label\na\tb\t-\nc\td\tneutral\ne\tf\tmaybe\n")
+    with pytest.raises(DataError, match="'maybe'") as raised:
+        load_split(settings, task_from(settings), "train", reporter)
+    assert raised.value.row == 4
 
 
 def test_no_data_folder(tmp_path, settings_of, reporter):
