@@ -1,19 +1,24 @@
-"""``kd profile``: list, show, copy and check profiles."""
+"""``kd profile``: list, show, copy, check and import profiles."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from kdcli.cli import complete, flags, ui
-from kdcli.errors import UsageError
+from kdcli.errors import KdError, UsageError
 from kdcli.profile import files
 
-app = typer.Typer(name="profile", help="The settings of a run: list, show, copy and check profiles.")
+if TYPE_CHECKING:
+    from kdcli.profile.dbert import Imported
+
+app = typer.Typer(name="profile", help="The settings of a run: list, show, copy, check and import profiles.")
 
 Name = Annotated[
     str,
@@ -69,11 +74,7 @@ def copy(
     if "/" in name or name.endswith(".toml"):
         raise UsageError("kd profile copy takes the name of a profile, not a file", hint="`kd profile list` names them")
     source = files.find(name)
-    target = file or Path(f"{name}.toml")
-    if target.suffix != ".toml":
-        raise UsageError(f"a profile's file ends in .toml, and {target} does not", hint=f"name it {target}.toml")
-    if target.exists() and not force:
-        raise UsageError("the file is there already", file=target, hint="name another one, or add --force")
+    target = _target(file or Path(f"{name}.toml"), force)
     text = source.read_text("utf-8").replace(f"--profile {name}", f"--profile {target}")
     with atomic(target) as temporary:
         temporary.write_text(text, "utf-8")
@@ -88,11 +89,74 @@ def check(name: Name, set_: flags.Set = None) -> None:
     ui.show(result, lambda _: Text(f"{name} is valid: {len(profile.origins)} settings"))
 
 
+@app.command("import-dbert", epilog=flags.example("kd profile import-dbert confs/birnn_sst2.json"))
+def import_dbert(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.json", help="A config of d-bert.", show_default=False)],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Where to. Default: CONFIG.toml", show_default=False)
+    ] = None,
+    force: flags.Force = False,
+    skip_unknown: Annotated[
+        bool, flags.switch("--skip-unknown/--no-skip-unknown", help="Leave out keys that d-bert does not know.")
+    ] = False,
+) -> None:
+    """Turn a JSON config of d-bert, with what it inherits, into a profile, and say what became of each key.
+
+    The faults of the released code are not carried over.
+    """
+    from kdcli.profile import dbert
+
+    target = _target(file or Path(f"{config.stem}.toml"), force)
+    imported = dbert.import_dbert(config, skip_unknown=skip_unknown)
+    _write_valid(imported, target)
+    result = {
+        "name": target.stem,
+        "file": target,
+        "from": config,
+        "extends": imported.extends,
+        "kept": imported.kept,
+        "changes": imported.changes,
+        "remarks": imported.remarks,
+        "run": imported.run.format(profile=target),
+    }
+    ui.show(result, lambda _: _imported(imported, target))
+
+
+def _write_valid(imported: Imported, target: Path) -> None:
+    """Write a profile that loads, or none."""
+    from kdcli.data.files import atomic
+    from kdcli.profile.load import load_profile
+
+    with atomic(target) as temporary:
+        temporary.write_text(imported.to_toml(target), "utf-8")
+        try:
+            load_profile(temporary, environ={})
+        except KdError as error:
+            raise imported.blame(error) from error
+
+
+def _target(file: Path, force: bool) -> Path:
+    if file.suffix != ".toml":
+        raise UsageError(f"a profile's file ends in .toml, and {file} does not", hint=f"name it {file}.toml")
+    if file.exists() and not force:
+        raise UsageError("the file is there already", file=file, hint="name another one, or add --force")
+    return file
+
+
 def _listed(result: dict[str, Any]) -> Table:
     table = ui.columns("profile", "what for")
     for profile in result["profiles"]:
         table.add_row(Text(profile["name"], "bold"), Text(profile["about"]))
     return table
+
+
+def _imported(imported: Imported, target: Path) -> RenderableType:
+    table = ui.columns("key", "there", "here", "why")
+    for change in imported.changes:
+        here = f"{change.setting} = {json.dumps(change.now)}" if change.setting else "dropped"
+        table.add_row(*map(Text, (change.key, json.dumps(change.value), here, change.why)))
+    kept = f"{target}: {imported.file} over the profile {imported.extends}; {len(imported.kept)} keys as they are"
+    return Group(Text(kept), table, *map(Text, imported.remarks), Text(imported.run.format(profile=target), "bold"))
 
 
 def _toml(text: str) -> Text:

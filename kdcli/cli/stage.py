@@ -70,7 +70,7 @@ def run(
         inside = [stage for stage in stages if stage not in alone]
         outcomes = run_stages(inside, root, reporter=reporter, force=wish.force, dry_run=wish.dry_run)
         outcomes += [run_alone(stage, reporter=reporter, force=wish.force) for stage in alone]
-    show(outcomes, wish.dry_run, describe)
+    show(outcomes, wish.dry_run, {stage.key: describe[stage.name] for stage in stages if stage.name in describe})
 
 
 def root_of(profile: Profile, run_dir: Path | None) -> Path:

@@ -291,6 +291,8 @@ class Settings(Table):
     """Options of student plugins, one table each."""
     generators: dict[str, dict[str, Any]] = {}
     """Options of generator plugins, one table each."""
+    sources: dict[str, str] = {}
+    """Where `kd data get` takes things from instead, by name: a URL, a dataset of the Hub, or a path."""
 
     @field_validator("device")
     @classmethod

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
 from kdcli.api import MASK, QuietReporter, Reporter
-from kdcli.data.models import find_model, quiet
+from kdcli.data.models import find_model, first_line, quiet
 from kdcli.errors import DataError, ProfileError
 
 SPREAD = 0.25 / 3**0.5
@@ -84,7 +84,7 @@ def _load(encoder: str | Path, reporter: Reporter) -> tuple[Any, Any]:
             tokenizer = AutoTokenizer.from_pretrained(folder)
             model, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
     except (OSError, ValueError, SafetensorError) as error:
-        what = f"cannot load the encoder of the word vectors: {str(error).splitlines()[0]}"
+        what = f"cannot load the encoder of the word vectors: {first_line(error)}"
         raise DataError(what, file=folder, key="student.vectors") from error
     # A pooler sits on top of the states that are read here.
     missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)

@@ -6,20 +6,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
 from kdcli.data.files import atomic
-from kdcli.data.tables import TableReader, read_table
-from kdcli.errors import DataError
 from kdcli.profile.schema import StudentSettings
 from kdcli.student.examples import Examples, ExampleWriter, load_examples
+from kdcli.student.joined import JoinedSet, open_joined
 from kdcli.student.vocabulary import (
     SPECIAL,
     TextEncoder,
@@ -31,7 +28,7 @@ from kdcli.student.vocabulary import (
     word_type,
 )
 from kdcli.student.word_vectors import Vectors, load_vectors, make_vectors, save_vectors
-from kdcli.tasks.layouts import encode_labels
+from kdcli.tasks.labels import encode_labels
 
 __all__ = [
     "EncodeResult",
@@ -86,7 +83,7 @@ def encode(
     The set is read twice as a stream; memory does not grow with its rows.
 
     Args:
-        joined: A table with the task's text columns, ``logits_0`` and so on, and (optionally) ``label``.
+        joined: A table with the task's text columns, ``logits_0`` and so on, and (optionally) ``label``; or d-bert's.
         task: The task.
         settings: The student's settings.
         seed: Seed of the vectors of words that have none.
@@ -100,10 +97,10 @@ def encode(
             none has a vector in the file.
     """
     reporter = reporter or QuietReporter()
-    table = _open(joined, task)
+    table = open_joined(joined, task, reporter)
     with reporter.progress("vocabulary") as progress:
         tokenizer = train_vocabulary(
-            _texts(table, task, progress),
+            _texts(table, progress),
             max_size=settings.max_size,
             min_freq=settings.min_freq,
             lowercase=settings.lowercase,
@@ -123,7 +120,7 @@ def encode(
         save_tokenizer(tokenizer, folder)
         if vectors:
             save_vectors(vectors, folder)
-        result = _write_arrays(folder, table, task, tokenizer, settings.max_length, vectors, reporter)
+        result = _write_arrays(folder, table, tokenizer, settings.max_length, vectors, reporter)
         (folder / "encoded.json").write_text(json.dumps(asdict(result), indent=1) + "\n", "utf-8")
     return result
 
@@ -157,30 +154,15 @@ def encode_table(
     return Examples(tuple(texts), labels=encode_labels(table["label"], task, file=file) if labelled else None)
 
 
-def _open(joined: Path, task: Task) -> TableReader:
-    there = read_table(joined).columns
-    logits = [f"logits_{number}" for number in range(task.outputs)]
-    for name in (*task.columns, *logits):
-        if name not in there:
-            hint = f"`kd join` makes such a table; the columns of this one are {', '.join(there)}"
-            raise DataError(f"there is no column {name!r}", file=joined, key=name, hint=hint)
-    if f"logits_{task.outputs}" in there:
-        what = f"there are more logits than the {task.outputs} of task {task.name}"
-        raise DataError(what, file=joined, hint="task.labels must name the classes of this table")
-    return read_table(joined, columns=[*task.columns, *logits, *(["label"] if "label" in there else [])])
-
-
-def _texts(table: TableReader, task: Task, progress: Progress) -> Iterator[pa.Array]:
-    for batch in table:
-        for column in task.columns:
-            yield batch[column]
-        progress.advance(batch.num_rows)
+def _texts(table: JoinedSet, progress: Progress) -> Iterator[pa.Array]:
+    for columns in table.texts_alone():
+        yield from columns
+        progress.advance(len(columns[0]))
 
 
 def _write_arrays(
     folder: Path,
-    table: TableReader,
-    task: Task,
+    table: JoinedSet,
     tokenizer: Tokenizer,
     max_length: int,
     vectors: Vectors | None,
@@ -190,16 +172,16 @@ def _write_arrays(
     encoder = TextEncoder(tokenizer, max_length)
     words = unknowns = 0
     with (
-        ExampleWriter(folder, task, word_type(tokenizer)) as writer,
+        ExampleWriter(folder, table.task, word_type(tokenizer)) as writer,
         reporter.progress("encode") as progress,
     ):
-        for numbers, batch in table.numbered():
-            texts = [encoder.encode(batch[column]) for column in task.columns]
-            writer.write(texts, _logits(batch, numbers, task, table.path), _labels(batch, numbers, task, table.path))
+        for columns, logits, labels in table.batches():
+            texts = [encoder.encode(column) for column in columns]
+            writer.write(texts, logits, labels)
             words += sum(len(text.words) for text in texts)
             unknowns += sum(int((text.words == unknown).sum()) for text in texts)
-            unknowns -= sum(pc.sum(pc.count_substring(batch[column], MASK)).as_py() or 0 for column in task.columns)
-            progress.advance(batch.num_rows)
+            unknowns -= sum(pc.sum(pc.count_substring(column, MASK)).as_py() or 0 for column in columns)
+            progress.advance(len(logits))
     return EncodeResult(
         writer.rows,
         words,
@@ -209,40 +191,3 @@ def _write_arrays(
         vectors.source if vectors else "",
         vectors.found if vectors else 0,
     )
-
-
-def _logits(batch: pa.RecordBatch, numbers: NDArray[np.int64], task: Task, path: Path) -> NDArray[np.float32]:
-    names = [f"logits_{number}" for number in range(task.outputs)]
-    return np.stack([_floats(batch, name, numbers, path) for name in names], axis=1)
-
-
-def _labels(batch: pa.RecordBatch, numbers: NDArray[np.int64], task: Task, path: Path) -> NDArray[Any] | None:
-    """Encode the labels if all rows have one."""
-    if "label" not in batch.schema.names or pc.any(pc.is_in(batch["label"].cast(pa.string()), _NO_LABEL)).as_py():
-        return None
-    if task.is_score:  # a teacher's score may lie outside of the task's range
-        return _floats(batch, "label", numbers, path)
-    return encode_labels(batch["label"], task, file=path, rows=numbers)
-
-
-def _floats(batch: pa.RecordBatch, name: str, numbers: NDArray[np.int64], path: Path) -> NDArray[np.float32]:
-    try:
-        values = batch[name].cast(pa.float32())
-    except pa.ArrowInvalid:
-        values = pa.array([_number(value) for value in batch[name].to_pylist()], pa.float32())
-    floats: NDArray[np.float32] = pc.fill_null(values, np.nan).to_numpy(zero_copy_only=False)
-    wrong = np.flatnonzero(~np.isfinite(floats))
-    if len(wrong):
-        what = f"{name} must be a finite number, not {batch[name][int(wrong[0])].as_py()!r}"
-        raise DataError(what, file=path, row=int(numbers[wrong[0]]), key=name)
-    return floats
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
-
-
-_NO_LABEL = pa.array([None, ""], pa.string())

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from kdcli import registry
 from kdcli.api import Task
 from kdcli.data.files import atomic
+from kdcli.data.models import first_line
 from kdcli.errors import DataError, ProfileError
 from kdcli.student.card import card
 from kdcli.student.encoding import encode_table
@@ -149,7 +150,7 @@ def load_student(folder: str | Path, device: str = "cpu") -> LoadedStudent:
     try:
         module.load_state_dict(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise DataError(f"the weights cannot be read: {str(error).splitlines()[0]}", file=weights) from error
+        raise DataError(f"the weights cannot be read: {first_line(error)}", file=weights) from error
     return LoadedStudent(
         task,
         module.to(torch.device(device)).eval(),

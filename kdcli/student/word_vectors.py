@@ -43,7 +43,7 @@ def make_vectors(
 
     Args:
         words: The vocabulary, the padding first.
-        source: A vector file, or an encoder's folder or hub name.
+        source: A vector file (also one that `kd data get` has converted), or an encoder's folder or hub name.
         dimension: Size of a vector made from an encoder; a file brings its own.
         seed: Seed of the random ones.
         device: Where an encoder runs.
@@ -52,8 +52,9 @@ def make_vectors(
     Raises:
         DataError: The file has no vector for any word.
     """
-    if Path(source).is_file():
-        read = read_vectors(Path(source), words, reporter=reporter)
+    file = Path(source).expanduser()
+    if file.is_file():
+        read = read_vectors(file, words, reporter=reporter)
         matrix, found, kind = read.matrix, read.found, "file"
         if not found.any():
             raise DataError("no word of the vocabulary has a vector in this file", file=source)

@@ -106,5 +106,5 @@ def _wrong_label(label: str | None, task: Task, file: str | Path, row: int) -> D
         within = f" from {task.score_range[0]:g} to {task.score_range[1]:g}" if task.score_range else ""
         return DataError(f"the score {label!r} is no number{within}", file=file, row=row, hint="see task.score_range")
     what = f"the label {label!r} is none of the task's: {', '.join(task.labels)}"
-    hint = "mend the row, set task.labels (and task.label_column), or drop such rows: task.drop_labels"
+    hint = "set task.labels (`kd data check` lists those of the tables), mend the row, or drop such: task.drop_labels"
     return DataError(what, file=file, row=row, hint=hint)

@@ -16,9 +16,9 @@ from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.data.files import sha256
 from kdcli.data.parts import ALONE, Parts, Shard
-from kdcli.data.tables import TableReader, read_table
 from kdcli.errors import DataError, KdError, UsageError
 from kdcli.profile.schema import TeacherSettings
+from kdcli.tasks.sets import TextSet, open_set
 from kdcli.teacher.logits import open_tensors, read_logits, save_tensors, write_logits
 from kdcli.teacher.model import BATCH, Teacher, load_teacher
 from kdcli.teacher.texts import read_texts
@@ -70,7 +70,7 @@ def export_logits(
     depend on who made which.
 
     Args:
-        transfer: A table with the task's text columns.
+        transfer: A table with the task's text columns, or plain lines of texts.
         teacher: A fine-tuned model: a folder or a hub name.
         task: The task.
         settings: The teacher's settings; those of ``export``, and ``max_length``.
@@ -93,8 +93,8 @@ def export_logits(
     reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":
         raise UsageError("a logits file is a .safetensors", file=output)
-    reader = read_table(transfer, columns=task.columns)
-    rows = sum(batch.num_rows for batch in reader)
+    texts = open_set(transfer, task, reporter, texts_alone=True)
+    rows = sum(len(numbers) for numbers, _, _ in texts.rows())
     if not rows:
         raise DataError("the transfer set has no rows", file=transfer)
     precision = settings.export.precision or precision
@@ -113,14 +113,14 @@ def export_logits(
         "precision": precision,
     }
     sizes = [min(PART_ROWS, rows - start) for start in range(0, rows, PART_ROWS)]
-    tables = enumerate(_in_parts(reader, task))
+    tables = enumerate(_in_parts(texts))
 
     def make_part(part: int, path: Path) -> None:
         table = next(table for number, table in tables if number == part)  # parts are made in ascending order
         _, first = np.unique(table["row_hash"].to_numpy(), return_index=True)
         table = table.take(np.sort(first))
-        texts = [table[name].to_pylist() for name in task.columns]
-        logits, used = _logits_that_fit(model, texts, batch, auto=asked == "auto", reporter=reporter)
+        columns = [table[name].to_pylist() for name in task.columns]
+        logits, used = _logits_that_fit(model, columns, batch, auto=asked == "auto", reporter=reporter)
         save_tensors(path, {"logits": logits, "row_hash": table["row_hash"].to_numpy()}, {"batch_size": used})
 
     def assemble(paths: list[Path]) -> None:
@@ -138,12 +138,12 @@ def export_logits(
     return ExportResult(rows, len(made.logits), used, precision, model.max_length, model.parameters)
 
 
-def _in_parts(reader: TableReader, task: Task) -> Iterator[pa.Table]:
+def _in_parts(transfer: TextSet) -> Iterator[pa.Table]:
     """Give the texts and their ``row_hash`` in tables of ``PART_ROWS`` rows, the last one of what is left."""
     held = pa.table(
-        {name: pa.array([], pa.string()) for name in task.columns} | {"row_hash": pa.array([], pa.uint64())}
+        {name: pa.array([], pa.string()) for name in transfer.task.columns} | {"row_hash": pa.array([], pa.uint64())}
     )
-    for texts in read_texts(reader, task):
+    for texts in read_texts(transfer):
         held = pa.concat_tables([held, pa.table([*texts.columns, pa.array(texts.hashes)], held.column_names)])
         while len(held) >= PART_ROWS:
             yield held.slice(0, PART_ROWS)

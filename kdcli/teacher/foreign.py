@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from kdcli.api import Reporter, Task
+from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.data.forms import Numbers
 from kdcli.data.tables import TableReader, read_table
 from kdcli.errors import DataError
+from kdcli.tasks.sets import TextSet, open_set, text_columns
 from kdcli.teacher.labels import positions
 from kdcli.teacher.logits import Logits
 from kdcli.teacher.texts import read_texts
@@ -25,7 +26,7 @@ LEAST_PROBABILITY = 1e-7
 """What a probability of 0 is taken as: about the smallest step of a float32 near 1."""
 
 _PREFIXES = ("logits_", "logit_", "probabilities_", "probability_", "probs_", "prob_")
-_NOT_NUMBERS = {"source", "label", "index"}
+_NOT_NUMBERS = {"source", "label", "gold_label", "is_duplicate", "index"}
 
 
 def read_foreign(path: Path, *, transfer: Path, task: Task, reporter: Reporter) -> Logits:
@@ -55,7 +56,7 @@ def read_foreign(path: Path, *, transfer: Path, task: Task, reporter: Reporter) 
     else:
         values, hashes = _table(path, task, reporter)
     if hashes is None:
-        _check_count(len(values), path, transfer)
+        _check_count(len(values), path, transfer, task)
         order = "" if task.is_score else f", its columns for {', '.join(task.labels)}"
         texts = " and ".join(task.columns)
         reporter.warn(
@@ -79,6 +80,7 @@ _RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
 _NUMPY: list[Any] = [
     np.ndarray,
     np.dtype,
+    np.dtypes.Float16DType,
     np.dtypes.Float32DType,
     np.dtypes.Float64DType,
     (_RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
@@ -118,20 +120,23 @@ def _shaped(values: NDArray[Any], task: Task, path: Path) -> NDArray[np.float32]
 
 def _table(path: Path, task: Task, reporter: Reporter) -> tuple[NDArray[np.float32], NDArray[np.uint64] | None]:
     reader = read_table(path)
-    names = _number_columns(reader.columns, task, path, reporter)
+    texts = text_columns(reader.columns, task)
+    names = _number_columns(reader.columns, texts or (), task, path, reporter)
     values = [np.zeros((0, len(names)), np.float32)]
-    if not set(task.columns) <= set(reader.columns):
+    if texts is None:
         for numbers, batch in reader.numbered():
             values.append(_numbers(batch, names, numbers, reader))
         return np.concatenate(values), None
     hashes = [np.zeros(0, np.uint64)]
-    for rows in read_texts(reader, task):
+    for rows in read_texts(TextSet(reader, task, texts)):
         values.append(_numbers(rows.batch, names, rows.numbers, reader))
         hashes.append(rows.hashes)
     return np.concatenate(values), np.concatenate(hashes)
 
 
-def _number_columns(columns: Sequence[str], task: Task, path: Path, reporter: Reporter) -> list[str]:
+def _number_columns(
+    columns: Sequence[str], texts: Sequence[str], task: Task, path: Path, reporter: Reporter
+) -> list[str]:
     """Return the columns that hold the logits, in the order of the task's labels."""
     for prefix in _PREFIXES:
         numbered = [f"{prefix}{number}" for number in range(task.outputs)]
@@ -139,7 +144,7 @@ def _number_columns(columns: Sequence[str], task: Task, path: Path, reporter: Re
             if f"{prefix}{task.outputs}" in columns:
                 raise DataError(f"there are more {prefix}... columns than the task's {task.outputs}", file=path)
             return numbered
-    others = [name for name in columns if name not in task.columns and name not in _NOT_NUMBERS]
+    others = [name for name in columns if name not in texts and name not in _NOT_NUMBERS]
     order = positions(others, task)
     if order is not None:
         return [others[position] for position in order]
@@ -187,8 +192,8 @@ def _check_finite(values: NDArray[np.float32], numbers: Numbers, path: Path) -> 
         )
 
 
-def _check_count(rows: int, path: Path, transfer: Path) -> None:
-    needed = sum(batch.num_rows for batch in read_table(transfer))
+def _check_count(rows: int, path: Path, transfer: Path, task: Task) -> None:
+    needed = sum(len(numbers) for numbers, _, _ in open_set(transfer, task, QuietReporter(), texts_alone=True).rows())
     if rows != needed:
         what = f"this file has {rows:,} rows of logits, and the transfer set has {needed:,}"
         hint = "rows are matched by position here: make the logits for this very transfer set, in its order"

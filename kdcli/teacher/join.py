@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.data.files import sha256
 from kdcli.data.forms import shown
-from kdcli.data.tables import read_table, write_table
+from kdcli.data.tables import write_table
 from kdcli.errors import DataError, UsageError
+from kdcli.tasks.sets import open_set
 from kdcli.teacher.foreign import read_foreign
 from kdcli.teacher.logits import Logits, read_logits
 from kdcli.teacher.texts import Texts, read_texts
@@ -53,7 +54,8 @@ def join(
     """Write the transfer set with the columns ``label`` and ``logits_0..``, every row of it in its order.
 
     Args:
-        transfer: A table with the task's text columns, ``source`` and, for gold labels, ``label``.
+        transfer: A table with the task's text columns, ``source`` and, for gold labels, ``label``; or plain lines of
+            texts. Without ``source`` no row is original.
         logits: A logits file, or logits or probabilities from elsewhere.
         task: The task.
         label: The label of original rows: the teacher's choice, or their own. Other rows take the teacher's choice;
@@ -69,16 +71,20 @@ def join(
     for path in (transfer, logits):
         if output.exists() and path.exists() and output.samefile(path):
             raise UsageError("the output is one of the inputs", file=output, hint="give it another name")
-    reader = read_table(transfer)
-    if label == "gold" and not {"source", "label"} <= set(reader.columns):
-        hint = f"the columns are {', '.join(reader.columns)}"
+    rows = open_set(transfer, task, reporter)
+    if label == "gold" and not {"source", "label"} <= set(rows.columns):
+        hint = f"the columns are {', '.join(rows.columns)}"
         raise DataError("gold labels need the columns source and label", file=transfer, hint=hint)
+    if "source" not in rows.columns:
+        reporter.info(
+            f"{transfer.name} has no column source: all its rows count as fabricated, and take the teacher's label"
+        )
     found = _open(logits, transfer, task, reporter)
     floats = [pa.field(f"logits_{number}", pa.float32()) for number in range(task.outputs)]
     schema = pa.schema([*(pa.field(name, pa.string()) for name in (*task.columns, "source", "label")), *floats])
     counts = _Counts()
     with reporter.progress("join") as progress, write_table(output, schema) as writer:
-        for texts in read_texts(reader, task):
+        for texts in read_texts(rows):
             values = _logits_of(texts, found, counts.rows, transfer)
             source, gold = _source(texts), _gold(texts)
             chosen = _choices(values, task)

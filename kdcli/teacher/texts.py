@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from kdcli.api import Task
 from kdcli.data.forms import Numbers
 from kdcli.data.hashing import row_hashes
-from kdcli.data.tables import TableReader
 from kdcli.errors import DataError
+from kdcli.tasks.sets import TextSet
 
 
 @dataclass(frozen=True)
@@ -22,10 +21,10 @@ class Texts:
     """Some rows of a table.
 
     Attributes:
-        columns: The text columns, as Arrow strings.
+        columns: The task's text columns, as Arrow strings.
         hashes: ``uint64 [rows]``, the hash of each row's texts as written.
         numbers: The rows' numbers in the file, for messages.
-        batch: All columns of these rows.
+        batch: All that the file has of these rows.
     """
 
     columns: list[pa.Array]
@@ -34,16 +33,15 @@ class Texts:
     batch: pa.RecordBatch
 
 
-def read_texts(reader: TableReader, task: Task) -> Iterator[Texts]:
-    """Give the rows of a table that has the task's text columns, in batches.
+def read_texts(texts: TextSet) -> Iterator[Texts]:
+    """Give the rows of an open set of texts, in batches.
 
     Raises:
         DataError: A row has no text.
     """
-    for numbers, batch in reader.numbered():
-        columns = [batch[name].cast(pa.string()) for name in task.columns]
-        for name, column in zip(task.columns, columns, strict=True):
+    for numbers, columns, batch in texts.rows():
+        for name, column in zip(texts.task.columns, columns, strict=True):
             if column.null_count:
                 row = int(numbers[pc.index(column.is_null(), True).as_py()])
-                raise DataError("this row has no text", file=reader.path, row=row, key=name)
+                raise DataError("this row has no text", file=texts.path, row=row, key=name)
         yield Texts(columns, row_hashes(columns), numbers, batch)

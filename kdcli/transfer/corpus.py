@@ -22,6 +22,7 @@ from kdcli.data.forms import BadRowsMode, form_of
 from kdcli.data.tables import TableReader, read_table
 from kdcli.errors import DataError, ProfileError, UsageError
 from kdcli.profile.schema import CorpusSettings
+from kdcli.tasks.sets import form_of_set, text_columns, with_tabs, without_marks
 from kdcli.transfer.cleaning import clean_column, clean_keys, split_pair
 from kdcli.transfer.gathering import new_texts, plain, select, write_report, write_set
 from kdcli.transfer.keys import Keys, keys
@@ -192,10 +193,11 @@ def _open(
     for path in (Path(name).expanduser() for name in settings.files):
         if output.exists() and path.exists() and output.samefile(path):
             raise UsageError("the output is one of the files of texts", file=output, hint="give it another name")
-        reader = read_table(path, bad_rows=bad_rows, batch_rows=ROWS)
-        columns = _columns(reader, settings, task, reporter)
+        form = form_of(path) if settings.columns else form_of_set(path, task)
+        reader = read_table(path, bad_rows=bad_rows, batch_rows=ROWS, form=form)
+        columns = reader.columns if form == "txt" else _columns(reader, settings, task, reporter)
         if columns != reader.columns:
-            reader = read_table(path, columns=columns, bad_rows=bad_rows, batch_rows=ROWS)
+            reader = read_table(path, columns=columns, bad_rows=bad_rows, batch_rows=ROWS, form=form)
         for field in reader.schema:
             if not pa.types.is_string(field.type):
                 raise DataError(f"this column holds {field.type}, not texts", file=path, key=field.name)
@@ -205,12 +207,10 @@ def _open(
 
 def _columns(reader: TableReader, settings: CorpusSettings, task: Task, reporter: Reporter) -> tuple[str, ...]:
     """Choose the text columns of a file: two for a pair, or one whose texts have a tab."""
-    if form_of(reader.path) == "txt":
-        return reader.columns
     if settings.columns:
         return settings.columns
-    if set(task.columns) <= set(reader.columns):
-        return task.columns
+    if known := text_columns(reader.columns, task):
+        return known
     if len(reader.columns) == 1:
         reporter.info(f"{reader.path.name}: texts are in the column {reader.columns[0]!r}")
         return reader.columns
@@ -240,10 +240,10 @@ def _cleaned(batch: pa.RecordBatch, wanted: int) -> tuple[list[pa.StringArray], 
     Returns:
         The text columns, without rows that are no pair, and the number of lines that have something, and not one tab.
     """
-    columns = [pc.fill_null(column, "") for column in batch.columns]
+    columns = [without_marks(pc.fill_null(column, "")) for column in batch.columns]
     if len(columns) == wanted:
         return [clean_column(column) for column in columns], 0
-    lines = columns[0].to_pylist()
+    lines = with_tabs(columns[0]).to_pylist()
     pairs = [pair for line in lines if (pair := split_pair(line))]
     unpaired = sum(1 for line in lines if line.count("\t") != 1 and line.strip())
     return [pa.array([pair[side] for pair in pairs], pa.string()) for side in range(wanted)], unpaired

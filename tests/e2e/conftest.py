@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from kdcli.cli import run
 
@@ -113,3 +115,47 @@ def text(place: int) -> str:
 @pytest.fixture
 def tiny(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Tiny:
     return Tiny(tmp_path, capsys)
+
+
+class Dbert:
+    """Files as d-bert's tools write them, for the tiny task, in the current folder of a test."""
+
+    def __init__(self, root: Path) -> None:
+        self.texts = [text(place) for place in range(100, 130)]
+        self.logits = np.array([(-1.5, 1.25) if place % 2 else (2.0, -0.75) for place in range(30)], np.float32)
+        (root / "confs").mkdir()
+        for name, values in CONFS.items():
+            (root / "confs" / f"{name}.json").write_text(json.dumps(values, indent=4))
+        (root / "augmented.txt").write_text("".join(f"{line}\n" for line in self.texts))
+        (root / "samples.txt").write_text("\n".join(f"{line}<|endoftext|>" for line in ["", *self.texts, *self.texts]))
+        torch.save([self.logits[:16], self.logits[16:]], root / "logits.pt")
+        rows = [f"{a > 0:d}\t{line}\t{b}\t{a}\n" for line, (b, a) in zip(self.texts, self.logits.tolist(), strict=True)]
+        (root / "train.tsv").write_text("label\tsentence\tlogits_0\tlogits_1\n" + "".join(rows))
+        (root / "joined.tsv").write_bytes((root / "train.tsv").read_bytes())
+
+
+CONFS: dict[str, dict[str, Any]] = {
+    "base": {"distill_lambda": 1, "ce_lambda": 1, "seed": 0, "optimizer": "adam", "lr": 1, "use_maxpool": False},
+    "sst2": {"dataset_name": "sst2", "dataset_path": "/nowhere/SST-2", "train_file": "train.tsv"},
+    "birnn_sst2": {
+        "_inherits_": ["base.json", "sst2.json"],
+        "words_dim": 8,
+        "clip_grad": 30000,
+        "dropout": 0.1,
+        "rnn_type": "lstm",
+        "hidden_size": 8,
+        "lr": 5e-4,
+        "fc_size": 8,
+        "batch_size": 16,
+        "mode": "rand",
+        "epochs": 3,
+    },
+    "config": {"model_file": "/nowhere/uncased_L-24_H-1024_A-16", "learning_rate": 5e-5, "num_train_epochs": 3},
+    "sst2-ft": {"_inherits_": "config.json", "n_labels": 2, "task_name": "sst2"},
+}
+"""Configs of d-bert's form, with a small student."""
+
+
+@pytest.fixture
+def dbert(tiny: Tiny) -> Dbert:
+    return Dbert(tiny.root)

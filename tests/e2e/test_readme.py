@@ -1,4 +1,4 @@
-"""Every command of the README runs, or at least would."""
+"""Every command of the README and of the pages in docs runs, or at least would."""
 
 import re
 import shlex
@@ -9,10 +9,14 @@ from typer.main import get_command
 
 from kdcli.cli import app
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
-COMMANDS = sorted(
-    set(re.findall(r"^    (kd .+?)(?:\s+#.*)?$", README, re.MULTILINE) + re.findall(r"`(kd [^`]+)`", README))
-)
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+INDENTED, INLINE = r"^    (kd .+?)(?:\s+#.*)?$", r"`(kd [^`]+)`"
+
+
+def commands(document):
+    text = document.read_text("utf-8")
+    return sorted({*re.findall(INDENTED, text, re.MULTILINE), *re.findall(INLINE, text)})
 
 
 def takes_dry_run(words):
@@ -25,18 +29,24 @@ def takes_dry_run(words):
     return any("--dry-run" in option.opts for option in command.params)
 
 
-def test_the_readme_has_commands():
-    assert "kd run-all" in COMMANDS and len(COMMANDS) > 8
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_has_commands(document):
+    assert any(line.startswith("kd run-all") for line in commands(document)) and len(commands(document)) > 8
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_of_the_readme(line, tiny, monkeypatch):
+@pytest.mark.parametrize("line", sorted({line for document in DOCUMENTS for line in commands(document)}))
+def test_a_command_of_a_document(line, tiny, dbert, monkeypatch):
     monkeypatch.chdir(tiny.root)
     if "predict" in line:
         assert tiny.kd("run-all", "-p", tiny.profile, "--run-dir", "runs/sst2", "--until", "student").code == 0
         tiny.data.joinpath("test.tsv").rename("test.tsv")
     if "my.toml" in line and "copy" not in line:
         assert tiny.kd("profile", "copy", "sst2", "my.toml").code == 0
-    words = shlex.split(line.replace("DATA/SST-2", str(tiny.data)))[1:]
+    if imported := re.search(r"(\S+)\.toml", line.replace("my.toml", "")):
+        assert tiny.kd("profile", "import-dbert", f"confs/{imported[1]}.json").code == 0
+    words = shlex.split(re.sub(r"DATA/\S+", str(tiny.data), line))[1:]
+    if words[:2] == ["data", "get"]:  # would need the network: it gets as far as that
+        assert tiny.kd(*words, "--offline").code == 6
+        return
     ended = tiny.kd(*words, *(["--dry-run"] if takes_dry_run(words) else []))
     assert ended.code == 0, ended.err

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.api import QuietReporter
-from kdcli.data import vectors
+from kdcli.data import vector_files
 from kdcli.data.vectors import read_vectors
 from kdcli.errors import DataError
 
@@ -98,6 +98,10 @@ def test_words_with_spaces_are_not_taken_for_their_first_piece(write):
     assert got.found.tolist() == [True, True, True, False]
 
 
+def test_blank_lines_are_passed_by(write):
+    assert read_vectors(write("the 1 2\n\ncat 3 4\n\n\n"), ["cat", ""]).matrix.tolist() == [[3, 4], [0, 0]]
+
+
 def test_a_word_that_is_a_number_is_a_word(write):
     assert read_vectors(write("7 1 2\n1999 3 4\n"), ["1999", "7"]).matrix.tolist() == [[3, 4], [1, 2]]
 
@@ -115,7 +119,7 @@ def test_a_vector_may_lie_across_two_blocks(write, monkeypatch):
     table = [(f"word{i}", rng.normal(size=7).astype(np.float32).tolist()) for i in range(50)]
     expected = np.array([values for _, values in table], np.float32)
     for size in (1, 13, 100):
-        monkeypatch.setattr(vectors, "_BLOCK", size)
+        monkeypatch.setattr(vector_files, "_BLOCK", size)
         for content in (text(table), text(table, header=True), binary(table), binary(table, end=b"\n")):
             np.testing.assert_array_equal(read_vectors(write(content), [word for word, _ in table]).matrix, expected)
 
@@ -151,6 +155,7 @@ def _same(path, table):
 CUT = {
     "text, inside a row": (FORMS["glove"][:-12], "row 4 breaks off"),
     "text with a header, after a row": (text(TABLE, header=True).rsplit("naïve")[0].encode(), "3 of 4 vectors"),
+    "text with a header, a blank line for the last row": (b"2 2\nthe 1 2\n\n", "1 of 2 vectors"),
     "text with a header alone": (b"4 4\n", "0 of 4 vectors"),
     "binary, inside a vector": (FORMS["gensim binary"][:-3], "3 of 4 vectors"),
     "binary, inside a word": (FORMS["gensim binary"][:-18], "3 of 4 vectors"),
@@ -233,7 +238,7 @@ def test_progress_counts_every_row(write, content, step, monkeypatch):
         def advance(self, steps=1, **shown):
             self.rows += steps
 
-    monkeypatch.setattr(vectors, "_STEP", step)
+    monkeypatch.setattr(vector_files, "_STEP", step)
     reporter = Counting()
     read_vectors(write(content), ["the"], reporter=reporter)
     assert reporter.rows == len(TABLE)

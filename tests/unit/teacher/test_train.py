@@ -349,6 +349,25 @@ def test_limits(tmp_path):
     assert "32 word pieces" in notes.warnings[0]
 
 
+def test_the_rows_of_max_rows_are_drawn_at_random_by_the_seed(tmp_path, monkeypatch):
+    """GLUE's tables may be sorted by genre or label."""
+    taken = []
+
+    def stop(settings, task, texts, reporter):
+        taken.append([text for batch in texts for text in batch])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdcli.teacher.train.prepare_encoder", stop)
+    for seed in (3, 3, 4):
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "teacher", max_rows=30, seed=seed)
+    texts = table(SINGLE, 96)["sentence"].to_pylist()
+    assert taken[0] == taken[1] != taken[2]
+    for rows in taken:
+        assert len(rows) == 30 and set(rows) <= set(texts)
+        assert rows != texts[:30]
+
+
 def test_one_training_at_a_time(tmp_path):
     lock = FileLock(tmp_path / ".teacher.training.lock")
     with lock, pytest.raises(KdError, match="already"):

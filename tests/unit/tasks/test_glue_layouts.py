@@ -1,0 +1,88 @@
+"""Every task of GLUE as its archives lay it out, and as the Hugging Face Hub does, gives the same texts and labels."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from glue_tables import TASKS, write
+
+from kdcli.profile.load import load_profile
+from kdcli.tasks.layouts import load_tables
+from kdcli.tasks.task import task_from
+
+HUB = {
+    "sst2": ("sentence",),
+    "cola": ("sentence",),
+    "mrpc": ("sentence1", "sentence2"),
+    "stsb": ("sentence1", "sentence2"),
+    "qqp": ("question1", "question2"),
+    "mnli": ("premise", "hypothesis"),
+    "qnli": ("question", "sentence"),
+    "rte": ("sentence1", "sentence2"),
+    "wnli": ("sentence1", "sentence2"),
+    "imdb": ("text",),
+}
+"""The text columns on the Hub; its label is a class id, or a float for STS-B."""
+
+TEXTS = {"sst2": (0,), "cola": (3,), "mrpc": (3, 4), "stsb": (7, 8), "qqp": (3, 4), "mnli": (8, 9), "imdb": (0,)}
+"""Where the texts stand in a row of GLUE's own; 1 and 2 otherwise."""
+
+
+@pytest.fixture
+def load(tmp_path, reporter):
+    def read(name: str, split: str):
+        settings = load_profile(name, flags={"task.data_dir": str(tmp_path)}).settings.task
+        return load_tables(settings, task_from(settings), split, reporter)
+
+    return read
+
+
+def rows_of(name: str, places: range) -> list[tuple[str, ...]]:
+    """Texts and label of the rows that have a gold label."""
+    glue = TASKS[name]
+    rows = [glue.row(place) for place in places]
+    return [(*(row[at] for at in TEXTS.get(name, (1, 2))), row[glue.label]) for row in rows if row[glue.label] != "-"]
+
+
+def seen(table: pa.Table) -> list[tuple[str, ...]]:
+    return [tuple(row.values()) for row in table.drop_columns("index").to_pylist()]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_glues_archives(name, tmp_path, load, reporter):
+    write(name, tmp_path, sizes=(24, 12, 6))
+    glue = TASKS[name]
+    assert seen(load(name, "train")["train"]) == rows_of(name, range(24))
+    dev = load(name, "dev")
+    assert tuple(dev) == glue.dev
+    for number, table in enumerate(dev.values()):
+        begin = 24 + 12 * number
+        assert seen(table) == rows_of(name, range(begin, begin + 12))
+    test = load(name, "test")
+    assert tuple(test) == glue.test
+    for table in test.values():
+        assert table["index"].to_pylist() == [str(number) for number in range(6)]
+        assert table["label"].null_count == 6
+    assert not reporter.warnings
+    assert any("layout" in info for info in reporter.infos)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_hubs_columns(name, tmp_path, load, reporter):
+    task = task_from(load_profile(name).settings.task)
+    mnli = name == "mnli"
+    splits = {"train": range(24), "validation_matched" if mnli else "validation": range(24, 36)}
+    for split, places in splits.items():
+        rows = rows_of(name, places)
+        *texts, labels = map(list, zip(*rows, strict=True))
+        numbers = [float(label) if task.is_score else task.labels.index(label) for label in labels]
+        table = pa.table(dict(zip(HUB[name], texts, strict=True)) | {"label": numbers, "idx": range(len(rows))})
+        pq.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet")
+    for split, places in (("train", range(24)), ("dev", range(24, 36))):
+        (found,) = load(name, split).values()
+        expected = rows_of(name, places)
+        if task.is_score:
+            assert [row[:-1] for row in seen(found)] == [row[:-1] for row in expected]
+            assert [float(row[-1]) for row in seen(found)] == [float(row[-1]) for row in expected]
+        else:
+            assert seen(found) == expected
+    assert not reporter.warnings

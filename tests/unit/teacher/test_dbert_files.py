@@ -1,0 +1,147 @@
+"""Files as d-bert's tools write them, written here in the same form."""
+
+import numpy as np
+import pytest
+import torch
+
+from kdcli.api import Task
+from kdcli.data.tables import read_table
+from kdcli.errors import DataError
+from kdcli.profile.schema import TeacherSettings
+from kdcli.teacher.export import export_logits
+from kdcli.teacher.foreign import read_foreign
+from kdcli.teacher.join import join
+
+FILMS = Task("films", "single", ("0", "1"), names=("negative", "positive"))
+SAME = Task("same", "pair", ("0", "1"))
+STARS = Task("stars", "pair", (), score_range=(0, 5), metric="pearson")
+LINES = ["a good film", "a [MASK] film", "not very dull", "great", "a good film"]
+PAIRS = ["a film\tthe plot", "good\tbad and dull", "the plot\twas boring"]
+
+
+def save(batches, path, **more):
+    """Save what ``finetune.classifier --export`` saves: a list with the NumPy array of each batch."""
+    torch.save([np.asarray(batch) for batch in batches], path, **more)
+    return path
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "augmented.txt"
+    path.write_text("".join(f"{line}\n" for line in LINES))
+    return path
+
+
+def rows(path):
+    return read_table(path).table().to_pylist()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])  # confs with fp16 export half precision
+@pytest.mark.parametrize("zipped", [True, False])  # PyTorch before 1.6 had another form
+def test_logits_of_the_classifier(tmp_path, lines, notes, kind, zipped):
+    values = np.arange(10, dtype=kind).reshape(5, 2) - 4.5
+    logits = save([values[:2], values[2:4], values[4:]], tmp_path / "l.pt", _use_new_zipfile_serialization=zipped)
+    found = read_foreign(logits, transfer=lines, task=FILMS, reporter=notes)
+    assert found.logits.dtype == np.float32 and np.array_equal(found.logits, values.astype(np.float32))
+
+
+def test_a_score_and_a_single_batch(tmp_path, notes):
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("".join(f"{pair}\n" for pair in PAIRS))
+    logits = save([np.array([[0.5], [4.25], [2]], np.float32)], tmp_path / "l.pt")
+    output = tmp_path / "joined.tsv"
+    result = join(transfer=pairs, logits=logits, task=STARS, output=output, reporter=notes)
+    assert (result.rows, result.original) == (3, 0)
+    assert [(row["sentence1"], row["sentence2"], row["label"]) for row in rows(output)] == [
+        (*pair.split("\t"), score) for pair, score in zip(PAIRS, ["0.5", "4.25", "2"], strict=True)
+    ]
+
+
+def test_lines_and_logits_are_joined_by_position(tmp_path, lines, notes):
+    values = np.array([[1, -1], [0.5, 2], [3, 0], [-2, -1], [1, -1]], np.float32)
+    output = tmp_path / "joined.tsv"
+    result = join(
+        transfer=lines, logits=save([values[:3], values[3:]], tmp_path / "l.pt"), task=FILMS, output=output,
+        reporter=notes,
+    )  # fmt: skip
+    assert (result.rows, result.original, result.labels) == (5, 0, {"0": 3, "1": 2})
+    assert [row["sentence"] for row in rows(output)] == LINES
+    assert {row["source"] for row in rows(output)} == {"corpus"}
+    assert [row["label"] for row in rows(output)] == ["0", "1", "0", "1", "0"]
+    assert any("no column source" in note for note in notes.infos)
+    assert any("by position" in warning for warning in notes.warnings)
+
+
+def test_a_header_is_no_row(tmp_path, notes):
+    (tmp_path / "t.txt").write_text("sentence\n" + "".join(f"{line}\n" for line in LINES))
+    logits = save([np.zeros((5, 2), np.float32)], tmp_path / "l.pt")
+    output = tmp_path / "joined.tsv"
+    join(transfer=tmp_path / "t.txt", logits=logits, task=FILMS, output=output, reporter=notes)
+    assert [row["sentence"] for row in rows(output)] == LINES
+    logits = save([np.zeros((6, 2), np.float32)], tmp_path / "six.pt")
+    with pytest.raises(DataError, match="6 rows of logits, and the transfer set has 5"):
+        join(transfer=tmp_path / "t.txt", logits=logits, task=FILMS, output=tmp_path / "o.tsv", reporter=notes)
+
+
+def test_a_joined_table_is_a_transfer_set_and_its_logits(tmp_path, notes):
+    table = tmp_path / "qqp.tsv"
+    header = "is_duplicate\tquestion1\tquestion2\tlogits_0\tlogits_1"
+    values = np.array([[1.5, -2.25], [0.125, 3], [-1, 0.5]], np.float32)
+    made = [f"0\t{pair}\t{a}\t{b}" for pair, (a, b) in zip(PAIRS, values.tolist(), strict=True)]
+    table.write_text("\n".join([header, *made]) + "\n")
+    shuffled = tmp_path / "shuffled.tsv"
+    shuffled.write_text("\n".join([header, *reversed(made)]) + "\n")
+    output = tmp_path / "joined.tsv"
+    join(transfer=table, logits=shuffled, task=SAME, output=output, reporter=notes)
+    assert [(row["sentence1"], row["sentence2"]) for row in rows(output)] == [tuple(pair.split("\t")) for pair in PAIRS]
+    found = [[float(row["logits_0"]), float(row["logits_1"])] for row in rows(output)]
+    assert np.array_equal(np.array(found, np.float32), values)
+    assert [row["label"] for row in rows(output)] == ["0", "1", "1"]  # is_duplicate is 0 whatever the teacher says
+    assert not notes.warnings  # by text
+
+
+def test_the_score_of_a_joined_table(tmp_path, notes):
+    table = tmp_path / "sts.tsv"
+    table.write_text("sentence1\tsentence2\tscore\n" + "".join(f"{pair}\t{n}.25\n" for n, pair in enumerate(PAIRS)))
+    found = read_foreign(table, transfer=table, task=STARS, reporter=notes)
+    assert found.logits.tolist() == [[0.25], [1.25], [2.25]] and found.hashes is not None
+
+
+def test_a_teacher_reads_lines_as_a_table(tmp_path, lines, tiny_teacher, notes):
+    (tmp_path / "table.tsv").write_text("sentence\tsource\n" + "".join(f"{line}\tlite\n" for line in LINES))
+    (tmp_path / "samples.txt").write_text("".join(f"{line}<|endoftext|>\n" for line in LINES))
+    files = []
+    for number, transfer in enumerate([lines, tmp_path / "table.tsv", tmp_path / "samples.txt"]):
+        output = tmp_path / f"{number}.safetensors"
+        result = export_logits(
+            transfer=transfer,
+            teacher=tiny_teacher(),
+            task=FILMS,
+            settings=TeacherSettings(max_length=32),
+            device="cpu",
+            precision="fp32",
+            output=output,
+            reporter=notes,
+        )
+        assert (result.rows, result.distinct) == (5, 4)
+        joined = tmp_path / f"{number}.tsv"
+        join(transfer=transfer, logits=output, task=FILMS, output=joined, reporter=notes)
+        files.append([{**row, "source": ""} for row in rows(joined)])
+    assert files[0] == files[1] == files[2]
+
+
+def test_a_teacher_reads_pairs_a_line(tmp_path, tiny_teacher, notes):
+    (tmp_path / "pairs.txt").write_text("".join(f"{pair}\n" for pair in PAIRS))
+    output = tmp_path / "l.safetensors"
+    export_logits(
+        transfer=tmp_path / "pairs.txt",
+        teacher=tiny_teacher(labels=("0", "1")),
+        task=SAME,
+        settings=TeacherSettings(max_length=32),
+        device="cpu",
+        precision="fp32",
+        output=output,
+        reporter=notes,
+    )
+    result = join(transfer=tmp_path / "pairs.txt", logits=output, task=SAME, output=tmp_path / "j.tsv", reporter=notes)
+    assert result.rows == 3
