@@ -68,3 +68,8 @@ class MissingError(KdError):
     """An extra, a model or another resource is not there."""
 
     exit_code = 6
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what a library has raised, or the error's kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,7 +14,7 @@ import typer
 from typer.main import get_command
 
 from kdcli import __version__
-from kdcli.cli import doctor, join, plugins, predict, profile, run_all, student, teacher, transfer, ui
+from kdcli.cli import data, doctor, join, plugins, predict, profile, run_all, student, teacher, transfer, ui
 from kdcli.cli.flags import example, switch
 from kdcli.cli.global_flags import GLOBAL, to_front
 from kdcli.errors import KdError, UsageError
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     invoke_without_command=True,
 )
-for module in (run_all, transfer, teacher, join, student, predict, profile, plugins, doctor):
+for module in (run_all, transfer, teacher, join, student, predict, data, profile, plugins, doctor):
     app.add_typer(module.app)
 
 

@@ -135,7 +135,7 @@ def unzipped(path: Path) -> Iterator[Path]:
             yield Path(plain.name)
 
 
-def check_utf8(data: bytes, path: Path, row: int) -> None:
+def check_utf8(data: bytes | NDArray[np.uint8], path: Path, row: int) -> None:
     """Make sure that some whole lines are UTF-8; ``row`` is the number of the first.
 
     Raises:
@@ -145,6 +145,7 @@ def check_utf8(data: bytes, path: Path, row: int) -> None:
     try:
         pa.StringArray.from_buffers(1, pa.py_buffer(ends), pa.py_buffer(data)).validate(full=True)
     except pa.ArrowInvalid:
+        data = bytes(data)
         begin = _first_wrong_byte(data)
         line = data.rfind(b"\n", 0, begin) + 1
         raise _not_utf8(data[line:], begin - line, path, row + data.count(b"\n", 0, begin)) from None
@@ -166,6 +167,19 @@ def check_columns_utf8(batch: pa.RecordBatch, path: Path, rows: Numbers) -> None
                 if value is not None and (begin := _first_wrong_byte(value)) < len(value):
                     raise _not_utf8(value, begin, path, row) from None
             raise
+
+
+def check_texts(texts: pa.Array, column: str, path: Path, rows: Numbers) -> None:
+    """Make sure that a column holds a text in each of its rows, whose numbers are ``rows``.
+
+    Raises:
+        DataError: It holds something else, or a row holds nothing.
+    """
+    if not pa.types.is_string(texts.type):
+        raise DataError(f"the column holds {texts.type}, not text", file=path, key=column)
+    if texts.null_count:
+        row = int(rows[texts.is_null().to_numpy(zero_copy_only=False).argmax()])
+        raise DataError("a row has no text (an empty one is a text)", file=path, row=row, key=column)
 
 
 def check_columns(columns: Sequence[str], path: Path) -> None:

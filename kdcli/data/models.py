@@ -13,7 +13,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from kdcli.api import Reporter
-from kdcli.errors import DataError, MissingError
+from kdcli.errors import DataError, MissingError, first_line
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 CARD = ("*.json", "*.txt", "*.model", "vocab.pkl", "vocab.bin")
@@ -92,8 +92,3 @@ def _fetched(name: str, reporter: Reporter, key: str) -> Path:
         hint = "check the name, run once with a network (the model is kept), or give a folder that holds it"
         raise MissingError(what + first_line(error), key=key, hint=hint) from error
     raise DataError(f"the hub's model {name!r} has no PyTorch weights", key=key)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what a library has raised, or the error's kind where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,14 +8,18 @@ from pathlib import Path
 import pyarrow as pa
 
 from kdcli.data.comma import Csv, tab_separated
-from kdcli.data.forms import BadRows, BadRowsMode, Form, Numbers, Source, form_of
+from kdcli.data.forms import BadRows, BadRowsMode, Form, Numbers, Source, check_texts, form_of
 from kdcli.data.jsonl import Jsonl
 from kdcli.data.parquet import Parquet
+from kdcli.data.spans import Spans
 from kdcli.data.tsv import Lines
 from kdcli.data.writing import TableWriter, write_table
 from kdcli.errors import DataError
 
 __all__ = ["TableReader", "TableWriter", "read_table", "write_table"]
+
+_SPAN_ROWS = 4096
+"""Rows looked at together: what is found out about them takes several times their memory."""
 
 
 class TableReader:
@@ -59,6 +63,35 @@ class TableReader:
         for rows, batch in self._source.batches(self.columns, self._bad):
             for begin in range(0, batch.num_rows, self._batch_rows):
                 yield rows[begin : begin + self._batch_rows], batch.slice(begin, self._batch_rows)
+
+    def spans(self, texts: Sequence[str]) -> Iterator[tuple[Numbers, Spans, pa.RecordBatch]]:
+        """Give the rows with the texts of some columns as spans: those of lines and TSV are not copied for it.
+
+        Args:
+            texts: The columns.
+
+        Returns:
+            The rows' numbers, the spans, which hold until the next are asked for, and the other columns.
+
+        Raises:
+            DataError: A column holds no texts, or a row has none.
+        """
+        others = [name for name in self.columns if name not in texts]
+        if isinstance(self._source, Lines):
+            self._bad = BadRows(self.path, self._bad_rows)
+            for rows, spans in self._source.spans([*texts, *others], self._bad):
+                columns = [spans.texts(len(texts) + place) for place in range(len(others))]
+                rest = pa.RecordBatch.from_arrays(
+                    columns, schema=pa.schema([self.schema.field(each) for each in others])
+                )
+                yield rows, spans.select(range(len(texts))), rest
+            return
+        for rows, batch in self.numbered():
+            for begin in range(0, batch.num_rows, _SPAN_ROWS):
+                part, numbers = batch.slice(begin, _SPAN_ROWS), rows[begin : begin + _SPAN_ROWS]
+                for name in texts:
+                    check_texts(part[name], name, self.path, numbers)
+                yield numbers, Spans.of([part[name] for name in texts]), part.select(others)
 
     def table(self) -> pa.Table:
         """Read all rows."""

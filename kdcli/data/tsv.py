@@ -14,9 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from kdcli.data.forms import BLOCK, BadRows, Numbers, check_columns, check_utf8, numbered, open_bytes, shown
+from kdcli.data.forms import BadRows, Numbers, check_columns, check_utf8, numbered, open_bytes, shown
+from kdcli.data.spans import BEYOND, Spans, keep_memory
 from kdcli.errors import DataError
+
+BLOCK = 1 << 19
+"""Bytes read at once: with what is found out about them, they stay in the processor's cache."""
 
 _TAB, _LF, _CR = b"\t\n\r"
 _LONGEST = 2**31 - 2
@@ -56,27 +61,41 @@ class Lines:
         Raises:
             DataError: A row is ragged (and not to be skipped) or not UTF-8.
         """
-        wanted = [self.columns.index(name) for name in columns]
+        for rows, spans in self.spans(columns, bad):
+            yield (
+                rows,
+                pa.RecordBatch.from_arrays([spans.texts(column) for column in range(len(columns))], list(columns)),
+            )
+
+    def spans(self, columns: Sequence[str], bad: BadRows) -> Iterator[tuple[Numbers, Spans]]:
+        """Give the named columns where they lie in a block of the file, which the next block overwrites.
+
+        Raises:
+            DataError: As ``batches``.
+        """
+        wanted = np.array([self.columns.index(name) for name in columns], np.int64)
+        keep_memory()
         row = 1
         with open_bytes(self.path) as stream:
             if self.header:
                 stream.readline()
                 row = 2
             for block, ended in _blocks(stream, self.path):
-                check_utf8(block, self.path, row)
-                cells = _split(block, ended, self.tabs)
+                data = block[:-BEYOND]
+                check_utf8(data, self.path, row)
+                cells = _split(data, ended, self.tabs)
                 good = cells.per_row == len(self.columns)
                 if not good.all():
-                    self._refuse(block, cells, row, bad)
-                begins = cells.begins[good]
-                texts = [cells.texts.take(pa.array(2 * (begins + column))) for column in wanted]
-                yield row + np.flatnonzero(good), pa.RecordBatch.from_arrays(texts, list(columns))
+                    self._refuse(data, cells, row, bad)
+                places = cells.firsts[good] + wanted[:, None]
+                yield row + np.flatnonzero(good), Spans(block, cells.begins[places], cells.ends[places])
                 row += len(good)
 
-    def _refuse(self, block: bytes, cells: _Cells, row: int, bad: BadRows) -> None:
+    def _refuse(self, data: NDArray[np.uint8], cells: _Cells, row: int, bad: BadRows) -> None:
         ragged = np.flatnonzero(cells.per_row != len(self.columns))
-        content = block.split(b"\n", int(ragged[0]) + 1)[ragged[0]].removesuffix(b"\r")
+        first = int(cells.firsts[ragged[0]])
         fields = int(cells.per_row[ragged[0]])
+        content = bytes(data[cells.begins[first] : cells.ends[first + fields - 1]])
         what = f"{fields} field{'s' * (fields > 1)} where {len(self.columns)} are expected: {shown(content)}"
         bad.add(row + int(ragged[0]), what if content else "a blank line", len(ragged))
 
@@ -86,45 +105,52 @@ class _Cells:
     """The cells of a block, row by row.
 
     Attributes:
-        texts: The cells at even places; at odd places the separators that end them.
-        begins: Which cell is the first of each row, ``int64 [rows]``.
+        begins: Where each begins, ``int64 [cells]``.
+        ends: Where it ends, ``int64 [cells]``.
+        firsts: Which cell is the first of each row, ``int64 [rows]``.
         per_row: The number of cells in each row, ``int64 [rows]``.
     """
 
-    texts: pa.StringArray
     begins: Numbers
+    ends: Numbers
+    firsts: Numbers
     per_row: Numbers
 
 
-def _blocks(stream: io.BufferedReader | gzip.GzipFile, path: Path) -> Iterator[tuple[bytes, bool]]:
-    """Cut a stream into blocks of whole lines; the flag tells whether the last line had its line end in the file."""
-    kept: list[bytes | memoryview] = []
-    while chunk := stream.read(BLOCK):
-        cut = chunk.rfind(b"\n") + 1
-        if sum(map(len, kept)) + len(chunk) > _LONGEST:
-            raise DataError("a row of more than 2 GB", file=path)
+def _blocks(stream: io.BufferedReader | gzip.GzipFile, path: Path) -> Iterator[tuple[NDArray[np.uint8], bool]]:
+    """Cut a stream into blocks of whole lines, with ``BEYOND`` bytes more; one overwrites the other.
+
+    The flag tells whether the last line had its line end in the file.
+    """
+    store = bytearray(BLOCK + BEYOND)
+    kept = 0
+    while got := stream.readinto(memoryview(store)[kept:-BEYOND]):
+        end = kept + got
+        cut = store.rfind(b"\n", kept, end) + 1
         if cut:
-            yield b"".join([*kept, memoryview(chunk)[:cut]]), True
-            kept = [chunk[cut:]]
-        else:
-            kept.append(chunk)
-    if any(kept):
-        yield b"".join([*kept, b"\n"]), False
+            yield np.frombuffer(store, np.uint8, cut + BEYOND), True
+        kept = end - cut
+        store[:kept] = store[cut:end]
+        if kept + BEYOND >= len(store):
+            if kept > _LONGEST // 2:
+                raise DataError("a row of more than 1 GB", file=path)
+            store = store[:kept] + bytes(kept + BEYOND)
+    if kept:
+        store[kept : kept + 1] = b"\n"
+        yield np.frombuffer(store, np.uint8, kept + 1 + BEYOND), False
 
 
-def _split(block: bytes, ended: bool, tabs: bool) -> _Cells:
-    """Find the cells of a block that ends in LF, without copying their bytes."""
-    data = np.frombuffer(block, np.uint8)
+def _split(data: NDArray[np.uint8], ended: bool, tabs: bool) -> _Cells:
+    """Find the cells of a block that ends in LF."""
     # One subtraction and one comparison find both separators: below TAB the difference wraps around.
     cuts = np.flatnonzero(data - np.uint8(_TAB) < _LF - _TAB + 1 if tabs else data == _LF)
     last = np.flatnonzero(data[cuts] == _LF)
-    ends = cuts.astype(np.int32)
+    begins = np.empty_like(cuts)
+    begins[0] = 0
+    np.add(cuts[:-1], 1, out=begins[1:])
     carriage = data[cuts[last] - 1] == _CR
     carriage[-1] &= ended
+    ends = cuts
     ends[last] -= carriage
-    offsets = np.zeros(2 * len(cuts) + 1, np.int32)
-    offsets[1::2] = ends
-    offsets[2::2] = cuts + 1
-    texts = pa.StringArray.from_buffers(2 * len(cuts), pa.py_buffer(offsets), pa.py_buffer(block))
     per_row = np.diff(last, prepend=-1)
-    return _Cells(texts, last - per_row + 1, per_row)
+    return _Cells(begins, ends, last - per_row + 1, per_row)

@@ -19,7 +19,8 @@ from transformers import (
 
 from kdcli.api import DataError, MissingError, Reporter
 from kdcli.data.files import sha256
-from kdcli.data.models import CARD, DTYPES, find_model, first_line, quiet
+from kdcli.data.models import CARD, DTYPES, find_model, quiet
+from kdcli.errors import first_line
 
 __all__ = ["DTYPES", "find_model", "fitting_length", "read_config", "read_tokenizer", "read_weights", "sha256"]
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
 from kdcli.api import MASK, QuietReporter, Reporter
-from kdcli.data.models import find_model, first_line, quiet
-from kdcli.errors import DataError, ProfileError
+from kdcli.data.models import find_model, quiet
+from kdcli.errors import DataError, ProfileError, first_line
 
 SPREAD = 0.25 / 3**0.5
 """Standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words."""

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from kdcli import registry
 from kdcli.api import Task
 from kdcli.data.files import atomic
-from kdcli.data.models import first_line
-from kdcli.errors import DataError, ProfileError
+from kdcli.errors import DataError, ProfileError, first_line
 from kdcli.student.card import card
 from kdcli.student.encoding import encode_table
 from kdcli.student.evaluate import predict_logits

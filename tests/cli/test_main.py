@@ -55,7 +55,8 @@ def test_every_command_of_the_issue_is_there():
     expected = (
         "run-all|transfer lite|transfer heavy|transfer corpus|teacher train|teacher export|join|student|predict|doctor"
     )
-    expected += "|profile list|profile show|profile copy|profile check|plugins list|plugins show"
+    expected += "|profile list|profile show|profile copy|profile check|profile import-dbert|plugins list|plugins show"
+    expected += "|data list|data get|data check"
     assert set(map(" ".join, COMMANDS)) == set(expected.split("|"))
 
 

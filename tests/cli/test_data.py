@@ -1,0 +1,462 @@
+import gzip
+import io
+import json
+import re
+import shlex
+import sys
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from kdcli.cli import run
+from kdcli.data.getting.sources import SOURCES
+from kdcli.data.vectors import read_vectors
+from kdcli.errors import KdError
+
+WORDS = [f"word{row}" for row in range(30)]
+VECTORS = "".join(f"{word} {row} {row}.5 -{row}\n" for row, word in enumerate(WORDS)).encode()
+
+
+class Served(dict):
+    """What a server gives, by path: bytes, or the status of an error."""
+
+    def __init__(self):
+        self.asked = []
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("kdcli.data.getting.fetch.BACKOFF", 0)
+    return folder
+
+
+@pytest.fixture
+def served():
+    served = Served()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            served.asked.append(self.path)
+            found = served.get(self.path.partition("?")[0], 404)
+            body = b"" if isinstance(found, int) else found
+            self.send_response(found if isinstance(found, int) else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    served.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield served
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def zipped(**files):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def got(capsys):
+    """Run ``kd data get`` and return its result."""
+
+    def get(*arguments):
+        code = run(["data", "get", *map(str, arguments), "--json"])
+        out, err = capsys.readouterr()
+        result = json.loads(out)
+        assert code == 0, err
+        return result
+
+    return get
+
+
+@pytest.fixture
+def failed(capsys):
+    """Run ``kd data get``, which fails, and return the error."""
+
+    def get(code, *arguments):
+        assert run(["data", "get", *map(str, arguments), "--json"]) == code
+        return json.loads(capsys.readouterr().out)["error"]
+
+    return get
+
+
+@pytest.fixture
+def rte(tmp_path):
+    """A copy of a task's folder on the Hub."""
+    pytest.importorskip("datasets")
+    folder = tmp_path / "hub"
+    (folder / "rte").mkdir(parents=True)
+    for split, labels in (("train", [0, 1]), ("validation", [1, 0]), ("test", [-1, -1])):
+        texts = {"sentence1": ["one", "two"], "sentence2": ["three", "four"]}
+        table = pa.table({**texts, "label": labels, "idx": pa.array([0, 1], pa.int32())})
+        parquet.write_table(table, folder / "rte" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+# list
+
+
+def test_list_names_all_there_is(capsys):
+    assert run(["data", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["sources"]
+    assert [source["name"] for source in listed] == [source.name for source in SOURCES]
+    assert not any(source["here"] for source in listed)
+    (glove,) = (source for source in listed if source["name"] == "glove.6B.300d")
+    assert (glove["kind"], glove["size"], glove["address"]) == (
+        "vectors",
+        862_182_613,
+        "https://nlp.stanford.edu/data/glove.6B.zip",
+    )
+
+
+def test_list_shows_what_is_here(rte, got, capsys):
+    got("rte", "--url", rte)
+    assert run(["data", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if line.startswith("rte"))
+    assert "data/rte" in line and "nyu-mll/glue" in line and "2,490, 277, 3,000" in line
+    assert sum("data/" in line for line in lines) == 1
+    (line,) = (line for line in lines if line.startswith("glove.840B.300d"))
+    assert line.endswith("2.18 GB") and "nlp.stanford.edu" in line
+
+
+def test_a_folder_that_lost_a_file_is_not_here(rte, got, here, capsys):
+    got("rte", "--url", rte)
+    (here / "data/rte/dev.tsv").unlink()
+    run(["data", "list"])
+    assert "data/rte" not in capsys.readouterr().out
+
+
+# Tasks
+
+
+def test_a_task_of_a_folder(rte, got, here):
+    result = got("rte", "--url", rte)
+    assert (result["kind"], result["folder"], result["address"], result["done"]) == ("task", "data/rte", str(rte), True)
+    assert [(file["path"], file["rows"]) for file in result["files"]] == [
+        ("train.tsv", 2),
+        ("dev.tsv", 2),
+        ("test.tsv", 2),
+    ]
+    assert (here / "data/rte/dev.tsv").read_text() == (
+        "index\tsentence1\tsentence2\tlabel\n0\tone\tthree\tnot_entailment\n1\ttwo\tfour\tentailment\n"
+    )
+    assert result["next"] == ["kd run-all --profile rte --data-dir data/rte"]
+
+
+def test_the_next_command_runs(rte, got, capsys):
+    (command,) = got("rte", "--url", rte, "-o", "my data/rte")["next"]
+    assert run([*shlex.split(command)[1:], "--dry-run"]) == 0
+
+
+def test_what_is_here_already_is_not_had_again(rte, got, here):
+    got("rte", "--url", rte)
+    before = (here / "data/rte/train.tsv").stat().st_mtime_ns
+    result = got("rte", "--url", rte)
+    assert result["done"] is False and len(result["files"]) == 3
+    assert (here / "data/rte/train.tsv").stat().st_mtime_ns == before
+
+
+def test_it_is_said_on_the_terminal_too(rte, got, capsys):
+    got("rte", "--url", rte)
+    assert run(["data", "get", "rte", "--url", str(rte)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("it is here already: nothing to do\n")
+    assert "kd run-all --profile rte --data-dir data/rte" in out and "train.tsv" in out
+
+
+def test_what_is_here_from_elsewhere_or_is_not_ours_is_not_overwritten(rte, got, failed, here):
+    got("rte", "--url", rte)
+    other = rte.parent / "other"
+    rte.rename(other)
+    error = failed(4, "rte", "--url", other)
+    assert (error["what"], error["file"], error["hint"]) == (
+        "the output exists already",
+        "data/rte",
+        "--force overwrites it",
+    )
+    assert got("rte", "--url", other, "--force")["done"] is True
+    (here / "mine").mkdir()
+    (here / "mine" / "thesis.txt").touch()
+    for arguments in ([], ["--force"]):
+        error = failed(4, "rte", "--url", other, "-o", "mine", *arguments)
+        assert error["hint"] == "name another folder with --output"
+    assert (here / "mine" / "thesis.txt").exists()
+    assert failed(4, "rte", "--url", other, "-o", ".")["what"] == "the output exists already"
+
+
+def test_without_the_extra(rte, failed, monkeypatch, here):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    error = failed(6, "rte", "--url", rte)
+    assert error["hint"] == "pip install 'kdcli[data]'"
+    assert not (here / "data/rte").exists()
+
+
+def test_a_task_offline(failed, monkeypatch):
+    def not_cached(*args, **options):
+        raise OSError("not cached")
+
+    monkeypatch.setattr("kdcli.data.getting.hub.snapshot_download", not_cached)
+    error = failed(6, "rte", "--offline")
+    assert "nothing is to be downloaded" in error["what"] and "--url FOLDER" in error["hint"]
+
+
+@pytest.mark.parametrize("arguments", [("--url", "https://host/rte.zip"), ("--sha256", "0" * 64)])
+def test_a_task_is_no_single_file(arguments, failed):
+    assert "not as one file" in failed(2, "rte", *arguments)["what"]
+
+
+def test_the_address_of_a_page_of_the_hub_names_its_dataset(failed, monkeypatch):
+    asked = []
+    monkeypatch.setattr("kdcli.data.getting.hub.open_splits", lambda where, *args, **options: asked.append(where))
+    failed(1, "rte", "--url", "https://huggingface.co/datasets/somebody/glue/")
+    assert asked == ["somebody/glue"]
+
+
+# Word vectors
+
+
+def test_vectors_become_one_file_that_the_student_reads(served, got, here):
+    served["/mirror/glove.6B.zip"] = zipped(**{"glove.6B.50d.txt": b"x", "glove.6B.300d.txt": VECTORS})
+    result = got("glove.6B.300d", "--url", f"{served.url}/mirror/glove.6B.zip?download=1")
+    (file,) = result["files"]
+    assert (file["path"], file["rows"]) == ("glove.6B.300d.safetensors", 30)
+    path = here / "data/glove.6B.300d/glove.6B.300d.safetensors"
+    found = read_vectors(path, ["word7", "nothing", "word29"])
+    assert found.found.tolist() == [True, False, True]
+    np.testing.assert_array_equal(found.matrix, [[7, 7.5, -7], [0, 0, 0], [29, 29.5, -29]])
+    assert sorted(item.name for item in (here / "data").iterdir()) == ["glove.6B.300d"], "the archive is gone"
+    assert sorted(item.name for item in path.parent.iterdir()) == ["glove.6B.300d.safetensors", "source.json"]
+    (command,) = result["next"]
+    assert command.endswith("--set student.vectors=data/glove.6B.300d/glove.6B.300d.safetensors")
+    assert got("glove.6B.300d", "--url", f"{served.url}/mirror/glove.6B.zip?download=1")["done"] is False
+    assert len(served.asked) == 1
+
+
+def test_gzipped_vectors_and_a_file_that_lies_here(got, here, tmp_path):
+    (tmp_path / "x.bin.gz").write_bytes(gzip.compress(VECTORS))
+    got("word2vec.300d", "--url", tmp_path / "x.bin.gz", "-o", "vectors")
+    assert read_vectors(here / "vectors/word2vec.300d.safetensors", ["word3"]).found.all()
+    assert (tmp_path / "x.bin.gz").exists(), "what was not downloaded is not removed"
+
+
+def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, capsys):
+    """One archive of GloVe's holds four sources."""
+    from dataclasses import replace
+
+    from kdcli.data.getting import source_file, sources
+
+    address = f"{served.url}/glove.6B.zip"
+    data = zipped(**{"glove.6B.50d.txt": VECTORS, "glove.6B.100d.txt": VECTORS})
+    served["/glove.6B.zip"] = data
+    small = tuple(
+        replace(source, address=address, size=len(data), sha256=None)
+        for source in SOURCES
+        if source.name in ("glove.6B.50d", "glove.6B.100d")
+    )
+    monkeypatch.setattr(sources, "SOURCES", small)
+    monkeypatch.setattr(source_file, "SOURCES", small)
+    assert run(["data", "get", "glove.6B.50d"]) == 0
+    err = capsys.readouterr().err
+    assert "data/glove.6B.zip is kept for glove.6B.100d" in err
+    assert run(["data", "get", "glove.6B.100d"]) == 0
+    assert "data/glove.6B.zip is here: nothing is downloaded" in capsys.readouterr().err
+    assert served.asked == ["/glove.6B.zip"]
+
+
+def test_an_archive_without_the_vectors(served, failed, here):
+    served["/a.zip"] = zipped(**{"other.txt": VECTORS})
+    error = failed(4, "glove.6B.300d", "--url", f"{served.url}/a.zip")
+    assert error["what"] == "the archive holds no glove.6B.300d.txt" and error["hint"] == "it holds other.txt"
+    assert not (here / "data/glove.6B.300d").exists()
+
+
+def test_vectors_that_are_none(served, failed, here):
+    served["/a.zip"] = zipped(**{"glove.6B.300d.txt": b"no vectors at all\n" * 9})
+    failed(4, "glove.6B.300d", "--url", f"{served.url}/a.zip")
+    assert sorted(path.name for path in (here / "data").iterdir()) == ["a.zip"], "what is whole is kept"
+
+
+# Transfer sets
+
+
+SETS = {
+    "distillation-data/SST-2/train.tsv": b"label\tsentence\tlogits_0\tlogits_1\n" + b"1\ta film\t-1.5\t2.5\n" * 40,
+    "distillation-data/SST-2/sst2-gpt2.txt": b"a generated text\n" * 50,
+    "distillation-data/STS-B/sts": b"one\ttwo\nthree\tfour",
+    "distillation-data/README.md": b"# What this is\n",
+    "distillation-data/model.pt": b"\x80\x02binary\0\n",
+    "distillation-data/noise": b"\xff\xfe\0\0\n",
+    "__MACOSX/distillation-data/._sts": b"\0\x05\x16\x07\n",
+}
+
+
+def test_transfer_sets(served, got, here):
+    served["/distillation-data.zip"] = zipped(**SETS)
+    result = got("distillation-data", "--url", f"{served.url}/distillation-data.zip")
+    found = {file["path"]: (file["rows"], file["holds"]) for file in result["files"]}
+    assert found == {
+        "distillation-data/SST-2/train.tsv": (41, "logits"),
+        "distillation-data/SST-2/sst2-gpt2.txt": (50, "texts"),
+        "distillation-data/STS-B/sts.tsv": (2, "texts"),
+        "distillation-data/README.md": (None, "other"),
+        "distillation-data/model.pt": (None, "other"),
+        "distillation-data/noise": (None, "other"),
+        "__MACOSX/distillation-data/._sts": (None, "other"),
+    }
+    folder = "data/distillation-data/distillation-data"
+    assert all((here / "data/distillation-data" / path).is_file() for path in found)
+    assert (here / folder / "STS-B/sts.tsv").read_bytes() == SETS["distillation-data/STS-B/sts"]
+    assert result["notes"] == ["names that told no form of a table: now it is distillation-data/STS-B/sts.tsv"]
+    texts, logits = result["next"]
+    assert shlex.split(texts) == [
+        *shlex.split("kd run-all --profile sst2 --data-dir data/sst2 --set transfer.method=corpus --set"),
+        f'transfer.corpus.files=["{folder}/SST-2/sst2-gpt2.txt"]',
+    ]
+    assert logits == f"kd student --profile sst2 --data-dir data/sst2 --input {folder}/SST-2/train.tsv"
+
+
+def test_the_profile_names_another_address(served, got, here):
+    served["/sets.zip"] = zipped(**{"a.txt": b"one\ntwo\n"})
+    (here / "my.toml").write_text(f'extends = "base"\n[sources]\n"distillation-data" = "{served.url}/sets.zip"\n')
+    result = got("distillation-data", "--profile", "my.toml")
+    assert result["address"] == f"{served.url}/sets.zip" and [file["rows"] for file in result["files"]] == [2]
+    served["/flag.zip"] = zipped(**{"a.txt": b"one\n"})
+    result = got("distillation-data", "-p", "my.toml", "--url", f"{served.url}/flag.zip", "--force")
+    assert result["address"] == f"{served.url}/flag.zip", "a flag goes before a profile"
+
+
+def test_a_profile_with_sources_can_be_shown_and_read_again(here, capsys):
+    (here / "my.toml").write_text('extends = "base"\n[sources]\n"glove.6B.300d" = "https://host/a.zip"\n')
+    assert run(["profile", "show", "my.toml", "--resolved"]) == 0
+    (here / "again.toml").write_text(capsys.readouterr().out)
+    assert run(["profile", "show", "again.toml", "--resolved", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["sources"] == {"glove.6B.300d": "https://host/a.zip"}
+
+
+def test_a_tar_that_leads_elsewhere(served, failed, here, tmp_path):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        link = tarfile.TarInfo("out")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        archive.addfile(link)
+        member = tarfile.TarInfo("out/evil")
+        member.size = 4
+        archive.addfile(member, io.BytesIO(b"evil"))
+    served["/a.tar.gz"] = stream.getvalue()
+    error = failed(4, "distillation-data", "--url", f"{served.url}/a.tar.gz")
+    assert "a link or a device: 'out'" in error["what"]
+    assert not (tmp_path / "evil").exists() and list((here / "data").iterdir()) == []
+
+
+def test_a_damaged_archive_is_not_kept(served, got, failed, here):
+    whole = zipped(**{"a.txt": b"one\ntwo\n" * 1000})
+    served["/a.zip"] = whole[:-30]
+    error = failed(4, "distillation-data", "--url", f"{served.url}/a.zip")
+    assert "damaged" in error["what"] and error["hint"] == "get it again"
+    served["/a.zip"] = whole
+    assert got("distillation-data", "--url", f"{served.url}/a.zip")["files"][0]["rows"] == 2000
+
+
+def test_a_web_page_instead_of_an_archive(served, failed, here):
+    served["/a.zip"] = b"<!DOCTYPE html><title>Sign in</title>"
+    assert (
+        failed(4, "distillation-data", "--url", f"{served.url}/a.zip")["what"] == "this is a web page, and no archive"
+    )
+
+
+# Errors
+
+
+def test_offline_says_what_to_put_where(failed, got, here, capsys):
+    error = failed(6, "distillation-data", "--offline")
+    assert error["file"] == "https://nlp.nyc3.digitaloceanspaces.com/distillation-data.zip"
+    assert "put it at data/distillation-data.zip" in error["hint"]
+    (here / "data").mkdir()
+    (here / "data/distillation-data.zip").write_bytes(zipped(**{"a.txt": b"one\n"}))
+    assert got("distillation-data", "--offline")["files"][0]["path"] == "a.txt"
+
+
+def test_a_file_that_was_put_there_is_checked(failed, here):
+    (here / "data").mkdir()
+    (here / "data/glove.6B.zip").write_bytes(b"another file")
+    error = failed(4, "glove.6B.50d", "--offline")
+    assert error["what"].startswith("the file is not the one expected: its SHA-256 is ")
+    assert error["file"] == "data/glove.6B.zip"
+
+
+def test_the_sha256_of_the_command_line(served, got, failed, here):
+    import hashlib
+
+    data = zipped(**{"a.txt": b"one\n"})
+    served["/a.zip"] = data
+    error = failed(4, "distillation-data", "--url", f"{served.url}/a.zip", "--sha256", "0" * 64)
+    assert "not the one expected" in error["what"] and error["file"] == f"{served.url}/a.zip"
+    assert list((here / "data").iterdir()) == []
+    digest = hashlib.sha256(data).hexdigest()
+    result = got("distillation-data", "--url", f"{served.url}/a.zip", "--sha256", digest.upper())
+    assert result["sha256"] == digest
+    assert "64 hex digits" in failed(2, "distillation-data", "--sha256", "abc")["what"]
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "says"),
+    [
+        (2, ["sst-2"], "nothing is named sst-2"),
+        (2, ["distillation-data", "--url", "ftp://127.0.0.1/a"], "no address of a file"),
+        (6, ["distillation-data", "--url", "nowhere.zip"], "there is no such file"),
+        (6, ["distillation-data", "--url", "http://127.0.0.1:9/a.zip"], "the server cannot be reached"),
+    ],
+)
+def test_mistakes(code, arguments, says, failed, here):
+    error = failed(code, *arguments)
+    assert error["what"].startswith(says) and error["hint"]
+    assert not (here / "data" / "distillation-data").exists()
+
+
+def test_a_file_that_is_not_there(served, failed):
+    error = failed(6, "distillation-data", "--url", f"{served.url}/a.zip")
+    assert error["what"] == "the server does not give the file: 404 Not Found"
+    assert error["file"] == f"{served.url}/a.zip" and "data/a.zip" in error["hint"]
+
+
+def test_a_full_disk_leaves_the_download_for_the_next_call(served, got, failed, here, monkeypatch):
+    def full(*args, **options):
+        raise KdError("the disk is full")
+
+    served["/a.zip"] = zipped(**{"a.txt": b"one\n"})
+    with monkeypatch.context() as patched:
+        patched.setattr("kdcli.data.getting.archives.unpack", full)
+        failed(1, "distillation-data", "--url", f"{served.url}/a.zip")
+    assert [path.name for path in (here / "data").iterdir()] == ["a.zip"]
+    got("distillation-data", "--url", f"{served.url}/a.zip")
+    assert served.asked == ["/a.zip"]
+
+
+def test_progress_is_said(served, capsys):
+    served["/a.zip"] = zipped(**{"a.txt": b"one\n" * 1000})
+    assert run(["data", "get", "distillation-data", "--url", f"{served.url}/a.zip"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"a\.zip: [\d,]+ bytes in ", err) and "unpacking a.zip: 4,000 bytes in " in err
+    assert "a.txt" in out and "1,000" in out and "4 kB" in out

@@ -1,0 +1,102 @@
+"""``kd data check``: what it prints, and what it exits with."""
+
+import json
+
+import pytest
+
+from kdcli.cli import run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Tables of SST-2's layout: a repeated text with two labels, one with an odd character, one that is in dev."""
+    train = [
+        "good\t1",
+        "bad\t0",
+        "good\t0",
+        "no\u00a0break \t1",
+        *(f"text {number}\t{number % 2}" for number in range(9)),
+    ]
+    for split, rows in (("train", train), ("dev", ["text 3\t1", "TEXT 4\t0", "other\t1"])):
+        (tmp_path / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *rows, ""]), "utf-8")
+    return tmp_path
+
+
+def result(capsys, *arguments, code=0):
+    assert run(["data", "check", *arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_it_prints_statistics_overlaps_and_problems(capsys, folder):
+    assert run(["data", "check", "--profile", "sst2", "--data-dir", str(folder)]) == 0
+    printed = capsys.readouterr()
+    lines = [" ".join(line.strip("│ ").split()) for line in printed.out.splitlines()]
+    for line in (
+        "train dev",
+        "rows 13 3",
+        "label 0 (negative) 7 53.8% 1 33.3%",
+        "sentence: words 1 to 2 1 to 2",
+        "with white space at an end 1 0",
+        "non-printing characters 1 0",
+        "rows that repeat a text 1 0",
+        "texts with several labels 1 0",
+        "dev train 1 33.3% 2",
+        "warning train.tsv 1 text with several labels, in 2 rows: rows 2 and 4: 'good'",
+        "the profile can run on these tables",
+    ):
+        assert line in lines
+    assert "train.tsv: layout sst2: texts in 'sentence', labels in 'label'" in printed.err
+
+
+def test_json_is_one_object(capsys, folder):
+    report = result(capsys, "--profile", "sst2", "--data-dir", str(folder))
+    assert report["fit"] is True
+    train, dev = report["tables"]
+    assert (train["name"], train["rows"], dev["rows"]) == ("train", 13, 3)
+    assert train["labels"]["known"][1] == {"label": "1", "name": "positive", "count": 6, "share": 6 / 13}
+    assert train["characters"] == [{"code": "U+00A0", "name": "NO-BREAK SPACE", "count": 1, "first_row": 5}]
+    assert train["conflicts"] == {"texts": 1, "rows": 2, "example": [2, 4], "shown": "'good'"}
+    assert report["overlaps"][0]["found"] == {"rows": 1, "alike": 2, "example": [9, 2], "shown": "'text 3'"}
+
+
+def test_a_profile_that_cannot_run_exits_with_4_and_tells_all_reasons(capsys, folder):
+    (folder / "dev.tsv").write_text("sentence\tlabel\ngood\t1\nbad\tx\nragged\n")
+    report = result(capsys, "--profile", "sst2", "--data-dir", str(folder), code=4)
+    assert report["fit"] is False
+    errors = [problem for problem in report["problems"] if problem["level"] == "error"]
+    assert [(error["what"].partition(":")[0], error["row"]) for error in errors] == [
+        ("1 row cannot be read, the first is row 4", None),
+        ("1 row with labels that are none of the task's 0, 1", 3),
+    ]
+    assert run(["data", "check", "--profile", "sst2", "--data-dir", str(folder)]) == 4
+    printed = capsys.readouterr().out
+    assert 'hint: if they are classes: task.labels = ["0", "1", "x"] and task.names = []' in printed
+    assert "the profile cannot run on these tables: 2 errors" in printed
+
+
+def test_a_pair_profile_on_single_texts(capsys, folder):
+    assert run(["data", "check", "--profile", "mrpc", "--data-dir", str(folder)]) == 4
+    assert "a table of single texts, and task.kind is pair" in capsys.readouterr().out
+
+
+def test_columns_and_settings_of_ones_own(capsys, folder):
+    (folder / "train.tsv").write_text("essay\tstars\na b c\t1\nd\t2\n")
+    (folder / "dev.tsv").write_text("essay\tstars\na\t1\n")
+    assert run(["data", "check", "--profile", "custom", "--data-dir", str(folder)]) == 4
+    assert "--text-col" in capsys.readouterr().out
+    flags = ["--text-col", "essay", "--label-col", "stars", "--set", 'task.labels=["1","2"]']
+    more = ["--set", "student.max_length=2"]
+    report = result(capsys, "--profile", "custom", "--data-dir", str(folder), *flags, *more)
+    assert report["max_words"] == 2
+    assert report["tables"][0]["words"]["essay"]["longer"] == 1
+
+
+def test_no_folder_is_one_error(capsys, tmp_path):
+    report = result(capsys, "--profile", "sst2", "--data-dir", str(tmp_path / "none"), code=4)
+    assert report["error"]["what"] == "there is no such data folder"
+    assert run(["data", "check", "--data-dir", str(tmp_path)]) == 2
+    assert "needs a profile" in capsys.readouterr().err
+
+
+def test_without_a_profile_it_checks_the_sample(capsys):
+    assert result(capsys)["task"] == "demo"

@@ -1,0 +1,292 @@
+"""The statistics of tables against plain Python, what is planted in them, and what no profile can run on."""
+
+import gzip
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdcli.api import QuietReporter
+from kdcli.cli.ui import plain
+from kdcli.data import tsv
+from kdcli.errors import DataError, ProfileError
+from kdcli.profile.schema import TaskSettings
+from kdcli.tasks.check import check_data
+from kdcli.tasks.task import task_from
+
+SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
+GLUE = {
+    "SST-2": 67_349,
+    "CoLA": 8551,
+    "MRPC": 2576,
+    "STS-B": 5749,
+    "RTE": 2490,
+    "QNLI": 3963,
+    "QQP": 19_496,
+    "MNLI": 9888,
+}
+
+LABELS = ("no", "yes", "maybe")
+
+
+def pairs(folder, **changes):
+    settings = {"name": "pairs", "kind": "pair", "labels": LABELS, "data_dir": str(folder), "drop_labels": ("-",)}
+    return TaskSettings(**settings | changes)
+
+
+def check(settings, **more):
+    report = check_data(settings, task_from(settings), QuietReporter(), **more)
+    json.dumps(plain(report), allow_nan=False)
+    asdict(report)
+    return report
+
+
+def put(folder, **splits):
+    """Write tables of pairs in which a text may hold anything."""
+    for split, values in splits.items():
+        lines = [json.dumps({"sentence1": a, "sentence2": b, "label": label}) + "\n" for a, b, label in values]
+        (folder / f"{split}.jsonl").write_text("".join(lines) or "{}\n", "utf-8")
+
+
+def put_tsv(folder, header="sentence\tlabel", **splits):
+    for split, values in splits.items():
+        (folder / f"{split}.tsv").write_text("\n".join([header, *values, ""]), "utf-8")
+
+
+def problems(report, level="error"):
+    files = [Path(one.file).name if one.file and Path(one.file).suffix else "" for one in report.problems]
+    return [f"{file}: {one.what}" for file, one in zip(files, report.problems, strict=True) if one.level == level]
+
+
+def test_planted_faults_are_found_with_their_rows(tmp_path):
+    train = [f"text number {number}\t{number % 2}" for number in range(50)]
+    train[10], train[20] = "the same\t0", "the same\t1"
+    train[30] = train[31] = "again \t0"
+    train[32] = "again\t1"
+    train[5] = "non\u00a0breaking\u200b\t1"
+    train[7] = "\t0"
+    train[8] = "word " * 200 + "\t0"
+    dev = [f"other {number}\t{number % 2}" for number in range(10)]
+    dev[3], dev[4] = "text number 12\t0", "TEXT  number 13\t0"
+    put_tsv(tmp_path, train=train, dev=dev, test=["text number 12\t-1", "other 1\t-1"])
+    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
+    assert report.fit and problems(report) == []
+    table = report.tables[0]
+    assert (table.repeated.rows, table.repeated.example, table.repeated.shown) == (2, (12, 22), "'the same'")
+    assert (table.conflicts.texts, table.conflicts.rows, table.conflicts.example) == (1, 2, (12, 22))
+    assert [(one.code, one.name, one.count, one.first_row) for one in table.characters] == [
+        ("U+00A0", "NO-BREAK SPACE", 1, 7),
+        ("U+200B", "ZERO WIDTH SPACE", 1, 7),
+    ]
+    assert (table.empty.first_row, table.edges.count) == (9, 3)
+    assert (table.words["sentence"].max, table.words["sentence"].longer) == (200, 1)
+    found = {(one.first, one.second): (one.found.rows, one.found.alike, one.found.example) for one in report.overlaps}
+    assert found == {
+        ("train", "dev"): (1, 2, (14, 5)),
+        ("train", "test"): (1, 1, (14, 2)),
+        ("dev", "test"): (2, 2, (5, 2)),
+    }
+    told = "\n".join(problems(report, "warning"))
+    for what in (
+        "train.tsv: 1 text with several labels, in 2 rows: rows 12 and 22: 'the same'",
+        "train.tsv: 2 rows (4.0%) with texts of an earlier one: rows 12 and 22: 'the same'",
+        "train.tsv: 1 empty text",
+        "train.tsv: 1 text (2.0%) longer than 128 words, up to 200",
+        "train.tsv: non-printing characters: U+00A0 NO-BREAK SPACE (1), U+200B ZERO WIDTH SPACE (1)",
+        "dev.tsv: 1 row with texts of train, 2 but for case and white space: row 5 is row 14 of train: 'text number",
+        "test.tsv: 2 rows with texts of dev: row 2 is row 5 of dev: 'text number 12'",
+    ):
+        assert what in told
+
+
+def test_a_tab_in_a_text_is_told(tmp_path):
+    put(tmp_path, train=[("a\tb", "c\nd", "no"), ("e", "f", "yes")], dev=[("g", "h", "no")])
+    report = check(pairs(tmp_path))
+    assert (report.tables[0].breaks.count, report.tables[0].breaks.first_row) == (2, 1)
+    assert "train.jsonl: 2 texts with a tab or a line end" in problems(report, "warning")
+
+
+def test_both_of_mnlis_dev_tables_are_checked_and_dropped_labels_counted(tmp_path):
+    header = "sentence1\tsentence2\tgold_label"
+    put_tsv(tmp_path, header, train=["a\tb\tno", "c\td\tyes", "e\tf\t-"], dev_matched=["g\th\tmaybe"])
+    put_tsv(tmp_path, header, dev_mismatched=["c\td\tmaybe", "i\tj\t-"])
+    report = check(pairs(tmp_path))
+    assert [(one.name, one.rows, one.dropped) for one in report.tables] == [
+        ("train", 2, {"-": 1}),
+        ("dev_matched", 1, {}),
+        ("dev_mismatched", 1, {"-": 1}),
+    ]
+    assert [(one.second, one.found.rows) for one in report.overlaps] == [("dev_matched", 0), ("dev_mismatched", 1)]
+    assert report.fit
+
+
+def test_labels_may_be_numbers_or_names(tmp_path):
+    header = "sentence1\tsentence2\tlabel"
+    put_tsv(tmp_path, header, train=["a\tb\t0", "c\td\t2", "e\tf\t1"], dev=["g\th\tyes"], test=["i\tj\t-1"])
+    report = check(pairs(tmp_path))
+    assert report.fit
+    assert {one.label: one.count for one in report.tables[0].labels.known} == {"no": 1, "yes": 1, "maybe": 1}
+    assert report.tables[2].labels.missing.count == 1
+
+
+GOOD = ["good\t1", "bad\t0"]
+
+
+ALL_ONE = "train.tsv: every row has the label '1': there is nothing to learn"
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "changes", "expected"),
+    [
+        (None, GOOD, {}, [": there is no train table"]),
+        (GOOD, None, {}, [": there is no dev table"]),
+        (GOOD, GOOD, {"kind": "pair"}, ["train.tsv: a table of single texts, and", "dev.tsv: a table of single texts"]),
+        (
+            ["a\t1", "b\t2", "c\t2", "d\t3"],
+            GOOD,
+            {},
+            ["train.tsv: 3 rows with labels that are none of the task's 0, 1"],
+        ),
+        (["a\t1", "b\t2", "c\t2", "d\t3"], ["e\t4"], {}, [": '2' (2), '3' (1)", ": '4' (1)"]),
+        (["a\t1", "b\t1"], GOOD, {}, [ALL_ONE]),
+        (["a\t1", "b\t"], GOOD, {}, ["train.tsv: 1 row without a label", ALL_ONE]),
+        ([*GOOD, "ragged", "x\ty\t1"], GOOD, {}, ["train.tsv: 2 rows cannot be read, the first is row 4: 1 field"]),
+        (GOOD, [], {}, ["dev.tsv: the table has no rows"]),
+        (GOOD, GOOD, {"label_column": "stars"}, ["train.tsv: there is no column 'stars'", "dev.tsv: there is no"]),
+        (GOOD, GOOD, {"text_columns": ("review",)}, ["train.tsv: there is no column 'review'", "dev.tsv: there is no"]),
+    ],
+)
+def test_what_no_profile_can_run_on(tmp_path, train, dev, changes, expected):
+    put_tsv(tmp_path, **{split: rows for split, rows in (("train", train), ("dev", dev)) if rows is not None})
+    report = check(TaskSettings(**{"labels": ("0", "1"), "data_dir": str(tmp_path)} | changes))
+    assert not report.fit
+    found = problems(report)
+    assert all(what in one for what, one in zip(expected, found, strict=True)), found
+
+
+def test_all_errors_are_told_at_once_and_before_the_warnings(tmp_path):
+    put_tsv(tmp_path, train=["a\t1", "a\t5", "b\t", "ragged"], dev=["x\ty\tz"])
+    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
+    assert [one.level for one in report.problems] == sorted(one.level for one in report.problems)
+    assert len(problems(report)) == 5
+
+
+def test_ragged_rows_may_be_left_out(tmp_path):
+    put_tsv(tmp_path, train=[*GOOD, "ragged"], dev=GOOD)
+    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path), bad_rows="skip"))
+    assert report.fit and report.tables[0].bad_rows == 1
+    assert any("1 row cannot be read" in one for one in problems(report, "warning"))
+
+
+@pytest.mark.parametrize("score", ["5.1", "-0.5", "high", "nan", "inf"])
+def test_scores_outside_their_range(tmp_path, score):
+    put_tsv(tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t0.5", f"c\td\t{score}", "e\tf\t4"], dev=["g\th\t1"])
+    settings = pairs(tmp_path, labels=(), score_range=(0, 5), metric="pearson", drop_labels=())
+    report = check(settings)
+    assert problems(report) == [f"train.tsv: 1 score that is no number from 0 to 5, the first is {score!r}"]
+    assert [one.row for one in report.problems if one.level == "error"] == [3]
+    assert report.tables[0].scores.histogram == [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]
+
+
+def test_scores_that_are_missing_or_all_the_same(tmp_path):
+    put_tsv(tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t2", "c\td\t2"], dev=["e\tf\t"])
+    settings = pairs(tmp_path, labels=(), score_range=(0, 5), metric="pearson", drop_labels=())
+    expected = ["train.tsv: every row has the score 2: there is nothing to learn", "dev.tsv: 1 row without a score"]
+    assert problems(check(settings)) == expected
+
+
+def test_texts_with_different_scores(tmp_path):
+    put_tsv(
+        tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t2", "a\tb\t2.0", "c\td\t1", "c\td\t3"], dev=["e\tf\t1"]
+    )
+    settings = pairs(tmp_path, labels=(), score_range=(0, 5), metric="pearson", drop_labels=())
+    table = check(settings).tables[0]
+    assert (table.repeated.texts, table.conflicts.texts, table.conflicts.example) == (2, 1, (4, 5))
+
+
+def test_unknown_labels_come_with_a_line_for_the_profile(tmp_path):
+    put_tsv(tmp_path, train=["a\tbad", 'b\t"good"', "c\t10", "d\t9", "e\t0"], dev=["f\tugly"])
+    hints = [one.hint for one in check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path))).problems]
+    line = r'task.labels = ["0", "9", "10", "\"good\"", "bad", "ugly"]'
+    assert sum(line in (hint or "") for hint in hints) == 2
+
+
+def test_an_unknown_layout_tells_the_columns_and_the_flags(tmp_path):
+    put_tsv(tmp_path, "essay\tstars", train=GOOD, dev=GOOD)
+    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
+    assert report.tables == [] and len(problems(report)) == 2
+    assert "'essay', 'stars'" in report.problems[0].what
+    assert "--text-col" in report.problems[0].hint and "--label-col" in report.problems[0].hint
+    own = TaskSettings(labels=("0", "1"), data_dir=str(tmp_path), text_columns=("essay",), label_column="stars")
+    assert check(own).fit
+
+
+def test_what_was_read_before_bytes_that_are_not_utf8_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(tsv, "BLOCK", 64)
+    put_tsv(tmp_path, train=[*(f"text {number}\t{number % 2}" for number in range(20))], dev=GOOD)
+    with (tmp_path / "train.tsv").open("ab") as file:
+        file.write(b"caf\xe9\t1\n")
+    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
+    assert problems(report) == ["train.tsv: not UTF-8: byte 4 of the row is 0xe9"]
+    assert report.problems[0].row == 22
+    assert not report.tables[0].whole and 10 < report.tables[0].rows < 21
+
+
+def test_a_half_downloaded_file(tmp_path):
+    put_tsv(tmp_path, dev=GOOD)
+    lines = "".join(f"text {number * 7919 % 1000}\t{number % 2}\n" for number in range(5000))
+    packed = gzip.compress(("sentence\tlabel\n" + lines).encode())
+    (tmp_path / "train.tsv.gz").write_bytes(packed[: len(packed) // 2])
+    assert any("cut short" in one for one in problems(check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))))
+
+
+def test_no_folder_and_no_such_layout(tmp_path):
+    with pytest.raises(DataError, match="no such data folder"):
+        check(pairs(tmp_path / "none"))
+    put(tmp_path, train=[("a", "b", "no")], dev=[("a", "b", "no")])
+    with pytest.raises(ProfileError, match="no layout 'mine'"):
+        check(pairs(tmp_path, layout="mine"))
+
+
+def test_a_task_that_another_student_predicts_needs_texts_alone(tmp_path):
+    settings = pairs(tmp_path, student_of="mnli")
+    assert problems(check(settings)) == [": there is no test table"]
+    put(tmp_path, test=[("a", "b", "")])
+    assert check(settings).fit
+
+
+def test_rare_and_missing_classes_are_warnings(tmp_path):
+    train = [("a", str(number), "no" if number else "yes") for number in range(40)]
+    put(tmp_path, train=train, dev=[("b", "b", "no")])
+    told = problems(check(pairs(tmp_path)), "warning")
+    assert "train.jsonl: only 1 row (2.5%) with the label 'yes'" in told
+    assert "train.jsonl: no row has the label 'maybe'" in told
+
+
+def test_a_very_long_text_and_very_many_characters(tmp_path):
+    odd = "".join(map(chr, range(1, 160)))
+    put(tmp_path, train=[("word " * 300_000, odd, "no"), ("b", "b", "yes")], dev=[("c", "c", "no")])
+    table = check(pairs(tmp_path)).tables[0]
+    assert table.words["sentence1"].max == 300_000
+    assert len(table.characters) == 31 - 2 + 33
+
+
+def test_no_thread_is_left_and_no_order_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(tsv, "BLOCK", 256)
+    rows = [f"text {number}\t{number % 2}" for number in range(3000)]
+    rows[2999] = rows[1234]
+    put_tsv(tmp_path, train=rows, dev=["x\t1", "text 2998\t0"])
+    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
+    assert report.tables[0].repeated.example == (1236, 3001)
+    assert report.overlaps[0].found.example == (3000, 3)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
+@pytest.mark.parametrize("name", GLUE)
+def test_the_glue_tables(name, settings_of):
+    report = check(settings_of(name, data_dir=str(SHARED / "glue" / name)))
+    assert report.fit, problems(report)
+    assert report.tables[0].rows == GLUE[name]
+    assert np.isfinite(report.tables[0].words[next(iter(report.tables[0].words))].mean)
