@@ -225,6 +225,19 @@ class Student(Protocol):
 
     The vocabulary, the losses, training and evaluation are ``kd``'s. The module imports torch inside ``build``
     only, so that checking a profile costs nothing.
+
+    It may also have two functions of the trained model, whose ``weights`` are ``float32`` arrays by the names that
+    ``state_dict`` of the built module gives them:
+
+    - ``fast(options, task, weights)`` returns a callable that predicts without torch: from the words of each text
+      column, a tuple of integer arrays ``[batch, time]`` padded with 0, and their lengths, a tuple of integer arrays
+      ``[batch]``, to logits, ``float32 [batch, task.outputs]``, within 1e-5 of the module's. Weights that do not fit
+      are a ``KeyError`` or a ``ValueError``, a word that has no vector an ``IndexError``. With it ``kd predict``
+      imports no torch. (A function must not have the name of a module of its package: its import would take the place.)
+    - ``to_onnx(options, task, weights)`` returns an ``onnx.ModelProto`` with the inputs ``words``, ``int64 [batch,
+      time]``, and ``lengths``, ``int64 [batch]`` (of pairs: ``words1, lengths1, words2, lengths2``), and the output
+      ``logits``, ``float32 [batch, task.outputs]``; batch and time are dynamic, and padding makes no difference. With
+      it ``kd export onnx`` works.
     """
 
     api_version: int

@@ -14,7 +14,23 @@ import typer
 from typer.main import get_command
 
 from kdcli import __version__
-from kdcli.cli import data, doctor, join, plugins, predict, profile, run_all, student, teacher, transfer, ui
+from kdcli.cli import (
+    bench,
+    data,
+    doctor,
+    export,
+    join,
+    plugins,
+    predict,
+    profile,
+    report,
+    run_all,
+    student,
+    teacher,
+    transfer,
+    ui,
+)
+from kdcli.cli import eval as eval_
 from kdcli.cli.flags import example, switch
 from kdcli.cli.global_flags import GLOBAL, to_front
 from kdcli.errors import KdError, UsageError
@@ -30,7 +46,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     invoke_without_command=True,
 )
-for module in (run_all, transfer, teacher, join, student, predict, data, profile, plugins, doctor):
+for module in (
+    run_all,
+    transfer,
+    teacher,
+    join,
+    student,
+    predict,
+    eval_,
+    bench,
+    export,
+    report,
+    data,
+    profile,
+    plugins,
+    doctor,
+):
     app.add_typer(module.app)
 
 

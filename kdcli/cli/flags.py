@@ -489,3 +489,26 @@ Seeds = Annotated[
         metavar="N",
     ),
 ]
+Track = Annotated[
+    str | None,
+    _option(
+        RUN,
+        "--track",
+        help="Send the learning curves to trackers too, beside metrics.jsonl.",
+        metavar="tensorboard,wandb",
+    ),
+]
+
+StudentOrRun = Annotated[
+    Path, _option(FILES, "--student", help="Student: its folder, or that of a run.", metavar="FOLDER")
+]
+TeacherOrRun = Annotated[
+    str | None,
+    _option(
+        FILES,
+        "--teacher",
+        help="Fine-tuned teacher: its folder, that of a run, or a hub name.",
+        default="the run's",
+        metavar="FOLDER|NAME",
+    ),
+]

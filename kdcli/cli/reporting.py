@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.panel import Panel
 
+    from kdcli.training.tracking import Track
+
 WINDOW = 30.0
 """Seconds that the shown rate looks back."""
 AT_ONCE = 0.05
@@ -118,6 +120,7 @@ class Reporting:
         interval: Seconds between plain lines; infinite for none but the last.
         verbose: Print each point of the learning curves.
         metrics: The JSON-lines file that they are appended to.
+        track: Sends them to trackers too.
         clock: Seconds.
     """
 
@@ -132,10 +135,12 @@ class Reporting:
         interval: float = 5.0,
         verbose: bool = False,
         metrics: Path | None = None,
+        track: Track | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.title = title
         self.metrics_file = metrics
+        self._track = track
         self._say = say
         self._warn = warn
         self._console = None if quiet else console
@@ -173,9 +178,11 @@ class Reporting:
         self._warn(message)
 
     def metrics(self, stage: str, step: int, **values: float) -> None:
-        """Append a point to the metrics file; a value that is no number is null there."""
+        """Append a point to the metrics file, and send it to trackers; a value that is no number is null there."""
         if self._verbose:
             self.info(f"{stage} {step}: " + ", ".join(f"{name} {value:.6g}" for name, value in values.items()))
+        if self._track is not None:
+            self._track(stage, step, values)
         if self.metrics_file is None:
             return
         numbers = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kdcli.cli import flags, stage, ui
-from kdcli.errors import UsageError
+from kdcli.errors import KdError, UsageError
+
+if TYPE_CHECKING:
+    from kdcli.api import Reporter
+    from kdcli.pipeline.run_all import Outcome
 
 app = typer.Typer()
 
@@ -38,8 +43,9 @@ def run_all(
     until: flags.Until = None,
     only: flags.Only = None,
     dry_run: flags.DryRun = False,
+    track: flags.Track = None,
 ) -> None:
-    """Make the transfer set, train the teacher, export, join, distil, train the baseline, compare.
+    """Make the transfer set, train the teacher, export, join, distil, train the baseline, compare, report.
 
     Stages: transfer (lite, cache, fine-tune, prefixes, sample, corpus, mix), teacher, export, join, encode, student,
     baseline, results. What is up to date is not run again.
@@ -53,14 +59,31 @@ def run_all(
     tables = flags.tables(data_dir, text_col, text2_col, label_col)
     values = {**tables, "seed": seed, "device": device, "precision": precision}
     chosen = flags.load(profile, set_, values, default="demo")
-    wish = stage.Wish(run_dir, shard, resume, force, dry_run)
+    wish = stage.Wish(run_dir, shard, resume, force, dry_run, track)
     root = stage.root_of(chosen, run_dir)
     with stage.planned(chosen, wish) as (plan, reporter):
         stages = select(plan.share(seeds), from_, until, only)
         outcomes = run_stages(stages, root, reporter=reporter, force=force, dry_run=dry_run)
+        compared = stages[-1].name == "results" and not dry_run and outcomes[-1].done
+        page = _report(root, outcomes, reporter) if compared else None
     described = _results if stages[-1].name == "results" else _done
-    last = {stages[-1].key: lambda result: Group(described(result), Text(f"run folder: {root}"))}
+    where = [Text(f"run folder: {root}"), *([Text(f"report: {page}")] if page else [])]
+    last = {stages[-1].key: lambda result: Group(described(result), *where)}
     stage.show(outcomes, dry_run, last)
+
+
+def _report(root: Path, outcomes: Sequence[Outcome], reporter: Reporter) -> Path | None:
+    """Write the run's page where something is new; whatever is in its way does not spoil the run."""
+    from kdcli.report.page import NAME, write_report
+
+    page = root / NAME
+    if any(outcome.reasons for outcome in outcomes) or not page.exists():
+        try:
+            write_report([root], reporter=reporter)
+        except KdError as error:
+            reporter.warn(f"there is no new report: {error}")
+            return None
+    return page
 
 
 def _done(result: dict[str, Any]) -> RenderableType:

@@ -34,6 +34,7 @@ class Wish:
     resume: str = "auto"
     force: bool = False
     dry_run: bool = False
+    track: str | None = None
 
 
 def run(
@@ -95,8 +96,10 @@ def planned(profile: Profile, wish: Wish, *, in_run: bool = True, **places: Path
     from kdcli.pipeline.run_dir import Paths, one_launch
     from kdcli.pipeline.stages import Plan
     from kdcli.tasks.layouts import split_files
+    from kdcli.training.tracking import parse_trackers, tracking
 
     _refuse_untrainable(profile)
+    trackers = parse_trackers(wish.track)
     root, shard = root_of(profile, wish.run_dir), Shard.parse(wish.shard)
     train = split_files(profile.settings.task, "train") if profile.settings.task.data_dir else ()
     # A text of a JSONL or Parquet table may hold what a TSV cannot.
@@ -104,11 +107,17 @@ def planned(profile: Profile, wish: Wish, *, in_run: bool = True, **places: Path
     paths = replace(Paths.in_run(root, ".parquet" if any_text else ".tsv"), **places)
     ground = Ground(profile.settings, paths, resolve(profile.settings.device), shard, wish.resume == "auto")
     plan = Plan(ground)
+    tracked = tracking(trackers, root, profile.name, ground.device, ui.warn)
     if wish.dry_run or not in_run:
-        with ui.reporting(profile.name) as reporter:
+        with tracked as track, ui.reporting(profile.name, track=track) as reporter:
             yield plan, reporter
         return
-    with one_launch(root, shard), ui.reporting(profile.name, metrics=root / "metrics.jsonl") as reporter:
+    metrics = root / "metrics.jsonl"
+    with (
+        one_launch(root, shard),
+        tracked as track,
+        ui.reporting(profile.name, metrics=metrics, track=track) as reporter,
+    ):
         with atomic(root / "profile.toml") as temporary:
             temporary.write_text(profile.to_toml(), "utf-8")
         yield plan, reporter

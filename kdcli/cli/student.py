@@ -39,6 +39,7 @@ def student(
     offline: flags.Offline = False,
     resume: flags.Resume = "auto",
     dry_run: flags.DryRun = False,
+    track: flags.Track = None,
 ) -> None:
     """Distil the joined set into a student; the best checkpoint on dev is kept."""
     values = {
@@ -56,7 +57,7 @@ def student(
         "device": device,
     }
     chosen = flags.load(profile, set_, values, default="demo")
-    wish = stage.Wish(run_dir, None, resume, force, dry_run)
+    wish = stage.Wish(run_dir, None, resume, force, dry_run, track)
     outputs = {"student": output, "encoded": output and _beside(output)}
     stage.run(
         ["encode", "student"], chosen, wish, inputs={"joined": input_}, outputs=outputs, describe={"student": _describe}

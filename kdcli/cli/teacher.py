@@ -34,6 +34,7 @@ def train(
     offline: flags.Offline = False,
     resume: flags.Resume = "auto",
     dry_run: flags.DryRun = False,
+    track: flags.Track = None,
 ) -> None:
     """Fine-tune an encoder on the labelled texts; the best checkpoint on dev is kept."""
     values = {
@@ -49,7 +50,7 @@ def train(
         "precision": precision,
     }
     chosen = flags.load(profile, set_, values, default="demo")
-    wish = stage.Wish(run_dir, None, resume, force, dry_run)
+    wish = stage.Wish(run_dir, None, resume, force, dry_run, track)
     stage.run(["teacher"], chosen, wish, outputs={"teacher": output}, describe={"teacher": _trained})
 
 

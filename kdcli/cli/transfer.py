@@ -87,6 +87,7 @@ def heavy(
     resume: flags.Resume = "auto",
     only: flags.Step = None,
     dry_run: flags.DryRun = False,
+    track: flags.Track = None,
 ) -> None:
     """Sample texts from a language model that has learned the task's.
 
@@ -110,7 +111,7 @@ def heavy(
         name = _generator(profile, set_, values)
         values |= {f"generators.{name}.{option}": value for option, value in recipe.items()}
     chosen = flags.load(profile, set_, values, default="demo")
-    wish = stage.Wish(run_dir, shard, resume, force, dry_run)
+    wish = stage.Wish(run_dir, shard, resume, force, dry_run, track)
     if only in ("cache", "fine-tune", "prefixes"):
         made = {"cache": "cache", "fine-tune": "generator", "prefixes": "prefixes"}[only]
         stage.run([only], chosen, wish, outputs={made: output}, describe=DESCRIBE)

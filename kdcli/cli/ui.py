@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -22,6 +22,9 @@ from rich.text import Text
 from kdcli.cli.reporting import Reporting
 from kdcli.errors import KdError
 from kdcli.mistakes import each
+
+if TYPE_CHECKING:
+    from kdcli.training.tracking import Track
 
 
 @dataclasses.dataclass
@@ -137,7 +140,7 @@ def fail(error: KdError, trace: BaseException | None = None) -> int:
 
 
 @contextmanager
-def reporting(title: str, *, metrics: Path | None = None) -> Iterator[Reporting]:
+def reporting(title: str, *, metrics: Path | None = None, track: Track | None = None) -> Iterator[Reporting]:
     """Give the reporter of a command while it works.
 
     Whatever libraries print to stdout meanwhile goes to stderr: stdout is for the result. Of the processes that
@@ -146,6 +149,7 @@ def reporting(title: str, *, metrics: Path | None = None) -> Iterator[Reporting]
     Args:
         title: What stands above the progress.
         metrics: The JSON-lines file that learning curves are appended to.
+        track: Sends them to trackers too.
     """
     global _stdout
     dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
@@ -159,6 +163,7 @@ def reporting(title: str, *, metrics: Path | None = None) -> Iterator[Reporting]
         interval=math.inf if wishes.no_progress else 5.0,
         verbose=wishes.verbose,
         metrics=metrics,
+        track=track,
     )
     before, _stdout = _stdout, _stdout or sys.stdout
     try:
@@ -193,14 +198,16 @@ def _described(error: KdError) -> dict[str, Any]:
     }
 
 
-def write(text: str) -> None:
-    """Write to stdout; a reader that went away (``kd ... | head``) is no error."""
+def write(text: str) -> bool:
+    """Write to stdout, and tell whether it is read: a reader that went away (``kd ... | head``) is no error."""
     out = _stdout or sys.stdout
     try:
         out.write(text)
         out.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        return False
+    return True
 
 
 def _names_and_values(result: object) -> Table:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
 from kdcli.data.files import atomic
+from kdcli.data.tables import write_table
 from kdcli.student.folder import LoadedStudent, load_student
 from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import score
 from kdcli.teacher.model import Teacher, load_teacher
 
-Columns = Sequence[Sequence[str]]
 Scores = dict[str, dict[str, float]]
 """By table and metric."""
+Logits = dict[str, NDArray[np.float32]]
+"""``float32 [rows, task.outputs]`` by table."""
 
 SPEED_TEXTS = 1024
 SPEED_SECONDS = 2.0
@@ -75,9 +78,10 @@ def compare(
     device: str,
     precision: str,
     output: Path,
+    predictions: Path,
     reporter: Reporter,
 ) -> Results:
-    """Score and time all models on the same texts and write the table as JSON.
+    """Score and time all models on the same texts; write the table as JSON, and what they say of each text.
 
     Args:
         teacher: Its folder or hub name.
@@ -89,18 +93,23 @@ def compare(
         device: Where all models run.
         precision: The teacher's arithmetic.
         output: The JSON file to write.
+        predictions: The table to write: ``table``, ``index``, the texts, ``label``, and of each model the logits
+            ``teacher_0``, ``teacher_1``, ...; of baseline and student those of the first seed.
         reporter: Shows the progress.
     """
     labelled = {name: table for name, table in tables.items() if not table["label"].null_count}
     with reporter.progress("compare", 1 + len(baselines) + len(students), "models") as progress:
         big = load_teacher(teacher, task, max_length=max_length, device=device, precision=precision)
-        rows = [_row("teacher", [_scores(big.logits, labelled, task)], big, big.megabytes, labelled)]
+        logits = {"teacher": _logits(big, labelled)}
+        rows = [_row("teacher", [_scores(logits["teacher"], labelled, task)], big, big.megabytes, labelled)]
         progress.advance()
         for name, folders in (("baseline", baselines), ("student", students)):
             scores = []
             for folder in folders:
                 small = load_student(folder, device)
-                scores.append(_scores(small.logits, labelled, task))
+                found = _logits(small, labelled)
+                logits.setdefault(name, found)
+                scores.append(_scores(found, labelled, task))
                 progress.advance()
             megabytes = (folder / "model.safetensors").stat().st_size / 1e6
             rows.append(_row(name, scores, small, megabytes, labelled))
@@ -110,6 +119,7 @@ def compare(
         for name in labelled
     }
     results = Results(metrics, rows, gaps)
+    _write_predictions(predictions, labelled, logits, task)
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(asdict(results), indent=1) + "\n", "utf-8")
     return results
@@ -132,25 +142,41 @@ def _row(
     by_seed = {
         table: {metric: [seed[table][metric] for seed in scores] for metric in scores[0][table]} for table in tables
     }
-    speed = _speed(model.logits, next(iter(tables.values())), model.task)
+    speed = _speed(model, next(iter(tables.values())))
     return Row(name, by_seed, model.parameters, model.parameters_without_embeddings, megabytes, speed)
 
 
-def _scores(logits: Callable[[Columns], np.ndarray], tables: Mapping[str, pa.Table], task: Task) -> Scores:
+def _logits(model: Teacher | LoadedStudent, tables: Mapping[str, pa.Table]) -> Logits:
+    return {name: model.logits(_texts(table, model.task)) for name, table in tables.items()}
+
+
+def _scores(logits: Logits, tables: Mapping[str, pa.Table], task: Task) -> Scores:
     found = {}
     for name, table in tables.items():
-        all_metrics = score(task, logits(_texts(table, task)), encode_labels(table["label"], task, file=name))
+        all_metrics = score(task, logits[name], encode_labels(table["label"], task, file=name))
         found[name] = {metric: all_metrics[metric] for metric in (task.metric, *task.more_metrics)}
     return found
 
 
-def _speed(logits: Callable[[Columns], np.ndarray], table: pa.Table, task: Task) -> float:
+def _write_predictions(path: Path, tables: Mapping[str, pa.Table], logits: Mapping[str, Logits], task: Task) -> None:
+    texts = ["index", *task.columns, "label"]
+    outputs = [f"{model}_{number}" for model in logits for number in range(task.outputs)]
+    fields = [pa.field(name, pa.string()) for name in ("table", *texts)]
+    schema = pa.schema([*fields, *(pa.field(name, pa.float32()) for name in outputs)])
+    with write_table(path, schema) as writer:
+        for name, table in tables.items():
+            told = np.concatenate([of_model[name] for of_model in logits.values()], axis=1)
+            columns = [pa.array([name] * len(table)), *(table[column] for column in texts), *map(pa.array, told.T)]
+            writer.write(pa.table(columns, schema=schema))
+
+
+def _speed(model: Teacher | LoadedStudent, table: pa.Table) -> float:
     """Time a model from text to logits, after one warm-up, on the same texts for all models (texts a second)."""
-    columns = [column[:SPEED_TEXTS] for column in _texts(table, task)]
-    logits([column[:32] for column in columns])
+    columns = [column[:SPEED_TEXTS] for column in _texts(table, model.task)]
+    model.logits([column[:32] for column in columns])
     begin, count = time.perf_counter(), 0
     while count == 0 or time.perf_counter() - begin < SPEED_SECONDS:
-        logits(columns)
+        model.logits(columns)
         count += len(columns[0])
     return count / (time.perf_counter() - begin)
 

@@ -32,6 +32,7 @@ class Paths:
         student: The distilled student, a folder.
         baseline: The same student trained on gold labels only, a folder.
         results: The scores, sizes and speeds of the three.
+        predictions: What the three say of each text that they were scored on, a table.
     """
 
     lite: Path
@@ -48,6 +49,7 @@ class Paths:
     student: Path
     baseline: Path
     results: Path
+    predictions: Path
 
     @classmethod
     def in_run(cls, root: Path, tables: str = ".tsv") -> Paths:
@@ -72,6 +74,7 @@ class Paths:
             student=root / "student",
             baseline=root / "baseline",
             results=root / "results.json",
+            predictions=root / "predictions.parquet",
         )
 
 

@@ -252,6 +252,7 @@ class Plan:
                 device=self.ground.device,
                 precision=self.ground.settings.precision,
                 output=self.ground.paths.results,
+                predictions=self.ground.paths.predictions,
                 reporter=reporter,
             )
 
@@ -264,7 +265,8 @@ class Plan:
             "task.metric": task.metric,
             "task.more_metrics": task.more_metrics,
         }
-        return Stage("results", "results", parameters, inputs, {"results": self.ground.paths.results}, run)
+        outputs = {"results": self.ground.paths.results, "predictions": self.ground.paths.predictions}
+        return Stage("results", "results", parameters, inputs, outputs, run)
 
     def _train(
         self, examples: Any, settings: Any, seed: int, output: Path, max_updates: int | None, reporter: Reporter

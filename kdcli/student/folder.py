@@ -1,4 +1,7 @@
-"""The student's folder: its weights, how to build it, its tokenizer, labels and metrics, and a card."""
+"""The student's folder: its weights, how to build it, its tokenizer, labels and metrics, and a card.
+
+``kdcli.student.loaded`` reads it without torch.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,21 @@ from torch import Tensor, nn
 from kdcli import registry
 from kdcli.api import Task
 from kdcli.data.files import atomic
-from kdcli.errors import DataError, ProfileError, first_line
+from kdcli.errors import ProfileError
 from kdcli.student.card import card
 from kdcli.student.encoding import encode_table
 from kdcli.student.evaluate import predict_logits
-from kdcli.student.vocabulary import load_tokenizer, save_tokenizer
-
-FORMAT = "kd.student/1"
+from kdcli.student.loaded import (
+    FORMAT,
+    WEIGHTS,
+    Prediction,
+    Score,
+    columns_of,
+    predictions,
+    read_folder,
+    unreadable,
+)
+from kdcli.student.vocabulary import save_tokenizer
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,14 @@ class LoadedStudent:
         )
         examples = encode_table(table, self.tokenizer, self.task, self.config["max_length"])
         return predict_logits(self.module, examples, self.task.outputs)
+
+    def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Prediction] | list[Score]:
+        """Return a prediction for each text, or for each pair of texts.
+
+        Raises:
+            DataError: They are not texts, or not pairs of texts.
+        """
+        return predictions(self.logits(columns_of(texts, self.task)), self.task)
 
 
 def build_student(
@@ -116,7 +135,7 @@ def save_student(
     with atomic(folder) as temporary:
         temporary.mkdir()
         binary = save({name: value.detach().cpu().clone() for name, value in weights.items()})
-        (temporary / "model.safetensors").write_bytes(binary)
+        (temporary / WEIGHTS).write_bytes(binary)
         save_tokenizer(tokenizer, temporary)
         for name, content in (
             ("config.json", config),
@@ -128,42 +147,28 @@ def save_student(
 
 
 def load_student(folder: str | Path, device: str = "cpu") -> LoadedStudent:
-    """Load a student.
+    """Load a student as its PyTorch module.
 
     Raises:
         DataError: The folder is not a student's, or is not whole.
         PluginError: Its plugin is missing or broken.
     """
     folder = Path(folder)
-    config = _json(folder / "config.json")
-    if config.get("format") != FORMAT:
-        hint = f"its config.json has format {config.get('format')!r}, and {FORMAT!r} is expected"
-        raise DataError("this is not a folder of a student", file=folder, hint=hint)
-    task_fields = config["task"].items()
-    told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in task_fields}
-    task = Task(**told)
+    contents = read_folder(folder)
+    config = contents.config
     module = build_student(
-        config["plugin"], config["options"], task, config["vocabulary_size"], None, config["dimension"]
+        config["plugin"], config["options"], contents.task, config["vocabulary_size"], None, config["dimension"]
     )
-    weights = folder / "model.safetensors"
+    weights = folder / WEIGHTS
     try:
         module.load_state_dict(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise DataError(f"the weights cannot be read: {first_line(error)}", file=weights) from error
+        raise unreadable(weights, error) from error
     return LoadedStudent(
-        task,
+        contents.task,
         module.to(torch.device(device)).eval(),
-        load_tokenizer(folder),
+        contents.tokenizer,
         config,
-        _json(folder / "metrics.json"),
+        contents.metrics,
         *count_parameters(module),
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        hint = "name the folder that `kd student` has written"
-        raise DataError(f"this is not a folder of a student: {error}", file=path, hint=hint) from error
-    return content

@@ -124,6 +124,11 @@ class TextEncoder:
         chosen = words[spans(begins, lengths)].astype(word_type(self.tokenizer))
         return Texts(chosen, np.concatenate([[0], np.cumsum(lengths)]))
 
+    def encode_one(self, text: str) -> list[int]:
+        """Encode one text, sooner than an array of one would be."""
+        words = list(chain.from_iterable(self._ids(text.split(" "))))
+        return words[: self.max_length] or [SPECIAL.index(MASK)]
+
     def _ids(self, pieces: list[str]) -> list[list[int]]:
         if len(self._known) > _REMEMBERED:
             self._known.clear()
@@ -152,7 +157,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         return Tokenizer.from_str((folder / FILE).read_text("utf-8"))
     except Exception as error:  # the library raises nothing narrower
-        raise DataError(f"the tokenizer cannot be read: {error}", file=folder / FILE) from error
+        hint = "have its folder written, or copied, again"
+        raise DataError(f"the tokenizer cannot be read: {error}", file=folder / FILE, hint=hint) from error
 
 
 def spans(begins: NDArray[np.int64], lengths: NDArray[Any]) -> NDArray[np.int64]:

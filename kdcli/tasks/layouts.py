@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +15,7 @@ import pyarrow.compute as pc
 
 from kdcli.api import Reporter, Task
 from kdcli.data.forms import Form, Numbers
+from kdcli.data.strings import strings
 from kdcli.data.tables import read_table
 from kdcli.errors import DataError
 from kdcli.profile.schema import TaskSettings
@@ -55,12 +58,7 @@ def load_tables(settings: TaskSettings, task: Task, split: Split, reporter: Repo
     Raises:
         DataError: As for ``load_split``.
     """
-    files = split_files(settings, split)
-    if not files:
-        folder = _folder(settings)
-        there = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
-        hint = f"it is {split}.tsv, .csv, .jsonl or .parquet, or one of these with .gz; the folder holds {there}"
-        raise DataError(f"there is no {split} table", file=folder, hint=hint)
+    files = needed_files(settings, split)
     tables = {}
     for path in files:
         table = _load(path, settings, task, reporter, labelled=split != "test")
@@ -87,6 +85,36 @@ def load_table(path: Path, settings: TaskSettings, task: Task, reporter: Reporte
         DataError: As for ``load_split``.
     """
     return _load(path, settings, task, reporter, labelled=False, labels=labels)
+
+
+def stream_table(path: Path, settings: TaskSettings, task: Task, reporter: Reporter) -> Iterator[pa.RecordBatch]:
+    """Give the rows of one table in batches, as ``load_table`` reads them without labels, in bounded memory.
+
+    Raises:
+        DataError: As for ``load_split``.
+    """
+    shape = replace(recognise(path, settings, task), label=None)
+    reporter.info(f"{path.name}: {shape}")
+    rows = 0
+    for batch in _Reading(path, settings, task, shape, reporter, False).batches():
+        rows += batch.num_rows
+        yield batch.select(["index", *task.columns])
+    if not rows:
+        raise DataError("the table has no rows", file=path)
+
+
+def needed_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
+    """Return the files that ``load_split`` reads.
+
+    Raises:
+        DataError: There is no such split.
+    """
+    if files := split_files(settings, split):
+        return files
+    folder = _folder(settings)
+    there = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+    hint = f"it is {split}.tsv, .csv, .jsonl or .parquet, or one of these with .gz; the folder holds {there}"
+    raise DataError(f"there is no {split} table", file=folder, hint=hint)
 
 
 def split_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
@@ -147,12 +175,10 @@ def _load(
         what = f"there is no column {settings.label_column!r}" if settings.label_column else "there is no label column"
         hint = "name it with --label-col, or task.label_column"
         raise DataError(what, file=path, hint=hint, key=settings.label_column or None)
-    table = _Reading(path, settings, task, shape, reporter, labelled).table()
+    reading = _Reading(path, settings, task, shape, reporter, labelled)
+    table = pa.Table.from_batches(reading.batches(), reading.schema)
     if not len(table):
         raise DataError("the table has no rows", file=path)
-    if shape.index is None:
-        numbers = pa.array(np.arange(len(table))).cast(pa.string())
-        table = table.set_column(0, "index", pa.chunked_array([numbers]))
     return table
 
 
@@ -164,16 +190,16 @@ class _Reading:
     ) -> None:
         self.path, self.settings, self.task, self.shape = path, settings, task, shape
         self.reporter, self.labelled = reporter, labelled
+        self.schema = pa.schema([(name, pa.string()) for name in ("index", *task.columns, "label")])
         self.spelling: Spelling | None = None
-        self.empty: list[int] = []
-        self.dropped = 0
+        self.rows = self.dropped = self.empty = self.first_empty = 0
 
-    def table(self) -> pa.Table:
+    def batches(self) -> Iterator[pa.RecordBatch]:
         """Read all rows, each label checked."""
-        schema = pa.schema([(name, pa.string()) for name in ("index", *self.task.columns, "label")])
         shape, bad_rows = self.shape, self.settings.bad_rows
         reader = read_table(self.path, header=shape.header, columns=shape.columns, bad_rows=bad_rows, form=shape.form)
-        batches = [self._batch(batch, rows, schema) for rows, batch in reader.numbered()]
+        for rows, batch in reader.numbered():
+            yield self._batch(batch, rows)
         name = self.path.name
         if reader.skipped:
             self.reporter.warn(f"{name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
@@ -181,26 +207,30 @@ class _Reading:
             marks = " or ".join(self.settings.drop_labels)
             self.reporter.info(f"{name}: {self.dropped:,} rows dropped whose label is {marks}")
         if self.empty:
-            count, first = len(self.empty), self.empty[0]
-            self.reporter.warn(f"{name}: {count} rows with an empty text are kept, the first is row {first}")
-        return pa.Table.from_batches(batches, schema)
+            first = self.first_empty
+            self.reporter.warn(f"{name}: {self.empty} rows with an empty text are kept, the first is row {first}")
 
-    def _batch(self, batch: pa.RecordBatch, rows: Numbers, schema: pa.Schema) -> pa.RecordBatch:
+    def _batch(self, batch: pa.RecordBatch, rows: Numbers) -> pa.RecordBatch:
         nothing = pa.nulls(len(rows), pa.string())
         index = nothing if self.shape.index is None else batch[self.shape.index].cast(pa.string())
         label = nothing if self.shape.label is None else batch[self.shape.label].cast(pa.string())
-        dropped = pc.is_in(label, value_set=pa.array(self.settings.drop_labels, pa.string()))
+        dropped = pc.is_in(label, value_set=strings(self.settings.drop_labels))
         texts = [_texts(batch[name], name, rows, self.path) for name in self.shape.texts]
         if self.labelled:
             kept = pc.invert(dropped)
             self.dropped += len(rows) - kept.true_count
             rows = rows[kept.to_numpy(zero_copy_only=False)]
             index, label, *texts = (column.filter(kept) for column in (index, label, *texts))
-        else:
+        elif self.shape.label is not None:
             label = pc.if_else(dropped, pa.scalar(None, pa.string()), label)
-        lengths = np.minimum.reduce([pc.binary_length(text).to_numpy() for text in texts])
-        self.empty += rows[lengths == 0].tolist()
-        return pa.RecordBatch.from_arrays([index, *texts, self._labels(label, rows)], schema=schema)
+        if self.shape.index is None:
+            index = strings([str(number) for number in range(self.rows, self.rows + len(rows))])
+        self.rows += len(rows)
+        empty = reduce(pc.or_, [pc.is_in(text, value_set=strings([""])) for text in texts])
+        if empty.true_count:
+            self.first_empty = self.first_empty or int(rows[pc.index(empty, True).as_py()])
+            self.empty += empty.true_count
+        return pa.RecordBatch.from_arrays([index, *texts, self._labels(label, rows)], schema=self.schema)
 
     def _labels(self, label: pa.Array, rows: Numbers) -> pa.Array:
         if self.shape.label is None:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from kdcli.api import Task
 from kdcli.data.forms import Form, form_of, numbered, open_bytes
+from kdcli.data.strings import strings
 from kdcli.data.tables import read_table
 from kdcli.errors import DataError, ProfileError
 from kdcli.profile.schema import TaskSettings
@@ -199,7 +200,7 @@ def _valid(values: pa.Array, settings: TaskSettings, task: Task) -> pa.BooleanAr
     if task.is_score:
         return pc.match_substring_regex(values, r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
     known = {label for spelling in [*spellings(task), settings.drop_labels] for label in spelling}
-    return pc.is_in(values, value_set=pa.array(known, pa.string()))
+    return pc.is_in(values, value_set=strings(list(known)))
 
 
 def _list(columns: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +11,7 @@ from kdcli.api import API_VERSION, Task
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
     from numpy.typing import NDArray
     from torch import nn
 
@@ -56,4 +58,22 @@ def build(
         dropout=options.dropout,
         pair=task.kind == "pair",
         outputs=task.outputs,
+    )
+
+
+def to_onnx(options: Options, task: Task, weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
+    """Build the model as an ONNX graph; see ``kdcli.api.Student``."""
+    from kd_bilstm.onnx_graph import build_graph
+
+    return build_graph(options, task, weights)
+
+
+def fast(
+    options: Options, task: Task, weights: Mapping[str, NDArray[np.float32]]
+) -> Callable[[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]], NDArray[np.float32]]:
+    """Return the model for prediction alone, without torch; see ``kdcli.api.Student``."""
+    from kd_bilstm.folded import FoldedBiRNN
+
+    return FoldedBiRNN(
+        weights, cell=options.cell, hidden=options.hidden, layers=options.layers, pooling=options.pooling
     )

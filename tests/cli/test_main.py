@@ -57,6 +57,8 @@ def test_every_command_of_the_issue_is_there():
     )
     expected += "|profile list|profile show|profile copy|profile check|profile import-dbert|plugins list|plugins show"
     expected += "|data list|data get|data check"
+    expected += "|export onnx|export hub-folder|report"
+    expected += "|eval|bench"
     assert set(map(" ".join, COMMANDS)) == set(expected.split("|"))
 
 

@@ -1,0 +1,218 @@
+"""Sentences a second, text in and label out: the student against BERT-large and a 6-layer, 384-wide encoder.
+
+    python benchmarks/inference.py --texts DATA/SST-2/train.tsv [--tokenizer FOLDER]
+
+All models have random weights: a student of hidden 150, FC 200 and 600-d multichannel input, whose vocabulary of
+15,000 words is made of the texts, and encoders of the sizes of BERT-large and of all-MiniLM-L6. They take turns in this
+one run, warmed up; the best of the rounds counts for each. The student gets all texts. The encoders get a few batches
+of texts of one length, taken evenly over all texts in the order of their lengths: what a batch costs there, it costs in
+a run over all texts.
+
+Then the student's latency with one text a call, a whole `kd predict` from file to file, and the time that `kd predict`
+takes for ten lines in a fresh process. Without --texts, pieces of made-up sentences stand for the texts, and without
+--tokenizer the encoders' word pieces are learned from the texts, which makes them fewer than BERT's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from tokenizers import BertWordPieceTokenizer
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from transformers.utils import logging
+
+from kdcli.api import Task
+from kdcli.data.strings import strings
+from kdcli.data.tables import read_table
+from kdcli.profile.schema import StudentSettings
+from kdcli.student.folder import build_student, count_parameters, save_student
+from kdcli.student.loaded import load_student
+from kdcli.student.vocabulary import train_vocabulary
+from kdcli.teacher.model import Teacher
+
+TASK = Task("sst2", "single", ("0", "1"), names=("negative", "positive"))
+STUDENT = {"hidden": 150, "fc": 200, "embeddings": "multichannel"}
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+SMALL = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+ENCODERS = {
+    "BERT-large, fp32": (LARGE, torch.float32, 500),
+    "BERT-large, bf16": (LARGE, torch.bfloat16, 300),
+    "6 layers of 384, fp32": (SMALL, torch.float32, 40),
+}
+"""Their sizes and arithmetic, and how many times faster the student is to be at least."""
+LATENCY, COLD_START = 1.0, 0.8
+"""The most milliseconds of a call with one text (p50), and seconds of ten lines in a fresh process."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=Path, help="a table, or plain lines")
+    parser.add_argument("--column", default="sentence", help="the table's column of texts")
+    parser.add_argument("--tokenizer", type=Path, help="folder with BERT's vocab.txt")
+    parser.add_argument("--batch-size", type=int, default=32, help="of the encoders")
+    parser.add_argument("--batches", type=int, default=6, help="of an encoder in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    logging.set_verbosity_error()
+    torch.manual_seed(1)
+
+    texts = made_up() if given.texts is None else read_texts(given.texts, given.column)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        make_student(folder / "student", texts)
+        student = load_student(folder / "student")
+        ways: dict[str, tuple[int, Callable[[], object]]] = {
+            "student": (len(texts), lambda: labels(student.logits([texts]))),
+            "student, predict()": (len(texts), lambda: student.predict(texts)),
+        }
+        tokenizer = bert_tokenizer(given.tokenizer, texts, folder)
+        batches = evenly(texts, given.batches, given.batch_size)
+        for name, (size, dtype, _) in ENCODERS.items():
+            ways[name] = sum(map(len, batches)), encode(encoder(size, dtype, tokenizer), batches)
+        speeds = in_turns(ways, given.rounds)
+        write_lines(folder / "texts.txt", texts)
+        command = [sys.executable, "-m", "kdcli", "--quiet", "predict", "--student", str(folder / "student")]
+        whole = [*command, "--input", str(folder / "texts.txt"), "--output", str(folder / "out.tsv"), "--force"]
+        speeds["kd predict, file to file"] = len(texts) / min(timed(whole) for _ in range(given.rounds))
+        calls = latencies(student.predict, texts[:: max(1, len(texts) // 2000)])
+        write_lines(folder / "ten.txt", texts[:10])
+        start = statistics.median(timed([*command, "--input", str(folder / "ten.txt")]) for _ in range(7))
+    show(texts, speeds, calls, start)
+
+
+def read_texts(path: Path, column: str) -> list[str]:
+    texts: list[str] = read_table(path, columns=[column]).table()[column].to_pylist()
+    return texts
+
+
+def made_up(rows: int = 67_349) -> list[str]:
+    """Make texts like those of SST-2: pieces of sentences, whose words are as often as Zipf says."""
+    numbers = np.random.default_rng(1)
+    words = np.array(["".join(map(chr, numbers.integers(97, 123, numbers.integers(2, 9)))) for _ in range(16_000)])
+    shares = 1 / np.arange(1, len(words) + 1)
+    sentences = [
+        words[numbers.choice(len(words), size, p=shares / shares.sum())] for size in numbers.integers(5, 40, 7000)
+    ]
+    texts = []
+    for _ in range(rows):
+        sentence = sentences[numbers.integers(len(sentences))]
+        begin = numbers.integers(len(sentence))
+        texts.append(" ".join(sentence[begin : begin + numbers.geometric(0.1)]))
+    return texts
+
+
+def make_student(folder: Path, texts: Sequence[str]) -> None:
+    settings = StudentSettings()
+    tokenizer = train_vocabulary([strings(texts)], max_size=settings.max_size, min_freq=1, lowercase=True)
+    module = build_student("bilstm", STUDENT, TASK, tokenizer.get_vocab_size(), None, settings.dimension)
+    every, inside = count_parameters(module)
+    config = {
+        "plugin": "bilstm",
+        "options": STUDENT,
+        "vocabulary_size": tokenizer.get_vocab_size(),
+        "dimension": settings.dimension,
+        "max_length": settings.max_length,
+        "vectors": None,
+        "rows": len(texts),
+        "seed": 1,
+        "training": settings.model_dump(mode="json"),
+    }
+    metrics = {"dev": {}, "updates": 0, "best_update": 0}
+    metrics |= {"parameters": every, "parameters_without_embeddings": inside}
+    save_student(folder, weights=module.state_dict(), config=config, task=TASK, tokenizer=tokenizer, metrics=metrics)
+
+
+def bert_tokenizer(folder: Path | None, texts: Sequence[str], place: Path) -> BertTokenizerFast:
+    if folder is None:
+        pieces = BertWordPieceTokenizer()
+        pieces.train_from_iterator(texts, vocab_size=30_522, show_progress=False)
+        pieces.save_model(str(place))
+        folder = place
+    return BertTokenizerFast(vocab=str(folder / "vocab.txt"))
+
+
+def encoder(size: dict[str, int], dtype: torch.dtype, tokenizer: BertTokenizerFast) -> Teacher:
+    model = BertForSequenceClassification(BertConfig(**size)).to(dtype).eval()
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return Teacher("random", TASK, Path(), model, tokenizer, 128, inputs, [0, 1])
+
+
+def evenly(texts: Sequence[str], batches: int, size: int) -> list[list[str]]:
+    """Return batches of neighbours in the order of their lengths, from evenly spaced places of it."""
+    ordered = sorted(texts, key=lambda text: text.count(" "))
+    places = [int((number + 0.5) * len(ordered) / batches - size / 2) for number in range(batches)]
+    return [ordered[max(0, place) : max(0, place) + size] for place in places]
+
+
+def encode(model: Teacher, batches: Sequence[Sequence[str]]) -> Callable[[], object]:
+    return lambda: [labels(model.logits([batch], len(batch))) for batch in batches]
+
+
+def labels(logits: np.ndarray) -> list[str]:
+    return [TASK.labels[best] for best in logits.argmax(1)]
+
+
+def in_turns(ways: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> dict[str, float]:
+    """Return sentences a second of each, the best of the rounds; one more comes before them to warm up."""
+    seconds = {name: float("inf") for name in ways}
+    for number in range(rounds + 1):
+        for name, (_, way) in ways.items():
+            begin = time.perf_counter()
+            way()
+            if number:
+                seconds[name] = min(seconds[name], time.perf_counter() - begin)
+    return {name: sentences / seconds[name] for name, (sentences, _) in ways.items()}
+
+
+def latencies(predict: Callable[[list[str]], object], texts: Sequence[str]) -> list[float]:
+    """Return p50, p95 and p99 of calls with one text, in milliseconds."""
+    taken = []
+    for text in texts:
+        begin = time.perf_counter()
+        predict([text])
+        taken.append(1000 * (time.perf_counter() - begin))
+    return [float(value) for value in np.percentile(taken, [50, 95, 99])]
+
+
+def write_lines(path: Path, texts: Sequence[str]) -> None:
+    path.write_text("".join(f"{text}\n" for text in texts), "utf-8")
+
+
+def timed(command: list[str]) -> float:
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begin
+
+
+def show(texts: Sequence[str], speeds: dict[str, float], calls: Sequence[float], start: float) -> None:
+    words = sum(text.count(" ") + 1 for text in texts) / len(texts)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    title = f"{len(texts):,} texts of {words:.1f} words, {torch.get_num_threads()} threads on {cores} cores"
+    table = Table(title=title)
+    for column in ("", "sentences/s", "the student is faster by", "at least"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, speed in speeds.items():
+        least = f"{ENCODERS[name][2]}x" if name in ENCODERS else ""
+        ratio = f"{speeds['student'] / speed:,.1f}x" if name != "student" else ""
+        table.add_row(name, f"{speed:,.1f}", ratio, least)
+    console = Console(width=100)
+    console.print(table)
+    p50, p95, p99 = calls
+    console.print(f"one text a call: p50 {p50:.2f} ms (needed: under {LATENCY:g}), p95 {p95:.2f} ms, p99 {p99:.2f} ms")
+    console.print(f"kd predict, ten lines in a fresh process: {start:.2f} s (needed: under {COLD_START:g})")
+
+
+if __name__ == "__main__":
+    main()

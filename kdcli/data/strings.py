@@ -1,0 +1,16 @@
+"""Arrow strings made without ``pa.array``, which imports pandas where there is one: a fifth of a second for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+import pyarrow as pa
+
+
+def strings(texts: Sequence[str]) -> pa.StringArray:
+    """Return texts as an array of less than 2 GB."""
+    encoded = [text.encode() for text in texts]
+    offsets = np.fromiter(accumulate(map(len, encoded), initial=0), np.int32, len(encoded) + 1)
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))

@@ -1,0 +1,1 @@
+"""One HTML page a run: what it is made of, what came of it, and where student and teacher part."""

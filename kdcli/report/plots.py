@@ -1,0 +1,239 @@
+"""Plots as inline SVG: drawn by matplotlib, coloured and lettered by the page they stand in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from io import StringIO
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from kdcli.report.transfer_set import Source
+
+INK, FAINT = "#0000e0", "#0000e1"
+PALETTE = ("#0000c0", "#0000c1", "#0000c2", "#0000c3", "#0000c4", "#0000c5")
+"""Stand-ins: the page's own colours take their place, which differ in light and dark."""
+COLOURS = {"teacher": 0, "student": 1, "baseline": 2, "generator": 3, "original": 2, "lite": 1, "heavy": 0, "corpus": 3}
+_IN_PAGE = {
+    INK: "currentColor",
+    FAINT: "var(--rule)",
+    **{colour: f"var(--c{number})" for number, colour in enumerate(PALETTE)},
+}
+_SIZE = (4.6, 2.9)
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar sign in a label is one
+    "font.size": 9.5,
+    "axes.labelsize": 9.5,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 3.5,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a plot.
+
+    Attributes:
+        label: Its name; lines of one name share an entry of the legend.
+        x: Updates.
+        y: Values; None leaves a hole.
+        colour: Its number in the palette.
+        dashed: Whether it is.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    colour: int
+    dashed: bool = False
+
+
+def colour_of(name: str, otherwise: int = 4) -> int:
+    """Return the palette's number of a model or source: the same in every plot."""
+    return COLOURS.get(name, otherwise)
+
+
+def lines(
+    name: str,
+    drawn: Sequence[Line],
+    *,
+    y: str,
+    levels: Mapping[str, tuple[float, int]] | None = None,
+    log: bool = False,
+) -> str:
+    """Draw values against updates.
+
+    Args:
+        name: The plot's, one of a kind on the page.
+        drawn: The lines.
+        y: What they show.
+        levels: Horizontal lines, by label: the height, and the colour's number.
+        log: Whether the heights may be on a logarithmic scale, where they go far.
+    """
+    with _axes(name, f"{y} against updates: {', '.join(dict.fromkeys(line.label for line in drawn))}") as (axes, svg):
+        known: set[str] = set()
+        for line in drawn:
+            axes.plot(
+                line.x,
+                [np.nan if value is None else value for value in line.y],
+                color=PALETTE[line.colour],
+                linestyle="--" if line.dashed else "-",
+                marker="o" if len(line.x) < 40 else "",
+                markerfacecolor="none" if line.dashed else None,
+                label="_" if line.label in known else _short(line.label),
+            )
+            known.add(line.label)
+        for label, (height, colour) in (levels or {}).items():
+            axes.axhline(height, color=PALETTE[colour], linestyle=":", label=_short(label))
+        heights = [value for line in drawn for value in line.y if value is not None]
+        if log and min(heights, default=0) > 0 and max(heights) > 8 * min(heights):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value % 1 == 0 else ""))
+        axes.set(xlabel="updates", ylabel=y, xlim=(0, None))
+        if len(known) + len(levels or {}) > 1:
+            axes.legend()
+    return svg[0]
+
+
+def lengths(name: str, sources: Sequence[Source]) -> str:
+    """Draw the share of each source's texts by their length."""
+    counts = np.sum([source.lengths for source in sources], axis=0)
+    longest = int(np.searchsorted(counts.cumsum(), 0.995 * counts.sum())) + 1
+    edges = np.arange(0, longest + 1 + (width := max(1, -(-longest // 32))), width)
+    with _axes(name, f"share of the texts by length: {', '.join(source.name for source in sources)}") as (axes, svg):
+        for source in sources:
+            binned = np.array([source.lengths[low : low + width].sum() for low in edges[:-1]])
+            colour = PALETTE[colour_of(source.name)]
+            axes.stairs(100 * binned / source.rows, edges, color=colour, label=_short(source.name), linewidth=1.6)
+        axes.set(xlabel="words", ylabel="% of the texts", xlim=(0, edges[-1]), ylim=(0, None))
+        axes.legend()
+    return svg[0]
+
+
+def balance(name: str, sources: Sequence[Source], labels: Sequence[str]) -> str:
+    """Draw the labels that the teacher gives, as shares of each source."""
+    with _axes(name, "labels that the teacher gives, by source", height=0.9 + 0.42 * len(sources)) as (axes, svg):
+        places = np.arange(len(sources))[::-1]
+        given = [source.answers for source in sources if source.answers is not None]
+        shares = np.array([100 * answers / max(1, answers.sum()) for answers in given])  # [sources, labels]
+        begin = np.zeros(len(sources))
+        for number, label in enumerate(labels):
+            colour = PALETTE[-1 - number % len(PALETTE)]  # the first ones mean models
+            axes.barh(places, shares[:, number], left=begin, height=0.6, color=colour, alpha=0.85, label=_short(label))
+            begin += shares[:, number]
+        axes.set_yticks(places, [_short(source.name) for source in sources])
+        axes.set(xlabel="% of the texts", xlim=(0, 100))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(3, len(labels)))
+    return svg[0]
+
+
+def score_shares(name: str, sources: Sequence[Source]) -> str:
+    """Draw the share of each source's texts by the teacher's score."""
+    found = {source.name: source.scores for source in sources if source.scores is not None}
+    edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=25)
+    with _axes(name, f"share of the texts by the teacher's score: {', '.join(found)}") as (axes, svg):
+        for source, scores in found.items():
+            shares = 100 * np.histogram(scores, edges)[0] / len(scores)
+            axes.stairs(shares, edges, color=PALETTE[colour_of(source)], label=_short(source), linewidth=1.6)
+        axes.set(xlabel="the teacher's score", ylabel="% of the texts", ylim=(0, None))
+        axes.legend()
+    return svg[0]
+
+
+def scatter(
+    name: str, x: NDArray[Any], y: NDArray[Any], *, labels: tuple[str, str], colour: int, most: int = 800
+) -> str:
+    """Draw one score against another, of at most so many rows, drawn at random with a fixed seed."""
+    rows = np.sort(np.random.default_rng(1).permutation(len(x))[:most])
+    with _axes(name, f"{labels[1]} against {labels[0]}", size=(4, 4)) as (axes, svg):
+        low = float(min(x.min(), y.min()))
+        axes.axline((low, low), slope=1, color=FAINT, linewidth=1)
+        axes.plot(x[rows], y[rows], ".", color=PALETTE[colour], alpha=0.45, markersize=4)
+        axes.set(xlabel=labels[0], ylabel=labels[1], aspect="equal")
+    return svg[0]
+
+
+def tradeoff(name: str, points: Mapping[str, tuple[float, float, int]], *, y: str) -> str:
+    """Draw a score against the speed: by label the texts a second, the score, and the colour's number."""
+    with _axes(name, f"{y} against texts a second: {', '.join(points)}") as (axes, svg):
+        for label, (speed, height, colour) in points.items():
+            axes.plot([speed], [height], "o", color=PALETTE[colour], markersize=6)
+            axes.annotate(_short(label), (speed, height), xytext=(0, 7), textcoords="offset points", ha="center")
+        axes.set_xscale("log")
+        for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            axis(FuncFormatter(lambda value, _: f"{value:,.0f}" if _plain(value) else ""))
+        axes.margins(0.18, 0.25)
+        axes.set(xlabel="texts/s", ylabel=y)
+    return svg[0]
+
+
+def _short(label: str) -> str:
+    """Return a label that leaves the plot some room; one that begins with an underscore would not be shown."""
+    label = label if len(label) <= 32 else f"{label[:31]}…"
+    return f" {label}" if label.startswith("_") else label
+
+
+def _plain(value: float) -> bool:
+    """Whether a logarithmic axis should name a value: 100, 200, 500, 1000, ..."""
+    return value > 0 and f"{value:e}"[0] in "125" and float(f"{value:.0e}") == round(value, 12)
+
+
+@contextmanager
+def _axes(
+    name: str, told: str, *, size: tuple[float, float] = _SIZE, height: float | None = None
+) -> Iterator[tuple[Axes, list[str]]]:
+    """Give the axes to draw on, and a list that holds the SVG once the block has ended."""
+    made: list[str] = []
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(size[0], height or size[1]), layout="constrained")
+        yield figure.subplots(), made
+        made.append(_inline(figure, told))
+
+
+def _inline(figure: Figure, told: str) -> str:
+    """Return a figure as an SVG element of a page: no identifier, style or colour of its own but what a page can hold.
+
+    Args:
+        figure: The figure.
+        told: What a screen reader says of it.
+    """
+    file = StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{escape(told)}">', svg, count=1
+    )
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
+    svg = svg.replace("xlink:href", "href")
+    for stand_in, colour in _IN_PAGE.items():
+        svg = svg.replace(stand_in, colour)
+    return re.sub(r"\s*\n\s*", " ", svg)

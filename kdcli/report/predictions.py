@@ -1,0 +1,172 @@
+"""What teacher, baseline and student say of the same labelled texts, and where student and teacher part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from kdcli.api import Task
+from kdcli.data.tables import read_table
+from kdcli.tasks.evaluation import agreement, confusion
+from kdcli.tasks.labels import encode_labels
+
+MODELS = ("teacher", "baseline", "student")
+MOST = 300
+"""Texts of a table on which the two part that are shown, those with the widest gap."""
+
+
+@dataclass(frozen=True)
+class Parting:
+    """A text on which student and teacher differ.
+
+    Attributes:
+        texts: The text, or both of a pair.
+        gold: Its label, or score.
+        teacher: The teacher's label, or score.
+        student: The student's.
+        sure: The probability that each of the two gives its own label, teacher first; None for scores.
+        gap: Half the sum of the differences of their probabilities (total variation: 0 to 1); for scores the
+            difference.
+        right: teacher, student, or neither; of scores the nearer one.
+    """
+
+    texts: tuple[str, ...]
+    gold: str
+    teacher: str
+    student: str
+    sure: tuple[float, float] | None
+    gap: float
+    right: str
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions for one table.
+
+    Attributes:
+        table: Its name: dev, dev_matched, test.
+        task: The task.
+        texts: The rows, with the task's text columns.
+        gold: The class ids ``int64 [rows]``, or the scores ``float32 [rows]``.
+        logits: ``float32 [rows, outputs]`` by model; scores are no further than the task's range goes.
+    """
+
+    table: str
+    task: Task
+    texts: pa.Table
+    gold: NDArray[Any]
+    logits: dict[str, NDArray[np.float32]]
+
+    def confusion(self, model: str) -> list[list[int]]:
+        """Count the rows of each label (first index) that got each answer (second index)."""
+        return confusion(self.gold, self.logits[model].argmax(1), self.task.outputs)
+
+    @property
+    def agreement(self) -> float:
+        """The share of rows on which student and teacher agree, or the correlation of their scores."""
+        return agreement(self.task, self.logits["student"], self.logits["teacher"])
+
+    @property
+    def apart(self) -> int:
+        """On how many rows student and teacher give different labels; of scores all are compared."""
+        return len(self._order)
+
+    @property
+    def rights(self) -> dict[str, int]:
+        """On how many of those the teacher is right, the student, or neither."""
+        found = self._right[self._order]
+        return {name: int((found == name).sum()) for name in ("teacher", "student", "neither")}
+
+    @property
+    def partings(self) -> list[Parting]:
+        """The rows with the widest gap between student and teacher, widest first."""
+        rows = self._order[:MOST]
+        texts = zip(*(self.texts[name].take(pa.array(rows)).to_pylist() for name in self.task.columns), strict=True)
+        return [
+            Parting(
+                text,
+                self._shown(self.gold[row]),
+                self._shown(self._answer["teacher"][row]),
+                self._shown(self._answer["student"][row]),
+                None if self.task.is_score else (self._sure("teacher", row), self._sure("student", row)),
+                float(self._gap[row]),
+                str(self._right[row]),
+            )
+            for row, text in zip(rows.tolist(), texts, strict=True)
+        ]
+
+    @cached_property
+    def _probabilities(self) -> dict[str, NDArray[np.float64]]:
+        return {model: softmax(logits.astype(np.float64), axis=1) for model, logits in self.logits.items()}
+
+    @cached_property
+    def _answer(self) -> dict[str, NDArray[Any]]:
+        best = {
+            model: logits[:, 0] if self.task.is_score else logits.argmax(1) for model, logits in self.logits.items()
+        }
+        return best
+
+    @cached_property
+    def _gap(self) -> NDArray[np.float64]:
+        of = self.logits if self.task.is_score else self._probabilities
+        differences: NDArray[np.float64] = np.abs(of["teacher"] - of["student"]).sum(axis=1)
+        return differences if self.task.is_score else differences / 2
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        """The rows on which the two differ, widest gap first."""
+        order = np.argsort(-self._gap, kind="stable")
+        same = self._answer["teacher"] == self._answer["student"]
+        return order if self.task.is_score else order[~same[order]]
+
+    @cached_property
+    def _right(self) -> NDArray[np.str_]:
+        off = {model: np.abs(self._answer[model] - self.gold) for model in ("teacher", "student")}
+        if not self.task.is_score:
+            off = {model: np.where(far > 0, 1, 0) for model, far in off.items()}
+        nearer = np.where(off["teacher"] < off["student"], "teacher", "student")
+        return np.where(off["teacher"] == off["student"], "neither", nearer)
+
+    def _sure(self, model: str, row: int) -> float:
+        return float(self._probabilities[model][row].max())
+
+    def _shown(self, value: Any) -> str:
+        return f"{value:.3g}" if self.task.is_score else (self.task.names or self.task.labels)[value]
+
+
+def read_predictions(path: Path, task: Task) -> list[Predictions]:
+    """Read what the results stage has written; nothing where it has not run yet.
+
+    Raises:
+        DataError: The table is damaged, or another task's.
+    """
+    if not path.exists():
+        return []
+    outputs = {model: [f"{model}_{number}" for number in range(task.outputs)] for model in MODELS}
+    columns = ["table", *task.columns, "label", *(name for names in outputs.values() for name in names)]
+    reader = read_table(path, columns=columns)
+    everything = pa.Table.from_batches(list(reader), reader.schema)
+    names = everything["table"].to_pylist()
+    tables = {name: everything.filter(pa.array([other == name for other in names])) for name in dict.fromkeys(names)}
+    return [
+        Predictions(
+            name,
+            task,
+            rows.select(list(task.columns)),
+            encode_labels(rows["label"], task, file=path),
+            {model: _logits(rows, found, task) for model, found in outputs.items()},
+        )
+        for name, rows in tables.items()
+    ]
+
+
+def _logits(rows: pa.Table, names: list[str], task: Task) -> NDArray[np.float32]:
+    logits: NDArray[np.float32] = np.stack([rows[name].to_numpy() for name in names], axis=1)
+    return logits if task.score_range is None else logits.clip(*task.score_range)

@@ -1,0 +1,113 @@
+"""An exported student, ready to predict: onnxruntime in place of torch."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcli.api import Task
+from kdcli.errors import DataError, MissingError, first_line
+from kdcli.student.loaded import Columns, FastStudent
+from kdcli.student.vocabulary import load_tokenizer
+
+FORMAT = "kd.onnx/1"
+MODEL, INT8 = "model.onnx", "model.int8.onnx"
+BATCH = 16
+"""Texts that go through a graph at once: with more of them the processor's caches overflow, and it takes longer."""
+
+
+class Session:
+    """A graph, ready to run on the CPU.
+
+    Args:
+        file: The graph.
+        threads: How many threads it takes; 0 leaves that to onnxruntime.
+
+    Raises:
+        DataError: It cannot be read.
+        MissingError: onnxruntime is not installed.
+    """
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        onnxruntime = need("onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors; what is odd about a graph was seen when it was made
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library's own kinds have no common one
+            what = f"onnxruntime cannot read this graph: {first_line(error)}"
+            raise DataError(what, file=file, hint="`kd export onnx` writes it again") from error
+
+    def __call__(self, words: Columns, lengths: Columns) -> NDArray[np.float32]:
+        """Return logits, ``float32 [batch, outputs]``.
+
+        Args:
+            words: Padded word ids, ``int [batch, time]`` for each text column.
+            lengths: ``int [batch]`` for each text column.
+        """
+        inputs = {}
+        for number, ids, counts in zip(("",) if len(words) == 1 else ("1", "2"), words, lengths, strict=True):
+            inputs[f"words{number}"] = ids.astype(np.int64)
+            inputs[f"lengths{number}"] = counts.astype(np.int64)
+        logits: NDArray[np.float32] = self._session.run(None, inputs)[0]
+        return logits
+
+
+def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> FastStudent:
+    """Load an exported student.
+
+    Args:
+        folder: What ``kd export onnx`` has written.
+        file: The graph in it.
+        threads: How many threads it takes; 0 leaves that to onnxruntime.
+
+    Raises:
+        DataError: It is no such folder.
+        MissingError: onnxruntime is not installed.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        if config["format"] != FORMAT:
+            raise ValueError(f"its format is {config['format']!r}, and {FORMAT!r} is expected")
+        told: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in config["task"].items()
+        }
+        task = Task(**told)
+    except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
+        hint = "name the folder that `kd export onnx` has written"
+        raise DataError(f"this is not a folder of an exported student: {error}", file=folder, hint=hint) from error
+    session = Session(folder / file, threads)
+    return FastStudent(
+        task, config, {}, load_tokenizer(folder), lambda words, lengths: _in_batches(session, words, lengths)
+    )
+
+
+def need(library: str) -> Any:
+    """Import onnx or onnxruntime.
+
+    Raises:
+        MissingError: It is not installed; holds the line that does it.
+    """
+    try:
+        return import_module(library)
+    except ImportError as error:
+        raise MissingError(f"ONNX needs the library {library}", hint="pip install 'kdcli[onnx]'") from error
+
+
+def _in_batches(session: Session, words: Columns, lengths: Columns) -> NDArray[np.float32]:
+    logits = []
+    for begin in range(0, len(lengths[0]), BATCH):
+        counts = tuple(column[begin : begin + BATCH] for column in lengths)
+        # No wider than the batch's own longest texts.
+        ids = tuple(
+            column[begin : begin + BATCH, : int(longest.max())] for column, longest in zip(words, counts, strict=True)
+        )
+        logits.append(session(ids, counts))
+    return np.concatenate(logits)

@@ -1,0 +1,124 @@
+"""Metrics of many resamples of the rows at once: what a bootstrap needs (Efron and Tibshirani 1993).
+
+A resample of classified rows matters only by how often each combination of gold label and answers occurs in it, and
+these counts are multinomial: so a thousand resamples cost the same for a thousand rows and for a million.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from kdcli.api import Task
+
+RESAMPLES = 1000
+_AT_ONCE = 1 << 22
+"""Numbers that a block of resamples may hold."""
+
+Values = dict[str, NDArray[np.float64]]
+"""By metric, its value in each resample, ``float64 [resamples]``."""
+
+
+def resampled(
+    task: Task,
+    outputs: Sequence[NDArray[np.floating[Any]]],
+    gold: NDArray[Any],
+    *,
+    seed: int = 1,
+    resamples: int = RESAMPLES,
+) -> list[Values]:
+    """Score models on resamples of the rows, drawn with replacement; the same resamples for all models.
+
+    The metrics are those of ``kdcli.tasks.metrics.score``, as defined there.
+
+    Args:
+        task: The task.
+        outputs: Of each model, ``[rows, task.outputs]``.
+        gold: The class ids ``int64 [rows]``, or the scores ``float32 [rows]``.
+        seed: Seed of the resamples.
+        resamples: How many to draw.
+
+    Returns:
+        For each model, the values of each metric.
+    """
+    random = np.random.Generator(np.random.Philox(seed))
+    if task.is_score:
+        return _scores([output[:, 0] for output in outputs], gold, random, resamples)
+    return _classes([output.argmax(1) for output in outputs], gold, task.outputs, random, resamples)
+
+
+def _classes(
+    answers: Sequence[NDArray[np.int64]],
+    gold: NDArray[np.int64],
+    classes: int,
+    random: np.random.Generator,
+    resamples: int,
+) -> list[Values]:
+    cells, counts = np.unique(np.stack([gold, *answers], 1), axis=0, return_counts=True)
+    drawn = random.multinomial(len(gold), counts / len(gold), resamples)  # [resamples, cells]
+    one_hot = np.eye(classes, dtype=np.int64)
+    gold_counts = drawn @ one_hot[cells[:, 0]]  # [resamples, classes]
+    values = []
+    for answer in cells.T[1:]:
+        right = drawn @ (one_hot[answer] * (answer == cells[:, 0])[:, None])
+        values.append(_from_counts(right, gold_counts, drawn @ one_hot[answer]))
+    return values
+
+
+def _from_counts(right: NDArray[np.int64], gold: NDArray[np.int64], answered: NDArray[np.int64]) -> Values:
+    """Score confusion matrices by their diagonals and margins, each ``int64 [resamples, classes]``."""
+    rows = gold.sum(1).astype(np.float64)
+    hits = right.sum(1)
+    occurs = gold + answered > 0
+    f1 = np.divide(2 * right, gold + answered, out=np.zeros(right.shape), where=occurs)
+    # Gorodkin's R_K (2004), which is the usual MCC where there are two classes.
+    together = hits * rows - (gold.astype(np.float64) * answered).sum(1)
+    spreads = [rows**2 - (counts.astype(np.float64) ** 2).sum(1) for counts in (gold, answered)]
+    return {
+        "accuracy": hits / rows,
+        "f1": f1[:, 1] if gold.shape[1] == 2 else f1.sum(1) / occurs.sum(1),
+        "mcc": _quotient(together, np.sqrt(spreads[0] * spreads[1])),
+    }
+
+
+def _scores(
+    predicted: Sequence[NDArray[np.floating[Any]]],
+    gold: NDArray[Any],
+    random: np.random.Generator,
+    resamples: int,
+) -> list[Values]:
+    columns = [column.astype(np.float64) for column in (gold, *predicted)]
+    blocks: list[list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = [[] for _ in predicted]
+    for rows in _blocks(len(gold), random, resamples):
+        truth, *others = (column[rows] for column in columns)  # [block, rows]
+        ranks = rankdata(truth, axis=1)
+        for found, other in zip(blocks, others, strict=True):
+            found.append((_correlation(truth, other), _correlation(ranks, rankdata(other, axis=1))))
+    return [
+        dict(zip(("pearson", "spearman"), map(np.concatenate, zip(*found, strict=True)), strict=True))
+        for found in blocks
+    ]
+
+
+def _blocks(rows: int, random: np.random.Generator, resamples: int) -> Iterator[NDArray[np.int64]]:
+    """Draw row numbers, ``int64 [block, rows]``, in blocks that fit into memory."""
+    block = max(1, _AT_ONCE // rows)
+    for begin in range(0, resamples, block):
+        yield random.integers(0, rows, (min(block, resamples - begin), rows))
+
+
+def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Pearson's correlation of each row of two arrays; 0 where one of them is constant."""
+    constant = (np.ptp(first, axis=1) == 0) | (np.ptp(second, axis=1) == 0)
+    first = first - first.mean(1, keepdims=True)
+    second = second - second.mean(1, keepdims=True)
+    spread = np.sqrt((first**2).sum(1) * (second**2).sum(1))
+    return np.where(constant, 0.0, _quotient((first * second).sum(1), spread))
+
+
+def _quotient(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(above, below, out=np.zeros(len(above)), where=below > 0)

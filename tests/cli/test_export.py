@@ -1,0 +1,136 @@
+import json
+import sys
+
+import pytest
+from made_student import SINGLE, TEXTS, make_student
+
+import kd_bilstm
+from kdcli.cli import run
+
+PROFILE = """
+extends = "base"
+[task]
+name = "toy"
+labels = ["no", "yes"]
+data_dir = "{data}"
+[teacher]
+model = "google-bert/bert-large-uncased"
+[transfer]
+method = "lite+corpus"
+"""
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A run folder with a student, its profile, and its task's data."""
+    make_student(tmp_path / "run" / "student", SINGLE)
+    (tmp_path / "data").mkdir()
+    rows = "".join(f"{text}\tyes\n" for text in TEXTS)
+    (tmp_path / "data" / "dev.tsv").write_text(f"sentence\tlabel\n{rows}", "utf-8")
+    (tmp_path / "run" / "kd.lock").write_text("{}")
+    (tmp_path / "run" / "profile.toml").write_text(PROFILE.format(data=tmp_path / "data"))
+    return tmp_path
+
+
+def kd(capsys, *arguments):
+    code = run([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def test_onnx_of_a_run_is_compared_on_its_dev_texts(made, capsys):
+    code, out, err = kd(capsys, "export", "onnx", "--student", made / "run", "--output", made / "onnx", "--json")
+    result = json.loads(out)
+    assert code == 0, err
+    assert (result["folder"], result["task"]) == (str(made / "onnx"), "toy")
+    assert list(result["megabytes"]) == ["model.onnx", "model.int8.onnx", "model.safetensors"]
+    found = {(one["file"], one["texts"]): one for one in result["comparisons"]}
+    assert len(found) == 4 and found["model.onnx", "dev"]["rows"] == len(TEXTS)
+    assert found["model.onnx", "dev"]["difference"] < 1e-5 and found["model.onnx", "random"]["same_labels"] == 1
+
+
+def test_onnx_of_a_folder_is_a_panel(made, capsys):
+    student = made / "elsewhere"
+    (made / "run" / "student").rename(student)
+    code, out, err = kd(capsys, "export", "onnx", "--student", student, "-o", made / "onnx", "--no-int8")
+    assert code == 0, err
+    assert "random" in out and "dev" not in out and "int8" not in out and "same label" in out
+    assert not (made / "onnx" / "model.int8.onnx").exists()
+    data = ("--profile", made / "run" / "profile.toml", "--data-dir", made / "data")
+    code, out, err = kd(capsys, "export", "onnx", "--student", student, "-o", made / "dev", *data)
+    assert code == 0, err
+    assert " dev " in out and "model.int8.onnx" in out
+    code, out, err = kd(capsys, "export", "onnx", "--student", student, "-o", made / "bare", "--no-check")
+    assert code == 0, err
+    assert "PyTorch" not in out
+
+
+def test_data_that_have_gone_since_the_run(made, capsys):
+    (made / "data").rename(made / "moved")
+    code, out, err = kd(capsys, "export", "onnx", "--student", made / "run", "-o", made / "onnx")
+    assert code == 0, err
+    assert " dev " not in out and "random words alone are compared" in err
+    asked = ("--profile", made / "run" / "profile.toml")
+    assert kd(capsys, "export", "onnx", "--student", made / "run", "-o", made / "two", *asked)[0] == 4
+    assert not (made / "two").exists()
+
+
+def test_hub_folder_of_a_run_tells_where_it_came_from(made, capsys):
+    student, hub = ("--student", made / "run"), ("--output", made / "hub")
+    code, out, err = kd(capsys, "export", "hub-folder", *student, *hub, "--license", "mit", "--onnx", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert {"README.md", "model.safetensors", "onnx/model.onnx"} < set(result["bytes"])
+    assert {one["texts"] for one in result["onnx"]["comparisons"]} == {"random", "dev"}
+    card = (made / "hub" / "README.md").read_text("utf-8")
+    assert "| teacher | google-bert/bert-large-uncased |" in card and "| transfer set | lite+corpus |" in card
+    assert "license: mit" in card
+    code, out, err = kd(capsys, "export", "hub-folder", *student, *hub, "--force")
+    assert code == 0, err
+    assert f"hf upload USER/NAME {made / 'hub'}" in out and "onnx/" not in out
+
+
+@pytest.mark.parametrize("kind", ["onnx", "hub-folder"])
+def test_bad_input(made, capsys, kind):
+    (made / "empty").mkdir()
+    code, _, err = kd(capsys, "export", kind, "--student", made / "empty", "--output", made / "new")
+    assert code == 4 and "this is not a folder of a student" in err
+    code, _, err = kd(capsys, "export", kind, "--student", made / "run", "--output", made / "data")
+    assert code == 4 and "the output exists already" in err and "--force" in err
+    code, _, err = kd(capsys, "export", kind, "--student", made / "run", "--output", made / "data", "--force")
+    assert code == 4 and (made / "data" / "dev.tsv").exists()
+    code, _, err = kd(capsys, "export", kind, "--student", made / "run", "--output", made / "run", "--force")
+    assert code == 2 and (made / "run" / "student").exists()
+    assert not (made / "new").exists()
+
+
+@pytest.mark.parametrize("kind", [("onnx",), ("hub-folder", "--onnx")])
+@pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
+def test_a_missing_library_is_6(made, capsys, monkeypatch, kind, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    code, _, err = kd(capsys, "export", *kind, "--student", made / "run", "--output", made / "new")
+    assert code == 6 and "hint: pip install 'kdcli[onnx]'" in err and library in err
+    assert {path.name for path in made.iterdir()} == {"run", "data"}
+
+
+def test_a_hub_folder_without_onnx_needs_neither(made, capsys, monkeypatch):
+    for library in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, library, None)
+    assert kd(capsys, "export", "hub-folder", "--student", made / "run", "--output", made / "hub")[0] == 0
+
+
+def test_a_graph_that_differs_is_1(made, capsys, monkeypatch):
+    to_onnx = kd_bilstm.to_onnx
+    monkeypatch.setattr(
+        kd_bilstm,
+        "to_onnx",
+        lambda options, task, weights: to_onnx(options, task, {name: value * 1.001 for name, value in weights.items()}),
+    )
+    code, _, err = kd(capsys, "export", "onnx", "--student", made / "run", "--output", made / "new")
+    assert code == 1 and "differs from PyTorch" in err
+    assert not (made / "new").exists()
+
+
+def test_a_plugin_without_graphs_is_5(made, capsys, monkeypatch):
+    monkeypatch.delattr(kd_bilstm, "to_onnx")
+    code, _, err = kd(capsys, "export", "onnx", "--student", made / "run", "--output", made / "new")
+    assert code == 5 and "the student plugin bilstm cannot be exported to ONNX" in err

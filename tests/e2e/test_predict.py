@@ -1,0 +1,332 @@
+"""``kd predict`` on the student and the teacher of a tiny run, as a user runs it."""
+
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from e2e.conftest import Tiny, text
+
+import kdcli
+from kdcli.cli import run
+
+KD = [sys.executable, "-m", "kdcli"]
+HEAVY = ["torch", "transformers", "sklearn", "scipy", "pandas", "nltk"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a run with a teacher and a student, and of its data; no test changes it."""
+    tiny = Tiny(tmp_path_factory.mktemp("predict"), None)
+    assert run(["run-all", "-p", str(tiny.profile), "--run-dir", str(tiny.run_dir), "--until", "student", "-q"]) == 0
+    return tiny.root
+
+
+@pytest.fixture
+def here(trained, tmp_path, capsys, monkeypatch):
+    """The run as a Tiny whose own files are in a folder of the test's own, which is the current one."""
+    tiny = Tiny(tmp_path, capsys)
+    tiny.run_dir, tiny.data, tiny.profile = trained / "run", trained / "data", trained / "tiny.toml"
+    monkeypatch.chdir(tmp_path)
+    return tiny
+
+
+@pytest.fixture
+def predict(here):
+    """Run ``kd predict`` with the student."""
+    return lambda *arguments: here.kd("predict", "--student", here.run_dir / "student", *arguments)
+
+
+def pipe(monkeypatch, content):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def lines(out):
+    return [line.split("\t") for line in out.splitlines()]
+
+
+def refused(ended, code, *words):
+    assert ended.code == code, ended.err
+    told = [line for line in ended.err.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert told and told[0].startswith("error: ") and "Traceback" not in ended.err
+    for word in words:
+        assert str(word) in "\n".join(told)
+
+
+# What it predicts
+
+
+def test_a_table_lines_and_python_agree(here, predict, monkeypatch):
+    texts = [text(place) for place in range(80, 96)]
+    student = kdcli.load_student(here.run_dir / "student")
+    expected = [prediction.label for prediction in student.predict(texts)]
+    np.testing.assert_allclose(student.logits([texts * 10]), np.tile(student.logits([texts]), (10, 1)), atol=1e-6)
+    table = lines(predict("--input", here.data / "test.tsv").out)
+    assert table == [["index", "prediction"], *([str(row), label] for row, label in enumerate(expected))]
+    for arguments in ([], ["--input", "-"]):
+        pipe(monkeypatch, "\n".join(texts).encode())
+        assert lines(predict(*arguments).out) == table
+    Path("texts.txt").write_text("\n".join(texts) + "\n")
+    assert lines(predict("-i", "texts.txt").out) == table
+    assert predict("-i", "texts.txt", "-o", "labels.txt").code == 0
+    assert Path("labels.txt").read_text().split() == expected
+
+
+def test_files_and_streams_say_the_same(here, predict, monkeypatch):
+    source = ["--input", here.data / "test.tsv", "--probabilities"]
+    shown = predict(*source)
+    assert shown.out.startswith("index\tprediction\tprobability_0\tprobability_1\n")
+    ended = predict(*source, "-o", "out.tsv", "--json")
+    assert ended.result == {"rows": 16, "output": "out.tsv"}
+    assert Path("out.tsv").read_text() == shown.out
+    rows = predict(*source, "--json").result["predictions"]
+    assert predict(*source, "-o", "out.jsonl").code == 0
+    assert [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()] == rows
+    for row in rows:
+        both = [row["probability_0"], row["probability_1"]]
+        assert sum(both) == pytest.approx(1, abs=1e-6) and int(row["prediction"]) == np.argmax(both)
+    pipe(monkeypatch, "".join(f"{text(place)}\n" for place in range(80, 96)).encode())
+    assert predict("--probabilities", "--output", "piped.tsv").code == 0
+    piped = [row[1] for row in lines(Path("piped.tsv").read_text())]
+    assert piped == [row[1] for row in lines(shown.out)]
+
+
+def test_a_run_folder_stands_for_its_student_and_its_teacher(here, predict):
+    student = here.kd("predict", "--student", here.run_dir, "-i", here.data / "test.tsv")
+    assert student.code == 0, student.err
+    assert student.out == predict("-i", here.data / "test.tsv").out
+    teacher = here.kd("predict", "--teacher", here.run_dir, "-i", here.data / "test.tsv", "--probabilities")
+    assert teacher.code == 0, teacher.err
+    named = ["--teacher", here.run_dir / "teacher", "-p", here.profile]
+    assert here.kd("predict", *named, "-i", here.data / "test.tsv", "--probabilities").out == teacher.out
+    assert here.kd("predict", *named, "-i", here.data / "test.tsv", "-o", "teacher.tsv").code == 0
+    assert [row[:2] for row in lines(teacher.out)] == lines(Path("teacher.tsv").read_text())
+
+
+def test_glue(here, predict, monkeypatch):
+    task = ["--profile", "sst2", "--data-dir", here.data]
+    ended = predict("--glue", "submission", *task, "--json")
+    assert ended.code == 0, ended.err
+    assert ended.result == {"files": [{"output": "submission/SST-2.tsv", "rows": 16}]}
+    assert lines(Path("submission/SST-2.tsv").read_text()) == lines(predict("-i", here.data / "test.tsv").out)
+    refused(predict("--glue", "submission", *task), 4, "SST-2.tsv", "--force")
+    again = predict("--glue", "submission", *task, "--force")
+    assert again.code == 0 and "submission/SST-2.tsv" in again.out and "16" in again.out
+    refused(predict("--glue", "other"), 2, "GLUE has no task 'tiny'")
+    refused(predict("--glue", "other", "-p", "sst2", "--data-dir", here.root), 4, "no test table")
+    refused(predict("--glue", "other", *task, "--probabilities"), 2, "--probabilities")
+    refused(predict("--glue", "other", *task, "-i", here.data / "test.tsv"), 2, "--input")
+    shutil.copytree(here.run_dir / "student", "alone")
+    refused(here.kd("predict", "--student", "alone", "--glue", "other"), 2, "--profile")
+    refused(here.kd("predict", "--student", "alone", "--glue", "other", "-p", "rte", "--data-dir", here.data), 2, "rte")
+
+
+def test_columns_of_the_users_own(here, predict):
+    Path("mine.csv").write_text("nr,opinion\n7,a fine film\n8,a dull one\n")
+    assert [row[0] for row in lines(predict("-i", "mine.csv", "--text-col", "opinion").out)] == ["index", "0", "1"]
+    refused(predict("-i", "mine.csv"), 4, "mine.csv", "--text-col")
+    refused(predict("-i", "mine.csv", "--text-col", "nr", "--text2-col", "opinion"), 2, "--text-col alone")
+    Path("ragged.tsv").write_text("sentence\tlabel\nfine\t1\nragged\nbad\t0\n")
+    refused(predict("-i", "ragged.tsv"), 4, "row 3")
+    skipped = predict("-i", "ragged.tsv", "--set", "task.bad_rows=skip")
+    assert len(lines(skipped.out)) == 3 and "1 bad rows skipped" in skipped.err
+
+
+# What users get wrong
+
+
+def test_which_model(here):
+    source = ["-i", here.data / "test.tsv"]
+    refused(here.kd("predict", *source), 2, "either --student or --teacher")
+    both = ["--student", here.run_dir, "--teacher", here.run_dir]
+    refused(here.kd("predict", *both, *source), 2, "either --student or --teacher")
+    shutil.copytree(here.run_dir / "teacher", "teacher")
+    refused(here.kd("predict", "--teacher", "teacher", *source), 2, "--profile")
+
+
+FILES = ["config.json", "labels.json", "metrics.json", "model.safetensors", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("how", ["missing", "cut"])
+def test_a_student_folder_with_a_missing_or_a_broken_file(here, name, how):
+    shutil.copytree(here.run_dir / "student", "student")
+    file = Path("student", name)
+    if how == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    refused(here.kd("predict", "--student", "student", "-i", here.data / "test.tsv"), 4, name)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "labels.json"])
+def test_a_student_folder_with_a_file_of_another_student(here, name):
+    """The other one has fewer words and is larger; its task has other labels."""
+    wishes = ["--set", "student.max_size=20", "--set", "students.bilstm.hidden=12"]
+    joined = here.run_dir / "join" / "joined.tsv"
+    made = here.kd("student", "-p", here.profile, *wishes, "-i", joined, "-o", "other", "--epochs", "1")
+    assert made.code == 0, made.err
+    Path("other/labels.json").write_text('{"labels": ["no", "yes"], "names": []}')
+    shutil.copytree(here.run_dir / "student", "student")
+    shutil.copy(f"other/{name}", "student")
+    refused(here.kd("predict", "--student", "student", "-i", here.data / "test.tsv"), 4, "student")
+
+
+def test_a_folder_that_is_no_student(here):
+    source = ["-i", here.data / "test.tsv"]
+    refused(here.kd("predict", "--student", "nowhere", *source), 4, "nowhere", "kd student")
+    refused(here.kd("predict", "--student", here.run_dir / "teacher", *source), 4, "not a folder of a student")
+
+
+def test_the_input_of_another_task(here, predict, monkeypatch):
+    Path("pairs.tsv").write_text("index\tquestion1\tquestion2\n0\ta\tb\n")
+    refused(predict("-i", "pairs.tsv"), 4, "pairs", "single")
+    refused(predict("-i", "pairs.tsv", "-p", "qqp"), 2, "single")
+    pipe(monkeypatch, b"a\tb\n")
+    tab = predict()
+    assert tab.code == 0 and "row 1" in tab.err and "--input" in tab.err
+
+
+def test_a_text_of_100_000_words_and_empty_ones(here, predict, monkeypatch):
+    long = "word " * 100_000
+    Path("odd.tsv").write_text(f"sentence\n{long}\n\ngood\n")
+    ended = predict("-i", "odd.tsv")
+    assert len(lines(ended.out)) == 4
+    assert "1 rows with an empty text" in ended.err and "row 3" in ended.err
+    pipe(monkeypatch, f"{long}\n\ngood\n".encode())
+    piped = predict()
+    assert piped.out == ended.out
+    assert "row 2" in piped.err and "empty text" in piped.err
+
+
+def test_not_utf8(here, predict, monkeypatch):
+    content = b"good\n" * 50_000 + b"g\xf6od\n" + b"good\n" * 10
+    Path("latin.txt").write_bytes(content)
+    ended = predict("-i", "latin.txt", "-o", "out.tsv")
+    refused(ended, 4, "latin.txt", "row 50001", "byte 2", "0xf6", "iconv")
+    assert not Path("out.tsv").exists()
+    pipe(monkeypatch, content)
+    piped = predict()
+    refused(piped, 4, "stdin", "row 50001", "iconv")
+    assert len(lines(piped.out)) == 50_001
+    pipe(monkeypatch, content)
+    as_json = predict("--json")
+    assert as_json.code == 4 and as_json.result["error"]["row"] == 50_001
+
+
+def test_output_that_is_there(here, predict):
+    Path("out.tsv").write_text("mine\n")
+    source = ["-i", here.data / "test.tsv", "-o", "out.tsv"]
+    refused(predict(*source), 4, "out.tsv", "--force")
+    assert Path("out.tsv").read_text() == "mine\n"
+    assert predict(*source, "--force").code == 0
+    assert len(lines(Path("out.tsv").read_text())) == 17
+    refused(predict("-i", "out.tsv", "-o", "out.tsv", "--force"), 2, "replace the input")
+    refused(predict("-i", here.data / "test.tsv", "-o", "out.doc"), 4, "out.doc", ".jsonl")
+
+
+def test_nothing_to_predict(here, predict, monkeypatch):
+    pipe(monkeypatch, b"")
+    refused(predict(), 4, "no line", "--input")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    refused(predict(), 2, "nothing to predict", "--input")
+
+
+def test_flags_that_mean_nothing(here, predict, monkeypatch):
+    pipe(monkeypatch, b"a\n")
+    refused(predict("--text-col", "a"), 2, "--text-col")
+    refused(predict("--shard", "0/2", "-i", here.data / "test.tsv"), 2, "--shard")
+    refused(predict("--data-dir", here.data, "-p", "sst2"), 2, "--glue")
+
+
+# Processes
+
+
+def test_a_killed_prediction_goes_on_and_ends_in_the_same_bytes(here):
+    Path("many.tsv").write_text("sentence\n" + "".join(f"{text(place)}\n" for place in range(60_000)))
+    student = str(here.run_dir / "student")
+
+    def command(output):
+        return [*KD, "predict", "--student", student, "-i", "many.tsv", "-o", output, "--probabilities", "-q"]
+
+    subprocess.run(command("whole.tsv"), check=True, timeout=120)
+    process = subprocess.Popen(command("out.tsv"))
+    parts = Path(".out.tsv.parts")
+    while process.poll() is None and not list(parts.glob("*.arrow")):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and not Path("out.tsv").exists()
+    assert 1 <= len(list(parts.glob("*.arrow"))) < 15
+    subprocess.run(command("out.tsv"), check=True, timeout=120)
+    assert Path("out.tsv").read_bytes() == Path("whole.tsv").read_bytes()
+    assert not parts.exists()
+
+
+def test_a_student_starts_without_torch(here):
+    """Ten lines, in one of the three forms they come in."""
+    ten = "".join(f"{text(place)}\n" for place in range(10))
+    Path("ten.txt").write_text(ten)
+    Path("ten.tsv").write_text("sentence\n" + ten)
+    code = f"""
+import sys
+from kdcli.cli import main
+try:
+    main()
+finally:
+    print("imported:", *[name for name in {[*HEAVY, "kdcli.profile.load"]} if name in sys.modules], file=sys.stderr)
+"""
+    student = str(here.run_dir / "student")
+    outputs = set()
+    for arguments in [], ["-i", "ten.txt"], ["-i", "ten.tsv"]:
+        whole = [sys.executable, "-c", code, "predict", "--student", student, *arguments]
+        done = subprocess.run(whole, input=ten, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.splitlines()[-1] == "imported:", arguments
+        outputs.add(done.stdout)
+    assert len(outputs) == 1 and outputs.pop().count("\n") == 11
+
+    def seconds():
+        """Of the processor, not of the clock: other work on the machine is not our matter."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*KD, "predict", "--student", student], input=ten, check=True, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.8
+
+
+def test_lines_are_answered_as_they_come(here):
+    command = [*KD, "predict", "--student", str(here.run_dir), "-q"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for number in range(3):
+            process.stdin.write(f"{text(number)}\n")
+            process.stdin.flush()
+            answers = [process.stdout.readline() for _ in range(1 + (number == 0))]
+            assert answers[-1].startswith(f"{number}\t")
+        process.stdin.close()
+        assert process.stdout.read() == ""
+        assert process.wait(timeout=20) == 0
+
+
+def test_nobody_reading_on_is_no_error_and_ends_the_work(here):
+    command = [*KD, "predict", "--student", str(here.run_dir), "-q"]
+    reading, writing = os.pipe()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=writing, stderr=subprocess.PIPE) as process:
+        os.close(writing)
+        process.stdin.write(b"a fine film\n")
+        process.stdin.flush()
+        assert os.read(reading, 5) == b"index"
+        os.close(reading)
+        process.stdin.write(b"a dull film\n")
+        process.stdin.flush()
+        assert process.wait(timeout=20) == 0  # though more could come
+        assert process.stderr.read() == b""
+        process.stdin.close()

@@ -1,0 +1,220 @@
+"""``kd report`` as a user runs it, and its page in a real browser.
+
+Without a Chromium the browser's tests are skipped, unless CHROMIUM names one: ``.ci/run`` installs it and does.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from made_run import HOSTILE, write_run
+from pyarrow import parquet
+
+from kdcli.report.page import NAME, write_report
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("kdcli.pipeline.results.SPEED_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The page of a run with two dev tables of pairs and three classes."""
+    root = tmp_path_factory.mktemp("runs") / "made"
+    write_run(root, labels=("no", "maybe", "yes"), pairs=True, tables=("dev_matched", "dev_mismatched"), seeds=2)
+    return write_report([root]).output
+
+
+@contextmanager
+def opened(chromium, path: Path, **wishes) -> Iterator:
+    """Open a page from the disk; whatever it complains of or asks the network for is a failure."""
+    context = chromium.new_context(**wishes)
+    page = context.new_page()
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    page.goto(path.as_uri())
+    yield page
+    assert asked == [path.as_uri()] and complaints == []
+    context.close()
+
+
+def shown(page, what):
+    return [element for element in page.query_selector_all(what) if element.is_visible()]
+
+
+def gaps(page):
+    return [float(cell.get_attribute("data-value")) for cell in shown(page, "#disagreements [data-label=gap]")]
+
+
+def test_run_all_writes_the_page_and_says_where(tiny):
+    first = tiny.stage("run-all")
+    page = tiny.run_dir / NAME
+    assert first.code == 0 and f"report: {page}" in first.out
+    before = page.stat().st_mtime_ns
+    assert f"report: {page}" in tiny.stage("run-all").out and page.stat().st_mtime_ns == before
+
+    again = tiny.kd("report", tiny.run_dir, "--json").result
+    assert again["output"] == str(page) and again["left_out"] == [] and page.stat().st_mtime_ns > before
+    assert len(again["sections"]) == 8 and again["bytes"] == page.stat().st_size
+
+    page.write_text("mine")
+    assert tiny.kd("report", tiny.run_dir).code == 4
+    spared = tiny.stage("run-all", "--only", "results", "--force")
+    assert spared.code == 0 and "there is no new report" in spared.err and page.read_text() == "mine"
+    assert "report:" not in spared.out
+    assert tiny.kd("report", tiny.run_dir, "--force").code == 0 and page.read_text().startswith("<!doctype")
+
+    both = tiny.root / "both.html"
+    assert "differences" in tiny.kd("report", tiny.run_dir, tiny.run_dir, "-o", both).out and both.exists()
+
+
+def test_the_predictions_are_those_that_were_scored(tiny):
+    assert tiny.stage("run-all").code == 0
+    assert set(tiny.lock["results"]["outputs"]) == {"results", "predictions"}
+    rows = parquet.read_table(tiny.run_dir / "predictions.parquet").to_pylist()
+    assert [row["table"] for row in rows] == ["dev"] * 20 + ["test"] * 16
+    texts = [line.split("\t")[0] for line in (tiny.data / "dev.tsv").read_text().splitlines()[1:]]
+    assert [row["sentence"] for row in rows[:20]] == texts
+    for model in json.loads((tiny.run_dir / "results.json").read_text())["rows"]:
+        for table, scores in model["scores"].items():
+            own = [row for row in rows if row["table"] == table]
+            right = [(row[f"{model['model']}_1"] > row[f"{model['model']}_0"]) == (row["label"] == "1") for row in own]
+            assert scores["accuracy"][0] == pytest.approx(sum(right) / len(own))
+
+
+def test_the_page_of_a_half_done_run(tiny):
+    assert tiny.stage("run-all", "--until", "export").code == 0
+    assert not (tiny.run_dir / NAME).exists()
+    ended = tiny.kd("report", tiny.run_dir)
+    assert ended.code == 0 and "not there yet: results, confusion, disagreements" in ended.out
+
+
+def test_a_folder_that_is_no_run(tiny):
+    ended = tiny.kd("report", tiny.data)
+    assert ended.code == 4 and "no run folder" in ended.err and "kd run-all" in ended.err
+
+
+def test_a_real_run_in_the_browser(tiny, chromium):
+    tiny.write("dev", [(f"{HOSTILE} {place} good" if place % 2 else f"{place} bad", place % 2) for place in range(20)])
+    assert tiny.stage("run-all").code == 0
+    with opened(chromium, tiny.run_dir / NAME) as page:
+        assert page.title() == "run: a run of kd"
+        for tab in page.query_selector_all("[role=tab]"):
+            tab.click()
+            assert shown(page, "main > section")[0].inner_text()
+
+
+def test_tabs(chromium, written):
+    with opened(chromium, written) as page:
+        tabs = page.query_selector_all("[role=tab]")
+        assert len(tabs) == 8 and len(shown(page, "[role=tabpanel]")) == 1
+        page.click("#tab-confusion")
+        assert [panel.get_attribute("id") for panel in shown(page, "[role=tabpanel]")] == ["confusion"]
+        assert [tab.get_attribute("aria-selected") for tab in tabs].count("true") == 1
+        for key, there in (("ArrowRight", "disagreements"), ("Home", "results"), ("ArrowLeft", "provenance")):
+            page.keyboard.press(key)
+            assert page.evaluate("document.activeElement.id") == f"tab-{there}"
+            assert shown(page, "[role=tabpanel]")[0].get_attribute("id") == there
+        page.goto(f"{written.as_uri()}#curves")  # the same page: no request
+        assert shown(page, "[role=tabpanel]")[0].get_attribute("id") == "curves"
+
+
+def test_sorting_and_pages(chromium, written):
+    with opened(chromium, written) as page:
+        page.click("#tab-disagreements")
+        first = gaps(page)
+        assert len(first) == 20 and page.inner_text("#disagreements [role=status]").startswith("1\u201320 of ")
+        head = page.query_selector("#disagreements th:last-child")
+        assert head.get_attribute("aria-sort") == "descending"
+        head.query_selector("button").click()
+        assert head.get_attribute("aria-sort") == "ascending"
+        low = gaps(page)
+        assert low == sorted(low) and max(low) < max(first)
+        head.query_selector("button").click()
+        high = gaps(page)
+        assert high == sorted(high, reverse=True) and high[0] == max(first)
+        page.click("#disagreements .pager button:last-child")
+        assert page.inner_text("#disagreements [role=status]").startswith("21\u201340 of ")
+        assert len(gaps(page)) == 20 and max(gaps(page)) <= min(high)
+        page.click("#disagreements th:has-text('gold') button")
+        answers = [cell.inner_text() for cell in shown(page, "#disagreements [data-label=gold]")]
+        assert answers == sorted(answers) and page.query_selector_all("#disagreements [aria-sort]") != [head]
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_nothing_flows_over(chromium, written, width):
+    with opened(chromium, written, viewport={"width": width, "height": 800}) as page:
+        for tab in page.query_selector_all("[role=tab]"):
+            tab.click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, tab.inner_text()
+
+
+def test_every_text_is_text(chromium, written):
+    with opened(chromium, written) as page:
+        page.click("#tab-disagreements")
+        assert HOSTILE in page.inner_text("#disagreements tbody tr:first-child")
+        assert page.title() == "made: a run of kd" and page.query_selector("main img, main script") is None
+
+
+def test_light_and_dark(chromium, written):
+    def paper(page):
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    with opened(chromium, written, color_scheme="light") as page:
+        light = paper(page)
+        axis = "getComputedStyle(document.querySelector('#results svg text')).fill"
+        ink = page.evaluate(axis)
+        for name, same in (("light", True), ("dark", False), ("auto", True)):
+            page.click("#theme")
+            assert page.inner_text("#theme") == f"theme: {name}" and (paper(page) == light) is same
+            assert (page.evaluate(axis) == ink) is same
+    with opened(chromium, written, color_scheme="dark") as page:
+        assert paper(page) != light
+
+
+def test_on_paper_and_without_scripts_all_sections_show(chromium, written):
+    with opened(chromium, written) as page:
+        page.emulate_media(media="print")
+        assert len(shown(page, "main > section > h2")) == 8 and not shown(page, "[role=tab], #theme, .pager button")
+    with opened(chromium, written, java_script_enabled=False) as page:
+        assert len(shown(page, "main > section > h2")) == 8 and not shown(page, "[role=tab], #theme")
+
+
+def test_the_comparison_in_the_browser(chromium, written, tmp_path):
+    runs = [written.parent, write_run(tmp_path / "other", labels=())]
+    both = write_report(runs, output=tmp_path / "both.html").output
+    with opened(chromium, both, viewport={"width": 390, "height": 800}) as page:
+        assert page.inner_text("h1") == "2 runs side by side"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.click("#results th:has-text('texts/s') button")
+        speeds = [cell.inner_text() for cell in page.query_selector_all("#results table.runs td:last-child")]
+        assert speeds[:2] == ["1,000", "1,000"] and speeds[-1] == "100"
+
+
+def test_the_checks_can_fail(chromium, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<script>console.log('here'); fetch('http://127.0.0.1:9/')</script>")
+    with pytest.raises(AssertionError), opened(chromium, page) as opened_page:
+        opened_page.wait_for_timeout(200)

@@ -1,0 +1,169 @@
+"""Run folders as ``kd run-all`` leaves them, made without training anything."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"> & </script>"
+VERSIONS = {"python": "3.11.7", "kdcli": "0.1.0", "torch": "2.13.0"}
+NOVELTY = {
+    **{f"{kind}distinct_{n}": 0.1 * n for kind in ("", "train_", "equal_", "equal_train_") for n in (1, 2, 3)},
+    "in_train": 0.0123,
+    "bits_per_character": 1.75,
+}
+RESULTS = {
+    "lite": {
+        "fabricated": 90,
+        "counts": {"words": 1000, "words_masked": 101, "words_replaced": 99, "texts_cut": 20},
+        "duplicates": 5,
+        "held_out_copies": 0,
+        "examples": [{"rules": ["masked"], "before": "a fine film", "after": f"a [MASK] {HOSTILE}"}],
+    },
+    "sample": {
+        "draws": 64,
+        "samples": 40,
+        "duplicates": 3,
+        "train_copies": 1,
+        "held_out_copies": 0,
+        "excess": 20,
+        "rejected": {"broken characters": 2},
+        "acceptance": 0.94,
+        "novelty": NOVELTY,
+    },
+    "mix": {"kept": {"lite": 90, "heavy": 40}, "dropped": {"lite": 0, "heavy": 2}},
+    "teacher": {"metrics": {"accuracy": 0.9, "pearson": 0.9}, "grid": {"0.0005": 0.9}},
+}
+
+
+def write_run(
+    root: Path,
+    *,
+    labels: tuple[str, ...] = ("no", "yes"),
+    pairs: bool = False,
+    tables: tuple[str, ...] = ("dev",),
+    rows: int = 60,
+    seeds: int = 1,
+    half: bool = False,
+    settings: str = "",
+    metric: str | None = None,
+) -> Path:
+    """Write a run.
+
+    Args:
+        root: Its folder.
+        labels: The classes; none for scores from 0 to 5.
+        pairs: Whether its texts are pairs.
+        tables: What the models were scored on.
+        rows: Rows of each table.
+        seeds: How many students and baselines there are.
+        half: Leave off after the transfer set.
+        settings: More lines of the profile.
+        metric: The task's metric.
+    """
+    metric = metric or ("accuracy" if labels else "pearson")
+    root.mkdir(parents=True)
+    lines = [f'name = "made"\nkind = "{"pair" if pairs else "single"}"', f'metric = "{metric}"']
+    lines += [f"labels = {json.dumps(labels)}"] if labels else ["score_range = [0.0, 5.0]"]
+    head = '# made, resolved by kd\n\nseed = 7\n\n[transfer]\nmethod = "lite+heavy"\n\n[task]\n'
+    (root / "profile.toml").write_text(head + "\n".join(lines) + f"\n{settings}")
+    texts = ("sentence1", "sentence2") if pairs else ("sentence",)
+    draws = np.random.default_rng(3)
+    _write_transfer(root, texts, max(1, len(labels)), draws, joined=not half)
+    names = ["lite", "sample", "mix"]
+    if not half:
+        names += ["teacher", "export", "join", "encode"]
+        names += [f"{kind}{seed}" for kind in ("student", "baseline") for seed in ("", "-seed8", "-seed9")[:seeds]]
+        names.append("results")
+        _write_results(root, labels, texts, tables, rows, seeds, metric, draws)
+        _write_curves(root, metric)
+    (root / "kd.lock").write_text(json.dumps({name: entry(name) for name in names}))
+    return root
+
+
+def entry(name: str, inputs: dict[str, str] | None = None, *, ended: bool = True) -> dict[str, object]:
+    """Return a stage's entry in ``kd.lock``, with one output that has the stage's name."""
+    outputs = {name.partition("-")[0]: f"{name}-hash"} if ended else {}
+    result = RESULTS.get(name, {})
+    if name.startswith(("student", "baseline")):
+        points = [(step, {"loss": 9 / step, "accuracy": 0.5 + step / 2000, "pearson": 0.5}) for step in (100, 200, 300)]
+        result = {"history": [{"update": step, "epoch": step / 100, **values} for step, values in points]}
+    return {
+        "parameters": {"seed": 7},
+        "inputs": inputs or {},
+        "outputs": outputs,
+        "result": result,
+        "versions": VERSIONS if ended else {},
+    }
+
+
+def _write_transfer(root: Path, texts: tuple[str, ...], outputs: int, draws: np.random.Generator, joined: bool) -> None:
+    """Write 10 originals, 90 rows of lite and 40 of heavy, from 1 to 7 words long; the first text is hostile."""
+    path = root / ("join/joined.tsv" if joined else "transfer/transfer.tsv")
+    path.parent.mkdir()
+    names = [*texts, "source", "label", *(f"logits_{number}" for number in range(outputs) if joined)]
+    lines = ["\t".join(names)]
+    for number, source in enumerate(["original"] * 10 + ["lite"] * 90 + ["heavy"] * 40):
+        words = " ".join(["word"] * (number % 7 + 1))
+        first = HOSTILE if number == 0 else words
+        row = [*[first, words][: len(texts)], source, "1" if source == "original" else ""]
+        lines.append("\t".join([*row, *(f"{value:.4f}" for value in draws.normal(size=outputs) if joined)]))
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _write_results(
+    root: Path,
+    labels: tuple[str, ...],
+    texts: tuple[str, ...],
+    tables: tuple[str, ...],
+    rows: int,
+    seeds: int,
+    metric: str,
+    draws: np.random.Generator,
+) -> None:
+    columns: dict[str, list[object]] = {name: [] for name in ("table", "index", *texts, "label")}
+    columns |= {f"{model}_{n}": [] for model in ("teacher", "baseline", "student") for n in range(max(1, len(labels)))}
+    for table in tables:
+        for row in range(rows):
+            gold = draws.integers(len(labels)) if labels else round(draws.uniform(0, 5), 2)
+            values = [table, str(row), *(f"{HOSTILE} {row}" for _ in texts), labels[gold] if labels else str(gold)]
+            for _ in range(3):
+                values += draws.normal(size=len(labels)).tolist() if labels else [gold + draws.normal()]
+            for name, value in zip(columns, values, strict=True):
+                columns[name].append(value)
+    numbers = {name: pa.float32() for name in columns if name[-1].isdigit() and not name.startswith("sentence")}
+    schema = pa.schema([(name, numbers.get(name, pa.string())) for name in columns])
+    parquet.write_table(pa.table(columns, schema=schema), root / "predictions.parquet")
+    models = {"teacher": (0.9, 1000, 100.0), "baseline": (0.7, 100, 900.0), "student": (0.85, 100, 1000.0)}
+    results = {
+        "metrics": [metric],
+        "rows": [
+            {
+                "model": model,
+                "scores": {
+                    table: {metric: [value + 0.01 * seed for seed in range(1 if model == "teacher" else seeds)]}
+                    for table in tables
+                },
+                "parameters": parameters,
+                "parameters_without_embeddings": parameters // 2,
+                "megabytes": parameters / 100,
+                "per_second": speed,
+            }
+            for model, (value, parameters, speed) in models.items()
+        ],
+        "gap_closed": {table: {metric: 0.75} for table in tables},
+    }
+    (root / "results.json").write_text(json.dumps(results))
+
+
+def _write_curves(root: Path, metric: str) -> None:
+    points = [
+        {"stage": "teacher", "step": step, metric: 0.5 + step / 1000, "loss": 50 / step, "dev_loss": 0.7, "lr": 0.0005}
+        for step in (100, 200, 300)
+    ]
+    points += [
+        {"stage": "generator", "step": 50, "bits_per_character": 1.9, "loss": 4.1, "dev_loss": None, "lr": 0.001}
+    ]
+    (root / "metrics.jsonl").write_text("".join(f"{json.dumps({'time': 1.0, **point})}\n" for point in points))

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_run import HOSTILE, write_run
+
+from kdcli.errors import DataError
+from kdcli.report.page import NAME, write_report
+
+ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements", "profile", "provenance"]
+
+
+class Seen(HTMLParser):
+    """What a browser would make of a page: its elements, its identifiers, its text."""
+
+    VOID = ("meta", "use", "path", "rect", "br", "img")
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        told = dict(attrs)
+        self.ids += [told["id"]] if told.get("id") else []
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "xlink:href")]
+        assert not [name for name in told if name.startswith("on")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data if self.open and self.open[-1] not in ("script", "style") else ""
+
+
+def page(root: Path) -> Seen:
+    report = write_report([root])
+    assert report.output == root / NAME and report.bytes == report.output.stat().st_size
+    return Seen(report.output)
+
+
+def test_a_whole_run_has_all_sections(tmp_path: Path) -> None:
+    report = write_report([write_run(tmp_path / "run")])
+    assert (report.sections, report.left_out) == (ALL, [])
+    seen = Seen(report.output)
+    assert seen.open == [] and len(seen.ids) == len(set(seen.ids)) and set(ALL) <= set(seen.ids)
+    assert "85.0 accuracy on dev" in seen.text and "75\u00a0% of the gap" in seen.text
+    assert "10.0 times as fast as the teacher and has 10.0 times fewer parameters" in seen.text
+    assert "101 (10.1 %)" in seen.text and "rejected: broken characters" in seen.text and "1.750" in seen.text
+    assert "2.13.0" in seen.text and "seed 7" in seen.text
+
+
+def test_every_text_is_text(tmp_path: Path) -> None:
+    seen = page(write_run(tmp_path / HOSTILE.partition("/")[0], labels=("no", HOSTILE)))
+    assert seen.elements.count("script") == 1 and "img" not in seen.elements
+    assert seen.text.count(HOSTILE) > 60
+    assert seen.open == []
+
+
+def test_nothing_is_loaded(tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run")
+    seen = page(root)
+    assert all(re.fullmatch(r"#\w+", address) and address[1:] in seen.ids for address in seen.addresses)
+    text = (root / NAME).read_text()
+    assert "default-src 'none'" in text and "@import" not in text and not re.search(r"url\((?!#)", text)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("labels", [(), ("0", "1", "2")])
+def test_all_kinds_of_tasks(tmp_path: Path, labels: tuple[str, ...], pairs: bool) -> None:
+    root = write_run(tmp_path / "run", labels=labels, pairs=pairs, tables=("dev_matched", "dev_mismatched"), seeds=3)
+    seen = page(root)
+    assert set(ALL) <= set(seen.ids) and seen.open == []
+    assert "dev_mismatched" in seen.text and "neither" in seen.text if labels else "correlate with r = " in seen.text
+    assert "86.0 ± 1.0" in seen.text and "those of the first seed" in seen.text
+
+
+def test_a_half_done_run_says_what_is_left_out(tmp_path: Path) -> None:
+    report = write_report([write_run(tmp_path / "run", half=True)])
+    assert report.sections == ["transfer", "samples", "profile", "provenance"]
+    assert report.left_out == ["results", "curves", "confusion", "disagreements"]
+    seen = Seen(report.output)
+    assert "has not come to it: results, learning curves, predictions, disagreements" in seen.text
+    assert "The teacher has not labelled these texts yet." in seen.text
+
+
+def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run", half=True)
+    (root / "kd.lock").unlink()
+    (root / "transfer" / "transfer.tsv").unlink()
+    assert write_report([root]).sections == ["profile"]
+
+
+def test_several_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").mkdir()
+    runs = [
+        write_run(tmp_path / "one", settings="[student]\nlr = 0.5\nepochs = 3\n"),
+        write_run(tmp_path / "two", labels=(), settings="[student]\nlr = 1.0\nepochs = 3\n"),
+        write_run(tmp_path / "b" / "one", half=True, settings="[student]\nepochs = 3\n"),
+    ]
+    report = write_report(runs)
+    assert report.output == Path(NAME) and report.sections == ["results", "curves", "differences", "provenance"]
+    seen = Seen(report.output)
+    assert seen.open == [] and "3 runs side by side" in seen.text
+    assert "student.lr" in seen.text and "student.epochs" not in seen.text
+    assert f"Without results as yet: {runs[2]}" in seen.text
+    assert "dev pearson" in seen.text and "dev accuracy" in seen.text
+    assert write_report([runs[0], runs[0]]).sections == report.sections
+    assert "All settings are the same." in Seen(report.output).text
+
+
+def test_only_a_page_of_kds_own_is_written_again(tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run")
+    write_report([root])
+    write_report([root])
+    (root / NAME).write_text("mine")
+    with pytest.raises(DataError, match="no page of kd's") as caught:
+        write_report([root])
+    assert caught.value.exit_code == 4 and (root / NAME).read_text() == "mine"
+    write_report([root], force=True)
+    assert (root / NAME).read_text().startswith("<!doctype html>")
+    with pytest.raises(DataError, match="no page of kd's"):
+        write_report([root], output=tmp_path)
+
+
+def test_a_long_text_is_cut_and_says_so(tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run", half=True)
+    table = root / "transfer" / "transfer.tsv"
+    table.write_text(f"sentence\tsource\tlabel\n{'word ' * 100_000}\toriginal\t0\n\toriginal\t1\n")
+    seen = page(root)
+    assert f"{('word ' * 200)}… (500,000 characters)" in seen.text
+    assert len((root / NAME).read_bytes()) < 100_000

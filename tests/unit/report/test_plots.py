@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from kdcli.report import plots
+from kdcli.report.transfer_set import LONGEST, Source
+
+ODD = "a <b> & $x_1$ \"c\" 'd'"
+
+
+def source(name: str, classes: int = 2) -> Source:
+    lengths = np.bincount([3, 4, 4, 9], minlength=LONGEST + 1)
+    return Source(name, lengths, np.array([1] * (classes - 1) + [5 - classes]), np.array([0.5, 1, 2, 4], np.float32))
+
+
+DRAWN: list[Callable[[], str]] = [
+    lambda: plots.lines("a", [plots.Line(ODD, [1, 2], [0.1, None], 0), plots.Line("_x", [1], [9.0], 1, True)], y=ODD),
+    lambda: plots.lines("b", [plots.Line("x", [1, 900], [0.01, 90.0], 3)], y="loss", log=True),
+    lambda: plots.lines("c", [plots.Line("x", [1], [None], 3)], y="loss", log=True, levels={ODD: (0.5, 0)}),
+    lambda: plots.lengths("d", [source("original"), source(ODD)]),
+    lambda: plots.balance("e", [source("original"), source("lite")], ["no", ODD]),
+    lambda: plots.score_shares("f", [source("original")]),
+    lambda: plots.scatter("g", np.arange(5.0), np.arange(5.0), labels=("gold", ODD), colour=1),
+    lambda: plots.scatter("h", np.ones(1), np.ones(1), labels=("gold", "student"), colour=1),
+    lambda: plots.tradeoff("i", {ODD: (100.0, 80.0, 0), "student": (40_000.0, 79.0, 1)}, y="dev accuracy"),
+]
+
+
+@pytest.mark.parametrize("draw", DRAWN)
+def test_a_plot_is_one_element_in_the_colours_and_letters_of_the_page(draw: Callable[[], str]) -> None:
+    svg = draw()
+    root = ElementTree.fromstring(svg)
+    assert root.tag == "svg" and root.get("role") == "img" and root.get("aria-label")
+    texts = [element for element in root.iter() if element.tag == "text"]
+    assert texts and all("fill: currentColor" in (text.get("style") or "") for text in texts)
+    assert not re.findall(r"#[0-9a-f]{6}|<style|font-family|xmlns|<script", svg)
+    assert svg == draw()
+
+
+def test_labels_are_text() -> None:
+    root = ElementTree.fromstring(DRAWN[0]())
+    texts = ["".join(element.itertext()).strip() for element in root.iter() if element.tag == "text"]
+    assert texts.count(ODD) == 2 and "_x" in texts  # the axis, and the legend
+    assert ODD in (root.get("aria-label") or "")
+
+
+def test_identifiers_of_two_plots_differ() -> None:
+    found = [set(re.findall(r'id="([^"]+)"', draw())) for draw in DRAWN]
+    assert sum(map(len, found)) == len(set().union(*found)) > 0
+
+
+def test_a_long_label_leaves_room() -> None:
+    svg = plots.balance("x", [source("original")], ["no", "very " * 50 + "long"])
+    assert "very very very very very very v…" in svg

@@ -1,0 +1,132 @@
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+from made_student import PAIR, SCORE, SINGLE, TEXTS, make_student
+
+import kdcli
+from kdcli.api import Task
+from kdcli.errors import DataError
+from kdcli.student.hub_folder import Origin, export_hub_folder, without_folders
+from kdcli.student.onnx_student import load_onnx
+
+SST2 = Task("sst2", "single", ("0", "1"), names=("negative", "positive"), more_metrics=("mcc",))
+FILES = {"model.safetensors", "config.json", "tokenizer.json", "labels.json", "metrics.json", "README.md"}
+
+
+def test_the_folder_is_the_student(tmp_path):
+    student = make_student(tmp_path / "student")
+    (student / "notes.txt").write_text("not for everyone")
+    result = export_hub_folder(student=student, output=tmp_path / "hub")
+    assert {path.name for path in (tmp_path / "hub").iterdir()} == FILES == set(result.bytes)
+    for name in FILES - {"config.json", "README.md"}:
+        assert (tmp_path / "hub" / name).read_bytes() == (student / name).read_bytes()
+        assert result.bytes[name] == (student / name).stat().st_size
+    assert kdcli.load_student(tmp_path / "hub").predict(TEXTS) == kdcli.load_student(student).predict(TEXTS)
+
+
+def test_nothing_tells_of_this_machines_folders(tmp_path):
+    export_hub_folder(
+        student=make_student(tmp_path / "student"), output=tmp_path / "hub", origin=Origin(teacher="/home/somebody/big")
+    )
+    for name in ("README.md", "config.json"):
+        text = (tmp_path / "hub" / name).read_text("utf-8")
+        assert "/home" not in text and str(tmp_path) not in text and "minilm" in text
+    assert "| teacher | big |" in (tmp_path / "hub" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("vectors", "kept"),
+    [
+        (None, None),
+        ("file /data/my glove.txt", "file my glove.txt"),
+        ("encoder google-bert/bert", "encoder google-bert/bert"),
+    ],
+)
+def test_names_on_the_hub_stay_what_they_are(vectors, kept):
+    source = (vectors or "").partition(" ")[2]
+    config = {"vectors": vectors, "training": {"vectors": source, "lr": 1.0}, "seed": 1}
+    found = without_folders(config)
+    assert found == {"vectors": kept, "training": {"vectors": (kept or "").partition(" ")[2], "lr": 1.0}, "seed": 1}
+
+
+def test_the_card_is_what_the_hub_reads(tmp_path):
+    student = make_student(tmp_path / "student", SST2)
+    origin = Origin(licence="mit", teacher="google-bert/bert-large-uncased", transfer="lite+heavy")
+    export_hub_folder(student=student, output=tmp_path / "hub", origin=origin)
+    card = ModelCard.load(tmp_path / "hub" / "README.md")
+    data = card.data
+    assert (data.license, data.language, data.library_name) == ("mit", "en", "kdcli")
+    assert data.tags == ["knowledge-distillation", "bilstm", "sst2"]
+    assert (data.datasets, data.metrics) == (["nyu-mll/glue"], ["accuracy", "matthews_correlation"])
+    results = {one.metric_type: one.metric_value for one in data.eval_results}
+    assert results == {"accuracy": 0.75, "f1": 0.5, "matthews_correlation": 0.25}
+    assert {(one.dataset_type, one.dataset_config) for one in data.eval_results} == {("nyu-mll/glue", "sst2")}
+    metrics = json.loads((student / "metrics.json").read_text())
+    for part in (
+        "answers `0` or `1` (negative, positive)",
+        f"| parameters | {metrics['parameters']:,} |",
+        f"| parameters without embeddings | {metrics['parameters_without_embeddings']:,} |",
+        "| teacher | google-bert/bert-large-uncased |",
+        "| transfer set | lite+heavy |",
+        "1 x MSE with the teacher's logits",
+        "Texts longer than 12 words are cut",
+        'student.predict(["a text"])',
+    ):
+        assert part in card.text, part
+    assert "onnx" not in card.content
+
+
+def test_a_baseline_has_no_teacher(tmp_path):
+    student = make_student(tmp_path / "baseline")
+    config = json.loads((student / "config.json").read_text())
+    config["training"] |= {"kd_weight": 0.0, "ce_weight": 1.0}
+    (student / "config.json").write_text(json.dumps(config))
+    export_hub_folder(student=student, output=tmp_path / "hub", origin=Origin(teacher="big", transfer="lite"))
+    text = (tmp_path / "hub" / "README.md").read_text("utf-8")
+    assert "| teacher |" not in text and "| transfer set |" not in text
+    assert "Trained on labels alone, without a teacher." in text
+
+
+def test_another_task_another_card(tmp_path):
+    for task, origin in ((PAIR, Origin()), (SCORE, Origin(dataset="me/scores", language="de"))):
+        student = make_student(tmp_path / task.metric / "student", task)
+        export_hub_folder(student=student, output=tmp_path / task.metric / "hub", origin=origin)
+        card = ModelCard.load(tmp_path / task.metric / "hub" / "README.md")
+        assert card.data.get("datasets") == ([origin.dataset] if origin.dataset else None)
+        assert card.data.license == "unknown" and card.data.language == origin.language
+        assert {one.dataset_type for one in card.data.eval_results} == {origin.dataset or "toy"}
+        assert 'student.predict([("a text", "another")])' in card.text
+    assert card.data.metrics == ["pearsonr", "spearmanr"]
+
+
+def test_onnx_inside(tmp_path):
+    student = make_student(tmp_path / "student")
+    result = export_hub_folder(student=student, output=tmp_path / "hub", onnx=True)
+    assert result.onnx.folder == tmp_path / "hub" / "onnx"
+    assert result.onnx.comparisons[0].exact
+    assert {"onnx/model.onnx", "onnx/model.int8.onnx", "onnx/tokenizer.json"} < set(result.bytes)
+    labels = [one.label for one in load_onnx(tmp_path / "hub" / "onnx").predict(TEXTS)]
+    assert labels == [one.label for one in kdcli.load_student(tmp_path / "hub").predict(TEXTS)]
+    assert 'InferenceSession("onnx/model.onnx")' in (tmp_path / "hub" / "README.md").read_text("utf-8")
+
+
+def test_output_that_is_there(tmp_path):
+    student = make_student(tmp_path / "student")
+    export_hub_folder(student=student, output=tmp_path / "hub")
+    with pytest.raises(DataError, match="the output exists already"):
+        export_hub_folder(student=student, output=tmp_path / "hub")
+    export_hub_folder(student=student, output=tmp_path / "hub", origin=Origin(licence="mit"), force=True)
+    assert "license: mit" in (tmp_path / "hub" / "README.md").read_text("utf-8")
+    assert {path.name for path in tmp_path.iterdir()} == {"student", "hub"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+def test_a_student_that_is_not_whole(tmp_path, name):
+    student = make_student(tmp_path / "student", SINGLE)
+    content = json.loads((student / name).read_text())
+    content.pop("training", None), content.pop("dev", None)
+    (student / name).write_text(json.dumps(content))
+    with pytest.raises(DataError, match="is not whole"):
+        export_hub_folder(student=student, output=tmp_path / "hub")
+    assert not (tmp_path / "hub").exists()

@@ -1,0 +1,291 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from made_student import KINDS, MAX_LENGTH, SCORE, SINGLE, TEXTS, columns, make_student
+from scipy import stats
+
+import kd_bilstm
+from kdcli.errors import DataError, KdError, MissingError, PluginError, UsageError
+from kdcli.student.folder import load_student
+from kdcli.student.onnx import INT8, MODEL, export_onnx
+from kdcli.student.onnx_check import SIZES, Comparison, compare, random_batches
+from kdcli.student.onnx_student import load_onnx
+from kdcli.tasks.task import settings_of
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "onnx_predict.py"
+FILES = {MODEL, INT8, "tokenizer.json", "labels.json", "config.json", "README.md"}
+
+each_kind = pytest.mark.parametrize("task", KINDS, ids=["classes", "pairs", "scores"])
+
+
+@pytest.fixture
+def student(tmp_path):
+    return make_student(tmp_path / "student")
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def without(monkeypatch, library):
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+
+
+# The folder
+
+
+@each_kind
+@pytest.mark.parametrize("options", [{}, {"cell": "gru", "layers": 2, "pooling": "max"}], ids=["lstm", "gru"])
+def test_the_exported_student_has_pytorchs_logits(tmp_path, task, options):
+    student = make_student(tmp_path / "student", task, **options)
+    result = export_onnx(student=student, output=tmp_path / "onnx")
+    assert names(tmp_path / "onnx") == FILES
+    texts = columns(task, TEXTS * 20)  # more than go through the graph at once
+    expected = load_student(student).logits(texts)
+    assert np.ptp(expected) > 0.1
+    exact, rough = (load_onnx(tmp_path / "onnx", file).logits(texts) for file in (MODEL, INT8))
+    np.testing.assert_allclose(exact, expected, rtol=0, atol=1e-5)
+    assert 1e-5 < np.abs(rough - expected).max() < 0.2
+    assert [(one.file, one.texts, one.exact) for one in result.comparisons] == [
+        (MODEL, "random", True),
+        (INT8, "random", False),
+    ]
+    assert all((one.same_labels is None) == task.is_score == (one.pearson is not None) for one in result.comparisons)
+
+
+def test_an_exported_student_predicts_as_the_student_does(tmp_path, student):
+    export_onnx(student=student, output=tmp_path / "onnx", int8=False, check=False)
+    ours, theirs = load_onnx(tmp_path / "onnx").predict(TEXTS), load_student(student).predict(TEXTS)
+    assert [one.label for one in ours] == [one.label for one in theirs]
+    assert load_onnx(tmp_path / "onnx", threads=1).logits([[]]).shape == (0, 2)
+
+
+def test_what_lies_in_the_folder(tmp_path, student):
+    result = export_onnx(student=student, output=tmp_path / "onnx", int8=False, check=False)
+    folder = tmp_path / "onnx"
+    assert names(folder) == FILES - {INT8}
+    assert (folder / "tokenizer.json").read_bytes() == (student / "tokenizer.json").read_bytes()
+    assert json.loads((folder / "labels.json").read_text()) == {"labels": ["no", "yes"], "names": ["bad", "good"]}
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["format"], config["max_length"], config["task"]["kind"]) == ("kd.onnx/1", MAX_LENGTH, "single")
+    assert result.megabytes == {
+        MODEL: (folder / MODEL).stat().st_size / 1e6,
+        "model.safetensors": (student / "model.safetensors").stat().st_size / 1e6,
+    }
+    assert result.comparisons == []
+
+
+def test_int8_stores_embeddings_and_recurrence_in_8_bits(tmp_path, student):
+    export_onnx(student=student, output=tmp_path / "onnx", check=False)
+    graph = onnx.load(tmp_path / "onnx" / INT8).graph
+    assert {"DynamicQuantizeLSTM", "DequantizeLinear", "MatMulInteger"} <= {node.op_type for node in graph.node}
+    large = [one for one in graph.initializer if np.prod(one.dims) > 4 * 6 * 2 * 2]
+    assert {one.data_type for one in large} <= {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+
+
+def test_dev_texts_are_compared_too(tmp_path, student):
+    rows = "".join(f"{text}\tyes\n" for text in TEXTS * 5)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dev.tsv").write_text("sentence\tlabel\n" + rows, "utf-8")
+    dev = settings_of(SINGLE).model_copy(update={"data_dir": str(tmp_path / "data")})
+    found = export_onnx(student=student, output=tmp_path / "onnx", dev=dev).comparisons
+    assert [(one.file, one.texts) for one in found][2:] == [(MODEL, "dev"), (INT8, "dev")]
+    assert found[2].rows == len(TEXTS) * 5
+    assert found[2].exact and found[2].same_labels == 1
+    assert "| `model.int8.onnx` | dev, 50 |" in (tmp_path / "onnx" / "README.md").read_text("utf-8")
+
+
+@each_kind
+def test_the_code_of_its_card_runs(tmp_path, task, capsys, monkeypatch):
+    student = make_student(tmp_path / "student", task)
+    export_onnx(student=student, output=tmp_path / "onnx", int8=False)
+    monkeypatch.chdir(tmp_path / "onnx")
+    code = Path("README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    exec(code, {})
+    logits = load_student(student).logits([[text] for text in ["a text", "another"][: len(task.columns)]])
+    printed = capsys.readouterr().out.strip()
+    if task.is_score:
+        assert float(printed) == pytest.approx(float(logits[0, 0]), abs=1e-4)
+    else:
+        assert printed == task.labels[logits.argmax()]
+
+
+@each_kind
+def test_the_example_needs_neither_torch_nor_kd(tmp_path, task):
+    student = make_student(tmp_path / "student", task)
+    export_onnx(student=student, output=tmp_path / "onnx", int8=False)
+    texts = columns(task, [*TEXTS, *(f"{text} cold" for text in TEXTS * 3)])
+    blocked = "('torch', 'kdcli', 'kd_bilstm', 'transformers', 'pyarrow', 'onnx')"
+    code = f"import runpy, sys; sys.modules.update(dict.fromkeys({blocked})); runpy.run_path({str(EXAMPLE)!r})"
+    command = [sys.executable, "-X", "utf8", "-c", code, str(tmp_path / "onnx")]
+    lines = ["\t".join(row) for row in zip(*texts, strict=True)]
+    given = {"input": "".join(f"{line}\n" for line in lines), "encoding": "utf-8"}
+    done = subprocess.run(command, capture_output=True, timeout=60, **given)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [line.split("\t") for line in done.stdout.splitlines()]
+    rows = texts[0] if task.kind == "single" else list(zip(*texts, strict=True))
+    expected = load_student(student).predict(rows)
+    if task.is_score:
+        assert [float(score) for (score,) in found] == pytest.approx([one.score for one in expected], abs=1e-4)
+        assert len(set(expected)) > 1
+    else:
+        assert [label for label, _ in found] == [one.label for one in expected]
+        likeliest = [max(one.probabilities.values()) for one in expected]
+        assert [float(probability) for _, probability in found] == pytest.approx(likeliest, abs=1e-3)
+        assert len({one.label for one in expected}) > 1
+    if task.kind == "single":
+        done = subprocess.run([*command, *lines[:1]], capture_output=True, timeout=60, encoding="utf-8")
+        assert done.stdout.splitlines() == ["\t".join(found[0])]
+
+
+# The comparison
+
+
+@each_kind
+def test_random_batches_have_every_size_and_padding(task):
+    batches = list(random_batches(task, vocabulary=9, max_length=20))
+    assert {len(batch.lengths[0]) for batch in batches} == set(SIZES)
+    assert {int(batch.lengths[0].max()) for batch in batches} == {1, 2, 5, 13, 20}
+    assert any(batch.words[0].shape[1] > batch.lengths[0].max() for batch in batches)
+    for batch in batches:
+        assert len(batch.words) == len(task.columns)
+        for words, lengths in zip(batch.words, batch.lengths, strict=True):
+            assert lengths.min() >= 1 and words.dtype == lengths.dtype == torch.int64
+            present = torch.arange(words.shape[1]) < lengths[:, None]
+            assert ((words > 0) == present).all() and words.max() < 9
+
+
+def test_what_a_comparison_says(tmp_path):
+    off = np.array([[0.0, 0.5]], np.float32)
+    for task in (SINGLE, SCORE):
+        student = load_student(make_student(tmp_path / task.kind, task))
+        batches = list(random_batches(task, 20, 12))
+        expected = np.concatenate([student.module(batch).detach().numpy() for batch in batches])
+        numbers = iter(batches)
+
+        def wrong(words, lengths, student=student, numbers=numbers):
+            logits = student.module(next(numbers)).detach().numpy()
+            return logits + off[:, -logits.shape[1] :] * (np.arange(len(logits)) % 2)[:, None]
+
+        (found,) = compare(student, {"x": wrong}, {"random": batches})
+        parity = np.concatenate([np.arange(len(batch.lengths[0])) % 2 for batch in batches])
+        shifted = expected + off[:, -task.outputs :] * parity[:, None]
+        same = None if task.is_score else np.mean(shifted.argmax(1) == expected.argmax(1))
+        pearson = stats.pearsonr(shifted[:, 0], expected[:, 0]).statistic if task.is_score else None
+        assert found == Comparison("x", "random", len(parity), pytest.approx(0.5), False, same, pytest.approx(pearson))
+
+
+def test_a_graph_of_another_model_is_refused_and_nothing_is_left(tmp_path, student, monkeypatch):
+    to_onnx = kd_bilstm.to_onnx
+
+    def wrong(options, task, weights):
+        return to_onnx(options, task, {**weights, "logits.bias": weights["logits.bias"] + 1e-4})
+
+    monkeypatch.setattr(kd_bilstm, "to_onnx", wrong)
+    with pytest.raises(KdError) as caught:
+        export_onnx(student=student, output=tmp_path / "onnx")
+    assert caught.value.exit_code == 1 and "differs from PyTorch by 0.0001" in str(caught.value)
+    assert names(tmp_path) == {"student"}
+    assert export_onnx(student=student, output=tmp_path / "onnx", check=False).comparisons == []
+    before = (tmp_path / "onnx" / MODEL).read_bytes()
+    with pytest.raises(KdError):
+        export_onnx(student=student, output=tmp_path / "onnx", force=True)
+    assert (tmp_path / "onnx" / MODEL).read_bytes() == before
+    monkeypatch.undo()
+    export_onnx(student=student, output=tmp_path / "onnx", force=True)
+    assert (tmp_path / "onnx" / MODEL).read_bytes() != before
+    assert names(tmp_path) == {"student", "onnx"}
+
+
+def test_a_graph_without_a_number_is_refused(tmp_path, student, monkeypatch):
+    to_onnx = kd_bilstm.to_onnx
+    nothing = {"fc.bias": np.full(5, np.nan, np.float32)}
+    monkeypatch.setattr(kd_bilstm, "to_onnx", lambda options, task, weights: to_onnx(options, task, weights | nothing))
+    with pytest.raises(KdError, match="differs from PyTorch by nan"):
+        export_onnx(student=student, output=tmp_path / "onnx", int8=False)
+
+
+# What is not there
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
+def test_a_missing_library_is_named(tmp_path, student, monkeypatch, library):
+    without(monkeypatch, library)
+    with pytest.raises(MissingError) as caught:
+        export_onnx(student=student, output=tmp_path / "onnx")
+    assert library in str(caught.value) and caught.value.hint == "pip install 'kdcli[onnx]'"
+    assert names(tmp_path) == {"student"}
+
+
+def test_reading_an_export_needs_onnxruntime_alone(tmp_path, student, monkeypatch):
+    export_onnx(student=student, output=tmp_path / "onnx", check=False)
+    without(monkeypatch, "onnx")
+    assert load_onnx(tmp_path / "onnx").logits([["good"]]).shape == (1, 2)
+    without(monkeypatch, "onnxruntime")
+    with pytest.raises(MissingError):
+        load_onnx(tmp_path / "onnx")
+
+
+def test_a_plugin_that_builds_no_graph(tmp_path, student, monkeypatch):
+    monkeypatch.delattr(kd_bilstm, "to_onnx")
+    with pytest.raises(PluginError, match="the student plugin bilstm cannot be exported to ONNX"):
+        export_onnx(student=student, output=tmp_path / "onnx")
+    monkeypatch.setattr(kd_bilstm, "to_onnx", lambda *_: 1 / 0, raising=False)
+    with pytest.raises(PluginError, match="division by zero"):
+        export_onnx(student=student, output=tmp_path / "onnx")
+    assert names(tmp_path) == {"student"}
+
+
+def test_a_folder_that_is_no_student(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for place in ("empty", "nowhere"):
+        with pytest.raises(DataError, match="not a folder of a student"):
+            export_onnx(student=tmp_path / place, output=tmp_path / "onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("config.json", None), ("config.json", "[]"), ("config.json", '{"format": "kd.student/1"}'), (MODEL, "no graph")],
+)
+def test_a_folder_that_is_no_export(tmp_path, student, name, content):
+    folder = tmp_path / "onnx"
+    export_onnx(student=student, output=folder, int8=False, check=False)
+    (folder / name).unlink()
+    if content:
+        (folder / name).write_text(content)
+    with pytest.raises(DataError, match=r"exported student|cannot read this graph"):
+        load_onnx(folder)
+
+
+# Where it may stand
+
+
+def test_an_output_that_exists_is_an_error(tmp_path, student):
+    for output in (tmp_path / "onnx", tmp_path / "file"):
+        output.mkdir() if output.name == "onnx" else output.write_text("mine")
+        with pytest.raises(DataError, match="the output exists already"):
+            export_onnx(student=student, output=output)
+    export_onnx(student=student, output=tmp_path / "onnx", check=False, force=True)  # it was empty
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_text("dear")
+    for output in (tmp_path / "photos", tmp_path / "file"):
+        with pytest.raises(DataError, match="no earlier export"):
+            export_onnx(student=student, output=output, force=True)
+    assert (tmp_path / "photos" / "one.jpg").read_text() == "dear" and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("output", ["run", "run/student", "run/student/onnx", "."])
+def test_the_student_itself_is_never_overwritten(tmp_path, monkeypatch, output):
+    student = make_student(tmp_path / "run" / "student")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="overlap"):
+        export_onnx(student=student, output=Path(output), force=True)
+    assert load_student(student).task == SINGLE
