@@ -198,7 +198,7 @@ def _sample(path: Path, form: Form) -> tuple[pa.RecordBatch, list[str]]:
 def _valid(values: pa.Array, settings: TaskSettings, task: Task) -> pa.BooleanArray:
     if task.is_score:
         return pc.match_substring_regex(values, r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-    known = {label for spelling in [*spellings(task), settings.drop_labels] for label in spelling}
+    known = [label for spelling in [*spellings(task), settings.drop_labels] for label in spelling]
     return pc.is_in(values, value_set=pa.array(known, pa.string()))
 
 
