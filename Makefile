@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := kdcli plugins tests benchmarks
+SOURCES := kdcli plugins tests benchmarks examples
 
 .PHONY: demo test lint types clean
 

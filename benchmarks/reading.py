@@ -54,6 +54,7 @@ def main() -> None:
         parser.error("pandas is what this is measured against: pip install pandas")
     spawn = multiprocessing.get_context("spawn")
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    processor: dict[str, list[float]] = {way: [] for way in WAYS}
     peak, found = dict.fromkeys(WAYS, 0.0), dict[str, Found]()
     with tempfile.TemporaryDirectory() as name:
         many, few = Path(name, "many"), Path(name, "few")
@@ -65,15 +66,17 @@ def main() -> None:
         for _ in range(given.rounds):
             for way in WAYS:
                 with spawn.Pool(1) as pool:
-                    taken, memory, found[way] = pool.apply(measured, (way, many, few))
+                    taken, used, memory, found[way] = pool.apply(measured, (way, many, few))
                 seconds[way].append(taken)
+                processor[way].append(used)
                 peak[way] = max(peak[way], memory)
     if found["kd data check"] != found["pandas and loops"]:
         raise SystemExit(f"they find different things:\n{found['kd data check']}\n{found['pandas and loops']}")
-    show(f"{given.rows:,} rows, {size:.0f} MB", {way: statistics.median(each) for way, each in seconds.items()}, peak)
+    medians = [{way: statistics.median(each) for way, each in times.items()} for times in (seconds, processor)]
+    show(f"{given.rows:,} rows, {size:.0f} MB", *medians, peak)
 
 
-def show(title: str, seconds: dict[str, float], peak: dict[str, float]) -> None:
+def show(title: str, seconds: dict[str, float], processor: dict[str, float], peak: dict[str, float]) -> None:
     checking = seconds["pandas and loops"] / seconds["kd data check"]
     notes = {
         "kd, reading": ", ".join(
@@ -83,18 +86,19 @@ def show(title: str, seconds: dict[str, float], peak: dict[str, float]) -> None:
         "kd data check": f"{checking:.1f}x as fast as pandas and loops (at least {AT_LEAST:g}x)",
     }
     table = Table(title=title)
-    for column in ("", "seconds", "peak MB", ""):
+    for column in ("", "seconds", "of processors", "peak MB", ""):
         table.add_column(column, justify="right" if column else "left")
     for way, taken in seconds.items():
-        table.add_row(way, f"{taken:.2f}", f"{peak[way]:,.0f}", notes.get(way, ""))
+        table.add_row(way, f"{taken:.2f}", f"{processor[way]:.2f}", f"{peak[way]:,.0f}", notes.get(way, ""))
     Console(width=140).print(table)
 
 
-def measured(way: str, folder: Path, few: Path) -> tuple[float, float, Found]:
+def measured(way: str, folder: Path, few: Path) -> tuple[float, float, float, Found]:
     WAYS[way](few)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     found = WAYS[way](folder)
-    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, found
+    taken, used = time.perf_counter() - start, time.process_time() - used
+    return taken, used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, found
 
 
 def read_kd(folder: Path) -> Found:

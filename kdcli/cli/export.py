@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from kdcli.student.onnx import OnnxExport
     from kdcli.student.onnx_check import Comparison
 
+CARD = "Model card"
+
 app = typer.Typer(name="export", help="Take a student elsewhere: as ONNX, or as a folder for the Hugging Face Hub.")
 
 Folder = Annotated[
@@ -36,7 +38,13 @@ def onnx(
     force: flags.Force = False,
     int8: Annotated[
         bool,
-        typer.Option("--int8/--no-int8", help="A graph with 8-bit weights too.", show_default="yes", metavar=""),
+        typer.Option(
+            "--int8/--no-int8",
+            help="A graph with 8-bit weights too.",
+            show_default="yes",
+            metavar="",
+            rich_help_panel=flags.RUN,
+        ),
     ] = True,
     check: Annotated[
         bool,
@@ -45,6 +53,7 @@ def onnx(
             help="Compare with PyTorch: on random words, and on dev texts if a profile or run says where they are.",
             show_default="yes",
             metavar="",
+            rich_help_panel=flags.RUN,
         ),
     ] = True,
     profile: flags.ProfileName = None,
@@ -79,13 +88,24 @@ def hub_folder(
     student: flags.StudentOrRun,
     output: Folder,
     force: flags.Force = False,
-    licence: Annotated[str, typer.Option("--license", help="Licence, as the Hub names it: mit.")] = "unknown",
-    language: Annotated[str, typer.Option("--language", help="Language of the texts, as ISO 639 has it.")] = "en",
+    licence: Annotated[
+        str, typer.Option("--license", help="Licence, as the Hub names it: mit.", rich_help_panel=CARD)
+    ] = "unknown",
+    language: Annotated[
+        str, typer.Option("--language", help="Language of the texts, as ISO 639 has it.", rich_help_panel=CARD)
+    ] = "en",
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="Its training texts' name on the Hub.", show_default="known for GLUE's tasks"),
+        typer.Option(
+            "--dataset",
+            help="Its training texts' name on the Hub.",
+            show_default="known for GLUE's tasks",
+            rich_help_panel=CARD,
+        ),
     ] = None,
-    onnx: Annotated[bool, flags.switch("--onnx/--no-onnx", help="Put the student as ONNX into it, checked.")] = False,
+    onnx: Annotated[
+        bool, flags.switch("--onnx/--no-onnx", help="Put the student as ONNX into it, checked.", panel=flags.FILES)
+    ] = False,
 ) -> None:
     """Write a student as a folder for the Hugging Face Hub, with a filled model card: `hf upload` takes it as it is."""
     from kdcli.pipeline.places import student_folder

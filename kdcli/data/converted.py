@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -130,6 +131,19 @@ class ConvertedVectors:
             tensors = {name: file.get_slice(name) for name in promised}
             if {name: (t.get_dtype(), *t.get_shape()) for name, t in tensors.items()} != promised:
                 raise ValueError("the tensors are not those that its metadata promises")
+
+    def words(self) -> Iterator[bytes]:
+        """Give all words (UTF-8) in the order of the file that was converted.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        with self._open() as file:
+            text, offsets = file.get_slice("words"), file.get_slice("offsets")
+            for begin in range(0, self.count, _ROWS_A_MAP):
+                ends = offsets[begin : min(begin + _ROWS_A_MAP, self.count) + 1]
+                block = text[int(ends[0]) : int(ends[-1])].tobytes()
+                yield from (block[start:stop] for start, stop in pairwise((ends - ends[0]).tolist()))
 
     def find(self, words: Sequence[bytes]) -> NDArray[np.int64]:
         """Return ``int64 [words]``, the first row of each word (UTF-8); -1 where there is none.

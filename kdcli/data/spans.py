@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +17,13 @@ Hashes = NDArray[np.uint64]
 BEYOND = 16
 """Bytes that can be read behind a block, whatever they are."""
 
+_Number = TypeVar("_Number", np.int64, np.uint64)
 _LANE = 8
 _U = np.uint64
 _KEEP = np.array([(1 << 8 * length) - 1 for length in range(_LANE + 1)], _U)
 """What keeps the first bytes of a lane, by their number."""
 _STEP = 0x9E3779B97F4A7C15
-_SCRAMBLE = (_U(0xBF58476D1CE4E5B9), _U(0x94D049BB133111EB))
+_SCRAMBLE = _U(0xBF58476D1CE4E5B9)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def count_within(masks: Sequence[NDArray[np.bool_]], begins: Places, ends: Place
         bits.view(np.uint8)[: (len(mask) + 7) // 8] = np.packbits(mask, bitorder="little")
         before = np.zeros(len(bits), np.int64)
         np.cumsum(np.bitwise_count(bits[:-1]), out=before[1:])
-        ranks = before[words] + np.bitwise_count(bits[words] & below)
+        ranks = _at(before, words) + np.bitwise_count(_at(bits, words) & below)
         found.append(ranks[1] - ranks[0])
     return found
 
@@ -102,22 +104,26 @@ def count_within(masks: Sequence[NDArray[np.bool_]], begins: Places, ends: Place
 def hash_texts(spans: Spans) -> tuple[Hashes, Hashes]:
     """Hash texts, as they are and, if all their bytes are ASCII, in lower case.
 
-    The bytes are taken eight at a time. Each such lane is scrambled as by SplitMix64 (Steele, Lea, Flood 2014), the
-    lanes of a text are summed, each times a power that tells its place, and the sum is scrambled with the length.
-    The chance that two texts of a million have the same hash is 1 in 30 million.
+    The bytes are taken eight at a time. Each such lane is scrambled much as by SplitMix64 (Steele, Lea, Flood 2014),
+    the lanes of a text are summed, each times a power that tells its place, and the sum is scrambled with the length.
+    That any two texts of a million have the same hash by chance happens to one file in 30 million, and then a count is
+    wrong by one: texts are not compared again.
 
     Returns:
         Two of ``uint64 [columns, rows]``. They are for counting within a process, and may change with ``kd``.
     """
     begins, ends = spans.begins.ravel(), spans.ends.ravel()
     if not len(begins):
-        return np.zeros(spans.begins.shape, _U), np.zeros(spans.begins.shape, _U)
+        return spans.begins.view(_U), spans.begins.view(_U)
     lengths = (ends - begins).astype(_U)
-    counts = np.maximum(lengths + _U(_LANE - 1) >> _U(3), _U(1)).view(np.int64)
+    # One lane more than there are is gathered, and counts as none.
+    counts = (lengths + _U(2 * _LANE - 1) >> _U(3)).view(np.int64)
     behind = np.cumsum(counts)
     firsts = behind - counts
     lanes = _lanes(spans.data, begins - _LANE * firsts, counts)
-    lanes[behind - 1] &= _KEEP[(lengths - _LANE * (counts - 1).view(_U)).view(np.int64)]
+    lanes[behind - 1] = 0
+    last = np.maximum(behind - 2, firsts)
+    lanes[last] &= _at(_KEEP, (lengths - _LANE * (last - firsts).view(_U)).view(np.int64))
     lower = _lower(lanes)
     exact, folded = (_sum(each, firsts, lengths).reshape(spans.begins.shape) for each in (lanes, lower))
     return exact, folded
@@ -130,26 +136,20 @@ def combine(hashes: Hashes) -> Hashes:
         row *= _U(_STEP)
         row += column
         _scramble(row)
-        row ^= row >> _U(31)
     return row
 
 
 def _lanes(data: NDArray[np.uint8], origins: Places, counts: Places) -> Hashes:
-    """Gather eight bytes from each place of each text; ``origins`` are its begin, less the lanes before it."""
+    """Gather eight bytes from each place of a text but its last; ``origins`` are its begin less the lanes before it."""
     places = np.repeat(origins, counts)
     places += _ramp(len(places))
-    # Each lies in two aligned words; gathering those is faster than gathering what is not aligned.
-    words = data[: len(data) // _LANE * _LANE].view("<u8")
+    # What is not aligned lies in two words that are, and these are gathered faster.
+    words = _at(data[: len(data) // _LANE * _LANE].view("<u8"), (places.view(_U) >> _U(3)).view(np.int64))
     shifts = (places.view(_U) & _U(_LANE - 1)) << _U(3)
-    places = (places.view(_U) >> _U(3)).view(np.int64)
-    lanes = words.take(places, mode="clip").astype(_U, copy=False)
-    places += 1
-    following = words.take(places, mode="clip").astype(_U, copy=False)
-    lanes >>= shifts
-    # In two steps, since 64 at once is no shift.
-    following <<= _U(1)
-    following <<= _U(63) - shifts
-    lanes |= following
+    lanes: Hashes = words >> shifts
+    np.subtract(_U(64), shifts, out=shifts)
+    # A shift by 64 leaves nothing, as NumPy has it.
+    lanes[:-1] |= words[1:] << shifts[:-1]
     return lanes
 
 
@@ -171,28 +171,31 @@ def _sum(lanes: Hashes, firsts: Places, lengths: Hashes) -> Hashes:
     powers, inverses = _powers(len(lanes))
     lanes *= powers
     sums = np.add.reduceat(lanes, firsts)
-    sums *= inverses[firsts]
+    sums *= _at(inverses, firsts)
     sums += lengths * _U(_STEP)
     _scramble(sums)
-    sums ^= sums >> _U(31)
     return sums
 
 
 def _scramble(values: Hashes) -> None:
-    """Spread each bit over most of its value, in place."""
+    """Spread each bit over all of its value, in place; 0 stays."""
     scratch = values >> _U(30)
     values ^= scratch
-    values *= _SCRAMBLE[0]
-    np.right_shift(values, _U(27), out=scratch)
+    values *= _SCRAMBLE
+    np.right_shift(values, _U(29), out=scratch)
     values ^= scratch
-    values *= _SCRAMBLE[1]
+
+
+def _at(values: NDArray[_Number], places: Places) -> NDArray[_Number]:
+    """Take values at places that are all among them, without looking whether they are."""
+    return values.take(places, mode="clip")
 
 
 def _ramp(length: int) -> Places:
     return _ramps(int(length).bit_length())[:length]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _ramps(bits: int) -> Places:
     return np.arange(0, _LANE << bits, _LANE)
 
@@ -203,7 +206,7 @@ def _powers(length: int) -> tuple[Hashes, Hashes]:
     return powers[:length], inverses
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _all_powers(bits: int) -> tuple[Hashes, Hashes]:
     found = []
     for base in (_STEP, pow(_STEP, -1, 1 << 64)):

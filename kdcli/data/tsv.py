@@ -144,13 +144,12 @@ def _split(data: NDArray[np.uint8], ended: bool, tabs: bool) -> _Cells:
     """Find the cells of a block that ends in LF."""
     # One subtraction and one comparison find both separators: below TAB the difference wraps around.
     cuts = np.flatnonzero(data - np.uint8(_TAB) < _LF - _TAB + 1 if tabs else data == _LF)
-    last = np.flatnonzero(data[cuts] == _LF)
-    begins = np.empty_like(cuts)
-    begins[0] = 0
+    last = np.flatnonzero(data.take(cuts) == _LF)
+    begins, firsts = np.zeros_like(cuts), np.zeros_like(last)
     np.add(cuts[:-1], 1, out=begins[1:])
+    np.add(last[:-1], 1, out=firsts[1:])
     carriage = data[cuts[last] - 1] == _CR
     carriage[-1] &= ended
     ends = cuts
     ends[last] -= carriage
-    per_row = np.diff(last, prepend=-1)
-    return _Cells(begins, ends, last - per_row + 1, per_row)
+    return _Cells(begins, ends, firsts, last - firsts + 1)

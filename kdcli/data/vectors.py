@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,3 +85,19 @@ class _Search:
             if rank < self.rank[index]:
                 self.matrix[index] = vector
                 self.rank[index] = rank
+
+
+def words_of(path: Path) -> Iterator[str]:
+    """Give the words of a file of word vectors in its order; published files begin with the most frequent.
+
+    Args:
+        path: The file, as for ``read_vectors``.
+
+    Raises:
+        DataError: As for ``read_vectors``, as far as the file is read.
+    """
+    if is_safetensors(path):
+        words: Iterator[bytes] = ConvertedVectors(path).words()
+    else:
+        words = (word for word, _, _ in VectorFile(path).rows(lambda _: True, lambda _: None))
+    return (word.decode(errors="replace") for word in words)

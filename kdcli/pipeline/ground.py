@@ -6,18 +6,15 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kdcli.api import Reporter, Task
 from kdcli.data.parts import ALONE, Shard
 from kdcli.pipeline.lock import flat
 from kdcli.pipeline.run_dir import Paths
 from kdcli.profile.schema import Settings
-from kdcli.tasks.layouts import has_split, load_split, load_tables, split_files
+from kdcli.tasks.layouts import SPLITS, Split, has_split, load_split, load_tables, split_files
 from kdcli.tasks.task import task_from
-
-Split = Literal["train", "dev", "test"]
-SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)

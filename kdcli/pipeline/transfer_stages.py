@@ -14,8 +14,9 @@ from typing import Any
 from kdcli import registry
 from kdcli.api import Reporter
 from kdcli.errors import ProfileError
-from kdcli.pipeline.ground import SPLITS, Ground, Stage, if_local, trains_together
+from kdcli.pipeline.ground import Ground, Stage, if_local, trains_together
 from kdcli.pipeline.lock import flat
+from kdcli.tasks.layouts import SPLITS
 
 TRANSFER = ("lite", "cache", "fine-tune", "prefixes", "sample", "corpus", "mix")
 """The stages in order; together they are called ``transfer``."""

@@ -229,7 +229,7 @@ class StudentSettings(Table):
     model: str = "bilstm"
     """Student plugin; its own options are the table [students.NAME]."""
     max_size: Positive = 15_000
-    """Largest vocabulary, special tokens included."""
+    """Largest vocabulary: special tokens, the words of the joined set, then others that have vectors."""
     min_freq: Positive = 1
     """Occurrences a word needs to enter the vocabulary."""
     lowercase: bool = True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from kdcli.errors import DataError, ProfileError, first_line
 SPREAD = 0.25 / 3**0.5
 """Standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words."""
 
+_CONTINUES = "##"
+"""What a piece inside a word begins with, where it is WordPiece's."""
+_BEGINS = ("\u0120", "\u2581")
+"""What a piece at the start of a word begins with: in byte-level BPE, and in SentencePiece."""
 _MAX_PIECES = 64
 _BATCH = 128
 
@@ -62,6 +67,28 @@ def encoder_vectors(
     return vectors
 
 
+def encoder_words(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
+    """Give the whole words of an encoder's vocabulary, in its order; such vocabularies begin with the frequent ones.
+
+    Args:
+        encoder: Hub name or folder of a pretrained encoder.
+        reporter: Told when its files are fetched.
+
+    Raises:
+        MissingError: The encoder cannot be found.
+        DataError: Its tokenizer cannot be read.
+    """
+    folder = find_model(encoder, reporter, key="student.vectors")
+    with _readable(folder):
+        vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
+    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    mark = max(_BEGINS, key=lambda begin: sum(piece.startswith(begin) for piece in pieces))
+    if any(piece.startswith(_CONTINUES) for piece in pieces):
+        yield from (piece for piece in pieces if not piece.startswith(_CONTINUES))
+    else:
+        yield from (piece.removeprefix(mark) for piece in pieces if piece.startswith(mark))
+
+
 def project(states: NDArray[np.floating[Any]], dimension: int) -> NDArray[np.float32]:
     """Centre ``[words, hidden]`` states, reduce them by PCA to ``[words, dimension]``, scale them to ``SPREAD``.
 
@@ -79,19 +106,25 @@ def project(states: NDArray[np.floating[Any]], dimension: int) -> NDArray[np.flo
 
 def _load(encoder: str | Path, reporter: Reporter) -> tuple[Any, Any]:
     folder = find_model(encoder, reporter, key="student.vectors")
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        what = f"cannot load the encoder of the word vectors: {first_line(error)}"
-        raise DataError(what, file=folder, key="student.vectors") from error
+    with _readable(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
     # A pooler sits on top of the states that are read here.
     missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
     if missing:
         what = f"the encoder has no weights for {len(missing)} of its parameters, {missing[0]} the first"
         raise DataError(what, file=folder, hint="its folder is not whole, or its config.json is another model's")
     return tokenizer, model.float()
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, SafetensorError) as error:
+        what = f"cannot load the encoder of the word vectors: {first_line(error)}"
+        raise DataError(what, file=folder, key="student.vectors") from error
 
 
 @torch.inference_mode()

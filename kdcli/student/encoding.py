@@ -27,7 +27,7 @@ from kdcli.student.vocabulary import (
     vocabulary,
     word_type,
 )
-from kdcli.student.word_vectors import Vectors, load_vectors, make_vectors, save_vectors
+from kdcli.student.word_vectors import Vectors, load_vectors, make_vectors, save_vectors, words_with_vectors
 from kdcli.tasks.labels import encode_labels
 
 __all__ = [
@@ -98,18 +98,20 @@ def encode(
     """
     reporter = reporter or QuietReporter()
     table = open_joined(joined, task, reporter)
+    source = settings.vectors and (encoder or settings.vectors)
     with reporter.progress("vocabulary") as progress:
         tokenizer = train_vocabulary(
             _texts(table, progress),
             max_size=settings.max_size,
             min_freq=settings.min_freq,
             lowercase=settings.lowercase,
+            more=words_with_vectors(source, reporter) if source else (),
         )
     vectors = None
-    if settings.vectors:
+    if source:
         vectors = make_vectors(
             vocabulary(tokenizer),
-            source=encoder or settings.vectors,
+            source=source,
             dimension=settings.dimension,
             seed=seed,
             device=device,

@@ -50,8 +50,10 @@ class Texts:
         return np.diff(self.offsets).astype(np.int32)
 
 
-def train_vocabulary(texts: Iterable[pa.Array], *, max_size: int, min_freq: int, lowercase: bool) -> Tokenizer:
-    """Make a tokenizer whose vocabulary holds the most frequent words.
+def train_vocabulary(
+    texts: Iterable[pa.Array], *, max_size: int, min_freq: int, lowercase: bool, more: Iterable[str] = ()
+) -> Tokenizer:
+    """Make a tokenizer whose vocabulary holds the most frequent words, and others as far as there is room.
 
     Words of the same frequency are taken in the order of their characters.
 
@@ -60,6 +62,8 @@ def train_vocabulary(texts: Iterable[pa.Array], *, max_size: int, min_freq: int,
         max_size: The largest number of words, the special ones included.
         min_freq: The occurrences that a word needs.
         lowercase: Take upper and lower case, and letters with and without accents, for the same.
+        more: Words that are not in the texts, the most wanted first; what is not one word, or but a letter, is passed
+            over.
 
     Raises:
         DataError: There is no word.
@@ -76,7 +80,12 @@ def train_vocabulary(texts: Iterable[pa.Array], *, max_size: int, min_freq: int,
     if not counts:
         raise DataError("the texts hold no word", hint="at least one text must not be empty")
     frequent = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
-    words = [*SPECIAL, *(word for _, word in frequent[: max(0, max_size - len(SPECIAL))])]
+    words = dict.fromkeys([*SPECIAL, *(word for _, word in frequent)][: max(max_size, len(SPECIAL))])
+    others = iter(more)
+    while len(words) < max_size and (other := next(others, None)) is not None:
+        word = normalizer.normalize_str(other)
+        if len(word) > 1 and len(pre_tokenizer.pre_tokenize_str(word)) == 1:
+            words.setdefault(word)
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=MASK))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from kdcli.api import Reporter
-from kdcli.data.vectors import read_vectors
+from kdcli.data.vectors import read_vectors, words_of
 from kdcli.errors import DataError
-from kdcli.student.encoder_vectors import encoder_vectors
+from kdcli.student.encoder_vectors import encoder_vectors, encoder_words
 
 FILE = "vectors.safetensors"
 RANGE = 0.25
@@ -65,6 +66,19 @@ def make_vectors(
     matrix = np.where(found[:, None], matrix, random).astype(np.float32)
     matrix[0] = 0
     return Vectors(matrix, f"{kind} {source}", int(found.sum()))
+
+
+def words_with_vectors(source: str, reporter: Reporter) -> Iterator[str]:
+    """Give words that have vectors, the most frequent first: those of a file, or an encoder's own vocabulary.
+
+    A student that begins with vectors can read words that its training set has not: they lie where words like them do.
+
+    Args:
+        source: A vector file, or an encoder's folder or hub name.
+        reporter: Told when an encoder's files are fetched.
+    """
+    file = Path(source).expanduser()
+    return words_of(file) if file.is_file() else encoder_words(source, reporter)
 
 
 def save_vectors(vectors: Vectors, folder: Path) -> None:

@@ -56,7 +56,8 @@ def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_wo
     for split in ("train", "dev", "test"):
         files = split_files(settings, split)
         if not files and _needs(split, settings):
-            hint = f"it is {split}.tsv, .csv, .jsonl or .parquet, or one of these with .gz"
+            there = ", ".join(sorted(path.name for path in Path(settings.data_dir).expanduser().iterdir())[:20])
+            hint = f"it is {split}.tsv, .csv, .jsonl or .parquet, or one of these with .gz; the folder holds {there}"
             errors.append(DataError(f"there is no {split} table", file=settings.data_dir, hint=hint))
         for path in files:
             try:

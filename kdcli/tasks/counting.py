@@ -194,11 +194,12 @@ class LabelCounter:
         """Count some labels, and give each a number; NaN where there is none."""
         encoded = pc.dictionary_encode(labels, null_encoding="encode")
         names, places = encoded.dictionary.to_pylist(), as_numpy(encoded.indices)
+        counts, firsts = np.bincount(places, minlength=len(names)), np.zeros(len(names), np.int64)
         # From the last to the first, so that the first stays.
-        firsts = dict(zip(places[::-1].tolist(), rows[::-1].tolist(), strict=True))
-        for place, count in enumerate(np.bincount(places, minlength=len(names)).tolist()):
-            self.found[names[place]] = self.found.get(names[place], Finding()) + Finding(count, firsts[place])
-            self._codes.setdefault(names[place], len(self._codes))
+        firsts[places[::-1]] = rows[::-1]
+        for name, count, first in zip(names, counts.tolist(), firsts.tolist(), strict=True):
+            self.found[name] = self.found.get(name, Finding()) + Finding(count, first)
+            self._codes.setdefault(name, len(self._codes))
         codes = np.array([np.nan if name is None else self._codes[name] for name in names], np.float64)
         return codes.take(places)
 

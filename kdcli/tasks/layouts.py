@@ -23,6 +23,7 @@ from kdcli.tasks.labels import Spelling, encode_labels, respell, spelling_of, wi
 from kdcli.tasks.recognition import Shape, recognise
 
 Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 SAMPLE = "kd:sample"
 """The data folder that comes with the package."""

@@ -199,8 +199,8 @@ def _sample(path: Path, form: Form) -> tuple[pa.RecordBatch, list[str]]:
 def _valid(values: pa.Array, settings: TaskSettings, task: Task) -> pa.BooleanArray:
     if task.is_score:
         return pc.match_substring_regex(values, r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-    known = {label for spelling in [*spellings(task), settings.drop_labels] for label in spelling}
-    return pc.is_in(values, value_set=strings(list(known)))
+    known = [label for spelling in [*spellings(task), settings.drop_labels] for label in spelling]
+    return pc.is_in(values, value_set=strings(known))
 
 
 def _list(columns: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -107,18 +108,13 @@ def _ready_labels(tables: Sequence[TableReport], settings: TaskSettings) -> str:
     others = sorted({one.label for each in labels for one in each.others}, key=_order)
     if len(others) > 20:
         return "so many are no classes: name the column with --label-col, or set a score_range and no labels for scores"
-    quoted = ", ".join(f'"{_escaped(label)}"' for label in [*known, *others])
+    labels_line, drop_line = (json.dumps(each, ensure_ascii=False) for each in ([*known, *others], others))
     names = " and task.names = []" if settings.names else ""
-    drop = ", ".join(f'"{_escaped(label)}"' for label in others)
-    return f"if they are classes: task.labels = [{quoted}]{names}; to leave such rows out: task.drop_labels = [{drop}]"
+    return f"if they are classes: task.labels = {labels_line}{names}; to leave them out: task.drop_labels = {drop_line}"
 
 
 def _order(label: str) -> tuple[int, int, str]:
     return (0, int(label), label) if label.isdecimal() else (1, 0, label)
-
-
-def _escaped(label: str) -> str:
-    return label.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _of_overlap(overlap: Overlap, tables: Sequence[TableReport]) -> Problem:

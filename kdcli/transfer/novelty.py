@@ -148,11 +148,6 @@ def novelty(
     )
 
 
-def histogram_rows(novelty: Novelty) -> list[tuple[str, float, float]]:
-    """Return the histograms of lengths as rows: words, share of the samples, share of the training texts."""
-    return [(words, novelty.lengths[words], novelty.train_lengths[words]) for words in BINS]
-
-
 @dataclass(frozen=True)
 class _Words:
     """The words of some texts, as hashes.

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,9 @@ def test_a_document_has_commands(document):
 @pytest.mark.parametrize("line", sorted({line for document in DOCUMENTS for line in commands(document)}))
 def test_a_command_of_a_document(line, tiny, dbert, monkeypatch):
     monkeypatch.chdir(tiny.root)
-    if "predict" in line:
-        assert tiny.kd("run-all", "-p", tiny.profile, "--run-dir", "runs/sst2", "--until", "student").code == 0
-        tiny.data.joinpath("test.tsv").rename("test.tsv")
+    if " runs/sst2" in line:
+        assert tiny.kd("run-all", "-p", tiny.profile, "--run-dir", "runs/sst2").code == 0
+        shutil.copy(tiny.data / "test.tsv", "test.tsv")
     if "my.toml" in line and "copy" not in line:
         assert tiny.kd("profile", "copy", "sst2", "my.toml").code == 0
     if imported := re.search(r"(\S+)\.toml", line.replace("my.toml", "")):
@@ -48,5 +49,6 @@ def test_a_command_of_a_document(line, tiny, dbert, monkeypatch):
     if words[:2] == ["data", "get"]:  # would need the network: it gets as far as that
         assert tiny.kd(*words, "--offline").code == 6
         return
-    ended = tiny.kd(*words, *(["--dry-run"] if takes_dry_run(words) else []))
+    more = ["--dry-run"] if takes_dry_run(words) else ["--seconds", "0.05"] if words[0] == "bench" else []
+    ended = tiny.kd(*words, *more)
     assert ended.code == 0, ended.err

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from kdcli.api import QuietReporter
 from kdcli.data import converted
 from kdcli.data.converted import convert
-from kdcli.data.vectors import read_vectors
+from kdcli.data.vectors import read_vectors, words_of
 from kdcli.errors import DataError
 from kdcli.student.word_vectors import make_vectors
 
@@ -336,3 +336,14 @@ def test_the_real_glove_file_answers_as_its_source(tmp_path):
     np.testing.assert_array_equal(got.matrix, expected.matrix)
     assert got.found.tolist() == expected.found.tolist()
     assert got.found[::3].all()
+
+
+@pytest.mark.parametrize("rows_a_map", [2, 1000])
+def test_the_words_of_a_file_in_its_order(tmp_path, monkeypatch, rows_a_map):
+    monkeypatch.setattr("kdcli.data.converted._ROWS_A_MAP", rows_a_map)
+    words = ["the", "naïve", "new york", "中文", "film"]
+    text, converted = tmp_path / "some.txt", tmp_path / "some.safetensors"
+    text.write_text("".join(f"{word} {place} 0.5\n" for place, word in enumerate(words)), "utf-8")
+    convert(text, converted, QuietReporter())
+    assert list(words_of(converted)) == words
+    assert list(words_of(text)) == words

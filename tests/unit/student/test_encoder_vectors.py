@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
 from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
+from tokenizers.models import WordLevel, WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError, MissingError, ProfileError
 from kdcli.student import encoder_vectors as module
-from kdcli.student.encoder_vectors import SPREAD, encoder_vectors, project
+from kdcli.student.encoder_vectors import SPREAD, encoder_vectors, encoder_words, project
 
 HIDDEN = 16
 WHOLE = ["film", "dull", "bright", "slow", "sharp", "plot", "wit", "tears", "song", "noise", "charm", "star"]
@@ -126,6 +126,26 @@ def test_fewer_words_than_dimensions_leave_the_rest_empty(encoder):
     assert vectors[:, :3].std(axis=0).min() > 0.01
     np.testing.assert_allclose(vectors[:, 3:], 0, atol=1e-5)
     assert not encoder_vectors(encoder, WORDS[:1], 8, device="cpu").any()
+
+
+def test_the_words_of_a_wordpiece_vocabulary_are_those_that_no_piece_continues(encoder):
+    words = list(encoder_words(encoder, QuietReporter()))
+    assert words == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "-", *WHOLE]
+
+
+@pytest.mark.parametrize("mark", ["\u0120", "\u2581"])
+def test_the_words_of_other_vocabularies_are_those_that_a_mark_begins(tmp_path, mark):
+    pieces = ["<s>", f"{mark}film", "ing", f"{mark}dull", "s"]
+    tokenizer = Tokenizer(WordLevel({piece: number for number, piece in enumerate(pieces)}, unk_token="<s>"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<s>").save_pretrained(tmp_path)
+    BertConfig(vocab_size=5).save_pretrained(tmp_path)
+    assert list(encoder_words(tmp_path, QuietReporter())) == ["film", "dull"]
+
+
+def test_words_of_a_folder_that_is_no_encoder(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="cannot load the encoder"):
+        list(encoder_words(tmp_path, QuietReporter()))
 
 
 def test_projection_keeps_distances_when_nothing_is_left_out():

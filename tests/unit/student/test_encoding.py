@@ -155,14 +155,16 @@ def test_vectors_of_a_file(tmp_path):
     file.write_text("film 1 2 3\ngood 4 5 6\nunseen 7 8 9\n")
     result, output = run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file))
     vectors, words = load_vectors(output), vocabulary(load_tokenizer(output))
-    assert vectors.matrix.shape == (6, 3)
+    assert vectors.matrix.shape == (7, 3)
+    assert words[6] == "unseen", "a word that has a vector can be read though the joined set has it not"
+    assert vectors.matrix[6].tolist() == [7, 8, 9]
     assert vectors.matrix[words.index("film")].tolist() == [1, 2, 3]
     assert vectors.matrix[words.index("good")].tolist() == [4, 5, 6]
     assert vectors.matrix[0].tolist() == [0, 0, 0]
     others = vectors.matrix[[words.index(word) for word in ("a", "bad", "[MASK]")]]
     assert np.abs(others).max() <= 0.25
     assert len(np.unique(others)) == others.size
-    assert (result.vectors, result.found) == (f"file {file}", 2) == (vectors.source, vectors.found)
+    assert (result.vectors, result.found) == (f"file {file}", 3) == (vectors.source, vectors.found)
     assert load_file(output / "vectors.safetensors").keys() == {"vectors"}
 
 
@@ -174,15 +176,17 @@ def test_vectors_of_an_encoder(tmp_path, monkeypatch):
         return np.ones((len(words), dimension), np.float32)
 
     monkeypatch.setattr(word_vectors, "encoder_vectors", made)
+    monkeypatch.setattr(word_vectors, "encoder_words", lambda encoder, reporter: iter(["scene", "film"]))
     result, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", dimension=5)
     assert asked == [("some/encoder", vocabulary(load_tokenizer(output)), 5, "cpu")]
+    assert vocabulary(load_tokenizer(output))[6:] == ["scene"]
     assert load_vectors(output).matrix[1:].min() == 1
-    assert (result.vectors, result.found) == ("encoder some/encoder", 6)
+    assert (result.vectors, result.found) == ("encoder some/encoder", 7)
 
 
 def test_a_file_without_our_words_is_an_error(tmp_path, monkeypatch):
     file = tmp_path / "vectors.txt"
-    file.write_text("x")
+    file.write_text("x 1 2 3\n")
     nothing = WordVectors(np.zeros((6, 3), np.float32), np.zeros(6, np.bool_))
     monkeypatch.setattr(word_vectors, "read_vectors", lambda *_, **__: nothing)
     with pytest.raises(DataError, match="no word of the vocabulary"):

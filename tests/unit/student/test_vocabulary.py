@@ -45,6 +45,21 @@ def test_limits():
     assert {"GOOD", "café", "It"} <= set(vocabulary(trained(lowercase=False)))
 
 
+def test_other_words_fill_what_room_there_is():
+    own = vocabulary(trained())
+    more = ["film", "Actress", "x", "two words", "semi-colon", "[unused1]", "plot", "actress", "scene", "late"]
+    room = len(own) + 3
+
+    def words(max_size):
+        texts = [pa.array(TEXTS)]
+        return vocabulary(train_vocabulary(texts, max_size=max_size, min_freq=1, lowercase=True, more=iter(more)))
+
+    assert words(room) == [*own, "actress", "plot", "scene"]
+    assert words(100) == [*own, "actress", "plot", "scene", "late"]
+    assert words(len(own)) == own
+    assert words(5) == own[:5]
+
+
 def test_mask_is_one_word_and_other_marks_are_text():
     tokenizer = trained([*TEXTS, "x [ pad ] unk y"])
     assert tokenizer.encode("x[MASK]y [PAD] [unk]").tokens == ["x", "[MASK]", "y", "[", "pad", "]", "[", "unk", "]"]

@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 
 from kdcli.api import QuietReporter, Task
 from kdcli.transfer import novelty as module
-from kdcli.transfer.novelty import BINS, EXAMPLES, histogram_rows, novelty
+from kdcli.transfer.novelty import BINS, EXAMPLES, novelty
 
 SINGLE = Task("t", "single", ("0", "1"))
 PAIR = Task("t", "pair", ("0", "1"))
@@ -103,7 +103,7 @@ def test_figures_made_by_hand():
     assert (found.equal_distinct_2, found.equal_distinct_3) == (1, 1)
     assert found.in_train == 1 / 4
     assert (found.mean_length, found.train_mean_length) == (19, 2)
-    shares = {words: (ours, theirs) for words, ours, theirs in histogram_rows(found)}
+    shares = {words: (found.lengths[words], found.train_lengths[words]) for words in BINS}
     assert tuple(shares) == ("0-2", "3-4", "5-8", "9-12", "13-16", "17-24", "25-32", "33-48", "49-64", "65+")
     assert {words: both for words, both in shares.items() if any(both)} == {
         "0-2": (0.5, 1),
