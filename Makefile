@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/kd run-all
 
 test: lint types
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2  # a thread each: two processes of two would wait for each other
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(SOURCES)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,8 +89,10 @@ class FastStudent:
         metrics: ``metrics.json``: the result of its training.
         tokenizer: Its vocabulary.
         compute: Words and lengths of each text column to logits.
+        part_rows: Rows that a file is best predicted in: the more, the more beginnings and ends texts share.
     """
 
+    part_rows: ClassVar[int] = 65_536
     task: Task
     config: dict[str, Any]
     metrics: dict[str, Any]
