@@ -76,6 +76,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def files_sha256(folder: Path) -> str:
+    """Hash the files of a model's folder by name and content (hex digits); folders in it are no part of the model."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return hashlib.sha256("".join(f"{file.name}\0{sha256(file)}\n" for file in files).encode()).hexdigest()
+
+
 def _free(path: Path) -> int:
     return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
 

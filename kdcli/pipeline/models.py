@@ -30,13 +30,9 @@ class Opened:
 
     def origin(self) -> dict[str, Any]:
         """Return all that its predictions depend on: a hash of its files (not of folders in theirs), and how."""
-        import hashlib
+        from kdcli.data.files import files_sha256
 
-        from kdcli.data.files import sha256
-
-        files = sorted(file for file in self.folder.iterdir() if file.is_file())
-        content = "".join(f"{file.name}\0{sha256(file)}\n" for file in files)
-        return {"model": hashlib.sha256(content.encode()).hexdigest()[:16], **self.how}
+        return {"model": files_sha256(self.folder)[:16], **self.how}
 
 
 def open_student(path: Path, device: str = "auto") -> Opened:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kdcli.api import Reporter, Task
-from kdcli.data.forms import Form, Numbers
+from kdcli.data.forms import Form, Numbers, check_texts
 from kdcli.data.strings import strings
 from kdcli.data.tables import read_table
 from kdcli.errors import DataError
@@ -216,7 +216,9 @@ class _Reading:
         index = nothing if self.shape.index is None else batch[self.shape.index].cast(pa.string())
         label = nothing if self.shape.label is None else batch[self.shape.label].cast(pa.string())
         dropped = pc.is_in(label, value_set=strings(self.settings.drop_labels))
-        texts = [_texts(batch[name], name, rows, self.path) for name in self.shape.texts]
+        texts = [batch[name] for name in self.shape.texts]
+        for name, column in zip(self.shape.texts, texts, strict=True):
+            check_texts(column, name, self.path, rows)
         if self.labelled:
             kept = pc.invert(dropped)
             self.dropped += len(rows) - kept.true_count
@@ -246,15 +248,6 @@ class _Reading:
         there = np.ones(len(label), bool) if self.labelled else label.is_valid().to_numpy(zero_copy_only=False)
         encode_labels(label.filter(pa.array(there)), self.task, file=self.path, rows=rows[there])
         return label
-
-
-def _texts(texts: pa.Array, column: str, rows: Numbers, path: Path) -> pa.StringArray:
-    if not pa.types.is_string(texts.type):
-        raise DataError(f"the column holds {texts.type}, not text", file=path, key=column)
-    if texts.null_count:
-        row = int(rows[texts.is_null().to_numpy(zero_copy_only=False).argmax()])
-        raise DataError("a row has no text (an empty one is a text)", file=path, row=row, key=column)
-    return texts
 
 
 def _check_classes(labels: pa.ChunkedArray, task: Task, path: Path, reporter: Reporter) -> None:

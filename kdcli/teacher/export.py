@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.data.files import sha256
+from kdcli.data.files import files_sha256, sha256
 from kdcli.data.parts import ALONE, Parts, Shard
 from kdcli.errors import DataError, KdError, UsageError
 from kdcli.profile.schema import TeacherSettings
@@ -106,7 +105,7 @@ def export_logits(
     origin = {
         "labels": list(task.labels),
         "teacher": model.id,
-        "teacher_sha256": _files_sha256(model.folder),
+        "teacher_sha256": files_sha256(model.folder),
         "transfer_sha256": sha256(transfer),
         "rows": rows,
         "max_length": model.max_length,
@@ -188,9 +187,3 @@ def _distinct(paths: list[Path]) -> tuple[NDArray[np.float32], NDArray[np.uint64
     first.sort()
     logits = np.concatenate([tensors["logits"] for tensors, _ in parts])[first]
     return logits, hashes[first], min(metadata["batch_size"] for _, metadata in parts)
-
-
-def _files_sha256(folder: Path) -> str:
-    """Hash the files of a model's folder by name and content; folders in it are no part of the model."""
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    return hashlib.sha256("".join(f"{file.name}\0{sha256(file)}\n" for file in files).encode()).hexdigest()
