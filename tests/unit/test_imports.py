@@ -16,19 +16,21 @@ MAY_IMPORT = {
     "errors": {""},
     "api": {"", "errors"},
     "mistakes": {"", "errors"},
+    "embedding": {"", "errors"},
     "registry": BASE,
     "data": BASE,
     "profile": BASE | {"registry"},
     "tasks": DATA | {"profile"},
-    "testing": BELOW,
     "training": DATA,
     "generation": BELOW | {"training"},
     **dict.fromkeys(ENGINES, BELOW | MODELS),
+    "scaffold": BELOW,
+    "testing": BELOW | ENGINES | MODELS,
     "pipeline": BELOW | ENGINES | MODELS,
-    "cli": BELOW | ENGINES | MODELS | {"pipeline", "testing"},
+    "cli": BELOW | ENGINES | MODELS | {"pipeline", "scaffold", "testing"},
     "__main__": {"cli"},
 }
-PUBLIC = {"kdcli.api", "kdcli.generation", "kdcli.testing"}
+PUBLIC = {"kdcli.api", "kdcli.generation", "kdcli.embedding", "kdcli.testing"}
 
 
 def modules(folder: Path) -> list[Path]:

@@ -1,0 +1,1 @@
+"""The deep averaging student of Ye et al. 2022."""

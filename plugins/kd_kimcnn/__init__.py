@@ -1,0 +1,1 @@
+"""The convolutional student of Kim 2014."""

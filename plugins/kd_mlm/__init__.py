@@ -1,0 +1,1 @@
+"""Masked-language-model filling as a generator (Tang, Lu, Lin 2019)."""
