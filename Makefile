@@ -1,10 +1,10 @@
-# make demo: install and distil the embedded sample.  make test: lint, types, tests.
+# make demo: install and distil the embedded sample.  make test: lint, types, tests.  make docs: the reference pages.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := kdcli plugins tests benchmarks examples
+SOURCES := kdcli plugins tests benchmarks examples docs
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kd run-all
@@ -18,6 +18,11 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+	for kind in generator student tagger; do MYPYPATH=kdcli/scaffold/$$kind $(BIN)/mypy -p kd_example || exit 1; done
+	$(BIN)/mypy docs/generate.py
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py
 
 $(VENV)/.created:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "kd needs Python 3.11 or later")'

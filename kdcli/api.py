@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 API_VERSION = 1
+"""The version of these contracts; a plugin's ``api_version`` says which it is written for."""
 MASK = "[MASK]"
 """The masked word in every table; a teacher reads it as its own tokenizer's mask token."""
 
@@ -89,6 +90,8 @@ class Task:
 @dataclass(frozen=True)
 class Batch:
     """Texts as word ids, padded with 0 on the right.
+
+    Id 0 is the padding, and id 1 ``MASK``, which stands for words outside the vocabulary too.
 
     Attributes:
         words: One ``int64 [batch, time]`` tensor for each text column (one, or two for a pair).
@@ -164,11 +167,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Samples:
-    """What came of a part.
+    """What came of a part: every one of its draws is a text, or is counted as rejected.
 
     Attributes:
-        texts: The texts, a pair's with one tab.
-        rejected: How many draws came to no text, by reason.
+        texts: The texts, in the order of the draws; without line ends, and with a tab between those of a pair alone.
+        rejected: How many draws came to no text, by reason: ``{"no end within max_length tokens": 3}``.
     """
 
     texts: list[str]
@@ -238,6 +241,12 @@ class Student(Protocol):
       time]``, and ``lengths``, ``int64 [batch]`` (of pairs: ``words1, lengths1, words2, lengths2``), and the output
       ``logits``, ``float32 [batch, task.outputs]``; batch and time are dynamic, and padding makes no difference. With
       it ``kd export onnx`` works.
+
+    Attributes:
+        api_version: The version of the contracts that it is written for, 1.
+        pairs: Whether it can read pairs of texts; else such a task is an error.
+        scores: Whether it can predict a score instead of classes; else such a task is an error.
+        Options: Its table ``[students.NAME]`` of a profile; it forbids unknown keys and describes each field.
     """
 
     api_version: int
@@ -251,7 +260,7 @@ class Student(Protocol):
         """Build the model.
 
         Args:
-            options: The plugin's validated options.
+            options: An instance of its own ``Options``.
             task: The task; the model gives ``task.outputs`` logits a row.
             vocabulary_size: The number of words; id 0 is the padding.
             vectors: ``float32 [vocabulary_size, dimension]`` initial word vectors, or None for random ones.
@@ -264,14 +273,24 @@ class Student(Protocol):
 
 
 class Tagger(Protocol):
-    """The module that an entry point of the group ``kdcli.taggers`` names: a part-of-speech tagger."""
+    """The module that an entry point of the group ``kdcli.taggers`` names: a part-of-speech tagger.
+
+    Attributes:
+        api_version: The version of the contracts that it is written for, 1.
+    """
 
     api_version: int
 
     def tag(self, texts: Sequence[Sequence[str]]) -> list[list[str]]:
         """Give each word of each text its tag; deterministic, and independent of the other texts.
 
-        Data is loaded on the first call and kept for the process.
+        Data is loaded on the first call and kept for the process; several processes may tag at once.
+
+        Args:
+            texts: The words of each text; a text may have none.
+
+        Returns:
+            For each text as many tags as it has words. Any set of tags will do: a word is replaced by one of the same.
 
         Raises:
             MissingError: The tagger's data is not there.
@@ -283,6 +302,10 @@ class Generator(Protocol):
 
     The module imports torch inside functions only, so that checking a profile costs nothing. ``kdcli.generation``
     has what a language model needs: fine-tuning, and a sampler whose batch stays full.
+
+    Attributes:
+        api_version: The version of the contracts that it is written for, 1.
+        Options: Its table ``[generators.NAME]`` of a profile; it forbids unknown keys and describes each field.
     """
 
     api_version: int
@@ -293,12 +316,27 @@ class Generator(Protocol):
     ) -> Mapping[str, Any]:
         """Learn the task's texts, and keep the best model on dev in the folder ``checkpoint``.
 
+        Args:
+            corpus: The texts; dev may choose a checkpoint, and test is to report on alone.
+            checkpoint: The folder to make; whatever ``load`` needs goes there, and no pickle.
+            settings: The options, and where and how to compute. With ``resume`` it goes on with what a killed call has
+                left beside the folder, if there is anything.
+            reporter: Shows the progress, and gets the learning curve.
+
         Returns:
             What it found out, as JSON values; ``dev_bits_per_character`` for one.
+
+        Raises:
+            KdError: It cannot; ``DataError`` for texts or files that are wrong, ``MissingError`` for what is not there.
         """
 
     def load(self, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> Sampler:
-        """Load what ``fine_tune`` kept.
+        """Load what ``fine_tune`` kept, in another process perhaps.
+
+        Args:
+            checkpoint: The folder that ``fine_tune`` made.
+            settings: As for ``fine_tune``, with how to sample: ``temperature``, ``top_k``, ``top_p``, ``batch_size``.
+            reporter: Told what the user should know, such as a setting that makes no difference here.
 
         Raises:
             DataError: The folder holds no such generator.
@@ -313,12 +351,22 @@ class Sampler(Protocol):
     """
 
     def starts(self, corpus: Corpus) -> dict[str, Any]:
-        """Return what samples begin with, as JSON values: the counts of first tokens for a language model."""
+        """Return what samples begin with, as JSON values: the counts of first tokens for a language model.
+
+        ``kd`` calls it once, keeps what it returns in a file, and hands that to every ``sample``.
+        """
 
     def sample(self, starts: Mapping[str, Any], part: Part) -> Samples:
         """Draw the texts of one part.
 
         The same part gives the same texts, whatever was drawn before; another part gives others.
+
+        Args:
+            starts: What ``starts`` returned, read back from JSON.
+            part: The draws to make, and the seed.
+
+        Returns:
+            ``part.count`` draws, texts and rejected ones together.
 
         Raises:
             KdError: Memory does not suffice.

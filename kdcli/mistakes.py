@@ -23,6 +23,8 @@ class Mistakes(ProfileError):
 
     def __init__(self, mistakes: Sequence[KdError]) -> None:
         self.mistakes = tuple(mistakes)
+        codes = {mistake.exit_code for mistake in mistakes}
+        self.exit_code = codes.pop() if len(codes) == 1 else ProfileError.exit_code
         super().__init__("; ".join(str(mistake) for mistake in self.mistakes))
 
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 settings.register_profile("kd", deadline=None)
 settings.load_profile("kd")
 
-CHANGED_BY_FLAGS = ("NO_COLOR", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+CHANGED_BY_FLAGS = ("NO_COLOR", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "KD_CODE")
 
 MakePlugin = Callable[..., Path]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -32,8 +33,9 @@ from kdcli.cli import (
 )
 from kdcli.cli import eval as eval_
 from kdcli.cli.flags import example, switch
-from kdcli.cli.global_flags import GLOBAL, to_front
+from kdcli.cli.global_flags import GLOBAL, to_front, values_of
 from kdcli.errors import KdError, UsageError
+from kdcli.registry import code_files
 
 INTERRUPTED = 130
 
@@ -73,6 +75,10 @@ def kd(
     json: Annotated[bool, switch("--json", help="The result as one JSON object, errors too.")] = False,
     no_color: Annotated[bool, switch("--no-color", help="No colours.")] = False,
     no_progress: Annotated[bool, switch("--no-progress", help="No progress.")] = False,
+    code: Annotated[
+        list[Path] | None,
+        typer.Option("--code", help="A plugin that is a file, not installed. Repeat it.", metavar="FILE.py"),
+    ] = None,
     version: Annotated[bool, switch("--version", "-V", help="Print the version.")] = False,
 ) -> None:
     """Describe the global flags: ``run`` has acted on them already, since an error may come before this."""
@@ -100,9 +106,10 @@ def run(arguments: Sequence[str]) -> int:
     """
     command = get_command(app)
     flags, rest = to_front(command, arguments)
-    asked = {GLOBAL[flag] for flag in flags} - {"version"}
+    asked = {GLOBAL[flag] for flag in flags if flag in GLOBAL} - {"version"}
     ui.configure(ui.Wishes(**dict.fromkeys(asked, True)))
     try:
+        code_files.use(values_of("--code", flags))
         # The bare name asks for help; Typer's own way to that would import more.
         code = command.main([*flags, *rest] or ["--help"], prog_name="kd", standalone_mode=False)
         return _interrupted() if code == INTERRUPTED else int(code or 0)

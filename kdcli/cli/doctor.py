@@ -122,7 +122,7 @@ def _plugins() -> Iterator[Check]:
             name = f"{group.removesuffix('s')} {plugin.full_name}"
             fault = registry.broken(plugin)
             if fault:
-                status: Status = "broken" if _is_ours(plugin) else "look"
+                status: Status = "broken" if plugin.is_ours else "look"
                 yield Check(name, status, fault, _remedy(plugin), PluginError.exit_code)
             elif group == "taggers":
                 yield _tagger(name, plugin)
@@ -130,13 +130,9 @@ def _plugins() -> Iterator[Check]:
                 yield Check(name, "fine", f"{plugin.distribution} {plugin.version}")
 
 
-def _is_ours(plugin: Plugin) -> bool:
-    return plugin.distribution == "kdcli"
-
-
 def _remedy(plugin: Plugin) -> str:
-    if _is_ours(plugin):
-        return "install kd again: pip install --force-reinstall kdcli"
+    if plugin.is_ours or plugin.file:
+        return plugin.remedy
     return f"update or remove {plugin.distribution}; kd works without it"
 
 
@@ -145,13 +141,13 @@ def _tagger(name: str, plugin: Plugin) -> Check:
     from kdcli import registry
     from kdcli.profile.schema import LiteSettings
 
-    status: Status = "broken" if plugin.name == LiteSettings().tagger and _is_ours(plugin) else "look"
+    status: Status = "broken" if plugin.name == LiteSettings().tagger and plugin.is_ours else "look"
     try:
         tags = registry.load("taggers", plugin.full_name).tag([["films"]])
     except MissingError as error:
         return Check(name, status, str(error), error.hint, MissingError.exit_code)
     except Exception as error:
-        status = "broken" if _is_ours(plugin) else "look"
+        status = "broken" if plugin.is_ours else "look"
         return Check(name, status, f"{type(error).__name__}: {error}", _remedy(plugin), PluginError.exit_code)
     return Check(name, "fine", f"its data is there (films: {tags[0][0]})")
 

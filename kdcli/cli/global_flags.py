@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
+
+from kdcli.errors import UsageError
 
 GLOBAL = {
     "-q": "quiet",
@@ -18,6 +21,8 @@ GLOBAL = {
     "--version": "version",
 }
 """The name of each global flag; ``-h`` is none, since it asks about the command before it."""
+WITH_VALUE = ("--code",)
+"""Global options, which take a value: the next argument, or what follows ``=``."""
 
 
 def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -30,7 +35,7 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
         arguments: The line after the program's name.
 
     Returns:
-        The global flags and all the rest, each in its order.
+        The global flags (an option with its value) and all the rest, each in its order.
     """
     flags: list[str] = []
     rest: list[str] = []
@@ -41,6 +46,11 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
             return flags, [*rest, argument, *left]
         if argument in GLOBAL:
             flags.append(argument)
+        elif argument.partition("=")[0] in WITH_VALUE:
+            flags.append(argument)
+            if "=" not in argument:
+                flags += left[:1] or [""]
+                del left[:1]
         elif argument.startswith("--"):
             rest.append(argument)
             if "=" not in argument and _takes_value(command, argument):
@@ -56,6 +66,19 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
             rest.append(argument)
             command = getattr(command, "commands", {}).get(argument, command)
     return flags, rest
+
+
+def values_of(option: str, flags: Sequence[str]) -> list[str]:
+    """Return the values that an option has among the global flags, as ``to_front`` gives them.
+
+    Raises:
+        UsageError: One is empty, or there is none.
+    """
+    joined = [flag.removeprefix(f"{option}=") for flag in flags if flag.startswith(f"{option}=")]
+    values = joined + [value for flag, value in pairwise(flags) if flag == option]
+    if "" in values:
+        raise UsageError(f"{option} needs a value", hint="`kd --help` shows what it takes")
+    return values
 
 
 def _short(command: Any, argument: str, flags: list[str]) -> tuple[list[str], bool]:

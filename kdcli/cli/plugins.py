@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -11,11 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from kdcli import registry
-from kdcli.cli import complete, flags, ui
-from kdcli.errors import PluginError
-from kdcli.mistakes import nearest
+from kdcli.cli import complete, flags, plugins_check, plugins_new, ui
 
-app = typer.Typer(name="plugins", help="Students, taggers and generators: list and show plugins.")
+_CAPABILITIES = {
+    "pairs": "pairs of texts",
+    "scores": "scores",
+    "fast": "prediction without torch",
+    "onnx": "export to ONNX",
+}
+app = typer.Typer(name="plugins", help="Students, taggers and generators: list, show, check and write plugins.")
+app.add_typer(plugins_check.app)
+app.add_typer(plugins_new.app)
 
 
 @app.command("list", epilog=flags.example("kd plugins list"))
@@ -27,6 +35,8 @@ def list_() -> None:
     for row in rows:
         if row["clash"]:
             ui.warn(f"{row['name']} is more than one of the {row['group']}: write {row['full_name']} to choose it")
+    if shut := registry.left_out():
+        ui.info(f"left out by KD_LOAD_PLUGINS: {', '.join(plugin.full_name for plugin in shut)}")
     ui.show({"plugins": rows}, _listed)
 
 
@@ -37,24 +47,18 @@ def show(
         typer.Argument(metavar="NAME", help="A plugin: NAME, or DISTRIBUTION:NAME.", autocompletion=complete.plugin),
     ],
 ) -> None:
-    """Show what a plugin is and which options it takes."""
+    """Show what a plugin is, where it comes from, what it can do, and which options it takes."""
     shown = [_shown(plugin) for plugin in _named(name)]
     ui.show({"plugins": shown}, _pages)
 
 
 def _named(name: str) -> list[registry.Plugin]:
     """Find a name in every group: the same name in two groups is no clash."""
-    groups = [
-        group
-        for group in registry.GROUPS
-        if any(name in (plugin.name, plugin.full_name) for plugin in registry.plugins(group))
-    ]
-    if groups:
-        return [registry.find(group, name) for group in groups]
-    names = [plugin.name for group in registry.GROUPS for plugin in registry.plugins(group)]
-    close = nearest(name, names)
-    hint = f"did you mean {close}?" if close else f"installed: {', '.join(dict.fromkeys(names)) or 'none'}"
-    raise PluginError(f"no plugin is named {name}", hint=hint)
+    every = [plugin for group in registry.GROUPS for plugin in registry.plugins(group)]
+    groups = list(dict.fromkeys(plugin.group for plugin in every if plugin.is_called(name)))
+    if not groups:
+        raise registry.no_such(name, None, every)
+    return [registry.find(group, name) for group in groups]
 
 
 def _described(plugin: registry.Plugin) -> dict[str, Any]:
@@ -69,19 +73,24 @@ def _described(plugin: registry.Plugin) -> dict[str, Any]:
 
 
 def _shown(plugin: registry.Plugin) -> dict[str, Any]:
-    loaded = registry.load(plugin.group, plugin.full_name)
-    fields = loaded.Options.model_fields if hasattr(loaded, "Options") else {}
-    options = [
-        {
-            "key": f"{plugin.group}.{plugin.name}.{key}",
-            "default": "required" if field.is_required() else field.get_default(call_default_factory=True),
-            "about": " ".join((field.description or "").split()),
-        }
-        for key, field in fields.items()
-    ]
-    about = (getattr(loaded, "__doc__", None) or "").strip().partition("\n")[0]
-    can = {name: getattr(loaded, name) for name in ("pairs", "scores") if hasattr(loaded, name)}
-    return {**_described(plugin), "about": about, **can, "options": options}
+    from kdcli.profile.options import options_of
+
+    loaded: Any = registry.load(plugin.group, plugin.full_name)
+    model = getattr(loaded, "Options", None)
+    options = [asdict(option) for option in options_of(model, f"{plugin.group}.{plugin.name}.")] if model else []
+    flags = {name: getattr(loaded, name) for name in ("pairs", "scores") if hasattr(loaded, name)}
+    extras = {"fast": hasattr(loaded, "fast"), "onnx": hasattr(loaded, "to_onnx")} if plugin.group == "students" else {}
+    return {
+        **_described(plugin),
+        "about": (getattr(loaded, "__doc__", None) or "").strip().partition("\n")[0],
+        "summary": plugin.summary,
+        "home_page": plugin.home_page,
+        "file": getattr(sys.modules.get(plugin.module.partition(":")[0], loaded), "__file__", None),
+        "api_version": loaded.api_version,
+        **flags,
+        **extras,
+        "options": options,
+    }
 
 
 def _listed(result: dict[str, Any]) -> Table:
@@ -99,11 +108,33 @@ def _pages(result: dict[str, Any]) -> Group:
 def _page(plugin: dict[str, Any]) -> Iterator[Text | Table]:
     yield Text(f"{plugin['full_name']} {plugin['version']}, one of the {plugin['group']}", "bold")
     yield Text(plugin["about"])
-    able = [name for name in ("pairs", "scores") if plugin.get(name)]
-    if able:
-        yield Text(f"also for {' and '.join(able)}")
+    facts = ui.columns("", "")
+    facts.show_header = False
+    told = {
+        "distribution": f"{plugin['distribution']} {plugin['version']}",
+        "summary": plugin["summary"],
+        "home page": plugin["home_page"],
+        "lies at": plugin["file"],
+        "api_version": str(plugin["api_version"]),
+    }
+    able = {what: plugin[name] for name, what in _CAPABILITIES.items() if name in plugin}
+    told["can"] = ", ".join(what for what, can in able.items() if can)
+    told["cannot"] = ", ".join(what for what, can in able.items() if not can)
+    for name, value in told.items():
+        if value:
+            facts.add_row(name, Text(value))
+    yield facts
     if plugin["options"]:
-        table = ui.columns("option", "default", "what it is")
+        table = ui.columns("option", "type", "default", "what it is")
         for option in plugin["options"]:
-            table.add_row(Text(option["key"], "bold"), Text(str(option["default"])), Text(option["about"]))
+            shown = (option["key"], option["type"], _default(option), option["about"])
+            table.add_row(Text(shown[0], "bold"), *map(Text, shown[1:]))
         yield table
+
+
+def _default(option: dict[str, Any]) -> str:
+    from kdcli.profile.toml import inline
+
+    if option["required"]:
+        return "required"
+    return "unset" if option["default"] is None else inline(option["default"])

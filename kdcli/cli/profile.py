@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from kdcli.profile import files
 
 if TYPE_CHECKING:
     from kdcli.profile.dbert import Imported
+    from kdcli.profile.load import Profile
 
 app = typer.Typer(name="profile", help="The settings of a run: list, show, copy, check and import profiles.")
 
@@ -36,19 +38,25 @@ def list_() -> None:
     ui.show({"profiles": found}, _listed)
 
 
-@app.command(epilog=flags.example("kd profile show sst2 --resolved"))
+@app.command(epilog=flags.example("kd profile show sst2 --resolved", "kd profile show sst2 --docs"))
 def show(
     name: Name,
     resolved: Annotated[
         bool,
         flags.switch("--resolved/--no-resolved", help="Every setting, with where its value came from."),
     ] = False,
+    docs: Annotated[
+        bool,
+        flags.switch("--docs/--no-docs", help="Every setting, with what it means and takes, those of plugins too."),
+    ] = False,
     set_: flags.Set = None,
 ) -> None:
-    """Show a profile as it is written, or every setting with its origin."""
-    if not resolved and set_:
-        raise UsageError("--set changes what --resolved shows", hint="add --resolved")
-    if resolved:
+    """Show a profile as it is written, or every setting with its origin, or with all that is to be known of it."""
+    if not (resolved or docs) and set_:
+        raise UsageError("--set changes what --resolved and --docs show", hint="add --resolved, or --docs")
+    if docs:
+        _explain(flags.load(name, set_, {}))
+    elif resolved:
         profile = flags.load(name, set_, {})
         result: dict[str, Any] = {
             "name": profile.name,
@@ -120,6 +128,26 @@ def import_dbert(
         "run": imported.run.format(profile=target),
     }
     ui.show(result, lambda _: _imported(imported, target))
+
+
+def _explain(profile: Profile) -> None:
+    from kdcli.profile.docs import explain
+
+    docs = explain(profile)
+    for warning in docs.warnings:
+        ui.warn(warning)
+    tables = [
+        {
+            "table": chapter.table,
+            "about": chapter.about,
+            "settings": [
+                {**asdict(setting.option), "value": setting.value, "origin": setting.origin}
+                for setting in chapter.settings
+            ],
+        }
+        for chapter in docs.chapters
+    ]
+    ui.show({"name": profile.name, "tables": tables}, lambda _: _toml(docs.to_toml(profile.name)))
 
 
 def _write_valid(imported: Imported, target: Path) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from numpy.typing import NDArray
 
-from kdcli.api import Corpus, DataError, GeneratorSettings, KdError, Part, Reporter, Samples
+from kdcli.api import Corpus, DataError, GeneratorSettings, Part, Reporter, Samples
 from kdcli.generation.causal import CausalDecoder
-from kdcli.generation.drawing import draw
+from kdcli.generation.drawing import draw, uniforms_of
 from kdcli.generation.fit import Nats, nats, text_nats
+from kdcli.generation.memory import fitting
 from kdcli.generation.sampling import Decoder, sample
 from kdcli.generation.texts import TokenTexts
 
@@ -93,7 +93,7 @@ class CausalSampler:
             KdError: Memory does not suffice.
         """
         tokens, shares = self._prefixes(starts)
-        uniforms = _uniforms(part, self.max_length)
+        uniforms = uniforms_of(part, self.max_length)
         # A uniform just below 1 may come to the end of all shares by rounding.
         chosen = np.searchsorted(shares[:-1], uniforms[:, 0] * shares[-1], side="right")
         texts = self._sample(torch.from_numpy(tokens[chosen]), torch.from_numpy(uniforms)).cpu().numpy()
@@ -134,20 +134,13 @@ class CausalSampler:
 
     def _sample(self, first: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
         uniforms = uniforms.float() if self.model.device.type == "mps" else uniforms
-        while True:
-            try:
-                end = self.tokenizer.eos_token_id
-                return sample(self.decoder, first, uniforms, end=end, rows=self.rows, ends=self.ends)
-            except RuntimeError as error:
-                if not should_reduce_batch_size(error):
-                    raise
-                self.rows = min(self.rows, len(first)) // 2
-                if not self.rows:
-                    hint = "a smaller model, a shorter max_length or bf16 take less"
-                    raise KdError("memory does not suffice to sample one text", hint=hint) from error
-            # Beyond the handler, whose traceback keeps the tensors of the failed batch alive.
-            clear_device_cache(garbage_collection=True)
-            self.reporter.warn(f"memory did not suffice: {self.rows} texts at once from here on")
+        end = self.tokenizer.eos_token_id
+
+        def at_once(rows: int) -> torch.Tensor:
+            return sample(self.decoder, first, uniforms, end=end, rows=rows, ends=self.ends)
+
+        texts, self.rows = fitting(at_once, self.rows, len(first), self.reporter)
+        return texts
 
 
 def _checked(model: Any, settings: GeneratorSettings, max_length: int) -> Decoder:
@@ -155,10 +148,3 @@ def _checked(model: Any, settings: GeneratorSettings, max_length: int) -> Decode
     decoder = CausalDecoder(model, drawing)
     decoder.check(max_length)
     return decoder
-
-
-def _uniforms(part: Part, length: int) -> NDArray[np.float64]:
-    """Return ``[draws, length]`` numbers in [0, 1); those of a draw depend on the seed and its number alone."""
-    blocks = -(-length // 4)  # Philox makes four numbers of each value of its counter
-    philox = np.random.Philox(key=part.seed, counter=part.first * blocks)
-    return np.random.Generator(philox).random((part.count, 4 * blocks))[:, :length]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from kdcli.api import Part
 
 _BLOCK = 256
 _AT_ONCE = 64
@@ -68,6 +72,13 @@ def invert(weights: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     before = sums.gather(1, found) - weights.gather(1, found)
     # Rounding may have put the target before the weight that it hit: below 0, it would find a weight of 0.
     return found[:, 0], (targets - before).clamp(min=0)[:, 0]
+
+
+def uniforms_of(part: Part, length: int) -> NDArray[np.float64]:
+    """Return ``[draws, length]`` numbers in [0, 1); those of a draw depend on the seed and its number alone."""
+    blocks = -(-length // 4)  # Philox makes four numbers of each value of its counter
+    philox = np.random.Philox(key=part.seed, counter=part.first * blocks)
+    return np.random.Generator(philox).random((part.count, 4 * blocks))[:, :length]
 
 
 def _nucleus(weights: Tensor, top_p: float) -> Tensor:

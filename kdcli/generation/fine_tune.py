@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kdcli.api import Corpus, DataError, GeneratorSettings, Reporter
@@ -20,6 +21,7 @@ from kdcli.generation.fit import TOKENS, Fit, Nats, nats, scores_of, text_nats
 from kdcli.generation.options import LanguageModelOptions
 from kdcli.generation.texts import TokenTexts
 from kdcli.training.fine_tune import Recipe, fine_tune
+from kdcli.training.learner import Examples
 from kdcli.training.outcome import Outcome, best_of
 from kdcli.training.trainer import Diverged
 from kdcli.training.work import check_device, join_processes, one_training, publish
@@ -29,13 +31,33 @@ AUTO = 48
 NOT_IN_FINGERPRINT = {"model", "save_steps"}
 
 
+class Texts(Examples, Protocol):
+    """Texts as a language model learns them: ``TokenTexts``, or ``MaskedTexts``."""
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        """The tokens of all texts, one after the other."""
+
+    @property
+    def whole(self) -> NDArray[np.bool_]:
+        """``bool [texts]``, whether a text is read to its end."""
+
+    @property
+    def max_length(self) -> int:
+        """The longest text in tokens."""
+
+    @property
+    def seed(self) -> int | None:
+        """What they are made anew with in each epoch; None if they stay as they are."""
+
+
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model to fine-tune, as far as it is known before its weights are made.
+    """A language model to fine-tune, as far as it is known before its weights are made: a causal one by default.
 
     Attributes:
         key: Its table of the profile, ``generators.gpt2``.
-        tokenizer: Its tokenizer; the ``eos_token`` ends a text.
+        tokenizer: Its tokenizer.
         build: Makes the Hugging Face model in float32, from a seed.
         load: Reads the Hugging Face model that the training has saved.
         identity: What else it is made from, as JSON values: the hash of its weights, or its vocabulary.
@@ -43,6 +65,9 @@ class LanguageModel:
         max_length: The longest text in tokens, its end included.
         nats: What makes nats of the model's output.
         check: Refuses a model that could not be sampled from, given the longest text; before it is trained.
+        texts: Makes what is learned of texts, tokenizer, longest text and seed; without a seed, what judges a model.
+        fit: Makes a dataclass of scores of the nats that a model needs for such texts, and of these.
+        metric: The score that chooses among checkpoints; the lowest is the best.
     """
 
     key: str
@@ -54,12 +79,15 @@ class LanguageModel:
     max_length: int
     nats: Nats = nats
     check: Callable[[Any, int], None] = check
+    texts: Callable[..., Any] = TokenTexts
+    fit: Callable[[float, Any], Any] = Fit.of
+    metric: str = "bits_per_character"
 
 
 def fine_tune_language_model(
     model: LanguageModel, corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter
 ) -> dict[str, Any]:
-    """Fine-tune all parameters of a model; the checkpoint with the best dev bits per character is kept.
+    """Fine-tune all parameters of a model; the checkpoint with the best dev score is kept.
 
     A killed training goes on from its last checkpoint, in ``CHECKPOINT.training``. Under ``torchrun`` all processes
     call this.
@@ -72,7 +100,7 @@ def fine_tune_language_model(
         reporter: Told of everything.
 
     Returns:
-        Bits per character and word perplexity of dev and test, and how they were reached.
+        The scores of dev and test (bits per character, word perplexity), and how they were reached.
 
     Raises:
         DataError: There are no texts.
@@ -89,8 +117,8 @@ def fine_tune_language_model(
             raise DataError(f"there are no {name} texts to fine-tune on", hint="look at the cache of the run")
     learner = _Learner(
         model,
-        TokenTexts(corpus.train, model.tokenizer, model.max_length, settings.seed),
-        TokenTexts(corpus.dev, model.tokenizer, model.max_length),
+        model.texts(corpus.train, model.tokenizer, model.max_length, settings.seed),
+        model.texts(corpus.dev, model.tokenizer, model.max_length, None),
     )
     _look_at(learner, reporter)
     work = checkpoint.with_name(f"{checkpoint.name}.training")
@@ -108,16 +136,16 @@ class _Learner:
     """A language model as ``kdcli.training`` sees it."""
 
     model: LanguageModel
-    train: TokenTexts
-    dev: TokenTexts
+    train: Texts
+    dev: Texts
     stage: str = "generator"
-    metric: str = "bits_per_character"
     greater_is_better: bool = False
     key: str = field(init=False)
+    metric: str = field(init=False)
     tokenizer: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.key, self.tokenizer = self.model.key, self.model.tokenizer
+        self.key, self.metric, self.tokenizer = self.model.key, self.model.metric, self.model.tokenizer
 
     def build(self, seed: int) -> Any:
         """Return the model to start from."""
@@ -137,7 +165,7 @@ class _Learner:
         """Return how well the dev texts are predicted."""
         if not np.isfinite(predictions).all():
             raise Diverged("the probabilities are no numbers any more")
-        return asdict(Fit.of(float(predictions.sum(dtype=np.float64)), self.dev))
+        return asdict(self.model.fit(float(predictions.sum(dtype=np.float64)), self.dev))
 
 
 def _look_at(learner: _Learner, reporter: Reporter) -> None:
@@ -207,9 +235,9 @@ def _result(
     found = {f"dev_{name}": value for name, value in outcome.metrics.items()}
     if corpus.test:
         best = model.load(folder).to(settings.device).eval()
-        texts = TokenTexts(corpus.test, model.tokenizer, model.max_length)
+        texts = model.texts(corpus.test, model.tokenizer, model.max_length, None)
         fits = min(outcome.at_once * model.max_length, TOKENS)  # as many as memory has sufficed for
-        fit = Fit.of(float(text_nats(best, texts, fits, model.nats).sum()), texts)
+        fit = model.fit(float(text_nats(best, texts, fits, model.nats).sum()), texts)
         found |= {f"test_{name}": value for name, value in asdict(fit).items()}
     about = {"lr": outcome.lr, "batch_size": outcome.batch_size, "at_once": outcome.at_once}
     about |= {"updates": outcome.updates, "best_epoch": outcome.best_epoch, "epochs": outcome.epochs}

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.generation.texts import IGNORED, TokenTexts
+from kdcli.training.learner import Examples
 
 TOKENS = 4096
 """Enough to keep a device busy; their logits are the largest array by far."""
@@ -72,11 +73,11 @@ def nats(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def text_nats(model: Any, texts: TokenTexts, tokens: int = TOKENS, nats: Nats = nats) -> NDArray[np.float64]:
+def text_nats(model: Any, texts: Examples, tokens: int = TOKENS, nats: Nats = nats) -> NDArray[np.float64]:
     """Return the nats that a model needs for each text.
 
     Args:
-        model: A causal language model.
+        model: A language model.
         texts: The texts.
         tokens: How many go through the model at once, padding included.
         nats: What makes nats of the model's output.

@@ -1,10 +1,10 @@
-"""Pretrained causal language models and their tokenizers, from folders or the Hugging Face hub."""
+"""Pretrained language models, causal and masked, and their tokenizers, from folders or the Hugging Face hub."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import huggingface_hub
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -13,6 +13,7 @@ from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoTokenizer,
     GPT2Tokenizer,
 )
@@ -22,14 +23,21 @@ from kdcli.data.files import sha256
 from kdcli.data.models import CARD, DTYPES, find_model, quiet
 from kdcli.errors import first_line
 
-__all__ = ["DTYPES", "find_model", "fitting_length", "read_config", "read_tokenizer", "read_weights", "sha256"]
+__all__ = ["DTYPES", "Kind", "find_model", "fitting_length", "read_config", "read_tokenizer", "read_weights", "sha256"]
 
+Kind = Literal["causal", "masked"]
+"""What a language model predicts: the next token of a text, or those that are masked."""
+
+_MODELS = {
+    "causal": (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, "name a decoder, such as gpt2"),
+    "masked": (MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, "name an encoder, such as bert-base-uncased"),
+}
 _NAMED = 8
 """Tensors that an error names."""
 
 
-def read_config(folder: Path) -> Any:
-    """Read the configuration of a causal language model.
+def read_config(folder: Path, kind: Kind = "causal") -> Any:
+    """Read the configuration of a language model.
 
     Raises:
         DataError: It is not there, cannot be read, or is that of another kind of model.
@@ -43,13 +51,14 @@ def read_config(folder: Path) -> Any:
         raise DataError(f"the model cannot be read: {first_line(error)}", file=folder) from error
     # An encoder passes for a decoder in transformers, though each of its tokens sees those behind it.
     encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encoder or getattr(config, "is_encoder_decoder", False):
-        what = f"a {config.model_type} model is no causal language model"
-        raise DataError(what, file=folder, hint="name a decoder, such as gpt2")
+    known, _, hint = _MODELS[kind]
+    other = encoder if kind == "causal" else getattr(config, "is_decoder", False)
+    if type(config) not in known or other or getattr(config, "is_encoder_decoder", False):
+        raise DataError(f"a {config.model_type} model is no {kind} language model", file=folder, hint=hint)
     return config
 
 
-def fitting_length(wanted: int, config: Any, key: str, reporter: Reporter) -> int:
+def fitting_length(wanted: int, config: Any, key: str, reporter: Reporter, tokenizer: Any = None) -> int:
     """Return ``wanted``, or how many tokens the model takes where these are fewer, and say so.
 
     Args:
@@ -57,22 +66,26 @@ def fitting_length(wanted: int, config: Any, key: str, reporter: Reporter) -> in
         config: The model's configuration.
         key: The generator's table of the profile.
         reporter: Told if the model takes fewer.
+        tokenizer: Its tokenizer, where this knows better: some encoders have places that no text comes to.
     """
     most = getattr(config.get_text_config(), "max_position_embeddings", None) or wanted
+    most = min(most, getattr(tokenizer, "model_max_length", most))
     if wanted > most:
         reporter.warn(f"{key}.max_length is {wanted}, and the model takes {most} tokens: it is {most} from here on")
     return int(min(wanted, most))
 
 
-def read_tokenizer(name: str | Path, *, key: str | None = None) -> Any:
+def read_tokenizer(name: str | Path, *, key: str | None = None, kind: Kind = "causal") -> Any:
     """Read a tokenizer: a folder (``vocab.json`` and ``merges.txt`` alone will do), or a hub name.
 
     Args:
         name: The folder or name.
         key: The setting that holds it, for errors.
+        kind: What the language model predicts.
 
     Raises:
-        DataError: It cannot be read, or has no end-of-text token.
+        DataError: It cannot be read, or has no end-of-text token. For a masked language model: it has no mask token,
+            or does not tell where in a text its tokens stand.
         MissingError: There is none of that name.
     """
     folder = _find_tokenizer(name, key)
@@ -85,21 +98,27 @@ def read_tokenizer(name: str | Path, *, key: str | None = None) -> Any:
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         hint = "copy tokenizer.json (or vocab.json and merges.txt) of the pretrained model into it"
         raise DataError("the folder holds no tokenizer", file=folder, hint=hint)
-    if tokenizer.eos_token_id is None:
+    if kind == "masked" and tokenizer.mask_token_id is None:
+        hint = 'set "mask_token" in its tokenizer_config.json'
+        raise DataError("the tokenizer has no mask token, so that no word could be masked", file=folder, hint=hint)
+    if kind == "masked" and not tokenizer.is_fast:
+        hint = "name a model with a tokenizer.json"
+        raise DataError("the tokenizer does not tell where in a text its tokens stand", file=folder, hint=hint)
+    if kind == "causal" and tokenizer.eos_token_id is None:
         hint = 'set "eos_token" in its tokenizer_config.json'
         raise DataError("the tokenizer has no end-of-text token, so that no text would end", file=folder, hint=hint)
     return tokenizer
 
 
-def read_weights(folder: Path, config: Any, precision: str = "fp32") -> Any:
-    """Read a causal language model.
+def read_weights(folder: Path, config: Any, precision: str = "fp32", kind: Kind = "causal") -> Any:
+    """Read a language model.
 
     Raises:
         DataError: The weights cannot be read, or are those of another architecture.
     """
     try:
         with quiet():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = _MODELS[kind][1].from_pretrained(
                 folder,
                 config=config,
                 dtype=DTYPES[precision],

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 from pydantic import BaseModel
 
+from kdcli import registry
 from kdcli.data.files import atomic, sha256
 from kdcli.errors import DataError
 
@@ -26,7 +27,8 @@ class Entry:
         inputs: SHA-256 of each input, by name.
         outputs: SHA-256 of each output, by name; empty while the stage runs.
         result: What the stage found out, as its dataclass says.
-        versions: Of Python and the packages that matter; for the record, they never make a stage stale.
+        versions: Of Python, the packages that matter and the plugins; for the record, they never make a stage stale.
+            (A plugin that is a file of ``--code`` is an input too.)
     """
 
     parameters: dict[str, Any]
@@ -120,9 +122,10 @@ def flat(prefix: str, table: BaseModel, *, without: tuple[str, ...] = ()) -> dic
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result may depend on."""
+    """Return the versions that a result may depend on, those of other people's plugins among them."""
     packages = ("kdcli", "torch", "transformers", "tokenizers", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return found | registry.all_versions()
 
 
 def _show(value: Any) -> str:

@@ -200,7 +200,7 @@ class Plan:
             examples = load_examples(self.ground.paths.encoded, self.ground.task)
             return self._train(examples, self.ground.settings.student, seed, output, None, reporter)
 
-        inputs = {"encoded": self.ground.paths.encoded, **self.ground.data("dev")}
+        inputs = {"encoded": self.ground.paths.encoded, **self.ground.data("dev"), **self._student_code()}
         return Stage(
             "student",
             output.name,
@@ -231,6 +231,7 @@ class Plan:
             return self._train(examples, settings, seed, output, updates, reporter)
 
         inputs = {"encoded": self.ground.paths.encoded, "student": distilled, **self.ground.data("train", "dev")}
+        inputs |= self._student_code()
         without = {key: value for key, value in self._student_parameters(seed).items() if key not in _DISTILLATION}
         return Stage("baseline", output.name, without, inputs, {"baseline": output}, run, seed - self.ground.seed)
 
@@ -282,7 +283,7 @@ class Plan:
             vectors=load_vectors(self.ground.paths.encoded),
             task=self.ground.task,
             settings=settings,
-            options=self.ground.settings.students.get(settings.model, {}),
+            options=self._student_table,
             seed=seed,
             device=self.ground.device,
             output=output,
@@ -299,13 +300,22 @@ class Plan:
             else if_local("teacher", str(self.teacher))
         )
 
+    @property
+    def _student_table(self) -> dict[str, Any]:
+        """The table of the student's plugin, which has its name without its distribution."""
+        settings = self.ground.settings
+        return settings.students.get(settings.student.model.rpartition(":")[2], {})
+
+    def _student_code(self) -> dict[str, Path]:
+        return registry.code_of("students", self.ground.settings.student.model)
+
     def _student_parameters(self, seed: int) -> dict[str, Any]:
         settings = self.ground.settings.student
-        options = registry.options("students", settings.model, self.ground.settings.students.get(settings.model, {}))
+        options = registry.options("students", settings.model, self._student_table)
         return {
             "seed": seed,
             **flat("student", settings, without=("max_size", "min_freq", "lowercase", "vectors")),
-            **flat(f"students.{settings.model}", options),
+            **flat(f"students.{settings.model.rpartition(':')[2]}", options),
             "task.metric": self.ground.settings.task.metric,
         }
 

@@ -60,8 +60,9 @@ class TransferStages:
 
         parameters = {"seed": self.ground.seed, **self.ground.task_parameters()}
         parameters |= flat("transfer.lite", settings, without=("workers",))
+        inputs = {**self.ground.data(), **registry.code_of("taggers", settings.tagger)}
         outputs = {"lite": self.ground.paths.lite}
-        return Stage("lite", "lite", parameters, self.ground.data(), outputs, run, together=True)
+        return Stage("lite", "lite", parameters, inputs, outputs, run, together=True)
 
     def cache(self) -> Stage:
         """Describe the task's texts as a generator learns them."""
@@ -90,7 +91,7 @@ class TransferStages:
 
         options = self._generator_parameters()
         parameters = {"seed": self.ground.seed, "precision": self.ground.settings.precision, **options}
-        inputs = {"cache": self.ground.paths.cache}
+        inputs = {"cache": self.ground.paths.cache, **self._generator_code()}
         for name, value in options.items():  # a model, a tokenizer: which of them name files, the plugin alone knows
             inputs |= if_local(name.rpartition(".")[2], value) if isinstance(value, str) else {}
         outputs = {"generator": self.ground.paths.generator}
@@ -105,7 +106,7 @@ class TransferStages:
             corpus = read_corpus(self.ground.paths.cache, self.ground.task)
             return self._road().prefixes(corpus, self.ground.paths.generator, self.ground.paths.prefixes, reporter)
 
-        inputs = {"cache": self.ground.paths.cache, "generator": self.ground.paths.generator}
+        inputs = {"cache": self.ground.paths.cache, "generator": self.ground.paths.generator, **self._generator_code()}
         outputs = {"prefixes": self.ground.paths.prefixes}
         return Stage("prefixes", "prefixes", self._generator_parameters(), inputs, outputs, run)
 
@@ -139,6 +140,7 @@ class TransferStages:
         inputs = {
             "generator": self.ground.paths.generator,
             "prefixes": self.ground.paths.prefixes,
+            **self._generator_code(),
             **self.ground.data(),
         }
         return Stage("sample", "sample", parameters, inputs, {"heavy": self.ground.paths.heavy}, run, together=True)
@@ -177,7 +179,7 @@ class TransferStages:
         parameters = {"seed": self.ground.seed, **self.ground.task_parameters()}
         parameters |= flat("transfer.corpus", settings, without=("files",))
         if self._asks_generator:
-            inputs["generator"] = self.ground.paths.generator
+            inputs |= {"generator": self.ground.paths.generator, **self._generator_code()}
             parameters |= {"precision": self.ground.settings.precision, **self._generator_parameters()}
         return Stage("corpus", "corpus", parameters, inputs, {"corpus": self.ground.paths.corpus}, run)
 
@@ -215,6 +217,9 @@ class TransferStages:
             seed=self.ground.seed,
             resume=self.ground.resume,
         )
+
+    def _generator_code(self) -> dict[str, Path]:
+        return registry.code_of("generators", self.ground.settings.transfer.generator)
 
     def _generator_parameters(self) -> dict[str, Any]:
         name = self.ground.settings.transfer.generator

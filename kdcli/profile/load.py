@@ -118,6 +118,7 @@ def _plugins(values: Mapping[str, Any], settings: Settings | None) -> _Checked:
         The tables ``students`` and ``generators``, those of installed plugins complete; the mistakes; the warnings.
     """
     checked = _Checked()
+    registry.plugins("taggers")  # what is wrong with the plugins as a whole is no mistake of a key's
     student = generator = None
     if settings:
         checked.mistakes += _missing("taggers", settings.transfer.lite.tagger, "transfer.lite.tagger")

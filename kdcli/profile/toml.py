@@ -23,10 +23,10 @@ def _table(values: Mapping[str, Any], notes: Mapping[str, str], path: tuple[str,
     inside = {name: value for name, value in values.items() if isinstance(value, Mapping)}
     plain = {name: value for name, value in values.items() if name not in inside}
     if path and (plain or not inside):
-        yield f"[{'.'.join(_key(name) for name in path)}]"
-    width = max((len(f"{_key(name)} = {_inline(value)}") for name, value in plain.items()), default=0)
+        yield f"[{'.'.join(quoted(name) for name in path)}]"
+    width = max((len(f"{quoted(name)} = {inline(value)}") for name, value in plain.items()), default=0)
     for name, value in plain.items():
-        line = f"{_key(name)} = {_inline(value)}"
+        line = f"{quoted(name)} = {inline(value)}"
         note = notes.get(".".join((*path, name)))
         yield f"{line:<{min(width, 60)}}  # {note}" if note else line
     if plain or not inside:
@@ -35,13 +35,15 @@ def _table(values: Mapping[str, Any], notes: Mapping[str, str], path: tuple[str,
         yield from _table(value, notes, (*path, name))
 
 
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _inline(name)
+def quoted(name: str) -> str:
+    """Write a key, in quotes where it has to be."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else inline(name)
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
+    """Write a value in one line."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(name)} = {_inline(item)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{quoted(name)} = {inline(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_inline(item) for item in value) + "]"
+        return "[" + ", ".join(inline(item) for item in value) + "]"
     return tomli_w.dumps({"v": value}).removeprefix("v = ").rstrip("\n")

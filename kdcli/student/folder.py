@@ -24,6 +24,7 @@ from kdcli import registry
 from kdcli.api import Task
 from kdcli.data.files import atomic
 from kdcli.errors import ProfileError
+from kdcli.student.built import check_module
 from kdcli.student.card import card
 from kdcli.student.encoding import encode_table
 from kdcli.student.evaluate import predict_logits
@@ -90,14 +91,17 @@ def build_student(
     """Build the model of a student plugin.
 
     Raises:
-        PluginError: The plugin is missing or broken.
+        PluginError: The plugin is missing or broken, or builds no model.
         ProfileError: Its options are wrong, or it cannot do such a task.
     """
     student = registry.load("students", plugin)
     if (task.kind == "pair" and not student.pairs) or (task.is_score and not student.scores):
         what = "pairs of texts" if task.kind == "pair" and not student.pairs else "scores"
         raise ProfileError(f"the student {plugin} cannot do {what}", key="student.model", hint="choose another student")
-    return student.build(registry.options("students", plugin, options), task, vocabulary_size, vectors, dimension)
+    valid = registry.options("students", plugin, options)
+    with registry.blaming("students", plugin, "build"):
+        module = student.build(valid, task, vocabulary_size, vectors, dimension)
+    return check_module(plugin, module)
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

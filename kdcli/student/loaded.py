@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from kdcli import registry
 from kdcli.api import Task
 from kdcli.data.strings import strings
-from kdcli.errors import DataError, first_line
+from kdcli.errors import DataError, PluginError, first_line
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import TextEncoder, Texts, load_tokenizer, spans
 
@@ -152,10 +152,10 @@ def load_student(folder: str | Path) -> FastStudent | LoadedStudent:
         return load_module(folder)
     weights = folder / WEIGHTS
     try:
-        compute = fast(
-            registry.options("students", plugin, contents.config["options"]), contents.task, load_file(weights)
-        )
-        _try(compute, contents)
+        options, arrays = registry.options("students", plugin, contents.config["options"]), load_file(weights)
+        with registry.blaming("students", plugin, "fast", but=(LookupError, ValueError)):
+            compute = fast(options, contents.task, arrays)
+            _try(compute, contents)
     except (OSError, SafetensorError, LookupError, ValueError) as error:
         raise unreadable(weights, error) from error
     return FastStudent(contents.task, contents.config, contents.metrics, contents.tokenizer, compute)
@@ -166,6 +166,7 @@ def read_folder(folder: Path) -> Contents:
 
     Raises:
         DataError: A file is missing, broken, or another student's.
+        PluginError: Its plugin is not there.
     """
     config = _json(folder, "config.json")
     if config.get("format") != FORMAT:
@@ -185,6 +186,7 @@ def read_folder(folder: Path) -> Contents:
     if tokenizer.get_vocab_size() != vocabulary_size:
         what = f"this tokenizer has {tokenizer.get_vocab_size()} words, and the student has {vocabulary_size}"
         raise DataError(what, file=folder / TOKENIZER, hint=_FOREIGN)
+    _need_plugin(config, folder)
     return Contents(task, config, _json(folder, "metrics.json"), tokenizer)
 
 
@@ -226,6 +228,15 @@ def predictions(logits: NDArray[np.float32], task: Task) -> list[Prediction] | l
         Prediction(task.labels[label], dict(zip(task.labels, row, strict=True)))
         for label, row in zip(best, every, strict=True)
     ]
+
+
+def _need_plugin(config: Mapping[str, Any], folder: Path) -> None:
+    try:
+        registry.find("students", config["plugin"])
+    except PluginError as error:
+        file = next((name for name in config.get("plugin_version", {}) if name.endswith(".py")), None)
+        hint = f"the student was made with --code {file}: add that, with the file's place" if file else error.hint
+        raise PluginError(error.what, file=folder / "config.json", hint=hint) from error
 
 
 def _is_text(value: object) -> bool:

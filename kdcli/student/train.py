@@ -17,6 +17,7 @@ from kdcli import __version__, registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.profile.schema import StudentSettings
+from kdcli.student.built import try_out
 from kdcli.student.checkpoint import Checkpoint
 from kdcli.student.examples import Examples
 from kdcli.student.folder import build_student, count_parameters, save_student
@@ -94,7 +95,7 @@ def train_student(
         DataError: There are no rows, or the losses need what they do not have.
         KdError: The loss became infinite or NaN before any evaluation.
         ProfileError: The losses or options make no sense.
-        PluginError: The plugin is missing or broken.
+        PluginError: The plugin is missing or broken, or its module gives no logits of this task.
     """
     reporter = reporter or QuietReporter()
     check_losses(settings, task, examples)
@@ -104,7 +105,7 @@ def train_student(
     dimension = settings.dimension if vectors is None else vectors.matrix.shape[1]
     given = {
         **{f"student.{key}": value for key, value in settings.model_dump(mode="json").items()},
-        **{f"students.{settings.model}.{key}": value for key, value in chosen.items()},
+        **{f"students.{settings.model.rpartition(':')[2]}.{key}": value for key, value in chosen.items()},
         "task": asdict(task),
         "seed": seed,
         "max_updates": max_updates,
@@ -114,11 +115,13 @@ def train_student(
         "device": torch.device(device).type,
         "kd": __version__,
         "torch": torch.__version__,
+        **registry.versions("students", settings.model),
     }
     checkpoint = Checkpoint(output.with_name(f".{output.name}.resume.safetensors"), given)
     with _seeded(seed):
         matrix = None if vectors is None else vectors.matrix
         module = build_student(settings.model, chosen, task, tokenizer.get_vocab_size(), matrix, dimension).to(device)
+        try_out(settings.model, module, examples, task)
         training = Training(
             module,
             examples,
@@ -145,6 +148,7 @@ def train_student(
     )
     config = {
         "plugin": settings.model,
+        "plugin_version": registry.versions("students", settings.model),
         "options": chosen,
         "vocabulary_size": tokenizer.get_vocab_size(),
         "dimension": dimension,

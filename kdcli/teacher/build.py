@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -23,15 +23,8 @@ from transformers import (
 from kdcli.api import Reporter, Task
 from kdcli.data.models import find_model, quiet
 from kdcli.errors import DataError, ProfileError
+from kdcli.generation.wordpiece import SPECIAL, train_wordpiece
 from kdcli.profile.schema import TeacherSettings
-
-SPECIAL = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
 
 
 @dataclass(frozen=True)
@@ -97,36 +90,6 @@ def prepare_encoder(settings: TeacherSettings, task: Task, texts: Iterable[list[
     return Encoder(config, tokenizer, max_length, folder)
 
 
-def train_wordpiece(texts: Iterable[list[str]], vocab_size: int) -> Tokenizer:
-    """Train an uncased WordPiece tokenizer, BERT's in all but the vocabulary; the same texts always give the same.
-
-    Args:
-        texts: Texts in batches.
-        vocab_size: The most word pieces, special tokens included.
-    """
-    batches = list(texts)
-    learner = _wordpiece({})
-    inner = {
-        character
-        for batch in batches
-        for text in batch
-        for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalizer.normalize_str(text))
-        for character in word[1:]
-    }
-    # The trainer numbers these pieces in the order of a hash table and breaks ties by number, so that two runs
-    # differ. As "special" tokens they have their numbers beforehand; the tokenizer that is returned knows better.
-    fixed = [*SPECIAL.values(), *(f"##{character}" for character in sorted(inner))]
-    learner.train_from_iterator(
-        batches, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=fixed, show_progress=False)
-    )
-    vocabulary = learner.get_vocab(with_added_tokens=False)
-    tokenizer = _wordpiece(vocabulary)
-    tokenizer.add_special_tokens(list(SPECIAL.values()))
-    first, last = ((SPECIAL[name], vocabulary[SPECIAL[name]]) for name in ("cls_token", "sep_token"))
-    tokenizer.post_processor = processors.BertProcessing(last, first)
-    return tokenizer
-
-
 def _tokenizer(pieces: Tokenizer, config: Any, max_length: int) -> Any:
     inputs = ["input_ids", "attention_mask"]
     if "token_type_ids" in _accepted(config) and getattr(config, "type_vocab_size", 0) > 1:
@@ -139,14 +102,6 @@ def _tokenizer(pieces: Tokenizer, config: Any, max_length: int) -> Any:
 def _accepted(config: Any) -> Collection[str]:
     model = AutoModelForSequenceClassification._model_mapping[type(config)]
     return inspect.signature(model.forward).parameters.keys()
-
-
-def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL["unk_token"]))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    return tokenizer
 
 
 def _head(task: Task) -> dict[str, Any]:

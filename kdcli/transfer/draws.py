@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from kdcli import registry
 from kdcli.api import Part, Sampler, Samples, Task
 from kdcli.data.parts import Parts
 from kdcli.errors import KdError, PluginError
@@ -60,15 +62,14 @@ class MakePart:
         """Write part ``part`` to ``path``.
 
         Raises:
-            PluginError: The generator loses draws, or invents some.
+            PluginError: The generator fails, loses draws or invents some, or its texts are none.
         """
         size = size_of(part, self.most)
-        drawn = self.sampler.sample(self.starts, Part(first_of(part, self.most), size, self.seed))
-        if not isinstance(drawn, Samples):
-            raise PluginError(f"the generator {self.generator} returns no Samples, but {type(drawn).__name__}")
-        if len(drawn.texts) + sum(drawn.rejected.values()) != size:
-            what = f"the generator {self.generator} was asked for {size} draws, and accounts for"
-            raise PluginError(f"{what} {len(drawn.texts)} texts and the rejected {dict(drawn.rejected)}")
+        with registry.blaming("generators", self.generator, "sample"):
+            drawn = self.sampler.sample(self.starts, Part(first_of(part, self.most), size, self.seed))
+        if fault := _fault(drawn, size, self.task):
+            hint = "`kd plugins check` tells what a generator has to keep"
+            raise PluginError(f"{registry.title('generators', self.generator)} {fault}", hint=hint)
         texts, rejected = _cleaned(drawn, self.task)
         schema = pa.schema([*texts.schema, ("key", pa.uint64())])
         keyed = pa.record_batch([*texts.columns, pa.array(keys(texts.columns))], schema)
@@ -191,15 +192,49 @@ class Tally:
         return KdError(what, key="transfer.heavy.num_samples", hint=hint)
 
 
+def _fault(drawn: Any, size: int, task: Task) -> str:
+    """Say how the answer of a generator breaks the contract; an empty text where it keeps it."""
+    if not isinstance(drawn, Samples):
+        return f"returns no Samples, but {type(drawn).__name__}"
+    texts, rejected = drawn.texts, drawn.rejected
+    if not isinstance(texts, list | tuple):
+        return f"returns Samples whose texts are no list, but {type(texts).__name__}"
+    if not isinstance(rejected, Mapping) or not all(_is_count(count) for count in rejected.values()):
+        return f"returns Samples whose rejected are no counts by reason, but {rejected!r:.80}"
+    if len(texts) + sum(rejected.values()) != size:
+        return f"was asked for {size} draws, and accounts for {len(texts)} texts and the rejected {dict(rejected)}"
+    for text in texts:
+        if not isinstance(text, str):
+            return f"draws a text that is no string, but {type(text).__name__}: {text!r:.80}"
+        if not _is_unicode(text):
+            return f"draws a text with half of a surrogate pair, which is no character: {text!r:.80}"
+    if task.kind == "single" and texts and all("\t" in text for text in texts):
+        return f"draws single texts with tabs, which stand between the texts of a pair alone: {texts[0]!r:.80}"
+    return ""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _cleaned(drawn: Samples, task: Task) -> tuple[pa.RecordBatch, dict[str, int]]:
     """Clean the texts, and reject those that are none (Tang, Lu, Lin 2019, "Cleaning")."""
     rows: list[tuple[str, ...]]
     if task.kind == "pair":
         rows = [pair for text in drawn.texts if (pair := split_pair(text))]
-        reason = "not two texts with one tab"
+        lost = {"not two texts with one tab": len(drawn.texts) - len(rows)}
     else:
-        rows = [(plain,) for text in drawn.texts if (plain := clean(text))]
-        reason = "blank"
-    rejected = Counter(drawn.rejected) + Counter({reason: len(drawn.texts) - len(rows)})
+        full = [(text, plain) for text in drawn.texts if (plain := clean(text))]
+        rows = [(plain,) for text, plain in full if "\t" not in text]
+        lost = {"blank": len(drawn.texts) - len(full), "a tab in a single text": len(full) - len(rows)}
+    rejected = Counter(drawn.rejected) + Counter(lost)
     columns = [pa.array([row[place] for row in rows], pa.string()) for place in range(len(task.columns))]
     return pa.record_batch(columns, list(task.columns)), dict(rejected)

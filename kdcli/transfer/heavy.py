@@ -7,6 +7,7 @@ samples are drawn. This module knows no generator by name.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kdcli.errors import DataError, PluginError
 from kdcli.profile.schema import Settings
 
 SHOWN = 10
+_CONTRACT = "kdcli.api says what a plugin returns"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Road:
     generator: str
     settings: GeneratorSettings
 
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return registry.title("generators", self.generator)
+
     @classmethod
     def of(cls, settings: Settings, task: Task, *, device: str, seed: int, resume: bool = True) -> Road:
         """Take what a profile says.
@@ -98,19 +105,27 @@ class Road:
             PluginError: The plugin keeps no checkpoint, or returns something that is no JSON.
         """
         plugin = registry.load("generators", self.generator)
-        metrics = dict(plugin.fine_tune(corpus, checkpoint, self.settings, reporter or QuietReporter()))
+        with registry.blaming("generators", self.generator, "fine_tune"):
+            metrics = plugin.fine_tune(corpus, checkpoint, self.settings, reporter or QuietReporter())
         if not checkpoint.exists():
-            raise PluginError(f"the generator {self.generator} was fine-tuned, and left nothing", file=checkpoint)
+            raise PluginError(f"{self.title} was fine-tuned, and left nothing", file=checkpoint)
         self._json(metrics, "its fine-tuning")
-        return FineTuneResult(self.generator, len(corpus.train), metrics)
+        return FineTuneResult(self.generator, len(corpus.train), dict(metrics))
 
     def load(self, checkpoint: Path, reporter: Reporter | None = None) -> Sampler:
         """Load the fine-tuned generator.
 
         Raises:
             DataError: The folder holds no such generator.
+            PluginError: The plugin fails, or loads something that draws no samples.
         """
-        return registry.load("generators", self.generator).load(checkpoint, self.settings, reporter or QuietReporter())
+        plugin = registry.load("generators", self.generator)
+        with registry.blaming("generators", self.generator, "load"):
+            sampler = plugin.load(checkpoint, self.settings, reporter or QuietReporter())
+        if lacking := [name for name in ("starts", "sample") if not callable(getattr(sampler, name, None))]:
+            what = f"{self.title} loads a {type(sampler).__name__}, which has no {' and no '.join(lacking)}"
+            raise PluginError(what, hint=_CONTRACT)
+        return sampler
 
     def prefixes(
         self, corpus: Corpus, checkpoint: Path, output: Path, reporter: Reporter | None = None
@@ -121,7 +136,9 @@ class Road:
             DataError: The checkpoint holds no such generator.
             PluginError: The plugin returns something that is no JSON.
         """
-        starts = self.load(checkpoint, reporter).starts(corpus)
+        sampler = self.load(checkpoint, reporter)
+        with registry.blaming("generators", self.generator, "starts"):
+            starts = sampler.starts(corpus)
         text = self._json(starts, "what samples begin with")
         with atomic(output) as temporary:
             temporary.write_text(text + "\n", "utf-8")
@@ -137,6 +154,7 @@ class Road:
         name = self.generator.rpartition(":")[2]
         return {
             "generator": self.generator,
+            **registry.versions("generators", self.generator),
             **plain,
             **{f"generators.{name}.{option}": value for option, value in options.items()},
             "device": self.settings.device.partition(":")[0],
@@ -144,10 +162,12 @@ class Road:
 
     def _json(self, value: Any, what: str) -> str:
         """Write a plugin's answer as JSON."""
+        if not isinstance(value, Mapping):
+            raise PluginError(f"{self.title} tells {what} in no table, but {type(value).__name__}", hint=_CONTRACT)
         try:
-            return json.dumps(value, ensure_ascii=False, indent=1)
+            return json.dumps(dict(value), ensure_ascii=False, indent=1)
         except (TypeError, ValueError) as error:
-            raise PluginError(f"the generator {self.generator} tells {what} in no JSON: {error}") from error
+            raise PluginError(f"{self.title} tells {what} in no JSON: {error}", hint=_CONTRACT) from error
 
 
 def read_prefixes(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.data.files import atomic
 from kdcli.data.hashing import row_hashes
@@ -73,6 +74,7 @@ def fabricate(
         "columns": task.columns,
         "seed": seed,
         **settings.model_dump(exclude={"workers"}),
+        **registry.versions("taggers", settings.tagger),
     }
     slices = plan(train.num_rows, settings.n_iter)
     workers = settings.workers or _cores()

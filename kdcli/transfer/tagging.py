@@ -84,7 +84,7 @@ class TagPart:
         """Write part ``part`` to ``path``.
 
         Raises:
-            PluginError: The tagger cannot be loaded, or gives other than one tag a word.
+            PluginError: The tagger cannot be loaded, fails, or gives other than one tag a word.
             MissingError: The tagger's data is not there.
         """
         tagger = registry.load("taggers", self.tagger)
@@ -93,10 +93,12 @@ class TagPart:
             batch = pa.ipc.open_file(file).get_batch(part)
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 cut = [split(text, self.words) for text in column.to_pylist()]
-                tags = tagger.tag([words for words, _ in cut])
+                with registry.blaming("taggers", self.tagger, "tag"):
+                    tags = tagger.tag([words for words, _ in cut])
+                if not _are_tags(tags, [words for words, _ in cut]):
+                    what = f"{registry.title('taggers', self.tagger)} does not give one tag a word, each a string"
+                    raise PluginError(what, hint="`kd plugins check` tells what a tagger has to keep")
                 counts = [len(words) for words, _ in cut]
-                if [len(of_text) for of_text in tags] != counts:
-                    raise PluginError(f"the tagger {self.tagger} does not give one tag a word")
                 columns[f"{name}.words"] = _lists(counts, (words for words, _ in cut))
                 columns[f"{name}.gaps"] = _lists(counts, (gaps for _, gaps in cut))
                 columns[f"{name}.tags"] = _lists(counts, tags)
@@ -155,6 +157,16 @@ def _tokenizer() -> Any:
     from nltk.tokenize import NLTKWordTokenizer  # importing nltk takes a second
 
     return NLTKWordTokenizer()
+
+
+def _are_tags(tags: Any, texts: Sequence[Sequence[str]]) -> bool:
+    """Return whether a tagger has answered as it should: it may be anybody's."""
+    return (
+        isinstance(tags, list | tuple)
+        and all(isinstance(of_text, list | tuple) for of_text in tags)
+        and [len(of_text) for of_text in tags] == [len(words) for words in texts]
+        and all(isinstance(tag, str) for tag in chain.from_iterable(tags))
+    )
 
 
 def _lists(counts: Sequence[int], values: Iterable[Iterable[str]]) -> pa.ListArray:

@@ -46,7 +46,8 @@ def build(
     options: Options, task: Task, vocabulary_size: int, vectors: NDArray[np.float32] | None, dimension: int
 ) -> nn.Module:
     """Build the model; see ``kdcli.api.Student``. Without vectors, every kind of embedding begins at random."""
-    from kd_bilstm.model import BiRNN, embedding
+    from kd_bilstm.model import BiRNN
+    from kdcli.embedding import embedding
 
     return BiRNN(
         embedding(options.embeddings, vocabulary_size, vectors, dimension),

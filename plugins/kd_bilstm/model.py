@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kd_bilstm.pooling import maximum
 from kdcli.api import Batch
+from kdcli.embedding import Embedding
 
 State = tuple[Tensor, ...]
 """What a cell passes to the next step, each ``[2, rows, hidden]``: (h, c) of an LSTM, (h,) of a GRU."""
@@ -116,38 +115,6 @@ class BiRNN(nn.Module):
             state = lstm(step, state, recurrent) if is_lstm else gru(step, state, recurrent, bias_hh[:, None])
             outputs.append(state[0])
         return torch.cat(outputs, dim=1)
-
-
-class Embedding(nn.Module):
-    """Word vectors: trained, frozen, or both side by side (Kim 2014, section 3.2).
-
-    Args:
-        trained: ``float32 [vocabulary, size]``, or None.
-        frozen: ``float32 [vocabulary, size]``, or None.
-    """
-
-    def __init__(self, trained: Tensor | None, frozen: Tensor | None) -> None:
-        super().__init__()
-        self.trained = None if trained is None else nn.Embedding(len(trained), trained.shape[1], _weight=trained)
-        self.frozen = (
-            None if frozen is None else nn.Embedding(len(frozen), frozen.shape[1], _weight=frozen, _freeze=True)
-        )
-        self.dimension = sum(part.shape[1] for part in (trained, frozen) if part is not None)
-
-    def forward(self, words: Tensor) -> list[Tensor]:
-        """Return the word vectors of each channel, ``[words, size]``."""
-        return [part(words) for part in (self.trained, self.frozen) if part is not None]
-
-
-def embedding(kind: str, vocabulary_size: int, vectors: NDArray[np.float32] | None, dimension: int) -> Embedding:
-    """Build the embedding: ``rand``, ``static``, ``non-static`` or ``multichannel``."""
-    if vectors is None or kind == "rand":
-        given = torch.empty(vocabulary_size, dimension).uniform_(-0.25, 0.25)
-    else:
-        given = torch.from_numpy(vectors)
-    trained = given.clone() if kind != "static" else None
-    frozen = given.clone() if kind in ("static", "multichannel") else None
-    return Embedding(trained, frozen)
 
 
 class Packed(NamedTuple):

@@ -16,7 +16,7 @@ from typer.main import get_command
 
 import kdcli
 from kdcli.cli import app, flags, run, ui
-from kdcli.cli.global_flags import GLOBAL, to_front
+from kdcli.cli.global_flags import GLOBAL, WITH_VALUE, to_front, values_of
 from kdcli.errors import DataError, UsageError
 from kdcli.profile.schema import Settings
 
@@ -59,6 +59,7 @@ def test_every_command_of_the_issue_is_there():
     expected += "|data list|data get|data check"
     expected += "|export onnx|export hub-folder|report"
     expected += "|eval|bench"
+    expected += "|plugins new|plugins check"
     assert set(map(" ".join, COMMANDS)) == set(expected.split("|"))
 
 
@@ -76,7 +77,7 @@ def test_global_flags_go_to_the_front_of_every_command(path, flag):
 @every_command
 def test_no_flag_of_a_command_is_a_global_one(path):
     names = [name for option in options(COMMANDS[path]) for name in (*option.opts, *option.secondary_opts)]
-    assert not set(names) & set(GLOBAL)
+    assert not set(names) & {*GLOBAL, *WITH_VALUE}
     assert len(names) == len(set(names))
 
 
@@ -107,10 +108,20 @@ def test_values_that_look_like_global_flags_stay_where_they_are(path):
         ("profile check --unknown --json", "--json", "profile check --unknown"),
         ("nonsense -x --json", "--json", "nonsense -x"),
         ("profile check -", "", "profile check -"),
+        ("profile check base --code own.py -q", "--code own.py -q", "profile check base"),
+        ("--code=own.py predict -i x --code -q", "--code=own.py --code -q", "predict -i x"),
+        ("profile check base -s --code own.py", "", "profile check base -s --code own.py"),
     ],
 )
 def test_to_front(line, front, rest):
     assert to_front(ROOT, line.split()) == (front.split(), rest.split())
+
+
+def test_values_of_a_global_option():
+    assert values_of("--code", ["--json", "--code", "a.py", "--code=b.py"]) == ["b.py", "a.py"]
+    for flags_ in (["--code="], to_front(ROOT, ["doctor", "--code"])[0]):
+        with pytest.raises(UsageError, match="--code needs a value"):
+            values_of("--code", flags_)
 
 
 words = st.lists(st.sampled_from([*GLOBAL, "--", "profile", "copy", "base", "-f", "-s", "--set", "a=1", "-fq", "-"]))
@@ -351,7 +362,7 @@ def test_a_broken_plugin_is_at_most_a_warning(make_plugin, capsys):
     assert run(["plugins", "list", "--json"]) == 0
     out, err = capsys.readouterr()
     students = [plugin["name"] for plugin in json.loads(out)["plugins"] if plugin["group"] == "students"]
-    assert students == ["bad", "bilstm"]
+    assert students == ["bad", "bilstm", "dan", "kimcnn"]
     assert len(err.splitlines()) == 1 and err.startswith("warning: plugins of ")
 
 

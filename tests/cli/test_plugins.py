@@ -29,8 +29,11 @@ def test_list(capsys):
     listed = plugins(capsys, "list")
     assert {(plugin["group"], plugin["name"]) for plugin in listed} == {
         ("generators", "gpt2"),
+        ("generators", "mlm"),
         ("generators", "transfoxl"),
         ("students", "bilstm"),
+        ("students", "dan"),
+        ("students", "kimcnn"),
         ("taggers", "nltk"),
         ("taggers", "pattern"),
     }
@@ -47,7 +50,10 @@ def test_list_does_not_import(capsys, make_plugin):
 
 
 def test_show_says_what_it_is_and_takes(capsys, make_plugin):
-    make_plugin("kd-own", "[kdcli.students]\nown = kd_own\n", STUDENT, module="kd_own", version="0.3")
+    site = make_plugin("kd-own", "[kdcli.students]\nown = kd_own\n", STUDENT, module="kd_own", version="0.3")
+    metadata = site / "kd_own-0.3.dist-info" / "METADATA"
+    more = "Summary: What it is in short.\nProject-URL: Source, https://x\nProject-URL: Homepage, https://example.org/kd-own\n"
+    metadata.write_text(metadata.read_text() + more)
     (own,) = plugins(capsys, "show", "own")
     assert (own["full_name"], own["version"], own["about"]) == (
         "kd-own:own",
@@ -55,19 +61,33 @@ def test_show_says_what_it_is_and_takes(capsys, make_plugin):
         "A student made by somebody else.",
     )
     assert (own["pairs"], own["scores"]) == (True, False)
+    whole = {"type": "whole number"}
     assert own["options"] == [
-        {"key": "students.own.width", "default": "required", "about": "How wide."},
-        {"key": "students.own.depth", "default": 2, "about": ""},
+        {"key": "students.own.width", **whole, "default": None, "required": True, "about": "How wide."},
+        {"key": "students.own.depth", **whole, "default": 2, "required": False, "about": ""},
     ]
+    assert (own["api_version"], own["fast"], own["onnx"]) == (1, False, False)
+    assert (own["summary"], own["home_page"]) == ("What it is in short.", "https://example.org/kd-own")
+    assert own["file"] == str(site / "kd_own.py")
     assert run(["plugins", "show", "kd-own:own"]) == 0
-    out = capsys.readouterr().out
-    assert "also for pairs" in out and "students.own.width  required  How wide." in out
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for line in (
+        "distribution kd-own 0.3",
+        "home page https://example.org/kd-own",
+        "can pairs of texts",
+        "cannot scores, prediction without torch, export to ONNX",
+        "students.own.width whole number required How wide.",
+        "students.own.depth whole number 2",
+    ):
+        assert line in lines
 
 
 def test_show_every_builtin(capsys):
-    for name in ("bilstm", "gpt2", "nltk", "pattern", "transfoxl"):
+    for name in ("bilstm", "dan", "gpt2", "kimcnn", "mlm", "nltk", "pattern", "transfoxl"):
         (shown,) = plugins(capsys, "show", name)
-        assert shown["about"]
+        assert shown["about"] and shown["api_version"] == 1 and shown["file"].endswith(".py")
+        for option in shown.get("options"):
+            assert option["about"] and option["type"] not in ("", "anything"), option["key"]
 
 
 def test_clash_is_told_and_resolved(capsys, make_plugin):
@@ -91,3 +111,27 @@ def test_show_of_a_broken_plugin(capsys, make_plugin):
     make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "1 / 0", module="kd_bad_module")
     assert run(["plugins", "show", "bad"]) == 5
     assert "cannot be imported: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_the_allow_list_is_told(capsys, make_plugin, monkeypatch):
+    make_plugin("kd-own", "[kdcli.students]\nown = kd_own\n", STUDENT, module="kd_own")
+    monkeypatch.setenv("KD_LOAD_PLUGINS", "")
+    assert run(["plugins", "list"]) == 0
+    out, err = capsys.readouterr()
+    assert "kd-own" not in out and err == "left out by KD_LOAD_PLUGINS: kd-own:own\n"
+    assert run(["plugins", "show", "own"]) == 5
+    assert "hint: KD_LOAD_PLUGINS leaves out kd-own:own" in capsys.readouterr().err
+
+
+def test_a_file(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text(STUDENT)
+    (shown,) = plugins(capsys, "show", "mine", "--code", str(tmp_path / "mine.py"))
+    assert (shown["full_name"], shown["file"]) == ("mine.py:mine", str(tmp_path / "mine.py"))
+    assert [plugin["name"] for plugin in plugins(capsys, "list", "--code", str(tmp_path / "mine.py"))].count(
+        "mine"
+    ) == 1
+
+
+def test_a_name_that_nobody_has(capsys):
+    assert run(["plugins", "show", "bilsmt"]) == 5
+    assert capsys.readouterr().err == "error: no plugin is named bilsmt\nhint: did you mean bilstm?\n"

@@ -125,3 +125,76 @@ def test_check_warns_of_what_it_cannot_check(capsys, make_plugin):
     make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "raise RuntimeError('no')", module="kd_bad_module")
     assert run(["profile", "check", "demo", "-s", "students.bad.x=1"]) == 0
     assert capsys.readouterr().err.startswith("warning: students.bad is not checked: the student plugin kd-bad:bad")
+
+
+# What it means
+
+
+PLUGIN = """
+'Texts by somebody else.'
+from typing import Literal
+from pydantic import BaseModel, ConfigDict, Field
+api_version = 1
+class Inner(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+    depth: float = Field(0.5, gt=0, lt=1)
+    \"\"\"How deep.\"\"\"
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    order: int = Field(3, ge=2)
+    \"\"\"Words that the next one depends on.\"\"\"
+    kind: Literal["a", "b"] | None = None
+    name: str
+    inner: Inner = Inner()
+def fine_tune(): ...
+def load(): ...
+"""
+
+
+def test_docs_explain_every_setting_and_are_a_profile_of_the_same(capsys, tmp_path, make_plugin):
+    make_plugin("kd-own", "[kdcli.generators]\nown = kd_own\n", PLUGIN, module="kd_own", version="0.3")
+    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "1 / 0", module="kd_bad_module")
+    assert run(["profile", "show", "demo", "--docs", "-s", "student.lr=0.25"]) == 0
+    out, err = capsys.readouterr()
+    assert (
+        err.startswith("warning: students.bad is not explained: the student plugin kd-bad:bad") and err.count("\n") == 1
+    )
+    for block in (
+        "# Passes over the joined set.\n# whole number >= 1; default: 30; from demo.toml\nepochs = ",
+        "# number > 0; default: 1.0; from --set\nlr = 0.25\n",
+        "# Texts by somebody else. (kd-own 0.3)\n[generators.own]\n\n# Words that the next one depends on.\n"
+        "# whole number >= 2; default: 3\norder = 3\n\n# a | b | unset; default: unset\n# kind =\n\n"
+        "# text; required\n# name =\n\n[generators.own.inner]\n\n# How deep.\n# number > 0, < 1; default: 0.5\n"
+        "depth = 0.5\n",
+    ):
+        assert block in out
+    assert run(["profile", "show", "demo", "--resolved", "--json", "-s", "student.lr=0.25"]) == 0
+    wanted = json.loads(capsys.readouterr().out)["settings"]
+    (tmp_path / "copy.toml").write_text(out.replace("text; required\n# name =", 'text; required\nname = "x"'))
+    assert run(["profile", "show", str(tmp_path / "copy.toml"), "--resolved", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["settings"]
+    for group in ("students", "generators"):
+        found[group] = {name: found[group][name] for name in wanted[group]}
+    assert found == wanted
+
+
+@pytest.mark.parametrize("name", files.names())
+def test_docs_of_every_shipped_profile_explain_every_key(name, capsys):
+    assert run(["profile", "show", name, "--docs", "--json"]) == 0
+    tables = json.loads(capsys.readouterr().out)["tables"]
+    settings = {setting["key"]: setting for table in tables for setting in table["settings"]}
+    assert all(table["about"] for table in tables if table["table"])
+    assert all(setting["about"] and setting["type"] != "anything" for setting in settings.values())
+    assert run(["profile", "show", name, "--resolved", "--json"]) == 0
+    origins = json.loads(capsys.readouterr().out)["origins"]
+    assert {key: settings[key]["origin"] for key in origins if key in settings} == {
+        key: origin for key, origin in origins.items() if key in settings
+    }
+    tables_of_any_keys = ("sources", "teacher.config.")
+    assert {key for key in origins if not key.startswith(tables_of_any_keys)} <= set(settings)
+
+
+def test_docs_of_a_plugin_that_is_broken_and_has_a_table_warn_once(capsys, make_plugin):
+    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "1 / 0", module="kd_bad_module")
+    assert run(["profile", "show", "demo", "--docs", "-s", "students.bad.x=1"]) == 0
+    assert capsys.readouterr().err.count("warning: ") == 1

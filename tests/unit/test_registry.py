@@ -1,12 +1,16 @@
+import hashlib
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from kdcli import registry
+from kdcli.data.parts import processes
 from kdcli.errors import MissingError, PluginError, ProfileError
-from kdcli.mistakes import each
+from kdcli.mistakes import Mistakes, each
+from kdcli.registry import code_files
 
 STUDENT = """
 from pydantic import BaseModel
@@ -17,18 +21,24 @@ class Options(BaseModel):
     depth: int = 1
 def build(options, task, vocabulary_size, vectors, dimension): ...
 """
+GOOD = STUDENT.format(version=1)
 
 
 def test_builtin_plugins_come_from_metadata():
-    assert [plugin.full_name for plugin in registry.plugins("students")] == ["kdcli:bilstm"]
-    assert [plugin.name for plugin in registry.plugins("taggers")] == ["nltk", "pattern"]
+    named = {group: [plugin.name for plugin in registry.plugins(group)] for group in registry.GROUPS}
+    assert named == {
+        "generators": ["gpt2", "mlm", "transfoxl"],
+        "students": ["bilstm", "dan", "kimcnn"],
+        "taggers": ["nltk", "pattern"],
+    }
+    assert all(plugin.is_ours for group in registry.GROUPS for plugin in registry.plugins(group))
     assert registry.find("taggers", "nltk").module == "kd_taggers.nltk_perceptron"
 
 
 def test_listing_and_finding_import_nothing(make_plugin):
     make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "raise RuntimeError('no')", module="kd_bad_module")
     names = [plugin.name for plugin in registry.plugins("students")]
-    assert names == ["bad", "bilstm"]
+    assert names == ["bad", "bilstm", "dan", "kimcnn"]
     assert registry.find("students", "bad").distribution == "kd-bad"
     assert "kd_bad_module" not in sys.modules
 
@@ -39,7 +49,7 @@ def test_unreadable_metadata_is_one_warning(make_plugin):
         for group in registry.GROUPS:
             registry.plugins(group)
     assert len(warned) == 1
-    assert [plugin.name for plugin in registry.plugins("students")] == ["bilstm"]
+    assert [plugin.name for plugin in registry.plugins("students")] == ["bilstm", "dan", "kimcnn"]
 
 
 @pytest.mark.parametrize(
@@ -49,8 +59,15 @@ def test_unreadable_metadata_is_one_warning(make_plugin):
         ("import sys; sys.exit(3)", "cannot be imported: SystemExit: 3"),
         ("import nowhere_to_be_found", "cannot be imported: ModuleNotFoundError"),
         ("def build(: pass", "cannot be imported: SyntaxError"),
-        (STUDENT.format(version=2), "is written for api_version 2; this kd has 1"),
+        (STUDENT.format(version=0), "is written for api_version 0; this kd has 1"),
+        (STUDENT.format(version="True"), "is written for api_version True; this kd has 1"),
+        (GOOD.replace("api_version", "version"), "lacks api_version; this kd has 1"),
         ("api_version = 1\npairs = True", "lacks Options, build, scores"),
+        (GOOD.replace("class Options(BaseModel)", "class Options"), "no Pydantic model class, but the class Options"),
+        (GOOD + "Options = Options()", "no Pydantic model class, but of type Options"),
+        (GOOD + "build = 3", "has a build that is no function, but of type int"),
+        (GOOD + "import json.decoder as fast", "has a fast that is no function, but of type module"),
+        (GOOD + "pairs = 'yes'\nscores = 0", "has pairs = 'yes', which is to be True or False, and has scores = 0"),
     ],
 )
 def test_broken_plugin_is_an_error_only_when_chosen(make_plugin, code, says):
@@ -61,6 +78,250 @@ def test_broken_plugin_is_an_error_only_when_chosen(make_plugin, code, says):
     assert "pip install -U kd-bad" in caught.value.hint
     assert says in registry.broken(registry.find("students", "bad"))
     assert registry.load("students", "bilstm").api_version == 1
+
+
+def test_one_that_is_newer_than_kd_asks_for_a_newer_kd(make_plugin):
+    make_plugin("kd-new", "[kdcli.students]\nnew = kd_new\n", STUDENT.format(version=2), module="kd_new")
+    with pytest.raises(PluginError, match="is written for api_version 2; this kd has 1") as caught:
+        registry.load("students", "new")
+    assert caught.value.hint == "update kd (pip install -U kdcli), or remove it: pip uninstall kd-new"
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "says"),
+    [
+        ("kd_gone", "entry point to nothing: there is no module kd_gone"),
+        ("kd_gone.inner", "entry point to nothing: there is no module kd_gone"),
+        ("kd_there.inner", "entry point to nothing: there is no module kd_there.inner"),
+        ("kd_there:made", "entry point to nothing: the module kd_there has no made"),
+        ("kd_there : Options.made", "entry point to nothing: the module kd_there has no Options.made"),
+    ],
+)
+def test_an_entry_point_to_nothing(make_plugin, entry_point, says):
+    make_plugin("kd-bad", f"[kdcli.students]\nbad = {entry_point}\n", GOOD, module="kd_there")
+    with pytest.raises(PluginError) as caught:
+        registry.load("students", "bad")
+    assert says in caught.value.what and "pip uninstall kd-bad" in caught.value.hint
+
+
+def test_what_goes_wrong_inside_a_plugin_is_blamed_on_it_but_what_it_says_itself_is_not(make_plugin):
+    make_plugin("kd-good", "[kdcli.students]\ngood = kd_good\n", GOOD, module="kd_good")
+    with pytest.raises(PluginError) as caught, registry.blaming("students", "good", "build"):
+        raise LookupError("a word\nand more")
+    assert caught.value.what == "the student plugin kd-good:good failed in build: LookupError: a word"
+    assert isinstance(caught.value.__cause__, LookupError) and "--debug" in caught.value.hint
+    for own in (MissingError("no jax"), KeyError("fine")):
+        with pytest.raises(type(own)), registry.blaming("students", "good", "build", but=(KeyError,)):
+            raise own
+    with pytest.raises(KeyboardInterrupt), registry.blaming("students", "good", "build"):
+        raise KeyboardInterrupt
+
+
+def test_options_that_fail_or_cannot_be_kept(make_plugin):
+    code = (
+        GOOD
+        + """
+from pydantic import ConfigDict, field_validator
+class Options(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    width: int = 3
+    odd: object = object()
+    @field_validator("width")
+    @classmethod
+    def _width(cls, value):
+        return value / (value - 5)
+"""
+    )
+    make_plugin("kd-odd", "[kdcli.students]\nodd = kd_odd\n", code, module="kd_odd")
+    with pytest.raises(PluginError, match="kd-odd:odd failed in Options: ZeroDivisionError"):
+        registry.options("students", "odd", {"width": 5})
+    with pytest.raises(PluginError, match="kd-odd:odd failed in Options: PydanticSerializationError"):
+        registry.options("students", "odd", {})
+
+
+# Which are seen
+
+
+@pytest.mark.parametrize(
+    ("allowed", "seen"),
+    [
+        (None, ["one", "two", "two"]),
+        ("", []),
+        (" , ", []),
+        ("two", ["two", "two"]),
+        ("Kd.One", ["one", "two"]),
+        ("kd_other:two,one", ["one", "two"]),
+        ("kd-other", ["two"]),
+        ("kd-one:three, kd", []),
+    ],
+)
+def test_the_allow_list(make_plugin, monkeypatch, allowed, seen):
+    make_plugin("kd-one", "[kdcli.students]\none = kd_one\ntwo = kd_one\n")
+    make_plugin("kd-other", "[kdcli.students]\ntwo = kd_other\n")
+    if allowed is not None:
+        monkeypatch.setenv("KD_LOAD_PLUGINS", allowed)
+    names = [plugin.name for plugin in registry.plugins("students")]
+    assert sorted(names) == sorted([*seen, "bilstm", "dan", "kimcnn"])
+    assert len(registry.left_out()) == 3 - len(seen)
+
+
+def test_one_that_is_left_out_is_said_to_be(make_plugin, monkeypatch):
+    make_plugin("kd-one", "[kdcli.students]\none = kd_one\n")
+    make_plugin("kd-torn", "[kdcli.students]\nthis is no entry point\n")
+    monkeypatch.setenv("KD_LOAD_PLUGINS", "")
+    with pytest.raises(PluginError) as caught:  # and no warning of the one that cannot be read
+        registry.find("students", "one")
+    assert caught.value.hint == "KD_LOAD_PLUGINS leaves out kd-one:one: name it there"
+
+
+def test_strict_makes_any_broken_plugin_an_error(make_plugin, monkeypatch):
+    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "raise RuntimeError('no')", module="kd_bad_module")
+    monkeypatch.setenv("KD_STRICT_PLUGINS", "0")
+    assert registry.load("students", "bilstm")
+    monkeypatch.setenv("KD_STRICT_PLUGINS", "1")
+    for _ in range(2):
+        with pytest.raises(PluginError, match="kd-bad:bad cannot be imported: RuntimeError: no"):
+            registry.plugins("taggers")
+    make_plugin("kd-gone", "[kdcli.taggers]\ngone = kd_gone\n")
+    with pytest.raises(Mistakes, match="entry point to nothing") as caught:
+        registry.load("students", "bilstm")
+    assert len(caught.value.mistakes) == 2 and caught.value.exit_code == 5
+    monkeypatch.setenv("KD_LOAD_PLUGINS", "")
+    assert registry.load("students", "bilstm")
+
+
+def test_strict_refuses_metadata_that_cannot_be_read(make_plugin, monkeypatch):
+    make_plugin("kd-torn", "[kdcli.students]\nthis is no entry point\n")
+    monkeypatch.setenv("KD_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match="its metadata cannot be read"):
+        registry.plugins("students")
+
+
+# Files
+
+
+@pytest.fixture
+def code(tmp_path):
+    def write(text, name="mine.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+TAGGER = "api_version = 1\ndef tag(texts):\n    return [['X' for word in words] for words in texts]\n"
+
+
+def test_a_file_is_a_plugin_of_what_it_holds_and_is_not_run_before_it_is_chosen(code):
+    path = code(TAGGER + "import os\nos.environ['KD_RAN'] = 'yes'\n")
+    code_files.use([path])
+    plugin = registry.find("taggers", "mine")
+    assert (plugin.full_name, plugin.module, plugin.file) == ("mine.py:mine", str(path), path)
+    assert plugin.version == hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    assert "KD_RAN" not in os.environ
+    assert registry.load("taggers", "mine").tag([["a", "b"]]) == [["X", "X"]]
+    assert registry.load("taggers", "mine.py:mine").__file__ == str(path)
+    assert os.environ.pop("KD_RAN")
+    assert [group for group in registry.GROUPS if "mine" in {one.name for one in registry.plugins(group)}] == [
+        "taggers"
+    ]
+    assert not (path.parent / "__pycache__").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        ("def build(): ...", ["students"]),
+        ("def fine_tune(): ...\ndef load(): ...", ["generators"]),
+        ("from other import tag", ["taggers"]),
+        ("import other.build as build", ["students"]),
+        ("tag = build = None", ["students", "taggers"]),
+        ("class fine_tune: ...", ["generators"]),
+    ],
+)
+def test_the_group_of_a_file(code, text, groups):
+    code_files.use([code(text)])
+    found = [plugin.group for group in registry.GROUPS for plugin in registry.plugins(group) if plugin.file]
+    assert sorted(found) == groups
+
+
+def test_a_changed_file_is_another_version_and_is_run_again(code):
+    path = code(TAGGER)
+    code_files.use([path])
+    before = registry.versions("taggers", "mine")
+    code(TAGGER.replace("'X'", "'Y'"))  # as long as before, and perhaps in the same second
+    os.utime(path, ns=(1, 1))
+    assert registry.versions("taggers", "mine") != before
+    assert registry.load("taggers", "mine").tag([["a"]]) == [["Y"]]
+
+
+def test_options_of_a_file_whose_annotations_are_texts(code):
+    code_files.use([code("from __future__ import annotations\nfrom typing import Literal\n" + GOOD + "    \n")])
+    assert registry.options("students", "mine", {"width": 4}).model_dump() == {"width": 4, "depth": 1}
+
+
+def test_a_worker_process_knows_the_file(code):
+    path = code(TAGGER)
+    code_files.use([path])
+    with processes(1) as pool:
+        assert pool.submit(registry.code_of, "taggers", "mine").result() == {"mine.py": path}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says", "hint"),
+    [
+        ("mine.py", "x = 1", "no plugin", "must define build (a student), fine_tune (a generator) or tag (a tagger)"),
+        ("mine.py", "def tag(:\n", "no Python: invalid syntax", "python mine.py"),
+        ("mine.py", "\0", "no Python: source code string cannot contain null bytes", "python mine.py"),
+        ("mine.txt", TAGGER, "no name for a plugin's file", ".py"),
+        ("my.tagger.py", TAGGER, "no name for a plugin's file", "letters"),
+    ],
+)
+def test_files_that_are_no_plugins(code, name, text, says, hint):
+    path = code(text, name)
+    with pytest.raises(PluginError) as caught:
+        code_files.use([path])
+    assert says in caught.value.what and caught.value.file == str(path) and hint in caught.value.hint
+    assert "KD_CODE" not in os.environ
+
+
+def test_a_file_that_is_not_there_and_two_of_one_name(code, tmp_path):
+    with pytest.raises(PluginError, match=r"no such plugin file \(file .*nowhere\.py"):
+        code_files.use(["nowhere.py"])
+    one, other = code(TAGGER), code(TAGGER, "sub/mine.py")
+    code_files.use([one, one])
+    with pytest.raises(PluginError, match="two plugin files are named mine") as caught:
+        code_files.use([other])
+    assert str(one) in caught.value.what and str(other) in caught.value.what
+
+
+def test_errors_of_a_file_name_the_line(code):
+    path = code(TAGGER + "def inner():\n    return 1 / 0\ninner()\n")
+    code_files.use([path])
+    with pytest.raises(PluginError, match="cannot be imported: ZeroDivisionError") as caught:
+        registry.load("taggers", "mine")
+    assert (caught.value.file, caught.value.row, caught.value.hint) == (str(path), 5, f"mend {path}")
+    code(TAGGER.replace("return", "1 / 0;"))
+    tagger = registry.load("taggers", "mine")
+    failed = pytest.raises(PluginError, match="failed in tag: ZeroDivisionError")
+    with failed as caught, registry.blaming("taggers", "mine", "tag"):
+        tagger.tag([["a"]])
+    assert (caught.value.file, caught.value.row) == (str(path), 3)
+
+
+def test_a_name_with_its_file_asks_for_the_file():
+    with pytest.raises(PluginError) as caught:
+        registry.find("students", "mine.py:mine")
+    assert "--code mine.py" in caught.value.hint
+
+
+def test_a_file_beside_a_plugin_of_its_name_is_a_clash(code):
+    code_files.use([code(GOOD, "bilstm.py")])
+    with pytest.raises(PluginError, match="2 student plugins are named bilstm"):
+        registry.find("students", "bilstm")
+    assert registry.find("students", "bilstm.py:bilstm").file
 
 
 def test_plugin_that_lacks_an_extra_says_so_itself(make_plugin):
@@ -77,7 +338,7 @@ def test_unknown_name_suggests_the_nearest():
     assert caught.value.hint == "did you mean bilstm?"
     with pytest.raises(PluginError) as caught:
         registry.find("students", "xyzzy")
-    assert "installed: bilstm" in caught.value.hint
+    assert "installed: bilstm" in caught.value.hint and "add --code xyzzy.py" in caught.value.hint
 
 
 def test_clash_is_an_error_that_the_full_name_resolves(make_plugin):

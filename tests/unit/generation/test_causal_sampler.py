@@ -9,7 +9,8 @@ from scipy.stats import chisquare, kstest
 from transformers import AutoModelForCausalLM, BloomConfig
 
 from kdcli.api import Corpus, DataError, KdError, Part
-from kdcli.generation.causal_sampler import BROKEN, UNFINISHED, CausalSampler, _uniforms
+from kdcli.generation.causal_sampler import BROKEN, UNFINISHED, CausalSampler
+from kdcli.generation.drawing import uniforms_of
 
 TRAIN = ["a good film", "the plot is dull", "the dog", "naïve fun", "the end", "very bad", "fun !"] * 3
 CORPUS = Corpus("single", TRAIN, ["fun"])
@@ -108,9 +109,9 @@ def test_options_reach_the_draw(make_sampler, tokenizer):
     # The most likely next token, always: the texts of one prefix are one.
     for one in (make_sampler(top_k=1), make_sampler(top_p=1e-6), make_sampler(temperature=1e-4)):
         tokens = torch.full((20,), tokenizer("the")["input_ids"][0])
-        rows = one._sample(tokens, torch.from_numpy(_uniforms(Part(0, 20, 1), 12)))
+        rows = one._sample(tokens, torch.from_numpy(uniforms_of(Part(0, 20, 1), 12)))
         assert len(rows.unique(dim=0)) == 1
-    rows = make_sampler()._sample(tokens, torch.from_numpy(_uniforms(Part(0, 20, 1), 12)))
+    rows = make_sampler()._sample(tokens, torch.from_numpy(uniforms_of(Part(0, 20, 1), 12)))
     assert len(rows.unique(dim=0)) == 20
 
 
@@ -211,8 +212,8 @@ def test_a_model_that_it_cannot_sample_from_is_refused(make_sampler, tokenizer):
 
 def test_uniforms_of_a_draw_depend_on_the_seed_and_its_number_alone():
     for length in (1, 4, 5, 130):
-        whole = _uniforms(Part(0, 50, 7), length)
+        whole = uniforms_of(Part(0, 50, 7), length)
         assert whole.shape == (50, length) and len(np.unique(whole)) == 50 * length
-        np.testing.assert_array_equal(_uniforms(Part(20, 30, 7), length), whole[20:])
-        assert not np.isin(_uniforms(Part(0, 50, 8), length), whole).any()
-        assert kstest(_uniforms(Part(10**12, 2000, 7), length).ravel(), "uniform").pvalue > 1e-3
+        np.testing.assert_array_equal(uniforms_of(Part(20, 30, 7), length), whole[20:])
+        assert not np.isin(uniforms_of(Part(0, 50, 8), length), whole).any()
+        assert kstest(uniforms_of(Part(10**12, 2000, 7), length).ravel(), "uniform").pvalue > 1e-3

@@ -2,7 +2,6 @@ import itertools
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from kd_bilstm import Options, build
-from kd_bilstm.model import embedding, pack
+from kd_bilstm.model import pack
 from kd_bilstm.pooling import maximum
 from kdcli import registry
 from kdcli.api import Batch, Task
@@ -198,31 +197,6 @@ def test_parameters_of_the_paper():
     module = build(Options(), SINGLE, 100, None, 300)
     inside = sum(parameter.numel() for parameter in module.parameters())
     assert inside - 2 * 100 * 300 == 2 * (4 * 150 * (600 + 150) + 8 * 150) + 300 * 200 + 200 + 200 * 2 + 2 == 963_002
-
-
-@pytest.mark.parametrize(
-    ("kind", "trained", "frozen"),
-    [("rand", True, False), ("non-static", True, False), ("static", False, True), ("multichannel", True, True)],
-)
-def test_embeddings(kind, trained, frozen):
-    vectors = np.arange(WORDS * SIZE, dtype=np.float32).reshape(WORDS, SIZE)
-    built = embedding(kind, WORDS, vectors, SIZE)
-    assert built.dimension == SIZE * (trained + frozen)
-    for part, there, learns in ((built.trained, trained, True), (built.frozen, frozen, False)):
-        assert (part is not None) == there
-        if part is not None:
-            assert part.weight.requires_grad == learns
-            assert np.array_equal(part.weight.detach().numpy(), vectors) == (kind != "rand")
-    with torch.no_grad():
-        for part in built.children():
-            part.weight.zero_()
-    assert vectors[1, 0] == SIZE  # the model has copies
-
-
-def test_random_vectors_are_in_range():
-    weights = embedding("rand", 500, None, 50).trained.weight
-    assert weights.abs().max() <= 0.25
-    assert weights.std().item() == pytest.approx(0.5 / 12**0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("pooling", ["last", "max"])

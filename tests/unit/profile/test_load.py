@@ -268,8 +268,8 @@ def test_unknown_plugins_are_found_before_anything_runs():
 
 
 def test_table_of_a_plugin_that_is_not_installed_is_kept():
-    profile = load_profile(None, sets=["students.kimcnn.widths=[3, 4]"], environ={})
-    assert profile.settings.students["kimcnn"] == {"widths": [3, 4]}
+    profile = load_profile(None, sets=["students.elsewhere.widths=[3, 4]"], environ={})
+    assert profile.settings.students["elsewhere"] == {"widths": [3, 4]}
 
 
 def test_broken_plugin_is_a_warning_unless_it_is_chosen(make_plugin):

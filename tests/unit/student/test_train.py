@@ -409,3 +409,93 @@ def test_nothing_to_learn_from(tmp_path):
     examples, _ = data(rows=0)
     with pytest.raises(DataError, match="needs rows"):
         train(tmp_path / "student", examples=examples)
+
+
+STUDENT = """
+import torch
+from pydantic import BaseModel, ConfigDict
+
+api_version, pairs, scores = 1, True, True
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+def build(options, task, vocabulary_size, vectors, dimension):
+    class Mean(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = torch.nn.Embedding(vocabulary_size, dimension)
+            self.out = torch.nn.Linear(dimension, task.outputs)
+
+        def forward(self, batch):
+            logits = self.out(self.words(batch.words[0]).mean(1))
+            return logits
+
+    return Mean()
+"""
+
+
+@pytest.fixture
+def student(make_plugin):
+    """Install the student ``mean`` of the distribution ``kd-mean``, changed as the test wants."""
+
+    def install(old="", new="", version="1.0"):
+        code = STUDENT.replace(old, new)
+        assert code != STUDENT or not old
+        make_plugin("kd-mean", "[kdcli.students]\nmean = kd_mean\n", code, module="kd_mean", version=version)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("return Mean()", "return None", "builds no torch.nn.Module, but NoneType"),
+        ("return Mean()", "return Mean", "builds no torch.nn.Module, but type"),
+        ("return Mean()", "return torch.nn.Flatten()", "builds a module without parameters to train"),
+        ("return Mean()", "return Mean().requires_grad_(False)", "builds a module without parameters to train"),
+        ("return Mean()", "return torch.nn.Linear(options.width, 2)", "failed in build: AttributeError: 'Options'"),
+        ("return logits", "return logits[:, :1]", r"gives float32 \[3, 1\] for logits float32 \[3, 2\]"),
+        ("return logits", "return logits.T", r"gives float32 \[2, 3\] for"),
+        ("return logits", "return logits.double()", r"gives float64 \[3, 2\] for"),
+        ("return logits", "return logits.argmax(1)", r"gives int64 \[3\] for"),
+        ("return logits", "return logits / 0", "gives numbers that are not finite, before any training"),
+        ("return logits", "return (logits,)", "gives a tuple for"),
+        ("return logits", "return self.nothing", "failed in forward: AttributeError: 'Mean' object has no"),
+    ],
+)
+def test_a_student_that_breaks_the_contract_is_found_before_it_is_trained(tmp_path, student, old, new, says):
+    student(old, new)
+    with pytest.raises(PluginError, match=says) as error:
+        train(tmp_path / "student", model="mean", options={})
+    assert error.value.what.startswith("the student plugin kd-mean:mean ") and error.value.hint
+    assert not list(tmp_path.glob("*student*")), "nothing is left"
+
+
+def test_trying_a_student_out_changes_nothing(tmp_path, student, monkeypatch):
+    student("logits = ", "logits = torch.rand(()) + ")  # draws, even when it does not train
+    train(tmp_path / "one", model="mean", options={})
+    monkeypatch.setattr("kdcli.student.train.try_out", lambda *given: None)
+    train(tmp_path / "other", model="mean", options={})
+    assert weights_hash(tmp_path / "one") == weights_hash(tmp_path / "other")
+
+
+def test_the_folder_tells_the_plugin_and_its_version(tmp_path, student, make_plugin, monkeypatch):
+    student(version="2.5")
+    train(tmp_path / "student", model="kd-mean:mean", options={})
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    assert (config["plugin"], config["plugin_version"]) == ("kd-mean:mean", {"kd-mean": "2.5"})
+    monkeypatch.setenv("KD_LOAD_PLUGINS", "")
+    with pytest.raises(PluginError, match=r"no student plugin is named kd-mean:mean \(file .*config.json") as error:
+        load_student(tmp_path / "student")
+    assert "KD_LOAD_PLUGINS leaves out" in error.value.hint
+
+
+def test_a_checkpoint_of_another_version_of_the_plugin_is_not_used(tmp_path, student):
+    student(version="1.0")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "student", model="mean", options={}, reporter=Recorder(1))
+    student(version="1.1")
+    recorder = Recorder()
+    train(tmp_path / "student", model="mean", options={}, reporter=recorder)
+    assert recorder.warned == ["kd-mean changed (1.0 -> 1.1): training starts again"]

@@ -122,6 +122,25 @@ def test_one_without_what_it_needs(echo, tmp_path):
     [
         ("    checkpoint.mkdir()\n", "    return {}\n", "left nothing"),
         ("1.5", "{1.5}", "no JSON: Object of type set"),
+        ('    return {"dev_bits_per_character": 1.5, "width": settings.options.width}\n', "", "no table, but NoneType"),
+        (
+            '    seen.append(("fine_tune", settings))\n',
+            "    1 / 0\n",
+            "failed in fine_tune: ZeroDivisionError: division",
+        ),
+        ("    return Sampler()", "    return [][0]", "failed in load: IndexError: list index"),
+        ("    return Sampler()", "    pass", "loads a NoneType, which has no starts and no sample"),
+        ("    def sample(", "    def draw(", "loads a Sampler, which has no sample"),
+        (
+            "        first = sorted",
+            "        first = corpus.nothing and sorted",
+            "failed in starts: AttributeError: 'Corpus'",
+        ),
+        (
+            '        return {"letters": first',
+            '        return [first]\n        return {"l": first',
+            "no table, but list",
+        ),
         ('"letters": first', '"letters": set(first)', "no JSON: Object of type set"),
     ],
 )
@@ -131,7 +150,7 @@ def test_a_plugin_that_breaks_the_contract(echo, tmp_path, old, new, says):
     with pytest.raises(PluginError, match=says) as error:
         way.fine_tune(CORPUS, tmp_path / "generator")
         way.prefixes(CORPUS, tmp_path / "generator", tmp_path / "prefixes.json")
-    assert "generator echo" in str(error.value)
+    assert "the generator plugin kd-echo:echo" in str(error.value)
     assert not (tmp_path / "prefixes.json").exists()
 
 

@@ -513,7 +513,7 @@ def test_a_generator_that_loses_draws_breaks_the_contract(tmp_path, more, says):
         def sample(self, starts, part):
             return Samples([f"text {draw}" for draw in range(part.count + more)], {})
 
-    with pytest.raises(PluginError, match="the generator fake was asked for 4 draws") as error:
+    with pytest.raises(PluginError, match="the generator plugin fake was asked for 4 draws") as error:
         run(tmp_path / "set.tsv", Careless(half))
     assert says in error.value.what
     assert not list((tmp_path / ".set.tsv.samples").glob("*.arrow"))
@@ -524,8 +524,40 @@ def test_a_generator_that_returns_something_else(tmp_path):
         def sample(self, starts, part):
             return ["text"] * part.count
 
-    with pytest.raises(PluginError, match="the generator fake returns no Samples, but list"):
+    with pytest.raises(PluginError, match="the generator plugin fake returns no Samples, but list"):
         run(tmp_path / "set.tsv", Careless(half))
+
+
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [
+        (lambda size: Samples(iter(["text"] * size), {}), "texts are no list, but list_iterator"),
+        (lambda size: Samples(["text"], None), "rejected are no counts by reason, but None"),
+        (lambda size: Samples(["text"] * (size + 1), {"no end": -1}), "rejected are no counts"),
+        (lambda size: Samples(["text"] * size, {"no end": 0.0}), "rejected are no counts"),
+        (lambda size: Samples(["text"] * (size - 1) + [b"text"], {}), "no string, but bytes: b'text'"),
+        (lambda size: Samples(["text"] * (size - 1) + [None], {}), "no string, but NoneType: None"),
+        (lambda size: Samples(["text", "half \ud83d"] + ["text"] * (size - 2), {}), "half of a surrogate pair"),
+        (lambda size: Samples(["one\ttwo"] * size, {}), "draws single texts with tabs"),
+        (lambda size: [][size], "failed in sample: IndexError: list index out of range"),
+    ],
+)
+def test_a_generator_whose_samples_are_none(tmp_path, samples, says):
+    class Careless(Fake):
+        def sample(self, starts, part):
+            return samples(part.count)
+
+    with pytest.raises(PluginError, match=says) as error:
+        run(tmp_path / "set.tsv", Careless(half))
+    assert error.value.what.startswith("the generator plugin fake ") and error.value.hint
+    assert not (tmp_path / "set.tsv").exists()
+
+
+def test_single_texts_with_a_tab_are_rejected_and_never_break_the_table(tmp_path):
+    said = ["one\ttwo", "three", " \t ", "four\n", "\u2028five", None, "\tsix"]
+    result = run(tmp_path / "set.tsv", Fake(lambda draw: said[draw] if draw < len(said) else f"text {draw}"), 8)
+    assert result.rejected == {"a tab in a single text": 2, "blank": 1, "no end": 1}
+    assert texts_of(tmp_path / "set.tsv") == ["three", "four", "five", *(f"text {draw}" for draw in range(7, 12))]
 
 
 def test_an_original_that_the_form_cannot_hold_is_an_error_before_the_work(tmp_path):

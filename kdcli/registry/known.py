@@ -1,0 +1,152 @@
+"""The plugins that this process knows: those that are installed, by their metadata, and the files of ``--code``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from kdcli.errors import KdError, PluginError
+from kdcli.mistakes import each, nearest, raise_all
+from kdcli.registry.code_files import code_files
+from kdcli.registry.loading import load_plugin
+from kdcli.registry.plugin import GROUPS, OURS, Group, Plugin, normal, same
+
+ALLOWED = "KD_LOAD_PLUGINS"
+STRICT = "KD_STRICT_PLUGINS"
+
+
+def plugins(group: Group) -> list[Plugin]:
+    """List the plugins of a group by name, without importing any.
+
+    A distribution whose metadata cannot be read is a warning.
+
+    Raises:
+        PluginError: A file of ``--code`` is no plugin, or with ``KD_STRICT_PLUGINS`` any plugin is broken.
+    """
+    return [plugin for plugin in seen() if plugin.group == group]
+
+
+def left_out() -> list[Plugin]:
+    """List the installed plugins that ``KD_LOAD_PLUGINS`` does not name."""
+    return [plugin for plugin in _scan(tuple(sys.path)).plugins if not _is_allowed(plugin.distribution, plugin.name)]
+
+
+def find(group: Group, name: str) -> Plugin:
+    """Find a plugin by its name, without importing it.
+
+    Raises:
+        PluginError: There is none of that name, or more than one.
+    """
+    there = plugins(group)
+    found = [plugin for plugin in there if plugin.is_called(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        one = group.removesuffix("s")
+        names = [plugin.full_name for plugin in found]
+        hint = f"write which one you mean: {' or '.join(names)}"
+        raise PluginError(f"{len(found)} {one} plugins are named {found[0].name}: {', '.join(names)}", hint=hint)
+    raise no_such(name, group, there)
+
+
+def no_such(name: str, group: Group | None, there: list[Plugin]) -> PluginError:
+    """Return the error for a name that no plugin of a group (None: of any) has; ``there`` are those that it has."""
+    distribution, _, short = name.rpartition(":")
+    names = [known for plugin in there for known in (plugin.name, plugin.full_name)]
+    shut = [plugin.full_name for plugin in left_out() if group in (None, plugin.group) and plugin.is_called(name)]
+    if shut:
+        hint = f"{ALLOWED} leaves out {shut[0]}: name it there"
+    elif distribution.endswith(".py"):
+        hint = f"it is a file, which every command that needs it has to name: --code {distribution}"
+    elif close := nearest(name, names):
+        hint = f"did you mean {close}?"
+    else:
+        known = ", ".join(dict.fromkeys(plugin.name for plugin in there)) or "none"
+        hint = f"installed: {known}; `kd plugins list` shows them; if it is a file of yours, add --code {short}.py"
+    return PluginError(f"no {group.removesuffix('s') + ' ' if group else ''}plugin is named {name}", hint=hint)
+
+
+def seen() -> tuple[Plugin, ...]:
+    """Return the plugins of all groups, see ``plugins``."""
+    scanned = _scan(tuple(sys.path))
+    found = [plugin for plugin in scanned.plugins if _is_allowed(plugin.distribution, plugin.name)]
+    for file in code_files():
+        found += [Plugin(group, file.name, file.path.name, file.version, str(file.path), file) for group in file.groups]
+    every = tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution)))
+    torn = tuple(what for distribution, what in scanned.torn if _is_allowed(distribution))
+    if strict():
+        _refuse_broken(every, torn)
+    else:
+        _warn(torn)
+    return every
+
+
+def strict() -> bool:
+    """Return whether a broken plugin is an error even if nobody chose it."""
+    return os.environ.get(STRICT, "0") not in ("", "0")
+
+
+def _is_allowed(distribution: str, name: str = "") -> bool:
+    """Return whether ``KD_LOAD_PLUGINS`` names the distribution, or its plugin of this name."""
+    wanted = os.environ.get(ALLOWED)
+    if wanted is None or normal(distribution) == OURS:
+        return True
+    for entry in filter(None, (entry.strip() for entry in wanted.split(","))):
+        of, _, short = entry.rpartition(":")
+        if same(entry, distribution) or (short == name and same(of, distribution)):
+            return True
+    return False
+
+
+@lru_cache
+def _refuse_broken(every: tuple[Plugin, ...], torn: tuple[str, ...]) -> None:
+    mistakes: list[KdError] = [PluginError(what, hint="install it again, or remove it") for what in torn]
+    for plugin in every:
+        try:
+            load_plugin(plugin)
+        except KdError as error:
+            mistakes += each(error)
+    if mistakes:
+        raise_all(mistakes)
+
+
+@lru_cache
+def _warn(torn: tuple[str, ...]) -> None:
+    """Warn once."""
+    for what in torn:
+        warnings.warn(what, stacklevel=2)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What the installed distributions say, and which of them say nothing that can be read."""
+
+    plugins: tuple[Plugin, ...]
+    torn: tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=1)
+def _scan(path: tuple[str, ...]) -> _Scan:
+    """Read the metadata of everything on ``path`` (``sys.path``: the key of the cache)."""
+    from importlib.metadata import distributions
+
+    found: dict[tuple[str, str, str], Plugin] = {}
+    torn: list[tuple[str, str]] = []
+    groups = {f"kdcli.{group}": group for group in GROUPS}
+    for distribution in distributions(path=list(path)):
+        try:
+            for entry_point in distribution.entry_points:
+                if entry_point.group in groups:
+                    group, name = groups[entry_point.group], distribution.metadata["Name"]
+                    plugin = Plugin(group, entry_point.name, name, distribution.version, entry_point.value, entry_point)
+                    # The first on the path wins, as it does when it is imported.
+                    found.setdefault((group, plugin.name, normal(name)), plugin)
+        except Exception as error:
+            where = Path(getattr(distribution, "_path", "a distribution"))
+            what = f"plugins of {where} left out: its metadata cannot be read ({error})"
+            torn.append((where.name.partition("-")[0], what))
+    return _Scan(tuple(found.values()), tuple(torn))

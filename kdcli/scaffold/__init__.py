@@ -1,0 +1,1 @@
+"""New plugins: templates that are working packages named ``kd_example``, and what writes them under another name."""

@@ -1,0 +1,62 @@
+"""The model, in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kd_dan.trained import ngram_rows
+from kdcli.api import Batch
+from kdcli.embedding import Embedding
+
+
+class DAN(nn.Module):
+    """The average of a text's n-grams -> FC + ReLU -> FC (Iyyer et al. 2015; n-grams as in Ye et al. 2022).
+
+    Single words have vectors of their own; longer n-grams are hashed into the rows of one table, in place of a list of
+    the most frequent ones. The rows begin at zero, so an n-gram that was never trained says nothing. The sum is divided
+    by the root of the number: the mean of many small vectors is so small that AdaDelta hardly begins to learn.
+
+    Args:
+        embedding: Word ids ``[batch, time]`` to vectors ``[batch, time, size]`` of each channel.
+        ngram: Words of the longest n-grams.
+        buckets: Rows of the table.
+        fc: Size of the fully connected layer.
+        dropout: Share of values dropped before the logits.
+        pair: Average two texts and compare them: [h1, h2, |h1 - h2|, h1 * h2].
+        outputs: Number of logits.
+    """
+
+    def __init__(
+        self, embedding: Embedding, *, ngram: int, buckets: int, fc: int, dropout: float, pair: bool, outputs: int
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.longest = ngram
+        self.ngrams = nn.Embedding(buckets, embedding.dimension, _weight=torch.zeros(buckets, embedding.dimension))
+        self.fc = nn.Linear(embedding.dimension * (4 if pair else 1), fc)
+        self.dropout = nn.Dropout(dropout)
+        self.logits = nn.Linear(fc, outputs)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits, ``[batch, outputs]``."""
+        states = [self.encode(words, lengths) for words, lengths in zip(batch.words, batch.lengths, strict=True)]
+        if len(states) == 2:
+            one, two = states
+            states += [(one - two).abs(), one * two]
+        hidden = functional.relu(self.fc(torch.cat(states, dim=1)))  # [batch, fc]
+        logits: Tensor = self.logits(self.dropout(hidden))
+        return logits
+
+    def encode(self, words: Tensor, lengths: Tensor) -> Tensor:
+        """Return the averages, ``[batch, dimension]``, of texts ``[batch, time]``."""
+        time = words.shape[1]
+        present = torch.arange(time, device=words.device) < lengths.to(words.device)[:, None]
+        # An n-gram lies in a text if its last word does.
+        counted = torch.cat([present[:, n:] for n in range(self.longest)], dim=1)
+        shares = functional.normalize(counted.float(), dim=1)[:, None]  # [batch, 1, n-grams]
+        rows = torch.cat(ngram_rows(words, self.longest, self.ngrams.num_embeddings), dim=1)
+        # Channel by channel, so that no gradient is computed for a frozen one.
+        singles = torch.cat([shares[:, :, :time] @ channel for channel in self.embedding(words)], dim=2)
+        return torch.squeeze(singles + shares[:, :, time:] @ self.ngrams(rows), dim=1)

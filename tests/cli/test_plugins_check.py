@@ -1,0 +1,103 @@
+import json
+
+import pytest
+
+from kdcli.cli import run
+from kdcli.testing import fake_dist
+
+SHAPE = """
+'''Tag words by what they look like.'''
+api_version = {version}
+def tag(texts): return [[word[-1:] for word in words] for words in texts]
+"""
+
+
+def checked(capsys, *arguments):
+    code = run(["plugins", "check", *arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def install(tmp_path):
+    """Return a function that installs a plugin until the test ends."""
+    made = []
+
+    def make(group, source, name="own"):
+        made.append(fake_dist(tmp_path / str(len(made)), f"kd-{name}", {group: {name: "kd_own"}}, {"kd_own": source}))
+        made[-1].__enter__()
+
+    yield make
+    for installed in reversed(made):
+        installed.__exit__(None, None, None)
+
+
+def test_a_sound_plugin(capsys, install):
+    install("taggers", SHAPE.format(version=1))
+    code, result = checked(capsys, "own")
+    (plugin,) = result["plugins"]
+    assert code == 0 and plugin["passed"]
+    assert (plugin["group"], plugin["full_name"], plugin["version"]) == ("taggers", "kd-own:own", "1.0")
+    assert {outcome["result"] for outcome in plugin["checks"]} == {"passed"}
+    assert [outcome["check"] for outcome in plugin["checks"]][:2] == ["loads", "api version"]
+    assert run(["plugins", "check", "kd-own:own"]) == 0
+    out, err = capsys.readouterr()
+    assert "one tag a word             passed" in out and out.splitlines()[-1] == "10 passed"
+    assert "Traceback" not in err
+
+
+def test_a_broken_plugin_is_exit_code_5(capsys, install):
+    install("taggers", SHAPE.format(version=2))
+    code, result = checked(capsys, "own")
+    failed = [outcome for outcome in result["plugins"][0]["checks"] if outcome["result"] == "failed"]
+    assert code == 5 and not result["plugins"][0]["passed"]
+    assert [outcome["check"] for outcome in failed] == ["api version"]
+    assert failed[0]["detail"] == (
+        "expected api_version = 1; came a module that is written for api_version 2; this kd has 1; "
+        "see docs/plugins.md, Versioning"
+    )
+    assert run(["plugins", "check", "own"]) == 5
+    assert capsys.readouterr().out.splitlines()[-1] == "9 passed, 1 failed"
+
+
+def test_a_plugin_that_cannot_be_imported(capsys, install):
+    install("generators", "1 / 0")
+    code, result = checked(capsys, "own")
+    first, *others = result["plugins"][0]["checks"]
+    assert code == 5 and first["result"] == "failed" and "ZeroDivisionError" in first["detail"]
+    assert {outcome["result"] for outcome in others} == {"skipped"}
+
+
+def test_options(capsys):
+    code, result = checked(capsys, "bilstm", "--set", "hidden=4", "-s", "students.bilstm.fc=5")
+    (given,) = [one for one in result["plugins"][0]["checks"] if one["check"] == "options given"]
+    assert code == 0 and given["detail"] == "hidden = 4, fc = 5"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["nope"], 5, "no plugin is named nope"),
+        (["bilsmt"], 5, "did you mean bilstm?"),
+        (["bilstm", "--set", "hiden=4"], 3, "did you mean students.bilstm.hidden?"),
+        (["gpt2", "--set", "lr=-1"], 3, "generators.gpt2.lr"),
+        (["bilstm", "--set", "hidden"], 2, "--set takes key=value"),
+        (["pattern", "--set", "a=1"], 2, "a tagger has no options"),
+    ],
+)
+def test_what_cannot_be_checked(capsys, arguments, code, says):
+    assert run(["plugins", "check", *arguments]) == code
+    assert says in capsys.readouterr().err
+
+
+def test_a_name_in_two_groups_is_checked_in_both(capsys, install):
+    install("taggers", SHAPE.format(version=1), "pattern-like")
+    install("students", "1 / 0", "pattern-like")
+    code, result = checked(capsys, "pattern-like")
+    assert code == 5 and [one["group"] for one in result["plugins"]] == ["students", "taggers"]
+
+
+def test_a_file(capsys, tmp_path):
+    (tmp_path / "shape.py").write_text(SHAPE.format(version=1))
+    code, result = checked(capsys, "shape", "--code", str(tmp_path / "shape.py"))
+    assert code == 0, result
+    assert {one["result"] for one in result["plugins"][0]["checks"]} == {"passed"}

@@ -1,0 +1,52 @@
+import json
+
+import pytest
+
+from kdcli.cli import run
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_new_says_what_is_there_and_what_comes_next(capsys, tmp_path):
+    assert run(["plugins", "new", "generator", "own"]) == 0
+    out = capsys.readouterr().out
+    assert "the generator own in kd-own" in out and "kd_own/__init__.py" in out
+    assert "pip install -e kd-own\n  kd plugins check own\n  python -m pytest kd-own\n" in out
+    assert (tmp_path / "kd-own" / "pyproject.toml").exists()
+
+
+def test_new_as_json_and_elsewhere(capsys, tmp_path):
+    assert run(["plugins", "new", "tagger", "own", "--output", "a place/own", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["kind"], result["name"], result["distribution"]) == ("tagger", "own", "kd-own")
+    assert (result["package"], result["folder"]) == ("kd_own", "a place/own")
+    assert all((tmp_path / result["folder"] / file).is_file() for file in result["files"])
+    assert result["next"][0] == "pip install -e 'a place/own'"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["generator", "Own"], 2, "error: 'Own' cannot name a plugin (key NAME)\nhint: take lower-case"),
+        (
+            ["generator", "there"],
+            2,
+            "error: the folder is there already (file kd-there)\nhint: --force writes over it\n",
+        ),
+        (["generator", "gpt2"], 5, "error: a generator is named gpt2 already: kdcli:gpt2 (key NAME)\nhint: take"),
+        (["teacher", "own"], 2, "'generator', 'student', 'tagger'"),
+    ],
+)
+def test_errors(capsys, tmp_path, arguments, code, says):
+    (tmp_path / "kd-there").mkdir()
+    assert run(["plugins", "new", *arguments]) == code
+    assert says in capsys.readouterr().err
+
+
+def test_force(capsys):
+    assert run(["plugins", "new", "tagger", "own"]) == 0
+    assert run(["plugins", "new", "tagger", "own"]) == 2
+    assert run(["plugins", "new", "tagger", "own", "--force"]) == 0

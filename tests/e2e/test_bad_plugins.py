@@ -1,0 +1,128 @@
+"""Plugins that are not as they should be: two lines that name the plugin, exit code 5, and nothing half done."""
+
+import pytest
+
+GENERATOR = """
+from pydantic import BaseModel, ConfigDict
+from kdcli.api import Samples
+api_version = 1
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+def fine_tune(corpus, checkpoint, settings, reporter):
+    checkpoint.mkdir()
+    return {}
+
+class Sampler:
+    def starts(self, corpus):
+        return {"first": corpus.train[0]}
+
+    def sample(self, starts, part):
+        return Samples([f"text {part.first + draw}" for draw in range(part.count)], {})
+
+def load(checkpoint, settings, reporter):
+    return Sampler()
+"""
+TEXTS = '[f"text {part.first + draw}" for draw in range(part.count)]'
+
+
+def refused(ended, *words):
+    assert ended.code == 5, ended.err
+    lines = [line for line in ended.err.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert (
+        [line.partition(":")[0] for line in lines]
+        == ["error", "hint"]
+        == [line.partition(":")[0] for line in ended.err.splitlines()[-2:]]
+    )
+    assert "Traceback" not in ended.err
+    for word in words:
+        assert word in "\n".join(lines)
+
+
+@pytest.fixture
+def install(make_plugin):
+    def make(code, name="kd-bad", group="generators", entry_point=""):
+        module = f"{name.replace('-', '_')}_module"
+        make_plugin(name, f"[kdcli.{group}]\nbad = {entry_point or module}\n", code, module=module)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("from pydantic import", "import nowhere_at_all\nfrom pydantic import", "ModuleNotFoundError: No module named"),
+        ("(BaseModel)", "", "Options that are no Pydantic model class"),
+        ("api_version = 1", "api_version = 2", "is written for api_version 2; this kd has 1"),
+        ("    return {}", "    return 1 / 0", "failed in fine_tune: ZeroDivisionError"),
+        ('{"first": corpus.train[0]}', "{1, 2}", "tells what samples begin with in no table, but set"),
+        ("Samples([", "([", "returns no Samples, but tuple"),
+        (TEXTS, TEXTS[:-1] + "][1:]", "was asked for 1024 draws, and accounts for 1023 texts"),
+        (TEXTS, f"2 * {TEXTS}", "was asked for 1024 draws, and accounts for 2048 texts"),
+        (TEXTS, "[3] * part.count", "draws a text that is no string, but int"),
+        (TEXTS, TEXTS.replace("text ", "text\\t"), "draws single texts with tabs"),
+        (TEXTS, "corpus", "failed in sample: NameError"),
+    ],
+)
+def test_a_bad_generator(tiny, install, old, new, says):
+    assert old in GENERATOR
+    install(GENERATOR.replace(old, new))
+    ended = tiny.stage("transfer", "heavy", "--generator", "bad")
+    refused(ended, says, "the generator plugin kd-bad:bad")
+    assert not (tiny.run_dir / "transfer.tsv").exists()
+
+
+def test_an_entry_point_to_nothing(tiny, install):
+    install(GENERATOR, entry_point="kd_nowhere:made")
+    refused(tiny.stage("transfer", "heavy", "--generator", "bad"), "entry point to nothing", "pip uninstall kd-bad")
+
+
+def test_two_distributions_with_one_name(tiny, install):
+    install(GENERATOR)
+    install(GENERATOR, "kd-worse")
+    ended = tiny.stage("transfer", "heavy", "--generator", "bad")
+    refused(ended, "2 generator plugins are named bad", "kd-bad:bad or kd-worse:bad")
+    assert tiny.stage("transfer", "heavy", "--generator", "kd-worse:bad", "--num-samples", 5).code == 0
+
+
+def test_debug_shows_where_a_plugin_failed(tiny, install):
+    install(GENERATOR.replace("    return {}", "    return 1 / 0"))
+    ended = tiny.stage("transfer", "heavy", "--generator", "bad", "--debug")
+    assert ended.code == 5 and "return 1 / 0" in ended.err and "Traceback" in ended.err
+
+
+def test_a_tagger_with_too_few_tags(tiny, install):
+    install("api_version = 1\ndef tag(texts):\n    return [words[1:] for words in texts]\n", group="taggers")
+    ended = tiny.stage("transfer", "lite", "--set", "transfer.lite.tagger=bad")
+    refused(ended, "the tagger plugin kd-bad:bad does not give one tag a word")
+
+
+def test_a_broken_plugin_beside_is_nothing_unless_it_is_strict(tiny, install, monkeypatch):
+    install("raise RuntimeError('no')", group="students")
+    ended = tiny.stage("transfer", "lite")
+    assert ended.code == 0 and "warning" not in ended.err
+    monkeypatch.setenv("KD_STRICT_PLUGINS", "1")
+    refused(tiny.stage("transfer", "lite"), "the student plugin kd-bad:bad cannot be imported: RuntimeError: no")
+    monkeypatch.setenv("KD_LOAD_PLUGINS", "")
+    assert tiny.stage("transfer", "lite").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "no such plugin file (file "),
+        ("x = 1", "this file is no plugin (file "),
+        ("def build(:", "no Python: invalid syntax"),
+    ],
+)
+@pytest.mark.parametrize("line", [("plugins", "list"), ("profile", "list")])
+def test_a_bad_file(tiny, tmp_path, text, says, line):
+    if text is not None:
+        (tmp_path / "own.py").write_text(text)
+    refused(tiny.kd(*line, "--code", tmp_path / "own.py"), says, "own.py")
+
+
+def test_code_without_a_file(tiny):
+    ended = tiny.kd("plugins", "list", "--code")
+    assert ended.code == 2 and "--code needs a value" in ended.err

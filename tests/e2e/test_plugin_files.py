@@ -1,0 +1,74 @@
+"""``--code FILE.py``: a run with plugins that are not installed, from the transfer set to the prediction."""
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdcli.testing.fakes import generator, student
+
+
+@pytest.fixture
+def code(tmp_path):
+    """Copy the source of a module to a file of this name."""
+
+    def copy(module, name: str) -> Path:
+        path = tmp_path / name
+        path.write_text(inspect.getsource(module))
+        return path
+
+    return copy
+
+
+def test_a_whole_run_and_a_changed_file(tiny, code, monkeypatch):
+    splice, bag = code(generator, "splice.py"), code(student, "bag.py")
+    files = ("--code", splice, "--code", bag)
+    chosen = ("--set", "transfer.method=heavy", "--set", "transfer.generator=splice", "--set", "student.model=bag")
+    line = ("run-all", *chosen, *files)
+    ended = tiny.stage(*line, "--json")
+    assert ended.code == 0, ended.err
+    versions = tiny.lock["student"]["versions"]
+    assert {"splice.py", "bag.py"} < set(versions) and len(versions["bag.py"]) == 8
+
+    monkeypatch.delenv("KD_CODE")
+    ended = tiny.stage(*line, "--dry-run", "--json")
+    assert not any(stage["reasons"] for stage in ended.result["stages"])
+    bag.write_text(bag.read_text() + "\n# changed\n")
+    reasons = {stage["stage"]: stage["reasons"] for stage in tiny.stage(*line, "--dry-run", "--json").result["stages"]}
+    assert reasons.pop("student") == ["input bag.py changed"] and "input bag.py changed" in reasons.pop("baseline")
+    assert reasons.pop("results") == ["input student will change", "input baseline will change"]
+    assert not any(reasons.values()), "nothing else depends on it"
+    splice.write_text(splice.read_text() + "\n# changed\n")
+    reasons = {stage["stage"]: stage["reasons"] for stage in tiny.stage(*line, "--dry-run", "--json").result["stages"]}
+    for stage in ("fine-tune", "prefixes", "sample"):
+        assert "input splice.py changed" in reasons[stage]
+    assert not reasons["cache"] and not reasons["teacher"]
+
+    monkeypatch.delenv("KD_CODE")
+    predict = ("predict", "--student", tiny.run_dir / "student", "--input", tiny.data / "test.tsv")
+    ended = tiny.kd(*predict)
+    assert ended.code == 5 and len(ended.err.splitlines()) == 2
+    assert (
+        "no student plugin is named bag" in ended.err and "hint: the student was made with --code bag.py" in ended.err
+    )
+    # In a process of its own, and from elsewhere: the flag stands anywhere, and the path is relative.
+    arguments = [sys.executable, "-m", "kdcli", *map(str, predict), "--json", "--code", "bag.py"]
+    done = subprocess.run(arguments, cwd=bag.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
+def test_a_tagger_in_worker_processes(tiny, tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("api_version = 1\ndef tag(texts):\n    return [['X' for _ in words] for words in texts]\n")
+    lite = ("transfer", "lite", "--set", "transfer.lite.tagger=own", "--workers", 2, "--code", path)
+    ended = tiny.stage(*lite)
+    assert ended.code == 0, ended.err
+    path.write_text(path.read_text().replace("'X'", "'Y'"))
+    ended = tiny.stage(*lite, "--dry-run", "--json")
+    assert [stage["reasons"] for stage in ended.result["stages"] if stage["stage"] == "lite"] == [
+        ["input own.py changed"]
+    ]

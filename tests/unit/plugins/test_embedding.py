@@ -1,0 +1,122 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import kd_bilstm
+import kd_dan
+import kd_kimcnn
+from kdcli.api import Batch, Task
+from kdcli.embedding import embedding
+
+TASK = Task("single", "single", ("0", "1"))
+WORDS, SIZE = 20, 6
+VECTORS = np.arange(WORDS * SIZE, dtype=np.float32).reshape(WORDS, SIZE)
+KINDS = ("rand", "static", "non-static", "multichannel")
+
+each_student = pytest.mark.parametrize(
+    ("student", "kind"),
+    [
+        pytest.param(student, kind, id=f"{student.__name__}-{kind}")
+        for student, kind in itertools.product((kd_bilstm, kd_dan, kd_kimcnn), KINDS)
+    ],
+)
+
+
+def built(student, kind, vectors=VECTORS):
+    torch.manual_seed(1)
+    return student.build(student.Options(embeddings=kind), TASK, WORDS, vectors, SIZE)
+
+
+def batch():
+    words = torch.tensor([[3, 5, 3, 7, 2], [2, 9, 0, 0, 0]])
+    return Batch((words,), (torch.tensor([5, 2]),))
+
+
+@pytest.mark.parametrize(
+    ("kind", "trained", "frozen"),
+    [("rand", True, False), ("non-static", True, False), ("static", False, True), ("multichannel", True, True)],
+)
+def test_channels_of_each_kind(kind, trained, frozen):
+    vectors = VECTORS.copy()
+    made = embedding(kind, WORDS, vectors, SIZE)
+    assert made.dimension == SIZE * (trained + frozen)
+    for part, there, learns in ((made.trained, trained, True), (made.frozen, frozen, False)):
+        assert (part is not None) == there
+        if part is not None:
+            assert part.weight.requires_grad == learns
+            assert np.array_equal(part.weight.detach().numpy(), vectors) == (kind != "rand")
+    with torch.no_grad():
+        for part in made.children():
+            part.weight.zero_()
+    assert np.array_equal(vectors, VECTORS)  # the model has copies
+
+
+def test_vectors_of_each_channel_the_trained_one_first():
+    made = embedding("multichannel", WORDS, VECTORS, SIZE)
+    with torch.no_grad():
+        made.trained.weight.neg_()
+    words = torch.tensor([[3, 0], [19, 3]])
+    trained, frozen = made(words)
+    assert np.array_equal(trained.detach().numpy(), -VECTORS[[[3, 0], [19, 3]]])
+    assert np.array_equal(frozen.numpy(), VECTORS[[[3, 0], [19, 3]]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_of_the_weights(kind):
+    expected = {"trained.weight", "frozen.weight"} if kind == "multichannel" else {"trained.weight"}
+    expected = {"frozen.weight"} if kind == "static" else expected
+    assert set(embedding(kind, WORDS, None, SIZE).state_dict()) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_vectors_are_in_range(kind):
+    for part in embedding(kind, 500, None, 50).parameters():
+        assert part.abs().max() <= 0.25
+        assert part.std().item() == pytest.approx(0.5 / 12**0.5, rel=0.05)
+
+
+def test_two_channels_begin_alike():
+    made = embedding("multichannel", WORDS, None, SIZE)
+    assert torch.equal(made.trained.weight, made.frozen.weight)
+
+
+@each_student
+def test_a_student_learns_all_but_the_frozen_channel(student, kind):
+    module = built(student, kind)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    optimizer = torch.optim.Adam([one for one in module.parameters() if one.requires_grad], lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(batch()), torch.tensor([0, 1])).backward()
+        optimizer.step()
+    same = {name for name, value in module.state_dict().items() if torch.equal(value, before[name])}
+    assert same == ({"embedding.frozen.weight"} if kind in ("static", "multichannel") else set())
+
+
+def flops(student, kind):
+    """Multiplications and additions forward, and backward."""
+    module = built(student, kind)
+    with FlopCounterMode(display=False) as forward:
+        logits = module(batch())
+    with FlopCounterMode(display=False) as backward:
+        logits.sum().backward()
+    return np.array([forward.get_total_flops(), backward.get_total_flops()])
+
+
+@pytest.mark.parametrize("student", [kd_bilstm, kd_kimcnn], ids=lambda student: student.__name__)
+def test_a_frozen_channel_costs_no_gradient(student):
+    """Going backward, it costs what its weights do, as much as going forward; a trained one costs twice that."""
+    forward, backward = flops(student, "multichannel") - flops(student, "non-static")
+    assert backward == forward > 0
+    assert flops(student, "non-static")[1] - flops(student, "static")[1] == forward
+
+
+@each_student
+def test_given_vectors_are_what_a_student_begins_with(student, kind):
+    weights = built(student, kind).state_dict()
+    for name in {"embedding.trained.weight", "embedding.frozen.weight"} & set(weights):
+        assert np.array_equal(weights[name].numpy(), VECTORS) == (kind != "rand")

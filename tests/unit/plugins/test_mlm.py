@@ -1,0 +1,508 @@
+"""The plugin as ``kd`` uses it; the texts it learns have tests of their own in tests/unit/generation."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from scipy.stats import chisquare
+from transformers import (
+    AutoModelForMaskedLM,
+    BartConfig,
+    BertConfig,
+    DistilBertConfig,
+    GPT2Config,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+)
+
+import kd_mlm
+from kd_mlm import Options
+from kd_mlm.model import INPUTS, prepare
+from kdcli.api import Corpus, DataError, GeneratorSettings, KdError, MissingError, Part, QuietReporter
+from kdcli.generation.masked_texts import MaskedTexts
+from kdcli.generation.wordpiece import SPECIAL, train_wordpiece
+
+TRAIN = [
+    "a Good film about a dog , and a very bad one",
+    "the plot is VERY dull but the actors aren't bad",
+    "naïve fun",
+    "it was bad",
+    "the dog is good , the film about the dog is not",
+] * 4
+CORPUS = Corpus("single", TRAIN, ["a good plot", "very dull and bad"], ["the fun"])
+PAIRS = Corpus("pair", [f"{a}\t{b}" for a, b in pairwise(TRAIN)], ["a good plot\tit is bad"], ["a dog\tfun"])
+FULL = "CUDA out of memory. Tried to allocate 20.00 MiB."
+
+
+@dataclass
+class Notes(QuietReporter):
+    """Keeps what it is told, and can be killed at an update."""
+
+    kill_at: int | None = None
+    updates: int = 0
+    warnings: list = field(default_factory=list)
+    infos: list = field(default_factory=list)
+    bits: list = field(default_factory=list)
+
+    def advance(self, steps=1, **shown):
+        self.updates += steps == 1
+        if self.updates == self.kill_at:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def progress(self, title, total=None, unit="rows"):
+        yield self
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+    def info(self, message):
+        self.infos.append(message)
+
+    def metrics(self, stage, step, **values):
+        self.bits.append(values["bits_per_masked_token"])
+
+
+@pytest.fixture
+def notes():
+    return Notes()
+
+
+def settings_of(*, kind="single", seed=2, precision="fp32", rows=16, options=None, **sampling):
+    recipe = {"model": "tiny", "vocab_size": 100, "lr": 5e-3, "batch_size": 5, "epochs": 2, "max_length": 40}
+    options = Options(**{**recipe, **(options or {})})
+    return GeneratorSettings(options, kind, seed=seed, device="cpu", precision=precision, batch_size=rows, **sampling)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return PreTrainedTokenizerFast(tokenizer_object=train_wordpiece([TRAIN], 90), model_input_names=INPUTS, **SPECIAL)
+
+
+def bert(tokenizer, kind=BertConfig, **more):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return kind(**{"vocab_size": len(tokenizer) + 3, "max_position_embeddings": 64, **sizes, **more})
+
+
+@pytest.fixture
+def make_folder(tmp_path, tokenizer):
+    """Return a function that saves a tiny masked model of sharp random opinions, with its tokenizer."""
+
+    def make(config=None, name="pretrained", tokenizer=tokenizer, scale=15.0):
+        torch.manual_seed(0)
+        model = AutoModelForMaskedLM.from_config(config or bert(tokenizer))
+        with torch.no_grad():
+            for weights in model.parameters():
+                if weights.dim() > 1:
+                    weights.mul_(scale)
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def folder(make_folder):
+    return make_folder()
+
+
+def fine_tune(folder, notes, corpus=CORPUS, seed=2, **options):
+    return kd_mlm.fine_tune(corpus, folder, settings_of(kind=corpus.kind, seed=seed, options=options), notes)
+
+
+def drawn(sampler, first=0, count=60, seed=1, corpus=CORPUS):
+    starts = json.loads(json.dumps(sampler.starts(corpus)))
+    found = sampler.sample(starts, Part(first, count, seed))
+    assert len(found.texts) == count and not any(found.rejected.values())
+    return found.texts
+
+
+def chances(folder, tokenizer, text, place, *, kind):
+    """Return the probabilities of the plain tokens at a masked place, by Hugging Face's own call."""
+    model = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    inputs = tokenizer(*text.split("\t"), return_tensors="pt")
+    inputs["input_ids"][0, place] = tokenizer.mask_token_id
+    with torch.no_grad():
+        logits = model(**inputs).logits[0, place, : len(tokenizer)].double()
+    allowed = [token.startswith("##") == kind for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    allowed = torch.tensor(allowed)
+    allowed[tokenizer.all_special_ids] = False
+    return logits.masked_fill(~allowed, -torch.inf)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_one_mask_is_drawn_from_the_models_distribution(folder, tokenizer, notes, temperature):
+    text = "bad"
+    corpus = Corpus("single", [text], [text])
+    sampler = kd_mlm.load(folder, settings_of(rows=512, temperature=temperature), notes)
+    assert tokenizer.tokenize(text) == ["bad"]
+    texts = drawn(sampler, count=6000, corpus=corpus)
+    expected = (chances(folder, tokenizer, text, 1, kind=False) / temperature).softmax(-1).numpy() * 6000
+    counts = Counter(tokenizer.convert_tokens_to_ids(text) for text in texts)
+    observed = np.array([counts[token] for token in range(len(tokenizer))])
+    assert observed.sum() == 6000 and observed[expected == 0].sum() == 0
+    order = np.argsort(expected)
+    order = order[expected[order] > 0]
+    groups = (expected[order].cumsum() // 10).astype(int)  # those that are seldom drawn are counted together
+    found, wanted = (np.bincount(groups, values[order]) for values in (observed, expected))
+    found, wanted = found[wanted > 5], wanted[wanted > 5]
+    assert len(found) > 5 and chisquare(found, wanted * found.sum() / wanted.sum()).pvalue > 0.01
+
+
+def test_masks_are_filled_one_after_another(folder, tokenizer, notes):
+    """The second of two masks is drawn given the first: all pairs of pieces have their joint probability."""
+    text = "bad dog"
+    options = {"mask_share": 1.0}
+    sampler = kd_mlm.load(folder, settings_of(rows=512, options=options, top_k=3), notes)
+    texts = drawn(sampler, count=3000, corpus=Corpus("single", [text], [text]))
+    model = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    inputs = tokenizer(text, return_tensors="pt")
+    plain = [not token.startswith("##") for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    plain = torch.tensor(plain)
+    plain[tokenizer.all_special_ids] = False
+
+    @torch.no_grad()
+    def top(tokens, place):
+        ids = torch.tensor([[tokenizer.cls_token_id, *tokens, tokenizer.sep_token_id]])
+        logits = model(**{**inputs, "input_ids": ids}).logits[0, place, : len(tokenizer)].double()
+        best = logits.masked_fill(~plain, -torch.inf).topk(3)
+        return zip(best.indices.tolist(), best.values.softmax(0).tolist(), strict=True)
+
+    mask = tokenizer.mask_token_id
+    expected = {
+        f"{tokenizer.convert_ids_to_tokens(first)} {tokenizer.convert_ids_to_tokens(second)}": chance * other * 3000
+        for first, chance in top([mask, mask], 1)
+        for second, other in top([first, mask], 2)
+    }
+    counts = Counter(texts)
+    assert set(counts) <= set(expected)
+    often = [name for name, number in expected.items() if number >= 5]
+    rest = 3000 - sum(expected[name] for name in often)
+    observed = [*(counts[name] for name in often), 3000 - sum(counts[name] for name in often)]
+    kept = slice(None) if rest > 1 else slice(-1)
+    values = np.array([*(expected[name] for name in often), rest][kept])
+    assert len(values) > 3
+    assert chisquare(observed[kept], values * sum(observed[kept]) / values.sum()).pvalue > 0.01
+
+
+def test_texts_are_drawn_evenly_and_a_fifth_of_their_words_is_new(folder, tokenizer, notes):
+    corpus = Corpus("single", ["the dog is bad , the film is not .", "a b c d e", "it was a very good film ."], [])
+    sampler = kd_mlm.load(folder, settings_of(rows=512, options={"mask_share": 0.2}), notes)
+    texts = drawn(sampler, count=3000, corpus=corpus)
+    words = Counter(len(text.split()) for text in texts)
+    assert chisquare([words[10], words[5], words[7]]).pvalue > 0.01
+    for text in corpus.train:
+        original = text.split()
+        found = [sample.split() for sample in texts if len(sample.split()) == len(original)]
+        changed = np.array([[a != b for a, b in zip(sample, original, strict=True)] for sample in found])
+        assert changed.sum(axis=1).max() <= -(-len(original) // 5)
+        assert 0.1 < changed.mean() <= 0.2 + 3 * 0.4 / len(found) ** 0.5
+        assert (changed.mean(axis=0) > 0.02).all(), "each word has its turn"
+
+
+def test_what_is_not_masked_stays_as_it_is_written(folder, notes):
+    sampler = kd_mlm.load(folder, settings_of(), notes)
+    corpus = Corpus("single", ["  A VERY  Good\xa0film ,about naïve DOGS  "], [])
+    for text in drawn(sampler, corpus=corpus, count=200):
+        assert sum(part in text for part in ("  A", "VERY  ", "Good\xa0", "\xa0film", "naïve", "DOGS  ")) >= 3
+        assert text.startswith("  ") and text.endswith("  ") and "[" not in text and "##" not in text
+
+
+def test_a_word_stays_one_word_and_special_tokens_are_never_drawn(folder, tokenizer, notes):
+    sampler = kd_mlm.load(folder, settings_of(options={"mask_share": 1.0}), notes)
+    word = max({word for text in TRAIN for word in text.split()}, key=lambda word: len(tokenizer.tokenize(word)))
+    assert len(tokenizer.tokenize(word)) > 1
+    texts = drawn(sampler, corpus=Corpus("single", [word], []), count=500)
+    assert all(len(text.split()) == 1 and "##" not in text and "[" not in text for text in texts)
+    assert len(set(texts)) > 100
+
+
+def test_unused_tokens_and_those_that_are_no_plain_text_are_never_drawn(make_folder, notes):
+    pieces = train_wordpiece([TRAIN], 90)
+    pieces.add_tokens(["[unused1]", "\u2028", "\t", "\ufffd", "   "])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=INPUTS, **SPECIAL)
+    sampler = kd_mlm.load(make_folder(bert(tokenizer), tokenizer=tokenizer), settings_of(), notes)
+    banned = (~sampler.allowed.any(dim=0)).nonzero()[:, 0].tolist()
+    assert banned == [*range(5), *range(len(tokenizer) - 5, len(tokenizer) + 3)]
+
+
+def test_options_reach_the_draw(folder, notes):
+    corpus = Corpus("single", ["bad dog"], [])
+    found = {}
+    for name, sampling in {"all": {}, "k": {"top_k": 1}, "p": {"top_p": 1e-6}, "cold": {"temperature": 1e-4}}.items():
+        sampler = kd_mlm.load(folder, settings_of(options={"mask_share": 1.0}, **sampling), notes)
+        found[name] = set(drawn(sampler, corpus=corpus))
+    assert len(found["all"]) > 10 and found["k"] == found["p"] == found["cold"] and len(found["k"]) == 1
+
+
+@pytest.mark.parametrize("corpus", [CORPUS, PAIRS], ids=["single", "pair"])
+def test_a_part_is_the_same_whatever_was_drawn_before(folder, notes, corpus):
+    one = kd_mlm.load(folder, settings_of(kind=corpus.kind), notes)
+    found = drawn(one, corpus=corpus)
+    second = drawn(one, first=60, corpus=corpus)
+    assert drawn(one, corpus=corpus) == found
+    again = kd_mlm.load(folder, settings_of(kind=corpus.kind, rows=7), notes)
+    assert drawn(again, count=120, corpus=corpus) == found + second
+    assert found != second != drawn(one, seed=4, first=60, corpus=corpus)
+    assert {text.count("\t") for text in found} == {int(corpus.kind == "pair")}
+    assert drawn(one, count=0, corpus=corpus) == []
+
+
+def test_both_texts_of_a_pair_are_masked_in_sight_of_each_other(folder, tokenizer, notes):
+    text = "bad\tdog"
+    sampler = kd_mlm.load(folder, settings_of(kind="pair", rows=512), notes)
+    texts = drawn(sampler, count=4000, corpus=Corpus("pair", [text], []))
+    for side, place in enumerate((1, 3)):
+        logits = chances(folder, tokenizer, text, place, kind=False)
+        expected = logits.softmax(-1).numpy()
+        ours, others = text.split("\t")[side], text.split("\t")[1 - side]
+        samples = [sample.split("\t") for sample in texts]
+        counts = Counter(tokenizer.convert_tokens_to_ids(found[side]) for found in samples if found[1 - side] == others)
+        likely = [token for token in range(len(tokenizer)) if expected[token] > 0.02]
+        likely = [token for token in likely if token != tokenizer.convert_tokens_to_ids(ours)]
+        observed, wanted = np.array([counts[token] for token in likely]), expected[likely]
+        assert len(likely) > 3 and chisquare(observed, wanted * observed.sum() / wanted.sum()).pvalue > 0.005
+
+
+@pytest.mark.parametrize(("rows", "halved"), [(48, [24, 12, 6]), (60, [30, 15, 7])])
+def test_a_batch_for_which_memory_does_not_suffice_is_halved(folder, notes, rows, halved):
+    expected = drawn(kd_mlm.load(folder, settings_of(), notes))
+    sampler = kd_mlm.load(folder, settings_of(rows=rows), notes)
+    forward = sampler.model.forward
+
+    def limited(**inputs):
+        if len(inputs["input_ids"]) > 8:
+            raise torch.OutOfMemoryError(FULL)
+        return forward(**inputs)
+
+    sampler.model.forward = limited
+    assert drawn(sampler) == expected
+    assert notes.warnings == [f"memory did not suffice: {at_once} texts at once from here on" for at_once in halved]
+
+    def never(**inputs):
+        raise torch.OutOfMemoryError(FULL)
+
+    sampler.model.forward = never
+    with pytest.raises(KdError, match="memory does not suffice to sample one text"):
+        drawn(sampler)
+
+
+@pytest.mark.parametrize("corpus", [CORPUS, PAIRS], ids=["single", "pair"])
+def test_the_tiny_one_learns_from_scratch_and_samples(tmp_path, notes, corpus):
+    result = fine_tune(tmp_path / "model", notes, corpus, epochs=6)
+    assert notes.bits[-1] < notes.bits[0] and result["vocabulary"] <= 100
+    assert result["dev_bits_per_masked_token"] == min(notes.bits) and "test_bits_per_masked_token" in result
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    assert (config["hidden_size"], config["num_hidden_layers"]) == (64, 2)
+    settings = settings_of(kind=corpus.kind)
+    found = drawn(kd_mlm.load(tmp_path / "model", settings, notes), corpus=corpus)
+    assert len(set(found) - set(corpus.train)) > 20
+    half = kd_mlm.load(tmp_path / "model", replace(settings, precision="bf16"), notes)
+    assert half.model.dtype == torch.bfloat16 and drawn(half, corpus=corpus)
+    assert notes.warnings == []
+    assert not hasattr(half, "bits")
+
+
+def test_dev_is_judged_by_the_saved_model_on_masks_that_stay(tmp_path, notes):
+    result = fine_tune(tmp_path / "model", notes, epochs=1)
+    model = AutoModelForMaskedLM.from_pretrained(tmp_path / "model").eval()
+    sampler = kd_mlm.load(tmp_path / "model", settings_of(), notes)
+    bits = count = 0
+    for row in range(len(CORPUS.dev)):
+        made = MaskedTexts(CORPUS.dev, sampler.tokenizer, 40).batch([row])
+        labels = made.pop("labels")[0]
+        with torch.no_grad():
+            logs = model(**made).logits[0].double().log_softmax(-1)
+        chosen = labels >= 0
+        bits -= logs[chosen, labels[chosen]].sum() / np.log(2)
+        count += int(chosen.sum())
+    assert result["dev_bits_per_masked_token"] == pytest.approx(float(bits / count), rel=1e-5)
+
+
+def test_a_killed_fine_tuning_ends_with_the_same_weights(tmp_path, notes):
+    whole = fine_tune(tmp_path / "whole", notes, save_steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(tmp_path / "model", Notes(kill_at=5), save_steps=1)
+    assert not (tmp_path / "model").exists()
+    notes.updates = 0
+    assert fine_tune(tmp_path / "model", notes, save_steps=3) == whole
+    assert notes.updates == 4 and "going on with the training that was interrupted" in notes.infos
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "model"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_another_share_starts_a_killed_fine_tuning_again(tmp_path, notes):
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(tmp_path / "model", Notes(kill_at=3), save_steps=1)
+    fine_tune(tmp_path / "model", notes, mask_share=0.3)
+    said = "the interrupted training is not gone on with: generators.mlm.mask_share changed"
+    assert notes.warnings == [said] and notes.updates == 8
+
+
+def test_models_of_other_kinds(tmp_path, make_folder, tokenizer, notes):
+    distil = DistilBertConfig(
+        vocab_size=len(tokenizer), dim=16, n_layers=1, n_heads=2, hidden_dim=16, max_position_embeddings=64
+    )
+    for config in (distil, bert(tokenizer, RobertaConfig, pad_token_id=0, type_vocab_size=2)):
+        folder = make_folder(config, config.model_type)
+        before = AutoModelForMaskedLM.from_pretrained(folder).state_dict()
+        model = prepare(Options(model=str(folder), max_length=40), PAIRS, notes)
+        assert all(torch.equal(value, before[name]) for name, value in model.build(3).state_dict().items())
+        result = fine_tune(tmp_path / "model", notes, PAIRS, model=str(folder), epochs=1)
+        assert np.isfinite(result["dev_bits_per_masked_token"])
+        sampler = kd_mlm.load(tmp_path / "model", settings_of(kind="pair"), notes)
+        assert sampler.model.config.model_type == config.model_type
+        assert all(text.count("\t") == 1 for text in drawn(sampler, corpus=PAIRS))
+        shutil.rmtree(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=90),
+        BartConfig(d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16),
+        BertConfig(is_decoder=True),
+    ],
+    ids=["decoder", "seq2seq", "bert as a decoder"],
+)
+def test_what_is_no_masked_language_model(tmp_path, config, tokenizer, notes):
+    config.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(DataError, match=f"a {config.model_type} model is no masked language model") as error:
+        fine_tune(tmp_path / "model", notes, model=str(tmp_path / "other"))
+    assert "bert-base-uncased" in error.value.hint
+    with pytest.raises(DataError, match="no masked language model"):
+        kd_mlm.load(tmp_path / "other", settings_of(), notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("config.json", None, "config.json is missing"),
+        ("config.json", "{", "cannot be read"),
+        ("model.safetensors", None, "weights cannot be read"),
+        ("model.safetensors", "half of it", "weights cannot be read"),
+        ("tokenizer.json", "{", "tokenizer cannot be read"),
+    ],
+)
+def test_broken_folders(folder, tmp_path, notes, name, text, said):
+    if text is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(text, "utf-8")
+    for attempt in (
+        lambda: fine_tune(tmp_path / "model", notes, model=str(folder)),
+        lambda: kd_mlm.load(folder, settings_of(), notes),
+    ):
+        with pytest.raises(DataError, match=said) as error:
+            attempt()
+        assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_classifier_has_no_head_for_masks(folder, tmp_path, tokenizer, notes):
+    from transformers import BertForSequenceClassification
+
+    BertForSequenceClassification(bert(tokenizer)).save_pretrained(folder)
+    with pytest.raises(DataError, match=r"not those of the configuration: \d+ are missing, cls.predictions"):
+        fine_tune(tmp_path / "model", notes, model=str(folder))
+
+
+def test_tokenizers_that_do_not_serve(make_folder, tmp_path, notes, monkeypatch):
+    pieces = train_wordpiece([TRAIN], 90)
+    maskless = PreTrainedTokenizerFast(
+        tokenizer_object=pieces, **{name: token for name, token in SPECIAL.items() if name != "mask_token"}
+    )
+    folder = make_folder(bert(maskless), "maskless", tokenizer=maskless)
+    with pytest.raises(DataError, match="the tokenizer has no mask token") as error:
+        fine_tune(tmp_path / "model", notes, model=str(folder))
+    assert "mask_token" in error.value.hint and error.value.file == str(folder)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", property(lambda _: False))
+    with pytest.raises(DataError, match="does not tell where in a text its tokens stand") as error:
+        fine_tune(tmp_path / "model", notes, model=str(make_folder()))
+    assert "tokenizer.json" in error.value.hint
+
+
+def test_another_models_tokenizer(make_folder, tmp_path, tokenizer, notes):
+    folder = make_folder(bert(tokenizer, vocab_size=4))
+    with pytest.raises(DataError, match=r"the tokenizer is another model's: it gives token \d+, the model knows 4"):
+        fine_tune(tmp_path / "model", notes, model=str(folder))
+    with pytest.raises(DataError, match="does not read 40 mask tokens"):
+        kd_mlm.load(folder, settings_of(), notes)
+
+
+def test_texts_that_are_too_long_and_a_model_that_takes_fewer(folder, tmp_path, notes):
+    corpus = replace(CORPUS, train=[*TRAIN, "very dull " * 60, "\u200b"])
+    fine_tune(tmp_path / "model", notes, corpus, model=str(folder), max_length=100, epochs=1)
+    said = "generators.mlm.max_length is 100, and the model takes 64 tokens: it is 64 from here on"
+    assert notes.warnings[0] == said
+    assert notes.warnings[1].startswith("1 of 22 train texts are longer than 64 tokens, and are cut there")
+
+    notes.warnings.clear()
+    sampler = kd_mlm.load(tmp_path / "model", settings_of(options={"max_length": 40}), notes)
+    assert sampler.starts(corpus) == {"texts": TRAIN}
+    assert notes.warnings == ["2 training texts have more than 40 tokens, or no word: no samples are made of them"]
+    with pytest.raises(DataError, match="no training text has a word and at most 40 tokens"):
+        sampler.starts(replace(corpus, train=corpus.train[-2:]))
+
+
+def test_roberta_has_places_that_no_text_comes_to(make_folder, tokenizer, tmp_path, notes):
+    folder = make_folder(bert(tokenizer, RobertaConfig, pad_token_id=1, max_position_embeddings=42))
+    with pytest.raises(DataError, match="RobertaForMaskedLM does not read 42 mask tokens") as error:
+        fine_tune(tmp_path / "model", notes, model=str(folder), max_length=42)
+    assert "a shorter max_length" in error.value.hint
+    limited = PreTrainedTokenizerFast.from_pretrained(folder, model_max_length=40)
+    limited.save_pretrained(folder)
+    notes.warnings.clear()
+    assert kd_mlm.load(folder, settings_of(options={"max_length": 42}), notes).max_length == 40
+    assert "the model takes 40 tokens" in notes.warnings[0]
+
+
+def test_logits_that_are_no_numbers(folder, notes):
+    model = AutoModelForMaskedLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.cls.predictions.bias[3] = np.nan
+    model.save_pretrained(folder)
+    with pytest.raises(DataError, match="its logits are no numbers"):
+        kd_mlm.load(folder, settings_of(), notes)
+
+
+@pytest.mark.parametrize(
+    "starts", [{}, {"texts": []}, {"texts": "a"}, {"texts": ["a\tb"]}, {"texts": [1]}, {"tokens": [1]}]
+)
+def test_prefixes_of_another_kind(folder, notes, starts):
+    with pytest.raises(DataError, match="the prefixes are not what this generator has found"):
+        kd_mlm.load(folder, settings_of(), notes).sample(starts, Part(0, 5, 1))
+
+
+def test_a_model_that_is_nowhere(tmp_path, notes):
+    with pytest.raises(MissingError) as error:
+        fine_tune(tmp_path / "model", notes, model=str(tmp_path / "none"))
+    assert error.value.key == "generators.mlm.model"
+
+
+@pytest.mark.parametrize("wrong", [{"mask_share": 0}, {"mask_share": 1.1}, {"max_length": 4}, {"share": 0.2}])
+def test_wrong_options_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Options(**wrong)
+
+
+def test_a_fifth_of_the_words_is_the_default():
+    assert (Options().model, Options().mask_share, Options().max_length) == ("bert-base-uncased", 0.2, 128)
+
+
+def test_plugin_module_costs_nothing():
+    code = "import sys, kd_mlm; kd_mlm.Options(); print(*{'torch', 'numpy', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

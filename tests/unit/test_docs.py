@@ -1,0 +1,141 @@
+"""The reference pages are those that ``make docs`` would write now, anywhere; links of the pages lead somewhere."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from kdcli.cli import app
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+
+
+def load():
+    spec = spec_from_file_location("generate", DOCS / "generate.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generate = load()
+WRITTEN = {"cli.md": generate.cli_page, "api.md": generate.api_page}
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_a_page_is_up_to_date(page):
+    there, made = (DOCS / page).read_text("utf-8").splitlines(), WRITTEN[page]().splitlines()
+    drifted = [(old, new) for old, new in zip([*there, ""], [*made, ""], strict=False) if old != new]
+    assert there == made, f"docs/{page} has drifted, first at {drifted[0] if drifted else 'its end'}: run `make docs`"
+
+
+def test_pages_depend_on_nothing_outside_and_take_no_torch(tmp_path):
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import generate
+sys.stdout.write(generate.cli_page() + generate.api_page())
+print([name for name in ("torch", "transformers", "numpy", "pyarrow", "pydantic") if name in sys.modules])
+"""
+    odd = {"COLUMNS": "37", "TERM": "dumb", "NO_COLOR": "1", "TZ": "Asia/Tokyo", "HOME": str(tmp_path), "LC_ALL": "C"}
+    odd |= {"FORCE_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "7", "PYTHONUTF8": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(DOCS)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, **odd},
+    )
+    assert done.stderr == ""
+    assert done.stdout == generate.cli_page() + generate.api_page() + "[]\n"
+
+
+def commands(group, path=("kd",)):
+    for name, command in group.commands.items():
+        yield from commands(command, (*path, name)) if hasattr(command, "commands") else [((*path, name), command)]
+
+
+def test_every_command_and_each_of_its_options_is_in_the_reference():
+    page = generate.cli_page()
+    for path, command in commands(get_command(app)):
+        section = re.search(rf"^#+ {' '.join(path)}\n(.*?)(?=^#|\Z)", page, re.MULTILINE | re.DOTALL)
+        assert section, path
+        for parameter in command.params:
+            for name in (*parameter.opts, *parameter.secondary_opts) if parameter.opts[0][0] == "-" else ():
+                assert re.search(rf"^\| .*`(--\S+/)?{name}[` /]", section[1], re.MULTILINE), (path, name)
+        assert re.search(rf"^    {' '.join(path)}\b", section[1].partition("For example:")[2], re.MULTILINE), path
+
+
+def test_every_public_name_of_the_contract_is_in_the_reference():
+    import kdcli.api
+    import kdcli.testing
+
+    page = generate.api_page()
+    for module in kdcli.api, kdcli.testing:
+        section = re.search(rf"^## {module.__name__}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)[1]
+        assert {name for name in module.__all__ if f"\n### {name}\n" not in section} == set()
+    assert "Args:" not in page and "Raises:\n    " not in page and "``" not in page.replace("```", "")
+
+
+def test_what_is_public_is_the_same_everywhere():
+    from kdcli.testing.module_checks import PUBLIC
+
+    assert {f"kdcli.{name}" for name in (*generate.PUBLIC, "load_student")} - {"kdcli.testing.fixtures"} == set(PUBLIC)
+    told = (DOCS / "plugins.md").read_text("utf-8").partition("\n## What is public\n")[2].partition("\n## ")[0]
+    assert [name for name in PUBLIC if f"`{name}`" not in told] == []
+
+
+def test_a_docstring_is_laid_out_whole(tmp_path):
+    """A colon in what a function returns is no type, and text below the sections is not lost."""
+    import griffe
+
+    (tmp_path / "room.py").write_text('''
+def f(a: int, *, b: str = "x") -> int:
+    """Do it.
+
+    More ``words``.
+
+    Args:
+        a: The first,
+            in two lines.
+        b: The second.
+
+    Returns:
+        What ``g(x: int)`` returns: all of it.
+
+    Raises:
+        ValueError: Never.
+    """
+''')
+    room = griffe.GriffeLoader(search_paths=[tmp_path], allow_inspection=False).load("room")
+    assert list(generate._member(room["f"])) == [
+        "### f",
+        '```python\ndef f(a: int, *, b: str = "x") -> int\n```',
+        "Do it.\n\nMore `words`.",
+        "Arguments:\n\n- `a`: The first,\n  in two lines.\n- `b`: The second.",
+        "Returns: What `g(x: int)` returns: all of it.",
+        "Raises:\n\n- `ValueError`: Never.",
+    ]
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)):
+        if not target.startswith("http"):
+            file, _, anchor = target.partition("#")
+            other = page.parent / file if file else page
+            assert other.exists(), target
+            assert not anchor or anchor in anchors(other), target

@@ -1,0 +1,203 @@
+"""Each check can fail: a plugin that is broken in one thing fails the check of that thing."""
+
+import pytest
+
+ANY = "students"
+FORBID = 'model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)'
+
+MODULES = [
+    (
+        "api version",
+        "api_version = API_VERSION",
+        "api_version = 2",
+        "api_version = 1; came a module that is written for",
+    ),
+    ("api version", "api_version = API_VERSION", "api_version = True", "api_version True"),
+    ("api version", "api_version = API_VERSION", "", "lacks api_version"),
+    ("members", "def build(", "def built(", "one that lacks build"),
+    ("members", "pairs = True", "pairs = 'yes'", "has pairs = 'yes'"),
+    ("members", "class Options(BaseModel)", "class Options", "Options that are no Pydantic model"),
+    ("members", "scores = True", "scores = True\nfast = 3", "a fast that is no function"),
+    ("cheap import", "from typing", "import torch\nfrom typing", "came torch too: import that inside the functions"),
+    ("options given", FORBID, FORBID + "\n    deep: int", "Field required"),
+    ("options unknown", 'extra="forbid", ', "", "takes no_such_option"),
+    ("options wrong", "bias: bool = True", "bias: object = True", "came bias, which takes anything"),
+    ("options described", "use_attribute_docstrings=True", "", "a description of each option"),
+]
+GENERATORS = [
+    ("fine tune", '{"texts": len(corpus.train)}', '{"texts": {1}}', "JSON values; came {'texts': {1}}"),
+    ("fine tune", "checkpoint.mkdir(parents=True, exist_ok=True)", "return {}", "came nothing there"),
+    ("load", "return Splicer(texts, settings.options.words)", "return 3", "3 without starts, sample"),
+    ("load", 'return {"beginnings": [', 'return {"none": {1}, "beginnings": [', "starts to return JSON values"),
+    ("load of another folder", "except (OSError, ValueError)", "except EOFError", "DataError for a folder"),
+    ("sample", "return Samples([", "return tuple, ([", "kdcli.api.Samples; came tuple"),
+    (
+        "sample",
+        "for draw in range(part.count)",
+        "for draw in range(part.count - 3)",
+        "48 draws to be accounted for; came",
+    ),
+    ("sample", 'if end else ""', 'if not end else ""', "came all 48 rejected"),
+    ("small part", "range(part.count)", "range(max(part.count, 9))", "expected 1 draws to be accounted for; came 9"),
+    ("deterministic", "random.Random(seed)", "random.Random()", "the same texts for the same part"),
+    (
+        "save and load",
+        '{part.first + draw}"',
+        '{part.first + draw} {id(self)}"',
+        "the same texts when it is loaded again",
+    ),
+    ("same in another process", "random.Random(seed)", "random.Random(hash(seed))", "no hash()"),
+    ("other parts", "{part.first + draw}", "{draw}", "other texts of the next part; came the same"),
+    ("other parts", '"{part.seed} {', '"{', "other texts of another seed; came the same"),
+    ("divided part", "{part.first + draw}", "{part.first} {draw}", "of 48 texts the same in two parts"),
+    ("no tabs", "[beginning, *end]", '[beginning + "\\t", *end]', "no tab in a single sentence; came"),
+    ("no line ends", "[beginning, *end]", '[beginning + "\\u2028", *end]', "no line end in a text; came"),
+    ("not blank", "[beginning, *end]", '" "', "texts that are not blank; came"),
+    ("pairs", '"\\t".join([beg', '" ".join([beg', "exactly one tab in a pair"),
+    ("pairs", '"\\t".join([beg', '"\\t\\t".join([beg', "exactly one tab in a pair"),
+    (
+        "pairs",
+        "    checkpoint.mkdir",
+        "    if checkpoint.exists():\n        return {}\n    checkpoint.mkdir",
+        "exactly one tab",
+    ),
+    (
+        "fine tune again",
+        "parents=True, exist_ok=True",
+        "",
+        "to replace what an earlier one has left in its folder; came",
+    ),
+    (
+        "bits",
+        "    def _text",
+        "    def bits(self, texts):\n        return [1.0]\n\n    def _text",
+        "came list of shape None",
+    ),
+]
+STUDENTS = [
+    ("build", "return Average()", "return None", "torch.nn.Module (single sentences, 2 classes); came NoneType"),
+    ("build", "return Average()", "return Average().requires_grad_(False)", "parameters to train"),
+    (
+        "seeded weights",
+        "torch.tensor(vectors)",
+        "torch.tensor(vectors) + __import__('random').random()",
+        "draw with torch",
+    ),
+    ("output shape", "return logits", "return logits[:, 0]", "float32 logits [1, 2], [batch, task.outputs]"),
+    ("output shape", "return logits", "return logits.double()", "came torch.float64"),
+    ("output shape", "return logits", "return logits / 0", "infinite ones or NaN"),
+    (
+        "gradient",
+        "self.logits = nn",
+        "self.idle = nn.Linear(2, 2)\n            self.logits = nn",
+        "idle.weight, idle.bias",
+    ),
+    ("training", "torch.tensor(vectors)", "torch.from_numpy(vectors)", "the given word vectors to stay"),
+    ("deterministic", "return logits", "return nn.functional.dropout(logits, 0.5)", "no dropout there"),
+    ("padding", "lengths.to(words.device)[:, None])", "words.shape[1])", "padding to make no difference"),
+    ("padding", "lengths[:, None]", "lengths[:, None] + 9", "padding to make no difference"),
+    (
+        "neighbours",
+        "return logits",
+        "return logits - logits.mean(0)",
+        "the other texts of a batch to make no difference",
+    ),
+    ("save and load", "bias=options.bias", "bias=vectors is not None", "the same parameters and buffers"),
+]
+BILSTM = "from kd_bilstm import *\nimport kd_bilstm\n\n\ndef {name}(options, task, weights):\n    {code}\n"
+MODELS = [
+    (
+        "fast",
+        "made = kd_bilstm.fast(options, task, weights)\n    return lambda *given: made(*given) + 1e-3",
+        "0.001 of",
+    ),
+    (
+        "fast",
+        "made = kd_bilstm.fast(options, task, weights)\n    return lambda *given: made(*given)[0]",
+        "of shape (2,)",
+    ),
+    (
+        "fast",
+        "made = kd_bilstm.fast(options, task, weights)\n    return lambda *given: made(*given).tolist()",
+        "came list",
+    ),
+    ("fast without torch", "import torch\n    return kd_bilstm.fast(options, task, weights)", "it imports torch"),
+    (
+        "onnx graph",
+        "weights['logits.bias'] += 0.1\n    return kd_bilstm.to_onnx(options, task, weights)",
+        "the graph to give the module's logits (single sentences, 2 classes); came 0.1 of difference",
+    ),
+]
+TAGGERS = [
+    ("one tag a word", "for word in words]", "for word in words if word.isalpha()]", "tags of"),
+    ("one tag a word", "for words in texts]", "for words in texts if words]", "tags of 46 texts; came those of 45"),
+    (
+        "one tag a word",
+        "return [",
+        "[words[0] for words in texts]\n    return [",
+        "IndexError: list index out of range (",
+    ),
+    ("one tag a word", 'else "SYM"', "else 3", "that are texts; came ['NN',"),
+    ("deterministic", 'else "SYM"', "else f\"SYM{id(object())}{__import__('time').perf_counter()}\"", "the same tags"),
+    ("independent of neighbours", "return [[_tag(word)", "return [[_tag(word) + str(len(texts))", "the other texts"),
+    ("same in another process", 'else "NN"', 'else f"NN{hash(word) % 9}"', "no order of a set, no hash()"),
+]
+
+
+def check(outcome, result, says):
+    assert outcome.result == result, outcome
+    assert outcome.detail.startswith("expected ") and "; came " in outcome.detail
+    assert "see docs/plugins.md, " in outcome.detail
+    assert says in outcome.detail, outcome.detail
+
+
+@pytest.mark.parametrize(("name", "old", "new", "says"), MODULES)
+def test_modules(broken, outcome_of, name, old, new, says):
+    check(outcome_of(ANY, name, broken(ANY, (old, new))), "failed", says)
+
+
+@pytest.mark.parametrize(("name", "old", "new", "says"), GENERATORS)
+def test_generators(broken, outcome_of, name, old, new, says):
+    result = "warned" if name == "divided part" else "failed"
+    check(outcome_of("generators", name, broken("generators", (old, new))), result, says)
+
+
+@pytest.mark.parametrize(("name", "old", "new", "says"), STUDENTS)
+def test_students(broken, outcome_of, name, old, new, says):
+    check(outcome_of("students", name, broken("students", (old, new))), "failed", says)
+
+
+@pytest.mark.parametrize(("name", "code", "says"), MODELS)
+def test_other_forms_of_a_student(broken, outcome_of, name, code, says):
+    function = "to_onnx" if name.startswith("onnx") else "fast"
+    made = broken("students", source=BILSTM.format(name=function, code=code))
+    check(outcome_of("students", name, made, hidden=4, fc=4), "failed", says)
+
+
+def test_fast_that_minds_neither_weights_nor_words(broken, outcome_of):
+    code = "made = kd_bilstm.fast(options, task, weights)\n    return lambda words, lengths: made({words}, lengths)"
+    lax = code.format(words="tuple(ids % 50 for ids in words)")
+    made = broken("students", source=BILSTM.format(name="fast", code=lax))
+    check(outcome_of("students", "fast", made, hidden=4, fc=4), "failed", "an IndexError for word 50")
+    forgiving = code.format(words="words").replace(", weights)", ", {**made_of, **weights})", 1)
+    forgiving = "made_of.update(weights)\n    " + forgiving
+    made = broken("students", source="made_of = {}\n" + BILSTM.format(name="fast", code=forgiving))
+    check(outcome_of("students", "fast", made, hidden=4, fc=4), "failed", "a ValueError for weights without")
+
+
+def test_imports_of_what_is_not_public_are_a_warning(broken, outcome_of):
+    inside = "def later():\n    import kdcli.errors\n    from kdcli.data.tables import read_table\n"
+    lines = (("api_version =", f"{inside}\n\napi_version ="),)
+    found = outcome_of(ANY, "public imports", broken(ANY, *lines))
+    check(found, "warned", "kd_broken.py, line ")
+    assert "kdcli.errors" in found.detail and "kdcli.data.tables.read_table" in found.detail
+
+
+def test_a_module_without_a_docstring_is_a_warning(broken, outcome_of):
+    made = broken("taggers", source="api_version = 1\ndef tag(texts): return [['X'] * len(words) for words in texts]")
+    check(outcome_of("taggers", "about", made), "warned", "whose first line `kd plugins show` prints; came none")
+
+
+@pytest.mark.parametrize(("name", "old", "new", "says"), TAGGERS)
+def test_taggers(broken, outcome_of, name, old, new, says):
+    check(outcome_of("taggers", name, broken("taggers", (old, new))), "failed", says)

@@ -1,0 +1,53 @@
+"""Every plugin that kd brings keeps the contract, checked as a third party's is."""
+
+from pathlib import Path
+
+import pytest
+
+from kdcli import registry
+from kdcli.testing import check_generator, check_student, check_tagger
+
+CHECK = {"generators": check_generator, "students": check_student}
+TINY = {"lr": 1e-2, "batch_size": 8, "epochs": 20}
+SMALL = {
+    "gpt2": [{"model": "tiny", **TINY}],
+    "transfoxl": [{"model": "tiny", "min_freq": 1, "lr": 1e-2, "batch_size": 5, "epochs": 6, "max_length": 40}],
+    "mlm": [{"model": "tiny", "vocab_size": 400, "lr": 5e-3, "batch_size": 8, "epochs": 4}],
+    "bilstm": [
+        {"hidden": 6, "fc": 5},
+        {"hidden": 5, "fc": 6, "cell": "gru", "layers": 2, "pooling": "max", "embeddings": "rand"},
+        {"hidden": 6, "fc": 5, "embeddings": "static"},
+    ],
+}
+"""The options with which each is small; the others are so as they are."""
+OURS = [plugin for group in registry.GROUPS for plugin in registry.plugins(group) if plugin.is_ours]
+SHARED = Path(__file__).resolve().parents[4] / "shared/nltk_data"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "options"),
+    [
+        pytest.param(plugin, options, id=f"{plugin.name}-{number}")
+        for plugin in OURS
+        if plugin.group != "taggers"
+        for number, options in enumerate(SMALL.get(plugin.name, [{}]))
+    ],
+)
+def test_generators_and_students(plugin, options):
+    found = {outcome.check: outcome for outcome in CHECK[plugin.group](plugin.full_name, options=options)}
+    assert found["public imports"].result == "passed"
+    left_out = {check for check, outcome in found.items() if outcome.result == "skipped"}
+    assert left_out <= {"bits", "fast", "fast without torch", "onnx graph"}
+    assert {check for check, outcome in found.items() if outcome.result == "warned"} <= {"pairs", "divided part"}
+
+
+@pytest.mark.parametrize("name", [plugin.full_name for plugin in OURS if plugin.group == "taggers"])
+def test_taggers(name, monkeypatch):
+    if name == "kdcli:nltk":
+        import nltk
+
+        if not SHARED.exists():
+            pytest.skip("shared data is not there")
+        monkeypatch.setenv("NLTK_DATA", str(SHARED))  # for the other process
+        monkeypatch.setattr(nltk.data, "path", [str(SHARED), *nltk.data.path])
+    assert {outcome.result for outcome in check_tagger(name)} == {"passed"}
