@@ -92,7 +92,7 @@ class FastStudent:
         part_rows: Rows that a file is best predicted in: the more, the more beginnings and ends texts share.
     """
 
-    part_rows: ClassVar[int] = 65_536
+    part_rows: ClassVar[int] = 131_072
     task: Task
     config: dict[str, Any]
     metrics: dict[str, Any]
