@@ -90,7 +90,6 @@ def bench(
     onnx: Path | None = None,
     settings: Settings,
     profiled: bool = True,
-    text_columns: Sequence[str] = (),
     table: Path | None = None,
     device: str = "cpu",
     seconds: float = SECONDS,
@@ -104,8 +103,8 @@ def bench(
         teacher: A teacher's folder, hub name or run.
         onnx: What ``kd export onnx`` has written of the student.
         settings: The texts; the teacher's longest input; the precision.
-        profiled: Whether the settings say how to read the task's tables, and where they lie.
-        text_columns: Without a profile, the columns of the texts, where the table is the user's own.
+        profiled: Whether the settings say what the task is, and where its tables lie; otherwise the student does, and
+            they say no more than how to read a table.
         table: The texts to go through; by default those of dev, or without a profile those of the embedded sample.
         device: Where PyTorch computes; NumPy and ONNX compute on the CPU.
         seconds: How long each batch size is timed, but one call at least.
@@ -125,7 +124,7 @@ def bench(
         subjects.append(Subject("teacher", "teacher", teacher_of(teacher), contents.task, device, precision, length))
     for name, reason in skipped.items():
         reporter.warn(f"{name} is left out: {reason}")
-    how = settings.task if profiled else reading(contents.task, text_columns)
+    how = reading(contents.task, settings.task, folder, profiled=profiled)
     columns, source = _texts(contents.task, how, table, seed, reporter)
     measured = []
     with reporter.progress("bench", len(subjects), "models") as progress:
