@@ -77,10 +77,11 @@ def bench(
 ) -> None:
     """Time the student (PyTorch, NumPy, ONNX, int8) and the teacher on the same texts, one after the other.
 
-    A run folder stands for its student, its teacher and its dev texts. Without texts, those of the embedded sample are
-    taken.
+    A run folder stands for its student, its teacher and its dev texts, and its report shows the figures. Without texts,
+    those of the embedded sample are taken.
     """
     from kdcli.pipeline.bench import bench as run
+    from kdcli.pipeline.bench import keep
     from kdcli.pipeline.device import resolve
     from kdcli.pipeline.places import own_teacher
 
@@ -102,6 +103,8 @@ def bench(
             seed=settings.seed,
             reporter=reporter,
         )
+    if (kept := keep(report, student)) is not None:
+        ui.info(f"{kept} is written: `kd report {student}` shows it")
     if plot is not None:
         from kdcli.pipeline.bench_plot import plot as draw
 

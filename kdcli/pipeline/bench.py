@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +16,11 @@ import numpy as np
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.data.files import atomic
 from kdcli.data.parts import processes
 from kdcli.errors import KdError
 from kdcli.pipeline.measure import BATCHES, Kind, Measurement, Subject, measure
-from kdcli.pipeline.places import student_folder, teacher_of
+from kdcli.pipeline.places import is_run, student_folder, teacher_of
 from kdcli.pipeline.reading import reading
 from kdcli.profile.schema import Settings, TaskSettings
 from kdcli.student.loaded import read_folder
@@ -143,6 +145,20 @@ def bench(
         {one.name: ratio(one, models[-1]) for one in models[:-1]} if teacher is not None else {},
         skipped,
     )
+
+
+def keep(report: BenchReport, student: Path) -> Path | None:
+    """Write the figures into the run that the student was named by, where the run's report shows them.
+
+    Returns:
+        ``bench.json`` in the run folder; None where the student was named by its own folder.
+    """
+    if not is_run(student):
+        return None
+    path = student / "bench.json"
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
+    return path
 
 
 def ratio(model: Measurement, teacher: Measurement) -> Ratio:

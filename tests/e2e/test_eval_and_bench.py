@@ -34,3 +34,5 @@ def test_eval_says_what_the_results_say_and_bench_measures_student_and_teacher(m
     assert found["teacher"]["parameters"] == sizes["teacher"]
     assert found["numpy"]["peak_megabytes"] < found["pytorch"]["peak_megabytes"] - 100, "it needs no torch"
     assert measured.result["source"] == f"dev of {made.data}" and measured.result["texts"] == 20
+    assert json.loads((made.run_dir / "bench.json").read_text("utf-8")) == measured.result
+    assert "speed" in made.kd("report", made.run_dir, "--json").result["sections"]
