@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +35,8 @@ WORDS = 32_768
 """The most words of the texts that a thread takes in one go, where there is more than one text."""
 ROWS = 1024
 """Rows of a product outside the recurrence."""
+ONE_CALL = Lock()
+"""Calls wait for each other: the limit of BLAS is that of the whole process, and a call takes all cores anyway."""
 
 
 class FoldedBiRNN:
@@ -69,7 +72,7 @@ class FoldedBiRNN:
             IndexError: A word is not in the vocabulary.
         """
         # Our threads have work of their own each, while those of BLAS would wait for each other at every step.
-        with self.blas.limit(limits=1):
+        with ONE_CALL, self.blas.limit(limits=1):
             if len(lengths[0]) == 1:
                 texts = [text[0, : int(length[0])] for text, length in zip(words, lengths, strict=True)]
                 return self._logits([self._encode_one(text) for text in texts])

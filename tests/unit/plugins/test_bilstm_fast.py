@@ -1,6 +1,7 @@
 import itertools
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -167,6 +168,16 @@ def test_foreign_weights_are_refused():
     del weights["rnn.bias_hh_l0"]
     with pytest.raises(KeyError, match="bias_hh_l0"):
         fast(Options(hidden=5, fc=16, cell="gru"), SINGLE, weights)
+
+
+def test_calls_at_once_leave_blas_as_it_was():
+    _, quick = models()
+    given = columns(SINGLE, [7] * 40)
+    alone, before = quick(*given), quick.blas.info()
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda _: quick(*given), range(64)))
+    assert all(np.array_equal(alone, one) for one in together)
+    assert quick.blas.info() == before
 
 
 def test_no_torch():

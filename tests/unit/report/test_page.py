@@ -66,7 +66,9 @@ def test_a_whole_run_has_all_sections(tmp_path: Path) -> None:
 
 def test_what_kd_bench_measured_is_a_section(tmp_path: Path) -> None:
     latency = Latency(1.23, 4.56, 7.89, 100)
-    student = Measurement("<script>student", "numpy", "", "cpu", {1: 2000.0, 32: 6000.0}, latency, 10, 5, 1.5, 90, None, 0.1)
+    student = Measurement(
+        "<script>student", "numpy", "", "cpu", {1: 2000.0, 32: 6000.0}, latency, 10, 5, 1.5, 90, None, 0.1
+    )
     teacher = replace(student, name="teacher", per_second={1: 20.0, 32: 40.0})
     ratios = {student.name: Ratio({1: 100.0, 32: 150.0}, 1.0, 1.0, 1.0, 1.0)}
     machine = {"processor": "some processor", "cores": "2"}
@@ -76,7 +78,7 @@ def test_what_kd_bench_measured_is_a_section(tmp_path: Path) -> None:
     assert keep(measured, root) == root / "bench.json"
     seen = page(root)
     assert "speed" in seen.ids and "<script>student" in seen.text and seen.elements.count("script") == 1
-    assert "6,000 150.0×" in seen.text and "4.56" in seen.text and "some processor, 2 cores" in seen.text
+    assert "6,000 150.0\u00d7" in seen.text and "4.56" in seen.text and "some processor, 2 cores" in seen.text
     (root / "bench.json").write_text('{"models": []}')
     with pytest.raises(DataError, match="no results") as wrong:
         write_report([root])
