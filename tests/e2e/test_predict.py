@@ -16,18 +16,9 @@ import pytest
 from e2e.conftest import Tiny, text
 
 import kdcli
-from kdcli.cli import run
 
 KD = [sys.executable, "-m", "kdcli"]
 HEAVY = ["torch", "transformers", "sklearn", "scipy", "pandas", "nltk"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """The folder of a run with a teacher and a student, and of its data; no test changes it."""
-    tiny = Tiny(tmp_path_factory.mktemp("predict"), None)
-    assert run(["run-all", "-p", str(tiny.profile), "--run-dir", str(tiny.run_dir), "--until", "student", "-q"]) == 0
-    return tiny.root
 
 
 @pytest.fixture
