@@ -7,9 +7,11 @@ so a plugin imports it inside of functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeAlias
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,18 @@ from kdcli.api import Task
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Floats", "Graph", "Ints", "Model", "Weights", "numpy_model", "onnx_model", "word_vectors"]
+__all__ = [
+    "Cores",
+    "Floats",
+    "Graph",
+    "Ints",
+    "Model",
+    "Weights",
+    "channels",
+    "numpy_model",
+    "onnx_model",
+    "word_vectors",
+]
 
 Floats = NDArray[np.float32]
 Ints = NDArray[Any]
@@ -29,6 +42,10 @@ Weights = Mapping[str, Floats]
 Model = Callable[[tuple[Ints, ...], tuple[Ints, ...]], Floats]
 """Words ``[batch, time]`` and lengths ``[batch]`` of each text column to logits ``[batch, outputs]``."""
 Graph: TypeAlias = "onnx.ModelProto"
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_ONE_CALLER = Lock()
 
 _MODEL = """<ir_version: 8, opset_import: ["": 17], producer_name: "kd">
 {name} ({inputs}) => (float[batch, {outputs}] logits) {{
@@ -54,14 +71,44 @@ _PAIR = """
 """
 
 
-def word_vectors(weights: Weights) -> Floats:
-    """Return the vectors of ``kdcli.embedding.Embedding``, all channels side by side, ``[vocabulary, dimension]``.
+def channels(weights: Weights) -> list[Floats]:
+    """Return the vectors of ``kdcli.embedding.Embedding``, ``[vocabulary, size]`` for each channel, the trained first.
 
     Args:
         weights: A model's, in which that module is the attribute ``embedding``.
     """
     names = ("embedding.trained.weight", "embedding.frozen.weight")
-    return np.concatenate([weights[name] for name in names if name in weights], axis=1)
+    return [weights[name] for name in names if name in weights]
+
+
+def word_vectors(weights: Weights) -> Floats:
+    """Return a copy of all ``channels`` side by side, ``[vocabulary, dimension]``."""
+    return np.concatenate(channels(weights), axis=1)
+
+
+class Cores:
+    """The cores, with a thread of ours for each: those of BLAS would wait for each other at every step.
+
+    Attributes:
+        count: How many there are.
+    """
+
+    def __init__(self) -> None:
+        self.blas = ThreadpoolController().select(user_api="blas")
+        self.count = max((library["num_threads"] for library in self.blas.info()), default=1)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Keep BLAS to the thread that calls it; of several callers one at a time, since this holds for the process."""
+        with _ONE_CALLER, self.blas.limit(limits=1):
+            yield
+
+    def each(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+        """Do the jobs, in threads if there are several: NumPy lets go of the interpreter while it computes."""
+        if min(len(jobs), self.count) < 2:
+            return [work(job) for job in jobs]
+        with ThreadPoolExecutor(self.count) as pool:
+            return list(pool.map(work, jobs))
 
 
 def numpy_model(
@@ -81,19 +128,16 @@ def numpy_model(
         KeyError: A layer's weights are missing.
     """
     linear = [(weights[f"{name}.weight"].T, weights[f"{name}.bias"]) for name in layers]
-    blas = ThreadpoolController().select(user_api="blas")
-    threads = max((library["num_threads"] for library in blas.info()), default=1)
+    cores = Cores()
 
     def states(texts: Ints, lengths: Ints) -> Floats:
         order = np.argsort(lengths, kind="stable")
         rows = np.split(order, np.flatnonzero(np.diff(np.cumsum(lengths[order]) // words)) + 1)
         pieces = [(texts[piece, : lengths[piece[-1]]].astype(np.int64), lengths[piece]) for piece in rows]
-        if min(len(pieces), threads) == 1:
-            found = [encode(*piece) for piece in pieces]
-        else:
-            # NumPy lets go of the interpreter while it computes; threads of BLAS would only wait for each other.
-            with blas.limit(limits=1), ThreadPoolExecutor(threads) as pool:
-                found = list(pool.map(encode, *zip(*pieces, strict=True)))
+        if len(pieces) == 1:
+            return encode(*pieces[0])[np.argsort(order)]
+        with cores.taken():
+            found = cores.each(lambda piece: encode(*piece), pieces)
         return np.concatenate(found)[np.argsort(order)]
 
     def model(texts: tuple[Ints, ...], lengths: tuple[Ints, ...]) -> Floats:

@@ -77,34 +77,34 @@ def bench(
 ) -> None:
     """Time the student (PyTorch, NumPy, ONNX, int8) and the teacher on the same texts, one after the other.
 
-    A run folder stands for its student, its teacher and its dev texts. Without texts, those of the embedded sample are
-    taken.
+    A run folder stands for its student, its teacher and its dev texts, and its report shows the figures. Without texts,
+    those of the embedded sample are taken.
     """
     from kdcli.pipeline.bench import bench as run
+    from kdcli.pipeline.bench import keep
     from kdcli.pipeline.device import resolve
-    from kdcli.pipeline.places import own_teacher, profile_of
+    from kdcli.pipeline.places import own_teacher
 
     if plot is not None:
         _check(plot, force)
-    own = profile_of(student)
-    named = profile or (str(own) if own else None)
-    tables = flags.tables(data_dir, text_col, text2_col, None)
-    where = tables if named else {"task.data_dir": data_dir}  # without a profile there is no task to read by them
-    chosen = flags.load(named, set_, {**where, "seed": seed, "device": device, "precision": precision})
+    named = profile or flags.own_profile(student)
+    values = {**flags.tables(data_dir, text_col, text2_col, None), "seed": seed}
+    settings = flags.load_for_model(named, set_, {**values, "device": device, "precision": precision})
     with ui.reporting("bench") as reporter:
         report = run(
             student=student,
             teacher=teacher or own_teacher(student),
             onnx=onnx,
-            settings=chosen.settings,
+            settings=settings,
             profiled=named is not None,
-            text_columns=tables["task.text_columns"] or (),
             table=input_,
-            device=resolve(chosen.settings.device),
+            device=resolve(settings.device),
             seconds=seconds,
-            seed=chosen.settings.seed,
+            seed=settings.seed,
             reporter=reporter,
         )
+    if (kept := keep(report, student)) is not None:
+        ui.info(f"{kept} is written: `kd report {student}` shows it")
     if plot is not None:
         from kdcli.pipeline.bench_plot import plot as draw
 

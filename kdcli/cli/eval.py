@@ -69,29 +69,25 @@ def eval_(
     """
     from kdcli.pipeline.device import resolve
     from kdcli.pipeline.evaluate import evaluate_models
-    from kdcli.pipeline.places import own_teacher, profile_of
+    from kdcli.pipeline.places import own_teacher
 
-    own = profile_of(student)
-    named = profile or (str(own) if own and (input_ is None or data_dir is not None) else None)
+    named = profile or (flags.own_profile(student) if input_ is None or data_dir is not None else None)
     if named is None and input_ is None:
         hint = "add --input TABLE, --profile NAME with --data-dir FOLDER, or name a run folder"
         raise UsageError("eval needs labelled texts", hint=hint)
-    tables = flags.tables(data_dir, text_col, text2_col, label_col)
-    where = tables if named else {"task.data_dir": data_dir}  # without a profile there is no task to read by them
-    chosen = flags.load(named, set_, {**where, "seed": seed, "device": device, "precision": precision})
+    values = {**flags.tables(data_dir, text_col, text2_col, label_col), "seed": seed}
+    settings = flags.load_for_model(named, set_, {**values, "device": device, "precision": precision})
     with ui.reporting("eval") as reporter:
         report = evaluate_models(
             student=student,
             teacher=teacher or own_teacher(student),
             against=against,
-            settings=chosen.settings,
+            settings=settings,
             profiled=named is not None,
-            text_columns=tables["task.text_columns"] or (),
-            label_column=label_col or "",
             table=input_,
             split=split,
-            device=resolve(chosen.settings.device),
-            seed=chosen.settings.seed,
+            device=resolve(settings.device),
+            seed=settings.seed,
             reporter=reporter,
         )
     ui.show(report, _described)

@@ -18,6 +18,7 @@ from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
     from kdcli.profile.load import Profile
+    from kdcli.profile.schema import Settings
 
 SETTINGS, FILES, MACHINE, RUN = "Settings", "Files", "Machine", "Run"
 RULES, SAMPLING, TRAINING, DISTILLATION = "Rules", "Sampling", "Training", "Distillation"
@@ -47,6 +48,26 @@ def load(
     for warning in loaded.warnings:
         ui.warn(warning)
     return loaded
+
+
+def load_for_model(profile: str | None, sets: Sequence[str] | None, flags: Mapping[str, Any]) -> Settings:
+    """Load the settings of a command whose model says what the task is, where no profile does.
+
+    Raises:
+        UsageError: ``--data-dir`` without a profile.
+        KdError: As ``load_profile``.
+    """
+    if profile is None:
+        flags = {**flags, "task.metric": "pearson"}  # fits a task without labels: those are the model's own
+    return load(profile, sets, flags).settings
+
+
+def own_profile(model: Path) -> str | None:
+    """Return the profile of the run that a model is named by, or lies in."""
+    from kdcli.pipeline.places import profile_of
+
+    own = profile_of(model)
+    return None if own is None else str(own)
 
 
 def tables(data_dir: str | None, text: str | None, text2: str | None, label: str | None) -> dict[str, Any]:
@@ -127,17 +148,12 @@ LabelCol = Annotated[
     str | None, _option(SETTINGS, "--label-col", help="Column of the labels.", default="known", metavar="COLUMN")
 ]
 
-Input = Annotated[
-    Path, _option(FILES, "--input", "-i", help="Table to read: .tsv .csv .jsonl .parquet .txt, each with .gz or not.")
-]
-MaybeInput = Annotated[
-    Path | None,
-    _option(FILES, "--input", "-i", help="Table to read: .tsv .csv .jsonl .parquet .txt, each with .gz or not."),
-]
-Output = Annotated[Path, _option(FILES, "--output", "-o", help="What to write; a table's form is its suffix.")]
-MaybeOutput = Annotated[
-    Path | None, _option(FILES, "--output", "-o", help="What to write; a table's form is its suffix.")
-]
+_INPUT = _option(FILES, "--input", "-i", help="Table to read: .tsv .csv .jsonl .parquet .txt, each with .gz or not.")
+Input = Annotated[Path, _INPUT]
+MaybeInput = Annotated[Path | None, _INPUT]
+_OUTPUT = _option(FILES, "--output", "-o", help="What to write; a table's form is its suffix.")
+Output = Annotated[Path, _OUTPUT]
+MaybeOutput = Annotated[Path | None, _OUTPUT]
 RunDir = Annotated[Path | None, _option(FILES, "--run-dir", help="Folder of the run.", default="runs/PROFILE")]
 Force = Annotated[bool, switch("--force/--no-force", "-f", help="Replace output that is there.", panel=FILES)]
 
@@ -499,9 +515,9 @@ Track = Annotated[
     ),
 ]
 
-StudentOrRun = Annotated[
-    Path, _option(FILES, "--student", help="Student: its folder, or that of a run.", metavar="FOLDER")
-]
+_STUDENT = _option(FILES, "--student", help="Student: its folder, or that of a run.", metavar="FOLDER")
+StudentOrRun = Annotated[Path, _STUDENT]
+MaybeStudentOrRun = Annotated[Path | None, _STUDENT]
 TeacherOrRun = Annotated[
     str | None,
     _option(

@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Student = Annotated[
-    Path | None,
-    typer.Option(
-        "--student", help="Student: its folder, or that of a run.", metavar="FOLDER", rich_help_panel=flags.FILES
-    ),
-]
 Teacher = Annotated[
     str | None,
     typer.Option(
@@ -87,7 +81,7 @@ Probabilities = Annotated[
     )
 )
 def predict(
-    student: Student = None,
+    student: flags.MaybeStudentOrRun = None,
     teacher: Teacher = None,
     input_: Input = None,
     output: Output = None,
@@ -117,19 +111,17 @@ def predict(
     values = {**flags.tables(data_dir, text_col, text2_col, None), "device": device, "precision": precision}
     # Settings are left aside where nothing asks for any: reading and checking them takes a third of a second.
     asked = named or set_ or any(values.values()) or any(name.startswith("KD_") for name in os.environ)
-    if named is None:
-        values["task.metric"] = "pearson"  # fits a task without labels: those are the model's own
-    settings = flags.load(named, set_, values).settings if asked else None
+    settings = flags.load_for_model(named, set_, values) if asked else None
     if not force:
         _refuse_existing(wish, settings)
     on_screen = sys.stdout.isatty() and not ui.wishes.json
     with ui.reporting("predict") as reporter:
         opened = _open(student, teacher, settings, reporter)
-        reading = None if wish.lines else _reading(opened.model.task, settings, profiled=named is not None)
+        how = None if wish.lines or settings is None else _reading(opened, settings.task, named is not None)
         if glue is not None or (output is not None and not wish.lines):
-            _write_files(wish, opened, reading, reporter)
+            _write_files(wish, opened, how, reporter)
         else:
-            _write_stream(wish, opened, reading, reporter, on_screen)
+            _write_stream(wish, opened, how, reporter, on_screen)
 
 
 @dataclass(frozen=True)
@@ -180,10 +172,8 @@ def _own_profile(student: Path | None, teacher: str | None, glue: Path | None) -
     """
     if teacher is None and glue is None:
         return None
-    from kdcli.pipeline.places import profile_of
-
-    if own := profile_of(Path(teacher or str(student))):
-        return str(own)
+    if own := flags.own_profile(Path(teacher or str(student))):
+        return own
     flag = "--teacher" if teacher is not None else "--glue"
     hint = "add --profile sst2, for example, or name a run folder; `kd profile list` names the profiles"
     raise UsageError(f"{flag} needs a profile, which says what the task is", hint=hint)
@@ -214,24 +204,10 @@ def _open(student: Path | None, teacher: str | None, settings: Settings | None, 
     return open_teacher(teacher, settings, reporter)
 
 
-def _reading(task: Task, settings: Settings | None, *, profiled: bool) -> TaskSettings:
-    """Return how to read a table: as the profile says, else as the model's task says, in the columns asked for."""
-    from kdcli.tasks.task import settings_of
+def _reading(opened: Opened, asked: TaskSettings, profiled: bool) -> TaskSettings:
+    from kdcli.pipeline.reading import reading
 
-    if settings is None:
-        return settings_of(task)
-    asked = settings.task
-    texts = "single texts" if task.kind == "single" else "pairs of texts"
-    if profiled and asked.kind != task.kind:
-        what = f"the model's task {task.name} is one of {texts}, and that of the profile, {asked.name}, is not"
-        raise UsageError(what, hint="name the profile of the model's task, or none")
-    if len(asked.text_columns) not in (0, len(task.columns)):
-        needs = "--text-col alone" if task.kind == "single" else "--text-col and --text2-col"
-        raise UsageError(f"the model's task {task.name} is one of {texts}", hint=f"it takes {needs}")
-    if profiled:
-        return asked
-    how = {name: getattr(asked, name) for name in ("text_columns", "layout", "bad_rows")}
-    return settings_of(task).model_copy(update=how)
+    return reading(opened.model.task, asked, opened.folder, profiled=profiled)
 
 
 def _write_files(wish: _Wish, opened: Opened, reading: TaskSettings | None, reporter: Reporter) -> None:
@@ -240,10 +216,10 @@ def _write_files(wish: _Wish, opened: Opened, reading: TaskSettings | None, repo
     from kdcli.pipeline.glue import predict_glue
     from kdcli.pipeline.predict import predict_file
 
-    assert reading is not None
     how: dict[str, Any] = {"origin": opened.origin(), "shard": Shard.parse(wish.shard), "reporter": reporter}
     how["resume"] = wish.resume == "auto"
     if wish.glue is not None:
+        assert reading is not None
         ui.show({"files": predict_glue(opened.model, reading, wish.glue, **how)}, _submission)
         return
     assert wish.input is not None and wish.output is not None

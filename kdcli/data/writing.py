@@ -15,6 +15,7 @@ from pyarrow import csv, parquet
 
 from kdcli.data.files import atomic
 from kdcli.data.forms import BOM, Form, form_of, is_gzip, shown
+from kdcli.data.strings import scalar, strings
 from kdcli.errors import DataError
 
 _ROWS = 65_536
@@ -101,7 +102,7 @@ class _LinesSink:
         self.header = header
         self.row = 1
         if header:
-            self._put([pa.array([name], pa.large_string()) for name in schema.names])
+            self._put([_text(strings([name])) for name in schema.names])
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._put([_text(column) for column in batch.columns])
@@ -110,7 +111,7 @@ class _LinesSink:
         """Have nothing left to write."""
 
     def _put(self, texts: list[pa.LargeStringArray]) -> None:
-        lines = _join(_join(*texts, by="\t"), pa.scalar("", pa.large_string()), by="\n")
+        lines = _join(_join(*texts, by="\t"), _large(""), by="\n")
         data = _bytes(lines)
         separators = data.count(b"\t") if self.header else 0
         # A text that ends in CR would lose it to the line end.
@@ -183,11 +184,15 @@ class _ParquetSink:
 
 def _text(column: pa.Array) -> pa.LargeStringArray:
     """Write the values of a column as text; a null is empty."""
-    return pc.fill_null(column.cast(pa.string()).cast(pa.large_string()), "")
+    return pc.fill_null(column.cast(pa.string()).cast(pa.large_string()), _large(""))
+
+
+def _large(text: str) -> pa.LargeStringScalar:
+    return scalar(text).cast(pa.large_string())
 
 
 def _join(*texts: pa.LargeStringArray | pa.Scalar, by: str) -> pa.LargeStringArray:
-    return pc.binary_join_element_wise(*texts, pa.scalar(by, pa.large_string()))
+    return pc.binary_join_element_wise(*texts, _large(by))
 
 
 def _bytes(texts: pa.LargeStringArray) -> bytes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +16,11 @@ import numpy as np
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.data.files import atomic
 from kdcli.data.parts import processes
 from kdcli.errors import KdError
 from kdcli.pipeline.measure import BATCHES, Kind, Measurement, Subject, measure
-from kdcli.pipeline.places import student_folder, teacher_of
+from kdcli.pipeline.places import is_run, student_folder, teacher_of
 from kdcli.pipeline.reading import reading
 from kdcli.profile.schema import Settings, TaskSettings
 from kdcli.student.loaded import read_folder
@@ -90,7 +92,6 @@ def bench(
     onnx: Path | None = None,
     settings: Settings,
     profiled: bool = True,
-    text_columns: Sequence[str] = (),
     table: Path | None = None,
     device: str = "cpu",
     seconds: float = SECONDS,
@@ -104,8 +105,8 @@ def bench(
         teacher: A teacher's folder, hub name or run.
         onnx: What ``kd export onnx`` has written of the student.
         settings: The texts; the teacher's longest input; the precision.
-        profiled: Whether the settings say how to read the task's tables, and where they lie.
-        text_columns: Without a profile, the columns of the texts, where the table is the user's own.
+        profiled: Whether the settings say what the task is, and where its tables lie; otherwise the student does, and
+            they say no more than how to read a table.
         table: The texts to go through; by default those of dev, or without a profile those of the embedded sample.
         device: Where PyTorch computes; NumPy and ONNX compute on the CPU.
         seconds: How long each batch size is timed, but one call at least.
@@ -125,7 +126,7 @@ def bench(
         subjects.append(Subject("teacher", "teacher", teacher_of(teacher), contents.task, device, precision, length))
     for name, reason in skipped.items():
         reporter.warn(f"{name} is left out: {reason}")
-    how = settings.task if profiled else reading(contents.task, text_columns)
+    how = reading(contents.task, settings.task, folder, profiled=profiled)
     columns, source = _texts(contents.task, how, table, seed, reporter)
     measured = []
     with reporter.progress("bench", len(subjects), "models") as progress:
@@ -144,6 +145,20 @@ def bench(
         {one.name: ratio(one, models[-1]) for one in models[:-1]} if teacher is not None else {},
         skipped,
     )
+
+
+def keep(report: BenchReport, student: Path) -> Path | None:
+    """Write the figures into the run that the student was named by, where the run's report shows them.
+
+    Returns:
+        ``bench.json`` in the run folder; None where the student was named by its own folder.
+    """
+    if not is_run(student):
+        return None
+    path = student / "bench.json"
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
+    return path
 
 
 def ratio(model: Measurement, teacher: Measurement) -> Ratio:

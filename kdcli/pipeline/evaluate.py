@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from kdcli.api import Progress, QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.pipeline.places import student_folder, teacher_of
 from kdcli.pipeline.predictions import Model
-from kdcli.pipeline.reading import reading
+from kdcli.pipeline.reading import check_task, reading
 from kdcli.profile.schema import Settings
 from kdcli.student.loaded import load_student
 from kdcli.tasks.evaluation import Evaluation, count_words, evaluate
@@ -74,8 +74,6 @@ def evaluate_models(
     against: Path | None = None,
     settings: Settings,
     profiled: bool = True,
-    text_columns: Sequence[str] = (),
-    label_column: str = "",
     table: Path | None = None,
     split: Literal["dev", "test"] = "dev",
     device: str = "cpu",
@@ -89,9 +87,8 @@ def evaluate_models(
         teacher: A teacher's folder, hub name or run.
         against: Another student's folder, or a run's.
         settings: The task and its tables; the teacher's longest input; the precision.
-        profiled: Whether the settings say what the task is and how to read its tables; otherwise the student does.
-        text_columns: Without a profile, the columns of the texts, where the table is the user's own.
-        label_column: Without a profile, that of the labels.
+        profiled: Whether the settings say what the task is; otherwise the student does, and they say no more than how
+            to read a table.
         table: A labelled table; by default those of ``split``.
         split: The split, where no table is named.
         device: Where the teacher runs; a student's fast path is the CPU.
@@ -100,15 +97,16 @@ def evaluate_models(
 
     Raises:
         DataError: A model is not one of the task, or the table has no labels.
+        UsageError: The task has another number of text columns.
     """
     reporter = reporter or QuietReporter()
     places = {"student": str(student_folder(student))}
     places |= {} if against is None else {"against": str(student_folder(against))}
     models: dict[str, Model] = {name: load_student(place) for name, place in places.items()}
-    tasks = settings.task if profiled else reading(models["student"].task, text_columns, label_column)
+    tasks = reading(models["student"].task, settings.task, places["student"], profiled=profiled)
     task = task_from(tasks)
-    for name, model in models.items():
-        _check_task(model.task, task, places[name])
+    if against is not None:
+        check_task(models["against"].task, task, places["against"])
     if teacher is not None:
         places["teacher"] = teacher_of(teacher)
         models["teacher"] = load_teacher(
@@ -184,23 +182,6 @@ def _outputs(model: Model, columns: list[list[str]], progress: Progress) -> NDAr
         made.append(model.logits([column[begin : begin + ROWS] for column in columns]))
         progress.advance(len(made[-1]))
     return np.concatenate(made)
-
-
-def _check_task(found: Task, wanted: Task, place: str) -> None:
-    """Refuse a student of another task.
-
-    Raises:
-        DataError: It reads another number of texts, or has other labels.
-    """
-    plain = [(one.kind, one.labels) for one in (found, wanted)]
-    if plain[0] != plain[1]:
-        what = f"the student is one of task {found.name} ({_shown(found)}), not of {wanted.name} ({_shown(wanted)})"
-        raise DataError(what, file=place, hint="name a student of this task, or the profile of that one")
-
-
-def _shown(task: Task) -> str:
-    texts = "one text" if task.kind == "single" else "two texts"
-    return f"{texts}, {'labels ' + ', '.join(task.labels) if task.labels else 'a score'}"
 
 
 def _labelled(table: pa.Table, place: str | Path, reporter: Reporter) -> pa.Table:

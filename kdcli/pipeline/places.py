@@ -10,9 +10,14 @@ from kdcli.pipeline.run_dir import Paths
 _LOCK, _PROFILE = "kd.lock", "profile.toml"
 
 
+def is_run(path: Path) -> bool:
+    """Whether a path is a run folder."""
+    return (path / _LOCK).is_file()
+
+
 def run_of(path: Path) -> Path | None:
     """Return the run folder that a path is, or lies in; None where there is none."""
-    return next((root for root in (path, path.absolute().parent) if (root / _LOCK).is_file()), None)
+    return next((root for root in (path, path.absolute().parent) if is_run(root)), None)
 
 
 def student_folder(path: Path) -> Path:
@@ -21,7 +26,7 @@ def student_folder(path: Path) -> Path:
     Raises:
         DataError: The run has no student.
     """
-    if not (path / _LOCK).is_file():
+    if not is_run(path):
         return path
     student = Paths.in_run(path).student
     if not student.is_dir():
@@ -41,7 +46,7 @@ def teacher_of(name: str) -> str:
     Raises:
         DataError: The run has no teacher.
     """
-    if not (Path(name) / _LOCK).is_file():
+    if not is_run(Path(name)):
         return name
     teacher = own_teacher(Path(name))
     if teacher is None:
@@ -54,7 +59,7 @@ def own_teacher(path: Path) -> str | None:
 
     None where the path is no run folder (a student's folder in one stands for itself alone), or the run has none.
     """
-    if not (path / _LOCK).is_file():
+    if not is_run(path):
         return None
     teacher = Paths.in_run(path).teacher
     if teacher.is_dir():

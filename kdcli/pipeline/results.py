@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter, Task
 from kdcli.data.files import atomic
 from kdcli.data.tables import write_table
+from kdcli.pipeline.predictions import Model
 from kdcli.student.folder import LoadedStudent, load_student
+from kdcli.student.loaded import load_student as load_predictor
 from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import score
 from kdcli.teacher.model import Teacher, load_teacher
@@ -101,7 +103,7 @@ def compare(
     with reporter.progress("compare", 1 + len(baselines) + len(students), "models") as progress:
         big = load_teacher(teacher, task, max_length=max_length, device=device, precision=precision)
         logits = {"teacher": _logits(big, labelled)}
-        rows = [_row("teacher", [_scores(logits["teacher"], labelled, task)], big, big.megabytes, labelled)]
+        rows = [_row("teacher", [_scores(logits["teacher"], labelled, task)], big, big.megabytes, labelled, big)]
         progress.advance()
         for name, folders in (("baseline", baselines), ("student", students)):
             scores = []
@@ -112,7 +114,8 @@ def compare(
                 scores.append(_scores(found, labelled, task))
                 progress.advance()
             megabytes = (folder / "model.safetensors").stat().st_size / 1e6
-            rows.append(_row(name, scores, small, megabytes, labelled))
+            predicting = load_predictor(folder) if device == "cpu" else small
+            rows.append(_row(name, scores, small, megabytes, labelled, predicting))
     metrics = [task.metric, *task.more_metrics]
     gaps = {
         name: {metric: gap_closed(*(row.scores[name][metric] for row in rows)) for metric in metrics}
@@ -137,12 +140,13 @@ def _row(
     model: Teacher | LoadedStudent,
     megabytes: float,
     tables: Mapping[str, pa.Table],
+    predicting: Model,
 ) -> Row:
-    """Put the scores of each seed side by side, and time the last model."""
+    """Put the scores of each seed side by side, and time the last model in the form that ``kd predict`` takes."""
     by_seed = {
         table: {metric: [seed[table][metric] for seed in scores] for metric in scores[0][table]} for table in tables
     }
-    speed = _speed(model, next(iter(tables.values())))
+    speed = _speed(predicting, next(iter(tables.values())))
     return Row(name, by_seed, model.parameters, model.parameters_without_embeddings, megabytes, speed)
 
 
@@ -170,7 +174,7 @@ def _write_predictions(path: Path, tables: Mapping[str, pa.Table], logits: Mappi
             writer.write(pa.table(columns, schema=schema))
 
 
-def _speed(model: Teacher | LoadedStudent, table: pa.Table) -> float:
+def _speed(model: Model, table: pa.Table) -> float:
     """Time a model from text to logits, after one warm-up, on the same texts for all models (texts a second)."""
     columns = [column[:SPEED_TEXTS] for column in _texts(table, model.task)]
     model.logits([column[:32] for column in columns])

@@ -53,6 +53,7 @@ class Run:
         profile: The same as TOML.
         stages: Its stages by key, in the order in which they ran first.
         results: What ``results.json`` holds: metrics, rows, gap_closed.
+        bench: What ``bench.json`` holds, if ``kd bench`` was asked: models, ratios, texts, words, source, machine.
         curves: The learning curves.
         transfer: The transfer set, with the teacher's answers where it has given any.
         predictions: What teacher, baseline and student say, table by table.
@@ -64,6 +65,7 @@ class Run:
     profile: str
     stages: dict[str, Stage]
     results: dict[str, Any] | None
+    bench: dict[str, Any] | None
     curves: list[Curve]
     transfer: TransferSet | None
     predictions: list[Predictions]
@@ -113,7 +115,8 @@ def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None =
         settings=settings,
         profile=profile.read_text("utf-8"),
         stages=stages,
-        results=_results(root / "results.json"),
+        results=_read(root / "results.json", ("metrics", "rows", "gap_closed"), "kd run-all --only results"),
+        bench=_read(root / "bench.json", ("models", "ratios", "texts", "words", "source", "machine"), "kd bench"),
         curves=read_curves(root / "metrics.jsonl", histories, stages["teacher"].result if "teacher" in stages else {}),
         transfer=_transfer(root, task, int(settings["seed"]), reporter or QuietReporter()) if texts else None,
         predictions=read_predictions(root / "predictions.parquet", task) if texts else [],
@@ -165,16 +168,15 @@ def _state(key: str, entries: Mapping[str, Mapping[str, Any]]) -> str:
     return "done"
 
 
-def _results(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, names: tuple[str, ...], maker: str) -> dict[str, Any] | None:
+    """Read what these names stand for in a JSON file, if it is there."""
     if not path.exists():
         return None
     try:
         content = json.loads(path.read_text("utf-8"))
-        found = {name: content[name] for name in ("metrics", "rows", "gap_closed")}
+        return {name: content[name] for name in names}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = "`kd run-all --only results` makes it again"
-        raise DataError(f"these are no results: {error!r}", file=path, hint=hint) from error
-    return found
+        raise DataError(f"these are no results: {error!r}", file=path, hint=f"`{maker}` makes it again") from error
 
 
 def _transfer(root: Path, task: Task, seed: int, reporter: Reporter) -> TransferSet | None:

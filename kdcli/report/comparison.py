@@ -11,10 +11,10 @@ from kdcli.report.predictions import MODELS
 from kdcli.report.run_page import Plot, Section, scored
 
 SECTIONS = (
-    Section("results", "Results", "results"),
-    Section("curves", "Learning curves", "student"),
-    Section("differences", "Settings that differ", ""),
-    Section("provenance", "Provenance", ""),
+    Section("results", "Results"),
+    Section("curves", "Learning curves"),
+    Section("differences", "Settings that differ"),
+    Section("provenance", "Provenance"),
 )
 
 

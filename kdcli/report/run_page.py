@@ -27,29 +27,32 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its anchor, its heading, and what brings its contents into being."""
+    """A part of the page: its anchor and its heading."""
 
     id: str
     title: str
-    comes_from: str
 
 
 SECTIONS = (
-    Section("results", "Results", "results"),
-    Section("curves", "Learning curves", "student"),
-    Section("transfer", "Transfer set", "mix"),
-    Section("samples", "Samples", "mix"),
-    Section("confusion", "Predictions", "results"),
-    Section("disagreements", "Disagreements", "results"),
-    Section("profile", "Profile", "lite"),
-    Section("provenance", "Provenance", "lite"),
+    Section("results", "Results"),
+    Section("speed", "Speed"),
+    Section("curves", "Learning curves"),
+    Section("transfer", "Transfer set"),
+    Section("samples", "Samples"),
+    Section("confusion", "Predictions"),
+    Section("disagreements", "Disagreements"),
+    Section("profile", "Profile"),
+    Section("provenance", "Provenance"),
 )
+ON_REQUEST = ("speed",)
+"""What no run comes to by itself."""
 
 
 def contents(run: Run) -> dict[str, Any]:
     """Return what the template needs to show a run; what the run does not have yet is left out."""
     there = {
         "results": bool(run.results),
+        "speed": run.bench is not None,
         "curves": bool(run.curves),
         "transfer": run.transfer is not None,
         "samples": run.transfer is not None,
@@ -61,7 +64,7 @@ def contents(run: Run) -> dict[str, Any]:
     return {
         "run": run,
         "sections": [section for section in SECTIONS if there[section.id]],
-        "left_out": [section for section in SECTIONS if not there[section.id]],
+        "left_out": [section for section in SECTIONS if not there[section.id] and section.id not in ON_REQUEST],
         "summary": summary(run),
         "models": {row["model"]: row for row in run.results["rows"]} if run.results else {},
         "scored": scored(run.results) if run.results else [],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -92,7 +93,7 @@ class FastStudent:
         part_rows: Rows that a file is best predicted in: the more, the more beginnings and ends texts share.
     """
 
-    part_rows: ClassVar[int] = 65_536
+    part_rows: ClassVar[int] = 131_072
     task: Task
     config: dict[str, Any]
     metrics: dict[str, Any]
@@ -250,12 +251,24 @@ def _is_text(value: object) -> bool:
 
 
 def _try(compute: Fast, contents: Contents) -> None:
-    """Compute the last word of the vocabulary: weights of another student should not come to light later."""
-    texts, task = len(contents.task.columns), contents.task
-    last = np.array([[contents.config["vocabulary_size"] - 1]])
-    found = compute((last,) * texts, (np.ones(1, np.int64),) * texts).shape
+    """Compute the last word of the vocabulary, and one beyond it: weights of another student show at once.
+
+    Raises:
+        IndexError: They have vectors of fewer words.
+        ValueError: They have vectors of more words, or another number of outputs.
+    """
+    size, task = contents.config["vocabulary_size"], contents.task
+
+    def shape_at(word: int) -> tuple[int, ...]:
+        words, lengths = np.array([[word]]), np.ones(1, np.int64)
+        return compute((words,) * len(task.columns), (lengths,) * len(task.columns)).shape
+
+    found = shape_at(size - 1)
     if found != (1, task.outputs):
         raise ValueError(f"they give logits of shape {found}, and the task has {task.outputs}")
+    with suppress(IndexError):
+        shape_at(size)
+        raise ValueError(f"they have vectors of more words than the {size} of the vocabulary")
 
 
 def _batches(lengths: NDArray[np.int32]) -> Iterator[NDArray[np.int64]]:

@@ -20,6 +20,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from kdcli.api import MASK
+from kdcli.data.strings import scalar
 from kdcli.errors import DataError
 
 FILE = "tokenizer.json"
@@ -113,7 +114,11 @@ class TextEncoder:
     def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self._known: dict[str, list[int]] = {}
+        # Nothing of the tokenizer's changes or cuts these.
+        ids = tokenizer.get_vocab(with_added_tokens=False)
+        self._known = {
+            word: [number] for word, number in ids.items() if word.isascii() and word.isalnum() and word == word.lower()
+        }
 
     def encode(self, texts: pa.Array) -> Texts:
         """Encode an array of strings; a null is an empty text."""
@@ -122,9 +127,9 @@ class TextEncoder:
         ids = self._ids(pieces.dictionary.to_pylist())
         sizes = np.fromiter(map(len, ids), np.int64, len(ids))
         flat = np.fromiter(chain.from_iterable(ids), np.int64, int(sizes.sum()))
-        which = pieces.indices.to_numpy()
+        which, offsets = np.from_dlpack(pieces.indices), np.from_dlpack(lists.offsets)  # to_numpy imports pandas
         words = flat[spans((np.cumsum(sizes) - sizes)[which], sizes[which])]
-        ends = np.concatenate([[0], np.cumsum(sizes[which])])[lists.offsets.to_numpy() - lists.offsets[0].as_py()]
+        ends = np.concatenate([[0], np.cumsum(sizes[which])])[offsets - offsets[0]]
         counts = np.diff(ends)
         # A text without words is pointed at a word behind all others.
         words = np.append(words, SPECIAL.index(MASK))
@@ -178,5 +183,5 @@ def spans(begins: NDArray[np.int64], lengths: NDArray[Any]) -> NDArray[np.int64]
 
 def _pieces(texts: pa.Array, without: str = "") -> pa.ListArray:
     """Cut texts at spaces, and where the word is that is to be left out."""
-    strings = pc.fill_null(texts.cast(pa.string()), "")
-    return pc.split_pattern(pc.replace_substring(strings, without, " ") if without else strings, " ")
+    filled = pc.fill_null(texts.cast(pa.string()), scalar(""))
+    return pc.split_pattern(pc.replace_substring(filled, without, " ") if without else filled, " ")

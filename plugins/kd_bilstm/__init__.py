@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdcli.api import API_VERSION, Task
 
 if TYPE_CHECKING:
-    import numpy as np
-    import onnx
-    from numpy.typing import NDArray
     from torch import nn
+
+    from kdcli.inference import Floats, Graph, Model, Weights
 
 api_version = API_VERSION
 pairs = True
@@ -42,9 +40,7 @@ class Options(BaseModel):
     and one trained (Kim 2014)."""
 
 
-def build(
-    options: Options, task: Task, vocabulary_size: int, vectors: NDArray[np.float32] | None, dimension: int
-) -> nn.Module:
+def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> nn.Module:
     """Build the model; see ``kdcli.api.Student``. Without vectors, every kind of embedding begins at random."""
     from kd_bilstm.model import BiRNN
     from kdcli.embedding import embedding
@@ -62,16 +58,14 @@ def build(
     )
 
 
-def to_onnx(options: Options, task: Task, weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
+def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
     """Build the model as an ONNX graph; see ``kdcli.api.Student``."""
     from kd_bilstm.onnx_graph import build_graph
 
     return build_graph(options, task, weights)
 
 
-def fast(
-    options: Options, task: Task, weights: Mapping[str, NDArray[np.float32]]
-) -> Callable[[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]], NDArray[np.float32]]:
+def fast(options: Options, task: Task, weights: Weights) -> Model:
     """Return the model for prediction alone, without torch; see ``kdcli.api.Student``."""
     from kd_bilstm.folded import FoldedBiRNN
 

@@ -6,16 +6,15 @@ those outside are taken together, one for each product of gates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from kdcli.inference import Floats, Weights, channels
 
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-CHANNELS = ("embedding.trained.weight", "embedding.frozen.weight")
 FILL = 1024
 """Words that are put into the table at once."""
 
@@ -53,8 +52,8 @@ class WordTable:
         table: ``[2, vocabulary, gates * hidden]``.
     """
 
-    def __init__(self, weights: Mapping[str, Floats], layer: Layer) -> None:
-        self.channels = [weights[name] for name in CHANNELS if name in weights]
+    def __init__(self, weights: Weights, layer: Layer) -> None:
+        self.channels = channels(weights)
         self.layer = layer
         size = len(self.channels[0])
         # Memory that nothing was written to is not taken.
@@ -96,11 +95,11 @@ class Cell(NamedTuple):
 
     gates: int
     parts: int
-    fold: Callable[[Mapping[str, Floats], int, int], Layer]
+    fold: Callable[[Weights, int, int], Layer]
     step: Callable[[Floats, Floats, Floats, Floats, Floats], None]
 
 
-def lstm_layer(weights: Mapping[str, Floats], number: int, hidden: int) -> Layer:
+def lstm_layer(weights: Weights, number: int, hidden: int) -> Layer:
     """Fold the weights of an LSTM; its gates are then: leave, enter, keep, new.
 
     Raises:
@@ -126,7 +125,7 @@ def lstm(given: Floats, product: Floats, work: Floats, after: Floats, apart: Flo
     hidden *= 0.5
 
 
-def gru_layer(weights: Mapping[str, Floats], number: int, hidden: int) -> Layer:
+def gru_layer(weights: Weights, number: int, hidden: int) -> Layer:
     """Fold the weights of a GRU; its gates are: reset, update, new.
 
     Raises:
@@ -167,7 +166,7 @@ CELLS = {"lstm": Cell(4, 2, lstm_layer, lstm), "gru": Cell(3, 1, gru_layer, gru)
 
 
 def _gates(
-    weights: Mapping[str, Floats], name: str, number: int, hidden: int, order: Sequence[int], scales: Sequence[float]
+    weights: Weights, name: str, number: int, hidden: int, order: Sequence[int], scales: Sequence[float]
 ) -> Floats:
     """Return weights of both directions, ``[2, input, gates * hidden]``, or biases, ``[2, 1, gates * hidden]``."""
     both = np.stack([weights[f"rnn.{name}_l{number}{direction}"] for direction in ("", "_reverse")])

@@ -9,24 +9,17 @@ alike share the states of their end: each different prefix is computed once.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from kd_bilstm.cells import CELLS, Layer, WordTable
 from kd_bilstm.prefixes import Level, levels, near, reverse
+from kdcli.inference import Cores, Floats, Ints, Weights
 
-Floats = NDArray[np.float32]
-Ints = NDArray[Any]
 Places = NDArray[np.intp]
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 BLOCK = 256
 """States computed at once: what they need fits a core's own cache."""
@@ -51,7 +44,7 @@ class FoldedBiRNN:
         ValueError: The weights are those of another model.
     """
 
-    def __init__(self, weights: Mapping[str, Floats], *, cell: str, hidden: int, layers: int, pooling: str) -> None:
+    def __init__(self, weights: Weights, *, cell: str, hidden: int, layers: int, pooling: str) -> None:
         self.hidden, self.by_maximum = hidden, pooling == "max"
         self.cell = CELLS[cell]
         self.layers = [self.cell.fold(weights, number, hidden) for number in range(layers)]
@@ -59,8 +52,7 @@ class FoldedBiRNN:
         self.head = [(weights[f"{name}.weight"].T, weights[f"{name}.bias"]) for name in ("fc", "logits")]
         if len(weights) > len(self.words.channels) + 8 * layers + 2 * len(self.head):
             raise ValueError("there are more weights than the model has")
-        self.blas = ThreadpoolController().select(user_api="blas")
-        self.threads = max((library["num_threads"] for library in self.blas.info()), default=os.cpu_count() or 1)
+        self.cores = Cores()
 
     def __call__(self, words: tuple[Ints, ...], lengths: tuple[Ints, ...]) -> Floats:
         """Return logits, ``[batch, outputs]``, for words ``[batch, time]`` and lengths ``[batch]`` of each text column.
@@ -68,14 +60,13 @@ class FoldedBiRNN:
         Raises:
             IndexError: A word is not in the vocabulary.
         """
-        # Our threads have work of their own each, while those of BLAS would wait for each other at every step.
-        with self.blas.limit(limits=1):
+        with self.cores.taken():
             if len(lengths[0]) == 1:
                 texts = [text[0, : int(length[0])] for text, length in zip(words, lengths, strict=True)]
                 return self._logits([self._encode_one(text) for text in texts])
             states = np.split(self._encode(_stacked(words), np.concatenate(lengths).astype(np.intp)), len(words))
             blocks = [[part[begin : begin + ROWS] for part in states] for begin in range(0, len(states[0]), ROWS)]
-            return np.concatenate(self._each(self._logits, blocks))
+            return np.concatenate(self.cores.each(self._logits, blocks))
 
     def _logits(self, states: Sequence[Floats]) -> Floats:
         """Return logits, ``[batch, outputs]``, for the pooled states of each text column, ``[batch, 2 * hidden]``."""
@@ -114,7 +105,7 @@ class FoldedBiRNN:
 
     def _encode(self, ids: Ints, lengths: Places) -> Floats:
         """Return the pooled states of texts ``[texts, time]``, ``[texts, 2 * hidden]``."""
-        self._each(self.words.fill, self.words.missing(ids))
+        self.cores.each(self.words.fill, self.words.missing(ids))
         pooled = np.empty((len(ids), 2, self.hidden), np.float32)
 
         def encode(job: tuple[Places, tuple[int, ...]]) -> None:
@@ -130,7 +121,7 @@ class FoldedBiRNN:
         # The directions of a single layer go apart, each with neighbours of its own; layers above it need both.
         apart = [(0,), (1,)] if len(self.layers) == 1 else [(0, 1)]
         orders = [near(ids, lengths, backward=directions == (1,)) for directions in apart]
-        self._each(
+        self.cores.each(
             encode,
             [
                 (rows, directions)
@@ -198,13 +189,6 @@ class FoldedBiRNN:
                     np.maximum(work[-1], new[parts - 1], out=new[-1])
             yield level, after
             before = after
-
-    def _each(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
-        """Do the jobs, in threads if there are several: NumPy lets go of the interpreter while it computes."""
-        if min(len(jobs), self.threads) < 2:
-            return [work(job) for job in jobs]
-        with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(work, jobs))
 
 
 def _shaped(room: Floats, *shape: int) -> Floats:

@@ -5,7 +5,6 @@ ONNX's own recurrences take the length of each text, so padding makes no differe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from kdcli.api import Task
+from kdcli.inference import Weights, channels
 
 if TYPE_CHECKING:
     from kd_bilstm import Options
@@ -24,8 +24,6 @@ OPSET, IR = 17, 8
 
 GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 """Where ONNX's gates are among PyTorch's: input, output, forget, cell of i, f, g, o; update, reset, new of r, z, n."""
-
-Weights = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass
@@ -124,9 +122,10 @@ def length(graph: Graph, words: str) -> str:
 def encode(graph: Graph, options: Options, weights: Weights, words: str, lengths: str) -> str:
     """Add what encodes texts, and return the name of their states, ``[texts, 2 * hidden]``."""
     steps = graph.one("Transpose", words, perm=[1, 0])  # [time, texts]
-    names = [name for name in ("embedding.trained.weight", "embedding.frozen.weight") if name in weights]
-    channels = [graph.one("Gather", graph.constant(name, weights[name]), steps) for name in names]
-    given = graph.one("Concat", *channels, axis=2) if len(channels) > 1 else channels[0]  # [time, texts, size]
+    vectors = [
+        graph.one("Gather", graph.constant(f"vectors{n}", one), steps) for n, one in enumerate(channels(weights))
+    ]
+    given = graph.one("Concat", *vectors, axis=2) if len(vectors) > 1 else vectors[0]  # [time, texts, size]
     counts = graph.one("Cast", lengths, to=TensorProto.INT32)
     every, last = recur(graph, options, weights, given, counts, layer=0)  # [time, 2, texts, hidden], [2, texts, hidden]
     for layer in range(1, options.layers):

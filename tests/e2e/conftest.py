@@ -68,7 +68,7 @@ class Ended:
 class Tiny:
     """A folder with a task of film opinions, a profile for it, and a run folder."""
 
-    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str] | None) -> None:
         self.root = root
         self.capsys = capsys
         self.data = root / "data"
@@ -112,9 +112,23 @@ def text(place: int) -> str:
     return f"the {THINGS[place % 8]} is {first} and the {THINGS[(place // 8) % 8]} number {place} was {second} ."
 
 
+@pytest.fixture(autouse=True)
+def quick_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time each model of a results table with one call: how fast a tiny one is tells nothing."""
+    monkeypatch.setattr("kdcli.pipeline.results.SPEED_SECONDS", 0.0)
+
+
 @pytest.fixture
 def tiny(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Tiny:
     return Tiny(tmp_path, capsys)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny task with a finished run; no test changes it."""
+    tiny = Tiny(tmp_path_factory.mktemp("trained"), None)
+    assert run(["run-all", "-p", str(tiny.profile), "--run-dir", str(tiny.run_dir), "-q"]) == 0
+    return tiny.root
 
 
 class Dbert:

@@ -19,11 +19,6 @@ from kdcli.report.page import NAME, write_report
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr("kdcli.pipeline.results.SPEED_SECONDS", 0.0)
-
-
 @pytest.fixture(scope="module")
 def chromium():
     if CHROMIUM is None:

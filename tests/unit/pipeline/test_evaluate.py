@@ -17,7 +17,7 @@ from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError, UsageError
 from kdcli.pipeline import evaluate
 from kdcli.pipeline.evaluate import evaluate_models, evaluate_table
-from kdcli.profile.schema import Settings
+from kdcli.profile.schema import Settings, TaskSettings
 from kdcli.student.loaded import load_student
 from kdcli.tasks.metrics import score
 
@@ -84,13 +84,14 @@ def test_scores_from_a_table_of_ones_own(tmp_path: Path) -> None:
     student = make_student(tmp_path / "student", SCORE)
     rows = [f"{text}\tseen\t{place / 2}" for place, text in enumerate(TEXTS) if text]
     table = write(tmp_path / "mine.tsv", "one\ttwo\tstars", *rows)
-    columns = {"text_columns": ["one", "two"], "label_column": "stars"}
-    found = evaluate_models(student=student, settings=Settings(), profiled=False, table=table, **columns)
+    columns = TaskSettings(kind="pair", metric="pearson", text_columns=("one", "two"), label_column="stars")
+    found = evaluate_models(student=student, settings=Settings(task=columns), profiled=False, table=table)
     (result,) = found.tables.values()
     assert result.rows == len(rows) and list(result.models["student"].metrics) == ["pearson", "spearman"]
     assert found.labels == () and result.models["student"].calibration is None
+    one = Settings(task=TaskSettings(metric="pearson", text_columns=("one",)))
     with pytest.raises(UsageError) as wrong:
-        evaluate_models(student=student, settings=Settings(), profiled=False, table=table, text_columns=["one"])
+        evaluate_models(student=student, settings=one, profiled=False, table=table)
     assert wrong.value.hint == "it takes --text-col and --text2-col"
 
 
@@ -133,6 +134,6 @@ def test_rows_without_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", [PAIR, SCORE, Task("x", "single", ("yes", "no")), Task("y", "single", ("0", "1"))])
 def test_a_student_of_another_task(tmp_path: Path, task: Task) -> None:
     student = make_student(tmp_path / "student")
-    with pytest.raises(DataError, match="the student is one of task toy") as wrong:
+    with pytest.raises(DataError, match="the model is one of task toy") as wrong:
         evaluate_models(student=student, settings=settings(task, tmp_path))
     assert wrong.value.file == str(student)

@@ -1,6 +1,7 @@
 import itertools
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_logits_are_the_modules(task, cell, layers, pooling, embeddings):
 )
 def test_any_batch_in_small_pieces_by_threads(lengths, task, cell, layers, pooling, words):
     module, quick = models(task, cell=cell, layers=layers, pooling=pooling)
-    quick.threads = 3
+    quick.cores.count = 3
     with pytest.MonkeyPatch.context() as patch:
         for name, size in (("BLOCK", 3), ("WORDS", 20), ("ROWS", 4)):
             patch.setattr(f"kd_bilstm.folded.{name}", size)
@@ -167,6 +168,16 @@ def test_foreign_weights_are_refused():
     del weights["rnn.bias_hh_l0"]
     with pytest.raises(KeyError, match="bias_hh_l0"):
         fast(Options(hidden=5, fc=16, cell="gru"), SINGLE, weights)
+
+
+def test_calls_at_once_leave_blas_as_it_was():
+    _, quick = models()
+    given = columns(SINGLE, [7] * 40)
+    alone, before = quick(*given), quick.cores.blas.info()
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda _: quick(*given), range(64)))
+    assert all(np.array_equal(alone, one) for one in together)
+    assert quick.cores.blas.info() == before
 
 
 def test_no_torch():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from made_run import HOSTILE, write_run
 
 from kdcli.errors import DataError
+from kdcli.pipeline.bench import BenchReport, Ratio, keep
+from kdcli.pipeline.measure import Latency, Measurement
 from kdcli.report.page import NAME, write_report
 
 ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements", "profile", "provenance"]
@@ -59,6 +62,27 @@ def test_a_whole_run_has_all_sections(tmp_path: Path) -> None:
     assert "10.0 times as fast as the teacher and has 10.0 times fewer parameters" in seen.text
     assert "101 (10.1 %)" in seen.text and "rejected: broken characters" in seen.text and "1.750" in seen.text
     assert "2.13.0" in seen.text and "seed 7" in seen.text
+
+
+def test_what_kd_bench_measured_is_a_section(tmp_path: Path) -> None:
+    latency = Latency(1.23, 4.56, 7.89, 100)
+    student = Measurement(
+        "<script>student", "numpy", "", "cpu", {1: 2000.0, 32: 6000.0}, latency, 10, 5, 1.5, 90, None, 0.1
+    )
+    teacher = replace(student, name="teacher", per_second={1: 20.0, 32: 40.0})
+    ratios = {student.name: Ratio({1: 100.0, 32: 150.0}, 1.0, 1.0, 1.0, 1.0)}
+    machine = {"processor": "some processor", "cores": "2"}
+    measured = BenchReport("made", 60, 7.5, "dev", machine, 3.0, [student, teacher], ratios, {})
+    root = write_run(tmp_path / "run")
+    assert keep(measured, root / "student") is None and "speed" not in write_report([root]).sections
+    assert keep(measured, root) == root / "bench.json"
+    seen = page(root)
+    assert "speed" in seen.ids and "<script>student" in seen.text and seen.elements.count("script") == 1
+    assert "6,000 150.0\u00d7" in seen.text and "4.56" in seen.text and "some processor, 2 cores" in seen.text
+    (root / "bench.json").write_text('{"models": []}')
+    with pytest.raises(DataError, match="no results") as wrong:
+        write_report([root])
+    assert wrong.value.hint == "`kd bench` makes it again"
 
 
 def test_every_text_is_text(tmp_path: Path) -> None:

@@ -165,15 +165,17 @@ def test_another_students_file(tmp_path, file, load):
     assert "another student" in caught.value.hint
 
 
-def test_weights_of_a_smaller_vocabulary(tmp_path):
+@pytest.mark.parametrize("load", [load_student, load_module])
+@pytest.mark.parametrize("resize", [lambda rows: rows[:-1], lambda rows: np.concatenate([rows, rows[:1]])])
+def test_weights_of_another_vocabulary(tmp_path, resize, load):
     folder = make_student(tmp_path / "student", SINGLE)
     weights = load_file(folder / "model.safetensors")
     save_file(
-        {name: value[:-1] if "embedding" in name else value for name, value in weights.items()},
+        {name: resize(value) if "embedding" in name else value for name, value in weights.items()},
         folder / "model.safetensors",
     )
     with pytest.raises(DataError, match="the weights cannot be read"):
-        load_student(folder)
+        load(folder)
 
 
 def test_weights_of_another_number_of_labels(tmp_path):
