@@ -70,6 +70,6 @@ class MissingError(KdError):
     exit_code = 6
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of what a library has raised, or the error's kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,6 +7,7 @@ so a plugin imports it inside of functions.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ class Cores:
 
     def __init__(self) -> None:
         self.blas = ThreadpoolController().select(user_api="blas")
-        self.count = max((library["num_threads"] for library in self.blas.info()), default=1)
+        self.count = max((library["num_threads"] for library in self.blas.info()), default=os.cpu_count() or 1)
 
     @contextmanager
     def taken(self) -> Iterator[None]:

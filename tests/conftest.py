@@ -38,7 +38,8 @@ def make_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlugin:
         (info / "entry_points.txt").write_text(entry_points)
         if module:
             (site / f"{module}.py").write_text(code)
-            monkeypatch.delitem(sys.modules, module, raising=False)
+            monkeypatch.setitem(sys.modules, module, None)  # set first, so that what is imported is undone
+            del sys.modules[module]
         monkeypatch.syspath_prepend(str(site))
         return site
 

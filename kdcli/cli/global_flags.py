@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from kdcli.errors import UsageError
@@ -35,7 +34,7 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
         arguments: The line after the program's name.
 
     Returns:
-        The global flags (an option with its value) and all the rest, each in its order.
+        The global flags (an option as ``--option=value``) and all the rest, each in its order.
     """
     flags: list[str] = []
     rest: list[str] = []
@@ -47,10 +46,7 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
         if argument in GLOBAL:
             flags.append(argument)
         elif argument.partition("=")[0] in WITH_VALUE:
-            flags.append(argument)
-            if "=" not in argument:
-                flags += left[:1] or [""]
-                del left[:1]
+            flags.append(argument if "=" in argument else f"{argument}={left.pop(0) if left else ''}")
         elif argument.startswith("--"):
             rest.append(argument)
             if "=" not in argument and _takes_value(command, argument):
@@ -74,8 +70,7 @@ def values_of(option: str, flags: Sequence[str]) -> list[str]:
     Raises:
         UsageError: One is empty, or there is none.
     """
-    joined = [flag.removeprefix(f"{option}=") for flag in flags if flag.startswith(f"{option}=")]
-    values = joined + [value for flag, value in pairwise(flags) if flag == option]
+    values = [flag.removeprefix(f"{option}=") for flag in flags if flag.startswith(f"{option}=")]
     if "" in values:
         raise UsageError(f"{option} needs a value", hint="`kd --help` shows what it takes")
     return values

@@ -48,17 +48,8 @@ def show(
     ],
 ) -> None:
     """Show what a plugin is, where it comes from, what it can do, and which options it takes."""
-    shown = [_shown(plugin) for plugin in _named(name)]
+    shown = [_shown(plugin) for plugin in registry.find_all(name)]
     ui.show({"plugins": shown}, _pages)
-
-
-def _named(name: str) -> list[registry.Plugin]:
-    """Find a name in every group: the same name in two groups is no clash."""
-    every = [plugin for group in registry.GROUPS for plugin in registry.plugins(group)]
-    groups = list(dict.fromkeys(plugin.group for plugin in every if plugin.is_called(name)))
-    if not groups:
-        raise registry.no_such(name, None, every)
-    return [registry.find(group, name) for group in groups]
 
 
 def _described(plugin: registry.Plugin) -> dict[str, Any]:

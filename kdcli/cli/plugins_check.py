@@ -52,9 +52,8 @@ def check(
     """
     from kdcli.testing.check import check_plugin
 
-    plugins = _named(name)
     found = []
-    for plugin in plugins:
+    for plugin in registry.find_all(name):
         table = _options(plugin, set_ or ())
         with ui.reporting("kd plugins check") as reporter:
             checks = check_plugin(plugin.group, plugin.full_name, table, reporter=reporter)
@@ -62,15 +61,6 @@ def check(
     ui.show({"plugins": found}, _tables)
     if not all(one["passed"] for one in found):
         raise typer.Exit(PluginError.exit_code)
-
-
-def _named(name: str) -> list[registry.Plugin]:
-    """Find a name in every group: the same name in two groups is no clash."""
-    there = {group: registry.plugins(group) for group in registry.GROUPS}
-    groups = [group for group, of in there.items() if any(name in (one.name, one.full_name) for one in of)]
-    if not groups:
-        raise registry.no_such(name, None, [plugin for of in there.values() for plugin in of])
-    return [registry.find(group, name) for group in groups]
 
 
 def _options(plugin: registry.Plugin, sets: Sequence[str]) -> dict[str, Any]:

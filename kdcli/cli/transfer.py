@@ -172,10 +172,11 @@ def _make(method: str, steps: list[str], chosen: Profile, wish: stage.Wish, outp
 
 def _generator(profile: str | None, set_: list[str] | None, values: dict[str, Any]) -> str:
     """Return the name that the generator's options stand under."""
+    from kdcli import registry
     from kdcli.profile.load import load_profile
 
     chosen = load_profile(profile or "demo", sets=set_ or (), flags=values)
-    return chosen.settings.transfer.generator.rpartition(":")[2]
+    return registry.table_name(chosen.settings.transfer.generator)
 
 
 def _cached(result: dict[str, Any]) -> RenderableType:

@@ -19,6 +19,15 @@ def strings(texts: Sequence[str]) -> pa.StringArray:
     return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a string holds characters alone: half of a surrogate pair is none, and nothing can be written."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def scalar(text: str) -> pa.StringScalar:
     """Return a text as a scalar."""
     return strings([text])[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,7 +79,7 @@ class LanguageModel:
     max_length: int
     nats: Nats = nats
     check: Callable[[Any, int], None] = check
-    texts: Callable[..., Any] = TokenTexts
+    texts: Callable[[Sequence[str], Any, int, int | None], Texts] = TokenTexts
     fit: Callable[[float, Any], Any] = Fit.of
     metric: str = "bits_per_character"
 

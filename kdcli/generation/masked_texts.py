@@ -17,8 +17,6 @@ from torch.nn import functional
 from kdcli.generation.texts import IGNORED
 from kdcli.training.rows import Rows
 
-METRIC = "bits_per_masked_token"
-
 
 class MaskedTexts:
     """Texts as tokens, with a share of the words masked: whole words, all their tokens.

@@ -109,6 +109,7 @@ def touched(entry: Entry | None, outputs: Mapping[str, Path]) -> Path | None:
 
 def flat(prefix: str, table: BaseModel, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Flatten a settings table into the dotted keys of ``parameters``, but for the names that change no result."""
+    plain = table.model_dump(mode="json")  # an option of a plugin may be a path
     found: dict[str, Any] = {}
     for name in type(table).model_fields:
         value = getattr(table, name)
@@ -117,7 +118,7 @@ def flat(prefix: str, table: BaseModel, *, without: tuple[str, ...] = ()) -> dic
         if isinstance(value, BaseModel):
             found |= flat(f"{prefix}.{name}", value, without=without)
         else:
-            found[f"{prefix}.{name}"] = value
+            found[f"{prefix}.{name}"] = plain[name]
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def _run(stage: Stage, lock: Lock, force: bool, reporter: Reporter) -> Outcome:
         return Outcome(stage.key, [], entry.result if entry else {})
     for reason in reasons:
         reporter.info(f"{stage.key}: {reason}")
-    started = Entry(dict(stage.parameters), inputs)
+    started = Entry(dict(stage.parameters), inputs, versions=versions())
     lock.record(stage.key, started)
     begin = time.perf_counter()
     try:
@@ -200,7 +200,7 @@ def _run(stage: Stage, lock: Lock, force: bool, reporter: Reporter) -> Outcome:
         reporter.info(f"{stage.key}: this shard's share is done; others are still at work")
         return Outcome(stage.key, reasons, seconds=seconds, done=False)
     found = asdict(result)
-    lock.record(stage.key, Entry(started.parameters, started.inputs, hashes(stage.outputs), found, versions()))
+    lock.record(stage.key, replace(started, outputs=hashes(stage.outputs), result=found))
     return Outcome(stage.key, reasons, found, seconds)
 
 

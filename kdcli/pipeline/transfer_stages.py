@@ -205,7 +205,7 @@ class TransferStages:
 
     @property
     def _generator_name(self) -> str:
-        return self.ground.settings.transfer.generator.rpartition(":")[2]
+        return registry.table_name(self.ground.settings.transfer.generator)
 
     def _road(self) -> Any:
         from kdcli.transfer.heavy import Road

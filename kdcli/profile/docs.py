@@ -64,12 +64,13 @@ class Docs:
 
     def to_toml(self, name: str) -> str:
         """Write it as a profile of the same settings, with comments."""
-        lines = [f"# {name}, every setting explained"]
+        blocks = [[f"# {name}, every setting explained"]]
         for chapter in self.chapters:
-            lines += ["", *_comment(chapter.about), *([f"[{_header(chapter.table)}]"] if chapter.table else [])]
+            if chapter.table:
+                blocks.append([*_comment(chapter.about), f"[{_header(chapter.table)}]"])
             for setting in chapter.settings:
-                lines += ["", *_comment(setting.option.about), f"# {_facts(setting)}", _line(setting)]
-        return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+                blocks.append([*_comment(setting.option.about), f"# {_facts(setting)}", _line(setting)])
+        return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
 
 
 def explain(profile: Profile) -> Docs:
@@ -96,8 +97,9 @@ def _plugins(group: registry.Group, profile: Profile) -> dict[str, registry.Plug
     """Return the plugins of a group by the name of their tables; of two with one name, the chosen one."""
     settings = profile.settings
     chosen = settings.student.model if group == "students" else settings.transfer.generator
-    return {plugin.name: plugin for plugin in reversed(registry.plugins(group))} | {
-        plugin.name: plugin for plugin in registry.plugins(group) if plugin.full_name == chosen
+    there = registry.plugins(group)
+    return {plugin.name: plugin for plugin in reversed(there)} | {
+        plugin.name: plugin for plugin in there if plugin.is_called(chosen)
     }
 
 

@@ -136,7 +136,7 @@ def _options(
     given = values.get(group, {})
     tables = {name: dict(table) for name, table in given.items() if isinstance(table, Mapping)} if given else {}
     key, chosen = choice or ("", "")
-    short = chosen.rpartition(":")[2]
+    short = registry.table_name(chosen)
     if choice:
         checked.mistakes += (missing := _missing(group, chosen, key))
         if not missing:

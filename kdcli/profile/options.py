@@ -46,7 +46,7 @@ def options_of(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
         if isinstance(inside, type) and issubclass(inside, BaseModel):
             yield from options_of(inside, f"{key}.")
             continue
-        default = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+        default = None if field.is_required() else _default(field)
         about = " ".join((field.description or "").split())
         plain = to_jsonable_python(default, fallback=str)
         yield Option(key, type_of(field), plain, field.is_required(), about)
@@ -60,6 +60,12 @@ def type_of(field: FieldInfo) -> str:
     except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):  # a plugin may have types of its own
         return getattr(field.annotation, "__name__", str(field.annotation))
     return _words(schema, schema.get("$defs", {}))
+
+
+def _default(field: FieldInfo) -> Any:
+    if getattr(field, "default_factory_takes_validated_data", False):  # it depends on the other options
+        return None
+    return field.get_default(call_default_factory=True)
 
 
 def _words(schema: Mapping[str, Any], known: Mapping[str, Any]) -> str:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from kdcli.errors import KdError, PluginError, first_line
 from kdcli.mistakes import each, explain, raise_all, unknown
-from kdcli.registry.contracts import NEEDED
-from kdcli.registry.known import find, left_out, no_such, plugins, seen, strict
+from kdcli.registry.known import find, find_all, left_out, plugins, seen
 from kdcli.registry.loading import load_plugin, place
-from kdcli.registry.plugin import GROUPS, Group, Plugin
+from kdcli.registry.plugin import GROUPS, Group, Plugin, table_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GROUPS",
-    "NEEDED",
     "Group",
     "Plugin",
     "all_versions",
@@ -35,12 +33,12 @@ __all__ = [
     "broken",
     "code_of",
     "find",
+    "find_all",
     "left_out",
     "load",
-    "no_such",
     "options",
     "plugins",
-    "strict",
+    "table_name",
     "title",
     "versions",
 ]
@@ -85,7 +83,7 @@ def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
 
     module: Any = load(group, name)
     model: type[BaseModel] = module.Options
-    prefix = f"{group}.{name.rpartition(':')[2]}."
+    prefix = f"{group}.{table_name(name)}."
     mistakes: list[KdError] = []
     with blaming(group, name, "Options"):
         try:
@@ -104,7 +102,7 @@ def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
 def broken(plugin: Plugin) -> str | None:
     """Import a plugin and say what is wrong with it, or None."""
     try:
-        load(plugin.group, plugin.full_name)
+        load_plugin(plugin)
     except KdError as error:
         return "; ".join(str(mistake) for mistake in each(error))
     return None
@@ -129,7 +127,8 @@ def blaming(group: Group, name: str, inside: str, *, but: tuple[type[Exception],
         if isinstance(error, (KdError, *but)):
             raise
         what = f"{title(group, name)} failed in {inside}: {type(error).__name__}: {first_line(error)}"
-        file, row = place(error, next(iter(code_of(group, name).values()), None))
+        plugin = _known(group, name)
+        file, row = place(error, plugin.file if plugin else None)
         hint = f"mend {file}" if file else "run it again with --debug, and show its author what it prints"
         raise PluginError(what, hint=hint, file=file, row=row) from error
 

@@ -79,8 +79,7 @@ def use(files: Iterable[str | Path]) -> None:
             raise PluginError(f"a plugin's file has no {os.pathsep!r} in its path", file=file, hint="rename it")
     joined = os.pathsep.join([*filter(None, [os.environ.get(ENVIRONMENT)]), *given])
     if given:
-        _read_all(joined)
-        os.environ[ENVIRONMENT] = joined
+        os.environ[ENVIRONMENT] = os.pathsep.join(str(file.path) for file in _read_all(joined))
 
 
 def code_files() -> list[CodeFile]:

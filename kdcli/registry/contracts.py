@@ -34,9 +34,9 @@ def faults(group: str, module: Any) -> Iterator[str]:
     if missing := [name for name in NEEDED[group] if not hasattr(module, name)]:
         yield f"lacks {', '.join(missing)}"
     for name in (*NEEDED[group], *MORE.get(group, ())):
-        value = getattr(module, name, None)
         if not hasattr(module, name):
             continue
+        value = getattr(module, name)
         if name == "Options":
             if not _is_model(value):
                 yield f"has Options that are no Pydantic model class, but {_described(value)}"

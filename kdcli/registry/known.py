@@ -13,7 +13,7 @@ from kdcli.errors import KdError, PluginError
 from kdcli.mistakes import each, nearest, raise_all
 from kdcli.registry.code_files import code_files
 from kdcli.registry.loading import load_plugin
-from kdcli.registry.plugin import GROUPS, OURS, Group, Plugin, normal, same
+from kdcli.registry.plugin import GROUPS, OURS, Group, Plugin, normal, same, table_name
 
 ALLOWED = "KD_LOAD_PLUGINS"
 STRICT = "KD_STRICT_PLUGINS"
@@ -50,12 +50,25 @@ def find(group: Group, name: str) -> Plugin:
         names = [plugin.full_name for plugin in found]
         hint = f"write which one you mean: {' or '.join(names)}"
         raise PluginError(f"{len(found)} {one} plugins are named {found[0].name}: {', '.join(names)}", hint=hint)
-    raise no_such(name, group, there)
+    raise _no_such(name, group, there)
 
 
-def no_such(name: str, group: Group | None, there: list[Plugin]) -> PluginError:
+def find_all(name: str) -> list[Plugin]:
+    """Find the plugins of all groups by their name: the same name in two groups is no clash.
+
+    Raises:
+        PluginError: There is none of that name, or more than one in a group.
+    """
+    there = [plugin for group in GROUPS for plugin in plugins(group)]
+    groups = dict.fromkeys(plugin.group for plugin in there if plugin.is_called(name))
+    if not groups:
+        raise _no_such(name, None, there)
+    return [find(group, name) for group in groups]
+
+
+def _no_such(name: str, group: Group | None, there: list[Plugin]) -> PluginError:
     """Return the error for a name that no plugin of a group (None: of any) has; ``there`` are those that it has."""
-    distribution, _, short = name.rpartition(":")
+    distribution = name.rpartition(":")[0]
     names = [known for plugin in there for known in (plugin.name, plugin.full_name)]
     shut = [plugin.full_name for plugin in left_out() if group in (None, plugin.group) and plugin.is_called(name)]
     if shut:
@@ -66,7 +79,8 @@ def no_such(name: str, group: Group | None, there: list[Plugin]) -> PluginError:
         hint = f"did you mean {close}?"
     else:
         known = ", ".join(dict.fromkeys(plugin.name for plugin in there)) or "none"
-        hint = f"installed: {known}; `kd plugins list` shows them; if it is a file of yours, add --code {short}.py"
+        hint = f"installed: {known}; `kd plugins list` shows them; "
+        hint += f"if it is a file of yours, add --code {table_name(name)}.py"
     return PluginError(f"no {group.removesuffix('s') + ' ' if group else ''}plugin is named {name}", hint=hint)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.api import API_VERSION
-from kdcli.errors import KdError, PluginError
+from kdcli.errors import KdError, PluginError, first_line
 from kdcli.registry.contracts import faults, version_fault
 from kdcli.registry.plugin import OURS, Plugin
 
@@ -50,10 +50,10 @@ def _why_not(plugin: Plugin, error: BaseException) -> str:
         return f"has an entry point to nothing: there is no module {error.name}"
     if attribute and isinstance(error, AttributeError) and error.name in attribute.split(".") and module in sys.modules:
         return f"has an entry point to nothing: the module {module} has no {attribute}"
-    return f"cannot be imported: {type(error).__name__}: {error}"
+    return f"cannot be imported: {type(error).__name__}: {first_line(error)}"
 
 
 def place(error: BaseException, file: Path | None) -> tuple[Path | None, int | None]:
     """Return where in the plugin's file an error came up, where it is one file and did so there."""
     rows = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    return (file, rows[-1]) if rows else (file, None)
+    return file, rows[-1] if rows else None

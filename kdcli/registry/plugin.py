@@ -95,6 +95,11 @@ def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+def table_name(name: str) -> str:
+    """Return what a plugin's table of a profile is called: its name, without the distribution before it."""
+    return name.rpartition(":")[2]
+
+
 def same(wanted: str, distribution: str) -> bool:
     """Return whether a distribution is the one that is wanted; an empty text wants any."""
     return not wanted or normal(wanted) == normal(distribution)

@@ -60,37 +60,26 @@ def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool
         UsageError: It is no name, or the folder is there already.
     """
     _check_name(name)
-    new = NewPlugin(kind, name, f"kd-{name}", f"kd_{name}", folder or Path(f"kd-{name}"), _names(kind, name))
+    files = contents(kind, name)
+    new = NewPlugin(kind, name, f"kd-{name}", f"kd_{name}", folder or Path(f"kd-{name}"), tuple(files))
     _check_free(new, force)
     if new.folder.exists() and not (force and new.folder.is_dir()):
         hint = "it is a file: name another place with --output" if new.folder.is_file() else "--force writes over it"
         raise UsageError("the folder is there already", file=new.folder, hint=hint)
-    for source in template(kind):
-        with atomic(new.folder / renamed(_relative(kind, source), name)) as temporary:
-            temporary.write_text(renamed(source.read_text("utf-8"), name), "utf-8")
+    for file, text in files.items():
+        with atomic(new.folder / file) as temporary:
+            temporary.write_text(text, "utf-8")
     return new
 
 
-def template(kind: Kind) -> list[Path]:
-    """Return the files of a template."""
-    return sorted(path for path in _folder(kind).rglob("*") if path.suffix in _KEPT)
-
-
-def renamed(text: str, name: str) -> str:
-    """Put a plugin's name in the place of the template's."""
-    return text.replace(EXAMPLE, name)
-
-
-def _folder(kind: Kind) -> Path:
-    return Path(__file__).resolve().parent / kind
-
-
-def _relative(kind: Kind, source: Path) -> str:
-    return source.relative_to(_folder(kind)).as_posix()
-
-
-def _names(kind: Kind, name: str) -> tuple[str, ...]:
-    return tuple(renamed(_relative(kind, source), name) for source in template(kind))
+def contents(kind: Kind, name: str) -> dict[str, str]:
+    """Return what the files of a plugin hold, by their place in its folder."""
+    template = Path(__file__).resolve().parent / kind
+    return {
+        path.relative_to(template).as_posix().replace(EXAMPLE, name): path.read_text("utf-8").replace(EXAMPLE, name)
+        for path in sorted(template.rglob("*"))
+        if path.suffix in _KEPT
+    }
 
 
 def _check_name(name: str) -> None:
@@ -108,7 +97,7 @@ def _check_free(new: NewPlugin, force: bool) -> None:
     hint = "take another name; `kd plugins list` shows those that are taken"
     named = [plugin for plugin in registry.plugins(GROUPS[new.kind]) if plugin.name == new.name]
     for plugin in named:
-        if not (force and plugin.distribution == new.distribution):
+        if not (force and plugin.is_called(f"{new.distribution}:{new.name}")):
             raise PluginError(f"a {new.kind} is named {new.name} already: {plugin.full_name}", key="NAME", hint=hint)
     if not named and (spec := find_spec(new.package)) and spec.origin:
         what = f"a package named {new.package} is installed already"

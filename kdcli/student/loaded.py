@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from kdcli import registry
 from kdcli.api import Task
-from kdcli.data.strings import strings
+from kdcli.data.strings import is_unicode, strings
 from kdcli.errors import DataError, PluginError, first_line
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import TextEncoder, Texts, load_tokenizer, spans
@@ -210,7 +210,7 @@ def columns_of(texts: Sequence[str] | Sequence[tuple[str, str]], task: Task) -> 
     columns: list[list[str]] = [[] for _ in task.columns]
     for row, given in enumerate(texts, 1):
         parts = (given,) if one or not isinstance(given, list | tuple) else given
-        if len(parts) != len(columns) or not all(map(_is_text, parts)):
+        if len(parts) != len(columns) or not all(isinstance(part, str) and is_unicode(part) for part in parts):
             raise DataError(f"this is not {'a text' if one else 'a pair of texts'}: {given!r:.80}", row=row, hint=hint)
         for column, part in zip(columns, parts, strict=True):
             column.append(str(part))
@@ -238,16 +238,6 @@ def _need_plugin(config: Mapping[str, Any], folder: Path) -> None:
         file = next((name for name in config.get("plugin_version", {}) if name.endswith(".py")), None)
         hint = f"the student was made with --code {file}: add that, with the file's place" if file else error.hint
         raise PluginError(error.what, file=folder / "config.json", hint=hint) from error
-
-
-def _is_text(value: object) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair is no character
-        return False
-    return True
 
 
 def _try(compute: Fast, contents: Contents) -> None:

@@ -102,10 +102,11 @@ def train_student(
     if not len(examples) or not len(dev) or dev.labels is None:
         raise DataError("a student needs rows to learn from, and labelled rows for dev")
     chosen = registry.options("students", settings.model, options).model_dump(mode="json")
+    versions = registry.versions("students", settings.model)  # of now: a file may be changed while it trains
     dimension = settings.dimension if vectors is None else vectors.matrix.shape[1]
     given = {
         **{f"student.{key}": value for key, value in settings.model_dump(mode="json").items()},
-        **{f"students.{settings.model.rpartition(':')[2]}.{key}": value for key, value in chosen.items()},
+        **{f"students.{registry.table_name(settings.model)}.{key}": value for key, value in chosen.items()},
         "task": asdict(task),
         "seed": seed,
         "max_updates": max_updates,
@@ -115,7 +116,7 @@ def train_student(
         "device": torch.device(device).type,
         "kd": __version__,
         "torch": torch.__version__,
-        **registry.versions("students", settings.model),
+        **versions,
     }
     checkpoint = Checkpoint(output.with_name(f".{output.name}.resume.safetensors"), given)
     with _seeded(seed):
@@ -148,7 +149,7 @@ def train_student(
     )
     config = {
         "plugin": settings.model,
-        "plugin_version": registry.versions("students", settings.model),
+        "plugin_version": versions,
         "options": chosen,
         "vocabulary_size": tokenizer.get_vocab_size(),
         "dimension": dimension,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from kdcli.api import QuietReporter, Reporter
@@ -15,16 +16,12 @@ from kdcli.testing.module_checks import Subject
 from kdcli.testing.outcomes import Check, Outcome, outcomes
 from kdcli.testing.student_checks import StudentSubject
 
-CHECKS: Mapping[Group, tuple[Check[Any], ...]] = {
-    "generators": generator_checks.CHECKS,
-    "students": student_checks.CHECKS,
-    "taggers": tagger_checks.CHECKS,
+CHECKS: Mapping[Group, tuple[type[Subject], tuple[Check[Any], ...]]] = {
+    "generators": (GeneratorSubject, generator_checks.CHECKS),
+    "students": (StudentSubject, student_checks.CHECKS),
+    "taggers": (Subject, tagger_checks.CHECKS),
 }
-_SUBJECTS: Mapping[Group, type[Subject]] = {
-    "generators": GeneratorSubject,
-    "students": StudentSubject,
-    "taggers": Subject,
-}
+"""For each group, what its checks look at, and the checks."""
 
 
 def check_generator(plugin: Any, *, options: Mapping[str, Any] | None = None) -> list[Outcome]:
@@ -91,11 +88,13 @@ def check_plugin(
         options: Its table of a profile.
         reporter: Shows the progress.
     """
-    checks, subject = CHECKS[group], _SUBJECTS[group](group, plugin, dict(options or {}))
-    context = subject if isinstance(subject, GeneratorSubject) else nullcontext()
+    make_subject, checks = CHECKS[group]
     found = []
-    with context, (reporter or QuietReporter()).progress("check", len(checks), "checks") as progress:
-        for outcome in outcomes(checks, subject):
+    with (
+        TemporaryDirectory(prefix="kd-check-") as folder,
+        (reporter or QuietReporter()).progress("check", len(checks), "checks") as progress,
+    ):
+        for outcome in outcomes(checks, make_subject(group, plugin, dict(options or {}), Path(folder))):
             found.append(outcome)
             progress.advance(last=outcome.check)
     return found

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from kdcli.api import GeneratorSettings, KdError, Part, QuietReporter, Samples
+from kdcli.api import DataError, GeneratorSettings, Part, QuietReporter, Samples
 from kdcli.testing.elsewhere import elsewhere
-from kdcli.testing.module_checks import Subject, module_checks, options_checks, options_given
+from kdcli.testing.module_checks import MODULE_CHECKS, OPTIONS_CHECKS, Subject, options_given
 from kdcli.testing.outcomes import Check, Failure, Skipped, Warned, expect
 from kdcli.testing.tiny import Kind, tiny_corpus
 
@@ -21,7 +19,6 @@ DRAWS = 48
 FEW, MANY = 0.1, 0.5
 """Shares of texts that ``kd`` must mend or reject: up to the first is no matter, since a language model now and then
 writes nonsense; above the second is no accident."""
-LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 SEED = 7
 _SEE = "docs/plugins.md, Generators, and kdcli.api."
 _FIRST = Part(0, DRAWS, SEED)
@@ -37,22 +34,12 @@ class GeneratorSubject(Subject):
     """A generator that is checked, and what has been made with it: one fine-tuned model for each kind of task.
 
     Attributes:
-        folder: Where its checkpoints lie.
         samplers: Those that were loaded, by kind.
         starts: What their samples begin with, as it comes back from the file that ``kd`` keeps it in.
     """
 
-    folder: Path = Path()
     samplers: dict[str, Any] = field(default_factory=dict)
     starts: dict[str, Any] = field(default_factory=dict)
-
-    def __enter__(self) -> GeneratorSubject:
-        self._stack = ExitStack()
-        self.folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="kd-check-")))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     @property
     def checkpoint(self) -> Path:
@@ -86,7 +73,7 @@ def load_of_another_folder(subject: GeneratorSubject) -> str:
     expected = "a DataError for a folder that holds no such generator"
     try:
         subject.plugin.load(empty, settings_of(subject.options, "single"), QuietReporter())
-    except KdError as error:
+    except DataError as error:
         return str(error).replace(str(empty), "...")
     except Exception as error:
         raise Failure(expected, f"{type(error).__name__}: {error}") from None
@@ -159,7 +146,7 @@ def no_tabs(subject: GeneratorSubject) -> str:
 
 def no_line_ends(subject: GeneratorSubject) -> str:
     """Look for line ends: any that ``str.splitlines`` knows."""
-    return _mostly(subject.draw().texts, lambda text: not set(LINE_ENDS) & set(text), "no line end in a text")
+    return _mostly(subject.draw().texts, lambda text: "".join(text.splitlines()) == text, "no line end in a text")
 
 
 def not_blank(subject: GeneratorSubject) -> str:
@@ -178,11 +165,12 @@ def fine_tune_again(subject: GeneratorSubject) -> str:
 
 def pairs(subject: GeneratorSubject) -> str:
     """Draw from what was fine-tuned on pairs, and look for the one tab of each."""
-    found = [_load(subject, "pair"), _sample(subject, "pair")]
+    _load(subject, "pair")
+    drawn = _sample(subject, "pair")
     texts = subject.draw(kind="pair").texts
     _expect_same(texts, subject.draw(kind="pair").texts, "the same pairs for the same part")
     both = "exactly one tab in a pair, and a text on each side of it"
-    return f"{found[-1]}; {_mostly(texts, _is_pair, both)}"
+    return f"{drawn}; {_mostly(texts, _is_pair, both)}"
 
 
 def bits(subject: GeneratorSubject) -> str:
@@ -204,8 +192,8 @@ def bits(subject: GeneratorSubject) -> str:
 
 
 CHECKS: tuple[Check[Any], ...] = (
-    *module_checks(),
-    *options_checks(),
+    *MODULE_CHECKS,
+    *OPTIONS_CHECKS,
     Check(fine_tune, f"{_SEE}Generator.fine_tune", (options_given,)),
     Check(load, f"{_SEE}Generator.load", (fine_tune,)),
     Check(load_of_another_folder, f"{_SEE}Generator.load", (fine_tune,)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from kdcli.errors import KdError, first_line
+from kdcli.errors import KdError
 from kdcli.mistakes import each
 
 Result = Literal["passed", "failed", "skipped", "warned"]
@@ -44,6 +44,8 @@ class Failure(Exception):
 
     def __init__(self, expected: str, came: str) -> None:
         super().__init__(f"expected {expected}; came {came}")
+        self.expected = expected
+        self.came = came
 
 
 class Warned(Failure):
@@ -111,12 +113,8 @@ def _outcome(check: Check[Checked], checked: Checked) -> Outcome:
     except KdError as error:
         return Outcome(check.name, "failed", f"expected no error; came {told([error])}; see {check.see}")
     except (Exception, SystemExit) as error:  # whatever a plugin may do
-        what = f"{type(error).__name__}: {_said(error)}{_place(error)}"
-        return Outcome(check.name, "failed", f"expected no error; came {what}; see {check.see}")
-
-
-def _said(error: BaseException) -> str:
-    return first_line(Exception(str(error)))
+        what = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        return Outcome(check.name, "failed", f"expected no error; came {what}{_place(error)}; see {check.see}")
 
 
 def _place(error: BaseException) -> str:

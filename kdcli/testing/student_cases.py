@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,19 @@ LONGEST = 40
 SEED = 3
 
 
+def given_vectors() -> NDArray[np.float32]:
+    """Return word vectors as a file would bring them."""
+    return np.random.default_rng(SEED).normal(scale=0.3, size=(WORDS, DIMENSION)).astype(np.float32)
+
+
+@contextmanager
+def seeded(seed: int = SEED) -> Iterator[None]:
+    """Seed PyTorch for as long as the block lasts."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 @dataclass
 class Case:
     """A task, and a student for it.
@@ -40,10 +54,7 @@ class Case:
     plugin: Any
     options: Any
     task: Task
-    vectors: NDArray[np.float32] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.vectors = given_vectors()
+    vectors: NDArray[np.float32] = field(default_factory=given_vectors)
 
     def __str__(self) -> str:
         what = "scores" if self.task.is_score else f"{self.task.outputs} classes"
@@ -51,18 +62,16 @@ class Case:
 
     def build(self, vectors: NDArray[np.float32] | None, seed: int = SEED) -> nn.Module:
         """Build the model, as ``kd`` does after it has seeded PyTorch."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             module: nn.Module = self.plugin.build(self.options, self.task, WORDS, vectors, DIMENSION)
-        expect(isinstance(module, nn.Module), f"build to return a torch.nn.Module ({self})", type(module).__name__)
+        expect(isinstance(module, nn.Module), "build to return a torch.nn.Module", type(module).__name__)
         return module
 
     @cached_property
     def trained(self) -> nn.Module:
         """The model after a few updates, for prediction: what no training has touched may hide a difference."""
         module = self.build(self.vectors)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
+        with seeded():
             for settings in (StudentSettings(optimizer="adam", lr=0.01), StudentSettings()):
                 optimizer = make_optimizer(module.train(), settings, torch.device("cpu"))
                 for _ in range(4):
@@ -95,11 +104,6 @@ class Case:
         return {name: value.detach().clone().numpy() for name, value in self.trained.state_dict().items()}
 
 
-def given_vectors() -> NDArray[np.float32]:
-    """Return word vectors as a file would bring them."""
-    return np.random.default_rng(SEED).normal(scale=0.3, size=(WORDS, DIMENSION)).astype(np.float32)
-
-
 def logits_of(module: nn.Module, batch: Batch) -> NDArray[np.float32]:
     """Return a module's logits, ``float32 [batch, outputs]``."""
     with torch.inference_mode():
@@ -110,6 +114,13 @@ def logits_of(module: nn.Module, batch: Batch) -> NDArray[np.float32]:
 def padded(batch: Batch, more: int) -> Batch:
     """Return a batch with so much more padding behind its texts."""
     return Batch(tuple(nn.functional.pad(words, (0, more)) for words in batch.words), batch.lengths)
+
+
+def moved(batch: Batch, place: int) -> Batch:
+    """Return a batch in which each row has the text of the row before it in one of the text columns."""
+    words, lengths = list(batch.words), list(batch.lengths)
+    words[place], lengths[place] = words[place].roll(1, 0), lengths[place].roll(1)
+    return Batch(tuple(words), tuple(lengths))
 
 
 def rows_of(batch: Batch) -> Iterator[Batch]:

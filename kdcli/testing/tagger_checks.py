@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdcli.testing.elsewhere import elsewhere
-from kdcli.testing.module_checks import Subject, members, module_checks
+from kdcli.testing.module_checks import MODULE_CHECKS, Subject, members
 from kdcli.testing.outcomes import Check, expect
 from kdcli.testing.tiny import tiny_corpus
 
@@ -66,7 +66,7 @@ def same_in_another_process(subject: Subject) -> str:
 
 
 CHECKS: tuple[Check[Any], ...] = (
-    *module_checks(),
+    *MODULE_CHECKS,
     Check(one_tag_a_word, _SEE, (members,)),
     Check(deterministic, _SEE, (one_tag_a_word,)),
     Check(independent_of_neighbours, _SEE, (one_tag_a_word,)),

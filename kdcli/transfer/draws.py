@@ -18,6 +18,7 @@ import pyarrow as pa
 from kdcli import registry
 from kdcli.api import Part, Sampler, Samples, Task
 from kdcli.data.parts import Parts
+from kdcli.data.strings import is_unicode
 from kdcli.errors import KdError, PluginError
 from kdcli.transfer.cleaning import clean, split_pair
 from kdcli.transfer.keys import Keys, keys
@@ -206,7 +207,7 @@ def _fault(drawn: Any, size: int, task: Task) -> str:
     for text in texts:
         if not isinstance(text, str):
             return f"draws a text that is no string, but {type(text).__name__}: {text!r:.80}"
-        if not _is_unicode(text):
+        if not is_unicode(text):
             return f"draws a text with half of a surrogate pair, which is no character: {text!r:.80}"
     if task.kind == "single" and texts and all("\t" in text for text in texts):
         return f"draws single texts with tabs, which stand between the texts of a pair alone: {texts[0]!r:.80}"
@@ -215,14 +216,6 @@ def _fault(drawn: Any, size: int, task: Task) -> str:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and value >= 0
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _cleaned(drawn: Samples, task: Task) -> tuple[pa.RecordBatch, dict[str, int]]:

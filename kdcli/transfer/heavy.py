@@ -78,7 +78,7 @@ class Road:
             ProfileError: Its options are wrong.
         """
         name, heavy = settings.transfer.generator, settings.transfer.heavy
-        options = registry.options("generators", name, settings.generators.get(name.rpartition(":")[2], {}))
+        options = registry.options("generators", name, settings.generators.get(registry.table_name(name), {}))
         return cls(
             name,
             GeneratorSettings(
@@ -151,7 +151,7 @@ class Road:
         plain = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
         options = plain.pop("options").model_dump(mode="json")
         del plain["resume"]
-        name = self.generator.rpartition(":")[2]
+        name = registry.table_name(self.generator)
         return {
             "generator": self.generator,
             **registry.versions("generators", self.generator),

@@ -93,13 +93,14 @@ class TagPart:
             batch = pa.ipc.open_file(file).get_batch(part)
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 cut = [split(text, self.words) for text in column.to_pylist()]
+                words = [words for words, _ in cut]
                 with registry.blaming("taggers", self.tagger, "tag"):
-                    tags = tagger.tag([words for words, _ in cut])
-                if not _are_tags(tags, [words for words, _ in cut]):
+                    tags = tagger.tag(words)
+                if not _are_tags(tags, words):
                     what = f"{registry.title('taggers', self.tagger)} does not give one tag a word, each a string"
                     raise PluginError(what, hint="`kd plugins check` tells what a tagger has to keep")
-                counts = [len(words) for words, _ in cut]
-                columns[f"{name}.words"] = _lists(counts, (words for words, _ in cut))
+                counts = [len(of_text) for of_text in words]
+                columns[f"{name}.words"] = _lists(counts, words)
                 columns[f"{name}.gaps"] = _lists(counts, (gaps for _, gaps in cut))
                 columns[f"{name}.tags"] = _lists(counts, tags)
         tagged = pa.record_batch(columns)

@@ -9,7 +9,7 @@ import numpy as np
 from kdcli.api import Task
 from kdcli.inference import Floats, Graph, Ints, Model, Weights, numpy_model, onnx_model, word_vectors
 
-PRIME, FACTOR = 2**31 - 1, 1_000_003_919  # products of numbers below PRIME fit int64: nothing overflows
+PRIME, FACTOR = 2**31 - 1, 1_000_003_919  # (PRIME + PRIME) * FACTOR fits int64: nothing overflows
 NGRAMS = """
     words#_{n} = Slice (words#_{less}, axis, end, axis)
     counted#_{n} = Slice (counted#_{less}, axis, end, axis)

@@ -12,7 +12,7 @@ from kd_mlm import Options
 from kdcli.api import Corpus, Reporter
 from kdcli.generation.fine_tune import LanguageModel
 from kdcli.generation.masked_sampler import check
-from kdcli.generation.masked_texts import METRIC, MaskedFit, MaskedTexts, masked_nats
+from kdcli.generation.masked_texts import MaskedFit, MaskedTexts, masked_nats
 from kdcli.generation.pretrained import find_model, fitting_length, read_config, read_tokenizer, read_weights, sha256
 from kdcli.generation.wordpiece import SPECIAL, train_wordpiece
 
@@ -51,11 +51,11 @@ def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageMod
         identity,
         config,
         length,
-        masked_nats,
-        partial(check, mask=tokenizer.mask_token_id),
-        partial(MaskedTexts, share=options.mask_share),
-        MaskedFit.of,
-        METRIC,
+        nats=masked_nats,
+        check=partial(check, mask=tokenizer.mask_token_id),
+        texts=partial(MaskedTexts, share=options.mask_share),
+        fit=MaskedFit.of,
+        metric="bits_per_masked_token",
     )
 
 

@@ -108,8 +108,8 @@ def test_values_that_look_like_global_flags_stay_where_they_are(path):
         ("profile check --unknown --json", "--json", "profile check --unknown"),
         ("nonsense -x --json", "--json", "nonsense -x"),
         ("profile check -", "", "profile check -"),
-        ("profile check base --code own.py -q", "--code own.py -q", "profile check base"),
-        ("--code=own.py predict -i x --code -q", "--code=own.py --code -q", "predict -i x"),
+        ("profile check base --code own.py -q", "--code=own.py -q", "profile check base"),
+        ("--code=own.py predict -i x --code -q", "--code=own.py --code=-q", "predict -i x"),
         ("profile check base -s --code own.py", "", "profile check base -s --code own.py"),
     ],
 )
@@ -118,7 +118,7 @@ def test_to_front(line, front, rest):
 
 
 def test_values_of_a_global_option():
-    assert values_of("--code", ["--json", "--code", "a.py", "--code=b.py"]) == ["b.py", "a.py"]
+    assert values_of("--code", ["--json", "--code=a.py", "--code=b=.py"]) == ["a.py", "b=.py"]
     for flags_ in (["--code="], to_front(ROOT, ["doctor", "--code"])[0]):
         with pytest.raises(UsageError, match="--code needs a value"):
             values_of("--code", flags_)

@@ -194,6 +194,16 @@ def test_docs_of_every_shipped_profile_explain_every_key(name, capsys):
     assert {key for key in origins if not key.startswith(tables_of_any_keys)} <= set(settings)
 
 
+def test_docs_explain_the_chosen_one_of_two_plugins_of_a_name(capsys, make_plugin):
+    for name in ("kd-one", "kd-two"):
+        module = name.replace("-", "_")
+        make_plugin(name, f"[kdcli.generators]\nown = {module}\n", PLUGIN, module=module)
+    chosen = ["-s", "transfer.generator=Kd_Two:own", "-s", "generators.own.name=x"]
+    assert run(["profile", "show", "demo", "--docs", *chosen]) == 0
+    out = capsys.readouterr().out
+    assert "(kd-two 1.0)" in out and "(kd-one 1.0)" not in out
+
+
 def test_docs_of_a_plugin_that_is_broken_and_has_a_table_warn_once(capsys, make_plugin):
     make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "1 / 0", module="kd_bad_module")
     assert run(["profile", "show", "demo", "--docs", "-s", "students.bad.x=1"]) == 0

@@ -80,6 +80,14 @@ def test_broken_plugin_is_an_error_only_when_chosen(make_plugin, code, says):
     assert registry.load("students", "bilstm").api_version == 1
 
 
+def test_an_error_of_many_lines_is_told_in_one(make_plugin):
+    code = "raise RuntimeError('no GPU today\\n\\nFor more, see there')"
+    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", code, module="kd_bad_module")
+    with pytest.raises(PluginError) as caught:
+        registry.load("students", "bad")
+    assert caught.value.what.endswith("cannot be imported: RuntimeError: no GPU today")
+
+
 def test_one_that_is_newer_than_kd_asks_for_a_newer_kd(make_plugin):
     make_plugin("kd-new", "[kdcli.students]\nnew = kd_new\n", STUDENT.format(version=2), module="kd_new")
     with pytest.raises(PluginError, match="is written for api_version 2; this kd has 1") as caught:
@@ -287,6 +295,15 @@ def test_files_that_are_no_plugins(code, name, text, says, hint):
     assert "KD_CODE" not in os.environ
 
 
+def test_files_that_the_environment_names_from_here_are_found_from_elsewhere(code, tmp_path, monkeypatch):
+    paths = [code(TAGGER), code(TAGGER, "other.py")]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KD_CODE", "mine.py")
+    code_files.use(["other.py", "mine.py"])
+    monkeypatch.chdir("/")
+    assert [file.path for file in code_files.code_files()] == paths
+
+
 def test_a_file_that_is_not_there_and_two_of_one_name(code, tmp_path):
     with pytest.raises(PluginError, match=r"no such plugin file \(file .*nowhere\.py"):
         code_files.use(["nowhere.py"])
@@ -350,6 +367,9 @@ def test_clash_is_an_error_that_the_full_name_resolves(make_plugin):
     assert registry.load("students", "other-kd:bilstm").__name__ == "kd_other"
     assert registry.load("students", "kdcli:bilstm").__name__ == "kd_bilstm"
     assert registry.find("taggers", "nltk")
+    assert [plugin.module for plugin in registry.find_all("other-kd:bilstm")] == ["kd_other"]
+    with pytest.raises(PluginError, match="2 student plugins are named bilstm"):
+        registry.find_all("bilstm")
 
 
 def test_same_distribution_twice_on_the_path_is_no_clash(make_plugin):

@@ -7,8 +7,10 @@ from threading import Barrier, Event, Thread
 import pytest
 
 from kdcli.api import QuietReporter
+from kdcli.data.files import sha256
 from kdcli.data.parts import Shard
 from kdcli.errors import DataError, KdError, UsageError
+from kdcli.pipeline.lock import Lock
 from kdcli.pipeline.run_all import Outcome, run_alone, run_stages, select
 from kdcli.pipeline.run_dir import of_seed, one_launch
 from kdcli.pipeline.stages import Stage
@@ -62,6 +64,24 @@ def test_second_run_has_nothing_to_do_and_remembers_the_results(chain: Chain) ->
     assert [outcome.reasons for outcome in first] == [["it has not run yet"], ["it has not run yet"]]
     assert chain.runs == []
     assert [outcome.result for outcome in second] == [{"text": "up"}, {"text": "twice"}]
+
+
+def test_a_plugin_file_that_breaks_while_a_stage_runs_costs_nothing(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "own.py"
+    plugin.write_text("api_version = 1\ndef tag(texts): ...\n")
+    version = sha256(plugin)[:8]
+    monkeypatch.setenv("KD_CODE", str(plugin))
+    first = chain.stages()[0]
+
+    def run(reporter: object) -> object:
+        plugin.write_text("def tag(: half a line")
+        return first.run(reporter)
+
+    chain.run([replace(first, run=run)])
+    entry = Lock(tmp_path).entry("lite")
+    assert entry and entry.result == {"text": "up"} and entry.versions["own.py"] == version
 
 
 def test_a_changed_setting_is_named_with_both_values(chain: Chain) -> None:

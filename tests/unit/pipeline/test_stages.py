@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,24 @@ def test_models_and_tokenizers_on_this_machine_are_inputs(plan: Any, tmp_path: P
     stage = plan(method="heavy", generators={"gpt2": options}).stage("fine-tune")
     assert stage.inputs["model"] == tmp_path / "lm" and stage.inputs["tokenizer"] == tmp_path / "bpe"
     assert set(plan(method="heavy").stage("fine-tune").inputs) == {"cache"}
+
+
+def test_options_that_are_no_json_stand_in_the_lock_as_their_table_does(
+    plan: Any, tmp_path: Path, make_plugin: Any
+) -> None:
+    code = """
+from pathlib import Path
+from pydantic import BaseModel
+api_version = 1
+class Options(BaseModel, extra="forbid"):
+    model: Path
+def fine_tune(): ...
+load = fine_tune
+"""
+    make_plugin("kd-own", "[kdcli.generators]\nown = kd_own\n", code, module="kd_own")
+    stage = plan(method="heavy", generator="own", generators={"own": {"model": str(tmp_path)}}).stage("fine-tune")
+    assert json.loads(json.dumps(stage.parameters))["generators.own.model"] == str(tmp_path)
+    assert stage.inputs["model"] == tmp_path
 
 
 def test_a_corpus_without_files_is_refused_before_any_work(plan: Any) -> None:

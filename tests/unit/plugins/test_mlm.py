@@ -128,14 +128,14 @@ def drawn(sampler, first=0, count=60, seed=1, corpus=CORPUS):
     return found.texts
 
 
-def chances(folder, tokenizer, text, place, *, kind):
-    """Return the probabilities of the plain tokens at a masked place, by Hugging Face's own call."""
+def chances(folder, tokenizer, text, place):
+    """Return the logits of what can begin a word at a masked place, by Hugging Face's own call."""
     model = AutoModelForMaskedLM.from_pretrained(folder).eval()
     inputs = tokenizer(*text.split("\t"), return_tensors="pt")
     inputs["input_ids"][0, place] = tokenizer.mask_token_id
     with torch.no_grad():
         logits = model(**inputs).logits[0, place, : len(tokenizer)].double()
-    allowed = [token.startswith("##") == kind for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    allowed = [not token.startswith("##") for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
     allowed = torch.tensor(allowed)
     allowed[tokenizer.all_special_ids] = False
     return logits.masked_fill(~allowed, -torch.inf)
@@ -148,7 +148,7 @@ def test_one_mask_is_drawn_from_the_models_distribution(folder, tokenizer, notes
     sampler = kd_mlm.load(folder, settings_of(rows=512, temperature=temperature), notes)
     assert tokenizer.tokenize(text) == ["bad"]
     texts = drawn(sampler, count=6000, corpus=corpus)
-    expected = (chances(folder, tokenizer, text, 1, kind=False) / temperature).softmax(-1).numpy() * 6000
+    expected = (chances(folder, tokenizer, text, 1) / temperature).softmax(-1).numpy() * 6000
     counts = Counter(tokenizer.convert_tokens_to_ids(text) for text in texts)
     observed = np.array([counts[token] for token in range(len(tokenizer))])
     assert observed.sum() == 6000 and observed[expected == 0].sum() == 0
@@ -264,7 +264,7 @@ def test_both_texts_of_a_pair_are_masked_in_sight_of_each_other(folder, tokenize
     sampler = kd_mlm.load(folder, settings_of(kind="pair", rows=512), notes)
     texts = drawn(sampler, count=4000, corpus=Corpus("pair", [text], []))
     for side, place in enumerate((1, 3)):
-        logits = chances(folder, tokenizer, text, place, kind=False)
+        logits = chances(folder, tokenizer, text, place)
         expected = logits.softmax(-1).numpy()
         ours, others = text.split("\t")[side], text.split("\t")[1 - side]
         samples = [sample.split("\t") for sample in texts]

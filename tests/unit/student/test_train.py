@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from kdcli.api import QuietReporter, Task
+from kdcli.data.files import sha256
 from kdcli.errors import DataError, KdError, PluginError, ProfileError
 from kdcli.profile.schema import StudentSettings
 from kdcli.student import loop
@@ -489,6 +490,21 @@ def test_the_folder_tells_the_plugin_and_its_version(tmp_path, student, make_plu
     with pytest.raises(PluginError, match=r"no student plugin is named kd-mean:mean \(file .*config.json") as error:
         load_student(tmp_path / "student")
     assert "KD_LOAD_PLUGINS leaves out" in error.value.hint
+
+
+def test_a_file_that_is_changed_while_it_trains_is_told_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "mean.py"
+    path.write_text(STUDENT)
+    version = sha256(path)[:8]
+    monkeypatch.setenv("KD_CODE", str(path))
+
+    class Editor(QuietReporter):
+        def metrics(self, stage, step, **values):
+            path.write_text(STUDENT + "# changed\n")
+
+    train(tmp_path / "student", model="mean", options={}, reporter=Editor())
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    assert config["plugin_version"] == {"mean.py": version} != {"mean.py": sha256(path)[:8]}
 
 
 def test_a_checkpoint_of_another_version_of_the_plugin_is_not_used(tmp_path, student):

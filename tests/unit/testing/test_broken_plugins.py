@@ -30,6 +30,7 @@ GENERATORS = [
     ("load", "return Splicer(texts, settings.options.words)", "return 3", "3 without starts, sample"),
     ("load", 'return {"beginnings": [', 'return {"none": {1}, "beginnings": [', "starts to return JSON values"),
     ("load of another folder", "except (OSError, ValueError)", "except EOFError", "DataError for a folder"),
+    ("load of another folder", "raise DataError(", "raise KeyError(", "came TypeError: KeyError"),
     ("sample", "return Samples([", "return tuple, ([", "kdcli.api.Samples; came tuple"),
     (
         "sample",
@@ -94,6 +95,12 @@ STUDENTS = [
     ),
     ("training", "torch.tensor(vectors)", "torch.from_numpy(vectors)", "the given word vectors to stay"),
     ("deterministic", "return logits", "return nn.functional.dropout(logits, 0.5)", "no dropout there"),
+    (
+        "every text counts",
+        "zip(batch.words, batch.lengths, strict=True)",
+        "[(batch.words[0], batch.lengths[0])] * len(batch.words)",
+        "logits that depend on sentence2 (pairs, 3 classes); came the same for other texts",
+    ),
     ("padding", "lengths.to(words.device)[:, None])", "words.shape[1])", "padding to make no difference"),
     ("padding", "lengths[:, None]", "lengths[:, None] + 9", "padding to make no difference"),
     (
@@ -175,10 +182,15 @@ def test_other_forms_of_a_student(broken, outcome_of, name, code, says):
 
 
 def test_fast_that_minds_neither_weights_nor_words(broken, outcome_of):
+    """Loading takes a ``ValueError`` for weights of another student: a word too many must be an ``IndexError``."""
     code = "made = kd_bilstm.fast(options, task, weights)\n    return lambda words, lengths: made({words}, lengths)"
     lax = code.format(words="tuple(ids % 50 for ids in words)")
     made = broken("students", source=BILSTM.format(name="fast", code=lax))
-    check(outcome_of("students", "fast", made, hidden=4, fc=4), "failed", "an IndexError for word 50")
+    says = "an IndexError for word 50, which has no vector (single sentences, 2 classes); came "
+    check(outcome_of("students", "fast", made, hidden=4, fc=4), "failed", f"{says}no error")
+    strict = code.format(words="words if max(map(np.max, words)) < 50 else int('x')")
+    made = broken("students", source="import numpy as np\n" + BILSTM.format(name="fast", code=strict))
+    check(outcome_of("students", "fast", made, hidden=4, fc=4), "failed", f"{says}ValueError: invalid literal")
     forgiving = code.format(words="words").replace(", weights)", ", {**made_of, **weights})", 1)
     forgiving = "made_of.update(weights)\n    " + forgiving
     made = broken("students", source="made_of = {}\n" + BILSTM.format(name="fast", code=forgiving))

@@ -139,7 +139,7 @@ def test_a_name_that_nobody_has():
 
 def test_every_check_points_to_what_is_there():
     titles = set(re.findall(r"^## (.+)$", DOCS.read_text("utf-8"), re.MULTILINE))
-    for checks in CHECKS.values():
+    for _, checks in CHECKS.values():
         assert len({check.name for check in checks}) == len(checks)
         for check in checks:
             file, section, *contract = re.split(r", (?:and )?", check.see)

@@ -63,7 +63,7 @@ def test_what_breaks_down_in_another_process_is_a_failure(tmp_path):
     with pytest.raises(
         Failure, match="works in another process too; came ModuleNotFoundError: No module named 'kd_no'"
     ):
-        elsewhere("imports", "module", "kd_no", "[]")
+        elsewhere("imports", "module", "kd_no")
 
 
 def test_fixtures_are_there_on_request_alone(tmp_path):
