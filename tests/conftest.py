@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,8 +27,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlugin:
+def make_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePlugin]:
     """Install a distribution that consists of one module and its entry points."""
+    modules: list[str] = []
 
     def make(distribution: str, entry_points: str, code: str = "", *, module: str = "", version: str = "1.0") -> Path:
         site = tmp_path / f"site-{distribution}-{version}"
@@ -38,8 +39,10 @@ def make_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlugin:
         (info / "entry_points.txt").write_text(entry_points)
         if module:
             (site / f"{module}.py").write_text(code)
-            monkeypatch.delitem(sys.modules, module, raising=False)
+            modules.append(module)
         monkeypatch.syspath_prepend(str(site))
         return site
 
-    return make
+    yield make
+    for module in modules:
+        sys.modules.pop(module, None)

@@ -1,7 +1,9 @@
 """Broken plugins: the fakes with a line of theirs replaced, as files that another process can import too."""
 
+from contextlib import ExitStack
 from importlib import import_module
 from inspect import getsource
+from itertools import count
 
 import pytest
 
@@ -23,22 +25,19 @@ CHECKS = {
 @pytest.fixture
 def broken(tmp_path):
     """Return a function that makes a fake's module anew with texts of its source replaced."""
-    made = []
+    made = count()
 
     def make(group, *replacements, source=None):
         source = source or getsource(FAKES[group])
         for old, new in replacements:
             assert old in source, old
             source = source.replace(old, new)
-        folder = tmp_path / str(len(made))
-        installed = fake_dist(folder, "kd-broken", {group: {"broken": "kd_broken"}}, {"kd_broken": source})
-        made.append(installed)
-        installed.__enter__()
+        folder = tmp_path / str(next(made))
+        installed.enter_context(fake_dist(folder, "kd-broken", {group: {"broken": "kd_broken"}}, {"kd_broken": source}))
         return import_module("kd_broken")
 
-    yield make
-    for installed in made:
-        installed.__exit__(None, None, None)
+    with ExitStack() as installed:
+        yield make
 
 
 @pytest.fixture
