@@ -185,7 +185,7 @@ def _modules(module: griffe.Module) -> Iterator[griffe.Module]:
         yield module
     if module.exports is None:
         for name, inner in sorted(module.modules.items()):
-            if not name.startswith("_"):
+            if not name.startswith("_") and not inner.is_alias:
                 yield from _modules(inner)
 
 

@@ -73,3 +73,8 @@ class MissingError(KdError):
 def first_line(error: BaseException) -> str:
     """Return the first line of what a library has raised, or the error's kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def shown(error: BaseException) -> str:
+    """Return an error's kind, and the first line of its text where it has one."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -109,6 +109,9 @@ def _siblings(known: Sequence[str], table: str) -> list[str]:
 
 def _wrong(key: str, findings: Sequence[Mapping[str, Any]], field: FieldInfo | None) -> KdError:
     first = findings[0]
+    if first["type"] == "missing":
+        about = f": {' '.join(field.description.split())}" if field and field.description else ""
+        return ProfileError("this needs a value, and has no default", key=key, hint=f"--set {key}=VALUE{about}")
     texts = []
     for finding in findings:
         text = finding["msg"].removeprefix("Value error, ").removeprefix("Input ")

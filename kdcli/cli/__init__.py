@@ -6,9 +6,11 @@ Each command module holds an ``app``; it imports nothing at its top that ``kd --
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from traceback import walk_tb
 from typing import Annotated, NoReturn
 
 import typer
@@ -35,6 +37,7 @@ from kdcli.cli import eval as eval_
 from kdcli.cli.flags import example, switch
 from kdcli.cli.global_flags import GLOBAL, to_front, values_of
 from kdcli.errors import KdError, UsageError
+from kdcli.mistakes import nearest
 from kdcli.registry import code_files
 
 INTERRUPTED = 130
@@ -118,13 +121,20 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except SystemExit as left:
+        *_, (frame, _) = walk_tb(left.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in ("typer", "rich"):
+            return _unexpected(left)
         # Typer leaves so after completion, and Rich when nobody reads its help any more (``kd --help | head -1``).
         return int(left.code or 0) if "_KD_COMPLETE" in os.environ else 0
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's own: the line makes no sense
             return ui.fail(_usage(error), error)
-        what = f"unexpected {type(error).__name__}: {error}"
-        return ui.fail(KdError(what, hint="run it again with --debug and report what it prints"), error)
+        return _unexpected(error)
+
+
+def _unexpected(error: BaseException) -> int:
+    what = f"unexpected {type(error).__name__}: {error}"
+    return ui.fail(KdError(what, hint="run it again with --debug and report what it prints"), error)
 
 
 def _interrupted() -> int:
@@ -135,6 +145,9 @@ def _interrupted() -> int:
 
 def _usage(error: Exception) -> UsageError:
     context = getattr(error, "ctx", None)
-    message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-    help_of = context.command_path if context else "kd"
-    return UsageError(message[:1].lower() + message[1:], hint=f"`{help_of} --help` shows what it takes")
+    message = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
+    hint = f"`{context.command_path if context else 'kd'} --help` shows what it takes"
+    given, _, choices = message.partition("' is not one of ")
+    if close := nearest(given.rpartition("'")[2], re.findall(r"'([^']+)'", choices)):
+        hint = f"did you mean {close}?"
+    return UsageError(message[:1].lower() + message[1:], hint=hint)

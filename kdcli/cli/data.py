@@ -76,7 +76,7 @@ def get(
     """
     from kdcli.data.getting.get import get as run
 
-    elsewhere = flags.load(profile, None, {}, default="base").settings.sources
+    elsewhere = flags.load(profile, None, {}, default="base", uses=()).settings.sources
     with ui.reporting(f"data get {name}") as reporter:
         got = run(
             name,

@@ -51,7 +51,7 @@ def check(
     from kdcli.tasks.task import task_from
 
     values = flags.tables(data_dir, text_col, text2_col, label_col)
-    settings = flags.load(profile, set_, values, default="demo").settings
+    settings = flags.load(profile, set_, values, default="demo", uses=()).settings
     with ui.reporting("kd data check") as reporter:
         report = check_data(settings.task, task_from(settings.task), reporter, max_words=settings.student.max_length)
     ui.show(report, _described)

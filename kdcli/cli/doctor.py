@@ -116,7 +116,14 @@ def _devices() -> Iterator[Check]:
 
 def _plugins() -> Iterator[Check]:
     from kdcli import registry
+    from kdcli.mistakes import nearest
 
+    groups = [f"kdcli.{group}" for group in registry.GROUPS]
+    for distribution, odd in registry.odd_entry_points():
+        hint = f"its plugins are not seen; the groups are {', '.join(groups)}"
+        if close := nearest(odd, groups):
+            hint = f"its plugins are not seen: did you mean {close}?"
+        yield Check(f"entry points of {distribution}", "look", f"{odd} is no group of plugins", hint)
     for group in registry.GROUPS:
         for plugin in registry.plugins(group):
             name = f"{group.removesuffix('s')} {plugin.full_name}"

@@ -137,7 +137,7 @@ def _profile(student: Path, asked: str | None, sets: Sequence[str] | None, value
 
     own = profile_of(student) if asked is None and values.get("task.data_dir") is None else None
     name = str(own) if own else asked
-    loaded = flags.load(name, sets, values)
+    loaded = flags.load(name, sets, values, uses=())
     return loaded if name else None
 
 

@@ -7,7 +7,7 @@ setting and the setting's default. Stage and shard are plain texts here, which t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ import typer
 
 from kdcli.cli import complete, ui
 from kdcli.errors import UsageError
+from kdcli.registry import GROUPS, Group
 
 if TYPE_CHECKING:
     from kdcli.profile.load import Profile
@@ -25,7 +26,12 @@ RULES, SAMPLING, TRAINING, DISTILLATION = "Rules", "Sampling", "Training", "Dist
 
 
 def load(
-    profile: str | None, sets: Sequence[str] | None, flags: Mapping[str, Any], *, default: str | None = None
+    profile: str | None,
+    sets: Sequence[str] | None,
+    flags: Mapping[str, Any],
+    *,
+    default: str | None = None,
+    uses: Collection[Group] = GROUPS,
 ) -> Profile:
     """Load the profile of a command, with its flags on top.
 
@@ -34,6 +40,7 @@ def load(
         sets: The values of ``--set``.
         flags: The values of the flags that override settings, by dotted key; None where one was not given.
         default: The profile that stands in when none is given.
+        uses: The groups of plugins that the command needs: of others, none has to be there.
 
     Raises:
         UsageError: ``--data-dir`` without a profile that says what the task is.
@@ -44,14 +51,14 @@ def load(
     if profile is None and flags.get("task.data_dir") is not None:
         hint = "add --profile sst2, for example; `kd profile list` names them"
         raise UsageError("--data-dir needs a profile, which says what the task is", hint=hint)
-    loaded = load_profile(profile or default, sets=sets or (), flags=flags)
+    loaded = load_profile(profile or default, sets=sets or (), flags=flags, uses=uses)
     for warning in loaded.warnings:
         ui.warn(warning)
     return loaded
 
 
 def load_for_model(profile: str | None, sets: Sequence[str] | None, flags: Mapping[str, Any]) -> Settings:
-    """Load the settings of a command whose model says what the task is, where no profile does.
+    """Load the settings of a command whose model says what the task is, and its plugin, where no profile does.
 
     Raises:
         UsageError: ``--data-dir`` without a profile.
@@ -59,7 +66,7 @@ def load_for_model(profile: str | None, sets: Sequence[str] | None, flags: Mappi
     """
     if profile is None:
         flags = {**flags, "task.metric": "pearson"}  # fits a task without labels: those are the model's own
-    return load(profile, sets, flags).settings
+    return load(profile, sets, flags, uses=()).settings
 
 
 def own_profile(model: Path) -> str | None:

@@ -35,7 +35,7 @@ def join(
 ) -> None:
     """Join the teacher's logits to the transfer set, by hash of the text."""
     values = {"task.data_dir": data_dir, "join.label": label}
-    chosen = flags.load(profile, set_, values, default="demo")
+    chosen = flags.load(profile, set_, values, default="demo", uses=())
     wish = stage.Wish(run_dir, None, "auto", force, dry_run)
     inputs = {"transfer": input_, "logits": logits}
     stage.run(["join"], chosen, wish, inputs=inputs, outputs={"joined": output}, describe={"join": _describe})

@@ -54,8 +54,8 @@ def check(
 
     found = []
     for plugin in registry.find_all(name):
-        table = _options(plugin, set_ or ())
-        with ui.reporting("kd plugins check") as reporter:
+        with ui.reporting("kd plugins check") as reporter:  # what a plugin prints as it is imported is no result
+            table = _options(plugin, set_ or ())
             checks = check_plugin(plugin.group, plugin.full_name, table, reporter=reporter)
         found.append(_described(plugin, checks))
     ui.show({"plugins": found}, _tables)

@@ -56,7 +56,7 @@ def student(
         "seed": seed,
         "device": device,
     }
-    chosen = flags.load(profile, set_, values, default="demo")
+    chosen = flags.load(profile, set_, values, default="demo", uses={"students"})
     wish = stage.Wish(run_dir, None, resume, force, dry_run, track)
     outputs = {"student": output, "encoded": output and _beside(output)}
     stage.run(

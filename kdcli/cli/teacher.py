@@ -49,7 +49,7 @@ def train(
         "device": device,
         "precision": precision,
     }
-    chosen = flags.load(profile, set_, values, default="demo")
+    chosen = flags.load(profile, set_, values, default="demo", uses=())
     wish = stage.Wish(run_dir, None, resume, force, dry_run, track)
     stage.run(["teacher"], chosen, wish, outputs={"teacher": output}, describe={"teacher": _trained})
 
@@ -90,7 +90,7 @@ def export(
         "teacher.export.precision": precision,
         "device": device,
     }
-    chosen = flags.load(profile, set_, values, default="demo")
+    chosen = flags.load(profile, set_, values, default="demo", uses=())
     wish = stage.Wish(run_dir, shard, resume, force, dry_run)
     stage.run(
         ["export"],

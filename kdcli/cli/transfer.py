@@ -53,7 +53,7 @@ def lite(
         "transfer.lite.workers": workers,
         "seed": seed,
     }
-    chosen = flags.load(profile, set_, values, default="demo")
+    chosen = flags.load(profile, set_, values, default="demo", uses={"taggers"})
     wish = stage.Wish(run_dir, shard, resume, force, dry_run)
     _make("lite", ["lite"], chosen, wish, output)
 
@@ -110,7 +110,7 @@ def heavy(
     if any(value is not None for value in recipe.values()):  # the generator's own options, by its name
         name = _generator(profile, set_, values)
         values |= {f"generators.{name}.{option}": value for option, value in recipe.items()}
-    chosen = flags.load(profile, set_, values, default="demo")
+    chosen = flags.load(profile, set_, values, default="demo", uses={"generators"})
     wish = stage.Wish(run_dir, shard, resume, force, dry_run, track)
     if only in ("cache", "fine-tune", "prefixes"):
         made = {"cache": "cache", "fine-tune": "generator", "prefixes": "prefixes"}[only]
@@ -158,7 +158,7 @@ def corpus(
         "device": device,
         "precision": precision,
     }
-    chosen = flags.load(profile, set_, values, default="demo")
+    chosen = flags.load(profile, set_, values, default="demo", uses={"generators"})
     wish = stage.Wish(run_dir, None, resume, force, dry_run)
     nearest = chosen.settings.transfer.corpus.order_by == "lm"
     _make("corpus", ["cache", "fine-tune", "corpus"] if nearest else ["corpus"], chosen, wish, output)
@@ -175,7 +175,7 @@ def _generator(profile: str | None, set_: list[str] | None, values: dict[str, An
     from kdcli import registry
     from kdcli.profile.load import load_profile
 
-    chosen = load_profile(profile or "demo", sets=set_ or (), flags=values)
+    chosen = load_profile(profile or "demo", sets=set_ or (), flags=values, uses={"generators"})
     return registry.table_name(chosen.settings.transfer.generator)
 
 

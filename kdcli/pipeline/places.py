@@ -69,5 +69,5 @@ def own_teacher(path: Path) -> str | None:
         return None
     from kdcli.profile.load import load_profile  # not for a student, whose prediction should start at once
 
-    settings = load_profile(profile, environ={}).settings.teacher
+    settings = load_profile(profile, environ={}, uses=()).settings.teacher
     return None if settings.train else settings.model

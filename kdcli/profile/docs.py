@@ -96,11 +96,9 @@ def explain(profile: Profile) -> Docs:
 def _plugins(group: registry.Group, profile: Profile) -> dict[str, registry.Plugin]:
     """Return the plugins of a group by the name of their tables; of two with one name, the chosen one."""
     settings = profile.settings
-    chosen = settings.student.model if group == "students" else settings.transfer.generator
-    there = registry.plugins(group)
-    return {plugin.name: plugin for plugin in reversed(there)} | {
-        plugin.name: plugin for plugin in there if plugin.is_called(chosen)
-    }
+    chosen = registry.find(group, settings.student.model if group == "students" else settings.transfer.generator)
+    there = sorted(registry.plugins(group), key=lambda plugin: not plugin.is_ours)
+    return {plugin.name: plugin for plugin in reversed(there)} | {chosen.name: chosen}
 
 
 def _chapters(

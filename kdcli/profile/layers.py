@@ -159,8 +159,8 @@ def source_of(key: str, origins: Mapping[str, Layer]) -> Layer | None:
 
 
 def trace(mistake: KdError, layer: Layer | None) -> KdError:
-    """Add to a mistake where it was made; a wrong value of a flag is a usage error."""
-    if layer is None:
+    """Add to a mistake where it was made, unless it tells that; a wrong value of a flag is a usage error."""
+    if layer is None or mistake.file:
         return mistake
     kind = type(mistake)
     if layer.file:

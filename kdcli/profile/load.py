@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ def load_profile(
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
+    uses: Collection[registry.Group] = registry.GROUPS,
 ) -> Profile:
     """Load a profile with everything that overrides it.
 
@@ -61,6 +62,7 @@ def load_profile(
         sets: ``key=value`` texts.
         flags: Values by dotted key; None says that a flag was not given.
         environ: Where ``KD_SECTION__KEY`` is looked up.
+        uses: The groups of plugins that are needed: what is said of others is left as it is.
 
     Raises:
         ProfileError: Keys or values are wrong; every one is reported (``Mistakes`` where there are several).
@@ -76,7 +78,7 @@ def load_profile(
     ]
     values, origins = layers.merge(stack)
     settings, wrong = _validate(values)
-    checked = _plugins(values, settings)
+    checked = _plugins(values, settings, uses, origins)
     wrong += checked.mistakes
     mistakes = [*(trace(mistake, source_of(mistake.key or "", origins)) for mistake in wrong), *mistakes]
     if mistakes or settings is None:
@@ -111,7 +113,9 @@ class _Checked:
     warnings: list[str] = field(default_factory=list)
 
 
-def _plugins(values: Mapping[str, Any], settings: Settings | None) -> _Checked:
+def _plugins(
+    values: Mapping[str, Any], settings: Settings | None, uses: Collection[registry.Group], origins: dict[str, Layer]
+) -> _Checked:
     """Check what the profile says about plugins.
 
     Returns:
@@ -119,54 +123,80 @@ def _plugins(values: Mapping[str, Any], settings: Settings | None) -> _Checked:
     """
     checked = _Checked()
     registry.plugins("taggers")  # what is wrong with the plugins as a whole is no mistake of a key's
-    student = generator = None
+    chosen: dict[registry.Group, str] = {}
     if settings:
-        checked.mistakes += _missing("taggers", settings.transfer.lite.tagger, "transfer.lite.tagger")
-        student = ("student.model", settings.student.model)
-        generator = ("transfer.generator", settings.transfer.generator)
-    _options(checked, "students", values, student)
-    _options(checked, "generators", values, generator)
+        chosen["students"] = settings.student.model
+        chosen["generators"] = settings.transfer.generator
+        chosen["taggers"] = settings.transfer.lite.tagger
+    for group in uses:
+        there = group in chosen and _is_there(checked, group, chosen[group])
+        if group != "taggers":
+            given = values.get(group, {})
+            if there and not registry.find(group, chosen[group]).is_ours:
+                given = _without_kds(given, registry.table_name(chosen[group]), f"{group}.", origins)
+            _options(checked, group, given, chosen.get(group, ""), there)
     return checked
 
 
-def _options(
-    checked: _Checked, group: registry.Group, values: Mapping[str, Any], choice: tuple[str, str] | None
-) -> None:
-    """Check the tables ``group.NAME``; ``choice`` is the key that names the chosen plugin, and the name."""
-    given = values.get(group, {})
+def _is_there(checked: _Checked, group: registry.Group, name: str) -> bool:
+    """Look up and load the chosen plugin, and keep what is wrong with it."""
+    if doubt := registry.passed_over(group, name):
+        checked.warnings.append(doubt)
+    try:
+        registry.load(group, name)
+    except PluginError as error:
+        checked.mistakes.append(_of_key(error, registry.KEYS[group]))
+    except KdError as error:
+        checked.mistakes += each(error)
+    else:
+        return True
+    return False
+
+
+def _without_kds(given: Any, name: str, prefix: str, origins: dict[str, Layer]) -> Any:
+    """Leave out what kd's own profiles say of a plugin that is somebody else's: they mean kd's own of that name."""
+    if not isinstance(given, Mapping) or not isinstance(given.get(name), Mapping):
+        return given
+    sources = {option: source_of(f"{prefix}{name}.{option}", origins) for option in given[name]}
+    kds = [option for option, layer in sources.items() if layer and layer.file and files.is_kds(layer.file)]
+    for key in [key for key in origins if any(f"{key}.".startswith(f"{prefix}{name}.{option}.") for option in kds)]:
+        del origins[key]
+    return {**given, name: {option: value for option, value in given[name].items() if option not in kds}}
+
+
+def _options(checked: _Checked, group: registry.Group, given: Any, chosen: str, there: bool) -> None:
+    """Check the tables ``group.NAME``; the chosen plugin has one, if it is there."""
     tables = {name: dict(table) for name, table in given.items() if isinstance(table, Mapping)} if given else {}
-    key, chosen = choice or ("", "")
     short = registry.table_name(chosen)
-    if choice:
-        checked.mistakes += (missing := _missing(group, chosen, key))
-        if not missing:
-            tables.setdefault(short, {})
+    if there:
+        tables.setdefault(short, {})
     checked.tables[group] = tables
     installed = {plugin.name for plugin in registry.plugins(group)}
     for name, table in tables.items():
+        if name == short and not there:  # said already
+            continue
+        key = f"{group}.{name}"
         if name not in installed:
-            if (close := nearest(name, installed)) and name != short:
-                what = f"no {group.removesuffix('s')} plugin is named {name}"
-                checked.mistakes.append(PluginError(what, key=f"{group}.{name}", hint=f"did you mean {group}.{close}?"))
+            what = f"no {group.removesuffix('s')} plugin is named {name}"
+            if close := nearest(name, installed):
+                checked.mistakes.append(PluginError(what, key=key, hint=f"did you mean {group}.{close}?"))
+            else:
+                checked.warnings.append(f"{key} is not checked: {what}")
             continue
         try:
             valid = registry.options(group, chosen if name == short else name, table)
             tables[name] = valid.model_dump(mode="json", exclude_none=True)
         except PluginError as error:
             if name == short:
-                checked.mistakes.append(PluginError(error.what, key=key, hint=error.hint))
+                checked.mistakes.append(_of_key(error, registry.KEYS[group]))
             else:
-                checked.warnings.append(f"{group}.{name} is not checked: {error.what}")
+                checked.warnings.append(f"{key} is not checked: {error.what}")
         except KdError as error:
             checked.mistakes += each(error)
 
 
-def _missing(group: registry.Group, name: str, key: str) -> list[KdError]:
-    try:
-        registry.find(group, name)
-    except PluginError as error:
-        return [PluginError(error.what, key=key, hint=error.hint)]
-    return []
+def _of_key(error: PluginError, key: str) -> PluginError:
+    return PluginError(error.what, hint=error.hint, file=error.file, row=error.row, key=key)
 
 
 def _without(values: Mapping[str, Any], places: Sequence[tuple[str | int, ...]], at: tuple[str, ...] = ()) -> Any:

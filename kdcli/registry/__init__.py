@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from kdcli.errors import KdError, PluginError, first_line
 from kdcli.mistakes import each, explain, raise_all, unknown
-from kdcli.registry.known import find, find_all, left_out, plugins, seen
+from kdcli.registry.known import find, find_all, left_out, odd_entry_points, passed_over, plugins, seen, warn
 from kdcli.registry.loading import load_plugin, place
-from kdcli.registry.plugin import GROUPS, Group, Plugin, table_name
+from kdcli.registry.plugin import GROUPS, KEYS, Group, Plugin, table_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GROUPS",
+    "KEYS",
     "Group",
     "Plugin",
     "all_versions",
@@ -36,11 +37,14 @@ __all__ = [
     "find_all",
     "left_out",
     "load",
+    "odd_entry_points",
     "options",
+    "passed_over",
     "plugins",
     "table_name",
     "title",
     "versions",
+    "warn",
 ]
 
 
@@ -123,13 +127,14 @@ def blaming(group: Group, name: str, inside: str, *, but: tuple[type[Exception],
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, (KdError, *but)):
             raise
         what = f"{title(group, name)} failed in {inside}: {type(error).__name__}: {first_line(error)}"
         plugin = _known(group, name)
-        file, row = place(error, plugin.file if plugin else None)
-        hint = f"mend {file}" if file else "run it again with --debug, and show its author what it prints"
+        file, row = place(error, plugin) if plugin else (None, None)
+        mine = plugin and plugin.file
+        hint = f"mend {mine}" if mine else "run it again with --debug, and show its author what it prints"
         raise PluginError(what, hint=hint, file=file, row=row) from error
 
 

@@ -7,13 +7,14 @@ import sys
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import parent_process
 from pathlib import Path
 
 from kdcli.errors import KdError, PluginError
 from kdcli.mistakes import each, nearest, raise_all
 from kdcli.registry.code_files import code_files
 from kdcli.registry.loading import load_plugin
-from kdcli.registry.plugin import GROUPS, OURS, Group, Plugin, normal, same, table_name
+from kdcli.registry.plugin import GROUPS, KEYS, OURS, Group, Plugin, normal, same, table_name
 
 ALLOWED = "KD_LOAD_PLUGINS"
 STRICT = "KD_STRICT_PLUGINS"
@@ -36,33 +37,45 @@ def left_out() -> list[Plugin]:
 
 
 def find(group: Group, name: str) -> Plugin:
-    """Find a plugin by its name, without importing it.
+    """Find a plugin by its name, without importing it; kd's own comes before others of the same name.
 
     Raises:
-        PluginError: There is none of that name, or more than one.
+        PluginError: There is none of that name, or other people have more than one.
     """
     there = plugins(group)
     found = [plugin for plugin in there if plugin.is_called(name)]
-    if len(found) == 1:
-        return found[0]
+    if chosen := [plugin for plugin in found if plugin.is_ours or len(found) == 1]:
+        return chosen[0]
     if found:
         one = group.removesuffix("s")
         names = [plugin.full_name for plugin in found]
-        hint = f"write which one you mean: {' or '.join(names)}"
+        hint = f"write which one you mean: {' or '.join(names)} (--set {KEYS[group]}={names[0]} chooses it)"
         raise PluginError(f"{len(found)} {one} plugins are named {found[0].name}: {', '.join(names)}", hint=hint)
     raise _no_such(name, group, there)
+
+
+def passed_over(group: Group, name: str) -> str:
+    """Say which other plugins a name could mean that is taken for kd's own; an empty text where there are none."""
+    found = [plugin for plugin in plugins(group) if plugin.is_called(name)]
+    others = [plugin.full_name for plugin in found if not plugin.is_ours]
+    if len(others) == len(found) or not others:
+        return ""
+    choose = f"--set {KEYS[group]}={others[0]} chooses the other"
+    return f"{name} is taken for kd's own {group.removesuffix('s')}, and not for {', '.join(others)}: {choose}"
 
 
 def find_all(name: str) -> list[Plugin]:
     """Find the plugins of all groups by their name: the same name in two groups is no clash.
 
     Raises:
-        PluginError: There is none of that name, or more than one in a group.
+        PluginError: There is none of that name, or other people have more than one in a group.
     """
     there = [plugin for group in GROUPS for plugin in plugins(group)]
     groups = dict.fromkeys(plugin.group for plugin in there if plugin.is_called(name))
     if not groups:
         raise _no_such(name, None, there)
+    for doubt in filter(None, (passed_over(group, name) for group in groups)):
+        warn(doubt)
     return [find(group, name) for group in groups]
 
 
@@ -71,8 +84,12 @@ def _no_such(name: str, group: Group | None, there: list[Plugin]) -> PluginError
     distribution = name.rpartition(":")[0]
     names = [known for plugin in there for known in (plugin.name, plugin.full_name)]
     shut = [plugin.full_name for plugin in left_out() if group in (None, plugin.group) and plugin.is_called(name)]
+    stem = Path(name).name.removesuffix(".py")
     if shut:
         hint = f"{ALLOWED} leaves out {shut[0]}: name it there"
+    elif name.endswith(".py"):
+        given = stem if stem in names else f"{stem} --code {name}"
+        hint = f"`kd plugins check {given}`" if group is None else f"a plugin is named after its file: {given}"
     elif distribution.endswith(".py"):
         hint = f"it is a file, which every command that needs it has to name: --code {distribution}"
     elif close := nearest(name, names):
@@ -92,11 +109,19 @@ def seen() -> tuple[Plugin, ...]:
         found += [Plugin(group, file.name, file.path.name, file.version, str(file.path), file) for group in file.groups]
     every = tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution)))
     torn = tuple(what for distribution, what in scanned.torn if _is_allowed(distribution))
+    if unknown := _unknown_allowed(scanned):
+        warn(f"{ALLOWED} names {', '.join(unknown)}: no plugin, and no distribution of plugins, is called so")
     if strict():
         _refuse_broken(every, torn)
     else:
-        _warn(torn)
+        for what in torn:
+            warn(what)
     return every
+
+
+def odd_entry_points() -> tuple[tuple[str, str], ...]:
+    """Return the distributions whose entry points are in a group that is nearly one of kd's, and that group."""
+    return _scan(tuple(sys.path)).odd
 
 
 def strict() -> bool:
@@ -106,14 +131,26 @@ def strict() -> bool:
 
 def _is_allowed(distribution: str, name: str = "") -> bool:
     """Return whether ``KD_LOAD_PLUGINS`` names the distribution, or its plugin of this name."""
+    wanted = _allowed()
+    return wanted is None or normal(distribution) == OURS or any(_means(one, distribution, name) for one in wanted)
+
+
+def _allowed() -> list[str] | None:
+    """Return the entries of ``KD_LOAD_PLUGINS``; None where it is not set."""
     wanted = os.environ.get(ALLOWED)
-    if wanted is None or normal(distribution) == OURS:
-        return True
-    for entry in filter(None, (entry.strip() for entry in wanted.split(","))):
-        of, _, short = entry.rpartition(":")
-        if same(entry, distribution) or (short == name and same(of, distribution)):
-            return True
-    return False
+    return None if wanted is None else [entry for text in wanted.split(",") if (entry := text.strip())]
+
+
+def _means(entry: str, distribution: str, name: str) -> bool:
+    """Return whether an entry of ``KD_LOAD_PLUGINS`` means a distribution, or its plugin of this name."""
+    of, _, short = entry.rpartition(":")
+    return same(entry, distribution) or (short == name and same(of, distribution))
+
+
+def _unknown_allowed(scanned: _Scan) -> list[str]:
+    """Return the entries of ``KD_LOAD_PLUGINS`` that mean nothing that is installed."""
+    known = [*((plugin.distribution, plugin.name) for plugin in scanned.plugins), *((of, "") for of, _ in scanned.torn)]
+    return [entry for entry in _allowed() or () if not any(_means(entry, *one) for one in known)]
 
 
 @lru_cache
@@ -129,18 +166,19 @@ def _refuse_broken(every: tuple[Plugin, ...], torn: tuple[str, ...]) -> None:
 
 
 @lru_cache
-def _warn(torn: tuple[str, ...]) -> None:
-    """Warn once."""
-    for what in torn:
+def warn(what: str) -> None:
+    """Warn once, and not in each worker process again."""
+    if parent_process() is None:
         warnings.warn(what, stacklevel=2)
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """What the installed distributions say, and which of them say nothing that can be read."""
+    """What the installed distributions say, which say nothing that can be read, and which are in an odd group."""
 
     plugins: tuple[Plugin, ...]
     torn: tuple[tuple[str, str], ...]
+    odd: tuple[tuple[str, str], ...]
 
 
 @lru_cache(maxsize=1)
@@ -150,6 +188,7 @@ def _scan(path: tuple[str, ...]) -> _Scan:
 
     found: dict[tuple[str, str, str], Plugin] = {}
     torn: list[tuple[str, str]] = []
+    odd: dict[tuple[str, str], None] = {}
     groups = {f"kdcli.{group}": group for group in GROUPS}
     for distribution in distributions(path=list(path)):
         try:
@@ -159,8 +198,10 @@ def _scan(path: tuple[str, ...]) -> _Scan:
                     plugin = Plugin(group, entry_point.name, name, distribution.version, entry_point.value, entry_point)
                     # The first on the path wins, as it does when it is imported.
                     found.setdefault((group, plugin.name, normal(name)), plugin)
+                elif entry_point.group.startswith(OURS):
+                    odd[distribution.metadata["Name"], entry_point.group] = None
         except Exception as error:
             where = Path(getattr(distribution, "_path", "a distribution"))
             what = f"plugins of {where} left out: its metadata cannot be read ({error})"
             torn.append((where.name.partition("-")[0], what))
-    return _Scan(tuple(found.values()), tuple(torn))
+    return _Scan(tuple(found.values()), tuple(torn), tuple(odd))

@@ -25,8 +25,12 @@ def load_plugin(plugin: Plugin) -> Any:
     module = _import(plugin)
     if fault := version_fault(module):
         newer = isinstance(version := getattr(module, "api_version", None), int) and version > API_VERSION
-        remedy = f"update kd (pip install -U {OURS}), or remove it: pip uninstall {plugin.distribution}"
-        raise PluginError(f"{plugin.title} {fault}", hint=remedy if newer and not plugin.file else plugin.remedy)
+        remedy = plugin.remedy
+        if newer and not plugin.file:
+            remedy = f"update kd (pip install -U {OURS}), or remove it: pip uninstall {plugin.distribution}"
+        elif not hasattr(module, "api_version") and ":" in plugin.module and not plugin.file:
+            remedy = f"an entry point names a module: {plugin.module.partition(':')[0].strip()}, not {plugin.module}"
+        raise PluginError(f"{plugin.title} {fault}", hint=remedy)
     if found := list(faults(plugin.group, module)):
         raise PluginError(f"{plugin.title} {', and '.join(found)}", hint=plugin.remedy)
     return module
@@ -38,7 +42,7 @@ def _import(plugin: Plugin) -> Any:
     except KdError:
         raise
     except (Exception, SystemExit) as error:
-        file, row = place(error, plugin.file)
+        file, row = place(error, plugin)
         what = f"{plugin.title} {_why_not(plugin, error)}"
         raise PluginError(what, hint=plugin.remedy, file=file, row=row) from error
 
@@ -53,7 +57,11 @@ def _why_not(plugin: Plugin, error: BaseException) -> str:
     return f"cannot be imported: {type(error).__name__}: {first_line(error)}"
 
 
-def place(error: BaseException, file: Path | None) -> tuple[Path | None, int | None]:
-    """Return where in the plugin's file an error came up, where it is one file and did so there."""
-    rows = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    return file, rows[-1] if rows else None
+def place(error: BaseException, plugin: Plugin) -> tuple[Path | None, int | None]:
+    """Return the file and the row of a plugin where an error came up last; no row where it did so elsewhere alone."""
+    package = plugin.module.partition(":")[0].partition(".")[0].strip()
+    for frame, row in reversed(list(traceback.walk_tb(error.__traceback__))):
+        file = Path(frame.f_code.co_filename)
+        if file == plugin.file or str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+            return file, row
+    return plugin.file, None

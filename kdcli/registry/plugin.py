@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -14,8 +15,14 @@ if TYPE_CHECKING:
 
 Group = Literal["generators", "students", "taggers"]
 GROUPS: tuple[Group, ...] = get_args(Group)
+KEYS: Mapping[Group, str] = {
+    "generators": "transfer.generator",
+    "students": "student.model",
+    "taggers": "transfer.lite.tagger",
+}
+"""The setting that chooses a plugin of a group."""
 OURS = "kdcli"
-"""The distribution whose plugins are always seen."""
+"""The distribution whose plugins are always seen, and come before others of the same name."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ class LoadedStudent:
             {name: pa.array(texts, pa.string()) for name, texts in zip(self.task.columns, columns, strict=True)}
         )
         examples = encode_table(table, self.tokenizer, self.task, self.config["max_length"])
-        return predict_logits(self.module, examples, self.task.outputs)
+        with registry.blaming("students", self.config["plugin"], "forward", but=(torch.cuda.OutOfMemoryError,)):
+            return predict_logits(self.module, examples, self.task.outputs)
 
     def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Prediction] | list[Score]:
         """Return a prediction for each text, or for each pair of texts.

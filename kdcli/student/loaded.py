@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,6 +22,7 @@ from kdcli import registry
 from kdcli.api import Task
 from kdcli.data.strings import is_unicode, strings
 from kdcli.errors import DataError, PluginError, first_line
+from kdcli.registry import code_files
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import TextEncoder, Texts, load_tokenizer, spans
 
@@ -136,13 +138,19 @@ class FastStudent:
         return TextEncoder(self.tokenizer, self.config["max_length"])
 
 
-def load_student(folder: str | Path) -> FastStudent | LoadedStudent:
+def load_student(folder: str | Path, *, code: str | Path | None = None) -> FastStudent | LoadedStudent:
     """Load a student to predict on the CPU: without torch if its plugin has ``fast``, else as its PyTorch module.
+
+    Args:
+        folder: The student's folder.
+        code: The file of its plugin, for a student that was made with ``--code``; the environment variable ``KD_CODE``
+            may name it too, and does so from here on, also for processes that are started.
 
     Raises:
         DataError: The folder is not a student's, or is not whole.
         PluginError: Its plugin is missing or broken.
     """
+    code_files.use([] if code is None else [code])
     folder = Path(folder)
     contents = read_folder(folder)
     plugin = contents.config["plugin"]
@@ -232,12 +240,29 @@ def predictions(logits: NDArray[np.float32], task: Task) -> list[Prediction] | l
 
 
 def _need_plugin(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a student whose plugin is not there, and warn of one whose file has been edited since it was trained."""
+    made_with, version = next(iter(config.get("plugin_version", {}).items()), ("", ""))
     try:
         registry.find("students", config["plugin"])
     except PluginError as error:
-        file = next((name for name in config.get("plugin_version", {}) if name.endswith(".py")), None)
-        hint = f"the student was made with --code {file}: add that, with the file's place" if file else error.hint
+        hint = error.hint
+        if made_with.endswith(".py"):
+            hint = f"the student was made with --code {made_with}: add that, with the file's place; "
+            hint += f'in Python, load_student(folder, code="{made_with}"), or set KD_CODE'
+        elif made_with and not _is_installed(made_with):
+            hint = f"the student was made with {made_with} {version}: pip install {made_with}"
         raise PluginError(error.what, file=folder / "config.json", hint=hint) from error
+    now = registry.versions("students", config["plugin"]).get(made_with, version)
+    if made_with.endswith(".py") and now != version:
+        registry.warn(f"{made_with} has changed since the student in {folder} was trained by it: {version} -> {now}")
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _try(compute: Fast, contents: Contents) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from math import ceil, inf, isfinite, nan
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.cuda import OutOfMemoryError
 
+from kdcli import registry
 from kdcli.api import Progress, Reporter, Task
 from kdcli.errors import KdError
 from kdcli.profile.schema import StudentSettings
@@ -120,6 +123,7 @@ class Training:
 
         Raises:
             KdError: The loss became infinite or NaN before any evaluation.
+            PluginError: The module fails.
         """
         restored = self.checkpoint.restore(self.module, self.optimizer, self.device, self.reporter) if resume else None
         if restored:
@@ -177,11 +181,14 @@ class Training:
         """Take a step from one batch and return its loss; none from a loss that is not finite."""
         examples, device = self.examples, self.device
         self.optimizer.zero_grad()
-        logits = self.module(collate(examples, rows, device))
+        batch = collate(examples, rows, device)
+        with self._blaming("forward"):
+            logits = self.module(batch)
         loss = self.loss(logits, targets(examples.logits, rows, device), targets(examples.labels, rows, device))
         value = loss.item()
         if isfinite(value):
-            loss.backward()  # type: ignore[no-untyped-call]
+            with self._blaming("backward"):
+                loss.backward()  # type: ignore[no-untyped-call]
             if self.settings.decay == "linear":
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.settings.lr * (1 - self.position.updates / self.updates)
@@ -193,7 +200,8 @@ class Training:
     def _evaluate(self) -> None:
         """Score the model on dev, keep it if it is the best, and write the checkpoint."""
         position, begin = self.position, time.perf_counter()
-        metrics = evaluate(self.module, self.dev, self.task)
+        with self._blaming("forward"):
+            metrics = evaluate(self.module, self.dev, self.task)
         if not all(value.isfinite().all() for value in self.module.state_dict().values()):
             self._diverged(nan)
             return
@@ -213,6 +221,10 @@ class Training:
     def epochs(self) -> float:
         """How often the rows have been seen."""
         return self.position.rows / len(self.examples)
+
+    def _blaming(self, inside: str) -> AbstractContextManager[None]:
+        """Blame the plugin for what goes wrong in its module, but for memory: that may be the batch's fault."""
+        return registry.blaming("students", self.settings.model, inside, but=(OutOfMemoryError,))
 
     def _diverged(self, loss: float) -> None:
         what = f"the loss became {loss} at update {self.position.updates + 1:,}"

@@ -104,12 +104,9 @@ def _graph(student: LoadedStudent) -> bytes:
         hint = "a student plugin says how by its function to_onnx; the plugin bilstm has one"
         raise PluginError(f"the student plugin {name} cannot be exported to ONNX", hint=hint)
     weights = {key: value.numpy() for key, value in student.module.state_dict().items()}
-    try:
-        graph: bytes = plugin.to_onnx(
-            registry.options("students", name, options), student.task, weights
-        ).SerializeToString()
-    except Exception as error:
-        raise PluginError(f"the to_onnx of student plugin {name} has failed: {first_line(error)}") from error
+    valid = registry.options("students", name, options)
+    with registry.blaming("students", name, "to_onnx"):
+        graph: bytes = plugin.to_onnx(valid, student.task, weights).SerializeToString()
     return graph
 
 

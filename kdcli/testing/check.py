@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -94,9 +95,11 @@ def check_plugin(
         TemporaryDirectory(prefix="kd-check-") as folder,
         (reporter or QuietReporter()).progress("check", len(checks), "checks") as progress,
     ):
-        for outcome in outcomes(checks, make_subject(group, plugin, dict(options or {}), Path(folder))):
-            found.append(outcome)
-            progress.advance(last=outcome.check)
+        subject = make_subject(group, plugin, dict(options or {}), Path(folder))
+        with redirect_stdout(subject.stdout):
+            for outcome in outcomes(checks, subject):
+                found.append(outcome)
+                progress.advance(last=outcome.check)
     return found
 
 

@@ -43,7 +43,9 @@ def elsewhere(task: str, *arguments: str) -> Any:
     if done.code:
         last = (done.stderr.strip() or f"exit code {done.code}").splitlines()[-1]
         raise Failure("a plugin that works in another process too", last)
-    return json.loads(done.stdout.splitlines()[-1])
+    printed, _, answered = done.stdout.removesuffix("\n").rpartition("\n")
+    sys.stdout.write(printed)
+    return json.loads(answered)
 
 
 def imports(group: str, name: str) -> list[str]:

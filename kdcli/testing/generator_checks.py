@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.api import DataError, GeneratorSettings, Part, QuietReporter, Samples
+from kdcli.errors import shown
 from kdcli.testing.elsewhere import elsewhere
-from kdcli.testing.module_checks import MODULE_CHECKS, OPTIONS_CHECKS, Subject, options_given
+from kdcli.testing.module_checks import MODULE_CHECKS, OPTIONS_CHECKS, PRINTS_NOTHING, Subject, options_given
 from kdcli.testing.outcomes import Check, Failure, Skipped, Warned, expect
-from kdcli.testing.tiny import Kind, tiny_corpus
+from kdcli.testing.tiny import Kind, tiny_corpus, tiny_task
 
 DRAWS = 48
 """Draws of a part."""
@@ -76,7 +77,7 @@ def load_of_another_folder(subject: GeneratorSubject) -> str:
     except DataError as error:
         return str(error).replace(str(empty), "...")
     except Exception as error:
-        raise Failure(expected, f"{type(error).__name__}: {error}") from None
+        raise Failure(expected, shown(error)) from None
     raise Failure(expected, "none")
 
 
@@ -88,7 +89,7 @@ def sample(subject: GeneratorSubject) -> str:
 def small_part(subject: GeneratorSubject) -> str:
     """Draw parts of one draw and of five."""
     for count in (1, 5):
-        _expect_samples(subject.draw(Part(3, count, SEED)), count)
+        _expect_samples(subject.draw(Part(3, count, SEED)), count, "single")
     return "1 and 5 draws"
 
 
@@ -146,7 +147,7 @@ def no_tabs(subject: GeneratorSubject) -> str:
 
 def no_line_ends(subject: GeneratorSubject) -> str:
     """Look for line ends: any that ``str.splitlines`` knows."""
-    return _mostly(subject.draw().texts, lambda text: "".join(text.splitlines()) == text, "no line end in a text")
+    return _mostly(subject.draw().texts, _is_line, "no line end in a text")
 
 
 def not_blank(subject: GeneratorSubject) -> str:
@@ -160,7 +161,7 @@ def fine_tune_again(subject: GeneratorSubject) -> str:
         return _fine_tune(subject, "pair")
     except OSError as error:
         expected = "fine_tune to replace what an earlier one has left in its folder"
-        raise Failure(expected, f"{type(error).__name__}: {error}") from None
+        raise Failure(expected, shown(error)) from None
 
 
 def pairs(subject: GeneratorSubject) -> str:
@@ -169,7 +170,7 @@ def pairs(subject: GeneratorSubject) -> str:
     drawn = _sample(subject, "pair")
     texts = subject.draw(kind="pair").texts
     _expect_same(texts, subject.draw(kind="pair").texts, "the same pairs for the same part")
-    both = "exactly one tab in a pair, and a text on each side of it"
+    both = "exactly one tab in a pair, a text on each side of it, and no line end"
     return f"{drawn}; {_mostly(texts, _is_pair, both)}"
 
 
@@ -210,6 +211,7 @@ CHECKS: tuple[Check[Any], ...] = (
     Check(bits, f"{_SEE}Sampler", (load,)),
     Check(fine_tune_again, f"{_SEE}Generator.fine_tune", (sample,)),
     Check(pairs, f"{_SEE}Samples", (fine_tune_again,)),
+    PRINTS_NOTHING,
 )
 
 
@@ -240,19 +242,20 @@ def _load(subject: GeneratorSubject, kind: Kind) -> str:
 
 def _sample(subject: GeneratorSubject, kind: Kind) -> str:
     drawn = subject.draw(kind=kind)
-    _expect_samples(drawn, DRAWS)
+    _expect_samples(drawn, DRAWS, kind)
     lost = f"all {DRAWS} rejected: {dict(drawn.rejected)}; give it options with which it learns more: epochs, lr"
     expect(bool(drawn.texts), "some text", lost)
     return f"{len(drawn.texts)} texts, for example {drawn.texts[0][:60]!r}"
 
 
-def _expect_samples(drawn: Any, count: int) -> None:
-    expect(isinstance(drawn, Samples), "sample to return kdcli.api.Samples", type(drawn).__name__)
-    odd = [text for text in drawn.texts if not isinstance(text, str)]
-    expect(not odd, "texts, each a str", f"{odd[:3]!r}")
-    rejected = sum(drawn.rejected.values())
-    came = f"{len(drawn.texts)} texts and {rejected} rejected"
-    expect(len(drawn.texts) + rejected == count, f"{count} draws to be accounted for", came)
+def _expect_samples(drawn: Any, count: int, kind: Kind) -> None:
+    # What stops a run has to stop the check, so one function looks for both.
+    from kdcli.transfer.draws import _fault
+
+    fault = _fault(drawn, count, tiny_task(kind))
+    expect(not fault, f"kdcli.api.Samples that account for {count} draw{'s' * (count > 1)}", f"a sampler that {fault}")
+    odd = [reason for reason in drawn.rejected if not isinstance(reason, str)]
+    expect(not odd, "rejected draws by reason, each a str", f"the reasons {odd}")
 
 
 def _expect_same(first: Sequence[str], again: Sequence[str], expected: str) -> None:
@@ -264,8 +267,12 @@ def _expect_same(first: Sequence[str], again: Sequence[str], expected: str) -> N
     raise Failure(expected, f"{first[place]!r} and then {again[place]!r}, text {place} of {len(first)}")
 
 
+def _is_line(text: str) -> bool:
+    return "".join(text.splitlines()) == text
+
+
 def _is_pair(text: str) -> bool:
-    return [bool(side.strip()) for side in text.split("\t")] == [True, True]
+    return _is_line(text) and [bool(side.strip()) for side in text.split("\t")] == [True, True]
 
 
 def _mostly(texts: Sequence[str], sound: Callable[[str], bool], expected: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +18,7 @@ from kdcli import registry
 from kdcli.api import API_VERSION
 from kdcli.errors import PluginError
 from kdcli.mistakes import explain
-from kdcli.registry import Group
+from kdcli.registry import Group, Plugin
 from kdcli.registry.contracts import NEEDED, faults, version_fault
 from kdcli.testing.elsewhere import elsewhere
 from kdcli.testing.outcomes import Check, Failure, Skipped, Warned, expect, told
@@ -30,6 +33,15 @@ ODD: tuple[Any, ...] = ({"no": "such"}, [[]], "\x00", -1.5)
 _GUIDE = "docs/plugins.md"
 
 
+class Heard(StringIO):
+    """Stands for stdout: keeps what a plugin prints, and hands it on to stderr."""
+
+    def write(self, text: str) -> int:
+        """Keep it, and hand it on."""
+        sys.stderr.write(text)
+        return super().write(text)
+
+
 @dataclass
 class Subject:
     """A plugin that is checked.
@@ -40,6 +52,7 @@ class Subject:
         table: Its table of a profile.
         folder: Where its checks may write.
         plugin: The module, or the object, as soon as it is loaded.
+        stdout: What it has printed so far.
     """
 
     group: Group
@@ -47,6 +60,7 @@ class Subject:
     table: Mapping[str, Any]
     folder: Path
     plugin: Any = None
+    stdout: StringIO = field(default_factory=Heard)
 
     @property
     def module(self) -> ModuleType:
@@ -58,6 +72,14 @@ class Subject:
         if not isinstance(self.plugin, ModuleType):
             raise Skipped("the plugin is an object, and this is about modules")
         return self.plugin
+
+    @property
+    def known(self) -> Plugin:
+        """What is known about it; of one without a name, the module alone, which is that of an object's class."""
+        if isinstance(self.given, str):
+            return registry.find(self.group, self.given)
+        name = self.given.__name__ if isinstance(self.given, ModuleType) else type(self.given).__module__
+        return Plugin(self.group, name, name, "", name, EntryPoint(name, name, f"kdcli.{self.group}"))
 
     @property
     def address(self) -> list[str]:
@@ -179,6 +201,13 @@ def about(subject: Subject) -> str:
     return first
 
 
+def prints_nothing(subject: Subject) -> str:
+    """Look what it has printed in all checks before this one."""
+    if printed := subject.stdout.getvalue().strip():
+        raise Warned("nothing on stdout, which belongs to the result", f"{printed[:80]!r}")
+    return "nothing on stdout"
+
+
 MODULE_CHECKS: tuple[Check[Any], ...] = (
     Check(loads, f"{_GUIDE}, Packaging"),
     Check(api_version, f"{_GUIDE}, Versioning", (loads,)),
@@ -187,6 +216,8 @@ MODULE_CHECKS: tuple[Check[Any], ...] = (
     Check(cheap_import, f"{_GUIDE}, The contract", (loads,)),
     Check(public_imports, f"{_GUIDE}, What is public", (loads,)),
 )
+PRINTS_NOTHING: Check[Any] = Check(prints_nothing, f"{_GUIDE}, The contract", (loads,))
+"""The last of each plugin."""
 OPTIONS_CHECKS: tuple[Check[Any], ...] = (
     Check(options_given, f"{_GUIDE}, Options", (members,)),
     Check(options_unknown, f"{_GUIDE}, Options", (options_given,)),

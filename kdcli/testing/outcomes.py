@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from kdcli.errors import KdError
+from kdcli.errors import KdError, shown
 from kdcli.mistakes import each
+from kdcli.registry import Plugin
+from kdcli.registry.loading import place
 
 Result = Literal["passed", "failed", "skipped", "warned"]
-Checked = TypeVar("Checked")
-"""What the checks of a list have in common: the plugin, and what has been made with it so far."""
 
-_KDCLI = Path(__file__).resolve().parents[1]
-_LIBRARIES = {"importlib", "json", "numpy", "onnx", "onnxruntime", "pydantic", "torch", "transformers"}
+
+class Known(Protocol):
+    """Tells which plugin is checked."""
+
+    @property
+    def known(self) -> Plugin:
+        """What is known about the plugin."""
+        ...
+
+
+Checked = TypeVar("Checked", bound=Known)
+"""What the checks of a list have in common: the plugin, and what has been made with it so far."""
 
 
 @dataclass(frozen=True)
@@ -113,19 +121,9 @@ def _outcome(check: Check[Checked], checked: Checked) -> Outcome:
     except KdError as error:
         return Outcome(check.name, "failed", f"expected no error; came {told([error])}; see {check.see}")
     except (Exception, SystemExit) as error:  # whatever a plugin may do
-        what = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
-        return Outcome(check.name, "failed", f"expected no error; came {what}{_place(error)}; see {check.see}")
-
-
-def _place(error: BaseException) -> str:
-    """Say where a plugin broke down: the last line that is neither ``kd``'s nor in a library that it calls."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_foreign(Path(frame.filename))]
-    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-
-
-def _is_foreign(file: Path) -> bool:
-    return _KDCLI in file.parents or bool(_LIBRARIES & set(file.parts)) or not file.exists()
+        file, row = place(error, checked.known)
+        where = f" ({file}, line {row})" if row else ""
+        return Outcome(check.name, "failed", f"expected no error; came {shown(error)}{where}; see {check.see}")
 
 
 def _name(run: Callable[..., Any]) -> str:

@@ -50,10 +50,11 @@ def run_python(*arguments: str, cwd: str | Path | None = None, environ: Mapping[
         cwd: The folder to run in; by default the current one.
         environ: Variables beside those of this process.
     """
-    # A plugin may be importable here only because somebody has added its folder to sys.path.
+    # A plugin may be importable here only because somebody has added its folder to sys.path. Nothing else is: -P, or
+    # else a random.py of the current folder would stand in for Python's.
     path = os.pathsep.join(dict.fromkeys(str(Path(entry).absolute()) for entry in sys.path))
     done = subprocess.run(
-        [sys.executable, *arguments],
+        [sys.executable, "-P", *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": path, **(environ or {})},
         stdin=subprocess.DEVNULL,

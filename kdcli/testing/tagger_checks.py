@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdcli.testing.elsewhere import elsewhere
-from kdcli.testing.module_checks import MODULE_CHECKS, Subject, members
+from kdcli.testing.module_checks import MODULE_CHECKS, PRINTS_NOTHING, Subject, members
 from kdcli.testing.outcomes import Check, expect
 from kdcli.testing.tiny import tiny_corpus
 
@@ -71,6 +71,7 @@ CHECKS: tuple[Check[Any], ...] = (
     Check(deterministic, _SEE, (one_tag_a_word,)),
     Check(independent_of_neighbours, _SEE, (one_tag_a_word,)),
     Check(same_in_another_process, _SEE, (one_tag_a_word,)),
+    PRINTS_NOTHING,
 )
 
 

@@ -185,7 +185,8 @@ class Tally:
         if lost:
             what += f"; rejected: {', '.join(f'{count} {reason}' for reason, count in self.rejected.most_common())}"
         if lost > self.draws / 2:
-            hint = "fine-tune the generator for longer; texts that do not end may also need a larger max_length"
+            hint = "fine-tune the generator for longer, or with a larger max_length, if it is a language model; "
+            hint += "else see why it rejects them"
         elif found:
             hint = f"the generator has little more to say: ask for no more, --num-samples {found}"
         else:

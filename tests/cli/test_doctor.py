@@ -67,6 +67,15 @@ def test_broken_plugin_of_somebody_else_is_to_be_looked_at(check, make_plugin):
     assert "kd works without it" in checks["student kd-bad:bad"]["hint"]
 
 
+def test_a_misspelt_group_of_entry_points_is_to_be_looked_at(check, make_plugin):
+    make_plugin("kd-bad", "[kdcli.student]\nbad = kd_bad_module\n")
+    code, checks, fine = check()
+    assert (code, fine) == (0, True)
+    found = checks["entry points of kd-bad"]
+    assert (found["status"], found["found"]) == ("look", "kdcli.student is no group of plugins")
+    assert "did you mean kdcli.students?" in found["hint"]
+
+
 def test_broken_tagger_is_broken(check, make_plugin):
     code_ = "api_version = 1\ndef tag(texts): raise RuntimeError('no')"
     make_plugin("kd-bad", "[kdcli.taggers]\nbad = kd_bad_module\n", code_, module="kd_bad_module")

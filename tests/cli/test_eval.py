@@ -81,6 +81,23 @@ def test_a_clear_difference_is_put_into_words(made, kd, tmp_path):
     assert "100.0 (100.0 to 100.0)" in out
 
 
+GONE = """[transfer]
+generator = "shuffle"
+lite = {tagger = "shape"}
+[student]
+model = "gone"
+[generators.shuffle]
+share = 1
+"""
+
+
+def test_plugins_that_made_the_run_need_not_be_there(made, kd):
+    profile = made / "run" / "profile.toml"
+    profile.write_text(profile.read_text() + GONE)
+    code, _, err = kd("--student", made / "run", "--json")
+    assert (code, "plugin" in err) == (0, False)
+
+
 def test_texts_are_needed(made, kd):
     code, out, err = kd("--student", made / "other")
     assert code == 2 and out == ""

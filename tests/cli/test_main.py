@@ -308,6 +308,12 @@ def test_unexpected_error_has_a_traceback_with_debug_alone(failing, capsys):
     assert json.loads(out)["error"]["what"] == "unexpected ZeroDivisionError: by zero"
 
 
+def test_leaving_in_the_middle_is_no_success(failing, capsys):
+    failing(SystemExit(0))
+    assert run(["profile", "list"]) == 1
+    assert capsys.readouterr().err.startswith("error: unexpected SystemExit: 0\nhint: ")
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])
 def test_interruption_is_130(error, failing, capsys):
     failing(error)

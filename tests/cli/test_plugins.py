@@ -96,8 +96,7 @@ def test_clash_is_told_and_resolved(capsys, make_plugin):
     out, err = capsys.readouterr()
     assert "kd-other:bilstm" in out and "kdcli:bilstm" in out
     assert "write kd-other:bilstm to choose it" in err
-    assert run(["plugins", "show", "bilstm"]) == 5
-    assert "kd-other:bilstm or kdcli:bilstm" in capsys.readouterr().err
+    assert plugins(capsys, "show", "bilstm")[0]["module"] == "kd_bilstm"
     assert plugins(capsys, "show", "kd-other:bilstm")[0]["module"] == "kd_other"
 
 

@@ -41,7 +41,7 @@ def test_a_sound_plugin(capsys, install):
     assert [outcome["check"] for outcome in plugin["checks"]][:2] == ["loads", "api version"]
     assert run(["plugins", "check", "kd-own:own"]) == 0
     out, err = capsys.readouterr()
-    assert "one tag a word             passed" in out and out.splitlines()[-1] == "10 passed"
+    assert "one tag a word             passed" in out and out.splitlines()[-1] == "11 passed"
     assert "Traceback" not in err
 
 
@@ -56,7 +56,14 @@ def test_a_broken_plugin_is_exit_code_5(capsys, install):
         "see docs/plugins.md, Versioning"
     )
     assert run(["plugins", "check", "own"]) == 5
-    assert capsys.readouterr().out.splitlines()[-1] == "9 passed, 1 failed"
+    assert capsys.readouterr().out.splitlines()[-1] == "10 passed, 1 failed"
+
+
+def test_what_a_plugin_prints_is_not_the_result(capsys, install):
+    install("students", "from kdcli.testing.fakes.student import *\nprint('hello')\n")
+    code, result = checked(capsys, "own", "--set", "bias=false")
+    found = {one["check"]: one for one in result["plugins"][0]["checks"]}
+    assert code == 0 and found["prints nothing"]["result"] == "warned" and "hello" in found["prints nothing"]["detail"]
 
 
 def test_a_plugin_that_cannot_be_imported(capsys, install):

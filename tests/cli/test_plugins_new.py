@@ -46,6 +46,13 @@ def test_errors(capsys, tmp_path, arguments, code, says):
     assert says in capsys.readouterr().err
 
 
+def test_a_misspelt_kind_is_told_the_nearest(capsys):
+    assert run(["plugins", "new", "studnet", "mine"]) == 2
+    what, hint = capsys.readouterr().err.splitlines()
+    assert what.endswith(": 'studnet' is not one of 'generator', 'student', 'tagger'")
+    assert (hint, "Value error" in what) == ("hint: did you mean student?", False)
+
+
 def test_force(capsys):
     assert run(["plugins", "new", "tagger", "own"]) == 0
     assert run(["plugins", "new", "tagger", "own"]) == 2

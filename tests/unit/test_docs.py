@@ -84,6 +84,11 @@ def test_every_public_name_of_the_contract_is_in_the_reference():
     assert "Args:" not in page and "Raises:\n    " not in page and "``" not in page.replace("```", "")
 
 
+def test_a_module_that_another_one_imports_is_not_there_twice():
+    listed = re.findall(r"^## (kdcli.testing.*)$", generate.api_page(), re.MULTILINE)
+    assert listed == ["kdcli.testing", "kdcli.testing.fixtures"]
+
+
 def test_what_is_public_is_the_same_everywhere():
     from kdcli.testing.module_checks import PUBLIC
 

@@ -123,6 +123,41 @@ def test_what_goes_wrong_inside_a_plugin_is_blamed_on_it_but_what_it_says_itself
             raise own
     with pytest.raises(KeyboardInterrupt), registry.blaming("students", "good", "build"):
         raise KeyboardInterrupt
+    with (
+        pytest.raises(PluginError, match="failed in build: SystemExit: 3"),
+        registry.blaming("students", "good", "build"),
+    ):
+        sys.exit(3)
+
+
+def test_errors_of_an_installed_plugin_name_the_line(make_plugin):
+    site = make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad\n", "\nimport nowhere_to_be_found", module="kd_bad")
+    with pytest.raises(PluginError) as caught:
+        registry.load("students", "bad")
+    assert (caught.value.file, caught.value.row) == (str(site / "kd_bad.py"), 2)
+    assert "pip install -U kd-bad" in caught.value.hint
+    code = GOOD.replace("dimension): ...", "dimension):\n    return {}[task]")
+    site = make_plugin("kd-good", "[kdcli.students]\ngood = kd_good\n", code, module="kd_good")
+    module, failed = registry.load("students", "good"), pytest.raises(PluginError, match="failed in build: KeyError")
+    with failed as caught, registry.blaming("students", "good", "build"):
+        module.build({}, 1, 2, 3, 4)
+    assert (caught.value.file, caught.value.row) == (
+        str(site / "kd_good.py"),
+        code.splitlines().index("    return {}[task]") + 1,
+    )
+    assert "--debug" in caught.value.hint
+
+
+def test_an_entry_point_that_names_a_function(make_plugin):
+    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad:build\n", GOOD, module="kd_bad")
+    with pytest.raises(PluginError, match="lacks api_version") as caught:
+        registry.load("students", "bad")
+    assert caught.value.hint == "an entry point names a module: kd_bad, not kd_bad:build"
+
+
+def test_groups_that_are_nearly_kds_are_known(make_plugin):
+    make_plugin("kd-bad", "[kdcli.student]\nbad = kd_bad\nworse = kd_bad\n[console_scripts]\nbad = kd_bad:main\n")
+    assert registry.odd_entry_points() == (("kd-bad", "kdcli.student"),)
 
 
 def test_options_that_fail_or_cannot_be_kept(make_plugin):
@@ -150,6 +185,7 @@ class Options(BaseModel):
 # Which are seen
 
 
+@pytest.mark.filterwarnings("ignore:KD_LOAD_PLUGINS names")
 @pytest.mark.parametrize(
     ("allowed", "seen"),
     [
@@ -171,6 +207,15 @@ def test_the_allow_list(make_plugin, monkeypatch, allowed, seen):
     names = [plugin.name for plugin in registry.plugins("students")]
     assert sorted(names) == sorted([*seen, "bilstm", "dan", "kimcnn"])
     assert len(registry.left_out()) == 3 - len(seen)
+
+
+def test_the_allow_list_warns_once_of_what_names_nothing(make_plugin, monkeypatch):
+    make_plugin("kd-one", "[kdcli.students]\none = kd_one\n")
+    monkeypatch.setenv("KD_LOAD_PLUGINS", "kd-othr, kd-one:one, kd_one, kdcli, two")
+    with pytest.warns(UserWarning, match="KD_LOAD_PLUGINS names kd-othr, two: no plugin") as warned:
+        registry.plugins("students")
+        registry.plugins("taggers")
+    assert len(warned) == 1
 
 
 def test_one_that_is_left_out_is_said_to_be(make_plugin, monkeypatch):
@@ -334,11 +379,22 @@ def test_a_name_with_its_file_asks_for_the_file():
     assert "--code mine.py" in caught.value.hint
 
 
-def test_a_file_beside_a_plugin_of_its_name_is_a_clash(code):
+def test_a_file_beside_a_plugin_of_kds_of_its_name(code):
     code_files.use([code(GOOD, "bilstm.py")])
-    with pytest.raises(PluginError, match="2 student plugins are named bilstm"):
-        registry.find("students", "bilstm")
+    assert registry.find("students", "bilstm").is_ours
+    assert "not for bilstm.py:bilstm" in registry.passed_over("students", "bilstm")
     assert registry.find("students", "bilstm.py:bilstm").file
+
+
+def test_the_name_of_a_file_for_that_of_its_plugin(code):
+    for group, hint in ((None, "`kd plugins check {}`"), ("students", "a plugin is named after its file: {}")):
+        with pytest.raises(PluginError) as caught:
+            registry.find(group, "sub/mine.py") if group else registry.find_all("sub/mine.py")
+        assert caught.value.hint == hint.format("mine --code sub/mine.py")
+    code_files.use([code(GOOD)])
+    with pytest.raises(PluginError) as caught:
+        registry.find_all("mine.py")
+    assert caught.value.hint == "`kd plugins check mine`"
 
 
 def test_plugin_that_lacks_an_extra_says_so_itself(make_plugin):
@@ -359,17 +415,32 @@ def test_unknown_name_suggests_the_nearest():
 
 
 def test_clash_is_an_error_that_the_full_name_resolves(make_plugin):
-    make_plugin("Other.Kd", "[kdcli.students]\nbilstm = kd_other\n", STUDENT.format(version=1), module="kd_other")
+    make_plugin("Other.Kd", "[kdcli.students]\ngru = kd_other\n", STUDENT.format(version=1), module="kd_other")
+    make_plugin("kd-gru", "[kdcli.students]\ngru = kd_gru\n", STUDENT.format(version=1), module="kd_gru")
     with pytest.raises(PluginError) as caught:
-        registry.load("students", "bilstm")
-    assert "2 student plugins are named bilstm" in str(caught.value)
-    assert "Other.Kd:bilstm or kdcli:bilstm" in caught.value.hint
+        registry.load("students", "gru")
+    assert "2 student plugins are named gru" in str(caught.value)
+    assert "Other.Kd:gru or kd-gru:gru (--set student.model=Other.Kd:gru" in caught.value.hint
+    assert registry.load("students", "other-kd:gru").__name__ == "kd_other"
+    assert registry.load("students", "kd-gru:gru").__name__ == "kd_gru"
+    assert registry.passed_over("students", "gru") == ""
+    assert [plugin.module for plugin in registry.find_all("other-kd:gru")] == ["kd_other"]
+    with pytest.raises(PluginError, match="2 student plugins are named gru"):
+        registry.find_all("gru")
+
+
+def test_kds_own_comes_before_others_of_its_name(make_plugin):
+    for distribution, module in (("Other.Kd", "kd_other"), ("zzz", "kd_zzz")):
+        make_plugin(distribution, f"[kdcli.students]\nbilstm = {module}\n", GOOD, module=module)
+    assert registry.load("students", "bilstm").__name__ == "kd_bilstm"
     assert registry.load("students", "other-kd:bilstm").__name__ == "kd_other"
-    assert registry.load("students", "kdcli:bilstm").__name__ == "kd_bilstm"
-    assert registry.find("taggers", "nltk")
-    assert [plugin.module for plugin in registry.find_all("other-kd:bilstm")] == ["kd_other"]
-    with pytest.raises(PluginError, match="2 student plugins are named bilstm"):
-        registry.find_all("bilstm")
+    assert registry.passed_over("students", "bilstm") == (
+        "bilstm is taken for kd's own student, and not for Other.Kd:bilstm, zzz:bilstm: "
+        "--set student.model=Other.Kd:bilstm chooses the other"
+    )
+    assert registry.passed_over("students", "zzz:bilstm") == registry.passed_over("students", "kimcnn") == ""
+    with pytest.warns(UserWarning, match="taken for kd's own"):
+        assert [plugin.module for plugin in registry.find_all("bilstm")] == ["kd_bilstm"]
 
 
 def test_same_distribution_twice_on_the_path_is_no_clash(make_plugin):

@@ -10,6 +10,7 @@ from kdcli.mistakes import Mistakes, each
 from kdcli.profile.layers import from_sets, merge
 from kdcli.profile.load import load_profile
 from kdcli.profile.schema import Settings
+from kdcli.registry import code_files
 
 LABELS = '[task]\nlabels = ["0", "1"]\n'
 
@@ -270,6 +271,7 @@ def test_unknown_plugins_are_found_before_anything_runs():
 def test_table_of_a_plugin_that_is_not_installed_is_kept():
     profile = load_profile(None, sets=["students.elsewhere.widths=[3, 4]"], environ={})
     assert profile.settings.students["elsewhere"] == {"widths": [3, 4]}
+    assert profile.warnings == ("students.elsewhere is not checked: no student plugin is named elsewhere",)
 
 
 def test_broken_plugin_is_a_warning_unless_it_is_chosen(make_plugin):
@@ -280,13 +282,68 @@ def test_broken_plugin_is_a_warning_unless_it_is_chosen(make_plugin):
         load_profile(None, sets=["student.model=bad"], environ={})
 
 
-def test_clashing_student_is_chosen_by_its_full_name(make_plugin):
-    make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", "raise RuntimeError", module="kd_other")
-    with pytest.raises(PluginError, match="2 student plugins are named bilstm"):
-        load_profile(None, environ={})
-    profile = load_profile(None, sets=["student.model=kdcli:bilstm", "students.bilstm.hidden=9"], environ={})
-    assert profile.settings.students["bilstm"]["hidden"] == 9
-    assert profile.settings.students["bilstm"]["cell"] == "lstm"
+def test_broken_plugin_of_a_file_tells_where(tmp_path):
+    path = write(tmp_path, "def build(): ...\nimport nowhere_to_be_found\n", "mine.py")
+    code_files.use([path])
+    mine = write(tmp_path, LABELS + '[student]\nmodel = "mine"\n')
+    found = mistakes_of(mine, environ={})["student.model"]
+    assert (found.file, found.row) == (str(path), 2)
+
+
+OTHER = """
+from pydantic import BaseModel
+api_version, pairs, scores = {version}, True, True
+class Options(BaseModel, extra="forbid"):
+    width: int = 3
+def build(): ...
+def fine_tune(): ...
+def load(): ...
+def tag(texts): ...
+"""
+
+
+def test_another_student_of_the_name_of_kds_is_chosen_by_its_full_name(make_plugin):
+    make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", OTHER.format(version=1), module="kd_other")
+    profile = load_profile("demo", sets=["students.bilstm.hidden=9"], environ={})
+    assert (profile.settings.students["bilstm"]["hidden"], profile.settings.students["bilstm"]["layers"]) == (9, 1)
+    assert len(profile.warnings) == 1 and "--set student.model=kd-other:bilstm chooses" in profile.warnings[0]
+    own = load_profile("demo", sets=["student.model=kdcli:bilstm"], environ={})
+    assert not own.warnings and own.settings.students["bilstm"]["layers"] == 1
+    # What kd's own profiles say of bilstm is not said of this one.
+    profile = load_profile("demo", sets=["student.model=kd-other:bilstm", "students.bilstm.width=4"], environ={})
+    assert profile.settings.students["bilstm"] == {"width": 4} and not profile.warnings
+    assert [key for key in profile.origins if key.startswith("students.bilstm")] == ["students.bilstm.width"]
+
+
+def test_two_of_other_people_with_one_name_are_one_error(make_plugin):
+    for name in ("kd_a", "kd_b"):
+        make_plugin(name, f"[kdcli.students]\ngru = {name}\n", OTHER.format(version=1), module=name)
+    with pytest.raises(PluginError, match="2 student plugins are named gru") as caught:
+        load_profile(None, sets=["student.model=gru", "students.gru.width=4"], environ={})
+    assert "--set student.model=kd_a:gru" in caught.value.hint
+
+
+def test_a_tagger_of_another_version_is_found_before_anything_runs(make_plugin):
+    make_plugin("kd-new", "[kdcli.taggers]\nnew = kd_new\n", OTHER.format(version=2), module="kd_new")
+    found = mistakes_of(None, sets=["transfer.lite.tagger=new"], environ={})
+    assert "is written for api_version 2" in found["transfer.lite.tagger"].what
+
+
+def test_only_what_is_used_has_to_be_there():
+    sets = ["transfer.generator=one", "transfer.lite.tagger=shape", "student.model=two", "students.two.width=3"]
+    profile = load_profile(None, sets=sets, environ={}, uses=())
+    assert (profile.settings.student.model, profile.settings.students) == ("two", {"two": {"width": 3}})
+    assert list(mistakes_of(None, sets=sets, environ={}, uses={"taggers"})) == ["transfer.lite.tagger"]
+    assert len(mistakes_of(None, sets=sets, environ={})) == 3
+
+
+def test_an_option_that_has_to_be_given_says_how(make_plugin):
+    code = OTHER.format(version=1).replace("width: int = 3", "width: int")
+    make_plugin("kd-req", "[kdcli.generators]\nreq = kd_req\n", code, module="kd_req")
+    with pytest.raises(ProfileError) as caught:
+        load_profile(None, sets=["transfer.generator=req"], environ={})
+    assert str(caught.value) == "this needs a value, and has no default (key generators.req.width)"
+    assert caught.value.hint == "--set generators.req.width=VALUE"
 
 
 values = st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner), max_leaves=8)

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import kdcli
 from kdcli.api import QuietReporter, Task
 from kdcli.data.files import sha256
 from kdcli.errors import DataError, KdError, PluginError, ProfileError
@@ -473,6 +475,42 @@ def test_a_student_that_breaks_the_contract_is_found_before_it_is_trained(tmp_pa
     assert not list(tmp_path.glob("*student*")), "nothing is left"
 
 
+@pytest.mark.parametrize(
+    ("new", "says"),
+    [
+        ("return logits.detach()", "failed in backward: RuntimeError: element 0 of tensors does not require grad"),
+        ("return logits + {True: None}[self.training] if self.training else logits", "failed in forward: TypeError"),
+        ("return logits if len(logits) < 11 else exit(3)", "failed in forward: SystemExit: 3"),  # those of dev
+    ],
+)
+def test_a_student_that_fails_while_it_trains_is_named(tmp_path, student, new, says):
+    student("return logits", new)
+    with pytest.raises(PluginError, match=says) as error:
+        train(tmp_path / "student", model="mean", options={})
+    assert error.value.what.startswith("the student plugin kd-mean:mean ")
+
+
+def test_a_student_that_fails_while_it_predicts_is_named(tmp_path, student):
+    student()
+    train(tmp_path / "student", model="mean", options={})
+    loaded = load_student(tmp_path / "student")
+    loaded.module.register_forward_pre_hook(lambda *given: exit(3))
+    with pytest.raises(PluginError, match="kd-mean:mean failed in forward: SystemExit: 3"):
+        loaded.predict(["a b"])
+
+
+def test_a_student_whose_distribution_is_gone_says_what_to_install(tmp_path, student, monkeypatch, make_plugin):
+    make_plugin("kd-near", "[kdcli.students]\nmean = kd_near\n")
+    with monkeypatch.context() as context:
+        path = list(sys.path)
+        student(version="2.5")
+        train(tmp_path / "student", model="kd-mean:mean", options={})
+        context.setattr(sys, "path", path)
+        with pytest.raises(PluginError, match="no student plugin is named kd-mean:mean") as error:
+            load_student(tmp_path / "student")
+    assert error.value.hint == "the student was made with kd-mean 2.5: pip install kd-mean"
+
+
 def test_trying_a_student_out_changes_nothing(tmp_path, student, monkeypatch):
     student("logits = ", "logits = torch.rand(()) + ")  # draws, even when it does not train
     train(tmp_path / "one", model="mean", options={})
@@ -505,6 +543,22 @@ def test_a_file_that_is_changed_while_it_trains_is_told_as_it_was(tmp_path, monk
     train(tmp_path / "student", model="mean", options={}, reporter=Editor())
     config = json.loads((tmp_path / "student" / "config.json").read_text())
     assert config["plugin_version"] == {"mean.py": version} != {"mean.py": sha256(path)[:8]}
+    with pytest.warns(UserWarning, match=f"mean.py has changed since .* {version} -> {sha256(path)[:8]}") as warned:
+        load_student(tmp_path / "student")
+        load_student(tmp_path / "student")
+    assert len(warned) == 1
+
+
+def test_the_file_of_a_student_is_named_in_python(tmp_path, monkeypatch):
+    path = tmp_path / "mean.py"
+    path.write_text(STUDENT)
+    monkeypatch.setenv("KD_CODE", str(path))
+    train(tmp_path / "student", model="mean", options={})
+    monkeypatch.delenv("KD_CODE")
+    with pytest.raises(PluginError) as error:
+        kdcli.load_student(tmp_path / "student")
+    assert 'load_student(folder, code="mean.py"), or set KD_CODE' in error.value.hint
+    assert kdcli.load_student(tmp_path / "student", code=path).predict(["a b"])
 
 
 def test_a_checkpoint_of_another_version_of_the_plugin_is_not_used(tmp_path, student):

@@ -19,7 +19,7 @@ MODULES = [
     ("members", "class Options(BaseModel)", "class Options", "Options that are no Pydantic model"),
     ("members", "scores = True", "scores = True\nfast = 3", "a fast that is no function"),
     ("cheap import", "from typing", "import torch\nfrom typing", "came torch too: import that inside the functions"),
-    ("options given", FORBID, FORBID + "\n    deep: int", "Field required"),
+    ("options given", FORBID, FORBID + "\n    deep: int", "(key deep)"),
     ("options unknown", 'extra="forbid", ', "", "takes no_such_option"),
     ("options wrong", "bias: bool = True", "bias: object = True", "came bias, which takes anything"),
     ("options described", "use_attribute_docstrings=True", "", "a description of each option"),
@@ -31,15 +31,30 @@ GENERATORS = [
     ("load", 'return {"beginnings": [', 'return {"none": {1}, "beginnings": [', "starts to return JSON values"),
     ("load of another folder", "except (OSError, ValueError)", "except EOFError", "DataError for a folder"),
     ("load of another folder", "raise DataError(", "raise KeyError(", "came TypeError: KeyError"),
-    ("sample", "return Samples([", "return tuple, ([", "kdcli.api.Samples; came tuple"),
+    ("load of another folder", "    try:\n", "    raise MemoryError\n    try:\n", "came MemoryError; see"),
+    ("sample", "return Samples([", "return tuple, ([", "came a sampler that returns no Samples, but tuple"),
     (
         "sample",
         "for draw in range(part.count)",
         "for draw in range(part.count - 3)",
-        "48 draws to be accounted for; came",
+        "48 draws; came a sampler that was asked for 48 draws, and accounts for 45",
     ),
     ("sample", 'if end else ""', 'if not end else ""', "came all 48 rejected"),
-    ("small part", "range(part.count)", "range(max(part.count, 9))", "expected 1 draws to be accounted for; came 9"),
+    (
+        "sample",
+        '{"nothing to go on with": texts.count("")}',
+        '{"empty": 0, 3: 0.0}',
+        "rejected are no counts by reason, but {'empty': 0, 3: 0.0}",
+    ),
+    ("sample", '{"nothing to go on with": texts', "{3: texts", "by reason, each a str; came the reasons [3]"),
+    ("sample", "[beginning, *end]", '[beginning + "\\ud800", *end]', "half of a surrogate pair"),
+    ("sample", "[text for text in texts if text],", "dict.fromkeys(texts),", "texts are no list"),
+    (
+        "small part",
+        "range(part.count)",
+        "range(max(part.count, 9))",
+        "account for 1 draw; came a sampler that was asked for 1 draws, and accounts for 9",
+    ),
     ("deterministic", "random.Random(seed)", "random.Random()", "the same texts for the same part"),
     (
         "save and load",
@@ -51,11 +66,17 @@ GENERATORS = [
     ("other parts", "{part.first + draw}", "{draw}", "other texts of the next part; came the same"),
     ("other parts", '"{part.seed} {', '"{', "other texts of another seed; came the same"),
     ("divided part", "{part.first + draw}", "{part.first} {draw}", "of 48 texts the same in two parts"),
-    ("no tabs", "[beginning, *end]", '[beginning + "\\t", *end]', "no tab in a single sentence; came"),
+    (
+        "no tabs",
+        "[beginning, *end]",
+        '[beginning + "\\t"[: len(beginning) % 3], *end]',
+        "no tab in a single sentence; came",
+    ),
     ("no line ends", "[beginning, *end]", '[beginning + "\\u2028", *end]', "no line end in a text; came"),
     ("not blank", "[beginning, *end]", '" "', "texts that are not blank; came"),
     ("pairs", '"\\t".join([beg', '" ".join([beg', "exactly one tab in a pair"),
     ("pairs", '"\\t".join([beg', '"\\t\\t".join([beg', "exactly one tab in a pair"),
+    ("pairs", '.partition("\\t")[0], other', '.partition("\\t")[0] + "\\n", other', "and no line end; came 48 of 48"),
     (
         "pairs",
         "    checkpoint.mkdir",
@@ -195,6 +216,29 @@ def test_fast_that_minds_neither_weights_nor_words(broken, outcome_of):
     forgiving = "made_of.update(weights)\n    " + forgiving
     made = broken("students", source="made_of = {}\n" + BILSTM.format(name="fast", code=forgiving))
     check(outcome_of("students", "fast", made, hidden=4, fc=4), "failed", "a ValueError for weights without")
+
+
+def test_a_gradient_that_is_zero_is_a_warning(broken, outcome_of):
+    """A softmax takes no notice of its scores' bias, and a gate begins with 0: both are right."""
+    attention = (
+        ("self.logits = nn", "self.key = nn.Linear(dimension, 1)\n            self.logits = nn"),
+        ("means.append(vectors_there.sum(1) / lengths.to(words.device)[:, None])", "means.append(pooled)"),
+        ("means.append", "scores = self.key(vectors_there).squeeze(2).masked_fill(~there, -1e9)\n{}means.append"),
+        ("means.append", "pooled = (scores.softmax(1)[:, :, None] * vectors_there).sum(1)\n{}means.append"),
+    )
+    made = broken("students", *((old, new.format(" " * 16)) for old, new in attention))
+    assert outcome_of("students", "gradient", made).result in ("passed", "warned")  # as rounding would have it
+    gate = ("self.logits(torch", "self.gate * 0 + self.logits(torch")
+    made = broken("students", ("self.logits = nn", "self.gate = nn.Parameter(torch.ones(1)); self.logits = nn"), gate)
+    says = "a gradient that is not 0, unless it is meant to be (single sentences, 2 classes); came 0 at gate"
+    check(outcome_of("students", "gradient", made), "warned", says)
+
+
+def test_a_warning_of_one_kind_of_task_hides_no_failure_of_another(broken, outcome_of):
+    idle = "self.gate = nn.Parameter(torch.ones(1)); self.logits = nn"
+    use = "(self.gate * 0 if len(task.columns) == 1 else 0) + self.logits(torch"
+    made = broken("students", ("self.logits = nn", idle), ("self.logits(torch", use))
+    check(outcome_of("students", "gradient", made), "failed", "(pairs, 3 classes); came none at gate")
 
 
 def test_imports_of_what_is_not_public_are_a_warning(broken, outcome_of):

@@ -7,10 +7,11 @@ import pytest
 
 from kdcli import api
 from kdcli.errors import PluginError
-from kdcli.testing import Outcome, check_generator, check_student, check_tagger, fake_dist
+from kdcli.testing import Outcome, check_generator, check_student, check_tagger, fake_dist, tiny_corpus, tiny_task
 from kdcli.testing.check import CHECKS, check_plugin
 from kdcli.testing.fakes import generator, student, tagger
 
+READS = "from pathlib import Path\n\n\ndef tag(texts):\n    return Path('nowhere').read_text()\n"
 DOCS = Path(__file__).resolve().parents[3] / "docs/plugins.md"
 
 
@@ -91,6 +92,58 @@ def test_an_error_of_the_plugin_tells_where(broken):
         check_tagger(made)
 
 
+def test_the_place_of_an_error_is_the_plugins_own(broken, tmp_path):
+    """Not that of the library it has called, and not of ``kd``."""
+    made = broken("generators", ("checkpoint.mkdir(parents=True, exist_ok=True)", ""))
+    with pytest.raises(AssertionError, match=r"came FileNotFoundError: .*kd_broken.py, line \d+\); see"):
+        check_generator(made)
+    package = {"kd_own.__init__": "api_version = 1\nfrom kd_own.words import tag", "kd_own.words": READS}
+    with fake_dist(tmp_path, "kd-own", {"taggers": {"own": "kd_own"}}, package):
+        found = {outcome.check: outcome for outcome in check_plugin("taggers", "own")}
+    assert re.search(r"FileNotFoundError: .*words\.py, line 5\); see", found["one tag a word"].detail)
+
+
+@pytest.mark.parametrize("code", ["0", "'enough'"])
+def test_a_plugin_that_exits_fails(broken, code):
+    made = broken("taggers", ("return [[", f"raise SystemExit({code})\n    return [["))
+    found = {outcome.check: outcome for outcome in check_plugin("taggers", made)}
+    assert found["one tag a word"].result == "failed"
+    assert f"came SystemExit: {code.strip(chr(39))} (" in found["one tag a word"].detail
+    assert found["prints nothing"].result == "passed"
+
+
+def test_what_prints_is_warned(broken, capsys):
+    made = broken("taggers", ("return [[", "print('tagging')\n    return [["))
+    with pytest.warns(UserWarning, match=r"prints nothing: expected nothing on stdout.*; came 'tagging"):
+        check_tagger(made)
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("tagging\n")
+    early = broken("taggers", ("api_version =", "print('hello')\napi_version ="))  # it has printed by now
+    with pytest.warns(UserWarning, match="came 'hello"):
+        check_tagger(early)
+
+
+@pytest.mark.parametrize(
+    ("line", "bad"),
+    [
+        ('{"nothing to go on with": texts.count("")}', '{"empty": 0, 3: 0.0}'),
+        ("[text for text in texts if text]", "['\\ud800' for text in texts if text]"),
+    ],
+)
+def test_check_and_run_agree(broken, tmp_path, line, bad):
+    from kdcli.testing.generator_checks import settings_of
+    from kdcli.transfer.draws import MakePart
+
+    made = broken("generators", (line, bad))
+    with pytest.raises(AssertionError, match=r"^1 of \d+ checks failed\n  sample: "):
+        check_generator(made)
+    settings, corpus = settings_of(made.Options(), "single"), tiny_corpus()
+    made.fine_tune(corpus, tmp_path, settings, api.QuietReporter())
+    sampler = made.load(tmp_path, settings, api.QuietReporter())
+    with pytest.raises(PluginError):
+        MakePart("broken", sampler, sampler.starts(corpus), tiny_task(), 48, 7)(0, tmp_path / "part")
+
+
 def test_an_object_in_place_of_a_module():
     class Tagger:
         """Made by hand."""
@@ -151,8 +204,9 @@ def test_every_check_points_to_what_is_there():
 
 
 def test_plugin_error_is_what_a_clash_is(tmp_path):
-    with fake_dist(tmp_path, "kd-own", {"students": {"bilstm": "kdcli.testing.fakes.student"}}):
-        first = check_plugin("students", "bilstm")[0]
-        assert first.result == "failed" and "kd-own:bilstm or kdcli:bilstm" in first.detail
+    entry_points = {"students": {"mean": "kdcli.testing.fakes.student"}}
+    with fake_dist(tmp_path, "kd-own", entry_points), fake_dist(tmp_path, "kd-other", entry_points):
+        first = check_plugin("students", "mean")[0]
+        assert first.result == "failed" and "kd-other:mean or kd-own:mean" in first.detail
         assert PluginError.exit_code == 5
-        assert check_plugin("students", "kd-own:bilstm")[0].result == "passed"
+        assert check_plugin("students", "kd-own:mean")[0].result == "passed"

@@ -35,6 +35,23 @@ def test_another_process_finds_the_modules_of_this_one(tmp_path, monkeypatch):
     assert run_python("-c", "import os; print(os.environ['A'])", environ={"A": "b"}).stdout == "b\n"
 
 
+def test_the_current_folder_is_not_searched(tmp_path, monkeypatch):
+    """Unless this process searches it: a ``random.py`` there is none of Python's."""
+    for name in ("random", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    (tmp_path / "shape.py").write_text(TAGGER)
+    done = run_cli("plugins", "check", "shape", "--code", "shape.py", "--json", cwd=tmp_path)
+    assert done.code == 0 and {one["result"] for one in done.json["plugins"][0]["checks"]} == {"passed"}, done
+    for name in ("random", "json"):
+        (tmp_path / f"{name}.py").unlink()
+    (tmp_path / "test_shape.py").write_text(
+        "import shape\nfrom kdcli.testing import check_tagger\n\n"
+        "def test_it():\n    assert {one.result for one in check_tagger(shape)} == {'passed'}\n"
+    )
+    done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "test_shape.py", cwd=tmp_path)
+    assert done.code == 0 and "1 passed" in done.stdout, done
+
+
 def test_fake_dist_comes_and_goes(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
     before = list(sys.path)

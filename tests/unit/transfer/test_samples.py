@@ -472,7 +472,7 @@ def test_a_generator_that_never_ends_a_text_stops_soon(tmp_path):
     with pytest.raises(KdError) as error:
         run(tmp_path / "set.tsv", fake, 1000)
     assert error.value.what == "0 of 4 draws gave a new text (0.00%); rejected: 4 no end"
-    assert "longer" in error.value.hint and "max_length" in error.value.hint
+    assert "longer" in error.value.hint and "max_length, if it is a language model" in error.value.hint
     assert error.value.key == "transfer.heavy.num_samples"
     assert not (tmp_path / "set.tsv").exists()
     with pytest.raises(KdError, match="0 of 4"):

@@ -1,0 +1,158 @@
+"""What commands say of plugins that fail, are gone, have changed, or are named alike."""
+
+import json
+from pathlib import Path
+
+import pytest
+from made_student import SINGLE, make_student
+
+from kdcli.cli import run
+from kdcli.errors import KdError
+
+TAGGER = "import sys\napi_version = 1\ndef tag(texts):\n    sys.exit(3)\n"
+GENERATOR = """
+import sys
+from pydantic import BaseModel
+
+api_version = 1
+
+class Options(BaseModel, extra="forbid"): ...
+
+def fine_tune(corpus, checkpoint, settings, reporter):
+    checkpoint.mkdir()
+    return {}
+
+def load(checkpoint, settings, reporter):
+    return Sampler()
+
+class Sampler:
+    def starts(self, corpus):
+        return {}
+
+    def sample(self, starts, part):
+        sys.exit(3)
+"""
+
+
+RUN = """
+extends = "base"
+[task]
+name = "toy"
+labels = ["no", "yes"]
+[transfer]
+generator = "shuffle"
+lite = {tagger = "shape"}
+[student]
+model = "gone"
+[generators.shuffle]
+share = 1
+"""
+
+
+@pytest.fixture
+def kd(capsys, tmp_path, monkeypatch):
+    """Run a command in a folder of its own, and return its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = run([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def row_of(code: str, line: str) -> int:
+    return next(row for row, text in enumerate(code.splitlines(), 1) if line in text)
+
+
+def test_a_generator_that_leaves_is_an_error(kd):
+    Path("bad.py").write_text(GENERATOR)
+    code, _, err = kd("transfer", "heavy", "--code", "bad.py", "--generator", "bad", "--num-samples", 5, "-q")
+    row = row_of(GENERATOR, "sys.exit")
+    assert f"failed in sample: SystemExit: 3 (file {Path('bad.py').resolve()}, row {row})\nhint: mend" in err
+    assert code == 5
+    Path("bad.py").write_text(GENERATOR.replace("    checkpoint.mkdir()", "    sys.exit()"))
+    code, _, err = kd(
+        "transfer", "heavy", "--code", "bad.py", "--generator", "bad", "--num-samples", 5, "-q", "--force"
+    )
+    assert (code, "failed in fine_tune: SystemExit" in err) == (5, True)
+
+
+def test_a_tagger_that_leaves_is_an_error(kd):
+    Path("bad.py").write_text(TAGGER)
+    code, _, err = kd("transfer", "lite", "--code", "bad.py", "--tagger", "bad", "-q")
+    assert f"failed in tag: SystemExit: 3 (file {Path('bad.py').resolve()}, row 4)" in err
+    assert code == 5
+
+
+def test_a_tagger_of_another_version_is_no_valid_profile(kd):
+    Path("new.py").write_text(TAGGER.replace("version = 1", "version = 2"))
+    code, _, err = kd("profile", "check", "demo", "--code", "new.py", "--set", "transfer.lite.tagger=new")
+    assert (code, "is written for api_version 2; this kd has 1 (key transfer.lite.tagger)" in err) == (5, True)
+
+
+def test_a_table_of_no_plugin_is_a_warning(kd):
+    code, _, err = kd("profile", "check", "demo", "--set", "generators.shuffle.share=1")
+    told = "warning: generators.shuffle is not checked: no generator plugin is named shuffle\n"
+    assert (code, err) == (0, told)
+
+
+def test_another_plugin_of_the_name_of_kds_breaks_nothing(kd, make_plugin):
+    make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", "api_version = 1", module="kd_other")
+    code, _, err = kd("profile", "check", "demo")
+    assert (code, err.count("warning: "), err.count("\n")) == (0, 1, 1)
+    assert "--set student.model=kd-other:bilstm chooses the other" in err
+    make_student(Path("student"), SINGLE)
+    Path("texts.txt").write_text("a film\n")
+    assert kd("predict", "--student", "student", "--input", "texts.txt", "-q")[::2] == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        (["export", "onnx", "--no-check", "--no-int8", "--output", "onnx"], 0, ""),
+        (["export", "hub-folder", "--output", "hub"], 0, ""),
+        (["bench"], 1, "measured"),
+        (["predict", "--glue", "glue"], 2, "GLUE has no task 'toy'"),
+        (["teacher", "export"], 4, "needs transfer"),
+        (["join"], 4, "needs transfer"),
+    ],
+)
+def test_a_command_needs_no_plugins_but_those_that_it_uses(kd, monkeypatch, line, code, says):
+    def measure(*given):
+        raise KdError("measured")
+
+    monkeypatch.setattr("kdcli.pipeline.bench._alone", measure)
+    make_student(Path("run/student"), SINGLE)
+    Path("run/kd.lock").write_text("{}")
+    Path("run/profile.toml").write_text(RUN)
+    what = ["--profile", "run/profile.toml"] if line[0] in ("teacher", "join") else ["--student", "run"]
+    ended = kd(*line, *what)
+    assert (ended[0], says in ended[2], "plugin" in ended[2]) == (code, True, False), ended[2]
+
+
+def test_the_name_of_a_file_is_not_that_of_its_plugin(kd):
+    code, _, err = kd("plugins", "check", "shuffle.py")
+    assert (code, err.splitlines()[1]) == (5, "hint: `kd plugins check shuffle --code shuffle.py`")
+
+
+def test_a_list_of_plugins_that_names_none_is_one_warning(kd, monkeypatch):
+    monkeypatch.setenv("KD_LOAD_PLUGINS", "kd-othr")
+    code, _, err = kd("plugins", "list")
+    assert (code, err.count("warning: "), "KD_LOAD_PLUGINS names kd-othr" in err) == (0, 1, True)
+
+
+def test_a_student_whose_file_has_changed_is_one_warning(kd, monkeypatch):
+    Path("mine.py").write_text(
+        "from kd_bilstm import *\nfrom kd_bilstm import api_version, pairs, scores, build, fast\n"
+    )
+    make_student(Path("student"), SINGLE)
+    config = json.loads(Path("student/config.json").read_text())
+    told = {"plugin": "mine", "plugin_version": {"mine.py": "12345678"}}
+    Path("student/config.json").write_text(json.dumps(config | told))
+    Path("texts.txt").write_text("a film\n")
+    code, _, err = kd("predict", "--code", "mine.py", "--student", "student", "--input", "texts.txt")
+    assert (code, err.count("warning: "), "mine.py has changed since the student in student was" in err) == (0, 1, True)
+    monkeypatch.delenv("KD_CODE")
+    code, _, err = kd("predict", "--student", "student", "--input", "texts.txt")
+    assert (code, "add that, with the file's place; in Python, load_student(" in err) == (5, True)
