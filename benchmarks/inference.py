@@ -3,10 +3,10 @@
     python benchmarks/inference.py --texts DATA/SST-2/train.tsv [--tokenizer FOLDER]
 
 All models have random weights: a student of hidden 150, FC 200 and 600-d multichannel input, whose vocabulary of
-15,000 words is made of the texts, and encoders of the sizes of BERT-large and of all-MiniLM-L6. They take turns in this
-one run, warmed up; the best of the rounds counts for each. The student gets all texts. The encoders get a few batches
-of texts of one length, taken evenly over all texts in the order of their lengths: what a batch costs there, it costs in
-a run over all texts.
+15,000 words is made of the texts, the other students, and encoders of the sizes of BERT-large and of all-MiniLM-L6.
+They take turns in this one run, warmed up; the best of the rounds counts for each. The students get all texts. The
+encoders get a few batches of texts of one length, taken evenly over all texts in the order of their lengths: what a
+batch costs there, it costs in a run over all texts.
 
 Then the student's latency with one text a call, a whole `kd predict` from file to file, and the time that `kd predict`
 takes for ten lines in a fresh process. Without --texts, pieces of made-up sentences stand for the texts, and without
@@ -36,6 +36,7 @@ from transformers.utils import logging
 from kdcli.api import Task
 from kdcli.data.strings import strings
 from kdcli.data.tables import read_table
+from kdcli.pipeline.predictions import Model
 from kdcli.profile.schema import StudentSettings
 from kdcli.student.folder import build_student, count_parameters, save_student
 from kdcli.student.loaded import load_student
@@ -43,7 +44,9 @@ from kdcli.student.vocabulary import train_vocabulary
 from kdcli.teacher.model import Teacher
 
 TASK = Task("sst2", "single", ("0", "1"), names=("negative", "positive"))
-STUDENT = {"hidden": 150, "fc": 200, "embeddings": "multichannel"}
+STUDENT: dict[str, object] = {"hidden": 150, "fc": 200, "embeddings": "multichannel"}
+OTHERS = ("kimcnn", "dan")
+"""Other students, with the options that they have by themselves."""
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 SMALL = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 ENCODERS = {
@@ -71,12 +74,15 @@ def main() -> None:
     texts = made_up() if given.texts is None else read_texts(given.texts, given.column)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        make_student(folder / "student", texts)
+        make_student(folder / "student", texts, "bilstm", STUDENT)
         student = load_student(folder / "student")
         ways: dict[str, tuple[int, Callable[[], object]]] = {
-            "student": (len(texts), lambda: labels(student.logits([texts]))),
+            "student": (len(texts), answer(student, texts)),
             "student, predict()": (len(texts), lambda: student.predict(texts)),
         }
+        for plugin in OTHERS:
+            make_student(folder / plugin, texts, plugin, {})
+            ways[f"student, {plugin}"] = len(texts), answer(load_student(folder / plugin), texts)
         tokenizer = bert_tokenizer(given.tokenizer, texts, folder)
         batches = evenly(texts, given.batches, given.batch_size)
         for name, (size, dtype, _) in ENCODERS.items():
@@ -113,14 +119,14 @@ def made_up(rows: int = 67_349) -> list[str]:
     return texts
 
 
-def make_student(folder: Path, texts: Sequence[str]) -> None:
+def make_student(folder: Path, texts: Sequence[str], plugin: str, options: dict[str, object]) -> None:
     settings = StudentSettings()
     tokenizer = train_vocabulary([strings(texts)], max_size=settings.max_size, min_freq=1, lowercase=True)
-    module = build_student("bilstm", STUDENT, TASK, tokenizer.get_vocab_size(), None, settings.dimension)
+    module = build_student(plugin, options, TASK, tokenizer.get_vocab_size(), None, settings.dimension)
     every, inside = count_parameters(module)
     config = {
-        "plugin": "bilstm",
-        "options": STUDENT,
+        "plugin": plugin,
+        "options": options,
         "vocabulary_size": tokenizer.get_vocab_size(),
         "dimension": settings.dimension,
         "max_length": settings.max_length,
@@ -158,6 +164,10 @@ def evenly(texts: Sequence[str], batches: int, size: int) -> list[list[str]]:
 
 def encode(model: Teacher, batches: Sequence[Sequence[str]]) -> Callable[[], object]:
     return lambda: [labels(model.logits([batch], len(batch))) for batch in batches]
+
+
+def answer(student: Model, texts: list[str]) -> Callable[[], object]:
+    return lambda: labels(student.logits([texts]))
 
 
 def labels(logits: np.ndarray) -> list[str]:

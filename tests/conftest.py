@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ settings.load_profile("kd")
 
 CHANGED_BY_FLAGS = ("NO_COLOR", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "KD_CODE")
 
+PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
+
 MakePlugin = Callable[..., Path]
 
 
@@ -24,6 +26,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*CHANGED_BY_FLAGS, "FORCE_COLOR", "RANK", "WORLD_SIZE", "COLUMNS"):
         monkeypatch.setenv(name, "")  # set first, so that what a command puts there is undone
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def forget_plugins() -> Iterator[None]:
+    """Forget the plugins that a test has imported from a folder of its own."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("kd_") and not str(getattr(sys.modules[name], "__file__", "")).startswith(str(PLUGINS)):
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -38,8 +50,6 @@ def make_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlugin:
         (info / "entry_points.txt").write_text(entry_points)
         if module:
             (site / f"{module}.py").write_text(code)
-            monkeypatch.setitem(sys.modules, module, None)  # set first, so that what is imported is undone
-            del sys.modules[module]
         monkeypatch.syspath_prepend(str(site))
         return site
 

@@ -21,9 +21,9 @@ from kdcli.inference import Cores, Floats, Ints, Weights
 
 Places = NDArray[np.intp]
 
-BLOCK = 256
-"""States computed at once: what they need fits a core's own cache."""
-WORDS = 32_768
+BLOCK = 512
+"""States computed at once: what they need should fit a core's own cache."""
+WORDS = 65_536
 """The most words of the texts that a thread takes in one go, where there is more than one text."""
 ROWS = 1024
 """Rows of a product outside the recurrence."""
