@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from kdcli.errors import KdError, PluginError, first_line
+from kdcli.errors import KdError, PluginError, shown
 from kdcli.mistakes import each, explain, raise_all, unknown
 from kdcli.registry.known import find, find_all, left_out, odd_entry_points, passed_over, plugins, seen, warn
 from kdcli.registry.loading import load_plugin, place
@@ -31,6 +31,7 @@ __all__ = [
     "Plugin",
     "all_versions",
     "blaming",
+    "breach",
     "broken",
     "code_of",
     "find",
@@ -130,12 +131,19 @@ def blaming(group: Group, name: str, inside: str, *, but: tuple[type[Exception],
     except (Exception, SystemExit) as error:
         if isinstance(error, (KdError, *but)):
             raise
-        what = f"{title(group, name)} failed in {inside}: {type(error).__name__}: {first_line(error)}"
+        what = f"{title(group, name)} failed in {inside}: {shown(error)}"
         plugin = _known(group, name)
         file, row = place(error, plugin) if plugin else (None, None)
         mine = plugin and plugin.file
         hint = f"mend {mine}" if mine else "run it again with --debug, and show its author what it prints"
         raise PluginError(what, hint=hint, file=file, row=row) from error
+
+
+def breach(group: Group, name: str, what: str) -> PluginError:
+    """Return the error for a plugin that does not keep its contract; ``what`` goes on after the plugin's title."""
+    plugin = _known(group, name)
+    asked = f"{plugin.name} --code {plugin.file}" if plugin and plugin.file else name
+    return PluginError(f"{title(group, name)} {what}", hint=f"`kd plugins check {asked}` tells what it has to keep")
 
 
 def title(group: Group, name: str) -> str:

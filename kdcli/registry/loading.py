@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.api import API_VERSION
-from kdcli.errors import KdError, PluginError, first_line
+from kdcli.errors import KdError, PluginError, shown
 from kdcli.registry.contracts import faults, version_fault
 from kdcli.registry.plugin import OURS, Plugin
 
@@ -54,7 +54,7 @@ def _why_not(plugin: Plugin, error: BaseException) -> str:
         return f"has an entry point to nothing: there is no module {error.name}"
     if attribute and isinstance(error, AttributeError) and error.name in attribute.split(".") and module in sys.modules:
         return f"has an entry point to nothing: the module {module} has no {attribute}"
-    return f"cannot be imported: {type(error).__name__}: {first_line(error)}"
+    return f"cannot be imported: {shown(error)}"
 
 
 def place(error: BaseException, plugin: Plugin) -> tuple[Path | None, int | None]:

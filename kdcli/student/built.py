@@ -10,13 +10,11 @@ from torch import nn
 
 from kdcli import registry
 from kdcli.api import Task
-from kdcli.errors import PluginError
 from kdcli.student.batches import collate
 from kdcli.student.examples import Examples
 
 ROWS = 3
 """Rows of the first batch: few, so that memory is no matter, and another number than most tasks have outputs."""
-_HINT = "`kd plugins check` tells what a student has to keep"
 
 
 def check_module(plugin: str, module: Any) -> nn.Module:
@@ -25,11 +23,10 @@ def check_module(plugin: str, module: Any) -> nn.Module:
     Raises:
         PluginError: It is none, or has nothing to train.
     """
-    title = registry.title("students", plugin)
     if not isinstance(module, nn.Module):
-        raise PluginError(f"{title} builds no torch.nn.Module, but {type(module).__name__}", hint=_HINT)
+        raise registry.breach("students", plugin, f"builds no torch.nn.Module, but {type(module).__name__}")
     if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise PluginError(f"{title} builds a module without parameters to train", hint=_HINT)
+        raise registry.breach("students", plugin, "builds a module without parameters to train")
     return module
 
 
@@ -62,5 +59,5 @@ def try_out(plugin: str, module: nn.Module, examples: Examples, task: Task) -> N
     elif not logits.isfinite().all():
         found = "numbers that are not finite, before any training"
     if found:
-        what = f"{registry.title('students', plugin)} gives {found} for logits float32 {list(expected)}"
-        raise PluginError(f"{what}, a row for each text and a column for each output", hint=_HINT)
+        what = f"gives {found} for logits float32 {list(expected)}, a row for each text and a column for each output"
+        raise registry.breach("students", plugin, what)

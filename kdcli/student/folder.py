@@ -24,6 +24,7 @@ from kdcli import registry
 from kdcli.api import Task
 from kdcli.data.files import atomic
 from kdcli.errors import ProfileError
+from kdcli.student.answers import Prediction, Score, columns_of, predictions
 from kdcli.student.built import check_module
 from kdcli.student.card import card
 from kdcli.student.encoding import encode_table
@@ -31,10 +32,6 @@ from kdcli.student.evaluate import predict_logits
 from kdcli.student.loaded import (
     FORMAT,
     WEIGHTS,
-    Prediction,
-    Score,
-    columns_of,
-    predictions,
     read_folder,
     unreadable,
 )

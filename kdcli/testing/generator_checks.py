@@ -250,9 +250,9 @@ def _sample(subject: GeneratorSubject, kind: Kind) -> str:
 
 def _expect_samples(drawn: Any, count: int, kind: Kind) -> None:
     # What stops a run has to stop the check, so one function looks for both.
-    from kdcli.transfer.draws import _fault
+    from kdcli.transfer.draws import fault_of
 
-    fault = _fault(drawn, count, tiny_task(kind))
+    fault = fault_of(drawn, count, tiny_task(kind))
     expect(not fault, f"kdcli.api.Samples that account for {count} draw{'s' * (count > 1)}", f"a sampler that {fault}")
     odd = [reason for reason in drawn.rejected if not isinstance(reason, str)]
     expect(not odd, "rejected draws by reason, each a str", f"the reasons {odd}")

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kdcli.errors import MissingError, UsageError, first_line
+from kdcli.errors import MissingError, UsageError, shown
 
 KNOWN = ("tensorboard", "wandb")
 """The trackers; each is the name of its package too."""
@@ -57,7 +57,7 @@ def tracking(
         try:
             act(*values)
         except Exception as error:  # whatever a tracker, its service or the network may raise
-            warn(f"{name} does not track any more: {type(error).__name__}: {first_line(error)}")
+            warn(f"{name} does not track any more: {shown(error)}")
             senders.pop(name, None)
 
     def track(stage: str, step: int, values: Mapping[str, float]) -> None:

@@ -19,7 +19,7 @@ from kdcli import registry
 from kdcli.api import Part, Sampler, Samples, Task
 from kdcli.data.parts import Parts
 from kdcli.data.strings import is_unicode
-from kdcli.errors import KdError, PluginError
+from kdcli.errors import KdError
 from kdcli.transfer.cleaning import clean, split_pair
 from kdcli.transfer.keys import Keys, keys
 
@@ -68,9 +68,8 @@ class MakePart:
         size = size_of(part, self.most)
         with registry.blaming("generators", self.generator, "sample"):
             drawn = self.sampler.sample(self.starts, Part(first_of(part, self.most), size, self.seed))
-        if fault := _fault(drawn, size, self.task):
-            hint = "`kd plugins check` tells what a generator has to keep"
-            raise PluginError(f"{registry.title('generators', self.generator)} {fault}", hint=hint)
+        if fault := fault_of(drawn, size, self.task):
+            raise registry.breach("generators", self.generator, fault)
         texts, rejected = _cleaned(drawn, self.task)
         schema = pa.schema([*texts.schema, ("key", pa.uint64())])
         keyed = pa.record_batch([*texts.columns, pa.array(keys(texts.columns))], schema)
@@ -194,7 +193,7 @@ class Tally:
         return KdError(what, key="transfer.heavy.num_samples", hint=hint)
 
 
-def _fault(drawn: Any, size: int, task: Task) -> str:
+def fault_of(drawn: Any, size: int, task: Task) -> str:
     """Say how the answer of a generator breaks the contract; an empty text where it keeps it."""
     if not isinstance(drawn, Samples):
         return f"returns no Samples, but {type(drawn).__name__}"

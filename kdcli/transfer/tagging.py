@@ -19,7 +19,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kdcli import registry
-from kdcli.errors import PluginError
 
 ROWS = 4096
 """Rows of a part."""
@@ -97,8 +96,7 @@ class TagPart:
                 with registry.blaming("taggers", self.tagger, "tag"):
                     tags = tagger.tag(words)
                 if not _are_tags(tags, words):
-                    what = f"{registry.title('taggers', self.tagger)} does not give one tag a word, each a string"
-                    raise PluginError(what, hint="`kd plugins check` tells what a tagger has to keep")
+                    raise registry.breach("taggers", self.tagger, "does not give one tag a word, each a string")
                 counts = [len(of_text) for of_text in words]
                 columns[f"{name}.words"] = _lists(counts, words)
                 columns[f"{name}.gaps"] = _lists(counts, (gaps for _, gaps in cut))

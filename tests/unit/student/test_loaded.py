@@ -12,9 +12,10 @@ import kdcli
 from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.student import loaded
+from kdcli.student.answers import Prediction, Score, predictions
 from kdcli.student.folder import LoadedStudent
 from kdcli.student.folder import load_student as load_module
-from kdcli.student.loaded import FastStudent, Prediction, Score, load_student, predictions
+from kdcli.student.loaded import FastStudent, load_student
 
 each_kind = pytest.mark.parametrize("task", KINDS, ids=lambda task: f"{task.kind}-{task.outputs}")
 
