@@ -161,7 +161,8 @@ class TransferStages:
 
             bits = None
             if settings.order_by == "lm":
-                bits = getattr(self._road().load(self.ground.paths.generator, reporter), "bits", None)
+                road = self._road()
+                bits = road.bits(road.load(self.ground.paths.generator, reporter))
             return from_corpus(
                 settings=settings,
                 train=self.ground.split("train", reporter),

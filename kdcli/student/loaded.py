@@ -144,6 +144,7 @@ def load_student(folder: str | Path, *, code: str | Path | None = None) -> FastS
             _try(compute, contents)
     except (OSError, SafetensorError, LookupError, ValueError) as error:
         raise unreadable(weights, error) from error
+    compute = registry.blaming("students", plugin, "fast")(compute)
     return FastStudent(contents.task, contents.config, contents.metrics, contents.tokenizer, compute)
 
 

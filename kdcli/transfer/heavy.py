@@ -10,13 +10,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdcli import registry
 from kdcli.api import Corpus, GeneratorSettings, QuietReporter, Reporter, Sampler, Task
 from kdcli.data.files import atomic
 from kdcli.errors import DataError, PluginError
 from kdcli.profile.schema import Settings
+
+if TYPE_CHECKING:
+    from kdcli.transfer.nearness import Bits
 
 SHOWN = 10
 _CONTRACT = "kdcli.api says what a plugin returns"
@@ -126,6 +129,11 @@ class Road:
             what = f"{self.title} loads a {type(sampler).__name__}, which has no {' and no '.join(lacking)}"
             raise PluginError(what, hint=_CONTRACT)
         return sampler
+
+    def bits(self, sampler: Sampler) -> Bits | None:
+        """Return what gives the bits of texts, if the generator can tell them."""
+        bits: Bits | None = getattr(sampler, "bits", None)
+        return bits and registry.blaming("generators", self.generator, "bits")(bits)
 
     def prefixes(
         self, corpus: Corpus, checkpoint: Path, output: Path, reporter: Reporter | None = None

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -122,8 +121,7 @@ def draw_samples(
     results: list[SampleResult] = []
 
     def assemble(paths: list[Path]) -> None:
-        seed = road.settings.seed
-        results.append(_assemble(paths, tally, known, sampler, train, task, seed, output, reporter))
+        results.append(_assemble(paths, tally, known, road, sampler, train, task, output, reporter))
 
     folder, resume = output.with_name(f".{output.name}.samples"), road.settings.resume
     with Parts(folder, fingerprint, suffix=".arrow", shard=shard, resume=resume, reporter=reporter) as parts:
@@ -160,10 +158,10 @@ def _assemble(
     paths: Sequence[Path],
     tally: Tally,
     known: _Known,
+    road: Road,
     sampler: Sampler,
     train: pa.Table,
     task: Task,
-    seed: int,
     output: Path,
     reporter: Reporter,
 ) -> SampleResult:
@@ -176,15 +174,14 @@ def _assemble(
     def kept() -> Iterator[pa.RecordBatch]:
         return select((read_part(path).texts for path in paths), new.keep)
 
-    bits: Any = getattr(sampler, "bits", None)
     found = novelty(
         samples=kept(),
         train=train,
         task=task,
-        seed=seed,
+        seed=road.settings.seed,
         raw=len(made),
         raw_in_train=int(np.isin(made, known.train).sum()),
-        bits=bits,
+        bits=road.bits(sampler),
         reporter=reporter,
     )
     draws = first_of(len(paths), tally.most)

@@ -7,7 +7,8 @@ import pytest
 from made_student import SINGLE, make_student
 
 from kdcli.cli import run
-from kdcli.errors import KdError
+from kdcli.errors import KdError, PluginError
+from kdcli.student.loaded import load_student
 
 TAGGER = "import sys\napi_version = 1\ndef tag(texts):\n    sys.exit(3)\n"
 GENERATOR = """
@@ -76,6 +77,29 @@ def test_a_generator_that_leaves_is_an_error(kd):
         "transfer", "heavy", "--code", "bad.py", "--generator", "bad", "--num-samples", 5, "-q", "--force"
     )
     assert (code, "failed in fine_tune: SystemExit" in err) == (5, True)
+
+
+def test_bits_that_fail_are_the_plugins_error(kd):
+    drawn = """        from kdcli.api import Samples
+
+        return Samples([f"text number {draw}" for draw in range(part.first, part.first + part.count)], {})
+
+    def bits(self, texts):
+        return texts[0].bits
+"""
+    code = GENERATOR.replace("        sys.exit(3)\n", drawn)
+    Path("bad.py").write_text(code)
+    ended, _, err = kd("transfer", "heavy", "--code", "bad.py", "--generator", "bad", "--num-samples", 5, "-q")
+    assert "bad.py:bad failed in bits: AttributeError: 'str' object has no attribute 'bits'" in err
+    assert f"row {row_of(code, 'texts[0].bits')})" in err
+    assert ended == 5
+
+
+def test_a_fast_that_fails_later_is_the_plugins_error(tmp_path, monkeypatch):
+    student = load_student(make_student(tmp_path / "student", SINGLE))
+    monkeypatch.setattr("kd_bilstm.folded.FoldedBiRNN._encode", lambda *arguments: 1 / 0)
+    with pytest.raises(PluginError, match="bilstm failed in fast: ZeroDivisionError"):
+        student.predict(["one", "two"])
 
 
 def test_a_tagger_that_leaves_is_an_error(kd):
