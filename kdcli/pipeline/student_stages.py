@@ -87,14 +87,21 @@ class StudentStages:
             from kdcli.student.encoding import encode_table
             from kdcli.student.folder import load_student
 
-            student = load_student(distilled, "cpu")
+            student, given = load_student(distilled, "cpu"), self.ground.settings.student
             train = self.ground.split("train", reporter)
-            examples = encode_table(train, student.tokenizer, self.ground.task, self.ground.settings.student.max_length)
+            examples = encode_table(train, student.tokenizer, self.ground.task, given.max_length)
             updates = student.metrics["updates"]
-            # Its epochs are shorter, so that it gets as many updates, and looks at dev at the end of each.
-            epochs = max(1, math.ceil(updates * self.ground.settings.student.batch_size / len(examples)))
-            labels_only = {"kd_weight": 0.0, "ce_weight": 1.0, "epochs": epochs, "eval_steps": 0}
-            settings = self.ground.settings.student.model_copy(update=labels_only)
+            # Its epochs are shorter, and it looks at dev at the end of each: it gets as many updates as the student,
+            # and as many without a better score.
+            epoch, waited = (math.ceil(rows / given.batch_size) for rows in (len(examples), student.config["rows"]))
+            labels_only = {
+                "kd_weight": 0.0,
+                "ce_weight": 1.0,
+                "epochs": math.ceil(updates / epoch),
+                "eval_steps": 0,
+                "patience": math.ceil(given.patience * (given.eval_steps or waited) / epoch),
+            }
+            settings = given.model_copy(update=labels_only)
             return self._train(examples, settings, seed, output, updates, reporter)
 
         inputs = {"encoded": self.ground.paths.encoded, "student": distilled, **self.ground.data("train", "dev")}

@@ -133,6 +133,18 @@ def test_several_seeds_repeat_student_and_baseline_alone(tiny):
     assert "±" in tiny.stage("run-all", "--seeds", "2").out
 
 
+def test_the_baseline_is_as_patient_as_the_student(tiny):
+    how = ["student.patience=2", "student.epochs=8", "student.optimizer=adam", "student.lr=1e-9"]  # it learns nothing
+    ended = tiny.stage("run-all", "--until", "baseline", *(part for one in how for part in ("--set", one)))
+    assert ended.code == 0, ended.err
+    student, baseline = (
+        json.loads((tiny.run_dir / name / "metrics.json").read_text()) for name in ("student", "baseline")
+    )
+    assert student["stopped"] == "patience" and student["updates"] - student["best_update"] > 20
+    waited = baseline["updates"] - baseline["best_update"]
+    assert waited >= student["updates"] - student["best_update"] or baseline["updates"] == student["updates"]
+
+
 def test_a_teacher_that_is_fine_tuned_already(tiny):
     tiny.kd("teacher", "train", "-p", tiny.profile, "-o", tiny.root / "teacher")
     ready = ["--set", "teacher.train=false", "--set", f"teacher.model={tiny.root / 'teacher'}"]
