@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -85,8 +84,9 @@ def _python() -> Iterator[Check]:
 
 
 def _machine() -> Iterator[Check]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Check("cores", "fine", str(cores))
+    from kdcli.data.parts import usable_cores
+
+    yield Check("cores", "fine", str(usable_cores()))
     memory = _free_memory()
     if memory is not None:
         scarce = memory < LITTLE_MEMORY

@@ -73,7 +73,7 @@ def _shown(plugin: registry.Plugin) -> dict[str, Any]:
     extras = {"fast": hasattr(loaded, "fast"), "onnx": hasattr(loaded, "to_onnx")} if plugin.group == "students" else {}
     return {
         **_described(plugin),
-        "about": (getattr(loaded, "__doc__", None) or "").strip().partition("\n")[0],
+        "about": registry.about(loaded),
         "summary": plugin.summary,
         "home_page": plugin.home_page,
         "file": getattr(sys.modules.get(plugin.module.partition(":")[0], loaded), "__file__", None),

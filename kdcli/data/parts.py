@@ -268,6 +268,11 @@ class Parts:
         return False
 
 
+def usable_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def processes(count: int) -> ProcessPoolExecutor:
     """Return a pool of processes, started when they get work; it can serve several calls of ``Parts.make``."""
     return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_follow_parent)

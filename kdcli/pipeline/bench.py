@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +16,7 @@ import numpy as np
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.data.files import atomic
-from kdcli.data.parts import processes
+from kdcli.data.parts import processes, usable_cores
 from kdcli.errors import KdError
 from kdcli.pipeline.measure import BATCHES, Kind, Measurement, Subject, measure
 from kdcli.pipeline.places import is_run, student_folder, teacher_of
@@ -240,7 +239,6 @@ def _machine(device: str) -> dict[str, str]:
     if info.exists():
         names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         described = names[0] if names else described
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = {}
     if device.startswith("cuda"):
         import torch
@@ -249,7 +247,7 @@ def _machine(device: str) -> dict[str, str]:
     libraries = [name for name in ("torch", "numpy", "onnxruntime") if find_spec(name)]
     return {
         "processor": described,
-        "cores": str(cores),
+        "cores": str(usable_cores()),
         **gpu,
         "python": platform.python_version(),
         **{name: version(name) for name in libraries},

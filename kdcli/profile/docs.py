@@ -87,7 +87,7 @@ def explain(profile: Profile) -> Docs:
                 if name not in values[group]:  # of one that the profile has a table for, its loading has warned
                     warnings.append(f"{group}.{name} is not explained: {error.what}")
                 continue
-            about = " ".join((getattr(module, "__doc__", None) or "").strip().partition("\n")[0].split())
+            about = " ".join(registry.about(module).split())
             abouts = {f"{group}.{name}": f"{about} ({plugin.distribution} {plugin.version})".strip()}
             chapters += _chapters(options_of(module.Options, f"{group}.{name}."), values, profile.origins, abouts)
     return Docs(chapters, warnings)

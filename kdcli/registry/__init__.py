@@ -29,6 +29,7 @@ __all__ = [
     "KEYS",
     "Group",
     "Plugin",
+    "about",
     "all_versions",
     "blaming",
     "breach",
@@ -144,6 +145,11 @@ def breach(group: Group, name: str, what: str) -> PluginError:
     plugin = _known(group, name)
     asked = f"{plugin.name} --code {plugin.file}" if plugin and plugin.file else name
     return PluginError(f"{title(group, name)} {what}", hint=f"`kd plugins check {asked}` tells what it has to keep")
+
+
+def about(module: Any) -> str:
+    """Return what a loaded plugin says about itself: the first line of its docstring."""
+    return (getattr(module, "__doc__", None) or "").strip().partition("\n")[0]
 
 
 def title(group: Group, name: str) -> str:

@@ -160,9 +160,7 @@ def read_folder(folder: Path) -> Contents:
         hint = f"it has format {config.get('format')!r}, and {FORMAT!r} is expected; {_HINT}"
         raise DataError("this is not a folder of a student", file=folder / "config.json", hint=hint)
     try:
-        fields = config["task"].items()
-        told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields}
-        task = Task(**told)
+        task = task_told(config)
         vocabulary_size, *_ = (config[key] for key in _NEEDED)
     except (AttributeError, KeyError, TypeError) as error:
         what = f"a student's config.json is not whole: {error!r}"
@@ -175,6 +173,13 @@ def read_folder(folder: Path) -> Contents:
         raise DataError(what, file=folder / TOKENIZER, hint=_FOREIGN)
     _need_plugin(config, folder)
     return Contents(task, config, _json(folder, "metrics.json"), tokenizer)
+
+
+def task_told(config: Mapping[str, Any]) -> Task:
+    """Return the task that the ``config.json`` of a student, or of an exported one, tells."""
+    fields = config["task"].items()
+    told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields}
+    return Task(**told)
 
 
 def unreadable(weights: Path, error: Exception) -> DataError:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.api import Task
 from kdcli.errors import DataError, MissingError, first_line
-from kdcli.student.loaded import Columns, FastStudent
+from kdcli.student.loaded import Columns, FastStudent, task_told
 from kdcli.student.vocabulary import load_tokenizer
 
 FORMAT = "kd.onnx/1"
@@ -76,10 +75,7 @@ def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> FastSt
         config = json.loads((folder / "config.json").read_text("utf-8"))
         if config["format"] != FORMAT:
             raise ValueError(f"its format is {config['format']!r}, and {FORMAT!r} is expected")
-        told: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in config["task"].items()
-        }
-        task = Task(**told)
+        task = task_told(config)
     except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
         hint = "name the folder that `kd export onnx` has written"
         raise DataError(f"this is not a folder of an exported student: {error}", file=folder, hint=hint) from error

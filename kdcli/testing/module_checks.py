@@ -195,7 +195,7 @@ def options_described(subject: Subject) -> str:
 
 def about(subject: Subject) -> str:
     """Look for the line that ``kd plugins show`` prints."""
-    first = (getattr(subject.plugin, "__doc__", None) or "").strip().partition("\n")[0]
+    first = registry.about(subject.plugin)
     if not first:
         raise Warned("a docstring of the module, whose first line `kd plugins show` prints", "none")
     return first

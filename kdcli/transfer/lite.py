@@ -7,7 +7,6 @@ among them is written behind the originals. The first two work on resumable part
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.data.files import atomic
 from kdcli.data.hashing import row_hashes
-from kdcli.data.parts import ALONE, Parts, Shard, processes
+from kdcli.data.parts import ALONE, Parts, Shard, processes, usable_cores
 from kdcli.profile.schema import LiteSettings
 from kdcli.transfer.gathering import LiteResult, gather, plain, try_out
 from kdcli.transfer.making import MakePart, plan
@@ -77,7 +76,7 @@ def fabricate(
         **registry.versions("taggers", settings.tagger),
     }
     slices = plan(train.num_rows, settings.n_iter)
-    workers = settings.workers or _cores()
+    workers = settings.workers or usable_cores()
     results: list[LiteResult] = []
     folder = output.with_name(f"{output.name}.parts")
     with Parts(folder, fingerprint, suffix=".arrow", shard=shard, resume=resume, reporter=reporter) as parts:
@@ -128,8 +127,3 @@ def _write(path: Path, batches: list[pa.RecordBatch]) -> None:
 def _rules(settings: LiteSettings) -> Rules:
     shortest, longest = map(int, settings.ngram.split(":"))
     return Rules(settings.p_mask, settings.p_pos, settings.p_ngram, shortest, longest)
-
-
-def _cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -95,7 +95,6 @@ class Reader:
 @pytest.fixture
 def reader(tiny, monkeypatch):
     monkeypatch.chdir(tiny.root)
-    monkeypatch.setattr("kdcli.pipeline.results.SPEED_SECONDS", 0.0)
     return Reader(tiny, monkeypatch)
 
 
