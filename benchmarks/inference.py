@@ -34,13 +34,13 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 from transformers.utils import logging
 
 from kdcli.api import Task
-from kdcli.data.strings import strings
-from kdcli.data.tables import read_table
-from kdcli.pipeline.predictions import Model
-from kdcli.profile.schema import StudentSettings
+from kdcli.config.schema import StudentSettings
+from kdcli.evaluate.predictions import Model
 from kdcli.student.folder import build_student, count_parameters, save_student
 from kdcli.student.loaded import load_student
 from kdcli.student.vocabulary import train_vocabulary
+from kdcli.tables.read import read_table
+from kdcli.tables.strings import strings
 from kdcli.teacher.model import Teacher
 
 TASK = Task("sst2", "single", ("0", "1"), names=("negative", "positive"))

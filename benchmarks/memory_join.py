@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kdcli.api import Task
-from kdcli.data.hashing import row_hashes
-from kdcli.data.tables import write_table
+from kdcli.tables.hashing import row_hashes
+from kdcli.tables.read import write_table
 from kdcli.teacher.join import join
 from kdcli.teacher.logits import write_logits
 

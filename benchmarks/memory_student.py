@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kdcli.api import Task
-from kdcli.data.tables import write_table
-from kdcli.profile.schema import StudentSettings
+from kdcli.config.schema import StudentSettings
 from kdcli.student.encoding import encode, encode_table, load_examples, load_tokenizer
 from kdcli.student.train import train_student
+from kdcli.tables.read import write_table
 
 TASK = Task("films", "single", ("0", "1"))
 TARGET_GB = 4.0

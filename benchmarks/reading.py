@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kdcli.api import QuietReporter
-from kdcli.data.tables import read_table
-from kdcli.profile.schema import TaskSettings
+from kdcli.config.schema import TaskSettings
+from kdcli.tables.read import read_table
 from kdcli.tasks.check import check_data
 from kdcli.tasks.counting import NON_PRINTING
 from kdcli.tasks.task import task_from

@@ -30,11 +30,11 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging
 
-from kdcli.data.tables import read_table
-from kdcli.generation.causal import CausalDecoder
-from kdcli.generation.drawing import draw
-from kdcli.generation.pretrained import DTYPES, read_tokenizer
-from kdcli.generation.sampling import Decoder, sample
+from kdcli.lm.causal import CausalDecoder
+from kdcli.lm.drawing import draw
+from kdcli.lm.pretrained import DTYPES, read_tokenizer
+from kdcli.lm.sampling import Decoder, sample
+from kdcli.tables.read import read_table
 
 END_NOW = 2.0
 """In the place of a draw: here the text ends. No draw is as large."""

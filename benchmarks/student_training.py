@@ -28,7 +28,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from kdcli.api import QuietReporter, Task
-from kdcli.profile.schema import StudentSettings, TaskSettings
+from kdcli.config.schema import StudentSettings, TaskSettings
 from kdcli.student.batches import collate
 from kdcli.student.encoding import encode_table
 from kdcli.student.examples import Examples

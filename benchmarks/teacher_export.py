@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kdcli.api import Task
-from kdcli.data.tables import read_table, write_table
-from kdcli.profile.schema import ExportSettings, TeacherSettings
+from kdcli.config.schema import ExportSettings, TeacherSettings
+from kdcli.tables.read import read_table, write_table
 from kdcli.teacher.export import export_logits
 
 SST2 = Task("sst2", "single", ("0", "1"), names=("negative", "positive"))

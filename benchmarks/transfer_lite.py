@@ -78,8 +78,8 @@ def rewrite(tagged: list[tuple[str, str]], unigrams: dict[str, tuple[list[str], 
 def fabricate(data: Path, tagger: str, n_iter: int, words: str, workers: int) -> dict[str, Any]:
     """Run ``kd``'s own, and say how much memory it took (megabytes, of this process and of its largest child)."""
     from kdcli.api import Task
-    from kdcli.data.tables import read_table
-    from kdcli.profile.schema import LiteSettings
+    from kdcli.config.schema import LiteSettings
+    from kdcli.tables.read import read_table
     from kdcli.transfer import lite
 
     with TemporaryDirectory() as folder:

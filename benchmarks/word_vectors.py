@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kdcli.api import QuietReporter
-from kdcli.data.converted import convert
-from kdcli.data.vectors import read_vectors
+from kdcli.student.converted import convert
+from kdcli.student.vectors import read_vectors
 
 ROUNDS = 5
 POOL = 4096

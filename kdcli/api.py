@@ -300,7 +300,7 @@ class Tagger(Protocol):
 class Generator(Protocol):
     """The module that an entry point of the group ``kdcli.generators`` names: it writes texts like the task's.
 
-    The module imports torch inside functions only, so that checking a profile costs nothing. ``kdcli.generation``
+    The module imports torch inside functions only, so that checking a profile costs nothing. ``kdcli.lm``
     has what a language model needs: fine-tuning, and a sampler whose batch stays full.
 
     Attributes:

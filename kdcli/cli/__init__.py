@@ -36,8 +36,8 @@ from kdcli.cli import (
 from kdcli.cli import eval as eval_
 from kdcli.cli.flags import example, switch
 from kdcli.cli.global_flags import GLOBAL, to_front, values_of
+from kdcli.config.validation import nearest
 from kdcli.errors import KdError, UsageError
-from kdcli.mistakes import nearest
 from kdcli.registry import code_files
 
 INTERRUPTED = 130

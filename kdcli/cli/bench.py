@@ -13,8 +13,8 @@ from rich.text import Text
 from kdcli.cli import flags, ui
 
 if TYPE_CHECKING:
-    from kdcli.pipeline.bench import BenchReport
-    from kdcli.pipeline.measure import Measurement
+    from kdcli.evaluate.bench import BenchReport
+    from kdcli.evaluate.measure import Measurement
 
 app = typer.Typer()
 
@@ -80,10 +80,10 @@ def bench(
     A run folder stands for its student, its teacher and its dev texts, and its report shows the figures. Without texts,
     those of the embedded sample are taken.
     """
-    from kdcli.pipeline.bench import bench as run
-    from kdcli.pipeline.bench import keep
-    from kdcli.pipeline.device import resolve
-    from kdcli.pipeline.places import own_teacher
+    from kdcli.evaluate.bench import bench as run
+    from kdcli.evaluate.bench import keep
+    from kdcli.models.device import resolve
+    from kdcli.run.places import own_teacher
 
     if plot is not None:
         _check(plot, force)
@@ -106,7 +106,7 @@ def bench(
     if (kept := keep(report, student)) is not None:
         ui.info(f"{kept} is written: `kd report {student}` shows it")
     if plot is not None:
-        from kdcli.pipeline.bench_plot import plot as draw
+        from kdcli.evaluate.bench_plot import plot as draw
 
         draw(report, plot)
     ui.show(report, lambda _: _described(report, plot))
@@ -114,7 +114,7 @@ def bench(
 
 def _check(plot: Path, force: bool) -> None:
     from kdcli.errors import DataError
-    from kdcli.pipeline.bench_plot import check_plot
+    from kdcli.evaluate.bench_plot import check_plot
 
     check_plot(plot)
     if plot.exists() and not force:

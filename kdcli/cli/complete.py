@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def profile(incomplete: str) -> list[str]:
     """Complete the name of a profile."""
-    from kdcli.profile.files import names
+    from kdcli.config.files import names
 
     return [name for name in names() if name.startswith(incomplete)]
 

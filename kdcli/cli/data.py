@@ -14,14 +14,14 @@ from rich.text import Text
 from kdcli.cli import data_check, flags, stage, ui
 
 if TYPE_CHECKING:
-    from kdcli.data.getting.get import Got
+    from kdcli.download.get import Got
 
 app = typer.Typer(name="data", help="Tasks, word vectors and transfer sets: list, get and check them.")
 app.add_typer(data_check.app)
 
 
 def _names(incomplete: str) -> list[str]:
-    from kdcli.data.getting.sources import SOURCES
+    from kdcli.download.sources import SOURCES
 
     return [source.name for source in SOURCES if source.name.startswith(incomplete)]
 
@@ -29,7 +29,7 @@ def _names(incomplete: str) -> list[str]:
 @app.command("list", epilog=flags.example("kd data list"))
 def list_() -> None:
     """List what can be had, from where, and what is here already."""
-    from kdcli.data.getting.get import available
+    from kdcli.download.get import available
 
     ui.show({"sources": available()}, _listed)
 
@@ -74,7 +74,7 @@ def get(
 
     A download that was broken off goes on where it stopped. Proxies are taken from HTTPS_PROXY and HTTP_PROXY.
     """
-    from kdcli.data.getting.get import get as run
+    from kdcli.download.get import get as run
 
     elsewhere = flags.load(profile, None, {}, default="base", uses=()).settings.sources
     with ui.reporting(f"data get {name}") as reporter:

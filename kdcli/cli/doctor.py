@@ -84,7 +84,7 @@ def _python() -> Iterator[Check]:
 
 
 def _machine() -> Iterator[Check]:
-    from kdcli.data.parts import usable_cores
+    from kdcli.parts.parts import usable_cores
 
     yield Check("cores", "fine", str(usable_cores()))
     memory = _free_memory()
@@ -116,7 +116,7 @@ def _devices() -> Iterator[Check]:
 
 def _plugins() -> Iterator[Check]:
     from kdcli import registry
-    from kdcli.mistakes import nearest
+    from kdcli.config.validation import nearest
 
     groups = [f"kdcli.{group}" for group in registry.GROUPS]
     for distribution, odd in registry.odd_entry_points():
@@ -146,7 +146,7 @@ def _remedy(plugin: Plugin) -> str:
 def _tagger(name: str, plugin: Plugin) -> Check:
     """Tag a word: the data of a tagger is optional, unless it is the one that stands in the defaults."""
     from kdcli import registry
-    from kdcli.profile.schema import LiteSettings
+    from kdcli.config.schema import LiteSettings
 
     status: Status = "broken" if plugin.name == LiteSettings().tagger and plugin.is_ours else "look"
     try:
@@ -160,9 +160,9 @@ def _tagger(name: str, plugin: Plugin) -> Check:
 
 
 def _profiles() -> Iterator[Check]:
-    from kdcli.mistakes import each
-    from kdcli.profile import files
-    from kdcli.profile.load import load_profile
+    from kdcli.config import files
+    from kdcli.config.load import load_profile
+    from kdcli.config.validation import each
 
     for name in files.names():
         try:

@@ -16,7 +16,7 @@ from kdcli.cli import flags, ui
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdcli.pipeline.evaluate import EvalReport, TableEvaluation
+    from kdcli.evaluate.evaluate import EvalReport, TableEvaluation
     from kdcli.tasks.evaluation import Evaluation
     from kdcli.tasks.significance import Comparison, Difference
 
@@ -67,9 +67,9 @@ def eval_(
     Beside a teacher: their agreement. Against another student: a paired significance test. A run folder stands for its
     student, its teacher and its profile.
     """
-    from kdcli.pipeline.device import resolve
-    from kdcli.pipeline.evaluate import evaluate_models
-    from kdcli.pipeline.places import own_teacher
+    from kdcli.evaluate.evaluate import evaluate_models
+    from kdcli.models.device import resolve
+    from kdcli.run.places import own_teacher
 
     named = profile or (flags.own_profile(student) if input_ is None or data_dir is not None else None)
     if named is None and input_ is None:

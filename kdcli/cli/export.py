@@ -15,11 +15,11 @@ from kdcli.cli import flags, stage, ui
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kdcli.profile.load import Profile
-    from kdcli.profile.schema import TaskSettings
-    from kdcli.student.hub_folder import HubFolder
-    from kdcli.student.onnx import OnnxExport
-    from kdcli.student.onnx_check import Comparison
+    from kdcli.config.load import Profile
+    from kdcli.config.schema import TaskSettings
+    from kdcli.export.hub import HubFolder
+    from kdcli.export.onnx import OnnxExport
+    from kdcli.export.onnx_check import Comparison
 
 CARD = "Model card"
 
@@ -66,8 +66,8 @@ def onnx(
 
     The float32 graph must give PyTorch's logits within 1e-5, padded or not; how near the 8-bit one comes is told.
     """
-    from kdcli.pipeline.places import student_folder
-    from kdcli.student.onnx import export_onnx
+    from kdcli.export.onnx import export_onnx
+    from kdcli.run.places import student_folder
 
     chosen = _profile(student, profile, set_, flags.tables(data_dir, text_col, text2_col, None))
     with ui.reporting("export onnx") as reporter:
@@ -108,8 +108,8 @@ def hub_folder(
     ] = False,
 ) -> None:
     """Write a student as a folder for the Hugging Face Hub, with a filled model card: `hf upload` takes it as it is."""
-    from kdcli.pipeline.places import student_folder
-    from kdcli.student.hub_folder import Origin, export_hub_folder
+    from kdcli.export.hub import Origin, export_hub_folder
+    from kdcli.run.places import student_folder
 
     chosen = _profile(student, None, None, {})
     told = {}
@@ -133,7 +133,7 @@ def hub_folder(
 
 def _profile(student: Path, asked: str | None, sets: Sequence[str] | None, values: dict[str, object]) -> Profile | None:
     """Return the profile asked for, or that of the student's run; None where there is neither."""
-    from kdcli.pipeline.places import profile_of
+    from kdcli.run.places import profile_of
 
     own = profile_of(student) if asked is None and values.get("task.data_dir") is None else None
     name = str(own) if own else asked

@@ -18,8 +18,8 @@ from kdcli.errors import UsageError
 from kdcli.registry import GROUPS, Group
 
 if TYPE_CHECKING:
-    from kdcli.profile.load import Profile
-    from kdcli.profile.schema import Settings
+    from kdcli.config.load import Profile
+    from kdcli.config.schema import Settings
 
 SETTINGS, FILES, MACHINE, RUN = "Settings", "Files", "Machine", "Run"
 RULES, SAMPLING, TRAINING, DISTILLATION = "Rules", "Sampling", "Training", "Distillation"
@@ -46,7 +46,7 @@ def load(
         UsageError: ``--data-dir`` without a profile that says what the task is.
         KdError: As ``load_profile``.
     """
-    from kdcli.profile.load import load_profile
+    from kdcli.config.load import load_profile
 
     if profile is None and flags.get("task.data_dir") is not None:
         hint = "add --profile sst2, for example; `kd profile list` names them"
@@ -71,7 +71,7 @@ def load_for_model(profile: str | None, sets: Sequence[str] | None, flags: Mappi
 
 def own_profile(model: Path) -> str | None:
     """Return the profile of the run that a model is named by, or lies in."""
-    from kdcli.pipeline.places import profile_of
+    from kdcli.run.places import profile_of
 
     own = profile_of(model)
     return None if own is None else str(own)

@@ -64,7 +64,7 @@ def _described(plugin: registry.Plugin) -> dict[str, Any]:
 
 
 def _shown(plugin: registry.Plugin) -> dict[str, Any]:
-    from kdcli.profile.options import options_of
+    from kdcli.config.options import options_of
 
     loaded: Any = registry.load(plugin.group, plugin.full_name)
     model = getattr(loaded, "Options", None)
@@ -124,7 +124,7 @@ def _page(plugin: dict[str, Any]) -> Iterator[Text | Table]:
 
 
 def _default(option: dict[str, Any]) -> str:
-    from kdcli.profile.toml import inline
+    from kdcli.config.toml import inline
 
     if option["required"]:
         return "required"

@@ -70,7 +70,7 @@ def _options(plugin: registry.Plugin, sets: Sequence[str]) -> dict[str, Any]:
         ProfileError: Options are wrong.
         UsageError: There can be none.
     """
-    from kdcli.profile.layers import from_sets, merge
+    from kdcli.config.layers import from_sets, merge
 
     if sets and plugin.group == "taggers":
         raise UsageError("a tagger has no options", key="--set", hint="leave out --set")

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from kdcli.api import Progress, Reporter, Task
-    from kdcli.pipeline.models import Opened
-    from kdcli.pipeline.predict import PredictResult
-    from kdcli.profile.schema import Settings, TaskSettings
+    from kdcli.config.schema import Settings, TaskSettings
+    from kdcli.evaluate.models import Opened
+    from kdcli.evaluate.predict import PredictResult
 
 app = typer.Typer()
 
@@ -187,7 +187,7 @@ def _refuse_existing(wish: _Wish, settings: Settings | None) -> None:
     """
     files = [] if wish.output is None else [wish.output]
     if wish.glue is not None and settings is not None:
-        from kdcli.pipeline.glue import submission_files
+        from kdcli.evaluate.glue import submission_files
 
         files = list(submission_files(settings.task, wish.glue))
     for file in files:
@@ -196,7 +196,7 @@ def _refuse_existing(wish: _Wish, settings: Settings | None) -> None:
 
 
 def _open(student: Path | None, teacher: str | None, settings: Settings | None, reporter: Reporter) -> Opened:
-    from kdcli.pipeline.models import open_student, open_teacher
+    from kdcli.evaluate.models import open_student, open_teacher
 
     if student is not None:
         return open_student(student, settings.device if settings else "auto")
@@ -205,16 +205,16 @@ def _open(student: Path | None, teacher: str | None, settings: Settings | None, 
 
 
 def _reading(opened: Opened, asked: TaskSettings, profiled: bool) -> TaskSettings:
-    from kdcli.pipeline.reading import reading
+    from kdcli.evaluate.reading import reading
 
     return reading(opened.model.task, asked, opened.folder, profiled=profiled)
 
 
 def _write_files(wish: _Wish, opened: Opened, reading: TaskSettings | None, reporter: Reporter) -> None:
     """Write predictions for tables, on resumable parts."""
-    from kdcli.data.parts import Shard
-    from kdcli.pipeline.glue import predict_glue
-    from kdcli.pipeline.predict import predict_file
+    from kdcli.evaluate.glue import predict_glue
+    from kdcli.evaluate.predict import predict_file
+    from kdcli.parts.parts import Shard
 
     how: dict[str, Any] = {"origin": opened.origin(), "shard": Shard.parse(wish.shard), "reporter": reporter}
     how["resume"] = wish.resume == "auto"
@@ -246,12 +246,12 @@ def _write_stream(
 
     batches: Iterator[pa.RecordBatch]
     if wish.lines:
-        from kdcli.pipeline.lines import Stream, predict_lines
+        from kdcli.evaluate.lines import Stream, predict_lines
 
         stdin = cast(Stream, sys.stdin.buffer)
         batches = predict_lines(opened.model, stdin, reporter, probabilities=wish.probabilities)
     else:
-        from kdcli.pipeline.predict import predict_table
+        from kdcli.evaluate.predict import predict_table
 
         assert wish.input is not None
         batches = predict_table(opened.model, wish.input, reading, reporter, probabilities=wish.probabilities)
@@ -273,8 +273,8 @@ def _counted(batches: Iterator[pa.RecordBatch], progress: Progress) -> Iterator[
 
 
 def _save(batches: Iterator[pa.RecordBatch], output: Path, task: Task, probabilities: bool) -> None:
-    from kdcli.data.tables import write_table
-    from kdcli.pipeline.predict import file_schema
+    from kdcli.evaluate.predict import file_schema
+    from kdcli.tables.read import write_table
 
     with write_table(output, file_schema(output, task, probabilities=probabilities)) as table:
         for batch in batches:

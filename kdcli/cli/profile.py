@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from kdcli.cli import complete, flags, ui
+from kdcli.config import files
 from kdcli.errors import KdError, UsageError
-from kdcli.profile import files
 
 if TYPE_CHECKING:
-    from kdcli.profile.dbert import Imported
-    from kdcli.profile.load import Profile
+    from kdcli.config.dbert import Imported
+    from kdcli.config.load import Profile
 
 app = typer.Typer(name="profile", help="The settings of a run: list, show, copy, check and import profiles.")
 
@@ -77,7 +77,7 @@ def copy(
     force: flags.Force = False,
 ) -> None:
     """Copy a profile to a file of your own, to change it there."""
-    from kdcli.data.files import atomic
+    from kdcli.files import atomic
 
     if "/" in name or name.endswith(".toml"):
         raise UsageError("kd profile copy takes the name of a profile, not a file", hint="`kd profile list` names them")
@@ -112,7 +112,7 @@ def import_dbert(
 
     The faults of the released code are not carried over.
     """
-    from kdcli.profile import dbert
+    from kdcli.config import dbert
 
     target = _target(file or Path(f"{config.stem}.toml"), force)
     imported = dbert.import_dbert(config, skip_unknown=skip_unknown)
@@ -131,7 +131,7 @@ def import_dbert(
 
 
 def _explain(profile: Profile) -> None:
-    from kdcli.profile.docs import explain
+    from kdcli.config.docs import explain
 
     docs = explain(profile)
     for warning in docs.warnings:
@@ -152,8 +152,8 @@ def _explain(profile: Profile) -> None:
 
 def _write_valid(imported: Imported, target: Path) -> None:
     """Write a profile that loads, or none."""
-    from kdcli.data.files import atomic
-    from kdcli.profile.load import load_profile
+    from kdcli.config.load import load_profile
+    from kdcli.files import atomic
 
     with atomic(target) as temporary:
         temporary.write_text(imported.to_toml(target), "utf-8")

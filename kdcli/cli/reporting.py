@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.panel import Panel
 
-    from kdcli.training.tracking import Track
+    from kdcli.run.tracking import Track
 
 WINDOW = 30.0
 """Seconds that the shown rate looks back."""

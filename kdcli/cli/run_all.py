@@ -17,7 +17,7 @@ from kdcli.errors import KdError, UsageError
 
 if TYPE_CHECKING:
     from kdcli.api import Reporter
-    from kdcli.pipeline.run_all import Outcome
+    from kdcli.run.runner import Outcome
 
 app = typer.Typer()
 
@@ -51,7 +51,7 @@ def run_all(
     baseline, results. What is up to date is not run again.
     With --shard, several launches share the parts of the transfer set and of the logits, and the seeds.
     """
-    from kdcli.pipeline.run_all import run_stages, select
+    from kdcli.run.runner import run_stages, select
 
     if shard is None and os.environ.get("WORLD_SIZE", "1") != "1":
         hint = "give torchrun the stages that gain by it, such as `teacher train` and `teacher export`"

@@ -17,9 +17,9 @@ from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
     from kdcli.api import Reporter
-    from kdcli.pipeline.run_all import Outcome
-    from kdcli.pipeline.stages import Plan
-    from kdcli.profile.load import Profile
+    from kdcli.config.load import Profile
+    from kdcli.run.runner import Outcome
+    from kdcli.run.stages import Plan
 
 Describe = Callable[[dict[str, Any]], RenderableType]
 """Turns a stage's result into what is printed."""
@@ -56,7 +56,7 @@ def run(
         outputs: Artefacts to write elsewhere; the stages that write them leave no trace in the run folder.
         describe: How to print the results, by stage.
     """
-    from kdcli.pipeline.run_all import refuse_existing, run_alone, run_stages
+    from kdcli.run.runner import refuse_existing, run_alone, run_stages
 
     elsewhere = {name: path for name, path in (outputs or {}).items() if path is not None}
     taken = {name: path for name, path in (inputs or {}).items() if path is not None}
@@ -89,14 +89,14 @@ def planned(profile: Profile, wish: Wish, *, in_run: bool = True, **places: Path
         in_run: Whether the stages write to the run folder.
         places: Artefacts that lie elsewhere, by their name in ``Paths``.
     """
-    from kdcli.data.files import atomic
-    from kdcli.data.parts import Shard
-    from kdcli.pipeline.device import resolve
-    from kdcli.pipeline.ground import Ground
-    from kdcli.pipeline.run_dir import Paths, one_launch
-    from kdcli.pipeline.stages import Plan
+    from kdcli.files import atomic
+    from kdcli.models.device import resolve
+    from kdcli.parts.parts import Shard
+    from kdcli.run.context import Ground
+    from kdcli.run.run_dir import Paths, one_launch
+    from kdcli.run.stages import Plan
+    from kdcli.run.tracking import parse_trackers, tracking
     from kdcli.tasks.layouts import split_files
-    from kdcli.training.tracking import parse_trackers, tracking
 
     _refuse_untrainable(profile)
     trackers = parse_trackers(wish.track)

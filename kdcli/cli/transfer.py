@@ -12,7 +12,7 @@ from rich.text import Text
 from kdcli.cli import flags, stage, ui
 
 if TYPE_CHECKING:
-    from kdcli.profile.load import Profile
+    from kdcli.config.load import Profile
 
 app = typer.Typer(name="transfer", help="Make a transfer set: many unlabelled texts that look like the task.")
 
@@ -173,7 +173,7 @@ def _make(method: str, steps: list[str], chosen: Profile, wish: stage.Wish, outp
 def _generator(profile: str | None, set_: list[str] | None, values: dict[str, Any]) -> str:
     """Return the name that the generator's options stand under."""
     from kdcli import registry
-    from kdcli.profile.load import load_profile
+    from kdcli.config.load import load_profile
 
     chosen = load_profile(profile or "demo", sets=set_ or (), flags=values, uses={"generators"})
     return registry.table_name(chosen.settings.transfer.generator)

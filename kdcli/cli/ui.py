@@ -20,11 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from kdcli.cli.reporting import Reporting
+from kdcli.config.validation import each
 from kdcli.errors import KdError
-from kdcli.mistakes import each
 
 if TYPE_CHECKING:
-    from kdcli.training.tracking import Track
+    from kdcli.run.tracking import Track
 
 
 @dataclasses.dataclass

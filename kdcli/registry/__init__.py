@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from kdcli.config.validation import each, explain, raise_all, unknown
 from kdcli.errors import KdError, PluginError, shown
-from kdcli.mistakes import each, explain, raise_all, unknown
 from kdcli.registry.known import find, find_all, left_out, odd_entry_points, passed_over, plugins, seen, warn
 from kdcli.registry.loading import load_plugin, place
 from kdcli.registry.plugin import GROUPS, KEYS, Group, Plugin, table_name

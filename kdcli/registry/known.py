@@ -10,8 +10,8 @@ from functools import lru_cache
 from multiprocessing import parent_process
 from pathlib import Path
 
+from kdcli.config.validation import each, nearest, raise_all
 from kdcli.errors import KdError, PluginError
-from kdcli.mistakes import each, nearest, raise_all
 from kdcli.registry.code_files import code_files
 from kdcli.registry.loading import load_plugin
 from kdcli.registry.plugin import GROUPS, KEYS, OURS, Group, Plugin, normal, same, table_name

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.config.layers import flatten
+from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, first_line
-from kdcli.profile.layers import flatten
-from kdcli.profile.schema import TaskSettings
 from kdcli.report.curves import Curve, read_curves
 from kdcli.report.predictions import Predictions, read_predictions
 from kdcli.report.transfer_set import TransferSet, survey

@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from kdcli import __version__
 from kdcli.api import Reporter
-from kdcli.data.files import atomic
 from kdcli.errors import DataError
+from kdcli.files import atomic
 from kdcli.report import comparison, run_page
 from kdcli.report.collect import collect
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from kdcli.api import Task
-from kdcli.data.tables import read_table
+from kdcli.tables.read import read_table
 from kdcli.tasks.evaluation import agreement, confusion
 from kdcli.tasks.labels import encode_labels
 

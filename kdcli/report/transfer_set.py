@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
-from kdcli.data.tables import read_table
+from kdcli.tables.read import read_table
 
 SAMPLES = 300
 """Rows to page through, as many of each source."""

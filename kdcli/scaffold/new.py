@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from kdcli import registry
-from kdcli.data.files import atomic
 from kdcli.errors import PluginError, UsageError
+from kdcli.files import atomic
 
 Kind = Literal["generator", "student", "tagger"]
 GROUPS: dict[Kind, registry.Group] = {"generator": "generators", "student": "students", "tagger": "taggers"}

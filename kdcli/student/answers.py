@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.api import Task
-from kdcli.data.strings import is_unicode
 from kdcli.errors import DataError
+from kdcli.tables.strings import is_unicode
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdcli.api import Reporter
-from kdcli.data.files import atomic
+from kdcli.files import atomic
 from kdcli.student.optimizers import optimizer_state, restore_optimizer
 
 

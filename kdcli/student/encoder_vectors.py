@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
 from kdcli.api import MASK, QuietReporter, Reporter
-from kdcli.data.models import find_model, quiet
 from kdcli.errors import DataError, ProfileError, first_line
+from kdcli.models.hf import find_model, quiet
 
 SPREAD = 0.25 / 3**0.5
 """Standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words."""

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
-from kdcli.data.files import atomic
-from kdcli.profile.schema import StudentSettings
+from kdcli.config.schema import StudentSettings
+from kdcli.files import atomic
 from kdcli.student.examples import Examples, ExampleWriter, load_examples
 from kdcli.student.joined import JoinedSet, open_joined
 from kdcli.student.vocabulary import (

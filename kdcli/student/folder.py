@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from kdcli import registry
 from kdcli.api import Task
-from kdcli.data.files import atomic
 from kdcli.errors import ProfileError
+from kdcli.export.card import card
+from kdcli.files import atomic
 from kdcli.student.answers import Prediction, Score, columns_of, predictions
 from kdcli.student.built import check_module
-from kdcli.student.card import card
 from kdcli.student.encoding import encode_table
 from kdcli.student.evaluate import predict_logits
 from kdcli.student.loaded import (

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
-from kdcli.data.forms import Numbers
-from kdcli.data.tables import TableReader, read_table
 from kdcli.errors import DataError
+from kdcli.tables.forms import Numbers
+from kdcli.tables.read import TableReader, read_table
 from kdcli.tasks.labels import encode_labels, respell, spelling_of
 from kdcli.tasks.sets import text_columns
 

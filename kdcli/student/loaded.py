@@ -20,12 +20,12 @@ from tokenizers import Tokenizer
 
 from kdcli import registry
 from kdcli.api import Task
-from kdcli.data.strings import strings
 from kdcli.errors import DataError, PluginError, first_line
 from kdcli.registry import code_files
 from kdcli.student.answers import Prediction, Score, columns_of, predictions
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import TextEncoder, Texts, load_tokenizer, spans
+from kdcli.tables.strings import strings
 
 if TYPE_CHECKING:
     from kdcli.student.folder import LoadedStudent

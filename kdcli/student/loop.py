@@ -15,8 +15,8 @@ from torch.cuda import OutOfMemoryError
 
 from kdcli import registry
 from kdcli.api import Progress, Reporter, Task
+from kdcli.config.schema import StudentSettings
 from kdcli.errors import KdError
-from kdcli.profile.schema import StudentSettings
 from kdcli.student.batches import collate, epoch_batches, targets
 from kdcli.student.checkpoint import Checkpoint
 from kdcli.student.evaluate import evaluate

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.api import Task
+from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.profile.schema import StudentSettings
 from kdcli.student.examples import Examples
 
 Loss = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from kdcli.profile.schema import StudentSettings
+from kdcli.config.schema import StudentSettings
 
 
 class SparseAdadelta(Optimizer):

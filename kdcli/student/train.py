@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 
 from kdcli import __version__, registry
 from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
-from kdcli.profile.schema import StudentSettings
 from kdcli.student.built import try_out
 from kdcli.student.checkpoint import Checkpoint
 from kdcli.student.examples import Examples

@@ -20,8 +20,8 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from kdcli.api import MASK
-from kdcli.data.strings import scalar
 from kdcli.errors import DataError
+from kdcli.tables.strings import scalar
 
 FILE = "tokenizer.json"
 PAD = "[PAD]"

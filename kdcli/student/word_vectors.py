@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from kdcli.api import Reporter
-from kdcli.data.vectors import read_vectors, words_of
 from kdcli.errors import DataError
 from kdcli.student.encoder_vectors import encoder_vectors, encoder_words
+from kdcli.student.vectors import read_vectors, words_of
 
 FILE = "vectors.safetensors"
 RANGE = 0.25

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from kdcli.api import Reporter, Task
-from kdcli.data.forms import shown
-from kdcli.data.spans import Places
-from kdcli.data.tables import read_table
+from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
-from kdcli.profile.schema import TaskSettings
+from kdcli.tables.forms import shown
+from kdcli.tables.read import read_table
+from kdcli.tables.spans import Places
 from kdcli.tasks.contents import read_contents
 from kdcli.tasks.counting import Finding, LabelCounter, ScoreCounter
 from kdcli.tasks.data_report import Character, DataReport, LabelCount, Labels, Overlap, Scores, TableReport, Words

@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
-from kdcli.data.forms import Numbers
-from kdcli.data.spans import Hashes, Spans
-from kdcli.data.tables import TableReader, read_table
+from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
-from kdcli.profile.schema import TaskSettings
+from kdcli.tables.forms import Numbers
+from kdcli.tables.read import TableReader, read_table
+from kdcli.tables.spans import Hashes, Spans
 from kdcli.tasks.counting import LabelCounter, ScoreCounter, TextCounts, as_numpy, count_texts
 from kdcli.tasks.labels import without_hidden
 from kdcli.tasks.recognition import Shape

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kdcli.api import Task
-from kdcli.data.forms import Numbers
-from kdcli.data.spans import Hashes, Places, Spans, combine, count_within, hash_texts
 from kdcli.errors import DataError
+from kdcli.tables.forms import Numbers
+from kdcli.tables.spans import Hashes, Places, Spans, combine, count_within, hash_texts
 from kdcli.tasks.labels import encode_labels
 
 _SPACE, _LAST_PRINTABLE = b" ~"

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kdcli.api import Task
-from kdcli.data.forms import Numbers
 from kdcli.errors import DataError
+from kdcli.tables.forms import Numbers
 
 Spelling = tuple[str, ...]
 """How a table writes the labels of a task, in the task's order."""

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kdcli.api import Reporter, Task
-from kdcli.data.forms import Form, Numbers, check_texts
-from kdcli.data.strings import strings
-from kdcli.data.tables import read_table
+from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
-from kdcli.profile.schema import TaskSettings
+from kdcli.tables.forms import Form, Numbers, check_texts
+from kdcli.tables.read import read_table
+from kdcli.tables.strings import strings
 from kdcli.tasks.labels import Spelling, encode_labels, respell, spelling_of, without_hidden
 from kdcli.tasks.recognition import Shape, recognise
 
@@ -144,7 +144,7 @@ def _folder(settings: TaskSettings) -> Path:
     if not settings.data_dir:
         raise DataError("no data folder is named", key="task.data_dir", hint="name it with --data-dir FOLDER")
     if settings.data_dir == SAMPLE:
-        return Path(__file__).parents[1] / "data" / "sample"
+        return Path(__file__).parent / "sample"
     folder = Path(settings.data_dir).expanduser()
     if not folder.is_dir():
         what = "this is a file, not a data folder" if folder.exists() else "there is no such data folder"

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kdcli.api import Task
-from kdcli.data.forms import Form, form_of, numbered, open_bytes
-from kdcli.data.strings import strings
-from kdcli.data.tables import read_table
+from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.profile.schema import TaskSettings
+from kdcli.tables.forms import Form, form_of, numbered, open_bytes
+from kdcli.tables.read import read_table
+from kdcli.tables.strings import strings
 from kdcli.tasks.labels import spellings
 
 

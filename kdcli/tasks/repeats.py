@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.data.forms import Numbers
-from kdcli.data.spans import Hashes
+from kdcli.tables.forms import Numbers
+from kdcli.tables.spans import Hashes
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kdcli.api import Reporter, Task
-from kdcli.data.forms import Form, Numbers, form_of, open_bytes, shown
-from kdcli.data.tables import TableReader, read_table
 from kdcli.errors import DataError
+from kdcli.tables.forms import Form, Numbers, form_of, open_bytes, shown
+from kdcli.tables.read import TableReader, read_table
 
 _TEXTS = {
     "single": (("sentence",),),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from kdcli.api import Task
-from kdcli.profile.schema import TaskSettings
+from kdcli.config.schema import TaskSettings
 
 
 def task_from(settings: TaskSettings) -> Task:

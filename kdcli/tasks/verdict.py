@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from kdcli.api import Task
-from kdcli.data.forms import shown
+from kdcli.config.schema import TaskSettings
 from kdcli.errors import KdError
-from kdcli.profile.schema import TaskSettings
+from kdcli.tables.forms import shown
 from kdcli.tasks.data_report import Labels, Overlap, Problem, Scores, TableReport
 
 _RARE = 0.2

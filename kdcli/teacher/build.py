@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from kdcli.api import Reporter, Task
-from kdcli.data.models import find_model, quiet
+from kdcli.config.schema import TeacherSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.generation.wordpiece import SPECIAL, train_wordpiece
-from kdcli.profile.schema import TeacherSettings
+from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
+from kdcli.models.hf import find_model, quiet
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.data.files import files_sha256, sha256
-from kdcli.data.parts import ALONE, Parts, Shard
+from kdcli.config.schema import TeacherSettings
 from kdcli.errors import DataError, KdError, UsageError
-from kdcli.profile.schema import TeacherSettings
+from kdcli.files import files_sha256, sha256
+from kdcli.parts.parts import ALONE, Parts, Shard
 from kdcli.tasks.sets import TextSet, open_set
 from kdcli.teacher.logits import open_tensors, read_logits, save_tensors, write_logits
 from kdcli.teacher.model import BATCH, Teacher, load_teacher

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.data.files import sha256
-from kdcli.data.forms import shown
-from kdcli.data.tables import write_table
 from kdcli.errors import DataError, UsageError
+from kdcli.files import sha256
+from kdcli.tables.forms import shown
+from kdcli.tables.read import write_table
 from kdcli.tasks.sets import open_set
-from kdcli.teacher.foreign import read_foreign
+from kdcli.teacher.external import read_foreign
 from kdcli.teacher.logits import Logits, read_logits
 from kdcli.teacher.texts import Texts, read_texts
 

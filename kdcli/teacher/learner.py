@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.api import Task
+from kdcli.lm.rows import Rows
+from kdcli.lm.trainer import Diverged
 from kdcli.tasks import metrics
 from kdcli.teacher.build import Encoder
-from kdcli.training.rows import Rows
-from kdcli.training.trainer import Diverged
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """An encoder, its rows and its task: a ``kdcli.training.learner.Learner``."""
+    """An encoder, its rows and its task: a ``kdcli.lm.learner.Learner``."""
 
     encoder: Encoder
     task: Task

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from kdcli.api import Task
-from kdcli.data.files import atomic
 from kdcli.errors import DataError
+from kdcli.files import atomic
 
 FORMAT = "kd.logits/1"
 _DTYPES: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "U64": np.dtype("<u8")}

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 from kdcli.api import MASK, QuietReporter, Reporter, Task
-from kdcli.data.models import DTYPES, WEIGHTS, find_model, quiet
 from kdcli.errors import DataError, first_line
+from kdcli.models.hf import DTYPES, WEIGHTS, find_model, quiet
 from kdcli.teacher.labels import output_positions
 
 BATCH = 64

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from kdcli.api import Reporter
-from kdcli.training.rows import Rows
+from kdcli.lm.rows import Rows
 
 CHUNK = 10_000
 

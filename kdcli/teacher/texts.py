@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from kdcli.data.forms import Numbers
-from kdcli.data.hashing import row_hashes
 from kdcli.errors import DataError
+from kdcli.tables.forms import Numbers
+from kdcli.tables.hashing import row_hashes
 from kdcli.tasks.sets import TextSet
 
 

@@ -12,16 +12,16 @@ import pyarrow as pa
 import torch
 
 from kdcli.api import Reporter, Task
-from kdcli.data.files import sha256
-from kdcli.profile.schema import TeacherSettings
+from kdcli.config.schema import TeacherSettings
+from kdcli.files import sha256
+from kdcli.lm.fine_tune import Recipe, fine_tune
+from kdcli.lm.outcome import Outcome, best_of
+from kdcli.lm.rows import Rows
+from kdcli.lm.work import check_device, join_processes, one_training, publish
 from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.build import Encoder, prepare_encoder
 from kdcli.teacher.learner import Classifier
 from kdcli.teacher.rows import CHUNK, encode_rows
-from kdcli.training.fine_tune import Recipe, fine_tune
-from kdcli.training.outcome import Outcome, best_of
-from kdcli.training.rows import Rows
-from kdcli.training.work import check_device, join_processes, one_training, publish
 
 AUTO = 32
 """Texts an update with ``batch_size = "auto"``: paper A's recipe, which its learning rates are meant for."""

@@ -16,15 +16,15 @@ from typing import Any
 
 from kdcli import registry
 from kdcli.api import API_VERSION
+from kdcli.config.validation import explain
 from kdcli.errors import PluginError
-from kdcli.mistakes import explain
 from kdcli.registry import Group, Plugin
 from kdcli.registry.contracts import NEEDED, faults, version_fault
 from kdcli.testing.elsewhere import elsewhere
 from kdcli.testing.outcomes import Check, Failure, Skipped, Warned, expect, told
 
 PUBLIC = (
-    *("kdcli.api", "kdcli.embedding", "kdcli.generation", "kdcli.inference", "kdcli.testing"),
+    *("kdcli.api", "kdcli.models.embedding", "kdcli.lm", "kdcli.models.inference", "kdcli.testing"),
     "kdcli.load_student",
 )
 """What plugins may import of ``kdcli``; the rest changes without notice."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from kdcli.config.validation import each
 from kdcli.errors import KdError, shown
-from kdcli.mistakes import each
 from kdcli.registry import Plugin
 from kdcli.registry.loading import place
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdcli.api import Batch, Task
-from kdcli.profile.schema import StudentSettings
+from kdcli.config.schema import StudentSettings
+from kdcli.export.onnx_check import random_batches
 from kdcli.student.loaded import Columns
-from kdcli.student.onnx_check import random_batches
 from kdcli.student.optimizers import make_optimizer
 from kdcli.testing.outcomes import expect
 

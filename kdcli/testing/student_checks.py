@@ -243,7 +243,7 @@ def onnx_graph(subject: StudentSubject) -> str:
     _need(subject.plugin, "to_onnx")
     if not (find_spec("onnx") and find_spec("onnxruntime")):
         raise Skipped("onnx or onnxruntime is not installed: pip install 'kdcli[onnx]'")
-    from kdcli.student.onnx_student import Session
+    from kdcli.export.onnx_student import Session
     from kdcli.testing.student_cases import arrays, logits_of
 
     file = subject.folder / "model.onnx"

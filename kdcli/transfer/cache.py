@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kdcli.api import Corpus, QuietReporter, Reporter, Task
-from kdcli.data.files import atomic
 from kdcli.errors import DataError, ProfileError
+from kdcli.files import atomic
 from kdcli.tasks.layouts import SPLITS
 from kdcli.transfer.cleaning import one_line
 

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.data.forms import BadRowsMode, form_of
-from kdcli.data.tables import TableReader, read_table
+from kdcli.config.schema import CorpusSettings
 from kdcli.errors import DataError, ProfileError, UsageError
-from kdcli.profile.schema import CorpusSettings
+from kdcli.tables.forms import BadRowsMode, form_of
+from kdcli.tables.read import TableReader, read_table
 from kdcli.tasks.sets import form_of_set, text_columns, with_tabs, without_marks
 from kdcli.transfer.cleaning import clean_column, clean_keys, split_pair
 from kdcli.transfer.gathering import new_texts, plain, select, write_report, write_set

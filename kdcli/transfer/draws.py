@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from kdcli import registry
 from kdcli.api import Part, Sampler, Samples, Task
-from kdcli.data.parts import Parts
-from kdcli.data.strings import is_unicode
 from kdcli.errors import KdError
+from kdcli.parts.parts import Parts
+from kdcli.tables.strings import is_unicode
 from kdcli.transfer.cleaning import clean, split_pair
 from kdcli.transfer.keys import Keys, keys
 

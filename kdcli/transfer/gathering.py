@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
-from kdcli.data.files import atomic
-from kdcli.data.tables import TableWriter, write_table
+from kdcli.files import atomic
+from kdcli.tables.read import TableWriter, write_table
 from kdcli.transfer.keys import Keys, normal_keys
 from kdcli.transfer.making import read_blocks
 from kdcli.transfer.rules import RULES

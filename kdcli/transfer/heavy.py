@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli import registry
 from kdcli.api import Corpus, GeneratorSettings, QuietReporter, Reporter, Sampler, Task
-from kdcli.data.files import atomic
+from kdcli.config.schema import Settings
 from kdcli.errors import DataError, PluginError
-from kdcli.profile.schema import Settings
+from kdcli.files import atomic
 
 if TYPE_CHECKING:
     from kdcli.transfer.nearness import Bits

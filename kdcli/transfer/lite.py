@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.data.files import atomic
-from kdcli.data.hashing import row_hashes
-from kdcli.data.parts import ALONE, Parts, Shard, processes, usable_cores
-from kdcli.profile.schema import LiteSettings
+from kdcli.config.schema import LiteSettings
+from kdcli.files import atomic
+from kdcli.parts.parts import ALONE, Parts, Shard, processes, usable_cores
+from kdcli.tables.hashing import row_hashes
 from kdcli.transfer.gathering import LiteResult, gather, plain, try_out
 from kdcli.transfer.making import MakePart, plan
 from kdcli.transfer.rules import Rules

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.data.tables import TableReader, read_table, write_table
 from kdcli.errors import DataError, UsageError
+from kdcli.tables.read import TableReader, read_table, write_table
 from kdcli.transfer.gathering import distinct, select, set_schema, write_report
 from kdcli.transfer.keys import Keys, keys, normal_keys
 

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from kdcli.api import QuietReporter, Reporter, Sampler, Task
-from kdcli.data.files import sha256
-from kdcli.data.parts import ALONE, Parts, Shard
-from kdcli.profile.schema import HeavySettings
+from kdcli.config.schema import HeavySettings
+from kdcli.files import sha256
+from kdcli.parts.parts import ALONE, Parts, Shard
 from kdcli.transfer.cleaning import clean_keys
 from kdcli.transfer.draws import MakePart, Tally, first_of, read_part
 from kdcli.transfer.gathering import new_texts, plain, select, try_out, write_report, write_set

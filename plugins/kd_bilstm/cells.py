@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.inference import Floats, Weights, channels
+from kdcli.models.inference import Floats, Weights, channels
 
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 FILL = 1024

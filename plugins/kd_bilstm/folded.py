@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kd_bilstm.cells import CELLS, Layer, WordTable
 from kd_bilstm.prefixes import Level, levels, near, reverse
-from kdcli.inference import Cores, Floats, Ints, Weights
+from kdcli.models.inference import Cores, Floats, Ints, Weights
 
 Places = NDArray[np.intp]
 

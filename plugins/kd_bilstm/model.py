@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from kd_bilstm.pooling import maximum
 from kdcli.api import Batch
-from kdcli.embedding import Embedding
+from kdcli.models.embedding import Embedding
 
 State = tuple[Tensor, ...]
 """What a cell passes to the next step, each ``[2, rows, hidden]``: (h, c) of an LSTM, (h,) of a GRU."""

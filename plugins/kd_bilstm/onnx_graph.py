@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from kdcli.api import Task
-from kdcli.inference import Weights, channels
+from kdcli.models.inference import Weights, channels
 
 if TYPE_CHECKING:
     from kd_bilstm import Options

@@ -11,7 +11,7 @@ from kdcli.api import API_VERSION, Task
 if TYPE_CHECKING:
     from torch import nn
 
-    from kdcli.inference import Floats, Graph, Model, Weights
+    from kdcli.models.inference import Floats, Graph, Model, Weights
 
 api_version = API_VERSION
 pairs = True
@@ -38,7 +38,7 @@ class Options(BaseModel):
 def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> nn.Module:
     """Build the model; see ``kdcli.api.Student``. Without vectors, every kind of embedding begins at random."""
     from kd_dan.model import DAN
-    from kdcli.embedding import embedding
+    from kdcli.models.embedding import embedding
 
     words = embedding(options.embeddings, vocabulary_size, vectors, dimension)
     others = options.model_dump(exclude={"embeddings"})

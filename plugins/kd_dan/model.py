@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from kd_dan.trained import ngram_rows
 from kdcli.api import Batch
-from kdcli.embedding import Embedding
+from kdcli.models.embedding import Embedding
 
 
 class DAN(nn.Module):

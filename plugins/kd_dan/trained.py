@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.api import Task
-from kdcli.inference import Floats, Graph, Ints, Model, Weights, numpy_model, onnx_model, word_vectors
+from kdcli.models.inference import Floats, Graph, Ints, Model, Weights, numpy_model, onnx_model, word_vectors
 
 PRIME, FACTOR = 2**31 - 1, 1_000_003_919  # (PRIME + PRIME) * FACTOR fits int64: nothing overflows
 NGRAMS = """

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
-from kdcli.generation.options import LanguageModelOptions, Positive
+from kdcli.lm.options import LanguageModelOptions, Positive
 
 api_version = API_VERSION
 
@@ -32,7 +32,7 @@ def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, rep
         MissingError: There is no such model.
     """
     from kd_gpt2.model import prepare
-    from kdcli.generation.fine_tune import fine_tune_language_model
+    from kdcli.lm.language_model import fine_tune_language_model
 
     assert isinstance(settings.options, Options)
     return fine_tune_language_model(prepare(settings.options, corpus, reporter), corpus, checkpoint, settings, reporter)
@@ -45,8 +45,8 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
         DataError: The folder holds none, or one that cannot be sampled from.
     """
     from kd_gpt2.model import KEY
-    from kdcli.generation.causal_sampler import CausalSampler
-    from kdcli.generation.pretrained import fitting_length, read_config, read_tokenizer, read_weights
+    from kdcli.lm.causal_sampler import CausalSampler
+    from kdcli.lm.pretrained import fitting_length, read_config, read_tokenizer, read_weights
 
     assert isinstance(settings.options, Options)
     config, tokenizer = read_config(checkpoint), read_tokenizer(checkpoint)

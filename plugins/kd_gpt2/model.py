@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFa
 
 from kd_gpt2 import Options
 from kdcli.api import Corpus, Reporter
-from kdcli.generation.fine_tune import LanguageModel
-from kdcli.generation.pretrained import (
+from kdcli.lm.language_model import LanguageModel
+from kdcli.lm.pretrained import (
     find_model,
     fitting_length,
     read_config,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdcli.api import Batch
-from kdcli.embedding import Embedding
+from kdcli.models.embedding import Embedding
 
 
 class KimCNN(nn.Module):

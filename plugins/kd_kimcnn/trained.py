@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdcli.api import Task
-from kdcli.inference import Floats, Graph, Ints, Model, Weights, numpy_model, onnx_model, word_vectors
+from kdcli.models.inference import Floats, Graph, Ints, Model, Weights, numpy_model, onnx_model, word_vectors
 
 ENCODE = """
     found# = Gather (vectors, words#)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
-from kdcli.generation.options import LanguageModelOptions, Positive
+from kdcli.lm.options import LanguageModelOptions, Positive
 
 api_version = API_VERSION
 
@@ -38,7 +38,7 @@ def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, rep
         MissingError: There is no such model.
     """
     from kd_mlm.model import prepare
-    from kdcli.generation.fine_tune import fine_tune_language_model
+    from kdcli.lm.language_model import fine_tune_language_model
 
     assert isinstance(settings.options, Options)
     return fine_tune_language_model(prepare(settings.options, corpus, reporter), corpus, checkpoint, settings, reporter)
@@ -51,8 +51,8 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
         DataError: The folder holds none, or one that cannot be sampled from.
     """
     from kd_mlm.model import KEY
-    from kdcli.generation.masked_sampler import MaskedSampler
-    from kdcli.generation.pretrained import fitting_length, read_config, read_tokenizer, read_weights
+    from kdcli.lm.masked_sampler import MaskedSampler
+    from kdcli.lm.pretrained import fitting_length, read_config, read_tokenizer, read_weights
 
     options = settings.options
     assert isinstance(options, Options)

@@ -10,11 +10,11 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, s
 
 from kd_mlm import Options
 from kdcli.api import Corpus, Reporter
-from kdcli.generation.fine_tune import LanguageModel
-from kdcli.generation.masked_sampler import check
-from kdcli.generation.masked_texts import MaskedFit, MaskedTexts, masked_nats
-from kdcli.generation.pretrained import find_model, fitting_length, read_config, read_tokenizer, read_weights, sha256
-from kdcli.generation.wordpiece import SPECIAL, train_wordpiece
+from kdcli.lm.language_model import LanguageModel
+from kdcli.lm.masked_sampler import check
+from kdcli.lm.masked_texts import MaskedFit, MaskedTexts, masked_nats
+from kdcli.lm.pretrained import find_model, fitting_length, read_config, read_tokenizer, read_weights, sha256
+from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
 
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
 INPUTS = ["input_ids", "token_type_ids", "attention_mask"]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
-from kdcli.generation.options import LanguageModelOptions, Positive
+from kdcli.lm.options import LanguageModelOptions, Positive
 
 api_version = API_VERSION
 
@@ -61,7 +61,7 @@ def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, rep
         ProfileError: The options make no model.
     """
     from kd_transfoxl.language_model import prepare
-    from kdcli.generation.fine_tune import fine_tune_language_model
+    from kdcli.lm.language_model import fine_tune_language_model
 
     assert isinstance(settings.options, Options)
     return fine_tune_language_model(prepare(settings.options, corpus, reporter), corpus, checkpoint, settings, reporter)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdcli.generation import drawing
+from kdcli.lm import drawing
 
 
 class AdaptiveEmbedding(nn.Module):
@@ -134,7 +134,7 @@ class AdaptiveSoftmax(nn.Module):
         Args:
             hidden: ``[rows, d_model]``.
             uniforms: ``float64 [rows]`` (float32 where the device has no other), in [0, 1): the draw.
-            temperature: As in ``kdcli.generation.drawing.draw``. This and the others take the whole vocabulary: no
+            temperature: As in ``kdcli.lm.drawing.draw``. This and the others take the whole vocabulary: no
                 cluster by itself tells which words are drawn from, and how often.
             top_k: As there.
             top_p: As there.

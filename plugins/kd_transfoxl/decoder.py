@@ -16,7 +16,7 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 
 
 class TransfoXLDecoder:
-    """A Transformer-XL with preallocated keys and values: a ``kdcli.generation.sampling.Decoder``.
+    """A Transformer-XL with preallocated keys and values: a ``kdcli.lm.sampling.Decoder``.
 
     Each text starts with an empty memory, and its words see what they see when the whole text is read at once: with
     ``same_length`` the last ``mem_len`` places, otherwise all. So many places the memory has; behind its last one it
@@ -53,7 +53,7 @@ class TransfoXLDecoder:
         )
 
     def step(self, tokens: Tensor, places: Tensor, width: int, uniforms: Tensor) -> Tensor:
-        """Read a word of each row and draw the next; see ``kdcli.generation.sampling.Decoder.step``."""
+        """Read a word of each row and draw the next; see ``kdcli.lm.sampling.Decoder.step``."""
         return self.draw(self.hidden(tokens, places, width), uniforms)
 
     def hidden(self, tokens: Tensor, places: Tensor, width: int) -> Tensor:

@@ -19,10 +19,10 @@ from kd_transfoxl.model import TransfoXLLMHeadModel
 from kd_transfoxl.tokenizing import WordTokenizer, words_of
 from kd_transfoxl.vocabulary import fitting_cutoffs
 from kdcli.api import Corpus, DataError, GeneratorSettings, ProfileError, Reporter, Sampler
-from kdcli.generation.causal_sampler import CausalSampler
-from kdcli.generation.fine_tune import LanguageModel
-from kdcli.generation.pretrained import find_model, read_config, read_weights, sha256
-from kdcli.generation.texts import IGNORED
+from kdcli.lm.causal_sampler import CausalSampler
+from kdcli.lm.language_model import LanguageModel
+from kdcli.lm.pretrained import find_model, read_config, read_weights, sha256
+from kdcli.lm.texts import IGNORED
 
 KEY = "generators.transfoxl"
 CONFIGURATIONS: dict[str, dict[str, Any]] = {

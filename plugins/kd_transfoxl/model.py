@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 
 from kd_transfoxl.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
 from kd_transfoxl.configuration import TransfoXLConfig
-from kdcli.generation.texts import IGNORED
+from kdcli.lm.texts import IGNORED
 
 
 @dataclass

@@ -82,7 +82,7 @@ def words_of(texts: Iterable[str]) -> Words:
 
 
 class WordTokenizer:
-    """Texts as the ids of their words, with what ``kdcli.generation`` asks of a Hugging Face tokenizer.
+    """Texts as the ids of their words, with what ``kdcli.lm`` asks of a Hugging Face tokenizer.
 
     A tab is ``<eos>``, the sign that also ends a text. A word outside the vocabulary is ``<unk>``, and so is one that
     spells ``<eos>``.

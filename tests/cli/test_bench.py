@@ -7,8 +7,8 @@ import pytest
 from made_student import make_student
 
 from kdcli.cli import run
-from kdcli.pipeline import bench as benching
-from kdcli.pipeline.measure import Latency, Measurement
+from kdcli.evaluate import bench as benching
+from kdcli.evaluate.measure import Latency, Measurement
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import pytest
 from pyarrow import parquet
 
 from kdcli.cli import run
-from kdcli.data.getting.sources import SOURCES
-from kdcli.data.vectors import read_vectors
+from kdcli.download.sources import SOURCES
 from kdcli.errors import KdError
+from kdcli.student.vectors import read_vectors
 
 WORDS = [f"word{row}" for row in range(30)]
 VECTORS = "".join(f"{word} {row} {row}.5 -{row}\n" for row, word in enumerate(WORDS)).encode()
@@ -35,7 +35,7 @@ def here(tmp_path, monkeypatch):
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("kdcli.data.getting.fetch.BACKOFF", 0)
+    monkeypatch.setattr("kdcli.download.fetch.BACKOFF", 0)
     return folder
 
 
@@ -217,7 +217,7 @@ def test_a_task_offline(failed, monkeypatch):
     def not_cached(*args, **options):
         raise OSError("not cached")
 
-    monkeypatch.setattr("kdcli.data.getting.hub.snapshot_download", not_cached)
+    monkeypatch.setattr("kdcli.download.hub.snapshot_download", not_cached)
     error = failed(6, "rte", "--offline")
     assert "nothing is to be downloaded" in error["what"] and "--url FOLDER" in error["hint"]
 
@@ -229,7 +229,7 @@ def test_a_task_is_no_single_file(arguments, failed):
 
 def test_the_address_of_a_page_of_the_hub_names_its_dataset(failed, monkeypatch):
     asked = []
-    monkeypatch.setattr("kdcli.data.getting.hub.open_splits", lambda where, *args, **options: asked.append(where))
+    monkeypatch.setattr("kdcli.download.hub.open_splits", lambda where, *args, **options: asked.append(where))
     failed(1, "rte", "--url", "https://huggingface.co/datasets/somebody/glue/")
     assert asked == ["somebody/glue"]
 
@@ -265,7 +265,7 @@ def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, c
     """One archive of GloVe's holds four sources."""
     from dataclasses import replace
 
-    from kdcli.data.getting import source_file, sources
+    from kdcli.download import source_file, sources
 
     address = f"{served.url}/glove.6B.zip"
     data = zipped(**{"glove.6B.50d.txt": VECTORS, "glove.6B.100d.txt": VECTORS})
@@ -447,7 +447,7 @@ def test_a_full_disk_leaves_the_download_for_the_next_call(served, got, failed, 
 
     served["/a.zip"] = zipped(**{"a.txt": b"one\n"})
     with monkeypatch.context() as patched:
-        patched.setattr("kdcli.data.getting.archives.unpack", full)
+        patched.setattr("kdcli.download.archives.unpack", full)
         failed(1, "distillation-data", "--url", f"{served.url}/a.zip")
     assert [path.name for path in (here / "data").iterdir()] == ["a.zip"]
     got("distillation-data", "--url", f"{served.url}/a.zip")

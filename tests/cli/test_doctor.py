@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from kdcli.cli import doctor, run
-from kdcli.profile import files
+from kdcli.config import files
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_missing_dependency_is_broken(check, monkeypatch):
 def test_invalid_profile_is_broken(check, monkeypatch, tmp_path):
     shutil.copytree(files.folder(), tmp_path / "profiles")
     (tmp_path / "profiles" / "mine.toml").write_text("sede = 1\n[student]\nlr = 0\n")
-    monkeypatch.setattr("kdcli.profile.files.folder", lambda: tmp_path / "profiles")
+    monkeypatch.setattr("kdcli.config.files.folder", lambda: tmp_path / "profiles")
     code, checks, _ = check()
     assert code == 3
     assert checks["profile mine"]["status"] == "broken"

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from kdcli.cli import run
-from kdcli.profile.load import load_profile
+from kdcli.config.load import load_profile
 
 CONFIG = {
     "dataset_name": "sst2",

@@ -17,8 +17,8 @@ from typer.main import get_command
 import kdcli
 from kdcli.cli import app, flags, run, ui
 from kdcli.cli.global_flags import GLOBAL, WITH_VALUE, to_front, values_of
+from kdcli.config.schema import Settings
 from kdcli.errors import DataError, UsageError
-from kdcli.profile.schema import Settings
 
 ROOT = get_command(app)
 KD = [sys.executable, "-m", "kdcli"]
@@ -205,7 +205,7 @@ def test_kd_alone_shows_help_and_a_group_alone_is_an_error(capsys):
 
 def test_help_imports_nothing_heavy_and_is_quick():
     heavy = ["torch", "transformers", "nltk", "pyarrow", "pydantic", "pydantic_settings", "numpy", "scipy", "sklearn"]
-    heavy += ["textblob", "tokenizers", "kdcli.profile.schema", "kdcli.profile.load", "kdcli.pipeline.stages"]
+    heavy += ["textblob", "tokenizers", "kdcli.config.schema", "kdcli.config.load", "kdcli.run.stages"]
     code = f"""
 import sys
 sys.argv = ["kd", *sys.argv[1:]]
@@ -276,7 +276,7 @@ def failing(monkeypatch):
         def names():
             raise error
 
-        monkeypatch.setattr("kdcli.profile.files.names", names)
+        monkeypatch.setattr("kdcli.config.files.names", names)
 
     return fail_with
 
@@ -327,7 +327,7 @@ def test_ctrl_c_on_a_real_process():
     code = """
 import sys, time
 from kdcli.cli import main
-from kdcli.profile import files
+from kdcli.config import files
 
 def work():
     print("ready", file=sys.stderr, flush=True)
@@ -408,7 +408,7 @@ def test_python_warnings_are_one_line_each(failing, monkeypatch, capsys):
         warnings.warn("two\nlines", stacklevel=1)
         return []
 
-    monkeypatch.setattr("kdcli.profile.files.names", names)
+    monkeypatch.setattr("kdcli.config.files.names", names)
     assert run(["profile", "list", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"profiles": []}

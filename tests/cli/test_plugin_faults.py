@@ -146,7 +146,7 @@ def test_a_command_needs_no_plugins_but_those_that_it_uses(kd, monkeypatch, line
     def measure(*given):
         raise KdError("measured")
 
-    monkeypatch.setattr("kdcli.pipeline.bench._alone", measure)
+    monkeypatch.setattr("kdcli.evaluate.bench._alone", measure)
     make_student(Path("run/student"), SINGLE)
     Path("run/kd.lock").write_text("{}")
     Path("run/profile.toml").write_text(RUN)

@@ -4,8 +4,8 @@ import tomllib
 import pytest
 
 from kdcli.cli import run
-from kdcli.profile import files
-from kdcli.profile.load import load_profile
+from kdcli.config import files
+from kdcli.config.load import load_profile
 
 
 def result(capsys, *arguments, code=0):

@@ -67,7 +67,7 @@ def test_a_wrong_or_missing_tracker_is_told_before_any_work(command, made, capsy
         "error: no tracker is named 'tensorbord' (key track)",
         "hint: the trackers are tensorboard, wandb",
     ]
-    monkeypatch.setattr("kdcli.training.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr("kdcli.run.tracking.find_spec", lambda name: None)
     assert run([*command.split(), *where, "--track", "tensorboard"]) == 6
     err = capsys.readouterr().err
     assert err.splitlines()[-1] == "hint: pip install 'kdcli[track]'"

@@ -115,7 +115,7 @@ def text(place: int) -> str:
 @pytest.fixture(autouse=True)
 def quick_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time each model of a results table with one call: how fast a tiny one is tells nothing."""
-    monkeypatch.setattr("kdcli.pipeline.results.SPEED_SECONDS", 0.0)
+    monkeypatch.setattr("kdcli.evaluate.results.SPEED_SECONDS", 0.0)
 
 
 @pytest.fixture

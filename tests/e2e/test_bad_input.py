@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-import kdcli.data.files
+import kdcli.files
 
 
 def refused(ended, code, *words):
@@ -219,7 +219,7 @@ def test_a_full_disk_leaves_the_old_file_whole(tiny, monkeypatch):
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(kdcli.data.files, "_fsync", full)
+    monkeypatch.setattr(kdcli.files, "_fsync", full)
     refused(tiny.stage("transfer", "lite", "--seed", 2), 1, "the disk is full")
     assert transfer.read_bytes() == before
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdcli.data.tables import read_table
-from kdcli.profile.dbert.keys import KEYS
+from kdcli.config.dbert.keys import KEYS
+from kdcli.tables.read import read_table
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "from-d-bert.md").read_text("utf-8")
 README = [

@@ -272,7 +272,7 @@ from kdcli.cli import main
 try:
     main()
 finally:
-    print("imported:", *[name for name in {[*HEAVY, "kdcli.profile.load"]} if name in sys.modules], file=sys.stderr)
+    print("imported:", *[name for name in {[*HEAVY, "kdcli.config.load"]} if name in sys.modules], file=sys.stderr)
 """
     student = str(here.run_dir / "student")
     outputs = set()

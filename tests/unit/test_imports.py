@@ -33,7 +33,7 @@ MAY_IMPORT = {
 }
 SCAFFOLD = ROOT / "kdcli" / "scaffold"
 """Its folders are plugins to be: they keep the rule of plugins."""
-PUBLIC = {"kdcli.api", "kdcli.generation", "kdcli.embedding", "kdcli.inference", "kdcli.testing"}
+PUBLIC = {"kdcli.api", "kdcli.lm", "kdcli.models.embedding", "kdcli.models.inference", "kdcli.testing"}
 
 
 def modules(folder: Path) -> list[Path]:
@@ -53,7 +53,7 @@ def imported(path: Path) -> set[str]:
 
 
 def room_of(name: str) -> str:
-    """``kdcli.data.tables.read_table`` -> ``data``; ``kdcli.__version__`` -> the package itself."""
+    """``kdcli.tables.read.read_table`` -> ``data``; ``kdcli.__version__`` -> the package itself."""
     first = name.split(".")[1] if "." in name else ""
     there = (ROOT / "kdcli" / first).is_dir() or (ROOT / "kdcli" / f"{first}.py").exists()
     return first if first and there else ""
@@ -84,8 +84,8 @@ def test_plugins_import_the_public_contract_alone(path):
 
 def test_the_test_can_fail(tmp_path):
     path = tmp_path / "tables.py"
-    path.write_text("def f():\n    from kdcli.tasks.task import task_from\nimport kdcli.pipeline\nimport kdcli.api\n")
-    assert sorted(faults(path, "data")) == ["kdcli.pipeline", "kdcli.tasks.task.task_from"]
+    path.write_text("def f():\n    from kdcli.tasks.task import task_from\nimport kdcli.run\nimport kdcli.api\n")
+    assert sorted(faults(path, "data")) == ["kdcli.run", "kdcli.tasks.task.task_from"]
 
 
 def test_nothing_imports_in_a_circle():

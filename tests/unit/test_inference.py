@@ -10,7 +10,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from kdcli.api import Task
-from kdcli.inference import numpy_model, onnx_model, word_vectors
+from kdcli.models.inference import numpy_model, onnx_model, word_vectors
 
 SINGLE = Task("single", "single", ("0", "1"))
 PAIR = Task("pair", "pair", ("a", "b", "c"))
@@ -137,6 +137,6 @@ def test_a_missing_layer_is_named():
 
 
 def test_nothing_heavy_is_imported():
-    code = "import sys, kdcli.inference; print({'torch', 'onnx', 'scipy', 'pydantic', 'pyarrow'} & set(sys.modules))"
+    code = "import sys, kdcli.models.inference; print({'torch', 'onnx', 'scipy', 'pydantic', 'pyarrow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -3,8 +3,8 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kdcli.config.validation import Mistakes, each, explain, keys, nearest, raise_all, unknown
 from kdcli.errors import ProfileError
-from kdcli.mistakes import Mistakes, each, explain, keys, nearest, raise_all, unknown
 
 
 class Inner(BaseModel):

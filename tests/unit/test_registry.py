@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from kdcli import registry
-from kdcli.data.parts import processes
+from kdcli.config.validation import Mistakes, each
 from kdcli.errors import MissingError, PluginError, ProfileError
-from kdcli.mistakes import Mistakes, each
+from kdcli.parts.parts import processes
 from kdcli.registry import code_files
 
 STUDENT = """

@@ -10,7 +10,7 @@ import kd_bilstm
 import kd_dan
 import kd_kimcnn
 from kdcli.api import Batch, Task
-from kdcli.embedding import embedding
+from kdcli.models.embedding import embedding
 
 TASK = Task("single", "single", ("0", "1"))
 WORDS, SIZE = 20, 6

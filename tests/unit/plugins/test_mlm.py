@@ -29,8 +29,8 @@ import kd_mlm
 from kd_mlm import Options
 from kd_mlm.model import INPUTS, prepare
 from kdcli.api import Corpus, DataError, GeneratorSettings, KdError, MissingError, Part, QuietReporter
-from kdcli.generation.masked_texts import MaskedTexts
-from kdcli.generation.wordpiece import SPECIAL, train_wordpiece
+from kdcli.lm.masked_texts import MaskedTexts
+from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
 
 TRAIN = [
     "a Good film about a dog , and a very bad one",

@@ -9,8 +9,8 @@ import pytest
 from made_run import HOSTILE, write_run
 
 from kdcli.errors import DataError
-from kdcli.pipeline.bench import BenchReport, Ratio, keep
-from kdcli.pipeline.measure import Latency, Measurement
+from kdcli.evaluate.bench import BenchReport, Ratio, keep
+from kdcli.evaluate.measure import Latency, Measurement
 from kdcli.report.page import NAME, write_report
 
 ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements", "profile", "provenance"]

@@ -8,9 +8,9 @@ import pytest
 from made_run import write_run
 
 from kdcli.api import QuietReporter, Task
-from kdcli.data.tables import read_table
 from kdcli.report import transfer_set
 from kdcli.report.transfer_set import TransferSet, survey
+from kdcli.tables.read import read_table
 
 CLASSES = Task("made", "single", ("no", "yes"))
 

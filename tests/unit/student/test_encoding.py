@@ -6,10 +6,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from kdcli.api import Task
-from kdcli.data.tables import write_table
-from kdcli.data.vectors import WordVectors
+from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
-from kdcli.profile.schema import StudentSettings
 from kdcli.student import word_vectors
 from kdcli.student.arrays import ArrayWriter, open_array
 from kdcli.student.encoding import (
@@ -19,7 +17,9 @@ from kdcli.student.encoding import (
     load_tokenizer,
     load_vectors,
 )
+from kdcli.student.vectors import WordVectors
 from kdcli.student.vocabulary import vocabulary
+from kdcli.tables.read import write_table
 
 SINGLE = Task("t", "single", ("0", "1"))
 PAIR = Task("t", "pair", ("no", "yes", "maybe"))

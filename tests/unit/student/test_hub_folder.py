@@ -7,8 +7,8 @@ from made_student import PAIR, SCORE, SINGLE, TEXTS, make_student
 import kdcli
 from kdcli.api import Task
 from kdcli.errors import DataError
-from kdcli.student.hub_folder import Origin, export_hub_folder, without_folders
-from kdcli.student.onnx_student import load_onnx
+from kdcli.export.hub import Origin, export_hub_folder, without_folders
+from kdcli.export.onnx_student import load_onnx
 
 SST2 = Task("sst2", "single", ("0", "1"), names=("negative", "positive"), more_metrics=("mcc",))
 FILES = {"model.safetensors", "config.json", "tokenizer.json", "labels.json", "metrics.json", "README.md"}

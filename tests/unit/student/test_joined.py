@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kdcli.api import QuietReporter, Task
+from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
-from kdcli.profile.schema import StudentSettings
 from kdcli.student.encoding import encode, load_examples, load_tokenizer
 from kdcli.student.joined import open_joined
 from kdcli.student.vocabulary import vocabulary

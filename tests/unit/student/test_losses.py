@@ -4,8 +4,8 @@ import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
 from kdcli.api import Task
+from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.profile.schema import StudentSettings
 from kdcli.student.examples import Examples
 from kdcli.student.losses import check_losses, kl, label_loss, loss_of, mse
 from kdcli.student.vocabulary import Texts

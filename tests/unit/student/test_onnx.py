@@ -12,10 +12,10 @@ from scipy import stats
 
 import kd_bilstm
 from kdcli.errors import DataError, KdError, MissingError, PluginError, UsageError
+from kdcli.export.onnx import INT8, MODEL, export_onnx
+from kdcli.export.onnx_check import SIZES, Comparison, compare, random_batches
+from kdcli.export.onnx_student import load_onnx
 from kdcli.student.folder import load_student
-from kdcli.student.onnx import INT8, MODEL, export_onnx
-from kdcli.student.onnx_check import SIZES, Comparison, compare, random_batches
-from kdcli.student.onnx_student import load_onnx
 from kdcli.tasks.task import settings_of
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "onnx_predict.py"

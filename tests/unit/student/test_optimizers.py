@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdcli.profile.schema import StudentSettings
+from kdcli.config.schema import StudentSettings
 from kdcli.student.optimizers import (
     SparseAdadelta,
     clip_gradients,

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 import kdcli
 from kdcli.api import QuietReporter, Task
-from kdcli.data.files import sha256
+from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError, PluginError, ProfileError
-from kdcli.profile.schema import StudentSettings
+from kdcli.files import sha256
 from kdcli.student import loop
 from kdcli.student.encoding import encode_table
 from kdcli.student.examples import Examples

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kdcli.api import QuietReporter
-from kdcli.profile.schema import TaskSettings
+from kdcli.config.schema import TaskSettings
 
 LABELS = {
     "SST-2": ("0", "1"),

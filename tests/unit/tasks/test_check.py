@@ -10,9 +10,9 @@ import pytest
 
 from kdcli.api import QuietReporter
 from kdcli.cli.ui import plain
-from kdcli.data import tsv
+from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.profile.schema import TaskSettings
+from kdcli.tables import tsv
 from kdcli.tasks.check import check_data
 from kdcli.tasks.task import task_from
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from kdcli.api import QuietReporter
-from kdcli.data import tsv
-from kdcli.data.tables import write_table
-from kdcli.profile.schema import TaskSettings
+from kdcli.config.schema import TaskSettings
+from kdcli.tables import tsv
+from kdcli.tables.read import write_table
 from kdcli.tasks import contents
 from kdcli.tasks.check import check_data
 from kdcli.tasks.task import task_from

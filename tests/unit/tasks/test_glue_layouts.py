@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from glue_tables import TASKS, write
 
-from kdcli.profile.load import load_profile
+from kdcli.config.load import load_profile
 from kdcli.tasks.layouts import load_tables
 from kdcli.tasks.task import task_from
 

@@ -35,7 +35,7 @@ def test_a_split_has_index_texts_and_label(load):
 
 @pytest.mark.parametrize("name", ["train.tsv", "train.csv", "train.jsonl.gz", "train.parquet", "train.txt"])
 def test_a_split_in_any_form(tmp_path, settings_of, reporter, name):
-    from kdcli.data.tables import write_table
+    from kdcli.tables.read import write_table
 
     settings = settings_of("SST-2")
     table = pa.table({"sentence": ["good", "bad"], "label": ["1", "0"]})

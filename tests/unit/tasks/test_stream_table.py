@@ -7,8 +7,8 @@ import pytest
 from glue_tables import TASKS, write
 
 from kdcli.api import QuietReporter
+from kdcli.config.load import load_profile
 from kdcli.errors import DataError
-from kdcli.profile.load import load_profile
 from kdcli.tasks.layouts import load_table, stream_table
 from kdcli.tasks.task import task_from
 

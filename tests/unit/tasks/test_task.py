@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from kdcli.api import Task
-from kdcli.profile.schema import TaskSettings
+from kdcli.config.schema import TaskSettings
 from kdcli.tasks.task import settings_of, task_from
 
 CLASSES = Task("nli", "pair", ("e", "n"), ("yes", "maybe"), metric="mcc", more_metrics=("f1", "accuracy"))

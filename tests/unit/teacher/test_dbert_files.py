@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from kdcli.api import Task
-from kdcli.data.tables import read_table
+from kdcli.config.schema import TeacherSettings
 from kdcli.errors import DataError
-from kdcli.profile.schema import TeacherSettings
+from kdcli.tables.read import read_table
 from kdcli.teacher.export import export_logits
-from kdcli.teacher.foreign import read_foreign
+from kdcli.teacher.external import read_foreign
 from kdcli.teacher.join import join
 
 FILMS = Task("films", "single", ("0", "1"), names=("negative", "positive"))

@@ -10,9 +10,9 @@ import torch
 from safetensors.numpy import load_file
 
 from kdcli.api import QuietReporter, Task
-from kdcli.data.parts import Shard
+from kdcli.config.schema import ExportSettings, TeacherSettings
 from kdcli.errors import DataError, KdError, UsageError
-from kdcli.profile.schema import ExportSettings, TeacherSettings
+from kdcli.parts.parts import Shard
 from kdcli.teacher import export
 from kdcli.teacher.export import export_logits
 from kdcli.teacher.logits import open_tensors, read_logits

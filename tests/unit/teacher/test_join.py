@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdcli.api import Task
-from kdcli.data.files import sha256
-from kdcli.data.hashing import row_hashes
 from kdcli.errors import DataError, UsageError
-from kdcli.teacher.foreign import _tensor
+from kdcli.files import sha256
+from kdcli.tables.hashing import row_hashes
+from kdcli.teacher.external import _tensor
 from kdcli.teacher.join import join
 from kdcli.teacher.logits import write_logits
 
@@ -101,7 +101,7 @@ def test_rows_may_come_in_any_order_and_form(transfer, logits, tmp_path, notes):
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2))
 @pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl", ".parquet"])
 def test_logits_keep_every_bit(tmp_path, suffix, values):
-    from kdcli.data.tables import read_table
+    from kdcli.tables.read import read_table
 
     (tmp_path / "t.txt").write_text("a\n")
     exact = np.array([values], np.float32)

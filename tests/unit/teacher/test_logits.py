@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file, save_file
 
 from kdcli.api import Task
-from kdcli.data.hashing import row_hashes
 from kdcli.errors import DataError
-from kdcli.teacher.foreign import LEAST_PROBABILITY, read_foreign
+from kdcli.tables.hashing import row_hashes
+from kdcli.teacher.external import LEAST_PROBABILITY, read_foreign
 from kdcli.teacher.logits import Logits, read_logits, write_logits
 
 FILMS = Task("films", "single", ("0", "1"), names=("negative", "positive"))

@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdcli.api import QuietReporter, Task
-from kdcli.data.models import find_model
+from kdcli.config.schema import TeacherSettings
 from kdcli.errors import DataError, KdError, MissingError, ProfileError, UsageError
-from kdcli.profile.schema import TeacherSettings
+from kdcli.lm.trainer import ByLengthTrainer
+from kdcli.models.hf import find_model
 from kdcli.tasks import metrics
 from kdcli.teacher.build import prepare_encoder
 from kdcli.teacher.rows import encode_rows
 from kdcli.teacher.train import train_teacher
-from kdcli.training.trainer import ByLengthTrainer
 
 TINY = {
     "model_type": "bert",

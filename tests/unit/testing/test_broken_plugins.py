@@ -242,11 +242,11 @@ def test_a_warning_of_one_kind_of_task_hides_no_failure_of_another(broken, outco
 
 
 def test_imports_of_what_is_not_public_are_a_warning(broken, outcome_of):
-    inside = "def later():\n    import kdcli.errors\n    from kdcli.data.tables import read_table\n"
+    inside = "def later():\n    import kdcli.errors\n    from kdcli.tables.read import read_table\n"
     lines = (("api_version =", f"{inside}\n\napi_version ="),)
     found = outcome_of(ANY, "public imports", broken(ANY, *lines))
     check(found, "warned", "kd_broken.py, line ")
-    assert "kdcli.errors" in found.detail and "kdcli.data.tables.read_table" in found.detail
+    assert "kdcli.errors" in found.detail and "kdcli.tables.read.read_table" in found.detail
 
 
 def test_a_module_without_a_docstring_is_a_warning(broken, outcome_of):

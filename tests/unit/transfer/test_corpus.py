@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from kdcli.api import QuietReporter, Task
-from kdcli.data.tables import read_table
+from kdcli.config.schema import CorpusSettings
 from kdcli.errors import DataError, KdError, ProfileError, UsageError
-from kdcli.profile.schema import CorpusSettings
+from kdcli.tables.read import read_table
 from kdcli.transfer import corpus, nearness
 from kdcli.transfer.corpus import from_corpus
 from kdcli.transfer.gathering import report_of

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from kdcli.api import Corpus, Part, Samples, Task
+from kdcli.config.schema import Settings
 from kdcli.errors import DataError, PluginError, ProfileError
-from kdcli.profile.schema import Settings
 from kdcli.transfer.heavy import Road, read_prefixes
 
 TASK = Task("films", "single", ("0", "1"))

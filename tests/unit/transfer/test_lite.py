@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from kdcli.api import QuietReporter, Task
-from kdcli.data.parts import Shard
-from kdcli.data.tables import read_table
+from kdcli.config.schema import LiteSettings
 from kdcli.errors import DataError, KdError, MissingError, PluginError
-from kdcli.profile.schema import LiteSettings
+from kdcli.parts.parts import Shard
+from kdcli.tables.read import read_table
 from kdcli.transfer import lite, making
 from kdcli.transfer.gathering import report_of
 from kdcli.transfer.lite import fabricate

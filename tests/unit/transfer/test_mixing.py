@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from kdcli.api import Task
-from kdcli.data.tables import read_table, write_table
 from kdcli.errors import DataError, UsageError
+from kdcli.tables.read import read_table, write_table
 from kdcli.transfer.gathering import report_of, set_schema
 from kdcli.transfer.mixing import mix
 

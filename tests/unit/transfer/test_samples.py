@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from kdcli.api import GeneratorSettings, QuietReporter, Samples, Task
-from kdcli.data.parts import ALONE, Parts, Shard
-from kdcli.data.tables import read_table
+from kdcli.config.schema import HeavySettings
 from kdcli.errors import DataError, KdError, PluginError
-from kdcli.profile.schema import HeavySettings
+from kdcli.parts.parts import ALONE, Parts, Shard
+from kdcli.tables.read import read_table
 from kdcli.transfer import samples
 from kdcli.transfer.draws import first_of, size_of
 from kdcli.transfer.gathering import report_of

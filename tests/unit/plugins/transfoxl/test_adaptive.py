@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from torch import nn
 
 from kd_transfoxl.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from kdcli.generation import drawing
+from kdcli.lm import drawing
 
 WORDS, WIDTH = 60, 8
 SHAPES = {

@@ -5,8 +5,8 @@ from torch import nn
 from kd_transfoxl.configuration import TransfoXLConfig
 from kd_transfoxl.decoder import TransfoXLDecoder
 from kd_transfoxl.model import TransfoXLLMHeadModel
-from kdcli.generation import drawing
-from kdcli.generation.sampling import sample
+from kdcli.lm import drawing
+from kdcli.lm.sampling import sample
 
 WORDS, LENGTH, END = 40, 24, 0
 SMALL = {

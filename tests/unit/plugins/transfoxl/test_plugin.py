@@ -16,7 +16,7 @@ from kd_transfoxl import Options
 from kd_transfoxl.language_model import nats, prepare
 from kd_transfoxl.tokenizing import WordTokenizer
 from kdcli.api import Corpus, DataError, GeneratorSettings, Part, QuietReporter
-from kdcli.generation.texts import IGNORED, TokenTexts
+from kdcli.lm.texts import IGNORED, TokenTexts
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
 TRAIN += ["once upon a dog", "", "the plot is once dull"]  # once: twice; upon: never

@@ -17,8 +17,8 @@ from kd_transfoxl.model import TransfoXLLMHeadModel
 from kd_transfoxl.tokenizing import WordTokenizer, cut, join, words_of
 from kd_transfoxl.vocabulary import Vocabulary
 from kdcli.api import DataError, MissingError
-from kdcli.data.models import quiet
-from kdcli.generation.texts import IGNORED, TokenTexts
+from kdcli.lm.texts import IGNORED, TokenTexts
+from kdcli.models.hf import quiet
 
 REFERENCE = Path(__file__).parent / "reference"
 SHARED = Path(__file__).resolve().parents[4] / "../shared/data"

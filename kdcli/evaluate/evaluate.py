@@ -1,0 +1,199 @@
+"""Evaluate a student on labelled tables: alone, beside its teacher, and against another student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from kdcli.api import Progress, QuietReporter, Reporter, Task
+from kdcli.config.schema import Settings
+from kdcli.errors import DataError
+from kdcli.evaluate.predictions import Model
+from kdcli.evaluate.reading import check_task, reading
+from kdcli.run.places import student_folder, teacher_of
+from kdcli.student.loaded import load_student
+from kdcli.tasks.evaluation import Evaluation, count_words, evaluate
+from kdcli.tasks.labels import encode_labels
+from kdcli.tasks.layouts import load_table, load_tables
+from kdcli.tasks.significance import Comparison, compare_models
+from kdcli.tasks.task import task_from
+from kdcli.teacher.model import load_teacher
+
+ROWS = 1024
+ORDER = ("student", "teacher", "against")
+"""How models stand beside each other; the first is compared with the others."""
+
+
+@dataclass(frozen=True)
+class TableEvaluation:
+    """All models on one table.
+
+    Attributes:
+        rows: The rows of the table.
+        models: How good each is: ``student``, ``teacher``, ``against``.
+        comparisons: The student with each of the others.
+    """
+
+    rows: int
+    models: dict[str, Evaluation]
+    comparisons: list[Comparison]
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """What ``kd eval`` finds.
+
+    Attributes:
+        task: The task's name.
+        labels: Its classes, in the order of the confusion matrices; empty for scores.
+        names: Their readable names, or empty.
+        metric: The metric that chooses among models.
+        models: Where each model lies: ``student``, ``teacher``, ``against``.
+        tables: By name; MNLI's matched and mismatched apart.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    metric: str
+    models: dict[str, str]
+    tables: dict[str, TableEvaluation]
+
+
+def evaluate_models(
+    *,
+    student: Path,
+    teacher: str | None = None,
+    against: Path | None = None,
+    settings: Settings,
+    profiled: bool = True,
+    table: Path | None = None,
+    split: Literal["dev", "test"] = "dev",
+    device: str = "cpu",
+    seed: int = 1,
+    reporter: Reporter | None = None,
+) -> EvalReport:
+    """Evaluate models on one table, or on those of a split.
+
+    Args:
+        student: A student's folder, or a run's.
+        teacher: A teacher's folder, hub name or run.
+        against: Another student's folder, or a run's.
+        settings: The task and its tables; the teacher's longest input; the precision.
+        profiled: Whether the settings say what the task is; otherwise the student does, and they say no more than how
+            to read a table.
+        table: A labelled table; by default those of ``split``.
+        split: The split, where no table is named.
+        device: Where the teacher runs; a student's fast path is the CPU.
+        seed: Seed of the bootstrap.
+        reporter: Shows the progress.
+
+    Raises:
+        DataError: A model is not one of the task, or the table has no labels.
+        UsageError: The task has another number of text columns.
+    """
+    reporter = reporter or QuietReporter()
+    places = {"student": str(student_folder(student))}
+    places |= {} if against is None else {"against": str(student_folder(against))}
+    models: dict[str, Model] = {name: load_student(place) for name, place in places.items()}
+    tasks = reading(models["student"].task, settings.task, places["student"], profiled=profiled)
+    task = task_from(tasks)
+    if against is not None:
+        check_task(models["against"].task, task, places["against"])
+    if teacher is not None:
+        places["teacher"] = teacher_of(teacher)
+        models["teacher"] = load_teacher(
+            places["teacher"],
+            task,
+            max_length=settings.teacher.max_length,
+            device=device,
+            precision=settings.precision,
+            reporter=reporter,
+        )
+    models = {name: models[name] for name in ORDER if name in models}
+    if table is not None:
+        tables = {table.name: load_table(table, tasks, task, reporter)}
+    else:
+        tables = load_tables(tasks, task, split, reporter)
+    labelled = {name: _labelled(rows, table or name, reporter) for name, rows in tables.items()}
+    found = {
+        name: evaluate_table(models, rows, task, seed=seed, name=name, reporter=reporter)
+        for name, rows in labelled.items()
+    }
+    return EvalReport(task.name, task.labels, task.names, task.metric, {name: places[name] for name in models}, found)
+
+
+def evaluate_table(
+    models: Mapping[str, Model],
+    table: pa.Table,
+    task: Task,
+    *,
+    seed: int = 1,
+    name: str = "the table",
+    reporter: Reporter | None = None,
+) -> TableEvaluation:
+    """Evaluate models on the rows of a labelled table, and compare the first of them with each of the others.
+
+    Args:
+        models: By name; agreement is that with ``teacher``.
+        table: ``task.columns`` and ``label``.
+        task: The task.
+        seed: Seed of the bootstrap.
+        name: What messages call the table.
+        reporter: Shows the progress.
+
+    Raises:
+        DataError: A label is missing, or not the task's.
+    """
+    reporter = reporter or QuietReporter()
+    gold = encode_labels(table["label"], task, file=name)
+    columns = [table[column].to_pylist() for column in task.columns]
+    with reporter.progress(f"evaluate {name}", len(models) * len(gold)) as progress:
+        outputs = {key: _outputs(model, columns, progress) for key, model in models.items()}
+    words = count_words(columns)
+    (first, own), *others = outputs.items()
+    return TableEvaluation(
+        len(gold),
+        {
+            key: evaluate(
+                task,
+                made,
+                gold,
+                words,
+                teacher=None if key == "teacher" else outputs.get("teacher"),
+                seed=seed,
+            )
+            for key, made in outputs.items()
+        },
+        [compare_models(task, (first, own), other, gold, seed=seed) for other in others],
+    )
+
+
+def _outputs(model: Model, columns: list[list[str]], progress: Progress) -> NDArray[np.float32]:
+    made = []
+    for begin in range(0, len(columns[0]), ROWS):
+        made.append(model.logits([column[begin : begin + ROWS] for column in columns]))
+        progress.advance(len(made[-1]))
+    return np.concatenate(made)
+
+
+def _labelled(table: pa.Table, place: str | Path, reporter: Reporter) -> pa.Table:
+    """Return the rows that have labels.
+
+    Raises:
+        DataError: There are none.
+    """
+    rows = table.filter(pc.is_valid(table["label"]))
+    if not len(rows):
+        hint = "GLUE keeps back those of its test sets: --split dev; name another column with --label-col"
+        raise DataError("this table has no labels to evaluate on", file=place, hint=hint)
+    if len(rows) < len(table):
+        reporter.warn(f"{len(table) - len(rows):,} rows of {place} have no label, and are left out")
+    return rows

@@ -1,0 +1,220 @@
+"""Measure the speed and the size of one model, in a process that does nothing else."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from kdcli.api import Task
+
+if TYPE_CHECKING:
+    from kdcli.teacher.model import Teacher
+
+Kind = Literal["pytorch", "numpy", "onnx", "int8", "teacher"]
+Columns = Sequence[Sequence[str]]
+Logits = Callable[[Columns], Any]
+
+BATCHES = (1, 32, 512)
+LARGE = 512
+"""Texts of a teacher's batch on a GPU; on the CPU it does best with the smaller one of its own."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure, and how to load it.
+
+    Attributes:
+        name: What it is called.
+        kind: The student as its PyTorch module, its NumPy form, an ONNX graph, one with 8-bit weights; or the teacher.
+        place: Its folder, or a teacher's hub name.
+        task: Its task.
+        device: Where PyTorch computes.
+        precision: The teacher's arithmetic.
+        max_length: The teacher's longest input in word pieces.
+    """
+
+    name: str
+    kind: Kind
+    place: str
+    task: Task
+    device: str = "cpu"
+    precision: str = "fp32"
+    max_length: int = 128
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The time of a call with one text, from text to logits, in milliseconds.
+
+    Attributes:
+        p50: Half of the calls took no longer.
+        p95: 95 % of them.
+        p99: 99 % of them.
+        calls: How many were timed.
+    """
+
+    p50: float
+    p95: float
+    p99: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of a model.
+
+    Attributes:
+        name: The model.
+        kind: What form of it.
+        place: Where it lies.
+        device: Where it computed.
+        per_second: Texts a second, from text to logits, by the number of texts that were given at once.
+        latency: At one text a call.
+        parameters: All of them; None where the form does not tell.
+        parameters_without_embeddings: Those that are not word vectors; None where the form does not tell.
+        megabytes: Its weights on disk, in 10^6 bytes.
+        peak_megabytes: The most memory that its process held resident, in 10^6 bytes: Python, the libraries it needs,
+            the model, the texts, and what computing takes.
+        gpu_peak_megabytes: The most that tensors took on the GPU; None on the CPU.
+        load_seconds: From the start of the imports to a model that is ready.
+    """
+
+    name: str
+    kind: Kind
+    place: str
+    device: str
+    per_second: dict[int, float]
+    latency: Latency
+    parameters: int | None
+    parameters_without_embeddings: int | None
+    megabytes: float
+    peak_megabytes: float
+    gpu_peak_megabytes: float | None
+    load_seconds: float
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    logits: Logits
+    megabytes: float
+    parameters: tuple[int | None, int | None] = field(default=(None, None))
+
+
+def measure(subject: Subject, columns: Columns, seconds: float) -> Measurement:
+    """Load a model, warm it up and time it.
+
+    Args:
+        subject: The model.
+        columns: The texts, one sequence for each text column; they are gone through again and again.
+        seconds: How long each batch size is timed, but one call at least.
+
+    Raises:
+        KdError: The model cannot be loaded.
+    """
+    with redirect_stdout(sys.stderr):  # this process shares the parent's stdout, which is for the result
+        begin = time.perf_counter()
+        model = _load(subject)
+        loaded = time.perf_counter() - begin
+        times: dict[int, list[float]] = {}
+        rate = 0.0
+        for batch in BATCHES:
+            if not rate or batch / rate < seconds:  # else the smaller batches have warmed it up
+                timed(model.logits, columns, batch, 0)
+            times[batch] = timed(model.logits, columns, batch, seconds)
+            rate = batch * len(times[batch]) / sum(times[batch])
+    p50, p95, p99 = (1000 * float(value) for value in np.percentile(times[1], [50, 95, 99]))
+    return Measurement(
+        subject.name,
+        subject.kind,
+        subject.place,
+        subject.device if subject.kind in ("pytorch", "teacher") else "cpu",
+        {batch: batch * len(taken) / sum(taken) for batch, taken in times.items()},
+        Latency(p50, p95, p99, len(times[1])),
+        *model.parameters,
+        model.megabytes,
+        peak_memory() / 1e6,
+        _gpu_peak(subject),
+        loaded,
+    )
+
+
+def timed(logits: Logits, columns: Columns, batch: int, seconds: float) -> list[float]:
+    """Call a model on one batch after another, and return how long each call took (seconds)."""
+    rows = len(columns[0])
+    starts = range(0, max(rows, batch), batch)
+    batches = [[[column[(begin + row) % rows] for row in range(batch)] for column in columns] for begin in starts]
+    taken: list[float] = []
+    for texts in cycle(batches):
+        begin = time.perf_counter()
+        logits(texts)
+        taken.append(time.perf_counter() - begin)
+        if sum(taken) >= seconds:
+            break
+    return taken
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has held resident, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage counts what the parent held when it started this process (Linux keeps it across exec).
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _load(subject: Subject) -> _Loaded:
+    folder = Path(subject.place)
+    if subject.kind == "teacher":
+        return _teacher(subject)
+    if subject.kind == "pytorch":
+        from kdcli.student.folder import load_student
+
+        student = load_student(folder, subject.device)
+        parameters = student.parameters, student.parameters_without_embeddings
+        return _Loaded(student.logits, _megabytes(folder / "model.safetensors"), parameters)
+    if subject.kind == "numpy":
+        from kdcli.student.loaded import load_student as load_fast
+
+        return _Loaded(load_fast(folder).logits, _megabytes(folder / "model.safetensors"))
+    from kdcli.export.onnx_student import INT8, MODEL, load_onnx
+
+    file = MODEL if subject.kind == "onnx" else INT8
+    return _Loaded(load_onnx(folder, file).logits, _megabytes(folder / file))
+
+
+def _teacher(subject: Subject) -> _Loaded:
+    from kdcli.teacher.model import BATCH, load_teacher
+
+    teacher: Teacher = load_teacher(
+        subject.place,
+        subject.task,
+        max_length=subject.max_length,
+        device=subject.device,
+        precision=subject.precision,
+    )
+    batch = LARGE if subject.device.startswith("cuda") else BATCH
+    parameters = teacher.parameters, teacher.parameters_without_embeddings
+    return _Loaded(lambda columns: teacher.logits(columns, batch), teacher.megabytes, parameters)
+
+
+def _megabytes(file: Path) -> float:
+    return file.stat().st_size / 1e6
+
+
+def _gpu_peak(subject: Subject) -> float | None:
+    if subject.kind not in ("pytorch", "teacher") or not subject.device.startswith("cuda"):
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated(subject.device) / 1e6

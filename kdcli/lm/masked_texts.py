@@ -1,0 +1,181 @@
+"""Texts with words masked, as a masked language model learns and fills them (Devlin et al. 2019, section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from kdcli.lm.rows import Rows
+from kdcli.lm.texts import IGNORED
+
+
+class MaskedTexts:
+    """Texts as tokens, with a share of the words masked: whole words, all their tokens.
+
+    A word is what the tokenizer takes for one: BERT's is cut off at white space and at punctuation. All tokens of a
+    masked word become the mask token. BERT's random and unchanged ones are for uses in which no mask occurs; what is
+    learned here is filled here.
+
+    Args:
+        texts: The texts; those of a pair have a tab between them, and are encoded as the tokenizer encodes two.
+        tokenizer: The model's tokenizer, one that tells where in a text its tokens stand.
+        max_length: The longest sequence in tokens, special ones included; longer texts are read up to there.
+        seed: Of the masks, which are drawn anew in each epoch; None masks the same words for ever.
+        share: The share of the words that is masked; of each text at least one.
+
+    Attributes:
+        seed: Of the masks.
+        whole: ``bool [texts]``, whether a text is read to its end.
+        tokens: ``int32 [tokens]``, those of all texts, one after the other, before any is masked.
+        words: ``int64 [texts]``, the words of each text.
+    """
+
+    def __init__(
+        self, texts: Sequence[str], tokenizer: Any, max_length: int, seed: int | None = None, *, share: float = 0.2
+    ) -> None:
+        self.texts = texts
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.seed = seed
+        self.share = share
+        self._read()
+        self.start(0)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """``int64 [texts]``: tokens of each text, special ones included."""
+        return self.rows.lengths
+
+    def start(self, epoch: int) -> None:
+        """Mask the texts as they are learned in this epoch."""
+        random = np.random.default_rng((self.seed or 0, epoch if self.seed is not None else 0))
+        self.mask(random.random(len(self)), random.random(int(self.words.sum())))
+
+    def mask(self, rounding: NDArray[np.float64], keys: NDArray[np.float64]) -> None:
+        """Mask the words with the lowest keys of each text.
+
+        Args:
+            rounding: ``[texts]`` in [0, 1): a share of the words that is no whole number is rounded up if this is
+                more than what it lacks, so that the share is kept on average.
+            keys: ``[words]``, those of all texts one after the other.
+        """
+        masked_words = np.maximum((self.share * self.words + rounding).astype(np.int64), 1)
+        text = np.repeat(np.arange(len(self)), self.words)
+        rank = np.arange(len(text)) - np.repeat(self.words.cumsum() - self.words, self.words)
+        chosen = np.zeros(len(text) + 1, bool)  # the last stands for tokens of no word
+        chosen[np.lexsort((keys, text))] = rank < masked_words[text]
+        self.masked = chosen[self.word]
+        hidden = np.int32(self.tokenizer.mask_token_id)
+        self.rows.fields["input_ids"] = np.where(self.masked, hidden, self.tokens)
+        self.rows.fields["labels"] = np.where(self.masked, self.tokens, np.int32(IGNORED))
+
+    def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """Return what the model takes, and ``labels``, each ``int64 [rows, time]``, padded on the right."""
+        return self.rows.batch(rows)
+
+    def filled(self, tokens: NDArray[np.integer]) -> list[str]:
+        """Return the texts with other words for the masked ones, and all else as it is written.
+
+        Args:
+            tokens: ``[tokens]``, those of all texts one after the other; the masked ones count.
+        """
+        sides = [text.split("\t", 1) for text in self.texts]
+        places = np.flatnonzero(self.masked)
+        words = np.split(places, np.flatnonzero(np.diff(self.word[places])) + 1) if len(places) else []
+        for word in reversed(words):  # from the back: what is before stays where it is
+            text, side = self._text[word[0]], self._side[word[0]]
+            line, start, end = sides[text][side], self._spans[word, 0].min(), self._spans[word, 1].max()
+            new = self.tokenizer.decode(tokens[word], clean_up_tokenization_spaces=False).strip()
+            blank = line[start:end][: -len(line[start:end].lstrip()) or None]
+            sides[text][side] = f"{line[:start]}{blank}{new}{line[end:]}"
+        return ["\t".join(side) for side in sides]
+
+    def _read(self) -> None:
+        """Encode the texts; number the words, and find where they are written."""
+        encodings = self._encode()
+        tokens = _flat((encoding.ids for encoding in encodings), np.int32)
+        types = _flat((encoding.type_ids for encoding in encodings), np.int32)
+        side = _flat(map(_number, encoding.sequence_ids) for encoding in encodings)
+        word = _flat(map(_number, encoding.word_ids) for encoding in encodings)
+        spans = _flat(chain.from_iterable(encoding.offsets) for encoding in encodings).reshape(-1, 2)
+        lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
+        text = np.repeat(np.arange(len(lengths)), lengths)
+        written = np.flatnonzero((side >= 0) & (spans[:, 0] < spans[:, 1]))  # no special token, no white space alone
+        # Where one character is more than one word to the tokenizer, these words are one: they are written as one.
+        apart = spans[written, 0] >= np.concatenate([[0], spans[written, 1]])[:-1]
+        another = (np.diff(text[written], prepend=-1) != 0) | (np.diff(side[written], prepend=-1) != 0)
+        first = another | (apart & (np.diff(word[written], prepend=-1) != 0))
+        self.tokens, self._text, self._side, self._spans = tokens, text, side, spans
+        self.word = np.full(len(tokens), -1)
+        self.word[written] = first.cumsum() - 1
+        self.words = np.bincount(text[written][first], minlength=len(lengths))
+        self.whole = np.array([not encoding.overflowing for encoding in encodings], bool)
+        typed = "token_type_ids" in self.tokenizer.model_input_names
+        fields = {"input_ids": tokens, "labels": tokens} | ({"token_type_ids": types} if typed else {})
+        padding = {"input_ids": self.tokenizer.pad_token_id or 0, "labels": IGNORED, "token_type_ids": 0}
+        self.rows = Rows(fields, padding, np.concatenate([[0], lengths.cumsum()]))
+
+    def _encode(self) -> list[Any]:
+        if not len(self.texts):
+            return []
+        sides = zip(*(text.split("\t", 1) for text in self.texts), strict=True)
+        made = self.tokenizer(
+            *map(list, sides),
+            truncation=True,
+            max_length=self.max_length,
+            split_special_tokens=True,  # a text that says [MASK] has no mask there
+            verbose=False,
+        )
+        encodings: list[Any] = made.encodings
+        return encodings
+
+
+@dataclass(frozen=True)
+class MaskedFit:
+    """How well a model fills masked words.
+
+    Attributes:
+        bits_per_masked_token: Bits of the masked tokens over their number, each predicted with all of them masked.
+    """
+
+    bits_per_masked_token: float
+
+    @classmethod
+    def of(cls, nats: float, texts: MaskedTexts) -> MaskedFit:
+        """Return the fit of texts whose masked tokens take ``nats`` together."""
+        return cls(nats / math.log(2) / max(int(texts.masked.sum()), 1))
+
+
+def masked_nats(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the negative log-likelihood of each row's masked tokens.
+
+    Args:
+        logits: ``[rows, time, vocabulary]``.
+        labels: ``int64 [rows, time]``, ``IGNORED`` where no token is masked.
+
+    Returns:
+        ``float32 [rows]``, in nats.
+    """
+    rows, places = (labels != IGNORED).nonzero(as_tuple=True)
+    losses = functional.cross_entropy(logits[rows, places].float(), labels[rows, places], reduction="none")
+    return torch.zeros(len(labels), device=losses.device).index_add(0, rows, losses)
+
+
+def _number(value: int | None) -> int:
+    return -1 if value is None else value
+
+
+def _flat(values: Iterable[Iterable[int]], kind: type[Any] = np.int64) -> NDArray[Any]:
+    return np.fromiter(chain.from_iterable(values), kind)

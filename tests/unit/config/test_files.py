@@ -1,0 +1,99 @@
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from kdcli import registry
+from kdcli.cli import app
+from kdcli.config import files
+from kdcli.config.load import load_profile
+from kdcli.config.schema import Settings
+from kdcli.config.validation import keys
+from kdcli.errors import ProfileError
+
+
+def test_profiles_are_found_beside_the_package():
+    assert {"base", "demo", "sst2"} <= set(files.names())
+    assert files.find("demo") == files.folder() / "demo.toml"
+
+
+def test_a_file_is_what_ends_in_toml_or_has_a_slash(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my.toml").write_text("")
+    assert files.find("my.toml") == Path("my.toml")
+    assert files.find("./my.toml").exists()
+    assert files.find("my.toml", beside=tmp_path) == tmp_path / "my.toml"
+    with pytest.raises(ProfileError, match=r"no such profile file \(file other.toml\)"):
+        files.find("other.toml")
+    with pytest.raises(ProfileError) as caught:
+        files.find("my")
+    assert caught.value.hint == "did you mean my.toml?"
+
+
+def test_unknown_name_suggests_the_nearest():
+    with pytest.raises(ProfileError) as caught:
+        files.find("stt2")
+    assert caught.value.hint == "did you mean sst2?"
+    with pytest.raises(ProfileError) as caught:
+        files.find("xyzzy")
+    assert "base, cola, custom, demo" in caught.value.hint
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my.toml").write_text("")
+    assert files.find("~/my.toml") == tmp_path / "my.toml"
+
+
+@pytest.mark.parametrize("name", files.names())
+def test_every_profile_loads_and_opens_with_purpose_time_score_and_command(name):
+    profile = load_profile(name, environ={})
+    assert profile.name == name
+    lines = files.about(files.find(name)).splitlines()
+    assert len(lines[0]) > 30
+    described = {line.split()[0]: line for line in lines if line.startswith(("Time ", "Score ", "Run "))}
+    assert set(described) == {"Time", "Score", "Run"}
+    for command in re.findall(r"kd (?:run-all|profile)[^,:]*", described["Run"]):
+        _, *arguments = shlex.split(command)
+        root = get_command(app)
+        with root.make_context("kd", list(arguments)) as context:
+            _, chosen, rest = root.resolve_command(context, arguments)
+            while hasattr(chosen, "commands"):
+                _, chosen, rest = chosen.resolve_command(context, rest)
+            chosen.make_context("x", rest)
+
+
+def test_base_is_the_defaults_and_names_every_setting():
+    generators = {
+        plugin.name: registry.options("generators", plugin.name, {}) for plugin in registry.plugins("generators")
+    }
+    tables = {name: options.model_dump(mode="json") for name, options in generators.items()}
+    settings = load_profile(None, environ={}).settings
+    assert load_profile("base", environ={}).settings == settings.model_copy(update={"generators": tables})
+    path = files.find("base")
+    values = tomllib.loads(path.read_text("utf-8"))
+    written = set(dict(_flat(values)))
+    for name, table in tables.items():
+        assert set(values["generators"][name]) == set(table)
+    hidden = {"teacher.config", "teacher.export.precision", "students", "generators", "sources"}
+    described = {f"task.{key}" for key in re.findall(r"(?m)^# (\w+) = ", path.read_text("utf-8"))}
+    assert set(keys(Settings)) - hidden <= written | described
+
+
+def test_sst2_has_the_values_of_paper_a():
+    settings = load_profile("sst2", environ={}).settings
+    lite, student = settings.transfer.lite, settings.student
+    assert (lite.p_mask, lite.p_pos, lite.p_ngram, lite.ngram) == (0.1, 0.1, 0.25, "1:5")
+    assert (student.kd_loss, student.kd_weight, student.ce_weight) == ("mse", 1.0, 0.0)
+    assert settings.task.labels == ("0", "1") and settings.task.names == ("negative", "positive")
+
+
+def _flat(table, prefix=""):
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

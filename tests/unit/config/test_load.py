@@ -1,0 +1,375 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdcli.config.layers import from_sets, merge
+from kdcli.config.load import load_profile
+from kdcli.config.schema import Settings
+from kdcli.config.validation import Mistakes, each
+from kdcli.errors import KdError, PluginError, ProfileError, UsageError
+from kdcli.registry import code_files
+
+LABELS = '[task]\nlabels = ["0", "1"]\n'
+
+
+def write(folder: Path, text: str, name: str = "my.toml") -> Path:
+    path = folder / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+def mistakes_of(*arguments, **keywords) -> dict[str | None, KdError]:
+    with pytest.raises(KdError) as caught:
+        load_profile(*arguments, **keywords)
+    return {mistake.key: mistake for mistake in each(caught.value)}
+
+
+def test_without_anything_settings_are_the_defaults():
+    profile = load_profile(None, environ={})
+    assert profile.name == "default"
+    assert profile.settings.model_copy(update={"students": {}, "generators": {}}) == Settings()
+    assert set(profile.origins.values()) == {"default"}
+
+
+def test_each_layer_wins_over_the_one_before(tmp_path):
+    base = write(tmp_path, LABELS + "[student]\nlr = 1.5\nepochs = 2\nclip = 2.0\nrho = 0.5\n", "b.toml")
+    mine = write(tmp_path, 'extends = "b.toml"\n[student]\nepochs = 3\nclip = 3.0\nrho = 0.6\nbatch_size = 3\n')
+    profile = load_profile(
+        mine,
+        environ={"KD_STUDENT__CLIP": "4", "KD_STUDENT__RHO": "0.7", "KD_STUDENT__BATCH_SIZE": "4", "HOME": "/"},
+        sets=["student.rho=0.8", "student.batch_size=5"],
+        flags={"student.batch_size": 6, "student.patience": None},
+    )
+    student = profile.settings.student
+    assert (student.lr, student.epochs, student.clip, student.rho, student.batch_size) == (1.5, 3, 4.0, 0.8, 6)
+    assert student.patience == Settings().student.patience
+    keys = ("lr", "epochs", "clip", "rho", "batch_size", "patience")
+    origins = [profile.origins[f"student.{key}"] for key in keys]
+    assert origins == [str(base), str(mine), "KD_STUDENT__CLIP", "--set", "--batch-size", "default"]
+    assert profile.origins["task.labels"] == str(base)
+
+
+@given(given=st.lists(st.sampled_from(["default", "base", "file", "env", "set", "flag"]), unique=True))
+def test_the_last_layer_that_speaks_is_heard(tmp_path_factory, given):
+    """Whatever subset of the layers sets the seed, the last in the order of the layers wins."""
+    folder = tmp_path_factory.mktemp("profiles")
+    write(folder, "seed = 11\n" if "base" in given else "", "b.toml")
+    mine = write(folder, 'extends = "b.toml"\n' + ("seed = 12\n" if "file" in given else ""))
+    profile = load_profile(
+        mine,
+        environ={"KD_SEED": "13"} if "env" in given else {},
+        sets=["seed=14"] if "set" in given else [],
+        flags={"seed": 15 if "flag" in given else None},
+    )
+    order = {"flag": 15, "set": 14, "env": 13, "file": 12, "base": 11}
+    assert profile.settings.seed == next((value for name, value in order.items() if name in given), 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("student.lr=5e-4", "student.lr", 5e-4),
+        ("seed=7", "seed", 7),
+        ("student.vectors=teacher", "student.vectors", "teacher"),
+        ('student.vectors="a b"', "student.vectors", "a b"),
+        ("student.vectors=a=b.vec", "student.vectors", "a=b.vec"),
+        ("student.vectors=", "student.vectors", ""),
+        ("student.lowercase=false", "student.lowercase", False),
+        ("teacher.lr=[2e-5, 3e-5]", "teacher.lr", [2e-5, 3e-5]),
+        ("teacher.config={hidden_size = 8}", "teacher.config", {"hidden_size": 8}),
+        ("teacher.model=./a\nb = 3", "teacher.model", "./a\nb = 3"),
+        ("seed=1\nb = 3", "seed", "1\nb = 3"),
+        (" student.lr =1", "student.lr", 1),
+    ],
+)
+def test_set_takes_a_toml_value_or_a_string(text, key, value):
+    (layer,) = from_sets([text])
+    found = layer.values
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
+
+
+@given(st.text(min_size=1).filter(lambda text: "\x00" not in text))
+def test_set_never_loses_a_text(text):
+    """A value comes back as TOML reads it, or else to the letter."""
+    (layer,) = from_sets([f"student.vectors={text}"])
+    try:
+        expected = tomllib.loads(f"v = {text}")
+    except tomllib.TOMLDecodeError:
+        expected = {"v": text}
+    assert layer.values["student"]["vectors"] == (expected["v"] if len(expected) == 1 else text)
+
+
+@pytest.mark.parametrize("text", ["student.lr", "=3", "", "student..lr=3", ".=1"])
+def test_set_without_key_or_value_is_a_usage_error(text):
+    with pytest.raises(UsageError) as caught:
+        load_profile(None, sets=[text], environ={})
+    assert "--set student.lr=0.5" in caught.value.hint
+
+
+def test_environment_reads_lists_as_json_and_any_section():
+    environ = {
+        "KD_TASK__LABELS": '["a", "b", "c"]',
+        "KD_TRANSFER__LITE__N_ITER": "4",
+        "KD_TEACHER__LR": "[2e-5, 5e-5]",
+        "KD_STUDENTS__BILSTM__HIDDEN": "12",
+        "KD_TEACHER__CONFIG__HIDDEN_SIZE": "64",
+        "KD_PRECISION": "bf16",
+    }
+    profile = load_profile(None, environ=environ)
+    settings = profile.settings
+    assert settings.task.labels == ("a", "b", "c")
+    assert settings.transfer.lite.n_iter == 4
+    assert settings.teacher.lr == (2e-5, 5e-5)
+    assert settings.students["bilstm"]["hidden"] == 12
+    assert settings.precision == "bf16"
+    assert profile.origins["transfer.lite.n_iter"] == "KD_TRANSFER__LITE__N_ITER"
+    assert profile.origins["students.bilstm.hidden"] == "KD_STUDENTS__BILSTM__HIDDEN"
+
+
+def test_environment_has_no_silent_typo_but_leaves_strangers_alone():
+    environ = {"KD_STUDNT__LR": "1", "KD_STUDENT__LRR": "1", "KD_SEDE": "1", "KD_LIBRARY_HOME": "/x", "KDE": "5"}
+    found = mistakes_of(None, environ=environ)
+    assert set(found) == {"studnt.lr", "student.lrr", "sede"}
+    assert "KD_STUDENT__LRR in the environment" in str(found["student.lrr"])
+    assert found["sede"].hint == "did you mean seed?"
+    assert found["studnt.lr"].hint == "did you mean student.lr?"
+
+
+def test_environment_value_that_is_no_json():
+    found = mistakes_of(None, environ={"KD_TASK__LABELS": "0,1"})
+    assert "KD_TASK__LABELS" in str(found["task.labels"])
+    assert "KD_TASK__LABELS='[" in found["task.labels"].hint
+
+
+def test_five_mistakes_are_reported_at_once_each_with_file_and_key(tmp_path):
+    base = write(tmp_path, "[transfer.lite]\np_msk = 0.2\np_mask = 0.9\np_pos = 0.2\n", "b.toml")
+    text = 'extends = "b.toml"\n[task]\nlabels = ["0", "1"]\nnames = ["bad"]\nnmae = "x"\n'
+    text += '[student]\nlr = -1\nkd_loss = "mes"\n[students.bilstm]\nhiden = 3\nfc = 0\n[studnt]\nlr = 1\n'
+    mine = write(tmp_path, text)
+    with pytest.raises(Mistakes) as caught:
+        load_profile(mine, environ={}, sets=["teacher.epochs=0"])
+    assert caught.value.exit_code == 3
+    found = {mistake.key: mistake for mistake in each(caught.value)}
+    assert set(found) == {
+        "transfer.lite.p_msk",
+        "transfer.lite",  # p_mask + p_pos > 1, though the table has an unknown key
+        "task.nmae",
+        "task",  # names and labels differ in number
+        "student.lr",
+        "student.kd_loss",
+        "students.bilstm.hiden",
+        "students.bilstm.fc",
+        "studnt",
+        "teacher.epochs",
+    }
+    assert found["transfer.lite.p_msk"].file == str(base)
+    assert found["transfer.lite.p_msk"].hint == "did you mean transfer.lite.p_mask?"
+    assert found["student.kd_loss"].file == str(mine)
+    assert found["students.bilstm.hiden"].file == str(mine)
+    assert found["studnt"].hint == "did you mean student?"
+    assert found["teacher.epochs"].file is None and "--set" in str(found["teacher.epochs"])
+
+
+def test_a_mistake_that_is_overridden_is_none(tmp_path):
+    mine = write(tmp_path, "[student]\nlr = -1\n")
+    assert load_profile(mine, sets=["student.lr=1"], environ={}).settings.student.lr == 1
+
+
+def test_wrong_value_of_a_flag_is_a_usage_error():
+    with pytest.raises(UsageError) as caught:
+        load_profile(None, flags={"device": "tpu"}, environ={})
+    assert str(caught.value).startswith("--device: device is auto, cpu")
+
+
+def test_extends_by_name_and_relative_to_the_file(tmp_path):
+    (tmp_path / "inner").mkdir()
+    write(tmp_path, 'extends = "sst2"\nseed = 5\n', "b.toml")
+    mine = write(tmp_path / "inner", 'extends = "../b.toml"\n[student]\nlr = 0.5\n')
+    profile = load_profile(str(mine), environ={})
+    assert profile.name == "my"
+    assert (profile.settings.seed, profile.settings.student.lr) == (5, 0.5)
+    assert profile.settings.task.name == "sst2"
+    assert profile.origins["task.name"] == "sst2.toml"
+    assert profile.origins["student.patience"] == "base.toml"
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"my.toml": 'extends = "b.toml"', "b.toml": 'extends = "my.toml"'}, "in a circle: my.toml -> b.toml -> my"),
+        ({"my.toml": 'extends = "my.toml"'}, "in a circle"),
+        ({"my.toml": 'extends = "c.toml"'}, "there is no such profile file"),
+        ({"my.toml": 'extends = "ss2"'}, "no profile is named ss2"),
+        ({"my.toml": 'extends = ["base"]'}, "extends is the name or file of one profile"),
+        ({"my.toml": "extends = 3"}, "extends is the name or file of one profile"),
+    ],
+)
+def test_extends_that_leads_nowhere(tmp_path, files, says):
+    for name, text in files.items():
+        write(tmp_path, text, name)
+    with pytest.raises(ProfileError, match=says) as caught:
+        load_profile(tmp_path / "my.toml", environ={})
+    assert caught.value.key == "extends"
+    assert caught.value.file and caught.value.file.startswith(str(tmp_path))
+
+
+def test_profile_that_is_not_toml_names_the_row(tmp_path):
+    with pytest.raises(ProfileError) as caught:
+        load_profile(write(tmp_path, "seed = 1\n[student]\nlr = fast\n"), environ={})
+    assert caught.value.row == 3 and caught.value.file == str(tmp_path / "my.toml")
+
+
+def test_profile_that_is_not_utf8_or_no_file(tmp_path):
+    (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
+    with pytest.raises(ProfileError, match="not UTF-8, at byte 6"):
+        load_profile(tmp_path / "latin.toml", environ={})
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(ProfileError, match="cannot be read"):
+        load_profile(tmp_path / "folder.toml", environ={})
+
+
+def test_resolved_toml_runs_again_as_it_is(tmp_path):
+    sets = ["teacher.lr=[2e-5, 5e-5]", 'student.vectors="C:\\\\a \\"b\\" ü\\t"', "teacher.export.precision=bf16"]
+    first = load_profile("demo", sets=sets, environ={"KD_SEED": "9"})
+    for text in (first.to_toml(), first.to_toml(with_origins=True)):
+        again = load_profile(write(tmp_path, text), environ={})
+        assert again.settings == first.settings
+        assert load_profile(write(tmp_path, again.to_toml()), environ={}).settings == first.settings
+    assert "student.vectors" not in first.to_toml()
+    assert first.settings.student.vectors == 'C:\\a "b" ü\t'
+
+
+def test_resolved_toml_notes_each_origin():
+    lines = load_profile("demo", sets=["student.lr=0.25"], environ={}).to_toml(with_origins=True).splitlines()
+    assert any(line.startswith("lr = 0.25") and line.endswith("# --set") for line in lines)
+    assert any(line.startswith("data_dir = ") and line.endswith("# demo.toml") for line in lines)
+
+
+def test_tables_of_plugins_are_complete_after_loading():
+    profile = load_profile(None, sets=["students.bilstm.hidden=7"], environ={})
+    assert profile.settings.students["bilstm"]["hidden"] == 7
+    assert profile.settings.students["bilstm"]["cell"] == "lstm"
+    assert profile.origins["students.bilstm.hidden"] == "--set"
+    assert profile.origins["students.bilstm.cell"] == "default"
+
+
+def test_unknown_plugins_are_found_before_anything_runs():
+    found = mistakes_of(None, sets=["student.model=bilsmt", "transfer.lite.tagger=patern"], environ={})
+    assert found["student.model"].hint == "did you mean bilstm?"
+    assert found["transfer.lite.tagger"].hint == "did you mean pattern?"
+    with pytest.raises(PluginError) as caught:
+        load_profile(None, sets=["student.model=bilsmt"], environ={})
+    assert caught.value.exit_code == 5
+    assert "students.bilstmm" in mistakes_of(None, sets=["students.bilstmm.hidden=3"], environ={})
+
+
+def test_table_of_a_plugin_that_is_not_installed_is_kept():
+    profile = load_profile(None, sets=["students.elsewhere.widths=[3, 4]"], environ={})
+    assert profile.settings.students["elsewhere"] == {"widths": [3, 4]}
+    assert profile.warnings == ("students.elsewhere is not checked: no student plugin is named elsewhere",)
+
+
+def test_broken_plugin_is_a_warning_unless_it_is_chosen(make_plugin):
+    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "raise RuntimeError('no')", module="kd_bad_module")
+    profile = load_profile(None, sets=["students.bad.x=1"], environ={})
+    assert len(profile.warnings) == 1 and "kd-bad:bad cannot be imported" in profile.warnings[0]
+    with pytest.raises(PluginError, match="kd-bad:bad cannot be imported"):
+        load_profile(None, sets=["student.model=bad"], environ={})
+
+
+def test_broken_plugin_of_a_file_tells_where(tmp_path):
+    path = write(tmp_path, "def build(): ...\nimport nowhere_to_be_found\n", "mine.py")
+    code_files.use([path])
+    mine = write(tmp_path, LABELS + '[student]\nmodel = "mine"\n')
+    found = mistakes_of(mine, environ={})["student.model"]
+    assert (found.file, found.row) == (str(path), 2)
+
+
+OTHER = """
+from pydantic import BaseModel
+api_version, pairs, scores = {version}, True, True
+class Options(BaseModel, extra="forbid"):
+    width: int = 3
+def build(): ...
+def fine_tune(): ...
+def load(): ...
+def tag(texts): ...
+"""
+
+
+def test_another_student_of_the_name_of_kds_is_chosen_by_its_full_name(make_plugin):
+    make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", OTHER.format(version=1), module="kd_other")
+    profile = load_profile("demo", sets=["students.bilstm.hidden=9"], environ={})
+    assert (profile.settings.students["bilstm"]["hidden"], profile.settings.students["bilstm"]["layers"]) == (9, 1)
+    assert len(profile.warnings) == 1 and "--set student.model=kd-other:bilstm chooses" in profile.warnings[0]
+    own = load_profile("demo", sets=["student.model=kdcli:bilstm"], environ={})
+    assert not own.warnings and own.settings.students["bilstm"]["layers"] == 1
+    # What kd's own profiles say of bilstm is not said of this one.
+    profile = load_profile("demo", sets=["student.model=kd-other:bilstm", "students.bilstm.width=4"], environ={})
+    assert profile.settings.students["bilstm"] == {"width": 4} and not profile.warnings
+    assert [key for key in profile.origins if key.startswith("students.bilstm")] == ["students.bilstm.width"]
+
+
+def test_two_of_other_people_with_one_name_are_one_error(make_plugin):
+    for name in ("kd_a", "kd_b"):
+        make_plugin(name, f"[kdcli.students]\ngru = {name}\n", OTHER.format(version=1), module=name)
+    with pytest.raises(PluginError, match="2 student plugins are named gru") as caught:
+        load_profile(None, sets=["student.model=gru", "students.gru.width=4"], environ={})
+    assert "--set student.model=kd_a:gru" in caught.value.hint
+
+
+def test_a_tagger_of_another_version_is_found_before_anything_runs(make_plugin):
+    make_plugin("kd-new", "[kdcli.taggers]\nnew = kd_new\n", OTHER.format(version=2), module="kd_new")
+    found = mistakes_of(None, sets=["transfer.lite.tagger=new"], environ={})
+    assert "is written for api_version 2" in found["transfer.lite.tagger"].what
+
+
+def test_only_what_is_used_has_to_be_there():
+    sets = ["transfer.generator=one", "transfer.lite.tagger=shape", "student.model=two", "students.two.width=3"]
+    profile = load_profile(None, sets=sets, environ={}, uses=())
+    assert (profile.settings.student.model, profile.settings.students) == ("two", {"two": {"width": 3}})
+    assert list(mistakes_of(None, sets=sets, environ={}, uses={"taggers"})) == ["transfer.lite.tagger"]
+    assert len(mistakes_of(None, sets=sets, environ={})) == 3
+
+
+def test_an_option_that_has_to_be_given_says_how(make_plugin):
+    code = OTHER.format(version=1).replace("width: int = 3", "width: int")
+    make_plugin("kd-req", "[kdcli.generators]\nreq = kd_req\n", code, module="kd_req")
+    with pytest.raises(ProfileError) as caught:
+        load_profile(None, sets=["transfer.generator=req"], environ={})
+    assert str(caught.value) == "this needs a value, and has no default (key generators.req.width)"
+    assert caught.value.hint == "--set generators.req.width=VALUE"
+
+
+values = st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner), max_leaves=8)
+tables = st.dictionaries(st.sampled_from("abc"), values)
+
+
+@given(st.lists(tables, max_size=4))
+def test_merging_joins_tables_and_tells_the_last_layer(layered):
+    """Compared with the plain recursive definition of laying one table over another."""
+    from kdcli.config.layers import Layer, flatten
+
+    def over(below, above):
+        if not (isinstance(below, dict) and isinstance(above, dict)):
+            return above
+        return {
+            **below,
+            **{name: over(below[name], value) if name in below else value for name, value in above.items()},
+        }
+
+    expected: dict = {}
+    for table in layered:
+        expected = over(expected, table)
+    merged, origins = merge([Layer(str(number), table) for number, table in enumerate(layered)])
+    assert merged == expected
+    for key, value in flatten(merged):
+        if isinstance(value, dict):
+            continue  # an empty table says nothing
+        last = max(number for number, table in enumerate(layered) if key in dict(flatten(table)))
+        assert origins[key].origin == str(last)

@@ -1,0 +1,319 @@
+import errno
+import gzip
+import io
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdcli.api import QuietReporter
+from kdcli.download import archive_forms, archives
+from kdcli.download.archive_forms import form_of_archive
+from kdcli.download.archives import unpack
+from kdcli.errors import DataError, KdError
+
+FILES = {"a.txt": b"one\ntwo\n", "deep/er/b.tsv": b"sentence\tlabel\n", "deep/empty": b""}
+
+
+def zipped(path, files=FILES, **options):
+    """Zip files, given as a mapping or as pairs of which two may have the same name."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, **options) as archive:
+        for name, content in files.items() if isinstance(files, dict) else files:
+            archive.writestr(
+                name if isinstance(name, zipfile.ZipInfo) else zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED
+            )
+    return path
+
+
+def tarred(path, files=FILES, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items() if isinstance(files, dict) else files:
+            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            if content is not None:
+                info.size = len(content)
+            archive.addfile(info, io.BytesIO(content or b""))
+    return path
+
+
+def tarred_gz(path, files=FILES):
+    return tarred(path, files, "w:gz")
+
+
+FORMS = {"zip": zipped, "tar": tarred, "tar.gz": tarred_gz}
+every_form = pytest.mark.parametrize("form", FORMS)
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(archive, folder, match):
+    """Unpacking fails, and leaves nothing anywhere."""
+    around = archive.parent
+    before = sorted(around.rglob("*"))
+    with pytest.raises(DataError, match=match) as raised:
+        unpack(archive, folder)
+    assert raised.value.file == str(archive) and raised.value.hint
+    assert sorted(around.rglob("*")) == before
+
+
+@every_form
+def test_all_files_are_unpacked(form, tmp_path):
+    archive = FORMS[form](tmp_path / "download")
+    assert form_of_archive(archive) == form.removesuffix(".gz")
+    found = unpack(archive, tmp_path / "out")
+    assert found == [tmp_path / "out" / name for name in FILES]
+    assert contents(tmp_path / "out") == FILES
+
+
+def test_gzip_alone_is_one_file(tmp_path):
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"one") + gzip.compress(b"two"))
+    assert form_of_archive(tmp_path / "b.txt.gz") == "gz"
+    assert unpack(tmp_path / "b.txt.gz", tmp_path / "out") == [tmp_path / "out" / "b.txt"]
+    assert contents(tmp_path / "out") == {"b.txt": b"onetwo"}
+
+
+@every_form
+def test_one_file_alone(form, tmp_path):
+    archive = FORMS[form](tmp_path / "download")
+    assert unpack(archive, tmp_path / "out", only="b.tsv") == [tmp_path / "out" / "deep/er/b.tsv"]
+    assert list(contents(tmp_path / "out")) == ["deep/er/b.tsv"]
+    with pytest.raises(DataError, match=r"holds no c\.txt") as raised:
+        unpack(archive, tmp_path / "out2", only="c.txt")
+    assert raised.value.hint == "it holds a.txt, deep/er/b.tsv, deep/empty"
+
+
+@every_form
+def test_folders_with_entries_of_their_own(form, tmp_path):
+    if form == "zip":
+        archive = zipped(tmp_path / "x", {"./": b"", "d/": b"", "d/a": b"1"})
+    else:
+        folder = tarfile.TarInfo("./d")
+        folder.type = tarfile.DIRTYPE
+        archive = FORMS[form](tmp_path / "x", {folder: None, "./d/a": b"1"})
+    unpack(archive, tmp_path / "out")
+    assert contents(tmp_path / "out") == {"d/a": b"1"}
+
+
+def test_a_folder_that_is_there_gives_way_only_to_a_whole_one(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    refused(zipped(tmp_path / "bad", {"good": b"1", "../x": b"2"}), tmp_path / "out", "leads out")
+    assert contents(tmp_path / "out") == {"old": b""}
+    unpack(zipped(tmp_path / "good"), tmp_path / "out")
+    assert contents(tmp_path / "out") == FILES
+
+
+# Names that lead elsewhere
+
+
+@every_form
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil",
+        "a/../../evil",
+        "/evil",
+        "//host/share/evil",
+        "C:\\evil",
+        "c:evil",
+        "\\evil",
+        "a\\..\\..\\evil",
+        "a/..",
+        "a\x1b[2Jb",
+        "a\nb",
+        "x" * 256,
+    ],
+)
+def test_names_that_lead_out_of_the_folder(form, name, tmp_path):
+    archive = FORMS[form](tmp_path / "x", {"first": b"1", name: b"evil"})
+    refused(archive, tmp_path / "out", "leads out of its folder")
+
+
+def test_a_zip_whose_name_hides_behind_a_nul(tmp_path):
+    archive = zipped(tmp_path / "x", {"aaaaa": b"1"})
+    archive.write_bytes(archive.read_bytes().replace(b"aaaaa", b"a\0../"))
+    refused(archive, tmp_path / "out", "leads out of its folder|damaged")
+
+
+def test_backslashes_are_folders(tmp_path):
+    unpack(zipped(tmp_path / "x", {"a\\b": b"1"}), tmp_path / "out")
+    assert contents(tmp_path / "out") == {"a/b": b"1"}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("target", ["/etc", "inside"])
+def test_a_tar_with_links_or_devices(kind, target, tmp_path):
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = kind, target
+    archive = tarred(tmp_path / "x", [("inside", b"1"), (link, None), ("link/passwd", b"evil")])
+    refused(archive, tmp_path / "out", "a link or a device: 'link'")
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
+def test_a_zip_with_links_or_devices(kind, tmp_path):
+    link = zipfile.ZipInfo("link")
+    link.create_system, link.external_attr = 3, (kind | 0o777) << 16
+    refused(zipped(tmp_path / "x", {link: b"/etc"}), tmp_path / "out", "a link or a device: 'link'")
+
+
+@every_form
+@pytest.mark.parametrize(
+    "names",
+    [("a", "a"), ("a", "A"), ("a/b", "a"), ("a", "a/b"), ("A/b", "a"), ("caf\u00e9", "cafe\u0301"), ("a", "./a")],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_files_in_one_place(form, names, tmp_path):
+    archive = FORMS[form](tmp_path / "x", [(name, b"1") for name in names])
+    refused(archive, tmp_path / "out", "twice, or as a file and a folder")
+
+
+def test_an_encrypted_zip(tmp_path):
+    archive = zipped(tmp_path / "x", {"a": b"1"})
+    data = bytearray(archive.read_bytes())
+    for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(magic) + at] |= 1
+    archive.write_bytes(data)
+    refused(archive, tmp_path / "out", "encrypted")
+
+
+# Sizes
+
+
+@every_form
+def test_a_bomb(form, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_forms, "SLACK", 1000)
+    archive = FORMS[form](tmp_path / "x", {"zeros": bytes(2_000_000)})
+    if form == "tar":
+        monkeypatch.setattr(archive_forms, "LARGEST", 1_000_000)
+    refused(archive, tmp_path / "out", "absurd")
+
+
+def test_a_gzip_bomb_is_stopped_at_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_forms, "SLACK", 1000)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(50_000_000)))
+    steps = []
+
+    class Counting(QuietReporter):
+        def advance(self, count=1, **shown):
+            steps.append(count)
+
+    with pytest.raises(DataError, match="absurd"):
+        unpack(tmp_path / "x.gz", tmp_path / "out", reporter=Counting())
+    assert sum(steps) <= archive_forms.RATIO * (tmp_path / "x.gz").stat().st_size + 1000
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_small_ones_are_a_bomb_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_forms, "LARGEST", 1000)
+    refused(zipped(tmp_path / "x", {str(number): bytes(300) for number in range(4)}), tmp_path / "out", "absurd")
+    monkeypatch.setattr(archive_forms, "MEMBERS", 3)
+    refused(tarred(tmp_path / "y", {str(number): b"" for number in range(4)}), tmp_path / "out", "more than 3 files")
+    refused(zipped(tmp_path / "z", {str(number): b"" for number in range(4)}), tmp_path / "out", "more than 3 files")
+
+
+@pytest.mark.parametrize("announced", [1, 100_000_000_000])
+def test_a_zip_that_lies_about_a_size(announced, tmp_path):
+    archive = zipped(tmp_path / "x", {"a": b"0123456789" * 100})
+    data = archive.read_bytes()
+    size = struct.pack("<I", 1000)
+    lie = struct.pack("<I", announced & 0xFFFFFFFE)
+    for magic, at in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        where = data.index(magic) + at
+        assert data[where : where + 4] == size
+        data = data[:where] + lie + data[where + 4 :]
+    archive.write_bytes(data)
+    refused(archive, tmp_path / "out", "damaged|absurd")
+
+
+def test_a_tar_whose_header_announces_gigabytes_is_not_believed(tmp_path):
+    """``tarfile`` reads an extended header into memory, as long as it says to be."""
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, 5 * 10**9
+    (tmp_path / "x").write_bytes(header.tobuf() + bytes(10_240))
+    refused(tmp_path / "x", tmp_path / "out", "absurd")
+    member = tarfile.TarInfo("a")
+    member.size = 5 * 10**9
+    (tmp_path / "y").write_bytes(member.tobuf() + bytes(10_240))
+    refused(tmp_path / "y", tmp_path / "out", "absurd")
+
+
+def test_room_is_looked_for_first(tmp_path, monkeypatch):
+    archive = zipped(tmp_path / "x", {"a": bytes(2_000_001)})
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: SimpleNamespace(free=2_000_000))
+    with pytest.raises(KdError, match="too little room: a has 2,000,001 bytes, and 2,000,000 are free"):
+        unpack(archive, tmp_path / "out")
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_full_disk(tmp_path):
+    class Full(QuietReporter):
+        def advance(self, count=1, **shown):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    archive = zipped(tmp_path / "x")
+    with pytest.raises(KdError, match="the disk is full"):
+        unpack(archive, tmp_path / "out", reporter=Full())
+    assert os.listdir(tmp_path) == ["x"]
+
+
+# Damage
+
+
+@every_form
+def test_an_archive_that_is_cut(form, tmp_path):
+    archive = FORMS[form](tmp_path / "x", {"a": os.urandom(5000), "b": os.urandom(5000)})
+    data = archive.read_bytes()
+    for length in (len(data) // 2, 700):
+        archive.write_bytes(data[:length])
+        refused(archive, tmp_path / "out", "cut short or damaged")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"<!DOCTYPE html><title>Sign in</title>", "a web page, and no archive"),
+        (b"\n <HTML>", "a web page, and no archive"),
+        (b"one\ntwo\n", "no zip, tar or gz"),
+        (b"", "no zip, tar or gz"),
+        (b"7z\xbc\xaf'\x1c", "no zip, tar or gz"),
+    ],
+)
+def test_no_archive(data, says, tmp_path):
+    (tmp_path / "x").write_bytes(data)
+    assert form_of_archive(tmp_path / "x") is None
+    refused(tmp_path / "x", tmp_path / "out", says)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(DataError, match="there is no such file"):
+        unpack(tmp_path / "x", tmp_path / "out")
+
+
+def test_an_empty_archive(tmp_path):
+    refused(zipped(tmp_path / "x", {}), tmp_path / "out", "holds no files")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@given(st.sampled_from(list(FORMS)), st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=8))
+def test_damage_of_any_kind_is_an_error_of_ours_or_none(folder, form, damage):
+    archive = FORMS[form](folder / f"x.{form}")
+    data = bytearray(archive.read_bytes())
+    for place, byte in damage:
+        data[place % len(data)] = byte
+    archive.write_bytes(data)
+    try:
+        found = unpack(archive, folder / "out")
+    except DataError:
+        return
+    assert all(path.resolve().is_relative_to((folder / "out").resolve()) and path.is_file() for path in found)

@@ -1,0 +1,51 @@
+import re
+from urllib.parse import urlsplit
+
+import pytest
+
+from kdcli.download.glue import TASKS
+from kdcli.download.sources import SOURCES, find
+from kdcli.errors import UsageError
+
+
+def test_names_are_different_and_fit_into_a_path():
+    names = [source.name for source in SOURCES]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
+
+
+def test_what_the_issue_asks_for_is_there():
+    tasks = {source.name for source in SOURCES if source.is_dataset}
+    assert tasks == {"sst2", "cola", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax", "imdb"}
+    assert tasks == {*TASKS, "imdb"}
+    vectors = {source.name for source in SOURCES if source.kind == "vectors"}
+    assert {"glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d", "glove.840B.300d"} < vectors
+    assert {"word2vec.300d", "fasttext.crawl.300d", "fasttext.wiki-news.300d"} < vectors
+    assert find("distillation-data").address == "https://nlp.nyc3.digitaloceanspaces.com/distillation-data.zip"
+
+
+def test_what_is_known_is_well_formed():
+    for source in SOURCES:
+        assert source.about and source.cite
+        assert source.is_url == (not source.is_dataset)
+        if source.is_url:
+            assert urlsplit(source.address).scheme == "https"
+        if source.sha256 is not None:
+            assert re.fullmatch("[0-9a-f]{64}", source.sha256)
+    digests = {source.address: source.sha256 for source in SOURCES}
+    assert all(digests[source.address] == source.sha256 for source in SOURCES), "one file has one hash"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("sst-2", "did you mean sst2?"),
+        ("glove.6B", "did you mean glove.6B.50d?"),
+        ("distilation-data", "did you mean distillation-data?"),
+        ("xyz", "`kd data list` names what there is"),
+    ],
+)
+def test_an_unknown_name(name, hint):
+    with pytest.raises(UsageError, match=f"nothing is named {name}") as raised:
+        find(name)
+    assert raised.value.hint == hint

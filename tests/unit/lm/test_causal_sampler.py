@@ -1,0 +1,219 @@
+import json
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare, kstest
+from transformers import AutoModelForCausalLM, BloomConfig
+
+from kdcli.api import Corpus, DataError, KdError, Part
+from kdcli.lm.causal_sampler import BROKEN, UNFINISHED, CausalSampler
+from kdcli.lm.drawing import uniforms_of
+
+TRAIN = ["a good film", "the plot is dull", "the dog", "naïve fun", "the end", "very bad", "fun !"] * 3
+CORPUS = Corpus("single", TRAIN, ["fun"])
+FULL = "CUDA out of memory. Tried to allocate 20.00 MiB."
+
+
+@pytest.fixture
+def make_sampler(make_model, tokenizer, make_settings, notes):
+    """Return a function that makes a sampler of a tiny random GPT-2 that often comes to an end."""
+
+    def make(*, max_length=12, model=None, **settings):
+        model = model or make_model(scale=2.0, seed=1)
+        return CausalSampler(model, tokenizer, make_settings(**{"rows": 16, **settings}), max_length, notes)
+
+    return make
+
+
+@pytest.fixture
+def sampler(make_sampler, tokenizer):
+    return ending(make_sampler(), tokenizer)
+
+
+def ending(sampler, tokenizer, every=0.2):
+    """Make a share of the uniforms end the text, which random weights do too seldom; the rest stays the model's."""
+    draw = sampler.decoder.draw
+    sampler.decoder.draw = lambda logits, uniforms: torch.where(
+        uniforms < every, tokenizer.eos_token_id, draw(logits, uniforms)
+    )
+    return sampler
+
+
+def drawn(sampler, first=0, count=60, seed=3):
+    return sampler.sample(sampler.starts(CORPUS), Part(first, count, seed))
+
+
+def test_prefixes_are_the_first_tokens_of_the_training_texts(sampler, tokenizer):
+    starts = sampler.starts(CORPUS)
+    counts = Counter(tokenizer(text)["input_ids"][0] for text in TRAIN)
+    assert dict(zip(starts["tokens"], starts["counts"], strict=True)) == counts
+    assert starts["counts"] == sorted(counts.values(), reverse=True)
+    assert starts["texts"] == [tokenizer.decode([token]) for token in starts["tokens"]]
+    assert json.loads(json.dumps(starts)) == starts
+
+
+def test_texts_begin_as_often_as_the_training_texts_do(make_sampler, tokenizer):
+    sampler = ending(make_sampler(rows=4096), tokenizer, every=1.0)
+    found = drawn(sampler, count=20_000)
+    starts = sampler.starts(CORPUS)
+    observed = [Counter(found.texts)[text] for text in starts["texts"]]
+    expected = np.array(starts["counts"]) * 20_000 / sum(starts["counts"])
+    assert sum(observed) == 20_000 and chisquare(observed, expected).pvalue > 0.01
+
+
+def test_a_part_is_the_same_whatever_was_drawn_before(make_sampler, tokenizer):
+    one = ending(make_sampler(), tokenizer)
+    found = drawn(one)
+    drawn(one, first=60)
+    assert drawn(one) == found == drawn(ending(make_sampler(), tokenizer))
+    assert drawn(one, seed=4).texts != found.texts and drawn(one, first=60).texts != found.texts
+    assert len(set(found.texts)) > 10
+
+
+def test_a_part_is_made_of_its_pieces(sampler):
+    whole, first, second = drawn(sampler, 0, 60), drawn(sampler, 0, 30), drawn(sampler, 30, 30)
+    assert whole.texts == first.texts + second.texts and first.texts and second.texts
+    assert whole.rejected == Counter(first.rejected) + Counter(second.rejected)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 1000, "auto"])
+def test_how_many_go_at_once_makes_no_difference(sampler, make_sampler, tokenizer, rows):
+    assert drawn(ending(make_sampler(rows=rows), tokenizer)) == drawn(sampler)
+
+
+def test_every_draw_is_a_text_or_is_rejected_for_a_reason(make_sampler, tokenizer):
+    sampler = ending(make_sampler(max_length=6), tokenizer)
+    found = drawn(sampler, count=400)
+    assert len(found.texts) + sum(found.rejected.values()) == 400
+    # Five words but the first, each an end for a fifth of the uniforms, and now and then by the model.
+    assert found.rejected[UNFINISHED] / 400 == pytest.approx(0.8**5, abs=0.07)
+    assert found.rejected[BROKEN] > 20, "random bytes are seldom UTF-8"
+    assert not any("\ufffd" in text or "<|" in text for text in found.texts)
+
+
+def test_a_model_that_never_ends_a_text(make_sampler):
+    sampler = make_sampler()
+    sampler.decoder.draw = lambda logits, _: torch.full((len(logits),), 70)
+    assert drawn(sampler, count=50).rejected[UNFINISHED] == 50
+
+
+def test_no_draws(sampler):
+    found = drawn(sampler, count=0)
+    assert found.texts == [] and not any(found.rejected.values())
+
+
+def test_options_reach_the_draw(make_sampler, tokenizer):
+    # The most likely next token, always: the texts of one prefix are one.
+    for one in (make_sampler(top_k=1), make_sampler(top_p=1e-6), make_sampler(temperature=1e-4)):
+        tokens = torch.full((20,), tokenizer("the")["input_ids"][0])
+        rows = one._sample(tokens, torch.from_numpy(uniforms_of(Part(0, 20, 1), 12)))
+        assert len(rows.unique(dim=0)) == 1
+    rows = make_sampler()._sample(tokens, torch.from_numpy(uniforms_of(Part(0, 20, 1), 12)))
+    assert len(rows.unique(dim=0)) == 20
+
+
+@pytest.mark.parametrize("error", [RuntimeError(FULL), torch.OutOfMemoryError(FULL)], ids=["runtime", "torch"])
+@pytest.mark.parametrize(("rows", "halved"), [(48, [24, 12, 6]), ("auto", [30, 15, 7])])
+def test_a_batch_for_which_memory_does_not_suffice_is_halved(make_sampler, tokenizer, notes, error, rows, halved):
+    expected = drawn(ending(make_sampler(), tokenizer))
+    sampler = ending(make_sampler(rows=rows), tokenizer)
+    step, steps = sampler.decoder.step, []
+
+    def limited(tokens, *arguments):
+        steps.append(len(tokens))
+        if len(tokens) > 8 and len(steps) % 4 == 0:  # not at once: when the texts have grown
+            raise error
+        return step(tokens, *arguments)
+
+    sampler.decoder.step = limited
+    assert drawn(sampler) == expected
+    assert notes.warnings == [f"memory did not suffice: {at_once} texts at once from here on" for at_once in halved]
+    notes.warnings.clear()
+    assert drawn(sampler) == expected and notes.warnings == []
+
+
+def test_no_memory_for_one_text_and_other_errors(make_sampler):
+    sampler = make_sampler()
+
+    def failing(message):
+        def fail(*_):
+            raise RuntimeError(message)
+
+        sampler.decoder.step = fail
+
+    failing(FULL)
+    with pytest.raises(KdError, match="memory does not suffice to sample one text") as error:
+        drawn(sampler)
+    assert error.value.hint
+    sampler = make_sampler()
+    failing("the model is broken")
+    with pytest.raises(RuntimeError, match="broken"):
+        drawn(sampler)
+
+
+@torch.no_grad()
+def naive_bits(model, tokens):
+    total = 0.0
+    for place in range(1, len(tokens)):
+        total -= math.log2(model(torch.tensor([tokens[:place]])).logits[0, -1].double().softmax(-1)[tokens[place]])
+    return total
+
+
+def test_bits_are_those_of_a_naive_loop(make_sampler, make_model, tokenizer):
+    model = make_model(seed=2)
+    sampler = make_sampler(model=model, max_length=40)
+    texts = ["the plot is very dull", "x", "a dog\ta cat", "naïve — 🙂"]
+    expected = [naive_bits(model, [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]) for text in texts]
+    found = sampler.bits(texts)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found.dtype == np.float64 and sampler.bits([]).shape == (0,)
+
+
+def test_a_text_that_is_too_long_is_judged_by_its_beginning(make_sampler, make_model, tokenizer):
+    model, text = make_model(seed=2), "the plot is very dull and so on"
+    tokens = tokenizer(text)["input_ids"][:12]
+    read = len(tokenizer.decode(tokens))
+    found = make_sampler(model=model).bits([text])[0]
+    assert read < len(text) and found == pytest.approx(naive_bits(model, tokens) * len(text) / read)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"texts": ["other"] * 5},
+        {"tokens": [10_000] * 5},
+        {"tokens": [-1] * 5},
+        {"tokens": [70], "texts": ["?"]},
+        {"counts": [0] * 5},
+        {"counts": [1, 2]},
+        {"counts": "many"},
+        {"counts": [-1, 9, 9, 9, 9]},
+        {"tokens": [], "counts": [], "texts": []},
+        {"tokens": None},
+    ],
+)
+def test_prefixes_that_are_not_its_own(sampler, wrong):
+    starts = sampler.starts(CORPUS)
+    assert len(starts["tokens"]) == 5
+    for bad in (starts | wrong, {name: values for name, values in starts.items() if name not in wrong}):
+        with pytest.raises(DataError, match="prefixes") as error:
+            sampler.sample(bad, Part(0, 5, 1))
+        assert "--only prefixes" in error.value.hint
+
+
+def test_a_model_that_it_cannot_sample_from_is_refused(make_sampler, tokenizer):
+    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=16, n_layer=1, n_head=2)
+    with pytest.raises(DataError, match="BloomForCausalLM cannot be sampled from"):
+        make_sampler(model=AutoModelForCausalLM.from_config(config).eval())
+
+
+def test_uniforms_of_a_draw_depend_on_the_seed_and_its_number_alone():
+    for length in (1, 4, 5, 130):
+        whole = uniforms_of(Part(0, 50, 7), length)
+        assert whole.shape == (50, length) and len(np.unique(whole)) == 50 * length
+        np.testing.assert_array_equal(uniforms_of(Part(20, 30, 7), length), whole[20:])
+        assert not np.isin(uniforms_of(Part(0, 50, 8), length), whole).any()
+        assert kstest(uniforms_of(Part(10**12, 2000, 7), length).ravel(), "uniform").pvalue > 1e-3

@@ -1,0 +1,198 @@
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from kdcli.lm import sampling
+from kdcli.lm.causal import CausalDecoder
+from kdcli.lm.sampling import sample
+
+END, WORDS, LENGTH, DRAWS = 0, 8, 5, 200_000
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A model of 8 words that says very different things at different places, and after different words."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(4)
+    config = GPT2Config(vocab_size=WORDS, n_embd=16, n_layer=2, n_head=2, n_positions=LENGTH)
+    model = GPT2LMHeadModel(config).double().eval()
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.dim() > 1:
+                weights.mul_(12)
+    return model
+
+
+def first_of(draws):
+    return torch.arange(draws) % 3 + 1  # texts begin with 1, 2 or 3
+
+
+def uniforms_of(draws, seed=0):
+    return torch.rand(draws, LENGTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@torch.no_grad()
+def enumerated(model):
+    """Give the probability of each text of up to 5 words, filled up with ends, by plain passes of the model."""
+    texts = torch.tensor([(first, *rest) for first in (1, 2, 3) for rest in product(range(WORDS), repeat=LENGTH - 1)])
+    chances = model(input_ids=texts).logits[:, :-1].softmax(-1)
+    each = chances.gather(2, texts[:, 1:, None])[:, :, 0]
+    over = (texts[:, 1:-1] == END).cummax(1).values  # what follows an end is filling: an end, for sure
+    filling = (texts[:, 2:] == END).double()
+    each[:, 1:] = torch.where(over, filling, each[:, 1:])
+    return texts.numpy(), (each.prod(1) / 3).numpy()
+
+
+def lengths(texts):
+    """Words before the end; 5 where there is none."""
+    ends = texts == END
+    return np.where(ends.any(1), ends.argmax(1), LENGTH)
+
+
+def alike(found, texts, chances):
+    """Return the p-values of: tokens at places 1, 2 and 3, each and together, lengths, whole texts."""
+    together = np.array([1, WORDS, WORDS**2])
+    views = [lambda texts, place=place: texts[:, place] for place in (1, 2, 3)]
+    views += [lambda texts: texts[:, 1:4] @ together, lengths, lambda texts: texts @ WORDS ** np.arange(LENGTH)]
+    values = []
+    for view in views:
+        expected = np.bincount(view(texts), chances) * len(found)
+        observed = np.bincount(view(found), minlength=len(expected))
+        often = expected >= 5
+        assert not observed[expected == 0].any()
+        cells = [np.append(counts[often], counts[~often].sum()) for counts in (observed, expected)]
+        cells = [counts[cells[1] > 0] for counts in cells]
+        values.append(chisquare(*cells).pvalue)
+    return values
+
+
+@pytest.fixture(scope="module")
+def exact(tiny):
+    texts, chances = enumerated(tiny)
+    assert chances.sum() == pytest.approx(1)
+    spread = [np.bincount(texts[:, place], chances).max() for place in (1, 2, 3)]
+    assert all(0.2 < most < 0.9 for most in spread) and 0.02 < chances[lengths(texts) == LENGTH].sum() < 0.9
+    return texts, chances
+
+
+@pytest.mark.parametrize("rows", [DRAWS, 2000], ids=["full", "refilled"])
+def test_the_distribution_is_that_of_the_model(tiny, exact, rows):
+    drawn = sample(CausalDecoder(tiny), first_of(DRAWS), uniforms_of(DRAWS, seed=rows), end=END, rows=rows)
+    assert min(alike(drawn.numpy(), *exact)) > 1e-3
+
+
+class Forgetful(CausalDecoder):
+    """Takes each row for one at the furthest place, as a plain batch is."""
+
+    def logits(self, tokens, places, width):
+        return super().logits(tokens, torch.full_like(places, width - 1), width)
+
+
+def test_a_decoder_that_mixes_up_places_is_found_out(tiny, exact):
+    drawn = sample(Forgetful(tiny), first_of(DRAWS), uniforms_of(DRAWS), end=END, rows=2000)
+    assert max(alike(drawn.numpy(), *exact)[1:]) < 1e-9
+
+
+@pytest.mark.parametrize("look", [1, 16])
+@pytest.mark.parametrize("rows", [7, 64, 9000])
+def test_a_text_depends_on_its_own_uniforms_alone(tiny, monkeypatch, rows, look):
+    monkeypatch.setitem(sampling._LOOK, "cpu", look)
+    first, uniforms = first_of(200), uniforms_of(200)
+    together = sample(CausalDecoder(tiny), first, uniforms, end=END, rows=rows)
+    alone = [
+        sample(CausalDecoder(tiny), first[[draw]], uniforms[[draw]], end=END, rows=1) for draw in range(0, 200, 10)
+    ]
+    assert torch.equal(together[::10], torch.cat(alone))
+    assert torch.equal(together, sample(CausalDecoder(tiny), first, uniforms, end=END, rows=1))
+
+
+class Script:
+    """A decoder that reads texts from a script, and looks whether it is asked for them in a sound order.
+
+    The uniforms are no uniforms: those of draw 7 are 7000, 7001, 7002, ..., so that they say who asks.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, script):
+        self.script = script
+        self.steps, self.kept, self.widths = 0, [], []
+
+    def open(self, rows, length):
+        self.seen = torch.full((rows, length), -1)
+        self.length = length
+
+    def step(self, tokens, places, width, uniforms):
+        assert width > places.max() and width < self.length
+        rows = torch.arange(len(tokens))
+        self.seen[rows, places] = tokens
+        draws, asked = uniforms.long() // 1000, uniforms.long() % 1000
+        drawn = torch.zeros_like(tokens)
+        for row, (draw, place) in enumerate(zip(draws.tolist(), asked.tolist(), strict=True)):
+            if draw:  # draw 0 is nobody's
+                assert place == places[row] + 1
+                assert self.seen[row, :place].tolist() == self.script[draw - 1][:place], (
+                    "all that came before, and no other"
+                )
+                drawn[row] = self.script[draw - 1][place]
+        self.steps += 1
+        self.widths.append(width)
+        return drawn
+
+    def keep(self, rows):
+        self.kept.append((len(self.seen), len(rows)))
+        self.seen = self.seen[rows]
+
+
+def scripted(texts, rows, length):
+    script = [[*text, *[END] * length][:length] for text in texts]
+    draws = len(texts)
+    uniforms = 1000.0 * torch.arange(1, draws + 1)[:, None] + torch.arange(length)
+    decoder = Script(script)
+    found = sample(decoder, torch.tensor([text[0] for text in script], dtype=torch.int64), uniforms, end=END, rows=rows)
+    assert found.tolist() == script
+    return decoder
+
+
+texts_of = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=9), max_size=40)
+
+
+@given(texts=texts_of, rows=st.integers(1, 50), length=st.integers(2, 9))
+def test_every_draw_appears_once_and_in_its_place(texts, rows, length):
+    scripted([text[:length] for text in texts], rows, length)
+
+
+def test_steps_are_those_of_full_rows():
+    decoder = scripted([[1] * 4] * 90, rows=10, length=9)
+    assert decoder.steps == 4 * 90 / 10 and decoder.kept == []
+
+
+def test_rows_without_a_draw_are_given_up_and_cost_no_width():
+    # One text goes on for 30 steps when the others have ended.
+    decoder = scripted([[1, 2]] * 15 + [[1] * 30], rows=16, length=40)
+    assert decoder.kept == [(16, 1)] and decoder.steps == 30
+    # Two long ones of 4 rows: the first halving; then one more.
+    decoder = scripted([[1, 2], [1] * 10, [1, 2, 3], [1] * 20], rows=4, length=40)
+    assert decoder.kept == [(4, 2), (2, 1)]
+    # A row that has nothing to do does not walk on.
+    decoder = scripted([[1] * 12, [1] * 12, [1, 2]], rows=3, length=100)
+    assert max(decoder.widths) == 12
+
+
+def test_more_rows_than_draws_and_no_draws():
+    assert scripted([[1, 2], [3]], rows=1000, length=6).seen.shape[0] <= 2
+    assert scripted([], rows=5, length=6).steps == 0
+
+
+def test_a_text_that_never_ends_has_no_end():
+    texts = [[1] * 6, [2, 3], [4] * 6, [5] * 5]
+    decoder = scripted(texts, rows=2, length=6)
+    assert decoder.steps <= 5 + 5 + 2
+    found = sample(Script(texts[:1]), torch.tensor([1]), 1000.0 + torch.arange(6)[None], end=END, rows=1)
+    assert found.tolist() == [[1] * 6] and not (found == END).any()

@@ -1,0 +1,393 @@
+"""Fine-tuning of a tiny language model whose rows change with the epoch; a classifier's is tests/unit/teacher."""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models
+from torch.nn import functional
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+
+from kdcli.api import QuietReporter
+from kdcli.errors import KdError, ProfileError
+from kdcli.lm.fine_tune import Recipe, fine_tune
+from kdcli.lm.order import ByLength
+from kdcli.lm.outcome import Outcome, best_of
+from kdcli.lm.rows import Rows
+from kdcli.lm.trainer import ByLengthTrainer, Diverged
+
+WORDS = 40
+RECIPE = {
+    "lr": 1e-2,
+    "epochs": 3,
+    "max_steps": 0,
+    "batch_size": 12,
+    "auto": 48,
+    "weight_decay": 1e-3,
+    "warmup": 0.1,
+    "save_steps": 0,
+    "seed": 5,
+    "device": "cpu",
+    "precision": "fp32",
+}
+GPT2 = GPT2Config(vocab_size=WORDS, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0)
+STILL = GPT2Config(**GPT2.to_dict() | {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0})
+LLAMA = LlamaConfig(
+    vocab_size=WORDS,
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    bos_token_id=0,
+    eos_token_id=0,
+)
+
+
+class Texts:
+    """Texts that count upwards; each epoch of training drops another number of words at their start.
+
+    Labels stand where their tokens do, as Hugging Face has it, or, if ``ahead``, a place before, where they are told.
+    """
+
+    def __init__(self, rows, seed, *, changing=True, ahead=False):
+        random = np.random.default_rng(seed)
+        starts, lengths = random.integers(1, 10, rows), random.integers(6, 30, rows)
+        self.texts = [np.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+        self.changing = changing
+        self.ahead = ahead
+        self.start(0)
+
+    def start(self, epoch):
+        drops = np.random.default_rng(epoch).integers(0, 4, len(self.texts)) * self.changing
+        kept = [text[drop:] for text, drop in zip(self.texts, drops, strict=True)]
+        tokens, starts = np.concatenate(kept).astype(np.int32), np.cumsum([0, *map(len, kept)])
+        labels = tokens.copy()
+        labels[starts[:-1]] = -100
+        labels = np.roll(labels, -1) if self.ahead else labels
+        padding = {"input_ids": 0, "labels": -100}
+        self.rows = Rows({"input_ids": tokens, "labels": labels}, padding, starts)
+
+    def __len__(self):
+        return len(self.rows)
+
+    @property
+    def lengths(self):
+        return self.rows.lengths
+
+    def batch(self, rows):
+        return self.rows.batch(rows)
+
+
+def nats(logits, labels, ahead):
+    logits, labels = (logits, labels) if ahead else (logits[:, :-1], labels[:, 1:])
+    return functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(1)
+
+
+class Writer:
+    """A language model that is trained on ``Texts``; it keeps what it is given to score."""
+
+    stage = "generator"
+    key = "generators.tiny"
+    metric = "nats_per_token"
+    greater_is_better = False
+
+    def __init__(self, config=GPT2, rows=56, *, changing=True, ahead=False):
+        self.config = config
+        self.train = Texts(rows, seed=1, changing=changing, ahead=ahead)
+        self.dev = Texts(20, seed=2, changing=False, ahead=ahead)
+        vocabulary = {str(number): number for number in range(WORDS)}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))
+        self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="0")
+        self.seen = []
+
+    def build(self, seed):
+        set_seed(seed)
+        return AutoModelForCausalLM.from_config(self.config)
+
+    def loss(self, outputs, labels, items):
+        return nats(outputs["logits"], labels, self.train.ahead).sum() / items
+
+    def reduce(self, logits, labels):
+        return nats(logits, labels, self.train.ahead)
+
+    def score(self, predictions, labels):
+        self.seen.append((predictions, labels))
+        return {"nats_per_token": predictions.sum().item() / (labels != -100).sum().item()}
+
+
+class Notes(QuietReporter):
+    """Keeps what it is told, and can be killed: like Ctrl-C at the update ``kill_at`` of this run."""
+
+    def __init__(self, kill_at=None):
+        self.kill_at = kill_at
+        self.updates = 0
+        self.warnings, self.infos, self.points, self.shown = [], [], [], {}
+
+    def advance(self, steps=1, **shown):
+        self.updates += steps == 1
+        self.shown = shown
+        if self.kill_at is not None and self.updates == self.kill_at:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def progress(self, title, total=None, unit="rows"):
+        yield self
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+    def info(self, message):
+        self.infos.append(message)
+
+    def metrics(self, stage, step, **values):
+        self.points.append((stage, step, values))
+
+
+def train(folder, learner=None, reporter=None, **recipe):
+    return fine_tune(folder, learner or Writer(), Recipe(**RECIPE | recipe), reporter or QuietReporter())
+
+
+def weights(folder):
+    return torch.cat([value.flatten() for _, value in sorted(load_file(folder / "model/model.safetensors").items())])
+
+
+def same(folder, other):
+    return (folder / "model/model.safetensors").read_bytes() == (other / "model/model.safetensors").read_bytes()
+
+
+@torch.no_grad()
+def losses(model, text):
+    """Compute the nats of each token of a text but the first, one by one."""
+    chances = model(text[None]).logits[0].softmax(-1)
+    return np.array([-chances[place, word].log().item() for place, word in enumerate(text[1:])])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training") / "whole"
+    return folder, train(folder)
+
+
+@pytest.mark.parametrize(("kill_at", "left"), [(3, 13), (6, 10), (9, 7), (13, 3), (15, 1)])
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, whole, kill_at, left):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", save_steps=2, reporter=Notes(kill_at))
+    assert not (tmp_path / "killed/model").exists()
+    notes = Notes()
+    outcome = train(tmp_path / "killed", reporter=notes)
+
+    assert (notes.updates, outcome) == (left, whole[1])
+    assert same(tmp_path / "killed", whole[0])
+
+
+def test_every_epoch_has_its_own_rows(tmp_path, whole):
+    learner = Writer()
+    epochs = []
+    start, learner.train.start = learner.train.start, lambda epoch: epochs.append(epoch) or start(epoch)
+    train(tmp_path / "again", learner)
+    assert epochs == [0, 1, 2] and same(tmp_path / "again", whole[0])
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", learner, Notes(8), save_steps=1)
+    epochs.clear()
+    train(tmp_path / "killed", learner)
+    assert epochs == [1, 2]
+
+    train(tmp_path / "unchanging", Writer(changing=False))
+    assert not same(tmp_path / "unchanging", whole[0])
+
+
+def test_an_outcome_is_taken_as_it_is(whole):
+    folder, outcome = whole
+    notes = Notes()
+    assert train(folder, reporter=notes) == outcome
+    assert notes.updates == 0
+    score = f"{outcome.metrics['nats_per_token']:.4f}"
+    assert notes.infos == [f"fine-tuned at 0.01: nats_per_token {score} on dev, after epoch 3 of 3"]
+
+
+def test_the_model_is_a_folder_that_scores_what_it_says(whole):
+    folder, outcome = whole
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    assert AutoTokenizer.from_pretrained(folder / "model").eos_token == "0"
+    expected = np.concatenate([losses(model, torch.from_numpy(text)) for text in Writer().dev.texts]).mean()
+    assert outcome.metrics == {"nats_per_token": pytest.approx(expected, abs=1e-5)}
+    assert expected < 3 < np.log(WORDS)
+    assert outcome.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert (outcome.updates, outcome.epochs, outcome.batch_size, outcome.at_once) == (15, 3, 12, 12)
+    assert {path.name for path in folder.iterdir()} == {"model", "outcome.json"}
+
+
+def test_logits_are_reduced_before_they_are_gathered(tmp_path):
+    learner = Writer()
+    train(tmp_path / "training", learner, epochs=1, batch_size=4)
+    (predictions, labels), expected = learner.seen[0], np.sort(learner.dev.lengths)
+    assert predictions.shape == (20,) and labels.shape == (20, expected.max())
+    assert ((labels != -100).sum(1) == expected - 1).all(), "a batch of 8 is shorter than the next, and padded"
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("config", [STILL, LLAMA], ids=["gpt2", "llama"])
+def test_the_loss_is_the_mean_over_the_real_tokens_of_an_update(tmp_path, config, ahead):
+    learner = Writer(config, ahead=ahead)
+    model = learner.build(RECIPE["seed"])
+    rows = list(ByLength(learner.train, 12, RECIPE["seed"]))[:12]
+    assert len(set(learner.train.lengths[rows])) > 1, "padding has to matter"
+    texts = [learner.train.batch([row])["input_ids"] for row in rows]
+    expected = np.concatenate([losses(model, text[0]) for text in texts]).mean()
+
+    for at_once in (12, 5, 1):
+        notes = Notes()
+        outcome = train(tmp_path / str(at_once), learner, notes, max_steps=1, at_once=at_once)
+        assert outcome.at_once == {12: 12, 5: 4, 1: 1}[at_once]
+        assert notes.points[0][2]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_goes_at_once_makes_no_difference(tmp_path):
+    outcomes = [train(tmp_path / str(at_once), Writer(STILL), at_once=at_once, lr=1e-3) for at_once in (0, 5, 1)]
+    assert [(one.updates, one.batch_size, one.at_once) for one in outcomes] == [(15, 12, 12), (15, 12, 4), (15, 12, 1)]
+    for at_once in (5, 1):
+        torch.testing.assert_close(weights(tmp_path / str(at_once)), weights(tmp_path / "0"), atol=2e-5, rtol=0)
+
+
+def small_memory(monkeypatch, rows):
+    forward = ByLengthTrainer.compute_loss
+
+    def limited(self, model, inputs, *args, **kwargs):
+        if model.training and len(inputs["labels"]) > rows:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return forward(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(ByLengthTrainer, "compute_loss", limited)
+
+
+def test_auto_halves_what_goes_at_once(tmp_path, monkeypatch):
+    train(tmp_path / "whole", Writer(STILL), batch_size="auto", lr=1e-3)
+    small_memory(monkeypatch, 10)
+    notes = Notes()
+    outcome = train(tmp_path / "halved", Writer(STILL), notes, batch_size="auto", lr=1e-3)
+    assert (outcome.batch_size, outcome.at_once, outcome.updates) == (48, 6, 6)
+    assert notes.infos[:2] == [f"out of memory: {rows} texts at once now, still 48 an update" for rows in (24, 12)]
+    torch.testing.assert_close(weights(tmp_path / "halved"), weights(tmp_path / "whole"), atol=2e-5, rtol=0)
+
+    with pytest.raises(KdError, match="out of memory with 12 texts") as error:
+        train(tmp_path / "fixed")
+    assert error.value.key == "generators.tiny.batch_size" and "generators.tiny.batch_size" in error.value.hint
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, whole, monkeypatch):
+    forward, checkpointing = GPT2LMHeadModel.forward, set()
+
+    def spying(self, *args, **kwargs):
+        checkpointing.add((self.training, self.is_gradient_checkpointing))
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(GPT2LMHeadModel, "forward", spying)
+    train(tmp_path / "training", gradient_checkpointing=True)
+    assert (True, True) in checkpointing and (True, False) not in checkpointing
+    torch.testing.assert_close(weights(tmp_path / "training"), weights(whole[0]), atol=1e-5, rtol=0)
+
+
+def test_a_model_without_gradient_checkpointing_says_so(tmp_path, monkeypatch):
+    learner = Writer()
+    model = learner.build(0)
+    model.supports_gradient_checkpointing = False
+    monkeypatch.setattr(learner, "build", lambda seed: model)
+    with pytest.raises(ProfileError, match="GPT2LMHeadModel") as error:
+        train(tmp_path / "training", learner, gradient_checkpointing=True)
+    assert error.value.key == "generators.tiny.gradient_checkpointing"
+
+
+def test_the_lowest_score_is_the_best_where_it_should_be(tmp_path, monkeypatch):
+    learner, notes, seen = Writer(), Notes(), []
+
+    def scripted(predictions, labels):
+        seen.append(predictions)
+        return {"nats_per_token": [2.0, 1.0, 1.5][len(seen) - 1]}
+
+    monkeypatch.setattr(learner, "score", scripted)
+    outcome = train(tmp_path / "training", learner, notes)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "training/model").eval()
+    expected = [losses(model, torch.from_numpy(text)).sum() for text in learner.dev.texts]
+
+    np.testing.assert_allclose(np.sort(seen[1]), np.sort(expected), rtol=1e-4)
+    assert not np.allclose(np.sort(seen[2]), np.sort(expected), rtol=1e-3)
+    assert (outcome.metrics, outcome.best_epoch, outcome.epochs) == ({"nats_per_token": 1.0}, 2, 3)
+    assert notes.shown["best"] == "1.0000"
+    assert [(stage, step, values["nats_per_token"]) for stage, step, values in notes.points] == [
+        ("generator", 5, 2.0),
+        ("generator", 10, 1.0),
+        ("generator", 15, 1.5),
+    ]
+
+
+class Bare(GPT2LMHeadModel):
+    """A model that knows nothing of labels, and gives more than logits."""
+
+    def forward(self, input_ids, attention_mask):
+        return super().forward(input_ids, attention_mask=attention_mask, output_hidden_states=True)
+
+
+def test_a_model_need_not_know_of_labels(tmp_path, monkeypatch, whole):
+    learner = Writer()
+    monkeypatch.setattr(learner, "build", lambda seed: set_seed(seed) or Bare(GPT2))
+    assert train(tmp_path / "training", learner) == whole[1]
+
+
+def outcome_of(score, stopped=None):
+    return Outcome(1e-3, {} if score is None else {"nats_per_token": score}, 1, 1, 1, 1, 1, 1, stopped)
+
+
+def test_the_best_of_several_trainings():
+    outcomes = {Path(name): outcome_of(score) for name, score in {"a": None, "b": 2.0, "c": 1.5, "d": 1.5}.items()}
+    learner = Writer(rows=1)
+    assert best_of(outcomes, learner) == Path("c")
+    learner.greater_is_better = True
+    assert best_of(outcomes, learner) == Path("b")
+    with pytest.raises(KdError, match="broke down: the loss is nan") as error:
+        best_of({Path("a"): outcome_of(None, "the loss is nan")}, learner)
+    assert error.value.key == "generators.tiny.lr" and "generators.tiny.warmup" in error.value.hint
+
+
+def test_a_score_that_is_no_number_ends_the_training(tmp_path, monkeypatch):
+    learner, notes = Writer(), Notes()
+
+    def broken(predictions, labels):
+        if notes.updates > 5:
+            raise Diverged("the bits are no number any more")
+        return {"nats_per_token": 1.0}
+
+    monkeypatch.setattr(learner, "score", broken)
+    outcome = train(tmp_path / "training", learner, notes)
+    assert (outcome.updates, outcome.best_epoch, outcome.metrics) == (5, 1, {"nats_per_token": 1.0})
+    assert notes.warnings[0].startswith("training at 0.01 stopped: the bits are no number any more; best model before")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from test_fine_tune import STILL, Writer, train\n"
+        "from kdcli.api import QuietReporter; from kdcli.lm.work import join_processes\n"
+        "join_processes('cpu', None)\n"
+        "train(Path(sys.argv[1]), Writer(STILL, rows=48), lr=1e-3, epochs=2, at_once=3)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for command, name in ((torchrun, "two"), ([sys.executable], "one")):
+        subprocess.run([*command, str(script), str(tmp_path / name)], check=True, env=environment, timeout=200)
+    torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"), atol=2e-5, rtol=0)

@@ -1,0 +1,144 @@
+"""Points of learning curves, read back from what the trackers have written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kdcli.errors import MissingError, UsageError
+from kdcli.run.tracking import parse_trackers, tracking
+
+
+@pytest.fixture
+def warned() -> list[str]:
+    return []
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_every_point(tmp_path: Path, warned: list[str]) -> None:
+    root = tmp_path / "not" / "there"
+    with tracking(("tensorboard",), root, "sst2", "cpu", warned.append) as track:
+        track("teacher", 5, {"loss": 0.5})
+        track("teacher", 10, {"loss": 0.25, "accuracy": 1})
+        track("student", 3, {"loss": 2.0})
+    assert scalars(root / "tensorboard") == {
+        "teacher/loss": [(5, 0.5), (10, 0.25)],
+        "teacher/accuracy": [(10, 1.0)],
+        "student/loss": [(3, 2.0)],
+    }
+    assert warned == []
+
+
+def test_nothing_is_written_where_there_are_no_points(tmp_path: Path, warned: list[str]) -> None:
+    with tracking(("tensorboard",), tmp_path, "sst2", "cpu", warned.append):
+        pass
+    with tracking((), tmp_path, "sst2", "cpu", warned.append) as track:
+        track("student", 1, {"loss": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_first_process_tracks(tmp_path: Path, warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with tracking(("tensorboard",), tmp_path, "sst2", "cpu", warned.append) as track:
+        track("teacher", 1, {"loss": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+class FakeRun:
+    """What ``wandb.init`` gives; like a real run, it takes no step below the last one."""
+
+    def __init__(self, **asked: Any) -> None:
+        self.asked = asked
+        self.axes: dict[str, str] = {}
+        self.points: list[dict[str, float]] = []
+        self.finished = False
+
+    def define_metric(self, name: str, *, step_metric: str) -> None:
+        self.axes[name] = step_metric
+
+    def log(self, values: dict[str, float], step: int | None = None) -> None:
+        assert step is None, "steps of stages go back to 0, and those of a run must not"
+        self.points.append(values)
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> list[FakeRun]:
+    runs: list[FakeRun] = []
+    module = ModuleType("wandb")
+
+    def init(**asked: Any) -> FakeRun:
+        runs.append(FakeRun(**asked))
+        return runs[-1]
+
+    module.init = init  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return runs
+
+
+def test_wandb_has_an_axis_for_each_stage(tmp_path: Path, wandb: list[FakeRun], warned: list[str]) -> None:
+    with tracking(("wandb", "tensorboard"), tmp_path / "first", "sst2", "cpu", warned.append) as track:
+        track("teacher", 10, {"loss": 0.25})
+        track("student", 3, {"loss": 2.0, "f1": 0.5})
+        track("student", 6, {"loss": 1.0})
+    (run,) = wandb
+    assert run.asked == {"project": "sst2", "name": "first", "dir": str(tmp_path / "first")}
+    assert run.axes == {"teacher/*": "teacher/step", "student/*": "student/step"}
+    assert run.points == [
+        {"teacher/loss": 0.25, "teacher/step": 10},
+        {"student/loss": 2.0, "student/f1": 0.5, "student/step": 3},
+        {"student/loss": 1.0, "student/step": 6},
+    ]
+    assert run.finished and warned == []
+    assert (tmp_path / "first" / "tensorboard").is_dir()
+
+
+def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(
+    tmp_path: Path, wandb: list[FakeRun], warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def log(run: FakeRun, values: dict[str, float], step: int | None = None) -> None:
+        raise ConnectionError("no network\nat all")
+
+    monkeypatch.setattr(FakeRun, "log", log)
+    with tracking(("wandb", "tensorboard"), tmp_path, "sst2", "cpu", warned.append) as track:
+        track("student", 1, {"loss": 2.0})
+        track("student", 2, {"loss": 1.0})
+    assert warned == ["wandb does not track any more: ConnectionError: no network"]
+    assert scalars(tmp_path / "tensorboard") == {"student/loss": [(1, 2.0), (2, 1.0)]}
+
+
+def test_the_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert parse_trackers(None) == ()
+    assert parse_trackers("tensorboard") == ("tensorboard",)
+    for text in ("tensorbord", "", "tensorboard,"):
+        with pytest.raises(UsageError) as wrong:
+            parse_trackers(text)
+        assert wrong.value.hint == "the trackers are tensorboard, wandb"
+
+
+def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("kdcli.run.tracking.find_spec", lambda name: None)
+    with pytest.raises(MissingError) as missing:
+        parse_trackers("tensorboard,wandb")
+    assert missing.value.hint == "pip install 'kdcli[track]'" and missing.value.exit_code == 6
+
+
+def test_a_folder_named_like_a_tracker_is_not_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "wandb").mkdir()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(MissingError):
+        parse_trackers("wandb")

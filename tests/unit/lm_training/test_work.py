@@ -1,0 +1,85 @@
+import json
+
+import pytest
+from filelock import FileLock
+
+from kdcli.api import QuietReporter
+from kdcli.errors import KdError, UsageError
+from kdcli.lm.work import check_device, one_training, publish
+
+
+class Said(QuietReporter):
+    def __init__(self):
+        self.warnings, self.infos = [], []
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+    def info(self, message):
+        self.infos.append(message)
+
+
+def killed(work, fingerprint):
+    with pytest.raises(KeyboardInterrupt), one_training(work, fingerprint, True, QuietReporter(), "generator"):
+        (work / "half").touch()
+        raise KeyboardInterrupt
+
+
+def found(work, fingerprint, *, resume=True):
+    """Return what the next training finds of the last one, and what it says."""
+    said = Said()
+    with one_training(work, fingerprint, resume, said, "generator"):
+        there = (work / "half").exists()
+    assert not work.exists(), "a training that ended well leaves nothing"
+    return there, said.infos, said.warnings
+
+
+def test_a_killed_training_is_gone_on_with_if_nothing_changed(tmp_path):
+    killed(tmp_path / "work", {"lr": (1, 2), "seed": 3})
+    assert found(tmp_path / "work", {"lr": [1, 2], "seed": 3}) == (
+        True,
+        ["going on with the training that was interrupted"],
+        [],
+    )
+    assert found(tmp_path / "work", {"seed": 3}) == (False, [], [])
+
+
+def test_it_starts_again_and_says_why(tmp_path, monkeypatch):
+    killed(tmp_path / "work", {"lr": 1, "seed": 3})
+    there, _, warnings = found(tmp_path / "work", {"lr": 2, "seed": 3, "batch": 4})
+    assert not there and warnings == ["the interrupted training is not gone on with: lr, batch changed"]
+
+    killed(tmp_path / "work", {"seed": 3})
+    assert found(tmp_path / "work", {"seed": 3}, resume=False) == (False, [], [])
+
+    killed(tmp_path / "work", {"seed": 3})
+    monkeypatch.setattr("torch.__version__", "0.1")
+    assert found(tmp_path / "work", {"seed": 3})[2] == ["the interrupted training is not gone on with: torch changed"]
+
+
+def test_one_training_at_a_time(tmp_path):
+    killed(tmp_path / "work", {})
+    with (
+        FileLock(tmp_path / ".work.lock"),
+        pytest.raises(KdError, match="this generator is being trained already"),
+        one_training(tmp_path / "work", {}, True, QuietReporter(), "generator"),
+    ):
+        raise AssertionError
+    assert (tmp_path / "work/half").exists()
+    assert found(tmp_path / "work", {})[0], "the lock is free again"
+
+
+def test_a_published_model_takes_the_place_of_the_old_one(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.bin").touch()
+        publish(tmp_path / name, tmp_path / "output", {"bits": 2.5, "of": name})
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"new.bin", "metrics.json"}
+    assert json.loads((tmp_path / "output/metrics.json").read_text()) == {"bits": 2.5, "of": "new"}
+
+
+def test_precisions_of_a_device():
+    check_device("cpu", "bf16", "generator")
+    with pytest.raises(UsageError, match="a generator cannot be trained in fp16 on this cpu") as error:
+        check_device("cpu", "fp16", "generator")
+    assert error.value.hint == "use --precision bf16 or fp32"

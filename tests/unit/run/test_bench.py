@@ -1,0 +1,243 @@
+"""What a bench measures, and how; in this process where no other is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from made_student import PAIR, SINGLE, TEXTS, columns, make_student
+
+from kdcli.api import QuietReporter
+from kdcli.config.schema import Settings
+from kdcli.errors import DataError, KdError, MissingError, UsageError
+from kdcli.evaluate import bench as benching
+from kdcli.evaluate import measure as measuring
+from kdcli.evaluate.bench import BenchReport, Ratio, bench, ratio
+from kdcli.evaluate.bench_plot import check_plot, plot
+from kdcli.evaluate.measure import BATCHES, Latency, Measurement, Subject, measure, peak_memory, timed
+from kdcli.export.onnx import export_onnx
+from kdcli.student.folder import load_student
+
+
+class Clock:
+    """A clock that a model winds on: 1 ms a call and 0.5 ms a text."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[list[list[str]]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def logits(self, texts: Any) -> None:
+        self.calls.append(texts)
+        self.now += 0.001 + 0.0005 * len(texts[0])
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr("kdcli.evaluate.measure.time.perf_counter", found)
+    return found
+
+
+def test_calls_are_timed_one_by_one_until_the_time_is_up(clock: Clock) -> None:
+    texts = [["a", "b", "c"], ["x", "y", "z"]]
+    assert timed(clock.logits, texts, 1, 0.004) == pytest.approx([0.0015] * 3)
+    assert clock.calls == [[["a"], ["x"]], [["b"], ["y"]], [["c"], ["z"]]]
+    clock.calls.clear()
+    assert len(timed(clock.logits, texts, 2, 0.005)) == 3
+    assert [call[0] for call in clock.calls] == [["a", "b"], ["c", "a"], ["a", "b"]], "round and round"
+    clock.calls.clear()
+    assert timed(clock.logits, texts, 8, 0) == pytest.approx([0.005]), "one call at least"
+    assert clock.calls[0][0] == ["a", "b", "c", "a", "b", "c", "a", "b"], "few texts fill a batch too"
+
+
+def test_rates_and_latencies_are_those_of_the_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "_load", lambda subject: measuring._Loaded(clock.logits, 1.5))
+    found = measure(Subject("x", "numpy", "", SINGLE), [["a"] * 600], 0.1)
+    assert found.per_second == pytest.approx({1: 1 / 0.0015, 32: 32 / 0.017, 512: 512 / 0.257})
+    assert found.latency.p50 == pytest.approx(1.5) and found.latency.p99 == pytest.approx(1.5)
+    assert found.latency.calls == 67
+    sizes = [len(call[0]) for call in clock.calls]
+    # A batch of 512 takes longer than the 0.1 s: the smaller ones have warmed the model up.
+    assert (sizes.count(1), sizes.count(32), sizes.count(512)) == (1 + 67, 1 + 6, 1)
+    assert found.megabytes == 1.5 and found.parameters is None
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_student(tmp_path_factory.mktemp("student") / "student")
+
+
+@pytest.fixture(scope="module")
+def onnx(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("onnx") / "onnx"
+    export_onnx(student=student, output=folder, check=False)
+    return folder
+
+
+def test_the_forms_of_a_student(student: Path, onnx: Path) -> None:
+    module = load_student(student)
+    for kind, place, file in (
+        ("pytorch", student, "model.safetensors"),
+        ("numpy", student, "model.safetensors"),
+        ("onnx", onnx, "model.onnx"),
+        ("int8", onnx, "model.int8.onnx"),
+    ):
+        found = measure(Subject(kind, kind, str(place), SINGLE), columns(SINGLE), 0.0)  # type: ignore[arg-type]
+        assert found.kind == kind and set(found.per_second) == set(BATCHES)
+        assert all(rate > 0 for rate in found.per_second.values()) and found.latency.calls == 1
+        assert found.megabytes == (place / file).stat().st_size / 1e6
+        assert found.parameters == (module.parameters if kind == "pytorch" else None)
+        assert found.gpu_peak_megabytes is None and found.device == "cpu"
+
+
+def test_peak_memory_is_that_of_the_past() -> None:
+    before = peak_memory()
+    block = np.ones(40_000_000)
+    size = block.nbytes
+    del block
+    assert before > 20e6 and peak_memory() > size
+    assert peak_memory() >= before
+
+
+def fake(subject: Subject, texts: Any, seconds: float) -> Measurement:
+    slow = {"pytorch": 10.0, "numpy": 1.0, "onnx": 2.0, "int8": 1.5, "teacher": 400.0}[subject.kind]
+    rates = {batch: batch * 1000 / slow for batch in BATCHES}
+    parameters = {"pytorch": (1000, 200), "teacher": (350_000, 300_000)}.get(subject.kind, (None, None))
+    taken = Latency(slow, 2 * slow, 3 * slow, 10)
+    return Measurement(
+        subject.name, subject.kind, subject.place, "cpu", rates, taken, *parameters, slow, 100 + slow, None, 0.1
+    )
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Subject, Any, float]]:
+    calls: list[tuple[Subject, Any, float]] = []
+
+    def alone(subject: Subject, texts: Any, seconds: float) -> Measurement:
+        calls.append((subject, texts, seconds))
+        return fake(subject, texts, seconds)
+
+    monkeypatch.setattr(benching, "_alone", alone)
+    return calls
+
+
+def test_all_models_on_the_same_texts(
+    student: Path, onnx: Path, tmp_path: Path, faked: list[tuple[Subject, Any, float]]
+) -> None:
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\n" + "".join(f"{text}\tyes\n" for text in TEXTS), "utf-8")
+    task = {"labels": ["no", "yes"], "data_dir": str(tmp_path)}
+    settings = Settings.model_validate({"task": task, "precision": "bf16", "teacher": {"max_length": 64}})
+    found = bench(student=student, teacher="some/body", onnx=onnx, settings=settings, seconds=0.5)
+    assert [one.kind for one in found.models] == ["pytorch", "numpy", "onnx", "int8", "teacher"]
+    assert all(texts == faked[0][1] and seconds == 0.5 for _, texts, seconds in faked)
+    assert sorted(faked[0][1][0]) == sorted(TEXTS) and faked[0][1][0] != TEXTS, "in random order"
+    teacher = faked[-1][0]
+    assert (teacher.place, teacher.precision, teacher.max_length) == ("some/body", "bf16", 64)
+    assert {one.parameters for one in found.models[:-1]} == {1000}, "all forms have the module's"
+    assert found.ratios["student, NumPy"] == Ratio(
+        pytest.approx({1: 400, 32: 400, 512: 400}), 400, 350, 400, pytest.approx(500 / 101)
+    )
+    assert set(found.ratios) == {one.name for one in found.models[:-1]}
+    assert found.texts == len(TEXTS) and found.source == f"dev of {tmp_path}"
+    assert found.words == pytest.approx(sum(len(text.split()) for text in TEXTS) / len(TEXTS))
+    json.dumps(asdict(found))
+
+
+def test_without_a_teacher_there_are_no_ratios_and_without_texts_the_sample(
+    student: Path, faked: list[tuple[Subject, Any, float]]
+) -> None:
+    found = bench(student=student, settings=Settings(), profiled=False)
+    assert found.ratios == {} and [one.kind for one in found.models] == ["pytorch", "numpy"]
+    assert found.source == "kd:sample" and found.texts == 160
+
+
+def test_pairs(tmp_path: Path, faked: list[tuple[Subject, Any, float]]) -> None:
+    student = make_student(tmp_path / "student", PAIR)
+    bench(student=student, settings=Settings(), profiled=False)
+    first, second = faked[0][1]
+    assert len(first) == 160 and second == [*first[1:], first[0]]
+    (tmp_path / "t.tsv").write_text("sentence1\tsentence2\nfirst one\tsecond one\n")
+    found = bench(student=student, settings=Settings(), profiled=False, table=tmp_path / "t.tsv")
+    assert faked[-1][1] == [["first one"], ["second one"]] and found.words == 4
+
+
+def test_what_is_left_out(
+    student: Path, onnx: Path, tmp_path: Path, faked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+
+    class Notes(QuietReporter):
+        def warn(self, message: str) -> None:
+            warnings.append(message)
+
+    found = bench(student=student, onnx=tmp_path, settings=Settings(), profiled=False, reporter=Notes())
+    assert list(found.skipped) == ["student, ONNX", "student, int8"] and len(warnings) == 2
+    assert "kd export onnx" in warnings[0]
+    monkeypatch.setattr(benching, "find_spec", lambda name: None)
+    found = bench(student=student, onnx=onnx, settings=Settings(), profiled=False)
+    assert "pip install 'kdcli[onnx]'" in found.skipped["student, int8"] and len(found.models) == 2
+
+
+def test_a_folder_that_is_no_student(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a folder of a student"):
+        bench(student=tmp_path, settings=Settings(), profiled=False)
+
+
+class Broken:
+    """A pool whose process the system has killed."""
+
+    def __enter__(self) -> Broken:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, *_: object) -> Broken:
+        return self
+
+    def result(self) -> None:
+        raise BrokenProcessPool
+
+
+def test_a_model_that_does_not_fit_into_memory(student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benching, "processes", lambda count: Broken())
+    with pytest.raises(KdError, match="the process that measured student, PyTorch was killed"):
+        bench(student=student, settings=Settings(), profiled=False)
+
+
+def test_a_ratio_of_unknown_sizes() -> None:
+    model = fake(Subject("x", "numpy", "", SINGLE), None, 1)
+    assert ratio(model, replace(model, parameters=5)).parameters is None
+
+
+@pytest.fixture
+def report() -> BenchReport:
+    kinds = ("pytorch", "numpy", "onnx", "int8", "teacher")
+    models = [fake(Subject(f"{kind} <&>", kind, "", SINGLE), None, 1) for kind in kinds]
+    return BenchReport("toy", 10, 5.0, "here", {"processor": "P", "cores": "2"}, 1.0, models, {}, {})
+
+
+def test_the_plot_has_every_model(report: BenchReport, tmp_path: Path) -> None:
+    plot(report, tmp_path / "a.svg")
+    assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
+    plot(report, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plots_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"not 'a\.gif'"):
+        check_plot(tmp_path / "a.gif")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingError) as missing:
+        check_plot(tmp_path / "a.svg")
+    assert missing.value.hint == "pip install matplotlib"

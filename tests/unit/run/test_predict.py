@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kdcli.api import QuietReporter, Task
+from kdcli.config.schema import TaskSettings
+from kdcli.errors import DataError, UsageError
+from kdcli.evaluate.predict import predict, predict_file, predict_table
+from kdcli.parts.parts import Shard
+from kdcli.tables.read import read_table
+
+SCORE = Task("stsb", "pair", (), score_range=(0.0, 5.0), metric="pearson")
+CLASSES = Task("nli", "pair", ("entailment", "neutral", "contradiction"))
+ORIGIN = {"student": "abc", "device": "cpu"}
+
+
+class Lengths:
+    """A model whose output is the number of words of the first text, less those of the second, as many times as the
+    task has outputs; it stops after so many calls."""
+
+    def __init__(self, task: Task, calls: int = 1000) -> None:
+        self.task = task
+        self.left = calls
+
+    def logits(self, columns: Sequence[Sequence[str]]) -> np.ndarray:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        first, second = ([len(text.split()) for text in texts] for texts in columns)
+        difference = np.subtract(first, second)[:, None]
+        return (difference * np.arange(1, self.task.outputs + 1)).astype(np.float32)
+
+
+class Warnings(QuietReporter):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdcli.evaluate.predict.ROWS", 3)
+
+
+def table(folder: Path, rows: Sequence[str]) -> Path:
+    path = folder / "test.tsv"
+    path.write_text("".join(f"{row}\n" for row in ("index\tsentence1\tsentence2", *rows)), "utf-8")
+    return path
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Ten rows, so four parts; the score of row n is n / 2."""
+    return table(tmp_path, [f"{100 + row}\t{'a ' * (row // 2 + 1)}b\tx" for row in range(10)])
+
+
+def read(path: Path) -> dict[str, list[object]]:
+    found: pa.Table = read_table(path).table()
+    return found.to_pydict()
+
+
+def test_scores_are_clipped_into_their_range(tmp_path: Path) -> None:
+    path = table(tmp_path, ["7\ta b c\tx", "8\ta b c d e f g\tx", "9\ta\tx y"])
+    found = predict(Lengths(SCORE), path)
+    assert found.to_pydict() == {"index": ["7", "8", "9"], "prediction": [2, 5, 0]}
+
+
+def test_classes_are_named(tmp_path: Path) -> None:
+    found = predict(Lengths(CLASSES), table(tmp_path, ["0\ta b\tx", "1\ta\tx y"]))
+    assert found["prediction"].to_pylist() == ["contradiction", "entailment"]
+
+
+def test_more_rows_than_go_at_once(many: Path) -> None:
+    batches = predict_table(Lengths(CLASSES), many, None, QuietReporter(), probabilities=True)
+    sizes = [batch.num_rows for batch in batches]
+    assert sizes == [3, 3, 3, 1]
+    found = predict(Lengths(SCORE), many)
+    assert found["prediction"].to_pylist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert found["index"].to_pylist() == [str(100 + row) for row in range(10)]
+
+
+def test_a_table_of_another_task_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("sentence\ngood\n", "utf-8")
+    with pytest.raises(DataError):
+        predict(Lengths(SCORE), tmp_path / "a.tsv")
+
+
+FORMS = [
+    ("tsv", "index\tsentence1\tsentence2\n5\ta b\tx\n6\ta\t\n"),
+    ("csv", 'index,sentence1,sentence2\n5,"a b",x\n6,a,\n'),
+    ("jsonl", '{"index": 5, "sentence1": "a b", "sentence2": "x"}\n{"index": 6, "sentence1": "a", "sentence2": ""}\n'),
+    ("txt", "a b\tx\na\t\n"),
+]
+
+
+@pytest.mark.parametrize(("form", "content"), FORMS, ids=[form for form, _ in FORMS])
+@pytest.mark.parametrize("to", ["tsv", "csv", "jsonl", "parquet", "tsv.gz"])
+def test_every_form_to_every_form(tmp_path: Path, form: str, content: str, to: str) -> None:
+    source, output = tmp_path / f"in.{form}", tmp_path / f"out.{to}"
+    source.write_text(content, "utf-8")
+    expected = predict(Lengths(CLASSES), source, probabilities=True).to_pydict()
+    assert expected["index"] == (["0", "1"] if form == "txt" else ["5", "6"])
+    written = predict_file(Lengths(CLASSES), source, output, origin=ORIGIN, probabilities=True)
+    assert written is not None and (written.rows, written.output) == (2, output)
+    found = read(output)
+    for name, values in expected.items():
+        as_written = [float(str(value)) for value in found[name]] if name.startswith("prob") else found[name]
+        assert np.array_equal(np.array(as_written, np.float32 if name.startswith("prob") else str), values), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, output.name])
+
+
+def test_parquet_is_read_too(tmp_path: Path, many: Path) -> None:
+    source = tmp_path / "in.parquet"
+    pa.parquet.write_table(read_table(many).table(), source)
+    predict_file(Lengths(SCORE), source, tmp_path / "out.parquet", origin=ORIGIN)
+    assert read(tmp_path / "out.parquet") == predict(Lengths(SCORE), many).to_pydict()
+
+
+def test_a_txt_holds_the_predictions_alone(tmp_path: Path, many: Path) -> None:
+    predict_file(Lengths(SCORE), many, tmp_path / "out.txt", origin=ORIGIN)
+    assert (tmp_path / "out.txt").read_text().split() == [str(1 + row // 2) for row in range(10)]
+    with pytest.raises(UsageError, match=r"\.txt"):
+        predict_file(Lengths(CLASSES), many, tmp_path / "more.txt", origin=ORIGIN, probabilities=True)
+
+
+@pytest.fixture
+def killed(tmp_path: Path, many: Path) -> Path:
+    """The output of a prediction that was killed when two parts of four were there."""
+    output = tmp_path / "out.tsv"
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(Lengths(SCORE, calls=2), many, output, origin=ORIGIN)
+    assert not output.exists()
+    return output
+
+
+def test_a_killed_prediction_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, many: Path, killed: Path) -> None:
+    model = Lengths(SCORE, calls=2)
+    predict_file(model, many, killed, origin=ORIGIN)
+    assert model.left == 0
+    predict_file(Lengths(SCORE), many, tmp_path / "whole.tsv", origin=ORIGIN)
+    assert killed.read_bytes() == (tmp_path / "whole.tsv").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tsv", "test.tsv", "whole.tsv"]
+
+
+@pytest.mark.parametrize("change", ["model", "table", "probabilities", "resume"])
+def test_parts_of_something_else_are_made_again(many: Path, killed: Path, change: str) -> None:
+    reporter, model = Warnings(), Lengths(CLASSES if change == "probabilities" else SCORE)
+    origin = {**ORIGIN, "student": "other"} if change == "model" else ORIGIN
+    if change == "table":
+        many.write_bytes(many.read_bytes().replace(b"100\t", b"99\t"))
+    probabilities = change == "probabilities"
+    resume = change != "resume"
+    predict_file(model, many, killed, origin=origin, probabilities=probabilities, resume=resume, reporter=reporter)
+    assert 1000 - model.left == 4
+    told = {"model": "student changed", "table": "input changed", "probabilities": "columns changed"}
+    assert [each.startswith(told[change]) for each in reporter.warnings] == [True] * (change != "resume")
+
+
+def test_shards_share_the_parts(tmp_path: Path, many: Path) -> None:
+    output, models = tmp_path / "out.tsv", [Lengths(SCORE), Lengths(SCORE)]
+    first = predict_file(models[0], many, output, origin=ORIGIN, shard=Shard(0, 2))
+    assert first is None and not output.exists()
+    second = predict_file(models[1], many, output, origin=ORIGIN, shard=Shard(1, 2))
+    assert second is not None and second.rows == 10
+    assert [1000 - model.left for model in models] == [2, 2]
+    assert read(output)["prediction"] == [str(1 + row // 2) for row in range(10)]
+
+
+def test_a_row_that_is_not_utf8_shows_before_the_work_and_parts_stay(many: Path, killed: Path) -> None:
+    whole = many.read_bytes()
+    many.write_bytes(whole + b"a\tb\tc\n" * 5000 + b"110\tg\xf6od\tx\n" + b"a\tb\tc\n" * 5000)
+    model = Lengths(SCORE)
+    with pytest.raises(DataError, match="not UTF-8") as refused:
+        predict_file(model, many, killed, origin=ORIGIN)
+    assert refused.value.row == 5012
+    assert model.left == 1000
+    many.write_bytes(whole)
+    predict_file(model, many, killed, origin=ORIGIN)
+    assert 1000 - model.left == 2
+
+
+def test_of_a_stream_the_rows_before_a_wrong_block_are_there(many: Path) -> None:
+    many.write_bytes(many.read_bytes() + b"a\tb\tc\n" * 100_000 + b"110\tg\xf6od\tx\n")
+    made: Iterator[pa.RecordBatch] = predict_table(Lengths(SCORE, calls=100_000), many, None, QuietReporter())
+    rows = 0
+    with pytest.raises(DataError) as refused:
+        for batch in made:
+            rows += batch.num_rows
+    assert rows > 10 and refused.value.row == 100_012
+
+
+def test_bad_rows_and_empty_texts_are_told_once(tmp_path: Path) -> None:
+    path = table(tmp_path, ["0\ta b\tx", "ragged", "1\t\tx", "2\ta\t"])
+    reporter = Warnings()
+    settings = TaskSettings(kind="pair", metric="pearson", bad_rows="skip")
+    predict_file(Lengths(SCORE), path, tmp_path / "out.jsonl", settings, origin=ORIGIN, reporter=reporter)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert rows == [{"index": str(row), "prediction": score} for row, score in enumerate([1, 0, 1])]
+    bad, empty = reporter.warnings
+    assert "1 bad rows skipped" in bad and "2 rows with an empty text" in empty and "row 4" in empty

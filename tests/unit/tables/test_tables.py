@@ -1,0 +1,263 @@
+"""Reading tables: what is text, what ends a row, and what is refused where."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kdcli.errors import DataError
+from kdcli.tables import tsv
+from kdcli.tables.read import read_table, write_table
+
+SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
+slow_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+def plain_rows(content: str) -> list[list[str]]:
+    """Split a TSV as the definition says, in plain Python."""
+    lines = content.split("\n")
+    lines, last = lines[:-1], lines[-1]
+    return [line.removesuffix("\r").split("\t") for line in lines] + ([last.split("\t")] if last else [])
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
+def test_a_tsv_has_its_rows_and_columns(put, name):
+    reader = read_table(put(name, "sentence\tlabel\ngood film\t1\nbad\t0\n"))
+    assert reader.columns == ("sentence", "label")
+    assert reader.schema == pa.schema([("sentence", pa.string()), ("label", pa.string())])
+    expected = [{"sentence": "good film", "label": "1"}, {"sentence": "bad", "label": "0"}]
+    assert reader.table().to_pylist() == expected
+    assert reader.table().to_pylist() == expected, "a reader can be used again"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_rows_end_at_lf_or_crlf_and_nothing_else(rows, put, end, last):
+    texts = ["a\rb", "\x85", "x\u2028y", "\x0b\x0c\x1c", "\ufeff", "NA", '"', " "]
+    content = end.join(["sentence\tlabel", *(f"{text}\t1" for text in texts)]) + end * last
+    assert rows(put("a.tsv", content)) == [(text, "1") for text in texts]
+
+
+def test_a_lone_cr_at_the_end_of_the_file_is_text(rows, put):
+    assert rows(put("a.tsv", "s\nx\r\ny\r")) == [("x",), ("y\r",)]
+
+
+def test_a_byte_order_mark_is_skipped_once(rows, put):
+    path = put("a.tsv", b"\xef\xbb\xbf\xef\xbb\xbfs\tlabel\n\xef\xbb\xbfx\t1\n")
+    assert read_table(path).columns == ("\ufeffs", "label")
+    assert rows(path) == [("\ufeffx", "1")]
+    assert read_table(put("b.csv", b"\xef\xbb\xbfs,label\nx,1\n")).columns == ("s", "label")
+    assert rows(put("c.jsonl", b'\xef\xbb\xbf{"s": "x"}\n')) == [("x",)]
+
+
+def test_a_blank_line_is_an_empty_text_of_one_column(rows, put):
+    expected = [("",), ("x",), ("",)]
+    assert rows(put("a.tsv", "s\n\nx\n\r\n")) == expected
+    assert rows(put("a.csv", "s\n\nx\n\r\n")) == expected
+    assert rows(put("a.txt", "\nx\n\n")) == expected
+
+
+@pytest.mark.parametrize(("name", "between"), [("a.tsv", "\t"), ("a.csv", ",")])
+@pytest.mark.parametrize(
+    ("content", "row"), [("s|l\nx|1\n\ny|0\n", 3), ("s|l\n\r\nx|1\n", 2), ("s|l\nx|1\ny|0\n\n", 4)]
+)
+def test_a_blank_line_of_several_columns_is_a_bad_row(rows, put, name, between, content, row):
+    path = put(name, content.replace("|", between))
+    with pytest.raises(DataError, match="a blank line") as raised:
+        rows(path)
+    assert (raised.value.row, raised.value.file) == (row, str(path))
+    reader = read_table(path, bad_rows="skip")
+    assert reader.table()["s"].to_pylist() == (["x"] if row == 2 else ["x", "y"])
+    assert reader.skipped == 1
+    assert reader.first_skipped == f"row {row}: a blank line"
+
+
+def test_rows_of_empty_fields_are_no_blank_lines(rows, put):
+    assert rows(put("a.tsv", "s\tl\n\t\n")) == [("", "")]
+    assert rows(put("a.csv", 's,l\n,\n"",""\n"\n\n","\r"\n')) == [("", ""), ("", ""), ("\n\n", "\r")]
+
+
+@pytest.mark.parametrize(("name", "between"), [("a.tsv", "\t"), ("a.csv", ","), ("a.tsv.gz", "\t"), ("a.csv.gz", ",")])
+def test_a_ragged_row_is_an_error_with_number_and_content(rows, put, name, between):
+    content = "s|l\nx|1\ny\nz|0|?|!\nw|1\n".replace("|", between)
+    path = put(name, content)
+    with pytest.raises(DataError, match="1 field where 2 are expected: 'y'") as raised:
+        rows(path)
+    assert raised.value.row == 3
+    assert "skip" in str(raised.value.hint)
+    reader = read_table(path, bad_rows="skip")
+    numbers, batches = zip(*reader.numbered(), strict=True)
+    assert np.concatenate(numbers).tolist() == [2, 5]
+    assert pa.Table.from_batches(batches)["s"].to_pylist() == ["x", "w"]
+    assert reader.skipped == 2
+    assert reader.first_skipped.startswith("row 3: 1 field where 2")
+
+
+def test_the_bad_rows_of_one_reading_are_not_counted_into_the_next(put):
+    reader = read_table(put("a.tsv", "s\tl\nx\n"), bad_rows="skip")
+    for _ in range(2):
+        assert reader.table().num_rows == 0
+        assert reader.skipped == 1
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl", "a.txt", "a.tsv.gz"])
+def test_bytes_that_are_not_utf8_are_refused_with_row_and_byte(rows, put, name):
+    lines = {"jsonl": [b'{"s": "good"}', b'{"s": "caf\xe9"}'], "txt": [b"x", b"caf\xe9"]}
+    lines = lines.get(name.split(".")[1], [b"s", b"caf\xe9"])
+    path = put(name, b"\n".join([*lines, b"last"]))
+    with pytest.raises(DataError, match=r"not UTF-8: byte \d+ of the row is 0xe9") as raised:
+        rows(path)
+    assert raised.value.row == 2
+    assert f"byte {lines[1].index(0xE9) + 1} of" in raised.value.what
+    assert "iconv" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_a_header_that_is_not_utf8_is_refused(put, name):
+    with pytest.raises(DataError, match="0xff") as raised:
+        read_table(put(name, b"s\xff\nx\n"))
+    assert raised.value.row == 1
+
+
+def test_a_parquet_text_that_is_not_utf8_is_refused(tmp_path, rows):
+    wrong = pa.StringArray.from_buffers(2, pa.array([0, 1, 3], pa.int32()).buffers()[1], pa.py_buffer(b"ab\xff"))
+    pq.write_table(pa.table({"s": wrong}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="byte 2 of the row is 0xff") as raised:
+        rows(tmp_path / "a.parquet")
+    assert raised.value.row == 2
+
+
+@slow_files
+@given(
+    content=st.text(st.sampled_from("ab\té\r\n\u2028🎬"), min_size=1).filter(
+        lambda text: not text.startswith("\ufeff")
+    ),
+    block=st.integers(1, 9),
+)
+def test_any_tsv_is_split_as_defined_wherever_its_blocks_end(put, monkeypatch, content, block):
+    monkeypatch.setattr(tsv, "BLOCK", block)
+    expected = plain_rows(content)
+    width = len(expected[0])
+    reader = read_table(put("a.tsv", content), header=False, bad_rows="skip", batch_rows=2)
+    found = [
+        (number, *row.values())
+        for numbers, batch in reader.numbered()
+        for number, row in zip(numbers.tolist(), batch.to_pylist(), strict=True)
+    ]
+    assert found == [(number, *row) for number, row in enumerate(expected, 1) if len(row) == width]
+    assert reader.skipped == sum(len(row) != width for row in expected)
+    assert all(batch.num_rows <= 2 for batch in reader)
+
+
+# Columns
+
+
+def test_columns_are_chosen_by_name_in_the_order_asked_for(tmp_path, rows, put):
+    for name in ("a.tsv", "a.csv"):
+        path = put(name, "a|b|c\n1|2|3\n".replace("|", "\t" if name == "a.tsv" else ","))
+        assert rows(path, columns=["c", "a"]) == [("3", "1")]
+    assert rows(put("a.jsonl", '{"a": 1, "b": 2, "c": 3}\n'), columns=["c", "a"]) == [(3, 1)]
+    pq.write_table(pa.table({"a": [1], "b": [2], "c": [3]}), tmp_path / "a.parquet")
+    assert rows(tmp_path / "a.parquet", columns=["c", "a"]) == [(3, 1)]
+
+
+def test_a_missing_column_names_those_that_there_are(put):
+    path = put("a.tsv", "sentence\tlabel\nx\t1\n")
+    with pytest.raises(DataError, match="no column 'text'") as raised:
+        read_table(path, columns=["text"])
+    assert raised.value.key == "text"
+    assert "sentence, label" in str(raised.value.hint)
+    assert raised.value.exit_code == 4
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.tsv", "x\t1\ny\t0\n"), ("a.csv", "x,1\ny,0\n")])
+def test_a_table_without_header(rows, put, name, content):
+    path = put(name, content)
+    assert read_table(path, header=False).columns == ("c0", "c1")
+    assert rows(path, header=False, columns=["c1"]) == [("1",), ("0",)]
+    assert read_table(path, header=False, names=["s", "l"]).columns == ("s", "l")
+    assert [numbers.tolist() for numbers, _ in read_table(path, header=False).numbered()] == [[1, 2]]
+    with pytest.raises(DataError, match="2 fields where 3 are expected"):
+        read_table(path, header=False, names=["s", "l", "x"])
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.tsv", "a\ta\n1\t2\n"), ("a.csv", "a,a\n1,2\n")])
+def test_two_columns_of_one_name_are_refused(put, name, content):
+    with pytest.raises(DataError, match="two columns have the name 'a'"):
+        read_table(put(name, content))
+
+
+# Streaming
+
+
+def test_rows_come_before_the_whole_file_is_read(put, monkeypatch):
+    monkeypatch.setattr(tsv, "BLOCK", 1 << 10)
+    path = put("a.tsv", "s\tl\n" + "text\t1\n" * 10_000 + "ragged\n")
+    batches = iter(read_table(path, batch_rows=100))
+    assert next(batches).num_rows == 100
+    with pytest.raises(DataError) as raised:
+        list(batches)
+    assert raised.value.row == 10_002
+
+
+@pytest.mark.parametrize("form", ["tsv", "csv", "jsonl", "parquet"])
+def test_a_text_of_100_000_words_is_a_text(tmp_path, form):
+    long = " ".join(f"word{number}" for number in range(100_000))
+    table = pa.table({"s": ["before", long, "after"]})
+    with write_table(tmp_path / f"a.{form}", table.schema) as writer:
+        writer.write(table)
+    assert read_table(tmp_path / f"a.{form}").table().equals(table)
+
+
+# The odd files of the shared data
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
+class TestSharedData:
+    def test_u0085_is_text(self, rows):
+        path = SHARED / "odd" / "u0085_in_text.txt"
+        found = rows(path, form="tsv", header=False)
+        assert len(found) == path.read_bytes().count(b"\n")
+        assert sum("\x85" in text for text, _ in found) == 1
+
+    def test_the_byte_order_mark_is_no_part_of_a_name(self, rows):
+        assert read_table(SHARED / "odd" / "utf8_bom.tsv").columns[0] == "Quality"
+        assert len(rows(SHARED / "odd" / "utf8_bom.tsv")) == 77
+
+    def test_latin_1_is_refused(self, rows):
+        with pytest.raises(DataError, match="byte 48 of the row is 0xf3") as raised:
+            rows(SHARED / "odd" / "not_utf8.txt")
+        assert raised.value.row == 44
+
+    def test_the_broken_row_is_the_second(self, rows):
+        path = SHARED / "odd" / "csv_quoted_and_broken_row.tsv"
+        with pytest.raises(DataError, match="5 fields where 6 are expected: '133273") as raised:
+            rows(path)
+        assert raised.value.row == 2
+        reader = read_table(path, bad_rows="skip")
+        assert any('"Is ""rightness""' in text for text in reader.table()["question1"].to_pylist()), "quotes are text"
+        assert reader.skipped == 1
+
+    def test_the_ragged_rows_begin_at_61(self, rows):
+        path = SHARED / "odd" / "ragged_no_header.csv"
+        with pytest.raises(DataError, match="9 fields where 7 are expected") as raised:
+            rows(path, header=False)
+        assert raised.value.row == 61
+        reader = read_table(path, header=False, bad_rows="skip")
+        assert reader.table().num_rows == 90
+        assert reader.skipped == 10
+
+    def test_no_final_newline_loses_no_row(self, rows):
+        assert len(rows(SHARED / "odd" / "no_header_no_final_newline.tsv", header=False)) == 50
+
+    @pytest.mark.parametrize(
+        "path", sorted(SHARED.glob("glue/*/*.tsv")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+    )
+    def test_glue_tables_are_read_as_plain_python_splits_them(self, rows, path):
+        header = path.parent.name != "CoLA" or path.stem == "test"
+        expected = plain_rows(path.read_bytes().decode())
+        assert rows(path, header=header) == [tuple(row) for row in expected[header:]]
