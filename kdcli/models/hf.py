@@ -1,34 +1,42 @@
-"""Where a model comes from: a folder, or the Hugging Face hub."""
+"""Hugging Face models, configurations and tokenizers: from a folder or the hub, with one wording of what goes wrong."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import huggingface_hub
 import torch
+from transformers import AutoConfig, AutoTokenizer, GPT2Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from kdcli.api import Reporter
-from kdcli.errors import DataError, MissingError, first_line
+from kdcli.errors import DataError, KdError, MissingError, first_line
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+VOCABULARY = ("tokenizer*", "vocab*", "*.model")
 CARD = ("*.json", "*.txt", "*.model", "vocab.pkl", "vocab.bin")
-
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What each precision is to torch."""
+"""The torch type of each precision."""
+
+# Encoders that count positions from behind the padding token: the first ``pad_token_id + 1`` are never used.
+_OFFSET = ("roberta", "camembert", "data2vec-text", "longformer", "luke", "mpnet", "ibert", "xmod", "lilt")
+_NAMED = 8
+"""The most tensors that an error names."""
 
 
-def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.model") -> Path:
+def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.model", weights: bool = True) -> Path:
     """Return the folder of a model: ``name`` itself, or the hub's files, fetched unless they are cached.
 
     Args:
         name: A folder, or a hub name such as ``bert-large-uncased``.
-        reporter: Told when files are fetched.
+        reporter: Reports a download.
         key: The setting that holds the name, for errors.
+        weights: Whether weights are needed; without them, a folder with a tokenizer is enough.
 
     Raises:
         DataError: The folder holds no model.
@@ -36,7 +44,7 @@ def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.mode
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if weights and not (path / "config.json").is_file():
             hint = "name the folder that save_pretrained wrote: config.json, model.safetensors and a tokenizer"
             raise DataError("this folder holds no Hugging Face model: config.json is missing", file=path, hint=hint)
         return path
@@ -45,12 +53,12 @@ def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.mode
     if path.is_absolute() or str(name).startswith((".", "~")) or len(path.parts) > 2:
         raise MissingError("there is no such folder", file=path, key=key)
     with quiet():
-        return _cached(str(name)) or _fetched(str(name), reporter, key)
+        return _cached(str(name), weights) or _download(str(name), weights, reporter, key)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers and the hub from writing to the terminal, which is the reporter's alone."""
+    """Keep transformers and the hub from writing to the terminal, which belongs to the reporter."""
     hub = logging.getLogger("huggingface_hub")
     levels = transformers_logging.get_verbosity(), hub.level
     had_bar = transformers_logging.is_progress_bar_enabled()
@@ -68,27 +76,152 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _cached(name: str) -> Path | None:
+def load_config(folder: Path, **head: Any) -> Any:
+    """Load a configuration; ``head`` overrides its values, such as ``num_labels``.
+
+    Raises:
+        DataError: It is missing or cannot be read.
+    """
+    if not (folder / "config.json").is_file():
+        raise DataError("there is no model in this folder: config.json is missing", file=folder)
+    with _readable("model's configuration", folder):
+        return AutoConfig.from_pretrained(folder, **head)
+
+
+def load_tokenizer(folder: Path, *, needs: Iterable[Literal["pad", "eos", "mask"]] = ()) -> Any:
+    """Load a tokenizer; ``vocab.json`` and ``merges.txt`` alone are GPT-2's.
+
+    Args:
+        folder: The folder.
+        needs: The special tokens that the caller depends on.
+
+    Raises:
+        DataError: There is none, it cannot be read, or it lacks a special token.
+    """
+    bare = not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json", "config.json"))
+    with _readable("tokenizer", folder):
+        tokenizer = (GPT2Tokenizer if bare else AutoTokenizer).from_pretrained(folder)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        hint = "copy tokenizer.json (or its vocabulary files) of the pretrained model into it"
+        raise DataError("the folder holds no tokenizer", file=folder, hint=hint)
+    names = {"pad": "padding", "eos": "end-of-text", "mask": "mask"}
+    for kind in needs:
+        if getattr(tokenizer, f"{kind}_token_id") is None:
+            hint = f'set "{kind}_token" in its tokenizer_config.json, or name a model that has one'
+            raise DataError(f"the tokenizer has no {names[kind]} token", file=folder, hint=hint)
+    return tokenizer
+
+
+def load_model(
+    folder: Path,
+    auto_class: Any,
+    *,
+    config: Any = None,
+    precision: str = "fp32",
+    allow_new: Literal["nothing", "pooler", "head"] = "nothing",
+    hint: str = "copy config.json and the weights from the same place",
+) -> Any:
+    """Load a model with its weights, in evaluation mode on the CPU.
+
+    Args:
+        folder: The folder: safetensors or ``pytorch_model.bin``, which is read without running code.
+        auto_class: ``AutoModelForSequenceClassification`` for one.
+        config: The configuration; None reads the folder's.
+        precision: ``fp32``, ``bf16`` or ``fp16``, whatever the file holds.
+        allow_new: The weights that may be missing or of another shape, and then start at random: a pooler, or
+            everything outside the encoder (``head``, poolers included).
+        hint: What to do where weights are missing.
+
+    Raises:
+        DataError: The weights cannot be read, or do not fit the configuration.
+    """
+    arguments = {} if config is None else {"config": config}
+    with _readable("model's weights", folder):
+        model, report = auto_class.from_pretrained(
+            folder, dtype=DTYPES[precision], output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+        )
+    missing = {name: name for name in report["missing_keys"]}
+    shapes = {name: f"{name} ({_shape(file)}, not {_shape(own)})" for name, file, own in report["mismatched_keys"]}
+    for problem, tensors in (("missing", missing), ("of another shape", shapes)):
+        wrong = sorted(text for name, text in tensors.items() if not _may_be_new(name, model, allow_new))
+        if wrong:
+            named = ", ".join(wrong[:_NAMED]) + (" and others" if len(wrong) > _NAMED else "")
+            what = f"the weights do not fit config.json: {len(wrong)} tensors are {problem}: {named}"
+            raise DataError(what, file=folder, hint=hint)
+    return model
+
+
+def max_length_of(config: Any, tokenizer: Any = None) -> int | None:
+    """Return how many tokens a model reads, special ones included; None if there is no limit.
+
+    A tokenizer from ``vocab.txt`` alone has no limit of its own, and one saved with the model may have a lower one.
+    """
+    text = config.get_text_config()
+    most = getattr(text, "max_position_embeddings", None)
+    if most and any(name in text.model_type for name in _OFFSET):
+        most -= (text.pad_token_id or 0) + 1
+    limits = [most, getattr(tokenizer, "model_max_length", None)]
+    return min((int(limit) for limit in limits if limit and 0 < limit < 1e9), default=None)
+
+
+def fit_max_length(wanted: int, config: Any, tokenizer: Any = None, *, key: str, reporter: Reporter) -> int:
+    """Return ``wanted`` tokens, or the model's limit if that is lower, with a warning that names ``key``."""
+    limit = max_length_of(config, tokenizer) or wanted
+    if wanted > limit:
+        reporter.warn(f"{key} is {wanted}, and the model reads {limit} tokens: longer texts are cut there")
+    return min(wanted, limit)
+
+
+def _may_be_new(name: str, model: Any, allow_new: str) -> bool:
+    if allow_new == "nothing":
+        return False
+    return "pooler" in name.split(".") or (allow_new == "head" and not name.startswith(f"{model.base_model_prefix}."))
+
+
+@contextmanager
+def _readable(what: str, folder: Path) -> Iterator[None]:
+    try:
+        with quiet():
+            yield
+    except (KdError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a broken file makes the libraries raise anything
+        hint = "copy the model again; a download may have been cut short"
+        raise DataError(f"the {what} cannot be read: {first_line(error)}", file=folder, hint=hint) from error
+
+
+def _whole(folder: Path, weights: bool) -> bool:
+    def holds(patterns: Iterable[str]) -> bool:
+        return any(any(folder.glob(pattern)) for pattern in patterns)
+
+    return holds(["config.json"]) and holds(WEIGHTS) if weights else holds(VOCABULARY)
+
+
+def _cached(name: str, weights: bool) -> Path | None:
     try:
         folder = Path(huggingface_hub.snapshot_download(name, local_files_only=True))
-    except Exception:  # not cached, or no valid name: the hub will tell
+    except Exception:  # not cached, or not a valid name: the hub's answer says which
         return None
-    whole = (folder / "config.json").exists() and any(any(folder.glob(pattern)) for pattern in WEIGHTS)
-    return folder if whole else None
+    return folder if _whole(folder, weights) else None
 
 
-def _fetched(name: str, reporter: Reporter, key: str) -> Path:
+def _download(name: str, weights: bool, reporter: Reporter, key: str) -> Path:
     try:
-        # Asked first because a download retries for half a minute before it says that there is no network.
+        # A download retries for half a minute before it says that there is no network; this says it at once.
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(name, "config.json"), timeout=10)
         reporter.info(f"fetching {name} from the Hugging Face hub")
-        for weights in WEIGHTS:
-            patterns = [*CARD, weights]
-            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
-            if any(folder.glob(weights)):
+        for pattern in WEIGHTS if weights else CARD[:1]:
+            folder = Path(
+                huggingface_hub.snapshot_download(name, allow_patterns=[*CARD, pattern], ignore_patterns=["*/*"])
+            )
+            if _whole(folder, weights):
                 return folder
     except Exception as error:
-        what = f"the model {name!r} is no folder, is not cached, and cannot be had from the Hugging Face hub: "
+        what = f"the model {name!r} is not a folder, is not cached, and the Hugging Face hub does not give it: "
         hint = "check the name, run once with a network (the model is kept), or give a folder that holds it"
         raise MissingError(what + first_line(error), key=key, hint=hint) from error
-    raise DataError(f"the hub's model {name!r} has no PyTorch weights", key=key)
+    raise DataError(f"the hub's model {name!r} has no {'PyTorch weights' if weights else 'tokenizer'}", key=key)
+
+
+def _shape(size: Iterable[int]) -> str:
+    return " x ".join(map(str, size))

@@ -1,4 +1,4 @@
-"""Sampling as many texts at once as memory suffices for."""
+"""Out of memory: run again with half the batch."""
 
 from __future__ import annotations
 
@@ -9,34 +9,47 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from kdcli.api import KdError, Reporter
 
-Drawn = TypeVar("Drawn")
+Result = TypeVar("Result")
 
 
-def fitting(draw: Callable[[int], Drawn], rows: int, texts: int, reporter: Reporter) -> tuple[Drawn, int]:
-    """Draw texts, and begin again with half as many at once where memory does not suffice.
+def halve_until_it_fits(
+    run: Callable[[int], Result],
+    batch: int,
+    *,
+    reporter: Reporter,
+    count: int | None = None,
+    auto: bool = True,
+    hint: str = "a smaller model, a shorter max_length or bf16 take less memory",
+    key: str | None = None,
+) -> tuple[Result, int]:
+    """Call ``run(batch)``, and again with half the batch for as long as memory runs out.
 
     Args:
-        draw: Draws all of them, given how many go at once.
-        rows: How many go at once to begin with.
-        texts: How many there are.
-        reporter: Told when memory does not suffice.
+        run: The work, given how many texts go at once; it starts from the beginning each time.
+        batch: Texts at once, to begin with.
+        reporter: Reports each halving.
+        count: How many texts there are in all, if that may be fewer than ``batch``.
+        auto: Whether to halve; otherwise running out of memory is an error.
+        hint: What to do where memory does not suffice, for the error.
+        key: The setting that decides, for the error.
 
     Returns:
-        What was drawn, and how many went at once.
+        The result, and the batch that fitted.
 
     Raises:
-        KdError: Memory does not suffice for one.
+        KdError: Memory does not suffice for one text, or for ``batch`` without ``auto``.
     """
     while True:
         try:
-            return draw(rows), rows
+            return run(batch), batch
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
-            rows = min(rows, texts) // 2
-            if not rows:
-                hint = "a smaller model, a shorter max_length or bf16 take less"
-                raise KdError("memory does not suffice to sample one text", hint=hint) from error
-        # Beyond the handler, whose traceback keeps the tensors of the failed batch alive.
+            tried = min(batch, count or batch)
+            if tried == 1 or not auto:
+                what = f"memory does not suffice for {tried} text{'s' * (tried > 1)} at once"
+                raise KdError(what, hint=hint, key=key) from error
+        # Outside the handler, whose traceback keeps the tensors of the failed batch alive.
         clear_device_cache(garbage_collection=True)
-        reporter.warn(f"memory did not suffice: {rows} texts at once from here on")
+        batch = tried // 2
+        reporter.warn(f"memory ran out with {tried} texts at once: {batch} from here on")

@@ -55,7 +55,7 @@ class DAN(nn.Module):
         present = torch.arange(time, device=words.device) < lengths.to(words.device)[:, None]
         # An n-gram lies in a text if its last word does.
         counted = torch.cat([present[:, n:] for n in range(self.longest)], dim=1)
-        shares = functional.normalize(counted.float(), dim=1)[:, None]  # [batch, 1, n-grams]
+        shares = functional.normalize(counted.to(self.ngrams.weight.dtype), dim=1)[:, None]  # [batch, 1, n-grams]
         rows = torch.cat(ngram_rows(words, self.longest, self.ngrams.num_embeddings), dim=1)
         # Channel by channel, so that no gradient is computed for a frozen one.
         singles = torch.cat([shares[:, :, :time] @ channel for channel in self.embedding(words)], dim=2)

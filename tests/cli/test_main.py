@@ -1,7 +1,6 @@
 import json
 import os
 import re
-import resource
 import shlex
 import signal
 import subprocess
@@ -203,9 +202,12 @@ def test_kd_alone_shows_help_and_a_group_alone_is_an_error(capsys):
     ]
 
 
-def test_help_imports_nothing_heavy_and_is_quick():
+def test_help_imports_nothing_heavy():
+    """What is imported decides how long it takes, on every processor; ``benchmarks/startup.py`` tells the time."""
     heavy = ["torch", "transformers", "nltk", "pyarrow", "pydantic", "pydantic_settings", "numpy", "scipy", "sklearn"]
-    heavy += ["textblob", "tokenizers", "kdcli.config.schema", "kdcli.config.load", "kdcli.run.stages"]
+    heavy += ["accelerate", "datasets", "huggingface_hub", "jinja2", "matplotlib", "onnx", "onnxruntime", "pandas"]
+    heavy += ["requests", "sacremoses", "safetensors", "textblob", "threadpoolctl", "tokenizers", "urllib3"]
+    heavy += ["kdcli.config.schema", "kdcli.config.load", "kdcli.run.stages"]
     code = f"""
 import sys
 sys.argv = ["kd", *sys.argv[1:]]
@@ -219,15 +221,6 @@ finally:
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert set(done.stderr.split()) <= allowed, arguments
-
-    def seconds():
-        """Of the processor, not of the clock: other work on the machine is not our matter."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        kd("--help", check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert min(seconds() for _ in range(5)) < 0.3
 
 
 def test_version(capsys):

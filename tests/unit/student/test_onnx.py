@@ -53,7 +53,7 @@ def test_the_exported_student_has_pytorchs_logits(tmp_path, task, options):
     assert np.ptp(expected) > 0.1
     exact, rough = (load_onnx(tmp_path / "onnx", file).logits(texts) for file in (MODEL, INT8))
     np.testing.assert_allclose(exact, expected, rtol=0, atol=1e-5)
-    assert 1e-5 < np.abs(rough - expected).max() < 0.2
+    assert 1e-5 < np.abs(rough - expected).max() < 0.1  # 7 bits cost 0.06 at most; saturated sums, from 0.1 to 1.4
     assert [(one.file, one.texts, one.exact) for one in result.comparisons] == [
         (MODEL, "random", True),
         (INT8, "random", False),
@@ -89,6 +89,26 @@ def test_int8_stores_embeddings_and_recurrence_in_8_bits(tmp_path, student):
     assert {"DynamicQuantizeLSTM", "DequantizeLinear", "MatMulInteger"} <= {node.op_type for node in graph.node}
     large = [one for one in graph.initializer if np.prod(one.dims) > 4 * 6 * 2 * 2]
     assert {one.data_type for one in large} <= {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+
+
+def test_sums_of_8_bit_products_fit_into_16_bits(tmp_path, student):
+    """AVX2 without VNNI adds two products of a weight and an unsigned byte in a signed 16-bit number."""
+    export_onnx(student=student, output=tmp_path / "onnx", check=False)
+    graph = onnx.load(tmp_path / "onnx" / INT8).graph
+    multiplied = {
+        name
+        for node in graph.node
+        if node.op_type in ("DynamicQuantizeLSTM", "MatMulInteger")
+        for name in node.input
+        if name.endswith("_quantized")
+    }
+    largest = [
+        int(np.abs(onnx.numpy_helper.to_array(one).astype(int)).max())
+        for one in graph.initializer
+        if one.name in multiplied
+    ]
+    assert len(largest) == 4  # two of the recurrence, two of the layers above it
+    assert min(largest) > 32 and 2 * 255 * max(largest) < 2**15
 
 
 def test_dev_texts_are_compared_too(tmp_path, student):
