@@ -1,6 +1,6 @@
 """What a plugin author imports: the contracts, and the values that pass through them.
 
-Importing this module costs nothing: no torch, no pydantic, no pyarrow.
+Importing this module costs nothing: no torch, no pydantic, no polars.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
     "UsageError",
 ]
 
-API_VERSION = 1
+API_VERSION = 2
 """The version of these contracts; a plugin's ``api_version`` says which it is written for."""
 MASK = "[MASK]"
 """The masked word in every table; a teacher reads it as its own tokenizer's mask token."""
@@ -243,7 +243,7 @@ class Student(Protocol):
       it ``kd export onnx`` works.
 
     Attributes:
-        api_version: The version of the contracts that it is written for, 1.
+        api_version: The version of the contracts that it is written for, 2.
         pairs: Whether it can read pairs of texts; else such a task is an error.
         scores: Whether it can predict a score instead of classes; else such a task is an error.
         Options: Its table ``[students.NAME]`` of a profile; it forbids unknown keys and describes each field.
@@ -276,7 +276,7 @@ class Tagger(Protocol):
     """The module that an entry point of the group ``kdcli.taggers`` names: a part-of-speech tagger.
 
     Attributes:
-        api_version: The version of the contracts that it is written for, 1.
+        api_version: The version of the contracts that it is written for, 2.
     """
 
     api_version: int
@@ -304,7 +304,7 @@ class Generator(Protocol):
     has what a language model needs: fine-tuning, and a sampler whose batch stays full.
 
     Attributes:
-        api_version: The version of the contracts that it is written for, 1.
+        api_version: The version of the contracts that it is written for, 2.
         Options: Its table ``[generators.NAME]`` of a profile; it forbids unknown keys and describes each field.
     """
 
@@ -350,19 +350,19 @@ class Sampler(Protocol):
     texts can be ordered by nearness, and samples be judged.
     """
 
-    def starts(self, corpus: Corpus) -> dict[str, Any]:
-        """Return what samples begin with, as JSON values: the counts of first tokens for a language model.
+    def prefixes(self, corpus: Corpus) -> dict[str, Any]:
+        """Return what samples begin with, as JSON values: for a language model, the counts of the first tokens.
 
-        ``kd`` calls it once, keeps what it returns in a file, and hands that to every ``sample``.
+        ``kd`` calls it once, keeps the result in a file, and passes it to every ``sample``.
         """
 
-    def sample(self, starts: Mapping[str, Any], part: Part) -> Samples:
+    def sample(self, prefixes: Mapping[str, Any], part: Part) -> Samples:
         """Draw the texts of one part.
 
-        The same part gives the same texts, whatever was drawn before; another part gives others.
+        The same part gives the same texts, whatever was drawn before. Another part gives other texts.
 
         Args:
-            starts: What ``starts`` returned, read back from JSON.
+            prefixes: The result of ``prefixes``, read back from JSON.
             part: The draws to make, and the seed.
 
         Returns:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int32]
 
-api_version = 1
+api_version = 2
 
 DATA = "averaged_perceptron_tagger_eng"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdcli.api import MissingError
 
-api_version = 1
+api_version = 2
 
 REMEMBERED = 200_000
 

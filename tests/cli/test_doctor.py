@@ -77,7 +77,7 @@ def test_a_misspelt_group_of_entry_points_is_to_be_looked_at(check, make_plugin)
 
 
 def test_broken_tagger_is_broken(check, make_plugin):
-    code_ = "api_version = 1\ndef tag(texts): raise RuntimeError('no')"
+    code_ = "api_version = 2\ndef tag(texts): raise RuntimeError('no')"
     make_plugin("kd-bad", "[kdcli.taggers]\nbad = kd_bad_module\n", code_, module="kd_bad_module")
     code, checks, _ = check()
     assert checks["tagger kd-bad:bad"]["found"] == "RuntimeError: no"

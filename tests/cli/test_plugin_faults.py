@@ -10,12 +10,12 @@ from kdcli.cli import run
 from kdcli.errors import KdError, PluginError
 from kdcli.student.loaded import load_student
 
-TAGGER = "import sys\napi_version = 1\ndef tag(texts):\n    sys.exit(3)\n"
+TAGGER = "import sys\napi_version = 2\ndef tag(texts):\n    sys.exit(3)\n"
 GENERATOR = """
 import sys
 from pydantic import BaseModel
 
-api_version = 1
+api_version = 2
 
 class Options(BaseModel, extra="forbid"): ...
 
@@ -27,10 +27,10 @@ def load(checkpoint, settings, reporter):
     return Sampler()
 
 class Sampler:
-    def starts(self, corpus):
+    def prefixes(self, corpus):
         return {}
 
-    def sample(self, starts, part):
+    def sample(self, prefixes, part):
         sys.exit(3)
 """
 
@@ -112,7 +112,7 @@ def test_a_tagger_that_leaves_is_an_error(kd):
 def test_a_tagger_of_another_version_is_no_valid_profile(kd):
     Path("new.py").write_text(TAGGER.replace("version = 1", "version = 2"))
     code, _, err = kd("profile", "check", "demo", "--code", "new.py", "--set", "transfer.lite.tagger=new")
-    assert (code, "is written for api_version 2; this kd has 1 (key transfer.lite.tagger)" in err) == (5, True)
+    assert (code, "is written for api_version 3; this kd has 2 (key transfer.lite.tagger)" in err) == (5, True)
 
 
 def test_a_table_of_no_plugin_is_a_warning(kd):
@@ -122,7 +122,7 @@ def test_a_table_of_no_plugin_is_a_warning(kd):
 
 
 def test_another_plugin_of_the_name_of_kds_breaks_nothing(kd, make_plugin):
-    make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", "api_version = 1", module="kd_other")
+    make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", "api_version = 2", module="kd_other")
     code, _, err = kd("profile", "check", "demo")
     assert (code, err.count("warning: "), err.count("\n")) == (0, 1, 1)
     assert "--set student.model=kd-other:bilstm chooses the other" in err

@@ -8,7 +8,7 @@ STUDENT = """
 
 More.'''
 from pydantic import BaseModel, ConfigDict
-api_version = 1
+api_version = 2
 pairs, scores = True, False
 class Options(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -101,7 +101,7 @@ def test_clash_is_told_and_resolved(capsys, make_plugin):
 
 
 def test_same_name_in_two_groups_is_no_clash(capsys, make_plugin):
-    code = "api_version = 1\ndef tag(texts): ..."
+    code = "api_version = 2\ndef tag(texts): ..."
     make_plugin("kd-other", "[kdcli.taggers]\nbilstm = kd_other\n", code, module="kd_other")
     assert [plugin["group"] for plugin in plugins(capsys, "show", "bilstm")] == ["students", "taggers"]
 

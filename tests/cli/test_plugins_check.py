@@ -32,7 +32,7 @@ def install(tmp_path):
 
 
 def test_a_sound_plugin(capsys, install):
-    install("taggers", SHAPE.format(version=1))
+    install("taggers", SHAPE.format(version=2))
     code, result = checked(capsys, "own")
     (plugin,) = result["plugins"]
     assert code == 0 and plugin["passed"]
@@ -52,7 +52,7 @@ def test_a_broken_plugin_is_exit_code_5(capsys, install):
     assert code == 5 and not result["plugins"][0]["passed"]
     assert [outcome["check"] for outcome in failed] == ["api version"]
     assert failed[0]["detail"] == (
-        "expected api_version = 1; came a module that is written for api_version 2; this kd has 1; "
+        "expected api_version = 2; came a module that is written for api_version 3; this kd has 2; "
         "see docs/plugins.md, Versioning"
     )
     assert run(["plugins", "check", "own"]) == 5
@@ -97,14 +97,14 @@ def test_what_cannot_be_checked(capsys, arguments, code, says):
 
 
 def test_a_name_in_two_groups_is_checked_in_both(capsys, install):
-    install("taggers", SHAPE.format(version=1), "pattern-like")
+    install("taggers", SHAPE.format(version=2), "pattern-like")
     install("students", "1 / 0", "pattern-like")
     code, result = checked(capsys, "pattern-like")
     assert code == 5 and [one["group"] for one in result["plugins"]] == ["students", "taggers"]
 
 
 def test_a_file(capsys, tmp_path):
-    (tmp_path / "shape.py").write_text(SHAPE.format(version=1))
+    (tmp_path / "shape.py").write_text(SHAPE.format(version=2))
     code, result = checked(capsys, "shape", "--code", str(tmp_path / "shape.py"))
     assert code == 0, result
     assert {one["result"] for one in result["plugins"][0]["checks"]} == {"passed"}

@@ -134,7 +134,7 @@ PLUGIN = """
 'Texts by somebody else.'
 from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
-api_version = 1
+api_version = 2
 class Inner(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
     depth: float = Field(0.5, gt=0, lt=1)

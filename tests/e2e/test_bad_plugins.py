@@ -5,7 +5,7 @@ import pytest
 GENERATOR = """
 from pydantic import BaseModel, ConfigDict
 from kdcli.api import Samples
-api_version = 1
+api_version = 2
 
 class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -15,10 +15,10 @@ def fine_tune(corpus, checkpoint, settings, reporter):
     return {}
 
 class Sampler:
-    def starts(self, corpus):
+    def prefixes(self, corpus):
         return {"first": corpus.train[0]}
 
-    def sample(self, starts, part):
+    def sample(self, prefixes, part):
         return Samples([f"text {part.first + draw}" for draw in range(part.count)], {})
 
 def load(checkpoint, settings, reporter):
@@ -54,7 +54,7 @@ def install(make_plugin):
     [
         ("from pydantic import", "import nowhere_at_all\nfrom pydantic import", "ModuleNotFoundError: No module named"),
         ("(BaseModel)", "", "Options that are no Pydantic model class"),
-        ("api_version = 1", "api_version = 2", "is written for api_version 2; this kd has 1"),
+        ("api_version = 2", "api_version = 3", "is written for api_version 3; this kd has 2"),
         ("    return {}", "    return 1 / 0", "failed in fine_tune: ZeroDivisionError"),
         ('{"first": corpus.train[0]}', "{1, 2}", "tells what samples begin with in no table, but set"),
         ("Samples([", "([", "returns no Samples, but tuple"),
@@ -93,7 +93,7 @@ def test_debug_shows_where_a_plugin_failed(tiny, install):
 
 
 def test_a_tagger_with_too_few_tags(tiny, install):
-    install("api_version = 1\ndef tag(texts):\n    return [words[1:] for words in texts]\n", group="taggers")
+    install("api_version = 2\ndef tag(texts):\n    return [words[1:] for words in texts]\n", group="taggers")
     ended = tiny.stage("transfer", "lite", "--set", "transfer.lite.tagger=bad")
     refused(ended, "the tagger plugin kd-bad:bad does not give one tag a word")
 

@@ -227,7 +227,7 @@ ECHO = """
 from pydantic import BaseModel
 from kdcli.api import Samples
 
-api_version = 1
+api_version = 2
 
 class Options(BaseModel, extra="forbid"):
     words: int = 3
@@ -245,11 +245,11 @@ class Sampler:
     def __init__(self, words):
         self.words = words
 
-    def starts(self, corpus):
+    def prefixes(self, corpus):
         return {"words": self.words}
 
-    def sample(self, starts, part):
-        return Samples([f"{starts['words']} {part.first + place}" for place in range(part.count)], {})
+    def sample(self, prefixes, part):
+        return Samples([f"{prefixes['words']} {part.first + place}" for place in range(part.count)], {})
 """
 
 

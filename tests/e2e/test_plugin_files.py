@@ -63,7 +63,7 @@ def test_a_whole_run_and_a_changed_file(tiny, code, monkeypatch):
 
 def test_a_tagger_in_worker_processes(tiny, tmp_path):
     path = tmp_path / "own.py"
-    path.write_text("api_version = 1\ndef tag(texts):\n    return [['X' for _ in words] for words in texts]\n")
+    path.write_text("api_version = 2\ndef tag(texts):\n    return [['X' for _ in words] for words in texts]\n")
     lite = ("transfer", "lite", "--set", "transfer.lite.tagger=own", "--workers", 2, "--code", path)
     ended = tiny.stage(*lite)
     assert ended.code == 0, ended.err

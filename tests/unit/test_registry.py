@@ -21,7 +21,7 @@ class Options(BaseModel):
     depth: int = 1
 def build(options, task, vocabulary_size, vectors, dimension): ...
 """
-GOOD = STUDENT.format(version=1)
+GOOD = STUDENT.format(version=2)
 
 
 def test_builtin_plugins_come_from_metadata():
@@ -59,10 +59,10 @@ def test_unreadable_metadata_is_one_warning(make_plugin):
         ("import sys; sys.exit(3)", "cannot be imported: SystemExit: 3"),
         ("import nowhere_to_be_found", "cannot be imported: ModuleNotFoundError"),
         ("def build(: pass", "cannot be imported: SyntaxError"),
-        (STUDENT.format(version=0), "is written for api_version 0; this kd has 1"),
-        (STUDENT.format(version="True"), "is written for api_version True; this kd has 1"),
-        (GOOD.replace("api_version", "version"), "lacks api_version; this kd has 1"),
-        ("api_version = 1\npairs = True", "lacks Options, build, scores"),
+        (STUDENT.format(version=0), "is written for api_version 0; this kd has 2"),
+        (STUDENT.format(version="True"), "is written for api_version True; this kd has 2"),
+        (GOOD.replace("api_version", "version"), "lacks api_version; this kd has 2"),
+        ("api_version = 2\npairs = True", "lacks Options, build, scores"),
         (GOOD.replace("class Options(BaseModel)", "class Options"), "no Pydantic model class, but the class Options"),
         (GOOD + "Options = Options()", "no Pydantic model class, but of type Options"),
         (GOOD + "build = 3", "has a build that is no function, but of type int"),
@@ -90,7 +90,7 @@ def test_an_error_of_many_lines_is_told_in_one(make_plugin):
 
 def test_one_that_is_newer_than_kd_asks_for_a_newer_kd(make_plugin):
     make_plugin("kd-new", "[kdcli.students]\nnew = kd_new\n", STUDENT.format(version=2), module="kd_new")
-    with pytest.raises(PluginError, match="is written for api_version 2; this kd has 1") as caught:
+    with pytest.raises(PluginError, match="is written for api_version 3; this kd has 2") as caught:
         registry.load("students", "new")
     assert caught.value.hint == "update kd (pip install -U kdcli), or remove it: pip uninstall kd-new"
 
@@ -264,7 +264,7 @@ def code(tmp_path):
     return write
 
 
-TAGGER = "api_version = 1\ndef tag(texts):\n    return [['X' for word in words] for words in texts]\n"
+TAGGER = "api_version = 2\ndef tag(texts):\n    return [['X' for word in words] for words in texts]\n"
 
 
 def test_a_file_is_a_plugin_of_what_it_holds_and_is_not_run_before_it_is_chosen(code):
@@ -415,8 +415,8 @@ def test_unknown_name_suggests_the_nearest():
 
 
 def test_clash_is_an_error_that_the_full_name_resolves(make_plugin):
-    make_plugin("Other.Kd", "[kdcli.students]\ngru = kd_other\n", STUDENT.format(version=1), module="kd_other")
-    make_plugin("kd-gru", "[kdcli.students]\ngru = kd_gru\n", STUDENT.format(version=1), module="kd_gru")
+    make_plugin("Other.Kd", "[kdcli.students]\ngru = kd_other\n", STUDENT.format(version=2), module="kd_other")
+    make_plugin("kd-gru", "[kdcli.students]\ngru = kd_gru\n", STUDENT.format(version=2), module="kd_gru")
     with pytest.raises(PluginError) as caught:
         registry.load("students", "gru")
     assert "2 student plugins are named gru" in str(caught.value)
@@ -459,7 +459,7 @@ def test_options_reports_every_wrong_key():
 
 
 def test_options_of_a_careless_plugin_refuse_unknown_keys_too(make_plugin):
-    make_plugin("kd-lax", "[kdcli.students]\nlax = kd_lax\n", STUDENT.format(version=1), module="kd_lax")
+    make_plugin("kd-lax", "[kdcli.students]\nlax = kd_lax\n", STUDENT.format(version=2), module="kd_lax")
     assert registry.options("students", "lax", {"width": 5}).model_dump() == {"width": 5, "depth": 1}
     with pytest.raises(ProfileError) as caught:
         registry.options("students", "lax", {"widht": 5, "depth": "x"})

@@ -303,7 +303,7 @@ def tag(texts): ...
 
 
 def test_another_student_of_the_name_of_kds_is_chosen_by_its_full_name(make_plugin):
-    make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", OTHER.format(version=1), module="kd_other")
+    make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", OTHER.format(version=2), module="kd_other")
     profile = load_profile("demo", sets=["students.bilstm.hidden=9"], environ={})
     assert (profile.settings.students["bilstm"]["hidden"], profile.settings.students["bilstm"]["layers"]) == (9, 1)
     assert len(profile.warnings) == 1 and "--set student.model=kd-other:bilstm chooses" in profile.warnings[0]
@@ -317,7 +317,7 @@ def test_another_student_of_the_name_of_kds_is_chosen_by_its_full_name(make_plug
 
 def test_two_of_other_people_with_one_name_are_one_error(make_plugin):
     for name in ("kd_a", "kd_b"):
-        make_plugin(name, f"[kdcli.students]\ngru = {name}\n", OTHER.format(version=1), module=name)
+        make_plugin(name, f"[kdcli.students]\ngru = {name}\n", OTHER.format(version=2), module=name)
     with pytest.raises(PluginError, match="2 student plugins are named gru") as caught:
         load_profile(None, sets=["student.model=gru", "students.gru.width=4"], environ={})
     assert "--set student.model=kd_a:gru" in caught.value.hint
@@ -326,7 +326,7 @@ def test_two_of_other_people_with_one_name_are_one_error(make_plugin):
 def test_a_tagger_of_another_version_is_found_before_anything_runs(make_plugin):
     make_plugin("kd-new", "[kdcli.taggers]\nnew = kd_new\n", OTHER.format(version=2), module="kd_new")
     found = mistakes_of(None, sets=["transfer.lite.tagger=new"], environ={})
-    assert "is written for api_version 2" in found["transfer.lite.tagger"].what
+    assert "is written for api_version 3" in found["transfer.lite.tagger"].what
 
 
 def test_only_what_is_used_has_to_be_there():
@@ -338,7 +338,7 @@ def test_only_what_is_used_has_to_be_there():
 
 
 def test_an_option_that_has_to_be_given_says_how(make_plugin):
-    code = OTHER.format(version=1).replace("width: int = 3", "width: int")
+    code = OTHER.format(version=2).replace("width: int = 3", "width: int")
     make_plugin("kd-req", "[kdcli.generators]\nreq = kd_req\n", code, module="kd_req")
     with pytest.raises(ProfileError) as caught:
         load_profile(None, sets=["transfer.generator=req"], environ={})

@@ -70,7 +70,7 @@ def test_a_plugin_file_that_breaks_while_a_stage_runs_costs_nothing(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = tmp_path / "own.py"
-    plugin.write_text("api_version = 1\ndef tag(texts): ...\n")
+    plugin.write_text("api_version = 2\ndef tag(texts): ...\n")
     version = sha256(plugin)[:8]
     monkeypatch.setenv("KD_CODE", str(plugin))
     first = chain.stages()[0]

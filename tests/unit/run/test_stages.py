@@ -139,7 +139,7 @@ def test_options_that_are_no_json_stand_in_the_lock_as_their_table_does(
     code = """
 from pathlib import Path
 from pydantic import BaseModel
-api_version = 1
+api_version = 2
 class Options(BaseModel, extra="forbid"):
     model: Path
 def fine_tune(): ...

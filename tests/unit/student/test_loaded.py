@@ -19,7 +19,7 @@ from kdcli.student.loaded import FastStudent, load_student
 
 each_kind = pytest.mark.parametrize("task", KINDS, ids=lambda task: f"{task.kind}-{task.outputs}")
 
-PLAIN = "from kd_bilstm import Options, build\napi_version = 1\npairs = scores = True\n__all__ = ['Options', 'build']\n"
+PLAIN = "from kd_bilstm import Options, build\napi_version = 2\npairs = scores = True\n__all__ = ['Options', 'build']\n"
 
 
 @each_kind

@@ -393,7 +393,7 @@ def test_another_folder_is_no_student(tmp_path):
 
 def test_plugins_limits_are_kept(tmp_path, make_plugin):
     code = (
-        "from kd_bilstm import Options, build\napi_version = 1\npairs = False\nscores = False\n"
+        "from kd_bilstm import Options, build\napi_version = 2\npairs = False\nscores = False\n"
         "__all__ = ['Options', 'build']\n"
     )
     make_plugin("kd-plain", "[kdcli.students]\nplain = plain_student\n", code, module="plain_student")
@@ -418,7 +418,7 @@ STUDENT = """
 import torch
 from pydantic import BaseModel, ConfigDict
 
-api_version, pairs, scores = 1, True, True
+api_version, pairs, scores = 2, True, True
 
 class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")

@@ -9,8 +9,8 @@ MODULES = [
     (
         "api version",
         "api_version = API_VERSION",
-        "api_version = 2",
-        "api_version = 1; came a module that is written for",
+        "api_version = 3",
+        "api_version = 2; came a module that is written for",
     ),
     ("api version", "api_version = API_VERSION", "api_version = True", "api_version True"),
     ("api version", "api_version = API_VERSION", "", "lacks api_version"),
@@ -250,7 +250,7 @@ def test_imports_of_what_is_not_public_are_a_warning(broken, outcome_of):
 
 
 def test_a_module_without_a_docstring_is_a_warning(broken, outcome_of):
-    made = broken("taggers", source="api_version = 1\ndef tag(texts): return [['X'] * len(words) for words in texts]")
+    made = broken("taggers", source="api_version = 2\ndef tag(texts): return [['X'] * len(words) for words in texts]")
     check(outcome_of("taggers", "about", made), "warned", "whose first line `kd plugins show` prints; came none")
 
 

@@ -97,7 +97,7 @@ def test_the_place_of_an_error_is_the_plugins_own(broken, tmp_path):
     made = broken("generators", ("checkpoint.mkdir(parents=True, exist_ok=True)", ""))
     with pytest.raises(AssertionError, match=r"came FileNotFoundError: .*kd_broken.py, line \d+\); see"):
         check_generator(made)
-    package = {"kd_own.__init__": "api_version = 1\nfrom kd_own.words import tag", "kd_own.words": READS}
+    package = {"kd_own.__init__": "api_version = 2\nfrom kd_own.words import tag", "kd_own.words": READS}
     with fake_dist(tmp_path, "kd-own", {"taggers": {"own": "kd_own"}}, package):
         found = {outcome.check: outcome for outcome in check_plugin("taggers", "own")}
     assert re.search(r"FileNotFoundError: .*words\.py, line 5\); see", found["one tag a word"].detail)
@@ -148,7 +148,7 @@ def test_an_object_in_place_of_a_module():
     class Tagger:
         """Made by hand."""
 
-        api_version = 1
+        api_version = 2
 
         def tag(self, texts):
             return [["X"] * len(words) for words in texts]
@@ -176,10 +176,10 @@ def test_by_name_what_cannot_be_imported_fails_the_first_check(tmp_path, source,
 
 
 def test_by_name_what_breaks_the_contract_is_told_check_by_check(tmp_path):
-    source = "'''Own.'''\napi_version = 2\ndef tag(texts): return [['X'] * len(words) for words in texts]"
+    source = "'''Own.'''\napi_version = 3\ndef tag(texts): return [['X'] * len(words) for words in texts]"
     with fake_dist(tmp_path, "kd-own", {"taggers": {"own": "kd_own"}}, {"kd_own": source}):
         found = results(check_plugin("taggers", "own"))
-        with pytest.raises(AssertionError, match="api_version 2; this kd has 1"):
+        with pytest.raises(AssertionError, match="api_version 2; this kd has 2"):
             check_tagger("own")
     assert found["loads"] == found["members"] == found["one tag a word"] == "passed"
     assert found["api version"] == "failed" and list(found.values()).count("failed") == 1

@@ -12,7 +12,7 @@ from kdcli.testing import fake_dist, run_cli
 from kdcli.testing.outcomes import Failure
 from kdcli.testing.process import run_python
 
-TAGGER = "'''Own.'''\napi_version = 1\ndef tag(texts): return [[WORD] * len(words) for words in texts]\nWORD = 'X'\n"
+TAGGER = "'''Own.'''\napi_version = 2\ndef tag(texts): return [[WORD] * len(words) for words in texts]\nWORD = 'X'\n"
 
 
 def test_run_cli(tmp_path, monkeypatch):

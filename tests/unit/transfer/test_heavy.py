@@ -16,7 +16,7 @@ ECHO = """
 from pydantic import BaseModel, ConfigDict
 from kdcli.api import Samples
 
-api_version = 1
+api_version = 2
 seen = []
 
 class Options(BaseModel):

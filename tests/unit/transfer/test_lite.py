@@ -230,7 +230,7 @@ def test_unknown_tagger_is_a_plugin_error(tmp_path):
 
 
 def test_missing_data_of_a_tagger_comes_through_the_processes(tmp_path, make_plugin):
-    code = "from kdcli.api import MissingError\napi_version = 1\n"
+    code = "from kdcli.api import MissingError\napi_version = 2\n"
     code += "def tag(texts):\n    raise MissingError('no data', hint='get it')\n"
     make_plugin("kd-lost", "[kdcli.taggers]\nlost = kd_lost\n", code, module="kd_lost")
     with pytest.raises(MissingError, match="no data") as error:
