@@ -1,14 +1,19 @@
-"""Every setting of ``kd``: its name, its type, its default and what it means.
+"""Every setting of ``kd``, once: its name, type, default, help, its checks and its option on the command line.
 
-A profile is one TOML table for each model here. Unknown keys are errors.
+A profile is one TOML table for each model here. Unknown keys are errors. A setting with a ``Flag`` is an option of the
+commands that name it or its table, see ``kdcli.cli.options``; its docstring is the option's help.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from kdcli.config.flags import Flag
+from kdcli.errors import KdError, ProfileError
 
 Auto = Literal["auto"]
 Metric = Literal["accuracy", "f1", "mcc", "pearson", "spearman"]
@@ -20,9 +25,11 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 class Table(BaseModel):
-    """A table of a profile: unknown keys are refused, values do not change after loading."""
+    """A table of a profile: unknown keys are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, defer_build=True
+    )
 
 
 class TaskSettings(Table):
@@ -46,13 +53,13 @@ class TaskSettings(Table):
     """Rows with one of these in place of a label are dropped, and counted: `-` where MNLI's annotators disagree."""
     student_of: str = ""
     """Profile whose student predicts this task, which has no training set of its own."""
-    data_dir: str = ""
+    data_dir: Annotated[str, Flag("Settings", "FOLDER")] = ""
     """Folder with train, dev and (optionally) test tables; `kd:sample` is the embedded sample."""
     layout: str = "auto"
     """Layout of the tables: `auto` recognises it from the header, or name one of the GLUE layouts."""
     text_columns: tuple[str, ...] = ()
     """Names of the text columns, where the layout is the user's own; c0, c1, ... in a table without a header."""
-    label_column: str = ""
+    label_column: Annotated[str, Flag("Settings", "COLUMN", ("--label-col",))] = ""
     """Name of the label column, where the layout is the user's own."""
     bad_rows: Literal["error", "skip"] = "error"
     """What a ragged row does: stop with its row number, or be skipped and counted."""
@@ -80,21 +87,21 @@ class TaskSettings(Table):
 class LiteSettings(Table):
     """Texts fabricated by rules (Tang et al. 2019, section "Data Augmentation for Distillation")."""
 
-    n_iter: Annotated[int, Field(ge=0)] = 20
+    n_iter: Annotated[int, Field(ge=0), Flag("Rules", "N")] = 20
     """Fabricated texts for each training text, before duplicates are dropped."""
-    p_mask: Probability = 0.1
+    p_mask: Annotated[Probability, Flag("Rules", "P")] = 0.1
     """Probability that a word becomes [MASK]."""
-    p_pos: Probability = 0.1
+    p_pos: Annotated[Probability, Flag("Rules", "P")] = 0.1
     """Probability that a word becomes another of the same part of speech."""
-    p_ngram: Probability = 0.25
+    p_ngram: Annotated[Probability, Flag("Rules", "P")] = 0.25
     """Probability that only a random n-gram of the text is kept."""
-    ngram: str = "1:5"
+    ngram: Annotated[str, Flag("Rules", "LOW:HIGH")] = "1:5"
     """Shortest and longest n of the n-gram rule."""
-    tagger: str = "pattern"
+    tagger: Annotated[str, Flag("Rules", "NAME", plugins="taggers")] = "pattern"
     """Part-of-speech tagger: a plugin's name."""
     words: Literal["treebank", "whitespace"] = "treebank"
     """How texts are cut into words: by Penn Treebank rules, or at white space (texts tokenised already)."""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0), Flag("Machine", "N")] = 0
     """Processes that tag and fabricate; 0 = one a core. The result does not depend on it."""
 
     @field_validator("ngram")
@@ -117,15 +124,15 @@ class HeavySettings(Table):
 
     labels: tuple[str, ...] = ()
     """Learn from the texts of these labels only; empty = from all."""
-    num_samples: Positive = 800_000
+    num_samples: Annotated[Positive, Flag("Sampling", "N")] = 800_000
     """Texts to make: those left after rejection and without duplicates."""
-    temperature: Rate = 1.0
+    temperature: Annotated[Rate, Flag("Sampling", "T", ("--sample-temperature",))] = 1.0
     """Temperature of sampling; 1 draws from the model's own distribution."""
-    top_k: Annotated[int, Field(ge=0)] = 0
+    top_k: Annotated[int, Field(ge=0), Flag("Sampling", "K")] = 0
     """Draw among so many most likely tokens; 0 = among all."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1), Flag("Sampling", "P")] = 1.0
     """Draw among the most likely tokens that together have this probability; 1 = among all."""
-    batch_size: BatchSize = "auto"
+    batch_size: Annotated[BatchSize, Flag("Machine", "N|auto")] = "auto"
     """Texts sampled at once; `auto` finds the largest that fits."""
     keep_copies: bool = False
     """Keep samples that are texts of the training set."""
@@ -134,13 +141,13 @@ class HeavySettings(Table):
 class CorpusSettings(Table):
     """Texts of the user's own: unlabelled ones, like those of the task."""
 
-    files: tuple[str, ...] = ()
+    files: Annotated[tuple[str, ...], Flag("Files", "FILE", ("--input", "-i"))] = ()
     """Files of texts: one a line (.txt), or a column of a table; a pair takes two columns, or one tab in a line."""
-    columns: tuple[str, ...] = ()
+    columns: Annotated[tuple[str, ...], Flag("Files", "NAME", ("--column",))] = ()
     """Names of the text columns in those tables; by default the task's own."""
-    num_samples: Annotated[int, Field(ge=0)] = 0
+    num_samples: Annotated[int, Field(ge=0), Flag("Sampling", "N")] = 0
     """Texts to take; 0 = all."""
-    order_by: Literal["none", "tfidf", "lm"] = "none"
+    order_by: Annotated[Literal["none", "tfidf", "lm"], Flag("Sampling")] = "none"
     """Take them at random, or the nearest to the task first: by TF-IDF, or by the generator's bits per character."""
     max_words: Positive = 128
     """Longer texts are left out."""
@@ -155,11 +162,11 @@ class TransferSettings(Table):
 
     method: str = "lite"
     """How texts are made: lite, heavy or corpus, or several joined by a plus sign: lite+heavy."""
-    generator: str = "gpt2"
+    generator: Annotated[str, Flag("Sampling", "NAME", plugins="generators")] = "gpt2"
     """Generator plugin of the method heavy; its own options are the table [generators.NAME]."""
-    lite: LiteSettings = LiteSettings()
-    heavy: HeavySettings = HeavySettings()
-    corpus: CorpusSettings = CorpusSettings()
+    lite: LiteSettings = Field(default_factory=LiteSettings)
+    heavy: HeavySettings = Field(default_factory=HeavySettings)
+    corpus: CorpusSettings = Field(default_factory=CorpusSettings)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -178,9 +185,9 @@ class TransferSettings(Table):
 class ExportSettings(Table):
     """The teacher's logits for the transfer set."""
 
-    batch_size: BatchSize = 64
+    batch_size: Annotated[BatchSize, Flag("Machine", "N|auto")] = 64
     """Texts a batch, sorted by length; `auto` finds the largest that fits."""
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, Flag("Machine")] = None
     """Precision of this stage alone; by default the profile's."""
 
 
@@ -195,15 +202,15 @@ class TeacherSettings(Table):
     """With model = "config": a Hugging Face configuration (`model_type`, sizes) trained from scratch."""
     vocab_size: Positive = 8000
     """With model = "config": size of the WordPiece vocabulary trained on the training texts."""
-    lr: Rate | tuple[Rate, ...] = 2e-5
+    lr: Annotated[Rate | tuple[Rate, ...], Flag("Training", "RATE")] = 2e-5
     """Learning rate, or several: the best on dev is kept."""
-    epochs: Positive = 3
+    epochs: Annotated[Positive, Flag("Training", "N")] = 3
     """Passes over the training set."""
-    max_steps: Annotated[int, Field(ge=0)] = 0
+    max_steps: Annotated[int, Field(ge=0), Flag("Training", "N")] = 0
     """Stop after so many updates; 0 = no limit."""
-    batch_size: BatchSize = 32
+    batch_size: Annotated[BatchSize, Flag("Machine", "N|auto")] = 32
     """Texts an update; `auto` is 32, in the largest power of two of them at once that fits (gradients add up)."""
-    max_length: Positive = 128
+    max_length: Annotated[Positive, Flag("Training", "N")] = 128
     """Longest input in word pieces; longer ones are cut."""
     weight_decay: Weight = 0.01
     """AdamW's weight decay."""
@@ -213,13 +220,13 @@ class TeacherSettings(Table):
     """Train on so many rows, drawn at random; 0 = all."""
     save_steps: Annotated[int, Field(ge=0)] = 0
     """Updates between resume points; 0 = at the end of each epoch."""
-    export: ExportSettings = ExportSettings()
+    export: ExportSettings = Field(default_factory=ExportSettings)
 
 
 class JoinSettings(Table):
     """The teacher's logits beside the texts."""
 
-    label: Literal["teacher", "gold"] = "teacher"
+    label: Annotated[Literal["teacher", "gold"], Flag("Distillation")] = "teacher"
     """Label of original rows: the teacher's choice, or their own. Fabricated rows take the teacher's."""
 
 
@@ -234,24 +241,24 @@ class StudentSettings(Table):
     """Occurrences a word needs to enter the vocabulary."""
     lowercase: bool = True
     """Lower-case texts."""
-    max_length: Positive = 128
+    max_length: Annotated[Positive, Flag("Training", "N")] = 128
     """Longest text in words; longer ones are cut."""
     vectors: str = ""
     """Word vectors: a word2vec, GloVe or fastText file, `teacher` or an encoder's folder (vectors made from
     its pretrained weights), or empty for random ones."""
     dimension: Positive = 300
     """Size of a word vector; a vector file brings its own."""
-    kd_loss: Literal["mse", "kl"] = "mse"
+    kd_loss: Annotated[Literal["mse", "kl"], Flag("Distillation")] = "mse"
     """Distance of the logits: mean squared error, or KL divergence at a temperature (times T squared)."""
-    kd_weight: Weight = 1.0
+    kd_weight: Annotated[Weight, Flag("Distillation", "WEIGHT")] = 1.0
     """Weight of the distillation loss."""
-    ce_weight: Weight = 0.0
+    ce_weight: Annotated[Weight, Flag("Distillation", "WEIGHT")] = 0.0
     """Weight of the cross entropy with the label."""
-    temperature: Rate = 1.0
+    temperature: Annotated[Rate, Flag("Distillation", "T", ("--temperature", "-T"))] = 1.0
     """Temperature of the KL divergence."""
     optimizer: Literal["adadelta", "adam", "adamw"] = "adadelta"
     """Optimiser."""
-    lr: Rate = 1.0
+    lr: Annotated[Rate, Flag("Training", "RATE")] = 1.0
     """Learning rate."""
     decay: Literal["none", "linear"] = "none"
     """The learning rate over the training: constant, or falling to 0 in a straight line."""
@@ -259,11 +266,11 @@ class StudentSettings(Table):
     """AdaDelta's decay."""
     weight_decay: Weight = 0.0
     """Weight decay of Adam (L2) and AdamW (decoupled)."""
-    batch_size: Positive = 50
+    batch_size: Annotated[Positive, Flag("Machine", "N")] = 50
     """Texts an update, of similar lengths."""
-    epochs: Positive = 30
+    epochs: Annotated[Positive, Flag("Training", "N")] = 30
     """Passes over the joined set."""
-    max_steps: Annotated[int, Field(ge=0)] = 0
+    max_steps: Annotated[int, Field(ge=0), Flag("Training", "N")] = 0
     """Stop after so many updates; 0 = no limit."""
     patience: Annotated[int, Field(ge=0)] = 5
     """Stop after so many evaluations without a better dev score; 0 = never."""
@@ -276,17 +283,17 @@ class StudentSettings(Table):
 class Settings(Table):
     """A whole profile."""
 
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0), Flag("Machine", "N")] = 1
     """Seed of every random draw."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Annotated[str, Flag("Machine", "auto|cpu|cuda|cuda:N|mps")] = "auto"
+    """Where to compute; `auto` takes a GPU where there is one."""
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], Flag("Machine")] = "fp32"
     """Arithmetic of the teacher and of the generator; the student trains in fp32."""
-    task: TaskSettings = TaskSettings(metric="pearson")
-    transfer: TransferSettings = TransferSettings()
-    teacher: TeacherSettings = TeacherSettings()
-    join: JoinSettings = JoinSettings()
-    student: StudentSettings = StudentSettings()
+    task: TaskSettings = Field(default_factory=lambda: TaskSettings(metric="pearson"))
+    transfer: TransferSettings = Field(default_factory=TransferSettings)
+    teacher: TeacherSettings = Field(default_factory=TeacherSettings)
+    join: JoinSettings = Field(default_factory=JoinSettings)
+    student: StudentSettings = Field(default_factory=StudentSettings)
     students: dict[str, dict[str, Any]] = {}
     """Options of student plugins, one table each."""
     generators: dict[str, dict[str, Any]] = {}
@@ -300,3 +307,27 @@ class Settings(Table):
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", value):
             raise ValueError(f"device is auto, cpu, cuda, cuda:N or mps, not {value!r}")
         return value
+
+    def conflicts(self) -> Iterator[tuple[str, KdError]]:
+        """Go through the settings that do not go together, each with the group of plugins whose users it concerns."""
+        student, teacher, labels = self.student, self.teacher, self.task.labels
+        if unknown := [label for label in self.transfer.heavy.labels if label not in labels]:
+            hint = f"its labels are {', '.join(labels)}" if labels else "it has scores: leave the setting out"
+            yield "generators", _error("transfer.heavy.labels", f"the task has no label {unknown[0]!r}", hint)
+        if not student.kd_weight and not student.ce_weight:
+            what = "kd_weight and ce_weight are both 0"
+            yield "students", _error("student.kd_weight", what, "give one of the losses a weight above 0")
+        if student.kd_weight and student.kd_loss == "kl" and not labels:
+            what = "the KL divergence needs classes, and the task has a score"
+            yield "students", _error("student.kd_loss", what, 'set it to "mse"')
+        if student.vectors == "teacher" and teacher.model == "config":
+            what = "the vectors come from the teacher's pretrained weights, and a teacher from teacher.config has none"
+            yield "students", _error("student.vectors", what, "name a vector file or an encoder, or leave it empty")
+        elif student.vectors == "teacher" and not teacher.train:
+            what = "the vectors come from the teacher before its fine-tuning, and this teacher is fine-tuned already"
+            hint = f"name the encoder that it was made from (or {teacher.model}, to take it as it is)"
+            yield "students", _error("student.vectors", what, hint)
+
+
+def _error(key: str, what: str, hint: str) -> KdError:
+    return ProfileError(what, key=key, hint=hint)
