@@ -17,8 +17,8 @@ from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
     from kdcli.evaluate.evaluate import EvalReport, TableEvaluation
-    from kdcli.tasks.evaluation import Evaluation
-    from kdcli.tasks.significance import Comparison, Difference
+    from kdcli.tasks.statistics import Evaluation
+    from kdcli.tasks.statistics import Comparison, Difference
 
 app = typer.Typer()
 
@@ -157,7 +157,7 @@ def _comparison(comparison: Comparison) -> Table:
 
 
 def _in_words(comparison: Comparison) -> Iterator[str]:
-    from kdcli.tasks.significance import LEVEL
+    from kdcli.tasks.statistics import LEVEL
 
     first, second = comparison.first, comparison.second
     if comparison.only_first_right is not None:

@@ -144,7 +144,7 @@ def _profile(student: Path, asked: str | None, sets: Sequence[str] | None, value
 def _dev(profile: Profile | None, *, asked: bool) -> TaskSettings | None:
     """Return where dev texts lie; None where no profile says so, or a run's own have gone since."""
     from kdcli.errors import DataError
-    from kdcli.tasks.layouts import has_split
+    from kdcli.tasks.split import has_split
 
     if profile is None:
         return None

@@ -96,7 +96,7 @@ def planned(profile: Profile, wish: Wish, *, in_run: bool = True, **places: Path
     from kdcli.run.run_dir import Paths, one_launch
     from kdcli.run.stages import Plan
     from kdcli.run.tracking import parse_trackers, tracking
-    from kdcli.tasks.layouts import split_files
+    from kdcli.tasks.split import split_files
 
     _refuse_untrainable(profile)
     trackers = parse_trackers(wish.track)

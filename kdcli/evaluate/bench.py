@@ -23,7 +23,7 @@ from kdcli.files import atomic
 from kdcli.parts.parts import processes, usable_cores
 from kdcli.run.places import is_run, student_folder, teacher_of
 from kdcli.student.loaded import read_folder
-from kdcli.tasks.layouts import SAMPLE, load_table, load_tables
+from kdcli.tasks.split import SAMPLE, load_table, load_tables
 from kdcli.tasks.task import task_from
 
 TEXTS = 4096

@@ -19,10 +19,10 @@ from kdcli.evaluate.predictions import Model
 from kdcli.evaluate.reading import check_task, reading
 from kdcli.run.places import student_folder, teacher_of
 from kdcli.student.loaded import load_student
-from kdcli.tasks.evaluation import Evaluation, count_words, evaluate
+from kdcli.tasks.statistics import Evaluation, count_words, evaluate
 from kdcli.tasks.labels import encode_labels
-from kdcli.tasks.layouts import load_table, load_tables
-from kdcli.tasks.significance import Comparison, compare_models
+from kdcli.tasks.split import load_table, load_tables
+from kdcli.tasks.statistics import Comparison, compare_models
 from kdcli.tasks.task import task_from
 from kdcli.teacher.model import load_teacher
 

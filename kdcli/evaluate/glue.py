@@ -15,7 +15,7 @@ from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.predict import PredictResult, predict_file
 from kdcli.evaluate.predictions import Model
 from kdcli.parts.parts import ALONE, Shard
-from kdcli.tasks.layouts import needed_files, table_name
+from kdcli.tasks.split import needed_files, table_name
 
 _NUMBERS = ("0", "1")
 _ENTAILED = ("entailment", "not_entailment")

@@ -17,7 +17,7 @@ from kdcli.files import sha256
 from kdcli.parts.parts import ALONE, Parts, Shard
 from kdcli.tables.forms import form_of
 from kdcli.tables.read import write_table
-from kdcli.tasks.layouts import stream_table
+from kdcli.tasks.split import stream_table
 from kdcli.tasks.task import settings_of
 
 __all__ = ["Model", "PredictResult", "file_schema", "predict", "predict_file", "predict_table"]

@@ -20,7 +20,7 @@ from kdcli.files import atomic
 from kdcli.student.encoding import encode_table
 from kdcli.student.folder import LoadedStudent, load_student
 from kdcli.student.vocabulary import save_tokenizer
-from kdcli.tasks.layouts import load_split
+from kdcli.tasks.split import load_split
 
 QUANTISED = ("Conv", "Gather", "LSTM", "MatMul")
 """Operators whose weights are stored in 8 bits; onnxruntime has no such GRU."""

@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from kdcli.api import Task
 from kdcli.tables.read import read_table
-from kdcli.tasks.evaluation import agreement, confusion
+from kdcli.tasks.statistics import agreement, confusion
 from kdcli.tasks.labels import encode_labels
 
 MODELS = ("teacher", "baseline", "student")

@@ -16,7 +16,7 @@ from kdcli.api import Reporter
 from kdcli.errors import ProfileError
 from kdcli.run.context import Ground, Stage, if_local, trains_together
 from kdcli.run.lock import flat
-from kdcli.tasks.layouts import SPLITS
+from kdcli.tasks.split import SPLITS
 
 TRANSFER = ("lite", "cache", "fine-tune", "prefixes", "sample", "corpus", "mix")
 """The stages in order; together they are called ``transfer``."""

@@ -17,7 +17,7 @@ from kdcli.errors import DataError
 from kdcli.tables.forms import Numbers
 from kdcli.tables.read import TableReader, read_table
 from kdcli.tasks.labels import encode_labels, respell, spelling_of
-from kdcli.tasks.sets import text_columns
+from kdcli.tasks.text_set import text_columns
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""Metrics of many resamples of the rows at once: what a bootstrap needs (Efron and Tibshirani 1993).
+"""Metrics of many resamples of the rows at once: the bootstrap (Efron and Tibshirani 1993).
 
 A resample of classified rows matters only by how often each combination of gold label and answers occurs in it, and
-these counts are multinomial: so a thousand resamples cost the same for a thousand rows and for a million.
+these counts are multinomial: a thousand resamples cost the same for a thousand rows and for a million.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,16 @@ from kdcli.api import Task
 
 RESAMPLES = 1000
 _AT_ONCE = 1 << 22
-"""Numbers that a block of resamples may hold."""
+"""Most numbers in a block of resamples."""
 
-Values = dict[str, NDArray[np.float64]]
+Floats = NDArray[np.float64]
+Outputs = NDArray[np.floating[Any]]
+Values = dict[str, Floats]
 """By metric, its value in each resample, ``float64 [resamples]``."""
 
 
 def resampled(
-    task: Task,
-    outputs: Sequence[NDArray[np.floating[Any]]],
-    gold: NDArray[Any],
-    *,
-    seed: int = 1,
-    resamples: int = RESAMPLES,
+    task: Task, outputs: Sequence[Outputs], gold: NDArray[Any], *, seed: int = 1, resamples: int = RESAMPLES
 ) -> list[Values]:
     """Score models on resamples of the rows, drawn with replacement; the same resamples for all models.
 
@@ -40,27 +37,17 @@ def resampled(
         outputs: Of each model, ``[rows, task.outputs]``.
         gold: The class ids ``int64 [rows]``, or the scores ``float32 [rows]``.
         seed: Seed of the resamples.
-        resamples: How many to draw.
+        resamples: Number of resamples.
 
     Returns:
         For each model, the values of each metric.
     """
     random = np.random.Generator(np.random.Philox(seed))
     if task.is_score:
-        return _scores([output[:, 0] for output in outputs], gold, random, resamples)
-    return _classes([output.argmax(1) for output in outputs], gold, task.outputs, random, resamples)
-
-
-def _classes(
-    answers: Sequence[NDArray[np.int64]],
-    gold: NDArray[np.int64],
-    classes: int,
-    random: np.random.Generator,
-    resamples: int,
-) -> list[Values]:
-    cells, counts = np.unique(np.stack([gold, *answers], 1), axis=0, return_counts=True)
+        return _resampled_scores([output[:, 0] for output in outputs], gold, random, resamples)
+    cells, counts = np.unique(np.stack([gold, *(o.argmax(1) for o in outputs)], 1), axis=0, return_counts=True)
     drawn = random.multinomial(len(gold), counts / len(gold), resamples)  # [resamples, cells]
-    one_hot = np.eye(classes, dtype=np.int64)
+    one_hot = np.eye(task.outputs, dtype=np.int64)
     gold_counts = drawn @ one_hot[cells[:, 0]]  # [resamples, classes]
     values = []
     for answer in cells.T[1:]:
@@ -85,33 +72,23 @@ def _from_counts(right: NDArray[np.int64], gold: NDArray[np.int64], answered: ND
     }
 
 
-def _scores(
-    predicted: Sequence[NDArray[np.floating[Any]]],
-    gold: NDArray[Any],
-    random: np.random.Generator,
-    resamples: int,
+def _resampled_scores(
+    predicted: Sequence[Outputs], gold: NDArray[Any], random: np.random.Generator, resamples: int
 ) -> list[Values]:
     columns = [column.astype(np.float64) for column in (gold, *predicted)]
-    blocks: list[list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = [[] for _ in predicted]
-    for rows in _blocks(len(gold), random, resamples):
+    found: list[dict[str, list[Floats]]] = [{"pearson": [], "spearman": []} for _ in predicted]
+    block = max(1, _AT_ONCE // len(gold))
+    for begin in range(0, resamples, block):
+        rows = random.integers(0, len(gold), (min(block, resamples - begin), len(gold)))
         truth, *others = (column[rows] for column in columns)  # [block, rows]
         ranks = rankdata(truth, axis=1)
-        for found, other in zip(blocks, others, strict=True):
-            found.append((_correlation(truth, other), _correlation(ranks, rankdata(other, axis=1))))
-    return [
-        dict(zip(("pearson", "spearman"), map(np.concatenate, zip(*found, strict=True)), strict=True))
-        for found in blocks
-    ]
+        for of_model, other in zip(found, others, strict=True):
+            of_model["pearson"].append(_correlation(truth, other))
+            of_model["spearman"].append(_correlation(ranks, rankdata(other, axis=1)))
+    return [{name: np.concatenate(blocks) for name, blocks in of_model.items()} for of_model in found]
 
 
-def _blocks(rows: int, random: np.random.Generator, resamples: int) -> Iterator[NDArray[np.int64]]:
-    """Draw row numbers, ``int64 [block, rows]``, in blocks that fit into memory."""
-    block = max(1, _AT_ONCE // rows)
-    for begin in range(0, resamples, block):
-        yield random.integers(0, rows, (min(block, resamples - begin), rows))
-
-
-def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def _correlation(first: Floats, second: Floats) -> Floats:
     """Return Pearson's correlation of each row of two arrays; 0 where one of them is constant."""
     constant = (np.ptp(first, axis=1) == 0) | (np.ptp(second, axis=1) == 0)
     first = first - first.mean(1, keepdims=True)
@@ -120,5 +97,5 @@ def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDA
     return np.where(constant, 0.0, _quotient((first * second).sum(1), spread))
 
 
-def _quotient(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+def _quotient(above: Floats, below: Floats) -> Floats:
     return np.divide(above, below, out=np.zeros(len(above)), where=below > 0)

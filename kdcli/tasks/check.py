@@ -22,8 +22,8 @@ from kdcli.tasks.contents import read_contents
 from kdcli.tasks.counting import Finding, LabelCounter, ScoreCounter
 from kdcli.tasks.data_report import Character, DataReport, LabelCount, Labels, Overlap, Scores, TableReport, Words
 from kdcli.tasks.labels import spelling_of
-from kdcli.tasks.layouts import Split, split_files, table_name
-from kdcli.tasks.recognition import recognise
+from kdcli.tasks.split import Split, split_files, table_name
+from kdcli.tasks.detect import recognise
 from kdcli.tasks.repeats import Common, Repeats, common, repeats
 from kdcli.tasks.verdict import judge, problem_of
 

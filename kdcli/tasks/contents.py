@@ -23,7 +23,7 @@ from kdcli.tables.read import TableReader, read_table
 from kdcli.tables.spans import Hashes, Spans
 from kdcli.tasks.counting import LabelCounter, ScoreCounter, TextCounts, as_numpy, count_texts
 from kdcli.tasks.labels import without_hidden
-from kdcli.tasks.recognition import Shape
+from kdcli.tasks.detect import Shape
 from kdcli.tasks.repeats import Keys
 
 _TOGETHER = 8

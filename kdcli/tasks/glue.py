@@ -82,9 +82,7 @@ class GlueTask:
     test: Columns
     dev: Columns | None = None
     labels: tuple[str, ...] = ("0", "1")
-    splits: Mapping[str, str] = field(
-        default_factory=lambda: {"train": "train", "dev": "validation", "test": "test"}
-    )
+    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "dev": "validation", "test": "test"})
     header: bool = True
     submission: Mapping[str, str] = field(default_factory=dict)
 

@@ -2,48 +2,90 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import Task
 from kdcli.errors import DataError
-from kdcli.tables.forms import Numbers
+from kdcli.tasks.glue import HIDDEN_NUMBER
 
-Spelling = tuple[str, ...]
-"""How a table writes the labels of a task, in the task's order."""
+Spelling = Mapping[str, str]
+"""How a table writes the labels of a task: the task's label for each of the table's."""
 
 
 def spellings(task: Task) -> list[Spelling]:
-    """Return how a table may write the labels of a task: as they are, by their readable names, or by their numbers.
+    """Return how a table may write the labels of a task: as they are, by readable name, by number, or as booleans.
 
-    The Hugging Face Hub numbers the classes that GLUE's own tables name. Numbers are not taken for labels that are
-    numbers themselves: 1 and 2 must not become 0 and 1.
+    The Hugging Face Hub numbers the classes that GLUE's own tables name. Numbers do not stand for labels that are
+    themselves numbers: 1 and 2 must not become 0 and 1. Any number may be written as a float (``1.0``).
     """
-    numbers = tuple(str(number) for number in range(len(task.labels)))
-    known = [task.labels, task.names, () if any(label.isdigit() for label in task.labels) else numbers]
-    return [spelling for spelling in known if spelling]
+    numbers = [str(number) for number in range(len(task.labels))]
+    known: list[Sequence[str]] = [task.labels, task.names]
+    if not any(label.isdigit() for label in task.labels):
+        known.append(numbers)
+    known += [[f"{name}.0" for name in names] for names in known if names and all(name.isdigit() for name in names)]
+    spelled = [dict(zip(names, task.labels, strict=True)) for names in known if names]
+    pair = sorted(task.labels, key=str.lower)
+    if [label.lower() for label in pair] in (["0", "1"], ["false", "true"]):
+        spelled += [
+            dict(zip(map(case, ("false", "true")), pair, strict=True)) for case in (str.lower, str.title, str.upper)
+        ]
+    return spelled
 
 
-def spelling_of(labels: pa.Array, task: Task) -> Spelling:
-    """Return the first spelling that all the labels have; the task's own if none does, so that its errors are told."""
-    there = set(pc.unique(labels.drop_null()).to_pylist())
-    return next((spelling for spelling in spellings(task) if there <= set(spelling)), task.labels)
+def spelling_of(labels: pl.Series, task: Task) -> Spelling:
+    """Return the first spelling that has all the labels; the task's own where none has."""
+    found = set(labels.drop_nulls().unique())
+    own = dict(zip(task.labels, task.labels, strict=True))
+    return next((spelling for spelling in spellings(task) if found <= spelling.keys()), own)
 
 
-def respell(labels: pa.Array, spelling: Spelling, task: Task) -> pa.Array:
-    """Write labels as the task does; what is none of the spelling stays as it is."""
-    if spelling == task.labels:
-        return labels
-    found = pc.index_in(labels, value_set=pa.array(spelling, pa.string()))
-    return pc.coalesce(pc.take(pa.array(task.labels, pa.string()), found), labels)
+def respell(labels: pl.Series, spelling: Spelling, task: Task) -> pl.Series:
+    """Write labels as the task does; a label outside the spelling stays as it is."""
+    return labels if tuple(spelling) == task.labels else labels.replace(dict(spelling))
+
+
+def label_texts(labels: pl.Series, file: str | Path) -> pl.Series:
+    """Return a label column of any type as text: integers, whole floats as integers, booleans as false and true.
+
+    Spaces around a label do not count.
+
+    Raises:
+        DataError: The column holds lists, times or another type that is no label.
+    """
+    kind = labels.dtype
+    if kind == pl.String:
+        return labels.str.strip_chars(" ")
+    if kind.is_decimal():
+        labels, kind = labels.cast(pl.Float64), pl.Float64()
+    if kind.is_float():
+        labels = labels.fill_nan(None)
+        numbers = labels.is_finite() & (labels == labels.round()) & (labels.abs() < 2**53)
+        whole = labels.zip_with(numbers.fill_null(False), labels.clear(len(labels))).cast(pl.Int64).cast(pl.String)
+        return whole.fill_null(labels.cast(pl.String)) if whole.null_count() > labels.null_count() else whole
+    if kind == pl.Null or kind.is_integer() or kind in (pl.Boolean, pl.Categorical, pl.Enum):
+        return labels.cast(pl.String)
+    hint = "name a column of one label a row with --label-col (task.label_column)"
+    raise DataError(f"the label column holds {kind}, not a label", file=file, key=labels.name, hint=hint)
+
+
+def class_names(path: Path, column: str) -> tuple[str, ...]:
+    """Return the class names that the `datasets` library keeps in a Parquet file for a column of numbers, if any."""
+    try:
+        features = json.loads(pl.read_parquet_metadata(path)["huggingface"])["info"]["features"]
+        return tuple(features[column]["names"])
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 def encode_labels(
-    labels: pa.Array | pa.ChunkedArray, task: Task, *, file: str | Path, rows: Numbers | None = None
+    labels: pl.Series, task: Task, *, file: str | Path, rows: pl.Series | NDArray[np.int64] | None = None
 ) -> NDArray[np.int64] | NDArray[np.float32]:
     """Turn labels into class ids (in the order of ``task.labels``), or into scores.
 
@@ -51,52 +93,45 @@ def encode_labels(
         labels: The labels as the task writes them.
         task: The task.
         file: The table, for messages.
-        rows: The number of each label's row in it; by default counted from 2, below a header.
+        rows: The row number of each label; by default counted from 2, below a header.
 
     Returns:
         ``int64 [rows]`` class ids, or ``float32 [rows]`` scores.
 
     Raises:
-        DataError: A label is missing, outside the task's, or no number in the task's range; names the row.
+        DataError: A label is missing or not one of the task's, or a score is no number in the task's range; names
+            the row.
     """
-    text = labels.cast(pa.string())
-    text = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
+    texts = label_texts(labels, file)
+    values: NDArray[Any]
     if task.is_score:
-        values, wrong = _scores(text, task)
+        values, wrong = parse_scores(texts, task)
     else:
-        found = pc.index_in(text, value_set=pa.array(task.labels, pa.string()))
-        values, wrong = found.fill_null(-1).to_numpy().astype(np.int64), found.is_null().to_numpy(zero_copy_only=False)
+        ids = texts.replace_strict(task.labels, range(len(task.labels)), default=-1, return_dtype=pl.Int64)
+        values = ids.fill_null(-1).to_numpy()
+        wrong = values < 0
     if wrong.any():
         place = int(wrong.argmax())
-        raise _wrong_label(text[place].as_py(), task, file, place + 2 if rows is None else int(rows[place]))
+        raise _wrong_label(texts[place], task, file, place + 2 if rows is None else int(rows[place]))
     return values
 
 
-def without_hidden(labels: pa.Array, task: Task, *, labelled: bool) -> pa.Array:
-    """Take an empty label for none, and where labels are not needed also GLUE's -1 for a label that is kept back."""
-    none = pc.fill_null(pc.equal(labels, ""), True)
-    range_has_it = task.is_score and (task.score_range is None or task.score_range[0] <= -1)
-    if not labelled and "-1" not in task.labels and not range_has_it:
-        none = pc.or_(none, pc.fill_null(pc.equal(labels, "-1"), False))
-    return pc.if_else(none, pa.scalar(None, pa.string()), labels)
-
-
-def _scores(text: pa.StringArray, task: Task) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    try:
-        values = text.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid:
-        values = np.array([_number(value) for value in text.to_pylist()])
+def parse_scores(texts: pl.Series, task: Task) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return scores as numbers, and which of them are missing or no number in the task's range."""
+    numbers = texts.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
     low, high = task.score_range or (-np.inf, np.inf)
     with np.errstate(invalid="ignore"):
-        wrong = ~(np.isfinite(values) & (values >= low) & (values <= high))
-    return values.astype(np.float32), wrong
+        wrong = ~(np.isfinite(numbers) & (numbers >= low) & (numbers <= high))
+    return numbers.astype(np.float32), wrong
 
 
-def _number(text: str | None) -> float:
-    try:
-        return pa.scalar(text).cast(pa.float64()).as_py() if text is not None else np.nan
-    except pa.ArrowInvalid:
-        return np.nan
+def without_hidden(labels: pl.Series, task: Task, *, labelled: bool) -> pl.Series:
+    """Set empty labels to null, and where labels are not needed also -1, with which GLUE hides those of test rows."""
+    hidden = [""]
+    range_has_it = task.is_score and (task.score_range is None or task.score_range[0] <= -1)
+    if not labelled and HIDDEN_NUMBER not in task.labels and not range_has_it:
+        hidden.append(HIDDEN_NUMBER)
+    return labels.set(labels.is_in(hidden), None)
 
 
 def _wrong_label(label: str | None, task: Task, file: str | Path, row: int) -> DataError:
@@ -106,5 +141,5 @@ def _wrong_label(label: str | None, task: Task, file: str | Path, row: int) -> D
         within = f" from {task.score_range[0]:g} to {task.score_range[1]:g}" if task.score_range else ""
         return DataError(f"the score {label!r} is no number{within}", file=file, row=row, hint="see task.score_range")
     what = f"the label {label!r} is none of the task's: {', '.join(task.labels)}"
-    hint = "set task.labels (`kd data check` lists those of the tables), mend the row, or drop such: task.drop_labels"
+    hint = "set task.labels (`kd data check` lists the tables' labels), correct the row, or set task.drop_labels"
     return DataError(what, file=file, row=row, hint=hint)

@@ -17,7 +17,7 @@ from kdcli.config.schema import TeacherSettings
 from kdcli.errors import DataError, KdError, UsageError
 from kdcli.files import files_sha256, sha256
 from kdcli.parts.parts import ALONE, Parts, Shard
-from kdcli.tasks.sets import TextSet, open_set
+from kdcli.tasks.text_set import TextSet, open_texts
 from kdcli.teacher.logits import open_tensors, read_logits, save_tensors, write_logits
 from kdcli.teacher.model import BATCH, Teacher, load_teacher
 from kdcli.teacher.texts import read_texts
@@ -92,7 +92,7 @@ def export_logits(
     reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":
         raise UsageError("a logits file is a .safetensors", file=output)
-    texts = open_set(transfer, task, reporter, texts_alone=True)
+    texts = open_texts(transfer, task, reporter, texts_alone=True)
     rows = sum(len(numbers) for numbers, _, _ in texts.rows())
     if not rows:
         raise DataError("the transfer set has no rows", file=transfer)

@@ -17,7 +17,7 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.tables.forms import Numbers
 from kdcli.tables.read import TableReader, read_table
-from kdcli.tasks.sets import TextSet, open_set, text_columns
+from kdcli.tasks.text_set import TextSet, open_texts, text_columns
 from kdcli.teacher.labels import positions
 from kdcli.teacher.logits import Logits
 from kdcli.teacher.texts import read_texts
@@ -193,7 +193,7 @@ def _check_finite(values: NDArray[np.float32], numbers: Numbers, path: Path) -> 
 
 
 def _check_count(rows: int, path: Path, transfer: Path, task: Task) -> None:
-    needed = sum(len(numbers) for numbers, _, _ in open_set(transfer, task, QuietReporter(), texts_alone=True).rows())
+    needed = sum(len(numbers) for numbers, _, _ in open_texts(transfer, task, QuietReporter(), texts_alone=True).rows())
     if rows != needed:
         what = f"this file has {rows:,} rows of logits, and the transfer set has {needed:,}"
         hint = "rows are matched by position here: make the logits for this very transfer set, in its order"

@@ -17,7 +17,7 @@ from kdcli.errors import DataError, UsageError
 from kdcli.files import sha256
 from kdcli.tables.forms import shown
 from kdcli.tables.read import write_table
-from kdcli.tasks.sets import open_set
+from kdcli.tasks.text_set import open_texts
 from kdcli.teacher.external import read_foreign
 from kdcli.teacher.logits import Logits, read_logits
 from kdcli.teacher.texts import Texts, read_texts
@@ -71,7 +71,7 @@ def join(
     for path in (transfer, logits):
         if output.exists() and path.exists() and output.samefile(path):
             raise UsageError("the output is one of the inputs", file=output, hint="give it another name")
-    rows = open_set(transfer, task, reporter)
+    rows = open_texts(transfer, task, reporter)
     if label == "gold" and not {"source", "label"} <= set(rows.columns):
         hint = f"the columns are {', '.join(rows.columns)}"
         raise DataError("gold labels need the columns source and label", file=transfer, hint=hint)

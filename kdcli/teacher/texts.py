@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kdcli.errors import DataError
 from kdcli.tables.forms import Numbers
 from kdcli.tables.hashing import row_hashes
-from kdcli.tasks.sets import TextSet
+from kdcli.tasks.text_set import TextSet
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from kdcli.api import Corpus, QuietReporter, Reporter, Task
 from kdcli.errors import DataError, ProfileError
 from kdcli.files import atomic
-from kdcli.tasks.layouts import SPLITS
+from kdcli.tasks.split import SPLITS
 from kdcli.transfer.cleaning import one_line
 
 

@@ -22,7 +22,7 @@ from kdcli.config.schema import CorpusSettings
 from kdcli.errors import DataError, ProfileError, UsageError
 from kdcli.tables.forms import BadRowsMode, form_of
 from kdcli.tables.read import TableReader, read_table
-from kdcli.tasks.sets import form_of_set, text_columns, with_tabs, without_marks
+from kdcli.tasks.text_set import form_of_set, text_columns, with_tabs, without_marks
 from kdcli.transfer.cleaning import clean_column, clean_keys, split_pair
 from kdcli.transfer.gathering import new_texts, plain, select, write_report, write_set
 from kdcli.transfer.keys import Keys, keys

@@ -12,7 +12,7 @@ from kdcli.download.imdb import FILES, imdb_tables
 from kdcli.download.split_files import write_splits
 from kdcli.errors import DataError, MissingError
 from kdcli.tables.read import read_table
-from kdcli.tasks.layouts import load_split
+from kdcli.tasks.split import load_split
 from kdcli.tasks.task import task_from
 
 datasets = pytest.importorskip("datasets")

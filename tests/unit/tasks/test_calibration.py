@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kdcli.tasks.calibration import calibration
+from kdcli.tasks.statistics import calibration
 
 
 def ece_of(logits, gold, bins):

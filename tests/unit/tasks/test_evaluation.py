@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
 from kdcli.api import Task
-from kdcli.tasks.evaluation import agreement, by_length, confusion, count_words, evaluate
+from kdcli.tasks.statistics import agreement, by_length, confusion, count_words, evaluate
 from kdcli.tasks.metrics import score
 
 THREE = Task("mnli", "pair", ("a", "b", "c"), metric="f1", more_metrics=("mcc",))

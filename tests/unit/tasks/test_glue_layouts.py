@@ -6,7 +6,7 @@ import pytest
 from glue_tables import TASKS, write
 
 from kdcli.config.load import load_profile
-from kdcli.tasks.layouts import load_tables
+from kdcli.tasks.split import load_tables
 from kdcli.tasks.task import task_from
 
 HUB = {

@@ -8,7 +8,7 @@ import pytest
 
 from kdcli.errors import DataError
 from kdcli.tasks.labels import encode_labels
-from kdcli.tasks.layouts import has_split, load_split, load_table, load_tables, split_files
+from kdcli.tasks.split import has_split, load_split, load_table, load_tables, split_files
 from kdcli.tasks.task import task_from
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"

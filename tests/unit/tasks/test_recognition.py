@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kdcli.errors import DataError, ProfileError
-from kdcli.tasks.layouts import load_table
+from kdcli.tasks.split import load_table
 from kdcli.tasks.task import task_from
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"

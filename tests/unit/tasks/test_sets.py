@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError
-from kdcli.tasks.sets import form_of_set, open_set
+from kdcli.tasks.text_set import form_of_set, open_texts
 
 SINGLE = Task("t", "single", ("0", "1"))
 PAIR = Task("t", "pair", ("0", "1"))
@@ -12,7 +12,7 @@ PAIR = Task("t", "pair", ("0", "1"))
 
 def texts(path, task, **more):
     """Return the rows, each the texts of the task, and their numbers in the file."""
-    found = [(columns, numbers) for numbers, columns, _ in open_set(path, task, QuietReporter(), **more).rows()]
+    found = [(columns, numbers) for numbers, columns, _ in open_texts(path, task, QuietReporter(), **more).rows()]
     rows = [row for columns, _ in found for row in zip(*(column.to_pylist() for column in columns), strict=True)]
     return rows, [int(number) for _, numbers in found for number in numbers]
 
@@ -72,7 +72,7 @@ def test_headers_of_dbert(tmp_path, header, task, name, alone):
 def test_names_of_columns_are_no_texts(tmp_path):
     for name, content, task in (("a.tsv", "text\ngood film\n", SINGLE), ("b.tsv", "one\ttwo\na b\tc\n", PAIR)):
         with pytest.raises(DataError, match="there is no column 'sentence") as caught:
-            open_set(write(tmp_path, name, content), task, QuietReporter())
+            open_texts(write(tmp_path, name, content), task, QuietReporter())
         assert "a file of plain lines, without a header, is a .txt" in caught.value.hint
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kdcli.api import Task
 from kdcli.tasks.metrics import score
-from kdcli.tasks.significance import compare_models, mcnemar
+from kdcli.tasks.statistics import compare_models, mcnemar
 
 BINARY = Task("sst2", "single", ("0", "1"))
 SCORES = Task("stsb", "pair", (), metric="pearson")

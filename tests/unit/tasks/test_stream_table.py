@@ -9,7 +9,7 @@ from glue_tables import TASKS, write
 from kdcli.api import QuietReporter
 from kdcli.config.load import load_profile
 from kdcli.errors import DataError
-from kdcli.tasks.layouts import load_table, stream_table
+from kdcli.tasks.split import load_table, stream_table
 from kdcli.tasks.task import task_from
 
 

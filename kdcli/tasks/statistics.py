@@ -1,0 +1,281 @@
+"""Score a model on labelled rows and say how sure the score is: intervals, calibration, significance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+from scipy.stats import binomtest
+
+from kdcli.api import Task
+from kdcli.tasks.bootstrap import RESAMPLES, Floats, Outputs, resampled
+from kdcli.tasks.metrics import score
+
+LEVEL = 0.05
+"""A difference with a smaller p value counts as significant."""
+BINS = 15
+"""Bins of the calibration, as in Guo et al. 2017."""
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A metric and its 95 % interval: percentiles of a bootstrap over the rows."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LengthBin:
+    """The rows of about one length: a quarter of all, more where many are equally long.
+
+    Attributes:
+        shortest: Words of the shortest.
+        longest: Words of the longest.
+        rows: Their number.
+        metrics: The scores on these rows alone.
+    """
+
+    shortest: int
+    longest: int
+    rows: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The rows whose confidence lies above ``low``, up to ``high``; mean confidence and accuracy are 0 without rows."""
+
+    low: float
+    high: float
+    rows: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well confidence (the probability of the answer) and accuracy agree.
+
+    Attributes:
+        ece: The expected calibration error, 0 to 1.
+        confidence: The mean confidence.
+        accuracy: The share of correct rows.
+        bins: The bars of a reliability diagram.
+    """
+
+    ece: float
+    confidence: float
+    accuracy: float
+    bins: list[ReliabilityBin]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on one table.
+
+    Attributes:
+        rows: The rows of the table.
+        metrics: By name, those of the task first.
+        confusion: The number of rows for each label and answer, ``[gold][answer]`` in the task's order; None for scores.
+        calibration: Confidence against accuracy; None for scores.
+        lengths: The metrics by length of the texts (both of a pair), in words between white space.
+        agreement: With the teacher: the share of equal answers, or Pearson's correlation of the scores; None without
+            one.
+    """
+
+    rows: int
+    metrics: dict[str, Interval]
+    confusion: list[list[int]] | None
+    calibration: Calibration | None
+    lengths: list[LengthBin]
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of two models in a metric.
+
+    Attributes:
+        difference: The first model's value minus the second's.
+        low: The lower end of its 95 % interval.
+        high: The upper end.
+        p: The probability of a difference as large, of either sign, if the models were equally good.
+        test: The test that gives ``p``.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: Literal["McNemar's exact test", "paired bootstrap"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same rows.
+
+    Attributes:
+        first: The name of one.
+        second: The name of the other.
+        metrics: By metric.
+        only_first_right: Rows that only the first classifies correctly; None for scores.
+        only_second_right: Rows that only the second does; None for scores.
+    """
+
+    first: str
+    second: str
+    metrics: dict[str, Difference]
+    only_first_right: int | None
+    only_second_right: int | None
+
+
+def evaluate(
+    task: Task,
+    outputs: Outputs,
+    gold: NDArray[Any],
+    words: NDArray[np.integer[Any]],
+    *,
+    teacher: Outputs | None = None,
+    seed: int = 1,
+    resamples: int = RESAMPLES,
+) -> Evaluation:
+    """Score a model in all ways that fit the task.
+
+    Args:
+        task: The task.
+        outputs: The model's, ``[rows, task.outputs]``, at least one row.
+        gold: The class ids ``int64 [rows]``, or the scores ``float32 [rows]``.
+        words: The length of each row's texts, ``[rows]``.
+        teacher: The teacher's outputs.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+    """
+    values = score(task, outputs, gold)
+    drawn = resampled(task, [outputs], gold, seed=seed, resamples=resamples)[0]
+    names = dict.fromkeys([task.metric, *task.more_metrics, *values])
+    return Evaluation(
+        len(gold),
+        {name: Interval(values[name], *np.percentile(drawn[name], [2.5, 97.5]).tolist()) for name in names},
+        None if task.is_score else confusion(gold, outputs.argmax(1), task.outputs),
+        None if task.is_score else calibration(outputs, gold),
+        by_length(task, outputs, gold, words),
+        None if teacher is None else agreement(task, outputs, teacher),
+    )
+
+
+def confusion(gold: NDArray[np.int64], answer: NDArray[np.int64], classes: int) -> list[list[int]]:
+    """Count the rows of each label (the first index) that got each answer (the second)."""
+    counts = np.bincount(gold * classes + answer, minlength=classes * classes)
+    matrix: list[list[int]] = counts.reshape(classes, classes).tolist()
+    return matrix
+
+
+def agreement(task: Task, outputs: Outputs, teacher: Outputs) -> float:
+    """Return the share of rows on which two models give one answer, or the correlation of their scores."""
+    if task.is_score:
+        return score(task, outputs, teacher[:, 0])["pearson"]
+    return float((outputs.argmax(1) == teacher.argmax(1)).mean())
+
+
+def by_length(task: Task, outputs: Outputs, gold: NDArray[Any], words: NDArray[np.integer[Any]]) -> list[LengthBin]:
+    """Score short and long texts separately, in bins between the quartiles of the lengths."""
+    # Each limit is a length that occurs, so that no bin is empty.
+    limits = np.unique(np.quantile(words, [0.25, 0.5, 0.75, 1], method="inverted_cdf"))
+    which = np.searchsorted(limits, words, side="left")
+    bins = [np.flatnonzero(which == number) for number in range(len(limits))]
+    return [
+        LengthBin(int(words[rows].min()), int(words[rows].max()), len(rows), score(task, outputs[rows], gold[rows]))
+        for rows in bins
+    ]
+
+
+def count_words(columns: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+    """Count the words of each row, in all its texts together (``int64 [rows]``)."""
+    return np.array([sum(len(text.split()) for text in row) for row in zip(*columns, strict=True)], np.int64)
+
+
+def calibration(logits: Outputs, gold: NDArray[np.integer[Any]], bins: int = BINS) -> Calibration:
+    """Compare confidence with accuracy, in bins of equal width (Guo et al. 2017, section 2).
+
+    ECE is the sum over the bins B of |B| / n * |accuracy(B) - confidence(B)|; bin m of M holds the rows
+    whose confidence, the highest softmax probability, lies in ((m - 1) / M, m / M].
+
+    Args:
+        logits: ``[rows, classes]``, at least one row.
+        gold: Class ids, ``[rows]``.
+        bins: The number of bins, M.
+    """
+    confidence, right = softmax(logits.astype(np.float64), axis=1).max(1), logits.argmax(1) == gold
+    limits = np.linspace(0, 1, bins + 1)
+    # Rounding may carry a probability to just above 1.
+    which = np.clip(np.searchsorted(limits, confidence, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(which, minlength=bins)
+    means = [np.bincount(which, values, bins) / np.maximum(counts, 1) for values in (confidence, right)]
+    ece = float((counts * np.abs(means[0] - means[1])).sum() / len(gold))
+    rows = zip(limits[:-1].tolist(), limits[1:].tolist(), counts.tolist(), *(m.tolist() for m in means), strict=True)
+    return Calibration(ece, float(confidence.mean()), float(right.mean()), [ReliabilityBin(*row) for row in rows])
+
+
+def compare_models(
+    task: Task,
+    first: tuple[str, Outputs],
+    second: tuple[str, Outputs],
+    gold: NDArray[Any],
+    *,
+    seed: int = 1,
+    resamples: int = RESAMPLES,
+) -> Comparison:
+    """Test whether two models differ, metric by metric.
+
+    Accuracy: McNemar's exact test on the rows that only one model has right. Others: the paired bootstrap of
+    Berg-Kirkpatrick et al. 2012 (section 2), two-sided. All intervals are percentiles of the bootstrap.
+
+    Args:
+        task: The task.
+        first: A model's name and outputs, ``[rows, task.outputs]``.
+        second: The other's.
+        gold: The class ids ``int64 [rows]``, or the scores ``float32 [rows]``.
+        seed: Seed of the resamples.
+        resamples: Number of resamples.
+    """
+    found = [score(task, outputs, gold) for _, outputs in (first, second)]
+    drawn = resampled(task, [first[1], second[1]], gold, seed=seed, resamples=resamples)
+    metrics = {
+        metric: _by_bootstrap(found[0][metric] - found[1][metric], drawn[0][metric] - drawn[1][metric])
+        for metric in found[0]
+    }
+    if task.is_score:
+        return Comparison(first[0], second[0], metrics, None, None)
+    right, other_right = (outputs.argmax(1) == gold for _, outputs in (first, second))
+    alone, other_alone = int((right & ~other_right).sum()), int((other_right & ~right).sum())
+    p = mcnemar(alone, other_alone)
+    metrics["accuracy"] = replace(metrics["accuracy"], p=p, test="McNemar's exact test")
+    return Comparison(first[0], second[0], metrics, alone, other_alone)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the two-sided p value of McNemar's exact test.
+
+    If the models were equally good, either would be the correct one on such a row with probability 1/2.
+
+    Args:
+        only_first: Rows that only the first model has right.
+        only_second: Rows that only the second has right.
+    """
+    total = only_first + only_second
+    return float(binomtest(only_first, total, 0.5).pvalue) if total else 1.0
+
+
+def _by_bootstrap(difference: float, drawn: Floats) -> Difference:
+    # Resamples scatter about the difference found; moved to scatter about 0, they show what chance alone does.
+    as_large = np.abs(drawn - difference) >= abs(difference) - _ROUNDING
+    p = (1 + int(as_large.sum())) / (1 + len(drawn))
+    low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
+    return Difference(difference, low, high, p, "paired bootstrap")
