@@ -1,1 +1,1 @@
-"""Reading and writing: tables, resumable parts, word vectors."""
+"""Tables: read, write, hash. The only place that knows file formats."""

@@ -1,4 +1,8 @@
-"""Tables of one JSON object a line."""
+"""Tables of one JSON object a line.
+
+Polars turns values of mixed types and half surrogate pairs into other texts in silence, so that Python's ``json`` reads
+the lines.
+"""
 
 from __future__ import annotations
 
@@ -7,56 +11,66 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables.forms import BLOCK, BadRows, Numbers, check_utf8, open_bytes, shown
+from kdcli.tables import forms
+from kdcli.tables.forms import BadRows, check_utf8, open_bytes, shown, with_row_numbers
 
-_TYPES = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+_TYPES: dict[type, pl.DataType] = {
+    str: pl.String(),
+    bool: pl.Boolean(),
+    int: pl.Int64(),
+    float: pl.Float64(),
+}
+_ERRORS = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError)
 
 
 class Jsonl:
-    """A file of JSON objects with text, numbers, booleans and nulls in them; a key left out is a null.
+    """A file of JSON objects that hold texts, numbers, booleans and nulls; a missing key is a null.
 
-    It is read once for the keys and their types, since neither need show in the first rows.
+    It is read once for the keys and their types. Columns that nobody asks for may hold anything.
 
     Args:
         path: The file.
-        bad: What becomes of a line that holds no object.
+        bad: What happens to a line that holds no object.
 
     Raises:
-        DataError: The file is missing or empty, a line holds no object, or a column has values of several types.
+        DataError: The file is missing or empty, or a line holds no object.
     """
 
     def __init__(self, path: Path, bad: BadRows) -> None:
         self.path = path
+        self.notes: list[str] = []
+        self._wrong: dict[str, DataError] = {}
         seen: dict[str, dict[type, int]] = {}
         for rows, objects in self._objects(bad):
             for row, values in zip(rows, objects, strict=True):
                 for key, value in values.items():
                     seen.setdefault(key, {}).setdefault(type(value), row)
-        self.schema = pa.schema([(key, _type(path, key, types)) for key, types in seen.items()])
-        self.columns = tuple(seen)
+        self.schema = pl.Schema({key: self._type(key, types) for key, types in seen.items()})
 
-    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[tuple[Numbers, pa.RecordBatch]]:
-        """Give the named columns, a block of lines at a time.
+    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+        """Yield the columns, a block of lines at a time.
 
         Raises:
-            DataError: A line holds no object (and is not to be skipped), or a value that no table can hold.
+            DataError: A line holds no object (and is not skipped), or a column mixes types or holds a value that no
+                table can hold.
         """
-        schema = pa.schema([self.schema.field(name) for name in columns])
+        for name in columns:
+            if name in self._wrong:
+                raise self._wrong[name]
         for rows, objects in self._objects(bad):
-            try:
-                batch = pa.RecordBatch.from_pylist(objects, schema)
-            except (pa.ArrowInvalid, OverflowError, UnicodeEncodeError):
-                raise self._wrong_value(rows, objects, schema) from None
-            yield np.array(rows, np.int64), batch
+            series = [self._series(name, rows, [values.get(name) for values in objects]) for name in columns]
+            yield with_row_numbers(pl.DataFrame(series), rows)
 
     def _objects(self, bad: BadRows) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
         row = 1
         with open_bytes(self.path) as stream:
-            while lines := stream.readlines(BLOCK):
+            if stream.peek(1).lstrip()[:1] == b"[":
+                hint = f"write one object a line: jq -c '.[]' {self.path} > NEW.jsonl"
+                raise DataError("the file is one JSON array, not one object a line", file=self.path, row=1, hint=hint)
+            while lines := stream.readlines(forms.BLOCK):
                 check_utf8(b"".join(lines), self.path, row)
                 rows, objects = [], []
                 for number, line in enumerate(lines, row):
@@ -67,29 +81,35 @@ class Jsonl:
                     if isinstance(value, dict):
                         rows.append(number)
                         objects.append(value)
-                    else:
-                        bad.add(number, f"no JSON object: {shown(line.rstrip())}")
+                    elif not line.isspace():
+                        bad.add(number, f"not a JSON object: {shown(line.rstrip())}")
                 yield rows, objects
                 row += len(lines)
 
-    def _wrong_value(self, rows: Sequence[int], objects: Sequence[dict[str, Any]], schema: pa.Schema) -> DataError:
-        for row, values in zip(rows, objects, strict=True):
-            for field in schema:
+    def _series(self, name: str, rows: Sequence[int], values: list[Any]) -> pl.Series:
+        dtype = self.schema[name]
+        try:
+            return pl.Series(name, values, dtype)
+        except _ERRORS:
+            for row, value in zip(rows, values, strict=True):
                 try:
-                    pa.array([values.get(field.name)], field.type)
-                except (pa.ArrowInvalid, OverflowError, UnicodeEncodeError) as error:
-                    return DataError(f"no table can hold this value: {error}", file=self.path, row=row, key=field.name)
-        raise AssertionError("each value alone can be held")
+                    pl.Series([value], dtype=dtype)
+                except _ERRORS:
+                    raise DataError("no table can hold this value", file=self.path, row=row, key=name) from None
+            raise
 
-
-def _type(path: Path, key: str, seen: dict[type, int]) -> pa.DataType:
-    """Choose a column's type from those of its values, each with the row that had it first."""
-    types = {kind: row for kind, row in seen.items() if kind is not type(None)}
-    if types.keys() == {int, float}:
-        return pa.float64()
-    kinds = list(types)
-    if kinds and (kinds[0] not in _TYPES or len(kinds) > 1):
-        wrong = next(kind for kind in kinds if kind not in _TYPES or kind is not kinds[0])
+    def _type(self, key: str, seen: dict[type, int]) -> pl.DataType:
+        """Choose the type of a column by the types of its values, each with the first row that has it."""
+        rows = {kind: row for kind, row in seen.items() if kind is not type(None)}
+        if rows.keys() == {int, float}:
+            return pl.Float64()
+        kinds = list(rows)
+        if not kinds:
+            return pl.String()
+        wrong = next((kind for kind in kinds if kind not in _TYPES or kind is not kinds[0]), None)
+        if wrong is None:
+            return _TYPES[kinds[0]]
         what = f"a value of JSON type {wrong.__name__}" + (f" after {kinds[0].__name__}" * (wrong is not kinds[0]))
-        raise DataError(what, file=path, row=types[wrong], key=key, hint="a column holds values of one simple type")
-    return _TYPES[kinds[0]] if kinds else pa.string()
+        hint = "a column holds values of one simple type"
+        self._wrong[key] = DataError(what, file=self.path, row=rows[wrong], key=key, hint=hint)
+        return pl.Object()

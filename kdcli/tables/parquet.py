@@ -1,64 +1,144 @@
-"""Parquet tables."""
+"""Parquet: tables inside a run, and those of any other writer."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from pyarrow import parquet
+import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables.forms import BadRows, Numbers, check_columns, check_columns_utf8, unzipped
+from kdcli.tables.forms import ROW_NUMBER, BadRows, is_gzip, open_bytes
 
-_ROWS = 65_536
+ROWS = 65_536
+"""Rows that are read at once."""
+
+_DAMAGED = (pl.exceptions.PolarsError, OSError)
 
 
-class Parquet:
-    """A Parquet file; texts of any of Arrow's string types are given as ``pa.string()``.
+class ParquetFile:
+    """A Parquet file of any writer; categories are given as texts.
 
     Args:
         path: The file.
 
     Raises:
-        DataError: The file is missing, empty, damaged, or none of Parquet.
+        DataError: The file is missing, empty, damaged, or not Parquet.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._open() as file:
-            found = file.schema_arrow
-        self.columns = tuple(found.names)
-        check_columns(self.columns, path)
-        self.schema = pa.schema([(field.name, _plain(field.type)) for field in found])
+        self.notes: list[str] = []
+        with _plain(path) as plain:
+            found = _schema(plain, path)
+        self._categories = [name for name, dtype in found.items() if isinstance(dtype, pl.Categorical | pl.Enum)]
+        self.schema = pl.Schema({name: pl.String() if name in self._categories else kind for name, kind in found.items()})
 
-    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[tuple[Numbers, pa.RecordBatch]]:
-        """Give the named columns; there are no bad rows.
+    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+        """Yield the columns; there are no bad rows.
 
         Raises:
             DataError: The file is damaged, or a text is not UTF-8.
         """
-        schema = pa.schema([self.schema.field(name) for name in columns])
-        row = 1
-        with self._open() as file:
-            for batch in file.iter_batches(_ROWS, columns=list(columns), use_threads=False):
-                rows = np.arange(row, row + batch.num_rows)
-                plain = batch.select(list(columns)).cast(schema)
-                check_columns_utf8(plain, self.path, rows)
-                yield rows, plain
-                row += batch.num_rows
-
-    @contextmanager
-    def _open(self) -> Iterator[parquet.ParquetFile]:
-        try:
-            with unzipped(self.path) as plain, parquet.ParquetFile(plain, pre_buffer=False) as file:
-                yield file
-        except (pa.ArrowInvalid, pa.ArrowException) as error:
-            raise DataError(f"no Parquet file, or a damaged one: {error}", file=self.path) from error
+        with _plain(self.path) as plain, readable(self.path):
+            lazy = pl.scan_parquet(plain, glob=False).select(columns)
+            lazy = lazy.with_columns(pl.col(name).cast(pl.String) for name in self._categories if name in columns)
+            count, row = row_count(plain), 1
+            for begin in range(0, count, ROWS):
+                frame = lazy.slice(begin, ROWS).collect()
+                yield frame.with_columns(pl.int_range(row, row + len(frame), dtype=pl.Int64).alias(ROW_NUMBER))
+                row += len(frame)
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.string() if pa.types.is_large_string(value) or pa.types.is_string_view(value) else value
+def scan(path: Path, columns: Sequence[str] | None = None) -> pl.LazyFrame:
+    """Open a table of a run.
+
+    Args:
+        path: The file.
+        columns: The columns to read, in this order; all by default.
+
+    Raises:
+        DataError: The file is missing or damaged, or lacks a column.
+    """
+    with open_bytes(path):
+        found = _schema(path, path)
+    for name in columns or ():
+        if name not in found:
+            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=f"the columns are {', '.join(found)}")
+    lazy = pl.scan_parquet(path, glob=False)
+    return lazy if columns is None else lazy.select(columns)
+
+
+def row_count(path: Path) -> int:
+    """Return the number of rows, which the footer holds.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    with readable(path):
+        return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+
+
+def slices(table: Path | pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
+    """Yield the rows in frames of ``size`` rows (the last may be smaller), in bounded memory.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    if isinstance(table, Path):
+        lazy = scan(table)
+        for begin in range(0, row_count(table), size):
+            with readable(table):
+                frame = lazy.slice(begin, size).collect()
+            yield frame
+        return
+    waiting: list[pl.DataFrame] = []
+    rows = 0
+    for batch in table.collect_batches(chunk_size=size, maintain_order=True):
+        waiting.append(batch)
+        rows += len(batch)
+        if rows >= size:
+            whole = pl.concat(waiting)
+            cut = rows - rows % size
+            yield from whole[:cut].iter_slices(size)
+            waiting, rows = [whole[cut:]], rows - cut
+    if rows:
+        yield pl.concat(waiting)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what Polars raises on a missing or damaged file into an error that names it.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError("the file does not exist", file=path) from error
+    except _DAMAGED as error:
+        first = str(error).partition("\n")[0]
+        raise DataError(f"the Parquet file cannot be read, it may be damaged: {first}", file=path) from error
+
+
+def _schema(plain: Path, path: Path) -> dict[str, Any]:
+    with readable(path):
+        return dict(pl.read_parquet_schema(plain))
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """Give the file itself, or a temporary one that it is decompressed into."""
+    with open_bytes(path) as stream:
+        if not is_gzip(path):
+            yield path
+            return
+        with tempfile.NamedTemporaryFile(suffix=".parquet") as plain:
+            shutil.copyfileobj(stream, plain, 1 << 20)
+            plain.flush()
+            yield Path(plain.name)

@@ -1,0 +1,117 @@
+"""The one writer of tables: whole files or none, in the form of the suffix."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+import polars as pl
+
+from kdcli.errors import DataError
+from kdcli.files import atomic
+from kdcli.tables.forms import Form, form_of, is_gzip, shown
+from kdcli.tables.parquet import ROWS, row_count, slices
+
+_BOM = "\ufeff"
+
+
+def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
+    """Write a table, gzipped if its name ends in ``.gz``; a lazy frame is written as it is computed.
+
+    In TSV and CSV a null is an empty field. A float is the shortest number that reads back as the same one. Equal rows
+    give equal bytes.
+
+    Args:
+        path: The file; its suffix decides the form. A ``.txt`` takes one column.
+        frame: The rows.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        DataError: The suffix is unknown, or the form cannot hold a column or a text.
+        KdError: The disk is full, or the folder cannot be written.
+    """
+    path = Path(path)
+    form = form_of(path)
+    if form == "parquet":
+        with atomic(path) as temporary:
+            return _write_parquet(path, temporary, frame)
+    schema = frame.collect_schema()
+    if form == "txt" and len(schema) != 1:
+        raise DataError(f"a .txt holds one column, not {len(schema)}", file=path, hint="name the file .tsv")
+    if form in ("tsv", "txt"):
+        _check_texts(pl.DataFrame({name: [name] for name in schema}), form, path, 1)
+    rows = 0
+    with atomic(path) as temporary, _open(path, temporary) as stream:
+        _write_lines(stream, form, pl.DataFrame(schema=schema), header=form in ("tsv", "csv"))
+        for batch in slices(frame, ROWS) if isinstance(frame, pl.LazyFrame) else frame.iter_slices(ROWS):
+            if form in ("tsv", "txt"):
+                _check_texts(batch, form, path, rows + 1 + (form == "tsv"))
+            if form == "txt" and rows == 0 and batch.item(0, 0).startswith(_BOM):
+                stream.write(_BOM.encode())  # readers skip the first one
+            try:
+                _write_lines(stream, form, batch, header=False)
+            except pl.exceptions.PolarsError as error:
+                hint = "write .parquet or .jsonl instead"
+                raise DataError(f"the form cannot hold this table: {error}", file=path, hint=hint) from None
+            rows += len(batch)
+    return rows
+
+
+def _write_parquet(path: Path, temporary: Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
+    plain = temporary.with_suffix("") if is_gzip(path) else temporary
+    try:
+        if isinstance(frame, pl.LazyFrame):
+            frame.sink_parquet(plain)
+        else:
+            frame.rechunk().write_parquet(plain)
+        if plain != temporary:
+            with _open(path, temporary) as stream, plain.open("rb") as source:
+                shutil.copyfileobj(source, stream, 1 << 20)
+        return row_count(plain)
+    finally:
+        if plain != temporary:
+            plain.unlink(missing_ok=True)
+
+
+@contextmanager
+def _open(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
+    with temporary.open("wb") as stream:
+        if not is_gzip(path):
+            yield stream
+            return
+        # Neither the time nor the temporary name goes into the file.
+        with gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0, compresslevel=6) as zipped:
+            yield cast(IO[bytes], zipped)
+
+
+def _write_lines(stream: IO[bytes], form: Form, rows: pl.DataFrame, *, header: bool) -> None:
+    if form == "jsonl":
+        text = rows.write_ndjson()
+    elif form == "csv":
+        text = rows.write_csv(include_header=header)
+    else:
+        text = rows.write_csv(include_header=header, separator="\t", quote_style="never")
+    stream.write(text.encode())
+
+
+def _check_texts(frame: pl.DataFrame, form: Form, path: Path, row: int) -> None:
+    """Check that the lines of a file can hold the texts; ``row`` is the number of the first."""
+    last = frame.columns[-1]
+    for name, dtype in frame.schema.items():
+        if dtype != pl.String:
+            continue
+        texts = frame[name]
+        wrong = texts.str.contains("\n" if form == "txt" else r"[\t\n]").fill_null(False)
+        if name == last:  # the line end would swallow the CR
+            wrong |= texts.str.ends_with("\r").fill_null(False)
+        if wrong.any():
+            first = int(wrong.arg_true()[0])
+            what = f"a text with a tab or a line end does not fit into .{form}: {shown(texts[first])}"
+            hint = "write .parquet (or .jsonl) instead"
+            raise DataError(what, file=path, row=row + first, key=name, hint=hint)
