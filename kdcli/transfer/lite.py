@@ -1,44 +1,83 @@
 """``kd transfer lite``: texts fabricated by rules (Tang et al. 2019, section "Method").
 
-Three passes: the training texts are cut into words and tagged; from each, ``n_iter`` texts are made; what is new
-among them is written behind the originals. The first two work on resumable parts in several processes.
+The training texts are cut into words and tagged; from each, ``n_iter`` texts are made; the new ones among them are
+written after the originals. Tagging and making work on resumable parts in several processes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import LiteSettings
 from kdcli.files import atomic
-from kdcli.parts.parts import ALONE, Parts, Shard, processes, usable_cores
-from kdcli.tables.hashing import row_hashes
-from kdcli.transfer.gathering import LiteResult, gather, plain, try_out
-from kdcli.transfer.making import MakePart, plan
-from kdcli.transfer.rules import Rules
-from kdcli.transfer.tagging import ROWS, TagPart
-from kdcli.transfer.unigrams import count_unigrams
+from kdcli.parts.engine import processes, usable_cores
+from kdcli.parts.parts import Parts
+from kdcli.tables.text_hash import text_hash
+from kdcli.transfer.cleaning import spaced
+from kdcli.transfer.dedupe import hashes, new_texts, plain, select, stream, write_set
+from kdcli.transfer.rules import Rewriter, Rules, Unigrams
+from kdcli.transfer.tagging import ROWS, TagPart, Words
+
+TEXTS = 131_072
+"""Texts of a part, about."""
+BLOCK = 1_000_000
+"""Words that are rewritten together, about: they bound the memory."""
+EXAMPLES = 6
+_RULES = ("masked", "replaced", "cut")
+_COUNTS = {"words": "words", "masked": "words_masked", "replaced": "words_replaced", "cut": "texts_cut"}
+
+
+@dataclass(frozen=True)
+class LiteResult:
+    """What ``transfer lite`` made.
+
+    Attributes:
+        rows: Rows of the table.
+        originals: The training set's own, which come first and are all kept.
+        fabricated: The texts that the rules made and that were kept.
+        counts: Over all texts made: the ``words`` they have, ``words_masked``, ``words_replaced`` by one drawn for
+            the same part of speech (it may be the same one), ``texts_cut`` to an n-gram.
+        duplicates: Texts dropped because an original or an earlier one says the same.
+        held_out_copies: Texts dropped because a dev or test text says the same.
+        drop_rate: Share of the texts made that were dropped.
+        examples: ``rules`` (masked, replaced, cut), ``before`` and ``after`` of some kept texts; the texts of a pair
+            stand around a ``|``.
+    """
+
+    rows: int
+    originals: int
+    fabricated: int
+    counts: dict[str, int]
+    duplicates: int
+    held_out_copies: int
+    drop_rate: float
+    examples: list[dict[str, Any]]
 
 
 def fabricate(
     *,
-    train: pa.Table,
-    held_out: Sequence[pa.Table],
+    train: pl.DataFrame,
+    held_out: Sequence[pl.DataFrame],
     task: Task,
     settings: LiteSettings,
     seed: int,
     output: Path,
-    shard: Shard = ALONE,
     resume: bool = True,
     reporter: Reporter | None = None,
-) -> LiteResult | None:
+) -> LiteResult:
     """Make a transfer set: the originals, then texts that the rules make of them.
 
     The table depends on the texts, the settings (but for ``workers``) and the seed alone. A run that was stopped
@@ -48,80 +87,206 @@ def fabricate(
         train: The training set: the task's text columns, and ``label``.
         held_out: The dev and test sets, with the same text columns: none of their texts is made.
         task: The task.
-        settings: The rules' settings.
-        seed: Of all random draws.
-        output: The table to write: the text columns, ``source`` (``original`` or ``lite``), ``label`` (the originals'
-            own, null for the others); what was done goes beside it, in ``NAME.report.json``.
-        shard: This process's share of the work; all of it by default.
+        settings: The settings of the rules.
+        seed: The seed of all random draws.
+        output: The table to write: the text columns, ``source`` (``original`` or ``lite``), ``label`` (null for the
+            new texts).
         resume: Go on with what a killed run left; False starts again.
-        reporter: Told of the progress.
-
-    Returns:
-        What was made, or None where other shards are still at work, or put the table together.
+        reporter: Shows the progress.
 
     Raises:
-        PluginError: There is no such tagger.
+        PluginError: There is no such tagger, or it breaks its contract.
         MissingError: The tagger's data is not there.
         DataError: A text does not fit into a table of this form.
-        KdError: The same work is being done by another process, or the disk is full.
+        KdError: Another process does the same work, or the disk is full.
     """
     reporter = reporter or QuietReporter()
     train, held_out = plain(train, task), [plain(table, task) for table in held_out]
+    texts = train.select(task.columns)
     fingerprint = {
-        "form": "kd.lite/1",
-        "training texts": hashlib.sha256(row_hashes(train.select(task.columns).columns).tobytes()).hexdigest()[:16],
+        "form": "kd.lite/2",
+        "training texts": hashlib.sha256(text_hash(texts.get_columns()).tobytes()).hexdigest()[:16],
         "columns": task.columns,
         "seed": seed,
         **settings.model_dump(exclude={"workers"}),
         **registry.versions("taggers", settings.tagger),
     }
-    slices = plan(train.num_rows, settings.n_iter)
+    slices = plan(len(train), settings.n_iter)
     workers = settings.workers or usable_cores()
-    results: list[LiteResult] = []
     folder = output.with_name(f"{output.name}.parts")
-    with Parts(folder, fingerprint, suffix=".arrow", shard=shard, resume=resume, reporter=reporter) as parts:
-        try_out(train, output, folder)
+    with Parts(folder, fingerprint, resume=resume, reporter=reporter) as parts:
+        write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
         if slices:
             with processes(workers) if workers > 1 else nullcontext(1) as pool:
-                tagged = _tag(folder, train.select(task.columns), settings, pool, shard, reporter)
-                make = MakePart(*tagged, tuple(slices), _rules(settings), settings.n_iter, seed)
+                words, unigrams = tag(folder, texts, settings, pool, reporter)
+                make = MakePart(words, unigrams, task.columns, tuple(slices), _rules(settings), settings.n_iter, seed)
                 sizes = [taken.rows * settings.n_iter for taken in slices]
                 parts.make(sizes, make, title="fabricate", unit="texts", workers=pool)
-
-        def assemble(paths: list[Path]) -> None:
-            results.append(gather(paths, train=train, held_out=held_out, output=output, reporter=reporter))
-
-        parts.assemble(len(slices), assemble)
-    return results[0] if results else None
+        return parts.assemble(len(slices), lambda paths: gather(paths, train, held_out, task, output, reporter))
 
 
-def _tag(
-    folder: Path, texts: pa.Table, settings: LiteSettings, pool: int | Executor, shard: Shard, reporter: Reporter
-) -> tuple[Path, Path, tuple[Path, ...]]:
-    """Tag the training texts and count the words of each tag, into files in ``folder`` that all processes read.
+def tag(
+    folder: Path, texts: pl.DataFrame, settings: LiteSettings, workers: int | Executor, reporter: Reporter
+) -> tuple[Path, Path]:
+    """Tag the words of the training texts and count them by tag, into two files that all processes read.
 
     Returns:
-        The texts, the counts, and the parts with the tagged words.
+        The tagged words, in order of the rows; and the counts, in order of tag and word.
     """
-    texts_file, counts_file = folder / "texts.arrow", folder / "unigrams.arrow"
-    batches = texts.combine_chunks().to_batches(max_chunksize=ROWS)
-    _write(texts_file, batches)
-    with Parts(folder / "tags", {}, suffix=".arrow", shard=shard, reporter=reporter) as parts:
-        sizes = [batch.num_rows for batch in batches]
-        make = TagPart(texts_file, settings.tagger, settings.words)
-        # Every shard needs the words of the whole training set.
-        parts.make(sizes, make, title="tag", unit="rows", workers=pool, of_all=True)
-        tagged = tuple(parts.path(part) for part in range(len(batches)))
-    _write(counts_file, count_unigrams(tagged, texts.schema.names).combine_chunks().to_batches())
-    return texts_file, counts_file, tagged
+    texts_file, words, unigrams = (folder / f"{name}.parquet" for name in ("texts", "words", "unigrams"))
+
+    def assemble(paths: list[Path]) -> None:
+        with atomic(words) as temporary:
+            pl.scan_parquet(paths).sink_parquet(temporary, compression="lz4", row_group_size=TEXTS)
+        counts = pl.scan_parquet(words).group_by("tag", "word").agg(pl.len().alias("count")).sort("tag", "word")
+        with atomic(unigrams) as temporary:
+            counts.collect().write_parquet(temporary)
+
+    if not unigrams.exists():
+        with atomic(texts_file) as temporary:
+            texts.write_parquet(temporary, row_group_size=ROWS)
+        with Parts(folder / "tags", {}, reporter=reporter) as parts:
+            sizes = [min(ROWS, len(texts) - first) for first in range(0, len(texts), ROWS)]
+            make = TagPart(texts_file, settings.tagger, settings.words, ROWS)
+            parts.make(sizes, make, title="tag", unit="rows", workers=workers)
+            parts.assemble(len(sizes), assemble)
+    return words, unigrams
 
 
-def _write(path: Path, batches: list[pa.RecordBatch]) -> None:
-    """Write an Arrow file, unless it is there: its name stands for what is in it."""
-    if not path.exists():
-        with atomic(path) as temporary, pa.ipc.new_file(str(temporary), batches[0].schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
+@dataclass(frozen=True)
+class Slice:
+    """The rows of the training set that one part is made from: ``rows`` of them, from ``first`` on."""
+
+    first: int
+    rows: int
+
+
+def plan(rows: int, n_iter: int) -> list[Slice]:
+    """Cut the training set into parts of about ``TEXTS`` new texts each."""
+    slices: list[Slice] = []
+    pieces = max(1, -(-ROWS * n_iter // TEXTS))
+    for first in range(0, rows if n_iter else 0, ROWS):
+        here = min(ROWS, rows - first)
+        bounds = [here * piece // pieces for piece in range(pieces + 1)]
+        slices += [Slice(first + a, b - a) for a, b in pairwise(bounds) if b > a]
+    return slices
+
+
+@dataclass(frozen=True)
+class MakePart:
+    """Makes a part: the texts of one slice, in order of row and iteration.
+
+    A part depends on the seed, the options and its own number, and on nothing that other parts draw. It holds, beside
+    the text columns, the ``key`` (the hash of the texts with their white space made equal), the ``row`` of the
+    original, and what the rules did: ``words`` kept, ``masked``, ``replaced``, and texts ``cut``.
+
+    Attributes:
+        words: The tagged words.
+        unigrams: The words of each part of speech.
+        columns: The text columns.
+        slices: The slice of each part.
+        rules: How often each rule applies.
+        n_iter: The number of texts made from each row.
+        seed: The seed of all random numbers.
+    """
+
+    words: Path
+    unigrams: Path
+    columns: tuple[str, ...]
+    slices: tuple[Slice, ...]
+    rules: Rules
+    n_iter: int
+    seed: int
+
+    def __call__(self, part: int, path: Path) -> None:
+        """Write part ``part`` to ``path``."""
+        stream(self.blocks(part), _schema(self.columns)).sink_parquet(path, compression="lz4", row_group_size=16_384)
+
+    def blocks(self, part: int) -> Iterator[pl.DataFrame]:
+        """Make the texts of a part, some at a time."""
+        first, count = self.slices[part].first, self.slices[part].rows
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(part,))))
+        tagged = pl.scan_parquet(self.words).filter(pl.col("row").is_between(first, first + count - 1)).collect()
+        unigrams = Unigrams(pl.read_parquet(self.unigrams))
+        columns = [tagged.filter(pl.col("column") == number) for number in range(len(self.columns))]
+        rewriters = [Rewriter(Words.of(column, first, count), unigrams, self.rules) for column in columns]
+        rows = np.repeat(np.arange(count), self.n_iter)
+        turns = np.tile(np.arange(self.n_iter), count)
+        lengths = np.sum([rewriter.lengths[rows] for rewriter in rewriters], axis=0)
+        cuts = np.flatnonzero(np.diff(np.cumsum(lengths) // BLOCK)) + 1
+        for of_block, turn in zip(np.split(rows, cuts), np.split(turns, cuts), strict=True):
+            yield self._block(rewriters, first, of_block, turn, random)
+
+    def _block(
+        self,
+        rewriters: Sequence[Rewriter],
+        first: int,
+        rows: NDArray[np.int64],
+        turns: NDArray[np.int64],
+        random: np.random.Generator,
+    ) -> pl.DataFrame:
+        """Make a text of each of ``rows``, counted from ``first``; of a pair, turns 0, 1, 2 edit the first, the second, both."""
+        sides = [
+            rewriter.rewrite(rows, (turns % 3 != 1 - side) | (len(rewriters) == 1), random)
+            for side, rewriter in enumerate(rewriters)
+        ]
+        frame = pl.DataFrame(dict(zip(self.columns, (side.texts for side in sides), strict=True)))
+        schema = _schema(self.columns)
+        usual = all(rewriter.usual for rewriter in rewriters)
+        normal = frame if usual else frame.select(spaced(pl.all()))
+        numbers = {name: sum(getattr(side, name) for side in sides) for name in _COUNTS}
+        numbers |= {"key": text_hash(normal.get_columns()), "row": rows + first}
+        return frame.hstack(pl.DataFrame(numbers)).select(schema).cast(schema)
+
+
+def gather(
+    paths: Sequence[Path],
+    train: pl.DataFrame,
+    held_out: Sequence[pl.DataFrame],
+    task: Task,
+    output: Path,
+    reporter: Reporter,
+) -> LiteResult:
+    """Write the transfer set: the originals, then the parts in order, without copies of what was there before."""
+    parts = pl.scan_parquet(paths) if paths else pl.LazyFrame(schema=_schema(task.columns))
+    keys = parts.select("key").collect()["key"].to_numpy()
+    new = new_texts(keys, hashes([train], task, spaced), hashes(held_out, task, spaced))
+    kept, made = int(new.keep.sum()), len(keys)
+    rows = len(train) + kept
+    with reporter.progress("assemble", rows) as progress:
+        write_set(output, train, task, "lite", select(parts, new.keep))
+        progress.advance(rows)
+    sums = parts.select(pl.col(*_COUNTS).cast(pl.Int64).sum()).collect().row(0, named=True)
+    return LiteResult(
+        rows=rows,
+        originals=len(train),
+        fabricated=kept,
+        counts={counted: int(sums[name]) for name, counted in _COUNTS.items()},
+        duplicates=new.duplicates + new.train_copies,
+        held_out_copies=new.held_out_copies,
+        drop_rate=1 - kept / made if made else 0.0,
+        examples=_examples(select(parts, new.keep).head(1000).collect(), train, task),
+    )
+
+
+def _examples(texts: pl.DataFrame, train: pl.DataFrame, task: Task) -> list[dict[str, Any]]:
+    """Show the first texts that each rule changed, in their order."""
+    number = pl.int_range(pl.len())
+    first = [texts.select(number.filter(pl.col(rule) > 0).head(EXAMPLES // 3)).to_series() for rule in _RULES]
+    originals = train.select(pl.concat_str(task.columns, separator=" | ")).to_series()
+    return [
+        {
+            "rules": [rule for rule in _RULES if row[rule]],
+            "before": originals[row["row"]],
+            "after": " | ".join(row[name] for name in task.columns),
+        }
+        for row in texts[pl.concat(first).unique().sort()].iter_rows(named=True)
+    ]
+
+
+def _schema(columns: Sequence[str]) -> dict[str, Any]:
+    numbers = dict.fromkeys(("row", *_COUNTS), pl.UInt32)
+    return {**dict.fromkeys(columns, pl.String), "key": pl.UInt64, **numbers}
 
 
 def _rules(settings: LiteSettings) -> Rules:

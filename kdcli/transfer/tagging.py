@@ -1,13 +1,13 @@
 """Texts cut into words, each with its part of speech: the first pass of ``transfer lite``.
 
-A part of this pass is an Arrow file with three list columns for each text column: the words, their tags, and the
-white space that follows each word, so that a text can be put together again as it was.
+The tagged words are one table with a row for each word: ``column`` and ``row`` say of which text it is, ``word``,
+``gap`` (the white space that follows it, so that a text can be put together again as it was) and ``tag`` what it is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 from numpy.typing import NDArray
 
 from kdcli import registry
 
 ROWS = 4096
 """Rows of a part."""
-
-Split = tuple[Sequence[str], Sequence[str]]
-"""The words of a text, and the white space after each."""
 
 # Words that the Penn Treebank rules leave alone when white space stands on both sides, as in SST-2; NLTK's
 # tokenizer, some hundred times slower than this expression, gets the texts that hold anything else.
@@ -44,40 +41,54 @@ _WORD = re.compile(r"(\S+)(\s*)")
 
 @dataclass(frozen=True)
 class Words:
-    """The words of one text column of a part, as ids.
+    """The words of one text column, as ids.
 
     Attributes:
         offsets: ``int64 [texts + 1]`` where the words of each text begin.
-        words: ``int32 [words]`` ids in ``vocabulary``.
-        gaps: ``int32 [words]`` ids in ``spaces``: what stands between a word and the next.
-        tags: ``int32 [words]`` ids in ``tag_names``.
+        words: ``int64 [words]`` ids in ``vocabulary``.
+        gaps: ``int64 [words]`` ids in ``spaces``: what stands between a word and the next.
+        tags: ``int64 [words]`` ids in ``tag_names``.
         vocabulary: The different words.
         spaces: The different gaps: one space mostly, or nothing.
         tag_names: The different tags.
     """
 
     offsets: NDArray[np.int64]
-    words: NDArray[np.int32]
-    gaps: NDArray[np.int32]
-    tags: NDArray[np.int32]
-    vocabulary: pa.StringArray
-    spaces: pa.StringArray
+    words: NDArray[np.int64]
+    gaps: NDArray[np.int64]
+    tags: NDArray[np.int64]
+    vocabulary: list[str]
+    spaces: list[str]
     tag_names: list[str]
+
+    @classmethod
+    def of(cls, tagged: pl.DataFrame, first: int, texts: int) -> Words:
+        """Take the tagged words of the ``texts`` rows from ``first`` on, all of one column."""
+        counts = np.bincount(tagged["row"].to_numpy() - first, minlength=texts)
+        (words, vocabulary), (gaps, spaces), (tags, names) = (_ids(tagged[name]) for name in ("word", "gap", "tag"))
+        return cls(np.concatenate([[0], np.cumsum(counts)]), words, gaps, tags, vocabulary, spaces, names)
+
+
+def _ids(values: pl.Series) -> tuple[NDArray[np.int64], list[str]]:
+    different = values.unique(maintain_order=True)
+    return values.cast(pl.Enum(different)).to_physical().to_numpy().astype(np.int64), different.to_list()
 
 
 @dataclass(frozen=True)
 class TagPart:
-    """Makes a part: the words and tags of one record batch of ``texts``.
+    """Makes a part: the tagged words of ``ROWS`` texts.
 
     Attributes:
-        texts: An Arrow file, each batch with the text columns of a part.
+        texts: A Parquet file with the text columns.
         tagger: The tagger plugin's name.
         words: How texts are cut into words.
+        rows: Rows of a part.
     """
 
     texts: Path
     tagger: str
     words: Literal["treebank", "whitespace"]
+    rows: int
 
     def __call__(self, part: int, path: Path) -> None:
         """Write part ``part`` to ``path``.
@@ -87,48 +98,36 @@ class TagPart:
             MissingError: The tagger's data is not there.
         """
         tagger = registry.load("taggers", self.tagger)
-        columns: dict[str, pa.Array] = {}
-        with pa.memory_map(str(self.texts)) as file:
-            batch = pa.ipc.open_file(file).get_batch(part)
-            for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                cut = [split(text, self.words) for text in column.to_pylist()]
-                words = [words for words, _ in cut]
-                with registry.blaming("taggers", self.tagger, "tag"):
-                    tags = tagger.tag(words)
-                if not _are_tags(tags, words):
-                    raise registry.breach("taggers", self.tagger, "does not give one tag a word, each a string")
-                counts = [len(of_text) for of_text in words]
-                columns[f"{name}.words"] = _lists(counts, words)
-                columns[f"{name}.gaps"] = _lists(counts, (gaps for _, gaps in cut))
-                columns[f"{name}.tags"] = _lists(counts, tags)
-        tagged = pa.record_batch(columns)
-        with pa.ipc.new_file(str(path), tagged.schema) as writer:
-            writer.write_batch(tagged)
+        frame = pl.scan_parquet(self.texts).slice(part * self.rows, self.rows).collect()
+        tagged = []
+        for number, column in enumerate(frame.iter_columns()):
+            cut = [split(text, self.words) for text in column]
+            words = [words for words, _ in cut]
+            with registry.blaming("taggers", self.tagger, "tag"):
+                tags = tagger.tag(words)
+            if not _are_tags(tags, words):
+                raise registry.breach("taggers", self.tagger, "does not give one tag a word, each a string")
+            rows = np.repeat(np.arange(len(cut), dtype=np.uint32), [len(of_text) for of_text in words])
+            flat = {"word": words, "gap": [gaps for _, gaps in cut], "tag": tags}
+            tagged.append(
+                pl.DataFrame(
+                    {"row": rows + np.uint32(part * self.rows)}
+                    | {name: pl.Series(list(chain.from_iterable(values)), dtype=pl.String) for name, values in flat.items()}
+                ).select(pl.lit(number, pl.UInt8).alias("column"), pl.all())
+            )
+        pl.concat(tagged).write_parquet(path, compression="lz4")
 
 
-def read_words(path: Path, column: str) -> Words:
-    """Read one text column of a part."""
-    with pa.OSFile(str(path)) as file:
-        batch = pa.ipc.open_file(file).get_batch(0)
-    words, gaps, tags = (batch[f"{column}.{name}"].values for name in ("words", "gaps", "tags"))
-    return Words(
-        offsets=batch[f"{column}.words"].offsets.to_numpy().astype(np.int64),
-        words=words.indices.to_numpy(),
-        gaps=gaps.indices.to_numpy(),
-        tags=tags.indices.to_numpy(),
-        vocabulary=words.dictionary,
-        spaces=gaps.dictionary,
-        tag_names=tags.dictionary.to_pylist(),
-    )
-
-
-def split(text: str, words: Literal["treebank", "whitespace"]) -> Split:
+def split(text: str, words: Literal["treebank", "whitespace"]) -> tuple[Sequence[str], Sequence[str]]:
     """Cut a text into words; white space before the first is left out.
 
     Args:
         text: Any text.
         words: ``whitespace`` cuts at white space alone; ``treebank`` by the Penn Treebank rules too, as NLTK's
             ``NLTKWordTokenizer`` does, but without changing a character.
+
+    Returns:
+        The words, and the white space after each.
     """
     if words == "treebank" and not _PLAIN.fullmatch(text):
         spans = _treebank_spans(text)
@@ -159,17 +158,10 @@ def _tokenizer() -> Any:
 
 
 def _are_tags(tags: Any, texts: Sequence[Sequence[str]]) -> bool:
-    """Return whether a tagger has answered as it should: it may be anybody's."""
+    """Return whether a tagger, which may be anybody's, gives one string for each word."""
     return (
         isinstance(tags, list | tuple)
         and all(isinstance(of_text, list | tuple) for of_text in tags)
         and [len(of_text) for of_text in tags] == [len(words) for words in texts]
         and all(isinstance(tag, str) for tag in chain.from_iterable(tags))
     )
-
-
-def _lists(counts: Sequence[int], values: Iterable[Iterable[str]]) -> pa.ListArray:
-    """Make a list column of dictionary-encoded strings."""
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    flat = pa.array(list(chain.from_iterable(values)), pa.string())
-    return pa.ListArray.from_arrays(pa.array(offsets), flat.dictionary_encode())
