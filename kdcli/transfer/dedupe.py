@@ -1,0 +1,116 @@
+"""New texts: the one way in which every method drops copies and writes its transfer set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from polars.io.plugins import register_io_source
+
+from kdcli.api import Task
+from kdcli.tables.text_hash import text_hash
+from kdcli.tables.write import write_table
+
+Hashes = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
+
+
+def plain(frame: pl.DataFrame, task: Task) -> pl.DataFrame:
+    """Select the text columns, and ``label`` if there is one, as text; a null text is empty."""
+    texts = [pl.col(name).cast(pl.String).fill_null("") for name in task.columns]
+    return frame.select(*texts, *(pl.col(name).cast(pl.String) for name in frame.columns if name == "label"))
+
+
+def hashes(frames: Sequence[pl.DataFrame], task: Task, normal: Callable[[pl.Expr], pl.Expr]) -> Hashes:
+    """Hash the texts of all rows of some tables in their normal form.
+
+    Args:
+        frames: Tables that ``plain`` returns.
+        task: The task.
+        normal: ``spaced`` or ``clean``: how texts that count as equal become equal.
+    """
+    found = [text_hash(frame.select(normal(pl.col(task.columns))).get_columns()) for frame in frames]
+    return np.concatenate([np.zeros(0, np.uint64), *found])
+
+
+@dataclass(frozen=True)
+class NewTexts:
+    """Which texts say something new, and why the others do not.
+
+    Attributes:
+        keep: ``[texts]`` whether to keep each; of equal ones it is the first.
+        duplicates: Texts that are equal to an earlier one.
+        train_copies: Texts of the training set among the rest.
+        held_out_copies: Held-out texts among the rest.
+    """
+
+    keep: Mask
+    duplicates: int
+    train_copies: int
+    held_out_copies: int
+
+
+def new_texts(made: Hashes, train: Hashes, held_out: Hashes) -> NewTexts:
+    """Find the texts that say something new.
+
+    Args:
+        made: Hashes of the texts in question.
+        train: Hashes of the training texts that are no news; none where copies of them may stay.
+        held_out: Hashes of the dev and test texts.
+    """
+    first = pl.Series(made).is_first_distinct()
+    new = first & ~pl.Series(made).is_in(pl.Series(train))
+    keep = new & ~pl.Series(made).is_in(pl.Series(held_out))
+    distinct, new_ones, kept = (int(mask.sum()) for mask in (first, new, keep))
+    return NewTexts(keep.to_numpy().copy(), len(made) - distinct, distinct - new_ones, new_ones - kept)
+
+
+def select(rows: pl.LazyFrame, keep: Mask) -> pl.LazyFrame:
+    """Keep the rows that a mask over all rows names; they stream, and only the mask is in memory."""
+    number = "__number__"
+    wanted = pl.col(number).map_batches(
+        lambda numbers: pl.Series(keep[numbers.to_numpy()]), return_dtype=pl.Boolean, is_elementwise=True
+    )
+    return rows.with_row_index(number).filter(wanted).drop(number)
+
+
+def stream(frames: Iterable[pl.DataFrame], schema: Any) -> pl.LazyFrame:
+    """Make a lazy table of frames that come one after the other; it can be collected once."""
+
+    def source(
+        columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        for frame in frames:
+            chosen = frame if predicate is None else frame.filter(predicate)
+            yield chosen if columns is None else chosen.select(columns)
+
+    return register_io_source(source, schema=schema)
+
+
+def write_set(output: Path, train: pl.DataFrame, task: Task, source: str = "", texts: pl.LazyFrame | None = None) -> int:
+    """Write a transfer set: the originals, then the new texts, which have no label.
+
+    Args:
+        output: The table to write.
+        train: The text columns and ``label``.
+        task: The task.
+        source: The method that made the texts.
+        texts: The new texts; None for the originals alone.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        DataError: A text does not fit into a table of this form.
+        KdError: The disk is full, or the folder cannot be written.
+    """
+    rows = train.lazy().select(*task.columns, pl.lit("original").alias("source"), "label")
+    if texts is not None:
+        label = pl.lit(None, pl.String).alias("label")
+        rows = pl.concat([rows, texts.select(*task.columns, pl.lit(source).alias("source"), label)])
+    return write_table(output, rows)
