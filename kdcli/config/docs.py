@@ -1,63 +1,69 @@
-"""``kd profile show --docs``: every setting of a profile, with what it means, what it takes and where it came from."""
+"""Settings in words: the options of a model, and ``kd profile show --docs``, which explains a whole profile."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from kdcli import registry
-from kdcli.config.load import Profile
-from kdcli.config.options import Option, options_of
-from kdcli.config.schema import Settings
 from kdcli.config.toml import inline, quoted
 from kdcli.errors import KdError
 
+if TYPE_CHECKING:
+    from kdcli.config.load import Profile
+
 WIDTH = 110
+_PLAIN = {"integer": "whole number", "number": "number", "boolean": "true | false", "null": "unset", "string": "text"}
+_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "multipleOf": "times"}
 _OF_PLUGINS: tuple[registry.Group, ...] = ("students", "generators")
 
 
 @dataclass(frozen=True)
-class Explained:
-    """A setting of a profile.
+class Option:
+    """One key of a table.
 
     Attributes:
-        option: What it is.
-        value: Its value, None where it is unset.
-        origin: Where that came from.
+        key: The key, with the tables around it.
+        type: The values it takes, in words.
+        default: Its default as a JSON value; None where there is none.
+        required: Whether it needs a value.
+        about: Its meaning.
     """
 
-    option: Option
+    key: str
+    type: str
+    default: Any
+    required: bool
+    about: str
+
+
+@dataclass(frozen=True)
+class Setting(Option):
+    """A setting of a profile, with its value (None: unset) and the origin of that."""
+
     value: Any
     origin: str
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A table of a profile.
-
-    Attributes:
-        table: Its dotted name, empty for what stands above all tables.
-        about: What it is for.
-        settings: What stands in it.
-    """
+    """A table of a profile: its dotted name (empty above all tables), its purpose, its settings."""
 
     table: str
     about: str
-    settings: list[Explained]
+    settings: list[Setting]
 
 
 @dataclass(frozen=True)
 class Docs:
-    """A profile explained.
-
-    Attributes:
-        chapters: Its tables in order, those of all installed plugins among them.
-        warnings: Plugins that cannot be explained.
-    """
+    """A profile explained: its tables in order, those of all installed plugins too, and plugins that cannot be."""
 
     chapters: list[Chapter]
     warnings: list[str]
@@ -67,14 +73,44 @@ class Docs:
         blocks = [[f"# {name}, every setting explained"]]
         for chapter in self.chapters:
             if chapter.table:
-                blocks.append([*_comment(chapter.about), f"[{_header(chapter.table)}]"])
-            for setting in chapter.settings:
-                blocks.append([*_comment(setting.option.about), f"# {_facts(setting)}", _line(setting)])
+                header = ".".join(map(quoted, chapter.table.split(".")))
+                blocks.append([*_comment(chapter.about), f"[{header}]"])
+            blocks += [[*_comment(one.about), f"# {_facts(one)}", _line(one)] for one in chapter.settings]
         return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
+
+
+def options_of(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
+    """Go through the options of a model and of the models inside it.
+
+    Args:
+        model: Settings, or a plugin's ``Options``.
+        prefix: What the keys begin with, its dot included: ``students.bilstm.``.
+    """
+    for name, field in model.model_fields.items():
+        key, inside = prefix + name, field.annotation
+        if isinstance(inside, type) and issubclass(inside, BaseModel):
+            yield from options_of(inside, f"{key}.")
+            continue
+        depends = getattr(field, "default_factory_takes_validated_data", False)  # on the other options
+        default = None if field.is_required() or depends else field.get_default(call_default_factory=True)
+        about = " ".join((field.description or "").split())
+        yield Option(key, type_of(field), to_jsonable_python(default, fallback=str), field.is_required(), about)
+
+
+def type_of(field: FieldInfo) -> str:
+    """Return in words what an option takes: ``whole number >= 1``, ``lstm | gru``."""
+    annotated: Any = Annotated[field.annotation, field]
+    try:
+        schema = TypeAdapter(annotated).json_schema()
+    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):  # a plugin may have types of its own
+        return getattr(field.annotation, "__name__", str(field.annotation))
+    return _words(schema, schema.get("$defs", {}))
 
 
 def explain(profile: Profile) -> Docs:
     """Explain every setting of a profile; plugins that it does not choose have their defaults."""
+    from kdcli.config.schema import Settings
+
     values = profile.settings.model_dump(mode="json")
     own = [option for option in options_of(Settings) if option.key not in _OF_PLUGINS]
     chapters = _chapters(own, values, profile.origins, _abouts(Settings))
@@ -84,7 +120,7 @@ def explain(profile: Profile) -> Docs:
             try:
                 module: Any = registry.load(group, plugin.full_name)
             except KdError as error:
-                if name not in values[group]:  # of one that the profile has a table for, its loading has warned
+                if name not in values[group]:  # else load_profile has warned
                     warnings.append(f"{group}.{name} is not explained: {error.what}")
                 continue
             about = " ".join(registry.about(module).split())
@@ -104,17 +140,17 @@ def _plugins(group: registry.Group, profile: Profile) -> dict[str, registry.Plug
 def _chapters(
     options: Iterable[Option], values: Mapping[str, Any], origins: Mapping[str, str], abouts: Mapping[str, str]
 ) -> list[Chapter]:
-    tables: dict[str, list[Explained]] = {"": []}  # in TOML, what is in no table comes first
+    tables: dict[str, list[Setting]] = {"": []}  # in TOML, keys without a table come first
     for option in options:
         inside = (origin for key, origin in origins.items() if f"{key}.".startswith(f"{option.key}."))
-        explained = Explained(option, _value(option, values), next(inside, "default"))
-        tables.setdefault(option.key.rpartition(".")[0], []).append(explained)
+        setting = Setting(**vars(option), value=_value(option, values), origin=next(inside, "default"))
+        tables.setdefault(option.key.rpartition(".")[0], []).append(setting)
     return [Chapter(table, abouts.get(table, ""), settings) for table, settings in tables.items() if settings]
 
 
 def _value(option: Option, values: Any) -> Any:
     for name in option.key.split("."):
-        if name not in values:  # of a plugin that the profile has no table for
+        if name not in values:  # of a plugin without a table in the profile
             return option.default
         values = values[name]
     return values
@@ -129,23 +165,41 @@ def _abouts(model: type[BaseModel], table: str = "") -> dict[str, str]:
     return found
 
 
-def _header(table: str) -> str:
-    return ".".join(quoted(name) for name in table.split("."))
-
-
 def _comment(text: str) -> list[str]:
     return [f"# {line}" for line in wrap(text, WIDTH)]
 
 
-def _facts(setting: Explained) -> str:
-    option = setting.option
-    if option.required:
-        default = "required"
-    else:
-        default = "default: unset" if option.default is None else f"default: {inline(option.default)}"
-    return f"{option.type}; {default}" + ("" if setting.origin == "default" else f"; from {setting.origin}")
+def _facts(setting: Setting) -> str:
+    default = "unset" if setting.default is None else inline(setting.default)
+    default = "required" if setting.required else f"default: {default}"
+    return f"{setting.type}; {default}" + ("" if setting.origin == "default" else f"; from {setting.origin}")
 
 
-def _line(setting: Explained) -> str:
-    name = quoted(setting.option.key.rpartition(".")[2])
+def _line(setting: Setting) -> str:
+    name = quoted(setting.key.rpartition(".")[2])
     return f"# {name} =" if setting.value is None else f"{name} = {inline(setting.value)}"
+
+
+def _words(schema: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """Put a JSON schema into words."""
+    if "$ref" in schema:
+        return _words(known[schema["$ref"].rpartition("/")[2]], known)
+    if options := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
+        return " | ".join(dict.fromkeys(_words(option, known) for option in options))
+    if "enum" in schema or "const" in schema:
+        return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
+    kind = schema.get("type", "")
+    if kind == "array":
+        if items := schema.get("prefixItems"):
+            return f"list of {len(items)} ({', '.join(_words(item, known) for item in items)})"
+        return f"list of {_together(_words(schema.get('items', {}), known))}"
+    if kind == "object":
+        inside = schema.get("additionalProperties")
+        return f"table of {_together(_words(inside, known))}" if isinstance(inside, dict) else "table"
+    words = "path" if schema.get("format") in ("path", "file-path", "directory-path") else _PLAIN.get(kind, "anything")
+    bounds = [f"{sign} {schema[name]}" for name, sign in _BOUNDS.items() if name in schema]
+    return f"{words} {', '.join(bounds)}".rstrip()
+
+
+def _together(words: str) -> str:
+    return f"({words})" if " | " in words else words

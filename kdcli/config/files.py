@@ -1,11 +1,12 @@
-"""Profile files: where they lie, what they are called and what their text says."""
+"""Profile files: their places, names and text. Light: listings and completion import it."""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
+
+import tomli
 
 import kdcli
 from kdcli.config.validation import nearest
@@ -54,19 +55,19 @@ def find(profile: str | Path, beside: Path | None = None) -> Path:
 
 
 def label(path: Path) -> str:
-    """Return what a profile file is called where values are traced to it."""
+    """Return the name of a profile file in origins: the bare name for kd's own."""
     return path.name if path.parent == folder() else str(path)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a profile's tables as they stand, ``extends`` among them.
+    """Read the tables of a profile as they are in the file, ``extends`` among them.
 
     Raises:
-        ProfileError: The file cannot be read, or is not TOML.
+        ProfileError: The file is unreadable or not TOML.
     """
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        return tomli.loads(path.read_bytes().decode("utf-8"))
+    except tomli.TOMLDecodeError as error:
         message, line = str(error), re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
         row = int(line[1]) if line else None
         what = f"this is not TOML: {message[: line.start()] if line else message}"

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomli
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from kdcli.config import files
+from kdcli.config.flags import flags_of
 from kdcli.config.schema import Settings
 from kdcli.config.validation import nearest, unknown
 from kdcli.errors import KdError, ProfileError, UsageError
 
 PREFIX = "KD_"
-
-_FLAGS = {
-    "task.text_columns": "--text-col",
-    "task.kind": "--text2-col",
-    "task.label_column": "--label-col",
-    "transfer.heavy.temperature": "--sample-temperature",
-    "transfer.corpus.files": "--input",
-    "transfer.corpus.columns": "--column",
-}
-"""The flags that are not called what their setting is called."""
+_FLAGS = {"task.text_columns": "--text-col", "task.kind": "--text2-col", "teacher.model": "--teacher"}
+"""Flags that set something more than the setting of their name."""
 
 
 class _Environment(BaseSettings, Settings):  # type: ignore[misc]
@@ -37,7 +30,7 @@ class Layer:
     """Values from one place.
 
     Attributes:
-        origin: What the place is called: a file, ``KD_...``, ``--set`` or ``--flag``.
+        origin: The name of the place: a file, ``KD_...``, ``--set`` or ``--flag``.
         values: Tables inside tables, as TOML has them.
         file: The file, if it is one.
     """
@@ -51,7 +44,7 @@ def from_files(profile: str | Path) -> list[Layer]:
     """Read a profile and all that it extends, the furthest first.
 
     Raises:
-        ProfileError: A file is not there or cannot be read, or the profiles extend each other in a circle.
+        ProfileError: A file is missing or unreadable, or the profiles extend each other in a circle.
     """
     layers: list[Layer] = []
     seen: list[Path] = []
@@ -78,14 +71,14 @@ def from_files(profile: str | Path) -> list[Layer]:
 def from_environment(environ: Mapping[str, str]) -> tuple[list[Layer], list[KdError]]:
     """Read ``KD_SECTION__KEY`` through pydantic-settings.
 
-    ``KD_X`` without a section, and unlike every setting, is taken for another program's and left alone.
+    ``KD_X`` without a section, and unlike every setting, belongs to another program.
 
     Returns:
-        A layer for each variable, and the mistakes.
+        A layer for each variable, and the errors.
     """
     source = EnvSettingsSource(_Environment, env_prefix=PREFIX, env_nested_delimiter="__")
     layers: list[Layer] = []
-    mistakes: list[KdError] = []
+    errors: list[KdError] = []
     for name in sorted(name for name in environ if name.startswith(PREFIX)):
         key = name.removeprefix(PREFIX).lower().replace("__", ".")
         source.env_vars = {name.lower(): environ[name]}
@@ -93,13 +86,13 @@ def from_environment(environ: Mapping[str, str]) -> tuple[list[Layer], list[KdEr
             values = source()
         except SettingsError:
             hint = f'lists and tables are written as JSON: {name}=\'["a", "b"]\''
-            mistakes.append(ProfileError(f"{name} in the environment cannot be read", key=key, hint=hint))
+            errors.append(ProfileError(f"{name} in the environment cannot be read", key=key, hint=hint))
             continue
         if values:
             layers.append(Layer(name, values))
         elif "." in key or nearest(key, Settings.model_fields):
-            mistakes.append(trace(unknown(key, Settings), Layer(name, {})))
-    return layers, mistakes
+            errors.append(trace(unknown(key, Settings), Layer(name, {})))
+    return layers, errors
 
 
 def from_sets(sets: Sequence[str]) -> list[Layer]:
@@ -118,13 +111,8 @@ def from_sets(sets: Sequence[str]) -> list[Layer]:
 
 
 def from_flags(flags: Mapping[str, Any]) -> list[Layer]:
-    """Make a layer of each flag that was given; None says that it was not.
-
-    Most flags are called what their setting is called: ``transfer.lite.n_iter`` is ``--n-iter``.
-    """
-    given = {key: value for key, value in flags.items() if value is not None}
-    names = {key: _FLAGS.get(key, f"--{key.rpartition('.')[2].replace('_', '-')}") for key in given}
-    return [Layer(names[key], _nest(key, value)) for key, value in given.items()]
+    """Make a layer of each flag by its dotted key; None stands for a flag that is not on the command line."""
+    return [Layer(_flag(key), _nest(key, value)) for key, value in flags.items() if value is not None]
 
 
 def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:
@@ -150,7 +138,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def source_of(key: str, origins: Mapping[str, Layer]) -> Layer | None:
-    """Return the layer a key, a table (the last that set something in it) or an item in a key came from."""
+    """Return the layer of a key, of a table (the last that set something in it) or of an item in a key."""
     if key in origins:
         return origins[key]
     inside = [layer for known, layer in origins.items() if known.startswith(f"{key}.")]
@@ -158,19 +146,19 @@ def source_of(key: str, origins: Mapping[str, Layer]) -> Layer | None:
     return next(iter([*reversed(inside), *outside]), None)
 
 
-def trace(mistake: KdError, layer: Layer | None) -> KdError:
-    """Add to a mistake where it was made, unless it tells that; a wrong value of a flag is a usage error."""
-    if layer is None or mistake.file:
-        return mistake
-    kind = type(mistake)
+def trace(error: KdError, layer: Layer | None) -> KdError:
+    """Add the place to an error that names none; a wrong value of a flag is a usage error."""
+    if layer is None or error.file:
+        return error
+    kind = type(error)
     if layer.file:
-        return kind(mistake.what, file=layer.file, key=mistake.key, hint=mistake.hint)
+        return kind(error.what, file=layer.file, key=error.key, hint=error.hint)
     if layer.origin == "--set":
-        return kind(f"--set: {mistake.what}", key=mistake.key, hint=mistake.hint)
+        return kind(f"--set: {error.what}", key=error.key, hint=error.hint)
     if layer.origin.startswith("--"):
         kind = UsageError if kind is ProfileError else kind
-        return kind(f"{layer.origin}: {mistake.what}", hint=mistake.hint)
-    return kind(f"{layer.origin} in the environment: {mistake.what}", key=mistake.key, hint=mistake.hint)
+        return kind(f"{layer.origin}: {error.what}", hint=error.hint)
+    return kind(f"{layer.origin} in the environment: {error.what}", key=error.key, hint=error.hint)
 
 
 def _lay(
@@ -188,7 +176,7 @@ def _lay(
         else:
             for known in [known for known in origins if known.startswith(f"{key}.")]:
                 del origins[known]
-            # Taken out first, so that the order of the keys is the order in which they were last set.
+            # Removed first, so that the keys are in the order in which they were last set.
             origins.pop(key, None)
             origins[key] = layer
             values[name] = value
@@ -203,7 +191,15 @@ def _nest(key: str, value: Any) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        document = tomli.loads(f"value = {text}")
+    except tomli.TOMLDecodeError:
         return text
     return document["value"] if len(document) == 1 else text
+
+
+def _flag(key: str) -> str:
+    """Return the name of a setting's flag, also where it is an option of a plugin (``generators.gpt2.lr``)."""
+    plain = f"--{key.rpartition('.')[2].replace('_', '-')}"
+    if key in _FLAGS or key.startswith("generators."):
+        return _FLAGS.get(key, plain)
+    return next((setting.names[0] for setting in flags_of(Settings, key)), plain)

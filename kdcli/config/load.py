@@ -12,12 +12,25 @@ from pydantic import ValidationError
 
 import kdcli
 from kdcli import registry
-from kdcli.config import files, layers
-from kdcli.config.layers import Layer, flatten, source_of, trace
+from kdcli.config import files
+from kdcli.config.layers import (
+    Layer,
+    flatten,
+    from_environment,
+    from_files,
+    from_flags,
+    from_sets,
+    merge,
+    source_of,
+    trace,
+)
 from kdcli.config.schema import Settings
 from kdcli.config.toml import to_toml
 from kdcli.config.validation import each, explain, nearest, raise_all
 from kdcli.errors import KdError, PluginError
+
+GENERATOR = "generators.*."
+"""What the keys of flags begin with that are options of the chosen generator."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,7 @@ class Profile:
         name: The profile's name: its file's without ``.toml``, or ``default`` without one.
         settings: The settings; the tables of installed plugins hold all of their options.
         origins: Where each dotted key came from: ``default``, a file, ``KD_...``, ``--set`` or ``--flag``.
-        warnings: What the user should look at, though nothing is wrong with the settings.
+        warnings: What the user should look at, though the settings are valid.
     """
 
     name: str
@@ -37,7 +50,7 @@ class Profile:
     warnings: tuple[str, ...] = ()
 
     def to_toml(self, *, with_origins: bool = False) -> str:
-        """Write the settings as a profile that gives the same ones again, whatever it extended.
+        """Write the settings as a profile that gives the same ones again, without what it extends.
 
         Args:
             with_origins: Note after each value, as a comment, where it came from.
@@ -60,32 +73,45 @@ def load_profile(
     Args:
         profile: A name or a file; None for the defaults alone.
         sets: ``key=value`` texts.
-        flags: Values by dotted key; None says that a flag was not given.
+        flags: Values by dotted key; None for a flag that is not on the command line. ``generators.*.lr`` is an option
+            of the chosen generator.
         environ: Where ``KD_SECTION__KEY`` is looked up.
-        uses: The groups of plugins that are needed: what is said of others is left as it is.
+        uses: The groups of plugins that are needed: the tables of others are not checked.
 
     Raises:
-        ProfileError: Keys or values are wrong; every one is reported (``Mistakes`` where there are several).
+        ProfileError: Keys or values are wrong; every one is reported (``ValidationErrors`` where there are several).
         UsageError: A flag or ``--set`` is wrong.
-        PluginError: A plugin that it names is not there, or is broken.
+        PluginError: A plugin that it names is missing or broken.
     """
-    environment, mistakes = layers.from_environment(environ)
+    environment, errors = from_environment(environ)
+    flags = flags or {}
     stack = [
-        *(layers.from_files(profile) if profile is not None else []),
+        *(from_files(profile) if profile is not None else []),
         *environment,
-        *layers.from_sets(sets),
-        *layers.from_flags(flags or {}),
+        *from_sets(sets),
+        *from_flags({key: value for key, value in flags.items() if not key.startswith(GENERATOR)}),
     ]
-    values, origins = layers.merge(stack)
+    values, origins = merge(stack)
+    if recipe := {key: value for key, value in flags.items() if key.startswith(GENERATOR) and value is not None}:
+        table = f"generators.{registry.table_name(_generator(values))}."
+        values, origins = merge([*stack, *from_flags({key.replace(GENERATOR, table): recipe[key] for key in recipe})])
     settings, wrong = _validate(values)
-    checked = _plugins(values, settings, uses, origins)
-    wrong += checked.mistakes
-    mistakes = [*(trace(mistake, source_of(mistake.key or "", origins)) for mistake in wrong), *mistakes]
-    if mistakes or settings is None:
-        raise_all(mistakes)
+    if settings:
+        wrong += [error for group, error in settings.conflicts() if group in uses]
+    checked = _check_plugins(values, settings, uses, origins)
+    wrong += checked.errors
+    errors = [*(trace(error, source_of(error.key or "", origins)) for error in wrong), *errors]
+    if errors or settings is None:
+        raise_all(errors)
     settings = settings.model_copy(update=checked.tables)
     name = "default" if profile is None else files.find(profile).stem
     return Profile(name, settings, _origins(settings, origins), tuple(checked.warnings))
+
+
+def _generator(values: Mapping[str, Any]) -> str:
+    transfer = values.get("transfer")
+    chosen = transfer.get("generator") if isinstance(transfer, Mapping) else None
+    return chosen if isinstance(chosen, str) else Settings().transfer.generator
 
 
 def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[KdError]]:
@@ -94,92 +120,88 @@ def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[KdError]
         return Settings.model_validate(values), []
     except ValidationError as error:
         unknown = [finding["loc"] for finding in error.errors() if finding["type"] == "extra_forbidden"]
-        mistakes = explain(error, Settings)
+        errors = explain(error, Settings)
     if unknown:
         try:
             Settings.model_validate(_without(values, unknown))
         except ValidationError as error:
-            known = {(mistake.key, mistake.what) for mistake in mistakes}
-            mistakes += [new for new in explain(error, Settings) if (new.key, new.what) not in known]
-    return None, mistakes
+            known = {(one.key, one.what) for one in errors}
+            errors += [new for new in explain(error, Settings) if (new.key, new.what) not in known]
+    return None, errors
 
 
 @dataclass
 class _Checked:
-    """What was found out about the plugins that a profile names."""
+    """The tables of plugins, those of installed ones complete, with errors and warnings."""
 
     tables: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    mistakes: list[KdError] = field(default_factory=list)
+    errors: list[KdError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-def _plugins(
+def _check_plugins(
     values: Mapping[str, Any], settings: Settings | None, uses: Collection[registry.Group], origins: dict[str, Layer]
 ) -> _Checked:
-    """Check what the profile says about plugins.
-
-    Returns:
-        The tables ``students`` and ``generators``, those of installed plugins complete; the mistakes; the warnings.
-    """
+    """Check the chosen plugins and the tables ``students`` and ``generators``."""
     checked = _Checked()
-    registry.plugins("taggers")  # what is wrong with the plugins as a whole is no mistake of a key's
+    registry.plugins("taggers")  # an error of the installed plugins as a whole belongs to no key
     chosen: dict[registry.Group, str] = {}
     if settings:
         chosen["students"] = settings.student.model
         chosen["generators"] = settings.transfer.generator
         chosen["taggers"] = settings.transfer.lite.tagger
     for group in uses:
-        there = group in chosen and _is_there(checked, group, chosen[group])
+        found = group in chosen and _load(checked, group, chosen[group])
         if group != "taggers":
-            given = values.get(group, {})
-            if there and not registry.find(group, chosen[group]).is_ours:
-                given = _without_kds(given, registry.table_name(chosen[group]), f"{group}.", origins)
-            _options(checked, group, given, chosen.get(group, ""), there)
+            tables = values.get(group, {})
+            if found and not registry.find(group, chosen[group]).is_ours:
+                tables = _without_kds(tables, registry.table_name(chosen[group]), f"{group}.", origins)
+            _check_tables(checked, group, tables, chosen.get(group, ""), found)
     return checked
 
 
-def _is_there(checked: _Checked, group: registry.Group, name: str) -> bool:
-    """Look up and load the chosen plugin, and keep what is wrong with it."""
+def _load(checked: _Checked, group: registry.Group, name: str) -> bool:
+    """Find and load the chosen plugin; return whether that worked."""
     if doubt := registry.passed_over(group, name):
         checked.warnings.append(doubt)
     try:
         registry.load(group, name)
     except PluginError as error:
-        checked.mistakes.append(_of_key(error, registry.KEYS[group]))
+        checked.errors.append(_with_key(error, registry.KEYS[group]))
     except KdError as error:
-        checked.mistakes += each(error)
+        checked.errors += each(error)
     else:
         return True
     return False
 
 
-def _without_kds(given: Any, name: str, prefix: str, origins: dict[str, Layer]) -> Any:
-    """Leave out what kd's own profiles say of a plugin that is somebody else's: they mean kd's own of that name."""
-    if not isinstance(given, Mapping) or not isinstance(given.get(name), Mapping):
-        return given
-    sources = {option: source_of(f"{prefix}{name}.{option}", origins) for option in given[name]}
+def _without_kds(tables: Any, name: str, prefix: str, origins: dict[str, Layer]) -> Any:
+    """Leave out what kd's own profiles set for kd's plugin of this name: the chosen plugin is somebody else's."""
+    if not isinstance(tables, Mapping) or not isinstance(tables.get(name), Mapping):
+        return tables
+    sources = {option: source_of(f"{prefix}{name}.{option}", origins) for option in tables[name]}
     kds = [option for option, layer in sources.items() if layer and layer.file and files.is_kds(layer.file)]
     for key in [key for key in origins if any(f"{key}.".startswith(f"{prefix}{name}.{option}.") for option in kds)]:
         del origins[key]
-    return {**given, name: {option: value for option, value in given[name].items() if option not in kds}}
+    return {**tables, name: {option: value for option, value in tables[name].items() if option not in kds}}
 
 
-def _options(checked: _Checked, group: registry.Group, given: Any, chosen: str, there: bool) -> None:
-    """Check the tables ``group.NAME``; the chosen plugin has one, if it is there."""
+def _check_tables(checked: _Checked, group: registry.Group, given: Any, chosen: str, found: bool) -> None:
+    """Check the tables ``group.NAME``; the chosen plugin always has one."""
     tables = {name: dict(table) for name, table in given.items() if isinstance(table, Mapping)} if given else {}
     short = registry.table_name(chosen)
-    if there:
+    if found:
         tables.setdefault(short, {})
     checked.tables[group] = tables
     installed = {plugin.name for plugin in registry.plugins(group)}
     for name, table in tables.items():
-        if name == short and not there:  # said already
+        if name == short and not found:  # reported by _load
             continue
         key = f"{group}.{name}"
         if name not in installed:
             what = f"no {group.removesuffix('s')} plugin is named {name}"
             if close := nearest(name, installed):
-                checked.mistakes.append(PluginError(what, key=key, hint=f"did you mean {group}.{close}?"))
+                checked.errors.append(PluginError(what, key=key, hint=f"did you mean {group}.{close}?"))
             else:
                 checked.warnings.append(f"{key} is not checked: {what}")
             continue
@@ -188,14 +210,14 @@ def _options(checked: _Checked, group: registry.Group, given: Any, chosen: str, 
             tables[name] = valid.model_dump(mode="json", exclude_none=True)
         except PluginError as error:
             if name == short:
-                checked.mistakes.append(_of_key(error, registry.KEYS[group]))
+                checked.errors.append(_with_key(error, registry.KEYS[group]))
             else:
                 checked.warnings.append(f"{key} is not checked: {error.what}")
         except KdError as error:
-            checked.mistakes += each(error)
+            checked.errors += each(error)
 
 
-def _of_key(error: PluginError, key: str) -> PluginError:
+def _with_key(error: PluginError, key: str) -> PluginError:
     return PluginError(error.what, hint=error.hint, file=error.file, row=error.row, key=key)
 
 

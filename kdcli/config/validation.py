@@ -1,4 +1,4 @@
-"""Everything that is wrong with a table of settings: at once, key by key, with a suggestion."""
+"""Errors in a table of settings: all at once, one a key, with a suggestion."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 
-class Mistakes(ProfileError):
-    """Several mistakes at once.
+class ValidationErrors(ProfileError):
+    """Several errors at once, one for each wrong key.
 
     Args:
-        mistakes: One error for each.
+        errors: The errors.
     """
 
-    def __init__(self, mistakes: Sequence[KdError]) -> None:
-        self.mistakes = tuple(mistakes)
-        codes = {mistake.exit_code for mistake in mistakes}
+    def __init__(self, errors: Sequence[KdError]) -> None:
+        self.errors = tuple(errors)
+        codes = {error.exit_code for error in errors}
         self.exit_code = codes.pop() if len(codes) == 1 else ProfileError.exit_code
-        super().__init__("; ".join(str(mistake) for mistake in self.mistakes))
+        super().__init__("; ".join(map(str, self.errors)))
 
 
-def raise_all(mistakes: Sequence[KdError]) -> NoReturn:
-    """Raise the one mistake there is, or all of them as ``Mistakes``."""
-    raise mistakes[0] if len(mistakes) == 1 else Mistakes(mistakes)
+def raise_all(errors: Sequence[KdError]) -> NoReturn:
+    """Raise the only error, or all of them as ``ValidationErrors``."""
+    raise errors[0] if len(errors) == 1 else ValidationErrors(errors)
 
 
 def each(error: KdError) -> tuple[KdError, ...]:
-    """Return the mistakes an error stands for: itself, or those of a ``Mistakes``."""
-    return error.mistakes if isinstance(error, Mistakes) else (error,)
+    """Return the single errors that an error holds: itself, or those of a ``ValidationErrors``."""
+    return error.errors if isinstance(error, ValidationErrors) else (error,)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the name that ``name`` was probably meant to be, or None."""
+    """Return the name that is spelt most like ``name``, or None."""
     return next(iter(get_close_matches(name, list(names), n=1)), None)
 
 
@@ -54,15 +54,15 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[KdError]:
-    """Turn what Pydantic found wrong into one error a key.
+    """Turn an error of Pydantic's into one error a key.
 
     Args:
-        error: What Pydantic raised.
+        error: The error.
         model: The model that was validated.
         prefix: What the keys begin with, its dot included: ``students.bilstm.``.
 
     Returns:
-        Errors with ``key`` set, in the order of the keys; several findings on one key are one error.
+        Errors with ``key`` set, in the order of the keys; several errors of one key are one.
     """
     findings: dict[str, list[Any]] = {}
     fields: dict[str, FieldInfo | None] = {}
@@ -78,9 +78,9 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
 
 
 def unknown(key: str, model: type[BaseModel], prefix: str = "") -> KdError:
-    """Return the error for a key that ``model`` does not know, with the nearest one that it does know.
+    """Return the error for a key that ``model`` does not have, with the nearest one that it has.
 
-    A key of the same name in another table comes next after one that is spelt alike in the same table.
+    A similar name in the same table comes first, then the same name in another table.
     """
     inside = key.removeprefix(prefix)
     table, _, name = inside.rpartition(".")
@@ -131,7 +131,7 @@ def _wrong(key: str, findings: Sequence[Mapping[str, Any]], field: FieldInfo | N
 
 
 def _locate(model: type[BaseModel], place: Sequence[str | int]) -> tuple[list[str], FieldInfo | None]:
-    """Follow a place through tables; what comes after the last table is Pydantic's own (a union's branch, an item)."""
+    """Follow a location through tables; after the last table come Pydantic's own steps (a union's branch, an item)."""
     path: list[str] = []
     field: FieldInfo | None = None
     inside: Any = model
