@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,23 +17,24 @@ from kdcli.errors import KdError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; when the block ends well, it takes ``path``'s place.
+    """Give a temporary path beside ``path``; when the block ends well, it replaces ``path``.
 
-    The temporary path ends in the same suffixes, so that writers that look at them work. It may become a file or
-    a folder. When the block fails, it is removed and whatever stood at ``path`` is still there, whole.
+    The temporary path has the same suffixes, for writers that look at them. It may become a file or a folder. When the
+    block fails, it is removed, and what stood at ``path`` is still there. What killed processes left is removed, too.
 
     Raises:
         KdError: The disk is full, or the folder cannot be written.
     """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = temporary_path(path)
     try:
         with full_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(path.parent)
             _remove(temporary)
             yield temporary
             for file in [*temporary.rglob("*"), temporary] if temporary.is_dir() else [temporary]:
                 _fsync(file)
-            if path.is_dir():  # a folder does not give way to a rename
+            if path.is_dir():  # a rename does not replace a folder
                 old = temporary.with_name(f"{temporary.name}.old")
                 os.replace(path, old)
                 os.replace(temporary, path)
@@ -42,14 +45,19 @@ def atomic(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        raise KdError(f"cannot write here: {error.strerror}", file=path, hint="name another place") from error
+        raise KdError(f"cannot write here: {error.strerror}", file=path, hint="choose another place") from error
     finally:
         _remove(temporary)
 
 
+def temporary_path(path: Path) -> Path:
+    """Return a path beside ``path`` that belongs to this process and is removed after its death."""
+    return path.with_name(f".kd-{_host()}-{os.getpid()}.{path.name}")
+
+
 @contextmanager
 def full_disk(path: Path) -> Iterator[None]:
-    """Turn whatever a library raises on a full disk into an error that says so.
+    """Turn what a library raises on a full disk into an error that says so.
 
     Raises:
         KdError: The disk of ``path`` is full.
@@ -57,10 +65,10 @@ def full_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # safetensors and torch say it in words of their own, torch not even that.
+        # safetensors and Polars have their own words for it, torch has none.
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
         if full or (not isinstance(error, KdError) and _free(path) < 1 << 20):
-            hint = "free some space, or name another place with --output or --run-dir; run it again and it goes on"
+            hint = "free some space, or choose another place with --output or --run-dir; the next run resumes"
             raise KdError("the disk is full", file=path, hint=hint) from error
         raise
 
@@ -77,9 +85,32 @@ def sha256(path: Path) -> str:
 
 
 def files_sha256(folder: Path) -> str:
-    """Hash the files of a model's folder by name and content (hex digits); folders in it are no part of the model."""
+    """Hash the files of a model's folder by name and content (hex digits), without the folders in it."""
     files = sorted(file for file in folder.iterdir() if file.is_file())
     return hashlib.sha256("".join(f"{file.name}\0{sha256(file)}\n" for file in files).encode()).hexdigest()
+
+
+def is_running(process: int) -> bool:
+    """Return whether a process of this host is running."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove_leftovers(folder: Path) -> None:
+    pattern = re.compile(rf"\.kd-{re.escape(_host())}-(\d+)\.")
+    for file in os.scandir(folder):
+        match = pattern.match(file.name)
+        if match and not is_running(int(match[1])):
+            _remove(Path(file.path))
+
+
+def _host() -> str:
+    return socket.gethostname()
 
 
 def _free(path: Path) -> int:

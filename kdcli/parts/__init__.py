@@ -1,1 +1,1 @@
-"""parts."""
+"""Resumable parts: the one mechanism of all long row work."""

@@ -28,7 +28,7 @@ def text_hash(columns: Sequence[pl.Series]) -> NDArray[np.uint64]:
     _check(columns)
     hashes = [0] * len(columns[0])
     for column in columns:
-        hashes = list(map(xxh3_64_intdigest, column.to_list(), hashes))
+        hashes = list(map(xxh3_64_intdigest, column.cast(pl.Binary).to_list(), hashes))
     return np.array(hashes, np.uint64)
 
 

@@ -16,6 +16,9 @@ from kdcli.files import atomic
 from kdcli.tables.forms import Form, form_of, is_gzip, shown
 from kdcli.tables.parquet import ROWS, row_count, slices
 
+_GROUP = 16_384
+"""Rows in a row group of Parquet: Polars holds several groups of every column while it writes."""
+
 _BOM = "\ufeff"
 
 
@@ -67,9 +70,9 @@ def _write_parquet(path: Path, temporary: Path, frame: pl.DataFrame | pl.LazyFra
     plain = temporary.with_suffix("") if is_gzip(path) else temporary
     try:
         if isinstance(frame, pl.LazyFrame):
-            frame.sink_parquet(plain)
+            frame.sink_parquet(plain, row_group_size=_GROUP)
         else:
-            frame.rechunk().write_parquet(plain)
+            frame.rechunk().write_parquet(plain, row_group_size=_GROUP)
         if plain != temporary:
             with _open(path, temporary) as stream, plain.open("rb") as source:
                 shutil.copyfileobj(source, stream, 1 << 20)
