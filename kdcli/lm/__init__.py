@@ -1,1 +1,1 @@
-"""What a generator plugin builds on: fine-tuning of language models, and a sampler whose batch stays full."""
+"""Language models, for generator plugins too: fine-tuning, and sampling in a batch that stays full."""

@@ -1,34 +1,166 @@
-"""Any causal language model of Hugging Face as a decoder whose rows are at places of their own."""
+"""Any causal language model of Hugging Face as a generator: prefixes, texts and bits (Tang, Lu, Lin 2019)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
-from kdcli.api import DataError
-from kdcli.lm.drawing import draw
+from kdcli.api import Corpus, DataError, GeneratorSettings, Part, Reporter, Samples
+from kdcli.lm.sampling import Decoder, draw, part_uniforms, sample
+from kdcli.lm.texts import Nats, TokenTexts, text_nats, token_nats
+from kdcli.models.memory import halve_until_it_fits
 
 Draw = Callable[[Tensor, Tensor], Tensor]
 """Draws tokens ``[rows]`` from logits ``[rows, vocabulary]`` and uniforms ``[rows]``."""
+UNFINISHED = "no end within max_length tokens"
+BROKEN = "broken characters"
+"""A byte-level vocabulary can spell bytes that are not UTF-8; decoded, they are U+FFFD."""
 
+_AUTO = {"cpu": 256, "cuda": 4096}
+"""Texts at once with ``batch_size = "auto"``; more gain nothing."""
 _CHECKED = 3
 _FAR_OFF = {torch.float32: 0.02, torch.float16: 0.1, torch.bfloat16: 0.3}
-"""What rounding cannot make of the logits, in their own standard deviations: GPT-2's are around -100 in bf16."""
+"""More than rounding can do to logits, in their own standard deviations: GPT-2's are around -100 in bf16."""
+
+
+class CausalSampler:
+    """A fine-tuned causal language model that samples texts: the "prefix sampler" of Tang, Lu, Lin 2019.
+
+    Args:
+        model: Any Hugging Face causal language model, on its device.
+        tokenizer: Its tokenizer.
+        settings: How to sample.
+        max_length: The longest text in tokens, its end included.
+        reporter: Reports when memory runs out.
+        decoder: Continues texts; by default ``CausalDecoder``, which is checked first.
+        ends: Which end-of-text token closes a text.
+        nats: Turns the model's output into nats.
+
+    Raises:
+        DataError: The model cannot be sampled from in a batch that stays full.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        settings: GeneratorSettings,
+        max_length: int,
+        reporter: Reporter,
+        *,
+        decoder: Decoder | None = None,
+        ends: int = 1,
+        nats: Nats = token_nats,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.reporter = reporter
+        if decoder is None:
+            draw_one = partial(draw, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
+            decoder = CausalDecoder(model, draw_one)
+            decoder.check(max_length)
+        self.decoder = decoder
+        self.ends = ends
+        self.nats = nats
+        self.rows = _AUTO.get(model.device.type, 512) if settings.batch_size == "auto" else settings.batch_size
+
+    def prefixes(self, corpus: Corpus) -> dict[str, Any]:
+        """Count the first tokens of the training texts: ``tokens``, ``counts`` and, for people, ``texts``.
+
+        The end-of-text token and the token of unknown words do not count.
+
+        Raises:
+            DataError: There is none.
+        """
+        encoded = TokenTexts(corpus.train, self.tokenizer, self.max_length)
+        firsts = Counter(encoded.first().tolist())
+        for token in {self.tokenizer.eos_token_id, self.tokenizer.unk_token_id}:
+            firsts.pop(token, None)
+        if not firsts:
+            what = "no training text starts with a token that the model knows"
+            raise DataError(what, hint="fine-tune a model that knows the words of these texts")
+        counted = firsts.most_common()
+        tokens, counts = [token for token, _ in counted], [count for _, count in counted]
+        return {"tokens": tokens, "counts": counts, "texts": self._decode([[token] for token in tokens])}
+
+    def sample(self, prefixes: Mapping[str, Any], part: Part) -> Samples:
+        """Draw the texts of one part, each from a random first token on, to its end.
+
+        Raises:
+            DataError: The prefixes are not this model's.
+            KdError: Memory does not suffice.
+        """
+        tokens, shares = self._cumulative(prefixes)
+        uniforms = part_uniforms(part, self.max_length)
+        # A uniform just below 1 may come to the end of all shares by rounding.
+        chosen = np.searchsorted(shares[:-1], uniforms[:, 0] * shares[-1], side="right")
+        texts = self._sample(torch.from_numpy(tokens[chosen]), torch.from_numpy(uniforms))
+        ends = (texts == self.tokenizer.eos_token_id).cumsum(axis=1) == self.ends
+        ended = ends.any(axis=1)
+        decoded = self._decode([row[: end.argmax()] for row, end in zip(texts[ended], ends[ended], strict=True)])
+        sound = [text for text in decoded if "\ufffd" not in text]
+        return Samples(sound, {UNFINISHED: int((~ended).sum()), BROKEN: len(decoded) - len(sound)})
+
+    def bits(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Return the bits of each text, ``float64 [texts]``: of all tokens but the first, the end included.
+
+        A text of more than ``max_length`` tokens is judged by its beginning: its other characters take as many.
+        """
+        encoded = TokenTexts(texts, self.tokenizer, self.max_length)
+        beyond = [len(text) / max(len(read), 1) for text, read in zip(texts, encoded.read(), strict=True)]
+        return text_nats(self.model, encoded, nats=self.nats) / math.log(2) * np.array(beyond, np.float64)
+
+    def _cumulative(self, prefixes: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the first tokens and their cumulative counts."""
+        try:
+            tokens, counts = np.array(prefixes["tokens"], np.int64), np.array(prefixes["counts"], np.float64)
+            own = prefixes["texts"] == self._decode(tokens[:, None])
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+            own = False
+        if not own or len(tokens) != len(counts) or not counts.sum() > 0 or counts.min() < 0:
+            hint = "count them again: --only prefixes --force"
+            raise DataError("these are not the prefixes of this generator", hint=hint)
+        return tokens, counts.cumsum()
+
+    def _decode(self, tokens: Sequence[Any] | NDArray[np.int64]) -> list[str]:
+        if not len(tokens):
+            return []
+        texts: list[str] = self.tokenizer.batch_decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return texts
+
+    def _sample(self, first: Tensor, uniforms: Tensor) -> NDArray[np.int64]:
+        uniforms = uniforms.float() if self.model.device.type == "mps" else uniforms
+        end = self.tokenizer.eos_token_id
+
+        def run(rows: int) -> NDArray[np.int64]:
+            texts = sample(self.decoder, first, uniforms, end=end, rows=rows, ends=self.ends)
+            array: NDArray[np.int64] = texts.cpu().numpy()
+            return array
+
+        texts, self.rows = halve_until_it_fits(run, self.rows, count=len(first), reporter=self.reporter)
+        return texts
 
 
 class CausalDecoder:
-    """A causal language model with a preallocated key-value cache.
+    """A causal language model with a preallocated key-value cache, each row at a position of its own.
 
     Args:
         model: Any ``AutoModelForCausalLM`` that takes ``position_ids`` and ``past_key_values``.
-        draw: What draws a token; by default from the model's own distribution.
+        draw: Draws a token; by default from the model's own distribution.
     """
 
     def __init__(self, model: Any, draw: Draw = draw) -> None:
@@ -38,29 +170,29 @@ class CausalDecoder:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the model."""
         return torch.device(self.model.device)
 
     def open(self, rows: int, length: int) -> None:
-        """Get ready for ``rows`` texts of at most ``length`` tokens; memory is taken by the first step."""
-        self.turn = _Turn()
+        """Prepare for ``rows`` texts of at most ``length`` tokens; the first step reserves the memory."""
+        self.current = _Step()
         layers = self.model.config.get_text_config().num_hidden_layers
-        self.cache = Cache(layers=[_RowLayer(self.turn, length) for _ in range(layers)])
+        self.cache = Cache(layers=[_RowLayer(self.current, length) for _ in range(layers)])
 
-    def step(self, tokens: Tensor, places: Tensor, width: int, uniforms: Tensor) -> Tensor:
+    def step(self, tokens: Tensor, positions: Tensor, width: int, uniforms: Tensor) -> Tensor:
         """Read a token of each row and draw the next; see ``Decoder.step``."""
-        return self.draw(self.logits(tokens, places, width), uniforms)
+        return self.draw(self.logits(tokens, positions, width), uniforms)
 
-    def logits(self, tokens: Tensor, places: Tensor, width: int) -> Tensor:
+    def logits(self, tokens: Tensor, positions: Tensor, width: int) -> Tensor:
         """Read a token of each row; return the logits ``[rows, vocabulary]`` of the next."""
-        seen = torch.arange(width, device=tokens.device) <= places[:, None]
-        mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=tokens.device)
-        mask.masked_fill_(~seen, torch.finfo(mask.dtype).min)
-        self.turn.rows, self.turn.places = torch.arange(len(places), device=places.device), places
-        self.turn.width = width
+        visible = torch.arange(width, device=tokens.device) <= positions[:, None]
+        mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=tokens.device)
+        mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)
+        self.current.rows = torch.arange(len(positions), device=positions.device)
+        self.current.positions, self.current.width = positions, width
         output = self.model(
             input_ids=tokens[:, None],
-            position_ids=places[:, None],
+            position_ids=positions[:, None],
             attention_mask=mask[:, None, None],  # [rows, 1, 1, width]
             past_key_values=self.cache,
             use_cache=True,
@@ -68,81 +200,79 @@ class CausalDecoder:
         return output.logits[:, -1]  # type: ignore[no-any-return]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some of the rows alone."""
+        """Continue with some of the rows only."""
         for layer in self.cache.layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
     @torch.inference_mode()
     def check(self, length: int) -> None:
-        """Make sure that the model reads rows at places of their own as it reads texts, up to ``length`` tokens.
+        """Make sure that rows at positions of their own get the logits of whole texts, up to ``length`` tokens.
 
-        Some models take another place for each token than they are told, or see more or less of the text than the
-        mask says, and would sample from another distribution without a word.
+        Some models ignore ``position_ids`` or the mask, and would sample from another distribution without an error.
 
         Raises:
-            DataError: This one does; or its logits are no numbers.
+            DataError: This one does; or its logits are not finite.
         """
         name, hint = type(self.model).__name__, "use a model such as gpt2, Llama or Qwen"
         try:
             gap = self._gap(length - 1)
-        except Exception as error:  # whatever a model raises that has no such cache
+        except Exception as error:  # a model without such a cache may raise anything
             if should_reduce_batch_size(error):
                 raise
-            what = f"{name} cannot be sampled from: it does not take rows at places of their own"
+            what = f"{name} cannot be sampled from: it does not take rows at positions of their own"
             raise DataError(what, hint=hint) from error
         finally:
             self.open(0, 0)
         if math.isnan(gap):
-            what = f"{name} cannot be sampled from: its logits are no numbers in {self.model.dtype}"
+            what = f"{name} cannot be sampled from: its logits are not finite in {self.model.dtype}"
             raise DataError(what, hint="sample in fp32, or fine-tune it again")
         if gap > _FAR_OFF.get(self.model.dtype, 0.02):
-            what = f"{name} cannot be sampled from: with rows at places of their own, it sees another text"
+            what = f"{name} cannot be sampled from: with rows at positions of their own, it reads another text"
             raise DataError(what, hint=f"{hint}; if it looks back a few tokens only, allow fewer (max_length)")
 
     def _gap(self, width: int) -> float:
-        """Return how far the logits are from those of whole texts, at most, in standard deviations of a row's.
+        """Return the largest distance to the logits of whole texts, in standard deviations of a row's logits.
 
-        The cache is that of whole texts, so that each row holds what it must not see behind its place.
+        The cache is that of whole texts, so that each row holds tokens behind its position, which it must not see.
         """
         random = torch.Generator().manual_seed(0)
         vocabulary = self.model.config.get_text_config().vocab_size
         texts = torch.randint(vocabulary, (_CHECKED, width), generator=random).to(self.device)
         whole = self.model(input_ids=texts, past_key_values=DynamicCache(), use_cache=True)
         self.open(_CHECKED, width)
-        for ours, theirs in zip(self.cache.layers, whole.past_key_values.layers, strict=True):
-            ours.keys, ours.values, ours.is_initialized = theirs.keys.clone(), theirs.values.clone(), True
+        for own, other in zip(self.cache.layers, whole.past_key_values.layers, strict=True):
+            own.keys, own.values, own.is_initialized = other.keys.clone(), other.values.clone(), True
         rows = torch.arange(_CHECKED, device=self.device)
-        places = torch.linspace(0, width - 1, _CHECKED, device=self.device).long()
+        positions = torch.linspace(0, width - 1, _CHECKED, device=self.device).long()
         gaps = []
-        for now in (places, (places + 1).clamp(max=width - 1)):  # the second step reads what the first one wrote
+        for now in (positions, (positions + 1).clamp(max=width - 1)):  # the second step reads what the first one wrote
             expected = whole.logits[rows, now].float()
             gap = self.logits(texts[rows, now], now, width).float() - expected
-            gaps.append(
-                (gap - gap.mean(1, keepdim=True)).std(1) / expected.std(1).clamp(min=1e-6)
-            )  # a head may begin with zeros
+            spread = expected.std(1).clamp(min=1e-6)  # a head may begin with zeros
+            gaps.append((gap - gap.mean(1, keepdim=True)).std(1) / spread)
         return float(torch.stack(gaps).max())
 
 
-def check(model: Any, length: int) -> None:
-    """Make sure that a model can be sampled from by ``CausalDecoder``; see its ``check``."""
+def check_causal(model: Any, length: int) -> None:
+    """Make sure that ``CausalDecoder`` can sample from a model; see ``CausalDecoder.check``."""
     CausalDecoder(model).check(length)
 
 
 @dataclass
-class _Turn:
-    """Where the next keys and values belong: what all layers of a cache must know of a step."""
+class _Step:
+    """Where the next keys and values belong; all layers of a cache share it."""
 
     rows: Tensor | None = None
-    places: Tensor | None = None
+    positions: Tensor | None = None
     width: int = 0
 
 
 class _RowLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one layer, ``[rows, heads, length, width of a head]``, each row written at its own place."""
+    """Keys and values of one layer, ``[rows, heads, length, head width]``, each row written at its own position."""
 
-    def __init__(self, turn: _Turn, length: int) -> None:
+    def __init__(self, current: _Step, length: int) -> None:
         super().__init__()
-        self.turn = turn
+        self.current = current
         self.length = length
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -153,21 +283,21 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write one place of each row, ``[rows, heads, 1, width]``; return all places up to the furthest."""
+        """Write one position of each row, ``[rows, heads, 1, width]``; return all positions up to the furthest."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.keys[self.turn.rows, :, self.turn.places] = key_states[:, :, 0]
-        self.values[self.turn.rows, :, self.turn.places] = value_states[:, :, 0]
-        return self.keys[:, :, : self.turn.width], self.values[:, :, : self.turn.width]
+        self.keys[self.current.rows, :, self.current.positions] = key_states[:, :, 0]
+        self.values[self.current.rows, :, self.current.positions] = value_states[:, :, 0]
+        return self.keys[:, :, : self.current.width], self.values[:, :, : self.current.width]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return how many places there are, and where they start."""
-        return self.turn.width, 0
+        """Return how many positions there are, and where they start."""
+        return self.current.width, 0
 
     def get_seq_length(self) -> int:
-        """Return how many places come before the new one."""
-        return self.turn.width - 1
+        """Return how many positions come before the new one."""
+        return self.current.width - 1
 
     def get_max_length(self) -> int:
-        """Return how many places there are at most."""
+        """Return the largest number of positions."""
         return self.length

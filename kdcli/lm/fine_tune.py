@@ -1,44 +1,44 @@
-"""Fine-tuning at one learning rate: the best dev checkpoint kept, resumable."""
+"""Fine-tuning with the Hugging Face Trainer at one learning rate: resumable, the best dev checkpoint kept."""
 
 from __future__ import annotations
 
-import gc
 import json
 import math
-from dataclasses import asdict, dataclass, field
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 from transformers import PrinterCallback
 
-from kdcli.api import Progress, Reporter
+from kdcli.api import Reporter
 from kdcli.errors import KdError, ProfileError
 from kdcli.files import atomic, full_disk
-from kdcli.lm import checkpoints
-from kdcli.lm.learner import Learner
-from kdcli.lm.order import ByLength
-from kdcli.lm.outcome import Outcome
-from kdcli.lm.trainer import Arguments, ByLengthTrainer, Diverged, Watch
+from kdcli.lm.trainer import Arguments, ByLength, ByLengthTrainer, Diverged, FineTuneTask, Watch
+from kdcli.lm.training_folder import best_checkpoint, keep_checkpoint, trainer_states
 from kdcli.models.hf import quiet
+from kdcli.models.memory import halve_until_it_fits
+
+__all__ = ["Diverged", "FineTuneTask", "Outcome", "Recipe", "best_of", "fine_tune"]
 
 LOG_EVERY = 10
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune: the settings that matter here, resolved.
+    """How to fine-tune.
 
     Attributes:
-        lr: The highest learning rate of a linear schedule, which AdamW follows.
+        lr: The highest learning rate of AdamW's linear schedule.
         epochs: Passes over the rows.
         max_steps: The most updates; 0 = no limit.
-        batch_size: Rows an update, over all processes; ``auto`` finds out how many of them go at once.
-        auto: Rows an update with ``auto``: what the learning rate is meant for.
+        batch_size: Rows an update, over all processes.
+        halve: Whether fewer rows go at once where memory runs out; their gradients add up to the same update.
         weight_decay: AdamW's weight decay, of all parameters but biases and norms.
         warmup: The share of the updates in which the learning rate rises.
         save_steps: Write a checkpoint every so many updates, beside one an epoch; 0 = none.
@@ -46,14 +46,14 @@ class Recipe:
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``; weights and optimiser are float32 in any case.
         at_once: The most rows that go through the model at once in one process; 0 = all of an update.
-        gradient_checkpointing: Keep no activations but each layer's input, and compute the others twice.
+        gradient_checkpointing: Compute activations again instead of keeping them.
     """
 
     lr: float
     epochs: int
     max_steps: int
-    batch_size: int | Literal["auto"]
-    auto: int
+    batch_size: int
+    halve: bool
     weight_decay: float
     warmup: float
     save_steps: int
@@ -64,140 +64,192 @@ class Recipe:
     gradient_checkpointing: bool = False
 
 
-def fine_tune(folder: Path, learner: Learner, recipe: Recipe, reporter: Reporter) -> Outcome:
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of one learning rate.
+
+    Attributes:
+        lr: The learning rate.
+        metrics: Dev scores of the best checkpoint; empty if the training diverged before the first one.
+        best_epoch: The epoch of that checkpoint.
+        epochs: The epochs trained.
+        updates: The updates trained.
+        batch_size: Texts an update, over all processes.
+        at_once: Texts that go through the model at once in one process.
+        parameters: The model's parameters, all of them trained.
+        stopped: Why the training ended early, if it did.
+    """
+
+    lr: float
+    metrics: dict[str, float]
+    best_epoch: float
+    epochs: float
+    updates: int
+    batch_size: int
+    at_once: int
+    parameters: int
+    stopped: str | None = None
+
+
+def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter) -> Outcome:
     """Fine-tune a model; its best checkpoint on dev ends up in ``folder / "model"``.
 
-    With ``batch_size = "auto"`` an update has ``recipe.auto`` rows, of which as many go at once as fit into memory,
-    halved until they do; their gradients add up, so that the recipe stays the same. A folder with an outcome is
-    taken as it is, and one with checkpoints is gone on with. Under ``torchrun`` all processes call this.
+    A folder with an outcome is used as it is, and a training continues from its checkpoints. Under ``torchrun`` all
+    processes call this.
 
     Args:
         folder: The folder of this learning rate, inside that of ``one_training``.
-        learner: The model and its rows.
-        recipe: The settings.
-        reporter: Told of everything.
+        task: The model, its rows, loss and score.
+        recipe: How to fine-tune.
+        reporter: Shows progress and outcome, and gets the learning curve.
 
     Raises:
         KdError: Memory or disk space ran out.
-        ProfileError: The model knows no gradient checkpointing.
+        ProfileError: The model has no gradient checkpointing.
     """
     record = folder / "outcome.json"
     if not record.exists():
-        _train(folder, learner, recipe, reporter)
+        _train(folder, task, recipe, reporter)
     outcome = Outcome(**json.loads(record.read_text("utf-8")))
-    outcome.tell(learner, reporter)
+    score = f"{task.metric} {outcome.metrics[task.metric]:.4f} on dev" if outcome.metrics else "no checkpoint"
+    if outcome.stopped:
+        reporter.warn(f"training at {outcome.lr:g} stopped: {outcome.stopped}; best model before: {score}")
+    else:
+        after = f"after epoch {outcome.best_epoch:g} of {outcome.epochs:g}"
+        reporter.info(f"fine-tuned at {outcome.lr:g}: {score}, {after}")
     return outcome
 
 
-def _train(folder: Path, learner: Learner, recipe: Recipe, reporter: Reporter) -> None:
-    run = _Run(folder, learner, recipe, reporter)
+def best_of(outcomes: Mapping[Path, Outcome], task: FineTuneTask) -> Path:
+    """Return the folder of the best outcome on dev, the first of equals.
+
+    Raises:
+        KdError: Every training diverged.
+    """
+    scores = {folder: outcome.metrics[task.metric] for folder, outcome in outcomes.items() if outcome.metrics}
+    if not scores:
+        hint = f"try a lower {task.key}.lr, more {task.key}.warmup, or fp32"
+        stopped = next(iter(outcomes.values())).stopped
+        raise KdError(f"the training broke down: {stopped}", hint=hint, key=f"{task.key}.lr")
+    better = max if task.greater_is_better else min
+    return better(scores, key=lambda folder: scores[folder])
+
+
+def _train(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter) -> None:
+    training = _Training(folder, task, recipe, reporter)
+    state = PartialState()
+    # Several processes run out of memory at different times, and would wait for each other for ever.
+    auto = recipe.halve and state.num_processes == 1
+    hint = f"a shorter {task.key}.max_length" if recipe.halve else f'{task.key}.batch_size = "auto"'
     stopped = None
     try:
         with full_disk(folder):
-            _fitting(run)
+            rows, key = recipe.at_once or training.share, f"{task.key}.batch_size"
+            halve_until_it_fits(training.run, rows, reporter=reporter, auto=auto, hint=f"try {hint}", key=key)
     except Diverged as error:
         stopped = str(error)
-    PartialState().wait_for_everyone()
-    if PartialState().is_main_process:
+    state.wait_for_everyone()
+    if state.is_main_process:
         with full_disk(folder):
-            outcome = run.outcome(stopped)
-            if best := checkpoints.best_update(folder):
-                checkpoints.keep(folder, best, learner.tokenizer)
+            best, outcome = training.outcome(stopped)
+            if best:
+                keep_checkpoint(folder, best, task.tokenizer)
             with atomic(folder / "outcome.json") as temporary:
                 temporary.write_text(json.dumps(asdict(outcome)), "utf-8")
-        checkpoints.remove(folder)
-    PartialState().wait_for_everyone()
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+    state.wait_for_everyone()
 
 
-@dataclass
-class _Run:
-    folder: Path
-    learner: Learner
-    recipe: Recipe
-    reporter: Reporter
-    at_once: int = field(init=False)
-    parameters: int = 0
+class _Training:
+    """One learning rate: the numbers of its updates, and the Trainer that makes them."""
 
-    def __post_init__(self) -> None:
-        wanted = self.recipe.auto if self.recipe.batch_size == "auto" else self.recipe.batch_size
-        self.share = math.ceil(wanted / PartialState().num_processes)
-        self.limit(self.recipe.at_once or self.share)
-        self.update = self.share * PartialState().num_processes
-        self.updates_an_epoch = math.ceil(len(self.learner.train) / self.update)
-        every = self.updates_an_epoch * self.recipe.epochs
-        self.updates = min(self.recipe.max_steps or every, every)
+    def __init__(self, folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter) -> None:
+        self.folder, self.task, self.recipe, self.reporter = folder, task, recipe, reporter
+        processes = PartialState().num_processes
+        self.share = math.ceil(recipe.batch_size / processes)  # rows of an update in this process
+        self.update = self.share * processes
+        self.epoch_updates = math.ceil(len(task.train) / self.update)
+        every = self.epoch_updates * recipe.epochs
+        self.updates = min(recipe.max_steps or every, every)
+        self.at_once = self.share
+        self.parameters = 0
 
-    def limit(self, rows: int) -> None:
-        """Let at most so many rows go at once, and so many that updates stay as they are."""
+    def run(self, rows: int) -> None:
+        """Train with at most ``rows`` at once, from the last whole checkpoint on if there is one."""
+        # A divisor, so that an update stays the same.
         self.at_once = next(size for size in range(min(rows, self.share), 0, -1) if self.share % size == 0)
-
-    def __call__(self) -> None:
-        """Train, from the last whole checkpoint on if there is one."""
-        last = max(checkpoints.states(self.folder), default=0)
+        last = max(trainer_states(self.folder), default=0)
         if last >= self.updates:
             return
-        order = ByLength(self.learner.train, self.update, self.recipe.seed)
-        title = f"fine-tune at {self.recipe.lr:g}"
+        task, recipe = self.task, self.recipe
+        order = ByLength(task.train, self.update, recipe.seed)
+        title = f"fine-tune at {recipe.lr:g}"
         with quiet(), self.reporter.progress(title, self.updates, "updates") as progress:
+            watch = Watch(task, order, progress, self.reporter, self.epoch_updates, recipe.save_steps, recipe.lr)
             trainer = ByLengthTrainer(
                 order,
-                model=self.model(),
-                args=self.arguments(),
-                train_dataset=self.learner.train,
-                eval_dataset=self.learner.dev,
-                data_collator=self.learner.train.batch,
-                compute_metrics=self.score,
-                compute_loss_func=self.loss,
-                preprocess_logits_for_metrics=self.reduce,
-                callbacks=[self.watch(order, progress)],
+                model=self._model(),
+                args=self._arguments(),
+                train_dataset=task.train,
+                eval_dataset=task.dev,
+                data_collator=task.train.batch,
+                compute_metrics=self._score,
+                compute_loss_func=self._loss,
+                preprocess_logits_for_metrics=self._reduce,
+                callbacks=[watch],
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(self.folder / f"checkpoint-{last}") if last else None)
 
-    def model(self) -> Any:
-        """Return the model to start from."""
-        model = self.learner.build(self.recipe.seed)
+    def outcome(self, stopped: str | None) -> tuple[int | None, Outcome]:
+        """Return the update of the best checkpoint, and the outcome."""
+        best, epoch, scores = best_checkpoint(self.folder, self.task.metric)
+        done = max(trainer_states(self.folder), default=0) if stopped else self.updates
+        if not self.parameters:
+            self._model()
+        return best, Outcome(
+            lr=self.recipe.lr,
+            metrics=scores,
+            best_epoch=epoch,
+            epochs=done / self.epoch_updates,
+            updates=done,
+            batch_size=self.update,
+            at_once=self.at_once,
+            parameters=self.parameters,
+            stopped=stopped,
+        )
+
+    def _model(self) -> Any:
+        model = self.task.build(self.recipe.seed)
         if self.recipe.gradient_checkpointing and not model.supports_gradient_checkpointing:
             what = f"{type(model).__name__} has no gradient checkpointing"
-            raise ProfileError(what, key=f"{self.learner.key}.gradient_checkpointing", hint="set it to false")
+            raise ProfileError(what, key=f"{self.task.key}.gradient_checkpointing", hint="set it to false")
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         return model
 
-    def watch(self, order: ByLength, progress: Progress) -> Watch:
-        """Return what looks after the training while the Trainer runs it."""
-        return Watch(
-            self.learner,
-            order,
-            progress,
-            self.reporter,
-            updates_an_epoch=self.updates_an_epoch,
-            save_steps=self.recipe.save_steps,
-            lr=self.recipe.lr,
-        )
-
-    def arguments(self) -> Arguments:
-        """Return the Trainer's own form of the recipe."""
-        device = torch.device(self.recipe.device)
+    def _arguments(self) -> Arguments:
+        recipe, device = self.recipe, torch.device(self.recipe.device)
         return Arguments(
             output_dir=str(self.folder.resolve()),
-            learning_rate=self.recipe.lr,
+            learning_rate=recipe.lr,
             max_steps=self.updates,
-            warmup_steps=math.ceil(self.recipe.warmup * self.updates),
-            weight_decay=self.recipe.weight_decay,
+            warmup_steps=math.ceil(recipe.warmup * self.updates),
+            weight_decay=recipe.weight_decay,
             per_device_train_batch_size=self.at_once,
             gradient_accumulation_steps=self.share // self.at_once,
             per_device_eval_batch_size=2 * self.at_once,
-            gradient_checkpointing=self.recipe.gradient_checkpointing,
-            seed=self.recipe.seed,
+            gradient_checkpointing=recipe.gradient_checkpointing,
+            seed=recipe.seed,
             use_cpu=device.type == "cpu",
             gpu=device.index if PartialState().num_processes == 1 else None,
-            bf16=self.recipe.precision == "bf16",
-            fp16=self.recipe.precision == "fp16",
+            bf16=recipe.precision == "bf16",
+            fp16=recipe.precision == "fp16",
             eval_strategy="epoch",
             save_strategy="epoch",
             save_total_limit=1,
-            metric_for_best_model=self.learner.metric,
-            greater_is_better=self.learner.greater_is_better,
+            metric_for_best_model=self.task.metric,
+            greater_is_better=self.task.greater_is_better,
             label_names=["labels"],
             logging_steps=LOG_EVERY,
             logging_nan_inf_filter=False,
@@ -207,57 +259,13 @@ class _Run:
             log_level="error",
         )
 
-    def loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
-        """Return a batch's share of the loss of an update.
+    def _loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
+        # The Trainer expects a loss divided by the rows of the whole update. A model divides by those it sees, so with
+        # its own loss, gradients would grow with the pieces of an update and with the processes.
+        return self.task.loss(outputs, labels, num_items_in_batch)
 
-        The Trainer takes it that a model divides its loss by the rows of the whole update. Models divide by those
-        they see, so with their own loss gradients would grow with the pieces of an update and with the processes.
-        """
-        return self.learner.loss(outputs, labels, num_items_in_batch)
+    def _reduce(self, logits: Any, labels: Tensor) -> Tensor:
+        return self.task.reduce(logits[0] if isinstance(logits, tuple) else logits, labels)  # some return more
 
-    def reduce(self, logits: Any, labels: Tensor) -> Tensor:
-        """Return what the score needs of a dev batch; some models give more than logits."""
-        return self.learner.reduce(logits[0] if isinstance(logits, tuple) else logits, labels)
-
-    def score(self, prediction: Any) -> dict[str, float]:
-        """Return the dev scores of a checkpoint."""
-        return self.learner.score(np.asarray(prediction.predictions), prediction.label_ids)
-
-    def outcome(self, stopped: str | None) -> Outcome:
-        """Return the outcome that the checkpoints tell."""
-        best = checkpoints.best_update(self.folder)
-        epoch, scores = checkpoints.scores(self.folder, best, self.learner.metric) if best else (0.0, {})
-        done = max(checkpoints.states(self.folder), default=0) if stopped else self.updates
-        if not self.parameters:
-            self.model()
-        return Outcome(
-            lr=self.recipe.lr,
-            metrics=scores,
-            best_epoch=epoch,
-            epochs=done / self.updates_an_epoch,
-            updates=done,
-            batch_size=self.update,
-            at_once=self.at_once,
-            parameters=self.parameters,
-            stopped=stopped,
-        )
-
-
-def _fitting(run: _Run) -> None:
-    single, key = PartialState().num_processes == 1, run.learner.key
-    while True:
-        try:
-            return run()
-        except RuntimeError as error:
-            if not should_reduce_batch_size(error):
-                raise
-            # Several processes run out of memory at different times, and would wait for each other for ever.
-            if run.recipe.batch_size != "auto" or run.at_once == 1 or not single:
-                hint = f'{key}.batch_size = "auto"' if single and run.at_once > 1 else f"a shorter {key}.max_length"
-                what = f"out of memory with {run.at_once} texts at once"
-                raise KdError(what, key=f"{key}.batch_size", hint=f"try {hint}") from error
-        run.limit(run.at_once // 2)
-        run.reporter.info(f"out of memory: {run.at_once} texts at once now, still {run.update} an update")
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    def _score(self, prediction: Any) -> dict[str, float]:
+        return self.task.score(np.asarray(prediction.predictions), prediction.label_ids)

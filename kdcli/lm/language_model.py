@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdcli.api import Corpus, DataError, GeneratorSettings, Reporter
-from kdcli.lm.causal import check
-from kdcli.lm.fine_tune import Recipe, fine_tune
-from kdcli.lm.fit import TOKENS, Fit, Nats, nats, scores_of, text_nats
-from kdcli.lm.learner import Examples
+from kdcli.lm.causal import check_causal
+from kdcli.lm.fine_tune import Diverged, Outcome, Recipe, best_of, fine_tune
 from kdcli.lm.options import LanguageModelOptions
-from kdcli.lm.outcome import Outcome, best_of
-from kdcli.lm.texts import TokenTexts
-from kdcli.lm.trainer import Diverged
-from kdcli.lm.work import check_device, join_processes, one_training, publish
+from kdcli.lm.texts import TOKENS, Examples, Fit, Nats, TokenTexts, scores_of, text_nats, token_nats
+from kdcli.lm.training_folder import join_processes, one_training, publish
+from kdcli.models.device import check_device
 
 AUTO = 48
 """Texts an update with ``batch_size = "auto"``: the papers' recipe, which its learning rate is meant for."""
@@ -48,25 +45,25 @@ class Texts(Examples, Protocol):
 
     @property
     def seed(self) -> int | None:
-        """What they are made anew with in each epoch; None if they stay as they are."""
+        """Seed of what changes from epoch to epoch; None if nothing does."""
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A language model to fine-tune, as far as it is known before its weights are made: a causal one by default.
+    """A language model to fine-tune, before its weights are built: a causal one by default.
 
     Attributes:
         key: Its table of the profile, ``generators.gpt2``.
         tokenizer: Its tokenizer.
-        build: Makes the Hugging Face model in float32, from a seed.
-        load: Reads the Hugging Face model that the training has saved.
-        identity: What else it is made from, as JSON values: the hash of its weights, or its vocabulary.
+        build: Builds the Hugging Face model in float32, from a seed.
+        load: Loads the Hugging Face model that the training has saved.
+        identity: What else it depends on, as JSON values: the hash of its weights, or its vocabulary.
         config: Its configuration.
         max_length: The longest text in tokens, its end included.
-        nats: What makes nats of the model's output.
-        check: Refuses a model that could not be sampled from, given the longest text; before it is trained.
-        texts: Makes what is learned of texts, tokenizer, longest text and seed; without a seed, what judges a model.
-        fit: Makes a dataclass of scores of the nats that a model needs for such texts, and of these.
+        nats: Turns the model's output into nats.
+        check: Raises for a model that cannot be sampled from, given the longest text; called before the training.
+        texts: Encodes texts, with tokenizer, longest text and seed; without a seed, for evaluation.
+        fit: Turns the nats of such texts, and the texts, into a dataclass of scores.
         metric: The score that chooses among checkpoints; the lowest is the best.
     """
 
@@ -77,8 +74,8 @@ class LanguageModel:
     identity: Mapping[str, Any]
     config: Any
     max_length: int
-    nats: Nats = nats
-    check: Callable[[Any, int], None] = check
+    nats: Nats = token_nats
+    check: Callable[[Any, int], None] = check_causal
     texts: Callable[[Sequence[str], Any, int, int | None], Texts] = TokenTexts
     fit: Callable[[float, Any], Any] = Fit.of
     metric: str = "bits_per_character"
@@ -89,7 +86,7 @@ def fine_tune_language_model(
 ) -> dict[str, Any]:
     """Fine-tune all parameters of a model; the checkpoint with the best dev score is kept.
 
-    A killed training goes on from its last checkpoint, in ``CHECKPOINT.training``. Under ``torchrun`` all processes
+    A killed training continues from its last checkpoint, in ``CHECKPOINT.training``. Under ``torchrun`` all processes
     call this.
 
     Args:
@@ -97,15 +94,15 @@ def fine_tune_language_model(
         corpus: The task's texts.
         checkpoint: The Hugging Face folder to write.
         settings: Device, precision, seed; its options are ``LanguageModelOptions``.
-        reporter: Told of everything.
+        reporter: Shows the progress, and gets the learning curve.
 
     Returns:
         The scores of dev and test (bits per character, word perplexity), and how they were reached.
 
     Raises:
-        DataError: There are no texts.
-        KdError: The training broke down; memory or disk space ran out; another process trains here.
-        MissingError: The device is not there.
+        DataError: There are no texts, or the tokenizer is another model's.
+        KdError: The training diverged; memory or disk space ran out; another process trains here.
+        MissingError: The machine has no such device.
         UsageError: The device cannot compute in this precision.
     """
     options = settings.options
@@ -115,75 +112,63 @@ def fine_tune_language_model(
     for name, texts in (("train", corpus.train), ("dev", corpus.dev)):
         if not texts:
             raise DataError(f"there are no {name} texts to fine-tune on", hint="look at the cache of the run")
-    learner = _Learner(
+    task = _Task(
         model,
         model.texts(corpus.train, model.tokenizer, model.max_length, settings.seed),
         model.texts(corpus.dev, model.tokenizer, model.max_length, None),
     )
-    _look_at(learner, reporter)
-    work = checkpoint.with_name(f"{checkpoint.name}.training")
+    _check_texts(task, reporter)
+    folder = checkpoint.with_name(f"{checkpoint.name}.training")
     recipe = _recipe(options, settings)
-    with one_training(work, _fingerprint(model, corpus, options, settings), settings.resume, reporter, "generator"):
-        outcome = fine_tune(work / "run", learner, recipe, reporter)
-        folder = best_of({work / "run": outcome}, learner)
-        result = _result(model, outcome, corpus, folder / "model", settings)
-        publish(folder / "model", checkpoint, result)
+    with one_training(folder, _fingerprint(model, corpus, options, settings), settings.resume, reporter, "generator"):
+        outcome = fine_tune(folder / "run", task, recipe, reporter)
+        best = best_of({folder / "run": outcome}, task) / "model"
+        result = _result(model, outcome, corpus, best, settings)
+        publish(best, checkpoint, result)
     return result
 
 
 @dataclass
-class _Learner:
-    """A language model as ``kdcli.lm`` sees it."""
+class _Task:
+    """A language model as a ``FineTuneTask``."""
 
     model: LanguageModel
     train: Texts
     dev: Texts
     stage: str = "generator"
     greater_is_better: bool = False
-    key: str = field(init=False)
-    metric: str = field(init=False)
-    tokenizer: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.key, self.metric, self.tokenizer = self.model.key, self.model.metric, self.model.tokenizer
 
     def build(self, seed: int) -> Any:
-        """Return the model to start from."""
         model = self.model.build(seed).eval()
         self.model.check(model, self.model.max_length)
         return model.train()
 
     def loss(self, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
-        """Return the nats of a batch over the predicted tokens of its update."""
         return self.model.nats(scores_of(outputs), labels).sum() / items
 
     def reduce(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the nats of each row, ``[batch]``."""
         return self.model.nats(logits, labels)
 
     def score(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Return how well the dev texts are predicted."""
         if not np.isfinite(predictions).all():
-            raise Diverged("the probabilities are no numbers any more")
+            raise Diverged("the probabilities are not finite any more")
         return asdict(self.model.fit(float(predictions.sum(dtype=np.float64)), self.dev))
 
 
-def _look_at(learner: _Learner, reporter: Reporter) -> None:
-    """Look at the encoded texts before they are learned.
-
-    Raises:
-        DataError: The model has no such tokens.
-    """
-    known = learner.model.config.get_text_config().vocab_size
-    for name, texts in (("train", learner.train), ("dev", learner.dev)):
+def _check_texts(task: _Task, reporter: Reporter) -> None:
+    known = task.model.config.get_text_config().vocab_size
+    for name, texts in (("train", task.train), ("dev", task.dev)):
         if texts.tokens.max() >= known:
-            what = f"the tokenizer is another model's: it gives token {texts.tokens.max()}, the model knows {known}"
-            raise DataError(what, hint="copy the model again, its tokenizer with it", key=f"{learner.key}.model")
+            what = f"the tokenizer is another model's: it has token {texts.tokens.max()}, the model has {known} tokens"
+            raise DataError(what, hint="copy the model again, its tokenizer with it", key=f"{task.key}.model")
         if cut := int((~texts.whole).sum()):
             longer = f"{cut} of {len(texts)} {name} texts are longer than {texts.max_length} tokens"
-            reporter.warn(f"{longer}, and are cut there ({learner.key}.max_length)")
-    if learner.train.seed is None:
-        reporter.info("the tokenizer does not go on with a word that was cut: no text is split for training")
+            reporter.warn(f"{longer}, and are cut there ({task.key}.max_length)")
+    if task.train.seed is None:
+        reporter.info("the tokenizer does not continue a word that was cut: no text is split for training")
 
 
 def _recipe(options: LanguageModelOptions, settings: GeneratorSettings) -> Recipe:
@@ -193,8 +178,8 @@ def _recipe(options: LanguageModelOptions, settings: GeneratorSettings) -> Recip
         lr=options.lr,
         epochs=options.epochs,
         max_steps=options.max_steps,
-        batch_size="auto",  # fewer at once are the same update, so that memory never decides about it
-        auto=size,
+        batch_size=size,
+        halve=True,  # fewer at once are the same update, so that memory never decides about the result
         weight_decay=options.weight_decay,
         warmup=options.warmup,
         save_steps=options.save_steps,
@@ -222,7 +207,7 @@ def _fingerprint(
     }
 
 
-def _digest(texts: Any) -> str:
+def _digest(texts: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode() + b"\n")
@@ -232,13 +217,12 @@ def _digest(texts: Any) -> str:
 def _result(
     model: LanguageModel, outcome: Outcome, corpus: Corpus, folder: Path, settings: GeneratorSettings
 ) -> dict[str, Any]:
-    found = {f"dev_{name}": value for name, value in outcome.metrics.items()}
+    scores = {f"dev_{name}": value for name, value in outcome.metrics.items()}
     if corpus.test:
         best = model.load(folder).to(settings.device).eval()
         texts = model.texts(corpus.test, model.tokenizer, model.max_length, None)
-        fits = min(outcome.at_once * model.max_length, TOKENS)  # as many as memory has sufficed for
-        fit = model.fit(float(text_nats(best, texts, fits, model.nats).sum()), texts)
-        found |= {f"test_{name}": value for name, value in asdict(fit).items()}
-    about = {"lr": outcome.lr, "batch_size": outcome.batch_size, "at_once": outcome.at_once}
-    about |= {"updates": outcome.updates, "best_epoch": outcome.best_epoch, "epochs": outcome.epochs}
-    return {**found, **about, "parameters": outcome.parameters, "vocabulary": len(model.tokenizer)}
+        tokens = min(outcome.at_once * model.max_length, TOKENS)  # no more than fitted into memory in training
+        fit = model.fit(float(text_nats(best, texts, tokens, model.nats).sum()), texts)
+        scores |= {f"test_{name}": value for name, value in asdict(fit).items()}
+    details = {name: value for name, value in asdict(outcome).items() if name not in ("metrics", "stopped")}
+    return {**scores, **details, "vocabulary": len(model.tokenizer)}

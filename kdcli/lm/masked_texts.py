@@ -14,26 +14,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kdcli.lm.rows import Rows
-from kdcli.lm.texts import IGNORED
+from kdcli.lm.texts import IGNORED, TokenRows
 
 
 class MaskedTexts:
     """Texts as tokens, with a share of the words masked: whole words, all their tokens.
 
-    A word is what the tokenizer takes for one: BERT's is cut off at white space and at punctuation. All tokens of a
-    masked word become the mask token. BERT's random and unchanged ones are for uses in which no mask occurs; what is
-    learned here is filled here.
+    The tokenizer says what a word is: BERT's ends at white space and at punctuation. All tokens of a masked word
+    become the mask token. BERT's random and unchanged ones are for uses without masks; here masks are filled.
 
     Args:
         texts: The texts; those of a pair have a tab between them, and are encoded as the tokenizer encodes two.
-        tokenizer: The model's tokenizer, one that tells where in a text its tokens stand.
+        tokenizer: The model's tokenizer, a fast one.
         max_length: The longest sequence in tokens, special ones included; longer texts are read up to there.
-        seed: Of the masks, which are drawn anew in each epoch; None masks the same words for ever.
+        seed: Seed of the masks, which are drawn anew in each epoch; None masks the same words in all.
         share: The share of the words that is masked; of each text at least one.
 
     Attributes:
-        seed: Of the masks.
         whole: ``bool [texts]``, whether a text is read to its end.
         tokens: ``int32 [tokens]``, those of all texts, one after the other, before any is masked.
         words: ``int64 [texts]``, the words of each text.
@@ -67,14 +64,14 @@ class MaskedTexts:
         """Mask the words with the lowest keys of each text.
 
         Args:
-            rounding: ``[texts]`` in [0, 1): a share of the words that is no whole number is rounded up if this is
-                more than what it lacks, so that the share is kept on average.
+            rounding: ``[texts]`` in [0, 1), which rounds a share that is not a whole number of words up or down, so
+                that the share is right on average.
             keys: ``[words]``, those of all texts one after the other.
         """
         masked_words = np.maximum((self.share * self.words + rounding).astype(np.int64), 1)
         text = np.repeat(np.arange(len(self)), self.words)
         rank = np.arange(len(text)) - np.repeat(self.words.cumsum() - self.words, self.words)
-        chosen = np.zeros(len(text) + 1, bool)  # the last stands for tokens of no word
+        chosen = np.zeros(len(text) + 1, bool)  # the last stands for tokens outside words
         chosen[np.lexsort((keys, text))] = rank < masked_words[text]
         self.masked = chosen[self.word]
         hidden = np.int32(self.tokenizer.mask_token_id)
@@ -82,19 +79,19 @@ class MaskedTexts:
         self.rows.fields["labels"] = np.where(self.masked, self.tokens, np.int32(IGNORED))
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """Return what the model takes, and ``labels``, each ``int64 [rows, time]``, padded on the right."""
+        """Return the model's inputs and ``labels``, each ``int64 [rows, time]``, padded on the right."""
         return self.rows.batch(rows)
 
     def filled(self, tokens: NDArray[np.integer]) -> list[str]:
         """Return the texts with other words for the masked ones, and all else as it is written.
 
         Args:
-            tokens: ``[tokens]``, those of all texts one after the other; the masked ones count.
+            tokens: ``[tokens]``, those of all texts one after the other; only the masked ones are used.
         """
         sides = [text.split("\t", 1) for text in self.texts]
-        places = np.flatnonzero(self.masked)
-        words = np.split(places, np.flatnonzero(np.diff(self.word[places])) + 1) if len(places) else []
-        for word in reversed(words):  # from the back: what is before stays where it is
+        masked = np.flatnonzero(self.masked)
+        words = np.split(masked, np.flatnonzero(np.diff(self.word[masked])) + 1) if len(masked) else []
+        for word in reversed(words):  # from the back, so that spans before it stay valid
             text, side = self._text[word[0]], self._side[word[0]]
             line, start, end = sides[text][side], self._spans[word, 0].min(), self._spans[word, 1].max()
             new = self.tokenizer.decode(tokens[word], clean_up_tokenization_spaces=False).strip()
@@ -103,7 +100,7 @@ class MaskedTexts:
         return ["\t".join(side) for side in sides]
 
     def _read(self) -> None:
-        """Encode the texts; number the words, and find where they are written."""
+        """Encode the texts, number the words, and find their characters."""
         encodings = self._encode()
         tokens = _flat((encoding.ids for encoding in encodings), np.int32)
         types = _flat((encoding.type_ids for encoding in encodings), np.int32)
@@ -112,8 +109,8 @@ class MaskedTexts:
         spans = _flat(chain.from_iterable(encoding.offsets) for encoding in encodings).reshape(-1, 2)
         lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
         text = np.repeat(np.arange(len(lengths)), lengths)
-        written = np.flatnonzero((side >= 0) & (spans[:, 0] < spans[:, 1]))  # no special token, no white space alone
-        # Where one character is more than one word to the tokenizer, these words are one: they are written as one.
+        written = np.flatnonzero((side >= 0) & (spans[:, 0] < spans[:, 1]))  # not special, not only white space
+        # Words of the tokenizer that share a character are one word here, since they are written as one.
         apart = spans[written, 0] >= np.concatenate([[0], spans[written, 1]])[:-1]
         another = (np.diff(text[written], prepend=-1) != 0) | (np.diff(side[written], prepend=-1) != 0)
         first = another | (apart & (np.diff(word[written], prepend=-1) != 0))
@@ -125,20 +122,20 @@ class MaskedTexts:
         typed = "token_type_ids" in self.tokenizer.model_input_names
         fields = {"input_ids": tokens, "labels": tokens} | ({"token_type_ids": types} if typed else {})
         padding = {"input_ids": self.tokenizer.pad_token_id or 0, "labels": IGNORED, "token_type_ids": 0}
-        self.rows = Rows(fields, padding, np.concatenate([[0], lengths.cumsum()]))
+        self.rows = TokenRows(fields, padding, np.concatenate([[0], lengths.cumsum()]))
 
     def _encode(self) -> list[Any]:
         if not len(self.texts):
             return []
         sides = zip(*(text.split("\t", 1) for text in self.texts), strict=True)
-        made = self.tokenizer(
+        encoding = self.tokenizer(
             *map(list, sides),
             truncation=True,
             max_length=self.max_length,
-            split_special_tokens=True,  # a text that says [MASK] has no mask there
+            split_special_tokens=True,  # a text that spells [MASK] has no mask there
             verbose=False,
         )
-        encodings: list[Any] = made.encodings
+        encodings: list[Any] = encoding.encodings
         return encodings
 
 
@@ -168,8 +165,8 @@ def masked_nats(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         ``float32 [rows]``, in nats.
     """
-    rows, places = (labels != IGNORED).nonzero(as_tuple=True)
-    losses = functional.cross_entropy(logits[rows, places].float(), labels[rows, places], reduction="none")
+    rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
+    losses = functional.cross_entropy(logits[rows, columns].float(), labels[rows, columns], reduction="none")
     return torch.zeros(len(labels), device=losses.device).index_add(0, rows, losses)
 
 

@@ -1,48 +1,55 @@
-"""The sampler whose batch stays full: a row whose text has ended goes on with the next text.
+"""Sampling in a batch that stays full: a row whose text has ended continues with the next text.
 
-A batch that runs on to its longest text wastes most of its work, since most texts are short. Here each row of the
-batch is at a place of its own. When its text ends, it takes the next draw's first token at place 0 and goes on; what
-the cache holds of the old text is masked, and written over. All that this takes is counted on the device.
+A batch that runs on to its longest text wastes most of its work, since most texts are short. Here each row has a
+position of its own. When its text ends, it takes the first token of the next draw at position 0; what the cache holds
+of the old text is masked, and overwritten. All bookkeeping stays on the device.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-_LOOK = {"cpu": 1}
-_LOOK_ELSEWHERE = 16
-"""Steps between looks at the state of the device: each look waits for a GPU."""
+from kdcli.api import Part
+
+_SYNC_STEPS = {"cpu": 1}
+_SYNC_STEPS_ELSEWHERE = 16
+"""Steps between two looks at the device's state: each look waits for a GPU."""
+_BLOCK = 256
+_CACHED_ROWS = 64
+"""Rows whose weights stay in a CPU's cache."""
 
 
 class Decoder(Protocol):
-    """A model that goes on with texts, each row of the batch at its own place."""
+    """A model that continues texts, each row of the batch at its own position."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the model."""
 
     def open(self, rows: int, length: int) -> None:
-        """Get ready for ``rows`` texts of at most ``length`` tokens."""
+        """Prepare for ``rows`` texts of at most ``length`` tokens."""
 
-    def step(self, tokens: Tensor, places: Tensor, width: int, uniforms: Tensor) -> Tensor:
+    def step(self, tokens: Tensor, positions: Tensor, width: int, uniforms: Tensor) -> Tensor:
         """Read a token of each row and draw the next.
 
         Args:
             tokens: ``int64 [rows]``.
-            places: ``int64 [rows]``, the place of each token in its text; what a row held at this place and after
-                belongs to an earlier text.
-            width: More than each of the places.
-            uniforms: ``[rows]`` in [0, 1), which the draws depend on.
+            positions: ``int64 [rows]``, the position of each token in its text; what the cache of a row holds at this
+                position and after belongs to an earlier text.
+            width: More than each of the positions.
+            uniforms: ``[rows]`` in [0, 1), on which the draws depend.
 
         Returns:
             ``int64 [rows]``.
         """
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some of the rows (``int64``) alone."""
+        """Continue with some of the rows (``int64``) only."""
 
 
 @torch.inference_mode()
@@ -56,15 +63,15 @@ def sample(decoder: Decoder, first: Tensor, uniforms: Tensor, *, end: int, rows:
             its end included.
         end: The token that ends a text.
         rows: Texts at once.
-        ends: At which ``end`` a text is over: the second one, where the first stands between two texts.
+        ends: Which ``end`` closes a text: the second one, where the first stands between the two texts of a pair.
 
     Returns:
-        ``int64 [draws, length]``: the texts, filled up with ``end``. One with fewer of them than ``ends`` has not come
-        to its end.
+        ``int64 [draws, length]``: the texts, filled up with ``end``. One with fewer of them than ``ends`` is
+        unfinished.
     """
     draws, length = uniforms.shape
     device = decoder.device
-    # One draw more, which nobody asked for, is where the rows that have nothing left to do go on.
+    # One spare draw, which is not returned, occupies the rows that have nothing left to do.
     first = torch.cat([first, first.new_tensor([end])]).to(device)
     uniforms = torch.cat([uniforms, uniforms.new_zeros(1, length)]).to(device)
     texts = torch.full((draws + 1, length), end, device=device)
@@ -73,33 +80,107 @@ def sample(decoder: Decoder, first: Tensor, uniforms: Tensor, *, end: int, rows:
     rows = min(rows, draws)
     decoder.open(rows, length)
     draw = torch.arange(rows, device=device)
-    place = torch.zeros_like(draw)
+    position = torch.zeros_like(draw)
     token = first[draw]
     ended = torch.zeros_like(draw)  # the ends that each row's text has had
     waiting = torch.tensor(rows, device=device)  # the next draw that has no row yet
-    steps = _LOOK.get(device.type, _LOOK_ELSEWHERE)
+    steps = _SYNC_STEPS.get(device.type, _SYNC_STEPS_ELSEWHERE)
     furthest = 0
     while draws:
         for _ in range(steps):
             furthest = min(furthest + 1, length - 1)
-            token = decoder.step(token, place, furthest, uniforms[draw, place + 1])
-            place = place + 1
-            texts[draw, place] = token
-            # A row without a draw is always over: it stays at place 0.
+            token = decoder.step(token, position, furthest, uniforms[draw, position + 1])
+            position = position + 1
+            texts[draw, position] = token
+            # A row without a draw is always over: it stays at position 0.
             ended = ended + (token == end)
-            over = (ended == ends) | (place == length - 1) | (draw == draws)
+            over = (ended == ends) | (position == length - 1) | (draw == draws)
             following = waiting + over.cumsum(0) - 1
             waiting = waiting + over.sum()
             draw = torch.where(over, following.clamp(max=draws), draw)
             token = torch.where(over, first[draw], token)
-            place = torch.where(over, 0, place)
+            position = torch.where(over, 0, position)
             ended = torch.where(over, 0, ended)
         busy = draw < draws
-        active, furthest = torch.stack([busy.sum(), place.max()]).tolist()
+        active, furthest = torch.stack([busy.sum(), position.max()]).tolist()
         if not active:
             break
         if active <= len(draw) // 2:
             rest = busy.nonzero()[:, 0]
             decoder.keep(rest)
-            draw, place, token, ended = draw[rest], place[rest], token[rest], ended[rest]
+            draw, position, token, ended = draw[rest], position[rest], token[rest], ended[rest]
     return texts[:draws]
+
+
+def draw(logits: Tensor, uniforms: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Draw a token for each row by inverting the cumulative sum of its distribution.
+
+    The sum is taken over blocks of the vocabulary first, then inside the block that was hit: in float64, and without a
+    second array as large as the logits.
+
+    Args:
+        logits: ``[rows, vocabulary]``.
+        uniforms: ``float64 [rows]`` (float32 where the device has no float64), in [0, 1): the draw.
+        temperature: Divides the logits.
+        top_k: Draw among so many most likely tokens, and those as likely as the last of them; 0 = among all.
+        top_p: Draw among the fewest most likely tokens that together have this probability, of those of ``top_k``.
+
+    Returns:
+        ``int64 [rows]``.
+    """
+    if logits.device.type == "cpu" and len(logits) > _CACHED_ROWS:
+        pieces = zip(torch.split(logits, _CACHED_ROWS), torch.split(uniforms, _CACHED_ROWS), strict=True)
+        return torch.cat([draw(*piece, temperature=temperature, top_k=top_k, top_p=top_p) for piece in pieces])
+    logits = logits.float()
+    if temperature != 1.0:
+        logits = logits / temperature
+    if 0 < top_k < logits.shape[1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
+    weights = logits.softmax(dim=-1)
+    if top_p < 1.0:
+        weights = weights * _nucleus(weights, top_p)
+    rows, words = weights.shape
+    whole = words // _BLOCK
+    sums = torch.zeros(rows, -(-words // _BLOCK), dtype=uniforms.dtype, device=weights.device)
+    sums[:, :whole] = weights[:, : whole * _BLOCK].view(rows, whole, _BLOCK).sum(dim=-1)
+    if whole < sums.shape[1]:
+        sums[:, whole] = weights[:, whole * _BLOCK :].sum(dim=-1)
+    block, rest = invert(sums, uniforms * sums.sum(dim=-1))
+    inside = block[:, None] * _BLOCK + torch.arange(_BLOCK, device=weights.device)
+    some = weights.gather(1, inside.clamp(max=words - 1)).masked_fill(inside >= words, 0.0)
+    return block * _BLOCK + invert(some.to(uniforms.dtype), rest)[0]
+
+
+def invert(weights: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Find where the cumulative sum of the weights passes each target.
+
+    A target that rounding has put beyond the end is moved back below it, so that no weight of 0 is ever found.
+
+    Args:
+        weights: ``[rows, columns]``, none below 0.
+        targets: ``[rows]``, from 0 to the sum of the weights.
+
+    Returns:
+        The columns, ``int64 [rows]``, and what is left of the targets there, ``[rows]``, less than the weights.
+    """
+    sums = weights.cumsum(dim=-1)
+    end = sums[:, -1]
+    targets = torch.minimum(targets, torch.nextafter(end, torch.zeros_like(end)))[:, None]
+    found = torch.searchsorted(sums, targets, right=True)
+    before = sums.gather(1, found) - weights.gather(1, found)
+    # Rounding may have put the target before the weight that it hit: below 0, it would find a weight of 0.
+    return found[:, 0], (targets - before).clamp(min=0)[:, 0]
+
+
+def part_uniforms(part: Part, length: int) -> NDArray[np.float64]:
+    """Return ``[draws, length]`` numbers in [0, 1); those of a draw depend on the seed and its number alone."""
+    blocks = -(-length // 4)  # Philox makes four numbers of each value of its counter
+    philox = np.random.Philox(key=part.seed, counter=part.first * blocks)
+    return np.random.Generator(philox).random((part.count, 4 * blocks))[:, :length]
+
+
+def _nucleus(weights: Tensor, top_p: float) -> Tensor:
+    """Return ``bool [rows, vocabulary]``: the fewest most likely tokens whose probabilities reach ``top_p``."""
+    ranked, order = weights.sort(dim=-1, descending=True, stable=True)
+    inside = ranked.cumsum(dim=-1) - ranked < top_p
+    return torch.zeros_like(inside).scatter(1, order, inside)

@@ -1,38 +1,114 @@
-"""Texts as the tokens that a causal language model learns (Tang, Lu, Lin 2019, section on fine-tuning)."""
+"""Texts as tokens for a causal language model, and how well a model fits them (Tang, Lu, Lin 2019)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from kdcli.lm.rows import Rows
+from torch.nn import functional
 
 IGNORED = -100
 """The label of a token that is not predicted."""
+TOKENS = 4096
+"""Tokens at once: enough to keep a device busy; their logits are by far the largest array."""
+
+
+class Examples(Protocol):
+    """The rows of a training or dev set; their number never changes."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """``int64 [rows]``: the length of each row in this epoch."""
+
+    def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """Return the model's inputs for some rows, padded to the longest of them, and ``labels``.
+
+        Labels are ``[batch]``, or ``[batch, time]`` with -100 where nothing is predicted. The loss of an update is
+        divided by the number of labels that are not -100.
+        """
+
+    def start(self, epoch: int) -> None:
+        """Prepare the rows of an epoch, counted from 0; they depend on the epoch alone, so that a training resumes."""
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Tokens of all rows end to end: ``Examples`` that are the same in every epoch.
+
+    Attributes:
+        fields: For each input of the model, ``int32 [tokens]``, the rows one after the other.
+        padding: For each input, the value that fills it up.
+        offsets: ``int64 [rows + 1]``, where each row starts.
+        labels: ``int64 [rows]`` classes or ``float32 [rows]`` scores; None where ``labels`` is one of the fields.
+        left: Whether padding stands before the text, as in XLNet.
+    """
+
+    fields: dict[str, np.ndarray]
+    padding: dict[str, int]
+    offsets: np.ndarray
+    labels: np.ndarray | None = None
+    left: bool = False
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """``int64 [rows]``: tokens of each row."""
+        return np.diff(self.offsets)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all arrays (hex digits)."""
+        digest = hashlib.sha256()
+        for values in (*self.fields.values(), self.offsets, *([] if self.labels is None else [self.labels])):
+            digest.update(values.tobytes())
+        return digest.hexdigest()
+
+    def start(self, epoch: int) -> None:
+        """Do nothing: every epoch has the same rows."""
+
+    def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """Return ``[batch, time]`` tensors padded to the longest of the rows, and the labels."""
+        starts = self.offsets[rows]
+        lengths = self.offsets[np.asarray(rows) + 1] - starts
+        used = np.arange(lengths.max()) < lengths[:, None]
+        used = used[:, ::-1] if self.left else used
+        flat = np.concatenate([np.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)])
+        tensors = {"attention_mask": torch.from_numpy(used.astype(np.int64))}
+        for name, values in self.fields.items():
+            padded = np.full(used.shape, self.padding[name], np.int64)
+            padded[used] = values[flat]
+            tensors[name] = torch.from_numpy(padded)
+        return tensors if self.labels is None else {**tensors, "labels": torch.from_numpy(self.labels[rows])}
 
 
 class TokenTexts:
     """Texts as tokens, one text a sequence with the end-of-text token behind it.
 
-    With a seed, each text is cut in two at a random character, anew in each epoch, and both pieces are encoded for
-    themselves, so that the model learns to go on from a word that was cut. A text of more than ``max_length`` tokens
-    is read up to there, and has no end.
+    With a seed, each text is cut in two at a random character, anew in each epoch, and the pieces are encoded
+    separately, so that the model learns to continue a word that was cut. A text of more than ``max_length`` tokens is
+    read up to there, and has no end.
 
     Args:
         texts: The texts.
         tokenizer: The model's tokenizer; its ``eos_token`` ends a text.
         max_length: The longest sequence in tokens, the end included.
-        seed: Of the cuts; None leaves the texts whole. So they are, too, where the tokenizer puts a space before
-            what it encodes, as some of SentencePiece's do and those of whole words: the cut would be in what the
-            model learns.
+        seed: Seed of the cuts; None leaves the texts whole. They stay whole, too, where the tokenizer puts a space
+            before what it encodes, as some of SentencePiece's and word tokenizers do: the model would learn the cut.
 
     Attributes:
-        seed: Of the cuts; None where texts stay whole.
+        seed: Seed of the cuts; None where texts stay whole.
         whole: ``bool [texts]``, whether a text is read to its end.
     """
 
@@ -52,28 +128,15 @@ class TokenTexts:
         """``int64 [texts]``: tokens of each text, its end included."""
         return self.rows.lengths
 
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        """The tokens of all texts, one after the other."""
+        return self.rows.fields["input_ids"]
+
     def start(self, epoch: int) -> None:
-        """Encode the texts as they are learned in this epoch; whole ones stay as they are."""
+        """Encode the texts as they are learned in this epoch."""
         if self.seed is not None:
             self._read(epoch)
-
-    def _read(self, epoch: int) -> None:
-        if self.seed is None:
-            encoded = self._encode(self.texts)
-        else:
-            random = np.random.default_rng((self.seed, epoch)).random(len(self.texts))
-            places = [int(share * len(text)) for share, text in zip(random, self.texts, strict=True)]
-            heads = self._encode([text[:place] for place, text in zip(places, self.texts, strict=True)])
-            tails = self._encode([text[place:] for place, text in zip(places, self.texts, strict=True)])
-            encoded = [head + tail for head, tail in zip(heads, tails, strict=True)]
-        end = self.tokenizer.eos_token_id
-        read = [[*tokens, end][: self.max_length] for tokens in encoded]
-        self.whole = np.array([len(tokens) < self.max_length for tokens in encoded], bool)
-        offsets = np.cumsum([0, *map(len, read)], dtype=np.int64)
-        tokens = np.fromiter(chain.from_iterable(read), np.int32, offsets[-1])
-        labels = tokens.copy()
-        labels[offsets[:-1]] = IGNORED  # the first token is given
-        self.rows = Rows({"input_ids": tokens, "labels": labels}, {"input_ids": end, "labels": IGNORED}, offsets)
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """Return ``input_ids``, ``attention_mask`` and ``labels``, each ``int64 [rows, time]``, padded on the right."""
@@ -84,15 +147,28 @@ class TokenTexts:
         first: NDArray[np.int32] = self.tokens[self.rows.offsets[:-1]]
         return first
 
-    @property
-    def tokens(self) -> NDArray[np.int32]:
-        """The tokens of all texts, one after the other."""
-        return self.rows.fields["input_ids"]
-
     def read(self) -> list[str]:
         """Return the texts, each as far as it is read."""
         rows = zip(self.texts, self.whole, pairwise(self.rows.offsets), strict=True)
         return [text if whole else self._decode(self.tokens[start:end]) for text, whole, (start, end) in rows]
+
+    def _read(self, epoch: int) -> None:
+        if self.seed is None:
+            encoded = self._encode(self.texts)
+        else:
+            random = np.random.default_rng((self.seed, epoch)).random(len(self.texts))
+            cuts = [int(share * len(text)) for share, text in zip(random, self.texts, strict=True)]
+            heads = self._encode([text[:cut] for cut, text in zip(cuts, self.texts, strict=True)])
+            tails = self._encode([text[cut:] for cut, text in zip(cuts, self.texts, strict=True)])
+            encoded = [head + tail for head, tail in zip(heads, tails, strict=True)]
+        end = self.tokenizer.eos_token_id
+        read = [[*tokens, end][: self.max_length] for tokens in encoded]
+        self.whole = np.array([len(tokens) < self.max_length for tokens in encoded], bool)
+        offsets = np.cumsum([0, *map(len, read)], dtype=np.int64)
+        tokens = np.fromiter(chain.from_iterable(read), np.int32, offsets[-1])
+        labels = tokens.copy()
+        labels[offsets[:-1]] = IGNORED  # the first token is not predicted
+        self.rows = TokenRows({"input_ids": tokens, "labels": labels}, {"input_ids": end, "labels": IGNORED}, offsets)
 
     def _decode(self, tokens: Sequence[int] | NDArray[np.int32]) -> str:
         text: str = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
@@ -101,12 +177,89 @@ class TokenTexts:
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if not len(texts):
             return []
-        made = self.tokenizer(
+        encoding = self.tokenizer(
             list(texts),
             add_special_tokens=False,
-            split_special_tokens=True,  # a text that says <|endoftext|> does not end there
+            split_special_tokens=True,  # a text that spells <|endoftext|> does not end there
             return_attention_mask=False,
             verbose=False,
         )
-        encoded: list[list[int]] = made["input_ids"]
+        encoded: list[list[int]] = encoding["input_ids"]
         return encoded
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a causal model fits some texts.
+
+    The first token of a text is not predicted, as in sampling; the end of the text is. What a text holds beyond
+    ``max_length`` tokens does not count.
+
+    Attributes:
+        bits_per_character: Bits of all predicted tokens over the characters of the texts.
+        word_perplexity: e to the nats of all predicted tokens over the words, the end of a text being one of them.
+    """
+
+    bits_per_character: float
+    word_perplexity: float
+
+    @classmethod
+    def of(cls, nats: float, texts: TokenTexts) -> Fit:
+        """Return the fit of texts, as far as they are read, that take ``nats`` together."""
+        read = texts.read()
+        characters = sum(map(len, read))
+        words = sum(len(text.split()) for text in read) + int(texts.whole.sum())
+        return cls(nats / math.log(2) / characters, math.exp(min(nats / words, 700.0)))
+
+
+Nats = Callable[[Tensor, Tensor], Tensor]
+"""Turns a model's output, ``scores_of`` it, and the labels into the nats of each row, ``[rows]``."""
+
+
+def scores_of(outputs: Any) -> Tensor:
+    """Return the first output that is not a loss: the logits, in Hugging Face models."""
+    scores: Tensor = next(value for name, value in outputs.items() if name != "loss")
+    return scores
+
+
+def token_nats(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the negative log-likelihood of each row's next tokens.
+
+    Args:
+        logits: ``[rows, time, vocabulary]``.
+        labels: ``int64 [rows, time]``, ``IGNORED`` behind a text's end.
+
+    Returns:
+        ``float32 [rows]``, in nats.
+    """
+    logits, labels = logits[:, :-1], labels[:, 1:]
+    losses = [  # one row at a time: all logits in float32 would be by far the largest array
+        functional.cross_entropy(row.float(), target, reduction="sum", ignore_index=IGNORED)
+        for row, target in zip(logits, labels, strict=True)
+    ]
+    return torch.stack(losses)
+
+
+@torch.inference_mode()
+def text_nats(model: Any, texts: Examples, tokens: int = TOKENS, nats: Nats = token_nats) -> NDArray[np.float64]:
+    """Return the nats that a model needs for each text.
+
+    Args:
+        model: A language model.
+        texts: The texts.
+        tokens: How many go through the model at once, padding included.
+        nats: Turns the model's output into nats.
+
+    Returns:
+        ``float64 [texts]``.
+    """
+    lengths = texts.lengths
+    total = np.zeros(len(lengths))
+    order = np.argsort(-lengths, kind="stable").tolist()
+    while order:
+        batch = max(tokens // int(lengths[order[0]]), 1)
+        rows, order = order[:batch], order[batch:]
+        inputs = {name: values.to(model.device) for name, values in texts.batch(rows).items()}
+        labels = inputs.pop("labels")
+        total[rows] = nats(scores_of(model(**inputs, use_cache=False)), labels).double().cpu().numpy()
+    return total

@@ -1,28 +1,126 @@
-"""Hugging Face Trainer, fitted to this house: one device, rows by length, our reporter, no silent breakdown."""
+"""The Hugging Face Trainer as kd uses it: one device a process, rows by length, no silent breakdown."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from kdcli.api import Progress, Reporter
-from kdcli.lm.learner import Examples, Learner
-from kdcli.lm.order import ByLength
+from kdcli.lm.texts import Examples
+
+POOL = 50
+"""Updates whose texts are sorted by length together: enough to pad little, few enough to stay random."""
 
 
 class Diverged(Exception):
-    """The loss or the model's outputs are no numbers any more."""
+    """The loss or the model's outputs are no longer finite."""
+
+
+class FineTuneTask(Protocol):
+    """A model to fine-tune, with its rows, its loss and its dev score."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, which is saved beside the model."""
+
+    @property
+    def stage(self) -> str:
+        """The name in learning curves: ``teacher`` or ``generator``."""
+
+    @property
+    def key(self) -> str:
+        """The table of the settings, which errors name: ``teacher`` or ``generators.gpt2``."""
+
+    @property
+    def metric(self) -> str:
+        """The dev score that chooses among checkpoints."""
+
+    @property
+    def greater_is_better(self) -> bool:
+        """Whether the highest score is the best, or the lowest."""
+
+    @property
+    def train(self) -> Examples:
+        """The rows to learn."""
+
+    @property
+    def dev(self) -> Examples:
+        """The rows that choose among checkpoints; their ``start`` is not called."""
+
+    def build(self, seed: int) -> Any:
+        """Return the ``PreTrainedModel`` to start from, in float32, new weights drawn with ``seed``."""
+
+    def loss(self, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
+        """Return the sum of the losses of a batch, divided by ``items``.
+
+        Args:
+            outputs: The model's outputs.
+            labels: The batch's labels.
+            items: How many labels are not -100 in the whole update, of which the batch may be a part.
+        """
+
+    def reduce(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return what ``score`` needs of a dev batch, ``[batch]`` or ``[batch, outputs]``; it is kept for all rows."""
+
+    def score(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Return the dev scores, ``metric`` among them.
+
+        Args:
+            predictions: The results of ``reduce`` of all dev rows, from short to long.
+            labels: Their labels, padded with -100.
+
+        Raises:
+            Diverged: The predictions are not finite.
+        """
+
+
+class ByLength(Sampler[int]):
+    """Rows in random order, in which the rows of an update are about equally long.
+
+    The order depends on the seed, the epoch and the lengths alone, so that a resumed training and all processes of
+    one see the same. The longest rows come first in the first epoch: if memory runs out, it does so at once.
+
+    Args:
+        examples: The rows.
+        update: Rows an update.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, examples: Examples, update: int, seed: int) -> None:
+        self.examples = examples
+        self.update = update
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __iter__(self) -> Iterator[int]:
+        rows, lengths = len(self.examples), self.examples.lengths
+        random = np.random.default_rng((self.seed, self.epoch))
+        pool = self.update * min(max(rows // (4 * self.update), 1), POOL)
+        pool_of = np.arange(rows) // pool
+        order = random.permutation(rows)
+        order = order[np.lexsort((-lengths[order], pool_of))]
+        whole = rows // self.update * self.update
+        updates = random.permutation(order[:whole].reshape(-1, self.update))
+        if self.epoch == 0 and len(updates):
+            longest = lengths[updates].max(axis=1).argmax()
+            updates[[0, longest]] = updates[[longest, 0]]
+        yield from (*updates.ravel().tolist(), *order[whole:].tolist())
 
 
 @dataclass
 class Arguments(TrainingArguments):  # type: ignore[misc]
-    """The Trainer's arguments for one device a process: it would spread over all GPUs that it sees."""
+    """The Trainer's arguments for one device a process; the Trainer would spread over all GPUs that it sees."""
 
     gpu: int | None = field(default=None)
 
@@ -43,13 +141,13 @@ class Arguments(TrainingArguments):  # type: ignore[misc]
 
 
 class ByLengthTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer that takes rows in our order and pads them to the longest of a batch."""
+    """A Trainer that takes rows in the order of ``ByLength`` and pads them to the longest of a batch."""
 
     def __init__(self, order: ByLength, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.order = order
-        # For some causal models, and not for others, it leaves each row's first label out of an update's count;
-        # our rows say with -100 what does not count.
+        # For some causal models the Trainer leaves each row's first label out of an update's count. Our rows mark
+        # with -100 what does not count.
         self._loss_shifts_labels = False
 
     def get_train_dataloader(self) -> Any:
@@ -67,29 +165,19 @@ class ByLengthTrainer(Trainer):  # type: ignore[misc]
         return self.accelerator.prepare(loader)
 
 
+@dataclass(eq=False)
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Show the progress, keep rows and order in step with the epoch, and end a training that has broken down."""
+    """Show the progress, keep rows and order in step with the epoch, and end a training that has diverged."""
 
-    def __init__(
-        self,
-        learner: Learner,
-        order: ByLength,
-        progress: Progress,
-        reporter: Reporter,
-        *,
-        updates_an_epoch: int,
-        save_steps: int,
-        lr: float,
-    ) -> None:
-        self.learner = learner
-        self.order = order
-        self.progress = progress
-        self.reporter = reporter
-        self.updates_an_epoch = updates_an_epoch
-        self.save_steps = save_steps
-        self.lr = lr
-        self.loss = math.nan
-        self.shown: dict[str, float | str] = {}
+    task: FineTuneTask
+    order: ByLength
+    progress: Progress
+    reporter: Reporter
+    epoch_updates: int
+    save_steps: int
+    lr: float
+    loss: float = math.nan
+    shown: dict[str, float | str] = field(default_factory=dict)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the bar where a resumed training starts."""
@@ -98,24 +186,24 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.progress.advance(state.global_step, **self.shown)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Make the rows of the epoch, and set their order."""
-        self.order.epoch = state.global_step // self.updates_an_epoch
-        self.learner.train.start(self.order.epoch)
+        """Prepare the rows of the epoch, and set their order."""
+        self.order.epoch = state.global_step // self.epoch_updates
+        self.task.train.start(self.order.epoch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count an update, and save if it is time."""
         self.progress.advance(1, **self.shown)
         if self.save_steps and state.global_step % self.save_steps == 0:
             control.should_save = True
-        # The loss comes before evaluation and saving, so that neither ever sees a model that has broken down.
+        # The loss is checked before evaluation and saving, so that neither sees a model that has diverged.
         control.should_log |= control.should_save
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Look at the loss before the epoch is evaluated."""
+        """Log the loss, so that it is checked before the epoch is evaluated."""
         control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        """Take the loss; raise Diverged if it is no number."""
+        """Check the loss; raise Diverged if it is not finite."""
         if "loss" in logs:
             self.loss = logs["loss"]
             if not math.isfinite(self.loss):
@@ -123,11 +211,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self.shown["loss"] = self.loss
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
-        """Tell the dev score."""
-        score = metrics[f"eval_{self.learner.metric}"]
-        better = max if self.learner.greater_is_better else min
+        """Report the dev score."""
+        score = metrics[f"eval_{self.task.metric}"]
+        better = max if self.task.greater_is_better else min
         best = better(score, score if state.best_metric is None else state.best_metric)
         self.shown["best"] = f"{best:.4f}"
         self.progress.advance(0, **self.shown)
-        values = {self.learner.metric: score, "loss": self.loss, "dev_loss": metrics["eval_loss"], "lr": self.lr}
-        self.reporter.metrics(self.learner.stage, state.global_step, **values)
+        values = {self.task.metric: score, "loss": self.loss, "dev_loss": metrics["eval_loss"], "lr": self.lr}
+        self.reporter.metrics(self.task.stage, state.global_step, **values)

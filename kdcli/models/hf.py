@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from kdcli.api import Reporter
 from kdcli.errors import DataError, KdError, MissingError, first_line
+from kdcli.files import sha256 as sha256  # the identity of a model, for plugins
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 VOCABULARY = ("tokenizer*", "vocab*", "*.model")

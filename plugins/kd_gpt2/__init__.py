@@ -9,6 +9,7 @@ from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
 from kdcli.lm.options import LanguageModelOptions, Positive
 
 api_version = API_VERSION
+KEY = "generators.gpt2"
 
 
 class Options(LanguageModelOptions):
@@ -17,7 +18,7 @@ class Options(LanguageModelOptions):
     model: str = "117M"
     """GPT-2 by size (117M, 345M; tiny has no pretrained weights), or any causal model's hub name or folder."""
     from_scratch: bool = False
-    """Start from random weights: the model's configuration alone is taken."""
+    """Start from random weights: only the model's configuration is used."""
     tokenizer: str = ""
     """From scratch: hub name or folder of the tokenizer; empty trains a byte-level BPE on the training texts."""
     vocab_size: Positive = 16_000
@@ -28,7 +29,7 @@ def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, rep
     """Fine-tune all parameters on the task's texts; the best model on dev is kept.
 
     Raises:
-        DataError: The model cannot be read, is no causal language model, or its tokenizer has no end of text.
+        DataError: The model cannot be read, is not a causal language model, or its tokenizer has no end of text.
         MissingError: There is no such model.
     """
     from kd_gpt2.model import prepare
@@ -44,12 +45,12 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
     Raises:
         DataError: The folder holds none, or one that cannot be sampled from.
     """
-    from kd_gpt2.model import KEY
-    from kdcli.lm.causal_sampler import CausalSampler
-    from kdcli.lm.pretrained import fitting_length, read_config, read_tokenizer, read_weights
+    from kdcli.lm.causal import CausalSampler
+    from kdcli.lm.pretrained import load_lm, load_lm_config, load_lm_tokenizer
+    from kdcli.models.hf import fit_max_length
 
     assert isinstance(settings.options, Options)
-    config, tokenizer = read_config(checkpoint), read_tokenizer(checkpoint)
-    max_length = fitting_length(settings.options.max_length, config, KEY, reporter)
-    model = read_weights(checkpoint, config, settings.precision).to(settings.device).eval()
-    return CausalSampler(model, tokenizer, settings, max_length, reporter)
+    config, tokenizer = load_lm_config(checkpoint), load_lm_tokenizer(checkpoint)
+    length = fit_max_length(settings.options.max_length, config, key=f"{KEY}.max_length", reporter=reporter)
+    model = load_lm(checkpoint, config, settings.precision).to(settings.device).eval()
+    return CausalSampler(model, tokenizer, settings, length, reporter)

@@ -15,6 +15,7 @@ from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
 from kdcli.lm.options import LanguageModelOptions, Positive
 
 api_version = API_VERSION
+KEY = "generators.mlm"
 
 
 class Options(LanguageModelOptions):
@@ -25,7 +26,7 @@ class Options(LanguageModelOptions):
     mask_share: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of the words of a text that are masked, and drawn anew; at least one is."""
     max_length: Annotated[int, Field(ge=5)] = 128
-    """Longest text in word pieces: longer ones are cut in training, and no samples are made of them."""
+    """Longest text in word pieces: longer ones are cut in training, and no samples are drawn from them."""
     vocab_size: Positive = 8000
     """Of the model `tiny`: size of the vocabulary that is trained on the texts."""
 
@@ -34,7 +35,7 @@ def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, rep
     """Fine-tune all parameters on the task's texts with words masked; the best model on dev is kept.
 
     Raises:
-        DataError: The model cannot be read, is no masked language model, or its tokenizer does not serve.
+        DataError: The model cannot be read, is not a masked language model, or its tokenizer does not fit.
         MissingError: There is no such model.
     """
     from kd_mlm.model import prepare
@@ -50,13 +51,13 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
     Raises:
         DataError: The folder holds none, or one that cannot be sampled from.
     """
-    from kd_mlm.model import KEY
-    from kdcli.lm.masked_sampler import MaskedSampler
-    from kdcli.lm.pretrained import fitting_length, read_config, read_tokenizer, read_weights
+    from kdcli.lm.masked import MaskedSampler
+    from kdcli.lm.pretrained import load_lm, load_lm_config, load_lm_tokenizer
+    from kdcli.models.hf import fit_max_length
 
     options = settings.options
     assert isinstance(options, Options)
-    config, tokenizer = read_config(checkpoint, "masked"), read_tokenizer(checkpoint, kind="masked")
-    max_length = fitting_length(options.max_length, config, KEY, reporter, tokenizer)
-    model = read_weights(checkpoint, config, settings.precision, "masked").to(settings.device).eval()
-    return MaskedSampler(model, tokenizer, settings, max_length, options.mask_share, reporter)
+    config, tokenizer = load_lm_config(checkpoint, "masked"), load_lm_tokenizer(checkpoint, "masked")
+    length = fit_max_length(options.max_length, config, tokenizer, key=f"{KEY}.max_length", reporter=reporter)
+    model = load_lm(checkpoint, config, settings.precision, "masked").to(settings.device).eval()
+    return MaskedSampler(model, tokenizer, settings, length, options.mask_share, reporter)

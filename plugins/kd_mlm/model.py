@@ -8,24 +8,24 @@ from typing import Any
 
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
-from kd_mlm import Options
+from kd_mlm import KEY, Options
 from kdcli.api import Corpus, Reporter
 from kdcli.lm.language_model import LanguageModel
-from kdcli.lm.masked_sampler import check
+from kdcli.lm.masked import check_masked
 from kdcli.lm.masked_texts import MaskedFit, MaskedTexts, masked_nats
-from kdcli.lm.pretrained import find_model, fitting_length, read_config, read_tokenizer, read_weights, sha256
+from kdcli.lm.pretrained import load_lm, load_lm_config, load_lm_tokenizer
 from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
+from kdcli.models.hf import find_model, fit_max_length, sha256
 
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
 INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
-KEY = "generators.mlm"
 
 
 def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
-    """Find the model that the options name, or lay one out with random weights.
+    """Find the model that the options name, or configure one with random weights.
 
     Raises:
-        DataError: The folder holds no masked language model, or its tokenizer does not serve.
+        DataError: The folder holds no masked language model, or its tokenizer does not fit.
         MissingError: There is no such model.
     """
     identity: dict[str, Any]
@@ -35,30 +35,29 @@ def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageMod
         config, identity = BertConfig(vocab_size=len(tokenizer), **TINY), {"vocabulary": tokenizer.get_vocab()}
     else:
         folder = find_model(options.model, reporter, key=f"{KEY}.model")
-        config, tokenizer = read_config(folder, "masked"), read_tokenizer(folder, kind="masked")
+        config, tokenizer = load_lm_config(folder, "masked"), load_lm_tokenizer(folder, "masked")
         identity = {"weights": sha256(folder)}
 
     def build(seed: int) -> Any:
         set_seed(seed)
-        return BertForMaskedLM(config) if options.model == "tiny" else read_weights(folder, config, kind="masked")
+        return BertForMaskedLM(config) if options.model == "tiny" else load_lm(folder, config, kind="masked")
 
-    length = fitting_length(options.max_length, config, KEY, reporter, tokenizer)
     return LanguageModel(
         KEY,
         tokenizer,
         build,
-        load,
+        load_fine_tuned,
         identity,
         config,
-        length,
+        fit_max_length(options.max_length, config, tokenizer, key=f"{KEY}.max_length", reporter=reporter),
         nats=masked_nats,
-        check=partial(check, mask=tokenizer.mask_token_id),
+        check=partial(check_masked, mask=tokenizer.mask_token_id),
         texts=partial(MaskedTexts, share=options.mask_share),
         fit=MaskedFit.of,
         metric="bits_per_masked_token",
     )
 
 
-def load(folder: Path) -> Any:
-    """Read the model that a training has saved, in float32."""
-    return read_weights(folder, read_config(folder, "masked"), kind="masked")
+def load_fine_tuned(folder: Path) -> Any:
+    """Load the model that a training has saved, in float32."""
+    return load_lm(folder, load_lm_config(folder, "masked"), kind="masked")

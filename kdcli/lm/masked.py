@@ -1,4 +1,4 @@
-"""A masked language model as a generator: texts with some of their words drawn anew."""
+"""Any masked language model of Hugging Face as a generator: it draws some words of a text anew (Tang, Lu, Lin 2019)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdcli.api import Corpus, DataError, GeneratorSettings, Part, Reporter, Samples
-from kdcli.lm.drawing import draw, uniforms_of
 from kdcli.lm.masked_texts import MaskedTexts
+from kdcli.lm.sampling import draw, part_uniforms
 from kdcli.lm.texts import IGNORED
-from kdcli.models.memory import fitting
+from kdcli.models.memory import halve_until_it_fits
 
 _AUTO = {"cpu": 64, "cuda": 1024}
-"""Texts at once with ``batch_size = "auto"``, before memory does not suffice."""
+"""Texts at once with ``batch_size = "auto"``."""
 _MARKS = ("##", "Ġ", "▁")
-"""What a token begins with that goes on with a word (WordPiece) or begins one (BPE and Unigram)."""
+"""How a token begins that continues a word (WordPiece) or starts one (BPE and Unigram)."""
 
 
 class MaskedSampler:
-    """A fine-tuned masked language model that fills masked words (Tang, Lu, Lin 2019, "masked LM").
+    """A fine-tuned masked language model that fills masked words: the "masked LM" of Tang, Lu, Lin 2019.
 
-    The masked tokens of a text are drawn one after another, from left to right, each from what the model says with
-    those before it filled in and those behind it still masked: it costs a pass through the model for each (k-th masks
-    of all texts of a batch share one), but drawn all at once they would not know of each other, and the pieces of a
-    word would not fit together. A piece that begins a word is drawn among those that begin one, and one inside a word
-    among those inside, so that words stay words; special tokens, and what is no plain text, are never drawn.
+    The masked tokens of a text are drawn from left to right, each with those before it filled in and those behind it
+    still masked. This costs a pass for each (the k-th masks of all texts of a batch share one), but drawn all at once
+    they would not depend on each other, and the pieces of a word would not fit. A token that starts a word is drawn
+    among those that do, and one inside a word among those inside; special tokens are never drawn.
 
-    There are no ``bits``: how likely a masked model takes each token to be, given all others, adds up to no
-    probability of the text.
+    There are no ``bits``: what a masked model says of each token, given all others, is not a probability of the text.
 
     Args:
         model: Any Hugging Face masked language model, on its device.
@@ -43,7 +41,7 @@ class MaskedSampler:
         settings: How to sample.
         max_length: The longest text in tokens.
         share: The share of the words that is masked.
-        reporter: Told when memory does not suffice.
+        reporter: Reports when memory runs out.
 
     Raises:
         DataError: The model cannot be sampled from.
@@ -52,7 +50,7 @@ class MaskedSampler:
     def __init__(
         self, model: Any, tokenizer: Any, settings: GeneratorSettings, max_length: int, share: float, reporter: Reporter
     ) -> None:
-        check(model, max_length, tokenizer.mask_token_id)
+        check_masked(model, max_length, tokenizer.mask_token_id)
         self.model = model
         self.tokenizer = tokenizer
         self.kind = settings.kind
@@ -64,8 +62,8 @@ class MaskedSampler:
         tables = _tables(tokenizer, model.config.get_text_config().vocab_size)
         self.marked, self.allowed = (table.to(model.device) for table in tables)
 
-    def starts(self, corpus: Corpus) -> dict[str, Any]:
-        """Return the training ``texts`` to mask: those that the model reads to their end.
+    def prefixes(self, corpus: Corpus) -> dict[str, Any]:
+        """Return the training ``texts`` to mask: those that have a word and fit into ``max_length``.
 
         Raises:
             DataError: There is none.
@@ -77,27 +75,27 @@ class MaskedSampler:
             raise DataError(what, hint="allow longer ones: max_length")
         if left := len(corpus.train) - len(texts):
             what = f"{left} training texts have more than {self.max_length} tokens, or no word"
-            self.reporter.warn(f"{what}: no samples are made of them")
+            self.reporter.warn(f"{what}: no samples are drawn from them")
         return {"texts": texts}
 
-    def sample(self, starts: Mapping[str, Any], part: Part) -> Samples:
-        """Draw the texts of one part: each is a training text drawn at random, with other words for some of its own.
+    def sample(self, prefixes: Mapping[str, Any], part: Part) -> Samples:
+        """Draw the texts of one part: each is a random training text with other words for some of its own.
 
         Raises:
-            DataError: The texts are not what ``starts`` returns.
+            DataError: The texts are not those of ``prefixes``.
             KdError: Memory does not suffice.
         """
-        texts, tabs = starts.get("texts"), int(self.kind == "pair")
-        ours = isinstance(texts, list) and all(isinstance(text, str) and text.count("\t") == tabs for text in texts)
-        if not texts or not ours:
-            what = "the prefixes are not what this generator has found"
-            raise DataError(what, hint="make them again: --only prefixes --force")
-        uniforms, length = uniforms_of(part, 2 + 2 * self.max_length), self.max_length
+        texts, tabs = prefixes.get("texts"), int(self.kind == "pair")
+        valid = isinstance(texts, list) and all(isinstance(text, str) and text.count("\t") == tabs for text in texts)
+        if not texts or not valid:
+            hint = "make them again: --only prefixes --force"
+            raise DataError("these are not the prefixes of this generator", hint=hint)
+        uniforms, length = part_uniforms(part, 2 + 2 * self.max_length), self.max_length
         chosen = [texts[int(uniform * len(texts))] for uniform in uniforms[:, 0]]
         drawn = MaskedTexts(chosen, self.tokenizer, length, share=self.share)
         drawn.mask(uniforms[:, 1], uniforms[:, 2 : 2 + length][np.arange(length) < drawn.words[:, None]])
         fill = partial(self._fill, drawn, torch.from_numpy(uniforms[:, 2 + length :]))
-        tokens, self.rows = fitting(fill, self.rows, part.count, self.reporter)
+        tokens, self.rows = halve_until_it_fits(fill, self.rows, count=part.count, reporter=self.reporter)
         return Samples(drawn.filled(tokens), {})
 
     @torch.inference_mode()
@@ -112,31 +110,31 @@ class MaskedSampler:
             masked = labels != IGNORED
             turn = masked.cumsum(dim=1) * masked
             for number in range(1, int(turn.max()) + 1):
-                some, places = (turn == number).nonzero(as_tuple=True)
-                logits = self._logits({name: values[some] for name, values in batch.items()}, places)
-                banned = ~self.allowed[self.marked[labels[some, places]]]
-                drawn = self.draw(logits.float().masked_fill(banned, -torch.inf), random[some, places])
-                batch["input_ids"][some, places] = drawn
+                some, columns = (turn == number).nonzero(as_tuple=True)
+                logits = self._logits({name: values[some] for name, values in batch.items()}, columns)
+                banned = ~self.allowed[self.marked[labels[some, columns]]]
+                drawn = self.draw(logits.float().masked_fill(banned, -torch.inf), random[some, columns])
+                batch["input_ids"][some, columns] = drawn
             used = batch["attention_mask"].bool()
             spans = [np.arange(*texts.rows.offsets[row : row + 2]) for row in rows]
             tokens[np.concatenate(spans)] = batch["input_ids"][used].cpu().numpy()
         return tokens
 
-    def _logits(self, inputs: Mapping[str, Tensor], places: Tensor) -> Tensor:
-        """Return the logits ``[rows, vocabulary]`` at one place of each row; those of all would be the most work."""
-        rows = torch.arange(len(places), device=places.device)
+    def _logits(self, inputs: Mapping[str, Tensor], columns: Tensor) -> Tensor:
+        """Return the logits ``[rows, vocabulary]`` of one token a row; those of all tokens would be the most work."""
+        rows = torch.arange(len(columns), device=columns.device)
         head = self.model.get_output_embeddings()
-        with head.register_forward_pre_hook(lambda _, hidden: (hidden[0][rows, places],)):
+        with head.register_forward_pre_hook(lambda _, hidden: (hidden[0][rows, columns],)):
             logits: Tensor = self.model(**inputs).logits
-        return logits if logits.dim() == 2 else logits[rows, places]
+        return logits if logits.dim() == 2 else logits[rows, columns]
 
 
 @torch.inference_mode()
-def check(model: Any, length: int, mask: int) -> None:
+def check_masked(model: Any, length: int, mask: int) -> None:
     """Make sure that a model fills masks in texts of ``length`` tokens.
 
     Raises:
-        DataError: It does not take as many, or not this mask token; or its logits are no numbers.
+        DataError: It reads fewer, or does not know this mask token; or its logits are not finite.
     """
     name, hint = type(model).__name__, "a shorter max_length, or the model copied again, its tokenizer with it"
     try:
@@ -146,12 +144,12 @@ def check(model: Any, length: int, mask: int) -> None:
             raise
         raise DataError(f"{name} does not read {length} mask tokens", hint=f"try {hint}") from error
     if not logits.isfinite().all():
-        what = f"{name} cannot be sampled from: its logits are no numbers in {model.dtype}"
+        what = f"{name} cannot be sampled from: its logits are not finite in {model.dtype}"
         raise DataError(what, hint="sample in fp32, or fine-tune it again")
 
 
 def _tables(tokenizer: Any, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Return which tokens are marked, ``int64 [vocabulary]``, and which may stand for each kind, ``bool [2, ...]``."""
+    """Return which tokens are marked, ``int64 [vocabulary]``, and which may replace each kind, ``bool [2, ...]``."""
     special = {*tokenizer.all_special_ids}
     special |= {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     marked, plain = torch.zeros(vocabulary, dtype=torch.long), torch.zeros(vocabulary, dtype=torch.bool)

@@ -1,0 +1,116 @@
+"""The folder of a training: its lock, its fingerprint, its checkpoints, and the model that is published from it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import PartialState
+from filelock import FileLock, Timeout
+
+from kdcli.api import QuietReporter, Reporter
+from kdcli.errors import KdError
+from kdcli.files import atomic
+from kdcli.models.hf import quiet
+from kdcli.parts.resume import claim_folder
+
+_TIMING = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+"""What the Trainer adds to the dev scores."""
+
+
+def join_processes(device: str, reporter: Reporter | None) -> Reporter:
+    """Join the processes of ``torchrun``, if there are any; only the main one keeps its reporter."""
+    main = PartialState(cpu=torch.device(device).type == "cpu").is_main_process
+    return reporter if reporter and main else QuietReporter()
+
+
+@contextmanager
+def one_training(
+    folder: Path, fingerprint: Mapping[str, Any], resume: bool, reporter: Reporter, what: str
+) -> Iterator[None]:
+    """Train in a folder that belongs to this training alone, and is removed when it ends well.
+
+    What a killed training left there stays if its fingerprint was the same: inputs, settings, seed, and the number of
+    processes and the versions of the libraries, which are added here. All processes enter.
+
+    Args:
+        folder: The folder, beside the output.
+        fingerprint: JSON values on which the outcome depends, by a name that the user knows.
+        resume: Continue from what is there; False starts again.
+        reporter: Reports whether it continues, and why not.
+        what: ``teacher`` or ``generator``, for errors.
+
+    Raises:
+        KdError: Another process trains here.
+    """
+    state = PartialState()
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    if state.is_main_process:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            hint = "wait for it, or stop it first"
+            raise KdError(f"another process trains this {what} already", file=folder, hint=hint) from None
+    try:
+        if state.is_main_process:
+            versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+            everything = {**fingerprint, "processes": state.num_processes, **versions}
+            if claim_folder(folder, everything, resume=resume, reporter=reporter):
+                reporter.info("continuing the interrupted training")
+        state.wait_for_everyone()
+        yield
+        state.wait_for_everyone()  # another process may still read what is about to be removed
+        if state.is_main_process:
+            shutil.rmtree(folder)
+    finally:
+        lock.release()
+    state.wait_for_everyone()
+
+
+def publish(model: Path, output: Path, metrics: Mapping[str, Any]) -> None:
+    """Copy a model's folder to ``output``, with ``metrics.json``, whole or not at all."""
+    if not PartialState().is_main_process:
+        return
+    with atomic(output) as temporary:
+        shutil.copytree(model, temporary)
+        (temporary / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
+
+
+def trainer_states(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return the Trainer's state of each whole checkpoint, by its update; the Trainer writes it last."""
+    states = {}
+    for path in folder.glob("checkpoint-*/trainer_state.json"):
+        try:
+            states[int(path.parent.name.removeprefix("checkpoint-"))] = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            continue
+    return states
+
+
+def best_checkpoint(folder: Path, metric: str) -> tuple[int | None, float, dict[str, float]]:
+    """Return the best checkpoint on dev: its update, epoch and scores; ``(None, 0, {})`` before any evaluation."""
+    states = trainer_states(folder)
+    best = states[max(states)]["best_global_step"] if states else None
+    if not best:
+        return None, 0.0, {}
+    history = states[best]["log_history"]
+    point = next(point for point in history if point["step"] == best and f"eval_{metric}" in point)
+    scores = {name.removeprefix("eval_"): value for name, value in point.items() if name.startswith("eval_")}
+    return best, point["epoch"], {name: value for name, value in scores.items() if name not in _TIMING}
+
+
+def keep_checkpoint(folder: Path, update: int, tokenizer: Any) -> None:
+    """Make ``folder / "model"`` of a checkpoint: configuration, weights, tokenizer, and nothing else."""
+    checkpoint = folder / f"checkpoint-{update}"
+    with quiet(), atomic(folder / "model") as temporary:
+        temporary.mkdir()
+        for file in [*checkpoint.glob("*config.json"), *checkpoint.glob("*.safetensors*")]:
+            shutil.copy(file, temporary)
+        tokenizer.save_pretrained(temporary)
