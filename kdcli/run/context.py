@@ -1,65 +1,48 @@
-"""What every stage of a run is described on: the settings, the places of the artefacts, the task's tables."""
+"""What every stage gets: the settings, where things lie, the task's tables, and whom to report to."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from kdcli.api import Reporter, Task
+from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
-from kdcli.parts.parts import ALONE, Shard
-from kdcli.run.lock import flat
-from kdcli.run.run_dir import Paths
-from kdcli.tasks.layouts import SPLITS, Split, has_split, load_split, load_tables, split_files
+from kdcli.run.paths import artefact
+from kdcli.tasks.split import SPLITS, Split, has_split, load_split, load_tables, split_files
 from kdcli.tasks.task import task_from
 
+if TYPE_CHECKING:
+    import polars as pl
 
-@dataclass(frozen=True)
-class Stage:
-    """One step of a run.
-
-    Attributes:
-        name: The kind of step: what ``--from``, ``--until`` and ``--only`` mean.
-        key: Its entry in ``kd.lock``; differs from the name for students of further seeds.
-        parameters: The settings that it depends on, by dotted key.
-        inputs: The files and folders that it reads, by name.
-        outputs: The files and folders that it writes, by name.
-        run: Makes the outputs; returns a dataclass, or None where other shards are still at work.
-        number: Its place among the seeds; shards share them.
-        together: Whether the processes of a launch run it at the same time, each its share; otherwise one runs it and
-            the others wait.
-    """
-
-    name: str
-    key: str
-    parameters: Mapping[str, Any]
-    inputs: Mapping[str, Path]
-    outputs: Mapping[str, Path]
-    run: Callable[[Reporter], Any]
-    number: int = 0
-    together: bool = False
+Files = dict[str, Path]
+"""Files and folders by name."""
 
 
 @dataclass(frozen=True)
-class Ground:
-    """A profile laid out over a set of paths.
+class RunContext:
+    """A profile laid out over a run folder.
 
     Attributes:
         settings: The profile.
-        paths: Where the artefacts lie.
+        root: The run folder.
         device: Where to compute.
-        shard: This process's share.
-        resume: Go on with what a killed run left.
+        resume: Whether to go on with what a killed run left.
+        seeds: How many students, and baselines, there are.
+        number: Which of them this context is for; 0 is the first.
+        elsewhere: The artefacts that lie outside the run folder, by their name in ``LAYOUT``.
+        reporter: Shows the progress.
     """
 
     settings: Settings
-    paths: Paths
-    device: str
-    shard: Shard = ALONE
+    root: Path
+    device: str = "cpu"
     resume: bool = True
+    seeds: int = 1
+    number: int = 0
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)
+    reporter: Reporter = field(default_factory=QuietReporter)
 
     @property
     def task(self) -> Task:
@@ -68,42 +51,58 @@ class Ground:
 
     @property
     def seed(self) -> int:
-        """The first seed."""
-        return self.settings.seed
+        """The seed: that of the profile, or one of the numbers that follow it for further students."""
+        return self.settings.seed + self.number
 
-    def split(self, split: Split, reporter: Reporter) -> Any:
-        """Load the table of a split."""
-        return load_split(self.settings.task, self.task, split, reporter)
+    def each_seed(self) -> list[RunContext]:
+        """Return a context for each student."""
+        return [replace(self, number=number) for number in range(self.seeds)]
 
-    def splits(self, *names: Split, reporter: Reporter) -> dict[str, Any]:
-        """Load the tables of those of the splits that there are."""
-        return {name: self.split(name, reporter) for name in names if has_split(self.settings.task, name)}
+    def path(self, name: str) -> Path:
+        """Return where an artefact lies, by its name in ``LAYOUT``; students and baselines are those of this seed.
 
-    def tables(self, *names: Split, reporter: Reporter) -> dict[str, Any]:
-        """Load the tables of those of the splits that there are one by one: MNLI has two for dev and for test."""
-        return {
-            name: table
-            for split in names
-            if has_split(self.settings.task, split)
-            for name, table in load_tables(self.settings.task, self.task, split, reporter).items()
-        }
+        With one method only, the transfer set is the table of that method.
+        """
+        methods = self.settings.transfer.methods
+        if name == "transfer" and name not in self.elsewhere and len(methods) == 1:
+            name = methods[0]
+        further = self.number and name in ("student", "baseline")
+        return self.elsewhere.get(name) or artefact(self.root, name, self.seed if further else None)
 
-    def data(self, *splits: Split) -> dict[str, Path]:
-        """Return the data files of the splits (of all, if none is named), by file name."""
-        found = [path for split in splits or SPLITS for path in split_files(self.settings.task, split)]
-        return {path.name: path for path in found}
+    @property
+    def teacher(self) -> str | Path:
+        """The teacher to ask for logits: the fine-tuned one, or the one that the profile takes as it is."""
+        return self.path("teacher") if self.settings.teacher.train else self.settings.teacher.model
 
-    def task_parameters(self) -> dict[str, Any]:
-        """Return the settings of the task that all stages depend on."""
-        return flat("task", self.settings.task, without=("data_dir", "name", "metric", "more_metrics", "student_of"))
+    def files(self, *names: str) -> Files:
+        """Return the files behind names: those of a split, the teacher if it lies on this machine, an artefact."""
+        found: Files = {}
+        for name in names:
+            if name in SPLITS:
+                found |= {path.name: path for path in split_files(self.settings.task, cast(Split, name))}
+            elif name == "teacher" and not self.settings.teacher.train:
+                found |= if_local(name, self.settings.teacher.model)
+            else:
+                found[name] = self.path(name)
+        return found
+
+    def read(self, split: Split) -> pl.DataFrame:
+        """Read the table of a split."""
+        return load_split(self.settings.task, self.task, split, self.reporter)
+
+    def read_all(self, *splits: Split) -> dict[str, pl.DataFrame]:
+        """Read the tables of those splits that the task has."""
+        return {split: self.read(split) for split in splits if has_split(self.settings.task, split)}
+
+    def read_tables(self, *splits: Split) -> dict[str, pl.DataFrame]:
+        """Read the tables of those splits one by one: MNLI has two for dev and for test."""
+        tables: dict[str, pl.DataFrame] = {}
+        for split in splits:
+            if has_split(self.settings.task, split):
+                tables |= load_tables(self.settings.task, self.task, split, self.reporter)
+        return tables
 
 
-def trains_together() -> bool:
-    """Return whether ``torchrun`` has started several processes, which train one model together."""
-    return os.environ.get("WORLD_SIZE", "1") != "1"
-
-
-def if_local(name: str, model: str) -> dict[str, Path]:
+def if_local(name: str, model: Any) -> Files:
     """Return a model or file as an input where it lies on this machine; a hub name is no file."""
-    path = Path(model).expanduser()
-    return {name: path} if model and path.exists() else {}
+    return {name: path} if isinstance(model, str) and model and (path := Path(model).expanduser()).exists() else {}

@@ -1,21 +1,22 @@
-"""``kd.lock``: what each stage was made from, and so whether it is up to date, and if not, why not."""
+"""``kd.lock``: what each stage was made from. It holds the one rule of when a stage has to run again."""
 
 from __future__ import annotations
 
 import json
 import platform
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from pydantic import BaseModel
-
 from kdcli import registry
 from kdcli.errors import DataError
 from kdcli.files import atomic, sha256
+
+FORMAT = 2
+"""The number of the format; files without one are of an older kd."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Entry:
         parameters: The settings it depends on, by dotted key; the seed is one of them.
         inputs: SHA-256 of each input, by name.
         outputs: SHA-256 of each output, by name; empty while the stage runs.
-        result: What the stage found out, as its dataclass says.
-        versions: Of Python, the packages that matter and the plugins; for the record, they never make a stage stale.
+        result: Its result dataclass as a dictionary.
+        versions: Of Python, of the packages that matter and of plugins; for the record, they make nothing stale.
             (A plugin that is a file of ``--code`` is an input too.)
     """
 
@@ -37,45 +38,65 @@ class Entry:
     result: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the stage came to its end."""
+        return bool(self.outputs)
+
 
 class Lock:
-    """The ``kd.lock`` of a run folder."""
+    """The ``kd.lock`` of a run folder.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: The run folder.
+        replace: Whether a file of an older kd counts as empty, and is replaced by the first entry.
+    """
+
+    def __init__(self, root: Path, *, replace: bool = False) -> None:
         self.path = root / "kd.lock"
+        self._replace = replace
+        self._writing = threading.Lock()
 
-    def entry(self, stage: str) -> Entry | None:
-        """Return how ``stage`` was made, or None if it never ended well."""
-        found = self._read().get(stage)
-        return Entry(**found) if found else None
+    def entries(self) -> dict[str, Entry]:
+        """Return all entries, in the order in which the stages ran first.
 
-    def record(self, stage: str, entry: Entry) -> None:
-        """Write down how ``stage`` was made."""
-        with FileLock(self.path.with_name(f".{self.path.name}.lock")):  # shards write it too
-            content = {**self._read(), stage: asdict(entry)}
-            with atomic(self.path) as temporary:
-                temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-
-    def _read(self) -> dict[str, Any]:
+        Raises:
+            DataError: The file is damaged, or an older kd wrote it.
+        """
         if not self.path.exists():
             return {}
         try:
             content = json.loads(self.path.read_text("utf-8"))
-            return {str(stage): dict(entry) for stage, entry in content.items()}
-        except (ValueError, AttributeError, TypeError) as error:
+            found = content.get("format")
+            if found == FORMAT:
+                return {key: Entry(**entry) for key, entry in content["stages"].items()}
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             hint = "remove it to run all stages again"
-            raise DataError(f"this is no kd.lock: {error}", file=self.path, hint=hint) from error
+            raise DataError(f"this kd.lock is damaged: {error}", file=self.path, hint=hint) from error
+        if self._replace:
+            return {}
+        age = "an older kd" if found is None else f"another kd (format {found})"
+        hint = "name another --run-dir, or --force to make it again; its student can still be predicted with"
+        raise DataError(f"this run folder was made by {age}", file=self.path, hint=hint)
 
+    def entry(self, key: str) -> Entry | None:
+        """Return how a stage was made, or None if it never ran."""
+        return self.entries().get(key)
 
-def hashes(files: Mapping[str, Path]) -> dict[str, str]:
-    """Hash the files or folders that are there; a missing one has no hash."""
-    return {name: sha256(path) for name, path in files.items() if path.exists()}
+    def record(self, key: str, entry: Entry) -> None:
+        """Write how a stage was made."""
+        with self._writing, atomic(self.path) as temporary:
+            stages = {key: asdict(entry) for key, entry in {**self.entries(), key: entry}.items()}
+            content = json.dumps({"format": FORMAT, "stages": stages}, indent=1, ensure_ascii=False)
+            temporary.write_text(content + "\n", "utf-8")
 
 
 def stale(
     entry: Entry | None, parameters: Mapping[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, Path]
 ) -> list[str]:
-    """Say why a stage must run: an empty list means that it is up to date.
+    """Return why a stage has to run; nothing where it is up to date.
+
+    It is up to date if it ended with the same settings and the same inputs, and its outputs are there.
 
     Args:
         entry: How the stage was made last.
@@ -85,7 +106,7 @@ def stale(
     """
     if entry is None:
         return ["it has not run yet"]
-    if not entry.outputs:
+    if not entry.ended:
         return ["it did not come to its end"]
     now = json.loads(json.dumps(dict(parameters)))
     reasons = [
@@ -93,38 +114,27 @@ def stale(
         for key in {**entry.parameters, **now}
         if entry.parameters.get(key) != now.get(key)
     ]
-    reasons += [
-        f"input {name} changed" for name in {**entry.inputs, **inputs} if entry.inputs.get(name) != inputs.get(name)
-    ]
+    names = {**entry.inputs, **inputs}
+    reasons += [f"input {name} changed" for name in names if entry.inputs.get(name) != inputs.get(name)]
     return reasons + [f"output {name} is missing" for name, path in outputs.items() if not path.exists()]
 
 
-def touched(entry: Entry | None, outputs: Mapping[str, Path]) -> Path | None:
-    """Return an output that stands there and that the stage did not make, or that was changed since it did."""
+def foreign(entry: Entry | None, outputs: Mapping[str, Path]) -> Path | None:
+    """Return an output that exists and that the stage did not make, or that was changed since."""
     for name, path in outputs.items():
-        if path.exists() and (entry is None or (entry.outputs and sha256(path) != entry.outputs.get(name))):
+        if path.exists() and (entry is None or (entry.ended and sha256(path) != entry.outputs.get(name))):
             return path
     return None
 
 
-def flat(prefix: str, table: BaseModel, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Flatten a settings table into the dotted keys of ``parameters``, but for the names that change no result."""
-    plain = table.model_dump(mode="json")  # an option of a plugin may be a path
-    found: dict[str, Any] = {}
-    for name in type(table).model_fields:
-        value = getattr(table, name)
-        if name in without:
-            continue
-        if isinstance(value, BaseModel):
-            found |= flat(f"{prefix}.{name}", value, without=without)
-        else:
-            found[f"{prefix}.{name}"] = plain[name]
-    return found
+def hashes(files: Mapping[str, Path]) -> dict[str, str]:
+    """Hash the files and folders that exist; a missing one has no hash."""
+    return {name: sha256(path) for name, path in files.items() if path.exists()}
 
 
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on, those of other people's plugins among them."""
-    packages = ("kdcli", "torch", "transformers", "tokenizers", "numpy")
+    packages = ("kdcli", "torch", "transformers", "tokenizers", "numpy", "polars")
     found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     return found | registry.all_versions()
 

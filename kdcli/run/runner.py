@@ -1,223 +1,231 @@
-"""Run the stages of a plan in order, each only where it is not up to date."""
+"""Run stages in order, each only where it is not up to date, and write in ``kd.lock`` how it was made."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import Reporter
-from kdcli.errors import DataError, UsageError
-from kdcli.run.context import Stage
-from kdcli.run.lock import Entry, Lock, hashes, stale, touched, versions
-from kdcli.run.stages import NAMES
-from kdcli.run.transfer_stages import TRANSFER
+from kdcli.errors import DataError, KdError, UsageError, first_line
+from kdcli.files import atomic
+from kdcli.parts.engine import is_main_process, usable_cores
+from kdcli.run.context import RunContext
+from kdcli.run.lock import Entry, Lock, hashes, versions
+from kdcli.run.parallel import Execute, run_at_once
+from kdcli.run.plan import Step, check, plan, select, would_run
+from kdcli.run.stage import Stage
+from kdcli.run.stages import STAGES
+from kdcli.run.tracking import parse_trackers, tracking
 
-_MAKERS = {
-    "transfer": "kd transfer lite`, `kd transfer heavy` or `kd transfer corpus",
-    "lite": "kd transfer lite",
-    "heavy": "kd transfer heavy",
-    "corpus": "kd transfer corpus",
-    "cache": "kd transfer heavy --only cache",
-    "generator": "kd transfer heavy --only fine-tune",
-    "prefixes": "kd transfer heavy --only prefixes",
-    "teacher": "kd teacher train",
-    "logits": "kd teacher export",
-    "joined": "kd join",
-    "encoded": "kd student",
-    "student": "kd student",
-}
+if TYPE_CHECKING:
+    from kdcli.config.load import Profile
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How stages are run; each field is the flag of that name (``first`` is ``--from``)."""
+
+    run_dir: Path | None = None
+    resume: bool = True
+    force: bool = False
+    dry_run: bool = False
+    track: str | None = None
+    seeds: int = 1
+    first: str | None = None
+    until: str | None = None
+    only: str | None = None
+
+    def root(self, profile: Profile) -> Path:
+        """Return the run folder: the one asked for, or ``runs/PROFILE``."""
+        return self.run_dir or Path("runs") / profile.name
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage.
+    """What a stage came to.
 
     Attributes:
         stage: Its key in ``kd.lock``.
+        name: Its name in ``STAGES``.
         reasons: Why it ran (or would run); empty where it was up to date.
-        result: What it found out, now or when it last ran; empty where it did not end here.
-        seconds: How long it took, 0.0 where it did not run.
-        done: Whether its outputs are there and up to date now.
+        result: Its result dataclass, of now or of when it last ran; None in a dry run.
+        seconds: How long it took; 0.0 where it did not run.
+        done: Whether its outputs are up to date now.
     """
 
     stage: str
+    name: str
     reasons: list[str]
-    result: dict[str, Any] = field(default_factory=dict)
+    result: Any = None
     seconds: float = 0.0
     done: bool = True
 
 
-def select(stages: Sequence[Stage], first: str | None, until: str | None, only: str | None) -> list[Stage]:
-    """Choose the stages that ``--from``, ``--until`` and ``--only`` name; ``transfer`` means all that make the set.
-
-    Raises:
-        UsageError: A name is no stage, or the choice is empty.
-    """
-    for name in (first, until, only):
-        if name is not None and name not in ("transfer", *NAMES):
-            hint = f"the stages are transfer (which is {', '.join(TRANSFER)}), {', '.join(NAMES[len(TRANSFER) :])}"
-            raise UsageError(f"there is no stage {name!r}", hint=hint)
-    if only and (first or until):
-        raise UsageError("--only goes without --from and --until")
-    begin, end = only or first or NAMES[0], only or until or NAMES[-1]
-    low = NAMES.index(TRANSFER[0] if begin == "transfer" else begin)
-    high = NAMES.index(TRANSFER[-1] if end == "transfer" else end)
-    chosen = [stage for stage in stages if low <= NAMES.index(stage.name) <= high]
-    if not chosen:
-        raise UsageError("no stage of this run is in that range", hint=f"in order: {', '.join(s.key for s in stages)}")
-    return chosen
-
-
 def run_stages(
-    stages: Sequence[Stage], root: Path, *, reporter: Reporter, force: bool = False, dry_run: bool = False
+    names: Sequence[str] | None,
+    profile: Profile,
+    *,
+    options: RunOptions | None = None,
+    inputs: Mapping[str, Path | None] | None = None,
+    outputs: Mapping[str, Path | None] | None = None,
+    reporter: Reporter,
 ) -> list[Outcome]:
-    """Run each stage that is not up to date, say why, and write down in ``kd.lock`` how it was made.
+    """Run stages of a profile.
 
     Args:
-        stages: The stages, in order.
-        root: The run folder.
-        reporter: Told of each stage.
-        force: Run all of them, and overwrite outputs that were changed by hand.
-        dry_run: Only say what would run, and why.
+        names: The stages, in order; None for all of the profile, as far as ``options`` chooses them.
+        profile: The resolved profile.
+        options: How to run them.
+        inputs: Artefacts to take from outside the run folder, by their name in ``LAYOUT``; None means its own.
+        outputs: Artefacts to write outside it; the stages that write them leave no trace in it.
+        reporter: Shows the progress.
 
     Raises:
-        DataError: An input is missing, or an output stands there that ``kd`` did not make.
+        DataError: An input is missing, or an output exists that ``kd`` did not make.
+        KdError: Another launch works in the run folder, or a stage fails.
+        UsageError: The task cannot be trained; a stage or a tracker is unknown.
+    """
+    from kdcli.models.device import resolve
+
+    options = options or RunOptions()
+    _check_trainable(profile)
+    trackers, root, device = parse_trackers(options.track), options.root(profile), resolve(profile.settings.device)
+    own = {name: path for name, path in (outputs or {}).items() if path is not None}
+    given = {name: path for name, path in (inputs or {}).items() if path is not None}
+    run = RunContext(profile.settings, root, device, options.resume, options.seeds, elsewhere={**given, **own})
+    stages = [STAGES[name]() for name in names or STAGES]
+    if names is None:
+        applying = [stage for stage in stages if stage.applies(profile.settings)]
+        stages = select(applying, options.first, options.until, options.only)
+    steps = plan(stages, run, own)
+    lock = Lock(root, replace=options.force)
+    if options.dry_run:
+        every = would_run(steps, lock, force=options.force)
+        return [Outcome(s.key, s.stage.name, reasons, done=not reasons) for s, reasons in zip(steps, every, strict=True)]
+    if is_main_process():
+        check(steps, lock, force=options.force)
+    if not is_main_process() or all(step.alone for step in steps):
+        return run_steps(steps, lock, reporter=reporter, force=options.force)
+    with (
+        one_launch(root),
+        tracking(trackers, root, profile.name, device, reporter) as curves,
+    ):
+        with atomic(root / "profile.toml") as temporary:
+            temporary.write_text(profile.to_toml(), "utf-8")
+        return run_steps(steps, lock, reporter=curves, force=options.force)
+
+
+def run_steps(steps: Sequence[Step], lock: Lock, *, reporter: Reporter, force: bool = False) -> list[Outcome]:
+    """Run the steps that are not up to date in order; students at the same time, where there are cores for them."""
+    outcomes: list[Outcome] = []
+    for _, group in groupby(steps, key=lambda step: step.stage.name):
+        group_steps = [replace(step, run=replace(step.run, reporter=reporter)) for step in group]
+        reasons = [_reasons(step, lock, force) for step in group_steps]
+        calls = [partial(run_step, step, why, lock) for step, why in zip(group_steps, reasons, strict=True)]
+        workers = min(sum(map(bool, reasons)), usable_cores())
+        if workers > 1 and group_steps[0].run.device == "cpu":
+            outcomes += run_at_once(calls, workers, reporter)
+        else:
+            outcomes += [call(_run_here) for call in calls]
+    return outcomes
+
+
+def run_step(step: Step, reasons: list[str], lock: Lock, execute: Execute) -> Outcome:
+    """Run a step that has reasons to run, and record it; a step outside the run folder leaves no record."""
+    before = None if step.alone else lock.entry(step.key)
+    if not reasons:
+        return Outcome(step.key, step.stage.name, [], before and _result(step.key, before, lock))
+    record = not step.alone and is_main_process()
+    for reason in reasons:
+        step.run.reporter.info(f"{step.key}: {reason}")
+    entry = Entry(dict(step.parameters), hashes(step.inputs), versions=versions())
+    if record:
+        lock.record(step.key, entry)
+    begin = time.perf_counter()
+    try:
+        result = execute(step.stage, step.run)
+    except BaseException:
+        if record and before and before.outputs == hashes(step.outputs):
+            lock.record(step.key, before)  # its outputs of last time are still whole
+        raise
+    seconds = time.perf_counter() - begin
+    if record:
+        lock.record(step.key, replace(entry, outputs=hashes(step.outputs), result=asdict(result)))
+    return Outcome(step.key, step.stage.name, reasons, result, seconds)
+
+
+def results(root: Path) -> dict[str, Any]:
+    """Return the result dataclass of every stage of a run folder that ended, by its key.
+
+    Raises:
+        DataError: ``kd.lock`` is damaged, or an older kd wrote it.
     """
     lock = Lock(root)
-    if dry_run:
-        return _would_run(stages, lock, force)
-    _look_ahead(stages, lock, force)
-    outcomes: list[Outcome] = []
-    for stage in stages:
-        with _turn(stage, root, reporter):
-            outcomes.append(_run(stage, lock, force, reporter))
-        if not outcomes[-1].done:
-            break
-    return outcomes
-
-
-def run_alone(stage: Stage, *, reporter: Reporter, force: bool = False) -> Outcome:
-    """Run one stage outside a run folder, to outputs that the user named.
-
-    Raises:
-        DataError: An input is missing, or an output exists and ``force`` is not given.
-    """
-    _need(stage, stage.inputs)
-    if not force:
-        refuse_existing(stage)
-    begin = time.perf_counter()
-    result = stage.run(reporter)
-    seconds = time.perf_counter() - begin
-    return Outcome(stage.key, ["asked for"], asdict(result) if result else {}, seconds, done=result is not None)
-
-
-def refuse_existing(stage: Stage) -> None:
-    """Refuse a stage one of whose outputs stands there.
-
-    Raises:
-        DataError: Names it.
-    """
-    for path in stage.outputs.values():
-        if path.exists():
-            raise DataError("the output exists already", file=path, hint="--force overwrites it")
-
-
-def _would_run(stages: Sequence[Stage], lock: Lock, force: bool) -> list[Outcome]:
-    """Say which stages would run and why, each as if those before it had."""
-    outcomes: list[Outcome] = []
-    coming: set[Path] = set()
-    for stage in stages:
-        entry = lock.entry(stage.key)
-        awaited = {name for name, path in stage.inputs.items() if path in coming}
-        inputs = hashes({name: path for name, path in stage.inputs.items() if name not in awaited})
-        if entry:
-            inputs |= {name: entry.inputs.get(name, "") for name in awaited}
-        reasons = ["--force"] if force else stale(entry, stage.parameters, inputs, stage.outputs)
-        reasons += [f"input {name} will change" for name in stage.inputs if name in awaited and entry]
-        coming |= set(stage.outputs.values()) if reasons else set()
-        outcomes.append(Outcome(stage.key, reasons, done=not reasons))
-    return outcomes
-
-
-def _look_ahead(stages: Sequence[Stage], lock: Lock, force: bool) -> None:
-    """Refuse before hours of work what would be refused after it: a file of the user's is missing, or in the way."""
-    coming: set[Path] = set()
-    for stage in stages:
-        own = {name: path for name, path in stage.inputs.items() if name not in _MAKERS and path not in coming}
-        _need(stage, own)
-        if not force and lock.entry(stage.key) is None:
-            _refuse_touched(stage, None)
-        coming |= set(stage.outputs.values())
+    return {key: _result(key, entry, lock) for key, entry in lock.entries().items() if entry.ended}
 
 
 @contextmanager
-def _turn(stage: Stage, root: Path, reporter: Reporter) -> Iterator[None]:
-    """Wait until no other process of this launch runs the stage, unless they run it together."""
-    if stage.together:
-        yield
-        return
+def one_launch(root: Path) -> Iterator[None]:
+    """Hold a run folder for this launch.
+
+    Raises:
+        KdError: Another launch works in the folder.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    turn = FileLock(root / f".{stage.key}.lock")
+    lock = FileLock(root / ".launch.lock")
     try:
-        turn.acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout:
-        reporter.info(f"{stage.key}: another process is at it")
-        turn.acquire()
+        hint = "wait for it, stop it, or name another folder with --run-dir"
+        raise KdError("another kd is at work in this run folder", file=root, hint=hint) from None
     try:
         yield
     finally:
-        turn.release()
+        lock.release()
 
 
-def _run(stage: Stage, lock: Lock, force: bool, reporter: Reporter) -> Outcome:
-    entry, inputs = lock.entry(stage.key), hashes(stage.inputs)
-    reasons = ["--force"] if force else stale(entry, stage.parameters, inputs, stage.outputs)
-    if reasons:
-        _need(stage, stage.inputs)
-    if not force:
-        _refuse_touched(stage, entry)
-    if not reasons:
-        return Outcome(stage.key, [], entry.result if entry else {})
-    for reason in reasons:
-        reporter.info(f"{stage.key}: {reason}")
-    started = Entry(dict(stage.parameters), inputs, versions=versions())
-    lock.record(stage.key, started)
-    begin = time.perf_counter()
+def _reasons(step: Step, lock: Lock, force: bool) -> list[str]:
+    """Return why a step runs in this process; under ``torchrun``, wait while only the main process runs it."""
+    reasons = step.reasons(lock, force=force)
+    if is_main_process() or step.stage.together:
+        return reasons
+    while step.reasons(lock) if not step.alone else not all(path.exists() for path in step.outputs.values()):
+        time.sleep(_POLL_SECONDS)
+    return []
+
+
+def _run_here(stage: Stage, run: RunContext) -> Any:
+    return stage.run(run)
+
+
+def _result(key: str, entry: Entry, lock: Lock) -> Any:
+    """Rebuild a result dataclass from ``kd.lock``."""
+    stage = STAGES[key.partition("-seed")[0]]
     try:
-        result = stage.run(reporter)
-    except BaseException:
-        if entry and entry.outputs == hashes(stage.outputs):
-            lock.record(stage.key, entry)  # what it made the last time still stands, whole
-        raise
-    seconds = time.perf_counter() - begin
-    if result is None:
-        reporter.info(f"{stage.key}: this shard's share is done; others are still at work")
-        return Outcome(stage.key, reasons, seconds=seconds, done=False)
-    found = asdict(result)
-    lock.record(stage.key, replace(started, outputs=hashes(stage.outputs), result=found))
-    return Outcome(stage.key, reasons, found, seconds)
+        return TypeAdapter(stage.result_type()).validate_python(entry.result)
+    except ValidationError as error:
+        what = f"the result of {key} cannot be read: {first_line(error)}"
+        raise DataError(what, file=lock.path, hint="--force makes it again") from error
 
 
-def _refuse_touched(stage: Stage, entry: Entry | None) -> None:
-    path = touched(entry, stage.outputs)
-    if path is not None:
-        what = f"what stands here was not made by {stage.key}, or was changed since"
-        raise DataError(what, file=path, hint="move it away to keep it; --force makes it again")
-
-
-def _need(stage: Stage, inputs: Mapping[str, Path]) -> None:
-    """Refuse a stage some of whose inputs are not there.
+def _check_trainable(profile: Profile) -> None:
+    """Refuse a task that has no training set of its own, such as GLUE's diagnostics.
 
     Raises:
-        DataError: Names the first missing input and the command that makes it.
+        UsageError: Names the commands that predict it.
     """
-    for name, path in inputs.items():
-        if not path.exists():
-            hint = f"`{_MAKERS[name]}` makes it" if name in _MAKERS else None
-            raise DataError(f"{stage.name} needs {name}, which is not there", file=path, hint=hint)
+    if other := profile.settings.task.student_of:
+        what = f"{profile.name} has no training set: the student of {other} predicts it"
+        predict = f"kd predict --student runs/{other}/student --profile {profile.name} --input FILE"
+        raise UsageError(what, key="task.student_of", hint=f"kd run-all --profile {other}, then {predict}")

@@ -1,197 +1,284 @@
-"""The stages of a run: what each is made from, what it makes, and the call that makes it."""
+"""All stages of a run, in order: those of the transfer set, then the teacher, its logits, the student, the results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from math import ceil
+from typing import TYPE_CHECKING, Any
 
-from kdcli.api import Reporter
-from kdcli.run.context import Ground, Stage, if_local, trains_together
-from kdcli.run.lock import flat
-from kdcli.run.run_dir import of_seed
-from kdcli.run.student_stages import StudentStages
-from kdcli.run.transfer_stages import TRANSFER, TransferStages
+from kdcli import registry
+from kdcli.run.context import if_local
+from kdcli.run.stage import Stage
+from kdcli.run.transfer_stages import TABLES, Cache, FineTune, Lite, Mix, Prefixes, Sample, TakeCorpus
 
-NAMES = (*TRANSFER, "teacher", "export", "join", "encode", "student", "baseline", "results")
-"""The kinds of stages, in order."""
+if TYPE_CHECKING:
+    from kdcli.config.schema import Settings, StudentSettings
+    from kdcli.evaluate.results import Results
+    from kdcli.run.context import Files, RunContext
+    from kdcli.student.encoding import EncodeResult, Examples
+    from kdcli.student.train import StudentResult
+    from kdcli.teacher.export import ExportResult
+    from kdcli.teacher.join import JoinResult
+    from kdcli.teacher.train import TeacherResult
+
+LABELS = ("task.kind", "task.labels", "task.names")
+"""The settings that decide which logit is whose."""
+VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors")
+"""The settings of a student that only its vocabulary depends on."""
+DISTILLATION = ("student.kd_loss", "student.kd_weight", "student.ce_weight", "student.temperature")
+"""The settings of a student that only its distillation depends on."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A profile laid out over a set of paths; each method describes one stage."""
+class TrainTeacher(Stage):
+    """Fine-tune the teacher on the labelled texts; without ``teacher.train`` the profile names one that is."""
 
-    ground: Ground
+    name = "teacher"
+    command = "kd teacher train"
+    result = "kdcli.teacher.train:TeacherResult"
+    settings = (*TABLES, "task.metric", "teacher", "precision", "seed")
+    reads = ("train", "dev")
+    makes = ("teacher",)
+    together = True
 
-    @property
-    def teacher(self) -> str | Path:
-        """The teacher to ask for logits: the fine-tuned one, or the one that the profile takes as it is."""
-        return self.ground.paths.teacher if self.ground.settings.teacher.train else self.ground.settings.teacher.model
+    def applies(self, settings: Settings) -> bool:
+        return settings.teacher.train
 
-    def stages(self, seeds: int = 1) -> list[Stage]:
-        """Return all stages in order, the student and its baseline once for each seed."""
-        each = [self.ground.seed + number for number in range(seeds)]
-        training = StudentStages(self.ground)
-        return [
-            *TransferStages(self.ground).stages(),
-            *([self.train_teacher()] if self.ground.settings.teacher.train else []),
-            self.export(),
-            self.join(),
-            training.encode(),
-            *(training.student(seed) for seed in each),
-            *(training.baseline(seed) for seed in each),
-            self.results(each),
-        ]
+    def inputs(self, run: RunContext) -> Files:
+        """Add the pretrained model."""
+        return super().inputs(run) | if_local("model", run.settings.teacher.model)
 
-    def stage(self, name: str) -> Stage:
-        """Return one stage by its name, that of the first seed; nothing is asked of the others."""
-        transfer, training = TransferStages(self.ground), StudentStages(self.ground)
-        makers: dict[str, Callable[[], Stage]] = {
-            "lite": transfer.lite,
-            "cache": transfer.cache,
-            "fine-tune": transfer.fine_tune,
-            "prefixes": transfer.prefixes,
-            "sample": transfer.sample,
-            "corpus": transfer.corpus,
-            "mix": transfer.mix,
-            "teacher": self.train_teacher,
-            "export": self.export,
-            "join": self.join,
-            "encode": training.encode,
-            "student": lambda: training.student(self.ground.seed),
-        }
-        return makers[name]()
+    def run(self, run: RunContext) -> TeacherResult:
+        from kdcli.teacher.train import train_teacher
 
-    def share(self, seeds: int = 1) -> list[Stage]:
-        """Return this shard's stages: all make parts of the transfer set and of the logits, and they share the seeds.
-
-        Whatever else there is, the first shard does; but whoever makes the last part of a set, goes on with it.
-        """
-        shard = self.ground.shard
-        return [
-            stage
-            for stage in self.stages(seeds)
-            if stage.together or stage.name == "mix" or stage.number % shard.count == shard.index
-        ]
-
-    def train_teacher(self) -> Stage:
-        """Describe the fine-tuning of the teacher."""
-        settings = self.ground.settings
-
-        def run(reporter: Reporter) -> Any:
-            from kdcli.teacher.train import train_teacher
-
-            return train_teacher(
-                train=self.ground.split("train", reporter),
-                dev=self.ground.split("dev", reporter),
-                task=self.ground.task,
-                settings=settings.teacher,
-                seed=self.ground.seed,
-                device=self.ground.device,
-                precision=settings.precision,
-                output=self.ground.paths.teacher,
-                resume=self.ground.resume,
-                reporter=reporter,
-            )
-
-        parameters = {
-            "seed": self.ground.seed,
-            "precision": settings.precision,
-            **self.ground.task_parameters(),
-            "task.metric": settings.task.metric,
-            **flat("teacher", settings.teacher, without=("export", "train", "save_steps")),
-        }
-        inputs = {**self.ground.data("train", "dev"), **if_local("model", settings.teacher.model)}
-        outputs = {"teacher": self.ground.paths.teacher}
-        return Stage("teacher", "teacher", parameters, inputs, outputs, run, together=trains_together())
-
-    def export(self) -> Stage:
-        """Describe the export of the teacher's logits."""
-        settings = self.ground.settings
-
-        def run(reporter: Reporter) -> Any:
-            from kdcli.teacher.export import export_logits
-
-            return export_logits(
-                transfer=self.ground.paths.transfer,
-                teacher=self.teacher,
-                task=self.ground.task,
-                settings=settings.teacher,
-                device=self.ground.device,
-                precision=settings.precision,
-                output=self.ground.paths.logits,
-                shard=self.ground.shard,
-                resume=self.ground.resume,
-                reporter=reporter,
-            )
-
-        parameters = {
-            "precision": settings.teacher.export.precision or settings.precision,
-            "teacher.max_length": settings.teacher.max_length,
-            **self.ground.task_parameters(),
-            **({} if settings.teacher.train else {"teacher.model": settings.teacher.model}),
-        }
-        inputs = {"transfer": self.ground.paths.transfer, **self._teacher_input()}
-        outputs = {"logits": self.ground.paths.logits}
-        return Stage("export", "export", parameters, inputs, outputs, run, together=True)
-
-    def join(self) -> Stage:
-        """Describe the join of the logits to the transfer set."""
-
-        def run(reporter: Reporter) -> Any:
-            from kdcli.teacher.join import join
-
-            return join(
-                transfer=self.ground.paths.transfer,
-                logits=self.ground.paths.logits,
-                task=self.ground.task,
-                label=self.ground.settings.join.label,
-                output=self.ground.paths.joined,
-                reporter=reporter,
-            )
-
-        parameters = {**self.ground.task_parameters(), **flat("join", self.ground.settings.join)}
-        inputs = {"transfer": self.ground.paths.transfer, "logits": self.ground.paths.logits}
-        return Stage("join", "join", parameters, inputs, {"joined": self.ground.paths.joined}, run)
-
-    def results(self, seeds: list[int]) -> Stage:
-        """Describe the comparison of teacher, baseline and student."""
-        students = [of_seed(self.ground.paths.student, seed, self.ground.seed) for seed in seeds]
-        baselines = [of_seed(self.ground.paths.baseline, seed, self.ground.seed) for seed in seeds]
-
-        def run(reporter: Reporter) -> Any:
-            from kdcli.evaluate.results import compare
-
-            return compare(
-                teacher=self.teacher,
-                baselines=baselines,
-                students=students,
-                tables=self.ground.tables("dev", "test", reporter=reporter),
-                task=self.ground.task,
-                max_length=self.ground.settings.teacher.max_length,
-                device=self.ground.device,
-                precision=self.ground.settings.precision,
-                output=self.ground.paths.results,
-                predictions=self.ground.paths.predictions,
-                reporter=reporter,
-            )
-
-        inputs = {path.name: path for path in (*students, *baselines)}
-        inputs |= {**self._teacher_input(), **self.ground.data("dev", "test")}
-        task = self.ground.task
-        parameters = {
-            "seeds": seeds,
-            "precision": self.ground.settings.precision,
-            "task.metric": task.metric,
-            "task.more_metrics": task.more_metrics,
-        }
-        outputs = {"results": self.ground.paths.results, "predictions": self.ground.paths.predictions}
-        return Stage("results", "results", parameters, inputs, outputs, run)
-
-    def _teacher_input(self) -> dict[str, Path]:
-        return (
-            {"teacher": self.ground.paths.teacher}
-            if self.ground.settings.teacher.train
-            else if_local("teacher", str(self.teacher))
+        return train_teacher(
+            train=run.read("train"),
+            dev=run.read("dev"),
+            task=run.task,
+            settings=run.settings.teacher,
+            seed=run.seed,
+            device=run.device,
+            precision=run.settings.precision,
+            output=run.path("teacher"),
+            resume=run.resume,
+            reporter=run.reporter,
         )
+
+
+class Export(Stage):
+    """Export the teacher's logits of the transfer set."""
+
+    name = "export"
+    command = "kd teacher export"
+    result = "kdcli.teacher.export:ExportResult"
+    settings = (*LABELS, "teacher.max_length")
+    reads = ("transfer", "teacher")
+    makes = ("logits",)
+    together = True
+
+    def parameters(self, run: RunContext) -> dict[str, Any]:
+        """Add the precision of this stage, and the teacher that the profile takes as it is."""
+        teacher = run.settings.teacher
+        named = {} if teacher.train else {"teacher.model": teacher.model}
+        return super().parameters(run) | {"precision": teacher.export.precision or run.settings.precision, **named}
+
+    def run(self, run: RunContext) -> ExportResult:
+        from kdcli.teacher.export import export_logits
+
+        return export_logits(
+            transfer=run.path("transfer"),
+            teacher=run.teacher,
+            task=run.task,
+            settings=run.settings.teacher,
+            device=run.device,
+            precision=run.settings.precision,
+            output=run.path("logits"),
+            resume=run.resume,
+            reporter=run.reporter,
+        )
+
+
+class Join(Stage):
+    """Join the logits to the transfer set."""
+
+    name = "join"
+    command = "kd join"
+    result = "kdcli.teacher.join:JoinResult"
+    settings = (*LABELS, "join")
+    reads = ("transfer", "logits")
+    makes = ("joined",)
+
+    def run(self, run: RunContext) -> JoinResult:
+        from kdcli.teacher.join import join
+
+        return join(
+            transfer=run.path("transfer"),
+            logits=run.path("logits"),
+            task=run.task,
+            label=run.settings.join.label,
+            output=run.path("joined"),
+            reporter=run.reporter,
+        )
+
+
+class Encode(Stage):
+    """Turn the joined set into word ids, with vocabulary and word vectors."""
+
+    name = "encode"
+    command = "kd student"
+    result = "kdcli.student.encoding:EncodeResult"
+    settings = ("task.kind", "task.labels", *VOCABULARY, "student.max_length", "student.dimension", "seed")
+    reads = ("joined",)
+    makes = ("encoded",)
+
+    def inputs(self, run: RunContext) -> Files:
+        """Add the file or model of the word vectors."""
+        return super().inputs(run) | if_local("vectors", _vectors(run.settings))
+
+    def parameters(self, run: RunContext) -> dict[str, Any]:
+        """Name the model that ``student.vectors = "teacher"`` stands for."""
+        return super().parameters(run) | {"student.vectors": _vectors(run.settings)}
+
+    def run(self, run: RunContext) -> EncodeResult:
+        from kdcli.student.encoding import encode
+
+        return encode(
+            joined=run.path("joined"),
+            task=run.task,
+            settings=run.settings.student,
+            seed=run.seed,
+            device=run.device,
+            encoder=_vectors(run.settings),
+            output=run.path("encoded"),
+            reporter=run.reporter,
+        )
+
+
+class TrainStudent(Stage):
+    """Distil the teacher into a student."""
+
+    name = "student"
+    command = "kd student"
+    result = "kdcli.student.train:StudentResult"
+    settings = (*TABLES, "task.metric", "student", "seed")
+    without = VOCABULARY
+    plugin = "students"
+    reads = ("encoded", "dev")
+    makes = ("student",)
+    per_seed = True
+
+    def run(self, run: RunContext) -> StudentResult:
+        from kdcli.student.encoding import load_examples
+
+        examples = load_examples(run.path("encoded"), run.task)
+        return _train(run, self.name, examples, run.settings.student)
+
+
+class TrainBaseline(Stage):
+    """Train the same student on the gold labels alone.
+
+    Its epochs are shorter than the student's, and it is evaluated at the end of each: it gets at most as many updates
+    in all, and as many without a better score.
+    """
+
+    name = "baseline"
+    command = "kd run-all --only baseline"
+    result = "kdcli.student.train:StudentResult"
+    settings = (*TABLES, "task.metric", "student", "seed")
+    without = (*VOCABULARY, *DISTILLATION)
+    plugin = "students"
+    reads = ("encoded", "student", "train", "dev")
+    makes = ("baseline",)
+    per_seed = True
+
+    def run(self, run: RunContext) -> StudentResult:
+        from kdcli.student.encoding import encode_table
+        from kdcli.student.student import load_student
+
+        student, settings = load_student(run.path("student")), run.settings.student
+        examples = encode_table(run.read("train"), student.tokenizer, run.task, settings.max_length)
+        updates = student.metrics["updates"]
+        epoch, students_epoch = (ceil(rows / settings.batch_size) for rows in (len(examples), student.config["rows"]))
+        labels_only = {
+            "kd_weight": 0.0,
+            "ce_weight": 1.0,
+            "epochs": ceil(updates / epoch),
+            "eval_steps": 0,
+            "patience": ceil(settings.patience * (settings.eval_steps or students_epoch) / epoch),
+        }
+        return _train(run, self.name, examples, settings.model_copy(update=labels_only), updates)
+
+
+class CompareResults(Stage):
+    """Compare teacher, baseline and student: scores, sizes and speeds."""
+
+    name = "results"
+    command = "kd run-all --only results"
+    result = "kdcli.evaluate.results:Results"
+    settings = (*TABLES, "task.metric", "task.more_metrics", "teacher.max_length", "precision")
+    reads = ("teacher", "dev", "test")
+    makes = ("results", "predictions")
+
+    def inputs(self, run: RunContext) -> Files:
+        """Add the students and baselines of all seeds."""
+        models = [one.path(name) for name in ("student", "baseline") for one in run.each_seed()]
+        return {path.name: path for path in models} | super().inputs(run)
+
+    def parameters(self, run: RunContext) -> dict[str, Any]:
+        """Add the seeds."""
+        return {"seeds": [one.seed for one in run.each_seed()]} | super().parameters(run)
+
+    def run(self, run: RunContext) -> Results:
+        from kdcli.evaluate.results import compare
+
+        return compare(
+            teacher=run.teacher,
+            baselines=[one.path("baseline") for one in run.each_seed()],
+            students=[one.path("student") for one in run.each_seed()],
+            tables=run.read_tables("dev", "test"),
+            task=run.task,
+            max_length=run.settings.teacher.max_length,
+            device=run.device,
+            precision=run.settings.precision,
+            output=run.path("results"),
+            predictions=run.path("predictions"),
+            reporter=run.reporter,
+        )
+
+
+_TRANSFER: tuple[type[Stage], ...] = (Lite, Cache, FineTune, Prefixes, Sample, TakeCorpus, Mix)
+_REST = (TrainTeacher, Export, Join, Encode, TrainStudent, TrainBaseline, CompareResults)
+STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_REST)}
+"""All stages by name, in order."""
+TRANSFER = tuple(stage.name for stage in _TRANSFER)
+"""The stages that make the transfer set; together they are called ``transfer``."""
+
+
+def _vectors(settings: Settings) -> str:
+    """Return the file or model that the word vectors come from; a profile's ``teacher`` is its pretrained model."""
+    return settings.teacher.model if settings.student.vectors == "teacher" else settings.student.vectors
+
+
+def _train(
+    run: RunContext, name: str, examples: Examples, settings: StudentSettings, max_updates: int | None = None
+) -> StudentResult:
+    """Train a student, or a baseline; the model that is best on dev is kept."""
+    from kdcli.student.encoding import encode_table, load_tokenizer, load_vectors
+    from kdcli.student.train import train_student
+
+    encoded, output = run.path("encoded"), run.path(name)
+    tokenizer = load_tokenizer(encoded)
+    return train_student(
+        examples=examples,
+        dev=encode_table(run.read("dev"), tokenizer, run.task, settings.max_length),
+        tokenizer=tokenizer,
+        vectors=load_vectors(encoded),
+        task=run.task,
+        settings=settings,
+        options=run.settings.students.get(registry.table_name(settings.model), {}),
+        seed=run.seed,
+        device=run.device,
+        output=output,
+        max_updates=max_updates,
+        resume=run.resume,
+        name=output.name,
+        reporter=run.reporter,
+    )

@@ -1,111 +1,138 @@
-"""Learning curves sent to TensorBoard and Weights & Biases, through Accelerate's trackers."""
+"""Learning curves: ``metrics.jsonl``, and TensorBoard and Weights & Biases through Accelerate's trackers."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from kdcli.api import Progress, Reporter
 from kdcli.errors import MissingError, UsageError, shown
 
-KNOWN = ("tensorboard", "wandb")
+TRACKERS = ("tensorboard", "wandb")
 """The trackers; each is the name of its package too."""
-
-Track = Callable[[str, int, Mapping[str, float]], None]
-"""Takes a point of a learning curve: stage, step and values."""
 
 
 def parse_trackers(text: str | None) -> tuple[str, ...]:
-    """Read what ``--track`` says: names with commas between them.
+    """Read the names of ``--track``, with commas between them.
 
     Raises:
-        UsageError: A name is no tracker's.
+        UsageError: A name is not a tracker's.
         MissingError: A tracker is not installed.
     """
     names = tuple(dict.fromkeys(name.strip() for name in text.split(","))) if text is not None else ()
     for name in names:
-        if name not in KNOWN:
-            raise UsageError(f"no tracker is named {name!r}", key="track", hint=f"the trackers are {', '.join(KNOWN)}")
+        if name not in TRACKERS:
+            hint = f"the trackers are {', '.join(TRACKERS)}"
+            raise UsageError(f"no tracker is named {name!r}", key="track", hint=hint)
         found = find_spec(name)
-        if found is None or found.origin is None:  # a folder of that name in the current one is no library
+        if found is None or found.origin is None:  # a folder of that name in the current one is not the library
             raise MissingError(f"--track {name} needs the library {name}", hint="pip install 'kdcli[track]'")
     return names
 
 
 @contextmanager
 def tracking(
-    names: tuple[str, ...], root: Path, project: str, device: str, warn: Callable[[str], None]
-) -> Iterator[Track]:
-    """Give what takes the points of the learning curves while a run is at work.
+    trackers: tuple[str, ...], root: Path, project: str, device: str, reporter: Reporter
+) -> Iterator[CurveReporter]:
+    """Give a reporter that also writes the points of learning curves to a run folder and to trackers.
 
-    A tracker begins with the first point. One that fails is warned of and left out: ``metrics.jsonl`` has the points,
-    and training goes on. Of the processes that ``torchrun`` starts, the first one tracks.
+    A tracker begins with the first point. One that fails is left out with a warning, and training goes on.
 
     Args:
-        names: The trackers.
-        root: The run folder; TensorBoard's files go to ``tensorboard`` in it, those of wandb to ``wandb``.
+        trackers: Their names.
+        root: The run folder: it gets ``metrics.jsonl``, and a folder for each tracker.
         project: What wandb files the run under.
         device: Where training computes; Accelerate's state is for one device.
-        warn: Told when a tracker fails.
+        reporter: Gets everything else.
     """
-    senders = {name: _Sender(name, root, project, device) for name in names if os.environ.get("RANK", "0") == "0"}
-
-    def attempt(name: str, act: Callable[..., None], *values: Any) -> None:
-        try:
-            act(*values)
-        except Exception as error:  # whatever a tracker, its service or the network may raise
-            warn(f"{name} does not track any more: {shown(error)}")
-            senders.pop(name, None)
-
-    def track(stage: str, step: int, values: Mapping[str, float]) -> None:
-        for name, sender in list(senders.items()):
-            attempt(name, sender.send, stage, step, values)
-
+    curves = CurveReporter(reporter, root, {name: _Tracker(name, root, project, device) for name in trackers})
     try:
-        yield track
+        yield curves
     finally:
-        for name, sender in list(senders.items()):
-            attempt(name, sender.finish)
+        curves.close()
 
 
-class _Sender:
-    """One tracker, started by its first point."""
+class CurveReporter:
+    """A reporter that writes each point of a learning curve to ``metrics.jsonl`` and to trackers."""
+
+    def __init__(self, reporter: Reporter, root: Path, trackers: Mapping[str, _Tracker]) -> None:
+        self._reporter, self._file, self._trackers = reporter, root / "metrics.jsonl", dict(trackers)
+
+    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> AbstractContextManager[Progress]:
+        """Open a progress bar."""
+        return self._reporter.progress(title, total, unit)
+
+    def info(self, message: str) -> None:
+        """Print a line."""
+        self._reporter.info(message)
+
+    def warn(self, message: str) -> None:
+        """Print a warning."""
+        self._reporter.warn(message)
+
+    def metrics(self, stage: str, step: int, **values: float) -> None:
+        """Write a point; a value that is not finite is null in the file."""
+        self._reporter.metrics(stage, step, **values)
+        numbers = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": round(time.time(), 3), "stage": stage, "step": step, **numbers}) + "\n")
+        for name, tracker in list(self._trackers.items()):
+            with self._left_out_if_it_fails(name):
+                tracker.send(stage, step, values)
+
+    def close(self) -> None:
+        """End all trackers."""
+        for name, tracker in list(self._trackers.items()):
+            with self._left_out_if_it_fails(name):
+                tracker.finish()
+
+    @contextmanager
+    def _left_out_if_it_fails(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever a tracker, its service or the network may raise
+            self.warn(f"{name} does not track any more: {shown(error)}")
+            del self._trackers[name]
+
+
+class _Tracker:
+    """One tracker of Accelerate's, started by its first point."""
 
     def __init__(self, name: str, root: Path, project: str, device: str) -> None:
-        self.name = name
-        self.root = root
-        self.project = project
-        self.device = device
-        self._tracker: Any = None
+        self.name, self.root, self.project, self.device = name, root, project, device
+        self._started: Any = None
         self._stages: set[str] = set()
 
     def send(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Send a point; each stage has curves, and steps, of its own."""
-        self._tracker = self._tracker or self._started()
+        self._started = self._started or self._start()
         point = {f"{stage}/{name}": float(value) for name, value in values.items()}
         if self.name == "tensorboard":
-            self._tracker.log(point, step=step)
+            self._started.log(point, step=step)
             return
-        # The steps of a wandb run never go back; those of the next stage do, so they are an axis of their own.
+        # The steps of a wandb run never decrease; those of the next stage do, so each stage has an axis of its own.
         if stage not in self._stages:
-            self._tracker.tracker.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+            self._started.tracker.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
             self._stages.add(stage)
-        self._tracker.log({**point, f"{stage}/step": step})
+        self._started.log({**point, f"{stage}/step": step})
 
     def finish(self) -> None:
         """End the tracker, if it has begun."""
-        if self._tracker is not None:
-            self._tracker.finish()
+        if self._started is not None:
+            self._started.finish()
 
-    def _started(self) -> Any:
+    def _start(self) -> Any:
         from accelerate import PartialState
         from accelerate.tracking import TensorBoardTracker, WandBTracker
 
-        PartialState(cpu=self.device == "cpu")  # Accelerate's logger asks for it; where one trains, it is there already
-        self.root.mkdir(parents=True, exist_ok=True)
+        PartialState(cpu=self.device == "cpu")  # Accelerate's logger needs it; a training has made it already
         if self.name == "tensorboard":
             tracker = TensorBoardTracker("tensorboard", self.root)
         else:

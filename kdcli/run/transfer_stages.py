@@ -1,231 +1,241 @@
-"""The stages that make the transfer set, by the methods that a profile joins.
-
-Each method has a table of its own, and the last stage makes the transfer set of them: so a run can go from one method
-to another, and to several, and what it has is not made again.
-"""
+"""The stages that make the transfer set: one method's table is the set, and several are joined by ``mix``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdcli import registry
-from kdcli.api import Reporter
 from kdcli.errors import ProfileError
-from kdcli.run.context import Ground, Stage, if_local, trains_together
-from kdcli.run.lock import flat
-from kdcli.tasks.split import SPLITS
+from kdcli.run.stage import Stage
 
-TRANSFER = ("lite", "cache", "fine-tune", "prefixes", "sample", "corpus", "mix")
-"""The stages in order; together they are called ``transfer``."""
+if TYPE_CHECKING:
+    from kdcli.config.schema import Settings
+    from kdcli.run.context import Files, RunContext
+    from kdcli.transfer.heavy import CacheResult
+    from kdcli.transfer.corpus import CorpusResult
+    from kdcli.transfer.heavy import FineTuneResult, GeneratorRun, PrefixResult
+    from kdcli.transfer.lite import LiteResult
+    from kdcli.transfer.mixing import MixResult
+    from kdcli.transfer.sampling import SampleResult
+
+_LABELS = ("task.labels", "task.names", "task.score_range", "task.drop_labels")
+TABLES = ("task.kind", *_LABELS, "task.layout", "task.text_columns", "task.label_column")
+"""The settings that decide what a table of the task says."""
 
 
-@dataclass(frozen=True)
-class TransferStages:
-    """The making of the transfer set; each method describes one stage."""
+class Lite(Stage):
+    """Fabricate texts by rules (Tang et al. 2019, section "Data Augmentation for Distillation")."""
 
-    ground: Ground
+    name = "lite"
+    command = "kd transfer lite"
+    result = "kdcli.transfer.lite:LiteResult"
+    settings = (*TABLES, "transfer.lite", "seed")
+    plugin = "taggers"
+    reads = ("train", "dev", "test")
+    makes = ("lite",)
+    method = "lite"
+    together = True
 
-    def stages(self) -> list[Stage]:
-        """Return the stages of the profile's methods in order, and the one that makes the transfer set of theirs."""
-        methods = self.ground.settings.transfer.methods
-        generator = [self.cache, self.fine_tune]
-        makers: dict[str, list[Callable[[], Stage]]] = {
-            "lite": [self.lite],
-            "heavy": [*generator, self.prefixes, self.sample],
-            "corpus": [*(generator if self._asks_generator and "heavy" not in methods else []), self.corpus],
-        }
-        return [*(make() for method in methods for make in makers[method]), self.mix()]
+    def run(self, run: RunContext) -> LiteResult:
+        from kdcli.transfer.lite import fabricate
 
-    def lite(self) -> Stage:
-        """Describe the texts fabricated by rules."""
-        settings = self.ground.settings.transfer.lite
+        return fabricate(
+            train=run.read("train"),
+            held_out=list(run.read_all("dev", "test").values()),
+            task=run.task,
+            settings=run.settings.transfer.lite,
+            seed=run.seed,
+            output=run.path("lite"),
+            resume=run.resume,
+            reporter=run.reporter,
+        )
 
-        def run(reporter: Reporter) -> Any:
-            from kdcli.transfer.lite import fabricate
 
-            return fabricate(
-                train=self.ground.split("train", reporter),
-                held_out=list(self.ground.splits("dev", "test", reporter=reporter).values()),
-                task=self.ground.task,
-                settings=settings,
-                seed=self.ground.seed,
-                output=self.ground.paths.lite,
-                shard=self.ground.shard,
-                resume=self.ground.resume,
-                reporter=reporter,
-            )
+class Cache(Stage):
+    """Gather the task's texts as a generator learns them (Tang, Lu, Lin 2019)."""
 
-        parameters = {"seed": self.ground.seed, **self.ground.task_parameters()}
-        parameters |= flat("transfer.lite", settings, without=("workers",))
-        inputs = {**self.ground.data(), **registry.code_of("taggers", settings.tagger)}
-        outputs = {"lite": self.ground.paths.lite}
-        return Stage("lite", "lite", parameters, inputs, outputs, run, together=True)
+    name = "cache"
+    command = "kd transfer heavy --only cache"
+    result = "kdcli.transfer.heavy:CacheResult"
+    settings = (*TABLES, "transfer.heavy.labels")
+    reads = ("train", "dev", "test")
+    makes = ("cache",)
+    method = "heavy"
 
-    def cache(self) -> Stage:
-        """Describe the task's texts as a generator learns them."""
-        labels = self.ground.settings.transfer.heavy.labels
+    def applies(self, settings: Settings) -> bool:
+        return super().applies(settings) or _orders_corpus(settings)
 
-        def run(reporter: Reporter) -> Any:
-            from kdcli.transfer.cache import cache
+    def run(self, run: RunContext) -> CacheResult:
+        from kdcli.transfer.heavy import cache
 
-            splits = self.ground.splits(*SPLITS, reporter=reporter)
-            return cache(
-                splits=splits, task=self.ground.task, labels=labels, output=self.ground.paths.cache, reporter=reporter
-            )
+        return cache(
+            splits=run.read_all("train", "dev", "test"),
+            task=run.task,
+            labels=run.settings.transfer.heavy.labels,
+            output=run.path("cache"),
+            reporter=run.reporter,
+        )
 
-        parameters = {"transfer.heavy.labels": labels, **self.ground.task_parameters()}
-        return Stage("cache", "cache", parameters, self.ground.data(), {"cache": self.ground.paths.cache}, run)
 
-    def fine_tune(self) -> Stage:
-        """Describe the fine-tuning of the generator."""
+class FineTune(Stage):
+    """Fine-tune the generator on the task's texts."""
 
-        def run(reporter: Reporter) -> Any:
-            from kdcli.transfer.cache import read_corpus
+    name = "fine-tune"
+    command = "kd transfer heavy --only fine-tune"
+    result = "kdcli.transfer.heavy:FineTuneResult"
+    settings = ("seed", "precision")
+    plugin = "generators"
+    reads = ("cache",)
+    makes = ("generator",)
+    method = "heavy"
+    together = True
 
-            return self._road().fine_tune(
-                read_corpus(self.ground.paths.cache, self.ground.task), self.ground.paths.generator, reporter
-            )
+    def applies(self, settings: Settings) -> bool:
+        return super().applies(settings) or _orders_corpus(settings)
 
-        options = self._generator_parameters()
-        parameters = {"seed": self.ground.seed, "precision": self.ground.settings.precision, **options}
-        inputs = {"cache": self.ground.paths.cache, **self._generator_code()}
-        for name, value in options.items():  # a model, a tokenizer: which of them name files, the plugin alone knows
-            inputs |= if_local(name.rpartition(".")[2], value) if isinstance(value, str) else {}
-        outputs = {"generator": self.ground.paths.generator}
-        return Stage("fine-tune", "fine-tune", parameters, inputs, outputs, run, together=trains_together())
+    def inputs(self, run: RunContext) -> Files:
+        """Add the models and tokenizers that the plugin's options name; only the plugin knows which of them do."""
+        from kdcli.run.context import if_local
 
-    def prefixes(self) -> Stage:
-        """Describe what samples begin with."""
+        named: Files = {}
+        for key, value in self.parameters(run).items():
+            named |= if_local(key.rpartition(".")[2], value)
+        return super().inputs(run) | named
 
-        def run(reporter: Reporter) -> Any:
-            from kdcli.transfer.cache import read_corpus
+    def run(self, run: RunContext) -> FineTuneResult:
+        return _generator(run).fine_tune(_corpus(run), run.path("generator"), run.reporter)
 
-            corpus = read_corpus(self.ground.paths.cache, self.ground.task)
-            return self._road().prefixes(corpus, self.ground.paths.generator, self.ground.paths.prefixes, reporter)
 
-        inputs = {"cache": self.ground.paths.cache, "generator": self.ground.paths.generator, **self._generator_code()}
-        outputs = {"prefixes": self.ground.paths.prefixes}
-        return Stage("prefixes", "prefixes", self._generator_parameters(), inputs, outputs, run)
+class Prefixes(Stage):
+    """Count what the task's texts begin with."""
 
-    def sample(self) -> Stage:
-        """Describe the texts sampled from the generator."""
-        settings = self.ground.settings.transfer.heavy
+    name = "prefixes"
+    command = "kd transfer heavy --only prefixes"
+    result = "kdcli.transfer.heavy:PrefixResult"
+    plugin = "generators"
+    reads = ("cache", "generator")
+    makes = ("prefixes",)
+    method = "heavy"
 
-        def run(reporter: Reporter) -> Any:
-            from kdcli.transfer.samples import draw_samples
+    def run(self, run: RunContext) -> PrefixResult:
+        return _generator(run).prefixes(_corpus(run), run.path("generator"), run.path("prefixes"), run.reporter)
 
-            return draw_samples(
-                road=self._road(),
-                checkpoint=self.ground.paths.generator,
-                prefixes=self.ground.paths.prefixes,
-                settings=settings,
-                train=self.ground.split("train", reporter),
-                held_out=list(self.ground.splits("dev", "test", reporter=reporter).values()),
-                task=self.ground.task,
-                output=self.ground.paths.heavy,
-                shard=self.ground.shard,
-                reporter=reporter,
-            )
 
-        parameters = {
-            "seed": self.ground.seed,
-            "precision": self.ground.settings.precision,
-            **self._generator_parameters(),
-            **self.ground.task_parameters(),
-            **flat("transfer.heavy", settings, without=("labels", "batch_size")),
-        }
-        inputs = {
-            "generator": self.ground.paths.generator,
-            "prefixes": self.ground.paths.prefixes,
-            **self._generator_code(),
-            **self.ground.data(),
-        }
-        return Stage("sample", "sample", parameters, inputs, {"heavy": self.ground.paths.heavy}, run, together=True)
+class Sample(Stage):
+    """Sample texts from the generator."""
 
-    def corpus(self) -> Stage:
-        """Describe the texts taken from the user's own.
+    name = "sample"
+    command = "kd transfer heavy --only sample"
+    result = "kdcli.transfer.sampling:SampleResult"
+    settings = (*TABLES, "transfer.heavy", "seed", "precision")
+    without = ("transfer.heavy.labels",)
+    plugin = "generators"
+    reads = ("generator", "prefixes", "train", "dev", "test")
+    makes = ("heavy",)
+    method = "heavy"
+    together = True
+
+    def run(self, run: RunContext) -> SampleResult:
+        from kdcli.transfer.sampling import draw_samples
+
+        return draw_samples(
+            generator=_generator(run),
+            checkpoint=run.path("generator"),
+            prefixes=run.path("prefixes"),
+            settings=run.settings.transfer.heavy,
+            train=run.read("train"),
+            held_out=list(run.read_all("dev", "test").values()),
+            task=run.task,
+            output=run.path("heavy"),
+            reporter=run.reporter,
+        )
+
+
+class TakeCorpus(Stage):
+    """Take texts of the user's own, the nearest to the task first if asked."""
+
+    name = "corpus"
+    command = "kd transfer corpus"
+    result = "kdcli.transfer.corpus:CorpusResult"
+    settings = (*TABLES, "transfer.corpus", "seed")
+    without = ("transfer.corpus.files",)
+    reads = ("train", "dev", "test")
+    makes = ("corpus",)
+    method = "corpus"
+
+    def inputs(self, run: RunContext) -> Files:
+        """Add the user's files, and the generator where it orders their texts.
 
         Raises:
-            ProfileError: No files of texts are named.
+            ProfileError: No files are named.
         """
-        settings = self.ground.settings.transfer.corpus
-        if not settings.files:
+        files = run.settings.transfer.corpus.files
+        if not files:
             hint = "name some with `kd transfer corpus --input FILE`, or in the profile"
             raise ProfileError("no files to take texts from", key="transfer.corpus.files", hint=hint)
+        named = {f"corpus {number}": Path(name).expanduser() for number, name in enumerate(files, 1)}
+        made = Sample().inputs(run) if _orders_corpus(run.settings) else {}
+        return {**named, **{name: path for name, path in made.items() if name != "prefixes"}, **super().inputs(run)}
 
-        def run(reporter: Reporter) -> Any:
-            from kdcli.transfer.corpus import from_corpus
+    def parameters(self, run: RunContext) -> dict[str, Any]:
+        """Add the generator's settings where it orders the texts."""
+        generator = FineTune().parameters(run) if _orders_corpus(run.settings) else {}
+        return super().parameters(run) | generator
 
-            bits = None
-            if settings.order_by == "lm":
-                road = self._road()
-                bits = road.bits(road.load(self.ground.paths.generator, reporter))
-            return from_corpus(
-                settings=settings,
-                train=self.ground.split("train", reporter),
-                held_out=list(self.ground.splits("dev", "test", reporter=reporter).values()),
-                task=self.ground.task,
-                seed=self.ground.seed,
-                output=self.ground.paths.corpus,
-                bits=bits,
-                bad_rows=self.ground.settings.task.bad_rows,
-                reporter=reporter,
-            )
+    def run(self, run: RunContext) -> CorpusResult:
+        from kdcli.transfer.corpus import from_corpus
 
-        files = {f"corpus {number}": Path(name).expanduser() for number, name in enumerate(settings.files, 1)}
-        inputs = {**files, **self.ground.data()}
-        parameters = {"seed": self.ground.seed, **self.ground.task_parameters()}
-        parameters |= flat("transfer.corpus", settings, without=("files",))
-        if self._asks_generator:
-            inputs |= {"generator": self.ground.paths.generator, **self._generator_code()}
-            parameters |= {"precision": self.ground.settings.precision, **self._generator_parameters()}
-        return Stage("corpus", "corpus", parameters, inputs, {"corpus": self.ground.paths.corpus}, run)
-
-    def mix(self) -> Stage:
-        """Describe the transfer set: a method's own, or the join of several."""
-        methods = self.ground.settings.transfer.methods
-        sets: dict[str, Path] = {method: getattr(self.ground.paths, method) for method in methods}
-
-        def run(reporter: Reporter) -> Any:
-            from kdcli.transfer.mixing import mix
-
-            return mix(sets=sets, task=self.ground.task, output=self.ground.paths.transfer, reporter=reporter)
-
-        parameters = {"transfer.method": "+".join(methods), **self.ground.task_parameters()}
-        return Stage("mix", "mix", parameters, sets, {"transfer": self.ground.paths.transfer}, run)
-
-    @property
-    def _asks_generator(self) -> bool:
-        """Whether the corpus is ordered by the generator."""
-        return (
-            "corpus" in self.ground.settings.transfer.methods and self.ground.settings.transfer.corpus.order_by == "lm"
+        bits = None
+        if _orders_corpus(run.settings):
+            generator = _generator(run)
+            bits = generator.bits(generator.load(run.path("generator"), run.reporter))
+        return from_corpus(
+            settings=run.settings.transfer.corpus,
+            train=run.read("train"),
+            held_out=list(run.read_all("dev", "test").values()),
+            task=run.task,
+            seed=run.seed,
+            output=run.path("corpus"),
+            bits=bits,
+            bad_rows=run.settings.task.bad_rows,
+            reporter=run.reporter,
         )
 
-    @property
-    def _generator_name(self) -> str:
-        return registry.table_name(self.ground.settings.transfer.generator)
 
-    def _road(self) -> Any:
-        from kdcli.transfer.heavy import Road
+class Mix(Stage):
+    """Join the tables of several methods, each text once."""
 
-        return Road.of(
-            self.ground.settings,
-            self.ground.task,
-            device=self.ground.device,
-            seed=self.ground.seed,
-            resume=self.ground.resume,
-        )
+    name = "mix"
+    command = "kd run-all --only mix"
+    result = "kdcli.transfer.mixing:MixResult"
+    settings = ("task.kind",)
+    makes = ("transfer",)
 
-    def _generator_code(self) -> dict[str, Path]:
-        return registry.code_of("generators", self.ground.settings.transfer.generator)
+    def applies(self, settings: Settings) -> bool:
+        return len(settings.transfer.methods) > 1
 
-    def _generator_parameters(self) -> dict[str, Any]:
-        name = self.ground.settings.transfer.generator
-        options = registry.options("generators", name, self.ground.settings.generators.get(self._generator_name, {}))
-        return {
-            "transfer.generator": name,
-            **flat(f"generators.{self._generator_name}", options, without=("save_steps",)),
-        }
+    def inputs(self, run: RunContext) -> Files:
+        """Return the tables of the methods, in the order in which they are joined."""
+        return run.files(*run.settings.transfer.methods)
+
+    def run(self, run: RunContext) -> MixResult:
+        from kdcli.transfer.mixing import mix
+
+        return mix(sets=self.inputs(run), task=run.task, output=run.path("transfer"), reporter=run.reporter)
+
+
+def _orders_corpus(settings: Settings) -> bool:
+    """Return whether the generator puts the texts of a corpus in order."""
+    return "corpus" in settings.transfer.methods and settings.transfer.corpus.order_by == "lm"
+
+
+def _generator(run: RunContext) -> GeneratorRun:
+    from kdcli.transfer.heavy import GeneratorRun
+
+    return GeneratorRun.of(run.settings, run.task, device=run.device, seed=run.seed, resume=run.resume)
+
+
+def _corpus(run: RunContext) -> Any:
+    from kdcli.transfer.heavy import read_corpus
+
+    return read_corpus(run.path("cache"), run.task)

@@ -1,0 +1,104 @@
+"""Where things lie in a run folder, and which model a path stands for: its own folder, or a run that holds it.
+
+Nothing here imports a stage, so that ``kd predict`` stays light.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdcli.errors import DataError
+
+LAYOUT = {
+    "lite": "transfer/lite.parquet",
+    "heavy": "transfer/heavy.parquet",
+    "corpus": "transfer/corpus.parquet",
+    "transfer": "transfer/transfer.parquet",
+    "cache": "transfer/cache.parquet",
+    "generator": "transfer/generator",
+    "prefixes": "transfer/prefixes.json",
+    "teacher": "teacher",
+    "logits": "export/logits.safetensors",
+    "joined": "join/joined.parquet",
+    "encoded": "encode",
+    "student": "student",
+    "baseline": "baseline",
+    "results": "results.json",
+    "predictions": "predictions.parquet",
+}
+"""The artefacts of a run: a table for each method of the transfer set and for several joined, then one a stage."""
+
+
+def artefact(root: Path, name: str, seed: int | None = None) -> Path:
+    """Return where an artefact lies; students and baselines of further seeds have folders of their own."""
+    path = root / LAYOUT[name]
+    return path if seed is None else path.with_name(f"{path.name}-seed{seed}")
+
+
+def transfer_set(root: Path) -> Path | None:
+    """Return the joined set of a run, or the transfer set where there are no logits yet; None where there is none."""
+    paths = [artefact(root, name) for name in ("joined", "transfer", "lite", "heavy", "corpus")]
+    return next((path for path in paths if path.exists()), None)
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a path is a run folder."""
+    return (path / "kd.lock").is_file()
+
+
+def run_of(path: Path) -> Path | None:
+    """Return the run folder that a path is, or lies in; None where there is none."""
+    return next((root for root in (path, path.absolute().parent) if is_run(root)), None)
+
+
+def profile_of(path: Path) -> Path | None:
+    """Return the profile of the run that a path is, or lies in."""
+    run = run_of(path)
+    return run / "profile.toml" if run is not None and (run / "profile.toml").is_file() else None
+
+
+def student_folder(path: Path) -> Path:
+    """Return the folder of a student: the path itself, or the student of the run.
+
+    Raises:
+        DataError: The run has no student.
+    """
+    if not is_run(path):
+        return path
+    student = artefact(path, "student")
+    if not student.is_dir():
+        raise DataError("this run has no student yet", file=path, hint="`kd run-all` or `kd student` makes it")
+    return student
+
+
+def teacher_of(name: str) -> str:
+    """Return the folder or hub name of a teacher: the name itself, or the teacher of the run.
+
+    Raises:
+        DataError: The run has no teacher.
+    """
+    if not is_run(Path(name)):
+        return name
+    teacher = own_teacher(Path(name))
+    if teacher is None:
+        raise DataError("this run has no teacher yet", file=name, hint="`kd teacher train` makes it")
+    return teacher
+
+
+def own_teacher(path: Path) -> str | None:
+    """Return the teacher of the run that a path is: the one fine-tuned there, or the one that its profile names.
+
+    None where the path is not a run folder (the folder of a student stands for itself alone), or the run has none.
+    """
+    if not is_run(path):
+        return None
+    teacher = artefact(path, "teacher")
+    if teacher.is_dir():
+        return str(teacher)
+    profile = profile_of(path)
+    if profile is None:
+        return None
+    from kdcli.config.load import load_profile  # not for a student, whose prediction should start at once
+
+    settings = load_profile(profile, environ={}, uses=()).settings.teacher
+    return None if settings.train else settings.model

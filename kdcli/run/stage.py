@@ -1,0 +1,122 @@
+"""What a stage is: a step of a run that says what it depends on, what it reads and makes, and calls one function."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdcli import registry
+
+if TYPE_CHECKING:
+    from kdcli.config.schema import Settings
+    from kdcli.run.context import Files, RunContext
+
+NO_EFFECT = (
+    "transfer.lite.workers",
+    "transfer.heavy.batch_size",
+    "teacher.train",
+    "teacher.save_steps",
+    "teacher.export",
+)
+"""Settings that change no result: how fast a stage goes, where a killed training goes on."""
+
+
+class Stage(ABC):
+    """One step of a run.
+
+    Attributes:
+        name: What ``--from``, ``--until`` and ``--only`` call it, and its key in ``kd.lock``.
+        command: The command that runs it alone.
+        result: The dataclass that ``run`` returns, as ``module:class``.
+        settings: The settings whose change makes it stale: dotted keys, or prefixes that stand for a whole table.
+        without: Those of them that it does not read.
+        plugin: The group of the plugin it uses, on whose options and file it depends too.
+        reads: The splits and artefacts that it reads.
+        makes: The artefacts that it makes.
+        method: The method of making texts that it belongs to, if it belongs to one.
+        per_seed: Whether there is one for each seed.
+        together: Whether the processes of ``torchrun`` run it together; otherwise the main one does.
+    """
+
+    name: ClassVar[str]
+    command: ClassVar[str]
+    result: ClassVar[str]
+    settings: ClassVar[tuple[str, ...]] = ()
+    without: ClassVar[tuple[str, ...]] = ()
+    plugin: ClassVar[registry.Group | None] = None
+    reads: ClassVar[tuple[str, ...]] = ()
+    makes: ClassVar[tuple[str, ...]]
+    method: ClassVar[str | None] = None
+    per_seed: ClassVar[bool] = False
+    together: ClassVar[bool] = False
+
+    @abstractmethod
+    def run(self, run: RunContext) -> Any:
+        """Make the outputs; return a result dataclass."""
+
+    def inputs(self, run: RunContext) -> Files:
+        """Return the files and folders that it reads, by name."""
+        files = run.files(*self.reads)
+        return files if self.plugin is None else files | registry.code_of(self.plugin, _plugin(self.plugin, run))
+
+    def outputs(self, run: RunContext) -> Files:
+        """Return the files and folders that it makes, by name."""
+        return {name: run.path(name) for name in self.makes}
+
+    def parameters(self, run: RunContext) -> dict[str, Any]:
+        """Return the values that it depends on, by dotted key."""
+        values = flatten(run.settings.model_dump(mode="json")) | {"seed": run.seed}
+        without = (*NO_EFFECT, *self.without)
+        found = {key: value for key, value in values.items() if _under(key, self.settings) and not _under(key, without)}
+        if self.plugin is None or self.plugin == "taggers":  # a tagger has no options
+            return found
+        name = _plugin(self.plugin, run)
+        table = registry.table_name(name)
+        options = registry.options(self.plugin, name, getattr(run.settings, self.plugin).get(table, {}))
+        plain = options.model_dump(mode="json", exclude={"save_steps"})
+        return found | {registry.KEYS[self.plugin]: name, **flatten(plain, f"{self.plugin}.{table}.")}
+
+    def applies(self, settings: Settings) -> bool:
+        """Return whether a run with these settings has this stage."""
+        return self.method is None or self.method in settings.transfer.methods
+
+    def key(self, run: RunContext) -> str:
+        """Return its key in ``kd.lock``: its name, and the seed for further students."""
+        return f"{self.name}-seed{run.seed}" if run.number else self.name
+
+    @classmethod
+    def title(cls) -> str:
+        """Return the title of a panel with its result."""
+        return cls.name if "--only" in cls.command else cls.command.removeprefix("kd ")
+
+    @classmethod
+    def result_type(cls) -> Any:
+        """Import the dataclass that ``run`` returns."""
+        return resolve_name(cls.result)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested tables into one with dotted keys."""
+    return dict(_leaves(values, prefix))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _under(key: str, prefixes: tuple[str, ...]) -> bool:
+    return any(f"{key}.".startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _plugin(group: registry.Group, run: RunContext) -> str:
+    """Return the plugin of a group that the settings choose."""
+    chosen: Any = run.settings
+    for part in registry.KEYS[group].split("."):
+        chosen = getattr(chosen, part)
+    return str(chosen)
