@@ -1,36 +1,35 @@
 """``kd transfer corpus``: texts of the user's own, cleaned and without those that the task has.
 
-The files are read twice: first each text's hash is noted, then the texts that are new are taken. Memory holds some
-numbers for each text, and never the texts.
+The clean texts wait in a temporary table while their hashes are compared; memory holds some numbers for each text, and
+never the texts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
+import polars as pl
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import CorpusSettings
 from kdcli.errors import DataError, ProfileError, UsageError
+from kdcli.files import full_disk
 from kdcli.tables.forms import BadRowsMode, form_of
-from kdcli.tables.read import TableReader, read_table
+from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
+from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import form_of_set, text_columns, with_tabs, without_marks
-from kdcli.transfer.cleaning import clean_column, clean_keys, split_pair
-from kdcli.transfer.gathering import new_texts, plain, select, write_report, write_set
-from kdcli.transfer.keys import Keys, keys
+from kdcli.transfer.cleaning import clean, split_pairs
+from kdcli.transfer.dedupe import Mask, hashes, new_texts, plain, select, stream, write_set
 from kdcli.transfer.nearness import Bits, Nearness, joined, lm_nearness, nearest, tfidf_nearness
 
 EXAMPLES = 6
-ROWS = 4096
-"""Texts in memory at a time, about."""
+_ROWS = 16_384
 
 _DROPS = {
     "unpaired": "without exactly one tab",
@@ -44,15 +43,15 @@ _DROPS = {
 
 @dataclass(frozen=True)
 class CorpusResult:
-    """What ``transfer corpus`` made.
+    """A transfer set of the user's texts.
 
     Attributes:
         rows: Rows of the table.
         originals: The training set's own, which come first and are all kept.
         read: Texts in the files: those dropped, and the usable ones.
-        unpaired: Dropped lines that are no pair, for want of a tab or for too many.
-        blank: Dropped since they are white space, or one side of a pair is.
-        too_long: Dropped since they, or one side of a pair, have more than ``max_words`` words.
+        unpaired: Dropped lines that are no pair: they have no tab, or several.
+        blank: Dropped because they are white space, or one side of a pair is.
+        too_long: Dropped because they, or one side of a pair, have more than ``max_words`` words.
         duplicates: Dropped because an earlier one says the same.
         train_copies: Dropped because a training text says the same.
         held_out_copies: Dropped because a dev or test text says the same.
@@ -78,8 +77,8 @@ class CorpusResult:
 def from_corpus(
     *,
     settings: CorpusSettings,
-    train: pa.Table,
-    held_out: Sequence[pa.Table],
+    train: pl.DataFrame,
+    held_out: Sequence[pl.DataFrame],
     task: Task,
     seed: int,
     output: Path,
@@ -97,12 +96,12 @@ def from_corpus(
         train: The training set: the task's text columns, and ``label``.
         held_out: The dev and test sets, with the same text columns: none of their texts is taken.
         task: The task.
-        seed: Of the random choice.
-        output: The table to write: the text columns, ``source`` (``original`` or ``corpus``), ``label`` (the
-            originals' own, null for the others); what was done goes beside it, in ``NAME.report.json``.
+        seed: The seed of the random choice.
+        output: The table to write: the text columns, ``source`` (``original`` or ``corpus``), ``label`` (null for the
+            new texts).
         bits: Gives the bits of texts by the fine-tuned generator, for ``order_by = "lm"``.
         bad_rows: What ragged rows of the files do: raise an error, or be left out.
-        reporter: Told of the progress.
+        reporter: Shows the progress.
 
     Raises:
         ProfileError: No files are named, too few or too many columns, or an order that needs ``bits``.
@@ -113,14 +112,17 @@ def from_corpus(
     """
     reporter = reporter or QuietReporter()
     if settings.order_by == "lm" and bits is None:
-        what = "order_by is lm, and the generator cannot tell the bits of a text"
+        what = "order_by is lm, and the generator gives no bits of a text"
         raise ProfileError(what, key="transfer.corpus.order_by", hint="take tfidf, or another generator")
-    files = _Files(_open(settings, task, output, bad_rows, reporter), task.columns, settings.max_words)
-    train = plain(train, task)
-    # The originals go first: one that has no place in this form is known before the work.
-    with write_set(output, train) as writer, TemporaryFile(dir=output.parent) as waiting:
-        found, counts = _survey(files, reporter)
-        new = new_texts(found, clean_keys([train], task), clean_keys([plain(table, task) for table in held_out], task))
+    readers = _open(settings, task, output, bad_rows, reporter)
+    train, held_out = plain(train, task), [plain(table, task) for table in held_out]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent, prefix=".corpus-") as name, full_disk(output):
+        folder = Path(name)
+        write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
+        texts, counts = _read(readers, settings, task, folder / "clean.parquet", reporter)
+        keys = texts.select("key").collect()["key"].to_numpy()
+        new = new_texts(keys, hashes([train], task, clean), hashes(held_out, task, clean))
         for reason in ("duplicates", "train_copies", "held_out_copies"):
             counts[reason] = getattr(new, reason)
         usable = counts["usable"] = int(new.keep.sum())
@@ -130,52 +132,28 @@ def from_corpus(
             reporter.warn(f"there are {usable} texts to take, and num_samples is {settings.num_samples}: all are taken")
         kept = counts["kept"] = min(settings.num_samples or usable, usable)
         if settings.order_by == "none":
-            chosen = select(files.texts(), _at_random(new.keep, kept, seed))
+            chosen = select(texts, at_random(new.keep, kept, seed))
         else:
-            nearness = _nearness(settings, train, task, bits)
-            chosen = nearest(select(files.texts(), new.keep), nearness, kept, waiting, reporter, total=usable)
-        examples: list[str] = []
-        with reporter.progress("assemble", train.num_rows + kept) as progress:
-            progress.advance(train.num_rows)
-            for texts in chosen:
-                writer.write(texts, "corpus")
-                progress.advance(texts.num_rows)
-                first = texts.slice(0, EXAMPLES - len(examples))
-                examples += [text.replace("\t", " | ") for text in joined(first.columns)]
-    result = CorpusResult(rows=train.num_rows + kept, originals=train.num_rows, examples=examples, **counts)
-    write_report(output, result)
-    return result
+            candidates = select(texts, new.keep).select(task.columns)
+            ordered = nearest(candidates, _nearness(settings, train, task, bits), kept, usable, reporter)
+            chosen = _store(ordered, dict.fromkeys(task.columns, pl.String), folder / "nearest.parquet")
+        with reporter.progress("assemble", len(train) + kept) as progress:
+            write_set(output, train, task, "corpus", chosen)
+            progress.advance(len(train) + kept)
+        examples = chosen.head(EXAMPLES).select(pl.concat_str(task.columns, separator=" | ")).collect().to_series()
+    return CorpusResult(rows=len(train) + kept, originals=len(train), examples=examples.to_list(), **counts)
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The user's files, which can be read again and again."""
+def at_random(keep: Mask, count: int, seed: int) -> Mask:
+    """Choose ``count`` of the texts to keep: those with the smallest random numbers.
 
-    readers: Sequence[TableReader]
-    columns: tuple[str, ...]
-    max_words: int
-
-    def read(self) -> Iterator[tuple[pa.RecordBatch, dict[str, int]]]:
-        """Give the texts that are neither blank nor too long, with the counts of what was read and dropped."""
-        for reader in self.readers:
-            for batch in reader:
-                columns, unpaired = _cleaned(batch, len(self.columns))
-                there = np.all([_flags(pc.not_equal(column, "")) for column in columns], axis=0)
-                # White space is one space now.
-                spaces = np.max([pc.count_substring(column, " ").to_numpy() for column in columns], axis=0)
-                short = spaces < self.max_words
-                counts = {
-                    "read": batch.num_rows,
-                    "unpaired": unpaired,
-                    "blank": batch.num_rows - unpaired - int(there.sum()),
-                    "too_long": int((there & ~short).sum()),
-                }
-                texts = pa.record_batch(columns, names=list(self.columns))
-                yield texts.filter(pa.array(there & short)), counts
-
-    def texts(self) -> Iterator[pa.RecordBatch]:
-        """Give the same texts alone."""
-        return (texts for texts, _ in self.read())
+    Each text's number depends on the seed and its place among all, and not on which others are kept.
+    """
+    numbers = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed))).random(len(keep))
+    there = np.flatnonzero(keep)
+    chosen = np.zeros(len(keep), np.bool_)
+    chosen[there[np.argsort(numbers[there], kind="stable")[:count]]] = True
+    return chosen
 
 
 def _open(
@@ -194,18 +172,17 @@ def _open(
         if output.exists() and path.exists() and output.samefile(path):
             raise UsageError("the output is one of the files of texts", file=output, hint="give it another name")
         form = form_of(path) if settings.columns else form_of_set(path, task)
-        reader = read_table(path, bad_rows=bad_rows, batch_rows=ROWS, form=form)
+        reader = read_table(path, bad_rows=bad_rows, form=form)
         columns = reader.columns if form == "txt" else _columns(reader, settings, task, reporter)
-        if columns != reader.columns:
-            reader = read_table(path, columns=columns, bad_rows=bad_rows, batch_rows=ROWS, form=form)
-        for field in reader.schema:
-            if not pa.types.is_string(field.type):
-                raise DataError(f"this column holds {field.type}, not texts", file=path, key=field.name)
+        reader = read_table(path, columns=columns, bad_rows=bad_rows, form=form)
+        for column in columns:
+            if reader.schema[column] != pl.String:
+                raise DataError(f"this column holds {reader.schema[column]}, not texts", file=path, key=column)
         readers.append(reader)
     return readers
 
 
-def _columns(reader: TableReader, settings: CorpusSettings, task: Task, reporter: Reporter) -> tuple[str, ...]:
+def _columns(reader: TableReader, settings: CorpusSettings, task: Task, reporter: Reporter) -> Sequence[str]:
     """Choose the text columns of a file: two for a pair, or one whose texts have a tab."""
     if settings.columns:
         return settings.columns
@@ -219,52 +196,59 @@ def _columns(reader: TableReader, settings: CorpusSettings, task: Task, reporter
     raise DataError(f"there is no column {lacking}", file=reader.path, key="transfer.corpus.columns", hint=hint)
 
 
-def _survey(files: _Files, reporter: Reporter) -> tuple[Keys, Counter[str]]:
-    """Read the hashes of all texts that are neither blank nor too long, and count the others."""
-    found = [np.zeros(0, np.uint64)]
+def _read(
+    readers: Sequence[TableReader], settings: CorpusSettings, task: Task, path: Path, reporter: Reporter
+) -> tuple[pl.LazyFrame, Counter[str]]:
+    """Store the clean texts that are neither blank nor too long, with their hashes, and count the others."""
     counts = Counter(dict.fromkeys(("read", *_DROPS), 0))
+
+    def frames() -> Iterator[pl.DataFrame]:
+        for batch in (batch for reader in readers for batch in reader.batches()):
+            texts, unpaired = _clean(batch.drop(ROW_NUMBER), task)
+            there = texts.filter(pl.all_horizontal(pl.all() != ""))
+            # One space stands between words.
+            short = there.filter(pl.all_horizontal(pl.all().str.count_matches(" ", literal=True) < settings.max_words))
+            counts.update(
+                read=len(batch),
+                unpaired=unpaired,
+                blank=len(batch) - unpaired - len(there),
+                too_long=len(there) - len(short),
+            )
+            progress.advance(len(batch))
+            yield short.with_columns(key=text_hash(short.get_columns()))
+
     with reporter.progress("read", unit="texts") as progress:
-        for texts, of_batch in files.read():
-            found.append(keys(texts.columns))
-            counts.update(of_batch)
-            progress.advance(of_batch["read"])
-    for reader in files.readers:
+        texts = _store(frames(), {**dict.fromkeys(task.columns, pl.String), "key": pl.UInt64}, path)
+    for reader in readers:
         if reader.skipped:
             reporter.warn(f"{reader.path.name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
-    return np.concatenate(found), counts
+    return texts, counts
 
 
-def _cleaned(batch: pa.RecordBatch, wanted: int) -> tuple[list[pa.StringArray], int]:
+def _store(frames: Iterator[pl.DataFrame], schema: Mapping[str, Any], path: Path) -> pl.LazyFrame:
+    stream(frames, schema).sink_parquet(path, compression="lz4", row_group_size=_ROWS)
+    return pl.scan_parquet(path)
+
+
+def _clean(batch: pl.DataFrame, task: Task) -> tuple[pl.DataFrame, int]:
     """Clean the texts of a batch; a single column of pairs is cut at the tabs.
 
     Returns:
-        The text columns, without rows that are no pair, and the number of lines that have something, and not one tab.
+        The text columns, without rows that are no pair, and the number of lines with a text that have not one tab.
     """
-    columns = [without_marks(pc.fill_null(column, "")) for column in batch.columns]
-    if len(columns) == wanted:
-        return [clean_column(column) for column in columns], 0
-    lines = with_tabs(columns[0]).to_pylist()
-    pairs = [pair for line in lines if (pair := split_pair(line))]
-    unpaired = sum(1 for line in lines if line.count("\t") != 1 and line.strip())
-    return [pa.array([pair[side] for pair in pairs], pa.string()) for side in range(wanted)], unpaired
+    texts = batch.fill_null("")
+    if texts.width == len(task.columns):
+        texts.columns = list(task.columns)
+        return texts.select(clean(without_marks(pl.all()))), 0
+    lines = texts.select(with_tabs(pl.first())).to_series()
+    unpaired = (lines.str.count_matches("\t", literal=True) != 1) & lines.str.contains(r"[^\s\x1c-\x1f]")
+    return split_pairs(lines, task.columns), int(unpaired.sum())
 
 
-def _at_random(keep: NDArray[np.bool_], count: int, seed: int) -> NDArray[np.bool_]:
-    """Choose ``count`` of the texts to keep: those with the smallest random numbers.
-
-    Each text's number depends on the seed and its place among all, and not on which others are kept.
-    """
-    numbers = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed))).random(len(keep))
-    there = np.flatnonzero(keep)
-    chosen = np.zeros(len(keep), np.bool_)
-    chosen[there[np.argsort(numbers[there], kind="stable")[:count]]] = True
-    return chosen
-
-
-def _nearness(settings: CorpusSettings, train: pa.Table, task: Task, bits: Bits | None) -> Nearness:
+def _nearness(settings: CorpusSettings, train: pl.DataFrame, task: Task, bits: Bits | None) -> Nearness:
     if settings.order_by == "lm" and bits is not None:
         return lm_nearness(bits)
-    return tfidf_nearness(joined([train[name] for name in task.columns]))
+    return tfidf_nearness(joined(train.select(task.columns)))
 
 
 def _nothing_left(settings: CorpusSettings, counts: Counter[str]) -> DataError:
@@ -272,8 +256,3 @@ def _nothing_left(settings: CorpusSettings, counts: Counter[str]) -> DataError:
     what = f"nothing is left of the {counts['read']} texts" + (f": {reasons}" if reasons else "")
     hint = "name files of other texts in transfer.corpus.files"
     return DataError(what, file=", ".join(settings.files), key="transfer.corpus.files", hint=hint)
-
-
-def _flags(values: pa.BooleanArray) -> NDArray[np.bool_]:
-    flags: NDArray[np.bool_] = values.to_numpy(zero_copy_only=False)
-    return flags

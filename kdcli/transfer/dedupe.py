@@ -79,6 +79,19 @@ def select(rows: pl.LazyFrame, keep: Mask) -> pl.LazyFrame:
     return rows.with_row_index(number).filter(wanted).drop(number)
 
 
+def take(rows: pl.LazyFrame, numbers: NDArray[np.int64], count: int) -> pl.DataFrame:
+    """Collect the rows of these numbers, in the order of the numbers.
+
+    Args:
+        rows: The table.
+        numbers: Different row numbers.
+        count: The number of all rows.
+    """
+    keep = np.zeros(count, np.bool_)
+    keep[numbers] = True
+    return select(rows, keep).collect()[numbers.argsort().argsort()]
+
+
 def stream(frames: Iterable[pl.DataFrame], schema: Any) -> pl.LazyFrame:
     """Make a lazy table of frames that come one after the other; it can be collected once."""
 
@@ -92,7 +105,9 @@ def stream(frames: Iterable[pl.DataFrame], schema: Any) -> pl.LazyFrame:
     return register_io_source(source, schema=schema)
 
 
-def write_set(output: Path, train: pl.DataFrame, task: Task, source: str = "", texts: pl.LazyFrame | None = None) -> int:
+def write_set(
+    output: Path, train: pl.DataFrame, task: Task, source: str = "", texts: pl.LazyFrame | None = None
+) -> int:
     """Write a transfer set: the originals, then the new texts, which have no label.
 
     Args:

@@ -1,28 +1,126 @@
 """``kd transfer heavy``: texts sampled from a generator that has learned the task's (Tang, Lu, Lin 2019).
 
 Four steps: the task's texts are cached, a generator is fine-tuned on them, what samples begin with is counted, and
-samples are drawn. This module knows no generator by name.
+samples are drawn (``sampling``). This module knows no generator by name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import polars as pl
 
 from kdcli import registry
 from kdcli.api import Corpus, GeneratorSettings, QuietReporter, Reporter, Sampler, Task
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError, PluginError
 from kdcli.files import atomic
+from kdcli.tables.parquet import scan
+from kdcli.tables.write import write_table
+from kdcli.transfer.cleaning import one_line
+from kdcli.transfer.dedupe import plain
 
 if TYPE_CHECKING:
     from kdcli.transfer.nearness import Bits
 
+SPLITS = ("train", "dev", "test")
 SHOWN = 10
 _CONTRACT = "kdcli.api says what a plugin returns"
+
+
+@dataclass(frozen=True)
+class CacheResult:
+    """What was cached.
+
+    Attributes:
+        train: Texts to learn from.
+        dev: Texts that choose among checkpoints.
+        test: Texts of the test set.
+        blank: Rows left out, because they (or one text of a pair) are blank.
+        characters: Characters of all texts.
+        words: Words of all texts.
+    """
+
+    train: int
+    dev: int
+    test: int
+    blank: int
+    characters: int
+    words: int
+
+
+def cache(
+    *,
+    splits: Mapping[str, pl.DataFrame],
+    task: Task,
+    labels: Sequence[str] = (),
+    output: Path,
+    reporter: Reporter | None = None,
+) -> CacheResult:
+    """Write the texts of ``train``, ``dev`` and ``test`` into one table, without labels ("Cache").
+
+    Tabs and line ends inside a text become spaces; the two texts of a pair are one, with the only tab between them.
+
+    Args:
+        splits: The tables: the task's text columns, and ``label``.
+        task: The task.
+        labels: Take the rows of these labels only, where a split has labels; empty = all.
+        output: The Parquet file to write, with the columns ``text`` and ``split``.
+        reporter: Gets a warning about rows that are left out.
+
+    Raises:
+        DataError: A split that is needed has no texts (with these labels).
+    """
+    texts = {name: _texts(plain(splits[name], task), task, labels) for name in SPLITS if name in splits}
+    frame = pl.concat(pl.DataFrame({"text": column}).with_columns(split=pl.lit(name)) for name, column in texts.items())
+    kept = frame.filter(pl.col("text") != "")
+    sizes = {name: int((kept["split"] == name).sum()) for name in SPLITS}
+    for name in ("train", "dev"):
+        if not sizes[name]:
+            of, key = (f" of label {' or '.join(labels)}", "transfer.heavy.labels") if labels else ("", None)
+            hint = "a generator learns from the train texts, and the dev texts choose among its checkpoints"
+            raise DataError(f"the {name} set has no texts{of}", key=key, hint=hint)
+    blank = len(frame) - len(kept)
+    if blank and reporter:
+        reporter.warn(f"{blank} rows have a blank text and are left out of the cache")
+    write_table(output, kept)
+    text = pl.col("text")
+    characters, words = kept.select(
+        text.str.len_chars().sum(), text.str.count_matches(r"[^\s\x1c-\x1f]+").sum().alias("words")
+    ).row(0)
+    return CacheResult(**sizes, blank=blank, characters=characters, words=words)
+
+
+def read_corpus(path: Path, task: Task) -> Corpus:
+    """Read what ``cache`` wrote.
+
+    Raises:
+        DataError: The file is something else, or holds the texts of a task of another kind.
+    """
+    hint = "`kd transfer heavy --only cache --force` makes it again"
+    try:
+        frame = scan(path, ("text", "split")).collect()
+    except DataError as error:
+        raise DataError(error.what, file=path, key=error.key, hint=hint) from error
+    if (frame["text"].str.count_matches("\t", literal=True) != len(task.columns) - 1).any():
+        raise DataError(f"the cache does not hold {task.kind} texts", file=path, hint=hint)
+    texts = {name: frame.filter(pl.col("split") == name)["text"].to_list() for name in SPLITS}
+    return Corpus(task.kind, **texts)
+
+
+def _texts(table: pl.DataFrame, task: Task, labels: Sequence[str]) -> pl.Series:
+    """Make one text of each row; of a row with a blank text an empty one."""
+    if labels and table["label"].null_count() < len(table):
+        table = table.filter(pl.col("label").is_in(labels))
+    lines = table.select(one_line(pl.col(task.columns)))
+    whole = pl.all_horizontal(pl.all() != "")
+    return lines.select(
+        pl.when(whole).then(pl.concat_str(task.columns, separator="\t")).otherwise(pl.lit(""))
+    ).to_series()
 
 
 @dataclass(frozen=True)
@@ -32,7 +130,7 @@ class FineTuneResult:
     Attributes:
         generator: The plugin's name.
         texts: Texts it learned from.
-        metrics: What the plugin found out: bits per character, word perplexity, how they were reached.
+        metrics: What the plugin measured: bits per character, word perplexity, and how it reached them.
     """
 
     generator: str
@@ -56,8 +154,8 @@ class PrefixResult:
 
 
 @dataclass(frozen=True)
-class Road:
-    """A generator with its settings: what the steps have in common.
+class GeneratorRun:
+    """A generator with its settings, which all steps have in common.
 
     Attributes:
         generator: The plugin's name.
@@ -69,12 +167,12 @@ class Road:
 
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return registry.title("generators", self.generator)
 
     @classmethod
-    def of(cls, settings: Settings, task: Task, *, device: str, seed: int, resume: bool = True) -> Road:
-        """Take what a profile says.
+    def of(cls, settings: Settings, task: Task, *, device: str, seed: int, resume: bool = True) -> GeneratorRun:
+        """Take the generator of a profile.
 
         Raises:
             PluginError: There is no such generator.
@@ -105,33 +203,33 @@ class Road:
             DataError: There are no texts, or the model's files are wrong.
             KdError: The training broke down; memory or disk space ran out; another process trains here.
             MissingError: The model or the device is not there.
-            PluginError: The plugin keeps no checkpoint, or returns something that is no JSON.
+            PluginError: The plugin keeps no checkpoint, or returns what is not JSON.
         """
         plugin = registry.load("generators", self.generator)
         with registry.blaming("generators", self.generator, "fine_tune"):
             metrics = plugin.fine_tune(corpus, checkpoint, self.settings, reporter or QuietReporter())
         if not checkpoint.exists():
-            raise PluginError(f"{self.title} was fine-tuned, and left nothing", file=checkpoint)
-        self._json(metrics, "its fine-tuning")
+            raise PluginError(f"{self.title} was fine-tuned but left no checkpoint", file=checkpoint)
+        self._json(metrics, "fine_tune")
         return FineTuneResult(self.generator, len(corpus.train), dict(metrics))
 
     def load(self, checkpoint: Path, reporter: Reporter | None = None) -> Sampler:
         """Load the fine-tuned generator.
 
         Raises:
-            DataError: The folder holds no such generator.
-            PluginError: The plugin fails, or loads something that draws no samples.
+            DataError: The folder does not hold such a generator.
+            PluginError: The plugin fails, or its sampler lacks a method.
         """
         plugin = registry.load("generators", self.generator)
         with registry.blaming("generators", self.generator, "load"):
             sampler = plugin.load(checkpoint, self.settings, reporter or QuietReporter())
-        if lacking := [name for name in ("starts", "sample") if not callable(getattr(sampler, name, None))]:
+        if lacking := [name for name in ("prefixes", "sample") if not callable(getattr(sampler, name, None))]:
             what = f"{self.title} loads a {type(sampler).__name__}, which has no {' and no '.join(lacking)}"
             raise PluginError(what, hint=_CONTRACT)
         return sampler
 
     def bits(self, sampler: Sampler) -> Bits | None:
-        """Return what gives the bits of texts, if the generator can tell them."""
+        """Return the function that gives the bits of texts, if the generator has one."""
         bits: Bits | None = getattr(sampler, "bits", None)
         return bits and registry.blaming("generators", self.generator, "bits")(bits)
 
@@ -141,29 +239,29 @@ class Road:
         """Write what samples begin with as JSON: for a language model, how often each token comes first.
 
         Raises:
-            DataError: The checkpoint holds no such generator.
-            PluginError: The plugin returns something that is no JSON.
+            DataError: The checkpoint does not hold such a generator.
+            PluginError: The plugin returns what is not JSON.
         """
         sampler = self.load(checkpoint, reporter)
-        with registry.blaming("generators", self.generator, "starts"):
-            starts = sampler.starts(corpus)
-        text = self._json(starts, "what samples begin with")
+        with registry.blaming("generators", self.generator, "prefixes"):
+            prefixes = sampler.prefixes(corpus)
+        text = self._json(prefixes, "prefixes")
         with atomic(output) as temporary:
             temporary.write_text(text + "\n", "utf-8")
-        lists = {name: values for name, values in starts.items() if isinstance(values, list)}
+        lists = {name: values for name, values in prefixes.items() if isinstance(values, list)}
         sizes = {name: len(values) for name, values in lists.items()}
         return PrefixResult(len(corpus.train), sizes, {name: values[:SHOWN] for name, values in lists.items()})
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all settings that samples depend on, as JSON values by the names that the user knows."""
-        plain = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
-        options = plain.pop("options").model_dump(mode="json")
-        del plain["resume"]
+        values = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
+        options = values.pop("options").model_dump(mode="json")
+        del values["resume"]
         name = registry.table_name(self.generator)
         return {
             "generator": self.generator,
             **registry.versions("generators", self.generator),
-            **plain,
+            **values,
             **{f"generators.{name}.{option}": value for option, value in options.items()},
             "device": self.settings.device.partition(":")[0],
         }
@@ -171,11 +269,13 @@ class Road:
     def _json(self, value: Any, what: str) -> str:
         """Write a plugin's answer as JSON."""
         if not isinstance(value, Mapping):
-            raise PluginError(f"{self.title} tells {what} in no table, but {type(value).__name__}", hint=_CONTRACT)
+            raise PluginError(
+                f"{self.title} returns a {type(value).__name__} from {what}, not a mapping", hint=_CONTRACT
+            )
         try:
             return json.dumps(dict(value), ensure_ascii=False, indent=1)
         except (TypeError, ValueError) as error:
-            raise PluginError(f"{self.title} tells {what} in no JSON: {error}", hint=_CONTRACT) from error
+            raise PluginError(f"{self.title} returns from {what} what is not JSON: {error}", hint=_CONTRACT) from error
 
 
 def read_prefixes(path: Path) -> dict[str, Any]:
@@ -186,9 +286,9 @@ def read_prefixes(path: Path) -> dict[str, Any]:
     """
     hint = "`kd transfer heavy --only prefixes --force` makes it again"
     try:
-        starts = json.loads(path.read_text("utf-8"))
+        prefixes = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"this is no file of prefixes: {error}", file=path, hint=hint) from error
-    if not isinstance(starts, dict):
-        raise DataError("this is no file of prefixes: it holds no table of them", file=path, hint=hint)
-    return starts
+        raise DataError(f"this is not a file of prefixes: {error}", file=path, hint=hint) from error
+    if not isinstance(prefixes, dict):
+        raise DataError("this is not a file of prefixes: it does not hold an object", file=path, hint=hint)
+    return prefixes

@@ -77,7 +77,7 @@ def fabricate(
     output: Path,
     resume: bool = True,
     reporter: Reporter | None = None,
-) -> LiteResult:
+) -> LiteResult | None:
     """Make a transfer set: the originals, then texts that the rules make of them.
 
     The table depends on the texts, the settings (but for ``workers``) and the seed alone. A run that was stopped
@@ -93,6 +93,9 @@ def fabricate(
             new texts).
         resume: Go on with what a killed run left; False starts again.
         reporter: Shows the progress.
+
+    Returns:
+        The result; None in the processes of a ``torchrun`` that wait for the main one.
 
     Raises:
         PluginError: There is no such tagger, or it breaks its contract.
@@ -236,7 +239,7 @@ class MakePart:
         normal = frame if usual else frame.select(spaced(pl.all()))
         numbers = {name: sum(getattr(side, name) for side in sides) for name in _COUNTS}
         numbers |= {"key": text_hash(normal.get_columns()), "row": rows + first}
-        return frame.hstack(pl.DataFrame(numbers)).select(schema).cast(schema)
+        return frame.hstack(pl.DataFrame(numbers)).select(*schema).cast(schema)
 
 
 def gather(
@@ -270,9 +273,10 @@ def gather(
 
 
 def _examples(texts: pl.DataFrame, train: pl.DataFrame, task: Task) -> list[dict[str, Any]]:
-    """Show the first texts that each rule changed, in their order."""
-    number = pl.int_range(pl.len())
-    first = [texts.select(number.filter(pl.col(rule) > 0).head(EXAMPLES // 3)).to_series() for rule in _RULES]
+    """Show the first texts that each rule changed, of different originals, in their order."""
+    numbered = texts.with_row_index("number")
+    first = [numbered.filter(pl.col(rule) > 0).unique("row", keep="first", maintain_order=True) for rule in _RULES]
+    chosen = pl.concat(found.head(EXAMPLES // 3) for found in first).unique("number").sort("number")
     originals = train.select(pl.concat_str(task.columns, separator=" | ")).to_series()
     return [
         {
@@ -280,7 +284,7 @@ def _examples(texts: pl.DataFrame, train: pl.DataFrame, task: Task) -> list[dict
             "before": originals[row["row"]],
             "after": " | ".join(row[name] for name in task.columns),
         }
-        for row in texts[pl.concat(first).unique().sort()].iter_rows(named=True)
+        for row in chosen.iter_rows(named=True)
     ]
 
 

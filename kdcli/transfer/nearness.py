@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import polars as pl
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kdcli.api import Reporter
 from kdcli.errors import DataError
+from kdcli.tables.parquet import slices
+from kdcli.transfer.dedupe import take
 
-ROWS = 4096
-"""Texts that are given out at a time."""
+ASKED = 4096
+"""Texts whose nearness is computed together."""
+ROWS = 262_144
+"""Texts that are read together when they are put in order."""
 
 Bits = Callable[[Sequence[str]], NDArray[np.float64]]
 """Gives the bits that each text takes, ``float64 [texts]``."""
@@ -39,8 +42,7 @@ class TfidfNearness:
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the cosines, 0 to 1; a text without a word of the task's has 0."""
-        vectors = self.vectorizer.transform(texts)
-        return np.asarray(vectors @ self.centroid, np.float64)
+        return np.asarray(self.vectorizer.transform(texts) @ self.centroid, np.float64)
 
 
 def tfidf_nearness(task_texts: Sequence[str]) -> TfidfNearness:
@@ -70,7 +72,7 @@ def lm_nearness(bits: Bits) -> Nearness:
     """Take a language model's bits per character, fewer being nearer (so the number is negative).
 
     Args:
-        bits: A generator's, fine-tuned on the task; the texts it is asked about are not blank.
+        bits: A generator's, fine-tuned on the task; the texts it gets are not blank.
     """
 
     def nearness(texts: Sequence[str]) -> NDArray[np.float64]:
@@ -81,56 +83,30 @@ def lm_nearness(bits: Bits) -> Nearness:
 
 
 def nearest(
-    batches: Iterable[pa.RecordBatch],
-    nearness: Nearness,
-    count: int,
-    waiting: IO[bytes],
-    reporter: Reporter,
-    *,
-    total: int | None = None,
-) -> Iterator[pa.RecordBatch]:
+    texts: pl.LazyFrame, nearness: Nearness, count: int, total: int, reporter: Reporter
+) -> Iterator[pl.DataFrame]:
     """Find the texts nearest to the task; all are read before the first is given.
 
     Args:
-        batches: The text columns. Texts hold no tab.
+        texts: The text columns, on disk.
         nearness: Says how near each is.
         count: How many are wanted.
-        waiting: An empty file where the texts wait for their turn, so that they need not stay in memory.
-        reporter: Told of the progress.
-        total: The number of texts, if it is known.
+        total: The number of texts.
+        reporter: Shows the progress.
 
-    Returns:
+    Yields:
         The nearest first; of equally near ones, the earlier.
     """
-    near, lengths = [np.zeros(0)], [np.zeros(0, np.int64)]
-    schema = pa.schema([])
+    near = [np.zeros(0)]
     with reporter.progress("order", total, unit="texts") as progress:
-        for batch in batches:
-            schema = batch.schema
-            if texts := joined(batch.columns):
-                near.append(nearness(texts))
-                data = [text.encode() for text in texts]
-                lengths.append(np.array([len(text) for text in data], np.int64))
-                waiting.write(b"".join(data))
-                progress.advance(len(texts))
+        for frame in slices(texts, ASKED):
+            near.append(nearness(joined(frame)))
+            progress.advance(len(frame))
     order = np.argsort(-np.concatenate(near), kind="stable")[:count]
-    return _take(waiting, np.concatenate(lengths), order, schema)
-
-
-def _take(
-    waiting: IO[bytes], lengths: NDArray[np.int64], order: NDArray[np.int64], schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-    ends = np.cumsum(lengths)
     for first in range(0, len(order), ROWS):
-        rows = order[first : first + ROWS]
-        texts = []
-        for end, length in zip(ends[rows].tolist(), lengths[rows].tolist(), strict=True):
-            waiting.seek(end - length)
-            texts.append(waiting.read(length).decode().split("\t"))
-        yield pa.record_batch([pa.array(column, pa.string()) for column in zip(*texts, strict=True)], schema)
+        yield take(texts, order[first : first + ROWS], total)
 
 
-def joined(columns: Sequence[pa.Array | pa.ChunkedArray]) -> list[str]:
+def joined(texts: pl.DataFrame) -> list[str]:
     """Make one text of each row, with tabs between its columns."""
-    texts: list[str] = pc.binary_join_element_wise(*columns, pa.scalar("\t")).to_pylist()
-    return texts
+    return texts.select(pl.concat_str(pl.all(), separator="\t")).to_series().to_list()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.transfer.keys import Keys, keys, normal_keys
+from kdcli.tables.parquet import slices
+from kdcli.transfer.dedupe import Hashes, take
 
 EXAMPLES = 20
 SCORED = 2000
@@ -46,8 +46,8 @@ class Novelty:
         in_train: Share of the samples that are training texts but for white space, before any were dropped.
         mean_length, train_mean_length: Words of a sample, and of a training text.
         lengths, train_lengths: Share of the samples, and of the training texts, in each of ``BINS``.
-        bits_per_character: Of ``scored`` samples drawn at random, under the generator, or None if it was not asked.
-            The bits are those of the ends too, the characters are not.
+        bits_per_character: Of ``scored`` samples drawn at random, under the generator; None if it gives no bits.
+            The bits count the end of each text, the characters do not.
         scored: See ``bits_per_character``.
         examples: Samples drawn at random; the texts of a pair stand around a ``|``.
     """
@@ -79,56 +79,45 @@ class Novelty:
 
 def novelty(
     *,
-    samples: Iterable[pa.RecordBatch],
-    train: pa.Table,
+    samples: pl.LazyFrame,
+    train: pl.DataFrame,
     task: Task,
     seed: int,
-    raw: int | None = None,
-    raw_in_train: int | None = None,
+    raw: int,
+    raw_in_train: int,
     bits: Callable[[Sequence[str]], NDArray[np.float64]] | None = None,
     reporter: Reporter | None = None,
 ) -> Novelty:
     """Compare samples with the training texts.
 
-    The samples are read once. In memory stay the hashes of all different n-grams and the samples drawn.
+    In memory stay the hashes of all different n-grams and the samples drawn.
 
     Args:
-        samples: Batches that hold the task's text columns; how they are cut makes no difference.
+        samples: The task's text columns.
         train: The training set, with the same columns.
         task: The task.
-        seed: Of the samples drawn.
-        raw: With ``raw_in_train``, of how many; by default of the samples given and those.
-        raw_in_train: How many of the samples were training texts before any were dropped. If None, none were dropped,
-            and those given are looked up.
+        seed: The seed of the samples drawn.
+        raw: The number of samples before any were dropped.
+        raw_in_train: How many of these were training texts.
         bits: Gives the bits of each text, its end included: ``[texts]``. A pair is one text with a tab.
-        reporter: Told of the progress.
+        reporter: Shows the progress.
     """
-    reporter = reporter or QuietReporter()
-    train_texts = list(_texts(train.to_batches(_ROWS), task))
-    train_keys = np.concatenate([np.zeros(0, np.uint64), *(normal_keys(texts.columns) for texts in train_texts)])
-    training = _Survey()
-    for texts in train_texts:
-        training.add(_cut(texts))
-    made, first, drawn = _Survey(), _Diversity(limit=training.diversity.words), _Drawn(seed)
-    copies = 0
-    with reporter.progress("novelty report", unit="texts") as progress:
-        for texts in _texts(samples, task):
-            words = _cut(texts)
+    training, made = _Survey(), _Survey()
+    for frame in train.select(task.columns).iter_slices(_ROWS):
+        training.add(_Words.of(frame))
+    first, first_of_train = _Diversity(training.diversity.words), _Diversity()
+    with (reporter or QuietReporter()).progress("novelty report", unit="texts") as progress:
+        for frame in slices(samples.select(task.columns), _ROWS):
+            words = _Words.of(frame)
             made.add(words)
             first.add(words)
-            drawn.add(texts)
-            if raw_in_train is None:
-                copies += int(np.isin(normal_keys(texts.columns), train_keys).sum())
-            progress.advance(texts.num_rows)
-    first_of_train = _Diversity(limit=first.words)
-    for texts in train_texts:
-        first_of_train.add(_cut(texts))
-    if raw_in_train is None:
-        raw = made.texts
-    else:
-        copies = raw_in_train
-        raw = made.texts + copies if raw is None else raw
-    scored = ["\t".join(row) for row in drawn.rows] if bits else []
+            progress.advance(len(frame))
+    first_of_train = _Diversity(first.words)
+    for frame in train.select(task.columns).iter_slices(_ROWS):
+        first_of_train.add(_Words.of(frame))
+    drawn = _draw(samples.select(task.columns), made.texts, seed)
+    scored = drawn.select(pl.concat_str(pl.all(), separator="\t")).to_series().to_list() if bits else []
+    characters = sum(map(len, scored))
     return Novelty(
         samples=made.texts,
         words=made.diversity.words,
@@ -137,20 +126,26 @@ def novelty(
         equal_words=first.words,
         **first.shares("equal_distinct"),
         **first_of_train.shares("equal_train_distinct"),
-        in_train=_ratio(copies, raw),
+        in_train=_ratio(raw_in_train, raw),
         mean_length=_ratio(made.diversity.words, made.texts),
         train_mean_length=_ratio(training.diversity.words, training.texts),
         lengths=made.lengths(),
         train_lengths=training.lengths(),
-        bits_per_character=float(np.sum(bits(scored))) / sum(map(len, scored)) if bits and any(scored) else None,
+        bits_per_character=float(np.sum(bits(scored))) / characters if bits and characters else None,
         scored=len(scored),
-        examples=[" | ".join(row) for row in drawn.rows[:EXAMPLES]],
+        examples=[" | ".join(row) for row in drawn.head(EXAMPLES).iter_rows()],
     )
+
+
+def _draw(samples: pl.LazyFrame, count: int, seed: int) -> pl.DataFrame:
+    """Draw up to ``SCORED`` of the samples, in random order."""
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+    return take(samples, random.permutation(count)[:SCORED], count)
 
 
 @dataclass(frozen=True)
 class _Words:
-    """The words of some texts, as hashes.
+    """The words of some texts, as hashes that are compared within this process.
 
     Attributes:
         hashes: ``uint64 [words]``.
@@ -158,30 +153,28 @@ class _Words:
         lengths: ``int64 [rows]`` the number of words.
     """
 
-    hashes: Keys
+    hashes: Hashes
     owners: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
-
-def _texts(batches: Iterable[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        columns = [pc.fill_null(batch[name].cast(pa.string()), "") for name in task.columns]
-        yield pa.record_batch(columns, list(task.columns))
-
-
-def _cut(texts: pa.RecordBatch) -> _Words:
-    columns = (column.to_pylist() for column in texts.columns)
-    # The two texts of a pair one after the other, so that the first words are those of the first rows.
-    # Not by Arrow's kernel, which reads beyond the buffer and so leaves white space at its end (apache/arrow#37757).
-    cut = [text.split() for row in zip(*columns, strict=True) for text in row]
-    counts = np.fromiter(map(len, cut), np.int64, len(cut))
-    words = pa.array(chain.from_iterable(cut), pa.large_string()).dictionary_encode()
-    hashes = keys([words.dictionary])[words.indices.to_numpy()]
-    return _Words(hashes, np.repeat(np.arange(len(cut)), counts), counts.reshape(texts.num_rows, -1).sum(axis=1))
+    @classmethod
+    def of(cls, frame: pl.DataFrame) -> _Words:
+        # The two texts of a pair one after the other, so that the first words are those of the first rows.
+        texts = (
+            frame.select(pl.concat_list(pl.all())).to_series().explode()
+            if len(frame)
+            else pl.Series([], dtype=pl.String)
+        )
+        words = texts.str.extract_all(r"[^\s\x1c-\x1f]+")
+        counts = words.list.len().to_numpy().astype(np.int64)
+        hashes = words.explode(empty_as_null=False).hash().to_numpy()
+        return cls(
+            hashes, np.repeat(np.arange(len(counts)), counts), counts.reshape(len(frame), frame.width).sum(axis=1)
+        )
 
 
 class _Survey:
-    """What is counted of all texts of a set."""
+    """Counts over all texts of a set."""
 
     def __init__(self) -> None:
         self.diversity = _Diversity()
@@ -221,49 +214,22 @@ class _Diversity:
 
 
 class _Distinct:
-    """Counts different hashes. They are held sorted, and new ones merged in when they are as many again."""
+    """Counts different hashes. They are held in one array, and new ones are merged in when they are as many again."""
 
     def __init__(self) -> None:
         self.all = 0
-        self._held = np.zeros(0, np.uint64)
-        self._new: list[Keys] = []
+        self._held = pl.Series([], dtype=pl.UInt64)
+        self._new: list[pl.Series] = []
 
-    def add(self, hashes: Keys) -> None:
+    def add(self, hashes: Hashes) -> None:
         self.all += len(hashes)
-        self._new.append(_distinct(hashes))
+        self._new.append(pl.Series(hashes).unique())
         if sum(map(len, self._new)) > max(_HELD, len(self._held)):
-            self._merge()
+            self.count()
 
     def count(self) -> int:
-        self._merge()
+        self._held, self._new = pl.concat([self._held, *self._new]).unique(), []
         return len(self._held)
-
-    def _merge(self) -> None:
-        self._held = _distinct(np.concatenate([self._held, *self._new]))
-        self._new = []
-
-
-def _distinct(hashes: Keys) -> Keys:
-    ranked = np.sort(hashes)  # np.unique hashes them first, which takes longer
-    return ranked[:1] if len(ranked) < 2 else ranked[np.append(True, ranked[1:] != ranked[:-1])]
-
-
-class _Drawn:
-    """Draws up to ``SCORED`` of the rows added, in random order: those with the lowest random numbers."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-        self._numbers = np.zeros(0)
-        self.rows: list[tuple[str, ...]] = []
-
-    def add(self, texts: pa.RecordBatch) -> None:
-        numbers = np.append(self._numbers, self._random.random(texts.num_rows))
-        lowest = np.argsort(numbers)[:SCORED]
-        held = len(self.rows)
-        new = lowest[lowest >= held]
-        columns = (column.to_pylist() for column in texts.take(pa.array(new - held)).columns)
-        rows = dict(enumerate(self.rows)) | dict(zip(new.tolist(), zip(*columns, strict=True), strict=True))
-        self._numbers, self.rows = numbers[lowest], [rows[place] for place in lowest.tolist()]
 
 
 def _ratio(part: int, whole: int) -> float:

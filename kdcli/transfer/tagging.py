@@ -112,7 +112,10 @@ class TagPart:
             tagged.append(
                 pl.DataFrame(
                     {"row": rows + np.uint32(part * self.rows)}
-                    | {name: pl.Series(list(chain.from_iterable(values)), dtype=pl.String) for name, values in flat.items()}
+                    | {
+                        name: pl.Series(list(chain.from_iterable(values)), dtype=pl.String)
+                        for name, values in flat.items()
+                    }
                 ).select(pl.lit(number, pl.UInt8).alias("column"), pl.all())
             )
         pl.concat(tagged).write_parquet(path, compression="lz4")

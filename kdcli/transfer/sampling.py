@@ -1,0 +1,333 @@
+"""The last step of ``kd transfer heavy``: draw samples until there are as many new texts as were asked for.
+
+Draws are made in resumable parts. How many parts it takes shows only as they are made, since draws are rejected and
+repeat texts that are there already. The set is the first new texts in the order of the draws, so it depends neither
+on how many parts were made beyond nor on who made them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from kdcli import registry
+from kdcli.api import Part, QuietReporter, Reporter, Sampler, Samples, Task
+from kdcli.config.schema import HeavySettings
+from kdcli.errors import KdError
+from kdcli.files import sha256
+from kdcli.parts.engine import process_count, process_index
+from kdcli.parts.parts import Parts
+from kdcli.tables.text_hash import text_hash
+from kdcli.transfer.cleaning import clean, split_pairs
+from kdcli.transfer.dedupe import Hashes, hashes, new_texts, plain, select, write_set
+from kdcli.transfer.heavy import GeneratorRun, read_prefixes
+from kdcli.transfer.novelty import Novelty, novelty
+
+DRAWS = {"cpu": 8_192}
+"""Draws of a part: little is lost when a run is killed."""
+DRAWS_ELSEWHERE = 65_536
+"""Those of a part on a GPU, where they take as little time, and thousands run at once."""
+HALVINGS = 3
+"""The first part has an eighth of the draws, the next a quarter, ...: a generator that is no good is found out soon."""
+LEAST_NEW = 0.01
+"""The share of a part's draws that must be new texts, or else the sampling would go on and on."""
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """What was sampled.
+
+    Attributes:
+        rows: Rows of the table.
+        originals: The training set's own, which come first and are all kept.
+        samples: The new texts.
+        draws: Texts that were begun.
+        acceptance: The share of the draws that gave a new text; those in excess count too.
+        rejected: Draws that gave no text, by reason.
+        duplicates: Samples dropped because an earlier one says the same.
+        train_copies: Those dropped because a training text does.
+        held_out_copies: Those dropped because a dev or test text does.
+        excess: New texts beyond the number asked for.
+        novelty: How varied and how new the texts are.
+    """
+
+    rows: int
+    originals: int
+    samples: int
+    draws: int
+    acceptance: float
+    rejected: dict[str, int]
+    duplicates: int
+    train_copies: int
+    held_out_copies: int
+    excess: int
+    novelty: Novelty
+
+
+def draw_samples(
+    *,
+    generator: GeneratorRun,
+    checkpoint: Path,
+    prefixes: Path,
+    settings: HeavySettings,
+    train: pl.DataFrame,
+    held_out: Sequence[pl.DataFrame],
+    task: Task,
+    output: Path,
+    reporter: Reporter | None = None,
+) -> SampleResult | None:
+    """Make a transfer set: the originals, then new texts sampled from a fine-tuned generator.
+
+    A run that was stopped goes on where it was.
+
+    Args:
+        generator: The generator.
+        checkpoint: Its fine-tuned form.
+        prefixes: What samples begin with, a JSON file.
+        settings: How many texts, and which of them to keep.
+        train: The training set: the task's text columns, and ``label``.
+        held_out: The dev and test sets: none of their texts is kept.
+        task: The task.
+        output: The table to write, with ``source`` ``original`` or ``heavy``.
+        reporter: Shows the progress.
+
+    Returns:
+        The result; None in the processes of a ``torchrun`` that wait for the main one.
+
+    Raises:
+        DataError: The checkpoint or the prefixes cannot be read; a text does not fit into a table of this form.
+        KdError: The generator has next to nothing new to say; memory or disk space ran out.
+        PluginError: The generator breaks its contract.
+    """
+    reporter = reporter or QuietReporter()
+    train, held_out = plain(train, task), [plain(table, task) for table in held_out]
+    known, held = hashes([train], task, clean), hashes(held_out, task, clean)
+    starts, sampler = read_prefixes(prefixes), generator.load(checkpoint, reporter)
+    most = DRAWS.get(generator.settings.device.partition(":")[0], DRAWS_ELSEWHERE)
+    make_part = DrawPart(generator.generator, sampler, starts, task, most, generator.settings.seed)
+    old = known[:0] if settings.keep_copies else known
+    tally = Tally(settings.num_samples, most, np.concatenate([old, held]))
+    fingerprint = {
+        "form": "kd.samples/2",
+        "checkpoint": sha256(checkpoint)[:16],
+        "prefixes": sha256(prefixes)[:16],
+        **generator.fingerprint(),
+        "draws of a part": most,
+        "keep_copies": settings.keep_copies,
+        "training and held-out texts": hashlib.sha256(known.tobytes() + b"|" + held.tobytes()).hexdigest()[:16],
+    }
+
+    def assemble(paths: list[Path]) -> SampleResult:
+        parts = pl.scan_parquet(paths)
+        made = parts.select("key").collect()["key"].to_numpy()
+        new = new_texts(made, old, held)
+        excess = np.flatnonzero(new.keep)[tally.asked :]
+        new.keep[excess] = False
+        draws, rows = tally.draws, len(train) + tally.asked
+        result = SampleResult(
+            rows=rows,
+            originals=len(train),
+            samples=tally.asked,
+            draws=draws,
+            acceptance=(tally.asked + len(excess)) / draws,
+            rejected=dict(tally.rejected),
+            duplicates=new.duplicates,
+            train_copies=new.train_copies,
+            held_out_copies=new.held_out_copies,
+            excess=len(excess),
+            novelty=novelty(
+                samples=select(parts, new.keep),
+                train=train,
+                task=task,
+                seed=generator.settings.seed,
+                raw=len(made),
+                raw_in_train=int(np.isin(made, known).sum()),
+                bits=generator.bits(sampler),
+                reporter=reporter,
+            ),
+        )
+        with reporter.progress("assemble", rows) as progress:
+            write_set(output, train, task, "heavy", select(parts, new.keep))
+            progress.advance(rows)
+        return result
+
+    folder, resume = output.with_name(f".{output.name}.samples"), generator.settings.resume
+    with Parts(folder, fingerprint, resume=resume, reporter=reporter) as parts:
+        if not parts.finished():
+            write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
+        with reporter.progress("sample", settings.num_samples, "new texts") as progress:
+            progress.advance(tally.look(parts))
+            while not tally.complete:
+                # One part for each process of the launch; all of them look at the same parts, and so agree on the next.
+                todo = tally.next_parts(process_count())
+                for part in todo[process_index() :: process_count()]:
+                    parts.make_one(part, make_part)
+                parts.wait(todo.stop)
+                progress.advance(tally.look(parts), accepted=f"{tally.rate:.1%}")
+        return parts.assemble(len(tally.news), assemble)
+
+
+def size_of(part: int, most: int) -> int:
+    """Return how many draws a part has, where the largest have ``most``."""
+    return most >> max(HALVINGS - part, 0)
+
+
+def first_of(part: int, most: int) -> int:
+    """Return the number of a part's first draw: how many the parts before it have."""
+    return sum(size_of(earlier, most) for earlier in range(part))
+
+
+@dataclass(frozen=True)
+class DrawPart:
+    """Makes a part: the texts drawn, clean, and their hashes (``key``); the file's metadata counts the rejected.
+
+    Attributes:
+        generator: The plugin's name, for errors.
+        sampler: Draws the texts.
+        prefixes: What samples begin with.
+        task: The task.
+        most: Draws of the largest parts.
+        seed: The seed of the whole sampling.
+    """
+
+    generator: str
+    sampler: Sampler
+    prefixes: dict[str, Any]
+    task: Task
+    most: int
+    seed: int
+
+    def __call__(self, part: int, path: Path) -> None:
+        """Write part ``part`` to ``path``.
+
+        Raises:
+            PluginError: The generator fails or breaks its contract.
+        """
+        size = size_of(part, self.most)
+        with registry.blaming("generators", self.generator, "sample"):
+            drawn = self.sampler.sample(self.prefixes, Part(first_of(part, self.most), size, self.seed))
+        if fault := fault_of(drawn, size, self.task):
+            raise registry.breach("generators", self.generator, fault)
+        texts, rejected = _clean(drawn, self.task)
+        keyed = texts.with_columns(key=text_hash(texts.get_columns()))
+        keyed.write_parquet(path, metadata={"rejected": json.dumps(rejected)})
+
+
+def _clean(drawn: Samples, task: Task) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Clean the texts, and count those that are rejected ("Cleaning")."""
+    texts = pl.Series(list(drawn.texts), dtype=pl.String)
+    if task.kind == "pair":
+        frame = split_pairs(texts, task.columns)
+        lost = {"not two texts with one tab": len(texts) - len(frame)}
+    else:
+        tab = pl.col("drawn").str.contains("\t", literal=True)
+        full = pl.DataFrame({"drawn": texts}).with_columns(clean(pl.col("drawn")).alias(task.columns[0]))
+        full = full.filter(pl.col(task.columns[0]) != "")
+        frame = full.filter(~tab).select(task.columns)
+        lost = {"blank": len(texts) - len(full), "a tab in a single text": len(full) - len(frame)}
+    return frame, dict(Counter(drawn.rejected) + Counter(lost))
+
+
+@dataclass
+class Tally:
+    """What the parts have given, from the first on as far as they follow each other without a gap.
+
+    Attributes:
+        asked: How many new texts are asked for.
+        most: Draws of the largest parts.
+        old: Hashes of the texts that are not new.
+        news: New texts of each part.
+        rejected: Draws that gave no text, by reason.
+    """
+
+    asked: int
+    most: int
+    old: Hashes
+    news: list[int] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def draws(self) -> int:
+        """The draws of all these parts."""
+        return first_of(len(self.news), self.most)
+
+    @property
+    def rate(self) -> float:
+        """The share of the draws that gave a new text."""
+        return sum(self.news) / max(self.draws, 1)
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are as many new texts as are asked for."""
+        return sum(self.news) >= self.asked
+
+    def look(self, parts: Parts) -> int:
+        """Look at the parts that are finished, and return how many more of the texts asked for are there.
+
+        Raises:
+            KdError: A part gave next to no new text.
+        """
+        before = min(sum(self.news), self.asked)
+        while not self.complete and (path := parts.path(len(self.news))).exists():
+            fresh = np.setdiff1d(pl.read_parquet(path, columns=["key"])["key"].to_numpy(), self.old)
+            self.old = np.union1d(self.old, fresh)
+            self.news.append(len(fresh))
+            self.rejected += Counter(json.loads(pl.read_parquet_metadata(path)["rejected"]))
+            if not self.complete and len(fresh) < LEAST_NEW * size_of(len(self.news) - 1, self.most):
+                raise self._too_few()
+        return min(sum(self.news), self.asked) - before
+
+    def next_parts(self, most: int) -> range:
+        """Return the parts to make next, at most so many: as many as it takes if they are like the last one."""
+        part, lacking = len(self.news), float(self.asked - sum(self.news))
+        rate = self.news[-1] / size_of(part - 1, self.most) if self.news else 1.0
+        while lacking > 0 and part - len(self.news) < most:
+            lacking -= rate * size_of(part, self.most)
+            part += 1
+        return range(len(self.news), part)
+
+    def _too_few(self) -> KdError:
+        last, found = size_of(len(self.news) - 1, self.most), sum(self.news)
+        what = f"{found} of {self.draws} draws gave a new text ({self.rate:.2%})"
+        if last < self.draws:
+            what += f", {self.news[-1]} of the last {last}"
+        lost = self.rejected.total()
+        if lost:
+            what += f"; rejected: {', '.join(f'{count} {reason}' for reason, count in self.rejected.most_common())}"
+        if lost > self.draws / 2:
+            hint = "fine-tune the generator for longer, or with a larger max_length, if it is a language model; "
+            hint += "else see why it rejects them"
+        elif found:
+            hint = f"the generator has little more to say: ask for no more, --num-samples {found}"
+        else:
+            hint = "the generator repeats known texts: fine-tune it for less long, or raise --sample-temperature"
+        return KdError(what, key="transfer.heavy.num_samples", hint=hint)
+
+
+def fault_of(drawn: Any, size: int, task: Task) -> str:
+    """Say how the answer of a generator breaks the contract; an empty text where it keeps it."""
+    if not isinstance(drawn, Samples):
+        return f"returns no Samples, but {type(drawn).__name__}"
+    texts, rejected = drawn.texts, drawn.rejected
+    if not isinstance(texts, list | tuple):
+        return f"returns Samples whose texts are no list, but {type(texts).__name__}"
+    if not isinstance(rejected, Mapping) or not all(isinstance(n, int) and n >= 0 for n in rejected.values()):
+        return f"returns Samples whose rejected are no counts by reason, but {rejected!r:.80}"
+    if len(texts) + sum(rejected.values()) != size:
+        return f"was asked for {size} draws, and accounts for {len(texts)} texts and the rejected {dict(rejected)}"
+    for text in texts:
+        if not isinstance(text, str):
+            return f"draws a text that is no string, but {type(text).__name__}: {text!r:.80}"
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            return f"draws a text with half of a surrogate pair, which is no character: {text!r:.80}"
+    if task.kind == "single" and texts and all("\t" in text for text in texts):
+        return f"draws single texts with tabs, which stand between the texts of a pair alone: {texts[0]!r:.80}"
+    return ""
