@@ -1,53 +1,206 @@
-"""Plugins over entry points, and files of ``--code``: names from metadata alone, code run only when it is chosen.
+"""Plugins: found by their metadata alone, imported only when they are chosen, a broken one isolated.
 
-A plugin is named ``NAME``, or ``DISTRIBUTION:NAME`` where two distributions use the same name. Two variables of the
-environment have a say: ``KD_LOAD_PLUGINS`` lists the distributions or plugins that are seen beside kd's own (unset:
-all; empty: none), and with ``KD_STRICT_PLUGINS=1`` a broken plugin is an error even if nobody chose it.
+A plugin is an entry point of an installed distribution, or a file of ``--code``. Its name is ``NAME``, or
+``DISTRIBUTION:NAME`` where two distributions use the same name. ``KD_LOAD_PLUGINS`` lists the distributions or plugins
+that are seen beside kd's own (unset: all; empty: none). With ``KD_STRICT_PLUGINS=1`` any broken plugin is an error.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import parent_process
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from kdcli.config.validation import each, explain, raise_all, unknown
+from kdcli.config.validation import each, explain, nearest, raise_all, unknown
 from kdcli.errors import KdError, PluginError, shown
-from kdcli.registry.known import find, find_all, left_out, odd_entry_points, passed_over, plugins, seen, warn
-from kdcli.registry.loading import load_plugin, place
-from kdcli.registry.plugin import GROUPS, KEYS, Group, Plugin, table_name
+from kdcli.registry.code_files import read_code_files
+from kdcli.registry.plugin import GROUPS, KEYS, OURS, Group, Plugin, normal, same, table_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pydantic import BaseModel
 
     from kdcli.api import Generator, Student, Tagger
 
-__all__ = [
-    "GROUPS",
-    "KEYS",
-    "Group",
-    "Plugin",
-    "about",
-    "all_versions",
-    "blaming",
-    "breach",
-    "broken",
-    "code_of",
-    "find",
-    "find_all",
-    "left_out",
-    "load",
-    "odd_entry_points",
-    "options",
-    "passed_over",
-    "plugins",
-    "table_name",
-    "title",
-    "versions",
-    "warn",
-]
+__all__ = ["GROUPS", "KEYS", "Group", "Plugin", "table_name"]
+
+ALLOW_LIST = "KD_LOAD_PLUGINS"
+STRICT = "KD_STRICT_PLUGINS"
+
+
+# Finding
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """The plugins of all installed distributions, those whose metadata is unreadable, and misspelt groups."""
+
+    plugins: tuple[Plugin, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    odd: tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=1)
+def _scan(path: tuple[str, ...]) -> _Scan:
+    """Read the metadata of everything on ``path`` (``sys.path``: the key of the cache)."""
+    from importlib.metadata import distributions
+
+    found: dict[tuple[str, str, str], Plugin] = {}
+    unreadable: list[tuple[str, str]] = []
+    odd: dict[tuple[str, str], None] = {}
+    groups = {f"kdcli.{group}": group for group in GROUPS}
+    for distribution in distributions(path=list(path)):
+        try:
+            for entry in distribution.entry_points:
+                if entry.group in groups:
+                    group, name = groups[entry.group], distribution.metadata["Name"]
+                    plugin = Plugin(group, entry.name, name, distribution.version, entry.value, entry)
+                    # The first on the path wins, as it does when it is imported.
+                    found.setdefault((group, plugin.name, normal(name)), plugin)
+                elif entry.group.startswith(OURS):
+                    odd[distribution.metadata["Name"], entry.group] = None
+        except Exception as error:
+            where = Path(getattr(distribution, "_path", "a distribution"))
+            what = f"plugins of {where} left out: its metadata cannot be read ({error})"
+            unreadable.append((where.name.partition("-")[0], what))
+    return _Scan(tuple(found.values()), tuple(unreadable), tuple(odd))
+
+
+def all_plugins() -> tuple[Plugin, ...]:
+    """List the plugins of all groups by name, without importing any.
+
+    A distribution with unreadable metadata is a warning.
+
+    Raises:
+        PluginError: A file of ``--code`` is no plugin, or with ``KD_STRICT_PLUGINS`` any plugin is broken.
+    """
+    scan = _scan(tuple(sys.path))
+    found = [plugin for plugin in scan.plugins if _is_allowed(plugin.distribution, plugin.name)]
+    for file in read_code_files():
+        found += [Plugin(group, file.name, file.path.name, file.version, str(file.path), file) for group in file.groups]
+    every = tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution)))
+    unreadable = tuple(what for distribution, what in scan.unreadable if _is_allowed(distribution))
+    known = [*((plugin.distribution, plugin.name) for plugin in scan.plugins), *((of, "") for of, _ in scan.unreadable)]
+    if wrong := [entry for entry in _allow_list() or () if not any(_means(entry, *one) for one in known)]:
+        warn(f"{ALLOW_LIST} names {', '.join(wrong)}: no plugin, and no distribution of plugins, is called so")
+    if os.environ.get(STRICT, "0") not in ("", "0"):
+        _check_all(every, unreadable)
+    for what in unreadable:
+        warn(what)
+    return every
+
+
+@lru_cache
+def _check_all(every: tuple[Plugin, ...], unreadable: tuple[str, ...]) -> None:
+    errors: list[KdError] = [PluginError(what, hint="install it again, or remove it") for what in unreadable]
+    for plugin in every:
+        try:
+            plugin.load()
+        except KdError as error:
+            errors += each(error)
+    if errors:
+        raise_all(errors)
+
+
+def _allow_list() -> list[str] | None:
+    wanted = os.environ.get(ALLOW_LIST)
+    return None if wanted is None else [entry for text in wanted.split(",") if (entry := text.strip())]
+
+
+def _is_allowed(distribution: str, name: str = "") -> bool:
+    wanted = _allow_list()
+    return wanted is None or normal(distribution) == OURS or any(_means(entry, distribution, name) for entry in wanted)
+
+
+def _means(entry: str, distribution: str, name: str) -> bool:
+    """Return whether an entry of the allow list means a distribution, or its plugin of this name."""
+    of, _, short = entry.rpartition(":")
+    return same(entry, distribution) or (short == name and same(of, distribution))
+
+
+def plugins(group: Group) -> list[Plugin]:
+    """List the plugins of a group, see ``all_plugins``."""
+    return [plugin for plugin in all_plugins() if plugin.group == group]
+
+
+def left_out() -> list[Plugin]:
+    """List the installed plugins that ``KD_LOAD_PLUGINS`` does not name."""
+    return [plugin for plugin in _scan(tuple(sys.path)).plugins if not _is_allowed(plugin.distribution, plugin.name)]
+
+
+def odd_entry_points() -> tuple[tuple[str, str], ...]:
+    """Return distributions with a misspelt group of entry points (``kdcli.student``), and that group."""
+    return _scan(tuple(sys.path)).odd
+
+
+def find(group: Group, name: str) -> Plugin:
+    """Find a plugin by its name, without importing it; kd's own comes before others of the same name.
+
+    Raises:
+        PluginError: No plugin has the name, or two distributions other than kd have it.
+    """
+    found = [plugin for plugin in plugins(group) if plugin.is_called(name)]
+    if chosen := [plugin for plugin in found if plugin.is_ours or len(found) == 1]:
+        return chosen[0]
+    if found:
+        names = [plugin.full_name for plugin in found]
+        hint = f"write which one you mean: {' or '.join(names)} (--set {KEYS[group]}={names[0]} chooses it)"
+        what = f"{len(found)} {group.removesuffix('s')} plugins are named {found[0].name}: {', '.join(names)}"
+        raise PluginError(what, hint=hint)
+    raise _no_such(name, group, plugins(group))
+
+
+def find_all(name: str) -> list[Plugin]:
+    """Find the plugins of all groups by their name: the same name in two groups is no clash.
+
+    Raises:
+        PluginError: No plugin has the name, or two distributions other than kd have it in one group.
+    """
+    groups = dict.fromkeys(plugin.group for plugin in all_plugins() if plugin.is_called(name))
+    if not groups:
+        raise _no_such(name, None, list(all_plugins()))
+    for doubt in filter(None, (passed_over(group, name) for group in groups)):
+        warn(doubt)
+    return [find(group, name) for group in groups]
+
+
+def passed_over(group: Group, name: str) -> str:
+    """Return a warning that names the other plugins of a name that kd's own has; else an empty text."""
+    found = [plugin for plugin in plugins(group) if plugin.is_called(name)]
+    others = [plugin.full_name for plugin in found if not plugin.is_ours]
+    if len(others) == len(found) or not others:
+        return ""
+    choose = f"--set {KEYS[group]}={others[0]} chooses the other"
+    return f"{name} is kd's own {group.removesuffix('s')}, not {' or '.join(others)}: {choose}"
+
+
+def _no_such(name: str, group: Group | None, installed: list[Plugin]) -> PluginError:
+    """Return the error for a name that no plugin of a group (None: of any group) has."""
+    distribution, stem = name.rpartition(":")[0], Path(name).name.removesuffix(".py")
+    names = [known for plugin in installed for known in (plugin.name, plugin.full_name)]
+    hidden = [plugin.full_name for plugin in left_out() if group in (None, plugin.group) and plugin.is_called(name)]
+    if hidden:
+        hint = f"{ALLOW_LIST} leaves out {hidden[0]}: name it there"
+    elif name.endswith(".py"):
+        wanted = stem if stem in names else f"{stem} --code {name}"
+        hint = f"`kd plugins check {wanted}`" if group is None else f"a plugin is named after its file: {wanted}"
+    elif distribution.endswith(".py"):
+        hint = f"it is a file, and every command that needs it has to name it: --code {distribution}"
+    elif close := nearest(name, names):
+        hint = f"did you mean {close}?"
+    else:
+        known = ", ".join(dict.fromkeys(plugin.name for plugin in installed)) or "none"
+        hint = f"installed: {known}; `kd plugins list` shows them; for your own file add --code {table_name(name)}.py"
+    return PluginError(f"no {group.removesuffix('s') + ' ' if group else ''}plugin is named {name}", hint=hint)
+
+
+# Loading
 
 
 @overload
@@ -59,30 +212,25 @@ def load(group: Literal["taggers"], name: str) -> Tagger: ...
 @overload
 def load(group: Group, name: str) -> Any: ...
 def load(group: Group, name: str) -> Any:
-    """Import a plugin and check that it keeps the contract.
+    """Import a plugin and check its contract.
 
     Returns:
         The module, or the object, that its entry point names.
 
     Raises:
-        PluginError: It is not there, its name is ambiguous, it cannot be imported or breaks the contract.
+        PluginError: The plugin is missing, its name is ambiguous, it cannot be imported or breaks the contract.
     """
-    return load_plugin(find(group, name))
+    return find(group, name).load()
 
 
 def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
-    """Check a plugin's options.
-
-    Args:
-        group: The plugin's group.
-        name: The plugin's name.
-        table: Its table of the profile.
+    """Validate a plugin's options, its table of the profile.
 
     Returns:
         An instance of the plugin's ``Options``.
 
     Raises:
-        ProfileError: Keys or values are wrong; every one is reported.
+        ProfileError: Keys or values are wrong; it reports every one.
         PluginError: The plugin cannot be loaded.
     """
     from pydantic import ValidationError
@@ -90,93 +238,104 @@ def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
     module: Any = load(group, name)
     model: type[BaseModel] = module.Options
     prefix = f"{group}.{table_name(name)}."
-    mistakes: list[KdError] = []
+    errors: list[KdError] = []
     with blaming(group, name, "Options"):
         try:
             valid = model.model_validate(dict(table))
-            valid.model_dump(mode="json")  # as they are kept beside what is made with them
+            valid.model_dump(mode="json")  # as kd.lock and config.json keep them
         except ValidationError as error:
-            mistakes = explain(error, model, prefix)
+            errors = explain(error, model, prefix)
     if model.model_config.get("extra", "ignore") == "ignore":
-        # A misspelt option of a plugin that forgot to forbid extra keys would pass in silence.
-        mistakes += [unknown(prefix + key, model, prefix) for key in table if key not in model.model_fields]
-    if mistakes:
-        raise_all(mistakes)
+        # A plugin that forgot to forbid extra keys would ignore a misspelt option.
+        errors += [unknown(prefix + key, model, prefix) for key in table if key not in model.model_fields]
+    if errors:
+        raise_all(errors)
     return valid
 
 
 def broken(plugin: Plugin) -> str | None:
-    """Import a plugin and say what is wrong with it, or None."""
+    """Import a plugin and return what is wrong with it, or None."""
     try:
-        load_plugin(plugin)
+        plugin.load()
     except KdError as error:
-        return "; ".join(str(mistake) for mistake in each(error))
+        return "; ".join(map(str, each(error)))
     return None
 
 
 @contextmanager
 def blaming(group: Group, name: str, inside: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turn what goes wrong inside a plugin into an error that names it; its own errors for the user stay as they are.
+    """Turn an exception of a plugin's code into an error that names the plugin; a ``KdError`` stays as it is.
 
     Args:
         group: The plugin's group.
         name: The plugin's name.
-        inside: What of it was called, ``fine_tune`` for one.
-        but: What it may raise.
+        inside: The function that is called, ``fine_tune`` for one.
+        but: Exceptions that it may raise.
 
     Raises:
-        PluginError: Its code has failed.
+        PluginError: The plugin's code has failed.
     """
     try:
         yield
     except (Exception, SystemExit) as error:
         if isinstance(error, (KdError, *but)):
             raise
+        plugin = _find_or_none(group, name)
+        file, row = plugin.place(error) if plugin else (None, None)
+        hint = "run it again with --debug, and show its author the output"
+        if plugin and plugin.file:
+            hint = f"mend {plugin.file}"
         what = f"{title(group, name)} failed in {inside}: {shown(error)}"
-        plugin = _known(group, name)
-        file, row = place(error, plugin) if plugin else (None, None)
-        mine = plugin and plugin.file
-        hint = f"mend {mine}" if mine else "run it again with --debug, and show its author what it prints"
         raise PluginError(what, hint=hint, file=file, row=row) from error
 
 
 def breach(group: Group, name: str, what: str) -> PluginError:
-    """Return the error for a plugin that does not keep its contract; ``what`` goes on after the plugin's title."""
-    plugin = _known(group, name)
-    asked = f"{plugin.name} --code {plugin.file}" if plugin and plugin.file else name
-    return PluginError(f"{title(group, name)} {what}", hint=f"`kd plugins check {asked}` tells what it has to keep")
+    """Return the error for a plugin that breaks its contract; ``what`` follows the plugin's title."""
+    plugin = _find_or_none(group, name)
+    wanted = f"{plugin.name} --code {plugin.file}" if plugin and plugin.file else name
+    return PluginError(f"{title(group, name)} {what}", hint=f"`kd plugins check {wanted}` shows what it must keep")
+
+
+# Describing
 
 
 def about(module: Any) -> str:
-    """Return what a loaded plugin says about itself: the first line of its docstring."""
+    """Return the first line of a loaded plugin's docstring."""
     return (getattr(module, "__doc__", None) or "").strip().partition("\n")[0]
 
 
 def title(group: Group, name: str) -> str:
-    """Return what messages call the plugin of that name, be it there or not."""
-    plugin = _known(group, name)
+    """Return the name of a plugin, installed or not, in messages."""
+    plugin = _find_or_none(group, name)
     return plugin.title if plugin else f"the {group.removesuffix('s')} plugin {name}"
 
 
 def code_of(group: Group, name: str) -> dict[str, Path]:
-    """Return the file of ``--code`` that a plugin is, by its name, or nothing: what is made with it depends on it."""
-    plugin = _known(group, name)
+    """Return a plugin's file of ``--code`` by its name, or nothing: results depend on its content."""
+    plugin = _find_or_none(group, name)
     return {plugin.distribution: plugin.file} if plugin and plugin.file else {}
 
 
 def versions(group: Group, name: str) -> dict[str, str]:
-    """Return the version of a plugin by its distribution; nothing where that is ``kd``, or it is not there."""
-    plugin = _known(group, name)
+    """Return the version of a plugin by its distribution; nothing for kd's own or a missing one."""
+    plugin = _find_or_none(group, name)
     return {plugin.distribution: plugin.version} if plugin and not plugin.is_ours else {}
 
 
 def all_versions() -> dict[str, str]:
-    """Return the versions of all plugins there are but kd's own."""
-    return {plugin.distribution: plugin.version for plugin in seen() if not plugin.is_ours}
+    """Return the versions of all plugins but kd's own."""
+    return {plugin.distribution: plugin.version for plugin in all_plugins() if not plugin.is_ours}
 
 
-def _known(group: Group, name: str) -> Plugin | None:
+def _find_or_none(group: Group, name: str) -> Plugin | None:
     try:
         return find(group, name)
     except PluginError:
         return None
+
+
+@lru_cache
+def warn(what: str) -> None:
+    """Warn once, and not again in each worker process."""
+    if parent_process() is None:
+        warnings.warn(what, stacklevel=2)

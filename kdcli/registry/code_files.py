@@ -13,17 +13,18 @@ from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from kdcli.errors import PluginError
 
-if TYPE_CHECKING:
-    from kdcli.registry.plugin import Group
-
 ENVIRONMENT = "KD_CODE"
-"""The files, joined as in ``PATH``: an environment variable, so that processes that are started know them too."""
-MARKS: Mapping[str, Group] = {"build": "students", "fine_tune": "generators", "tag": "taggers"}
-"""The function that tells what a file holds, and the group of plugins that it belongs to."""
+"""The files, joined as in ``PATH``: an environment variable, so that child processes know them too."""
+MARKS: Mapping[str, Literal["generators", "students", "taggers"]] = {
+    "build": "students",
+    "fine_tune": "generators",
+    "tag": "taggers",
+}
+"""The function that shows the group of a file's plugin."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class CodeFile:
     """A plugin's file.
 
     Attributes:
-        path: Where it lies, absolute.
+        path: Its absolute path.
         groups: The groups of plugins that it belongs to.
-        source: What it holds.
+        source: Its content.
     """
 
     path: Path
-    groups: tuple[Group, ...]
+    groups: tuple[Literal["generators", "students", "taggers"], ...]
     source: bytes = field(repr=False)
 
     @property
@@ -51,7 +52,7 @@ class CodeFile:
         return sha256(self.source).hexdigest()[:8]
 
     def load(self) -> ModuleType:
-        """Run the file, once for each state of it."""
+        """Run the file, once for each content of it."""
         name = f"kd_code_{self.name}_{self.version}"
         if name in sys.modules:
             return sys.modules[name]
@@ -59,7 +60,7 @@ class CodeFile:
         assert spec
         module = sys.modules[name] = module_from_spec(spec)
         try:
-            # Not by the file's loader: it could run a compiled form that is older than what the version was taken of.
+            # Not by the file's loader, which could run an older compiled form of the file.
             exec(compile(self.source, str(self.path), "exec"), vars(module))
         except BaseException:
             del sys.modules[name]
@@ -68,33 +69,32 @@ class CodeFile:
 
 
 def use(files: Iterable[str | Path]) -> None:
-    """Add files to those that this process, and all that it starts, take plugins from.
+    """Add files to those that this process, and its child processes, take plugins from.
 
     Raises:
-        PluginError: One is not there, or is no plugin.
+        PluginError: One does not exist, or is no plugin.
     """
-    given = [str(Path(file).expanduser().resolve()) for file in files]
-    for file in given:
+    more = [str(Path(file).expanduser().resolve()) for file in files]
+    for file in more:
         if os.pathsep in file:
             raise PluginError(f"a plugin's file has no {os.pathsep!r} in its path", file=file, hint="rename it")
-    joined = os.pathsep.join([*filter(None, [os.environ.get(ENVIRONMENT)]), *given])
-    if given:
+    joined = os.pathsep.join([*filter(None, [os.environ.get(ENVIRONMENT)]), *more])
+    if more:
         os.environ[ENVIRONMENT] = os.pathsep.join(str(file.path) for file in _read_all(joined))
 
 
-def code_files() -> list[CodeFile]:
+def read_code_files() -> list[CodeFile]:
     """Read the files that the environment names, without running any.
 
     Raises:
-        PluginError: One is not there, or is no plugin, or two have one name.
+        PluginError: One does not exist or is no plugin, or two have one name.
     """
     return _read_all(os.environ.get(ENVIRONMENT, ""))
 
 
 def _read_all(joined: str) -> list[CodeFile]:
-    named = joined.split(os.pathsep)
     found: dict[str, CodeFile] = {}
-    for path in dict.fromkeys(Path(name).expanduser().resolve() for name in named if name):
+    for path in dict.fromkeys(Path(name).expanduser().resolve() for name in joined.split(os.pathsep) if name):
         try:
             state = path.stat()
         except OSError as error:
@@ -109,17 +109,18 @@ def _read_all(joined: str) -> list[CodeFile]:
 
 @lru_cache
 def _read(path: Path, changed: int, size: int) -> CodeFile:
-    """Read a file as it is now: when it was changed, and its size, are there for the cache alone."""
+    """Read a file; the time of its last change and its size are part of the cache's key alone."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", path.stem) or path.suffix != ".py":
         hint = "name it with letters, digits, - and _, ending in .py: the plugin is named after it"
         raise PluginError("this is no name for a plugin's file", file=path, hint=hint)
+    hint = f"mend it: python {path.name} shows where"
     try:
         source = path.read_bytes()
         tree = ast.parse(source, path)
     except SyntaxError as error:
-        raise PluginError(f"this is no Python: {error.msg}", file=path, row=error.lineno, hint=_mend(path)) from error
+        raise PluginError(f"this is no Python: {error.msg}", file=path, row=error.lineno, hint=hint) from error
     except (OSError, ValueError) as error:
-        raise PluginError(f"this is no Python: {error}", file=path, hint=_mend(path)) from error
+        raise PluginError(f"this is no Python: {error}", file=path, hint=hint) from error
     groups = tuple(dict.fromkeys(MARKS[name] for name in _names(tree) if name in MARKS))
     if not groups:
         hint = "it must define build (a student), fine_tune (a generator) or tag (a tagger)"
@@ -128,7 +129,7 @@ def _read(path: Path, changed: int, size: int) -> CodeFile:
 
 
 def _names(tree: ast.Module) -> Iterator[str]:
-    """Go through the names that a module defines or imports at its top level."""
+    """Yield the names that a module defines or imports at its top level."""
     for node in tree.body:
         match node:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
@@ -137,7 +138,3 @@ def _names(tree: ast.Module) -> Iterator[str]:
                 yield from (target.id for target in targets if isinstance(target, ast.Name))
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 yield from (name.asname or name.name for name in names)
-
-
-def _mend(path: Path) -> str:
-    return f"mend it: python {path.name} shows where"

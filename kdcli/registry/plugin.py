@@ -1,17 +1,21 @@
-"""What is known about a plugin without running it."""
+"""One plugin: what its metadata says, how it is imported, and whether its module keeps the contract."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from kdcli.api import API_VERSION
+from kdcli.errors import KdError, PluginError, shown
 from kdcli.registry.code_files import CodeFile
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
-    from pathlib import Path
 
 Group = Literal["generators", "students", "taggers"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -24,6 +28,15 @@ KEYS: Mapping[Group, str] = {
 OURS = "kdcli"
 """The distribution whose plugins are always seen, and come before others of the same name."""
 
+NEEDED: Mapping[Group, tuple[str, ...]] = {
+    "generators": ("Options", "fine_tune", "load"),
+    "students": ("Options", "build", "pairs", "scores"),
+    "taggers": ("tag",),
+}
+"""What the module of a plugin must hold beside ``api_version``, see ``kdcli.api``."""
+OPTIONAL: Mapping[str, tuple[str, ...]] = {"students": ("fast", "to_onnx")}
+"""Functions that the module may hold."""
+
 
 @dataclass(frozen=True)
 class Plugin:
@@ -33,7 +46,7 @@ class Plugin:
         group: Its group.
         name: Its name.
         distribution: The distribution it comes with, or the name of its file.
-        version: The version of that, or the beginning of the file's SHA-256.
+        version: The version of the distribution, or the beginning of the file's SHA-256.
         module: What its entry point names, or the path of its file.
         source: Loads it.
     """
@@ -52,12 +65,12 @@ class Plugin:
 
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """The plugin's name in messages."""
         return f"the {self.group.removesuffix('s')} plugin {self.full_name}"
 
     @property
     def file(self) -> Path | None:
-        """The file of ``--code`` that it is, or None where it is installed."""
+        """The file that ``--code`` names, or None for an installed plugin."""
         return self.source.path if isinstance(self.source, CodeFile) else None
 
     @property
@@ -67,18 +80,17 @@ class Plugin:
 
     @property
     def summary(self) -> str:
-        """The line that its distribution says about itself, where it says one."""
-        return next(iter(self._said("Summary")), "")
+        """The one-line description of its distribution, or an empty text."""
+        return next(iter(self._metadata("Summary")), "")
 
     @property
     def home_page(self) -> str:
-        """The URL of its distribution's home, or of the next best thing that it names."""
-        urls = [url.partition(",") for url in self._said("Project-URL")]
+        """The URL of its distribution's home page, else any URL of its metadata."""
+        urls = [url.partition(",") for url in self._metadata("Project-URL")]
         homes = [url.strip() for label, _, url in urls if normal(label.strip()) in ("homepage", "home-page", "home")]
-        return next(iter([*homes, *self._said("Home-page"), *(url.strip() for _, _, url in urls)]), "")
+        return next(iter([*homes, *self._metadata("Home-page"), *(url.strip() for _, _, url in urls)]), "")
 
-    def _said(self, field: str) -> list[str]:
-        """Return what the metadata of its distribution say in a field, each time that it is there."""
+    def _metadata(self, field: str) -> list[str]:
         distribution = getattr(self.source, "dist", None)
         return [str(value) for value in distribution.metadata.get_all(field) or ()] if distribution else []
 
@@ -89,24 +101,106 @@ class Plugin:
 
     @property
     def remedy(self) -> str:
-        """What to do where it is broken."""
+        """The hint for a broken plugin."""
         if self.file:
             return f"mend {self.file}"
         if self.is_ours:
             return f"install kd again: pip install --force-reinstall {OURS}"
         return f"update or remove it: pip install -U {self.distribution}, or pip uninstall {self.distribution}"
 
+    def load(self) -> Any:
+        """Import the plugin and check its contract.
+
+        Returns:
+            The module, or the object, that its entry point names.
+
+        Raises:
+            PluginError: It cannot be imported, or breaks the contract.
+        """
+        try:
+            module = self.source.load()
+        except KdError:
+            raise
+        except (Exception, SystemExit) as error:
+            file, row = self.place(error)
+            what = f"{self.title} {self._import_fault(error)}"
+            raise PluginError(what, hint=self.remedy, file=file, row=row) from error
+        if fault := version_fault(module):
+            raise PluginError(f"{self.title} {fault}", hint=self._version_remedy(module))
+        if found := list(faults(self.group, module)):
+            raise PluginError(f"{self.title} {', and '.join(found)}", hint=self.remedy)
+        return module
+
+    def _version_remedy(self, module: Any) -> str:
+        if self.file:
+            return self.remedy
+        version = getattr(module, "api_version", None)
+        if isinstance(version, int) and version > API_VERSION:
+            return f"update kd (pip install -U {OURS}), or remove it: pip uninstall {self.distribution}"
+        if version is None and ":" in self.module:
+            return f"an entry point names a module: {self.module.partition(':')[0].strip()}, not {self.module}"
+        return self.remedy
+
+    def _import_fault(self, error: BaseException) -> str:
+        module, _, attribute = self.module.replace(" ", "").partition(":")
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+            return f"has an entry point to nothing: there is no module {error.name}"
+        lacking = isinstance(error, AttributeError) and error.name in attribute.split(".")
+        if attribute and lacking and module in sys.modules:
+            return f"has an entry point to nothing: the module {module} has no {attribute}"
+        return f"cannot be imported: {shown(error)}"
+
+    def place(self, error: BaseException) -> tuple[Path | None, int | None]:
+        """Return the plugin's file and row where an error was raised last; no row if it was raised elsewhere."""
+        package = self.module.partition(":")[0].partition(".")[0].strip()
+        for frame, row in reversed(list(traceback.walk_tb(error.__traceback__))):
+            file = Path(frame.f_code.co_filename)
+            if file == self.file or str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+                return file, row
+        return self.file, None
+
 
 def normal(distribution: str) -> str:
-    """Return the name of a distribution as it is compared: ``Kd_Own`` is ``kd-own``."""
+    """Return the form in which names of distributions are compared: ``Kd_Own`` is ``kd-own``."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+def same(wanted: str, distribution: str) -> bool:
+    """Return whether a distribution is the wanted one; an empty text accepts any."""
+    return not wanted or normal(wanted) == normal(distribution)
+
+
 def table_name(name: str) -> str:
-    """Return what a plugin's table of a profile is called: its name, without the distribution before it."""
+    """Return the name of a plugin's table in a profile: its name, without the distribution before it."""
     return name.rpartition(":")[2]
 
 
-def same(wanted: str, distribution: str) -> bool:
-    """Return whether a distribution is the one that is wanted; an empty text wants any."""
-    return not wanted or normal(wanted) == normal(distribution)
+def version_fault(module: Any) -> str:
+    """Return what is wrong with a plugin's ``api_version``, or an empty text."""
+    if not hasattr(module, "api_version"):
+        return f"lacks api_version; this kd has {API_VERSION}"
+    version = module.api_version
+    if isinstance(version, bool) or version != API_VERSION:  # True == 1, and is no version
+        return f"is written for api_version {version!r}; this kd has {API_VERSION}"
+    return ""
+
+
+def faults(group: Group, module: Any) -> Iterator[str]:
+    """Yield everything that is wrong with the content of a plugin's module, one verb phrase for each fault."""
+    from pydantic import BaseModel
+
+    if missing := [name for name in NEEDED[group] if not hasattr(module, name)]:
+        yield f"lacks {', '.join(missing)}"
+    for name in (*NEEDED[group], *OPTIONAL.get(group, ())):
+        if not hasattr(module, name):
+            continue
+        value = getattr(module, name)
+        kind = f"the class {value.__qualname__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+        if name == "Options":
+            if not (isinstance(value, type) and issubclass(value, BaseModel)):
+                yield f"has Options that are no Pydantic model class, but {kind}"
+        elif name in ("pairs", "scores"):
+            if not isinstance(value, bool):
+                yield f"has {name} = {value!r:.40}, which must be True or False"
+        elif not callable(value):
+            yield f"has a {name} that is no function, but {kind}"

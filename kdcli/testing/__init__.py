@@ -1,16 +1,24 @@
-"""What a plugin's own tests are made of: the contract's checks, a tiny task, fakes, and ``kd`` in a process of its own.
+"""For a plugin's own tests: the checks of the contract, a tiny task, fakes, and ``kd`` in a process of its own.
 
-``kd plugins check NAME`` runs the same checks; ``kdcli.testing.fakes`` has plugins that cost nothing. All of it as
-pytest fixtures: ``pytest_plugins = ["kdcli.testing.fixtures"]`` in a ``conftest.py``. Importing this imports neither
-pytest nor torch.
+``kd plugins check NAME`` runs the same checks. ``kdcli.testing.fakes`` is a plugin that costs nothing. With
+``pytest_plugins = ["kdcli.testing.fixtures"]`` in a ``conftest.py``, all of it is there as pytest fixtures. Importing
+this module imports neither pytest nor torch.
 """
 
 from __future__ import annotations
 
-from kdcli.testing.check import check_generator, check_student, check_tagger
-from kdcli.testing.distribution import fake_dist
-from kdcli.testing.outcomes import Outcome
-from kdcli.testing.process import Run, run_cli
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from kdcli.api import QuietReporter, Reporter
+from kdcli.registry import Group
+from kdcli.testing.checks import Outcome, run_checks
+from kdcli.testing.processes import Run, fake_dist, run_cli
 from kdcli.testing.tiny import tiny_corpus, tiny_task
 
 __all__ = [
@@ -24,3 +32,85 @@ __all__ = [
     "tiny_corpus",
     "tiny_task",
 ]
+
+
+def check_generator(plugin: Any, *, options: Mapping[str, Any] | None = None) -> list[Outcome]:
+    """Check that a generator plugin keeps the contract of ``kdcli.api.Generator``.
+
+    The check fine-tunes it twice, on 40 short sentences and on 40 pairs, in a temporary folder. Choose options with
+    which that takes seconds, and after which it generates texts.
+
+    Args:
+        plugin: The plugin's module, an object with the same attributes, or the name of an installed plugin.
+        options: Its table of a profile.
+
+    Returns:
+        The outcome of each check; none has failed.
+
+    Raises:
+        AssertionError: Checks have failed. It names each, with the expected and the actual behaviour.
+    """
+    return _assert(check_plugin("generators", plugin, options))
+
+
+def check_student(plugin: Any, *, options: Mapping[str, Any] | None = None) -> list[Outcome]:
+    """Check that a student plugin keeps the contract of ``kdcli.api.Student``.
+
+    The check builds a model for each kind of task that its flags promise, and compares ``fast`` and ``to_onnx`` with
+    the module where the plugin has them.
+
+    Args:
+        plugin: The plugin's module, an object with the same attributes, or the name of an installed plugin.
+        options: Its table of a profile; small sizes suffice.
+
+    Returns:
+        The outcome of each check; none has failed.
+
+    Raises:
+        AssertionError: Checks have failed. It names each, with the expected and the actual behaviour.
+    """
+    return _assert(check_plugin("students", plugin, options))
+
+
+def check_tagger(plugin: Any) -> list[Outcome]:
+    """Check that a tagger plugin keeps the contract of ``kdcli.api.Tagger``.
+
+    Args:
+        plugin: The plugin's module, an object with the same attributes, or the name of an installed plugin.
+
+    Returns:
+        The outcome of each check; none has failed.
+
+    Raises:
+        AssertionError: Checks have failed. It names each, with the expected and the actual behaviour.
+    """
+    return _assert(check_plugin("taggers", plugin))
+
+
+def check_plugin(
+    group: Group, plugin: Any, options: Mapping[str, Any] | None = None, *, reporter: Reporter | None = None
+) -> list[Outcome]:
+    """Run all checks of a plugin's group, and raise nothing."""
+    module = import_module(f"kdcli.testing.{group}")
+    found = []
+    with (
+        TemporaryDirectory(prefix="kd-check-") as folder,
+        (reporter or QuietReporter()).progress("check", len(module.CHECKS), "checks") as progress,
+    ):
+        subject = module.Subject(group, plugin, dict(options or {}), Path(folder))
+        with redirect_stdout(subject.stdout):
+            for outcome in run_checks(module.CHECKS, subject):
+                found.append(outcome)
+                progress.advance(last=outcome.check)
+    return found
+
+
+def _assert(found: list[Outcome]) -> list[Outcome]:
+    failed = [outcome for outcome in found if outcome.result == "failed"]
+    for outcome in found:
+        if outcome.result == "warned":
+            warnings.warn(f"{outcome.check}: {outcome.detail}", stacklevel=3)
+    if failed:
+        lines = [f"\n  {outcome.check}: {outcome.detail}" for outcome in failed]
+        raise AssertionError(f"{len(failed)} of {len(found)} checks failed{''.join(lines)}")
+    return found

@@ -1,4 +1,4 @@
-"""``kdcli.testing`` as pytest fixtures, each named after what it gives.
+"""``kdcli.testing`` as pytest fixtures of the same names.
 
 A ``conftest.py`` asks for them: ``pytest_plugins = ["kdcli.testing.fixtures"]``.
 """
@@ -6,7 +6,7 @@ A ``conftest.py`` asks for them: ``pytest_plugins = ["kdcli.testing.fixtures"]``
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def tiny_corpus() -> Callable[..., Corpus]:
 
 @pytest.fixture
 def run_cli(tmp_path: Path) -> Callable[..., Run]:
-    """Return ``kdcli.testing.run_cli``, which runs in the test's own folder unless it is told another."""
+    """Return ``kdcli.testing.run_cli``, which runs in the test's own folder by default."""
 
     def run(*arguments: object, cwd: str | Path | None = None) -> Run:
         return testing.run_cli(*arguments, cwd=cwd or tmp_path)
@@ -61,11 +61,10 @@ def run_cli(tmp_path: Path) -> Callable[..., Run]:
 
 @pytest.fixture
 def fake_dist(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Return ``fake_dist(name, entry_points, modules)``: it lies in the test's own folder, until the test ends."""
+    """Return ``fake_dist(name, entry_points, modules)``: installed in the test's own folder, until the test ends."""
     with ExitStack() as stack:
 
         def install(name: str, *arguments: Any, **more: Any) -> Path:
-            made: AbstractContextManager[Path] = testing.fake_dist(tmp_path, name, *arguments, **more)
-            return stack.enter_context(made)
+            return stack.enter_context(testing.fake_dist(tmp_path, name, *arguments, **more))
 
         yield install

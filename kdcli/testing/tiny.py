@@ -1,10 +1,10 @@
-"""A tiny task, and texts of it: opinions on films, made of few words so that a tiny model can learn them."""
+"""A tiny task and its texts: opinions on films, of few words so that a tiny model can learn them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from kdcli.api import Corpus, Task
+from kdcli.api import Corpus, GeneratorSettings, Task
 
 Kind = Literal["single", "pair"]
 
@@ -15,7 +15,7 @@ _FORMS = (
     "a {word} {one} , with a {second} {other}",
     "i found the {one} {word} but the {other} was {second} !",
 )
-_ROWS = 60
+SEED = 7
 
 
 def tiny_task(kind: Kind = "single", scores: bool = False) -> Task:
@@ -38,10 +38,15 @@ def tiny_corpus(kind: Kind = "single") -> Corpus:
     Args:
         kind: One text a row, or two with a tab between them.
     """
-    texts = [_sentence(place) for place in range(_ROWS)]
+    texts = [_sentence(place) for place in range(60)]
     if kind == "pair":
         texts = [f"{text}\t{_sentence(7 * place + 3)}" for place, text in enumerate(texts)]
     return Corpus(kind, texts[:40], texts[40:50], texts[50:])
+
+
+def tiny_settings(options: Any, kind: Kind = "single") -> GeneratorSettings:
+    """Return the settings with which generators are checked."""
+    return GeneratorSettings(options, kind, seed=SEED, device="cpu", precision="fp32")
 
 
 def _sentence(place: int) -> str:

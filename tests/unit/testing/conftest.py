@@ -1,4 +1,4 @@
-"""Broken plugins: the fakes with a line of theirs replaced, as files that another process can import too."""
+"""Broken plugins: the fake with lines replaced, as files that another process can import too."""
 
 from contextlib import ExitStack
 from importlib import import_module
@@ -6,12 +6,8 @@ from inspect import getsource
 
 import pytest
 
-from kdcli.testing import fake_dist
-from kdcli.testing.check import CHECKS
-from kdcli.testing.fakes import generator, student, tagger
-from kdcli.testing.outcomes import outcomes
-
-FAKES = {"generators": generator, "students": student, "taggers": tagger}
+from kdcli.testing import fake_dist, fakes
+from kdcli.testing.checks import run_checks
 
 
 @pytest.fixture
@@ -20,7 +16,7 @@ def broken(tmp_path_factory):
     with ExitStack() as stack:
 
         def make(group, *replacements, source=None):
-            source = source or getsource(FAKES[group])
+            source = source or getsource(fakes)
             for old, new in replacements:
                 assert old in source, old
                 source = source.replace(old, new)
@@ -36,13 +32,13 @@ def outcome_of(tmp_path_factory):
     """Return a function that runs one check, and those that it needs, which have to pass."""
 
     def run(group, name, given, **options):
-        make_subject, checks = CHECKS[group]
+        module = import_module(f"kdcli.testing.{group}")
         wanted = {name}
-        for check in reversed(checks):
+        for check in reversed(module.CHECKS):
             if check.name in wanted:
                 wanted |= {needed.__name__.replace("_", " ") for needed in check.needs}
-        some = [check for check in checks if check.name in wanted]
-        *before, last = outcomes(some, make_subject(group, given, options, tmp_path_factory.mktemp("checks")))
+        some = [check for check in module.CHECKS if check.name in wanted]
+        *before, last = run_checks(some, module.Subject(group, given, options, tmp_path_factory.mktemp("checks")))
         assert [outcome for outcome in before if outcome.result != "passed"] == []
         assert last.check == name
         return last

@@ -12,9 +12,8 @@ MODULES = [
         "api_version = 3",
         "api_version = 2; came a module that is written for",
     ),
-    ("api version", "api_version = API_VERSION", "api_version = True", "api_version True"),
     ("api version", "api_version = API_VERSION", "", "lacks api_version"),
-    ("members", "def build(", "def built(", "one that lacks build"),
+    ("members", "def build(", "def builds(", "one that lacks build"),
     ("members", "pairs = True", "pairs = 'yes'", "has pairs = 'yes'"),
     ("members", "class Options(BaseModel)", "class Options", "Options that are no Pydantic model"),
     ("members", "scores = True", "scores = True\nfast = 3", "a fast that is no function"),
@@ -27,10 +26,9 @@ MODULES = [
 GENERATORS = [
     ("fine tune", '{"texts": len(corpus.train)}', '{"texts": {1}}', "JSON values; came {'texts': {1}}"),
     ("fine tune", "checkpoint.mkdir(parents=True, exist_ok=True)", "return {}", "came nothing there"),
-    ("load", "return Splicer(texts, settings.options.words)", "return 3", "3 without starts, sample"),
-    ("load", 'return {"beginnings": [', 'return {"none": {1}, "beginnings": [', "starts to return JSON values"),
+    ("load", "return Splicer(texts, settings.options.words)", "return 3", "3 without prefixes, sample"),
+    ("load", 'return {"beginnings": [', 'return {"none": {1}, "beginnings": [', "prefixes to return JSON values"),
     ("load of another folder", "except (OSError, ValueError)", "except EOFError", "DataError for a folder"),
-    ("load of another folder", "raise DataError(", "raise KeyError(", "came TypeError: KeyError"),
     ("load of another folder", "    try:\n", "    raise MemoryError\n    try:\n", "came MemoryError; see"),
     ("sample", "return Samples([", "return tuple, ([", "came a sampler that returns no Samples, but tuple"),
     (
@@ -75,7 +73,6 @@ GENERATORS = [
     ("no line ends", "[beginning, *end]", '[beginning + "\\u2028", *end]', "no line end in a text; came"),
     ("not blank", "[beginning, *end]", '" "', "texts that are not blank; came"),
     ("pairs", '"\\t".join([beg', '" ".join([beg', "exactly one tab in a pair"),
-    ("pairs", '"\\t".join([beg', '"\\t\\t".join([beg', "exactly one tab in a pair"),
     ("pairs", '.partition("\\t")[0], other', '.partition("\\t")[0] + "\\n", other', "and no line end; came 48 of 48"),
     (
         "pairs",
@@ -106,7 +103,6 @@ STUDENTS = [
         "draw with torch",
     ),
     ("output shape", "return logits", "return logits[:, 0]", "float32 logits [1, 2], [batch, task.outputs]"),
-    ("output shape", "return logits", "return logits.double()", "came torch.float64"),
     ("output shape", "return logits", "return logits / 0", "infinite ones or NaN"),
     (
         "gradient",
@@ -123,7 +119,6 @@ STUDENTS = [
         "logits that depend on sentence2 (pairs, 3 classes); came the same for other texts",
     ),
     ("padding", "lengths.to(words.device)[:, None])", "words.shape[1])", "padding to make no difference"),
-    ("padding", "lengths[:, None]", "lengths[:, None] + 9", "padding to make no difference"),
     (
         "neighbours",
         "return logits",
@@ -142,7 +137,7 @@ MODELS = [
     (
         "fast",
         "made = kd_bilstm.fast(options, task, weights)\n    return lambda *given: made(*given)[0]",
-        "of shape (2,)",
+        "came ndarray of float32 (2,)",
     ),
     (
         "fast",

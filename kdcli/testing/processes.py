@@ -1,0 +1,201 @@
+"""``kd`` and Python in processes of their own, and distributions that exist for the length of a block."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from kdcli import registry
+from kdcli.api import Part, PluginError, QuietReporter
+from kdcli.testing.tiny import tiny_settings, tiny_task
+
+HEAVY = (
+    *("jax", "nltk", "onnx", "onnxruntime", "pandas", "polars", "pyarrow", "scipy", "sklearn", "tensorflow"),
+    *("textblob", "torch", "transformers"),
+)
+"""Libraries that take long to import; a plugin imports them inside its functions."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished command.
+
+    Attributes:
+        code: Its exit code.
+        stdout: Its result.
+        stderr: Its progress, warnings and errors.
+    """
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """The result of a command with ``--json``."""
+        return json.loads(self.stdout)
+
+
+def run_cli(*arguments: object, cwd: str | Path | None = None) -> Run:
+    """Run ``kd`` as on the command line, in a process of its own with this one's environment.
+
+    Args:
+        arguments: The command line after ``kd``; each is turned into a text.
+        cwd: The folder to run in; by default the current one.
+    """
+    return run_python("-m", "kdcli", *map(str, arguments), cwd=cwd)
+
+
+def run_python(*arguments: str, cwd: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Run:
+    """Run this Python on a command line, with this process's modules and these variables beside its own."""
+    # A plugin may be importable here only because somebody has added its folder to sys.path. With -P the current folder
+    # is not added: a random.py there must not replace Python's.
+    path = os.pathsep.join(dict.fromkeys(str(Path(entry).absolute()) for entry in sys.path))
+    done = subprocess.run(
+        [sys.executable, "-P", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path, **(environ or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def run_elsewhere(task: str, *arguments: str) -> Any:
+    """Call one of the functions below in another process, where a set has another order.
+
+    Args:
+        task: ``imports``, ``samples``, ``fast`` or ``tags``.
+        arguments: The plugin's address, then the arguments of the task.
+
+    Returns:
+        Its result.
+
+    Raises:
+        PluginError: The plugin fails there.
+    """
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    main = "from kdcli.testing.processes import answer; answer()"
+    done = run_python("-c", main, task, *arguments, environ={"PYTHONHASHSEED": seed})
+    if done.code:
+        last = (done.stderr.strip() or f"exit code {done.code}").splitlines()[-1]
+        raise PluginError(f"the plugin does not work in another process: {last}")
+    printed, _, answered = done.stdout.removesuffix("\n").rpartition("\n")
+    sys.stdout.write(printed)
+    return json.loads(answered)
+
+
+def answer() -> None:
+    """Call the function that the command line names, and print its result as JSON."""
+    tasks: dict[str, Callable[..., Any]] = {"imports": _imports, "samples": _samples, "fast": _fast, "tags": _tags}
+    found = tasks[sys.argv[1]](*sys.argv[2:])
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
+
+
+def _imports(group: str, name: str) -> list[str]:
+    """Return the heavy libraries that the plugin imports."""
+    before = set(sys.modules)
+    _plugin(group, name)
+    return sorted((set(sys.modules) - before) & set(HEAVY))
+
+
+def _samples(group: str, name: str, folder: str, table: str, prefixes: str, part: str) -> list[str]:
+    plugin = _plugin(group, name)
+    settings = tiny_settings(plugin.Options.model_validate(json.loads(table)))
+    sampler = plugin.load(Path(folder), settings, QuietReporter())
+    texts: list[str] = sampler.sample(json.loads(prefixes), Part(*json.loads(part))).texts
+    return texts
+
+
+def _fast(group: str, name: str, file: str, table: str) -> bool:
+    """Return whether a student that predicts by ``fast`` has imported torch."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    plugin = _plugin(group, name)
+    compute = plugin.fast(plugin.Options.model_validate(json.loads(table)), tiny_task(), load_file(file))
+    compute((np.array([[1, 2, 0]]),), (np.array([2]),))
+    return "torch" in sys.modules
+
+
+def _tags(group: str, name: str, texts: str) -> list[list[str]]:
+    found: list[list[str]] = _plugin(group, name).tag(json.loads(texts))
+    return found
+
+
+def _plugin(group: str, name: str) -> Any:
+    if group == "module":
+        return importlib.import_module(name)
+    # Without the contract's check: other checks report what breaks it.
+    return registry.find(cast(registry.Group, group), name).source.load()
+
+
+@contextmanager
+def fake_dist(
+    folder: str | Path,
+    name: str,
+    entry_points: Mapping[str, Mapping[str, str]],
+    modules: Mapping[str, str] | None = None,
+    *,
+    version: str = "1.0",
+) -> Iterator[Path]:
+    """Install a distribution for the length of the block, in this process and its child processes.
+
+        with fake_dist(tmp_path, "kd-mine", {"taggers": {"mine": "kd_mine"}}, {"kd_mine": "api_version = 2 ..."}):
+
+    Args:
+        folder: Where it is written, in a folder of its own.
+        name: The distribution's name.
+        entry_points: For each group, ``generators``, ``students`` or ``taggers``, its plugins: name to module.
+        modules: The source text of each module, by dotted name; a package is named ``package.__init__``.
+        version: The distribution's version.
+
+    Yields:
+        The folder that stands for ``site-packages``.
+    """
+    modules = modules or {}
+    site = Path(folder) / f"{name}-{version}"
+    info = site / f"{re.sub(r'[-_.]+', '_', name)}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", "utf-8")
+    lines = []
+    for group, plugins in entry_points.items():
+        lines += [f"[kdcli.{group.removeprefix('kdcli.')}]", *(f"{name} = {place}" for name, place in plugins.items())]
+    (info / "entry_points.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    for module, source in modules.items():
+        path = site.joinpath(*module.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, "utf-8")
+    packages = {module.partition(".")[0] for module in modules}
+    before = os.environ.get("PYTHONPATH")
+    _forget(packages)
+    sys.path.insert(0, str(site))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(site), *([before] if before else [])])
+    importlib.invalidate_caches()
+    try:
+        yield site
+    finally:
+        sys.path.remove(str(site))
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+        _forget(packages)
+
+
+def _forget(packages: set[str]) -> None:
+    """Drop imported modules of these packages."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[name]
