@@ -1,1 +1,1 @@
-"""What ``kd data get`` gets: tasks from the Hub, files from an address, as files that the other commands take."""
+"""``kd data get``: tasks, word vectors and transfer sets from the Hub or from an address."""

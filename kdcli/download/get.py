@@ -1,43 +1,63 @@
-"""``kd data get``: a source, had from the Hub or from an address, as files that the other commands take."""
+"""``kd data get``: a source from the Hub or from an address, as files that the other commands take."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter
-from kdcli.download.kinds import File, Made, Work, make_task, make_texts, make_vectors
-from kdcli.download.source_file import source_file
 from kdcli.download.sources import SOURCES, Source, find
-from kdcli.errors import DataError, UsageError
-from kdcli.files import atomic
+from kdcli.errors import DataError, MissingError, UsageError
+from kdcli.files import atomic, sha256
 
 DATA = Path("data")
-"""The folder that everything is put into, each in a folder of its own name."""
+"""The folder for all sources, each in a folder of its own name."""
 CARD = "source.json"
-"""What stands in such a folder: where its files are from, and which they are."""
+"""The file in such a folder that says where its files are from, and which they are."""
 FORMAT = "kd.data/1"
 _HUB = "https://huggingface.co/datasets/"
 
 
 @dataclass(frozen=True)
-class Got:
-    """What was had.
+class SourceFile:
+    """A file of a source.
+
+    Attributes:
+        path: Its path in the folder of the source.
+        size: Its bytes.
+        rows: Its rows, where they are known.
+        holds: What it holds, of transfer sets: texts, logits or something else.
+    """
+
+    path: str
+    size: int
+    rows: int | None = None
+    holds: str = ""
+
+
+@dataclass(frozen=True)
+class GetResult:
+    """A source on this machine.
 
     Attributes:
         name: The source.
         kind: ``task``, ``vectors`` or ``texts``.
-        folder: Where it is.
+        folder: Its folder.
         address: Where it is from.
-        sha256: Of the file that was downloaded, if it was one.
-        cite: Who made it.
-        files: What is there.
-        notes: What was done to it.
-        next: Commands that take it.
+        sha256: The hash of the file that was downloaded, if it was one.
+        cite: Its authors.
+        files: Its files.
+        notes: How they differ from the source.
+        next: Commands that take them.
         done: False if it was there already.
     """
 
@@ -47,7 +67,7 @@ class Got:
     address: str
     sha256: str | None
     cite: str
-    files: list[File]
+    files: list[SourceFile]
     notes: list[str] = field(default_factory=list)
     next: list[str] = field(default_factory=list)
     done: bool = True
@@ -62,29 +82,29 @@ def get(
     offline: bool = False,
     force: bool = False,
     reporter: Reporter | None = None,
-) -> Got:
-    """Get a source: a task's tables, word vectors in their converted form, or transfer sets.
+) -> GetResult:
+    """Get a source: a task's tables, word vectors, or transfer sets.
 
     Args:
         name: The source's name.
         output: The folder to write, which appears when all is there; by default ``data/NAME``.
-        url: Where to take it from instead: a URL, a dataset's name on the Hub, or a file or folder that lies here.
+        url: Another place: a URL, a dataset's name on the Hub, or a file or folder of this machine.
         digest: The SHA-256 that the file must have.
         offline: Download nothing.
-        force: Replace what an earlier call has got.
+        force: Replace what an earlier call has written.
         reporter: Shows the progress.
 
     Raises:
-        UsageError: Nothing has this name, or the address is none.
-        MissingError: It cannot be had, or nothing is to be downloaded, or the extra ``data`` is missing.
-        DataError: Something stands at ``output``, or what came is not what it should be.
-        KdError: The disk is full, or the download breaks off; what came is kept for the next call.
+        UsageError: No source has this name, or the address does not fit it.
+        MissingError: The source cannot be downloaded, or must not be.
+        DataError: Something stands at ``output``, or the source is damaged or another one.
+        KdError: The disk is full, or the download breaks off; its part stays for the next call.
     """
-    source = _addressed(find(name), url, digest)
+    source = _at_address(find(name), url, digest)
     folder = output or DATA / name
-    card = _card(folder)
+    card = _read_card(folder)
     if card and not force and _is_whole(folder, card, source):
-        return _got(card, folder, done=False)
+        return _result(card, folder, done=False)
     if not folder.name or (folder.exists() and not (card and force)):
         hint = "--force overwrites it" if card else "name another folder with --output"
         raise DataError("the output exists already", file=folder, hint=hint)
@@ -92,48 +112,157 @@ def get(
     if source.is_dataset:
         with atomic(folder) as temporary:
             temporary.mkdir()
-            made = make_task(source, Work(temporary, folder, reporter), offline=offline)
-            card = _write_card(temporary, source, made, None)
+            files, notes = _write_task(source, temporary, reporter, offline)
+            card = _write_card(temporary, folder, source, files, notes, None)
     else:
-        make = make_vectors if source.kind == "vectors" else make_texts
-        with (
-            source_file(source, folder.parent, offline=offline, reporter=reporter) as file,
-            atomic(folder) as temporary,
-        ):
+        with _downloaded(source, folder.parent, offline, reporter) as path, atomic(folder) as temporary:
             temporary.mkdir()
-            made = make(source, file.path, Work(temporary, folder, reporter))
-            card = _write_card(temporary, source, made, file.sha256)
-    return _got(card, folder)
+            files = _write_files(source, path, temporary, reporter)
+            card = _write_card(temporary, folder, source, files, [], source.sha256 or sha256(path))
+    return _result(card, folder)
 
 
 def available() -> list[dict[str, Any]]:
-    """Describe what can be had; ``here`` is the folder of what has been."""
+    """Describe all sources; ``here`` is the folder of one that is on this machine."""
     return [{**asdict(source), "here": _here(source)} for source in SOURCES]
 
 
 def _here(source: Source) -> Path | None:
     folder = DATA / source.name
-    card = _card(folder)
-    # From wherever it is: what is asked is whether it is there.
-    return folder if card and _is_whole(folder, card, replace(source, address=card["address"], sha256=None)) else None
+    card = _read_card(folder)
+    same = card and _is_whole(folder, card, replace(source, address=card["address"], sha256=None))
+    return folder if same else None
 
 
-def _addressed(source: Source, url: str | None, digest: str | None) -> Source:
-    """Return the source as it is to be had: what is known of a file does not hold for one from elsewhere."""
+def _at_address(source: Source, url: str | None, digest: str | None) -> Source:
+    """Return the source at another address, where its known hash does not hold."""
     if url and url != source.address:
         source = replace(source, address=url, size=None, sha256=None)
     if source.is_dataset:
         source = replace(source, address=source.address.removeprefix(_HUB).rstrip("/"))
         if digest or source.is_url:
-            what = "a task comes as a dataset of the Hub or a folder, not as one file"
+            what = "a task is a dataset of the Hub or a folder, not one file"
             raise UsageError(what, hint="--url takes OWNER/DATASET or a folder here, and --sha256 is for other sources")
     if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
         raise UsageError(f"a SHA-256 has 64 hex digits, unlike {digest!r}", hint="sha256sum FILE prints it")
     return replace(source, sha256=digest.lower()) if digest else source
 
 
-def _card(folder: Path) -> dict[str, Any] | None:
-    """Return what was written here by an earlier call, whole or not."""
+@contextmanager
+def _downloaded(source: Source, beside: Path, offline: bool, reporter: Reporter) -> Iterator[Path]:
+    """Give the file of a source.
+
+    A file that is there is used as it is, and stays. A download is removed when the block ends well, unless other
+    sources are in it, too; it stays for the next call when the block fails, unless the file itself is damaged.
+    """
+    from kdcli.download.archives import BadArchive
+    from kdcli.download.fetch import fetch
+
+    path = Path(source.address).expanduser()
+    if source.is_url:
+        name = Path(unquote(urlsplit(source.address).path)).name
+        path = beside / (name if name not in ("", "..") else source.name)
+    if path.is_file():
+        reporter.info(f"{path} is here: nothing is downloaded")
+        if source.sha256 not in (None, found := sha256(path)):
+            what = f"the file is not the expected one: its SHA-256 is {found}, not {source.sha256}"
+            raise DataError(what, file=path, hint="remove it, and it is downloaded")
+        yield path
+        return
+    if not source.is_url:
+        hint = "--url takes the address of a file, or a file of this machine"
+        raise MissingError("the file does not exist", file=path, hint=hint)
+    if offline:
+        hint = f"fetch it elsewhere and put it at {path}, or name a copy with --url FILE"
+        raise MissingError("the file is not here, and --offline is set", file=source.address, hint=hint)
+    fetch(source.address, path, digest=source.sha256, reporter=reporter)
+    try:
+        yield path
+    except BadArchive:
+        path.unlink()
+        raise
+    others = [other.name for other in SOURCES if other.address == source.address and other.name != source.name]
+    if others:
+        reporter.info(f"{path} is kept for {', '.join(others)}: remove it if you need none of them")
+    else:
+        path.unlink()
+
+
+def _write_task(source: Source, folder: Path, reporter: Reporter, offline: bool) -> tuple[list[SourceFile], list[str]]:
+    """Write the tables of a task, and note how they differ from its authors'."""
+    from kdcli.download import task_tables
+    from kdcli.download.hub import read_splits
+    from kdcli.tasks.glue import TASKS, UNKNOWN
+
+    layout = TASKS.get(source.name)
+    patterns = layout.files(source.name) if layout else task_tables.IMDB_FILES
+    splits = read_splits(source.address, patterns, reporter, offline=offline)
+    tables = task_tables.glue_tables(source.name, splits) if layout else task_tables.imdb_tables(splits)
+    written = task_tables.write_splits(folder, tables, no_header=layout.no_header if layout else ())
+    notes = []
+    if layout is None:
+        notes.append(f"dev is {len(tables['dev']):,} of the training reviews, drawn with seed {task_tables.IMDB_SEED}")
+    elif layout.leaves_out:
+        notes.append(f"columns of GLUE that the Hub leaves out hold {UNKNOWN!r}")
+    if any(path.suffix == ".parquet" for path in written):
+        notes.append("a text holds a tab or a line end, which TSV cannot hold: the tables are .parquet")
+    return [SourceFile(path.name, path.stat().st_size, rows) for path, rows in written.items()], notes
+
+
+def _write_files(source: Source, path: Path, folder: Path, reporter: Reporter) -> list[SourceFile]:
+    """Unpack word vectors or transfer sets, or copy a file of word vectors that is not packed."""
+    from kdcli.download.archives import is_archive, unpack
+    from kdcli.download.transfer_sets import describe
+
+    if source.kind == "texts":
+        return describe(folder, unpack(path, folder, reporter=reporter))
+    if is_archive(path):
+        files = unpack(path, folder / "unpacked", only=source.member, reporter=reporter)
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise DataError("the archive holds several files, not one of word vectors", file=path, hint=names)
+        plain = files[0].rename(folder / files[0].name)
+        shutil.rmtree(folder / "unpacked")
+    else:
+        plain = folder / path.name
+        shutil.copyfile(path, plain)
+    return [SourceFile(plain.name, plain.stat().st_size, _check_vectors(plain, reporter))]
+
+
+def _check_vectors(path: Path, reporter: Reporter) -> int:
+    """Read word vectors once and return how many there are."""
+    from kdcli.student.vector_file import VectorFile
+
+    file, rows = VectorFile(path), 0
+    with reporter.progress(f"checking {path.name}", file.count, "words") as progress:
+
+        def advance(count: int) -> None:
+            nonlocal rows
+            rows += count
+            progress.advance(count)
+
+        for _ in file.rows(lambda word: False, advance):
+            pass
+    return rows
+
+
+def _next_commands(source: Source, folder: Path, files: list[SourceFile]) -> list[str]:
+    from kdcli.download.transfer_sets import next_commands
+
+    first = quote(str(folder / files[0].path))
+    if source.kind == "texts":
+        return list(next_commands(folder, files))
+    if source.kind == "vectors":
+        return [f"kd run-all --profile sst2 --data-dir data/sst2 --set student.vectors={first}"]
+    if source.name == "ax":
+        return [f"kd predict --student runs/mnli/student --profile ax --input {first} --output AX.tsv"]
+    start = f"--profile {source.name} --data-dir {quote(str(folder))}"
+    texts = [quote(str(folder / file.path)) for file in files if file.path.startswith("unsupervised")]
+    return [f"kd run-all {start}", *(f"kd transfer corpus {start} --input {path}" for path in texts)]
+
+
+def _read_card(folder: Path) -> dict[str, Any] | None:
+    """Return what an earlier call has noted of this folder."""
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
     except (OSError, ValueError):
@@ -141,7 +270,9 @@ def _card(folder: Path) -> dict[str, Any] | None:
     return card if isinstance(card, dict) and card.get("format") == FORMAT else None
 
 
-def _write_card(folder: Path, source: Source, made: Made, digest: str | None) -> dict[str, Any]:
+def _write_card(
+    temporary: Path, folder: Path, source: Source, files: list[SourceFile], notes: list[str], digest: str | None
+) -> dict[str, Any]:
     card = {
         "format": FORMAT,
         "kd": __version__,
@@ -150,14 +281,16 @@ def _write_card(folder: Path, source: Source, made: Made, digest: str | None) ->
         "address": source.address,
         "sha256": digest,
         "cite": source.cite,
-        **asdict(made),
+        "files": [asdict(file) for file in files],
+        "notes": notes,
+        "next": _next_commands(source, folder, files),
     }
-    (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    (temporary / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return card
 
 
 def _is_whole(folder: Path, card: dict[str, Any], source: Source) -> bool:
-    """Tell whether all files of a source are there."""
+    """Return whether all files of a source are there."""
     try:
         sizes = {folder / file["path"]: file["size"] for file in card["files"]}
         same = (card["name"], card["address"]) == (source.name, source.address)
@@ -167,6 +300,6 @@ def _is_whole(folder: Path, card: dict[str, Any], source: Source) -> bool:
         return False
 
 
-def _got(card: dict[str, Any], folder: Path, *, done: bool = True) -> Got:
-    shown = {key: card[key] for key in ("name", "kind", "address", "sha256", "cite", "notes", "next")}
-    return Got(folder=folder, files=[File(**file) for file in card["files"]], done=done, **shown)
+def _result(card: dict[str, Any], folder: Path, *, done: bool = True) -> GetResult:
+    known = {key: card[key] for key in ("name", "kind", "address", "sha256", "cite", "notes", "next")}
+    return GetResult(folder=folder, files=[SourceFile(**file) for file in card["files"]], done=done, **known)

@@ -11,6 +11,7 @@ Python's ``csv``, because Polars reads short rows and quotes escaped by a backsl
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -71,14 +72,19 @@ class Delimited:
                 stream.readline()
             if self._header:
                 self._first_row(stream)
-            blocks = _blocks(stream)
+            blocks = _blocks(stream, self._empty)
             for block in blocks:
                 if self._quoted and (b'"' in block or block.count(b"\r") != block.count(b"\r\n")):
                     for frame in self._read_records(chain([block], blocks), bad, row):
                         yield frame.select(*columns, forms.ROW_NUMBER)
                     return
-                lines = block.count(b"\n")
-                yield self._read_block(block, lines, bad, row).select(*columns, forms.ROW_NUMBER)
+                frame = self._parse(block)
+                lines = block.count(b"\n") - 1 if frame is None else len(frame)
+                if frame is None:
+                    frame = self._read_slowly(block[len(self._empty) :], bad, row)
+                else:
+                    frame = with_row_numbers(frame, pl.int_range(row, row + lines, eager=True))
+                yield frame.select(*columns, forms.ROW_NUMBER)
                 row += lines
 
     def _choose_separator(self, form: str, line: bytes) -> str:
@@ -99,11 +105,13 @@ class Delimited:
         text = next(iter(lines)).decode().removesuffix("\n").removesuffix("\r")
         return text.split(self._separator) if self._separator else [text]
 
+    @property
+    def _empty(self) -> bytes:
+        """The row before each block: Polars takes some first bytes for a byte order mark or for compressed data."""
+        return self._separator.encode() * (len(self.columns) - 1) + b"\n"
+
     def _parse(self, block: bytes) -> pl.DataFrame | None:
-        """Parse whole lines; None if Polars fails or any row is ragged."""
-        width = len(self.columns)
-        # An empty first row: Polars takes some first bytes for a byte order mark or for compressed data.
-        block = b"".join([self._separator.encode() * (width - 1), b"\n", block])
+        """Parse whole lines after an empty row; None if Polars fails or any row is ragged."""
         try:
             if not self._separator:
                 return pl.read_lines(block, name=self.columns[0])[1:]
@@ -119,14 +127,13 @@ class Delimited:
         except pl.exceptions.PolarsError:
             return None
         # No row is too long, so that none is too short if the sum is right.
-        return frame[1:] if block.count(self._separator.encode()) == len(frame) * (width - 1) else None
+        separators = len(frame) * (len(self.columns) - 1)
+        return frame[1:] if block.count(self._separator.encode()) == separators else None
 
-    def _read_block(self, block: bytes, count: int, bad: BadRows, row: int) -> pl.DataFrame:
-        frame = self._parse(block)
-        if frame is not None and len(frame) == count:
-            return with_row_numbers(frame, pl.int_range(row, row + count, eager=True))
+    def _read_slowly(self, block: bytes, bad: BadRows, row: int) -> pl.DataFrame:
+        """Find what is wrong with a block; return its good rows."""
         check_utf8(block, self.path, row)
-        rows, lines = [], []
+        rows, lines = [], [self._empty]
         for number, line in enumerate(block.split(b"\n")[:-1], row):
             fields = line.count(self._separator.encode()) + 1 if self._separator else 1
             if fields == len(self.columns):
@@ -134,7 +141,7 @@ class Delimited:
                 lines.append(line + b"\n")
             else:
                 bad.add(number, _ragged(fields, len(self.columns), line.removesuffix(b"\r")))
-        frame = self._parse(b"".join(lines)) if lines else pl.DataFrame(schema=self.schema)
+        frame = self._parse(b"".join(lines))
         if frame is None or len(frame) != len(rows):
             raise DataError("Polars cannot read these rows", file=self.path, row=row)
         return with_row_numbers(frame, rows)
@@ -142,7 +149,7 @@ class Delimited:
     def _read_records(self, blocks: Iterable[bytes], bad: BadRows, row: int) -> Iterator[pl.DataFrame]:
         """Read rows that may be quoted."""
         csv.field_size_limit(_FIELD_LIMIT)
-        records = _Records(blocks, self._separator)
+        records = _Records((block[len(self._empty) :] for block in blocks), self._separator)
         rows: list[int] = []
         found: list[list[str]] = []
         while (record := self._next_record(records, bad, row)) is not None:
@@ -223,18 +230,21 @@ class _Records:
 _BROKEN = "\0broken"
 
 
-def _blocks(stream: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut a stream into blocks of whole lines; the last line gets a line end if it has none."""
-    rest = b""
-    while data := stream.read(forms.BLOCK):  # type: ignore[attr-defined]
-        cut = data.rfind(b"\n") + 1
+def _blocks(stream: io.BufferedReader | gzip.GzipFile, before: bytes) -> Iterator[bytes]:
+    """Cut a stream into blocks of whole lines, each after ``before``; the last line gets a line end."""
+    buffer, kept = bytearray(2 * forms.BLOCK), 0
+    while got := stream.readinto(memoryview(buffer)[kept : kept + forms.BLOCK]):
+        end = kept + got
+        cut = buffer.rfind(b"\n", kept, end) + 1
         if cut:
-            yield rest + data[:cut]
-            rest = data[cut:]
-        else:
-            rest += data
-    if rest:
-        yield rest + (b"\r\n" if rest.endswith(b"\r") else b"\n")
+            yield b"".join([before, memoryview(buffer)[:cut]])
+        kept = end - cut
+        buffer[:kept] = buffer[cut:end]
+        if kept + forms.BLOCK > len(buffer):
+            buffer += bytes(len(buffer))
+    if kept:
+        # A lone CR at the end of the file is text.
+        yield before + buffer[:kept] + (b"\r\n" if buffer[kept - 1] == ord("\r") else b"\n")
 
 
 def _ragged(fields: int, expected: int, content: bytes) -> str:

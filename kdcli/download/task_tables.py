@@ -1,0 +1,134 @@
+"""The tables of a task: the Hub's columns in the files and columns that the task's authors publish."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from kdcli.download.hub import HubSplit
+from kdcli.errors import DataError
+from kdcli.tables.write import write_table
+from kdcli.tasks.glue import HIDDEN, TASKS, UNKNOWN, Columns, GlueTask
+
+IMDB_FILES = {name: f"plain_text/{name}-*.parquet" for name in ("train", "test", "unsupervised")}
+"""The Parquet files of each split of IMDB (Maas et al. 2011) on the Hub."""
+IMDB_SEED = 1
+_IMDB_DEV = 10
+"""One training review in so many goes to the dev set: 2,500 of the 25,000."""
+
+
+def glue_tables(name: str, splits: Mapping[str, HubSplit]) -> dict[str, pl.DataFrame]:
+    """Turn the Hub's splits of a task into GLUE's tables.
+
+    Args:
+        name: The task.
+        splits: Its splits.
+
+    Returns:
+        The tables, all of text, by the names of their files without suffix.
+
+    Raises:
+        DataError: A column is missing, or a label is not one of the task's.
+    """
+    task = TASKS[name]
+    return {file: _table(task, splits[split], task.columns(file), split) for file, split in task.splits.items()}
+
+
+def imdb_tables(splits: Mapping[str, HubSplit]) -> dict[str, pl.DataFrame]:
+    """Draw a dev set from the training reviews, which are shuffled: the Hub has all negative ones first.
+
+    Returns:
+        The columns ``sentence`` and ``label`` (0 is negative) of train, dev and test, and ``sentence`` of unsupervised.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    tables = {}
+    for name, split in splits.items():
+        columns = {"sentence": "text"} if name == "unsupervised" else {"sentence": "text", "label": "label"}
+        for column in columns.values():
+            _check_column(split.rows, column, name)
+        tables[name] = split.rows.select(pl.col(column).cast(pl.String).alias(to) for to, column in columns.items())
+    train = tables["train"]
+    order = np.random.default_rng(IMDB_SEED).permutation(len(train))
+    held_out = len(train) // _IMDB_DEV
+    return {"train": train[order[held_out:]], "dev": train[order[:held_out]], **{k: tables[k] for k in list(tables)[1:]}}
+
+
+def write_splits(folder: Path, tables: Mapping[str, pl.DataFrame], *, no_header: Collection[str] = ()) -> dict[Path, int]:
+    """Write tables of text columns: as TSV, or all as Parquet if a text does not fit into TSV.
+
+    A table of one column becomes plain lines (``.txt``), or Parquet by itself.
+
+    Args:
+        folder: The folder.
+        tables: The tables, by the names of their files without suffix.
+        no_header: The tables whose TSV has no header.
+
+    Returns:
+        The rows of each file.
+    """
+    wide = {name: table for name, table in tables.items() if table.width > 1}
+    form = "tsv" if all(_fits(table, r"[\t\n]|\r$") for table in wide.values()) else "parquet"
+    written = {}
+    for name, table in tables.items():
+        suffix = form if name in wide else "txt" if _fits(table, r"\n|\r$") else "parquet"
+        path = folder / f"{name}.{suffix}"
+        if suffix == "tsv" and name in no_header:
+            # Plain lines in which a tab is text are a TSV without a header.
+            lines = table.select(pl.concat_str(pl.all(), separator="\t").alias("line"))
+            written[path] = write_table(path.with_suffix(".txt"), lines)
+            path.with_suffix(".txt").rename(path)
+        else:
+            written[path] = write_table(path, table)
+    return written
+
+
+def _fits(table: pl.DataFrame, pattern: str) -> bool:
+    return not any(column.str.contains(pattern).any() for column in table)
+
+
+def _table(task: GlueTask, split: HubSplit, columns: Columns, where: str) -> pl.DataFrame:
+    rows = split.rows
+    if "idx" not in rows.columns:
+        rows = rows.with_row_index("idx")
+    for column in filter(None, columns.values()):
+        _check_column(rows, column, where)
+    return rows.select(
+        pl.lit(UNKNOWN).alias(name)
+        if column is None
+        else (_labels(task, split, where) if column == "label" else rows[column].cast(pl.String)).alias(name)
+        for name, column in columns.items()
+    )
+
+
+def _check_column(rows: pl.DataFrame, column: str, where: str) -> None:
+    if column not in rows.columns:
+        what = f"the split {where} of the dataset has no column {column!r}"
+        raise DataError(what, key=column, hint=f"it has {', '.join(rows.columns)}")
+
+
+def _labels(task: GlueTask, split: HubSplit, where: str) -> pl.Series:
+    """Write the labels as GLUE does: the name or number of a class, a score with three decimals."""
+    column = split.rows["label"]
+    if task.score:
+        return pl.Series([_score(score) for score in column.to_list()], dtype=pl.String)
+    if column.dtype == pl.String or task.numbers:
+        return column.cast(pl.String)
+    names = split.names or task.labels
+    if set(names) != set(task.labels):
+        what = f"the classes of the dataset are {', '.join(names)}, and GLUE's are {', '.join(task.labels)}"
+        raise DataError(what, key="label")
+    numbers = column.cast(pl.Int64)
+    if not numbers.is_between(-1, len(names) - 1).all():
+        raise DataError(f"the split {where} of the dataset has labels without a class", key="label")
+    return pl.Series([HIDDEN, *names])[(numbers + 1).to_numpy()]
+
+
+def _score(score: float) -> str:
+    """Write a score as GLUE does; the Hub keeps it in 32 bits, so that 3.8 is 3.799999952..."""
+    text = f"{score:.3f}"
+    return text if np.float32(text) == np.float32(score) else str(np.float32(score))
