@@ -34,7 +34,7 @@ from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
 from kdcli.tables.read import read_table
 from kdcli.tasks.check import check_data
-from kdcli.tasks.counting import NON_PRINTING
+from kdcli.tasks.check_counts import NON_PRINTING
 from kdcli.tasks.task import task_from
 
 LABELS = ("entailment", "not_entailment")

@@ -1,4 +1,4 @@
-"""What the tables of a task are like, and whether a profile can run on them."""
+"""``kd data check``: what the tables of a task are like, and whether a profile can run on them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,31 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
+from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
-from kdcli.tables.forms import shown
-from kdcli.tables.read import read_table
-from kdcli.tables.spans import Places
-from kdcli.tasks.contents import read_contents
-from kdcli.tasks.counting import Finding, LabelCounter, ScoreCounter
-from kdcli.tasks.data_report import Character, DataReport, LabelCount, Labels, Overlap, Scores, TableReport, Words
+from kdcli.tables.read import ROW_NUMBER, read_table, shown
+from kdcli.tasks.check_counts import Counts, count_table
+from kdcli.tasks.check_problems import find_problems, problem_of
+from kdcli.tasks.check_report import (
+    Character,
+    Common,
+    DataReport,
+    Finding,
+    LabelCount,
+    Labels,
+    Overlap,
+    Repeats,
+    Scores,
+    TableReport,
+    Words,
+)
+from kdcli.tasks.detect import detect
 from kdcli.tasks.labels import spelling_of
-from kdcli.tasks.split import Split, split_files, table_name
-from kdcli.tasks.detect import recognise
-from kdcli.tasks.repeats import Common, Repeats, common, repeats
-from kdcli.tasks.verdict import judge, problem_of
+from kdcli.tasks.split import SPLITS, Split, missing_label_column, missing_split, split_files, table_name
 
 _BINS = 10
 _MOST = 20
@@ -36,16 +45,16 @@ _Example = TypeVar("_Example", Repeats, Common)
 
 
 def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_words: int = 128) -> DataReport:
-    """Read all tables of a task, and tell what they are like and what is wrong with them.
+    """Read all tables of a task, describe them and find their problems.
 
     Args:
-        settings: Where the data lie, and how.
+        settings: Where the data lie, and how to read them.
         task: The task.
-        reporter: Told of the layouts, and of how it goes.
+        reporter: Gets the layouts, and shows the progress.
         max_words: The longest text that the student reads whole, in words.
 
     Returns:
-        The report; it names all errors that could be found.
+        The report, with all errors that could be found.
 
     Raises:
         DataError: There is no data folder.
@@ -53,12 +62,11 @@ def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_wo
     """
     errors: list[KdError] = []
     tables: list[_Table] = []
-    for split in ("train", "dev", "test"):
+    for split in SPLITS:
         files = split_files(settings, split)
-        if not files and _needs(split, settings):
-            there = ", ".join(sorted(path.name for path in Path(settings.data_dir).expanduser().iterdir())[:20])
-            hint = f"it is {split}.tsv, .csv, .jsonl or .parquet, or one of these with .gz; the folder holds {there}"
-            errors.append(DataError(f"there is no {split} table", file=settings.data_dir, hint=hint))
+        # A task that another's student predicts needs nothing but texts to predict.
+        if not files and (split == "test") == bool(settings.student_of):
+            errors.append(missing_split(settings, split))
         for path in files:
             try:
                 tables.append(_Table(path, split, settings, task, reporter))
@@ -67,129 +75,145 @@ def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_wo
     errors += [error for table in tables for error in table.errors()]
     reports = [table.report(max_words) for table in tables]
     overlaps = [_overlap(first, second) for first, second in combinations(tables, 2) if first.split != second.split]
-    problems = [problem_of(error) for error in errors] + judge(reports, overlaps, settings, task, max_words)
+    problems = [problem_of(error) for error in errors] + find_problems(reports, overlaps, settings, task, max_words)
     problems.sort(key=lambda problem: problem.level)
     fit = all(problem.level != "error" for problem in problems)
     return DataReport(task.name, settings.data_dir, fit, max_words, reports, overlaps, problems)
 
 
-def _needs(split: Split, settings: TaskSettings) -> bool:
-    """Tell whether a split must be there; a task that another's student predicts has nothing but texts to predict."""
-    return (split == "test") == bool(settings.student_of)
-
-
 class _Table:
-    """A table that has been read."""
+    """A table and its counts."""
 
     def __init__(self, path: Path, split: Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
         self.path, self.split, self.settings, self.task = path, split, settings, task
         self.name = table_name(path, split)
         self.labelled = split != "test"
-        self.shape = recognise(path, settings, task)
-        reporter.info(f"{path.name}: {self.shape}")
-        self.contents = read_contents(path, self.shape, settings, task, reporter, labelled=self.labelled)
+        self.layout = detect(path, settings, task)
+        reporter.info(f"{path.name}: {self.layout}")
+        self.counts = count_table(path, self.layout, settings, task, reporter, labelled=self.labelled)
 
     def errors(self) -> list[KdError]:
-        """Return what is wrong with the table as a whole."""
-        found: list[KdError] = [] if self.contents.error is None else [self.contents.error]
-        if self.labelled and self.shape.label is None:
-            column = self.settings.label_column
-            what = f"there is no column {column!r}" if column else "there is no label column"
-            hint = "name it with --label-col, or task.label_column"
-            found.append(DataError(what, file=self.path, hint=hint, key=column or None))
+        """Return the errors of the table as a whole."""
+        found: list[KdError] = [] if self.counts.error is None else [self.counts.error]
+        if self.labelled and self.layout.label is None:
+            found.append(missing_label_column(self.path, self.settings))
         return found
 
     def report(self, max_words: int) -> TableReport:
-        """Return what it is like."""
-        contents = self.contents
-        texts, counted = contents.texts, contents.labels
-        repeated, conflicts = (self.with_texts(each, each.example) for each in repeats(contents.keys))
-        there = self.shape.label is not None and len(contents.keys.rows) > 0
+        """Describe the table."""
+        counts, keys = self.counts, self.counts.keys
+        repeated, conflicts = (self.with_texts(each, each.example) for each in _repeats(keys))
+        labelled = self.layout.label is not None and len(keys) > 0
+        columns = zip(self.layout.texts, counts.words, strict=True)
         return TableReport(
             name=self.name,
             file=str(self.path),
-            layout=str(self.shape),
-            whole=contents.error is None,
-            rows=len(contents.keys.rows),
-            dropped=contents.dropped,
-            bad_rows=contents.bad_rows,
-            first_bad_row=contents.first_bad_row,
-            labels=_labels(counted, self.task) if there and isinstance(counted, LabelCounter) else None,
-            scores=_scores(counted, self.task) if there and isinstance(counted, ScoreCounter) else None,
-            words={
-                column: _words(words, max_words)
-                for column, words in zip(self.shape.texts, texts.words, strict=False)
-                if len(words)
-            },
-            empty=texts.empty,
-            edges=texts.edges,
-            breaks=texts.breaks,
-            characters=_characters(texts.characters),
+            layout=str(self.layout),
+            whole=counts.error is None,
+            rows=len(keys),
+            dropped=counts.dropped,
+            bad_rows=counts.bad_rows,
+            first_bad_row=counts.first_bad_row,
+            labels=_labels(counts.labels, self.task) if labelled and not self.task.is_score else None,
+            scores=_scores(counts, self.task) if labelled and self.task.is_score else None,
+            words={column: _words(words, max_words) for column, words in columns if len(words)},
+            empty=counts.empty,
+            edges=counts.edges,
+            breaks=counts.breaks,
+            characters=_characters(counts.characters),
             repeated=repeated,
             conflicts=conflicts,
         )
 
     def with_texts(self, found: _Example, example: tuple[int, int] | None) -> _Example:
-        """Read the texts of an example, of whose rows the second is one of this table."""
+        """Add the texts of an example, whose second row is one of this table."""
         if example is None:
             return found
-        columns, shape = list(self.shape.texts), self.shape
-        reader = read_table(self.path, header=shape.header, columns=columns, bad_rows="skip", form=shape.form)
-        for rows, batch in reader.numbered():
-            if rows[-1] >= example[1]:
-                row = batch.slice(int(np.searchsorted(rows, example[1])), 1)
-                return replace(found, shown=" | ".join(shown(row[name][0].as_py()) for name in columns))
+        layout, texts = self.layout, self.layout.texts
+        reader = read_table(self.path, header=layout.header, columns=texts, bad_rows="skip", form=layout.form)
+        for batch in reader.batches():
+            row = batch.filter(pl.col(ROW_NUMBER) == example[1])
+            if len(row):
+                return replace(found, shown=" | ".join(shown(row[0, name]) for name in texts))
         return found
 
 
+def _repeats(keys: pl.DataFrame) -> tuple[Repeats, Repeats]:
+    """Find the rows whose texts another row has, and those of them whose texts have several labels."""
+    members = keys.filter(pl.col("exact").is_duplicated())
+    if members.is_empty():
+        return Repeats(), Repeats()
+    label = pl.col("label").drop_nulls()
+    groups = members.group_by("exact", maintain_order=True).agg(
+        pl.len(), first=pl.col("row").first(), second=pl.col("row").get(1), several=label.n_unique() > 1
+    )
+    repeated = Repeats(len(groups), len(members) - len(groups), (groups[0, "first"], groups[0, "second"]))
+    conflicts = groups.filter("several")
+    if conflicts.is_empty():
+        return repeated, Repeats()
+    rows = members.filter((pl.col("exact") == conflicts[0, "exact"]) & pl.col("label").is_not_null())
+    other = rows.filter(pl.col("label") != rows[0, "label"])
+    example = (rows[0, "row"], other[0, "row"])
+    return repeated, Repeats(len(conflicts), int(conflicts["len"].sum()), example)
+
+
 def _overlap(first: _Table, second: _Table) -> Overlap:
-    found = common(first.contents.keys, second.contents.keys)
-    share = found.rows / max(len(second.contents.keys.rows), 1)
-    return Overlap(first.name, second.name, share, second.with_texts(found, found.example))
+    one, two = first.counts.keys, second.counts.keys
+    # Equal texts have equal folded hashes: few rows of the first table are left.
+    one = one.filter(pl.col("folded").is_in(two["folded"].implode()))
+    alike = two.filter(pl.col("folded").is_in(one["folded"].implode()))
+    exact = alike.filter(pl.col("exact").is_in(one["exact"].implode()))
+    found = Common(len(exact), len(alike))
+    if found.alike:
+        key, row = ("exact", exact.row(0, named=True)) if found.rows else ("folded", alike.row(0, named=True))
+        example = (one.filter(pl.col(key) == row[key])[0, "row"], row["row"])
+        found = second.with_texts(replace(found, example=example), example)
+    return Overlap(first.name, second.name, found.rows / max(len(two), 1), found)
 
 
-def _words(counts: Places, max_words: int) -> Words:
-    """Describe lengths, of which ``counts`` tells how often each occurs."""
-    lengths = np.arange(len(counts))
+def _words(counts: NDArray[np.int64], max_words: int) -> Words:
+    """Describe lengths from the number of texts of each."""
     upto = np.cumsum(counts)
 
     def quantile(share: float) -> float:
-        # Between the two nearest, as NumPy does it.
+        # Between the two nearest, as NumPy interpolates.
         place = share * (upto[-1] - 1)
         low, high = np.searchsorted(upto, [int(place), int(np.ceil(place))], side="right")
         return float(low + (high - low) * (place - int(place)))
 
     there = np.flatnonzero(counts)
     median, p95, p99 = map(quantile, (0.5, 0.95, 0.99))
-    mean = float(counts @ lengths / upto[-1])
+    mean = float(counts @ np.arange(len(counts)) / upto[-1])
     return Words(int(there[0]), median, mean, p95, p99, int(there[-1]), int(counts[max_words + 1 :].sum()))
 
 
-def _labels(counter: LabelCounter, task: Task) -> Labels:
-    found = {label: finding for label, finding in counter.found.items() if label is not None}
-    written = spelling_of(pa.array(list(found), pa.string()), task)
+def _labels(counts: Mapping[str | None, Finding], task: Task) -> Labels:
+    found = {label: finding for label, finding in counts.items() if label is not None}
+    spelling = spelling_of(pl.Series(list(found), dtype=pl.String), task)
+    written = {label: name for name, label in spelling.items()}
     total = sum(finding.count for finding in found.values()) or 1
-    outside = sorted((label for label in found if label not in written), key=lambda label: -found[label].count)
+    outside = sorted((label for label in found if label not in spelling), key=lambda label: -found[label].count)
 
     def count(written: str, label: str, name: str = "") -> LabelCount:
         number = found.get(written, Finding()).count
         return LabelCount(label, name, number, number / total)
 
+    names = task.names or [""] * len(task.labels)
     return Labels(
-        known=list(map(count, written, task.labels, task.names or [""] * len(task.labels))),
+        known=[count(written[label], label, name) for label, name in zip(task.labels, names, strict=True)],
         others=[count(label, label) for label in outside[:_MOST]],
         outside=sum((found[label] for label in outside), start=Finding()),
-        missing=counter.found.get(None, Finding()),
+        missing=counts.get(None, Finding()),
     )
 
 
-def _scores(counter: ScoreCounter, task: Task) -> Scores | None:
-    values = counter.values
+def _scores(counts: Counts, task: Task) -> Scores:
+    values = np.concatenate(counts.scores)
     low, high, mean = (values.min(), values.max(), values.mean()) if len(values) else (np.nan, np.nan, np.nan)
-    limits = task.score_range or ((low, high) if len(values) else (0.0, 1.0))
+    limits = task.score_range or ((float(low), float(high)) if len(values) else (0.0, 1.0))
     histogram, edges = np.histogram(values, _BINS, limits)
     numbers = float(low), float(mean), float(high)
-    found = counter.wrong, counter.first_wrong, counter.missing
+    found = counts.wrong, counts.first_wrong, counts.missing
     return Scores(*numbers, edges.tolist(), histogram.tolist(), *found)
 
 
@@ -197,10 +221,7 @@ def _characters(found: Mapping[str, Finding]) -> list[Character]:
     """List characters, the most frequent first."""
     return [
         Character(
-            f"U+{ord(one):04X}",
-            unicodedata.name(one, _CONTROLS.get(one, "control character")),
-            found[one].count,
-            found[one].first_row,
+            f"U+{ord(one):04X}", unicodedata.name(one, _CONTROLS.get(one, "control character")), of.count, of.first_row
         )
-        for one in sorted(found, key=lambda one: (-found[one].count, one))
+        for one, of in sorted(found.items(), key=lambda item: (-item[1].count, item[0]))
     ]

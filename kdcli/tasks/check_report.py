@@ -1,30 +1,30 @@
-"""What ``kd data check`` finds, as values that JSON can hold; rows are counted from 1 with the header as row 1."""
+"""The findings of ``kd data check``, as values that JSON can hold; rows are counted from 1 with the header as row 1."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
-
-from kdcli.tasks.counting import Finding
-from kdcli.tasks.repeats import Common, Repeats
 
 Level = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
-class Words:
-    """The lengths of the texts of a column, in words: what is between white space.
+class Finding:
+    """Something found in a table: how often, and the first row with it."""
 
-    Attributes:
-        min: Of the shortest.
-        median: Half of them are no longer.
-        mean: Their mean.
-        p95: 95 % of them are no longer.
-        p99: 99 % of them are no longer.
-        max: Of the longest.
-        longer: How many texts are longer than the student reads.
-    """
+    count: int = 0
+    first_row: int | None = None
+
+    def __add__(self, other: Finding) -> Finding:
+        """Return both together."""
+        rows = [row for row in (self.first_row, other.first_row) if row is not None]
+        return Finding(self.count + other.count, min(rows, default=None))
+
+
+@dataclass(frozen=True)
+class Words:
+    """The lengths of the texts of a column in words, separated by white space; ``longer`` than the student reads."""
 
     min: int
     median: float
@@ -51,7 +51,7 @@ class Labels:
 
     Attributes:
         known: The task's labels, in its order.
-        others: Labels that are none of the task's, the most frequent first, and no more than twenty.
+        others: Labels that are not the task's, the most frequent first, at most twenty.
         outside: The rows with such labels.
         missing: The rows without a label.
     """
@@ -71,7 +71,7 @@ class Scores:
         mean: Their mean.
         max: The highest.
         edges: The limits of ten bins over the task's range, or over the scores' own.
-        histogram: How many scores each bin has.
+        histogram: The number of scores in each bin.
         wrong: Scores that are no number in the task's range.
         first_wrong: The first of these.
         missing: The rows without a score.
@@ -98,16 +98,50 @@ class Character:
 
 
 @dataclass(frozen=True)
-class TableReport:
-    """What a table is like.
+class Repeats:
+    """Rows of one table that share their texts with others.
 
     Attributes:
-        name: What it is called: ``train``, ``dev``, ``dev_matched``.
+        texts: The number of different texts.
+        rows: The number of rows with them; for repeated texts, of rows that repeat an earlier row.
+        example: The numbers of two such rows, None where there are none.
+        shown: Their texts.
+    """
+
+    texts: int = 0
+    rows: int = 0
+    example: tuple[int, int] | None = None
+    shown: str = ""
+
+
+@dataclass(frozen=True)
+class Common:
+    """Rows of a second table whose texts are in a first one.
+
+    Attributes:
+        rows: Their number.
+        alike: Their number if case and white space do not count.
+        example: The number of a row of the first table and of one of the second, None where there are none.
+        shown: The texts of the latter.
+    """
+
+    rows: int
+    alike: int
+    example: tuple[int, int] | None = None
+    shown: str = ""
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """The findings in one table.
+
+    Attributes:
+        name: Its name: ``train``, ``dev``, ``dev_matched``.
         file: The file.
-        layout: How it was read.
+        layout: The detected layout.
         whole: Whether it could be read to its end.
-        rows: Its rows, but for those that are dropped or cannot be read.
-        dropped: How many rows were dropped for their labels, by label.
+        rows: Its rows, without those that are dropped or cannot be read.
+        dropped: The number of rows dropped for their labels, by label.
         bad_rows: Rows that cannot be read.
         first_bad_row: Where the first of these is, and what is wrong with it.
         labels: Its labels; None for scores, and where there are none.
@@ -142,12 +176,12 @@ class TableReport:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two tables have in common.
+    """The texts that two tables share.
 
     Attributes:
         first: The name of one.
         second: The name of the other.
-        share: The share of the second's rows whose texts the first one has.
+        share: The share of the second's rows whose texts are in the first.
         found: The rows, counted in the second table.
     """
 
@@ -159,11 +193,11 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong, or may be.
+    """A problem: an ``error`` if the profile cannot run on these tables, else a ``warning``.
 
     Attributes:
-        level: ``error`` if the profile cannot run on these tables, else ``warning``.
-        what: What.
+        level: Error or warning.
+        what: The problem.
         hint: What to do about it.
         file: The file it is in.
         row: The row of that file.
@@ -180,7 +214,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What the tables of a task are like.
+    """The findings in the tables of a task.
 
     Attributes:
         task: The task's name.
@@ -188,8 +222,8 @@ class DataReport:
         fit: Whether the profile can run on them.
         max_words: The longest text that the student reads whole, in words.
         tables: The tables that could be read.
-        overlaps: What they have in common, two by two.
-        problems: What is wrong, errors first.
+        overlaps: The texts that they share, two by two.
+        problems: Errors first, then warnings.
     """
 
     task: str
@@ -198,4 +232,4 @@ class DataReport:
     max_words: int
     tables: Sequence[TableReport] = ()
     overlaps: Sequence[Overlap] = ()
-    problems: Sequence[Problem] = field(default=())
+    problems: Sequence[Problem] = ()

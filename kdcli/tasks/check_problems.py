@@ -1,4 +1,4 @@
-"""What is wrong with the tables of a task: errors, with which a profile cannot run, and warnings."""
+"""The problems of a task's tables: errors, with which a profile cannot run, and warnings."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from functools import partial
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import KdError
-from kdcli.tables.forms import shown
-from kdcli.tasks.data_report import Labels, Overlap, Problem, Scores, TableReport
+from kdcli.tables.read import shown
+from kdcli.tasks.check_report import Labels, Overlap, Problem, Scores, TableReport
 
 _RARE = 0.2
 """A class is rare below this part of an even share: 10 % of two classes."""
 
 
 def problem_of(error: KdError) -> Problem:
-    """Return the problem that an error is."""
+    """Return an error as a problem."""
     return Problem("error", error.what, error.hint, error.file, error.row, error.key)
 
 
-def judge(
+def find_problems(
     tables: Sequence[TableReport], overlaps: Sequence[Overlap], settings: TaskSettings, task: Task, max_words: int
 ) -> list[Problem]:
-    """Tell what is wrong with some tables, in the order in which they are given."""
+    """Find the problems of tables, in the order of the tables."""
     found = [problem for table in tables for problem in _of_table(table, settings, task, max_words)]
     hint = _ready_labels(tables, settings)
     found += [problem for table in tables if table.labels for problem in _of_labels(table, table.labels, task, hint)]
@@ -36,7 +36,7 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
     if table.bad_rows:
         skip = settings.bad_rows == "skip"
         what = f"{_many(table.bad_rows, 'row')} cannot be read, the first is {table.first_bad_row}"
-        hint = "they are left out" if skip else "mend them, or leave them out: task.bad_rows=skip"
+        hint = "they are skipped" if skip else "correct them, or skip them: task.bad_rows=skip"
         yield Problem("warning" if skip else "error", what, hint, table.file)
     if not table.rows and table.whole:
         yield Problem("error", "the table has no rows", None, table.file)
@@ -84,7 +84,7 @@ def _of_scores(table: TableReport, scores: Scores, task: Task) -> Iterator[Probl
 def _of_labels(table: TableReport, labels: Labels, task: Task, hint: str) -> Iterator[Problem]:
     if labels.missing.count and not _is_test(table):
         what = f"{_many(labels.missing.count, 'row')} without a label"
-        yield Problem("error", what, "mend or remove them", table.file, labels.missing.first_row)
+        yield Problem("error", what, "correct or remove them", table.file, labels.missing.first_row)
     if labels.outside.count:
         each = ", ".join(f"{shown(one.label)} ({one.count:,})" for one in labels.others)
         what = f"{_many(labels.outside.count, 'row')} with labels that are none of the task's {', '.join(task.labels)}"
@@ -102,7 +102,7 @@ def _of_labels(table: TableReport, labels: Labels, task: Task, hint: str) -> Ite
 
 
 def _ready_labels(tables: Sequence[TableReport], settings: TaskSettings) -> str:
-    """Return the line of a profile that takes all labels that were found for classes."""
+    """Return the line of a profile that makes classes of all labels found."""
     labels = [table.labels for table in tables if table.labels]
     known = list(dict.fromkeys(one.label for each in labels for one in each.known if one.count))
     others = sorted({one.label for each in labels for one in each.others}, key=_order)
