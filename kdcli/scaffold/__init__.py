@@ -1,1 +1,90 @@
-"""New plugins: templates that are working packages named ``kd_example``, and what writes them under another name."""
+"""``kd plugins new``: write a plugin to begin with, from a template.
+
+A template is a package that works as it stands, so it is linted and tested like all other code. Its name, ``example``,
+is replaced by the plugin's wherever it occurs, in file names too; no template uses the word otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from kdcli import registry
+from kdcli.errors import PluginError, UsageError
+from kdcli.files import atomic
+
+Kind = Literal["generator", "student", "tagger"]
+GROUPS: dict[Kind, registry.Group] = {"generator": "generators", "student": "students", "tagger": "taggers"}
+
+EXAMPLE = "example"
+NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+SUFFIXES = (".py", ".toml", ".md")
+"""Files of a template; an installed kd has compiled files beside them."""
+
+
+@dataclass(frozen=True)
+class NewPlugin:
+    """A new plugin: its kind, its names as plugin, distribution and package, its folder, and its files there."""
+
+    kind: Kind
+    name: str
+    distribution: str
+    package: str
+    folder: Path
+    files: tuple[str, ...]
+
+
+def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool = False) -> NewPlugin:
+    """Write a plugin that works: packaging, code, tests and a README.
+
+    Args:
+        kind: ``generator``, ``student`` or ``tagger``.
+        name: Its name: lower-case letters, digits and underscores.
+        folder: The folder to write; by default ``kd-NAME``.
+        force: Write over the files of a plugin in that folder; its other files stay.
+
+    Raises:
+        PluginError: Another plugin has the name, or another package.
+        UsageError: The name is not valid, or the folder exists.
+    """
+    if not NAME.fullmatch(name):
+        hint = "take lower-case letters, digits and single underscores between them, a letter first"
+        likely = re.sub(r"[^a-z0-9]+", "_", name.lower()).removeprefix("kd_").strip("_")
+        raise UsageError(
+            f"{name!r} cannot name a plugin", key="NAME", hint=f"{hint}: {likely}" if NAME.fullmatch(likely) else hint
+        )
+    files = template(kind, name)
+    new = NewPlugin(kind, name, f"kd-{name}", f"kd_{name}", folder or Path(f"kd-{name}"), tuple(files))
+    _check_free(new, force)
+    if new.folder.exists() and not (force and new.folder.is_dir()):
+        hint = "it is a file: name another place with --output" if new.folder.is_file() else "--force writes over it"
+        raise UsageError("the folder exists already", file=new.folder, hint=hint)
+    for file, text in files.items():
+        with atomic(new.folder / file) as temporary:
+            temporary.write_text(text, "utf-8")
+    return new
+
+
+def template(kind: Kind, name: str) -> dict[str, str]:
+    """Return the text of each file of a new plugin, by its path in the plugin's folder."""
+    folder = Path(__file__).resolve().parent / kind
+    return {
+        path.relative_to(folder).as_posix().replace(EXAMPLE, name): path.read_text("utf-8").replace(EXAMPLE, name)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in SUFFIXES
+    }
+
+
+def _check_free(new: NewPlugin, force: bool) -> None:
+    """Raise an error if the plugin's name, or its package's, is taken; with ``force`` it may replace itself."""
+    hint = "take another name; `kd plugins list` shows those that are taken"
+    namesakes = [plugin for plugin in registry.plugins(GROUPS[new.kind]) if plugin.name == new.name]
+    for plugin in namesakes:
+        if not (force and plugin.is_called(f"{new.distribution}:{new.name}")):
+            raise PluginError(f"a {new.kind} is named {new.name} already: {plugin.full_name}", key="NAME", hint=hint)
+    if not namesakes and (spec := find_spec(new.package)) and spec.origin:
+        what = f"a package named {new.package} is installed already"
+        raise PluginError(what, file=spec.origin, key="NAME", hint=hint)

@@ -10,7 +10,7 @@ from typing import Any
 from kdcli.api import Corpus, DataError, GeneratorSettings, Part, Reporter, Sampler, Samples
 from pydantic import BaseModel, Field
 
-api_version = 1
+api_version = 2
 TAB, END = "\t", "\n"  # words like any other: a tab between the texts of a pair, an end before and behind all
 
 
@@ -39,7 +39,7 @@ def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, rep
 def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> Sampler:
     """Load what ``fine_tune`` wrote."""
     if (settings.temperature, settings.top_k, settings.top_p) != (1, 0, 1):
-        reporter.warn("temperature, top_k and top_p change nothing: words are drawn as often as they came")
+        reporter.warn("temperature, top_k and top_p change nothing here")
     try:
         return NgramSampler(json.loads((checkpoint / "followers.json").read_text("utf-8")), settings)
     except (OSError, ValueError) as error:
@@ -58,10 +58,10 @@ class NgramSampler:
         assert isinstance(settings.options, Options)
         self.followers, self.options, self.pair = followers, settings.options, settings.kind == "pair"
 
-    def starts(self, corpus: Corpus) -> dict[str, Any]:
-        return {}  # nothing: the model knows how texts begin
+    def prefixes(self, corpus: Corpus) -> dict[str, Any]:
+        return {}  # none: the model knows how texts begin
 
-    def sample(self, starts: Mapping[str, Any], part: Part) -> Samples:
+    def sample(self, prefixes: Mapping[str, Any], part: Part) -> Samples:
         """Draw the texts of one part; each depends on the seed and on its own number alone."""
         drawn = [self._draw(Random(f"{part.seed} {part.first + place}")) for place in range(part.count)]
         texts = [text for text in drawn if all(map(str.strip, text.split(TAB)))]

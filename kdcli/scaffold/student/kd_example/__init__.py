@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-api_version = 1
+api_version = 2
 pairs = True
 scores = True
 

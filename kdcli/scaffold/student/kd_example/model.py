@@ -14,7 +14,7 @@ class AveragedWords(nn.Module):
     Args:
         vocabulary_size: The number of words; 0 is the padding.
         dimension: The size of a word vector.
-        vectors: What the word vectors begin with, ``float32 [vocabulary_size, dimension]``, or None for random ones.
+        vectors: Initial word vectors, ``float32 [vocabulary_size, dimension]``, or None for random ones.
         hidden: The size of the hidden layer.
         dropout: The share of values dropped in training.
         texts: Texts of a row: 1, or 2 for pairs.

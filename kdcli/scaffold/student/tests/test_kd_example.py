@@ -1,4 +1,4 @@
-"""What every student must keep, and what this one promises beside."""
+"""The contract of every student, and the promises of this one."""
 
 import torch
 from kdcli.api import Batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-api_version = 1
+api_version = 2
 
 LEXICON = {
     "CC": "and or but nor yet",

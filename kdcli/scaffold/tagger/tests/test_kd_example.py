@@ -1,4 +1,4 @@
-"""What every tagger must keep, and what this one promises beside."""
+"""The contract of every tagger, and the promises of this one."""
 
 from kdcli.testing import check_tagger
 
