@@ -7,45 +7,24 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kdcli.api import Corpus, DataError, GeneratorSettings, Reporter
+from kdcli.lm import LanguageModelOptions
 from kdcli.lm.causal import check_causal
-from kdcli.lm.fine_tune import Diverged, Outcome, Recipe, best_of, fine_tune
-from kdcli.lm.options import LanguageModelOptions
-from kdcli.lm.texts import TOKENS, Examples, Fit, Nats, TokenTexts, scores_of, text_nats, token_nats
+from kdcli.lm.fine_tune import Diverged, FineTuneTask, Outcome, Recipe, best_of, fine_tune
+from kdcli.lm.texts import TOKENS, Examples, Nats, TokenTexts, causal_fit, scores_of, text_nats, token_nats
 from kdcli.lm.training_folder import join_processes, one_training, publish
 from kdcli.models.device import check_device
 
 AUTO = 48
 """Texts an update with ``batch_size = "auto"``: the papers' recipe, which its learning rate is meant for."""
 NOT_IN_FINGERPRINT = {"model", "save_steps"}
-
-
-class Texts(Examples, Protocol):
-    """Texts as a language model learns them: ``TokenTexts``, or ``MaskedTexts``."""
-
-    @property
-    def tokens(self) -> NDArray[np.int32]:
-        """The tokens of all texts, one after the other."""
-
-    @property
-    def whole(self) -> NDArray[np.bool_]:
-        """``bool [texts]``, whether a text is read to its end."""
-
-    @property
-    def max_length(self) -> int:
-        """The longest text in tokens."""
-
-    @property
-    def seed(self) -> int | None:
-        """Seed of what changes from epoch to epoch; None if nothing does."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +41,8 @@ class LanguageModel:
         max_length: The longest text in tokens, its end included.
         nats: Turns the model's output into nats.
         check: Raises for a model that cannot be sampled from, given the longest text; called before the training.
-        texts: Encodes texts, with tokenizer, longest text and seed; without a seed, for evaluation.
-        fit: Turns the nats of such texts, and the texts, into a dataclass of scores.
+        texts: ``TokenTexts`` or ``MaskedTexts``, of texts, tokenizer, longest text and seed; no seed for evaluation.
+        fit: Turns the nats of such texts, and the texts, into scores.
         metric: The score that chooses among checkpoints; the lowest is the best.
     """
 
@@ -76,8 +55,8 @@ class LanguageModel:
     max_length: int
     nats: Nats = token_nats
     check: Callable[[Any, int], None] = check_causal
-    texts: Callable[[Sequence[str], Any, int, int | None], Texts] = TokenTexts
-    fit: Callable[[float, Any], Any] = Fit.of
+    texts: Callable[[Sequence[str], Any, int, int | None], Examples] = TokenTexts
+    fit: Callable[[float, Any], dict[str, float]] = causal_fit
     metric: str = "bits_per_character"
 
 
@@ -112,12 +91,8 @@ def fine_tune_language_model(
     for name, texts in (("train", corpus.train), ("dev", corpus.dev)):
         if not texts:
             raise DataError(f"there are no {name} texts to fine-tune on", hint="look at the cache of the run")
-    task = _Task(
-        model,
-        model.texts(corpus.train, model.tokenizer, model.max_length, settings.seed),
-        model.texts(corpus.dev, model.tokenizer, model.max_length, None),
-    )
-    _check_texts(task, reporter)
+    task = _task(model, corpus, settings.seed)
+    _check_texts(model, task.train, task.dev, reporter)
     folder = checkpoint.with_name(f"{checkpoint.name}.training")
     recipe = _recipe(options, settings)
     with one_training(folder, _fingerprint(model, corpus, options, settings), settings.resume, reporter, "generator"):
@@ -128,46 +103,48 @@ def fine_tune_language_model(
     return result
 
 
-@dataclass
-class _Task:
-    """A language model as a ``FineTuneTask``."""
+def _task(model: LanguageModel, corpus: Corpus, seed: int) -> FineTuneTask:
+    train = model.texts(corpus.train, model.tokenizer, model.max_length, seed)
+    dev = model.texts(corpus.dev, model.tokenizer, model.max_length, None)
 
-    model: LanguageModel
-    train: Texts
-    dev: Texts
-    stage: str = "generator"
-    greater_is_better: bool = False
+    def build(seed: int) -> Any:
+        built = model.build(seed).eval()
+        model.check(built, model.max_length)
+        return built.train()
 
-    def __post_init__(self) -> None:
-        self.key, self.metric, self.tokenizer = self.model.key, self.model.metric, self.model.tokenizer
+    def loss(outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
+        return model.nats(scores_of(outputs), labels).sum() / items
 
-    def build(self, seed: int) -> Any:
-        model = self.model.build(seed).eval()
-        self.model.check(model, self.model.max_length)
-        return model.train()
-
-    def loss(self, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
-        return self.model.nats(scores_of(outputs), labels).sum() / items
-
-    def reduce(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return self.model.nats(logits, labels)
-
-    def score(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    def score(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         if not np.isfinite(predictions).all():
             raise Diverged("the probabilities are not finite any more")
-        return asdict(self.model.fit(float(predictions.sum(dtype=np.float64)), self.dev))
+        return model.fit(float(predictions.sum(dtype=np.float64)), dev)
+
+    return FineTuneTask(
+        stage="generator",
+        key=model.key,
+        tokenizer=model.tokenizer,
+        train=train,
+        dev=dev,
+        build=build,
+        loss=loss,
+        score=score,
+        metric=model.metric,
+        greater_is_better=False,
+        reduce=model.nats,
+    )
 
 
-def _check_texts(task: _Task, reporter: Reporter) -> None:
-    known = task.model.config.get_text_config().vocab_size
-    for name, texts in (("train", task.train), ("dev", task.dev)):
+def _check_texts(model: LanguageModel, train: Any, dev: Any, reporter: Reporter) -> None:
+    known = model.config.get_text_config().vocab_size
+    for name, texts in (("train", train), ("dev", dev)):
         if texts.tokens.max() >= known:
             what = f"the tokenizer is another model's: it has token {texts.tokens.max()}, the model has {known} tokens"
-            raise DataError(what, hint="copy the model again, its tokenizer with it", key=f"{task.key}.model")
+            raise DataError(what, hint="copy the model again, its tokenizer with it", key=f"{model.key}.model")
         if cut := int((~texts.whole).sum()):
             longer = f"{cut} of {len(texts)} {name} texts are longer than {texts.max_length} tokens"
-            reporter.warn(f"{longer}, and are cut there ({task.key}.max_length)")
-    if task.train.seed is None:
+            reporter.warn(f"{longer}, and are cut there ({model.key}.max_length)")
+    if train.seed is None:
         reporter.info("the tokenizer does not continue a word that was cut: no text is split for training")
 
 
@@ -223,6 +200,6 @@ def _result(
         texts = model.texts(corpus.test, model.tokenizer, model.max_length, None)
         tokens = min(outcome.at_once * model.max_length, TOKENS)  # no more than fitted into memory in training
         fit = model.fit(float(text_nats(best, texts, tokens, model.nats).sum()), texts)
-        scores |= {f"test_{name}": value for name, value in asdict(fit).items()}
+        scores |= {f"test_{name}": value for name, value in fit.items()}
     details = {name: value for name, value in asdict(outcome).items() if name not in ("metrics", "stopped")}
     return {**scores, **details, "vocabulary": len(model.tokenizer)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -139,20 +138,9 @@ class MaskedTexts:
         return encodings
 
 
-@dataclass(frozen=True)
-class MaskedFit:
-    """How well a model fills masked words.
-
-    Attributes:
-        bits_per_masked_token: Bits of the masked tokens over their number, each predicted with all of them masked.
-    """
-
-    bits_per_masked_token: float
-
-    @classmethod
-    def of(cls, nats: float, texts: MaskedTexts) -> MaskedFit:
-        """Return the fit of texts whose masked tokens take ``nats`` together."""
-        return cls(nats / math.log(2) / max(int(texts.masked.sum()), 1))
+def masked_fit(nats: float, texts: MaskedTexts) -> dict[str, float]:
+    """Return ``bits_per_masked_token`` of texts whose masked tokens, all of them masked at once, take ``nats``."""
+    return {"bits_per_masked_token": nats / math.log(2) / max(int(texts.masked.sum()), 1)}
 
 
 def masked_nats(logits: Tensor, labels: Tensor) -> Tensor:

@@ -188,28 +188,20 @@ class TokenTexts:
         return encoded
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How well a causal model fits some texts.
+def causal_fit(nats: float, texts: TokenTexts) -> dict[str, float]:
+    """Return how well a causal model fits texts whose predicted tokens take ``nats`` together.
 
     The first token of a text is not predicted, as in sampling; the end of the text is. What a text holds beyond
     ``max_length`` tokens does not count.
 
-    Attributes:
-        bits_per_character: Bits of all predicted tokens over the characters of the texts.
-        word_perplexity: e to the nats of all predicted tokens over the words, the end of a text being one of them.
+    Returns:
+        ``bits_per_character``, and ``word_perplexity``: e to the nats over the words, the end of a text being one.
     """
-
-    bits_per_character: float
-    word_perplexity: float
-
-    @classmethod
-    def of(cls, nats: float, texts: TokenTexts) -> Fit:
-        """Return the fit of texts, as far as they are read, that take ``nats`` together."""
-        read = texts.read()
-        characters = sum(map(len, read))
-        words = sum(len(text.split()) for text in read) + int(texts.whole.sum())
-        return cls(nats / math.log(2) / characters, math.exp(min(nats / words, 700.0)))
+    read = texts.read()
+    characters = sum(map(len, read))
+    words = sum(len(text.split()) for text in read) + int(texts.whole.sum())
+    perplexity = math.exp(min(nats / words, 700.0))
+    return {"bits_per_character": nats / math.log(2) / characters, "word_perplexity": perplexity}
 
 
 Nats = Callable[[Tensor, Tensor], Tensor]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,62 +24,42 @@ class Diverged(Exception):
     """The loss or the model's outputs are no longer finite."""
 
 
-class FineTuneTask(Protocol):
-    """A model to fine-tune, with its rows, its loss and its dev score."""
+def keep_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the logits: the default of ``FineTuneTask.reduce``."""
+    return logits
 
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer, which is saved beside the model."""
 
-    @property
-    def stage(self) -> str:
-        """The name in learning curves: ``teacher`` or ``generator``."""
+@dataclass(frozen=True)
+class FineTuneTask:
+    """A model to fine-tune, with its rows, its loss and its dev score.
 
-    @property
-    def key(self) -> str:
-        """The table of the settings, which errors name: ``teacher`` or ``generators.gpt2``."""
+    Attributes:
+        stage: The name in learning curves: ``teacher`` or ``generator``.
+        key: The table of the settings, for errors: ``teacher`` or ``generators.gpt2``.
+        tokenizer: The tokenizer, which is saved beside the model.
+        train: The rows to learn.
+        dev: The rows that choose among checkpoints; their ``start`` is not called.
+        build: Builds the ``PreTrainedModel`` to start from, in float32, new weights drawn with a seed.
+        loss: Of outputs, labels and a number: the sum of the batch's losses divided by the number, which counts the
+            labels of the whole update that are not -100.
+        score: Of the reduced logits of all dev rows, from short to long, and their labels, padded with -100: the dev
+            scores. It raises ``Diverged`` where they are not finite.
+        metric: The dev score that chooses among checkpoints.
+        greater_is_better: Whether the highest score is the best, or the lowest.
+        reduce: Of the logits and labels of a dev batch: what ``score`` needs, ``[batch]`` or ``[batch, outputs]``.
+    """
 
-    @property
-    def metric(self) -> str:
-        """The dev score that chooses among checkpoints."""
-
-    @property
-    def greater_is_better(self) -> bool:
-        """Whether the highest score is the best, or the lowest."""
-
-    @property
-    def train(self) -> Examples:
-        """The rows to learn."""
-
-    @property
-    def dev(self) -> Examples:
-        """The rows that choose among checkpoints; their ``start`` is not called."""
-
-    def build(self, seed: int) -> Any:
-        """Return the ``PreTrainedModel`` to start from, in float32, new weights drawn with ``seed``."""
-
-    def loss(self, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
-        """Return the sum of the losses of a batch, divided by ``items``.
-
-        Args:
-            outputs: The model's outputs.
-            labels: The batch's labels.
-            items: How many labels are not -100 in the whole update, of which the batch may be a part.
-        """
-
-    def reduce(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return what ``score`` needs of a dev batch, ``[batch]`` or ``[batch, outputs]``; it is kept for all rows."""
-
-    def score(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Return the dev scores, ``metric`` among them.
-
-        Args:
-            predictions: The results of ``reduce`` of all dev rows, from short to long.
-            labels: Their labels, padded with -100.
-
-        Raises:
-            Diverged: The predictions are not finite.
-        """
+    stage: str
+    key: str
+    tokenizer: Any
+    train: Examples
+    dev: Examples
+    build: Callable[[int], Any]
+    loss: Callable[[Any, Tensor, Tensor | int], Tensor]
+    score: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    metric: str
+    greater_is_better: bool
+    reduce: Callable[[Tensor, Tensor], Tensor] = keep_logits
 
 
 class ByLength(Sampler[int]):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
-from kdcli.lm.options import LanguageModelOptions, Positive
+from kdcli.lm import LanguageModelOptions, Positive
 
 api_version = API_VERSION
 KEY = "generators.gpt2"

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
-from kdcli.lm.options import LanguageModelOptions, Positive
+from kdcli.lm import LanguageModelOptions, Positive
 
 api_version = API_VERSION
 KEY = "generators.mlm"

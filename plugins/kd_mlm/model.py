@@ -12,7 +12,7 @@ from kd_mlm import KEY, Options
 from kdcli.api import Corpus, Reporter
 from kdcli.lm.language_model import LanguageModel
 from kdcli.lm.masked import check_masked
-from kdcli.lm.masked_texts import MaskedFit, MaskedTexts, masked_nats
+from kdcli.lm.masked_texts import MaskedTexts, masked_fit, masked_nats
 from kdcli.lm.pretrained import load_lm, load_lm_config, load_lm_tokenizer
 from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
 from kdcli.models.hf import find_model, fit_max_length, sha256
@@ -53,7 +53,7 @@ def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageMod
         nats=masked_nats,
         check=partial(check_masked, mask=tokenizer.mask_token_id),
         texts=partial(MaskedTexts, share=options.mask_share),
-        fit=MaskedFit.of,
+        fit=masked_fit,
         metric="bits_per_masked_token",
     )
 

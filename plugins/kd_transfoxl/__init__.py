@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
-from kdcli.lm.options import LanguageModelOptions, Positive
+from kdcli.lm import LanguageModelOptions, Positive
 
 api_version = API_VERSION
+KEY = "generators.transfoxl"
+SIZES = ("n_layer", "d_model", "n_head", "d_head", "d_inner", "div_val", "cutoffs", "mem_len")
 
 Natural = Annotated[int, Field(ge=0)]
 Size = Positive | Literal["auto"]
@@ -27,7 +29,7 @@ class Options(LanguageModelOptions):
     from_scratch: bool = False
     """Start from random weights, with a vocabulary counted from the training texts."""
     words: Literal["auto", "moses", "whitespace"] = "auto"
-    """Cut texts by the rules of Moses, or at white space; `auto`: at white space if they are cut into words already."""
+    """Split texts by the rules of Moses, or at white space; `auto`: at white space if they are tokenised already."""
     min_freq: Positive = 2
     """From scratch: occurrences that a word needs."""
     max_size: Natural = 0
@@ -47,7 +49,7 @@ class Options(LanguageModelOptions):
     cutoffs: tuple[Positive, ...] | Literal["auto"] = "auto"
     """From scratch: the first word of each cluster but the first; `auto`: in wt103's proportions; [] = one cluster."""
     mem_len: Natural | Literal["auto"] = "auto"
-    """From scratch: places that a layer remembers; 0 = none: a text is read at once."""
+    """From scratch: positions that a layer remembers; 0 = none: a text is read at once."""
     max_length: Annotated[int, Field(ge=2)] = 80
     """Longest text in words, its end included: longer ones are cut in training, and rejected in sampling."""
 

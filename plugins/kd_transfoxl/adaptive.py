@@ -1,7 +1,7 @@
 """Adaptive input embeddings and the adaptive softmax: frequent words get more of both.
 
 Words are sorted by frequency and cut into clusters. The first words are predicted at once, together with a score for
-each of the other clusters; a word of these takes a second softmax, inside its cluster (Grave et al. 2017, arXiv
+each of the other clusters; a word of these needs a second softmax, inside its cluster (Grave et al. 2017, arXiv
 1609.04309; the embeddings: Baevski and Auli 2019, arXiv 1809.10853). With ``div_val`` > 1 the embeddings of each
 cluster are narrower than those before, and a projection makes them ``d_model`` wide. The softmax has tables and
 projections of the same shapes, so that they can be shared.
@@ -18,17 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdcli.lm import drawing
+from kdcli.lm import sampling
 
 
 class AdaptiveEmbedding(nn.Module):
-    """Embeddings whose width depends on the word's cluster, all made ``d_model`` wide.
+    """Embeddings whose width depends on the word's cluster, all projected to ``d_model``.
 
     Args:
         vocab_size: Words.
         cutoffs: The first word of each cluster but the first.
         d_embed: Width in the first cluster.
-        d_model: Width of what comes out.
+        d_model: Width of the result.
         div_val: Cluster ``i`` is ``d_embed // div_val**i`` wide; with 1 all words share one table.
     """
 
@@ -44,32 +44,23 @@ class AdaptiveEmbedding(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """Return ``[rows, time, d_model]`` for ``int64 [rows, time]``.
 
-        Each table is asked for all words, those of other clusters taken for its first one: it costs little beside a
-        layer, nothing waits for a GPU to say how many words there are, and every parameter gets a gradient, which
-        training by several processes asks for.
+        Each table looks up all words, those of other clusters as its first one: this costs little beside a layer, does
+        not wait for a GPU to count words, and gives every parameter the gradient that several processes require.
         """
         clusters = _clusters(words, self.cutoffs)
         tables = cast(list[nn.Embedding], list(self.emb_layers))
-        found = tables[0].weight.new_zeros(())  # in the weights' precision, whatever autocast makes of projections
+        result = tables[0].weight.new_zeros(())  # in the weights' precision, also where autocast lowers projections
         for cluster, (start, table) in enumerate(zip([0, *self.cutoffs], tables, strict=True)):
             inside = clusters == cluster
             vectors = table(torch.where(inside, words - start, 0))
             if self.emb_projs:
                 vectors = functional.linear(vectors, self.emb_projs[cluster])
-            found = torch.where(inside[..., None], vectors.to(found.dtype), found)
-        return found * self.scale
+            result = torch.where(inside[..., None], vectors.to(result.dtype), result)
+        return result * self.scale
 
 
 class AdaptiveSoftmax(nn.Module):
-    """The distribution of the next word.
-
-    Args:
-        vocab_size: Words.
-        cutoffs: The first word of each cluster but the first; none for a plain softmax.
-        d_embed: Width in the first cluster.
-        d_model: Width of the hidden states.
-        div_val: Cluster ``i`` is ``d_embed // div_val**i`` wide; with 1 all words share one table.
-    """
+    """The distribution of the next word; arguments as in ``AdaptiveEmbedding``, no cutoffs for a plain softmax."""
 
     def __init__(self, vocab_size: int, cutoffs: Sequence[int], d_embed: int, d_model: int, div_val: int) -> None:
         super().__init__()
@@ -126,16 +117,15 @@ class AdaptiveSoftmax(nn.Module):
         top_p: float = 1.0,
         without: int | None = None,
     ) -> Tensor:
-        """Draw a word for each row: its cluster first, then the word, among those of this cluster alone.
+        """Draw a word for each row: first its cluster, then the word in this cluster alone.
 
         The uniform chooses the cluster, and what is left of it the word. Clusters being in the order of their words,
         it is the word that the cumulative sum over the whole vocabulary would give.
 
         Args:
             hidden: ``[rows, d_model]``.
-            uniforms: ``float64 [rows]`` (float32 where the device has no other), in [0, 1): the draw.
-            temperature: As in ``kdcli.lm.drawing.draw``. This and the others take the whole vocabulary: no
-                cluster by itself tells which words are drawn from, and how often.
+            uniforms: ``float64 [rows]`` (float32 where the device has no float64), in [0, 1): the draw.
+            temperature: As in ``kdcli.lm.sampling.draw``. Like ``top_k`` and ``top_p`` it needs the whole vocabulary.
             top_k: As there.
             top_p: As there.
             without: A word that is never drawn: its probability goes to the others, in proportion to theirs.
@@ -143,30 +133,30 @@ class AdaptiveSoftmax(nn.Module):
         Returns:
             ``int64 [rows]``.
         """
-        # A word of a later cluster has a share in this cluster's score, which only all of its words tell.
+        # A word of a later cluster has a share in this cluster's score, which only the whole vocabulary gives.
         beyond = without is not None and without >= self.ends[1]
         if temperature != 1.0 or top_k or top_p < 1.0 or beyond:
             logits = self.log_probs(hidden)
             if without is not None:
                 logits[:, without] = -torch.inf
-            return drawing.draw(logits, uniforms, temperature=temperature, top_k=top_k, top_p=top_p)
+            return sampling.draw(logits, uniforms, temperature=temperature, top_k=top_k, top_p=top_p)
         first, scores = self._head(hidden, without)
         chances = scores.to(uniforms.dtype).softmax(dim=1)
-        clusters, rest = drawing.invert(chances, uniforms)
+        clusters, rest = sampling.invert(chances, uniforms)
         rest = rest / chances.gather(1, clusters[:, None])[:, 0]
         words = torch.empty_like(clusters)
         for cluster, rows in enumerate(_rows(clusters, self.count)):
             if len(rows):
                 logits = self._logits(hidden[rows], cluster) if cluster else first[rows]
-                words[rows] = self.ends[cluster] + drawing.draw(logits, rest[rows])
+                words[rows] = self.ends[cluster] + sampling.draw(logits, rest[rows])
         return words
 
     def _head(self, hidden: Tensor, without: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return the logits of the first words, but for one that is left out, and the scores of all clusters.
+        """Return the logits of the first words, and the scores of all clusters.
 
         Returns:
             ``[rows, first words]`` and ``[rows, clusters]``; the score of the first cluster is that of its words
-            together, so that a softmax makes probabilities of the scores.
+            together, so that a softmax of the scores gives the probabilities of the clusters.
         """
         near = self._near(hidden, 0)
         first = _wide(functional.linear(near, *self._table(0)))
@@ -190,7 +180,7 @@ class AdaptiveSoftmax(nn.Module):
         return table.weight[inside], table.bias[inside]
 
     def _near(self, hidden: Tensor, cluster: int) -> Tensor:
-        """Return the hidden states as wide as the embeddings of a cluster."""
+        """Return the hidden states in the width of a cluster's embeddings."""
         return hidden @ self.out_projs[cluster] if self.out_projs else hidden
 
 
@@ -208,7 +198,7 @@ def _clusters(words: Tensor, cutoffs: Sequence[int]) -> Tensor:
 
 
 def _rows(clusters: Tensor, count: int) -> tuple[Tensor, ...]:
-    """Return the rows of each of ``count`` clusters; all of them take one look at a GPU's state."""
+    """Return the rows of each of ``count`` clusters, waiting for a GPU once."""
     sizes: list[int] = torch.bincount(clusters, minlength=count).tolist()
     return torch.split(clusters.argsort(stable=True), sizes)
 

@@ -1,4 +1,4 @@
-"""The configuration of a Transformer-XL, with the keys of the published ``config.json`` of ``transfo-xl-wt103``."""
+"""The configuration of a Transformer-XL."""
 
 from __future__ import annotations
 
@@ -12,37 +12,21 @@ from kdcli.api import DataError
 
 
 class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
-    """A Transformer-XL (Dai et al. 2019); the defaults are those of ``transfo-xl-wt103``.
+    """The configuration, with the keys and the defaults of the published ``config.json`` of ``transfo-xl-wt103``.
 
     Attributes:
-        vocab_size: Words.
         cutoffs: The first word of each cluster of the adaptive softmax but the first; none for a plain softmax.
-        d_model: Width of the hidden states.
-        d_embed: Width of the embeddings of the first words.
-        n_head: Heads.
-        d_head: Width of a head.
-        d_inner: Width inside the feed-forward layers.
+        d_embed: Width of the embeddings of the first cluster.
         div_val: Embeddings of cluster ``i`` are ``d_embed // div_val**i`` wide; with 1 all words share one table.
-        pre_lnorm: Normalise what goes into a layer, not what comes out.
-        n_layer: Layers.
-        mem_len: Places of earlier segments that a layer remembers.
-        clamp_len: Greater distances are taken for this one; 0 or less = none is.
-        same_length: Each word sees ``mem_len`` places, itself included, however long the segment is.
-        proj_share_all_but_first: What ``tie_projs`` is made of where it is not given.
-        tie_projs: Whether the softmax of each cluster has the projection of its embeddings.
-        tie_word_embeddings: Whether the softmax has the embeddings' weights.
-        untie_r: Each layer has biases ``u`` and ``v`` of its own.
-        dropout: Dropout of embeddings, positions, and what layers put out.
-        dropatt: Dropout of attention weights.
-        attn_type: 0: attention with relative positions as in the paper. There is no other.
-        adaptive: Kept; what counts are the cutoffs.
-        sample_softmax: Kept; nothing is sampled in training.
-        init: How new weights are drawn, ``normal`` or ``uniform``.
-        init_range: Half the width of the uniform distribution.
-        init_std: Standard deviation of the normal distribution.
-        proj_init_std: That of projections.
-        layer_norm_epsilon: What normalisation adds to the variance.
-        eos_token_id: The word that ends a text.
+        pre_lnorm: Normalise the input of a layer, not its output.
+        mem_len: Positions of earlier segments that a layer remembers.
+        clamp_len: Greater distances count as this one; 0 or less = no limit.
+        same_length: Each word sees ``mem_len`` positions, itself included, however long the segment is.
+        proj_share_all_but_first: The default of ``tie_projs``: true for all clusters but the first.
+        tie_projs: For each cluster, whether softmax and embeddings share a projection.
+        untie_r: Whether each layer has its own biases ``u`` and ``v``.
+        dropatt: Dropout of attention weights; ``dropout`` is that of embeddings, distances and outputs of layers.
+        init_std: Standard deviation of new weights; ``proj_init_std`` is that of projections.
     """
 
     model_type = "transfo-xl"
@@ -74,10 +58,6 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
     dropout: float = 0.1
     dropatt: float = 0.0
     attn_type: int = 0
-    adaptive: bool = True
-    sample_softmax: int = -1
-    init: str = "normal"
-    init_range: float = 0.01
     init_std: float = 0.02
     proj_init_std: float = 0.01
     layer_norm_epsilon: float = 1e-5
@@ -90,10 +70,10 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
-        """Make sure that there is such a model.
+        """Check the values that the model depends on.
 
         Raises:
-            DataError: There is none.
+            DataError: There is no such model.
         """
         clusters, projections = len(self.cutoffs) + 1, len(self.tie_projs or [])
         rising = all(one < other for one, other in pairwise([0, *self.cutoffs, self.vocab_size]))
@@ -109,7 +89,6 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
             (self.d_model % 2 == 0, f"d_model is {self.d_model}", "take an even one: half of it are sines"),
             (self.mem_len >= 0, f"mem_len is {self.mem_len}", "0 remembers nothing"),
             (self.mem_len != 0 or not self.same_length, blind, "set same_length to false, or mem_len to 1 or more"),
-            (self.init in ("normal", "uniform"), f"init is {self.init!r}", "normal or uniform"),
         ):
             if not sound:
                 raise DataError(f"there is no such Transformer-XL: {what}", hint=hint)

@@ -1,8 +1,8 @@
-"""A Transformer-XL (Dai et al. 2019, arXiv 1901.02860) whose weights are named as those of ``transfo-xl-wt103``.
+"""A Transformer-XL (Dai et al. 2019, arXiv 1901.02860) with the weight names of ``transfo-xl-wt103``.
 
 The text goes through in segments. A layer sees the hidden states that went into it with the segments before, without
-a gradient: the memory (section 3.2). Attention knows no places, only distances (section 3.3). Shapes are
-``[rows, time, ...]``; ``seen`` are the places that a segment can look at, ``past`` of memory and ``time`` of its own.
+a gradient: the memory (section 3.2). Attention depends on distances, not on positions (section 3.3). Shapes are
+``[rows, time, ...]``; a segment sees ``seen`` positions, ``past`` of memory and ``time`` of its own.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from kdcli.lm.texts import IGNORED
 
 @dataclass
 class TransfoXLOutput(ModelOutput):  # type: ignore[misc]
-    """What a segment gives.
+    """The output of a segment.
 
     Attributes:
         loss: The mean of the nats of all predicted words.
-        losses: ``[rows, time - 1]``, the nats of each word but the first, 0 where the label says to ignore it.
-        logits: ``[rows, time, vocabulary]``, log-probabilities of the next word; only if asked for.
-        mems: For each layer ``[rows, at most mem_len, d_model]``, what it remembers for the next segment; None if
-            it remembers nothing.
+        losses: ``[rows, time - 1]``, the nats of each word but the first, 0 where the label is ignored.
+        logits: ``[rows, time, vocabulary]``, log-probabilities of the next word; only with ``return_logits``.
+        mems: For each layer ``[rows, at most mem_len, d_model]``, the memory for the next segment, if there is one.
     """
 
     loss: Tensor | None = None
@@ -43,17 +42,14 @@ class TransfoXLOutput(ModelOutput):  # type: ignore[misc]
 class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
     """A Transformer-XL that predicts words.
 
-    Args:
-        config: The configuration.
-
     Raises:
-        DataError: There is no such model.
+        DataError: There is no model of this configuration.
     """
 
     config_class = TransfoXLConfig
     base_model_prefix = "transformer"
     supports_gradient_checkpointing = True
-    # The published checkpoint holds the frequencies of the sines, which are no weights.
+    # The published checkpoint holds the frequencies of the sines, which are not weights.
     _keys_to_ignore_on_load_unexpected = (r"pos_emb\.inv_freq",)
 
     def __init__(self, config: TransfoXLConfig) -> None:
@@ -78,23 +74,22 @@ class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
 
         Args:
             input_ids: ``int64 [rows, time]``.
-            mems: What the segment before has given; None at the start of a text.
-            labels: ``int64 [rows, time]``, the words themselves: place ``i`` predicts label ``i + 1``. -100 is
+            mems: The ``mems`` of the segment before; None at the start of a text.
+            labels: ``int64 [rows, time]``, the words themselves: position ``i`` predicts label ``i + 1``; -100 is
                 ignored. None: the words where ``attention_mask`` is not 0, unless logits alone are asked for.
-            attention_mask: ``[rows, time]``, 0 behind a text's end. It serves as labels only: nothing before the end
-                sees what is behind.
-            return_logits: Give the log-probabilities of all words.
-            use_cache: Give the memory.
+            attention_mask: ``[rows, time]``, 0 behind a text's end; words before the end do not see what is behind.
+            return_logits: Return the log-probabilities of all words.
+            use_cache: Return the memory.
         """
         hidden, memory = self.transformer(input_ids, mems)
         if labels is None and not return_logits:
             labels = input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, IGNORED)
         loss = losses = logits = None
         if labels is not None:
-            wanted = labels[:, 1:]
-            real = wanted != IGNORED
-            nats = self.crit.nats(hidden[:, :-1][real], wanted[real])
-            losses = nats.new_zeros(wanted.shape).masked_scatter(real, nats)
+            targets = labels[:, 1:]
+            real = targets != IGNORED
+            nats = self.crit.nats(hidden[:, :-1][real], targets[real])
+            losses = nats.new_zeros(targets.shape).masked_scatter(real, nats)
             loss = nats.sum() / max(len(nats), 1)
         if return_logits:
             logits = self.crit.log_probs(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
@@ -105,7 +100,7 @@ class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
         return self.transformer.word_emb
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """Return which weights are others: embeddings, projections and biases are tied each for itself."""
+        """Return which weights are tied to which: embeddings, projections and biases each for itself."""
         return dict(self._tied_weights_keys)
 
     def _ties(self) -> dict[str, str]:
@@ -125,14 +120,11 @@ class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw new weights, as the published training did."""
         for name, weights in module.named_parameters(recurse=False):
             if isinstance(module, nn.LayerNorm) and name == "weight":
                 initialization.normal_(weights, mean=1.0, std=self.config.init_std)
             elif name in ("bias", "cluster_bias"):
                 initialization.zeros_(weights)
-            elif self.config.init == "uniform":
-                initialization.uniform_(weights, -self.config.init_range, self.config.init_range)
             else:
                 projection = isinstance(module, nn.ParameterList)
                 std = self.config.proj_init_std if projection else self.config.init_std
@@ -160,18 +152,18 @@ class TransfoXLModel(nn.Module):
         hidden = self.drop(self.word_emb(words))
         seen = past + words.shape[1]
         sines = self.drop(self.sines(torch.arange(seen - 1, -1, -1, device=words.device), hidden.dtype))
-        unseen = self.unseen(words.shape[1], seen, words.device)
+        unseen = self._unseen(words.shape[1], seen, words.device)
         remembered = []
         for number, layer in enumerate(self.layers):
             memory = mems[number] if mems else None
-            remembered.append(self.remember(hidden, memory))
+            remembered.append(self._remember(hidden, memory))
             hidden = layer(hidden, sines, unseen, memory)
         return self.drop(hidden), tuple(remembered) if self.config.mem_len else None
 
     def sines(self, distances: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return what stands for distances ``int64 [seen]``: sines, then cosines, ``[seen, d_model]``.
+        """Return R of section 3.3 for distances ``int64 [seen]``: sines, then cosines, ``[seen, d_model]``.
 
-        This is R of section 3.3. Frequencies are computed in float32: in bf16, far distances would be one.
+        Frequencies are computed in float32: in bf16, far distances would be one.
         """
         wide = torch.promote_types(dtype, torch.float32)
         if self.config.clamp_len > 0:
@@ -180,22 +172,22 @@ class TransfoXLModel(nn.Module):
         angles = distances[:, None] / 10000 ** (halves / self.config.d_model)
         return torch.cat([angles.sin(), angles.cos()], dim=1).to(dtype)
 
-    def unseen(self, time: int, seen: int, device: torch.device) -> Tensor:
-        """Return ``bool [time, seen]``, true for what a place must not look at: what comes later, or is too far."""
-        places = torch.arange(seen, device=device)
-        distances = places[seen - time :, None] - places
-        unseen = distances < 0
-        return unseen | (distances >= self.config.mem_len) if self.config.same_length else unseen
+    def _unseen(self, time: int, seen: int, device: torch.device) -> Tensor:
+        """Return ``bool [time, seen]``, true for what a word must not see: what comes later, or is too far."""
+        positions = torch.arange(seen, device=device)
+        distances = positions[seen - time :, None] - positions
+        later = distances < 0
+        return later | (distances >= self.config.mem_len) if self.config.same_length else later
 
-    def remember(self, hidden: Tensor, memory: Tensor | None) -> Tensor:
-        """Return the last ``mem_len`` places of the memory and of what goes into a layer, without a gradient."""
+    def _remember(self, hidden: Tensor, memory: Tensor | None) -> Tensor:
+        """Return the last ``mem_len`` positions of the memory and of a layer's input, without a gradient."""
         hidden = hidden.detach()
         together = hidden if memory is None else torch.cat([memory, hidden], dim=1)
         return together[:, max(together.shape[1] - self.config.mem_len, 0) :]
 
 
 class Layer(GradientCheckpointingLayer):  # type: ignore[misc]
-    """Attention, then a feed-forward layer, each around a shortcut."""
+    """Attention, then a feed-forward layer, each with a residual connection."""
 
     def __init__(self, config: TransfoXLConfig) -> None:
         super().__init__()
@@ -204,12 +196,12 @@ class Layer(GradientCheckpointingLayer):  # type: ignore[misc]
 
     def forward(self, hidden: Tensor, sines: Tensor, unseen: Tensor, memory: Tensor | None) -> Tensor:
         """Return ``[rows, time, d_model]``; see ``RelativeAttention.forward``."""
-        found: Tensor = self.pos_ff(self.dec_attn(hidden, sines, unseen, memory))
-        return found
+        output: Tensor = self.pos_ff(self.dec_attn(hidden, sines, unseen, memory))
+        return output
 
 
 class RelativeAttention(nn.Module):
-    """Attention to words by what they are and how far back they are (section 3.3).
+    """Attention to words by their content and their distance (section 3.3).
 
     Weights are named as published: ``qkv_net`` makes queries, keys and values (W_q, W_k,E, W_v), ``r_net`` the keys of
     distances (W_k,R), ``r_w_bias`` is u and ``r_r_bias`` is v.
@@ -230,12 +222,12 @@ class RelativeAttention(nn.Module):
         self.dropatt = nn.Dropout(config.dropatt)
 
     def forward(self, hidden: Tensor, sines: Tensor, unseen: Tensor, memory: Tensor | None) -> Tensor:
-        """Look at the memory and the segment.
+        """Attend to the memory and the segment.
 
         Args:
             hidden: ``[rows, time, d_model]``.
             sines: ``[seen, d_model]``, those of distance ``seen`` - 1 first, of 0 last.
-            unseen: ``bool [time, seen]``.
+            unseen: ``bool [time, seen]``, what a word must not see.
             memory: ``[rows, past, d_model]``.
 
         Returns:
@@ -262,15 +254,13 @@ class RelativeAttention(nn.Module):
         return keys
 
     def out(self, hidden: Tensor, values: Tensor) -> Tensor:
-        """Add to the hidden states what the heads have found, ``[rows, time, heads, d_head]``."""
-        found: Tensor = hidden + self.drop(self.o_net(values.flatten(-2)))
-        if not self.pre_lnorm:
-            found = self.layer_norm(found)
-        return found
+        """Add the values of all heads, ``[rows, time, heads, d_head]``, to the hidden states."""
+        output: Tensor = hidden + self.drop(self.o_net(values.flatten(-2)))
+        return output if self.pre_lnorm else self.layer_norm(output)
 
 
 def shifted(scores: Tensor) -> Tensor:
-    """Bring scores from the order of distances to that of places (appendix B).
+    """Bring scores from the order of distances to that of positions (appendix B).
 
     The last row has distance 0 in its last column, where it belongs; the row before has it one column too far to the
     right, and so on. Read end to end, each row has to begin one earlier than ``seen`` after the one before.
@@ -279,14 +269,14 @@ def shifted(scores: Tensor) -> Tensor:
         scores: ``[..., time, seen]``, the last column for distance 0.
 
     Returns:
-        ``[..., time, seen]``, the columns for places; those that come after the row's own hold anything.
+        ``[..., time, seen]``, the columns for positions; those after the row's own hold arbitrary values.
     """
     time, seen = scores.shape[-2:]
     return scores.flatten(-2)[..., time - 1 :].unfold(-1, seen, max(seen - 1, 1))
 
 
 class FeedForward(nn.Module):
-    """Two linear layers at each place."""
+    """Two linear layers at each position."""
 
     def __init__(self, config: TransfoXLConfig) -> None:
         super().__init__()
@@ -302,10 +292,8 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return ``[rows, time, d_model]``."""
-        found: Tensor = hidden + self.CoreNet(self.layer_norm(hidden) if self.pre_lnorm else hidden)
-        if not self.pre_lnorm:
-            found = self.layer_norm(found)
-        return found
+        output: Tensor = hidden + self.CoreNet(self.layer_norm(hidden) if self.pre_lnorm else hidden)
+        return output if self.pre_lnorm else self.layer_norm(output)
 
 
 AutoConfig.register(TransfoXLConfig.model_type, TransfoXLConfig, exist_ok=True)

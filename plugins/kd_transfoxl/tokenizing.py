@@ -1,7 +1,7 @@
 """Texts as words, and words as tokens.
 
 Hyphens inside words, and commas and points inside numbers, are words of their own, as in WikiText-103: ``1,000
-well-known`` is ``1 @,@ 000 well @-@ known``. A text made of words has them back where they were.
+well-known`` is ``1 @,@ 000 well @-@ known``. ``join`` puts them back.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from kd_transfoxl.vocabulary import END, FILE, UNKNOWN, Vocabulary, count_vocabu
 from kdcli.api import DataError, MissingError
 
 Words = Literal["moses", "whitespace"]
-"""How texts are cut: by the rules of Moses; or at white space, where they are tokenised already."""
+"""How texts are split: by the rules of Moses; or at white space, where they are tokenised already."""
 CONFIG = "tokenizer_config.json"
 
 _INSIDE_WORDS = re.compile(r"(?<=[^\W_])-(?=[^\W_])|(?<=\d)[,.](?=\d)")
@@ -32,47 +32,47 @@ _ALONE = re.compile(r"(?<!\S)[,.;:?!](?!\S)")
 _ATTACHED = re.compile(r"\w[,.;:?!](?!\S)")
 
 
-def cut(text: str, words: Words) -> list[str]:
-    """Cut a text into words, as the texts of WikiText-103 are.
+def split(text: str, words: Words) -> list[str]:
+    """Split a text into words, as in WikiText-103.
 
     Args:
         text: Without a tab.
-        words: By which rules. Those of Moses also bring quotes and other punctuation into one form; ``whitespace``
-            changes nothing.
+        words: By which rules. Those of Moses also normalise quotes and other punctuation; ``whitespace`` changes
+            nothing.
 
     Raises:
-        MissingError: The rules of Moses are not installed.
+        MissingError: sacremoses is not installed.
     """
     if words == "whitespace":
         return _INSIDE_WORDS.sub(r" @\g<0>@ ", text).split()
     moses = _moses()
-    found = moses.tokenizer.tokenize(
+    tokenized = moses.tokenizer.tokenize(
         moses.normalizer.normalize(text.strip()),
         aggressive_dash_splits=True,
         return_str=True,
         escape=False,
         protected_patterns=["<eos>", "<unk>", "<formula>"],
     )
-    return _INSIDE_NUMBERS.sub(r" @\g<0>@ ", found).split()
+    return _INSIDE_NUMBERS.sub(r" @\g<0>@ ", tokenized).split()
 
 
-def join(found: Iterable[str], words: Words) -> str:
-    """Make a text of words: what ``cut`` took apart is put together.
+def join(words: Iterable[str], rules: Words) -> str:
+    """Join the words that ``split`` returns.
 
-    With ``whitespace`` it is the text that was cut, with one space between words; only signs (``@-@``) that stood in
-    it already are gone. ``moses`` attaches punctuation to words.
+    With ``whitespace`` the result is the text, with one space between words, but for signs (``@-@``) that stood in it
+    already. ``moses`` attaches punctuation to words.
 
     Raises:
-        MissingError: The rules of Moses are not installed.
+        MissingError: sacremoses is not installed.
     """
-    text = _SIGN.sub(r"\1", " ".join(found))
-    return text if words == "whitespace" else _moses().detokenizer.detokenize(text.split(" "))
+    text = _SIGN.sub(r"\1", " ".join(words))
+    return text if rules == "whitespace" else _moses().detokenizer.detokenize(text.split(" "))
 
 
-def words_of(texts: Iterable[str]) -> Words:
-    """Tell how texts are to be cut: at white space if most of their punctuation stands alone.
+def detect_words(texts: Iterable[str]) -> Words:
+    """Return ``whitespace`` if most punctuation of the texts stands alone: they are tokenised already, and stay so.
 
-    A set that is tokenised already has to stay so: a student takes ``does n't`` and ``doesn't`` for different words.
+    Otherwise a student would see different words in the samples: ``doesn't`` in place of ``does n't``.
     """
     alone = attached = 0
     for text in texts:
@@ -82,14 +82,14 @@ def words_of(texts: Iterable[str]) -> Words:
 
 
 class WordTokenizer:
-    """Texts as the ids of their words, with what ``kdcli.lm`` asks of a Hugging Face tokenizer.
+    """Texts as the ids of their words, with the methods of a Hugging Face tokenizer that ``kdcli.lm`` needs.
 
-    A tab is ``<eos>``, the sign that also ends a text. A word outside the vocabulary is ``<unk>``, and so is one that
-    spells ``<eos>``.
+    A tab is ``<eos>``, which also ends a text. A word outside the vocabulary is ``<unk>``, and so is one that spells
+    ``<eos>``.
 
     Args:
         vocabulary: The words.
-        words: How texts are cut into words, and put together.
+        words: How texts are split into words, and joined.
     """
 
     def __init__(self, vocabulary: Vocabulary, words: Words) -> None:
@@ -107,7 +107,7 @@ class WordTokenizer:
 
         Args:
             texts: The texts; those of a pair have a tab between them.
-            words: How they are cut into words.
+            words: How they are split into words.
             min_freq: The occurrences that a word needs.
             max_size: The largest number of words, ``<eos>`` and ``<unk>`` included.
 
@@ -115,16 +115,16 @@ class WordTokenizer:
             DataError: There is no word.
         """
         sides = chain.from_iterable(text.split("\t") for text in texts)
-        counted = chain.from_iterable(cut(side, words) for side in sides)
+        counted = chain.from_iterable(split(side, words) for side in sides)
         return cls(count_vocabulary(counted, min_freq=min_freq, max_size=max_size), words)
 
     @classmethod
     def from_pretrained(cls, folder: Path, words: Words | None = None) -> WordTokenizer:
-        """Read what ``save_pretrained`` wrote, or the vocabulary of a published model.
+        """Read the files of ``save_pretrained``, or the vocabulary of a published model.
 
         Args:
             folder: The folder.
-            words: How texts are cut into words; by default as the folder says, else by the rules of Moses.
+            words: How texts are split into words; by default as the folder says, else by the rules of Moses.
 
         Raises:
             DataError: There is no vocabulary, or it cannot be read.
@@ -151,11 +151,11 @@ class WordTokenizer:
         return {"input_ids": [self._encode(text) for text in texts]}
 
     def batch_decode(self, rows: Sequence[Sequence[int] | NDArray[np.integer]], **_: Any) -> list[str]:
-        """Make texts of tokens, each as far as before the ``<eos>`` that ends it; any other one is a tab."""
+        """Decode several texts; see ``decode``."""
         return [self.decode(row) for row in rows]
 
     def decode(self, tokens: Sequence[int] | NDArray[np.integer], **_: Any) -> str:
-        """Make a text of tokens; each ``<eos>`` is a tab."""
+        """Return the text of tokens; each ``<eos>`` is a tab."""
         sides: list[list[str]] = [[]]
         for token in np.asarray(tokens).tolist():
             if token == self.eos_token_id:
@@ -168,26 +168,21 @@ class WordTokenizer:
         tokens: list[int] = []
         for side in text.split("\t"):
             side = side.lower() if self.vocabulary.lower_case else side
-            tokens += [self._ids.get(word, self.unk_token_id) for word in cut(side, self.words)]
+            tokens += [self._ids.get(word, self.unk_token_id) for word in split(side, self.words)]
             tokens.append(self.eos_token_id)
         return tokens[:-1]
 
 
-@dataclass(frozen=True)
-class _Moses:
-    normalizer: Any
-    tokenizer: Any
-    detokenizer: Any
-
-
 @cache
-def _moses() -> _Moses:
+def _moses() -> SimpleNamespace:
     try:
         from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
     except ImportError as error:
         key, hint = "generators.transfoxl.words", "pip install sacremoses"
-        raise MissingError("the rules of Moses are not installed", hint=hint, key=key) from error
-    return _Moses(MosesPunctNormalizer("en"), MosesTokenizer("en"), MosesDetokenizer("en"))
+        raise MissingError("sacremoses is not installed, which has the rules of Moses", hint=hint, key=key) from error
+    return SimpleNamespace(
+        normalizer=MosesPunctNormalizer("en"), tokenizer=MosesTokenizer("en"), detokenizer=MosesDetokenizer("en")
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
