@@ -115,8 +115,9 @@ class Delimited:
         try:
             if not self._separator:
                 return pl.read_lines(block, name=self.columns[0])[1:]
+            separator = self._separator.encode()
             frame = pl.read_csv(
-                block,
+                block.replace(b"\r" + separator, b"\r\r" + separator),  # Polars strips a CR from the end of any field
                 has_header=False,
                 new_columns=self.columns,
                 separator=self._separator,
@@ -128,7 +129,7 @@ class Delimited:
             return None
         # No row is too long, so that none is too short if the sum is right.
         separators = len(frame) * (len(self.columns) - 1)
-        return frame[1:] if block.count(self._separator.encode()) == separators else None
+        return frame[1:] if block.count(separator) == separators else None
 
     def _read_slowly(self, block: bytes, bad: BadRows, row: int) -> pl.DataFrame:
         """Find what is wrong with a block; return its good rows."""

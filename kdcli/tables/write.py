@@ -45,6 +45,10 @@ def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
         with atomic(path) as temporary:
             return _write_parquet(path, temporary, frame)
     schema = frame.collect_schema()
+    for name, dtype in schema.items():
+        if form != "jsonl" and dtype.is_nested():
+            hint = "write .parquet or .jsonl instead"
+            raise DataError(f"a column of {dtype} does not fit into .{form}", file=path, key=name, hint=hint)
     if form == "txt" and len(schema) != 1:
         raise DataError(f"a .txt holds one column, not {len(schema)}", file=path, hint="name the file .tsv")
     if form in ("tsv", "txt"):
@@ -57,11 +61,7 @@ def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
                 _check_texts(batch, form, path, rows + 1 + (form == "tsv"))
             if form == "txt" and rows == 0 and batch.item(0, 0).startswith(_BOM):
                 stream.write(_BOM.encode())  # readers skip the first one
-            try:
-                _write_lines(stream, form, batch, header=False)
-            except pl.exceptions.PolarsError as error:
-                hint = "write .parquet or .jsonl instead"
-                raise DataError(f"the form cannot hold this table: {error}", file=path, hint=hint) from None
+            _write_lines(stream, form, batch, header=False)
             rows += len(batch)
     return rows
 

@@ -28,6 +28,6 @@ def rows() -> Callable[..., list[tuple[Any, ...]]]:
     """Read all rows of a table."""
 
     def read(path: Path, **options: Any) -> list[tuple[Any, ...]]:
-        return [tuple(row.values()) for row in read_table(path, **options).table().to_pylist()]
+        return [row[:-1] for row in read_table(path, **options).frame().rows()]
 
     return read
