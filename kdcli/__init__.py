@@ -4,14 +4,17 @@
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdcli.student.student import Student, load_student
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_student"]
+__all__ = ["Student", "__version__", "load_student"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for by its first use: the package alone costs nothing."""
-    if name == "load_student":
-        return import_module("kdcli.student.loaded").load_student
+    """Import a public name when it is first used: the package alone costs nothing."""
+    if name in ("Student", "load_student"):
+        return getattr(import_module("kdcli.student.student"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

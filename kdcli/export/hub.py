@@ -15,29 +15,26 @@ from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.download.sources import SOURCES
 from kdcli.errors import DataError
-from kdcli.export.card import description, onnx_use, tags
-from kdcli.export.exported import refuse_output
-from kdcli.export.onnx import OnnxExport, export_onnx
+from kdcli.export.onnx import OnnxExport, check_output, example_code, export_onnx
 from kdcli.files import atomic
-from kdcli.student.folder import load_student
-from kdcli.student.loaded import WEIGHTS
+from kdcli.student.card import fill_card, tags
+from kdcli.student.student import FORMAT, WEIGHTS, load_student
 from kdcli.student.vocabulary import FILE as TOKENIZER
 
-COPIED = (WEIGHTS, TOKENIZER, "labels.json", "metrics.json")
 ONNX = "onnx"
 METRICS = {"mcc": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
-"""What the Hub calls metrics, where it is not what kd does."""
+"""The Hub's names of metrics, where they are not kd's."""
 
 
 @dataclass(frozen=True)
 class HubFolder:
-    """What was exported.
+    """The result of an export.
 
     Attributes:
-        folder: Where it lies.
+        folder: The folder.
         task: The name of the task.
         bytes: The size of each file.
-        onnx: What was exported as ONNX, if that was asked for.
+        onnx: The export to ONNX, if that was asked for.
     """
 
     folder: Path
@@ -48,12 +45,12 @@ class HubFolder:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a student's folder does not tell.
+    """Facts for the card that a student's folder does not hold.
 
     Attributes:
         licence: As the Hub names it.
         language: Of the texts, as ISO 639 has it.
-        dataset: The name on the Hub of what it was trained on; None: what is known of the task.
+        dataset: The Hub's name of the dataset it was trained on; None: the one known for the task.
         teacher: Its teacher.
         transfer: How its transfer set was made.
     """
@@ -75,14 +72,14 @@ def export_hub_folder(
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> HubFolder:
-    """Write a student's folder for the Hub, whole or not at all; what it tells of this machine's folders is left out.
+    """Write a student's folder for the Hub, whole or not at all, without the paths of this machine.
 
     Args:
         student: The student's folder.
         output: The folder to write.
-        origin: What the card says that the folder does not tell.
+        origin: Facts for the card that the folder does not hold.
         onnx: Put the student as ONNX into a folder inside.
-        dev: What ``export_onnx`` compares on.
+        dev: Where the task's dev texts lie, for ``export_onnx`` to compare on.
         force: Replace an earlier export.
         reporter: Shows the progress.
 
@@ -91,24 +88,24 @@ def export_hub_folder(
         UsageError: The output and the student's folder overlap.
         KdError: As ``export_onnx``.
     """
-    refuse_output(output, student, force=force)
+    check_output(output, student, force=force)
     loaded = load_student(student)
-    config, task = without_folders(loaded.config), loaded.task
+    config = {**without_folders(loaded.config), "format": FORMAT}
     with atomic(output) as folder:
         folder.mkdir()
-        for name in COPIED:
+        for name in (WEIGHTS, TOKENIZER, "metrics.json"):
             shutil.copyfile(student / name, folder / name)
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
         exported = None
         if onnx:
-            made = export_onnx(student=student, output=folder / ONNX, dev=dev, reporter=reporter)
-            exported = replace(made, folder=output / ONNX)
+            inside = export_onnx(student=student, output=folder / ONNX, dev=dev, reporter=reporter)
+            exported = replace(inside, folder=output / ONNX)
         size = (folder / WEIGHTS).stat().st_size
-        text = hub_card(config, loaded.metrics, task, size, origin or Origin(), onnx=onnx)
-        (folder / "README.md").write_text(text, "utf-8")
+        card = hub_card(config, loaded.metrics, loaded.task, size, origin or Origin(), onnx=onnx)
+        (folder / "README.md").write_text(card, "utf-8")
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    return HubFolder(output, task.name, sizes, exported)
+    return HubFolder(output, loaded.task.name, sizes, exported)
 
 
 def hub_card(
@@ -121,52 +118,45 @@ def hub_card(
         metrics: Its ``metrics.json``.
         task: Its task.
         size: Bytes of its weights.
-        origin: What these do not tell.
+        origin: Facts that these do not hold.
         onnx: Whether there is a folder with the student as ONNX.
 
     Raises:
         DataError: The student's files lack something.
     """
-    told = {"kd": str(config.get("kd", ""))}
+    made = {"kd": str(config.get("kd", ""))}
     if config.get("training", {}).get("kd_weight"):  # a baseline of the same run has no teacher
-        told = {"teacher": _name(origin.teacher), "transfer set": origin.transfer, **told}
+        made = {"teacher": _public_name(origin.teacher), "transfer set": origin.transfer, **made}
     try:
-        about = description(config, metrics, task, size, {name: value for name, value in told.items() if value})
-        front = _front(config, metrics, task, origin)
+        return fill_card(
+            _card_data(config, metrics, task, origin),
+            config,
+            metrics,
+            task,
+            size,
+            made={name: value for name, value in made.items() if value},
+            on_hub=True,
+            onnx_use=example_code(config, task, f"{ONNX}/") if onnx else "",
+        )
     except (KeyError, TypeError) as error:
         hint = "train it again, or take the folder that `kd student` has written"
         raise DataError(f"config.json or metrics.json of the student is not whole: {error!r}", hint=hint) from error
-    text = '"a text"' if task.kind == "single" else '("a text", "another")'
-    return f"""---
-{front}
----
-{about}
-## Use
-
-```python
-import kdcli  # pip install kdcli
-from huggingface_hub import snapshot_download
-
-student = kdcli.load_student(snapshot_download("USER/NAME"))
-print(student.predict([{text}]))
-```
-{_with_onnx(config, task) if onnx else ""}"""
 
 
 def without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out where on this machine the word vectors came from, but not what they are called."""
+    """Remove the folder of the word vectors on this machine from a student's configuration, but keep their name."""
     training = config.get("training", {})
     vectors = config.get("vectors")
     kind, _, source = (vectors or "").partition(" ")
     return {
         **config,
-        "vectors": vectors and f"{kind} {_name(source)}",
-        "training": {**training, "vectors": _name(training.get("vectors", ""))},
+        "vectors": vectors and f"{kind} {_public_name(source)}",
+        "training": {**training, "vectors": _public_name(training.get("vectors", ""))},
     }
 
 
-def _front(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, origin: Origin) -> str:
-    """Return what machines read of the card, as YAML."""
+def _card_data(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, origin: Origin) -> ModelCardData:
+    """Return what machines read of the card."""
     known = {source.name: source.address for source in SOURCES if source.kind == "task"}
     dataset = origin.dataset or known.get(task.name)
     results = [
@@ -181,7 +171,7 @@ def _front(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, or
         )
         for metric, value in metrics["dev"].items()
     ]
-    card = ModelCardData(
+    return ModelCardData(
         license=origin.licence,
         language=origin.language,
         library_name="kdcli",
@@ -192,18 +182,9 @@ def _front(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, or
         model_name=f"{task.name}-{config['plugin']}",
         eval_results=results,
     )
-    text: str = card.to_yaml()
-    return text
 
 
-def _with_onnx(config: Mapping[str, Any], task: Task) -> str:
-    return f"""
-The folder `{ONNX}` holds the same as ONNX, in float32 and with 8-bit weights; onnxruntime and tokenizers are enough:
-
-{onnx_use(config, task, f"{ONNX}/")}"""
-
-
-def _name(source: str) -> str:
-    """Return the last part of a path on this machine; the name of something on the Hub stays what it is."""
+def _public_name(source: str) -> str:
+    """Return the last part of a path on this machine; a name on the Hub stays unchanged."""
     path = Path(source)
     return path.name if path.is_absolute() or source.startswith(("~", ".")) else source

@@ -1,39 +1,77 @@
-"""A student as ONNX: a folder that onnxruntime and tokenizers read, without torch and without kd."""
+"""A student as ONNX: a folder that onnxruntime and tokenizers read, without torch and without kd.
+
+Each graph is compared with PyTorch, on padded batches of all kinds.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
 from kdcli import __version__, registry
-from kdcli.api import Batch, QuietReporter, Reporter
+from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import TaskSettings
-from kdcli.errors import KdError, PluginError, first_line
-from kdcli.export.card import onnx_card
-from kdcli.export.exported import refuse_output
-from kdcli.export.onnx_check import Comparison, compare, random_batches, text_batches
+from kdcli.errors import DataError, KdError, PluginError, UsageError, first_line
 from kdcli.export.onnx_student import FORMAT, INT8, MODEL, Session, need
 from kdcli.files import atomic
-from kdcli.student.encoding import encode_table
-from kdcli.student.folder import LoadedStudent, load_student
+from kdcli.student.batches import Columns, Compute
+from kdcli.student.build import module_function
+from kdcli.student.card import summary
+from kdcli.student.dataset import Examples, encode_table
+from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.student.vocabulary import save_tokenizer
+from kdcli.tasks.metrics import score
 from kdcli.tasks.split import load_split
 
 QUANTISED = ("Conv", "Gather", "LSTM", "MatMul")
 """Operators whose weights are stored in 8 bits; onnxruntime has no such GRU."""
-ROWS = 2048
+DEV_ROWS = 2048
 """Texts of dev that a graph is compared on."""
+SIZES = (1, 2, 7, 32)
+"""Rows of a batch that graphs are compared on."""
+LONGEST = (1, 2, 5, 13, 40)
+"""Words of such a batch's longest text, beside the most that the student reads."""
+TOLERANCE = 1e-5
+"""For float32: |ours - PyTorch's| is at most this, and this share of PyTorch's more."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A graph against PyTorch on the same batches.
+
+    Attributes:
+        file: The graph.
+        texts: The texts: ``random`` words, or those of ``dev``.
+        rows: Their number.
+        difference: The largest between two logits.
+        exact: Whether all are within ``TOLERANCE``.
+        same_labels: Share of rows with the same label; None for scores.
+        pearson: Correlation of the scores; None for labels.
+    """
+
+    file: str
+    texts: str
+    rows: int
+    difference: float
+    exact: bool
+    same_labels: float | None
+    pearson: float | None
 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was exported.
+    """The result of an export.
 
     Attributes:
-        folder: Where it lies.
+        folder: The folder.
         task: The name of the task.
         megabytes: The size of each graph, and of the weights that they were made from, in 10^6 bytes.
         comparisons: Each graph against PyTorch; empty where it was not checked.
@@ -59,7 +97,7 @@ def export_onnx(
 
     Args:
         student: The student's folder.
-        output: The folder to write: the graphs, the tokenizer, the labels and what is to be known of them.
+        output: The folder to write: the graphs, the tokenizer, the labels and a card.
         int8: Write a second graph with 8-bit weights too.
         check: Compare with PyTorch.
         dev: Where the task's dev texts lie, to compare on them too; otherwise on random words alone.
@@ -76,10 +114,11 @@ def export_onnx(
     reporter = reporter or QuietReporter()
     need("onnx")
     need("onnxruntime")
-    refuse_output(output, student, force=force)
-    loaded = load_student(student)
-    texts = _texts(loaded, dev, reporter) if check else {}
+    check_output(output, student, force=force)
+    loaded = load_student(student, torch=True)
+    texts = _check_texts(loaded, dev, reporter) if check else {}
     graph = _graph(loaded)
+    files = [MODEL, INT8] if int8 else [MODEL]
     with atomic(output) as folder, reporter.progress("export", 3, "steps") as progress:
         folder.mkdir()
         (folder / MODEL).write_bytes(graph)
@@ -87,31 +126,133 @@ def export_onnx(
         if int8:
             _quantise(folder / MODEL, folder / INT8)
         progress.advance()
-        files = [MODEL, INT8] if int8 else [MODEL]
         comparisons = compare(loaded, {file: Session(folder / file) for file in files}, texts)
-        _refuse_difference(comparisons)
+        for one in comparisons:
+            if one.file == MODEL and not one.exact:
+                what = f"{MODEL} differs from PyTorch by {one.difference:.2g}, on {one.texts} texts"
+                hint = "its plugin's to_onnx is not the same model; --no-check would write it all the same"
+                raise KdError(what, hint=hint)
         progress.advance()
         megabytes = {file: (folder / file).stat().st_size / 1e6 for file in files}
         _describe(folder, loaded, megabytes, comparisons)
-    megabytes["model.safetensors"] = (student / "model.safetensors").stat().st_size / 1e6
+    megabytes[WEIGHTS] = (student / WEIGHTS).stat().st_size / 1e6
     return OnnxExport(output, loaded.task.name, megabytes, comparisons)
 
 
-def _graph(student: LoadedStudent) -> bytes:
-    name, options = student.config["plugin"], student.config["options"]
+def check_output(output: Path, student: Path, *, force: bool) -> None:
+    """Check where an export may be written. Even ``force`` replaces only an empty folder or an earlier export.
+
+    Raises:
+        DataError: It exists.
+        UsageError: It is the student's folder, lies in it, or holds it.
+    """
+    here, source = output.resolve(), student.resolve()
+    if here == source or here in source.parents or source in here.parents:
+        hint = "name a folder of its own with --output"
+        raise UsageError("the output and the student's folder overlap", key="--output", hint=hint)
+    if not output.exists():
+        return
+    if not force:
+        raise DataError("the output exists already", file=output, hint="--force overwrites it")
+    if not output.is_dir() or (any(output.iterdir()) and not _is_export(output)):
+        raise DataError("this is no earlier export, so it is not replaced", file=output, hint="name another --output")
+
+
+def example_code(config: Mapping[str, Any], task: Task, folder: str = "") -> str:
+    """Return Markdown that shows how an exported student predicts.
+
+    Args:
+        config: The student's ``config.json``.
+        task: Its task.
+        folder: Where it lies, with a slash at the end.
+    """
+    return _fill("onnx_use.md", task=task, max_length=config["max_length"], folder=folder)
+
+
+def compare(
+    student: Student, graphs: Mapping[str, Compute], texts: Mapping[str, Sequence[tuple[Columns, Columns]]]
+) -> list[Comparison]:
+    """Compare graphs with PyTorch.
+
+    Args:
+        student: The student they were made from.
+        graphs: The graphs by name of their file.
+        texts: Batches, words and lengths of each text column, by name.
+    """
+    found, module = [], module_function(student.module, student.config["plugin"])
+    for name, batches in texts.items():
+        expected = np.concatenate([module(*batch) for batch in batches])
+        for file, graph in graphs.items():
+            logits = np.concatenate([graph(*batch) for batch in batches])
+            found.append(_comparison(student.task, file, name, logits, expected))
+    return found
+
+
+def random_batches(task: Task, vocabulary: int, max_length: int) -> Iterator[tuple[Columns, Columns]]:
+    """Make batches of random words, of each size and several lengths, with padding beyond the longest text too."""
+    numbers = np.random.default_rng(0)
+    for longest in sorted({min(longest, max_length) for longest in (*LONGEST, max_length)}):
+        for size in SIZES:
+            columns = [_random_column(numbers, size, longest, vocabulary) for _ in task.columns]
+            yield tuple(words for words, _ in columns), tuple(lengths for _, lengths in columns)
+
+
+def _random_column(
+    numbers: np.random.Generator, size: int, longest: int, vocabulary: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    lengths = numbers.integers(1, longest + 1, size)
+    lengths[numbers.integers(size)] = longest
+    width = longest + numbers.integers(3)
+    return numbers.integers(1, max(vocabulary, 2), (size, width)) * (np.arange(width) < lengths[:, None]), lengths
+
+
+def _text_batches(examples: Examples) -> Iterator[tuple[Columns, Columns]]:
+    """Make batches of real texts in their own order, whatever their lengths, of each size in turn."""
+    begin = 0
+    for size in cycle(SIZES):
+        if begin >= len(examples):
+            return
+        rows = np.arange(begin, min(begin + size, len(examples)))
+        words, lengths = zip(*(texts.padded(rows) for texts in examples.texts), strict=True)
+        yield words, lengths
+        begin += size
+
+
+def _check_texts(
+    student: Student, dev: TaskSettings | None, reporter: Reporter
+) -> dict[str, list[tuple[Columns, Columns]]]:
+    task, max_length = student.task, student.config["max_length"]
+    texts = {"random": list(random_batches(task, student.config["vocabulary_size"], max_length))}
+    if dev is not None:
+        table = load_split(dev, task, "dev", reporter).select(task.columns).head(DEV_ROWS)
+        texts["dev"] = list(_text_batches(encode_table(table, student.tokenizer, task, max_length)))
+    return texts
+
+
+def _comparison(
+    task: Task, file: str, texts: str, logits: NDArray[np.float32], expected: NDArray[np.float32]
+) -> Comparison:
+    difference = float(np.abs(logits - expected).max())
+    exact = np.allclose(logits, expected, TOLERANCE, TOLERANCE)
+    same = None if task.is_score else float((logits.argmax(1) == expected.argmax(1)).mean())
+    pearson = score(task, logits, expected[:, 0])["pearson"] if task.is_score else None
+    return Comparison(file, texts, len(logits), difference, exact, same, pearson)
+
+
+def _graph(student: Student) -> bytes:
+    name = student.config["plugin"]
     plugin: Any = registry.load("students", name)
     if not hasattr(plugin, "to_onnx"):
         hint = "a student plugin says how by its function to_onnx; the plugin bilstm has one"
         raise PluginError(f"the student plugin {name} cannot be exported to ONNX", hint=hint)
-    weights = {key: value.numpy() for key, value in student.module.state_dict().items()}
-    valid = registry.options("students", name, options)
+    valid = registry.options("students", name, student.config["options"])
     with registry.blaming("students", name, "to_onnx"):
-        graph: bytes = plugin.to_onnx(valid, student.task, weights).SerializeToString()
+        graph: bytes = plugin.to_onnx(valid, student.task, student.weights).SerializeToString()
     return graph
 
 
 def _quantise(source: Path, target: Path) -> None:
-    """Store the weights in 8 bits, a scale for each row of a matrix; what passes through is scaled as it comes."""
+    """Store the weights in 8 bits, a scale for each row of a matrix; activations are scaled batch by batch."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -134,27 +275,10 @@ def _quantise(source: Path, target: Path) -> None:
         shaped.unlink(missing_ok=True)
 
 
-def _texts(student: LoadedStudent, dev: TaskSettings | None, reporter: Reporter) -> dict[str, list[Batch]]:
-    task, max_length = student.task, student.config["max_length"]
-    texts = {"random": list(random_batches(task, student.config["vocabulary_size"], max_length))}
-    if dev is not None:
-        table = load_split(dev, task, "dev", reporter).select(task.columns).slice(0, ROWS)
-        texts["dev"] = list(text_batches(encode_table(table, student.tokenizer, task, max_length)))
-    return texts
-
-
-def _refuse_difference(comparisons: Sequence[Comparison]) -> None:
-    for one in comparisons:
-        if one.file == MODEL and not one.exact:
-            what = f"{MODEL} differs from PyTorch by {one.difference:.2g}, on {one.texts} texts"
-            hint = "its plugin's to_onnx is not the same model; --no-check would write it all the same"
-            raise KdError(what, hint=hint)
-
-
 def _describe(
-    folder: Path, student: LoadedStudent, megabytes: dict[str, float], comparisons: Sequence[Comparison]
+    folder: Path, student: Student, megabytes: Mapping[str, float], comparisons: Sequence[Comparison]
 ) -> None:
-    """Write all that a program needs beside the graphs, and what a reader wants to know."""
+    """Write what a program needs beside the graphs, and a card."""
     task, config = student.task, student.config
     save_tokenizer(student.tokenizer, folder)
     kept = {name: config[name] for name in ("plugin", "options", "vocabulary_size", "max_length")}
@@ -164,5 +288,19 @@ def _describe(
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    found = [asdict(one) for one in comparisons]
-    (folder / "README.md").write_text(onnx_card(config, task, megabytes, found), "utf-8")
+    use = example_code(config, task)
+    card = _fill("onnx.md", task=task, summary=summary(task), megabytes=megabytes, comparisons=comparisons, use=use)
+    (folder / "README.md").write_text(card, "utf-8")
+
+
+def _fill(template: str, **values: Any) -> str:
+    source = Path(__file__).with_name(template).read_text("utf-8")
+    return jinja2.Template(source, undefined=jinja2.StrictUndefined).render(**values) + "\n"
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and str(config.get("format")).startswith("kd.")

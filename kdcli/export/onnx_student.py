@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.errors import DataError, MissingError, first_line
-from kdcli.student.loaded import Columns, FastStudent, task_told
+from kdcli.student.batches import Columns
+from kdcli.student.student import Student, task_of
 from kdcli.student.vocabulary import load_tokenizer
 
 FORMAT = "kd.onnx/1"
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
 BATCH = 16
-"""Texts that go through a graph at once: with more of them the processor's caches overflow, and it takes longer."""
+"""Texts that go through a graph at once: more of them overflow the processor's caches, and it takes longer."""
 
 
 class Session:
@@ -36,7 +37,7 @@ class Session:
         onnxruntime = need("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors; what is odd about a graph was seen when it was made
+        options.log_severity_level = 3  # errors alone: the export has shown the warnings
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library's own kinds have no common one
@@ -58,11 +59,11 @@ class Session:
         return logits
 
 
-def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> FastStudent:
+def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> Student:
     """Load an exported student.
 
     Args:
-        folder: What ``kd export onnx`` has written.
+        folder: The folder that ``kd export onnx`` has written.
         file: The graph in it.
         threads: How many threads it takes; 0 leaves that to onnxruntime.
 
@@ -75,35 +76,21 @@ def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> FastSt
         config = json.loads((folder / "config.json").read_text("utf-8"))
         if config["format"] != FORMAT:
             raise ValueError(f"its format is {config['format']!r}, and {FORMAT!r} is expected")
-        task = task_told(config)
+        task = task_of(config)
     except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
         hint = "name the folder that `kd export onnx` has written"
         raise DataError(f"this is not a folder of an exported student: {error}", file=folder, hint=hint) from error
     session = Session(folder / file, threads)
-    return FastStudent(
-        task, config, {}, load_tokenizer(folder), lambda words, lengths: _in_batches(session, words, lengths)
-    )
+    return Student(task, config, {}, load_tokenizer(folder), {}, compute=session, batch_rows=BATCH)
 
 
 def need(library: str) -> Any:
     """Import onnx or onnxruntime.
 
     Raises:
-        MissingError: It is not installed; holds the line that does it.
+        MissingError: It is not installed; the hint holds the line that installs it.
     """
     try:
         return import_module(library)
     except ImportError as error:
         raise MissingError(f"ONNX needs the library {library}", hint="pip install 'kdcli[onnx]'") from error
-
-
-def _in_batches(session: Session, words: Columns, lengths: Columns) -> NDArray[np.float32]:
-    logits = []
-    for begin in range(0, len(lengths[0]), BATCH):
-        counts = tuple(column[begin : begin + BATCH] for column in lengths)
-        # No wider than the batch's own longest texts.
-        ids = tuple(
-            column[begin : begin + BATCH, : int(longest.max())] for column, longest in zip(words, counts, strict=True)
-        )
-        logits.append(session(ids, counts))
-    return np.concatenate(logits)

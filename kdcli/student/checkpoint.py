@@ -1,12 +1,11 @@
-"""Where a training that was stopped goes on: one file beside the output, whole or not there."""
+"""Where a stopped training goes on: the position, the weights, the optimiser and the random state, in one file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,82 +17,106 @@ from kdcli.api import Reporter
 from kdcli.files import atomic
 from kdcli.student.optimizers import optimizer_state, restore_optimizer
 
+FILE = "checkpoint.safetensors"
+
+
+@dataclass
+class Position:
+    """Where a training stands, as JSON values.
+
+    Attributes:
+        epoch: Finished epochs.
+        batch: Finished batches of this epoch.
+        updates: All updates so far.
+        rows: All rows so far.
+        loss: The sum of the losses since the last evaluation.
+        losses: Their number.
+        stale: Evaluations since the best.
+        best: The dev metrics of the best model, empty before the first evaluation.
+        best_update: The update after which it was scored.
+        history: The learning curve.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    updates: int = 0
+    rows: int = 0
+    loss: float = 0.0
+    losses: int = 0
+    stale: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    best_update: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def count(self, rows: int, loss: float) -> None:
+        """Count an update."""
+        self.batch += 1
+        self.updates += 1
+        self.rows += rows
+        self.loss += loss
+        self.losses += 1
+
+    def mean_loss(self) -> float:
+        """Return the mean loss since the last call."""
+        mean = self.loss / self.losses
+        self.loss, self.losses = 0.0, 0
+        return mean
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The resume file of one training.
+    """The checkpoint of one training.
 
     Args:
-        path: The file.
-        fingerprint: All that the training depends on, as JSON values; a file of another training is not used.
+        folder: Where it lies.
+        module: The model.
+        optimizer: Its optimiser.
     """
 
-    path: Path
-    fingerprint: Mapping[str, Any]
+    folder: Path
+    module: nn.Module
+    optimizer: Optimizer
 
-    def save(
-        self, module: nn.Module, optimizer: Optimizer, best: Mapping[str, Tensor], position: Mapping[str, Any]
-    ) -> None:
-        """Write down the model, the optimiser, the random state, the best model so far and the position."""
-        tensors = {f"model/{name}": value for name, value in module.state_dict().items()}
-        tensors |= {f"best/{name}": value for name, value in best.items()}
-        tensors |= {f"optimizer/{name}": value for name, value in optimizer_state(optimizer).items()}
-        tensors |= {f"random/{name}": value for name, value in _random_state().items()}
-        metadata = {"fingerprint": json.dumps(self.fingerprint), "position": json.dumps(position)}
-        with atomic(self.path) as temporary:
-            temporary.write_bytes(
-                save({name: value.detach().cpu().clone() for name, value in tensors.items()}, metadata)
-            )
+    def save(self, best: Mapping[str, Tensor], position: Position) -> None:
+        """Write the model, the optimiser, the random state, the best model so far and the position."""
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        groups = {
+            "model": self.module.state_dict(),
+            "best": best,
+            "optimizer": optimizer_state(self.optimizer),
+            "random": random,
+        }
+        tensors = {
+            f"{group}/{name}": value.detach().cpu().clone()
+            for group, values in groups.items()
+            for name, value in values.items()
+        }
+        with atomic(self.folder / FILE) as temporary:
+            temporary.write_bytes(save(tensors, {"position": json.dumps(asdict(position))}))
 
-    def restore(
-        self, module: nn.Module, optimizer: Optimizer, device: torch.device, reporter: Reporter
-    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Bring everything back to where it was.
+    def restore(self, device: torch.device, reporter: Reporter) -> tuple[dict[str, Tensor], Position] | None:
+        """Put the model, the optimiser and the random state back.
 
         Returns:
-            The best model so far and the position, or None where there is no file of this training.
+            The best model so far and the position, or None where there is no checkpoint.
         """
-        if not self.path.exists():
+        if not (self.folder / FILE).exists():
             return None
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "random": {}}
         try:
-            with safe_open(self.path, "pt") as file:
-                metadata = file.metadata()
-                found = json.loads(metadata["fingerprint"])
-                if not self._same(found, reporter):
-                    return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, KeyError, ValueError) as error:
-            reporter.warn(f"{self.path}: cannot be read ({error}): starting again")
+            with safe_open(self.folder / FILE, "pt") as file:
+                position = Position(**json.loads(file.metadata()["position"]))
+                for key in file.keys():  # noqa: SIM118 (no mapping)
+                    group, _, name = key.partition("/")
+                    groups[group][name] = file.get_tensor(key)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            reporter.warn(f"{self.folder / FILE}: cannot be read ({error}): starting again")
             return None
-        module.load_state_dict(_under("model/", tensors))
-        restore_optimizer(optimizer, {name: value.to(device) for name, value in _under("optimizer/", tensors).items()})
-        _restore_random_state(_under("random/", tensors))
-        return _under("best/", tensors), json.loads(metadata["position"])
-
-    def remove(self) -> None:
-        """Remove the file."""
-        self.path.unlink(missing_ok=True)
-
-    def _same(self, found: Mapping[str, Any], reporter: Reporter) -> bool:
-        wanted = json.loads(json.dumps(self.fingerprint))
-        changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-        for key in changed:
-            reporter.warn(f"{key} changed ({found.get(key)} -> {wanted.get(key)}): training starts again")
-        return not changed
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _random_state() -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _restore_random_state(state: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+        self.module.load_state_dict(groups["model"])
+        restore_optimizer(self.optimizer, {name: value.to(device) for name, value in groups["optimizer"].items()})
+        torch.set_rng_state(groups["random"]["cpu"])
+        if "cuda" in groups["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(groups["random"]["cuda"])
+        return groups["best"], position

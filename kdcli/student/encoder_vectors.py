@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 from kdcli.api import MASK, QuietReporter, Reporter
-from kdcli.errors import DataError, ProfileError, first_line
-from kdcli.models.hf import find_model, quiet
+from kdcli.errors import ProfileError
+from kdcli.models import hf
 
 SPREAD = 0.25 / 3**0.5
 """Standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words."""
 
 _CONTINUES = "##"
-"""What a piece inside a word begins with, where it is WordPiece's."""
+"""The beginning of a piece inside a word, in WordPiece."""
 _BEGINS = ("\u0120", "\u2581")
-"""What a piece at the start of a word begins with: in byte-level BPE, and in SentencePiece."""
+"""The beginning of a piece at the start of a word, in byte-level BPE and in SentencePiece."""
 _MAX_PIECES = 64
 _BATCH = 128
 
@@ -54,14 +52,15 @@ def encoder_vectors(
         ProfileError: The dimension exceeds the encoder's hidden size.
     """
     reporter = reporter or QuietReporter()
-    tokenizer, model = _load(encoder, reporter)
+    folder = hf.find_model(encoder, reporter, key="student.vectors")
+    tokenizer, model = hf.load_tokenizer(folder), hf.load_model(folder, AutoModel, allow_new="pooler")
     largest = model.config.hidden_size
     if dimension > largest:
         what = f"vectors made from {encoder} cannot have {dimension} values: its states have {largest}"
         raise ProfileError(what, key="student.dimension", hint=f"set it to {largest} or less")
     own = {MASK: tokenizer.mask_token, "[PAD]": tokenizer.pad_token}
     texts = [own.get(word) or word for word in words]
-    states, known = _states(texts, tokenizer, model.to(device).eval(), reporter)
+    states, known = _states(texts, tokenizer, model.to(device), reporter)
     vectors = np.zeros((len(words), dimension), np.float32)
     vectors[known] = project(states[known], dimension)
     return vectors
@@ -72,15 +71,13 @@ def encoder_words(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
 
     Args:
         encoder: Hub name or folder of a pretrained encoder.
-        reporter: Told when its files are fetched.
+        reporter: Reports a download.
 
     Raises:
         MissingError: The encoder cannot be found.
         DataError: Its tokenizer cannot be read.
     """
-    folder = find_model(encoder, reporter, key="student.vectors")
-    with _readable(folder):
-        vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
+    vocabulary = hf.load_tokenizer(hf.find_model(encoder, reporter, key="student.vectors")).get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     mark = max(_BEGINS, key=lambda begin: sum(piece.startswith(begin) for piece in pieces))
     if any(piece.startswith(_CONTINUES) for piece in pieces):
@@ -104,34 +101,11 @@ def project(states: NDArray[np.floating[Any]], dimension: int) -> NDArray[np.flo
     return scaled.astype(np.float32)
 
 
-def _load(encoder: str | Path, reporter: Reporter) -> tuple[Any, Any]:
-    folder = find_model(encoder, reporter, key="student.vectors")
-    with _readable(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
-    # A pooler sits on top of the states that are read here.
-    missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
-    if missing:
-        what = f"the encoder has no weights for {len(missing)} of its parameters, {missing[0]} the first"
-        raise DataError(what, file=folder, hint="its folder is not whole, or its config.json is another model's")
-    return tokenizer, model.float()
-
-
-@contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    try:
-        with quiet():
-            yield
-    except (OSError, ValueError, SafetensorError) as error:
-        what = f"cannot load the encoder of the word vectors: {first_line(error)}"
-        raise DataError(what, file=folder, key="student.vectors") from error
-
-
 @torch.inference_mode()
 def _states(
     texts: Sequence[str], tokenizer: Any, model: Any, reporter: Reporter
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Average the states of each text's word pieces, ``[texts, hidden]``; and tell which have any, ``[texts]``."""
+    """Average the states of each text's word pieces, ``[texts, hidden]``; also tell which have any, ``[texts]``."""
     cut = {"truncation": True, "max_length": _MAX_PIECES}
     lengths = [len(pieces) for pieces in tokenizer(texts, **cut)["input_ids"]]
     order = np.argsort(lengths, kind="stable")
@@ -143,7 +117,7 @@ def _states(
             batch = tokenizer(
                 [texts[row] for row in rows], **cut, padding=True, return_special_tokens_mask=True, return_tensors="pt"
             ).to(model.device)
-            # The mask of special tokens holds the padding too.
+            # The mask of special tokens covers the padding too.
             pieces = 1 - batch.pop("special_tokens_mask").unsqueeze(-1)  # [batch, time, 1]
             hidden = model(**batch).last_hidden_state  # [batch, time, hidden]
             counts = pieces.sum(dim=1)

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from math import inf
+from math import ceil, inf, isfinite, nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.cuda import OutOfMemoryError
 
 from kdcli import __version__, registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import StudentSettings
-from kdcli.errors import DataError
-from kdcli.student.built import try_out
-from kdcli.student.checkpoint import Checkpoint
-from kdcli.student.examples import Examples
-from kdcli.student.folder import build_student, count_parameters, save_student
-from kdcli.student.loop import Training
-from kdcli.student.losses import check_losses
-from kdcli.student.word_vectors import Vectors
+from kdcli.errors import DataError, KdError
+from kdcli.parts.resume import claim_folder
+from kdcli.student.batches import epoch_batches
+from kdcli.student.build import build_student, count_parameters, evaluate, try_out
+from kdcli.student.checkpoint import Checkpoint, Position
+from kdcli.student.dataset import Examples, collate
+from kdcli.student.losses import check_inputs, loss_of
+from kdcli.student.optimizers import clip_gradients, make_optimizer
+from kdcli.student.student import Student
+from kdcli.student.vectors import Vectors
 
 
 @dataclass(frozen=True)
 class StudentResult:
-    """What became of a student.
+    """The result of training a student.
 
     Attributes:
         dev: The metrics of the best model on dev.
         updates: Updates done in all.
-        best_update: After how many of them the best model stood.
+        best_update: The update after which the best model was scored.
         epochs: Passes over the rows, the last one possibly not whole.
         rows_per_second: Training speed of the last launch, evaluations left out.
         stopped: Why it ended: ``epochs``, ``max_steps``, ``patience`` or ``nan``.
@@ -88,23 +96,24 @@ def train_student(
         output: The folder to write.
         max_updates: Stop after so many updates, if ``settings.max_steps`` does not stop it before.
         resume: Go on where a launch with the same arguments was stopped.
-        name: What the progress and the learning curve call it.
+        name: The name in the progress and the learning curve.
         reporter: Shows the progress, and gets the learning curve.
 
     Raises:
-        DataError: There are no rows, or the losses need what they do not have.
+        DataError: There are no rows, or the losses need inputs that the rows lack.
         KdError: The loss became infinite or NaN before any evaluation.
-        ProfileError: The losses or options make no sense.
+        ProfileError: The options make no sense.
         PluginError: The plugin is missing or broken, or its module gives no logits of this task.
     """
     reporter = reporter or QuietReporter()
-    check_losses(settings, task, examples)
+    check_inputs(settings, examples)
     if not len(examples) or not len(dev) or dev.labels is None:
         raise DataError("a student needs rows to learn from, and labelled rows for dev")
     chosen = registry.options("students", settings.model, options).model_dump(mode="json")
-    versions = registry.versions("students", settings.model)  # of now: a file may be changed while it trains
-    dimension = settings.dimension if vectors is None else vectors.matrix.shape[1]
-    given = {
+    versions = registry.versions("students", settings.model)  # now: a file may be changed while it trains
+    vocabulary_size = tokenizer.get_vocab_size()
+    matrix, dimension = (vectors.matrix, vectors.matrix.shape[1]) if vectors else (None, settings.dimension)
+    fingerprint = {
         **{f"student.{key}": value for key, value in settings.model_dump(mode="json").items()},
         **{f"students.{registry.table_name(settings.model)}.{key}": value for key, value in chosen.items()},
         "task": asdict(task),
@@ -112,37 +121,27 @@ def train_student(
         "max_updates": max_updates,
         "rows": examples.digest(),
         "dev": dev.digest(),
-        "vectors": None if vectors is None else blake2b(vectors.matrix.data, digest_size=16).hexdigest(),
+        "vectors": None if matrix is None else blake2b(matrix.data, digest_size=16).hexdigest(),
         "device": torch.device(device).type,
         "kd": __version__,
         "torch": torch.__version__,
         **versions,
     }
-    checkpoint = Checkpoint(output.with_name(f".{output.name}.resume.safetensors"), given)
+    folder = output.with_name(f".{output.name}.resume")
     with _seeded(seed):
-        matrix = None if vectors is None else vectors.matrix
-        module = build_student(settings.model, chosen, task, tokenizer.get_vocab_size(), matrix, dimension).to(device)
+        module = build_student(settings.model, chosen, task, vocabulary_size, matrix, dimension).to(device)
         try_out(settings.model, module, examples, task)
-        training = Training(
-            module,
-            examples,
-            dev,
-            task=task,
-            settings=settings,
-            seed=seed,
-            limit=min((limit for limit in (settings.max_steps, max_updates) if limit), default=inf),
-            checkpoint=checkpoint,
-            name=name,
-            reporter=reporter,
-        )
-        training.run(resume)
+        claim_folder(folder, fingerprint, resume=resume, reporter=reporter)
+        limit = min((limit for limit in (settings.max_steps, max_updates) if limit), default=inf)
+        training = Training(module, examples, dev, task, settings, seed, limit, folder, name, reporter)
+        training.run()
     position = training.position
     result = StudentResult(
         position.best,
         position.updates,
         position.best_update,
         training.epochs,
-        training.rows / training.seconds if training.seconds else 0.0,
+        training.rows_per_second,
         training.stopped,
         *count_parameters(module),
         position.history,
@@ -151,26 +150,181 @@ def train_student(
         "plugin": settings.model,
         "plugin_version": versions,
         "options": chosen,
-        "vocabulary_size": tokenizer.get_vocab_size(),
+        "vocabulary_size": vocabulary_size,
         "dimension": dimension,
         "max_length": settings.max_length,
-        "vectors": None if vectors is None else vectors.source,
-        "words_with_vectors": 0 if vectors is None else vectors.found,
+        "vectors": vectors.source if vectors else None,
+        "words_with_vectors": vectors.found if vectors else 0,
         "rows": len(examples),
         "seed": seed,
         "training": settings.model_dump(mode="json"),
         "kd": __version__,
     }
-    save_student(
-        output, weights=training.weights, config=config, task=task, tokenizer=tokenizer, metrics=asdict(result)
-    )
-    checkpoint.remove()
+    weights = {name: value.numpy() for name, value in training.weights.items()}
+    Student(task, config, asdict(result), tokenizer, weights).save(output)
+    shutil.rmtree(folder)
     return result
+
+
+class Training:
+    """The training loop: updates, evaluations, and where it stands.
+
+    Args:
+        module: The model, on its device.
+        examples: The rows to learn from.
+        dev: Labelled rows that choose the model.
+        task: The task.
+        settings: The student's settings.
+        seed: Seed of the order of the rows.
+        limit: The most updates.
+        folder: Where the checkpoint lies.
+        name: The name in the progress and the learning curve.
+        reporter: Shows the progress, and gets the learning curve.
+
+    Attributes:
+        position: Where it stands.
+        weights: Those of the best model.
+        stopped: Why it ended.
+        rows_per_second: The speed of this launch, evaluations and checkpoints left out.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        examples: Examples,
+        dev: Examples,
+        task: Task,
+        settings: StudentSettings,
+        seed: int,
+        limit: float,
+        folder: Path,
+        name: str,
+        reporter: Reporter,
+    ) -> None:
+        self.module, self.examples, self.dev = module, examples, dev
+        self.task, self.settings, self.seed, self.limit = task, settings, seed, limit
+        self.name, self.reporter = name, reporter
+        self.device = next(module.parameters()).device
+        self.optimizer = make_optimizer(module, settings, self.device)
+        self.checkpoint = Checkpoint(folder, module, self.optimizer)
+        self.loss = loss_of(settings)
+        self.updates = min(settings.epochs * ceil(len(examples) / settings.batch_size), limit)
+        self.position = Position()
+        self.weights: Mapping[str, Tensor] = {}
+        self.stopped = ""
+        self.rows_per_second = 0.0
+        self._evaluating = 0.0
+
+    def run(self) -> None:
+        """Train until an end is reached."""
+        restored = self.checkpoint.restore(self.device, self.reporter)
+        if restored:
+            self.weights, self.position = restored
+            self.reporter.info(f"training goes on after update {self.position.updates:,}")
+        position, settings = self.position, self.settings
+        begin, before = time.perf_counter(), position.rows
+        total = min(settings.epochs * len(self.examples), self.limit * settings.batch_size)
+        self.module.train()
+        with self.reporter.progress(self.name, int(total)) as progress:
+            progress.advance(position.rows)
+            while not self._is_over():
+                batches = epoch_batches(self.examples.lengths, settings.batch_size, self.seed, position.epoch)
+                for rows in batches[position.batch :]:
+                    loss = self._update(rows)
+                    if not isfinite(loss):
+                        self._diverged(loss)
+                        break
+                    position.count(len(rows), loss)
+                    if self._is_evaluation_due(last=position.batch == len(batches)):
+                        self._evaluate()
+                    best = position.best.get(self.task.metric)
+                    progress.advance(len(rows), loss=loss, **({} if best is None else {"best": f"{best:.4f}"}))
+                    if self._is_over():
+                        break
+                else:
+                    position.epoch, position.batch = position.epoch + 1, 0
+        seconds = time.perf_counter() - begin - self._evaluating
+        self.rows_per_second = (position.rows - before) / seconds
+
+    @property
+    def epochs(self) -> float:
+        """How often the rows have been seen."""
+        return self.position.rows / len(self.examples)
+
+    def _update(self, rows: NDArray[np.int64]) -> float:
+        """Take a step from one batch and return its loss; none from a loss that is not finite."""
+        self.optimizer.zero_grad()
+        with self._blaming("forward"):
+            logits = self.module(collate(self.examples, rows, self.device))
+        teacher, labels = (
+            None if array is None else torch.from_numpy(array[rows]).to(self.device)
+            for array in (self.examples.logits, self.examples.labels)
+        )
+        loss = self.loss(logits, teacher, labels)
+        value = loss.item()
+        if isfinite(value):
+            with self._blaming("backward"):
+                loss.backward()  # type: ignore[no-untyped-call]
+            if self.settings.decay == "linear":
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.settings.lr * (1 - self.position.updates / self.updates)
+            if self.settings.clip:
+                clip_gradients(self.module.parameters(), self.settings.clip)
+            self.optimizer.step()
+        return value
+
+    def _is_over(self) -> bool:
+        if self.settings.patience and self.position.stale >= self.settings.patience:
+            self.stopped = "patience"
+        elif self.position.updates >= self.limit:
+            self.stopped = "max_steps"
+        elif self.position.epoch >= self.settings.epochs:
+            self.stopped = "epochs"
+        return bool(self.stopped)
+
+    def _is_evaluation_due(self, *, last: bool) -> bool:
+        """Tell whether to score the model after this batch, which may be the last one of its epoch."""
+        updates, steps = self.position.updates, self.settings.eval_steps
+        if updates >= self.limit or (last and self.position.epoch + 1 == self.settings.epochs):
+            return True
+        return updates % steps == 0 if steps else last
+
+    def _evaluate(self) -> None:
+        """Score the model on dev, keep it if it is the best, and write the checkpoint."""
+        position, begin = self.position, time.perf_counter()
+        metrics = evaluate(self.module, self.settings.model, self.dev, self.task)
+        if not all(value.isfinite().all() for value in self.module.state_dict().values()):
+            self._diverged(nan)
+            return
+        loss = position.mean_loss()
+        position.history.append({"update": position.updates, "epoch": self.epochs, "loss": loss, **metrics})
+        if metrics[self.task.metric] > position.best.get(self.task.metric, -inf):
+            position.best, position.best_update, position.stale = metrics, position.updates, 0
+            self.weights = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
+        else:
+            position.stale += 1
+        self.checkpoint.save(self.weights, position)
+        self._evaluating += time.perf_counter() - begin
+        self.reporter.metrics(self.name, position.updates, loss=loss, **metrics)
+
+    def _diverged(self, loss: float) -> None:
+        what = f"the loss became {loss} at update {self.position.updates + 1:,}"
+        hint = "lower student.lr, or set student.clip"
+        if not self.position.best:
+            raise KdError(what, hint=hint)
+        self.reporter.warn(
+            f"{what}: stopped; the best model, of update {self.position.best_update:,}, is kept ({hint})"
+        )
+        self.stopped = "nan"
+
+    def _blaming(self, inside: str) -> AbstractContextManager[None]:
+        """Blame the plugin for what goes wrong in its module, but for memory: that may be the batch's fault."""
+        return registry.blaming("students", self.settings.model, inside, but=(OutOfMemoryError,))
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed PyTorch for the block, and leave the caller's random state as it was."""
+    """Seed PyTorch for the block, and leave the caller's random state unchanged."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

@@ -1,19 +1,41 @@
-"""Word vectors of the words that are needed, from a file of any form."""
+"""The word vectors that a student begins with: read from a file, or made from an encoder."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from kdcli.api import QuietReporter, Reporter
-from kdcli.student.converted import ConvertedVectors, is_safetensors
-from kdcli.student.vector_files import VectorFile
+from kdcli.errors import DataError, first_line
+from kdcli.student.vector_file import VectorFile
 
+FILE = "vectors.safetensors"
+RANGE = 0.25
+"""Words without a vector get one from U(-0.25, 0.25) (Tang et al. 2019, section 4.2)."""
 _SPELLINGS: tuple[Callable[[str], str], ...] = (str, str.lower, str.capitalize)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The word vectors that a student begins with.
+
+    Attributes:
+        matrix: ``float32 [vocabulary, dimension]``; that of the padding, in the first row, is zero.
+        source: Where they come from.
+        found: Words that have a vector there; the others have a random one.
+    """
+
+    matrix: NDArray[np.float32]
+    source: str
+    found: int
 
 
 @dataclass(frozen=True)
@@ -29,62 +51,110 @@ class WordVectors:
     found: NDArray[np.bool_]
 
 
+def make_vectors(
+    words: list[str], *, source: str, dimension: int, seed: int, device: str, reporter: Reporter
+) -> Vectors:
+    """Find or make a vector for each word; a word without one gets a random one.
+
+    Args:
+        words: The vocabulary, the padding first.
+        source: A vector file, or an encoder's folder or hub name.
+        dimension: Size of a vector made from an encoder; a file brings its own.
+        seed: Seed of the random ones.
+        device: Where an encoder runs.
+        reporter: Shows the progress.
+
+    Raises:
+        DataError: The file has no vector for any word.
+    """
+    file = Path(source).expanduser()
+    if file.is_file():
+        read = read_vectors(file, words, reporter=reporter)
+        matrix, found, kind = read.matrix, read.found, "file"
+        if not found.any():
+            raise DataError("no word of the vocabulary has a vector in this file", file=source)
+    else:
+        from kdcli.student.encoder_vectors import encoder_vectors
+
+        matrix = encoder_vectors(source, words, dimension, device=device, reporter=reporter)
+        found, kind = np.ones(len(words), np.bool_), "encoder"
+    random = np.random.Generator(np.random.Philox(key=[seed, 0])).uniform(-RANGE, RANGE, matrix.shape)
+    matrix = np.where(found[:, None], matrix, random).astype(np.float32)
+    matrix[0] = 0
+    return Vectors(matrix, f"{kind} {source}", int(found.sum()))
+
+
+def words_with_vectors(source: str, reporter: Reporter) -> Iterator[str]:
+    """Give words that have vectors, the most frequent first: those of a file, or an encoder's own vocabulary.
+
+    A student that begins with vectors can read words that its training set lacks: they lie where similar words do.
+
+    Args:
+        source: A vector file, or an encoder's folder or hub name.
+        reporter: Reports a download.
+    """
+    file = Path(source).expanduser()
+    if file.is_file():
+        return words_of(file)
+    from kdcli.student.encoder_vectors import encoder_words
+
+    return encoder_words(source, reporter)
+
+
+def save_vectors(vectors: Vectors, folder: Path) -> None:
+    """Write the vectors into a folder."""
+    metadata = {"kd": json.dumps({"source": vectors.source, "found": vectors.found})}
+    (folder / FILE).write_bytes(save({"vectors": vectors.matrix}, metadata))
+
+
+def load_vectors(folder: Path) -> Vectors | None:
+    """Read the vectors of an encoded set, or None where it has none."""
+    if not (folder / FILE).exists():
+        return None
+    with safe_open(folder / FILE, "numpy") as file:
+        metadata = json.loads(file.metadata()["kd"])
+        return Vectors(file.get_tensor("vectors"), metadata["source"], metadata["found"])
+
+
 def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None = None) -> WordVectors:
-    """Read the vectors of the wanted words from a word2vec, GloVe, fastText or converted file.
+    """Read the vectors of the wanted words from a word2vec, GloVe, fastText or Parquet file.
 
     A word is looked up as written, else in lower case, else capitalised. Of a word that the file holds several times
     the first vector counts. Of the other rows only a few are parsed, the first and the last among them, so a fault in
-    one of them may go unnoticed; of a converted file, which was checked when it was made, they are not even read.
+    one of them may go unnoticed.
 
     Args:
         path: The file, gzipped or not: text with or without a header line ``count dimension``, or word2vec's binary;
-            or what ``kdcli.student.converted.convert`` made of such a file.
+            or a ``.parquet`` file with the columns ``word`` and ``vector``, a list of numbers.
         wanted: The words, without spaces; each gets a row of the matrix.
         reporter: Shows the progress.
 
     Raises:
         DataError: The file is missing, cut, of another form, or holds a vector of the wrong size or with NaN.
     """
-    if is_safetensors(path):
-        return _look_up(ConvertedVectors(path), wanted)
-    file = VectorFile(path)
-    search = _Search(wanted, file.dimension)
-    with (reporter or QuietReporter()).progress(f"vectors of {path.name}", file.count, "words") as progress:
-        for word, _, vector in file.rows(search.needs, progress.advance):
-            search.keep(word, vector)
-    return WordVectors(search.matrix, search.rank < len(_SPELLINGS))
+    spellings: dict[bytes, list[tuple[int, int]]] = {}
+    for index, word in enumerate(wanted):
+        for rank, spelling in enumerate(_SPELLINGS):
+            spellings.setdefault(spelling(word).encode(), []).append((index, rank))
+    best = [len(_SPELLINGS)] * len(wanted)
 
+    def needs(word: bytes) -> bool:
+        """Tell whether a vector of this word would be better than the one found so far."""
+        return word in spellings and any(rank < best[index] for index, rank in spellings[word])
 
-def _look_up(file: ConvertedVectors, wanted: Sequence[str]) -> WordVectors:
-    rows = np.full(len(wanted), -1)
-    for spelling in _SPELLINGS:
-        missing = np.flatnonzero(rows < 0)
-        rows[missing] = file.find([spelling(wanted[index]).encode() for index in missing.tolist()])
-    return WordVectors(file.vectors(rows), rows >= 0)
-
-
-class _Search:
-    """The wanted words, by all spellings they may have in a file, and the vectors found so far."""
-
-    def __init__(self, wanted: Sequence[str], dimension: int) -> None:
-        self.matrix = np.zeros((len(wanted), dimension), np.float32)
-        self.rank = np.full(len(wanted), len(_SPELLINGS))
-        self._seekers: dict[bytes, list[tuple[int, int]]] = {}
-        for index, word in enumerate(wanted):
-            for rank, spelling in enumerate(_SPELLINGS):
-                self._seekers.setdefault(spelling(word).encode(), []).append((index, rank))
-
-    def needs(self, word: bytes) -> bool:
-        """Tell whether a vector of this word would be better than what has been found."""
-        seekers = self._seekers.get(word)
-        return seekers is not None and any(rank < self.rank[index] for index, rank in seekers)
-
-    def keep(self, word: bytes, vector: NDArray[np.float32]) -> None:
-        """Give the vector to those who seek the word and have no better one."""
-        for index, rank in self._seekers[word]:
-            if rank < self.rank[index]:
-                self.matrix[index] = vector
-                self.rank[index] = rank
+    file = None if path.suffix == ".parquet" else VectorFile(path)
+    count = file.count if file else None
+    with (reporter or QuietReporter()).progress(f"vectors of {path.name}", count, "words") as progress:
+        if file:
+            dimension, rows = file.dimension, ((word, vector) for word, _, vector in file.rows(needs, progress.advance))
+        else:
+            dimension, rows = _parquet_rows(path, [word.decode() for word in spellings])
+        matrix = np.zeros((len(wanted), dimension), np.float32)
+        for word, vector in rows:
+            for index, rank in spellings[word]:
+                if rank < best[index]:
+                    matrix[index], best[index] = vector, rank
+    return WordVectors(matrix, np.array(best, int) < len(_SPELLINGS))
 
 
 def words_of(path: Path) -> Iterator[str]:
@@ -96,8 +166,30 @@ def words_of(path: Path) -> Iterator[str]:
     Raises:
         DataError: As for ``read_vectors``, as far as the file is read.
     """
-    if is_safetensors(path):
-        words: Iterator[bytes] = ConvertedVectors(path).words()
-    else:
-        words = (word for word, _, _ in VectorFile(path).rows(lambda _: True, lambda _: None))
-    return (word.decode(errors="replace") for word in words)
+    if path.suffix == ".parquet":
+        return iter(_scan(path).select("word").collect().to_series())
+    rows = VectorFile(path).rows(lambda word: True, lambda count: None)
+    return (word.decode(errors="replace") for word, _, _ in rows)
+
+
+def _parquet_rows(path: Path, words: list[str]) -> tuple[int, Iterator[tuple[bytes, NDArray[np.float32]]]]:
+    """Return the size of a vector, and the rows of these words."""
+    vectors = _scan(path)
+    found = pl.concat([vectors.head(1), vectors.filter(pl.col("word").is_in(words))]).collect(engine="streaming")
+    sizes = found["vector"].list.len().fill_null(0).unique().to_list()
+    if len(sizes) != 1 or not sizes[0]:
+        raise DataError(f"the vectors have no common size: {sizes}", file=path, key="vector")
+    matrix = found["vector"].list.to_array(sizes[0]).fill_null(np.nan).to_numpy()
+    wrong = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(wrong):
+        what = f"the vector of {found['word'][int(wrong[0])]!r} holds a value that is not finite"
+        raise DataError(what, file=path, key="vector")
+    return sizes[0], zip((word.encode() for word in found["word"][1:]), matrix[1:], strict=True)
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    try:
+        return pl.scan_parquet(path).select(pl.col("word").cast(pl.String), pl.col("vector").cast(pl.List(pl.Float32)))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        what = f"a Parquet file of word vectors has the columns word and vector: {first_line(error)}"
+        raise DataError(what, file=path, hint="write it again, or name the text file of the vectors") from error

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -21,62 +17,48 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from kdcli.api import MASK
 from kdcli.errors import DataError
-from kdcli.tables.strings import scalar
+from kdcli.student.batches import Texts, spans
+
+if TYPE_CHECKING:
+    import polars as pl
 
 FILE = "tokenizer.json"
-PAD = "[PAD]"
-SPECIAL = (PAD, MASK)
-"""The first ids. MASK stands for every word that has no id too: a student that was distilled on masked texts has
-learned to do without the word there, while a sign for unknown words would be one that it has never seen."""
+SPECIAL = ("[PAD]", MASK)
+"""The first ids. MASK also stands for every word outside the vocabulary: a student that was distilled on masked texts
+has learned to do without a masked word, and has never seen a special word for unknown ones."""
+UNKNOWN = SPECIAL.index(MASK)
 
 _REMEMBERED = 1_000_000
-"""Pieces of text whose word ids are remembered: a bound on memory."""
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Texts as word ids, one after the other; every text has at least one.
-
-    Attributes:
-        words: ``uint16`` or ``uint32 [all words]``.
-        offsets: Where each text begins, and where the last ends, ``int64 [texts + 1]``.
-    """
-
-    words: NDArray[np.unsignedinteger]
-    offsets: NDArray[np.int64]
-
-    @cached_property
-    def lengths(self) -> NDArray[np.int32]:
-        """The words of each text, ``int32 [texts]``."""
-        return np.diff(self.offsets).astype(np.int32)
+"""Pieces of text whose ids are cached: a bound on memory."""
 
 
 def train_vocabulary(
-    texts: Iterable[pa.Array], *, max_size: int, min_freq: int, lowercase: bool, more: Iterable[str] = ()
+    texts: Iterable[pl.Series], *, max_size: int, min_freq: int, lowercase: bool, more: Iterable[str] = ()
 ) -> Tokenizer:
-    """Make a tokenizer whose vocabulary holds the most frequent words, and others as far as there is room.
+    """Make a tokenizer of the most frequent words, and of other words as far as there is room.
 
     Words of the same frequency are taken in the order of their characters.
 
     Args:
-        texts: The texts, in arrays of strings.
+        texts: The texts, in pieces of a column.
         max_size: The largest number of words, the special ones included.
         min_freq: The occurrences that a word needs.
         lowercase: Take upper and lower case, and letters with and without accents, for the same.
-        more: Words that are not in the texts, the most wanted first; what is not one word, or but a letter, is passed
-            over.
+        more: Words that are not in the texts, the most wanted first. Single letters, and what is not one word, are
+            skipped.
 
     Raises:
         DataError: There is no word.
     """
     normalizer, pre_tokenizer = BertNormalizer(lowercase=lowercase), BertPreTokenizer()
     pieces: Counter[str] = Counter()
-    for array in texts:
-        for piece in pc.value_counts(_pieces(array, without=MASK).flatten()).to_pylist():
-            pieces[piece["values"]] += piece["counts"]
+    for column in texts:
+        split = column.drop_nulls().str.replace_all(MASK, " ", literal=True).str.split(" ").explode()
+        for piece, count in split.value_counts().iter_rows():
+            pieces[piece] += count
     counts: Counter[str] = Counter()
-    for text, count in pieces.items():
-        for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)):
+    for piece, count in pieces.items():
+        for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(piece)):
             counts[word] += count
     if not counts:
         raise DataError("the texts hold no word", hint="at least one text must not be empty")
@@ -103,8 +85,8 @@ def vocabulary(tokenizer: Tokenizer) -> list[str]:
 class TextEncoder:
     """Turns texts into word ids; a text without words becomes one masked word, a long one is cut.
 
-    It gives what ``tokenizer.encode`` gives for each text, many times faster: a space always ends a word, so only the
-    different pieces between spaces pass through the tokenizer, each of them once.
+    It gives what ``tokenizer.encode`` gives for each text, many times faster: a space always ends a word, so each
+    different piece between spaces goes through the tokenizer once.
 
     Args:
         tokenizer: The student's.
@@ -114,47 +96,54 @@ class TextEncoder:
     def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        # Nothing of the tokenizer's changes or cuts these.
+        self.dtype = word_type(tokenizer.get_vocab_size())
+        # The tokenizer neither changes nor cuts these words.
         ids = tokenizer.get_vocab(with_added_tokens=False)
         self._known = {
             word: [number] for word, number in ids.items() if word.isascii() and word.isalnum() and word == word.lower()
         }
 
-    def encode(self, texts: pa.Array) -> Texts:
-        """Encode an array of strings; a null is an empty text."""
-        lists = _pieces(texts)
-        pieces = lists.flatten().dictionary_encode()
-        ids = self._ids(pieces.dictionary.to_pylist())
+    def encode(self, texts: pl.Series) -> Texts:
+        """Encode a column of texts; a null is an empty text."""
+        import polars as pl  # costs more than a few texts do
+
+        split = texts.fill_null("").str.split(" ")
+        pieces = split.explode()
+        different = pieces.unique()
+        which = pieces.cast(pl.Enum(different)).to_physical().to_numpy()
+        ids = self._ids(different.to_list())
         sizes = np.fromiter(map(len, ids), np.int64, len(ids))
-        flat = np.fromiter(chain.from_iterable(ids), np.int64, int(sizes.sum()))
-        which, offsets = np.from_dlpack(pieces.indices), np.from_dlpack(lists.offsets)  # to_numpy imports pandas
-        words = flat[spans((np.cumsum(sizes) - sizes)[which], sizes[which])]
-        ends = np.concatenate([[0], np.cumsum(sizes[which])])[offsets - offsets[0]]
+        flat = np.fromiter(chain.from_iterable(ids), self.dtype, int(sizes.sum()))
+        # A text without words points at a word behind all others.
+        words = np.append(flat[spans((np.cumsum(sizes) - sizes)[which], sizes[which])], self.dtype.type(UNKNOWN))
+        ends = _offsets(sizes[which])[_offsets(split.list.len().to_numpy())]
         counts = np.diff(ends)
-        # A text without words is pointed at a word behind all others.
-        words = np.append(words, SPECIAL.index(MASK))
         begins = np.where(counts == 0, len(words) - 1, ends[:-1])
         lengths = np.clip(counts, 1, self.max_length)
-        chosen = words[spans(begins, lengths)].astype(word_type(self.tokenizer))
-        return Texts(chosen, np.concatenate([[0], np.cumsum(lengths)]))
+        return Texts(words[spans(begins, lengths)], _offsets(lengths))
 
-    def encode_one(self, text: str) -> list[int]:
-        """Encode one text, sooner than an array of one would be."""
-        words = list(chain.from_iterable(self._ids(text.split(" "))))
-        return words[: self.max_length] or [SPECIAL.index(MASK)]
+    def encode_few(self, texts: Sequence[str]) -> Texts:
+        """Encode so few texts that ``encode`` would take longer to begin."""
+        words = [
+            list(chain.from_iterable(self._ids(text.split(" "))))[: self.max_length] or [UNKNOWN] for text in texts
+        ]
+        flat = np.array(list(chain.from_iterable(words)), self.dtype)
+        return Texts(flat, np.cumsum([0, *map(len, words)]))
 
     def _ids(self, pieces: list[str]) -> list[list[int]]:
         if len(self._known) > _REMEMBERED:
-            self._known.clear()
-        new = [piece for piece in pieces if piece not in self._known]
-        encodings = self.tokenizer.encode_batch_fast(new, add_special_tokens=False)
-        self._known.update((piece, encoding.ids) for piece, encoding in zip(new, encodings, strict=True))
-        return [self._known[piece] for piece in pieces]
+            self._known = {}
+        known = self._known
+        new = [piece for piece in pieces if piece not in known]
+        if new:
+            encodings = self.tokenizer.encode_batch_fast(new, add_special_tokens=False)
+            known.update((piece, encoding.ids) for piece, encoding in zip(new, encodings, strict=True))
+        return [known[piece] for piece in pieces]
 
 
-def word_type(tokenizer: Tokenizer) -> np.dtype[Any]:
-    """Return the smallest type that holds the tokenizer's ids."""
-    return np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
+def word_type(vocabulary_size: int) -> np.dtype[Any]:
+    """Return the smallest type that holds the ids."""
+    return np.dtype(np.uint16 if vocabulary_size <= 1 << 16 else np.uint32)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
@@ -175,13 +164,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise DataError(f"the tokenizer cannot be read: {error}", file=folder / FILE, hint=hint) from error
 
 
-def spans(begins: NDArray[np.int64], lengths: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the indices begins[0], begins[0] + 1, ... (lengths[0] of them), begins[1], ... in one array."""
-    lengths = lengths.astype(np.int64)
-    return np.repeat(begins - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
-
-
-def _pieces(texts: pa.Array, without: str = "") -> pa.ListArray:
-    """Cut texts at spaces, and where the word is that is to be left out."""
-    filled = pc.fill_null(texts.cast(pa.string()), scalar(""))
-    return pc.split_pattern(pc.replace_substring(filled, without, " ") if without else filled, " ")
+def _offsets(lengths: NDArray[Any]) -> NDArray[np.int64]:
+    """Return where each of some pieces of these lengths begins, and where the last ends."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets

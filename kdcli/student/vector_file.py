@@ -1,4 +1,4 @@
-"""The forms in which word vectors are published, read as a stream: word2vec, GloVe and fastText."""
+"""Published word vectors, read as a stream: word2vec (text or binary), GloVe and fastText."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import statistics
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +20,7 @@ from kdcli.errors import DataError
 Row: TypeAlias = tuple[bytes, int, NDArray[np.float32]]
 """A word, its row in the file counted from 1 with the header as row 1, and its vector ``float32 [dimension]``."""
 
-FORMS = "word2vec (text or binary), GloVe and fastText .vec files are read, each also as .gz"
+FORMS = "word2vec (text or binary), GloVe and fastText .vec files are read, each also as .gz, and .parquet"
 _STEP = 1 << 16
 _BUFFER = 1 << 18
 _BLOCK = 1 << 20
@@ -33,16 +32,6 @@ _MAGIC = {
     b"\x80\x02": "a pickle",
     b"\x80\x04": "a pickle",
 }
-
-
-@dataclass(frozen=True)
-class _Form:
-    """The form of a file; ``count`` is None where there is no header line of ``start`` bytes."""
-
-    dimension: int
-    count: int | None
-    start: int
-    binary: bool
 
 
 class VectorFile:
@@ -60,8 +49,25 @@ class VectorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _open(path) as stream:
-            self._form = _recognise(stream.read(_BUFFER), path)
-        self.dimension, self.count = self._form.dimension, self._form.count
+            sample = stream.read(_BUFFER)
+        for magic, what in _MAGIC.items():
+            if sample.startswith(magic):
+                raise DataError(f"this is {what}, not a file of word vectors", file=path, hint=FORMS)
+        self._start, self._binary = 0, False
+        self.count: int | None = None
+        header = re.match(rb"\s*(\d+)[ \t]+(\d+)[ \t]*\r?\n", sample)
+        if header:
+            self.count, self.dimension, self._start = int(header[1]), int(header[2]), header.end()
+            if not self.count or not self.dimension:
+                raise DataError("the header line says that there are no vectors", file=path, row=1)
+            first = sample[self._start :].partition(b"\n")[0].rstrip().split(b" ")
+            self._binary = not _ends_in_numbers(first, self.dimension)
+            return
+        rows = [line.rstrip().split(b" ") for line in sample.split(b"\n")[:_SAMPLE_ROWS] if line.strip()]
+        self.dimension = statistics.mode(len(fields) - 1 for fields in rows) if rows else 0
+        if not self.dimension or not _ends_in_numbers(rows[0], self.dimension):
+            what = "no word vectors here: a row is a word and its numbers" if rows else "the file is empty"
+            raise DataError(what, file=path, row=1, hint=FORMS)
 
     def rows(self, needs: Callable[[bytes], bool], advance: Callable[[int], None]) -> Iterator[Row]:
         """Give the rows whose word is needed, in the file's order.
@@ -69,15 +75,15 @@ class VectorFile:
         Only these are parsed, and a few others, the first and the last among them.
 
         Args:
-            needs: Tells whether a word (UTF-8) is needed; it may change its mind on the way.
-            advance: Told of the rows that were passed.
+            needs: Tells whether a word (UTF-8) is needed; it may change its answer on the way.
+            advance: Counts the rows that were passed.
 
         Raises:
-            DataError: The file is cut, or a vector is of the wrong size or holds what is no number, NaN or infinity.
+            DataError: The file is cut, or a vector is of the wrong size or holds NaN, infinity or no number.
         """
         with _open(self.path) as stream:
-            stream.read(self._form.start)
-            read = self._binary_rows if self._form.binary else self._text_rows
+            stream.read(self._start)
+            read = self._binary_rows if self._binary else self._text_rows
             for word, row, vector in read(stream, needs, advance):
                 if not np.isfinite(vector).all():
                     raise self._error(row, word, "holds a value that is not finite")
@@ -91,7 +97,7 @@ class VectorFile:
         for row, line in enumerate(stream, start):
             if needs(line[: line.find(b" ")]):
                 parsed = self._parse(line, row)
-                # What was looked up may be no more than the first piece of a word that holds spaces.
+                # The text before the first space may be the first piece of a word that holds spaces.
                 if parsed is not None and needs(parsed[0]):
                     yield parsed
             if (row - start) % _STEP == 0:
@@ -126,22 +132,22 @@ class VectorFile:
         self, stream: io.BufferedReader[Any], needs: Callable[[bytes], bool], advance: Callable[[int], None]
     ) -> Iterator[Row]:
         size, count = 4 * self.dimension, self.count or 0
-        block, position, told = b"", 0, 0
+        block, position, counted = b"", 0, 0
         for number in range(count):
             space = block.find(b" ", position)
             while space < 0 or len(block) <= space + size:
                 more = stream.read(_BLOCK)
                 if not more:
                     raise _cut(self.path, f"it ends after {number:,} of {count:,} vectors")
-                advance(number - told)
-                block, position, told = block[position:] + more, 0, number
+                advance(number - counted)
+                block, position, counted = block[position:] + more, 0, number
                 space = block.find(b" ")
             # word2vec ends each vector with a line feed, gensim does not.
             word = block[position:space].lstrip(b"\n")
             if needs(word):
                 yield word, number + 2, np.frombuffer(block, "<f4", self.dimension, space + 1).astype(np.float32)
             position = space + 1 + size
-        advance(count - told)
+        advance(count - counted)
         if (block[position:] + stream.read(_BLOCK)).strip(b"\n"):
             what = f"bytes are left over after {count:,} vectors of {self.dimension} values"
             raise DataError(what, file=self.path, row=1, hint="the header line does not fit the file")
@@ -151,14 +157,14 @@ class VectorFile:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what the system and gzip say of a file that cannot be read into an error that says so.
-
-    Raises:
-        DataError: The file is missing, is none, may not be read, or its gzip stream is cut.
-    """
+def _open(path: Path) -> Iterator[io.BufferedReader[Any]]:
+    """Open a file, gzipped or not; what cannot be read is a ``DataError``."""
     try:
-        yield
+        with path.open("rb", buffering=0) as plain:
+            gzipped = plain.read(2) == b"\x1f\x8b"
+            plain.seek(0)
+            with io.BufferedReader(gzip.GzipFile(fileobj=plain) if gzipped else plain, _BUFFER) as stream:
+                yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _cut(path, f"the gzip stream breaks off ({error})") from error
     except OSError as error:
@@ -166,37 +172,8 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"cannot read the word vectors: {error.strerror}", file=path, hint=hint) from error
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[io.BufferedReader[Any]]:
-    with reading(path), path.open("rb", buffering=0) as plain:
-        gzipped = plain.read(2) == b"\x1f\x8b"
-        plain.seek(0)
-        with io.BufferedReader(gzip.GzipFile(fileobj=plain) if gzipped else plain, _BUFFER) as stream:
-            yield stream
-
-
-def _recognise(sample: bytes, path: Path) -> _Form:
-    """Tell the form from the first bytes."""
-    for magic, what in _MAGIC.items():
-        if sample.startswith(magic):
-            raise DataError(f"this is {what}, not a file of word vectors", file=path, hint=FORMS)
-    header = re.match(rb"\s*(\d+)[ \t]+(\d+)[ \t]*\r?\n", sample)
-    if header:
-        count, dimension = int(header[1]), int(header[2])
-        if not count or not dimension:
-            raise DataError("the header line says that there are no vectors", file=path, row=1)
-        first = sample[header.end() :].partition(b"\n")[0].rstrip().split(b" ")
-        return _Form(dimension, count, header.end(), binary=not _ends_in_numbers(first, dimension))
-    rows = [line.rstrip().split(b" ") for line in sample.split(b"\n")[:_SAMPLE_ROWS] if line.strip()]
-    dimension = statistics.mode(len(fields) - 1 for fields in rows) if rows else 0
-    if not dimension or not _ends_in_numbers(rows[0], dimension):
-        what = "no word vectors here: a row is a word and its numbers" if rows else "the file is empty"
-        raise DataError(what, file=path, row=1, hint=FORMS)
-    return _Form(dimension, None, 0, binary=False)
-
-
 def _ends_in_numbers(fields: list[bytes], dimension: int) -> bool:
-    """Tell a row of text from bytes; a few fields will do, for the row itself may be cut or of the wrong size."""
+    """Tell a row of text from bytes by its last few fields: the row itself may be cut or of the wrong size."""
     values = fields[1:][-min(dimension, 4) :]
     return bool(values) and all(map(_is_number, values))
 

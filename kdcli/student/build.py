@@ -1,0 +1,141 @@
+"""A student plugin's PyTorch module: built, checked, tried out, and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from kdcli import registry
+from kdcli.api import Batch, Task
+from kdcli.errors import ProfileError
+from kdcli.student.batches import ROWS, Columns, Compute, compute_batches
+from kdcli.student.dataset import Examples, collate
+from kdcli.tasks.metrics import score
+
+FIRST_ROWS = 3
+"""Rows of the first batch: few, so that memory suffices, and another number than most tasks have outputs."""
+
+
+def build_student(
+    plugin: str,
+    options: Mapping[str, Any],
+    task: Task,
+    vocabulary_size: int,
+    vectors: NDArray[np.float32] | None,
+    dimension: int,
+) -> nn.Module:
+    """Build the model of a student plugin.
+
+    Raises:
+        PluginError: The plugin is missing or broken, or builds no model.
+        ProfileError: Its options are wrong, or it cannot do such a task.
+    """
+    student = registry.load("students", plugin)
+    if (task.kind == "pair" and not student.pairs) or (task.is_score and not student.scores):
+        what = "pairs of texts" if task.kind == "pair" and not student.pairs else "scores"
+        raise ProfileError(f"the student {plugin} cannot do {what}", key="student.model", hint="choose another student")
+    valid = registry.options("students", plugin, options)
+    with registry.blaming("students", plugin, "build"):
+        module: Any = student.build(valid, task, vocabulary_size, vectors, dimension)
+    if not isinstance(module, nn.Module):
+        raise registry.breach("students", plugin, f"builds no torch.nn.Module, but {type(module).__name__}")
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise registry.breach("students", plugin, "builds a module without parameters to train")
+    return module
+
+
+def load_module(
+    config: Mapping[str, Any], task: Task, weights: Mapping[str, NDArray[Any]], device: str
+) -> nn.Module:
+    """Build the model of a trained student, in evaluation mode on a device.
+
+    Raises:
+        ValueError: The weights are those of another model.
+    """
+    module = build_student(
+        config["plugin"], config["options"], task, config["vocabulary_size"], None, config["dimension"]
+    )
+    try:
+        module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    return module.to(torch.device(device)).eval()
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """Count all parameters, and those outside of embeddings."""
+    tables = {
+        parameter
+        for part in module.modules()
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag)
+        for parameter in part.parameters()
+    }
+    every = sum(parameter.numel() for parameter in module.parameters())
+    return every, every - sum(parameter.numel() for parameter in tables)
+
+
+def try_out(plugin: str, module: nn.Module, examples: Examples, task: Task) -> None:
+    """Give a module its first batch, so that a wrong result shows before the training.
+
+    Leaves the module and the random state unchanged.
+
+    Args:
+        plugin: The plugin's name, for errors.
+        module: The model, on its device.
+        examples: The rows that it will learn from.
+        task: The task.
+
+    Raises:
+        PluginError: It fails, or returns no finite ``float32 [batch, task.outputs]``.
+    """
+    device, training = next(module.parameters()).device, module.training
+    batch = collate(examples, np.arange(min(FIRST_ROWS, len(examples))), device)
+    expected = (len(batch.lengths[0]), task.outputs)
+    module.eval()
+    with registry.blaming("students", plugin, "forward"), torch.random.fork_rng(), torch.no_grad():
+        logits = module(batch)
+    module.train(training)
+    found = ""
+    if not isinstance(logits, torch.Tensor):
+        found = f"a {type(logits).__name__}"
+    elif logits.shape != expected or logits.dtype != torch.float32:
+        found = f"{str(logits.dtype).removeprefix('torch.')} {list(logits.shape)}"
+    elif not logits.isfinite().all():
+        found = "numbers that are not finite, before any training"
+    if found:
+        what = f"gives {found} for logits float32 {list(expected)}, a row for each text and a column for each output"
+        raise registry.breach("students", plugin, what)
+
+
+def module_function(module: nn.Module, plugin: str) -> Compute:
+    """Return a module as a function of arrays, in evaluation mode; errors blame the plugin, but not those of memory."""
+    device = next(module.parameters()).device
+
+    def compute(words: Columns, lengths: Columns) -> NDArray[np.float32]:
+        batch = Batch(
+            tuple(torch.from_numpy(column.astype(np.int64)).to(device) for column in words),
+            tuple(torch.from_numpy(column) for column in lengths),
+        )
+        training = module.training
+        module.eval()
+        with (
+            torch.inference_mode(),
+            registry.blaming("students", plugin, "forward", but=(torch.cuda.OutOfMemoryError,)),
+        ):
+            logits: NDArray[np.float32] = module(batch).float().cpu().numpy()
+        module.train(training)
+        return logits
+
+    return compute
+
+
+def evaluate(module: nn.Module, plugin: str, examples: Examples, task: Task) -> dict[str, float]:
+    """Score a student on labelled examples by all metrics that fit the task."""
+    assert examples.labels is not None
+    logits = compute_batches(module_function(module, plugin), examples.texts, task.outputs, ROWS)
+    return score(task, logits, examples.labels)

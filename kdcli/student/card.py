@@ -1,0 +1,111 @@
+"""The card of a student: what it is, how good, how large, how it was made, and how it is used."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from kdcli.api import Task
+
+PACKAGES = ("kdcli", "torch", "tokenizers", "safetensors", "numpy")
+TEMPLATE = Path(__file__).with_name("card.md")
+
+
+def student_card(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, size: int) -> str:
+    """Fill in the card of a student's own folder.
+
+    Args:
+        config: The student's ``config.json``.
+        metrics: Its ``metrics.json``.
+        task: Its task.
+        size: Bytes of its weights.
+    """
+    data = ModelCardData(
+        library_name="kdcli", pipeline_tag="text-classification", tags=tags(config, task), metrics=[task.metric]
+    )
+    versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
+    return fill_card(data, config, metrics, task, size, made={"versions": ", ".join(versions)})
+
+
+def tags(config: Mapping[str, Any], task: Task) -> list[str]:
+    """Return the tags of a student."""
+    return ["knowledge-distillation", config["plugin"], task.name]
+
+
+def fill_card(
+    data: ModelCardData,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    task: Task,
+    size: int,
+    *,
+    made: Mapping[str, str],
+    **sections: Any,
+) -> str:
+    """Fill in the template.
+
+    Args:
+        data: What machines read.
+        config: The student's ``config.json``.
+        metrics: Its ``metrics.json``.
+        task: Its task.
+        size: Bytes of its weights.
+        made: More facts of how it was made, by name.
+        sections: More values of the template.
+
+    Raises:
+        KeyError: The student's files lack something.
+    """
+    training = config["training"]
+    sizes = {
+        **{f"dev {name}": f"{value:.4f}" for name, value in metrics["dev"].items()},
+        "parameters": f"{metrics['parameters']:,}",
+        "parameters without embeddings": f"{metrics['parameters_without_embeddings']:,}",
+        "size of the weights": f"{size / 1e6:.1f} MB",
+    }
+    options = ", ".join(f"{name} {value}" for name, value in config["options"].items())
+    facts = {
+        "student": f"{config['plugin']} ({options})",
+        "loss": _loss(training),
+        "optimiser": f"{training['optimizer']}, lr {training['lr']:g}, batches of {training['batch_size']}",
+        "training": f"{metrics['updates']:,} updates over {config['rows']:,} rows, seed {config['seed']}; the best dev "
+        f"{task.metric} came after {metrics['best_update']:,}",
+        "vocabulary": f"{config['vocabulary_size']:,} words, {'lower-cased' if training['lowercase'] else 'cased'}",
+        "word vectors": config["vectors"] or "random",
+        **made,
+    }
+    distilled = "Distilled from a teacher's logits."
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        task=task,
+        summary=summary(task),
+        lineage=distilled if training["kd_weight"] else "Trained on labels alone, without a teacher.",
+        sizes=sizes,
+        made=facts,
+        max_length=config["max_length"],
+        **sections,
+    )
+    return f"{card}\n"
+
+
+def summary(task: Task) -> str:
+    """Say what a student of the task reads and returns."""
+    answer = "a score" if task.is_score else " or ".join(f"`{label}`" for label in task.labels)
+    if task.names:
+        answer += f" ({', '.join(task.names)})"
+    return f"Reads {'one text' if task.kind == 'single' else 'two texts'} and answers {answer}."
+
+
+def _loss(training: Mapping[str, Any]) -> str:
+    temperature = f" at temperature {training['temperature']:g}" if training["kd_loss"] == "kl" else ""
+    parts = {
+        f"{training['kd_loss'].upper()} with the teacher's logits{temperature}": training["kd_weight"],
+        "label loss": training["ce_weight"],
+    }
+    return " + ".join(f"{weight:g} x {name}" for name, weight in parts.items() if weight)

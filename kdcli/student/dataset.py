@@ -1,0 +1,345 @@
+"""Tables as the arrays that a student is trained and evaluated on; the joined set's are memory-mapped from disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import polars as pl
+from numpy.typing import DTypeLike, NDArray
+
+from kdcli.api import MASK, Batch, Progress, QuietReporter, Reporter, Task
+from kdcli.errors import DataError
+from kdcli.files import atomic
+from kdcli.student.batches import Texts
+from kdcli.student.vectors import make_vectors, save_vectors, words_with_vectors
+from kdcli.student.vocabulary import UNKNOWN, TextEncoder, save_tokenizer, train_vocabulary, vocabulary, word_type
+from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
+from kdcli.tasks.labels import encode_labels, label_texts, respell, spelling_of
+from kdcli.tasks.text_set import text_columns
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+    from kdcli.config.schema import StudentSettings
+
+SLICE = 65_536
+"""Rows of a table in memory that are encoded at once."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows to train or evaluate a student on.
+
+    Attributes:
+        texts: One for each text column.
+        logits: The teacher's, ``float32 [rows, task.outputs]``, or None.
+        labels: Class ids ``int64 [rows]`` or scores ``float32 [rows]``, or None.
+    """
+
+    texts: tuple[Texts, ...]
+    logits: NDArray[np.float32] | None = None
+    labels: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts[0].lengths)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """The words of each row's longest text, ``int32 [rows]``."""
+        longest: NDArray[np.int32] = np.maximum.reduce([texts.lengths for texts in self.texts])
+        return longest
+
+    def digest(self) -> str:
+        """Return a hash of all arrays (hex digits)."""
+        digest = blake2b(digest_size=16)
+        arrays = [array for texts in self.texts for array in (texts.words, texts.offsets)]
+        for array in [*arrays, *(array for array in (self.logits, self.labels) if array is not None)]:
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """The result of encoding the joined set.
+
+    Attributes:
+        rows: Its rows.
+        words: Their words, as far as texts are kept.
+        unknown: The share of these words that have no id.
+        vocabulary: Words that have one, the special ones included.
+        labelled: Whether every row has a label.
+        vectors: The source of the word vectors; empty for random ones.
+        found: Words of the vocabulary that have a vector there.
+    """
+
+    rows: int
+    words: int
+    unknown: float
+    vocabulary: int
+    labelled: bool
+    vectors: str
+    found: int
+
+
+def encode(
+    *,
+    joined: Path,
+    task: Task,
+    settings: StudentSettings,
+    seed: int,
+    device: str = "cpu",
+    encoder: str = "",
+    output: Path,
+    reporter: Reporter | None = None,
+) -> EncodeResult:
+    """Turn the joined set into a folder of arrays, with its vocabulary and, if asked for, word vectors.
+
+    The set is read twice as a stream; memory does not grow with its rows.
+
+    Args:
+        joined: A table with the task's text columns, ``logits_0`` and so on, and (optionally) ``label``; or d-bert's.
+        task: The task.
+        settings: The student's settings.
+        seed: Seed of the vectors of words that have none.
+        device: Where an encoder runs.
+        encoder: The vector file, or the encoder's folder or hub name, that ``settings.vectors`` stands for.
+        output: The folder to write.
+        reporter: Shows the progress.
+
+    Raises:
+        DataError: A column is missing, a logit is no finite number, a label is not the task's, there is no word, or
+            none has a vector in the file.
+    """
+    reporter = reporter or QuietReporter()
+    table = open_joined(joined, task, reporter)
+    source = settings.vectors and (encoder or settings.vectors)
+    with reporter.progress("vocabulary") as progress:
+        tokenizer = train_vocabulary(
+            table.texts_alone(progress),
+            max_size=settings.max_size,
+            min_freq=settings.min_freq,
+            lowercase=settings.lowercase,
+            more=words_with_vectors(source, reporter) if source else (),
+        )
+    vectors = source and make_vectors(
+        vocabulary(tokenizer),
+        source=source,
+        dimension=settings.dimension,
+        seed=seed,
+        device=device,
+        reporter=reporter,
+    )
+    with atomic(output) as folder:
+        folder.mkdir()
+        save_tokenizer(tokenizer, folder)
+        if vectors:
+            save_vectors(vectors, folder)
+        with reporter.progress("encode") as progress:
+            counts = _write_arrays(folder, table, TextEncoder(tokenizer, settings.max_length), progress)
+        result = EncodeResult(
+            **counts,
+            vocabulary=tokenizer.get_vocab_size(),
+            vectors=vectors.source if vectors else "",
+            found=vectors.found if vectors else 0,
+        )
+        (folder / "encoded.json").write_text(json.dumps(asdict(result), indent=1) + "\n", "utf-8")
+    return result
+
+
+def load_examples(folder: Path, task: Task) -> Examples:
+    """Map the arrays that ``encode`` has written into memory.
+
+    Raises:
+        DataError: The folder is not one that ``encode`` has written for such a task.
+    """
+
+    def array(name: str, dtype: DTypeLike, *shape: int) -> NDArray[Any]:
+        return np.asarray(np.memmap(folder / name, dtype, "r")).reshape(shape)
+
+    try:
+        result = EncodeResult(**json.loads((folder / "encoded.json").read_text("utf-8")))
+        words = word_type(result.vocabulary)
+        texts = tuple(
+            Texts(array(f"{column}.words", words, -1), array(f"{column}.offsets", np.int64, result.rows + 1))
+            for column in task.columns
+        )
+        logits = array("logits", np.float32, result.rows, task.outputs)
+        labels = array("labels", np.float32 if task.is_score else np.int64, result.rows) if result.labelled else None
+        if any(text.offsets[-1] != len(text.words) for text in texts):
+            raise ValueError("the words do not fit the offsets")
+    except (OSError, TypeError, ValueError) as error:
+        what = f"this is no encoded joined set of task {task.name}: {error}"
+        raise DataError(what, file=folder, hint="encode the joined set again") from error
+    return Examples(texts, logits, labels)
+
+
+def encode_table(
+    table: pl.DataFrame, tokenizer: Tokenizer, task: Task, max_length: int, *, file: str | Path = "the table"
+) -> Examples:
+    """Turn a table in memory into examples without logits.
+
+    Args:
+        table: ``task.columns``, and ``label``; without it, or if it is all null, the examples have no labels.
+        tokenizer: The student's.
+        task: The task.
+        max_length: The most words that are kept of a text.
+        file: The table's name in messages.
+
+    Raises:
+        DataError: A label is missing, or not the task's.
+    """
+    encoder, texts = TextEncoder(tokenizer, max_length), []
+    for column in task.columns:
+        parts = [encoder.encode(part.to_series()) for part in table.select(column).iter_slices(SLICE)]
+        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
+        words = np.concatenate([np.zeros(0, encoder.dtype), *(part.words for part in parts)])
+        texts.append(Texts(words, np.cumsum(lengths)))
+    labelled = "label" in table.columns and table["label"].null_count() < len(table)
+    return Examples(tuple(texts), labels=encode_labels(table["label"], task, file=file) if labelled else None)
+
+
+def collate(examples: Examples, rows: NDArray[np.int64], device: torch.device) -> Batch:
+    """Gather rows into a padded batch on the device; the lengths stay on the CPU."""
+    import torch
+
+    padded = [texts.padded(rows) for texts in examples.texts]
+    return Batch(
+        words=tuple(torch.from_numpy(words.astype(np.int64)).to(device) for words, _ in padded),
+        lengths=tuple(torch.from_numpy(lengths) for _, lengths in padded),
+    )
+
+
+@dataclass(frozen=True)
+class JoinedSet:
+    """An open joined set, which can be read again and again.
+
+    Attributes:
+        reader: The table.
+        task: The task.
+        texts: The columns of the texts.
+        logits: The columns of the logits, in the order of the task's labels.
+        label: The column of the label; None where there is none.
+        fabricated: Whether its rows count as fabricated: without a label column the teacher's choice is their label.
+    """
+
+    reader: TableReader
+    task: Task
+    texts: tuple[str, ...]
+    logits: tuple[str, ...]
+    label: str | None
+    fabricated: bool
+
+    def batches(self) -> Iterator[tuple[list[pl.Series], NDArray[np.float32], NDArray[Any] | None]]:
+        """Give the rows in batches: the text columns, the logits, and the labels if all rows have one.
+
+        Raises:
+            DataError: A row cannot be read, a logit is no finite number, or a label is not the task's.
+        """
+        for batch in self.reader.batches():
+            logits = np.stack([self._floats(batch, name) for name in self.logits], axis=1)
+            yield [batch[name] for name in self.texts], logits, self._labels(batch, logits)
+
+    def texts_alone(self, progress: Progress) -> Iterator[pl.Series]:
+        """Give the text columns in pieces."""
+        for batch in read_table(self.reader.path, columns=self.texts).batches():
+            yield from (batch[name] for name in self.texts)
+            progress.advance(len(batch))
+
+    def _labels(self, batch: pl.DataFrame, logits: NDArray[np.float32]) -> NDArray[Any] | None:
+        if self.label is None:
+            return None if not self.fabricated else logits[:, 0] if self.task.is_score else logits.argmax(axis=1)
+        labels = label_texts(batch[self.label], self.reader.path)
+        if labels.null_count() or (labels == "").any():
+            return None
+        if self.task.is_score:  # a teacher's score may lie outside the task's range
+            return self._floats(batch, self.label)
+        labels = respell(labels, spelling_of(labels, self.task), self.task)
+        return encode_labels(labels, self.task, file=self.reader.path, rows=batch[ROW_NUMBER])
+
+    def _floats(self, batch: pl.DataFrame, name: str) -> NDArray[np.float32]:
+        floats = batch[name].cast(pl.Float32, strict=False).fill_null(np.nan).to_numpy()
+        wrong = np.flatnonzero(~np.isfinite(floats))
+        if len(wrong):
+            what, row = f"{name} must be a finite number, not {batch[name][int(wrong[0])]!r}", batch[ROW_NUMBER]
+            raise DataError(what, file=self.reader.path, row=row[int(wrong[0])], key=name)
+        return floats
+
+
+def open_joined(path: Path, task: Task, reporter: Reporter) -> JoinedSet:
+    """Open a joined set by its header.
+
+    d-bert's tables have the text columns of GLUE's, a score in the column ``score``, no ``source``, and in ``label``
+    the number of the teacher's choice, or no such column (QQP's ``is_duplicate`` is 0 in every row).
+
+    Args:
+        path: A table with the task's text columns, ``logits_0`` and so on, and (optionally) ``source`` and ``label``.
+        task: The task.
+        reporter: Reports how a table of another program is read.
+
+    Raises:
+        DataError: The file cannot be read, a column is missing, or there are more logits than the task has labels.
+    """
+    columns = read_table(path).columns
+    texts = text_columns(columns, task) or task.columns
+    logits = tuple(f"logits_{number}" for number in range(task.outputs))
+    if task.is_score and "logits_0" not in columns and "score" in columns:
+        logits = ("score",)
+    for name in (*texts, *logits):
+        if name not in columns:
+            hint = f"`kd join` writes such a table; the columns of this one are {', '.join(columns)}"
+            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=hint)
+    if f"logits_{task.outputs}" in columns:
+        what = f"there are more logits than the {task.outputs} of task {task.name}"
+        raise DataError(what, file=path, hint="task.labels must name the classes of this table")
+    label = "label" if "label" in columns else None
+    fabricated = "source" not in columns
+    if fabricated:
+        labels = "in 'label'" if label else "the teacher's choice"
+        found = ", ".join(map(repr, (*texts, *logits)))
+        reporter.info(f"{path.name}: texts and logits in {found}, labels {labels}; all its rows count as fabricated")
+    reader = read_table(path, columns=[*texts, *logits, *([label] if label else [])])
+    return JoinedSet(reader, task, texts, logits, label, fabricated)
+
+
+def _write_arrays(folder: Path, table: JoinedSet, encoder: TextEncoder, progress: Progress) -> Mapping[str, Any]:
+    """Write the arrays piece by piece, and return their counts: the first fields of ``EncodeResult``."""
+    names = [f"{column}.{kind}" for column in table.task.columns for kind in ("words", "offsets")]
+    rows = unknowns = labelled = 0
+    ends = dict.fromkeys(table.task.columns, 0)
+    with ExitStack() as stack:
+        files = {
+            name: stack.enter_context((folder / name).open("wb")) for name in (*names, "logits", "labels")
+        }
+        for column in ends:
+            _append(files[f"{column}.offsets"], np.zeros(1, np.int64))
+        for columns, logits, labels in table.batches():
+            for name, column in zip(ends, columns, strict=True):
+                texts = encoder.encode(column)
+                _append(files[f"{name}.words"], texts.words)
+                _append(files[f"{name}.offsets"], texts.offsets[1:] + ends[name])
+                ends[name] += len(texts.words)
+                unknowns += int((texts.words == UNKNOWN).sum()) - int(column.str.count_matches(MASK, literal=True).sum())
+            _append(files["logits"], logits)
+            if labels is not None:
+                _append(files["labels"], labels)
+                labelled += len(labels)
+            rows += len(logits)
+            progress.advance(len(logits))
+    words = sum(ends.values())
+    if labelled < rows:
+        (folder / "labels").unlink()
+    return {"rows": rows, "words": words, "unknown": max(unknowns, 0) / words, "labelled": labelled == rows}
+
+
+def _append(file: BinaryIO, array: NDArray[Any]) -> None:
+    file.write(np.ascontiguousarray(array).data)

@@ -1,0 +1,296 @@
+"""The student: one class, loaded from its folder, that predicts with NumPy alone or as its PyTorch module."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+from tokenizers import Tokenizer
+
+from kdcli import registry
+from kdcli.api import Task
+from kdcli.errors import DataError, PluginError, first_line
+from kdcli.registry import code_files
+from kdcli.student.batches import ROWS, Compute, Texts, compute_batches
+from kdcli.student.vocabulary import FILE as TOKENIZER
+from kdcli.student.vocabulary import TextEncoder, load_tokenizer, save_tokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT = "kd.student/2"
+READABLE = (FORMAT, "kd.student/1")
+WEIGHTS = "model.safetensors"
+FEW = 64
+"""So many texts are encoded before Polars is even imported."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The predicted label of a text, or of a pair.
+
+    Attributes:
+        label: The most probable label, as the task's tables write it.
+        probabilities: The probability of every label, in the task's order; they sum to 1.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Score:
+    """The predicted score of a text, or of a pair, within the task's range."""
+
+    score: float
+
+
+@dataclass
+class Student:
+    """A student, ready to predict.
+
+    Attributes:
+        part_rows: The best number of rows to predict a file in: texts of one part share their beginnings and ends.
+        task: Its task.
+        config: ``config.json``: how it was built and trained.
+        metrics: ``metrics.json``: the result of its training.
+        tokenizer: Its vocabulary.
+        weights: Its parameters and buffers by name.
+        device: Where its PyTorch module runs.
+        compute: The model as a function of word ids, where that is not the PyTorch module.
+        batch_rows: Texts that are computed at once; None for as many as memory allows.
+    """
+
+    part_rows: ClassVar[int] = 131_072
+    task: Task
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    tokenizer: Tokenizer
+    weights: Mapping[str, NDArray[Any]]
+    device: str = "cpu"
+    compute: Compute | None = None
+    batch_rows: int | None = ROWS
+
+    def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        """Return ``float32 [rows, task.outputs]`` for the text columns."""
+        compute = self.compute or self._module_function
+        texts = [self._encode(column) for column in columns]
+        if len(columns[0]) == 1:
+            return compute(tuple(text.words[None] for text in texts), tuple(np.diff(text.offsets) for text in texts))
+        return compute_batches(compute, texts, self.task.outputs, self.batch_rows)
+
+    def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Prediction] | list[Score]:
+        """Return a prediction for each text, or for each pair of texts.
+
+        Raises:
+            DataError: They are not texts, or not pairs of texts.
+        """
+        return predictions(self.logits(_text_columns(texts, self.task)), self.task)
+
+    def save(self, folder: Path) -> None:
+        """Write the student's folder, whole or not at all."""
+        from kdcli.files import atomic
+        from kdcli.student.card import student_card
+
+        binary = save({name: np.ascontiguousarray(value) for name, value in self.weights.items()})
+        config = {"format": FORMAT} | {**self.config, "format": FORMAT, "task": asdict(self.task)}
+        with atomic(folder) as temporary:
+            temporary.mkdir()
+            (temporary / WEIGHTS).write_bytes(binary)
+            save_tokenizer(self.tokenizer, temporary)
+            for name, content in (("config.json", config), ("metrics.json", self.metrics)):
+                (temporary / name).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+            card = student_card(config, self.metrics, self.task, len(binary))
+            (temporary / "README.md").write_text(card, "utf-8")
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The PyTorch module, in evaluation mode on the device."""
+        from kdcli.student.build import load_module
+
+        return load_module(self.config, self.task, self.weights, self.device)
+
+    @property
+    def parameters(self) -> int:
+        """The number of all parameters."""
+        return self._parameters[0]
+
+    @property
+    def parameters_without_embeddings(self) -> int:
+        """The number of parameters that are not word vectors."""
+        return self._parameters[1]
+
+    @cached_property
+    def _parameters(self) -> tuple[int, int]:
+        from kdcli.student.build import count_parameters
+
+        return count_parameters(self.module)
+
+    @cached_property
+    def _module_function(self) -> Compute:
+        from kdcli.student.build import module_function
+
+        return module_function(self.module, self.config["plugin"])
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        return TextEncoder(self.tokenizer, self.config["max_length"])
+
+    def _encode(self, texts: Sequence[str]) -> Texts:
+        if len(texts) <= FEW:
+            return self._encoder.encode_few(texts)
+        import polars as pl
+
+        return self._encoder.encode(pl.Series(texts, dtype=pl.String))
+
+
+def load_student(
+    folder: str | Path, *, code: str | Path | None = None, device: str = "cpu", torch: bool = False
+) -> Student:
+    """Load a student: on the CPU without torch if its plugin has a NumPy form, else as its PyTorch module.
+
+    Args:
+        folder: The student's folder.
+        code: The file of its plugin, for a student that was made with ``--code``; the environment variable ``KD_CODE``
+            may name it too, and does so from here on, also for processes that are started.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        torch: Use the PyTorch module in any case.
+
+    Raises:
+        DataError: The folder is not a student's, or a file of it is missing, broken, or another student's.
+        PluginError: Its plugin is missing or broken.
+    """
+    code_files.use([] if code is None else [code])
+    folder = Path(folder)
+    config = _json(folder, "config.json")
+    if config.get("format") not in READABLE:
+        hint = f"it has format {config.get('format')!r}, and {FORMAT!r} is expected; {_HINT}"
+        raise DataError("this is not a folder of a student", file=folder / "config.json", hint=hint)
+    try:
+        task = task_of(config)
+        vocabulary_size, *_ = (config[key] for key in _NEEDED)
+    except (AttributeError, KeyError, TypeError) as error:
+        what = f"a student's config.json is not whole: {error!r}"
+        raise DataError(what, file=folder / "config.json", hint=_HINT) from error
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.get_vocab_size() != vocabulary_size:
+        what = f"this tokenizer has {tokenizer.get_vocab_size()} words, and the student has {vocabulary_size}"
+        raise DataError(what, file=folder / TOKENIZER, hint=_FOREIGN)
+    _check_plugin(config, folder)
+    metrics, weights = _json(folder, "metrics.json"), folder / WEIGHTS
+    try:
+        student = Student(task, config, metrics, tokenizer, load_file(weights), device)
+        if torch or device != "cpu" or not hasattr(registry.load("students", config["plugin"]), "fast"):
+            _ = student.module  # whose weights are checked as it is built
+        else:
+            student.compute, student.batch_rows = _numpy_form(student), None
+    except (OSError, SafetensorError, LookupError, ValueError) as error:
+        hint = _FOREIGN if weights.exists() else _HINT
+        raise DataError(f"the weights cannot be read: {first_line(error)}", file=weights, hint=hint) from error
+    return student
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """Return the task in the ``config.json`` of a student, or of an exported one."""
+    fields = config["task"].items()
+    return Task(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields})
+
+
+def _numpy_form(student: Student) -> Compute:
+    """Return the plugin's NumPy form; weights that do not fit are a ``LookupError`` or a ``ValueError``."""
+    name, config = student.config["plugin"], student.config
+    options, plugin = registry.options("students", name, config["options"]), cast(Any, registry.load("students", name))
+    texts, size = len(student.task.columns), config["vocabulary_size"]
+
+    def shape_at(word: int) -> tuple[int, ...]:
+        return compute((np.array([[word]]),) * texts, (np.ones(1, np.int64),) * texts).shape
+
+    with registry.blaming("students", name, "fast", but=(LookupError, ValueError)):
+        compute: Compute = plugin.fast(options, student.task, student.weights)
+        # The last word of the vocabulary, and one beyond it: weights of another student show at once.
+        found = shape_at(size - 1)
+        if found != (1, student.task.outputs):
+            raise ValueError(f"they give logits of shape {found}, and the task has {student.task.outputs}")
+        with suppress(IndexError):
+            shape_at(size)
+            raise ValueError(f"they have vectors of more words than the {size} of the vocabulary")
+    return registry.blaming("students", name, "fast")(compute)
+
+
+def predictions(logits: NDArray[np.float32], task: Task) -> list[Prediction] | list[Score]:
+    """Return the predictions of logits ``[rows, task.outputs]``."""
+    if task.is_score:
+        scores = logits[:, 0] if task.score_range is None else logits[:, 0].clip(*task.score_range)
+        return [Score(score) for score in scores.tolist()]
+    odds = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf), dtype=np.float64)
+    probabilities = (odds / odds.sum(1, keepdims=True)).tolist()
+    return [
+        Prediction(task.labels[best], dict(zip(task.labels, row, strict=True)))
+        for best, row in zip(logits.argmax(1).tolist(), probabilities, strict=True)
+    ]
+
+
+def _text_columns(texts: Sequence[str] | Sequence[tuple[str, str]], task: Task) -> list[list[str]]:
+    single = task.kind == "single"
+    hint = 'give it texts: predict(["..."])' if single else 'give it pairs of texts: predict([("...", "...")])'
+    if isinstance(texts, str):
+        raise DataError("predict was given one text alone", hint=hint)
+    columns: list[list[str]] = [[] for _ in task.columns]
+    for number, row in enumerate(texts, 1):
+        parts = (row,) if single or not isinstance(row, list | tuple) else row
+        if len(parts) != len(columns) or not all(map(_is_text, parts)):
+            what = f"this is not {'a text' if single else 'a pair of texts'}: {row!r:.80}"
+            raise DataError(what, row=number, hint=hint)
+        for column, part in zip(columns, parts, strict=True):
+            column.append(str(part))
+    return columns
+
+
+def _is_text(value: object) -> bool:
+    """Tell whether a value is a string that UTF-8 can hold."""
+    with suppress(UnicodeEncodeError):
+        return isinstance(value, str) and (value.isascii() or value.encode() is not None)
+    return False
+
+
+def _check_plugin(config: Mapping[str, Any], folder: Path) -> None:
+    """Check that the plugin is there; warn if its file has changed since the student was trained."""
+    distribution, version = next(iter(config.get("plugin_version", {}).items()), ("", ""))
+    try:
+        registry.find("students", config["plugin"])
+    except PluginError as error:
+        hint = error.hint
+        if distribution.endswith(".py"):
+            hint = f"the student was made with --code {distribution}: add that, with the file's path; "
+            hint += f'in Python, load_student(folder, code="{distribution}"), or set KD_CODE'
+        elif distribution and not any(metadata.distributions(name=distribution)):
+            hint = f"the student was made with {distribution} {version}: pip install {distribution}"
+        raise PluginError(error.what, file=folder / "config.json", hint=hint) from error
+    now = registry.versions("students", config["plugin"]).get(distribution, version)
+    if distribution.endswith(".py") and now != version:
+        registry.warn(f"{distribution} has changed since the student in {folder} was trained: {version} -> {now}")
+
+
+def _json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / name).read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"{name} holds no object")
+    except (OSError, ValueError) as error:
+        raise DataError(f"this is not a folder of a student: {error}", file=folder / name, hint=_HINT) from error
+    return content
+
+
+_NEEDED = ("vocabulary_size", "plugin", "options", "dimension", "max_length")
+_HINT = "name the folder that `kd student` has written, or have it written again"
+_FOREIGN = "it may come from another student, or be cut: copy the folder again, or train the student again"
