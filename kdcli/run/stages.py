@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdcli.config.schema import Settings, StudentSettings
     from kdcli.evaluate.results import Results
     from kdcli.run.context import Files, RunContext
-    from kdcli.student.encoding import EncodeResult, Examples
+    from kdcli.student.dataset import EncodeResult, Examples
     from kdcli.student.train import StudentResult
     from kdcli.teacher.export import ExportResult
     from kdcli.teacher.join import JoinResult
@@ -124,7 +124,7 @@ class Encode(Stage):
 
     name = "encode"
     command = "kd student"
-    result = "kdcli.student.encoding:EncodeResult"
+    result = "kdcli.student.dataset:EncodeResult"
     settings = ("task.kind", "task.labels", *VOCABULARY, "student.max_length", "student.dimension", "seed")
     reads = ("joined",)
     makes = ("encoded",)
@@ -138,7 +138,7 @@ class Encode(Stage):
         return super().parameters(run) | {"student.vectors": _vectors(run.settings)}
 
     def run(self, run: RunContext) -> EncodeResult:
-        from kdcli.student.encoding import encode
+        from kdcli.student.dataset import encode
 
         return encode(
             joined=run.path("joined"),
@@ -166,7 +166,7 @@ class TrainStudent(Stage):
     per_seed = True
 
     def run(self, run: RunContext) -> StudentResult:
-        from kdcli.student.encoding import load_examples
+        from kdcli.student.dataset import load_examples
 
         examples = load_examples(run.path("encoded"), run.task)
         return _train(run, self.name, examples, run.settings.student)
@@ -190,7 +190,7 @@ class TrainBaseline(Stage):
     per_seed = True
 
     def run(self, run: RunContext) -> StudentResult:
-        from kdcli.student.encoding import encode_table
+        from kdcli.student.dataset import encode_table
         from kdcli.student.student import load_student
 
         student, settings = load_student(run.path("student")), run.settings.student
@@ -261,7 +261,9 @@ def _train(
     run: RunContext, name: str, examples: Examples, settings: StudentSettings, max_updates: int | None = None
 ) -> StudentResult:
     """Train a student, or a baseline; the model that is best on dev is kept."""
-    from kdcli.student.encoding import encode_table, load_tokenizer, load_vectors
+    from kdcli.student.dataset import encode_table
+    from kdcli.student.vectors import load_vectors
+    from kdcli.student.vocabulary import load_tokenizer
     from kdcli.student.train import train_student
 
     encoded, output = run.path("encoded"), run.path(name)

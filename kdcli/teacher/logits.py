@@ -1,15 +1,17 @@
-"""The logits file: a teacher's logits, each row under the hash of its text."""
+"""The logits file: a teacher's logits, each row with the hash of its text; and which logit is which label's."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -17,9 +19,12 @@ from safetensors.numpy import save_file
 from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.files import atomic
+from kdcli.tables.text_hash import text_hash, text_hash_v1
 
-FORMAT = "kd.logits/1"
-_DTYPES: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "U64": np.dtype("<u8")}
+FORMAT = "kd.logits/2"
+HashTexts = Callable[[Sequence[pl.Series]], NDArray[np.uint64]]
+HASHES: Mapping[Any, HashTexts] = {FORMAT: text_hash, "kd.logits/1": text_hash_v1}
+"""How each format hashes the texts of a row."""
 
 
 @dataclass(frozen=True)
@@ -27,29 +32,32 @@ class Logits:
     """Logits of texts.
 
     Attributes:
-        logits: ``float32 [N, outputs]``, in the order of the task's labels; memory-mapped where the file allows it.
+        logits: ``float32 [N, outputs]``, in the order of the task's labels.
         hashes: ``uint64 [N]``, the hash of each row's texts; None: row *i* belongs to row *i* of the transfer set.
         metadata: What the file says of itself.
+        hash_texts: How texts are hashed.
     """
 
     logits: NDArray[np.float32]
     hashes: NDArray[np.uint64] | None
     metadata: Mapping[str, Any]
+    hash_texts: HashTexts = text_hash
 
-    def rows(self, hashes: NDArray[np.uint64], start: int) -> NDArray[np.int64]:
-        """Return which row of the logits belongs to each text; -1 where there is none.
+    def rows(self, texts: Sequence[pl.Series], start: int) -> NDArray[np.int64]:
+        """Return which row of the logits belongs to each text, ``int64 [texts]``; -1 where there is none.
 
         Args:
-            hashes: ``uint64 [texts]``, the hashes of the texts.
-            start: The number of the first of them in the transfer set, counted from 0.
+            texts: The text columns of some rows of the transfer set.
+            start: The number of the first of these rows, counted from 0.
         """
         if self.hashes is None:
-            return np.arange(start, start + len(hashes), dtype=np.int64)
+            return np.arange(start, start + len(texts[0]), dtype=np.int64)
+        wanted = self.hash_texts(texts)
+        if not len(self.hashes):
+            return np.full(len(wanted), -1, np.int64)
         ordered, order = self._ordered
-        if not len(ordered):
-            return np.full(len(hashes), -1, np.int64)
-        place = np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)
-        return np.where(ordered[place] == hashes, order[place], -1)
+        place = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+        return np.where(ordered[place] == wanted, order[place], -1)
 
     @cached_property
     def _ordered(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -61,33 +69,37 @@ class Logits:
 def write_logits(
     path: Path, logits: NDArray[np.float32], hashes: NDArray[np.uint64], metadata: Mapping[str, Any]
 ) -> None:
-    """Write a logits file, whole or not at all.
+    """Write a logits file, whole or not at all; equal input gives equal bytes.
 
     Args:
         path: The file, ``.safetensors``.
         logits: ``float32 [N, outputs]``.
-        hashes: ``uint64 [N]``.
+        hashes: ``uint64 [N]``, by ``text_hash``.
         metadata: JSON values: ``labels`` in order (empty for a score), and where the logits come from.
     """
+    tensors = {"logits": np.ascontiguousarray(logits), "row_hash": np.ascontiguousarray(hashes)}
     with atomic(path) as temporary:
-        save_tensors(temporary, {"logits": logits, "row_hash": hashes}, {"format": FORMAT, **metadata})
-
-
-def save_tensors(path: Path, tensors: dict[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-    """Write arrays and JSON metadata as a safetensors file; equal input gives equal bytes."""
-    # One entry: some versions of the library write several in random order.
-    save_file(tensors, path, metadata={"kd": json.dumps(metadata)})
+        # One entry: some versions of the library write several in random order.
+        save_file(tensors, temporary, metadata={"kd": json.dumps({"format": FORMAT, **metadata})})
 
 
 def read_logits(path: Path, task: Task) -> Logits:
-    """Open a logits file.
+    """Read a logits file.
 
     Raises:
-        DataError: It is no logits file, is cut short, or is for other labels.
+        DataError: It is not a logits file, is cut short, or is for other labels.
     """
-    tensors, metadata = open_tensors(path)
-    if metadata.get("format") != FORMAT or set(tensors) != {"logits", "row_hash"}:
-        raise DataError(f"this is no logits file ({FORMAT})", file=path, hint="`kd teacher export` writes one")
+    if not path.is_file():
+        raise DataError("there is no such file", file=path)
+    try:
+        with safe_open(path, framework="numpy") as file:  # checks the header and the size of the file
+            metadata = json.loads((file.metadata() or {}).get("kd", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys() if name in ("logits", "row_hash")}
+    except (SafetensorError, ValueError) as error:
+        what = f"the file is cut short, or is not a safetensors file: {error}"
+        raise DataError(what, file=path, hint="make it again") from error
+    if metadata.get("format") not in HASHES or len(tensors) != 2:
+        raise DataError(f"this is not a logits file ({FORMAT})", file=path, hint="`kd teacher export` writes one")
     labels = metadata.get("labels", [])
     if labels != list(task.labels):
         what = f"the logits are for {_named(labels)}, and the task has {_named(task.labels)}"
@@ -96,35 +108,20 @@ def read_logits(path: Path, task: Task) -> Logits:
     if logits.shape != (len(hashes), task.outputs) or hashes.ndim != 1:
         what = f"logits {list(logits.shape)} and row_hash {list(hashes.shape)} do not belong together"
         raise DataError(what, file=path)
-    return Logits(logits, hashes, metadata)
+    return Logits(logits, hashes, metadata, HASHES[metadata["format"]])
 
 
-def open_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Map a file of ``save_tensors`` into memory: its arrays by name, and its metadata.
+def label_positions(names: Sequence[str], task: Task) -> list[int] | None:
+    """Return for each label of the task its position in ``names``; None unless each is there exactly once.
 
-    Raises:
-        DataError: It is missing, is cut short, or is not of this kind.
+    The names may be the labels themselves or their readable names; case, ``_`` and ``-`` make no difference.
     """
-    if not path.is_file():
-        raise DataError("there is no such file", file=path)
-    try:
-        with safe_open(path, framework="numpy") as file:  # checks the header and the size of the file
-            metadata = json.loads((file.metadata() or {}).get("kd", "{}"))
-        with path.open("rb") as raw:
-            size = int.from_bytes(raw.read(8), "little")
-            header = json.loads(raw.read(size))
-        header.pop("__metadata__", None)
-        return {name: _mapped(path, 8 + size, entry) for name, entry in header.items()}, metadata
-    except (SafetensorError, ValueError, KeyError) as error:
-        what = f"the file is cut short, or is no safetensors file of kd: {error}"
-        raise DataError(what, file=path, hint="make it again") from error
-
-
-def _mapped(path: Path, start: int, entry: Mapping[str, Any]) -> NDArray[Any]:
-    dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-    if 0 in shape:  # nothing to map, and an empty map is an error
-        return np.zeros(shape, dtype)
-    return np.memmap(path, dtype, "r", start + entry["data_offsets"][0], shape)
+    plain = [re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in names]
+    for own in (task.labels, task.names):
+        wanted = [re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in own]
+        if wanted and len(set(wanted)) == len(wanted) and all(plain.count(name) == 1 for name in wanted):
+            return [plain.index(name) for name in wanted]
+    return None
 
 
 def _named(labels: Any) -> str:

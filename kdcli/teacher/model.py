@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
 from kdcli.api import MASK, QuietReporter, Reporter, Task
-from kdcli.errors import DataError, first_line
-from kdcli.models.hf import DTYPES, WEIGHTS, find_model, quiet
-from kdcli.teacher.labels import output_positions
+from kdcli.errors import DataError
+from kdcli.models.hf import WEIGHTS, find_model, fit_max_length, load_model, load_tokenizer
+from kdcli.teacher.logits import label_positions
 
 BATCH = 64
-"""Texts a batch where nothing else is asked for; on a CPU larger ones are padded more and gain nothing."""
+"""Texts a batch by default; on a CPU larger batches are padded more and gain nothing."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,14 @@ class Teacher:
     """A fine-tuned model with its tokenizer.
 
     Attributes:
-        id: The folder or hub name that it was asked for by.
+        id: The folder or hub name that it was loaded by.
         task: The task that it was fine-tuned for.
         folder: Where its files are.
-        model: The Hugging Face model, in the precision asked for, on its device.
+        model: The Hugging Face model, on its device.
         tokenizer: The Hugging Face tokenizer.
         max_length: The longest input in word pieces, special tokens included.
-        inputs: What the model takes of what the tokenizer gives.
-        outputs: For each label of the task, the model's output that stands for it.
+        inputs: The tokenizer's outputs that the model takes.
+        outputs: For each label of the task, the position of its output.
     """
 
     id: str
@@ -58,28 +59,25 @@ class Teacher:
 
     @property
     def parameters_without_embeddings(self) -> int:
-        """The number of parameters that are in no embedding table."""
+        """The number of parameters outside of embedding tables."""
         tables = [module for module in self.model.modules() if isinstance(module, torch.nn.Embedding)]
         return self.parameters - sum(table.weight.numel() for table in tables)
 
     @property
     def megabytes(self) -> float:
         """The size of its weights on disk, in 10^6 bytes."""
-        return next(
-            sum(file.stat().st_size for file in files) / 1e6
-            for files in (list(self.folder.glob(pattern)) for pattern in WEIGHTS)
-            if files
-        )
+        files = next(files for pattern in WEIGHTS if (files := list(self.folder.glob(pattern))))
+        return sum(file.stat().st_size for file in files) / 1e6
 
     @torch.inference_mode()
     def logits(self, columns: Sequence[Sequence[str]], batch: int = BATCH) -> NDArray[np.float32]:
         """Return the logits of texts, or of pairs of texts.
 
-        The texts go through the model in batches of about one length, each padded to its own longest text; a text's
-        logits do not depend on its batch but for the rounding of the precision.
+        The texts go through the model in batches of about one length, each padded to its longest text; the batch of a
+        text changes its logits by rounding only.
 
         Args:
-            columns: One sequence of texts, or two for pairs. ``[MASK]`` is the tokenizer's own mask token.
+            columns: One sequence of texts, or two for pairs. ``[MASK]`` becomes the tokenizer's own mask token.
             batch: Texts a batch.
 
         Returns:
@@ -88,36 +86,35 @@ class Teacher:
         Raises:
             DataError: The model gives logits that are not finite.
         """
-        if not len(columns[0]):
-            return np.zeros((0, self.task.outputs), np.float32)
+        logits = np.empty((len(columns[0]), self.task.outputs), np.float32)
+        if not len(logits):
+            return logits
         pieces = self._pieces(columns)
         pad = DataCollatorWithPadding(self.tokenizer)
         order = np.argsort([-len(ids) for ids in pieces["input_ids"]], kind="stable")  # too little memory shows at once
-        made = []
+        found = []
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             inputs = pad([{name: values[row] for name, values in pieces.items()} for row in rows])
-            made.append(self.model(**inputs.to(self.device)).logits)  # [batch, outputs]
-        logits = np.empty((len(order), self.task.outputs), np.float32)
-        logits[order] = torch.cat(made).float().cpu().numpy()[:, self.outputs]
-        if not np.isfinite(logits).all():
-            row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
-            what = f"the teacher's logits of {columns[0][row][:80]!r} are not finite"
-            raise DataError(what, file=self.folder, hint="use --precision fp32 or bf16; fp16 overflows in some models")
+            found.append(self.model(**inputs.to(self.device)).logits)  # [batch, outputs]
+        logits[order] = torch.cat(found).float().cpu().numpy()[:, self.outputs]
+        finite = np.isfinite(logits).all(axis=1)
+        if not finite.all():
+            text = columns[0][int(np.argmin(finite))]
+            hint = "use --precision fp32 or bf16; fp16 overflows in some models"
+            raise DataError(f"the teacher's logits of {text[:80]!r} are not finite", file=self.folder, hint=hint)
         return logits
 
     def _pieces(self, columns: Sequence[Sequence[str]]) -> dict[str, list[list[int]]]:
         mask = self.tokenizer.mask_token or self.tokenizer.unk_token or MASK
-        if mask != MASK:
-            columns = [[text.replace(MASK, mask) for text in column] for column in columns]
-        made = self.tokenizer(
-            *(list(column) for column in columns),
+        encoded = self.tokenizer(
+            *([text.replace(MASK, mask) for text in column] for column in columns),
             truncation=True,
             max_length=self.max_length,
             return_attention_mask=False,
             return_token_type_ids="token_type_ids" in self.inputs,
         )
-        return {name: made[name] for name in self.inputs if name in made}
+        return {name: encoded[name] for name in self.inputs if name in encoded}
 
 
 def load_teacher(
@@ -128,10 +125,10 @@ def load_teacher(
     Args:
         name: A folder or a hub name.
         task: The task; the model's labels are matched to it by name.
-        max_length: The longest input in word pieces; not more than the model takes is used.
+        max_length: The longest input in word pieces; at most what the model takes.
         device: Where it runs.
         precision: ``fp32``, ``bf16`` or ``fp16``: weights and arithmetic, whatever they are stored in.
-        reporter: Told when files are fetched and when labels are in another order or have no names.
+        reporter: Reports downloads, and labels in another order or without names.
 
     Raises:
         DataError: The files cannot be read, the model is not fine-tuned, or it is for other labels.
@@ -139,35 +136,42 @@ def load_teacher(
     """
     reporter = reporter or QuietReporter()
     folder = find_model(name, reporter)
-    tokenizer, model = _read(folder, DTYPES[precision])
-    outputs = output_positions(model.config, task, file=folder, reporter=reporter)
+    tokenizer = load_tokenizer(folder, needs=("pad",))
+    hint = "fine-tune it first: kd teacher train, or teacher.train = true"
+    model = load_model(folder, AutoModelForSequenceClassification, precision=precision, hint=hint)
+    outputs = _output_positions(model.config, task, folder, reporter)
     if tokenizer.mask_token is None:
         reporter.warn(f"the teacher's tokenizer has no mask token: {MASK} is read as {tokenizer.unk_token or 'a word'}")
-    limits = [getattr(model.config, "max_position_embeddings", 0), tokenizer.model_max_length]
-    longest = min([max_length, *(limit for limit in limits if limit and limit > 0)])
-    if longest < max_length:
-        reporter.warn(
-            f"max_length is {max_length}, and the teacher takes {longest} word pieces: longer texts are cut there"
-        )
+    longest = fit_max_length(max_length, model.config, tokenizer, key="teacher.max_length", reporter=reporter)
     accepted = inspect.signature(model.forward).parameters
     inputs = [name for name in tokenizer.model_input_names if name in accepted]
-    return Teacher(str(name), task, folder, model.to(device).eval(), tokenizer, longest, inputs, outputs)
+    return Teacher(str(name), task, folder, model.to(device), tokenizer, longest, inputs, outputs)
 
 
-def _read(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder, dtype=dtype, output_loading_info=True
-            )
-    except Exception as error:  # whatever a broken or hostile file makes the library raise
-        raise DataError(f"the teacher cannot be read: {first_line(error)}", file=folder) from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        what = f"this model is not fine-tuned: it has no weights for {len(missing)} tensors, {missing[0]} for one"
-        raise DataError(what, file=folder, hint="fine-tune it first: kd teacher train, or teacher.train = true")
-    if len(tokenizer) <= len(tokenizer.all_special_tokens) or tokenizer.pad_token is None:
-        hint = "copy tokenizer.json (or vocab.txt) of the model it was fine-tuned from into it"
-        raise DataError("the teacher's folder holds no tokenizer with a padding token", file=folder, hint=hint)
-    return tokenizer, model
+def _output_positions(config: Any, task: Task, folder: Path, reporter: Reporter) -> list[int]:
+    """Return for each label of the task the position of its output, by the label names of the model.
+
+    Raises:
+        DataError: The model has another number of outputs, or other label names.
+    """
+    if config.num_labels != task.outputs:
+        what = f"the teacher has {config.num_labels} outputs, and the task needs {task.outputs}"
+        kind = "a score" if task.is_score else f"labels {', '.join(task.labels)}"
+        raise DataError(what, file=folder, hint=f"this task has {kind}; use a teacher fine-tuned for it")
+    if task.is_score:
+        return [0]
+    names = [str(config.id2label[number]) for number in range(config.num_labels)]
+    own = [f"{label} = {name}" for label, name in zip(task.labels, task.names or task.labels, strict=True)]
+    own = own if task.names else list(task.labels)
+    positions = label_positions(names, task)
+    if positions is None and all(re.fullmatch(rf"(LABEL_)?{number}", name) for number, name in enumerate(names)):
+        pairs = ", ".join(f"{name} as {label}" for name, label in zip(names, own, strict=True))
+        reporter.warn(f"the teacher does not name its labels; they are read in the order of the task: {pairs}")
+        return list(range(task.outputs))
+    if positions is None:
+        hint = f"its config.json has {', '.join(names)}; set task.labels or task.names to these, or correct id2label"
+        raise DataError(f"the teacher's labels are not the task's ({', '.join(own)})", file=folder, hint=hint)
+    if positions != sorted(positions):
+        order = f"({', '.join(names)}): its outputs are put in the order of the task ({', '.join(own)})"
+        reporter.warn(f"the teacher has its labels in another order {order}")
+    return positions

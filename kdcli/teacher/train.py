@@ -1,4 +1,4 @@
-"""``kd teacher train``: fine-tune an encoder on the labelled rows."""
+"""``kd teacher train``: fine-tune an encoder on the labelled rows (Tang et al. 2019, section "Method")."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TeacherSettings
 from kdcli.files import sha256
-from kdcli.lm.fine_tune import Recipe, fine_tune
-from kdcli.lm.outcome import Outcome, best_of
-from kdcli.lm.rows import Rows
-from kdcli.lm.work import check_device, join_processes, one_training, publish
+from kdcli.lm.fine_tune import Diverged, Recipe, best_of, fine_tune
+from kdcli.lm.texts import TokenRows
+from kdcli.lm.training_folder import join_processes, one_training, publish
+from kdcli.models.device import check_device
+from kdcli.tasks import metrics
 from kdcli.tasks.labels import encode_labels
-from kdcli.teacher.build import Encoder, prepare_encoder
-from kdcli.teacher.learner import Classifier
-from kdcli.teacher.rows import CHUNK, encode_rows
+from kdcli.teacher.encoder import CHUNK, Encoder, prepare_encoder
 
 AUTO = 32
 """Texts an update with ``batch_size = "auto"``: paper A's recipe, which its learning rates are meant for."""
-NOT_IN_FINGERPRINT = {"model", "train", "lr", "save_steps", "export"}
+_NO_EFFECT = {"model", "train", "lr", "save_steps", "export"}
+"""Settings that do not change one learning rate's training, or stand in its fingerprint otherwise."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ class TeacherResult:
         batch_size: Texts an update, over all processes.
         at_once: Texts that went through the model at once in one process.
         epochs: Epochs trained.
-        best_epoch: The epoch whose model was best on dev, the one kept.
+        best_epoch: The epoch of the best model on dev, which is kept.
         updates: Updates trained.
         parameters: Its parameters, all of them trained.
         model: The encoder it started from.
-        grid: The dev score of each learning rate; None for one that broke down.
+        grid: The dev score of each learning rate; None for one that diverged.
     """
 
     metrics: dict[str, float]
@@ -59,8 +61,8 @@ class TeacherResult:
 
 def train_teacher(
     *,
-    train: pa.Table,
-    dev: pa.Table,
+    train: pl.DataFrame,
+    dev: pl.DataFrame,
     task: Task,
     settings: TeacherSettings,
     seed: int,
@@ -70,7 +72,7 @@ def train_teacher(
     resume: bool = True,
     reporter: Reporter | None = None,
 ) -> TeacherResult:
-    """Fine-tune all parameters of an encoder and keep the best checkpoint on dev (paper A, section "Method").
+    """Fine-tune all parameters of an encoder and keep the best checkpoint on dev.
 
     Each learning rate is trained in a folder of its own beside the output, ``OUTPUT.training/lr-VALUE``, from where
     a killed run goes on; the folder is removed at the end. Under ``torchrun`` all processes call this.
@@ -85,12 +87,12 @@ def train_teacher(
         precision: ``fp32``, ``bf16`` or ``fp16``; weights and optimiser are float32 in any case.
         output: The Hugging Face folder to write.
         resume: Go on with what a killed run left; False starts again.
-        reporter: Told of everything.
+        reporter: Shows the progress, and gets the learning curve.
 
     Raises:
         DataError: A label or the model's folder is wrong.
-        KdError: Every learning rate broke down; memory or disk space ran out; another process trains here.
-        MissingError: The model or the device is not there.
+        KdError: Every learning rate diverged; memory or disk space ran out; another process trains here.
+        MissingError: The model or the device does not exist.
         ProfileError: ``teacher.config`` is wrong.
         UsageError: The device cannot compute in this precision.
     """
@@ -98,48 +100,87 @@ def train_teacher(
     reporter = join_processes(device, reporter)
     if 0 < settings.max_rows < len(train):
         chosen = np.random.default_rng(seed).permutation(len(train))[: settings.max_rows]
-        train = train.take(np.sort(chosen))  # of a table that is sorted by genre or label, the first would be one kind
-    encoder = prepare_encoder(settings, task, _texts(train, task), reporter)
-    train_rows = _encoded(train, "train", task, encoder, reporter)
-    dev_rows = _encoded(dev, "dev", task, encoder, reporter)
-    learner = Classifier(encoder, task, train_rows, dev_rows)
-    work = output.with_name(f"{output.name}.training")
-    fingerprint = _fingerprint(learner, settings, seed, device, precision)
-    with one_training(work, fingerprint, resume, reporter, "teacher"):
+        train = train[np.sort(chosen)]  # GLUE's tables may be sorted by genre or label
+    encoder = prepare_encoder(settings, task, _batches(train, task), reporter)
+    rows = [
+        encoder.encode([table[name] for name in task.columns], encode_labels(table["label"], task, file=split), reporter)
+        for split, table in (("train", train), ("dev", dev))
+    ]
+    classification = Classification(encoder, task, *rows)
+    folder = output.with_name(f"{output.name}.training")
+    fingerprint = _fingerprint(classification, settings, seed, device, precision)
+    with one_training(folder, fingerprint, resume, reporter, "teacher"):
         outcomes = {}
         for lr in settings.lr if isinstance(settings.lr, tuple) else (settings.lr,):
-            folder = work / f"lr-{lr!r}"
-            outcomes[folder] = fine_tune(folder, learner, _recipe(settings, lr, seed, device, precision), reporter)
-        best = best_of(outcomes, learner)
-        result = _result(outcomes[best], list(outcomes.values()), task, settings)
+            recipe = _recipe(settings, lr, seed, device, precision)
+            own = folder / f"lr-{lr!r}"
+            outcomes[own] = fine_tune(own, classification, recipe, reporter)
+        best = best_of(outcomes, classification)
+        grid = {repr(outcome.lr): outcome.metrics.get(task.metric) for outcome in outcomes.values()}
+        values = {name: value for name, value in asdict(outcomes[best]).items() if name != "stopped"}
+        result = TeacherResult(**values, model=settings.model, grid=grid)
         publish(best / "model", output, asdict(result))
     return result
 
 
-def _texts(table: pa.Table, task: Task) -> Iterator[list[str]]:
-    for column in task.columns:
+@dataclass(frozen=True)
+class Classification:
+    """An encoder with a head, its rows, loss and dev score: a ``kdcli.lm.fine_tune.FineTuneTask``."""
+
+    encoder: Encoder
+    task: Task
+    train: TokenRows
+    dev: TokenRows
+    stage = key = "teacher"
+    greater_is_better = True
+
+    @property
+    def tokenizer(self) -> Any:
+        """The encoder's tokenizer."""
+        return self.encoder.tokenizer
+
+    @property
+    def metric(self) -> str:
+        """The task's metric."""
+        return self.task.metric
+
+    def build(self, seed: int) -> Any:
+        """Return the model to start from."""
+        return self.encoder.build(seed)
+
+    def loss(self, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
+        """Return the cross entropy of classes, or the squared error of scores, over the rows of the update."""
+        logits = outputs["logits"].float()
+        if self.task.is_score:
+            return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum") / items
+        return functional.cross_entropy(logits, labels, reduction="sum") / items
+
+    def reduce(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the logits, ``[batch, outputs]``."""
+        return logits
+
+    def score(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Return the task's metrics."""
+        logits = predictions.astype(np.float32).reshape(len(predictions), -1)
+        if not np.isfinite(logits).all():
+            raise Diverged("the logits are not finite any more")
+        return metrics.score(self.task, logits, labels)
+
+
+def _batches(table: pl.DataFrame, task: Task) -> Iterator[list[str]]:
+    for name in task.columns:
         for start in range(0, len(table), CHUNK):
-            yield table[column].slice(start, CHUNK).to_pylist()
-
-
-def _encoded(table: pa.Table, name: str, task: Task, encoder: Encoder, reporter: Reporter) -> Rows:
-    return encode_rows(
-        [table[column] for column in task.columns],
-        encode_labels(table["label"], task, file=name),
-        encoder.tokenizer,
-        inputs=encoder.inputs(),
-        max_length=encoder.max_length,
-        reporter=reporter,
-    )
+            yield table[name].slice(start, CHUNK).to_list()
 
 
 def _recipe(settings: TeacherSettings, lr: float, seed: int, device: str, precision: str) -> Recipe:
+    auto = settings.batch_size == "auto"
     return Recipe(
         lr=lr,
         epochs=settings.epochs,
         max_steps=settings.max_steps,
-        batch_size=settings.batch_size,
-        auto=AUTO,
+        batch_size=AUTO if settings.batch_size == "auto" else settings.batch_size,
+        halve=auto,
         weight_decay=settings.weight_decay,
         warmup=settings.warmup,
         save_steps=settings.save_steps,
@@ -150,23 +191,18 @@ def _recipe(settings: TeacherSettings, lr: float, seed: int, device: str, precis
 
 
 def _fingerprint(
-    learner: Classifier, settings: TeacherSettings, seed: int, device: str, precision: str
+    classification: Classification, settings: TeacherSettings, seed: int, device: str, precision: str
 ) -> dict[str, Any]:
-    own = settings.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
-    folder = learner.encoder.folder
+    """Return all that a training depends on, by names that the user knows."""
+    own = settings.model_dump(mode="json", exclude=_NO_EFFECT)
+    folder, task = classification.encoder.folder, classification.task
     return {
-        "training texts": learner.train.digest,
-        "dev texts": learner.dev.digest,
+        "training texts": classification.train.digest,
+        "dev texts": classification.dev.digest,
         "teacher.model": settings.model if folder is None else sha256(folder),
         **{f"teacher.{key}": value for key, value in own.items()},
-        "task": asdict(learner.task),
+        "task": {name: getattr(task, name) for name in ("kind", "labels", "names", "metric")},
         "seed": seed,
         "device": torch.device(device).type,
         "precision": precision,
     }
-
-
-def _result(best: Outcome, outcomes: list[Outcome], task: Task, settings: TeacherSettings) -> TeacherResult:
-    grid = {repr(outcome.lr): outcome.metrics.get(task.metric) for outcome in outcomes}
-    values = {key: value for key, value in asdict(best).items() if key != "stopped"}
-    return TeacherResult(**values, model=settings.model, grid=grid)
