@@ -1,7 +1,4 @@
-"""``kd``: the commands, and what is common to all of them.
-
-Each command module holds an ``app``; it imports nothing at its top that ``kd --help`` should not pay for.
-"""
+"""``kd``: the command line, its errors and exit codes. A command is imported only when it is chosen."""
 
 from __future__ import annotations
 
@@ -17,74 +14,39 @@ import typer
 from typer.main import get_command
 
 from kdcli import __version__
-from kdcli.cli import (
-    bench,
-    data,
-    doctor,
-    export,
-    join,
-    plugins,
-    predict,
-    profile,
-    report,
-    run_all,
-    student,
-    teacher,
-    transfer,
-    ui,
-)
-from kdcli.cli import eval as eval_
-from kdcli.cli.flags import example, switch
-from kdcli.cli.global_flags import GLOBAL, to_front, values_of
-from kdcli.config.validation import nearest
+from kdcli.cli import ui
+from kdcli.cli.commands import CONTEXT, GLOBAL, Commands, to_front, values_of
 from kdcli.errors import KdError, UsageError
-from kdcli.registry import code_files
 
 INTERRUPTED = 130
 
 app = typer.Typer(
     name="kd",
+    cls=Commands,
     help="Distil a large fine-tuned text classifier into a BiLSTM some 400 times faster.",
-    epilog=example("kd run-all"),
-    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="[bold]Example[/bold]  kd run-all",
+    context_settings=CONTEXT,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     invoke_without_command=True,
 )
-for module in (
-    run_all,
-    transfer,
-    teacher,
-    join,
-    student,
-    predict,
-    eval_,
-    bench,
-    export,
-    report,
-    data,
-    profile,
-    plugins,
-    doctor,
-):
-    app.add_typer(module.app)
 
 
 @app.callback()
 def kd(
-    quiet: Annotated[bool, switch("--quiet", "-q", help="Warnings and errors alone.")] = False,
-    verbose: Annotated[bool, switch("--verbose", "-v", help="Each point of the learning curves too.")] = False,
-    debug: Annotated[bool, switch("--debug", help="Tracebacks.")] = False,
-    json: Annotated[bool, switch("--json", help="The result as one JSON object, errors too.")] = False,
-    no_color: Annotated[bool, switch("--no-color", help="No colours.")] = False,
-    no_progress: Annotated[bool, switch("--no-progress", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the learning curves too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, errors too.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress.")] = False,
     code: Annotated[
         list[Path] | None,
         typer.Option("--code", help="A plugin that is a file, not installed. Repeat it.", metavar="FILE.py"),
     ] = None,
-    version: Annotated[bool, switch("--version", "-V", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
 ) -> None:
-    """Describe the global flags: ``run`` has acted on them already, since an error may come before this."""
+    """Describe the global flags: ``run`` follows them itself, since an error may come before this."""
     if version:
         ui.show({"version": __version__}, lambda _: f"kd {__version__}")
         raise typer.Exit
@@ -108,11 +70,14 @@ def run(arguments: Sequence[str]) -> int:
         The exit code.
     """
     command = get_command(app)
-    flags, rest = to_front(command, arguments)
-    asked = {GLOBAL[flag] for flag in flags if flag in GLOBAL} - {"version"}
-    ui.configure(ui.Wishes(**dict.fromkeys(asked, True)))
     try:
-        code_files.use(values_of("--code", flags))
+        flags, rest = to_front(command, arguments)
+        names = {GLOBAL[flag] for flag in flags if flag in GLOBAL} - {"version"}
+        ui.configure(ui.Output(**dict.fromkeys(names, True)))
+        if files := values_of("--code", flags):
+            from kdcli.registry.code_files import use
+
+            use(files)
         # The bare name asks for help; Typer's own way to that would import more.
         code = command.main([*flags, *rest] or ["--help"], prog_name="kd", standalone_mode=False)
         return _interrupted() if code == INTERRUPTED else int(code or 0)
@@ -127,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
         # Typer leaves so after completion, and Rich when nobody reads its help any more (``kd --help | head -1``).
         return int(left.code or 0) if "_KD_COMPLETE" in os.environ else 0
     except Exception as error:
-        if hasattr(error, "format_message"):  # Typer's own: the line makes no sense
+        if hasattr(error, "format_message"):  # Typer's own: wrong usage
             return ui.fail(_usage(error), error)
         return _unexpected(error)
 
@@ -144,10 +109,12 @@ def _interrupted() -> int:
 
 
 def _usage(error: Exception) -> UsageError:
+    from kdcli.config.validation import nearest
+
     context = getattr(error, "ctx", None)
     message = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
     hint = f"`{context.command_path if context else 'kd'} --help` shows what it takes"
-    given, _, choices = message.partition("' is not one of ")
-    if close := nearest(given.rpartition("'")[2], re.findall(r"'([^']+)'", choices)):
+    typed, _, choices = message.partition("' is not one of ")
+    if close := nearest(typed.rpartition("'")[2], re.findall(r"'([^']+)'", choices)):
         hint = f"did you mean {close}?"
     return UsageError(message[:1].lower() + message[1:], hint=hint)

@@ -1,103 +1,77 @@
-"""``kd bench``: how fast, how small and how frugal a student is, beside its teacher."""
+"""``kd bench``: the speed, size and memory of a student, beside its teacher."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kdcli.cli import flags, ui
+from kdcli.cli import ui
+from kdcli.cli.options import FILES, RUN, Request, command, option
 
 if TYPE_CHECKING:
     from kdcli.evaluate.bench import BenchReport
     from kdcli.evaluate.measure import Measurement
 
-app = typer.Typer()
-
 NOTE = (
-    "From text to logits, warmed up, each model in a process of its own. Memory is the most that this process held "
-    "resident: Python, the libraries, the model, the texts."
+    "From text to logits, warmed up, each model in a process of its own. Memory is the largest resident size of that "
+    "process: Python, the libraries, the model, the texts."
 )
 
+Onnx = Annotated[
+    Path | None, option(FILES, "--onnx", help="The student as `kd export onnx` wrote it.", metavar="FOLDER")
+]
+Plot = Annotated[Path | None, option(FILES, "--plot", help="Draw it: an .svg, .png or .pdf file.", metavar="FILE")]
+Seconds = Annotated[
+    float,
+    option(
+        RUN,
+        "--seconds",
+        help="Seconds that each batch size of each model is timed; one call at least.",
+        default="3",
+        min=0,
+        metavar="SECONDS",
+    ),
+]
 
-@app.command(
-    epilog=flags.example(
-        "kd bench --student runs/sst2",
-        "kd bench --student runs/sst2/student --onnx student-onnx --plot bench.svg",
-    )
+
+@command(
+    "kd bench --student runs/sst2",
+    "kd bench --student runs/sst2/student --onnx student-onnx --plot bench.svg",
+    options=("student", "teacher", "input", "force", "profile", "texts", "seed", "device", "precision", "offline"),
+    required=("student",),
 )
-def bench(
-    student: flags.StudentOrRun,
-    teacher: flags.TeacherOrRun = None,
-    onnx: Annotated[
-        Path | None,
-        typer.Option(
-            "--onnx",
-            help="What `kd export onnx` has written of the student.",
-            show_default=False,
-            metavar="FOLDER",
-            rich_help_panel=flags.FILES,
-        ),
-    ] = None,
-    input_: flags.MaybeInput = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot",
-            help="Draw it too: an .svg, .png or .pdf file.",
-            show_default=False,
-            metavar="FILE",
-            rich_help_panel=flags.FILES,
-        ),
-    ] = None,
-    force: flags.Force = False,
-    seconds: Annotated[
-        float,
-        typer.Option(
-            "--seconds",
-            help="Seconds that each batch size of each model is timed; one call at least.",
-            min=0,
-            metavar="SECONDS",
-            rich_help_panel=flags.RUN,
-        ),
-    ] = 3.0,
-    profile: flags.ProfileName = None,
-    set_: flags.Set = None,
-    data_dir: flags.DataDir = None,
-    text_col: flags.TextCol = None,
-    text2_col: flags.Text2Col = None,
-    seed: flags.Seed = None,
-    device: flags.Device = None,
-    precision: flags.Precision = None,
-    offline: flags.Offline = False,
-) -> None:
-    """Time the student (PyTorch, NumPy, ONNX, int8) and the teacher on the same texts, one after the other.
+def bench(request: Request, *, onnx: Onnx = None, plot: Plot = None, seconds: Seconds = 3.0) -> None:
+    """Time the student and the teacher.
 
     A run folder stands for its student, its teacher and its dev texts, and its report shows the figures. Without texts,
     those of the embedded sample are taken.
     """
     from kdcli.evaluate.bench import bench as run
     from kdcli.evaluate.bench import keep
+    from kdcli.evaluate.plot import check_plot
+    from kdcli.evaluate.plot import plot as draw
     from kdcli.models.device import resolve
-    from kdcli.run.places import own_teacher
+    from kdcli.run.paths import own_teacher, profile_of
 
+    student = request.student
+    assert student is not None
     if plot is not None:
-        _check(plot, force)
-    named = profile or flags.own_profile(student)
-    values = {**flags.tables(data_dir, text_col, text2_col, None), "seed": seed}
-    settings = flags.load_for_model(named, set_, {**values, "device": device, "precision": precision})
+        check_plot(plot)
+        ui.refuse_existing(plot, request.force)
+    own = profile_of(student)
+    settings = request.load_for_model(own)
     with ui.reporting("bench") as reporter:
         report = run(
             student=student,
-            teacher=teacher or own_teacher(student),
+            teacher=request.teacher or own_teacher(student),
             onnx=onnx,
             settings=settings,
-            profiled=named is not None,
-            table=input_,
+            profiled=bool(request.profile or own),
+            table=request.input,
             device=resolve(settings.device),
             seconds=seconds,
             seed=settings.seed,
@@ -106,19 +80,8 @@ def bench(
     if (kept := keep(report, student)) is not None:
         ui.info(f"{kept} is written: `kd report {student}` shows it")
     if plot is not None:
-        from kdcli.evaluate.bench_plot import plot as draw
-
         draw(report, plot)
     ui.show(report, lambda _: _described(report, plot))
-
-
-def _check(plot: Path, force: bool) -> None:
-    from kdcli.errors import DataError
-    from kdcli.evaluate.bench_plot import check_plot
-
-    check_plot(plot)
-    if plot.exists() and not force:
-        raise DataError("the output exists already", file=plot, hint="--force overwrites it")
 
 
 def _described(report: BenchReport, plot: Path | None) -> RenderableType:

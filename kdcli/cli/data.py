@@ -1,9 +1,8 @@
-"""``kd data``: what can be had, and having it."""
+"""``kd data``: list and get tasks, word vectors and transfer sets."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -11,87 +10,71 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kdcli.cli import data_check, flags, stage, ui
+from kdcli.cli import ui
+from kdcli.cli.data_check import check
+from kdcli.cli.options import FILES, Request, command, option
 
-if TYPE_CHECKING:
-    from kdcli.download.get import Got
-
-app = typer.Typer(name="data", help="Tasks, word vectors and transfer sets: list, get and check them.")
-app.add_typer(data_check.app)
+__all__ = ["check", "get", "list_"]
 
 
-def _names(incomplete: str) -> list[str]:
+def _complete(incomplete: str) -> list[str]:
     from kdcli.download.sources import SOURCES
 
     return [source.name for source in SOURCES if source.name.startswith(incomplete)]
 
 
-@app.command("list", epilog=flags.example("kd data list"))
-def list_() -> None:
-    """List what can be had, from where, and what is here already."""
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `kd data list`.", autocompletion=_complete)]
+Url = Annotated[
+    str | None,
+    option(
+        FILES,
+        "--url",
+        help="Take it from here: a URL, a dataset of the Hub, or a file or folder of this machine.",
+        default="sources.NAME of the profile",
+        metavar="URL|DATASET|PATH",
+    ),
+]
+Sha256 = Annotated[str | None, option(FILES, "--sha256", help="Expected SHA-256 of the file.", metavar="HEX")]
+
+
+@command("kd data list")
+def list_(request: Request) -> None:
+    """List what kd can get."""
     from kdcli.download.get import available
 
-    ui.show({"sources": available()}, _listed)
+    ui.show({"sources": available()}, _sources)
 
 
-@app.command(
-    epilog=flags.example(
-        "kd data get sst2", "kd data get glove.840B.300d --output ~/vectors/glove", "kd data get rte -f"
-    )
+@command(
+    "kd data get sst2",
+    "kd data get glove.840B.300d --output ~/vectors/glove",
+    "kd data get rte -f",
+    options=("output", "force", "profile", "offline"),
 )
-def get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What `kd data list` names.", autocompletion=_names)],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Folder to write.",
-            show_default="data/NAME",
-            metavar="FOLDER",
-            rich_help_panel=flags.FILES,
-        ),
-    ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            "--url",
-            help="Take it from here: a URL, a dataset of the Hub, or a file or folder of this machine.",
-            show_default="sources.NAME of the profile",
-            metavar="URL|DATASET|PATH",
-            rich_help_panel=flags.FILES,
-        ),
-    ] = None,
-    sha256: Annotated[
-        str | None,
-        typer.Option("--sha256", help="SHA-256 that the file must have.", metavar="HEX", rich_help_panel=flags.FILES),
-    ] = None,
-    force: flags.Force = False,
-    profile: flags.ProfileName = None,
-    offline: flags.Offline = False,
-) -> None:
-    """Get a task's tables, word vectors or transfer sets, as files that the other commands take.
+def get(request: Request, *, name: Name, url: Url = None, sha256: Sha256 = None) -> None:
+    """Get data.
 
-    A download that was broken off goes on where it stopped. Proxies are taken from HTTPS_PROXY and HTTP_PROXY.
+    The default output is data/NAME. A broken download goes on where it stopped. Proxies are taken from HTTPS_PROXY and
+    HTTP_PROXY.
     """
     from kdcli.download.get import get as run
 
-    elsewhere = flags.load(profile, None, {}, default="base", uses=()).settings.sources
+    sources = request.load("base", uses=()).settings.sources
     with ui.reporting(f"data get {name}") as reporter:
-        got = run(
+        result = run(
             name,
-            output,
-            url=url or elsewhere.get(name),
+            request.output,
+            url=url or sources.get(name),
             digest=sha256,
-            offline=offline,
-            force=force,
+            offline=request.offline,
+            force=request.force,
             reporter=reporter,
         )
-    ui.show(got, _shown)
+    ui.show(result, _result)
 
 
-def _listed(result: dict[str, Any]) -> Table:
-    table = ui.columns("name", "kind", "from", "here", "what it is", "size", numbers=1)
+def _sources(result: dict[str, Any]) -> Table:
+    table = ui.columns("name", "kind", "from", "here", "about", "size", numbers=1)
     for source in result["sources"]:
         size = _size(source["size"]) if source["size"] else ""
         here = Text(str(source["here"] or ""), "green")
@@ -100,16 +83,15 @@ def _listed(result: dict[str, Any]) -> Table:
     return table
 
 
-def _shown(got: Got) -> RenderableType:
+def _result(result: Any) -> RenderableType:
     files = ui.columns("file", "holds", "rows", "size", numbers=2)
-    for file in got.files:
-        rows = "" if file.rows is None else f"{file.rows:,}"
-        files.add_row(Text(file.path), file.holds, rows, _size(file.size))
-    about = {"folder": str(got.folder), "from": got.address, "by": got.cite}
-    notes = [Text(note, "dim") for note in got.notes]
-    before = [] if got.done else [Text("it is here already: nothing to do")]
-    after = [Text(command, "cyan") for command in got.next]
-    return Group(*before, stage.panel(got.name, about, Text(""), files, *notes), Text("next"), *after)
+    for file in result.files:
+        files.add_row(Text(file.path), file.holds, "" if file.rows is None else f"{file.rows:,}", _size(file.size))
+    about = ui.names_and_values(**{"folder": result.folder, "from": result.address, "by": result.cite})
+    notes = [Text(note, "dim") for note in result.notes]
+    before = [] if result.done else [Text("it is here already: nothing to do")]
+    after = [Text(command, "cyan") for command in result.next]
+    return Group(*before, ui.panel(result.name, about, Text(""), files, *notes), Text("next"), *after)
 
 
 def _size(count: float) -> str:

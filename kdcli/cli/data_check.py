@@ -1,4 +1,4 @@
-"""``kd data check``: what the tables of a task are like, and whether a profile can run on them."""
+"""``kd data check``: the tables of a task in numbers, and whether a profile can run on them."""
 
 from __future__ import annotations
 
@@ -9,49 +9,38 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Group, RenderableType
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from kdcli.cli import flags, ui
+from kdcli.cli import ui
+from kdcli.cli.options import Request, command
 from kdcli.errors import DataError
 
 if TYPE_CHECKING:
-    from kdcli.tasks.data_report import DataReport, TableReport
-
-app = typer.Typer()
+    from kdcli.tasks.check_report import DataReport, TableReport
 
 STYLES = {"error": "bold red", "warning": "yellow"}
 SELDOM = (
     *("rows dropped for their labels", "rows that cannot be read", "rows with other labels"),
     *("with white space at an end", "with a tab or a line end", "non-printing characters"),
 )
-"""What is shown where it occurs."""
+"""Shown only where they occur."""
 
 
-@app.command(
-    epilog=flags.example(
-        "kd data check --profile sst2 --data-dir data/SST-2",
-        "kd data check --profile custom --data-dir data --text-col review --label-col stars",
-    )
+@command(
+    "kd data check --profile sst2 --data-dir data/SST-2",
+    "kd data check --profile custom --data-dir data --text-col review --label-col stars",
+    options=("profile", "task"),
 )
-def check(
-    profile: flags.ProfileName = None,
-    set_: flags.Set = None,
-    data_dir: flags.DataDir = None,
-    text_col: flags.TextCol = None,
-    text2_col: flags.Text2Col = None,
-    label_col: flags.LabelCol = None,
-) -> None:
-    """Tell what a task's tables are like: rows, labels, lengths, repeated and odd texts, what the splits share.
+def check(request: Request) -> None:
+    """Describe a task's tables.
 
-    The exit code is 4 if the profile cannot run on them; all reasons that can be found are named at once.
+    The exit code is 4 if the profile cannot run on them; all reasons are reported at once.
     """
     from kdcli.tasks.check import check_data
     from kdcli.tasks.task import task_from
 
-    values = flags.tables(data_dir, text_col, text2_col, label_col)
-    settings = flags.load(profile, set_, values, default="demo", uses=()).settings
+    settings = request.load("demo", uses=()).settings
     with ui.reporting("kd data check") as reporter:
         report = check_data(settings.task, task_from(settings.task), reporter, max_words=settings.student.max_length)
     ui.show(report, _described)
@@ -62,19 +51,15 @@ def check(
 def _described(report: DataReport) -> RenderableType:
     parts: list[RenderableType] = []
     if report.tables:
-        parts.append(_panel(report.task, Group(_files(report), Text(), _statistics(report))))
+        parts.append(ui.panel(report.task, _files(report), Text(), _statistics(report)))
     if report.overlaps:
-        parts.append(_panel("texts that two tables share", _overlaps(report)))
+        parts.append(ui.panel("texts that two tables share", _overlaps(report)))
     if report.problems:
         parts.append(_problems(report))
     errors = sum(problem.level == "error" for problem in report.problems)
     last = f"the profile cannot run on these tables: {errors} error{'s' * (errors > 1)}"
     parts.append(Text("the profile can run on these tables", "green") if report.fit else Text(last, STYLES["error"]))
     return Group(*parts)
-
-
-def _panel(title: str, inside: RenderableType) -> Panel:
-    return Panel(inside, title=title, title_align="left", expand=False)
 
 
 def _files(report: DataReport) -> Table:
@@ -97,7 +82,7 @@ def _statistics(report: DataReport) -> Table:
 
 
 def _values(table: TableReport, max_words: int) -> dict[str, str]:
-    """Return what is shown of a table, by name."""
+    """Return the statistics of a table, by name."""
     numbers = {
         "rows": table.rows,
         "rows dropped for their labels": sum(table.dropped.values()),

@@ -1,4 +1,4 @@
-"""``kd doctor``: what this machine has, and what is broken."""
+"""``kd doctor``: the state of this machine: packages, devices, plugins, profiles."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from kdcli.cli import flags, ui
+from kdcli.cli import ui
+from kdcli.cli.options import Request, command
 from kdcli.errors import KdError, MissingError, PluginError, ProfileError
 
 if TYPE_CHECKING:
     from kdcli.registry import Plugin
 
-app = typer.Typer()
-
 NEEDED = (
     *("torch", "transformers", "tokenizers", "safetensors", "accelerate"),
-    *("pyarrow", "numpy", "scipy", "sklearn", "nltk", "textblob", "pydantic"),
+    *("polars", "numpy", "scipy", "sklearn", "nltk", "textblob", "pydantic"),
 )
 """Modules without which commands fail; the rest of the dependencies come with these or are in use by now."""
 LITTLE_DISK = 5e9
@@ -35,14 +34,14 @@ STYLES: dict[Status, str] = {"fine": "green", "look": "yellow", "broken": "bold 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The state of one thing.
 
     Attributes:
-        name: What.
-        status: ``fine``; ``look``, where something optional is not there or scarce; ``broken``.
-        found: What was found.
-        hint: What to do about it.
-        exit_code: What ``kd doctor`` exits with if this is the first thing broken.
+        name: Its name.
+        status: ``fine``; ``look``, where something optional is missing or scarce; ``broken``.
+        found: Its state in words.
+        hint: What to do.
+        exit_code: The exit code of ``kd doctor`` if this is the first thing broken.
     """
 
     name: str
@@ -52,9 +51,9 @@ class Check:
     exit_code: int = 1
 
 
-@app.command(epilog=flags.example("kd doctor"))
-def doctor() -> None:
-    """Look at Python, packages, machine, devices, plugins and profiles; exit 0 unless something needed is broken."""
+@command("kd doctor")
+def doctor(request: Request) -> None:
+    """Look at everything that kd needs."""
     with ui.reporting("kd doctor") as reporter, reporter.progress("looking", unit="checks") as progress:
         checks = []
         for part in (_python, _machine, _devices, _plugins, _profiles):
@@ -84,7 +83,7 @@ def _python() -> Iterator[Check]:
 
 
 def _machine() -> Iterator[Check]:
-    from kdcli.parts.parts import usable_cores
+    from kdcli.parts.engine import usable_cores
 
     yield Check("cores", "fine", str(usable_cores()))
     memory = _free_memory()
@@ -101,7 +100,7 @@ def _devices() -> Iterator[Check]:
     try:
         import torch
     except Exception:
-        return  # said already, by name
+        return  # reported by _python
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: use fp16"
@@ -144,7 +143,7 @@ def _remedy(plugin: Plugin) -> str:
 
 
 def _tagger(name: str, plugin: Plugin) -> Check:
-    """Tag a word: the data of a tagger is optional, unless it is the one that stands in the defaults."""
+    """Tag a word: the data of a tagger is optional, unless it is the default tagger."""
     from kdcli import registry
     from kdcli.config.schema import LiteSettings
 
@@ -168,7 +167,7 @@ def _profiles() -> Iterator[Check]:
         try:
             count = len(load_profile(name).origins)
         except KdError as error:
-            found = "; ".join(str(mistake) for mistake in each(error))
+            found = "; ".join(map(str, each(error)))
             yield Check(f"profile {name}", "broken", found, each(error)[0].hint, ProfileError.exit_code)
         else:
             yield Check(f"profile {name}", "fine", f"valid, {count} settings")

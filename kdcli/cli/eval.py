@@ -1,4 +1,4 @@
-"""``kd eval``: how good a student is, how sure that is, and whether it is better than another."""
+"""``kd eval``: the scores of a student, their intervals, and whether it is better than another."""
 
 from __future__ import annotations
 
@@ -6,85 +6,61 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from kdcli.cli import flags, ui
+from kdcli.cli import ui
+from kdcli.cli.options import FILES, Request, command, option
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
     from kdcli.evaluate.evaluate import EvalReport, TableEvaluation
-    from kdcli.tasks.statistics import Evaluation
-    from kdcli.tasks.statistics import Comparison, Difference
-
-app = typer.Typer()
+    from kdcli.tasks.statistics import Comparison, Difference, Evaluation
 
 MOST_CLASSES = 12
 """Larger confusion matrices are shown with ``--json`` alone."""
 
+Against = Annotated[
+    Path | None, option(FILES, "--against", help="Another student's folder, or run: test whether they differ.")
+]
+Split = Annotated[Literal["dev", "test"], option(FILES, "--split", help="Split of the data folder.", default="dev")]
 
-@app.command(
-    "eval",
-    epilog=flags.example(
-        "kd eval --student runs/sst2",
-        "kd eval --student runs/sst2/student --against runs/sst2/baseline --profile sst2 --data-dir data/SST-2",
-        "kd eval --student runs/sst2/student --input mine.tsv --json",
-    ),
+
+@command(
+    "kd eval --student runs/sst2",
+    "kd eval --student runs/sst2/student --against runs/sst2/baseline --profile sst2 --data-dir data/SST-2",
+    "kd eval --student runs/sst2/student --input mine.tsv --json",
+    options=("student", "teacher", "input", "profile", "task", "seed", "device", "precision", "offline"),
+    required=("student",),
 )
-def eval_(
-    student: flags.StudentOrRun,
-    teacher: flags.TeacherOrRun = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            "--against",
-            help="Another student's folder, or run: tests whether they differ.",
-            show_default=False,
-            rich_help_panel=flags.FILES,
-        ),
-    ] = None,
-    input_: flags.MaybeInput = None,
-    split: Annotated[
-        Literal["dev", "test"],
-        typer.Option("--split", help="Tables of the data folder to evaluate on.", rich_help_panel=flags.FILES),
-    ] = "dev",
-    profile: flags.ProfileName = None,
-    set_: flags.Set = None,
-    data_dir: flags.DataDir = None,
-    text_col: flags.TextCol = None,
-    text2_col: flags.Text2Col = None,
-    label_col: flags.LabelCol = None,
-    seed: flags.Seed = None,
-    device: flags.Device = None,
-    precision: flags.Precision = None,
-    offline: flags.Offline = False,
-) -> None:
-    """Score a student on labelled texts: metrics with 95 % intervals, confusion, calibration, by length of the texts.
+def eval_(request: Request, *, against: Against = None, split: Split = "dev") -> None:
+    """Score a student on labelled texts.
 
     Beside a teacher: their agreement. Against another student: a paired significance test. A run folder stands for its
     student, its teacher and its profile.
     """
     from kdcli.evaluate.evaluate import evaluate_models
     from kdcli.models.device import resolve
-    from kdcli.run.places import own_teacher
+    from kdcli.run.paths import own_teacher, profile_of
 
-    named = profile or (flags.own_profile(student) if input_ is None or data_dir is not None else None)
-    if named is None and input_ is None:
+    student, table = request.student, request.input
+    assert student is not None
+    own = profile_of(student) if table is None or request.flags["task.data_dir"] is not None else None
+    profiled = bool(request.profile or own)
+    if not profiled and table is None:
         hint = "add --input TABLE, --profile NAME with --data-dir FOLDER, or name a run folder"
         raise UsageError("eval needs labelled texts", hint=hint)
-    values = {**flags.tables(data_dir, text_col, text2_col, label_col), "seed": seed}
-    settings = flags.load_for_model(named, set_, {**values, "device": device, "precision": precision})
+    settings = request.load_for_model(own)
     with ui.reporting("eval") as reporter:
         report = evaluate_models(
             student=student,
-            teacher=teacher or own_teacher(student),
+            teacher=request.teacher or own_teacher(student),
             against=against,
             settings=settings,
-            profiled=named is not None,
-            table=input_,
+            profiled=profiled,
+            table=table,
             split=split,
             device=resolve(settings.device),
             seed=settings.seed,
@@ -94,10 +70,7 @@ def eval_(
 
 
 def _described(report: EvalReport) -> RenderableType:
-    places = ui.columns("", "")
-    places.show_header = False
-    for name, place in report.models.items():
-        places.add_row(Text(name, "bold"), Text(place))
+    places = ui.names_and_values(**report.models)
     note = "metrics x 100, with 95 % intervals of a bootstrap; ECE: 15 bins of equal width (Guo et al. 2017)"
     panels = [_table(name, table, report) for name, table in report.tables.items()]
     return Group(places, *panels, Text(note, "dim"))
@@ -111,7 +84,7 @@ def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
             parts += [Text(), _confusion(model, evaluation, labels or list(report.labels))]
     for comparison in table.comparisons:
         parts += [Text(), _comparison(comparison), *map(Text, _in_words(comparison))]
-    return Panel(Group(*parts), title=f"{name}: {table.rows:,} rows", title_align="left", expand=False)
+    return ui.panel(f"{name}: {table.rows:,} rows", *parts)
 
 
 def _metrics(table: TableEvaluation, metric: str) -> Table:

@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import typer
-from rich.console import RenderableType
+from kdcli.cli import stage
+from kdcli.cli.options import FILES, Request, command, option
 
-from kdcli.cli import flags, stage
-
-app = typer.Typer()
-
-
-@app.command(epilog=flags.example("kd join --profile sst2 --data-dir data/SST-2 --label gold"))
-def join(
-    profile: flags.ProfileName = None,
-    set_: flags.Set = None,
-    data_dir: flags.DataDir = None,
-    input_: flags.MaybeInput = None,
-    logits: Annotated[
-        Path | None,
-        typer.Option(
-            "--logits",
-            help="Logits: kd's .safetensors, or .npy, .csv, .tsv, .parquet, .pt from elsewhere. Default: the run's.",
-            rich_help_panel=flags.FILES,
-        ),
-    ] = None,
-    output: flags.MaybeOutput = None,
-    run_dir: flags.RunDir = None,
-    force: flags.Force = False,
-    label: flags.Label = None,
-    dry_run: flags.DryRun = False,
-) -> None:
-    """Join the teacher's logits to the transfer set, by hash of the text."""
-    values = {"task.data_dir": data_dir, "join.label": label}
-    chosen = flags.load(profile, set_, values, default="demo", uses=())
-    wish = stage.Wish(run_dir, None, "auto", force, dry_run)
-    inputs = {"transfer": input_, "logits": logits}
-    stage.run(["join"], chosen, wish, inputs=inputs, outputs={"joined": output}, describe={"join": _describe})
+Logits = Annotated[
+    Path | None,
+    option(
+        FILES,
+        "--logits",
+        help="Logits: kd's .safetensors, or .npy, .csv, .tsv, .parquet, .pt from elsewhere.",
+        default="the run's",
+    ),
+]
 
 
-def _describe(result: dict[str, Any]) -> RenderableType:
-    shown = {name.replace("_", " "): value for name, value in result.items() if isinstance(value, int | str)}
-    return stage.panel("join", shown)
+@command(
+    "kd join --profile sst2 --data-dir data/SST-2 --label gold",
+    options=("profile", "task.data_dir", "join", "input", "output", "run_dir", "force", "dry_run"),
+)
+def join(request: Request, *, logits: Logits = None) -> None:
+    """Join the teacher's logits to the transfer set."""
+    inputs, outputs = {"transfer": request.input, "logits": logits}, {"joined": request.output}
+    stage.run(["join"], request, request.load("demo", uses=()), inputs=inputs, outputs=outputs)

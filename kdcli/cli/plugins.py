@@ -1,70 +1,60 @@
-"""``kd plugins``: which there are, and what one takes."""
+"""``kd plugins list`` and ``show``: the plugins, and the options of one."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from kdcli import registry
-from kdcli.cli import complete, flags, plugins_check, plugins_new, ui
+from kdcli.cli import ui
+from kdcli.cli.options import PluginName, Request, command
+from kdcli.cli.plugins_check import check
+from kdcli.cli.plugins_new import new
 
-_CAPABILITIES = {
+__all__ = ["check", "list_", "new", "show"]
+
+ABILITIES = {
     "pairs": "pairs of texts",
     "scores": "scores",
     "fast": "prediction without torch",
     "onnx": "export to ONNX",
 }
-app = typer.Typer(name="plugins", help="Students, taggers and generators: list, show, check and write plugins.")
-app.add_typer(plugins_check.app)
-app.add_typer(plugins_new.app)
 
 
-@app.command("list", epilog=flags.example("kd plugins list"))
-def list_() -> None:
-    """List the installed plugins, from their metadata alone."""
+@command("kd plugins list")
+def list_(request: Request) -> None:
+    """List the plugins."""
     found = [plugin for group in registry.GROUPS for plugin in registry.plugins(group)]
     names = [(plugin.group, plugin.name) for plugin in found]
     rows = [{**_described(plugin), "clash": names.count((plugin.group, plugin.name)) > 1} for plugin in found]
     for row in rows:
         if row["clash"]:
             ui.warn(f"{row['name']} is more than one of the {row['group']}: write {row['full_name']} to choose it")
-    if shut := registry.left_out():
-        ui.info(f"left out by KD_LOAD_PLUGINS: {', '.join(plugin.full_name for plugin in shut)}")
+    if hidden := registry.left_out():
+        ui.info(f"left out by KD_LOAD_PLUGINS: {', '.join(plugin.full_name for plugin in hidden)}")
     ui.show({"plugins": rows}, _listed)
 
 
-@app.command(epilog=flags.example("kd plugins show bilstm"))
-def show(
-    name: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help="A plugin: NAME, or DISTRIBUTION:NAME.", autocompletion=complete.plugin),
-    ],
-) -> None:
-    """Show what a plugin is, where it comes from, what it can do, and which options it takes."""
+@command("kd plugins show bilstm")
+def show(request: Request, *, name: PluginName) -> None:
+    """Show a plugin."""
     shown = [_shown(plugin) for plugin in registry.find_all(name)]
-    ui.show({"plugins": shown}, _pages)
+    ui.show({"plugins": shown}, lambda _: Group(*(part for plugin in shown for part in _page(plugin))))
 
 
 def _described(plugin: registry.Plugin) -> dict[str, Any]:
-    return {
-        "group": plugin.group,
-        "name": plugin.name,
-        "full_name": plugin.full_name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "module": plugin.module,
-    }
+    names = ("group", "name", "full_name", "distribution", "version", "module")
+    return {name: getattr(plugin, name) for name in names}
 
 
 def _shown(plugin: registry.Plugin) -> dict[str, Any]:
-    from kdcli.config.options import options_of
+    from kdcli.config.docs import options_of
 
     loaded: Any = registry.load(plugin.group, plugin.full_name)
     model = getattr(loaded, "Options", None)
@@ -92,34 +82,25 @@ def _listed(result: dict[str, Any]) -> Table:
     return table
 
 
-def _pages(result: dict[str, Any]) -> Group:
-    return Group(*(part for plugin in result["plugins"] for part in _page(plugin)))
-
-
 def _page(plugin: dict[str, Any]) -> Iterator[Text | Table]:
     yield Text(f"{plugin['full_name']} {plugin['version']}, one of the {plugin['group']}", "bold")
     yield Text(plugin["about"])
-    facts = ui.columns("", "")
-    facts.show_header = False
-    told = {
+    able = {words: plugin[name] for name, words in ABILITIES.items() if name in plugin}
+    facts = {
         "distribution": f"{plugin['distribution']} {plugin['version']}",
         "summary": plugin["summary"],
         "home page": plugin["home_page"],
-        "lies at": plugin["file"],
-        "api_version": str(plugin["api_version"]),
+        "file": plugin["file"],
+        "api version": str(plugin["api_version"]),
+        "can": ", ".join(words for words, can in able.items() if can),
+        "cannot": ", ".join(words for words, can in able.items() if not can),
     }
-    able = {what: plugin[name] for name, what in _CAPABILITIES.items() if name in plugin}
-    told["can"] = ", ".join(what for what, can in able.items() if can)
-    told["cannot"] = ", ".join(what for what, can in able.items() if not can)
-    for name, value in told.items():
-        if value:
-            facts.add_row(name, Text(value))
-    yield facts
+    yield ui.names_and_values(**{name: value for name, value in facts.items() if value})
     if plugin["options"]:
-        table = ui.columns("option", "type", "default", "what it is")
+        table = ui.columns("option", "type", "default", "about")
         for option in plugin["options"]:
-            shown = (option["key"], option["type"], _default(option), option["about"])
-            table.add_row(Text(shown[0], "bold"), *map(Text, shown[1:]))
+            texts = (option["key"], option["type"], _default(option), option["about"])
+            table.add_row(Text(texts[0], "bold"), *map(Text, texts[1:]))
         yield table
 
 

@@ -1,56 +1,39 @@
-"""``kd plugins new``: a plugin of one's own to begin with."""
+"""``kd plugins new``: a plugin of your own to begin with."""
 
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Group
 from rich.text import Text
 
-from kdcli.cli import flags, ui
+from kdcli.cli import ui
+from kdcli.cli.options import Request, command
 
-if TYPE_CHECKING:
-    from kdcli.scaffold.new import NewPlugin
-
-app = typer.Typer()
-
-
-@app.command(epilog=flags.example("kd plugins new generator ngram", "kd plugins new student cnn --output ~/src/kd-cnn"))
-def new(
-    kind: Annotated[
-        Literal["generator", "student", "tagger"],
-        typer.Argument(metavar="generator|student|tagger", help="What it is.", show_default=False),
-    ],
-    name: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help="Its name: lower-case letters, digits, underscores.", show_default=False),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Folder to write.",
-            show_default="kd-NAME",
-            metavar="FOLDER",
-            rich_help_panel=flags.FILES,
-        ),
-    ] = None,
-    force: flags.Force = False,
-) -> None:
-    """Write a plugin that works: a package to install, with tests and a README; change it into your own."""
-    from kdcli.scaffold.new import new_plugin
-
-    written = new_plugin(kind=kind, name=name, folder=output, force=force)
-    ui.show({**ui.plain(written), "next": _next(written)}, _written)
+Kind = Annotated[
+    Literal["generator", "student", "tagger"], typer.Argument(metavar="generator|student|tagger", help="Its kind.")
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name: lower-case letters, digits, underscores.")]
 
 
-def _next(plugin: NewPlugin) -> list[str]:
+@command(
+    "kd plugins new generator ngram",
+    "kd plugins new student cnn --output ~/src/kd-cnn",
+    options=("output", "force"),
+)
+def new(request: Request, *, kind: Kind, name: Name) -> None:
+    """Write a plugin that works.
+
+    The default output is kd-NAME.
+    """
+    from kdcli.scaffold import new_plugin
+
+    plugin = new_plugin(kind=kind, name=name, folder=request.output, force=request.force)
     folder = shlex.quote(str(plugin.folder))
-    return [f"pip install -e {folder}", f"kd plugins check {plugin.name}", f"python -m pytest {folder}"]
+    steps = [f"pip install -e {folder}", f"kd plugins check {plugin.name}", f"python -m pytest {folder}"]
+    ui.show({**ui.plain(plugin), "next": steps}, _written)
 
 
 def _written(result: dict[str, Any]) -> Group:

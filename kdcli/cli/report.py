@@ -6,40 +6,26 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import RenderableType
-from rich.text import Text
 
-from kdcli.cli import flags, ui
+from kdcli.cli import ui
+from kdcli.cli.options import Request, command
 
-app = typer.Typer()
+Runs = Annotated[list[Path], typer.Argument(help="Run folders; one may be half done.", metavar="RUN")]
 
 
-@app.command(epilog=flags.example("kd report runs/sst2", "kd report runs/sst2 runs/sst2-heavy --output sst2.html"))
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; one may be half done.", metavar="RUN")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Page to write.",
-            show_default="RUN/report.html; of several runs report.html",
-            rich_help_panel=flags.FILES,
-        ),
-    ] = None,
-    force: flags.Force = False,
-) -> None:
-    """Write one HTML page that needs no other file: results, curves, transfer set, disagreements, settings.
+@command(
+    "kd report runs/sst2",
+    "kd report runs/sst2 runs/sst2-heavy --output sst2.html",
+    options=("output", "force"),
+)
+def report(request: Request, *, runs: Runs) -> None:
+    """Write one HTML page.
 
-    With several runs, one page compares them. A page that kd wrote is written again unasked, any other file is not.
+    The default output is RUN/report.html; several runs are compared on one page, report.html. A page of kd's own is
+    replaced without --force, another file is not.
     """
-    from kdcli.report.page import Report, write_report
+    from kdcli.report.page import write_report
 
     with ui.reporting("report") as reporter:
-        written = write_report(runs, output=output, force=force, reporter=reporter)
-
-    def line(page: Report) -> RenderableType:
-        left_out = f"; not there yet: {', '.join(page.left_out)}" if page.left_out else ""
-        return Text(f"{page.output} ({page.bytes / 1e6:.1f} MB: {', '.join(page.sections)}{left_out})")
-
-    ui.show(written, line)
+        written = write_report(runs, output=request.output, force=request.force, reporter=reporter)
+    ui.show(written)

@@ -6,74 +6,56 @@ import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from kdcli.cli import flags, stage, ui
+from kdcli.cli import stage, ui
+from kdcli.cli.options import Request, command
 from kdcli.errors import KdError, UsageError
 
 if TYPE_CHECKING:
     from kdcli.api import Reporter
+    from kdcli.evaluate.results import Results
     from kdcli.run.runner import Outcome
 
-app = typer.Typer()
 
-
-@app.command("run-all", epilog=flags.example("kd run-all --profile sst2 --data-dir data/SST-2 --seeds 3"))
-def run_all(
-    profile: flags.ProfileName = None,
-    set_: flags.Set = None,
-    data_dir: flags.DataDir = None,
-    text_col: flags.TextCol = None,
-    text2_col: flags.Text2Col = None,
-    label_col: flags.LabelCol = None,
-    run_dir: flags.RunDir = None,
-    force: flags.Force = False,
-    seed: flags.Seed = None,
-    seeds: flags.Seeds = 1,
-    device: flags.Device = None,
-    precision: flags.Precision = None,
-    shard: flags.ShardOf = None,
-    offline: flags.Offline = False,
-    resume: flags.Resume = "auto",
-    from_: flags.From = None,
-    until: flags.Until = None,
-    only: flags.Only = None,
-    dry_run: flags.DryRun = False,
-    track: flags.Track = None,
-) -> None:
-    """Make the transfer set, train the teacher, export, join, distil, train the baseline, compare, report.
+@command(
+    "kd run-all --profile sst2 --data-dir data/SST-2 --seeds 3",
+    options=(
+        *("profile", "task", "run_dir", "force", "seed", "device", "precision", "offline"),
+        *("resume", "first", "until", "only", "seeds", "dry_run", "track"),
+    ),
+)
+def run_all(request: Request) -> None:
+    """Run all stages of a profile.
 
     Stages: transfer (lite, cache, fine-tune, prefixes, sample, corpus, mix), teacher, export, join, encode, student,
     baseline, results. What is up to date is not run again.
-    With --shard, several launches share the parts of the transfer set and of the logits, and the seeds.
     """
-    from kdcli.run.runner import run_stages, select
+    from kdcli.run.runner import run_stages
 
-    if shard is None and os.environ.get("WORLD_SIZE", "1") != "1":
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         hint = "give torchrun the stages that gain by it, such as `teacher train` and `teacher export`"
         raise UsageError("run-all is one process", hint=hint)
-    tables = flags.tables(data_dir, text_col, text2_col, label_col)
-    values = {**tables, "seed": seed, "device": device, "precision": precision}
-    chosen = flags.load(profile, set_, values, default="demo")
-    wish = stage.Wish(run_dir, shard, resume, force, dry_run, track)
-    root = stage.root_of(chosen, run_dir)
-    with stage.planned(chosen, wish) as (plan, reporter):
-        stages = select(plan.share(seeds), from_, until, only)
-        outcomes = run_stages(stages, root, reporter=reporter, force=force, dry_run=dry_run)
-        compared = stages[-1].name == "results" and not dry_run and outcomes[-1].done
+    profile, options = request.load("demo"), request.run_options()
+    root = options.root(profile)
+    with ui.reporting(profile.name) as reporter:
+        outcomes = run_stages(None, profile, options=options, reporter=reporter)
+        compared = not request.dry_run and outcomes[-1].name == "results"
         page = _report(root, outcomes, reporter) if compared else None
-    described = _results if stages[-1].name == "results" else _done
     where = [Text(f"run folder: {root}"), *([Text(f"report: {page}")] if page else [])]
-    last = {stages[-1].key: lambda result: Group(described(result), *where)}
-    stage.show(outcomes, dry_run, last)
+    title = outcomes[-1].name
+
+    def last(result: object) -> RenderableType:
+        return Group(_results(result) if compared else ui.panel(title, ui.describe(result)), *where)  # type: ignore[arg-type]
+
+    stage.show(outcomes, request.dry_run, last)
 
 
 def _report(root: Path, outcomes: Sequence[Outcome], reporter: Reporter) -> Path | None:
-    """Write the run's page where something is new; whatever is in its way does not spoil the run."""
+    """Write the run's page if something is new; an error here is a warning, for the run itself is done."""
     from kdcli.report.page import NAME, write_report
 
     page = root / NAME
@@ -86,20 +68,15 @@ def _report(root: Path, outcomes: Sequence[Outcome], reporter: Reporter) -> Path
     return page
 
 
-def _done(result: dict[str, Any]) -> RenderableType:
-    shown = {name.replace("_", " "): value for name, value in result.items() if isinstance(value, int | str)}
-    return stage.panel("done", shown)
-
-
-def _results(result: dict[str, Any]) -> RenderableType:
-    scored = [(split, metric) for split, shares in result["gap_closed"].items() for metric in shares]
+def _results(result: Results) -> RenderableType:
+    scored = [(split, metric) for split, shares in result.gap_closed.items() for metric in shares]
     sizes = ["parameters", "without embeddings", "MB", "texts/s"]
     table = ui.columns("model", *(f"{split} {metric}" for split, metric in scored), *sizes, numbers=len(scored) + 4)
-    for row in result["rows"]:
-        sizes = [f"{row['parameters']:,}", f"{row['parameters_without_embeddings']:,}", f"{row['megabytes']:.1f}"]
-        scores = [_score(row["scores"][split][metric]) for split, metric in scored]
-        table.add_row(Text(row["model"], "bold"), *scores, *sizes, f"{row['per_second']:,.0f}")
-    shares = [f"{split} {metric} {_share(result['gap_closed'][split][metric])}" for split, metric in scored]
+    for row in result.rows:
+        sizes = [f"{row.parameters:,}", f"{row.parameters_without_embeddings:,}", f"{row.megabytes:.1f}"]
+        scores = [_score(row.scores[split][metric]) for split, metric in scored]
+        table.add_row(Text(row.model, "bold"), *scores, *sizes, f"{row.per_second:,.0f}")
+    shares = [f"{split} {metric} {_share(result.gap_closed[split][metric])}" for split, metric in scored]
     return Group(table, Text(""), Text(f"share of the gap closed: {', '.join(shares)}"))
 
 

@@ -1,4 +1,4 @@
-"""The two streams: results on stdout (a table, or one JSON object), everything else on stderr."""
+"""The two streams: results on stdout (text, or one JSON object), everything else on stderr."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from kdcli.cli.reporting import Reporting
+from kdcli.cli.progress import Reporting
 from kdcli.config.validation import each
-from kdcli.errors import KdError
-
-if TYPE_CHECKING:
-    from kdcli.run.tracking import Track
+from kdcli.errors import DataError, KdError
 
 
 @dataclasses.dataclass
-class Wishes:
-    """What the global flags ask for."""
+class Output:
+    """The global flags."""
 
     quiet: bool = False
     verbose: bool = False
@@ -39,29 +37,29 @@ class Wishes:
     no_progress: bool = False
 
 
-wishes = Wishes()
+output = Output()
 _stderr = Console(stderr=True)
 _stdout: IO[str] | None = None
 
 
-def configure(asked: Wishes) -> None:
-    """Take the global flags to heart, for this process and those that it starts."""
-    global wishes, _stderr
-    wishes = asked
-    if wishes.no_color:
+def configure(flags: Output) -> None:
+    """Follow the global flags, in this process and those that it starts."""
+    global output, _stderr
+    output = flags
+    if output.no_color:
         os.environ["NO_COLOR"] = "1"
     _stderr = Console(stderr=True, color_system=_color_system(), highlight=False)
     warnings.showwarning = _show_warning
 
 
-def show(result: object, table: Callable[[Any], RenderableType] | None = None) -> None:
-    """Print a command's result: with ``--json`` one object, else a table or another thing that Rich prints.
+def show(result: object, view: Callable[[Any], RenderableType] | None = None) -> None:
+    """Print a command's result: with ``--json`` one object, else what ``view`` makes of it.
 
     Args:
         result: A dataclass or a mapping.
-        table: Makes what is printed without ``--json``; by default two columns, names and values.
+        view: Makes the text; by default the names and values of the result.
     """
-    if wishes.json:
+    if output.json:
         write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
         return
     file = StringIO()
@@ -77,12 +75,12 @@ def show(result: object, table: Callable[[Any], RenderableType] | None = None) -
         emoji=False,
         safe_box=True,
     )
-    console.print((table or _names_and_values)(result))
+    console.print((view or describe)(result))
     write("\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n")
 
 
 def plain(value: Any) -> Any:
-    """Turn a result into JSON values: a number that is none (NaN, infinite) is null, a path a string."""
+    """Turn a result into JSON values: NaN and infinity are null, a path is a string."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -96,60 +94,100 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
+def describe(result: object) -> Group:
+    """Lay out any result: names and values, and a table for each list of records."""
+    rows, parts = names_and_values(), list[RenderableType]()
+    for name, value in plain(result).items():
+        _lay_out(name.replace("_", " "), value, rows, parts)
+    return Group(*([rows] if rows.row_count else []), *parts)
+
+
+def panel(title: str, *parts: RenderableType) -> Panel:
+    """Return a panel as wide as its content."""
+    return Panel(Group(*parts), title=title, title_align="left", expand=False)
+
+
 def columns(*names: str, numbers: int = 0) -> Table:
     """Return an empty table with these columns, the last ``numbers`` of them aligned to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, name in enumerate(names):
-        right = place >= len(names) - numbers
+    for index, name in enumerate(names):
+        right = index >= len(names) - numbers
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     return table
 
 
+def names_and_values(**values: object) -> Table:
+    """Return a table of two columns without a header."""
+    table = columns("", "")
+    table.show_header = False
+    for name, value in values.items():
+        table.add_row(Text(name.replace("_", " "), "dim"), Text(cell(value)))
+    return table
+
+
+def cell(value: object) -> str:
+    """Write one value of a result."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.4g}"
+        case list() | dict():
+            return json.dumps(value)
+    return str(value)
+
+
 def info(message: str) -> None:
-    """Say something on stderr, unless it is to be quiet."""
-    if not wishes.quiet:
+    """Print a line on stderr, unless ``--quiet`` is given."""
+    if not output.quiet:
         _say(message)
 
 
 def warn(message: str) -> None:
-    """Warn on stderr."""
+    """Print a warning on stderr."""
     _say(message, "warning", "yellow")
 
 
 def fail(error: KdError, trace: BaseException | None = None) -> int:
-    """Report an error: two lines on stderr, for each mistake; with ``--json`` also one object on stdout.
+    """Report an error: two lines on stderr for each single one; with ``--json`` also one object on stdout.
 
     Args:
-        error: What the user is told.
-        trace: What ``--debug`` shows the traceback of.
+        error: The error for the user.
+        trace: The exception whose traceback ``--debug`` shows.
 
     Returns:
         The exit code.
     """
-    if wishes.debug and trace:
+    if output.debug and trace:
         _say("".join(traceback.format_exception(trace)).rstrip())
     for one in each(error):
         _say(_line(str(one)), "error", "bold red")
         if one.hint:
             _say(_line(one.hint), "hint", "cyan")
-    if wishes.json:
-        described = [_described(one) for one in each(error)]
-        more = {"mistakes": described} if len(described) > 1 else {}
-        write(json.dumps({"error": {**described[0], "exit_code": error.exit_code, **more}}, indent=2) + "\n")
+    if output.json:
+        names = ("what", "file", "row", "key", "hint")
+        single = [{"type": type(one).__name__, **{name: getattr(one, name) for name in names}} for one in each(error)]
+        more = {"errors": single} if len(single) > 1 else {}
+        write(json.dumps({"error": {**single[0], "exit_code": error.exit_code, **more}}, indent=2) + "\n")
     return error.exit_code
 
 
+def refuse_existing(file: Path, force: bool) -> None:
+    """Raise a ``DataError`` for an output that exists, unless it may be replaced."""
+    if file.exists() and not force:
+        raise DataError("the output exists already", file=file, hint="--force overwrites it")
+
+
 @contextmanager
-def reporting(title: str, *, metrics: Path | None = None, track: Track | None = None) -> Iterator[Reporting]:
+def reporting(title: str) -> Iterator[Reporting]:
     """Give the reporter of a command while it works.
 
-    Whatever libraries print to stdout meanwhile goes to stderr: stdout is for the result. Of the processes that
+    What libraries print to stdout meanwhile goes to stderr: stdout is for the result. Of the processes that
     ``torchrun`` starts, the first one reports.
-
-    Args:
-        title: What stands above the progress.
-        metrics: The JSON-lines file that learning curves are appended to.
-        track: Sends them to trackers too.
     """
     global _stdout
     dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
@@ -158,12 +196,10 @@ def reporting(title: str, *, metrics: Path | None = None, track: Track | None = 
         say=info,
         warn=warn,
         # FORCE_COLOR asks for colours, not for a display that moves.
-        console=_stderr if sys.stderr.isatty() and not dumb and not wishes.no_progress else None,
-        quiet=wishes.quiet or os.environ.get("RANK", "0") != "0",
-        interval=math.inf if wishes.no_progress else 5.0,
-        verbose=wishes.verbose,
-        metrics=metrics,
-        track=track,
+        console=_stderr if sys.stderr.isatty() and not dumb and not output.no_progress else None,
+        quiet=output.quiet or os.environ.get("RANK", "0") != "0",
+        interval=math.inf if output.no_progress else 5.0,
+        verbose=output.verbose,
     )
     before, _stdout = _stdout, _stdout or sys.stdout
     try:
@@ -173,9 +209,44 @@ def reporting(title: str, *, metrics: Path | None = None, track: Track | None = 
         _stdout = before
 
 
+def write(text: str) -> bool:
+    """Write to stdout; return False once the reader has gone (``kd ... | head``), which is no error."""
+    out = _stdout or sys.stdout
+    try:
+        out.write(text)
+        out.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        return False
+    return True
+
+
+def _lay_out(name: str, value: Any, rows: Table, parts: list[RenderableType]) -> None:
+    """Add a value to the rows, or a list to the parts below them."""
+    if value is None or value in ([], {}):
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _lay_out(f"{name} {key}".replace("_", " "), item, rows, parts)
+    elif isinstance(value, list) and isinstance(value[0], dict):
+        table = columns(*(key.replace("_", " ") for key in value[0]))
+        for record in value:
+            table.add_row(
+                *(
+                    Text(", ".join(map(cell, item)) if isinstance(item, list) else cell(item))
+                    for item in record.values()
+                )
+            )
+        parts += [Text(), table]
+    elif isinstance(value, list) and len(text := ", ".join(map(cell, value))) > 60:
+        parts += [Text(f"\n{name}"), *(Text(f"  {cell(item)}", "dim") for item in value)]
+    else:
+        rows.add_row(Text(name, "dim"), Text(text if isinstance(value, list) else cell(value)))
+
+
 def _color_system() -> Any:
-    # Rich leaves bold and dim on under NO_COLOR; no escape code at all is what a log file wants.
-    return None if wishes.no_color or os.environ.get("NO_COLOR") else "auto"
+    # Rich leaves bold and dim on under NO_COLOR; a log file wants no escape code at all.
+    return None if output.no_color or os.environ.get("NO_COLOR") else "auto"
 
 
 def _say(message: str, kind: str = "", style: str = "") -> None:
@@ -187,37 +258,6 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _described(error: KdError) -> dict[str, Any]:
-    return {
-        "type": type(error).__name__,
-        "what": error.what,
-        "file": error.file,
-        "row": error.row,
-        "key": error.key,
-        "hint": error.hint,
-    }
-
-
-def write(text: str) -> bool:
-    """Write to stdout, and tell whether it is read: a reader that went away (``kd ... | head``) is no error."""
-    out = _stdout or sys.stdout
-    try:
-        out.write(text)
-        out.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-        return False
-    return True
-
-
-def _names_and_values(result: object) -> Table:
-    table = columns("", "")
-    table.show_header = False
-    for name, value in plain(result).items():
-        table.add_row(name.replace("_", " "), Text(value if isinstance(value, str) else json.dumps(value)))
-    return table
-
-
 def _show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -226,5 +266,5 @@ def _show_warning(
     file: object = None,
     line: str | None = None,
 ) -> None:
-    where = f" ({filename}:{lineno})" if wishes.debug else ""
+    where = f" ({filename}:{lineno})" if output.debug else ""
     warn(_line(str(message)) + where)

@@ -2,106 +2,81 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
     from rich.panel import Panel
+    from rich.progress import Progress as Tasks
 
-    from kdcli.run.tracking import Track
-
-WINDOW = 30.0
-"""Seconds that the shown rate looks back."""
 AT_ONCE = 0.05
-"""What is reported within so many seconds of the start was done before it."""
+"""Units that are counted within so many seconds of the start were done by an earlier run."""
 
 
 class Work:
-    """One piece of work: how far it is, how fast it goes and when it will be done.
+    """One piece of work: its units, its rate (of the last 30 seconds, by Rich) and the time left.
 
     Args:
-        title: What it is called.
+        tasks: Keeps the counts.
+        title: Its name.
         total: The number of units, None where nobody knows.
-        unit: What is counted.
+        unit: The name of a unit.
         advanced: Called after each advance.
-        clock: Seconds.
     """
 
     def __init__(
-        self,
-        title: str,
-        total: int | None,
-        unit: str,
-        *,
-        advanced: Callable[[Work], None],
-        clock: Callable[[], float] = time.monotonic,
+        self, tasks: Tasks, title: str, total: int | None, unit: str, advanced: Callable[[Work], None]
     ) -> None:
         self.title = title
         self.total = total
         self.unit = unit
         self.done = 0
         self.shown: dict[str, float | str] = {}
+        self._tasks = tasks
+        self._id = tasks.add_task(title, total=total)
+        self._task = next(task for task in tasks.tasks if task.id == self._id)
+        self._started = tasks.get_time()
+        self._before = 0
         self._advanced = advanced
-        self._clock = clock
-        self._first = self._started = (clock(), 0)
-        self._marks = deque([self._first])
 
     def advance(self, steps: int = 1, **shown: float | str) -> None:
-        """Count ``steps`` more units done."""
-        now = self._clock()
+        """Count ``steps`` more units, and show values beside them."""
+        if not self.done and self._tasks.get_time() - self._started < AT_ONCE:
+            self._before = steps
         self.done += steps
-        # Replaced, not changed: the thread that draws reads it meanwhile.
+        self._tasks.advance(self._id, steps)
+        # A new dictionary: the thread that draws reads the old one.
         self.shown = {**self.shown, **shown}
-        if self.done == steps and now - self._started[0] < AT_ONCE:
-            self._first = (now, self.done)
-            self._marks = deque([self._first])
-        if now - self._marks[-1][0] >= 1:
-            self._marks.append((now, self.done))
-        while len(self._marks) > 1 and now - self._marks[1][0] > WINDOW:
-            self._marks.popleft()
         self._advanced(self)
 
-    @property
-    def rate(self) -> float:
-        """Units a second over the last half minute; 0 before there is anything to tell."""
-        then, done = self._marks[0]
-        seconds = self._clock() - then
-        return (self.done - done) / seconds if seconds > 0 else 0.0
-
-    @property
-    def seconds_left(self) -> float:
-        """Seconds to the end at this rate; infinite where nobody knows."""
-        return (self.total - self.done) / self.rate if self.total is not None and self.rate > 0 else math.inf
-
     def counted(self) -> str:
-        """Return what is done: ``12,800/67,349 rows (19 %)``."""
+        """Return the count: ``12,800/67,349 rows (19 %)``."""
         if self.total is None:
             return f"{self.done:,} {self.unit}"
         share = f" ({math.floor(100 * self.done / self.total)} %)" if self.total else ""
         return f"{self.done:,}/{self.total:,} {self.unit}{share}"
 
-    def going(self) -> list[str]:
-        """Return how it goes: the rate, what is shown beside it, the time left."""
-        parts = [f"{_number(self.rate)} {self.unit}/s"] if self.rate else []
-        parts += self._shown()
-        return parts + ([f"ETA {duration(self.seconds_left)}"] if math.isfinite(self.seconds_left) else [])
+    def pace(self) -> list[str]:
+        """Return the rate, the values shown beside it, and the time left."""
+        rate = self._task.speed
+        parts = [f"{_number(rate)} {self.unit}/s"] if rate else []
+        parts += self._values()
+        left = (self.total - self.done) / rate if rate and self.total is not None else math.inf
+        return parts + ([f"ETA {duration(left)}"] if math.isfinite(left) else [])
 
     def finished(self) -> str:
-        """Return a line that says what was done in which time."""
-        seconds = self._clock() - self._started[0]
-        done = self.done - self._first[1]
+        """Return a line with the units, the time and the mean rate."""
+        seconds = self._tasks.get_time() - self._started
+        done = self.done - self._before
         rate = f" ({_number(done / seconds)} {self.unit}/s)" if seconds > 0 and done else ""
-        return ", ".join([f"{self.title}: {self.done:,} {self.unit} in {duration(seconds)}{rate}", *self._shown()])
+        return ", ".join([f"{self.title}: {self.done:,} {self.unit} in {duration(seconds)}{rate}", *self._values()])
 
-    def _shown(self) -> list[str]:
+    def _values(self) -> list[str]:
         return [
             f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
             for name, value in self.shown.items()
@@ -112,15 +87,13 @@ class Reporting:
     """The reporter of a command (``kdcli.api.Reporter``).
 
     Args:
-        title: What stands above the display.
+        title: The title of the display.
         say: Prints a line.
         warn: Prints a warning.
         console: The terminal to draw on; None for plain lines.
-        quiet: Warnings alone.
+        quiet: Print warnings alone.
         interval: Seconds between plain lines; infinite for none but the last.
         verbose: Print each point of the learning curves.
-        metrics: The JSON-lines file that they are appended to.
-        track: Sends them to trackers too.
         clock: Seconds.
     """
 
@@ -134,36 +107,36 @@ class Reporting:
         quiet: bool = False,
         interval: float = 5.0,
         verbose: bool = False,
-        metrics: Path | None = None,
-        track: Track | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.title = title
-        self.metrics_file = metrics
-        self._track = track
+        self.warn = warn
         self._say = say
-        self._warn = warn
         self._console = None if quiet else console
         self._quiet = quiet
         self._interval = interval
         self._verbose = verbose
         self._clock = clock
+        self._tasks: Tasks | None = None
         self._open: list[Work] = []
-        self._said: dict[int, float] = {}
+        self._printed: dict[Work, float] = {}
         self._live: Live | None = None
 
     @contextmanager
     def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[Work]:
         """Show a piece of work; when it ends well a line stays, unless it was inside another one."""
-        work = Work(title, total, unit, advanced=self._advanced, clock=self._clock)
+        from rich.progress import Progress as Tasks
+
+        self._tasks = self._tasks or Tasks(auto_refresh=False, get_time=self._clock)
+        work = Work(self._tasks, title, total, unit, self._advanced)
         self._open.append(work)
-        self._said[id(work)] = self._clock()
+        self._printed[work] = self._clock()
         self._draw()
         try:
             yield work
         finally:
-            self._open = [other for other in self._open if other is not work]
-            del self._said[id(work)]
+            self._open.remove(work)
+            del self._printed[work]
             self._draw()
         if not self._open and work.done:
             self.info(work.finished())
@@ -173,38 +146,25 @@ class Reporting:
         if not self._quiet:
             self._say(message)
 
-    def warn(self, message: str) -> None:
-        """Print a warning."""
-        self._warn(message)
-
     def metrics(self, stage: str, step: int, **values: float) -> None:
-        """Append a point to the metrics file, and send it to trackers; a value that is no number is null there."""
+        """Print a point of a learning curve, if asked to; the run keeps them all."""
         if self._verbose:
             self.info(f"{stage} {step}: " + ", ".join(f"{name} {value:.6g}" for name, value in values.items()))
-        if self._track is not None:
-            self._track(stage, step, values)
-        if self.metrics_file is None:
-            return
-        numbers = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
-        line = json.dumps({"time": round(time.time(), 3), "stage": stage, "step": step, **numbers})
-        self.metrics_file.parent.mkdir(parents=True, exist_ok=True)
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
 
     def _advanced(self, work: Work) -> None:
         if self._console is not None or self._quiet:
             return
         now = self._clock()
-        if now - self._said[id(work)] >= self._interval:
-            self._said[id(work)] = now
-            self._say(", ".join([f"{work.title}: {work.counted()}", *work.going()]))
+        if now - self._printed[work] >= self._interval:
+            self._printed[work] = now
+            self._say(", ".join([f"{work.title}: {work.counted()}", *work.pace()]))
 
     def _draw(self) -> None:
         """Start the display with the first piece of work, and end it with the last."""
         if self._open and self._console is not None and self._live is None:
             from rich.live import Live
 
-            # What is printed to stdout is on its way to stderr already: see ``kdcli.cli.ui.reporting``.
+            # stdout goes to stderr already, see ``kdcli.cli.ui.reporting``.
             self._live = Live(console=self._console, get_renderable=self._panel, transient=True, redirect_stdout=False)
             self._live.start()
         elif not self._open and self._live is not None:
@@ -220,7 +180,7 @@ class Reporting:
         for work in list(self._open):
             bar = ProgressBar(total=work.total, completed=work.done, width=24, pulse=work.total is None)
             grid.add_row(work.title, bar, work.counted())
-            grid.add_row("", "", "  ".join(work.going()), style="cyan")
+            grid.add_row("", "", "  ".join(work.pace()), style="cyan")
         return Panel(grid, title=self.title, title_align="left", border_style="dim", expand=False)
 
 
