@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from kdcli.errors import DataError
@@ -112,12 +113,14 @@ class Delimited:
 
     def _parse(self, block: bytes) -> pl.DataFrame | None:
         """Parse whole lines after an empty row; None if Polars fails or any row is ragged."""
+        separator = self._separator.encode()
         try:
-            if not self._separator:
+            if not separator:
                 return pl.read_lines(block, name=self.columns[0])[1:]
-            separator = self._separator.encode()
+            if b"\r" in block:  # Polars strips a CR from the end of any field
+                block = block.replace(b"\r" + separator, b"\r\r" + separator)
             frame = pl.read_csv(
-                block.replace(b"\r" + separator, b"\r\r" + separator),  # Polars strips a CR from the end of any field
+                block,
                 has_header=False,
                 new_columns=self.columns,
                 separator=self._separator,
@@ -128,8 +131,8 @@ class Delimited:
         except pl.exceptions.PolarsError:
             return None
         # No row is too long, so that none is too short if the sum is right.
-        separators = len(frame) * (len(self.columns) - 1)
-        return frame[1:] if block.count(separator) == separators else None
+        found = np.count_nonzero(np.frombuffer(block, np.uint8) == ord(separator))
+        return frame[1:] if found == len(frame) * (len(self.columns) - 1) else None
 
     def _read_slowly(self, block: bytes, bad: BadRows, row: int) -> pl.DataFrame:
         """Find what is wrong with a block; return its good rows."""
