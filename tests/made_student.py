@@ -1,11 +1,12 @@
 """Student folders with random weights, made without training, and texts of all kinds for them."""
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import torch
 
 from kdcli.api import Batch, Task
-from kdcli.student.folder import build_student, count_parameters, save_student
+from kdcli.student.build import build_student, count_parameters
+from kdcli.student.student import Student
 from kdcli.student.vocabulary import train_vocabulary
 
 SINGLE = Task("toy", "single", ("no", "yes"), names=("bad", "good"))
@@ -31,7 +32,7 @@ TEXTS = [
 
 def make_student(folder, task=SINGLE, *, seed=1, **options):
     """Write a student's folder; its logits are large enough to tell models apart."""
-    tokenizer = train_vocabulary([pa.array([WORDS])], max_size=100, min_freq=1, lowercase=True)
+    tokenizer = train_vocabulary([pl.Series([WORDS])], max_size=100, min_freq=1, lowercase=True)
     options = {"hidden": 6, "fc": 5, "layers": 1, "embeddings": "multichannel", **options}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -60,7 +61,8 @@ def make_student(folder, task=SINGLE, *, seed=1, **options):
     dev = {"pearson": 0.75, "spearman": 0.5} if task.is_score else {"accuracy": 0.75, "f1": 0.5, "mcc": 0.25}
     metrics = {"dev": dev, "updates": 60, "best_update": 40}
     metrics |= {"parameters": every, "parameters_without_embeddings": inside}
-    save_student(folder, weights=module.state_dict(), config=config, task=task, tokenizer=tokenizer, metrics=metrics)
+    weights = {name: value.numpy() for name, value in module.state_dict().items()}
+    Student(task, config, metrics, tokenizer, weights).save(folder)
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 from made_student import SINGLE, TEXTS, make_student
 
 from kdcli.cli import run
-from kdcli.student.folder import load_student
+from kdcli.student.student import load_student
 from kdcli.tasks.metrics import score
 
 PROFILE = """

@@ -8,7 +8,7 @@ from made_student import SINGLE, make_student
 
 from kdcli.cli import run
 from kdcli.errors import KdError, PluginError
-from kdcli.student.loaded import load_student
+from kdcli.student.student import load_student
 
 TAGGER = "import sys\napi_version = 2\ndef tag(texts):\n    sys.exit(3)\n"
 GENERATOR = """
