@@ -272,7 +272,7 @@ def command(
 
     Args:
         examples: What the help ends with.
-        options: Fields of ``Request``; tables or keys of the settings; names in ``TOGETHER``.
+        options: Fields of ``Request``; settings by key, or all of a table (``student.*``); names in ``TOGETHER``.
         required: Fields of ``Request`` that have no default here.
     """
     return lambda function: Command(function, options, examples, required)
@@ -300,7 +300,7 @@ def _of(name: str) -> Iterator[tuple[inspect.Parameter, str]]:
         from kdcli.config.flags import flags_of
         from kdcli.config.schema import Settings
 
-        for setting in flags_of(Settings, name):
+        for setting in flags_of(Settings, name.removesuffix(".*")):
             yield _parameter(setting.key.replace(".", "_"), _annotation(setting)), setting.key
     else:
         hints = get_type_hints(Request, include_extras=True)

@@ -8,7 +8,7 @@ from kdcli.cli.options import Request, command
 
 @command(
     "kd student --profile sst2 --data-dir data/SST-2 --kd-loss kl -T 3",
-    options=("profile", "task", "student", "input", "output", "seed", "device", "offline", "run", "track"),
+    options=("profile", "task", "student.*", "input", "output", "seed", "device", "offline", "run", "track"),
 )
 def student(request: Request) -> None:
     """Distil the joined set into a student."""

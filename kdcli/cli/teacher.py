@@ -8,7 +8,7 @@ from kdcli.cli.options import Request, command
 
 @command(
     "kd teacher train --profile sst2 --data-dir data/SST-2",
-    options=("profile", "task", "teacher", "seed", "device", "precision", "offline", "output", "run", "track"),
+    options=("profile", "task", "teacher.*", "seed", "device", "precision", "offline", "output", "run", "track"),
 )
 def train(request: Request) -> None:
     """Fine-tune an encoder on the labelled texts."""
@@ -20,7 +20,7 @@ def train(request: Request) -> None:
     "kd teacher export --profile sst2 --data-dir data/SST-2",
     "kd teacher export --profile sst2 --teacher runs/sst2 --input texts.tsv --output logits.safetensors",
     options=(
-        *("profile", "task.data_dir", "teacher", "input", "output", "teacher.max_length", "teacher.export"),
+        *("profile", "task.data_dir", "teacher", "input", "output", "teacher.max_length", "teacher.export.*"),
         *("device", "offline", "run"),
     ),
 )

@@ -17,7 +17,7 @@ MADE = {"cache": "cache", "fine-tune": "generator", "prefixes": "prefixes", "sam
 
 @command(
     "kd transfer lite --profile sst2 --data-dir data/SST-2 --n-iter 20",
-    options=("profile", "task", "transfer.lite", "seed", "output", "run"),
+    options=("profile", "task", "transfer.lite.*", "seed", "output", "run"),
 )
 def lite(request: Request) -> None:
     """Fabricate texts by rules."""
@@ -28,7 +28,7 @@ def lite(request: Request) -> None:
 @command(
     "kd transfer heavy --profile sst2 --data-dir data/SST-2 --num-samples 800000",
     options=(
-        *("profile", "task", "transfer.generator", "transfer.heavy", "generators.*"),
+        *("profile", "task", "transfer.generator", "transfer.heavy.*", "generators.*"),
         *("seed", "device", "precision", "offline", "output", "run", "track"),
     ),
 )
@@ -46,7 +46,7 @@ def heavy(request: Request, *, only: Step = None) -> None:
 @command(
     "kd transfer corpus --profile sst2 --data-dir data/SST-2 --input reviews.txt",
     options=(
-        *("profile", "task", "transfer.corpus", "transfer.generator"),
+        *("profile", "task", "transfer.corpus.*", "transfer.generator"),
         *("seed", "device", "precision", "offline", "output", "run"),
     ),
 )
