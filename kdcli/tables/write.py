@@ -105,16 +105,16 @@ def _write_lines(stream: IO[bytes], form: Form, rows: pl.DataFrame, *, header: b
 
 def _check_texts(frame: pl.DataFrame, form: Form, path: Path, row: int) -> None:
     """Check that the lines of a file can hold the texts; ``row`` is the number of the first."""
-    last = frame.columns[-1]
+    found = []
     for name, dtype in frame.schema.items():
         if dtype != pl.String:
             continue
-        texts = frame[name]
-        wrong = texts.str.contains("\n" if form == "txt" else r"[\t\n]").fill_null(False)
-        if name == last:  # the line end would swallow the CR
-            wrong |= texts.str.ends_with("\r").fill_null(False)
+        wrong = frame[name].str.contains("\n" if form == "txt" else r"[\t\n]").fill_null(False)
+        if name == frame.columns[-1]:  # the line end would swallow the CR
+            wrong |= frame[name].str.ends_with("\r").fill_null(False)
         if wrong.any():
-            first = int(wrong.arg_true()[0])
-            what = f"a text with a tab or a line end does not fit into .{form}: {shown(texts[first])}"
-            hint = "write .parquet (or .jsonl) instead"
-            raise DataError(what, file=path, row=row + first, key=name, hint=hint)
+            found.append((int(wrong.arg_true()[0]), name))
+    if found:
+        first, name = min(found)
+        what = f"a text with a tab or a line end does not fit into .{form}: {shown(frame[name][first])}"
+        raise DataError(what, file=path, row=row + first, key=name, hint="write .parquet (or .jsonl) instead")

@@ -4,17 +4,17 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from threading import Barrier
 
 import pytest
 
 from kdcli.api import QuietReporter
-from kdcli.errors import DataError, KdError, UsageError
-from kdcli.parts.parts import Parts, Shard, processes
+from kdcli.errors import DataError, KdError
+from kdcli.parts.engine import processes
+from kdcli.parts.parts import Parts
+from kdcli.parts.resume import claim_folder
 
 SIZES = [3, 3, 3, 2]
 
@@ -61,30 +61,15 @@ def opened(folder: Path, *, name: str = "work.parts", **changes) -> Parts:
     return Parts(folder / name, **settings)
 
 
-def joined(folder: Path, parts: Parts, count: int = len(SIZES)) -> str | None:
-    done = parts.assemble(count, lambda paths: (folder / "all").write_text("".join(p.read_text() for p in paths)))
-    return (folder / "all").read_text() if done else None
+def joined(folder: Path, parts: Parts, count: int = len(SIZES)) -> str:
+    def join(paths: list[Path]) -> int:
+        return (folder / "all").write_text("".join(path.read_text() for path in paths))
+
+    assert parts.assemble(count, join) == len((folder / "all").read_text())
+    return (folder / "all").read_text()
 
 
 WHOLE = "part 0 part 1 part 2 part 3 "
-
-
-@pytest.mark.parametrize(("text", "shard"), [("0/1", Shard(0, 1)), ("2/3", Shard(2, 3))])
-def test_shard_is_read(text, shard):
-    assert Shard.parse(text) == shard
-
-
-@pytest.mark.parametrize("text", ["1/1", "3", "a/b", "-1/2", "0/0", ""])
-def test_wrong_shard_is_a_usage_error(text):
-    with pytest.raises(UsageError):
-        Shard.parse(text)
-
-
-def test_shard_comes_from_the_environment(monkeypatch):
-    assert Shard.parse(None) == Shard(0, 1)
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert Shard.parse(None) == Shard(1, 4)
 
 
 def test_parts_are_put_together_in_order_and_nothing_is_left(tmp_path):
@@ -108,11 +93,11 @@ def test_resumes_at_the_first_missing_part(tmp_path):
         parts.make(SIZES, partial(write_and_log, log=log, fail_at=2), title="t")
     assert log == [0, 1]
     names = sorted(path.name for path in (tmp_path / "work.parts").iterdir())
-    whole = [f"{part:06d}.txt.{sha256(f'part {part} '.encode()).hexdigest()}" for part in (0, 1)]
-    assert names == ["000000.txt", whole[0], "000001.txt", whole[1], "fingerprint.json"]
+    assert names == ["000000.txt", "000000.txt.sha256", "000001.txt", "000001.txt.sha256", "fingerprint.json"]
+    assert (tmp_path / "work.parts" / names[1]).read_text() == sha256(b"part 0 ").hexdigest()
     reporter = Listener()
     with opened(tmp_path, reporter=reporter) as parts:
-        assert parts.missing(4) == [2, 3]
+        assert parts.finished() == [0, 1]
         parts.make(SIZES, partial(write_and_log, log=log), title="t")
         assert joined(tmp_path, parts) == WHOLE
     assert log == [0, 1, 2, 3]
@@ -125,7 +110,7 @@ def test_changed_fingerprint_starts_again_and_says_why(tmp_path):
         parts.make(SIZES, write, title="t")
     reporter = Listener()
     with opened(tmp_path, fingerprint={"seed": 1, "n_iter": 3, "kept": (1, 2)}, reporter=reporter) as parts:
-        assert parts.missing(4) == [0, 1, 2, 3]
+        assert parts.finished() == []
     assert reporter.warnings == ["n_iter changed (2 -> 3): starting again"]
 
 
@@ -134,7 +119,7 @@ def test_folder_without_a_fingerprint_is_not_trusted(tmp_path):
         parts.make(SIZES, write, title="t")
         (parts.folder / "fingerprint.json").unlink()
     with opened(tmp_path) as parts:
-        assert parts.missing(4) == [0, 1, 2, 3]
+        assert parts.finished() == []
         assert json.loads((parts.folder / "fingerprint.json").read_text()) == {"seed": 1}
 
 
@@ -171,7 +156,7 @@ def test_a_damaged_part_is_made_again_and_said(tmp_path, damage, workers):
     log: list[int] = []
     reporter = Listener()
     with opened(tmp_path, reporter=reporter) as parts:
-        assert parts.there() == [0, 2]
+        assert parts.finished() == [0, 2]
         parts.make(SIZES, partial(write_and_log, log=log), title="t")
     assert reporter.warnings == [f"part {part} is damaged: it is made again" for part in (1, 3)]
     assert log == [1, 3]
@@ -189,28 +174,7 @@ def test_a_part_that_the_disk_cannot_read_is_made_again(tmp_path, monkeypatch):
         parts.make(SIZES, write, title="t")
     monkeypatch.setattr("kdcli.parts.parts.sha256", broken)
     with opened(tmp_path) as parts:
-        assert parts.there() == []
-
-
-def make_elsewhere(folder: Path) -> None:
-    with opened(folder, shard=Shard(1, 2)) as parts:
-        parts.make_one(0, partial(write, word="other"))
-
-
-def test_two_shards_that_make_one_part_differently_at_once_leave_a_whole_one(tmp_path, monkeypatch):
-    def late(source: Path, target: Path, replace=os.replace) -> None:
-        if Path(target).name == "000000.txt":
-            pool.submit(make_elsewhere, tmp_path).result()
-        replace(source, target)
-
-    reporter = Listener()
-    with processes(1) as pool, opened(tmp_path, shard=Shard(0, 2)) as parts:
-        monkeypatch.setattr(os, "replace", late)
-        parts.make(SIZES, write, title="t", of_all=True)
-    assert len(list(parts.folder.glob("000000.txt.*"))) == 2
-    with opened(tmp_path, reporter=reporter) as parts:
-        assert joined(tmp_path, parts) == WHOLE
-    assert reporter.warnings == []
+        assert parts.finished() == []
 
 
 @pytest.mark.parametrize(
@@ -220,64 +184,28 @@ def test_a_damaged_fingerprint_starts_again_and_is_said(tmp_path, damage):
     with opened(tmp_path) as parts:
         parts.make(SIZES, write, title="t")
         damage(parts.folder / "fingerprint.json")
-        with pytest.raises(KdError, match="another process"), opened(tmp_path, shard=Shard(1, 2)):
-            pass
-        assert parts.there() == [0, 1, 2, 3]
     reporter = Listener()
     with opened(tmp_path, reporter=reporter) as parts:
-        assert parts.there() == []
-    assert reporter.warnings == ["the record of what the parts depend on is damaged: starting again"]
+        assert parts.finished() == []
+    assert len(reporter.warnings) == 1
 
 
 def test_parts_whose_number_is_not_known_beforehand(tmp_path):
     log: list[int] = []
     with opened(tmp_path) as parts:
-        assert parts.there() == []
+        assert parts.finished() == []
         for part in (10, 2, 1_000_000, 0, 2):
             parts.make_one(part, partial(write_and_log, log=log))
         with pytest.raises(DataError):
             parts.make_one(1, fail)
         (parts.folder / "texts.txt").touch()  # work keeps files of its own here
-        assert parts.there() == [0, 2, 10, 1_000_000]
+        assert parts.finished() == [0, 2, 10, 1_000_000]
     assert log == [10, 2, 1_000_000, 0]
     with opened(tmp_path) as parts:
-        assert parts.there() == [0, 2, 10, 1_000_000]
+        assert parts.finished() == [0, 2, 10, 1_000_000]
         parts.make_one(1, write)
         assert joined(tmp_path, parts, 3) == "part 0 part 1 part 2 "
-        assert parts.there() == []
-
-
-@pytest.mark.parametrize("when", ["before", "while it is made", "when it is written"])
-def test_a_part_that_is_not_needed_any_more_comes_to_nothing(tmp_path, when):
-    def make(part: int, path: Path) -> None:
-        if when == "while it is made":
-            assert joined(tmp_path, other) == WHOLE
-        write(part, path)
-        if when == "when it is written":
-            assert joined(tmp_path, other) == WHOLE
-
-    with opened(tmp_path, shard=Shard(1, 2)) as other, opened(tmp_path, shard=Shard(0, 2)) as parts:
-        parts.make(SIZES, write, title="t", of_all=True)
-        if when == "before":
-            assert joined(tmp_path, other) == WHOLE
-        parts.make_one(4, make)
-        assert parts.missing(9) == parts.there() == []
-        assert not parts.is_last()
-        assert joined(tmp_path, parts) is None
-    assert [path.name for path in tmp_path.iterdir()] == ["all"]
-
-
-def test_of_shards_that_end_one_is_the_last(tmp_path):
-    with opened(tmp_path, shard=Shard(0, 3)) as first, opened(tmp_path, shard=Shard(1, 3)) as last:
-        with opened(tmp_path, shard=Shard(2, 3)):
-            pass
-        assert not first.is_last()
-        assert last.is_last() and last.is_last()
-        with opened(tmp_path, shard=Shard(0, 3)) as again:
-            assert not first.is_last()
-            first.__exit__(None, None, None)  # which does not end the one that holds the lock now
-            assert not last.is_last()
-            assert again.is_last()
+        assert parts.finished() == []
 
 
 def test_parts_are_thrown_away_if_asked(tmp_path):
@@ -285,117 +213,78 @@ def test_parts_are_thrown_away_if_asked(tmp_path):
         parts.make(SIZES, write, title="t")
     reporter = Listener()
     with opened(tmp_path, resume=False, reporter=reporter) as parts:
-        assert parts.there() == []
+        assert parts.finished() == []
         parts.make(SIZES[:3], partial(write, word="new"), title="t")
-        with opened(tmp_path, resume=False, shard=Shard(1, 2)) as other:  # a shard of the same launch
-            assert other.there() == [0, 1, 2]
-        with (
-            pytest.raises(KdError, match="other settings"),
-            opened(tmp_path, resume=False, fingerprint={}, shard=Shard(1, 2)),
-        ):
-            pass
     with opened(tmp_path, resume=False, fingerprint={"seed": 2}, reporter=reporter) as parts:
-        assert parts.there() == []
+        assert parts.finished() == []
     assert reporter.warnings == []
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({}, ["part 3 is damaged: it is made again"]),
-        ({"resume": False}, []),
-        ({"fingerprint": {"seed": 2}}, ["seed changed (1 -> 2): starting again"]),
-    ],
-)
-def test_shards_that_start_at_once_agree_on_what_is_there(tmp_path, changes, said):
-    count = 4
-    together = Barrier(count, timeout=60)
-    reporter = Listener()
-
-    def take(index: int) -> list[int]:
-        together.wait()
-        with opened(tmp_path, shard=Shard(index, count), reporter=reporter, **changes) as parts:
-            together.wait()
-            parts.make(SIZES * 2, partial(write, word="new"), title="t")
-            together.wait()
-            return parts.there()
-
+def test_one_launch_at_a_time(tmp_path):
     with opened(tmp_path) as parts:
-        parts.make(SIZES, write, title="t")
-        flip_a_bit(parts.path(3))
-    with ThreadPoolExecutor(count) as pool:
-        assert list(pool.map(take, range(count))) == [list(range(8))] * count
-    assert reporter.warnings == said
-    kept = [parts.path(part).read_text().startswith("part") for part in range(8)]
-    assert kept == ([True] * 3 if not changes else [False] * 3) + [False] * 5
-
-
-def test_other_shards_are_seen_whatever_the_folder_is_called(tmp_path):
-    name = "sst [2]*.parts"
-    with opened(tmp_path, name=name) as parts:
-        parts.make(SIZES, write, title="t")
-        with opened(tmp_path, name=name, resume=False, shard=Shard(1, 2)) as other:
-            assert other.there() == [0, 1, 2, 3]
-
-
-def test_shards_share_the_parts(tmp_path):
-    log: dict[int, list[int]] = {0: [], 1: []}
-    for index in (0, 1):
-        with opened(tmp_path, shard=Shard(index, 2)) as parts:
-            parts.make(SIZES, partial(write_and_log, log=log[index]), title="t")
-            assert joined(tmp_path, parts) == (WHOLE if index else None)
-    assert log == {0: [0, 2], 1: [1, 3]}
-    assert [path.name for path in tmp_path.iterdir()] == ["all"]
-
-
-def test_a_shard_that_comes_after_assembly_does_not_assemble_again(tmp_path):
-    with opened(tmp_path, shard=Shard(0, 2)) as late, opened(tmp_path, shard=Shard(1, 2)) as parts:
-        late.make(SIZES, write, title="t")
-        parts.make(SIZES, write, title="t")
-        assert joined(tmp_path, parts) == WHOLE
-        assert joined(tmp_path, late) is None
-    assert [path.name for path in tmp_path.iterdir()] == ["all"]
-
-
-def test_work_that_every_shard_needs_is_done_by_whoever_comes_first(tmp_path):
-    log: list[int] = []
-    reporter = Listener()
-    with opened(tmp_path, shard=Shard(1, 2), reporter=reporter) as parts:
-        parts.make(SIZES, partial(write_and_log, log=log), title="t", of_all=True)
-    assert log == [1, 3, 0, 2]
-    assert reporter.done == 11
-
-
-def test_a_part_that_another_shard_has_made_meanwhile_is_not_made_again(tmp_path):
-    def make(part: int, path: Path) -> None:
-        write(part, path)
-        for other in range(4):
-            write(other, path.with_name(f"{other:06d}.txt"), word="other")
-
-    with opened(tmp_path) as parts:
-        parts.make(SIZES, make, title="t", of_all=True)
-        assert joined(tmp_path, parts) == "part 0 other 1 other 2 other 3 "
-
-
-def test_same_shard_twice_at_once_is_an_error(tmp_path):
-    with opened(tmp_path) as parts:
-        with pytest.raises(KdError, match="running already"), opened(tmp_path):
+        with pytest.raises(KdError) as raised, opened(tmp_path):
             pass
-        parts.make(SIZES, write, title="t")  # the first one is none the worse
+        assert raised.value.file == str(parts.folder)
+        parts.make(SIZES, write, title="t")
         assert joined(tmp_path, parts) == WHOLE
 
 
-def test_shards_with_other_settings_at_once_are_an_error(tmp_path):
-    with opened(tmp_path, shard=Shard(0, 2)) as parts:
-        parts.make(SIZES, write, title="t")
-        with (
-            pytest.raises(KdError, match=r"other settings \(seed\)"),
-            opened(tmp_path, shard=Shard(1, 2), fingerprint={"seed": 2}),
-        ):
-            pass
-        assert parts.missing(4) == [1, 3]
-    with opened(tmp_path, shard=Shard(1, 2), fingerprint={"seed": 2}) as parts:  # now nobody is at work
-        assert parts.missing(4) == [0, 1, 2, 3]
+def test_a_part_that_nobody_made_is_an_error(tmp_path):
+    with opened(tmp_path) as parts:
+        parts.make(SIZES[:2], write, title="t")
+        with pytest.raises(KdError):
+            joined(tmp_path, parts)
+        assert parts.finished() == [0, 1]
+
+
+def test_a_folder_is_claimed_by_its_fingerprint(tmp_path):
+    reporter, folder = Listener(), tmp_path / "new" / "work"
+    assert not claim_folder(folder, {"seed": 1}, resume=True, reporter=reporter)
+    (folder / "state").touch()
+    assert claim_folder(folder, {"seed": 1}, resume=True, reporter=reporter)
+    assert (folder / "state").exists() and reporter.warnings == []
+    assert not claim_folder(folder, {"seed": 2}, resume=True, reporter=reporter)
+    assert not (folder / "state").exists() and len(reporter.warnings) == 1
+
+
+SHARED = """
+import os, sys, time
+from pathlib import Path
+from kdcli.parts.parts import Parts
+
+def make(part, path):
+    path.write_text(os.environ["RANK"])
+
+folder = Path(sys.argv[1])
+with Parts(folder / "p", {}, suffix=".x", resume=False) as parts:
+    if os.environ["RANK"] == "1":
+        time.sleep(0.5)  # the main process has done its share, and waits
+    parts.make([1] * 5, make, title="t")
+    parts.wait(5)
+    result = parts.assemble(5, lambda paths: "".join(path.read_text() for path in paths))
+    assert not (folder / "p").exists()
+print(result)
+"""
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_the_processes_of_torchrun_share_the_parts(tmp_path, stale):
+    """Also when a killed launch has left a folder, whichever process starts first."""
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    if stale:
+        (tmp_path / "p").mkdir()
+        (tmp_path / "p" / "process-0").write_text('["   3", "host", 1]')
+        (tmp_path / "p" / "000001.x").write_text("stale")
+    running = []
+    for rank in (2, 1, 0):
+        environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "3", "MASTER_PORT": "1"}
+        command = [sys.executable, str(script), str(tmp_path)]
+        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+    printed = [process.communicate(timeout=60)[0].strip() for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert printed == ["None", "None", "01201"]
+    assert [path.name for path in tmp_path.iterdir()] == ["shared.py"]
 
 
 def test_processes_make_the_same(tmp_path):
@@ -458,7 +347,7 @@ def test_workers_end_when_the_parent_is_killed_and_the_work_can_go_on(tmp_path):
     wait_until(lambda: not any(alive(pid) for pid in pids))
     with Parts(tmp_path / "p", {}, suffix=".x") as parts:
         parts.make([1, 1], write, title="t")
-        assert parts.missing(2) == []
+        assert parts.finished() == [0, 1]
 
 
 def wait_until(true, seconds: float = 60) -> None:
