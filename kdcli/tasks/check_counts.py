@@ -31,7 +31,7 @@ NON_PRINTING = (
 _SPACE = r"[\s\x1c-\x1f]"
 _STRANGE = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ "
 """Non-printing characters, and all white space but single spaces behind a word."""
-_AHEAD = 3
+_AHEAD = 2
 """Batches that are read before the first of them is counted."""
 _HELD = 16_384
 """Strange texts that are counted together: regular expressions are slow to start."""
@@ -101,6 +101,7 @@ def count_table(
         waiting: deque[Future[int]] = deque()
         try:
             for batch in reader.batches():
+                check_texts(batch, layout.texts, path)
                 waiting.append(thread.submit(counter.add, batch))
                 if len(waiting) == _AHEAD:
                     progress.advance(waiting.popleft().result())
@@ -126,7 +127,6 @@ class _Counter:
 
     def add(self, batch: pl.DataFrame) -> int:
         """Count a batch; return its rows, without those that are dropped."""
-        check_texts(batch, self.layout.texts, self.path)
         column = self.layout.label
         label = None if column is None else label_texts(batch[column], self.path)
         if label is not None and self.settings.drop_labels:
@@ -151,7 +151,7 @@ class _Counter:
             self._count_strange(place)
         label = pl.Float64 if self.task.is_score else pl.UInt64
         schema = {"row": pl.Int64, "exact": pl.UInt64, "folded": pl.UInt64, "label": label}
-        self.counts.keys = pl.concat(self.keys, rechunk=True) if self.keys else pl.DataFrame(schema=schema)
+        self.counts.keys = pl.concat(self.keys) if self.keys else pl.DataFrame(schema=schema)
         if self.mended:
             folded = self.counts.keys["folded"].to_numpy().copy()
             for places, change in self.mended:

@@ -12,7 +12,7 @@ from kdcli.api import QuietReporter
 from kdcli.cli.ui import plain
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.tables import tsv
+from kdcli.tables import forms
 from kdcli.tasks.check import check_data
 from kdcli.tasks.task import task_from
 
@@ -224,7 +224,7 @@ def test_an_unknown_layout_tells_the_columns_and_the_flags(tmp_path):
 
 
 def test_what_was_read_before_bytes_that_are_not_utf8_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(tsv, "BLOCK", 64)
+    monkeypatch.setattr(forms, "BLOCK", 64)
     put_tsv(tmp_path, train=[*(f"text {number}\t{number % 2}" for number in range(20))], dev=GOOD)
     with (tmp_path / "train.tsv").open("ab") as file:
         file.write(b"caf\xe9\t1\n")
@@ -239,7 +239,8 @@ def test_a_half_downloaded_file(tmp_path):
     lines = "".join(f"text {number * 7919 % 1000}\t{number % 2}\n" for number in range(5000))
     packed = gzip.compress(("sentence\tlabel\n" + lines).encode())
     (tmp_path / "train.tsv.gz").write_bytes(packed[: len(packed) // 2])
-    assert any("cut short" in one for one in problems(check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))))
+    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
+    assert [(one.level, Path(one.file).name) for one in report.problems][0] == ("error", "train.tsv.gz")
 
 
 def test_no_folder_and_no_such_layout(tmp_path):
@@ -274,7 +275,7 @@ def test_a_very_long_text_and_very_many_characters(tmp_path):
 
 
 def test_no_thread_is_left_and_no_order_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(tsv, "BLOCK", 256)
+    monkeypatch.setattr(forms, "BLOCK", 256)
     rows = [f"text {number}\t{number % 2}" for number in range(3000)]
     rows[2999] = rows[1234]
     put_tsv(tmp_path, train=rows, dev=["x\t1", "text 2998\t0"])

@@ -1,7 +1,6 @@
 """Every task of GLUE as its archives lay it out, and as the Hugging Face Hub does, gives the same texts and labels."""
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 import pytest
 from glue_tables import TASKS, write
 
@@ -43,8 +42,8 @@ def rows_of(name: str, places: range) -> list[tuple[str, ...]]:
     return [(*(row[at] for at in TEXTS.get(name, (1, 2))), row[glue.label]) for row in rows if row[glue.label] != "-"]
 
 
-def seen(table: pa.Table) -> list[tuple[str, ...]]:
-    return [tuple(row.values()) for row in table.drop_columns("index").to_pylist()]
+def seen(table: pl.DataFrame) -> list[tuple[str, ...]]:
+    return table.drop("index").rows()
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -60,8 +59,8 @@ def test_glues_archives(name, tmp_path, load, reporter):
     test = load(name, "test")
     assert tuple(test) == glue.test
     for table in test.values():
-        assert table["index"].to_pylist() == [str(number) for number in range(6)]
-        assert table["label"].null_count == 6
+        assert table["index"].to_list() == [str(number) for number in range(6)]
+        assert table["label"].null_count() == 6
     assert not reporter.warnings
     assert any("layout" in info for info in reporter.infos)
 
@@ -75,8 +74,10 @@ def test_the_hubs_columns(name, tmp_path, load, reporter):
         rows = rows_of(name, places)
         *texts, labels = map(list, zip(*rows, strict=True))
         numbers = [float(label) if task.is_score else task.labels.index(label) for label in labels]
-        table = pa.table(dict(zip(HUB[name], texts, strict=True)) | {"label": numbers, "idx": range(len(rows))})
-        pq.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet")
+        table = pl.DataFrame(
+            dict(zip(HUB[name], texts, strict=True)) | {"label": numbers, "idx": list(range(len(rows)))}
+        )
+        table.write_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
     for split, places in (("train", range(24)), ("dev", range(24, 36))):
         (found,) = load(name, split).values()
         expected = rows_of(name, places)

@@ -4,17 +4,20 @@ from hypothesis import strategies as st
 
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError
+from kdcli.tables.read import ROW_NUMBER
 from kdcli.tasks.text_set import form_of_set, open_texts
 
 SINGLE = Task("t", "single", ("0", "1"))
 PAIR = Task("t", "pair", ("0", "1"))
 
 
-def texts(path, task, **more):
+def texts(path, task, alone=False):
     """Return the rows, each the texts of the task, and their numbers in the file."""
-    found = [(columns, numbers) for numbers, columns, _ in open_texts(path, task, QuietReporter(), **more).rows()]
-    rows = [row for columns, _ in found for row in zip(*(column.to_pylist() for column in columns), strict=True)]
-    return rows, [int(number) for _, numbers in found for number in numbers]
+    frame = open_texts(path, task, QuietReporter()).frame
+    if alone:
+        frame = frame.select(*task.columns, ROW_NUMBER)
+    found = frame.collect()
+    return found.select(task.columns).rows(), found[ROW_NUMBER].to_list()
 
 
 def write(tmp_path, name, content):
@@ -66,7 +69,7 @@ def test_headers_of_dbert(tmp_path, header, task, name, alone):
     rows = [[f"{column} {row}" for column in columns] for row in range(2)]
     path = write(tmp_path, name, "\n".join([header, *("\t".join(row) for row in rows)]) + "\n")
     expected = [tuple(f"{column} {row}" for column in wanted) for row in range(2)]
-    assert texts(path, task, texts_alone=alone) == (expected, [2, 3])
+    assert texts(path, task, alone=alone) == (expected, [2, 3])
 
 
 def test_names_of_columns_are_no_texts(tmp_path):
