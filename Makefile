@@ -1,16 +1,20 @@
-# make demo: install and distil the embedded sample.  make test: lint, types, tests.  make docs: the reference pages.
+# make demo: install kd and distil the embedded sample.  make test: lint, types, tests.  make test-slow: tests that need a
+# browser, servers of other projects, long kills, or all tasks.  make docs: the generated pages.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := kdcli plugins tests benchmarks examples docs
 
-.PHONY: demo test lint types docs clean
+.PHONY: demo test test-slow lint types docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kd run-all
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2  # a thread each: two processes of two would wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2  # one thread for each of two processes
+
+test-slow: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(SOURCES)
