@@ -14,22 +14,15 @@ from hypothesis import strategies as st
 from typer.main import get_command
 
 import kdcli
-from kdcli.cli import app, flags, run, ui
-from kdcli.cli.global_flags import GLOBAL, WITH_VALUE, to_front, values_of
+from kdcli.cli import app, run, ui
+from kdcli.cli.commands import GLOBAL, TABLE, WITH_VALUE, Commands, all_commands, to_front, values_of
+from kdcli.config.flags import flags_of
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError, UsageError
 
 ROOT = get_command(app)
 KD = [sys.executable, "-m", "kdcli"]
-
-
-def commands(command=ROOT, path=()):
-    """Every command at the end of the tree, with the words that lead to it."""
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, (*path, name)) if hasattr(inner, "commands") else [((*path, name), inner)]
-
-
-COMMANDS = dict(commands())
+COMMANDS = dict(all_commands(ROOT))
 every_command = pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 
 
@@ -41,7 +34,7 @@ def parse(arguments):
     """Let Typer parse a line, without running what it says."""
     command, rest = ROOT, list(arguments)
     with ROOT.make_context("kd", list(rest), resilient_parsing=True) as context:
-        while hasattr(command, "commands"):
+        while isinstance(command, Commands):
             _, command, rest = command.resolve_command(context, rest)
         return command.make_context("x", rest).params
 
@@ -50,16 +43,9 @@ def kd(*arguments, **keywords):
     return subprocess.run([*KD, *arguments], capture_output=True, text=True, timeout=60, **keywords)
 
 
-def test_every_command_of_the_issue_is_there():
-    expected = (
-        "run-all|transfer lite|transfer heavy|transfer corpus|teacher train|teacher export|join|student|predict|doctor"
-    )
-    expected += "|profile list|profile show|profile copy|profile check|profile import-dbert|plugins list|plugins show"
-    expected += "|data list|data get|data check"
-    expected += "|export onnx|export hub-folder|report"
-    expected += "|eval|bench"
-    expected += "|plugins new|plugins check"
-    assert set(map(" ".join, COMMANDS)) == set(expected.split("|"))
+def test_every_command_is_in_the_table():
+    groups = {path.rpartition(" ")[0] for path in TABLE} - {""}
+    assert set(map(" ".join, COMMANDS)) | groups == set(TABLE)
 
 
 # Global flags, before and after
@@ -171,25 +157,41 @@ def test_every_option_says_what_it_is(path):
     assert len(options(command)) <= 4 or None not in panels, "many options are grouped"
 
 
-def test_defaults_in_the_help_are_those_of_the_settings():
-    """A flag's help names the setting it overrides and that setting's default; both must be true."""
-    checked = 0
-    for name in dir(flags):
-        for option in getattr(getattr(flags, name), "__metadata__", ()):
-            if not isinstance(option.show_default, str):
-                continue
-            for part in option.show_default.split("; "):
-                key, comma, default = part.partition(", ")
-                value = Settings()
-                if not comma or key.isupper() or "/" in key:
-                    continue
-                for step in key.split("."):
-                    value = getattr(value, step)
-                assert str(value) == default, f"{name}: {key}"
-                checked += 1
-    assert checked > 15
-    assert Settings().teacher.max_length == Settings().student.max_length == 128
-    assert Settings().teacher.max_steps == Settings().student.max_steps == 0
+def test_options_of_settings_are_those_of_the_schema():
+    """Name, help, default and panel of an option stand in the schema alone."""
+    option = next(one for one in COMMANDS["transfer", "heavy"].params if "--sample-temperature" in one.opts)
+    (setting,) = flags_of(Settings, "transfer.heavy.temperature")
+    assert option.help == setting.field.description and option.rich_help_panel == setting.flag.panel == "Sampling"
+    assert option.show_default == "transfer.heavy.temperature, 1.0"
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("student --kd-loss mes", "did you mean mse?"),
+        ("student --seed one", "seed: Seed of every random draw."),
+        ("transfer lite --p-mask 0.9 --p-pos 0.2", "`kd profile show base` explains every key"),
+        ("run-all --device tpu", "device: Where to compute; `auto` takes a GPU where there is one."),
+    ],
+)
+def test_a_wrong_value_of_a_setting_s_option_is_a_usage_error(line, hint, capsys):
+    assert run([*line.split(), "--dry-run"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"hint: {hint}"
+
+
+def test_every_setting_with_a_flag_is_an_option_of_a_command():
+    names = {name for command in COMMANDS.values() for option in options(command) for name in option.opts}
+    tables = ["task", "transfer", "transfer.lite", "transfer.heavy", "transfer.corpus", "teacher", "teacher.export"]
+    tables += ["join", "student", "seed", "device", "precision"]
+    settings = [setting for table in tables for setting in flags_of(Settings, table)]
+    assert len(settings) > 35
+    assert {name for setting in settings for name in setting.names} <= names
+
+
+def test_flags_of_a_generator_are_its_own_options(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["transfer", "heavy", "--generator", "mlm", "--lr", "-1", "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith("error: --lr: '-1' should be greater than 0\nhint: generators.mlm.lr: ")
 
 
 def test_kd_alone_shows_help_and_a_group_alone_is_an_error(capsys):
@@ -202,12 +204,12 @@ def test_kd_alone_shows_help_and_a_group_alone_is_an_error(capsys):
     ]
 
 
-def test_help_imports_nothing_heavy():
-    """What is imported decides how long it takes, on every processor; ``benchmarks/startup.py`` tells the time."""
-    heavy = ["torch", "transformers", "nltk", "pyarrow", "pydantic", "pydantic_settings", "numpy", "scipy", "sklearn"]
+def imported(*arguments, **environ):
+    """Return the heavy modules that a command imports: they, on every processor, decide how soon it starts."""
+    heavy = ["torch", "transformers", "nltk", "polars", "pydantic", "pydantic_settings", "numpy", "scipy", "sklearn"]
     heavy += ["accelerate", "datasets", "huggingface_hub", "jinja2", "matplotlib", "onnx", "onnxruntime", "pandas"]
     heavy += ["requests", "sacremoses", "safetensors", "textblob", "threadpoolctl", "tokenizers", "urllib3"]
-    heavy += ["kdcli.config.schema", "kdcli.config.load", "kdcli.run.stages"]
+    heavy += ["kdcli.config.schema", "kdcli.config.load", "kdcli.run.stages", "kdcli.cli.run_all", "kdcli.cli.eval"]
     code = f"""
 import sys
 sys.argv = ["kd", *sys.argv[1:]]
@@ -217,10 +219,22 @@ try:
 finally:
     print(*[name for name in {heavy} if name in sys.modules], file=sys.stderr)
 """
-    for arguments, allowed in (["--help"], set()), ([], set()), (["profile", "list"], {"pydantic"}):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        assert set(done.stderr.split()) <= allowed, arguments
+    env = {**os.environ, **environ}
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("line", ["--help", "", "transfer --help", "profile list", "plugins list", "data list --help"])
+def test_help_and_listings_import_nothing_heavy(line):
+    """Typer itself imports Pydantic when it runs a command."""
+    assert imported(*line.split()) <= (set() if line in ("--help", "") else {"pydantic"})
+
+
+def test_completion_imports_nothing_heavy():
+    environ = {"_KD_COMPLETE": "complete_bash", "COMP_WORDS": "kd profile sh", "COMP_CWORD": "2"}
+    assert imported(**environ) <= {"pydantic"}
 
 
 def test_version(capsys):
@@ -410,6 +424,6 @@ def test_python_warnings_are_one_line_each(failing, monkeypatch, capsys):
 
 def test_flags_reach_the_ui(capsys):
     run(["profile", "list", "-q", "--debug", "--no-color", "--no-progress"])
-    assert ui.wishes == ui.Wishes(quiet=True, debug=True, no_color=True, no_progress=True)
+    assert ui.output == ui.Output(quiet=True, debug=True, no_color=True, no_progress=True)
     run(["profile", "list"])
-    assert ui.wishes == ui.Wishes()
+    assert ui.output == ui.Output()

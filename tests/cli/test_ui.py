@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
 from kdcli.cli import ui
-from kdcli.cli.reporting import Reporting, Work, duration
+from kdcli.cli.progress import Reporting, Work, duration
 
 WORKING = """
 import sys, time
 from kdcli.cli import ui
-from kdcli.cli.global_flags import GLOBAL
-ui.configure(ui.Wishes(**{GLOBAL[flag]: True for flag in sys.argv[2:]}))
+from kdcli.cli.commands import GLOBAL
+ui.configure(ui.Output(**{GLOBAL[flag]: True for flag in sys.argv[2:]}))
 with ui.reporting("kd student") as reporter:
     with reporter.progress("student", 2000, "rows") as progress:
         print("a library prints")
@@ -138,19 +139,17 @@ def clock():
 
 
 def work(clock, total=1000):
-    return Work("student", total, "rows", advanced=lambda _: None, clock=clock)
+    return Work(Progress(auto_refresh=False, get_time=clock), "student", total, "rows", lambda _: None)
 
 
 def test_rate_and_time_left(clock):
     job = work(clock)
-    assert job.rate == 0 and job.going() == []
+    assert job.pace() == []
     for _ in range(4):
         clock.now += 2
         job.advance(100, loss=0.5)
-    assert job.rate == pytest.approx(50)
-    assert job.seconds_left == pytest.approx(12)
     assert job.counted() == "400/1,000 rows (40 %)"
-    assert job.going() == ["50 rows/s", "loss 0.5", "ETA 12.0 s"]
+    assert job.pace() == ["50 rows/s", "loss 0.5", "ETA 12.0 s"]
     assert job.finished() == "student: 400 rows in 8.0 s (50 rows/s), loss 0.5"
 
 
@@ -162,7 +161,7 @@ def test_rate_looks_back_half_a_minute(clock):
     for _ in range(40):
         clock.now += 1
         job.advance(100)
-    assert job.rate == pytest.approx(100, rel=0.05)
+    assert job.pace()[0] == "100 rows/s"
 
 
 def test_what_was_done_before_does_not_count_as_speed(clock):
@@ -171,16 +170,17 @@ def test_what_was_done_before_does_not_count_as_speed(clock):
     job.advance(800)  # found finished: a run that resumes
     clock.now += 10
     job.advance(100)
-    assert job.rate == pytest.approx(10) and job.seconds_left == pytest.approx(10)
+    assert job.pace() == ["10 rows/s", "ETA 10.0 s"]
     assert "(10 rows/s)" in job.finished()
 
 
 def test_unknown_total(clock):
     job = work(clock, None)
-    clock.now += 2
-    job.advance(1234, best="0.9")
+    for _ in range(2):
+        clock.now += 2
+        job.advance(617, best="0.9")
     assert job.counted() == "1,234 rows"
-    assert job.going() == ["617 rows/s", "best 0.9"]
+    assert job.pace() == ["308 rows/s", "best 0.9"]
     assert work(clock, 0).counted() == "0/0 rows"
 
 
@@ -237,18 +237,10 @@ def test_quiet_reporter_warns_still(clock):
     assert said == ["warning: careful"]
 
 
-def test_metrics_are_appended_as_json_lines(tmp_path: Path):
-    path = tmp_path / "runs" / "metrics.jsonl"
-    said, report = reporter(metrics=path, verbose=True)
+def test_points_of_learning_curves_are_printed_if_asked_for():
+    said, report = reporter(verbose=True)
     report.metrics("student", 1, loss=0.5, accuracy=0.75)
-    report.metrics("student", 2, loss=float("nan"))
-    first, second = [json.loads(line) for line in path.read_text().splitlines()]
-    assert (first["stage"], first["step"], first["loss"], first["accuracy"]) == ("student", 1, 0.5, 0.75)
-    assert second["loss"] is None and second["time"] >= first["time"]
-    assert said == ["student 1: loss 0.5, accuracy 0.75", "student 2: loss nan"]
-
-
-def test_metrics_without_a_file_are_no_fault():
+    assert said == ["student 1: loss 0.5, accuracy 0.75"]
     said, report = reporter()
     report.metrics("student", 1, loss=0.5)
     assert said == []
@@ -273,28 +265,39 @@ class Result:
 
 
 def test_json_of_a_dataclass(capsys):
-    ui.configure(ui.Wishes(json=True))
+    ui.configure(ui.Output(json=True))
     ui.show(Result(3, Path("a/b"), float("nan"), {"accuracy": np.float32(0.5), "n": np.int64(3)}), lambda _: "never")
     shown = json.loads(capsys.readouterr().out)
     assert shown == {"rows": 3, "path": "a/b", "best": None, "metrics": {"accuracy": 0.5, "n": 3}}
 
 
 def test_result_without_a_table_is_names_and_values(capsys):
-    ui.configure(ui.Wishes())
+    ui.configure(ui.Output())
     ui.show({"rows_read": 3, "file": "[bold]x[/bold].tsv", "none": None})
-    assert capsys.readouterr().out == "rows read  3\nfile       [bold]x[/bold].tsv\nnone       null\n"
+    assert capsys.readouterr().out == "rows read  3\nfile       [bold]x[/bold].tsv\n"
 
 
 def test_wide_results_are_not_cut_where_there_is_no_terminal(capsys):
-    ui.configure(ui.Wishes())
+    ui.configure(ui.Output())
     ui.show({"text": "word " * 30 + "end"})
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith("word end")
 
 
 def test_show_inside_reporting_is_on_stdout_still(capsys):
-    ui.configure(ui.Wishes())
+    ui.configure(ui.Output())
     with ui.reporting("kd"):
         print("a library")  # noqa: T201
         ui.show({"a": 1})
     assert capsys.readouterr() == ("a  1\n", "a library\n")
+
+
+def test_any_result_is_laid_out(capsys):
+    """Names and values, then a table for each list of records, then long lists a line each."""
+    ui.configure(ui.Output())
+    records = [Result(3, Path("a"), 0.5, {}), Result(40_000, Path("b"), float("nan"), {})]
+    ui.show({"dev": {"accuracy": 0.91, "f1": 1e-9}, "done": True, "rows": records, "texts": ["x " * 40, "y"], "n": []})
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:3] == ["dev accuracy 0.91", "dev f1 1e-09", "done yes"]
+    assert ["rows", "path", "best", "metrics"] in [line.split() for line in lines]
+    assert "40,000 b none {}" in lines and lines[-1] == "y"

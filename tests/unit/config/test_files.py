@@ -1,13 +1,14 @@
 import re
 import shlex
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomli
 from typer.main import get_command
 
 from kdcli import registry
 from kdcli.cli import app
+from kdcli.cli.commands import Commands
 from kdcli.config import files
 from kdcli.config.load import load_profile
 from kdcli.config.schema import Settings
@@ -61,7 +62,7 @@ def test_every_profile_loads_and_opens_with_purpose_time_score_and_command(name)
         root = get_command(app)
         with root.make_context("kd", list(arguments)) as context:
             _, chosen, rest = root.resolve_command(context, arguments)
-            while hasattr(chosen, "commands"):
+            while isinstance(chosen, Commands):
                 _, chosen, rest = chosen.resolve_command(context, rest)
             chosen.make_context("x", rest)
 
@@ -74,7 +75,7 @@ def test_base_is_the_defaults_and_names_every_setting():
     settings = load_profile(None, environ={}).settings
     assert load_profile("base", environ={}).settings == settings.model_copy(update={"generators": tables})
     path = files.find("base")
-    values = tomllib.loads(path.read_text("utf-8"))
+    values = tomli.loads(path.read_text("utf-8"))
     written = set(dict(_flat(values)))
     for name, table in tables.items():
         assert set(values["generators"][name]) == set(table)

@@ -1,16 +1,16 @@
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.config.layers import from_sets, merge
 from kdcli.config.load import load_profile
 from kdcli.config.schema import Settings
-from kdcli.config.validation import Mistakes, each
+from kdcli.config.validation import ValidationErrors, each
 from kdcli.errors import KdError, PluginError, ProfileError, UsageError
-from kdcli.registry import code_files
+from kdcli.registry.code_files import use
 
 LABELS = '[task]\nlabels = ["0", "1"]\n'
 
@@ -98,8 +98,8 @@ def test_set_never_loses_a_text(text):
     """A value comes back as TOML reads it, or else to the letter."""
     (layer,) = from_sets([f"student.vectors={text}"])
     try:
-        expected = tomllib.loads(f"v = {text}")
-    except tomllib.TOMLDecodeError:
+        expected = tomli.loads(f"v = {text}")
+    except tomli.TOMLDecodeError:
         expected = {"v": text}
     assert layer.values["student"]["vectors"] == (expected["v"] if len(expected) == 1 else text)
 
@@ -151,7 +151,7 @@ def test_five_mistakes_are_reported_at_once_each_with_file_and_key(tmp_path):
     text = 'extends = "b.toml"\n[task]\nlabels = ["0", "1"]\nnames = ["bad"]\nnmae = "x"\n'
     text += '[student]\nlr = -1\nkd_loss = "mes"\n[students.bilstm]\nhiden = 3\nfc = 0\n[studnt]\nlr = 1\n'
     mine = write(tmp_path, text)
-    with pytest.raises(Mistakes) as caught:
+    with pytest.raises(ValidationErrors) as caught:
         load_profile(mine, environ={}, sets=["teacher.epochs=0"])
     assert caught.value.exit_code == 3
     found = {mistake.key: mistake for mistake in each(caught.value)}
@@ -284,7 +284,7 @@ def test_broken_plugin_is_a_warning_unless_it_is_chosen(make_plugin):
 
 def test_broken_plugin_of_a_file_tells_where(tmp_path):
     path = write(tmp_path, "def build(): ...\nimport nowhere_to_be_found\n", "mine.py")
-    code_files.use([path])
+    use([path])
     mine = write(tmp_path, LABELS + '[student]\nmodel = "mine"\n')
     found = mistakes_of(mine, environ={})["student.model"]
     assert (found.file, found.row) == (str(path), 2)
@@ -324,7 +324,7 @@ def test_two_of_other_people_with_one_name_are_one_error(make_plugin):
 
 
 def test_a_tagger_of_another_version_is_found_before_anything_runs(make_plugin):
-    make_plugin("kd-new", "[kdcli.taggers]\nnew = kd_new\n", OTHER.format(version=2), module="kd_new")
+    make_plugin("kd-new", "[kdcli.taggers]\nnew = kd_new\n", OTHER.format(version=9), module="kd_new")
     found = mistakes_of(None, sets=["transfer.lite.tagger=new"], environ={})
     assert "is written for api_version 3" in found["transfer.lite.tagger"].what
 
@@ -344,6 +344,28 @@ def test_an_option_that_has_to_be_given_says_how(make_plugin):
         load_profile(None, sets=["transfer.generator=req"], environ={})
     assert str(caught.value) == "this needs a value, and has no default (key generators.req.width)"
     assert caught.value.hint == "--set generators.req.width=VALUE"
+
+
+@pytest.mark.parametrize(
+    ("sets", "key"),
+    [
+        (["student.vectors=teacher", "teacher.train=false"], "student.vectors"),
+        (["student.vectors=teacher", "teacher.model=config"], "student.vectors"),
+        (["student.kd_weight=0"], "student.kd_weight"),
+        (["student.kd_loss=kl", "task.labels=[]", "task.names=[]", "task.metric=pearson"], "student.kd_loss"),
+        (['transfer.heavy.labels=["2"]'], "transfer.heavy.labels"),
+    ],
+)
+def test_settings_that_do_not_go_together(sets, key):
+    assert key in mistakes_of("sst2", sets=[*sets, "task.more_metrics=[]"], environ={})
+    load_profile("sst2", sets=[*sets, "task.more_metrics=[]"], environ={}, uses={"taggers"})
+
+
+def test_options_of_the_chosen_generator():
+    flags = {"generators.*.epochs": "3", "generators.*.lr": None, "transfer.generator": "mlm"}
+    profile = load_profile("sst2", flags=flags, environ={})
+    assert profile.settings.generators["mlm"]["epochs"] == 3
+    assert profile.origins["generators.mlm.epochs"] == "--epochs"
 
 
 values = st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner), max_leaves=8)

@@ -1,5 +1,4 @@
-import tomllib
-
+import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +14,7 @@ tables = st.dictionaries(texts, items | st.dictionaries(texts, items, max_size=3
 @given(tables, st.booleans())
 def test_what_is_written_is_read_again(values, noted):
     notes = dict.fromkeys(values, "somewhere") if noted else {}
-    assert tomllib.loads(to_toml(values, notes)) == values
+    assert tomli.loads(to_toml(values, notes)) == values
 
 
 def test_form():

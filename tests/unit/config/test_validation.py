@@ -3,7 +3,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kdcli.config.validation import Mistakes, each, explain, keys, nearest, raise_all, unknown
+from kdcli.config.validation import ValidationErrors, each, explain, keys, nearest, raise_all, unknown
 from kdcli.errors import ProfileError
 
 
@@ -87,7 +87,7 @@ def test_one_mistake_is_itself_and_several_are_together():
     with pytest.raises(ProfileError) as caught:
         raise_all([one])
     assert caught.value is one and each(one) == (one,)
-    with pytest.raises(Mistakes) as several:
+    with pytest.raises(ValidationErrors) as several:
         raise_all([one, two])
     assert each(several.value) == (one, two)
     assert str(several.value) == "a (key k); b (file f.toml)"
