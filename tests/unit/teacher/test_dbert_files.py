@@ -7,9 +7,9 @@ import torch
 from kdcli.api import Task
 from kdcli.config.schema import TeacherSettings
 from kdcli.errors import DataError
-from kdcli.tables.read import read_table
+from kdcli.tables.read import ROW_NUMBER, read_table
 from kdcli.teacher.export import export_logits
-from kdcli.teacher.external import read_foreign
+from kdcli.teacher.external import read_external
 from kdcli.teacher.join import join
 
 FILMS = Task("films", "single", ("0", "1"), names=("negative", "positive"))
@@ -33,7 +33,7 @@ def lines(tmp_path):
 
 
 def rows(path):
-    return read_table(path).table().to_pylist()
+    return read_table(path).frame().drop(ROW_NUMBER).to_dicts()
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16])  # confs with fp16 export half precision
@@ -41,7 +41,7 @@ def rows(path):
 def test_logits_of_the_classifier(tmp_path, lines, notes, kind, zipped):
     values = np.arange(10, dtype=kind).reshape(5, 2) - 4.5
     logits = save([values[:2], values[2:4], values[4:]], tmp_path / "l.pt", _use_new_zipfile_serialization=zipped)
-    found = read_foreign(logits, transfer=lines, task=FILMS, reporter=notes)
+    found = read_external(logits, transfer=lines, task=FILMS, reporter=notes)
     assert found.logits.dtype == np.float32 and np.array_equal(found.logits, values.astype(np.float32))
 
 
@@ -103,7 +103,7 @@ def test_a_joined_table_is_a_transfer_set_and_its_logits(tmp_path, notes):
 def test_the_score_of_a_joined_table(tmp_path, notes):
     table = tmp_path / "sts.tsv"
     table.write_text("sentence1\tsentence2\tscore\n" + "".join(f"{pair}\t{n}.25\n" for n, pair in enumerate(PAIRS)))
-    found = read_foreign(table, transfer=table, task=STARS, reporter=notes)
+    found = read_external(table, transfer=table, task=STARS, reporter=notes)
     assert found.logits.tolist() == [[0.25], [1.25], [2.25]] and found.hashes is not None
 
 

@@ -1,19 +1,15 @@
 import csv
-import os
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdcli.api import Task
 from kdcli.errors import DataError, UsageError
 from kdcli.files import sha256
-from kdcli.tables.hashing import row_hashes
-from kdcli.teacher.external import _tensor
+from kdcli.tables.text_hash import text_hash
 from kdcli.teacher.join import join
 from kdcli.teacher.logits import write_logits
 
@@ -45,7 +41,7 @@ def logits(tmp_path, transfer):
 
 def write(path, texts, task, transfer):
     values = np.array([VALUES[text] for text in texts], np.float32)
-    hashes = row_hashes([pa.array(texts, pa.string())])
+    hashes = text_hash([pl.Series(texts)])
     write_logits(path, values, hashes, {"labels": list(task.labels), "transfer_sha256": sha256(transfer)})
     return path
 
@@ -87,13 +83,13 @@ def test_logits_may_come_in_any_order(transfer, logits, tmp_path, texts):
 
 
 def test_rows_may_come_in_any_order_and_form(transfer, logits, tmp_path, notes):
-    table = pa.table([list(column) for column in zip(*ROWS[::-1], strict=True)], ["sentence", "source", "label"])
-    pq.write_table(table, tmp_path / "reversed.parquet")
+    table = pl.DataFrame(ROWS[::-1], ["sentence", "source", "label"], orient="row")
+    table.write_parquet(tmp_path / "reversed.parquet")
     _, output = joined(tmp_path / "reversed.parquet", logits, output=tmp_path / "joined.parquet", reporter=notes)
     _, straight = joined(transfer, logits)
-    rows = [[row[name] for name in row] for row in pq.read_table(output).to_pylist()][::-1]
+    rows = [list(row) for row in pl.read_parquet(output).rows()][::-1]
     assert [row[:3] for row in rows] == [row[:3] for row in read(straight)[1:]]
-    assert pq.read_schema(output).field("logits_1").type == pa.float32()
+    assert pl.read_parquet_schema(output)["logits_1"] == pl.Float32
     assert any("another transfer set or another form of it" in warning for warning in notes.warnings)
 
 
@@ -105,9 +101,9 @@ def test_logits_keep_every_bit(tmp_path, suffix, values):
 
     (tmp_path / "t.txt").write_text("a\n")
     exact = np.array([values], np.float32)
-    write_logits(tmp_path / "l.safetensors", exact, row_hashes([pa.array(["a"])]), {"labels": ["0", "1"]})
+    write_logits(tmp_path / "l.safetensors", exact, text_hash([pl.Series(["a"])]), {"labels": ["0", "1"]})
     _, output = joined(tmp_path / "t.txt", tmp_path / "l.safetensors", output=tmp_path / f"j{suffix}")
-    row = read_table(output).table().to_pylist()[0]
+    row = read_table(output).frame().row(0, named=True)
     assert np.array([[row["logits_0"], row["logits_1"]]]).astype(np.float32).tobytes() == exact.tobytes()
     assert row["source"] == "corpus"
 
@@ -122,7 +118,7 @@ def test_a_text_without_logits_is_an_error_that_names_the_first(transfer, tmp_pa
 
 def test_logits_of_another_set_are_an_error(transfer, tmp_path):
     (tmp_path / "other.txt").write_text("other\n")
-    hashes = row_hashes([pa.array(["other"])])
+    hashes = text_hash([pl.Series(["other"])])
     write_logits(tmp_path / "o.safetensors", np.zeros((1, 2), np.float32), hashes, {"labels": ["0", "1"]})
     with pytest.raises(DataError, match="no logits: 'good '") as caught:
         joined(transfer, tmp_path / "o.safetensors")
@@ -151,7 +147,7 @@ def test_pairs(tmp_path):
     pairs = [("a", "bc"), ("ab", "c"), ("a", "bc")]
     (tmp_path / "t.tsv").write_text("sentence1\tsentence2\tsource\n" + "".join(f"{a}\t{b}\tlite\n" for a, b in pairs))
     values = np.array([[0, 1, 2], [5, 4, 3]], np.float32)
-    hashes = row_hashes([pa.array(["ab", "a"]), pa.array(["c", "bc"])])
+    hashes = text_hash([pl.Series(["ab", "a"]), pl.Series(["c", "bc"])])
     write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": list(SAME.labels)})
     result, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", SAME)
     assert [row[3] for row in read(output)[1:]] == ["no", "perhaps", "no"]
@@ -161,7 +157,7 @@ def test_pairs(tmp_path):
 def test_scores_take_the_logit_or_keep_their_own(tmp_path):
     (tmp_path / "t.tsv").write_text("sentence\tsource\tlabel\na\toriginal\t3.80\nb\tlite\t\n")
     values = np.array([[0.1], [4.5]], np.float32)
-    write_logits(tmp_path / "l.safetensors", values, row_hashes([pa.array(["a", "b"])]), {"labels": []})
+    write_logits(tmp_path / "l.safetensors", values, text_hash([pl.Series(["a", "b"])]), {"labels": []})
     result, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", STARS)
     assert [row[2] for row in read(output)[1:]] == ["0.1", "4.5"]
     _, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", STARS, "gold")
@@ -185,7 +181,7 @@ def test_gold_labels_need_their_columns(tmp_path, logits):
 
 
 def test_logits_that_are_not_finite(transfer, tmp_path):
-    hashes = row_hashes([pa.array([*VALUES])])
+    hashes = text_hash([pl.Series([*VALUES])])
     values = np.array([*VALUES.values()], np.float32)
     values[1, 0] = np.inf
     write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": ["0", "1"]})
@@ -214,8 +210,7 @@ def test_positions_run_on_over_batches(tmp_path, notes):
     values = np.random.default_rng(1).normal(size=(rows, 2)).astype(np.float32)
     np.save(tmp_path / "l.npy", values)
     _, output = joined(tmp_path / "t.txt", tmp_path / "l.npy", output=tmp_path / "j.parquet", reporter=notes)
-    table = pq.read_table(output)
-    assert np.array_equal(np.stack([table["logits_0"], table["logits_1"]], axis=1), values)
+    assert np.array_equal(pl.read_parquet(output, columns=["logits_0", "logits_1"]).to_numpy(), values)
 
 
 def test_a_teacher_no_better_than_chance_is_said(transfer, logits, tmp_path, notes):
@@ -231,20 +226,3 @@ def test_a_teacher_no_better_than_chance_is_said(transfer, logits, tmp_path, not
     write(tmp_path / "l3.safetensors", [*VALUES], FILMS, transfer)
     assert joined(transfer, tmp_path / "l3.safetensors", reporter=notes)[0].agreement == 1
     assert notes.warnings == []
-
-
-def test_dberts_logits_file_is_a_list_of_arrays(tmp_path):
-    batches = [np.array([[0.5, -1.25], [2.0, 3.0]], np.float32), np.array([[-4.0, 0.125]], np.float32)]
-    torch.save(batches, tmp_path / "logits.pt")
-    np.testing.assert_array_equal(_tensor(tmp_path / "logits.pt"), np.concatenate(batches))
-
-
-def test_a_pt_file_that_would_run_code_is_refused(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (os.mkdir, (str(tmp_path / "broken-in"),))
-
-    torch.save([Evil()], tmp_path / "logits.pt")
-    with pytest.raises(DataError, match="is refused"):
-        _tensor(tmp_path / "logits.pt")
-    assert not (tmp_path / "broken-in").exists()
