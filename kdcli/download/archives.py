@@ -1,18 +1,22 @@
-"""Archives from elsewhere, unpacked by the standard library's safe filters."""
+"""Archives from elsewhere, unpacked file by file: nothing but files, and nothing outside the folder."""
 
 from __future__ import annotations
 
+import errno
 import gzip
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PureWindowsPath
+from typing import IO, cast
 
 from kdcli.api import QuietReporter, Reporter
-from kdcli.errors import DataError
+from kdcli.errors import DataError, KdError
 from kdcli.files import atomic
 
 RATIO = 100
@@ -20,7 +24,12 @@ RATIO = 100
 SLACK = 1 << 24
 """Bytes that even a small archive may unpack to."""
 _AGAIN = "remove it, and get it again"
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
+_CHUNK = 1 << 20
+_NO_PLACE = (FileExistsError, NotADirectoryError, IsADirectoryError)
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error),
+    *(EOFError, NotImplementedError, ValueError, RuntimeError, LookupError),
+)
 
 
 class BadArchive(DataError):
@@ -50,89 +59,82 @@ def unpack(archive: Path, folder: Path, *, only: str = "", reporter: Reporter | 
         KdError: The disk is full.
     """
     reporter = reporter or QuietReporter()
-    with _readable(archive), atomic(folder) as temporary:
+    found: list[Path] = []
+    most = SLACK + RATIO * archive.stat().st_size if archive.is_file() else 0
+    with (
+        _readable(archive),
+        atomic(folder) as temporary,
+        reporter.progress(f"unpacking {archive.name}", unit="bytes") as progress,
+    ):
         temporary.mkdir()
-        with reporter.progress(f"unpacking {archive.name}", unit="bytes") as progress:
-            names: list[Path] = []
-            for name in _extract(archive, temporary, only):
-                names.append(Path(name))
-                progress.advance((temporary / name).stat().st_size)
-        if not names:
+        for name, open_member in _members(archive):
+            path = PureWindowsPath(name)  # knows both kinds of slash, and drives
+            if path.anchor or ".." in path.parts or not name.isprintable():
+                raise _unsafe(f"a name that leads out of its folder: {name!r}", archive)
+            if only not in ("", path.name):
+                continue
+            target = temporary.joinpath(*path.parts)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with open_member() as source, target.open("xb") as sink:
+                    while chunk := source.read(_CHUNK):
+                        most -= sink.write(chunk)
+                        progress.advance(len(chunk))
+                        if most < 0:
+                            raise _unsafe("more bytes than its size allows", archive)
+            except _NO_PLACE as error:
+                raise _unsafe(f"{name!r} twice, or as a file and a folder", archive) from error
+            found.append(folder.joinpath(*path.parts))
+        if not found:
             raise BadArchive(f"the archive holds no {only or 'files'}", file=archive, hint=_AGAIN)
-        return [folder / name for name in names]
+    return found
 
 
-def _extract(archive: Path, folder: Path, only: str) -> Iterator[Path]:
+def _members(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+    """Yield the name of each file in an archive, and what opens it."""
     if _is_zip(archive):
-        return _extract_zip(archive, folder, only)
+        return _zip_members(archive)
     if tarfile.is_tarfile(archive):
-        return _extract_tar(archive, folder, only)
+        return _tar_members(archive)
     with archive.open("rb") as stream:
         begin = stream.read(64)
     if begin.startswith(b"\x1f\x8b"):
-        return _extract_gz(archive, folder, only)
+        # The name in the header may be anything; the archive's own is harmless.
+        name = archive.stem if archive.suffix.lower() == ".gz" else archive.name
+        return iter([(name, lambda: cast(IO[bytes], gzip.open(archive)))])
     page = begin.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))
     what = "a web page, not an archive" if page else f"not a zip, tar or gz: it begins with {begin[:8]!r}"
     raise BadArchive(f"the file is {what}", file=archive, hint="remove it, and check its address")
 
 
-def _extract_zip(archive: Path, folder: Path, only: str) -> Iterator[Path]:
+def _zip_members(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
     with zipfile.ZipFile(archive) as file:
-        wanted = [info for info in file.infolist() if not info.is_dir() and _wants(only, info.filename)]
-        _check_size(archive, sum(info.file_size for info in wanted))
-        for info in wanted:
-            path = PureWindowsPath(info.orig_filename)  # knows both kinds of slash, and drives
-            if path.anchor or ".." in path.parts:
-                raise _unsafe(f"a name outside its folder: {info.orig_filename!r}", archive)
-            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+        for info in file.infolist():
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _unsafe(f"a link or a device: {info.filename!r}", archive)
             if info.flag_bits & 1:
                 raise BadArchive("the archive is encrypted", file=archive, hint="unpack it by hand")
-            yield Path(file.extract(info, folder)).relative_to(folder)
+            if not info.is_dir():
+                # The name as it stands there, before the library has made it harmless.
+                yield info.orig_filename, partial(file.open, info)
 
 
-def _extract_tar(archive: Path, folder: Path, only: str) -> Iterator[Path]:
-    size = 0
+def _tar_members(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
     with tarfile.open(archive) as file:
         for info in file:
-            if info.isdir() or not _wants(only, info.name):
-                continue
-            if not info.isreg():
+            if not info.isreg() and not info.isdir():
                 raise _unsafe(f"a link or a device: {info.name!r}", archive)
-            size += info.size
-            _check_size(archive, size)
-            try:
-                file.extract(info, folder, filter="data")
-            except tarfile.FilterError as error:
-                raise _unsafe(str(error), archive) from None
-            yield Path(info.name.lstrip("/"))
+            if info.isreg():
+                yield info.name, partial(_extract, file, info)
 
 
-def _extract_gz(archive: Path, folder: Path, only: str) -> Iterator[Path]:
-    # The name in the header may be anything; the archive's own is harmless.
-    path = folder / (archive.stem if archive.suffix.lower() == ".gz" else archive.name)
-    if not _wants(only, path.name):
-        return
-    with gzip.open(archive) as source, path.open("wb") as target:
-        while chunk := source.read(1 << 20):
-            target.write(chunk)
-            _check_size(archive, target.tell())
-    yield path.relative_to(folder)
+def _extract(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    return cast(IO[bytes], file.extractfile(info))
 
 
 def _is_zip(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-def _wants(only: str, name: str) -> bool:
-    return only in ("", PureWindowsPath(name).name)
-
-
-def _check_size(archive: Path, size: int) -> None:
-    most = SLACK + RATIO * archive.stat().st_size
-    if size > most:
-        raise _unsafe(f"more than {most:,} bytes, which is absurd for its size", archive)
 
 
 def _unsafe(what: str, archive: Path) -> BadArchive:
@@ -145,5 +147,11 @@ def _readable(archive: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise BadArchive("the archive does not exist", file=archive) from error
+    except KdError:
+        raise
     except _DAMAGE as error:
         raise BadArchive(f"the archive is truncated or damaged: {error}", file=archive, hint=_AGAIN) from error
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EINVAL):
+            raise
+        raise BadArchive(f"the archive is damaged: {error.strerror}", file=archive, hint=_AGAIN) from error

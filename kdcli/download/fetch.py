@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pooch
 import requests
 from filelock import FileLock, Timeout
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from kdcli import __version__
@@ -28,7 +31,6 @@ BACKOFF = 0.5
 _BUSY = (429, 500, 502, 503, 504)
 _TIMEOUT = (10, 60)
 _CHUNK = 1 << 18
-_BROKEN = (requests.exceptions.ChunkedEncodingError, requests.exceptions.ReadTimeout)
 
 
 def fetch(url: str, output: Path, *, digest: str | None = None, reporter: Reporter | None = None) -> None:
@@ -56,16 +58,13 @@ def fetch(url: str, output: Path, *, digest: str | None = None, reporter: Report
     try:
         with full_disk(output):
             output.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(output.with_name(f".{output.name}.lock"), timeout=0) as lock:
+            with _alone(output):
                 known = f"sha256:{digest.lower()}" if digest else None
                 pooch.retrieve(url, known, fname=output.name, path=output.parent, downloader=downloader)
-                Path(lock.lock_file).unlink(missing_ok=True)
-    except Timeout:
-        raise KdError("another kd downloads this file now", file=output, hint="wait for it, or stop it") from None
     except requests.HTTPError as error:
         what = f"the server does not give the file: {error.response.status_code} {error.response.reason}"
         raise MissingError(what, file=url, hint=elsewhere) from error
-    except _BROKEN as error:
+    except HTTPError as error:
         what = f"the connection breaks off again and again, after {downloader.size:,} bytes"
         raise KdError(what, file=url, hint="run the same command again: it resumes") from error
     except requests.RequestException as error:
@@ -80,6 +79,20 @@ def fetch(url: str, output: Path, *, digest: str | None = None, reporter: Report
     except PermissionError as error:
         hint = "choose another place with --output"
         raise KdError(f"cannot write here: {error.strerror}", file=output, hint=hint) from error
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    lock = FileLock(output.with_name(f".{output.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise KdError("another kd downloads this file now", file=output, hint="wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 class _Resuming:
@@ -111,7 +124,7 @@ class _Resuming:
             before = self.size
             try:
                 return self._receive(session, url)
-            except _BROKEN:
+            except HTTPError:
                 vain = 0 if self.size > before else vain + 1
                 if vain == TRIES:
                     raise
@@ -145,7 +158,8 @@ class _Resuming:
             title = self.part.name.removesuffix(".part")
             with self.part.open("ab") as stream, self.reporter.progress(title, total, "bytes") as progress:
                 progress.advance(begun)
-                for chunk in response.iter_content(_CHUNK):
+                # Unlike ``iter_content``, it yields what came before a break.
+                for chunk in response.raw.stream(_CHUNK, decode_content=False):
                     stream.write(chunk)
                     progress.advance(len(chunk))
 

