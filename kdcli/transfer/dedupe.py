@@ -64,8 +64,8 @@ def new_texts(made: Hashes, train: Hashes, held_out: Hashes) -> NewTexts:
         held_out: Hashes of the dev and test texts.
     """
     first = pl.Series(made).is_first_distinct()
-    new = first & ~pl.Series(made).is_in(pl.Series(train))
-    keep = new & ~pl.Series(made).is_in(pl.Series(held_out))
+    new = first & ~pl.Series(made).is_in(pl.Series(train).implode())
+    keep = new & ~pl.Series(made).is_in(pl.Series(held_out).implode())
     distinct, new_ones, kept = (int(mask.sum()) for mask in (first, new, keep))
     return NewTexts(keep.to_numpy().copy(), len(made) - distinct, distinct - new_ones, new_ones - kept)
 

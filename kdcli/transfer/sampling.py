@@ -164,14 +164,14 @@ def draw_samples(
         if not parts.finished():
             write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
         with reporter.progress("sample", settings.num_samples, "new texts") as progress:
-            progress.advance(tally.look(parts))
             while not tally.complete:
-                # One part for each process of the launch; all of them look at the same parts, and so agree on the next.
+                # One part for each process of the launch. All wait for the same parts, and so agree on the next ones.
                 todo = tally.next_parts(process_count())
-                for part in todo[process_index() :: process_count()]:
-                    parts.make_one(part, make_part)
+                for part in todo:
+                    if part % process_count() == process_index():
+                        parts.make_one(part, make_part)
                 parts.wait(todo.stop)
-                progress.advance(tally.look(parts), accepted=f"{tally.rate:.1%}")
+                progress.advance(sum(tally.add(parts.path(part)) for part in todo), accepted=f"{tally.rate:.1%}")
         return parts.assemble(len(tally.news), assemble)
 
 
@@ -238,7 +238,7 @@ def _clean(drawn: Samples, task: Task) -> tuple[pl.DataFrame, dict[str, int]]:
 
 @dataclass
 class Tally:
-    """What the parts have given, from the first on as far as they follow each other without a gap.
+    """What the parts have given, from the first on.
 
     Attributes:
         asked: How many new texts are asked for.
@@ -269,21 +269,22 @@ class Tally:
         """Whether there are as many new texts as are asked for."""
         return sum(self.news) >= self.asked
 
-    def look(self, parts: Parts) -> int:
-        """Look at the parts that are finished, and return how many more of the texts asked for are there.
+    def add(self, path: Path) -> int:
+        """Count the next part, unless there are enough, and return how many more of the texts asked for are there.
 
         Raises:
-            KdError: A part gave next to no new text.
+            KdError: The part gave next to no new text.
         """
-        before = min(sum(self.news), self.asked)
-        while not self.complete and (path := parts.path(len(self.news))).exists():
-            fresh = np.setdiff1d(pl.read_parquet(path, columns=["key"])["key"].to_numpy(), self.old)
-            self.old = np.union1d(self.old, fresh)
-            self.news.append(len(fresh))
-            self.rejected += Counter(json.loads(pl.read_parquet_metadata(path)["rejected"]))
-            if not self.complete and len(fresh) < LEAST_NEW * size_of(len(self.news) - 1, self.most):
-                raise self._too_few()
-        return min(sum(self.news), self.asked) - before
+        if self.complete:
+            return 0
+        before = sum(self.news)
+        fresh = np.setdiff1d(pl.read_parquet(path, columns=["key"])["key"].to_numpy(), self.old)
+        self.old = np.union1d(self.old, fresh)
+        self.news.append(len(fresh))
+        self.rejected += Counter(json.loads(pl.read_parquet_metadata(path)["rejected"]))
+        if not self.complete and len(fresh) < LEAST_NEW * size_of(len(self.news) - 1, self.most):
+            raise self._too_few()
+        return min(before + len(fresh), self.asked) - before
 
     def next_parts(self, most: int) -> range:
         """Return the parts to make next, at most so many: as many as it takes if they are like the last one."""

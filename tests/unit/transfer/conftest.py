@@ -5,7 +5,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from kdcli.transfer.tagging import Words
@@ -22,16 +21,15 @@ def words_of() -> Callable[[Sequence[Sequence[str]]], Words]:
 def tagged_words(tagged: Sequence[Sequence[str]]) -> Words:
     pairs = [[word.rpartition("/") for word in text] for text in tagged]
     flat = list(chain.from_iterable(pairs))
-    words = pa.array([word for word, _, _ in flat], pa.string()).dictionary_encode()
-    tags = pa.array([tag for _, _, tag in flat], pa.string()).dictionary_encode()
+    vocabulary, names = (sorted({pair[part] for pair in flat}) for part in (0, 2))
     return Words(
         offsets=np.cumsum([0, *map(len, pairs)]),
-        words=words.indices.to_numpy(),
-        gaps=np.zeros(len(flat), np.int32),
-        tags=tags.indices.to_numpy(),
-        vocabulary=words.dictionary,
-        spaces=pa.array([" "]),
-        tag_names=tags.dictionary.to_pylist(),
+        words=np.array([vocabulary.index(word) for word, _, _ in flat], np.int64),
+        gaps=np.zeros(len(flat), np.int64),
+        tags=np.array([names.index(name) for _, _, name in flat], np.int64),
+        vocabulary=vocabulary,
+        spaces=[" "],
+        tag_names=names,
     )
 
 

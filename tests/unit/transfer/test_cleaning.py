@@ -2,16 +2,20 @@
 
 import unicodedata
 
-import pyarrow as pa
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcli.transfer.cleaning import clean, clean_column, one_line, split_pair
-from kdcli.transfer.keys import keys, normal_keys
+from kdcli.transfer.cleaning import clean, one_line, spaced, split_pairs
 
 ODD = st.sampled_from(list(" \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2003\u2028\u2029\u3000\ufeff\x00\x1b\x7f\x80\x9fab"))
 TEXTS = st.one_of(st.text(max_size=20), st.text(ODD, max_size=12))
+EVERY = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+
+
+def changed(change, texts: list[str]) -> list[str]:
+    return pl.DataFrame({"text": pl.Series(texts, dtype=pl.String)}).select(change(pl.col("text")))["text"].to_list()
 
 
 def by_category(text: str) -> str:
@@ -25,10 +29,25 @@ def by_category(text: str) -> str:
     return made.strip(" ")
 
 
-@given(TEXTS)
-def test_clean_is_what_the_categories_of_characters_say(text):
-    assert clean(text) == by_category(text)
-    assert clean(clean(text)) == clean(text)
+@given(st.lists(TEXTS, max_size=8))
+def test_clean_is_what_the_categories_of_characters_say(texts):
+    found = changed(clean, texts)
+    assert found == [by_category(text) for text in texts]
+    assert changed(clean, found) == changed(spaced, found) == found
+
+
+@given(st.lists(TEXTS, max_size=8))
+def test_white_space_is_that_of_python(texts):
+    assert changed(spaced, texts) == [" ".join(text.split()) for text in texts]
+    lines = changed(one_line, texts)
+    for text, line in zip(texts, lines, strict=True):
+        assert line.splitlines() in ([line], []) and "\t" not in line and line.split() == text.split()
+
+
+def test_every_character():
+    texts = [f"a{character}b{character}" for character in EVERY]
+    assert changed(spaced, texts) == [" ".join(text.split()) for text in texts]
+    assert changed(clean, texts) == [by_category(text) for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -43,48 +62,21 @@ def test_clean_is_what_the_categories_of_characters_say(text):
     ],
 )
 def test_examples(text, plain):
-    assert clean(text) == plain
+    assert changed(clean, [text]) == [plain]
 
 
-@given(st.lists(TEXTS, max_size=8), st.integers(0, 3))
-def test_a_column_is_cleaned_as_its_texts_are(texts, first):
-    column = pa.array(texts, pa.string())
-    assert clean_column(column).to_pylist() == [clean(text) for text in texts]
-    assert clean_column(column.slice(first)).to_pylist() == [clean(text) for text in texts[first:]]
-    assert clean_column(pa.chunked_array([column, column])).to_pylist() == [clean(text) for text in texts * 2]
-
-
-@given(st.lists(TEXTS, min_size=1, max_size=8))
-def test_clean_texts_have_the_keys_of_their_normal_form(texts):
-    column = clean_column(pa.array(texts, pa.string()))
-    assert (keys([column]) == normal_keys([column])).all()
-
-
-@pytest.mark.parametrize(
-    ("text", "pair"),
-    [
-        ("a\tb", ("a", "b")),
-        (" a\x85 b \t\xa0c ", ("a b", "c")),
-        ("a\nb\tc\r\n", ("a b", "c")),
-        ("a b", None),
-        ("a\tb\tc", None),
-        ("a\tb\t", None),
-        ("a\t \x00", None),
-        ("\tb", None),
-        ("", None),
-    ],
-)
-def test_a_pair_has_one_tab_and_text_on_both_sides(text, pair):
-    assert split_pair(text) == pair
-
-
-@given(TEXTS)
-def test_one_line_is_one_and_keeps_the_words(text):
-    line = one_line(text)
-    assert line.splitlines() in ([line], [])
-    assert "\t" not in line
-    assert line.split() == text.split()
+def test_a_pair_has_one_tab_and_text_on_both_sides():
+    pairs = {
+        "a\tb": ("a", "b"),
+        " a\x85 b \t\xa0c ": ("a b", "c"),
+        "a\nb\tc\r\n": ("a b", "c"),
+        **dict.fromkeys(["a b", "a\tb\tc", "a\tb\t", "a\t \x00", "\tb", ""]),
+    }
+    found = split_pairs(pl.Series(list(pairs)), ("sentence1", "sentence2"))
+    assert found.columns == ["sentence1", "sentence2"]
+    assert found.rows() == [pair for pair in pairs.values() if pair]
+    assert split_pairs(pl.Series([], dtype=pl.String), ("a", "b")).rows() == []
 
 
 def test_one_line_changes_tabs_line_ends_and_the_ends_alone():
-    assert one_line(" a  b\xa0c\x00\ufeff \t\r\n d\u2028\x85e ") == "a  b\xa0c\x00\ufeff   d e"
+    assert changed(one_line, [" a  b\xa0c\x00\ufeff \t\r\n d\u2028\x85e "]) == ["a  b\xa0c\x00\ufeff   d e"]

@@ -1,13 +1,14 @@
-"""The road to the samples, with a generator of somebody else's: ``kd`` knows none by name."""
+"""The steps before the samples, with a generator of another distribution: ``kd`` knows none by name."""
 
 import json
 
+import polars as pl
 import pytest
 
-from kdcli.api import Corpus, Part, Samples, Task
+from kdcli.api import Corpus, Part, QuietReporter, Samples, Task
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError, PluginError, ProfileError
-from kdcli.transfer.heavy import Road, read_prefixes
+from kdcli.transfer.heavy import CacheResult, GeneratorRun, cache, read_corpus, read_prefixes
 
 TASK = Task("films", "single", ("0", "1"))
 CORPUS = Corpus("single", ["b one", "a two", "b three"], ["dev"])
@@ -34,12 +35,12 @@ def load(checkpoint, settings, reporter):
     return Sampler()
 
 class Sampler:
-    def starts(self, corpus):
+    def prefixes(self, corpus):
         first = sorted({text[0] for text in corpus.train})
         return {"letters": first, "counts": [sum(t[0] == f for t in corpus.train) for f in first], "note": "letters"}
 
-    def sample(self, starts, part):
-        return Samples([f"{starts['letters'][0]} {part.first + i}" for i in range(part.count)], {})
+    def sample(self, prefixes, part):
+        return Samples([f"{prefixes['letters'][0]} {part.first + i}" for i in range(part.count)], {})
 """
 
 
@@ -53,10 +54,10 @@ def echo(make_plugin):
     return install
 
 
-def road(generator="echo", **generators) -> Road:
+def chosen(generator="echo", **generators) -> GeneratorRun:
     transfer = {"generator": generator, "heavy": {"top_k": 5, "temperature": 0.5, "batch_size": 7}}
     settings = Settings.model_validate({"transfer": transfer, "generators": generators, "precision": "bf16"})
-    return Road.of(settings, TASK, device="cuda:1", seed=9, resume=False)
+    return GeneratorRun.of(settings, TASK, device="cuda:1", seed=9, resume=False)
 
 
 @pytest.mark.parametrize("name", ["echo", "kd-echo:echo"])
@@ -64,9 +65,9 @@ def test_all_that_a_profile_says_reaches_the_plugin(echo, tmp_path, name):
     echo()
     import kd_echo
 
-    way = road(name, echo={"width": 4})
-    result = way.fine_tune(CORPUS, tmp_path / "generator")
-    sampler = way.load(tmp_path / "generator")
+    generator = chosen(name, echo={"width": 4})
+    result = generator.fine_tune(CORPUS, tmp_path / "generator")
+    sampler = generator.load(tmp_path / "generator")
     assert (result.generator, result.texts) == (name, 3)
     assert result.metrics == {"dev_bits_per_character": 1.5, "width": 4}
     (_, trained), (_, loaded) = kd_echo.seen
@@ -79,77 +80,77 @@ def test_all_that_a_profile_says_reaches_the_plugin(echo, tmp_path, name):
 
 def test_prefixes_are_json_and_shown_in_short(echo, tmp_path):
     echo()
-    way = road()
-    way.fine_tune(CORPUS, tmp_path / "generator")
-    result = way.prefixes(CORPUS, tmp_path / "generator", tmp_path / "prefixes.json")
-    starts = {"letters": ["a", "b"], "counts": [1, 2], "note": "letters"}
-    assert json.loads((tmp_path / "prefixes.json").read_text()) == read_prefixes(tmp_path / "prefixes.json") == starts
+    generator = chosen()
+    generator.fine_tune(CORPUS, tmp_path / "generator")
+    result = generator.prefixes(CORPUS, tmp_path / "generator", tmp_path / "prefixes.json")
+    prefixes = {"letters": ["a", "b"], "counts": [1, 2], "note": "letters"}
+    assert json.loads((tmp_path / "prefixes.json").read_text()) == read_prefixes(tmp_path / "prefixes.json") == prefixes
     assert (result.texts, result.sizes) == (3, {"letters": 2, "counts": 2})
     assert result.first == {"letters": ["a", "b"], "counts": [1, 2]}
-    assert isinstance(way.load(tmp_path / "generator").sample(starts, Part(0, 2, 1)), Samples)
+    assert isinstance(generator.load(tmp_path / "generator").sample(prefixes, Part(0, 2, 1)), Samples)
 
 
 def test_the_fingerprint_has_what_samples_depend_on_and_nothing_else(echo):
     echo()
-    plain = road().fingerprint()
+    plain = chosen().fingerprint()
     assert plain["generators.echo.width"] == 3
     assert (plain["device"], plain["top_k"], plain["seed"]) == ("cuda", 5, 9)
     assert "resume" not in plain
     assert json.loads(json.dumps(plain)) == plain
-    assert road(echo={"width": 4}).fingerprint() == plain | {"generators.echo.width": 4}
+    assert chosen(echo={"width": 4}).fingerprint() == plain | {"generators.echo.width": 4}
 
 
 def test_a_wrong_option_names_its_key(echo):
     echo()
     with pytest.raises(ProfileError) as error:
-        road(echo={"widht": 4})
+        chosen(echo={"widht": 4})
     assert error.value.key == "generators.echo.widht" and "width" in error.value.hint
 
 
 def test_a_generator_that_is_not_there():
     with pytest.raises(PluginError, match="no generator plugin is named nobody"):
-        road("nobody")
+        chosen("nobody")
 
 
 def test_one_without_what_it_needs(echo, tmp_path):
     echo("def load", "def laod")
     with pytest.raises(PluginError, match="lacks load"):
-        road()
+        chosen()
 
 
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("    checkpoint.mkdir()\n", "    return {}\n", "left nothing"),
-        ("1.5", "{1.5}", "no JSON: Object of type set"),
-        ('    return {"dev_bits_per_character": 1.5, "width": settings.options.width}\n', "", "no table, but NoneType"),
+        ("    checkpoint.mkdir()\n", "    return {}\n", "left no checkpoint"),
+        ("1.5", "{1.5}", "not JSON: Object of type set"),
+        ('    return {"dev_bits_per_character": 1.5, "width": settings.options.width}\n', "", "a NoneType from fine_tune"),
         (
             '    seen.append(("fine_tune", settings))\n',
             "    1 / 0\n",
             "failed in fine_tune: ZeroDivisionError: division",
         ),
         ("    return Sampler()", "    return [][0]", "failed in load: IndexError: list index"),
-        ("    return Sampler()", "    pass", "loads a NoneType, which has no starts and no sample"),
+        ("    return Sampler()", "    pass", "loads a NoneType, which has no prefixes and no sample"),
         ("    def sample(", "    def draw(", "loads a Sampler, which has no sample"),
         (
             "        first = sorted",
             "        first = corpus.nothing and sorted",
-            "failed in starts: AttributeError: 'Corpus'",
+            "failed in prefixes: AttributeError: 'Corpus'",
         ),
         (
             '        return {"letters": first',
             '        return [first]\n        return {"l": first',
-            "no table, but list",
+            "a list from prefixes",
         ),
-        ('"letters": first', '"letters": set(first)', "no JSON: Object of type set"),
+        ('"letters": first', '"letters": set(first)', "not JSON: Object of type set"),
     ],
 )
 def test_a_plugin_that_breaks_the_contract(echo, tmp_path, old, new, says):
     echo(old, new)
-    way = road()
+    generator = chosen()
     with pytest.raises(PluginError, match=says) as error:
-        way.fine_tune(CORPUS, tmp_path / "generator")
-        way.prefixes(CORPUS, tmp_path / "generator", tmp_path / "prefixes.json")
+        generator.fine_tune(CORPUS, tmp_path / "generator")
+        generator.prefixes(CORPUS, tmp_path / "generator", tmp_path / "prefixes.json")
     assert "the generator plugin kd-echo:echo" in str(error.value)
     assert not (tmp_path / "prefixes.json").exists()
 
@@ -158,12 +159,98 @@ def test_a_plugin_that_breaks_the_contract(echo, tmp_path, old, new, says):
 def test_a_damaged_file_of_prefixes(tmp_path, content):
     path = tmp_path / "prefixes.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(DataError, match="no file of prefixes") as error:
+    with pytest.raises(DataError, match="not a file of prefixes") as error:
         read_prefixes(path)
     assert error.value.file == str(path)
     assert "--only prefixes --force" in error.value.hint
 
 
 def test_a_file_of_prefixes_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="no file of prefixes"):
+    with pytest.raises(DataError, match="not a file of prefixes"):
         read_prefixes(tmp_path / "prefixes.json")
+
+
+# The cache
+
+SINGLE, PAIR = TASK, Task("pairs", "pair", ("no", "yes"))
+TRAIN = pl.DataFrame({"sentence": [" a good film", "dull plot ", " \t", "two\nlines"], "label": ["1", "0", "1", "0"]})
+DEV = pl.DataFrame({"sentence": ["dev one", "dev two"], "label": ["1", "0"]})
+TEST = pl.DataFrame({"sentence": ["test one", None, "test two"], "label": pl.Series([None] * 3, dtype=pl.String)})
+ALL = {"train": TRAIN, "dev": DEV, "test": TEST}
+
+
+class Said(QuietReporter):
+    def __init__(self):
+        self.warned = []
+
+    def warn(self, message):
+        self.warned.append(message)
+
+
+def corpus_of(folder, splits, task=SINGLE, labels=()):
+    result = cache(splits=splits, task=task, labels=labels, output=folder / "cache.parquet")
+    return result, read_corpus(folder / "cache.parquet", task)
+
+
+def test_texts_by_split_without_the_blank_ones(tmp_path):
+    said = Said()
+    result = cache(splits=ALL, task=SINGLE, output=tmp_path / "cache.parquet", reporter=said)
+    assert pl.read_parquet(tmp_path / "cache.parquet").columns == ["text", "split"]
+    assert result == CacheResult(train=3, dev=2, test=2, blank=2, characters=59, words=15)
+    assert len(said.warned) == 1 and said.warned[0].startswith("2 rows ")
+    corpus = read_corpus(tmp_path / "cache.parquet", SINGLE)
+    assert corpus.train == ["a good film", "dull plot", "two lines"]
+    assert (corpus.kind, corpus.dev, corpus.test) == ("single", ["dev one", "dev two"], ["test one", "test two"])
+
+
+def test_pairs_have_exactly_one_tab(tmp_path):
+    rows = [("a\tb", "c\td\n", "no"), ("", "right", "yes"), ("left", " \t", "no"), ("e", "f", "yes")]
+    train = pl.DataFrame(rows, schema=["sentence1", "sentence2", "label"], orient="row")
+    result, corpus = corpus_of(tmp_path, {"train": train, "dev": train}, PAIR)
+    assert corpus.train == corpus.dev == ["a b\tc d", "e\tf"]
+    assert (result.train, result.test, result.blank, corpus.test) == (2, 0, 4, [])
+
+
+def test_a_chosen_label_where_there_are_labels(tmp_path):
+    result, corpus = corpus_of(tmp_path, ALL, labels=["0"])
+    assert (corpus.train, corpus.dev) == (["dull plot", "two lines"], ["dev two"])
+    assert corpus.test == ["test one", "test two"], "the test texts have no labels to choose by"
+    assert (result.train, result.blank) == (2, 1)
+
+
+def test_what_odd_characters_a_text_has_stays(tmp_path):
+    texts = ["na\u00efve \u65e5\u672c \U0001f600", "a\x85b\x0bc", "nul\x00 and\xa0no break"]
+    split = pl.DataFrame({"sentence": texts, "label": ["1"] * 3})
+    assert corpus_of(tmp_path, {"train": split, "dev": split})[1].train == [texts[0], "a b c", texts[2]]
+
+
+@pytest.mark.parametrize(
+    ("splits", "labels", "says"),
+    [
+        ({"train": pl.DataFrame({"sentence": [" "], "label": ["1"]}), "dev": DEV}, (), "the train set has no texts"),
+        ({"train": TRAIN}, (), "the dev set has no texts"),
+        ({"train": TRAIN, "dev": DEV[:1]}, ("0",), "the dev set has no texts of label 0"),
+        (ALL, ("2",), "the train set has no texts of label 2"),
+    ],
+)
+def test_an_empty_corpus_is_an_error(tmp_path, splits, labels, says):
+    with pytest.raises(DataError, match=says) as error:
+        corpus_of(tmp_path, splits, labels=labels)
+    assert error.value.key == ("transfer.heavy.labels" if labels else None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", ["missing", "cut", "another table", "pairs"])
+def test_what_is_no_cache_is_an_error_that_names_the_command(tmp_path, how):
+    path = tmp_path / "cache.parquet"
+    cache(splits=ALL, task=SINGLE, output=path)
+    if how == "missing":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-30])
+    elif how == "another table":
+        TRAIN.write_parquet(path)
+    with pytest.raises(DataError) as error:
+        read_corpus(path, PAIR if how == "pairs" else SINGLE)
+    assert error.value.file == str(path)
+    assert "--only cache --force" in error.value.hint

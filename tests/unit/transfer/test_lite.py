@@ -1,19 +1,21 @@
-import dataclasses
-import json
+import itertools
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
+import numpy as np
+import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import LiteSettings
 from kdcli.errors import DataError, KdError, MissingError, PluginError
-from kdcli.parts.parts import Shard
 from kdcli.tables.read import read_table
-from kdcli.transfer import lite, making
-from kdcli.transfer.gathering import report_of
-from kdcli.transfer.lite import fabricate
+from kdcli.tables.text_hash import text_hash
+from kdcli.transfer import lite
+from kdcli.transfer.lite import MakePart, Slice, fabricate, plan
+from kdcli.transfer.rules import Rules
 
 SINGLE = Task("films", "single", ("0", "1"))
 PAIR = Task("pairs", "pair", ("0", "1"))
@@ -22,10 +24,10 @@ TEXTS = [f"{text} number {i}" if text else "" for i, text in enumerate(STEM * 6)
 HELD_OUT = ["the film", "dull plot", " a  long", "unseen words"]
 
 
-def table(**columns) -> pa.Table:
+def table(**columns) -> pl.DataFrame:
     rows = len(next(iter(columns.values())))
-    labels = columns.pop("label", [str(i % 2) for i in range(rows)])
-    return pa.table({name: pa.array(c, pa.string()) for name, c in columns.items()} | {"label": labels})
+    columns.setdefault("label", [str(i % 2) for i in range(rows)])
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
 TRAIN, DEV = table(sentence=TEXTS), table(sentence=HELD_OUT)
@@ -35,8 +37,7 @@ TRAIN, DEV = table(sentence=TEXTS), table(sentence=HELD_OUT)
 def small_parts(monkeypatch):
     """Cut 42 rows into 6 parts of tagging and 18 of making."""
     monkeypatch.setattr(lite, "ROWS", 8)
-    monkeypatch.setattr(making, "ROWS", 8)
-    monkeypatch.setattr(making, "TEXTS", 30)
+    monkeypatch.setattr(lite, "TEXTS", 30)
 
 
 def run(output: Path, **changes):
@@ -45,47 +46,50 @@ def run(output: Path, **changes):
     return fabricate(settings=LiteSettings(**settings), output=output, **arguments)
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    return read_table(path).table().to_pylist()
+def rows_of(path: Path) -> list[tuple[str | None, ...]]:
+    return read_table(path).frame().drop("__row__").rows()
+
+
+def texts_of(path: Path) -> list[str]:
+    return [row[0] for row in rows_of(path)]
+
+
+# The whole
 
 
 def test_originals_come_first_as_they_are_then_new_texts_alone(tmp_path):
     train = table(sentence=[*TEXTS, TEXTS[0], "the film", " odd  space\t"], label=["1"] * 45)
     result = run(tmp_path / "set.parquet", train=train)
-    rows = rows_of(tmp_path / "set.parquet")
-    assert list(rows[0]) == ["sentence", "source", "label"]
-    originals, made = rows[:45], rows[45:]
+    frame = pl.read_parquet(tmp_path / "set.parquet")
+    assert frame.schema == {"sentence": pl.String, "source": pl.String, "label": pl.String}
     # Repeated texts, and those that dev holds too, stay: they are the training set.
-    assert originals == [
-        {"sentence": text, "source": "original", "label": "1"} for text in train["sentence"].to_pylist()
-    ]
-    assert {(row["source"], row["label"]) for row in made} == {("lite", None)}
-    normal = [" ".join(row["sentence"].split()) for row in made]
+    originals, made = frame[:45], frame[45:]
+    assert originals.equals(train.select("sentence", pl.lit("original").alias("source"), "label"))
+    assert set(made.select("source", "label").rows()) == {("lite", None)}
+    normal = [" ".join(text.split()) for text in made["sentence"]]
     assert len(set(normal)) == len(normal)
     assert not set(normal) & {" ".join(text.split()) for text in [*TEXTS, *HELD_OUT]}
-    assert all(row["sentence"] == row["sentence"].strip() for row in made)
-    assert (result.originals, result.fabricated, result.rows) == (45, len(made), len(rows))
+    assert made["sentence"].to_list() == [text.strip() for text in made["sentence"]]
+    assert (result.originals, result.fabricated, result.rows) == (45, len(made), len(frame))
 
 
-def test_counts_add_up_and_are_stored_beside_the_table(tmp_path):
+def test_counts_add_up_and_nothing_else_is_left(tmp_path):
     result = run(tmp_path / "set.tsv")
+    made = texts_of(tmp_path / "set.tsv")[42:]
     assert result.fabricated + result.duplicates + result.held_out_copies == 420
     assert result.held_out_copies > 0
     assert result.drop_rate == pytest.approx((result.duplicates + result.held_out_copies) / 420)
     assert set(result.counts) == {"words", "words_masked", "words_replaced", "texts_cut"}
-    kept = Counter(word for row in rows_of(tmp_path / "set.tsv")[42:] for word in row["sentence"].split())
-    assert result.counts["words_masked"] >= kept["[MASK]"] > 0
-    assert json.loads(report_of(tmp_path / "set.tsv").read_text("utf-8")) == dataclasses.asdict(result)
-    made = {row["sentence"] for row in rows_of(tmp_path / "set.tsv")[42:]}
-    assert result.examples
+    assert result.counts["words_masked"] >= Counter(" ".join(made).split())["[MASK]"] > 0
+    assert {rule for example in result.examples for rule in example["rules"]} == {"masked", "replaced", "cut"}
     assert all(example["after"] in made and example["before"] in TEXTS for example in result.examples)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["set.tsv", "set.tsv.report.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["set.tsv"]
 
 
 def test_held_out_copies_are_counted_by_an_independent_run(tmp_path):
     run(tmp_path / "free.tsv", held_out=[])
     result = run(tmp_path / "set.tsv", held_out=[DEV, DEV])
-    free, held = ([row["sentence"] for row in rows_of(tmp_path / name)] for name in ("free.tsv", "set.tsv"))
+    free, held = (texts_of(tmp_path / name) for name in ("free.tsv", "set.tsv"))
     normal = {" ".join(text.split()) for text in HELD_OUT}
     assert held == [text for text in free if text in TEXTS or " ".join(text.split()) not in normal]
     assert result.held_out_copies == len(free) - len(held)
@@ -94,103 +98,96 @@ def test_held_out_copies_are_counted_by_an_independent_run(tmp_path):
 def test_pairs(tmp_path):
     train = table(sentence1=TEXTS, sentence2=TEXTS[::-1])
     dev = table(sentence1=["the film"], sentence2=["dull plot"])
-    result = run(tmp_path / "set.tsv", task=PAIR, train=train, held_out=[dev])
-    rows = rows_of(tmp_path / "set.tsv")
-    assert list(rows[0]) == ["sentence1", "sentence2", "source", "label"]
-    pairs = [(row["sentence1"], row["sentence2"]) for row in rows]
+    result = run(tmp_path / "set.parquet", task=PAIR, train=train, held_out=[dev])
+    frame = pl.read_parquet(tmp_path / "set.parquet")
+    assert frame.columns == ["sentence1", "sentence2", "source", "label"]
+    pairs = frame.select("sentence1", "sentence2").rows()
     assert pairs[:42] == list(zip(TEXTS, TEXTS[::-1], strict=True))
     assert len(set(pairs[42:])) == result.fabricated
+    assert all(example["before"].count(" | ") == example["after"].count(" | ") == 1 for example in result.examples)
 
 
-def test_processes_and_shards_change_nothing(tmp_path):
-    run(tmp_path / "one.tsv")
-    whole = (tmp_path / "one.tsv").read_bytes()
-    run(tmp_path / "two.tsv", settings={"workers": 2})
-    assert (tmp_path / "two.tsv").read_bytes() == whole
-    assert run(tmp_path / "shards.tsv", shard=Shard(0, 2)) is None
-    assert not (tmp_path / "shards.tsv").exists()
-    result = run(tmp_path / "shards.tsv", shard=Shard(1, 2))
-    assert (tmp_path / "shards.tsv").read_bytes() == whole
-    assert result.rows == whole.count(b"\n") - 1
-    assert report_of(tmp_path / "shards.tsv").read_bytes() == report_of(tmp_path / "one.tsv").read_bytes()
+def test_processes_change_nothing_and_the_seed_decides(tmp_path):
+    for name, seed, workers in (("a", 5, 1), ("b", 5, 2), ("c", 6, 1), ("d", 2**80, 1)):
+        run(tmp_path / f"{name}.tsv", seed=seed, settings={"workers": workers})
+    made = {name: (tmp_path / f"{name}.tsv").read_bytes() for name in "abcd"}
+    assert made["a"] == made["b"]
+    assert len(set(made.values())) == 3
 
 
-@pytest.mark.parametrize("where", ["TagPart", "MakePart"])
-def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch, where):
-    run(tmp_path / "one.tsv")
+def stop(monkeypatch, where, after):
+    """Let the parts of a kind stop after some; return the numbers of those made."""
     done: list[int] = []
     kind = getattr(lite, where)
     call = kind.__call__
 
     def stop_in_the_middle(self, part, path):
-        if part == 3 and len(done) == 3:
+        if part == after and len(done) == after:
             path.write_bytes(b"half a part")
             raise KeyboardInterrupt
         done.append(part)
         call(self, part, path)
 
     monkeypatch.setattr(kind, "__call__", stop_in_the_middle)
+    return done
+
+
+@pytest.mark.parametrize("where", ["TagPart", "MakePart"])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch, where):
+    whole = run(tmp_path / "one.tsv")
+    done = stop(monkeypatch, where, 3)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "set.tsv")
     assert done == [0, 1, 2]
     assert not (tmp_path / "set.tsv").exists()
     done.append(-1)
-    run(tmp_path / "set.tsv")
+    assert run(tmp_path / "set.tsv") == whole
     assert done[4:] == list(range(3, 3 + len(done) - 4))  # nothing was made twice
     assert (tmp_path / "set.tsv").read_bytes() == (tmp_path / "one.tsv").read_bytes()
-    assert report_of(tmp_path / "set.tsv").read_bytes() == report_of(tmp_path / "one.tsv").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"settings": {"p_mask": 0.3}}, "p_mask changed (0.2 -> 0.3)"),
-        ({"settings": {"words": "whitespace"}}, "words changed (treebank -> whitespace)"),
-        ({"seed": 2}, "seed changed (1 -> 2)"),
-        ({"train": table(sentence=TEXTS[::-1])}, "training texts changed ("),
+        ({"settings": {"p_mask": 0.3}}, "p_mask changed"),
+        ({"settings": {"words": "whitespace"}}, "words changed"),
+        ({"seed": 2}, "seed changed"),
+        ({"train": table(sentence=TEXTS[::-1])}, "training texts changed"),
         ({"settings": {"workers": 2}}, ""),
         ({"held_out": []}, ""),
     ],
 )
 def test_parts_of_other_settings_are_not_used(tmp_path, monkeypatch, changes, why):
-    run(tmp_path / "set.tsv", shard=Shard(0, 2))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop(patch, "MakePart", 3)
+        run(tmp_path / "set.tsv")
     said: list[str] = []
     reporter = QuietReporter()
     monkeypatch.setattr(reporter, "warn", said.append)
-    result = run(tmp_path / "set.tsv", shard=Shard(1, 2), reporter=reporter, **changes)
-    assert [message[: len(why)] for message in said] == ([why] if why else [])
-    assert (result is None) == bool(why)  # the parts of the first shard are gone, or they were used
-
-
-def test_seed_decides(tmp_path):
-    for name, seed in (("a", 5), ("b", 5), ("c", 6), ("d", 2**80)):
-        run(tmp_path / f"{name}.tsv", seed=seed)
-    made = {name: (tmp_path / f"{name}.tsv").read_bytes() for name in "abcd"}
-    assert made["a"] == made["b"]
-    assert len(set(made.values())) == 3
+    run(tmp_path / "set.tsv", reporter=reporter, **changes)
+    assert len(said) == bool(why) and all(message.startswith(why) for message in said)
+    run(tmp_path / "other.tsv", **changes)
+    assert (tmp_path / "set.tsv").read_bytes() == (tmp_path / "other.tsv").read_bytes()
 
 
 def test_texts_of_no_and_of_very_many_words(tmp_path):
     train = table(sentence=["", "word , " * 50_000, "short text"])
     result = run(tmp_path / "set.tsv", train=train, held_out=[], settings={"n_iter": 20})
-    rows = rows_of(tmp_path / "set.tsv")
-    assert [row["sentence"] for row in rows[:3]] == train["sentence"].to_pylist()
-    assert max(len(row["sentence"].split()) for row in rows[3:]) == 100_000
+    texts = texts_of(tmp_path / "set.tsv")
+    assert texts[:3] == train["sentence"].to_list()
+    assert max(len(text.split()) for text in texts[3:]) == 100_000
     assert result.counts["words"] > 1_000_000
-    assert "" not in [row["sentence"] for row in rows[3:]]
+    assert "" not in texts[3:]
 
 
 def test_nulls_are_empty_texts(tmp_path):
     run(tmp_path / "set.jsonl", train=table(sentence=["a film", None], label=[None, "1"]))
-    assert [tuple(row.values()) for row in rows_of(tmp_path / "set.jsonl")[:2]] == [
-        ("a film", "original", None),
-        ("", "original", "1"),
-    ]
+    assert rows_of(tmp_path / "set.jsonl")[:2] == [("a film", "original", None), ("", "original", "1")]
 
 
 def test_no_iterations_give_the_originals(tmp_path):
     result = run(tmp_path / "set.tsv", settings={"n_iter": 0})
-    assert [row["sentence"] for row in rows_of(tmp_path / "set.tsv")] == TEXTS
+    assert texts_of(tmp_path / "set.tsv") == TEXTS
     assert (result.fabricated, result.drop_rate, result.examples) == (0, 0.0, [])
 
 
@@ -199,15 +196,13 @@ def test_rules_that_do_nothing_make_nothing_new(tmp_path):
     assert (result.fabricated, result.duplicates, result.held_out_copies, result.drop_rate) == (0, 420, 0, 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "what"), [("set.tsv", "a\tb", "tab or a line end"), ("set.txt", "a", "one column")]
-)
+@pytest.mark.parametrize(("name", "text"), [("set.tsv", "a\tb"), ("set.txt", "a")])
 def test_what_the_table_cannot_hold_is_an_error_before_the_work_and_the_old_table_stays(
-    tmp_path, monkeypatch, name, text, what
+    tmp_path, monkeypatch, name, text
 ):
-    monkeypatch.setattr(lite, "_tag", None)
+    monkeypatch.setattr(lite, "tag", None)
     (tmp_path / name).write_text("old\n")
-    with pytest.raises(DataError, match=what):
+    with pytest.raises(DataError):
         run(tmp_path / name, train=table(sentence=[text, "c d"]))
     assert (tmp_path / name).read_text() == "old\n"
 
@@ -216,8 +211,9 @@ def test_twice_at_once_is_an_error(tmp_path, monkeypatch):
     gather = lite.gather
 
     def run_again(*args, **kwargs):
-        with pytest.raises(KdError, match="running already"):
+        with pytest.raises(KdError) as error:
             run(tmp_path / "set.tsv")
+        assert error.value.file == str(tmp_path / "set.tsv.parts")
         return gather(*args, **kwargs)
 
     monkeypatch.setattr(lite, "gather", run_again)
@@ -225,7 +221,7 @@ def test_twice_at_once_is_an_error(tmp_path, monkeypatch):
 
 
 def test_unknown_tagger_is_a_plugin_error(tmp_path):
-    with pytest.raises(PluginError, match="no tagger plugin is named patern"):
+    with pytest.raises(PluginError, match="patern"):
         run(tmp_path / "set.tsv", settings={"tagger": "patern"})
 
 
@@ -236,3 +232,98 @@ def test_missing_data_of_a_tagger_comes_through_the_processes(tmp_path, make_plu
     with pytest.raises(MissingError, match="no data") as error:
         run(tmp_path / "set.tsv", settings={"tagger": "lost", "workers": 2})
     assert (error.value.exit_code, error.value.hint) == (6, "get it")
+
+
+# One part
+
+ALL = Rules(0.3, 0.3, 0.3, 1, 3)
+FIRST = ["the good film", "", "a bad  plot , really", "one"]
+SECOND = ["is it good ?", "it 's", "no", "two words here"]
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Make part ``part`` of two equal ones from all of some texts, which the pattern tagger tags."""
+
+    def make(columns: dict[str, list[str]], rules: Rules, n_iter: int, seed: int = 1, part: int = 0) -> pl.DataFrame:
+        settings, texts = LiteSettings(tagger="pattern", words="whitespace"), pl.DataFrame(columns)
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        words, unigrams = lite.tag(folder, texts, settings, 1, QuietReporter())
+        slices = (Slice(0, len(texts)),) * 2
+        MakePart(words, unigrams, tuple(columns), slices, rules, n_iter, seed)(part, tmp_path / "part.parquet")
+        return pl.read_parquet(tmp_path / "part.parquet")
+
+    numbers = itertools.count()
+    return make
+
+
+@settings(deadline=None)
+@given(st.integers(0, 5000), st.integers(1, 400))
+def test_plan_makes_each_row_once_in_order(rows, n_iter):
+    slices = plan(rows, n_iter)
+    assert [row for taken in slices for row in range(taken.first, taken.first + taken.rows)] == list(range(rows))
+    assert all(taken.first // lite.ROWS == (taken.first + taken.rows - 1) // lite.ROWS for taken in slices)
+    assert all(taken.rows * n_iter <= lite.TEXTS + n_iter for taken in slices)
+
+
+def test_plan_of_no_texts():
+    assert plan(10_000, 0) == []
+    assert len(plan(3, 1_000_000)) == 3
+
+
+def test_unigrams_are_the_words_of_each_tag_in_all_parts_and_columns(tmp_path):
+    texts = pl.DataFrame({"sentence1": TEXTS, "sentence2": ["the end"] * 42})
+    words, unigrams = lite.tag(tmp_path, texts, LiteSettings(tagger="pattern"), 1, QuietReporter())
+    tagged, counts = pl.read_parquet(words), pl.read_parquet(unigrams)
+    assert Counter(tagged.select("tag", "word").rows()) == {(tag, word): n for tag, word, n in counts.rows()}
+    assert counts.select("tag", "word").rows() == sorted(counts.select("tag", "word").rows())
+    assert tagged.filter(pl.col("column") == 0)["row"].unique().to_list() == [i for i, text in enumerate(TEXTS) if text]
+
+
+def test_texts_of_a_row_stand_together(made):
+    part = made({"sentence": FIRST}, Rules(0, 0, 0, 1, 5), 3)
+    assert part["sentence"].to_list() == [text for text in FIRST for _ in range(3)]
+    assert part["row"].to_list() == [row for row in range(4) for _ in range(3)]
+
+
+def test_pairs_cycle_through_first_second_and_both(made):
+    part = made({"sentence1": ["a b"], "sentence2": ["c d"]}, Rules(1, 0, 0, 1, 5), 6)
+    masked = [tuple("[MASK]" in text for text in row[:2]) for row in part.rows()]
+    assert masked == [(True, False), (False, True), (True, True)] * 2
+
+
+def test_parts_differ_and_depend_on_the_seed(made):
+    ways = {"again": {}, "other part": {"part": 1}, "other seed": {"seed": 2}}
+    first = made({"sentence": FIRST}, ALL, 30)
+    assert {name: made({"sentence": FIRST}, ALL, 30, **way).equals(first) for name, way in ways.items()} == {
+        "again": True,
+        "other part": False,
+        "other seed": False,
+    }
+
+
+def test_blocks_change_nothing_where_nothing_is_drawn(made, monkeypatch):
+    columns = {"sentence1": FIRST, "sentence2": SECOND}
+    whole = made(columns, Rules(0, 0, 0, 1, 5), 40)
+    monkeypatch.setattr(lite, "BLOCK", 50)
+    sizes = []
+    block = MakePart._block
+    monkeypatch.setattr(MakePart, "_block", lambda *a: sizes.append(len(a[3])) or block(*a))
+    assert made(columns, Rules(0, 0, 0, 1, 5), 40).equals(whole)
+    assert len(sizes) > 5 and sum(sizes) == 160
+
+
+def test_keys_do_not_see_white_space(made):
+    found = [made({"sentence": texts}, Rules(0, 0, 0, 1, 5), 1)["key"].to_list() for texts in (["a  b"], ["a b", " a b"])]
+    assert {*found[0], *found[1]} == set(text_hash([pl.Series(["a b"])]).tolist())
+
+
+def test_a_part_counts_what_was_done(made):
+    part = made({"sentence": FIRST}, ALL, 100)
+    texts = part["sentence"].to_list()
+    assert part["words"].to_list() == [len(text.split()) for text in texts]
+    assert part["masked"].to_list() == [text.split().count("[MASK]") for text in texts]
+    lengths = np.repeat([len(text.split()) for text in FIRST], 100)
+    assert part["cut"].to_list() == [len(text.split()) < n for text, n in zip(texts, lengths, strict=True)]
+    assert 0.25 < part["replaced"].sum() / part["words"].sum() < 0.35

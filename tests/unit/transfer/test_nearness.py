@@ -1,11 +1,10 @@
 """Nearness against the formulas, computed on their own, and the order that comes of it."""
 
-import io
 import math
 import re
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import pytest
 
 from kdcli.api import QuietReporter
@@ -72,25 +71,16 @@ def test_lm_nearness_is_bits_per_character_fewer_being_nearer():
 @pytest.mark.parametrize("count", [0, 1, 3, 5])
 def test_the_nearest_come_first_and_equal_ones_in_their_order(monkeypatch, count):
     monkeypatch.setattr(module, "ROWS", 2)
+    monkeypatch.setattr(module, "ASKED", 2)
     pairs = [("b\u00e9", "1"), ("a", "2"), ("c", "3"), ("", "4"), ("a", "5")]
     score = {"b\u00e9\t1": 0.5, "a\t2": 0.1, "c\t3": 0.9, "\t4": 0.5, "a\t5": math.nan}
-    batches = [
-        pa.record_batch({"x": [a for a, _ in some], "y": [b for _, b in some]}) for some in (pairs[:2], pairs[2:])
-    ]
-    empty = batches[0].slice(0, 0)
-    found = nearest(
-        [empty, *batches, empty],
-        lambda texts: np.array([score[text] for text in texts]),
-        count,
-        io.BytesIO(),
-        QuietReporter(),
-    )
-    given = list(found)
-    assert all(batch.num_rows <= 2 and batch.schema.names == ["x", "y"] for batch in given)
-    rows = [tuple(row.values()) for batch in given for row in batch.to_pylist()]
+    texts = pl.DataFrame(pairs, schema=["x", "y"], orient="row").lazy()
+    found = list(nearest(texts, lambda asked: np.array([score[text] for text in asked]), count, 5, QuietReporter()))
+    assert all(len(frame) <= 2 and frame.columns == ["x", "y"] for frame in found)
+    rows = [row for frame in found for row in frame.rows()]
     assert rows == [("c", "3"), ("b\u00e9", "1"), ("", "4"), ("a", "2"), ("a", "5")][:count]
 
 
 def test_joined_puts_tabs_between_the_texts_of_a_row():
-    assert joined([pa.array(["a", "b"]), pa.chunked_array([["c"], [""]])]) == ["a\tc", "b\t"]
-    assert joined([pa.array(["a", ""])]) == ["a", ""]
+    assert joined(pl.DataFrame({"a": ["a", "b"], "b": ["c", ""]})) == ["a\tc", "b\t"]
+    assert joined(pl.DataFrame({"a": ["a", ""]})) == ["a", ""]

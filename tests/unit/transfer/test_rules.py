@@ -1,15 +1,14 @@
 from collections import Counter
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
-from kdcli.transfer.rules import Rewriter, Rules, windows
+from kdcli.transfer.rules import Rewriter, Rules, Unigrams, windows
 from kdcli.transfer.tagging import Words
-from kdcli.transfer.unigrams import Unigrams
 
 NOTHING = Rules(0, 0, 0, 1, 5)
 TEXT = ["the/DT", "good/JJ", "film/NN", "has/VB", "a/DT", "plot/NN", "and/CC", "ends/VB"]
@@ -17,9 +16,11 @@ TEXT = ["the/DT", "good/JJ", "film/NN", "has/VB", "a/DT", "plot/NN", "and/CC", "
 
 def unigrams_of(texts: list[list[str]]) -> Unigrams:
     found = sorted(Counter(tuple(reversed(word.split("/"))) for text in texts for word in text).items())
-    columns = {"tag": [k[0] for k, _ in found], "word": [k[1] for k, _ in found], "count": [n for _, n in found]}
-    types = [pa.string(), pa.string(), pa.int64()]
-    return Unigrams(pa.record_batch({n: pa.array(v, t) for (n, v), t in zip(columns.items(), types, strict=True)}))
+    return Unigrams(counts([(*key, count) for key, count in found]))
+
+
+def counts(rows: list[tuple[str, str, int]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={"tag": pl.String, "word": pl.String, "count": pl.UInt32}, orient="row")
 
 
 @pytest.fixture
@@ -37,23 +38,22 @@ def rewritten(words_of):
 
 def test_without_rules_the_texts_stay(rewritten):
     done = rewritten([TEXT, [], TEXT[:1]], NOTHING)
-    assert done.texts.to_pylist() == ["the good film has a plot and ends", "", "the"]
-    assert done.words == 9
-    assert all(len(where) == 0 for where in done.touched.values())
+    assert done.texts.to_list() == ["the good film has a plot and ends", "", "the"]
+    assert done.words.tolist() == [8, 0, 1]
+    assert not (done.masked.any() or done.replaced.any() or done.cut.any())
 
 
 def test_masks_and_replaces_as_often_as_asked(rewritten):
     n = 20_000
     done = rewritten([TEXT], Rules(0.15, 0.25, 0, 1, 5), repeat=n)
-    texts = [text.split() for text in done.texts.to_pylist()]
+    texts = [text.split() for text in done.texts.to_list()]
     masked = np.array([[word == "[MASK]" for word in text] for text in texts])
     assert all(len(text) == len(TEXT) for text in texts)
     # Each place of the text is masked with the same probability, independently of its neighbours.
     assert chisquare([*masked.sum(axis=0), 8 * n - masked.sum()], [0.15 * n] * 8 + [0.85 * 8 * n]).pvalue > 0.001
     assert binomtest(int((masked[:, 1:] & masked[:, :-1]).sum()), 7 * n, 0.15**2).pvalue > 0.001
-    assert masked.sum() == len(done.touched["masked"])
-    assert (np.bincount(done.touched["masked"], minlength=n) == masked.sum(axis=1)).all()
-    assert binomtest(len(done.touched["replaced"]), 8 * n, 0.25).pvalue > 0.001
+    assert (done.masked == masked.sum(axis=1)).all()
+    assert binomtest(int(done.replaced.sum()), 8 * n, 0.25).pvalue > 0.001
     # "the" and "a" are the tag's words, so that half of the replacements change the word.
     changed = sum(text[0] == "a" for text in texts)
     assert binomtest(changed, n, 0.25 / 2).pvalue > 0.001
@@ -63,7 +63,7 @@ def test_replacement_has_the_same_tag(rewritten):
     tag_of = dict(word.split("/") for word in TEXT)
     done = rewritten([TEXT], Rules(0, 0.9, 0, 1, 5), repeat=300)
     seen = set()
-    for text in done.texts.to_pylist():
+    for text in done.texts.to_list():
         for old, new in zip(TEXT, text.split(), strict=True):
             assert tag_of[new] == old.split("/")[1]
             seen.add((old, new))
@@ -72,7 +72,7 @@ def test_replacement_has_the_same_tag(rewritten):
 
 def test_the_same_word_under_two_tags_is_replaced_within_the_tag_it_has(rewritten):
     texts = [["play/VB", "play/NN"], ["go/VB", "film/NN"]]
-    for text in rewritten(texts, Rules(0, 1, 0, 1, 5), repeat=200).texts.to_pylist():
+    for text in rewritten(texts, Rules(0, 1, 0, 1, 5), repeat=200).texts.to_list():
         verb, noun = text.split()
         assert verb in ("play", "go")
         assert noun in ("play", "film")
@@ -93,10 +93,10 @@ def test_n_grams_are_taken_as_often_as_asked_and_kept_whole(rewritten):
     n = 8000
     plain = [f"w{i}/X" for i in range(9)]
     done = rewritten([plain], Rules(0, 0, 0.25, 1, 5), repeat=n)
-    words = [text.split() for text in done.texts.to_pylist()]
+    words = [text.split() for text in done.texts.to_list()]
     cut = [index for index, text in enumerate(words) if len(text) < 9]
     assert binomtest(len(cut), n, 0.25).pvalue > 0.001
-    assert done.touched["cut"].tolist() == cut
+    assert np.flatnonzero(done.cut).tolist() == cut
     for index in cut:
         first = int(words[index][0][1:])
         assert words[index] == [f"w{first + i}" for i in range(len(words[index]))]
@@ -116,32 +116,53 @@ def test_windows_lie_within_the_text(length, shortest, more, seed):
 
 def test_texts_that_are_not_edited_stay(rewritten):
     done = rewritten([TEXT, TEXT], Rules(0.5, 0.5, 1, 1, 2), edited=[False, True])
-    assert done.texts[0].as_py() == "the good film has a plot and ends"
-    assert len(done.texts[1].as_py().split()) <= 2
-    assert set(done.touched["masked"]) | set(done.touched["replaced"]) | set(done.touched["cut"]) == {1}
+    assert done.texts[0] == "the good film has a plot and ends"
+    assert len(done.texts[1].split()) <= 2
+    assert (done.masked + done.replaced > 0).tolist() == done.cut.tolist() == [False, True]
 
 
 @pytest.mark.parametrize("rules", [Rules(1, 0, 0, 1, 5), Rules(0, 1, 1, 1, 1)])
 def test_texts_without_words(rewritten, rules):
-    assert rewritten([[], [], []], rules).texts.to_pylist() == ["", "", ""]
-    assert rewritten([[], ["a/DT"], []], rules).texts.to_pylist() in (["", "a", ""], ["", "[MASK]", ""])
-    assert rewritten([], rules).texts.to_pylist() == []
+    assert rewritten([[], [], []], rules).texts.to_list() == ["", "", ""]
+    assert rewritten([[], ["a/DT"], []], rules).texts.to_list() in (["", "a", ""], ["", "[MASK]", ""])
+    assert rewritten([], rules).texts.to_list() == []
 
 
 def test_white_space_between_words_is_kept_and_the_ends_are_stripped():
     words = Words(
         offsets=np.array([0, 4]),
-        words=np.arange(4, dtype=np.int32),
-        gaps=np.array([0, 1, 2, 1], np.int32),
-        tags=np.zeros(4, np.int32),
-        vocabulary=pa.array(["Do", "n't", "go", "\u00e9"]),
-        spaces=pa.array(["", "  ", "\t"]),
+        words=np.arange(4),
+        gaps=np.array([0, 1, 2, 1]),
+        tags=np.zeros(4, np.int64),
+        vocabulary=["Do", "n't", "go", "\u00e9"],
+        spaces=["", "  ", "\t"],
         tag_names=["X"],
     )
     unigrams = unigrams_of([["go/X"]])
     whole = Rewriter(words, unigrams, NOTHING).rewrite(np.array([0]), np.array([True]), np.random.default_rng(1))
-    assert whole.texts.to_pylist() == ["Don't  go\t\u00e9"]
+    assert whole.texts.to_list() == ["Don't  go\t\u00e9"]
     cut = Rewriter(words, unigrams, Rules(0, 0, 1, 2, 2)).rewrite(
         np.zeros(50, int), np.ones(50, bool), np.random.default_rng(1)
     )
-    assert set(cut.texts.to_pylist()) == {"Don't", "n't  go", "go\t\u00e9"}
+    assert set(cut.texts.to_list()) == {"Don't", "n't  go", "go\t\u00e9"}
+
+
+def test_draws_from_the_distribution_of_the_tag():
+    drawer = Unigrams(counts([("DT", "a", 30), ("DT", "the", 70), ("NN", "film", 5), ("NN", "plot", 3), ("NN", "zoo", 2)]))
+    tags = np.tile([1, 0], 20_000)
+    drawn = np.array(drawer.words)[drawer.draw(tags, ["DT", "NN"], np.random.default_rng(7).random(40_000))]
+    for tag, expected in ((0, {"a": 0.3, "the": 0.7}), (1, {"film": 0.5, "plot": 0.3, "zoo": 0.2})):
+        found = Counter(drawn[tags == tag])
+        assert set(found) == set(expected)
+        frequencies = [found[word] for word in expected]
+        assert chisquare(frequencies, [20_000 * share for share in expected.values()]).pvalue > 0.001
+
+
+@pytest.mark.parametrize(("uniform", "word"), [(0.0, "film"), (0.4999, "film"), (0.5, "plot"), (1.0, "plot")])
+def test_ends_of_the_range_stay_within_the_tag(uniform, word):
+    drawer = Unigrams(counts([("DT", "a", 1), ("NN", "film", 1), ("NN", "plot", 1), ("VB", "go", 1)]))
+    assert drawer.words[drawer.draw(np.array([0]), ["NN"], np.array([uniform]))[0]] == word
+
+
+def test_no_words_at_all():
+    assert Unigrams(counts([])).draw(np.zeros(0, np.int64), [], np.zeros(0)).tolist() == []

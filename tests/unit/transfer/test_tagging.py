@@ -1,8 +1,7 @@
 import sys
 from types import SimpleNamespace
 
-import numpy as np
-import pyarrow as pa
+import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -10,7 +9,7 @@ from nltk.tokenize import NLTKWordTokenizer
 
 from kdcli.errors import PluginError
 from kdcli.transfer import tagging
-from kdcli.transfer.tagging import TagPart, read_words, split
+from kdcli.transfer.tagging import TagPart, Words, split
 
 PIECES = [
     *["word", "half-hearted", "x/y", r"and\/or", "-lrb-", "café", "a", "1999", "3.5", "1,000", "snake_case"],
@@ -79,45 +78,51 @@ def test_text_of_a_hundred_thousand_words(unit):
     assert 99_990 < len(split(text, "treebank")[0]) <= 100_000
 
 
-def write_texts(path, *batches):
-    tables = [pa.record_batch({"sentence": pa.array(batch, pa.string())}) for batch in batches]
-    with pa.ipc.new_file(str(path), tables[0].schema) as writer:
-        for table in tables:
-            writer.write_batch(table)
-    return path
+@pytest.fixture
+def tagged(tmp_path, monkeypatch):
+    """Tag part ``part`` of some texts by a function, two to a part."""
+
+    def run(texts, tag, words="treebank", part=0):
+        monkeypatch.setattr(tagging.registry, "load", lambda group, name: SimpleNamespace(tag=tag))
+        pl.DataFrame(texts).write_parquet(tmp_path / "texts.parquet")
+        TagPart(tmp_path / "texts.parquet", "any", words, 2)(part, tmp_path / "part.parquet")
+        return pl.read_parquet(tmp_path / "part.parquet")
+
+    return run
 
 
-def lend_tagger(monkeypatch, tag):
-    monkeypatch.setattr(tagging.registry, "load", lambda group, name: SimpleNamespace(tag=tag))
+def initials(texts):
+    return [[word[0].upper() for word in words] for words in texts]
 
 
-def test_part_holds_words_gaps_and_tags(tmp_path, monkeypatch):
-    lend_tagger(monkeypatch, lambda texts: [[word[0].upper() for word in words] for words in texts])
-    texts = write_texts(tmp_path / "texts.arrow", ["not this"], ["a bad  film", "", "a film."])
-    TagPart(texts, "any", "treebank")(1, tmp_path / "part.arrow")
-    words = read_words(tmp_path / "part.arrow", "sentence")
-    assert words.offsets.tolist() == [0, 3, 3, 6]
-    assert words.vocabulary.take(pa.array(words.words)).to_pylist() == ["a", "bad", "film", "a", "film", "."]
-    assert words.spaces.take(pa.array(words.gaps)).to_pylist() == [" ", "  ", "", " ", "", ""]
-    assert [words.tag_names[tag] for tag in words.tags] == ["A", "B", "F", "A", "F", "."]
-    assert words.offsets.dtype == np.int64
+def test_part_holds_words_gaps_and_tags(tagged):
+    found = tagged({"a": ["not", "this", "a bad  film", ""], "b": ["", "", "", "a film."]}, initials, part=1)
+    assert found.columns == ["column", "row", "word", "gap", "tag"]
+    assert found.rows() == [
+        (0, 2, "a", " ", "A"),
+        (0, 2, "bad", "  ", "B"),
+        (0, 2, "film", "", "F"),
+        (1, 3, "a", " ", "A"),
+        (1, 3, "film", "", "F"),
+        (1, 3, ".", "", "."),
+    ]
+    words = Words.of(found.filter(pl.col("column") == 0), 1, 3)
+    assert words.offsets.tolist() == [0, 0, 3, 3]
+    assert [words.vocabulary[word] for word in words.words] == ["a", "bad", "film"]
+    assert [words.spaces[gap] for gap in words.gaps] == [" ", "  ", ""]
+    assert [words.tag_names[tag] for tag in words.tags] == ["A", "B", "F"]
 
 
-def test_part_of_empty_texts(tmp_path, monkeypatch):
-    lend_tagger(monkeypatch, lambda texts: [[] for _ in texts])
-    texts = write_texts(tmp_path / "texts.arrow", ["", " "])
-    TagPart(texts, "any", "whitespace")(0, tmp_path / "part.arrow")
-    words = read_words(tmp_path / "part.arrow", "sentence")
+def test_part_of_empty_texts(tagged):
+    words = Words.of(tagged({"sentence": ["", " "]}, initials, "whitespace"), 0, 2)
     assert words.offsets.tolist() == [0, 0, 0]
     assert (len(words.words), words.tag_names) == (0, [])
 
 
-@pytest.mark.parametrize("tags", [[["A"]], [["A", "B", "C"]], [["A", "B"], []], []])
-def test_tagger_that_miscounts_is_an_error(tmp_path, monkeypatch, tags):
-    lend_tagger(monkeypatch, lambda texts: tags)
-    texts = write_texts(tmp_path / "texts.arrow", ["two words"])
+@pytest.mark.parametrize("tags", [[["A"]], [["A", "B", "C"]], [["A", "B"], []], [], [[1, 2]], None])
+def test_tagger_that_miscounts_is_an_error(tagged, tags):
     with pytest.raises(PluginError, match="one tag a word"):
-        TagPart(texts, "any", "whitespace")(0, tmp_path / "part.arrow")
+        tagged({"sentence": ["two words"]}, lambda texts: tags, "whitespace")
 
 
 def test_plain_texts_need_no_nltk(monkeypatch):
