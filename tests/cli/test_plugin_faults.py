@@ -110,7 +110,7 @@ def test_a_tagger_that_leaves_is_an_error(kd):
 
 
 def test_a_tagger_of_another_version_is_no_valid_profile(kd):
-    Path("new.py").write_text(TAGGER.replace("version = 1", "version = 2"))
+    Path("new.py").write_text(TAGGER.replace("version = 2", "version = 3"))
     code, _, err = kd("profile", "check", "demo", "--code", "new.py", "--set", "transfer.lite.tagger=new")
     assert (code, "is written for api_version 3; this kd has 2 (key transfer.lite.tagger)" in err) == (5, True)
 

@@ -66,7 +66,7 @@ def test_show_says_what_it_is_and_takes(capsys, make_plugin):
         {"key": "students.own.width", **whole, "default": None, "required": True, "about": "How wide."},
         {"key": "students.own.depth", **whole, "default": 2, "required": False, "about": ""},
     ]
-    assert (own["api_version"], own["fast"], own["onnx"]) == (1, False, False)
+    assert (own["api_version"], own["fast"], own["onnx"]) == (2, False, False)
     assert (own["summary"], own["home_page"]) == ("What it is in short.", "https://example.org/kd-own")
     assert own["file"] == str(site / "kd_own.py")
     assert run(["plugins", "show", "kd-own:own"]) == 0
@@ -85,7 +85,7 @@ def test_show_says_what_it_is_and_takes(capsys, make_plugin):
 def test_show_every_builtin(capsys):
     for name in ("bilstm", "dan", "gpt2", "kimcnn", "mlm", "nltk", "pattern", "transfoxl"):
         (shown,) = plugins(capsys, "show", name)
-        assert shown["about"] and shown["api_version"] == 1 and shown["file"].endswith(".py")
+        assert shown["about"] and shown["api_version"] == 2 and shown["file"].endswith(".py")
         for option in shown.get("options"):
             assert option["about"] and option["type"] not in ("", "anything"), option["key"]
 
@@ -103,7 +103,7 @@ def test_clash_is_told_and_resolved(capsys, make_plugin):
 def test_same_name_in_two_groups_is_no_clash(capsys, make_plugin):
     code = "api_version = 2\ndef tag(texts): ..."
     make_plugin("kd-other", "[kdcli.taggers]\nbilstm = kd_other\n", code, module="kd_other")
-    assert [plugin["group"] for plugin in plugins(capsys, "show", "bilstm")] == ["students", "taggers"]
+    assert {plugin["group"] for plugin in plugins(capsys, "show", "bilstm")} == {"students", "taggers"}
 
 
 def test_show_of_a_broken_plugin(capsys, make_plugin):

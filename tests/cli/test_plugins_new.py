@@ -34,7 +34,7 @@ def test_new_as_json_and_elsewhere(capsys, tmp_path):
         (
             ["generator", "there"],
             2,
-            "error: the folder is there already (file kd-there)\nhint: --force writes over it\n",
+            "(file kd-there)\nhint: --force ",
         ),
         (["generator", "gpt2"], 5, "error: a generator is named gpt2 already: kdcli:gpt2 (key NAME)\nhint: take"),
         (["teacher", "own"], 2, "'generator', 'student', 'tagger'"),

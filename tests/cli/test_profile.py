@@ -1,7 +1,7 @@
 import json
-import tomllib
 
 import pytest
+import tomli
 
 from kdcli.cli import run
 from kdcli.config import files
@@ -62,7 +62,7 @@ def test_copy_is_a_profile_of_ones_own(capsys, tmp_path, monkeypatch):
     assert run(["profile", "copy", "demo", "sub/my.toml"]) == 0
     copied = (tmp_path / "sub" / "my.toml").read_text("utf-8")
     assert "kd run-all --profile sub/my.toml" in copied and "--profile demo" not in copied
-    assert tomllib.loads(copied) == files.read(files.find("demo"))
+    assert tomli.loads(copied) == files.read(files.find("demo"))
     assert load_profile("sub/my.toml").settings == load_profile("demo").settings
 
 
@@ -70,7 +70,7 @@ def test_copy_never_overwrites_unasked(capsys, tmp_path):
     target = tmp_path / "my.toml"
     target.write_text("precious")
     assert run(["profile", "copy", "demo", str(target)]) == 2
-    assert "the file is there already" in capsys.readouterr().err and target.read_text() == "precious"
+    assert "the file exists already" in capsys.readouterr().err and target.read_text() == "precious"
     assert run(["profile", "copy", "demo", str(target), "-f"]) == 0
     assert load_profile(target).settings.task.name == "demo"
 
@@ -107,7 +107,7 @@ def test_check_reports_five_mistakes_at_once(capsys, tmp_path):
     errors = [line for line in lines if line.startswith("error: ")]
     assert len(errors) == 5 and len(lines) == 10
     assert all(f"(file {path}, key " in line for line in errors)
-    mistakes = result(capsys, "profile", "check", str(path), code=3)["error"]["mistakes"]
+    mistakes = result(capsys, "profile", "check", str(path), code=3)["error"]["errors"]
     assert [mistake["key"] for mistake in mistakes] == [
         "transfer.lite.ngram",
         "student.lr",

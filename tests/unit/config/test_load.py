@@ -326,7 +326,7 @@ def test_two_of_other_people_with_one_name_are_one_error(make_plugin):
 def test_a_tagger_of_another_version_is_found_before_anything_runs(make_plugin):
     make_plugin("kd-new", "[kdcli.taggers]\nnew = kd_new\n", OTHER.format(version=9), module="kd_new")
     found = mistakes_of(None, sets=["transfer.lite.tagger=new"], environ={})
-    assert "is written for api_version 3" in found["transfer.lite.tagger"].what
+    assert "is written for api_version 9" in found["transfer.lite.tagger"].what
 
 
 def test_only_what_is_used_has_to_be_there():
