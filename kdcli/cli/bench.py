@@ -51,9 +51,8 @@ def bench(request: Request, *, onnx: Onnx = None, plot: Plot = None, seconds: Se
     those of the embedded sample are taken.
     """
     from kdcli.evaluate.bench import bench as run
-    from kdcli.evaluate.bench import keep
-    from kdcli.evaluate.plot import check_plot
-    from kdcli.evaluate.plot import plot as draw
+    from kdcli.evaluate.bench import check_plot, keep
+    from kdcli.evaluate.bench import plot as draw
     from kdcli.models.device import resolve
     from kdcli.run.paths import own_teacher, profile_of
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from kdcli.api import Progress, Reporter
     from kdcli.config.schema import Settings, TaskSettings
+    from kdcli.evaluate.predict import LoadedModel
 
 Teacher = Annotated[
     str | None,
@@ -105,7 +106,11 @@ def predict(
     with ui.reporting("predict") as reporter:
         model = _open(request.student, teacher, settings, reporter)
         profiled = bool(request.profile or own)
-        reading = None if texts.lines or settings is None else _reading(model, settings.task, profiled)
+        reading = None
+        if settings is not None and not texts.lines:
+            from kdcli.tasks.task import table_settings
+
+            reading = table_settings(model.model.task, settings.task, model.folder, profiled=profiled)
         if glue is not None or (texts.output is not None and not texts.lines):
             _write_files(texts, model, reading, request.resume == "auto", reporter)
         else:
@@ -159,8 +164,8 @@ def _outputs(texts: _Texts, settings: Settings | None) -> list[Path]:
     return list(submission_files(settings.task, texts.glue))
 
 
-def _open(student: Path | None, teacher: str | None, settings: Settings | None, reporter: Reporter) -> Any:
-    from kdcli.evaluate.models import open_student, open_teacher
+def _open(student: Path | None, teacher: str | None, settings: Settings | None, reporter: Reporter) -> LoadedModel:
+    from kdcli.evaluate.predict import open_student, open_teacher
 
     if student is not None:
         return open_student(student, settings.device if settings else "auto")
@@ -168,13 +173,9 @@ def _open(student: Path | None, teacher: str | None, settings: Settings | None, 
     return open_teacher(teacher, settings, reporter)
 
 
-def _reading(model: Any, task: TaskSettings, profiled: bool) -> TaskSettings:
-    from kdcli.evaluate.reading import reading
-
-    return reading(model.model.task, task, model.folder, profiled=profiled)
-
-
-def _write_files(texts: _Texts, model: Any, reading: TaskSettings | None, resume: bool, reporter: Reporter) -> None:
+def _write_files(
+    texts: _Texts, model: LoadedModel, reading: TaskSettings | None, resume: bool, reporter: Reporter
+) -> None:
     """Write predictions for tables, on resumable parts."""
     how: dict[str, Any] = {"origin": model.origin(), "resume": resume, "reporter": reporter}
     if texts.glue is not None:
@@ -197,13 +198,17 @@ def _submission(result: dict[str, Any]) -> Table:
     return table
 
 
-def _write_stream(texts: _Texts, model: Any, reading: TaskSettings | None, reporter: Reporter, on_screen: bool) -> None:
+def _write_stream(
+    texts: _Texts, model: LoadedModel, reading: TaskSettings | None, reporter: Reporter, on_screen: bool
+) -> None:
     """Write each prediction as soon as it is there: to stdout, or those of lines from stdin to a file."""
     from kdcli.api import QuietReporter
-    from kdcli.evaluate.predict import predict_lines, predict_table, write_predictions
+    from kdcli.evaluate.predict import predict_table, write_predictions
 
     more = {"probabilities": texts.probabilities}
     if texts.lines:
+        from kdcli.evaluate.lines import predict_lines
+
         batches = predict_lines(model.model, cast(Any, sys.stdin.buffer), reporter, **more)
     else:
         assert texts.input is not None
