@@ -31,10 +31,10 @@ def usable_cores() -> int:
 
 def processes(count: int) -> ProcessPoolExecutor:
     """Return a pool of processes that end with this one; it can serve several calls of ``Parts.make``."""
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_follow_parent)
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=follow_parent)
 
 
-def _follow_parent() -> None:
+def follow_parent() -> None:
     """Leave Ctrl-C to the parent process, and end with it, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
