@@ -7,7 +7,7 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, pre_t
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
 from kdcli.api import GeneratorSettings, QuietReporter
-from kdcli.lm.options import LanguageModelOptions
+from kdcli.lm import LanguageModelOptions
 
 END = "<|endoftext|>"
 TEXTS = [

@@ -126,7 +126,7 @@ def test_what_works_passes_the_check(name):
 
 @pytest.mark.parametrize("name", FAIL)
 def test_what_does_not_work_is_refused(name):
-    with pytest.raises(DataError, match=r"cannot be sampled from: .*at places of their own"):
+    with pytest.raises(DataError, match=r"cannot be sampled from: .*at positions of their own"):
         CausalDecoder(build(name, FAIL[name])).check(LENGTH)
 
 
@@ -166,7 +166,7 @@ def test_a_model_that_has_broken_down_is_refused():
     model = build("GPT2", GPT)
     with torch.no_grad():
         model.transformer.h[1].mlp.c_proj.bias[0] = torch.nan
-    with pytest.raises(DataError, match=r"its logits are no numbers in torch.float32"):
+    with pytest.raises(DataError, match=r"its logits are not finite in torch.float32"):
         CausalDecoder(model).check(LENGTH)
 
 

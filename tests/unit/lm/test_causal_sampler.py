@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from collections import Counter
 
 import numpy as np
@@ -9,8 +10,8 @@ from scipy.stats import chisquare, kstest
 from transformers import AutoModelForCausalLM, BloomConfig
 
 from kdcli.api import Corpus, DataError, KdError, Part
-from kdcli.lm.causal_sampler import BROKEN, UNFINISHED, CausalSampler
-from kdcli.lm.drawing import uniforms_of
+from kdcli.lm.causal import BROKEN, UNFINISHED, CausalSampler
+from kdcli.lm.sampling import part_uniforms
 
 TRAIN = ["a good film", "the plot is dull", "the dog", "naïve fun", "the end", "very bad", "fun !"] * 3
 CORPUS = Corpus("single", TRAIN, ["fun"])
@@ -43,24 +44,24 @@ def ending(sampler, tokenizer, every=0.2):
 
 
 def drawn(sampler, first=0, count=60, seed=3):
-    return sampler.sample(sampler.starts(CORPUS), Part(first, count, seed))
+    return sampler.sample(sampler.prefixes(CORPUS), Part(first, count, seed))
 
 
 def test_prefixes_are_the_first_tokens_of_the_training_texts(sampler, tokenizer):
-    starts = sampler.starts(CORPUS)
+    prefixes = sampler.prefixes(CORPUS)
     counts = Counter(tokenizer(text)["input_ids"][0] for text in TRAIN)
-    assert dict(zip(starts["tokens"], starts["counts"], strict=True)) == counts
-    assert starts["counts"] == sorted(counts.values(), reverse=True)
-    assert starts["texts"] == [tokenizer.decode([token]) for token in starts["tokens"]]
-    assert json.loads(json.dumps(starts)) == starts
+    assert dict(zip(prefixes["tokens"], prefixes["counts"], strict=True)) == counts
+    assert prefixes["counts"] == sorted(counts.values(), reverse=True)
+    assert prefixes["texts"] == [tokenizer.decode([token]) for token in prefixes["tokens"]]
+    assert json.loads(json.dumps(prefixes)) == prefixes
 
 
 def test_texts_begin_as_often_as_the_training_texts_do(make_sampler, tokenizer):
     sampler = ending(make_sampler(rows=4096), tokenizer, every=1.0)
     found = drawn(sampler, count=20_000)
-    starts = sampler.starts(CORPUS)
-    observed = [Counter(found.texts)[text] for text in starts["texts"]]
-    expected = np.array(starts["counts"]) * 20_000 / sum(starts["counts"])
+    prefixes = sampler.prefixes(CORPUS)
+    observed = [Counter(found.texts)[text] for text in prefixes["texts"]]
+    expected = np.array(prefixes["counts"]) * 20_000 / sum(prefixes["counts"])
     assert sum(observed) == 20_000 and chisquare(observed, expected).pvalue > 0.01
 
 
@@ -109,10 +110,10 @@ def test_options_reach_the_draw(make_sampler, tokenizer):
     # The most likely next token, always: the texts of one prefix are one.
     for one in (make_sampler(top_k=1), make_sampler(top_p=1e-6), make_sampler(temperature=1e-4)):
         tokens = torch.full((20,), tokenizer("the")["input_ids"][0])
-        rows = one._sample(tokens, torch.from_numpy(uniforms_of(Part(0, 20, 1), 12)))
-        assert len(rows.unique(dim=0)) == 1
-    rows = make_sampler()._sample(tokens, torch.from_numpy(uniforms_of(Part(0, 20, 1), 12)))
-    assert len(rows.unique(dim=0)) == 20
+        rows = one._sample(tokens, torch.from_numpy(part_uniforms(Part(0, 20, 1), 12)))
+        assert len(np.unique(rows, axis=0)) == 1
+    rows = make_sampler()._sample(tokens, torch.from_numpy(part_uniforms(Part(0, 20, 1), 12)))
+    assert len(np.unique(rows, axis=0)) == 20
 
 
 @pytest.mark.parametrize("error", [RuntimeError(FULL), torch.OutOfMemoryError(FULL)], ids=["runtime", "torch"])
@@ -130,7 +131,7 @@ def test_a_batch_for_which_memory_does_not_suffice_is_halved(make_sampler, token
 
     sampler.decoder.step = limited
     assert drawn(sampler) == expected
-    assert notes.warnings == [f"memory did not suffice: {at_once} texts at once from here on" for at_once in halved]
+    assert [re.findall(r"(\d+) from here on", warning) for warning in notes.warnings] == [[str(at_once)] for at_once in halved]
     notes.warnings.clear()
     assert drawn(sampler) == expected and notes.warnings == []
 
@@ -145,7 +146,7 @@ def test_no_memory_for_one_text_and_other_errors(make_sampler):
         sampler.decoder.step = fail
 
     failing(FULL)
-    with pytest.raises(KdError, match="memory does not suffice to sample one text") as error:
+    with pytest.raises(KdError, match="memory does not suffice for 1 text at once") as error:
         drawn(sampler)
     assert error.value.hint
     sampler = make_sampler()
@@ -196,9 +197,9 @@ def test_a_text_that_is_too_long_is_judged_by_its_beginning(make_sampler, make_m
     ],
 )
 def test_prefixes_that_are_not_its_own(sampler, wrong):
-    starts = sampler.starts(CORPUS)
-    assert len(starts["tokens"]) == 5
-    for bad in (starts | wrong, {name: values for name, values in starts.items() if name not in wrong}):
+    prefixes = sampler.prefixes(CORPUS)
+    assert len(prefixes["tokens"]) == 5
+    for bad in (prefixes | wrong, {name: values for name, values in prefixes.items() if name not in wrong}):
         with pytest.raises(DataError, match="prefixes") as error:
             sampler.sample(bad, Part(0, 5, 1))
         assert "--only prefixes" in error.value.hint
@@ -212,8 +213,8 @@ def test_a_model_that_it_cannot_sample_from_is_refused(make_sampler, tokenizer):
 
 def test_uniforms_of_a_draw_depend_on_the_seed_and_its_number_alone():
     for length in (1, 4, 5, 130):
-        whole = uniforms_of(Part(0, 50, 7), length)
+        whole = part_uniforms(Part(0, 50, 7), length)
         assert whole.shape == (50, length) and len(np.unique(whole)) == 50 * length
-        np.testing.assert_array_equal(uniforms_of(Part(20, 30, 7), length), whole[20:])
-        assert not np.isin(uniforms_of(Part(0, 50, 8), length), whole).any()
-        assert kstest(uniforms_of(Part(10**12, 2000, 7), length).ravel(), "uniform").pvalue > 1e-3
+        np.testing.assert_array_equal(part_uniforms(Part(20, 30, 7), length), whole[20:])
+        assert not np.isin(part_uniforms(Part(0, 50, 8), length), whole).any()
+        assert kstest(part_uniforms(Part(10**12, 2000, 7), length).ravel(), "uniform").pvalue > 1e-3

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from kdcli.lm.drawing import draw
+from kdcli.lm.sampling import draw
 
 SIZES = [2, 255, 256, 257, 512, 700]
 LAST = {torch.float64: math.nextafter(1, 0), torch.float32: 1 - 2**-24}

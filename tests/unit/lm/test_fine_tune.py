@@ -1,218 +1,392 @@
-import json
-import math
-from dataclasses import replace
+"""Fine-tuning of a tiny language model whose rows change with the epoch; a classifier's is tests/unit/teacher."""
 
+import os
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, GPT2Config, set_seed
+from tokenizers import Tokenizer, models
+from torch.nn import functional
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
-from kdcli.api import Corpus, DataError, MissingError, UsageError
-from kdcli.lm.language_model import LanguageModel, fine_tune_language_model
-from kdcli.lm.trainer import ByLengthTrainer
+from kdcli.api import QuietReporter
+from kdcli.errors import KdError, ProfileError
+from kdcli.lm.fine_tune import Diverged, FineTuneTask, Outcome, Recipe, best_of, fine_tune
+from kdcli.lm.texts import TokenRows
+from kdcli.lm.trainer import ByLength, ByLengthTrainer
 
-TRAIN = [
-    "a good film about a bad dog",
-    "the plot is very dull , and the actors are great",
-    "naïve but great fun",
-    "a great film , and very good fun",
-    "it was dull",
-    "the dog is good and the film is bad",
-    "very bad",
-    "fun fun fun !",
-] * 3
-DEV = ["a very good dog", "the actors are dull and the plot is bad", "great !"]
-TEST = ["the fun is great", "a dog"]
-CORPUS = Corpus("single", TRAIN, DEV, TEST)
-RECIPE = {"lr": 1e-2, "epochs": 3, "batch_size": 8, "max_length": 60}
-
-
-@pytest.fixture
-def make_start(tokenizer):
-    """Return a function that lays out a tiny GPT-2 to start from."""
-
-    def make(config=None, tokenizer=tokenizer, max_length=60, **sizes):
-        end, small = tokenizer.eos_token_id, {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
-        ends = {"bos_token_id": end, "eos_token_id": end}
-        config = config or GPT2Config(**{"vocab_size": len(tokenizer), **small, **ends, **sizes})
-
-        def build(seed):
-            set_seed(seed)
-            return AutoModelForCausalLM.from_config(config)
-
-        load = AutoModelForCausalLM.from_pretrained
-        return LanguageModel("generators.tiny", tokenizer, build, load, {"is": "new"}, config, max_length)
-
-    return make
-
-
-@pytest.fixture
-def train(tmp_path, make_start, make_settings, notes):
-    """Return a function that fine-tunes into a folder of that name."""
-
-    def run(name="model", start=None, corpus=CORPUS, reporter=notes, **settings):
-        settings = make_settings(**{**RECIPE, **settings})
-        return fine_tune_language_model(start or make_start(), corpus, tmp_path / name, settings, reporter)
-
-    return run
+WORDS = 40
+RECIPE = {
+    "lr": 1e-2,
+    "epochs": 3,
+    "max_steps": 0,
+    "batch_size": 12,
+    "halve": False,
+    "weight_decay": 1e-3,
+    "warmup": 0.1,
+    "save_steps": 0,
+    "seed": 5,
+    "device": "cpu",
+    "precision": "fp32",
+}
+GPT2 = GPT2Config(vocab_size=WORDS, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0)
+STILL = GPT2Config(**GPT2.to_dict() | {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0})
+LLAMA = LlamaConfig(
+    vocab_size=WORDS,
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    bos_token_id=0,
+    eos_token_id=0,
+)
 
 
-def still(make_start):
-    return make_start(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
+class Texts:
+    """Texts that count upwards; each epoch of training drops another number of words at their start.
+
+    Labels stand where their tokens do, as Hugging Face has it, or, if ``ahead``, a place before, where they are told.
+    """
+
+    def __init__(self, rows, seed, *, changing=True, ahead=False):
+        random = np.random.default_rng(seed)
+        starts, lengths = random.integers(1, 10, rows), random.integers(6, 30, rows)
+        self.texts = [np.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+        self.changing = changing
+        self.ahead = ahead
+        self.start(0)
+
+    def start(self, epoch):
+        drops = np.random.default_rng(epoch).integers(0, 4, len(self.texts)) * self.changing
+        kept = [text[drop:] for text, drop in zip(self.texts, drops, strict=True)]
+        tokens, starts = np.concatenate(kept).astype(np.int32), np.cumsum([0, *map(len, kept)])
+        labels = tokens.copy()
+        labels[starts[:-1]] = -100
+        labels = np.roll(labels, -1) if self.ahead else labels
+        padding = {"input_ids": 0, "labels": -100}
+        self.rows = TokenRows({"input_ids": tokens, "labels": labels}, padding, starts)
+
+    def __len__(self):
+        return len(self.rows)
+
+    @property
+    def lengths(self):
+        return self.rows.lengths
+
+    def batch(self, rows):
+        return self.rows.batch(rows)
+
+
+def nats(logits, labels, ahead):
+    logits, labels = (logits, labels) if ahead else (logits[:, :-1], labels[:, 1:])
+    return functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(1)
+
+
+class Writer:
+    """A language model that is trained on ``Texts``; it keeps what it is given to score."""
+
+    stage = "generator"
+    key = "generators.tiny"
+    metric = "nats_per_token"
+    greater_is_better = False
+
+    def __init__(self, config=GPT2, rows=56, *, changing=True, ahead=False):
+        self.config = config
+        self.train = Texts(rows, seed=1, changing=changing, ahead=ahead)
+        self.dev = Texts(20, seed=2, changing=False, ahead=ahead)
+        vocabulary = {str(number): number for number in range(WORDS)}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))
+        self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="0")
+        self.seen = []
+
+    def build(self, seed):
+        set_seed(seed)
+        return AutoModelForCausalLM.from_config(self.config)
+
+    def loss(self, outputs, labels, items):
+        return nats(outputs["logits"], labels, self.train.ahead).sum() / items
+
+    def reduce(self, logits, labels):
+        return nats(logits, labels, self.train.ahead)
+
+    def score(self, predictions, labels):
+        self.seen.append((predictions, labels))
+        return {"nats_per_token": predictions.sum().item() / (labels != -100).sum().item()}
+
+
+class Notes(QuietReporter):
+    """Keeps what it is told, and can be killed: like Ctrl-C at the update ``kill_at`` of this run."""
+
+    def __init__(self, kill_at=None):
+        self.kill_at = kill_at
+        self.updates = 0
+        self.warnings, self.infos, self.points, self.shown = [], [], [], {}
+
+    def advance(self, steps=1, **shown):
+        self.updates += steps == 1
+        self.shown = shown
+        if self.kill_at is not None and self.updates == self.kill_at:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def progress(self, title, total=None, unit="rows"):
+        yield self
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+    def info(self, message):
+        self.infos.append(message)
+
+    def metrics(self, stage, step, **values):
+        self.points.append((stage, step, values))
+
+
+def train(folder, learner=None, reporter=None, **recipe):
+    return fine_tune(folder, learner or Writer(), Recipe(**RECIPE | recipe), reporter or QuietReporter())
 
 
 def weights(folder):
-    return torch.cat([value.flatten() for _, value in sorted(load_file(folder / "model.safetensors").items())])
+    return torch.cat([value.flatten() for _, value in sorted(load_file(folder / "model/model.safetensors").items())])
+
+
+def same(folder, other):
+    return (folder / "model/model.safetensors").read_bytes() == (other / "model/model.safetensors").read_bytes()
 
 
 @torch.no_grad()
-def naive_fit(folder, texts):
-    """Compute bits a character and word perplexity from a saved model, a token at a time."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    nats = 0.0
-    for text in texts:
-        tokens = torch.tensor([*tokenizer(text)["input_ids"], tokenizer.eos_token_id])
-        chances = model(tokens[None]).logits[0].double().softmax(-1)
-        nats -= sum(math.log(chances[place - 1, tokens[place]]) for place in range(1, len(tokens)))
-    words = sum(len(text.split()) + 1 for text in texts)
-    return nats / math.log(2) / sum(map(len, texts)), math.exp(nats / words)
+def losses(model, text):
+    """Compute the nats of each token of a text but the first, one by one."""
+    chances = model(text[None]).logits[0].softmax(-1)
+    return np.array([-chances[place, word].log().item() for place, word in enumerate(text[1:])])
 
 
-def test_it_learns_and_reports_what_the_saved_model_says(tmp_path, train, notes):
-    result = train()
-    for name, texts in (("dev", DEV), ("test", TEST)):
-        bits, perplexity = naive_fit(tmp_path / "model", texts)
-        assert result[f"{name}_bits_per_character"] == pytest.approx(bits, rel=1e-5)
-        assert result[f"{name}_word_perplexity"] == pytest.approx(perplexity, rel=1e-4)
-    bits = [values["bits_per_character"] for _, values in notes.points]
-    assert len(bits) == 3 and bits[2] < bits[1] < bits[0] < 8
-    assert (result["updates"], result["epochs"], result["best_epoch"]) == (9, 3, 3)
-    assert (result["batch_size"], result["at_once"], result["lr"]) == (8, 8, 1e-2)
-    assert result["parameters"] == sum(map(torch.numel, load_file(tmp_path / "model/model.safetensors").values()))
-    assert json.loads((tmp_path / "model/metrics.json").read_text()) == result
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["model"]
-    assert notes.warnings == []
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training") / "whole"
+    return folder, train(folder)
 
 
-def test_without_a_test_set_it_reports_dev_alone(train):
-    result = train(corpus=Corpus("single", TRAIN, DEV), epochs=1)
-    assert "dev_word_perplexity" in result and not any(name.startswith("test") for name in result)
-
-
-def test_the_best_epoch_is_kept(tmp_path, train, notes):
-    result = train(lr=0.1, epochs=12, warmup=0.0)
-    bits = [values["bits_per_character"] for _, values in notes.points]
-    assert len(bits) == 12 and bits[-1] > 1.02 * min(bits), "it has to get worse again"
-    assert result["dev_bits_per_character"] == min(bits)
-    assert result["best_epoch"] == bits.index(min(bits)) + 1 < 12
-    assert naive_fit(tmp_path / "model", DEV)[0] == pytest.approx(min(bits), rel=1e-5)
-
-
-@pytest.mark.parametrize(("kill_at", "left"), [(3, 7), (5, 5), (8, 2)])
-def test_a_killed_fine_tuning_ends_with_the_same_weights(tmp_path, train, notes, kill_at, left):
-    whole = train("whole", save_steps=1)
-    killed = replace(notes, kill_at=kill_at, updates=0, warnings=[], infos=[], points=[])
+@pytest.mark.parametrize(("kill_at", "left"), [(3, 13), (6, 10), (9, 7), (13, 3), (15, 1)])
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, whole, kill_at, left):
     with pytest.raises(KeyboardInterrupt):
-        train("model", reporter=killed, save_steps=1)
-    assert not (tmp_path / "model").exists() and (tmp_path / "model.training").exists()
+        train(tmp_path / "killed", save_steps=2, reporter=Notes(kill_at))
+    assert not (tmp_path / "killed/model").exists()
+    notes = Notes()
+    outcome = train(tmp_path / "killed", reporter=notes)
 
-    notes.updates = 0
-    assert train("model", save_steps=3) == whole
-    assert notes.updates == left and "going on with the training that was interrupted" in notes.infos
-    assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
-    assert not (tmp_path / "model.training").exists()
-
-
-def test_other_texts_or_settings_start_again(tmp_path, train, notes):
-    for change, said in (
-        ({"lr": 1e-3}, "generators.tiny.lr"),
-        ({"corpus": Corpus("single", TRAIN, TEST)}, "dev texts"),
-    ):
-        with pytest.raises(KeyboardInterrupt):
-            train(reporter=replace(notes, kill_at=5, updates=0), save_steps=1)
-        notes.updates = 0
-        train(**{"epochs": 3, **change})
-        assert notes.updates == 9
-        assert notes.warnings[-1] == f"the interrupted training is not gone on with: {said} changed"
+    assert (notes.updates, outcome) == (left, whole[1])
+    assert same(tmp_path / "killed", whole[0])
 
 
-def test_seeds_differ_and_repeat(tmp_path, train):
-    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
-        train(name, seed=seed, epochs=1)
-    one, again, two = (weights(tmp_path / name) for name in ("one", "again", "two"))
-    assert torch.equal(one, again) and not torch.allclose(one, two, atol=1e-3)
+def test_every_epoch_has_its_own_rows(tmp_path, whole):
+    learner = Writer()
+    epochs = []
+    start, learner.train.start = learner.train.start, lambda epoch: epochs.append(epoch) or start(epoch)
+    train(tmp_path / "again", learner)
+    assert epochs == [0, 1, 2] and same(tmp_path / "again", whole[0])
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", learner, Notes(8), save_steps=1)
+    epochs.clear()
+    train(tmp_path / "killed", learner)
+    assert epochs == [1, 2]
+
+    train(tmp_path / "unchanging", Writer(changing=False))
+    assert not same(tmp_path / "unchanging", whole[0])
 
 
-def test_gradient_accumulation_changes_nothing_but_memory(tmp_path, train, make_start):
-    start = still(make_start)
-    found = {pieces: train(str(pieces), start, gradient_accumulation=pieces) for pieces in (1, 3, 8)}
-    assert [result["at_once"] for result in found.values()] == [8, 2, 1], "of 8 texts, 3 at once would not do"
-    assert {result["updates"] for result in found.values()} == {9}
-    for pieces in (3, 8):
-        torch.testing.assert_close(weights(tmp_path / str(pieces)), weights(tmp_path / "1"), atol=5e-5, rtol=0)
+def test_an_outcome_is_taken_as_it_is(whole):
+    folder, outcome = whole
+    notes = Notes()
+    assert train(folder, reporter=notes) == outcome
+    assert notes.updates == 0
+    score = f"{outcome.metrics['nats_per_token']:.4f}"
+    assert notes.infos == [f"fine-tuned at 0.01: nats_per_token {score} on dev, after epoch 3 of 3"]
 
 
-def test_auto_is_the_papers_batch_in_as_many_pieces_as_it_takes(tmp_path, train, make_start, notes, monkeypatch):
-    start = still(make_start)
-    corpus = replace(CORPUS, train=TRAIN * 4)
-    whole = train("whole", start, corpus, batch_size="auto")
-    assert (whole["batch_size"], whole["at_once"], whole["updates"]) == (48, 48, 6)
+def test_the_model_is_a_folder_that_scores_what_it_says(whole):
+    folder, outcome = whole
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    assert AutoTokenizer.from_pretrained(folder / "model").eos_token == "0"
+    expected = np.concatenate([losses(model, torch.from_numpy(text)) for text in Writer().dev.texts]).mean()
+    assert outcome.metrics == {"nats_per_token": pytest.approx(expected, abs=1e-5)}
+    assert expected < 3 < np.log(WORDS)
+    assert outcome.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert (outcome.updates, outcome.epochs, outcome.batch_size, outcome.at_once) == (15, 3, 12, 12)
+    assert {path.name for path in folder.iterdir()} == {"model", "outcome.json"}
 
+
+def test_logits_are_reduced_before_they_are_gathered(tmp_path):
+    learner = Writer()
+    train(tmp_path / "training", learner, epochs=1, batch_size=4)
+    (predictions, labels), expected = learner.seen[0], np.sort(learner.dev.lengths)
+    assert predictions.shape == (20,) and labels.shape == (20, expected.max())
+    assert ((labels != -100).sum(1) == expected - 1).all(), "a batch of 8 is shorter than the next, and padded"
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("config", [STILL, LLAMA], ids=["gpt2", "llama"])
+def test_the_loss_is_the_mean_over_the_real_tokens_of_an_update(tmp_path, config, ahead):
+    learner = Writer(config, ahead=ahead)
+    model = learner.build(RECIPE["seed"])
+    rows = list(ByLength(learner.train, 12, RECIPE["seed"]))[:12]
+    assert len(set(learner.train.lengths[rows])) > 1, "padding has to matter"
+    texts = [learner.train.batch([row])["input_ids"] for row in rows]
+    expected = np.concatenate([losses(model, text[0]) for text in texts]).mean()
+
+    for at_once in (12, 5, 1):
+        notes = Notes()
+        outcome = train(tmp_path / str(at_once), learner, notes, max_steps=1, at_once=at_once)
+        assert outcome.at_once == {12: 12, 5: 4, 1: 1}[at_once]
+        assert notes.points[0][2]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_goes_at_once_makes_no_difference(tmp_path):
+    outcomes = [train(tmp_path / str(at_once), Writer(STILL), at_once=at_once, lr=1e-3) for at_once in (0, 5, 1)]
+    assert [(one.updates, one.batch_size, one.at_once) for one in outcomes] == [(15, 12, 12), (15, 12, 4), (15, 12, 1)]
+    for at_once in (5, 1):
+        torch.testing.assert_close(weights(tmp_path / str(at_once)), weights(tmp_path / "0"), atol=2e-5, rtol=0)
+
+
+def small_memory(monkeypatch, rows):
     forward = ByLengthTrainer.compute_loss
 
     def limited(self, model, inputs, *args, **kwargs):
-        if model.training and len(inputs["labels"]) > 20:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        if model.training and len(inputs["labels"]) > rows:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return forward(self, model, inputs, *args, **kwargs)
 
     monkeypatch.setattr(ByLengthTrainer, "compute_loss", limited)
-    halved = train("halved", start, corpus, batch_size="auto")
-    assert (halved["batch_size"], halved["at_once"], halved["updates"]) == (48, 12, 6)
-    assert "out of memory: 12 texts at once now, still 48 an update" in notes.infos
-    torch.testing.assert_close(weights(tmp_path / "halved"), weights(tmp_path / "whole"), atol=5e-5, rtol=0)
 
 
-def test_bf16_and_gradient_checkpointing_on_a_cpu(tmp_path, train, make_start):
-    plain, half = train("plain"), train("half", precision="bf16", gradient_checkpointing=True)
-    assert half["dev_bits_per_character"] == pytest.approx(plain["dev_bits_per_character"], rel=0.05)
-    saved, exact = weights(tmp_path / "half"), weights(tmp_path / "plain")
-    assert saved.dtype == torch.float32 and not torch.equal(saved, saved.bfloat16().float())
-    torch.testing.assert_close(saved, exact, atol=0.05, rtol=0)
+def test_auto_halves_what_goes_at_once(tmp_path, monkeypatch):
+    train(tmp_path / "whole", Writer(STILL), batch_size=48, halve=True, lr=1e-3)
+    small_memory(monkeypatch, 10)
+    notes = Notes()
+    outcome = train(tmp_path / "halved", Writer(STILL), notes, batch_size=48, halve=True, lr=1e-3)
+    assert (outcome.batch_size, outcome.at_once, outcome.updates) == (48, 6, 6)
+    assert [re.findall(r"(\d+) from here on", warning) for warning in notes.warnings] == [["24"], ["12"], ["6"]]
+    torch.testing.assert_close(weights(tmp_path / "halved"), weights(tmp_path / "whole"), atol=2e-5, rtol=0)
+
+    with pytest.raises(KdError, match="memory does not suffice for 12 texts at once") as error:
+        train(tmp_path / "fixed")
+    assert error.value.key == "generators.tiny.batch_size" and "generators.tiny.batch_size" in error.value.hint
 
 
-def test_texts_longer_than_max_length_are_cut_and_said_to_be(tmp_path, train, make_start, notes):
-    corpus = replace(CORPUS, train=[*TRAIN, "a very long film " * 5], dev=[*DEV, "dull " * 20], test=["bad " * 20])
-    result = train(start=make_start(n_positions=20, max_length=20), corpus=corpus, epochs=1)
-    texts = notes.warnings
-    assert "train texts are longer than 20 tokens, and are cut there" in texts[0] and "dev texts" in texts[1]
-    assert math.isfinite(result["test_bits_per_character"])
+def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, whole, monkeypatch):
+    forward, checkpointing = GPT2LMHeadModel.forward, set()
+
+    def spying(self, *args, **kwargs):
+        checkpointing.add((self.training, self.is_gradient_checkpointing))
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(GPT2LMHeadModel, "forward", spying)
+    train(tmp_path / "training", gradient_checkpointing=True)
+    assert (True, True) in checkpointing and (True, False) not in checkpointing
+    torch.testing.assert_close(weights(tmp_path / "training"), weights(whole[0]), atol=1e-5, rtol=0)
 
 
-def test_a_tokenizer_that_puts_spaces_leaves_texts_whole(train, make_start, spaced_tokenizer, notes):
-    train(start=make_start(tokenizer=spaced_tokenizer), epochs=1)
-    assert "the tokenizer does not go on with a word that was cut: no text is split for training" in notes.infos
+def test_a_model_without_gradient_checkpointing_says_so(tmp_path, monkeypatch):
+    learner = Writer()
+    model = learner.build(0)
+    model.supports_gradient_checkpointing = False
+    monkeypatch.setattr(learner, "build", lambda seed: model)
+    with pytest.raises(ProfileError, match="GPT2LMHeadModel") as error:
+        train(tmp_path / "training", learner, gradient_checkpointing=True)
+    assert error.value.key == "generators.tiny.gradient_checkpointing"
 
 
-def test_bad_input(tmp_path, train, make_start, tokenizer):
-    for wrong, name in ((replace(CORPUS, train=[]), "train"), (replace(CORPUS, dev=[]), "dev")):
-        with pytest.raises(DataError, match=f"there are no {name} texts"):
-            train(corpus=wrong)
-    with pytest.raises(DataError, match=r"the tokenizer is another model's: it gives token \d+, the model knows 200"):
-        train(start=make_start(vocab_size=200))
-    with pytest.raises(UsageError, match="fp16"):
-        train(precision="fp16")
-    assert not list(tmp_path.iterdir())
+def test_the_lowest_score_is_the_best_where_it_should_be(tmp_path, monkeypatch):
+    learner, notes, seen = Writer(), Notes(), []
+
+    def scripted(predictions, labels):
+        seen.append(predictions)
+        return {"nats_per_token": [2.0, 1.0, 1.5][len(seen) - 1]}
+
+    monkeypatch.setattr(learner, "score", scripted)
+    outcome = train(tmp_path / "training", learner, notes)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "training/model").eval()
+    expected = [losses(model, torch.from_numpy(text)).sum() for text in learner.dev.texts]
+
+    np.testing.assert_allclose(np.sort(seen[1]), np.sort(expected), rtol=1e-4)
+    assert not np.allclose(np.sort(seen[2]), np.sort(expected), rtol=1e-3)
+    assert (outcome.metrics, outcome.best_epoch, outcome.epochs) == ({"nats_per_token": 1.0}, 2, 3)
+    assert notes.shown["best"] == "1.0000"
+    assert [(stage, step, values["nats_per_token"]) for stage, step, values in notes.points] == [
+        ("generator", 5, 2.0),
+        ("generator", 10, 1.0),
+        ("generator", 15, 1.5),
+    ]
 
 
-def test_a_model_that_could_not_be_sampled_from_is_refused_before_it_is_trained(train, make_start, tokenizer, notes):
-    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=16, n_layer=1, n_head=2, eos_token_id=0)
-    with pytest.raises(DataError, match="BloomForCausalLM cannot be sampled from"):
-        train(start=make_start(config))
-    assert notes.updates == 0
+class Bare(GPT2LMHeadModel):
+    """A model that knows nothing of labels, and gives more than logits."""
+
+    def forward(self, input_ids, attention_mask):
+        return super().forward(input_ids, attention_mask=attention_mask, output_hidden_states=True)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_gpu_that_is_not_there(train, make_settings, make_start, tmp_path, notes):
-    settings = replace(make_settings(**RECIPE), device="cuda")
-    with pytest.raises(MissingError):
-        fine_tune_language_model(make_start(), CORPUS, tmp_path / "model", settings, notes)
+def test_a_model_need_not_know_of_labels(tmp_path, monkeypatch, whole):
+    learner = Writer()
+    monkeypatch.setattr(learner, "build", lambda seed: set_seed(seed) or Bare(GPT2))
+    assert train(tmp_path / "training", learner) == whole[1]
+
+
+def outcome_of(score, stopped=None):
+    return Outcome(1e-3, {} if score is None else {"nats_per_token": score}, 1, 1, 1, 1, 1, 1, stopped)
+
+
+def test_the_best_of_several_trainings():
+    outcomes = {Path(name): outcome_of(score) for name, score in {"a": None, "b": 2.0, "c": 1.5, "d": 1.5}.items()}
+    learner = Writer(rows=1)
+    assert best_of(outcomes, learner) == Path("c")
+    learner.greater_is_better = True
+    assert best_of(outcomes, learner) == Path("b")
+    with pytest.raises(KdError, match="broke down: the loss is nan") as error:
+        best_of({Path("a"): outcome_of(None, "the loss is nan")}, learner)
+    assert error.value.key == "generators.tiny.lr" and "generators.tiny.warmup" in error.value.hint
+
+
+def test_a_score_that_is_no_number_ends_the_training(tmp_path, monkeypatch):
+    learner, notes = Writer(), Notes()
+
+    def broken(predictions, labels):
+        if notes.updates > 5:
+            raise Diverged("the bits are no number any more")
+        return {"nats_per_token": 1.0}
+
+    monkeypatch.setattr(learner, "score", broken)
+    outcome = train(tmp_path / "training", learner, notes)
+    assert (outcome.updates, outcome.best_epoch, outcome.metrics) == (5, 1, {"nats_per_token": 1.0})
+    assert notes.warnings[0].startswith("training at 0.01 stopped: the bits are no number any more; best model before")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from test_fine_tune import STILL, Writer, train\n"
+        "from kdcli.api import QuietReporter; from kdcli.lm.training_folder import join_processes\n"
+        "join_processes('cpu', None)\n"
+        "train(Path(sys.argv[1]), Writer(STILL, rows=48), lr=1e-3, epochs=2, at_once=3)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for command, name in ((torchrun, "two"), ([sys.executable], "one")):
+        subprocess.run([*command, str(script), str(tmp_path / name)], check=True, env=environment, timeout=200)
+    torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"), atol=2e-5, rtol=0)

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kdcli.lm.fit import Fit, nats, text_nats
-from kdcli.lm.texts import IGNORED, TokenTexts
+from kdcli.lm.texts import IGNORED, TokenTexts, causal_fit, text_nats, token_nats
 
 TEXTS = ["a good film about a bad dog", "x", "naïve but great fun", "it was dull", "fun fun fun !"]
 
@@ -51,11 +50,11 @@ def test_fit_is_bits_a_character_and_nats_a_word(tokenizer, make_model, encoded)
     model = make_model()
     total = sum(naive(model, tokens) for tokens in encoded)
     made = TokenTexts(TEXTS, tokenizer, 64)
-    fit = Fit.of(text_nats(model, made).sum(), made)
-    assert fit.bits_per_character == pytest.approx(total / math.log(2) / sum(map(len, TEXTS)))
+    fit = causal_fit(text_nats(model, made).sum(), made)
+    assert fit["bits_per_character"] == pytest.approx(total / math.log(2) / sum(map(len, TEXTS)))
     words = sum(len(text.split(" ")) + 1 for text in TEXTS)
-    assert fit.word_perplexity == pytest.approx(math.exp(total / words))
-    assert Fit.of(1e9, made).word_perplexity < math.inf
+    assert fit["word_perplexity"] == pytest.approx(math.exp(total / words))
+    assert causal_fit(1e9, made)["word_perplexity"] < math.inf
 
 
 def test_what_is_cut_off_does_not_count(tokenizer, make_model):
@@ -63,10 +62,10 @@ def test_what_is_cut_off_does_not_count(tokenizer, make_model):
     made = TokenTexts([text], tokenizer, 7)
     tokens = tokenizer(text)["input_ids"][:7]
     read = tokenizer.decode(tokens)
-    fit = Fit.of(text_nats(model, made).sum(), made)
+    fit = causal_fit(text_nats(model, made).sum(), made)
     assert 0 < len(read) < len(text)
-    assert fit.bits_per_character == pytest.approx(naive(model, tokens) / math.log(2) / len(read))
-    assert fit.word_perplexity == pytest.approx(math.exp(naive(model, tokens) / len(read.split())))
+    assert fit["bits_per_character"] == pytest.approx(naive(model, tokens) / math.log(2) / len(read))
+    assert fit["word_perplexity"] == pytest.approx(math.exp(naive(model, tokens) / len(read.split())))
 
 
 def test_ignored_places_have_no_loss():
@@ -78,7 +77,7 @@ def test_ignored_places_have_no_loss():
         sum(each[row, place - 1, labels[row, place]].item() for place in range(1, 6) if labels[row, place] >= 0)
         for row in range(3)
     ]
-    found = nats(logits, labels)
+    found = token_nats(logits, labels)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
     assert found[1] == 0
-    assert nats(logits.bfloat16(), labels).dtype == torch.float32
+    assert token_nats(logits.bfloat16(), labels).dtype == torch.float32

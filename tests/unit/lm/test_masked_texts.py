@@ -7,7 +7,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from kdcli.lm.masked_texts import MaskedFit, MaskedTexts, masked_nats
+from kdcli.lm.masked_texts import MaskedTexts, masked_fit, masked_nats
 from kdcli.lm.texts import IGNORED
 from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
 
@@ -200,5 +200,5 @@ def test_nats_are_those_of_the_masked_tokens_alone(tokenizer):
     ]
     found = masked_nats(logits, labels)
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
-    fit = MaskedFit.of(float(found.sum()), made)
-    assert fit.bits_per_masked_token == pytest.approx(sum(expected) / math.log(2) / int((labels != IGNORED).sum()))
+    fit = masked_fit(float(found.sum()), made)
+    assert fit["bits_per_masked_token"] == pytest.approx(sum(expected) / math.log(2) / int((labels != IGNORED).sum()))

@@ -102,7 +102,7 @@ def test_a_decoder_that_mixes_up_places_is_found_out(tiny, exact):
 @pytest.mark.parametrize("look", [1, 16])
 @pytest.mark.parametrize("rows", [7, 64, 9000])
 def test_a_text_depends_on_its_own_uniforms_alone(tiny, monkeypatch, rows, look):
-    monkeypatch.setitem(sampling._LOOK, "cpu", look)
+    monkeypatch.setitem(sampling._SYNC_STEPS, "cpu", look)
     first, uniforms = first_of(200), uniforms_of(200)
     together = sample(CausalDecoder(tiny), first, uniforms, end=END, rows=rows)
     alone = [

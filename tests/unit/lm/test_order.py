@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kdcli.lm.order import ByLength
+from kdcli.lm.trainer import ByLength
 
 
 class Lengths(SimpleNamespace):

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kdcli.lm.rows import Rows
+from kdcli.lm.texts import TokenRows
 
-ROWS = Rows(
+ROWS = TokenRows(
     fields={"input_ids": np.array([5, 6, 7, 8, 9, 4], np.int32), "labels": np.array([-100, 6, 7, -100, 9, -100])},
     padding={"input_ids": 0, "labels": -100},
     offsets=np.array([0, 3, 5, 6]),

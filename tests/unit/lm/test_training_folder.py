@@ -5,7 +5,8 @@ from filelock import FileLock
 
 from kdcli.api import QuietReporter
 from kdcli.errors import KdError, UsageError
-from kdcli.lm.work import check_device, one_training, publish
+from kdcli.lm.training_folder import one_training, publish
+from kdcli.models.device import check_device
 
 
 class Said(QuietReporter):
@@ -38,7 +39,7 @@ def test_a_killed_training_is_gone_on_with_if_nothing_changed(tmp_path):
     killed(tmp_path / "work", {"lr": (1, 2), "seed": 3})
     assert found(tmp_path / "work", {"lr": [1, 2], "seed": 3}) == (
         True,
-        ["going on with the training that was interrupted"],
+        ["continuing the interrupted training"],
         [],
     )
     assert found(tmp_path / "work", {"seed": 3}) == (False, [], [])
@@ -47,21 +48,21 @@ def test_a_killed_training_is_gone_on_with_if_nothing_changed(tmp_path):
 def test_it_starts_again_and_says_why(tmp_path, monkeypatch):
     killed(tmp_path / "work", {"lr": 1, "seed": 3})
     there, _, warnings = found(tmp_path / "work", {"lr": 2, "seed": 3, "batch": 4})
-    assert not there and warnings == ["the interrupted training is not gone on with: lr, batch changed"]
+    assert not there and warnings == ["lr changed (1 -> 2): starting again", "batch changed (None -> 4): starting again"]
 
     killed(tmp_path / "work", {"seed": 3})
     assert found(tmp_path / "work", {"seed": 3}, resume=False) == (False, [], [])
 
     killed(tmp_path / "work", {"seed": 3})
     monkeypatch.setattr("torch.__version__", "0.1")
-    assert found(tmp_path / "work", {"seed": 3})[2] == ["the interrupted training is not gone on with: torch changed"]
+    assert found(tmp_path / "work", {"seed": 3})[2][0].startswith("torch changed")
 
 
 def test_one_training_at_a_time(tmp_path):
     killed(tmp_path / "work", {})
     with (
         FileLock(tmp_path / ".work.lock"),
-        pytest.raises(KdError, match="this generator is being trained already"),
+        pytest.raises(KdError, match="another process trains this generator already"),
         one_training(tmp_path / "work", {}, True, QuietReporter(), "generator"),
     ):
         raise AssertionError

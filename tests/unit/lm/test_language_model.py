@@ -1,0 +1,217 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, GPT2Config, set_seed
+
+from kdcli.api import Corpus, DataError, MissingError, UsageError
+from kdcli.lm.language_model import LanguageModel, fine_tune_language_model
+from kdcli.lm.trainer import ByLengthTrainer
+
+TRAIN = [
+    "a good film about a bad dog",
+    "the plot is very dull , and the actors are great",
+    "naïve but great fun",
+    "a great film , and very good fun",
+    "it was dull",
+    "the dog is good and the film is bad",
+    "very bad",
+    "fun fun fun !",
+] * 3
+DEV = ["a very good dog", "the actors are dull and the plot is bad", "great !"]
+TEST = ["the fun is great", "a dog"]
+CORPUS = Corpus("single", TRAIN, DEV, TEST)
+RECIPE = {"lr": 1e-2, "epochs": 3, "batch_size": 8, "max_length": 60}
+
+
+@pytest.fixture
+def make_start(tokenizer):
+    """Return a function that lays out a tiny GPT-2 to start from."""
+
+    def make(config=None, tokenizer=tokenizer, max_length=60, **sizes):
+        end, small = tokenizer.eos_token_id, {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+        ends = {"bos_token_id": end, "eos_token_id": end}
+        config = config or GPT2Config(**{"vocab_size": len(tokenizer), **small, **ends, **sizes})
+
+        def build(seed):
+            set_seed(seed)
+            return AutoModelForCausalLM.from_config(config)
+
+        load = AutoModelForCausalLM.from_pretrained
+        return LanguageModel("generators.tiny", tokenizer, build, load, {"is": "new"}, config, max_length)
+
+    return make
+
+
+@pytest.fixture
+def train(tmp_path, make_start, make_settings, notes):
+    """Return a function that fine-tunes into a folder of that name."""
+
+    def run(name="model", start=None, corpus=CORPUS, reporter=notes, **settings):
+        settings = make_settings(**{**RECIPE, **settings})
+        return fine_tune_language_model(start or make_start(), corpus, tmp_path / name, settings, reporter)
+
+    return run
+
+
+def still(make_start):
+    return make_start(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
+
+
+def weights(folder):
+    return torch.cat([value.flatten() for _, value in sorted(load_file(folder / "model.safetensors").items())])
+
+
+@torch.no_grad()
+def naive_fit(folder, texts):
+    """Compute bits a character and word perplexity from a saved model, a token at a time."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    nats = 0.0
+    for text in texts:
+        tokens = torch.tensor([*tokenizer(text)["input_ids"], tokenizer.eos_token_id])
+        chances = model(tokens[None]).logits[0].double().softmax(-1)
+        nats -= sum(math.log(chances[place - 1, tokens[place]]) for place in range(1, len(tokens)))
+    words = sum(len(text.split()) + 1 for text in texts)
+    return nats / math.log(2) / sum(map(len, texts)), math.exp(nats / words)
+
+
+def test_it_learns_and_reports_what_the_saved_model_says(tmp_path, train, notes):
+    result = train()
+    for name, texts in (("dev", DEV), ("test", TEST)):
+        bits, perplexity = naive_fit(tmp_path / "model", texts)
+        assert result[f"{name}_bits_per_character"] == pytest.approx(bits, rel=1e-5)
+        assert result[f"{name}_word_perplexity"] == pytest.approx(perplexity, rel=1e-4)
+    bits = [values["bits_per_character"] for _, values in notes.points]
+    assert len(bits) == 3 and bits[2] < bits[1] < bits[0] < 8
+    assert (result["updates"], result["epochs"], result["best_epoch"]) == (9, 3, 3)
+    assert (result["batch_size"], result["at_once"], result["lr"]) == (8, 8, 1e-2)
+    assert result["parameters"] == sum(map(torch.numel, load_file(tmp_path / "model/model.safetensors").values()))
+    assert json.loads((tmp_path / "model/metrics.json").read_text()) == result
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["model"]
+    assert notes.warnings == []
+
+
+def test_without_a_test_set_it_reports_dev_alone(train):
+    result = train(corpus=Corpus("single", TRAIN, DEV), epochs=1)
+    assert "dev_word_perplexity" in result and not any(name.startswith("test") for name in result)
+
+
+def test_the_best_epoch_is_kept(tmp_path, train, notes):
+    result = train(lr=0.1, epochs=12, warmup=0.0)
+    bits = [values["bits_per_character"] for _, values in notes.points]
+    assert len(bits) == 12 and bits[-1] > 1.02 * min(bits), "it has to get worse again"
+    assert result["dev_bits_per_character"] == min(bits)
+    assert result["best_epoch"] == bits.index(min(bits)) + 1 < 12
+    assert naive_fit(tmp_path / "model", DEV)[0] == pytest.approx(min(bits), rel=1e-5)
+
+
+@pytest.mark.parametrize(("kill_at", "left"), [(3, 7), (5, 5), (8, 2)])
+def test_a_killed_fine_tuning_ends_with_the_same_weights(tmp_path, train, notes, kill_at, left):
+    whole = train("whole", save_steps=1)
+    killed = replace(notes, kill_at=kill_at, updates=0, warnings=[], infos=[], points=[])
+    with pytest.raises(KeyboardInterrupt):
+        train("model", reporter=killed, save_steps=1)
+    assert not (tmp_path / "model").exists() and (tmp_path / "model.training").exists()
+
+    notes.updates = 0
+    assert train("model", save_steps=3) == whole
+    assert notes.updates == left and "continuing the interrupted training" in notes.infos
+    assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+    assert not (tmp_path / "model.training").exists()
+
+
+def test_other_texts_or_settings_start_again(tmp_path, train, notes):
+    for change, said in (
+        ({"lr": 1e-3}, "generators.tiny.lr"),
+        ({"corpus": Corpus("single", TRAIN, TEST)}, "dev texts"),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            train(reporter=replace(notes, kill_at=5, updates=0), save_steps=1)
+        notes.updates = 0
+        train(**{"epochs": 3, **change})
+        assert notes.updates == 9
+        assert notes.warnings[-1].startswith(f"{said} changed")
+
+
+def test_seeds_differ_and_repeat(tmp_path, train):
+    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
+        train(name, seed=seed, epochs=1)
+    one, again, two = (weights(tmp_path / name) for name in ("one", "again", "two"))
+    assert torch.equal(one, again) and not torch.allclose(one, two, atol=1e-3)
+
+
+def test_gradient_accumulation_changes_nothing_but_memory(tmp_path, train, make_start):
+    start = still(make_start)
+    found = {pieces: train(str(pieces), start, gradient_accumulation=pieces) for pieces in (1, 3, 8)}
+    assert [result["at_once"] for result in found.values()] == [8, 2, 1], "of 8 texts, 3 at once would not do"
+    assert {result["updates"] for result in found.values()} == {9}
+    for pieces in (3, 8):
+        torch.testing.assert_close(weights(tmp_path / str(pieces)), weights(tmp_path / "1"), atol=5e-5, rtol=0)
+
+
+def test_auto_is_the_papers_batch_in_as_many_pieces_as_it_takes(tmp_path, train, make_start, notes, monkeypatch):
+    start = still(make_start)
+    corpus = replace(CORPUS, train=TRAIN * 4)
+    whole = train("whole", start, corpus, batch_size="auto")
+    assert (whole["batch_size"], whole["at_once"], whole["updates"]) == (48, 48, 6)
+
+    forward = ByLengthTrainer.compute_loss
+
+    def limited(self, model, inputs, *args, **kwargs):
+        if model.training and len(inputs["labels"]) > 20:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(ByLengthTrainer, "compute_loss", limited)
+    halved = train("halved", start, corpus, batch_size="auto")
+    assert (halved["batch_size"], halved["at_once"], halved["updates"]) == (48, 12, 6)
+    torch.testing.assert_close(weights(tmp_path / "halved"), weights(tmp_path / "whole"), atol=5e-5, rtol=0)
+
+
+def test_bf16_and_gradient_checkpointing_on_a_cpu(tmp_path, train, make_start):
+    plain, half = train("plain"), train("half", precision="bf16", gradient_checkpointing=True)
+    assert half["dev_bits_per_character"] == pytest.approx(plain["dev_bits_per_character"], rel=0.05)
+    saved, exact = weights(tmp_path / "half"), weights(tmp_path / "plain")
+    assert saved.dtype == torch.float32 and not torch.equal(saved, saved.bfloat16().float())
+    torch.testing.assert_close(saved, exact, atol=0.05, rtol=0)
+
+
+def test_texts_longer_than_max_length_are_cut_and_said_to_be(tmp_path, train, make_start, notes):
+    corpus = replace(CORPUS, train=[*TRAIN, "a very long film " * 5], dev=[*DEV, "dull " * 20], test=["bad " * 20])
+    result = train(start=make_start(n_positions=20, max_length=20), corpus=corpus, epochs=1)
+    texts = notes.warnings
+    assert "train texts are longer than 20 tokens, and are cut there" in texts[0] and "dev texts" in texts[1]
+    assert math.isfinite(result["test_bits_per_character"])
+
+
+def test_a_tokenizer_that_puts_spaces_leaves_texts_whole(train, make_start, spaced_tokenizer, notes):
+    train(start=make_start(tokenizer=spaced_tokenizer), epochs=1)
+    assert any("no text is split" in info for info in notes.infos)
+
+
+def test_bad_input(tmp_path, train, make_start, tokenizer):
+    for wrong, name in ((replace(CORPUS, train=[]), "train"), (replace(CORPUS, dev=[]), "dev")):
+        with pytest.raises(DataError, match=f"there are no {name} texts"):
+            train(corpus=wrong)
+    with pytest.raises(DataError, match=r"the tokenizer is another model's: .* 200"):
+        train(start=make_start(vocab_size=200))
+    with pytest.raises(UsageError, match="fp16"):
+        train(precision="fp16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_could_not_be_sampled_from_is_refused_before_it_is_trained(train, make_start, tokenizer, notes):
+    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=16, n_layer=1, n_head=2, eos_token_id=0)
+    with pytest.raises(DataError, match="BloomForCausalLM cannot be sampled from"):
+        train(start=make_start(config))
+    assert notes.updates == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there(train, make_settings, make_start, tmp_path, notes):
+    settings = replace(make_settings(**RECIPE), device="cuda")
+    with pytest.raises(MissingError):
+        fine_tune_language_model(make_start(), CORPUS, tmp_path / "model", settings, notes)
