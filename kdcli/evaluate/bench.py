@@ -10,24 +10,28 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings, TaskSettings
-from kdcli.errors import KdError
+from kdcli.errors import KdError, MissingError, UsageError
 from kdcli.evaluate.measure import BATCHES, Kind, Measurement, Subject, measure
-from kdcli.evaluate.reading import reading
 from kdcli.files import atomic
-from kdcli.parts.parts import processes, usable_cores
-from kdcli.run.places import is_run, student_folder, teacher_of
-from kdcli.student.loaded import read_folder
+from kdcli.parts.engine import processes, usable_cores
+from kdcli.run.paths import is_run, student_folder, teacher_of
+from kdcli.student.student import load_student
 from kdcli.tasks.split import SAMPLE, load_table, load_tables
-from kdcli.tasks.task import task_from
+from kdcli.tasks.statistics import count_words
+from kdcli.tasks.task import table_settings, task_from
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TEXTS = 4096
-"""So many of the texts, drawn at random, are gone through."""
+"""Most texts, drawn at random, that the models get."""
 SECONDS = 3.0
 _GRAPHS: dict[Kind, str] = {"onnx": "model.onnx", "int8": "model.int8.onnx"}
 _NAMES: dict[Kind, str] = {
@@ -37,13 +41,17 @@ _NAMES: dict[Kind, str] = {
     "int8": "student, int8",
 }
 
+FORMS = (".svg", ".png", ".pdf")
+_COLOURS = {"pytorch": "#4477aa", "numpy": "#66ccee", "onnx": "#228833", "int8": "#ccbb44", "teacher": "#ee6677"}
+"""Paul Tol's bright scheme, distinct for colour-blind eyes too."""
+
 
 @dataclass(frozen=True)
 class Ratio:
-    """A model beside the teacher: above 1, it is so many times faster, smaller or more frugal.
+    """A model compared with the teacher: above 1, it is so many times faster or smaller.
 
     Attributes:
-        per_second: By the number of texts given at once.
+        per_second: By the number of texts in a call.
         latency: Of the medians.
         parameters: None where they are not known.
         megabytes: Of the weights on disk.
@@ -59,18 +67,18 @@ class Ratio:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What ``kd bench`` measures.
+    """The result of ``kd bench``.
 
     Attributes:
         task: The task's name.
-        texts: How many were gone through.
+        texts: Their number.
         words: Their mean length, in words between white space, both of a pair.
         source: Where they come from.
         machine: Processor, usable cores, GPU if one is used, and the versions that matter.
         seconds: How long each batch size was timed.
         models: The students, then the teacher.
         ratios: By model, against the teacher; empty without one.
-        skipped: What was left out, and why.
+        skipped: The forms that were skipped, and why.
     """
 
     task: str
@@ -104,12 +112,12 @@ def bench(
         teacher: A teacher's folder, hub name or run.
         onnx: What ``kd export onnx`` has written of the student.
         settings: The texts; the teacher's longest input; the precision.
-        profiled: Whether the settings say what the task is, and where its tables lie; otherwise the student does, and
-            they say no more than how to read a table.
-        table: The texts to go through; by default those of dev, or without a profile those of the embedded sample.
+        profiled: Whether the settings describe the task and its tables; otherwise the student does, and they only say
+            how to read a table.
+        table: The texts; by default those of dev, or without a profile those of the embedded sample.
         device: Where PyTorch computes; NumPy and ONNX compute on the CPU.
         seconds: How long each batch size is timed, but one call at least.
-        seed: Which of many texts are taken.
+        seed: Seed of the choice of texts.
         reporter: Shows the progress.
 
     Raises:
@@ -118,15 +126,16 @@ def bench(
     """
     reporter = reporter or QuietReporter()
     folder = student_folder(student)
-    contents = read_folder(folder)
-    subjects, skipped = _forms(folder, contents.config["plugin"], onnx, contents.task, device)
+    loaded = load_student(folder)
+    task = loaded.task
+    subjects, skipped = _forms(folder, loaded.config["plugin"], onnx, task, device)
     if teacher is not None:
         length, precision = settings.teacher.max_length, settings.precision
-        subjects.append(Subject("teacher", "teacher", teacher_of(teacher), contents.task, device, precision, length))
+        subjects.append(Subject("teacher", "teacher", teacher_of(teacher), task, device, precision, length))
     for name, reason in skipped.items():
-        reporter.warn(f"{name} is left out: {reason}")
-    how = reading(contents.task, settings.task, folder, profiled=profiled)
-    columns, source = _texts(contents.task, how, table, seed, reporter)
+        reporter.warn(f"{name} is skipped: {reason}")
+    how = table_settings(task, settings.task, folder, profiled=profiled)
+    columns, source = _texts(task, how, table, seed, reporter)
     measured = []
     with reporter.progress("bench", len(subjects), "models") as progress:
         for subject in subjects:
@@ -134,9 +143,9 @@ def bench(
             progress.advance(measured=subject.name)
     models = _with_parameters(measured)
     return BenchReport(
-        contents.task.name,
+        task.name,
         len(columns[0]),
-        float(np.mean([sum(len(text.split()) for text in row) for row in zip(*columns, strict=True)])),
+        float(count_words(columns).mean()),
         source,
         _machine(device),
         seconds,
@@ -147,10 +156,10 @@ def bench(
 
 
 def keep(report: BenchReport, student: Path) -> Path | None:
-    """Write the figures into the run that the student was named by, where the run's report shows them.
+    """Write the figures into the student's run, whose report shows them.
 
     Returns:
-        ``bench.json`` in the run folder; None where the student was named by its own folder.
+        ``bench.json`` in the run folder; None for a student's own folder.
     """
     if not is_run(student):
         return None
@@ -161,7 +170,7 @@ def keep(report: BenchReport, student: Path) -> Path | None:
 
 
 def ratio(model: Measurement, teacher: Measurement) -> Ratio:
-    """Set a model beside the teacher."""
+    """Compare a model with the teacher."""
     return Ratio(
         {batch: model.per_second[batch] / teacher.per_second[batch] for batch in BATCHES},
         teacher.latency.p50 / model.latency.p50,
@@ -207,10 +216,10 @@ def _texts(
         source = SAMPLE
     order = np.random.default_rng(seed).permutation(len(rows))[:TEXTS]
     if source == SAMPLE:
-        texts = [rows["sentence"][row].as_py() for row in order.tolist()]
+        texts = rows["sentence"].gather(order).to_list()
         # A pair is a text and the one after it.
         return [texts[number:] + texts[:number] for number in range(len(task.columns))], source
-    return [rows[column].take(order).to_pylist() for column in task.columns], source
+    return [rows[column].gather(order).to_list() for column in task.columns], source
 
 
 def _alone(subject: Subject, columns: Sequence[Sequence[str]], seconds: float) -> Measurement:
@@ -224,7 +233,7 @@ def _alone(subject: Subject, columns: Sequence[Sequence[str]], seconds: float) -
 
 
 def _with_parameters(models: Sequence[Measurement]) -> list[Measurement]:
-    """Give the other forms of the student the parameters of its module, which they are made from."""
+    """Add the number of parameters to the other forms of the student; it is the module's."""
     module = models[0]
     every, without = module.parameters, module.parameters_without_embeddings
     return [
@@ -252,3 +261,80 @@ def _machine(device: str) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in libraries},
     }
+
+
+def check_plot(path: Path) -> None:
+    """Check that a plot can be drawn, before hours of measuring.
+
+    Raises:
+        UsageError: The suffix is not a picture's.
+        MissingError: matplotlib is not installed.
+    """
+    if path.suffix not in FORMS:
+        raise UsageError(f"a plot is {', '.join(FORMS)}, not {path.name!r}", hint="for example --plot bench.svg")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MissingError("a plot needs matplotlib", hint="pip install matplotlib") from error
+
+
+def plot(report: BenchReport, path: Path) -> None:
+    """Draw sentences per second by batch, and latency at batch 1, both on logarithmic scales.
+
+    Args:
+        report: The measurements.
+        path: The picture to write, in the form that its suffix says.
+
+    Raises:
+        UsageError: The suffix is not a picture's.
+        MissingError: matplotlib is not installed.
+    """
+    check_plot(path)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 1.6 + 0.45 * len(report.models)), layout="constrained")
+    speed, latency = figure.subplots(1, 2, width_ratios=[3, 2])
+    _speeds(speed, report.models)
+    _latencies(latency, report.models)
+    figure.suptitle(f"{report.task}: {report.machine['processor']}, {report.machine['cores']} cores", fontsize=10)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _speeds(axes: Axes, models: Sequence[Measurement]) -> None:
+    height = 0.8 / len(BATCHES)
+    for row, model in enumerate(models):
+        for number, batch in enumerate(BATCHES):
+            place, value = row + (number - 1) * height, model.per_second[batch]
+            axes.barh(place, value, height * 0.9, color=_COLOURS[model.kind], alpha=0.4 + 0.3 * number)
+            axes.annotate(
+                f"{value:,.0f}  (batch {batch})" if value >= 10 else f"{value:.2g}  (batch {batch})",
+                (value, place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+            )
+    axes.set_xscale("log")
+    rates = [rate for model in models for rate in model.per_second.values()]
+    axes.set_xlim(10 ** np.floor(np.log10(min(rates) / 2)), max(rates) * 8)
+    axes.set_xlabel("sentences per second")
+    _rows(axes, models, names=True)
+
+
+def _latencies(axes: Axes, models: Sequence[Measurement]) -> None:
+    for row, model in enumerate(models):
+        taken = model.latency
+        axes.plot([taken.p50, taken.p99], [row, row], color=_COLOURS[model.kind], linewidth=2)
+        for marker, value in zip("o|x", (taken.p50, taken.p95, taken.p99), strict=True):
+            axes.plot(value, row, marker, color=_COLOURS[model.kind], markersize=7)
+    axes.set_xscale("log")
+    axes.set_xlabel("ms for one text: p50 o, p95 |, p99 x")
+    _rows(axes, models, names=False)
+
+
+def _rows(axes: Axes, models: Sequence[Measurement], *, names: bool) -> None:
+    axes.set_yticks(range(len(models)), [model.name for model in models] if names else [""] * len(models))
+    axes.set_ylim(len(models) - 0.5, -0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.3)

@@ -8,27 +8,24 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import Progress, QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError
-from kdcli.evaluate.predictions import Model
-from kdcli.evaluate.reading import check_task, reading
-from kdcli.run.places import student_folder, teacher_of
-from kdcli.student.loaded import load_student
-from kdcli.tasks.statistics import Evaluation, count_words, evaluate
+from kdcli.evaluate.predict import Model
+from kdcli.run.paths import student_folder, teacher_of
+from kdcli.student.student import load_student
 from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.split import load_table, load_tables
-from kdcli.tasks.statistics import Comparison, compare_models
-from kdcli.tasks.task import task_from
+from kdcli.tasks.statistics import Comparison, Evaluation, compare_models, count_words, evaluate
+from kdcli.tasks.task import check_task, table_settings, task_from
 from kdcli.teacher.model import load_teacher
 
 ROWS = 1024
 ORDER = ("student", "teacher", "against")
-"""How models stand beside each other; the first is compared with the others."""
+"""The order of the models; the first is compared with the others."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class TableEvaluation:
 
     Attributes:
         rows: The rows of the table.
-        models: How good each is: ``student``, ``teacher``, ``against``.
+        models: The evaluation of each: ``student``, ``teacher``, ``against``.
         comparisons: The student with each of the others.
     """
 
@@ -48,7 +45,7 @@ class TableEvaluation:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """What ``kd eval`` finds.
+    """The result of ``kd eval``.
 
     Attributes:
         task: The task's name.
@@ -87,8 +84,8 @@ def evaluate_models(
         teacher: A teacher's folder, hub name or run.
         against: Another student's folder, or a run's.
         settings: The task and its tables; the teacher's longest input; the precision.
-        profiled: Whether the settings say what the task is; otherwise the student does, and they say no more than how
-            to read a table.
+        profiled: Whether the settings describe the task; otherwise the student does, and they only say how to read a
+            table.
         table: A labelled table; by default those of ``split``.
         split: The split, where no table is named.
         device: Where the teacher runs; a student's fast path is the CPU.
@@ -103,7 +100,7 @@ def evaluate_models(
     places = {"student": str(student_folder(student))}
     places |= {} if against is None else {"against": str(student_folder(against))}
     models: dict[str, Model] = {name: load_student(place) for name, place in places.items()}
-    tasks = reading(models["student"].task, settings.task, places["student"], profiled=profiled)
+    tasks = table_settings(models["student"].task, settings.task, places["student"], profiled=profiled)
     task = task_from(tasks)
     if against is not None:
         check_task(models["against"].task, task, places["against"])
@@ -132,7 +129,7 @@ def evaluate_models(
 
 def evaluate_table(
     models: Mapping[str, Model],
-    table: pa.Table,
+    table: pl.DataFrame,
     task: Task,
     *,
     seed: int = 1,
@@ -146,7 +143,7 @@ def evaluate_table(
         table: ``task.columns`` and ``label``.
         task: The task.
         seed: Seed of the bootstrap.
-        name: What messages call the table.
+        name: The table's name in messages.
         reporter: Shows the progress.
 
     Raises:
@@ -154,7 +151,7 @@ def evaluate_table(
     """
     reporter = reporter or QuietReporter()
     gold = encode_labels(table["label"], task, file=name)
-    columns = [table[column].to_pylist() for column in task.columns]
+    columns = [table[column].to_list() for column in task.columns]
     with reporter.progress(f"evaluate {name}", len(models) * len(gold)) as progress:
         outputs = {key: _outputs(model, columns, progress) for key, model in models.items()}
     words = count_words(columns)
@@ -184,16 +181,16 @@ def _outputs(model: Model, columns: list[list[str]], progress: Progress) -> NDAr
     return np.concatenate(made)
 
 
-def _labelled(table: pa.Table, place: str | Path, reporter: Reporter) -> pa.Table:
+def _labelled(table: pl.DataFrame, place: str | Path, reporter: Reporter) -> pl.DataFrame:
     """Return the rows that have labels.
 
     Raises:
         DataError: There are none.
     """
-    rows = table.filter(pc.is_valid(table["label"]))
+    rows = table.filter(pl.col("label").is_not_null())
     if not len(rows):
         hint = "GLUE keeps back those of its test sets: --split dev; name another column with --label-col"
         raise DataError("this table has no labels to evaluate on", file=place, hint=hint)
     if len(rows) < len(table):
-        reporter.warn(f"{len(table) - len(rows):,} rows of {place} have no label, and are left out")
+        reporter.warn(f"{len(table) - len(rows):,} rows of {place} have no label, and are skipped")
     return rows

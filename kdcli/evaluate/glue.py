@@ -1,65 +1,38 @@
-"""GLUE's submission files (Wang et al. 2019; the names, headers and labels are those of gluebenchmark.com)."""
+"""GLUE's submission files (Wang et al. 2019): predictions under the names and labels of gluebenchmark.com."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.predict import PredictResult, predict_file
-from kdcli.evaluate.predictions import Model
-from kdcli.parts.parts import ALONE, Shard
+from kdcli.evaluate.predict import Model, PredictResult, predict_file
+from kdcli.tasks.glue import TASKS
 from kdcli.tasks.split import needed_files, table_name
-
-_NUMBERS = ("0", "1")
-_ENTAILED = ("entailment", "not_entailment")
-_NLI = ("entailment", "neutral", "contradiction")
-
-
-@dataclass(frozen=True)
-class _Submission:
-    """What GLUE wants of a task: a file for each test table, and the labels in it (none: a score)."""
-
-    labels: tuple[str, ...]
-    files: Mapping[str, str]
-
-
-SUBMISSIONS = {
-    "cola": _Submission(_NUMBERS, {"test": "CoLA.tsv"}),
-    "sst2": _Submission(_NUMBERS, {"test": "SST-2.tsv"}),
-    "mrpc": _Submission(_NUMBERS, {"test": "MRPC.tsv"}),
-    "stsb": _Submission((), {"test": "STS-B.tsv"}),
-    "qqp": _Submission(_NUMBERS, {"test": "QQP.tsv"}),
-    "mnli": _Submission(_NLI, {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"}),
-    "qnli": _Submission(_ENTAILED, {"test": "QNLI.tsv"}),
-    "rte": _Submission(_ENTAILED, {"test": "RTE.tsv"}),
-    "wnli": _Submission(_NUMBERS, {"test": "WNLI.tsv"}),
-    "ax": _Submission(_NLI, {"test": "AX.tsv"}),
-}
-"""By the name of the task."""
 
 
 def submission_files(settings: TaskSettings, folder: Path) -> dict[Path, Path]:
-    """Return the files to submit for a task, each with its test table.
+    """Return the files that GLUE wants for a task, each with its test table.
 
     Args:
         settings: The task, and where its tables lie.
-        folder: Where the files are to lie.
+        folder: Where to write the files.
 
     Raises:
         UsageError: GLUE has no such task.
-        DataError: There is no test table, or one that GLUE has not.
+        DataError: There is no test table, or one that GLUE does not have.
     """
-    if settings.name not in SUBMISSIONS:
-        hint = f"it has {', '.join(SUBMISSIONS)}; --output writes the predictions of any task"
+    if settings.name not in TASKS:
+        hint = f"it has {', '.join(TASKS)}; --output writes the predictions of any task"
         raise UsageError(f"GLUE has no task {settings.name!r}", key="task.name", hint=hint)
-    names = SUBMISSIONS[settings.name].files
+    names = TASKS[settings.name].submission
     files = {}
     for table in needed_files(settings, "test"):
         name = table_name(table, "test")
@@ -70,76 +43,45 @@ def submission_files(settings: TaskSettings, folder: Path) -> dict[Path, Path]:
     return files
 
 
-def predict_glue(
-    model: Model,
-    settings: TaskSettings,
-    folder: Path,
-    *,
-    origin: Mapping[str, Any],
-    shard: Shard = ALONE,
-    resume: bool = True,
-    reporter: Reporter | None = None,
-) -> list[PredictResult]:
-    """Write GLUE's submission files for the test tables of a task, in the rows' own numbers.
+def predict_glue(model: Model, settings: TaskSettings, folder: Path, **how: Any) -> list[PredictResult]:
+    """Write GLUE's submission files for the test tables of a task, with the rows' own index.
 
     Args:
         model: A student or a teacher of the task.
         settings: The task, and where its tables lie.
-        folder: Where the files go, under GLUE's names.
-        origin: As for ``predict_file``.
-        shard: This process's share of the parts.
-        resume: Go on with what a killed run left.
-        reporter: Shows the progress.
-
-    Returns:
-        The files that were written, those aside that other shards are still at work on.
+        folder: Where to write the files, under GLUE's names.
+        how: ``origin``, ``resume`` and ``reporter`` of ``predict_file``.
 
     Raises:
         UsageError: GLUE has no such task.
-        DataError: There is no test table, or the model's labels are none of GLUE's.
+        DataError: There is no test table, or the model's labels are not GLUE's.
     """
     files = submission_files(settings, folder)
-    spelled = _Spelled(model, as_glue(model.task, settings.name))
-    results = [
-        predict_file(
-            spelled,
-            table,
-            file,
-            settings,
-            origin=origin,
-            shard=shard,
-            resume=resume,
-            reporter=reporter or QuietReporter(),
-        )
-        for file, table in files.items()
-    ]
-    return [result for result in results if result is not None]
+    spelled = _RenamedLabels(model, glue_task(model.task, settings.name))
+    return [predict_file(spelled, table, file, settings, **how) for file, table in files.items()]
 
 
-def as_glue(task: Task, name: str) -> Task:
+def glue_task(task: Task, name: str) -> Task:
     """Return a task with its labels as GLUE writes those of ``name``: as they are, or by their readable names.
 
     Raises:
-        DataError: They are none of GLUE's.
+        DataError: They are not GLUE's.
     """
-    wanted = SUBMISSIONS[name].labels
+    wanted = TASKS[name].labels
     for spelling in (task.labels, task.names):
         if set(spelling) == set(wanted) and task.is_score == (not wanted):
             return replace(task, labels=spelling)
-    what = f"the model's task {task.name} has {_listed(task.labels)}, and GLUE's {name} has {_listed(wanted)}"
+    found, wants = (f"the labels {', '.join(labels)}" if labels else "scores" for labels in (task.labels, wanted))
+    what = f"the model's task {task.name} has {found}, and GLUE's {name} has {wants}"
     raise DataError(what, hint="name a model of this task")
 
 
-def _listed(labels: Sequence[str]) -> str:
-    return f"the labels {', '.join(labels)}" if labels else "scores"
-
-
 @dataclass(frozen=True)
-class _Spelled:
-    """A model whose labels are written in another way."""
+class _RenamedLabels:
+    """A model whose labels have other names."""
 
     model: Model
     task: Task
 
-    def logits(self, columns: Sequence[Sequence[str]]) -> np.ndarray:
+    def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         return self.model.logits(columns)

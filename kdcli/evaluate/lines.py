@@ -1,53 +1,51 @@
-"""Predictions for lines of text as they come in: through a pipe, or typed."""
+"""Predictions for lines of text as they come: through a pipe, or typed."""
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
-import pyarrow as pa
+import polars as pl
 
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
-from kdcli.evaluate.predictions import Model, predictions
-from kdcli.tables.strings import strings
+from kdcli.evaluate.predict import Model, predict_texts
 
 NAME = "stdin"
 BLOCK = 1 << 20
-"""Bytes taken at once, where so many are there."""
+"""Most bytes that are read at once."""
 
 
 class Stream(Protocol):
-    """A stream of bytes that gives what is there without waiting for more."""
+    """A stream of bytes that returns what is there without waiting for more."""
 
     def read1(self, size: int, /) -> bytes:
-        """Return up to ``size`` bytes, as soon as there are any; none at the end."""
+        """Return up to ``size`` bytes as soon as there are any; none at the end."""
 
 
 def predict_lines(
     model: Model, stream: Stream, reporter: Reporter, *, probabilities: bool = False
-) -> Iterator[pa.RecordBatch]:
+) -> Iterator[pl.DataFrame]:
     """Predict a label, or a score, for each line as soon as it is there; memory does not grow with their number.
 
     Args:
         model: A student or a teacher.
         stream: A text a line, or two with a tab between them; lines end at LF or CRLF.
-        reporter: Told of what is odd.
-        probabilities: Give that of each label too.
+        reporter: Gets warnings.
+        probabilities: Add the probability of each label.
 
     Returns:
-        The columns of ``schema_of``; the lines are counted from 0.
+        The columns of ``prediction_schema``; the lines are counted from 0.
 
     Raises:
-        DataError: There is no line, or one is not UTF-8, or no pair; those before it are predicted.
+        DataError: There is no line, or one is not UTF-8, or no pair; the lines before it are predicted.
     """
     done = 0
     for columns in read_lines(stream, model.task, reporter):
         rows = len(columns[0])
-        index = strings([str(number) for number in range(done, done + rows)])
-        yield predictions(model, index, columns, probabilities=probabilities)
+        index = pl.int_range(done, done + rows, eager=True).cast(pl.String)
+        yield predict_texts(model, index, columns, probabilities=probabilities)
         done += rows
     if not done:
         hint = "pipe lines of text into it, or name a table with --input FILE"
@@ -55,52 +53,41 @@ def predict_lines(
 
 
 def read_lines(stream: Stream, task: Task, reporter: Reporter) -> Iterator[list[list[str]]]:
-    """Give the lines that are there as soon as they are, as the text columns of the task.
+    """Yield the lines that are there as soon as they are, as the text columns of the task.
 
     Raises:
-        DataError: A line is not UTF-8, or no pair; those before it are given.
+        DataError: A line is not UTF-8, or no pair; the lines before it are yielded first.
     """
-    row = 1
-    empty, tabs = _Odd(), _Odd()
+    done = 0
+    empty: list[int] = []
+    tabs: list[int] = []
     for lines in _whole_lines(stream):
         wrong, texts = None, []
-        for number, line in enumerate(lines, row):
+        for row, line in enumerate(lines, done + 1):
             try:
-                texts.append(_texts(line, task, number))
+                texts.append(_texts(line, task, row))
             except DataError as error:
                 wrong = error
                 break
-            empty.count(number, "" in texts[-1])
-            tabs.count(number, task.kind == "single" and b"\t" in line)
+            if "" in texts[-1]:
+                empty.append(row)
+            if task.kind == "single" and b"\t" in line:
+                tabs.append(row)
         if texts:
             yield [list(column) for column in zip(*texts, strict=True)]
         if wrong:
             raise wrong
-        row += len(lines)
-    if tabs.rows:
-        reporter.warn(f"{NAME}: {tabs} with a tab in the text; if this is a table, name its file with --input")
-    if empty.rows:
-        reporter.warn(f"{NAME}: {empty} with an empty text are predicted too")
-
-
-@dataclass
-class _Odd:
-    """Rows with something odd about them: how many, and the first."""
-
-    rows: int = 0
-    first: int = 0
-
-    def count(self, row: int, odd: bool) -> None:
-        if odd:
-            self.first = self.first or row
-            self.rows += 1
-
-    def __str__(self) -> str:
-        return f"{self.rows} rows (the first is row {self.first})"
+        done += len(lines)
+    for rows, what in (
+        (tabs, "with a tab in the text; if this is a table, name its file with --input"),
+        (empty, "with an empty text are predicted too"),
+    ):
+        if rows:
+            reporter.warn(f"{NAME}: {len(rows)} rows (the first is row {rows[0]}) {what}")
 
 
 def _whole_lines(stream: Stream) -> Iterator[list[bytes]]:
-    """Give the lines that have ended, and at last one that has not; without their ends and a byte order mark."""
+    """Yield the lines that have ended, and at last one that has not; without their ends and a byte order mark."""
     held: list[bytes] = []
     mark = codecs.BOM_UTF8
     while block := stream.read1(BLOCK):
@@ -115,21 +102,17 @@ def _whole_lines(stream: Stream) -> Iterator[list[bytes]]:
 
 
 def _texts(line: bytes, task: Task, row: int) -> list[str]:
-    """Return the texts of a line, one or two.
-
-    Raises:
-        DataError: It is not UTF-8, or no pair.
-    """
+    """Return the texts of a line, one or two."""
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
         what = f"not UTF-8: byte {error.start + 1} of the row is 0x{line[error.start]:02x}"
-        hint = "convert the texts on their way: iconv -f ENCODING -t UTF-8"
+        hint = "convert the texts first: iconv -f ENCODING -t UTF-8"
         raise DataError(what, file=NAME, row=row, hint=hint) from None
     if task.kind == "single":
         return [text]
     texts = text.split("\t")
     if len(texts) != 2:
-        hint = f"{task.name} takes pairs; a table is named with --input FILE"
+        hint = f"{task.name} takes pairs; name a table with --input FILE"
         raise DataError("a pair is two texts with one tab between them", file=NAME, row=row, hint=hint)
     return texts

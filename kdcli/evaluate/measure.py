@@ -33,7 +33,7 @@ class Subject:
     """A model to measure, and how to load it.
 
     Attributes:
-        name: What it is called.
+        name: Its name.
         kind: The student as its PyTorch module, its NumPy form, an ONNX graph, one with 8-bit weights; or the teacher.
         place: Its folder, or a teacher's hub name.
         task: Its task.
@@ -70,17 +70,17 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of a model.
+    """The speed and the size of a model.
 
     Attributes:
         name: The model.
-        kind: What form of it.
-        place: Where it lies.
+        kind: Its form.
+        place: Its folder or hub name.
         device: Where it computed.
-        per_second: Texts a second, from text to logits, by the number of texts that were given at once.
-        latency: At one text a call.
-        parameters: All of them; None where the form does not tell.
-        parameters_without_embeddings: Those that are not word vectors; None where the form does not tell.
+        per_second: Texts a second, from text to logits, by the number of texts in a call.
+        latency: With one text a call.
+        parameters: All of them; None where the form does not show them.
+        parameters_without_embeddings: Those that are not word vectors; None where the form does not show them.
         megabytes: Its weights on disk, in 10^6 bytes.
         peak_megabytes: The most memory that its process held resident, in 10^6 bytes: Python, the libraries it needs,
             the model, the texts, and what computing takes.
@@ -114,7 +114,7 @@ def measure(subject: Subject, columns: Columns, seconds: float) -> Measurement:
 
     Args:
         subject: The model.
-        columns: The texts, one sequence for each text column; they are gone through again and again.
+        columns: The texts, one sequence for each text column; they are used again and again.
         seconds: How long each batch size is timed, but one call at least.
 
     Raises:
@@ -177,16 +177,14 @@ def _load(subject: Subject) -> _Loaded:
     folder = Path(subject.place)
     if subject.kind == "teacher":
         return _teacher(subject)
-    if subject.kind == "pytorch":
-        from kdcli.student.folder import load_student
+    if subject.kind in ("pytorch", "numpy"):
+        from kdcli.student.student import WEIGHTS, load_student
 
-        student = load_student(folder, subject.device)
-        parameters = student.parameters, student.parameters_without_embeddings
-        return _Loaded(student.logits, _megabytes(folder / "model.safetensors"), parameters)
-    if subject.kind == "numpy":
-        from kdcli.student.loaded import load_student as load_fast
-
-        return _Loaded(load_fast(folder).logits, _megabytes(folder / "model.safetensors"))
+        # The NumPy form must not import torch: its memory is measured.
+        torch = subject.kind == "pytorch"
+        student = load_student(folder, device=subject.device, torch=torch)
+        parameters = (student.parameters, student.parameters_without_embeddings) if torch else (None, None)
+        return _Loaded(student.logits, _megabytes(folder / WEIGHTS), parameters)
     from kdcli.export.onnx_student import INT8, MODEL, load_onnx
 
     file = MODEL if subject.kind == "onnx" else INT8

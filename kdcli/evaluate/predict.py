@@ -1,43 +1,110 @@
-"""Predictions of a student or a teacher for a table."""
+"""Predictions of a student or a teacher, for a table or to a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pyarrow as pa
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.config.schema import TaskSettings
 from kdcli.errors import UsageError
-from kdcli.evaluate.predictions import Model, predictions, schema_of
-from kdcli.files import sha256
-from kdcli.parts.parts import ALONE, Parts, Shard
-from kdcli.tables.forms import form_of
-from kdcli.tables.read import write_table
-from kdcli.tasks.split import stream_table
-from kdcli.tasks.task import settings_of
 
-__all__ = ["Model", "PredictResult", "file_schema", "predict", "predict_file", "predict_table"]
+if TYPE_CHECKING:
+    from kdcli.config.schema import Settings, TaskSettings
 
 ROWS = 4096
-"""Rows a part: enough that batches of one length are padded little, few enough to lose little. A model that gains by
-more, as one that computes shared beginnings of texts once, says so in its ``part_rows``."""
+"""Rows of a part: enough that batches of one length are padded little, few enough to lose little. A model that gains
+by more, because it computes shared beginnings of texts once, says so in its ``part_rows``."""
+
+
+class Model(Protocol):
+    """A loaded student or teacher."""
+
+    @property
+    def task(self) -> Task:
+        """The task that it predicts."""
+
+    def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        """Return ``float32 [rows, task.outputs]`` for the text columns."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its folder, and how it computes, as JSON values."""
+
+    model: Model
+    folder: Path
+    how: Mapping[str, Any]
+
+    def origin(self) -> dict[str, Any]:
+        """Return all that its predictions depend on: a hash of its files (not of folders in theirs), and how."""
+        from kdcli.files import files_sha256
+
+        return {"model": files_sha256(self.folder)[:16], **self.how}
 
 
 @dataclass(frozen=True)
 class PredictResult:
-    """What was written.
-
-    Attributes:
-        output: The file.
-        rows: Its predictions.
-    """
+    """A file of predictions, and its number of rows."""
 
     output: Path
     rows: int
+
+
+def open_student(path: Path, device: str = "auto") -> LoadedModel:
+    """Load a student, with as few imports as its prediction needs.
+
+    Args:
+        path: Its folder, or a run's.
+        device: Where it runs; ``auto`` is the CPU, which needs no PyTorch.
+
+    Raises:
+        DataError: The folder is not a student's, or is incomplete.
+    """
+    from kdcli.student.student import load_student
+
+    if not (path / "config.json").is_file():
+        from kdcli.run.paths import student_folder
+
+        path = student_folder(path)
+    if device == "auto":
+        device = "cpu"
+    if device != "cpu":
+        from kdcli.models.device import resolve
+
+        device = resolve(device)
+    return LoadedModel(load_student(path, device=device), path, {"device": device.partition(":")[0]})
+
+
+def open_teacher(name: str, settings: Settings, reporter: Reporter) -> LoadedModel:
+    """Load a teacher.
+
+    Args:
+        name: Its folder, a run's, or a hub name.
+        settings: The task, the longest input, the device and the precision.
+        reporter: Reports downloads.
+
+    Raises:
+        DataError: The model is not fine-tuned, or not for the task.
+        MissingError: There is no such teacher.
+    """
+    from kdcli.models.device import resolve
+    from kdcli.run.paths import teacher_of
+    from kdcli.tasks.task import task_from
+    from kdcli.teacher.model import load_teacher
+
+    device, length, precision = resolve(settings.device), settings.teacher.max_length, settings.precision
+    task = task_from(settings.task)
+    model = load_teacher(
+        teacher_of(name), task, max_length=length, device=device, precision=precision, reporter=reporter
+    )
+    how = {"max_length": model.max_length, "precision": precision, "device": device.partition(":")[0]}
+    return LoadedModel(model, model.folder, how)
 
 
 def predict(
@@ -47,47 +114,41 @@ def predict(
     reporter: Reporter | None = None,
     *,
     probabilities: bool = False,
-) -> pa.Table:
+) -> pl.DataFrame:
     """Predict a label, or a score, for each row of a table.
 
     Args:
         model: A student or a teacher.
         table: A table with the task's text columns, or plain lines of text; labels are not needed.
-        settings: How to read it; by default by the model's task.
+        settings: How to read it; by default as the model's task does.
         reporter: Shows the progress.
-        probabilities: Give that of each label too.
+        probabilities: Add the probability of each label.
 
     Returns:
         The columns ``index`` (as in the table, or counted from 0), ``prediction`` (the label as the task writes it,
-        or the score) and, if asked for, ``probability_LABEL``; a row each.
+        or the score) and, if asked for, ``probability_LABEL``.
 
     Raises:
         DataError: The table is not one of the task.
     """
     reporter = reporter or QuietReporter()
-    schema = schema_of(model.task, probabilities=probabilities)
+    frames = [prediction_schema(model.task, probabilities=probabilities).to_frame()]
     with reporter.progress("predict") as progress:
-        batches = []
-        for batch in predict_table(model, table, settings, reporter, probabilities=probabilities):
-            batches.append(batch)
-            progress.advance(batch.num_rows)
-    return pa.Table.from_batches(batches, schema)
+        for frame in predict_table(model, table, settings, reporter, probabilities=probabilities):
+            frames.append(frame)
+            progress.advance(len(frame))
+    return pl.concat(frames)
 
 
 def predict_table(
-    model: Model,
-    table: Path,
-    settings: TaskSettings | None,
-    reporter: Reporter,
-    *,
-    probabilities: bool = False,
-) -> Iterator[pa.RecordBatch]:
-    """Give the predictions of ``predict`` as they are made; memory does not grow with the rows.
+    model: Model, table: Path, settings: TaskSettings | None, reporter: Reporter, *, probabilities: bool = False
+) -> Iterator[pl.DataFrame]:
+    """Yield the predictions of ``predict`` part by part; memory does not grow with the rows.
 
     Raises:
-        DataError: As ``predict``; the rows before a wrong one are predicted, but for those of its block.
+        DataError: As ``predict``; the parts before the wrong row are predicted.
     """
-    for part in _in_parts(stream_table(table, settings or settings_of(model.task), model.task, reporter), ROWS):
+    for part in _parts(model, table, settings, reporter, ROWS):
         yield _predict_part(model, part, probabilities)
 
 
@@ -99,95 +160,168 @@ def predict_file(
     *,
     origin: Mapping[str, Any],
     probabilities: bool = False,
-    shard: Shard = ALONE,
     resume: bool = True,
     reporter: Reporter | None = None,
-) -> PredictResult | None:
+) -> PredictResult:
     """Write the predictions for a table to a file.
 
-    The table is read through first, so that a row that cannot be read shows before the work. The work is cut into
-    parts that a killed run, or another process (a shard), goes on with; the bytes of the file do not depend on it.
+    First the whole table is read once, so that a row that cannot be read shows before the work. The work is cut into
+    parts, with which a killed run goes on; the bytes of the file do not depend on it.
 
     Args:
         model: A student or a teacher.
         table: As for ``predict``.
-        output: What to write; its suffix tells the form. A ``.txt`` holds the predictions alone, one a line.
-        settings: How to read the table; by default by the model's task.
-        origin: What the model is, as JSON values: parts of another one are not gone on with.
-        probabilities: Write that of each label too.
-        shard: This process's share of the parts.
+        output: The file to write; its suffix decides the form. A ``.txt`` holds the predictions alone, one a line.
+        settings: How to read the table; by default as the model's task does.
+        origin: What the model is, as JSON values: parts of another one are not used.
+        probabilities: Add the probability of each label.
         resume: Go on with what a killed run left; False starts again.
         reporter: Shows the progress.
 
-    Returns:
-        None while other shards are still at work.
-
     Raises:
-        DataError: The table is not one of the task, or the output's suffix tells no form.
+        DataError: The table is not one of the task, or the output's suffix is unknown.
         UsageError: Probabilities are asked for where there are none, or in a ``.txt``.
     """
+    from kdcli.files import sha256
+    from kdcli.parts.parts import Parts
+    from kdcli.tables.write import write_table
+    from kdcli.tasks.task import settings_of
+
     reporter = reporter or QuietReporter()
     task, settings = model.task, settings or settings_of(model.task)
-    schema = file_schema(output, task, probabilities=probabilities)
-    rows = sum(batch.num_rows for batch in stream_table(table, settings, task, reporter))
-    size = getattr(model, "part_rows", ROWS)
+    columns = file_columns(output, task, probabilities=probabilities)
+    size: int = getattr(model, "part_rows", ROWS)
+    rows = sum(map(len, _parts(model, table, settings, reporter, size)))
     sizes = [min(size, rows - begin) for begin in range(0, rows, size)]
-    tables = enumerate(_in_parts(stream_table(table, settings, task, QuietReporter()), size))
+    frames = enumerate(_parts(model, table, settings, QuietReporter(), size))
 
     def make_part(part: int, path: Path) -> None:
-        texts = next(texts for number, texts in tables if number == part)  # parts are made in ascending order
-        made = _predict_part(model, texts, probabilities)
-        with pa.ipc.new_file(str(path), made.schema) as writer:
-            writer.write_batch(made)
+        frame = next(frame for number, frame in frames if number == part)  # parts are made in ascending order
+        _predict_part(model, frame, probabilities).write_parquet(path)
 
     def assemble(paths: list[Path]) -> None:
-        with write_table(output, schema) as writer:
-            for path in paths:
-                with pa.OSFile(str(path)) as stream:
-                    writer.write(pa.ipc.open_file(stream).read_all())
+        write_table(output, pl.concat([pl.scan_parquet(path, glob=False) for path in paths]).select(columns))
 
     fingerprint = {
-        "form": "kd.predictions/1",
+        "form": "kd.predictions/2",
         **origin,
         "input": sha256(table)[:16],
         "reading": settings.model_dump(mode="json", include={"layout", "text_columns", "bad_rows"}),
-        "columns": [*schema_of(task, probabilities=probabilities).names, *task.labels],
+        "columns": [*prediction_schema(task, probabilities=probabilities), *task.labels],
         "part_rows": size,
     }
-    folder = output.with_name(f".{output.name}.parts")
-    with Parts(folder, fingerprint, suffix=".arrow", shard=shard, resume=resume, reporter=reporter) as parts:
+    with Parts(output.with_name(f".{output.name}.parts"), fingerprint, resume=resume, reporter=reporter) as parts:
         parts.make(sizes, make_part, title="predict")
-        return PredictResult(output, rows) if parts.assemble(len(sizes), assemble) else None
+        parts.assemble(len(sizes), assemble)
+    return PredictResult(output, rows)
 
 
-def file_schema(output: Path, task: Task, *, probabilities: bool = False) -> pa.Schema:
+def write_predictions(
+    output: Path, frames: Iterator[pl.DataFrame], task: Task, *, probabilities: bool = False
+) -> PredictResult:
+    """Write predictions to a file as they come; the file is there when they end.
+
+    Raises:
+        DataError: The output's suffix is unknown; or whatever the predictions raise.
+        UsageError: Probabilities are asked for where there are none, or in a ``.txt``.
+    """
+    from polars.io.plugins import register_io_source
+
+    from kdcli.tables.write import write_table
+
+    def source(columns: list[str] | None, *_: Any) -> Iterator[pl.DataFrame]:
+        return (frame if columns is None else frame.select(columns) for frame in frames)
+
+    columns = file_columns(output, task, probabilities=probabilities)
+    lazy = register_io_source(source, schema=prediction_schema(task, probabilities=probabilities))
+    return PredictResult(output, write_table(output, lazy.select(columns)))
+
+
+def file_columns(output: Path, task: Task, *, probabilities: bool = False) -> list[str]:
     """Return the columns of a file of predictions.
 
     Raises:
-        DataError: Its suffix tells no form.
+        DataError: Its suffix is unknown.
         UsageError: Probabilities are asked for where there are none, or in a ``.txt``.
     """
-    schema = schema_of(task, probabilities=probabilities)
+    from kdcli.tables.read import form_of
+
+    columns = list(prediction_schema(task, probabilities=probabilities))
     if form_of(output) != "txt":
-        return schema
+        return columns
     if probabilities:
         raise UsageError("a .txt holds the predictions alone", file=output, hint="name it .tsv for the probabilities")
-    return pa.schema([schema.field("prediction")])
+    return ["prediction"]
 
 
-def _in_parts(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
-    """Give rows in tables of ``size``, the last one of what is left."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        table = pa.Table.from_batches([*held, batch])
-        whole = len(table) // size * size
-        for begin in range(0, whole, size):
-            yield table.slice(begin, size)
-        held = table.slice(whole).to_batches()
-    if held:
-        yield pa.Table.from_batches(held)
+def prediction_schema(task: Task, *, probabilities: bool = False) -> pl.Schema:
+    """Return the columns of predictions: ``index``, ``prediction``, and ``probability_LABEL`` for each label.
+
+    Raises:
+        UsageError: Probabilities are asked for, and the task has scores.
+    """
+    if probabilities and task.is_score:
+        raise UsageError(f"{task.name} predicts scores, which have no probabilities", hint="leave out --probabilities")
+    labels = task.labels if probabilities else ()
+    return pl.Schema(
+        {"index": pl.String, "prediction": pl.Float32 if task.is_score else pl.String}
+        | {f"probability_{label}": pl.Float32 for label in labels}
+    )
 
 
-def _predict_part(model: Model, part: pa.Table, probabilities: bool) -> pa.RecordBatch:
-    columns = [part[column].to_pylist() for column in model.task.columns]
-    return predictions(model, part["index"].combine_chunks(), columns, probabilities=probabilities)
+def predict_texts(
+    model: Model, index: pl.Series, columns: Sequence[Sequence[str]], *, probabilities: bool = False
+) -> pl.DataFrame:
+    """Predict a label, or a score, for each text.
+
+    Args:
+        model: A student or a teacher.
+        index: The names of the rows.
+        columns: The texts, a list for each text column of the task.
+        probabilities: Add the probability of each label.
+
+    Returns:
+        The columns of ``prediction_schema``: the label with the highest logit, or the score, cut to the task's range.
+    """
+    task, logits = model.task, model.logits(columns)
+    values: list[Any] = [index]
+    if task.is_score:
+        values.append(logits[:, 0] if task.score_range is None else logits[:, 0].clip(*task.score_range))
+    else:
+        values.append([task.labels[best] for best in logits.argmax(1)])
+    if probabilities:
+        values += list(softmax(logits).T)
+    return pl.DataFrame(values, prediction_schema(task, probabilities=probabilities))
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the probabilities of the classes, ``float32 [rows, classes]``, computed in float64."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    probabilities: NDArray[np.float32] = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+    return probabilities
+
+
+def _parts(
+    model: Model, table: Path, settings: TaskSettings | None, reporter: Reporter, size: int
+) -> Iterator[pl.DataFrame]:
+    """Read a table in frames of ``size`` rows, the last one of what is left."""
+    from kdcli.tasks.split import stream_table
+    from kdcli.tasks.task import settings_of
+
+    held: list[pl.DataFrame] = []
+    rows = 0
+    for batch in stream_table(table, settings or settings_of(model.task), model.task, reporter):
+        held.append(batch)
+        rows += len(batch)
+        if rows >= size:
+            frame = pl.concat(held)
+            rows %= size
+            yield from frame[: len(frame) - rows].iter_slices(size)
+            held = [frame[len(frame) - rows :]]
+    if rows:
+        yield pl.concat(held)
+
+
+def _predict_part(model: Model, part: pl.DataFrame, probabilities: bool) -> pl.DataFrame:
+    columns = [part[column].to_list() for column in model.task.columns]
+    return predict_texts(model, part["index"], columns, probabilities=probabilities)

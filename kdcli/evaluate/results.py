@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
-from kdcli.evaluate.predictions import Model
+from kdcli.evaluate.predict import Model
 from kdcli.files import atomic
-from kdcli.student.folder import LoadedStudent, load_student
-from kdcli.student.loaded import load_student as load_predictor
-from kdcli.tables.read import write_table
+from kdcli.student.student import WEIGHTS, Student, load_student
+from kdcli.tables.write import write_table
 from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import score
-from kdcli.teacher.model import Teacher, load_teacher
+
+if TYPE_CHECKING:
+    from kdcli.teacher.model import Teacher
 
 Scores = dict[str, dict[str, float]]
 """By table and metric."""
@@ -58,7 +60,7 @@ class Results:
     """The results table.
 
     Attributes:
-        metrics: The task's metrics; the first has chosen among models.
+        metrics: The task's metrics; the first one chose among models.
         rows: Teacher, baseline, student.
         gap_closed: By table and metric, (student - baseline) / (teacher - baseline) of the mean scores; None where the
             teacher is no better than the baseline (Tang et al. 2019, table 1, gives the scores for it).
@@ -74,7 +76,7 @@ def compare(
     teacher: str | Path,
     baselines: Sequence[Path],
     students: Sequence[Path],
-    tables: Mapping[str, pa.Table],
+    tables: Mapping[str, pl.DataFrame],
     task: Task,
     max_length: int,
     device: str,
@@ -83,46 +85,46 @@ def compare(
     predictions: Path,
     reporter: Reporter,
 ) -> Results:
-    """Score and time all models on the same texts; write the table as JSON, and what they say of each text.
+    """Score and time all models on the same texts; write the results as JSON, and the logits of each text.
 
     Args:
         teacher: Its folder or hub name.
         baselines: One folder a seed.
         students: One folder a seed.
-        tables: What to score on, by name; those without labels are left out.
+        tables: The tables to score on, by name; those without labels are skipped.
         task: The task.
         max_length: The teacher's longest input in word pieces.
         device: Where all models run.
         precision: The teacher's arithmetic.
         output: The JSON file to write.
-        predictions: The table to write: ``table``, ``index``, the texts, ``label``, and of each model the logits
-            ``teacher_0``, ``teacher_1``, ...; of baseline and student those of the first seed.
+        predictions: The table to write: ``table``, ``index``, the texts, ``label``, and the logits of each model,
+            ``teacher_0``, ``teacher_1``, ...; those of baseline and student are of the first seed.
         reporter: Shows the progress.
     """
-    labelled = {name: table for name, table in tables.items() if not table["label"].null_count}
+    from kdcli.teacher.model import load_teacher
+
+    labelled = {name: table for name, table in tables.items() if not table["label"].null_count()}
     with reporter.progress("compare", 1 + len(baselines) + len(students), "models") as progress:
         big = load_teacher(teacher, task, max_length=max_length, device=device, precision=precision)
         logits = {"teacher": _logits(big, labelled)}
-        rows = [_row("teacher", [_scores(logits["teacher"], labelled, task)], big, big.megabytes, labelled, big)]
+        rows = [_row("teacher", [_scores(logits["teacher"], labelled, task)], big, big.megabytes, labelled)]
         progress.advance()
         for name, folders in (("baseline", baselines), ("student", students)):
             scores = []
             for folder in folders:
-                small = load_student(folder, device)
+                small = load_student(folder, device=device)
                 found = _logits(small, labelled)
                 logits.setdefault(name, found)
                 scores.append(_scores(found, labelled, task))
                 progress.advance()
-            megabytes = (folder / "model.safetensors").stat().st_size / 1e6
-            predicting = load_predictor(folder) if device == "cpu" else small
-            rows.append(_row(name, scores, small, megabytes, labelled, predicting))
+            rows.append(_row(name, scores, small, (folder / WEIGHTS).stat().st_size / 1e6, labelled))
     metrics = [task.metric, *task.more_metrics]
     gaps = {
         name: {metric: gap_closed(*(row.scores[name][metric] for row in rows)) for metric in metrics}
         for name in labelled
     }
     results = Results(metrics, rows, gaps)
-    _write_predictions(predictions, labelled, logits, task)
+    write_table(predictions, _with_logits(labelled, logits, task))
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(asdict(results), indent=1) + "\n", "utf-8")
     return results
@@ -130,31 +132,30 @@ def compare(
 
 def gap_closed(teacher: Sequence[float], baseline: Sequence[float], student: Sequence[float]) -> float | None:
     """Return the share of the gap between baseline and teacher that the student closes, from mean scores."""
-    low, high = statistics.fmean(baseline), statistics.fmean(teacher)
-    return (statistics.fmean(student) - low) / (high - low) if high > low else None
+    low, high = fmean(baseline), fmean(teacher)
+    return (fmean(student) - low) / (high - low) if high > low else None
 
 
 def _row(
     name: str,
     scores: Sequence[Scores],
-    model: Teacher | LoadedStudent,
+    model: Teacher | Student,
     megabytes: float,
-    tables: Mapping[str, pa.Table],
-    predicting: Model,
+    tables: Mapping[str, pl.DataFrame],
 ) -> Row:
-    """Put the scores of each seed side by side, and time the last model in the form that ``kd predict`` takes."""
+    """Put the scores of each seed side by side, and time the last model."""
     by_seed = {
         table: {metric: [seed[table][metric] for seed in scores] for metric in scores[0][table]} for table in tables
     }
-    speed = _speed(predicting, next(iter(tables.values())))
+    speed = _speed(model, next(iter(tables.values())))
     return Row(name, by_seed, model.parameters, model.parameters_without_embeddings, megabytes, speed)
 
 
-def _logits(model: Teacher | LoadedStudent, tables: Mapping[str, pa.Table]) -> Logits:
+def _logits(model: Model, tables: Mapping[str, pl.DataFrame]) -> Logits:
     return {name: model.logits(_texts(table, model.task)) for name, table in tables.items()}
 
 
-def _scores(logits: Logits, tables: Mapping[str, pa.Table], task: Task) -> Scores:
+def _scores(logits: Logits, tables: Mapping[str, pl.DataFrame], task: Task) -> Scores:
     found = {}
     for name, table in tables.items():
         all_metrics = score(task, logits[name], encode_labels(table["label"], task, file=name))
@@ -162,19 +163,18 @@ def _scores(logits: Logits, tables: Mapping[str, pa.Table], task: Task) -> Score
     return found
 
 
-def _write_predictions(path: Path, tables: Mapping[str, pa.Table], logits: Mapping[str, Logits], task: Task) -> None:
-    texts = ["index", *task.columns, "label"]
-    outputs = [f"{model}_{number}" for model in logits for number in range(task.outputs)]
-    fields = [pa.field(name, pa.string()) for name in ("table", *texts)]
-    schema = pa.schema([*fields, *(pa.field(name, pa.float32()) for name in outputs)])
-    with write_table(path, schema) as writer:
-        for name, table in tables.items():
-            told = np.concatenate([of_model[name] for of_model in logits.values()], axis=1)
-            columns = [pa.array([name] * len(table)), *(table[column] for column in texts), *map(pa.array, told.T)]
-            writer.write(pa.table(columns, schema=schema))
+def _with_logits(tables: Mapping[str, pl.DataFrame], logits: Mapping[str, Logits], task: Task) -> pl.DataFrame:
+    """Return the rows of all tables with the logits of all models."""
+    names = [f"{model}_{number}" for model in logits for number in range(task.outputs)]
+    return pl.concat(
+        table.select(pl.lit(name).alias("table"), "index", *task.columns, "label").hstack(
+            pl.DataFrame(np.concatenate([of_model[name] for of_model in logits.values()], axis=1), names)
+        )
+        for name, table in tables.items()
+    )
 
 
-def _speed(model: Model, table: pa.Table) -> float:
+def _speed(model: Model, table: pl.DataFrame) -> float:
     """Time a model from text to logits, after one warm-up, on the same texts for all models (texts a second)."""
     columns = [column[:SPEED_TEXTS] for column in _texts(table, model.task)]
     model.logits([column[:32] for column in columns])
@@ -185,5 +185,5 @@ def _speed(model: Model, table: pa.Table) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def _texts(table: pa.Table, task: Task) -> list[list[str]]:
-    return [table[column].to_pylist() for column in task.columns]
+def _texts(table: pl.DataFrame, task: Task) -> list[list[str]]:
+    return [table[column].to_list() for column in task.columns]

@@ -1,8 +1,14 @@
-"""The metrics of GLUE."""
+"""The metrics of GLUE, for all rows and for many resamples of the rows at once.
+
+The bootstrap (Efron and Tibshirani 1993) draws rows with replacement. A resample of classified rows matters only by
+how often each combination of gold label and answers occurs in it, and these counts are multinomial: a thousand
+resamples cost the same for a thousand rows and for a million.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +17,15 @@ from scipy import stats
 from sklearn import metrics
 
 from kdcli.api import Task
+
+RESAMPLES = 1000
+_AT_ONCE = 1 << 22
+"""Most numbers in a block of resamples."""
+
+Floats = NDArray[np.float64]
+Outputs = NDArray[np.floating[Any]]
+Values = dict[str, Floats]
+"""By metric, its value in each resample, ``float64 [resamples]``."""
 
 
 def score(task: Task, outputs: NDArray[np.floating[Any]], gold: NDArray[Any]) -> dict[str, float]:
@@ -61,3 +76,79 @@ def _mcc(gold: NDArray[Any], answer: NDArray[Any]) -> float:
         # scikit-learn warns where there is one class only; the value, 0, is the one wanted.
         warnings.simplefilter("ignore", UserWarning)
         return float(metrics.matthews_corrcoef(gold, answer))
+
+
+def resampled(
+    task: Task, outputs: Sequence[Outputs], gold: NDArray[Any], *, seed: int = 1, resamples: int = RESAMPLES
+) -> list[Values]:
+    """Score models on resamples of the rows, drawn with replacement; the same resamples for all models.
+
+    The metrics are those of ``score``.
+
+    Args:
+        task: The task.
+        outputs: Of each model, ``[rows, task.outputs]``.
+        gold: The class ids ``int64 [rows]``, or the scores ``float32 [rows]``.
+        seed: Seed of the resamples.
+        resamples: Number of resamples.
+
+    Returns:
+        For each model, the values of each metric.
+    """
+    random = np.random.Generator(np.random.Philox(seed))
+    if task.is_score:
+        return _resampled_scores([output[:, 0] for output in outputs], gold, random, resamples)
+    cells, counts = np.unique(np.stack([gold, *(o.argmax(1) for o in outputs)], 1), axis=0, return_counts=True)
+    drawn = random.multinomial(len(gold), counts / len(gold), resamples)  # [resamples, cells]
+    one_hot = np.eye(task.outputs, dtype=np.int64)
+    gold_counts = drawn @ one_hot[cells[:, 0]]  # [resamples, classes]
+    values = []
+    for answer in cells.T[1:]:
+        right = drawn @ (one_hot[answer] * (answer == cells[:, 0])[:, None])
+        values.append(_from_counts(right, gold_counts, drawn @ one_hot[answer]))
+    return values
+
+
+def _from_counts(right: NDArray[np.int64], gold: NDArray[np.int64], answered: NDArray[np.int64]) -> Values:
+    """Score confusion matrices by their diagonals and margins, each ``int64 [resamples, classes]``."""
+    rows = gold.sum(1).astype(np.float64)
+    hits = right.sum(1)
+    occurs = gold + answered > 0
+    f1 = np.divide(2 * right, gold + answered, out=np.zeros(right.shape), where=occurs)
+    # Gorodkin's R_K (2004), which is the usual MCC where there are two classes.
+    together = hits * rows - (gold.astype(np.float64) * answered).sum(1)
+    spreads = [rows**2 - (counts.astype(np.float64) ** 2).sum(1) for counts in (gold, answered)]
+    return {
+        "accuracy": hits / rows,
+        "f1": f1[:, 1] if gold.shape[1] == 2 else f1.sum(1) / occurs.sum(1),
+        "mcc": _quotient(together, np.sqrt(spreads[0] * spreads[1])),
+    }
+
+
+def _resampled_scores(
+    predicted: Sequence[Outputs], gold: NDArray[Any], random: np.random.Generator, resamples: int
+) -> list[Values]:
+    columns = [column.astype(np.float64) for column in (gold, *predicted)]
+    found: list[dict[str, list[Floats]]] = [{"pearson": [], "spearman": []} for _ in predicted]
+    block = max(1, _AT_ONCE // len(gold))
+    for begin in range(0, resamples, block):
+        rows = random.integers(0, len(gold), (min(block, resamples - begin), len(gold)))
+        truth, *others = (column[rows] for column in columns)  # [block, rows]
+        ranks = stats.rankdata(truth, axis=1)
+        for of_model, other in zip(found, others, strict=True):
+            of_model["pearson"].append(_correlations(truth, other))
+            of_model["spearman"].append(_correlations(ranks, stats.rankdata(other, axis=1)))
+    return [{name: np.concatenate(blocks) for name, blocks in of_model.items()} for of_model in found]
+
+
+def _correlations(first: Floats, second: Floats) -> Floats:
+    """Return Pearson's correlation of each row of two arrays; 0 where one of them is constant."""
+    constant = (np.ptp(first, axis=1) == 0) | (np.ptp(second, axis=1) == 0)
+    first = first - first.mean(1, keepdims=True)
+    second = second - second.mean(1, keepdims=True)
+    spread = np.sqrt((first**2).sum(1) * (second**2).sum(1))
+    return np.where(constant, 0.0, _quotient((first * second).sum(1), spread))
+
+
+def _quotient(above: Floats, below: Floats) -> Floats:
+    return np.divide(above, below, out=np.zeros(len(above)), where=below > 0)

@@ -12,8 +12,7 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 
 from kdcli.api import Task
-from kdcli.tasks.bootstrap import RESAMPLES, Floats, Outputs, resampled
-from kdcli.tasks.metrics import score
+from kdcli.tasks.metrics import RESAMPLES, Floats, Outputs, resampled, score
 
 LEVEL = 0.05
 """A difference with a smaller p value counts as significant."""
@@ -83,7 +82,7 @@ class Evaluation:
     Attributes:
         rows: The rows of the table.
         metrics: By name, those of the task first.
-        confusion: The number of rows for each label and answer, ``[gold][answer]`` in the task's order; None for scores.
+        confusion: The rows of each label and answer, ``[gold][answer]`` in the task's order; None for scores.
         calibration: Confidence against accuracy; None for scores.
         lengths: The metrics by length of the texts (both of a pair), in words between white space.
         agreement: With the teacher: the share of equal answers, or Pearson's correlation of the scores; None without
