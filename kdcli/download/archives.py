@@ -60,6 +60,7 @@ def unpack(archive: Path, folder: Path, *, only: str = "", reporter: Reporter | 
     """
     reporter = reporter or QuietReporter()
     found: list[Path] = []
+    others: list[str] = []
     most = SLACK + RATIO * archive.stat().st_size if archive.is_file() else 0
     with (
         _readable(archive),
@@ -72,6 +73,7 @@ def unpack(archive: Path, folder: Path, *, only: str = "", reporter: Reporter | 
             if path.anchor or ".." in path.parts or not name.isprintable():
                 raise _unsafe(f"a name that leads out of its folder: {name!r}", archive)
             if only not in ("", path.name):
+                others.append(name)
                 continue
             target = temporary.joinpath(*path.parts)
             try:
@@ -86,7 +88,8 @@ def unpack(archive: Path, folder: Path, *, only: str = "", reporter: Reporter | 
                 raise _unsafe(f"{name!r} twice, or as a file and a folder", archive) from error
             found.append(folder.joinpath(*path.parts))
         if not found:
-            raise BadArchive(f"the archive holds no {only or 'files'}", file=archive, hint=_AGAIN)
+            hint = f"it holds {', '.join(others[:10])}" if others else _AGAIN
+            raise BadArchive(f"the archive holds no {only or 'files'}", file=archive, hint=hint)
     return found
 
 

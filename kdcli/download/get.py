@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter
-from kdcli.download.sources import SOURCES, Source, find
+from kdcli.download.sources import SOURCES, Source, SourceFile, find
 from kdcli.errors import DataError, MissingError, UsageError
 from kdcli.files import atomic, sha256
 
@@ -25,23 +25,6 @@ CARD = "source.json"
 """The file in such a folder that says where its files are from, and which they are."""
 FORMAT = "kd.data/1"
 _HUB = "https://huggingface.co/datasets/"
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file of a source.
-
-    Attributes:
-        path: Its path in the folder of the source.
-        size: Its bytes.
-        rows: Its rows, where they are known.
-        holds: What it holds, of transfer sets: texts, logits or something else.
-    """
-
-    path: str
-    size: int
-    rows: int | None = None
-    holds: str = ""
 
 
 @dataclass(frozen=True)

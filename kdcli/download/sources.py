@@ -52,6 +52,23 @@ class Source:
         return "://" in self.address
 
 
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source.
+
+    Attributes:
+        path: Its path in the folder of the source.
+        size: Its bytes.
+        rows: Its rows, where they are known.
+        holds: What it holds, of transfer sets: texts, logits or something else.
+    """
+
+    path: str
+    size: int
+    rows: int | None = None
+    holds: str = ""
+
+
 def _task(name: str, rows: str, cite: str, address: str = GLUE) -> Source:
     return Source(name, "task", f"train, dev, test: {rows} rows", address, cite)
 

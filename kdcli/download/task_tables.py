@@ -55,10 +55,12 @@ def imdb_tables(splits: Mapping[str, HubSplit]) -> dict[str, pl.DataFrame]:
     train = tables["train"]
     order = np.random.default_rng(IMDB_SEED).permutation(len(train))
     held_out = len(train) // _IMDB_DEV
-    return {"train": train[order[held_out:]], "dev": train[order[:held_out]], **{k: tables[k] for k in list(tables)[1:]}}
+    return {**tables, "train": train[order[held_out:]], "dev": train[order[:held_out]]}
 
 
-def write_splits(folder: Path, tables: Mapping[str, pl.DataFrame], *, no_header: Collection[str] = ()) -> dict[Path, int]:
+def write_splits(
+    folder: Path, tables: Mapping[str, pl.DataFrame], *, no_header: Collection[str] = ()
+) -> dict[Path, int]:
     """Write tables of text columns: as TSV, or all as Parquet if a text does not fit into TSV.
 
     A table of one column becomes plain lines (``.txt``), or Parquet by itself.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kdcli.download.get import SourceFile
+from kdcli.download.sources import SourceFile
 from kdcli.errors import DataError
 from kdcli.tables.forms import form_of, is_gzip, open_bytes
 

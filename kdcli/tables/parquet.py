@@ -36,7 +36,7 @@ class ParquetFile:
         with _plain(path) as plain:
             found = _schema(plain, path)
         self._categories = [name for name, dtype in found.items() if isinstance(dtype, pl.Categorical | pl.Enum)]
-        self.schema = pl.Schema({name: pl.String() if name in self._categories else kind for name, kind in found.items()})
+        self.schema = pl.Schema(found | dict.fromkeys(self._categories, pl.String()))
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns; there are no bad rows.
@@ -68,7 +68,8 @@ def scan(path: Path, columns: Sequence[str] | None = None) -> pl.LazyFrame:
         found = _schema(path, path)
     for name in columns or ():
         if name not in found:
-            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=f"the columns are {', '.join(found)}")
+            hint = f"the columns are {', '.join(found)}"
+            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=hint)
     lazy = pl.scan_parquet(path, glob=False)
     return lazy if columns is None else lazy.select(columns)
 

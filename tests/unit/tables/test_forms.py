@@ -75,7 +75,8 @@ def test_a_field_of_a_csv_that_is_too_long_is_refused(rows, put, monkeypatch):
         ('s;l\n"a; b";1\n', [("a; b", "1", 2)], 1),
         ("sep=;\r\ns;l\r\nx;1\r\n", [("x", "1", 3)], 2),
         ("sep=,\ns,l\nx,1\n", [("x", "1", 3)], 1),
-        ('s,l\n"a \\"b\\" c",1\n"d\\"",0\n"C:\\new",2\n', [('a "b" c', "1", 2), ('d"', "0", 3), ("C:\\new", "2", 4)], 1),
+        ('s,l\n"a \\"b\\" c",1\n"d\\"",0\n', [('a "b" c', "1", 2), ('d"', "0", 3)], 1),
+        ('s,l\n"\\"b\\"",1\n"C:\\new",2\n', [('"b"', "1", 2), ("C:\\new", "2", 3)], 1),
         ("s,l\na\\b,1\n", [("a\\b", "1", 2)], 0),
     ],
 )
