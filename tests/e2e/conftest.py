@@ -1,11 +1,13 @@
-"""A tiny task, and ``kd`` run on it in this process."""
+"""A tiny task, and ``kd`` run on it in this process; finished runs that tests copy instead of running them again."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -93,16 +95,24 @@ class Tiny:
     def stage(self, *arguments: object) -> Ended:
         return self.kd(*arguments, "--profile", self.profile, "--run-dir", self.run_dir)
 
+    def read(self, name: str) -> pl.DataFrame:
+        """Read a table of the run folder."""
+        return pl.read_parquet(self.run_dir / name)
+
+    def rows(self, split: str) -> list[list[str]]:
+        """Return the fields of a table of the task, without its header."""
+        return [line.split("\t") for line in (self.data / f"{split}.tsv").read_text().splitlines()[1:]]
+
     @property
     def lock(self) -> dict[str, Any]:
-        """What ``kd.lock`` holds."""
-        return json.loads((self.run_dir / "kd.lock").read_text("utf-8"))
+        """The stages of ``kd.lock``."""
+        content = json.loads((self.run_dir / "kd.lock").read_text("utf-8"))
+        return content.get("stages", content)
 
     def make_pairs(self) -> None:
         """Turn the task into one of pairs; the profile needs ``task.kind=pair``."""
         for split in ("train", "dev", "test"):
-            lines = (self.data / f"{split}.tsv").read_text().splitlines()[1:]
-            rows = [(f"{place} is", *line.split("\t")) for place, line in enumerate(lines)]
+            rows = [(f"{place} is", *row) for place, row in enumerate(self.rows(split))]
             self.write(split, rows, "sentence1\tsentence2\tlabel")
 
 
@@ -112,9 +122,24 @@ def text(place: int) -> str:
     return f"the {THINGS[place % 8]} is {first} and the {THINGS[(place // 8) % 8]} number {place} was {second} ."
 
 
+def refused(ended: Ended, code: int, *words: object) -> None:
+    """Assert that a command ended with an error and a hint that hold the words."""
+    assert ended.code == code, ended.err
+    lines = [line for line in ended.err.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert lines and lines[0].startswith("error: ") and "Traceback" not in ended.err
+    for word in words:
+        assert str(word) in "\n".join(lines), ended.err
+
+
+def ran(ended: Ended) -> list[str]:
+    """Return the stages that a command with ``--json`` has run."""
+    assert ended.code == 0, ended.err
+    return [stage["stage"] for stage in ended.result["stages"] if stage["reasons"]]
+
+
 @pytest.fixture(autouse=True)
 def quick_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time each model of a results table with one call: how fast a tiny one is tells nothing."""
+    """Time each model of a results table with one call: the speed of a tiny one means nothing."""
     monkeypatch.setattr("kdcli.evaluate.results.SPEED_SECONDS", 0.0)
 
 
@@ -123,12 +148,45 @@ def tiny(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Tiny:
     return Tiny(tmp_path, capsys)
 
 
+def finished(root: Path, *arguments: str) -> Path:
+    """Run a command on the tiny task in a folder of its own; no test changes it."""
+    tiny = Tiny(root, None)
+    assert run([*arguments, "-p", str(tiny.profile), "--run-dir", str(tiny.run_dir), "-q"]) == 0
+    return root
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the tiny task with a finished run; no test changes it."""
-    tiny = Tiny(tmp_path_factory.mktemp("trained"), None)
-    assert run(["run-all", "-p", str(tiny.profile), "--run-dir", str(tiny.run_dir), "-q"]) == 0
-    return tiny.root
+    """The folder of the tiny task with a finished ``run-all``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdcli.evaluate.results.SPEED_SECONDS", 0.0)
+        return finished(tmp_path_factory.mktemp("trained"), "run-all")
+
+
+@pytest.fixture(scope="session")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny task with a finished ``transfer heavy``."""
+    return finished(tmp_path_factory.mktemp("sampled"), "transfer", "heavy")
+
+
+def copy_of(root: Path, tiny: Tiny) -> Tiny:
+    """Give a tiny task the data, the profile and a copy of the run of another one."""
+    shutil.copytree(root / "run", tiny.run_dir)
+    shutil.rmtree(tiny.data)
+    shutil.copytree(root / "data", tiny.data)
+    return tiny
+
+
+@pytest.fixture
+def done(trained: Path, tiny: Tiny) -> Tiny:
+    """A tiny task of the test's own with a finished ``run-all``."""
+    return copy_of(trained, tiny)
+
+
+@pytest.fixture
+def heavy_done(sampled: Path, tiny: Tiny) -> Tiny:
+    """A tiny task of the test's own with a finished ``transfer heavy``."""
+    return copy_of(sampled, tiny)
 
 
 class Dbert:
@@ -137,37 +195,12 @@ class Dbert:
     def __init__(self, root: Path) -> None:
         self.texts = [text(place) for place in range(100, 130)]
         self.logits = np.array([(-1.5, 1.25) if place % 2 else (2.0, -0.75) for place in range(30)], np.float32)
-        (root / "confs").mkdir()
-        for name, values in CONFS.items():
-            (root / "confs" / f"{name}.json").write_text(json.dumps(values, indent=4))
         (root / "augmented.txt").write_text("".join(f"{line}\n" for line in self.texts))
         (root / "samples.txt").write_text("\n".join(f"{line}<|endoftext|>" for line in ["", *self.texts, *self.texts]))
         torch.save([self.logits[:16], self.logits[16:]], root / "logits.pt")
         rows = [f"{a > 0:d}\t{line}\t{b}\t{a}\n" for line, (b, a) in zip(self.texts, self.logits.tolist(), strict=True)]
         (root / "train.tsv").write_text("label\tsentence\tlogits_0\tlogits_1\n" + "".join(rows))
         (root / "joined.tsv").write_bytes((root / "train.tsv").read_bytes())
-
-
-CONFS: dict[str, dict[str, Any]] = {
-    "base": {"distill_lambda": 1, "ce_lambda": 1, "seed": 0, "optimizer": "adam", "lr": 1, "use_maxpool": False},
-    "sst2": {"dataset_name": "sst2", "dataset_path": "/nowhere/SST-2", "train_file": "train.tsv"},
-    "birnn_sst2": {
-        "_inherits_": ["base.json", "sst2.json"],
-        "words_dim": 8,
-        "clip_grad": 30000,
-        "dropout": 0.1,
-        "rnn_type": "lstm",
-        "hidden_size": 8,
-        "lr": 5e-4,
-        "fc_size": 8,
-        "batch_size": 16,
-        "mode": "rand",
-        "epochs": 3,
-    },
-    "config": {"model_file": "/nowhere/uncased_L-24_H-1024_A-16", "learning_rate": 5e-5, "num_train_epochs": 3},
-    "sst2-ft": {"_inherits_": "config.json", "n_labels": 2, "task_name": "sst2"},
-}
-"""Configs of d-bert's form, with a small student."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""``kd transfer heavy`` and ``corpus`` on a tiny task, as a user runs them, and the sets of several methods."""
+"""``kd transfer heavy`` and ``corpus`` on a tiny task, with each generator, and transfer sets of several methods."""
 
 import json
 import os
@@ -6,223 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from difflib import SequenceMatcher
 
+import polars as pl
 import pytest
+from e2e.conftest import ran, refused
 
 STEPS = ["cache", "fine-tune", "prefixes", "sample"]
-MADE = ("cache/train.txt", "generator/model.safetensors", "prefixes.json", "heavy.tsv", "transfer.tsv")
-
-
-def table(path: Path) -> list[list[str]]:
-    return [line.split("\t") for line in path.read_text("utf-8").split("\n")[:-1]]
-
-
-def sources(path: Path) -> list[str]:
-    return [row[-2] for row in table(path)[1:]]
-
-
-def ran(ended) -> list[str]:
-    """Return the stages that a command with ``--json`` has run."""
-    assert ended.code == 0, ended.err
-    return [stage["stage"] for stage in ended.result["stages"] if stage["reasons"]]
-
-
-def heavy(tiny, *arguments):
-    ended = tiny.stage("transfer", "heavy", *arguments)
-    assert ended.code == 0, ended.err
-    return ended
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / "transfer" / name).read_bytes() for name in MADE}
-
-
-def test_four_steps_each_with_its_entry_and_then_nothing_to_do(tiny):
-    first = heavy(tiny, "--json")
-    assert ran(first) == [*STEPS, "mix"]
-    result = first.result["result"]
-    assert (result["rows"], result["originals"], result["samples"]) == (160, 60, 100)
-    draws = result["samples"] + result["excess"] + result["duplicates"] + result["train_copies"]
-    assert draws + result["held_out_copies"] + sum(result["rejected"].values()) == result["draws"] == 1024
-    assert result["novelty"]["samples"] == 100 and len(result["novelty"]["examples"]) == 20
-    assert result["novelty"]["bits_per_character"] > 0
-    assert list(tiny.lock) == [*STEPS, "mix"]
-    assert all(entry["outputs"] for entry in tiny.lock.values())
-    tuned = tiny.lock["fine-tune"]["result"]["metrics"]
-    assert {"dev_bits_per_character", "dev_word_perplexity", "test_bits_per_character"} <= set(tuned)
-
-    rows = table(tiny.run_dir / "transfer" / "transfer.tsv")
-    assert rows[0] == ["sentence", "source", "label"]
-    assert [[row[0], row[2]] for row in rows[1:61]] == table(tiny.data / "train.tsv")[1:]
-    assert [row[1] for row in rows[1:]] == ["original"] * 60 + ["heavy"] * 100
-    assert {row[2] for row in rows[61:]} == {""}
-    texts = [row[0] for row in rows[1:]]
-    held_out = {row[0] for split in ("dev", "test") for row in table(tiny.data / f"{split}.tsv")}
-    assert len(set(texts)) == 160 and not held_out & set(texts)
-    report = json.loads((tiny.run_dir / "transfer" / "heavy.tsv.report.json").read_text())
-    assert report == result
-    assert not list((tiny.run_dir / "transfer").glob("*.samples"))
-
-    before = bytes_of(tiny.run_dir)
-    again = heavy(tiny, "--json")
-    assert ran(again) == [] and again.result["result"] == result
-    assert bytes_of(tiny.run_dir) == before
-    shown = heavy(tiny)
-    assert shown.out.count("up to date, nothing to do") == 4
-    for title in (*STEPS, "novelty"):
-        assert f"─ {title} ─" in shown.out
-
-
-def test_each_step_alone_makes_the_same(tiny):
-    missing = tiny.stage("transfer", "heavy", "--only", "sample")
-    assert missing.code == 4
-    assert "sample needs generator, which is not there" in missing.err
-    assert "hint: `kd transfer heavy --only fine-tune` makes it" in missing.err
-    assert "hint: `kd transfer heavy --only cache` makes it" in tiny.stage("transfer", "heavy", "--only=fine-tune").err
-    for step in STEPS:
-        ended = heavy(tiny, "--only", step, "--json")
-        assert ran(ended) == ([step] if step != "sample" else ["sample", "mix"])
-    alone = bytes_of(tiny.run_dir)
-    tiny.run_dir = tiny.root / "at-once"
-    heavy(tiny)
-    assert bytes_of(tiny.run_dir) == alone
-
-
-def test_a_changed_setting_runs_what_hangs_on_it_alone(tiny):
-    heavy(tiny)
-    before = bytes_of(tiny.run_dir)
-    dry = heavy(tiny, "--top-k", 3, "--dry-run", "--json")
-    reasons = {stage["stage"]: stage["reasons"] for stage in dry.result["stages"]}
-    assert reasons["sample"] == ["transfer.heavy.top_k changed 0 -> 3"]
-    assert reasons["mix"] == ["input heavy will change"]
-    assert not any(reasons[step] for step in STEPS[:3])
-    assert bytes_of(tiny.run_dir) == before
-
-    fewer = heavy(tiny, "--top-k", 3, "--json")
-    assert ran(fewer) == ["sample", "mix"]
-    assert "sample: transfer.heavy.top_k changed 0 -> 3" in fewer.err
-    assert bytes_of(tiny.run_dir)["heavy.tsv"] != before["heavy.tsv"]
-
-    trained = heavy(tiny, "--lr", 5e-3, "--json")
-    assert ran(trained) == ["fine-tune", "prefixes", "sample", "mix"]
-    assert "fine-tune: generators.gpt2.lr changed 0.01 -> 0.005" in trained.err
-    assert "warning" not in "".join(line for line in trained.err.splitlines() if "longer than" not in line)
-
-
-def test_a_dry_run_of_a_fresh_folder_writes_nothing(tiny):
-    dry = heavy(tiny, "--dry-run")
-    assert [line.split()[0] for line in dry.out.splitlines()[1:]] == [*STEPS, "mix"]
-    assert not tiny.run_dir.exists()
-
-
-def test_outputs_of_the_users_own(tiny):
-    mine = tiny.root / "mine"
-    heavy(tiny, "--output", mine / "set.jsonl")
-    rows = [json.loads(line) for line in (mine / "set.jsonl").read_text().splitlines()]
-    assert [row["source"] for row in rows] == ["original"] * 60 + ["heavy"] * 100
-    assert list(tiny.lock) == STEPS[:3]
-    names = {"cache", "generator", "prefixes.json"}
-    assert {path.name for path in (tiny.run_dir / "transfer").iterdir() if path.name[0] != "."} == names
-
-    again = tiny.stage("transfer", "heavy", "--lr", 1e-3, "--output", mine / "set.jsonl")
-    assert again.code == 4 and "the output exists already" in again.err and "--force" in again.err
-    assert "fine-tune:" not in again.err, "it is told before the hours that this takes"
-    heavy(tiny, "--output", mine / "set.jsonl", "--only", "sample", "--force")
-    heavy(tiny, "--output", mine / "cache", "--only", "cache")
-    heavy(tiny, "--output", mine / "generator", "--only", "fine-tune")
-    heavy(tiny, "--output", mine / "prefixes.json", "--only", "prefixes")
-    for name in MADE[:3]:
-        assert (mine / name).read_bytes() == (tiny.run_dir / "transfer" / name).read_bytes()
-    assert list(tiny.lock) == STEPS[:3]
-
-
-def test_from_one_method_to_another_and_to_both_nothing_is_made_twice(tiny):
-    assert ran(tiny.stage("transfer", "lite", "--json")) == ["lite", "mix"]
-    assert ran(heavy(tiny, "--json")) == [*STEPS, "mix"]
-    assert set(sources(tiny.run_dir / "transfer" / "transfer.tsv")) == {"original", "heavy"}
-    both = ["run-all", "--until", "transfer", "--json", "--set"]
-    assert ran(tiny.stage(*both, "transfer.method=lite+heavy")) == ["mix"]
-    found = sources(tiny.run_dir / "transfer" / "transfer.tsv")
-    assert found == sorted(found, key=["original", "lite", "heavy"].index)
-    assert found.count("original") == 60 and found.count("lite") > 50 and found.count("heavy") > 90
-    mixed = tiny.lock["mix"]["result"]
-    assert mixed["kept"]["heavy"] + mixed["dropped"]["heavy"] == 100, "a sample may be one of lite's texts"
-    assert mixed["kept"] == {name: found.count(name) for name in ("lite", "heavy")}
-    back = tiny.stage(*both, "transfer.method=lite")
-    assert ran(back) == ["mix"]
-    assert "mix: transfer.method changed lite+heavy -> lite" in back.err
-    lite = (tiny.run_dir / "transfer" / "lite.tsv").read_bytes()
-    assert (tiny.run_dir / "transfer" / "transfer.tsv").read_bytes() == lite
-
-
-@pytest.mark.parametrize("method", ["heavy", "lite+heavy"])
-def test_run_all_goes_through_to_the_student(tiny, method):
-    ended = tiny.stage("run-all", "--set", f"transfer.method={method}", "--json")
-    assert ran(ended)[-7:] == ["teacher", "export", "join", "encode", "student", "baseline", "results"]
-    assert [row["model"] for row in ended.result["result"]["rows"]] == ["teacher", "baseline", "student"]
-    joined = sources_of_joined(tiny)
-    assert set(joined) == {"original", *method.split("+")} and joined.count("heavy") > 90
-    assert ran(tiny.stage("run-all", "--set", f"transfer.method={method}", "--json")) == []
-
-
-def sources_of_joined(tiny) -> list[str]:
-    header, *rows = table(tiny.run_dir / "join" / "joined.tsv")
-    return [row[header.index("source")] for row in rows]
-
-
-def test_run_all_with_texts_of_ones_own(tiny):
-    (tiny.root / "more.txt").write_text("".join(f"a film of the year {place}\n" for place in range(30)))
-    files = json.dumps([str(tiny.root / "more.txt")])
-    ended = tiny.stage("run-all", "--set", "transfer.method=lite+corpus", "--set", f"transfer.corpus.files={files}")
-    assert ended.code == 0, ended.err
-    assert sources_of_joined(tiny).count("corpus") == 30
-
-
-def test_heavy_for_pairs(tiny):
-    tiny.make_pairs()
-    pair = ["--set", "task.kind=pair", "--set", "generators.gpt2.epochs=16"]
-    ended = tiny.stage("run-all", "--set", "transfer.method=heavy", *pair, "--json")
-    assert ended.code == 0, ended.err
-    lines = (tiny.run_dir / "transfer" / "cache" / "train.txt").read_text().splitlines()
-    assert len(lines) == 60 and {line.count("\t") for line in lines} == {1}
-    rows = table(tiny.run_dir / "transfer" / "transfer.tsv")
-    assert rows[0] == ["sentence1", "sentence2", "source", "label"]
-    assert [row[2] for row in rows[1:]] == ["original"] * 60 + ["heavy"] * 100
-    assert all(row[0].strip() and row[1].strip() for row in rows)
-    assert "not two texts with one tab" in tiny.lock["sample"]["result"]["rejected"]
-
-
-def test_a_chosen_label(tiny):
-    labels = ["--set", 'transfer.heavy.labels=["1"]']
-    heavy(tiny, "--only", "cache", *labels)
-    good = {row[0] for row in table(tiny.data / "train.tsv")[1:] if row[1] == "1"}
-    assert set((tiny.run_dir / "transfer" / "cache" / "train.txt").read_text().splitlines()) == good
-
-
-@pytest.mark.parametrize("order", ["none", "tfidf", "lm"])
-def test_a_corpus(tiny, order):
-    lines = ["the plot is warm and the actor is fine .", "rain in spain", "zzz qqq xxx", "", "the song was bad ."]
-    (tiny.root / "a.txt").write_text("\n".join(lines) + "\n")
-    (tiny.root / "b.tsv").write_text("id\tsentence\n1\tthe  song was bad .\n2\tthe joke is dull .\n")
-    files = ["--input", tiny.root / "a.txt", "--input", tiny.root / "b.tsv"]
-    ended = tiny.stage("transfer", "corpus", *files, "--order-by", order, "--num-samples", 3, "--json")
-    steps = {"lm": ["cache", "fine-tune", "corpus", "mix"]}.get(order, ["corpus", "mix"])
-    assert ran(ended) == steps
-    result = ended.result["result"]
-    assert (result["read"], result["blank"], result["duplicates"], result["kept"]) == (7, 1, 1, 3)
-    rows = table(tiny.run_dir / "transfer" / "transfer.tsv")[61:]
-    assert [row[1] for row in rows] == ["corpus"] * 3
-    if order != "none":
-        assert {row[0] for row in rows} == {lines[0], lines[4], "the joke is dull ."}
-    shown = tiny.stage("transfer", "corpus", *files, "--order-by", order, "--num-samples", 3)
-    assert "transfer corpus" in shown.out and rows[0][0] in shown.out
-
-    (tiny.root / "a.txt").write_text("quite another one .\n")
-    again = tiny.stage("transfer", "corpus", *files, "--order-by", order, "--num-samples", 3, "--json")
-    assert ran(again) == ["corpus", "mix"] and "corpus: input corpus 1 changed" in again.err
-
-
+FILES = ("cache.parquet", "generator/model.safetensors", "prefixes.json", "heavy.parquet")
+OPTIONS = {
+    "gpt2": "",
+    "transfoxl": 'model = "tiny"\nn_layer = 3\nmin_freq = 1\nmax_length = 32\nlr = 1e-2\nepochs = 12\n',
+    "mlm": 'model = "tiny"\nvocab_size = 300\nmax_length = 48\nlr = 1e-2\nbatch_size = 16\nepochs = 8\n',
+}
 ECHO = """
 from pydantic import BaseModel
 from kdcli.api import Samples
@@ -253,64 +49,271 @@ class Sampler:
 """
 
 
-def test_a_generator_of_somebody_elses(tiny, make_plugin):
+def heavy(tiny, *arguments):
+    ended = tiny.stage("transfer", "heavy", *arguments)
+    assert ended.code == 0, ended.err
+    return ended
+
+
+def choose(tiny, generator):
+    """Write a generator's sizes into the profile, and return the flags that choose it."""
+    if OPTIONS[generator]:
+        tiny.profile.write_text(f"{tiny.profile.read_text()}[generators.{generator}]\n{OPTIONS[generator]}")
+    return ["--generator", generator]
+
+
+def content(tiny):
+    return {name: (tiny.run_dir / "transfer" / name).read_bytes() for name in FILES}
+
+
+def sources(table):
+    return {row["source"]: row["count"] for row in table["source"].value_counts().to_dicts()}
+
+
+@pytest.mark.parametrize("generator", ["gpt2", "transfoxl"])
+def test_four_steps_each_with_its_entry_and_then_nothing_to_do(tiny, generator):
+    chosen = choose(tiny, generator)
+    first = heavy(tiny, *chosen, "--json")
+    assert ran(first) == STEPS
+    result = first.result["result"]
+    assert (result["rows"], result["originals"], result["samples"]) == (160, 60, 100)
+    draws = result["samples"] + result["excess"] + result["duplicates"] + result["train_copies"]
+    assert draws + result["held_out_copies"] + sum(result["rejected"].values()) == result["draws"] == 1024
+    assert result["novelty"]["samples"] == 100 and len(result["novelty"]["examples"]) == 20
+    assert result["novelty"]["bits_per_character"] > 0
+    assert list(tiny.lock) == STEPS and all(entry["outputs"] for entry in tiny.lock.values())
+    tuned = tiny.lock["fine-tune"]["result"]["metrics"]
+    assert {"dev_bits_per_character", "dev_word_perplexity", "test_bits_per_character"} <= set(tuned)
+
+    rows = tiny.read("transfer/heavy.parquet")
+    assert rows.columns == ["sentence", "source", "label"]
+    assert rows.head(60).select("sentence", "label").rows() == [tuple(row) for row in tiny.rows("train")]
+    assert list(rows["source"]) == ["original"] * 60 + ["heavy"] * 100
+    held_out = {row[0] for split in ("dev", "test") for row in tiny.rows(split)}
+    assert rows["sentence"].n_unique() == 160 and not held_out & set(rows["sentence"])
+    if generator == "transfoxl":
+        words = {word for line in rows["sentence"][:60] for word in line.split()}
+        assert {word for line in rows["sentence"] for word in line.split()} == words, "no word is new"
+
+    before = content(tiny)
+    again = heavy(tiny, *chosen, "--json")
+    assert ran(again) == [] and again.result["result"] == result and content(tiny) == before
+
+
+def test_each_step_alone_makes_the_same(heavy_done):
+    whole = content(heavy_done)
+    heavy_done.run_dir = heavy_done.root / "alone"
+    missing = heavy_done.stage("transfer", "heavy", "--only", "sample")
+    refused(missing, 4, "generator", "`kd transfer heavy --only fine-tune`")
+    refused(heavy_done.stage("transfer", "heavy", "--only=fine-tune"), 4, "`kd transfer heavy --only cache`")
+    for step in STEPS:
+        assert ran(heavy(heavy_done, "--only", step, "--json")) == [step]
+    assert content(heavy_done) == whole
+
+
+def test_a_changed_setting_runs_the_steps_that_read_it(heavy_done):
+    tiny, before = heavy_done, content(heavy_done)
+    dry = heavy(tiny, "--top-k", 3, "--dry-run", "--json")
+    reasons = {stage["stage"]: stage["reasons"] for stage in dry.result["stages"]}
+    assert reasons["sample"] == ["transfer.heavy.top_k changed 0 -> 3"]
+    assert not any(reasons[step] for step in STEPS[:3]) and content(tiny) == before
+
+    fewer = heavy(tiny, "--top-k", 3, "--json")
+    assert ran(fewer) == ["sample"] and "sample: transfer.heavy.top_k changed 0 -> 3" in fewer.err
+    assert content(tiny)["heavy.parquet"] != before["heavy.parquet"]
+
+    trained = heavy(tiny, "--lr", 5e-3, "--json")
+    assert ran(trained) == STEPS[1:]
+    assert "fine-tune: generators.gpt2.lr changed 0.01 -> 0.005" in trained.err
+
+
+def test_a_dry_run_of_a_fresh_folder_writes_nothing(tiny):
+    dry = heavy(tiny, "--dry-run")
+    assert [line.split()[0] for line in dry.out.splitlines()[1:]] == STEPS
+    assert not tiny.run_dir.exists()
+
+
+def test_outputs_of_the_users_own(heavy_done):
+    tiny, mine = heavy_done, heavy_done.root / "mine"
+    (tiny.run_dir / "transfer" / "heavy.parquet").unlink()
+    heavy(tiny, "--output", mine / "set.jsonl")
+    rows = [json.loads(line) for line in (mine / "set.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rows] == ["original"] * 60 + ["heavy"] * 100
+    assert not (tiny.run_dir / "transfer" / "heavy.parquet").exists()
+
+    again = tiny.stage("transfer", "heavy", "--lr", 1e-3, "--output", mine / "set.jsonl")
+    refused(again, 4, "--force")
+    assert "fine-tune:" not in again.err, "the error comes before hours of work"
+    heavy(tiny, "--output", mine / "set.jsonl", "--only", "sample", "--force")
+    heavy(tiny, "--output", mine / "cache.parquet", "--only", "cache")
+    heavy(tiny, "--output", mine / "generator", "--only", "fine-tune")
+    heavy(tiny, "--output", mine / "prefixes.json", "--only", "prefixes")
+    for name in FILES[:3]:
+        assert (mine / name).read_bytes() == (tiny.run_dir / "transfer" / name).read_bytes()
+
+
+def test_from_one_method_to_both_nothing_is_made_twice(heavy_done):
+    tiny = heavy_done
+    assert ran(tiny.stage("transfer", "lite", "--json")) == ["lite"]
+    both = ["run-all", "--until", "transfer", "--json", "--set"]
+    assert ran(tiny.stage(*both, "transfer.method=lite+heavy")) == ["mix"]
+    found = tiny.read("transfer/transfer.parquet")
+    assert list(found["source"].unique(maintain_order=True)) == ["original", "lite", "heavy"]
+    counts = sources(found)
+    assert counts["original"] == 60 and counts["lite"] > 50 and counts["heavy"] > 90
+    mixed = tiny.lock["mix"]["result"]
+    assert mixed["kept"]["heavy"] + mixed["dropped"]["heavy"] == 100, "a sample may equal one of lite's texts"
+    assert mixed["kept"] == {name: counts[name] for name in ("lite", "heavy")}
+    assert ran(tiny.stage(*both, "transfer.method=lite")) == []
+
+
+@pytest.mark.parametrize("generator", ["gpt2", pytest.param("transfoxl", marks=pytest.mark.slow)])
+def test_run_all_goes_through_to_the_student(heavy_done, generator):
+    tiny = heavy_done
+    choose(tiny, generator)
+    (tiny.root / "more.txt").write_text("".join(f"a film of the year {place}\n" for place in range(30)))
+    files = json.dumps([str(tiny.root / "more.txt")])
+    chosen = ["transfer.method=lite+heavy+corpus", f"transfer.generator={generator}", f"transfer.corpus.files={files}"]
+    line = ["run-all", "--until", "student", "--json", *(word for one in chosen for word in ("--set", one))]
+    assert ran(tiny.stage(*line))[-5:] == ["teacher", "export", "join", "encode", "student"]
+    counts = sources(tiny.read("join/joined.parquet"))
+    assert set(counts) == {"original", "lite", "heavy", "corpus"} and counts["heavy"] > 90 and counts["corpus"] == 30
+    assert ran(tiny.stage(*line)) == []
+
+
+@pytest.mark.parametrize("generator", ["gpt2", pytest.param("transfoxl", marks=pytest.mark.slow)])
+def test_pairs(tiny, generator):
+    tiny.make_pairs()
+    epochs = ["--set", f"generators.{generator}.epochs={24 if generator == 'transfoxl' else 16}"]
+    heavy(tiny, *choose(tiny, generator), "--set", "task.kind=pair", *epochs)
+    assert pl.read_parquet(tiny.run_dir / "transfer" / "cache.parquet").filter(pl.col("split") == "train").height == 60
+    rows = tiny.read("transfer/heavy.parquet")
+    assert rows.columns == ["sentence1", "sentence2", "source", "label"]
+    assert list(rows["source"]) == ["original"] * 60 + ["heavy"] * 100
+    assert all(one.strip() and other.strip() for one, other in rows.select("sentence1", "sentence2").rows())
+    texts = [one + other for one, other in rows.select("sentence1", "sentence2").rows()]
+    assert not any(sign in text for text in texts for sign in ("<eos>", "<unk>"))
+    if generator == "gpt2":
+        assert "not two texts with one tab" in tiny.lock["sample"]["result"]["rejected"]
+
+
+def test_a_masked_model_draws_some_words_of_pairs_anew(tiny):
+    tiny.make_pairs()
+    line = [*choose(tiny, "mlm"), "--set", "task.kind=pair", "--json"]
+    result = heavy(tiny, *line).result["result"]
+    assert (result["originals"], result["samples"], result["rejected"]) == (60, 100, {})
+    assert result["novelty"]["bits_per_character"] is None, "a masked model has no bits of a text"
+    tuned = tiny.lock["fine-tune"]["result"]["metrics"]
+    assert tuned["dev_bits_per_masked_token"] > 0 and tuned["test_bits_per_masked_token"] > 0
+
+    pairs = [" \t ".join(pair).split(" ") for pair in tiny.read("transfer/heavy.parquet").rows() for pair in [pair[:2]]]
+    for sample in pairs[60:]:
+        shared = max(shared_words(sample, original) for original in pairs[:60])
+        assert 0.6 < shared < 1, "a fifth of the words may be new"
+
+    made = content(tiny)
+    assert ran(heavy(tiny, *line)) == []
+    heavy(tiny, *line, "--only", "sample", "--force")
+    assert content(tiny) == made
+    assert ran(heavy(tiny, *line, "--sample-temperature", 2.0)) == ["sample"]
+
+
+def shared_words(words, others):
+    """Return the share of the words that are also in the other text, in order."""
+    blocks = SequenceMatcher(None, words, others, autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks) / max(len(words), len(others))
+
+
+def test_a_chosen_label(tiny):
+    heavy(tiny, "--only", "cache", "--set", 'transfer.heavy.labels=["1"]')
+    good = {row[0] for row in tiny.rows("train") if row[1] == "1"}
+    cache = tiny.read("transfer/cache.parquet")
+    assert set(cache.filter(pl.col("split") == "train")["text"]) == good
+
+
+@pytest.mark.parametrize("order", ["none", "tfidf", "lm"])
+def test_a_corpus(heavy_done, order):
+    tiny = heavy_done
+    lines = ["the plot is warm and the actor is fine .", "rain in spain", "zzz qqq xxx", "", "the song was bad ."]
+    (tiny.root / "a.txt").write_text("\n".join(lines) + "\n")
+    (tiny.root / "b.tsv").write_text("id\tsentence\n1\tthe  song was bad .\n2\tthe joke is dull .\n")
+    files = ["--input", tiny.root / "a.txt", "--input", tiny.root / "b.tsv"]
+    line = ["transfer", "corpus", *files, "--order-by", order, "--num-samples", 3, "--json"]
+    ended = tiny.stage(*line)
+    assert ran(ended) == ["corpus"]
+    result = ended.result["result"]
+    assert (result["read"], result["blank"], result["duplicates"], result["kept"]) == (7, 1, 1, 3)
+    rows = tiny.read("transfer/corpus.parquet")[60:]
+    assert list(rows["source"]) == ["corpus"] * 3
+    if order != "none":
+        assert set(rows["sentence"]) == {lines[0], lines[4], "the joke is dull ."}
+    (tiny.root / "a.txt").write_text("quite another one .\n")
+    again = tiny.stage(*line)
+    assert ran(again) == ["corpus"] and "corpus: input corpus 1 changed" in again.err
+
+
+def test_a_generator_of_another_distribution(tiny, make_plugin):
     make_plugin("kd-echo", "[kdcli.generators]\necho = kd_echo\n", ECHO, module="kd_echo")
     shown = heavy(tiny, "--generator", "kd-echo:echo", "--epochs", 2)
-    assert "kd-echo:echo" in shown.out and "'the" not in shown.out
-    first = table(tiny.data / "train.tsv")[1][0].split()[:3]
-    rows = table(tiny.run_dir / "transfer" / "transfer.tsv")[61:]
-    assert [row[0] for row in rows] == [f"{' '.join(first)} {place}" for place in range(100)]
+    assert "kd-echo:echo" in shown.out
+    first = tiny.rows("train")[0][0].split()[:3]
+    texts = list(tiny.read("transfer/heavy.parquet")["sentence"][60:])
+    assert texts == [f"{' '.join(first)} {place}" for place in range(100)]
     assert tiny.lock["fine-tune"]["result"]["metrics"]["epochs"] == 2
-    ended = tiny.stage("transfer", "heavy", "--generator", "echo", "--lr", 1)
-    assert ended.code == 2 and "error: --lr: unknown key\nhint: the keys of generators.echo are" in ended.err
+    refused(tiny.stage("transfer", "heavy", "--generator", "echo", "--lr", 1), 2, "--lr", "generators.echo")
     assert tiny.stage("transfer", "heavy", "--generator", "ehco").code == 5
 
 
-def test_a_killed_sampling_goes_on_and_ends_with_the_same_file(tiny):
-    arguments = ["--num-samples", 5000]
+def test_wrong_options_of_transfoxl(tiny):
+    line = ["transfer", "heavy", *choose(tiny, "transfoxl"), "--set"]
+    refused(tiny.stage(*line, "generators.transfoxl.n_layers=2"), 3, "generators.transfoxl.n_layers", "n_layer")
+    folder = f"generators.transfoxl.model={tiny.data}"
+    refused(tiny.stage(*line, folder), 3, "n_layer")
+    refused(tiny.stage(*line, folder, "--set", "generators.transfoxl.n_layer=auto"), 4, "config.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generator", ["gpt2", "transfoxl"])
+def test_a_killed_sampling_resumes_and_ends_with_the_same_file(tiny, generator):
+    arguments = [*choose(tiny, generator), "--num-samples", 5000]
     heavy(tiny, *arguments)
-    undisturbed = bytes_of(tiny.run_dir)
-    for path in (tiny.run_dir / "transfer").glob("heavy.tsv*"):
-        path.unlink()
+    undisturbed = content(tiny)
+    (tiny.run_dir / "transfer" / "heavy.parquet").unlink()
     command = [sys.executable, "-m", "kdcli", "transfer", "heavy", "-p", tiny.profile, "--run-dir", tiny.run_dir]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([*map(str, [*command, *arguments])], env=environment, **quiet)
-    folder = tiny.run_dir / "transfer" / ".heavy.tsv.samples"
     deadline = time.monotonic() + 120
-    while not (folder / "000001.arrow").exists():
+    while not (parts := list((tiny.run_dir / "transfer").glob(".heavy*/*1.parquet"))):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tiny.run_dir / "transfer" / "heavy.tsv").exists()
-    assert not (folder / "000002.arrow").exists()
+    assert not (tiny.run_dir / "transfer" / "heavy.parquet").exists()
+    kept = parts[0].stat().st_mtime_ns
     again = heavy(tiny, *arguments)
-    assert "sample: it did not come to its end" in again.err
-    assert "starting again" not in again.err and "damaged" not in again.err
-    assert bytes_of(tiny.run_dir) == undisturbed
-    assert not folder.exists()
-
-
-def test_two_shards_sample_the_same_file(tiny):
-    heavy(tiny, "--num-samples", 3000)
-    alone = bytes_of(tiny.run_dir)
-    (tiny.run_dir / "transfer" / "heavy.tsv").unlink()
-    first = heavy(tiny, "--num-samples", 3000, "--shard", "0/2")
-    assert "other shards are still at work" in first.out
-    assert not (tiny.run_dir / "transfer" / "heavy.tsv").exists()
-    heavy(tiny, "--num-samples", 3000, "--shard", "1/2")
-    assert bytes_of(tiny.run_dir) == alone
-    assert tiny.lock["sample"]["outputs"] and ran(heavy(tiny, "--num-samples", 3000, "--json")) == []
+    assert kept and "starting again" not in again.err and "damaged" not in again.err
+    assert content(tiny) == undisturbed and not parts[0].exists()
 
 
 @pytest.mark.slow
-def test_torchrun_goes_all_the_way(tiny):
+def test_torchrun_samples_the_same_file(tiny):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "kdcli"]
     command += ["transfer", "heavy", "-p", str(tiny.profile), "--run-dir", str(tiny.run_dir), "--num-samples", "3000"]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250)
-    assert all(entry["outputs"] for entry in tiny.lock.values()) and list(tiny.lock) == [*STEPS, "mix"]
-    together = (tiny.run_dir / "transfer" / "heavy.tsv").read_bytes()
-    (tiny.run_dir / "transfer" / "heavy.tsv").unlink()
+    assert list(tiny.lock) == STEPS and all(entry["outputs"] for entry in tiny.lock.values())
+    together = content(tiny)["heavy.parquet"]
+    (tiny.run_dir / "transfer" / "heavy.parquet").unlink()
     assert ran(heavy(tiny, "--num-samples", 3000, "--json")) == ["sample"]
-    assert (tiny.run_dir / "transfer" / "heavy.tsv").read_bytes() == together
+    assert content(tiny)["heavy.parquet"] == together
+
+
+@pytest.mark.slow
+def test_torchrun_exports_the_same_logits(done):
+    logits = done.run_dir / "export" / "logits.safetensors"
+    alone = logits.read_bytes()
+    logits.unlink()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "kdcli"]
+    command += ["teacher", "export", "-p", str(done.profile), "--run-dir", str(done.run_dir)]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250)
+    assert logits.read_bytes() == alone

@@ -1,25 +1,21 @@
 """``kd run-all`` and the single stages on a tiny task, as a user runs them."""
 
+import csv
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
-import pytest
+import polars as pl
+from e2e.conftest import Tiny, ran, refused
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-STAGES = ["lite", "mix", "teacher", "export", "join", "encode", "student", "baseline", "results"]
-
-
-def table(path: Path) -> list[list[str]]:
-    return [line.split("\t") for line in path.read_text("utf-8").split("\n")[:-1]]
+STAGES = ["lite", "teacher", "export", "join", "encode", "student", "baseline", "results"]
 
 
 def test_run_all_goes_through_and_a_second_time_has_nothing_to_do(tiny):
     first = tiny.stage("run-all", "--json")
-    assert first.code == 0, first.err
-    assert [stage["stage"] for stage in first.result["stages"]] == STAGES
+    assert ran(first) == STAGES
     results = first.result["result"]
     assert [row["model"] for row in results["rows"]] == ["teacher", "baseline", "student"]
     for row in results["rows"]:
@@ -31,58 +27,52 @@ def test_run_all_goes_through_and_a_second_time_has_nothing_to_do(tiny):
 
     student = (tiny.run_dir / "student" / "model.safetensors").stat().st_mtime_ns
     again = tiny.stage("run-all", "--json")
-    assert [stage["reasons"] for stage in again.result["stages"]] == [[]] * len(STAGES)
+    assert ran(again) == [] and [stage["stage"] for stage in again.result["stages"]] == STAGES
     assert again.result["result"] == results
     assert (tiny.run_dir / "student" / "model.safetensors").stat().st_mtime_ns == student
 
-    shown = tiny.stage("run-all")
-    assert "share of the gap closed" in shown.out and "up to date" in shown.out
 
+def test_the_artefacts_belong_together(done):
+    transfer, joined = done.read("transfer/lite.parquet"), done.read("join/joined.parquet")
+    assert transfer.columns == ["sentence", "source", "label"]
+    assert joined.columns == ["sentence", "source", "label", "logits_0", "logits_1"]
+    assert joined.select("sentence", "source").equals(transfer.select("sentence", "source"))
+    originals = transfer.head(60)
+    assert originals.select("sentence", "label").rows() == [tuple(row) for row in done.rows("train")]
+    assert set(originals["source"]) == {"original"} and set(transfer["source"][60:]) == {"lite"}
+    assert transfer["sentence"].n_unique() == len(transfer)
 
-def test_the_artefacts_hang_together(tiny):
-    assert tiny.stage("run-all").code == 0
-    run = tiny.run_dir
-    transfer, joined = table(run / "transfer" / "transfer.tsv"), table(run / "join" / "joined.tsv")
-    assert transfer[0] == ["sentence", "source", "label"]
-    assert joined[0] == ["sentence", "source", "label", "logits_0", "logits_1"]
-    assert [row[:2] for row in joined] == [row[:2] for row in transfer]
-    train = table(tiny.data / "train.tsv")[1:]
-    assert [[row[0], row[2]] for row in transfer[1:61]] == train
-    assert {row[1] for row in transfer[1:61]} == {"original"} and {row[1] for row in transfer[61:]} == {"lite"}
-    assert len({row[0] for row in transfer}) == len(transfer)
-
-    logits = np.array([row[3:] for row in joined[1:]], np.float32)
-    assert [row[2] for row in joined[1:]] == [str(best) for best in logits.argmax(1)]
-    stored = load_file(run / "export" / "logits.safetensors")["logits"]
+    logits = joined.select("logits_0", "logits_1").to_numpy()
+    assert [str(label) for label in joined["label"]] == [str(best) for best in logits.argmax(1)]
+    stored = load_file(done.run_dir / "export" / "logits.safetensors")["logits"]
     np.testing.assert_array_equal(np.unique(stored, axis=0), np.unique(logits, axis=0))
 
-    words = {word for row in joined[1:] for word in row[0].replace("[MASK]", " ").lower().split()}
-    vocabulary = Tokenizer.from_file(str(run / "student" / "tokenizer.json")).get_vocab()
+    words = {word for line in joined["sentence"] for word in line.replace("[MASK]", " ").lower().split()}
+    vocabulary = Tokenizer.from_file(str(done.run_dir / "student" / "tokenizer.json")).get_vocab()
     assert words <= set(vocabulary) and vocabulary["[PAD]"] == 0
 
 
-def test_a_changed_setting_runs_what_hangs_on_it_and_says_why(tiny):
-    tiny.stage("run-all")
-    dry = tiny.stage("run-all", "--set", "student.lr=0.5", "--dry-run", "--json")
+def test_a_changed_setting_runs_the_stages_that_read_it_and_says_why(done):
+    dry = done.stage("run-all", "--set", "student.lr=0.5", "--dry-run", "--json")
     reasons = {stage["stage"]: stage["reasons"] for stage in dry.result["stages"]}
     assert reasons["student"] == ["student.lr changed 1 -> 0.5"]
     assert reasons["baseline"] == ["student.lr changed 1 -> 0.5", "input student will change"]
-    assert not any(reasons[stage] for stage in STAGES[:6])
+    assert not any(reasons[stage] for stage in STAGES[:5])
 
-    real = tiny.stage("run-all", "--set", "student.lr=0.5")
-    assert "student: student.lr changed 1 -> 0.5" in real.err
-    assert "lite:" not in real.err and "mix:" not in real.err
+    name = done.stage("run-all", "--set", "task.name=other", "--set", "task.bad_rows=skip", "--dry-run", "--json")
+    assert not {"lite", "teacher", "export"} & set(ran(name)), "a name makes no teacher stale"
+    real = done.stage("run-all", "--set", "student.lr=0.5", "--until", "student")
+    assert "student: student.lr changed 1 -> 0.5" in real.err and "lite:" not in real.err
 
 
-def test_single_stages_do_what_run_all_does(tiny):
+def test_single_stages_do_the_same_as_run_all(done):
+    made = {path: (done.run_dir / path).read_bytes() for path in ("join/joined.parquet", "student/model.safetensors")}
+    shutil.rmtree(done.run_dir)
     for command in (["transfer", "lite"], ["teacher", "train"], ["teacher", "export"], ["join"], ["student"]):
-        ended = tiny.stage(*command)
+        ended = done.stage(*command)
         assert ended.code == 0, ended.err
-    by_hand = {path: (tiny.run_dir / path).read_bytes() for path in ("join/joined.tsv", "student/model.safetensors")}
-    shutil.rmtree(tiny.run_dir)
-    assert tiny.stage("run-all", "--until", "student").code == 0
-    for path, content in by_hand.items():
-        assert (tiny.run_dir / path).read_bytes() == content
+    for path, content in made.items():
+        assert (done.run_dir / path).read_bytes() == content
 
 
 def test_outputs_of_the_users_own_leave_the_run_folder_alone(tiny):
@@ -92,81 +82,65 @@ def test_outputs_of_the_users_own_leave_the_run_folder_alone(tiny):
     export = ["teacher", "export", "-p", tiny.profile, "--teacher", mine / "teacher", "-i", mine / "set.tsv.gz"]
     assert tiny.kd(*export, "-o", mine / "logits.safetensors").code == 0
     join = ["join", "-p", tiny.profile, "-i", mine / "set.tsv.gz", "--logits", mine / "logits.safetensors"]
-    assert tiny.kd(*join, "--label", "gold", "-o", mine / "joined.parquet").code == 0
-    student = tiny.kd("student", "-p", tiny.profile, "-i", mine / "joined.parquet", "-o", mine / "pocket")
+    assert tiny.kd(*join, "--label", "gold", "-o", mine / "joined.csv").code == 0
+    student = tiny.kd("student", "-p", tiny.profile, "-i", mine / "joined.csv", "-o", mine / "pocket")
     assert student.code == 0 and "dev accuracy" in student.out, student.err
     assert not tiny.run_dir.exists()
+    refused(tiny.kd(*join, "-o", mine / "joined.csv"), 4, "--force")
+    assert tiny.kd(*join, "-o", mine / "joined.csv", "--force").code == 0
 
-    again = tiny.kd(*join, "-o", mine / "joined.parquet")
-    assert again.code == 4 and "--force" in again.err
-    assert tiny.kd(*join, "-o", mine / "joined.parquet", "--force").code == 0
-
-
-def test_predict_gives_the_same_for_both_forms_of_output(tiny):
-    tiny.stage("run-all")
-    student = ["predict", "--student", tiny.run_dir / "student", "--input", tiny.data / "test.tsv"]
-    shown = tiny.kd(*student)
-    assert shown.code == 0, shown.err
-    lines = [line.split("\t") for line in shown.out.splitlines()]
-    assert lines[0] == ["index", "prediction"]
-    assert [line[0] for line in lines[1:]] == [str(row) for row in range(16)]
-    assert {line[1] for line in lines[1:]} <= {"0", "1"}
-    assert tiny.kd(*student, "--output", tiny.root / "out.tsv").code == 0
-    assert table(tiny.root / "out.tsv") == lines
-
-    gold = [row[1] for row in table(tiny.data / "test.tsv")[1:]]
-    scores = json.loads((tiny.run_dir / "results.json").read_text())["rows"][2]["scores"]["test"]["accuracy"]
-    assert np.mean([line[1] == label for line, label in zip(lines[1:], gold, strict=True)]) == pytest.approx(scores[0])
-
-    teacher = ["predict", "--teacher", tiny.run_dir / "teacher", "-p", tiny.profile, "-i", tiny.data / "test.tsv"]
-    assert tiny.kd(*teacher, "--json").result["predictions"][0].keys() == {"index", "prediction"}
+    ready = ["--set", "teacher.train=false", "--set", f"teacher.model={mine / 'teacher'}"]
+    whole = tiny.stage("run-all", *ready, "--until", "export", "--json")
+    assert ran(whole) == ["lite", "export"], "the teacher is ready"
 
 
-def test_several_seeds_repeat_student_and_baseline_alone(tiny):
-    tiny.stage("run-all")
-    more = tiny.stage("run-all", "--seeds", "2", "--json")
-    ran = [stage["stage"] for stage in more.result["stages"] if stage["reasons"]]
-    assert ran == ["student-seed2", "baseline-seed2", "results"]
+def test_several_seeds_repeat_student_and_baseline_alone(done):
+    more = done.stage("run-all", "--seeds", "2", "--json")
+    assert ran(more) == ["student-seed2", "baseline-seed2", "results"]
     assert [len(row["scores"]["dev"]["accuracy"]) for row in more.result["result"]["rows"]] == [1, 2, 2]
-    first, second = (load_file(tiny.run_dir / name / "model.safetensors") for name in ("student", "student-seed2"))
+    first, second = (load_file(done.run_dir / name / "model.safetensors") for name in ("student", "student-seed2"))
     assert any((first[name] != second[name]).any() for name in first)
-    assert "±" in tiny.stage("run-all", "--seeds", "2").out
+    assert "±" in done.stage("run-all", "--seeds", "2").out
 
 
-def test_the_baseline_is_as_patient_as_the_student(tiny):
+def test_the_baseline_is_as_patient_as_the_student(done):
     how = ["student.patience=2", "student.epochs=8", "student.optimizer=adam", "student.lr=1e-9"]  # it learns nothing
-    ended = tiny.stage("run-all", "--until", "baseline", *(part for one in how for part in ("--set", one)))
+    ended = done.stage("run-all", "--until", "baseline", *(part for one in how for part in ("--set", one)))
     assert ended.code == 0, ended.err
-    student, baseline = (
-        json.loads((tiny.run_dir / name / "metrics.json").read_text()) for name in ("student", "baseline")
-    )
+    files = (done.run_dir / name / "metrics.json" for name in ("student", "baseline"))
+    student, baseline = (json.loads(file.read_text()) for file in files)
     assert student["stopped"] == "patience" and student["updates"] - student["best_update"] > 20
     waited = baseline["updates"] - baseline["best_update"]
     assert waited >= student["updates"] - student["best_update"] or baseline["updates"] == student["updates"]
 
 
-def test_a_teacher_that_is_fine_tuned_already(tiny):
-    tiny.kd("teacher", "train", "-p", tiny.profile, "-o", tiny.root / "teacher")
-    ready = ["--set", "teacher.train=false", "--set", f"teacher.model={tiny.root / 'teacher'}"]
-    ended = tiny.stage("run-all", *ready, "--json")
-    assert ended.code == 0, ended.err
-    assert "teacher" not in [stage["stage"] for stage in ended.result["stages"]]
-
-
-def test_pairs_go_through(tiny):
+def test_texts_with_line_breaks_tabs_and_quotes_go_through_every_stage(tiny):
     for split in ("train", "dev", "test"):
-        rows = [(row[0], *row) for row in table(tiny.data / f"{split}.tsv")[1:]]
-        tiny.write(split, rows, "sentence1\tsentence2\tlabel")
-    ended = tiny.stage("run-all", "--set", "task.kind=pair", "--json")
-    assert ended.code == 0, ended.err
-    assert table(tiny.run_dir / "join" / "joined.tsv")[0][:2] == ["sentence1", "sentence2"]
+        with (tiny.data / f"{split}.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["sentence", "label"])
+            table.writerows([f'{line}\n"quoted", and a\ttab', label] for line, label in tiny.rows(split))
+        (tiny.data / f"{split}.tsv").unlink()
+    ended = tiny.stage("run-all", "--until", "student", "--json")
+    assert ran(ended) == STAGES[:-2]
+    joined = tiny.read("join/joined.parquet").filter(pl.col("source") == "original")
+    assert all('\n"quoted", and a\ttab' in line for line in joined["sentence"])
+    predict = ["predict", "--student", tiny.run_dir, "-i", tiny.data / "test.csv"]
+    assert len(tiny.kd(*predict, "--json").result["predictions"]) == 16
+    refused(tiny.stage("transfer", "lite", "-o", tiny.root / "set.tsv"), 4, "row", ".parquet")
 
 
-def test_scores_go_through(tiny):
+def test_scores_go_through(tiny: Tiny):
     for split in ("train", "dev", "test"):
-        rows = table(tiny.data / f"{split}.tsv")[1:]
-        tiny.write(split, [(row[0], f"{int(row[1]) * 3 + place % 2:.3f}") for place, row in enumerate(rows)])
+        rows = [(row[0], f"{int(row[1]) * 3 + place % 2:.3f}") for place, row in enumerate(tiny.rows(split))]
+        tiny.write(split, rows)
     scores = ["--set", "task.labels=[]", "--set", "task.names=[]", "--set", "task.metric=pearson"]
     ended = tiny.stage("run-all", *scores, "--set", "task.score_range=[0.0, 5.0]", "--json")
     assert ended.code == 0, ended.err
     assert ended.result["result"]["metrics"] == ["pearson"]
+
+
+def test_run_all_is_not_for_torchrun(tiny, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(tiny.stage("run-all"), 2, "teacher export")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.scaffold.new import new_plugin
+from kdcli.scaffold import new_plugin
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
