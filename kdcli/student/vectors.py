@@ -167,19 +167,19 @@ def words_of(path: Path) -> Iterator[str]:
         DataError: As for ``read_vectors``, as far as the file is read.
     """
     if path.suffix == ".parquet":
-        return iter(_scan(path).select("word").collect().to_series())
+        return iter(_collect(path, lambda rows: rows.select("word"))["word"])
     rows = VectorFile(path).rows(lambda word: True, lambda count: None)
     return (word.decode(errors="replace") for word, _, _ in rows)
 
 
 def _parquet_rows(path: Path, words: list[str]) -> tuple[int, Iterator[tuple[bytes, NDArray[np.float32]]]]:
     """Return the size of a vector, and the rows of these words."""
-    vectors = _scan(path)
-    found = pl.concat([vectors.head(1), vectors.filter(pl.col("word").is_in(words))]).collect(engine="streaming")
+    # The first row gives the size, even if none of the words is there.
+    found = _collect(path, lambda rows: pl.concat([rows.head(1), rows.filter(pl.col("word").is_in(words))]))
     sizes = found["vector"].list.len().fill_null(0).unique().to_list()
     if len(sizes) != 1 or not sizes[0]:
         raise DataError(f"the vectors have no common size: {sizes}", file=path, key="vector")
-    matrix = found["vector"].list.to_array(sizes[0]).fill_null(np.nan).to_numpy()
+    matrix = found["vector"].explode().fill_null(np.nan).to_numpy().reshape(len(found), sizes[0])
     wrong = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(wrong):
         what = f"the vector of {found['word'][int(wrong[0])]!r} holds a value that is not finite"
@@ -187,9 +187,10 @@ def _parquet_rows(path: Path, words: list[str]) -> tuple[int, Iterator[tuple[byt
     return sizes[0], zip((word.encode() for word in found["word"][1:]), matrix[1:], strict=True)
 
 
-def _scan(path: Path) -> pl.LazyFrame:
+def _collect(path: Path, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+    word, vector = pl.col("word").cast(pl.String), pl.col("vector").cast(pl.List(pl.Float32))
     try:
-        return pl.scan_parquet(path).select(pl.col("word").cast(pl.String), pl.col("vector").cast(pl.List(pl.Float32)))
+        return query(pl.scan_parquet(path).select(word, vector)).collect(engine="streaming")
     except (OSError, pl.exceptions.PolarsError) as error:
         what = f"a Parquet file of word vectors has the columns word and vector: {first_line(error)}"
         raise DataError(what, file=path, hint="write it again, or name the text file of the vectors") from error

@@ -1,13 +1,8 @@
 import numpy as np
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdcli.student.batches import SPREAD, collate, epoch_batches, targets
-from kdcli.student.examples import Examples
-from kdcli.student.vocabulary import Texts
-
-CPU = torch.device("cpu")
+from kdcli.student.batches import SPREAD, epoch_batches
 
 
 @settings(max_examples=100, deadline=None)
@@ -44,18 +39,3 @@ def test_batches_come_in_no_order_of_length():
     lengths = np.random.default_rng(0).integers(1, 60, 5000)
     means = [lengths[batch].mean() for batch in epoch_batches(lengths, 50, 1, 0)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
-
-
-def test_collate_pads_on_the_right():
-    one = Texts(np.array([5, 6, 7, 8, 9, 4], np.uint16), np.array([0, 3, 4, 6]))
-    two = Texts(np.array([1, 2, 3], np.uint32), np.array([0, 1, 2, 3]))
-    batch = collate(Examples((one, two)), np.array([2, 0]), CPU)
-    assert batch.words[0].tolist() == [[9, 4, 0], [5, 6, 7]]
-    assert batch.lengths[0].tolist() == [2, 3]
-    assert batch.words[1].tolist() == [[3], [1]]
-    assert {words.dtype for words in (*batch.words, *batch.lengths)} == {torch.int64}
-
-
-def test_targets():
-    assert targets(None, np.array([0]), CPU) is None
-    assert targets(np.array([[0.5, 1], [2, 3]], np.float32), np.array([1]), CPU).tolist() == [[2, 3]]

@@ -142,12 +142,6 @@ def test_the_words_of_other_vocabularies_are_those_that_a_mark_begins(tmp_path, 
     assert list(encoder_words(tmp_path, QuietReporter())) == ["film", "dull"]
 
 
-def test_words_of_a_folder_that_is_no_encoder(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(DataError, match="cannot load the encoder"):
-        list(encoder_words(tmp_path, QuietReporter()))
-
-
 def test_projection_keeps_distances_when_nothing_is_left_out():
     states = np.random.default_rng(0).normal(size=(50, 6)) * [9, 5, 3, 2, 1, 0.5] + 7
     before = np.linalg.norm(states[:, None] - states, axis=-1)
@@ -190,6 +184,9 @@ def test_an_encoder_that_is_not_there_is_missing(name, tmp_path, monkeypatch):
 def test_a_folder_that_holds_no_encoder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"config\.json is missing"):
         encoder_vectors(tmp_path, WORDS, 4, device="cpu")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="tokenizer cannot be read"):
+        list(encoder_words(tmp_path, QuietReporter()))
 
 
 def test_weights_that_are_cut_or_absent_are_refused(encoder, tmp_path):
@@ -197,7 +194,7 @@ def test_weights_that_are_cut_or_absent_are_refused(encoder, tmp_path):
     path = tmp_path / "model.safetensors"
     weights = load_file(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="cannot load"):
+    with pytest.raises(DataError, match="weights cannot be read"):
         encoder_vectors(tmp_path, WORDS, 4, device="cpu")
     gone = "encoder.layer.1.output.dense.weight"
     save_file({name: value for name, value in weights.items() if name != gone}, path, {"format": "pt"})

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,13 +15,12 @@ from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError, PluginError, ProfileError
 from kdcli.files import sha256
-from kdcli.student import loop
-from kdcli.student.encoding import encode_table
-from kdcli.student.examples import Examples
-from kdcli.student.folder import load_student
-from kdcli.student.train import train_student
+from kdcli.student import train as module
+from kdcli.student.dataset import Examples, encode_table
+from kdcli.student.student import load_student
+from kdcli.student.train import Training, train_student
+from kdcli.student.vectors import Vectors
 from kdcli.student.vocabulary import train_vocabulary
-from kdcli.student.word_vectors import Vectors
 
 TASK = Task("toy", "single", ("0", "1"), names=("bad", "good"))
 PAIR = Task("toy", "pair", ("0", "1"))
@@ -57,8 +56,8 @@ def data(task=TASK, rows=60, seed=0):
     margins = np.array([np.isin(text, ["a", "b"]).sum() - np.isin(text, ["y", "z"]).sum() for text in texts])
     labels = np.where(margins >= 0, "1", "0")
     columns = {name: [" ".join(text) for text in texts] for name in task.columns}
-    table = pa.table({**columns, "label": labels})
-    tokenizer = train_vocabulary([pa.array(["a b y z m"])], max_size=100, min_freq=1, lowercase=True)
+    table = pl.DataFrame({**columns, "label": labels})
+    tokenizer = train_vocabulary([pl.Series(["a b y z m"])], max_size=100, min_freq=1, lowercase=True)
     examples = encode_table(table, tokenizer, task, 128)
     logits = margins[:, None] * np.linspace(-1, 1, 2)[-task.outputs :]
     return Examples(examples.texts, logits.astype(np.float32), examples.labels), tokenizer
@@ -138,7 +137,7 @@ def test_stopped_and_started_again_ends_with_the_same_bytes(tmp_path, optimizer,
 
 def test_killed_between_two_evaluations(tmp_path, monkeypatch):
     train(tmp_path / "whole")
-    update, done = loop.Training._update, []
+    update, done = Training._update, []
 
     def killed(self, rows):
         done.append(rows)
@@ -146,7 +145,7 @@ def test_killed_between_two_evaluations(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return update(self, rows)
 
-    monkeypatch.setattr(loop.Training, "_update", killed)
+    monkeypatch.setattr(Training, "_update", killed)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "stopped")
     train(tmp_path / "stopped")
@@ -160,15 +159,18 @@ def test_a_checkpoint_of_another_training_is_not_used(tmp_path):
         train(tmp_path / "changed", reporter=Recorder(1))
     recorder = Recorder()
     train(tmp_path / "changed", reporter=recorder, lr=0.5)
-    assert recorder.warned == ["student.lr changed (1.0 -> 0.5): training starts again"]
+    assert recorder.warned == ["student.lr changed (1.0 -> 0.5): starting again"]
     assert weights_hash(tmp_path / "changed") == weights_hash(tmp_path / "whole")
 
 
 def test_a_broken_checkpoint_is_not_used(tmp_path):
-    (tmp_path / ".student.resume.safetensors").write_bytes(b"\x08")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "student", reporter=Recorder(1))
+    (tmp_path / ".student.resume" / "checkpoint.safetensors").write_bytes(b"\x08")
     recorder = Recorder()
     assert train(tmp_path / "student", reporter=recorder).updates == 18
     assert "starting again" in recorder.warned[0]
+    assert [step for _, step, _ in recorder.curve] == [6, 12, 18]
 
 
 def test_resume_can_be_refused(tmp_path):
@@ -192,11 +194,11 @@ def test_best_model_is_kept_and_patience_ends_it(tmp_path, monkeypatch):
     scores = iter([0.5, 0.8, 0.8, 0.7, 0.9])
     states = []
 
-    def evaluate(module, examples, task):
+    def evaluate(module, plugin, examples, task):
         states.append({name: value.clone() for name, value in module.state_dict().items()})
         return {"accuracy": next(scores)}
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(module, "evaluate", evaluate)
     result = train(tmp_path / "student", epochs=9, patience=2)
     assert (result.stopped, result.updates, result.best_update) == ("patience", 24, 12)
     assert result.dev == {"accuracy": 0.8}
@@ -214,7 +216,7 @@ def test_updates_are_limited(tmp_path, limit, max_steps, updates):
 
 def diverging(at):
     """Examples like ``data``, and a training whose loss is NaN from update ``at`` on."""
-    update, done = loop.Training._update, []
+    update, done = Training._update, []
 
     def nan(self, rows):
         done.append(rows)
@@ -224,14 +226,14 @@ def diverging(at):
 
 
 def test_learning_rate_falls_in_a_straight_line_to_the_last_update_there_can_be(tmp_path, monkeypatch):
-    rates, update = [], loop.Training._update
+    rates, update = [], Training._update
 
     def watched(training, rows):
         loss = update(training, rows)
         rates.append(training.optimizer.param_groups[0]["lr"])
         return loss
 
-    monkeypatch.setattr(loop.Training, "_update", watched)
+    monkeypatch.setattr(Training, "_update", watched)
     train(tmp_path / "whole", epochs=2, batch_size=10, lr=0.6, decay="linear")
     np.testing.assert_allclose(rates, 0.6 * np.arange(12, 0, -1) / 12)
     rates.clear()
@@ -241,7 +243,7 @@ def test_learning_rate_falls_in_a_straight_line_to_the_last_update_there_can_be(
 
 def test_nan_stops_says_so_and_keeps_the_best(tmp_path, monkeypatch):
     train(tmp_path / "whole", epochs=1)
-    monkeypatch.setattr(loop.Training, "_update", diverging(8))
+    monkeypatch.setattr(Training, "_update", diverging(8))
     recorder = Recorder()
     result = train(tmp_path / "student", reporter=recorder)
     assert (result.stopped, result.updates, result.best_update) == ("nan", 7, 6)
@@ -263,13 +265,11 @@ def test_infinite_loss_takes_no_step(tmp_path):
         train(tmp_path / "student", optimizer="adam", lr=1e30, eval_steps=1000)
 
 
-@pytest.mark.parametrize("task", [PAIR, SCORE], ids=["pair", "score"])
-@pytest.mark.parametrize("loss", [{}, {"kd_loss": "kl", "temperature": 2.0}, {"kd_weight": 0.0, "ce_weight": 1.0}])
+@pytest.mark.parametrize(
+    ("task", "loss"),
+    [(PAIR, {"kd_loss": "kl", "temperature": 2.0}), (PAIR, {"kd_weight": 0.0, "ce_weight": 1.0}), (SCORE, {})],
+)
 def test_tasks_and_losses(tmp_path, task, loss):
-    if task.is_score and "kd_loss" in loss:
-        with pytest.raises(ProfileError, match="KL"):
-            train(tmp_path / "student", task, **loss)
-        return
     result = train(tmp_path / "student", task, epochs=20, patience=0, optimizer="adam", lr=0.03, **loss)
     assert result.dev[task.metric] > 0.8
     student = load_student(tmp_path / "student")
@@ -306,11 +306,9 @@ def test_folder(tmp_path):
         "model.safetensors",
         "config.json",
         "tokenizer.json",
-        "labels.json",
         "metrics.json",
         "README.md",
     }
-    assert json.loads((folder / "labels.json").read_text()) == {"labels": ["0", "1"], "names": ["bad", "good"]}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["dev"] == result.dev
     assert metrics["history"] == result.history
@@ -358,7 +356,7 @@ def test_full_disk_leaves_what_was_there(tmp_path, monkeypatch, file):
     write = Path.write_bytes
 
     def full(path, content):
-        if ("resume" in path.name) == (file == "checkpoint"):
+        if path.name.endswith(f"{file}.safetensors"):
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(path, content)
 
@@ -366,29 +364,8 @@ def test_full_disk_leaves_what_was_there(tmp_path, monkeypatch, file):
     with pytest.raises(KdError, match="the disk is full"):
         train(tmp_path / "student", seed=2)
     assert weights_hash(tmp_path / "student") == before
-    assert len(list(tmp_path.iterdir())) == (1 if file == "checkpoint" else 2)  # nothing half written
-
-
-@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json", "metrics.json"])
-def test_a_folder_that_is_not_whole(tmp_path, missing):
-    train(tmp_path / "student")
-    (tmp_path / "student" / missing).unlink()
-    with pytest.raises(DataError):
-        load_student(tmp_path / "student")
-
-
-def test_weights_that_were_cut(tmp_path):
-    train(tmp_path / "student")
-    path = tmp_path / "student" / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(DataError, match="the weights cannot be read"):
-        load_student(tmp_path / "student")
-
-
-def test_another_folder_is_no_student(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(DataError, match="not a folder of a student"):
-        load_student(tmp_path)
+    left = [path.name for path in tmp_path.rglob("*") if path.name.startswith(".kd-")]
+    assert not left  # nothing half written
 
 
 def test_plugins_limits_are_kept(tmp_path, make_plugin):
@@ -514,7 +491,7 @@ def test_a_student_whose_distribution_is_gone_says_what_to_install(tmp_path, stu
 def test_trying_a_student_out_changes_nothing(tmp_path, student, monkeypatch):
     student("logits = ", "logits = torch.rand(()) + ")  # draws, even when it does not train
     train(tmp_path / "one", model="mean", options={})
-    monkeypatch.setattr("kdcli.student.train.try_out", lambda *given: None)
+    monkeypatch.setattr(module, "try_out", lambda *given: None)
     train(tmp_path / "other", model="mean", options={})
     assert weights_hash(tmp_path / "one") == weights_hash(tmp_path / "other")
 
@@ -568,4 +545,4 @@ def test_a_checkpoint_of_another_version_of_the_plugin_is_not_used(tmp_path, stu
     student(version="1.1")
     recorder = Recorder()
     train(tmp_path / "student", model="mean", options={}, reporter=recorder)
-    assert recorder.warned == ["kd-mean changed (1.0 -> 1.1): training starts again"]
+    assert recorder.warned == ["kd-mean changed (1.0 -> 1.1): starting again"]

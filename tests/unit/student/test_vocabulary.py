@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ texts_of = st.lists(st.lists(st.text(characters) | st.just("[MASK]"), max_size=6
 
 
 def trained(texts=TEXTS, max_size=100, min_freq=1, lowercase=True):
-    return train_vocabulary([pa.array(texts)], max_size=max_size, min_freq=min_freq, lowercase=lowercase)
+    return train_vocabulary([pl.Series(texts)], max_size=max_size, min_freq=min_freq, lowercase=lowercase)
 
 
 def encode_texts(texts, tokenizer, max_length):
@@ -51,7 +51,7 @@ def test_other_words_fill_what_room_there_is():
     room = len(own) + 3
 
     def words(max_size):
-        texts = [pa.array(TEXTS)]
+        texts = [pl.Series(TEXTS)]
         return vocabulary(train_vocabulary(texts, max_size=max_size, min_freq=1, lowercase=True, more=iter(more)))
 
     assert words(room) == [*own, "actress", "plot", "scene"]
@@ -75,8 +75,10 @@ def test_no_word_is_an_error():
 def test_ids_are_the_tokenizers(texts, lowercase):
     tokenizer = trained([*TEXTS, *texts[::2]], max_size=20, lowercase=lowercase)
     ids = [tokenizer.encode(text).ids for text in texts]
-    assert rows(encode_texts(pa.array(texts), tokenizer, 1000)) == [row or [1] for row in ids]
-    assert rows(encode_texts(pa.array(texts), tokenizer, 2)) == [row[:2] or [1] for row in ids]
+    for length in (1000, 2):
+        expected = [row[:length] or [1] for row in ids]
+        assert rows(encode_texts(pl.Series(texts), tokenizer, length)) == expected
+        assert rows(TextEncoder(tokenizer, length).encode_few(texts)) == expected
 
 
 @settings(max_examples=50, deadline=None)
@@ -95,35 +97,29 @@ def test_vocabulary_is_the_librarys(texts):
 def test_odd_texts():
     tokenizer = trained()
     long = "film " * 100_000
-    found = encode_texts(pa.array([None, long, "x" * 100_000, ""]), tokenizer, 128)
+    found = encode_texts(pl.Series([None, long, "x" * 100_000, ""]), tokenizer, 128)
     assert found.lengths.tolist() == [1, 128, 1, 1]
     assert rows(found)[0] == rows(found)[3] == [1]
     assert set(rows(found)[1]) == {tokenizer.token_to_id("film")}
-    assert encode_texts(pa.array([], pa.string()), tokenizer, 128).lengths.tolist() == []
-
-
-def test_a_slice_of_an_array_is_encoded_alone():
-    tokenizer = trained()
-    array = pa.array(TEXTS)
-    assert rows(encode_texts(array.slice(1, 3), tokenizer, 9)) == rows(encode_texts(array, tokenizer, 9))[1:4]
+    assert encode_texts(pl.Series([], dtype=pl.String), tokenizer, 128).lengths.tolist() == []
 
 
 def test_what_is_remembered_changes_nothing(monkeypatch):
     tokenizer = trained()
     encoder = TextEncoder(tokenizer, 9)
-    expected = rows(encode_texts(pa.array(TEXTS), tokenizer, 9))
+    expected = rows(encode_texts(pl.Series(TEXTS), tokenizer, 9))
     for _ in range(2):
-        assert rows(encoder.encode(pa.array(TEXTS))) == expected
+        assert rows(encoder.encode(pl.Series(TEXTS))) == expected
         monkeypatch.setattr("kdcli.student.vocabulary._REMEMBERED", 3)
-    assert rows(encoder.encode(pa.array(["film good new", "good"]))) == rows(
-        encode_texts(pa.array(["film good new", "good"]), tokenizer, 9)
+    assert rows(encoder.encode(pl.Series(["film good new", "good"]))) == rows(
+        encode_texts(pl.Series(["film good new", "good"]), tokenizer, 9)
     )
 
 
 def test_id_type_follows_the_size():
-    assert encode_texts(pa.array(["a"]), trained(), 9).words.dtype == np.uint16
+    assert encode_texts(pl.Series(["a"]), trained(), 9).words.dtype == np.uint16
     many = trained([" ".join(f"w{number}" for number in range(70_000))], max_size=66_000)
-    assert encode_texts(pa.array(["w9"]), many, 9).words.dtype == np.uint32
+    assert encode_texts(pl.Series(["w9"]), many, 9).words.dtype == np.uint32
 
 
 def test_saved_and_loaded(tmp_path):
@@ -141,4 +137,4 @@ def test_real_texts():
     lines = (SHARED / "glue/SST-2/dev.tsv").read_text("utf-8").splitlines()[1:]
     texts = [line.split("\t")[0] for line in lines]
     tokenizer = trained(texts, max_size=15_000)
-    assert rows(encode_texts(pa.array(texts), tokenizer, 128)) == [tokenizer.encode(text).ids for text in texts]
+    assert rows(encode_texts(pl.Series(texts), tokenizer, 128)) == [tokenizer.encode(text).ids for text in texts]

@@ -11,7 +11,7 @@ from kdcli.export.hub import Origin, export_hub_folder, without_folders
 from kdcli.export.onnx_student import load_onnx
 
 SST2 = Task("sst2", "single", ("0", "1"), names=("negative", "positive"), more_metrics=("mcc",))
-FILES = {"model.safetensors", "config.json", "tokenizer.json", "labels.json", "metrics.json", "README.md"}
+FILES = {"model.safetensors", "config.json", "tokenizer.json", "metrics.json", "README.md"}
 
 
 def test_the_folder_is_the_student(tmp_path):

@@ -1,36 +1,42 @@
+"""Joined sets as arrays: kd's own, and d-bert's as its ``join_logits`` writes them."""
+
 import json
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import pytest
+import torch
 from safetensors.numpy import load_file
 
-from kdcli.api import Task
+from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
-from kdcli.student import word_vectors
-from kdcli.student.arrays import ArrayWriter, open_array
-from kdcli.student.encoding import (
-    encode,
-    encode_table,
-    load_examples,
-    load_tokenizer,
-    load_vectors,
-)
-from kdcli.student.vectors import WordVectors
-from kdcli.student.vocabulary import vocabulary
-from kdcli.tables.read import write_table
+from kdcli.student import encoder_vectors
+from kdcli.student.batches import Texts
+from kdcli.student.dataset import Examples, collate, encode, encode_table, load_examples
+from kdcli.student.vectors import load_vectors
+from kdcli.student.vocabulary import load_tokenizer, vocabulary
+from kdcli.tables.write import write_table
 
 SINGLE = Task("t", "single", ("0", "1"))
 PAIR = Task("t", "pair", ("no", "yes", "maybe"))
 SCORE = Task("t", "single", (), score_range=(0.0, 5.0), metric="pearson")
+SAME = Task("same", "pair", ("0", "1"))
+QNLI = Task("qnli", "pair", ("entailment", "not_entailment"))
+STARS = Task("stars", "pair", (), score_range=(0, 5), metric="pearson")
+
+
+class Notes(QuietReporter):
+    def __init__(self):
+        self.infos = []
+
+    def info(self, message):
+        self.infos.append(message)
 
 
 def joined(tmp_path, columns, suffix="tsv"):
     path = tmp_path / f"joined.{suffix}"
-    table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    with write_table(path, table.schema) as writer:
-        writer.write(table)
+    write_table(path, pl.DataFrame(columns))
     return path
 
 
@@ -39,19 +45,17 @@ def single(tmp_path, suffix="tsv", **changed):
         "sentence": ["a good film", "a [MASK] film", "", "bad bad bad"],
         "source": ["original", "lite", "lite", "original"],
         "label": ["1", "1", "0", "0"],
-        "logits_0": pa.array([-0.1, 1e-30, 0.1, 3.3], pa.float32()),
-        "logits_1": pa.array([1.5, 2.0, -0.7, 1 / 3], pa.float32()),
+        "logits_0": pl.Series([-0.1, 1e-30, 0.1, 3.3], dtype=pl.Float32),
+        "logits_1": pl.Series([1.5, 2.0, -0.7, 1 / 3], dtype=pl.Float32),
     }
     columns |= changed
     return joined(tmp_path, {name: values for name, values in columns.items() if values is not None}, suffix)
 
 
-def run(tmp_path, path, task=SINGLE, encoder="", **settings):
+def run(tmp_path, path, task=SINGLE, encoder="", reporter=None, **settings):
     output = tmp_path / "encoded"
-    result = encode(
-        joined=path, task=task, settings=StudentSettings(**settings), seed=1, encoder=encoder, output=output
-    )
-    return result, output
+    given = {"settings": StudentSettings(**settings), "seed": 1, "encoder": encoder, "reporter": reporter}
+    return encode(joined=path, task=task, output=output, **given), output
 
 
 def words_of(texts, tokenizer):
@@ -78,8 +82,7 @@ def test_arrays_of_a_joined_set(tmp_path, suffix):
     assert (result.rows, result.words, result.vocabulary, result.labelled) == (4, 10, 6, True)
     assert result.unknown == pytest.approx(0.1)
     assert json.loads((output / "encoded.json").read_text())["rows"] == 4
-    assert isinstance(examples.texts[0].words, np.memmap)
-    assert isinstance(examples.logits, np.memmap)
+    assert not examples.texts[0].words.flags.owndata and not examples.logits.flags.owndata  # mapped from disk
     assert load_vectors(output) is None
 
 
@@ -94,10 +97,11 @@ def test_pair_has_one_vocabulary(tmp_path):
     assert examples.labels.tolist() == [1, 0]
 
 
-def test_scores(tmp_path):
+@pytest.mark.parametrize("suffix", ["tsv", "parquet"])
+def test_scores(tmp_path, suffix):
     # A teacher's own score may leave the task's range.
-    path = joined(tmp_path, {"sentence": ["a", "b"], "label": ["5.25", "-0.5"], "logits_0": [5.25, -0.5]})
-    _, output = run(tmp_path, path, SCORE)
+    columns = {"sentence": ["a", "b"], "label": [5.25, -0.5], "source": ["x", "x"], "logits_0": [5.25, -0.5]}
+    _, output = run(tmp_path, joined(tmp_path, columns, suffix), SCORE)
     examples = load_examples(output, SCORE)
     assert examples.labels.dtype == np.float32
     assert examples.labels.tolist() == [5.25, -0.5]
@@ -115,17 +119,12 @@ def test_more_rows_than_a_batch(tmp_path):
     count = 150_000
     texts = [f"w{number % 1000} x" for number in range(count)]
     logits = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
-    path = joined(
-        tmp_path,
-        {"sentence": texts, "label": ["0"] * count, "logits_0": logits[:, 0], "logits_1": logits[:, 1]},
-        "parquet",
-    )
-    _, output = run(tmp_path, path, min_freq=2)
+    columns = {"sentence": texts, "label": ["0"] * count, "logits_0": logits[:, 0], "logits_1": logits[:, 1]}
+    _, output = run(tmp_path, joined(tmp_path, columns, "parquet"), min_freq=2)
     examples = load_examples(output, SINGLE)
     assert len(examples) == count == len(examples.labels)
     assert np.array_equal(examples.logits, logits)
-    table = pa.table({"sentence": texts, "label": pa.array(["0"] * count)})
-    direct = encode_table(table, load_tokenizer(output), SINGLE, 128)
+    direct = encode_table(pl.DataFrame(columns), load_tokenizer(output), SINGLE, 128)
     assert np.array_equal(examples.texts[0].words, direct.texts[0].words)
     assert np.array_equal(examples.texts[0].offsets, direct.texts[0].offsets)
 
@@ -150,6 +149,50 @@ def test_bad_tables(tmp_path, changed, message, row):
     assert not (tmp_path / "encoded").exists()
 
 
+@pytest.mark.parametrize(
+    ("header", "rows", "task", "texts", "labels"),
+    [
+        ("label sentence logits_0 logits_1", ["1 a -1.5 2.25", "0 b 0.5 -3"], SINGLE, [["a", "b"]], [1, 0]),
+        ("sentence1 sentence2 logits_0 logits_1", ["a b 1 2", "b a 2 1"], SAME, [["a", "b"], ["b", "a"]], [1, 0]),
+        ("is_duplicate question1 question2 logits_0 logits_1", ["0 a b 1 2"], SAME, [["a"], ["b"]], [1]),
+        ("index question sentence label logits_0 logits_1", ["0 a b 1 3 2"], QNLI, [["a"], ["b"]], [1]),
+        ("gold_label sentence1 sentence2 logits_0 logits_1 logits_2", ["2 a b -1 5 3"], PAIR, [["a"], ["b"]], [1]),
+        ("sentence1 sentence2 score", ["a b 4.20345", "b a 5.25"], STARS, [["a", "b"], ["b", "a"]], [4.20345, 5.25]),
+    ],
+    ids=["single", "pair", "qqp", "qnli", "mnli", "score"],
+)
+def test_tables_of_d_bert(tmp_path, header, rows, task, texts, labels):
+    path, notes = tmp_path / "train.tsv", Notes()
+    path.write_text("".join(line.replace(" ", "\t") + "\n" for line in (header, *rows)))
+    _, output = run(tmp_path, path, task, reporter=notes)
+    examples, tokenizer = load_examples(output, task), load_tokenizer(output)
+    assert [[" ".join(words) for words in words_of(column, tokenizer)] for column in examples.texts] == texts
+    expected = [row.split()[-task.outputs :] for row in rows]
+    assert np.array_equal(examples.logits, np.array(expected, np.float32))
+    np.testing.assert_allclose(examples.labels, labels, rtol=1e-7)
+    assert len(notes.infos) == 1
+    kd = path.with_name("kd.tsv")
+    kd.write_text("".join(f"{line}\tsource\n".replace(" ", "\t") for line in (header, *rows)))
+    run(tmp_path, kd, task, reporter=notes)
+    assert len(notes.infos) == 1  # a table of kd's own is not remarked on
+
+
+@pytest.mark.parametrize(
+    ("header", "task", "missing"),
+    [
+        ("sentence1 sentence2 score", SAME, "logits_0"),
+        ("question1 question2 logits_0 logits_1", SINGLE, "sentence"),
+        ("sentence label logits_0 logits_1", SAME, "sentence1"),
+        ("sentence1 sentence2 logits_0 logits_1", PAIR, "logits_2"),
+    ],
+)
+def test_a_table_of_another_task(tmp_path, header, task, missing):
+    (tmp_path / "t.tsv").write_text(header.replace(" ", "\t") + "\n")
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, tmp_path / "t.tsv", task)
+    assert caught.value.key == missing
+
+
 def test_vectors_of_a_file(tmp_path):
     file = tmp_path / "vectors.txt"
     file.write_text("film 1 2 3\ngood 4 5 6\nunseen 7 8 9\n")
@@ -157,15 +200,20 @@ def test_vectors_of_a_file(tmp_path):
     vectors, words = load_vectors(output), vocabulary(load_tokenizer(output))
     assert vectors.matrix.shape == (7, 3)
     assert words[6] == "unseen", "a word that has a vector can be read though the joined set has it not"
-    assert vectors.matrix[6].tolist() == [7, 8, 9]
-    assert vectors.matrix[words.index("film")].tolist() == [1, 2, 3]
-    assert vectors.matrix[words.index("good")].tolist() == [4, 5, 6]
-    assert vectors.matrix[0].tolist() == [0, 0, 0]
+    assert vectors.matrix[[words.index(word) for word in ("unseen", "film", "good", "[PAD]")]].tolist() == [
+        [7, 8, 9],
+        [1, 2, 3],
+        [4, 5, 6],
+        [0, 0, 0],
+    ]
     others = vectors.matrix[[words.index(word) for word in ("a", "bad", "[MASK]")]]
     assert np.abs(others).max() <= 0.25
     assert len(np.unique(others)) == others.size
     assert (result.vectors, result.found) == (f"file {file}", 3) == (vectors.source, vectors.found)
     assert load_file(output / "vectors.safetensors").keys() == {"vectors"}
+    file.write_text("x 1 2 3\n")
+    with pytest.raises(DataError, match="no word of the vocabulary"):
+        run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file))
 
 
 def test_vectors_of_an_encoder(tmp_path, monkeypatch):
@@ -175,8 +223,8 @@ def test_vectors_of_an_encoder(tmp_path, monkeypatch):
         asked.append((encoder, list(words), dimension, device))
         return np.ones((len(words), dimension), np.float32)
 
-    monkeypatch.setattr(word_vectors, "encoder_vectors", made)
-    monkeypatch.setattr(word_vectors, "encoder_words", lambda encoder, reporter: iter(["scene", "film"]))
+    monkeypatch.setattr(encoder_vectors, "encoder_vectors", made)
+    monkeypatch.setattr(encoder_vectors, "encoder_words", lambda encoder, reporter: iter(["scene", "film"]))
     result, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", dimension=5)
     assert asked == [("some/encoder", vocabulary(load_tokenizer(output)), 5, "cpu")]
     assert vocabulary(load_tokenizer(output))[6:] == ["scene"]
@@ -184,62 +232,49 @@ def test_vectors_of_an_encoder(tmp_path, monkeypatch):
     assert (result.vectors, result.found) == ("encoder some/encoder", 7)
 
 
-def test_a_file_without_our_words_is_an_error(tmp_path, monkeypatch):
-    file = tmp_path / "vectors.txt"
-    file.write_text("x 1 2 3\n")
-    nothing = WordVectors(np.zeros((6, 3), np.float32), np.zeros(6, np.bool_))
-    monkeypatch.setattr(word_vectors, "read_vectors", lambda *_, **__: nothing)
-    with pytest.raises(DataError, match="no word of the vocabulary"):
-        run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file))
-
-
 def test_table_with_labels_or_without(tmp_path):
     _, output = run(tmp_path, single(tmp_path))
     tokenizer = load_tokenizer(output)
-    texts = pa.chunked_array([["a film"], [""], pa.array([], pa.string()), ["good"]])
-    table = pa.table({"sentence": texts, "label": pa.chunked_array([["0"], ["1", "1"]])})
+    table = pl.DataFrame({"sentence": ["a film", "", "good"], "label": ["0", "1", "1"]})
     examples = encode_table(table, tokenizer, SINGLE, 128)
     assert words_of(examples.texts[0], tokenizer) == [["a", "film"], ["[MASK]"], ["good"]]
     assert examples.labels.tolist() == [0, 1, 1]
     assert examples.logits is None
-    assert encode_table(table.drop_columns("label"), tokenizer, SINGLE, 128).labels is None
-    none = table.set_column(1, "label", pa.nulls(3, pa.string()))
+    assert encode_table(table.drop("label"), tokenizer, SINGLE, 128).labels is None
+    none = table.with_columns(label=pl.lit(None, pl.String))
     assert encode_table(none, tokenizer, SINGLE, 128).labels is None
-    with pytest.raises(DataError, match="dev\\.tsv"):
-        encode_table(table.set_column(1, "label", pa.array(["0", None, "1"])), tokenizer, SINGLE, 128, file="dev.tsv")
+    with pytest.raises(DataError) as caught:
+        encode_table(none.with_columns(label=pl.Series(["0", None, "1"])), tokenizer, SINGLE, 128, file="dev.tsv")
+    assert caught.value.file == "dev.tsv"
 
 
-def test_a_folder_of_another_task_is_refused(tmp_path):
+def test_a_folder_of_another_task_or_a_damaged_one_is_refused(tmp_path):
     _, output = run(tmp_path, single(tmp_path))
-    with pytest.raises(DataError, match="not one of task"):
-        load_examples(output, Task("other", "single", ("0", "1", "2")))
+    for folder, task in ((output, Task("other", "single", ("0", "1", "2"))), (output, PAIR), (tmp_path / "no", SINGLE)):
+        with pytest.raises(DataError, match="no encoded"):
+            load_examples(folder, task)
+    words = (output / "sentence.words").read_bytes()
+    (output / "sentence.words").write_bytes(words[:-2])
     with pytest.raises(DataError, match="no encoded"):
-        load_examples(output, PAIR)
-    with pytest.raises(DataError, match="no encoded"):
-        load_examples(tmp_path / "nothing", SINGLE)
+        load_examples(output, SINGLE)
 
 
 def test_digest_sees_every_array(tmp_path):
     _, output = run(tmp_path, single(tmp_path))
-    before = load_examples(output, SINGLE).digest()
-    assert load_examples(output, SINGLE).digest() == before
+    seen = {load_examples(output, SINGLE).digest()}
+    assert seen == {load_examples(output, SINGLE).digest()}
     for name in ("sentence.words", "sentence.offsets", "logits", "labels"):
-        array = np.load(output / f"{name}.npy")
-        array.ravel()[-1] += 1
-        np.save(output / f"{name}.npy", array)
-        changed = load_examples(output, SINGLE).digest()
-        assert changed != before
-        before = changed
+        content = (output / name).read_bytes()
+        (output / name).write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        seen.add(load_examples(output, SINGLE).digest())
+    assert len(seen) == 5
 
 
-@pytest.mark.parametrize("width", [None, 3])
-def test_array_written_in_pieces(tmp_path, width):
-    pieces = [np.arange(number * (width or 1), dtype=np.float32) for number in (2, 0, 5)]
-    pieces = [piece.reshape(-1, width) if width else piece for piece in pieces]
-    with ArrayWriter(tmp_path / "a.npy", np.float32, width) as writer:
-        for piece in pieces:
-            writer.write(piece)
-    assert np.array_equal(np.load(tmp_path / "a.npy"), np.concatenate(pieces))
-    with ArrayWriter(tmp_path / "empty.npy", np.uint16, width):
-        pass
-    assert open_array(tmp_path / "empty.npy").shape == ((0,) if width is None else (0, 3))
+def test_collate_pads_on_the_right():
+    one = Texts(np.array([5, 6, 7, 8, 9, 4], np.uint16), np.array([0, 3, 4, 6]))
+    two = Texts(np.array([1, 2, 3], np.uint32), np.array([0, 1, 2, 3]))
+    batch = collate(Examples((one, two)), np.array([2, 0]), torch.device("cpu"))
+    assert batch.words[0].tolist() == [[9, 4, 0], [5, 6, 7]]
+    assert batch.lengths[0].tolist() == [2, 3]
+    assert batch.words[1].tolist() == [[3], [1]]
+    assert {words.dtype for words in (*batch.words, *batch.lengths)} == {torch.int64}

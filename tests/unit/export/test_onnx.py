@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from made_student import KINDS, MAX_LENGTH, SCORE, SINGLE, TEXTS, columns, make_student
 from scipy import stats
 
 import kd_bilstm
 from kdcli.errors import DataError, KdError, MissingError, PluginError, UsageError
-from kdcli.export.onnx import INT8, MODEL, export_onnx
-from kdcli.export.onnx_check import SIZES, Comparison, compare, random_batches
-from kdcli.export.onnx_student import load_onnx
-from kdcli.student.folder import load_student
+from kdcli.export.onnx import SIZES, Comparison, compare, export_onnx, random_batches
+from kdcli.export.onnx_student import INT8, MODEL, load_onnx
+from kdcli.student.build import module_function
+from kdcli.student.student import load_student
 from kdcli.tasks.task import settings_of
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "onnx_predict.py"
@@ -49,7 +48,7 @@ def test_the_exported_student_has_pytorchs_logits(tmp_path, task, options):
     result = export_onnx(student=student, output=tmp_path / "onnx")
     assert names(tmp_path / "onnx") == FILES
     texts = columns(task, TEXTS * 20)  # more than go through the graph at once
-    expected = load_student(student).logits(texts)
+    expected = load_student(student, torch=True).logits(texts)
     assert np.ptp(expected) > 0.1
     exact, rough = (load_onnx(tmp_path / "onnx", file).logits(texts) for file in (MODEL, INT8))
     np.testing.assert_allclose(exact, expected, rtol=0, atol=1e-5)
@@ -172,35 +171,32 @@ def test_the_example_needs_neither_torch_nor_kd(tmp_path, task):
 @each_kind
 def test_random_batches_have_every_size_and_padding(task):
     batches = list(random_batches(task, vocabulary=9, max_length=20))
-    assert {len(batch.lengths[0]) for batch in batches} == set(SIZES)
-    assert {int(batch.lengths[0].max()) for batch in batches} == {1, 2, 5, 13, 20}
-    assert any(batch.words[0].shape[1] > batch.lengths[0].max() for batch in batches)
-    for batch in batches:
-        assert len(batch.words) == len(task.columns)
-        for words, lengths in zip(batch.words, batch.lengths, strict=True):
-            assert lengths.min() >= 1 and words.dtype == lengths.dtype == torch.int64
-            present = torch.arange(words.shape[1]) < lengths[:, None]
+    assert {len(lengths[0]) for _, lengths in batches} == set(SIZES)
+    assert {int(lengths[0].max()) for _, lengths in batches} == {1, 2, 5, 13, 20}
+    assert any(words[0].shape[1] > lengths[0].max() for words, lengths in batches)
+    for columns_of_words, columns_of_lengths in batches:
+        assert len(columns_of_words) == len(task.columns)
+        for words, lengths in zip(columns_of_words, columns_of_lengths, strict=True):
+            assert lengths.min() >= 1 and words.dtype == lengths.dtype == np.int64
+            present = np.arange(words.shape[1]) < lengths[:, None]
             assert ((words > 0) == present).all() and words.max() < 9
 
 
-def test_what_a_comparison_says(tmp_path):
-    off = np.array([[0.0, 0.5]], np.float32)
-    for task in (SINGLE, SCORE):
-        student = load_student(make_student(tmp_path / task.kind, task))
-        batches = list(random_batches(task, 20, 12))
-        expected = np.concatenate([student.module(batch).detach().numpy() for batch in batches])
-        numbers = iter(batches)
-
-        def wrong(words, lengths, student=student, numbers=numbers):
-            logits = student.module(next(numbers)).detach().numpy()
-            return logits + off[:, -logits.shape[1] :] * (np.arange(len(logits)) % 2)[:, None]
-
-        (found,) = compare(student, {"x": wrong}, {"random": batches})
-        parity = np.concatenate([np.arange(len(batch.lengths[0])) % 2 for batch in batches])
-        shifted = expected + off[:, -task.outputs :] * parity[:, None]
-        same = None if task.is_score else np.mean(shifted.argmax(1) == expected.argmax(1))
-        pearson = stats.pearsonr(shifted[:, 0], expected[:, 0]).statistic if task.is_score else None
-        assert found == Comparison("x", "random", len(parity), pytest.approx(0.5), False, same, pytest.approx(pearson))
+@pytest.mark.parametrize("task", [SINGLE, SCORE], ids=["classes", "scores"])
+def test_numbers_of_a_comparison(tmp_path, task):
+    student = load_student(make_student(tmp_path / "student", task), torch=True)
+    batches = list(random_batches(task, 20, 12))
+    module = module_function(student.module, "bilstm")
+    logits = [module(*batch) for batch in batches]
+    off = np.array([[0.0, 0.5]], np.float32)[:, -task.outputs :]
+    wrong = [part + off * (np.arange(len(part)) % 2)[:, None] for part in logits]
+    numbers = iter(wrong)
+    (found,) = compare(student, {"x": lambda words, lengths: next(numbers)}, {"random": batches})
+    expected, shifted = np.concatenate(logits), np.concatenate(wrong)
+    same = None if task.is_score else np.mean(shifted.argmax(1) == expected.argmax(1))
+    pearson = stats.pearsonr(shifted[:, 0], expected[:, 0]).statistic if task.is_score else None
+    rows = len(expected)
+    assert found == Comparison("x", "random", rows, pytest.approx(0.5), False, same, pytest.approx(pearson))
 
 
 def test_a_graph_of_another_model_is_refused_and_nothing_is_left(tmp_path, student, monkeypatch):

@@ -1,0 +1,312 @@
+"""Word vectors: every form of file, the way words are looked up, and files that are broken."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdcli.api import QuietReporter
+from kdcli.errors import DataError
+from kdcli.student import vector_file
+from kdcli.student.vectors import make_vectors, read_vectors, words_of
+
+SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
+GLOVE = SHARED / "vectors/glove.6B.50d.top3k.txt"
+
+VECTORS = {
+    "the": [0.25, -1.5, 3.0, 0.125],
+    "film": [1.0, 2.0, -0.5, 0.0625],
+    "Paris": [-0.75, 0.5, 8.0, 1e-3],
+    "naïve": [0.5, 0.5, 0.5, -4.0],
+}
+
+
+def text(table, *, header=False, end="\n"):
+    rows = [f"{word} {' '.join(map(str, values))}" for word, values in table]
+    return (f"{len(rows)} {len(table[0][1])}\n" if header else "") + "".join(row + end for row in rows)
+
+
+def binary(table, *, end=b""):
+    rows = (word.encode() + b" " + struct.pack(f"<{len(values)}f", *values) + end for word, values in table)
+    return f"{len(table)} {len(table[0][1])}\n".encode() + b"".join(rows)
+
+
+def parquet(path, table, kind=pl.List(pl.Float32)):
+    words, vectors = zip(*table, strict=True)
+    pl.DataFrame({"word": words, "vector": pl.Series(vectors, dtype=kind)}).write_parquet(path)
+    return path
+
+
+TABLE = list(VECTORS.items())
+FORMS = {
+    "glove": text(TABLE).encode(),
+    "word2vec text": text(TABLE, header=True).encode(),
+    "fasttext, which ends rows in a space": text(TABLE, header=True, end=" \n").encode(),
+    "crlf": text(TABLE, header=True, end="\r\n").encode(),
+    "no final newline": text(TABLE).rstrip("\n").encode(),
+    "a blank last line": (text(TABLE) + "\n").encode(),
+    "gensim binary": binary(TABLE),
+    "word2vec.c binary": binary(TABLE, end=b"\n"),
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(content, name="vectors.txt"):
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return _write
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_vectors(write, form, gzipped):
+    content = gzip.compress(FORMS[form]) if gzipped else FORMS[form]
+    got = read_vectors(write(content), ["film", "absent", "naïve", "the", "film"])
+    zero = [0.0] * 4
+    expected = [VECTORS["film"], zero, VECTORS["naïve"], VECTORS["the"], VECTORS["film"]]
+    assert got.matrix.dtype == np.float32
+    np.testing.assert_array_equal(got.matrix, np.array(expected, np.float32))
+    assert got.found.tolist() == [True, False, True, True, True]
+
+
+def test_a_gzipped_file_needs_no_suffix_and_a_plain_one_may_have_it(write):
+    assert read_vectors(write(gzip.compress(FORMS["glove"]), "vectors.bin"), ["the"]).found.all()
+    assert read_vectors(write(FORMS["glove"], "vectors.gz"), ["the"]).found.all()
+
+
+def test_words_are_looked_up_as_written_then_lower_then_capitalised(write):
+    table = [("Paris", [1.0]), ("paris", [2.0]), ("PARIS", [3.0]), ("Rome", [4.0]), ("OSLO", [5.0])]
+    for order in (table, table[::-1]):
+        got = read_vectors(write(text(order, header=True)), ["PARIS", "pARIS", "paris", "Paris", "rome", "oslo"])
+        assert got.matrix[:, 0].tolist() == [3.0, 2.0, 2.0, 1.0, 4.0, 0.0]
+        assert got.found.tolist() == [True, True, True, True, True, False]
+
+
+def test_the_first_of_several_vectors_of_a_word_counts(write):
+    table = [("cat", [1.0, 1.0]), ("dog", [5.0, 5.0]), ("cat", [2.0, 2.0])]
+    for content in (text(table), binary(table)):
+        assert read_vectors(write(content), ["cat"]).matrix.tolist() == [[1.0, 1.0]]
+
+
+def test_words_with_spaces_are_not_taken_for_their_first_piece(write):
+    rows = "the 1 2\nat name@domain.com 3 4\n. . . 5 6\nat 7 8\n. 9 10\n"
+    got = read_vectors(write(rows), ["at", ".", "the", "name@domain.com"])
+    assert got.matrix.tolist() == [[7, 8], [9, 10], [1, 2], [0, 0]]
+    assert got.found.tolist() == [True, True, True, False]
+
+
+def test_blank_lines_are_passed_by(write):
+    assert read_vectors(write("the 1 2\n\ncat 3 4\n\n\n"), ["cat", ""]).matrix.tolist() == [[3, 4], [0, 0]]
+
+
+def test_a_word_that_is_a_number_is_a_word(write):
+    assert read_vectors(write("7 1 2\n1999 3 4\n"), ["1999", "7"]).matrix.tolist() == [[3, 4], [1, 2]]
+
+
+def test_binary_words_and_values_may_hold_any_byte(write):
+    # 0x20 and 0x0a inside the values are neither separators nor line ends
+    values = struct.unpack("<2f", b"\x20\x0a\x20\x3f\x0a\x20\x0a\x3f")
+    for end in (b"", b"\n"):
+        got = read_vectors(write(binary([("a", values), ("the", values), ("b", [1.0, 2.0])], end=end)), ["the", "b"])
+        assert got.matrix.tolist() == [list(values), [1.0, 2.0]]
+
+
+def test_a_vector_may_lie_across_two_blocks(write, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = [(f"word{i}", rng.normal(size=7).astype(np.float32).tolist()) for i in range(50)]
+    expected = np.array([values for _, values in table], np.float32)
+    for size in (1, 13, 100):
+        monkeypatch.setattr(vector_file, "_BLOCK", size)
+        for content in (text(table), text(table, header=True), binary(table), binary(table, end=b"\n")):
+            np.testing.assert_array_equal(read_vectors(write(content), [word for word, _ in table]).matrix, expected)
+
+
+words = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8)
+numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
+rows_of = {size: st.tuples(words, st.lists(numbers, min_size=size, max_size=size)) for size in range(1, 7)}
+tables = st.sampled_from(sorted(rows_of)).flatmap(
+    lambda size: st.lists(rows_of[size], min_size=1, max_size=8, unique_by=lambda row: row[0])
+)
+
+
+@given(tables, st.sampled_from(["text", "gensim", "word2vec.c", "parquet"]))
+def test_any_vectors_survive_every_form(tmp_path_factory, table, form):
+    path = tmp_path_factory.mktemp("vectors") / f"v.{form}"
+    if form == "text":
+        path.write_text(text(table, header=True), encoding="utf-8")
+    elif form == "parquet":
+        parquet(path, table)
+    else:
+        path.write_bytes(binary(table, end=b"\n" if form == "word2vec.c" else b""))
+    got = read_vectors(path, [word for word, _ in table])
+    assert got.found.all()
+    np.testing.assert_array_equal(got.matrix, np.array([values for _, values in table], np.float32))
+
+
+CUT = {
+    "text, inside a row": (FORMS["glove"][:-12], "row 4 breaks off"),
+    "text with a header, after a row": (text(TABLE, header=True).rsplit("naïve")[0].encode(), "3 of 4 vectors"),
+    "text with a header, a blank line for the last row": (b"2 2\nthe 1 2\n\n", "1 of 2 vectors"),
+    "text with a header alone": (b"4 4\n", "0 of 4 vectors"),
+    "binary, inside a vector": (FORMS["gensim binary"][:-3], "3 of 4 vectors"),
+    "binary, inside a word": (FORMS["gensim binary"][:-18], "3 of 4 vectors"),
+    "gzip": (gzip.compress(FORMS["glove"])[:-20], "gzip"),
+}
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_a_cut_file_is_refused_whatever_words_are_wanted(write, case):
+    content, reason = CUT[case]
+    path = write(content)
+    for wanted in (["the"], ["naïve"], []):
+        with pytest.raises(DataError, match="cut") as caught:
+            read_vectors(path, wanted)
+        assert reason in caught.value.what
+        assert caught.value.file == str(path)
+
+
+def test_every_place_to_cut_a_binary_file_is_noticed(write):
+    whole = FORMS["gensim binary"]
+    for end in range(len(b"4 4\n"), len(whole)):
+        with pytest.raises(DataError):
+            read_vectors(write(whole[:end]), ["the"])
+
+
+BROKEN = {
+    "a value too few": ("the 1 2\ncat 1\ndog 1 2\n", 2, "'cat' has 1 values where the file has 2"),
+    "a value too many": ("3 2\nthe 1 2\ncat 1 2 3\ndog 1 2\n", 3, "'cat' has 3 values where the file has 2"),
+    "not a number": ("the 1 2\ncat 1 x\ndog 1 2\n", 2, "'cat' is no list of numbers"),
+    "NaN": ("the 1 2\ndog 3 4\ncat 1 nan\n", 3, "'cat' holds a value that is not finite"),
+    "beyond float32": ("the 1 2\ncat 1 1e60\n", 2, "'cat' holds a value that is not finite"),
+    "a header with another dimension": ("2 3\nthe 1 2\ncat 1 2\n", 2, "'the' has 2 values where the file has 3"),
+    "NaN in binary": (binary([("the", [1.0]), ("cat", [float("nan")])]), 3, "'cat' holds a value that is not finite"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_vector_is_named_by_row_and_word(write, case):
+    content, row, reason = BROKEN[case]
+    path = write(content)
+    with pytest.raises(DataError) as caught:
+        read_vectors(path, ["dog", "cat"])
+    assert reason in caught.value.what
+    assert (caught.value.row, caught.value.file) == (row, str(path))
+
+
+OTHER = {
+    "empty": (b"", "empty"),
+    "blank": (b"\n\n", "empty"),
+    "words alone": (b"the\ncat\n", "no word vectors"),
+    "a table": (b"sentence\tlabel\na fine film\t1\n", "no word vectors"),
+    "no vectors": (b"0 300\n", "no vectors"),
+    "zip": (b"PK\x03\x04....", "a zip archive"),
+    "fastText model": (b"\xba\x16\x4f\x2f\x0c\x00", "a fastText model"),
+    "a binary file with a smaller dimension in its header": (b"4 3" + FORMS["gensim binary"][3:], "left over"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_another_file_is_refused(write, case):
+    content, reason = OTHER[case]
+    with pytest.raises(DataError, match=reason) as caught:
+        read_vectors(write(content), ["the"])
+    assert caught.value.file
+
+
+@pytest.mark.parametrize("kind", [pl.List(pl.Float32), pl.List(pl.Float64), pl.Array(pl.Float32, 4)])
+def test_a_parquet_file_gives_the_same_vectors(tmp_path, kind):
+    path = parquet(tmp_path / "v.parquet", [*TABLE, ("film", [9.0] * 4), ("Film", [8.0] * 4)], kind)
+    got = read_vectors(path, ["FILM", "absent", "naïve", "paris", "film"])
+    expected = [VECTORS["film"], [0.0] * 4, VECTORS["naïve"], VECTORS["Paris"], VECTORS["film"]]
+    np.testing.assert_array_equal(got.matrix, np.array(expected, np.float32))
+    assert got.found.tolist() == [True, False, True, True, True]
+    assert read_vectors(path, []).matrix.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"sentence": ["a"]}, "the columns word and vector"),
+        ({"word": ["a"], "vector": ["b"]}, "the columns word and vector"),
+        ({"word": ["the", "b"], "vector": [[1.0], [1.0, 2.0]]}, "no common size"),
+        ({"word": ["the", "b"], "vector": [[1.0], [float("nan")]]}, "'b' holds a value that is not finite"),
+        ({"word": ["the", "b"], "vector": [[1.0], None]}, "no common size"),
+    ],
+)
+def test_a_parquet_file_of_something_else(tmp_path, columns, reason):
+    pl.DataFrame(columns).write_parquet(tmp_path / "v.parquet")
+    with pytest.raises(DataError, match=reason) as caught:
+        read_vectors(tmp_path / "v.parquet", ["the", "b"])
+    assert caught.value.file == str(tmp_path / "v.parquet")
+
+
+def test_a_damaged_parquet_file(tmp_path):
+    path = parquet(tmp_path / "v.parquet", TABLE)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError):
+        read_vectors(path, ["the"])
+
+
+def test_the_words_of_a_file_in_its_order(tmp_path):
+    table = [(word, [float(place), 0.5]) for place, word in enumerate(["the", "naïve", "new york", "中文", "film"])]
+    (tmp_path / "v.txt").write_text(text(table), "utf-8")
+    for path in (tmp_path / "v.txt", parquet(tmp_path / "v.parquet", table)):
+        assert list(words_of(path)) == [word for word, _ in table]
+
+
+def test_a_student_begins_with_the_same_vectors_from_either_file(tmp_path):
+    (tmp_path / "v.txt").write_text(text(TABLE), "utf-8")
+    parquet(tmp_path / "v.parquet", TABLE)
+    one, other = (
+        make_vectors(
+            ["[PAD]", "the", "unheard", "FILM"],
+            source=str(tmp_path / name),
+            dimension=0,
+            seed=1,
+            device="cpu",
+            reporter=QuietReporter(),
+        )
+        for name in ("v.txt", "v.parquet")
+    )
+    np.testing.assert_array_equal(one.matrix, other.matrix)
+    assert (other.found, other.matrix[3].tolist()) == (2, VECTORS["film"])
+
+
+def test_a_missing_file_or_a_folder_is_an_error(tmp_path):
+    for path in (tmp_path / "absent.txt", tmp_path):
+        with pytest.raises(DataError, match="cannot read") as caught:
+            read_vectors(path, ["the"])
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize("content", [text(TABLE), text(TABLE, header=True), binary(TABLE)])
+@pytest.mark.parametrize("step", [1, 3, 4, 1000])
+def test_progress_counts_every_row(write, content, step, monkeypatch):
+    class Counting(QuietReporter):
+        rows = 0
+
+        def advance(self, steps=1, **shown):
+            self.rows += steps
+
+    monkeypatch.setattr(vector_file, "_STEP", step)
+    reporter = Counting()
+    read_vectors(write(content), ["the"], reporter=reporter)
+    assert reporter.rows == len(TABLE)
+
+
+@pytest.mark.skipif(not GLOVE.exists(), reason="needs ../shared")
+def test_the_real_glove_file_reads_as_plain_python_reads_it():
+    rows = [line.split(" ") for line in GLOVE.read_text(encoding="utf-8").splitlines()[1:]]
+    got = read_vectors(GLOVE, [row[0] for row in rows])
+    assert got.found.all()
+    np.testing.assert_array_equal(got.matrix, np.array([row[1:] for row in rows], np.float64).astype(np.float32))
