@@ -65,6 +65,7 @@ class Parts:
         self.suffix = suffix
         self.resume = resume
         self.reporter = reporter or QuietReporter()
+        self._launch = folder / "launch.json"
         self._lock = FileLock(folder.with_name(f".{folder.name}.lock"))
 
     def __enter__(self) -> Parts:
@@ -76,22 +77,19 @@ class Parts:
                 hint = "wait for it, or stop it first"
                 raise KdError("another process is at this work already", file=self.folder, hint=hint) from None
             try:
-                self._launch_file(0).unlink(missing_ok=True)
                 self._prepare_folder()
-                self._sign_in()
             except BaseException:
                 self.__exit__(None, None, None)
                 raise
         else:
             _wait(self._is_open)
-            self._sign_in()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock.is_locked:
-            self._launch_file(0).unlink(missing_ok=True)
+            self._launch.unlink(missing_ok=True)
             Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
 
@@ -172,41 +170,43 @@ class Parts:
             KdError: A part is missing, or the main process has failed.
         """
         if not is_main_process():
+            self._ready(process_index()).touch()
             _wait(lambda: not self.folder.exists() or not self._is_open())
             if self.folder.exists():
                 raise KdError("the main process has stopped", file=self.folder, hint="run it again: it resumes")
             return None
         self.wait(count)
-        # Every process must have come in, or a late one would wait for a folder that has gone.
-        _wait(lambda: all(self._launch_file(index).exists() for index in range(process_count())))
+        # The others need the folder until they are here, too.
+        _wait(lambda: all(self._ready(index).exists() for index in range(1, process_count())))
         result = assemble([self.path(part) for part in range(count)])
         shutil.rmtree(self.folder.rename(temporary_path(self.folder)))
         return result
 
     def _prepare_folder(self) -> None:
+        self._launch.unlink(missing_ok=True)
         if claim_folder(self.folder, self.fingerprint, resume=self.resume, reporter=self.reporter):
             for part in self.finished():
                 if not _is_whole(self.path(part)):
                     self.reporter.warn(f"part {part} is damaged: it is made again")
                     self.path(part).unlink()
+            for index in range(1, process_count()):
+                self._ready(index).unlink(missing_ok=True)
+        with atomic(self._launch) as temporary:
+            temporary.write_text(json.dumps([_launch_name(), socket.gethostname(), os.getpid()]), "utf-8")
 
-    def _launch_file(self, index: int) -> Path:
-        return self.folder / f"process-{index}"
-
-    def _sign_in(self) -> None:
-        with atomic(self._launch_file(process_index())) as temporary:
-            temporary.write_text(json.dumps([_launch(), socket.gethostname(), os.getpid()]), "utf-8")
+    def _ready(self, index: int) -> Path:
+        return self.folder / f"ready-{index}"
 
     def _is_open(self) -> bool:
         """Return whether the main process of this launch has prepared the folder and still works."""
         try:
-            launch, host, process = json.loads(self._launch_file(0).read_text("utf-8"))
+            launch, host, process = json.loads(self._launch.read_text("utf-8"))
         except (OSError, ValueError):
             return False
-        return launch == _launch() and (host != socket.gethostname() or is_running(process))
+        return launch == _launch_name() and (host != socket.gethostname() or is_running(process))
 
 
-def _launch() -> str:
+def _launch_name() -> str:
     """Return what the processes of one launch have in common."""
     names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE")
     return " ".join(os.environ.get(name, "") for name in names)

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -274,7 +275,8 @@ def test_the_processes_of_torchrun_share_the_parts(tmp_path, stale):
     script.write_text(SHARED)
     if stale:
         (tmp_path / "p").mkdir()
-        (tmp_path / "p" / "process-0").write_text('["   3", "host", 1]')
+        (tmp_path / "p" / "launch.json").write_text(json.dumps(["   1 3", socket.gethostname(), 2**22]))
+        (tmp_path / "p" / "ready-1").touch()
         (tmp_path / "p" / "000001.x").write_text("stale")
     running = []
     for rank in (2, 1, 0):
