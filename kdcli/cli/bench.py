@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, RUN, Request, command, option
 
 if TYPE_CHECKING:
-    from kdcli.evaluate.bench import BenchReport
-    from kdcli.evaluate.measure import Measurement
+    from kdcli.evaluate.bench import BenchReport, Ratio
 
 NOTE = (
     "From text to logits, warmed up, each model in a process of its own. Memory is the largest resident size of that "
@@ -84,54 +82,46 @@ def bench(request: Request, *, onnx: Onnx = None, plot: Plot = None, seconds: Se
 
 
 def _described(report: BenchReport, plot: Path | None) -> RenderableType:
-    machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
-    parts: list[RenderableType] = [_speeds(report), Text(), _sizes(report)]
+    speeds = [
+        {
+            "model": model.name,
+            **{f"sentences/s, batch {batch}": _number(value) for batch, value in model.per_second.items()},
+            **{f"{name} ms": _number(getattr(model.latency, name)) for name in ("p50", "p95", "p99")},
+        }
+        for model in report.models
+    ]
+    sizes = [
+        {
+            "model": model.name,
+            "parameters": model.parameters,
+            "without embeddings": model.parameters_without_embeddings,
+            "MB on disk": f"{model.megabytes:.1f}",
+            "peak MB": round(model.peak_megabytes),
+            "ready after s": f"{model.load_seconds:.2f}",
+            **({"peak MB on the GPU": round(model.gpu_peak_megabytes)} if model.gpu_peak_megabytes is not None else {}),
+        }
+        for model in report.models
+    ]
+    parts: list[RenderableType] = [ui.records(speeds), Text(), ui.records(sizes)]
     if report.ratios:
-        parts += [Text(), _ratios(report)]
+        parts += [Text(), ui.records([_ratio(name, one) for name, one in report.ratios.items()])]
+    machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
     parts += [Text(), Text(f"{report.texts:,} texts of {report.source}, {report.words:.1f} words each; {machine}")]
     parts += [Text(f"plot: {plot}")] if plot else []
     return Group(*parts, Text(NOTE, "dim"))
 
 
-def _speeds(report: BenchReport) -> Table:
-    batches = list(report.models[0].per_second)
-    names = [*(f"sentences/s, batch {batch}" for batch in batches), "p50 ms", "p95 ms", "p99 ms"]
-    shown = ui.columns("model", *names, numbers=len(names))
-    for model in report.models:
-        latency = model.latency
-        times = [_number(value) for value in (latency.p50, latency.p95, latency.p99)]
-        shown.add_row(Text(model.name, "bold"), *(_number(model.per_second[batch]) for batch in batches), *times)
-    return shown
-
-
-def _sizes(report: BenchReport) -> Table:
-    names = ["parameters", "without embeddings", "MB on disk", "peak MB", "ready after s"]
-    gpu = any(model.gpu_peak_megabytes is not None for model in report.models)
-    shown = ui.columns("model", *names, *(["peak MB on the GPU"] if gpu else []), numbers=len(names) + gpu)
-    for model in report.models:
-        shown.add_row(Text(model.name, "bold"), *_size(model), *([_maybe(model.gpu_peak_megabytes)] if gpu else []))
-    return shown
-
-
-def _size(model: Measurement) -> list[str]:
-    counts = [_maybe(model.parameters), _maybe(model.parameters_without_embeddings)]
-    return [*counts, f"{model.megabytes:.1f}", f"{model.peak_megabytes:,.0f}", f"{model.load_seconds:.2f}"]
-
-
-def _ratios(report: BenchReport) -> Table:
-    batches = list(report.models[0].per_second)
-    names = [*(f"faster, batch {batch}" for batch in batches), "shorter latency", "fewer parameters"]
-    names += ["smaller on disk", "less memory"]
-    shown = ui.columns("against the teacher", *names, numbers=len(names))
-    for name, one in report.ratios.items():
-        values = [*one.per_second.values(), one.latency, one.parameters, one.megabytes, one.peak_megabytes]
-        shown.add_row(Text(name, "bold"), *("" if value is None else f"{_number(value)}x" for value in values))
-    return shown
+def _ratio(name: str, one: Ratio) -> dict[str, object]:
+    values = {
+        **{f"faster, batch {batch}": value for batch, value in one.per_second.items()},
+        "shorter latency": one.latency,
+        "fewer parameters": one.parameters,
+        "smaller on disk": one.megabytes,
+        "less memory": one.peak_megabytes,
+    }
+    times = {column: None if value is None else f"{_number(value)}x" for column, value in values.items()}
+    return {"against the teacher": name, **times}
 
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _maybe(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"

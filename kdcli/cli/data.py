@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from kdcli.cli import ui
 from kdcli.cli.data_check import check
 from kdcli.cli.options import FILES, Request, command, option
+
+if TYPE_CHECKING:
+    from kdcli.download.get import GetResult
 
 __all__ = ["check", "get", "list_"]
 
@@ -73,25 +75,25 @@ def get(request: Request, *, name: Name, url: Url = None, sha256: Sha256 = None)
     ui.show(result, _result)
 
 
-def _sources(result: dict[str, Any]) -> Table:
-    table = ui.columns("name", "kind", "from", "here", "about", "size", numbers=1)
-    for source in result["sources"]:
-        size = _size(source["size"]) if source["size"] else ""
-        here = Text(str(source["here"] or ""), "green")
-        host = urlsplit(source["address"]).hostname or source["address"]
-        table.add_row(Text(source["name"], "bold"), source["kind"], host, here, Text(source["about"]), size)
-    return table
+def _sources(result: dict[str, Any]) -> RenderableType:
+    rows = [
+        {
+            **{name: source[name] for name in ("name", "kind")},
+            "from": urlsplit(source["address"]).hostname or source["address"],
+            **{name: source[name] for name in ("here", "about")},
+            "size": source["size"] and _size(source["size"]),
+        }
+        for source in result["sources"]
+    ]
+    return ui.records(rows, numbers=False)
 
 
-def _result(result: Any) -> RenderableType:
-    files = ui.columns("file", "holds", "rows", "size", numbers=2)
-    for file in result.files:
-        files.add_row(Text(file.path), file.holds, "" if file.rows is None else f"{file.rows:,}", _size(file.size))
-    about = ui.names_and_values(**{"folder": result.folder, "from": result.address, "by": result.cite})
-    notes = [Text(note, "dim") for note in result.notes]
+def _result(result: GetResult) -> RenderableType:
+    files = [{**vars(file), "size": _size(file.size)} for file in result.files]
+    about = {"folder": result.folder, "from": result.address, "by": result.cite}
     before = [] if result.done else [Text("it is here already: nothing to do")]
-    after = [Text(command, "cyan") for command in result.next]
-    return Group(*before, ui.panel(result.name, about, Text(""), files, *notes), Text("next"), *after)
+    shown = ui.panel(result.name, ui.describe({**about, "files": files, "notes": result.notes}))
+    return Group(*before, shown, Text("next"), *(Text(line, "cyan") for line in result.next))
 
 
 def _size(count: float) -> str:

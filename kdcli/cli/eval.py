@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MOST_CLASSES = 12
 """Larger confusion matrices are shown with ``--json`` alone."""
 
+OF_MODELS = ("agrees with the teacher", "mean confidence", "ECE")
+
 Against = Annotated[
     Path | None, option(FILES, "--against", help="Another student's folder, or run: test whether they differ.")
 ]
@@ -77,7 +79,7 @@ def _described(report: EvalReport) -> RenderableType:
 
 
 def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
-    parts: list[RenderableType] = [_metrics(table, report.metric), Text(), _lengths(table, report.metric)]
+    parts: list[RenderableType] = [_metrics(table), Text(), _lengths(table, report.metric)]
     if report.labels and len(report.labels) <= MOST_CLASSES:
         labels = [f"{label} {name}" for label, name in zip(report.labels, report.names, strict=True)]
         for model, evaluation in table.models.items():
@@ -87,46 +89,49 @@ def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
     return ui.panel(f"{name}: {table.rows:,} rows", *parts)
 
 
-def _metrics(table: TableEvaluation, metric: str) -> Table:
-    shown = ui.columns("", *table.models, numbers=len(table.models))
-    evaluations = list(table.models.values())
-    for name in evaluations[0].metrics:
-        measured = [one.metrics[name] for one in evaluations]
-        cells = [f"{_percent(one.value)} ({_percent(one.low)} to {_percent(one.high)})" for one in measured]
-        shown.add_row(Text(name, "bold" if name == metric else "dim"), *cells)
-    if any(one.agreement is not None for one in evaluations):
-        agreed = [None if one.agreement is None else one.agreement for one in evaluations]
-        shown.add_row(Text("agrees with the teacher", "dim"), *map(_percent, agreed))
-    if all(one.calibration for one in evaluations):
-        found = [one.calibration for one in evaluations if one.calibration]
-        shown.add_row(Text("mean confidence", "dim"), *(_percent(one.confidence) for one in found))
-        shown.add_row(Text("ECE", "dim"), *(_percent(one.ece) for one in found))
-    return shown
+def _metrics(table: TableEvaluation) -> Table:
+    names = list(next(iter(table.models.values())).metrics)
+    rows: dict[str, dict[str, object]] = {name: {} for name in (*names, *OF_MODELS)}
+    for model, one in table.models.items():
+        for name, measured in one.metrics.items():
+            low, high = _percent(measured.low), _percent(measured.high)
+            rows[name][model] = f"{_percent(measured.value)} ({low} to {high})"
+        found = (one.agreement, *((one.calibration.confidence, one.calibration.ece) if one.calibration else ()))
+        for name, value in zip(OF_MODELS, found, strict=False):
+            if value is not None:
+                rows[name][model] = _percent(value)
+    return ui.records([{"metric": name, **row} for name, row in rows.items() if row])
 
 
 def _lengths(table: TableEvaluation, metric: str) -> Table:
-    shown = ui.columns("words", "rows", *(f"{name} {metric}" for name in table.models), numbers=1 + len(table.models))
-    for bins in zip(*(one.lengths for one in table.models.values()), strict=True):
-        words = f"{bins[0].shortest:,} to {bins[0].longest:,}"
-        shown.add_row(Text(words, "dim"), f"{bins[0].rows:,}", *(_percent(one.metrics[metric]) for one in bins))
-    return shown
+    rows = [
+        {
+            "words": f"{bins[0].shortest:,} to {bins[0].longest:,}",
+            "rows": bins[0].rows,
+            **{f"{name} {metric}": _percent(one.metrics[metric]) for name, one in zip(table.models, bins, strict=True)},
+        }
+        for bins in zip(*(one.lengths for one in table.models.values()), strict=True)
+    ]
+    return ui.records(rows)
 
 
 def _confusion(model: str, evaluation: Evaluation, labels: list[str]) -> Table:
-    shown = ui.columns(f"{model}: label", *(f"answer {label}" for label in labels), numbers=len(labels))
-    for label, counts in zip(labels, evaluation.confusion or [], strict=True):
-        shown.add_row(Text(label, "dim"), *(f"{count:,}" for count in counts))
-    return shown
+    answers = [f"answer {label}" for label in labels]
+    rows = zip(labels, evaluation.confusion or [], strict=True)
+    return ui.records([{f"{model}: label": label, **dict(zip(answers, row, strict=True))} for label, row in rows])
 
 
 def _comparison(comparison: Comparison) -> Table:
-    shown = ui.columns(f"{comparison.first} - {comparison.second}", "difference", "p", "test", numbers=2)
-    shown.columns[1].justify = "right"
-    shown.columns[3].justify = "left"
-    for name, one in comparison.metrics.items():
-        span = f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
-        shown.add_row(Text(name, "dim"), span, _p(one.p), one.test)
-    return shown
+    rows = [
+        {
+            f"{comparison.first} - {comparison.second}": name,
+            "difference": f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})",
+            "p": "< 0.001" if one.p < 0.001 else f"{one.p:.3f}",
+            "test": one.test,
+        }
+        for name, one in comparison.metrics.items()
+    ]
+    return ui.records(rows)
 
 
 def _in_words(comparison: Comparison) -> Iterator[str]:
@@ -154,7 +159,3 @@ def _better(difference: Difference, first: str, second: str) -> str:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

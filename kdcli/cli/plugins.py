@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from kdcli import registry
 from kdcli.cli import ui
@@ -18,13 +15,6 @@ from kdcli.cli.plugins_check import check
 from kdcli.cli.plugins_new import new
 
 __all__ = ["check", "list_", "new", "show"]
-
-ABILITIES = {
-    "pairs": "pairs of texts",
-    "scores": "scores",
-    "fast": "prediction without torch",
-    "onnx": "export to ONNX",
-}
 
 
 @command("kd plugins list")
@@ -38,14 +28,14 @@ def list_(request: Request) -> None:
             ui.warn(f"{row['name']} is more than one of the {row['group']}: write {row['full_name']} to choose it")
     if hidden := registry.left_out():
         ui.info(f"left out by KD_LOAD_PLUGINS: {', '.join(plugin.full_name for plugin in hidden)}")
-    ui.show({"plugins": rows}, _listed)
+    ui.show({"plugins": rows})
 
 
 @command("kd plugins show bilstm")
 def show(request: Request, *, name: PluginName) -> None:
     """Show a plugin."""
     shown = [_shown(plugin) for plugin in registry.find_all(name)]
-    ui.show({"plugins": shown}, lambda _: Group(*(part for plugin in shown for part in _page(plugin))))
+    ui.show({"plugins": shown}, lambda _: Group(*map(ui.describe, shown)))
 
 
 def _described(plugin: registry.Plugin) -> dict[str, Any]:
@@ -72,41 +62,3 @@ def _shown(plugin: registry.Plugin) -> dict[str, Any]:
         **extras,
         "options": options,
     }
-
-
-def _listed(result: dict[str, Any]) -> Table:
-    table = ui.columns("group", "name", "from", "module")
-    for row in result["plugins"]:
-        name = row["full_name"] if row["clash"] else row["name"]
-        table.add_row(row["group"], Text(name, "bold"), f"{row['distribution']} {row['version']}", row["module"])
-    return table
-
-
-def _page(plugin: dict[str, Any]) -> Iterator[Text | Table]:
-    yield Text(f"{plugin['full_name']} {plugin['version']}, one of the {plugin['group']}", "bold")
-    yield Text(plugin["about"])
-    able = {words: plugin[name] for name, words in ABILITIES.items() if name in plugin}
-    facts = {
-        "distribution": f"{plugin['distribution']} {plugin['version']}",
-        "summary": plugin["summary"],
-        "home page": plugin["home_page"],
-        "file": plugin["file"],
-        "api version": str(plugin["api_version"]),
-        "can": ", ".join(words for words, can in able.items() if can),
-        "cannot": ", ".join(words for words, can in able.items() if not can),
-    }
-    yield ui.names_and_values(**{name: value for name, value in facts.items() if value})
-    if plugin["options"]:
-        table = ui.columns("option", "type", "default", "about")
-        for option in plugin["options"]:
-            texts = (option["key"], option["type"], _default(option), option["about"])
-            table.add_row(Text(texts[0], "bold"), *map(Text, texts[1:]))
-        yield table
-
-
-def _default(option: dict[str, Any]) -> str:
-    from kdcli.config.toml import inline
-
-    if option["required"]:
-        return "required"
-    return "unset" if option["default"] is None else inline(option["default"])

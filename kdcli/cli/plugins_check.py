@@ -15,7 +15,7 @@ from kdcli.cli import ui
 from kdcli.cli.options import SETTINGS, PluginName, Request, command, option
 from kdcli.errors import PluginError, UsageError
 
-STYLES = {"passed": "green", "failed": "bold red", "skipped": "dim", "warned": "yellow"}
+RESULTS = ("passed", "failed", "skipped", "warned")
 
 Sets = Annotated[
     list[str] | None,
@@ -74,13 +74,9 @@ def _options(plugin: registry.Plugin, sets: Sequence[str]) -> dict[str, Any]:
 def _tables(result: dict[str, Any]) -> Group:
     parts: list[Any] = []
     for plugin in result["plugins"]:
-        table = ui.columns("check", "result", "detail")
         results = [outcome.result for outcome in plugin["checks"]]
-        for outcome in plugin["checks"]:
-            style = STYLES[outcome.result]
-            detail = Text(outcome.detail, style if outcome.result != "passed" else "")
-            table.add_row(Text(outcome.check), Text(outcome.result, style), detail)
-        counts = ", ".join(f"{results.count(result)} {result}" for result in STYLES if result in results)
+        counts = ", ".join(f"{results.count(result)} {result}" for result in RESULTS if result in results)
         title = f"{plugin['full_name']} {plugin['version']}, one of the {plugin['group']}"
-        parts += [Text(title, "bold"), table, Text(counts, STYLES["passed" if plugin["passed"] else "failed"])]
+        table = ui.records([vars(outcome) for outcome in plugin["checks"]], numbers=False)
+        parts += [Text(title, "bold"), table, Text(counts, "green" if plugin["passed"] else "bold red")]
     return Group(*parts)

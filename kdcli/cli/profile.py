@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from kdcli.cli import ui
@@ -33,7 +32,7 @@ def list_(request: Request) -> None:
         {"name": name, "about": files.about(files.find(name)).partition("\n")[0], "file": str(files.find(name))}
         for name in files.names()
     ]
-    ui.show({"profiles": found}, _profiles)
+    ui.show({"profiles": found})
 
 
 @command("kd profile show sst2 --resolved", "kd profile show sst2 --docs", options=("sets",))
@@ -85,13 +84,6 @@ def check(request: Request, *, name: Name) -> None:
     profile = request.load(name)
     result = {"name": profile.name, "valid": True, "settings": len(profile.origins)}
     ui.show(result, lambda _: Text(f"{name} is valid: {len(profile.origins)} settings"))
-
-
-def _profiles(result: dict[str, Any]) -> Table:
-    table = ui.columns("profile", "purpose")
-    for profile in result["profiles"]:
-        table.add_row(Text(profile["name"], "bold"), Text(profile["about"]))
-    return table
 
 
 def _toml(text: str) -> Text:

@@ -70,14 +70,19 @@ def _report(root: Path, outcomes: Sequence[Outcome], reporter: Reporter) -> Path
 
 def _results(result: Results) -> RenderableType:
     scored = [(split, metric) for split, shares in result.gap_closed.items() for metric in shares]
-    sizes = ["parameters", "without embeddings", "MB", "texts/s"]
-    table = ui.columns("model", *(f"{split} {metric}" for split, metric in scored), *sizes, numbers=len(scored) + 4)
-    for row in result.rows:
-        sizes = [f"{row.parameters:,}", f"{row.parameters_without_embeddings:,}", f"{row.megabytes:.1f}"]
-        scores = [_score(row.scores[split][metric]) for split, metric in scored]
-        table.add_row(Text(row.model, "bold"), *scores, *sizes, f"{row.per_second:,.0f}")
+    rows = [
+        {
+            "model": row.model,
+            **{f"{split} {metric}": _score(row.scores[split][metric]) for split, metric in scored},
+            "parameters": row.parameters,
+            "without embeddings": row.parameters_without_embeddings,
+            "MB": f"{row.megabytes:.1f}",
+            "texts/s": round(row.per_second),
+        }
+        for row in result.rows
+    ]
     shares = [f"{split} {metric} {_share(result.gap_closed[split][metric])}" for split, metric in scored]
-    return Group(table, Text(""), Text(f"share of the gap closed: {', '.join(shares)}"))
+    return Group(ui.records(rows), Text(""), Text(f"share of the gap closed: {', '.join(shares)}"))
 
 
 def _score(values: Sequence[float]) -> str:

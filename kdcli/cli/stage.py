@@ -68,7 +68,5 @@ def _panel(outcome: Outcome) -> tuple[RenderableType, Text]:
 
 
 def _reasons(outcomes: Sequence[Outcome]) -> RenderableType:
-    table = ui.columns("stage", "would run because")
-    for outcome in outcomes:
-        table.add_row(outcome.stage, Text("; ".join(outcome.reasons) or "up to date", "" if outcome.reasons else "dim"))
-    return table
+    reasons = [(outcome.stage, "; ".join(outcome.reasons) or "up to date") for outcome in outcomes]
+    return ui.records([{"stage": stage, "would run because": why} for stage, why in reasons], numbers=False)

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -116,6 +116,15 @@ def columns(*names: str, numbers: int = 0) -> Table:
     return table
 
 
+def records(rows: Sequence[Mapping[str, object]], *, numbers: bool = True) -> Table:
+    """Return a table with a line for each record; with ``numbers`` all columns but the first are aligned right."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = columns(*(name.replace("_", " ") for name in names), numbers=len(names) - 1 if numbers else 0)
+    for row in rows:
+        table.add_row(*(Text("" if row.get(name) is None else cell(row[name])) for name in names))
+    return table
+
+
 def names_and_values(**values: object) -> Table:
     """Return a table of two columns without a header."""
     table = columns("", "")
@@ -128,15 +137,15 @@ def names_and_values(**values: object) -> Table:
 def cell(value: object) -> str:
     """Write one value of a result."""
     match value:
-        case None:
-            return "none"
         case bool():
             return "yes" if value else "no"
         case int():
             return f"{value:,}"
         case float():
             return f"{value:.4g}"
-        case list() | dict():
+        case list() | tuple():
+            return ", ".join(map(cell, value))
+        case dict():
             return json.dumps(value)
     return str(value)
 
@@ -229,19 +238,11 @@ def _lay_out(name: str, value: Any, rows: Table, parts: list[RenderableType]) ->
         for key, item in value.items():
             _lay_out(f"{name} {key}".replace("_", " "), item, rows, parts)
     elif isinstance(value, list) and isinstance(value[0], dict):
-        table = columns(*(key.replace("_", " ") for key in value[0]))
-        for record in value:
-            table.add_row(
-                *(
-                    Text(", ".join(map(cell, item)) if isinstance(item, list) else cell(item))
-                    for item in record.values()
-                )
-            )
-        parts += [Text(), table]
-    elif isinstance(value, list) and len(text := ", ".join(map(cell, value))) > 60:
+        parts += [Text(), records(value, numbers=False)]
+    elif isinstance(value, list) and len(cell(value)) > 60:
         parts += [Text(f"\n{name}"), *(Text(f"  {cell(item)}", "dim") for item in value)]
     else:
-        rows.add_row(Text(name, "dim"), Text(text if isinstance(value, list) else cell(value)))
+        rows.add_row(Text(name, "dim"), Text(cell(value)))
 
 
 def _color_system() -> Any:
