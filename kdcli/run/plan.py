@@ -108,9 +108,9 @@ def check_inputs(step: Step, coming: Collection[Path] = ()) -> None:
     """
     for name, path in step.inputs.items():
         if path not in coming and not path.exists():
-            makers = (stage().outputs(step.run).values() for stage in STAGES.values())
-            commands = [stage.command for stage, made in zip(STAGES.values(), makers, strict=True) if path in made]
-            hint = f"`{commands[0]}` makes it" if commands else None
+            own = [] if name in step.run.elsewhere else STAGES.values()
+            makers = (stage for stage in own if path in map(step.run.path, stage.makes))
+            hint = next((f"`{stage.command}` makes it" for stage in makers), None)
             raise DataError(f"{step.stage.name} needs {name}, which does not exist", file=path, hint=hint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ from torch.nn import functional
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TeacherSettings
 from kdcli.files import sha256
-from kdcli.lm.fine_tune import Diverged, Recipe, best_of, fine_tune
-from kdcli.lm.texts import TokenRows
+from kdcli.lm.fine_tune import Diverged, FineTuneTask, Recipe, best_of, fine_tune
 from kdcli.lm.training_folder import join_processes, one_training, publish
 from kdcli.models.device import check_device
 from kdcli.tasks import metrics
 from kdcli.tasks.labels import encode_labels
-from kdcli.teacher.encoder import CHUNK, Encoder, prepare_encoder
+from kdcli.teacher.encoder import CHUNK, prepare_encoder
 
 AUTO = 32
 """Texts an update with ``batch_size = "auto"``: paper A's recipe, which its learning rates are meant for."""
@@ -106,16 +106,37 @@ def train_teacher(
         encoder.encode([table[name] for name in task.columns], encode_labels(table["label"], task, file=split), reporter)
         for split, table in (("train", train), ("dev", dev))
     ]
-    classification = Classification(encoder, task, *rows)
+    fine_tuning = FineTuneTask(
+        stage="teacher",
+        key="teacher",
+        tokenizer=encoder.tokenizer,
+        train=rows[0],
+        dev=rows[1],
+        build=encoder.build,
+        loss=partial(_loss, task),
+        score=partial(_score, task),
+        metric=task.metric,
+        greater_is_better=True,
+    )
     folder = output.with_name(f"{output.name}.training")
-    fingerprint = _fingerprint(classification, settings, seed, device, precision)
+    # All that one learning rate's training depends on, by names that the user knows.
+    fingerprint = {
+        "training texts": rows[0].digest,
+        "dev texts": rows[1].digest,
+        "teacher.model": settings.model if encoder.folder is None else sha256(encoder.folder),
+        **{f"teacher.{key}": value for key, value in settings.model_dump(mode="json", exclude=_NO_EFFECT).items()},
+        "task": {name: getattr(task, name) for name in ("kind", "labels", "names", "metric")},
+        "seed": seed,
+        "device": torch.device(device).type,
+        "precision": precision,
+    }
     with one_training(folder, fingerprint, resume, reporter, "teacher"):
         outcomes = {}
         for lr in settings.lr if isinstance(settings.lr, tuple) else (settings.lr,):
             recipe = _recipe(settings, lr, seed, device, precision)
             own = folder / f"lr-{lr!r}"
-            outcomes[own] = fine_tune(own, classification, recipe, reporter)
-        best = best_of(outcomes, classification)
+            outcomes[own] = fine_tune(own, fine_tuning, recipe, reporter)
+        best = best_of(outcomes, fine_tuning)
         grid = {repr(outcome.lr): outcome.metrics.get(task.metric) for outcome in outcomes.values()}
         values = {name: value for name, value in asdict(outcomes[best]).items() if name != "stopped"}
         result = TeacherResult(**values, model=settings.model, grid=grid)
@@ -123,48 +144,19 @@ def train_teacher(
     return result
 
 
-@dataclass(frozen=True)
-class Classification:
-    """An encoder with a head, its rows, loss and dev score: a ``kdcli.lm.fine_tune.FineTuneTask``."""
+def _loss(task: Task, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
+    """Return the cross entropy of classes, or the squared error of scores, over the rows of the update."""
+    logits = outputs["logits"].float()
+    if task.is_score:
+        return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum") / items
+    return functional.cross_entropy(logits, labels, reduction="sum") / items
 
-    encoder: Encoder
-    task: Task
-    train: TokenRows
-    dev: TokenRows
-    stage = key = "teacher"
-    greater_is_better = True
 
-    @property
-    def tokenizer(self) -> Any:
-        """The encoder's tokenizer."""
-        return self.encoder.tokenizer
-
-    @property
-    def metric(self) -> str:
-        """The task's metric."""
-        return self.task.metric
-
-    def build(self, seed: int) -> Any:
-        """Return the model to start from."""
-        return self.encoder.build(seed)
-
-    def loss(self, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
-        """Return the cross entropy of classes, or the squared error of scores, over the rows of the update."""
-        logits = outputs["logits"].float()
-        if self.task.is_score:
-            return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum") / items
-        return functional.cross_entropy(logits, labels, reduction="sum") / items
-
-    def reduce(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the logits, ``[batch, outputs]``."""
-        return logits
-
-    def score(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Return the task's metrics."""
-        logits = predictions.astype(np.float32).reshape(len(predictions), -1)
-        if not np.isfinite(logits).all():
-            raise Diverged("the logits are not finite any more")
-        return metrics.score(self.task, logits, labels)
+def _score(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    logits = predictions.astype(np.float32).reshape(len(predictions), -1)
+    if not np.isfinite(logits).all():
+        raise Diverged("the logits are not finite any more")
+    return metrics.score(task, logits, labels)
 
 
 def _batches(table: pl.DataFrame, task: Task) -> Iterator[list[str]]:
@@ -174,13 +166,12 @@ def _batches(table: pl.DataFrame, task: Task) -> Iterator[list[str]]:
 
 
 def _recipe(settings: TeacherSettings, lr: float, seed: int, device: str, precision: str) -> Recipe:
-    auto = settings.batch_size == "auto"
     return Recipe(
         lr=lr,
         epochs=settings.epochs,
         max_steps=settings.max_steps,
         batch_size=AUTO if settings.batch_size == "auto" else settings.batch_size,
-        halve=auto,
+        halve=settings.batch_size == "auto",
         weight_decay=settings.weight_decay,
         warmup=settings.warmup,
         save_steps=settings.save_steps,
@@ -188,21 +179,3 @@ def _recipe(settings: TeacherSettings, lr: float, seed: int, device: str, precis
         device=device,
         precision=precision,
     )
-
-
-def _fingerprint(
-    classification: Classification, settings: TeacherSettings, seed: int, device: str, precision: str
-) -> dict[str, Any]:
-    """Return all that a training depends on, by names that the user knows."""
-    own = settings.model_dump(mode="json", exclude=_NO_EFFECT)
-    folder, task = classification.encoder.folder, classification.task
-    return {
-        "training texts": classification.train.digest,
-        "dev texts": classification.dev.digest,
-        "teacher.model": settings.model if folder is None else sha256(folder),
-        **{f"teacher.{key}": value for key, value in own.items()},
-        "task": {name: getattr(task, name) for name in ("kind", "labels", "names", "metric")},
-        "seed": seed,
-        "device": torch.device(device).type,
-        "precision": precision,
-    }

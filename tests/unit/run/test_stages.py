@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,35 +11,37 @@ import pytest
 
 from kdcli.config.schema import Settings
 from kdcli.errors import ProfileError
-from kdcli.parts.parts import Shard
-from kdcli.run.context import Ground, Stage
-from kdcli.run.run_dir import Paths
-from kdcli.run.stages import NAMES, Plan
+from kdcli.run.context import RunContext
+from kdcli.run.plan import Step, plan
+from kdcli.run.stages import STAGES, TRANSFER
 
 HEAVY = ["cache", "fine-tune", "prefixes", "sample"]
 REST = ["teacher", "export", "join", "encode", "student", "baseline", "results"]
+ALL = {"method": "lite+heavy+corpus"}
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Any:
+def steps(tmp_path: Path) -> Any:
     for split in ("train", "dev", "test"):
         (tmp_path / f"{split}.tsv").write_text("sentence\tlabel\nfine\t1\nbad\t0\n")
 
-    def make(shard: str = "0/1", generators: dict[str, Any] | None = None, **transfer: Any) -> Plan:
-        settings = Settings.model_validate(
-            {
-                "task": {"labels": ["0", "1"], "data_dir": str(tmp_path)},
-                "transfer": {"corpus": {"files": [str(tmp_path / "more.txt")]}} | transfer,
-                "generators": generators or {},
-            }
-        )
-        return Plan(Ground(settings, Paths.in_run(tmp_path / "run"), "cpu", Shard.parse(shard)))
+    def make(seeds: int = 1, **changes: Any) -> list[Step]:
+        transfer = {"corpus": {"files": [str(tmp_path / "more.txt")]}} | changes.pop("transfer", {})
+        task = {"labels": ["0", "1"], "data_dir": str(tmp_path)} | changes.pop("task", {})
+        settings = Settings.model_validate({"task": task, "transfer": transfer, **changes})
+        stages = [stage() for stage in STAGES.values()]
+        run = RunContext(settings, tmp_path / "run", seeds=seeds)
+        return plan([stage for stage in stages if stage.applies(settings)], run)
 
     return make
 
 
-def names(stages: list[Stage]) -> list[str]:
-    return [stage.name for stage in stages]
+def of(steps: list[Step], name: str) -> Step:
+    return next(step for step in steps if step.stage.name == name)
+
+
+def names(steps: list[Step]) -> list[str]:
+    return [step.stage.name for step in steps]
 
 
 @pytest.mark.parametrize(
@@ -47,51 +50,92 @@ def names(stages: list[Stage]) -> list[str]:
         ({}, ["lite"]),
         ({"method": "heavy"}, HEAVY),
         ({"method": "corpus"}, ["corpus"]),
-        ({"method": "heavy+lite"}, ["lite", *HEAVY]),
-        ({"method": "lite+corpus"}, ["lite", "corpus"]),
-        ({"method": "corpus+heavy+lite"}, ["lite", *HEAVY, "corpus"]),
+        ({"method": "heavy+lite"}, ["lite", *HEAVY, "mix"]),
+        ({"method": "lite+corpus"}, ["lite", "corpus", "mix"]),
+        ({"method": "corpus+heavy+lite"}, ["lite", *HEAVY, "corpus", "mix"]),
     ],
 )
-def test_the_stages_of_each_method(plan: Any, transfer: dict[str, Any], expected: list[str]) -> None:
-    found = names(plan(**transfer).stages())
-    assert found == [*expected, "mix", *REST]
-    assert sorted(found, key=NAMES.index) == found, "in the order that --from and --until go by"
+def test_the_stages_of_each_method(steps: Any, transfer: dict[str, Any], expected: list[str]) -> None:
+    assert names(steps(transfer=transfer)) == [*expected, *REST]
+    assert set(expected) <= set(TRANSFER)
+
+
+def test_a_teacher_that_is_fine_tuned_already(steps: Any) -> None:
+    found = steps(teacher={"train": False, "model": "some/body"})
+    assert "teacher" not in names(found)
+    assert of(found, "export").parameters["teacher.model"] == "some/body"
+    assert "teacher.model" not in of(steps(), "export").parameters
 
 
 @pytest.mark.parametrize("method", ["corpus", "lite+corpus", "heavy+corpus"])
-def test_a_corpus_that_the_generator_orders_needs_it(plan: Any, tmp_path: Path, method: str) -> None:
-    corpus = {"files": ["more.txt"], "order_by": "lm"}
-    stages = plan(method=method, corpus=corpus).stages()
-    found = names(stages)
-    assert sorted(found, key=NAMES.index) == found
-    assert found.count("fine-tune") == found.count("cache") == 1
-    last = next(stage for stage in stages if stage.name == "corpus")
-    assert last.inputs["generator"] == tmp_path / "run" / "transfer" / "generator"
-    assert "generators.gpt2.max_length" in last.parameters
-    plain = plan(method=method).stage("corpus")
+def test_a_corpus_that_the_generator_orders_needs_it(steps: Any, tmp_path: Path, method: str) -> None:
+    found = steps(transfer={"method": method, "corpus": {"files": ["more.txt"], "order_by": "lm"}})
+    assert names(found).count("fine-tune") == names(found).count("cache") == 1
+    assert of(found, "corpus").inputs["generator"] == tmp_path / "run" / "transfer" / "generator"
+    assert "generators.gpt2.max_length" in of(found, "corpus").parameters
+    plain = of(steps(transfer={"method": method}), "corpus")
     assert "generator" not in plain.inputs and "generators.gpt2.max_length" not in plain.parameters
 
 
-def test_each_stage_is_made_of_what_the_ones_before_it_make(plan: Any, tmp_path: Path) -> None:
+def test_each_stage_is_made_of_what_the_ones_before_it_make(steps: Any, tmp_path: Path) -> None:
     made = {tmp_path / name for name in ("train.tsv", "dev.tsv", "test.tsv", "more.txt")}
-    for stage in plan(method="lite+heavy+corpus").stages(seeds=2):
-        assert set(stage.inputs.values()) <= made, stage.key
-        assert not set(stage.outputs.values()) & made, "no two stages write to one place"
-        made |= set(stage.outputs.values())
+    for step in steps(seeds=2, transfer=ALL):
+        assert set(step.inputs.values()) <= made, step.key
+        assert not set(step.outputs.values()) & made, "no two stages write to one place"
+        made |= set(step.outputs.values())
+        path, _, name = step.stage.result.partition(":")
+        assert getattr(importlib.import_module(path), name).__dataclass_fields__
 
 
-@pytest.mark.parametrize("name", NAMES[:-2])
-def test_a_stage_alone_is_the_same_as_in_its_place(plan: Any, name: str) -> None:
-    whole = plan(method="lite+heavy+corpus")
-    (inside,) = [stage for stage in whole.stages() if stage.name == name]
-    alone = whole.stage(name)
-    assert (alone.key, alone.parameters, alone.inputs) == (inside.key, inside.parameters, inside.inputs)
+def test_further_seeds_have_keys_and_folders_of_their_own(steps: Any, tmp_path: Path) -> None:
+    found = [step for step in steps(seeds=2, seed=4) if step.stage.per_seed]
+    assert [step.key for step in found] == ["student", "student-seed5", "baseline", "baseline-seed5"]
+    assert [step.parameters["seed"] for step in found] == [4, 5, 4, 5]
+    assert found[3].outputs["baseline"] == tmp_path / "run" / "baseline-seed5"
+    assert found[3].inputs["student"] == tmp_path / "run" / "student-seed5"
 
 
-def changed(plan: Any, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def test_with_one_method_its_table_is_the_transfer_set(steps: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "transfer"
+    assert of(steps(), "export").inputs["transfer"] == folder / "lite.parquet"
+    found = steps(transfer={"method": "lite+corpus"})
+    assert of(found, "export").inputs["transfer"] == of(found, "mix").outputs["transfer"] == folder / "transfer.parquet"
+
+
+def changed(steps: Any, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return the stages that a change of the settings touches themselves, not by their inputs."""
-    one, other = plan(**before).stages(), plan(**after).stages()
-    return [a.name for a, b in zip(one, other, strict=True) if (a.parameters, a.inputs) != (b.parameters, b.inputs)]
+    pairs = zip(steps(**before), steps(**after), strict=True)
+    return [a.stage.name for a, b in pairs if (a.parameters, a.inputs) != (b.parameters, b.inputs)]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"task": {"name": "other"}}, []),
+        ({"task": {"bad_rows": "skip"}}, []),
+        ({"task": {"metric": "f1"}}, ["teacher", "student", "baseline", "results"]),
+        ({"task": {"more_metrics": ["f1"]}}, ["results"]),
+        ({"task": {"label_column": "y"}}, ["lite", "teacher", "student", "baseline", "results"]),
+        ({"precision": "bf16"}, ["teacher", "export", "results"]),
+        ({"teacher": {"lr": 1e-5}}, ["teacher"]),
+        ({"teacher": {"max_length": 64}}, ["teacher", "export", "results"]),
+        ({"teacher": {"save_steps": 9}}, []),
+        ({"teacher": {"export": {"batch_size": 9}}}, []),
+        ({"teacher": {"export": {"precision": "bf16"}}}, ["export"]),
+        ({"join": {"label": "gold"}}, ["join"]),
+        ({"student": {"min_freq": 2}}, ["encode"]),
+        ({"student": {"max_length": 9}}, ["encode", "student", "baseline"]),
+        ({"student": {"kd_loss": "kl"}}, ["student"]),
+        ({"student": {"lr": 0.5}}, ["student", "baseline"]),
+        ({"students": {"bilstm": {"hidden": 9}}}, ["student", "baseline"]),
+        ({"seed": 2}, ["lite", "teacher", "encode", "student", "baseline", "results"]),
+        ({"transfer": {"lite": {"n_iter": 2}}}, ["lite"]),
+        ({"transfer": {"lite": {"workers": 2}}}, []),
+        ({"transfer": {"heavy": {"top_k": 2}}}, []),
+    ],
+)
+def test_what_a_setting_touches(steps: Any, change: dict[str, Any], expected: list[str]) -> None:
+    assert changed(steps, {}, change) == expected
 
 
 @pytest.mark.parametrize(
@@ -106,8 +150,8 @@ def changed(plan: Any, before: dict[str, Any], after: dict[str, Any]) -> list[st
         ({"labels": ["1"]}, ["cache"]),
     ],
 )
-def test_what_a_setting_of_sampling_touches(plan: Any, heavy: dict[str, Any], expected: list[str]) -> None:
-    assert changed(plan, {"method": "heavy"}, {"method": "heavy", "heavy": heavy}) == expected
+def test_what_a_setting_of_sampling_touches(steps: Any, heavy: dict[str, Any], expected: list[str]) -> None:
+    assert changed(steps, *({"transfer": {"method": "heavy", "heavy": one}} for one in ({}, heavy))) == expected
 
 
 @pytest.mark.parametrize(
@@ -119,23 +163,21 @@ def test_what_a_setting_of_sampling_touches(plan: Any, heavy: dict[str, Any], ex
         ({"save_steps": 7}, []),
     ],
 )
-def test_what_an_option_of_the_generator_touches(plan: Any, options: dict[str, Any], expected: list[str]) -> None:
-    after = {"method": "heavy", "generators": {"gpt2": options}}
-    assert changed(plan, {"method": "heavy"}, after) == expected
+def test_what_an_option_of_the_generator_touches(steps: Any, options: dict[str, Any], expected: list[str]) -> None:
+    before, after = ({"transfer": {"method": "heavy"}, "generators": {"gpt2": one}} for one in ({}, options))
+    assert changed(steps, before, after) == expected
 
 
-def test_models_and_tokenizers_on_this_machine_are_inputs(plan: Any, tmp_path: Path) -> None:
+def test_models_and_tokenizers_on_this_machine_are_inputs(steps: Any, tmp_path: Path) -> None:
     (tmp_path / "lm").mkdir()
     (tmp_path / "bpe").mkdir()
     options = {"model": str(tmp_path / "lm"), "tokenizer": str(tmp_path / "bpe"), "from_scratch": True}
-    stage = plan(method="heavy", generators={"gpt2": options}).stage("fine-tune")
-    assert stage.inputs["model"] == tmp_path / "lm" and stage.inputs["tokenizer"] == tmp_path / "bpe"
-    assert set(plan(method="heavy").stage("fine-tune").inputs) == {"cache"}
+    step = of(steps(transfer={"method": "heavy"}, generators={"gpt2": options}), "fine-tune")
+    assert step.inputs["model"] == tmp_path / "lm" and step.inputs["tokenizer"] == tmp_path / "bpe"
+    assert set(of(steps(transfer={"method": "heavy"}), "fine-tune").inputs) == {"cache"}
 
 
-def test_options_that_are_no_json_stand_in_the_lock_as_their_table_does(
-    plan: Any, tmp_path: Path, make_plugin: Any
-) -> None:
+def test_options_that_are_paths_are_recorded_as_text(steps: Any, tmp_path: Path, make_plugin: Any) -> None:
     code = """
 from pathlib import Path
 from pydantic import BaseModel
@@ -146,27 +188,20 @@ def fine_tune(): ...
 load = fine_tune
 """
     make_plugin("kd-own", "[kdcli.generators]\nown = kd_own\n", code, module="kd_own")
-    stage = plan(method="heavy", generator="own", generators={"own": {"model": str(tmp_path)}}).stage("fine-tune")
-    assert json.loads(json.dumps(stage.parameters))["generators.own.model"] == str(tmp_path)
-    assert stage.inputs["model"] == tmp_path
+    transfer = {"method": "heavy", "generator": "own"}
+    step = of(steps(transfer=transfer, generators={"own": {"model": str(tmp_path)}}), "fine-tune")
+    assert json.loads(json.dumps(step.parameters))["generators.own.model"] == str(tmp_path)
+    assert step.inputs["model"] == tmp_path
 
 
-def test_a_corpus_without_files_is_refused_before_any_work(plan: Any) -> None:
-    with pytest.raises(ProfileError, match="no files") as error:
-        plan(method="lite+corpus", corpus={"files": []}).stages()
+def test_a_plugin_file_is_an_input(steps: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("api_version = 2\ndef tag(texts): ...\n")
+    monkeypatch.setenv("KD_CODE", str(tmp_path / "mine.py"))
+    step = of(steps(transfer={"lite": {"tagger": "mine"}}), "lite")
+    assert tmp_path / "mine.py" in step.inputs.values()
+
+
+def test_a_corpus_without_files_is_an_error_before_any_work(steps: Any) -> None:
+    with pytest.raises(ProfileError) as error:
+        steps(transfer={"method": "lite+corpus", "corpus": {"files": []}})
     assert error.value.key == "transfer.corpus.files" and "--input" in (error.value.hint or "")
-
-
-def test_shards_share_parts_and_seeds(plan: Any) -> None:
-    first = names(plan("0/2", method="lite+heavy").share(seeds=3))
-    second = plan("1/2", method="lite+heavy").share(seeds=3)
-    assert first == ["lite", *HEAVY, "mix", *REST[:4], "student", "student", "baseline", "baseline", "results"]
-    assert [stage.key for stage in second] == ["lite", "sample", "mix", "export", "student-seed2", "baseline-seed2"]
-
-
-def test_torchrun_trains_together_and_shards_do_not(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    together = {stage.name for stage in plan(method="lite+heavy").stages() if stage.together}
-    assert together == {"lite", "sample", "export"}
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    together = {stage.name for stage in plan(method="lite+heavy").stages() if stage.together}
-    assert together == {"lite", "sample", "export", "fine-tune", "teacher"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,12 +12,21 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdcli.errors import MissingError, UsageError
+from kdcli.api import QuietReporter
 from kdcli.run.tracking import parse_trackers, tracking
 
 
+class Warned(QuietReporter):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
 @pytest.fixture
-def warned() -> list[str]:
-    return []
+def warned() -> Warned:
+    return Warned()
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -25,33 +35,32 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_tensorboard_has_every_point(tmp_path: Path, warned: list[str]) -> None:
+def test_tensorboard_has_every_point(tmp_path: Path, warned: Warned) -> None:
     root = tmp_path / "not" / "there"
-    with tracking(("tensorboard",), root, "sst2", "cpu", warned.append) as track:
-        track("teacher", 5, {"loss": 0.5})
-        track("teacher", 10, {"loss": 0.25, "accuracy": 1})
-        track("student", 3, {"loss": 2.0})
+    with tracking(("tensorboard",), root, "sst2", "cpu", warned) as track:
+        track.metrics("teacher", 5, **{"loss": 0.5})
+        track.metrics("teacher", 10, **{"loss": 0.25, "accuracy": 1})
+        track.metrics("student", 3, **{"loss": 2.0})
     assert scalars(root / "tensorboard") == {
         "teacher/loss": [(5, 0.5), (10, 0.25)],
         "teacher/accuracy": [(10, 1.0)],
         "student/loss": [(3, 2.0)],
     }
-    assert warned == []
+    assert warned.warnings == []
 
 
-def test_nothing_is_written_where_there_are_no_points(tmp_path: Path, warned: list[str]) -> None:
-    with tracking(("tensorboard",), tmp_path, "sst2", "cpu", warned.append):
+def test_nothing_is_written_where_there_are_no_points(tmp_path: Path, warned: Warned) -> None:
+    with tracking(("tensorboard",), tmp_path, "sst2", "cpu", warned):
         pass
-    with tracking((), tmp_path, "sst2", "cpu", warned.append) as track:
-        track("student", 1, {"loss": 1.0})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_first_process_tracks(tmp_path: Path, warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-    with tracking(("tensorboard",), tmp_path, "sst2", "cpu", warned.append) as track:
-        track("teacher", 1, {"loss": 1.0})
-    assert list(tmp_path.iterdir()) == []
+def test_every_point_goes_to_a_file(tmp_path: Path, warned: Warned) -> None:
+    for loss in (1.0, float("nan")):
+        with tracking((), tmp_path / "run", "sst2", "cpu", warned) as track:
+            track.metrics("student", 1, loss=loss)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"], line["loss"]) for line in lines] == [("student", 1, 1.0), ("student", 1, None)]
 
 
 class FakeRun:
@@ -88,11 +97,11 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> list[FakeRun]:
     return runs
 
 
-def test_wandb_has_an_axis_for_each_stage(tmp_path: Path, wandb: list[FakeRun], warned: list[str]) -> None:
-    with tracking(("wandb", "tensorboard"), tmp_path / "first", "sst2", "cpu", warned.append) as track:
-        track("teacher", 10, {"loss": 0.25})
-        track("student", 3, {"loss": 2.0, "f1": 0.5})
-        track("student", 6, {"loss": 1.0})
+def test_wandb_has_an_axis_for_each_stage(tmp_path: Path, wandb: list[FakeRun], warned: Warned) -> None:
+    with tracking(("wandb", "tensorboard"), tmp_path / "first", "sst2", "cpu", warned) as track:
+        track.metrics("teacher", 10, **{"loss": 0.25})
+        track.metrics("student", 3, **{"loss": 2.0, "f1": 0.5})
+        track.metrics("student", 6, **{"loss": 1.0})
     (run,) = wandb
     assert run.asked == {"project": "sst2", "name": "first", "dir": str(tmp_path / "first")}
     assert run.axes == {"teacher/*": "teacher/step", "student/*": "student/step"}
@@ -101,21 +110,21 @@ def test_wandb_has_an_axis_for_each_stage(tmp_path: Path, wandb: list[FakeRun], 
         {"student/loss": 2.0, "student/f1": 0.5, "student/step": 3},
         {"student/loss": 1.0, "student/step": 6},
     ]
-    assert run.finished and warned == []
+    assert run.finished and warned.warnings == []
     assert (tmp_path / "first" / "tensorboard").is_dir()
 
 
 def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(
-    tmp_path: Path, wandb: list[FakeRun], warned: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, wandb: list[FakeRun], warned: Warned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def log(run: FakeRun, values: dict[str, float], step: int | None = None) -> None:
         raise ConnectionError("no network\nat all")
 
     monkeypatch.setattr(FakeRun, "log", log)
-    with tracking(("wandb", "tensorboard"), tmp_path, "sst2", "cpu", warned.append) as track:
-        track("student", 1, {"loss": 2.0})
-        track("student", 2, {"loss": 1.0})
-    assert warned == ["wandb does not track any more: ConnectionError: no network"]
+    with tracking(("wandb", "tensorboard"), tmp_path, "sst2", "cpu", warned) as track:
+        track.metrics("student", 1, **{"loss": 2.0})
+        track.metrics("student", 2, **{"loss": 1.0})
+    assert warned.warnings == ["wandb does not track any more: ConnectionError: no network"]
     assert scalars(tmp_path / "tensorboard") == {"student/loss": [(1, 2.0), (2, 1.0)]}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdcli.errors import DataError
-from kdcli.run.places import own_teacher, profile_of, run_of, student_folder, teacher_of
+from kdcli.run.paths import own_teacher, profile_of, run_of, student_folder, teacher_of
 
 
 @pytest.fixture
