@@ -3,16 +3,14 @@ import io
 import json
 import re
 import shlex
-import sys
 import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import pytest
-from pyarrow import parquet
 
 from kdcli.cli import run
 from kdcli.download.sources import SOURCES
@@ -104,13 +102,12 @@ def failed(capsys):
 @pytest.fixture
 def rte(tmp_path):
     """A copy of a task's folder on the Hub."""
-    pytest.importorskip("datasets")
     folder = tmp_path / "hub"
     (folder / "rte").mkdir(parents=True)
     for split, labels in (("train", [0, 1]), ("validation", [1, 0]), ("test", [-1, -1])):
         texts = {"sentence1": ["one", "two"], "sentence2": ["three", "four"]}
-        table = pa.table({**texts, "label": labels, "idx": pa.array([0, 1], pa.int32())})
-        parquet.write_table(table, folder / "rte" / f"{split}-00000-of-00001.parquet")
+        table = pl.DataFrame({**texts, "label": labels, "idx": pl.Series([0, 1], dtype=pl.Int32)})
+        table.write_parquet(folder / "rte" / f"{split}-00000-of-00001.parquet")
     return folder
 
 
@@ -206,30 +203,22 @@ def test_what_is_here_from_elsewhere_or_is_not_ours_is_not_overwritten(rte, got,
     assert failed(4, "rte", "--url", other, "-o", ".")["what"] == "the output exists already"
 
 
-def test_without_the_extra(rte, failed, monkeypatch, here):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    error = failed(6, "rte", "--url", rte)
-    assert error["hint"] == "pip install 'kdcli[data]'"
-    assert not (here / "data/rte").exists()
-
-
 def test_a_task_offline(failed, monkeypatch):
     def not_cached(*args, **options):
         raise OSError("not cached")
 
-    monkeypatch.setattr("kdcli.download.hub.snapshot_download", not_cached)
-    error = failed(6, "rte", "--offline")
-    assert "nothing is to be downloaded" in error["what"] and "--url FOLDER" in error["hint"]
+    monkeypatch.setattr("huggingface_hub.snapshot_download", not_cached)
+    assert "--url FOLDER" in failed(6, "rte", "--offline")["hint"]
 
 
 @pytest.mark.parametrize("arguments", [("--url", "https://host/rte.zip"), ("--sha256", "0" * 64)])
 def test_a_task_is_no_single_file(arguments, failed):
-    assert "not as one file" in failed(2, "rte", *arguments)["what"]
+    assert "one file" in failed(2, "rte", *arguments)["what"]
 
 
 def test_the_address_of_a_page_of_the_hub_names_its_dataset(failed, monkeypatch):
     asked = []
-    monkeypatch.setattr("kdcli.download.hub.open_splits", lambda where, *args, **options: asked.append(where))
+    monkeypatch.setattr("kdcli.download.hub.read_splits", lambda where, *args, **options: asked.append(where))
     failed(1, "rte", "--url", "https://huggingface.co/datasets/somebody/glue/")
     assert asked == ["somebody/glue"]
 
@@ -237,19 +226,19 @@ def test_the_address_of_a_page_of_the_hub_names_its_dataset(failed, monkeypatch)
 # Word vectors
 
 
-def test_vectors_become_one_file_that_the_student_reads(served, got, here):
+def test_vectors_are_a_file_that_the_student_reads(served, got, here):
     served["/mirror/glove.6B.zip"] = zipped(**{"glove.6B.50d.txt": b"x", "glove.6B.300d.txt": VECTORS})
     result = got("glove.6B.300d", "--url", f"{served.url}/mirror/glove.6B.zip?download=1")
     (file,) = result["files"]
-    assert (file["path"], file["rows"]) == ("glove.6B.300d.safetensors", 30)
-    path = here / "data/glove.6B.300d/glove.6B.300d.safetensors"
+    assert (file["path"], file["rows"]) == ("glove.6B.300d.txt", 30)
+    path = here / "data/glove.6B.300d/glove.6B.300d.txt"
     found = read_vectors(path, ["word7", "nothing", "word29"])
     assert found.found.tolist() == [True, False, True]
     np.testing.assert_array_equal(found.matrix, [[7, 7.5, -7], [0, 0, 0], [29, 29.5, -29]])
     assert sorted(item.name for item in (here / "data").iterdir()) == ["glove.6B.300d"], "the archive is gone"
-    assert sorted(item.name for item in path.parent.iterdir()) == ["glove.6B.300d.safetensors", "source.json"]
+    assert sorted(item.name for item in path.parent.iterdir()) == ["glove.6B.300d.txt", "source.json"]
     (command,) = result["next"]
-    assert command.endswith("--set student.vectors=data/glove.6B.300d/glove.6B.300d.safetensors")
+    assert command.endswith("--set student.vectors=data/glove.6B.300d/glove.6B.300d.txt")
     assert got("glove.6B.300d", "--url", f"{served.url}/mirror/glove.6B.zip?download=1")["done"] is False
     assert len(served.asked) == 1
 
@@ -257,7 +246,7 @@ def test_vectors_become_one_file_that_the_student_reads(served, got, here):
 def test_gzipped_vectors_and_a_file_that_lies_here(got, here, tmp_path):
     (tmp_path / "x.bin.gz").write_bytes(gzip.compress(VECTORS))
     got("word2vec.300d", "--url", tmp_path / "x.bin.gz", "-o", "vectors")
-    assert read_vectors(here / "vectors/word2vec.300d.safetensors", ["word3"]).found.all()
+    assert read_vectors(here / "vectors/x.bin.gz", ["word3"]).found.all()
     assert (tmp_path / "x.bin.gz").exists(), "what was not downloaded is not removed"
 
 
@@ -265,7 +254,8 @@ def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, c
     """One archive of GloVe's holds four sources."""
     from dataclasses import replace
 
-    from kdcli.download import source_file, sources
+    from kdcli.download import get as get_module
+    from kdcli.download import sources
 
     address = f"{served.url}/glove.6B.zip"
     data = zipped(**{"glove.6B.50d.txt": VECTORS, "glove.6B.100d.txt": VECTORS})
@@ -276,7 +266,7 @@ def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, c
         if source.name in ("glove.6B.50d", "glove.6B.100d")
     )
     monkeypatch.setattr(sources, "SOURCES", small)
-    monkeypatch.setattr(source_file, "SOURCES", small)
+    monkeypatch.setattr(get_module, "SOURCES", small)
     assert run(["data", "get", "glove.6B.50d"]) == 0
     err = capsys.readouterr().err
     assert "data/glove.6B.zip is kept for glove.6B.100d" in err
@@ -328,7 +318,6 @@ def test_transfer_sets(served, got, here):
     folder = "data/distillation-data/distillation-data"
     assert all((here / "data/distillation-data" / path).is_file() for path in found)
     assert (here / folder / "STS-B/sts.tsv").read_bytes() == SETS["distillation-data/STS-B/sts"]
-    assert result["notes"] == ["names that told no form of a table: now it is distillation-data/STS-B/sts.tsv"]
     texts, logits = result["next"]
     assert shlex.split(texts) == [
         *shlex.split("kd run-all --profile sst2 --data-dir data/sst2 --set transfer.method=corpus --set"),
@@ -374,16 +363,14 @@ def test_a_damaged_archive_is_not_kept(served, got, failed, here):
     whole = zipped(**{"a.txt": b"one\ntwo\n" * 1000})
     served["/a.zip"] = whole[:-30]
     error = failed(4, "distillation-data", "--url", f"{served.url}/a.zip")
-    assert "damaged" in error["what"] and error["hint"] == "get it again"
+    assert "damaged" in error["what"]
     served["/a.zip"] = whole
     assert got("distillation-data", "--url", f"{served.url}/a.zip")["files"][0]["rows"] == 2000
 
 
 def test_a_web_page_instead_of_an_archive(served, failed, here):
     served["/a.zip"] = b"<!DOCTYPE html><title>Sign in</title>"
-    assert (
-        failed(4, "distillation-data", "--url", f"{served.url}/a.zip")["what"] == "this is a web page, and no archive"
-    )
+    assert "a web page" in failed(4, "distillation-data", "--url", f"{served.url}/a.zip")["what"]
 
 
 # Errors
@@ -402,7 +389,7 @@ def test_a_file_that_was_put_there_is_checked(failed, here):
     (here / "data").mkdir()
     (here / "data/glove.6B.zip").write_bytes(b"another file")
     error = failed(4, "glove.6B.50d", "--offline")
-    assert error["what"].startswith("the file is not the one expected: its SHA-256 is ")
+    assert error["what"].startswith("the file is not the expected one: its SHA-256 is ")
     assert error["file"] == "data/glove.6B.zip"
 
 
@@ -412,7 +399,7 @@ def test_the_sha256_of_the_command_line(served, got, failed, here):
     data = zipped(**{"a.txt": b"one\n"})
     served["/a.zip"] = data
     error = failed(4, "distillation-data", "--url", f"{served.url}/a.zip", "--sha256", "0" * 64)
-    assert "not the one expected" in error["what"] and error["file"] == f"{served.url}/a.zip"
+    assert "not the expected one" in error["what"] and error["file"] == f"{served.url}/a.zip"
     assert list((here / "data").iterdir()) == []
     digest = hashlib.sha256(data).hexdigest()
     result = got("distillation-data", "--url", f"{served.url}/a.zip", "--sha256", digest.upper())
@@ -424,8 +411,8 @@ def test_the_sha256_of_the_command_line(served, got, failed, here):
     ("code", "arguments", "says"),
     [
         (2, ["sst-2"], "nothing is named sst-2"),
-        (2, ["distillation-data", "--url", "ftp://127.0.0.1/a"], "no address of a file"),
-        (6, ["distillation-data", "--url", "nowhere.zip"], "there is no such file"),
+        (2, ["distillation-data", "--url", "ftp://127.0.0.1/a"], "not the address of a file"),
+        (6, ["distillation-data", "--url", "nowhere.zip"], "the file does not exist"),
         (6, ["distillation-data", "--url", "http://127.0.0.1:9/a.zip"], "the server cannot be reached"),
     ],
 )
