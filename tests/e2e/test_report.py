@@ -1,6 +1,6 @@
 """``kd report`` as a user runs it, and its page in a real browser.
 
-Without a Chromium the browser's tests are skipped, unless CHROMIUM names one: ``.ci/run`` installs it and does.
+The browser's tests are slow. Without a Chromium they are skipped, unless CHROMIUM names one, as ``.ci/run`` does.
 """
 
 import json
@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import polars as pl
 import pytest
+from e2e.conftest import refused
 from made_run import HOSTILE, write_run
-from pyarrow import parquet
 
 from kdcli.report.page import NAME, write_report
 
+browser = pytest.mark.slow
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -63,54 +65,71 @@ def gaps(page):
     return [float(cell.get_attribute("data-value")) for cell in shown(page, "#disagreements [data-label=gap]")]
 
 
-def test_run_all_writes_the_page_and_says_where(tiny):
-    first = tiny.stage("run-all")
-    page = tiny.run_dir / NAME
-    assert first.code == 0 and f"report: {page}" in first.out
+def test_run_all_writes_the_page_and_says_where(done):
+    page = done.run_dir / NAME
     before = page.stat().st_mtime_ns
-    assert f"report: {page}" in tiny.stage("run-all").out and page.stat().st_mtime_ns == before
+    assert f"report: {page}" in done.stage("run-all").out and page.stat().st_mtime_ns == before
 
-    again = tiny.kd("report", tiny.run_dir, "--json").result
+    again = done.kd("report", done.run_dir, "--json").result
     assert again["output"] == str(page) and again["left_out"] == [] and page.stat().st_mtime_ns > before
     assert len(again["sections"]) == 8 and again["bytes"] == page.stat().st_size
 
     page.write_text("mine")
-    assert tiny.kd("report", tiny.run_dir).code == 4
-    spared = tiny.stage("run-all", "--only", "results", "--force")
-    assert spared.code == 0 and "there is no new report" in spared.err and page.read_text() == "mine"
-    assert "report:" not in spared.out
-    assert tiny.kd("report", tiny.run_dir, "--force").code == 0 and page.read_text().startswith("<!doctype")
+    refused(done.kd("report", done.run_dir), 4, "--force")
+    spared = done.stage("run-all", "--only", "results", "--force")
+    assert spared.code == 0 and page.read_text() == "mine" and "report:" not in spared.out
+    assert done.kd("report", done.run_dir, "--force").code == 0 and page.read_text().startswith("<!doctype")
 
-    both = tiny.root / "both.html"
-    assert "differences" in tiny.kd("report", tiny.run_dir, tiny.run_dir, "-o", both).out and both.exists()
+    both = done.root / "both.html"
+    assert "differences" in done.kd("report", done.run_dir, done.run_dir, "-o", both).out and both.exists()
 
 
-def test_the_predictions_are_those_that_were_scored(tiny):
-    assert tiny.stage("run-all").code == 0
-    assert set(tiny.lock["results"]["outputs"]) == {"results", "predictions"}
-    rows = parquet.read_table(tiny.run_dir / "predictions.parquet").to_pylist()
+def test_the_predictions_are_the_scored_ones(done):
+    rows = pl.read_parquet(done.run_dir / "predictions.parquet").to_dicts()
     assert [row["table"] for row in rows] == ["dev"] * 20 + ["test"] * 16
-    texts = [line.split("\t")[0] for line in (tiny.data / "dev.tsv").read_text().splitlines()[1:]]
-    assert [row["sentence"] for row in rows[:20]] == texts
-    for model in json.loads((tiny.run_dir / "results.json").read_text())["rows"]:
+    assert [row["sentence"] for row in rows[:20]] == [row[0] for row in done.rows("dev")]
+    for model in json.loads((done.run_dir / "results.json").read_text())["rows"]:
         for table, scores in model["scores"].items():
             own = [row for row in rows if row["table"] == table]
             right = [(row[f"{model['model']}_1"] > row[f"{model['model']}_0"]) == (row["label"] == "1") for row in own]
             assert scores["accuracy"][0] == pytest.approx(sum(right) / len(own))
 
 
-def test_the_page_of_a_half_done_run(tiny):
-    assert tiny.stage("run-all", "--until", "export").code == 0
-    assert not (tiny.run_dir / NAME).exists()
-    ended = tiny.kd("report", tiny.run_dir)
-    assert ended.code == 0 and "not there yet: results, confusion, disagreements" in ended.out
+def test_eval_agrees_with_the_results_and_bench_measures_student_and_teacher(done):
+    results = json.loads((done.run_dir / "results.json").read_text("utf-8"))
+    evaluated = done.kd("eval", "--student", done.run_dir, "--against", done.run_dir / "baseline", "--json")
+    assert evaluated.code == 0, evaluated.err
+    models = evaluated.result["tables"]["dev"]["models"]
+    roles = {"student": "student", "teacher": "teacher", "baseline": "against"}
+    for row in results["rows"]:
+        found = models[roles[row["model"]]]["metrics"]
+        assert {name: [found[name]["value"]] for name in row["scores"]["dev"]} == row["scores"]["dev"]
+    pairs = [(one["first"], one["second"]) for one in evaluated.result["tables"]["dev"]["comparisons"]]
+    assert pairs == [("student", "teacher"), ("student", "against")]
+    assert 0 <= models["student"]["agreement"] <= 1 and models["teacher"]["agreement"] is None
+
+    measured = done.kd("bench", "--student", done.run_dir, "--seconds", 0, "--json")
+    assert measured.code == 0, measured.err
+    found = {model["kind"]: model for model in measured.result["models"]}
+    assert list(found) == ["pytorch", "numpy", "teacher"]
+    sizes = {row["model"]: row["parameters"] for row in results["rows"]}
+    assert found["pytorch"]["parameters"] == found["numpy"]["parameters"] == sizes["student"]
+    assert found["teacher"]["parameters"] == sizes["teacher"]
+    assert found["numpy"]["peak_megabytes"] < found["pytorch"]["peak_megabytes"] - 100, "it needs no torch"
+    assert json.loads((done.run_dir / "bench.json").read_text("utf-8")) == measured.result
+    assert "speed" in done.kd("report", done.run_dir, "--json").result["sections"]
 
 
-def test_a_folder_that_is_no_run(tiny):
-    ended = tiny.kd("report", tiny.data)
-    assert ended.code == 4 and "no run folder" in ended.err and "kd run-all" in ended.err
+def test_half_a_run_and_no_run(done):
+    (done.run_dir / NAME).unlink()
+    for name in ("results.json", "predictions.parquet"):
+        (done.run_dir / name).unlink()
+    ended = done.kd("report", done.run_dir)
+    assert ended.code == 0 and "results, confusion, disagreements" in ended.out
+    refused(done.kd("report", done.data), 4, "kd run-all")
 
 
+@browser
 def test_a_real_run_in_the_browser(tiny, chromium):
     tiny.write("dev", [(f"{HOSTILE} {place} good" if place % 2 else f"{place} bad", place % 2) for place in range(20)])
     assert tiny.stage("run-all").code == 0
@@ -121,6 +140,7 @@ def test_a_real_run_in_the_browser(tiny, chromium):
             assert shown(page, "main > section")[0].inner_text()
 
 
+@browser
 def test_tabs(chromium, written):
     with opened(chromium, written) as page:
         tabs = page.query_selector_all("[role=tab]")
@@ -136,6 +156,7 @@ def test_tabs(chromium, written):
         assert shown(page, "[role=tabpanel]")[0].get_attribute("id") == "curves"
 
 
+@browser
 def test_sorting_and_pages(chromium, written):
     with opened(chromium, written) as page:
         page.click("#tab-disagreements")
@@ -158,6 +179,7 @@ def test_sorting_and_pages(chromium, written):
         assert answers == sorted(answers) and page.query_selector_all("#disagreements [aria-sort]") != [head]
 
 
+@browser
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_nothing_flows_over(chromium, written, width):
     with opened(chromium, written, viewport={"width": width, "height": 800}) as page:
@@ -166,6 +188,7 @@ def test_nothing_flows_over(chromium, written, width):
             assert page.evaluate("document.documentElement.scrollWidth") <= width, tab.inner_text()
 
 
+@browser
 def test_every_text_is_text(chromium, written):
     with opened(chromium, written) as page:
         page.click("#tab-disagreements")
@@ -173,6 +196,7 @@ def test_every_text_is_text(chromium, written):
         assert page.title() == "made: a run of kd" and page.query_selector("main img, main script") is None
 
 
+@browser
 def test_light_and_dark(chromium, written):
     def paper(page):
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -189,6 +213,7 @@ def test_light_and_dark(chromium, written):
         assert paper(page) != light
 
 
+@browser
 def test_on_paper_and_without_scripts_all_sections_show(chromium, written):
     with opened(chromium, written) as page:
         page.emulate_media(media="print")
@@ -197,6 +222,7 @@ def test_on_paper_and_without_scripts_all_sections_show(chromium, written):
         assert len(shown(page, "main > section > h2")) == 8 and not shown(page, "[role=tab], #theme")
 
 
+@browser
 def test_the_comparison_in_the_browser(chromium, written, tmp_path):
     runs = [written.parent, write_run(tmp_path / "other", labels=())]
     both = write_report(runs, output=tmp_path / "both.html").output
@@ -208,6 +234,7 @@ def test_the_comparison_in_the_browser(chromium, written, tmp_path):
         assert speeds[:2] == ["1,000", "1,000"] and speeds[-1] == "100"
 
 
+@browser
 def test_the_checks_can_fail(chromium, tmp_path):
     page = tmp_path / "page.html"
     page.write_text("<script>console.log('here'); fetch('http://127.0.0.1:9/')</script>")

@@ -1,10 +1,11 @@
-"""Every task goes through ``kd run-all`` in GLUE's own layout, by rules and by a language model's samples."""
+"""Every task goes through ``kd run-all`` in GLUE's own layout, and through predict, eval, bench, export, report."""
 
-import csv
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
+from e2e.conftest import refused
 from glue_tables import TASKS, write
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "glue"
@@ -82,37 +83,50 @@ def check_results(name: str, results: dict, dev_tables: list[str]) -> None:
             assert all(-1 <= value <= 1 for values in scores.values() for value in values)
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task_goes_through_on_both_roads(tiny, name):
+QUICK = ("mrpc", "stsb")
+"""A task of pairs and one of scores; the others are slow."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TASKS]
+)
+def test_every_task_goes_through(tiny, name):
     data = tiny.root / name
     write(name, data)
     glue = TASKS[name]
-    run_dir, ended = run_all(tiny, profile(tiny, name), data, "lite+heavy")
+    run_dir, ended = run_all(tiny, profile(tiny, name), data, "lite" if name in QUICK else "lite+heavy")
     dev_tables = ["dev_matched", "dev_mismatched"] if name == "mnli" else ["dev"]
     check_results(name, ended.result["result"], dev_tables)
 
-    with (run_dir / "join" / "joined.tsv").open(encoding="utf-8", newline="") as file:
-        joined = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    originals = [row for row in joined if row["source"] == "original"]
+    joined = pl.read_parquet(run_dir / "join" / "joined.parquet")
     rows = [glue.row(place) for place in range(48)]
     without_gold = sum(row[glue.label] == "-" for row in rows)
+    originals = joined.filter(pl.col("source") == "original")
     assert (without_gold, len(originals)) == ((3, 45) if name == "mnli" else (0, 48))
-    assert {row["source"] for row in joined} == {"original", "lite", "heavy"}
-    assert len([key for key in joined[0] if key.startswith("logits_")]) == {"mnli": 3, "stsb": 1}.get(name, 2)
+    assert set(joined["source"]) == {"original", "lite"} | ({"heavy"} if name not in QUICK else set())
+    assert sum(column.startswith("logits_") for column in joined.columns) == {"mnli": 3, "stsb": 1}.get(name, 2)
 
     predicted = tiny.root / "predictions.tsv"
-    student = run_dir / "student"
-    test = f"{glue.test[0]}.tsv"
-    assert tiny.kd("predict", "--student", student, "--input", data / test, "--output", predicted).code == 0
+    source = ["--input", data / f"{glue.test[0]}.tsv"]
+    assert tiny.kd("predict", "--student", run_dir / "student", *source, "--output", predicted).code == 0
     lines = [line.split("\t") for line in predicted.read_text().splitlines()[1:]]
     assert [line[0] for line in lines] == [str(number) for number in range(12)]
     if name == "stsb":
         assert all(0 <= float(line[1]) <= 5 for line in lines)
     else:
-        known = {"-", *(row[glue.label] for row in rows)}
-        assert {line[1] for line in lines} <= known - {"-"}
+        assert {line[1] for line in lines} <= {row[glue.label] for row in rows} - {"-"}
+    for line in (
+        ("eval", "--student", run_dir, "--teacher", run_dir),
+        ("bench", "--student", run_dir, "--seconds", 0),
+        ("export", "onnx", "--student", run_dir, "--output", tiny.root / "onnx"),
+        ("export", "hub-folder", "--student", run_dir, "--output", tiny.root / "hub"),
+        ("report", run_dir),
+    ):
+        ended = tiny.kd(*line)
+        assert ended.code == 0, (line, ended.err)
 
 
+@pytest.mark.slow
 def test_the_student_of_mnli_predicts_the_diagnostics(tiny):
     data = tiny.root / "mnli"
     write("mnli", data)
@@ -126,9 +140,7 @@ def test_the_student_of_mnli_predicts_the_diagnostics(tiny):
         predictions = ended.result["predictions"]
         assert [row["index"] for row in predictions] == ["0", "1", "2"]
         assert {row["prediction"] for row in predictions} <= {"entailment", "neutral", "contradiction"}
-    refused = tiny.kd("run-all", "--profile", "ax", "--data-dir", tiny.root)
-    assert refused.code == 2
-    assert "the student of mnli predicts it" in refused.err and "kd run-all --profile mnli" in refused.err
+    refused(tiny.kd("run-all", "--profile", "ax", "--data-dir", tiny.root), 2, "mnli", "kd run-all --profile mnli")
 
 
 def test_a_custom_task_by_flags_alone(tiny):
@@ -141,25 +153,19 @@ def test_a_custom_task_by_flags_alone(tiny):
         ]
         (data / f"{split}.csv").write_text("\n".join(["nr,opinion,mood", *lines]) + "\n")
     columns = ["--text-col", "opinion", "--label-col", "mood", "--set", 'task.labels=["neg", "pos"]']
-    _, ended = run_all(tiny, profile(tiny, "custom"), data, "lite", *columns)
-    check_results("custom", ended.result["result"], ["dev"])
+    run_all(tiny, profile(tiny, "custom"), data, "lite", *columns, "--until", "join")
 
     for split in ("train", "dev"):
-        text = (data / f"{split}.csv").read_text()
-        (data / f"{split}.csv").write_text(
-            "\n".join(f"{line},x" if at else f"{line},other" for at, line in enumerate(text.splitlines()))
-        )
+        header, *lines = (data / f"{split}.csv").read_text().splitlines()
+        (data / f"{split}.csv").write_text("\n".join([f"{header},other", *(f"{line},x" for line in lines)]))
     pair = [*columns[:2], "--text2-col", "other", *columns[2:]]
     tiny.root.joinpath("run-lite").rename(tiny.root / "run-single")
-    run_dir, ended = run_all(tiny, profile(tiny, "custom"), data, "lite", *pair, "--until", "join")
-    assert (run_dir / "join" / "joined.tsv").read_text().startswith("sentence1\tsentence2\t")
+    run_dir, _ = run_all(tiny, profile(tiny, "custom"), data, "lite", *pair, "--until", "join")
+    assert pl.read_parquet(run_dir / "join" / "joined.parquet").columns[:2] == ["sentence1", "sentence2"]
 
-    wrong = tiny.kd("run-all", "--profile", "custom", "--data-dir", data, "--text2-col", "other")
-    assert wrong.code == 2 and "--text2-col needs --text-col" in wrong.err
-    missing = tiny.kd(
-        "run-all", "--profile", "custom", "--data-dir", data, "--text-col", "review", "--run-dir", tiny.root / "r"
-    )
-    assert missing.code == 4 and "there is no column 'review'" in missing.err and "'opinion'" in missing.err
+    line = ["run-all", "--profile", "custom", "--data-dir", data, "--run-dir", tiny.root / "r"]
+    refused(tiny.kd(*line, "--text2-col", "other"), 2, "--text2-col", "--text-col")
+    refused(tiny.kd(*line, "--text-col", "review"), 4, "'review'", "'opinion'")
 
 
 FOLDERS = {
