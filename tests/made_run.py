@@ -4,25 +4,31 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import parquet
+import polars as pl
 
 HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"> & </script>"
 VERSIONS = {"python": "3.11.7", "kdcli": "0.1.0", "torch": "2.13.0"}
 NOVELTY = {
     **{f"{kind}distinct_{n}": 0.1 * n for kind in ("", "train_", "equal_", "equal_train_") for n in (1, 2, 3)},
+    **{name: 40 for name in ("samples", "words", "equal_words", "scored")},
+    **{"mean_length": 4.0, "train_mean_length": 3.0, "lengths": {}, "train_lengths": {}, "examples": ["one"]},
     "in_train": 0.0123,
     "bits_per_character": 1.75,
 }
 RESULTS = {
     "lite": {
+        "rows": 100,
+        "originals": 10,
         "fabricated": 90,
         "counts": {"words": 1000, "words_masked": 101, "words_replaced": 99, "texts_cut": 20},
         "duplicates": 5,
         "held_out_copies": 0,
+        "drop_rate": 0.05,
         "examples": [{"rules": ["masked"], "before": "a fine film", "after": f"a [MASK] {HOSTILE}"}],
     },
     "sample": {
+        "rows": 50,
+        "originals": 10,
         "draws": 64,
         "samples": 40,
         "duplicates": 3,
@@ -33,7 +39,7 @@ RESULTS = {
         "acceptance": 0.94,
         "novelty": NOVELTY,
     },
-    "mix": {"kept": {"lite": 90, "heavy": 40}, "dropped": {"lite": 0, "heavy": 2}},
+    "mix": {"rows": 140, "originals": 10, "kept": {"lite": 90, "heavy": 40}, "dropped": {"lite": 0, "heavy": 2}},
     "teacher": {"metrics": {"accuracy": 0.9, "pearson": 0.9}, "grid": {"0.0005": 0.9}},
 }
 
@@ -79,8 +85,13 @@ def write_run(
         names.append("results")
         _write_results(root, labels, texts, tables, rows, seeds, metric, draws)
         _write_curves(root, metric)
-    (root / "kd.lock").write_text(json.dumps({name: entry(name) for name in names}))
+    write_lock(root, {name: entry(name) for name in names})
     return root
+
+
+def write_lock(root: Path, entries: dict[str, dict[str, object]]) -> None:
+    """Write ``kd.lock``."""
+    (root / "kd.lock").write_text(json.dumps({"format": 2, "stages": entries}))
 
 
 def entry(name: str, inputs: dict[str, str] | None = None, *, ended: bool = True) -> dict[str, object]:
@@ -101,16 +112,17 @@ def entry(name: str, inputs: dict[str, str] | None = None, *, ended: bool = True
 
 def _write_transfer(root: Path, texts: tuple[str, ...], outputs: int, draws: np.random.Generator, joined: bool) -> None:
     """Write 10 originals, 90 rows of lite and 40 of heavy, from 1 to 7 words long; the first text is hostile."""
-    path = root / ("join/joined.tsv" if joined else "transfer/transfer.tsv")
+    path = root / ("join/joined.parquet" if joined else "transfer/transfer.parquet")
     path.parent.mkdir()
-    names = [*texts, "source", "label", *(f"logits_{number}" for number in range(outputs) if joined)]
-    lines = ["\t".join(names)]
-    for number, source in enumerate(["original"] * 10 + ["lite"] * 90 + ["heavy"] * 40):
-        words = " ".join(["word"] * (number % 7 + 1))
-        first = HOSTILE if number == 0 else words
-        row = [*[first, words][: len(texts)], source, "1" if source == "original" else ""]
-        lines.append("\t".join([*row, *(f"{value:.4f}" for value in draws.normal(size=outputs) if joined)]))
-    path.write_text("".join(f"{line}\n" for line in lines))
+    sources = ["original"] * 10 + ["lite"] * 90 + ["heavy"] * 40
+    words = [" ".join(["word"] * (number % 7 + 1)) for number in range(len(sources))]
+    columns = {
+        **dict(zip(texts, ([HOSTILE, *words[1:]], words), strict=False)),
+        "source": sources,
+        "label": ["1" if source == "original" else None for source in sources],
+        **{f"logits_{number}": draws.normal(size=len(sources)).astype(np.float32) for number in range(outputs) if joined},
+    }
+    pl.DataFrame(columns).write_parquet(path)
 
 
 def _write_results(
@@ -133,9 +145,8 @@ def _write_results(
                 values += draws.normal(size=len(labels)).tolist() if labels else [gold + draws.normal()]
             for name, value in zip(columns, values, strict=True):
                 columns[name].append(value)
-    numbers = {name: pa.float32() for name in columns if name[-1].isdigit() and not name.startswith("sentence")}
-    schema = pa.schema([(name, numbers.get(name, pa.string())) for name in columns])
-    parquet.write_table(pa.table(columns, schema=schema), root / "predictions.parquet")
+    frame = pl.DataFrame(columns)
+    frame.with_columns(pl.col(pl.Float64).cast(pl.Float32)).write_parquet(root / "predictions.parquet")
     models = {"teacher": (0.9, 1000, 100.0), "baseline": (0.7, 100, 900.0), "student": (0.85, 100, 1000.0)}
     results = {
         "metrics": [metric],

@@ -1,50 +1,82 @@
-"""What a run folder holds, as far as the run has come."""
+"""The contents of a run folder, as far as the run has come."""
 
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+import tomli
+from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.config.layers import flatten
+from kdcli.config.load import flatten
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, first_line
-from kdcli.report.curves import Curve, read_curves
-from kdcli.report.predictions import Predictions, read_predictions
+from kdcli.evaluate.bench import BenchReport
+from kdcli.evaluate.results import Results
+from kdcli.report.disagreements import TablePredictions, read_predictions
 from kdcli.report.transfer_set import TransferSet, survey
+from kdcli.run.lock import Entry, Lock
+from kdcli.run.paths import artefact, transfer_set
 from kdcli.tasks.task import task_from
+from kdcli.transfer.corpus import CorpusResult
+from kdcli.transfer.lite import LiteResult
+from kdcli.transfer.mixing import MixResult
+from kdcli.transfer.sampling import SampleResult
+
+T = TypeVar("T")
+Point = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stage of the run, as ``kd.lock`` tells it.
+class StageState:
+    """A stage of the run, by ``kd.lock``.
 
     Attributes:
         key: Its entry there.
         state: ``done``, ``not ended``, or ``older than KEY``: a stage before it was run again since.
-        seed: The seed it was run with; None where it draws nothing.
-        result: What it found out; empty where it did not end.
-        versions: Of Python and the packages it ran with.
-        outputs: SHA-256 of each output, by name.
+        entry: The entry: seed, result, versions, and the SHA-256 of each output.
     """
 
     key: str
     state: str
-    seed: int | None
-    result: dict[str, Any]
-    versions: dict[str, str]
-    outputs: dict[str, str]
+    entry: Entry
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Its result; empty where it did not end."""
+        return self.entry.result if self.entry.ended else {}
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run; what it has not come to is None or empty.
+class Curve:
+    """A learning curve.
+
+    Attributes:
+        stage: teacher, generator, student or baseline.
+        label: Its seed or its learning rate, where the stage has several curves; else empty.
+        steps: Updates done at each point.
+        values: By quantity (loss, dev_loss, a metric), a value for each step; None where it was no number.
+    """
+
+    stage: str
+    label: str
+    steps: list[int]
+    values: dict[str, list[float | None]]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The quantities measured on dev, beside its loss."""
+        return [name for name in self.values if name not in ("loss", "dev_loss")]
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """A run; parts that it does not have yet are None or empty.
 
     Attributes:
         root: Its folder.
@@ -52,23 +84,23 @@ class Run:
         settings: The resolved profile, by dotted key.
         profile: The same as TOML.
         stages: Its stages by key, in the order in which they ran first.
-        results: What ``results.json`` holds: metrics, rows, gap_closed.
-        bench: What ``bench.json`` holds, if ``kd bench`` was asked: models, ratios, texts, words, source, machine.
+        results: The results table.
+        bench: The report of ``kd bench``, if it was run.
         curves: The learning curves.
         transfer: The transfer set, with the teacher's answers where it has given any.
-        predictions: What teacher, baseline and student say, table by table.
+        predictions: The predictions of teacher, baseline and student, table by table.
     """
 
     root: Path
     task: Task
     settings: dict[str, Any]
     profile: str
-    stages: dict[str, Stage]
-    results: dict[str, Any] | None
-    bench: dict[str, Any] | None
+    stages: dict[str, StageState]
+    results: Results | None
+    bench: BenchReport | None
     curves: list[Curve]
     transfer: TransferSet | None
-    predictions: list[Predictions]
+    predictions: list[TablePredictions]
 
     @property
     def name(self) -> str:
@@ -85,105 +117,151 @@ class Run:
         """The stages that ran with each version, by package: one version where nothing was updated in between."""
         found: dict[str, dict[str, list[str]]] = {}
         for stage in self.stages.values():
-            for package, version in stage.versions.items():
+            for package, version in stage.entry.versions.items():
                 found.setdefault(package, {}).setdefault(version, []).append(stage.key)
         return found
 
+    @property
+    def lite(self) -> LiteResult | None:
+        """The result of the method lite, like the next ones None where the profile does not use it (any more)."""
+        return self._result("lite", "lite", LiteResult)
 
-def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None = None) -> Run:
+    @property
+    def heavy(self) -> SampleResult | None:
+        """The result of the method heavy."""
+        return self._result("heavy", "sample", SampleResult)
+
+    @property
+    def corpus(self) -> CorpusResult | None:
+        """The result of the method corpus."""
+        return self._result("corpus", "corpus", CorpusResult)
+
+    @property
+    def mix(self) -> MixResult | None:
+        """The join of several methods."""
+        return self._result("", "mix", MixResult)
+
+    def _result(self, method: str, key: str, kind: type[T]) -> T | None:
+        used = not method or method in str(self.settings.get("transfer.method", "lite")).split("+")
+        found = self.stages[key].result if used and key in self.stages else {}
+        return TypeAdapter(kind).validate_python(found) if found else None
+
+
+def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None = None) -> RunContents:
     """Read a run folder.
 
     Args:
         root: The folder, of a run that has ended or is half done.
-        texts: Read the tables of texts too; the comparison of several runs does without.
+        texts: Read the tables of texts too; the comparison of several runs does not show them.
         reporter: Shows the progress through the transfer set.
 
     Raises:
-        DataError: The folder is no run's, or one of its files is damaged.
+        DataError: The folder is not a run's, or one of its files is damaged.
     """
     root = Path(root)
     profile = root / "profile.toml"
     if not profile.is_file():
-        what = "there is no such run folder" if not root.is_dir() else "this is no run folder: it has no profile.toml"
+        what = "there is no such run folder" if not root.is_dir() else "this is not a run folder: it has no profile.toml"
         raise DataError(what, file=root, hint="name a folder that `kd run-all` has made, runs/demo for example")
     task, settings = _settings(profile)
-    stages = _stages(root / "kd.lock")
+    entries = Lock(root).entries()
+    stages = {key: StageState(key, _state(key, entries), entry) for key, entry in entries.items()}
     histories = {key: stage.result["history"] for key, stage in stages.items() if "history" in stage.result}
-    return Run(
+    table = transfer_set(root) if texts else None
+    return RunContents(
         root=root,
         task=task,
         settings=settings,
         profile=profile.read_text("utf-8"),
         stages=stages,
-        results=_read(root / "results.json", ("metrics", "rows", "gap_closed"), "kd run-all --only results"),
-        bench=_read(root / "bench.json", ("models", "ratios", "texts", "words", "source", "machine"), "kd bench"),
+        results=_read(artefact(root, "results"), Results, "kd run-all --only results"),
+        bench=_read(root / "bench.json", BenchReport, "kd bench"),
         curves=read_curves(root / "metrics.jsonl", histories, stages["teacher"].result if "teacher" in stages else {}),
-        transfer=_transfer(root, task, int(settings["seed"]), reporter or QuietReporter()) if texts else None,
-        predictions=read_predictions(root / "predictions.parquet", task) if texts else [],
+        transfer=table and survey(table, task, seed=int(settings["seed"]), reporter=reporter or QuietReporter()),
+        predictions=read_predictions(artefact(root, "predictions"), task) if texts else [],
     )
 
 
 def _settings(path: Path) -> tuple[Task, dict[str, Any]]:
-    """Read a resolved profile as it is: what the environment says now is not what the run was made with."""
+    """Read a resolved profile as it is: the environment of now is not that of the run."""
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomli.loads(path.read_text("utf-8"))
         task = task_from(TaskSettings.model_validate(values.get("task", {})))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise DataError(f"this is no resolved profile: {first_line(error)}", file=path) from error
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError, ValidationError) as error:
+        raise DataError(f"this is not a resolved profile: {first_line(error)}", file=path) from error
     return task, {"seed": 1, **{key: value for key, value in flatten(values) if value != {}}}
 
 
-def _stages(path: Path) -> dict[str, Stage]:
-    if not path.exists():
-        return {}
-    try:
-        entries: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))
-        return {
-            key: Stage(
-                key,
-                _state(key, entries),
-                entry["parameters"].get("seed"),
-                entry["result"] if entry["outputs"] else {},
-                entry["versions"],
-                entry["outputs"],
-            )
-            for key, entry in entries.items()
-        }
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise DataError(f"this is no kd.lock: {error!r}", file=path) from error
-
-
-def _state(key: str, entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """Compare what a stage was made from with what the stages that make it have made last."""
-    if not entries[key]["outputs"]:
+def _state(key: str, entries: Mapping[str, Entry]) -> str:
+    """Compare the inputs of a stage with the last outputs of the stages that make them."""
+    if not entries[key].ended:
         return "not ended"
     kind, dash, seed = key.partition("-seed")
-    for name, hashed in entries[key]["inputs"].items():
+    for name, hashed in entries[key].inputs.items():
         # The baseline's "student" is that of its own seed; all others are named as the stage or as its output.
-        maker = f"{name}{dash}{seed}" if kind == "baseline" else name
-        made = entries.get(maker) or next((entry for entry in entries.values() if name in entry["outputs"]), None)
-        outputs = made["outputs"] if made else {}
-        if outputs and hashed not in outputs.values():
+        maker = entries.get(f"{name}{dash}{seed}" if kind == "baseline" else name)
+        maker = maker or next((entry for entry in entries.values() if name in entry.outputs), None)
+        if maker and maker.ended and hashed not in maker.outputs.values():
             return f"older than {name}"
     return "done"
 
 
-def _read(path: Path, names: tuple[str, ...], maker: str) -> dict[str, Any] | None:
-    """Read what these names stand for in a JSON file, if it is there."""
+def _read(path: Path, kind: type[T], command: str) -> T | None:
+    """Read a dataclass from a JSON file, if it is there."""
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text("utf-8"))
-        return {name: content[name] for name in names}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"these are no results: {error!r}", file=path, hint=f"`{maker}` makes it again") from error
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        what = f"this is not a {kind.__name__}: {first_line(error)}"
+        raise DataError(what, file=path, hint=f"`{command}` makes it again") from error
 
 
-def _transfer(root: Path, task: Task, seed: int, reporter: Reporter) -> TransferSet | None:
-    """Survey the joined set, or where there are no logits yet the transfer set; each is whole or not there at all."""
-    for place in ("join/joined", "transfer/transfer"):
-        for suffix in (".tsv", ".parquet"):
-            path = root / f"{place}{suffix}"
-            if path.exists():
-                return survey(path, task, seed=seed, reporter=reporter)
-    return None
+def read_curves(path: Path, histories: Mapping[str, Sequence[Point]], teacher: Mapping[str, Any]) -> list[Curve]:
+    """Read the curves of a run, those of each stage together.
+
+    The file is appended to: by a launch that resumes where another was killed, and by one that starts again. So a
+    point replaces all points of its training that are not before it. A line that was cut off is left out.
+
+    Args:
+        path: ``metrics.jsonl``; it need not be there.
+        histories: By stage, the points of the students that have ended; they know their curves better.
+        teacher: The result of the teacher's stage: its grid says which learning rates belong to it.
+    """
+    trainings: dict[tuple[str, str], dict[int, Point]] = {}
+    for point in _points(path):
+        key, step = (point["stage"], _rate(point.get("lr"))), point["step"]
+        before = trainings.get(key, {})
+        trainings[key] = {**{other: value for other, value in before.items() if other < step}, step: point}
+    grid = {_rate(float(rate)) for rate in teacher.get("grid", {})}
+    if grid:
+        trainings = {key: points for key, points in trainings.items() if key[0] != "teacher" or key[1] in grid}
+    for name, history in histories.items():
+        trainings[name, ""] = {int(point["update"] or 0): point for point in history}
+    return [_curve(name, rate, points, [of for of, _ in trainings]) for (name, rate), points in trainings.items()]
+
+
+def _points(path: Path) -> list[dict[str, Any]]:
+    found = []
+    for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []:
+        try:
+            point = json.loads(line)
+            found.append({**point, "stage": str(point["stage"]), "step": int(point["step"])})
+        except (ValueError, KeyError, TypeError):
+            continue  # a launch was killed while it wrote the line
+    return found
+
+
+def _curve(name: str, rate: str, points: Mapping[int, Point], names: Sequence[str]) -> Curve:
+    stage, _, seed = name.partition("-seed")
+    if any(re.fullmatch(rf"{re.escape(stage)}-seed\d+", other) for other in names):
+        label = f"seed {seed}" if seed else "first seed"
+    else:
+        label = f"lr {rate}" if names.count(name) > 1 else ""
+    keys = dict.fromkeys(key for point in points.values() for key in point)
+    kept = [key for key in keys if key not in ("time", "stage", "step", "lr", "update", "epoch")]
+    return Curve(stage, label, list(points), {key: [point.get(key) for point in points.values()] for key in kept})
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"

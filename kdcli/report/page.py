@@ -1,10 +1,10 @@
-"""One HTML file that needs nothing else: no network, no server, no other file."""
+"""The page of a run, or of several side by side: one HTML file that loads nothing."""
 
 from __future__ import annotations
 
 import statistics
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -18,26 +18,35 @@ from kdcli import __version__
 from kdcli.api import Reporter
 from kdcli.errors import DataError
 from kdcli.files import atomic
-from kdcli.report import comparison, run_page
-from kdcli.report.collect import collect
+from kdcli.report import plots
+from kdcli.report.collect import RunContents, collect
+from kdcli.report.disagreements import MODELS
+from kdcli.report.run_page import Plot, Section, page_of, scored
 
 NAME = "report.html"
 CUT = 1000
 """Characters of a text from which on it is cut."""
+SECTIONS = (
+    Section("results", "Results"),
+    Section("curves", "Learning curves"),
+    Section("differences", "Settings that differ"),
+    Section("provenance", "Provenance"),
+)
+"""The sections of a page of several runs."""
 _HERE = Path(__file__).parent
 _MARK = b'<meta name="generator" content="kd '
 
 
 @dataclass(frozen=True)
 class Report:
-    """A page that was written.
+    """A page on disk.
 
     Attributes:
         output: The file.
         bytes: Its size.
         runs: The runs that it shows.
-        sections: What is in it.
-        left_out: What is not, since no run has come to it.
+        sections: The sections in it.
+        left_out: Those left out, since no run has come to them.
     """
 
     output: Path
@@ -55,28 +64,63 @@ def write_report(
     Args:
         runs: Run folders; a run may be half done.
         output: The file; by default ``report.html`` in the folder of one run, and here for several.
-        force: Overwrite a file that is no such page. A page is made from the run alone, and so made again unasked.
+        force: Replace a file that is not such a page. A page of kd's own is always replaced.
         reporter: Shows the progress.
 
     Raises:
-        DataError: A folder is no run's or a file in it is damaged; or another file stands at the output.
+        DataError: A folder is not a run's or a file in it is damaged; or the output is another file.
     """
     alone = len(runs) == 1
     path = output or (Path(runs[0]) / NAME if alone else Path(NAME))
     found = [collect(run, texts=alone, reporter=reporter) for run in runs]
     if path.exists() and not force and not _is_page(path):
-        raise DataError("a file stands here that is no page of kd's", file=path, hint="--force overwrites it")
-    contents = run_page.contents(found[0]) if alone else comparison.contents(found)
-    page = _render("run.html" if alone else "comparison.html", contents)
+        raise DataError("this file is not a page of kd", file=path, hint="--force replaces it")
+    values = page_of(found[0]) if alone else comparison_of(found)
+    page = _render("run.html" if alone else "comparison.html", values)
     with atomic(path) as temporary:
         temporary.write_text(page, "utf-8")
     return Report(
         path,
         len(page.encode()),
         [str(run) for run in runs],
-        [section.id for section in contents["sections"]],
-        [section.id for section in contents["left_out"]],
+        [section.id for section in values["sections"]],
+        [section.id for section in values["left_out"]],
     )
+
+
+def comparison_of(runs: Sequence[RunContents]) -> dict[str, Any]:
+    """Return the values of the template that puts several runs side by side."""
+    names = [run.name for run in runs]
+    names = [name if names.count(name) == 1 else str(run.root) for name, run in zip(names, runs, strict=True)]
+    by_name = dict(zip(names, runs, strict=True))
+    curves = list(_curves(by_name))
+    there = {"results": any(run.results for run in runs), "curves": bool(curves)}
+    settings = {key: [run.settings.get(key) for run in runs] for run in runs for key in run.settings}
+    return {
+        "runs": by_name,
+        "sections": [section for section in SECTIONS if there.get(section.id, True)],
+        "left_out": [section for section in SECTIONS if not there.get(section.id, True)],
+        "without_results": [name for name, run in by_name.items() if not run.results],
+        "scored": list(dict.fromkeys(pair for run in runs if run.results for pair in scored(run.results))),
+        "differences": {key: found for key, found in settings.items() if any(value != found[0] for value in found)},
+        "plots": {"curves": curves},
+        "MODELS": MODELS,
+    }
+
+
+def _curves(runs: dict[str, RunContents]) -> Iterator[Plot]:
+    """Draw the dev scores of all students together, those of tasks with different metrics apart; so the baselines'."""
+    for metric in dict.fromkeys(run.task.metric for run in runs.values()):
+        for stage in ("student", "baseline"):
+            drawn = [
+                plots.Line(name, curve.steps, [value and 100 * value for value in curve.values[metric]], number % 6)
+                for number, (name, run) in enumerate(runs.items())
+                for curve in run.curves
+                if curve.stage == stage and run.task.metric == metric and metric in curve.values
+            ]
+            if drawn:
+                svg = plots.lines(f"{stage}-{metric}", drawn, y=f"dev {metric}")
+                yield Plot(svg, f"The {stage}s' {metric} on dev.")
 
 
 def _is_page(path: Path) -> bool:
@@ -86,7 +130,7 @@ def _is_page(path: Path) -> bool:
         return _MARK in file.read(1024)
 
 
-def _render(template: str, contents: dict[str, Any]) -> str:
+def _render(template: str, values: dict[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -97,7 +141,7 @@ def _render(template: str, contents: dict[str, Any]) -> str:
     environment.filters |= {"number": _number, "score": _score, "percent": _percent, "cut": _cut}
     style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     return environment.get_template(template).render(
-        **contents,
+        **values,
         version=__version__,
         written=datetime.now(UTC),
         # Ours, and so not escaped; of scripts the browser runs this one alone, by its hash.

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from kdcli.report.transfer_set import Source
+from kdcli.report.transfer_set import SourceCounts
 
 INK, FAINT = "#0000e0", "#0000e1"
 PALETTE = ("#0000c0", "#0000c1", "#0000c2", "#0000c3", "#0000c4", "#0000c5")
@@ -120,7 +120,7 @@ def lines(
     return svg[0]
 
 
-def lengths(name: str, sources: Sequence[Source]) -> str:
+def lengths(name: str, sources: Sequence[SourceCounts]) -> str:
     """Draw the share of each source's texts by their length."""
     counts = np.sum([source.lengths for source in sources], axis=0)
     longest = int(np.searchsorted(counts.cumsum(), 0.995 * counts.sum())) + 1
@@ -135,12 +135,12 @@ def lengths(name: str, sources: Sequence[Source]) -> str:
     return svg[0]
 
 
-def balance(name: str, sources: Sequence[Source], labels: Sequence[str]) -> str:
+def balance(name: str, sources: Sequence[SourceCounts], labels: Sequence[str]) -> str:
     """Draw the labels that the teacher gives, as shares of each source."""
     with _axes(name, "labels that the teacher gives, by source", height=0.9 + 0.42 * len(sources)) as (axes, svg):
         places = np.arange(len(sources))[::-1]
-        given = [source.answers for source in sources if source.answers is not None]
-        shares = np.array([100 * answers / max(1, answers.sum()) for answers in given])  # [sources, labels]
+        answers = [source.answers for source in sources if source.answers is not None]
+        shares = np.array([100 * of_source / max(1, of_source.sum()) for of_source in answers])  # [sources, labels]
         begin = np.zeros(len(sources))
         for number, label in enumerate(labels):
             colour = PALETTE[-1 - number % len(PALETTE)]  # the first ones mean models
@@ -152,7 +152,7 @@ def balance(name: str, sources: Sequence[Source], labels: Sequence[str]) -> str:
     return svg[0]
 
 
-def score_shares(name: str, sources: Sequence[Source]) -> str:
+def score_shares(name: str, sources: Sequence[SourceCounts]) -> str:
     """Draw the share of each source's texts by the teacher's score."""
     found = {source.name: source.scores for source in sources if source.scores is not None}
     edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=25)
@@ -178,11 +178,11 @@ def scatter(
     return svg[0]
 
 
-def tradeoff(name: str, points: Mapping[str, tuple[float, float, int]], *, y: str) -> str:
-    """Draw a score against the speed: by label the texts a second, the score, and the colour's number."""
+def tradeoff(name: str, points: Mapping[str, tuple[float, float]], *, y: str) -> str:
+    """Draw a score against the speed: of each model the texts a second, and the score."""
     with _axes(name, f"{y} against texts a second: {', '.join(points)}") as (axes, svg):
-        for label, (speed, height, colour) in points.items():
-            axes.plot([speed], [height], "o", color=PALETTE[colour], markersize=6)
+        for label, (speed, height) in points.items():
+            axes.plot([speed], [height], "o", color=PALETTE[colour_of(label)], markersize=6)
             axes.annotate(_short(label), (speed, height), xytext=(0, 7), textcoords="offset points", ha="center")
         axes.set_xscale("log")
         for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
@@ -205,22 +205,22 @@ def _plain(value: float) -> bool:
 
 @contextmanager
 def _axes(
-    name: str, told: str, *, size: tuple[float, float] = _SIZE, height: float | None = None
+    name: str, description: str, *, size: tuple[float, float] = _SIZE, height: float | None = None
 ) -> Iterator[tuple[Axes, list[str]]]:
     """Give the axes to draw on, and a list that holds the SVG once the block has ended."""
-    made: list[str] = []
+    svg: list[str] = []
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(size[0], height or size[1]), layout="constrained")
-        yield figure.subplots(), made
-        made.append(_inline(figure, told))
+        yield figure.subplots(), svg
+        svg.append(_inline(figure, description))
 
 
-def _inline(figure: Figure, told: str) -> str:
+def _inline(figure: Figure, description: str) -> str:
     """Return a figure as an SVG element of a page: no identifier, style or colour of its own but what a page can hold.
 
     Args:
         figure: The figure.
-        told: What a screen reader says of it.
+        description: The words of a screen reader.
     """
     file = StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -228,7 +228,7 @@ def _inline(figure: Figure, told: str) -> str:
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(
-        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{escape(told)}">', svg, count=1
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{escape(description)}">', svg, count=1
     )
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)

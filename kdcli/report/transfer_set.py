@@ -1,18 +1,17 @@
-"""What a transfer set is like, source by source, in one pass over its rows."""
+"""A transfer set by source: lengths, the teacher's answers, and some rows to page through."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
-from kdcli.tables.read import read_table
+from kdcli.tables.parquet import scan
+from kdcli.transfer.dedupe import take
 
 SAMPLES = 300
 """Rows to page through, as many of each source."""
@@ -21,12 +20,12 @@ LONGEST = 4096
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampledRow:
     """A row drawn at random.
 
     Attributes:
         texts: Its text, or both of a pair.
-        source: Who made it.
+        source: The method that made it.
         logits: The teacher's, or None.
     """
 
@@ -36,14 +35,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceCounts:
     """The rows of one source: original, lite, heavy or corpus.
 
     Attributes:
         name: The source.
-        lengths: ``int64 [LONGEST + 1]``: rows of each length, in words between white space (both texts of a pair).
-        answers: ``int64 [classes]``: rows to which the teacher gives each label; None for scores or without a teacher.
-        scores: ``float32 [rows]``: the teacher's scores; None for classes or without a teacher.
+        lengths: ``int64 [LONGEST + 1]`` rows of each length, in words between white space (both texts of a pair).
+        answers: ``int64 [classes]`` rows to which the teacher gives each label; None for scores or without a teacher.
+        scores: ``float32 [rows]`` the teacher's scores; None for classes or without a teacher.
     """
 
     name: str
@@ -53,7 +52,7 @@ class Source:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """The number of its rows."""
         return int(self.lengths.sum())
 
     @property
@@ -80,103 +79,56 @@ class TransferSet:
 
     path: Path
     labelled: bool
-    sources: list[Source]
-    samples: list[Sample]
+    sources: list[SourceCounts]
+    samples: list[SampledRow]
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """The number of all rows."""
         return sum(source.rows for source in self.sources)
 
 
 def survey(path: Path, task: Task, *, seed: int, reporter: Reporter) -> TransferSet:
-    """Read a transfer set, or a joined one, once; memory does not grow with its texts.
+    """Read a transfer set, or a joined one; of each row some numbers are in memory, but not the texts.
 
     Args:
-        path: The table.
+        path: The Parquet table.
         task: The task.
-        seed: Of the rows drawn.
+        seed: The seed of the rows drawn.
         reporter: Shows the progress.
 
     Raises:
         DataError: The table cannot be read, or lacks a column.
     """
     outputs = [f"logits_{number}" for number in range(task.outputs)]
-    labelled = set(outputs) <= set(read_table(path).columns)
-    reader = read_table(path, columns=[*task.columns, "source", *(outputs if labelled else [])])
-    random = np.random.default_rng(seed)
-    tallies: dict[str, _Tally] = {}
+    labelled = set(outputs) <= set(scan(path).collect_schema().names())
+    table = scan(path, [*task.columns, "source", *(outputs if labelled else [])])
+    words = pl.sum_horizontal(pl.col(task.columns).str.count_matches(r"[^\s\x1c-\x1f]+")).clip(upper_bound=LONGEST)
+    numbers = {"source": pl.col("source"), "words": words}
+    if labelled and task.is_score:
+        numbers["score"] = pl.col(outputs[0]).cast(pl.Float32)
+    elif labelled:
+        numbers["answer"] = pl.concat_list(outputs).list.arg_max()
     with reporter.progress("report", None, "rows") as progress:
-        for batch in reader:
-            lengths, logits = _words(batch, task), _logits(batch, outputs) if labelled else None
-            order = random.random(batch.num_rows)
-            names = np.asarray(batch["source"].to_pylist())
-            for name in dict.fromkeys(names.tolist()):
-                rows = np.flatnonzero(names == name)
-                tally = tallies.setdefault(name, _Tally(task))
-                tally.count(lengths[rows], None if logits is None else logits[rows])
-                tally.draw(batch, rows, order[rows])
-            progress.advance(batch.num_rows)
-    drawn = [
-        sample
-        for name, tally in tallies.items()
-        for sample in tally.samples(name, SAMPLES // len(tallies), outputs if labelled else [])
+        counted = table.select(**numbers).collect().with_row_index("row")
+        progress.advance(len(counted))
+    by_source = counted.partition_by("source", maintain_order=True)
+    random = np.random.default_rng(seed)
+    drawn = [random.permutation(rows["row"].to_numpy())[: SAMPLES // len(by_source)] for rows in by_source]
+    chosen = random.permutation(np.concatenate([np.zeros(0, np.int64), *drawn]))
+    samples = [
+        SampledRow(
+            tuple(row[name] for name in task.columns),
+            row["source"],
+            tuple(row[name] for name in outputs) if labelled else None,
+        )
+        for row in take(table, chosen, len(counted)).iter_rows(named=True)
     ]
-    drawn.sort(key=lambda pair: pair[0])
-    sources = [tally.source(name) for name, tally in tallies.items()]
-    return TransferSet(path, labelled, sources, [sample for _, sample in drawn])
+    return TransferSet(path, labelled, [_count(rows, task) for rows in by_source], samples)
 
 
-@dataclass
-class _Tally:
-    """What is counted of a source, and the rows drawn of it so far: those with the lowest numbers in a random order."""
-
-    task: Task
-    lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(LONGEST + 1, np.int64))
-    answers: NDArray[np.int64] | None = None
-    scores: list[NDArray[np.float32]] = field(default_factory=list)
-    drawn: list[tuple[float, dict[str, object]]] = field(default_factory=list)
-
-    def count(self, lengths: NDArray[np.int64], logits: NDArray[np.float32] | None) -> None:
-        self.lengths += np.bincount(np.minimum(lengths, LONGEST), minlength=LONGEST + 1)
-        if logits is None:
-            return
-        if self.task.is_score:
-            self.scores.append(logits[:, 0])
-        else:
-            found = np.bincount(logits.argmax(1), minlength=self.task.outputs)
-            self.answers = found if self.answers is None else self.answers + found
-
-    def draw(self, batch: pa.RecordBatch, rows: NDArray[np.int64], order: NDArray[np.float64]) -> None:
-        limit = self.drawn[-1][0] if len(self.drawn) == SAMPLES else np.inf
-        best = order.argsort()[:SAMPLES]
-        best = best[order[best] < limit]
-        told = batch.take(pa.array(rows[best])).to_pylist()
-        merged = [*self.drawn, *zip(order[best].tolist(), told, strict=True)]
-        self.drawn = sorted(merged, key=lambda pair: pair[0])[:SAMPLES]
-
-    def samples(self, name: str, number: int, outputs: Sequence[str]) -> list[tuple[float, Sample]]:
-        return [
-            (
-                place,
-                Sample(
-                    tuple(str(row[column]) for column in self.task.columns),
-                    name,
-                    tuple(float(str(row[column])) for column in outputs) if outputs else None,
-                ),
-            )
-            for place, row in self.drawn[:number]
-        ]
-
-    def source(self, name: str) -> Source:
-        return Source(name, self.lengths, self.answers, np.concatenate(self.scores) if self.scores else None)
-
-
-def _words(batch: pa.RecordBatch, task: Task) -> NDArray[np.int64]:
-    counts = [pc.count_substring_regex(batch[column], r"\S+").to_numpy() for column in task.columns]
-    lengths: NDArray[np.int64] = np.sum(counts, axis=0, dtype=np.int64)
-    return lengths
-
-
-def _logits(batch: pa.RecordBatch, outputs: Sequence[str]) -> NDArray[np.float32]:
-    return np.stack([batch[name].cast(pa.float32()).to_numpy(zero_copy_only=False) for name in outputs], axis=1)
+def _count(rows: pl.DataFrame, task: Task) -> SourceCounts:
+    answers = np.bincount(rows["answer"].to_numpy(), minlength=task.outputs) if "answer" in rows.columns else None
+    scores = rows["score"].to_numpy() if "score" in rows.columns else None
+    lengths = np.bincount(rows["words"].to_numpy(), minlength=LONGEST + 1)
+    return SourceCounts(rows["source"][0], lengths, answers, scores)

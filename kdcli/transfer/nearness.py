@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kdcli.api import Reporter
 from kdcli.errors import DataError
@@ -57,6 +56,8 @@ def tfidf_nearness(task_texts: Sequence[str]) -> TfidfNearness:
     Raises:
         DataError: There is no such word in them.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # takes a second
+
     vectorizer = TfidfVectorizer(sublinear_tf=True, stop_words="english")
     try:
         vectors = vectorizer.fit_transform(task_texts)

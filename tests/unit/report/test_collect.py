@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from made_run import entry, write_run
+from made_run import entry, write_lock, write_run
 
 from kdcli.errors import DataError
-from kdcli.report.collect import collect
+from kdcli.report.collect import Curve, collect, read_curves
 
 
 @pytest.fixture
@@ -22,6 +22,21 @@ def test_a_whole_run(root: Path) -> None:
     assert {stage.state for stage in run.stages.values()} == {"done"}
     assert run.results and run.curves and run.transfer and run.predictions
     assert run.versions["torch"] == {"2.13.0": list(run.stages)}
+
+
+def test_results_are_dataclasses_again(root: Path) -> None:
+    run = collect(root, texts=False)
+    assert run.lite and run.lite.fabricated == 90 and run.lite.examples[0]["rules"] == ["masked"]
+    assert run.heavy and run.heavy.novelty.equal_distinct_2 == pytest.approx(0.2) and run.corpus is None
+    assert run.mix and run.mix.kept == {"lite": 90, "heavy": 40}
+    assert run.results and run.results.rows[2].model == "student" and run.results.gap_closed["dev"]["accuracy"] == 0.75
+
+
+def test_a_method_that_the_profile_left_is_not_shown(root: Path) -> None:
+    profile = root / "profile.toml"
+    profile.write_text(profile.read_text().replace("lite+heavy", "lite"))
+    run = collect(root, texts=False)
+    assert run.lite and run.heavy is None
 
 
 def test_a_half_done_run(tmp_path: Path) -> None:
@@ -56,18 +71,17 @@ def test_a_folder_that_is_no_run(tmp_path: Path, name: str) -> None:
         ("kd.lock", "[1"),
         ("kd.lock", "[1]"),
         ("kd.lock", '{"lite": {}}'),
+        ("kd.lock", '{"format": 2, "stages": {"lite": {}}}'),
         ("results.json", "{}"),
         ("results.json", "[]"),
         ("profile.toml", "[task"),
         ("profile.toml", '[task]\nlabels = ["one"]'),
         ("predictions.parquet", "no parquet"),
-        ("join/joined.tsv", "sentence\tsource\nno label\n"),
+        ("join/joined.parquet", "no parquet"),
     ],
 )
 def test_a_damaged_file_is_named(root: Path, name: str, content: str) -> None:
     (root / name).write_text(content)
-    if name.startswith("join"):
-        (root / name).write_text("text\nno columns\n")
     with pytest.raises(DataError) as caught:
         collect(root)
     assert caught.value.file == str(root / name)
@@ -84,7 +98,7 @@ def test_a_stage_that_is_older_than_what_it_was_made_from(root: Path) -> None:
         "results": entry("results", {"student-seed8": "student-seed8-hash", "baseline": "gone-hash"}),
         "encode": entry("encode", ended=False),
     }
-    (root / "kd.lock").write_text(json.dumps(entries))
+    write_lock(root, entries)
     assert {key: stage.state for key, stage in collect(root, texts=False).stages.items()} == {
         "teacher": "done",
         "export": "older than teacher",
@@ -95,3 +109,56 @@ def test_a_stage_that_is_older_than_what_it_was_made_from(root: Path) -> None:
         "results": "older than baseline",
         "encode": "not ended",
     }
+
+
+# Curves
+
+
+def written(path: Path, *points: dict[str, object]) -> Path:
+    file = path / "metrics.jsonl"
+    file.write_text("".join(f"{json.dumps({'time': 1.5, **point})}\n" for point in points))
+    return file
+
+
+def point(stage: str, step: int, **values: float | None) -> dict[str, object]:
+    return {"stage": stage, "step": step, **values}
+
+
+def test_no_file_no_curves(tmp_path: Path) -> None:
+    assert read_curves(tmp_path / "metrics.jsonl", {}, {}) == []
+
+
+def test_a_point_replaces_those_of_its_training_that_are_not_before_it(tmp_path: Path) -> None:
+    first = [point("student", step, loss=1.0) for step in (10, 20, 30)]
+    again = [point("student", 30, loss=0.5), point("student", 40, loss=0.25)]
+    file = written(tmp_path, *first, point("baseline", 5, loss=2.0), *again)
+    assert read_curves(file, {}, {}) == [
+        Curve("student", "", [10, 20, 30, 40], {"loss": [1.0, 1.0, 0.5, 0.25]}),
+        Curve("baseline", "", [5], {"loss": [2.0]}),
+    ]
+
+
+def test_each_learning_rate_is_a_curve_and_those_of_another_grid_are_left_out(tmp_path: Path) -> None:
+    file = written(tmp_path, *(point("teacher", 10, f1=lr * 1e4, lr=lr) for lr in (2e-5, 5e-5, 1e-4)))
+    found = read_curves(file, {}, {"grid": {"5e-05": 0.5, "0.0001": 1.0}})
+    assert [(curve.label, curve.values) for curve in found] == [
+        ("lr 5e-05", {"f1": [0.5]}),
+        ("lr 0.0001", {"f1": [1.0]}),
+    ]
+    assert [curve.label for curve in read_curves(file, {}, {"grid": {"5e-05": 0.5}})] == [""]
+
+
+def test_a_student_that_has_ended_knows_its_curve_better(tmp_path: Path) -> None:
+    file = written(tmp_path, point("student", 99, loss=9.0), point("student-seed2", 7, loss=3.0))
+    history = [{"update": 10, "epoch": 1.0, "loss": 1.0, "accuracy": 0.5}]
+    first, second = read_curves(file, {"student": history}, {})
+    assert first == Curve("student", "first seed", [10], {"loss": [1.0], "accuracy": [0.5]})
+    assert first.metrics == ["accuracy"]
+    assert second == Curve("student", "seed 2", [7], {"loss": [3.0]})
+
+
+def test_a_line_that_was_cut_off_and_a_value_that_was_no_number(tmp_path: Path) -> None:
+    file = written(tmp_path, point("teacher", 1, loss=None, f1=0.5, lr=0.1), point("teacher", 2, loss=1.0, lr=0.1))
+    file.write_text(file.read_text() + '{"stage": "teacher", "st')
+    (curve,) = read_curves(file, {}, {})
+    assert curve.values == {"loss": [None, 1.0], "f1": [0.5, None]}

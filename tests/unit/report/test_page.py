@@ -5,6 +5,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import polars as pl
 import pytest
 from made_run import HOSTILE, write_run
 
@@ -32,10 +33,10 @@ class Seen(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append(tag)
-        told = dict(attrs)
-        self.ids += [told["id"]] if told.get("id") else []
+        attributes = dict(attrs)
+        self.ids += [attributes["id"]] if attributes.get("id") else []
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "xlink:href")]
-        assert not [name for name in told if name.startswith("on")]
+        assert not [name for name in attributes if name.startswith("on")]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -80,7 +81,7 @@ def test_what_kd_bench_measured_is_a_section(tmp_path: Path) -> None:
     assert "speed" in seen.ids and "<script>student" in seen.text and seen.elements.count("script") == 1
     assert "6,000 150.0\u00d7" in seen.text and "4.56" in seen.text and "some processor, 2 cores" in seen.text
     (root / "bench.json").write_text('{"models": []}')
-    with pytest.raises(DataError, match="no results") as wrong:
+    with pytest.raises(DataError, match="not a BenchReport") as wrong:
         write_report([root])
     assert wrong.value.hint == "`kd bench` makes it again"
 
@@ -122,7 +123,7 @@ def test_a_half_done_run_says_what_is_left_out(tmp_path: Path) -> None:
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     root = write_run(tmp_path / "run", half=True)
     (root / "kd.lock").unlink()
-    (root / "transfer" / "transfer.tsv").unlink()
+    (root / "transfer" / "transfer.parquet").unlink()
     assert write_report([root]).sections == ["profile"]
 
 
@@ -150,19 +151,19 @@ def test_only_a_page_of_kds_own_is_written_again(tmp_path: Path) -> None:
     write_report([root])
     write_report([root])
     (root / NAME).write_text("mine")
-    with pytest.raises(DataError, match="no page of kd's") as caught:
+    with pytest.raises(DataError, match="not a page of kd") as caught:
         write_report([root])
     assert caught.value.exit_code == 4 and (root / NAME).read_text() == "mine"
     write_report([root], force=True)
     assert (root / NAME).read_text().startswith("<!doctype html>")
-    with pytest.raises(DataError, match="no page of kd's"):
+    with pytest.raises(DataError, match="not a page of kd"):
         write_report([root], output=tmp_path)
 
 
 def test_a_long_text_is_cut_and_says_so(tmp_path: Path) -> None:
     root = write_run(tmp_path / "run", half=True)
-    table = root / "transfer" / "transfer.tsv"
-    table.write_text(f"sentence\tsource\tlabel\n{'word ' * 100_000}\toriginal\t0\n\toriginal\t1\n")
+    texts = {"sentence": ["word " * 100_000, ""], "source": ["original"] * 2, "label": ["0", "1"]}
+    pl.DataFrame(texts).write_parquet(root / "transfer" / "transfer.parquet")
     seen = page(root)
     assert f"{('word ' * 200)}… (500,000 characters)" in seen.text
     assert len((root / NAME).read_bytes()) < 100_000

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from kdcli.report import plots
-from kdcli.report.transfer_set import LONGEST, Source
+from kdcli.report.transfer_set import LONGEST, SourceCounts
 
 ODD = "a <b> & $x_1$ \"c\" 'd'"
 
 
-def source(name: str, classes: int = 2) -> Source:
+def source(name: str, classes: int = 2) -> SourceCounts:
     lengths = np.bincount([3, 4, 4, 9], minlength=LONGEST + 1)
-    return Source(name, lengths, np.array([1] * (classes - 1) + [5 - classes]), np.array([0.5, 1, 2, 4], np.float32))
+    return SourceCounts(name, lengths, np.array([1] * (classes - 1) + [5 - classes]), np.array([0.5, 1, 2, 4], np.float32))
 
 
 DRAWN: list[Callable[[], str]] = [
@@ -27,7 +27,7 @@ DRAWN: list[Callable[[], str]] = [
     lambda: plots.score_shares("f", [source("original")]),
     lambda: plots.scatter("g", np.arange(5.0), np.arange(5.0), labels=("gold", ODD), colour=1),
     lambda: plots.scatter("h", np.ones(1), np.ones(1), labels=("gold", "student"), colour=1),
-    lambda: plots.tradeoff("i", {ODD: (100.0, 80.0, 0), "student": (40_000.0, 79.0, 1)}, y="dev accuracy"),
+    lambda: plots.tradeoff("i", {ODD: (100.0, 80.0), "student": (40_000.0, 79.0)}, y="dev accuracy"),
 ]
 
 

@@ -2,15 +2,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from made_run import write_run
 
 from kdcli.api import QuietReporter, Task
 from kdcli.report import transfer_set
 from kdcli.report.transfer_set import TransferSet, survey
-from kdcli.tables.read import read_table
 
 CLASSES = Task("made", "single", ("no", "yes"))
 
@@ -19,13 +20,13 @@ def surveyed(path: Path, task: Task, seed: int = 7) -> TransferSet:
     return survey(path, task, seed=seed, reporter=QuietReporter())
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    return [row for batch in read_table(path) for row in batch.to_pylist()]
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return pl.read_parquet(path).to_dicts()
 
 
 @pytest.mark.parametrize("pairs", [False, True])
 def test_counts_by_source(tmp_path: Path, pairs: bool) -> None:
-    path = write_run(tmp_path / "run", pairs=pairs) / "join" / "joined.tsv"
+    path = write_run(tmp_path / "run", pairs=pairs) / "join" / "joined.parquet"
     task = Task("made", "pair" if pairs else "single", ("no", "yes"))
     found, rows = surveyed(path, task), rows_of(path)
     assert [(source.name, source.rows) for source in found.sources] == [("original", 10), ("lite", 90), ("heavy", 40)]
@@ -41,25 +42,25 @@ def test_counts_by_source(tmp_path: Path, pairs: bool) -> None:
 
 
 def test_scores(tmp_path: Path) -> None:
-    path = write_run(tmp_path / "run", labels=()) / "join" / "joined.tsv"
+    path = write_run(tmp_path / "run", labels=()) / "join" / "joined.parquet"
     (_, lite, _) = surveyed(path, Task("made", "single", (), score_range=(0.0, 5.0))).sources
-    told = [float(row["logits_0"]) for row in rows_of(path) if row["source"] == "lite"]
+    scores = [float(row["logits_0"]) for row in rows_of(path) if row["source"] == "lite"]
     assert lite.answers is None and lite.scores is not None
-    np.testing.assert_allclose(lite.scores, told, rtol=1e-6)
+    np.testing.assert_allclose(lite.scores, scores, rtol=1e-6)
 
 
 def test_samples_are_rows_of_the_table_as_many_of_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer_set, "SAMPLES", 24)
-    path = write_run(tmp_path / "run") / "join" / "joined.tsv"
+    path = write_run(tmp_path / "run") / "join" / "joined.parquet"
     found = surveyed(path, CLASSES).samples
     assert Counter(sample.source for sample in found) == {"original": 8, "lite": 8, "heavy": 8}
     there = {(row["sentence"], row["source"], row["logits_0"]) for row in rows_of(path)}
     assert all(sample.logits is not None for sample in found)
-    assert {(*sample.texts, sample.source, f"{(sample.logits or (0,))[0]:.4f}") for sample in found} <= there
+    assert {(*sample.texts, sample.source, (sample.logits or (0,))[0]) for sample in found} <= there
     assert found == surveyed(path, CLASSES).samples != surveyed(path, CLASSES, seed=8).samples
 
 
 def test_a_set_that_no_teacher_has_labelled(tmp_path: Path) -> None:
-    path = write_run(tmp_path / "run", half=True) / "transfer" / "transfer.tsv"
+    path = write_run(tmp_path / "run", half=True) / "transfer" / "transfer.parquet"
     found = surveyed(path, CLASSES)
     assert not found.labelled and found.sources[0].answers is None and found.samples[0].logits is None

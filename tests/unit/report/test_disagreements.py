@@ -3,24 +3,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import pytest
 from made_run import write_run
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
 from kdcli.api import Task
-from kdcli.report import predictions
-from kdcli.report.predictions import Predictions, read_predictions
+from kdcli.report import disagreements
+from kdcli.report.disagreements import TablePredictions, read_predictions
 
 THREE = Task("made", "single", ("a", "b", "c"), ("ay", "bee", "see"))
 SCORE = Task("made", "single", (), score_range=(0.0, 5.0))
 
 
-def made(task: Task, gold: list[float], teacher: object, student: object) -> Predictions:
-    texts = pa.table({"sentence": [f"text {row}" for row in range(len(gold))]})
+def made(task: Task, gold: list[float], teacher: object, student: object) -> TablePredictions:
+    texts = pl.DataFrame({"sentence": [f"text {row}" for row in range(len(gold))]})
     of = {name: np.array(values, np.float32) for name, values in (("teacher", teacher), ("student", student))}
-    return Predictions("dev", task, texts, np.array(gold), of)
+    return TablePredictions("dev", task, texts, np.array(gold), of)
 
 
 def test_nothing_where_there_is_no_file(tmp_path: Path) -> None:
@@ -35,34 +35,34 @@ def test_tables_are_apart_and_confusions_are_those_of_scikit_learn(tmp_path: Pat
         for model, logits in table.logits.items():
             expected = confusion_matrix(table.gold, logits.argmax(1), labels=[0, 1, 2])
             assert table.confusion(model) == expected.tolist()
-        assert table.apart == round(50 * (1 - table.agreement)) == sum(table.rights.values())
+        assert table.differing == round(50 * (1 - table.agreement)) == sum(table.right.values())
 
 
 def test_where_they_part() -> None:
     teacher = [[4, 0, 0], [0, 2, 0], [0, 0, 3], [1, 0, 0]]
     student = [[3, 0, 0], [2, 0, 0], [9, 0, 0], [0, 2, 0]]
     found = made(THREE, [0, 1, 1, 1], teacher, student)
-    assert found.apart == 3 and found.agreement == 0.25
-    assert found.rights == {"teacher": 1, "student": 1, "neither": 1}
-    assert [parting.texts for parting in found.partings] == [("text 2",), ("text 1",), ("text 3",)]
-    widest = found.partings[0]
+    assert found.differing == 3 and found.agreement == 0.25
+    assert found.right == {"teacher": 1, "student": 1, "neither": 1}
+    assert [row.texts for row in found.disagreements] == [("text 2",), ("text 1",), ("text 3",)]
+    widest = found.disagreements[0]
     assert (widest.gold, widest.teacher, widest.student, widest.right) == ("bee", "see", "ay", "neither")
     p, q = softmax([0.0, 0, 3]), softmax([9.0, 0, 0])
     assert widest.sure == (pytest.approx(p.max()), pytest.approx(q.max()))
     # The total variation is the most that the two differ on any set of labels.
     assert widest.gap == pytest.approx(max(abs(p[list(s)].sum() - q[list(s)].sum()) for s in ([0], [1], [2])), abs=1e-6)
-    assert [parting.right for parting in found.partings] == ["neither", "teacher", "student"]
+    assert [row.right for row in found.disagreements] == ["neither", "teacher", "student"]
 
 
 def test_of_scores_all_are_compared() -> None:
     found = made(SCORE, [1.0, 2.0, 5.0], [[1.5], [2.0], [4.0]], [[1.0], [5.0], [3.0]])
-    assert found.apart == 3
-    assert [(part.texts[0], part.gap, part.right) for part in found.partings] == [
+    assert found.differing == 3
+    assert [(part.texts[0], part.gap, part.right) for part in found.disagreements] == [
         ("text 1", 3.0, "teacher"),
         ("text 2", 1.0, "teacher"),
         ("text 0", 0.5, "student"),
     ]
-    assert found.partings[0].sure is None and found.partings[0].student == "5"
+    assert found.disagreements[0].sure is None and found.disagreements[0].student == "5"
     assert found.agreement == pytest.approx(np.corrcoef([1.5, 2, 4], [1, 5, 3])[0, 1])
 
 
@@ -72,7 +72,7 @@ def test_scores_go_no_further_than_the_range(tmp_path: Path) -> None:
 
 
 def test_no_more_than_the_widest_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "MOST", 2)
+    monkeypatch.setattr(disagreements, "MOST", 2)
     found = made(THREE, [0] * 4, [[2, 0, 0]] * 4, [[0, 1, 0], [0, 3, 0], [0, 2, 0], [2, 0, 0]])
-    assert [parting.texts[0] for parting in found.partings] == ["text 1", "text 2"]
-    assert found.apart == 3
+    assert [row.texts[0] for row in found.disagreements] == ["text 1", "text 2"]
+    assert found.differing == 3

@@ -1,4 +1,4 @@
-"""What teacher, baseline and student say of the same labelled texts, and where student and teacher part."""
+"""The predictions of teacher, baseline and student for the same labelled texts, and where student and teacher differ."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 from numpy.typing import NDArray
 from scipy.special import softmax
 
 from kdcli.api import Task
-from kdcli.tables.read import read_table
-from kdcli.tasks.statistics import agreement, confusion
+from kdcli.tables.parquet import scan
 from kdcli.tasks.labels import encode_labels
+from kdcli.tasks.statistics import agreement, confusion
 
 MODELS = ("teacher", "baseline", "student")
 MOST = 300
-"""Texts of a table on which the two part that are shown, those with the widest gap."""
+"""Disagreements of a table that are shown, those with the widest gap."""
 
 
 @dataclass(frozen=True)
-class Parting:
+class Disagreement:
     """A text on which student and teacher differ.
 
     Attributes:
@@ -47,20 +47,20 @@ class Parting:
 
 
 @dataclass(frozen=True)
-class Predictions:
+class TablePredictions:
     """The predictions for one table.
 
     Attributes:
         table: Its name: dev, dev_matched, test.
         task: The task.
-        texts: The rows, with the task's text columns.
+        texts: The task's text columns.
         gold: The class ids ``int64 [rows]``, or the scores ``float32 [rows]``.
-        logits: ``float32 [rows, outputs]`` by model; scores are no further than the task's range goes.
+        logits: ``float32 [rows, outputs]`` by model; scores are clipped to the task's range.
     """
 
     table: str
     task: Task
-    texts: pa.Table
+    texts: pl.DataFrame
     gold: NDArray[Any]
     logits: dict[str, NDArray[np.float32]]
 
@@ -74,32 +74,31 @@ class Predictions:
         return agreement(self.task, self.logits["student"], self.logits["teacher"])
 
     @property
-    def apart(self) -> int:
-        """On how many rows student and teacher give different labels; of scores all are compared."""
+    def differing(self) -> int:
+        """The rows on which student and teacher give different labels; of scores all are compared."""
         return len(self._order)
 
     @property
-    def rights(self) -> dict[str, int]:
+    def right(self) -> dict[str, int]:
         """On how many of those the teacher is right, the student, or neither."""
         found = self._right[self._order]
         return {name: int((found == name).sum()) for name in ("teacher", "student", "neither")}
 
     @property
-    def partings(self) -> list[Parting]:
+    def disagreements(self) -> list[Disagreement]:
         """The rows with the widest gap between student and teacher, widest first."""
         rows = self._order[:MOST]
-        texts = zip(*(self.texts[name].take(pa.array(rows)).to_pylist() for name in self.task.columns), strict=True)
         return [
-            Parting(
-                text,
+            Disagreement(
+                texts,
                 self._shown(self.gold[row]),
-                self._shown(self._answer["teacher"][row]),
-                self._shown(self._answer["student"][row]),
+                self._shown(self._answers["teacher"][row]),
+                self._shown(self._answers["student"][row]),
                 None if self.task.is_score else (self._sure("teacher", row), self._sure("student", row)),
                 float(self._gap[row]),
                 str(self._right[row]),
             )
-            for row, text in zip(rows.tolist(), texts, strict=True)
+            for row, texts in zip(rows.tolist(), self.texts[rows].iter_rows(), strict=True)
         ]
 
     @cached_property
@@ -107,11 +106,9 @@ class Predictions:
         return {model: softmax(logits.astype(np.float64), axis=1) for model, logits in self.logits.items()}
 
     @cached_property
-    def _answer(self) -> dict[str, NDArray[Any]]:
-        best = {
-            model: logits[:, 0] if self.task.is_score else logits.argmax(1) for model, logits in self.logits.items()
-        }
-        return best
+    def _answers(self) -> dict[str, NDArray[Any]]:
+        score = self.task.is_score
+        return {model: logits[:, 0] if score else logits.argmax(1) for model, logits in self.logits.items()}
 
     @cached_property
     def _gap(self) -> NDArray[np.float64]:
@@ -123,14 +120,14 @@ class Predictions:
     def _order(self) -> NDArray[np.int64]:
         """The rows on which the two differ, widest gap first."""
         order = np.argsort(-self._gap, kind="stable")
-        same = self._answer["teacher"] == self._answer["student"]
+        same = self._answers["teacher"] == self._answers["student"]
         return order if self.task.is_score else order[~same[order]]
 
     @cached_property
     def _right(self) -> NDArray[np.str_]:
-        off = {model: np.abs(self._answer[model] - self.gold) for model in ("teacher", "student")}
+        off = {model: np.abs(self._answers[model] - self.gold) for model in ("teacher", "student")}
         if not self.task.is_score:
-            off = {model: np.where(far > 0, 1, 0) for model, far in off.items()}
+            off = {model: np.minimum(far, 1) for model, far in off.items()}
         nearer = np.where(off["teacher"] < off["student"], "teacher", "student")
         return np.where(off["teacher"] == off["student"], "neither", nearer)
 
@@ -141,8 +138,8 @@ class Predictions:
         return f"{value:.3g}" if self.task.is_score else (self.task.names or self.task.labels)[value]
 
 
-def read_predictions(path: Path, task: Task) -> list[Predictions]:
-    """Read what the results stage has written; nothing where it has not run yet.
+def read_predictions(path: Path, task: Task) -> list[TablePredictions]:
+    """Read the table that the results stage writes; nothing where it has not run yet.
 
     Raises:
         DataError: The table is damaged, or another task's.
@@ -151,22 +148,14 @@ def read_predictions(path: Path, task: Task) -> list[Predictions]:
         return []
     outputs = {model: [f"{model}_{number}" for number in range(task.outputs)] for model in MODELS}
     columns = ["table", *task.columns, "label", *(name for names in outputs.values() for name in names)]
-    reader = read_table(path, columns=columns)
-    everything = pa.Table.from_batches(list(reader), reader.schema)
-    names = everything["table"].to_pylist()
-    tables = {name: everything.filter(pa.array([other == name for other in names])) for name in dict.fromkeys(names)}
+    low, high = task.score_range or (-np.inf, np.inf)
     return [
-        Predictions(
-            name,
+        TablePredictions(
+            str(rows["table"][0]),
             task,
-            rows.select(list(task.columns)),
+            rows.select(task.columns),
             encode_labels(rows["label"], task, file=path),
-            {model: _logits(rows, found, task) for model, found in outputs.items()},
+            {model: rows.select(names).cast(pl.Float32).to_numpy().clip(low, high) for model, names in outputs.items()},
         )
-        for name, rows in tables.items()
+        for rows in scan(path, columns).collect().partition_by("table", maintain_order=True)
     ]
-
-
-def _logits(rows: pa.Table, names: list[str], task: Task) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = np.stack([rows[name].to_numpy() for name in names], axis=1)
-    return logits if task.score_range is None else logits.clip(*task.score_range)
