@@ -291,7 +291,8 @@ def predict_texts(
         values.append([task.labels[best] for best in logits.argmax(1)])
     if probabilities:
         values += list(softmax(logits).T)
-    return pl.DataFrame(values, prediction_schema(task, probabilities=probabilities))
+    schema = prediction_schema(task, probabilities=probabilities)
+    return pl.DataFrame(dict(zip(schema, values, strict=True)), schema)
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:

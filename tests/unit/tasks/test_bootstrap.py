@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kdcli.api import Task
-from kdcli.tasks import bootstrap
-from kdcli.tasks.bootstrap import resampled
-from kdcli.tasks.metrics import score
+from kdcli.tasks import metrics
+from kdcli.tasks.metrics import resampled, score
 
 SCORES = Task("stsb", "pair", (), metric="pearson")
 
@@ -46,7 +45,7 @@ def recorded(monkeypatch):
         kept.append(Recorded(generator(bits)))
         return kept[-1]
 
-    monkeypatch.setattr(bootstrap.np.random, "Generator", make)
+    monkeypatch.setattr(metrics.np.random, "Generator", make)
     return kept
 
 
@@ -67,7 +66,7 @@ def test_each_resample_scores_as_its_rows_do(count, recorded):
 
 
 def test_each_resample_of_scores_too(recorded, monkeypatch):
-    monkeypatch.setattr(bootstrap, "_AT_ONCE", 40)  # several blocks, the last of another size
+    monkeypatch.setattr(metrics, "_AT_ONCE", 40)  # several blocks, the last of another size
     random = np.random.default_rng(3)
     gold = random.integers(0, 3, 6).astype(np.float32)
     predicted = [random.normal(size=(6, 1)).astype(np.float32), np.ones((6, 1), np.float32)]

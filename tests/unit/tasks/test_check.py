@@ -240,7 +240,7 @@ def test_a_half_downloaded_file(tmp_path):
     packed = gzip.compress(("sentence\tlabel\n" + lines).encode())
     (tmp_path / "train.tsv.gz").write_bytes(packed[: len(packed) // 2])
     report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
-    assert [(one.level, Path(one.file).name) for one in report.problems][0] == ("error", "train.tsv.gz")
+    assert (report.problems[0].level, Path(report.problems[0].file).name) == ("error", "train.tsv.gz")
 
 
 def test_no_folder_and_no_such_layout(tmp_path):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
 from kdcli.api import Task
-from kdcli.tasks.statistics import agreement, by_length, confusion, count_words, evaluate
 from kdcli.tasks.metrics import score
+from kdcli.tasks.statistics import agreement, by_length, confusion, count_words, evaluate
 
 THREE = Task("mnli", "pair", ("a", "b", "c"), metric="f1", more_metrics=("mcc",))
 SCORES = Task("stsb", "pair", (), metric="spearman")

@@ -5,15 +5,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import pytest
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.predict import predict, predict_file, predict_table
-from kdcli.parts.parts import Shard
-from kdcli.tables.read import read_table
+from kdcli.evaluate.predict import predict, predict_file, predict_table, write_predictions
+from kdcli.tables.read import ROW_NUMBER, read_table
 
 SCORE = Task("stsb", "pair", (), score_range=(0.0, 5.0), metric="pearson")
 CLASSES = Task("nli", "pair", ("entailment", "neutral", "contradiction"))
@@ -63,28 +62,27 @@ def many(tmp_path: Path) -> Path:
 
 
 def read(path: Path) -> dict[str, list[object]]:
-    found: pa.Table = read_table(path).table()
-    return found.to_pydict()
+    return read_table(path).frame().drop(ROW_NUMBER).to_dict(as_series=False)
 
 
 def test_scores_are_clipped_into_their_range(tmp_path: Path) -> None:
     path = table(tmp_path, ["7\ta b c\tx", "8\ta b c d e f g\tx", "9\ta\tx y"])
     found = predict(Lengths(SCORE), path)
-    assert found.to_pydict() == {"index": ["7", "8", "9"], "prediction": [2, 5, 0]}
+    assert found.to_dict(as_series=False) == {"index": ["7", "8", "9"], "prediction": [2, 5, 0]}
 
 
 def test_classes_are_named(tmp_path: Path) -> None:
     found = predict(Lengths(CLASSES), table(tmp_path, ["0\ta b\tx", "1\ta\tx y"]))
-    assert found["prediction"].to_pylist() == ["contradiction", "entailment"]
+    assert found["prediction"].to_list() == ["contradiction", "entailment"]
 
 
 def test_more_rows_than_go_at_once(many: Path) -> None:
     batches = predict_table(Lengths(CLASSES), many, None, QuietReporter(), probabilities=True)
-    sizes = [batch.num_rows for batch in batches]
+    sizes = [len(batch) for batch in batches]
     assert sizes == [3, 3, 3, 1]
     found = predict(Lengths(SCORE), many)
-    assert found["prediction"].to_pylist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    assert found["index"].to_pylist() == [str(100 + row) for row in range(10)]
+    assert found["prediction"].to_list() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert found["index"].to_list() == [str(100 + row) for row in range(10)]
 
 
 def test_a_table_of_another_task_is_refused(tmp_path: Path) -> None:
@@ -106,10 +104,10 @@ FORMS = [
 def test_every_form_to_every_form(tmp_path: Path, form: str, content: str, to: str) -> None:
     source, output = tmp_path / f"in.{form}", tmp_path / f"out.{to}"
     source.write_text(content, "utf-8")
-    expected = predict(Lengths(CLASSES), source, probabilities=True).to_pydict()
+    expected = predict(Lengths(CLASSES), source, probabilities=True).to_dict(as_series=False)
     assert expected["index"] == (["0", "1"] if form == "txt" else ["5", "6"])
     written = predict_file(Lengths(CLASSES), source, output, origin=ORIGIN, probabilities=True)
-    assert written is not None and (written.rows, written.output) == (2, output)
+    assert (written.rows, written.output) == (2, output)
     found = read(output)
     for name, values in expected.items():
         as_written = [float(str(value)) for value in found[name]] if name.startswith("prob") else found[name]
@@ -119,9 +117,9 @@ def test_every_form_to_every_form(tmp_path: Path, form: str, content: str, to: s
 
 def test_parquet_is_read_too(tmp_path: Path, many: Path) -> None:
     source = tmp_path / "in.parquet"
-    pa.parquet.write_table(read_table(many).table(), source)
+    read_table(many).frame().drop(ROW_NUMBER).write_parquet(source)
     predict_file(Lengths(SCORE), source, tmp_path / "out.parquet", origin=ORIGIN)
-    assert read(tmp_path / "out.parquet") == predict(Lengths(SCORE), many).to_pydict()
+    assert read(tmp_path / "out.parquet") == predict(Lengths(SCORE), many).to_dict(as_series=False)
 
 
 def test_a_txt_holds_the_predictions_alone(tmp_path: Path, many: Path) -> None:
@@ -164,14 +162,12 @@ def test_parts_of_something_else_are_made_again(many: Path, killed: Path, change
     assert [each.startswith(told[change]) for each in reporter.warnings] == [True] * (change != "resume")
 
 
-def test_shards_share_the_parts(tmp_path: Path, many: Path) -> None:
-    output, models = tmp_path / "out.tsv", [Lengths(SCORE), Lengths(SCORE)]
-    first = predict_file(models[0], many, output, origin=ORIGIN, shard=Shard(0, 2))
-    assert first is None and not output.exists()
-    second = predict_file(models[1], many, output, origin=ORIGIN, shard=Shard(1, 2))
-    assert second is not None and second.rows == 10
-    assert [1000 - model.left for model in models] == [2, 2]
-    assert read(output)["prediction"] == [str(1 + row // 2) for row in range(10)]
+def test_predictions_of_a_stream_go_to_any_form(tmp_path: Path, many: Path) -> None:
+    for name in ("out.parquet", "out.tsv", "out.jsonl"):
+        frames = predict_table(Lengths(CLASSES), many, None, QuietReporter(), probabilities=True)
+        assert write_predictions(tmp_path / name, frames, CLASSES, probabilities=True).rows == 10
+        predict_file(Lengths(CLASSES), many, tmp_path / f"file_{name}", origin=ORIGIN, probabilities=True)
+        assert (tmp_path / name).read_bytes() == (tmp_path / f"file_{name}").read_bytes()
 
 
 def test_a_row_that_is_not_utf8_shows_before_the_work_and_parts_stay(many: Path, killed: Path) -> None:
@@ -187,13 +183,14 @@ def test_a_row_that_is_not_utf8_shows_before_the_work_and_parts_stay(many: Path,
     assert 1000 - model.left == 2
 
 
-def test_of_a_stream_the_rows_before_a_wrong_block_are_there(many: Path) -> None:
+def test_of_a_stream_the_rows_before_a_wrong_block_are_there(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdcli.tables.forms.BLOCK", 1 << 18)
     many.write_bytes(many.read_bytes() + b"a\tb\tc\n" * 100_000 + b"110\tg\xf6od\tx\n")
-    made: Iterator[pa.RecordBatch] = predict_table(Lengths(SCORE, calls=100_000), many, None, QuietReporter())
+    made: Iterator[pl.DataFrame] = predict_table(Lengths(SCORE, calls=100_000), many, None, QuietReporter())
     rows = 0
     with pytest.raises(DataError) as refused:
         for batch in made:
-            rows += batch.num_rows
+            rows += len(batch)
     assert rows > 10 and refused.value.row == 100_012
 
 

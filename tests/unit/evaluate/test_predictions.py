@@ -3,32 +3,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 import pytest
 from scipy.special import softmax as reference
 
 from kdcli.api import Task
 from kdcli.errors import UsageError
-from kdcli.evaluate.predictions import predictions, schema_of, softmax
-from kdcli.tables.strings import strings
+from kdcli.evaluate.predict import predict_texts, prediction_schema, softmax
 
 CLASSES = Task("nli", "single", ("entailment", "neutral", "contradiction"))
 SCORE = Task("stsb", "single", (), score_range=(0.0, 5.0), metric="pearson")
 
 
-class Told:
-    """A model that says what it was told to."""
+class Fixed:
+    """A model with fixed logits."""
 
     def __init__(self, task: Task, logits: Sequence[Sequence[float]]) -> None:
         self.task = task
-        self.told = np.array(logits, np.float32)
+        self.answers = np.array(logits, np.float32)
 
     def logits(self, columns: Sequence[Sequence[str]]) -> np.ndarray:
-        return self.told
+        return self.answers
 
 
-def made(model: Told, **how: bool) -> dict[str, list[object]]:
-    index = strings([str(row) for row in range(len(model.told))])
-    return predictions(model, index, [[""] * len(model.told)], **how).to_pydict()
+def made(model: Fixed, **how: bool) -> dict[str, list[object]]:
+    index = pl.Series([str(row) for row in range(len(model.answers))])
+    return predict_texts(model, index, [[""] * len(model.answers)], **how).to_dict(as_series=False)
 
 
 def test_softmax_is_scipys_in_double_precision() -> None:
@@ -41,11 +41,11 @@ def test_softmax_is_scipys_in_double_precision() -> None:
 
 
 def test_the_label_of_the_highest_logit_and_its_probability() -> None:
-    model = Told(CLASSES, [[0, 1, 0.5], [3, -1, 2]])
+    model = Fixed(CLASSES, [[0, 1, 0.5], [3, -1, 2]])
     assert made(model) == {"index": ["0", "1"], "prediction": ["neutral", "entailment"]}
     found = made(model, probabilities=True)
     assert list(found) == ["index", "prediction", *(f"probability_{label}" for label in CLASSES.labels)]
-    expected = reference(model.told.astype(np.float64), axis=1).astype(np.float32)
+    expected = reference(model.answers.astype(np.float64), axis=1).astype(np.float32)
     np.testing.assert_array_equal([found[f"probability_{label}"] for label in CLASSES.labels], expected.T)
 
 
@@ -54,11 +54,11 @@ def test_the_label_of_the_highest_logit_and_its_probability() -> None:
     [(None, [-0.25, 3.140625, 12]), ((0.0, 5.0), [0, 3.140625, 5]), ((-1.0, 0.125), [-0.25, 0.125, 0.125])],
 )
 def test_a_score_goes_no_further_than_its_range(score_range: tuple[float, float] | None, expected: list[float]) -> None:
-    model = Told(Task("score", "single", (), score_range=score_range, metric="pearson"), [[-0.25], [3.140625], [12]])
+    model = Fixed(Task("score", "single", (), score_range=score_range, metric="pearson"), [[-0.25], [3.140625], [12]])
     assert made(model)["prediction"] == expected
-    assert model.told[2, 0] == 12  # the logits stay what they are
+    assert model.answers[2, 0] == 12  # the logits stay what they are
 
 
 def test_scores_have_no_probabilities() -> None:
     with pytest.raises(UsageError):
-        schema_of(SCORE, probabilities=True)
+        prediction_schema(SCORE, probabilities=True)

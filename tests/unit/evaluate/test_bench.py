@@ -19,8 +19,7 @@ from kdcli.config.schema import Settings
 from kdcli.errors import DataError, KdError, MissingError, UsageError
 from kdcli.evaluate import bench as benching
 from kdcli.evaluate import measure as measuring
-from kdcli.evaluate.bench import BenchReport, Ratio, bench, ratio
-from kdcli.evaluate.bench import check_plot, plot
+from kdcli.evaluate.bench import BenchReport, Ratio, bench, check_plot, plot, ratio
 from kdcli.evaluate.measure import BATCHES, Latency, Measurement, Subject, measure, peak_memory, timed
 from kdcli.export.onnx import export_onnx
 from kdcli.student.student import load_student

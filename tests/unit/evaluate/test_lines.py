@@ -72,9 +72,9 @@ def test_lines_do_not_depend_on_how_they_come(
 def test_a_line_is_predicted_before_the_next_is_waited_for() -> None:
     pipe = Pipe(b"ab\n", b"abc", b"d\nxyz\n")
     made = predict_lines(Even(), pipe, QuietReporter())
-    assert next(made).to_pydict() == {"index": ["0"], "prediction": ["1"]}
+    assert next(made).to_dict(as_series=False) == {"index": ["0"], "prediction": ["1"]}
     assert pipe.asked == 1
-    assert next(made).to_pydict() == {"index": ["1", "2"], "prediction": ["1", "0"]}
+    assert next(made).to_dict(as_series=False) == {"index": ["1", "2"], "prediction": ["1", "0"]}
     assert pipe.asked == 3
     assert list(made) == []
 
@@ -90,7 +90,7 @@ def test_pairs() -> None:
 @pytest.mark.parametrize("wrong", [b"one text", b"a\tb\tc"])
 def test_no_pair(wrong: bytes) -> None:
     made = predict_lines(Even(PAIR), Pipe(b"a\tb\n", b"a\tc\n" + wrong + b"\n"), QuietReporter())
-    assert [next(made).num_rows for _ in range(2)] == [1, 1]
+    assert [len(next(made)) for _ in range(2)] == [1, 1]
     with pytest.raises(DataError) as refused:
         next(made)
     assert refused.value.row == 3
@@ -99,7 +99,7 @@ def test_no_pair(wrong: bytes) -> None:
 def test_what_is_not_utf8_is_named_and_what_comes_before_is_predicted() -> None:
     content = b"good\n" * 9_999 + b"g\xf6od\n" + b"good\n" * 10_000
     made = predict_lines(Even(), io.BytesIO(content), QuietReporter())
-    assert next(made).num_rows == 9_999
+    assert len(next(made)) == 9_999
     with pytest.raises(DataError, match=r"not UTF-8: byte 2 of the row is 0xf6") as refused:
         next(made)
     assert refused.value.row == 10_000

@@ -11,7 +11,8 @@ from kdcli.api import Task
 from kdcli.config.load import load_profile
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.glue import SUBMISSIONS, as_glue, predict_glue, submission_files
+from kdcli.evaluate.glue import glue_task, predict_glue, submission_files
+from kdcli.tasks import glue
 from kdcli.tasks.task import task_from
 
 FILES = {
@@ -70,21 +71,21 @@ def test_the_files_of_every_task(name: str, tmp_path: Path) -> None:
             labels = {"mnli": TASKS["mnli"], "ax": TASKS["mnli"]}.get(name, TASKS.get(name))
             assert labels is not None
             known = {labels.row(place)[labels.label] for place in range(48)} - {"-"}
-            assert set(told) == known == set(SUBMISSIONS[name].labels)
+            assert set(told) == known == set(glue.TASKS[name].labels)
 
 
 def test_labels_are_written_as_glue_writes_them() -> None:
     """The Hub numbers the classes that GLUE's tables name."""
     task = Task("rte", "pair", ("0", "1"), names=("entailment", "not_entailment"))
-    assert as_glue(task, "rte").labels == ("entailment", "not_entailment")
+    assert glue_task(task, "rte").labels == ("entailment", "not_entailment")
     turned = Task("mnli", "pair", ("contradiction", "neutral", "entailment"))
-    assert as_glue(turned, "ax").labels == turned.labels
+    assert glue_task(turned, "ax").labels == turned.labels
 
 
 @pytest.mark.parametrize("labels", [("yes", "no"), ("0", "1", "2"), ()])
 def test_other_labels_are_refused(labels: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match="GLUE's sst2 has the labels 0, 1"):
-        as_glue(Task("mine", "single", labels), "sst2")
+        glue_task(Task("mine", "single", labels), "sst2")
 
 
 def test_a_task_that_glue_has_not(tmp_path: Path) -> None:

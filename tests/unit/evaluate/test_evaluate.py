@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import pytest
 from made_student import PAIR, SCORE, SINGLE, TEXTS, make_student
 
@@ -18,12 +18,12 @@ from kdcli.config.schema import Settings, TaskSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate import evaluate
 from kdcli.evaluate.evaluate import evaluate_models, evaluate_table
-from kdcli.student.loaded import load_student
+from kdcli.student.student import load_student
 from kdcli.tasks.metrics import score
 
 
-class Told:
-    """A model that says what it was told to, by text."""
+class Fixed:
+    """A model with a fixed answer for each text."""
 
     def __init__(self, task: Task, answers: dict[str, int]) -> None:
         self.task, self.answers = task, answers
@@ -47,9 +47,9 @@ def write(path: Path, header: str, *rows: str) -> Path:
 
 def test_models_on_the_rows_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "ROWS", 2)
-    table = pa.table({"sentence": ["a", "b b", "c", "d", "e"], "label": ["no", "yes", "yes", "no", "yes"]})
-    student = Told(SINGLE, {"a": 0, "b b": 1, "c": 1, "d": 1, "e": 0})
-    teacher = Told(SINGLE, {"a": 0, "b b": 1, "c": 0, "d": 0, "e": 0})
+    table = pl.DataFrame({"sentence": ["a", "b b", "c", "d", "e"], "label": ["no", "yes", "yes", "no", "yes"]})
+    student = Fixed(SINGLE, {"a": 0, "b b": 1, "c": 1, "d": 1, "e": 0})
+    teacher = Fixed(SINGLE, {"a": 0, "b b": 1, "c": 0, "d": 0, "e": 0})
     found = evaluate_table({"student": student, "teacher": teacher, "against": student}, table, SINGLE)
     assert student.sizes == [2, 2, 1, 2, 2, 1]
     assert found.rows == 5
@@ -99,9 +99,9 @@ def test_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     student = make_student(tmp_path / "student")
     asked: list[Any] = []
 
-    def load_teacher(*arguments: Any, **more: Any) -> Told:
+    def load_teacher(*arguments: Any, **more: Any) -> Fixed:
         asked.append((arguments, more))
-        return Told(SINGLE, dict.fromkeys(TEXTS, 1))
+        return Fixed(SINGLE, dict.fromkeys(TEXTS, 1))
 
     monkeypatch.setattr(evaluate, "load_teacher", load_teacher)
     write(tmp_path / "data" / "test.tsv", "sentence\tlabel", *(f"{text}\tyes" for text in TEXTS if text.strip()))
@@ -124,7 +124,7 @@ def test_rows_without_labels(tmp_path: Path) -> None:
 
     table = write(tmp_path / "some.tsv", "sentence\tlabel", "good\tyes", "bad\t-1", "dull\tno")
     found = evaluate_models(student=student, settings=Settings(), profiled=False, table=table, reporter=Notes())
-    assert found.tables["some.tsv"].rows == 2 and warnings == [f"1 rows of {table} have no label, and are left out"]
+    assert found.tables["some.tsv"].rows == 2 and warnings == [f"1 rows of {table} have no label, and are skipped"]
     none = write(tmp_path / "none.tsv", "sentence", "good")
     with pytest.raises(DataError, match="no labels") as wrong:
         evaluate_models(student=student, settings=Settings(), profiled=False, table=none)
