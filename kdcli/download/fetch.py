@@ -62,7 +62,8 @@ def fetch(url: str, output: Path, *, digest: str | None = None, reporter: Report
                 known = f"sha256:{digest.lower()}" if digest else None
                 pooch.retrieve(url, known, fname=output.name, path=output.parent, downloader=downloader)
     except requests.HTTPError as error:
-        what = f"the server does not give the file: {error.response.status_code} {error.response.reason}"
+        status = str(error).partition(" ")[0], getattr(error.response, "reason", "")
+        what = f"the server does not give the file: {' '.join(status)}"
         raise MissingError(what, file=url, hint=elsewhere) from error
     except HTTPError as error:
         what = f"the connection breaks off again and again, after {downloader.size:,} bytes"

@@ -80,13 +80,13 @@ class Delimited:
                         yield frame.select(*columns, forms.ROW_NUMBER)
                     return
                 frame = self._parse(block)
-                lines = block.count(b"\n") - 1 if frame is None else len(frame)
                 if frame is None:
-                    frame = self._read_slowly(block[len(self._empty) :], bad, row)
+                    yield self._read_slowly(block, bad, row).select(*columns, forms.ROW_NUMBER)
+                    row += block.count(b"\n") - 1
                 else:
-                    frame = with_row_numbers(frame, pl.int_range(row, row + lines, eager=True))
-                yield frame.select(*columns, forms.ROW_NUMBER)
-                row += lines
+                    numbers = pl.int_range(row, row + len(frame), eager=True)
+                    yield with_row_numbers(frame.select(columns), numbers)
+                    row += len(frame)
 
     def _choose_separator(self, form: str, line: bytes) -> str:
         """Return what separates fields; nothing does in plain lines."""
@@ -136,6 +136,7 @@ class Delimited:
 
     def _read_slowly(self, block: bytes, bad: BadRows, row: int) -> pl.DataFrame:
         """Find what is wrong with a block; return its good rows."""
+        block = block[len(self._empty) :]
         check_utf8(block, self.path, row)
         rows, lines = [], [self._empty]
         for number, line in enumerate(block.split(b"\n")[:-1], row):

@@ -59,7 +59,7 @@ def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
         for batch in slices(frame, ROWS) if isinstance(frame, pl.LazyFrame) else frame.iter_slices(ROWS):
             if form in ("tsv", "txt"):
                 _check_texts(batch, form, path, rows + 1 + (form == "tsv"))
-            if form == "txt" and rows == 0 and batch.item(0, 0).startswith(_BOM):
+            if form == "txt" and rows == 0 and str(batch.item(0, 0)).startswith(_BOM):
                 stream.write(_BOM.encode())  # readers skip the first one
             _write_lines(stream, form, batch, header=False)
             rows += len(batch)
