@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -165,7 +165,7 @@ class Request:
 
     def load(
         self,
-        default: str | Path | None = None,
+        default: str | None = None,
         *,
         uses: Collection[Group] = GROUPS,
         settings: Mapping[str, Any] | None = None,
@@ -204,7 +204,8 @@ class Request:
         """
         # Without a profile the task has no labels: a metric of scores passes the checks, the model brings its own.
         settings = {} if self.profile or own else {"task.metric": "pearson"}
-        return self.load(None if self.profile else own, uses=(), settings=settings).settings
+        request = self if self.profile or own is None else replace(self, profile=str(own))
+        return request.load(uses=(), settings=settings).settings
 
     def run_options(self) -> RunOptions:
         """Return the options that all stages share."""

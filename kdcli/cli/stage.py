@@ -64,7 +64,7 @@ def _panel(outcome: Outcome) -> tuple[RenderableType, Text]:
     from kdcli.run.stages import STAGES
 
     ended = f"{outcome.seconds:.1f} s" if outcome.reasons else "up to date, nothing to do"
-    return ui.panel(STAGES[outcome.name].title, ui.describe(outcome.result)), Text(ended, "dim")
+    return ui.panel(STAGES[outcome.name].title(), ui.describe(outcome.result)), Text(ended, "dim")
 
 
 def _reasons(outcomes: Sequence[Outcome]) -> RenderableType:

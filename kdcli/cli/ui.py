@@ -238,7 +238,7 @@ def _lay_out(name: str, value: Any, rows: Table, parts: list[RenderableType]) ->
         for key, item in value.items():
             _lay_out(f"{name} {key}".replace("_", " "), item, rows, parts)
     elif isinstance(value, list) and isinstance(value[0], dict):
-        parts += [Text(), records(value, numbers=False)]
+        parts += [*([Text()] if rows.row_count or parts else []), records(value, numbers=False)]
     elif isinstance(value, list) and len(cell(value)) > 60:
         parts += [Text(f"\n{name}"), *(Text(f"  {cell(item)}", "dim") for item in value)]
     else:

@@ -179,4 +179,4 @@ def test_a_student_whose_file_has_changed_is_one_warning(kd, monkeypatch):
     assert (code, err.count("warning: "), "mine.py has changed since the student in student was" in err) == (0, 1, True)
     monkeypatch.delenv("KD_CODE")
     code, _, err = kd("predict", "--student", "student", "--input", "texts.txt")
-    assert (code, "add that, with the file's place; in Python, load_student(" in err) == (5, True)
+    assert (code, "--code mine.py" in err) == (5, True)

@@ -72,12 +72,9 @@ def test_show_says_what_it_is_and_takes(capsys, make_plugin):
     assert run(["plugins", "show", "kd-own:own"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in (
-        "distribution kd-own 0.3",
         "home page https://example.org/kd-own",
-        "can pairs of texts",
-        "cannot scores, prediction without torch, export to ONNX",
-        "students.own.width whole number required How wide.",
-        "students.own.depth whole number 2",
+        "students.own.width whole number yes How wide.",
+        "students.own.depth whole number 2 no",
     ):
         assert line in lines
 

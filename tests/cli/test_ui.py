@@ -300,4 +300,4 @@ def test_any_result_is_laid_out(capsys):
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[:3] == ["dev accuracy 0.91", "dev f1 1e-09", "done yes"]
     assert ["rows", "path", "best", "metrics"] in [line.split() for line in lines]
-    assert "40,000 b none {}" in lines and lines[-1] == "y"
+    assert "40,000 b {}" in lines and lines[-1] == "y"
