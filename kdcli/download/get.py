@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -51,8 +51,8 @@ class GetResult:
     sha256: str | None
     cite: str
     files: list[SourceFile]
-    notes: list[str] = field(default_factory=list)
-    next: list[str] = field(default_factory=list)
+    notes: list[str]
+    next: list[str]
     done: bool = True
 
 
@@ -85,24 +85,22 @@ def get(
     """
     source = _at_address(find(name), url, digest)
     folder = output or DATA / name
-    card = _read_card(folder)
-    if card and not force and _is_whole(folder, card, source):
-        return _result(card, folder, done=False)
-    if not folder.name or (folder.exists() and not (card and force)):
-        hint = "--force overwrites it" if card else "name another folder with --output"
+    found = _read_card(folder)
+    if found and not force and _is_whole(found, source):
+        return found
+    if not folder.name or (folder.exists() and not (found and force)):
+        hint = "--force overwrites it" if found else "name another folder with --output"
         raise DataError("the output exists already", file=folder, hint=hint)
     reporter = reporter or QuietReporter()
     if source.is_dataset:
         with atomic(folder) as temporary:
             temporary.mkdir()
             files, notes = _write_task(source, temporary, reporter, offline)
-            card = _write_card(temporary, folder, source, files, notes, None)
-    else:
-        with _downloaded(source, folder.parent, offline, reporter) as path, atomic(folder) as temporary:
-            temporary.mkdir()
-            files = _write_files(source, path, temporary, reporter)
-            card = _write_card(temporary, folder, source, files, [], source.sha256 or sha256(path))
-    return _result(card, folder)
+            return _write_card(temporary, folder, source, files, notes)
+    with _downloaded(source, folder.parent, offline, reporter) as path, atomic(folder) as temporary:
+        temporary.mkdir()
+        source = replace(source, sha256=source.sha256 or sha256(path))
+        return _write_card(temporary, folder, source, _write_files(source, path, temporary, reporter), [])
 
 
 def available() -> list[dict[str, Any]]:
@@ -111,10 +109,8 @@ def available() -> list[dict[str, Any]]:
 
 
 def _here(source: Source) -> Path | None:
-    folder = DATA / source.name
-    card = _read_card(folder)
-    same = card and _is_whole(folder, card, replace(source, address=card["address"], sha256=None))
-    return folder if same else None
+    found = _read_card(DATA / source.name)
+    return found.folder if found and _is_whole(found, replace(source, address=found.address, sha256=None)) else None
 
 
 def _at_address(source: Source, url: str | None, digest: str | None) -> Source:
@@ -173,18 +169,17 @@ def _downloaded(source: Source, beside: Path, offline: bool, reporter: Reporter)
 
 def _write_task(source: Source, folder: Path, reporter: Reporter, offline: bool) -> tuple[list[SourceFile], list[str]]:
     """Write the tables of a task, and note how they differ from its authors'."""
-    from kdcli.download import task_tables
-    from kdcli.download.hub import read_splits
+    from kdcli.download import hub
     from kdcli.tasks.glue import TASKS, UNKNOWN
 
     layout = TASKS.get(source.name)
-    patterns = layout.files(source.name) if layout else task_tables.IMDB_FILES
-    splits = read_splits(source.address, patterns, reporter, offline=offline)
-    tables = task_tables.glue_tables(source.name, splits) if layout else task_tables.imdb_tables(splits)
-    written = task_tables.write_splits(folder, tables, no_header=layout.no_header if layout else ())
+    patterns = layout.files(source.name) if layout else hub.IMDB_FILES
+    splits = hub.read_splits(source.address, patterns, reporter, offline=offline)
+    tables = hub.glue_tables(source.name, splits) if layout else hub.imdb_tables(splits)
+    written = hub.write_splits(folder, tables, no_header=layout.no_header if layout else ())
     notes = []
     if layout is None:
-        notes.append(f"dev is {len(tables['dev']):,} of the training reviews, drawn with seed {task_tables.IMDB_SEED}")
+        notes.append(f"dev is {len(tables['dev']):,} of the training reviews, drawn with seed {hub.IMDB_SEED}")
     elif layout.leaves_out:
         notes.append(f"columns of GLUE that the Hub leaves out hold {UNKNOWN!r}")
     if any(path.suffix == ".parquet" for path in written):
@@ -244,45 +239,29 @@ def _next_commands(source: Source, folder: Path, files: list[SourceFile]) -> lis
     return [f"kd run-all {start}", *(f"kd transfer corpus {start} --input {path}" for path in texts)]
 
 
-def _read_card(folder: Path) -> dict[str, Any] | None:
+def _read_card(folder: Path) -> GetResult | None:
     """Return what an earlier call has noted of this folder."""
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
-    except (OSError, ValueError):
+        if card.pop("format") != FORMAT or not card.pop("kd"):
+            return None
+        card["files"] = [SourceFile(**file) for file in card["files"]]
+        return GetResult(folder=folder, done=False, **card)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return None
-    return card if isinstance(card, dict) and card.get("format") == FORMAT else None
 
 
-def _write_card(
-    temporary: Path, folder: Path, source: Source, files: list[SourceFile], notes: list[str], digest: str | None
-) -> dict[str, Any]:
-    card = {
-        "format": FORMAT,
-        "kd": __version__,
-        "name": source.name,
-        "kind": source.kind,
-        "address": source.address,
-        "sha256": digest,
-        "cite": source.cite,
-        "files": [asdict(file) for file in files],
-        "notes": notes,
-        "next": _next_commands(source, folder, files),
-    }
+def _write_card(temporary: Path, folder: Path, source: Source, files: list[SourceFile], notes: list[str]) -> GetResult:
+    known = {key: getattr(source, key) for key in ("name", "kind", "address", "sha256", "cite")}
+    result = GetResult(folder=folder, files=files, notes=notes, next=_next_commands(source, folder, files), **known)
+    card = {"format": FORMAT, "kd": __version__, **asdict(result)}
+    del card["folder"], card["done"]
     (temporary / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    return card
+    return result
 
 
-def _is_whole(folder: Path, card: dict[str, Any], source: Source) -> bool:
+def _is_whole(found: GetResult, source: Source) -> bool:
     """Return whether all files of a source are there."""
-    try:
-        sizes = {folder / file["path"]: file["size"] for file in card["files"]}
-        same = (card["name"], card["address"]) == (source.name, source.address)
-        same = same and source.sha256 in (None, card["sha256"])
-        return same and all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
-    except (KeyError, TypeError):
-        return False
-
-
-def _result(card: dict[str, Any], folder: Path, *, done: bool = True) -> GetResult:
-    known = {key: card[key] for key in ("name", "kind", "address", "sha256", "cite", "notes", "next")}
-    return GetResult(folder=folder, files=[SourceFile(**file) for file in card["files"]], done=done, **known)
+    sizes = {found.folder / file.path: file.size for file in found.files}
+    same = (found.name, found.address) == (source.name, source.address) and source.sha256 in (None, found.sha256)
+    return same and all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())

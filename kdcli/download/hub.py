@@ -1,28 +1,32 @@
-"""The Parquet files of a dataset of the Hugging Face Hub, or of a copy of it in a folder."""
+"""Tasks from the Hugging Face Hub: its Parquet files, as the files and columns that the task's authors publish."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from kdcli.api import Reporter
 from kdcli.errors import DataError, MissingError, first_line
 from kdcli.tables.read import read_table
+from kdcli.tables.write import write_table
+from kdcli.tasks.glue import HIDDEN, TASKS, UNKNOWN, Columns, GlueTask
 from kdcli.tasks.labels import class_names
+
+IMDB_FILES = {name: f"plain_text/{name}-*.parquet" for name in ("train", "test", "unsupervised")}
+"""The Parquet files of each split of IMDB (Maas et al. 2011) on the Hub."""
+IMDB_SEED = 1
+_IMDB_DEV = 10
+"""One training review in so many goes to the dev set: 2,500 of the 25,000."""
 
 
 @dataclass(frozen=True)
 class HubSplit:
-    """A split of a dataset.
-
-    Attributes:
-        rows: Its columns as the dataset has them; a label is the number of its class.
-        names: The names of the classes in the order of their numbers; empty where the dataset has none.
-    """
+    """The rows of a split, and the names of the classes in the order of their numbers, where the dataset has them."""
 
     rows: pl.DataFrame
     names: tuple[str, ...]
@@ -36,7 +40,7 @@ def read_splits(
     Args:
         where: The dataset's name on the Hub (``nyu-mll/glue``), or a folder that holds the same files.
         files: The Parquet files of each split, as a pattern: ``{"train": "sst2/train-*.parquet"}``.
-        reporter: Shows the progress.
+        reporter: Shows what is downloaded.
         offline: Download nothing.
 
     Raises:
@@ -102,3 +106,103 @@ def _downloaded(where: str, files: Mapping[str, str], reporter: Reporter, offlin
 def _unavailable(where: str, why: str) -> MissingError:
     hint = "check the network and HTTPS_PROXY, or name a folder that holds a copy of the dataset: --url FOLDER"
     return MissingError(f"the dataset {where!r} cannot be downloaded: {why}", hint=hint)
+
+
+def glue_tables(name: str, splits: Mapping[str, HubSplit]) -> dict[str, pl.DataFrame]:
+    """Turn the Hub's splits of a task into GLUE's tables of texts, by the names of their files without suffix.
+
+    Raises:
+        DataError: A column is missing, or a label is not one of the task's.
+    """
+    task = TASKS[name]
+    return {file: _table(task, splits[split], task.columns(file), split) for file, split in task.splits.items()}
+
+
+def imdb_tables(splits: Mapping[str, HubSplit]) -> dict[str, pl.DataFrame]:
+    """Draw a dev set from the training reviews, which are shuffled: the Hub has all negative ones first.
+
+    They have the columns ``sentence`` and ``label`` (0 is negative), unsupervised has ``sentence`` alone.
+    """
+    tables = {}
+    for name, split in splits.items():
+        columns = {"sentence": "text"} if name == "unsupervised" else {"sentence": "text", "label": "label"}
+        for column in columns.values():
+            _check_column(split.rows, column, name)
+        tables[name] = split.rows.select(pl.col(column).cast(pl.String).alias(to) for to, column in columns.items())
+    train = tables["train"]
+    order = np.random.default_rng(IMDB_SEED).permutation(len(train))
+    held_out = len(train) // _IMDB_DEV
+    return {**tables, "train": train[order[held_out:]], "dev": train[order[:held_out]]}
+
+
+def write_splits(
+    folder: Path, tables: Mapping[str, pl.DataFrame], *, no_header: Collection[str] = ()
+) -> dict[Path, int]:
+    """Write tables of text columns: as TSV, or all as Parquet if a text does not fit into TSV.
+
+    A table of one column becomes plain lines (``.txt``), or Parquet by itself. The TSV of ``no_header`` has none.
+
+    Returns:
+        The rows of each file.
+    """
+    wide = {name: table for name, table in tables.items() if table.width > 1}
+    form = "tsv" if all(_fits(table, r"[\t\n]|\r$") for table in wide.values()) else "parquet"
+    written = {}
+    for name, table in tables.items():
+        suffix = form if name in wide else "txt" if _fits(table, r"\n|\r$") else "parquet"
+        path = folder / f"{name}.{suffix}"
+        if suffix == "tsv" and name in no_header:
+            # Plain lines in which a tab is text are a TSV without a header.
+            lines = table.select(pl.concat_str(pl.all(), separator="\t").alias("line"))
+            written[path] = write_table(path.with_suffix(".txt"), lines)
+            path.with_suffix(".txt").rename(path)
+        else:
+            written[path] = write_table(path, table)
+    return written
+
+
+def _fits(table: pl.DataFrame, pattern: str) -> bool:
+    return not any(column.str.contains(pattern).any() for column in table)
+
+
+def _table(task: GlueTask, split: HubSplit, columns: Columns, where: str) -> pl.DataFrame:
+    rows = split.rows
+    if "idx" not in rows.columns:
+        rows = rows.with_row_index("idx")
+    for column in filter(None, columns.values()):
+        _check_column(rows, column, where)
+    return rows.select(
+        pl.lit(UNKNOWN).alias(name)
+        if column is None
+        else (_labels(task, split, where) if column == "label" else rows[column].cast(pl.String)).alias(name)
+        for name, column in columns.items()
+    )
+
+
+def _check_column(rows: pl.DataFrame, column: str, where: str) -> None:
+    if column not in rows.columns:
+        what = f"the split {where} of the dataset has no column {column!r}"
+        raise DataError(what, key=column, hint=f"it has {', '.join(rows.columns)}")
+
+
+def _labels(task: GlueTask, split: HubSplit, where: str) -> pl.Series:
+    """Write the labels as GLUE does: the name or number of a class, a score with three decimals."""
+    column = split.rows["label"]
+    if task.score:
+        return pl.Series([_score(score) for score in column.to_list()], dtype=pl.String)
+    if column.dtype == pl.String or task.numbers:
+        return column.cast(pl.String)
+    names = split.names or task.labels
+    if set(names) != set(task.labels):
+        what = f"the classes of the dataset are {', '.join(names)}, and GLUE's are {', '.join(task.labels)}"
+        raise DataError(what, key="label")
+    numbers = column.cast(pl.Int64)
+    if not numbers.is_between(-1, len(names) - 1).all():
+        raise DataError(f"the split {where} of the dataset has labels without a class", key="label")
+    return pl.Series([HIDDEN, *names])[(numbers + 1).to_numpy()]
+
+
+def _score(score: float) -> str:
+    """Write a score as GLUE does; the Hub keeps it in 32 bits, so that 3.8 is 3.799999952..."""
+    text = f"{score:.3f}"
+    return text if np.float32(text) == np.float32(score) else str(np.float32(score))

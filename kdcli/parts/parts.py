@@ -26,7 +26,6 @@ from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
 from kdcli.files import atomic, is_running, sha256, temporary_path
 from kdcli.parts.engine import is_main_process, process_count, process_index, processes
-from kdcli.parts.resume import claim_folder
 
 MakePart = Callable[[int, Path], None]
 """Write part ``i`` to the path; with more than one worker it must be picklable."""
@@ -204,6 +203,39 @@ class Parts:
         except (OSError, ValueError):
             return False
         return launch == _launch_name() and (host != socket.gethostname() or is_running(process))
+
+
+def claim_folder(folder: Path, fingerprint: Mapping[str, Any], *, resume: bool, reporter: Reporter) -> bool:
+    """Prepare the folder of a piece of work: keep what is there, or empty it and record the fingerprint.
+
+    What is there is used only if all that it depends on is the same; else the reporter gets the reason.
+
+    Returns:
+        Whether the work resumes with what is there.
+    """
+    record, now = folder / "fingerprint.json", json.loads(json.dumps(fingerprint))
+    found = _read(record)
+    if found == now and resume:
+        return True
+    if resume and found is not None:
+        for key in {**found, **now}:
+            if found.get(key) != now.get(key):
+                reporter.warn(f"{key} changed ({found.get(key)} -> {now.get(key)}): starting again")
+    elif resume and record.exists():
+        reporter.warn("the record of what the work depends on is damaged: starting again")
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    with atomic(record) as temporary:
+        temporary.write_text(json.dumps(now), "utf-8")
+    return False
+
+
+def _read(record: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(record.read_text("utf-8")))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return None
 
 
 def _launch_name() -> str:

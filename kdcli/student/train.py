@@ -23,7 +23,7 @@ from kdcli import __version__, registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError
-from kdcli.parts.resume import claim_folder
+from kdcli.parts.parts import claim_folder
 from kdcli.student.batches import epoch_batches
 from kdcli.student.build import build_student, count_parameters, evaluate, try_out
 from kdcli.student.checkpoint import Checkpoint, Position

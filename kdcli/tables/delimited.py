@@ -29,16 +29,9 @@ _FIELD_LIMIT = 1 << 26
 
 
 class Delimited:
-    """A file of rows with a separator between the fields, or of one text a line.
+    """A file of rows with a separator between the fields, or of one text a line (``txt``).
 
-    Args:
-        path: The file.
-        form: ``csv`` has quoting; a ``.csv`` whose first line has more tabs than commas is a TSV.
-        header: Whether the first row names the columns.
-        names: The names of the columns where it does not.
-
-    Raises:
-        DataError: The file is missing, empty or not UTF-8, or the names do not fit.
+    A ``.csv`` whose first line has more tabs than commas is a TSV. ``names`` are the columns where there is no header.
     """
 
     def __init__(self, path: Path, form: str, *, header: bool, names: Sequence[str] | None) -> None:
@@ -62,11 +55,7 @@ class Delimited:
         self.schema = pl.Schema(dict.fromkeys(self.columns, pl.String()))
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
-        """Yield the columns, a block of the file at a time.
-
-        Raises:
-            DataError: A row is ragged or badly quoted (and not skipped), or not UTF-8.
-        """
+        """Yield the columns, a block of the file at a time."""
         row = 1 + self._excel + self._header
         with open_bytes(self.path) as stream:
             if self._excel:
@@ -79,14 +68,14 @@ class Delimited:
                     for frame in self._read_records(chain([block], blocks), bad, row):
                         yield frame.select(*columns, forms.ROW_NUMBER)
                     return
-                frame = self._parse(block)
-                if frame is None:
+                parsed = self._parse(block)
+                if parsed is None:
                     yield self._read_slowly(block, bad, row).select(*columns, forms.ROW_NUMBER)
                     row += block.count(b"\n") - 1
                 else:
-                    numbers = pl.int_range(row, row + len(frame), eager=True)
-                    yield with_row_numbers(frame.select(columns), numbers)
-                    row += len(frame)
+                    numbers = pl.int_range(row, row + len(parsed), eager=True)
+                    yield with_row_numbers(parsed.select(columns), numbers)
+                    row += len(parsed)
 
     def _choose_separator(self, form: str, line: bytes) -> str:
         """Return what separates fields; nothing does in plain lines."""

@@ -28,12 +28,7 @@ _SHOWN = 80
 
 
 class Source(Protocol):
-    """A table file of one form.
-
-    Attributes:
-        schema: The names and types of its columns, in order.
-        notes: Peculiarities of the file, for the user.
-    """
+    """A table file of one form; ``notes`` are its peculiarities, for the user."""
 
     schema: pl.Schema
     notes: list[str]
@@ -43,12 +38,7 @@ class Source(Protocol):
 
 
 class BadRows:
-    """What happens to rows that cannot be read: the first is an error, or all are counted.
-
-    Attributes:
-        count: The number of bad rows.
-        first: Where the first one was, and what was wrong with it.
-    """
+    """What happens to rows that cannot be read: the first is an error, or all are counted."""
 
     def __init__(self, path: Path, mode: BadRowsMode) -> None:
         self.path = path
@@ -57,11 +47,7 @@ class BadRows:
         self.first = ""
 
     def add(self, row: int, what: str, hint: str = "correct the row, or skip such rows: task.bad_rows=skip") -> None:
-        """Count a bad row.
-
-        Raises:
-            DataError: Bad rows are not skipped.
-        """
+        """Count a bad row, or raise a ``DataError``."""
         if self.mode == "error":
             raise DataError(what, file=self.path, row=row, hint=hint)
         self.first = self.first or f"row {row}: {what}"
@@ -111,11 +97,7 @@ def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
 
 
 def check_utf8(data: bytes, path: Path, row: int) -> None:
-    """Check that whole lines are UTF-8; ``row`` is the number of the first.
-
-    Raises:
-        DataError: Names the row and the byte that is not.
-    """
+    """Check that whole lines are UTF-8; ``row`` is the number of the first."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -129,13 +111,8 @@ def check_utf8(data: bytes, path: Path, row: int) -> None:
 def check_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> None:
     """Check that each of the columns holds a text in every row.
 
-    Args:
-        frame: Rows with ``ROW_NUMBER``.
-        columns: The names of text columns.
-        path: Their file, for the error.
-
     Raises:
-        DataError: A column holds another type, or a null.
+        DataError: A column holds another type, or a null; names the row.
     """
     for name in columns:
         texts = frame[name]
@@ -147,11 +124,7 @@ def check_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> None
 
 
 def check_columns(columns: Sequence[str], path: Path) -> None:
-    """Check that no two columns have the same name.
-
-    Raises:
-        DataError: Names the column.
-    """
+    """Check that no two columns have the same name."""
     for name in columns:
         if columns.count(name) > 1:
             raise DataError(f"two columns have the name {name!r}", file=path, row=1, key=name)

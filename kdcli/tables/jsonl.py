@@ -17,12 +17,7 @@ from kdcli.errors import DataError
 from kdcli.tables import forms
 from kdcli.tables.forms import BadRows, check_utf8, open_bytes, shown, with_row_numbers
 
-_TYPES: dict[type, pl.DataType] = {
-    str: pl.String(),
-    bool: pl.Boolean(),
-    int: pl.Int64(),
-    float: pl.Float64(),
-}
+_TYPES: dict[type, pl.DataType] = {str: pl.String(), bool: pl.Boolean(), int: pl.Int64(), float: pl.Float64()}
 _ERRORS = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError)
 
 
@@ -30,13 +25,6 @@ class Jsonl:
     """A file of JSON objects that hold texts, numbers, booleans and nulls; a missing key is a null.
 
     It is read once for the keys and their types. Columns that nobody asks for may hold anything.
-
-    Args:
-        path: The file.
-        bad: What happens to a line that holds no object.
-
-    Raises:
-        DataError: The file is missing or empty, or a line holds no object.
     """
 
     def __init__(self, path: Path, bad: BadRows) -> None:
@@ -51,12 +39,7 @@ class Jsonl:
         self.schema = pl.Schema({key: self._type(key, types) for key, types in seen.items()})
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
-        """Yield the columns, a block of lines at a time.
-
-        Raises:
-            DataError: A line holds no object (and is not skipped), or a column mixes types or holds a value that no
-                table can hold.
-        """
+        """Yield the columns, a block of lines at a time."""
         for name in columns:
             if name in self._wrong:
                 raise self._wrong[name]

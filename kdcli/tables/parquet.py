@@ -21,14 +21,7 @@ _DAMAGED = (pl.exceptions.PolarsError, OSError)
 
 
 class ParquetFile:
-    """A Parquet file of any writer; categories are given as texts.
-
-    Args:
-        path: The file.
-
-    Raises:
-        DataError: The file is missing, empty, damaged, or not Parquet.
-    """
+    """A Parquet file of any writer; categories are read as texts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,11 +32,7 @@ class ParquetFile:
         self.schema = pl.Schema(found | dict.fromkeys(self._categories, pl.String()))
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
-        """Yield the columns; there are no bad rows.
-
-        Raises:
-            DataError: The file is damaged, or a text is not UTF-8.
-        """
+        """Yield the columns; there are no bad rows."""
         with _plain(self.path) as plain, readable(self.path):
             lazy = pl.scan_parquet(plain, glob=False).select(columns)
             lazy = lazy.with_columns(pl.col(name).cast(pl.String) for name in self._categories if name in columns)
@@ -55,11 +44,7 @@ class ParquetFile:
 
 
 def scan(path: Path, columns: Sequence[str] | None = None) -> pl.LazyFrame:
-    """Open a table of a run.
-
-    Args:
-        path: The file.
-        columns: The columns to read, in this order; all by default.
+    """Open a table of a run; ``columns`` are those to read, in this order.
 
     Raises:
         DataError: The file is missing or damaged, or lacks a column.
@@ -75,21 +60,13 @@ def scan(path: Path, columns: Sequence[str] | None = None) -> pl.LazyFrame:
 
 
 def row_count(path: Path) -> int:
-    """Return the number of rows, which the footer holds.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
+    """Return the number of rows, which the footer holds."""
     with readable(path):
         return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
 
 
 def slices(table: Path | pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
-    """Yield the rows in frames of ``size`` rows (the last may be smaller), in bounded memory.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
+    """Yield the rows in frames of ``size`` rows (the last may be smaller), in bounded memory."""
     if isinstance(table, Path):
         lazy = scan(table)
         for begin in range(0, row_count(table), size):
@@ -113,11 +90,7 @@ def slices(table: Path | pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what Polars raises on a missing or damaged file into an error that names it.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
+    """Turn what Polars raises on a missing or damaged file into a ``DataError`` that names it."""
     try:
         yield
     except FileNotFoundError as error:

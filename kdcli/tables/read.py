@@ -51,7 +51,7 @@ class TableReader:
         """Yield the rows in frames of the columns and ``ROW_NUMBER``, in memory bounded by a block of the file.
 
         Raises:
-            DataError: A row is bad (and not skipped), or bytes are not UTF-8.
+            DataError: A row is bad (and not skipped), bytes are not UTF-8, or a column mixes types.
         """
         self._bad = BadRows(self.path, self._bad.mode)
         for frame in self._source.batches(self.columns, self._bad):
@@ -59,11 +59,7 @@ class TableReader:
                 yield frame
 
     def frame(self) -> pl.DataFrame:
-        """Read all rows.
-
-        Raises:
-            DataError: As ``batches``.
-        """
+        """Read all rows."""
         empty = pl.DataFrame(schema={**self.schema, ROW_NUMBER: pl.Int64()})
         return pl.concat(list(self.batches()) or [empty])
 

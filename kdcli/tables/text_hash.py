@@ -16,9 +16,6 @@ def text_hash(columns: Sequence[pl.Series]) -> NDArray[np.uint64]:
 
     The hash of a column is the seed of the next one's, so that ``("a", "bc")`` and ``("ab", "c")`` differ.
 
-    Args:
-        columns: The text columns, of equal length and without nulls.
-
     Returns:
         ``uint64 [rows]``.
 
@@ -33,17 +30,7 @@ def text_hash(columns: Sequence[pl.Series]) -> NDArray[np.uint64]:
 
 
 def text_hash_v1(columns: Sequence[pl.Series]) -> NDArray[np.uint64]:
-    """Hash rows as ``kd.logits/1`` does: 8 bytes of BLAKE2b over each text's length (64 bits) and bytes.
-
-    Args:
-        columns: The text columns, of equal length and without nulls.
-
-    Returns:
-        ``uint64 [rows]``.
-
-    Raises:
-        ValueError: A text is null.
-    """
+    """Hash rows as ``kd.logits/1`` does: 8 bytes of BLAKE2b over each text's length (64 bits) and bytes."""
     _check(columns)
     digests = []
     for row in zip(*(column.to_list() for column in columns), strict=True):

@@ -5,8 +5,7 @@ import pytest
 
 from kdcli.api import QuietReporter
 from kdcli.config.load import load_profile
-from kdcli.download.hub import HubSplit, read_splits
-from kdcli.download.task_tables import IMDB_FILES, glue_tables, imdb_tables, write_splits
+from kdcli.download.hub import IMDB_FILES, HubSplit, glue_tables, imdb_tables, read_splits, write_splits
 from kdcli.errors import DataError, MissingError
 from kdcli.tables.read import read_table
 from kdcli.tasks.glue import TASKS

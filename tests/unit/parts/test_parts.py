@@ -14,8 +14,7 @@ import pytest
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError, KdError
 from kdcli.parts.engine import processes
-from kdcli.parts.parts import Parts
-from kdcli.parts.resume import claim_folder
+from kdcli.parts.parts import Parts, claim_folder
 
 SIZES = [3, 3, 3, 2]
 
