@@ -1,8 +1,8 @@
 """Trained models without torch, for student plugins: in NumPy for their ``fast``, as a graph for their ``to_onnx``.
 
-A plugin says how a text becomes a state; what comes after it is here: the states of a pair are compared as [h1, h2,
-|h1 - h2|, h1 * h2], and linear layers make logits of them (Tang et al. 2019, section 3.1). It imports NumPy at its top,
-so a plugin imports it inside of functions.
+A plugin says how a text becomes a state. The rest is here: the states of a pair are compared as [h1, h2, |h1 - h2|,
+h1 * h2], and linear layers make logits of them (Tang et al. 2019, section 3.1). It imports NumPy at its top, so a
+plugin imports it inside of functions.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ __all__ = [
     "Model",
     "Weights",
     "channels",
+    "head",
     "numpy_model",
     "onnx_model",
     "word_vectors",
@@ -56,27 +57,44 @@ _MODEL = """<ir_version: 8, opset_import: ["": 17], producer_name: "kd">
     {statements}
 }}"""  # versions of 2022, which runtimes of all kinds read
 _INPUTS = "int64[batch, time#] words#, int64[batch] lengths#"
-_PRESENT = """
-    shape# = Shape <start = 1> (words#)
-    time# = Squeeze (shape#)
-    places# = Range (zero, time#, one)
-    ends# = Unsqueeze (lengths#, axis)
-    inside# = Less (places#, ends#)
-    present# = Cast <to = 1> (inside#)
+# One encoder reads both texts of a pair as one batch: of two that share their weights onnxruntime's quantisation makes
+# a graph that does not run.
+_STACK = """
+    time1 = Shape <start = 1> (words1)
+    time2 = Shape <start = 1> (words2)
+    longest = Max (time1, time2)
+    nothing = Constant <value_ints = [0, 0, 0]> ()
+    missing1 = Sub (longest, time1)
+    missing2 = Sub (longest, time2)
+    padding1 = Concat <axis = 0> (nothing, missing1)
+    padding2 = Concat <axis = 0> (nothing, missing2)
+    padded1 = Pad (words1, padding1)
+    padded2 = Pad (words2, padding2)
+    words = Concat <axis = 0> (padded1, padded2)
+    lengths = Concat <axis = 0> (lengths1, lengths2)
 """
-_PAIR = """
+_PRESENT = """
+    shape = Shape <start = 1> (words)
+    time = Squeeze (shape)
+    places = Range (zero, time, one)
+    ends = Unsqueeze (lengths, axis)
+    inside = Less (places, ends)
+    present = Cast <to = 1> (inside)
+"""
+_COMPARE = """
+    states1, states2 = Split <axis = 0> (states)
     difference = Sub (states1, states2)
     distance = Abs (difference)
     agreement = Mul (states1, states2)
-    states = Concat <axis = 1> (states1, states2, distance, agreement)
+    compared = Concat <axis = 1> (states1, states2, distance, agreement)
 """
 
 
 def channels(weights: Weights) -> list[Floats]:
-    """Return the vectors of ``kdcli.models.embedding.Embedding``, ``[vocabulary, size]`` for each channel, the trained first.
+    """Return the vectors of an ``Embedding``, ``[vocabulary, size]`` for each channel, the trained first.
 
     Args:
-        weights: A model's, in which that module is the attribute ``embedding``.
+        weights: A model's, in which ``kdcli.models.embedding.Embedding`` is the attribute ``embedding``.
     """
     names = ("embedding.trained.weight", "embedding.frozen.weight")
     return [weights[name] for name in names if name in weights]
@@ -91,7 +109,7 @@ class Cores:
     """The cores, with a thread of ours for each: those of BLAS would wait for each other at every step.
 
     Attributes:
-        count: How many there are.
+        count: Their number.
     """
 
     def __init__(self) -> None:
@@ -105,11 +123,36 @@ class Cores:
             yield
 
     def each(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
-        """Do the jobs, in threads if there are several: NumPy lets go of the interpreter while it computes."""
+        """Do the jobs, in threads if there are several: NumPy releases the interpreter's lock while it computes."""
         if min(len(jobs), self.count) < 2:
             return [work(job) for job in jobs]
         with ThreadPoolExecutor(self.count) as pool:
             return list(pool.map(work, jobs))
+
+
+def head(layers: Sequence[str], weights: Weights) -> Callable[[Sequence[Floats]], Floats]:
+    """Return a function from the states of each text column, ``[texts, size]``, to logits ``[texts, outputs]``.
+
+    Args:
+        layers: The linear layers by their names, with a ReLU between them.
+        weights: The trained model's.
+
+    Raises:
+        KeyError: A layer's weights are missing.
+    """
+    linear = [(weights[f"{name}.weight"].T, weights[f"{name}.bias"]) for name in layers]
+
+    def logits(states: Sequence[Floats]) -> Floats:
+        parts = list(states)
+        if len(parts) == 2:
+            one, two = parts
+            parts += [np.abs(one - two), one * two]
+        hidden: Floats = np.concatenate(parts, axis=1)
+        for number, (weight, bias) in enumerate(linear):
+            hidden = (np.maximum(hidden, 0) if number else hidden) @ weight + bias
+        return hidden
+
+    return logits
 
 
 def numpy_model(
@@ -128,8 +171,7 @@ def numpy_model(
     Raises:
         KeyError: A layer's weights are missing.
     """
-    linear = [(weights[f"{name}.weight"].T, weights[f"{name}.bias"]) for name in layers]
-    cores = Cores()
+    cores, logits = Cores(), head(layers, weights)
 
     def states(texts: Ints, lengths: Ints) -> Floats:
         order = np.argsort(lengths, kind="stable")
@@ -141,17 +183,7 @@ def numpy_model(
             found = cores.each(lambda piece: encode(*piece), pieces)
         return np.concatenate(found)[np.argsort(order)]
 
-    def model(texts: tuple[Ints, ...], lengths: tuple[Ints, ...]) -> Floats:
-        parts = [states(*column) for column in zip(texts, lengths, strict=True)]
-        if len(parts) == 2:
-            one, two = parts
-            parts += [np.abs(one - two), one * two]
-        hidden: Floats = np.concatenate(parts, axis=1)
-        for number, (weight, bias) in enumerate(linear):
-            hidden = (np.maximum(hidden, 0) if number else hidden) @ weight + bias
-        return hidden
-
-    return model
+    return lambda texts, lengths: logits([states(*column) for column in zip(texts, lengths, strict=True)])
 
 
 def onnx_model(name: str, task: Task, encode: str, layers: Sequence[str], values: Mapping[str, Any]) -> Graph:
@@ -163,11 +195,12 @@ def onnx_model(name: str, task: Task, encode: str, layers: Sequence[str], values
     Args:
         name: The graph's name.
         task: The task.
-        encode: Statements that make ``states#``, ``[batch, size]``, of ``words#`` and ``lengths#``; a ``#`` stands for
-            the text column. There is also ``present#``, ``float32 [batch, time]``: 1 for each word, 0 beyond a text's
-            end; and ``axis``, which is ``[1]``.
+        encode: Statements that make ``states``, ``[texts, size]``, of ``words``, ``int64 [texts, time]``, and
+            ``lengths``, ``int64 [texts]``; both texts of each pair are among them. There are also ``inside``, ``bool
+            [texts, time]``, and ``present``, the same as float32: 1 for each word, 0 beyond a text's end; and ``axis``,
+            which is ``[1]``, ``zero`` and ``one``.
         layers: The linear layers that make logits of states by their names, with a ReLU between them.
-        values: The trained model's weights, and what other constants there are.
+        values: The trained model's weights, and other constants.
 
     Raises:
         onnx.parser.ParseError: A statement cannot be read.
@@ -175,16 +208,12 @@ def onnx_model(name: str, task: Task, encode: str, layers: Sequence[str], values
     """
     from onnx import checker, numpy_helper, parser
 
-    columns = ("",) if task.kind == "single" else ("1", "2")
-    statements = "".join((_PRESENT + encode).replace("#", column) for column in columns)
-    model = parser.parse_model(
-        _MODEL.format(
-            name=name,
-            inputs=", ".join(_INPUTS.replace("#", column) for column in columns),
-            outputs=task.outputs,
-            statements=statements + (_PAIR if task.kind == "pair" else "") + _linear(layers),
-        )
-    )
+    single = task.kind == "single"
+    parts = (_PRESENT, encode, _linear(layers, "states"))
+    if not single:
+        parts = (_STACK, _PRESENT, encode, _COMPARE, _linear(layers, "compared"))
+    inputs = ", ".join(_INPUTS.replace("#", column) for column in ([""] if single else ["1", "2"]))
+    model = parser.parse_model(_MODEL.format(name=name, inputs=inputs, outputs=task.outputs, statements="".join(parts)))
     constants = {key.replace(".", "_"): value for key, value in values.items() if not key.startswith("embedding.")}
     if len(constants) < len(values):
         constants["vectors"] = word_vectors(values)
@@ -194,11 +223,11 @@ def onnx_model(name: str, task: Task, encode: str, layers: Sequence[str], values
     return model
 
 
-def _linear(layers: Sequence[str]) -> str:
+def _linear(layers: Sequence[str], states: str) -> str:
     *inner, last = (name.replace(".", "_") for name in layers)
-    text, given = "", "states"
+    text = ""
     for name in inner:
-        text += f"sum_{name} = Gemm <transB = 1> ({given}, {name}_weight, {name}_bias)\n"
-        given = f"positive_{name}"
-        text += f"{given} = Relu (sum_{name})\n"
-    return f"{text}logits = Gemm <transB = 1> ({given}, {last}_weight, {last}_bias)"
+        text += f"sum_{name} = Gemm <transB = 1> ({states}, {name}_weight, {name}_bias)\n"
+        states = f"positive_{name}"
+        text += f"{states} = Relu (sum_{name})\n"
+    return f"{text}logits = Gemm <transB = 1> ({states}, {last}_weight, {last}_bias)"

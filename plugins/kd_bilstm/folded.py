@@ -1,9 +1,9 @@
 """The model for prediction alone, in NumPy.
 
 After training, the input's part of the gates is a constant of each word: the product of its vector with the input
-weights, four fifths of the arithmetic. It is kept in a table. And a hidden state depends on nothing but the words that
-lead to it, so texts that begin alike share the states of their beginning, and for the second direction those that end
-alike share the states of their end: each different prefix is computed once.
+weights, four fifths of the arithmetic. It is kept in a table. And a hidden state depends only on the words that lead to
+it, so texts that begin alike share the states of their beginning, and for the second direction those that end alike
+share the states of their end: each different prefix is computed once.
 """
 
 from __future__ import annotations
@@ -11,33 +11,37 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_bilstm.cells import CELLS, Layer, WordTable
-from kd_bilstm.prefixes import Level, levels, near, reverse
-from kdcli.models.inference import Cores, Floats, Ints, Weights
+from kd_bilstm.cells import CELLS, Layer
+from kdcli.models.inference import Cores, Floats, Ints, Weights, channels, head
 
 Places = NDArray[np.intp]
 
+FILL = 1024
+"""Words that are put into the table at once."""
 BLOCK = 512
 """States computed at once: what they need should fit a core's own cache."""
 WORDS = 65_536
 """The most words of the texts that a thread takes in one go, where there is more than one text."""
 ROWS = 1024
 """Rows of a product outside the recurrence."""
+NEAR = 8
+"""Texts are sorted by so many words: neighbours nearly always share what texts share beyond."""
 
 
 class FoldedBiRNN:
-    """What ``kd_bilstm.model.BiRNN`` computes in evaluation mode.
+    """The same function as ``kd_bilstm.model.BiRNN`` in evaluation mode.
 
     Args:
         weights: The module's, by name.
         cell: ``lstm`` or ``gru``.
         hidden: Size of a hidden state.
         layers: Number of recurrent layers.
-        pooling: What stands for a text: ``last`` or ``max``.
+        pooling: ``last`` or ``max``.
 
     Raises:
         KeyError: A weight is missing.
@@ -48,9 +52,9 @@ class FoldedBiRNN:
         self.hidden, self.by_maximum = hidden, pooling == "max"
         self.cell = CELLS[cell]
         self.layers = [self.cell.fold(weights, number, hidden) for number in range(layers)]
-        self.words = WordTable(weights, self.layers[0])
-        self.head = [(weights[f"{name}.weight"].T, weights[f"{name}.bias"]) for name in ("fc", "logits")]
-        if len(weights) > len(self.words.channels) + 8 * layers + 2 * len(self.head):
+        self.words = WordTable(channels(weights), self.layers[0])
+        self.head = head(["fc", "logits"], weights)
+        if len(weights) > len(self.words.channels) + 8 * layers + 4:
             raise ValueError("there are more weights than the model has")
         self.cores = Cores()
 
@@ -63,37 +67,28 @@ class FoldedBiRNN:
         with self.cores.taken():
             if len(lengths[0]) == 1:
                 texts = [text[0, : int(length[0])] for text, length in zip(words, lengths, strict=True)]
-                return self._logits([self._encode_one(text) for text in texts])
-            states = np.split(self._encode(_stacked(words), np.concatenate(lengths).astype(np.intp)), len(words))
+                return self.head([self._encode_one(text) for text in texts])
+            longest = max(column.shape[1] for column in words)
+            stacked = np.concatenate([np.pad(column, ((0, 0), (0, longest - column.shape[1]))) for column in words])
+            states = np.split(self._encode(stacked, np.concatenate(lengths).astype(np.intp)), len(words))
             blocks = [[part[begin : begin + ROWS] for part in states] for begin in range(0, len(states[0]), ROWS)]
-            return np.concatenate(self.cores.each(self._logits, blocks))
-
-    def _logits(self, states: Sequence[Floats]) -> Floats:
-        """Return logits, ``[batch, outputs]``, for the pooled states of each text column, ``[batch, 2 * hidden]``."""
-        if len(states) == 2:
-            one, two = states
-            states = [np.concatenate([one, two, np.abs(one - two), one * two], axis=1)]
-        (weight, bias), (last_weight, last_bias) = self.head
-        hidden = np.maximum(states[0] @ weight + bias, 0)  # [batch, fc]
-        logits: Floats = hidden @ last_weight + last_bias
-        return logits
+            return np.concatenate(self.cores.each(self.head, blocks))
 
     def _encode_one(self, text: Ints) -> Floats:
         """Return the pooled states of a text ``[time]``, ``[1, 2 * hidden]``; both directions take a step at once."""
         for block in self.words.missing(text):
             self.words.fill(block)
-        given = self.words.table[:, text]  # [2, time, gates * hidden]
-        states = self._steps(self.layers[0], given)
+        states = self._steps(self.layers[0], self.words.table[:, text])
         for layer in self.layers[1:]:
             inputs = np.concatenate([states[:, 0], states[::-1, 1]], axis=1)  # [time, 2 * hidden]
-            states = self._steps(layer, layer.given(inputs))
+            states = self._steps(layer, layer.input_part(inputs))
         pooled: Floats = states.max(axis=0) if self.by_maximum else states[-1]
         return pooled.reshape(1, -1)
 
-    def _steps(self, layer: Layer, given: Floats) -> Floats:
+    def _steps(self, layer: Layer, inputs: Floats) -> Floats:
         """Return the hidden states of a text, ``[time, 2, hidden]``; the second direction's last words first."""
         gates, parts, _, step = self.cell
-        steps = np.stack([given[0], given[1, ::-1]], axis=1)  # [time, 2, gates * hidden]
+        steps = np.stack([inputs[0], inputs[1, ::-1]], axis=1)  # [time, 2, gates * hidden]
         states = np.empty((*steps.shape[:2], self.hidden), np.float32)
         work = np.zeros((gates + parts, *states.shape[1:]), np.float32)
         recurrent = np.empty_like(steps[0])
@@ -113,22 +108,16 @@ class FoldedBiRNN:
             sizes, tables = lengths[rows], self.words.table
             texts = ids[rows, : sizes.max()]
             for layer, above in pairwise(self.layers):
-                tables = above.given(self._outputs(layer, tables, texts, sizes))
-                texts = _places(sizes)
+                tables = above.input_part(self._outputs(layer, tables, texts, sizes))
+                texts = (np.cumsum(sizes) - sizes)[:, None] + np.arange(sizes.max())  # each word is an input now
             for direction in directions:
                 pooled[rows, direction] = self._pooled(direction, tables[direction], texts, sizes)
 
         # The directions of a single layer go apart, each with neighbours of its own; layers above it need both.
-        apart = [(0,), (1,)] if len(self.layers) == 1 else [(0, 1)]
+        apart: list[tuple[int, ...]] = [(0,), (1,)] if len(self.layers) == 1 else [(0, 1)]
         orders = [near(ids, lengths, backward=directions == (1,)) for directions in apart]
-        self.cores.each(
-            encode,
-            [
-                (rows, directions)
-                for directions, order in zip(apart, orders, strict=True)
-                for rows in _pieces(order, lengths)
-            ],
-        )
+        jobs = [(rows, way) for way, order in zip(apart, orders, strict=True) for rows in _pieces(order, lengths)]
+        self.cores.each(encode, jobs)
         return pooled.reshape(len(ids), -1)
 
     def _outputs(self, layer: Layer, tables: Floats, ids: Ints, lengths: Places) -> Floats:
@@ -136,8 +125,7 @@ class FoldedBiRNN:
         outputs = np.empty((lengths.sum(), 2, self.hidden), np.float32)
         begins = np.cumsum(lengths) - lengths
         for direction, table in enumerate(tables):
-            walk = self._walk(layer, direction, table, ids, lengths)
-            for time, (level, states) in enumerate(walk):
+            for time, (level, states) in enumerate(self._walk(layer, direction, table, ids, lengths)):
                 texts = level.texts
                 places = begins[texts] + (lengths[texts] - 1 - time if direction else time)
                 outputs[places, direction] = states[self.cell.parts - 1, level.nodes]
@@ -159,13 +147,13 @@ class FoldedBiRNN:
             layer: The layer.
             direction: 1 to read the texts from their ends.
             table: The input's part of the gates, ``[inputs, gates * hidden]``.
-            ids: Which of them each word takes, ``[texts, time]``.
+            ids: The input of each word, ``[texts, time]``.
             lengths: The words of each text.
-            maxima: Note the largest value so far of each unit too.
+            maxima: Also keep the largest value so far of each unit.
 
         Yields:
             The prefixes of that length, and their states, ``[parts, prefixes, hidden]``, the maxima behind the hidden
-            state; they are good until the next but one.
+            state; valid until the next but one.
         """
         (gates, parts, _, step), size = self.cell, self.hidden
         before = np.zeros((parts + maxima, 1, size), np.float32)
@@ -178,34 +166,112 @@ class FoldedBiRNN:
             after = _shaped(room[time % 2], parts + maxima, len(level.ids), size)
             for begin in range(0, len(level.ids), BLOCK):
                 words, parents = level.ids[begin : begin + BLOCK], level.parents[begin : begin + BLOCK]
-                # "clip" spares a copy; every index is in range.
-                given = np.take(table, words, axis=0, out=gates_room[: len(words)], mode="clip")
+                # "clip" saves a copy; every index is in range.
+                inputs = np.take(table, words, axis=0, out=gates_room[: len(words)], mode="clip")
                 work = _shaped(work_room, gates + parts + maxima, len(words), size)
                 np.take(before, parents, axis=1, out=work[gates:], mode="clip")
                 product = np.matmul(work[gates + parts - 1], layer.recurrent[direction], out=product_room[: len(words)])
                 new = after[:, begin : begin + BLOCK]
-                step(given, product, work[: gates + parts], new[:parts], layer.apart[direction])
+                step(inputs, product, work[: gates + parts], new[:parts], layer.apart[direction])
                 if maxima:
                     np.maximum(work[-1], new[parts - 1], out=new[-1])
             yield level, after
             before = after
 
 
+class WordTable:
+    """The input's part of the gates for each word, computed when the word is first read.
+
+    Args:
+        channels: The word vectors of each channel.
+        layer: The first layer.
+
+    Attributes:
+        table: ``[2, vocabulary, gates * hidden]``.
+    """
+
+    def __init__(self, channels: Sequence[Floats], layer: Layer) -> None:
+        self.channels, self.layer = channels, layer
+        # Memory is taken only where something is written.
+        self.table = np.empty((2, len(channels[0]), layer.inputs.shape[2]), np.float32)
+        self._filled = np.zeros(len(channels[0]), np.bool_)
+
+    def missing(self, words: Ints) -> list[Places]:
+        """Return those of the words that are not in the table yet, in blocks.
+
+        Raises:
+            IndexError: A word is not in the vocabulary.
+        """
+        if self._filled[words].all():
+            return []
+        needed = np.zeros_like(self._filled)
+        needed[words] = True
+        new = np.flatnonzero(needed & ~self._filled)
+        return [new[begin : begin + FILL] for begin in range(0, len(new), FILL)]
+
+    def fill(self, words: Places) -> None:
+        """Put words into the table."""
+        vectors = np.concatenate([channel[words] for channel in self.channels], axis=1)
+        self.table[:, words] = self.layer.input_part(vectors)
+        self._filled[words] = True
+
+
+class Level(NamedTuple):
+    """The nodes of the tree of prefixes at one time step, and the texts that have a word there.
+
+    Attributes:
+        ids: The last word of each prefix, ``[nodes]``.
+        parents: Its node of the level before, the root for those of the first, ``[nodes]``.
+        texts: The texts, ``[texts here]``.
+        nodes: The node of each, ``[texts here]``.
+        ends: Whether it is the text's last, ``[texts here]``.
+    """
+
+    ids: Places
+    parents: Places
+    texts: Places
+    nodes: Places
+    ends: NDArray[np.bool_]
+
+
+def levels(ids: Ints, lengths: Ints) -> Iterator[Level]:
+    """Walk through the tree of the prefixes of texts ``[texts, time]``.
+
+    Neighbours share their common prefix; in the order of their words, all texts do.
+    """
+    differs = np.ones((len(ids), ids.shape[1] + 1), np.bool_)
+    np.not_equal(ids[1:], ids[:-1], out=differs[1:, :-1])
+    shared = differs.argmax(axis=1)  # words in common with the text before
+    shared[1:] = np.minimum.reduce([shared[1:], lengths[1:], lengths[:-1]])
+    texts, nodes = np.arange(len(ids)), np.zeros(len(ids), np.intp)
+    for time, words in enumerate(np.ascontiguousarray(ids.T, np.intp), 1):
+        new = shared < time
+        parents = nodes[new]
+        # A text without a node of its own has the last one made before it.
+        nodes = np.cumsum(new) - 1
+        ends = lengths == time
+        yield Level(words[texts[new]], parents, texts, nodes, ends)
+        goes_on = ~ends
+        texts, nodes, shared, lengths = (each[goes_on] for each in (texts, nodes, shared, lengths))
+
+
+def near(ids: Ints, lengths: Ints, *, backward: bool) -> Places:
+    """Return texts ``[texts, time]`` in an order in which those that begin alike, or end alike, are neighbours."""
+    first = reverse(ids, lengths, NEAR) if backward else ids[:, :NEAR]
+    first = np.where(np.arange(first.shape[1]) < lengths[:, None], first, 0).astype(ids.dtype)
+    order: Places = np.lexsort(np.ascontiguousarray(first.T[::-1]))
+    return order
+
+
+def reverse(ids: Ints, lengths: Ints, limit: int | None = None) -> Ints:
+    """Return texts read from their ends, ``[texts, time]``, or the last words of each, ``[texts, limit]``."""
+    time = np.arange(ids.shape[1])[:limit]
+    return np.take_along_axis(ids, np.maximum(lengths[:, None] - 1 - time, 0), axis=1)
+
+
 def _shaped(room: Floats, *shape: int) -> Floats:
     """Return an array without gaps that lies in the room."""
     return room[: math.prod(shape)].reshape(shape)
-
-
-def _stacked(words: Sequence[Ints]) -> Ints:
-    """Put the text columns below each other, ``[columns * batch, time]``."""
-    longest = max(column.shape[1] for column in words)
-    return np.concatenate([np.pad(column, ((0, 0), (0, longest - column.shape[1]))) for column in words])
-
-
-def _places(lengths: Places) -> Places:
-    """Number the words of texts, text after text, ``[texts, time]``; without meaning beyond their ends."""
-    places: Places = (np.cumsum(lengths) - lengths)[:, None] + np.arange(lengths.max())
-    return places
 
 
 def _pieces(order: Places, lengths: Places) -> list[Places]:

@@ -11,28 +11,28 @@ from kdcli.models.inference import Floats, Graph, Ints, Model, Weights, numpy_mo
 
 PRIME, FACTOR = 2**31 - 1, 1_000_003_919  # (PRIME + PRIME) * FACTOR fits int64: nothing overflows
 NGRAMS = """
-    words#_{n} = Slice (words#_{less}, axis, end, axis)
-    counted#_{n} = Slice (counted#_{less}, axis, end, axis)
-    shorter#_{n} = Slice (keys#_{less}, first, last, axis)
-    sum#_{n} = Add (shorter#_{n}, words#_{n})
-    product#_{n} = Mul (sum#_{n}, factor)
-    keys#_{n} = Mod (product#_{n}, prime)
-    rows#_{n} = Mod (keys#_{n}, buckets)
-    found#_{n} = Gather (ngrams_weight, rows#_{n})
+    words_{n} = Slice (words_{less}, axis, end, axis)
+    counted_{n} = Slice (counted_{less}, axis, end, axis)
+    shorter_{n} = Slice (keys_{less}, first, last, axis)
+    sum_{n} = Add (shorter_{n}, words_{n})
+    product_{n} = Mul (sum_{n}, factor)
+    keys_{n} = Mod (product_{n}, prime)
+    rows_{n} = Mod (keys_{n}, buckets)
+    found_{n} = Gather (ngrams_weight, rows_{n})
 """
 ENCODE = """
-    words#_1 = Identity (words#)
-    product#_1 = Mul (words#, factor)
-    keys#_1 = Mod (product#_1, prime)
-    counted#_1 = Identity (present#)
-    found#_1 = Gather (vectors, words#)
+    words_1 = Identity (words)
+    product_1 = Mul (words, factor)
+    keys_1 = Mod (product_1, prime)
+    counted_1 = Identity (present)
+    found_1 = Gather (vectors, words)
     {ngrams}
-    found# = Concat <axis = 1> ({found})
-    counted# = Concat <axis = 1> ({counted})
-    shares# = LpNormalization <axis = 1, p = 2> (counted#)
-    row# = Unsqueeze (shares#, axis)
-    average# = MatMul (row#, found#)
-    states# = Squeeze (average#, axis)
+    found = Concat <axis = 1> ({found})
+    counted = Concat <axis = 1> ({counted})
+    shares = LpNormalization <axis = 1, p = 2> (counted)
+    row = Unsqueeze (shares, axis)
+    average = MatMul (row, found)
+    states = Squeeze (average, axis)
 """
 LAYERS = ("fc", "logits")
 
@@ -68,7 +68,7 @@ def averaging(longest: int, weights: Weights) -> Model:
 def graph(longest: int, task: Task, weights: Weights) -> Graph:
     """Return the model as an ONNX graph."""
     every = range(1, longest + 1)
-    found, counted = (", ".join(f"{name}#_{n}" for n in every) for name in ("found", "counted"))
+    found, counted = (", ".join(f"{name}_{n}" for n in every) for name in ("found", "counted"))
     ngrams = "".join(NGRAMS.format(n=n, less=n - 1) for n in every[1:])
     encode = ENCODE.format(ngrams=ngrams, found=found, counted=counted)
     constants = {"first": [0], "last": [-1], "end": [PRIME], "factor": FACTOR, "prime": PRIME}

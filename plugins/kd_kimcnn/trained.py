@@ -10,25 +10,25 @@ from kdcli.api import Task
 from kdcli.models.inference import Floats, Graph, Ints, Model, Weights, numpy_model, onnx_model, word_vectors
 
 ENCODE = """
-    found# = Gather (vectors, words#)
-    columns# = Transpose <perm = [0, 2, 1]> (found#)
-    mask# = Unsqueeze (present#, axis)
-    text# = Mul (columns#, mask#)
+    found = Gather (vectors, words)
+    columns = Transpose <perm = [0, 2, 1]> (found)
+    mask = Unsqueeze (present, axis)
+    text = Mul (columns, mask)
 """
 FILTERS = """
-    values#_{number} = Conv <pads = [{beyond}, {beyond}]> (text#, filters_{number}_weight, filters_{number}_bias)
-    positive#_{number} = Relu (values#_{number})
-    windows#_{number} = MaxPool <kernel_shape = [{width}], pads = [{beyond}, {beyond}]> (mask#)
-    counted#_{number} = Mul (positive#_{number}, windows#_{number})
-    highest#_{number} = ReduceMax <axes = [2], keepdims = 0> (counted#_{number})
+    values_{number} = Conv <pads = [{beyond}, {beyond}]> (text, filters_{number}_weight, filters_{number}_bias)
+    positive_{number} = Relu (values_{number})
+    windows_{number} = MaxPool <kernel_shape = [{width}], pads = [{beyond}, {beyond}]> (mask)
+    counted_{number} = Mul (positive_{number}, windows_{number})
+    highest_{number} = ReduceMax <axes = [2], keepdims = 0> (counted_{number})
 """  # a window counts if it sees a word
 
 
 def graph(widths: Sequence[int], task: Task, weights: Weights) -> Graph:
     """Build the model as an ONNX graph."""
     filters = (FILTERS.format(number=number, width=width, beyond=width - 1) for number, width in enumerate(widths))
-    highest = ", ".join(f"highest#_{number}" for number in range(len(widths)))
-    encode = f"{ENCODE}{''.join(filters)} states# = Concat <axis = 1> ({highest})"
+    highest = ", ".join(f"highest_{number}" for number in range(len(widths)))
+    encode = f"{ENCODE}{''.join(filters)} states = Concat <axis = 1> ({highest})"
     return onnx_model("kd_kimcnn", task, encode, ["logits"], weights)
 
 

@@ -16,10 +16,10 @@ SINGLE = Task("single", "single", ("0", "1"))
 PAIR = Task("pair", "pair", ("a", "b", "c"))
 
 ENCODE = """
-    column# = Unsqueeze (present#, axis)
-    found# = Gather (vectors, words#)
-    sum# = MatMul (column#, found#)
-    states# = Squeeze (sum#, axis)
+    column = Unsqueeze (present, axis)
+    found = Gather (vectors, words)
+    sum = MatMul (column, found)
+    states = Squeeze (sum, axis)
 """
 
 
@@ -114,7 +114,7 @@ def test_onnx(task, layers):
 
 
 def test_other_constants_than_weights():
-    encode = ENCODE.replace("states# =", "twice# =") + "states# = Mul (twice#, a_half)"
+    encode = ENCODE.replace("states =", "twice =") + "states = Mul (twice, a_half)"
     made, (words, lengths) = weights(SINGLE, ["logits"]), batch(SINGLE)
     graph = onnx_model("halves", SINGLE, encode, ["logits"], {**made, "a.half": np.float32(0.5)})
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -126,9 +126,9 @@ def test_other_constants_than_weights():
 def test_mistakes_in_statements():
     made = weights(SINGLE, ["logits"])
     with pytest.raises(onnx.parser.ParseError):
-        onnx_model("s", SINGLE, "states# = Squeeze (words#", ["logits"], made)
+        onnx_model("s", SINGLE, "states = Squeeze (words", ["logits"], made)
     with pytest.raises((onnx.checker.ValidationError, onnx.shape_inference.InferenceError)):
-        onnx_model("s", SINGLE, "states# = Squeeze (nothing#, axis)", ["logits"], made)
+        onnx_model("s", SINGLE, "states = Squeeze (nothing, axis)", ["logits"], made)
 
 
 def test_a_missing_layer_is_named():
@@ -137,6 +137,6 @@ def test_a_missing_layer_is_named():
 
 
 def test_nothing_heavy_is_imported():
-    code = "import sys, kdcli.models.inference; print({'torch', 'onnx', 'scipy', 'pydantic', 'pyarrow'} & set(sys.modules))"
+    code = "import sys, kdcli.models.inference; print({'torch', 'onnx', 'scipy', 'pydantic', 'polars'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

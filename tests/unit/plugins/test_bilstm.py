@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from kd_bilstm import Options, build
-from kd_bilstm.model import pack
-from kd_bilstm.pooling import maximum
+from kd_bilstm.model import maximum, pack
 from kdcli import registry
 from kdcli.api import Batch, Task
 from kdcli.errors import ProfileError
@@ -236,6 +235,6 @@ def test_a_pooling_that_is_not_there_is_named():
 
 
 def test_plugin_module_costs_nothing():
-    code = "import sys, kd_bilstm; kd_bilstm.Options(); print(*{'torch', 'numpy', 'pyarrow'} & set(sys.modules))"
+    code = "import sys, kd_bilstm; kd_bilstm.Options(); print(*{'torch', 'numpy', 'polars'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

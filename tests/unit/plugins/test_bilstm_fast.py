@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd_bilstm import Options, build, fast
-from kd_bilstm.prefixes import levels, near, reverse
+from kd_bilstm.folded import levels, near, reverse
 from kdcli.api import Batch, Task
 
 SINGLE = Task("single", "single", ("0", "1"))
@@ -88,7 +88,7 @@ def test_any_batch_in_small_pieces_by_threads(lengths, task, cell, layers, pooli
     with pytest.MonkeyPatch.context() as patch:
         for name, size in (("BLOCK", 3), ("WORDS", 20), ("ROWS", 4)):
             patch.setattr(f"kd_bilstm.folded.{name}", size)
-        patch.setattr("kd_bilstm.cells.FILL", 5)
+        patch.setattr("kd_bilstm.folded.FILL", 5)
         assert_same(module, quick, columns(task, lengths, words=words))
 
 
@@ -183,7 +183,7 @@ def test_calls_at_once_leave_blas_as_it_was():
 def test_no_torch():
     code = (
         "import sys, kd_bilstm.folded\n"
-        "print(*{'torch', 'scipy', 'sklearn', 'transformers', 'pyarrow'} & set(sys.modules))"
+        "print(*{'torch', 'scipy', 'sklearn', 'transformers', 'polars'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -1,0 +1,229 @@
+"""Folders and hub names of every kind of Hugging Face model, and what is wrong with them."""
+
+import json
+import shutil
+
+import huggingface_hub
+import pytest
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BertConfig,
+    BertTokenizer,
+    GPT2Config,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    set_seed,
+)
+
+from kdcli.api import DataError, MissingError, QuietReporter
+from kdcli.lm.pretrained import load_lm, load_lm_config, load_lm_tokenizer
+from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
+from kdcli.models import hf
+
+TEXTS = ["a good film about a dog", "the plot is very dull", "naïve fun"]
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def tokenizer_of(**special):
+    return PreTrainedTokenizerFast(tokenizer_object=train_wordpiece([TEXTS], 80), **(special or SPECIAL))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A masked BERT with its tokenizer."""
+    folder, tokenizer = tmp_path_factory.mktemp("saved") / "bert", tokenizer_of()
+    set_seed(0)
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "bert")
+
+
+def load_all(folder):
+    config, tokenizer = hf.load_config(folder), hf.load_tokenizer(folder)
+    return config, tokenizer, hf.load_model(folder, AutoModelForMaskedLM, config=config)
+
+
+def test_a_folder_is_loaded_whole(folder):
+    config, tokenizer, model = load_all(folder)
+    assert config.vocab_size == len(tokenizer) and not model.training
+    assert hf.load_config(folder, num_labels=5).num_labels == 5
+    half = hf.load_model(folder, AutoModelForMaskedLM, precision="bf16")
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.bert.embeddings.word_embeddings.weight.float(),
+                               model.bert.embeddings.word_embeddings.weight, atol=1e-3, rtol=1e-2)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("config.json", None, "config.json is missing"),
+        ("config.json", "{", "configuration cannot be read"),
+        ("config.json", '{"model_type": "gpt9"}', "configuration cannot be read"),
+        ("model.safetensors", None, "weights cannot be read"),
+        ("model.safetensors", "half of it", "weights cannot be read"),
+        ("tokenizer.json", None, "tokenizer"),
+        ("tokenizer.json", "{", "tokenizer cannot be read"),
+    ],
+)
+def test_broken_folders(folder, name, text, said):
+    if text is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(text, "utf-8")
+    with pytest.raises(DataError, match=said) as error:
+        load_all(folder)
+    assert error.value.file == str(folder) and "\n" not in str(error.value)
+
+
+def test_weights_that_do_not_fit_are_named(folder):
+    with pytest.raises(DataError, match=r"2 tensors are missing: classifier.bias, classifier.weight") as error:
+        hf.load_model(folder, AutoModelForSequenceClassification, allow_new="pooler", hint="fine-tune it first")
+    assert error.value.hint == "fine-tune it first"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 32}))
+    for allowed in ("nothing", "head"):
+        with pytest.raises(DataError, match=r"of another shape: .*position_embeddings.weight \(64 x 16, not 32 x 16\)"):
+            hf.load_model(folder, AutoModelForMaskedLM, allow_new=allowed)
+
+
+def test_a_new_head_and_a_new_pooler(folder):
+    config = hf.load_config(folder, num_labels=3)
+    model = hf.load_model(folder, AutoModelForSequenceClassification, config=config, allow_new="head")
+    assert model.classifier.weight.shape == (3, 16)
+    with pytest.raises(DataError, match="missing: pooler"):
+        hf.load_model(folder, AutoModel)
+    assert hf.load_model(folder, AutoModel, allow_new="pooler").pooler is not None
+    other = AutoModelForMaskedLM.from_config(RobertaConfig(vocab_size=99, **TINY))
+    other.save_pretrained(folder)
+    (folder / "config.json").write_text(config.to_json_string())
+    with pytest.raises(DataError, match=r"\d+ tensors are missing: .* and others"):
+        hf.load_model(folder, AutoModelForSequenceClassification, allow_new="head")
+
+
+def test_two_files_are_gpt2s_tokenizer(tmp_path):
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(TEXTS, vocab_size=270, special_tokens=["<|endoftext|>"], show_progress=False)
+    bpe.save_model(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"vocab.json", "merges.txt"}
+    assert load_lm_tokenizer(tmp_path).get_vocab() == bpe.get_vocab()
+
+
+@pytest.mark.parametrize(("kind", "key"), [("pad", "pad_token"), ("mask", "mask_token"), ("eos", "eos_token")])
+def test_a_special_token_that_is_missing(tmp_path, kind, key):
+    tokenizer_of(unk_token="[UNK]").save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="the tokenizer has no") as error:
+        hf.load_tokenizer(tmp_path, needs=[kind])
+    assert key in error.value.hint and error.value.file == str(tmp_path)
+
+
+def test_a_masked_model_needs_a_fast_tokenizer(saved, monkeypatch):
+    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", property(lambda _: False))
+    with pytest.raises(DataError) as error:
+        load_lm_tokenizer(saved, "masked")
+    assert "tokenizer.json" in error.value.hint
+
+
+BART = BartConfig(d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (BertConfig(**TINY), "causal"),
+        (BART, "causal"),
+        (GPT2Config(n_embd=16, n_layer=1, n_head=2), "masked"),
+        (BART, "masked"),
+        (BertConfig(is_decoder=True), "masked"),
+    ],
+    ids=["encoder", "seq2seq", "decoder", "masked seq2seq", "bert as a decoder"],
+)
+def test_language_models_of_another_kind(tmp_path, config, kind):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=f"a {config.model_type} model is not a {kind} language model") as error:
+        load_lm_config(tmp_path, kind)
+    assert {"causal": "gpt2", "masked": "bert-base-uncased"}[kind] in error.value.hint
+
+
+def test_weights_of_another_architecture(tmp_path):
+    config = GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=99)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    wide = GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=99)
+    with pytest.raises(DataError, match=r"\d+ tensors are missing: transformer\.h\.1"):
+        load_lm(tmp_path, wide)
+
+
+def test_the_longest_text(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL.values(), "a"]))
+    bare = BertTokenizer(str(tmp_path / "vocab.txt"))
+    assert bare.model_max_length > 10**9, "a tokenizer from vocab.txt alone has no limit"
+    bert, roberta = BertConfig(), RobertaConfig(max_position_embeddings=514, pad_token_id=1)
+    assert hf.max_length_of(bert, bare) == 512 == hf.max_length_of(roberta, bare)
+    bare.model_max_length = 100
+    assert hf.max_length_of(bert, bare) == 100
+    warnings = []
+    reporter = QuietReporter()
+    reporter.warn = warnings.append
+    assert hf.fit_max_length(600, bert, key="teacher.max_length", reporter=reporter) == 512
+    assert hf.fit_max_length(128, bert, key="teacher.max_length", reporter=reporter) == 128
+    assert len(warnings) == 1 and warnings[0].startswith("teacher.max_length is 600")
+
+
+def test_models_that_are_not_there(tmp_path, saved, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    waits = []  # a download tries again for half a minute before it says that there is no network
+    monkeypatch.setattr("time.sleep", waits.append)
+    for weights in (True, False):
+        with pytest.raises(MissingError) as error:
+            hf.find_model("nobody/nothing-of-the-kind", QuietReporter(), key="x.y", weights=weights)
+        assert (error.value.exit_code, error.value.key, waits) == (6, "x.y", []) and "folder" in error.value.hint
+        for name in (tmp_path / "nothing", "./models/bert"):
+            with pytest.raises(MissingError, match="no such folder"):
+                hf.find_model(name, QuietReporter(), weights=weights)
+        with pytest.raises(DataError, match="is a file"):
+            hf.find_model(saved / "config.json", QuietReporter(), weights=weights)
+    with pytest.raises(DataError, match=r"config\.json"):
+        hf.find_model(tmp_path, QuietReporter())
+    assert hf.find_model(tmp_path, QuietReporter(), weights=False) == tmp_path
+
+
+def test_a_cached_model_needs_no_network(tmp_path, saved, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--some--encoder/snapshots/0123"
+    shutil.copytree(saved, snapshot)
+    (tmp_path / "models--some--encoder/refs").mkdir()
+    (tmp_path / "models--some--encoder/refs/main").write_text("0123")
+    assert hf.find_model("some/encoder", QuietReporter()) == snapshot
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(MissingError):
+        hf.find_model("some/encoder", QuietReporter())
+    assert hf.find_model("some/encoder", QuietReporter(), weights=False) == snapshot
+
+
+def test_the_hub_is_asked_for_the_weights_in_their_safe_form_first(tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, **options):
+        if options.get("local_files_only"):
+            raise FileNotFoundError
+        asked.append(options["allow_patterns"][-1])
+        (tmp_path / "config.json").touch()
+        if asked[-1].endswith(".bin"):
+            (tmp_path / "pytorch_model.bin").touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert hf.find_model("some/encoder", QuietReporter()) == tmp_path
+    assert asked == ["*.safetensors", "pytorch_model*.bin"]

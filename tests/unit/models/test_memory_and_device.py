@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from kdcli.api import KdError, QuietReporter
+from kdcli.errors import MissingError, UsageError
+from kdcli.models.device import check_device, resolve
+from kdcli.models.memory import halve_until_it_fits
+
+FULL = "CUDA out of memory. Tried to allocate 20.00 MiB."
+
+
+def fits(limit, error=torch.OutOfMemoryError):
+    def run(batch):
+        if batch > limit:
+            raise error(FULL)
+        return batch * 10
+
+    return run
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_a_batch_is_halved_until_it_fits(error):
+    warnings, reporter = [], QuietReporter()
+    reporter.warn = warnings.append
+    assert halve_until_it_fits(fits(8, error), 48, reporter=reporter) == (60, 6)
+    assert len(warnings) == 3
+    assert halve_until_it_fits(fits(8, error), 4096, count=30, reporter=reporter) == (70, 7)
+    assert halve_until_it_fits(fits(99), 48, count=3, reporter=reporter) == (480, 48), "a small part changes nothing"
+
+
+def test_what_cannot_be_halved():
+    for run, options in ((fits(0), {}), (fits(8), {"auto": False})):
+        with pytest.raises(KdError, match="memory does not suffice") as error:
+            halve_until_it_fits(run, 16, reporter=QuietReporter(), key="a.b", hint="do this", **options)
+        assert (error.value.key, error.value.hint) == ("a.b", "do this")
+
+    def broken(batch):
+        raise RuntimeError("the model is broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        halve_until_it_fits(broken, 16, reporter=QuietReporter())
+
+
+def test_precisions_of_a_device():
+    check_device("cpu", "bf16", "generator")
+    with pytest.raises(UsageError) as error:
+        check_device("cpu", "fp16", "generator")
+    assert error.value.hint == "use --precision bf16 or fp32"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there():
+    assert resolve("cpu") == "cpu"
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(MissingError) as error:
+            check_device(device, "fp32", "teacher")
+        assert error.value.key == "device"
