@@ -17,7 +17,7 @@ from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
 from kdcli.tables.read import ROW_NUMBER, read_table, shown
-from kdcli.tasks.check_counts import Counts, count_table
+from kdcli.tasks.check_counts import TableCounts
 from kdcli.tasks.check_problems import find_problems, problem_of
 from kdcli.tasks.check_report import (
     Character,
@@ -90,7 +90,7 @@ class _Table:
         self.labelled = split != "test"
         self.layout = detect(path, settings, task)
         reporter.info(f"{path.name}: {self.layout}")
-        self.counts = count_table(path, self.layout, settings, task, reporter, labelled=self.labelled)
+        self.counts = TableCounts(path, self.layout, settings, task, reporter, labelled=self.labelled)
 
     def errors(self) -> list[KdError]:
         """Return the errors of the table as a whole."""
@@ -209,7 +209,7 @@ def _labels(counts: Mapping[str | None, Finding], task: Task) -> Labels:
     )
 
 
-def _scores(counts: Counts, task: Task) -> Scores:
+def _scores(counts: TableCounts, task: Task) -> Scores:
     values = np.concatenate(counts.scores)
     low, high, mean = (values.min(), values.max(), values.mean()) if len(values) else (np.nan, np.nan, np.nan)
     limits = task.score_range or ((float(low), float(high)) if len(values) else (0.0, 1.0))

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["error", "warning"]
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -24,7 +22,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Words:
-    """The lengths of the texts of a column in words, separated by white space; ``longer`` than the student reads."""
+    """The lengths of the texts of a column in words; ``longer`` texts are longer than the student reads."""
 
     min: int
     median: float
@@ -47,14 +45,7 @@ class LabelCount:
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of a table of classes.
-
-    Attributes:
-        known: The task's labels, in its order.
-        others: Labels that are not the task's, the most frequent first, at most twenty.
-        outside: The rows with such labels.
-        missing: The rows without a label.
-    """
+    """The labels of a table: the task's in its order, at most twenty others, rows with others, and rows without one."""
 
     known: Sequence[LabelCount]
     others: Sequence[LabelCount]
@@ -64,18 +55,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of a table.
-
-    Attributes:
-        min: The lowest.
-        mean: Their mean.
-        max: The highest.
-        edges: The limits of ten bins over the task's range, or over the scores' own.
-        histogram: The number of scores in each bin.
-        wrong: Scores that are no number in the task's range.
-        first_wrong: The first of these.
-        missing: The rows without a score.
-    """
+    """The scores of a table, in ten bins over the task's range or their own; wrong ones are no number in the range."""
 
     min: float
     mean: float
@@ -99,14 +79,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Rows of one table that share their texts with others.
-
-    Attributes:
-        texts: The number of different texts.
-        rows: The number of rows with them; for repeated texts, of rows that repeat an earlier row.
-        example: The numbers of two such rows, None where there are none.
-        shown: Their texts.
-    """
+    """Rows of one table that share their texts: how many texts, how many (or how many further) rows, two of them."""
 
     texts: int = 0
     rows: int = 0
@@ -116,13 +89,9 @@ class Repeats:
 
 @dataclass(frozen=True)
 class Common:
-    """Rows of a second table whose texts are in a first one.
+    """Rows of a second table whose texts are in a first one; ``alike`` ignores case and white space.
 
-    Attributes:
-        rows: Their number.
-        alike: Their number if case and white space do not count.
-        example: The number of a row of the first table and of one of the second, None where there are none.
-        shown: The texts of the latter.
+    The example is a row of the first table and one of the second, with the texts of the latter.
     """
 
     rows: int
@@ -176,14 +145,7 @@ class TableReport:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The texts that two tables share.
-
-    Attributes:
-        first: The name of one.
-        second: The name of the other.
-        share: The share of the second's rows whose texts are in the first.
-        found: The rows, counted in the second table.
-    """
+    """The texts that two tables share, and the share of the second's rows with texts of the first."""
 
     first: str
     second: str
@@ -193,18 +155,9 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem: an ``error`` if the profile cannot run on these tables, else a ``warning``.
+    """An ``error``, with which the profile cannot run, or a ``warning``; ``key`` is a column or a setting."""
 
-    Attributes:
-        level: Error or warning.
-        what: The problem.
-        hint: What to do about it.
-        file: The file it is in.
-        row: The row of that file.
-        key: The column or setting it is about.
-    """
-
-    level: Level
+    level: Literal["error", "warning"]
     what: str
     hint: str | None = None
     file: str | None = None
