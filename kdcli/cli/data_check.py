@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from kdcli.cli.options import Request, command
 from kdcli.errors import DataError
 
 if TYPE_CHECKING:
-    from kdcli.tasks.check_report import DataReport, TableReport
+    from kdcli.tasks.check_report import DataReport, Overlap, Problem, TableReport
 
 STYLES = {"error": "bold red", "warning": "yellow"}
 SELDOM = (
@@ -51,44 +51,33 @@ def check(request: Request) -> None:
 def _described(report: DataReport) -> RenderableType:
     parts: list[RenderableType] = []
     if report.tables:
-        parts.append(ui.panel(report.task, _files(report), Text(), _statistics(report)))
+        files = {one.name: f"{one.file}: {one.layout}{'' if one.whole else '; read in part'}" for one in report.tables}
+        parts.append(ui.panel(report.task, ui.names_and_values(**files), Text(), _statistics(report)))
     if report.overlaps:
-        parts.append(ui.panel("texts that two tables share", _overlaps(report)))
-    if report.problems:
-        parts.append(_problems(report))
+        parts.append(ui.panel("texts that two tables share", ui.records([_overlap(one) for one in report.overlaps])))
+    parts += [line for problem in report.problems for line in _problem(problem)]
     errors = sum(problem.level == "error" for problem in report.problems)
     last = f"the profile cannot run on these tables: {errors} error{'s' * (errors > 1)}"
     parts.append(Text("the profile can run on these tables", "green") if report.fit else Text(last, STYLES["error"]))
     return Group(*parts)
 
 
-def _files(report: DataReport) -> Table:
-    table = ui.columns("", "", "")
-    table.show_header = False
-    for each in report.tables:
-        broken = "" if each.whole else "; read in part"
-        table.add_row(Text(each.name, "bold"), Text(each.file), Text(each.layout + broken, "dim"))
-    return table
-
-
 def _statistics(report: DataReport) -> Table:
-    table = ui.columns("", *(each.name for each in report.tables), numbers=len(report.tables))
-    values = [_values(each, report.max_words) for each in report.tables]
-    for name in dict.fromkeys(name for of_table in values for name in of_table):
-        row = [of_table.get(name, "") for of_table in values]
-        if name not in SELDOM or set(row) - {"0", ""}:
-            table.add_row(Text(name, "dim"), *map(Text, row))
-    return table
+    values = {table.name: _values(table, report.max_words) for table in report.tables}
+    names = dict.fromkeys(name for of_table in values.values() for name in of_table)
+    rows = [{"": name, **{table: found.get(name) for table, found in values.items()}} for name in names]
+    return ui.records([row for row in rows if row[""] not in SELDOM or any(list(row.values())[1:])])
 
 
-def _values(table: TableReport, max_words: int) -> dict[str, str]:
+def _values(table: TableReport, max_words: int) -> dict[str, object]:
     """Return the statistics of a table, by name."""
-    numbers = {
+    return {
         "rows": table.rows,
         "rows dropped for their labels": sum(table.dropped.values()),
         "rows that cannot be read": table.bad_rows,
-    }
-    texts = {
+        **_labels(table),
+        **_scores(table),
+        **_words(table),
         f"longer than {max_words} words": sum(words.longer for words in table.words.values()),
         "empty": table.empty.count,
         "with white space at an end": table.edges.count,
@@ -97,31 +86,27 @@ def _values(table: TableReport, max_words: int) -> dict[str, str]:
         "rows that repeat a text": table.repeated.rows,
         "texts with several labels": table.conflicts.texts,
     }
-    described = {**_labels(table), **_scores(table), **_words(table)}
-    return {**_numbers(numbers), **described, **_numbers(texts)}
 
 
-def _labels(table: TableReport) -> dict[str, str]:
+def _labels(table: TableReport) -> dict[str, object]:
     if table.labels is None:
         return {}
-    shown = {
-        f"label {one.label}{f' ({one.name})' if one.name else ''}": f"{one.count:,}  {one.share:6.1%}"
-        for one in table.labels.known
-    }
-    return shown | {"rows with other labels": f"{table.labels.outside.count:,}"}
+    names = {one.label: f"label {one.label}{f' ({one.name})' if one.name else ''}" for one in table.labels.known}
+    shown = {names[one.label]: f"{one.count:,}  {one.share:6.1%}" for one in table.labels.known}
+    return {**shown, "rows with other labels": table.labels.outside.count}
 
 
-def _scores(table: TableReport) -> dict[str, str]:
+def _scores(table: TableReport) -> dict[str, object]:
     scores = table.scores
     if scores is None:
         return {}
-    shown = {"scores": f"{scores.min:g} to {scores.max:g}", "scores: mean": f"{scores.mean:.3g}"}
     bins = zip(pairwise(scores.edges), scores.histogram, strict=True)
-    return shown | {f"scores from {low:.3g} to {high:.3g}": f"{count:,}" for (low, high), count in bins}
+    shown = {f"scores from {low:.3g} to {high:.3g}": count for (low, high), count in bins}
+    return {"scores": f"{scores.min:g} to {scores.max:g}", "scores: mean": f"{scores.mean:.3g}", **shown}
 
 
-def _words(table: TableReport) -> dict[str, str]:
-    shown = {}
+def _words(table: TableReport) -> dict[str, object]:
+    shown: dict[str, object] = {}
     for column, words in table.words.items():
         shown[f"{column}: words"] = f"{words.min:,} to {words.max:,}"
         shown[f"{column}: median, mean"] = f"{words.median:g}, {words.mean:.1f}"
@@ -129,25 +114,15 @@ def _words(table: TableReport) -> dict[str, str]:
     return shown
 
 
-def _numbers(values: Mapping[str, int]) -> dict[str, str]:
-    return {name: f"{value:,}" for name, value in values.items()}
+def _overlap(one: Overlap) -> dict[str, object]:
+    found = one.found
+    shown = {"rows of": one.second, "with texts of": one.first, "rows": found.rows, "share": f"{one.share:.1%}"}
+    return {**shown, "but for case and space": found.alike}
 
 
-def _overlaps(report: DataReport) -> Table:
-    table = ui.columns("rows of", "with texts of", "rows", "share", "but for case and space", numbers=3)
-    for each in report.overlaps:
-        found = each.found
-        table.add_row(each.second, each.first, f"{found.rows:,}", f"{each.share:.1%}", f"{found.alike:,}")
-    return table
-
-
-def _problems(report: DataReport) -> Table:
-    table = ui.columns("", "", "")
-    table.show_header = False
-    for each in report.problems:
-        place = Path(each.file).name if each.file else each.key or ""
-        row = "" if each.row is None else f", row {each.row:,}"
-        table.add_row(Text(each.level, STYLES[each.level]), Text(place, "bold"), Text(each.what + row))
-        if each.hint:
-            table.add_row("", "", Text(f"hint: {each.hint}", "cyan"))
-    return table
+def _problem(problem: Problem) -> Iterator[Text]:
+    place = Path(problem.file).name if problem.file else problem.key or ""
+    row = "" if problem.row is None else f", row {problem.row:,}"
+    yield Text.assemble((problem.level, STYLES[problem.level]), f"  {place}  {problem.what}{row}")
+    if problem.hint:
+        yield Text(f"  hint: {problem.hint}", "cyan")

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from kdcli.cli import ui
 from kdcli.cli.options import Request, command
@@ -29,7 +27,6 @@ NEEDED = (
 LITTLE_DISK = 5e9
 LITTLE_MEMORY = 2e9
 Status = Literal["fine", "look", "broken"]
-STYLES: dict[Status, str] = {"fine": "green", "look": "yellow", "broken": "bold red"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,9 @@ def doctor(request: Request) -> None:
                 checks.append(check)
                 progress.advance()
     broken = [check for check in checks if check.status == "broken"]
-    ui.show({"fine": not broken, "checks": checks}, _table)
+    ui.show(
+        {"fine": not broken, "checks": checks}, lambda _: ui.records([_row(check) for check in checks], numbers=False)
+    )
     if broken:
         raise typer.Exit(broken[0].exit_code)
 
@@ -186,10 +185,6 @@ def _gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
-def _table(result: dict[str, Any]) -> Table:
-    table = ui.columns("what", "", "found")
-    for check in result["checks"]:
-        table.add_row(check.name, Text(check.status, STYLES[check.status]), Text(check.found))
-        if check.hint and check.status != "fine":
-            table.add_row("", "", Text(f"hint: {check.hint}", "cyan"))
-    return table
+def _row(check: Check) -> dict[str, object]:
+    hint = f"; {check.hint}" if check.hint and check.status != "fine" else ""
+    return {"what": check.name, "status": check.status, "found": check.found + hint}

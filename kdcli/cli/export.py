@@ -116,7 +116,7 @@ def _profile(request: Request) -> Profile | None:
     assert request.student is not None
     alone = request.profile is None and request.flags.get("task.data_dir") is None
     own = profile_of(request.student) if alone else None
-    return request.load(own and str(own), uses=()) if request.profile or own or not alone else None
+    return request.load(str(own) if own else None, uses=()) if request.profile or own or not alone else None
 
 
 def _dev(profile: Profile | None, *, required: bool) -> TaskSettings | None:

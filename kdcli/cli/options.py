@@ -211,17 +211,8 @@ class Request:
         """Return the options that all stages share."""
         from kdcli.run.runner import RunOptions
 
-        return RunOptions(
-            run_dir=self.run_dir,
-            resume=self.resume == "auto",
-            force=self.force,
-            dry_run=self.dry_run,
-            track=self.track,
-            seeds=self.seeds,
-            first=self.first,
-            until=self.until,
-            only=self.only,
-        )
+        names = ("run_dir", "force", "dry_run", "track", "seeds", "first", "until", "only")
+        return RunOptions(resume=self.resume == "auto", **{name: getattr(self, name) for name in names})
 
 
 _OF_GENERATOR = {
@@ -311,15 +302,13 @@ def _of(name: str) -> Iterator[tuple[inspect.Parameter, str]]:
 
 def _annotation(setting: FlagSetting) -> Any:
     """Return the type of a setting's option; the schema checks its value, except that choices are choices."""
-    kind, flag = setting.field.annotation, setting.flag
-    default = setting.field.get_default()
+    kind, flag, default = setting.field.annotation, setting.flag, setting.field.get_default()
     shown = f"{setting.key}, {default}" if default not in (None, "", ()) else setting.key
     choices = [one for one in (kind, *get_args(kind)) if get_origin(one) is Literal and not flag.metavar]
     type_: Any = choices[0] if choices else list[str] if get_origin(kind) is tuple else str
+    more: dict[str, Any] = {"metavar": flag.metavar} if flag.metavar else {}
+    more |= {"autocompletion": complete_plugin(flag.plugins)} if flag.plugins else {}
     help = " ".join((setting.field.description or "").split())
-    more = {"metavar": flag.metavar} if flag.metavar else {}
-    if flag.plugins:
-        more["autocompletion"] = complete_plugin(flag.plugins)
     return Annotated[type_ | None, option(flag.panel, *setting.names, help=help, default=shown, **more)]
 
 
@@ -328,6 +317,7 @@ def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Param
 
 
 def _required(parameter: inspect.Parameter) -> inspect.Parameter:
-    kind, *more = get_args(parameter.annotation)
-    given = Annotated[get_args(kind)[0], *more]
-    return parameter.replace(default=inspect.Parameter.empty, annotation=given)
+    """Return a parameter without a default: that of ``Annotated[X | None, option]`` is an ``X``."""
+    kind, shown = get_args(parameter.annotation)
+    annotation: Any = Annotated[get_args(kind)[0], shown]
+    return parameter.replace(default=inspect.Parameter.empty, annotation=annotation)

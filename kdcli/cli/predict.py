@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from rich.table import Table
-
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, Request, command, option, switch
 from kdcli.errors import UsageError
@@ -182,20 +180,13 @@ def _write_files(
         from kdcli.evaluate.glue import predict_glue
 
         assert reading is not None
-        ui.show({"files": predict_glue(model.model, reading, texts.glue, **how)}, _submission)
+        ui.show({"files": predict_glue(model.model, reading, texts.glue, **how)})
         return
     from kdcli.evaluate.predict import predict_file
 
     assert texts.input is not None and texts.output is not None
     how["probabilities"] = texts.probabilities
     ui.show(predict_file(model.model, texts.input, texts.output, reading, **how))
-
-
-def _submission(result: dict[str, Any]) -> Table:
-    table = ui.columns("file", "rows", numbers=1)
-    for file in result["files"]:
-        table.add_row(str(file.output), f"{file.rows:,}")
-    return table
 
 
 def _write_stream(

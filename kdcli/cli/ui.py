@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from kdcli.cli.progress import Reporting
@@ -107,19 +107,13 @@ def panel(title: str, *parts: RenderableType) -> Panel:
     return Panel(Group(*parts), title=title, title_align="left", expand=False)
 
 
-def columns(*names: str, numbers: int = 0) -> Table:
-    """Return an empty table with these columns, the last ``numbers`` of them aligned to the right."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(names):
-        right = index >= len(names) - numbers
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
-    return table
-
-
 def records(rows: Sequence[Mapping[str, object]], *, numbers: bool = True) -> Table:
     """Return a table with a line for each record; with ``numbers`` all columns but the first are aligned right."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = columns(*(name.replace("_", " ") for name in names), numbers=len(names) - 1 if numbers else 0)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        right = numbers and name != names[0]
+        table.add_column(name.replace("_", " "), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if row.get(name) is None else cell(row[name])) for name in names))
     return table
@@ -127,8 +121,7 @@ def records(rows: Sequence[Mapping[str, object]], *, numbers: bool = True) -> Ta
 
 def names_and_values(**values: object) -> Table:
     """Return a table of two columns without a header."""
-    table = columns("", "")
-    table.show_header = False
+    table = Table("", Column("", overflow="fold"), box=None, pad_edge=False, show_header=False)
     for name, value in values.items():
         table.add_row(Text(name.replace("_", " "), "dim"), Text(cell(value)))
     return table
@@ -232,7 +225,7 @@ def write(text: str) -> bool:
 
 def _lay_out(name: str, value: Any, rows: Table, parts: list[RenderableType]) -> None:
     """Add a value to the rows, or a list to the parts below them."""
-    if value is None or value in ([], {}):
+    if value is None or value in ("", [], {}):
         return
     if isinstance(value, dict):
         for key, item in value.items():
