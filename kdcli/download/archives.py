@@ -42,10 +42,10 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(archive: Path, folder: Path, *, only: str = "", reporter: Reporter | None = None) -> list[Path]:
-    """Unpack an archive into a folder, which appears when all is there.
+    """Unpack a zip, tar, tar.gz or gz into a folder, which appears when all is there.
 
     Args:
-        archive: A zip, tar, tar.gz or gz, by its bytes.
+        archive: The archive.
         folder: The folder to write; one that is there is replaced.
         only: Unpack the file of this name alone, in whatever folder of the archive it is.
         reporter: Shows the progress.

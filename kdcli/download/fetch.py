@@ -34,16 +34,10 @@ _CHUNK = 1 << 18
 
 
 def fetch(url: str, output: Path, *, digest: str | None = None, reporter: Reporter | None = None) -> None:
-    """Download a file.
+    """Download a file, which appears when it is whole and has the SHA-256 ``digest``, where that is known.
 
     It grows as ``NAME.part`` beside ``output``. A later call resumes there if the server says that its file is still
     the same. Proxies are taken from the environment.
-
-    Args:
-        url: The address.
-        output: The file to write; it appears when it is whole and checked.
-        digest: The SHA-256 it must have in hex digits, where known.
-        reporter: Shows the progress.
 
     Raises:
         MissingError: The server cannot be reached, or does not give the file.
@@ -137,13 +131,8 @@ class _Resuming:
         begun, validator = self.size, self._validator(url)
         headers = {"Range": f"bytes={begun}-", "If-Range": validator} if validator and begun else {}
         with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-            content_range = response.headers.get("Content-Range", "")
-            resumes = response.status_code == HTTPStatus.PARTIAL_CONTENT and bool(headers)
-            if headers and response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                if content_range == f"bytes */{begun}":
-                    return  # it was whole already
-                resumes = True
-            if resumes and not content_range.startswith(f"bytes {begun}-"):
+            resumes = response.headers.get("Content-Range", "").startswith(f"bytes {begun}-") and bool(headers)
+            if headers and not resumes and response.status_code != HTTPStatus.OK:
                 self.part.unlink()
                 return self._receive(session, url)
             response.raise_for_status()

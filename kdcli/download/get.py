@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +25,9 @@ CARD = "source.json"
 """The file in such a folder that says where its files are from, and which they are."""
 FORMAT = "kd.data/1"
 _HUB = "https://huggingface.co/datasets/"
+_BLOCK = 1 << 20
+_BESIDE = re.compile(r"readme|licen[cs]e|^\.|\.(md|py|sh|json|jsonl|parquet|pt|pkl|bin|html|pdf)$", re.IGNORECASE)
+_TASKS = {"sst": "sst2", "cola": "cola", "mrpc": "mrpc", "sts": "stsb", "qqp": "qqp", "mnli": "mnli", "qnli": "qnli"}
 
 
 @dataclass(frozen=True)
@@ -190,10 +193,9 @@ def _write_task(source: Source, folder: Path, reporter: Reporter, offline: bool)
 def _write_files(source: Source, path: Path, folder: Path, reporter: Reporter) -> list[SourceFile]:
     """Unpack word vectors or transfer sets, or copy a file of word vectors that is not packed."""
     from kdcli.download.archives import is_archive, unpack
-    from kdcli.download.transfer_sets import describe
 
     if source.kind == "texts":
-        return describe(folder, unpack(path, folder, reporter=reporter))
+        return [_describe(folder, file) for file in unpack(path, folder, reporter=reporter)]
     if is_archive(path):
         files = unpack(path, folder / "unpacked", only=source.member, reporter=reporter)
         if len(files) > 1:
@@ -225,11 +227,9 @@ def _check_vectors(path: Path, reporter: Reporter) -> int:
 
 
 def _next_commands(source: Source, folder: Path, files: list[SourceFile]) -> list[str]:
-    from kdcli.download.transfer_sets import next_commands
-
     first = quote(str(folder / files[0].path))
     if source.kind == "texts":
-        return list(next_commands(folder, files))
+        return list(_with_transfer_sets(folder, files))
     if source.kind == "vectors":
         return [f"kd run-all --profile sst2 --data-dir data/sst2 --set student.vectors={first}"]
     if source.name == "ax":
@@ -237,6 +237,59 @@ def _next_commands(source: Source, folder: Path, files: list[SourceFile]) -> lis
     start = f"--profile {source.name} --data-dir {quote(str(folder))}"
     texts = [quote(str(folder / file.path)) for file in files if file.path.startswith("unsupervised")]
     return [f"kd run-all {start}", *(f"kd transfer corpus {start} --input {path}" for path in texts)]
+
+
+def _with_transfer_sets(folder: Path, files: Sequence[SourceFile]) -> Iterator[str]:
+    """Yield a command for the largest file of texts, and one for the largest with logits."""
+    largest = {file.holds: file for file in sorted(files, key=lambda file: file.size)}
+    for holds in ("texts", "logits"):
+        if holds not in largest:
+            continue
+        path = folder / largest[holds].path
+        task = next((task for part, task in _TASKS.items() if part in largest[holds].path.lower()), "sst2")
+        start = f"--profile {task} --data-dir data/{task}"
+        if holds == "texts":
+            yield f"kd run-all {start} --set transfer.method=corpus --set 'transfer.corpus.files=[\"{path}\"]'"
+        else:
+            yield f"kd student {start} --input {path}"
+
+
+def _describe(folder: Path, path: Path) -> SourceFile:
+    """Describe a file of transfer sets; one of lines without the suffix of a table gets ``.tsv`` or ``.txt``."""
+    from kdcli.tables.forms import form_of, is_gzip
+
+    lines = None
+    if not _BESIDE.search(path.name) and "__MACOSX" not in path.parts:
+        lines = _lines(path)
+    if lines:
+        try:
+            form_of(path)
+        except DataError:
+            renamed = path.with_name(path.name + (".tsv" if "\t" in lines[0] else ".txt"))
+            lines = None if is_gzip(path) or renamed.exists() else lines
+            path = path.rename(renamed) if lines else path
+    name, size = path.relative_to(folder).as_posix(), path.stat().st_size
+    if lines is None:
+        return SourceFile(name, size, None, "other")
+    return SourceFile(name, size, lines[1], "logits" if re.search(r"(^|\t)logits_0(\t|\r?\n)", lines[0]) else "texts")
+
+
+def _lines(path: Path) -> tuple[str, int] | None:
+    """Return the first line of a file and the number of lines; None if it does not hold lines of text."""
+    from kdcli.tables.forms import open_bytes
+
+    try:
+        with open_bytes(path) as stream:
+            last = stream.readline(_BLOCK)
+            first, rows = last.decode(), 1
+            if "\0" in first or not first.endswith("\n"):
+                return None
+            while block := stream.read(_BLOCK):
+                rows += block.count(b"\n")
+                last = block
+            return first, rows + (not last.endswith(b"\n"))
+    except (DataError, UnicodeDecodeError):
+        return None
 
 
 def _read_card(folder: Path) -> GetResult | None:

@@ -54,14 +54,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of a source.
-
-    Attributes:
-        path: Its path in the folder of the source.
-        size: Its bytes.
-        rows: Its rows, where they are known.
-        holds: What it holds, of transfer sets: texts, logits or something else.
-    """
+    """A file in the folder of a source; ``holds`` says of transfer sets: texts, logits or something else."""
 
     path: str
     size: int

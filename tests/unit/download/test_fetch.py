@@ -162,14 +162,6 @@ def test_a_killed_process_leaves_a_part_that_another_goes_on_with(server, tmp_pa
     assert server.ranges == [None, f"bytes={begun}-"]
 
 
-def test_a_part_of_all_bytes_needs_no_more(server, tmp_path):
-    (tmp_path / "a.part").write_bytes(BODY)
-    (tmp_path / "a.part.json").write_text(json.dumps({"url": f"{server.url}/a", "validator": TAG}))
-    server.answers = [whole]
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert (tmp_path / "a").read_bytes() == BODY and len(server.asked) == 1
-
-
 @pytest.mark.parametrize(
     "notes", [None, "{", "[]", '{"url": "http://127.0.0.1/other", "validator": "\\"one\\""}', '{"validator": 3}']
 )
