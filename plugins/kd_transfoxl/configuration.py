@@ -26,7 +26,8 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
         tie_projs: For each cluster, whether softmax and embeddings share a projection.
         untie_r: Whether each layer has its own biases ``u`` and ``v``.
         dropatt: Dropout of attention weights; ``dropout`` is that of embeddings, distances and outputs of layers.
-        init_std: Standard deviation of new weights; ``proj_init_std`` is that of projections.
+        init: The distribution of new weights, ``normal`` or ``uniform``, which reaches from ``-init_range`` to it.
+        init_std: Standard deviation of the normal distribution; ``proj_init_std`` is that of projections.
     """
 
     model_type = "transfo-xl"
@@ -58,6 +59,8 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
     dropout: float = 0.1
     dropatt: float = 0.0
     attn_type: int = 0
+    init: str = "normal"
+    init_range: float = 0.01
     init_std: float = 0.02
     proj_init_std: float = 0.01
     layer_norm_epsilon: float = 1e-5
@@ -89,6 +92,7 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
             (self.d_model % 2 == 0, f"d_model is {self.d_model}", "take an even one: half of it are sines"),
             (self.mem_len >= 0, f"mem_len is {self.mem_len}", "0 remembers nothing"),
             (self.mem_len != 0 or not self.same_length, blind, "set same_length to false, or mem_len to 1 or more"),
+            (self.init in ("normal", "uniform"), f"init is {self.init!r}", "normal or uniform"),
         ):
             if not sound:
                 raise DataError(f"there is no such Transformer-XL: {what}", hint=hint)

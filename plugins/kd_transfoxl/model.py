@@ -125,6 +125,8 @@ class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
                 initialization.normal_(weights, mean=1.0, std=self.config.init_std)
             elif name in ("bias", "cluster_bias"):
                 initialization.zeros_(weights)
+            elif self.config.init == "uniform":
+                initialization.uniform_(weights, -self.config.init_range, self.config.init_range)
             else:
                 projection = isinstance(module, nn.ParameterList)
                 std = self.config.proj_init_std if projection else self.config.init_std

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import chisquare, kstest
 from transformers import AutoModelForCausalLM, BloomConfig
 
-from kdcli.api import Corpus, DataError, KdError, Part
+from kdcli.api import Corpus, DataError, Part
 from kdcli.lm.causal import BROKEN, UNFINISHED, CausalSampler
 from kdcli.lm.sampling import part_uniforms
 
@@ -131,28 +131,11 @@ def test_a_batch_for_which_memory_does_not_suffice_is_halved(make_sampler, token
 
     sampler.decoder.step = limited
     assert drawn(sampler) == expected
-    assert [re.findall(r"(\d+) from here on", warning) for warning in notes.warnings] == [[str(at_once)] for at_once in halved]
+    assert [re.findall(r"(\d+) from here on", warning) for warning in notes.warnings] == [
+        [str(at_once)] for at_once in halved
+    ]
     notes.warnings.clear()
     assert drawn(sampler) == expected and notes.warnings == []
-
-
-def test_no_memory_for_one_text_and_other_errors(make_sampler):
-    sampler = make_sampler()
-
-    def failing(message):
-        def fail(*_):
-            raise RuntimeError(message)
-
-        sampler.decoder.step = fail
-
-    failing(FULL)
-    with pytest.raises(KdError, match="memory does not suffice for 1 text at once") as error:
-        drawn(sampler)
-    assert error.value.hint
-    sampler = make_sampler()
-    failing("the model is broken")
-    with pytest.raises(RuntimeError, match="broken"):
-        drawn(sampler)
 
 
 @torch.no_grad()

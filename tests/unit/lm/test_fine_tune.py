@@ -25,7 +25,7 @@ from transformers import (
 
 from kdcli.api import QuietReporter
 from kdcli.errors import KdError, ProfileError
-from kdcli.lm.fine_tune import Diverged, FineTuneTask, Outcome, Recipe, best_of, fine_tune
+from kdcli.lm.fine_tune import Diverged, Outcome, Recipe, best_of, fine_tune
 from kdcli.lm.texts import TokenRows
 from kdcli.lm.trainer import ByLength, ByLengthTrainer
 

@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, GPT2Config, set_seed
 
-from kdcli.api import Corpus, DataError, MissingError, UsageError
+from kdcli.api import Corpus, DataError, UsageError
 from kdcli.lm.language_model import LanguageModel, fine_tune_language_model
-from kdcli.lm.trainer import ByLengthTrainer
 
 TRAIN = [
     "a good film about a bad dog",
@@ -55,10 +54,6 @@ def train(tmp_path, make_start, make_settings, notes):
         return fine_tune_language_model(start or make_start(), corpus, tmp_path / name, settings, reporter)
 
     return run
-
-
-def still(make_start):
-    return make_start(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
 
 
 def weights(folder):
@@ -136,41 +131,6 @@ def test_other_texts_or_settings_start_again(tmp_path, train, notes):
         assert notes.warnings[-1].startswith(f"{said} changed")
 
 
-def test_seeds_differ_and_repeat(tmp_path, train):
-    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
-        train(name, seed=seed, epochs=1)
-    one, again, two = (weights(tmp_path / name) for name in ("one", "again", "two"))
-    assert torch.equal(one, again) and not torch.allclose(one, two, atol=1e-3)
-
-
-def test_gradient_accumulation_changes_nothing_but_memory(tmp_path, train, make_start):
-    start = still(make_start)
-    found = {pieces: train(str(pieces), start, gradient_accumulation=pieces) for pieces in (1, 3, 8)}
-    assert [result["at_once"] for result in found.values()] == [8, 2, 1], "of 8 texts, 3 at once would not do"
-    assert {result["updates"] for result in found.values()} == {9}
-    for pieces in (3, 8):
-        torch.testing.assert_close(weights(tmp_path / str(pieces)), weights(tmp_path / "1"), atol=5e-5, rtol=0)
-
-
-def test_auto_is_the_papers_batch_in_as_many_pieces_as_it_takes(tmp_path, train, make_start, notes, monkeypatch):
-    start = still(make_start)
-    corpus = replace(CORPUS, train=TRAIN * 4)
-    whole = train("whole", start, corpus, batch_size="auto")
-    assert (whole["batch_size"], whole["at_once"], whole["updates"]) == (48, 48, 6)
-
-    forward = ByLengthTrainer.compute_loss
-
-    def limited(self, model, inputs, *args, **kwargs):
-        if model.training and len(inputs["labels"]) > 20:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return forward(self, model, inputs, *args, **kwargs)
-
-    monkeypatch.setattr(ByLengthTrainer, "compute_loss", limited)
-    halved = train("halved", start, corpus, batch_size="auto")
-    assert (halved["batch_size"], halved["at_once"], halved["updates"]) == (48, 12, 6)
-    torch.testing.assert_close(weights(tmp_path / "halved"), weights(tmp_path / "whole"), atol=5e-5, rtol=0)
-
-
 def test_bf16_and_gradient_checkpointing_on_a_cpu(tmp_path, train, make_start):
     plain, half = train("plain"), train("half", precision="bf16", gradient_checkpointing=True)
     assert half["dev_bits_per_character"] == pytest.approx(plain["dev_bits_per_character"], rel=0.05)
@@ -208,10 +168,3 @@ def test_a_model_that_could_not_be_sampled_from_is_refused_before_it_is_trained(
     with pytest.raises(DataError, match="BloomForCausalLM cannot be sampled from"):
         train(start=make_start(config))
     assert notes.updates == 0
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_gpu_that_is_not_there(train, make_settings, make_start, tmp_path, notes):
-    settings = replace(make_settings(**RECIPE), device="cuda")
-    with pytest.raises(MissingError):
-        fine_tune_language_model(make_start(), CORPUS, tmp_path / "model", settings, notes)

@@ -4,9 +4,8 @@ import pytest
 from filelock import FileLock
 
 from kdcli.api import QuietReporter
-from kdcli.errors import KdError, UsageError
+from kdcli.errors import KdError
 from kdcli.lm.training_folder import one_training, publish
-from kdcli.models.device import check_device
 
 
 class Said(QuietReporter):
@@ -48,7 +47,10 @@ def test_a_killed_training_is_gone_on_with_if_nothing_changed(tmp_path):
 def test_it_starts_again_and_says_why(tmp_path, monkeypatch):
     killed(tmp_path / "work", {"lr": 1, "seed": 3})
     there, _, warnings = found(tmp_path / "work", {"lr": 2, "seed": 3, "batch": 4})
-    assert not there and warnings == ["lr changed (1 -> 2): starting again", "batch changed (None -> 4): starting again"]
+    assert not there and warnings == [
+        "lr changed (1 -> 2): starting again",
+        "batch changed (None -> 4): starting again",
+    ]
 
     killed(tmp_path / "work", {"seed": 3})
     assert found(tmp_path / "work", {"seed": 3}, resume=False) == (False, [], [])
@@ -77,10 +79,3 @@ def test_a_published_model_takes_the_place_of_the_old_one(tmp_path):
         publish(tmp_path / name, tmp_path / "output", {"bits": 2.5, "of": name})
     assert {path.name for path in (tmp_path / "output").iterdir()} == {"new.bin", "metrics.json"}
     assert json.loads((tmp_path / "output/metrics.json").read_text()) == {"bits": 2.5, "of": "new"}
-
-
-def test_precisions_of_a_device():
-    check_device("cpu", "bf16", "generator")
-    with pytest.raises(UsageError, match="a generator cannot be trained in fp16 on this cpu") as error:
-        check_device("cpu", "fp16", "generator")
-    assert error.value.hint == "use --precision bf16 or fp32"

@@ -2,12 +2,10 @@
 
 import json
 import math
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -15,11 +13,8 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BartConfig,
-    BertConfig,
     GPT2Config,
     LlamaConfig,
-    PreTrainedTokenizerFast,
 )
 
 import kd_gpt2
@@ -90,8 +85,8 @@ def fine_tune(folder, notes, corpus=CORPUS, **settings):
 
 
 def drawn(sampler, count=40):
-    starts = json.loads(json.dumps(sampler.starts(CORPUS)))
-    found = sampler.sample(starts, Part(0, count, 1))
+    prefixes = json.loads(json.dumps(sampler.prefixes(CORPUS)))
+    found = sampler.sample(prefixes, Part(0, count, 1))
     assert len(found.texts) + sum(found.rejected.values()) == count
     return found
 
@@ -183,83 +178,6 @@ def test_it_starts_from_the_weights_of_the_folder_or_from_random_ones(make_folde
     assert kept.identity != fresh.identity
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=280),
-        BartConfig(d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16),
-    ],
-    ids=["encoder", "seq2seq"],
-)
-def test_what_is_no_causal_language_model(tmp_path, config, tokenizer, notes):
-    config.save_pretrained(tmp_path / "other")
-    tokenizer.save_pretrained(tmp_path / "other")
-    for scratch in (False, True):
-        with pytest.raises(DataError, match=f"a {config.model_type} model is no causal language model"):
-            fine_tune(tmp_path / "model", notes, model=str(tmp_path / "other"), from_scratch=scratch)
-    with pytest.raises(DataError, match="no causal language model"):
-        kd_gpt2.load(tmp_path / "other", settings_of(), notes)
-
-
-def spoil(folder, name, text=None):
-    if text is None:
-        (folder / name).unlink()
-    else:
-        (folder / name).write_text(text, "utf-8")
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("config.json", None, "config.json is missing"),
-        ("config.json", "{", "cannot be read"),
-        ("config.json", '{"model_type": "gpt9"}', "cannot be read"),
-        ("model.safetensors", None, "weights cannot be read"),
-        ("model.safetensors", "half of it", "weights cannot be read"),
-        ("tokenizer.json", None, "tokenizer"),
-        ("tokenizer.json", "{", "tokenizer cannot be read"),
-    ],
-)
-def test_broken_folders(make_folder, tmp_path, notes, name, text, said):
-    folder = make_folder()
-    spoil(folder, name, text)
-    for attempt in (
-        lambda: fine_tune(tmp_path / "model", notes, model=str(folder)),
-        lambda: kd_gpt2.load(folder, settings_of(), notes),
-    ):
-        with pytest.raises(DataError, match=said) as error:
-            attempt()
-        assert str(folder) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_weights_of_another_architecture(make_folder, tmp_path, tokenizer, notes):
-    folder, other = make_folder(), make_folder(llama(tokenizer), "llama")
-    shutil.copy(other / "model.safetensors", folder)
-    for attempt in (
-        lambda: fine_tune(tmp_path / "model", notes, model=str(folder)),
-        lambda: kd_gpt2.load(folder, settings_of(), notes),
-    ):
-        with pytest.raises(DataError, match=r"the weights are not those of the configuration: \d+ are missing, "):
-            attempt()
-
-    shutil.copy(make_folder(llama(tokenizer, hidden_size=32), "wide") / "model.safetensors", other)
-    with pytest.raises(DataError, match=r"not those of the configuration: \d+ are of another shape, lm_head"):
-        kd_gpt2.load(other, settings_of(), notes)
-
-
-def test_a_tokenizer_without_an_end_of_text(make_folder, tmp_path, notes):
-    bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(TRAIN, vocab_size=280, show_progress=False)
-    endless = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer)
-    config = GPT2Config(vocab_size=280, n_embd=16, n_layer=1, n_head=2)
-    folder = make_folder(config, tokenizer=endless)
-    with pytest.raises(DataError, match="no end-of-text token") as error:
-        fine_tune(tmp_path / "model", notes, model=str(folder))
-    assert "eos_token" in error.value.hint
-    with pytest.raises(DataError, match="no end-of-text token"):
-        fine_tune(tmp_path / "model", notes, tokenizer=str(folder))
-
-
 def test_names_that_cannot_be_had(tmp_path, notes, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     waits = []  # a download tries again for half a minute before it says that there is no network
@@ -282,7 +200,7 @@ def test_names_that_cannot_be_had(tmp_path, notes, monkeypatch):
 
 def test_a_longer_max_length_than_the_context(tmp_path, make_folder, notes):
     folder = make_folder()
-    said = "generators.gpt2.max_length is 100, and the model takes 64 tokens: it is 64 from here on"
+    said = "generators.gpt2.max_length is 100, and the model reads 64 tokens: longer texts are cut there"
     corpus = Corpus("single", [*TRAIN, "very dull " * 40], CORPUS.dev)
     result = fine_tune(tmp_path / "model", notes, corpus, model=str(folder), max_length=100, epochs=1)
     assert notes.warnings[0] == said and math.isfinite(result["dev_bits_per_character"])
@@ -292,16 +210,6 @@ def test_a_longer_max_length_than_the_context(tmp_path, make_folder, notes):
     sampler = kd_gpt2.load(tmp_path / "model", settings_of(max_length=100), notes)
     assert notes.warnings == [said] and sampler.max_length == 64
     assert drawn(sampler) == drawn(kd_gpt2.load(tmp_path / "model", settings_of(max_length=64), notes))
-
-
-def test_a_model_that_cannot_be_sampled_from(make_folder, tokenizer, notes):
-    folder = make_folder(llama(tokenizer, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}))
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    with torch.no_grad():
-        model.lm_head.weight[3, 3] = np.nan
-    model.save_pretrained(folder)
-    with pytest.raises(DataError, match="its logits are no numbers"):
-        kd_gpt2.load(folder, settings_of(), notes)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +235,8 @@ def test_the_papers_recipe_is_the_default():
     assert (options.epochs, options.warmup, options.max_length) == (3, 0.1, 128)
 
 
-def test_plugin_module_costs_nothing():
-    code = "import sys, kd_gpt2; kd_gpt2.Options(); print(*{'torch', 'numpy', 'transformers'} & set(sys.modules))"
+@pytest.mark.parametrize("name", ["kd_gpt2", "kd_mlm", "kd_transfoxl"])
+def test_a_plugin_module_imports_nothing_heavy(name):
+    code = f"import sys, {name}; {name}.Options(); print(*{{'torch', 'numpy', 'transformers'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -2,25 +2,19 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file
 from scipy.stats import chisquare
 from transformers import (
     AutoModelForMaskedLM,
-    BartConfig,
     BertConfig,
     DistilBertConfig,
-    GPT2Config,
     PreTrainedTokenizerFast,
     RobertaConfig,
 )
@@ -28,7 +22,7 @@ from transformers import (
 import kd_mlm
 from kd_mlm import Options
 from kd_mlm.model import INPUTS, prepare
-from kdcli.api import Corpus, DataError, GeneratorSettings, KdError, MissingError, Part, QuietReporter
+from kdcli.api import Corpus, DataError, GeneratorSettings, KdError, Part, QuietReporter
 from kdcli.lm.masked_texts import MaskedTexts
 from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
 
@@ -44,30 +38,14 @@ PAIRS = Corpus("pair", [f"{a}\t{b}" for a, b in pairwise(TRAIN)], ["a good plot\
 FULL = "CUDA out of memory. Tried to allocate 20.00 MiB."
 
 
-@dataclass
 class Notes(QuietReporter):
-    """Keeps what it is told, and can be killed at an update."""
+    """Keeps warnings and dev scores."""
 
-    kill_at: int | None = None
-    updates: int = 0
-    warnings: list = field(default_factory=list)
-    infos: list = field(default_factory=list)
-    bits: list = field(default_factory=list)
-
-    def advance(self, steps=1, **shown):
-        self.updates += steps == 1
-        if self.updates == self.kill_at:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def progress(self, title, total=None, unit="rows"):
-        yield self
+    def __init__(self):
+        self.warnings, self.bits = [], []
 
     def warn(self, message):
         self.warnings.append(message)
-
-    def info(self, message):
-        self.infos.append(message)
 
     def metrics(self, stage, step, **values):
         self.bits.append(values["bits_per_masked_token"])
@@ -122,8 +100,8 @@ def fine_tune(folder, notes, corpus=CORPUS, seed=2, **options):
 
 
 def drawn(sampler, first=0, count=60, seed=1, corpus=CORPUS):
-    starts = json.loads(json.dumps(sampler.starts(corpus)))
-    found = sampler.sample(starts, Part(first, count, seed))
+    prefixes = json.loads(json.dumps(sampler.prefixes(corpus)))
+    found = sampler.sample(prefixes, Part(first, count, seed))
     assert len(found.texts) == count and not any(found.rejected.values())
     return found.texts
 
@@ -211,14 +189,6 @@ def test_texts_are_drawn_evenly_and_a_fifth_of_their_words_is_new(folder, tokeni
         assert (changed.mean(axis=0) > 0.02).all(), "each word has its turn"
 
 
-def test_what_is_not_masked_stays_as_it_is_written(folder, notes):
-    sampler = kd_mlm.load(folder, settings_of(), notes)
-    corpus = Corpus("single", ["  A VERY  Good\xa0film ,about naïve DOGS  "], [])
-    for text in drawn(sampler, corpus=corpus, count=200):
-        assert sum(part in text for part in ("  A", "VERY  ", "Good\xa0", "\xa0film", "naïve", "DOGS  ")) >= 3
-        assert text.startswith("  ") and text.endswith("  ") and "[" not in text and "##" not in text
-
-
 def test_a_word_stays_one_word_and_special_tokens_are_never_drawn(folder, tokenizer, notes):
     sampler = kd_mlm.load(folder, settings_of(options={"mask_share": 1.0}), notes)
     word = max({word for text in TRAIN for word in text.split()}, key=lambda word: len(tokenizer.tokenize(word)))
@@ -235,15 +205,6 @@ def test_unused_tokens_and_those_that_are_no_plain_text_are_never_drawn(make_fol
     sampler = kd_mlm.load(make_folder(bert(tokenizer), tokenizer=tokenizer), settings_of(), notes)
     banned = (~sampler.allowed.any(dim=0)).nonzero()[:, 0].tolist()
     assert banned == [*range(5), *range(len(tokenizer) - 5, len(tokenizer) + 3)]
-
-
-def test_options_reach_the_draw(folder, notes):
-    corpus = Corpus("single", ["bad dog"], [])
-    found = {}
-    for name, sampling in {"all": {}, "k": {"top_k": 1}, "p": {"top_p": 1e-6}, "cold": {"temperature": 1e-4}}.items():
-        sampler = kd_mlm.load(folder, settings_of(options={"mask_share": 1.0}, **sampling), notes)
-        found[name] = set(drawn(sampler, corpus=corpus))
-    assert len(found["all"]) > 10 and found["k"] == found["p"] == found["cold"] and len(found["k"]) == 1
 
 
 @pytest.mark.parametrize("corpus", [CORPUS, PAIRS], ids=["single", "pair"])
@@ -288,13 +249,13 @@ def test_a_batch_for_which_memory_does_not_suffice_is_halved(folder, notes, rows
 
     sampler.model.forward = limited
     assert drawn(sampler) == expected
-    assert notes.warnings == [f"memory did not suffice: {at_once} texts at once from here on" for at_once in halved]
+    assert [int(warning.split()[-4]) for warning in notes.warnings] == halved
 
     def never(**inputs):
         raise torch.OutOfMemoryError(FULL)
 
     sampler.model.forward = never
-    with pytest.raises(KdError, match="memory does not suffice to sample one text"):
+    with pytest.raises(KdError, match="memory does not suffice for 1 text"):
         drawn(sampler)
 
 
@@ -330,26 +291,6 @@ def test_dev_is_judged_by_the_saved_model_on_masks_that_stay(tmp_path, notes):
     assert result["dev_bits_per_masked_token"] == pytest.approx(float(bits / count), rel=1e-5)
 
 
-def test_a_killed_fine_tuning_ends_with_the_same_weights(tmp_path, notes):
-    whole = fine_tune(tmp_path / "whole", notes, save_steps=1)
-    with pytest.raises(KeyboardInterrupt):
-        fine_tune(tmp_path / "model", Notes(kill_at=5), save_steps=1)
-    assert not (tmp_path / "model").exists()
-    notes.updates = 0
-    assert fine_tune(tmp_path / "model", notes, save_steps=3) == whole
-    assert notes.updates == 4 and "going on with the training that was interrupted" in notes.infos
-    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "model"))
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
-
-
-def test_another_share_starts_a_killed_fine_tuning_again(tmp_path, notes):
-    with pytest.raises(KeyboardInterrupt):
-        fine_tune(tmp_path / "model", Notes(kill_at=3), save_steps=1)
-    fine_tune(tmp_path / "model", notes, mask_share=0.3)
-    said = "the interrupted training is not gone on with: generators.mlm.mask_share changed"
-    assert notes.warnings == [said] and notes.updates == 8
-
-
 def test_models_of_other_kinds(tmp_path, make_folder, tokenizer, notes):
     distil = DistilBertConfig(
         vocab_size=len(tokenizer), dim=16, n_layers=1, n_heads=2, hidden_dim=16, max_position_embeddings=64
@@ -367,76 +308,9 @@ def test_models_of_other_kinds(tmp_path, make_folder, tokenizer, notes):
         shutil.rmtree(tmp_path / "model")
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=90),
-        BartConfig(d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16),
-        BertConfig(is_decoder=True),
-    ],
-    ids=["decoder", "seq2seq", "bert as a decoder"],
-)
-def test_what_is_no_masked_language_model(tmp_path, config, tokenizer, notes):
-    config.save_pretrained(tmp_path / "other")
-    tokenizer.save_pretrained(tmp_path / "other")
-    with pytest.raises(DataError, match=f"a {config.model_type} model is no masked language model") as error:
-        fine_tune(tmp_path / "model", notes, model=str(tmp_path / "other"))
-    assert "bert-base-uncased" in error.value.hint
-    with pytest.raises(DataError, match="no masked language model"):
-        kd_mlm.load(tmp_path / "other", settings_of(), notes)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("config.json", None, "config.json is missing"),
-        ("config.json", "{", "cannot be read"),
-        ("model.safetensors", None, "weights cannot be read"),
-        ("model.safetensors", "half of it", "weights cannot be read"),
-        ("tokenizer.json", "{", "tokenizer cannot be read"),
-    ],
-)
-def test_broken_folders(folder, tmp_path, notes, name, text, said):
-    if text is None:
-        (folder / name).unlink()
-    else:
-        (folder / name).write_text(text, "utf-8")
-    for attempt in (
-        lambda: fine_tune(tmp_path / "model", notes, model=str(folder)),
-        lambda: kd_mlm.load(folder, settings_of(), notes),
-    ):
-        with pytest.raises(DataError, match=said) as error:
-            attempt()
-        assert str(folder) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_classifier_has_no_head_for_masks(folder, tmp_path, tokenizer, notes):
-    from transformers import BertForSequenceClassification
-
-    BertForSequenceClassification(bert(tokenizer)).save_pretrained(folder)
-    with pytest.raises(DataError, match=r"not those of the configuration: \d+ are missing, cls.predictions"):
-        fine_tune(tmp_path / "model", notes, model=str(folder))
-
-
-def test_tokenizers_that_do_not_serve(make_folder, tmp_path, notes, monkeypatch):
-    pieces = train_wordpiece([TRAIN], 90)
-    maskless = PreTrainedTokenizerFast(
-        tokenizer_object=pieces, **{name: token for name, token in SPECIAL.items() if name != "mask_token"}
-    )
-    folder = make_folder(bert(maskless), "maskless", tokenizer=maskless)
-    with pytest.raises(DataError, match="the tokenizer has no mask token") as error:
-        fine_tune(tmp_path / "model", notes, model=str(folder))
-    assert "mask_token" in error.value.hint and error.value.file == str(folder)
-
-    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", property(lambda _: False))
-    with pytest.raises(DataError, match="does not tell where in a text its tokens stand") as error:
-        fine_tune(tmp_path / "model", notes, model=str(make_folder()))
-    assert "tokenizer.json" in error.value.hint
-
-
 def test_another_models_tokenizer(make_folder, tmp_path, tokenizer, notes):
     folder = make_folder(bert(tokenizer, vocab_size=4))
-    with pytest.raises(DataError, match=r"the tokenizer is another model's: it gives token \d+, the model knows 4"):
+    with pytest.raises(DataError, match=r"the tokenizer is another model's"):
         fine_tune(tmp_path / "model", notes, model=str(folder))
     with pytest.raises(DataError, match="does not read 40 mask tokens"):
         kd_mlm.load(folder, settings_of(), notes)
@@ -445,28 +319,21 @@ def test_another_models_tokenizer(make_folder, tmp_path, tokenizer, notes):
 def test_texts_that_are_too_long_and_a_model_that_takes_fewer(folder, tmp_path, notes):
     corpus = replace(CORPUS, train=[*TRAIN, "very dull " * 60, "\u200b"])
     fine_tune(tmp_path / "model", notes, corpus, model=str(folder), max_length=100, epochs=1)
-    said = "generators.mlm.max_length is 100, and the model takes 64 tokens: it is 64 from here on"
-    assert notes.warnings[0] == said
+    assert notes.warnings[0].startswith("generators.mlm.max_length is 100, and the model reads 64 tokens")
     assert notes.warnings[1].startswith("1 of 22 train texts are longer than 64 tokens, and are cut there")
 
     notes.warnings.clear()
     sampler = kd_mlm.load(tmp_path / "model", settings_of(options={"max_length": 40}), notes)
-    assert sampler.starts(corpus) == {"texts": TRAIN}
-    assert notes.warnings == ["2 training texts have more than 40 tokens, or no word: no samples are made of them"]
+    assert sampler.prefixes(corpus) == {"texts": TRAIN}
+    assert notes.warnings == ["2 training texts have more than 40 tokens, or no word: no samples are drawn from them"]
     with pytest.raises(DataError, match="no training text has a word and at most 40 tokens"):
-        sampler.starts(replace(corpus, train=corpus.train[-2:]))
+        sampler.prefixes(replace(corpus, train=corpus.train[-2:]))
 
 
-def test_roberta_has_places_that_no_text_comes_to(make_folder, tokenizer, tmp_path, notes):
+def test_roberta_has_positions_that_no_text_comes_to(make_folder, tokenizer, notes):
     folder = make_folder(bert(tokenizer, RobertaConfig, pad_token_id=1, max_position_embeddings=42))
-    with pytest.raises(DataError, match="RobertaForMaskedLM does not read 42 mask tokens") as error:
-        fine_tune(tmp_path / "model", notes, model=str(folder), max_length=42)
-    assert "a shorter max_length" in error.value.hint
-    limited = PreTrainedTokenizerFast.from_pretrained(folder, model_max_length=40)
-    limited.save_pretrained(folder)
-    notes.warnings.clear()
     assert kd_mlm.load(folder, settings_of(options={"max_length": 42}), notes).max_length == 40
-    assert "the model takes 40 tokens" in notes.warnings[0]
+    assert "the model reads 40 tokens" in notes.warnings[0]
 
 
 def test_logits_that_are_no_numbers(folder, notes):
@@ -474,22 +341,16 @@ def test_logits_that_are_no_numbers(folder, notes):
     with torch.no_grad():
         model.cls.predictions.bias[3] = np.nan
     model.save_pretrained(folder)
-    with pytest.raises(DataError, match="its logits are no numbers"):
+    with pytest.raises(DataError, match="its logits are not finite"):
         kd_mlm.load(folder, settings_of(), notes)
 
 
 @pytest.mark.parametrize(
-    "starts", [{}, {"texts": []}, {"texts": "a"}, {"texts": ["a\tb"]}, {"texts": [1]}, {"tokens": [1]}]
+    "prefixes", [{}, {"texts": []}, {"texts": "a"}, {"texts": ["a\tb"]}, {"texts": [1]}, {"tokens": [1]}]
 )
-def test_prefixes_of_another_kind(folder, notes, starts):
-    with pytest.raises(DataError, match="the prefixes are not what this generator has found"):
-        kd_mlm.load(folder, settings_of(), notes).sample(starts, Part(0, 5, 1))
-
-
-def test_a_model_that_is_nowhere(tmp_path, notes):
-    with pytest.raises(MissingError) as error:
-        fine_tune(tmp_path / "model", notes, model=str(tmp_path / "none"))
-    assert error.value.key == "generators.mlm.model"
+def test_prefixes_of_another_kind(folder, notes, prefixes):
+    with pytest.raises(DataError, match="not the prefixes of this generator"):
+        kd_mlm.load(folder, settings_of(), notes).sample(prefixes, Part(0, 5, 1))
 
 
 @pytest.mark.parametrize("wrong", [{"mask_share": 0}, {"mask_share": 1.1}, {"max_length": 4}, {"share": 0.2}])
@@ -500,9 +361,3 @@ def test_wrong_options_are_refused(wrong):
 
 def test_a_fifth_of_the_words_is_the_default():
     assert (Options().model, Options().mask_share, Options().max_length) == ("bert-base-uncased", 0.2, 128)
-
-
-def test_plugin_module_costs_nothing():
-    code = "import sys, kd_mlm; kd_mlm.Options(); print(*{'torch', 'numpy', 'transformers'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""

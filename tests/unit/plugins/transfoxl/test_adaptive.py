@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from torch import nn
 
 from kd_transfoxl.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from kdcli.lm import drawing
+from kdcli.lm import sampling
 
 WORDS, WIDTH = 60, 8
 SHAPES = {
@@ -97,9 +97,9 @@ def test_embeddings_are_rows_of_their_clusters_table(shape):
     assert found.shape == (6, 10, WIDTH)
     for place in np.ndindex(6, 10):
         word = int(words[place])
-        starts = [0, *cutoffs] if div_val > 1 else [0]
-        cluster = max(number for number, begin in enumerate(starts) if word >= begin)
-        vector = embedding.emb_layers[cluster].weight[word - starts[cluster]]
+        prefixes = [0, *cutoffs] if div_val > 1 else [0]
+        cluster = max(number for number, begin in enumerate(prefixes) if word >= begin)
+        vector = embedding.emb_layers[cluster].weight[word - prefixes[cluster]]
         if len(vector) != WIDTH or div_val > 1:
             vector = embedding.emb_projs[cluster] @ vector
         torch.testing.assert_close(found[place], vector * math.sqrt(WIDTH))
@@ -130,7 +130,7 @@ def test_a_draw_is_the_one_of_the_whole_cumulative_sum(shape):
     after = sums.gather(1, words[:, None])[:, 0]
     assert (before <= uniforms + 1e-6).all() and (uniforms <= after + 1e-6).all()
     assert len(words.unique()) > 30
-    assert (words == drawing.draw(whole, uniforms)).float().mean() > 0.999
+    assert (words == sampling.draw(whole, uniforms)).float().mean() > 0.999
     assert torch.equal(words, softmax.draw(hidden, uniforms))
     alone = [softmax.draw(hidden[[row]], uniforms[[row]]) for row in range(100)]
     assert torch.equal(words[:100], torch.cat(alone))

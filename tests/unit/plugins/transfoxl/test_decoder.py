@@ -5,7 +5,7 @@ from torch import nn
 from kd_transfoxl.configuration import TransfoXLConfig
 from kd_transfoxl.decoder import TransfoXLDecoder
 from kd_transfoxl.model import TransfoXLLMHeadModel
-from kdcli.lm import drawing
+from kdcli.lm import sampling
 from kdcli.lm.sampling import sample
 
 WORDS, LENGTH, END = 40, 24, 0
@@ -92,7 +92,7 @@ def one_by_one(model, first, uniforms, **options):
         text[0] = start
         for place in range(1, len(draws)):
             chances = model(text[None, :place], return_logits=True).logits[:, -1]
-            text[place] = drawing.draw(chances, draws[[place]], **options)[0]
+            text[place] = sampling.draw(chances, draws[[place]], **options)[0]
             if text[place] == END:
                 break
     return texts

@@ -8,13 +8,12 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
-import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 import kd_transfoxl
 from kd_transfoxl import Options
-from kd_transfoxl.language_model import load, prepare
+from kd_transfoxl.language_model import prepare
 from kd_transfoxl.tokenizing import WordTokenizer
 from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, ProfileError, QuietReporter
 
@@ -80,32 +79,13 @@ def test_options_that_make_no_model(notes):
         with pytest.raises(ProfileError, match=said) as error:
             prepare(Options(model="tiny", **wrong), CORPUS, notes)
         assert error.value.key.startswith("generators.transfoxl")
-    with pytest.raises(ProfileError, match="n_layer is for a model from scratch"):
+    with pytest.raises(ProfileError, match=r"has its size already .*n_layer"):
         prepare(Options(model=str(PUBLISHED), n_layer=3), CORPUS, notes)
     for name, value in (("n_layer", 0), ("mem_len", -1), ("cutoffs", [0]), ("words", "none"), ("max_length", 1)):
         with pytest.raises(ValidationError):
             Options(**{name: value})
     with pytest.raises(DataError, match="no word occurs 99 times"):
         prepare(Options(model="tiny", min_freq=99), CORPUS, notes)
-
-
-def test_shapes_that_do_not_fit_the_configuration_are_named(tmp_path, notes):
-    folder = copied(tmp_path / "wt103", "pytorch_model.bin")
-    weights = load_file(folder / "model.safetensors")
-    name = "transformer.layers.1.dec_attn.r_net.weight"
-    save_file({**weights, name: torch.zeros(8, 12)}, folder / "model.safetensors", {"format": "pt"})
-    for attempt in (
-        lambda: prepare(Options(model=str(folder)), CORPUS, notes).build(0),
-        lambda: load(folder),
-        lambda: sampler(folder, notes),
-    ):
-        with pytest.raises(DataError, match=r"1 are of another shape, ") as error:
-            attempt()
-        assert f"{name} (8 x 12, not 8 x 8)" in str(error.value) and str(folder) in str(error.value)
-    save_file({key: tensor for key, tensor in weights.items() if key != name}, folder / "model.safetensors",
-              {"format": "pt"})  # fmt: skip
-    with pytest.raises(DataError, match=f"1 are missing, {name}"):
-        load(folder)
 
 
 def test_a_vocabulary_that_is_another_models_or_no_vocabulary(tmp_path, notes):
@@ -137,7 +117,7 @@ def test_cutoffs_of_a_checkpoint_beyond_its_vocabulary(tmp_path, notes):
 
 def test_another_kind_of_model(tmp_path, notes):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(DataError, match="a gpt2 model is no Transformer-XL"):
+    with pytest.raises(DataError, match="a gpt2 model is not a Transformer-XL"):
         prepare(Options(model=str(tmp_path)), CORPUS, notes)
     with pytest.raises(MissingError) as error:
         prepare(Options(model=str(tmp_path / "none")), CORPUS, notes)
@@ -165,5 +145,5 @@ def test_probabilities_that_are_no_numbers(tmp_path, notes):
     weights = load_file(folder / "model.safetensors")
     weights["transformer.layers.1.dec_attn.r_net.weight"][0, 0] = np.nan
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(DataError, match=r"its probabilities are no numbers in torch.float32"):
+    with pytest.raises(DataError, match=r"its probabilities are not finite in torch.float32"):
         sampler(folder, notes)

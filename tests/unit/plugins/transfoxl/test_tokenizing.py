@@ -6,7 +6,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
@@ -14,10 +13,9 @@ from hypothesis import strategies as st
 
 from kd_transfoxl import tokenizing
 from kd_transfoxl.model import TransfoXLLMHeadModel
-from kd_transfoxl.tokenizing import WordTokenizer, cut, join, words_of
+from kd_transfoxl.tokenizing import WordTokenizer, detect_words, join, split
 from kd_transfoxl.vocabulary import Vocabulary
 from kdcli.api import DataError, MissingError
-from kdcli.lm.texts import IGNORED, TokenTexts
 from kdcli.models.hf import quiet
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -45,7 +43,7 @@ RAW = [
 def test_words_are_those_of_the_published_tokenizer():
     assert len(ROWS) > 150
     for row in ROWS:
-        assert cut(row["text"], "moses") == row["words"], row["text"]
+        assert split(row["text"], "moses") == row["words"], row["text"]
 
 
 def test_texts_are_made_again_as_the_published_tokenizer_does():
@@ -85,7 +83,7 @@ def test_many_texts_are_cut_and_made_as_by_the_published_tokenizer():
         lines = (SHARED / name).read_text("utf-8").split("\n")[: expected["rows"]]
         rows = [line.split("\t") for line in lines]
         texts = [row[expected["column"]] for row in rows if len(row) > expected["column"]]
-        words = [cut(text, "moses") for text in texts]
+        words = [split(text, "moses") for text in texts]
         joined = [join(row, "moses") for row in words]
         assert len(texts) == expected["texts"]
         assert hashlib.sha256(json.dumps([words, joined]).encode()).hexdigest() == expected["sha256"], name
@@ -93,8 +91,8 @@ def test_many_texts_are_cut_and_made_as_by_the_published_tokenizer():
 
 def test_numbers_and_hyphens_are_cut_and_undone():
     words = ["23", "@,@", "000", "well", "@-@", "known", "men", "are", "1", "@.@", "80", "m", "tall", "."]
-    assert cut("23,000 well-known men are 1.80 m tall.", "moses") == words
-    assert cut("23,000 well-known men are 1.80 m tall .", "whitespace") == words
+    assert split("23,000 well-known men are 1.80 m tall.", "moses") == words
+    assert split("23,000 well-known men are 1.80 m tall .", "whitespace") == words
     assert join(words, "moses") == "23,000 well-known men are 1.80 m tall."
     assert join(words, "whitespace") == "23,000 well-known men are 1.80 m tall ."
 
@@ -107,7 +105,7 @@ def test_numbers_and_hyphens_are_cut_and_undone():
 @example("@-@@ x@-@y @ - @ <eos> <unk>")
 def test_tokenised_texts_come_back_as_they_were(text):
     pieces = [piece for piece in text.split() if piece not in SIGNS]
-    words = cut(" ".join(pieces), "whitespace")
+    words = split(" ".join(pieces), "whitespace")
     assert join(words, "whitespace") == " ".join(pieces)
     assert all(word.split() == [word] for word in words)
 
@@ -127,9 +125,9 @@ def test_a_tokeniser_already_at_work_is_not_undone(text):
 
 
 def test_how_texts_are_cut_is_seen_from_them():
-    assert words_of(TOKENISED) == "whitespace"
-    assert words_of(RAW) == "moses"
-    assert words_of([]) == "moses"
+    assert detect_words(TOKENISED) == "whitespace"
+    assert detect_words(RAW) == "moses"
+    assert detect_words([]) == "moses"
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
@@ -147,7 +145,7 @@ def test_how_texts_are_cut_is_seen_from_them():
 )
 def test_how_real_texts_are_cut_is_seen_from_them(name, column, expected):
     lines = (SHARED / name).read_text("utf-8").split("\n")[1:-1]
-    assert words_of(row[column] for line in lines if len(row := line.split("\t")) > column) == expected
+    assert detect_words(row[column] for line in lines if len(row := line.split("\t")) > column) == expected
 
 
 # The tokenizer
@@ -194,11 +192,6 @@ def test_training_counts_both_sides_of_pairs():
     assert WordTokenizer.train(["It's a\ta-b", "b a"], "moses", max_size=3).vocabulary.words[2:] == ["a"]
 
 
-def test_rows_of_arrays_are_decoded(tokenizer):
-    assert tokenizer.batch_decode(np.array([[2, 5, 3], [4, 0, 6]])) == ["a-b", "A\t."]
-    assert tokenizer.decode(np.array([], np.int32)) == ""
-
-
 @pytest.mark.parametrize("words", ["moses", "whitespace"])
 def test_it_is_loaded_as_it_was_saved(tmp_path, words):
     tokenizer = WordTokenizer.train([*TOKENISED, "naïve Ærø 你好"], words)
@@ -229,17 +222,7 @@ def test_a_broken_configuration(tmp_path, text):
 def test_moses_may_be_missing(monkeypatch):
     tokenizing._moses.cache_clear()
     monkeypatch.setitem(sys.modules, "sacremoses", None)
-    with pytest.raises(MissingError, match="the rules of Moses are not installed") as caught:
-        cut("a", "moses")
+    with pytest.raises(MissingError, match="sacremoses is not installed") as caught:
+        split("a", "moses")
     assert caught.value.hint == "pip install sacremoses"
-    assert cut("a b", "whitespace") == ["a", "b"]
-
-
-def test_a_language_model_reads_texts_by_it(tokenizer):
-    texts = TokenTexts(["a b\tb .", "a", "b b b b b b"], tokenizer, 6, seed=1)
-    assert texts.seed is None  # a word that is cut is another word
-    assert texts.batch([0, 1])["input_ids"].tolist() == [[2, 3, 0, 3, 6, 0], [2, 0, 0, 0, 0, 0]]
-    assert texts.batch([0, 1])["labels"].tolist() == [[IGNORED, 3, 0, 3, 6, 0], [IGNORED, 0, *[IGNORED] * 4]]
-    assert texts.first().tolist() == [2, 2, 3]
-    assert texts.read() == ["a b\tb .", "a", "b b b b b b"]
-    assert texts.whole.tolist() == [True, True, False]
+    assert split("a b", "whitespace") == ["a", "b"]

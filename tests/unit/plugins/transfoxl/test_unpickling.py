@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from kd_transfoxl.unpickling import unpickle
+from kd_transfoxl.vocabulary import unpickle
 from kdcli.api import DataError
 
 MAGIC = 0x1950A86A20F9469CFC6C

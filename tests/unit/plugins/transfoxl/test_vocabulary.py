@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_transfoxl.unpickling import unpickle
-from kd_transfoxl.vocabulary import Vocabulary, count_vocabulary, fitting_cutoffs, read_vocabulary
+from kd_transfoxl.vocabulary import Vocabulary, count_vocabulary, fitting_cutoffs, read_vocabulary, unpickle
 from kdcli.api import DataError, ProfileError
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -81,8 +80,11 @@ def test_counts_behind_words_are_left_out(tmp_path):
         ({"sym2idx": {"<eos>": 0, "the": 1}}, "the vocabulary has no <unk>"),
         ({"sym2idx": {"<eos>": 0, "<unk>": 2}}, "the ids of the words are not 0, 1, 2 and so on"),
         ({"sym2idx": {"<eos>": 0, "<unk>": 0}}, "the ids of the words are not 0, 1, 2 and so on"),
-        ({"sym2idx": {"<eos>": 0, "<unk>": 1, "two words": 2}}, "the vocabulary holds 'two words', which is no word"),
-        ({"sym2idx": {"<eos>": 0, "<unk>": 1, 7: 2}}, "the vocabulary holds 7, which is no word"),
+        (
+            {"sym2idx": {"<eos>": 0, "<unk>": 1, "two words": 2}},
+            "the vocabulary holds 'two words'",
+        ),
+        ({"sym2idx": {"<eos>": 0, "<unk>": 1, 7: 2}}, "the vocabulary holds 7, which is not a word"),
         ({"sym2idx": {"<eos>": 0, "<unk>": "1"}}, "the file holds no vocabulary: sym2idx"),
         ({"sym2idx": None}, "the file holds no vocabulary: sym2idx"),
         ({"delimiter": ""}, "the vocabulary is one of characters"),
@@ -104,11 +106,11 @@ def test_a_pickle_of_something_else(tmp_path):
 @pytest.mark.parametrize(
     ("text", "what", "row"),
     [
-        (b"<eos>\n<unk>\n\nthe\n", "the vocabulary holds '', which is no word", 3),
+        (b"<eos>\n<unk>\n\nthe\n", "the vocabulary holds '', which is not a word", 3),
         (b"<eos>\n<unk>\nthe\nthe\n", "the vocabulary holds 'the' twice", 4),
         (b"<eos>\nthe\n", "the vocabulary has no <unk>", None),
-        (b"<eos>\n<unk>\nna\xefve\n", "the vocabulary is not in UTF-8", None),
-        (b"", "the vocabulary holds '', which is no word", 1),
+        (b"<eos>\n<unk>\nna\xefve\n", "the vocabulary is not UTF-8", None),
+        (b"", "the vocabulary holds '', which is not a word", 1),
     ],
 )
 def test_a_broken_text_file(tmp_path, text, what, row):
