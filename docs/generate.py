@@ -1,7 +1,7 @@
 """Write ``docs/cli.md`` from the Typer app and ``docs/api.md`` from the docstrings; ``make docs`` runs this.
 
-Neither page depends on the terminal, on where kd lies or on what is installed beside it: the commands are read from
-the app's own parameters, and the docstrings from the source, which is parsed and not imported.
+Neither page depends on the terminal, on the place of kd or on other installed packages: the commands come from the app's
+own parameters, and the docstrings from the source, which is parsed and not imported.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).resolve().parent
 NOTICE = "<!-- Written by `make docs`: change the source, not this page. -->"
 
-PUBLIC = ("api", "embedding", "generation", "inference", "testing", "testing.fixtures")
-"""What plugins may import of ``kdcli``, beside what predicting takes."""
-PREDICTING = ("loaded.load_student", "loaded.FastStudent", "folder.LoadedStudent", "loaded.Prediction", "loaded.Score")
+PUBLIC = ("api", "lm", "models", "testing", "testing.fixtures")
+"""What plugins may import of ``kdcli``, beside ``load_student`` and its classes."""
+PREDICTING = ("load_student", "Student", "Prediction", "Score")
 KINDS = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
 
 
@@ -59,9 +59,10 @@ def cli_page() -> str:
 
 
 def _commands(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, command in getattr(group, "commands", {}).items():
-        if not command.hidden:
-            yield (*path, name), command
+    for name in group.commands:
+        command = group.load(name)
+        yield (*path, name), command
+        if hasattr(command, "commands"):
             yield from _commands(command, (*path, name))
 
 
@@ -160,7 +161,7 @@ def api_page() -> str:
     kdcli = griffe.GriffeLoader(search_paths=[DOCS.parent], allow_inspection=False).load("kdcli")
     assert isinstance(kdcli, griffe.Module)
     modules = [module for name in PUBLIC for module in _modules(kdcli[name])]
-    predicting = [kdcli["student"][name] for name in PREDICTING]
+    predicting = [kdcli["student.student"][name] for name in PREDICTING]
     blocks = [
         "# What is public",
         NOTICE,

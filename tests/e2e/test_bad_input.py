@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_the_old_file_whole(done, monkeypatch):
 
 def test_two_runs_in_one_folder(tiny):
     tiny.run_dir.mkdir()
-    with FileLock(tiny.run_dir / ".launch-0.lock"):
+    with FileLock(tiny.run_dir / ".launch.lock"):
         refused(tiny.stage("run-all"), 1, "--run-dir")
 
 
