@@ -65,7 +65,10 @@ def load_tables(settings: TaskSettings, task: Task, split: Split, reporter: Repo
     files = needed_files(settings, split)
     tables = {}
     for path in files:
-        table = _load(path, settings, task, reporter, labelled=split != "test")
+        layout = detect(path, settings, task)
+        if split != "test" and layout.label is None:
+            raise missing_label_column(path, settings)
+        table = pl.concat(_read(path, layout, settings, task, reporter, labelled=split != "test"))
         if split == "train":
             _check_classes(table["label"], task, path, reporter)
         tables[table_name(path, split)] = table
@@ -80,17 +83,12 @@ def load_table(
 ) -> pl.DataFrame:
     """Read one table of a task, as ``load_split`` does; labels are not needed, and no row is dropped.
 
-    Args:
-        path: The table.
-        settings: How to read it.
-        task: The task.
-        reporter: Gets the layout, and warnings.
-        labels: Whether to read labels where there are any.
-
     Raises:
         DataError: As for ``load_split``.
     """
-    return _load(path, settings, task, reporter, labelled=False, labels=labels)
+    layout = detect(path, settings, task)
+    layout = layout if labels else replace(layout, label=None)
+    return pl.concat(_read(path, layout, settings, task, reporter, labelled=False))
 
 
 def stream_table(path: Path, settings: TaskSettings, task: Task, reporter: Reporter) -> Iterator[pl.DataFrame]:
@@ -100,13 +98,8 @@ def stream_table(path: Path, settings: TaskSettings, task: Task, reporter: Repor
         DataError: As for ``load_split``.
     """
     layout = replace(detect(path, settings, task), label=None)
-    reporter.info(f"{path.name}: {layout}")
-    rows = 0
-    for batch in _Reading(path, settings, task, layout, reporter, labelled=False).batches():
-        rows += len(batch)
+    for batch in _read(path, layout, settings, task, reporter, labelled=False):
         yield batch.drop("label")
-    if not rows:
-        raise DataError("the table has no rows", file=path)
 
 
 def needed_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
@@ -118,14 +111,6 @@ def needed_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
     if files := split_files(settings, split):
         return files
     raise missing_split(settings, split)
-
-
-def missing_split(settings: TaskSettings, split: Split) -> DataError:
-    """Return the error of a split that is not there."""
-    folder = _folder(settings)
-    there = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
-    hint = f"it is {split}.tsv, .csv, .jsonl or .parquet, or one of these with .gz; the folder holds {there}"
-    return DataError(f"there is no {split} table", file=folder, hint=hint)
 
 
 def split_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
@@ -150,6 +135,21 @@ def table_name(path: Path, split: Split) -> str:
     return next((split + part for part in reversed(PARTS) if part in path.name), split)
 
 
+def missing_split(settings: TaskSettings, split: Split) -> DataError:
+    """Return the error of a split that is not there."""
+    folder = _folder(settings)
+    there = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+    hint = f"it is {split}.tsv, .csv, .jsonl or .parquet, or one of these with .gz; the folder holds {there}"
+    return DataError(f"there is no {split} table", file=folder, hint=hint)
+
+
+def missing_label_column(path: Path, settings: TaskSettings) -> DataError:
+    """Return the error of a table that needs labels and has none."""
+    column = settings.label_column
+    what = f"there is no column {column!r}" if column else "there is no label column"
+    return DataError(what, file=path, hint="name it with --label-col, or task.label_column", key=column or None)
+
+
 def _folder(settings: TaskSettings) -> Path:
     if not settings.data_dir:
         raise DataError("no data folder is named", key="task.data_dir", hint="name it with --data-dir FOLDER")
@@ -165,132 +165,100 @@ def _folder(settings: TaskSettings) -> Path:
 def _candidates(settings: TaskSettings, split: Split) -> list[Path]:
     """Return the files that may be a table of the split, ordered by part, then by form."""
     forms = [f".{form}{zipped}" for form in get_args(Form) for zipped in ("", ".gz")]
+    names = [rf"({_STEMS[split]}){part}(-00000-of-00001)?{re.escape(form)}" for part in PARTS for form in forms]
     files = sorted(path for path in _folder(settings).iterdir() if path.is_file())
-    stems = [re.compile(rf"({_STEMS[split]}){part}(-00000-of-00001)?") for part in PARTS]
-    return [
-        path
-        for stem in stems
-        for form in forms
-        for path in files
-        if path.name.endswith(form) and stem.fullmatch(path.name.removesuffix(form))
-    ]
+    return [path for name in names for path in files if re.fullmatch(name, path.name)]
 
 
-def _load(
-    path: Path, settings: TaskSettings, task: Task, reporter: Reporter, *, labelled: bool, labels: bool = True
-) -> pl.DataFrame:
-    layout = detect(path, settings, task)
-    layout = layout if labels else replace(layout, label=None)
+def _read(
+    path: Path, layout: TableLayout, settings: TaskSettings, task: Task, reporter: Reporter, *, labelled: bool
+) -> Iterator[pl.DataFrame]:
+    """Read the rows of a table under kd's column names, check each label, and report what is odd."""
     reporter.info(f"{path.name}: {layout}")
-    if labelled and layout.label is None:
-        raise missing_label_column(path, settings)
-    batches = list(_Reading(path, settings, task, layout, reporter, labelled=labelled).batches())
-    if not any(map(len, batches)):
-        raise DataError("the table has no rows", file=path)
-    return pl.concat(batches)
-
-
-def missing_label_column(path: Path, settings: TaskSettings) -> DataError:
-    """Return the error of a table that needs labels and has none."""
-    column = settings.label_column
-    what = f"there is no column {column!r}" if column else "there is no label column"
-    return DataError(what, file=path, hint="name it with --label-col, or task.label_column", key=column or None)
-
-
-class _Reading:
-    """One pass over a table, which counts what is odd and reports it at the end."""
-
-    def __init__(
-        self, path: Path, settings: TaskSettings, task: Task, layout: TableLayout, reporter: Reporter, *, labelled: bool
-    ) -> None:
-        self.path, self.settings, self.task, self.layout = path, settings, task, layout
-        self.reporter, self.labelled = reporter, labelled
-        self.spelling: Spelling | None = None
-        self.names: tuple[str, ...] = ()
-        self.rows = self.dropped = self.empty = self.first_empty = 0
-
-    def batches(self) -> Iterator[pl.DataFrame]:
-        """Read all rows under kd's column names, and check each label."""
-        layout, bad_rows, name = self.layout, self.settings.bad_rows, self.path.name
-        reader = read_table(
-            self.path, header=layout.header, columns=layout.columns, bad_rows=bad_rows, form=layout.form
-        )
-        if layout.form == "parquet" and layout.label is not None and reader.schema[layout.label].is_integer():
-            self.names = class_names(self.path, layout.label)
-        for batch in reader.batches():
-            yield self._batch(batch)
-        if reader.skipped:
-            self.reporter.warn(f"{name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
-        if self.dropped:
-            labels = " or ".join(self.settings.drop_labels)
-            self.reporter.info(f"{name}: {self.dropped:,} rows dropped whose label is {labels}")
-        if self.empty:
-            first = self.first_empty
-            self.reporter.warn(f"{name}: {self.empty} rows with an empty text are kept, the first is row {first}")
-
-    def _batch(self, batch: pl.DataFrame) -> pl.DataFrame:
-        layout = self.layout
-        check_texts(batch, layout.texts, self.path)
-        label = pl.Series("label", [None], pl.String).new_from_index(0, len(batch))
-        if layout.label is not None:
-            label = label_texts(batch[layout.label], self.path).alias("label")
-            dropped = label.is_in(self.settings.drop_labels).fill_null(False)
-            if self.labelled:
-                self.dropped += int(dropped.sum())
-                batch, label = batch.filter(~dropped), label.filter(~dropped)
+    reader = read_table(
+        path, header=layout.header, columns=layout.columns, bad_rows=settings.bad_rows, form=layout.form
+    )
+    labels = _LabelColumn(path, layout, task, reporter, labelled=labelled)
+    rows = dropped = 0
+    empty: list[int] = []
+    for batch in reader.batches():
+        check_texts(batch, layout.texts, path)
+        label = labels.texts(batch)
+        if layout.label is not None and settings.drop_labels:
+            drop = label.is_in(settings.drop_labels).fill_null(False)
+            if labelled:
+                batch, label = batch.filter(~drop), label.filter(~drop)
+                dropped += int(drop.sum())
             else:
-                label = label.set(dropped, None)
-        columns = [batch[text].alias(name) for text, name in zip(layout.texts, self.task.columns, strict=True)]
-        empty = pl.DataFrame(columns).select(pl.any_horizontal(pl.all().eq("")).alias("empty"))["empty"]
-        if empty.any():
-            self.first_empty = self.first_empty or int(batch[ROW_NUMBER].filter(empty)[0])
-            self.empty += int(empty.sum())
-        frame = pl.DataFrame([self._index(batch), *columns, self._labels(label, batch[ROW_NUMBER])])
-        self.rows += len(batch)
-        return frame
+                label = label.set(drop, None)
+        texts = [batch[text].alias(name) for text, name in zip(layout.texts, task.columns, strict=True)]
+        empty.extend(batch.filter(pl.any_horizontal(pl.col(*layout.texts) == ""))[ROW_NUMBER])
+        index = None if layout.index is None else _index(batch[layout.index], path, needed=not labelled)
+        if index is None:
+            index = pl.int_range(rows, rows + len(batch), eager=True).cast(pl.String)
+        yield pl.DataFrame([index.alias("index"), *texts, labels.checked(label, batch[ROW_NUMBER])])
+        rows += len(batch)
+    for note in reader.notes:
+        reporter.info(f"{path.name}: {note}")
+    if reader.skipped:
+        reporter.warn(f"{path.name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
+    if dropped:
+        reporter.info(f"{path.name}: {dropped:,} rows dropped whose label is {' or '.join(settings.drop_labels)}")
+    if empty:
+        reporter.warn(f"{path.name}: {len(empty)} rows with an empty text are kept, the first is row {empty[0]}")
+    if not rows:
+        raise DataError("the table has no rows", file=path)
 
-    def _index(self, batch: pl.DataFrame) -> pl.Series:
-        """Return the index column as text, or the number of each row; training needs no index, whatever its type."""
-        index = None if self.layout.index is None else _as_text(batch[self.layout.index])
-        if index is not None:
-            return index.alias("index")
-        if self.layout.index is not None and not self.labelled:
-            what = f"the column holds {batch[self.layout.index].dtype}, not an index"
-            hint = "remove or rename the column; predictions then number the rows from 0"
-            raise DataError(what, file=self.path, key=self.layout.index, hint=hint)
-        return pl.int_range(self.rows, self.rows + len(batch), eager=True).cast(pl.String).alias("index")
 
-    def _labels(self, label: pl.Series, rows: pl.Series) -> pl.Series:
-        if self.layout.label is None:
+class _LabelColumn:
+    """The label column of a table, whose spelling its first labels show."""
+
+    def __init__(self, path: Path, layout: TableLayout, task: Task, reporter: Reporter, *, labelled: bool) -> None:
+        self.path, self.column, self.task, self.reporter, self.labelled = path, layout.label, task, reporter, labelled
+        self.spelling: Spelling | None = None
+        names = class_names(path, layout.label) if layout.form == "parquet" and layout.label else ()
+        # Without any of these names, the numbers are the labels.
+        self.names = names if set(names) in (set(task.labels), set(task.names)) else ()
+
+    def texts(self, batch: pl.DataFrame) -> pl.Series:
+        """Return the labels as the table writes them."""
+        if self.column is None:
+            return pl.repeat(None, len(batch), dtype=pl.String, eager=True).alias("label")
+        label = label_texts(batch[self.column], self.path).alias("label")
+        return label.replace({str(number): name for number, name in enumerate(self.names)})
+
+    def checked(self, label: pl.Series, rows: pl.Series) -> pl.Series:
+        """Return the labels as the task writes them.
+
+        Raises:
+            DataError: A label is missing or not one of the task's.
+        """
+        if self.column is None:
             return label
-        if set(self.names) in (set(self.task.labels), set(self.task.names)) and self.names:
-            label = label.replace({str(number): name for number, name in enumerate(self.names)})
         label = without_hidden(label, self.task, labelled=self.labelled)
         if self.spelling is None and label.null_count() < len(label):
             self.spelling = spelling_of(label, self.task)
-            self._report_spelling(self.spelling)
+            written = [f"{number} = {name}" for number, name in enumerate(self.names) if str(number) != name]
+            if not self.names and tuple(self.spelling) != self.task.labels:
+                written = [f"{one} = {name}" for one, name in self.spelling.items()]
+            if written:
+                self.reporter.info(f"{self.path.name}: its labels are read as {', '.join(written)}")
         label = respell(label, self.spelling or {}, self.task)
         there = label.is_not_null() | self.labelled
         encode_labels(label.filter(there), self.task, file=self.path, rows=rows.filter(there))
         return label
 
-    def _report_spelling(self, spelling: Spelling) -> None:
-        if self.names and set(spelling) == set(self.names):
-            pairs = [f"{number} = {spelling[name]}" for number, name in enumerate(self.names)]
-        elif tuple(spelling) != self.task.labels:
-            pairs = [f"{written} = {label}" for written, label in spelling.items()]
-        else:
-            return
-        self.reporter.info(f"{self.path.name}: its labels are read as {', '.join(pairs)}")
 
-
-def _as_text(values: pl.Series) -> pl.Series | None:
-    """Return an index as text, a UUID as its usual spelling; None for a type that has no text."""
+def _index(values: pl.Series, path: Path, *, needed: bool) -> pl.Series | None:
+    """Return an index as text, a UUID in its usual spelling; None for a type without text that nobody needs."""
     if values.dtype == pl.Binary and (values.bin.size() == 16).all():
         return values.bin.encode("hex").str.replace(_UUID, "${1}-${2}-${3}-${4}-${5}")
-    if values.dtype == pl.Binary or values.dtype.is_nested() or values.dtype == pl.Object:
-        return None
-    return label_texts(values, "") if values.dtype.is_float() else values.cast(pl.String)
+    if not (values.dtype == pl.Binary or values.dtype.is_nested() or values.dtype == pl.Object):
+        return label_texts(values, path) if values.dtype.is_float() else values.cast(pl.String)
+    if needed:
+        hint = "remove or rename the column; predictions then number the rows from 0"
+        raise DataError(f"the column holds {values.dtype}, not an index", file=path, key=values.name, hint=hint)
+    return None
 
 
 def _check_classes(labels: pl.Series, task: Task, path: Path, reporter: Reporter) -> None:
