@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -34,19 +35,22 @@ class Delimited:
     A ``.csv`` whose first line has more tabs than commas is a TSV. ``names`` are the columns where there is no header.
     """
 
-    def __init__(self, path: Path, form: str, *, header: bool, names: Sequence[str] | None) -> None:
+    def __init__(
+        self, path: Path, form: str, *, header: bool = True, names: Sequence[str] | None = None, quoted: bool = False
+    ) -> None:
         self.path = path
         self.notes: list[str] = []
         self._header = header
         with open_bytes(path) as stream:
             line = stream.readline()
             check_utf8(line, path, 1)
-            self._quoted = form == "csv" and line.count(b"\t") <= line.count(b",") + line.count(b";")
-            self._excel = self._quoted and line.strip().lower() in (b"sep=;", b"sep=,")
+            commas = form == "csv" and line.count(b"\t") <= line.count(b",") + line.count(b";")
+            self._quoted = commas or quoted
+            self._excel = commas and line.strip().lower() in (b"sep=;", b"sep=,")
             if self._excel:
                 self.notes.append(f"the first line, {line.strip().decode()}, is Excel's and no row")
                 line = stream.readline()
-            self._separator = self._choose_separator(form, line)
+            self._separator = self._choose_separator(line) if commas else "" if form == "txt" else "\t"
             first = self._first_row(chain([line], stream))
         self.columns = tuple(first) if header else tuple(names or numbered(len(first)))
         if len(self.columns) != len(first):
@@ -77,10 +81,7 @@ class Delimited:
                     yield with_row_numbers(parsed.select(columns), numbers)
                     row += len(parsed)
 
-    def _choose_separator(self, form: str, line: bytes) -> str:
-        """Return what separates fields; nothing does in plain lines."""
-        if not self._quoted:
-            return "" if form == "txt" else "\t"
+    def _choose_separator(self, line: bytes) -> str:
         if line.count(b";") > line.count(b","):
             self.notes.append("the fields are separated by ;")
             return ";"
@@ -186,6 +187,19 @@ class Delimited:
             else:
                 bad.add(row, f"text after a closing quote: {shown(content.rstrip())}")
             return [_BROKEN] * (len(self.columns) + 1)
+
+
+def has_csv_quoting(path: Path) -> bool:
+    """Return whether a TSV has CSV's quoting, as pandas writes it: some fields are quoted, and none wrongly."""
+    with open_bytes(path) as stream:
+        if not any(re.search(rb'(?:^|[\t\n])"', block) for block in iter(lambda: stream.read(forms.BLOCK), b"")):
+            return False
+    try:
+        for _ in Delimited(path, "tsv", quoted=True).batches([], BadRows(path, "error")):
+            pass
+    except DataError:
+        return False
+    return True
 
 
 class _Records:

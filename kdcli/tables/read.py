@@ -8,12 +8,22 @@ from pathlib import Path
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables.delimited import Delimited
+from kdcli.tables.delimited import Delimited, has_csv_quoting
 from kdcli.tables.forms import ROW_NUMBER, BadRows, BadRowsMode, Form, Source, check_texts, form_of, shown
 from kdcli.tables.jsonl import Jsonl
 from kdcli.tables.parquet import ParquetFile
 
-__all__ = ["ROW_NUMBER", "BadRowsMode", "Form", "TableReader", "check_texts", "form_of", "read_table", "shown"]
+__all__ = [
+    "ROW_NUMBER",
+    "BadRowsMode",
+    "Form",
+    "TableReader",
+    "check_texts",
+    "form_of",
+    "has_csv_quoting",
+    "read_table",
+    "shown",
+]
 
 
 class TableReader:
@@ -72,6 +82,7 @@ def read_table(
     names: Sequence[str] | None = None,
     bad_rows: BadRowsMode = "error",
     form: Form | None = None,
+    quoted: bool = False,
 ) -> TableReader:
     """Open a table.
 
@@ -85,24 +96,24 @@ def read_table(
         names: The names of the columns where it does not, else ``c0``, ``c1``, ...; of a ``.txt`` else ``sentence``.
         bad_rows: Whether a row that cannot be read is an error, or is counted and skipped.
         form: The form, where the suffix does not tell.
+        quoted: Whether a TSV has CSV's quoting, which ``has_csv_quoting`` finds out.
 
     Raises:
         DataError: The file is missing, empty or damaged, its suffix is unknown, or a column is missing.
     """
     path = Path(path)
-    source = _open(path, form or form_of(path), header, names, bad_rows)
+    source: Source
+    match form or form_of(path):
+        case "jsonl":
+            source = Jsonl(path, BadRows(path, bad_rows))
+        case "parquet":
+            source = ParquetFile(path)
+        case "txt":
+            source = Delimited(path, "txt", header=False, names=names or ("sentence",))
+        case other:
+            source = Delimited(path, other, header=header, names=names, quoted=quoted)
     for name in columns or ():
         if name not in source.schema:
             hint = f"the columns are {', '.join(source.schema)}"
             raise DataError(f"there is no column {name!r}", file=path, key=name, hint=hint)
     return TableReader(source, path, columns or tuple(source.schema), bad_rows)
-
-
-def _open(path: Path, form: Form, header: bool, names: Sequence[str] | None, bad_rows: BadRowsMode) -> Source:
-    if form == "jsonl":
-        return Jsonl(path, BadRows(path, bad_rows))
-    if form == "parquet":
-        return ParquetFile(path)
-    if form == "txt":
-        return Delimited(path, form, header=False, names=names or ("sentence",))
-    return Delimited(path, form, header=header, names=names)

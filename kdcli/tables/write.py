@@ -46,7 +46,7 @@ def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
             return _write_parquet(path, temporary, frame)
     schema = frame.collect_schema()
     for name, dtype in schema.items():
-        if form != "jsonl" and dtype.is_nested():
+        if dtype in (pl.Binary, pl.Object) or (form != "jsonl" and dtype.is_nested()):
             hint = "write .parquet or .jsonl instead"
             raise DataError(f"a column of {dtype} does not fit into .{form}", file=path, key=name, hint=hint)
     if form == "txt" and len(schema) != 1:

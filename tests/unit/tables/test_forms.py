@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kdcli.errors import DataError
 from kdcli.tables import delimited, forms
 from kdcli.tables.parquet import row_count, scan, slices
-from kdcli.tables.read import ROW_NUMBER, read_table
+from kdcli.tables.read import ROW_NUMBER, has_csv_quoting, read_table
 from kdcli.tables.write import write_table
 
 slow_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -89,6 +89,15 @@ def test_csv_of_other_programs(put, content, expected, notes):
 
 def test_a_csv_with_tabs_between_its_fields_is_a_tsv(rows, put):
     assert rows(put("a.csv", "s\tl\nx, y\t1\n")) == [("x, y", "1")]
+
+
+def test_a_tsv_with_the_quoting_of_csv_is_recognised(put):
+    quoted = put("a.tsv", 's\tl\n"he said ""no"""\t1\n"a\ttab and a\nline"\t0\nplain\t1\n')
+    assert has_csv_quoting(quoted)
+    frame = read_table(quoted, quoted=True).frame()
+    assert frame["s"].to_list() == ['he said "no"', "a\ttab and a\nline", "plain"]
+    for content in ("s\tl\nplain\t1\n", 's\tl\n"a" b\t1\n"c"\t0\n', 's\tl\n" a\t1\nb\t0\n', 's\tl\n"a"\t1\t2\n'):
+        assert not has_csv_quoting(put("b.tsv", content))
 
 
 # JSONL
