@@ -19,20 +19,10 @@ NOTE = (
     "process: Python, the libraries, the model, the texts."
 )
 
-Onnx = Annotated[
-    Path | None, option(FILES, "--onnx", help="The student as `kd export onnx` wrote it.", metavar="FOLDER")
-]
-Plot = Annotated[Path | None, option(FILES, "--plot", help="Draw it: an .svg, .png or .pdf file.", metavar="FILE")]
+Onnx = Annotated[Path | None, option(FILES, "--onnx", "The student as `kd export onnx` wrote it.", "FOLDER")]
+Plot = Annotated[Path | None, option(FILES, "--plot", "Draw it: an .svg, .png or .pdf file.", "FILE")]
 Seconds = Annotated[
-    float,
-    option(
-        RUN,
-        "--seconds",
-        help="Seconds that each batch size of each model is timed; one call at least.",
-        default="3",
-        min=0,
-        metavar="SECONDS",
-    ),
+    float, option(RUN, "--seconds", "Time for each batch size of each model; one call at least.", "SECONDS", "3", min=0)
 ]
 
 

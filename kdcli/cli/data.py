@@ -29,14 +29,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `kd data li
 Url = Annotated[
     str | None,
     option(
-        FILES,
-        "--url",
-        help="Take it from here: a URL, a dataset of the Hub, or a file or folder of this machine.",
-        default="sources.NAME of the profile",
-        metavar="URL|DATASET|PATH",
+        *(FILES, "--url", "Take it from here: a URL, a dataset of the Hub, or a file or folder of this machine."),
+        *("URL|DATASET|PATH", "sources.NAME of the profile"),
     ),
 ]
-Sha256 = Annotated[str | None, option(FILES, "--sha256", help="Expected SHA-256 of the file.", metavar="HEX")]
+Sha256 = Annotated[str | None, option(FILES, "--sha256", "Expected SHA-256 of the file.", "HEX")]
 
 
 @command("kd data list")

@@ -24,10 +24,8 @@ MOST_CLASSES = 12
 
 OF_MODELS = ("agrees with the teacher", "mean confidence", "ECE")
 
-Against = Annotated[
-    Path | None, option(FILES, "--against", help="Another student's folder, or run: test whether they differ.")
-]
-Split = Annotated[Literal["dev", "test"], option(FILES, "--split", help="Split of the data folder.", default="dev")]
+Against = Annotated[Path | None, option(FILES, "--against", "Another student, or run: test whether they differ.")]
+Split = Annotated[Literal["dev", "test"], option(FILES, "--split", "Split of the data folder.", default="dev")]
 
 
 @command(

@@ -16,23 +16,16 @@ if TYPE_CHECKING:
 
 CARD = "Model card"
 
-Int8 = Annotated[bool, switch("--int8/--no-int8", help="A graph with 8-bit weights too.", panel=RUN, default="yes")]
+Int8 = Annotated[bool, switch(RUN, "--int8/--no-int8", "A graph with 8-bit weights too.", "yes")]
 Check = Annotated[
-    bool,
-    switch(
-        "--check/--no-check",
-        help="Compare with PyTorch: on random words, and on dev texts if a profile or run says where they are.",
-        panel=RUN,
-        default="yes",
-    ),
+    bool, switch(RUN, "--check/--no-check", "Compare with PyTorch on random words, and on dev texts of a run.", "yes")
 ]
-Licence = Annotated[str, option(CARD, "--license", help="Licence, in the Hub's words: mit.", default="unknown")]
-Language = Annotated[str, option(CARD, "--language", help="ISO 639 code of the texts' language.", default="en")]
+Licence = Annotated[str, option(CARD, "--license", "Licence, in the Hub's words: mit.", default="unknown")]
+Language = Annotated[str, option(CARD, "--language", "ISO 639 code of the texts' language.", default="en")]
 Dataset = Annotated[
-    str | None,
-    option(CARD, "--dataset", help="Name of the training texts on the Hub.", default="known for GLUE's tasks"),
+    str | None, option(CARD, "--dataset", "Name of the training texts on the Hub.", default="known for GLUE's tasks")
 ]
-Onnx = Annotated[bool, switch("--onnx/--no-onnx", help="Add the student as ONNX, checked.", panel=FILES)]
+Onnx = Annotated[bool, switch(FILES, "--onnx/--no-onnx", "Add the student as ONNX, checked.")]
 
 
 @command(

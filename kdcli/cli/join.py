@@ -10,12 +10,7 @@ from kdcli.cli.options import FILES, Request, command, option
 
 Logits = Annotated[
     Path | None,
-    option(
-        FILES,
-        "--logits",
-        help="Logits: kd's .safetensors, or .npy, .csv, .tsv, .parquet, .pt from elsewhere.",
-        default="the run's",
-    ),
+    option(FILES, "--logits", "Logits: .safetensors of kd, or .npy, .csv, .tsv, .parquet, .pt.", default="the run's"),
 ]
 
 

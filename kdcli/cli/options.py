@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -24,34 +25,47 @@ if TYPE_CHECKING:
     from kdcli.run.runner import RunOptions
 
 SETTINGS, FILES, MACHINE, RUN, TRAINING = "Settings", "Files", "Machine", "Run", "Training"
-TOGETHER = {
+_OF_GENERATOR = {
+    "generators.*.epochs": ("--epochs", "Passes over the task's texts.", "N"),
+    "generators.*.max_steps": ("--max-steps", "Stop after N updates; 0: no limit.", "N"),
+    "generators.*.lr": ("--lr", "Learning rate.", "RATE"),
+    "generators.*.max_length": (
+        "--max-length",
+        "Longest text in tokens; sampled ones that are longer are rejected.",
+        "N",
+    ),
+}
+"""Options that generators have in common; the ``Options`` of the chosen one check their values."""
+_TOGETHER = {
     "task": ("task.data_dir", "text_col", "text2_col", "task.label_column"),
     "texts": ("task.data_dir", "text_col", "text2_col"),
     "profile": ("profile", "sets"),
     "run": ("run_dir", "force", "resume", "dry_run"),
-    "generators.*": ("generators.*.epochs", "generators.*.max_steps", "generators.*.lr", "generators.*.max_length"),
+    "generators.*": tuple(_OF_GENERATOR),
 }
 """Names that stand for several options."""
+_TOP = ("seed", "device", "precision")
+"""Settings in no table."""
 
 
-def option(panel: str, *names: str, help: str, default: str | bool = False, **more: Any) -> Any:
+def option(panel: str, names: str, help: str, metavar: str | None = None, default: str = "", **more: Any) -> Any:
     """Return an option; ``default`` is the text that the help shows as its default."""
-    return typer.Option(*names, help=help, show_default=default, rich_help_panel=panel, **more)
+    shown = default or False
+    return typer.Option(*names.split(), help=help, metavar=metavar, show_default=shown, rich_help_panel=panel, **more)
 
 
-def switch(*names: str, help: str, panel: str = "Options", default: str = "no") -> Any:
-    """Return an option that takes no value: ``--x``, or ``--x/--no-x`` with the default shown."""
-    return option(panel, *names, help=help, default=default if "/" in names[0] else False, metavar="")
+def switch(panel: str, names: str, help: str, default: str = "no") -> Any:
+    """Return an option that takes no value: ``--x/--no-x``, with the default shown."""
+    return option(panel, names, help, "", default)
 
 
-def complete_profile(incomplete: str) -> list[str]:
-    """Complete the name of a profile."""
+def _profiles(incomplete: str) -> list[str]:
     from kdcli.config.files import names
 
     return [name for name in names() if name.startswith(incomplete)]
 
 
-def complete_plugin(*groups: Group) -> Callable[[str], list[str]]:
+def _plugins(*groups: Group) -> Callable[[str], list[str]]:
     """Return a function that completes the names of plugins of these groups, by default of all."""
 
     def complete(incomplete: str) -> list[str]:
@@ -61,101 +75,61 @@ def complete_plugin(*groups: Group) -> Callable[[str], list[str]]:
     return complete
 
 
-PluginName = Annotated[
-    str,
-    typer.Argument(metavar="NAME", help="A plugin: NAME, or DISTRIBUTION:NAME.", autocompletion=complete_plugin()),
+ProfileName = Annotated[
+    str, typer.Argument(metavar="NAME|FILE", help="A profile's name, or a .toml file.", autocompletion=_profiles)
 ]
+PluginName = Annotated[
+    str, typer.Argument(metavar="NAME", help="A plugin: NAME, or DISTRIBUTION:NAME.", autocompletion=_plugins())
+]
+
+
+_SHARED = {
+    "profile": option(
+        SETTINGS, "--profile -p", "Profile: a name, or a .toml file.", "NAME|FILE", autocompletion=_profiles
+    ),
+    "sets": option(SETTINGS, "--set -s", "Override a setting: student.lr=0.5. Repeat it.", "KEY=VALUE"),
+    "text_col": option(SETTINGS, "--text-col", "Column of the texts, or of a pair's first.", "COLUMN"),
+    "text2_col": option(SETTINGS, "--text2-col", "Column of a pair's second text.", "COLUMN"),
+    "student": option(FILES, "--student", "Student: its folder, or that of a run.", "FOLDER"),
+    "teacher": option(FILES, "--teacher", "Teacher: its folder, a run, or a hub name.", "FOLDER|NAME", "the run's"),
+    "input": option(FILES, "--input -i", "Table: .tsv .csv .jsonl .parquet .txt, each with .gz or not.", "FILE"),
+    "output": option(FILES, "--output -o", "File or folder to write; a table's form is its suffix.", "PATH"),
+    "run_dir": option(FILES, "--run-dir", "Folder of the run.", "FOLDER", "runs/PROFILE"),
+    "force": switch(FILES, "--force/--no-force -f", "Replace existing output."),
+    "offline": switch(MACHINE, "--offline/--no-offline", "Download nothing: take models from folders or the cache."),
+    "resume": option(RUN, "--resume", "Continue a killed run, or start again.", default="auto"),
+    "dry_run": switch(RUN, "--dry-run/--no-dry-run -n", "Show what would run, and why; run nothing."),
+    "first": option(RUN, "--from", "First stage to run.", "STAGE", "the first"),
+    "until": option(RUN, "--until", "Last stage to run.", "STAGE", "the last"),
+    "only": option(RUN, "--only", "The one stage to run.", "STAGE"),
+    "seeds": option(RUN, "--seeds", "Train baseline and student N times, with different seeds.", "N", "1", min=1),
+    "track": option(RUN, "--track", "Send the learning curves to trackers too.", "tensorboard,wandb"),
+}
+"""The options of the fields of ``Request``."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options of a command line that more than one command has; ``flags`` holds those of settings, by key."""
+    """The options that more than one command has; ``flags`` holds those of settings, by dotted key."""
 
-    profile: Annotated[
-        str | None,
-        option(
-            SETTINGS,
-            *("--profile", "-p"),
-            help="Profile: a name, or a .toml file.",
-            metavar="NAME|FILE",
-            autocompletion=complete_profile,
-        ),
-    ] = None
-    sets: Annotated[
-        list[str] | None,
-        option(SETTINGS, "--set", "-s", help="Override a setting: student.lr=0.5. Repeat it.", metavar="KEY=VALUE"),
-    ] = None
-    text_col: Annotated[
-        str | None,
-        option(SETTINGS, "--text-col", help="Column of the texts, or of a pair's first.", metavar="COLUMN"),
-    ] = None
-    text2_col: Annotated[
-        str | None, option(SETTINGS, "--text2-col", help="Column of a pair's second text.", metavar="COLUMN")
-    ] = None
-    student: Annotated[
-        Path | None, option(FILES, "--student", help="Student: its folder, or that of a run.", metavar="FOLDER")
-    ] = None
-    teacher: Annotated[
-        str | None,
-        option(
-            FILES,
-            "--teacher",
-            help="Fine-tuned teacher: its folder, that of a run, or a hub name.",
-            default="the run's",
-            metavar="FOLDER|NAME",
-        ),
-    ] = None
-    input: Annotated[
-        Path | None,
-        option(FILES, "--input", "-i", help="Table to read: .tsv .csv .jsonl .parquet .txt, each with .gz or not."),
-    ] = None
-    output: Annotated[
-        Path | None, option(FILES, "--output", "-o", help="File or folder to write; a table's form is its suffix.")
-    ] = None
-    run_dir: Annotated[Path | None, option(FILES, "--run-dir", help="Folder of the run.", default="runs/PROFILE")] = (
-        None
-    )
-    force: Annotated[bool, switch("--force/--no-force", "-f", help="Replace existing output.", panel=FILES)] = False
-    offline: Annotated[
-        bool,
-        switch(
-            "--offline/--no-offline", help="Download nothing: take models from folders or the cache.", panel=MACHINE
-        ),
-    ] = False
-    resume: Annotated[
-        Literal["auto", "never"],
-        option(RUN, "--resume", help="Continue a killed run, or start again.", default="auto"),
-    ] = "auto"
-    dry_run: Annotated[
-        bool, switch("--dry-run/--no-dry-run", "-n", help="Show what would run, and why; run nothing.", panel=RUN)
-    ] = False
-    first: Annotated[
-        str | None, option(RUN, "--from", help="First stage to run.", default="the first", metavar="STAGE")
-    ] = None
-    until: Annotated[
-        str | None, option(RUN, "--until", help="Last stage to run.", default="the last", metavar="STAGE")
-    ] = None
-    only: Annotated[str | None, option(RUN, "--only", help="The one stage to run.", metavar="STAGE")] = None
-    seeds: Annotated[
-        int,
-        option(
-            RUN,
-            "--seeds",
-            help="Train baseline and student N times, each with its own seed.",
-            default="1",
-            min=1,
-            metavar="N",
-        ),
-    ] = 1
-    track: Annotated[
-        str | None,
-        option(
-            RUN,
-            "--track",
-            help="Send the learning curves to trackers too, beside metrics.jsonl.",
-            metavar="tensorboard,wandb",
-        ),
-    ] = None
+    profile: str | None = None
+    sets: list[str] | None = None
+    text_col: str | None = None
+    text2_col: str | None = None
+    student: Path | None = None
+    teacher: str | None = None
+    input: Path | None = None
+    output: Path | None = None
+    run_dir: Path | None = None
+    force: bool = False
+    offline: bool = False
+    resume: Literal["auto", "never"] = "auto"
+    dry_run: bool = False
+    first: str | None = None
+    until: str | None = None
+    only: str | None = None
+    seeds: int = 1
+    track: str | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -215,15 +189,6 @@ class Request:
         return RunOptions(resume=self.resume == "auto", **{name: getattr(self, name) for name in names})
 
 
-_OF_GENERATOR = {
-    "epochs": ("Passes over the task's texts.", "N"),
-    "max_steps": ("Stop after N updates; 0: no limit.", "N"),
-    "lr": ("Learning rate.", "RATE"),
-    "max_length": ("Longest text in tokens; longer ones are cut in training, and rejected in sampling.", "N"),
-}
-"""Help and metavar of the options that generators have in common: the chosen one's ``Options`` check the values."""
-
-
 @dataclass(frozen=True)
 class Command:
     """A command before it is chosen: its function, the names of its options, its examples."""
@@ -237,7 +202,7 @@ class Command:
         """Return the command for Typer; its options are read from the schema now."""
         own = list(inspect.signature(self.function, eval_str=True).parameters.values())[1:]
         names = [parameter.name for parameter in own]
-        wanted = [one for option in self.options for one in TOGETHER.get(option, (option,)) if one not in names]
+        wanted = [one for option in self.options for one in _TOGETHER.get(option, (option,)) if one not in names]
         settings = {parameter.name: key for one in wanted if "." in one or one in _TOP for parameter, key in _of(one)}
         shared = [parameter for one in wanted for parameter, _ in _of(one)]
         parameters = own + [_required(one) if one.name in self.required else one for one in shared]
@@ -252,7 +217,8 @@ class Command:
         callback.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         more_help = inspect.cleandoc(self.function.__doc__ or "").partition("\n\n")[2]
         app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        text, end = f"{help}\n\n{more_help}".strip(), example(*self.examples)
+        text = f"{help}\n\n{more_help}".strip()
+        end = "\n\n".join(f"[bold]Example[/bold]  {line}" for line in self.examples)
         app.command(name, help=text, epilog=end, context_settings=CONTEXT)(callback)
         return get_command(app)
 
@@ -264,56 +230,42 @@ def command(
 
     Args:
         examples: What the help ends with.
-        options: Fields of ``Request``; settings by key, or all of a table (``student.*``); names in ``TOGETHER``.
+        options: Fields of ``Request``; settings by key, or all of a table (``student.*``); names in ``_TOGETHER``.
         required: Fields of ``Request`` that have no default here.
     """
     return lambda function: Command(function, options, examples, required)
 
 
-def example(*lines: str) -> str:
-    """Return the end of a command's help."""
-    return "\n\n".join(f"[bold]Example[/bold]  {line}" for line in lines)
-
-
-_TOP = ("seed", "device", "precision")
-"""Settings in no table."""
-
-
 def _of(name: str) -> Iterator[tuple[inspect.Parameter, str]]:
     """Go through the parameters that an option's name stands for, each with its key (or field of ``Request``)."""
     if name.startswith("generators.*."):
-        key = name.rpartition(".")[2]
-        help, metavar = _OF_GENERATOR[key]
-        shown = option(
-            TRAINING, f"--{key.replace('_', '-')}", help=help, default=f"generators.NAME.{key}", metavar=metavar
-        )
-        yield _parameter(f"generator_{key}", Annotated[str | None, shown]), name
+        yield _parameter(name, option(TRAINING, *_OF_GENERATOR[name], name.replace("*", "NAME"))), name
     elif "." in name or name in _TOP:
         from kdcli.config.flags import flags_of
         from kdcli.config.schema import Settings
 
         for setting in flags_of(Settings, name.removesuffix(".*")):
-            yield _parameter(setting.key.replace(".", "_"), _annotation(setting)), setting.key
+            yield _of_setting(setting), setting.key
     else:
-        hints = get_type_hints(Request, include_extras=True)
-        default = next(one.default for one in fields(Request) if one.name == name)
-        yield _parameter(name, hints[name], default), name
+        yield _parameter(name, _SHARED[name], get_type_hints(Request)[name], getattr(Request, name)), name
 
 
-def _annotation(setting: FlagSetting) -> Any:
-    """Return the type of a setting's option; the schema checks its value, except that choices are choices."""
+def _of_setting(setting: FlagSetting) -> inspect.Parameter:
+    """Return the parameter of a setting; the schema checks its value, except that choices are choices."""
     kind, flag, default = setting.field.annotation, setting.flag, setting.field.get_default()
     shown = f"{setting.key}, {default}" if default not in (None, "", ()) else setting.key
     choices = [one for one in (kind, *get_args(kind)) if get_origin(one) is Literal and not flag.metavar]
     type_: Any = choices[0] if choices else list[str] if get_origin(kind) is tuple else str
-    more: dict[str, Any] = {"metavar": flag.metavar} if flag.metavar else {}
-    more |= {"autocompletion": complete_plugin(flag.plugins)} if flag.plugins else {}
+    more: dict[str, Any] = {"autocompletion": _plugins(flag.plugins)} if flag.plugins else {}
     help = " ".join((setting.field.description or "").split())
-    return Annotated[type_ | None, option(flag.panel, *setting.names, help=help, default=shown, **more)]
+    return _parameter(
+        setting.key, option(flag.panel, " ".join(setting.names), help, flag.metavar, shown, **more), type_ | None
+    )
 
 
-def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def _parameter(name: str, shown: Any, kind: Any = str | None, default: Any = None) -> inspect.Parameter:
+    name = re.sub(r"\W+", "_", name)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, shown])
 
 
 def _required(parameter: inspect.Parameter) -> inspect.Parameter:

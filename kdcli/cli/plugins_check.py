@@ -18,8 +18,7 @@ from kdcli.errors import PluginError, UsageError
 RESULTS = ("passed", "failed", "skipped", "warned")
 
 Sets = Annotated[
-    list[str] | None,
-    option(SETTINGS, "--set", "-s", help="Set one of its options: model=tiny. Repeat it.", metavar="KEY=VALUE"),
+    list[str] | None, option(SETTINGS, "--set -s", "Set one of its options: model=tiny. Repeat it.", "KEY=VALUE")
 ]
 
 

@@ -22,34 +22,25 @@ if TYPE_CHECKING:
 
 Teacher = Annotated[
     str | None,
-    option(
-        FILES,
-        "--teacher",
-        help="Fine-tuned teacher: its folder, that of a run, or a hub name. All but a run need --profile.",
-        metavar="FOLDER|NAME",
-    ),
+    option(FILES, "--teacher", "Fine-tuned teacher: its folder, a run, or with --profile a hub name.", "FOLDER|NAME"),
 ]
 Input = Annotated[
     Path | None,
     option(
-        FILES,
-        *("--input", "-i"),
-        help="Table (.tsv .csv .jsonl .parquet) or lines of text (.txt), each with .gz or not; -: lines from stdin.",
-        default="stdin, if something is piped into it",
-        metavar="FILE|-",
+        *(
+            FILES,
+            "--input -i",
+            "Table (.tsv .csv .jsonl .parquet) or lines (.txt), also .gz; -: lines of stdin.",
+        ),
+        *("FILE|-", "stdin, if something is piped into it"),
     ),
 ]
 Glue = Annotated[
     Path | None,
-    option(
-        FILES,
-        "--glue",
-        help="Write GLUE's submission files of the task (SST-2.tsv, ...) into this folder, for its test tables.",
-        metavar="FOLDER",
-    ),
+    option(FILES, "--glue", "Write GLUE's submission files of the test tables into it.", "FOLDER"),
 ]
 Probabilities = Annotated[
-    bool, switch("--probabilities/--no-probabilities", help="The probability of each label too.", panel=FILES)
+    bool, switch(FILES, "--probabilities/--no-probabilities", "The probability of each label too.")
 ]
 
 

@@ -9,20 +9,14 @@ import typer
 from rich.text import Text
 
 from kdcli.cli import ui
-from kdcli.cli.options import Request, command, complete_profile, switch
+from kdcli.cli.options import ProfileName, Request, command, switch
 from kdcli.config import files
 from kdcli.errors import UsageError
 
-Name = Annotated[
-    str,
-    typer.Argument(metavar="NAME|FILE", help="A profile's name, or a .toml file.", autocompletion=complete_profile),
-]
-OwnName = Annotated[str, typer.Argument(metavar="NAME", help="A profile's name.", autocompletion=complete_profile)]
+OwnName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a profile of kd.")]
 Target = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The copy. Default: NAME.toml")]
-Resolved = Annotated[bool, switch("--resolved/--no-resolved", help="Every setting, with the origin of its value.")]
-WithDocs = Annotated[
-    bool, switch("--docs/--no-docs", help="Every setting, with its meaning and values, those of plugins too.")
-]
+Resolved = Annotated[bool, switch("Options", "--resolved/--no-resolved", "Every setting and its origin.")]
+WithDocs = Annotated[bool, switch("Options", "--docs/--no-docs", "Every setting and its meaning.")]
 
 
 @command("kd profile list")
@@ -36,7 +30,7 @@ def list_(request: Request) -> None:
 
 
 @command("kd profile show sst2 --resolved", "kd profile show sst2 --docs", options=("sets",))
-def show(request: Request, *, name: Name, resolved: Resolved = False, docs: WithDocs = False) -> None:
+def show(request: Request, *, name: ProfileName, resolved: Resolved = False, docs: WithDocs = False) -> None:
     """Show a profile."""
     if not (resolved or docs):
         if request.sets:
@@ -79,7 +73,7 @@ def copy(request: Request, *, name: OwnName, file: Target = None) -> None:
 
 
 @command("kd profile check my.toml", options=("sets",))
-def check(request: Request, *, name: Name) -> None:
+def check(request: Request, *, name: ProfileName) -> None:
     """Check a profile."""
     profile = request.load(name)
     result = {"name": profile.name, "valid": True, "settings": len(profile.origins)}

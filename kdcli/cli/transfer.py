@@ -9,7 +9,7 @@ from kdcli.cli.options import RUN, Request, command, option
 
 Step = Annotated[
     Literal["cache", "fine-tune", "prefixes", "sample"] | None,
-    option(RUN, "--only", help="The one step to run.", default="all four"),
+    option(RUN, "--only", "The one step to run.", default="all four"),
 ]
 MADE = {"cache": "cache", "fine-tune": "generator", "prefixes": "prefixes", "sample": "heavy"}
 """What each step of the method heavy writes."""
