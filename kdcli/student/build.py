@@ -49,17 +49,10 @@ def build_student(
     return module
 
 
-def load_module(
-    config: Mapping[str, Any], task: Task, weights: Mapping[str, NDArray[Any]], device: str
-) -> nn.Module:
-    """Build the model of a trained student, in evaluation mode on a device.
-
-    Raises:
-        ValueError: The weights are those of another model.
-    """
-    module = build_student(
-        config["plugin"], config["options"], task, config["vocabulary_size"], None, config["dimension"]
-    )
+def load_module(config: Mapping[str, Any], task: Task, weights: Mapping[str, NDArray[Any]], device: str) -> nn.Module:
+    """Build a trained student's model, in evaluation mode; weights of another model are a ``ValueError``."""
+    sizes = config["vocabulary_size"], None, config["dimension"]
+    module = build_student(config["plugin"], config["options"], task, *sizes)
     try:
         module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     except RuntimeError as error:
@@ -69,26 +62,16 @@ def load_module(
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """Count all parameters, and those outside of embeddings."""
-    tables = {
-        parameter
-        for part in module.modules()
-        if isinstance(part, nn.Embedding | nn.EmbeddingBag)
-        for parameter in part.parameters()
-    }
+    tables = [part for part in module.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)]
     every = sum(parameter.numel() for parameter in module.parameters())
-    return every, every - sum(parameter.numel() for parameter in tables)
+    inside = {parameter for table in tables for parameter in table.parameters()}
+    return every, every - sum(parameter.numel() for parameter in inside)
 
 
 def try_out(plugin: str, module: nn.Module, examples: Examples, task: Task) -> None:
     """Give a module its first batch, so that a wrong result shows before the training.
 
     Leaves the module and the random state unchanged.
-
-    Args:
-        plugin: The plugin's name, for errors.
-        module: The model, on its device.
-        examples: The rows that it will learn from.
-        task: The task.
 
     Raises:
         PluginError: It fails, or returns no finite ``float32 [batch, task.outputs]``.
@@ -113,7 +96,7 @@ def try_out(plugin: str, module: nn.Module, examples: Examples, task: Task) -> N
 
 
 def module_function(module: nn.Module, plugin: str) -> Compute:
-    """Return a module as a function of arrays, in evaluation mode; errors blame the plugin, but not those of memory."""
+    """Return a module as a function of arrays, in evaluation mode; its errors blame the plugin."""
     device = next(module.parameters()).device
 
     def compute(words: Columns, lengths: Columns) -> NDArray[np.float32]:
@@ -123,10 +106,9 @@ def module_function(module: nn.Module, plugin: str) -> Compute:
         )
         training = module.training
         module.eval()
-        with (
-            torch.inference_mode(),
-            registry.blaming("students", plugin, "forward", but=(torch.cuda.OutOfMemoryError,)),
-        ):
+        # Memory may be too small for the batch: that is not the plugin's fault.
+        blaming = registry.blaming("students", plugin, "forward", but=(torch.cuda.OutOfMemoryError,))
+        with torch.inference_mode(), blaming:
             logits: NDArray[np.float32] = module(batch).float().cpu().numpy()
         module.train(training)
         return logits

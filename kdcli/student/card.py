@@ -17,14 +17,7 @@ TEMPLATE = Path(__file__).with_name("card.md")
 
 
 def student_card(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, size: int) -> str:
-    """Fill in the card of a student's own folder.
-
-    Args:
-        config: The student's ``config.json``.
-        metrics: Its ``metrics.json``.
-        task: Its task.
-        size: Bytes of its weights.
-    """
+    """Fill in the card of a student's own folder; see ``fill_card``."""
     data = ModelCardData(
         library_name="kdcli", pipeline_tag="text-classification", tags=tags(config, task), metrics=[task.metric]
     )
@@ -50,28 +43,27 @@ def fill_card(
     """Fill in the template.
 
     Args:
-        data: What machines read.
-        config: The student's ``config.json``.
+        data: The part for machines.
+        config: The student's ``config.json``; a ``KeyError`` where it, or the metrics, lack something.
         metrics: Its ``metrics.json``.
         task: Its task.
         size: Bytes of its weights.
         made: More facts of how it was made, by name.
         sections: More values of the template.
-
-    Raises:
-        KeyError: The student's files lack something.
     """
-    training = config["training"]
     sizes = {
         **{f"dev {name}": f"{value:.4f}" for name, value in metrics["dev"].items()},
         "parameters": f"{metrics['parameters']:,}",
         "parameters without embeddings": f"{metrics['parameters_without_embeddings']:,}",
         "size of the weights": f"{size / 1e6:.1f} MB",
     }
-    options = ", ".join(f"{name} {value}" for name, value in config["options"].items())
+    training = config["training"]
+    temperature = f" at temperature {training['temperature']:g}" if training["kd_loss"] == "kl" else ""
+    distillation = f"{training['kd_loss'].upper()} with the teacher's logits{temperature}"
+    losses = {distillation: training["kd_weight"], "label loss": training["ce_weight"]}
     facts = {
-        "student": f"{config['plugin']} ({options})",
-        "loss": _loss(training),
+        "student": f"{config['plugin']} ({', '.join(f'{name} {value}' for name, value in config['options'].items())})",
+        "loss": " + ".join(f"{weight:g} x {name}" for name, weight in losses.items() if weight),
         "optimiser": f"{training['optimizer']}, lr {training['lr']:g}, batches of {training['batch_size']}",
         "training": f"{metrics['updates']:,} updates over {config['rows']:,} rows, seed {config['seed']}; the best dev "
         f"{task.metric} came after {metrics['best_update']:,}",
@@ -79,19 +71,9 @@ def fill_card(
         "word vectors": config["vectors"] or "random",
         **made,
     }
-    distilled = "Distilled from a teacher's logits."
-    card = ModelCard.from_template(
-        data,
-        template_path=str(TEMPLATE),
-        task=task,
-        summary=summary(task),
-        lineage=distilled if training["kd_weight"] else "Trained on labels alone, without a teacher.",
-        sizes=sizes,
-        made=facts,
-        max_length=config["max_length"],
-        **sections,
-    )
-    return f"{card}\n"
+    values = {"task": task, "sizes": sizes, "made": facts, "distilled": training["kd_weight"] > 0, "config": config}
+    values["summary"] = summary(task)
+    return f"{ModelCard.from_template(data, template_path=str(TEMPLATE), **values, **sections)}\n"
 
 
 def summary(task: Task) -> str:
@@ -100,12 +82,3 @@ def summary(task: Task) -> str:
     if task.names:
         answer += f" ({', '.join(task.names)})"
     return f"Reads {'one text' if task.kind == 'single' else 'two texts'} and answers {answer}."
-
-
-def _loss(training: Mapping[str, Any]) -> str:
-    temperature = f" at temperature {training['temperature']:g}" if training["kd_loss"] == "kl" else ""
-    parts = {
-        f"{training['kd_loss'].upper()} with the teacher's logits{temperature}": training["kd_weight"],
-        "label loss": training["ce_weight"],
-    }
-    return " + ".join(f"{weight:g} x {name}" for name, weight in parts.items() if weight)

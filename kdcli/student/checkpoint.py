@@ -27,8 +27,6 @@ class Position:
     Attributes:
         epoch: Finished epochs.
         batch: Finished batches of this epoch.
-        updates: All updates so far.
-        rows: All rows so far.
         loss: The sum of the losses since the last evaluation.
         losses: Their number.
         stale: Evaluations since the best.
@@ -65,13 +63,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The checkpoint of one training.
-
-    Args:
-        folder: Where it lies.
-        module: The model.
-        optimizer: Its optimiser.
-    """
+    """The checkpoint of one training."""
 
     folder: Path
     module: nn.Module
@@ -97,11 +89,7 @@ class Checkpoint:
             temporary.write_bytes(save(tensors, {"position": json.dumps(asdict(position))}))
 
     def restore(self, device: torch.device, reporter: Reporter) -> tuple[dict[str, Tensor], Position] | None:
-        """Put the model, the optimiser and the random state back.
-
-        Returns:
-            The best model so far and the position, or None where there is no checkpoint.
-        """
+        """Put all back, and return the best model so far and the position; None where there is no checkpoint."""
         if not (self.folder / FILE).exists():
             return None
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "random": {}}

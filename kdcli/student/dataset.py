@@ -73,8 +73,7 @@ class EncodeResult:
     """The result of encoding the joined set.
 
     Attributes:
-        rows: Its rows.
-        words: Their words, as far as texts are kept.
+        words: The words of its rows, as far as texts are kept.
         unknown: The share of these words that have no id.
         vocabulary: Words that have one, the special ones included.
         labelled: Whether every row has a label.
@@ -157,11 +156,7 @@ def encode(
 
 
 def load_examples(folder: Path, task: Task) -> Examples:
-    """Map the arrays that ``encode`` has written into memory.
-
-    Raises:
-        DataError: The folder is not one that ``encode`` has written for such a task.
-    """
+    """Map the arrays that ``encode`` has written into memory; another folder is a ``DataError``."""
 
     def array(name: str, dtype: DTypeLike, *shape: int) -> NDArray[Any]:
         return np.asarray(np.memmap(folder / name, dtype, "r")).reshape(shape)
@@ -193,10 +188,7 @@ def encode_table(
         tokenizer: The student's.
         task: The task.
         max_length: The most words that are kept of a text.
-        file: The table's name in messages.
-
-    Raises:
-        DataError: A label is missing, or not the task's.
+        file: The table's name in messages, such as that a label is not the task's.
     """
     encoder, texts = TextEncoder(tokenizer, max_length), []
     for column in task.columns:
@@ -221,14 +213,10 @@ def collate(examples: Examples, rows: NDArray[np.int64], device: torch.device) -
 
 @dataclass(frozen=True)
 class JoinedSet:
-    """An open joined set, which can be read again and again.
+    """An open joined set, with the names of its columns.
 
     Attributes:
-        reader: The table.
-        task: The task.
-        texts: The columns of the texts.
         logits: The columns of the logits, in the order of the task's labels.
-        label: The column of the label; None where there is none.
         fabricated: Whether its rows count as fabricated: without a label column the teacher's choice is their label.
     """
 
@@ -240,11 +228,7 @@ class JoinedSet:
     fabricated: bool
 
     def batches(self) -> Iterator[tuple[list[pl.Series], NDArray[np.float32], NDArray[Any] | None]]:
-        """Give the rows in batches: the text columns, the logits, and the labels if all rows have one.
-
-        Raises:
-            DataError: A row cannot be read, a logit is no finite number, or a label is not the task's.
-        """
+        """Give the rows in batches: the text columns, the logits, and the labels if all rows have one."""
         for batch in self.reader.batches():
             logits = np.stack([self._floats(batch, name) for name in self.logits], axis=1)
             yield [batch[name] for name in self.texts], logits, self._labels(batch, logits)
@@ -281,11 +265,6 @@ def open_joined(path: Path, task: Task, reporter: Reporter) -> JoinedSet:
     d-bert's tables have the text columns of GLUE's, a score in the column ``score``, no ``source``, and in ``label``
     the number of the teacher's choice, or no such column (QQP's ``is_duplicate`` is 0 in every row).
 
-    Args:
-        path: A table with the task's text columns, ``logits_0`` and so on, and (optionally) ``source`` and ``label``.
-        task: The task.
-        reporter: Reports how a table of another program is read.
-
     Raises:
         DataError: The file cannot be read, a column is missing, or there are more logits than the task has labels.
     """
@@ -313,33 +292,32 @@ def open_joined(path: Path, task: Task, reporter: Reporter) -> JoinedSet:
 
 def _write_arrays(folder: Path, table: JoinedSet, encoder: TextEncoder, progress: Progress) -> Mapping[str, Any]:
     """Write the arrays piece by piece, and return their counts: the first fields of ``EncodeResult``."""
-    names = [f"{column}.{kind}" for column in table.task.columns for kind in ("words", "offsets")]
-    rows = unknowns = labelled = 0
-    ends = dict.fromkeys(table.task.columns, 0)
+    rows = unknown = labelled = 0
+    words = dict.fromkeys(table.task.columns, 0)
     with ExitStack() as stack:
-        files = {
-            name: stack.enter_context((folder / name).open("wb")) for name in (*names, "logits", "labels")
-        }
-        for column in ends:
-            _append(files[f"{column}.offsets"], np.zeros(1, np.int64))
+
+        def open_file(name: str) -> BinaryIO:
+            return stack.enter_context((folder / name).open("wb"))
+
+        files = {name: (open_file(f"{name}.words"), open_file(f"{name}.offsets")) for name in words}
+        logits_file, labels_file = open_file("logits"), open_file("labels")
+        for _, offsets_file in files.values():
+            offsets_file.write(np.zeros(1, np.int64).data)
         for columns, logits, labels in table.batches():
-            for name, column in zip(ends, columns, strict=True):
+            for (name, (words_file, offsets_file)), column in zip(files.items(), columns, strict=True):
                 texts = encoder.encode(column)
-                _append(files[f"{name}.words"], texts.words)
-                _append(files[f"{name}.offsets"], texts.offsets[1:] + ends[name])
-                ends[name] += len(texts.words)
-                unknowns += int((texts.words == UNKNOWN).sum()) - int(column.str.count_matches(MASK, literal=True).sum())
-            _append(files["logits"], logits)
+                words_file.write(texts.words.data)
+                offsets_file.write((texts.offsets[1:] + words[name]).data)
+                words[name] += len(texts.words)
+                masks = column.str.count_matches(MASK, literal=True).sum()
+                unknown += int((texts.words == UNKNOWN).sum()) - int(masks)
+            logits_file.write(np.ascontiguousarray(logits).data)
             if labels is not None:
-                _append(files["labels"], labels)
+                labels_file.write(np.ascontiguousarray(labels).data)
                 labelled += len(labels)
             rows += len(logits)
             progress.advance(len(logits))
-    words = sum(ends.values())
     if labelled < rows:
         (folder / "labels").unlink()
-    return {"rows": rows, "words": words, "unknown": max(unknowns, 0) / words, "labelled": labelled == rows}
-
-
-def _append(file: BinaryIO, array: NDArray[Any]) -> None:
-    file.write(np.ascontiguousarray(array).data)
+    every = sum(words.values())
+    return {"rows": rows, "words": every, "unknown": max(unknown, 0) / every, "labelled": labelled == rows}

@@ -47,8 +47,6 @@ def encoder_vectors(
         ``float32 [words, dimension]``; zeros, the centre of all words, for a word that has no word pieces.
 
     Raises:
-        MissingError: The encoder cannot be found.
-        DataError: The encoder cannot be read, or its weights are not whole.
         ProfileError: The dimension exceeds the encoder's hidden size.
     """
     reporter = reporter or QuietReporter()
@@ -67,16 +65,7 @@ def encoder_vectors(
 
 
 def encoder_words(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
-    """Give the whole words of an encoder's vocabulary, in its order; such vocabularies begin with the frequent ones.
-
-    Args:
-        encoder: Hub name or folder of a pretrained encoder.
-        reporter: Reports a download.
-
-    Raises:
-        MissingError: The encoder cannot be found.
-        DataError: Its tokenizer cannot be read.
-    """
+    """Give the whole words of an encoder's vocabulary, in its order; such vocabularies begin with the frequent ones."""
     vocabulary = hf.load_tokenizer(hf.find_model(encoder, reporter, key="student.vectors")).get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     mark = max(_BEGINS, key=lambda begin: sum(piece.startswith(begin) for piece in pieces))

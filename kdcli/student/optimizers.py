@@ -13,16 +13,10 @@ from kdcli.config.schema import StudentSettings
 
 
 class SparseAdadelta(Optimizer):
-    """AdaDelta (Zeiler 2012) whose step costs as much as the rows that have a gradient.
+    """AdaDelta (Zeiler 2012) for sparse gradients of whole rows: a step costs as much as the rows that have one.
 
     It equals ``torch.optim.Adadelta``: where a gradient is zero the parameter stands still and both averages shrink by
     ``rho``, so that a row of a sparse gradient makes up for the steps it has missed when it is next seen.
-
-    Args:
-        parameters: The parameters; their gradients may be sparse, of whole rows.
-        lr: The learning rate.
-        rho: The decay of the averages.
-        eps: Added to the averages under the root.
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float = 1.0, rho: float = 0.95, eps: float = 1e-6) -> None:
@@ -67,7 +61,7 @@ def _adadelta(parameter: Tensor, state: dict[str, Tensor], lr: float, rho: float
 
 
 def _delta(gradient: Tensor, squares: Tensor, deltas: Tensor, rho: float, eps: float) -> Tensor:
-    """Return what is to be subtracted at learning rate 1, and bring the averages up to date."""
+    """Return the change at learning rate 1, to be subtracted, and update the averages."""
     squares.mul_(rho).addcmul_(gradient, gradient, value=1 - rho)
     delta = deltas.add(eps).div_(squares + eps).sqrt_().mul_(gradient)
     deltas.mul_(rho).addcmul_(delta, delta, value=1 - rho)
@@ -112,7 +106,7 @@ def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what ``optimizer_state`` has returned."""
+    """Put back the tensors of ``optimizer_state``."""
     # Optimizer.load_state_dict would turn whole numbers into floats.
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for key, value in tensors.items():

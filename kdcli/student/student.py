@@ -37,12 +37,7 @@ FEW = 64
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predicted label of a text, or of a pair.
-
-    Attributes:
-        label: The most probable label, as the task's tables write it.
-        probabilities: The probability of every label, in the task's order; they sum to 1.
-    """
+    """The most probable label of a text, or of a pair, and the probability of every label."""
 
     label: str
     probabilities: dict[str, float]
@@ -61,12 +56,9 @@ class Student:
 
     Attributes:
         part_rows: The best number of rows to predict a file in: texts of one part share their beginnings and ends.
-        task: Its task.
         config: ``config.json``: how it was built and trained.
         metrics: ``metrics.json``: the result of its training.
-        tokenizer: Its vocabulary.
         weights: Its parameters and buffers by name.
-        device: Where its PyTorch module runs.
         compute: The model as a function of word ids, where that is not the PyTorch module.
         batch_rows: Texts that are computed at once; None for as many as memory allows.
     """
@@ -202,8 +194,8 @@ def load_student(
 
 def task_of(config: Mapping[str, Any]) -> Task:
     """Return the task in the ``config.json`` of a student, or of an exported one."""
-    fields = config["task"].items()
-    return Task(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields})
+    fields: dict[str, Any] = config["task"]
+    return Task(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
 
 def _numpy_form(student: Student) -> Compute:

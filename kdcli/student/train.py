@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from math import ceil, inf, isfinite, nan
 from pathlib import Path
@@ -40,13 +40,10 @@ class StudentResult:
 
     Attributes:
         dev: The metrics of the best model on dev.
-        updates: Updates done in all.
         best_update: The update after which the best model was scored.
         epochs: Passes over the rows, the last one possibly not whole.
         rows_per_second: Training speed of the last launch, evaluations left out.
         stopped: Why it ended: ``epochs``, ``max_steps``, ``patience`` or ``nan``.
-        parameters: All parameters.
-        parameters_without_embeddings: Those that are not word vectors.
         history: For each evaluation: update, epoch, mean training loss since the one before, and the dev metrics.
     """
 
@@ -102,7 +99,6 @@ def train_student(
     Raises:
         DataError: There are no rows, or the losses need inputs that the rows lack.
         KdError: The loss became infinite or NaN before any evaluation.
-        ProfileError: The options make no sense.
         PluginError: The plugin is missing or broken, or its module gives no logits of this task.
     """
     reporter = reporter or QuietReporter()
@@ -128,13 +124,14 @@ def train_student(
         **versions,
     }
     folder = output.with_name(f".{output.name}.resume")
-    with _seeded(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
         module = build_student(settings.model, chosen, task, vocabulary_size, matrix, dimension).to(device)
         try_out(settings.model, module, examples, task)
         claim_folder(folder, fingerprint, resume=resume, reporter=reporter)
         limit = min((limit for limit in (settings.max_steps, max_updates) if limit), default=inf)
-        training = Training(module, examples, dev, task, settings, seed, limit, folder, name, reporter)
-        training.run()
+        training = Training(module, examples, dev, task, settings, seed, limit, name, reporter)
+        training.run(folder)
     position = training.position
     result = StudentResult(
         position.best,
@@ -166,57 +163,42 @@ def train_student(
     return result
 
 
+@dataclass
 class Training:
-    """The training loop: updates, evaluations, and where it stands.
-
-    Args:
-        module: The model, on its device.
-        examples: The rows to learn from.
-        dev: Labelled rows that choose the model.
-        task: The task.
-        settings: The student's settings.
-        seed: Seed of the order of the rows.
-        limit: The most updates.
-        folder: Where the checkpoint lies.
-        name: The name in the progress and the learning curve.
-        reporter: Shows the progress, and gets the learning curve.
+    """The training loop, and where it stands.
 
     Attributes:
+        limit: The most updates.
         position: Where it stands.
         weights: Those of the best model.
         stopped: Why it ended.
         rows_per_second: The speed of this launch, evaluations and checkpoints left out.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        examples: Examples,
-        dev: Examples,
-        task: Task,
-        settings: StudentSettings,
-        seed: int,
-        limit: float,
-        folder: Path,
-        name: str,
-        reporter: Reporter,
-    ) -> None:
-        self.module, self.examples, self.dev = module, examples, dev
-        self.task, self.settings, self.seed, self.limit = task, settings, seed, limit
-        self.name, self.reporter = name, reporter
-        self.device = next(module.parameters()).device
-        self.optimizer = make_optimizer(module, settings, self.device)
-        self.checkpoint = Checkpoint(folder, module, self.optimizer)
-        self.loss = loss_of(settings)
-        self.updates = min(settings.epochs * ceil(len(examples) / settings.batch_size), limit)
-        self.position = Position()
-        self.weights: Mapping[str, Tensor] = {}
-        self.stopped = ""
-        self.rows_per_second = 0.0
+    module: nn.Module
+    examples: Examples
+    dev: Examples
+    task: Task
+    settings: StudentSettings
+    seed: int
+    limit: float
+    name: str
+    reporter: Reporter
+    position: Position = field(default_factory=Position)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    stopped: str = ""
+    rows_per_second: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.device = next(self.module.parameters()).device
+        self.optimizer = make_optimizer(self.module, self.settings, self.device)
+        self.loss = loss_of(self.settings)
+        self.updates = min(self.settings.epochs * ceil(len(self.examples) / self.settings.batch_size), self.limit)
         self._evaluating = 0.0
 
-    def run(self) -> None:
-        """Train until an end is reached."""
+    def run(self, folder: Path) -> None:
+        """Train until an end is reached, with a checkpoint in a folder; go on from the one that is there."""
+        self.checkpoint = Checkpoint(folder, self.module, self.optimizer)
         restored = self.checkpoint.restore(self.device, self.reporter)
         if restored:
             self.weights, self.position = restored
@@ -320,11 +302,3 @@ class Training:
     def _blaming(self, inside: str) -> AbstractContextManager[None]:
         """Blame the plugin for what goes wrong in its module, but for memory: that may be the batch's fault."""
         return registry.blaming("students", self.settings.model, inside, but=(OutOfMemoryError,))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed PyTorch for the block, and leave the caller's random state unchanged."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield

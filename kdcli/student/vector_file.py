@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from kdcli.errors import DataError
 
-Row: TypeAlias = tuple[bytes, int, NDArray[np.float32]]
-"""A word, its row in the file counted from 1 with the header as row 1, and its vector ``float32 [dimension]``."""
+Row: TypeAlias = tuple[bytes, NDArray[np.float32]]
+"""A word (UTF-8) and its vector, ``float32 [dimension]``."""
 
 FORMS = "word2vec (text or binary), GloVe and fastText .vec files are read, each also as .gz, and .parquet"
 _STEP = 1 << 16
@@ -38,12 +38,7 @@ class VectorFile:
     """A file of word vectors, gzipped or not: text with or without a header line ``count dimension``, or binary.
 
     Attributes:
-        path: The file.
-        dimension: Size of a vector.
-        count: The number of vectors that the header line promises; None where there is none.
-
-    Raises:
-        DataError: The file is missing, or of another form.
+        count: The number of vectors in the header line; None where there is none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +70,7 @@ class VectorFile:
         Only these are parsed, and a few others, the first and the last among them.
 
         Args:
-            needs: Tells whether a word (UTF-8) is needed; it may change its answer on the way.
+            needs: Tells whether a word is needed; it may change its answer on the way.
             advance: Counts the rows that were passed.
 
         Raises:
@@ -84,14 +79,14 @@ class VectorFile:
         with _open(self.path) as stream:
             stream.read(self._start)
             read = self._binary_rows if self._binary else self._text_rows
-            for word, row, vector in read(stream, needs, advance):
+            for number, (word, vector) in read(stream, needs, advance):
                 if not np.isfinite(vector).all():
-                    raise self._error(row, word, "holds a value that is not finite")
-                yield word, row, vector
+                    raise self._error(number, word, "holds a value that is not finite")
+                yield word, vector
 
     def _text_rows(
         self, stream: io.BufferedReader[Any], needs: Callable[[bytes], bool], advance: Callable[[int], None]
-    ) -> Iterator[Row]:
+    ) -> Iterator[tuple[int, Row]]:
         start = 1 if self.count is None else 2
         row, line = start - 1, b""
         for row, line in enumerate(stream, start):
@@ -99,7 +94,7 @@ class VectorFile:
                 parsed = self._parse(line, row)
                 # The text before the first space may be the first piece of a word that holds spaces.
                 if parsed is not None and needs(parsed[0]):
-                    yield parsed
+                    yield row, parsed
             if (row - start) % _STEP == 0:
                 self._parse(line, row)
                 advance(min(row - start, _STEP))
@@ -124,13 +119,13 @@ class VectorFile:
             raise self._error(row, word, f"has {count} values where the file has {size}")
         try:
             with np.errstate(over="ignore"):
-                return word, row, np.fromiter(map(float, fields[1:]), np.float32, size)
+                return word, np.fromiter(map(float, fields[1:]), np.float32, size)
         except ValueError as error:
             raise self._error(row, word, f"is no list of numbers ({error})") from None
 
     def _binary_rows(
         self, stream: io.BufferedReader[Any], needs: Callable[[bytes], bool], advance: Callable[[int], None]
-    ) -> Iterator[Row]:
+    ) -> Iterator[tuple[int, Row]]:
         size, count = 4 * self.dimension, self.count or 0
         block, position, counted = b"", 0, 0
         for number in range(count):
@@ -145,7 +140,8 @@ class VectorFile:
             # word2vec ends each vector with a line feed, gensim does not.
             word = block[position:space].lstrip(b"\n")
             if needs(word):
-                yield word, number + 2, np.frombuffer(block, "<f4", self.dimension, space + 1).astype(np.float32)
+                vector = np.frombuffer(block, "<f4", self.dimension, space + 1).astype(np.float32)
+                yield number + 2, (word, vector)
             position = space + 1 + size
         advance(count - counted)
         if (block[position:] + stream.read(_BLOCK)).strip(b"\n"):

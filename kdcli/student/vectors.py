@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import DataError, first_line
-from kdcli.student.vector_file import VectorFile
+from kdcli.student.vector_file import Row, VectorFile
 
 FILE = "vectors.safetensors"
 RANGE = 0.25
@@ -30,7 +30,7 @@ class Vectors:
     Attributes:
         matrix: ``float32 [vocabulary, dimension]``; that of the padding, in the first row, is zero.
         source: Where they come from.
-        found: Words that have a vector there; the others have a random one.
+        found: The number of words that have a vector there; the others have a random one.
     """
 
     matrix: NDArray[np.float32]
@@ -40,12 +40,7 @@ class Vectors:
 
 @dataclass(frozen=True)
 class WordVectors:
-    """The vectors of a list of words.
-
-    Attributes:
-        matrix: ``float32 [words, dimension]``; zeros where a word has no vector.
-        found: ``bool [words]``.
-    """
+    """The vectors of a list of words, ``float32 [words, dimension]``, zeros where it is not ``found [words]``."""
 
     matrix: NDArray[np.float32]
     found: NDArray[np.bool_]
@@ -63,9 +58,6 @@ def make_vectors(
         seed: Seed of the random ones.
         device: Where an encoder runs.
         reporter: Shows the progress.
-
-    Raises:
-        DataError: The file has no vector for any word.
     """
     file = Path(source).expanduser()
     if file.is_file():
@@ -88,10 +80,6 @@ def words_with_vectors(source: str, reporter: Reporter) -> Iterator[str]:
     """Give words that have vectors, the most frequent first: those of a file, or an encoder's own vocabulary.
 
     A student that begins with vectors can read words that its training set lacks: they lie where similar words do.
-
-    Args:
-        source: A vector file, or an encoder's folder or hub name.
-        reporter: Reports a download.
     """
     file = Path(source).expanduser()
     if file.is_file():
@@ -146,7 +134,7 @@ def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None
     count = file.count if file else None
     with (reporter or QuietReporter()).progress(f"vectors of {path.name}", count, "words") as progress:
         if file:
-            dimension, rows = file.dimension, ((word, vector) for word, _, vector in file.rows(needs, progress.advance))
+            dimension, rows = file.dimension, file.rows(needs, progress.advance)
         else:
             dimension, rows = _parquet_rows(path, [word.decode() for word in spellings])
         matrix = np.zeros((len(wanted), dimension), np.float32)
@@ -158,21 +146,14 @@ def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None
 
 
 def words_of(path: Path) -> Iterator[str]:
-    """Give the words of a file of word vectors in its order; published files begin with the most frequent.
-
-    Args:
-        path: The file, as for ``read_vectors``.
-
-    Raises:
-        DataError: As for ``read_vectors``, as far as the file is read.
-    """
+    """Give the words of a file of word vectors in its order; published files begin with the most frequent."""
     if path.suffix == ".parquet":
         return iter(_collect(path, lambda rows: rows.select("word"))["word"])
     rows = VectorFile(path).rows(lambda word: True, lambda count: None)
-    return (word.decode(errors="replace") for word, _, _ in rows)
+    return (word.decode(errors="replace") for word, _ in rows)
 
 
-def _parquet_rows(path: Path, words: list[str]) -> tuple[int, Iterator[tuple[bytes, NDArray[np.float32]]]]:
+def _parquet_rows(path: Path, words: list[str]) -> tuple[int, Iterator[Row]]:
     """Return the size of a vector, and the rows of these words."""
     # The first row gives the size, even if none of the words is there.
     found = _collect(path, lambda rows: pl.concat([rows.head(1), rows.filter(pl.col("word").is_in(words))]))
