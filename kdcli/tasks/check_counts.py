@@ -21,7 +21,7 @@ from kdcli.errors import DataError
 from kdcli.tables.read import ROW_NUMBER, check_texts, read_table
 from kdcli.tasks.check_report import Finding
 from kdcli.tasks.detect import TableLayout
-from kdcli.tasks.labels import label_texts, parse_scores, without_hidden
+from kdcli.tasks.labels import class_names, label_texts, parse_scores, without_hidden
 
 NON_PRINTING = (
     r"[\x00-\x08\x0b-\x1f\x7f-\x{a0}\x{ad}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}\x{fffd}]"
@@ -83,6 +83,7 @@ class TableCounts:
         self.first_wrong = ""
         self.dropped: Counter[str] = Counter()
         self.error: DataError | None = None
+        self._names = class_names(path, layout.label, task) if layout.form == "parquet" else {}
         self._rows = 0
         self._keys: list[pl.DataFrame] = []
         self._strange: list[list[pl.DataFrame]] = [[] for _ in layout.texts]
@@ -108,7 +109,7 @@ class TableCounts:
     def _add(self, batch: pl.DataFrame) -> int:
         """Count a batch; return its rows, without those that are dropped."""
         column = self.layout.label
-        label = None if column is None else label_texts(batch[column], self.path)
+        label = None if column is None else label_texts(batch[column], self.path, self._names)
         if label is not None and self.settings.drop_labels:
             dropped = label.is_in(self.settings.drop_labels).fill_null(False)
             if self.labelled:

@@ -30,7 +30,7 @@ def spellings(task: Task) -> list[Spelling]:
     if not any(label.isdigit() for label in task.labels):
         known.append(numbers)
     known += [[f"{name}.0" for name in names] for names in known if names and all(name.isdigit() for name in names)]
-    spelled = [dict(zip(names, task.labels, strict=True)) for names in known if names]
+    spelled: list[Spelling] = [dict(zip(names, task.labels, strict=True)) for names in known if names]
     pair = sorted(task.labels, key=str.lower)
     if [label.lower() for label in pair] in (["0", "1"], ["false", "true"]):
         spelled += [
@@ -51,10 +51,15 @@ def respell(labels: pl.Series, spelling: Spelling, task: Task) -> pl.Series:
     return labels if tuple(spelling) == task.labels else labels.replace(dict(spelling))
 
 
-def label_texts(labels: pl.Series, file: str | Path) -> pl.Series:
+def label_texts(labels: pl.Series, file: str | Path, names: Mapping[str, str] | None = None) -> pl.Series:
     """Return a label column of any type as text: integers, whole floats as integers, booleans as false and true.
 
     Spaces around a label do not count.
+
+    Args:
+        labels: The column.
+        file: The table, for messages.
+        names: The names of the classes by number, from ``class_names``.
 
     Raises:
         DataError: The column holds lists, times or another type that is no label.
@@ -62,26 +67,27 @@ def label_texts(labels: pl.Series, file: str | Path) -> pl.Series:
     kind = labels.dtype
     if kind == pl.String:
         return labels.str.strip_chars(" ")
-    if kind.is_decimal():
-        labels, kind = labels.cast(pl.Float64), pl.Float64()
-    if kind.is_float():
-        labels = labels.fill_nan(None)
-        numbers = labels.is_finite() & (labels == labels.round()) & (labels.abs() < 2**53)
-        whole = labels.zip_with(numbers.fill_null(False), labels.clear(len(labels))).cast(pl.Int64).cast(pl.String)
-        return whole.fill_null(labels.cast(pl.String)) if whole.null_count() > labels.null_count() else whole
+    if kind.is_float() or kind.is_decimal():
+        labels = labels.cast(pl.Float32 if kind == pl.Float32 else pl.Float64).fill_nan(None)
+        return labels.cast(pl.String).str.strip_suffix(".0")
     if kind == pl.Null or kind.is_integer() or kind in (pl.Boolean, pl.Categorical, pl.Enum):
-        return labels.cast(pl.String)
+        return labels.cast(pl.String).replace(names or {})
     hint = "name a column of one label a row with --label-col (task.label_column)"
     raise DataError(f"the label column holds {kind}, not a label", file=file, key=labels.name, hint=hint)
 
 
-def class_names(path: Path, column: str) -> tuple[str, ...]:
-    """Return the class names that the `datasets` library keeps in a Parquet file for a column of numbers, if any."""
+def class_names(path: Path, column: str | None, task: Task) -> dict[str, str]:
+    """Return the names of the classes by number that the `datasets` library keeps in a Parquet file.
+
+    They count only where they are the task's labels or names; otherwise the numbers are the labels.
+    """
     try:
         features = json.loads(pl.read_parquet_metadata(path)["huggingface"])["info"]["features"]
-        return tuple(features[column]["names"])
-    except (KeyError, TypeError, ValueError):
-        return ()
+        names = features[column]["names"]
+    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError):
+        return {}
+    known = set(names) in (set(task.labels), set(task.names))
+    return {str(number): name for number, name in enumerate(names)} if known else {}
 
 
 def encode_labels(

@@ -216,16 +216,13 @@ class _LabelColumn:
     def __init__(self, path: Path, layout: TableLayout, task: Task, reporter: Reporter, *, labelled: bool) -> None:
         self.path, self.column, self.task, self.reporter, self.labelled = path, layout.label, task, reporter, labelled
         self.spelling: Spelling | None = None
-        names = class_names(path, layout.label) if layout.form == "parquet" and layout.label else ()
-        # Without any of these names, the numbers are the labels.
-        self.names = names if set(names) in (set(task.labels), set(task.names)) else ()
+        self.names = class_names(path, layout.label, task) if layout.form == "parquet" else {}
 
     def texts(self, batch: pl.DataFrame) -> pl.Series:
         """Return the labels as the table writes them."""
         if self.column is None:
             return pl.repeat(None, len(batch), dtype=pl.String, eager=True).alias("label")
-        label = label_texts(batch[self.column], self.path).alias("label")
-        return label.replace({str(number): name for number, name in enumerate(self.names)})
+        return label_texts(batch[self.column], self.path, self.names).alias("label")
 
     def checked(self, label: pl.Series, rows: pl.Series) -> pl.Series:
         """Return the labels as the task writes them.
@@ -238,11 +235,10 @@ class _LabelColumn:
         label = without_hidden(label, self.task, labelled=self.labelled)
         if self.spelling is None and label.null_count() < len(label):
             self.spelling = spelling_of(label, self.task)
-            written = [f"{number} = {name}" for number, name in enumerate(self.names) if str(number) != name]
-            if not self.names and tuple(self.spelling) != self.task.labels:
-                written = [f"{one} = {name}" for one, name in self.spelling.items()]
+            written = self.names or ({} if tuple(self.spelling) == self.task.labels else self.spelling)
             if written:
-                self.reporter.info(f"{self.path.name}: its labels are read as {', '.join(written)}")
+                pairs = ", ".join(f"{one} = {name}" for one, name in written.items())
+                self.reporter.info(f"{self.path.name}: its labels are read as {pairs}")
         label = respell(label, self.spelling or {}, self.task)
         there = label.is_not_null() | self.labelled
         encode_labels(label.filter(there), self.task, file=self.path, rows=rows.filter(there))
