@@ -1,20 +1,32 @@
-"""``kd plugins list`` and ``show``: the plugins, and the options of one."""
+"""``kd plugins``: list, show, check and write plugins."""
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import typer
 from rich.console import Group
+from rich.text import Text
 
 from kdcli import registry
 from kdcli.cli import ui
-from kdcli.cli.options import PluginName, Request, command
-from kdcli.cli.plugins_check import check
-from kdcli.cli.plugins_new import new
+from kdcli.cli.options import SETTINGS, PluginName, Request, command, option
+from kdcli.errors import PluginError, UsageError
 
-__all__ = ["check", "list_", "new", "show"]
+RESULTS = ("passed", "failed", "skipped", "warned")
+
+Sets = Annotated[
+    list[str] | None, option(SETTINGS, "--set -s", "Set one of its options: model=tiny. Repeat it.", "KEY=VALUE")
+]
+Kind = Annotated[
+    Literal["generator", "student", "tagger"], typer.Argument(metavar="generator|student|tagger", help="Its kind.")
+]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="Its name: lower-case letters, digits, underscores.")]
 
 
 @command("kd plugins list")
@@ -34,8 +46,73 @@ def list_(request: Request) -> None:
 @command("kd plugins show bilstm")
 def show(request: Request, *, name: PluginName) -> None:
     """Show a plugin."""
-    shown = [_shown(plugin) for plugin in registry.find_all(name)]
+    from kdcli.config.docs import options_of
+
+    shown = []
+    for plugin in registry.find_all(name):
+        loaded: Any = registry.load(plugin.group, plugin.full_name)
+        model = getattr(loaded, "Options", None)
+        extras = {"fast": "fast", "onnx": "to_onnx"} if plugin.group == "students" else {}
+        shown.append(
+            {
+                **_described(plugin),
+                "about": registry.about(loaded),
+                "summary": plugin.summary,
+                "home_page": plugin.home_page,
+                "file": getattr(sys.modules.get(plugin.module.partition(":")[0], loaded), "__file__", None),
+                "api_version": loaded.api_version,
+                **{flag: getattr(loaded, flag) for flag in ("pairs", "scores") if hasattr(loaded, flag)},
+                **{extra: hasattr(loaded, function) for extra, function in extras.items()},
+                "options": [asdict(one) for one in options_of(model, f"{plugin.group}.{plugin.name}.")]
+                if model
+                else [],
+            }
+        )
     ui.show({"plugins": shown}, lambda _: Group(*map(ui.describe, shown)))
+
+
+@command(
+    "kd plugins check bilstm --set hidden=8",
+    "kd plugins check gpt2 --set model=tiny --set lr=1e-2 --set batch_size=8 --set epochs=20",
+)
+def check(request: Request, *, name: PluginName, sets: Sets = None) -> None:
+    """Check a plugin.
+
+    A generator is fine-tuned on 40 sentences and on 40 pairs, and a student trained for a moment, on the CPU: set
+    options that make a big model small (--set model=tiny), and with which it learns these few texts in seconds.
+    """
+    from kdcli.testing import check_plugin
+
+    found = []
+    for plugin in registry.find_all(name):
+        with ui.reporting("kd plugins check") as reporter:  # what a plugin prints when it is imported is no result
+            table = _options(plugin, sets or ())
+            checks = check_plugin(plugin.group, plugin.full_name, table, reporter=reporter)
+        passed = not any(outcome.result == "failed" for outcome in checks)
+        found.append({**_described(plugin), "passed": passed, "checks": checks})
+    ui.show({"plugins": found}, lambda _: Group(*(part for plugin in found for part in _checked(plugin))))
+    if not all(one["passed"] for one in found):
+        raise typer.Exit(PluginError.exit_code)
+
+
+@command(
+    "kd plugins new generator ngram",
+    "kd plugins new student cnn --output ~/src/kd-cnn",
+    options=("output", "force"),
+)
+def new(request: Request, *, kind: Kind, name: NewName) -> None:
+    """Write a plugin that works.
+
+    The default output is kd-NAME.
+    """
+    from kdcli.scaffold import new_plugin
+
+    plugin = new_plugin(kind=kind, name=name, folder=request.output, force=request.force)
+    folder = shlex.quote(str(plugin.folder))
+    steps = [f"pip install -e {folder}", f"kd plugins check {plugin.name}", f"python -m pytest {folder}"]
+    lines = [f"the {kind} {name} in {plugin.folder}", *(f"  {file}" for file in plugin.files)]
+    lines += ["next:", *(f"  {step}" for step in steps)]
+    ui.show({**ui.plain(plugin), "next": steps}, lambda _: Text("\n".join(lines)))
 
 
 def _described(plugin: registry.Plugin) -> dict[str, Any]:
@@ -43,22 +120,23 @@ def _described(plugin: registry.Plugin) -> dict[str, Any]:
     return {name: getattr(plugin, name) for name in names}
 
 
-def _shown(plugin: registry.Plugin) -> dict[str, Any]:
-    from kdcli.config.docs import options_of
+def _options(plugin: registry.Plugin, sets: Sequence[str]) -> dict[str, Any]:
+    """Read ``--set``; a key may also be written as in a profile, ``generators.gpt2.model=tiny``."""
+    from kdcli.config.layers import from_sets, merge
 
-    loaded: Any = registry.load(plugin.group, plugin.full_name)
-    model = getattr(loaded, "Options", None)
-    options = [asdict(option) for option in options_of(model, f"{plugin.group}.{plugin.name}.")] if model else []
-    flags = {name: getattr(loaded, name) for name in ("pairs", "scores") if hasattr(loaded, name)}
-    extras = {"fast": hasattr(loaded, "fast"), "onnx": hasattr(loaded, "to_onnx")} if plugin.group == "students" else {}
-    return {
-        **_described(plugin),
-        "about": registry.about(loaded),
-        "summary": plugin.summary,
-        "home_page": plugin.home_page,
-        "file": getattr(sys.modules.get(plugin.module.partition(":")[0], loaded), "__file__", None),
-        "api_version": loaded.api_version,
-        **flags,
-        **extras,
-        "options": options,
-    }
+    if sets and plugin.group == "taggers":
+        raise UsageError("a tagger has no options", key="--set", hint="leave out --set")
+    prefix = f"{plugin.group}.{plugin.name}."
+    values, _ = merge(from_sets([text.removeprefix(prefix) for text in sets]))
+    if values:
+        with suppress(PluginError):  # the checks report errors of the plugin itself
+            registry.options(plugin.group, plugin.full_name, values)
+    return values
+
+
+def _checked(plugin: dict[str, Any]) -> list[Any]:
+    results = [outcome.result for outcome in plugin["checks"]]
+    counts = ", ".join(f"{results.count(result)} {result}" for result in RESULTS if result in results)
+    title = f"{plugin['full_name']} {plugin['version']}, one of the {plugin['group']}"
+    table = ui.records([vars(outcome) for outcome in plugin["checks"]], numbers=False)
+    return [Text(title, "bold"), table, Text(counts, "green" if plugin["passed"] else "bold red")]

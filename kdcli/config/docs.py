@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from kdcli import registry
-from kdcli.config.toml import inline, quoted
+from kdcli.config.files import inline, quoted
 from kdcli.errors import KdError
 
 if TYPE_CHECKING:

@@ -1,12 +1,14 @@
-"""Profile files: their places, names and text. Light: listings and completion import it."""
+"""Profile files: their places, and their text in TOML. Light: listings and completion import it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli
+import tomli_w
 
 import kdcli
 from kdcli.config.validation import nearest
@@ -34,7 +36,7 @@ def find(profile: str | Path, beside: Path | None = None) -> Path:
     """Return the file of a profile.
 
     Args:
-        profile: A name, or a file: what ends in ``.toml`` or holds a slash.
+        profile: A name, or a file: it ends in ``.toml`` or holds a slash.
         beside: The folder that a relative file is relative to; by default the current one.
 
     Raises:
@@ -52,11 +54,6 @@ def find(profile: str | Path, beside: Path | None = None) -> Path:
     close = f"{text}.toml" if Path(f"{text}.toml").exists() else nearest(text, names())
     hint = f"did you mean {close}?" if close else f"there are {', '.join(names())}; a file ends in .toml"
     raise ProfileError(f"no profile is named {text}", hint=hint)
-
-
-def label(path: Path) -> str:
-    """Return the name of a profile file in origins: the bare name for kd's own."""
-    return path.name if path.parent == folder() else str(path)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -86,3 +83,37 @@ def about(path: Path) -> str:
             break
         lines.append(line.lstrip("#").strip())
     return "\n".join(lines).strip()
+
+
+def to_toml(values: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> str:
+    """Write tables inside tables as TOML, one value a line; ``notes`` are comments by dotted key."""
+    return "\n".join(_table(values, notes or {}, ())).strip() + "\n"
+
+
+def quoted(name: str) -> str:
+    """Write a key of TOML, in quotes where it needs them."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else inline(name)
+
+
+def inline(value: Any) -> str:
+    """Write a value of TOML in one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{quoted(name)} = {inline(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(inline(item) for item in value) + "]"
+    return tomli_w.dumps({"v": value}).removeprefix("v = ").rstrip("\n")
+
+
+def _table(values: Mapping[str, Any], notes: Mapping[str, str], path: tuple[str, ...]) -> Iterator[str]:
+    inside = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    lines = {name: f"{quoted(name)} = {inline(value)}" for name, value in values.items() if name not in inside}
+    if path and (lines or not inside):
+        yield f"[{'.'.join(map(quoted, path))}]"
+    width = max(map(len, lines.values()), default=0)
+    for name, line in lines.items():
+        note = notes.get(".".join((*path, name)))
+        yield f"{line:<{min(width, 60)}}  # {note}" if note else line
+    if lines or not inside:
+        yield ""
+    for name, value in inside.items():
+        yield from _table(value, notes, (*path, name))

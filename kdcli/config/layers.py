@@ -64,7 +64,7 @@ def from_files(profile: str | Path) -> list[Layer]:
         wanted, beside = values.pop("extends", ""), path.parent
         if not isinstance(wanted, str):
             raise ProfileError("extends is the name or file of one profile, in quotes", file=path, key="extends")
-        layers.insert(0, Layer(files.label(path), values, path))
+        layers.insert(0, Layer(path.name if files.is_kds(path) else str(path), values, path))
     return layers
 
 

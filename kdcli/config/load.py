@@ -25,7 +25,6 @@ from kdcli.config.layers import (
     trace,
 )
 from kdcli.config.schema import Settings
-from kdcli.config.toml import to_toml
 from kdcli.config.validation import each, explain, nearest, raise_all
 from kdcli.errors import KdError, PluginError
 
@@ -57,7 +56,7 @@ class Profile:
         """
         values = self.settings.model_dump(mode="json", exclude_none=True)
         head = f"# {self.name}, resolved by kd {kdcli.__version__}\n\n"
-        return head + to_toml(values, self.origins if with_origins else {})
+        return head + files.to_toml(values, self.origins if with_origins else {})
 
 
 def load_profile(

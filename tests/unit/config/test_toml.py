@@ -2,7 +2,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcli.config.toml import to_toml
+from kdcli.config.files import to_toml
 
 # TOML cannot hold lone surrogates; everything else must come back.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
