@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,19 +32,9 @@ _TASKS = {"sst": "sst2", "cola": "cola", "mrpc": "mrpc", "sts": "stsb", "qqp": "
 
 @dataclass(frozen=True)
 class GetResult:
-    """A source on this machine.
+    """A source on this machine; ``notes`` say how it differs from its origin, ``next`` are commands that take it.
 
-    Attributes:
-        name: The source.
-        kind: ``task``, ``vectors`` or ``texts``.
-        folder: Its folder.
-        address: Where it is from.
-        sha256: The hash of the file that was downloaded, if it was one.
-        cite: Its authors.
-        files: Its files.
-        notes: How they differ from the source.
-        next: Commands that take them.
-        done: False if it was there already.
+    ``sha256`` is of the file that was downloaded, if it was one. ``done`` is False if all was there already.
     """
 
     name: str
@@ -193,6 +183,7 @@ def _write_task(source: Source, folder: Path, reporter: Reporter, offline: bool)
 def _write_files(source: Source, path: Path, folder: Path, reporter: Reporter) -> list[SourceFile]:
     """Unpack word vectors or transfer sets, or copy a file of word vectors that is not packed."""
     from kdcli.download.archives import is_archive, unpack
+    from kdcli.student.vector_file import VectorFile
 
     if source.kind == "texts":
         return [_describe(folder, file) for file in unpack(path, folder, reporter=reporter)]
@@ -206,90 +197,49 @@ def _write_files(source: Source, path: Path, folder: Path, reporter: Reporter) -
     else:
         plain = folder / path.name
         shutil.copyfile(path, plain)
-    return [SourceFile(plain.name, plain.stat().st_size, _check_vectors(plain, reporter))]
-
-
-def _check_vectors(path: Path, reporter: Reporter) -> int:
-    """Read word vectors once and return how many there are."""
-    from kdcli.student.vector_file import VectorFile
-
-    file, rows = VectorFile(path), 0
-    with reporter.progress(f"checking {path.name}", file.count, "words") as progress:
-
-        def advance(count: int) -> None:
-            nonlocal rows
-            rows += count
-            progress.advance(count)
-
-        for _ in file.rows(lambda word: False, advance):
-            pass
-    return rows
+    return [SourceFile(plain.name, plain.stat().st_size, VectorFile(plain).count)]
 
 
 def _next_commands(source: Source, folder: Path, files: list[SourceFile]) -> list[str]:
     first = quote(str(folder / files[0].path))
-    if source.kind == "texts":
-        return list(_with_transfer_sets(folder, files))
     if source.kind == "vectors":
         return [f"kd run-all --profile sst2 --data-dir data/sst2 --set student.vectors={first}"]
     if source.name == "ax":
         return [f"kd predict --student runs/mnli/student --profile ax --input {first} --output AX.tsv"]
-    start = f"--profile {source.name} --data-dir {quote(str(folder))}"
-    texts = [quote(str(folder / file.path)) for file in files if file.path.startswith("unsupervised")]
-    return [f"kd run-all {start}", *(f"kd transfer corpus {start} --input {path}" for path in texts)]
-
-
-def _with_transfer_sets(folder: Path, files: Sequence[SourceFile]) -> Iterator[str]:
-    """Yield a command for the largest file of texts, and one for the largest with logits."""
-    largest = {file.holds: file for file in sorted(files, key=lambda file: file.size)}
-    for holds in ("texts", "logits"):
-        if holds not in largest:
-            continue
-        path = folder / largest[holds].path
-        task = next((task for part, task in _TASKS.items() if part in largest[holds].path.lower()), "sst2")
-        start = f"--profile {task} --data-dir data/{task}"
-        if holds == "texts":
-            yield f"kd run-all {start} --set transfer.method=corpus --set 'transfer.corpus.files=[\"{path}\"]'"
-        else:
-            yield f"kd student {start} --input {path}"
+    if source.kind == "task":
+        start = f"--profile {source.name} --data-dir {quote(str(folder))}"
+        texts = [quote(str(folder / file.path)) for file in files if file.path.startswith("unsupervised")]
+        return [f"kd run-all {start}", *(f"kd transfer corpus {start} --input {path}" for path in texts)]
+    largest = {file.holds: file for file in sorted(files, key=lambda file: file.size) if file.holds != "other"}
+    commands = []
+    for holds, file in sorted(largest.items(), reverse=True):
+        task = next((task for part, task in _TASKS.items() if part in file.path.lower()), "sst2")
+        start, path = f"--profile {task} --data-dir data/{task}", folder / file.path
+        corpus = f"kd run-all {start} --set transfer.method=corpus --set 'transfer.corpus.files=[\"{path}\"]'"
+        commands.append(corpus if holds == "texts" else f"kd student {start} --input {path}")
+    return commands
 
 
 def _describe(folder: Path, path: Path) -> SourceFile:
     """Describe a file of transfer sets; one of lines without the suffix of a table gets ``.tsv`` or ``.txt``."""
-    from kdcli.tables.forms import form_of, is_gzip
+    from kdcli.tables.forms import form_of, open_bytes
 
-    lines = None
-    if not _BESIDE.search(path.name) and "__MACOSX" not in path.parts:
-        lines = _lines(path)
-    if lines:
+    rows, holds = None, "other"
+    try:
+        if not _BESIDE.search(path.name) and "__MACOSX" not in path.parts:
+            with open_bytes(path) as stream:
+                first = stream.readline(_BLOCK).decode()
+                if first.endswith("\n") and "\0" not in first:
+                    rows = 1 + sum(1 for _ in stream)
+                    holds = "logits" if re.search(r"(^|\t)logits_0(\t|\r?\n)", first) else "texts"
+    except (DataError, UnicodeDecodeError):
+        pass
+    if rows:
         try:
             form_of(path)
         except DataError:
-            renamed = path.with_name(path.name + (".tsv" if "\t" in lines[0] else ".txt"))
-            lines = None if is_gzip(path) or renamed.exists() else lines
-            path = path.rename(renamed) if lines else path
-    name, size = path.relative_to(folder).as_posix(), path.stat().st_size
-    if lines is None:
-        return SourceFile(name, size, None, "other")
-    return SourceFile(name, size, lines[1], "logits" if re.search(r"(^|\t)logits_0(\t|\r?\n)", lines[0]) else "texts")
-
-
-def _lines(path: Path) -> tuple[str, int] | None:
-    """Return the first line of a file and the number of lines; None if it does not hold lines of text."""
-    from kdcli.tables.forms import open_bytes
-
-    try:
-        with open_bytes(path) as stream:
-            last = stream.readline(_BLOCK)
-            first, rows = last.decode(), 1
-            if "\0" in first or not first.endswith("\n"):
-                return None
-            while block := stream.read(_BLOCK):
-                rows += block.count(b"\n")
-                last = block
-            return first, rows + (not last.endswith(b"\n"))
-    except (DataError, UnicodeDecodeError):
-        return None
+            path = path.rename(path.with_name(path.name + (".tsv" if "\t" in first else ".txt")))
+    return SourceFile(path.relative_to(folder).as_posix(), path.stat().st_size, rows, holds)
 
 
 def _read_card(folder: Path) -> GetResult | None:

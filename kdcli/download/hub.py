@@ -12,10 +12,10 @@ import polars as pl
 
 from kdcli.api import Reporter
 from kdcli.errors import DataError, MissingError, first_line
+from kdcli.tables.parquet import stored_class_names
 from kdcli.tables.read import read_table
 from kdcli.tables.write import write_table
 from kdcli.tasks.glue import HIDDEN, TASKS, UNKNOWN, Columns, GlueTask
-from kdcli.tasks.labels import class_names
 
 IMDB_FILES = {name: f"plain_text/{name}-*.parquet" for name in ("train", "test", "unsupervised")}
 """The Parquet files of each split of IMDB (Maas et al. 2011) on the Hub."""
@@ -59,7 +59,7 @@ def read_splits(
 def _read(paths: list[Path]) -> HubSplit:
     frames = [read_table(path) for path in paths]
     rows = pl.concat(frame.frame().select(frame.columns) for frame in frames)
-    return HubSplit(rows, tuple(class_names(paths[0], "label") or ()))
+    return HubSplit(rows, stored_class_names(paths[0], "label"))
 
 
 def _missing(folder: Path, files: Mapping[str, str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,15 @@ def row_count(path: Path) -> int:
     """Return the number of rows, which the footer holds."""
     with readable(path):
         return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+
+
+def stored_class_names(path: Path, column: str) -> tuple[str, ...]:
+    """Return the names of a column's classes, in order, that the library ``datasets`` has stored; empty without any."""
+    try:
+        features = json.loads(pl.read_parquet_metadata(path)["huggingface"])["info"]["features"]
+        return tuple(features[column]["names"])
+    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError):
+        return ()
 
 
 def slices(table: Path | pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
