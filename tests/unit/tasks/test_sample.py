@@ -12,9 +12,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-import kdcli.tables
+import kdcli.tasks
 
-FOLDER = Path(kdcli.tables.__file__).parent / "sample"
+FOLDER = Path(kdcli.tasks.__file__).parent / "sample"
 ROWS = {"train": 640, "dev": 160, "test": 160}
 
 
