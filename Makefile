@@ -14,7 +14,7 @@ test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2  # one thread for each of two processes
 
 test-slow: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow and not network'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(SOURCES)

@@ -60,7 +60,7 @@ class Task:
         names: A readable name for each label (``negative``, ``positive``), or empty.
         score_range: Lowest and highest score of a regression task, else None.
         metric: The metric that chooses among models: ``accuracy``, ``f1``, ``mcc``, ``pearson`` or ``spearman``.
-        more_metrics: What is reported beside it.
+        more_metrics: Further metrics of the results table.
     """
 
     name: str
@@ -104,15 +104,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The texts of a task, without labels: what a generator learns from.
+    """The texts of a task, without labels, for a generator.
 
-    No text is blank or holds a line end. The two texts of a pair are one, with the only tab between them.
+    No text is blank or holds a line end. The two texts of a pair are joined by a tab, the only one.
 
     Attributes:
         kind: One text a row, or two.
         train: The texts to learn from.
         dev: The texts that choose among checkpoints.
-        test: The texts of the test set, to report on; there may be none.
+        test: The texts of the test set, for reports alone; perhaps none.
     """
 
     kind: Literal["single", "pair"]
@@ -123,7 +123,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """What a generator is fine-tuned and loaded with.
+    """The settings of fine-tuning and sampling.
 
     Attributes:
         options: The plugin's validated options.
@@ -131,10 +131,10 @@ class GeneratorSettings:
         seed: Seed of every random draw.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        resume: Go on with what a killed fine-tuning left.
+        resume: Resume a killed fine-tuning.
         temperature: Of sampling; 1 draws from the model's own distribution.
-        top_k: Draw among so many most likely tokens; 0 = among all.
-        top_p: Draw among the most likely tokens that together have this probability; 1 = among all.
+        top_k: Draw among this many most likely tokens; 0 = all.
+        top_p: Draw among the most likely tokens with this total probability; 1 = all.
         batch_size: Texts that are sampled at once, or ``auto``.
     """
 
@@ -167,11 +167,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Samples:
-    """What came of a part: every one of its draws is a text, or is counted as rejected.
+    """The draws of a part: each is a text, or is counted as rejected.
 
     Attributes:
-        texts: The texts, in the order of the draws; without line ends, and with a tab between those of a pair alone.
-        rejected: How many draws came to no text, by reason: ``{"no end within max_length tokens": 3}``.
+        texts: The texts, in the order of the draws; no line ends, and no tab but the one inside a pair.
+        rejected: How many draws gave no text, by reason: ``{"no end within max_length tokens": 3}``.
     """
 
     texts: list[str]
@@ -186,23 +186,23 @@ class Progress(Protocol):
 
 
 class Reporter(Protocol):
-    """Where work tells the user how it goes; everything lands on stderr."""
+    """Progress and messages for the user, on stderr."""
 
     def progress(self, title: str, total: int | None = None, unit: str = "rows") -> AbstractContextManager[Progress]:
         """Open a progress bar of ``total`` units (None: unknown)."""
 
     def info(self, message: str) -> None:
-        """Say something that is worth a line."""
+        """Print a message."""
 
     def warn(self, message: str) -> None:
-        """Say something that the user should look at."""
+        """Print a warning."""
 
     def metrics(self, stage: str, step: int, **values: float) -> None:
         """Record a point of a learning curve (``metrics.jsonl``)."""
 
 
 class QuietReporter:
-    """A reporter and a progress that say nothing: the default when ``kd`` is used from Python."""
+    """A silent reporter and progress: the default when ``kd`` is used from Python."""
 
     def progress(
         self, title: str, total: int | None = None, unit: str = "rows"
@@ -210,42 +210,31 @@ class QuietReporter:
         """Return itself as a progress that shows nothing."""
         return nullcontext(self)
 
-    def advance(self, steps: int = 1, **shown: float | str) -> None:
+    def info(self, *arguments: object, **values: object) -> None:
         """Do nothing."""
 
-    def info(self, message: str) -> None:
-        """Do nothing."""
-
-    def warn(self, message: str) -> None:
-        """Do nothing."""
-
-    def metrics(self, stage: str, step: int, **values: float) -> None:
-        """Do nothing."""
+    advance = warn = metrics = info
 
 
 class Student(Protocol):
     """The module that an entry point of the group ``kdcli.students`` names: a model and nothing else.
 
-    The vocabulary, the losses, training and evaluation are ``kd``'s. The module imports torch inside ``build``
-    only, so that checking a profile costs nothing.
+    ``kd`` does the rest: vocabulary, losses, training, evaluation. The module imports torch inside ``build`` only.
 
-    It may also have two functions of the trained model, whose ``weights`` are ``float32`` arrays by the names that
-    ``state_dict`` of the built module gives them:
+    Two functions of the trained model are optional. Their ``weights`` is the ``state_dict`` as ``float32`` arrays:
 
-    - ``fast(options, task, weights)`` returns a callable that predicts without torch: from the words of each text
-      column, a tuple of integer arrays ``[batch, time]`` padded with 0, and their lengths, a tuple of integer arrays
-      ``[batch]``, to logits, ``float32 [batch, task.outputs]``, within 1e-5 of the module's. Weights that do not fit
-      are a ``KeyError`` or a ``ValueError``, a word that has no vector an ``IndexError``. With it ``kd predict``
-      imports no torch. (A function must not have the name of a module of its package: its import would take the place.)
+    - ``fast(options, task, weights)`` returns a callable that predicts without torch. It takes the words of each text
+      column, integers ``[batch, time]`` padded with 0, and their lengths, integers ``[batch]``, as two tuples. It
+      returns logits, ``float32 [batch, task.outputs]``, within 1e-5 of the module's. Weights that do not fit raise a
+      ``KeyError`` or a ``ValueError``; a word that has no vector raises an ``IndexError``.
     - ``to_onnx(options, task, weights)`` returns an ``onnx.ModelProto`` with the inputs ``words``, ``int64 [batch,
       time]``, and ``lengths``, ``int64 [batch]`` (of pairs: ``words1, lengths1, words2, lengths2``), and the output
-      ``logits``, ``float32 [batch, task.outputs]``; batch and time are dynamic, and padding makes no difference. With
-      it ``kd export onnx`` works.
+      ``logits``, ``float32 [batch, task.outputs]``; batch and time are dynamic.
 
     Attributes:
         api_version: The version of the contracts that it is written for, 2.
-        pairs: Whether it can read pairs of texts; else such a task is an error.
-        scores: Whether it can predict a score instead of classes; else such a task is an error.
+        pairs: Whether it reads pairs of texts; else such a task is an error.
+        scores: Whether it predicts scores; else such a task is an error.
         Options: Its table ``[students.NAME]`` of a profile; it forbids unknown keys and describes each field.
     """
 
@@ -261,14 +250,13 @@ class Student(Protocol):
 
         Args:
             options: An instance of its own ``Options``.
-            task: The task; the model gives ``task.outputs`` logits a row.
+            task: The task.
             vocabulary_size: The number of words; id 0 is the padding.
-            vectors: ``float32 [vocabulary_size, dimension]`` initial word vectors, or None for random ones.
+            vectors: Initial word vectors, ``float32 [vocabulary_size, dimension]``, or None for random ones.
             dimension: The size of a word vector.
 
         Returns:
-            A module whose ``forward(batch: Batch)`` returns ``float [batch, task.outputs]``, and for which
-            padding makes no difference.
+            A module whose ``forward(batch: Batch)`` returns ``float32 [batch, task.outputs]``, whatever the padding.
         """
 
 
@@ -284,24 +272,23 @@ class Tagger(Protocol):
     def tag(self, texts: Sequence[Sequence[str]]) -> list[list[str]]:
         """Give each word of each text its tag; deterministic, and independent of the other texts.
 
-        Data is loaded on the first call and kept for the process; several processes may tag at once.
+        Load data on the first call and keep it; several processes may tag at once.
 
         Args:
             texts: The words of each text; a text may have none.
 
         Returns:
-            For each text as many tags as it has words. Any set of tags will do: a word is replaced by one of the same.
+            For each text as many tags as it has words, from any set of tags.
 
         Raises:
-            MissingError: The tagger's data is not there.
+            MissingError: The tagger's data is missing.
         """
 
 
 class Generator(Protocol):
     """The module that an entry point of the group ``kdcli.generators`` names: it writes texts like the task's.
 
-    The module imports torch inside functions only, so that checking a profile costs nothing. ``kdcli.lm``
-    has what a language model needs: fine-tuning, and a sampler whose batch stays full.
+    The module imports torch inside functions only. ``kdcli.lm`` fine-tunes language models and samples from them.
 
     Attributes:
         api_version: The version of the contracts that it is written for, 2.
@@ -314,29 +301,28 @@ class Generator(Protocol):
     def fine_tune(
         self, corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter
     ) -> Mapping[str, Any]:
-        """Learn the task's texts, and keep the best model on dev in the folder ``checkpoint``.
+        """Learn the task's texts, and write the best model on dev to the folder ``checkpoint``.
 
         Args:
-            corpus: The texts; dev may choose a checkpoint, and test is to report on alone.
-            checkpoint: The folder to make; whatever ``load`` needs goes there, and no pickle.
-            settings: The options, and where and how to compute. With ``resume`` it goes on with what a killed call has
-                left beside the folder, if there is anything.
+            corpus: The texts; dev may choose a checkpoint, test is for reports alone.
+            checkpoint: The folder to make, with everything that ``load`` needs, and no pickle.
+            settings: The options, device, precision and seed. With ``resume`` it resumes a killed call.
             reporter: Shows the progress, and gets the learning curve.
 
         Returns:
-            What it found out, as JSON values; ``dev_bits_per_character`` for one.
+            Its metrics as JSON values, ``dev_bits_per_character`` for one.
 
         Raises:
-            KdError: It cannot; ``DataError`` for texts or files that are wrong, ``MissingError`` for what is not there.
+            KdError: ``DataError`` for wrong texts or files, ``MissingError`` for a missing model or package.
         """
 
     def load(self, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> Sampler:
-        """Load what ``fine_tune`` kept, in another process perhaps.
+        """Load the model that ``fine_tune`` wrote, perhaps in another process.
 
         Args:
             checkpoint: The folder that ``fine_tune`` made.
-            settings: As for ``fine_tune``, with how to sample: ``temperature``, ``top_k``, ``top_p``, ``batch_size``.
-            reporter: Told what the user should know, such as a setting that makes no difference here.
+            settings: As for ``fine_tune``, and how to sample: ``temperature``, ``top_k``, ``top_p``, ``batch_size``.
+            reporter: Gets warnings, such as of a setting that has no effect here.
 
         Raises:
             DataError: The folder holds no such generator.
@@ -346,8 +332,8 @@ class Generator(Protocol):
 class Sampler(Protocol):
     """A loaded generator.
 
-    It may also have ``bits(texts) -> float64 [texts]``, the bits that each text takes, its end included; with it
-    texts can be ordered by nearness, and samples be judged.
+    ``bits(texts) -> float64 [texts]`` is optional: the bits that each text takes, its end included. With it ``kd``
+    orders texts by nearness and rates samples.
     """
 
     def prefixes(self, corpus: Corpus) -> dict[str, Any]:

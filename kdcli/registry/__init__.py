@@ -12,11 +12,10 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from kdcli.config.validation import each, explain, nearest, raise_all, unknown
 from kdcli.errors import KdError, PluginError, shown
@@ -37,13 +36,10 @@ STRICT = "KD_STRICT_PLUGINS"
 # Finding
 
 
-@dataclass(frozen=True)
-class _Scan:
-    """The plugins of all installed distributions, those whose metadata is unreadable, and misspelt groups."""
-
+class _Scan(NamedTuple):
     plugins: tuple[Plugin, ...]
-    unreadable: tuple[tuple[str, str], ...]
-    odd: tuple[tuple[str, str], ...]
+    unreadable: dict[str, str]  # distribution: what is wrong with its metadata
+    odd: tuple[tuple[str, str], ...]  # distribution and misspelt group
 
 
 @lru_cache(maxsize=1)
@@ -52,7 +48,7 @@ def _scan(path: tuple[str, ...]) -> _Scan:
     from importlib.metadata import distributions
 
     found: dict[tuple[str, str, str], Plugin] = {}
-    unreadable: list[tuple[str, str]] = []
+    unreadable: dict[str, str] = {}
     odd: dict[tuple[str, str], None] = {}
     groups = {f"kdcli.{group}": group for group in GROUPS}
     for distribution in distributions(path=list(path)):
@@ -68,25 +64,19 @@ def _scan(path: tuple[str, ...]) -> _Scan:
         except Exception as error:
             where = Path(getattr(distribution, "_path", "a distribution"))
             what = f"plugins of {where} left out: its metadata cannot be read ({error})"
-            unreadable.append((where.name.partition("-")[0], what))
-    return _Scan(tuple(found.values()), tuple(unreadable), tuple(odd))
+            unreadable[where.name.partition("-")[0]] = what
+    return _Scan(tuple(found.values()), unreadable, tuple(odd))
 
 
 def all_plugins() -> tuple[Plugin, ...]:
-    """List the plugins of all groups by name, without importing any.
-
-    A distribution with unreadable metadata is a warning.
-
-    Raises:
-        PluginError: A file of ``--code`` is no plugin, or with ``KD_STRICT_PLUGINS`` any plugin is broken.
-    """
+    """List the plugins of all groups by name, without importing any; unreadable metadata is a warning."""
     scan = _scan(tuple(sys.path))
     found = [plugin for plugin in scan.plugins if _is_allowed(plugin.distribution, plugin.name)]
     for file in read_code_files():
         found += [Plugin(group, file.name, file.path.name, file.version, str(file.path), file) for group in file.groups]
     every = tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution)))
-    unreadable = tuple(what for distribution, what in scan.unreadable if _is_allowed(distribution))
-    known = [*((plugin.distribution, plugin.name) for plugin in scan.plugins), *((of, "") for of, _ in scan.unreadable)]
+    unreadable = tuple(what for distribution, what in scan.unreadable.items() if _is_allowed(distribution))
+    known = [*((plugin.distribution, plugin.name) for plugin in scan.plugins), *((of, "") for of in scan.unreadable)]
     if wrong := [entry for entry in _allow_list() or () if not any(_means(entry, *one) for one in known)]:
         warn(f"{ALLOW_LIST} names {', '.join(wrong)}: no plugin, and no distribution of plugins, is called so")
     if os.environ.get(STRICT, "0") not in ("", "0"):
@@ -140,11 +130,7 @@ def odd_entry_points() -> tuple[tuple[str, str], ...]:
 
 
 def find(group: Group, name: str) -> Plugin:
-    """Find a plugin by its name, without importing it; kd's own comes before others of the same name.
-
-    Raises:
-        PluginError: No plugin has the name, or two distributions other than kd have it.
-    """
+    """Find a plugin by its name, without importing it; kd's own comes before others of the same name."""
     found = [plugin for plugin in plugins(group) if plugin.is_called(name)]
     if chosen := [plugin for plugin in found if plugin.is_ours or len(found) == 1]:
         return chosen[0]
@@ -157,11 +143,7 @@ def find(group: Group, name: str) -> Plugin:
 
 
 def find_all(name: str) -> list[Plugin]:
-    """Find the plugins of all groups by their name: the same name in two groups is no clash.
-
-    Raises:
-        PluginError: No plugin has the name, or two distributions other than kd have it in one group.
-    """
+    """Find the plugins of all groups by their name: the same name in two groups is no clash."""
     groups = dict.fromkeys(plugin.group for plugin in all_plugins() if plugin.is_called(name))
     if not groups:
         raise _no_such(name, None, list(all_plugins()))
@@ -212,10 +194,7 @@ def load(group: Literal["taggers"], name: str) -> Tagger: ...
 @overload
 def load(group: Group, name: str) -> Any: ...
 def load(group: Group, name: str) -> Any:
-    """Import a plugin and check its contract.
-
-    Returns:
-        The module, or the object, that its entry point names.
+    """Import a plugin, a module or an object, and check its contract.
 
     Raises:
         PluginError: The plugin is missing, its name is ambiguous, it cannot be imported or breaks the contract.
@@ -224,14 +203,10 @@ def load(group: Group, name: str) -> Any:
 
 
 def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
-    """Validate a plugin's options, its table of the profile.
-
-    Returns:
-        An instance of the plugin's ``Options``.
+    """Validate a plugin's table of the profile, and return its ``Options``.
 
     Raises:
         ProfileError: Keys or values are wrong; it reports every one.
-        PluginError: The plugin cannot be loaded.
     """
     from pydantic import ValidationError
 
@@ -264,16 +239,9 @@ def broken(plugin: Plugin) -> str | None:
 
 @contextmanager
 def blaming(group: Group, name: str, inside: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turn an exception of a plugin's code into an error that names the plugin; a ``KdError`` stays as it is.
+    """Turn an exception inside a plugin's function into an error that names the plugin.
 
-    Args:
-        group: The plugin's group.
-        name: The plugin's name.
-        inside: The function that is called, ``fine_tune`` for one.
-        but: Exceptions that it may raise.
-
-    Raises:
-        PluginError: The plugin's code has failed.
+    A ``KdError``, and the exceptions of ``but``, stay as they are.
     """
     try:
         yield

@@ -29,13 +29,7 @@ MARKS: Mapping[str, Literal["generators", "students", "taggers"]] = {
 
 @dataclass(frozen=True)
 class CodeFile:
-    """A plugin's file.
-
-    Attributes:
-        path: Its absolute path.
-        groups: The groups of plugins that it belongs to.
-        source: Its content.
-    """
+    """A plugin's file: its absolute path, the groups that it belongs to, and its content."""
 
     path: Path
     groups: tuple[Literal["generators", "students", "taggers"], ...]
@@ -69,11 +63,7 @@ class CodeFile:
 
 
 def use(files: Iterable[str | Path]) -> None:
-    """Add files to those that this process, and its child processes, take plugins from.
-
-    Raises:
-        PluginError: One does not exist, or is no plugin.
-    """
+    """Add files to those that this process, and its child processes, take plugins from."""
     more = [str(Path(file).expanduser().resolve()) for file in files]
     for file in more:
         if os.pathsep in file:
@@ -84,11 +74,7 @@ def use(files: Iterable[str | Path]) -> None:
 
 
 def read_code_files() -> list[CodeFile]:
-    """Read the files that the environment names, without running any.
-
-    Raises:
-        PluginError: One does not exist or is no plugin, or two have one name.
-    """
+    """Read the files that the environment names, without running any."""
     return _read_all(os.environ.get(ENVIRONMENT, ""))
 
 

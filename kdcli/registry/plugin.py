@@ -40,22 +40,13 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {"students": ("fast", "to_onnx")}
 
 @dataclass(frozen=True)
 class Plugin:
-    """What is known about a plugin without running it.
-
-    Attributes:
-        group: Its group.
-        name: Its name.
-        distribution: The distribution it comes with, or the name of its file.
-        version: The version of the distribution, or the beginning of the file's SHA-256.
-        module: What its entry point names, or the path of its file.
-        source: Loads it.
-    """
+    """What is known about a plugin without running it."""
 
     group: Group
     name: str
-    distribution: str
-    version: str
-    module: str
+    distribution: str  # or the name of its file
+    version: str  # of the distribution, or the beginning of the file's SHA-256
+    module: str  # what its entry point names, or the path of its file
     source: EntryPoint | CodeFile = field(repr=False, compare=False)
 
     @property
@@ -86,9 +77,11 @@ class Plugin:
     @property
     def home_page(self) -> str:
         """The URL of its distribution's home page, else any URL of its metadata."""
-        urls = [url.partition(",") for url in self._metadata("Project-URL")]
-        homes = [url.strip() for label, _, url in urls if normal(label.strip()) in ("homepage", "home-page", "home")]
-        return next(iter([*homes, *self._metadata("Home-page"), *(url.strip() for _, _, url in urls)]), "")
+        urls = [
+            (normal(label), url.strip()) for label, _, url in (x.partition(",") for x in self._metadata("Project-URL"))
+        ]
+        homes = [url for label, url in urls if label in ("homepage", "home-page", "home")]
+        return next(iter([*homes, *self._metadata("Home-page"), *(url for _, url in urls)]), "")
 
     def _metadata(self, field: str) -> list[str]:
         distribution = getattr(self.source, "dist", None)
@@ -109,14 +102,7 @@ class Plugin:
         return f"update or remove it: pip install -U {self.distribution}, or pip uninstall {self.distribution}"
 
     def load(self) -> Any:
-        """Import the plugin and check its contract.
-
-        Returns:
-            The module, or the object, that its entry point names.
-
-        Raises:
-            PluginError: It cannot be imported, or breaks the contract.
-        """
+        """Import the plugin, a module or an object, and check its contract."""
         try:
             module = self.source.load()
         except KdError:

@@ -47,15 +47,14 @@ def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool
         force: Write over the files of a plugin in that folder; its other files stay.
 
     Raises:
-        PluginError: Another plugin has the name, or another package.
+        PluginError: Another plugin, or a package, has the name.
         UsageError: The name is not valid, or the folder exists.
     """
     if not NAME.fullmatch(name):
         hint = "take lower-case letters, digits and single underscores between them, a letter first"
         likely = re.sub(r"[^a-z0-9]+", "_", name.lower()).removeprefix("kd_").strip("_")
-        raise UsageError(
-            f"{name!r} cannot name a plugin", key="NAME", hint=f"{hint}: {likely}" if NAME.fullmatch(likely) else hint
-        )
+        hint += f": {likely}" if NAME.fullmatch(likely) else ""
+        raise UsageError(f"{name!r} cannot name a plugin", key="NAME", hint=hint)
     files = template(kind, name)
     new = NewPlugin(kind, name, f"kd-{name}", f"kd_{name}", folder or Path(f"kd-{name}"), tuple(files))
     _check_free(new, force)

@@ -57,33 +57,13 @@ def check_student(plugin: Any, *, options: Mapping[str, Any] | None = None) -> l
     """Check that a student plugin keeps the contract of ``kdcli.api.Student``.
 
     The check builds a model for each kind of task that its flags promise, and compares ``fast`` and ``to_onnx`` with
-    the module where the plugin has them.
-
-    Args:
-        plugin: The plugin's module, an object with the same attributes, or the name of an installed plugin.
-        options: Its table of a profile; small sizes suffice.
-
-    Returns:
-        The outcome of each check; none has failed.
-
-    Raises:
-        AssertionError: Checks have failed. It names each, with the expected and the actual behaviour.
+    the module where the plugin has them. Small options suffice. Arguments and result are those of ``check_generator``.
     """
     return _assert(check_plugin("students", plugin, options))
 
 
 def check_tagger(plugin: Any) -> list[Outcome]:
-    """Check that a tagger plugin keeps the contract of ``kdcli.api.Tagger``.
-
-    Args:
-        plugin: The plugin's module, an object with the same attributes, or the name of an installed plugin.
-
-    Returns:
-        The outcome of each check; none has failed.
-
-    Raises:
-        AssertionError: Checks have failed. It names each, with the expected and the actual behaviour.
-    """
+    """Check that a tagger plugin keeps the contract of ``kdcli.api.Tagger``, as ``check_generator`` does."""
     return _assert(check_plugin("taggers", plugin))
 
 

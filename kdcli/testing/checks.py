@@ -48,12 +48,7 @@ class Outcome:
 
 
 class Failure(Exception):
-    """A plugin breaks the contract.
-
-    Args:
-        expected: The behaviour that the contract asks for.
-        actual: The behaviour of the plugin.
-    """
+    """A plugin breaks the contract: the expected and the actual behaviour."""
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(f"expected {expected}; came {actual}")
@@ -71,17 +66,11 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One check: ``run`` returns what it found, or raises ``Failure``, ``Doubt`` or ``Skip``.
-
-    Attributes:
-        run: The function.
-        see: Where the contract is described.
-        needs: The checks that have to pass before.
-    """
+    """One check: ``run`` returns a detail, or raises ``Failure``, ``Doubt`` or ``Skip``."""
 
     run: Callable[[Any], str]
-    see: str
-    needs: tuple[Callable[[Any], str], ...] = ()
+    see: str  # where the contract is described
+    needs: tuple[Callable[[Any], str], ...] = ()  # checks that have to pass before
 
     @property
     def name(self) -> str:
@@ -141,31 +130,18 @@ class Echo(StringIO):
 
 @dataclass
 class Subject:
-    """A plugin under check.
-
-    Attributes:
-        group: Its group.
-        source: Its module, an object like one, or its installed name.
-        table: Its table of a profile.
-        folder: Where its checks may write.
-        plugin: The module, or the object, once it is loaded.
-        stdout: Its output so far.
-    """
+    """A plugin under check."""
 
     group: Group
-    source: Any
-    table: Mapping[str, Any]
-    folder: Path
-    plugin: Any = None
-    stdout: StringIO = field(default_factory=Echo)
+    source: Any  # its module, an object like one, or its installed name
+    table: Mapping[str, Any]  # of a profile
+    folder: Path  # where its checks may write
+    plugin: Any = None  # the module, or the object, once it is loaded
+    stdout: StringIO = field(default_factory=Echo)  # its output so far
 
     @property
     def module(self) -> ModuleType:
-        """The plugin, if it is a module.
-
-        Raises:
-            Skip: It is an object.
-        """
+        """The plugin, if it is a module; else the check is skipped."""
         if not isinstance(self.plugin, ModuleType):
             raise Skip("the plugin is an object, and this check is for modules")
         return self.plugin
@@ -180,11 +156,7 @@ class Subject:
 
     @property
     def address(self) -> list[str]:
-        """How another process finds the plugin: the first arguments of ``run_elsewhere``.
-
-        Raises:
-            Skip: It cannot: the plugin is an object, or a module without a file.
-        """
+        """The first arguments of ``run_elsewhere``: how another process finds the plugin."""
         if isinstance(self.source, str):
             return [self.group, self.source]
         if self.module.__spec__ is None or self.module.__name__ == "__main__":

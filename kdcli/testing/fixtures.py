@@ -13,58 +13,36 @@ from typing import Any
 import pytest
 
 from kdcli import testing
-from kdcli.api import Corpus, Task
-from kdcli.testing import Outcome, Run
-
-Check = Callable[..., list[Outcome]]
 
 
-@pytest.fixture
-def check_generator() -> Check:
-    """Return ``kdcli.testing.check_generator``."""
-    return testing.check_generator
+def _fixture(name: str) -> Any:
+    @pytest.fixture(name=name)
+    def give() -> Any:
+        return getattr(testing, name)
+
+    return give
 
 
-@pytest.fixture
-def check_student() -> Check:
-    """Return ``kdcli.testing.check_student``."""
-    return testing.check_student
-
-
-@pytest.fixture
-def check_tagger() -> Check:
-    """Return ``kdcli.testing.check_tagger``."""
-    return testing.check_tagger
+check_generator = _fixture("check_generator")
+"""``kdcli.testing.check_generator``."""
+check_student = _fixture("check_student")
+"""``kdcli.testing.check_student``."""
+check_tagger = _fixture("check_tagger")
+"""``kdcli.testing.check_tagger``."""
+tiny_task = _fixture("tiny_task")
+"""``kdcli.testing.tiny_task``."""
+tiny_corpus = _fixture("tiny_corpus")
+"""``kdcli.testing.tiny_corpus``."""
 
 
 @pytest.fixture
-def tiny_task() -> Callable[..., Task]:
-    """Return ``kdcli.testing.tiny_task``."""
-    return testing.tiny_task
-
-
-@pytest.fixture
-def tiny_corpus() -> Callable[..., Corpus]:
-    """Return ``kdcli.testing.tiny_corpus``."""
-    return testing.tiny_corpus
-
-
-@pytest.fixture
-def run_cli(tmp_path: Path) -> Callable[..., Run]:
+def run_cli(tmp_path: Path) -> Callable[..., testing.Run]:
     """Return ``kdcli.testing.run_cli``, which runs in the test's own folder by default."""
-
-    def run(*arguments: object, cwd: str | Path | None = None) -> Run:
-        return testing.run_cli(*arguments, cwd=cwd or tmp_path)
-
-    return run
+    return lambda *arguments, cwd=None: testing.run_cli(*arguments, cwd=cwd or tmp_path)
 
 
 @pytest.fixture
 def fake_dist(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Return ``fake_dist(name, entry_points, modules)``: installed in the test's own folder, until the test ends."""
     with ExitStack() as stack:
-
-        def install(name: str, *arguments: Any, **more: Any) -> Path:
-            return stack.enter_context(testing.fake_dist(tmp_path, name, *arguments, **more))
-
-        yield install
+        yield lambda *arguments, **more: stack.enter_context(testing.fake_dist(tmp_path, *arguments, **more))

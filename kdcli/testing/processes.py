@@ -27,13 +27,7 @@ HEAVY = (
 
 @dataclass(frozen=True)
 class Run:
-    """A finished command.
-
-    Attributes:
-        code: Its exit code.
-        stdout: Its result.
-        stderr: Its progress, warnings and errors.
-    """
+    """A finished command: its exit code, its result, and its progress, warnings and errors."""
 
     code: int
     stdout: str
@@ -46,12 +40,7 @@ class Run:
 
 
 def run_cli(*arguments: object, cwd: str | Path | None = None) -> Run:
-    """Run ``kd`` as on the command line, in a process of its own with this one's environment.
-
-    Args:
-        arguments: The command line after ``kd``; each is turned into a text.
-        cwd: The folder to run in; by default the current one.
-    """
+    """Run ``kd`` with these arguments, in a process of its own with this one's environment, in the folder ``cwd``."""
     return run_python("-m", "kdcli", *map(str, arguments), cwd=cwd)
 
 
@@ -74,18 +63,7 @@ def run_python(*arguments: str, cwd: str | Path | None = None, environ: Mapping[
 
 
 def run_elsewhere(task: str, *arguments: str) -> Any:
-    """Call one of the functions below in another process, where a set has another order.
-
-    Args:
-        task: ``imports``, ``samples``, ``fast`` or ``tags``.
-        arguments: The plugin's address, then the arguments of the task.
-
-    Returns:
-        Its result.
-
-    Raises:
-        PluginError: The plugin fails there.
-    """
+    """Call ``imports``, ``samples``, ``fast`` or ``tags`` below in another process, where a set has another order."""
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     main = "from kdcli.testing.processes import answer; answer()"
     done = run_python("-c", main, task, *arguments, environ={"PYTHONHASHSEED": seed})

@@ -19,12 +19,7 @@ SEED = 7
 
 
 def tiny_task(kind: Kind = "single", scores: bool = False) -> Task:
-    """Return a task: two classes for single sentences, three for pairs, or scores from 0 to 5.
-
-    Args:
-        kind: One text a row, or two.
-        scores: Predict a number instead of a class.
-    """
+    """Return a task: two classes for single sentences, three for pairs, or scores from 0 to 5."""
     if scores:
         return Task("tiny", kind, (), score_range=(0.0, 5.0), metric="pearson", more_metrics=("spearman",))
     if kind == "pair":
@@ -33,11 +28,7 @@ def tiny_task(kind: Kind = "single", scores: bool = False) -> Task:
 
 
 def tiny_corpus(kind: Kind = "single") -> Corpus:
-    """Return 60 different texts of the tiny task: 40 to learn from, 10 for dev, 10 for test.
-
-    Args:
-        kind: One text a row, or two with a tab between them.
-    """
+    """Return 60 different texts or pairs: 40 to learn from, 10 for dev, 10 for test."""
     texts = [_sentence(place) for place in range(60)]
     if kind == "pair":
         texts = [f"{text}\t{_sentence(7 * place + 3)}" for place, text in enumerate(texts)]

@@ -99,7 +99,7 @@ def test_logits_of_another_transfer_set_and_damaged_ones(done):
     assert done.kd(*export, "-i", done.root / "other.tsv", "-o", other).code == 0
     ended = done.kd("join", "-p", done.profile, "-i", done.run_dir / "transfer/lite.parquet", "--logits", other,
                     "-o", done.root / "joined.tsv")  # fmt: skip
-    refused(ended, 4, "other.safetensors")
+    refused(ended, 4, "lite.parquet", "row 1")
     assert not (done.root / "joined.tsv").exists()
 
 

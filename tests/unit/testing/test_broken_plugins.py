@@ -97,7 +97,7 @@ STUDENTS = [
     ("build", "return Average()", "return None", "torch.nn.Module (single sentences, 2 classes); came NoneType"),
     ("build", "return Average()", "return Average().requires_grad_(False)", "parameters to train"),
     (
-        "seeded weights",
+        "build",
         "torch.tensor(vectors)",
         "torch.tensor(vectors) + __import__('random').random()",
         "draw with torch",
@@ -120,7 +120,7 @@ STUDENTS = [
     ),
     ("padding", "lengths.to(words.device)[:, None])", "words.shape[1])", "padding to make no difference"),
     (
-        "neighbours",
+        "padding",
         "return logits",
         "return logits - logits.mean(0)",
         "the other texts of a batch to make no difference",

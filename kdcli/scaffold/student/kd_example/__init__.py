@@ -24,15 +24,10 @@ class Options(BaseModel, extra="forbid", frozen=True):
 
 
 def build(options: Options, task: Task, vocabulary_size: int, vectors: np.ndarray | None, dimension: int) -> nn.Module:
-    """Build the model; what it computes is in ``model.py``, so that nothing but this function imports torch."""
+    """Build the model; only this function imports torch."""
     from kd_example.model import AveragedWords
 
-    return AveragedWords(
-        vocabulary_size,
-        dimension,
-        vectors,
-        hidden=options.hidden,
-        dropout=options.dropout,
-        texts=len(task.columns),
-        outputs=task.outputs,
-    )
+    model = AveragedWords(vocabulary_size, dimension, len(task.columns), task.outputs, options.hidden, options.dropout)
+    if vectors is not None:
+        model.set_vectors(vectors)
+    return model

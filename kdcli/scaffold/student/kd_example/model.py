@@ -9,43 +9,19 @@ from torch import Tensor, nn
 
 
 class AveragedWords(nn.Module):
-    """Logits from the average and the maximum of word vectors.
+    """Logits from the average and the maximum of the word vectors of one or two texts."""
 
-    Args:
-        vocabulary_size: The number of words; 0 is the padding.
-        dimension: The size of a word vector.
-        vectors: Initial word vectors, ``float32 [vocabulary_size, dimension]``, or None for random ones.
-        hidden: The size of the hidden layer.
-        dropout: The share of values dropped in training.
-        texts: Texts of a row: 1, or 2 for pairs.
-        outputs: Logits of a row.
-    """
-
-    def __init__(
-        self,
-        vocabulary_size: int,
-        dimension: int,
-        vectors: np.ndarray | None,
-        *,
-        hidden: int,
-        dropout: float,
-        texts: int,
-        outputs: int,
-    ) -> None:
+    def __init__(self, words: int, dimension: int, texts: int, outputs: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary_size, dimension)
-        if vectors is None:
-            nn.init.uniform_(self.embedding.weight, -0.25, 0.25)
-        else:
-            self.embedding.weight.data.copy_(torch.from_numpy(vectors))
+        self.embedding = nn.Embedding(words, dimension)
+        nn.init.uniform_(self.embedding.weight, -0.25, 0.25)
         features = 2 * dimension * (1 if texts == 1 else 4)
-        self.classify = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(features, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, outputs),
-        )
+        layers = nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)
+        self.classify = nn.Sequential(nn.Dropout(dropout), *layers)
+
+    def set_vectors(self, vectors: np.ndarray) -> None:
+        """Begin with word vectors, ``float32 [words, dimension]``, instead of random ones."""
+        self.embedding.weight.data.copy_(torch.from_numpy(vectors))
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits, ``[batch, outputs]``."""

@@ -37,19 +37,16 @@ RULES = {
 }
 """What the other words look like; the first rule that a whole word meets holds."""
 
-_TAGS = {word: tag for tag, words in LEXICON.items() for word in words.split()}
-_RULES = [(re.compile(rule), tag) for rule, tag in RULES.items()]
+TAGS = {word: tag for tag, words in LEXICON.items() for word in words.split()}
 
 
 def tag(texts: Sequence[Sequence[str]]) -> list[list[str]]:
     """Give each word of each text its tag, by the word alone."""
-    return [[_tag(word) for word in words] for words in texts]
+    return [[tag_of(word) for word in words] for words in texts]
 
 
-def _tag(word: str) -> str:
+def tag_of(word: str) -> str:
+    """Return a word's tag: from the lexicon, else a proper noun, else by the rules."""
     lower = word.lower()
-    if lower in _TAGS:
-        return _TAGS[lower]
-    if word[:1].isupper() and not word.isupper():
-        return "NNP"
-    return next((tag for rule, tag in _RULES if rule.fullmatch(lower)), "NN")
+    name = "NNP" if word[:1].isupper() and not word.isupper() else None
+    return TAGS.get(lower) or name or next((tag for rule, tag in RULES.items() if re.fullmatch(rule, lower)), "NN")
