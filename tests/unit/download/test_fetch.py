@@ -1,6 +1,5 @@
 import errno
 import hashlib
-import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -133,15 +132,6 @@ def test_it_goes_on_after_a_break(server, tmp_path):
     assert sum(progress.steps) >= len(BODY)
 
 
-def test_a_second_call_goes_on_where_the_first_was_killed(server, tmp_path):
-    (tmp_path / "a.part").write_bytes(BODY[:70_000])
-    (tmp_path / "a.part.json").write_text(json.dumps({"url": f"{server.url}/a", "validator": TAG}))
-    server.answers = [whole]
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert server.ranges == ["bytes=70000-"]
-    assert parts(tmp_path) == ["a"]
-
-
 def test_a_killed_process_leaves_a_part_that_another_goes_on_with(server, tmp_path):
     class Killed(BaseException):
         pass
@@ -188,22 +178,6 @@ def test_last_modified_serves_where_the_tag_is_weak(server, tmp_path):
     assert server.asked[1][1]["If-Range"] == date
 
 
-def test_without_a_validator_it_starts_again(server, tmp_path):
-    def nameless(handler):
-        handler.send(200, BODY[:5000], length=len(BODY))
-
-    server.answers = [nameless, whole]
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert server.ranges == [None, None]
-
-
-def test_a_server_that_ignores_ranges_sends_all_again(server, tmp_path):
-    server.answers = [broken(1000), lambda handler: handler.send(200, BODY, ETag=TAG)]
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert server.ranges == [None, "bytes=1000-"]
-    assert (tmp_path / "a").read_bytes() == BODY
-
-
 @pytest.mark.parametrize(
     "answer",
     [
@@ -217,19 +191,6 @@ def test_a_piece_that_was_not_asked_for_is_not_appended(answer, server, tmp_path
     server.answers = [broken(1000), answer, whole]
     fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
     assert server.ranges == [None, "bytes=1000-", None]
-
-
-def test_progress_counts_the_patience_anew(server, tmp_path):
-    """More breaks than tries, but each time something comes."""
-
-    def piece(handler):
-        begin = int(handler.headers["Range"][6:-1])
-        content = f"bytes {begin}-{len(BODY) - 1}/{len(BODY)}"
-        handler.send(206, BODY[begin : begin + 30_000], length=len(BODY) - begin, ETag=TAG, Content_Range=content)
-
-    server.answers = [broken(1), piece]
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert len(server.asked) == 10 > fetch_module.TRIES
 
 
 def test_a_length_that_is_never_reached_is_given_up_and_the_part_stays(server, tmp_path):
@@ -257,12 +218,6 @@ def test_redirects_are_followed(server, tmp_path):
     assert [path for path, _ in server.asked] == ["/a", "/elsewhere"]
 
 
-def test_redirects_in_a_circle_are_an_error(server, tmp_path):
-    server.answers = [says(302, Location="/a")]
-    with pytest.raises(MissingError, match="cannot be reached: Exceeded 30 redirects"):
-        fetch(f"{server.url}/a", tmp_path / "a")
-
-
 @pytest.mark.parametrize("status", [404, 403, 410])
 def test_a_file_that_is_not_there(status, server, tmp_path):
     server.answers = [says(status)]
@@ -273,15 +228,6 @@ def test_a_file_that_is_not_there(status, server, tmp_path):
     assert "--url" in error.hint and str(tmp_path / "a") in error.hint
     assert len(server.asked) == 1
     assert parts(tmp_path) == []
-
-
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_server_is_asked_again_when_it_says(status, server, tmp_path, monkeypatch):
-    waited = []
-    monkeypatch.setattr("urllib3.util.retry.time.sleep", waited.append)
-    server.answers = [says(status, Retry_After="1"), says(status, Retry_After="3600"), whole]
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert waited[0] == 1 and len(waited) == 2
 
 
 def test_a_server_that_stays_busy_is_given_up(server, tmp_path):
@@ -325,16 +271,6 @@ def test_a_full_disk_leaves_the_part(server, tmp_path, monkeypatch):
     assert 0 < (tmp_path / "a.part").stat().st_size <= 100_000
     fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
     assert server.ranges[1].startswith("bytes=")
-
-
-def test_a_folder_that_cannot_be_written(server, tmp_path, monkeypatch):
-    def forbidden(*args):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    server.answers = [whole]
-    monkeypatch.setattr(fetch_module.os, "replace", forbidden)
-    with pytest.raises(KdError, match="cannot write here: Permission denied"):
-        fetch(f"{server.url}/a", tmp_path / "a")
 
 
 def test_two_at_once_do_not_write_the_same_part(server, tmp_path):

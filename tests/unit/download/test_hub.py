@@ -110,18 +110,6 @@ EXPECTED = {
         "test": "index\tquestion\tsentence\n"
         "7\tquestion 0 of test\tsentence 0 of test\n8\tquestion 1 of test\tsentence 1 of test\n",
     },
-    "rte": {
-        "dev": "index\tsentence1\tsentence2\tlabel\n"
-        "7\tsentence1 0 of validation\tsentence2 0 of validation\tnot_entailment\n"
-        "8\tsentence1 1 of validation\tsentence2 1 of validation\tentailment\n",
-        "test": "index\tsentence1\tsentence2\n"
-        "7\tsentence1 0 of test\tsentence2 0 of test\n8\tsentence1 1 of test\tsentence2 1 of test\n",
-    },
-    "wnli": {
-        "dev": "index\tsentence1\tsentence2\tlabel\n"
-        "7\tsentence1 0 of validation\tsentence2 0 of validation\t1\n"
-        "8\tsentence1 1 of validation\tsentence2 1 of validation\t0\n",
-    },
     "ax": {
         "diagnostic": "index\tsentence1\tsentence2\n"
         "7\tpremise 0 of test\thypothesis 0 of test\n8\tpremise 1 of test\thypothesis 1 of test\n",

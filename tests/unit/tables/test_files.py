@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,16 +70,18 @@ def test_a_full_disk_is_an_error_and_the_old_file_is_whole(tmp_path, monkeypatch
     assert listing(tmp_path) == ["table.tsv"]
 
 
-def test_a_disk_that_fills_while_the_block_writes(tmp_path):
-    path = tmp_path / "student"
-    path.mkdir()
-    (path / "model").write_text("old")
-    with pytest.raises(KdError, match="disk is full"), atomic(path) as temporary:
-        temporary.mkdir()
-        (temporary / "model").write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-    assert (path / "model").read_text() == "old"
-    assert listing(tmp_path) == ["student"]
+def test_what_dead_processes_of_this_host_left_is_removed(tmp_path):
+    host = files.temporary_path(tmp_path / "x").name.removesuffix(f"-{os.getpid()}.x")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f"{host}-{dead.pid}.table.tsv").touch()
+    (tmp_path / f"{host}-{dead.pid}.student").mkdir()
+    kept = [f"{host}-{os.getppid()}.table.tsv", f".kd-elsewhere-{dead.pid}.table.tsv", ".hidden"]
+    for name in kept:
+        (tmp_path / name).touch()
+    with atomic(tmp_path / "new") as temporary:
+        temporary.touch()
+    assert listing(tmp_path) == sorted([*kept, "new"])
 
 
 def test_a_place_that_may_not_be_written(tmp_path, monkeypatch):
