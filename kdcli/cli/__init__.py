@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from kdcli import __version__
 from kdcli.cli import ui
-from kdcli.cli.commands import CONTEXT, GLOBAL, Commands, to_front, values_of
+from kdcli.cli.commands import CONTEXT, GLOBAL, Commands, to_front
 from kdcli.errors import KdError, UsageError
 
 INTERRUPTED = 130
@@ -46,7 +46,13 @@ def kd(
     ] = None,
     version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
 ) -> None:
-    """Describe the global flags: ``run`` follows them itself, since an error may come before this."""
+    """Add the plugins of ``--code``; ``run`` follows the other flags, since an error may come before this."""
+    if code:
+        from kdcli.registry.code_files import use
+
+        if Path() in code:
+            raise UsageError("--code needs a value", hint="`kd --help` shows what it takes")
+        use(code)
     if version:
         ui.show({"version": __version__}, lambda _: f"kd {__version__}")
         raise typer.Exit
@@ -74,10 +80,6 @@ def run(arguments: Sequence[str]) -> int:
         flags, rest = to_front(command, arguments)
         names = {GLOBAL[flag] for flag in flags if flag in GLOBAL} - {"version"}
         ui.configure(ui.Output(**dict.fromkeys(names, True)))
-        if files := values_of("--code", flags):
-            from kdcli.registry.code_files import use
-
-            use(files)
         # The bare name asks for help; Typer's own way to that would import more.
         code = command.main([*flags, *rest] or ["--help"], prog_name="kd", standalone_mode=False)
         return _interrupted() if code == INTERRUPTED else int(code or 0)

@@ -9,8 +9,6 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from kdcli.errors import UsageError
-
 TABLE = {
     "run-all": "Run all stages: transfer set, teacher, logits, join, student, baseline, results, report.",
     "transfer": "Make a transfer set: many unlabelled texts that look like the task's.",
@@ -67,7 +65,7 @@ GLOBAL = {
 }
 """The name of each global flag; ``-h`` is none, since it asks about the command before it."""
 WITH_VALUE = ("--code",)
-"""Global options, which take a value: the next argument, or what follows ``=``."""
+"""Global options that take a value: the next argument, or what follows ``=``."""
 
 
 class Commands(TyperGroup):
@@ -120,10 +118,6 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
 
     Arguments after ``--`` stay, and so does the value of another option, whatever it looks like.
 
-    Args:
-        command: The root command, as ``typer.main.get_command`` gives it.
-        arguments: The line after the program's name.
-
     Returns:
         The global flags (an option as ``--option=value``) and all the rest, each in its order.
     """
@@ -156,24 +150,8 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
     return flags, rest
 
 
-def values_of(option: str, flags: Sequence[str]) -> list[str]:
-    """Return the values that an option has among the global flags, as ``to_front`` gives them.
-
-    Raises:
-        UsageError: One is empty, or there is none.
-    """
-    values = [flag.removeprefix(f"{option}=") for flag in flags if flag.startswith(f"{option}=")]
-    if "" in values:
-        raise UsageError(f"{option} needs a value", hint="`kd --help` shows what it takes")
-    return values
-
-
 def _short(command: Any, argument: str, flags: list[str]) -> tuple[list[str], bool]:
-    """Take the global flags out of joined short ones (``-fq``).
-
-    Returns:
-        What is left of the argument, and whether the next one is its value.
-    """
+    """Take the global flags out of joined short ones (``-fq``); return the rest, and whether a value follows."""
     kept = ""
     letters = argument[1:]
     for index, letter in enumerate(letters):

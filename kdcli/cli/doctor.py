@@ -31,15 +31,7 @@ Status = Literal["fine", "look", "broken"]
 
 @dataclass(frozen=True)
 class Check:
-    """The state of one thing.
-
-    Attributes:
-        name: Its name.
-        status: ``fine``; ``look``, where something optional is missing or scarce; ``broken``.
-        found: Its state in words.
-        hint: What to do.
-        exit_code: The exit code of ``kd doctor`` if this is the first thing broken.
-    """
+    """The state of one thing; ``look`` is for something optional that is missing or scarce."""
 
     name: str
     status: Status

@@ -133,7 +133,7 @@ class Request:
     flags: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Set what the Hugging Face libraries look at; they are not imported yet."""
+        """Set the environment of the Hugging Face libraries, which are imported later."""
         if self.offline:
             os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
@@ -144,17 +144,7 @@ class Request:
         uses: Collection[Group] = GROUPS,
         settings: Mapping[str, Any] | None = None,
     ) -> Profile:
-        """Load the profile of the command, with its flags on top.
-
-        Args:
-            default: The profile that stands in for a missing ``--profile``.
-            uses: The groups of plugins that the command needs.
-            settings: Further settings, by dotted key.
-
-        Raises:
-            UsageError: ``--data-dir`` without a profile, or ``--text2-col`` without ``--text-col``.
-            KdError: As ``load_profile``.
-        """
+        """Load the profile of the command (else ``default``), with its flags and ``settings`` on top."""
         from kdcli.config.load import load_profile
 
         if self.profile is None and self.flags.get("task.data_dir") is not None:
@@ -171,11 +161,7 @@ class Request:
         return loaded
 
     def load_for_model(self, own: Path | None) -> Settings:
-        """Load the settings of a command whose model knows its task and its plugin.
-
-        Args:
-            own: The profile of the model's run, which stands in for a missing ``--profile``.
-        """
+        """Load the settings of a command whose model knows its task; ``own`` is the profile of the model's run."""
         # Without a profile the task has no labels: a metric of scores passes the checks, the model brings its own.
         settings = {} if self.profile or own else {"task.metric": "pearson"}
         request = self if self.profile or own is None else replace(self, profile=str(own))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from kdcli.api import QuietReporter
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, Request, command, option, switch
 from kdcli.errors import UsageError
@@ -16,8 +17,8 @@ from kdcli.errors import UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from kdcli.api import Progress, Reporter
-    from kdcli.config.schema import Settings, TaskSettings
+    from kdcli.api import Progress, Reporter, Task
+    from kdcli.config.schema import Settings
     from kdcli.evaluate.predict import LoadedModel
 
 Teacher = Annotated[
@@ -44,21 +45,6 @@ Probabilities = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class _Texts:
-    """What is predicted and where that goes; each field is the flag of that name."""
-
-    input: Path | None
-    output: Path | None
-    glue: Path | None
-    probabilities: bool
-
-    @property
-    def lines(self) -> bool:
-        """Whether lines from stdin are predicted."""
-        return self.glue is None and (self.input is None or str(self.input) == "-")
-
-
 @command(
     "kd predict --student runs/sst2 --input test.tsv --output predictions.tsv",
     "kd predict --student runs/sst2 --input reviews.parquet --output labels.parquet --probabilities",
@@ -82,141 +68,129 @@ def predict(
     """
     if (request.student is None) == (teacher is None):
         raise UsageError("predict takes either --student or --teacher", hint="name one of the two")
-    texts = _Texts(input, request.output, glue, probabilities)
-    _check_usage(texts, request)
-    own = _own_profile(request, teacher, glue)
+    request = replace(request, input=input, teacher=teacher)
+    lines = glue is None and str(input or "-") == "-"
+    _check_usage(request, glue, probabilities, lines)
+    own = _own_profile(request, glue)
     # Settings are read only where something sets one: that takes a third of a second.
     set_by = (request.profile, own, request.sets, request.text_col, *request.flags.values())
     needed = any(set_by) or any(name.startswith("KD_") for name in os.environ)
     settings = request.load_for_model(own) if needed else None
-    for file in () if request.force else _outputs(texts, settings):
-        ui.refuse_existing(file, force=False)
+    for file in _outputs(request, glue, settings):
+        ui.refuse_existing(file, request.force)
     on_screen = sys.stdout.isatty() and not ui.output.json
     with ui.reporting("predict") as reporter:
-        model = _open(request.student, teacher, settings, reporter)
-        profiled = bool(request.profile or own)
-        reading = None
-        if settings is not None and not texts.lines:
+        model = _open(request, settings, reporter)
+        table = None
+        if settings is not None and not lines:
             from kdcli.tasks.task import table_settings
 
-            reading = table_settings(model.model.task, settings.task, model.folder, profiled=profiled)
-        if glue is not None or (texts.output is not None and not texts.lines):
-            _write_files(texts, model, reading, request.resume == "auto", reporter)
+            profiled = bool(request.profile or own)
+            table = table_settings(model.model.task, settings.task, model.folder, profiled=profiled)
+        if glue is not None or (request.output is not None and not lines):
+            _write_files(request, glue, probabilities, model, table, reporter)
         else:
-            _write_stream(texts, model, reading, reporter, on_screen)
+            rows = _predict(request, probabilities, lines, model, table, reporter)
+            # On a screen the rows themselves show the progress.
+            with (QuietReporter() if on_screen else reporter).progress("predict") as progress:
+                _write_stream(_counted(rows, progress), request.output, model.model.task, probabilities)
 
 
-def _check_usage(texts: _Texts, request: Request) -> None:
-    """Check that the flags go together, and that something gives lines.
-
-    Raises:
-        UsageError: Names the flag.
-    """
-    if texts.glue is not None:
-        others = {"--input": texts.input, "--output": texts.output, "--probabilities": texts.probabilities or None}
+def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines: bool) -> None:
+    """Check that the flags go together, and that there is something to predict."""
+    input, output = request.input, request.output
+    if glue is not None:
+        others = {"--input": input, "--output": output, "--probabilities": probabilities or None}
         for flag in (name for name, value in others.items() if value is not None):
             raise UsageError(f"--glue and {flag} do not go together", hint="--glue names tables and files itself")
     elif request.flags["task.data_dir"] is not None:
         raise UsageError("--data-dir is for --glue, which predicts its test tables", hint="name a table with --input")
-    if texts.lines and texts.input is None and sys.stdin.isatty():
+    if lines and input is None and sys.stdin.isatty():
         hint = "name a table with --input FILE, pipe lines of text into kd predict, or type them with --input -"
         raise UsageError("there is nothing to predict", hint=hint)
-    if texts.lines and request.text_col is not None:
+    if lines and request.text_col is not None:
         raise UsageError("lines from stdin have no columns", hint="--text-col is for a table: name it with --input")
-    both = texts.output, texts.input
-    if both[0] and both[1] and both[0].exists() and both[1].exists() and both[0].samefile(both[1]):
-        raise UsageError("the output would replace the input", file=texts.output, hint="name another file")
+    if output and input and output.exists() and input.exists() and output.samefile(input):
+        raise UsageError("the output would replace the input", file=output, hint="name another file")
 
 
-def _own_profile(request: Request, teacher: str | None, glue: Path | None) -> Path | None:
-    """Return the profile of the model's run, where the command needs one and has none.
-
-    Raises:
-        UsageError: There is none.
-    """
-    if request.profile is not None or (teacher is None and glue is None):
+def _own_profile(request: Request, glue: Path | None) -> Path | None:
+    """Return the profile of the model's run, where the command needs one and has none."""
+    if request.profile is not None or (request.teacher is None and glue is None):
         return None
     from kdcli.run.paths import profile_of
 
-    if own := profile_of(Path(teacher or str(request.student))):
+    if own := profile_of(Path(request.teacher or str(request.student))):
         return own
-    flag = "--teacher" if teacher is not None else "--glue"
+    flag = "--teacher" if request.teacher is not None else "--glue"
     hint = "add --profile sst2, for example, or name a run folder; `kd profile list` names the profiles"
     raise UsageError(f"{flag} needs a profile, which says what the task is", hint=hint)
 
 
-def _outputs(texts: _Texts, settings: Settings | None) -> list[Path]:
-    if texts.glue is None or settings is None:
-        return [] if texts.output is None else [texts.output]
+def _outputs(request: Request, glue: Path | None, settings: Settings | None) -> list[Path]:
+    if glue is None or settings is None:
+        return [] if request.output is None else [request.output]
     from kdcli.evaluate.glue import submission_files
 
-    return list(submission_files(settings.task, texts.glue))
+    return list(submission_files(settings.task, glue))
 
 
-def _open(student: Path | None, teacher: str | None, settings: Settings | None, reporter: Reporter) -> LoadedModel:
+def _open(request: Request, settings: Settings | None, reporter: Reporter) -> LoadedModel:
     from kdcli.evaluate.predict import open_student, open_teacher
 
-    if student is not None:
-        return open_student(student, settings.device if settings else "auto")
-    assert teacher is not None and settings is not None
-    return open_teacher(teacher, settings, reporter)
+    if request.student is not None:
+        return open_student(request.student, settings.device if settings else "auto")
+    assert request.teacher is not None and settings is not None
+    return open_teacher(request.teacher, settings, reporter)
 
 
 def _write_files(
-    texts: _Texts, model: LoadedModel, reading: TaskSettings | None, resume: bool, reporter: Reporter
+    request: Request, glue: Path | None, probabilities: bool, model: LoadedModel, table: Any, reporter: Reporter
 ) -> None:
     """Write predictions for tables, on resumable parts."""
-    how: dict[str, Any] = {"origin": model.origin(), "resume": resume, "reporter": reporter}
-    if texts.glue is not None:
+    how: dict[str, Any] = {"origin": model.origin(), "resume": request.resume == "auto", "reporter": reporter}
+    if glue is not None:
         from kdcli.evaluate.glue import predict_glue
 
-        assert reading is not None
-        ui.show({"files": predict_glue(model.model, reading, texts.glue, **how)})
+        ui.show({"files": predict_glue(model.model, table, glue, **how)})
         return
     from kdcli.evaluate.predict import predict_file
 
-    assert texts.input is not None and texts.output is not None
-    how["probabilities"] = texts.probabilities
-    ui.show(predict_file(model.model, texts.input, texts.output, reading, **how))
+    assert request.input is not None and request.output is not None
+    ui.show(predict_file(model.model, request.input, request.output, table, probabilities=probabilities, **how))
 
 
-def _write_stream(
-    texts: _Texts, model: LoadedModel, reading: TaskSettings | None, reporter: Reporter, on_screen: bool
-) -> None:
-    """Write each prediction as soon as it is there: to stdout, or those of lines from stdin to a file."""
-    from kdcli.api import QuietReporter
-    from kdcli.evaluate.predict import predict_table, write_predictions
-
-    more = {"probabilities": texts.probabilities}
-    if texts.lines:
+def _predict(
+    request: Request, probabilities: bool, lines: bool, model: LoadedModel, table: Any, reporter: Reporter
+) -> Iterator[pl.DataFrame]:
+    """Return the predictions as they are made."""
+    if lines:
         from kdcli.evaluate.lines import predict_lines
 
-        batches = predict_lines(model.model, cast(Any, sys.stdin.buffer), reporter, **more)
+        return predict_lines(model.model, cast(Any, sys.stdin.buffer), reporter, probabilities=probabilities)
+    from kdcli.evaluate.predict import predict_table
+
+    assert request.input is not None
+    return predict_table(model.model, request.input, table, reporter, probabilities=probabilities)
+
+
+def _write_stream(rows: Iterator[pl.DataFrame], output: Path | None, task: Task, probabilities: bool) -> None:
+    """Write predictions to a file, as JSON, or as TSV until nobody reads them any more."""
+    if output is not None:
+        from kdcli.evaluate.predict import write_predictions
+
+        ui.show(write_predictions(output, rows, task, probabilities=probabilities))
+    elif ui.output.json:
+        ui.show({"predictions": [row for batch in rows for row in batch.to_dicts()]})
     else:
-        assert texts.input is not None
-        batches = predict_table(model.model, texts.input, reading, reporter, **more)
-    # On a screen the rows themselves show the progress.
-    with (QuietReporter() if on_screen else reporter).progress("predict") as progress:
-        counted = _counted(batches, progress)
-        if texts.output is not None:
-            ui.show(write_predictions(texts.output, counted, model.model.task, **more))
-        elif ui.output.json:
-            ui.show({"predictions": [row for batch in counted for row in batch.to_dicts()]})
-        else:
-            _print(counted)
+        header = True
+        for batch in rows:
+            if not ui.write(batch.write_csv(separator="\t", quote_style="never", include_header=header)):
+                return
+            header = False
 
 
 def _counted(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.DataFrame]:
     for batch in batches:
         yield batch
         progress.advance(batch.height)
-
-
-def _print(batches: Iterator[pl.DataFrame]) -> None:
-    """Print rows as TSV, until there are no more or nobody reads them."""
-    header = True
-    for batch in batches:
-        text = batch.write_csv(separator="\t", quote_style="never", include_header=header)
-        if not ui.write(text):
-            return
-        header = False

@@ -19,30 +19,19 @@ AT_ONCE = 0.05
 
 
 class Work:
-    """One piece of work: its units, its rate (of the last 30 seconds, by Rich) and the time left.
-
-    Args:
-        tasks: Keeps the counts.
-        title: Its name.
-        total: The number of units, None where nobody knows.
-        unit: The name of a unit.
-        advanced: Called after each advance.
-    """
+    """One piece of work: its units, its rate (of the last 30 seconds, by Rich) and the time left."""
 
     def __init__(
         self, tasks: Tasks, title: str, total: int | None, unit: str, advanced: Callable[[Work], None]
     ) -> None:
-        self.title = title
-        self.total = total
-        self.unit = unit
+        self.title, self.total, self.unit = title, total, unit
         self.done = 0
         self.shown: dict[str, float | str] = {}
-        self._tasks = tasks
+        self._tasks, self._advanced = tasks, advanced
         self._id = tasks.add_task(title, total=total)
         self._task = next(task for task in tasks.tasks if task.id == self._id)
         self._started = tasks.get_time()
         self._before = 0
-        self._advanced = advanced
 
     def advance(self, steps: int = 1, **shown: float | str) -> None:
         """Count ``steps`` more units, and show values beside them."""
@@ -86,15 +75,7 @@ class Work:
 class Reporting:
     """The reporter of a command (``kdcli.api.Reporter``).
 
-    Args:
-        title: The title of the display.
-        say: Prints a line.
-        warn: Prints a warning.
-        console: The terminal to draw on; None for plain lines.
-        quiet: Print warnings alone.
-        interval: Seconds between plain lines; infinite for none but the last.
-        verbose: Print each point of the learning curves.
-        clock: Seconds.
+    With a ``console`` it draws; else it prints a line every ``interval`` seconds (infinite: only the last).
     """
 
     def __init__(
@@ -109,14 +90,10 @@ class Reporting:
         verbose: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.title = title
-        self.warn = warn
-        self._say = say
+        self.title, self.warn = title, warn
+        self._say, self._quiet, self._verbose = say, quiet, verbose
         self._console = None if quiet else console
-        self._quiet = quiet
-        self._interval = interval
-        self._verbose = verbose
-        self._clock = clock
+        self._interval, self._clock = interval, clock
         self._tasks: Tasks | None = None
         self._open: list[Work] = []
         self._printed: dict[Work, float] = {}

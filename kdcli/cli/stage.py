@@ -25,15 +25,7 @@ def run(
     inputs: Mapping[str, Path | None] | None = None,
     outputs: Mapping[str, Path | None] | None = None,
 ) -> None:
-    """Run stages in order and show the result of each.
-
-    Args:
-        names: The stages.
-        request: The options of the command.
-        profile: Its settings.
-        inputs: Files to take from elsewhere than the run folder; None for those that are not named.
-        outputs: Files to write elsewhere.
-    """
+    """Run stages in order and show the result of each; ``inputs`` and ``outputs`` lie outside the run folder."""
     from kdcli.run.runner import run_stages
 
     options, more = request.run_options(), {"inputs": inputs or {}, "outputs": outputs or {}}
@@ -43,13 +35,7 @@ def run(
 
 
 def show(outcomes: Sequence[Outcome], dry_run: bool, last: Callable[[Any], RenderableType] | None = None) -> None:
-    """Show the results of stages, or for a dry run what would run and why.
-
-    Args:
-        outcomes: The outcomes, at least one.
-        dry_run: Whether nothing has run.
-        last: Makes the text of the last result, in place of all panels.
-    """
+    """Show the results of stages (by ``last`` the last alone), or for a dry run what would run and why."""
     if dry_run:
         ui.show({"stages": outcomes}, lambda _: _reasons(outcomes))
         return

@@ -53,12 +53,7 @@ def configure(flags: Output) -> None:
 
 
 def show(result: object, view: Callable[[Any], RenderableType] | None = None) -> None:
-    """Print a command's result: with ``--json`` one object, else what ``view`` makes of it.
-
-    Args:
-        result: A dataclass or a mapping.
-        view: Makes the text; by default the names and values of the result.
-    """
+    """Print a command's result: with ``--json`` one object, else what ``view`` (or ``describe``) makes of it."""
     if output.json:
         write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
         return
@@ -157,12 +152,8 @@ def warn(message: str) -> None:
 def fail(error: KdError, trace: BaseException | None = None) -> int:
     """Report an error: two lines on stderr for each single one; with ``--json`` also one object on stdout.
 
-    Args:
-        error: The error for the user.
-        trace: The exception whose traceback ``--debug`` shows.
-
     Returns:
-        The exit code.
+        The exit code. ``--debug`` shows the traceback of ``trace``.
     """
     if output.debug and trace:
         _say("".join(traceback.format_exception(trace)).rstrip())
@@ -252,13 +243,6 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: object = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
     where = f" ({filename}:{lineno})" if output.debug else ""
     warn(_line(str(message)) + where)
