@@ -147,7 +147,7 @@ def _downloaded(source: Source, beside: Path, offline: bool, reporter: Reporter)
     if offline:
         hint = f"fetch it elsewhere and put it at {path}, or name a copy with --url FILE"
         raise MissingError("the file is not here, and --offline is set", file=source.address, hint=hint)
-    fetch(source.address, path, digest=source.sha256, reporter=reporter)
+    fetch(source.address, path, digest=source.sha256, size=source.size, reporter=reporter)
     try:
         yield path
     except BadArchive:

@@ -27,6 +27,7 @@ from kdcli.tables.forms import BadRows, check_columns, check_utf8, numbered, ope
 
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
+_BROKEN = "\0broken"
 
 
 class Delimited:
@@ -46,11 +47,14 @@ class Delimited:
             check_utf8(line, path, 1)
             commas = form == "csv" and line.count(b"\t") <= line.count(b",") + line.count(b";")
             self._quoted = commas or quoted
+            self._separator = "," if commas else "" if form == "txt" else "\t"
             self._excel = commas and line.strip().lower() in (b"sep=;", b"sep=,")
             if self._excel:
                 self.notes.append(f"the first line, {line.strip().decode()}, is Excel's and no row")
                 line = stream.readline()
-            self._separator = self._choose_separator(line) if commas else "" if form == "txt" else "\t"
+            if commas and line.count(b";") > line.count(b","):
+                self.notes.append("the fields are separated by ;")
+                self._separator = ";"
             first = self._first_row(chain([line], stream))
         self.columns = tuple(first) if header else tuple(names or numbered(len(first)))
         if len(self.columns) != len(first):
@@ -80,12 +84,6 @@ class Delimited:
                     numbers = pl.int_range(row, row + len(parsed), eager=True)
                     yield with_row_numbers(parsed.select(columns), numbers)
                     row += len(parsed)
-
-    def _choose_separator(self, line: bytes) -> str:
-        if line.count(b";") > line.count(b","):
-            self.notes.append("the fields are separated by ;")
-            return ";"
-        return ","
 
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         if self._quoted:
@@ -179,7 +177,8 @@ class Delimited:
                 raise DataError(what, file=self.path, row=row, hint="close the quote, or double it") from None
             if rb"\"" in content and not records.backslash:
                 records.escape_by_backslash()
-                self.notes.append(f"quotes are escaped by a backslash from row {row} on")
+                note = f"quotes are escaped by a backslash from row {row} on"
+                self.notes = [*filter(note.__ne__, self.notes), note]
                 return self._next_record(records, bad, row)
             if "new-line" in message:
                 what = "a lone carriage return outside quotes"
@@ -233,9 +232,6 @@ class _Records:
         for line in chain(self._again, self._lines):
             self._taken.append(line)
             yield (line.replace(rb"\"", b'""') if self.backslash else line).decode()
-
-
-_BROKEN = "\0broken"
 
 
 def _blocks(stream: io.BufferedReader | gzip.GzipFile, before: bytes) -> Iterator[bytes]:

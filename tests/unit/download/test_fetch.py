@@ -1,19 +1,15 @@
-import errno
 import hashlib
-import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from kdcli.api import QuietReporter
-from kdcli.download import fetch as fetch_module
 from kdcli.download.fetch import fetch
 from kdcli.errors import DataError, KdError, MissingError, UsageError
 
 BODY = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(BODY).hexdigest()
-TAG = '"one"'
 
 
 class Server(ThreadingHTTPServer):
@@ -24,10 +20,6 @@ class Server(ThreadingHTTPServer):
         self.answers = []
         self.asked = []
         self.url = f"http://127.0.0.1:{self.server_port}"
-
-    @property
-    def ranges(self):
-        return [headers.get("Range") for _, headers in self.asked]
 
     def handle_error(self, request, client_address):
         """Say nothing: connections break off here on purpose."""
@@ -58,8 +50,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(fetch_module, "BACKOFF", 0)
+def server():
     server = Server()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -69,21 +60,13 @@ def server(monkeypatch):
     server.server_close()
 
 
-def whole(handler, body=BODY, tag=TAG):
-    """Serve a file as a good server does, pieces of it too."""
-    wanted = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
-    if wanted and handler.headers.get("If-Range") == tag:
-        begin = int(wanted[1])
-        if begin >= len(body):
-            return handler.send(416, Content_Range=f"bytes */{len(body)}")
-        piece = f"bytes {begin}-{len(body) - 1}/{len(body)}"
-        return handler.send(206, body[begin:], ETag=tag, Content_Range=piece)
-    return handler.send(200, body, ETag=tag)
+def whole(handler):
+    handler.send(200, BODY)
 
 
-def broken(count, **headers):
+def broken(count):
     """Break off after so many bytes of a file that is announced whole."""
-    return lambda handler: handler.send(200, BODY[:count], length=len(BODY), **{"ETag": TAG, **headers})
+    return lambda handler: handler.send(200, BODY[:count], length=len(BODY))
 
 
 def says(status, **headers):
@@ -94,112 +77,27 @@ def parts(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-class Progress(QuietReporter):
+class Counting(QuietReporter):
     def __init__(self):
-        self.steps, self.total, self.said = [], None, []
+        self.count = 0
 
     def progress(self, title, total=None, unit="rows"):
-        self.total, self.unit = total, unit
+        self.shown = title, total, unit
         return super().progress(title, total, unit)
 
     def advance(self, steps=1, **shown):
-        self.steps.append(steps)
-
-    def info(self, message):
-        self.said.append(message)
+        self.count += steps
 
 
 def test_a_file_comes_whole(server, tmp_path):
     server.answers = [whole]
-    progress = Progress()
-    fetch(f"{server.url}/a.zip", tmp_path / "new" / "a.zip", digest=DIGEST.upper(), reporter=progress)
+    output, counting = tmp_path / "new" / "a.zip", Counting()
+    fetch(f"{server.url}/a.zip", output, digest=DIGEST.upper(), size=len(BODY), reporter=counting)
     assert (tmp_path / "new" / "a.zip").read_bytes() == BODY
     assert parts(tmp_path / "new") == ["a.zip"]
-    assert (sum(progress.steps), progress.total, progress.unit) == (len(BODY), len(BODY), "bytes")
+    assert counting.shown == ("a.zip", len(BODY), "bytes")
+    assert counting.count >= len(BODY)
     assert len(server.asked) == 1 and server.asked[0][1]["Accept-Encoding"] == "identity"
-
-
-def test_it_goes_on_after_a_break(server, tmp_path):
-    def again(handler):
-        whole(handler, BODY)
-
-    server.answers = [broken(1000), again]
-    progress = Progress()
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST, reporter=progress)
-    assert (tmp_path / "a").read_bytes() == BODY
-    assert server.ranges == [None, "bytes=1000-"]
-    assert server.asked[1][1]["If-Range"] == TAG
-    assert sum(progress.steps) >= len(BODY)
-
-
-def test_a_killed_process_leaves_a_part_that_another_goes_on_with(server, tmp_path):
-    class Killed(BaseException):
-        pass
-
-    class Killer(Progress):
-        def advance(self, steps=1, **shown):
-            super().advance(steps)
-            if sum(self.steps) > 0:
-                raise Killed
-
-    server.answers = [broken(200_000), whole]
-    with pytest.raises(Killed):
-        fetch(f"{server.url}/a", tmp_path / "a", reporter=Killer())
-    assert parts(tmp_path) == ["a.part", "a.part.json"]
-    begun = (tmp_path / "a.part").stat().st_size
-    assert begun > 0
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert server.ranges == [None, f"bytes={begun}-"]
-
-
-@pytest.mark.parametrize(
-    "notes", [None, "{", "[]", '{"url": "http://127.0.0.1/other", "validator": "\\"one\\""}', '{"validator": 3}']
-)
-def test_a_part_of_something_else_is_not_gone_on_with(notes, server, tmp_path):
-    (tmp_path / "a.part").write_bytes(b"something else")
-    if notes:
-        (tmp_path / "a.part.json").write_text(notes)
-    server.answers = [whole]
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert server.ranges == [None]
-
-
-def test_a_file_that_changes_between_two_tries_starts_again(server, tmp_path):
-    other = BODY[::-1]
-    server.answers = [broken(1000), lambda handler: whole(handler, other, '"two"')]
-    fetch(f"{server.url}/a", tmp_path / "a")
-    assert (tmp_path / "a").read_bytes() == other
-
-
-def test_last_modified_serves_where_the_tag_is_weak(server, tmp_path):
-    date = "Tue, 01 Jan 2019 00:00:00 GMT"
-    server.answers = [broken(10, ETag='W/"weak"', Last_Modified=date), lambda handler: whole(handler, tag=date)]
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert server.asked[1][1]["If-Range"] == date
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        lambda handler: handler.send(206, BODY[500:], Content_Range=f"bytes 500-{len(BODY) - 1}/{len(BODY)}"),
-        lambda handler: handler.send(206, BODY, Content_Range="nonsense"),
-        lambda handler: handler.send(416, Content_Range="bytes */20"),
-    ],
-    ids=["another piece", "no range", "not satisfiable"],
-)
-def test_a_piece_that_was_not_asked_for_is_not_appended(answer, server, tmp_path):
-    server.answers = [broken(1000), answer, whole]
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert server.ranges == [None, "bytes=1000-", None]
-
-
-def test_a_length_that_is_never_reached_is_given_up_and_the_part_stays(server, tmp_path):
-    server.answers = [lambda handler: handler.send(200, BODY, length=len(BODY) + 1, ETag=TAG)]
-    with pytest.raises(KdError, match="breaks off again and again, after 256,000 bytes") as raised:
-        fetch(f"{server.url}/a", tmp_path / "a")
-    assert raised.value.exit_code == 1 and raised.value.file == f"{server.url}/a"
-    assert len(server.asked) == 1 + fetch_module.TRIES
-    assert parts(tmp_path) == ["a.part", "a.part.json"]
 
 
 def test_a_file_without_the_expected_hash_is_refused_and_leaves_nothing(server, tmp_path):
@@ -210,6 +108,17 @@ def test_a_file_without_the_expected_hash_is_refused_and_leaves_nothing(server, 
     assert parts(tmp_path) == []
     fetch(f"{server.url}/a", tmp_path / "a")
     assert (tmp_path / "a").stat().st_size == len(BODY) - 1
+
+
+def test_a_break_is_an_error_and_leaves_nothing(server, tmp_path):
+    (tmp_path / "a").write_text("old")
+    server.answers = [broken(1000), whole]
+    with pytest.raises(KdError) as raised:
+        fetch(f"{server.url}/a", tmp_path / "a")
+    assert raised.value.exit_code == 1 and raised.value.file == f"{server.url}/a"
+    assert parts(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
+    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
+    assert (tmp_path / "a").read_bytes() == BODY
 
 
 def test_redirects_are_followed(server, tmp_path):
@@ -230,14 +139,6 @@ def test_a_file_that_is_not_there(status, server, tmp_path):
     assert parts(tmp_path) == []
 
 
-def test_a_server_that_stays_busy_is_given_up(server, tmp_path):
-    server.answers = [says(503, Retry_After="0")]
-    with pytest.raises(MissingError, match="503 Service Unavailable") as raised:
-        fetch(f"{server.url}/a", tmp_path / "a")
-    assert "--url" in raised.value.hint
-    assert len(server.asked) == 1 + fetch_module.TRIES
-
-
 def test_no_server(server, tmp_path):
     with pytest.raises(MissingError, match=r"cannot be reached: .*refused") as raised:
         fetch("http://127.0.0.1:9/a", tmp_path / "a")
@@ -256,21 +157,6 @@ def test_a_proxy_of_the_environment_is_asked(server, tmp_path, monkeypatch):
     server.answers = [whole]
     fetch("http://somewhere.invalid/a", tmp_path / "a", digest=DIGEST)
     assert server.asked[0][0] == "http://somewhere.invalid/a"
-
-
-def test_a_full_disk_leaves_the_part(server, tmp_path, monkeypatch):
-    class Full(Progress):
-        def advance(self, steps=1, **shown):
-            super().advance(steps)
-            if sum(self.steps):
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-    server.answers = [broken(100_000), whole]
-    with pytest.raises(KdError, match="the disk is full"):
-        fetch(f"{server.url}/a", tmp_path / "a", reporter=Full())
-    assert 0 < (tmp_path / "a.part").stat().st_size <= 100_000
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert server.ranges[1].startswith("bytes=")
 
 
 def test_two_at_once_do_not_write_the_same_part(server, tmp_path):
