@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -191,7 +190,7 @@ class Delimited:
 def has_csv_quoting(path: Path) -> bool:
     """Return whether a TSV has CSV's quoting, as pandas writes it: some fields are quoted, and none wrongly."""
     with open_bytes(path) as stream:
-        if not any(re.search(rb'(?:^|[\t\n])"', block) for block in iter(lambda: stream.read(forms.BLOCK), b"")):
+        if not any(_quotes_begin_fields(block) for block in _blocks(stream, b"")):
             return False
     try:
         for _ in Delimited(path, "tsv", quoted=True).batches([], BadRows(path, "error")):
@@ -199,6 +198,14 @@ def has_csv_quoting(path: Path) -> bool:
     except DataError:
         return False
     return True
+
+
+def _quotes_begin_fields(block: bytes) -> bool:
+    if b'"' not in block:
+        return False
+    data = np.frombuffer(block, np.uint8)
+    before = data[np.flatnonzero(data == ord('"')) - 1]  # of a block's first byte its last one, a line end
+    return bool(np.isin(before, list(b"\t\n")).any())
 
 
 class _Records:
