@@ -18,7 +18,7 @@ from kdcli.cli import app, run, ui
 from kdcli.cli.commands import GLOBAL, TABLE, WITH_VALUE, Commands, all_commands, to_front
 from kdcli.config.flags import flags_of
 from kdcli.config.schema import Settings
-from kdcli.errors import DataError, UsageError
+from kdcli.errors import DataError
 
 ROOT = get_command(app)
 KD = [sys.executable, "-m", "kdcli"]
@@ -296,13 +296,6 @@ def test_error_names_file_row_and_key(failing, capsys):
     assert (error["type"], error["file"], error["row"], error["key"]) == ("DataError", "a.tsv", 3, "label")
 
 
-def test_long_errors_stay_on_their_line(failing, capsys):
-    failing(UsageError("word " * 80 + "end", hint="[bold]what[/bold] " * 30))
-    assert run(["profile", "list"]) == 2
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.endswith("word end") and second.endswith("[bold]what[/bold]")
-
-
 def test_unexpected_error_has_a_traceback_with_debug_alone(failing, capsys):
     failing(ZeroDivisionError("by zero"))
     assert run(["profile", "list"]) == 1
@@ -396,12 +389,6 @@ def test_completion(line, expected):
     environ = {**os.environ, "_KD_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words_) - 1)}
     done = kd(env=environ)
     assert done.stdout.split() == expected, done.stderr
-
-
-def test_completion_script():
-    environ = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    done = kd("--show-completion", "bash", env=environ)
-    assert done.returncode == 0 and "_KD_COMPLETE=complete_bash" in done.stdout
 
 
 # Streams

@@ -97,18 +97,6 @@ def test_clash_is_told_and_resolved(capsys, make_plugin):
     assert plugins(capsys, "show", "kd-other:bilstm")[0]["module"] == "kd_other"
 
 
-def test_same_name_in_two_groups_is_no_clash(capsys, make_plugin):
-    code = "api_version = 2\ndef tag(texts): ..."
-    make_plugin("kd-other", "[kdcli.taggers]\nbilstm = kd_other\n", code, module="kd_other")
-    assert {plugin["group"] for plugin in plugins(capsys, "show", "bilstm")} == {"students", "taggers"}
-
-
-def test_show_of_a_broken_plugin(capsys, make_plugin):
-    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "1 / 0", module="kd_bad_module")
-    assert run(["plugins", "show", "bad"]) == 5
-    assert "cannot be imported: ZeroDivisionError" in capsys.readouterr().err
-
-
 def test_the_allow_list_is_told(capsys, make_plugin, monkeypatch):
     make_plugin("kd-own", "[kdcli.students]\nown = kd_own\n", STUDENT, module="kd_own")
     monkeypatch.setenv("KD_LOAD_PLUGINS", "")
@@ -126,8 +114,3 @@ def test_a_file(capsys, tmp_path):
     assert [plugin["name"] for plugin in plugins(capsys, "list", "--code", str(tmp_path / "mine.py"))].count(
         "mine"
     ) == 1
-
-
-def test_a_name_that_nobody_has(capsys):
-    assert run(["plugins", "show", "bilsmt"]) == 5
-    assert capsys.readouterr().err == "error: no plugin is named bilsmt\nhint: did you mean bilstm?\n"

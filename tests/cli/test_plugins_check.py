@@ -63,14 +63,6 @@ def test_what_a_plugin_prints_is_not_the_result(capsys, install):
     assert code == 0 and found["prints nothing"]["result"] == "warned" and "hello" in found["prints nothing"]["detail"]
 
 
-def test_a_plugin_that_cannot_be_imported(capsys, install):
-    install("generators", "1 / 0")
-    code, result = checked(capsys, "own")
-    first, *others = result["plugins"][0]["checks"]
-    assert code == 5 and first["result"] == "failed" and "ZeroDivisionError" in first["detail"]
-    assert {outcome["result"] for outcome in others} == {"skipped"}
-
-
 def test_options(capsys):
     code, result = checked(capsys, "bilstm", "--set", "hidden=4", "-s", "students.bilstm.fc=5")
     (given,) = [one for one in result["plugins"][0]["checks"] if one["check"] == "options given"]
@@ -91,17 +83,3 @@ def test_options(capsys):
 def test_what_cannot_be_checked(capsys, arguments, code, says):
     assert run(["plugins", "check", *arguments]) == code
     assert says in capsys.readouterr().err
-
-
-def test_a_name_in_two_groups_is_checked_in_both(capsys, install):
-    install("taggers", SHAPE.format(version=2), "pattern-like")
-    install("students", "1 / 0", "pattern-like")
-    code, result = checked(capsys, "pattern-like")
-    assert code == 5 and {one["group"] for one in result["plugins"]} == {"students", "taggers"}
-
-
-def test_a_file(capsys, tmp_path):
-    (tmp_path / "shape.py").write_text(SHAPE.format(version=2))
-    code, result = checked(capsys, "shape", "--code", str(tmp_path / "shape.py"))
-    assert code == 0, result
-    assert {one["result"] for one in result["plugins"][0]["checks"]} == {"passed"}

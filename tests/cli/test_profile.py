@@ -21,12 +21,6 @@ def test_list_says_what_each_is_for(capsys):
     assert len(capsys.readouterr().out.splitlines()) == len(listed) + 1
 
 
-def test_show_prints_the_file_as_it_is(capsys):
-    assert run(["profile", "show", "demo"]) == 0
-    assert capsys.readouterr().out == files.find("demo").read_text("utf-8")
-    assert result(capsys, "profile", "show", "demo")["values"]["task"]["data_dir"] == "kd:sample"
-
-
 def test_show_resolved_prints_each_value_with_its_origin(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("KD_SEED", "7")
     assert run(["profile", "show", "demo", "--resolved", "-s", "student.lr=0.25"]) == 0
@@ -202,9 +196,3 @@ def test_docs_explain_the_chosen_one_of_two_plugins_of_a_name(capsys, make_plugi
     assert run(["profile", "show", "demo", "--docs", *chosen]) == 0
     out = capsys.readouterr().out
     assert "(kd-two 1.0)" in out and "(kd-one 1.0)" not in out
-
-
-def test_docs_of_a_plugin_that_is_broken_and_has_a_table_warn_once(capsys, make_plugin):
-    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "1 / 0", module="kd_bad_module")
-    assert run(["profile", "show", "demo", "--docs", "-s", "students.bad.x=1"]) == 0
-    assert capsys.readouterr().err.count("warning: ") == 1

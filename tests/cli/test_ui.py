@@ -108,12 +108,6 @@ def test_force_color_colours_but_does_not_move():
     assert "\x1b" not in done.stderr + done.stdout
 
 
-def test_quiet_says_nothing_but_the_result():
-    done = piped("-q")
-    assert done.stderr == "a library prints\n"
-    assert done.stdout == "accuracy  0.5\n"
-
-
 def test_json_is_one_object_whatever_libraries_print():
     assert json.loads(piped("--json").stdout) == {"accuracy": 0.5}
 
@@ -153,17 +147,6 @@ def test_rate_and_time_left(clock):
     assert job.finished() == "student: 400 rows in 8.0 s (50 rows/s), loss 0.5"
 
 
-def test_rate_looks_back_half_a_minute(clock):
-    job = work(clock, 10**6)
-    for _ in range(100):
-        clock.now += 1
-        job.advance(10)
-    for _ in range(40):
-        clock.now += 1
-        job.advance(100)
-    assert job.pace()[0] == "100 rows/s"
-
-
 def test_what_was_done_before_does_not_count_as_speed(clock):
     job = work(clock)
     clock.now += 0.01
@@ -172,16 +155,6 @@ def test_what_was_done_before_does_not_count_as_speed(clock):
     job.advance(100)
     assert job.pace() == ["10 rows/s", "ETA 10.0 s"]
     assert "(10 rows/s)" in job.finished()
-
-
-def test_unknown_total(clock):
-    job = work(clock, None)
-    for _ in range(2):
-        clock.now += 2
-        job.advance(617, best="0.9")
-    assert job.counted() == "1,234 rows"
-    assert job.pace() == ["308 rows/s", "best 0.9"]
-    assert work(clock, 0).counted() == "0/0 rows"
 
 
 def reporter(clock=None, **more):
@@ -275,13 +248,6 @@ def test_result_without_a_table_is_names_and_values(capsys):
     ui.configure(ui.Output())
     ui.show({"rows_read": 3, "file": "[bold]x[/bold].tsv", "none": None})
     assert capsys.readouterr().out == "rows read  3\nfile       [bold]x[/bold].tsv\n"
-
-
-def test_wide_results_are_not_cut_where_there_is_no_terminal(capsys):
-    ui.configure(ui.Output())
-    ui.show({"text": "word " * 30 + "end"})
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.endswith("word end")
 
 
 def test_show_inside_reporting_is_on_stdout_still(capsys):
