@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.run.paths import artefact
+from kdcli.run.stage import Files, if_local
 from kdcli.tasks.split import SPLITS, Split, has_split, load_split, load_tables, split_files
 from kdcli.tasks.task import task_from
 
 if TYPE_CHECKING:
     import polars as pl
-
-Files = dict[str, Path]
-"""Files and folders by name."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,3 @@ class RunContext:
             if has_split(self.settings.task, split):
                 tables |= load_tables(self.settings.task, self.task, split, self.reporter)
         return tables
-
-
-def if_local(name: str, model: Any) -> Files:
-    """Return a model or file as an input where it lies on this machine; a hub name is no file."""
-    return {name: path} if isinstance(model, str) and model and (path := Path(model).expanduser()).exists() else {}

@@ -28,8 +28,7 @@ class Entry:
         inputs: SHA-256 of each input, by name.
         outputs: SHA-256 of each output, by name; empty while the stage runs.
         result: Its result dataclass as a dictionary.
-        versions: Of Python, of the packages that matter and of plugins; for the record, they make nothing stale.
-            (A plugin that is a file of ``--code`` is an input too.)
+        versions: Of Python, the packages that matter and plugins; for the record, they make nothing stale.
     """
 
     parameters: dict[str, Any]
@@ -96,7 +95,7 @@ def stale(
 ) -> list[str]:
     """Return why a stage has to run; nothing where it is up to date.
 
-    It is up to date if it ended with the same settings and the same inputs, and its outputs are there.
+    It is up to date if it ended with the same settings and the same inputs, and its outputs exist.
 
     Args:
         entry: How the stage was made last.
@@ -108,23 +107,14 @@ def stale(
         return ["it has not run yet"]
     if not entry.ended:
         return ["it did not come to its end"]
-    now = json.loads(json.dumps(dict(parameters)))
-    reasons = [
-        f"{key} changed {_show(entry.parameters.get(key))} -> {_show(now.get(key))}"
-        for key in {**entry.parameters, **now}
-        if entry.parameters.get(key) != now.get(key)
+    then, now = entry.parameters, json.loads(json.dumps(dict(parameters)))
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    names = [name for name in {**entry.inputs, **inputs} if entry.inputs.get(name) != inputs.get(name)]
+    return [
+        *(f"{key} changed {_show(then.get(key))} -> {_show(now.get(key))}" for key in keys),
+        *(f"input {name} changed" for name in names),
+        *(f"output {name} is missing" for name, path in outputs.items() if not path.exists()),
     ]
-    names = {**entry.inputs, **inputs}
-    reasons += [f"input {name} changed" for name in names if entry.inputs.get(name) != inputs.get(name)]
-    return reasons + [f"output {name} is missing" for name, path in outputs.items() if not path.exists()]
-
-
-def foreign(entry: Entry | None, outputs: Mapping[str, Path]) -> Path | None:
-    """Return an output that exists and that the stage did not make, or that was changed since."""
-    for name, path in outputs.items():
-        if path.exists() and (entry is None or (entry.ended and sha256(path) != entry.outputs.get(name))):
-            return path
-    return None
 
 
 def hashes(files: Mapping[str, Path]) -> dict[str, str]:
@@ -140,6 +130,4 @@ def versions() -> dict[str, str]:
 
 
 def _show(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "unset" if value is None else str(value)
+    return "unset" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

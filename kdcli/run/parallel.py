@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from itertools import count
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from threading import Lock
@@ -73,68 +72,56 @@ def _run(stage: Stage, run: RunContext, cores: int, pipe: Connection) -> None:
     follow_parent()
     torch.set_num_threads(cores)
     try:
-        pipe.send(("result", stage.run(replace(run, reporter=_PipeReporter(pipe)))))
+        pipe.send(("result", stage.run(replace(run, reporter=_PipeReporter(pipe))), {}))
     except Exception as error:
-        pipe.send(("error", error))
+        pipe.send(("error", error, {}))
 
 
 def _listen(pipe: Connection, reporter: Reporter, reporting: Lock) -> Any:
     """Hand the reports of a process to a reporter until its result comes."""
-    bars: dict[int, Any] = {}
-    stacks: dict[int, ExitStack] = {}
-    try:
+    with ExitStack() as open_bars:  # of a process that dies
+        bars: list[Any] = []
         while True:
-            report = pipe.recv()
+            kind, *values, named = pipe.recv()
             with reporting:
-                match report:
-                    case "result", result:
-                        return result
-                    case "error", error:
-                        raise error
-                    case "open", bar, title, total, unit:
-                        stacks[bar] = ExitStack()
-                        bars[bar] = stacks[bar].enter_context(reporter.progress(title, total, unit))
-                    case "advance", bar, steps, values:
-                        bars[bar].advance(steps, **values)
-                    case "close", bar:
-                        stacks.pop(bar).close()
-                    case "metrics", stage, step, values:
-                        reporter.metrics(stage, step, **values)
-                    case kind, message:
-                        getattr(reporter, kind)(message)
-    finally:
-        for stack in stacks.values():  # of a process that died
-            stack.close()
+                if kind == "result":
+                    return values[0]
+                if kind == "error":
+                    raise values[0]
+                if kind == "open":
+                    inner = ExitStack()
+                    bars.append((inner, inner.enter_context(reporter.progress(*values))))
+                    open_bars.push(inner)
+                elif kind == "close":
+                    bars.pop()[0].close()
+                elif kind == "advance":
+                    bars[-1][1].advance(*values, **named)
+                else:
+                    getattr(reporter, kind)(*values, **named)
 
 
 class _PipeReporter:
-    """A reporter that sends everything through a pipe."""
+    """A reporter, and a progress, that sends everything through a pipe; the innermost progress advances."""
 
     def __init__(self, pipe: Connection) -> None:
-        self._pipe, self._numbers = pipe, count()
+        self._pipe = pipe
 
     @contextmanager
-    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[_PipeProgress]:
-        bar = next(self._numbers)
-        self._pipe.send(("open", bar, title, total, unit))
+    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[_PipeReporter]:
+        self._pipe.send(("open", title, total, unit, {}))
         try:
-            yield _PipeProgress(bar, self._pipe)
+            yield self
         finally:
-            self._pipe.send(("close", bar))
+            self._pipe.send(("close", {}))
+
+    def advance(self, steps: int = 1, **shown: float | str) -> None:
+        self._pipe.send(("advance", steps, shown))
 
     def info(self, message: str) -> None:
-        self._pipe.send(("info", message))
+        self._pipe.send(("info", message, {}))
 
     def warn(self, message: str) -> None:
-        self._pipe.send(("warn", message))
+        self._pipe.send(("warn", message, {}))
 
     def metrics(self, stage: str, step: int, **values: float) -> None:
         self._pipe.send(("metrics", stage, step, values))
-
-
-class _PipeProgress:
-    def __init__(self, bar: int, pipe: Connection) -> None:
-        self._bar, self._pipe = bar, pipe
-
-    def advance(self, steps: int = 1, **shown: float | str) -> None:
-        self._pipe.send(("advance", self._bar, steps, shown))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,14 +16,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import Reporter
 from kdcli.errors import DataError, KdError, UsageError, first_line
-from kdcli.files import atomic
+from kdcli.files import atomic, sha256
 from kdcli.parts.engine import is_main_process, usable_cores
 from kdcli.run.context import RunContext
-from kdcli.run.lock import Entry, Lock, hashes, versions
+from kdcli.run.lock import Entry, Lock, hashes, stale, versions
 from kdcli.run.parallel import Execute, run_at_once
-from kdcli.run.plan import Step, check, plan, select, would_run
-from kdcli.run.stage import Stage
-from kdcli.run.stages import STAGES
+from kdcli.run.stage import Files, Stage
+from kdcli.run.stages import STAGES, TRANSFER
 from kdcli.run.tracking import parse_trackers, tracking
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage came to.
+    """The outcome of a stage.
 
     Attributes:
         stage: Its key in ``kd.lock``.
@@ -70,6 +69,25 @@ class Outcome:
     result: Any = None
     seconds: float = 0.0
     done: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage laid out over its run; ``alone`` says that it makes something outside, and leaves no trace inside."""
+
+    stage: Stage
+    run: RunContext
+    key: str
+    parameters: Mapping[str, Any]
+    inputs: Files
+    outputs: Files
+    alone: bool = False
+
+    def reasons(self, lock: Lock, inputs: Mapping[str, str], *, force: bool = False) -> list[str]:
+        """Return why it has to run, given the hashes of its inputs; nothing where it is up to date."""
+        if self.alone or force:
+            return ["--force" if force else "asked for"]
+        return stale(lock.entry(self.key), self.parameters, inputs, self.outputs)
 
 
 def run_stages(
@@ -108,48 +126,122 @@ def run_stages(
     if names is None:
         applying = [stage for stage in stages if stage.applies(profile.settings)]
         stages = select(applying, options.first, options.until, options.only)
-    steps = plan(stages, run, own)
-    lock = Lock(root, replace=options.force)
+    steps, lock = plan(stages, run, own), Lock(root, replace=options.force)
     if options.dry_run:
-        every = would_run(steps, lock, force=options.force)
-        return [Outcome(s.key, s.stage.name, reasons, done=not reasons) for s, reasons in zip(steps, every, strict=True)]
+        return would_run(steps, lock, force=options.force)
     if is_main_process():
         check(steps, lock, force=options.force)
     if not is_main_process() or all(step.alone for step in steps):
         return run_steps(steps, lock, reporter=reporter, force=options.force)
-    with (
-        one_launch(root),
-        tracking(trackers, root, profile.name, device, reporter) as curves,
-    ):
+    with one_launch(root), tracking(trackers, root, profile.name, device, reporter) as curves:
         with atomic(root / "profile.toml") as temporary:
             temporary.write_text(profile.to_toml(), "utf-8")
         return run_steps(steps, lock, reporter=curves, force=options.force)
+
+
+def select(stages: Sequence[Stage], first: str | None, until: str | None, only: str | None) -> list[Stage]:
+    """Choose the stages that ``--from``, ``--until`` and ``--only`` name; ``transfer`` means all that make the set.
+
+    Raises:
+        UsageError: A name is not a stage's, or the choice is empty.
+    """
+    names = list(STAGES)
+    for name in (first, until, only):
+        if name is not None and name not in ("transfer", *names):
+            hint = f"the stages are transfer (which is {', '.join(TRANSFER)}), {', '.join(names[len(TRANSFER) :])}"
+            raise UsageError(f"there is no stage {name!r}", hint=hint)
+    if only and (first or until):
+        raise UsageError("--only goes without --from and --until")
+    begin, end = only or first or names[0], only or until or names[-1]
+    low = names.index(TRANSFER[0] if begin == "transfer" else begin)
+    high = names.index(TRANSFER[-1] if end == "transfer" else end)
+    chosen = [stage for stage in stages if low <= names.index(stage.name) <= high]
+    if not chosen:
+        order = ", ".join(stage.name for stage in stages)
+        raise UsageError("no stage of this run is in that range", hint=f"in order: {order}")
+    return chosen
+
+
+def plan(stages: Sequence[Stage], run: RunContext, outputs: Collection[str] = ()) -> list[Step]:
+    """Lay stages out over a run, those of students once for each seed; ``outputs`` are to lie outside of it."""
+    steps = []
+    for stage in stages:
+        for own in run.each_seed() if stage.per_seed else [run]:
+            made = stage.outputs(own)
+            alone = not made.keys().isdisjoint(outputs)
+            steps.append(Step(stage, own, stage.key(own), stage.parameters(own), stage.inputs(own), made, alone))
+    return steps
+
+
+def check(steps: Sequence[Step], lock: Lock, *, force: bool) -> None:
+    """Fail fast: check that inputs exist, and that nothing would be overwritten that ``kd`` did not make.
+
+    Raises:
+        DataError: Names the first file that is missing, with the command that makes it, or that is in the way.
+    """
+    coming: set[Path] = set()
+    for step in steps:
+        for name, path in step.inputs.items():
+            if path not in coming and not path.exists():
+                own = [] if name in step.run.elsewhere else STAGES.values()
+                makers = (stage for stage in own if path in map(step.run.path, stage.makes))
+                hint = next((f"`{stage.command}` makes it" for stage in makers), None)
+                raise DataError(f"{step.stage.name} needs {name}, which does not exist", file=path, hint=hint)
+        entry = None if step.alone else lock.entry(step.key)
+        for name, path in step.outputs.items() if not force else ():
+            if not path.exists() or (entry and not (entry.ended and sha256(path) != entry.outputs.get(name))):
+                continue
+            if step.alone:
+                raise DataError("the output exists already", file=path, hint="--force overwrites it")
+            what = f"{step.key} did not make this, or it was changed since"
+            raise DataError(what, file=path, hint="move it away to keep it; --force makes it again")
+        coming |= set(step.outputs.values())
+
+
+def would_run(steps: Sequence[Step], lock: Lock, *, force: bool) -> list[Outcome]:
+    """Return which steps would run and why, each as if those before it had run."""
+    outcomes = []
+    coming: set[Path] = set()
+    for step in steps:
+        entry = lock.entry(step.key)
+        awaited = [name for name, path in step.inputs.items() if path in coming]
+        inputs = hashes({name: path for name, path in step.inputs.items() if name not in awaited})
+        if entry:
+            inputs |= {name: entry.inputs.get(name, "") for name in awaited}
+        reasons = step.reasons(lock, inputs, force=force)
+        reasons += [f"input {name} will change" for name in awaited if entry]
+        coming |= set(step.outputs.values()) if reasons else set()
+        outcomes.append(Outcome(step.key, step.stage.name, reasons, done=not reasons))
+    return outcomes
 
 
 def run_steps(steps: Sequence[Step], lock: Lock, *, reporter: Reporter, force: bool = False) -> list[Outcome]:
     """Run the steps that are not up to date in order; students at the same time, where there are cores for them."""
     outcomes: list[Outcome] = []
     for _, group in groupby(steps, key=lambda step: step.stage.name):
-        group_steps = [replace(step, run=replace(step.run, reporter=reporter)) for step in group]
-        reasons = [_reasons(step, lock, force) for step in group_steps]
-        calls = [partial(run_step, step, why, lock) for step, why in zip(group_steps, reasons, strict=True)]
-        workers = min(sum(map(bool, reasons)), usable_cores())
-        if workers > 1 and group_steps[0].run.device == "cpu":
-            outcomes += run_at_once(calls, workers, reporter)
+        calls = []
+        for step in group:
+            inputs = hashes(step.inputs)
+            own = replace(step, run=replace(step.run, reporter=reporter))
+            calls.append((own, inputs, _reasons(own, inputs, lock, force)))
+        works = [partial(run_step, *call, lock) for call in calls]
+        workers = min(sum(bool(reasons) for *_, reasons in calls), usable_cores())
+        if workers > 1 and calls[0][0].run.device == "cpu":
+            outcomes += run_at_once(works, workers, reporter)
         else:
-            outcomes += [call(_run_here) for call in calls]
+            outcomes += [work(lambda stage, run: stage.run(run)) for work in works]
     return outcomes
 
 
-def run_step(step: Step, reasons: list[str], lock: Lock, execute: Execute) -> Outcome:
-    """Run a step that has reasons to run, and record it; a step outside the run folder leaves no record."""
+def run_step(step: Step, inputs: dict[str, str], reasons: list[str], lock: Lock, execute: Execute) -> Outcome:
+    """Run a step that has reasons to run, and record it in ``kd.lock``."""
     before = None if step.alone else lock.entry(step.key)
     if not reasons:
         return Outcome(step.key, step.stage.name, [], before and _result(step.key, before, lock))
     record = not step.alone and is_main_process()
     for reason in reasons:
         step.run.reporter.info(f"{step.key}: {reason}")
-    entry = Entry(dict(step.parameters), hashes(step.inputs), versions=versions())
+    entry = Entry(dict(step.parameters), inputs, versions=versions())
     if record:
         lock.record(step.key, entry)
     begin = time.perf_counter()
@@ -183,48 +275,35 @@ def one_launch(root: Path) -> Iterator[None]:
         KdError: Another launch works in the folder.
     """
     root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / ".launch.lock")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(root / ".launch.lock").acquire(timeout=0)
     except Timeout:
         hint = "wait for it, stop it, or name another folder with --run-dir"
         raise KdError("another kd is at work in this run folder", file=root, hint=hint) from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
-def _reasons(step: Step, lock: Lock, force: bool) -> list[str]:
+def _reasons(step: Step, inputs: dict[str, str], lock: Lock, force: bool) -> list[str]:
     """Return why a step runs in this process; under ``torchrun``, wait while only the main process runs it."""
-    reasons = step.reasons(lock, force=force)
     if is_main_process() or step.stage.together:
-        return reasons
-    while step.reasons(lock) if not step.alone else not all(path.exists() for path in step.outputs.values()):
+        return step.reasons(lock, inputs, force=force)
+    while not all(path.exists() for path in step.outputs.values()) if step.alone else step.reasons(lock, inputs):
         time.sleep(_POLL_SECONDS)
     return []
 
 
-def _run_here(stage: Stage, run: RunContext) -> Any:
-    return stage.run(run)
-
-
 def _result(key: str, entry: Entry, lock: Lock) -> Any:
     """Rebuild a result dataclass from ``kd.lock``."""
-    stage = STAGES[key.partition("-seed")[0]]
     try:
-        return TypeAdapter(stage.result_type()).validate_python(entry.result)
+        return TypeAdapter(STAGES[key.partition("-seed")[0]].result_type()).validate_python(entry.result)
     except ValidationError as error:
         what = f"the result of {key} cannot be read: {first_line(error)}"
         raise DataError(what, file=lock.path, hint="--force makes it again") from error
 
 
 def _check_trainable(profile: Profile) -> None:
-    """Refuse a task that has no training set of its own, such as GLUE's diagnostics.
-
-    Raises:
-        UsageError: Names the commands that predict it.
-    """
+    """Refuse a task that has no training set of its own, such as GLUE's diagnostics."""
     if other := profile.settings.task.student_of:
         what = f"{profile.name} has no training set: the student of {other} predicts it"
         predict = f"kd predict --student runs/{other}/student --profile {profile.name} --input FILE"

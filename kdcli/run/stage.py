@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,14 +12,13 @@ from kdcli import registry
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
-    from kdcli.run.context import Files, RunContext
+    from kdcli.run.context import RunContext
 
+Files = dict[str, Path]
+"""Files and folders by name."""
 NO_EFFECT = (
-    "transfer.lite.workers",
-    "transfer.heavy.batch_size",
-    "teacher.train",
-    "teacher.save_steps",
-    "teacher.export",
+    *("transfer.lite.workers", "transfer.heavy.batch_size"),
+    *("teacher.train", "teacher.save_steps", "teacher.export"),
 )
 """Settings that change no result: how fast a stage goes, where a killed training goes on."""
 
@@ -32,10 +32,10 @@ class Stage(ABC):
         result: The dataclass that ``run`` returns, as ``module:class``.
         settings: The settings whose change makes it stale: dotted keys, or prefixes that stand for a whole table.
         without: Those of them that it does not read.
-        plugin: The group of the plugin it uses, on whose options and file it depends too.
+        plugin: The group of the plugin it uses; it depends on the plugin's options and file too.
         reads: The splits and artefacts that it reads.
         makes: The artefacts that it makes.
-        method: The method of making texts that it belongs to, if it belongs to one.
+        method: The method of making texts that it belongs to, if any.
         per_seed: Whether there is one for each seed.
         together: Whether the processes of ``torchrun`` run it together; otherwise the main one does.
     """
@@ -59,7 +59,7 @@ class Stage(ABC):
     def inputs(self, run: RunContext) -> Files:
         """Return the files and folders that it reads, by name."""
         files = run.files(*self.reads)
-        return files if self.plugin is None else files | registry.code_of(self.plugin, _plugin(self.plugin, run))
+        return files if self.plugin is None else files | registry.code_of(self.plugin, _chosen(self.plugin, run))
 
     def outputs(self, run: RunContext) -> Files:
         """Return the files and folders that it makes, by name."""
@@ -72,7 +72,7 @@ class Stage(ABC):
         found = {key: value for key, value in values.items() if _under(key, self.settings) and not _under(key, without)}
         if self.plugin is None or self.plugin == "taggers":  # a tagger has no options
             return found
-        name = _plugin(self.plugin, run)
+        name = _chosen(self.plugin, run)
         table = registry.table_name(name)
         options = registry.options(self.plugin, name, getattr(run.settings, self.plugin).get(table, {}))
         plain = options.model_dump(mode="json", exclude={"save_steps"})
@@ -97,26 +97,23 @@ class Stage(ABC):
         return resolve_name(cls.result)
 
 
+def if_local(name: str, model: Any) -> Files:
+    """Return a model or file as an input where it lies on this machine; a hub name is no file."""
+    return {name: path} if isinstance(model, str) and model and (path := Path(model).expanduser()).exists() else {}
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn nested tables into one with dotted keys."""
-    return dict(_leaves(values, prefix))
-
-
-def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _under(key: str, prefixes: tuple[str, ...]) -> bool:
     return any(f"{key}.".startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def _plugin(group: registry.Group, run: RunContext) -> str:
+def _chosen(group: registry.Group, run: RunContext) -> str:
     """Return the plugin of a group that the settings choose."""
-    chosen: Any = run.settings
-    for part in registry.KEYS[group].split("."):
-        chosen = getattr(chosen, part)
-    return str(chosen)
+    return str(flatten(run.settings.model_dump(mode="json"))[registry.KEYS[group]])

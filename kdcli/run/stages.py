@@ -6,19 +6,13 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from kdcli import registry
-from kdcli.run.context import if_local
-from kdcli.run.stage import Stage
+from kdcli.run.stage import Files, Stage, if_local
 from kdcli.run.transfer_stages import TABLES, Cache, FineTune, Lite, Mix, Prefixes, Sample, TakeCorpus
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings, StudentSettings
-    from kdcli.evaluate.results import Results
-    from kdcli.run.context import Files, RunContext
-    from kdcli.student.dataset import EncodeResult, Examples
-    from kdcli.student.train import StudentResult
-    from kdcli.teacher.export import ExportResult
-    from kdcli.teacher.join import JoinResult
-    from kdcli.teacher.train import TeacherResult
+    from kdcli.run.context import RunContext
+    from kdcli.student.dataset import Examples
 
 LABELS = ("task.kind", "task.labels", "task.names")
 """The settings that decide which logit is whose."""
@@ -46,7 +40,7 @@ class TrainTeacher(Stage):
         """Add the pretrained model."""
         return super().inputs(run) | if_local("model", run.settings.teacher.model)
 
-    def run(self, run: RunContext) -> TeacherResult:
+    def run(self, run: RunContext) -> Any:
         from kdcli.teacher.train import train_teacher
 
         return train_teacher(
@@ -80,7 +74,7 @@ class Export(Stage):
         named = {} if teacher.train else {"teacher.model": teacher.model}
         return super().parameters(run) | {"precision": teacher.export.precision or run.settings.precision, **named}
 
-    def run(self, run: RunContext) -> ExportResult:
+    def run(self, run: RunContext) -> Any:
         from kdcli.teacher.export import export_logits
 
         return export_logits(
@@ -106,7 +100,7 @@ class Join(Stage):
     reads = ("transfer", "logits")
     makes = ("joined",)
 
-    def run(self, run: RunContext) -> JoinResult:
+    def run(self, run: RunContext) -> Any:
         from kdcli.teacher.join import join
 
         return join(
@@ -137,7 +131,7 @@ class Encode(Stage):
         """Name the model that ``student.vectors = "teacher"`` stands for."""
         return super().parameters(run) | {"student.vectors": _vectors(run.settings)}
 
-    def run(self, run: RunContext) -> EncodeResult:
+    def run(self, run: RunContext) -> Any:
         from kdcli.student.dataset import encode
 
         return encode(
@@ -165,7 +159,7 @@ class TrainStudent(Stage):
     makes = ("student",)
     per_seed = True
 
-    def run(self, run: RunContext) -> StudentResult:
+    def run(self, run: RunContext) -> Any:
         from kdcli.student.dataset import load_examples
 
         examples = load_examples(run.path("encoded"), run.task)
@@ -189,7 +183,7 @@ class TrainBaseline(Stage):
     makes = ("baseline",)
     per_seed = True
 
-    def run(self, run: RunContext) -> StudentResult:
+    def run(self, run: RunContext) -> Any:
         from kdcli.student.dataset import encode_table
         from kdcli.student.student import load_student
 
@@ -226,7 +220,7 @@ class CompareResults(Stage):
         """Add the seeds."""
         return {"seeds": [one.seed for one in run.each_seed()]} | super().parameters(run)
 
-    def run(self, run: RunContext) -> Results:
+    def run(self, run: RunContext) -> Any:
         from kdcli.evaluate.results import compare
 
         return compare(
@@ -259,7 +253,7 @@ def _vectors(settings: Settings) -> str:
 
 def _train(
     run: RunContext, name: str, examples: Examples, settings: StudentSettings, max_updates: int | None = None
-) -> StudentResult:
+) -> Any:
     """Train a student, or a baseline; the model that is best on dev is kept."""
     from kdcli.student.dataset import encode_table
     from kdcli.student.vectors import load_vectors

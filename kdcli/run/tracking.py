@@ -6,12 +6,12 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kdcli.api import Progress, Reporter
+from kdcli.api import Reporter
 from kdcli.errors import MissingError, UsageError, shown
 
 TRACKERS = ("tensorboard", "wandb")
@@ -62,19 +62,8 @@ class CurveReporter:
     """A reporter that writes each point of a learning curve to ``metrics.jsonl`` and to trackers."""
 
     def __init__(self, reporter: Reporter, root: Path, trackers: Mapping[str, _Tracker]) -> None:
+        self.progress, self.info, self.warn = reporter.progress, reporter.info, reporter.warn
         self._reporter, self._file, self._trackers = reporter, root / "metrics.jsonl", dict(trackers)
-
-    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> AbstractContextManager[Progress]:
-        """Open a progress bar."""
-        return self._reporter.progress(title, total, unit)
-
-    def info(self, message: str) -> None:
-        """Print a line."""
-        self._reporter.info(message)
-
-    def warn(self, message: str) -> None:
-        """Print a warning."""
-        self._reporter.warn(message)
 
     def metrics(self, stage: str, step: int, **values: float) -> None:
         """Write a point; a value that is not finite is null in the file."""
@@ -83,27 +72,23 @@ class CurveReporter:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": round(time.time(), 3), "stage": stage, "step": step, **numbers}) + "\n")
-        for name, tracker in list(self._trackers.items()):
-            with self._left_out_if_it_fails(name):
-                tracker.send(stage, step, values)
+        self._each("send", stage, step, values)
 
     def close(self) -> None:
         """End all trackers."""
-        for name, tracker in list(self._trackers.items()):
-            with self._left_out_if_it_fails(name):
-                tracker.finish()
+        self._each("finish")
 
-    @contextmanager
-    def _left_out_if_it_fails(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # whatever a tracker, its service or the network may raise
-            self.warn(f"{name} does not track any more: {shown(error)}")
-            del self._trackers[name]
+    def _each(self, method: str, *values: Any) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                getattr(tracker, method)(*values)
+            except Exception as error:  # whatever a tracker, its service or the network may raise
+                self.warn(f"{name} does not track any more: {shown(error)}")
+                del self._trackers[name]
 
 
 class _Tracker:
-    """One tracker of Accelerate's, started by its first point."""
+    """One tracker of Accelerate's, started by its first point; each stage has curves, and steps, of its own."""
 
     def __init__(self, name: str, root: Path, project: str, device: str) -> None:
         self.name, self.root, self.project, self.device = name, root, project, device
@@ -111,7 +96,6 @@ class _Tracker:
         self._stages: set[str] = set()
 
     def send(self, stage: str, step: int, values: Mapping[str, float]) -> None:
-        """Send a point; each stage has curves, and steps, of its own."""
         self._started = self._started or self._start()
         point = {f"{stage}/{name}": float(value) for name, value in values.items()}
         if self.name == "tensorboard":
@@ -124,7 +108,6 @@ class _Tracker:
         self._started.log({**point, f"{stage}/step": step})
 
     def finish(self) -> None:
-        """End the tracker, if it has begun."""
         if self._started is not None:
             self._started.finish()
 

@@ -6,17 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import ProfileError
-from kdcli.run.stage import Stage
+from kdcli.run.stage import Files, Stage, if_local
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
-    from kdcli.run.context import Files, RunContext
-    from kdcli.transfer.heavy import CacheResult
-    from kdcli.transfer.corpus import CorpusResult
-    from kdcli.transfer.heavy import FineTuneResult, GeneratorRun, PrefixResult
-    from kdcli.transfer.lite import LiteResult
-    from kdcli.transfer.mixing import MixResult
-    from kdcli.transfer.sampling import SampleResult
+    from kdcli.run.context import RunContext
 
 _LABELS = ("task.labels", "task.names", "task.score_range", "task.drop_labels")
 TABLES = ("task.kind", *_LABELS, "task.layout", "task.text_columns", "task.label_column")
@@ -36,7 +30,7 @@ class Lite(Stage):
     method = "lite"
     together = True
 
-    def run(self, run: RunContext) -> LiteResult:
+    def run(self, run: RunContext) -> Any:
         from kdcli.transfer.lite import fabricate
 
         return fabricate(
@@ -65,7 +59,7 @@ class Cache(Stage):
     def applies(self, settings: Settings) -> bool:
         return super().applies(settings) or _orders_corpus(settings)
 
-    def run(self, run: RunContext) -> CacheResult:
+    def run(self, run: RunContext) -> Any:
         from kdcli.transfer.heavy import cache
 
         return cache(
@@ -91,18 +85,16 @@ class FineTune(Stage):
     together = True
 
     def applies(self, settings: Settings) -> bool:
-        return super().applies(settings) or _orders_corpus(settings)
+        return Cache().applies(settings)
 
     def inputs(self, run: RunContext) -> Files:
         """Add the models and tokenizers that the plugin's options name; only the plugin knows which of them do."""
-        from kdcli.run.context import if_local
-
         named: Files = {}
         for key, value in self.parameters(run).items():
             named |= if_local(key.rpartition(".")[2], value)
         return super().inputs(run) | named
 
-    def run(self, run: RunContext) -> FineTuneResult:
+    def run(self, run: RunContext) -> Any:
         return _generator(run).fine_tune(_corpus(run), run.path("generator"), run.reporter)
 
 
@@ -117,7 +109,7 @@ class Prefixes(Stage):
     makes = ("prefixes",)
     method = "heavy"
 
-    def run(self, run: RunContext) -> PrefixResult:
+    def run(self, run: RunContext) -> Any:
         return _generator(run).prefixes(_corpus(run), run.path("generator"), run.path("prefixes"), run.reporter)
 
 
@@ -135,7 +127,7 @@ class Sample(Stage):
     method = "heavy"
     together = True
 
-    def run(self, run: RunContext) -> SampleResult:
+    def run(self, run: RunContext) -> Any:
         from kdcli.transfer.sampling import draw_samples
 
         return draw_samples(
@@ -182,7 +174,7 @@ class TakeCorpus(Stage):
         generator = FineTune().parameters(run) if _orders_corpus(run.settings) else {}
         return super().parameters(run) | generator
 
-    def run(self, run: RunContext) -> CorpusResult:
+    def run(self, run: RunContext) -> Any:
         from kdcli.transfer.corpus import from_corpus
 
         bits = None
@@ -218,7 +210,7 @@ class Mix(Stage):
         """Return the tables of the methods, in the order in which they are joined."""
         return run.files(*run.settings.transfer.methods)
 
-    def run(self, run: RunContext) -> MixResult:
+    def run(self, run: RunContext) -> Any:
         from kdcli.transfer.mixing import mix
 
         return mix(sets=self.inputs(run), task=run.task, output=run.path("transfer"), reporter=run.reporter)
@@ -229,7 +221,7 @@ def _orders_corpus(settings: Settings) -> bool:
     return "corpus" in settings.transfer.methods and settings.transfer.corpus.order_by == "lm"
 
 
-def _generator(run: RunContext) -> GeneratorRun:
+def _generator(run: RunContext) -> Any:
     from kdcli.transfer.heavy import GeneratorRun
 
     return GeneratorRun.of(run.settings, run.task, device=run.device, seed=run.seed, resume=run.resume)

@@ -20,8 +20,19 @@ from kdcli.run import runner
 from kdcli.run.context import Files, RunContext
 from kdcli.run.lock import Lock
 from kdcli.run.paths import LAYOUT, artefact
-from kdcli.run.plan import Step, check, plan, select, would_run
-from kdcli.run.runner import Outcome, RunOptions, one_launch, results, run_stages, run_steps
+from kdcli.run.runner import (
+    Outcome,
+    RunOptions,
+    Step,
+    check,
+    one_launch,
+    plan,
+    results,
+    run_stages,
+    run_steps,
+    select,
+    would_run,
+)
 from kdcli.run.stage import Stage
 from kdcli.run.stages import STAGES
 
@@ -142,8 +153,8 @@ def test_dry_run_writes_nothing_and_follows_the_chain(chain: Chain) -> None:
     chain.run()
     chain.letters.write_text("xyz")
     Fake.runs.clear()
-    reasons = would_run(chain.steps(), Lock(chain.root), force=False)
-    assert reasons == [["input letters changed"], ["input lite will change"]] and Fake.runs == []
+    outcomes = would_run(chain.steps(), Lock(chain.root), force=False)
+    assert [outcome.reasons for outcome in outcomes] == [["input letters changed"], ["input lite will change"]] and Fake.runs == []
 
 
 @pytest.mark.parametrize("error", [KdError("out of luck"), KeyboardInterrupt()])

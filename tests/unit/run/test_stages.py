@@ -12,7 +12,7 @@ import pytest
 from kdcli.config.schema import Settings
 from kdcli.errors import ProfileError
 from kdcli.run.context import RunContext
-from kdcli.run.plan import Step, plan
+from kdcli.run.runner import Step, plan
 from kdcli.run.stages import STAGES, TRANSFER
 
 HEAVY = ["cache", "fine-tune", "prefixes", "sample"]
