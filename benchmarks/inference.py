@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -35,12 +36,11 @@ from transformers.utils import logging
 
 from kdcli.api import Task
 from kdcli.config.schema import StudentSettings
-from kdcli.evaluate.predictions import Model
-from kdcli.student.folder import build_student, count_parameters, save_student
-from kdcli.student.loaded import load_student
+from kdcli.evaluate.predict import Model
+from kdcli.student.build import build_student, count_parameters
+from kdcli.student.student import Student, load_student
 from kdcli.student.vocabulary import train_vocabulary
 from kdcli.tables.read import read_table
-from kdcli.tables.strings import strings
 from kdcli.teacher.model import Teacher
 
 TASK = Task("sst2", "single", ("0", "1"), names=("negative", "positive"))
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def read_texts(path: Path, column: str) -> list[str]:
-    texts: list[str] = read_table(path, columns=[column]).table()[column].to_pylist()
+    texts: list[str] = read_table(path, columns=[column]).frame()[column].to_list()
     return texts
 
 
@@ -121,7 +121,7 @@ def made_up(rows: int = 67_349) -> list[str]:
 
 def make_student(folder: Path, texts: Sequence[str], plugin: str, options: dict[str, object]) -> None:
     settings = StudentSettings()
-    tokenizer = train_vocabulary([strings(texts)], max_size=settings.max_size, min_freq=1, lowercase=True)
+    tokenizer = train_vocabulary([pl.Series(texts)], max_size=settings.max_size, min_freq=1, lowercase=True)
     module = build_student(plugin, options, TASK, tokenizer.get_vocab_size(), None, settings.dimension)
     every, inside = count_parameters(module)
     config = {
@@ -137,7 +137,8 @@ def make_student(folder: Path, texts: Sequence[str], plugin: str, options: dict[
     }
     metrics = {"dev": {}, "updates": 0, "best_update": 0}
     metrics |= {"parameters": every, "parameters_without_embeddings": inside}
-    save_student(folder, weights=module.state_dict(), config=config, task=TASK, tokenizer=tokenizer, metrics=metrics)
+    weights = {name: value.numpy() for name, value in module.state_dict().items()}
+    Student(TASK, config, metrics, tokenizer, weights).save(folder)
 
 
 def bert_tokenizer(folder: Path | None, texts: Sequence[str], place: Path) -> BertTokenizerFast:

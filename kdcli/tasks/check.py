@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
-from kdcli.tables.read import ROW_NUMBER, read_table, shown
+from kdcli.tables.read import ROW_NUMBER, shown
 from kdcli.tasks.check_counts import TableCounts
-from kdcli.tasks.check_problems import find_problems, problem_of
 from kdcli.tasks.check_report import (
     Character,
     Common,
@@ -31,6 +30,8 @@ from kdcli.tasks.check_report import (
     Scores,
     TableReport,
     Words,
+    find_problems,
+    problem_of,
 )
 from kdcli.tasks.detect import detect
 from kdcli.tasks.labels import spelling_of
@@ -129,9 +130,8 @@ class _Table:
         """Add the texts of an example, whose second row is one of this table."""
         if example is None:
             return found
-        layout, texts = self.layout, self.layout.texts
-        reader = read_table(self.path, header=layout.header, columns=texts, bad_rows="skip", form=layout.form)
-        for batch in reader.batches():
+        texts = self.layout.texts
+        for batch in self.layout.open(self.path, texts, "skip").batches():
             row = batch.filter(pl.col(ROW_NUMBER) == example[1])
             if len(row):
                 return replace(found, shown=" | ".join(shown(row[0, name]) for name in texts))
@@ -174,19 +174,11 @@ def _overlap(first: _Table, second: _Table) -> Overlap:
 
 
 def _words(counts: NDArray[np.int64], max_words: int) -> Words:
-    """Describe lengths from the number of texts of each."""
-    upto = np.cumsum(counts)
-
-    def quantile(share: float) -> float:
-        # Between the two nearest, as NumPy interpolates.
-        place = share * (upto[-1] - 1)
-        low, high = np.searchsorted(upto, [int(place), int(np.ceil(place))], side="right")
-        return float(low + (high - low) * (place - int(place)))
-
-    there = np.flatnonzero(counts)
-    median, p95, p99 = map(quantile, (0.5, 0.95, 0.99))
-    mean = float(counts @ np.arange(len(counts)) / upto[-1])
-    return Words(int(there[0]), median, mean, p95, p99, int(there[-1]), int(counts[max_words + 1 :].sum()))
+    """Describe lengths, given the number of texts of each length."""
+    lengths = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    median, p95, p99 = np.quantile(lengths, [0.5, 0.95, 0.99]).tolist()
+    longer = int(counts[max_words + 1 :].sum())
+    return Words(int(lengths[0]), median, float(lengths.mean()), p95, p99, int(lengths[-1]), longer)
 
 
 def _labels(counts: Mapping[str | None, Finding], task: Task) -> Labels:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
-from kdcli.tables.read import ROW_NUMBER, check_texts, read_table
+from kdcli.tables.read import ROW_NUMBER, check_texts
 from kdcli.tasks.check_report import Finding
 from kdcli.tasks.detect import TableLayout
 from kdcli.tasks.labels import class_names, label_texts, parse_scores, without_hidden
@@ -61,19 +61,7 @@ class TableCounts:
     def __init__(
         self, path: Path, layout: TableLayout, settings: TaskSettings, task: Task, reporter: Reporter, *, labelled: bool
     ) -> None:
-        """Read a table once and count what is in it.
-
-        Args:
-            path: The table.
-            layout: How to read it.
-            settings: Which labels are dropped.
-            task: The task.
-            reporter: Shows the progress.
-            labelled: Whether each row should have a label; otherwise none is dropped, and -1 is a hidden label.
-
-        Raises:
-            DataError: The file cannot be opened as such a table, or its label column holds no labels.
-        """
+        """Read a table once and count what is in it; without ``labelled`` no row is dropped, and -1 is no label."""
         self.path, self.layout, self.settings, self.task, self.labelled = path, layout, settings, task, labelled
         self.words = [np.zeros(0, np.int64) for _ in layout.texts]
         self.empty = self.edges = self.breaks = self.missing = self.wrong = Finding()
@@ -89,7 +77,7 @@ class TableCounts:
         self._strange: list[list[pl.DataFrame]] = [[] for _ in layout.texts]
         self._changes: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []
         columns = [*layout.texts, *filter(None, [layout.label])]
-        reader = read_table(path, header=layout.header, columns=columns, bad_rows="skip", form=layout.form)
+        reader = layout.open(path, columns, "skip")
         # Polars and NumPy do not hold the interpreter's lock: one batch is counted while the next ones are read.
         with ThreadPoolExecutor(1) as thread, reporter.progress(path.name) as progress:
             waiting: deque[Future[int]] = deque()

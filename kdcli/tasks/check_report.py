@@ -1,10 +1,23 @@
-"""The findings of ``kd data check``, as values that JSON can hold; rows are counted from 1 with the header as row 1."""
+"""The report of ``kd data check``: what was found, and which of it is an error or a warning.
+
+All classes hold values that JSON can hold; rows are counted from 1 with the header as row 1.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
+
+from kdcli.api import Task
+from kdcli.config.schema import TaskSettings
+from kdcli.errors import KdError
+from kdcli.tables.read import shown
+
+_RARE = 0.2
+"""A class is rare below this part of an even share: 10 % of two classes."""
 
 
 @dataclass(frozen=True)
@@ -186,3 +199,127 @@ class DataReport:
     tables: Sequence[TableReport] = ()
     overlaps: Sequence[Overlap] = ()
     problems: Sequence[Problem] = ()
+
+
+def problem_of(error: KdError) -> Problem:
+    """Return an error as a problem."""
+    return Problem("error", error.what, error.hint, error.file, error.row, error.key)
+
+
+def find_problems(
+    tables: Sequence[TableReport], overlaps: Sequence[Overlap], settings: TaskSettings, task: Task, max_words: int
+) -> list[Problem]:
+    """Find the problems of tables, in the order of the tables."""
+    found = [problem for table in tables for problem in _of_table(table, settings, task, max_words)]
+    hint = _ready_labels(tables, settings)
+    found += [problem for table in tables if table.labels for problem in _of_labels(table, table.labels, task, hint)]
+    return found + [_of_overlap(overlap, tables) for overlap in overlaps if overlap.found.alike]
+
+
+def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words: int) -> Iterator[Problem]:
+    warning = partial(Problem, "warning", file=table.file)
+    if table.bad_rows:
+        skip = settings.bad_rows == "skip"
+        what = f"{_many(table.bad_rows, 'row')} cannot be read, the first is {table.first_bad_row}"
+        hint = "they are skipped" if skip else "correct them, or skip them: task.bad_rows=skip"
+        yield Problem("warning" if skip else "error", what, hint, table.file)
+    if not table.rows and table.whole:
+        yield Problem("error", "the table has no rows", None, table.file)
+    if table.scores:
+        yield from _of_scores(table, table.scores, task)
+    if table.conflicts.texts:
+        what = f"{_many(table.conflicts.texts, 'text')} with several labels, in {table.conflicts.rows:,} rows"
+        kind = "scores differ" if task.is_score else "labels contradict each other"
+        yield warning(f"{what}: {_pair(table.conflicts.example)} {table.conflicts.shown}", hint=f"their {kind}")
+    if table.repeated.rows:
+        share = table.repeated.rows / table.rows
+        what = f"{_many(table.repeated.rows, 'row')} ({share:.1%}) with texts of an earlier one"
+        yield warning(f"{what}: {_pair(table.repeated.example)} {table.repeated.shown}")
+    if table.empty.count:
+        yield warning(f"{_many(table.empty.count, 'empty text')}", row=table.empty.first_row)
+    for column, words in table.words.items():
+        if words.longer:
+            share = words.longer / table.rows
+            what = f"{_many(words.longer, 'text')} ({share:.1%}) longer than {max_words} words, up to {words.max:,}"
+            yield warning(what, key=column, hint="the student cuts them at student.max_length, in words")
+    if table.breaks.count:
+        what = f"{_many(table.breaks.count, 'text')} with a tab or a line end"
+        yield warning(what, row=table.breaks.first_row, hint="such texts can be in .parquet and .jsonl, not in .tsv")
+    if table.characters:
+        each = ", ".join(f"{one.code} {one.name} ({one.count:,})" for one in table.characters[:5])
+        more = ", ..." if len(table.characters) > 5 else ""
+        row = min(one.first_row for one in table.characters if one.first_row is not None)
+        yield warning(f"non-printing characters: {each}{more}", row=row, hint="they are kept as they are")
+
+
+def _of_scores(table: TableReport, scores: Scores, task: Task) -> Iterator[Problem]:
+    if scores.missing.count and not _is_test(table):
+        yield Problem(
+            "error", f"{_many(scores.missing.count, 'row')} without a score", None, table.file, scores.missing.first_row
+        )
+    if scores.wrong.count:
+        within = f" from {task.score_range[0]:g} to {task.score_range[1]:g}" if task.score_range else ""
+        what = f"{_many(scores.wrong.count, 'score')} that is no number{within}, the first is {scores.first_wrong!r}"
+        hint = "see task.score_range and task.label_column (--label-col)"
+        yield Problem("error", what, hint, table.file, scores.wrong.first_row)
+    elif table.name == "train" and scores.min == scores.max and table.rows:
+        yield Problem("error", f"every row has the score {scores.min:g}: there is nothing to learn", None, table.file)
+
+
+def _of_labels(table: TableReport, labels: Labels, task: Task, hint: str) -> Iterator[Problem]:
+    if labels.missing.count and not _is_test(table):
+        what = f"{_many(labels.missing.count, 'row')} without a label"
+        yield Problem("error", what, "correct or remove them", table.file, labels.missing.first_row)
+    if labels.outside.count:
+        each = ", ".join(f"{shown(one.label)} ({one.count:,})" for one in labels.others)
+        what = f"{_many(labels.outside.count, 'row')} with labels that are none of the task's {', '.join(task.labels)}"
+        yield Problem("error", f"{what}: {each}", hint, table.file, labels.outside.first_row)
+    there = [one for one in labels.known if one.count]
+    if table.name == "train" and len(there) == 1 and not labels.outside.count:
+        what = f"every row has the label {there[0].label!r}: there is nothing to learn"
+        yield Problem("error", what, "two classes at least are needed", table.file)
+    elif there:
+        for one in labels.known:
+            if one.share < _RARE / len(labels.known):
+                what = f"no row has the label {one.label!r}"
+                rare = f"only {_many(one.count, 'row')} ({one.share:.1%}) with the label {one.label!r}"
+                yield Problem("warning", rare if one.count else what, None, table.file)
+
+
+def _ready_labels(tables: Sequence[TableReport], settings: TaskSettings) -> str:
+    """Return the line of a profile that makes classes of all labels found."""
+    labels = [table.labels for table in tables if table.labels]
+    known = list(dict.fromkeys(one.label for each in labels for one in each.known if one.count))
+    others = sorted({one.label for each in labels for one in each.others}, key=_order)
+    if len(others) > 20:
+        return "so many are no classes: name the column with --label-col, or set a score_range and no labels for scores"
+    labels_line, drop_line = (json.dumps(each, ensure_ascii=False) for each in ([*known, *others], others))
+    names = " and task.names = []" if settings.names else ""
+    return f"if they are classes: task.labels = {labels_line}{names}; to leave them out: task.drop_labels = {drop_line}"
+
+
+def _order(label: str) -> tuple[int, int, str]:
+    return (0, int(label), label) if label.isdecimal() else (1, 0, label)
+
+
+def _of_overlap(overlap: Overlap, tables: Sequence[TableReport]) -> Problem:
+    found, first, second = overlap.found, overlap.first, overlap.second
+    file = next(table.file for table in tables if table.name == second)
+    what = f"{_many(found.rows or found.alike, 'row')} with texts of {first}"
+    if found.alike > found.rows:
+        what += f"{f', {found.alike:,}' if found.rows else ''} but for case and white space"
+    row, other = reversed(found.example or ())
+    hint = f"they make the score on {second} look better than it is: leave them out of {first}"
+    return Problem("warning", f"{what}: row {row} is row {other} of {first}: {found.shown}", hint, file)
+
+
+def _is_test(table: TableReport) -> bool:
+    return table.name.startswith("test")
+
+
+def _pair(rows: tuple[int, int] | None) -> str:
+    return f"rows {rows[0]} and {rows[1]}:" if rows else ""
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -12,8 +12,9 @@ import polars as pl
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.tables.read import ROW_NUMBER, Form, form_of, read_table
-from kdcli.tasks.glue import HEADLESS, INDEX_COLUMNS, LAYOUT_NAMES, LAYOUTS, Layout
+from kdcli.tables.delimited import has_csv_quoting
+from kdcli.tables.read import ROW_NUMBER, BadRowsMode, Form, TableReader, form_of, read_table
+from kdcli.tasks.glue import HEADLESS, INDEX_COLUMNS, LAYOUT_NAMES, LAYOUTS, TASKS, Layout
 from kdcli.tasks.labels import spellings
 
 _HINT = "name the columns with --text-col (--text2-col) and --label-col; c0, c1, ... in a table without a header"
@@ -31,6 +32,7 @@ class TableLayout:
         texts: The columns of the texts.
         label: The column of the label, if there is one.
         index: The column that numbers the rows, if there is one.
+        quoted: Whether a TSV has CSV's quoting.
     """
 
     layout: str
@@ -39,6 +41,7 @@ class TableLayout:
     texts: tuple[str, ...]
     label: str | None
     index: str | None = None
+    quoted: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -48,7 +51,14 @@ class TableLayout:
     def __str__(self) -> str:
         header = "" if self.header else ", no header"
         labels = "no labels" if self.label is None else f"labels in {self.label!r}"
-        return f"layout {self.layout}{header}: texts in {_list(self.texts)}, {labels}"
+        quoted = ", quoted as in CSV" if self.quoted else ""
+        return f"layout {self.layout}{header}{quoted}: texts in {_list(self.texts)}, {labels}"
+
+    def open(self, path: Path, columns: Sequence[str], bad_rows: BadRowsMode) -> TableReader:
+        """Open the table."""
+        return read_table(
+            path, header=self.header, columns=columns, bad_rows=bad_rows, form=self.form, quoted=self.quoted
+        )
 
 
 def detect(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
@@ -64,10 +74,16 @@ def detect(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
     form = form_of(path)
     if form == "txt":
         return _plain_lines(path, settings, task)
+    # GLUE's tables have no quoting, though some of their texts begin with a quote.
+    quoted = form == "tsv" and settings.name not in TASKS and has_csv_quoting(path)
+    return replace(_detect(path, form, settings, task, quoted), quoted=quoted)
+
+
+def _detect(path: Path, form: Form, settings: TaskSettings, task: Task, quoted: bool) -> TableLayout:
     if form in ("jsonl", "parquet"):
         rows, first = None, list(read_table(path, bad_rows=settings.bad_rows).columns)
     else:
-        rows, first = _first_rows(path, form)
+        rows, first = _first_rows(path, form, quoted)
     if settings.text_columns:
         return _from_settings(path, form, first, settings)
     if rows is not None and not settings.label_column and (headless := _headless(form, rows, settings, task)):
@@ -151,9 +167,9 @@ def _fits(settings: TaskSettings, layout: Layout) -> bool:
     return settings.layout == "auto" or settings.layout in layout.names
 
 
-def _first_rows(path: Path, form: Form) -> tuple[pl.DataFrame, list[str]]:
+def _first_rows(path: Path, form: Form, quoted: bool = False) -> tuple[pl.DataFrame, list[str]]:
     """Return the first rows as if there were no header, and the fields of the very first."""
-    rows = next(iter(read_table(path, header=False, bad_rows="skip", form=form).batches()), None)
+    rows = next(iter(read_table(path, header=False, bad_rows="skip", form=form, quoted=quoted).batches()), None)
     if rows is None or rows.is_empty():
         raise DataError("the table has no rows", file=path)
     rows = rows.drop(ROW_NUMBER).head(10_000)

@@ -54,15 +54,8 @@ def respell(labels: pl.Series, spelling: Spelling, task: Task) -> pl.Series:
 def label_texts(labels: pl.Series, file: str | Path, names: Mapping[str, str] | None = None) -> pl.Series:
     """Return a label column of any type as text: integers, whole floats as integers, booleans as false and true.
 
-    Spaces around a label do not count.
-
-    Args:
-        labels: The column.
-        file: The table, for messages.
-        names: The names of the classes by number, from ``class_names``.
-
-    Raises:
-        DataError: The column holds lists, times or another type that is no label.
+    Spaces around a label do not count. ``names`` are the classes by number, from ``class_names``. A column of lists,
+    times or another type that is no label is a ``DataError``.
     """
     kind = labels.dtype
     if kind == pl.String:

@@ -88,12 +88,9 @@ def resampled(
     Args:
         task: The task.
         outputs: Of each model, ``[rows, task.outputs]``.
-        gold: The class ids ``int64 [rows]``, or the scores ``float32 [rows]``.
+        gold: The class ids or the scores, ``[rows]``.
         seed: Seed of the resamples.
-        resamples: Number of resamples.
-
-    Returns:
-        For each model, the values of each metric.
+        resamples: Their number.
     """
     random = np.random.Generator(np.random.Philox(seed))
     if task.is_score:

@@ -13,7 +13,7 @@ import polars as pl
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
-from kdcli.tables.read import ROW_NUMBER, Form, check_texts, read_table
+from kdcli.tables.read import ROW_NUMBER, Form, check_texts
 from kdcli.tasks.detect import TableLayout, detect
 from kdcli.tasks.glue import PARTS
 from kdcli.tasks.labels import (
@@ -57,11 +57,7 @@ def load_split(settings: TaskSettings, task: Task, split: Split, reporter: Repor
 
 
 def load_tables(settings: TaskSettings, task: Task, split: Split, reporter: Reporter) -> dict[str, pl.DataFrame]:
-    """Read the tables of a split one by one, as ``load_split`` does: ``dev``, or both of MNLI's.
-
-    Raises:
-        DataError: As for ``load_split``.
-    """
+    """Read the tables of a split one by one, as ``load_split`` does: ``dev``, or both of MNLI's."""
     files = needed_files(settings, split)
     tables = {}
     for path in files:
@@ -81,33 +77,21 @@ def load_tables(settings: TaskSettings, task: Task, split: Split, reporter: Repo
 def load_table(
     path: Path, settings: TaskSettings, task: Task, reporter: Reporter, *, labels: bool = True
 ) -> pl.DataFrame:
-    """Read one table of a task, as ``load_split`` does; labels are not needed, and no row is dropped.
-
-    Raises:
-        DataError: As for ``load_split``.
-    """
+    """Read one table of a task, as ``load_split`` does; labels are not needed, and no row is dropped."""
     layout = detect(path, settings, task)
     layout = layout if labels else replace(layout, label=None)
     return pl.concat(_read(path, layout, settings, task, reporter, labelled=False))
 
 
 def stream_table(path: Path, settings: TaskSettings, task: Task, reporter: Reporter) -> Iterator[pl.DataFrame]:
-    """Read the ``index`` and ``task.columns`` of one table batch by batch, as ``load_table`` does, in bounded memory.
-
-    Raises:
-        DataError: As for ``load_split``.
-    """
+    """Read the ``index`` and ``task.columns`` of one table batch by batch, as ``load_table`` does, in bounded memory."""
     layout = replace(detect(path, settings, task), label=None)
     for batch in _read(path, layout, settings, task, reporter, labelled=False):
         yield batch.drop("label")
 
 
 def needed_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
-    """Return the files that ``load_split`` reads.
-
-    Raises:
-        DataError: There is no such split.
-    """
+    """Return the files that ``load_split`` reads; a missing split is a ``DataError``."""
     if files := split_files(settings, split):
         return files
     raise missing_split(settings, split)
@@ -175,9 +159,7 @@ def _read(
 ) -> Iterator[pl.DataFrame]:
     """Read the rows of a table under kd's column names, check each label, and report what is odd."""
     reporter.info(f"{path.name}: {layout}")
-    reader = read_table(
-        path, header=layout.header, columns=layout.columns, bad_rows=settings.bad_rows, form=layout.form
-    )
+    reader = layout.open(path, layout.columns, settings.bad_rows)
     labels = _LabelColumn(path, layout, task, reporter, labelled=labelled)
     rows = dropped = 0
     empty: list[int] = []
@@ -225,11 +207,7 @@ class _LabelColumn:
         return label_texts(batch[self.column], self.path, self.names).alias("label")
 
     def checked(self, label: pl.Series, rows: pl.Series) -> pl.Series:
-        """Return the labels as the task writes them.
-
-        Raises:
-            DataError: A label is missing or not one of the task's.
-        """
+        """Return the labels as the task writes them; a missing or another label is a ``DataError``."""
         if self.column is None:
             return label
         label = without_hidden(label, self.task, labelled=self.labelled)

@@ -32,14 +32,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class LengthBin:
-    """The rows of about one length: a quarter of all, more where many are equally long.
-
-    Attributes:
-        shortest: Words of the shortest.
-        longest: Words of the longest.
-        rows: Their number.
-        metrics: The scores on these rows alone.
-    """
+    """The rows of about one length (words of the shortest, of the longest), a quarter of all, and their scores."""
 
     shortest: int
     longest: int
@@ -60,14 +53,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well confidence (the probability of the answer) and accuracy agree.
-
-    Attributes:
-        ece: The expected calibration error, 0 to 1.
-        confidence: The mean confidence.
-        accuracy: The share of correct rows.
-        bins: The bars of a reliability diagram.
-    """
+    """The expected calibration error, mean confidence, accuracy, and the bars of a reliability diagram."""
 
     ece: float
     confidence: float
@@ -99,15 +85,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of two models in a metric.
-
-    Attributes:
-        difference: The first model's value minus the second's.
-        low: The lower end of its 95 % interval.
-        high: The upper end.
-        p: The probability of a difference as large, of either sign, if the models were equally good.
-        test: The test that gives ``p``.
-    """
+    """The first model's metric minus the second's, its 95 % interval, and the p value of equally good models."""
 
     difference: float
     low: float
@@ -118,15 +96,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same rows.
-
-    Attributes:
-        first: The name of one.
-        second: The name of the other.
-        metrics: By metric.
-        only_first_right: Rows that only the first classifies correctly; None for scores.
-        only_second_right: Rows that only the second does; None for scores.
-    """
+    """Two models on the same rows: their differences, and the rows that only one has right (None for scores)."""
 
     first: str
     second: str
@@ -240,9 +210,9 @@ def compare_models(
         task: The task.
         first: A model's name and outputs, ``[rows, task.outputs]``.
         second: The other's.
-        gold: The class ids ``int64 [rows]``, or the scores ``float32 [rows]``.
+        gold: The class ids or the scores, ``[rows]``.
         seed: Seed of the resamples.
-        resamples: Number of resamples.
+        resamples: Their number.
     """
     found = [score(task, outputs, gold) for _, outputs in (first, second)]
     drawn = resampled(task, [first[1], second[1]], gold, seed=seed, resamples=resamples)
@@ -260,14 +230,7 @@ def compare_models(
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided p value of McNemar's exact test.
-
-    If the models were equally good, either would be the correct one on such a row with probability 1/2.
-
-    Args:
-        only_first: Rows that only the first model has right.
-        only_second: Rows that only the second has right.
-    """
+    """Return the two-sided p value of McNemar's exact test on the rows that only one of two models has right."""
     total = only_first + only_second
     return float(binomtest(only_first, total, 0.5).pvalue) if total else 1.0
 

@@ -38,7 +38,7 @@ def table_settings(task: Task, asked: TaskSettings, place: str | Path, *, profil
         task: The model's task.
         asked: The settings of the command.
         place: Where the model lies, for messages.
-        profiled: Whether a profile describes the task; otherwise the settings only say how to read a table.
+        profiled: Whether a profile describes the task.
 
     Raises:
         DataError: The model is one of another task than the profile's.
@@ -54,11 +54,7 @@ def table_settings(task: Task, asked: TaskSettings, place: str | Path, *, profil
 
 
 def check_task(found: Task, wanted: Task, place: str | Path) -> None:
-    """Check that a model is one of a task.
-
-    Raises:
-        DataError: It reads another number of texts, or has other labels.
-    """
+    """Check that a model reads as many texts as a task, and has its labels."""
     if (found.kind, found.labels) != (wanted.kind, wanted.labels):
         what = f"the model is one of task {found.name} ({_shown(found)}), not of {wanted.name} ({_shown(wanted)})"
         raise DataError(what, file=place, hint="name a model of this task, or the profile of that one")
