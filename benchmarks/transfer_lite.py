@@ -76,7 +76,7 @@ def rewrite(tagged: list[tuple[str, str]], unigrams: dict[str, tuple[list[str], 
 
 
 def fabricate(data: Path, tagger: str, n_iter: int, words: str, workers: int) -> dict[str, Any]:
-    """Run ``kd``'s own, and say how much memory it took (megabytes, of this process and of its largest child)."""
+    """Run ``kd``'s own, and return its rows and its memory (megabytes, of this process and of its largest child)."""
     from kdcli.api import Task
     from kdcli.config.schema import LiteSettings
     from kdcli.tables.read import read_table
@@ -84,12 +84,12 @@ def fabricate(data: Path, tagger: str, n_iter: int, words: str, workers: int) ->
 
     with TemporaryDirectory() as folder:
         result = lite.fabricate(
-            train=read_table(data / "train.tsv").table(),
-            held_out=[read_table(data / f"{split}.tsv").table() for split in ("dev", "test")],
+            train=read_table(data / "train.tsv").frame(),
+            held_out=[read_table(data / f"{split}.tsv").frame() for split in ("dev", "test")],
             task=Task("sst2", "single", ("0", "1")),
             settings=LiteSettings(n_iter=n_iter, tagger=tagger, workers=workers, words=words),
             seed=1,
-            output=Path(folder) / "transfer.tsv",
+            output=Path(folder) / "transfer.parquet",
         )
     assert result is not None
     own, child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -138,9 +138,9 @@ def compare(options: argparse.Namespace) -> None:
 def measure_memory(options: argparse.Namespace) -> None:
     print(f"{'tagger':8} {'rows':>10} {'before drop':>12} {'seconds':>8} {'MB, parent':>11} {'MB, worker':>11}")
     for tagger in ("nltk", "pattern"):
-        seconds, told = timed_kd(options, tagger, options.memory)
+        seconds, run = timed_kd(options, tagger, options.memory)
         print(
-            f"{tagger:8} {told['rows']:10} {told['made']:12} {seconds:8.0f} {told['own']:11} {told['child']:11}",
+            f"{tagger:8} {run['rows']:10} {run['made']:12} {seconds:8.0f} {run['own']:11} {run['child']:11}",
             flush=True,
         )
 
@@ -159,8 +159,7 @@ def main() -> None:
     if (SHARED / "nltk_data").exists():
         os.environ.setdefault("NLTK_DATA", str(SHARED / "nltk_data"))
     if options.kd:
-        told = fabricate(options.data_dir, options.kd, options.n_iter, options.words, options.workers)
-        print(json.dumps(told))
+        print(json.dumps(fabricate(options.data_dir, options.kd, options.n_iter, options.words, options.workers)))
     elif options.memory:
         measure_memory(options)
     else:

@@ -161,7 +161,9 @@ def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None =
     root = Path(root)
     profile = root / "profile.toml"
     if not profile.is_file():
-        what = "there is no such run folder" if not root.is_dir() else "this is not a run folder: it has no profile.toml"
+        what = (
+            "there is no such run folder" if not root.is_dir() else "this is not a run folder: it has no profile.toml"
+        )
         raise DataError(what, file=root, hint="name a folder that `kd run-all` has made, runs/demo for example")
     task, settings = _settings(profile)
     entries = Lock(root).entries()

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.config.schema import CorpusSettings
 from kdcli.errors import DataError, ProfileError, UsageError
 from kdcli.files import full_disk
 from kdcli.tables.forms import BadRowsMode, form_of
@@ -27,6 +26,9 @@ from kdcli.tasks.text_set import form_of_set, text_columns, with_tabs, without_m
 from kdcli.transfer.cleaning import clean, split_pairs
 from kdcli.transfer.dedupe import Mask, hashes, new_texts, plain, select, stream, write_set
 from kdcli.transfer.nearness import Bits, Nearness, joined, lm_nearness, nearest, tfidf_nearness
+
+if TYPE_CHECKING:
+    from kdcli.config.schema import CorpusSettings
 
 EXAMPLES = 6
 _ROWS = 16_384

@@ -16,7 +16,6 @@ import polars as pl
 
 from kdcli import registry
 from kdcli.api import Corpus, GeneratorSettings, QuietReporter, Reporter, Sampler, Task
-from kdcli.config.schema import Settings
 from kdcli.errors import DataError, PluginError
 from kdcli.files import atomic
 from kdcli.tables.parquet import scan
@@ -25,6 +24,7 @@ from kdcli.transfer.cleaning import one_line
 from kdcli.transfer.dedupe import plain
 
 if TYPE_CHECKING:
+    from kdcli.config.schema import Settings
     from kdcli.transfer.nearness import Bits
 
 SPLITS = ("train", "dev", "test")

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.config.schema import LiteSettings
 from kdcli.files import atomic
 from kdcli.parts.engine import processes, usable_cores
 from kdcli.parts.parts import Parts
@@ -29,12 +28,15 @@ from kdcli.tables.text_hash import text_hash
 from kdcli.transfer.cleaning import spaced
 from kdcli.transfer.dedupe import hashes, new_texts, plain, select, stream, write_set
 from kdcli.transfer.rules import Rewriter, Rules, Unigrams
-from kdcli.transfer.tagging import ROWS, TagPart, Words
+from kdcli.transfer.tagging import ROWS, TagPart, TaggedWords
+
+if TYPE_CHECKING:
+    from kdcli.config.schema import LiteSettings
 
 TEXTS = 131_072
 """Texts of a part, about."""
 BLOCK = 1_000_000
-"""Words that are rewritten together, about: they bound the memory."""
+"""TaggedWords that are rewritten together, about: they bound the memory."""
 EXAMPLES = 6
 _RULES = ("masked", "replaced", "cut")
 _COUNTS = {"words": "words", "masked": "words_masked", "replaced": "words_replaced", "cut": "texts_cut"}
@@ -203,7 +205,9 @@ class MakePart:
 
     def __call__(self, part: int, path: Path) -> None:
         """Write part ``part`` to ``path``."""
-        stream(self.blocks(part), _schema(self.columns)).sink_parquet(path, compression="lz4", row_group_size=16_384)
+        stream(self.blocks(part), _schema(self.columns)).sink_parquet(
+            path, compression="uncompressed", row_group_size=16_384
+        )
 
     def blocks(self, part: int) -> Iterator[pl.DataFrame]:
         """Make the texts of a part, some at a time."""
@@ -212,7 +216,7 @@ class MakePart:
         tagged = pl.scan_parquet(self.words).filter(pl.col("row").is_between(first, first + count - 1)).collect()
         unigrams = Unigrams(pl.read_parquet(self.unigrams))
         columns = [tagged.filter(pl.col("column") == number) for number in range(len(self.columns))]
-        rewriters = [Rewriter(Words.of(column, first, count), unigrams, self.rules) for column in columns]
+        rewriters = [Rewriter(TaggedWords.of(column, first, count), unigrams, self.rules) for column in columns]
         rows = np.repeat(np.arange(count), self.n_iter)
         turns = np.tile(np.arange(self.n_iter), count)
         lengths = np.sum([rewriter.lengths[rows] for rewriter in rewriters], axis=0)

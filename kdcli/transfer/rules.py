@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import MASK
-from kdcli.transfer.tagging import Words
+from kdcli.transfer.tagging import TaggedWords
 
 Indexes = NDArray[np.int64]
 
@@ -43,7 +43,7 @@ class Unigrams:
     """
 
     def __init__(self, counts: pl.DataFrame) -> None:
-        self.words: list[str] = counts["word"].to_list()
+        self.words = counts["word"]
         self._upto = np.cumsum(counts["count"].to_numpy().astype(np.int64))
         of_tags = counts.group_by("tag", maintain_order=True).agg(pl.col("count").sum())
         bounds = [0, *of_tags["count"].cum_sum()]
@@ -94,20 +94,25 @@ class Rewriter:
         rules: How often each rule applies.
     """
 
-    def __init__(self, words: Words, unigrams: Unigrams, rules: Rules) -> None:
+    def __init__(self, words: TaggedWords, unigrams: Unigrams, rules: Rules) -> None:
         self.words = words
         self.unigrams = unigrams
         self.rules = rules
         self.lengths = np.diff(words.offsets)
-        self._mask = len(words.vocabulary)
-        choice = [*words.vocabulary, MASK, *unigrams.words]
-        self._choice = len(choice)
         self.usual = {"", " "}.issuperset(words.spaces)
         """Whether the words stand with one space between them, or none."""
+        choice = pl.concat([words.vocabulary, pl.Series([MASK]), unigrams.words])
+        self._mask, self._choice = len(words.vocabulary), len(choice)
         # Of the usual texts, a word with the space behind it is one piece: half the work.
-        more = [f"{word} " for word in choice] if self.usual else ["", *words.spaces]
-        self._pieces = np.array([*choice, *more], dtype=object)
-        self._spaced = np.array([0, *(len(choice) * (space == " ") for space in words.spaces)])
+        pieces = pl.concat([choice, choice + " " if self.usual else pl.Series(["", *words.spaces])])
+        used = set(pieces.str.join("").item())
+        self._separator = next(character for character in map(chr, range(1, 0xD800)) if character not in used)
+        pieces = pl.concat([pieces, pl.Series([self._separator])])
+        self._sizes = pieces.str.len_bytes().to_numpy().astype(np.int32)
+        self._starts = np.cumsum(self._sizes, dtype=np.int64) - self._sizes
+        self._bytes = np.frombuffer(pieces.str.join("").item().encode(), np.uint8)
+        spaced = [len(choice) * (space == " ") for space in words.spaces]
+        self._behind = np.array(spaced if self.usual else range(1, len(words.spaces) + 1), np.int32)[words.gaps]
 
     def rewrite(self, rows: Indexes, edited: NDArray[np.bool_], random: np.random.Generator) -> Rewritten:
         """Make a new text from each row; the n-gram is chosen first, so that nothing is drawn for words it drops.
@@ -120,10 +125,13 @@ class Rewriter:
         rules, words, count = self.rules, self.words, len(rows)
         starts, sizes = windows(self.lengths[rows], edited, rules, random)
         ends = np.cumsum(sizes)
-        text = np.repeat(np.arange(count), sizes)  # [words] the text that each word is of
-        token = np.arange(len(text)) + (words.offsets[rows] + starts - ends + sizes)[text]  # its place in ``words``
+        text = np.repeat(np.arange(count, dtype=np.int32), sizes)  # [words] the text that each word is of
+        # The place of each word in ``words``.
+        token = np.repeat((words.offsets[rows] + starts - ends + sizes).astype(np.int32), sizes)
+        token += np.arange(len(token), dtype=np.int32)
         uniform = random.random(len(token))
-        uniform[~edited[text]] = 1
+        if not edited.all():
+            uniform[~edited[text]] = 1
         masked = uniform < rules.p_mask
         drawn = np.flatnonzero(~masked & (uniform < rules.p_mask + rules.p_pos))
         ids = words.words[token]
@@ -132,7 +140,7 @@ class Rewriter:
             # Given that it fell between p_mask and p_mask + p_pos, the number is uniform there: it draws the word too.
             again = (uniform[drawn] - rules.p_mask) / rules.p_pos
             ids[drawn] = self._mask + 1 + self.unigrams.draw(words.tags[token[drawn]], words.tag_names, again)
-        behind = words.gaps[token] + 1
+        behind = self._behind[token]
         behind[ends[sizes > 0] - 1] = 0
         return Rewritten(
             texts=self._join(ids, behind, ends),
@@ -142,22 +150,29 @@ class Rewriter:
             cut=sizes < self.lengths[rows],
         )
 
-    def _join(self, ids: Indexes, behind: Indexes, ends: Indexes) -> pl.Series:
+    def _join(self, ids: NDArray[np.int32], behind: NDArray[np.int32], ends: Indexes) -> pl.Series:
         """Join the words of each text and what stands behind them.
+
+        The bytes of all texts are gathered at once, a separator after each text, and Polars splits them there: a third
+        of the time that it takes to join the words text by text.
 
         Args:
             ids: ``[words]`` of all texts, ids among the pieces.
-            behind: ``[words]`` 0 for nothing, else one more than an id in ``spaces``.
+            behind: ``[words]`` for the usual texts what to add to the id, else the id of the gap among the gaps.
             ends: ``[texts]`` where the words of each text end.
         """
         if self.usual:
-            pieces = self._pieces[ids + self._spaced[behind]].tolist()
+            pieces = ids + behind
         else:
-            pieces = self._pieces[np.stack([ids, self._choice + behind], axis=1).ravel()].tolist()
-            ends = 2 * ends
-        # Python's join of slices took half the time of a Polars group_by over the words.
-        texts = ["".join(pieces[first:end]) for first, end in pairwise([0, *ends.tolist()])]
-        return pl.Series(texts, dtype=pl.String)
+            pieces, ends = np.stack([ids, self._choice + behind], axis=1).ravel(), 2 * ends
+        pieces = np.insert(pieces, ends, len(self._sizes) - 1)
+        sizes = self._sizes[pieces]
+        upto = np.cumsum(sizes, dtype=np.int64)
+        width = np.int32 if len(pieces) and upto[-1] + len(self._bytes) < 2**31 else np.int64
+        places = np.repeat((self._starts[pieces] - upto + sizes).astype(width), sizes)
+        places += np.arange(len(places), dtype=width)
+        joined = self._bytes[places].tobytes().decode()
+        return pl.Series([joined], dtype=pl.String).str.split(self._separator).explode().head(len(ends))
 
 
 def windows(

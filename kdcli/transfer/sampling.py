@@ -13,14 +13,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from kdcli import registry
 from kdcli.api import Part, QuietReporter, Reporter, Sampler, Samples, Task
-from kdcli.config.schema import HeavySettings
 from kdcli.errors import KdError
 from kdcli.files import sha256
 from kdcli.parts.engine import process_count, process_index
@@ -30,6 +29,9 @@ from kdcli.transfer.cleaning import clean, split_pairs
 from kdcli.transfer.dedupe import Hashes, hashes, new_texts, plain, select, write_set
 from kdcli.transfer.heavy import GeneratorRun, read_prefixes
 from kdcli.transfer.novelty import Novelty, novelty
+
+if TYPE_CHECKING:
+    from kdcli.config.schema import HeavySettings
 
 DRAWS = {"cpu": 8_192}
 """Draws of a part: little is lost when a run is killed."""

@@ -40,38 +40,40 @@ _WORD = re.compile(r"(\S+)(\s*)")
 
 
 @dataclass(frozen=True)
-class Words:
+class TaggedWords:
     """The words of one text column, as ids.
 
     Attributes:
         offsets: ``int64 [texts + 1]`` where the words of each text begin.
-        words: ``int64 [words]`` ids in ``vocabulary``.
-        gaps: ``int64 [words]`` ids in ``spaces``: what stands between a word and the next.
-        tags: ``int64 [words]`` ids in ``tag_names``.
+        words: ``int32 [words]`` ids in ``vocabulary``.
+        gaps: ``int32 [words]`` ids in ``spaces``: what stands between a word and the next.
+        tags: ``int32 [words]`` ids in ``tag_names``.
         vocabulary: The different words.
         spaces: The different gaps: one space mostly, or nothing.
         tag_names: The different tags.
     """
 
     offsets: NDArray[np.int64]
-    words: NDArray[np.int64]
-    gaps: NDArray[np.int64]
-    tags: NDArray[np.int64]
-    vocabulary: list[str]
+    words: NDArray[np.int32]
+    gaps: NDArray[np.int32]
+    tags: NDArray[np.int32]
+    vocabulary: pl.Series
     spaces: list[str]
     tag_names: list[str]
 
     @classmethod
-    def of(cls, tagged: pl.DataFrame, first: int, texts: int) -> Words:
+    def of(cls, tagged: pl.DataFrame, first: int, texts: int) -> TaggedWords:
         """Take the tagged words of the ``texts`` rows from ``first`` on, all of one column."""
         counts = np.bincount(tagged["row"].to_numpy() - first, minlength=texts)
         (words, vocabulary), (gaps, spaces), (tags, names) = (_ids(tagged[name]) for name in ("word", "gap", "tag"))
-        return cls(np.concatenate([[0], np.cumsum(counts)]), words, gaps, tags, vocabulary, spaces, names)
+        return cls(
+            np.concatenate([[0], np.cumsum(counts)]), words, gaps, tags, vocabulary, spaces.to_list(), names.to_list()
+        )
 
 
-def _ids(values: pl.Series) -> tuple[NDArray[np.int64], list[str]]:
+def _ids(values: pl.Series) -> tuple[NDArray[np.int32], pl.Series]:
     different = values.unique(maintain_order=True)
-    return values.cast(pl.Enum(different)).to_physical().to_numpy().astype(np.int64), different.to_list()
+    return values.cast(pl.Enum(different)).to_physical().to_numpy().astype(np.int32), different
 
 
 @dataclass(frozen=True)
@@ -166,5 +168,5 @@ def _are_tags(tags: Any, texts: Sequence[Sequence[str]]) -> bool:
         isinstance(tags, list | tuple)
         and all(isinstance(of_text, list | tuple) for of_text in tags)
         and [len(of_text) for of_text in tags] == [len(words) for words in texts]
-        and all(isinstance(tag, str) for tag in chain.from_iterable(tags))
+        and all(issubclass(kind, str) for kind in set(map(type, chain.from_iterable(tags))))
     )

@@ -123,7 +123,11 @@ def test_one_without_what_it_needs(echo, tmp_path):
     [
         ("    checkpoint.mkdir()\n", "    return {}\n", "left no checkpoint"),
         ("1.5", "{1.5}", "not JSON: Object of type set"),
-        ('    return {"dev_bits_per_character": 1.5, "width": settings.options.width}\n', "", "a NoneType from fine_tune"),
+        (
+            '    return {"dev_bits_per_character": 1.5, "width": settings.options.width}\n',
+            "",
+            "a NoneType from fine_tune",
+        ),
         (
             '    seen.append(("fine_tune", settings))\n',
             "    1 / 0\n",

@@ -315,7 +315,9 @@ def test_blocks_change_nothing_where_nothing_is_drawn(made, monkeypatch):
 
 
 def test_keys_do_not_see_white_space(made):
-    found = [made({"sentence": texts}, Rules(0, 0, 0, 1, 5), 1)["key"].to_list() for texts in (["a  b"], ["a b", " a b"])]
+    found = [
+        made({"sentence": texts}, Rules(0, 0, 0, 1, 5), 1)["key"].to_list() for texts in (["a  b"], ["a b", " a b"])
+    ]
     assert {*found[0], *found[1]} == set(text_hash([pl.Series(["a b"])]).tolist())
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
 from kdcli.transfer.rules import Rewriter, Rules, Unigrams, windows
-from kdcli.transfer.tagging import Words
+from kdcli.transfer.tagging import TaggedWords
 
 NOTHING = Rules(0, 0, 0, 1, 5)
 TEXT = ["the/DT", "good/JJ", "film/NN", "has/VB", "a/DT", "plot/NN", "and/CC", "ends/VB"]
@@ -129,12 +129,12 @@ def test_texts_without_words(rewritten, rules):
 
 
 def test_white_space_between_words_is_kept_and_the_ends_are_stripped():
-    words = Words(
+    words = TaggedWords(
         offsets=np.array([0, 4]),
         words=np.arange(4),
         gaps=np.array([0, 1, 2, 1]),
         tags=np.zeros(4, np.int64),
-        vocabulary=["Do", "n't", "go", "\u00e9"],
+        vocabulary=pl.Series(["Do", "n't", "go", "\u00e9"]),
         spaces=["", "  ", "\t"],
         tag_names=["X"],
     )
@@ -148,9 +148,11 @@ def test_white_space_between_words_is_kept_and_the_ends_are_stripped():
 
 
 def test_draws_from_the_distribution_of_the_tag():
-    drawer = Unigrams(counts([("DT", "a", 30), ("DT", "the", 70), ("NN", "film", 5), ("NN", "plot", 3), ("NN", "zoo", 2)]))
+    drawer = Unigrams(
+        counts([("DT", "a", 30), ("DT", "the", 70), ("NN", "film", 5), ("NN", "plot", 3), ("NN", "zoo", 2)])
+    )
     tags = np.tile([1, 0], 20_000)
-    drawn = np.array(drawer.words)[drawer.draw(tags, ["DT", "NN"], np.random.default_rng(7).random(40_000))]
+    drawn = drawer.words.to_numpy()[drawer.draw(tags, ["DT", "NN"], np.random.default_rng(7).random(40_000))]
     for tag, expected in ((0, {"a": 0.3, "the": 0.7}), (1, {"film": 0.5, "plot": 0.3, "zoo": 0.2})):
         found = Counter(drawn[tags == tag])
         assert set(found) == set(expected)
@@ -161,7 +163,7 @@ def test_draws_from_the_distribution_of_the_tag():
 @pytest.mark.parametrize(("uniform", "word"), [(0.0, "film"), (0.4999, "film"), (0.5, "plot"), (1.0, "plot")])
 def test_ends_of_the_range_stay_within_the_tag(uniform, word):
     drawer = Unigrams(counts([("DT", "a", 1), ("NN", "film", 1), ("NN", "plot", 1), ("VB", "go", 1)]))
-    assert drawer.words[drawer.draw(np.array([0]), ["NN"], np.array([uniform]))[0]] == word
+    assert drawer.words[int(drawer.draw(np.array([0]), ["NN"], np.array([uniform]))[0])] == word
 
 
 def test_no_words_at_all():

@@ -9,7 +9,7 @@ from nltk.tokenize import NLTKWordTokenizer
 
 from kdcli.errors import PluginError
 from kdcli.transfer import tagging
-from kdcli.transfer.tagging import TagPart, Words, split
+from kdcli.transfer.tagging import TagPart, TaggedWords, split
 
 PIECES = [
     *["word", "half-hearted", "x/y", r"and\/or", "-lrb-", "café", "a", "1999", "3.5", "1,000", "snake_case"],
@@ -106,15 +106,15 @@ def test_part_holds_words_gaps_and_tags(tagged):
         (1, 3, "film", "", "F"),
         (1, 3, ".", "", "."),
     ]
-    words = Words.of(found.filter(pl.col("column") == 0), 1, 3)
+    words = TaggedWords.of(found.filter(pl.col("column") == 0), 1, 3)
     assert words.offsets.tolist() == [0, 0, 3, 3]
-    assert [words.vocabulary[word] for word in words.words] == ["a", "bad", "film"]
+    assert words.vocabulary.gather(words.words).to_list() == ["a", "bad", "film"]
     assert [words.spaces[gap] for gap in words.gaps] == [" ", "  ", ""]
     assert [words.tag_names[tag] for tag in words.tags] == ["A", "B", "F"]
 
 
 def test_part_of_empty_texts(tagged):
-    words = Words.of(tagged({"sentence": ["", " "]}, initials, "whitespace"), 0, 2)
+    words = TaggedWords.of(tagged({"sentence": ["", " "]}, initials, "whitespace"), 0, 2)
     assert words.offsets.tolist() == [0, 0, 0]
     assert (len(words.words), words.tag_names) == (0, [])
 
