@@ -40,8 +40,8 @@ def read_splits(
     Args:
         where: The dataset's name on the Hub (``nyu-mll/glue``), or a folder that holds the same files.
         files: The Parquet files of each split, as a pattern: ``{"train": "sst2/train-*.parquet"}``.
-        reporter: Shows what is downloaded.
-        offline: Download nothing.
+        reporter: Gets a line when something is downloaded.
+        offline: Whether nothing may be downloaded.
 
     Raises:
         MissingError: The dataset cannot be downloaded.
@@ -49,7 +49,7 @@ def read_splits(
     """
     folder = Path(where).expanduser()
     if not folder.is_dir():
-        folder = _cached(where, files) or _downloaded(where, files, reporter, offline)
+        folder = _download(where, files, reporter, offline)
     elif missing := _missing(folder, files):
         hint = f"it must be a copy of the dataset's folder on the Hub, with {', '.join(files.values())}"
         raise DataError(f"the folder has no {missing}", file=folder, hint=hint)
@@ -72,40 +72,27 @@ def _missing(folder: Path, files: Mapping[str, str]) -> str | None:
     return None
 
 
-def _snapshot(where: str, files: Mapping[str, str], *, local: bool) -> Path:
+def _download(where: str, files: Mapping[str, str], reporter: Reporter, offline: bool) -> Path:
+    """Return the folder of a dataset in the Hub's cache, which is asked first."""
     from huggingface_hub import snapshot_download
-
-    patterns = list(files.values())
-    return Path(snapshot_download(where, repo_type="dataset", allow_patterns=patterns, local_files_only=local))
-
-
-def _cached(where: str, files: Mapping[str, str]) -> Path | None:
-    try:
-        folder = _snapshot(where, files, local=True)
-    except Exception:  # not cached, or not a valid name: the Hub will say
-        return None
-    return None if _missing(folder, files) else folder
-
-
-def _downloaded(where: str, files: Mapping[str, str], reporter: Reporter, offline: bool) -> Path:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    if offline:
-        raise _unavailable(where, "it is not in the cache, and --offline is set")
     disable_progress_bars()  # the terminal is the reporter's
-    reporter.info(f"downloading the dataset {where} from the Hugging Face Hub")
-    try:
-        folder = _snapshot(where, files, local=False)
-    except Exception as error:
-        raise _unavailable(where, first_line(error)) from error
-    if missing := _missing(folder, files):
-        raise _unavailable(where, f"it has no {missing}")
-    return folder
-
-
-def _unavailable(where: str, why: str) -> MissingError:
+    why = "it is not in the cache, and --offline is set"
+    for local in (True,) if offline else (True, False):
+        if not local:
+            reporter.info(f"downloading the dataset {where} from the Hugging Face Hub")
+        try:
+            patterns = list(files.values())
+            found = snapshot_download(where, repo_type="dataset", allow_patterns=patterns, local_files_only=local)
+            missing = _missing(Path(found), files)
+            if not missing:
+                return Path(found)
+            why = why if local else f"it has no {missing}"
+        except Exception as error:
+            why = why if local else first_line(error)
     hint = "check the network and HTTPS_PROXY, or name a folder that holds a copy of the dataset: --url FOLDER"
-    return MissingError(f"the dataset {where!r} cannot be downloaded: {why}", hint=hint)
+    raise MissingError(f"the dataset {where!r} cannot be downloaded: {why}", hint=hint)
 
 
 def glue_tables(name: str, splits: Mapping[str, HubSplit]) -> dict[str, pl.DataFrame]:

@@ -1,7 +1,4 @@
-"""What ``kd data get`` can get, from where, and how a file is known to be the right one.
-
-A size or a SHA-256 stands here only if several independent places publish the same one.
-"""
+"""The sources of ``kd data get``: their addresses, and the size and SHA-256 that several independent places publish."""
 
 from __future__ import annotations
 
@@ -19,17 +16,10 @@ GLUE = "nyu-mll/glue"
 
 @dataclass(frozen=True)
 class Source:
-    """Something that can be had.
+    """A task, word vectors or transfer sets that ``kd data get`` gets.
 
-    Attributes:
-        name: What it is called, and its folder.
-        kind: A task's tables, word vectors, or transfer sets.
-        about: What it is.
-        address: The URL of a file, or the name of a dataset on the Hub.
-        cite: Who made it, and its licence where one is stated.
-        size: Bytes of the file, where known for sure.
-        sha256: Its SHA-256, where known for sure.
-        member: The file in the archive that is wanted; all are where it is empty.
+    ``address`` is the URL of a file or the name of a dataset on the Hub. ``size`` and ``sha256`` are given where they
+    are known for sure. ``member`` is the one file that is wanted of an archive.
     """
 
     name: str

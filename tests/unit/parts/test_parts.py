@@ -81,12 +81,6 @@ def test_parts_are_put_together_in_order_and_nothing_is_left(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["all"]
 
 
-def test_no_parts_at_all(tmp_path):
-    with opened(tmp_path) as parts:
-        parts.make([], write, title="t")
-        assert joined(tmp_path, parts, 0) == ""
-
-
 def test_resumes_at_the_first_missing_part(tmp_path):
     log: list[int] = []
     with pytest.raises(RuntimeError), opened(tmp_path) as parts:
@@ -112,15 +106,6 @@ def test_changed_fingerprint_starts_again_and_says_why(tmp_path):
     with opened(tmp_path, fingerprint={"seed": 1, "n_iter": 3, "kept": (1, 2)}, reporter=reporter) as parts:
         assert parts.finished() == []
     assert reporter.warnings == ["n_iter changed (2 -> 3): starting again"]
-
-
-def test_folder_without_a_fingerprint_is_not_trusted(tmp_path):
-    with opened(tmp_path) as parts:
-        parts.make(SIZES, write, title="t")
-        (parts.folder / "fingerprint.json").unlink()
-    with opened(tmp_path) as parts:
-        assert parts.finished() == []
-        assert json.loads((parts.folder / "fingerprint.json").read_text()) == {"seed": 1}
 
 
 def truncate(path: Path) -> None:
@@ -286,12 +271,6 @@ def test_the_processes_of_torchrun_share_the_parts(tmp_path, stale):
     assert [process.returncode for process in running] == [0, 0, 0]
     assert printed == ["None", "None", "01201"]
     assert [path.name for path in tmp_path.iterdir()] == ["shared.py"]
-
-
-def test_processes_make_the_same(tmp_path):
-    with opened(tmp_path) as parts:
-        parts.make(SIZES, partial(write, word="part"), title="t", workers=2)
-        assert joined(tmp_path, parts) == WHOLE
 
 
 def test_one_pool_serves_several_calls_and_errors_come_through(tmp_path):
