@@ -37,18 +37,9 @@ _FAR_OFF = {torch.float32: 0.02, torch.float16: 0.1, torch.bfloat16: 0.3}
 class CausalSampler:
     """A fine-tuned causal language model that samples texts: the "prefix sampler" of Tang, Lu, Lin 2019.
 
-    Args:
-        model: Any Hugging Face causal language model, on its device.
-        tokenizer: Its tokenizer.
-        settings: How to sample.
-        max_length: The longest text in tokens, its end included.
-        reporter: Reports when memory runs out.
-        decoder: Continues texts; by default ``CausalDecoder``, which is checked first.
-        ends: Which end-of-text token closes a text.
-        nats: Turns the model's output into nats.
-
-    Raises:
-        DataError: The model cannot be sampled from in a batch that stays full.
+    The longest text has ``max_length`` tokens, its end included. ``decoder`` continues texts: by default a
+    ``CausalDecoder``, which is checked first. Their end-of-text token number ``ends`` closes texts. ``nats`` turns the
+    model's output into nats.
     """
 
     def __init__(
@@ -80,9 +71,6 @@ class CausalSampler:
         """Count the first tokens of the training texts: ``tokens``, ``counts`` and, for people, ``texts``.
 
         The end-of-text token and the token of unknown words do not count.
-
-        Raises:
-            DataError: There is none.
         """
         encoded = TokenTexts(corpus.train, self.tokenizer, self.max_length)
         firsts = Counter(encoded.first().tolist())
@@ -96,12 +84,7 @@ class CausalSampler:
         return {"tokens": tokens, "counts": counts, "texts": self._decode([[token] for token in tokens])}
 
     def sample(self, prefixes: Mapping[str, Any], part: Part) -> Samples:
-        """Draw the texts of one part, each from a random first token on, to its end.
-
-        Raises:
-            DataError: The prefixes are not this model's.
-            KdError: Memory does not suffice.
-        """
+        """Draw the texts of one part, each from a random first token on, to its end."""
         tokens, shares = self._cumulative(prefixes)
         uniforms = part_uniforms(part, self.max_length)
         # A uniform just below 1 may come to the end of all shares by rounding.
@@ -156,12 +139,7 @@ class CausalSampler:
 
 
 class CausalDecoder:
-    """A causal language model with a preallocated key-value cache, each row at a position of its own.
-
-    Args:
-        model: Any ``AutoModelForCausalLM`` that takes ``position_ids`` and ``past_key_values``.
-        draw: Draws a token; by default from the model's own distribution.
-    """
+    """Any ``AutoModelForCausalLM`` with a preallocated key-value cache, each row at a position of its own."""
 
     def __init__(self, model: Any, draw: Draw = draw) -> None:
         self.model = model
@@ -223,23 +201,21 @@ class CausalDecoder:
             raise DataError(what, hint=hint) from error
         finally:
             self.open(0, 0)
+        what, dtype = f"{name} cannot be sampled from", self.model.dtype
         if math.isnan(gap):
-            what = f"{name} cannot be sampled from: its logits are not finite in {self.model.dtype}"
-            raise DataError(what, hint="sample in fp32, or fine-tune it again")
-        if gap > _FAR_OFF.get(self.model.dtype, 0.02):
-            what = f"{name} cannot be sampled from: with rows at positions of their own, it reads another text"
-            raise DataError(what, hint=f"{hint}; if it looks back a few tokens only, allow fewer (max_length)")
+            raise DataError(f"{what}: its logits are not finite in {dtype}", hint="sample in fp32, or train it again")
+        if gap > _FAR_OFF.get(dtype, 0.02):
+            hint += "; if it looks back a few tokens only, allow fewer (max_length)"
+            raise DataError(f"{what}: with rows at positions of their own, it reads another text", hint=hint)
 
     def _gap(self, width: int) -> float:
-        """Return the largest distance to the logits of whole texts, in standard deviations of a row's logits.
-
-        The cache is that of whole texts, so that each row holds tokens behind its position, which it must not see.
-        """
+        """Return the largest distance to the logits of whole texts, in standard deviations of a row's logits."""
         random = torch.Generator().manual_seed(0)
         vocabulary = self.model.config.get_text_config().vocab_size
         texts = torch.randint(vocabulary, (_CHECKED, width), generator=random).to(self.device)
         whole = self.model(input_ids=texts, past_key_values=DynamicCache(), use_cache=True)
         self.open(_CHECKED, width)
+        # The cache of whole texts: each row holds tokens behind its position, which it must not see.
         for own, other in zip(self.cache.layers, whole.past_key_values.layers, strict=True):
             own.keys, own.values, own.is_initialized = other.keys.clone(), other.values.clone(), True
         rows = torch.arange(_CHECKED, device=self.device)
@@ -291,11 +267,11 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]
         return self.keys[:, :, : self.current.width], self.values[:, :, : self.current.width]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return how many positions there are, and where they start."""
+        """Return the number of positions, and the first."""
         return self.current.width, 0
 
     def get_seq_length(self) -> int:
-        """Return how many positions come before the new one."""
+        """Return the number of positions before the new one."""
         return self.current.width - 1
 
     def get_max_length(self) -> int:

@@ -35,18 +35,13 @@ class Recipe:
 
     Attributes:
         lr: The highest learning rate of AdamW's linear schedule.
-        epochs: Passes over the rows.
         max_steps: The most updates; 0 = no limit.
         batch_size: Rows an update, over all processes.
         halve: Whether fewer rows go at once where memory runs out; their gradients add up to the same update.
-        weight_decay: AdamW's weight decay, of all parameters but biases and norms.
         warmup: The share of the updates in which the learning rate rises.
-        save_steps: Write a checkpoint every so many updates, beside one an epoch; 0 = none.
-        seed: Seed of new weights, of the order and of dropout.
-        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``fp32``, ``bf16`` or ``fp16``; weights and optimiser are float32 in any case.
+        save_steps: Updates between checkpoints, beside one an epoch; 0 = none.
+        precision: Of the arithmetic; weights and optimiser are float32 in any case.
         at_once: The most rows that go through the model at once in one process; 0 = all of an update.
-        gradient_checkpointing: Compute activations again instead of keeping them.
     """
 
     lr: float
@@ -69,14 +64,9 @@ class Outcome:
     """The outcome of one learning rate.
 
     Attributes:
-        lr: The learning rate.
         metrics: Dev scores of the best checkpoint; empty if the training diverged before the first one.
-        best_epoch: The epoch of that checkpoint.
-        epochs: The epochs trained.
-        updates: The updates trained.
         batch_size: Texts an update, over all processes.
         at_once: Texts that go through the model at once in one process.
-        parameters: The model's parameters, all of them trained.
         stopped: Why the training ended early, if it did.
     """
 
@@ -94,14 +84,8 @@ class Outcome:
 def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter) -> Outcome:
     """Fine-tune a model; its best checkpoint on dev ends up in ``folder / "model"``.
 
-    A folder with an outcome is used as it is, and a training continues from its checkpoints. Under ``torchrun`` all
-    processes call this.
-
-    Args:
-        folder: The folder of this learning rate, inside that of ``one_training``.
-        task: The model, its rows, loss and score.
-        recipe: How to fine-tune.
-        reporter: Shows progress and outcome, and gets the learning curve.
+    The folder lies inside that of ``one_training``. An outcome in it is used as it is, and a training continues from
+    its checkpoints. Under ``torchrun`` all processes call this.
 
     Raises:
         KdError: Memory or disk space ran out.
@@ -162,7 +146,7 @@ def _train(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter)
 
 
 class _Training:
-    """One learning rate: the numbers of its updates, and the Trainer that makes them."""
+    """One learning rate: the numbers of its updates, and the Trainer."""
 
     def __init__(self, folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter) -> None:
         self.folder, self.task, self.recipe, self.reporter = folder, task, recipe, reporter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,9 @@ class LanguageModel:
 
     Attributes:
         key: Its table of the profile, ``generators.gpt2``.
-        tokenizer: Its tokenizer.
         build: Builds the Hugging Face model in float32, from a seed.
         load: Loads the Hugging Face model that the training has saved.
         identity: What else it depends on, as JSON values: the hash of its weights, or its vocabulary.
-        config: Its configuration.
         max_length: The longest text in tokens, its end included.
         nats: Turns the model's output into nats.
         check: Raises for a model that cannot be sampled from, given the longest text; called before the training.
@@ -66,14 +64,7 @@ def fine_tune_language_model(
     """Fine-tune all parameters of a model; the checkpoint with the best dev score is kept.
 
     A killed training continues from its last checkpoint, in ``CHECKPOINT.training``. Under ``torchrun`` all processes
-    call this.
-
-    Args:
-        model: The model.
-        corpus: The task's texts.
-        checkpoint: The Hugging Face folder to write.
-        settings: Device, precision, seed; its options are ``LanguageModelOptions``.
-        reporter: Shows the progress, and gets the learning curve.
+    call this. The options of ``settings`` are ``LanguageModelOptions``.
 
     Returns:
         The scores of dev and test (bits per character, word perplexity), and how they were reached.
@@ -173,10 +164,10 @@ def _fingerprint(
 ) -> dict[str, Any]:
     values = options.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
     return {
-        "training texts": _digest(corpus.train),
-        "dev texts": _digest(corpus.dev),
-        f"{model.key}.model": _digest([json.dumps(model.identity, sort_keys=True, default=str)]),
-        "configuration": _digest([json.dumps(model.config.to_dict(), sort_keys=True, default=str)]),
+        "training texts": _digest(list(corpus.train)),
+        "dev texts": _digest(list(corpus.dev)),
+        f"{model.key}.model": _digest(model.identity),
+        "configuration": _digest(model.config.to_dict()),
         **{f"{model.key}.{name}": value for name, value in values.items()},
         "seed": settings.seed,
         "device": torch.device(settings.device).type,
@@ -184,11 +175,8 @@ def _fingerprint(
     }
 
 
-def _digest(texts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode() + b"\n")
-    return digest.hexdigest()
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _result(

@@ -33,18 +33,8 @@ class MaskedSampler:
     they would not depend on each other, and the pieces of a word would not fit. A token that starts a word is drawn
     among those that do, and one inside a word among those inside; special tokens are never drawn.
 
-    There are no ``bits``: what a masked model says of each token, given all others, is not a probability of the text.
-
-    Args:
-        model: Any Hugging Face masked language model, on its device.
-        tokenizer: Its tokenizer.
-        settings: How to sample.
-        max_length: The longest text in tokens.
-        share: The share of the words that is masked.
-        reporter: Reports when memory runs out.
-
-    Raises:
-        DataError: The model cannot be sampled from.
+    ``share`` of the words is masked; texts have at most ``max_length`` tokens. There are no ``bits``: what a masked
+    model says of each token, given all others, is not a probability of the text.
     """
 
     def __init__(
@@ -63,11 +53,7 @@ class MaskedSampler:
         self.marked, self.allowed = (table.to(model.device) for table in tables)
 
     def prefixes(self, corpus: Corpus) -> dict[str, Any]:
-        """Return the training ``texts`` to mask: those that have a word and fit into ``max_length``.
-
-        Raises:
-            DataError: There is none.
-        """
+        """Return the training ``texts`` to mask: those that have a word and fit into ``max_length``."""
         read = MaskedTexts(corpus.train, self.tokenizer, self.max_length)
         texts = [text for text, kept in zip(corpus.train, read.whole & (read.words > 0), strict=True) if kept]
         if not texts:
@@ -79,12 +65,7 @@ class MaskedSampler:
         return {"texts": texts}
 
     def sample(self, prefixes: Mapping[str, Any], part: Part) -> Samples:
-        """Draw the texts of one part: each is a random training text with other words for some of its own.
-
-        Raises:
-            DataError: The texts are not those of ``prefixes``.
-            KdError: Memory does not suffice.
-        """
+        """Draw the texts of one part: each is a random training text with other words for some of its own."""
         texts, tabs = prefixes.get("texts"), int(self.kind == "pair")
         valid = isinstance(texts, list) and all(isinstance(text, str) and text.count("\t") == tabs for text in texts)
         if not texts or not valid:

@@ -22,15 +22,11 @@ class MaskedTexts:
     The tokenizer says what a word is: BERT's ends at white space and at punctuation. All tokens of a masked word
     become the mask token. BERT's random and unchanged ones are for uses without masks; here masks are filled.
 
-    Args:
-        texts: The texts; those of a pair have a tab between them, and are encoded as the tokenizer encodes two.
-        tokenizer: The model's tokenizer, a fast one.
-        max_length: The longest sequence in tokens, special ones included; longer texts are read up to there.
-        seed: Seed of the masks, which are drawn anew in each epoch; None masks the same words in all.
-        share: The share of the words that is masked; of each text at least one.
+    The texts of a pair have a tab between them, and are encoded as the tokenizer (a fast one) encodes two. With a seed,
+    masks are drawn anew in each epoch. At least one word of each text is masked.
 
     Attributes:
-        whole: ``bool [texts]``, whether a text is read to its end.
+        whole: ``bool [texts]``, whether a text is read to its end, at most ``max_length`` tokens.
         tokens: ``int32 [tokens]``, those of all texts, one after the other, before any is masked.
         words: ``int64 [texts]``, the words of each text.
     """
@@ -82,11 +78,7 @@ class MaskedTexts:
         return self.rows.batch(rows)
 
     def filled(self, tokens: NDArray[np.integer]) -> list[str]:
-        """Return the texts with other words for the masked ones, and all else as it is written.
-
-        Args:
-            tokens: ``[tokens]``, those of all texts one after the other; only the masked ones are used.
-        """
+        """Return the texts with the words of ``tokens [tokens]`` for the masked ones, and all else as it is written."""
         sides = [text.split("\t", 1) for text in self.texts]
         masked = np.flatnonzero(self.masked)
         words = np.split(masked, np.flatnonzero(np.diff(self.word[masked])) + 1) if len(masked) else []
@@ -144,14 +136,9 @@ def masked_fit(nats: float, texts: MaskedTexts) -> dict[str, float]:
 
 
 def masked_nats(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the negative log-likelihood of each row's masked tokens.
+    """Return the negative log-likelihood of each row's masked tokens, ``float32 [rows]``.
 
-    Args:
-        logits: ``[rows, time, vocabulary]``.
-        labels: ``int64 [rows, time]``, ``IGNORED`` where no token is masked.
-
-    Returns:
-        ``float32 [rows]``, in nats.
+    ``logits`` are ``[rows, time, vocabulary]``, ``labels`` ``int64 [rows, time]``, ``IGNORED`` outside of masks.
     """
     rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
     losses = functional.cross_entropy(logits[rows, columns].float(), labels[rows, columns], reduction="none")

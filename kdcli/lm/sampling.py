@@ -35,17 +35,10 @@ class Decoder(Protocol):
         """Prepare for ``rows`` texts of at most ``length`` tokens."""
 
     def step(self, tokens: Tensor, positions: Tensor, width: int, uniforms: Tensor) -> Tensor:
-        """Read a token of each row and draw the next.
+        """Read a token of each row, ``int64 [rows]``, and draw the next with ``uniforms``, ``[rows]`` in [0, 1).
 
-        Args:
-            tokens: ``int64 [rows]``.
-            positions: ``int64 [rows]``, the position of each token in its text; what the cache of a row holds at this
-                position and after belongs to an earlier text.
-            width: More than each of the positions.
-            uniforms: ``[rows]`` in [0, 1), on which the draws depend.
-
-        Returns:
-            ``int64 [rows]``.
+        ``positions``, ``int64 [rows]`` and less than ``width``, are those of the tokens in their texts; what the cache
+        of a row holds at its position and after belongs to an earlier text.
         """
 
     def keep(self, rows: Tensor) -> None:
@@ -54,20 +47,18 @@ class Decoder(Protocol):
 
 @torch.inference_mode()
 def sample(decoder: Decoder, first: Tensor, uniforms: Tensor, *, end: int, rows: int, ends: int = 1) -> Tensor:
-    """Draw texts until each has ended or is full.
+    """Draw texts until each has ended or is full, ``rows`` at once.
 
     Args:
         decoder: The model.
         first: ``int64 [draws]``, the first token of each text.
-        uniforms: ``[draws, length]``: the draw of each token but the first; ``length`` is that of the longest text,
-            its end included.
+        uniforms: ``[draws, length]``: the draw of each token but the first; ``length`` includes the end of a text.
         end: The token that ends a text.
         rows: Texts at once.
-        ends: Which ``end`` closes a text: the second one, where the first stands between the two texts of a pair.
+        ends: Which ``end`` closes a text: 2 for pairs, whose first one stands between the two texts.
 
     Returns:
-        ``int64 [draws, length]``: the texts, filled up with ``end``. One with fewer of them than ``ends`` is
-        unfinished.
+        ``int64 [draws, length]``, filled up with ``end``; a text with fewer of them than ``ends`` is unfinished.
     """
     draws, length = uniforms.shape
     device = decoder.device
@@ -113,20 +104,17 @@ def sample(decoder: Decoder, first: Tensor, uniforms: Tensor, *, end: int, rows:
 
 
 def draw(logits: Tensor, uniforms: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Draw a token for each row by inverting the cumulative sum of its distribution.
+    """Draw a token for each row, ``int64 [rows]``, by inverting the cumulative sum of its distribution.
 
     The sum is taken over blocks of the vocabulary first, then inside the block that was hit: in float64, and without a
     second array as large as the logits.
 
     Args:
         logits: ``[rows, vocabulary]``.
-        uniforms: ``float64 [rows]`` (float32 where the device has no float64), in [0, 1): the draw.
+        uniforms: ``float64 [rows]`` in [0, 1) (float32 where the device has no float64).
         temperature: Divides the logits.
         top_k: Draw among so many most likely tokens, and those as likely as the last of them; 0 = among all.
         top_p: Draw among the fewest most likely tokens that together have this probability, of those of ``top_k``.
-
-    Returns:
-        ``int64 [rows]``.
     """
     if logits.device.type == "cpu" and len(logits) > _CACHED_ROWS:
         pieces = zip(torch.split(logits, _CACHED_ROWS), torch.split(uniforms, _CACHED_ROWS), strict=True)
@@ -152,19 +140,13 @@ def draw(logits: Tensor, uniforms: Tensor, *, temperature: float = 1.0, top_k: i
 
 
 def invert(weights: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Find where the cumulative sum of the weights passes each target.
-
-    A target that rounding has put beyond the end is moved back below it, so that no weight of 0 is ever found.
-
-    Args:
-        weights: ``[rows, columns]``, none below 0.
-        targets: ``[rows]``, from 0 to the sum of the weights.
+    """Find where the cumulative sum of ``weights [rows, columns]`` passes each of the ``targets [rows]``.
 
     Returns:
-        The columns, ``int64 [rows]``, and what is left of the targets there, ``[rows]``, less than the weights.
+        The columns, ``int64 [rows]``, never one of weight 0; and what is left of the targets there, ``[rows]``.
     """
     sums = weights.cumsum(dim=-1)
-    end = sums[:, -1]
+    end = sums[:, -1]  # a target that rounding has put beyond it is moved back
     targets = torch.minimum(targets, torch.nextafter(end, torch.zeros_like(end)))[:, None]
     found = torch.searchsorted(sums, targets, right=True)
     before = sums.gather(1, found) - weights.gather(1, found)

@@ -22,7 +22,7 @@ TOKENS = 4096
 
 
 class Examples(Protocol):
-    """The rows of a training or dev set; their number never changes."""
+    """The rows of a training or dev set."""
 
     def __len__(self) -> int: ...
 
@@ -33,8 +33,7 @@ class Examples(Protocol):
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """Return the model's inputs for some rows, padded to the longest of them, and ``labels``.
 
-        Labels are ``[batch]``, or ``[batch, time]`` with -100 where nothing is predicted. The loss of an update is
-        divided by the number of labels that are not -100.
+        Labels are ``[batch]``, or ``[batch, time]`` with -100 where nothing is predicted.
         """
 
     def start(self, epoch: int) -> None:
@@ -46,8 +45,7 @@ class TokenRows:
     """Tokens of all rows end to end: ``Examples`` that are the same in every epoch.
 
     Attributes:
-        fields: For each input of the model, ``int32 [tokens]``, the rows one after the other.
-        padding: For each input, the value that fills it up.
+        fields: For each input of the model, ``int32 [tokens]``; ``padding`` has the value that fills it up.
         offsets: ``int64 [rows + 1]``, where each row starts.
         labels: ``int64 [rows]`` classes or ``float32 [rows]`` scores; None where ``labels`` is one of the fields.
         left: Whether padding stands before the text, as in XLNet.
@@ -100,15 +98,10 @@ class TokenTexts:
     separately, so that the model learns to continue a word that was cut. A text of more than ``max_length`` tokens is
     read up to there, and has no end.
 
-    Args:
-        texts: The texts.
-        tokenizer: The model's tokenizer; its ``eos_token`` ends a text.
-        max_length: The longest sequence in tokens, the end included.
-        seed: Seed of the cuts; None leaves the texts whole. They stay whole, too, where the tokenizer puts a space
-            before what it encodes, as some of SentencePiece's and word tokenizers do: the model would learn the cut.
+    Texts stay whole (``seed`` is None) where the tokenizer puts a space before what it encodes, as some of
+    SentencePiece's and word tokenizers do: the model would learn the cut.
 
     Attributes:
-        seed: Seed of the cuts; None where texts stay whole.
         whole: ``bool [texts]``, whether a text is read to its end.
     """
 
@@ -189,13 +182,10 @@ class TokenTexts:
 
 
 def causal_fit(nats: float, texts: TokenTexts) -> dict[str, float]:
-    """Return how well a causal model fits texts whose predicted tokens take ``nats`` together.
+    """Return ``bits_per_character`` and ``word_perplexity`` of texts whose predicted tokens take ``nats`` together.
 
-    The first token of a text is not predicted, as in sampling; the end of the text is. What a text holds beyond
-    ``max_length`` tokens does not count.
-
-    Returns:
-        ``bits_per_character``, and ``word_perplexity``: e to the nats over the words, the end of a text being one.
+    The first token of a text is not predicted, as in sampling; the end of the text is, and counts as a word. What a
+    text holds beyond ``max_length`` tokens does not count.
     """
     read = texts.read()
     characters = sum(map(len, read))
@@ -215,14 +205,9 @@ def scores_of(outputs: Any) -> Tensor:
 
 
 def token_nats(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the negative log-likelihood of each row's next tokens.
+    """Return the negative log-likelihood of each row's next tokens, ``float32 [rows]``.
 
-    Args:
-        logits: ``[rows, time, vocabulary]``.
-        labels: ``int64 [rows, time]``, ``IGNORED`` behind a text's end.
-
-    Returns:
-        ``float32 [rows]``, in nats.
+    ``logits`` are ``[rows, time, vocabulary]``, ``labels`` ``int64 [rows, time]``, ``IGNORED`` behind a text's end.
     """
     logits, labels = logits[:, :-1], labels[:, 1:]
     losses = [  # one row at a time: all logits in float32 would be by far the largest array
@@ -234,17 +219,7 @@ def token_nats(logits: Tensor, labels: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def text_nats(model: Any, texts: Examples, tokens: int = TOKENS, nats: Nats = token_nats) -> NDArray[np.float64]:
-    """Return the nats that a model needs for each text.
-
-    Args:
-        model: A language model.
-        texts: The texts.
-        tokens: How many go through the model at once, padding included.
-        nats: Turns the model's output into nats.
-
-    Returns:
-        ``float64 [texts]``.
-    """
+    """Return the nats of each text, ``float64 [texts]``; ``tokens``, padding included, go through the model at once."""
     lengths = texts.lengths
     total = np.zeros(len(lengths))
     order = np.argsort(-lengths, kind="stable").tolist()

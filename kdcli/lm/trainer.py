@@ -36,16 +36,13 @@ class FineTuneTask:
     Attributes:
         stage: The name in learning curves: ``teacher`` or ``generator``.
         key: The table of the settings, for errors: ``teacher`` or ``generators.gpt2``.
-        tokenizer: The tokenizer, which is saved beside the model.
-        train: The rows to learn.
-        dev: The rows that choose among checkpoints; their ``start`` is not called.
+        tokenizer: Saved beside the model.
         build: Builds the ``PreTrainedModel`` to start from, in float32, new weights drawn with a seed.
         loss: Of outputs, labels and a number: the sum of the batch's losses divided by the number, which counts the
             labels of the whole update that are not -100.
         score: Of the reduced logits of all dev rows, from short to long, and their labels, padded with -100: the dev
             scores. It raises ``Diverged`` where they are not finite.
         metric: The dev score that chooses among checkpoints.
-        greater_is_better: Whether the highest score is the best, or the lowest.
         reduce: Of the logits and labels of a dev batch: what ``score`` needs, ``[batch]`` or ``[batch, outputs]``.
     """
 
@@ -63,15 +60,10 @@ class FineTuneTask:
 
 
 class ByLength(Sampler[int]):
-    """Rows in random order, in which the rows of an update are about equally long.
+    """Rows in random order, in which the ``update`` rows of an update are about equally long.
 
     The order depends on the seed, the epoch and the lengths alone, so that a resumed training and all processes of
     one see the same. The longest rows come first in the first epoch: if memory runs out, it does so at once.
-
-    Args:
-        examples: The rows.
-        update: Rows an update.
-        seed: Seed of the order.
     """
 
     def __init__(self, examples: Examples, update: int, seed: int) -> None:

@@ -34,20 +34,13 @@ def join_processes(device: str, reporter: Reporter | None) -> Reporter:
 def one_training(
     folder: Path, fingerprint: Mapping[str, Any], resume: bool, reporter: Reporter, what: str
 ) -> Iterator[None]:
-    """Train in a folder that belongs to this training alone, and is removed when it ends well.
+    """Train in a folder that belongs to this training alone, and is removed when it ends well; all processes enter.
 
-    What a killed training left there stays if its fingerprint was the same: inputs, settings, seed, and the number of
-    processes and the versions of the libraries, which are added here. All processes enter.
-
-    Args:
-        folder: The folder, beside the output.
-        fingerprint: JSON values on which the outcome depends, by a name that the user knows.
-        resume: Continue from what is there; False starts again.
-        reporter: Reports whether it continues, and why not.
-        what: ``teacher`` or ``generator``, for errors.
+    With ``resume``, what a killed training left there is used if its fingerprint was the same: inputs, settings, seed,
+    and the number of processes and the versions of the libraries, which are added here.
 
     Raises:
-        KdError: Another process trains here.
+        KdError: Another process trains ``what`` (a teacher, a generator) here.
     """
     state = PartialState()
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))

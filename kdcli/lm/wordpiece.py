@@ -17,28 +17,26 @@ SPECIAL = {
 
 
 def train_wordpiece(texts: Iterable[list[str]], vocab_size: int) -> Tokenizer:
-    """Train an uncased WordPiece tokenizer, BERT's in all but the vocabulary; the same texts always give the same.
+    """Train an uncased WordPiece tokenizer on batches of texts, at most ``vocab_size`` pieces, special ones included.
 
-    Args:
-        texts: Texts in batches.
-        vocab_size: The most word pieces, special tokens included.
+    It is BERT's in all but the vocabulary, and the same texts always give the same.
     """
     batches = list(texts)
-    learner = _wordpiece({})
+    draft = _wordpiece({})
     inner = {
         character
         for batch in batches
         for text in batch
-        for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalizer.normalize_str(text))
+        for word, _ in draft.pre_tokenizer.pre_tokenize_str(draft.normalizer.normalize_str(text))
         for character in word[1:]
     }
     # The trainer numbers these pieces in the order of a hash table and breaks ties by number, so that two runs
-    # differ. As "special" tokens they have their numbers beforehand; the tokenizer that is returned knows better.
+    # differ. As "special" tokens they have their numbers beforehand; the tokenizer that is returned has fewer.
     fixed = [*SPECIAL.values(), *(f"##{character}" for character in sorted(inner))]
-    learner.train_from_iterator(
+    draft.train_from_iterator(
         batches, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=fixed, show_progress=False)
     )
-    vocabulary = learner.get_vocab(with_added_tokens=False)
+    vocabulary = draft.get_vocab(with_added_tokens=False)
     tokenizer = _wordpiece(vocabulary)
     tokenizer.add_special_tokens(list(SPECIAL.values()))
     first, last = ((SPECIAL[name], vocabulary[SPECIAL[name]]) for name in ("cls_token", "sep_token"))

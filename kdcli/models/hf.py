@@ -11,7 +11,15 @@ from typing import Any, Literal
 
 import huggingface_hub
 import torch
-from transformers import AutoConfig, AutoTokenizer, GPT2Tokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    GPT2Tokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from kdcli.api import Reporter
@@ -24,6 +32,13 @@ CARD = ("*.json", "*.txt", "*.model", "vocab.pkl", "vocab.bin")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The torch type of each precision."""
 
+Kind = Literal["causal", "masked"]
+"""What a language model predicts: the next token of a text, or masked tokens."""
+
+_LANGUAGE_MODELS = {
+    "causal": (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, "name a decoder, such as gpt2"),
+    "masked": (MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, "name an encoder, such as bert-base-uncased"),
+}
 # Encoders that count positions from behind the padding token: the first ``pad_token_id + 1`` are never used.
 _OFFSET = ("roberta", "camembert", "data2vec-text", "longformer", "luke", "mpnet", "ibert", "xmod", "lilt")
 _NAMED = 8
@@ -31,13 +46,9 @@ _NAMED = 8
 
 
 def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.model", weights: bool = True) -> Path:
-    """Return the folder of a model: ``name`` itself, or the hub's files, fetched unless they are cached.
+    """Return the folder of a model: ``name`` itself, or the files of the hub's model, fetched unless they are cached.
 
-    Args:
-        name: A folder, or a hub name such as ``bert-large-uncased``.
-        reporter: Reports a download.
-        key: The setting that holds the name, for errors.
-        weights: Whether weights are needed; without them, a folder with a tokenizer is enough.
+    ``key`` is the setting that holds the name, for errors. Without ``weights``, a folder with a tokenizer is enough.
 
     Raises:
         DataError: The folder holds no model.
@@ -78,11 +89,7 @@ def quiet() -> Iterator[None]:
 
 
 def load_config(folder: Path, **head: Any) -> Any:
-    """Load a configuration; ``head`` overrides its values, such as ``num_labels``.
-
-    Raises:
-        DataError: It is missing or cannot be read.
-    """
+    """Load a configuration; ``head`` overrides its values, such as ``num_labels``."""
     if not (folder / "config.json").is_file():
         raise DataError("there is no model in this folder: config.json is missing", file=folder)
     with _readable("model's configuration", folder):
@@ -90,11 +97,7 @@ def load_config(folder: Path, **head: Any) -> Any:
 
 
 def load_tokenizer(folder: Path, *, needs: Iterable[Literal["pad", "eos", "mask"]] = ()) -> Any:
-    """Load a tokenizer; ``vocab.json`` and ``merges.txt`` alone are GPT-2's.
-
-    Args:
-        folder: The folder.
-        needs: The special tokens that the caller depends on.
+    """Load a tokenizer with the special tokens that the caller needs; two files alone, as GPT-2 has them, will do.
 
     Raises:
         DataError: There is none, it cannot be read, or it lacks a special token.
@@ -122,10 +125,10 @@ def load_model(
     allow_new: Literal["nothing", "pooler", "head"] = "nothing",
     hint: str = "copy config.json and the weights from the same place",
 ) -> Any:
-    """Load a model with its weights, in evaluation mode on the CPU.
+    """Load a model in evaluation mode on the CPU; ``pytorch_model.bin`` is read without running code.
 
     Args:
-        folder: The folder: safetensors or ``pytorch_model.bin``, which is read without running code.
+        folder: The folder.
         auto_class: ``AutoModelForSequenceClassification`` for one.
         config: The configuration; None reads the folder's.
         precision: ``fp32``, ``bf16`` or ``fp16``, whatever the file holds.
@@ -152,15 +155,42 @@ def load_model(
     return model
 
 
-def max_length_of(config: Any, tokenizer: Any = None) -> int | None:
-    """Return how many tokens a model reads, special ones included; None if there is no limit.
+def load_lm_config(folder: Path, kind: Kind = "causal") -> Any:
+    """Load the configuration of a language model; that of another kind of model is a ``DataError``."""
+    config = load_config(folder)
+    # transformers accepts an encoder as a decoder, though each of its tokens sees those behind it.
+    decoder = getattr(config, "is_decoder", False)
+    encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not decoder
+    known, _, hint = _LANGUAGE_MODELS[kind]
+    other = encoder if kind == "causal" else decoder
+    if type(config) not in known or other or getattr(config, "is_encoder_decoder", False):
+        raise DataError(f"a {config.model_type} model is not a {kind} language model", file=folder, hint=hint)
+    return config
 
-    A tokenizer from ``vocab.txt`` alone has no limit of its own, and one saved with the model may have a lower one.
-    """
+
+def load_lm_tokenizer(folder: Path, kind: Kind = "causal") -> Any:
+    """Load the tokenizer of a language model: with an end-of-text token, or with a mask token and a fast one."""
+    if kind == "causal":
+        return load_tokenizer(folder, needs=["eos"])
+    tokenizer = load_tokenizer(folder, needs=["mask"])
+    if not tokenizer.is_fast:
+        hint = "name a model with a tokenizer.json"
+        raise DataError("the tokenizer does not say which characters a token stands for", file=folder, hint=hint)
+    return tokenizer
+
+
+def load_lm(folder: Path, config: Any, precision: str = "fp32", kind: Kind = "causal") -> Any:
+    """Load a language model; see ``kdcli.models.hf.load_model``."""
+    return load_model(folder, _LANGUAGE_MODELS[kind][1], config=config, precision=precision)
+
+
+def max_length_of(config: Any, tokenizer: Any = None) -> int | None:
+    """Return how many tokens a model reads, special ones included; None if there is no limit."""
     text = config.get_text_config()
     most = getattr(text, "max_position_embeddings", None)
     if most and any(name in text.model_type for name in _OFFSET):
         most -= (text.pad_token_id or 0) + 1
+    # A tokenizer from vocab.txt alone has no limit of its own; one saved with the model may have a lower one.
     limits = [most, getattr(tokenizer, "model_max_length", None)]
     return min((int(limit) for limit in limits if limit and 0 < limit < 1e9), default=None)
 

@@ -24,14 +24,8 @@ def halve_until_it_fits(
 ) -> tuple[Result, int]:
     """Call ``run(batch)``, and again with half the batch for as long as memory runs out.
 
-    Args:
-        run: The work, given how many texts go at once; it starts from the beginning each time.
-        batch: Texts at once, to begin with.
-        reporter: Reports each halving.
-        count: How many texts there are in all, if that may be fewer than ``batch``.
-        auto: Whether to halve; otherwise running out of memory is an error.
-        hint: What to do where memory does not suffice, for the error.
-        key: The setting that decides, for the error.
+    Without ``auto``, running out of memory is an error, whose hint and key are given. ``count`` is the number of texts
+    in all, if that may be less than ``batch``.
 
     Returns:
         The result, and the batch that fitted.

@@ -46,8 +46,7 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
         DataError: The folder holds none, or one that cannot be sampled from.
     """
     from kdcli.lm.causal import CausalSampler
-    from kdcli.lm.pretrained import load_lm, load_lm_config, load_lm_tokenizer
-    from kdcli.models.hf import fit_max_length
+    from kdcli.models.hf import fit_max_length, load_lm, load_lm_config, load_lm_tokenizer
 
     assert isinstance(settings.options, Options)
     config, tokenizer = load_lm_config(checkpoint), load_lm_tokenizer(checkpoint)

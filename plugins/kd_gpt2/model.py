@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFa
 from kd_gpt2 import KEY, Options
 from kdcli.api import Corpus, Reporter
 from kdcli.lm.language_model import LanguageModel
-from kdcli.lm.pretrained import load_lm, load_lm_config, load_lm_tokenizer
-from kdcli.models.hf import find_model, fit_max_length, sha256
+from kdcli.models.hf import find_model, fit_max_length, load_lm, load_lm_config, load_lm_tokenizer, sha256
 
 SIZES = {
     "tiny": {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 128},

@@ -52,8 +52,7 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
         DataError: The folder holds none, or one that cannot be sampled from.
     """
     from kdcli.lm.masked import MaskedSampler
-    from kdcli.lm.pretrained import load_lm, load_lm_config, load_lm_tokenizer
-    from kdcli.models.hf import fit_max_length
+    from kdcli.models.hf import fit_max_length, load_lm, load_lm_config, load_lm_tokenizer
 
     options = settings.options
     assert isinstance(options, Options)

@@ -13,9 +13,8 @@ from kdcli.api import Corpus, Reporter
 from kdcli.lm.language_model import LanguageModel
 from kdcli.lm.masked import check_masked
 from kdcli.lm.masked_texts import MaskedTexts, masked_fit, masked_nats
-from kdcli.lm.pretrained import load_lm, load_lm_config, load_lm_tokenizer
 from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
-from kdcli.models.hf import find_model, fit_max_length, sha256
+from kdcli.models.hf import find_model, fit_max_length, load_lm, load_lm_config, load_lm_tokenizer, sha256
 
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
 INPUTS = ["input_ids", "token_type_ids", "attention_mask"]

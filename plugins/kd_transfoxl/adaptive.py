@@ -22,15 +22,7 @@ from kdcli.lm import sampling
 
 
 class AdaptiveEmbedding(nn.Module):
-    """Embeddings whose width depends on the word's cluster, all projected to ``d_model``.
-
-    Args:
-        vocab_size: Words.
-        cutoffs: The first word of each cluster but the first.
-        d_embed: Width in the first cluster.
-        d_model: Width of the result.
-        div_val: Cluster ``i`` is ``d_embed // div_val**i`` wide; with 1 all words share one table.
-    """
+    """Embeddings whose width depends on the word's cluster, all projected to ``d_model``; see ``TransfoXLConfig``."""
 
     def __init__(self, vocab_size: int, cutoffs: Sequence[int], d_embed: int, d_model: int, div_val: int) -> None:
         super().__init__()
@@ -60,7 +52,7 @@ class AdaptiveEmbedding(nn.Module):
 
 
 class AdaptiveSoftmax(nn.Module):
-    """The distribution of the next word; arguments as in ``AdaptiveEmbedding``, no cutoffs for a plain softmax."""
+    """The distribution of the next word; without cutoffs, a plain softmax."""
 
     def __init__(self, vocab_size: int, cutoffs: Sequence[int], d_embed: int, d_model: int, div_val: int) -> None:
         super().__init__()
@@ -76,14 +68,9 @@ class AdaptiveSoftmax(nn.Module):
         self.out_projs = _projections(d_model, widths, div_val)
 
     def nats(self, hidden: Tensor, words: Tensor) -> Tensor:
-        """Return the negative log-likelihood of each word, without probabilities of the whole vocabulary.
+        """Return the nats of ``words``, ``[rows]``, without probabilities of the whole vocabulary.
 
-        Args:
-            hidden: ``[rows, d_model]``.
-            words: ``int64 [rows]``.
-
-        Returns:
-            ``[rows]`` in nats, float32 or wider.
+        ``hidden`` is ``[rows, d_model]``, ``words`` ``int64 [rows]``; the result is float32 or wider.
         """
         first, scores = self._head(hidden)
         clusters = _clusters(words, self.cutoffs)
@@ -117,23 +104,13 @@ class AdaptiveSoftmax(nn.Module):
         top_p: float = 1.0,
         without: int | None = None,
     ) -> Tensor:
-        """Draw a word for each row: first its cluster, then the word in this cluster alone.
+        """Draw a word for each row of ``hidden [rows, d_model]``: first its cluster, then the word in it alone.
 
         The uniform chooses the cluster, and what is left of it the word. Clusters being in the order of their words,
-        it is the word that the cumulative sum over the whole vocabulary would give.
-
-        Args:
-            hidden: ``[rows, d_model]``.
-            uniforms: ``float64 [rows]`` (float32 where the device has no float64), in [0, 1): the draw.
-            temperature: As in ``kdcli.lm.sampling.draw``. Like ``top_k`` and ``top_p`` it needs the whole vocabulary.
-            top_k: As there.
-            top_p: As there.
-            without: A word that is never drawn: its probability goes to the others, in proportion to theirs.
-
-        Returns:
-            ``int64 [rows]``.
+        it is the word that the cumulative sum over the whole vocabulary would give. The options are those of
+        ``kdcli.lm.sampling.draw``; the word ``without`` is never drawn, its probability goes to the others.
         """
-        # A word of a later cluster has a share in this cluster's score, which only the whole vocabulary gives.
+        # A word of a later cluster has a share in that cluster's score, which only the whole vocabulary gives.
         beyond = without is not None and without >= self.ends[1]
         if temperature != 1.0 or top_k or top_p < 1.0 or beyond:
             logits = self.log_probs(hidden)
@@ -152,12 +129,7 @@ class AdaptiveSoftmax(nn.Module):
         return words
 
     def _head(self, hidden: Tensor, without: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return the logits of the first words, and the scores of all clusters.
-
-        Returns:
-            ``[rows, first words]`` and ``[rows, clusters]``; the score of the first cluster is that of its words
-            together, so that a softmax of the scores gives the probabilities of the clusters.
-        """
+        """Return the logits of the first words, ``[rows, words]``, and the log-scores of all clusters."""
         near = self._near(hidden, 0)
         first = _wide(functional.linear(near, *self._table(0)))
         if without is not None:

@@ -16,18 +16,14 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
 
     Attributes:
         cutoffs: The first word of each cluster of the adaptive softmax but the first; none for a plain softmax.
-        d_embed: Width of the embeddings of the first cluster.
         div_val: Embeddings of cluster ``i`` are ``d_embed // div_val**i`` wide; with 1 all words share one table.
         pre_lnorm: Normalise the input of a layer, not its output.
         mem_len: Positions of earlier segments that a layer remembers.
         clamp_len: Greater distances count as this one; 0 or less = no limit.
         same_length: Each word sees ``mem_len`` positions, itself included, however long the segment is.
-        proj_share_all_but_first: The default of ``tie_projs``: true for all clusters but the first.
-        tie_projs: For each cluster, whether softmax and embeddings share a projection.
+        tie_projs: For each cluster, whether softmax and embeddings share a projection; by default all but the first.
         untie_r: Whether each layer has its own biases ``u`` and ``v``.
         dropatt: Dropout of attention weights; ``dropout`` is that of embeddings, distances and outputs of layers.
-        init: The distribution of new weights, ``normal`` or ``uniform``, which reaches from ``-init_range`` to it.
-        init_std: Standard deviation of the normal distribution; ``proj_init_std`` is that of projections.
     """
 
     model_type = "transfo-xl"

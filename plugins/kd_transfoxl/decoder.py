@@ -17,12 +17,8 @@ class TransfoXLDecoder:
 
     Each text starts with an empty memory, and its words see what they see when the whole text is read at once: with
     ``same_length`` the last ``mem_len`` positions, otherwise all. The cache has as many, and is written in a ring:
-    attention depends on distances only, so it does not matter where a position is kept.
-
-    Args:
-        model: The model.
-        draw: Draws words ``[rows]`` from hidden states ``[rows, d_model]`` and uniforms ``[rows]``; by default from the
-            model's own distribution, ``model.crit.draw``.
+    attention depends on distances only, so it does not matter where a position is kept. ``draw`` draws words ``[rows]``
+    from hidden states ``[rows, d_model]`` and uniforms ``[rows]``; by default, ``model.crit.draw``.
     """
 
     def __init__(self, model: TransfoXLLMHeadModel, draw: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:

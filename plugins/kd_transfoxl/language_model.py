@@ -21,9 +21,8 @@ from kd_transfoxl.vocabulary import fitting_cutoffs
 from kdcli.api import Corpus, DataError, GeneratorSettings, ProfileError, Reporter, Sampler
 from kdcli.lm.causal import CausalSampler
 from kdcli.lm.language_model import LanguageModel
-from kdcli.lm.pretrained import load_lm, load_lm_config
 from kdcli.lm.texts import IGNORED
-from kdcli.models.hf import find_model, sha256
+from kdcli.models.hf import find_model, load_lm, load_lm_config, sha256
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "tiny": {"n_layer": 2, "d_model": 64, "d_embed": 64, "n_head": 2, "d_head": 32, "d_inner": 128, "div_val": 2},
@@ -57,8 +56,8 @@ def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageMod
         config = _load_config(folder)
     identity: dict[str, Any]
     if scratch:
-        limits = {"min_freq": options.min_freq, "max_size": options.max_size or None}
-        tokenizer = WordTokenizer.train(corpus.train, words, **limits)
+        most = options.max_size or None
+        tokenizer = WordTokenizer.train(corpus.train, words, min_freq=options.min_freq, max_size=most)
         config = _resize(config, sizes, tokenizer)
         identity = {"vocabulary": list(tokenizer.vocabulary.words), "words": words}
     else:
@@ -73,11 +72,7 @@ def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageMod
 
 
 def load_fine_tuned(folder: Path) -> TransfoXLLMHeadModel:
-    """Load the model that a training has saved, in float32.
-
-    Raises:
-        DataError: The folder holds none, or its tensors do not fit its configuration.
-    """
+    """Load the model that a training has saved, in float32."""
     return load_lm(folder, _load_config(folder))  # type: ignore[no-any-return]
 
 
@@ -85,9 +80,6 @@ def sampler(checkpoint: Path, settings: GeneratorSettings, max_length: int, repo
     """Return the sampler of a saved model, for texts of at most ``max_length`` words.
 
     The text of a pair ends with the second ``<eos>``: the first is its tab.
-
-    Raises:
-        DataError: The folder holds no such model, or one whose probabilities are not finite.
     """
     config = _load_config(checkpoint)
     tokenizer = _load_tokenizer(checkpoint, config)
@@ -106,25 +98,13 @@ def sampler(checkpoint: Path, settings: GeneratorSettings, max_length: int, repo
 
 
 def nats(losses: Tensor, labels: Tensor) -> Tensor:
-    """Return the negative log-likelihood of each row.
-
-    Args:
-        losses: ``[rows, time - 1]``, the nats of each word but the first.
-        labels: ``int64 [rows, time]``, ``IGNORED`` for words that do not count.
-
-    Returns:
-        ``[rows]``, in nats.
-    """
+    """Return the nats of each row, of ``losses [rows, time - 1]`` where ``labels [rows, time]`` are not ignored."""
     return losses.masked_fill(labels[:, 1:] == IGNORED, 0.0).sum(dim=1)
 
 
 @torch.inference_mode()
 def check(model: TransfoXLLMHeadModel, length: int) -> None:
-    """Make sure that a model gives probabilities in texts of ``length`` words.
-
-    Raises:
-        DataError: They are not finite.
-    """
+    """Make sure that the probabilities of a model are finite in texts of ``length`` words."""
     words = torch.arange(length - 1, device=model.device) % model.config.vocab_size
     hidden, _ = model.transformer(words[None])
     if not model.crit.log_probs(hidden[0, -1:]).isfinite().all():

@@ -24,27 +24,20 @@ from kdcli.lm.texts import IGNORED
 
 @dataclass
 class TransfoXLOutput(ModelOutput):  # type: ignore[misc]
-    """The output of a segment.
-
-    Attributes:
-        loss: The mean of the nats of all predicted words.
-        losses: ``[rows, time - 1]``, the nats of each word but the first, 0 where the label is ignored.
-        logits: ``[rows, time, vocabulary]``, log-probabilities of the next word; only with ``return_logits``.
-        mems: For each layer ``[rows, at most mem_len, d_model]``, the memory for the next segment, if there is one.
-    """
+    """The output of a segment."""
 
     loss: Tensor | None = None
+    """The mean of ``losses``."""
     losses: Tensor | None = None
+    """``[rows, time - 1]``, the nats of each word but the first, 0 where the label is ignored."""
     logits: Tensor | None = None
+    """``[rows, time, vocabulary]``, log-probabilities of the next word; only with ``return_logits``."""
     mems: tuple[Tensor, ...] | None = None
+    """For each layer ``[rows, at most mem_len, d_model]``: the memory for the next segment, if there is one."""
 
 
 class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
-    """A Transformer-XL that predicts words.
-
-    Raises:
-        DataError: There is no model of this configuration.
-    """
+    """A Transformer-XL that predicts words."""
 
     config_class = TransfoXLConfig
     base_model_prefix = "transformer"
@@ -70,16 +63,10 @@ class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
         return_logits: bool = False,
         use_cache: bool = True,
     ) -> TransfoXLOutput:
-        """Read a segment of each row's text.
+        """Read a segment of each row's text, ``int64 [rows, time]``, after the memory of the segment before.
 
-        Args:
-            input_ids: ``int64 [rows, time]``.
-            mems: The ``mems`` of the segment before; None at the start of a text.
-            labels: ``int64 [rows, time]``, the words themselves: position ``i`` predicts label ``i + 1``; -100 is
-                ignored. None: the words where ``attention_mask`` is not 0, unless logits alone are asked for.
-            attention_mask: ``[rows, time]``, 0 behind a text's end; words before the end do not see what is behind.
-            return_logits: Return the log-probabilities of all words.
-            use_cache: Return the memory.
+        Labels are the words themselves: position ``i`` predicts label ``i + 1``, and -100 is ignored. By default they
+        are the words where ``attention_mask`` is not 0, unless logits alone are asked for.
         """
         hidden, memory = self.transformer(input_ids, mems)
         if labels is None and not return_logits:
@@ -100,7 +87,7 @@ class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
         return self.transformer.word_emb
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """Return which weights are tied to which: embeddings, projections and biases each for itself."""
+        """Return which weights are tied to which."""
         return dict(self._tied_weights_keys)
 
     def _ties(self) -> dict[str, str]:
@@ -224,16 +211,9 @@ class RelativeAttention(nn.Module):
         self.dropatt = nn.Dropout(config.dropatt)
 
     def forward(self, hidden: Tensor, sines: Tensor, unseen: Tensor, memory: Tensor | None) -> Tensor:
-        """Attend to the memory and the segment.
+        """Attend to the memory, ``[rows, past, d_model]``, and the segment, and return ``[rows, time, d_model]``.
 
-        Args:
-            hidden: ``[rows, time, d_model]``.
-            sines: ``[seen, d_model]``, those of distance ``seen`` - 1 first, of 0 last.
-            unseen: ``bool [time, seen]``, what a word must not see.
-            memory: ``[rows, past, d_model]``.
-
-        Returns:
-            ``[rows, time, d_model]``.
+        ``sines`` are ``[seen, d_model]``, distance 0 last; ``unseen``, ``bool [time, seen]``, hides what is not seen.
         """
         time = hidden.shape[1]
         queries, keys, values = self.heads(hidden if memory is None else torch.cat([memory, hidden], dim=1))
@@ -262,16 +242,11 @@ class RelativeAttention(nn.Module):
 
 
 def shifted(scores: Tensor) -> Tensor:
-    """Bring scores from the order of distances to that of positions (appendix B).
+    """Bring scores, ``[..., time, seen]``, from the order of distances (0 last) to that of positions (appendix B).
 
     The last row has distance 0 in its last column, where it belongs; the row before has it one column too far to the
-    right, and so on. Read end to end, each row has to begin one earlier than ``seen`` after the one before.
-
-    Args:
-        scores: ``[..., time, seen]``, the last column for distance 0.
-
-    Returns:
-        ``[..., time, seen]``, the columns for positions; those after the row's own hold arbitrary values.
+    right, and so on. Read end to end, each row has to begin one earlier than ``seen`` after the one before. Columns
+    after the row's own position hold arbitrary values.
     """
     time, seen = scores.shape[-2:]
     return scores.flatten(-2)[..., time - 1 :].unfold(-1, seen, max(seen - 1, 1))

@@ -33,16 +33,7 @@ _ATTACHED = re.compile(r"\w[,.;:?!](?!\S)")
 
 
 def split(text: str, words: Words) -> list[str]:
-    """Split a text into words, as in WikiText-103.
-
-    Args:
-        text: Without a tab.
-        words: By which rules. Those of Moses also normalise quotes and other punctuation; ``whitespace`` changes
-            nothing.
-
-    Raises:
-        MissingError: sacremoses is not installed.
-    """
+    """Split a text into words, as in WikiText-103; the rules of Moses also normalise quotes and other punctuation."""
     if words == "whitespace":
         return _INSIDE_WORDS.sub(r" @\g<0>@ ", text).split()
     moses = _moses()
@@ -61,9 +52,6 @@ def join(words: Iterable[str], rules: Words) -> str:
 
     With ``whitespace`` the result is the text, with one space between words, but for signs (``@-@``) that stood in it
     already. ``moses`` attaches punctuation to words.
-
-    Raises:
-        MissingError: sacremoses is not installed.
     """
     text = _SIGN.sub(r"\1", " ".join(words))
     return text if rules == "whitespace" else _moses().detokenizer.detokenize(text.split(" "))
@@ -86,10 +74,6 @@ class WordTokenizer:
 
     A tab is ``<eos>``, which also ends a text. A word outside the vocabulary is ``<unk>``, and so is one that spells
     ``<eos>``.
-
-    Args:
-        vocabulary: The words.
-        words: How texts are split into words, and joined.
     """
 
     def __init__(self, vocabulary: Vocabulary, words: Words) -> None:
@@ -103,32 +87,14 @@ class WordTokenizer:
     def train(
         cls, texts: Sequence[str], words: Words, *, min_freq: int = 1, max_size: int | None = None
     ) -> WordTokenizer:
-        """Count the words of texts.
-
-        Args:
-            texts: The texts; those of a pair have a tab between them.
-            words: How they are split into words.
-            min_freq: The occurrences that a word needs.
-            max_size: The largest number of words, ``<eos>`` and ``<unk>`` included.
-
-        Raises:
-            DataError: There is no word.
-        """
+        """Count the words of texts; see ``count_vocabulary``."""
         sides = chain.from_iterable(text.split("\t") for text in texts)
         counted = chain.from_iterable(split(side, words) for side in sides)
         return cls(count_vocabulary(counted, min_freq=min_freq, max_size=max_size), words)
 
     @classmethod
     def from_pretrained(cls, folder: Path, words: Words | None = None) -> WordTokenizer:
-        """Read the files of ``save_pretrained``, or the vocabulary of a published model.
-
-        Args:
-            folder: The folder.
-            words: How texts are split into words; by default as the folder says, else by the rules of Moses.
-
-        Raises:
-            DataError: There is no vocabulary, or it cannot be read.
-        """
+        """Read the files of ``save_pretrained``, or the vocabulary of a published model, which has Moses's words."""
         vocabulary, config = read_vocabulary(folder), _read_config(folder / CONFIG)
         lower_case = bool(config.get("lower_case", vocabulary.lower_case))
         return cls(Vocabulary(vocabulary.words, lower_case), words or config.get("words", "moses"))

@@ -40,9 +40,6 @@ class Vocabulary:
     Attributes:
         words: The words, the most frequent ones first; ``<eos>`` and ``<unk>`` are among them.
         lower_case: Whether texts are converted to lower case first.
-
-    Raises:
-        DataError: There is a word twice, something that is not a word, or no ``<eos>`` or ``<unk>``.
     """
 
     words: Sequence[str]
@@ -63,13 +60,7 @@ class Vocabulary:
 def count_vocabulary(words: Iterable[str], *, min_freq: int = 1, max_size: int | None = None) -> Vocabulary:
     """Make a vocabulary of the most frequent words, which come first; equally frequent ones in alphabetic order.
 
-    Args:
-        words: The words of all texts.
-        min_freq: The occurrences that a word needs.
-        max_size: The largest number of words, ``<eos>`` and ``<unk>`` included.
-
-    Raises:
-        DataError: There is no word.
+    A word needs ``min_freq`` occurrences; ``<eos>`` and ``<unk>`` count towards ``max_size``.
     """
     counts = Counter(words)
     frequent = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
@@ -80,12 +71,7 @@ def count_vocabulary(words: Iterable[str], *, min_freq: int = 1, max_size: int |
 
 
 def fitting_cutoffs(size: int, cutoffs: Sequence[int] | None = None) -> list[int]:
-    """Return where the clusters of the adaptive softmax begin, but for the first.
-
-    Args:
-        size: Words in the vocabulary.
-        cutoffs: The cutoffs to check; None returns those of transfo-xl-wt103, or the same shares of a smaller
-            vocabulary.
+    """Return ``cutoffs``, checked; or those of transfo-xl-wt103, or the same shares of a vocabulary of ``size`` words.
 
     Raises:
         ProfileError: They do not rise from 2 (``<eos>`` and ``<unk>`` come first), or exceed the vocabulary.
@@ -122,10 +108,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 
 
 def unpickle(path: Path) -> Any:
-    """Read a vocabulary that ``pickle.dump`` or ``torch.save`` (in any of its forms) wrote.
-
-    Returns:
-        Dictionaries (also for ``OrderedDict`` and ``Counter``), lists, texts, numbers.
+    """Read a vocabulary that ``pickle.dump`` or ``torch.save`` (in any of its forms) wrote, as builtin types.
 
     Raises:
         DataError: The file names any other type; or it is broken.

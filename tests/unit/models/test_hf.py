@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from kdcli.api import DataError, MissingError, QuietReporter
-from kdcli.lm.pretrained import load_lm, load_lm_config, load_lm_tokenizer
 from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
 from kdcli.models import hf
+from kdcli.models.hf import load_lm, load_lm_config, load_lm_tokenizer
 
 TEXTS = ["a good film about a dog", "the plot is very dull", "naïve fun"]
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
