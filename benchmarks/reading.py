@@ -46,13 +46,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--build", type=Path, help="a checkout of another build, with its own .venv")
     parser.add_argument("--loops", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.loops:
         print(json.dumps(check_in_loops(arguments.loops)))
         return
+    if arguments.make:
+        make(arguments.make, arguments.rows)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make(folder, arguments.rows)
+        # In a process of its own: a child's peak memory begins with its parent's.
+        subprocess.run([sys.executable, __file__, "--make", name, "--rows", str(arguments.rows)], check=True)
         train = str(folder / "train.tsv")
         check = ["-m", "kdcli", "data", "check", "-p", str(folder / "pairs.toml"), "--data-dir", name, "--json"]
         ways = {
