@@ -9,7 +9,6 @@ from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
 from kdcli.lm import LanguageModelOptions, Positive
 
 api_version = API_VERSION
-KEY = "generators.gpt2"
 
 
 class Options(LanguageModelOptions):
@@ -45,6 +44,7 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
     Raises:
         DataError: The folder holds none, or one that cannot be sampled from.
     """
+    from kd_gpt2.model import KEY
     from kdcli.lm.causal import CausalSampler
     from kdcli.models.hf import fit_max_length, load_lm, load_lm_config, load_lm_tokenizer
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast, set_seed
 
-from kd_gpt2 import KEY, Options
 from kdcli.api import Corpus, Reporter
 from kdcli.lm.language_model import LanguageModel
 from kdcli.models.hf import find_model, fit_max_length, load_lm, load_lm_config, load_lm_tokenizer, sha256
 
+if TYPE_CHECKING:
+    from kd_gpt2 import Options
+
+KEY = "generators.gpt2"
 SIZES = {
     "tiny": {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 128},
     "117M": {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024},

@@ -15,7 +15,6 @@ from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
 from kdcli.lm import LanguageModelOptions, Positive
 
 api_version = API_VERSION
-KEY = "generators.mlm"
 
 
 class Options(LanguageModelOptions):
@@ -51,6 +50,7 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
     Raises:
         DataError: The folder holds none, or one that cannot be sampled from.
     """
+    from kd_mlm.model import KEY
     from kdcli.lm.masked import MaskedSampler
     from kdcli.models.hf import fit_max_length, load_lm, load_lm_config, load_lm_tokenizer
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
-from kd_mlm import KEY, Options
 from kdcli.api import Corpus, Reporter
 from kdcli.lm.language_model import LanguageModel
 from kdcli.lm.masked import check_masked
@@ -16,6 +15,10 @@ from kdcli.lm.masked_texts import MaskedTexts, masked_fit, masked_nats
 from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
 from kdcli.models.hf import find_model, fit_max_length, load_lm, load_lm_config, load_lm_tokenizer, sha256
 
+if TYPE_CHECKING:
+    from kd_mlm import Options
+
+KEY = "generators.mlm"
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
 INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 

@@ -11,8 +11,6 @@ from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
 from kdcli.lm import LanguageModelOptions, Positive
 
 api_version = API_VERSION
-KEY = "generators.transfoxl"
-SIZES = ("n_layer", "d_model", "n_head", "d_head", "d_inner", "div_val", "cutoffs", "mem_len")
 
 Natural = Annotated[int, Field(ge=0)]
 Size = Positive | Literal["auto"]

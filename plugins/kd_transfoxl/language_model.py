@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import set_seed
 
-from kd_transfoxl import KEY, SIZES, Options
 from kd_transfoxl.configuration import TransfoXLConfig
 from kd_transfoxl.decoder import TransfoXLDecoder
 from kd_transfoxl.model import TransfoXLLMHeadModel
@@ -24,6 +23,11 @@ from kdcli.lm.language_model import LanguageModel
 from kdcli.lm.texts import IGNORED
 from kdcli.models.hf import find_model, load_lm, load_lm_config, sha256
 
+if TYPE_CHECKING:
+    from kd_transfoxl import Options
+
+KEY = "generators.transfoxl"
+SIZES = ("n_layer", "d_model", "n_head", "d_head", "d_inner", "div_val", "cutoffs", "mem_len")
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "tiny": {"n_layer": 2, "d_model": 64, "d_embed": 64, "n_head": 2, "d_head": 32, "d_inner": 128, "div_val": 2},
     "wt103": {},

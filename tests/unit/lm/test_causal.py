@@ -154,14 +154,6 @@ def test_a_model_that_does_not_listen_is_refused(kind, dtype):
     assert error.value.hint
 
 
-def test_a_narrow_window_is_fine_for_texts_that_are_shorter():
-    model = build("Mistral", {**GROUPED, "sliding_window": 8})
-    CausalDecoder(model).check(9)
-    with pytest.raises(DataError) as error:
-        CausalDecoder(model).check(12)
-    assert "max_length" in error.value.hint
-
-
 def test_a_model_that_has_broken_down_is_refused():
     model = build("GPT2", GPT)
     with torch.no_grad():

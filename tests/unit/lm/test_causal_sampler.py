@@ -95,17 +95,6 @@ def test_every_draw_is_a_text_or_is_rejected_for_a_reason(make_sampler, tokenize
     assert not any("\ufffd" in text or "<|" in text for text in found.texts)
 
 
-def test_a_model_that_never_ends_a_text(make_sampler):
-    sampler = make_sampler()
-    sampler.decoder.draw = lambda logits, _: torch.full((len(logits),), 70)
-    assert drawn(sampler, count=50).rejected[UNFINISHED] == 50
-
-
-def test_no_draws(sampler):
-    found = drawn(sampler, count=0)
-    assert found.texts == [] and not any(found.rejected.values())
-
-
 def test_options_reach_the_draw(make_sampler, tokenizer):
     # The most likely next token, always: the texts of one prefix are one.
     for one in (make_sampler(top_k=1), make_sampler(top_p=1e-6), make_sampler(temperature=1e-4)):

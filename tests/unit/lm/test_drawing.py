@@ -125,26 +125,6 @@ def test_a_token_of_probability_0_is_never_drawn(words, seed, share):
     assert not never[found.numpy()].any()
 
 
-@pytest.mark.parametrize(("dtype", "spread"), [(torch.float32, 3.0), (torch.float64, 30.0)])
-def test_nor_where_blocks_border_on_each_other(dtype, spread):
-    for seed in range(100):
-        logits = logits_of(1536, seed, spread)
-        logits[::256] = -torch.inf  # what is found if the rest is below 0
-        sums = logits.softmax(0).view(6, 256).sum(1).to(dtype)
-        borders = (sums.cumsum(0) / sums.sum())[:-1]
-        close = torch.cat([borders.nextafter(torch.zeros_like(borders)), borders])
-        assert (drawn(logits, close) % 256 > 0).all()
-
-
-@pytest.mark.parametrize("words", [11, 600])
-def test_rows_together_are_rows_one_by_one(words):
-    logits = torch.stack([logits_of(words, seed) for seed in range(150)])
-    uniforms = uniforms_of(150)
-    together = draw(logits, uniforms, top_p=0.9)
-    alone = [draw(logits[row : row + 1], uniforms[row : row + 1], top_p=0.9).item() for row in range(150)]
-    assert together.tolist() == alone and len(set(alone)) > 5
-
-
 def test_half_precision_and_no_rows():
     logits = logits_of(300)
     even = torch.linspace(0, 0.999, 500, dtype=torch.float64)

@@ -107,16 +107,6 @@ def test_the_share_of_masked_words_is_kept_on_average(tokenizer):
     assert made.masked.sum() == words.sum() == (made.tokens >= len(SPECIAL)).sum()
 
 
-def test_every_word_is_masked_as_often_as_any_other(tokenizer):
-    made = MaskedTexts(["fun bad dog was it but dull of fun bad"], tokenizer, 100, seed=5)
-    places = []
-    for epoch in range(2000):
-        made.start(epoch)
-        places.append(made.masked[1:-1])
-    shares = np.mean([np.bincount(made.word[1:-1], row) > 0 for row in places], axis=0)
-    assert len(shares) == 10 and shares == pytest.approx([0.2] * 10, abs=0.04)
-
-
 def test_masks_depend_on_seed_and_epoch_alone_and_dev_stays_as_it_is(tokenizer):
     def masked(seed, *epochs):
         made = MaskedTexts(TEXTS * 5, tokenizer, 100, seed)
@@ -154,18 +144,6 @@ def test_only_masked_words_change_in_the_text(any_tokenizer, pair):
     for row, (start, end) in enumerate(pairwise(made.rows.offsets)):
         assert found[row] == cut_and_paste(texts[row], made.masked[start:end], tokens[start:end], any_tokenizer)
         assert found[row] != texts[row] and found[row].count("\t") == pair
-
-
-def test_what_stands_around_a_masked_word_stays(tokenizer):
-    made = MaskedTexts(["A  GREAT film ,isn't\xa0it ? "], tokenizer, 100)
-    bad = tokenizer.convert_tokens_to_ids("bad")
-    for word, expected in ((1, "A  bad film ,isn't\xa0it ? "), (4, "A  GREAT film ,bad't\xa0it ? ")):
-        made.mask(np.zeros(1), np.where(np.arange(made.words[0]) == word, 0.0, 1.0))
-        places = np.flatnonzero(made.masked)
-        tokens = made.tokens.copy()
-        tokens[places] = bad
-        shown = made.filled(tokens)[0]
-        assert shown.replace(tokenizer.decode([bad] * len(places)), "bad") == expected
 
 
 def test_words_that_are_written_as_one_character_are_one():

@@ -34,11 +34,3 @@ def test_order_by_length(rows):
             return sum(len(part) * lengths[part].max() for part in np.array_split(indices, range(16, rows, 16)))
 
         assert padded(second) < 1.1 * lengths.sum() < padded(np.random.default_rng(0).permutation(rows))
-
-
-def test_order_goes_by_the_lengths_of_the_epoch():
-    examples = drawn(1003)
-    order = ByLength(examples, 16, seed=1)
-    list(order)
-    examples.lengths = drawn(1003, seed=9).lengths
-    assert list(order) == list(ByLength(drawn(1003, seed=9), 16, seed=1))

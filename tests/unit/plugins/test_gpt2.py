@@ -145,13 +145,6 @@ def test_from_scratch_with_a_tokenizer_of_two_files(tmp_path, notes, tokenizer):
     assert drawn(kd_gpt2.load(tmp_path / "model", settings_of(), notes))
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared data")
-def test_from_scratch_with_gpt2s_own_tokenizer(notes):
-    model = prepare(Options(model="117M", from_scratch=True, tokenizer=str(SHARED)), CORPUS, notes)
-    assert len(model.tokenizer) == model.config.vocab_size == 50257
-    assert model.config.eos_token_id == model.tokenizer.eos_token_id == 50256
-
-
 def test_a_model_of_another_kind(tmp_path, make_folder, tokenizer, notes):
     folder = make_folder(llama(tokenizer))
     before = kd_gpt2.load(folder, settings_of(), notes).bits(TRAIN).sum()

@@ -9,7 +9,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from scipy.stats import chisquare
 from transformers import (
     AutoModelForMaskedLM,
@@ -22,7 +21,7 @@ from transformers import (
 import kd_mlm
 from kd_mlm import Options
 from kd_mlm.model import INPUTS, prepare
-from kdcli.api import Corpus, DataError, GeneratorSettings, KdError, Part, QuietReporter
+from kdcli.api import Corpus, DataError, GeneratorSettings, Part, QuietReporter
 from kdcli.lm.masked_texts import MaskedTexts
 from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
 
@@ -220,45 +219,6 @@ def test_a_part_is_the_same_whatever_was_drawn_before(folder, notes, corpus):
     assert drawn(one, count=0, corpus=corpus) == []
 
 
-def test_both_texts_of_a_pair_are_masked_in_sight_of_each_other(folder, tokenizer, notes):
-    text = "bad\tdog"
-    sampler = kd_mlm.load(folder, settings_of(kind="pair", rows=512), notes)
-    texts = drawn(sampler, count=4000, corpus=Corpus("pair", [text], []))
-    for side, place in enumerate((1, 3)):
-        logits = chances(folder, tokenizer, text, place)
-        expected = logits.softmax(-1).numpy()
-        ours, others = text.split("\t")[side], text.split("\t")[1 - side]
-        samples = [sample.split("\t") for sample in texts]
-        counts = Counter(tokenizer.convert_tokens_to_ids(found[side]) for found in samples if found[1 - side] == others)
-        likely = [token for token in range(len(tokenizer)) if expected[token] > 0.02]
-        likely = [token for token in likely if token != tokenizer.convert_tokens_to_ids(ours)]
-        observed, wanted = np.array([counts[token] for token in likely]), expected[likely]
-        assert len(likely) > 3 and chisquare(observed, wanted * observed.sum() / wanted.sum()).pvalue > 0.005
-
-
-@pytest.mark.parametrize(("rows", "halved"), [(48, [24, 12, 6]), (60, [30, 15, 7])])
-def test_a_batch_for_which_memory_does_not_suffice_is_halved(folder, notes, rows, halved):
-    expected = drawn(kd_mlm.load(folder, settings_of(), notes))
-    sampler = kd_mlm.load(folder, settings_of(rows=rows), notes)
-    forward = sampler.model.forward
-
-    def limited(**inputs):
-        if len(inputs["input_ids"]) > 8:
-            raise torch.OutOfMemoryError(FULL)
-        return forward(**inputs)
-
-    sampler.model.forward = limited
-    assert drawn(sampler) == expected
-    assert [int(warning.split()[-4]) for warning in notes.warnings] == halved
-
-    def never(**inputs):
-        raise torch.OutOfMemoryError(FULL)
-
-    sampler.model.forward = never
-    with pytest.raises(KdError, match="memory does not suffice for 1 text"):
-        drawn(sampler)
-
-
 @pytest.mark.parametrize("corpus", [CORPUS, PAIRS], ids=["single", "pair"])
 def test_the_tiny_one_learns_from_scratch_and_samples(tmp_path, notes, corpus):
     result = fine_tune(tmp_path / "model", notes, corpus, epochs=6)
@@ -351,13 +311,3 @@ def test_logits_that_are_no_numbers(folder, notes):
 def test_prefixes_of_another_kind(folder, notes, prefixes):
     with pytest.raises(DataError, match="not the prefixes of this generator"):
         kd_mlm.load(folder, settings_of(), notes).sample(prefixes, Part(0, 5, 1))
-
-
-@pytest.mark.parametrize("wrong", [{"mask_share": 0}, {"mask_share": 1.1}, {"max_length": 4}, {"share": 0.2}])
-def test_wrong_options_are_refused(wrong):
-    with pytest.raises(ValidationError):
-        Options(**wrong)
-
-
-def test_a_fifth_of_the_words_is_the_default():
-    assert (Options().model, Options().mask_share, Options().max_length) == ("bert-base-uncased", 0.2, 128)

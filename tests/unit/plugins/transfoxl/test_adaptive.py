@@ -4,8 +4,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import nn
 
@@ -136,42 +134,6 @@ def test_a_draw_is_the_one_of_the_whole_cumulative_sum(shape):
     assert torch.equal(words[:100], torch.cat(alone))
 
 
-def test_only_rows_that_fell_into_a_cluster_are_computed_there(monkeypatch):
-    softmax, asked = softmax_of("published"), []
-    compute = softmax._logits
-
-    def logits(hidden, cluster):
-        asked.append((cluster, len(hidden)))
-        return compute(hidden, cluster)
-
-    monkeypatch.setattr(softmax, "_logits", logits)
-    words = softmax.draw(hidden_of(500), uniforms_of(500))
-    fell = [int(((words >= start) & (words < end)).sum()) for start, end in ((10, 20), (20, 40), (40, 60))]
-    assert asked == [*enumerate(fell, start=1)] and min(fell) > 0
-    softmax.cluster_bias.fill_(-torch.inf)
-    asked.clear()
-    softmax.draw(hidden_of(500), uniforms_of(500))
-    assert asked == []
-
-
-@pytest.mark.parametrize(
-    "options", [{"temperature": 0.7}, {"top_k": 7}, {"top_p": 0.6}, {"temperature": 1.5, "top_k": 3}]
-)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_temperature_and_truncation_go_over_the_whole_vocabulary(shape, options):
-    softmax, hidden, count = softmax_of(shape), hidden_of(1, seed=4), 4000
-    chances = softmax.log_probs(hidden)[0].double().exp().numpy() ** (1 / options.get("temperature", 1))
-    order = np.argsort(-chances)[: options.get("top_k", WORDS)]
-    kept = np.zeros(WORDS)
-    kept[order] = chances[order]
-    kept /= kept.sum()
-    inside = np.cumsum(kept[order]) - kept[order] < options.get("top_p", 1)
-    kept[order[~inside]] = 0
-    even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    words = softmax.draw(hidden.expand(count, -1), even, **options)
-    np.testing.assert_allclose(shares(words), kept / kept.sum(), atol=1.01 / count)
-
-
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.5}, {"top_k": 7}, {"top_p": 0.6}], ids=str)
 @pytest.mark.parametrize("without", [0, 1, 9, 10, 35, 59])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -190,14 +152,6 @@ def test_without_a_word_the_others_have_their_shares_of_its_probability(shape, w
     np.testing.assert_allclose(shares(words), expected, atol=1.01 / count)
 
 
-def test_without_a_frequent_word_the_clusters_are_still_drawn_first(monkeypatch):
-    softmax = softmax_of("published")
-    monkeypatch.setattr(softmax, "log_probs", None)
-    words = softmax.draw(hidden_of(500), uniforms_of(500), without=1)
-    others = softmax.draw(hidden_of(500), uniforms_of(500))
-    assert (others == 1).any() and not (words == 1).any() and (words >= 10).any()
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_ends_of_the_unit_interval(shape, dtype):
@@ -206,25 +160,6 @@ def test_the_ends_of_the_unit_interval(shape, dtype):
     softmax.out_layers[-1].bias[-1] = 3.0
     assert softmax.draw(hidden_of(1).expand(2, -1), edges).tolist() == [0, WORDS - 1]
     assert softmax.draw(hidden_of(1), torch.ones(1, dtype=dtype)).tolist() == [WORDS - 1], "what rounding makes of it"
-
-
-@settings(max_examples=60)
-@given(seed=st.integers(0, 1000), share=st.floats(0.02, 0.9), shape=st.sampled_from(["published", "plain"]))
-def test_a_word_of_probability_0_is_never_drawn(seed, share, shape):
-    softmax, hidden = softmax_of(shape, seed=seed), hidden_of(1, seed)
-    never = np.random.default_rng(seed).random(WORDS) < share
-    for start, end in zip([0, *softmax.cutoffs], softmax.ends[1:], strict=True):
-        never[start + seed % (end - start)] = False  # a cluster without any word is no distribution
-        table = softmax.out_layers[softmax.ends.index(start)]
-        table.bias[torch.from_numpy(never[start:end])] = -torch.inf
-    if len(softmax.cutoffs):
-        softmax.cluster_bias[seed % 3] = -torch.inf
-        never[softmax.ends[seed % 3 + 1] : softmax.ends[seed % 3 + 2]] = True
-    borders = softmax.log_probs(hidden)[0].double().exp().cumsum(0).numpy()
-    close = np.concatenate([np.nextafter(borders, 0), borders, np.nextafter(borders, 2), [0.0]])
-    uniforms = torch.from_numpy(close[(close >= 0) & (close <= 1)])
-    words = softmax.draw(hidden.expand(len(uniforms), -1), uniforms)
-    assert not never[words.numpy()].any()
 
 
 def test_half_precision_draws_and_scores():

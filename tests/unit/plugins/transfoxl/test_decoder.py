@@ -75,15 +75,6 @@ def test_rows_at_places_of_their_own_read_as_texts_alone(kind):
     assert seen > LENGTH and hidden.std() > 0.3
 
 
-@pytest.mark.parametrize(("kind", "size"), [("published", LENGTH), ("narrow_window", 5), ("all_seen", LENGTH)])
-def test_the_memory_has_as_many_places_as_a_word_sees(kind, size):
-    decoder = TransfoXLDecoder(build(kind))
-    decoder.open(4, LENGTH)
-    assert decoder.keys.shape == decoder.values.shape == (3, 4, 2, size, 6)
-    decoder.open(0, 1)
-    assert not decoder.keys.numel()
-
-
 @torch.no_grad()
 def one_by_one(model, first, uniforms, **options):
     """Draw each text by itself, reading it anew for each word, from the whole softmax."""
@@ -116,16 +107,3 @@ def test_sampled_texts_are_those_of_a_plain_loop(kind, options):
     assert (ends == 0).any() and (ends > 3).any()
     if not options:
         assert torch.equal(found, sample(TransfoXLDecoder(model), first, uniforms, end=END, rows=50))
-
-
-@torch.no_grad()
-def test_half_precision_is_close():
-    model, text = build("narrow_window"), texts_of(1)[0]
-    exact = alone(model, text)
-    decoder = TransfoXLDecoder(model.to(torch.bfloat16))
-    decoder.open(1, LENGTH)
-    assert decoder.keys.dtype == torch.bfloat16
-    for place in range(LENGTH):
-        hidden = decoder.hidden(text[[place]], torch.tensor([place]), place + 1)
-        assert hidden.dtype == torch.bfloat16
-        assert (hidden[0] - exact[place]).abs().mean() < 0.1

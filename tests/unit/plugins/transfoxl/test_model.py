@@ -2,7 +2,6 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -98,130 +97,6 @@ def test_the_numbers_are_those_of_transformers(path, tmp_path):
         if mems is not None:
             torch.testing.assert_close(torch.stack(mems), expected[f"{segment}.mems"], **close)
     assert expected["0.log_probs"].std() > 1 and (labels == -100).sum() == 8
-
-
-class Naive:
-    """The model by the paper's equations: one place, one head and one word at a time, in NumPy's float64."""
-
-    def __init__(self, model):
-        self.config = model.config
-        self.weights = {name: value.numpy() for name, value in model.state_dict().items()}
-
-    def embed(self, word):
-        """Return the embedding of a word: that of its cluster's table, projected, times the root of its width."""
-        config, weights = self.config, self.weights
-        prefixes = [0, *config.cutoffs] if config.div_val > 1 else [0]
-        cluster = sum(word >= begin for begin in prefixes[1:])
-        vector = weights[f"transformer.word_emb.emb_layers.{cluster}.weight"][word - prefixes[cluster]]
-        if f"transformer.word_emb.emb_projs.{cluster}" in weights:
-            vector = weights[f"transformer.word_emb.emb_projs.{cluster}"] @ vector
-        return vector * config.d_model**0.5
-
-    def sines(self, distance):
-        if self.config.clamp_len > 0:
-            distance = min(distance, self.config.clamp_len)
-        angles = [distance / 10000 ** (2 * i / self.config.d_model) for i in range(self.config.d_model // 2)]
-        return np.array([math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles])
-
-    def norm(self, vector, name):
-        deviation = vector - vector.mean()
-        unit = deviation / math.sqrt((deviation**2).mean() + self.config.layer_norm_epsilon)
-        return unit * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
-
-    def attend(self, layer, hidden, memory):
-        """Return what attention adds to each place: terms (a) to (d) of section 3.3, for each pair of places."""
-        config, name = self.config, f"transformer.layers.{layer}.dec_attn"
-        w_q, w_k, w_v = np.split(self.weights[f"{name}.qkv_net.weight"], 3)
-        w_r, w_o = self.weights[f"{name}.r_net.weight"], self.weights[f"{name}.o_net.weight"]
-        seen = [*memory, *hidden]
-        if config.pre_lnorm:
-            seen = [self.norm(vector, f"{name}.layer_norm") for vector in seen]
-        added = []
-        for i in range(len(memory), len(seen)):
-            found = []
-            for head in range(config.n_head):
-                part = slice(head * config.d_head, (head + 1) * config.d_head)
-                u, v = self.weights[f"{name}.r_w_bias"][head], self.weights[f"{name}.r_r_bias"][head]
-                q = w_q[part] @ seen[i]
-                first = max(0, i - config.mem_len + 1) if config.same_length else 0
-                scores = []
-                for j in range(first, i + 1):
-                    k, r = w_k[part] @ seen[j], w_r[part] @ self.sines(i - j)
-                    scores.append((q @ k + q @ r + u @ k + v @ r) / math.sqrt(config.d_head))
-                weights = np.exp(np.array(scores) - max(scores))
-                weights /= weights.sum()
-                values = [w_v[part] @ seen[j] for j in range(first, i + 1)]
-                found.append(sum(weight * value for weight, value in zip(weights, values, strict=True)))
-            added.append(w_o @ np.concatenate(found))
-        return added
-
-    def feed(self, layer, vector):
-        name = f"transformer.layers.{layer}.pos_ff.CoreNet"
-        inner = np.maximum(self.weights[f"{name}.0.weight"] @ vector + self.weights[f"{name}.0.bias"], 0)
-        return self.weights[f"{name}.3.weight"] @ inner + self.weights[f"{name}.3.bias"]
-
-    def read(self, words, memories):
-        """Return the last hidden states and the new memories of one row's segment."""
-        config, new = self.config, []
-        hidden = [self.embed(word) for word in words]
-        for layer, memory in enumerate(memories):
-            name = f"transformer.layers.{layer}"
-            new.append(([*memory, *hidden])[-config.mem_len :] if config.mem_len else [])
-            hidden = [one + other for one, other in zip(hidden, self.attend(layer, hidden, memory), strict=True)]
-            if config.pre_lnorm:
-                hidden = [
-                    vector + self.feed(layer, self.norm(vector, f"{name}.pos_ff.layer_norm")) for vector in hidden
-                ]
-            else:
-                hidden = [self.norm(vector, f"{name}.dec_attn.layer_norm") for vector in hidden]
-                hidden = [
-                    self.norm(vector + self.feed(layer, vector), f"{name}.pos_ff.layer_norm") for vector in hidden
-                ]
-        return hidden, new
-
-    def chances(self, hidden):
-        """Return the probability of each word: that of its cluster times its own inside it."""
-        config, weights = self.config, self.weights
-        ends = [0, *config.cutoffs, config.vocab_size]
-        pieces = []
-        for cluster in range(len(ends) - 1):
-            proj = weights.get(f"crit.out_projs.{cluster}", np.eye(config.d_model))
-            table, bias = weights["crit.out_layers.0.weight"], weights["crit.out_layers.0.bias"]
-            inside = slice(ends[cluster], ends[cluster + 1])
-            if config.div_val > 1:
-                table, bias = (weights[f"crit.out_layers.{cluster}.{name}"] for name in ("weight", "bias"))
-                inside = slice(None)
-            scores = table[inside] @ (hidden @ proj) + bias[inside]
-            if cluster == 0 and config.cutoffs:
-                others = weights["crit.cluster_weight"] @ (hidden @ proj) + weights["crit.cluster_bias"]
-                scores = np.concatenate([scores, others])
-            chances = np.exp(scores - scores.max())
-            pieces.append(chances / chances.sum())
-        words = ends[1]
-        return np.concatenate([pieces[0][:words], *(p * pieces[0][words + i] for i, p in enumerate(pieces[1:]))])
-
-
-@pytest.mark.parametrize("path", REFERENCE, ids=NAMES)
-@torch.no_grad()
-def test_in_float64_the_numbers_are_those_of_the_equations(path):
-    torch.manual_seed(5)
-    model = loud(TransfoXLLMHeadModel(config_of(path))).double()
-    naive, config = Naive(model), model.config
-    mems = start(config, about(path)["start"], torch.float64)
-    plain = [[[*layer[row].numpy()] for layer in mems or [torch.zeros(ROWS, 0)] * config.n_layer] for row in range(2)]
-    for segment, time in enumerate((4, 3, 1, 5)):
-        words = words_of(ROWS, time, seed=segment, vocabulary=config.vocab_size)
-        output = model(words, mems=mems, labels=words, return_logits=True)
-        mems = output.mems
-        for row in range(2):
-            hidden, plain[row] = naive.read(words[row].tolist(), plain[row])
-            chances = np.array([naive.chances(vector) for vector in hidden])
-            np.testing.assert_allclose(chances.sum(1), 1, atol=1e-12)
-            np.testing.assert_allclose(output.logits[row], np.log(chances), rtol=0, atol=1e-9)
-            nats = [-math.log(chances[i, word]) for i, word in enumerate(words[row, 1:].tolist())]
-            np.testing.assert_allclose(output.losses[row], nats, rtol=0, atol=1e-9)
-            for ours, theirs in zip(mems or [], plain[row], strict=mems is not None):
-                np.testing.assert_allclose(ours[row], theirs, rtol=0, atol=1e-9)
 
 
 @torch.no_grad()

@@ -12,9 +12,8 @@ from safetensors.torch import load_file
 import kd_transfoxl
 from kd_transfoxl import Options
 from kd_transfoxl.language_model import nats, prepare
-from kd_transfoxl.tokenizing import WordTokenizer
 from kdcli.api import Corpus, DataError, GeneratorSettings, Part, QuietReporter
-from kdcli.lm.texts import IGNORED, TokenTexts
+from kdcli.lm.texts import IGNORED
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
 TRAIN += ["once upon a dog", "", "the plot is once dull"]  # once: twice; upon: never
@@ -194,18 +193,3 @@ def test_what_was_trained_from_scratch_is_fine_tuned_on_other_texts(tmp_path, le
     assert notes.bits[-1] < notes.bits[0]
     with pytest.raises(DataError, match="the model knows no word of the training texts"):
         fine_tune(tmp_path / "none", notes, Corpus("single", ["zebra zebra"], ["a"]), model=str(learned[0]))
-
-
-def test_no_memory(tmp_path, notes):
-    result = fine_tune(tmp_path / "model", notes, mem_len=0)
-    sampler = kd_transfoxl.load(tmp_path / "model", settings_of(), notes)
-    assert sampler.model.config.mem_len == 0 and not sampler.model.config.same_length
-    assert drawn(sampler).texts and result["dev_bits_per_character"] > 0
-
-
-def test_words_are_encoded_once_and_texts_stay_whole(learned):
-    tokenizer = WordTokenizer.from_pretrained(learned[0])
-    texts = TokenTexts(TRAIN, tokenizer, 12, seed=3)
-    rows = texts.rows
-    texts.start(1)
-    assert texts.seed is None and texts.rows is rows

@@ -116,36 +116,10 @@ def test_no_text_holds_a_sign(words, how):
     assert not any(sign in join(words, how) for sign in SIGNS)
 
 
-@pytest.mark.parametrize("text", TOKENISED)
-def test_a_tokeniser_already_at_work_is_not_undone(text):
-    tokenizer = WordTokenizer.train(TOKENISED, "whitespace")
-    [tokens] = tokenizer([text])["input_ids"]
-    assert tokenizer.unk_token_id not in tokens
-    assert tokenizer.decode(tokens) == text
-
-
 def test_how_texts_are_cut_is_seen_from_them():
     assert detect_words(TOKENISED) == "whitespace"
     assert detect_words(RAW) == "moses"
     assert detect_words([]) == "moses"
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
-@pytest.mark.parametrize(
-    ("name", "column", "expected"),
-    [
-        ("glue/SST-2/dev.tsv", 0, "whitespace"),
-        ("text/movie_reviews_sentences.txt", 0, "whitespace"),
-        ("glue/MRPC/dev.tsv", 3, "moses"),
-        ("glue/STS-B/dev.tsv", 7, "moses"),
-        ("glue/CoLA/dev.tsv", 3, "moses"),
-        ("glue/QQP/dev.tsv", 3, "moses"),
-        ("glue/MNLI/dev_matched.tsv", 1, "moses"),
-    ],
-)
-def test_how_real_texts_are_cut_is_seen_from_them(name, column, expected):
-    lines = (SHARED / name).read_text("utf-8").split("\n")[1:-1]
-    assert detect_words(row[column] for line in lines if len(row := line.split("\t")) > column) == expected
 
 
 # The tokenizer
@@ -199,16 +173,6 @@ def test_it_is_loaded_as_it_was_saved(tmp_path, words):
     again = WordTokenizer.from_pretrained(tmp_path)
     assert (again.vocabulary, again.words) == (tokenizer.vocabulary, words)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizer_config.json", "vocab.txt"]
-
-
-def test_a_published_vocabulary_is_cut_by_moses_unless_told_otherwise():
-    assert WordTokenizer.from_pretrained(REFERENCE / "wt103").words == "moses"
-    assert WordTokenizer.from_pretrained(REFERENCE / "wt103", "whitespace").words == "whitespace"
-
-
-def test_lower_case_is_saved(tmp_path):
-    WordTokenizer(Vocabulary(["<eos>", "<unk>", "a"], lower_case=True), "moses").save_pretrained(tmp_path)
-    assert WordTokenizer.from_pretrained(tmp_path).vocabulary.lower_case
 
 
 @pytest.mark.parametrize("text", ["{", '{"words": "letters"}', "[]", '{"words": []}'])

@@ -7,7 +7,6 @@ import os
 import pickle
 import re
 import subprocess
-import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -178,11 +177,3 @@ def test_a_broken_file_is_told_apart(tmp_path, data):
     with pytest.raises(DataError, match="the vocabulary cannot be read") as caught:
         read(tmp_path, data)
     assert caught.value.file == str(tmp_path / "vocab.bin")
-
-
-def test_an_archive_of_something_else(tmp_path):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as other:
-        other.writestr("words.txt", "the")
-    with pytest.raises(DataError, match="an archive with 0 pickles"):
-        read(tmp_path, stream.getvalue())
