@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import repeat
 
 import numpy as np
 import polars as pl
@@ -23,10 +24,10 @@ def text_hash(columns: Sequence[pl.Series]) -> NDArray[np.uint64]:
         ValueError: A text is null.
     """
     _check(columns)
-    hashes = [0] * len(columns[0])
+    hashes: Iterable[int] = repeat(0)
     for column in columns:
-        hashes = list(map(xxh3_64_intdigest, column.cast(pl.Binary).to_list(), hashes))
-    return np.array(hashes, np.uint64)
+        hashes = map(xxh3_64_intdigest, column.cast(pl.Binary).to_list(), hashes)
+    return np.fromiter(hashes, np.uint64, len(columns[0]))
 
 
 def text_hash_v1(columns: Sequence[pl.Series]) -> NDArray[np.uint64]:
