@@ -1,6 +1,6 @@
-"""For a plugin's own tests: the checks of the contract, a tiny task, fakes, and ``kd`` in a process of its own.
+"""For a plugin's own tests: the checks of the contract, a tiny task, and ``kd`` in a process of its own.
 
-``kd plugins check NAME`` runs the same checks. ``kdcli.testing.fakes`` is a plugin that costs nothing. With
+``kd plugins check NAME`` runs the same checks. With
 ``pytest_plugins = ["kdcli.testing.fixtures"]`` in a ``conftest.py``, all of it is there as pytest fixtures. Importing
 this module imports neither pytest nor torch.
 """

@@ -57,7 +57,7 @@ def test_a_broken_plugin_is_exit_code_5(capsys, install):
 
 
 def test_what_a_plugin_prints_is_not_the_result(capsys, install):
-    install("students", "from kdcli.testing.fakes import *\nprint('hello')\n")
+    install("students", "from fake_plugin import *\nprint('hello')\n")
     code, result = checked(capsys, "own", "--set", "bias=false")
     found = {one["check"]: one for one in result["plugins"][0]["checks"]}
     assert code == 0 and found["prints nothing"]["result"] == "warned" and "hello" in found["prints nothing"]["detail"]

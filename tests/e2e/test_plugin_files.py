@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fake_plugin
 import pytest
 from e2e.conftest import refused
-
-from kdcli.testing import fakes
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def code(tmp_path):
 
 
 def test_a_whole_run_and_a_changed_file(tiny, code, monkeypatch):
-    splice, bag = code(fakes, "splice.py"), code(fakes, "bag.py")
+    splice, bag = code(fake_plugin, "splice.py"), code(fake_plugin, "bag.py")
     files = ("--code", splice, "--code", bag)
     chosen = ("--set", "transfer.method=heavy", "--set", "transfer.generator=splice", "--set", "student.model=bag")
     line = ("run-all", "--until", "student", *chosen, *files)

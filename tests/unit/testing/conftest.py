@@ -4,9 +4,10 @@ from contextlib import ExitStack
 from importlib import import_module
 from inspect import getsource
 
+import fake_plugin
 import pytest
 
-from kdcli.testing import fake_dist, fakes
+from kdcli.testing import fake_dist
 from kdcli.testing.checks import run_checks
 
 
@@ -16,7 +17,7 @@ def broken(tmp_path_factory):
     with ExitStack() as stack:
 
         def make(group, *replacements, source=None):
-            source = source or getsource(fakes)
+            source = source or getsource(fake_plugin)
             for old, new in replacements:
                 assert old in source, old
                 source = source.replace(old, new)

@@ -65,13 +65,13 @@ GENERATORS = [
     ("other parts", '"{part.seed} {', '"{', "other texts of another seed; came the same"),
     ("divided part", "{part.first + draw}", "{part.first} {draw}", "of 48 texts the same in two parts"),
     (
-        "no tabs",
+        "sound texts",
         "[beginning, *end]",
         '[beginning + "\\t"[: len(beginning) % 3], *end]',
-        "no tab in a single sentence; came",
+        "without tabs and line ends; came",
     ),
-    ("no line ends", "[beginning, *end]", '[beginning + "\\u2028", *end]', "no line end in a text; came"),
-    ("not blank", "[beginning, *end]", '" "', "texts that are not blank; came"),
+    ("sound texts", "[beginning, *end]", '[beginning + "\\u2028", *end]', "without tabs and line ends; came"),
+    ("sound texts", "[beginning, *end]", '" "', "without tabs and line ends; came"),
     ("pairs", '"\\t".join([beg', '" ".join([beg', "exactly one tab in a pair"),
     ("pairs", '.partition("\\t")[0], other', '.partition("\\t")[0] + "\\n", other', "and no line end; came 48 of 48"),
     (

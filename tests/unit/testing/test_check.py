@@ -4,11 +4,12 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+import fake_plugin
 import pytest
 
 from kdcli import api
 from kdcli.registry import GROUPS
-from kdcli.testing import Outcome, check_generator, check_plugin, check_student, check_tagger, fake_dist, fakes
+from kdcli.testing import Outcome, check_generator, check_plugin, check_student, check_tagger, fake_dist
 
 READS = "from pathlib import Path\n\n\ndef tag(texts):\n    return Path('nowhere').read_text()\n"
 DOCS = Path(__file__).resolve().parents[3] / "docs/plugins.md"
@@ -28,7 +29,7 @@ def results(outcomes):
 )
 @pytest.mark.filterwarnings("error")
 def test_the_fake_keeps_every_contract(check, inapplicable):
-    found = check(fakes)
+    found = check(fake_plugin)
     assert {outcome.check for outcome in found if outcome.result == "skipped"} == inapplicable
     assert {outcome.result for outcome in found} <= {"passed", "skipped"}
     assert all(isinstance(outcome, Outcome) and outcome.detail for outcome in found)
@@ -181,7 +182,7 @@ def test_every_check_points_to_what_is_there():
 
 
 def test_plugin_error_is_what_a_clash_is(tmp_path):
-    entry_points = {"students": {"mean": "kdcli.testing.fakes"}}
+    entry_points = {"students": {"mean": "fake_plugin"}}
     with fake_dist(tmp_path, "kd-own", entry_points), fake_dist(tmp_path, "kd-other", entry_points):
         first = check_plugin("students", "mean")[0]
         assert first.result == "failed" and "kd-other:mean or kd-own:mean" in first.detail

@@ -1,6 +1,6 @@
 """A plugin that keeps every contract and costs nothing: a generator, a student and a tagger in one module.
 
-An entry point names it: ``{"students": {"fake": "kdcli.testing.fakes"}}``. The generator puts the beginning of one
+The generator puts the beginning of one
 training text before the end of another; the student averages word vectors; the tagger knows numbers, words and signs.
 """
 
