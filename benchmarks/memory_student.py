@@ -13,17 +13,19 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import polars as pl
+from polars.io.plugins import register_io_source
 
 from kdcli.api import Task
 from kdcli.config.schema import StudentSettings
-from kdcli.student.encoding import encode, encode_table, load_examples, load_tokenizer
+from kdcli.student.dataset import encode, encode_table, load_examples
 from kdcli.student.train import train_student
-from kdcli.tables.read import write_table
+from kdcli.student.vocabulary import load_tokenizer
+from kdcli.tables.write import write_table
 
 TASK = Task("films", "single", ("0", "1"))
 TARGET_GB = 4.0
@@ -35,7 +37,7 @@ UPDATES = 200
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5_000_000)
-    parser.add_argument("--form", default=".tsv", help="suffix of the joined set")
+    parser.add_argument("--form", default=".parquet", help="suffix of the joined set")
     given = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
@@ -59,7 +61,7 @@ def measured_student(folder: Path, form: str) -> tuple[float, float, float]:
     encode(joined=folder / f"joined{form}", task=TASK, settings=settings, seed=1, output=folder / "encoded")
     middle = time.perf_counter()
     tokenizer = load_tokenizer(folder / "encoded")
-    dev = pa.table({"sentence": ["w1 w2", "w3 w4"], "label": ["0", "1"]})
+    dev = pl.DataFrame({"sentence": ["w1 w2", "w3 w4"], "label": ["0", "1"]})
     train_student(
         examples=load_examples(folder / "encoded", TASK),
         dev=encode_table(dev, tokenizer, TASK, settings.max_length),
@@ -78,19 +80,29 @@ def measured_student(folder: Path, form: str) -> tuple[float, float, float]:
 
 def make(folder: Path, rows: int, form: str) -> None:
     random = np.random.default_rng(1)
-    words = pa.array([f"w{number}" for number in range(WORDS)])
-    text = pa.field("sentence", pa.string())
-    names = [pa.field(name, pa.string()) for name in ("source", "label")]
-    schema = pa.schema([text, *names, *(pa.field(f"logits_{number}", pa.float32()) for number in range(2))])
-    with write_table(folder / f"joined{form}", schema) as writer:
+    words = pl.Series([f"w{number}" for number in range(WORDS)])
+
+    def frames(*_: object) -> Iterator[pl.DataFrame]:
         for start in range(0, rows, CHUNK):
             count = min(CHUNK, rows - start)
             # The square makes some words frequent and most rare, as in language.
-            columns = [words.take(pa.array((WORDS * random.random(count) ** 2).astype(np.int64))) for _ in range(10)]
-            texts = pc.binary_join_element_wise(*columns, " ")
-            logits = [pa.array(random.normal(size=count).astype(np.float32)) for _ in range(2)]
-            labels = pa.array(["0", "1"]).take(pa.array(random.integers(0, 2, count)))
-            writer.write(pa.table([texts, pa.array(["lite"] * count), labels, *logits], schema=schema))
+            columns = {
+                f"w{place}": words.gather((WORDS * random.random(count) ** 2).astype(np.int64)) for place in range(10)
+            }
+            logits = {f"logits_{number}": random.normal(size=count).astype(np.float32) for number in range(2)}
+            labels = pl.Series(random.integers(0, 2, count)).cast(pl.String)
+            texts = pl.DataFrame(columns).select(sentence=pl.concat_str(pl.all(), separator=" "))
+            yield texts.with_columns(
+                source=pl.lit("lite"), label=labels, **{k: pl.Series(v) for k, v in logits.items()}
+            )
+
+    schema = {
+        "sentence": pl.String,
+        "source": pl.String,
+        "label": pl.String,
+        **dict.fromkeys(("logits_0", "logits_1"), pl.Float32),
+    }
+    write_table(folder / f"joined{form}", register_io_source(frames, schema=schema))
 
 
 if __name__ == "__main__":

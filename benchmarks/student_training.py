@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +43,7 @@ BATCHES = (50, 128, 256)
 TARGETS = ("2x", "3x", "3x")
 FIRST = "straightforward, batch 50"
 TABLES = ("trained.weight", "frozen.weight")
-DEV = pa.table({"sentence": ["good", "bad"], "label": ["1", "0"]})
+DEV = pl.DataFrame({"sentence": ["good", "bad"], "label": ["1", "0"]})
 OPTIONS = {"hidden": 150, "fc": 200, "embeddings": "multichannel"}
 CPU = torch.device("cpu")
 
@@ -108,7 +108,7 @@ def load(folder: Path) -> Data:
     settings = TaskSettings(name="sst2", labels=("0", "1"), data_dir=str(folder))
     task = task_from(settings)
     table = load_split(settings, task, "train", QuietReporter())
-    tokenizer = train_vocabulary(table["sentence"].chunks, max_size=15_000, min_freq=1, lowercase=True)
+    tokenizer = train_vocabulary([table["sentence"]], max_size=15_000, min_freq=1, lowercase=True)
     encoded = encode_table(table, tokenizer, task, 128)
     numbers = np.random.default_rng(1)
     logits = numbers.normal(size=(len(encoded), 2)).astype(np.float32)

@@ -28,14 +28,7 @@ METRICS = {"mcc": "matthews_correlation", "pearson": "pearsonr", "spearman": "sp
 
 @dataclass(frozen=True)
 class HubFolder:
-    """The result of an export.
-
-    Attributes:
-        folder: The folder.
-        task: The name of the task.
-        bytes: The size of each file.
-        onnx: The export to ONNX, if that was asked for.
-    """
+    """The result of an export: the size of each file, and the export to ONNX, if that was asked for."""
 
     folder: Path
     task: str
@@ -85,7 +78,6 @@ def export_hub_folder(
 
     Raises:
         DataError: The folder is not a student's, or the output exists.
-        UsageError: The output and the student's folder overlap.
         KdError: As ``export_onnx``.
     """
     check_output(output, student, force=force)
@@ -111,19 +103,7 @@ def export_hub_folder(
 def hub_card(
     config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, size: int, origin: Origin, *, onnx: bool
 ) -> str:
-    """Fill in the card as the Hub reads it.
-
-    Args:
-        config: The student's ``config.json``.
-        metrics: Its ``metrics.json``.
-        task: Its task.
-        size: Bytes of its weights.
-        origin: Facts that these do not hold.
-        onnx: Whether there is a folder with the student as ONNX.
-
-    Raises:
-        DataError: The student's files lack something.
-    """
+    """Fill in the card as the Hub reads it; ``onnx`` adds the use of the folder with the student as ONNX."""
     made = {"kd": str(config.get("kd", ""))}
     if config.get("training", {}).get("kd_weight"):  # a baseline of the same run has no teacher
         made = {"teacher": _public_name(origin.teacher), "transfer set": origin.transfer, **made}

@@ -14,7 +14,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from numpy.typing import NDArray
 
 from kdcli import __version__, registry
 from kdcli.api import QuietReporter, Reporter, Task
@@ -48,9 +47,7 @@ class Comparison:
     """A graph against PyTorch on the same batches.
 
     Attributes:
-        file: The graph.
-        texts: The texts: ``random`` words, or those of ``dev``.
-        rows: Their number.
+        texts: ``random`` words, or the texts of ``dev``.
         difference: The largest between two logits.
         exact: Whether all are within ``TOLERANCE``.
         same_labels: Share of rows with the same label; None for scores.
@@ -71,7 +68,6 @@ class OnnxExport:
     """The result of an export.
 
     Attributes:
-        folder: The folder.
         task: The name of the task.
         megabytes: The size of each graph, and of the weights that they were made from, in 10^6 bytes.
         comparisons: Each graph against PyTorch; empty where it was not checked.
@@ -107,9 +103,7 @@ def export_onnx(
     Raises:
         DataError: The folder is not a student's, the output exists, or the texts cannot be read.
         KdError: The graph does not give PyTorch's logits.
-        MissingError: onnx or onnxruntime is not installed.
         PluginError: The student's plugin builds no graph.
-        UsageError: The output and the student's folder overlap.
     """
     reporter = reporter or QuietReporter()
     need("onnx")
@@ -140,12 +134,7 @@ def export_onnx(
 
 
 def check_output(output: Path, student: Path, *, force: bool) -> None:
-    """Check where an export may be written. Even ``force`` replaces only an empty folder or an earlier export.
-
-    Raises:
-        DataError: It exists.
-        UsageError: It is the student's folder, lies in it, or holds it.
-    """
+    """Check where an export may be written. Even ``force`` replaces only an empty folder or an earlier export."""
     here, source = output.resolve(), student.resolve()
     if here == source or here in source.parents or source in here.parents:
         hint = "name a folder of its own with --output"
@@ -159,32 +148,25 @@ def check_output(output: Path, student: Path, *, force: bool) -> None:
 
 
 def example_code(config: Mapping[str, Any], task: Task, folder: str = "") -> str:
-    """Return Markdown that shows how an exported student predicts.
-
-    Args:
-        config: The student's ``config.json``.
-        task: Its task.
-        folder: Where it lies, with a slash at the end.
-    """
+    """Return Markdown that shows how the exported student in a folder (with a slash at the end) predicts."""
     return _fill("onnx_use.md", task=task, max_length=config["max_length"], folder=folder)
 
 
 def compare(
     student: Student, graphs: Mapping[str, Compute], texts: Mapping[str, Sequence[tuple[Columns, Columns]]]
 ) -> list[Comparison]:
-    """Compare graphs with PyTorch.
-
-    Args:
-        student: The student they were made from.
-        graphs: The graphs by name of their file.
-        texts: Batches, words and lengths of each text column, by name.
-    """
-    found, module = [], module_function(student.module, student.config["plugin"])
+    """Compare graphs, by the names of their files, with PyTorch on batches of words and lengths, by name."""
+    found, task = [], student.task
+    module = module_function(student.module, student.config["plugin"])
     for name, batches in texts.items():
         expected = np.concatenate([module(*batch) for batch in batches])
         for file, graph in graphs.items():
             logits = np.concatenate([graph(*batch) for batch in batches])
-            found.append(_comparison(student.task, file, name, logits, expected))
+            difference = float(np.abs(logits - expected).max())
+            exact = np.allclose(logits, expected, TOLERANCE, TOLERANCE)
+            same = None if task.is_score else float((logits.argmax(1) == expected.argmax(1)).mean())
+            pearson = score(task, logits, expected[:, 0])["pearson"] if task.is_score else None
+            found.append(Comparison(file, name, len(logits), difference, exact, same, pearson))
     return found
 
 
@@ -193,17 +175,14 @@ def random_batches(task: Task, vocabulary: int, max_length: int) -> Iterator[tup
     numbers = np.random.default_rng(0)
     for longest in sorted({min(longest, max_length) for longest in (*LONGEST, max_length)}):
         for size in SIZES:
-            columns = [_random_column(numbers, size, longest, vocabulary) for _ in task.columns]
+            columns = []
+            for _ in task.columns:
+                lengths = numbers.integers(1, longest + 1, size)
+                lengths[numbers.integers(size)] = longest
+                width = longest + numbers.integers(3)
+                words = numbers.integers(1, max(vocabulary, 2), (size, width))
+                columns.append((words * (np.arange(width) < lengths[:, None]), lengths))
             yield tuple(words for words, _ in columns), tuple(lengths for _, lengths in columns)
-
-
-def _random_column(
-    numbers: np.random.Generator, size: int, longest: int, vocabulary: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    lengths = numbers.integers(1, longest + 1, size)
-    lengths[numbers.integers(size)] = longest
-    width = longest + numbers.integers(3)
-    return numbers.integers(1, max(vocabulary, 2), (size, width)) * (np.arange(width) < lengths[:, None]), lengths
 
 
 def _text_batches(examples: Examples) -> Iterator[tuple[Columns, Columns]]:
@@ -227,16 +206,6 @@ def _check_texts(
         table = load_split(dev, task, "dev", reporter).select(task.columns).head(DEV_ROWS)
         texts["dev"] = list(_text_batches(encode_table(table, student.tokenizer, task, max_length)))
     return texts
-
-
-def _comparison(
-    task: Task, file: str, texts: str, logits: NDArray[np.float32], expected: NDArray[np.float32]
-) -> Comparison:
-    difference = float(np.abs(logits - expected).max())
-    exact = np.allclose(logits, expected, TOLERANCE, TOLERANCE)
-    same = None if task.is_score else float((logits.argmax(1) == expected.argmax(1)).mean())
-    pearson = score(task, logits, expected[:, 0])["pearson"] if task.is_score else None
-    return Comparison(file, texts, len(logits), difference, exact, same, pearson)
 
 
 def _graph(student: Student) -> bytes:
@@ -295,7 +264,7 @@ def _describe(
 
 def _fill(template: str, **values: Any) -> str:
     source = Path(__file__).with_name(template).read_text("utf-8")
-    return jinja2.Template(source, undefined=jinja2.StrictUndefined).render(**values) + "\n"
+    return f"{jinja2.Template(source, undefined=jinja2.StrictUndefined).render(**values)}\n"
 
 
 def _is_export(folder: Path) -> bool:

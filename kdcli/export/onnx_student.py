@@ -22,16 +22,7 @@ BATCH = 16
 
 
 class Session:
-    """A graph, ready to run on the CPU.
-
-    Args:
-        file: The graph.
-        threads: How many threads it takes; 0 leaves that to onnxruntime.
-
-    Raises:
-        DataError: It cannot be read.
-        MissingError: onnxruntime is not installed.
-    """
+    """A graph, ready to run on the CPU; with 0 threads, onnxruntime chooses their number."""
 
     def __init__(self, file: Path, threads: int = 0) -> None:
         onnxruntime = need("onnxruntime")
@@ -45,12 +36,7 @@ class Session:
             raise DataError(what, file=file, hint="`kd export onnx` writes it again") from error
 
     def __call__(self, words: Columns, lengths: Columns) -> NDArray[np.float32]:
-        """Return logits, ``float32 [batch, outputs]``.
-
-        Args:
-            words: Padded word ids, ``int [batch, time]`` for each text column.
-            lengths: ``int [batch]`` for each text column.
-        """
+        """Return logits, ``float32 [batch, outputs]``, of words ``[batch, time]`` and lengths ``[batch]``."""
         inputs = {}
         for number, ids, counts in zip(("",) if len(words) == 1 else ("1", "2"), words, lengths, strict=True):
             inputs[f"words{number}"] = ids.astype(np.int64)
@@ -62,13 +48,8 @@ class Session:
 def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> Student:
     """Load an exported student.
 
-    Args:
-        folder: The folder that ``kd export onnx`` has written.
-        file: The graph in it.
-        threads: How many threads it takes; 0 leaves that to onnxruntime.
-
     Raises:
-        DataError: It is no such folder.
+        DataError: The folder is not one that ``kd export onnx`` has written.
         MissingError: onnxruntime is not installed.
     """
     folder = Path(folder)
@@ -85,11 +66,7 @@ def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> Studen
 
 
 def need(library: str) -> Any:
-    """Import onnx or onnxruntime.
-
-    Raises:
-        MissingError: It is not installed; the hint holds the line that installs it.
-    """
+    """Import onnx or onnxruntime; a ``MissingError`` holds the line that installs it."""
     try:
         return import_module(library)
     except ImportError as error:

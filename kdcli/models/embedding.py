@@ -22,11 +22,7 @@ Kind = Literal["rand", "static", "non-static", "multichannel"]
 class Embedding(nn.Module):
     """Word vectors of one channel or two (Kim 2014, section 3.2).
 
-    The names of its weights stay as they are: ``trained.weight`` and ``frozen.weight``, ``[vocabulary, size]``.
-
-    Args:
-        trained: ``float32 [vocabulary, size]``, or None.
-        frozen: ``float32 [vocabulary, size]``, or None.
+    Its weights are named ``trained.weight`` and ``frozen.weight``, ``float32 [vocabulary, size]``; one may be missing.
 
     Attributes:
         dimension: The size of all channels together.
@@ -58,9 +54,9 @@ def embedding(kind: Kind, vocabulary_size: int, vectors: NDArray[np.float32] | N
         dimension: The size of a word vector.
     """
     if vectors is None or kind == "rand":
-        given = torch.empty(vocabulary_size, dimension).uniform_(-0.25, 0.25)
+        start = torch.empty(vocabulary_size, dimension).uniform_(-0.25, 0.25)
     else:
-        given = torch.from_numpy(vectors)
-    trained = given.clone() if kind != "static" else None
-    frozen = given.clone() if kind in ("static", "multichannel") else None
+        start = torch.from_numpy(vectors)
+    trained = start.clone() if kind != "static" else None
+    frozen = start.clone() if kind in ("static", "multichannel") else None
     return Embedding(trained, frozen)

@@ -23,17 +23,8 @@ State = tuple[Tensor, ...]
 class BiRNN(nn.Module):
     """A bidirectional LSTM or GRU, pooled over time -> FC + ReLU -> FC (Tang et al. 2019, figures 1 and 2).
 
-    Args:
-        embedding: Word ids ``[words]`` to vectors ``[words, dimension]``.
-        cell: ``lstm`` or ``gru``.
-        hidden: Size of a hidden state.
-        layers: Number of recurrent layers.
-        pooling: What stands for a text: ``last``, the last hidden state of each direction, or ``max``, the largest
-            value of each unit over all words.
-        fc: Size of the fully connected layer.
-        dropout: Share of values dropped in the fully connected layer and between recurrent layers.
-        pair: Encode two texts by the same recurrence and compare them: [h1, h2, |h1 - h2|, h1 * h2].
-        outputs: Number of logits.
+    The arguments are those of ``kd_bilstm.Options``. The two texts of a pair are encoded by the same recurrence and
+    compared as [h1, h2, |h1 - h2|, h1 * h2].
     """
 
     def __init__(

@@ -18,14 +18,7 @@ class DAN(nn.Module):
     the most frequent ones. The rows begin at zero, so an n-gram that was never trained says nothing. The sum is divided
     by the root of the number: the mean of many small vectors is so small that AdaDelta hardly begins to learn.
 
-    Args:
-        embedding: Word ids ``[batch, time]`` to vectors ``[batch, time, size]`` of each channel.
-        ngram: Words of the longest n-grams.
-        buckets: Rows of the table.
-        fc: Size of the fully connected layer.
-        dropout: Share of values dropped before the logits.
-        pair: Average two texts and compare them: [h1, h2, |h1 - h2|, h1 * h2].
-        outputs: Number of logits.
+    The arguments are those of ``kd_dan.Options``; two texts of a pair are compared as [h1, h2, |h1 - h2|, h1 * h2].
     """
 
     def __init__(

@@ -18,13 +18,8 @@ class KimCNN(nn.Module):
     A window may reach over the ends of a text, where it sees zeros, as long as it sees a word: there are
     ``length + width - 1`` of them, whatever the text is padded to.
 
-    Args:
-        embedding: Word ids ``[batch, time]`` to vectors ``[batch, time, size]`` of each channel.
-        filters: Filters of each width.
-        widths: How many words a filter sees.
-        dropout: Share of values dropped before the logits.
-        pair: Encode two texts by the same filters and compare them: [h1, h2, |h1 - h2|, h1 * h2].
-        outputs: Number of logits.
+    The arguments are those of ``kd_kimcnn.Options``. The two texts of a pair are encoded by the same filters and
+    compared as [h1, h2, |h1 - h2|, h1 * h2].
     """
 
     def __init__(
