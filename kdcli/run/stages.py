@@ -256,9 +256,9 @@ def _train(
 ) -> Any:
     """Train a student, or a baseline; the model that is best on dev is kept."""
     from kdcli.student.dataset import encode_table
+    from kdcli.student.train import train_student
     from kdcli.student.vectors import load_vectors
     from kdcli.student.vocabulary import load_tokenizer
-    from kdcli.student.train import train_student
 
     encoded, output = run.path("encoded"), run.path(name)
     tokenizer = load_tokenizer(encoded)

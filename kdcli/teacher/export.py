@@ -18,12 +18,11 @@ from kdcli.parts.parts import Parts
 from kdcli.tables.parquet import slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import open_texts
-from kdcli.teacher.logits import read_logits, write_logits
+from kdcli.teacher.logits import logit_columns, read_logits, write_logits
 from kdcli.teacher.model import BATCH, Teacher, load_teacher
 
 PART_ROWS = 4096
 """Rows a part: enough that batches of one length are padded by a few percent, few enough to lose little."""
-
 _LARGEST_BATCH = 512
 """Larger ones would pad the few thousand texts of a part too much."""
 _HINT = "a smaller batch: --batch-size N, or --batch-size auto"
@@ -90,11 +89,11 @@ def export_logits(
     rows = int(texts.select(pl.len()).collect().item())
     if not rows:
         raise DataError("the transfer set has no rows", file=transfer)
-    precision, auto = settings.export.precision or precision, settings.export.batch_size == "auto"
+    precision, wanted = settings.export.precision or precision, settings.export.batch_size
     model = load_teacher(
         teacher, task, max_length=settings.max_length, device=device, precision=precision, reporter=reporter
     )
-    batch = _largest_batch(model) if settings.export.batch_size == "auto" else settings.export.batch_size
+    batch = _largest_batch(model) if wanted == "auto" else wanted
     origin = {
         "labels": list(task.labels),
         "teacher": model.id,
@@ -111,10 +110,10 @@ def export_logits(
         table = table.unique(maintain_order=True)
         columns = [column.to_list() for column in table]
         logits, used = halve_until_it_fits(
-            lambda size: model.logits(columns, size), batch, reporter=reporter, auto=auto, hint=_HINT
+            lambda size: model.logits(columns, size), batch, reporter=reporter, auto=wanted == "auto", hint=_HINT
         )
-        frame = pl.DataFrame({"row_hash": text_hash(table.get_columns()), **_columns(logits)})
-        frame.write_parquet(path, metadata={"batch_size": str(used)})
+        hashes = pl.Series("row_hash", text_hash(table.get_columns()))
+        pl.DataFrame([hashes, *logit_columns(logits)]).write_parquet(path, metadata={"batch_size": str(used)})
 
     def assemble(paths: list[Path]) -> None:
         parts = pl.concat([pl.read_parquet(path, glob=False) for path in paths])
@@ -135,15 +134,9 @@ def export_logits(
     return ExportResult(rows, len(found.logits), used, precision, model.max_length, model.parameters)
 
 
-def _columns(logits: np.ndarray) -> dict[str, np.ndarray]:
-    return {f"logits_{number}": column for number, column in enumerate(logits.T)}
-
-
 def _largest_batch(model: Teacher) -> int:
     """Return the largest power of two of the longest texts that fit into the device's memory."""
     if model.device.type == "cpu":
         return BATCH
-    longest = " ".join(["a"] * model.max_length)
-    texts = [[longest] * _LARGEST_BATCH for _ in model.task.columns]
-    quiet = QuietReporter()
-    return halve_until_it_fits(lambda size: model.logits(texts, size), _LARGEST_BATCH, reporter=quiet, hint=_HINT)[1]
+    texts = [[" ".join(["a"] * model.max_length)] * _LARGEST_BATCH for _ in model.task.columns]
+    return halve_until_it_fits(lambda size: model.logits(texts, size), _LARGEST_BATCH, reporter=QuietReporter())[1]

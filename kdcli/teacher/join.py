@@ -6,27 +6,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from polars.io.plugins import register_io_source
 
-from kdcli.api import Progress, QuietReporter, Reporter, Task
+from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
 from kdcli.files import sha256
-from kdcli.tables.parquet import slices
+from kdcli.tables.parquet import ROWS, slices
 from kdcli.tables.read import ROW_NUMBER, shown
 from kdcli.tables.write import write_table
 from kdcli.tasks.labels import label_texts
 from kdcli.tasks.text_set import TextSet, open_texts
 from kdcli.teacher.external import read_external
-from kdcli.teacher.logits import Logits, read_logits
+from kdcli.teacher.logits import Logits, logit_columns, read_logits
 
 ORIGINAL = "original"
-ROWS = 65_536
-"""Rows in memory at a time, about."""
 
 
 @dataclass(frozen=True)
@@ -82,120 +80,91 @@ def join(
     if "source" not in texts.columns:
         effect = "all its rows count as fabricated, and get the teacher's label"
         reporter.info(f"{transfer.name} has no column source: {effect}")
-    found = _open(logits, transfer, task, reporter)
-    counts = _Counts()
+    if logits.suffix == ".safetensors":
+        found = read_logits(logits, task)
+        if found.metadata.get("transfer_sha256") != sha256(transfer):
+            what = f"{logits.name} was made for another transfer set or another form of it"
+            reporter.warn(f"{what}: its texts are looked up")
+    else:
+        found = read_external(logits, transfer=transfer, task=task, reporter=reporter)
+    joining = _Joining(texts, found, gold=label == "gold")
+    schema = {name: pl.String() for name in (*task.columns, "source", "label")}
+    schema |= {f"logits_{number}": pl.Float32() for number in range(task.outputs)}
+    wanted = [*task.columns, *(name for name in ("source", "label") if name in texts.columns), ROW_NUMBER]
     with reporter.progress("join") as progress:
-        joined = _Joining(texts, found, label == "gold", counts, progress)
-        write_table(output, joined.frame())
-    if counts.agreement is not None and counts.agreement <= counts.commonest:
-        reporter.warn(
-            f"the teacher's choice is the gold label of {counts.agreement:.1%} of the original rows, and the commonest "
-            f"label is that of {counts.commonest:.1%}: are these its logits, the labels in this order?"
-        )
-    return JoinResult(counts.rows, counts.original, {name: counts.labels[name] for name in task.labels}, counts.agreement)
+
+        def batches(*_: Any) -> Iterator[pl.DataFrame]:
+            for batch in slices(texts.frame.select(wanted), ROWS):
+                yield joining.join(batch)
+                progress.advance(len(batch))
+
+        write_table(output, register_io_source(batches, schema=schema))
+    agreement = None
+    if total := joining.gold_labels.total():
+        agreement, commonest = joining.agreed / total, max(joining.gold_labels.values()) / total
+        if agreement <= commonest:
+            reporter.warn(
+                f"the teacher's choice is the gold label of {agreement:.1%} of the original rows, and the commonest "
+                f"label is that of {commonest:.1%}: are these its logits, the labels in this order?"
+            )
+    return JoinResult(joining.rows, joining.original, {name: joining.labels[name] for name in task.labels}, agreement)
 
 
-@dataclass
-class _Counts:
-    rows: int = 0
-    original: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-    gold: Counter[str] = field(default_factory=Counter)
-    agreed: int = 0
-
-    @property
-    def agreement(self) -> float | None:
-        return self.agreed / self.gold.total() if self.gold else None
-
-    @property
-    def commonest(self) -> float:
-        return max(self.gold.values()) / self.gold.total()
-
-
-@dataclass(frozen=True)
 class _Joining:
     """One pass over a transfer set, which counts as it goes."""
 
-    texts: TextSet
-    logits: Logits
-    gold: bool
-    counts: _Counts
-    progress: Progress
+    def __init__(self, texts: TextSet, logits: Logits, *, gold: bool) -> None:
+        self.path, self.task, self.logits, self.gold = texts.path, texts.task, logits, gold
+        self.rows = self.original = self.agreed = 0
+        self.labels: Counter[str] = Counter()
+        self.gold_labels: Counter[str] = Counter()
 
-    def frame(self) -> pl.LazyFrame:
-        """Return the joined rows, which are made as they are written."""
-        task = self.texts.task
-        schema = {name: pl.String() for name in (*task.columns, "source", "label")}
-        schema |= {f"logits_{number}": pl.Float32() for number in range(task.outputs)}
-
-        def batches(
-            columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, size: int | None
-        ) -> Iterator[pl.DataFrame]:
-            wanted = [*task.columns, *(name for name in ("source", "label") if name in self.texts.columns), ROW_NUMBER]
-            for batch in slices(self.texts.frame.select(wanted), ROWS):
-                yield self._join(batch)
-                self.progress.advance(len(batch))
-
-        return register_io_source(batches, schema=schema)
-
-    def _join(self, batch: pl.DataFrame) -> pl.DataFrame:
-        task, counts = self.texts.task, self.counts
-        columns = [batch[name] for name in task.columns]
-        values = self._values(columns, batch[ROW_NUMBER])
-        source = batch["source"].cast(pl.String) if "source" in batch.columns else pl.Series(["corpus"] * len(batch))
+    def join(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of a batch with logits, sources and labels."""
+        texts, numbers = [batch[name] for name in self.task.columns], batch[ROW_NUMBER]
+        nothing = pl.Series([None] * len(batch), dtype=pl.String)
+        values = self._values(texts, numbers)
+        source = batch["source"].cast(pl.String) if "source" in batch.columns else nothing.fill_null("corpus")
         original = (source == ORIGINAL).fill_null(False)
-        gold = pl.Series([None] * len(batch), dtype=pl.String)
-        if "label" in batch.columns:
-            own = label_texts(batch["label"], self.texts.path)
-            gold = own.set(~original | (own == ""), None)
-        chosen = _choices(values, task)
-        labels = chosen
+        own = label_texts(batch["label"], self.path) if "label" in batch.columns else nothing
+        gold = own.set(~original | (own == ""), None)
+        labels = chosen = _choices(values, self.task)
         if self.gold:
-            self._check_gold(gold, original, batch[ROW_NUMBER])
+            self._check_gold(gold, original, numbers)
             labels = gold.zip_with(gold.is_not_null(), chosen)
-        counts.rows += len(batch)
-        counts.original += int(original.sum())
-        if not task.is_score:
-            counts.labels.update(dict(labels.value_counts().iter_rows()))
-            counts.gold.update(dict(gold.drop_nulls().value_counts().iter_rows()))
-            counts.agreed += int((gold == chosen).sum())
-        named = [source.alias("source"), labels.alias("label")]
-        return pl.DataFrame([*columns, *named, *_series(values)])
+        self.rows += len(batch)
+        self.original += int(original.sum())
+        if not self.task.is_score:
+            self.labels.update(dict(labels.value_counts().iter_rows()))
+            self.gold_labels.update(dict(gold.drop_nulls().value_counts().iter_rows()))
+            self.agreed += int((gold == chosen).sum())
+        return pl.DataFrame([*texts, source.alias("source"), labels.alias("label"), *logit_columns(values)])
 
-    def _values(self, columns: Sequence[pl.Series], numbers: pl.Series) -> NDArray[np.float32]:
+    def _values(self, texts: Sequence[pl.Series], numbers: pl.Series) -> NDArray[np.float32]:
         """Return the logits of some texts, ``float32 [rows, outputs]``."""
-        place = self.logits.rows(columns, self.counts.rows)
+        place = self.logits.rows(texts, self.rows)
         if len(place) and place.min() < 0:
             row = int(np.argmin(place))
-            what = f"this text has no logits: {shown(' | '.join(column[row] for column in columns))}"
+            what = f"this text has no logits: {shown(' | '.join(column[row] for column in texts))}"
             hint = "the logits are those of another transfer set, or texts were changed since: export them again"
-            raise DataError(what, file=self.texts.path, row=numbers[row], hint=hint)
+            raise DataError(what, file=self.path, row=numbers[row], hint=hint)
         values = self.logits.logits[place]
         finite = np.isfinite(values).all(axis=1)
         if not finite.all():
             row = int(np.argmin(finite))
-            raise DataError("the logits of this text are not finite", file=self.texts.path, row=numbers[row])
+            raise DataError("the logits of this text are not finite", file=self.path, row=numbers[row])
         return values
 
     def _check_gold(self, gold: pl.Series, original: pl.Series, numbers: pl.Series) -> None:
-        task = self.texts.task
         wrong = original & gold.is_null()
-        if task.labels:
-            wrong |= gold.is_not_null() & ~gold.is_in(task.labels).fill_null(False)
+        if self.task.labels:
+            wrong |= gold.is_not_null() & ~gold.is_in(self.task.labels).fill_null(False)
         if wrong.any():
             row = int(wrong.arg_true()[0])
-            what = f"label {gold[row]!r} is not one of the task's" if gold[row] else "this original row has no gold label"
-            hint = None if task.is_score else f"the labels are {', '.join(task.labels)}"
-            raise DataError(what, file=self.texts.path, row=numbers[row], key="label", hint=hint)
-
-
-def _open(path: Path, transfer: Path, task: Task, reporter: Reporter) -> Logits:
-    if path.suffix != ".safetensors":
-        return read_external(path, transfer=transfer, task=task, reporter=reporter)
-    found = read_logits(path, task)
-    if found.metadata.get("transfer_sha256") != sha256(transfer):
-        reporter.warn(f"{path.name} was made for another transfer set or another form of it: its texts are looked up")
-    return found
+            what = f"label {gold[row]!r} is not one of the task's"
+            what = what if gold[row] else "this original row has no gold label"
+            hint = None if self.task.is_score else f"the labels are {', '.join(self.task.labels)}"
+            raise DataError(what, file=self.path, row=numbers[row], key="label", hint=hint)
 
 
 def _choices(values: NDArray[np.float32], task: Task) -> pl.Series:
@@ -203,7 +172,3 @@ def _choices(values: NDArray[np.float32], task: Task) -> pl.Series:
     if task.is_score:
         return pl.Series(np.ascontiguousarray(values[:, 0])).cast(pl.String).str.replace(r"\.0$", "")
     return pl.Series(task.labels)[values.argmax(axis=1)]
-
-
-def _series(values: NDArray[np.float32]) -> list[pl.Series]:
-    return [pl.Series(f"logits_{number}", np.ascontiguousarray(column)) for number, column in enumerate(values.T)]

@@ -94,7 +94,8 @@ def read_logits(path: Path, task: Task) -> Logits:
     try:
         with safe_open(path, framework="numpy") as file:  # checks the header and the size of the file
             metadata = json.loads((file.metadata() or {}).get("kd", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys() if name in ("logits", "row_hash")}
+            names = {"logits", "row_hash"} & set(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, ValueError) as error:
         what = f"the file is cut short, or is not a safetensors file: {error}"
         raise DataError(what, file=path, hint="make it again") from error
@@ -102,7 +103,9 @@ def read_logits(path: Path, task: Task) -> Logits:
         raise DataError(f"this is not a logits file ({FORMAT})", file=path, hint="`kd teacher export` writes one")
     labels = metadata.get("labels", [])
     if labels != list(task.labels):
-        what = f"the logits are for {_named(labels)}, and the task has {_named(task.labels)}"
+        sets = (labels, task.labels)
+        theirs, ours = (f"labels {', '.join(map(str, names))}" if names else "a score" for names in sets)
+        what = f"the logits are for {theirs}, and the task has {ours}"
         raise DataError(what, file=path, hint="export them again for this task")
     logits, hashes = tensors["logits"], tensors["row_hash"]
     if logits.shape != (len(hashes), task.outputs) or hashes.ndim != 1:
@@ -111,18 +114,20 @@ def read_logits(path: Path, task: Task) -> Logits:
     return Logits(logits, hashes, metadata, HASHES[metadata["format"]])
 
 
+def logit_columns(logits: NDArray[np.float32]) -> list[pl.Series]:
+    """Return the columns ``logits_0``, ``logits_1``, ... of a table."""
+    return [pl.Series(f"logits_{number}", np.ascontiguousarray(column)) for number, column in enumerate(logits.T)]
+
+
 def label_positions(names: Sequence[str], task: Task) -> list[int] | None:
     """Return for each label of the task its position in ``names``; None unless each is there exactly once.
 
     The names may be the labels themselves or their readable names; case, ``_`` and ``-`` make no difference.
     """
-    plain = [re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in names]
-    for own in (task.labels, task.names):
-        wanted = [re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in own]
+    plain, *ours = (
+        [re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in some] for some in (names, task.labels, task.names)
+    )
+    for wanted in ours:
         if wanted and len(set(wanted)) == len(wanted) and all(plain.count(name) == 1 for name in wanted):
             return [plain.index(name) for name in wanted]
     return None
-
-
-def _named(labels: Any) -> str:
-    return f"labels {', '.join(map(str, labels))}" if labels else "a score"

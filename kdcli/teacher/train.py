@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import difflib
+import inspect
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,19 +15,31 @@ import polars as pl
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TeacherSettings
+from kdcli.errors import ProfileError
 from kdcli.files import sha256
 from kdcli.lm.fine_tune import Diverged, FineTuneTask, Recipe, best_of, fine_tune
+from kdcli.lm.texts import TokenRows
 from kdcli.lm.training_folder import join_processes, one_training, publish
+from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
 from kdcli.models.device import check_device
+from kdcli.models.hf import find_model, fit_max_length, load_config, load_model, load_tokenizer, quiet
 from kdcli.tasks import metrics
 from kdcli.tasks.labels import encode_labels
-from kdcli.teacher.encoder import CHUNK, prepare_encoder
 
 AUTO = 32
 """Texts an update with ``batch_size = "auto"``: paper A's recipe, which its learning rates are meant for."""
+_CHUNK = 10_000
+"""Texts that are tokenized at once."""
 _NO_EFFECT = {"model", "train", "lr", "save_steps", "export"}
 """Settings that do not change one learning rate's training, or stand in its fingerprint otherwise."""
 
@@ -101,17 +115,17 @@ def train_teacher(
     if 0 < settings.max_rows < len(train):
         chosen = np.random.default_rng(seed).permutation(len(train))[: settings.max_rows]
         train = train[np.sort(chosen)]  # GLUE's tables may be sorted by genre or label
-    encoder = prepare_encoder(settings, task, _batches(train, task), reporter)
-    rows = [
-        encoder.encode([table[name] for name in task.columns], encode_labels(table["label"], task, file=split), reporter)
+    encoder = prepare_encoder(settings, task, [train[name] for name in task.columns], reporter)
+    train_rows, dev_rows = (
+        encoder.encode(table.select(task.columns), encode_labels(table["label"], task, file=split), reporter)
         for split, table in (("train", train), ("dev", dev))
-    ]
+    )
     fine_tuning = FineTuneTask(
         stage="teacher",
         key="teacher",
         tokenizer=encoder.tokenizer,
-        train=rows[0],
-        dev=rows[1],
+        train=train_rows,
+        dev=dev_rows,
         build=encoder.build,
         loss=partial(_loss, task),
         score=partial(_score, task),
@@ -119,29 +133,148 @@ def train_teacher(
         greater_is_better=True,
     )
     folder = output.with_name(f"{output.name}.training")
-    # All that one learning rate's training depends on, by names that the user knows.
+    own = settings.model_dump(mode="json", exclude=_NO_EFFECT)
     fingerprint = {
-        "training texts": rows[0].digest,
-        "dev texts": rows[1].digest,
+        "training texts": train_rows.digest,
+        "dev texts": dev_rows.digest,
         "teacher.model": settings.model if encoder.folder is None else sha256(encoder.folder),
-        **{f"teacher.{key}": value for key, value in settings.model_dump(mode="json", exclude=_NO_EFFECT).items()},
+        **{f"teacher.{key}": value for key, value in own.items()},
         "task": {name: getattr(task, name) for name in ("kind", "labels", "names", "metric")},
         "seed": seed,
         "device": torch.device(device).type,
         "precision": precision,
     }
+    recipe = Recipe(
+        lr=0.0,
+        epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        batch_size=AUTO if settings.batch_size == "auto" else settings.batch_size,
+        halve=settings.batch_size == "auto",
+        weight_decay=settings.weight_decay,
+        warmup=settings.warmup,
+        save_steps=settings.save_steps,
+        seed=seed,
+        device=device,
+        precision=precision,
+    )
     with one_training(folder, fingerprint, resume, reporter, "teacher"):
-        outcomes = {}
-        for lr in settings.lr if isinstance(settings.lr, tuple) else (settings.lr,):
-            recipe = _recipe(settings, lr, seed, device, precision)
-            own = folder / f"lr-{lr!r}"
-            outcomes[own] = fine_tune(own, fine_tuning, recipe, reporter)
+        rates = {folder / f"lr-{lr!r}": lr for lr in np.atleast_1d(settings.lr).tolist()}
+        outcomes = {own: fine_tune(own, fine_tuning, replace(recipe, lr=lr), reporter) for own, lr in rates.items()}
         best = best_of(outcomes, fine_tuning)
         grid = {repr(outcome.lr): outcome.metrics.get(task.metric) for outcome in outcomes.values()}
         values = {name: value for name, value in asdict(outcomes[best]).items() if name != "stopped"}
         result = TeacherResult(**values, model=settings.model, grid=grid)
         publish(best / "model", output, asdict(result))
     return result
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model to fine-tune, before its weights are loaded.
+
+    Attributes:
+        config: The Hugging Face configuration, head and label names included.
+        tokenizer: Its tokenizer.
+        max_length: The longest input in word pieces, at most what the model takes.
+        folder: Where its pretrained weights are; None for a model that starts at random.
+    """
+
+    config: Any
+    tokenizer: Any
+    max_length: int
+    folder: Path | None
+
+    def build(self, seed: int) -> Any:
+        """Return the model in float32, its new weights drawn with ``seed``, all parameters to be trained."""
+        set_seed(seed)
+        if self.folder is not None:
+            model = load_model(self.folder, AutoModelForSequenceClassification, config=self.config, allow_new="head")
+            return model.requires_grad_(True)
+        try:
+            with quiet():
+                return AutoModelForSequenceClassification.from_config(self.config, dtype=torch.float32)
+        except Exception as error:  # each architecture checks its sizes in its own way
+            what = f"no {self.config.model_type} model can be made: {error}"
+            raise ProfileError(what, key="teacher.config") from error
+
+    def encode(self, texts: pl.DataFrame, labels: np.ndarray, reporter: Reporter) -> TokenRows:
+        """Turn texts into word pieces, at most ``max_length`` a row; of a pair the longer text is cut first."""
+        taken = _arguments(self.config)
+        names = [name for name in self.tokenizer.model_input_names if name in taken and name != "attention_mask"]
+        pieces: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int32)] for name in names}
+        lengths: list[int] = []
+        with reporter.progress("word pieces", len(labels)) as progress:
+            for chunk in texts.iter_slices(_CHUNK):
+                encoded = self.tokenizer(
+                    *(column.to_list() for column in chunk),
+                    truncation=True,
+                    max_length=self.max_length,
+                    return_attention_mask=False,
+                    return_token_type_ids="token_type_ids" in names,
+                )
+                lengths += map(len, encoded["input_ids"])
+                for name in names:
+                    pieces[name] += [np.asarray(row, np.int32) for row in encoded[name]]
+                progress.advance(len(chunk))
+        padding = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
+        fields = {name: np.concatenate(rows) for name, rows in pieces.items()}
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        left = self.tokenizer.padding_side == "left"
+        return TokenRows(fields, {name: padding.get(name, 0) for name in names}, offsets, labels, left)
+
+
+def prepare_encoder(settings: TeacherSettings, task: Task, texts: list[pl.Series], reporter: Reporter) -> Encoder:
+    """Find the encoder that ``teacher.model`` names, or make one from ``teacher.config`` and the training texts."""
+    names = ("score",) if task.is_score else task.names or task.labels
+    head = {
+        "num_labels": task.outputs,
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+        "problem_type": "regression" if task.is_score else "single_label_classification",
+    }
+    folder = None
+    if settings.model == "config":
+        pieces = train_wordpiece([column.to_list() for column in texts], settings.vocab_size)
+        config = _config(settings.config, pieces.get_vocab_size(), head)
+        inputs = ["input_ids", "attention_mask"]
+        if "token_type_ids" in _arguments(config) and getattr(config, "type_vocab_size", 0) > 1:
+            inputs.insert(1, "token_type_ids")
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=pieces, model_max_length=settings.max_length, model_input_names=inputs, **SPECIAL
+        )
+    else:
+        folder = find_model(settings.model, reporter)
+        config, tokenizer = load_config(folder, **head), load_tokenizer(folder, needs=("pad",))
+    longest = fit_max_length(settings.max_length, config, tokenizer, key="teacher.max_length", reporter=reporter)
+    return Encoder(config, tokenizer, longest, folder)
+
+
+def _config(table: dict[str, Any], vocab_size: int, head: dict[str, Any]) -> Any:
+    """Make a configuration from the table ``teacher.config``."""
+    values = dict(table)
+    kind = values.pop("model_type", None)
+    if kind not in CONFIG_MAPPING:
+        what = f"there is no model type {kind!r}" if kind else 'model = "config" needs a model_type'
+        near = difflib.get_close_matches(str(kind), CONFIG_MAPPING.keys(), n=1) or ["bert"]
+        raise ProfileError(what, key="teacher.config.model_type", hint=f'for example model_type = "{near[0]}"')
+    known = CONFIG_MAPPING[kind]().to_dict()
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else None
+            raise ProfileError(f"a {kind} configuration has no {name!r}", key=f"teacher.config.{name}", hint=hint)
+    # The vocabulary is ours, so the ids that a model type has for its own would point anywhere.
+    ids = {f"{name}_id": number for number, name in enumerate(SPECIAL)} | {"bos_token_id": None, "eos_token_id": None}
+    ours = {"vocab_size": vocab_size, **{name: number for name, number in ids.items() if name in known}}
+    try:
+        return AutoConfig.for_model(kind, **{**values, **ours, **head})
+    except Exception as error:  # each configuration checks its values in its own way
+        raise ProfileError(f"no {kind} model can be made: {error}", key="teacher.config") from error
+
+
+def _arguments(config: Any) -> Collection[str]:
+    model = AutoModelForSequenceClassification._model_mapping[type(config)]
+    return inspect.signature(model.forward).parameters.keys()
 
 
 def _loss(task: Task, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
@@ -157,25 +290,3 @@ def _score(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str,
     if not np.isfinite(logits).all():
         raise Diverged("the logits are not finite any more")
     return metrics.score(task, logits, labels)
-
-
-def _batches(table: pl.DataFrame, task: Task) -> Iterator[list[str]]:
-    for name in task.columns:
-        for start in range(0, len(table), CHUNK):
-            yield table[name].slice(start, CHUNK).to_list()
-
-
-def _recipe(settings: TeacherSettings, lr: float, seed: int, device: str, precision: str) -> Recipe:
-    return Recipe(
-        lr=lr,
-        epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        batch_size=AUTO if settings.batch_size == "auto" else settings.batch_size,
-        halve=settings.batch_size == "auto",
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        save_steps=settings.save_steps,
-        seed=seed,
-        device=device,
-        precision=precision,
-    )

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kdcli.errors import MissingError, UsageError
 from kdcli.api import QuietReporter
+from kdcli.errors import MissingError, UsageError
 from kdcli.run.tracking import parse_trackers, tracking
 
 
@@ -60,7 +60,10 @@ def test_every_point_goes_to_a_file(tmp_path: Path, warned: Warned) -> None:
         with tracking((), tmp_path / "run", "sst2", "cpu", warned) as track:
             track.metrics("student", 1, loss=loss)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["stage"], line["step"], line["loss"]) for line in lines] == [("student", 1, 1.0), ("student", 1, None)]
+    assert [(line["stage"], line["step"], line["loss"]) for line in lines] == [
+        ("student", 1, 1.0),
+        ("student", 1, None),
+    ]
 
 
 class FakeRun:

@@ -206,7 +206,9 @@ def test_values_that_are_not_finite(tmp_path, transfer, notes):
 
 
 def test_table_by_text(tmp_path, transfer, notes):
-    table = pl.DataFrame({"logits_1": VALUES[:, 1], "sentence": TEXTS, "logits_0": VALUES[:, 0], "label": ["1", "0", "1"]})
+    table = pl.DataFrame(
+        {"logits_1": VALUES[:, 1], "sentence": TEXTS, "logits_0": VALUES[:, 0], "label": ["1", "0", "1"]}
+    )
     table.write_parquet(tmp_path / "l.parquet")
     found = read_external(tmp_path / "l.parquet", transfer=transfer, task=FILMS, reporter=notes)
     assert np.array_equal(found.logits, VALUES)

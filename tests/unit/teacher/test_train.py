@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -20,8 +19,7 @@ from kdcli.config.schema import TeacherSettings
 from kdcli.errors import DataError, KdError, ProfileError, UsageError
 from kdcli.lm.trainer import ByLengthTrainer
 from kdcli.tasks import metrics
-from kdcli.teacher.encoder import prepare_encoder
-from kdcli.teacher.train import train_teacher
+from kdcli.teacher.train import prepare_encoder, train_teacher
 
 TINY = {
     "model_type": "bert",
@@ -131,7 +129,7 @@ def pretrained(tmp_path_factory):
     """A folder with a tiny encoder whose weights are stored in float16 and know nothing of our labels."""
     folder = tmp_path_factory.mktemp("models") / "encoder"
     settings = TeacherSettings(model="config", config=TINY)
-    texts = [table(SINGLE, 96)["sentence"].to_list()]
+    texts = [table(SINGLE, 96)["sentence"]]
     encoder = prepare_encoder(settings, SINGLE, texts, QuietReporter())
     encoder.build(7).base_model.half().save_pretrained(folder)
     encoder.tokenizer.save_pretrained(folder)
@@ -160,7 +158,7 @@ def test_every_parameter_is_trained(tmp_path, pretrained, from_folder):
     model = {"model": str(pretrained)} if from_folder else {}
     result = fit(tmp_path / "teacher", weight_decay=0.0, epochs=1, seed=5, **model)
     settings = TeacherSettings(**({"config": TINY, "model": "config", "max_length": 24} | model))
-    encoder = prepare_encoder(settings, SINGLE, [table(SINGLE, 96)["sentence"].to_list()], QuietReporter())
+    encoder = prepare_encoder(settings, SINGLE, [table(SINGLE, 96)["sentence"]], QuietReporter())
     before, after = encoder.build(5).state_dict(), weights(tmp_path / "teacher")
 
     assert before.keys() == after.keys()
@@ -351,7 +349,7 @@ def test_the_rows_of_max_rows_are_drawn_at_random_by_the_seed(tmp_path, monkeypa
     taken = []
 
     def stop(settings, task, texts, reporter):
-        taken.append([text for batch in texts for text in batch])
+        taken.append(texts[0].to_list())
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kdcli.teacher.train.prepare_encoder", stop)
@@ -424,7 +422,7 @@ def test_folders_that_are_damaged(tmp_path, pretrained):
 
 
 def test_tokenizer_from_the_training_texts():
-    texts = [table(PAIR, 50)[name].to_list() for name in PAIR.columns]
+    texts = [table(PAIR, 50)[name] for name in PAIR.columns]
     settings = TeacherSettings(model="config", config=TINY, vocab_size=60, max_length=32)
     tokenizer = prepare_encoder(settings, PAIR, texts, QuietReporter()).tokenizer
     ids = tokenizer("A [MASK] film ##m", "Great!")
@@ -442,8 +440,8 @@ def test_rows_are_padded_as_the_tokenizer_pads():
     texts = table(PAIR, 30)
     columns = [texts["sentence1"], texts["sentence2"]]
     settings = TeacherSettings(model="config", config=TINY, max_length=12)
-    encoder = prepare_encoder(settings, PAIR, [column.to_list() for column in columns], QuietReporter())
-    rows = encoder.encode(columns, np.arange(30), QuietReporter())
+    encoder = prepare_encoder(settings, PAIR, columns, QuietReporter())
+    rows = encoder.encode(texts.select(PAIR.columns), np.arange(30), QuietReporter())
     chosen = [4, 1, 17]
     expected = encoder.tokenizer(
         [column[row] for row in chosen for column in columns[:1]],
