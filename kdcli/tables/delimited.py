@@ -189,9 +189,8 @@ class Delimited:
 
 def has_csv_quoting(path: Path) -> bool:
     """Return whether a TSV has CSV's quoting, as pandas writes it: some fields are quoted, and none wrongly."""
-    with open_bytes(path) as stream:
-        if not any(_quotes_begin_fields(block) for block in _blocks(stream, b"")):
-            return False
+    if not _quotes_begin_fields(path):
+        return False
     try:
         for _ in Delimited(path, "tsv", quoted=True).batches([], BadRows(path, "error")):
             pass
@@ -200,12 +199,16 @@ def has_csv_quoting(path: Path) -> bool:
     return True
 
 
-def _quotes_begin_fields(block: bytes) -> bool:
-    if b'"' not in block:
-        return False
-    data = np.frombuffer(block, np.uint8)
-    before = data[np.flatnonzero(data == ord('"')) - 1]  # of a block's first byte its last one, a line end
-    return bool(np.isin(before, list(b"\t\n")).any())
+def _quotes_begin_fields(path: Path) -> bool:
+    buffer = bytearray(b"\n") + bytes(forms.BLOCK)  # the byte before, and a block
+    with open_bytes(path) as stream:
+        while got := stream.readinto(memoryview(buffer)[1:]):
+            if buffer.find(b'"', 1, got + 1) > 0:
+                data = np.frombuffer(buffer, np.uint8, got + 1)
+                if np.isin(data[np.flatnonzero(data[1:] == ord('"'))], list(b"\t\n")).any():
+                    return True
+            buffer[0] = buffer[got]
+    return False
 
 
 class _Records:
