@@ -27,25 +27,25 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=7e-4)
     parser.add_argument("--precision", default="bf16")
-    given = parser.parse_args()
-    lines = [line.strip() for path in given.texts for line in path.read_text("utf-8").split("\n")]
+    args = parser.parse_args()
+    lines = [line.strip() for path in args.texts for line in path.read_text("utf-8").split("\n")]
     lines = [" ".join(line.split()) for line in lines if line]
     corpus = Corpus("single", [line for i, line in enumerate(lines) if i % 100], lines[::100])
     options = kd_transfoxl.Options(
         from_scratch=True,
-        n_layer=given.layers,
-        d_model=given.width,
-        n_head=given.width // 64,
+        n_layer=args.layers,
+        d_model=args.width,
+        n_head=args.width // 64,
         div_val=2,
-        epochs=given.epochs,
-        max_steps=given.max_steps,
-        batch_size=given.batch_size,
-        lr=given.lr,
+        epochs=args.epochs,
+        max_steps=args.max_steps,
+        batch_size=args.batch_size,
+        lr=args.lr,
         warmup=0.05,
     )
-    settings = GeneratorSettings(options, "single", seed=1, device="cpu", precision=given.precision)
+    settings = GeneratorSettings(options, "single", seed=1, device="cpu", precision=args.precision)
     with ui.reporting("pretrain") as reporter:
-        print(kd_transfoxl.fine_tune(corpus, given.output, settings, reporter))
+        print(kd_transfoxl.fine_tune(corpus, args.output, settings, reporter))
 
 
 if __name__ == "__main__":

@@ -31,9 +31,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessor, LogitsPro
 from transformers.utils import logging
 
 from kdcli.lm.causal import CausalDecoder
-from kdcli.lm.drawing import draw
-from kdcli.lm.pretrained import DTYPES, read_tokenizer
-from kdcli.lm.sampling import Decoder, sample
+from kdcli.lm.sampling import Decoder, draw, sample
+from kdcli.models.hf import DTYPES, load_lm_tokenizer
 from kdcli.tables.read import read_table
 
 END_NOW = 2.0
@@ -59,29 +58,29 @@ def main() -> None:
     parser.add_argument("--oracle", help="python of an environment with transformers 4.35.2")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    given = parser.parse_args()
+    args = parser.parse_args()
     logging.set_verbosity_error()
     torch.manual_seed(1)
 
-    tokenizer = read_tokenizer(given.tokenizer)
+    tokenizer = load_lm_tokenizer(args.tokenizer)
     end = tokenizer.eos_token_id
-    texts = read_table(given.texts, columns=["sentence"]).table()["sentence"].to_pylist()
-    chosen = np.random.default_rng(1).choice(len(texts), max(given.draws, given.generated, given.one), replace=False)
+    texts = read_table(args.texts, columns=["sentence"]).frame()["sentence"].to_list()
+    chosen = np.random.default_rng(1).choice(len(texts), max(args.draws, args.generated, args.one), replace=False)
     encoded = tokenizer([texts[row].strip() for row in chosen])["input_ids"]
     first = torch.tensor([tokens[0] for tokens in encoded])
     lengths = torch.tensor([min(len(tokens) + 1, 128) for tokens in encoded])  # the end is one more
 
     for precision in ("fp32", "bf16"):
-        model = GPT2LMHeadModel(GPT2Config()).to(given.device, DTYPES[precision]).eval()
-        job = Job(model, first.to(given.device), lengths.to(given.device), end)
+        model = GPT2LMHeadModel(GPT2Config()).to(args.device, DTYPES[precision]).eval()
+        job = Job(model, first.to(args.device), lengths.to(args.device), end)
         ways: dict[str, tuple[int, Callable[[int], None]]] = {
-            "one text at a time": (given.one, job.one_by_one),
-            f"model.generate, batch {given.batch_size}": (given.generated, partial(job.generate, given.batch_size)),
+            "one text at a time": (args.one, job.one_by_one),
+            f"model.generate, batch {args.batch_size}": (args.generated, partial(job.generate, args.batch_size)),
         }
-        for rows in dict.fromkeys((given.batch_size, given.larger)):
-            ways[f"kd, a full batch of {rows}"] = (given.draws, partial(job.full_batch, rows))
-        report(given, precision, job, {name: rate(way, count, given) for name, (count, way) in ways.items()})
-    transformer_xl(given, [texts[row] for row in chosen])
+        for rows in dict.fromkeys((args.batch_size, args.larger)):
+            ways[f"kd, a full batch of {rows}"] = (args.draws, partial(job.full_batch, rows))
+        report(args, precision, job, {name: rate(way, count, args) for name, (count, way) in ways.items()})
+    transformer_xl(args, [texts[row] for row in chosen])
 
 
 class Job:
@@ -166,15 +165,15 @@ class EndAt(LogitsProcessor):
         return scores
 
 
-def rate(way: Callable[[int], None], count: int, given: argparse.Namespace) -> float:
+def rate(way: Callable[[int], None], count: int, args: argparse.Namespace) -> float:
     """Return the texts a second of the best round, after a warm-up."""
-    way(min(count, given.batch_size))
+    way(min(count, args.batch_size))
     best = float("inf")
-    for _ in range(given.rounds):
-        synchronise(given.device)
+    for _ in range(args.rounds):
+        synchronise(args.device)
         begin = time.perf_counter()
         way(count)
-        synchronise(given.device)
+        synchronise(args.device)
         best = min(best, time.perf_counter() - begin)
     return count / best
 
@@ -184,45 +183,43 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def transformer_xl(given: argparse.Namespace, texts: list[str]) -> None:
+def transformer_xl(args: argparse.Namespace, texts: list[str]) -> None:
     """Compare the ways of a Transformer-XL: its words are those of a text, whichever they are."""
     from kd_transfoxl.configuration import TransfoXLConfig
     from kd_transfoxl.decoder import TransfoXLDecoder
     from kd_transfoxl.model import TransfoXLLMHeadModel
 
-    rows, end = given.batch_size, 0
+    rows, end = args.batch_size, 0
     lengths = torch.tensor([min(len(text.split()) + 1, 80) for text in texts]).clamp(min=2)
     first = torch.randint(1, XL["cutoffs"][0], lengths.shape)
-    model = TransfoXLLMHeadModel(TransfoXLConfig(**XL)).to(given.device).eval()
-    job = Job(model, first.to(given.device), lengths.to(given.device), end)
+    model = TransfoXLLMHeadModel(TransfoXLConfig(**XL)).to(args.device).eval()
+    job = Job(model, first.to(args.device), lengths.to(args.device), end)
     full = TransfoXLDecoder(model, lambda hidden, uniforms: draw(model.crit.log_probs(hidden), uniforms))
     rates = {}
-    if given.oracle:
-        some = {"first": first[: given.one].tolist(), "lengths": lengths[: given.one].tolist()}
-        sent = json.dumps({"config": XL, "rounds": given.rounds, **some})
+    if args.oracle:
+        some = {"first": first[: args.one].tolist(), "lengths": lengths[: args.one].tolist()}
+        sent = json.dumps({"config": XL, "rounds": args.rounds, **some})
         script = Path(__file__).with_name("released_transfoxl.py")
-        run = subprocess.run([given.oracle, script], input=sent, capture_output=True, text=True, check=True)
+        run = subprocess.run([args.oracle, script], input=sent, capture_output=True, text=True, check=True)
         rates["transformers 4.35.2, one text at a time"] = float(run.stdout)
     run_on = partial(job.run_on, rows, full)
-    rates[f"ours, full softmax, batch {rows} to its longest text"] = rate(run_on, given.generated, given)
+    rates[f"ours, full softmax, batch {rows} to its longest text"] = rate(run_on, args.generated, args)
     ours = partial(job.full_batch, rows, decoder=TransfoXLDecoder(model))
-    rates[f"kd, a full batch of {rows}"] = rate(ours, given.draws, given)
-    table = Table(title=f"Transformer-XL, {XL['vocab_size']:,} words, on {given.device}, fp32")
+    rates[f"kd, a full batch of {rows}"] = rate(ours, args.draws, args)
+    table = Table(title=f"Transformer-XL, {XL['vocab_size']:,} words, on {args.device}, fp32")
     for column in ("", "texts/s", *(f"to the {place}" for place in ("first", "second")[: len(rates) - 1])):
         table.add_column(column, justify="left" if not column else "right")
     for name, found in rates.items():
         table.add_row(name, f"{found:,.1f}", *(f"{found / other:.2f}x" for other in list(rates.values())[:-1]))
-    table.add_row("at least", "", *(["30x", "4x"] if given.oracle else ["4x"]))
+    table.add_row("at least", "", *(["30x", "4x"] if args.oracle else ["4x"]))
     Console(width=110).print(table)
 
 
-def report(given: argparse.Namespace, precision: str, job: Job, rates: dict[str, float]) -> None:
-    least = TARGETS.get((torch.device(given.device).type, precision), (None, None))
+def report(args: argparse.Namespace, precision: str, job: Job, rates: dict[str, float]) -> None:
+    least = TARGETS.get((torch.device(args.device).type, precision), (None, None))
     one, generated = list(rates.values())[:2]
     tokens = float(job.lengths.float().mean()) - 1
-    title = (
-        f"GPT-2 117M on {given.device} in {precision}, {torch.get_num_threads()} threads, {tokens:.1f} tokens a text"
-    )
+    title = f"GPT-2 117M on {args.device} in {precision}, {torch.get_num_threads()} threads, {tokens:.1f} tokens a text"
     table = Table(title=title)
     for column in ("", "texts/s", "tokens/s", "to one at a time", "to generate"):
         table.add_column(column, justify="left" if not column else "right")
@@ -232,21 +229,21 @@ def report(given: argparse.Namespace, precision: str, job: Job, rates: dict[str,
     table.add_row("at least", "", "", *("" if value is None else f"{value}x" for value in least))
     console = Console(width=110)
     console.print(table)
-    if given.device.startswith("cuda"):
-        console.print(against_the_memory(given, job, list(rates.values())[-1] * tokens, given.larger))
+    if args.device.startswith("cuda"):
+        console.print(against_the_memory(args, job, list(rates.values())[-1] * tokens, args.larger))
         console.print(f"800,000 such texts: {800_000 / max(list(rates.values())[2:]):,.0f} s")
 
 
-def against_the_memory(given: argparse.Namespace, job: Job, tokens: float, rows: int) -> str:
+def against_the_memory(args: argparse.Namespace, job: Job, tokens: float, rows: int) -> str:
     """Compare with what the memory allows: each step reads all weights once, and the keys and values so far."""
-    block = torch.empty(2**30, dtype=torch.uint8, device=given.device)
+    block = torch.empty(2**30, dtype=torch.uint8, device=args.device)
     other = torch.empty_like(block)
     other.copy_(block)
-    synchronise(given.device)
+    synchronise(args.device)
     begin = time.perf_counter()
     for _ in range(20):
         other.copy_(block)
-    synchronise(given.device)
+    synchronise(args.device)
     bandwidth = 20 * 2 * block.numel() / (time.perf_counter() - begin)
     config, size = job.model.config, job.model.dtype.itemsize
     weights = sum(parameter.numel() for parameter in job.model.parameters()) * size

@@ -181,7 +181,7 @@ def whole(tmp_path_factory):
     return folder, train(folder)
 
 
-@pytest.mark.parametrize(("kill_at", "left"), [(3, 13), (6, 10), (9, 7), (13, 3), (15, 1)])
+@pytest.mark.parametrize(("kill_at", "left"), [(3, 13), (6, 10), (15, 1)])
 def test_a_killed_training_ends_with_the_same_weights(tmp_path, whole, kill_at, left):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "killed", save_steps=2, reporter=Notes(kill_at))
@@ -237,13 +237,6 @@ def test_the_loss_is_the_mean_over_the_real_tokens_of_an_update(tmp_path, config
         outcome = train(tmp_path / str(at_once), learner, notes, max_steps=1, at_once=at_once)
         assert outcome.at_once == {12: 12, 5: 4, 1: 1}[at_once]
         assert notes.points[0][2]["loss"] == pytest.approx(expected, rel=1e-5)
-
-
-def test_what_goes_at_once_makes_no_difference(tmp_path):
-    outcomes = [train(tmp_path / str(at_once), Writer(STILL), at_once=at_once, lr=1e-3) for at_once in (0, 5, 1)]
-    assert [(one.updates, one.batch_size, one.at_once) for one in outcomes] == [(15, 12, 12), (15, 12, 4), (15, 12, 1)]
-    for at_once in (5, 1):
-        torch.testing.assert_close(weights(tmp_path / str(at_once)), weights(tmp_path / "0"), atol=2e-5, rtol=0)
 
 
 def small_memory(monkeypatch, rows):

@@ -87,18 +87,6 @@ def test_the_distribution_is_that_of_the_model(tiny, exact, rows):
     assert min(alike(drawn.numpy(), *exact)) > 1e-3
 
 
-class Forgetful(CausalDecoder):
-    """Takes each row for one at the furthest place, as a plain batch is."""
-
-    def logits(self, tokens, places, width):
-        return super().logits(tokens, torch.full_like(places, width - 1), width)
-
-
-def test_a_decoder_that_mixes_up_places_is_found_out(tiny, exact):
-    drawn = sample(Forgetful(tiny), first_of(DRAWS), uniforms_of(DRAWS), end=END, rows=2000)
-    assert max(alike(drawn.numpy(), *exact)[1:]) < 1e-9
-
-
 @pytest.mark.parametrize("look", [1, 16])
 @pytest.mark.parametrize("rows", [7, 64, 9000])
 def test_a_text_depends_on_its_own_uniforms_alone(tiny, monkeypatch, rows, look):

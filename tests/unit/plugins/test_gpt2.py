@@ -20,7 +20,7 @@ from transformers import (
 import kd_gpt2
 from kd_gpt2 import Options
 from kd_gpt2.model import SIZES, prepare, train_bpe
-from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, Part, QuietReporter
+from kdcli.api import Corpus, GeneratorSettings, Part, QuietReporter
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "naïve fun", "it was bad", "the dog is good"] * 4
 CORPUS = Corpus("single", TRAIN, ["a good plot", "very dull"], ["the fun"])
@@ -169,26 +169,6 @@ def test_it_starts_from_the_weights_of_the_folder_or_from_random_ones(make_folde
     assert one["model.embed_tokens.weight"].shape[0] == len(fresh.tokenizer) == 270
     assert one["model.embed_tokens.weight"].abs().sum(1).min() > 0, "no row is another vocabulary's padding"
     assert kept.identity != fresh.identity
-
-
-def test_names_that_cannot_be_had(tmp_path, notes, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    waits = []  # a download tries again for half a minute before it says that there is no network
-    monkeypatch.setattr("time.sleep", waits.append)
-    for options, key in (
-        ({"model": "117M"}, "model"),
-        ({"model": "no-such/model"}, "model"),
-        ({"model": str(tmp_path / "none")}, "model"),
-        ({"tokenizer": "no-such/tokenizer"}, "tokenizer"),
-        ({"tokenizer": str(tmp_path / "none")}, "tokenizer"),
-    ):
-        with pytest.raises(MissingError) as error:
-            fine_tune(tmp_path / "model", notes, **options)
-        assert error.value.key == f"generators.gpt2.{key}" and "\n" not in str(error.value)
-    assert waits == []
-    with pytest.raises(DataError, match=r"config.json is missing"):
-        kd_gpt2.load(tmp_path / "none", settings_of(), notes)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_longer_max_length_than_the_context(tmp_path, make_folder, notes):

@@ -89,14 +89,6 @@ def test_many_texts_are_cut_and_made_as_by_the_published_tokenizer():
         assert hashlib.sha256(json.dumps([words, joined]).encode()).hexdigest() == expected["sha256"], name
 
 
-def test_numbers_and_hyphens_are_cut_and_undone():
-    words = ["23", "@,@", "000", "well", "@-@", "known", "men", "are", "1", "@.@", "80", "m", "tall", "."]
-    assert split("23,000 well-known men are 1.80 m tall.", "moses") == words
-    assert split("23,000 well-known men are 1.80 m tall .", "whitespace") == words
-    assert join(words, "moses") == "23,000 well-known men are 1.80 m tall."
-    assert join(words, "whitespace") == "23,000 well-known men are 1.80 m tall ."
-
-
 # Texts that are tokenised already
 
 

@@ -43,15 +43,6 @@ def write(folder: Path, **changed: object) -> Path:
     return folder
 
 
-def test_words_stand_in_the_order_of_their_ids(tmp_path):
-    folder = write(tmp_path, sym2idx={"the": 2, "<unk>": 0, "<eos>": 1})
-    assert read_vocabulary(folder).words == ["<unk>", "<eos>", "the"]
-
-
-def test_a_vocabulary_in_lower_case_says_so(tmp_path):
-    assert read_vocabulary(write(tmp_path, lower_case=True)).lower_case
-
-
 def test_plain_text_comes_before_pickles(tmp_path):
     write(tmp_path)
     (tmp_path / "vocab.txt").write_text("<eos>\n<unk>\nplain\n")
