@@ -275,8 +275,5 @@ def _shaped(room: Floats, *shape: int) -> Floats:
 
 
 def _pieces(order: Places, lengths: Places) -> list[Places]:
-    """Cut rows, in the order given, into pieces of about as many words, at most about ``WORDS``."""
-    words = np.cumsum(lengths[order])
-    count = -(-int(words[-1]) // WORDS)
-    piece = (words - 1) * count // int(words[-1])
-    return np.split(order, np.flatnonzero(np.diff(piece)) + 1)
+    """Cut rows, in the order given, into equal pieces of about ``WORDS`` words at most."""
+    return np.array_split(order, min(len(order), math.ceil(int(lengths.sum()) / WORDS)))

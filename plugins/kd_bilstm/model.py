@@ -7,7 +7,8 @@ still have words: padding costs nothing and cannot make a difference.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import warnings
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch.nn import functional
 
 from kdcli.api import Batch
 from kdcli.models.embedding import Embedding
+
+warnings.filterwarnings("ignore", message="index_reduce")  # PyTorch calls it a beta
 
 State = tuple[Tensor, ...]
 """What a cell passes to the next step, each ``[2, rows, hidden]``: (h, c) of an LSTM, (h,) of a GRU."""
@@ -168,38 +171,10 @@ def gru(given: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
 def maximum(outputs: Tensor, counts: list[int]) -> Tensor:
     """Return the largest value of each unit over the words of each text, ``[2, texts, hidden]``, in the packed order.
 
-    A function with its own gradient, for speed: one ``torch.maximum`` a step would write a gradient for every word at
-    every step, and padding the texts for one ``amax`` takes longer still.
-
     Args:
         outputs: Hidden states, ``[2, all words, hidden]``, in the order of ``Packed``.
         counts: The number of texts that have a word at each step.
     """
-    result: Tensor = _Maximum.apply(outputs, counts)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _Maximum(torch.autograd.Function):
-    """The gradient goes to the first of equal maxima, as that of ``torch.max`` goes to one of them."""
-
-    @staticmethod
-    def forward(ctx: Any, outputs: Tensor, counts: list[int]) -> Tensor:
-        steps = torch.split(outputs, counts, dim=1)  # [2, texts that have a word here, hidden]
-        largest = steps[0].clone()
-        for step in steps[1:]:
-            reached = largest[:, : step.shape[1]]
-            torch.maximum(reached, step, out=reached)
-        ctx.save_for_backward(outputs, largest)
-        ctx.counts = counts
-        return largest
-
-    @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None]:
-        outputs, largest = ctx.saved_tensors
-        left = above.clone()
-        gradient = torch.empty_like(outputs)
-        for step, taken in zip(*(torch.split(each, ctx.counts, dim=1) for each in (outputs, gradient)), strict=True):
-            rows = step.shape[1]
-            torch.mul(left[:, :rows], step == largest[:, :rows], out=taken)
-            left[:, :rows] -= taken
-        return gradient, None
+    texts = torch.cat([torch.arange(count) for count in counts]).to(outputs.device)
+    lowest = outputs.new_full((2, counts[0], outputs.shape[2]), -torch.inf)
+    return lowest.index_reduce(1, texts, outputs, "amax")

@@ -161,13 +161,13 @@ def test_gradient_of_the_maximum(lengths, seed):
     assert torch.autograd.gradcheck(lambda outputs: maximum(outputs, packed.counts), (outputs,))
 
 
-def test_gradient_of_equal_maxima_goes_to_one_of_them():
+def test_gradient_of_equal_maxima_is_shared():
     packed = pack(*padded([4, 2]))  # words of the first text: 0, 2, 4, 5; of the second: 1, 3
     outputs = torch.tensor([0.0, 5.0, 7.0, 5.0, 7.0, 1.0]).expand(2, 6).unsqueeze(2).clone().requires_grad_()
     pooled = maximum(outputs, packed.counts)
     assert pooled[..., 0].tolist() == [[7, 5], [7, 5]]
     pooled.backward(torch.tensor([[[2.0], [3.0]], [[4.0], [5.0]]]))
-    assert outputs.grad[..., 0].tolist() == [[0, 3, 2, 0, 0, 0], [0, 5, 4, 0, 0, 0]]
+    assert outputs.grad[..., 0].tolist() == [[0, 1.5, 1, 1.5, 1, 0], [0, 2.5, 2, 2.5, 2, 0]]
 
 
 @pytest.mark.parametrize("pooling", ["last", "max"])
