@@ -91,7 +91,9 @@ def test_a_csv_with_tabs_between_its_fields_is_a_tsv(rows, put):
     assert rows(put("a.csv", "s\tl\nx, y\t1\n")) == [("x, y", "1")]
 
 
-def test_a_tsv_with_the_quoting_of_csv_is_recognised(put):
+@pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
+def test_a_tsv_with_the_quoting_of_csv_is_recognised(put, monkeypatch, block):
+    monkeypatch.setattr(forms, "BLOCK", block)
     quoted = put("a.tsv", 's\tl\n"he said ""no"""\t1\n"a\ttab and a\nline"\t0\nplain\t1\n')
     assert has_csv_quoting(quoted)
     frame = read_table(quoted, quoted=True).frame()
