@@ -34,16 +34,10 @@ Point = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class StageState:
-    """A stage of the run, by ``kd.lock``.
-
-    Attributes:
-        key: Its entry there.
-        state: ``done``, ``not ended``, or ``older than KEY``: a stage before it was run again since.
-        entry: The entry: seed, result, versions, and the SHA-256 of each output.
-    """
+    """A stage of the run, by ``kd.lock``."""
 
     key: str
-    state: str
+    state: str  # ``done``, ``not ended``, or ``older than KEY``: a stage before it was run again since
     entry: Entry
 
     @property
@@ -54,18 +48,12 @@ class StageState:
 
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve.
+    """A learning curve."""
 
-    Attributes:
-        stage: teacher, generator, student or baseline.
-        label: Its seed or its learning rate, where the stage has several curves; else empty.
-        steps: Updates done at each point.
-        values: By quantity (loss, dev_loss, a metric), a value for each step; None where it was no number.
-    """
-
-    stage: str
-    label: str
-    steps: list[int]
+    stage: str  # teacher, generator, student or baseline
+    label: str  # its seed or its learning rate, where the stage has several curves; else empty
+    steps: list[int]  # updates done at each point
+    # by quantity (loss, dev_loss, a metric), a value for each step; None where it was no number
     values: dict[str, list[float | None]]
 
     @property
@@ -76,26 +64,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class RunContents:
-    """A run; parts that it does not have yet are None or empty.
-
-    Attributes:
-        root: Its folder.
-        task: Its task.
-        settings: The resolved profile, by dotted key.
-        profile: The same as TOML.
-        stages: Its stages by key, in the order in which they ran first.
-        results: The results table.
-        bench: The report of ``kd bench``, if it was run.
-        curves: The learning curves.
-        transfer: The transfer set, with the teacher's answers where it has given any.
-        predictions: The predictions of teacher, baseline and student, table by table.
-    """
+    """A run; parts that it does not have yet are None or empty."""
 
     root: Path
     task: Task
-    settings: dict[str, Any]
-    profile: str
-    stages: dict[str, StageState]
+    settings: dict[str, Any]  # the resolved profile, by dotted key
+    profile: str  # the same as TOML
+    stages: dict[str, StageState]  # in the order in which they ran first
     results: Results | None
     bench: BenchReport | None
     curves: list[Curve]
@@ -148,12 +123,7 @@ class RunContents:
 
 
 def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None = None) -> RunContents:
-    """Read a run folder.
-
-    Args:
-        root: The folder, of a run that has ended or is half done.
-        texts: Read the tables of texts too; the comparison of several runs does not show them.
-        reporter: Shows the progress through the transfer set.
+    """Read the folder of a run that has ended or is half done, the tables of texts only if asked for.
 
     Raises:
         DataError: The folder is not a run's, or one of its files is damaged.
@@ -223,12 +193,8 @@ def read_curves(path: Path, histories: Mapping[str, Sequence[Point]], teacher: M
     """Read the curves of a run, those of each stage together.
 
     The file is appended to: by a launch that resumes where another was killed, and by one that starts again. So a
-    point replaces all points of its training that are not before it. A line that was cut off is left out.
-
-    Args:
-        path: ``metrics.jsonl``; it need not be there.
-        histories: By stage, the points of the students that have ended; they know their curves better.
-        teacher: The result of the teacher's stage: its grid says which learning rates belong to it.
+    point replaces all points of its training that are not before it. A line that was cut off is left out. The histories
+    of finished students are exact, and the grid of the teacher's result says which learning rates belong to it.
     """
     trainings: dict[tuple[str, str], dict[int, Point]] = {}
     for point in _points(path):

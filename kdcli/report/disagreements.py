@@ -1,4 +1,4 @@
-"""The predictions of teacher, baseline and student for the same labelled texts, and where student and teacher differ."""
+"""The predictions of all models for the same labelled texts, and where student and teacher differ."""
 
 from __future__ import annotations
 
@@ -24,44 +24,28 @@ MOST = 300
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A text on which student and teacher differ.
+    """A text on which student and teacher differ."""
 
-    Attributes:
-        texts: The text, or both of a pair.
-        gold: Its label, or score.
-        teacher: The teacher's label, or score.
-        student: The student's.
-        sure: The probability that each of the two gives its own label, teacher first; None for scores.
-        gap: Half the sum of the differences of their probabilities (total variation: 0 to 1); for scores the
-            difference.
-        right: teacher, student, or neither; of scores the nearer one.
-    """
-
-    texts: tuple[str, ...]
-    gold: str
-    teacher: str
-    student: str
+    texts: tuple[str, ...]  # the text, or both of a pair
+    gold: str  # its label, or score
+    teacher: str  # the teacher's label, or score
+    student: str  # the student's
+    # the probability that each of the two gives its own label, teacher first; None for scores
     sure: tuple[float, float] | None
+    # half the sum of the differences of their probabilities (total variation: 0 to 1); for scores the difference
     gap: float
-    right: str
+    right: str  # teacher, student, or neither; of scores the nearer one
 
 
 @dataclass(frozen=True)
 class TablePredictions:
-    """The predictions for one table.
+    """The predictions for one table."""
 
-    Attributes:
-        table: Its name: dev, dev_matched, test.
-        task: The task.
-        texts: The task's text columns.
-        gold: The class ids ``int64 [rows]``, or the scores ``float32 [rows]``.
-        logits: ``float32 [rows, outputs]`` by model; scores are clipped to the task's range.
-    """
-
-    table: str
-    task: Task
-    texts: pl.DataFrame
-    gold: NDArray[Any]
+    table: str  # its name: dev, dev_matched, test
+    task: Task  # the task
+    texts: pl.DataFrame  # the task's text columns
+    gold: NDArray[Any]  # the class ids ``int64 [rows]``, or the scores ``float32 [rows]``
+    # ``float32 [rows, outputs]`` by model; scores are clipped to the task's range
     logits: dict[str, NDArray[np.float32]]
 
     def confusion(self, model: str) -> list[list[int]]:

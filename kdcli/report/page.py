@@ -39,33 +39,22 @@ _MARK = b'<meta name="generator" content="kd '
 
 @dataclass(frozen=True)
 class Report:
-    """A page on disk.
+    """A page on disk."""
 
-    Attributes:
-        output: The file.
-        bytes: Its size.
-        runs: The runs that it shows.
-        sections: The sections in it.
-        left_out: Those left out, since no run has come to them.
-    """
-
-    output: Path
-    bytes: int
-    runs: list[str]
-    sections: list[str]
-    left_out: list[str]
+    output: Path  # the file
+    bytes: int  # its size
+    runs: list[str]  # the runs that it shows
+    sections: list[str]  # the sections in it
+    left_out: list[str]  # those left out, since no run has come to them
 
 
 def write_report(
     runs: Sequence[str | Path], *, output: Path | None = None, force: bool = False, reporter: Reporter | None = None
 ) -> Report:
-    """Write the page of a run, or one that puts several side by side.
+    """Write the page of a run, or one that puts several side by side; a run may be half done.
 
-    Args:
-        runs: Run folders; a run may be half done.
-        output: The file; by default ``report.html`` in the folder of one run, and here for several.
-        force: Replace a file that is not such a page. A page of kd's own is always replaced.
-        reporter: Shows the progress.
+    The default output is ``report.html``, in the folder of one run, and here for several. A page of kd is replaced, and
+    any other file with ``force``.
 
     Raises:
         DataError: A folder is not a run's or a file in it is damaged; or the output is another file.

@@ -52,21 +52,13 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a plot.
+    """A line of a plot."""
 
-    Attributes:
-        label: Its name; lines of one name share an entry of the legend.
-        x: Updates.
-        y: Values; None leaves a hole.
-        colour: Its number in the palette.
-        dashed: Whether it is.
-    """
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float | None]
-    colour: int
-    dashed: bool = False
+    label: str  # its name; lines of one name share an entry of the legend
+    x: Sequence[float]  # updates
+    y: Sequence[float | None]  # values; None leaves a hole
+    colour: int  # its number in the palette
+    dashed: bool = False  # whether it is
 
 
 def colour_of(name: str, otherwise: int = 4) -> int:
@@ -82,15 +74,7 @@ def lines(
     levels: Mapping[str, tuple[float, int]] | None = None,
     log: bool = False,
 ) -> str:
-    """Draw values against updates.
-
-    Args:
-        name: The plot's, one of a kind on the page.
-        drawn: The lines.
-        y: What they show.
-        levels: Horizontal lines, by label: the height, and the colour's number.
-        log: Whether the heights may be on a logarithmic scale, where they go far.
-    """
+    """Draw values against updates; ``levels`` are horizontal lines by label: the height and the colour's number."""
     with _axes(name, f"{y} against updates: {', '.join(dict.fromkeys(line.label for line in drawn))}") as (axes, svg):
         known: set[str] = set()
         for line in drawn:
@@ -216,12 +200,7 @@ def _axes(
 
 
 def _inline(figure: Figure, description: str) -> str:
-    """Return a figure as an SVG element of a page: no identifier, style or colour of its own but what a page can hold.
-
-    Args:
-        figure: The figure.
-        description: The words of a screen reader.
-    """
+    """Return a figure as an SVG element in the colours and letters of the page; screen readers say the description."""
     file = StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)

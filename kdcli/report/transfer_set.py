@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
 from kdcli.tables.parquet import scan
+from kdcli.transfer.cleaning import WORD
 from kdcli.transfer.dedupe import take
 
 SAMPLES = 300
@@ -21,34 +22,23 @@ LONGEST = 4096
 
 @dataclass(frozen=True)
 class SampledRow:
-    """A row drawn at random.
+    """A row drawn at random."""
 
-    Attributes:
-        texts: Its text, or both of a pair.
-        source: The method that made it.
-        logits: The teacher's, or None.
-    """
-
-    texts: tuple[str, ...]
-    source: str
-    logits: tuple[float, ...] | None
+    texts: tuple[str, ...]  # its text, or both of a pair
+    source: str  # the method that made it
+    logits: tuple[float, ...] | None  # the teacher's, or None
 
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """The rows of one source: original, lite, heavy or corpus.
+    """The rows of one source: original, lite, heavy or corpus."""
 
-    Attributes:
-        name: The source.
-        lengths: ``int64 [LONGEST + 1]`` rows of each length, in words between white space (both texts of a pair).
-        answers: ``int64 [classes]`` rows to which the teacher gives each label; None for scores or without a teacher.
-        scores: ``float32 [rows]`` the teacher's scores; None for classes or without a teacher.
-    """
-
-    name: str
+    name: str  # the source
+    # ``int64 [LONGEST + 1]`` rows of each length, in words between white space (both texts of a pair)
     lengths: NDArray[np.int64]
+    # ``int64 [classes]`` rows to which the teacher gives each label; None for scores or without a teacher
     answers: NDArray[np.int64] | None
-    scores: NDArray[np.float32] | None
+    scores: NDArray[np.float32] | None  # ``float32 [rows]`` the teacher's scores; None for classes or without a teacher
 
     @property
     def rows(self) -> int:
@@ -68,19 +58,12 @@ class SourceCounts:
 
 @dataclass(frozen=True)
 class TransferSet:
-    """A transfer set.
+    """A transfer set."""
 
-    Attributes:
-        path: Its table.
-        labelled: Whether the teacher's logits are in it.
-        sources: In the order in which they come.
-        samples: Rows drawn at random, in random order.
-    """
-
-    path: Path
-    labelled: bool
-    sources: list[SourceCounts]
-    samples: list[SampledRow]
+    path: Path  # its table
+    labelled: bool  # whether the teacher's logits are in it
+    sources: list[SourceCounts]  # in the order in which they come
+    samples: list[SampledRow]  # rows drawn at random, in random order
 
     @property
     def rows(self) -> int:
@@ -91,19 +74,13 @@ class TransferSet:
 def survey(path: Path, task: Task, *, seed: int, reporter: Reporter) -> TransferSet:
     """Read a transfer set, or a joined one; of each row some numbers are in memory, but not the texts.
 
-    Args:
-        path: The Parquet table.
-        task: The task.
-        seed: The seed of the rows drawn.
-        reporter: Shows the progress.
-
     Raises:
         DataError: The table cannot be read, or lacks a column.
     """
     outputs = [f"logits_{number}" for number in range(task.outputs)]
     labelled = set(outputs) <= set(scan(path).collect_schema().names())
     table = scan(path, [*task.columns, "source", *(outputs if labelled else [])])
-    words = pl.sum_horizontal(pl.col(task.columns).str.count_matches(r"[^\s\x1c-\x1f]+")).clip(upper_bound=LONGEST)
+    words = pl.sum_horizontal(pl.col(task.columns).str.count_matches(WORD)).clip(upper_bound=LONGEST)
     numbers = {"source": pl.col("source"), "words": words}
     if labelled and task.is_score:
         numbers["score"] = pl.col(outputs[0]).cast(pl.Float32)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import polars as pl
 
 _WHITE = r"[\s\x1c-\x1f]"  # the characters at which str.split cuts
+WORD = r"[^\s\x1c-\x1f]+"
+"""A word: what white space separates, as a regular expression."""
 _CONTROLS = r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u{feff}]"
 _LINE_ENDS = r"[\t-\r\x1c-\x1e\x85\u{2028}\u{2029}]+"  # those of str.splitlines, and the tab
 

@@ -45,34 +45,20 @@ _DROPS = {
 
 @dataclass(frozen=True)
 class CorpusResult:
-    """A transfer set of the user's texts.
+    """A transfer set of the user's texts."""
 
-    Attributes:
-        rows: Rows of the table.
-        originals: The training set's own, which come first and are all kept.
-        read: Texts in the files: those dropped, and the usable ones.
-        unpaired: Dropped lines that are no pair: they have no tab, or several.
-        blank: Dropped because they are white space, or one side of a pair is.
-        too_long: Dropped because they, or one side of a pair, have more than ``max_words`` words.
-        duplicates: Dropped because an earlier one says the same.
-        train_copies: Dropped because a training text says the same.
-        held_out_copies: Dropped because a dev or test text says the same.
-        usable: The others.
-        kept: How many of them are in the table.
-        examples: The first of these (the nearest, if they are ordered); the texts of a pair stand around a ``|``.
-    """
-
-    rows: int
-    originals: int
-    read: int
-    unpaired: int
-    blank: int
-    too_long: int
-    duplicates: int
-    train_copies: int
-    held_out_copies: int
-    usable: int
-    kept: int
+    rows: int  # rows of the table
+    originals: int  # the training set's own, which come first and are all kept
+    read: int  # texts in the files: those dropped, and the usable ones
+    unpaired: int  # dropped lines that are no pair: they have no tab, or several
+    blank: int  # dropped because they are white space, or one side of a pair is
+    too_long: int  # dropped because they, or one side of a pair, have more than ``max_words`` words
+    duplicates: int  # dropped because an earlier one says the same
+    train_copies: int  # dropped because a training text says the same
+    held_out_copies: int  # dropped because a dev or test text says the same
+    usable: int  # the others
+    kept: int  # how many of them are in the table
+    # the first of these (the nearest, if they are ordered); the texts of a pair stand around a ``|``
     examples: list[str]
 
 
@@ -90,25 +76,13 @@ def from_corpus(
 ) -> CorpusResult:
     """Make a transfer set: the originals, then texts of the user's files, cleaned.
 
-    The table depends on the texts, the settings and the seed alone.
-
-    Args:
-        settings: The files, and which of their texts are taken: some at random (in the order of the files), or the
-            nearest to the task (the nearest first).
-        train: The training set: the task's text columns, and ``label``.
-        held_out: The dev and test sets, with the same text columns: none of their texts is taken.
-        task: The task.
-        seed: The seed of the random choice.
-        output: The table to write: the text columns, ``source`` (``original`` or ``corpus``), ``label`` (null for the
-            new texts).
-        bits: Gives the bits of texts by the fine-tuned generator, for ``order_by = "lm"``.
-        bad_rows: What ragged rows of the files do: raise an error, or be left out.
-        reporter: Shows the progress.
+    Texts are taken at random, in the order of the files, or the nearest to the task first. None of the held-out texts
+    is taken. The table depends on the texts, the settings and the seed alone. ``bits`` gives the bits of texts by the
+    fine-tuned generator, for ``order_by = "lm"``.
 
     Raises:
         ProfileError: No files are named, too few or too many columns, or an order that needs ``bits``.
-        DataError: A file is missing or cannot be read, it has no such columns, or nothing is left of the texts; or an
-            original does not fit into a table of this form.
+        DataError: A file cannot be read or has no such columns, or nothing is left of the texts.
         UsageError: The output is one of the files.
         KdError: The disk is full, or the folder cannot be written.
     """
@@ -147,10 +121,7 @@ def from_corpus(
 
 
 def at_random(keep: Mask, count: int, seed: int) -> Mask:
-    """Choose ``count`` of the texts to keep: those with the smallest random numbers.
-
-    Each text's number depends on the seed and its place among all, and not on which others are kept.
-    """
+    """Choose ``count`` of the texts to keep, whatever others are kept: those with the smallest random numbers."""
     numbers = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed))).random(len(keep))
     there = np.flatnonzero(keep)
     chosen = np.zeros(len(keep), np.bool_)
@@ -233,11 +204,7 @@ def _store(frames: Iterator[pl.DataFrame], schema: Mapping[str, Any], path: Path
 
 
 def _clean(batch: pl.DataFrame, task: Task) -> tuple[pl.DataFrame, int]:
-    """Clean the texts of a batch; a single column of pairs is cut at the tabs.
-
-    Returns:
-        The text columns, without rows that are no pair, and the number of lines with a text that have not one tab.
-    """
+    """Clean the texts of a batch, and cut a single column of pairs at the tabs; count the lines that are no pair."""
     texts = batch.fill_null("")
     if texts.width == len(task.columns):
         texts.columns = list(task.columns)

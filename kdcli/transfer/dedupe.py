@@ -40,19 +40,12 @@ def hashes(frames: Sequence[pl.DataFrame], task: Task, normal: Callable[[pl.Expr
 
 @dataclass(frozen=True)
 class NewTexts:
-    """Which texts say something new, and why the others do not.
+    """Which texts say something new, and why the others do not."""
 
-    Attributes:
-        keep: ``[texts]`` whether to keep each; of equal ones it is the first.
-        duplicates: Texts that are equal to an earlier one.
-        train_copies: Texts of the training set among the rest.
-        held_out_copies: Held-out texts among the rest.
-    """
-
-    keep: Mask
-    duplicates: int
-    train_copies: int
-    held_out_copies: int
+    keep: Mask  # ``[texts]`` whether to keep each; of equal ones it is the first
+    duplicates: int  # texts that are equal to an earlier one
+    train_copies: int  # texts of the training set among the rest
+    held_out_copies: int  # held-out texts among the rest
 
 
 def new_texts(made: Hashes, train: Hashes, held_out: Hashes) -> NewTexts:

@@ -20,7 +20,7 @@ from kdcli.errors import DataError, PluginError
 from kdcli.files import atomic
 from kdcli.tables.parquet import scan
 from kdcli.tables.write import write_table
-from kdcli.transfer.cleaning import one_line
+from kdcli.transfer.cleaning import WORD, one_line
 from kdcli.transfer.dedupe import plain
 
 if TYPE_CHECKING:
@@ -34,21 +34,12 @@ _CONTRACT = "kdcli.api says what a plugin returns"
 
 @dataclass(frozen=True)
 class CacheResult:
-    """What was cached.
+    """What was cached."""
 
-    Attributes:
-        train: Texts to learn from.
-        dev: Texts that choose among checkpoints.
-        test: Texts of the test set.
-        blank: Rows left out, because they (or one text of a pair) are blank.
-        characters: Characters of all texts.
-        words: Words of all texts.
-    """
-
-    train: int
-    dev: int
+    train: int  # texts to learn from
+    dev: int  # texts that choose among checkpoints
     test: int
-    blank: int
+    blank: int  # rows left out, because they (or one text of a pair) are blank
     characters: int
     words: int
 
@@ -64,13 +55,8 @@ def cache(
     """Write the texts of ``train``, ``dev`` and ``test`` into one table, without labels ("Cache").
 
     Tabs and line ends inside a text become spaces; the two texts of a pair are one, with the only tab between them.
-
-    Args:
-        splits: The tables: the task's text columns, and ``label``.
-        task: The task.
-        labels: Take the rows of these labels only, where a split has labels; empty = all.
-        output: The Parquet file to write, with the columns ``text`` and ``split``.
-        reporter: Gets a warning about rows that are left out.
+    With ``labels``, only the rows of these are taken, where a split has labels. The table has the columns ``text`` and
+    ``split``.
 
     Raises:
         DataError: A split that is needed has no texts (with these labels).
@@ -89,18 +75,12 @@ def cache(
         reporter.warn(f"{blank} rows have a blank text and are left out of the cache")
     write_table(output, kept)
     text = pl.col("text")
-    characters, words = kept.select(
-        text.str.len_chars().sum(), text.str.count_matches(r"[^\s\x1c-\x1f]+").sum().alias("words")
-    ).row(0)
-    return CacheResult(**sizes, blank=blank, characters=characters, words=words)
+    sums = {"characters": text.str.len_chars().sum(), "words": text.str.count_matches(WORD).sum()}
+    return CacheResult(**sizes, blank=blank, **kept.select(**sums).row(0, named=True))
 
 
 def read_corpus(path: Path, task: Task) -> Corpus:
-    """Read what ``cache`` wrote.
-
-    Raises:
-        DataError: The file is something else, or holds the texts of a task of another kind.
-    """
+    """Read what ``cache`` wrote; anything else is a ``DataError``."""
     hint = "`kd transfer heavy --only cache --force` makes it again"
     try:
         frame = scan(path, ("text", "split")).collect()
@@ -118,49 +98,31 @@ def _texts(table: pl.DataFrame, task: Task, labels: Sequence[str]) -> pl.Series:
         table = table.filter(pl.col("label").is_in(labels))
     lines = table.select(one_line(pl.col(task.columns)))
     whole = pl.all_horizontal(pl.all() != "")
-    return lines.select(
-        pl.when(whole).then(pl.concat_str(task.columns, separator="\t")).otherwise(pl.lit(""))
-    ).to_series()
+    joined = pl.concat_str(task.columns, separator="\t")
+    return lines.select(pl.when(whole).then(joined).otherwise(pl.lit(""))).to_series()
 
 
 @dataclass(frozen=True)
 class FineTuneResult:
-    """A fine-tuned generator.
-
-    Attributes:
-        generator: The plugin's name.
-        texts: Texts it learned from.
-        metrics: What the plugin measured: bits per character, word perplexity, and how it reached them.
-    """
+    """A fine-tuned generator."""
 
     generator: str
     texts: int
-    metrics: dict[str, Any]
+    metrics: dict[str, Any]  # what the plugin measured: bits per character, word perplexity, and how it reached them
 
 
 @dataclass(frozen=True)
 class PrefixResult:
-    """What samples begin with.
+    """What samples begin with."""
 
-    Attributes:
-        texts: The training texts that were looked at.
-        sizes: How many entries each list of the prefixes has.
-        first: The first of each list.
-    """
-
-    texts: int
-    sizes: dict[str, int]
-    first: dict[str, list[Any]]
+    texts: int  # the training texts that were looked at
+    sizes: dict[str, int]  # how many entries each list of the prefixes has
+    first: dict[str, list[Any]]  # the first of each list
 
 
 @dataclass(frozen=True)
 class GeneratorRun:
-    """A generator with its settings, which all steps have in common.
-
-    Attributes:
-        generator: The plugin's name.
-        settings: What it is fine-tuned and loaded with.
-    """
+    """A generator with its settings, which all steps have in common."""
 
     generator: str
     settings: GeneratorSettings
@@ -172,12 +134,7 @@ class GeneratorRun:
 
     @classmethod
     def of(cls, settings: Settings, task: Task, *, device: str, seed: int, resume: bool = True) -> GeneratorRun:
-        """Take the generator of a profile.
-
-        Raises:
-            PluginError: There is no such generator.
-            ProfileError: Its options are wrong.
-        """
+        """Take the generator of a profile."""
         name, heavy = settings.transfer.generator, settings.transfer.heavy
         options = registry.options("generators", name, settings.generators.get(registry.table_name(name), {}))
         return cls(
@@ -214,12 +171,7 @@ class GeneratorRun:
         return FineTuneResult(self.generator, len(corpus.train), dict(metrics))
 
     def load(self, checkpoint: Path, reporter: Reporter | None = None) -> Sampler:
-        """Load the fine-tuned generator.
-
-        Raises:
-            DataError: The folder does not hold such a generator.
-            PluginError: The plugin fails, or its sampler lacks a method.
-        """
+        """Load the fine-tuned generator."""
         plugin = registry.load("generators", self.generator)
         with registry.blaming("generators", self.generator, "load"):
             sampler = plugin.load(checkpoint, self.settings, reporter or QuietReporter())
@@ -236,12 +188,7 @@ class GeneratorRun:
     def prefixes(
         self, corpus: Corpus, checkpoint: Path, output: Path, reporter: Reporter | None = None
     ) -> PrefixResult:
-        """Write what samples begin with as JSON: for a language model, how often each token comes first.
-
-        Raises:
-            DataError: The checkpoint does not hold such a generator.
-            PluginError: The plugin returns what is not JSON.
-        """
+        """Write what samples begin with as JSON: for a language model, how often each token comes first."""
         sampler = self.load(checkpoint, reporter)
         with registry.blaming("generators", self.generator, "prefixes"):
             prefixes = sampler.prefixes(corpus)
@@ -279,11 +226,7 @@ class GeneratorRun:
 
 
 def read_prefixes(path: Path) -> dict[str, Any]:
-    """Read what ``prefixes`` wrote.
-
-    Raises:
-        DataError: The file holds something else.
-    """
+    """Read what ``prefixes`` wrote; anything else is a ``DataError``."""
     hint = "`kd transfer heavy --only prefixes --force` makes it again"
     try:
         prefixes = json.loads(path.read_text("utf-8"))

@@ -28,7 +28,7 @@ from kdcli.tables.text_hash import text_hash
 from kdcli.transfer.cleaning import spaced
 from kdcli.transfer.dedupe import hashes, new_texts, plain, select, stream, write_set
 from kdcli.transfer.rules import Rewriter, Rules, Unigrams
-from kdcli.transfer.tagging import ROWS, TagPart, TaggedWords
+from kdcli.transfer.tagging import ROWS, TaggedWords, TagPart
 
 if TYPE_CHECKING:
     from kdcli.config.schema import LiteSettings
@@ -44,28 +44,19 @@ _COUNTS = {"words": "words", "masked": "words_masked", "replaced": "words_replac
 
 @dataclass(frozen=True)
 class LiteResult:
-    """What ``transfer lite`` made.
-
-    Attributes:
-        rows: Rows of the table.
-        originals: The training set's own, which come first and are all kept.
-        fabricated: The texts that the rules made and that were kept.
-        counts: Over all texts made: the ``words`` they have, ``words_masked``, ``words_replaced`` by one drawn for
-            the same part of speech (it may be the same one), ``texts_cut`` to an n-gram.
-        duplicates: Texts dropped because an original or an earlier one says the same.
-        held_out_copies: Texts dropped because a dev or test text says the same.
-        drop_rate: Share of the texts made that were dropped.
-        examples: ``rules`` (masked, replaced, cut), ``before`` and ``after`` of some kept texts; the texts of a pair
-            stand around a ``|``.
-    """
+    """What ``transfer lite`` made."""
 
     rows: int
-    originals: int
-    fabricated: int
+    originals: int  # the training set's own, which come first and are all kept
+    fabricated: int  # the new texts that were kept
+    # over all texts made: the ``words`` they have, ``words_masked``, ``words_replaced`` by one drawn for the same
+    # part of speech (it may be the same one), ``texts_cut`` to an n-gram
     counts: dict[str, int]
-    duplicates: int
-    held_out_copies: int
-    drop_rate: float
+    duplicates: int  # texts dropped because an original or an earlier one says the same
+    held_out_copies: int  # texts dropped because a dev or test text says the same
+    drop_rate: float  # share of the texts made that were dropped
+    # ``rules`` (masked, replaced, cut), ``before`` and ``after`` of some kept texts; the texts of a pair stand around
+    # a ``|``
     examples: list[dict[str, Any]]
 
 
@@ -80,21 +71,11 @@ def fabricate(
     resume: bool = True,
     reporter: Reporter | None = None,
 ) -> LiteResult | None:
-    """Make a transfer set: the originals, then texts that the rules make of them.
+    """Make a transfer set: the originals, then texts that the rules make of them, but none of the held-out texts.
 
-    The table depends on the texts, the settings (but for ``workers``) and the seed alone. A run that was stopped
+    The table depends on the texts, the settings (but for ``workers``) and the seed alone. It has the text columns,
+    ``source`` (``original`` or ``lite``) and ``label`` (null for the new texts). With ``resume`` a run that was stopped
     goes on where it was.
-
-    Args:
-        train: The training set: the task's text columns, and ``label``.
-        held_out: The dev and test sets, with the same text columns: none of their texts is made.
-        task: The task.
-        settings: The settings of the rules.
-        seed: The seed of all random draws.
-        output: The table to write: the text columns, ``source`` (``original`` or ``lite``), ``label`` (null for the
-            new texts).
-        resume: Go on with what a killed run left; False starts again.
-        reporter: Shows the progress.
 
     Returns:
         The result; None in the processes of a ``torchrun`` that wait for the main one.
@@ -125,7 +106,7 @@ def fabricate(
             with processes(workers) if workers > 1 else nullcontext(1) as pool:
                 words, unigrams = tag(folder, texts, settings, pool, reporter)
                 make = MakePart(words, unigrams, task.columns, tuple(slices), _rules(settings), settings.n_iter, seed)
-                sizes = [taken.rows * settings.n_iter for taken in slices]
+                sizes = [rows * settings.n_iter for _, rows in slices]
                 parts.make(sizes, make, title="fabricate", unit="texts", workers=pool)
         return parts.assemble(len(slices), lambda paths: gather(paths, train, held_out, task, output, reporter))
 
@@ -133,11 +114,7 @@ def fabricate(
 def tag(
     folder: Path, texts: pl.DataFrame, settings: LiteSettings, workers: int | Executor, reporter: Reporter
 ) -> tuple[Path, Path]:
-    """Tag the words of the training texts and count them by tag, into two files that all processes read.
-
-    Returns:
-        The tagged words, in order of the rows; and the counts, in order of tag and word.
-    """
+    """Tag the words of the training texts, and count them by tag and word: two files that all processes read."""
     texts_file, words, unigrams = (folder / f"{name}.parquet" for name in ("texts", "words", "unigrams"))
 
     def assemble(paths: list[Path]) -> None:
@@ -158,22 +135,14 @@ def tag(
     return words, unigrams
 
 
-@dataclass(frozen=True)
-class Slice:
-    """The rows of the training set that one part is made from: ``rows`` of them, from ``first`` on."""
-
-    first: int
-    rows: int
-
-
-def plan(rows: int, n_iter: int) -> list[Slice]:
-    """Cut the training set into parts of about ``TEXTS`` new texts each."""
-    slices: list[Slice] = []
+def plan(rows: int, n_iter: int) -> list[tuple[int, int]]:
+    """Cut the training set into parts of about ``TEXTS`` new texts each: the first row and the number of rows."""
+    slices: list[tuple[int, int]] = []
     pieces = max(1, -(-ROWS * n_iter // TEXTS))
     for first in range(0, rows if n_iter else 0, ROWS):
         here = min(ROWS, rows - first)
         bounds = [here * piece // pieces for piece in range(pieces + 1)]
-        slices += [Slice(first + a, b - a) for a, b in pairwise(bounds) if b > a]
+        slices += [(first + a, b - a) for a, b in pairwise(bounds) if b > a]
     return slices
 
 
@@ -184,21 +153,12 @@ class MakePart:
     A part depends on the seed, the options and its own number, and on nothing that other parts draw. It holds, beside
     the text columns, the ``key`` (the hash of the texts with their white space made equal), the ``row`` of the
     original, and what the rules did: ``words`` kept, ``masked``, ``replaced``, and texts ``cut``.
-
-    Attributes:
-        words: The tagged words.
-        unigrams: The words of each part of speech.
-        columns: The text columns.
-        slices: The slice of each part.
-        rules: How often each rule applies.
-        n_iter: The number of texts made from each row.
-        seed: The seed of all random numbers.
     """
 
     words: Path
     unigrams: Path
     columns: tuple[str, ...]
-    slices: tuple[Slice, ...]
+    slices: tuple[tuple[int, int], ...]
     rules: Rules
     n_iter: int
     seed: int
@@ -211,7 +171,7 @@ class MakePart:
 
     def blocks(self, part: int) -> Iterator[pl.DataFrame]:
         """Make the texts of a part, some at a time."""
-        first, count = self.slices[part].first, self.slices[part].rows
+        first, count = self.slices[part]
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(part,))))
         tagged = pl.scan_parquet(self.words).filter(pl.col("row").is_between(first, first + count - 1)).collect()
         unigrams = Unigrams(pl.read_parquet(self.unigrams))
@@ -232,7 +192,7 @@ class MakePart:
         turns: NDArray[np.int64],
         random: np.random.Generator,
     ) -> pl.DataFrame:
-        """Make a text of each of ``rows``, counted from ``first``; of a pair, turns 0, 1, 2 edit the first, the second, both."""
+        """Make a text of each of ``rows``, from ``first``; of a pair, turns 0, 1, 2 edit the first, second, both."""
         sides = [
             rewriter.rewrite(rows, (turns % 3 != 1 - side) | (len(rewriters) == 1), random)
             for side, rewriter in enumerate(rewriters)

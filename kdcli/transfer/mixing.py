@@ -22,32 +22,19 @@ _ROWS = 65_536
 
 @dataclass(frozen=True)
 class MixResult:
-    """The join of some transfer sets.
-
-    Attributes:
-        rows: Rows of the table.
-        originals: The training set's own, which come first.
-        kept: New texts that were taken from each set, by its name.
-        dropped: Those left out, since a set before it (or the same one) says the same.
-    """
+    """The join of some transfer sets."""
 
     rows: int
-    originals: int
-    kept: dict[str, int]
-    dropped: dict[str, int]
+    originals: int  # the training set's own, which come first
+    kept: dict[str, int]  # new texts that were taken from each set, by its name
+    dropped: dict[str, int]  # those left out, since a set before it (or the same one) says the same
 
 
 def mix(*, sets: Mapping[str, Path], task: Task, output: Path, reporter: Reporter | None = None) -> MixResult:
     """Join transfer sets: the originals, then the new texts of each, without what came before.
 
     Texts are equal whatever their white space. New texts are not compared with the originals: a set that kept
-    copies of them on purpose keeps them here.
-
-    Args:
-        sets: The Parquet tables, by method, in the order in which they are joined; all with the same originals.
-        task: The task.
-        output: The table to write.
-        reporter: Shows the progress.
+    copies of them on purpose keeps them here. ``sets`` are Parquet tables by method, in order.
 
     Raises:
         DataError: A table cannot be read, lacks a column or has other originals.

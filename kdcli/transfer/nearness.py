@@ -29,15 +29,10 @@ Nearness = Callable[[Sequence[str]], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class TfidfNearness:
-    """The cosine of a text's TF-IDF vector and the centroid of the task's.
+    """The cosine of a text's TF-IDF vector and the centroid of the task's."""
 
-    Attributes:
-        vectorizer: Fitted on the task's texts.
-        centroid: ``float64 [terms]``, of length 1.
-    """
-
-    vectorizer: Any
-    centroid: NDArray[np.float64]
+    vectorizer: Any  # fitted on the task's texts
+    centroid: NDArray[np.float64]  # ``float64 [terms]``, of length 1
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the cosines, 0 to 1; a text without a word of the task's has 0."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.tables.parquet import slices
+from kdcli.transfer.cleaning import WORD
 from kdcli.transfer.dedupe import Hashes, take
 
 EXAMPLES = 20
@@ -165,7 +166,7 @@ class _Words:
             if len(frame)
             else pl.Series([], dtype=pl.String)
         )
-        words = texts.str.extract_all(r"[^\s\x1c-\x1f]+")
+        words = texts.str.extract_all(WORD)
         counts = words.list.len().to_numpy().astype(np.int64)
         hashes = words.explode(empty_as_null=False).hash().to_numpy()
         return cls(

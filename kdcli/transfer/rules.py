@@ -18,21 +18,13 @@ Indexes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rules:
-    """How often each rule applies.
+    """How often each rule applies."""
 
-    Attributes:
-        p_mask: Probability that a word becomes ``[MASK]``.
-        p_pos: Probability that a word becomes one of the same part of speech.
-        p_ngram: Probability that only a random n-gram of the text is kept.
-        shortest: Smallest n of that n-gram.
-        longest: Largest n.
-    """
-
-    p_mask: float
-    p_pos: float
-    p_ngram: float
-    shortest: int
-    longest: int
+    p_mask: float  # probability that a word becomes ``[MASK]``
+    p_pos: float  # probability that a word becomes one of the same part of speech
+    p_ngram: float  # probability that only a random n-gram of the text is kept
+    shortest: int  # smallest n of that n-gram
+    longest: int  # largest n
 
 
 class Unigrams:
@@ -50,16 +42,7 @@ class Unigrams:
         self._bounds = dict(zip(of_tags["tag"], pairwise(bounds), strict=True))
 
     def draw(self, tags: Indexes, tag_names: Sequence[str], uniform: NDArray[np.float64]) -> Indexes:
-        """Draw a word for each tag from the tag's unigram distribution.
-
-        Args:
-            tags: ``[N]`` ids in ``tag_names``.
-            tag_names: Tags that are all in the table.
-            uniform: ``[N]`` random numbers in [0, 1).
-
-        Returns:
-            ``[N]`` ids in ``words``.
-        """
+        """Draw a word of each tag by its unigram distribution, from numbers in [0, 1): ``[N]`` ids in ``words``."""
         low, high = np.array([self._bounds[name] for name in tag_names], dtype=np.int64).reshape(-1, 2).T
         # The minimum: a product of a number below 1 can still round up to the count.
         occurrence = np.minimum(low[tags] + (uniform * (high - low)[tags]).astype(np.int64), high[tags] - 1)
@@ -68,31 +51,17 @@ class Unigrams:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """Texts after the rules.
+    """Texts after the rules."""
 
-    Attributes:
-        texts: ``[N]`` the texts.
-        words: ``int64 [N]`` the words that each has.
-        masked: ``int64 [N]`` how many of them were masked.
-        replaced: ``int64 [N]`` how many were replaced, perhaps by themselves.
-        cut: ``bool [N]`` whether an n-gram is left of the text.
-    """
-
-    texts: pl.Series
-    words: Indexes
-    masked: Indexes
-    replaced: Indexes
-    cut: NDArray[np.bool_]
+    texts: pl.Series  # ``[N]`` the texts
+    words: Indexes  # ``int64 [N]`` the words that each has
+    masked: Indexes  # ``int64 [N]`` how many of them were masked
+    replaced: Indexes  # ``int64 [N]`` how many were replaced, perhaps by themselves
+    cut: NDArray[np.bool_]  # ``bool [N]`` whether an n-gram is left of the text
 
 
 class Rewriter:
-    """Applies the rules to the texts of one column.
-
-    Args:
-        words: The column's words.
-        unigrams: The words of each part of speech.
-        rules: How often each rule applies.
-    """
+    """Applies the rules to the texts of one column."""
 
     def __init__(self, words: TaggedWords, unigrams: Unigrams, rules: Rules) -> None:
         self.words = words

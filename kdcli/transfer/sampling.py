@@ -45,32 +45,18 @@ LEAST_NEW = 0.01
 
 @dataclass(frozen=True)
 class SampleResult:
-    """What was sampled.
-
-    Attributes:
-        rows: Rows of the table.
-        originals: The training set's own, which come first and are all kept.
-        samples: The new texts.
-        draws: Texts that were begun.
-        acceptance: The share of the draws that gave a new text; those in excess count too.
-        rejected: Draws that gave no text, by reason.
-        duplicates: Samples dropped because an earlier one says the same.
-        train_copies: Those dropped because a training text does.
-        held_out_copies: Those dropped because a dev or test text does.
-        excess: New texts beyond the number asked for.
-        novelty: How varied and how new the texts are.
-    """
+    """What was sampled."""
 
     rows: int
-    originals: int
-    samples: int
-    draws: int
-    acceptance: float
-    rejected: dict[str, int]
-    duplicates: int
-    train_copies: int
-    held_out_copies: int
-    excess: int
+    originals: int  # the training set's own, which come first and are all kept
+    samples: int  # the new texts
+    draws: int  # texts that were begun
+    acceptance: float  # the share of the draws that gave a new text; those in excess count too
+    rejected: dict[str, int]  # draws that gave no text, by reason
+    duplicates: int  # samples dropped because an earlier one says the same
+    train_copies: int  # those dropped because a training text does
+    held_out_copies: int  # those dropped because a dev or test text does
+    excess: int  # new texts beyond the number asked for
     novelty: Novelty
 
 
@@ -88,18 +74,8 @@ def draw_samples(
 ) -> SampleResult | None:
     """Make a transfer set: the originals, then new texts sampled from a fine-tuned generator.
 
-    A run that was stopped goes on where it was.
-
-    Args:
-        generator: The generator.
-        checkpoint: Its fine-tuned form.
-        prefixes: What samples begin with, a JSON file.
-        settings: How many texts, and which of them to keep.
-        train: The training set: the task's text columns, and ``label``.
-        held_out: The dev and test sets: none of their texts is kept.
-        task: The task.
-        output: The table to write, with ``source`` ``original`` or ``heavy``.
-        reporter: Shows the progress.
+    None of the held-out texts is kept. A run that was stopped goes on where it was. ``checkpoint`` and ``prefixes`` are
+    those that the generator's ``fine_tune`` and ``prefixes`` wrote.
 
     Returns:
         The result; None in the processes of a ``torchrun`` that wait for the main one.
@@ -173,7 +149,9 @@ def draw_samples(
                     if part % process_count() == process_index():
                         parts.make_one(part, make_part)
                 parts.wait(todo.stop)
-                progress.advance(sum(tally.add(parts.path(part)) for part in todo), accepted=f"{tally.rate:.1%}")
+                progress.advance(
+                    sum(tally.add(parts.path(part)) for part in todo), accepted=f"{sum(tally.news) / tally.draws:.1%}"
+                )
         return parts.assemble(len(tally.news), assemble)
 
 
@@ -189,30 +167,17 @@ def first_of(part: int, most: int) -> int:
 
 @dataclass(frozen=True)
 class DrawPart:
-    """Makes a part: the texts drawn, clean, and their hashes (``key``); the file's metadata counts the rejected.
-
-    Attributes:
-        generator: The plugin's name, for errors.
-        sampler: Draws the texts.
-        prefixes: What samples begin with.
-        task: The task.
-        most: Draws of the largest parts.
-        seed: The seed of the whole sampling.
-    """
+    """Makes a part: the texts drawn, clean, and their hashes (``key``); the file's metadata counts the rejected."""
 
     generator: str
     sampler: Sampler
     prefixes: dict[str, Any]
     task: Task
-    most: int
+    most: int  # draws of the largest parts
     seed: int
 
     def __call__(self, part: int, path: Path) -> None:
-        """Write part ``part`` to ``path``.
-
-        Raises:
-            PluginError: The generator fails or breaks its contract.
-        """
+        """Write part ``part`` to ``path``."""
         size = size_of(part, self.most)
         with registry.blaming("generators", self.generator, "sample"):
             drawn = self.sampler.sample(self.prefixes, Part(first_of(part, self.most), size, self.seed))
@@ -240,21 +205,13 @@ def _clean(drawn: Samples, task: Task) -> tuple[pl.DataFrame, dict[str, int]]:
 
 @dataclass
 class Tally:
-    """What the parts have given, from the first on.
+    """What the parts have given, from the first on."""
 
-    Attributes:
-        asked: How many new texts are asked for.
-        most: Draws of the largest parts.
-        old: Hashes of the texts that are not new.
-        news: New texts of each part.
-        rejected: Draws that gave no text, by reason.
-    """
-
-    asked: int
-    most: int
-    old: Hashes
-    news: list[int] = field(default_factory=list)
-    rejected: Counter[str] = field(default_factory=Counter)
+    asked: int  # how many new texts are asked for
+    most: int  # draws of the largest parts
+    old: Hashes  # hashes of the texts that are not new
+    news: list[int] = field(default_factory=list)  # new texts of each part
+    rejected: Counter[str] = field(default_factory=Counter)  # draws that gave no text, by reason
 
     @property
     def draws(self) -> int:
@@ -262,21 +219,12 @@ class Tally:
         return first_of(len(self.news), self.most)
 
     @property
-    def rate(self) -> float:
-        """The share of the draws that gave a new text."""
-        return sum(self.news) / max(self.draws, 1)
-
-    @property
     def complete(self) -> bool:
         """Whether there are as many new texts as are asked for."""
         return sum(self.news) >= self.asked
 
     def add(self, path: Path) -> int:
-        """Count the next part, unless there are enough, and return how many more of the texts asked for are there.
-
-        Raises:
-            KdError: The part gave next to no new text.
-        """
+        """Count the next part, unless there are enough, and return how many more of the texts asked for are there."""
         if self.complete:
             return 0
         before = sum(self.news)
@@ -299,7 +247,7 @@ class Tally:
 
     def _too_few(self) -> KdError:
         last, found = size_of(len(self.news) - 1, self.most), sum(self.news)
-        what = f"{found} of {self.draws} draws gave a new text ({self.rate:.2%})"
+        what = f"{found} of {self.draws} draws gave a new text ({found / self.draws:.2%})"
         if last < self.draws:
             what += f", {self.news[-1]} of the last {last}"
         lost = self.rejected.total()

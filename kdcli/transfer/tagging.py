@@ -41,25 +41,15 @@ _WORD = re.compile(r"(\S+)(\s*)")
 
 @dataclass(frozen=True)
 class TaggedWords:
-    """The words of one text column, as ids.
+    """The words of one text column, as ids."""
 
-    Attributes:
-        offsets: ``int64 [texts + 1]`` where the words of each text begin.
-        words: ``int32 [words]`` ids in ``vocabulary``.
-        gaps: ``int32 [words]`` ids in ``spaces``: what stands between a word and the next.
-        tags: ``int32 [words]`` ids in ``tag_names``.
-        vocabulary: The different words.
-        spaces: The different gaps: one space mostly, or nothing.
-        tag_names: The different tags.
-    """
-
-    offsets: NDArray[np.int64]
-    words: NDArray[np.int32]
-    gaps: NDArray[np.int32]
-    tags: NDArray[np.int32]
-    vocabulary: pl.Series
-    spaces: list[str]
-    tag_names: list[str]
+    offsets: NDArray[np.int64]  # ``int64 [texts + 1]`` where the words of each text begin
+    words: NDArray[np.int32]  # ``int32 [words]`` ids in ``vocabulary``
+    gaps: NDArray[np.int32]  # ``int32 [words]`` ids in ``spaces``: what stands between a word and the next
+    tags: NDArray[np.int32]  # ``int32 [words]`` ids in ``tag_names``
+    vocabulary: pl.Series  # the different words
+    spaces: list[str]  # the different gaps: one space mostly, or nothing
+    tag_names: list[str]  # the different tags
 
     @classmethod
     def of(cls, tagged: pl.DataFrame, first: int, texts: int) -> TaggedWords:
@@ -78,61 +68,39 @@ def _ids(values: pl.Series) -> tuple[NDArray[np.int32], pl.Series]:
 
 @dataclass(frozen=True)
 class TagPart:
-    """Makes a part: the tagged words of ``ROWS`` texts.
-
-    Attributes:
-        texts: A Parquet file with the text columns.
-        tagger: The tagger plugin's name.
-        words: How texts are cut into words.
-        rows: Rows of a part.
-    """
+    """Makes a part: the tagged words of ``ROWS`` texts."""
 
     texts: Path
     tagger: str
     words: Literal["treebank", "whitespace"]
-    rows: int
+    rows: int  # of a part
 
     def __call__(self, part: int, path: Path) -> None:
-        """Write part ``part`` to ``path``.
-
-        Raises:
-            PluginError: The tagger cannot be loaded, fails, or gives other than one tag a word.
-            MissingError: The tagger's data is not there.
-        """
+        """Write part ``part`` to ``path``."""
         tagger = registry.load("taggers", self.tagger)
         frame = pl.scan_parquet(self.texts).slice(part * self.rows, self.rows).collect()
         tagged = []
         for number, column in enumerate(frame.iter_columns()):
-            cut = [split(text, self.words) for text in column]
-            words = [words for words, _ in cut]
+            words, gaps = zip(*(split(text, self.words) for text in column), strict=True)
             with registry.blaming("taggers", self.tagger, "tag"):
-                tags = tagger.tag(words)
+                tags = tagger.tag(list(words))
             if not _are_tags(tags, words):
                 raise registry.breach("taggers", self.tagger, "does not give one tag a word, each a string")
-            rows = np.repeat(np.arange(len(cut), dtype=np.uint32), [len(of_text) for of_text in words])
-            flat = {"word": words, "gap": [gaps for _, gaps in cut], "tag": tags}
-            tagged.append(
-                pl.DataFrame(
-                    {"row": rows + np.uint32(part * self.rows)}
-                    | {
-                        name: pl.Series(list(chain.from_iterable(values)), dtype=pl.String)
-                        for name, values in flat.items()
-                    }
-                ).select(pl.lit(number, pl.UInt8).alias("column"), pl.all())
-            )
+            rows = np.arange(len(column), dtype=np.uint32) + np.uint32(part * self.rows)
+            flat = {
+                name: pl.Series(list(chain.from_iterable(values)), dtype=pl.String)
+                for name, values in (("word", words), ("gap", gaps), ("tag", tags))
+            }
+            of_column = pl.DataFrame({"row": rows.repeat([len(of_text) for of_text in words]), **flat})
+            tagged.append(of_column.select(pl.lit(number, pl.UInt8).alias("column"), pl.all()))
         pl.concat(tagged).write_parquet(path, compression="lz4")
 
 
 def split(text: str, words: Literal["treebank", "whitespace"]) -> tuple[Sequence[str], Sequence[str]]:
-    """Cut a text into words; white space before the first is left out.
+    """Cut a text into its words and the white space after each.
 
-    Args:
-        text: Any text.
-        words: ``whitespace`` cuts at white space alone; ``treebank`` by the Penn Treebank rules too, as NLTK's
-            ``NLTKWordTokenizer`` does, but without changing a character.
-
-    Returns:
-        The words, and the white space after each.
+    ``whitespace`` cuts at white space alone, ``treebank`` by the Penn Treebank rules too, as NLTK's
+    ``NLTKWordTokenizer`` does, but without changing a character.
     """
     if words == "treebank" and not _PLAIN.fullmatch(text):
         spans = _treebank_spans(text)

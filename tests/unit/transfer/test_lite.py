@@ -14,7 +14,7 @@ from kdcli.errors import DataError, KdError, MissingError, PluginError
 from kdcli.tables.read import read_table
 from kdcli.tables.text_hash import text_hash
 from kdcli.transfer import lite
-from kdcli.transfer.lite import MakePart, Slice, fabricate, plan
+from kdcli.transfer.lite import MakePart, fabricate, plan
 from kdcli.transfer.rules import Rules
 
 SINGLE = Task("films", "single", ("0", "1"))
@@ -250,7 +250,7 @@ def made(tmp_path):
         folder = tmp_path / str(next(numbers))
         folder.mkdir()
         words, unigrams = lite.tag(folder, texts, settings, 1, QuietReporter())
-        slices = (Slice(0, len(texts)),) * 2
+        slices = ((0, len(texts)),) * 2
         MakePart(words, unigrams, tuple(columns), slices, rules, n_iter, seed)(part, tmp_path / "part.parquet")
         return pl.read_parquet(tmp_path / "part.parquet")
 
@@ -262,9 +262,9 @@ def made(tmp_path):
 @given(st.integers(0, 5000), st.integers(1, 400))
 def test_plan_makes_each_row_once_in_order(rows, n_iter):
     slices = plan(rows, n_iter)
-    assert [row for taken in slices for row in range(taken.first, taken.first + taken.rows)] == list(range(rows))
-    assert all(taken.first // lite.ROWS == (taken.first + taken.rows - 1) // lite.ROWS for taken in slices)
-    assert all(taken.rows * n_iter <= lite.TEXTS + n_iter for taken in slices)
+    assert [row for first, count in slices for row in range(first, first + count)] == list(range(rows))
+    assert all(first // lite.ROWS == (first + count - 1) // lite.ROWS for first, count in slices)
+    assert all(count * n_iter <= lite.TEXTS + n_iter for _, count in slices)
 
 
 def test_plan_of_no_texts():
