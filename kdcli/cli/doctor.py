@@ -50,9 +50,7 @@ def doctor(request: Request) -> None:
                 checks.append(check)
                 progress.advance()
     broken = [check for check in checks if check.status == "broken"]
-    ui.show(
-        {"fine": not broken, "checks": checks}, lambda _: ui.records([_row(check) for check in checks], numbers=False)
-    )
+    ui.show({"fine": not broken, "checks": checks}, lambda _: ui.records([*map(_row, checks)], numbers=False))
     if broken:
         raise typer.Exit(broken[0].exit_code)
 
@@ -77,14 +75,12 @@ def _machine() -> Iterator[Check]:
     from kdcli.parts.engine import usable_cores
 
     yield Check("cores", "fine", str(usable_cores()))
-    memory = _free_memory()
+    memory, disk = _free_memory(), shutil.disk_usage(Path.cwd()).free
     if memory is not None:
-        scarce = memory < LITTLE_MEMORY
-        hint = "a smaller student.batch_size and teacher.export.batch_size need less" if scarce else None
-        yield Check("memory free", "look" if scarce else "fine", _gigabytes(memory), hint)
-    disk = shutil.disk_usage(Path.cwd()).free
-    hint = "runs are written to --run-dir: name a place with more" if disk < LITTLE_DISK else None
-    yield Check("disk free", "look" if hint else "fine", f"{_gigabytes(disk)} here", hint)
+        hint = "a smaller student.batch_size and teacher.export.batch_size need less"
+        yield Check("memory free", "look" if memory < LITTLE_MEMORY else "fine", _gigabytes(memory), hint)
+    hint = "runs are written to --run-dir: name a place with more"
+    yield Check("disk free", "look" if disk < LITTLE_DISK else "fine", f"{_gigabytes(disk)} here", hint)
 
 
 def _devices() -> Iterator[Check]:
@@ -117,8 +113,7 @@ def _plugins() -> Iterator[Check]:
     for group in registry.GROUPS:
         for plugin in registry.plugins(group):
             name = f"{group.removesuffix('s')} {plugin.full_name}"
-            fault = registry.broken(plugin)
-            if fault:
+            if fault := registry.broken(plugin):
                 status: Status = "broken" if plugin.is_ours else "look"
                 yield Check(name, status, fault, _remedy(plugin), PluginError.exit_code)
             elif group == "taggers":
@@ -128,9 +123,8 @@ def _plugins() -> Iterator[Check]:
 
 
 def _remedy(plugin: Plugin) -> str:
-    if plugin.is_ours or plugin.file:
-        return plugin.remedy
-    return f"update or remove {plugin.distribution}; kd works without it"
+    theirs = f"update or remove {plugin.distribution}; kd works without it"
+    return plugin.remedy if plugin.is_ours or plugin.file else theirs
 
 
 def _tagger(name: str, plugin: Plugin) -> Check:

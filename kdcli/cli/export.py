@@ -82,12 +82,9 @@ def hub_folder(
     profile = _profile(request)
     origin = {}
     if profile is not None:
-        teacher = profile.settings.teacher
+        teacher, method = profile.settings.teacher, profile.settings.transfer.method
         scratch = f"{teacher.config.get('model_type')}, trained from scratch"
-        origin = {
-            "teacher": scratch if teacher.model == "config" else teacher.model,
-            "transfer": profile.settings.transfer.method,
-        }
+        origin = {"teacher": scratch if teacher.model == "config" else teacher.model, "transfer": method}
     with ui.reporting("export hub-folder") as reporter:
         exported = export_hub_folder(
             student=student_folder(student),

@@ -19,9 +19,10 @@ from kdcli.errors import UsageError
 from kdcli.registry import GROUPS, Group, plugins
 
 if TYPE_CHECKING:
-    from kdcli.config.flags import FlagSetting
+    from pydantic.fields import FieldInfo
+
     from kdcli.config.load import Profile
-    from kdcli.config.schema import Settings
+    from kdcli.config.schema import Flag, Settings
     from kdcli.run.runner import RunOptions
 
 SETTINGS, FILES, MACHINE, RUN, TRAINING = "Settings", "Files", "Machine", "Run", "Training"
@@ -227,26 +228,23 @@ def _of(name: str) -> Iterator[tuple[inspect.Parameter, str]]:
     if name.startswith("generators.*."):
         yield _parameter(name, option(TRAINING, *_OF_GENERATOR[name], name.replace("*", "NAME"))), name
     elif "." in name or name in _TOP:
-        from kdcli.config.flags import flags_of
-        from kdcli.config.schema import Settings
+        from kdcli.config.schema import flags_of
 
-        for setting in flags_of(Settings, name.removesuffix(".*")):
-            yield _of_setting(setting), setting.key
+        for key, setting, flag in flags_of(name.removesuffix(".*")):
+            yield _of_setting(key, setting, flag), key
     else:
         yield _parameter(name, _SHARED[name], get_type_hints(Request)[name], getattr(Request, name)), name
 
 
-def _of_setting(setting: FlagSetting) -> inspect.Parameter:
+def _of_setting(key: str, setting: FieldInfo, flag: Flag) -> inspect.Parameter:
     """Return the parameter of a setting; the schema checks its value, except that choices are choices."""
-    kind, flag, default = setting.field.annotation, setting.flag, setting.field.get_default()
-    shown = f"{setting.key}, {default}" if default not in (None, "", ()) else setting.key
+    kind, default = setting.annotation, setting.get_default()
+    shown = key if default in (None, "", ()) else f"{key}, {default}"
     choices = [one for one in (kind, *get_args(kind)) if get_origin(one) is Literal and not flag.metavar]
     type_: Any = choices[0] if choices else list[str] if get_origin(kind) is tuple else str
     more: dict[str, Any] = {"autocompletion": _plugins(flag.plugins)} if flag.plugins else {}
-    help = " ".join((setting.field.description or "").split())
-    return _parameter(
-        setting.key, option(flag.panel, " ".join(setting.names), help, flag.metavar, shown, **more), type_ | None
-    )
+    help = " ".join((setting.description or "").split())
+    return _parameter(key, option(flag.panel, " ".join(flag.names), help, flag.metavar, shown, **more), type_ | None)
 
 
 def _parameter(name: str, shown: Any, kind: Any = str | None, default: Any = None) -> inspect.Parameter:

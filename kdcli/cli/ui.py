@@ -124,18 +124,13 @@ def names_and_values(**values: object) -> Table:
 
 def cell(value: object) -> str:
     """Write one value of a result."""
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case int():
-            return f"{value:,}"
-        case float():
-            return f"{value:.4g}"
-        case list() | tuple():
-            return ", ".join(map(cell, value))
-        case dict():
-            return json.dumps(value)
-    return str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(cell, value))
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def info(message: str) -> None:

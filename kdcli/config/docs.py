@@ -27,15 +27,7 @@ _OF_PLUGINS: tuple[registry.Group, ...] = ("students", "generators")
 
 @dataclass(frozen=True)
 class Option:
-    """One key of a table.
-
-    Attributes:
-        key: The key, with the tables around it.
-        type: The values it takes, in words.
-        default: Its default as a JSON value; None where there is none.
-        required: Whether it needs a value.
-        about: Its meaning.
-    """
+    """One key of a table: its dotted key, type in words, default as a JSON value, and meaning."""
 
     key: str
     type: str
@@ -80,12 +72,7 @@ class Docs:
 
 
 def options_of(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
-    """Go through the options of a model and of the models inside it.
-
-    Args:
-        model: Settings, or a plugin's ``Options``.
-        prefix: What the keys begin with, its dot included: ``students.bilstm.``.
-    """
+    """Go through the options of a model and of the models inside it; keys begin with ``prefix``."""
     for name, field in model.model_fields.items():
         key, inside = prefix + name, field.annotation
         if isinstance(inside, type) and issubclass(inside, BaseModel):

@@ -11,8 +11,7 @@ import tomli
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from kdcli.config import files
-from kdcli.config.flags import flags_of
-from kdcli.config.schema import Settings
+from kdcli.config.schema import Settings, flags_of
 from kdcli.config.validation import nearest, unknown
 from kdcli.errors import KdError, ProfileError, UsageError
 
@@ -27,13 +26,7 @@ class _Environment(BaseSettings, Settings):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Layer:
-    """Values from one place.
-
-    Attributes:
-        origin: The name of the place: a file, ``KD_...``, ``--set`` or ``--flag``.
-        values: Tables inside tables, as TOML has them.
-        file: The file, if it is one.
-    """
+    """Values from one place, which ``origin`` names: a file, ``KD_...``, ``--set`` or ``--flag``."""
 
     origin: str
     values: Mapping[str, Any]
@@ -41,11 +34,7 @@ class Layer:
 
 
 def from_files(profile: str | Path) -> list[Layer]:
-    """Read a profile and all that it extends, the furthest first.
-
-    Raises:
-        ProfileError: A file is missing or unreadable, or the profiles extend each other in a circle.
-    """
+    """Read a profile and all that it extends, the furthest first."""
     layers: list[Layer] = []
     seen: list[Path] = []
     wanted, beside = profile, None
@@ -69,12 +58,9 @@ def from_files(profile: str | Path) -> list[Layer]:
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[list[Layer], list[KdError]]:
-    """Read ``KD_SECTION__KEY`` through pydantic-settings.
+    """Read ``KD_SECTION__KEY`` through pydantic-settings: a layer for each variable, and the errors.
 
     ``KD_X`` without a section, and unlike every setting, belongs to another program.
-
-    Returns:
-        A layer for each variable, and the errors.
     """
     source = EnvSettingsSource(_Environment, env_prefix=PREFIX, env_nested_delimiter="__")
     layers: list[Layer] = []
@@ -96,11 +82,7 @@ def from_environment(environ: Mapping[str, str]) -> tuple[list[Layer], list[KdEr
 
 
 def from_sets(sets: Sequence[str]) -> list[Layer]:
-    """Read ``--set key=value`` texts: the value is a TOML value, else a string.
-
-    Raises:
-        UsageError: A text has no ``=``, or no key before it.
-    """
+    """Read ``--set key=value`` texts: the value is a TOML value, else a string."""
     layers = []
     for text in sets:
         key, equals, value = text.partition("=")
@@ -116,11 +98,7 @@ def from_flags(flags: Mapping[str, Any]) -> list[Layer]:
 
 
 def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:
-    """Lay the layers over each other, the last on top; tables are joined key by key.
-
-    Returns:
-        The values, and the layer that each dotted key came from.
-    """
+    """Lay the layers over each other, the last on top; return the values, and the layer of each dotted key."""
     values: dict[str, Any] = {}
     origins: dict[str, Layer] = {}
     for layer in layers:
@@ -202,4 +180,4 @@ def _flag(key: str) -> str:
     plain = f"--{key.rpartition('.')[2].replace('_', '-')}"
     if key in _FLAGS or key.startswith("generators."):
         return _FLAGS.get(key, plain)
-    return next((setting.names[0] for setting in flags_of(Settings, key)), plain)
+    return next((flag.names[0] for _, _, flag in flags_of(key)), plain)

@@ -37,10 +37,10 @@ class Profile:
     """Resolved settings.
 
     Attributes:
-        name: The profile's name: its file's without ``.toml``, or ``default`` without one.
+        name: Its file's name without ``.toml``, or ``default``.
         settings: The settings; the tables of installed plugins hold all of their options.
-        origins: Where each dotted key came from: ``default``, a file, ``KD_...``, ``--set`` or ``--flag``.
-        warnings: What the user should look at, though the settings are valid.
+        origins: By dotted key: ``default``, a file, ``KD_...``, ``--set`` or ``--flag``.
+        warnings: For the user, though the settings are valid.
     """
 
     name: str
@@ -49,11 +49,7 @@ class Profile:
     warnings: tuple[str, ...] = ()
 
     def to_toml(self, *, with_origins: bool = False) -> str:
-        """Write the settings as a profile that gives the same ones again, without what it extends.
-
-        Args:
-            with_origins: Note after each value, as a comment, where it came from.
-        """
+        """Write the settings as a profile that gives the same ones again, without what it extends."""
         values = self.settings.model_dump(mode="json", exclude_none=True)
         head = f"# {self.name}, resolved by kd {kdcli.__version__}\n\n"
         return head + files.to_toml(values, self.origins if with_origins else {})
@@ -72,9 +68,8 @@ def load_profile(
     Args:
         profile: A name or a file; None for the defaults alone.
         sets: ``key=value`` texts.
-        flags: Values by dotted key; None for a flag that is not on the command line. ``generators.*.lr`` is an option
-            of the chosen generator.
-        environ: Where ``KD_SECTION__KEY`` is looked up.
+        flags: Values by dotted key, None for missing ones; ``generators.*.lr`` is an option of the chosen generator.
+        environ: Holds ``KD_SECTION__KEY``.
         uses: The groups of plugins that are needed: the tables of others are not checked.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Every setting of ``kd``, once: its name, type, default, help, its checks and its option on the command line.
+"""Every setting of ``kd``, once: its name, type, default, help, checks, and its option on the command line.
 
 A profile is one TOML table for each model here. Unknown keys are errors. A setting with a ``Flag`` is an option of the
 commands that name it or its table, see ``kdcli.cli.options``; its docstring is the option's help.
@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
-from kdcli.config.flags import Flag
 from kdcli.errors import KdError, ProfileError
 
-Auto = Literal["auto"]
 Metric = Literal["accuracy", "f1", "mcc", "pearson", "spearman"]
-BatchSize = Annotated[int, Field(ge=1)] | Auto
+BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """The option of a setting; its names are by default the setting's own with dashes."""
+
+    panel: str
+    metavar: str | None = None
+    names: tuple[str, ...] = ()
+    plugins: Literal["generators", "students", "taggers"] | None = None
 
 
 class Table(BaseModel):
@@ -73,10 +84,9 @@ class TaskSettings(Table):
         if self.labels and self.score_range:
             raise ValueError("a task has labels or a score_range, not both")
         for metric in (self.metric, *self.more_metrics):
-            if self.labels and metric in ("pearson", "spearman"):
-                raise ValueError(f"metric {metric} is for scores; this task has labels")
-            if not self.labels and metric in ("accuracy", "f1", "mcc"):
-                raise ValueError(f"metric {metric} needs labels")
+            if bool(self.labels) == (metric in ("pearson", "spearman")):
+                needs = "is for scores; this task has labels" if self.labels else "needs labels"
+                raise ValueError(f"metric {metric} {needs}")
         if both := set(self.labels) & set(self.drop_labels):
             raise ValueError(f"drop_labels has {min(both)!r}, which is one of the labels")
         if self.text_columns and len(self.text_columns) != (1 if self.kind == "single" else 2):
@@ -87,7 +97,7 @@ class TaskSettings(Table):
 class LiteSettings(Table):
     """Texts fabricated by rules (Tang et al. 2019, section "Data Augmentation for Distillation")."""
 
-    n_iter: Annotated[int, Field(ge=0), Flag("Rules", "N")] = 20
+    n_iter: Annotated[Count, Flag("Rules", "N")] = 20
     """Fabricated texts for each training text, before duplicates are dropped."""
     p_mask: Annotated[Probability, Flag("Rules", "P")] = 0.1
     """Probability that a word becomes [MASK]."""
@@ -101,7 +111,7 @@ class LiteSettings(Table):
     """Part-of-speech tagger: a plugin's name."""
     words: Literal["treebank", "whitespace"] = "treebank"
     """How texts are cut into words: by Penn Treebank rules, or at white space (texts tokenised already)."""
-    workers: Annotated[int, Field(ge=0), Flag("Machine", "N")] = 0
+    workers: Annotated[Count, Flag("Machine", "N")] = 0
     """Processes that tag and fabricate; 0 = one a core. The result does not depend on it."""
 
     @field_validator("ngram")
@@ -128,7 +138,7 @@ class HeavySettings(Table):
     """Texts to make: those left after rejection and without duplicates."""
     temperature: Annotated[Rate, Flag("Sampling", "T", ("--sample-temperature",))] = 1.0
     """Temperature of sampling; 1 draws from the model's own distribution."""
-    top_k: Annotated[int, Field(ge=0), Flag("Sampling", "K")] = 0
+    top_k: Annotated[Count, Flag("Sampling", "K")] = 0
     """Draw among so many most likely tokens; 0 = among all."""
     top_p: Annotated[float, Field(gt=0, le=1), Flag("Sampling", "P")] = 1.0
     """Draw among the most likely tokens that together have this probability; 1 = among all."""
@@ -145,7 +155,7 @@ class CorpusSettings(Table):
     """Files of texts: one a line (.txt), or a column of a table; a pair takes two columns, or one tab in a line."""
     columns: Annotated[tuple[str, ...], Flag("Files", "NAME", ("--column",))] = ()
     """Names of the text columns in those tables; by default the task's own."""
-    num_samples: Annotated[int, Field(ge=0), Flag("Sampling", "N")] = 0
+    num_samples: Annotated[Count, Flag("Sampling", "N")] = 0
     """Texts to take; 0 = all."""
     order_by: Annotated[Literal["none", "tfidf", "lm"], Flag("Sampling")] = "none"
     """Take them at random, or the nearest to the task first: by TF-IDF, or by the generator's bits per character."""
@@ -206,7 +216,7 @@ class TeacherSettings(Table):
     """Learning rate, or several: the best on dev is kept."""
     epochs: Annotated[Positive, Flag("Training", "N")] = 3
     """Passes over the training set."""
-    max_steps: Annotated[int, Field(ge=0), Flag("Training", "N")] = 0
+    max_steps: Annotated[Count, Flag("Training", "N")] = 0
     """Stop after so many updates; 0 = no limit."""
     batch_size: Annotated[BatchSize, Flag("Machine", "N|auto")] = 32
     """Texts an update; `auto` is 32, in the largest power of two of them at once that fits (gradients add up)."""
@@ -216,9 +226,9 @@ class TeacherSettings(Table):
     """AdamW's weight decay."""
     warmup: Probability = 0.1
     """Share of the updates over which the learning rate rises."""
-    max_rows: Annotated[int, Field(ge=0)] = 0
+    max_rows: Count = 0
     """Train on so many rows, drawn at random; 0 = all."""
-    save_steps: Annotated[int, Field(ge=0)] = 0
+    save_steps: Count = 0
     """Updates between resume points; 0 = at the end of each epoch."""
     export: ExportSettings = Field(default_factory=ExportSettings)
 
@@ -244,8 +254,7 @@ class StudentSettings(Table):
     max_length: Annotated[Positive, Flag("Training", "N")] = 128
     """Longest text in words; longer ones are cut."""
     vectors: str = ""
-    """Word vectors: a word2vec, GloVe or fastText file, `teacher` or an encoder's folder (vectors made from
-    its pretrained weights), or empty for random ones."""
+    """Word vectors: a word2vec, GloVe, fastText or Parquet file, `teacher` or an encoder (its vectors), or none."""
     dimension: Positive = 300
     """Size of a word vector; a vector file brings its own."""
     kd_loss: Annotated[Literal["mse", "kl"], Flag("Distillation")] = "mse"
@@ -270,20 +279,20 @@ class StudentSettings(Table):
     """Texts an update, of similar lengths."""
     epochs: Annotated[Positive, Flag("Training", "N")] = 30
     """Passes over the joined set."""
-    max_steps: Annotated[int, Field(ge=0), Flag("Training", "N")] = 0
+    max_steps: Annotated[Count, Flag("Training", "N")] = 0
     """Stop after so many updates; 0 = no limit."""
-    patience: Annotated[int, Field(ge=0)] = 5
+    patience: Count = 5
     """Stop after so many evaluations without a better dev score; 0 = never."""
     clip: Weight = 0.0
     """Largest norm of the gradient; 0 = no clipping."""
-    eval_steps: Annotated[int, Field(ge=0)] = 0
+    eval_steps: Count = 0
     """Updates between dev evaluations and resume points; 0 = at the end of each epoch."""
 
 
 class Settings(Table):
     """A whole profile."""
 
-    seed: Annotated[int, Field(ge=0), Flag("Machine", "N")] = 1
+    seed: Annotated[Count, Flag("Machine", "N")] = 1
     """Seed of every random draw."""
     device: Annotated[str, Flag("Machine", "auto|cpu|cuda|cuda:N|mps")] = "auto"
     """Where to compute; `auto` takes a GPU where there is one."""
@@ -312,22 +321,29 @@ class Settings(Table):
         """Go through the settings that do not go together, each with the group of plugins whose users it concerns."""
         student, teacher, labels = self.student, self.teacher, self.task.labels
         if unknown := [label for label in self.transfer.heavy.labels if label not in labels]:
-            hint = f"its labels are {', '.join(labels)}" if labels else "it has scores: leave the setting out"
-            yield "generators", _error("transfer.heavy.labels", f"the task has no label {unknown[0]!r}", hint)
+            what, hint = f"the task has no label {unknown[0]!r}", f"its labels are {', '.join(labels) or 'scores'}"
+            yield "generators", ProfileError(what, key="transfer.heavy.labels", hint=hint)
         if not student.kd_weight and not student.ce_weight:
-            what = "kd_weight and ce_weight are both 0"
-            yield "students", _error("student.kd_weight", what, "give one of the losses a weight above 0")
+            hint = "give one of the losses a weight above 0"
+            yield "students", ProfileError("both weights are 0", key="student.kd_weight", hint=hint)
         if student.kd_weight and student.kd_loss == "kl" and not labels:
             what = "the KL divergence needs classes, and the task has a score"
-            yield "students", _error("student.kd_loss", what, 'set it to "mse"')
-        if student.vectors == "teacher" and teacher.model == "config":
-            what = "the vectors come from the teacher's pretrained weights, and a teacher from teacher.config has none"
-            yield "students", _error("student.vectors", what, "name a vector file or an encoder, or leave it empty")
-        elif student.vectors == "teacher" and not teacher.train:
-            what = "the vectors come from the teacher before its fine-tuning, and this teacher is fine-tuned already"
-            hint = f"name the encoder that it was made from (or {teacher.model}, to take it as it is)"
-            yield "students", _error("student.vectors", what, hint)
+            yield "students", ProfileError(what, key="student.kd_loss", hint='set it to "mse"')
+        if student.vectors == "teacher" and (teacher.model == "config" or not teacher.train):
+            what = "the vectors come from the teacher's weights before its fine-tuning, which this teacher has not"
+            hint = "name a vector file or the encoder that it was made from, or leave it empty"
+            yield "students", ProfileError(what, key="student.vectors", hint=hint)
 
 
-def _error(key: str, what: str, hint: str) -> KdError:
-    return ProfileError(what, key=key, hint=hint)
+def flags_of(name: str) -> Iterator[tuple[str, FieldInfo, Flag]]:
+    """Go through the options of a table (not of those inside it) or of one setting: key, field, ``Flag``."""
+    *path, last = name.split(".")
+    table: Any = Settings
+    for part in path:
+        table = table.model_fields[part].annotation
+    inside = getattr(table.model_fields[last].annotation, "model_fields", None)
+    fields, prefix = (inside, f"{name}.") if inside else ({last: table.model_fields[last]}, name.removesuffix(last))
+    for own, field in fields.items():
+        for flag in (one for one in field.metadata if isinstance(one, Flag)):
+            names = flag.names or (f"--{own.replace('_', '-')}",)
+            yield prefix + own, field, Flag(flag.panel, flag.metavar, names, flag.plugins)

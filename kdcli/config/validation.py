@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 class ValidationErrors(ProfileError):
-    """Several errors at once, one for each wrong key.
-
-    Args:
-        errors: The errors.
-    """
+    """Several errors at once, one for each wrong key."""
 
     def __init__(self, errors: Sequence[KdError]) -> None:
         self.errors = tuple(errors)
@@ -54,16 +50,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[KdError]:
-    """Turn an error of Pydantic's into one error a key.
-
-    Args:
-        error: The error.
-        model: The model that was validated.
-        prefix: What the keys begin with, its dot included: ``students.bilstm.``.
-
-    Returns:
-        Errors with ``key`` set, in the order of the keys; several errors of one key are one.
-    """
+    """Turn an error of Pydantic's into one error a key; ``prefix`` is what the keys begin with, dot included."""
     findings: dict[str, list[Any]] = {}
     fields: dict[str, FieldInfo | None] = {}
     for finding in error.errors(include_url=False):

@@ -16,8 +16,7 @@ from typer.main import get_command
 import kdcli
 from kdcli.cli import app, run, ui
 from kdcli.cli.commands import GLOBAL, TABLE, WITH_VALUE, Commands, all_commands, to_front
-from kdcli.config.flags import flags_of
-from kdcli.config.schema import Settings
+from kdcli.config.schema import flags_of
 from kdcli.errors import DataError
 
 ROOT = get_command(app)
@@ -159,8 +158,8 @@ def test_every_option_says_what_it_is(path):
 def test_options_of_settings_are_those_of_the_schema():
     """Name, help, default and panel of an option stand in the schema alone."""
     option = next(one for one in COMMANDS["transfer", "heavy"].params if "--sample-temperature" in one.opts)
-    (setting,) = flags_of(Settings, "transfer.heavy.temperature")
-    assert option.help == setting.field.description and option.rich_help_panel == setting.flag.panel == "Sampling"
+    ((_, setting, flag),) = flags_of("transfer.heavy.temperature")
+    assert option.help == setting.description and option.rich_help_panel == flag.panel == "Sampling"
     assert option.show_default == "transfer.heavy.temperature, 1.0"
 
 
@@ -182,9 +181,9 @@ def test_every_setting_with_a_flag_is_an_option_of_a_command():
     names = {name for command in COMMANDS.values() for option in options(command) for name in option.opts}
     tables = ["task", "transfer", "transfer.lite", "transfer.heavy", "transfer.corpus", "teacher", "teacher.export"]
     tables += ["join", "student", "seed", "device", "precision"]
-    settings = [setting for table in tables for setting in flags_of(Settings, table)]
-    assert len(settings) > 35
-    assert {name for setting in settings for name in setting.names} <= names
+    flags = [flag for table in tables for _, _, flag in flags_of(table)]
+    assert len(flags) > 35
+    assert {name for flag in flags for name in flag.names} <= names
 
 
 def test_flags_of_a_generator_are_its_own_options(tmp_path, capsys, monkeypatch):
