@@ -67,14 +67,8 @@ def export_hub_folder(
 ) -> HubFolder:
     """Write a student's folder for the Hub, whole or not at all, without the paths of this machine.
 
-    Args:
-        student: The student's folder.
-        output: The folder to write.
-        origin: Facts for the card that the folder does not hold.
-        onnx: Put the student as ONNX into a folder inside.
-        dev: Where the task's dev texts lie, for ``export_onnx`` to compare on.
-        force: Replace an earlier export.
-        reporter: Shows the progress.
+    ``origin`` has facts for the card, ``onnx`` puts the student as ONNX into a folder inside, compared on the texts of
+    ``dev``, and ``force`` replaces an earlier export.
 
     Raises:
         DataError: The folder is not a student's, or the output exists.

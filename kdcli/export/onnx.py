@@ -89,16 +89,10 @@ def export_onnx(
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> OnnxExport:
-    """Write a student as ONNX, whole and right or not at all.
+    """Write a student as ONNX, whole and right or not at all: the graphs, the tokenizer, the labels and a card.
 
-    Args:
-        student: The student's folder.
-        output: The folder to write: the graphs, the tokenizer, the labels and a card.
-        int8: Write a second graph with 8-bit weights too.
-        check: Compare with PyTorch.
-        dev: Where the task's dev texts lie, to compare on them too; otherwise on random words alone.
-        force: Replace an earlier export.
-        reporter: Shows the progress.
+    ``int8`` adds a second graph with 8-bit weights; ``check`` compares with PyTorch, on random words and, where ``dev``
+    says where they lie, on the task's dev texts. ``force`` replaces an earlier export.
 
     Raises:
         DataError: The folder is not a student's, the output exists, or the texts cannot be read.

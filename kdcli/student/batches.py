@@ -59,11 +59,7 @@ def compute_batches(
 ) -> NDArray[np.float32]:
     """Return the logits of texts, ``float32 [texts, outputs]``; texts of similar lengths go together.
 
-    Args:
-        compute: The model.
-        texts: One for each text column.
-        outputs: Logits of a text.
-        rows: Texts of a batch; None for as many as make ``CELLS`` padded words.
+    A batch has so many rows, or, for None, as many as make ``CELLS`` padded words.
     """
     lengths = np.maximum.reduce([column.lengths for column in texts])
     order = np.argsort(lengths, kind="stable")
@@ -75,14 +71,7 @@ def compute_batches(
 
 
 def epoch_batches(lengths: NDArray[Any], size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """Return the row numbers of each batch of an epoch, which depend on the arguments alone.
-
-    Args:
-        lengths: The words of each row, ``int [rows]``.
-        size: Rows of a batch; one batch may have fewer.
-        seed: The seed of the training.
-        epoch: The number of the epoch.
-    """
+    """Return the row numbers of each batch of an epoch, which depend on the arguments alone; one may be smaller."""
     # Counter-based, so that an epoch does not depend on those before it.
     draws = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     keys = draws.random(len(lengths), np.float32)

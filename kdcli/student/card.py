@@ -40,16 +40,10 @@ def fill_card(
     made: Mapping[str, str],
     **sections: Any,
 ) -> str:
-    """Fill in the template.
+    """Fill in the template from a student's ``config.json`` and ``metrics.json``; a missing value is a ``KeyError``.
 
-    Args:
-        data: The part for machines.
-        config: The student's ``config.json``; a ``KeyError`` where it, or the metrics, lack something.
-        metrics: Its ``metrics.json``.
-        task: Its task.
-        size: Bytes of its weights.
-        made: More facts of how it was made, by name.
-        sections: More values of the template.
+    ``data`` is the part for machines, ``size`` the bytes of the weights, ``made`` more facts of how it was made, by
+    name, and ``sections`` are more values of the template.
     """
     sizes = {
         **{f"dev {name}": f"{value:.4f}" for name, value in metrics["dev"].items()},

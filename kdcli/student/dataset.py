@@ -103,17 +103,9 @@ def encode(
 ) -> EncodeResult:
     """Turn the joined set into a folder of arrays, with its vocabulary and, if asked for, word vectors.
 
-    The set is read twice as a stream; memory does not grow with its rows.
-
-    Args:
-        joined: A table with the task's text columns, ``logits_0`` and so on, and (optionally) ``label``; or d-bert's.
-        task: The task.
-        settings: The student's settings.
-        seed: Seed of the vectors of words that have none.
-        device: Where an encoder runs.
-        encoder: The vector file, or the encoder's folder or hub name, that ``settings.vectors`` stands for.
-        output: The folder to write.
-        reporter: Shows the progress.
+    The set is read twice as a stream; memory does not grow with its rows. It has the task's text columns, ``logits_0``
+    and so on, and (optionally) ``label``, or is one of d-bert's. ``encoder`` is the vector file, or the encoder's
+    folder or hub name, that ``settings.vectors`` stands for; words without a vector get one by the seed.
 
     Raises:
         DataError: A column is missing, a logit is no finite number, a label is not the task's, there is no word, or
@@ -181,14 +173,9 @@ def load_examples(folder: Path, task: Task) -> Examples:
 def encode_table(
     table: pl.DataFrame, tokenizer: Tokenizer, task: Task, max_length: int, *, file: str | Path = "the table"
 ) -> Examples:
-    """Turn a table in memory into examples without logits.
+    """Turn a table in memory into examples without logits, and without labels where the column is missing or all null.
 
-    Args:
-        table: ``task.columns``, and ``label``; without it, or if it is all null, the examples have no labels.
-        tokenizer: The student's.
-        task: The task.
-        max_length: The most words that are kept of a text.
-        file: The table's name in messages, such as that a label is not the task's.
+    Messages call the table ``file``.
     """
     encoder, texts = TextEncoder(tokenizer, max_length), []
     for column in task.columns:

@@ -36,15 +36,8 @@ def encoder_vectors(
     standard deviation ``SPREAD``, so that made vectors and random ones are of one size. Components are not scaled one
     by one: distances among words keep their proportions, and a student learns better from them.
 
-    Args:
-        encoder: Hub name or folder of a pretrained encoder.
-        words: The vocabulary; its ``[MASK]`` and ``[PAD]`` are the encoder's own.
-        dimension: Size of a vector, at most the encoder's hidden size.
-        device: Where the encoder runs.
-        reporter: Shows the progress.
-
-    Returns:
-        ``float32 [words, dimension]``; zeros, the centre of all words, for a word that has no word pieces.
+    The vocabulary's ``[MASK]`` and ``[PAD]`` are the encoder's own. A word that has no word pieces gets zeros, the
+    centre of all words. Returns ``float32 [words, dimension]``.
 
     Raises:
         ProfileError: The dimension exceeds the encoder's hidden size.

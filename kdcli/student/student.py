@@ -112,21 +112,19 @@ class Student:
 
         return load_module(self.config, self.task, self.weights, self.device)
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """The number of all parameters."""
-        return self._parameters[0]
-
-    @property
-    def parameters_without_embeddings(self) -> int:
-        """The number of parameters that are not word vectors."""
-        return self._parameters[1]
-
-    @cached_property
-    def _parameters(self) -> tuple[int, int]:
         from kdcli.student.build import count_parameters
 
-        return count_parameters(self.module)
+        return count_parameters(self.module)[0]
+
+    @cached_property
+    def parameters_without_embeddings(self) -> int:
+        """The number of parameters that are not word vectors."""
+        from kdcli.student.build import count_parameters
+
+        return count_parameters(self.module)[1]
 
     @cached_property
     def _module_function(self) -> Compute:

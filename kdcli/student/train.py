@@ -80,21 +80,10 @@ def train_student(
     On the CPU, a training that was killed and is called again ends with the same weights, bit by bit, as one that was
     not.
 
-    Args:
-        examples: The rows to learn from.
-        dev: Labelled rows that choose the model.
-        tokenizer: The vocabulary of both.
-        vectors: The word vectors to begin with, or None for random ones.
-        task: The task.
-        settings: The student's settings.
-        options: Its plugin's table of the profile.
-        seed: Seed of the weights, the order of the rows and the dropout.
-        device: Where to train.
-        output: The folder to write.
-        max_updates: Stop after so many updates, if ``settings.max_steps`` does not stop it before.
-        resume: Go on where a launch with the same arguments was stopped.
-        name: The name in the progress and the learning curve.
-        reporter: Shows the progress, and gets the learning curve.
+    Learn from ``examples``, choose the model by ``dev``, both encoded by ``tokenizer``, and begin with ``vectors``.
+    ``options`` is the plugin's table of the profile, ``seed`` that of the weights, the order of the rows and the
+    dropout. Training stops after ``max_updates``, or before. With ``resume`` it goes on where a launch with the same
+    arguments was stopped. ``name`` stands in the progress and the learning curve.
 
     Raises:
         DataError: There are no rows, or the losses need inputs that the rows lack.

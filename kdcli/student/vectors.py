@@ -49,15 +49,10 @@ class WordVectors:
 def make_vectors(
     words: list[str], *, source: str, dimension: int, seed: int, device: str, reporter: Reporter
 ) -> Vectors:
-    """Find or make a vector for each word; a word without one gets a random one.
+    """Find or make a vector for each word of a vocabulary, the padding first; a word without one gets a random one.
 
-    Args:
-        words: The vocabulary, the padding first.
-        source: A vector file, or an encoder's folder or hub name.
-        dimension: Size of a vector made from an encoder; a file brings its own.
-        seed: Seed of the random ones.
-        device: Where an encoder runs.
-        reporter: Shows the progress.
+    The source is a vector file, or an encoder's folder or hub name, whose vectors have the dimension asked for; a file
+    brings its own. A file that has no vector for any word is a ``DataError``.
     """
     file = Path(source).expanduser()
     if file.is_file():

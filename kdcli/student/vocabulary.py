@@ -37,18 +37,9 @@ def train_vocabulary(
 ) -> Tokenizer:
     """Make a tokenizer of the most frequent words, and of other words as far as there is room.
 
-    Words of the same frequency are taken in the order of their characters.
-
-    Args:
-        texts: The texts, in pieces of a column.
-        max_size: The largest number of words, the special ones included.
-        min_freq: The occurrences that a word needs.
-        lowercase: Take upper and lower case, and letters with and without accents, for the same.
-        more: Words that are not in the texts, the most wanted first. Single letters, and what is not one word, are
-            skipped.
-
-    Raises:
-        DataError: There is no word.
+    Words of the same frequency are taken in the order of their characters. ``max_size`` includes the special words;
+    ``more`` are words that are not in the texts, the most wanted first. Single letters among these, and what is not one
+    word, are skipped. Texts without any word are a ``DataError``.
     """
     normalizer, pre_tokenizer = BertNormalizer(lowercase=lowercase), BertPreTokenizer()
     pieces: Counter[str] = Counter()

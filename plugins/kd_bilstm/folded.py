@@ -36,16 +36,7 @@ NEAR = 8
 class FoldedBiRNN:
     """The same function as ``kd_bilstm.model.BiRNN`` in evaluation mode.
 
-    Args:
-        weights: The module's, by name.
-        cell: ``lstm`` or ``gru``.
-        hidden: Size of a hidden state.
-        layers: Number of recurrent layers.
-        pooling: ``last`` or ``max``.
-
-    Raises:
-        KeyError: A weight is missing.
-        ValueError: The weights are those of another model.
+    Missing weights are a ``KeyError``, those of another model a ``ValueError``.
     """
 
     def __init__(self, weights: Weights, *, cell: str, hidden: int, layers: int, pooling: str) -> None:
@@ -149,11 +140,10 @@ class FoldedBiRNN:
             table: The input's part of the gates, ``[inputs, gates * hidden]``.
             ids: The input of each word, ``[texts, time]``.
             lengths: The words of each text.
-            maxima: Also keep the largest value so far of each unit.
+            maxima: Also keep the largest value so far of each unit, behind the hidden state.
 
         Yields:
-            The prefixes of that length, and their states, ``[parts, prefixes, hidden]``, the maxima behind the hidden
-            state; valid until the next but one.
+            The prefixes of that length, and their states, ``[parts, prefixes, hidden]``, valid until the next but one.
         """
         (gates, parts, _, step), size = self.cell, self.hidden
         before = np.zeros((parts + maxima, 1, size), np.float32)
@@ -180,15 +170,7 @@ class FoldedBiRNN:
 
 
 class WordTable:
-    """The input's part of the gates for each word, computed when the word is first read.
-
-    Args:
-        channels: The word vectors of each channel.
-        layer: The first layer.
-
-    Attributes:
-        table: ``[2, vocabulary, gates * hidden]``.
-    """
+    """The input's part of the gates for each word, ``[2, vocabulary, gates * hidden]``, computed at its first use."""
 
     def __init__(self, channels: Sequence[Floats], layer: Layer) -> None:
         self.channels, self.layer = channels, layer
@@ -197,11 +179,7 @@ class WordTable:
         self._filled = np.zeros(len(channels[0]), np.bool_)
 
     def missing(self, words: Ints) -> list[Places]:
-        """Return those of the words that are not in the table yet, in blocks.
-
-        Raises:
-            IndexError: A word is not in the vocabulary.
-        """
+        """Return those of the words that are not in the table yet, in blocks; an unknown one is an ``IndexError``."""
         if self._filled[words].all():
             return []
         needed = np.zeros_like(self._filled)

@@ -79,29 +79,23 @@ class BiRNN(nn.Module):
     def recur(self, channels: list[Tensor], places: Tensor, packed: Packed, layer: int) -> Tensor:
         """Run one layer over packed texts, the second direction from each text's own end.
 
-        Args:
-            channels: The different inputs, ``[inputs, size]`` for each channel.
-            places: Which of them each packed word takes, ``[all words]``.
-            packed: The texts.
-            layer: The layer's number.
-
-        Returns:
-            Hidden states, ``[2, all words, hidden]``; those of the second direction in its own order, last words first.
+        ``channels`` are the different inputs, ``[inputs, size]`` each, and ``places`` tells which of them each packed
+        word takes. Returns hidden states, ``[2, all words, hidden]``; the second direction has last words first.
         """
         is_lstm = isinstance(self.rnn, nn.LSTM)
         weight_ih, weight_hh, bias_ih, bias_hh = (
             torch.stack([getattr(self.rnn, f"{name}_l{layer}{direction}") for direction in ("", "_reverse")])
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        given = (bias_ih + bias_hh if is_lstm else bias_ih).flatten()
+        gates = (bias_ih + bias_hh if is_lstm else bias_ih).flatten()
         sizes = [channel.shape[1] for channel in channels]
         # Apart, so that no gradient is computed for a frozen channel.
         for channel, weight in zip(channels, torch.split(weight_ih.flatten(0, 1), sizes, dim=1), strict=True):
-            given = torch.addmm(given, channel, weight.t())  # [inputs, 2 * gates * hidden]
+            gates = torch.addmm(gates, channel, weight.t())  # [inputs, 2 * gates * hidden]
         rows = torch.stack([2 * places, 2 * places[packed.mirror] + 1])
-        steps = torch.split(functional.embedding(rows, given.view(2 * len(given), -1)), packed.counts, dim=1)
+        steps = torch.split(functional.embedding(rows, gates.view(2 * len(gates), -1)), packed.counts, dim=1)
         recurrent = weight_hh.transpose(1, 2)
-        state: State = (given.new_zeros(2, packed.counts[0], self.rnn.hidden_size),) * (2 if is_lstm else 1)
+        state: State = (gates.new_zeros(2, packed.counts[0], self.rnn.hidden_size),) * (2 if is_lstm else 1)
         outputs = []
         for step in steps:  # [2, rows that have a word here, gates * hidden]
             state = tuple(part[:, : step.shape[1]] for part in state)
@@ -138,43 +132,32 @@ def pack(words: Tensor, lengths: Tensor) -> Packed:
     return Packed(words[text, time], counts.tolist(), mirror.to(device), order.argsort().to(device))
 
 
-def lstm(given: Tensor, state: State, weight: Tensor) -> State:
+def lstm(inputs: Tensor, state: State, weight: Tensor) -> State:
     """Take a step of an LSTM in both directions.
 
-    Args:
-        given: The input's part of the gates, biases included, ``[2, rows, 4 * hidden]``.
-        state: h and c.
-        weight: ``[2, hidden, 4 * hidden]``.
+    ``inputs`` is the input's part of the gates, biases included, ``[2, rows, 4 * hidden]``, ``state`` is h and c, and
+    ``weight`` is ``[2, hidden, 4 * hidden]``.
     """
     hidden, memory = state
-    enter, keep, new, leave = torch.baddbmm(given, hidden, weight).chunk(4, dim=-1)
+    enter, keep, new, leave = torch.baddbmm(inputs, hidden, weight).chunk(4, dim=-1)
     memory = torch.sigmoid(keep) * memory + torch.sigmoid(enter) * torch.tanh(new)
     return torch.sigmoid(leave) * torch.tanh(memory), memory
 
 
-def gru(given: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
-    """Take a step of a GRU in both directions.
+def gru(inputs: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
+    """Take a step of a GRU in both directions; as ``lstm``, with three gates.
 
-    Args:
-        given: The input's part of the gates, ``[2, rows, 3 * hidden]``.
-        state: h alone.
-        weight: ``[2, hidden, 3 * hidden]``.
-        bias: The recurrent bias, ``[2, 1, 3 * hidden]``, apart because the reset gate scales a third of it.
+    The recurrent bias, ``[2, 1, 3 * hidden]``, is apart because the reset gate scales a third of it.
     """
     (hidden,) = state
-    reset_given, update_given, new_given = given.chunk(3, dim=-1)
+    reset_input, update_input, new_input = inputs.chunk(3, dim=-1)
     reset, update, new = torch.baddbmm(bias, hidden, weight).chunk(3, dim=-1)
-    new = torch.tanh(new_given + torch.sigmoid(reset_given + reset) * new)
-    return (torch.lerp(new, hidden, torch.sigmoid(update_given + update)),)
+    new = torch.tanh(new_input + torch.sigmoid(reset_input + reset) * new)
+    return (torch.lerp(new, hidden, torch.sigmoid(update_input + update)),)
 
 
 def maximum(outputs: Tensor, counts: list[int]) -> Tensor:
-    """Return the largest value of each unit over the words of each text, ``[2, texts, hidden]``, in the packed order.
-
-    Args:
-        outputs: Hidden states, ``[2, all words, hidden]``, in the order of ``Packed``.
-        counts: The number of texts that have a word at each step.
-    """
+    """Return the largest value of each unit over each text's words, ``[2, texts, hidden]``, in the packed order."""
     texts = torch.cat([torch.arange(count) for count in counts]).to(outputs.device)
     lowest = outputs.new_full((2, counts[0], outputs.shape[2]), -torch.inf)
     return lowest.index_reduce(1, texts, outputs, "amax")

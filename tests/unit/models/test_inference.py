@@ -137,6 +137,8 @@ def test_a_missing_layer_is_named():
 
 
 def test_nothing_heavy_is_imported():
-    code = "import sys, kdcli.models.inference; print({'torch', 'onnx', 'scipy', 'pydantic', 'polars'} & set(sys.modules))"
+    code = (
+        "import sys, kdcli.models.inference; print({'torch', 'onnx', 'scipy', 'pydantic', 'polars'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -69,9 +69,7 @@ def test_weights():
     assert warm.item() == kl(student, teacher, 3.0).item()
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"), [({}, "logits"), ({"kd_weight": 0.0, "ce_weight": 1.0}, "label")]
-)
+@pytest.mark.parametrize(("changed", "message"), [({}, "logits"), ({"kd_weight": 0.0, "ce_weight": 1.0}, "label")])
 def test_rows_that_lack_what_a_loss_needs(changed, message):
     bare = Examples((Texts(np.ones(1, np.uint16), np.array([0, 1])),))
     with pytest.raises(DataError, match=message):

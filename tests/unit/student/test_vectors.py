@@ -38,7 +38,10 @@ def binary(table, *, end=b""):
     return f"{len(table)} {len(table[0][1])}\n".encode() + b"".join(rows)
 
 
-def parquet(path, table, kind=pl.List(pl.Float32)):
+FLOATS = pl.List(pl.Float32)
+
+
+def parquet(path, table, kind=FLOATS):
     words, vectors = zip(*table, strict=True)
     pl.DataFrame({"word": words, "vector": pl.Series(vectors, dtype=kind)}).write_parquet(path)
     return path
