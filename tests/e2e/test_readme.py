@@ -16,12 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = ("api.md", "cli.md", "plugins.md")
 """Two pages are generated; test_plugins_doc.py reads the third."""
 DOCUMENTS = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in WRITTEN)]
-INDENTED, INLINE = r"^    (kd .+?)(?:\s+#.*)?$", r"`(kd [^`]+)`"
+INDENTED, INLINE = r"^    (kd .+?)(?:\s+#.*)?$", r"`(kd [a-z][^`]+)`"
 COMMANDS = {" ".join(path): command for path, command in all_commands(get_command(app))}
 
 
 def commands(pattern):
-    return {line for document in DOCUMENTS for line in re.findall(pattern, document.read_text("utf-8"), re.MULTILINE)}
+    texts = [document.read_text("utf-8").replace("\\\n", " ") for document in DOCUMENTS]
+    return {line for text in texts for line in re.findall(pattern, text, re.MULTILINE)}
 
 
 def split(line):
