@@ -33,7 +33,7 @@ _STRANGE = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ "
 _AHEAD = 2
 """Batches that are read before the first of them is counted."""
 _HELD = 16_384
-"""Strange texts that are counted together: regular expressions are slow to start."""
+"""Texts that are looked at together with regular expressions, which are slow to start."""
 
 
 class TableCounts:
@@ -74,7 +74,7 @@ class TableCounts:
         self._names = class_names(path, layout.label, task) if layout.form == "parquet" else {}
         self._rows = 0
         self._keys: list[pl.DataFrame] = []
-        self._strange: list[list[pl.DataFrame]] = [[] for _ in layout.texts]
+        self._aside: list[list[pl.DataFrame]] = [[] for _ in layout.texts]
         self._changes: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []
         columns = [*layout.texts, *filter(None, [layout.label])]
         reader = layout.open(path, columns, "skip")
@@ -116,8 +116,8 @@ class TableCounts:
 
     def _finish(self) -> pl.DataFrame:
         """Count the texts that are still aside; return the keys, with their hashes put right."""
-        for place in range(len(self._strange)):
-            self._count_strange(place)
+        for place in range(len(self._aside)):
+            self._count_aside(place)
         label = pl.Float64 if self.task.is_score else pl.UInt64
         schema = {"row": pl.Int64, "exact": pl.UInt64, "folded": pl.UInt64, "label": label}
         keys = pl.concat(self._keys or [pl.DataFrame(schema=schema)])
@@ -127,41 +127,39 @@ class TableCounts:
         return keys.with_columns(folded=folded)
 
     def _count_texts(self, batch: pl.DataFrame, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], ...]:
-        """Count plain texts, and put strange ones aside; return the hashes ``exact`` and ``folded`` of each row."""
+        """Count plain texts, and put others aside; return the hashes ``exact`` and ``folded`` of each row."""
         exact, folded = np.zeros((2, len(batch)), np.uint64)
         for place, name in enumerate(self.layout.texts):
             text, seed = pl.col(name), place + 1  # with a seed for each column, the order of a pair counts
             look = batch.select(
                 size=text.str.len_bytes(),
-                odd=text.str.contains("  ", literal=True) | text.str.starts_with(" "),
-                edges=text.str.ends_with(" "),
                 exact=text.hash(seed),
                 folded=text.str.strip_suffix(" ").str.to_lowercase().hash(seed),
             )
-            size, odd, edges, *hashes = (column.to_numpy() for column in look.get_columns())
-            spaces, unprintable = _count_bytes(batch[name], size)
-            aside = np.flatnonzero(odd | unprintable)
-            aside = aside[batch[name].gather(aside).str.contains(_STRANGE).to_numpy()]
-            if len(aside):
-                # As a list: a series would keep all texts of the batch in memory.
-                held = {"row": rows[aside], "text": batch[name].gather(aside).to_list(), "folded": hashes[1][aside]}
-                self._strange[place].append(pl.DataFrame(held | {"place": aside + self._rows}))
-            words = np.where(size == 0, 0, spaces + 1 - edges)
+            size, *hashes = (column.to_numpy() for column in look.get_columns())
+            words, edges, odd = _look_at_bytes(batch[name], size)
+            aside = np.flatnonzero(odd)
+            # As a list: a series would keep all texts of the batch in memory.
+            held = {"row": rows[aside], "text": batch[name].gather(aside).to_list(), "words": words[aside]}
+            held |= {"edges": edges[aside], "folded": hashes[1][aside], "place": aside + self._rows}
+            self._aside[place].append(pl.DataFrame(held, schema_overrides={"text": pl.String}))
             self._add_words(place, np.delete(words, aside))
             self.empty += find(rows, size == 0)
             self.edges += find(np.delete(rows, aside), np.delete(edges, aside))
             exact ^= hashes[0]
             folded ^= hashes[1]
-            if sum(map(len, self._strange[place])) >= _HELD:
-                self._count_strange(place)
+            if sum(map(len, self._aside[place])) >= _HELD:
+                self._count_aside(place)
         return exact, folded
 
-    def _count_strange(self, place: int) -> None:
-        """Count the texts of a column that were put aside."""
-        if not self._strange[place]:
+    def _count_aside(self, place: int) -> None:
+        """Count the texts of a column that were put aside; plain ones among them were counted well."""
+        if not self._aside[place]:
             return
-        held, text = pl.concat(self._strange[place]), pl.col("text")
-        self._strange[place] = []
+        held, text = pl.concat(self._aside[place]), pl.col("text")
+        self._aside[place] = []
+        held = held.with_columns(strange=text.str.contains(_STRANGE))
+        plain, held = held.filter(~pl.col("strange")), held.filter("strange")
         normal = text.str.replace_all(f"{_SPACE}+", " ").str.strip_chars(" ")
         found = held.select(
             words=pl.when(normal == "").then(0).otherwise(normal.str.count_matches(" ", literal=True) + 1),
@@ -170,8 +168,12 @@ class TableCounts:
             folded=normal.str.to_lowercase().hash(place + 1),
         )
         rows, (words, edges, breaks, folded) = held["row"].to_numpy(), (column.to_numpy() for column in found)
-        self._add_words(place, words)
-        self.edges += find(rows, edges)
+        for numbers, counts, ends in (
+            (rows, words, edges),
+            [plain[name].to_numpy() for name in ("row", "words", "edges")],
+        ):
+            self._add_words(place, counts)
+            self.edges += find(numbers, ends)
         self.breaks += find(rows, breaks)
         self._changes.append((held["place"].to_numpy(), folded ^ held["folded"].to_numpy()))
         each = held.select("row", one=text.str.extract_all(NON_PRINTING)).explode("one").drop_nulls()
@@ -209,13 +211,26 @@ def find(rows: NDArray[np.int64], where: NDArray[np.bool_]) -> Finding:
     return Finding(len(there), int(there.min())) if len(there) else Finding()
 
 
-def _count_bytes(texts: pl.Series, size: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Count the spaces of each text, and find texts that are not printable ASCII, in all bytes of a batch at once."""
-    data = np.frombuffer(texts.str.join("").cast(pl.Binary)[0], np.uint8)
-    ends = np.cumsum(size, dtype=np.int64)
-    # Below the space the difference wraps around.
-    unprintable = data - np.uint8(ord(" ")) > ord("~") - ord(" ")
-    return np.diff(_rank(data == ord(" "), ends), prepend=0), np.diff(_rank(unprintable, ends), prepend=0) > 0
+def _look_at_bytes(
+    texts: pl.Series, size: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Look at all bytes of a batch at once; ``size`` holds the bytes of each text.
+
+    Returns:
+        For each text its words and whether a space ends it, both if it is plain; and whether it may not be plain.
+    """
+    # With a space on either side, every text has a byte before it, and empty ones have a byte too.
+    data = np.frombuffer(b"".join([b" ", texts.str.join("").cast(pl.Binary)[0], b" "]), np.uint8)
+    ends = np.cumsum(size, dtype=np.int64) + 1
+    space = data == ord(" ")
+    # Below the space the difference wraps around. A space behind a space is odd, also one that begins a text.
+    odd = data - np.uint8(ord(" ")) > ord("~") - ord(" ")
+    odd[1:] |= space[1:] & space[:-1]
+    there = size > 0
+    edges = space[ends - 1] & there
+    begins = space[ends - size] & there
+    words = np.diff(_rank(space, ends), prepend=1) + there - edges
+    return words, edges, (np.diff(_rank(odd, ends), prepend=0) > 0) | begins
 
 
 def _rank(true: NDArray[np.bool_], ends: NDArray[np.int64]) -> NDArray[np.int64]:

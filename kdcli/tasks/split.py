@@ -84,7 +84,7 @@ def load_table(
 
 
 def stream_table(path: Path, settings: TaskSettings, task: Task, reporter: Reporter) -> Iterator[pl.DataFrame]:
-    """Read the ``index`` and ``task.columns`` of one table batch by batch, as ``load_table`` does, in bounded memory."""
+    """Read the ``index`` and ``task.columns`` of one table batch by batch, in bounded memory."""
     layout = replace(detect(path, settings, task), label=None)
     for batch in _read(path, layout, settings, task, reporter, labelled=False):
         yield batch.drop("label")
