@@ -13,7 +13,7 @@ import tomli
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.config.load import flatten
+from kdcli.config.layers import flatten
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, first_line
 from kdcli.evaluate.bench import BenchReport
@@ -149,7 +149,9 @@ def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None =
         results=_read(artefact(root, "results"), Results, "kd run-all --only results"),
         bench=_read(root / "bench.json", BenchReport, "kd bench"),
         curves=read_curves(root / "metrics.jsonl", histories, stages["teacher"].result if "teacher" in stages else {}),
-        transfer=table and survey(table, task, seed=int(settings["seed"]), reporter=reporter or QuietReporter()),
+        transfer=survey(table, task, seed=int(settings["seed"]), reporter=reporter or QuietReporter())
+        if table
+        else None,
         predictions=read_predictions(artefact(root, "predictions"), task) if texts else [],
     )
 

@@ -203,11 +203,11 @@ class MakePart:
         normal = frame if usual else frame.select(spaced(pl.all()))
         numbers = {name: sum(getattr(side, name) for side in sides) for name in _COUNTS}
         numbers |= {"key": text_hash(normal.get_columns()), "row": rows + first}
-        return frame.hstack(pl.DataFrame(numbers)).select(*schema).cast(schema)
+        return frame.hstack(pl.DataFrame(numbers)).select(*schema).cast(pl.Schema(schema))
 
 
 def gather(
-    paths: Sequence[Path],
+    paths: list[Path],
     train: pl.DataFrame,
     held_out: Sequence[pl.DataFrame],
     task: Task,

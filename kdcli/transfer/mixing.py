@@ -62,7 +62,7 @@ def mix(*, sets: Mapping[str, Path], task: Task, output: Path, reporter: Reporte
 
 
 @dataclass(frozen=True)
-class _Survey:
+class _SetHashes:
     """Which rows of a set are originals, and the hashes of the originals and of the new texts."""
 
     original: Mask
@@ -70,17 +70,17 @@ class _Survey:
     made: Hashes
 
 
-def _survey(table: pl.LazyFrame, task: Task) -> _Survey:
+def _survey(table: pl.LazyFrame, task: Task) -> _SetHashes:
     masks, originals, made = [np.zeros(0, np.bool_)], [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
     original, texts = pl.col("source") == "original", pl.col(task.columns)
     for frame in slices(table, _ROWS):
         masks.append(frame.select(original).to_series().to_numpy())
         originals.append(text_hash(frame.filter(original).select(texts).get_columns()))
         made.append(text_hash(frame.filter(~original).select(spaced(texts)).get_columns()))
-    return _Survey(np.concatenate(masks), np.concatenate(originals), np.concatenate(made))
+    return _SetHashes(np.concatenate(masks), np.concatenate(originals), np.concatenate(made))
 
 
-def _check_originals(surveys: Mapping[str, _Survey], sets: Mapping[str, Path]) -> None:
+def _check_originals(surveys: Mapping[str, _SetHashes], sets: Mapping[str, Path]) -> None:
     first, *others = surveys
     ours = surveys[first].originals
     hint = "make both from the same training set"

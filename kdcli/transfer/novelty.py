@@ -91,45 +91,37 @@ def novelty(
 ) -> Novelty:
     """Compare samples with the training texts.
 
-    In memory stay the hashes of all different n-grams and the samples drawn.
-
-    Args:
-        samples: The task's text columns.
-        train: The training set, with the same columns.
-        task: The task.
-        seed: The seed of the samples drawn.
-        raw: The number of samples before any were dropped.
-        raw_in_train: How many of these were training texts.
-        bits: Gives the bits of each text, its end included: ``[texts]``. A pair is one text with a tab.
-        reporter: Shows the progress.
+    In memory stay the hashes of all different n-grams and the samples drawn. Before any were dropped there were ``raw``
+    samples, of which ``raw_in_train`` were training texts. ``bits`` gives the bits of each text, its end included; a
+    pair is one text with a tab.
     """
-    training, made = _Survey(), _Survey()
-    for frame in train.select(task.columns).iter_slices(_ROWS):
-        training.add(_Words.of(frame))
-    first, first_of_train = _Diversity(training.diversity.words), _Diversity()
+    texts, samples = train.select(task.columns), samples.select(task.columns)
+    training = _TextCounts()
+    for frame in texts.iter_slices(_ROWS):
+        training.add(frame)
+    made, first = _TextCounts(), _TextCounts(training.words)
     with (reporter or QuietReporter()).progress("novelty report", unit="texts") as progress:
-        for frame in slices(samples.select(task.columns), _ROWS):
-            words = _Words.of(frame)
-            made.add(words)
-            first.add(words)
+        for frame in slices(samples, _ROWS):
+            made.add(frame)
+            first.add(frame)
             progress.advance(len(frame))
-    first_of_train = _Diversity(first.words)
-    for frame in train.select(task.columns).iter_slices(_ROWS):
-        first_of_train.add(_Words.of(frame))
-    drawn = _draw(samples.select(task.columns), made.texts, seed)
+    first_of_train = _TextCounts(first.words)
+    for frame in texts.iter_slices(_ROWS):
+        first_of_train.add(frame)
+    drawn = _draw(samples, made.texts, seed)
     scored = drawn.select(pl.concat_str(pl.all(), separator="\t")).to_series().to_list() if bits else []
     characters = sum(map(len, scored))
     return Novelty(
         samples=made.texts,
-        words=made.diversity.words,
-        **made.diversity.shares("distinct"),
-        **training.diversity.shares("train_distinct"),
+        words=made.words,
+        **made.shares("distinct"),
+        **training.shares("train_distinct"),
         equal_words=first.words,
         **first.shares("equal_distinct"),
         **first_of_train.shares("equal_train_distinct"),
         in_train=_ratio(raw_in_train, raw),
-        mean_length=_ratio(made.diversity.words, made.texts),
-        train_mean_length=_ratio(training.diversity.words, training.texts),
+        mean_length=_ratio(made.words, made.texts),
+        train_mean_length=_ratio(training.words, training.texts),
         lengths=made.lengths(),
         train_lengths=training.lengths(),
         bits_per_character=float(np.sum(bits(scored))) / characters if bits and characters else None,
@@ -144,74 +136,40 @@ def _draw(samples: pl.LazyFrame, count: int, seed: int) -> pl.DataFrame:
     return take(samples, random.permutation(count)[:SCORED], count)
 
 
-@dataclass(frozen=True)
-class _Words:
-    """The words of some texts, as hashes that are compared within this process.
-
-    Attributes:
-        hashes: ``uint64 [words]``.
-        owners: ``int64 [words]`` which text each is of, ascending; the two of a pair count as two.
-        lengths: ``int64 [rows]`` the number of words.
-    """
-
-    hashes: Hashes
-    owners: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, frame: pl.DataFrame) -> _Words:
-        # The two texts of a pair one after the other, so that the first words are those of the first rows.
-        texts = (
-            frame.select(pl.concat_list(pl.all())).to_series().explode()
-            if len(frame)
-            else pl.Series([], dtype=pl.String)
-        )
-        words = texts.str.extract_all(WORD)
-        counts = words.list.len().to_numpy().astype(np.int64)
-        hashes = words.explode(empty_as_null=False).hash().to_numpy()
-        return cls(
-            hashes, np.repeat(np.arange(len(counts)), counts), counts.reshape(len(frame), frame.width).sum(axis=1)
-        )
-
-
-class _Survey:
-    """Counts over all texts of a set."""
-
-    def __init__(self) -> None:
-        self.diversity = _Diversity()
-        self.texts = 0
-        self._counts = np.zeros(len(BINS), np.int64)
-
-    def add(self, words: _Words) -> None:
-        self.diversity.add(words)
-        self.texts += len(words.lengths)
-        bins = np.searchsorted(_FEWEST, words.lengths, side="right") - 1
-        self._counts += np.bincount(bins, minlength=len(BINS))
-
-    def lengths(self) -> dict[str, float]:
-        return {words: _ratio(int(count), self.texts) for words, count in zip(BINS, self._counts, strict=True)}
-
-
-class _Diversity:
-    """The distinct n-grams of one, two and three words among the first ``limit`` words that are added."""
+class _TextCounts:
+    """Counts the lengths of texts, and the distinct n-grams (n = 1, 2, 3) among the first ``limit`` words."""
 
     def __init__(self, limit: int | None = None) -> None:
-        self.words = 0
+        self.texts = self.words = 0
         self._limit = limit
-        self._kinds = (_Distinct(), _Distinct(), _Distinct())
+        self._bins = np.zeros(len(BINS), np.int64)
+        self._distinct = (_Distinct(), _Distinct(), _Distinct())
 
-    def add(self, words: _Words) -> None:
+    def add(self, frame: pl.DataFrame) -> None:
+        """Count some rows; the two texts of a pair follow each other, so that the first words are of the first rows."""
         left = None if self._limit is None else self._limit - self.words
-        hashes, owners = words.hashes[:left], words.owners[:left]
+        if left == 0:
+            return
+        texts = frame.select(pl.concat_list(pl.all())).to_series().explode(empty_as_null=False)
+        words = texts.str.extract_all(WORD)
+        counts = words.list.len().to_numpy().astype(np.int64)
+        lengths = counts.reshape(len(frame), frame.width).sum(axis=1)
+        self.texts += len(frame)
+        self._bins += np.bincount(np.searchsorted(_FEWEST, lengths, side="right") - 1, minlength=len(BINS))
+        hashes = words.explode(empty_as_null=False).hash().to_numpy()[:left]  # compared in this process alone
+        owners = np.repeat(np.arange(len(counts)), counts)[:left]
         self.words += len(hashes)
         grams = hashes
-        for n, distinct in enumerate(self._kinds, 1):
+        for n, distinct in enumerate(self._distinct, 1):
             if n > 1:
                 grams = grams[:-1] * _STEP + hashes[n - 1 :]
             distinct.add(grams[owners[: len(grams)] == owners[n - 1 :]])
 
     def shares(self, name: str) -> dict[str, float]:
-        return {f"{name}_{n}": _ratio(distinct.count(), distinct.all) for n, distinct in enumerate(self._kinds, 1)}
+        return {f"{name}_{n}": _ratio(distinct.count(), distinct.all) for n, distinct in enumerate(self._distinct, 1)}
+
+    def lengths(self) -> dict[str, float]:
+        return {words: _ratio(int(count), self.texts) for words, count in zip(BINS, self._bins, strict=True)}
 
 
 class _Distinct:

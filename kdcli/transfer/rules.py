@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -41,7 +42,7 @@ class Unigrams:
         bounds = [0, *of_tags["count"].cum_sum()]
         self._bounds = dict(zip(of_tags["tag"], pairwise(bounds), strict=True))
 
-    def draw(self, tags: Indexes, tag_names: Sequence[str], uniform: NDArray[np.float64]) -> Indexes:
+    def draw(self, tags: NDArray[np.integer[Any]], tag_names: Sequence[str], uniform: NDArray[np.float64]) -> Indexes:
         """Draw a word of each tag by its unigram distribution, from numbers in [0, 1): ``[N]`` ids in ``words``."""
         low, high = np.array([self._bounds[name] for name in tag_names], dtype=np.int64).reshape(-1, 2).T
         # The minimum: a product of a number below 1 can still round up to the count.

@@ -39,7 +39,7 @@ class _Model(NamedTuple):
     pairs: dict[str, Rows]  # a word and the tag before it: [tag before]
 
 
-class _Words(NamedTuple):
+class _Features(NamedTuple):
     """The different words of a call, and the rows of their features."""
 
     only_tag: Rows  # [words], -1 where the context decides
@@ -67,19 +67,12 @@ def tag(texts: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _tag_side_by_side(
-    model: _Model, words: _Words, tokens: Rows, firsts: NDArray[np.int64], lengths: NDArray[np.int64]
+    model: _Model, features: _Features, tokens: Rows, firsts: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> Rows:
-    """Tag the i-th words of all texts, for one i after the other.
+    """Tag the i-th words of all texts, for one i after the other: ``[tokens]`` tag ids.
 
-    Args:
-        model: The perceptron.
-        words: The features of each word.
-        tokens: ``[tokens]`` word ids; each text stands between two start and two end words.
-        firsts: ``[texts]`` where a text's own words begin.
-        lengths: ``[texts]`` the number of its own words.
-
-    Returns:
-        ``[tokens]`` tag ids.
+    ``tokens`` are word ids; each text stands between two start and two end words, and its own words, ``lengths`` of
+    them, begin at ``firsts``.
     """
     import numpy as np
 
@@ -90,34 +83,34 @@ def _tag_side_by_side(
     bias = model.weights[model.rows.get("bias", len(model.rows))]
     for i in range(-int(lengths.min(initial=0))):
         here = firsts[: np.searchsorted(lengths, -i)] + i  # longest first: those that still have an i-th word
-        only = words.only_tag[tokens[here]]
+        only = features.only_tag[tokens[here]]
         tags[here] = only
         here = here[only < 0]
         word, last, next_ = tokens[here], tokens[here - 1], tokens[here + 1]
         before, before2 = tags[here - 1], tags[here - 2]
-        features = (  # in nltk's order
-            words.rows["i suffix"][word],
-            words.rows["i pref1"][word],
+        found = (  # in nltk's order
+            features.rows["i suffix"][word],
+            features.rows["i pref1"][word],
             model.before[before],
             model.before2[before2],
             model.before_both[before, before2],
-            words.rows["i word"][word],
-            words.pairs[word, before],
-            words.rows["i-1 word"][last],
-            words.rows["i-1 suffix"][last],
-            words.rows["i-2 word"][tokens[here - 2]],
-            words.rows["i+1 word"][next_],
-            words.rows["i+1 suffix"][next_],
-            words.rows["i+2 word"][tokens[here + 2]],
+            features.rows["i word"][word],
+            features.pairs[word, before],
+            features.rows["i-1 word"][last],
+            features.rows["i-1 suffix"][last],
+            features.rows["i-2 word"][tokens[here - 2]],
+            features.rows["i+1 word"][next_],
+            features.rows["i+1 suffix"][next_],
+            features.rows["i+2 word"][tokens[here + 2]],
         )
         scores = np.broadcast_to(bias, (len(here), len(bias))).copy()
-        for rows in features:
+        for rows in found:
             scores += model.weights[rows]
         tags[here] = scores.argmax(axis=1)
     return tags
 
 
-def _look_up(model: _Model, ids: Iterable[str]) -> _Words:
+def _look_up(model: _Model, ids: Iterable[str]) -> _Features:
     """Find the rows of the features of each word."""
     import numpy as np
 
@@ -137,7 +130,7 @@ def _look_up(model: _Model, ids: Iterable[str]) -> _Words:
     no_pairs = np.full(len(model.tags), none, dtype=np.int32)
     pairs = np.stack([model.pairs.get(word, no_pairs) for word in normal]) if normal else no_pairs[None]
     only = [tag_ids[name] if (name := model.nltk.tagdict.get(word)) else -1 for word in ids]
-    return _Words(np.array(only, dtype=np.int32), by_name, pairs)
+    return _Features(np.array(only, dtype=np.int32), by_name, pairs)
 
 
 @lru_cache(maxsize=1)
