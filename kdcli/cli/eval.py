@@ -136,16 +136,11 @@ def _in_words(comparison: Comparison) -> Iterator[str]:
     from kdcli.tasks.statistics import LEVEL
 
     first, second = comparison.first, comparison.second
-    if comparison.only_first_right is not None:
-        yield (
-            f"{comparison.only_first_right:,} rows are right in {first} alone, "
-            f"{comparison.only_second_right:,} in {second} alone."
-        )
-    sure = [name for name, one in comparison.metrics.items() if one.p < LEVEL]
-    for name in sure:
-        yield f"{name}: {_better(comparison.metrics[name], first, second)}"
-    if len(sure) < len(comparison.metrics):
-        unsure = ", ".join(name for name in comparison.metrics if name not in sure)
+    if (only := comparison.only_first_right) is not None:
+        yield f"{only:,} rows are right in {first} alone, {comparison.only_second_right:,} in {second} alone."
+    sure = {name: one for name, one in comparison.metrics.items() if one.p < LEVEL}
+    yield from (f"{name}: {_better(one, first, second)}" for name, one in sure.items())
+    if unsure := ", ".join(name for name in comparison.metrics if name not in sure):
         yield f"{unsure}: these rows do not show that either is better (p at least {LEVEL:g}); more rows might."
 
 

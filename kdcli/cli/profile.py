@@ -45,13 +45,12 @@ def show(request: Request, *, name: ProfileName, resolved: Resolved = False, doc
         result: dict[str, Any] = {"name": profile.name, "settings": settings, "origins": profile.origins}
         ui.show(result, lambda _: _toml(profile.to_toml(with_origins=True)))
         return
-    from kdcli.config.docs import explain
+    from kdcli.config.docs import explain, to_toml
 
-    explained = explain(profile)
-    for warning in explained.warnings:
+    chapters, warnings = explain(profile)
+    for warning in warnings:
         ui.warn(warning)
-    tables = {"name": profile.name, "tables": explained.chapters}
-    ui.show(tables, lambda _: _toml(explained.to_toml(profile.name)))
+    ui.show({"name": profile.name, "tables": chapters}, lambda _: _toml(to_toml(profile.name, chapters)))
 
 
 @command("kd profile copy sst2 my.toml", options=("force",))

@@ -6,7 +6,7 @@ import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -46,10 +46,9 @@ def run_all(request: Request) -> None:
         compared = not request.dry_run and outcomes[-1].name == "results"
         page = _report(root, outcomes, reporter) if compared else None
     where = [Text(f"run folder: {root}"), *([Text(f"report: {page}")] if page else [])]
-    title = outcomes[-1].name
 
-    def last(result: object) -> RenderableType:
-        return Group(_results(result) if compared else ui.panel(title, ui.describe(result)), *where)  # type: ignore[arg-type]
+    def last(result: Any) -> RenderableType:
+        return Group(_results(result) if compared else ui.panel(outcomes[-1].name, ui.describe(result)), *where)
 
     stage.show(outcomes, request.dry_run, last)
 

@@ -53,24 +53,6 @@ class Chapter:
     settings: list[Setting]
 
 
-@dataclass(frozen=True)
-class Docs:
-    """A profile explained: its tables in order, those of all installed plugins too, and plugins that cannot be."""
-
-    chapters: list[Chapter]
-    warnings: list[str]
-
-    def to_toml(self, name: str) -> str:
-        """Write it as a profile of the same settings, with comments."""
-        blocks = [[f"# {name}, every setting explained"]]
-        for chapter in self.chapters:
-            if chapter.table:
-                header = ".".join(map(quoted, chapter.table.split(".")))
-                blocks.append([*_comment(chapter.about), f"[{header}]"])
-            blocks += [[*_comment(one.about), f"# {_facts(one)}", _line(one)] for one in chapter.settings]
-        return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
-
-
 def options_of(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
     """Go through the options of a model and of the models inside it; keys begin with ``prefix``."""
     for name, field in model.model_fields.items():
@@ -94,8 +76,12 @@ def type_of(field: FieldInfo) -> str:
     return _words(schema, schema.get("$defs", {}))
 
 
-def explain(profile: Profile) -> Docs:
-    """Explain every setting of a profile; plugins that it does not choose have their defaults."""
+def explain(profile: Profile) -> tuple[list[Chapter], list[str]]:
+    """Explain every setting of a profile; plugins that it does not choose have their defaults.
+
+    Returns:
+        The tables in order, those of all installed plugins too; warnings of plugins that cannot be explained.
+    """
     from kdcli.config.schema import Settings
 
     values = profile.settings.model_dump(mode="json")
@@ -113,7 +99,17 @@ def explain(profile: Profile) -> Docs:
             about = " ".join(registry.about(module).split())
             abouts = {f"{group}.{name}": f"{about} ({plugin.distribution} {plugin.version})".strip()}
             chapters += _chapters(options_of(module.Options, f"{group}.{name}."), values, profile.origins, abouts)
-    return Docs(chapters, warnings)
+    return chapters, warnings
+
+
+def to_toml(name: str, chapters: Iterable[Chapter]) -> str:
+    """Write explained settings as a profile of the same settings, with comments."""
+    blocks = [[f"# {name}, every setting explained"]]
+    for chapter in chapters:
+        if chapter.table:
+            blocks.append([*_comment(chapter.about), f"[{'.'.join(map(quoted, chapter.table.split('.')))}]"])
+        blocks += [[*_comment(one.about), f"# {_facts(one)}", _line(one)] for one in chapter.settings]
+    return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
 
 
 def _plugins(group: registry.Group, profile: Profile) -> dict[str, registry.Plugin]:

@@ -93,8 +93,8 @@ def from_sets(sets: Sequence[str]) -> list[Layer]:
 
 
 def from_flags(flags: Mapping[str, Any]) -> list[Layer]:
-    """Make a layer of each flag by its dotted key; None stands for a flag that is not on the command line."""
-    return [Layer(_flag(key), _nest(key, value)) for key, value in flags.items() if value is not None]
+    """Make a layer of each flag by its dotted key."""
+    return [Layer(_flag(key), _nest(key, value)) for key, value in flags.items()]
 
 
 def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:

@@ -12,18 +12,8 @@ from pydantic import ValidationError
 
 import kdcli
 from kdcli import registry
-from kdcli.config import files
-from kdcli.config.layers import (
-    Layer,
-    flatten,
-    from_environment,
-    from_files,
-    from_flags,
-    from_sets,
-    merge,
-    source_of,
-    trace,
-)
+from kdcli.config import files, layers
+from kdcli.config.layers import Layer, flatten, merge, source_of, trace
 from kdcli.config.schema import Settings
 from kdcli.config.validation import each, explain, nearest, raise_all
 from kdcli.errors import KdError, PluginError
@@ -77,18 +67,15 @@ def load_profile(
         UsageError: A flag or ``--set`` is wrong.
         PluginError: A plugin that it names is missing or broken.
     """
-    environment, errors = from_environment(environ)
-    flags = flags or {}
-    stack = [
-        *(from_files(profile) if profile is not None else []),
-        *environment,
-        *from_sets(sets),
-        *from_flags({key: value for key, value in flags.items() if not key.startswith(GENERATOR)}),
-    ]
+    environment, errors = layers.from_environment(environ)
+    flags = {key: value for key, value in (flags or {}).items() if value is not None}
+    stack = layers.from_files(profile) if profile is not None else []
+    stack += [*environment, *layers.from_sets(sets)]
+    stack += layers.from_flags({key: flags[key] for key in flags if not key.startswith(GENERATOR)})
     values, origins = merge(stack)
-    if recipe := {key: value for key, value in flags.items() if key.startswith(GENERATOR) and value is not None}:
-        table = f"generators.{registry.table_name(_generator(values))}."
-        values, origins = merge([*stack, *from_flags({key.replace(GENERATOR, table): recipe[key] for key in recipe})])
+    table = f"generators.{registry.table_name(_generator(values))}."
+    stack += layers.from_flags({key.replace(GENERATOR, table): flags[key] for key in flags if GENERATOR in key})
+    values, origins = merge(stack)
     settings, wrong = _validate(values)
     if settings:
         wrong += [error for group, error in settings.conflicts() if group in uses]
@@ -160,13 +147,10 @@ def _load(checked: _Checked, group: registry.Group, name: str) -> bool:
         checked.warnings.append(doubt)
     try:
         registry.load(group, name)
-    except PluginError as error:
-        checked.errors.append(_with_key(error, registry.KEYS[group]))
     except KdError as error:
-        checked.errors += each(error)
-    else:
-        return True
-    return False
+        checked.errors += [_with_key(one, registry.KEYS[group]) for one in each(error)]
+        return False
+    return True
 
 
 def _without_kds(tables: Any, name: str, prefix: str, origins: dict[str, Layer]) -> Any:
@@ -202,16 +186,17 @@ def _check_tables(checked: _Checked, group: registry.Group, given: Any, chosen: 
         try:
             valid = registry.options(group, chosen if name == short else name, table)
             tables[name] = valid.model_dump(mode="json", exclude_none=True)
-        except PluginError as error:
-            if name == short:
-                checked.errors.append(_with_key(error, registry.KEYS[group]))
-            else:
-                checked.warnings.append(f"{key} is not checked: {error.what}")
         except KdError as error:
-            checked.errors += each(error)
+            if isinstance(error, PluginError) and name != short:
+                checked.warnings.append(f"{key} is not checked: {error.what}")
+            else:
+                checked.errors += [_with_key(one, registry.KEYS[group]) for one in each(error)]
 
 
-def _with_key(error: PluginError, key: str) -> PluginError:
+def _with_key(error: KdError, key: str) -> KdError:
+    """Say which setting chose a plugin that has an error; errors of its options name their own key."""
+    if not isinstance(error, PluginError):
+        return error
     return PluginError(error.what, hint=error.hint, file=error.file, row=error.row, key=key)
 
 
