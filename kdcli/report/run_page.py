@@ -81,9 +81,6 @@ def page_of(run: RunContents) -> dict[str, Any]:
         "disagreements": sorted(disagreements, key=lambda pair: -pair[1].gap),
         "seeds": max((len(seeds) for tables in scores for metrics in tables for seeds in metrics.values()), default=1),
         "most": MOST,
-        "counts": method_counts(run),
-        "novelty": run.heavy and run.heavy.novelty,
-        "rules": run.lite.examples if run.lite else [],
         "MODELS": MODELS,
     }
 
@@ -161,52 +158,6 @@ def _line(
     colour = number if several else plots.colour_of(curve.stage)
     values = [100 * value if percent and value is not None else value for value in curve.values[name]]
     return plots.Line(label, curve.steps, values, colour % len(plots.PALETTE), dashed=of == "dev")
-
-
-def method_counts(run: RunContents) -> dict[str, dict[str, str]]:
-    """Return the counts of each method, by the caption of its table."""
-    found = {}
-    if lite := run.lite:
-        words = max(1, lite.counts["words"])
-        shares = {"masked": "words_masked", "replaced by their part of speech": "words_replaced"}
-        found["What the rules of lite did."] = {
-            "texts fabricated": f"{lite.fabricated:,}",
-            "words that they began with": f"{words:,}",
-            **{
-                f"of these {what}": f"{lite.counts[name]:,} ({100 * lite.counts[name] / words:.1f} %)"
-                for what, name in shares.items()
-            },
-            "texts cut to an n-gram": f"{lite.counts['texts_cut']:,}",
-            **_numbers(lite, "duplicates", "held_out_copies"),
-        }
-    if heavy := run.heavy:
-        counts = _numbers(heavy, "draws", "samples", "duplicates", "train_copies", "held_out_copies", "excess")
-        counts |= {f"rejected: {reason}": f"{number:,}" for reason, number in heavy.rejected.items()}
-        counts["draws that gave a new text"] = f"{100 * heavy.acceptance:.1f} %"
-        counts["copies of training texts, before they were dropped"] = f"{100 * heavy.novelty.in_train:.1f} %"
-        if heavy.novelty.bits_per_character is not None:
-            counts["bits a character under the generator"] = f"{heavy.novelty.bits_per_character:.3f}"
-        found["What the generator drew."] = counts
-    if corpus := run.corpus:
-        names = ("originals", "read", "unpaired", "blank", "too_long", "duplicates", "train_copies", "held_out_copies")
-        found["What was taken from the user's texts."] = _numbers(corpus, *names, "usable", "kept")
-    if mixed := run.mix:
-        kept = {f"{name}: kept": f"{number:,}" for name, number in mixed.kept.items()}
-        dropped = {f"{name}: said before": f"{number:,}" for name, number in mixed.dropped.items()}
-        found["How the sets were joined."] = kept | dropped
-    return found
-
-
-_READABLE = {
-    "duplicates": "duplicates, dropped",
-    "train_copies": "copies of training texts, dropped",
-    "held_out_copies": "copies of dev or test texts, dropped",
-    "excess": "new texts beyond the number asked for",
-}
-
-
-def _numbers(result: Any, *names: str) -> dict[str, str]:
-    return {_READABLE.get(name, name.replace("_", " ")): f"{getattr(result, name):,}" for name in names}
 
 
 def _transfer(found: TransferSet, task: Task) -> Iterator[Plot]:
