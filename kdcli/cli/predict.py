@@ -131,7 +131,7 @@ def _own_profile(request: Request, glue: Path | None) -> Path | None:
 def _outputs(request: Request, glue: Path | None, settings: Settings | None) -> list[Path]:
     if glue is None or settings is None:
         return [] if request.output is None else [request.output]
-    from kdcli.evaluate.glue import submission_files
+    from kdcli.evaluate.predict import submission_files
 
     return list(submission_files(settings.task, glue))
 
@@ -151,7 +151,7 @@ def _write_files(
     """Write predictions for tables, on resumable parts."""
     how: dict[str, Any] = {"origin": model.origin(), "resume": request.resume == "auto", "reporter": reporter}
     if glue is not None:
-        from kdcli.evaluate.glue import predict_glue
+        from kdcli.evaluate.predict import predict_glue
 
         ui.show({"files": predict_glue(model.model, table, glue, **how)})
         return

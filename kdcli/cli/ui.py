@@ -238,6 +238,6 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
     where = f" ({filename}:{lineno})" if output.debug else ""
     warn(_line(str(message)) + where)

@@ -1,4 +1,3 @@
-import gzip
 import io
 import json
 import shlex
@@ -163,14 +162,6 @@ def test_the_next_command_runs(rte, got, capsys):
     assert run([*shlex.split(command)[1:], "--dry-run"]) == 0
 
 
-def test_what_is_here_already_is_not_had_again(rte, got, here):
-    got("rte", "--url", rte)
-    before = (here / "data/rte/train.tsv").stat().st_mtime_ns
-    result = got("rte", "--url", rte)
-    assert result["done"] is False and len(result["files"]) == 3
-    assert (here / "data/rte/train.tsv").stat().st_mtime_ns == before
-
-
 def test_what_is_here_from_elsewhere_or_is_not_ours_is_not_overwritten(rte, got, failed, here):
     got("rte", "--url", rte)
     other = rte.parent / "other"
@@ -224,13 +215,6 @@ def test_vectors_are_a_file_that_the_student_reads(served, got, here):
     assert len(served.asked) == 1
 
 
-def test_gzipped_vectors_and_a_file_that_lies_here(got, here, tmp_path):
-    (tmp_path / "x.bin.gz").write_bytes(gzip.compress(VECTORS))
-    got("word2vec.300d", "--url", tmp_path / "x.bin.gz", "-o", "vectors")
-    assert read_vectors(here / "vectors/x.bin.gz", ["word3"]).found.all()
-    assert (tmp_path / "x.bin.gz").exists(), "what was not downloaded is not removed"
-
-
 def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, capsys):
     """One archive of GloVe's holds four sources."""
     from dataclasses import replace
@@ -254,13 +238,6 @@ def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, c
     assert run(["data", "get", "glove.6B.100d"]) == 0
     assert "data/glove.6B.zip is here: nothing is downloaded" in capsys.readouterr().err
     assert served.asked == ["/glove.6B.zip"]
-
-
-def test_an_archive_without_the_vectors(served, failed, here):
-    served["/a.zip"] = zipped(**{"other.txt": VECTORS})
-    error = failed(4, "glove.6B.300d", "--url", f"{served.url}/a.zip")
-    assert error["what"] == "the archive holds no glove.6B.300d.txt" and error["hint"] == "it holds other.txt"
-    assert not (here / "data/glove.6B.300d").exists()
 
 
 # Transfer sets
@@ -309,15 +286,6 @@ def test_the_profile_names_another_address(served, got, here):
     served["/flag.zip"] = zipped(**{"a.txt": b"one\n"})
     result = got("distillation-data", "-p", "my.toml", "--url", f"{served.url}/flag.zip", "--force")
     assert result["address"] == f"{served.url}/flag.zip", "a flag goes before a profile"
-
-
-def test_a_damaged_archive_is_not_kept(served, got, failed, here):
-    whole = zipped(**{"a.txt": b"one\ntwo\n" * 1000})
-    served["/a.zip"] = whole[:-30]
-    error = failed(4, "distillation-data", "--url", f"{served.url}/a.zip")
-    assert "damaged" in error["what"]
-    served["/a.zip"] = whole
-    assert got("distillation-data", "--url", f"{served.url}/a.zip")["files"][0]["rows"] == 2000
 
 
 # Errors

@@ -76,14 +76,6 @@ def test_a_misspelt_group_of_entry_points_is_to_be_looked_at(check, make_plugin)
     assert "did you mean kdcli.students?" in found["hint"]
 
 
-def test_broken_tagger_is_broken(check, make_plugin):
-    code_ = "api_version = 2\ndef tag(texts): raise RuntimeError('no')"
-    make_plugin("kd-bad", "[kdcli.taggers]\nbad = kd_bad_module\n", code_, module="kd_bad_module")
-    code, checks, _ = check()
-    assert checks["tagger kd-bad:bad"]["found"] == "RuntimeError: no"
-    assert (code, checks["tagger kd-bad:bad"]["status"]) == (0, "look")
-
-
 def test_little_disk_is_to_be_looked_at(check, monkeypatch):
     monkeypatch.setattr(doctor, "LITTLE_DISK", 1e30)
     monkeypatch.setattr(doctor, "LITTLE_MEMORY", 1e30)

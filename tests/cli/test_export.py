@@ -4,7 +4,6 @@ import sys
 import pytest
 from made_student import SINGLE, TEXTS, make_student
 
-import kd_bilstm
 from kdcli.cli import run
 
 PROFILE = """
@@ -110,27 +109,3 @@ def test_a_missing_library_is_6(made, capsys, monkeypatch, kind, library):
     code, _, err = kd(capsys, "export", *kind, "--student", made / "run", "--output", made / "new")
     assert code == 6 and "hint: pip install 'kdcli[onnx]'" in err and library in err
     assert {path.name for path in made.iterdir()} == {"run", "data"}
-
-
-def test_a_hub_folder_without_onnx_needs_neither(made, capsys, monkeypatch):
-    for library in ("onnx", "onnxruntime"):
-        monkeypatch.setitem(sys.modules, library, None)
-    assert kd(capsys, "export", "hub-folder", "--student", made / "run", "--output", made / "hub")[0] == 0
-
-
-def test_a_graph_that_differs_is_1(made, capsys, monkeypatch):
-    to_onnx = kd_bilstm.to_onnx
-    monkeypatch.setattr(
-        kd_bilstm,
-        "to_onnx",
-        lambda options, task, weights: to_onnx(options, task, {name: value * 1.001 for name, value in weights.items()}),
-    )
-    code, _, err = kd(capsys, "export", "onnx", "--student", made / "run", "--output", made / "new")
-    assert code == 1 and "differs from PyTorch" in err
-    assert not (made / "new").exists()
-
-
-def test_a_plugin_without_graphs_is_5(made, capsys, monkeypatch):
-    monkeypatch.delattr(kd_bilstm, "to_onnx")
-    code, _, err = kd(capsys, "export", "onnx", "--student", made / "run", "--output", made / "new")
-    assert code == 5 and "the student plugin bilstm cannot be exported to ONNX" in err

@@ -7,8 +7,7 @@ import pytest
 from made_student import SINGLE, make_student
 
 from kdcli.cli import run
-from kdcli.errors import KdError, PluginError
-from kdcli.student.student import load_student
+from kdcli.errors import KdError
 
 TAGGER = "import sys\napi_version = 2\ndef tag(texts):\n    sys.exit(3)\n"
 GENERATOR = """
@@ -95,30 +94,11 @@ def test_bits_that_fail_are_the_plugins_error(kd):
     assert ended == 5
 
 
-def test_a_fast_that_fails_later_is_the_plugins_error(tmp_path, monkeypatch):
-    student = load_student(make_student(tmp_path / "student", SINGLE))
-    monkeypatch.setattr("kd_bilstm.folded.FoldedBiRNN._encode", lambda *arguments: 1 / 0)
-    with pytest.raises(PluginError, match="bilstm failed in fast: ZeroDivisionError"):
-        student.predict(["one", "two"])
-
-
 def test_a_tagger_that_leaves_is_an_error(kd):
     Path("bad.py").write_text(TAGGER)
     code, _, err = kd("transfer", "lite", "--code", "bad.py", "--tagger", "bad", "-q")
     assert f"failed in tag: SystemExit: 3 (file {Path('bad.py').resolve()}, row 4)" in err
     assert code == 5
-
-
-def test_a_tagger_of_another_version_is_no_valid_profile(kd):
-    Path("new.py").write_text(TAGGER.replace("version = 2", "version = 3"))
-    code, _, err = kd("profile", "check", "demo", "--code", "new.py", "--set", "transfer.lite.tagger=new")
-    assert (code, "is written for api_version 3; this kd has 2 (key transfer.lite.tagger)" in err) == (5, True)
-
-
-def test_a_table_of_no_plugin_is_a_warning(kd):
-    code, _, err = kd("profile", "check", "demo", "--set", "generators.shuffle.share=1")
-    told = "warning: generators.shuffle is not checked: no generator plugin is named shuffle\n"
-    assert (code, err) == (0, told)
 
 
 def test_another_plugin_of_the_name_of_kds_breaks_nothing(kd, make_plugin):
@@ -158,12 +138,6 @@ def test_a_command_needs_no_plugins_but_those_that_it_uses(kd, monkeypatch, line
 def test_the_name_of_a_file_is_not_that_of_its_plugin(kd):
     code, _, err = kd("plugins", "check", "shuffle.py")
     assert (code, err.splitlines()[1]) == (5, "hint: `kd plugins check shuffle --code shuffle.py`")
-
-
-def test_a_list_of_plugins_that_names_none_is_one_warning(kd, monkeypatch):
-    monkeypatch.setenv("KD_LOAD_PLUGINS", "kd-othr")
-    code, _, err = kd("plugins", "list")
-    assert (code, err.count("warning: "), "KD_LOAD_PLUGINS names kd-othr" in err) == (0, 1, True)
 
 
 def test_a_student_whose_file_has_changed_is_one_warning(kd, monkeypatch):

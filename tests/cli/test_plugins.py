@@ -105,12 +105,3 @@ def test_the_allow_list_is_told(capsys, make_plugin, monkeypatch):
     assert "kd-own" not in out and err == "left out by KD_LOAD_PLUGINS: kd-own:own\n"
     assert run(["plugins", "show", "own"]) == 5
     assert "hint: KD_LOAD_PLUGINS leaves out kd-own:own" in capsys.readouterr().err
-
-
-def test_a_file(capsys, tmp_path):
-    (tmp_path / "mine.py").write_text(STUDENT)
-    (shown,) = plugins(capsys, "show", "mine", "--code", str(tmp_path / "mine.py"))
-    assert (shown["full_name"], shown["file"]) == ("mine.py:mine", str(tmp_path / "mine.py"))
-    assert [plugin["name"] for plugin in plugins(capsys, "list", "--code", str(tmp_path / "mine.py"))].count(
-        "mine"
-    ) == 1

@@ -37,18 +37,6 @@ def test_show_resolved_prints_each_value_with_its_origin(capsys, monkeypatch, tm
     assert load_profile(tmp_path / "again.toml").settings.seed == 7
 
 
-def test_show_resolved_as_json(capsys):
-    shown = result(capsys, "profile", "show", "sst2", "--resolved")
-    assert shown["settings"]["transfer"]["lite"]["words"] == "whitespace"
-    assert shown["origins"]["transfer.lite.words"] == "sst2.toml"
-    assert shown["settings"]["task"]["score_range"] is None
-
-
-def test_show_with_set_wants_resolved(capsys):
-    assert run(["profile", "show", "demo", "-s", "seed=1"]) == 2
-    assert "add --resolved" in capsys.readouterr().err
-
-
 def test_copy_is_a_profile_of_ones_own(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["profile", "copy", "demo"]) == 0
@@ -113,12 +101,6 @@ def test_check_reports_five_mistakes_at_once(capsys, tmp_path):
     assert hints["sede"] == "did you mean seed?"
     assert hints["student.kd_los"] == "did you mean student.kd_loss?"
     assert hints["students.bilstm.hiden"] == "did you mean students.bilstm.hidden?"
-
-
-def test_check_warns_of_what_it_cannot_check(capsys, make_plugin):
-    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "raise RuntimeError('no')", module="kd_bad_module")
-    assert run(["profile", "check", "demo", "-s", "students.bad.x=1"]) == 0
-    assert capsys.readouterr().err.startswith("warning: students.bad is not checked: the student plugin kd-bad:bad")
 
 
 # What it means
@@ -186,13 +168,3 @@ def test_docs_of_every_shipped_profile_explain_every_key(name, capsys):
     }
     tables_of_any_keys = ("sources", "teacher.config.")
     assert {key for key in origins if not key.startswith(tables_of_any_keys)} <= set(settings)
-
-
-def test_docs_explain_the_chosen_one_of_two_plugins_of_a_name(capsys, make_plugin):
-    for name in ("kd-one", "kd-two"):
-        module = name.replace("-", "_")
-        make_plugin(name, f"[kdcli.generators]\nown = {module}\n", PLUGIN, module=module)
-    chosen = ["-s", "transfer.generator=Kd_Two:own", "-s", "generators.own.name=x"]
-    assert run(["profile", "show", "demo", "--docs", *chosen]) == 0
-    out = capsys.readouterr().out
-    assert "(kd-two 1.0)" in out and "(kd-one 1.0)" not in out
