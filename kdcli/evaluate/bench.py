@@ -48,15 +48,7 @@ _COLOURS = {"pytorch": "#4477aa", "numpy": "#66ccee", "onnx": "#228833", "int8":
 
 @dataclass(frozen=True)
 class Ratio:
-    """A model compared with the teacher: above 1, it is so many times faster or smaller.
-
-    Attributes:
-        per_second: By the number of texts in a call.
-        latency: Of the medians.
-        parameters: None where they are not known.
-        megabytes: Of the weights on disk.
-        peak_megabytes: Of the memory held.
-    """
+    """A model compared with the teacher: above 1, it is so many times faster (by the median latency) or smaller."""
 
     per_second: dict[int, float]
     latency: float
@@ -121,7 +113,6 @@ def bench(
         reporter: Shows the progress.
 
     Raises:
-        DataError: A model or the texts cannot be read.
         KdError: A model does not fit into memory.
     """
     reporter = reporter or QuietReporter()
@@ -156,11 +147,7 @@ def bench(
 
 
 def keep(report: BenchReport, student: Path) -> Path | None:
-    """Write the figures into the student's run, whose report shows them.
-
-    Returns:
-        ``bench.json`` in the run folder; None for a student's own folder.
-    """
+    """Write ``bench.json`` into the student's run, whose report shows it; return None for a student's own folder."""
     if not is_run(student):
         return None
     path = student / "bench.json"
@@ -264,12 +251,7 @@ def _machine(device: str) -> dict[str, str]:
 
 
 def check_plot(path: Path) -> None:
-    """Check that a plot can be drawn, before hours of measuring.
-
-    Raises:
-        UsageError: The suffix is not a picture's.
-        MissingError: matplotlib is not installed.
-    """
+    """Check that a plot can be drawn, before hours of measuring."""
     if path.suffix not in FORMS:
         raise UsageError(f"a plot is {', '.join(FORMS)}, not {path.name!r}", hint="for example --plot bench.svg")
     try:
@@ -279,16 +261,7 @@ def check_plot(path: Path) -> None:
 
 
 def plot(report: BenchReport, path: Path) -> None:
-    """Draw sentences per second by batch, and latency at batch 1, both on logarithmic scales.
-
-    Args:
-        report: The measurements.
-        path: The picture to write, in the form that its suffix says.
-
-    Raises:
-        UsageError: The suffix is not a picture's.
-        MissingError: matplotlib is not installed.
-    """
+    """Draw sentences per second by batch, and latency at batch 1, both on logarithmic scales."""
     check_plot(path)
     from matplotlib.figure import Figure
 

@@ -30,13 +30,7 @@ ORDER = ("student", "teacher", "against")
 
 @dataclass(frozen=True)
 class TableEvaluation:
-    """All models on one table.
-
-    Attributes:
-        rows: The rows of the table.
-        models: The evaluation of each: ``student``, ``teacher``, ``against``.
-        comparisons: The student with each of the others.
-    """
+    """All models on one table: ``student``, ``teacher``, ``against``; and the student compared with the others."""
 
     rows: int
     models: dict[str, Evaluation]
@@ -145,9 +139,6 @@ def evaluate_table(
         seed: Seed of the bootstrap.
         name: The table's name in messages.
         reporter: Shows the progress.
-
-    Raises:
-        DataError: A label is missing, or not the task's.
     """
     reporter = reporter or QuietReporter()
     gold = encode_labels(table["label"], task, file=name)
@@ -182,11 +173,7 @@ def _outputs(model: Model, columns: list[list[str]], progress: Progress) -> NDAr
 
 
 def _labelled(table: pl.DataFrame, place: str | Path, reporter: Reporter) -> pl.DataFrame:
-    """Return the rows that have labels.
-
-    Raises:
-        DataError: There are none.
-    """
+    """Return the rows that have labels; a table without any is a ``DataError``."""
     rows = table.filter(pl.col("label").is_not_null())
     if not len(rows):
         hint = "GLUE keeps back those of its test sets: --split dev; name another column with --label-col"

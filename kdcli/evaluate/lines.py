@@ -29,14 +29,7 @@ def predict_lines(
 ) -> Iterator[pl.DataFrame]:
     """Predict a label, or a score, for each line as soon as it is there; memory does not grow with their number.
 
-    Args:
-        model: A student or a teacher.
-        stream: A text a line, or two with a tab between them; lines end at LF or CRLF.
-        reporter: Gets warnings.
-        probabilities: Add the probability of each label.
-
-    Returns:
-        The columns of ``prediction_schema``; the lines are counted from 0.
+    A line holds a text, or two with a tab between them, and ends at LF or CRLF. The index counts the lines from 0.
 
     Raises:
         DataError: There is no line, or one is not UTF-8, or no pair; the lines before it are predicted.
@@ -53,11 +46,7 @@ def predict_lines(
 
 
 def read_lines(stream: Stream, task: Task, reporter: Reporter) -> Iterator[list[list[str]]]:
-    """Yield the lines that are there as soon as they are, as the text columns of the task.
-
-    Raises:
-        DataError: A line is not UTF-8, or no pair; the lines before it are yielded first.
-    """
+    """Yield the lines that are there as soon as they are, as the text columns of the task."""
     done = 0
     empty: list[int] = []
     tabs: list[int] = []

@@ -53,14 +53,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Latency:
-    """The time of a call with one text, from text to logits, in milliseconds.
-
-    Attributes:
-        p50: Half of the calls took no longer.
-        p95: 95 % of them.
-        p99: 99 % of them.
-        calls: How many were timed.
-    """
+    """Percentiles of the time of a call with one text, from text to logits, in milliseconds."""
 
     p50: float
     p95: float
@@ -116,9 +109,6 @@ def measure(subject: Subject, columns: Columns, seconds: float) -> Measurement:
         subject: The model.
         columns: The texts, one sequence for each text column; they are used again and again.
         seconds: How long each batch size is timed, but one call at least.
-
-    Raises:
-        KdError: The model cannot be loaded.
     """
     with redirect_stdout(sys.stderr):  # this process shares the parent's stdout, which is for the result
         begin = time.perf_counter()

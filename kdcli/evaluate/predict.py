@@ -1,9 +1,9 @@
-"""Predictions of a student or a teacher, for a table or to a file."""
+"""Predictions of a student or a teacher: for a table, to a file, and as GLUE's submission files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.errors import UsageError
+from kdcli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings, TaskSettings
@@ -57,15 +57,7 @@ class PredictResult:
 
 
 def open_student(path: Path, device: str = "auto") -> LoadedModel:
-    """Load a student, with as few imports as its prediction needs.
-
-    Args:
-        path: Its folder, or a run's.
-        device: Where it runs; ``auto`` is the CPU, which needs no PyTorch.
-
-    Raises:
-        DataError: The folder is not a student's, or is incomplete.
-    """
+    """Load a student from its folder or a run's; ``auto`` is the CPU, which needs no PyTorch."""
     from kdcli.student.student import load_student
 
     if not (path / "config.json").is_file():
@@ -82,17 +74,7 @@ def open_student(path: Path, device: str = "auto") -> LoadedModel:
 
 
 def open_teacher(name: str, settings: Settings, reporter: Reporter) -> LoadedModel:
-    """Load a teacher.
-
-    Args:
-        name: Its folder, a run's, or a hub name.
-        settings: The task, the longest input, the device and the precision.
-        reporter: Reports downloads.
-
-    Raises:
-        DataError: The model is not fine-tuned, or not for the task.
-        MissingError: There is no such teacher.
-    """
+    """Load a teacher from its folder, a run's, or by hub name."""
     from kdcli.models.device import resolve
     from kdcli.run.paths import teacher_of
     from kdcli.tasks.task import task_from
@@ -128,8 +110,6 @@ def predict(
         The columns ``index`` (as in the table, or counted from 0), ``prediction`` (the label as the task writes it,
         or the score) and, if asked for, ``probability_LABEL``.
 
-    Raises:
-        DataError: The table is not one of the task.
     """
     reporter = reporter or QuietReporter()
     frames = [prediction_schema(model.task, probabilities=probabilities).to_frame()]
@@ -143,11 +123,7 @@ def predict(
 def predict_table(
     model: Model, table: Path, settings: TaskSettings | None, reporter: Reporter, *, probabilities: bool = False
 ) -> Iterator[pl.DataFrame]:
-    """Yield the predictions of ``predict`` part by part; memory does not grow with the rows.
-
-    Raises:
-        DataError: As ``predict``; the parts before the wrong row are predicted.
-    """
+    """Yield the predictions of ``predict`` part by part; memory does not grow with the rows."""
     for part in _parts(model, table, settings, reporter, ROWS):
         yield _predict_part(model, part, probabilities)
 
@@ -178,9 +154,6 @@ def predict_file(
         resume: Go on with what a killed run left; False starts again.
         reporter: Shows the progress.
 
-    Raises:
-        DataError: The table is not one of the task, or the output's suffix is unknown.
-        UsageError: Probabilities are asked for where there are none, or in a ``.txt``.
     """
     from kdcli.files import sha256
     from kdcli.parts.parts import Parts
@@ -219,12 +192,7 @@ def predict_file(
 def write_predictions(
     output: Path, frames: Iterator[pl.DataFrame], task: Task, *, probabilities: bool = False
 ) -> PredictResult:
-    """Write predictions to a file as they come; the file is there when they end.
-
-    Raises:
-        DataError: The output's suffix is unknown; or whatever the predictions raise.
-        UsageError: Probabilities are asked for where there are none, or in a ``.txt``.
-    """
+    """Write predictions to a file as they come; the file is there when they end."""
     from polars.io.plugins import register_io_source
 
     from kdcli.tables.write import write_table
@@ -238,12 +206,7 @@ def write_predictions(
 
 
 def file_columns(output: Path, task: Task, *, probabilities: bool = False) -> list[str]:
-    """Return the columns of a file of predictions.
-
-    Raises:
-        DataError: Its suffix is unknown.
-        UsageError: Probabilities are asked for where there are none, or in a ``.txt``.
-    """
+    """Return the columns of a file of predictions; probabilities without a place are a ``UsageError``."""
     from kdcli.tables.read import form_of
 
     columns = list(prediction_schema(task, probabilities=probabilities))
@@ -255,11 +218,7 @@ def file_columns(output: Path, task: Task, *, probabilities: bool = False) -> li
 
 
 def prediction_schema(task: Task, *, probabilities: bool = False) -> pl.Schema:
-    """Return the columns of predictions: ``index``, ``prediction``, and ``probability_LABEL`` for each label.
-
-    Raises:
-        UsageError: Probabilities are asked for, and the task has scores.
-    """
+    """Return the columns of predictions: ``index``, ``prediction``, and ``probability_LABEL`` for each label."""
     if probabilities and task.is_score:
         raise UsageError(f"{task.name} predicts scores, which have no probabilities", hint="leave out --probabilities")
     labels = task.labels if probabilities else ()
@@ -273,12 +232,6 @@ def predict_texts(
     model: Model, index: pl.Series, columns: Sequence[Sequence[str]], *, probabilities: bool = False
 ) -> pl.DataFrame:
     """Predict a label, or a score, for each text.
-
-    Args:
-        model: A student or a teacher.
-        index: The names of the rows.
-        columns: The texts, a list for each text column of the task.
-        probabilities: Add the probability of each label.
 
     Returns:
         The columns of ``prediction_schema``: the label with the highest logit, or the score, cut to the task's range.
@@ -300,6 +253,63 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
     powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     probabilities: NDArray[np.float32] = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
     return probabilities
+
+
+def submission_files(settings: TaskSettings, folder: Path) -> dict[Path, Path]:
+    """Return the files that GLUE wants for a task, each with its test table."""
+    from kdcli.tasks.glue import TASKS
+    from kdcli.tasks.split import needed_files, table_name
+
+    if settings.name not in TASKS:
+        hint = f"it has {', '.join(TASKS)}; --output writes the predictions of any task"
+        raise UsageError(f"GLUE has no task {settings.name!r}", key="task.name", hint=hint)
+    names = TASKS[settings.name].submission
+    files = {}
+    for table in needed_files(settings, "test"):
+        name = table_name(table, "test")
+        if name not in names:
+            what = f"GLUE's test tables of {settings.name} are {' and '.join(names)}"
+            raise DataError(what, file=table, hint="name them so, or write the predictions with --output")
+        files[folder / names[name]] = table
+    return files
+
+
+def predict_glue(model: Model, settings: TaskSettings, folder: Path, **how: Any) -> list[PredictResult]:
+    """Write GLUE's submission files for the test tables of a task, with the rows' own index.
+
+    Args:
+        model: A student or a teacher of the task.
+        settings: The task, and where its tables lie.
+        folder: Where to write the files, under GLUE's names.
+        how: ``origin``, ``resume`` and ``reporter`` of ``predict_file``.
+    """
+    files = submission_files(settings, folder)
+    spelled = _RenamedLabels(model, glue_task(model.task, settings.name))
+    return [predict_file(spelled, table, file, settings, **how) for file, table in files.items()]
+
+
+def glue_task(task: Task, name: str) -> Task:
+    """Return a task with its labels as GLUE writes those of ``name``: as they are, or by their readable names."""
+    from kdcli.tasks.glue import TASKS
+
+    wanted = TASKS[name].labels
+    for spelling in (task.labels, task.names):
+        if set(spelling) == set(wanted) and task.is_score == (not wanted):
+            return replace(task, labels=spelling)
+    found, wants = (f"the labels {', '.join(labels)}" if labels else "scores" for labels in (task.labels, wanted))
+    what = f"the model's task {task.name} has {found}, and GLUE's {name} has {wants}"
+    raise DataError(what, hint="name a model of this task")
+
+
+@dataclass(frozen=True)
+class _RenamedLabels:
+    """A model whose labels have other names."""
+
+    model: Model
+    task: Task
+
+    def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        return self.model.logits(columns)
 
 
 def _parts(

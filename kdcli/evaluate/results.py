@@ -97,8 +97,8 @@ def compare(
         device: Where all models run.
         precision: The teacher's arithmetic.
         output: The JSON file to write.
-        predictions: The table to write: ``table``, ``index``, the texts, ``label``, and the logits of each model,
-            ``teacher_0``, ``teacher_1``, ...; those of baseline and student are of the first seed.
+        predictions: The table to write: ``table``, ``index``, the texts, ``label``, and the logits ``teacher_0``,
+            ``teacher_1``, ... of each model; those of baseline and student are of the first seed.
         reporter: Shows the progress.
     """
     from kdcli.teacher.model import load_teacher

@@ -125,9 +125,9 @@ class TableReport:
         rows: Its rows, without those that are dropped or cannot be read.
         dropped: The number of rows dropped for their labels, by label.
         bad_rows: Rows that cannot be read.
-        first_bad_row: Where the first of these is, and what is wrong with it.
-        labels: Its labels; None for scores, and where there are none.
-        scores: Its scores; None for classes, and where there are none.
+        first_bad_row: The place of the first of these, and the fault.
+        labels: Its labels, if it has classes.
+        scores: Its scores, if it has scores.
         words: The lengths of its texts, by column.
         empty: Texts without any character.
         edges: Texts that begin or end with white space.
@@ -180,17 +180,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class DataReport:
-    """The findings in the tables of a task.
-
-    Attributes:
-        task: The task's name.
-        folder: The folder of the tables.
-        fit: Whether the profile can run on them.
-        max_words: The longest text that the student reads whole, in words.
-        tables: The tables that could be read.
-        overlaps: The texts that they share, two by two.
-        problems: Errors first, then warnings.
-    """
+    """The findings in the tables of a task; ``fit``: the profile can run on them; errors come before warnings."""
 
     task: str
     folder: str

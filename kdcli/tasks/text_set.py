@@ -58,14 +58,8 @@ class TextSet:
 def open_texts(path: Path, task: Task, reporter: Reporter) -> TextSet:
     """Open a table of texts by its header, or as plain lines where there is none.
 
-    Args:
-        path: A table with the task's text columns as ``kd`` or GLUE names them; or lines (``.txt``, ``.tsv``) with
-            one text each, or two with a tab (or ``<eos>``) between them.
-        task: The task.
-        reporter: Gets a line if ``kd`` has not written the file.
-
-    Raises:
-        DataError: The file cannot be read, or lacks a text column.
+    A table has the task's text columns as ``kd`` or GLUE names them; lines (``.txt``, ``.tsv``) hold one text each, or
+    two with a tab (or ``<eos>``) between them. The reporter gets a line if ``kd`` has not written the file.
     """
     form = form_of_set(path, task)
     if form == "txt":
@@ -97,11 +91,7 @@ def text_columns(columns: Sequence[str], task: Task) -> tuple[str, ...] | None:
 def form_of_set(path: Path, task: Task) -> Form:
     """Return the form of a set by its suffix and, of a ``.txt`` or ``.tsv``, by its first line.
 
-    Returns:
-        ``txt`` for plain lines without a header, also in a ``.tsv``; ``tsv`` for a ``.txt`` that has a header.
-
-    Raises:
-        DataError: The file is missing or empty, or its suffix is no table's.
+    It is ``txt`` for plain lines without a header, also in a ``.tsv``; ``tsv`` for a ``.txt`` that has a header.
     """
     form = form_of(path)
     if form not in ("txt", "tsv"):
