@@ -53,7 +53,7 @@ def list_(request: Request) -> None:
 def get(request: Request, *, name: Name, url: Url = None, sha256: Sha256 = None) -> None:
     """Get data.
 
-    The default output is data/NAME. A broken download goes on where it stopped. Proxies are taken from HTTPS_PROXY and
+    The default output is data/NAME. A download that breaks off starts again. Proxies are taken from HTTPS_PROXY and
     HTTP_PROXY.
     """
     from kdcli.download.get import get as run

@@ -70,10 +70,10 @@ def eval_(request: Request, *, against: Against = None, split: Split = "dev") ->
 
 
 def _described(report: EvalReport) -> RenderableType:
-    places = ui.names_and_values(**report.models)
+    folders = ui.names_and_values(**report.models)
     note = "metrics x 100, with 95 % intervals of a bootstrap; ECE: 15 bins of equal width (Guo et al. 2017)"
     panels = [_table(name, table, report) for name, table in report.tables.items()]
-    return Group(places, *panels, Text(note, "dim"))
+    return Group(folders, *panels, Text(note, "dim"))
 
 
 def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:

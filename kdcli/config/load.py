@@ -164,9 +164,9 @@ def _without_kds(tables: Any, name: str, prefix: str, origins: dict[str, Layer])
     return {**tables, name: {option: value for option, value in tables[name].items() if option not in kds}}
 
 
-def _check_tables(checked: _Checked, group: registry.Group, given: Any, chosen: str, found: bool) -> None:
+def _check_tables(checked: _Checked, group: registry.Group, written: Any, chosen: str, found: bool) -> None:
     """Check the tables ``group.NAME``; the chosen plugin always has one."""
-    tables = {name: dict(table) for name, table in given.items() if isinstance(table, Mapping)} if given else {}
+    tables = {name: dict(table) for name, table in written.items() if isinstance(table, Mapping)} if written else {}
     short = registry.table_name(chosen)
     if found:
         tables.setdefault(short, {})
@@ -200,11 +200,11 @@ def _with_key(error: KdError, key: str) -> KdError:
     return PluginError(error.what, hint=error.hint, file=error.file, row=error.row, key=key)
 
 
-def _without(values: Mapping[str, Any], places: Sequence[tuple[str | int, ...]], at: tuple[str, ...] = ()) -> Any:
+def _without(values: Mapping[str, Any], keys: Sequence[tuple[str | int, ...]], at: tuple[str, ...] = ()) -> Any:
     return {
-        name: _without(value, places, (*at, name)) if isinstance(value, Mapping) else value
+        name: _without(value, keys, (*at, name)) if isinstance(value, Mapping) else value
         for name, value in values.items()
-        if (*at, name) not in places
+        if (*at, name) not in keys
     }
 
 
