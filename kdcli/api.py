@@ -261,11 +261,7 @@ class Student(Protocol):
 
 
 class Tagger(Protocol):
-    """The module that an entry point of the group ``kdcli.taggers`` names: a part-of-speech tagger.
-
-    Attributes:
-        api_version: The version of the contracts that it is written for, 2.
-    """
+    """The module that an entry point of the group ``kdcli.taggers`` names: a part-of-speech tagger."""
 
     api_version: int
 
@@ -337,10 +333,7 @@ class Sampler(Protocol):
     """
 
     def prefixes(self, corpus: Corpus) -> dict[str, Any]:
-        """Return what samples begin with, as JSON values: for a language model, the counts of the first tokens.
-
-        ``kd`` calls it once, keeps the result in a file, and passes it to every ``sample``.
-        """
+        """Return what samples begin with, as JSON values, such as the counts of first tokens; ``kd`` calls it once."""
 
     def sample(self, prefixes: Mapping[str, Any], part: Part) -> Samples:
         """Draw the texts of one part.
@@ -353,7 +346,4 @@ class Sampler(Protocol):
 
         Returns:
             ``part.count`` draws, texts and rejected ones together.
-
-        Raises:
-            KdError: Memory does not suffice.
         """

@@ -5,14 +5,10 @@ import pytest
 ANY = "students"
 FORBID = 'model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)'
 
+VERSION = "api_version = API_VERSION"
 MODULES = [
-    (
-        "api version",
-        "api_version = API_VERSION",
-        "api_version = 3",
-        "api_version = 2; came a module that is written for",
-    ),
-    ("api version", "api_version = API_VERSION", "", "lacks api_version"),
+    ("api version", VERSION, "api_version = 3", "api_version = 2; came a module that is written for"),
+    ("api version", VERSION, "", "lacks api_version"),
     ("members", "def build(", "def builds(", "one that lacks build"),
     ("members", "pairs = True", "pairs = 'yes'", "has pairs = 'yes'"),
     ("members", "class Options(BaseModel)", "class Options", "Options that are no Pydantic model"),
@@ -23,132 +19,69 @@ MODULES = [
     ("options wrong", "bias: bool = True", "bias: object = True", "came bias, which takes anything"),
     ("options described", "use_attribute_docstrings=True", "", "a description of each option"),
 ]
+MAKE = "checkpoint.mkdir(parents=True, exist_ok=True)"
+COUNT = '{"nothing to go on with": texts.count("")}'
+JOIN = '"\\t".join([beg'
+BITS = "    def bits(self, texts):\n        return [1.0]\n\n    def _text"
 GENERATORS = [
     ("fine tune", '{"texts": len(corpus.train)}', '{"texts": {1}}', "JSON values; came {'texts': {1}}"),
-    ("fine tune", "checkpoint.mkdir(parents=True, exist_ok=True)", "return {}", "came nothing there"),
+    ("fine tune", MAKE, "return {}", "came nothing there"),
     ("load", "return Splicer(texts, settings.options.words)", "return 3", "3 without prefixes, sample"),
     ("load", 'return {"beginnings": [', 'return {"none": {1}, "beginnings": [', "prefixes to return JSON values"),
     ("load of another folder", "except (OSError, ValueError)", "except EOFError", "DataError for a folder"),
     ("load of another folder", "    try:\n", "    raise MemoryError\n    try:\n", "came MemoryError; see"),
     ("sample", "return Samples([", "return tuple, ([", "came a sampler that returns no Samples, but tuple"),
-    (
-        "sample",
-        "for draw in range(part.count)",
-        "for draw in range(part.count - 3)",
-        "48 draws; came a sampler that was asked for 48 draws, and accounts for 45",
-    ),
+    ("sample", "in range(part.count)", "in range(part.count - 3)", "asked for 48 draws, and accounts for 45"),
     ("sample", 'if end else ""', 'if not end else ""', "came all 48 rejected"),
-    (
-        "sample",
-        '{"nothing to go on with": texts.count("")}',
-        '{"empty": 0, 3: 0.0}',
-        "rejected are no counts by reason, but {'empty': 0, 3: 0.0}",
-    ),
+    ("sample", COUNT, '{"empty": 0, 3: 0.0}', "rejected are no counts by reason, but {'empty': 0, 3: 0.0}"),
     ("sample", '{"nothing to go on with": texts', "{3: texts", "by reason, each a str; came the reasons [3]"),
     ("sample", "[beginning, *end]", '[beginning + "\\ud800", *end]', "half of a surrogate pair"),
     ("sample", "[text for text in texts if text],", "dict.fromkeys(texts),", "texts are no list"),
-    (
-        "small part",
-        "range(part.count)",
-        "range(max(part.count, 9))",
-        "account for 1 draw; came a sampler that was asked for 1 draws, and accounts for 9",
-    ),
-    ("deterministic", "random.Random(seed)", "random.Random()", "the same texts for the same part"),
-    (
-        "save and load",
-        '{part.first + draw}"',
-        '{part.first + draw} {id(self)}"',
-        "the same texts when it is loaded again",
-    ),
+    ("small part", "range(part.count)", "range(max(part.count, 9))", "asked for 1 draws, and accounts for 9"),
+    ("deterministic", "random.Random(seed)", "random.Random()", "the same part, whatever was drawn before"),
+    ("save and load", '{part.first + draw}"', '{part.first + draw} {id(self)}"', "when it is loaded again"),
     ("same in another process", "random.Random(seed)", "random.Random(hash(seed))", "no hash()"),
     ("other parts", "{part.first + draw}", "{draw}", "other texts of the next part; came the same"),
     ("other parts", '"{part.seed} {', '"{', "other texts of another seed; came the same"),
     ("divided part", "{part.first + draw}", "{part.first} {draw}", "of 48 texts the same in two parts"),
-    (
-        "sound texts",
-        "[beginning, *end]",
-        '[beginning + "\\t"[: len(beginning) % 3], *end]',
-        "without tabs and line ends; came",
-    ),
-    ("sound texts", "[beginning, *end]", '[beginning + "\\u2028", *end]', "without tabs and line ends; came"),
-    ("sound texts", "[beginning, *end]", '" "', "without tabs and line ends; came"),
-    ("pairs", '"\\t".join([beg', '" ".join([beg', "exactly one tab in a pair"),
-    ("pairs", '.partition("\\t")[0], other', '.partition("\\t")[0] + "\\n", other', "and no line end; came 48 of 48"),
-    (
-        "pairs",
-        "    checkpoint.mkdir",
-        "    if checkpoint.exists():\n        return {}\n    checkpoint.mkdir",
-        "exactly one tab",
-    ),
-    (
-        "fine tune again",
-        "parents=True, exist_ok=True",
-        "",
-        "to replace what an earlier one has left in its folder; came",
-    ),
-    (
-        "bits",
-        "    def _text",
-        "    def bits(self, texts):\n        return [1.0]\n\n    def _text",
-        "came list of shape None",
-    ),
+    ("sound texts", "[beginning, *end]", '[beginning + "\\t"[: len(beginning) % 3], *end]', "without tabs"),
+    ("sound texts", "[beginning, *end]", '[beginning + "\\u2028", *end]', "line ends; came"),
+    ("sound texts", "[beginning, *end]", '" "', "not blank"),
+    ("pairs", JOIN, '" ".join([beg', "exactly one tab in a pair"),
+    ("pairs", '.partition("\\t")[0], other', '.partition("\\t")[0] + "\\n", other', "no line end; came 48 of 48"),
+    ("pairs", f"    {MAKE}", f"    if checkpoint.exists():\n        return {{}}\n    {MAKE}", "exactly one tab"),
+    ("fine tune again", "parents=True, exist_ok=True", "", "replace what an earlier one has left"),
+    ("bits", "    def _text", BITS, "came list of shape None"),
 ]
+LOGITS = "return logits"
+ONE_COLUMN = "[(batch.words[0], batch.lengths[0])] * len(batch.words)"
+IDLE = "self.idle = nn.Linear(2, 2)\n            self.logits = nn"
 STUDENTS = [
     ("build", "return Average()", "return None", "torch.nn.Module (single sentences, 2 classes); came NoneType"),
     ("build", "return Average()", "return Average().requires_grad_(False)", "parameters to train"),
-    (
-        "build",
-        "torch.tensor(vectors)",
-        "torch.tensor(vectors) + __import__('random').random()",
-        "draw with torch",
-    ),
-    ("output shape", "return logits", "return logits[:, 0]", "float32 logits [1, 2], [batch, task.outputs]"),
-    ("output shape", "return logits", "return logits / 0", "infinite ones or NaN"),
-    (
-        "gradient",
-        "self.logits = nn",
-        "self.idle = nn.Linear(2, 2)\n            self.logits = nn",
-        "idle.weight, idle.bias",
-    ),
+    ("build", "torch.tensor(vectors)", "torch.tensor(vectors) + __import__('random').random()", "draw with torch"),
+    ("output shape", LOGITS, "return logits[:, 0]", "float32 logits [1, 2], [batch, task.outputs]"),
+    ("output shape", LOGITS, "return logits / 0", "infinite ones or NaN"),
+    ("gradient", "self.logits = nn", IDLE, "idle.weight, idle.bias"),
     ("training", "torch.tensor(vectors)", "torch.from_numpy(vectors)", "the given word vectors to stay"),
-    ("deterministic", "return logits", "return nn.functional.dropout(logits, 0.5)", "no dropout there"),
-    (
-        "every text counts",
-        "zip(batch.words, batch.lengths, strict=True)",
-        "[(batch.words[0], batch.lengths[0])] * len(batch.words)",
-        "logits that depend on sentence2 (pairs, 3 classes); came the same for other texts",
-    ),
+    ("deterministic", LOGITS, "return nn.functional.dropout(logits, 0.5)", "no dropout there"),
+    ("every text counts", "zip(batch.words, batch.lengths, strict=True)", ONE_COLUMN, "depend on sentence2 (pairs,"),
     ("padding", "lengths.to(words.device)[:, None])", "words.shape[1])", "padding to make no difference"),
-    (
-        "padding",
-        "return logits",
-        "return logits - logits.mean(0)",
-        "the other texts of a batch to make no difference",
-    ),
+    ("padding", LOGITS, "return logits - logits.mean(0)", "the other texts of a batch to make no difference"),
     ("save and load", "bias=options.bias", "bias=vectors is not None", "the same parameters and buffers"),
 ]
 BILSTM = "from kd_bilstm import *\nimport kd_bilstm\n\n\ndef {name}(options, task, weights):\n    {code}\n"
+FAST = "compute = kd_bilstm.fast(options, task, weights)\n    return lambda *given: compute(*given)"
+GRAPH = "weights['logits.bias'] += 0.1\n    return kd_bilstm.to_onnx(options, task, weights)"
 MODELS = [
-    (
-        "fast",
-        "made = kd_bilstm.fast(options, task, weights)\n    return lambda *given: made(*given) + 1e-3",
-        "0.001 of",
-    ),
-    (
-        "fast",
-        "made = kd_bilstm.fast(options, task, weights)\n    return lambda *given: made(*given)[0]",
-        "came ndarray of float32 (2,)",
-    ),
-    (
-        "fast",
-        "made = kd_bilstm.fast(options, task, weights)\n    return lambda *given: made(*given).tolist()",
-        "came list",
-    ),
+    ("fast", f"{FAST} + 1e-3", "0.001 of"),
+    ("fast", f"{FAST}[0]", "came ndarray of float32 (2,)"),
+    ("fast", f"{FAST}.tolist()", "came list"),
     ("fast without torch", "import torch\n    return kd_bilstm.fast(options, task, weights)", "it imports torch"),
     (
         "onnx graph",
-        "weights['logits.bias'] += 0.1\n    return kd_bilstm.to_onnx(options, task, weights)",
-        "the graph to give the module's logits (single sentences, 2 classes); came 0.1 of difference",
+        GRAPH,
+        "the module's logits (single sentences, 2 classes); came 0.1 of difference",
     ),
 ]
 TAGGERS = [
