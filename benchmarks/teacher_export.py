@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
+import polars as pl
 import torch
 import transformers
 from rich.console import Console
@@ -23,7 +23,8 @@ from rich.table import Table
 
 from kdcli.api import Task
 from kdcli.config.schema import ExportSettings, TeacherSettings
-from kdcli.tables.read import read_table, write_table
+from kdcli.tables.read import read_table
+from kdcli.tables.write import write_table
 from kdcli.teacher.export import export_logits
 
 SST2 = Task("sst2", "single", ("0", "1"), names=("negative", "positive"))
@@ -38,27 +39,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=ExportSettings().batch_size)
     parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
+    options = parser.parse_args()
 
-    texts = read_table(given.texts, columns=["sentence"]).table()["sentence"].to_pylist()
-    texts = random.Random(1).sample(texts, min(given.rows, len(texts)))
+    texts = read_table(options.texts, columns=["sentence"]).frame()["sentence"].to_list()
+    texts = random.Random(1).sample(texts, min(options.rows, len(texts)))
     with tempfile.TemporaryDirectory() as folder:
         transfer = Path(folder, "transfer.parquet")
-        with write_table(transfer, pa.schema({"sentence": pa.string()})) as writer:
-            writer.write(pa.table({"sentence": texts}))
+        write_table(transfer, pl.DataFrame({"sentence": texts}))
         ways: dict[str, Callable[[], object]] = {
-            "pipeline, fp32, batch 32": pipeline(given.teacher, texts, given.device)
+            "pipeline, fp32, batch 32": pipeline(options.teacher, texts, options.device)
         }
         for precision in ("fp32", "bf16"):
-            ways[f"kd export, {precision}, batch {given.batch_size}"] = export(given, transfer, precision)
+            ways[f"kd export, {precision}, batch {options.batch_size}"] = export(options, transfer, precision)
         seconds = {name: float("inf") for name in ways}
-        for _ in range(given.rounds):
+        for _ in range(options.rounds):
             for name, way in ways.items():
                 start = time.perf_counter()
                 way()
                 seconds[name] = min(seconds[name], time.perf_counter() - start)
 
-    table = Table(title=f"{len(texts):,} texts on {given.device}, {torch.get_num_threads()} threads")
+    table = Table(title=f"{len(texts):,} texts on {options.device}, {torch.get_num_threads()} threads")
     for column in ("", "seconds", "texts/s", "ratio", "at least"):
         table.add_column(column, justify="left" if not column else "right")
     base = next(iter(seconds.values()))
@@ -76,13 +76,13 @@ def pipeline(teacher: Path, texts: list[str], device: str) -> Callable[[], objec
     return lambda: classify(texts, batch_size=32)
 
 
-def export(given: argparse.Namespace, transfer: Path, precision: str) -> Callable[[], object]:
+def export(options: argparse.Namespace, transfer: Path, precision: str) -> Callable[[], object]:
     return lambda: export_logits(
         transfer=transfer,
-        teacher=given.teacher,
+        teacher=options.teacher,
         task=SST2,
-        settings=TeacherSettings(export=ExportSettings(batch_size=given.batch_size)),
-        device=given.device,
+        settings=TeacherSettings(export=ExportSettings(batch_size=options.batch_size)),
+        device=options.device,
         precision=precision,
         output=transfer.with_name(f"{precision}.safetensors"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
@@ -77,7 +77,7 @@ class RunContext:
         found: Files = {}
         for name in names:
             if name in SPLITS:
-                found |= {path.name: path for path in split_files(self.settings.task, cast(Split, name))}
+                found |= {path.name: path for path in split_files(self.settings.task, name)}
             elif name == "teacher" and not self.settings.teacher.train:
                 found |= if_local(name, self.settings.teacher.model)
             else:

@@ -239,7 +239,7 @@ class CompareResults(Stage):
 
 
 _TRANSFER: tuple[type[Stage], ...] = (Lite, Cache, FineTune, Prefixes, Sample, TakeCorpus, Mix)
-_REST = (TrainTeacher, Export, Join, Encode, TrainStudent, TrainBaseline, CompareResults)
+_REST: tuple[type[Stage], ...] = (TrainTeacher, Export, Join, Encode, TrainStudent, TrainBaseline, CompareResults)
 STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_REST)}
 """All stages by name, in order."""
 TRANSFER = tuple(stage.name for stage in _TRANSFER)

@@ -88,7 +88,7 @@ def join(
     else:
         found = read_external(logits, transfer=transfer, task=task, reporter=reporter)
     joining = _Joining(texts, found, gold=label == "gold")
-    schema = {name: pl.String() for name in (*task.columns, "source", "label")}
+    schema: dict[str, pl.DataType] = {name: pl.String() for name in (*task.columns, "source", "label")}
     schema |= {f"logits_{number}": pl.Float32() for number in range(task.outputs)}
     wanted = [*task.columns, *(name for name in ("source", "label") if name in texts.columns), ROW_NUMBER]
     with reporter.progress("join") as progress:
@@ -171,4 +171,4 @@ def _choices(values: NDArray[np.float32], task: Task) -> pl.Series:
     """Return the label of the highest logit; a score is the shortest number that reads back as the same float32."""
     if task.is_score:
         return pl.Series(np.ascontiguousarray(values[:, 0])).cast(pl.String).str.replace(r"\.0$", "")
-    return pl.Series(task.labels)[values.argmax(axis=1)]
+    return pl.Series(task.labels).gather(values.argmax(axis=1))

@@ -77,7 +77,10 @@ def write_logits(
         hashes: ``uint64 [N]``, by ``text_hash``.
         metadata: JSON values: ``labels`` in order (empty for a score), and where the logits come from.
     """
-    tensors = {"logits": np.ascontiguousarray(logits), "row_hash": np.ascontiguousarray(hashes)}
+    tensors: dict[str, NDArray[Any]] = {
+        "logits": np.ascontiguousarray(logits),
+        "row_hash": np.ascontiguousarray(hashes),
+    }
     with atomic(path) as temporary:
         # One entry: some versions of the library write several in random order.
         save_file(tensors, temporary, metadata={"kd": json.dumps({"format": FORMAT, **metadata})})
