@@ -426,7 +426,7 @@ for group in registry.GROUPS:
     for plugin in registry.plugins(group):
         module = registry.load(group, plugin.full_name)
 registry.options("students", "bilstm", {})
-print(json.dumps([name for name in ("torch", "nltk", "textblob", "transformers", "pyarrow") if name in sys.modules]))
+print(json.dumps([name for name in ("torch", "nltk", "textblob", "transformers", "polars") if name in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
