@@ -133,6 +133,8 @@ def test_which_model(here):
     refused(here.kd("predict", *both, *source), 2, "either --student or --teacher")
     shutil.copytree(here.run_dir / "teacher", "teacher")
     refused(here.kd("predict", "--teacher", "teacher", *source), 2, "--profile")
+    refused(here.kd("predict", "--student", "nowhere", *source), 4, "nowhere", "kd student")
+    refused(here.kd("predict", "--student", here.run_dir / "teacher", *source), 4, "not a folder of a student")
 
 
 FILES = ["config.json", "metrics.json", "model.safetensors", "tokenizer.json"]
@@ -155,12 +157,6 @@ def test_a_student_folder_with_a_file_missing_cut_or_of_another_student(here, na
     assert made.code == 0, made.err
     shutil.copy(f"other/{name}", "student")
     refused(here.kd("predict", "--student", "student", *source), 4, "student")
-
-
-def test_a_folder_that_is_no_student(here):
-    source = ["-i", here.data / "test.tsv"]
-    refused(here.kd("predict", "--student", "nowhere", *source), 4, "nowhere", "kd student")
-    refused(here.kd("predict", "--student", here.run_dir / "teacher", *source), 4, "not a folder of a student")
 
 
 def test_the_input_of_another_task(here, predict, monkeypatch):
@@ -213,14 +209,11 @@ def test_output_that_is_there(here, predict):
 def test_nothing_to_predict(here, predict, monkeypatch):
     pipe(monkeypatch, b"")
     refused(predict(), 4, "no line", "--input")
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    refused(predict(), 2, "nothing to predict", "--input")
-
-
-def test_flags_that_mean_nothing(here, predict, monkeypatch):
     pipe(monkeypatch, b"a\n")
     refused(predict("--text-col", "a"), 2, "--text-col")
     refused(predict("--data-dir", here.data, "-p", "sst2"), 2, "--glue")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    refused(predict(), 2, "nothing to predict", "--input")
 
 
 # Processes
