@@ -1,4 +1,4 @@
-"""WordPiece vocabularies made from texts: BERT's tokenizer in all but the vocabulary."""
+"""WordPiece vocabularies trained on texts: the tokenizer of BERT with another vocabulary."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def halve_until_it_fits(
 ) -> tuple[Result, int]:
     """Call ``run(batch)``, and again with half the batch for as long as memory runs out.
 
-    Without ``auto``, running out of memory is an error, whose hint and key are given. ``count`` is the number of texts
+    Without ``auto``, running out of memory is an error with this hint and key. ``count`` is the number of texts
     in all, if that may be less than ``batch``.
 
     Returns:
