@@ -25,12 +25,7 @@ class Options(LanguageModelOptions):
 
 
 def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> dict[str, Any]:
-    """Fine-tune all parameters on the task's texts; the best model on dev is kept.
-
-    Raises:
-        DataError: The model cannot be read, is not a causal language model, or its tokenizer has no end of text.
-        MissingError: There is no such model.
-    """
+    """Fine-tune all parameters on the task's texts; the best model on dev is kept."""
     from kd_gpt2.model import prepare
     from kdcli.lm.language_model import fine_tune_language_model
 
@@ -39,11 +34,7 @@ def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, rep
 
 
 def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> Sampler:
-    """Load a fine-tuned model to sample from.
-
-    Raises:
-        DataError: The folder holds none, or one that cannot be sampled from.
-    """
+    """Load a fine-tuned model to sample from."""
     from kd_gpt2.model import KEY
     from kdcli.lm.causal import CausalSampler
     from kdcli.models.hf import fit_max_length, load_lm, load_lm_config, load_lm_tokenizer

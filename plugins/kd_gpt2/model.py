@@ -30,12 +30,7 @@ END = "<|endoftext|>"
 
 
 def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
-    """Find the model that the options name, or configure one with random weights.
-
-    Raises:
-        DataError: The folder holds no causal language model, or its tokenizer has no end-of-text token.
-        MissingError: There is no such model.
-    """
+    """Find the model that the options name, or configure one with random weights."""
     scratch = options.from_scratch or options.model == "tiny"
     identity: dict[str, Any]
     if scratch and options.model in SIZES:

@@ -31,12 +31,7 @@ class Options(LanguageModelOptions):
 
 
 def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> dict[str, Any]:
-    """Fine-tune all parameters on the task's texts with words masked; the best model on dev is kept.
-
-    Raises:
-        DataError: The model cannot be read, is not a masked language model, or its tokenizer does not fit.
-        MissingError: There is no such model.
-    """
+    """Fine-tune all parameters on the task's texts with words masked; the best model on dev is kept."""
     from kd_mlm.model import prepare
     from kdcli.lm.language_model import fine_tune_language_model
 
@@ -45,11 +40,7 @@ def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, rep
 
 
 def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> Sampler:
-    """Load a fine-tuned model to fill masks with.
-
-    Raises:
-        DataError: The folder holds none, or one that cannot be sampled from.
-    """
+    """Load a fine-tuned model to fill masks with."""
     from kd_mlm.model import KEY
     from kdcli.lm.masked import MaskedSampler
     from kdcli.models.hf import fit_max_length, load_lm, load_lm_config, load_lm_tokenizer

@@ -24,12 +24,7 @@ INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 
 
 def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
-    """Find the model that the options name, or configure one with random weights.
-
-    Raises:
-        DataError: The folder holds no masked language model, or its tokenizer does not fit.
-        MissingError: There is no such model.
-    """
+    """Find the model that the options name, or configure one with random weights."""
     identity: dict[str, Any]
     if options.model == "tiny":
         pieces = train_wordpiece([list(corpus.train)], options.vocab_size)

@@ -53,13 +53,7 @@ class Options(LanguageModelOptions):
 
 
 def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> dict[str, Any]:
-    """Fine-tune all parameters on the task's texts; the best model on dev is kept.
-
-    Raises:
-        DataError: The model or its vocabulary cannot be read, or do not fit each other.
-        MissingError: There is no such model.
-        ProfileError: The options make no model.
-    """
+    """Fine-tune all parameters on the task's texts; the best model on dev is kept."""
     from kd_transfoxl.language_model import prepare
     from kdcli.lm.language_model import fine_tune_language_model
 
@@ -68,11 +62,7 @@ def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, rep
 
 
 def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> Sampler:
-    """Load a fine-tuned model to sample from. Its texts never hold ``<unk>``.
-
-    Raises:
-        DataError: The folder holds none, or one that cannot be sampled from.
-    """
+    """Load a fine-tuned model to sample from. Its texts never hold ``<unk>``."""
     from kd_transfoxl.language_model import sampler
 
     assert isinstance(settings.options, Options)

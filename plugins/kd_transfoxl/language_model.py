@@ -40,13 +40,7 @@ _SAMPLE = 1000
 
 
 def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
-    """Find the model that the options name, or configure one with random weights.
-
-    Raises:
-        DataError: The folder holds no Transformer-XL, or its vocabulary is another model's.
-        MissingError: There is no such model.
-        ProfileError: The options make no model.
-    """
+    """Find the model that the options name, or configure one with random weights."""
     words = detect_words(corpus.train) if options.words == "auto" else options.words
     scratch = options.from_scratch or options.model == "tiny"
     sizes = {name: value for name in SIZES if (value := getattr(options, name)) != "auto"}
