@@ -7,9 +7,10 @@ only the others go through regular expressions.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -30,7 +31,7 @@ NON_PRINTING = (
 _SPACE = r"[\s\x1c-\x1f]"
 _STRANGE = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ "
 """Non-printing characters, and all white space but single spaces behind a word."""
-_AHEAD = 2
+_AHEAD = 1
 """Batches that are read before the first of them is counted."""
 _HELD = 16_384
 """Texts that are looked at together with regular expressions, which are slow to start."""
@@ -78,37 +79,56 @@ class TableCounts:
         self._changes: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []
         columns = [*layout.texts, *filter(None, [layout.label])]
         reader = layout.open(path, columns, "skip")
-        # Polars and NumPy do not hold the interpreter's lock: one batch is counted while the next ones are read.
-        with ThreadPoolExecutor(1) as thread, reporter.progress(path.name) as progress:
-            waiting: deque[Future[int]] = deque()
+        waiting: deque[tuple[pl.DataFrame, pl.Series | None, list[Future[_Look]]]] = deque()
+        # Polars and NumPy do not hold the interpreter's lock: threads look at texts while the next ones are read.
+        with ThreadPoolExecutor(2) as threads, reporter.progress(path.name) as progress:
             try:
                 for batch in reader.batches():
                     check_texts(batch, layout.texts, path)
-                    waiting.append(thread.submit(self._add, batch))
-                    if len(waiting) == _AHEAD:
-                        progress.advance(waiting.popleft().result())
+                    rest, label = self._drop_rows(batch)
+                    looks = [threads.submit(_look, rest[name], seed) for seed, name in enumerate(layout.texts, 1)]
+                    waiting.append((rest, label, looks))
+                    if len(waiting) > _AHEAD:
+                        progress.advance(self._add(*waiting.popleft()))
             except DataError as error:
                 self.error = error
-            for future in waiting:
-                progress.advance(future.result())
+            while waiting:
+                progress.advance(self._add(*waiting.popleft()))
         self.bad_rows, self.first_bad_row = reader.skipped, reader.first_skipped
         self.keys = self._finish()
 
-    def _add(self, batch: pl.DataFrame) -> int:
-        """Count a batch; return its rows, without those that are dropped."""
-        column = self.layout.label
-        label = None if column is None else label_texts(batch[column], self.path, self._names)
-        if label is not None and self.settings.drop_labels:
+    def _drop_rows(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
+        """Return the rows that are not dropped for their labels, and the labels."""
+        if self.layout.label is None:
+            return batch, None
+        label = label_texts(batch[self.layout.label], self.path, self._names)
+        if self.settings.drop_labels:
             dropped = label.is_in(self.settings.drop_labels).fill_null(False)
             if self.labelled:
                 self.dropped.update(label.filter(dropped))
                 batch, label = batch.filter(~dropped), label.filter(~dropped)
             else:
                 label = label.set(dropped, None)
-        if label is not None:
-            label = without_hidden(label, self.task, labelled=self.labelled)
+        return batch, without_hidden(label, self.task, labelled=self.labelled)
+
+    def _add(self, batch: pl.DataFrame, label: pl.Series | None, looks: Sequence[Future[_Look]]) -> int:
+        """Count a batch, and put texts that may not be plain aside; return its rows."""
         rows = batch[ROW_NUMBER].to_numpy()
-        exact, folded = self._count_texts(batch, rows)
+        exact, folded = np.zeros((2, len(batch)), np.uint64)
+        for place, (name, future) in enumerate(zip(self.layout.texts, looks, strict=True)):
+            look = future.result()
+            aside = np.flatnonzero(look.odd)
+            # As a list: a series would keep all texts of the batch in memory.
+            held = {"row": rows[aside], "text": batch[name].gather(aside).to_list(), "words": look.words[aside]}
+            held |= {"edges": look.edges[aside], "folded": look.folded[aside], "place": aside + self._rows}
+            self._aside[place].append(pl.DataFrame(held, schema_overrides={"text": pl.String}))
+            self._add_words(place, np.delete(look.words, aside))
+            self.empty += find(rows, look.size == 0)
+            self.edges += find(np.delete(rows, aside), np.delete(look.edges, aside))
+            exact ^= look.exact
+            folded ^= look.folded
+            if sum(map(len, self._aside[place])) >= _HELD:
+                self._count_aside(place)
         key = {"row": rows, "exact": exact, "folded": folded, "label": self._count_labels(rows, label)}
         self._keys.append(pl.DataFrame(key))
         self._rows += len(rows)
@@ -125,32 +145,6 @@ class TableCounts:
         for places, change in self._changes:
             folded[places] ^= change
         return keys.with_columns(folded=folded)
-
-    def _count_texts(self, batch: pl.DataFrame, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], ...]:
-        """Count plain texts, and put others aside; return the hashes ``exact`` and ``folded`` of each row."""
-        exact, folded = np.zeros((2, len(batch)), np.uint64)
-        for place, name in enumerate(self.layout.texts):
-            text, seed = pl.col(name), place + 1  # with a seed for each column, the order of a pair counts
-            look = batch.select(
-                size=text.str.len_bytes(),
-                exact=text.hash(seed),
-                folded=text.str.strip_suffix(" ").str.to_lowercase().hash(seed),
-            )
-            size, *hashes = (column.to_numpy() for column in look.get_columns())
-            words, edges, odd = _look_at_bytes(batch[name], size)
-            aside = np.flatnonzero(odd)
-            # As a list: a series would keep all texts of the batch in memory.
-            held = {"row": rows[aside], "text": batch[name].gather(aside).to_list(), "words": words[aside]}
-            held |= {"edges": edges[aside], "folded": hashes[1][aside], "place": aside + self._rows}
-            self._aside[place].append(pl.DataFrame(held, schema_overrides={"text": pl.String}))
-            self._add_words(place, np.delete(words, aside))
-            self.empty += find(rows, size == 0)
-            self.edges += find(np.delete(rows, aside), np.delete(edges, aside))
-            exact ^= hashes[0]
-            folded ^= hashes[1]
-            if sum(map(len, self._aside[place])) >= _HELD:
-                self._count_aside(place)
-        return exact, folded
 
     def _count_aside(self, place: int) -> None:
         """Count the texts of a column that were put aside; plain ones among them were counted well."""
@@ -211,26 +205,40 @@ def find(rows: NDArray[np.int64], where: NDArray[np.bool_]) -> Finding:
     return Finding(len(there), int(there.min())) if len(there) else Finding()
 
 
-def _look_at_bytes(
-    texts: pl.Series, size: NDArray[np.uint32]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Look at all bytes of a batch at once; ``size`` holds the bytes of each text.
+class _Look(NamedTuple):
+    """A first look at the texts of a column: their bytes, hashes and words, whether a space ends them, or are odd."""
 
-    Returns:
-        For each text its words and whether a space ends it, both if it is plain; and whether it may not be plain.
-    """
+    size: NDArray[np.uint32]
+    exact: NDArray[np.uint64]
+    folded: NDArray[np.uint64]
+    words: NDArray[np.int64]
+    edges: NDArray[np.bool_]
+    odd: NDArray[np.bool_]
+
+
+def _look(texts: pl.Series, seed: int) -> _Look:
+    """Look at the texts of a column, all but the hashes at all their bytes at once; of odd texts words may be wrong."""
+    text = pl.col(texts.name)
+    found = texts.to_frame().select(
+        size=text.str.len_bytes(),
+        exact=text.hash(seed),  # with a seed for each column, the order of a pair counts
+        folded=text.str.strip_suffix(" ").str.to_lowercase().hash(seed),
+    )
+    size, exact, folded = (column.to_numpy() for column in found.get_columns())
     # With a space on either side, every text has a byte before it, and empty ones have a byte too.
-    data = np.frombuffer(b"".join([b" ", texts.str.join("").cast(pl.Binary)[0], b" "]), np.uint8)
+    data = np.full(int(size.sum()) + 2, ord(" "), np.uint8)
+    data[1:-1] = np.frombuffer(texts.str.join("").cast(pl.Binary)[0], np.uint8)
     ends = np.cumsum(size, dtype=np.int64) + 1
     space = data == ord(" ")
     # Below the space the difference wraps around. A space behind a space is odd, also one that begins a text.
-    odd = data - np.uint8(ord(" ")) > ord("~") - ord(" ")
+    data -= np.uint8(ord(" "))
+    odd = data > ord("~") - ord(" ")
     odd[1:] |= space[1:] & space[:-1]
     there = size > 0
     edges = space[ends - 1] & there
     begins = space[ends - size] & there
     words = np.diff(_rank(space, ends), prepend=1) + there - edges
-    return words, edges, (np.diff(_rank(odd, ends), prepend=0) > 0) | begins
+    return _Look(size, exact, folded, words, edges, (np.diff(_rank(odd, ends), prepend=0) > 0) | begins)
 
 
 def _rank(true: NDArray[np.bool_], ends: NDArray[np.int64]) -> NDArray[np.int64]:
