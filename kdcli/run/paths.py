@@ -58,11 +58,7 @@ def profile_of(path: Path) -> Path | None:
 
 
 def student_folder(path: Path) -> Path:
-    """Return the folder of a student: the path itself, or the student of the run.
-
-    Raises:
-        DataError: The run has no student.
-    """
+    """Return the folder of a student: the path itself, or the student of the run; ``DataError`` if it has none."""
     if not is_run(path):
         return path
     student = artefact(path, "student")
@@ -72,11 +68,7 @@ def student_folder(path: Path) -> Path:
 
 
 def teacher_of(name: str) -> str:
-    """Return the folder or hub name of a teacher: the name itself, or the teacher of the run.
-
-    Raises:
-        DataError: The run has no teacher.
-    """
+    """Return the folder or hub name of a teacher: the name itself, or the teacher of the run."""
     if not is_run(Path(name)):
         return name
     teacher = own_teacher(Path(name))

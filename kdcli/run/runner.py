@@ -108,11 +108,6 @@ def run_stages(
         inputs: Artefacts to take from outside the run folder, by their name in ``LAYOUT``; None means its own.
         outputs: Artefacts to write outside it; the stages that write them leave no trace in it.
         reporter: Shows the progress.
-
-    Raises:
-        DataError: An input is missing, or an output exists that ``kd`` did not make.
-        KdError: Another launch works in the run folder, or a stage fails.
-        UsageError: The task cannot be trained; a stage or a tracker is unknown.
     """
     from kdcli.models.device import resolve
 
@@ -140,11 +135,7 @@ def run_stages(
 
 
 def select(stages: Sequence[Stage], first: str | None, until: str | None, only: str | None) -> list[Stage]:
-    """Choose the stages that ``--from``, ``--until`` and ``--only`` name; ``transfer`` means all that make the set.
-
-    Raises:
-        UsageError: A name is not a stage's, or the choice is empty.
-    """
+    """Choose the stages that ``--from``, ``--until`` and ``--only`` name; ``transfer`` means all that make the set."""
     names = list(STAGES)
     for name in (first, until, only):
         if name is not None and name not in ("transfer", *names):
@@ -258,22 +249,14 @@ def run_step(step: Step, inputs: dict[str, str], reasons: list[str], lock: Lock,
 
 
 def results(root: Path) -> dict[str, Any]:
-    """Return the result dataclass of every stage of a run folder that ended, by its key.
-
-    Raises:
-        DataError: ``kd.lock`` is damaged, or an older kd wrote it.
-    """
+    """Return the result dataclass of every stage of a run folder that ended, by its key."""
     lock = Lock(root)
     return {key: _result(key, entry, lock) for key, entry in lock.entries().items() if entry.ended}
 
 
 @contextmanager
 def one_launch(root: Path) -> Iterator[None]:
-    """Hold a run folder for this launch.
-
-    Raises:
-        KdError: Another launch works in the folder.
-    """
+    """Hold a run folder for this launch."""
     root.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(root / ".launch.lock").acquire(timeout=0)

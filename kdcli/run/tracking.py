@@ -19,12 +19,7 @@ TRACKERS = ("tensorboard", "wandb")
 
 
 def parse_trackers(text: str | None) -> tuple[str, ...]:
-    """Read the names of ``--track``, with commas between them.
-
-    Raises:
-        UsageError: A name is not a tracker's.
-        MissingError: A tracker is not installed.
-    """
+    """Read the names of ``--track``, with commas between them; each tracker must be installed."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(","))) if text is not None else ()
     for name in names:
         if name not in TRACKERS:

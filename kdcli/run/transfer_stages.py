@@ -33,16 +33,8 @@ class Lite(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.transfer.lite import fabricate
 
-        return fabricate(
-            train=run.read("train"),
-            held_out=list(run.read_all("dev", "test").values()),
-            task=run.task,
-            settings=run.settings.transfer.lite,
-            seed=run.seed,
-            output=run.path("lite"),
-            resume=run.resume,
-            reporter=run.reporter,
-        )
+        settings = run.settings.transfer.lite
+        return fabricate(settings=settings, seed=run.seed, resume=run.resume, **_texts(run, "lite"))
 
 
 class Cache(Stage):
@@ -135,11 +127,7 @@ class Sample(Stage):
             checkpoint=run.path("generator"),
             prefixes=run.path("prefixes"),
             settings=run.settings.transfer.heavy,
-            train=run.read("train"),
-            held_out=list(run.read_all("dev", "test").values()),
-            task=run.task,
-            output=run.path("heavy"),
-            reporter=run.reporter,
+            **_texts(run, "heavy"),
         )
 
 
@@ -181,17 +169,8 @@ class TakeCorpus(Stage):
         if _orders_corpus(run.settings):
             generator = _generator(run)
             bits = generator.bits(generator.load(run.path("generator"), run.reporter))
-        return from_corpus(
-            settings=run.settings.transfer.corpus,
-            train=run.read("train"),
-            held_out=list(run.read_all("dev", "test").values()),
-            task=run.task,
-            seed=run.seed,
-            output=run.path("corpus"),
-            bits=bits,
-            bad_rows=run.settings.task.bad_rows,
-            reporter=run.reporter,
-        )
+        settings, bad_rows = run.settings.transfer.corpus, run.settings.task.bad_rows
+        return from_corpus(settings=settings, seed=run.seed, bits=bits, bad_rows=bad_rows, **_texts(run, "corpus"))
 
 
 class Mix(Stage):
@@ -214,6 +193,17 @@ class Mix(Stage):
         from kdcli.transfer.mixing import mix
 
         return mix(sets=self.inputs(run), task=run.task, output=run.path("transfer"), reporter=run.reporter)
+
+
+def _texts(run: RunContext, method: str) -> dict[str, Any]:
+    """Return what the functions that make texts have in common."""
+    return {
+        "train": run.read("train"),
+        "held_out": list(run.read_all("dev", "test").values()),
+        "task": run.task,
+        "output": run.path(method),
+        "reporter": run.reporter,
+    }
 
 
 def _orders_corpus(settings: Settings) -> bool:

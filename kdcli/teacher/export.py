@@ -75,12 +75,6 @@ def export_logits(
         output: The logits file.
         resume: Go on with what a killed run left; False starts again.
         reporter: Shows the progress.
-
-    Raises:
-        DataError: The transfer set or the teacher cannot be read, or they do not fit the task.
-        MissingError: There is no such teacher.
-        KdError: Memory does not suffice for the batch size.
-        UsageError: The output's name does not end in ``.safetensors``.
     """
     reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":

@@ -40,9 +40,6 @@ def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter)
         transfer: The transfer set.
         task: The task.
         reporter: Reports how the file is read.
-
-    Raises:
-        DataError: The file cannot be read or is refused, or its rows, columns or values do not fit.
     """
     if not path.is_file():
         raise DataError("there is no such file", file=path)

@@ -64,10 +64,6 @@ def join(
             for scores that is the logit.
         output: The table to write.
         reporter: Shows the progress.
-
-    Raises:
-        DataError: The files cannot be read, do not fit the task, or a text has no logits.
-        UsageError: The output is one of the inputs.
     """
     reporter = reporter or QuietReporter()
     for path in (transfer, logits):

@@ -129,10 +129,6 @@ def load_teacher(
         device: Where it runs.
         precision: ``fp32``, ``bf16`` or ``fp16``: weights and arithmetic, whatever they are stored in.
         reporter: Reports downloads, and labels in another order or without names.
-
-    Raises:
-        DataError: The files cannot be read, the model is not fine-tuned, or it is for other labels.
-        MissingError: There is no such model.
     """
     reporter = reporter or QuietReporter()
     folder = find_model(name, reporter)
@@ -149,11 +145,7 @@ def load_teacher(
 
 
 def _output_positions(config: Any, task: Task, folder: Path, reporter: Reporter) -> list[int]:
-    """Return for each label of the task the position of its output, by the label names of the model.
-
-    Raises:
-        DataError: The model has another number of outputs, or other label names.
-    """
+    """Return for each label of the task the position of its output, by the label names of the model."""
     if config.num_labels != task.outputs:
         what = f"the teacher has {config.num_labels} outputs, and the task needs {task.outputs}"
         kind = "a score" if task.is_score else f"labels {', '.join(task.labels)}"

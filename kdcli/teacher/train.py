@@ -97,18 +97,11 @@ def train_teacher(
         task: The task.
         settings: The encoder and the recipe.
         seed: Seed of new weights, of the order and of dropout.
-        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        device: Where to train.
         precision: ``fp32``, ``bf16`` or ``fp16``; weights and optimiser are float32 in any case.
         output: The Hugging Face folder to write.
         resume: Go on with what a killed run left; False starts again.
         reporter: Shows the progress, and gets the learning curve.
-
-    Raises:
-        DataError: A label or the model's folder is wrong.
-        KdError: Every learning rate diverged; memory or disk space ran out; another process trains here.
-        MissingError: The model or the device does not exist.
-        ProfileError: ``teacher.config`` is wrong.
-        UsageError: The device cannot compute in this precision.
     """
     check_device(device, precision, "teacher")
     reporter = join_processes(device, reporter)

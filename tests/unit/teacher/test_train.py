@@ -1,16 +1,11 @@
 import errno
 import json
-import os
-import subprocess
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -193,20 +188,6 @@ def test_scores(tmp_path):
     assert json.loads((tmp_path / "teacher/config.json").read_text())["problem_type"] == "regression"
 
 
-@pytest.mark.parametrize(("kill_at", "left"), [(3, 12), (5, 8), (10, 4), (12, 4)])
-def test_a_killed_training_ends_with_the_same_weights(tmp_path, kill_at, left):
-    whole = fit(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "killed", save_steps=4, reporter=Notes(kill_at))
-    assert not (tmp_path / "killed").exists()
-    rest = Notes()
-    result = fit(tmp_path / "killed", save_steps=4, reporter=rest)
-
-    assert rest.updates == left
-    assert result == whole
-    assert (tmp_path / "killed/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
-
-
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
     fit(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -305,37 +286,6 @@ def test_bf16_trains_on_the_cpu_and_fp16_is_refused(tmp_path):
         fit(tmp_path / "other", precision="fp16")
 
 
-def flat(folder):
-    """Return all weights but the keys' biases, whose gradient is zero but for rounding, which Adam makes large."""
-    return torch.cat([value.flatten() for name, value in sorted(weights(folder).items()) if "key.bias" not in name])
-
-
-def small_memory(monkeypatch, rows):
-    forward = ByLengthTrainer.compute_loss
-
-    def limited(self, model, inputs, *args, **kwargs):
-        if model.training and len(inputs["labels"]) > rows:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return forward(self, model, inputs, *args, **kwargs)
-
-    monkeypatch.setattr(ByLengthTrainer, "compute_loss", limited)
-
-
-def test_auto_batch_halves_what_goes_at_once_and_not_the_update(tmp_path, monkeypatch):
-    still = {"config": TINY | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, "lr": 1e-4}
-    whole = fit(tmp_path / "whole", batch_size="auto", **still)
-    small_memory(monkeypatch, 8)
-    halved = fit(tmp_path / "halved", batch_size="auto", **still)
-
-    assert (whole.batch_size, whole.at_once) == (32, 32)
-    assert (halved.batch_size, halved.at_once, halved.updates) == (32, 8, whole.updates)
-    torch.testing.assert_close(flat(tmp_path / "halved"), flat(tmp_path / "whole"), atol=1e-6, rtol=0)
-
-    with pytest.raises(KdError, match="16 texts") as error:
-        fit(tmp_path / "fixed", batch_size=16)
-    assert "auto" in error.value.hint
-
-
 def test_limits(tmp_path):
     notes = Notes()
     result = fit(tmp_path / "teacher", max_steps=4, max_rows=33, max_length=99, reporter=notes)
@@ -361,12 +311,6 @@ def test_the_rows_of_max_rows_are_drawn_at_random_by_the_seed(tmp_path, monkeypa
     for rows in taken:
         assert len(rows) == 30 and set(rows) <= set(texts)
         assert rows != texts[:30]
-
-
-def test_one_training_at_a_time(tmp_path):
-    lock = FileLock(tmp_path / ".teacher.training.lock")
-    with lock, pytest.raises(KdError, match="already"):
-        fit(tmp_path / "teacher")
 
 
 def test_a_full_disk_leaves_the_old_teacher_whole(tmp_path, monkeypatch):
@@ -469,18 +413,3 @@ def test_a_label_outside_the_task_is_an_error(tmp_path):
             precision="fp32",
             output=tmp_path / "teacher",
         )
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    script = tmp_path / "train.py"
-    still = "TINY | {'hidden_dropout_prob': 0.0, 'attention_probs_dropout_prob': 0.0}"
-    script.write_text(
-        "import sys; from pathlib import Path; from test_train import TINY, fit\n"
-        f"print(fit(Path(sys.argv[1]), config={still}, epochs=1, lr=1e-3))\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for command, name in ((torchrun, "two"), ([sys.executable], "one")):
-        subprocess.run([*command, str(script), str(tmp_path / name)], check=True, env=environment, timeout=200)
-    torch.testing.assert_close(flat(tmp_path / "two"), flat(tmp_path / "one"), atol=1e-6, rtol=0)
