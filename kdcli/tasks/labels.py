@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import Task
 from kdcli.errors import DataError
+from kdcli.tables.parquet import stored_class_names
 from kdcli.tasks.glue import HIDDEN_NUMBER
 
 Spelling = Mapping[str, str]
@@ -74,11 +74,7 @@ def class_names(path: Path, column: str | None, task: Task) -> dict[str, str]:
 
     They count only where they are the task's labels or names; otherwise the numbers are the labels.
     """
-    try:
-        features = json.loads(pl.read_parquet_metadata(path)["huggingface"])["info"]["features"]
-        names = features[column]["names"]
-    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError):
-        return {}
+    names = stored_class_names(path, column) if column else ()
     known = set(names) in (set(task.labels), set(task.names))
     return {str(number): name for number, name in enumerate(names)} if known else {}
 

@@ -47,13 +47,6 @@ def test_ece(drawn):
     assert told == pytest.approx(found.ece)
 
 
-def test_who_is_as_sure_as_right_is_calibrated():
-    # Of four rows with confidence 3/4, three are right.
-    logits = np.log(np.array([[0.75, 0.25]] * 4))
-    assert calibration(logits, np.array([0, 0, 0, 1])).ece == pytest.approx(0)
-    assert calibration(logits, np.array([1, 1, 1, 1])).ece == pytest.approx(0.75)
-
-
 def test_certainty_is_in_the_last_bin():
     found = calibration(np.array([[1000.0, -1000.0]]), np.array([1]))
     assert found.bins[-1].rows == 1 and found.bins[-1].confidence == 1 and found.bins[-1].high == 1

@@ -101,13 +101,6 @@ def test_planted_faults_are_found_with_their_rows(tmp_path):
         assert what in told
 
 
-def test_a_tab_in_a_text_is_told(tmp_path):
-    put(tmp_path, train=[("a\tb", "c\nd", "no"), ("e", "f", "yes")], dev=[("g", "h", "no")])
-    report = check(pairs(tmp_path))
-    assert (report.tables[0].breaks.count, report.tables[0].breaks.first_row) == (2, 1)
-    assert "train.jsonl: 2 texts with a tab or a line end" in problems(report, "warning")
-
-
 def test_both_of_mnlis_dev_tables_are_checked_and_dropped_labels_counted(tmp_path):
     header = "sentence1\tsentence2\tgold_label"
     put_tsv(tmp_path, header, train=["a\tb\tno", "c\td\tyes", "e\tf\t-"], dev_matched=["g\th\tmaybe"])

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from kdcli.api import Task
 from kdcli.tasks.metrics import score
-from kdcli.tasks.statistics import agreement, by_length, confusion, count_words, evaluate
+from kdcli.tasks.statistics import by_length, confusion, count_words, evaluate
 
 THREE = Task("mnli", "pair", ("a", "b", "c"), metric="f1", more_metrics=("mcc",))
 SCORES = Task("stsb", "pair", (), metric="spearman")
@@ -46,12 +46,6 @@ def test_scores():
     assert found.confusion is None and found.calibration is None
     assert found.agreement == pytest.approx(np.corrcoef(predicted[:, 0], teacher[:, 0])[0, 1])
     json.dumps(asdict(found))
-
-
-def test_no_teacher_no_agreement():
-    logits, gold, words, _ = drawn(5)
-    assert evaluate(THREE, logits, gold, words, resamples=10).agreement is None
-    assert agreement(THREE, logits, logits) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30))

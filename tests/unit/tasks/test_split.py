@@ -1,15 +1,23 @@
 """Splits of a task: found, read, and refused with file, row and reason."""
 
+import json
+from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import polars as pl
 import pytest
+from glue_tables import write
 
+from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.tables.write import write_table
+from kdcli.tasks.check import check_data
 from kdcli.tasks.labels import encode_labels
-from kdcli.tasks.split import has_split, load_split, load_table, load_tables, split_files
+from kdcli.tasks.split import has_split, load_split, load_table, load_tables, split_files, stream_table
+from kdcli.tasks.task import settings_of as settings_of_task
 from kdcli.tasks.task import task_from
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
@@ -308,3 +316,92 @@ def test_glue(settings_of, reporter, name, sizes):
             assert table["index"].null_count() == 0
             assert all(len(set(table[column].to_list())) > size / 4 for column in task.columns), "texts, not ids"
     assert reporter.warnings == []
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_stream_gives_what_a_whole_table_gives(split, tmp_path, settings_of, reporter):
+    write("mnli", tmp_path)
+    settings = settings_of("MNLI", drop_labels=("-",))
+    task, path = task_from(settings), next(tmp_path.glob(f"{split}*.tsv"))
+    whole = load_table(path, settings, task, reporter, labels=False)
+    assert pl.concat(stream_table(path, settings, task, reporter)).equals(whole.select("index", *task.columns))
+
+
+def test_rows_are_counted_over_the_blocks_of_a_file(tmp_path, settings_of, reporter, monkeypatch):
+    monkeypatch.setattr("kdcli.tables.forms.BLOCK", 1 << 20)
+    (tmp_path / "many.tsv").write_text("sentence\n" + "a text of some length\n" * 100_000)
+    settings = settings_of("SST-2")
+    batches = list(stream_table(tmp_path / "many.tsv", settings, task_from(settings), reporter))
+    assert len(batches) > 2
+    assert pl.concat(batches)["index"].to_list() == [str(row) for row in range(100_000)]
+    (tmp_path / "none.tsv").write_text("sentence\tlabel\n")
+    with pytest.raises(DataError, match="no rows"):
+        list(stream_table(tmp_path / "none.tsv", settings, task_from(settings), reporter))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pl.Series([1, 0], dtype=pl.Int8),
+        pl.Series([1.0, 0.0], dtype=pl.Float32),
+        pl.Series([True, False]),
+        pl.Series(["1", "0"], dtype=pl.Categorical),
+        pl.Series(["1.0", "0.0"]),
+        pl.Series(["TRUE", "FALSE"]),
+        pl.Series(["1 ", " 0"]),
+        pl.Series(["positive", "negative"]),
+    ],
+    ids=str,
+)
+def test_labels_of_every_type(labels, tmp_path, settings_of, reporter):
+    pl.DataFrame({"sentence": ["a", "b"], "label": labels}).write_parquet(tmp_path / "train.parquet")
+    settings = settings_of("SST-2")
+    assert load_split(settings, task_from(settings), "train", reporter)["label"].to_list() == ["1", "0"]
+    table = check_data(settings, task_from(settings), reporter).tables[0]
+    assert [one.count for one in table.labels.known] == [1, 1] and table.labels.outside.count == 0
+
+
+@pytest.mark.parametrize("labels", [[[1], [0]], [{"a": 1}, {"a": 0}], [datetime(2020, 1, 1), datetime(2020, 1, 2)]])
+def test_a_column_that_holds_no_labels(labels, tmp_path, settings_of, reporter):
+    frame = pl.DataFrame({"sentence": ["a", "b"], "label": labels})
+    frame.write_parquet(tmp_path / "train.parquet")
+    settings = settings_of("SST-2")
+    with pytest.raises(DataError) as raised:
+        load_split(settings, task_from(settings), "train", reporter)
+    assert raised.value.key == "label" and str(frame["label"].dtype) in raised.value.what
+
+
+def test_class_names_of_the_file_count_and_not_its_numbers(tmp_path, settings_of, reporter):
+    names = {"info": {"features": {"label": {"names": ["not_entailment", "entailment"], "_type": "ClassLabel"}}}}
+    frame = pl.DataFrame({"sentence1": ["a", "b", "c"], "sentence2": ["d", "e", "f"], "label": [1, 0, 1]})
+    frame.write_parquet(tmp_path / "train.parquet", metadata={"huggingface": json.dumps(names)})
+    settings = settings_of("RTE")
+    table = load_split(settings, task_from(settings), "train", reporter)
+    assert table["label"].to_list() == ["entailment", "not_entailment", "entailment"]
+    assert "train.parquet: its labels are read as 0 = not_entailment, 1 = entailment" in reporter.infos
+    found = check_data(settings, task_from(settings), reporter).tables[0].labels
+    assert {one.label: one.count for one in found.known} == {"entailment": 2, "not_entailment": 1}
+
+
+def test_an_index_of_another_type(tmp_path, settings_of, reporter):
+    uuid = UUID("12345678-1234-5678-1234-567812345678")
+    settings = settings_of("SST-2")
+    for index, fits in ((uuid.bytes, True), ({"oid": "x"}, False)):
+        frame = pl.DataFrame({"id": [index, index], "sentence": ["a", "b"], "label": [1, 0]})
+        frame.write_parquet(tmp_path / "train.parquet")
+        found = load_split(settings, task_from(settings), "train", reporter)["index"].to_list()
+        assert found == ([str(uuid)] * 2 if fits else ["0", "1"]), "training needs no index"
+        if not fits:
+            with pytest.raises(DataError) as raised:
+                list(stream_table(tmp_path / "train.parquet", settings, task_from(settings), reporter))
+            assert raised.value.key == "id"
+
+
+CLASSES = Task("nli", "pair", ("e", "n"), ("yes", "maybe"), metric="mcc", more_metrics=("f1", "accuracy"))
+SCORES = Task("stsb", "single", (), score_range=(0.0, 5.0), metric="pearson", more_metrics=("spearman",))
+
+
+@pytest.mark.parametrize("task", [CLASSES, SCORES], ids=lambda task: task.name)
+def test_settings_of_a_task_make_that_task(task):
+    assert task_from(settings_of_task(task)) == task
+    assert all(any(getattr(one, field.name) for one in (CLASSES, SCORES)) for field in fields(Task))
