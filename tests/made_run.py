@@ -10,7 +10,7 @@ HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document
 VERSIONS = {"python": "3.11.7", "kdcli": "0.1.0", "torch": "2.13.0"}
 NOVELTY = {
     **{f"{kind}distinct_{n}": 0.1 * n for kind in ("", "train_", "equal_", "equal_train_") for n in (1, 2, 3)},
-    **{name: 40 for name in ("samples", "words", "equal_words", "scored")},
+    **dict.fromkeys(("samples", "words", "equal_words", "scored"), 40),
     **{"mean_length": 4.0, "train_mean_length": 3.0, "lengths": {}, "train_lengths": {}, "examples": ["one"]},
     "in_train": 0.0123,
     "bits_per_character": 1.75,
@@ -38,6 +38,10 @@ RESULTS = {
         "rejected": {"broken characters": 2},
         "acceptance": 0.94,
         "novelty": NOVELTY,
+    },
+    "corpus": {
+        **{"rows": 50, "originals": 10, "read": 99, "usable": 41, "kept": 40, "examples": ["one"]},
+        **{"unpaired": 0, "blank": 1, "too_long": 2, "duplicates": 3, "train_copies": 4, "held_out_copies": 5},
     },
     "mix": {"rows": 140, "originals": 10, "kept": {"lite": 90, "heavy": 40}, "dropped": {"lite": 0, "heavy": 2}},
     "teacher": {"metrics": {"accuracy": 0.9, "pearson": 0.9}, "grid": {"0.0005": 0.9}},
@@ -120,7 +124,11 @@ def _write_transfer(root: Path, texts: tuple[str, ...], outputs: int, draws: np.
         **dict(zip(texts, ([HOSTILE, *words[1:]], words), strict=False)),
         "source": sources,
         "label": ["1" if source == "original" else None for source in sources],
-        **{f"logits_{number}": draws.normal(size=len(sources)).astype(np.float32) for number in range(outputs) if joined},
+        **{
+            f"logits_{number}": draws.normal(size=len(sources)).astype(np.float32)
+            for number in range(outputs)
+            if joined
+        },
     }
     pl.DataFrame(columns).write_parquet(path)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from made_run import HOSTILE, write_run
+from made_run import HOSTILE, entry, write_lock, write_run
 
 from kdcli.errors import DataError
 from kdcli.evaluate.bench import BenchReport, Ratio, keep
@@ -125,6 +125,14 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     (root / "kd.lock").unlink()
     (root / "transfer" / "transfer.parquet").unlink()
     assert write_report([root]).sections == ["profile"]
+
+
+def test_counts_of_a_corpus(tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run", half=True)
+    (root / "profile.toml").write_text((root / "profile.toml").read_text().replace("lite+heavy", "corpus"))
+    write_lock(root, {"corpus": entry("corpus"), "lite": entry("lite")})
+    text = page(root).text
+    assert "too long" in text and "99" in text and "texts fabricated" not in text
 
 
 def test_several_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,9 @@ ODD = "a <b> & $x_1$ \"c\" 'd'"
 
 def source(name: str, classes: int = 2) -> SourceCounts:
     lengths = np.bincount([3, 4, 4, 9], minlength=LONGEST + 1)
-    return SourceCounts(name, lengths, np.array([1] * (classes - 1) + [5 - classes]), np.array([0.5, 1, 2, 4], np.float32))
+    return SourceCounts(
+        name, lengths, np.array([1] * (classes - 1) + [5 - classes]), np.array([0.5, 1, 2, 4], np.float32)
+    )
 
 
 DRAWN: list[Callable[[], str]] = [

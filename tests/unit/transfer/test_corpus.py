@@ -156,14 +156,6 @@ def test_pairs_of_two_columns_and_of_one_tab(tmp_path):
     assert rows_of(tmp_path / "set.jsonl.gz")[2:] == [("z", "x, y", "corpus", None)]
 
 
-def test_duplicates_are_found_across_files_and_the_first_stays(tmp_path):
-    first = put(tmp_path / "a.txt", "one\ntwo\n")
-    second = put(tmp_path / "b.txt.gz", "three\n two\none\none\n")
-    result = run(tmp_path / "set.tsv", first, second, first)
-    assert taken(tmp_path / "set.tsv") == ["one", "two", "three"]
-    assert (result.read, result.duplicates) == (8, 5)
-
-
 def test_a_number_is_taken_at_random_as_the_seed_says(tmp_path):
     path = many(tmp_path)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -184,15 +176,6 @@ def test_each_text_is_as_likely_to_be_taken():
     assert counts[~keep].tolist() == [0] * 3
     # 300 each; 27.9 is the 99.9 % point of chi-square with 9 degrees of freedom, and draws of several vary less.
     assert ((counts[keep] - 300) ** 2 / 300).sum() < 27.9
-
-
-def test_what_else_is_dropped_does_not_change_whom_chance_prefers(tmp_path):
-    path = many(tmp_path)
-    run(tmp_path / "a.tsv", path, settings={"num_samples": 20})
-    chosen = taken(tmp_path / "a.tsv")
-    dev = pl.DataFrame({"sentence": chosen[:1]})
-    run(tmp_path / "b.tsv", path, held_out=[dev], settings={"num_samples": 20})
-    assert set(taken(tmp_path / "b.tsv")) >= set(chosen[1:])
 
 
 @pytest.mark.parametrize("order", ["none", "tfidf", "lm"])
@@ -225,20 +208,6 @@ def test_the_nearest_by_the_generator_come_first(tmp_path, count):
     nearest_first = ["bbbbbbbb", "aaaa", "dddd", "cc"]
     assert taken(tmp_path / "set.tsv") == result.examples == nearest_first[: count or None]
     assert asked == ["aaaa", "bbbbbbbb", "cc", "dddd"], "each is asked about once"
-
-
-def test_the_generator_is_asked_about_pairs_with_a_tab(tmp_path):
-    path = put(tmp_path / "a.txt", "e\tf\ng g\th\n")
-    asked: list[str] = []
-    settings = {"order_by": "lm"}
-
-    def bits(texts):
-        asked.extend(texts)
-        return np.full(len(texts), 8.0)
-
-    result = run(tmp_path / "set.tsv", path, train=PAIRS, held_out=[], task=PAIR, settings=settings, bits=bits)
-    assert asked == ["e\tf", "g g\th"]
-    assert result.examples == ["g g | h", "e | f"]
 
 
 def test_the_nearest_by_tfidf_come_first(tmp_path):

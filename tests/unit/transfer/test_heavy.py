@@ -107,11 +107,6 @@ def test_a_wrong_option_names_its_key(echo):
     assert error.value.key == "generators.echo.widht" and "width" in error.value.hint
 
 
-def test_a_generator_that_is_not_there():
-    with pytest.raises(PluginError, match="no generator plugin is named nobody"):
-        chosen("nobody")
-
-
 def test_one_without_what_it_needs(echo, tmp_path):
     echo("def load", "def laod")
     with pytest.raises(PluginError, match="lacks load"):
@@ -167,11 +162,6 @@ def test_a_damaged_file_of_prefixes(tmp_path, content):
         read_prefixes(path)
     assert error.value.file == str(path)
     assert "--only prefixes --force" in error.value.hint
-
-
-def test_a_file_of_prefixes_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="not a file of prefixes"):
-        read_prefixes(tmp_path / "prefixes.json")
 
 
 # The cache

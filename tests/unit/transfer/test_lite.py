@@ -191,11 +191,6 @@ def test_no_iterations_give_the_originals(tmp_path):
     assert (result.fabricated, result.drop_rate, result.examples) == (0, 0.0, [])
 
 
-def test_rules_that_do_nothing_make_nothing_new(tmp_path):
-    result = run(tmp_path / "set.tsv", settings={"p_mask": 0, "p_pos": 0, "p_ngram": 0})
-    assert (result.fabricated, result.duplicates, result.held_out_copies, result.drop_rate) == (0, 420, 0, 1)
-
-
 @pytest.mark.parametrize(("name", "text"), [("set.tsv", "a\tb"), ("set.txt", "a")])
 def test_what_the_table_cannot_hold_is_an_error_before_the_work_and_the_old_table_stays(
     tmp_path, monkeypatch, name, text
@@ -267,11 +262,6 @@ def test_plan_makes_each_row_once_in_order(rows, n_iter):
     assert all(count * n_iter <= lite.TEXTS + n_iter for _, count in slices)
 
 
-def test_plan_of_no_texts():
-    assert plan(10_000, 0) == []
-    assert len(plan(3, 1_000_000)) == 3
-
-
 def test_unigrams_are_the_words_of_each_tag_in_all_parts_and_columns(tmp_path):
     texts = pl.DataFrame({"sentence1": TEXTS, "sentence2": ["the end"] * 42})
     words, unigrams = lite.tag(tmp_path, texts, LiteSettings(tagger="pattern"), 1, QuietReporter())
@@ -279,12 +269,6 @@ def test_unigrams_are_the_words_of_each_tag_in_all_parts_and_columns(tmp_path):
     assert Counter(tagged.select("tag", "word").rows()) == {(tag, word): n for tag, word, n in counts.rows()}
     assert counts.select("tag", "word").rows() == sorted(counts.select("tag", "word").rows())
     assert tagged.filter(pl.col("column") == 0)["row"].unique().to_list() == [i for i, text in enumerate(TEXTS) if text]
-
-
-def test_texts_of_a_row_stand_together(made):
-    part = made({"sentence": FIRST}, Rules(0, 0, 0, 1, 5), 3)
-    assert part["sentence"].to_list() == [text for text in FIRST for _ in range(3)]
-    assert part["row"].to_list() == [row for row in range(4) for _ in range(3)]
 
 
 def test_pairs_cycle_through_first_second_and_both(made):

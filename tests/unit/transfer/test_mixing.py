@@ -45,18 +45,6 @@ def test_originals_once_then_each_sets_texts_without_what_came_before(tmp_path):
     assert result.dropped == {"lite": 0, "heavy": 2, "corpus": 2}
 
 
-def test_the_order_of_the_sets_decides_whose_text_stays(tmp_path):
-    sets = {
-        name: put(tmp_path / f"{name}.parquet", [*ORIGINALS, *made(name, "one", name)]) for name in ("lite", "corpus")
-    }
-    mix(sets={name: sets[name] for name in ("corpus", "lite")}, task=SINGLE, output=tmp_path / "set.parquet")
-    assert rows_of(tmp_path / "set.parquet")[3:] == [
-        ("one", "corpus", None),
-        ("corpus", "corpus", None),
-        ("lite", "lite", None),
-    ]
-
-
 def test_copies_of_originals_that_a_set_has_kept_stay(tmp_path):
     lite = put(tmp_path / "lite.parquet", [*ORIGINALS, *made("lite", "one")])
     heavy = put(tmp_path / "heavy.parquet", [*ORIGINALS, *made("heavy", "a film", "one")])

@@ -10,7 +10,7 @@ import pytest
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError
 from kdcli.transfer import nearness as module
-from kdcli.transfer.nearness import joined, lm_nearness, nearest, tfidf_nearness
+from kdcli.transfer.nearness import lm_nearness, nearest, tfidf_nearness
 
 TASK = ["The film film film is good", "a dull plot", "Good plot , good film !", "of the"]
 TEXTS = ["good GOOD film", "the plot of a film", "dull", "unseen words", "the of and", "film film film plot good"]
@@ -41,11 +41,6 @@ def test_tfidf_is_what_the_definitions_give():
     np.testing.assert_allclose(found, by_hand(TASK, TEXTS), rtol=1e-9, atol=1e-12)
     assert found[3] == found[4] == 0
     assert 0 < found.max() <= 1
-
-
-def test_a_text_does_not_depend_on_its_neighbours():
-    near = tfidf_nearness(TASK)
-    assert [near([text])[0] for text in TEXTS] == near(TEXTS).tolist()
 
 
 def test_texts_about_the_same_are_nearer_than_long_ones_about_something_else():
@@ -79,8 +74,3 @@ def test_the_nearest_come_first_and_equal_ones_in_their_order(monkeypatch, count
     assert all(len(frame) <= 2 and frame.columns == ["x", "y"] for frame in found)
     rows = [row for frame in found for row in frame.rows()]
     assert rows == [("c", "3"), ("b\u00e9", "1"), ("", "4"), ("a", "2"), ("a", "5")][:count]
-
-
-def test_joined_puts_tabs_between_the_texts_of_a_row():
-    assert joined(pl.DataFrame({"a": ["a", "b"], "b": ["c", ""]})) == ["a\tc", "b\t"]
-    assert joined(pl.DataFrame({"a": ["a", ""]})) == ["a", ""]

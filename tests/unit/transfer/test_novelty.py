@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from kdcli.api import QuietReporter, Task
+from kdcli.api import Task
 from kdcli.transfer import novelty as module
 from kdcli.transfer.novelty import BINS, EXAMPLES, novelty
 
@@ -103,11 +103,6 @@ def test_figures_made_by_hand():
     }
 
 
-def test_an_n_gram_ends_with_its_text():
-    found = report([("a b", "c d")], [("a", "b")], PAIR)
-    assert (found.distinct_2, found.distinct_3) == (1.0, 0.0)
-
-
 @pytest.mark.parametrize("task", [SINGLE, PAIR])
 def test_many_texts_in_batches_of_any_size(task, monkeypatch):
     """Also the hashes' merging, which a million n-grams would begin."""
@@ -190,15 +185,3 @@ def test_nothing_at_all_and_empty_texts():
     found = report([("",), ("a b",)], [("",)], bits=lambda texts: np.ones(len(texts)))
     assert (found.samples, found.words, found.bits_per_character) == (2, 2, 2 / 3)
     assert report([("",)], bits=lambda texts: np.ones(len(texts))).bits_per_character is None
-
-
-def test_progress_is_shown():
-    class Listener(QuietReporter):
-        done = 0
-
-        def advance(self, steps=1, **shown):
-            self.done += steps
-
-    reporter = Listener()
-    report([("a b",), ("b",), ("a b",)], reporter=reporter)
-    assert reporter.done == 3

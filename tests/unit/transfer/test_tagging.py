@@ -9,7 +9,7 @@ from nltk.tokenize import NLTKWordTokenizer
 
 from kdcli.errors import PluginError
 from kdcli.transfer import tagging
-from kdcli.transfer.tagging import TagPart, TaggedWords, split
+from kdcli.transfer.tagging import TaggedWords, TagPart, split
 
 PIECES = [
     *["word", "half-hearted", "x/y", r"and\/or", "-lrb-", "café", "a", "1999", "3.5", "1,000", "snake_case"],
