@@ -1,6 +1,6 @@
 """Write ``docs/cli.md`` from the Typer app and ``docs/api.md`` from the docstrings; ``make docs`` runs this.
 
-Neither page depends on the terminal, on the place of kd or on other installed packages: the commands come from the app's
+Neither page depends on the terminal, the place of kd or other installed packages: the commands come from the app's
 own parameters, and the docstrings from the source, which is parsed and not imported.
 """
 
