@@ -58,7 +58,7 @@ def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> Studen
         if config["format"] != FORMAT:
             raise ValueError(f"its format is {config['format']!r}, and {FORMAT!r} is expected")
         task = task_of(config)
-    except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (OSError, LookupError, TypeError, ValueError) as error:
         hint = "name the folder that `kd export onnx` has written"
         raise DataError(f"this is not a folder of an exported student: {error}", file=folder, hint=hint) from error
     session = Session(folder / file, threads)

@@ -209,7 +209,7 @@ def onnx_model(name: str, task: Task, encode: str, layers: Sequence[str], values
     from onnx import checker, numpy_helper, parser
 
     single = task.kind == "single"
-    parts = (_PRESENT, encode, _linear(layers, "states"))
+    parts: tuple[str, ...] = (_PRESENT, encode, _linear(layers, "states"))
     if not single:
         parts = (_STACK, _PRESENT, encode, _COMPARE, _linear(layers, "compared"))
     inputs = ", ".join(_INPUTS.replace("#", column) for column in ([""] if single else ["1", "2"]))

@@ -169,7 +169,7 @@ def load_student(
     try:
         task = task_of(config)
         vocabulary_size, *_ = (config[key] for key in _NEEDED)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         what = f"a student's config.json is not whole: {error!r}"
         raise DataError(what, file=folder / "config.json", hint=_HINT) from error
     tokenizer = load_tokenizer(folder)
@@ -192,8 +192,9 @@ def load_student(
 
 def task_of(config: Mapping[str, Any]) -> Task:
     """Return the task in the ``config.json`` of a student, or of an exported one."""
-    fields: dict[str, Any] = config["task"]
-    return Task(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    fields: dict[str, Any] = dict(config["task"])
+    fields |= {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return Task(**fields)
 
 
 def _numpy_form(student: Student) -> Compute:

@@ -133,8 +133,8 @@ def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None
         else:
             dimension, rows = _parquet_rows(path, [word.decode() for word in spellings])
         matrix = np.zeros((len(wanted), dimension), np.float32)
-        for word, vector in rows:
-            for index, rank in spellings[word]:
+        for found, vector in rows:
+            for index, rank in spellings[found]:
                 if rank < best[index]:
                     matrix[index], best[index] = vector, rank
     return WordVectors(matrix, np.array(best, int) < len(_SPELLINGS))
