@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import Reporter
+from kdcli.config.schema import METHODS
 from kdcli.errors import DataError, KdError, UsageError, first_line
 from kdcli.files import atomic, sha256
 from kdcli.parts.engine import is_main_process, usable_cores
@@ -177,6 +178,8 @@ def check(steps: Sequence[Step], lock: Lock, *, force: bool) -> None:
                 own = [] if name in step.run.elsewhere else STAGES.values()
                 makers = (stage for stage in own if path in map(step.run.path, stage.makes))
                 hint = next((f"`{stage.command}` makes it" for stage in makers), None)
+                if name == "transfer" and (methods := [one for one in METHODS if step.run.path(one).exists()]):
+                    hint = f"this run has texts of {' and '.join(methods)}: --set transfer.method={'+'.join(methods)}"
                 raise DataError(f"{step.stage.name} needs {name}, which does not exist", file=path, hint=hint)
         entry = None if step.alone else lock.entry(step.key)
         for name, path in step.outputs.items() if not force else ():

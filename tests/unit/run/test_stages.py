@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from kdcli.config.schema import Settings
-from kdcli.errors import ProfileError
+from kdcli.errors import DataError, ProfileError
 from kdcli.run.context import RunContext
-from kdcli.run.runner import Step, plan
+from kdcli.run.lock import Lock
+from kdcli.run.runner import Step, check, plan
 from kdcli.run.stages import STAGES, TRANSFER
 
 HEAVY = ["cache", "fine-tune", "prefixes", "sample"]
@@ -205,3 +206,14 @@ def test_a_corpus_without_files_is_an_error_before_any_work(steps: Any) -> None:
     with pytest.raises(ProfileError) as error:
         steps(transfer={"method": "lite+corpus", "corpus": {"files": []}})
     assert error.value.key == "transfer.corpus.files" and "--input" in (error.value.hint or "")
+
+
+def test_a_transfer_set_of_another_method_is_named(steps: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "transfer"
+    folder.mkdir(parents=True)
+    (folder / "heavy.parquet").write_bytes(b"")
+    export = of(steps(teacher={"train": False, "model": "some/body"}), "export")
+    with pytest.raises(DataError) as caught:
+        check([export], Lock(tmp_path / "run"), force=False)
+    assert caught.value.file == str(folder / "lite.parquet")
+    assert "transfer.method=heavy" in str(caught.value.hint)
