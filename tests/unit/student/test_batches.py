@@ -29,13 +29,13 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert order(1, 5) != order(1, 6) != order(2, 6)
 
 
-def test_few_rows_meet_others_each_time():
-    lengths = np.arange(10, 40)
-    meetings = {tuple(sorted(batch)) for epoch in range(10) for batch in epoch_batches(lengths, 10, 1, epoch)}
-    assert len(meetings) > 20
-
-
 def test_batches_come_in_no_order_of_length():
     lengths = np.random.default_rng(0).integers(1, 60, 5000)
     means = [lengths[batch].mean() for batch in epoch_batches(lengths, 50, 1, 0)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
+
+
+def test_few_rows_meet_others_each_time():
+    lengths = np.arange(10, 40)
+    meetings = {tuple(sorted(batch)) for epoch in range(10) for batch in epoch_batches(lengths, 10, 1, epoch)}
+    assert len(meetings) > 20

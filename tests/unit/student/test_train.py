@@ -173,14 +173,6 @@ def test_a_broken_checkpoint_is_not_used(tmp_path):
     assert [step for _, step, _ in recorder.curve] == [6, 12, 18]
 
 
-def test_resume_can_be_refused(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "student", reporter=Recorder(2))
-    recorder = Recorder()
-    train(tmp_path / "student", reporter=recorder, resume=False)
-    assert [step for _, step, _ in recorder.curve] == [6, 12, 18]
-
-
 def test_seed_decides(tmp_path):
     before = torch.get_rng_state()
     for name in ("a", "b"):
@@ -278,14 +270,6 @@ def test_tasks_and_losses(tmp_path, task, loss):
     assert logits[0, -1] > logits[1, -1]
 
 
-def test_labels_only_needs_no_logits(tmp_path):
-    examples, _ = data()
-    bare = Examples(examples.texts, labels=examples.labels)
-    assert train(tmp_path / "student", examples=bare, kd_weight=0.0, ce_weight=1.0).updates == 18
-    card = (tmp_path / "student" / "README.md").read_text()
-    assert "Trained on labels alone" in card
-
-
 def test_vectors_are_where_it_begins(tmp_path):
     matrix = np.linspace(-1, 1, 7 * 3, dtype=np.float32).reshape(7, 3)
     options = {**OPTIONS, "embeddings": "multichannel"}
@@ -338,15 +322,6 @@ def test_folder(tmp_path):
         "seed 1",
     ):
         assert part in card
-
-
-def test_existing_folder_stays_until_the_new_one_is_whole(tmp_path):
-    train(tmp_path / "student")
-    before = weights_hash(tmp_path / "student")
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "student", reporter=Recorder(1), seed=2)
-    assert weights_hash(tmp_path / "student") == before
-    assert load_student(tmp_path / "student").metrics["updates"] == 18
 
 
 @pytest.mark.parametrize("file", ["checkpoint", "model"])
@@ -546,3 +521,19 @@ def test_a_checkpoint_of_another_version_of_the_plugin_is_not_used(tmp_path, stu
     recorder = Recorder()
     train(tmp_path / "student", model="mean", options={}, reporter=recorder)
     assert recorder.warned == ["kd-mean changed (1.0 -> 1.1): starting again"]
+
+
+def test_resume_can_be_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "student", reporter=Recorder(2))
+    recorder = Recorder()
+    train(tmp_path / "student", reporter=recorder, resume=False)
+    assert [step for _, step, _ in recorder.curve] == [6, 12, 18]
+
+
+def test_labels_only_needs_no_logits(tmp_path):
+    examples, _ = data()
+    bare = Examples(examples.texts, labels=examples.labels)
+    assert train(tmp_path / "student", examples=bare, kd_weight=0.0, ce_weight=1.0).updates == 18
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert "Trained on labels alone" in card

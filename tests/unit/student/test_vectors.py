@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcli.api import QuietReporter
 from kdcli.errors import DataError
 from kdcli.student import vector_file
-from kdcli.student.vectors import make_vectors, read_vectors, words_of
+from kdcli.student.vectors import read_vectors, words_of
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 GLOVE = SHARED / "vectors/glove.6B.50d.top3k.txt"
@@ -267,29 +266,19 @@ def test_the_words_of_a_file_in_its_order(tmp_path):
         assert list(words_of(path)) == [word for word, _ in table]
 
 
-def test_a_student_begins_with_the_same_vectors_from_either_file(tmp_path):
-    (tmp_path / "v.txt").write_text(text(TABLE), "utf-8")
-    parquet(tmp_path / "v.parquet", TABLE)
-    one, other = (
-        make_vectors(
-            ["[PAD]", "the", "unheard", "FILM"],
-            source=str(tmp_path / name),
-            dimension=0,
-            seed=1,
-            device="cpu",
-            reporter=QuietReporter(),
-        )
-        for name in ("v.txt", "v.parquet")
-    )
-    np.testing.assert_array_equal(one.matrix, other.matrix)
-    assert (other.found, other.matrix[3].tolist()) == (2, VECTORS["film"])
-
-
 def test_a_missing_file_or_a_folder_is_an_error(tmp_path):
     for path in (tmp_path / "absent.txt", tmp_path):
         with pytest.raises(DataError, match="cannot read") as caught:
             read_vectors(path, ["the"])
         assert caught.value.hint
+
+
+@pytest.mark.skipif(not GLOVE.exists(), reason="needs ../shared")
+def test_the_real_glove_file_reads_as_plain_python_reads_it():
+    rows = [line.split(" ") for line in GLOVE.read_text(encoding="utf-8").splitlines()[1:]]
+    got = read_vectors(GLOVE, [row[0] for row in rows])
+    assert got.found.all()
+    np.testing.assert_array_equal(got.matrix, np.array([row[1:] for row in rows], np.float64).astype(np.float32))
 
 
 @pytest.mark.parametrize("content", [text(TABLE), text(TABLE, header=True), binary(TABLE)])
@@ -305,11 +294,3 @@ def test_progress_counts_every_row(write, content, step, monkeypatch):
     reporter = Counting()
     read_vectors(write(content), ["the"], reporter=reporter)
     assert reporter.rows == len(TABLE)
-
-
-@pytest.mark.skipif(not GLOVE.exists(), reason="needs ../shared")
-def test_the_real_glove_file_reads_as_plain_python_reads_it():
-    rows = [line.split(" ") for line in GLOVE.read_text(encoding="utf-8").splitlines()[1:]]
-    got = read_vectors(GLOVE, [row[0] for row in rows])
-    assert got.found.all()
-    np.testing.assert_array_equal(got.matrix, np.array([row[1:] for row in rows], np.float64).astype(np.float32))
