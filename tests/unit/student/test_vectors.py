@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdcli.api import QuietReporter
 from kdcli.errors import DataError
 from kdcli.student import vector_file
 from kdcli.student.vectors import read_vectors, words_of
