@@ -36,8 +36,7 @@ from kdcli.student.folder import build_student
 from kdcli.student.train import train_student
 from kdcli.student.vocabulary import train_vocabulary
 from kdcli.student.word_vectors import Vectors
-from kdcli.tasks.split import load_split
-from kdcli.tasks.task import task_from
+from kdcli.tasks.split import load_split, task_from
 
 BATCHES = (50, 128, 256)
 TARGETS = ("2x", "3x", "3x")

@@ -18,9 +18,8 @@ from kdcli.errors import UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from kdcli.api import Progress, Reporter, Task
-    from kdcli.config.schema import Settings
-    from kdcli.evaluate.predict import LoadedModel
+    from kdcli.api import Progress, Reporter
+    from kdcli.evaluate.predict import Model
 
 Teacher = Annotated[
     str | None,
@@ -29,11 +28,7 @@ Teacher = Annotated[
 Input = Annotated[
     Path | None,
     option(
-        *(
-            FILES,
-            "--input -i",
-            "Table (.tsv .csv .jsonl .parquet) or lines (.txt), also .gz; -: lines of stdin.",
-        ),
+        *(FILES, "--input -i", "Table (.tsv .csv .jsonl .parquet) or lines (.txt), also .gz; -: lines of stdin."),
         *("FILE|-", "stdin, if something is piped into it"),
     ),
 ]
@@ -77,24 +72,33 @@ def predict(
     set_by = (request.profile, own, request.sets, request.text_col, *request.flags.values())
     needed = any(set_by) or any(name.startswith("KD_") for name in os.environ)
     settings = request.load_for_model(own) if needed else None
-    for file in _outputs(request, glue, settings):
+    from kdcli.evaluate import predict as predicting
+
+    outputs = [request.output] if request.output is not None else []
+    if glue is not None and settings is not None:
+        outputs = list(predicting.submission_files(settings.task, glue))
+    for file in outputs:
         ui.refuse_existing(file, request.force)
-    on_screen = sys.stdout.isatty() and not ui.output.json
     with ui.reporting("predict") as reporter:
-        model = _open(request, settings, reporter)
+        if request.student is not None:
+            loaded = predicting.open_student(request.student, settings.device if settings else "auto")
+        else:
+            assert teacher is not None and settings is not None
+            loaded = predicting.open_teacher(teacher, settings, reporter)
         table = None
         if settings is not None and not lines:
             from kdcli.tasks.task import table_settings
 
             profiled = bool(request.profile or own)
-            table = table_settings(model.model.task, settings.task, model.folder, profiled=profiled)
-        if glue is not None or (request.output is not None and not lines):
-            _write_files(request, glue, probabilities, model, table, reporter)
+            table = table_settings(loaded.model.task, settings.task, loaded.folder, profiled=profiled)
+        how: dict[str, Any] = {"origin": loaded.origin(), "resume": request.resume == "auto", "reporter": reporter}
+        if glue is not None:
+            ui.show({"files": predicting.predict_glue(loaded.model, table, glue, **how)})
+        elif request.output is not None and input is not None and not lines:
+            more = {"probabilities": probabilities, **how}
+            ui.show(predicting.predict_file(loaded.model, input, request.output, table, **more))
         else:
-            rows = _predict(request, probabilities, lines, model, table, reporter)
-            # On a screen the rows themselves show the progress.
-            with (QuietReporter() if on_screen else reporter).progress("predict") as progress:
-                _write_stream(_counted(rows, progress), request.output, model.model.task, probabilities)
+            _write_stream(request, loaded.model, table, probabilities, lines, reporter)
 
 
 def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines: bool) -> None:
@@ -128,68 +132,31 @@ def _own_profile(request: Request, glue: Path | None) -> Path | None:
     raise UsageError(f"{flag} needs a profile, which says what the task is", hint=hint)
 
 
-def _outputs(request: Request, glue: Path | None, settings: Settings | None) -> list[Path]:
-    if glue is None or settings is None:
-        return [] if request.output is None else [request.output]
-    from kdcli.evaluate.predict import submission_files
-
-    return list(submission_files(settings.task, glue))
-
-
-def _open(request: Request, settings: Settings | None, reporter: Reporter) -> LoadedModel:
-    from kdcli.evaluate.predict import open_student, open_teacher
-
-    if request.student is not None:
-        return open_student(request.student, settings.device if settings else "auto")
-    assert request.teacher is not None and settings is not None
-    return open_teacher(request.teacher, settings, reporter)
-
-
-def _write_files(
-    request: Request, glue: Path | None, probabilities: bool, model: LoadedModel, table: Any, reporter: Reporter
+def _write_stream(
+    request: Request, model: Model, table: Any, probabilities: bool, lines: bool, reporter: Reporter
 ) -> None:
-    """Write predictions for tables, on resumable parts."""
-    how: dict[str, Any] = {"origin": model.origin(), "resume": request.resume == "auto", "reporter": reporter}
-    if glue is not None:
-        from kdcli.evaluate.predict import predict_glue
+    """Write predictions as they are made: to a file, as JSON, or as TSV until nobody reads them any more."""
+    from kdcli.evaluate.predict import predict_table, write_predictions
 
-        ui.show({"files": predict_glue(model.model, table, glue, **how)})
-        return
-    from kdcli.evaluate.predict import predict_file
-
-    assert request.input is not None and request.output is not None
-    ui.show(predict_file(model.model, request.input, request.output, table, probabilities=probabilities, **how))
-
-
-def _predict(
-    request: Request, probabilities: bool, lines: bool, model: LoadedModel, table: Any, reporter: Reporter
-) -> Iterator[pl.DataFrame]:
-    """Return the predictions as they are made."""
     if lines:
         from kdcli.evaluate.lines import predict_lines
 
-        return predict_lines(model.model, cast(Any, sys.stdin.buffer), reporter, probabilities=probabilities)
-    from kdcli.evaluate.predict import predict_table
-
-    assert request.input is not None
-    return predict_table(model.model, request.input, table, reporter, probabilities=probabilities)
-
-
-def _write_stream(rows: Iterator[pl.DataFrame], output: Path | None, task: Task, probabilities: bool) -> None:
-    """Write predictions to a file, as JSON, or as TSV until nobody reads them any more."""
-    if output is not None:
-        from kdcli.evaluate.predict import write_predictions
-
-        ui.show(write_predictions(output, rows, task, probabilities=probabilities))
-    elif ui.output.json:
-        # By way of JSON, which writes a float32 as short as a file does.
-        ui.show({"predictions": [row for batch in rows for row in json.loads(batch.write_json())]})
+        rows = predict_lines(model, cast(Any, sys.stdin.buffer), reporter, probabilities=probabilities)
     else:
-        header = True
-        for batch in rows:
-            if not ui.write(batch.write_csv(separator="\t", quote_style="never", include_header=header)):
-                return
-            header = False
+        assert request.input is not None
+        rows = predict_table(model, request.input, table, reporter, probabilities=probabilities)
+    on_screen = sys.stdout.isatty() and not ui.output.json  # where the rows themselves show the progress
+    with (QuietReporter() if on_screen else reporter).progress("predict") as progress:
+        rows = _counted(rows, progress)
+        if request.output is not None:
+            ui.show(write_predictions(request.output, rows, model.task, probabilities=probabilities))
+        elif ui.output.json:
+            # By way of JSON, which writes a float32 as short as a file does.
+            ui.show({"predictions": [row for batch in rows for row in json.loads(batch.write_json())]})
+        else:
+            for number, batch in enumerate(rows):
+                if not ui.write(batch.write_csv(separator="\t", quote_style="never", include_header=not number)):
+                    return
 
 
 def _counted(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.DataFrame]:

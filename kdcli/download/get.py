@@ -222,7 +222,7 @@ def _next_commands(source: Source, folder: Path, files: list[SourceFile]) -> lis
 
 def _describe(folder: Path, path: Path) -> SourceFile:
     """Describe a file of transfer sets; one of lines without the suffix of a table gets ``.tsv`` or ``.txt``."""
-    from kdcli.tables.forms import form_of, open_bytes
+    from kdcli.tables.text import form_of, open_bytes
 
     rows, holds = None, "other"
     try:

@@ -18,14 +18,13 @@ from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings, TaskSettings
 from kdcli.errors import KdError, MissingError, UsageError
-from kdcli.evaluate.measure import BATCHES, Kind, Measurement, Subject, measure
+from kdcli.evaluate.measure import BATCHES, BenchSubject, Kind, Measurement, measure
 from kdcli.files import atomic
 from kdcli.parts.engine import processes, usable_cores
 from kdcli.run.paths import is_run, student_folder, teacher_of
 from kdcli.student.student import load_student
-from kdcli.tasks.split import SAMPLE, load_table, load_tables
+from kdcli.tasks.split import SAMPLE, load_table, load_tables, table_settings, task_from
 from kdcli.tasks.statistics import count_words
-from kdcli.tasks.task import table_settings, task_from
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +121,7 @@ def bench(
     subjects, skipped = _forms(folder, loaded.config["plugin"], onnx, task, device)
     if teacher is not None:
         length, precision = settings.teacher.max_length, settings.precision
-        subjects.append(Subject("teacher", "teacher", teacher_of(teacher), task, device, precision, length))
+        subjects.append(BenchSubject("teacher", "teacher", teacher_of(teacher), task, device, precision, length))
     for name, reason in skipped.items():
         reporter.warn(f"{name} is skipped: {reason}")
     how = table_settings(task, settings.task, folder, profiled=profiled)
@@ -169,12 +168,12 @@ def ratio(model: Measurement, teacher: Measurement) -> Ratio:
 
 def _forms(
     folder: Path, plugin: str, onnx: Path | None, task: Task, device: str
-) -> tuple[list[Subject], dict[str, str]]:
+) -> tuple[list[BenchSubject], dict[str, str]]:
     """Return the forms of a student that can be measured, and why others cannot."""
-    subjects = [Subject(_NAMES["pytorch"], "pytorch", str(folder), task, device)]
+    subjects = [BenchSubject(_NAMES["pytorch"], "pytorch", str(folder), task, device)]
     skipped: dict[str, str] = {}
     if hasattr(registry.load("students", plugin), "fast"):
-        subjects.append(Subject(_NAMES["numpy"], "numpy", str(folder), task))
+        subjects.append(BenchSubject(_NAMES["numpy"], "numpy", str(folder), task))
     if onnx is None:
         return subjects, skipped
     graphs: tuple[Kind, ...] = ("onnx", "int8")
@@ -184,7 +183,7 @@ def _forms(
         elif not (onnx / _GRAPHS[kind]).is_file():
             skipped[_NAMES[kind]] = f"there is no {_GRAPHS[kind]} in {onnx}: `kd export onnx` writes it"
         else:
-            subjects.append(Subject(_NAMES[kind], kind, str(onnx), task))
+            subjects.append(BenchSubject(_NAMES[kind], kind, str(onnx), task))
     return subjects, skipped
 
 
@@ -209,7 +208,7 @@ def _texts(
     return [rows[column].gather(order).to_list() for column in task.columns], source
 
 
-def _alone(subject: Subject, columns: Sequence[Sequence[str]], seconds: float) -> Measurement:
+def _alone(subject: BenchSubject, columns: Sequence[Sequence[str]], seconds: float) -> Measurement:
     """Measure in a process of its own, whose memory nothing else has touched."""
     with processes(1) as pool:
         try:

@@ -18,9 +18,8 @@ from kdcli.evaluate.predict import Model
 from kdcli.run.paths import student_folder, teacher_of
 from kdcli.student.student import load_student
 from kdcli.tasks.labels import encode_labels
-from kdcli.tasks.split import load_table, load_tables
+from kdcli.tasks.split import check_task, load_table, load_tables, table_settings, task_from
 from kdcli.tasks.statistics import Comparison, Evaluation, compare_models, count_words, evaluate
-from kdcli.tasks.task import check_task, table_settings, task_from
 from kdcli.teacher.model import load_teacher
 
 ROWS = 1024

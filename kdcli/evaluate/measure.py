@@ -29,7 +29,7 @@ LARGE = 512
 
 
 @dataclass(frozen=True)
-class Subject:
+class BenchSubject:
     """A model to measure, and how to load it.
 
     Attributes:
@@ -102,7 +102,7 @@ class _Loaded:
     parameters: tuple[int | None, int | None] = field(default=(None, None))
 
 
-def measure(subject: Subject, columns: Columns, seconds: float) -> Measurement:
+def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurement:
     """Load a model, warm it up and time it.
 
     Args:
@@ -163,7 +163,7 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _load(subject: Subject) -> _Loaded:
+def _load(subject: BenchSubject) -> _Loaded:
     folder = Path(subject.place)
     if subject.kind == "teacher":
         return _teacher(subject)
@@ -181,7 +181,7 @@ def _load(subject: Subject) -> _Loaded:
     return _Loaded(load_onnx(folder, file).logits, _megabytes(folder / file))
 
 
-def _teacher(subject: Subject) -> _Loaded:
+def _teacher(subject: BenchSubject) -> _Loaded:
     from kdcli.teacher.model import BATCH, load_teacher
 
     teacher: Teacher = load_teacher(
@@ -200,7 +200,7 @@ def _megabytes(file: Path) -> float:
     return file.stat().st_size / 1e6
 
 
-def _gpu_peak(subject: Subject) -> float | None:
+def _gpu_peak(subject: BenchSubject) -> float | None:
     if subject.kind not in ("pytorch", "teacher") or not subject.device.startswith("cuda"):
         return None
     import torch

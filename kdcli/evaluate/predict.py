@@ -77,7 +77,7 @@ def open_teacher(name: str, settings: Settings, reporter: Reporter) -> LoadedMod
     """Load a teacher from its folder, a run's, or by hub name."""
     from kdcli.models.device import resolve
     from kdcli.run.paths import teacher_of
-    from kdcli.tasks.task import task_from
+    from kdcli.tasks.split import task_from
     from kdcli.teacher.model import load_teacher
 
     device, length, precision = resolve(settings.device), settings.teacher.max_length, settings.precision
@@ -158,7 +158,7 @@ def predict_file(
     from kdcli.files import sha256
     from kdcli.parts.parts import Parts
     from kdcli.tables.write import write_table
-    from kdcli.tasks.task import settings_of
+    from kdcli.tasks.split import settings_of
 
     reporter = reporter or QuietReporter()
     task, settings = model.task, settings or settings_of(model.task)
@@ -316,8 +316,7 @@ def _parts(
     model: Model, table: Path, settings: TaskSettings | None, reporter: Reporter, size: int
 ) -> Iterator[pl.DataFrame]:
     """Read a table in frames of ``size`` rows, the last one of what is left."""
-    from kdcli.tasks.split import stream_table
-    from kdcli.tasks.task import settings_of
+    from kdcli.tasks.split import settings_of, stream_table
 
     held: list[pl.DataFrame] = []
     rows = 0

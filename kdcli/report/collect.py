@@ -22,7 +22,7 @@ from kdcli.report.disagreements import TablePredictions, read_predictions
 from kdcli.report.transfer_set import TransferSet, survey
 from kdcli.run.lock import Entry, Lock
 from kdcli.run.paths import artefact, transfer_set
-from kdcli.tasks.task import task_from
+from kdcli.tasks.split import task_from
 from kdcli.transfer.corpus import CorpusResult
 from kdcli.transfer.lite import LiteResult
 from kdcli.transfer.mixing import MixResult

@@ -11,8 +11,7 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.run.paths import artefact
 from kdcli.run.stage import Files, if_local
-from kdcli.tasks.split import SPLITS, Split, has_split, load_split, load_tables, split_files
-from kdcli.tasks.task import task_from
+from kdcli.tasks.split import SPLITS, Split, has_split, load_split, load_tables, split_files, task_from
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,8 +14,8 @@ from typing import Any
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables import forms
-from kdcli.tables.forms import BadRows, check_utf8, open_bytes, shown, with_row_numbers
+from kdcli.tables import text
+from kdcli.tables.text import BadRows, check_utf8, open_bytes, shown, with_row_numbers
 
 _TYPES: dict[type, pl.DataType] = {str: pl.String(), bool: pl.Boolean(), int: pl.Int64(), float: pl.Float64()}
 _ERRORS = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError)
@@ -53,7 +53,7 @@ class Jsonl:
             if stream.peek(1).lstrip()[:1] == b"[":
                 hint = f"write one object a line: jq -c '.[]' {self.path} > NEW.jsonl"
                 raise DataError("the file is one JSON array, not one object a line", file=self.path, row=1, hint=hint)
-            while lines := stream.readlines(forms.BLOCK):
+            while lines := stream.readlines(text.BLOCK):
                 check_utf8(b"".join(lines), self.path, row)
                 rows, objects = [], []
                 for number, line in enumerate(lines, row):

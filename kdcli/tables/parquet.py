@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables.forms import ROW_NUMBER, BadRows, is_gzip, open_bytes
+from kdcli.tables.text import ROW_NUMBER, BadRows, is_gzip, open_bytes
 
 ROWS = 65_536
 """Rows that are read at once."""

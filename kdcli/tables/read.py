@@ -8,10 +8,18 @@ from pathlib import Path
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables.delimited import Delimited, has_csv_quoting
-from kdcli.tables.forms import ROW_NUMBER, BadRows, BadRowsMode, Form, Source, check_texts, form_of, shown
-from kdcli.tables.jsonl import Jsonl
-from kdcli.tables.parquet import ParquetFile
+from kdcli.tables.text import (
+    ROW_NUMBER,
+    BadRows,
+    BadRowsMode,
+    Delimited,
+    Form,
+    TableSource,
+    check_texts,
+    form_of,
+    open_bytes,
+    shown,
+)
 
 __all__ = [
     "ROW_NUMBER",
@@ -20,7 +28,7 @@ __all__ = [
     "TableReader",
     "check_texts",
     "form_of",
-    "has_csv_quoting",
+    "open_bytes",
     "read_table",
     "shown",
 ]
@@ -35,7 +43,7 @@ class TableReader:
         schema: Their names and types; all are ``String`` in TSV, CSV and plain lines.
     """
 
-    def __init__(self, source: Source, path: Path, columns: Sequence[str], bad_rows: BadRowsMode) -> None:
+    def __init__(self, source: TableSource, path: Path, columns: Sequence[str], bad_rows: BadRowsMode) -> None:
         self.path = path
         self.columns = tuple(columns)
         self.schema = pl.Schema({name: source.schema[name] for name in columns})
@@ -102,18 +110,31 @@ def read_table(
         DataError: The file is missing, empty or damaged, its suffix is unknown, or a column is missing.
     """
     path = Path(path)
-    source: Source
-    match form or form_of(path):
-        case "jsonl":
-            source = Jsonl(path, BadRows(path, bad_rows))
-        case "parquet":
-            source = ParquetFile(path)
-        case "txt":
-            source = Delimited(path, "txt", header=False, names=names or ("sentence",))
-        case other:
-            source = Delimited(path, other, header=header, names=names, quoted=quoted)
+    source = _open(path, form or form_of(path), header, names, bad_rows, quoted)
     for name in columns or ():
         if name not in source.schema:
             hint = f"the columns are {', '.join(source.schema)}"
             raise DataError(f"there is no column {name!r}", file=path, key=name, hint=hint)
     return TableReader(source, path, columns or tuple(source.schema), bad_rows)
+
+
+def _open(
+    path: Path, form: Form, header: bool, names: Sequence[str] | None, bad_rows: BadRowsMode, quoted: bool
+) -> TableSource:
+    if form == "txt":
+        return Delimited(path, "", header=False, names=names or ("sentence",))
+    if form == "tsv" and not quoted:
+        return Delimited(path, "\t", header=header, names=names)
+    if form == "jsonl":
+        from kdcli.tables.jsonl import Jsonl
+
+        return Jsonl(path, BadRows(path, bad_rows))
+    if form == "parquet":
+        from kdcli.tables.parquet import ParquetFile
+
+        return ParquetFile(path)
+    from kdcli.tables.csv_file import QuotedFile, open_csv
+
+    if form == "tsv":
+        return QuotedFile(path, "\t", header=header, names=names)
+    return open_csv(path, header=header, names=names)

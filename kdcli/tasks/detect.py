@@ -12,7 +12,6 @@ import polars as pl
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.tables.delimited import has_csv_quoting
 from kdcli.tables.read import ROW_NUMBER, BadRowsMode, Form, TableReader, form_of, read_table
 from kdcli.tasks.glue import HEADLESS, INDEX_COLUMNS, LAYOUT_NAMES, LAYOUTS, TASKS, Layout
 from kdcli.tasks.labels import spellings
@@ -75,7 +74,11 @@ def detect(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
     if form == "txt":
         return _plain_lines(path, settings, task)
     # GLUE's tables have no quoting, though some of their texts begin with a quote.
-    quoted = form == "tsv" and settings.name not in TASKS and has_csv_quoting(path)
+    quoted = False
+    if form == "tsv" and settings.name not in TASKS:
+        from kdcli.tables.csv_file import has_csv_quoting
+
+        quoted = has_csv_quoting(path)
     return replace(_detect(path, form, settings, task, quoted), quoted=quoted)
 
 

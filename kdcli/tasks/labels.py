@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from kdcli.api import Task
 from kdcli.errors import DataError
-from kdcli.tables.parquet import stored_class_names
 from kdcli.tasks.glue import HIDDEN_NUMBER
 
 Spelling = Mapping[str, str]
@@ -74,6 +73,8 @@ def class_names(path: Path, column: str | None, task: Task) -> dict[str, str]:
 
     They count only where they are the task's labels or names; otherwise the numbers are the labels.
     """
+    from kdcli.tables.parquet import stored_class_names
+
     names = stored_class_names(path, column) if column else ()
     known = set(names) in (set(task.labels), set(task.names))
     return {str(number): name for number, name in enumerate(names)} if known else {}

@@ -19,8 +19,8 @@ import polars as pl
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, ProfileError, UsageError
 from kdcli.files import full_disk
-from kdcli.tables.forms import BadRowsMode, form_of
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
+from kdcli.tables.text import BadRowsMode, form_of
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import form_of_set, text_columns, with_tabs, without_marks
 from kdcli.transfer.cleaning import clean, split_pairs

@@ -9,8 +9,7 @@ from kdcli.download.hub import IMDB_FILES, HubSplit, glue_tables, imdb_tables, r
 from kdcli.errors import DataError, MissingError
 from kdcli.tables.read import read_table
 from kdcli.tasks.glue import TASKS
-from kdcli.tasks.split import load_split
-from kdcli.tasks.task import task_from
+from kdcli.tasks.split import load_split, task_from
 
 QUIET = QuietReporter()
 THREE = ["entailment", "neutral", "contradiction"]

@@ -20,7 +20,7 @@ from kdcli.errors import DataError, KdError, MissingError, UsageError
 from kdcli.evaluate import bench as benching
 from kdcli.evaluate import measure as measuring
 from kdcli.evaluate.bench import BenchReport, Ratio, bench, check_plot, plot, ratio
-from kdcli.evaluate.measure import BATCHES, Latency, Measurement, Subject, measure, peak_memory, timed
+from kdcli.evaluate.measure import BATCHES, BenchSubject, Latency, Measurement, measure, peak_memory, timed
 from kdcli.export.onnx import export_onnx
 from kdcli.student.student import load_student
 
@@ -61,7 +61,7 @@ def test_calls_are_timed_one_by_one_until_the_time_is_up(clock: Clock) -> None:
 
 def test_rates_and_latencies_are_those_of_the_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "_load", lambda subject: measuring._Loaded(clock.logits, 1.5))
-    found = measure(Subject("x", "numpy", "", SINGLE), [["a"] * 600], 0.1)
+    found = measure(BenchSubject("x", "numpy", "", SINGLE), [["a"] * 600], 0.1)
     assert found.per_second == pytest.approx({1: 1 / 0.0015, 32: 32 / 0.017, 512: 512 / 0.257})
     assert found.latency.p50 == pytest.approx(1.5) and found.latency.p99 == pytest.approx(1.5)
     assert found.latency.calls == 67
@@ -91,7 +91,7 @@ def test_the_forms_of_a_student(student: Path, onnx: Path) -> None:
         ("onnx", onnx, "model.onnx"),
         ("int8", onnx, "model.int8.onnx"),
     ):
-        found = measure(Subject(kind, kind, str(place), SINGLE), columns(SINGLE), 0.0)  # type: ignore[arg-type]
+        found = measure(BenchSubject(kind, kind, str(place), SINGLE), columns(SINGLE), 0.0)  # type: ignore[arg-type]
         assert found.kind == kind and set(found.per_second) == set(BATCHES)
         assert all(rate > 0 for rate in found.per_second.values()) and found.latency.calls == 1
         assert found.megabytes == (place / file).stat().st_size / 1e6
@@ -108,7 +108,7 @@ def test_peak_memory_is_that_of_the_past() -> None:
     assert peak_memory() >= before
 
 
-def fake(subject: Subject, texts: Any, seconds: float) -> Measurement:
+def fake(subject: BenchSubject, texts: Any, seconds: float) -> Measurement:
     slow = {"pytorch": 10.0, "numpy": 1.0, "onnx": 2.0, "int8": 1.5, "teacher": 400.0}[subject.kind]
     rates = {batch: batch * 1000 / slow for batch in BATCHES}
     parameters = {"pytorch": (1000, 200), "teacher": (350_000, 300_000)}.get(subject.kind, (None, None))
@@ -119,10 +119,10 @@ def fake(subject: Subject, texts: Any, seconds: float) -> Measurement:
 
 
 @pytest.fixture
-def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Subject, Any, float]]:
-    calls: list[tuple[Subject, Any, float]] = []
+def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[BenchSubject, Any, float]]:
+    calls: list[tuple[BenchSubject, Any, float]] = []
 
-    def alone(subject: Subject, texts: Any, seconds: float) -> Measurement:
+    def alone(subject: BenchSubject, texts: Any, seconds: float) -> Measurement:
         calls.append((subject, texts, seconds))
         return fake(subject, texts, seconds)
 
@@ -131,7 +131,7 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Subject, Any, float]]:
 
 
 def test_all_models_on_the_same_texts(
-    student: Path, onnx: Path, tmp_path: Path, faked: list[tuple[Subject, Any, float]]
+    student: Path, onnx: Path, tmp_path: Path, faked: list[tuple[BenchSubject, Any, float]]
 ) -> None:
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\n" + "".join(f"{text}\tyes\n" for text in TEXTS), "utf-8")
     task = {"labels": ["no", "yes"], "data_dir": str(tmp_path)}
@@ -153,14 +153,14 @@ def test_all_models_on_the_same_texts(
 
 
 def test_without_a_teacher_there_are_no_ratios_and_without_texts_the_sample(
-    student: Path, faked: list[tuple[Subject, Any, float]]
+    student: Path, faked: list[tuple[BenchSubject, Any, float]]
 ) -> None:
     found = bench(student=student, settings=Settings(), profiled=False)
     assert found.ratios == {} and [one.kind for one in found.models] == ["pytorch", "numpy"]
     assert found.source == "kd:sample" and found.texts == 160
 
 
-def test_pairs(tmp_path: Path, faked: list[tuple[Subject, Any, float]]) -> None:
+def test_pairs(tmp_path: Path, faked: list[tuple[BenchSubject, Any, float]]) -> None:
     student = make_student(tmp_path / "student", PAIR)
     bench(student=student, settings=Settings(), profiled=False)
     first, second = faked[0][1]
@@ -215,14 +215,14 @@ def test_a_model_that_does_not_fit_into_memory(student: Path, monkeypatch: pytes
 
 
 def test_a_ratio_of_unknown_sizes() -> None:
-    model = fake(Subject("x", "numpy", "", SINGLE), None, 1)
+    model = fake(BenchSubject("x", "numpy", "", SINGLE), None, 1)
     assert ratio(model, replace(model, parameters=5)).parameters is None
 
 
 @pytest.fixture
 def report() -> BenchReport:
     kinds = ("pytorch", "numpy", "onnx", "int8", "teacher")
-    models = [fake(Subject(f"{kind} <&>", kind, "", SINGLE), None, 1) for kind in kinds]
+    models = [fake(BenchSubject(f"{kind} <&>", kind, "", SINGLE), None, 1) for kind in kinds]
     return BenchReport("toy", 10, 5.0, "here", {"processor": "P", "cores": "2"}, 1.0, models, {}, {})
 
 

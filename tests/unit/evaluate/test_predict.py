@@ -184,7 +184,7 @@ def test_a_row_that_is_not_utf8_shows_before_the_work_and_parts_stay(many: Path,
 
 
 def test_of_a_stream_the_rows_before_a_wrong_block_are_there(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdcli.tables.forms.BLOCK", 1 << 18)
+    monkeypatch.setattr("kdcli.tables.text.BLOCK", 1 << 18)
     many.write_bytes(many.read_bytes() + b"a\tb\tc\n" * 100_000 + b"110\tg\xf6od\tx\n")
     made: Iterator[pl.DataFrame] = predict_table(Lengths(SCORE, calls=100_000), many, None, QuietReporter())
     rows = 0

@@ -13,7 +13,7 @@ from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.predict import glue_task, predict_glue, submission_files
 from kdcli.tasks import glue
-from kdcli.tasks.task import task_from
+from kdcli.tasks.split import task_from
 
 FILES = {
     "cola": ["CoLA"],

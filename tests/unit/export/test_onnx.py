@@ -15,7 +15,7 @@ from kdcli.export.onnx import SIZES, GraphComparison, compare, export_onnx, rand
 from kdcli.export.onnx_student import INT8, MODEL, load_onnx
 from kdcli.student.build import module_function
 from kdcli.student.student import load_student
-from kdcli.tasks.task import settings_of
+from kdcli.tasks.split import settings_of
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "onnx_predict.py"
 FILES = {MODEL, INT8, "tokenizer.json", "labels.json", "config.json", "README.md"}

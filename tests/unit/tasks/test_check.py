@@ -12,9 +12,9 @@ from kdcli.api import QuietReporter
 from kdcli.cli.ui import plain
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.tables import forms
+from kdcli.tables import text
 from kdcli.tasks.check import check_data
-from kdcli.tasks.task import task_from
+from kdcli.tasks.split import task_from
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 GLUE = {
@@ -217,7 +217,7 @@ def test_an_unknown_layout_tells_the_columns_and_the_flags(tmp_path):
 
 
 def test_what_was_read_before_bytes_that_are_not_utf8_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(forms, "BLOCK", 64)
+    monkeypatch.setattr(text, "BLOCK", 64)
     put_tsv(tmp_path, train=[*(f"text {number}\t{number % 2}" for number in range(20))], dev=GOOD)
     with (tmp_path / "train.tsv").open("ab") as file:
         file.write(b"caf\xe9\t1\n")
@@ -268,7 +268,7 @@ def test_a_very_long_text_and_very_many_characters(tmp_path):
 
 
 def test_no_thread_is_left_and_no_order_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(forms, "BLOCK", 256)
+    monkeypatch.setattr(text, "BLOCK", 256)
     rows = [f"text {number}\t{number % 2}" for number in range(3000)]
     rows[2999] = rows[1234]
     put_tsv(tmp_path, train=rows, dev=["x\t1", "text 2998\t0"])

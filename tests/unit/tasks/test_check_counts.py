@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
-from kdcli.tables import forms
+from kdcli.tables import text
 from kdcli.tables.write import write_table
 from kdcli.tasks import check_counts
 from kdcli.tasks.check import check_data
-from kdcli.tasks.task import task_from
+from kdcli.tasks.split import task_from
 
 LABELS = ("no", "yes", "maybe")
 LETTERS = "aAbZz[@{`é\u00c9\u00dfжЖ ,"
@@ -59,7 +59,7 @@ def quantile(values, share):
 @given(rows, rows)
 def test_every_statistic_is_that_of_plain_python(tmp_path_factory, monkeypatch, form, block, train, dev):
     if block:
-        monkeypatch.setattr(forms, "BLOCK", block)
+        monkeypatch.setattr(text, "BLOCK", block)
         monkeypatch.setattr(check_counts, "_HELD", 5)
     assume(form != "jsonl" or (train and dev))  # it would be an empty file
     folder = tmp_path_factory.mktemp("data")

@@ -7,8 +7,7 @@ import polars as pl
 import pytest
 
 from kdcli.errors import DataError, ProfileError
-from kdcli.tasks.split import load_table
-from kdcli.tasks.task import task_from
+from kdcli.tasks.split import load_table, task_from
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 

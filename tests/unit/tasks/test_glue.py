@@ -5,8 +5,7 @@ import pytest
 from glue_tables import TASKS, write
 
 from kdcli.config.load import load_profile
-from kdcli.tasks.split import load_tables
-from kdcli.tasks.task import task_from
+from kdcli.tasks.split import load_tables, task_from
 
 HUB = {
     "sst2": ("sentence",),

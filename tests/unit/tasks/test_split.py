@@ -16,9 +16,8 @@ from kdcli.errors import DataError
 from kdcli.tables.write import write_table
 from kdcli.tasks.check import check_data
 from kdcli.tasks.labels import encode_labels
-from kdcli.tasks.split import has_split, load_split, load_table, load_tables, split_files, stream_table
-from kdcli.tasks.task import settings_of as settings_of_task
-from kdcli.tasks.task import task_from
+from kdcli.tasks.split import has_split, load_split, load_table, load_tables, split_files, stream_table, task_from
+from kdcli.tasks.split import settings_of as settings_of_task
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 TRAIN = "sentence\tlabel\ngood\t1\nbad\t0\n"
@@ -328,7 +327,7 @@ def test_a_stream_gives_what_a_whole_table_gives(split, tmp_path, settings_of, r
 
 
 def test_rows_are_counted_over_the_blocks_of_a_file(tmp_path, settings_of, reporter, monkeypatch):
-    monkeypatch.setattr("kdcli.tables.forms.BLOCK", 1 << 20)
+    monkeypatch.setattr("kdcli.tables.text.BLOCK", 1 << 20)
     (tmp_path / "many.tsv").write_text("sentence\n" + "a text of some length\n" * 100_000)
     settings = settings_of("SST-2")
     batches = list(stream_table(tmp_path / "many.tsv", settings, task_from(settings), reporter))

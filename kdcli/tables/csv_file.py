@@ -1,0 +1,181 @@
+"""CSV with RFC 4180's quoting.
+
+Blocks without a quote are parsed like other rows; from the first quote on, Python's ``csv`` reads them, because Polars
+reads short rows and quotes escaped by a backslash wrong without an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from kdcli.errors import DataError
+from kdcli.tables import text
+from kdcli.tables.text import BadRows, Delimited, check_utf8, open_bytes, ragged, shown, with_row_numbers
+
+_RECORDS = 16_384
+_FIELD_LIMIT = 1 << 26
+_BROKEN = "\0broken"
+
+
+def open_csv(path: Path, *, header: bool = True, names: Sequence[str] | None = None) -> Delimited:
+    """Open a CSV by its first line: one of more tabs than commas is a TSV; Excel's may begin with ``sep=;``."""
+    with open_bytes(path) as stream:
+        line = stream.readline()
+        excel = line.strip().lower() in (b"sep=;", b"sep=,")
+        if line.count(b"\t") > line.count(b",") + line.count(b";"):
+            return Delimited(path, "\t", header=header, names=names)
+        notes = [f"the first line, {line.strip().decode()}, is Excel's and no row"] if excel else []
+        line = stream.readline() if excel else line
+    semicolon = line.count(b";") > line.count(b",")
+    table = QuotedFile(path, ";" if semicolon else ",", header=header, names=names, excel=excel)
+    table.notes += notes + ["the fields are separated by ;"] * semicolon
+    return table
+
+
+class QuotedFile(Delimited):
+    """A file of rows whose fields may be quoted; ``excel``: its first line names the separator and is no row."""
+
+    def __init__(
+        self,
+        path: Path,
+        separator: str,
+        *,
+        header: bool = True,
+        names: Sequence[str] | None = None,
+        excel: bool = False,
+    ) -> None:
+        self._before = int(excel)
+        super().__init__(path, separator, header=header, names=names)
+
+    def _first_row(self, lines: Iterable[bytes]) -> list[str]:
+        rows = iter(lines)
+        for _ in range(self._before):
+            next(rows)
+        line = next(rows)
+        check_utf8(line, self.path, 1)
+        try:
+            texts = map(bytes.decode, chain([line], rows))
+            return next(csv.reader(texts, delimiter=self._separator, strict=True))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"the first row is not CSV: {error}", file=self.path, row=1) from None
+
+    def _frames(self, blocks: Iterable[bytes], bad: BadRows, row: int) -> Iterator[pl.DataFrame]:
+        rest = iter(blocks)
+        for block in rest:
+            if b'"' in block or block.count(b"\r") != block.count(b"\r\n"):
+                yield from self._read_records(chain([block], rest), bad, row)
+                return
+            yield from super()._frames([block], bad, row)
+            row += block.count(b"\n") - 1
+
+    def _read_records(self, blocks: Iterable[bytes], bad: BadRows, row: int) -> Iterator[pl.DataFrame]:
+        """Read rows that may be quoted."""
+        csv.field_size_limit(_FIELD_LIMIT)
+        records = _Records((block[len(self._empty) :] for block in blocks), self._separator)
+        rows: list[int] = []
+        found: list[list[str]] = []
+        while (record := self._next_record(records, bad, row)) is not None:
+            record = record or [""]  # a blank line
+            if len(record) == len(self.columns):
+                rows.append(row)
+                found.append(record)
+            elif record[0] is not _BROKEN:
+                bad.add(row, ragged(len(record), len(self.columns), records.content()))
+            if len(rows) == _RECORDS:
+                yield self._frame(rows, found)
+                rows, found = [], []
+            row += 1
+        if rows:
+            yield self._frame(rows, found)
+
+    def _frame(self, rows: list[int], records: list[list[str]]) -> pl.DataFrame:
+        columns = zip(self.columns, zip(*records, strict=True), strict=True)
+        return with_row_numbers(pl.DataFrame([pl.Series(name, texts, pl.String) for name, texts in columns]), rows)
+
+    def _next_record(self, records: _Records, bad: BadRows, row: int) -> list[str] | None:
+        """Return the next row, None at the end, or a row of ``_BROKEN`` that has been counted."""
+        try:
+            return records.next()
+        except UnicodeDecodeError:
+            check_utf8(records.content(), self.path, row)
+            raise
+        except csv.Error as error:
+            content, message = records.content(), str(error)
+            if "unexpected end" in message or "field larger" in message:
+                what = f"a quote is never closed: {shown(content)}"
+                raise DataError(what, file=self.path, row=row, hint="close the quote, or double it") from None
+            if rb"\"" in content and not records.backslash:
+                records.escape_by_backslash()
+                note = f"quotes are escaped by a backslash from row {row} on"
+                self.notes = [*filter(note.__ne__, self.notes), note]
+                return self._next_record(records, bad, row)
+            if "new-line" in message:
+                what = "a lone carriage return outside quotes"
+                bad.add(row, what, "quote the text, or keep the table as .tsv or .parquet")
+            else:
+                bad.add(row, f"text after a closing quote: {shown(content.rstrip())}")
+            return [_BROKEN] * (len(self.columns) + 1)
+
+
+def has_csv_quoting(path: Path) -> bool:
+    """Return whether a TSV has CSV's quoting, as pandas writes it: some fields are quoted, and none wrongly."""
+    if not _quotes_begin_fields(path):
+        return False
+    try:
+        for _ in QuotedFile(path, "\t").batches([], BadRows(path, "error")):
+            pass
+    except DataError:
+        return False
+    return True
+
+
+def _quotes_begin_fields(path: Path) -> bool:
+    buffer = bytearray(b"\n") + bytes(text.BLOCK)  # the byte before, and a block
+    with open_bytes(path) as stream:
+        while got := stream.readinto(memoryview(buffer)[1:]):
+            if buffer.find(b'"', 1, got + 1) > 0:
+                data = np.frombuffer(buffer, np.uint8, got + 1)
+                if np.isin(data[np.flatnonzero(data[1:] == ord('"'))], list(b"\t\n")).any():
+                    return True
+            buffer[0] = buffer[got]
+    return False
+
+
+class _Records:
+    """The rows of a CSV, and the bytes of the latest one."""
+
+    def __init__(self, blocks: Iterable[bytes], separator: str) -> None:
+        self._lines = (line for block in blocks for line in io.BytesIO(block))
+        self._separator = separator
+        self._taken: list[bytes] = []
+        self._again: list[bytes] = []
+        self.backslash = False
+        self._reader = self._new_reader()
+
+    def next(self) -> list[str] | None:
+        self._taken = []
+        return next(self._reader, None)
+
+    def content(self) -> bytes:
+        return b"".join(self._taken)
+
+    def escape_by_backslash(self) -> None:
+        r"""Read the latest row again, and all that follow, with ``\"`` for a quote inside quotes."""
+        self.backslash = True
+        self._again = self._taken
+        self._reader = self._new_reader()
+
+    def _new_reader(self) -> Iterator[list[str]]:
+        return csv.reader(self._decoded(), delimiter=self._separator, strict=True)
+
+    def _decoded(self) -> Iterator[str]:
+        for line in chain(self._again, self._lines):
+            self._taken.append(line)
+            yield (line.replace(rb"\"", b'""') if self.backslash else line).decode()

@@ -1,0 +1,257 @@
+"""Text files: opened and checked, and read as rows with a separator between the fields, or as plain lines.
+
+Rows end at LF or CRLF and at nothing else: a lone CR, U+0085, U+2028 and NUL are text. There is no quoting (CSV's is in
+``csv_file``). Polars parses blocks of whole lines; it fills rows that are too short in silence, and names neither row
+nor content where it fails: separators are counted, and a second, slow look at the block finds what is wrong.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, Protocol, cast, get_args
+
+import numpy as np
+import polars as pl
+
+from kdcli.errors import DataError
+
+Form = Literal["tsv", "csv", "jsonl", "parquet", "txt"]
+BadRowsMode = Literal["error", "skip"]
+
+ROW_NUMBER = "__row__"
+"""The column that holds each row's number in its file, ``Int64``, counted from 1 with a header as row 1."""
+
+BLOCK = 1 << 22
+"""Bytes of text that are read and parsed at once."""
+
+_BOM = b"\xef\xbb\xbf"
+_SHOWN = 80
+
+
+class TableSource(Protocol):
+    """A table file of one form; ``notes`` are its peculiarities, for the user."""
+
+    schema: pl.Schema
+    notes: list[str]
+
+    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+        """Yield frames of any size that hold the columns and ``ROW_NUMBER``."""
+
+
+class BadRows:
+    """What happens to rows that cannot be read: the first is an error, or all are counted."""
+
+    def __init__(self, path: Path, mode: BadRowsMode) -> None:
+        self.path = path
+        self.mode = mode
+        self.count = 0
+        self.first = ""
+
+    def add(self, row: int, what: str, hint: str = "correct the row, or skip such rows: task.bad_rows=skip") -> None:
+        """Count a bad row, or raise a ``DataError``."""
+        if self.mode == "error":
+            raise DataError(what, file=self.path, row=row, hint=hint)
+        self.first = self.first or f"row {row}: {what}"
+        self.count += 1
+
+
+def form_of(path: Path) -> Form:
+    """Return the form of a table by the suffix of its name, ``.gz`` aside.
+
+    Raises:
+        DataError: No form has this suffix.
+    """
+    suffix = Path(path.stem if is_gzip(path) else path.name).suffix.lower().removeprefix(".")
+    if suffix not in get_args(Form):
+        known = ", ".join(f".{form}" for form in get_args(Form))
+        raise DataError("the file name has no suffix of a table", file=path, hint=f"use {known}, each also as .gz")
+    return cast(Form, suffix)
+
+
+def is_gzip(path: Path) -> bool:
+    """Return whether the name ends in ``.gz``."""
+    return path.suffix.lower() == ".gz"
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
+    """Open a file for reading, decompressed, after its byte order mark.
+
+    Raises:
+        DataError: The file is missing, empty, unreadable, a folder, or damaged; also while it is read.
+    """
+    try:
+        with gzip.GzipFile(path) if is_gzip(path) else path.open("rb") as stream:
+            if stream.read(len(_BOM)) != _BOM:
+                stream.seek(0)
+            if not stream.peek(1):
+                raise DataError("the file is empty", file=path)
+            yield stream
+    except FileNotFoundError as error:
+        raise DataError("the file does not exist", file=path) from error
+    except IsADirectoryError as error:
+        raise DataError("this is a folder, not a table", file=path) from error
+    except PermissionError as error:
+        raise DataError("no permission to read the file", file=path) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"the compressed file is truncated or damaged: {error}", file=path) from error
+
+
+def check_utf8(data: bytes, path: Path, row: int) -> None:
+    """Check that whole lines are UTF-8; ``row`` is the number of the first."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = error.start - data.rfind(b"\n", 0, error.start)
+        row += data.count(b"\n", 0, error.start)
+        what = f"not UTF-8: byte {byte} of the row is 0x{data[error.start]:02x}"
+        hint = "convert the file: iconv -f ENCODING -t UTF-8 FILE > NEW"
+        raise DataError(what, file=path, row=row, hint=hint) from None
+
+
+def check_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> None:
+    """Check that each of the columns holds a text in every row.
+
+    Raises:
+        DataError: A column holds another type, or a null; names the row.
+    """
+    for name in columns:
+        texts = frame[name]
+        if texts.dtype != pl.String:
+            raise DataError(f"the column holds {texts.dtype}, not text", file=path, key=name)
+        if texts.null_count():
+            row = int(frame[ROW_NUMBER].filter(texts.is_null())[0])
+            raise DataError("the row has no text (an empty one would be a text)", file=path, row=row, key=name)
+
+
+def shown(content: bytes | str) -> str:
+    """Quote the content of a row for a message, cut to its first characters."""
+    text = content.decode("utf-8", "replace") if isinstance(content, bytes) else content
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
+
+
+def with_row_numbers(frame: pl.DataFrame, rows: Sequence[int] | pl.Series) -> pl.DataFrame:
+    """Add the numbers of the rows as the last column."""
+    return frame.with_columns(pl.Series(ROW_NUMBER, rows, dtype=pl.Int64))
+
+
+class Delimited:
+    """A file of rows, or of one text a line with an empty separator; without a header ``names`` are the columns."""
+
+    _before = 0  # a line before the first row
+
+    def __init__(self, path: Path, separator: str, *, header: bool = True, names: Sequence[str] | None = None) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self._separator = separator
+        self._header = header
+        with open_bytes(path) as stream:
+            first = self._first_row(stream)
+        self.columns = tuple(first) if header else tuple(names or (f"c{index}" for index in range(len(first))))
+        if len(self.columns) != len(first):
+            raise DataError(f"{_fields(len(first))} instead of {len(self.columns)}", file=path, row=1)
+        for name in self.columns:
+            if self.columns.count(name) > 1:
+                raise DataError(f"two columns have the name {name!r}", file=path, row=1, key=name)
+        self.schema = pl.Schema(dict.fromkeys(self.columns, pl.String()))
+        # Before each block: Polars takes some first bytes for a byte order mark or for compressed data.
+        self._empty = separator.encode() * (len(self.columns) - 1) + b"\n"
+
+    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+        """Yield the columns, a block of the file at a time."""
+        with open_bytes(self.path) as stream:
+            if self._header:
+                self._first_row(stream)
+            elif self._before:
+                stream.readline()
+            blocks = _blocks(stream, self._empty)
+            for frame in self._frames(blocks, bad, 1 + self._before + self._header):
+                yield frame.select(*columns, ROW_NUMBER)
+
+    def _first_row(self, lines: Iterable[bytes]) -> list[str]:
+        line = next(iter(lines))
+        check_utf8(line, self.path, 1)
+        text = line.decode().removesuffix("\n").removesuffix("\r")
+        return text.split(self._separator) if self._separator else [text]
+
+    def _frames(self, blocks: Iterable[bytes], bad: BadRows, row: int) -> Iterator[pl.DataFrame]:
+        """Read blocks whose first row has the number ``row``."""
+        for block in blocks:
+            frame = self._parse(block)
+            if frame is None:
+                yield self._read_slowly(block, bad, row)
+                row += block.count(b"\n") - 1
+            else:
+                yield with_row_numbers(frame, pl.int_range(row, row + len(frame), eager=True))
+                row += len(frame)
+
+    def _parse(self, block: bytes) -> pl.DataFrame | None:
+        """Parse whole lines after an empty row; None if Polars fails or any row is ragged."""
+        separator = self._separator.encode()
+        try:
+            if not separator:
+                return pl.read_lines(block, name=self.columns[0])[1:]
+            if b"\r" in block:  # Polars strips a CR from the end of any field
+                block = block.replace(b"\r" + separator, b"\r\r" + separator)
+            frame = pl.read_csv(
+                block,
+                has_header=False,
+                new_columns=self.columns,
+                separator=self._separator,
+                quote_char=None,
+                infer_schema=False,
+                empty_string_is_null=False,
+            )
+        except pl.exceptions.PolarsError:
+            return None
+        # No row is too long, so that none is too short if the sum is right.
+        found = np.count_nonzero(np.frombuffer(block, np.uint8) == ord(separator))
+        return frame[1:] if found == len(frame) * (len(self.columns) - 1) else None
+
+    def _read_slowly(self, block: bytes, bad: BadRows, row: int) -> pl.DataFrame:
+        """Find what is wrong with a block; return its good rows."""
+        block = block[len(self._empty) :]
+        check_utf8(block, self.path, row)
+        rows, lines = [], [self._empty]
+        for number, line in enumerate(block.split(b"\n")[:-1], row):
+            fields = line.count(self._separator.encode()) + 1 if self._separator else 1
+            if fields == len(self.columns):
+                rows.append(number)
+                lines.append(line + b"\n")
+            else:
+                bad.add(number, ragged(fields, len(self.columns), line.removesuffix(b"\r")))
+        frame = self._parse(b"".join(lines))
+        if frame is None or len(frame) != len(rows):
+            raise DataError("Polars cannot read these rows", file=self.path, row=row)
+        return with_row_numbers(frame, rows)
+
+
+def _blocks(stream: io.BufferedReader | gzip.GzipFile, before: bytes) -> Iterator[bytes]:
+    """Cut a stream into blocks of whole lines, each after ``before``; the last line gets a line end."""
+    buffer, kept = bytearray(2 * BLOCK), 0
+    while got := stream.readinto(memoryview(buffer)[kept : kept + BLOCK]):
+        end = kept + got
+        cut = buffer.rfind(b"\n", kept, end) + 1
+        if cut:
+            yield b"".join([before, memoryview(buffer)[:cut]])
+        kept = end - cut
+        buffer[:kept] = buffer[cut:end]
+        if kept + BLOCK > len(buffer):
+            buffer += bytes(len(buffer))
+    if kept:
+        # A lone CR at the end of the file is text.
+        yield before + buffer[:kept] + (b"\r\n" if buffer[kept - 1] == ord("\r") else b"\n")
+
+
+def ragged(fields: int, expected: int, content: bytes) -> str:
+    """Say what is wrong with a row of another number of fields."""
+    return f"{_fields(fields)} instead of {expected}: {shown(content)}" if content.strip(b"\r\n") else "a blank line"
+
+
+def _fields(count: int) -> str:
+    return f"{count} field{'s' * (count != 1)}"
