@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 
 class KdError(Exception):
@@ -68,6 +70,26 @@ class MissingError(KdError):
     """An extra, a model or another resource is not there."""
 
     exit_code = 6
+
+
+class ValidationErrors(ProfileError):
+    """Several errors at once, one for each wrong key."""
+
+    def __init__(self, errors: Sequence[KdError]) -> None:
+        self.errors = tuple(errors)
+        codes = {error.exit_code for error in errors}
+        self.exit_code = codes.pop() if len(codes) == 1 else ProfileError.exit_code
+        super().__init__("; ".join(map(str, self.errors)))
+
+
+def raise_all(errors: Sequence[KdError]) -> NoReturn:
+    """Raise the only error, or all of them as ``ValidationErrors``."""
+    raise errors[0] if len(errors) == 1 else ValidationErrors(errors)
+
+
+def each(error: KdError) -> tuple[KdError, ...]:
+    """Return the single errors that an error holds: itself, or those of a ``ValidationErrors``."""
+    return error.errors if isinstance(error, ValidationErrors) else (error,)
 
 
 def first_line(error: BaseException) -> str:

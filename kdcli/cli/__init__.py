@@ -48,7 +48,7 @@ def kd(
 ) -> None:
     """Add the plugins of ``--code``; ``run`` follows the other flags, since an error may come before this."""
     if code:
-        from kdcli.registry.code_files import use
+        from kdcli.registry.plugin import use
 
         if Path() in code:
             raise UsageError("--code needs a value", hint="`kd --help` shows what it takes")

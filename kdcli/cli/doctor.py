@@ -30,7 +30,7 @@ Status = Literal["fine", "look", "broken"]
 
 
 @dataclass(frozen=True)
-class Check:
+class Diagnosis:
     """The state of one thing; ``look`` is for something optional that is missing or scarce."""
 
     name: str
@@ -55,35 +55,35 @@ def doctor(request: Request) -> None:
         raise typer.Exit(broken[0].exit_code)
 
 
-def _python() -> Iterator[Check]:
+def _python() -> Iterator[Diagnosis]:
     from importlib.metadata import version
 
-    yield Check("python", "fine", f"{sys.version.split()[0]} ({sys.executable})")
-    yield Check("kd", "fine", f"{version('kdcli')} ({Path(__file__).resolve().parent.parent})")
+    yield Diagnosis("python", "fine", f"{sys.version.split()[0]} ({sys.executable})")
+    yield Diagnosis("kd", "fine", f"{version('kdcli')} ({Path(__file__).resolve().parent.parent})")
     for name in NEEDED:
         try:
             found = getattr(import_module(name), "__version__", "there")
         except Exception as error:
             found = f"cannot be imported: {type(error).__name__}: {error}"
             hint = "install kd again: pip install --force-reinstall kdcli"
-            yield Check(name, "broken", found, hint, MissingError.exit_code)
+            yield Diagnosis(name, "broken", found, hint, MissingError.exit_code)
         else:
-            yield Check(name, "fine", found)
+            yield Diagnosis(name, "fine", found)
 
 
-def _machine() -> Iterator[Check]:
+def _machine() -> Iterator[Diagnosis]:
     from kdcli.parts.engine import usable_cores
 
-    yield Check("cores", "fine", str(usable_cores()))
+    yield Diagnosis("cores", "fine", str(usable_cores()))
     memory, disk = _free_memory(), shutil.disk_usage(Path.cwd()).free
     if memory is not None:
         hint = "a smaller student.batch_size and teacher.export.batch_size need less"
-        yield Check("memory free", "look" if memory < LITTLE_MEMORY else "fine", _gigabytes(memory), hint)
+        yield Diagnosis("memory free", "look" if memory < LITTLE_MEMORY else "fine", _gigabytes(memory), hint)
     hint = "runs are written to --run-dir: name a place with more"
-    yield Check("disk free", "look" if disk < LITTLE_DISK else "fine", f"{_gigabytes(disk)} here", hint)
+    yield Diagnosis("disk free", "look" if disk < LITTLE_DISK else "fine", f"{_gigabytes(disk)} here", hint)
 
 
-def _devices() -> Iterator[Check]:
+def _devices() -> Iterator[Diagnosis]:
     try:
         import torch
     except Exception:
@@ -92,15 +92,15 @@ def _devices() -> Iterator[Check]:
         properties = torch.cuda.get_device_properties(number)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: use fp16"
         found = f"{properties.name}, {_gigabytes(properties.total_memory)}, {bf16}"
-        yield Check(f"cuda:{number}", "fine", found)
+        yield Diagnosis(f"cuda:{number}", "fine", found)
     if torch.backends.mps.is_available():
-        yield Check("mps", "fine", "Apple GPU")
+        yield Diagnosis("mps", "fine", "Apple GPU")
     if not torch.cuda.device_count() and not torch.backends.mps.is_available():
         threads = f"the CPU alone, {torch.get_num_threads()} threads"
-        yield Check("devices", "fine", f"{threads}; a small teacher fine-tunes in half an hour")
+        yield Diagnosis("devices", "fine", f"{threads}; a small teacher fine-tunes in half an hour")
 
 
-def _plugins() -> Iterator[Check]:
+def _plugins() -> Iterator[Diagnosis]:
     from kdcli import registry
     from kdcli.config.validation import nearest
 
@@ -109,17 +109,17 @@ def _plugins() -> Iterator[Check]:
         hint = f"its plugins are not seen; the groups are {', '.join(groups)}"
         if close := nearest(odd, groups):
             hint = f"its plugins are not seen: did you mean {close}?"
-        yield Check(f"entry points of {distribution}", "look", f"{odd} is no group of plugins", hint)
+        yield Diagnosis(f"entry points of {distribution}", "look", f"{odd} is no group of plugins", hint)
     for group in registry.GROUPS:
         for plugin in registry.plugins(group):
             name = f"{group.removesuffix('s')} {plugin.full_name}"
             if fault := registry.broken(plugin):
                 status: Status = "broken" if plugin.is_ours else "look"
-                yield Check(name, status, fault, _remedy(plugin), PluginError.exit_code)
+                yield Diagnosis(name, status, fault, _remedy(plugin), PluginError.exit_code)
             elif group == "taggers":
                 yield _tagger(name, plugin)
             else:
-                yield Check(name, "fine", f"{plugin.distribution} {plugin.version}")
+                yield Diagnosis(name, "fine", f"{plugin.distribution} {plugin.version}")
 
 
 def _remedy(plugin: Plugin) -> str:
@@ -127,7 +127,7 @@ def _remedy(plugin: Plugin) -> str:
     return plugin.remedy if plugin.is_ours or plugin.file else theirs
 
 
-def _tagger(name: str, plugin: Plugin) -> Check:
+def _tagger(name: str, plugin: Plugin) -> Diagnosis:
     """Tag a word: the data of a tagger is optional, unless it is the default tagger."""
     from kdcli import registry
     from kdcli.config.schema import LiteSettings
@@ -136,26 +136,26 @@ def _tagger(name: str, plugin: Plugin) -> Check:
     try:
         tags = registry.load("taggers", plugin.full_name).tag([["films"]])
     except MissingError as error:
-        return Check(name, status, str(error), error.hint, MissingError.exit_code)
+        return Diagnosis(name, status, str(error), error.hint, MissingError.exit_code)
     except Exception as error:
         status = "broken" if plugin.is_ours else "look"
-        return Check(name, status, f"{type(error).__name__}: {error}", _remedy(plugin), PluginError.exit_code)
-    return Check(name, "fine", f"its data is there (films: {tags[0][0]})")
+        return Diagnosis(name, status, f"{type(error).__name__}: {error}", _remedy(plugin), PluginError.exit_code)
+    return Diagnosis(name, "fine", f"its data is there (films: {tags[0][0]})")
 
 
-def _profiles() -> Iterator[Check]:
+def _profiles() -> Iterator[Diagnosis]:
     from kdcli.config import files
     from kdcli.config.load import load_profile
-    from kdcli.config.validation import each
+    from kdcli.errors import each
 
     for name in files.names():
         try:
             count = len(load_profile(name).origins)
         except KdError as error:
             found = "; ".join(map(str, each(error)))
-            yield Check(f"profile {name}", "broken", found, each(error)[0].hint, ProfileError.exit_code)
+            yield Diagnosis(f"profile {name}", "broken", found, each(error)[0].hint, ProfileError.exit_code)
         else:
-            yield Check(f"profile {name}", "fine", f"valid, {count} settings")
+            yield Diagnosis(f"profile {name}", "fine", f"valid, {count} settings")
 
 
 def _free_memory() -> int | None:
@@ -171,6 +171,6 @@ def _gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
-def _row(check: Check) -> dict[str, object]:
+def _row(check: Diagnosis) -> dict[str, object]:
     hint = f"; {check.hint}" if check.hint and check.status != "fine" else ""
     return {"what": check.name, "status": check.status, "found": check.found + hint}

@@ -21,8 +21,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from kdcli.cli.progress import Reporting
-from kdcli.config.validation import each
-from kdcli.errors import DataError, KdError
+from kdcli.errors import DataError, KdError, each
 
 
 @dataclasses.dataclass

@@ -15,8 +15,8 @@ from kdcli import registry
 from kdcli.config import files, layers
 from kdcli.config.layers import Layer, flatten, merge, source_of, trace
 from kdcli.config.schema import Settings
-from kdcli.config.validation import each, explain, nearest, raise_all
-from kdcli.errors import KdError, PluginError
+from kdcli.config.validation import explain, nearest
+from kdcli.errors import KdError, PluginError, each, raise_all
 
 GENERATOR = "generators.*."
 """What the keys of flags begin with that are options of the chosen generator."""
@@ -159,8 +159,9 @@ def _without_kds(tables: Any, name: str, prefix: str, origins: dict[str, Layer])
         return tables
     sources = {option: source_of(f"{prefix}{name}.{option}", origins) for option in tables[name]}
     kds = [option for option, layer in sources.items() if layer and layer.file and files.is_kds(layer.file)]
-    for key in [key for key in origins if any(f"{key}.".startswith(f"{prefix}{name}.{option}.") for option in kds)]:
-        del origins[key]
+    for key in list(origins):
+        if any(f"{key}.".startswith(f"{prefix}{name}.{option}.") for option in kds):
+            del origins[key]
     return {**tables, name: {option: value for option, value in tables[name].items() if option not in kds}}
 
 

@@ -5,33 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from kdcli.errors import KdError, ProfileError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
     from pydantic.fields import FieldInfo
-
-
-class ValidationErrors(ProfileError):
-    """Several errors at once, one for each wrong key."""
-
-    def __init__(self, errors: Sequence[KdError]) -> None:
-        self.errors = tuple(errors)
-        codes = {error.exit_code for error in errors}
-        self.exit_code = codes.pop() if len(codes) == 1 else ProfileError.exit_code
-        super().__init__("; ".join(map(str, self.errors)))
-
-
-def raise_all(errors: Sequence[KdError]) -> NoReturn:
-    """Raise the only error, or all of them as ``ValidationErrors``."""
-    raise errors[0] if len(errors) == 1 else ValidationErrors(errors)
-
-
-def each(error: KdError) -> tuple[KdError, ...]:
-    """Return the single errors that an error holds: itself, or those of a ``ValidationErrors``."""
-    return error.errors if isinstance(error, ValidationErrors) else (error,)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

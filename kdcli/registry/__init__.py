@@ -17,15 +17,13 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
-from kdcli.config.validation import each, explain, nearest, raise_all, unknown
-from kdcli.errors import KdError, PluginError, shown
-from kdcli.registry.code_files import read_code_files
-from kdcli.registry.plugin import GROUPS, KEYS, OURS, Group, Plugin, normal, same, table_name
+from kdcli.errors import KdError, PluginError, each, raise_all, shown
+from kdcli.registry.plugin import GROUPS, KEYS, OURS, Group, Plugin, normal, read_code_files, same, table_name
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from kdcli.api import Generator, Student, Tagger
+    from kdcli.api import GeneratorPlugin, StudentPlugin, TaggerPlugin
 
 __all__ = ["GROUPS", "KEYS", "Group", "Plugin", "table_name"]
 
@@ -164,6 +162,8 @@ def passed_over(group: Group, name: str) -> str:
 
 def _no_such(name: str, group: Group | None, installed: list[Plugin]) -> PluginError:
     """Return the error for a name that no plugin of a group (None: of any group) has."""
+    from kdcli.config.validation import nearest
+
     distribution, stem = name.rpartition(":")[0], Path(name).name.removesuffix(".py")
     names = [known for plugin in installed for known in (plugin.name, plugin.full_name)]
     hidden = [plugin.full_name for plugin in left_out() if group in (None, plugin.group) and plugin.is_called(name)]
@@ -186,11 +186,11 @@ def _no_such(name: str, group: Group | None, installed: list[Plugin]) -> PluginE
 
 
 @overload
-def load(group: Literal["generators"], name: str) -> Generator: ...
+def load(group: Literal["generators"], name: str) -> GeneratorPlugin: ...
 @overload
-def load(group: Literal["students"], name: str) -> Student: ...
+def load(group: Literal["students"], name: str) -> StudentPlugin: ...
 @overload
-def load(group: Literal["taggers"], name: str) -> Tagger: ...
+def load(group: Literal["taggers"], name: str) -> TaggerPlugin: ...
 @overload
 def load(group: Group, name: str) -> Any: ...
 def load(group: Group, name: str) -> Any:
@@ -213,18 +213,21 @@ def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
     module: Any = load(group, name)
     model: type[BaseModel] = module.Options
     prefix = f"{group}.{table_name(name)}."
-    errors: list[KdError] = []
+    invalid: ValidationError | None = None
     with blaming(group, name, "Options"):
         try:
             valid = model.model_validate(dict(table))
             valid.model_dump(mode="json")  # as kd.lock and config.json keep them
         except ValidationError as error:
-            errors = explain(error, model, prefix)
-    if model.model_config.get("extra", "ignore") == "ignore":
-        # A plugin that forgot to forbid extra keys would ignore a misspelt option.
-        errors += [unknown(prefix + key, model, prefix) for key in table if key not in model.model_fields]
-    if errors:
-        raise_all(errors)
+            invalid = error
+    # A plugin that forgot to forbid extra keys would ignore a misspelt option.
+    ignores = model.model_config.get("extra", "ignore") == "ignore"
+    extra = [key for key in table if ignores and key not in model.model_fields]
+    if invalid or extra:
+        from kdcli.config.validation import explain, unknown
+
+        wrong = explain(invalid, model, prefix) if invalid else []
+        raise_all(wrong + [unknown(prefix + key, model, prefix) for key in extra])
     return valid
 
 

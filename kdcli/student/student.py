@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from kdcli import registry
 from kdcli.api import Task
 from kdcli.errors import DataError, PluginError, first_line
-from kdcli.registry import code_files
+from kdcli.registry.plugin import use
 from kdcli.student.batches import ROWS, Compute, Texts, compute_batches
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import TextEncoder, load_tokenizer, save_tokenizer
@@ -160,7 +160,7 @@ def load_student(
         DataError: The folder is not a student's, or a file of it is missing, broken, or another student's.
         PluginError: Its plugin is missing or broken.
     """
-    code_files.use([] if code is None else [code])
+    use([] if code is None else [code])
     folder = Path(folder)
     config = _json(folder, "config.json")
     if config.get("format") not in READABLE:

@@ -17,7 +17,6 @@ from kdcli.tables.text import (
     TableSource,
     check_texts,
     form_of,
-    open_bytes,
     shown,
 )
 
@@ -28,7 +27,6 @@ __all__ = [
     "TableReader",
     "check_texts",
     "form_of",
-    "open_bytes",
     "read_table",
     "shown",
 ]

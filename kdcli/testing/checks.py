@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from kdcli import registry
 from kdcli.api import API_VERSION
-from kdcli.config.validation import each, explain
-from kdcli.errors import KdError, PluginError, shown
+from kdcli.config.validation import explain
+from kdcli.errors import KdError, PluginError, each, shown
 from kdcli.registry import Group, Plugin
 from kdcli.registry.plugin import NEEDED, faults, version_fault
 from kdcli.testing.processes import run_elsewhere
@@ -32,7 +32,7 @@ Result = Literal["passed", "failed", "skipped", "warned"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckOutcome:
     """The outcome of a check.
 
     Attributes:
@@ -90,16 +90,16 @@ def in_one_line(errors: Iterable[KdError]) -> str:
     return "; ".join(f"{one} ({one.hint})" if one.hint else str(one) for one in every)
 
 
-def run_checks(checks: Sequence[Check], subject: Subject) -> Iterator[Outcome]:
+def run_checks(checks: Sequence[Check], subject: Subject) -> Iterator[CheckOutcome]:
     """Run checks one after the other; skip one whose needs have not passed."""
     results: dict[str, Result] = {}
     for check in checks:
         needed = [run.__name__.replace("_", " ") for run in check.needs]
         lacking = [name for name in needed if results[name] not in ("passed", "warned")]
         if lacking:
-            outcome = Outcome(check.name, "skipped", f"it needs what has not passed: {', '.join(lacking)}")
+            outcome = CheckOutcome(check.name, "skipped", f"it needs what has not passed: {', '.join(lacking)}")
         else:
-            outcome = Outcome(check.name, *_result(check, subject))
+            outcome = CheckOutcome(check.name, *_result(check, subject))
         results[check.name] = outcome.result
         yield outcome
 

@@ -8,10 +8,9 @@ from functools import partial
 import pytest
 
 from kdcli import registry
-from kdcli.config.validation import ValidationErrors, each
-from kdcli.errors import MissingError, PluginError, ProfileError
+from kdcli.errors import MissingError, PluginError, ProfileError, ValidationErrors, each
 from kdcli.parts.parts import processes
-from kdcli.registry import code_files
+from kdcli.registry import plugin as code_files
 
 STUDENT = """
 from pydantic import BaseModel

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from kdcli.config.layers import from_sets, merge
 from kdcli.config.load import load_profile
 from kdcli.config.schema import Settings
-from kdcli.config.validation import ValidationErrors, each
-from kdcli.errors import KdError, PluginError, ProfileError, UsageError
-from kdcli.registry.code_files import use
+from kdcli.errors import KdError, PluginError, ProfileError, UsageError, ValidationErrors, each
+from kdcli.registry.plugin import use
 
 LABELS = '[task]\nlabels = ["0", "1"]\n'
 
@@ -180,12 +179,6 @@ def test_a_mistake_that_is_overridden_is_none(tmp_path):
     assert load_profile(mine, sets=["student.lr=1"], environ={}).settings.student.lr == 1
 
 
-def test_wrong_value_of_a_flag_is_a_usage_error():
-    with pytest.raises(UsageError) as caught:
-        load_profile(None, flags={"device": "tpu"}, environ={})
-    assert str(caught.value).startswith("--device: device is auto, cpu")
-
-
 def test_extends_by_name_and_relative_to_the_file(tmp_path):
     (tmp_path / "inner").mkdir()
     write(tmp_path, 'extends = "sst2"\nseed = 5\n', "b.toml")
@@ -242,12 +235,6 @@ def test_resolved_toml_runs_again_as_it_is(tmp_path):
         assert load_profile(write(tmp_path, again.to_toml()), environ={}).settings == first.settings
     assert "student.vectors" not in first.to_toml()
     assert first.settings.student.vectors == 'C:\\a "b" ü\t'
-
-
-def test_resolved_toml_notes_each_origin():
-    lines = load_profile("demo", sets=["student.lr=0.25"], environ={}).to_toml(with_origins=True).splitlines()
-    assert any(line.startswith("lr = 0.25") and line.endswith("# --set") for line in lines)
-    assert any(line.startswith("data_dir = ") and line.endswith("# demo.toml") for line in lines)
 
 
 def test_tables_of_plugins_are_complete_after_loading():

@@ -3,8 +3,8 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kdcli.config.validation import ValidationErrors, each, explain, keys, nearest, raise_all, unknown
-from kdcli.errors import ProfileError
+from kdcli.config.validation import explain, keys, nearest, unknown
+from kdcli.errors import ProfileError, ValidationErrors, each, raise_all
 
 
 class Inner(BaseModel):
