@@ -14,7 +14,7 @@ TABLE = {
     "transfer": "Make a transfer set: many unlabelled texts that look like the task's.",
     "transfer lite": "Fabricate texts by rules: mask words, swap words of one part of speech, keep an n-gram.",
     "transfer heavy": "Sample texts from a language model that is fine-tuned on the task's texts.",
-    "transfer corpus": "Take unlabelled texts of your own, without duplicates, the nearest to the task first.",
+    "transfer corpus": "Take unlabelled texts of your own, without duplicates, those nearest to the task first.",
     "teacher": "Fine-tune the teacher; export its logits for the transfer set.",
     "teacher train": "Fine-tune an encoder on the labelled texts; the best checkpoint on dev is kept.",
     "teacher export": "Export the teacher's logits for each text of the transfer set.",
@@ -52,20 +52,13 @@ PANELS = {
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 GLOBAL = {
-    "-q": "quiet",
-    "--quiet": "quiet",
-    "-v": "verbose",
-    "--verbose": "verbose",
-    "--debug": "debug",
-    "--json": "json",
-    "--no-color": "no_color",
-    "--no-progress": "no_progress",
-    "-V": "version",
-    "--version": "version",
+    **{"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--debug": "debug"},
+    **{"--json": "json", "--no-color": "no_color", "--no-progress": "no_progress"},
+    **{"-V": "version", "--version": "version"},
 }
-"""The name of each global flag; ``-h`` is none, since it asks about the command before it."""
-WITH_VALUE = ("--code",)
-"""Global options that take a value: the next argument, or what follows ``=``."""
+"""The name of each global flag. ``-h`` is not global: it asks about the command before it."""
+CODE = "--code"
+"""The global option with a value: the next argument, or what follows ``=``."""
 
 
 class Commands(TyperGroup):
@@ -114,46 +107,41 @@ def all_commands(group: Commands) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate the global flags from the rest of the line: Typer takes them before the sub-command alone.
+    """Separate the global flags from the rest of the line, since Typer takes them before the sub-command alone.
 
-    Arguments after ``--`` stay, and so does the value of another option, whatever it looks like.
-
-    Returns:
-        The global flags (an option as ``--option=value``) and all the rest, each in its order.
+    Arguments after ``--`` stay, and so does the value of another option, whatever it looks like. Both lists keep their
+    order; the option is written ``--code=FILE``.
     """
     flags: list[str] = []
     rest: list[str] = []
     left = list(arguments)
     while left:
-        argument = left.pop(0)
+        argument, takes_value = left.pop(0), False
         if argument == "--":
             return flags, [*rest, argument, *left]
         if argument in GLOBAL:
             flags.append(argument)
-        elif argument.partition("=")[0] in WITH_VALUE:
+        elif argument.partition("=")[0] == CODE:
             flags.append(argument if "=" in argument else f"{argument}={left.pop(0) if left else ''}")
         elif argument.startswith("--"):
             rest.append(argument)
-            if "=" not in argument and _takes_value(command, argument):
-                rest += left[:1]
-                del left[:1]
+            takes_value = "=" not in argument and _takes_value(command, argument)
         elif argument.startswith("-") and len(argument) > 1:
-            kept, wants_value = _short(command, argument, flags)
+            kept, takes_value = _short(command, argument, flags)
             rest += kept
-            if wants_value:
-                rest += left[:1]
-                del left[:1]
         else:
             rest.append(argument)
             if argument in getattr(command, "commands", ()):
                 command = command.load(argument)
+        if takes_value:
+            rest += left[:1]
+            del left[:1]
     return flags, rest
 
 
 def _short(command: Any, argument: str, flags: list[str]) -> tuple[list[str], bool]:
     """Take the global flags out of joined short ones (``-fq``); return the rest, and whether a value follows."""
-    kept = ""
-    letters = argument[1:]
+    kept, letters = "", argument[1:]
     for index, letter in enumerate(letters):
         flag = f"-{letter}"
         if flag in GLOBAL:

@@ -1,22 +1,32 @@
-"""``kd data``: list and get tasks, word vectors and transfer sets."""
+"""``kd data``: list and get tasks, word vectors and transfer sets; check the tables of a task."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from kdcli.cli import ui
-from kdcli.cli.data_check import check
 from kdcli.cli.options import FILES, Request, command, option
+from kdcli.errors import DataError
 
 if TYPE_CHECKING:
     from kdcli.download.get import GetResult
+    from kdcli.tasks.check_report import DataReport, Overlap, Problem, TableReport
 
-__all__ = ["check", "get", "list_"]
+STYLES = {"error": "bold red", "warning": "yellow"}
+SELDOM = (
+    *("rows dropped for their labels", "rows that cannot be read", "rows with other labels"),
+    *("with white space at an end", "with a tab or a line end", "non-printing characters"),
+)
+"""Shown only where they occur."""
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -99,3 +109,104 @@ def _size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
+
+
+@command(
+    "kd data check --profile sst2 --data-dir data/SST-2",
+    "kd data check --profile custom --data-dir data --text-col review --label-col stars",
+    options=("profile", "task"),
+)
+def check(request: Request) -> None:
+    """Describe a task's tables.
+
+    The exit code is 4 if the profile cannot run on them; all reasons are reported at once.
+    """
+    from kdcli.tasks.check import check_data
+    from kdcli.tasks.split import task_from
+
+    settings = request.load("demo", uses=()).settings
+    with ui.reporting("kd data check") as reporter:
+        report = check_data(settings.task, task_from(settings.task), reporter, max_words=settings.student.max_length)
+    ui.show(report, _described)
+    if not report.fit:
+        raise typer.Exit(DataError.exit_code)
+
+
+def _described(report: DataReport) -> RenderableType:
+    parts: list[RenderableType] = []
+    if report.tables:
+        files = {one.name: f"{one.file}: {one.layout}{'' if one.whole else '; read in part'}" for one in report.tables}
+        parts.append(ui.panel(report.task, ui.names_and_values(**files), Text(), _statistics(report)))
+    if report.overlaps:
+        parts.append(ui.panel("texts that two tables share", ui.records([_overlap(one) for one in report.overlaps])))
+    parts += [line for problem in report.problems for line in _problem(problem)]
+    errors = sum(problem.level == "error" for problem in report.problems)
+    last = f"the profile cannot run on these tables: {errors} error{'s' * (errors > 1)}"
+    parts.append(Text("the profile can run on these tables", "green") if report.fit else Text(last, STYLES["error"]))
+    return Group(*parts)
+
+
+def _statistics(report: DataReport) -> Table:
+    values = {table.name: _values(table, report.max_words) for table in report.tables}
+    names = dict.fromkeys(name for of_table in values.values() for name in of_table)
+    rows = [{"": name, **{table: found.get(name) for table, found in values.items()}} for name in names]
+    return ui.records([row for row in rows if row[""] not in SELDOM or any(list(row.values())[1:])])
+
+
+def _values(table: TableReport, max_words: int) -> dict[str, object]:
+    """Return the statistics of a table, by name."""
+    return {
+        "rows": table.rows,
+        "rows dropped for their labels": sum(table.dropped.values()),
+        "rows that cannot be read": table.bad_rows,
+        **_labels(table),
+        **_scores(table),
+        **_words(table),
+        f"longer than {max_words} words": sum(words.longer for words in table.words.values()),
+        "empty": table.empty.count,
+        "with white space at an end": table.edges.count,
+        "with a tab or a line end": table.breaks.count,
+        "non-printing characters": sum(one.count for one in table.characters),
+        "rows that repeat a text": table.repeated.rows,
+        "texts with several labels": table.conflicts.texts,
+    }
+
+
+def _labels(table: TableReport) -> dict[str, object]:
+    if table.labels is None:
+        return {}
+    shown: dict[str, object] = {}
+    for one in table.labels.known:
+        shown[f"label {one.label}" + (f" ({one.name})" if one.name else "")] = f"{one.count:,}  {one.share:6.1%}"
+    return {**shown, "rows with other labels": table.labels.outside.count}
+
+
+def _scores(table: TableReport) -> dict[str, object]:
+    scores = table.scores
+    if scores is None:
+        return {}
+    bins = zip(pairwise(scores.edges), scores.histogram, strict=True)
+    shown = {f"scores from {low:.3g} to {high:.3g}": count for (low, high), count in bins}
+    return {"scores": f"{scores.min:g} to {scores.max:g}", "scores: mean": f"{scores.mean:.3g}", **shown}
+
+
+def _words(table: TableReport) -> dict[str, object]:
+    shown: dict[str, object] = {}
+    for column, words in table.words.items():
+        shown[f"{column}: words"] = f"{words.min:,} to {words.max:,}"
+        shown[f"{column}: median, mean"] = f"{words.median:g}, {words.mean:.1f}"
+        shown[f"{column}: 95 %, 99 % have at most"] = f"{words.p95:.0f}, {words.p99:.0f}"
+    return shown
+
+
+def _overlap(one: Overlap) -> dict[str, object]:
+    share = {"rows": one.found.rows, "share": f"{one.share:.1%}", "but for case and space": one.found.alike}
+    return {"rows of": one.second, "with texts of": one.first, **share}
+
+
+def _problem(problem: Problem) -> Iterator[Text]:
+    place = Path(problem.file).name if problem.file else problem.key or ""
+    row = "" if problem.row is None else f", row {problem.row:,}"
+    yield Text.assemble((problem.level, STYLES[problem.level]), f"  {place}  {problem.what}{row}")
+    if problem.hint:
+        yield Text(f"  hint: {problem.hint}", "cyan")

@@ -30,11 +30,7 @@ _OF_GENERATOR = {
     "generators.*.epochs": ("--epochs", "Passes over the task's texts.", "N"),
     "generators.*.max_steps": ("--max-steps", "Stop after N updates; 0: no limit.", "N"),
     "generators.*.lr": ("--lr", "Learning rate.", "RATE"),
-    "generators.*.max_length": (
-        "--max-length",
-        "Longest text in tokens; sampled ones that are longer are rejected.",
-        "N",
-    ),
+    "generators.*.max_length": ("--max-length", "Longest text in tokens; longer samples are rejected.", "N"),
 }
 """Options that generators have in common; the ``Options`` of the chosen one check their values."""
 _TOGETHER = {
@@ -145,7 +141,7 @@ class Request:
         uses: Collection[Group] = GROUPS,
         settings: Mapping[str, Any] | None = None,
     ) -> Profile:
-        """Load the profile of the command (else ``default``), with its flags and ``settings`` on top."""
+        """Load the profile of the command, or ``default``, with its flags and ``settings`` on top."""
         from kdcli.config.load import load_profile
 
         if self.profile is None and self.flags.get("task.data_dir") is not None:
@@ -190,9 +186,9 @@ class Command:
         own = list(inspect.signature(self.function, eval_str=True).parameters.values())[1:]
         names = [parameter.name for parameter in own]
         wanted = [one for option in self.options for one in _TOGETHER.get(option, (option,)) if one not in names]
-        settings = {parameter.name: key for one in wanted if "." in one or one in _TOP for parameter, key in _of(one)}
-        shared = [parameter for one in wanted for parameter, _ in _of(one)]
-        parameters = own + [_required(one) if one.name in self.required else one for one in shared]
+        shared = [pair for one in wanted for pair in _of(one)]
+        settings = {parameter.name: key for parameter, key in shared if "." in key or key in _TOP}
+        parameters = own + [_required(one) if one.name in self.required else one for one, _ in shared]
 
         def callback(**values: Any) -> None:
             flags = {key: values.pop(parameter) for parameter, key in settings.items()}
@@ -215,10 +211,8 @@ def command(
 ) -> Callable[[Callable[..., None]], Command]:
     """Make a command of a function that takes a ``Request``, and options of its own as keywords.
 
-    Args:
-        examples: What the help ends with.
-        options: Fields of ``Request``; settings by key, or all of a table (``student.*``); names in ``_TOGETHER``.
-        required: Fields of ``Request`` that have no default here.
+    The help ends with ``examples``. ``options`` are fields of ``Request``, settings by key (``student.*``: all of that
+    table) and names in ``_TOGETHER``; those in ``required`` have no default.
     """
     return lambda function: Command(function, options, examples, required)
 

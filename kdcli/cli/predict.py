@@ -87,7 +87,7 @@ def predict(
             loaded = predicting.open_teacher(teacher, settings, reporter)
         table = None
         if settings is not None and not lines:
-            from kdcli.tasks.task import table_settings
+            from kdcli.tasks.split import table_settings
 
             profiled = bool(request.profile or own)
             table = table_settings(loaded.model.task, settings.task, loaded.folder, profiled=profiled)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Tasks
 
 AT_ONCE = 0.05
-"""Units that are counted within so many seconds of the start were done by an earlier run."""
+"""Seconds after the start in which units are counted that an earlier run has done."""
 
 
 class Work:
@@ -72,79 +73,70 @@ class Work:
         ]
 
 
+@dataclass
 class Reporting:
     """The reporter of a command (``kdcli.api.Reporter``).
 
     With a ``console`` it draws; else it prints a line every ``interval`` seconds (infinite: only the last).
     """
 
-    def __init__(
-        self,
-        title: str,
-        *,
-        say: Callable[[str], None],
-        warn: Callable[[str], None],
-        console: Console | None = None,
-        quiet: bool = False,
-        interval: float = 5.0,
-        verbose: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.title, self.warn = title, warn
-        self._say, self._quiet, self._verbose = say, quiet, verbose
-        self._console = None if quiet else console
-        self._interval, self._clock = interval, clock
-        self._tasks: Tasks | None = None
-        self._open: list[Work] = []
-        self._printed: dict[Work, float] = {}
-        self._live: Live | None = None
+    title: str
+    say: Callable[[str], None]
+    warn: Callable[[str], None]
+    console: Console | None = None
+    quiet: bool = False
+    interval: float = 5.0
+    verbose: bool = False
+    clock: Callable[[], float] = time.monotonic
+    _tasks: Tasks | None = None
+    _printed: dict[Work, float] = field(default_factory=dict)
+    """The open pieces of work, and when a line of each was printed."""
+    _live: Live | None = None
 
     @contextmanager
     def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[Work]:
         """Show a piece of work; when it ends well a line stays, unless it was inside another one."""
         from rich.progress import Progress as Tasks
 
-        self._tasks = self._tasks or Tasks(auto_refresh=False, get_time=self._clock)
+        self._tasks = self._tasks or Tasks(auto_refresh=False, get_time=self.clock)
         work = Work(self._tasks, title, total, unit, self._advanced)
-        self._open.append(work)
-        self._printed[work] = self._clock()
+        self._printed[work] = self.clock()
         self._draw()
         try:
             yield work
         finally:
-            self._open.remove(work)
             del self._printed[work]
             self._draw()
-        if not self._open and work.done:
+        if not self._printed and work.done:
             self.info(work.finished())
 
     def info(self, message: str) -> None:
         """Print a line."""
-        if not self._quiet:
-            self._say(message)
+        if not self.quiet:
+            self.say(message)
 
     def metrics(self, stage: str, step: int, **values: float) -> None:
         """Print a point of a learning curve, if asked to; the run keeps them all."""
-        if self._verbose:
+        if self.verbose:
             self.info(f"{stage} {step}: " + ", ".join(f"{name} {value:.6g}" for name, value in values.items()))
 
     def _advanced(self, work: Work) -> None:
-        if self._console is not None or self._quiet:
+        if self.console is not None or self.quiet:
             return
-        now = self._clock()
-        if now - self._printed[work] >= self._interval:
+        now = self.clock()
+        if now - self._printed[work] >= self.interval:
             self._printed[work] = now
-            self._say(", ".join([f"{work.title}: {work.counted()}", *work.pace()]))
+            self.say(", ".join([f"{work.title}: {work.counted()}", *work.pace()]))
 
     def _draw(self) -> None:
         """Start the display with the first piece of work, and end it with the last."""
-        if self._open and self._console is not None and self._live is None:
+        if self._printed and self.console is not None and not self.quiet and self._live is None:
             from rich.live import Live
 
             # stdout goes to stderr already, see ``kdcli.cli.ui.reporting``.
-            self._live = Live(console=self._console, get_renderable=self._panel, transient=True, redirect_stdout=False)
+            self._live = Live(console=self.console, get_renderable=self._panel, transient=True, redirect_stdout=False)
             self._live.start()
-        elif not self._open and self._live is not None:
+        elif not self._printed and self._live is not None:
             self._live.stop()
             self._live = None
 
@@ -154,7 +146,7 @@ class Reporting:
         from rich.table import Table
 
         grid = Table.grid(padding=(0, 1))
-        for work in list(self._open):
+        for work in list(self._printed):
             bar = ProgressBar(total=work.total, completed=work.done, width=24, pulse=work.total is None)
             grid.add_row(work.title, bar, work.counted())
             grid.add_row("", "", "  ".join(work.pace()), style="cyan")

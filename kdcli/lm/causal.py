@@ -229,11 +229,6 @@ class CausalDecoder:
         return float(torch.stack(gaps).max())
 
 
-def check_causal(model: Any, length: int) -> None:
-    """Make sure that ``CausalDecoder`` can sample from a model; see ``CausalDecoder.check``."""
-    CausalDecoder(model).check(length)
-
-
 @dataclass
 class _Step:
     """Where the next keys and values belong; all layers of a cache share it."""

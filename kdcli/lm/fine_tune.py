@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from torch import Tensor
 from transformers import PrinterCallback
 
 from kdcli.api import Reporter
@@ -24,7 +23,7 @@ from kdcli.lm.training_folder import best_checkpoint, keep_checkpoint, trainer_s
 from kdcli.models.hf import quiet
 from kdcli.models.memory import halve_until_it_fits
 
-__all__ = ["Diverged", "FineTuneTask", "Outcome", "Recipe", "best_of", "fine_tune"]
+__all__ = ["Diverged", "FineTuneTask", "Recipe", "TrainingOutcome", "best_of", "fine_tune"]
 
 LOG_EVERY = 10
 
@@ -35,13 +34,13 @@ class Recipe:
 
     Attributes:
         lr: The highest learning rate of AdamW's linear schedule.
-        max_steps: The most updates; 0 = no limit.
+        max_steps: The largest number of updates; 0 = no limit.
         batch_size: Rows an update, over all processes.
-        halve: Whether fewer rows go at once where memory runs out; their gradients add up to the same update.
+        halve: Whether fewer rows go at once when memory runs out; their gradients add up to the same update.
         warmup: The share of the updates in which the learning rate rises.
-        save_steps: Updates between checkpoints, beside one an epoch; 0 = none.
-        precision: Of the arithmetic; weights and optimiser are float32 in any case.
-        at_once: The most rows that go through the model at once in one process; 0 = all of an update.
+        save_steps: Updates between checkpoints, beside the one after each epoch; 0 = none.
+        precision: Of the arithmetic; weights and optimiser are always float32.
+        at_once: The largest number of rows at once in one process; 0 = all of an update.
     """
 
     lr: float
@@ -60,7 +59,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """The outcome of one learning rate.
 
     Attributes:
@@ -81,7 +80,7 @@ class Outcome:
     stopped: str | None = None
 
 
-def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter) -> Outcome:
+def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter) -> TrainingOutcome:
     """Fine-tune a model; its best checkpoint on dev ends up in ``folder / "model"``.
 
     The folder lies inside that of ``one_training``. An outcome in it is used as it is, and a training continues from
@@ -94,7 +93,7 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
     record = folder / "outcome.json"
     if not record.exists():
         _train(folder, task, recipe, reporter)
-    outcome = Outcome(**json.loads(record.read_text("utf-8")))
+    outcome = TrainingOutcome(**json.loads(record.read_text("utf-8")))
     score = f"{task.metric} {outcome.metrics[task.metric]:.4f} on dev" if outcome.metrics else "no checkpoint"
     if outcome.stopped:
         reporter.warn(f"training at {outcome.lr:g} stopped: {outcome.stopped}; best model before: {score}")
@@ -104,7 +103,7 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
     return outcome
 
 
-def best_of(outcomes: Mapping[Path, Outcome], task: FineTuneTask) -> Path:
+def best_of(outcomes: Mapping[Path, TrainingOutcome], task: FineTuneTask) -> Path:
     """Return the folder of the best outcome on dev, the first of equals.
 
     Raises:
@@ -178,21 +177,28 @@ class _Training:
                 train_dataset=task.train,
                 eval_dataset=task.dev,
                 data_collator=task.train.batch,
-                compute_metrics=self._score,
-                compute_loss_func=self._loss,
-                preprocess_logits_for_metrics=self._reduce,
+                compute_metrics=lambda found: task.score(np.asarray(found.predictions), found.label_ids),
+                # The Trainer expects a loss divided by the rows of the whole update. A model's own loss is divided by
+                # the rows that it sees, so that gradients would grow with the pieces of an update and the processes.
+                compute_loss_func=lambda outputs, labels, num_items_in_batch: task.loss(
+                    outputs, labels, num_items_in_batch
+                ),
+                # Some models return more than logits.
+                preprocess_logits_for_metrics=lambda logits, labels: task.reduce(
+                    logits[0] if isinstance(logits, tuple) else logits, labels
+                ),
                 callbacks=[watch],
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(self.folder / f"checkpoint-{last}") if last else None)
 
-    def outcome(self, stopped: str | None) -> tuple[int | None, Outcome]:
+    def outcome(self, stopped: str | None) -> tuple[int | None, TrainingOutcome]:
         """Return the update of the best checkpoint, and the outcome."""
         best, epoch, scores = best_checkpoint(self.folder, self.task.metric)
         done = max(trainer_states(self.folder), default=0) if stopped else self.updates
         if not self.parameters:
             self._model()
-        return best, Outcome(
+        return best, TrainingOutcome(
             lr=self.recipe.lr,
             metrics=scores,
             best_epoch=epoch,
@@ -242,14 +248,3 @@ class _Training:
             report_to="none",
             log_level="error",
         )
-
-    def _loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
-        # The Trainer expects a loss divided by the rows of the whole update. A model divides by those it sees, so with
-        # its own loss, gradients would grow with the pieces of an update and with the processes.
-        return self.task.loss(outputs, labels, num_items_in_batch)
-
-    def _reduce(self, logits: Any, labels: Tensor) -> Tensor:
-        return self.task.reduce(logits[0] if isinstance(logits, tuple) else logits, labels)  # some return more
-
-    def _score(self, prediction: Any) -> dict[str, float]:
-        return self.task.score(np.asarray(prediction.predictions), prediction.label_ids)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from kdcli.api import Corpus, DataError, GeneratorSettings, Reporter
 from kdcli.lm import LanguageModelOptions
-from kdcli.lm.causal import check_causal
-from kdcli.lm.fine_tune import Diverged, FineTuneTask, Outcome, Recipe, best_of, fine_tune
-from kdcli.lm.texts import TOKENS, Examples, Nats, TokenTexts, causal_fit, scores_of, text_nats, token_nats
+from kdcli.lm.causal import CausalDecoder
+from kdcli.lm.fine_tune import Diverged, FineTuneTask, Recipe, TrainingOutcome, best_of, fine_tune
+from kdcli.lm.texts import TOKENS, Nats, TokenTexts, TrainingSet, causal_fit, scores_of, text_nats, token_nats
 from kdcli.lm.training_folder import join_processes, one_training, publish
 from kdcli.models.device import check_device
 
@@ -29,13 +29,13 @@ NOT_IN_FINGERPRINT = {"model", "save_steps"}
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A language model to fine-tune, before its weights are built: a causal one by default.
+    """A language model to fine-tune, before its weights are built; by default a causal one.
 
     Attributes:
         key: Its table of the profile, ``generators.gpt2``.
         build: Builds the Hugging Face model in float32, from a seed.
         load: Loads the Hugging Face model that the training has saved.
-        identity: What else it depends on, as JSON values: the hash of its weights, or its vocabulary.
+        identity: JSON values that identify it: the hash of its weights, or its vocabulary.
         max_length: The longest text in tokens, its end included.
         nats: Turns the model's output into nats.
         check: Raises for a model that cannot be sampled from, given the longest text; called before the training.
@@ -52,8 +52,8 @@ class LanguageModel:
     config: Any
     max_length: int
     nats: Nats = token_nats
-    check: Callable[[Any, int], None] = check_causal
-    texts: Callable[[Sequence[str], Any, int, int | None], Examples] = TokenTexts
+    check: Callable[[Any, int], None] = lambda model, length: CausalDecoder(model).check(length)
+    texts: Callable[[Sequence[str], Any, int, int | None], TrainingSet] = TokenTexts
     fit: Callable[[float, Any], dict[str, float]] = causal_fit
     metric: str = "bits_per_character"
 
@@ -142,20 +142,15 @@ def _check_texts(model: LanguageModel, train: Any, dev: Any, reporter: Reporter)
 def _recipe(options: LanguageModelOptions, settings: GeneratorSettings) -> Recipe:
     size = AUTO if options.batch_size == "auto" else options.batch_size
     share = -(-size // PartialState().num_processes)
+    same = {"lr", "epochs", "max_steps", "weight_decay", "warmup", "save_steps", "gradient_checkpointing"}
     return Recipe(
-        lr=options.lr,
-        epochs=options.epochs,
-        max_steps=options.max_steps,
+        **options.model_dump(include=same),
         batch_size=size,
-        halve=True,  # fewer at once are the same update, so that memory never decides about the result
-        weight_decay=options.weight_decay,
-        warmup=options.warmup,
-        save_steps=options.save_steps,
+        halve=True,  # fewer at once make the same update: memory never changes the result
         seed=settings.seed,
         device=settings.device,
         precision=settings.precision,
         at_once=-(-share // options.gradient_accumulation),
-        gradient_checkpointing=options.gradient_checkpointing,
     )
 
 
@@ -180,7 +175,7 @@ def _digest(value: Any) -> str:
 
 
 def _result(
-    model: LanguageModel, outcome: Outcome, corpus: Corpus, folder: Path, settings: GeneratorSettings
+    model: LanguageModel, outcome: TrainingOutcome, corpus: Corpus, folder: Path, settings: GeneratorSettings
 ) -> dict[str, Any]:
     scores = {f"dev_{name}": value for name, value in outcome.metrics.items()}
     if corpus.test:

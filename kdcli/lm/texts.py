@@ -21,7 +21,7 @@ TOKENS = 4096
 """Tokens at once: enough to keep a device busy; their logits are by far the largest array."""
 
 
-class Examples(Protocol):
+class TrainingSet(Protocol):
     """The rows of a training or dev set."""
 
     def __len__(self) -> int: ...
@@ -218,7 +218,7 @@ def token_nats(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def text_nats(model: Any, texts: Examples, tokens: int = TOKENS, nats: Nats = token_nats) -> NDArray[np.float64]:
+def text_nats(model: Any, texts: TrainingSet, tokens: int = TOKENS, nats: Nats = token_nats) -> NDArray[np.float64]:
     """Return the nats of each text, ``float64 [texts]``; ``tokens``, padding included, go through the model at once."""
     lengths = texts.lengths
     total = np.zeros(len(lengths))

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from kdcli.api import Progress, Reporter
-from kdcli.lm.texts import Examples
+from kdcli.lm.texts import TrainingSet
 
 POOL = 50
 """Updates whose texts are sorted by length together: enough to pad little, few enough to stay random."""
@@ -22,11 +22,6 @@ POOL = 50
 
 class Diverged(Exception):
     """The loss or the model's outputs are no longer finite."""
-
-
-def keep_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the logits: the default of ``FineTuneTask.reduce``."""
-    return logits
 
 
 @dataclass(frozen=True)
@@ -43,20 +38,21 @@ class FineTuneTask:
         score: Of the reduced logits of all dev rows, from short to long, and their labels, padded with -100: the dev
             scores. It raises ``Diverged`` where they are not finite.
         metric: The dev score that chooses among checkpoints.
-        reduce: Of the logits and labels of a dev batch: what ``score`` needs, ``[batch]`` or ``[batch, outputs]``.
+        reduce: Of the logits and labels of a dev batch: what ``score`` needs, ``[batch]`` or ``[batch, outputs]``; by
+            default the logits.
     """
 
     stage: str
     key: str
     tokenizer: Any
-    train: Examples
-    dev: Examples
+    train: TrainingSet
+    dev: TrainingSet
     build: Callable[[int], Any]
     loss: Callable[[Any, Tensor, Tensor | int], Tensor]
     score: Callable[[np.ndarray, np.ndarray], dict[str, float]]
     metric: str
     greater_is_better: bool
-    reduce: Callable[[Tensor, Tensor], Tensor] = keep_logits
+    reduce: Callable[[Tensor, Tensor], Tensor] = lambda logits, labels: logits
 
 
 class ByLength(Sampler[int]):
@@ -66,7 +62,7 @@ class ByLength(Sampler[int]):
     one see the same. The longest rows come first in the first epoch: if memory runs out, it does so at once.
     """
 
-    def __init__(self, examples: Examples, update: int, seed: int) -> None:
+    def __init__(self, examples: TrainingSet, update: int, seed: int) -> None:
         self.examples = examples
         self.update = update
         self.seed = seed
@@ -92,7 +88,7 @@ class ByLength(Sampler[int]):
 
 @dataclass
 class Arguments(TrainingArguments):  # type: ignore[misc]
-    """The Trainer's arguments for one device a process; the Trainer would spread over all GPUs that it sees."""
+    """The Trainer's arguments for one device a process, where the Trainer itself would use all GPUs."""
 
     gpu: int | None = field(default=None)
 
@@ -131,7 +127,7 @@ class ByLengthTrainer(Trainer):  # type: ignore[misc]
         order = np.argsort(self.eval_dataset.lengths, kind="stable").tolist()
         return self._batches(self.eval_dataset, self.args.eval_batch_size, order)
 
-    def _batches(self, examples: Examples, batch_size: int, order: Any) -> Any:
+    def _batches(self, examples: TrainingSet, batch_size: int, order: Any) -> Any:
         numbers: Any = range(len(examples))
         loader = DataLoader(numbers, batch_size, sampler=order, collate_fn=examples.batch)
         return self.accelerator.prepare(loader)

@@ -54,8 +54,6 @@ def test_json_is_one_object(capsys, folder):
     train, dev = report["tables"]
     assert (train["name"], train["rows"], dev["rows"]) == ("train", 13, 3)
     assert train["labels"]["known"][1] == {"label": "1", "name": "positive", "count": 6, "share": 6 / 13}
-    assert train["characters"] == [{"code": "U+00A0", "name": "NO-BREAK SPACE", "count": 1, "first_row": 5}]
-    assert train["conflicts"] == {"texts": 1, "rows": 2, "example": [2, 4], "shown": "'good'"}
     assert report["overlaps"][0]["found"] == {"rows": 1, "alike": 2, "example": [9, 2], "shown": "'text 3'"}
 
 
@@ -74,11 +72,6 @@ def test_a_profile_that_cannot_run_exits_with_4_and_tells_all_reasons(capsys, fo
     assert "the profile cannot run on these tables: 2 errors" in printed
 
 
-def test_a_pair_profile_on_single_texts(capsys, folder):
-    assert run(["data", "check", "--profile", "mrpc", "--data-dir", str(folder)]) == 4
-    assert "a table of single texts, and task.kind is pair" in capsys.readouterr().out
-
-
 def test_columns_and_settings_of_ones_own(capsys, folder):
     (folder / "train.tsv").write_text("essay\tstars\na b c\t1\nd\t2\n")
     (folder / "dev.tsv").write_text("essay\tstars\na\t1\n")
@@ -89,13 +82,6 @@ def test_columns_and_settings_of_ones_own(capsys, folder):
     report = result(capsys, "--profile", "custom", "--data-dir", str(folder), *flags, *more)
     assert report["max_words"] == 2
     assert report["tables"][0]["words"]["essay"]["longer"] == 1
-
-
-def test_no_folder_is_one_error(capsys, tmp_path):
-    report = result(capsys, "--profile", "sst2", "--data-dir", str(tmp_path / "none"), code=4)
-    assert report["error"]["what"] == "there is no such data folder"
-    assert run(["data", "check", "--data-dir", str(tmp_path)]) == 2
-    assert "needs a profile" in capsys.readouterr().err
 
 
 def test_without_a_profile_it_checks_the_sample(capsys):

@@ -115,13 +115,5 @@ def test_another_run_s_data(made, kd):
     assert code == 4 and "there is no such data folder" in err
     code, out, err = kd("--student", made / "run" / "student", "--data-dir", made / "moved", "--json")
     assert code == 0, err
+    assert kd("--student", made / "run", "--data-dir", made / "moved", "--split", "test")[0] == 4
     assert json.loads(out)["tables"]["dev"]["rows"] == 10
-
-
-def test_bad_models(made, kd):
-    code, _, err = kd("--student", made, "--input", made / "data" / "dev.tsv")
-    assert code == 4 and "not a folder of a student" in err
-    code, _, err = kd("--student", made / "run", "--teacher", made / "none")
-    assert code == 6 and "there is no such folder" in err
-    code, _, err = kd("--student", made / "run", "--split", "test")
-    assert code == 4 and "there is no test table" in err

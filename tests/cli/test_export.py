@@ -1,5 +1,4 @@
 import json
-import sys
 
 import pytest
 from made_student import SINGLE, TEXTS, make_student
@@ -86,26 +85,3 @@ def test_hub_folder_of_a_run_tells_where_it_came_from(made, capsys):
     code, out, err = kd(capsys, "export", "hub-folder", *student, *hub, "--force")
     assert code == 0, err
     assert f"hf upload USER/NAME {made / 'hub'}" in out and "onnx/" not in out
-
-
-@pytest.mark.parametrize("kind", ["onnx", "hub-folder"])
-def test_bad_input(made, capsys, kind):
-    (made / "empty").mkdir()
-    code, _, err = kd(capsys, "export", kind, "--student", made / "empty", "--output", made / "new")
-    assert code == 4 and "this is not a folder of a student" in err
-    code, _, err = kd(capsys, "export", kind, "--student", made / "run", "--output", made / "data")
-    assert code == 4 and "the output exists already" in err and "--force" in err
-    code, _, err = kd(capsys, "export", kind, "--student", made / "run", "--output", made / "data", "--force")
-    assert code == 4 and (made / "data" / "dev.tsv").exists()
-    code, _, err = kd(capsys, "export", kind, "--student", made / "run", "--output", made / "run", "--force")
-    assert code == 2 and (made / "run" / "student").exists()
-    assert not (made / "new").exists()
-
-
-@pytest.mark.parametrize("kind", [("onnx",), ("hub-folder", "--onnx")])
-@pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
-def test_a_missing_library_is_6(made, capsys, monkeypatch, kind, library):
-    monkeypatch.setitem(sys.modules, library, None)
-    code, _, err = kd(capsys, "export", *kind, "--student", made / "run", "--output", made / "new")
-    assert code == 6 and "hint: pip install 'kdcli[onnx]'" in err and library in err
-    assert {path.name for path in made.iterdir()} == {"run", "data"}

@@ -3,7 +3,6 @@ import json
 import pytest
 
 from kdcli.cli import run
-from kdcli.testing import fake_dist
 
 SHAPE = """
 '''Tag words by what they look like.'''
@@ -18,17 +17,11 @@ def checked(capsys, *arguments):
 
 
 @pytest.fixture
-def install(tmp_path):
-    """Return a function that installs a plugin until the test ends."""
-    made = []
+def install(make_plugin):
+    def make(group, code):
+        make_plugin("kd-own", f"[kdcli.{group}]\nown = kd_own\n", code, module="kd_own")
 
-    def make(group, source, name="own"):
-        made.append(fake_dist(tmp_path / str(len(made)), f"kd-{name}", {group: {name: "kd_own"}}, {"kd_own": source}))
-        made[-1].__enter__()
-
-    yield make
-    for installed in reversed(made):
-        installed.__exit__(None, None, None)
+    return make
 
 
 def test_a_sound_plugin(capsys, install):

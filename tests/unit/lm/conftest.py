@@ -1,12 +1,10 @@
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-
 import pytest
 import torch
+from notes import Notes
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
-from kdcli.api import GeneratorSettings, QuietReporter
+from kdcli.api import GeneratorSettings
 from kdcli.lm import LanguageModelOptions
 
 END = "<|endoftext|>"
@@ -20,35 +18,6 @@ TEXTS = [
     "very bad",
     "fun fun fun !",
 ]
-
-
-@dataclass
-class Notes(QuietReporter):
-    """Keeps what it is told, and can be killed: like Ctrl-C at the update ``kill_at`` of this run."""
-
-    kill_at: int | None = None
-    updates: int = 0
-    warnings: list = field(default_factory=list)
-    infos: list = field(default_factory=list)
-    points: list = field(default_factory=list)
-
-    def advance(self, steps=1, **shown):
-        self.updates += steps == 1
-        if self.updates == self.kill_at:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def progress(self, title, total=None, unit="rows"):
-        yield self
-
-    def warn(self, message):
-        self.warnings.append(message)
-
-    def info(self, message):
-        self.infos.append(message)
-
-    def metrics(self, stage, step, **values):
-        self.points.append((step, values))
 
 
 @pytest.fixture

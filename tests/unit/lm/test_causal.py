@@ -4,12 +4,13 @@ import weakref
 import pytest
 import torch
 import transformers
+from decoding import LENGTH, check_rows
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 from kdcli.api import DataError
 from kdcli.lm.causal import CausalDecoder
 
-WORDS, LENGTH = 40, 24
+WORDS = 40
 COMMON = {
     "vocab_size": WORDS,
     "hidden_size": 32,
@@ -73,47 +74,11 @@ def build(name, sizes, seed=0):
     return loud(AutoModelForCausalLM.from_config(getattr(transformers, f"{name}Config")(**sizes)))
 
 
-def texts_of(rows, seed=0, length=LENGTH):
-    return torch.randint(1, WORDS, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-@torch.no_grad()
-def alone(model, text):
-    """Logits ``[time, vocabulary]`` of a plain pass over one text."""
-    return model(input_ids=text[None]).logits[0]
-
-
 @pytest.mark.parametrize("name", WORK)
-@torch.no_grad()
 def test_rows_at_places_of_their_own_read_as_texts_alone(name):
     model = build(name, WORK[name])
-    old, new = texts_of(4, seed=1), texts_of(4, seed=2)
-    expected = {id(texts): [alone(model, text) for text in texts] for texts in (old, new)}
-    spread = torch.stack(expected[id(new)]).std()
     decoder = CausalDecoder(model)
-    decoder.open(4, LENGTH)
-    rows = torch.arange(4)
-    texts, places, begun = [old] * 4, torch.zeros(4, dtype=torch.int64), [LENGTH, 3, 9, 16]
-    seen = 0
-    for step in range(LENGTH + 9):
-        for number, row in enumerate(rows.tolist()):
-            if step == begun[row]:  # the row's old text has ended, and a new one takes its place
-                texts[row], places[number] = new, 0
-            if places[number] == LENGTH:
-                places[number] = LENGTH - 1
-        tokens = torch.stack([texts[row][row, place] for row, place in zip(rows, places, strict=True)])
-        width = min(int(places.max()) + 1 + step % 3, LENGTH)
-        logits = decoder.logits(tokens, places, width)
-        for number, row in enumerate(rows.tolist()):
-            wanted = expected[id(texts[row])][row][places[number]]
-            torch.testing.assert_close(logits[number], wanted, atol=1e-5 * max(float(spread), 1), rtol=1e-5)
-            seen += texts[row] is new
-        places = places + 1
-        if step == LENGTH:  # two of the rows alone
-            kept = torch.tensor([3, 1])
-            decoder.keep(kept)
-            rows, places = rows[kept], places[kept]
-    assert seen > LENGTH and spread > 0.3
+    check_rows(decoder, decoder.logits, lambda text: model(input_ids=text[None]).logits[0], WORDS)
 
 
 @pytest.mark.parametrize("name", WORK)

@@ -4,12 +4,12 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from notes import Notes
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from torch.nn import functional
@@ -25,7 +25,7 @@ from transformers import (
 
 from kdcli.api import QuietReporter
 from kdcli.errors import KdError, ProfileError
-from kdcli.lm.fine_tune import Diverged, Outcome, Recipe, best_of, fine_tune
+from kdcli.lm.fine_tune import Diverged, Recipe, TrainingOutcome, best_of, fine_tune
 from kdcli.lm.texts import TokenRows
 from kdcli.lm.trainer import ByLength, ByLengthTrainer
 
@@ -126,34 +126,6 @@ class Writer:
     def score(self, predictions, labels):
         self.seen.append((predictions, labels))
         return {"nats_per_token": predictions.sum().item() / (labels != -100).sum().item()}
-
-
-class Notes(QuietReporter):
-    """Keeps what it is told, and can be killed: like Ctrl-C at the update ``kill_at`` of this run."""
-
-    def __init__(self, kill_at=None):
-        self.kill_at = kill_at
-        self.updates = 0
-        self.warnings, self.infos, self.points, self.shown = [], [], [], {}
-
-    def advance(self, steps=1, **shown):
-        self.updates += steps == 1
-        self.shown = shown
-        if self.kill_at is not None and self.updates == self.kill_at:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def progress(self, title, total=None, unit="rows"):
-        yield self
-
-    def warn(self, message):
-        self.warnings.append(message)
-
-    def info(self, message):
-        self.infos.append(message)
-
-    def metrics(self, stage, step, **values):
-        self.points.append((stage, step, values))
 
 
 def train(folder, learner=None, reporter=None, **recipe):
@@ -311,7 +283,7 @@ def test_the_lowest_score_is_the_best_where_it_should_be(tmp_path, monkeypatch):
 
 
 def outcome_of(score, stopped=None):
-    return Outcome(1e-3, {} if score is None else {"nats_per_token": score}, 1, 1, 1, 1, 1, 1, stopped)
+    return TrainingOutcome(1e-3, {} if score is None else {"nats_per_token": score}, 1, 1, 1, 1, 1, 1, stopped)
 
 
 def test_the_best_of_several_trainings():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from notes import Notes
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, GPT2Config, set_seed
 
@@ -79,7 +80,7 @@ def test_it_learns_and_reports_what_the_saved_model_says(tmp_path, train, notes)
         bits, perplexity = naive_fit(tmp_path / "model", texts)
         assert result[f"{name}_bits_per_character"] == pytest.approx(bits, rel=1e-5)
         assert result[f"{name}_word_perplexity"] == pytest.approx(perplexity, rel=1e-4)
-    bits = [values["bits_per_character"] for _, values in notes.points]
+    bits = [values["bits_per_character"] for *_, values in notes.points]
     assert len(bits) == 3 and bits[2] < bits[1] < bits[0] < 8
     assert (result["updates"], result["epochs"], result["best_epoch"]) == (9, 3, 3)
     assert (result["batch_size"], result["at_once"], result["lr"]) == (8, 8, 1e-2)
@@ -89,33 +90,13 @@ def test_it_learns_and_reports_what_the_saved_model_says(tmp_path, train, notes)
     assert notes.warnings == []
 
 
-def test_without_a_test_set_it_reports_dev_alone(train):
-    result = train(corpus=Corpus("single", TRAIN, DEV), epochs=1)
-    assert "dev_word_perplexity" in result and not any(name.startswith("test") for name in result)
-
-
-@pytest.mark.parametrize(("kill_at", "left"), [(5, 5)])
-def test_a_killed_fine_tuning_ends_with_the_same_weights(tmp_path, train, notes, kill_at, left):
-    whole = train("whole", save_steps=1)
-    killed = replace(notes, kill_at=kill_at, updates=0, warnings=[], infos=[], points=[])
-    with pytest.raises(KeyboardInterrupt):
-        train("model", reporter=killed, save_steps=1)
-    assert not (tmp_path / "model").exists() and (tmp_path / "model.training").exists()
-
-    notes.updates = 0
-    assert train("model", save_steps=3) == whole
-    assert notes.updates == left and "continuing the interrupted training" in notes.infos
-    assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
-    assert not (tmp_path / "model.training").exists()
-
-
 def test_other_texts_or_settings_start_again(tmp_path, train, notes):
     for change, said in (
         ({"lr": 1e-3}, "generators.tiny.lr"),
         ({"corpus": Corpus("single", TRAIN, TEST)}, "dev texts"),
     ):
         with pytest.raises(KeyboardInterrupt):
-            train(reporter=replace(notes, kill_at=5, updates=0), save_steps=1)
+            train(reporter=Notes(kill_at=5), save_steps=1)
         notes.updates = 0
         train(**{"epochs": 3, **change})
         assert notes.updates == 9

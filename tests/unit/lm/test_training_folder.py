@@ -2,21 +2,11 @@ import json
 
 import pytest
 from filelock import FileLock
+from notes import Notes
 
 from kdcli.api import QuietReporter
 from kdcli.errors import KdError
 from kdcli.lm.training_folder import one_training, publish
-
-
-class Said(QuietReporter):
-    def __init__(self):
-        self.warnings, self.infos = [], []
-
-    def warn(self, message):
-        self.warnings.append(message)
-
-    def info(self, message):
-        self.infos.append(message)
 
 
 def killed(work, fingerprint):
@@ -27,7 +17,7 @@ def killed(work, fingerprint):
 
 def found(work, fingerprint, *, resume=True):
     """Return what the next training finds of the last one, and what it says."""
-    said = Said()
+    said = Notes()
     with one_training(work, fingerprint, resume, said, "generator"):
         there = (work / "half").exists()
     assert not work.exists(), "a training that ended well leaves nothing"

@@ -4,11 +4,10 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
+from notes import Notes
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -20,25 +19,13 @@ from transformers import (
 import kd_gpt2
 from kd_gpt2 import Options
 from kd_gpt2.model import SIZES, prepare, train_bpe
-from kdcli.api import Corpus, GeneratorSettings, Part, QuietReporter
+from kdcli.api import Corpus, GeneratorSettings, Part
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "naïve fun", "it was bad", "the dog is good"] * 4
 CORPUS = Corpus("single", TRAIN, ["a good plot", "very dull"], ["the fun"])
-SHARED = Path(__file__).resolve().parents[4] / "shared/data/tokenizers/gpt2"
+
+
 END = "<|endoftext|>"
-
-
-class Notes(QuietReporter):
-    """Keeps what it is told."""
-
-    def __init__(self):
-        self.warnings, self.bits = [], []
-
-    def warn(self, message):
-        self.warnings.append(message)
-
-    def metrics(self, stage, step, **values):
-        self.bits.append(values["bits_per_character"])
 
 
 @pytest.fixture
@@ -106,7 +93,7 @@ def test_the_papers_sizes(size, parameters, heads, notes):
 
 def test_the_tiny_one_learns_from_scratch_and_samples(tmp_path, notes):
     result = fine_tune(tmp_path / "model", notes, epochs=4)
-    assert notes.bits[-1] < notes.bits[0] and result["vocabulary"] <= 280
+    assert notes.scores[-1] < notes.scores[0] and result["vocabulary"] <= 280
     assert {"dev_bits_per_character", "dev_word_perplexity", "test_bits_per_character"} <= set(result)
     config = json.loads((tmp_path / "model/config.json").read_text())
     assert {name: config[name] for name in SIZES["tiny"]} == SIZES["tiny"]
@@ -178,28 +165,7 @@ def test_a_longer_max_length_than_the_context(tmp_path, make_folder, notes):
     result = fine_tune(tmp_path / "model", notes, corpus, model=str(folder), max_length=100, epochs=1)
     assert notes.warnings[0] == said and math.isfinite(result["dev_bits_per_character"])
     assert notes.warnings[1].startswith("1 of 21 train texts are longer than 64 tokens, and are cut there")
-
-    notes.warnings.clear()
-    sampler = kd_gpt2.load(tmp_path / "model", settings_of(max_length=100), notes)
-    assert notes.warnings == [said] and sampler.max_length == 64
-    assert drawn(sampler) == drawn(kd_gpt2.load(tmp_path / "model", settings_of(max_length=64), notes))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"max_length": 1},
-        {"lr": 0},
-        {"batch_size": "many"},
-        {"batch_size": 0},
-        {"warmup": 2},
-        {"vocab": 3},
-        {"epochs": 0},
-    ],
-)
-def test_wrong_options_are_refused(wrong):
-    with pytest.raises(ValidationError):
-        Options(**wrong)
+    assert kd_gpt2.load(tmp_path / "model", settings_of(max_length=100), notes).max_length == 64
 
 
 def test_the_papers_recipe_is_the_default():

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from notes import Notes
 from scipy.stats import chisquare
 from transformers import (
     AutoModelForMaskedLM,
@@ -21,7 +22,7 @@ from transformers import (
 import kd_mlm
 from kd_mlm import Options
 from kd_mlm.model import INPUTS, prepare
-from kdcli.api import Corpus, DataError, GeneratorSettings, Part, QuietReporter
+from kdcli.api import Corpus, DataError, GeneratorSettings, Part
 from kdcli.lm.masked_texts import MaskedTexts
 from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
 
@@ -35,19 +36,6 @@ TRAIN = [
 CORPUS = Corpus("single", TRAIN, ["a good plot", "very dull and bad"], ["the fun"])
 PAIRS = Corpus("pair", [f"{a}\t{b}" for a, b in pairwise(TRAIN)], ["a good plot\tit is bad"], ["a dog\tfun"])
 FULL = "CUDA out of memory. Tried to allocate 20.00 MiB."
-
-
-class Notes(QuietReporter):
-    """Keeps warnings and dev scores."""
-
-    def __init__(self):
-        self.warnings, self.bits = [], []
-
-    def warn(self, message):
-        self.warnings.append(message)
-
-    def metrics(self, stage, step, **values):
-        self.bits.append(values["bits_per_masked_token"])
 
 
 @pytest.fixture
@@ -222,8 +210,8 @@ def test_a_part_is_the_same_whatever_was_drawn_before(folder, notes, corpus):
 @pytest.mark.parametrize("corpus", [CORPUS, PAIRS], ids=["single", "pair"])
 def test_the_tiny_one_learns_from_scratch_and_samples(tmp_path, notes, corpus):
     result = fine_tune(tmp_path / "model", notes, corpus, epochs=6)
-    assert notes.bits[-1] < notes.bits[0] and result["vocabulary"] <= 100
-    assert result["dev_bits_per_masked_token"] == min(notes.bits) and "test_bits_per_masked_token" in result
+    assert notes.scores[-1] < notes.scores[0] and result["vocabulary"] <= 100
+    assert result["dev_bits_per_masked_token"] == min(notes.scores) and "test_bits_per_masked_token" in result
     config = json.loads((tmp_path / "model/config.json").read_text())
     assert (config["hidden_size"], config["num_hidden_layers"]) == (64, 2)
     settings = settings_of(kind=corpus.kind)
@@ -288,12 +276,6 @@ def test_texts_that_are_too_long_and_a_model_that_takes_fewer(folder, tmp_path, 
     assert notes.warnings == ["2 training texts have more than 40 tokens, or no word: no samples are drawn from them"]
     with pytest.raises(DataError, match="no training text has a word and at most 40 tokens"):
         sampler.prefixes(replace(corpus, train=corpus.train[-2:]))
-
-
-def test_roberta_has_positions_that_no_text_comes_to(make_folder, tokenizer, notes):
-    folder = make_folder(bert(tokenizer, RobertaConfig, pad_token_id=1, max_position_embeddings=42))
-    assert kd_mlm.load(folder, settings_of(options={"max_length": 42}), notes).max_length == 40
-    assert "the model reads 40 tokens" in notes.warnings[0]
 
 
 def test_logits_that_are_no_numbers(folder, notes):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from decoding import check_rows
 from torch import nn
 
 from kd_transfoxl.configuration import TransfoXLConfig
@@ -8,7 +9,7 @@ from kd_transfoxl.model import TransfoXLLMHeadModel
 from kdcli.lm import sampling
 from kdcli.lm.sampling import sample
 
-WORDS, LENGTH, END = 40, 24, 0
+WORDS, END = 40, 0
 SMALL = {
     **{"vocab_size": WORDS, "cutoffs": [8, 15, 28], "div_val": 2, "d_model": 16, "d_embed": 16, "n_head": 2},
     **{"d_head": 6, "d_inner": 24, "n_layer": 3, "mem_len": 100, "clamp_len": 10, "same_length": True},
@@ -32,47 +33,11 @@ def build(kind, seed=0):
     return model
 
 
-def texts_of(rows, seed=0, length=LENGTH):
-    return torch.randint(1, WORDS, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-@torch.no_grad()
-def alone(model, text):
-    """Last hidden states ``[time, d_model]`` of a plain pass over one text."""
-    return model.transformer(text[None])[0][0]
-
-
 @pytest.mark.parametrize("kind", KINDS)
-@torch.no_grad()
 def test_rows_at_places_of_their_own_read_as_texts_alone(kind):
     model = build(kind)
-    old, new = texts_of(4, seed=1), texts_of(4, seed=2)
-    expected = {id(texts): [alone(model, text) for text in texts] for texts in (old, new)}
     decoder = TransfoXLDecoder(model)
-    decoder.open(4, LENGTH)
-    rows = torch.arange(4)
-    texts, places, begun = [old] * 4, torch.zeros(4, dtype=torch.int64), [LENGTH, 3, 9, 16]
-    memory = decoder.keys.data_ptr(), decoder.values.data_ptr()
-    seen = 0
-    for step in range(LENGTH + 9):
-        for number, row in enumerate(rows.tolist()):
-            if step == begun[row] or places[number] == LENGTH:  # its old text has ended, and a new one takes its place
-                texts[row], places[number] = new, 0
-        tokens = torch.stack([texts[row][row, place] for row, place in zip(rows, places, strict=True)])
-        width = min(int(places.max()) + 1 + step % 3, LENGTH)
-        hidden = decoder.hidden(tokens, places, width)
-        for number, row in enumerate(rows.tolist()):
-            wanted = expected[id(texts[row])][row][places[number]]
-            torch.testing.assert_close(hidden[number], wanted, atol=1e-5, rtol=0)
-            seen += texts[row] is new
-        places = places + 1
-        if step < LENGTH:
-            assert (decoder.keys.data_ptr(), decoder.values.data_ptr()) == memory, "nothing is made anew"
-        if step == LENGTH:  # two of the rows alone
-            kept = torch.tensor([3, 1])
-            decoder.keep(kept)
-            rows, places = rows[kept], places[kept]
-    assert seen > LENGTH and hidden.std() > 0.3
+    check_rows(decoder, decoder.hidden, lambda text: model.transformer(text[None])[0][0], WORDS)
 
 
 @torch.no_grad()

@@ -1,11 +1,9 @@
 """Which model the options name, and what is wrong with others."""
 
 import json
-import pickle
 import shutil
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -72,7 +70,6 @@ def test_no_memory_but_words_that_see_nothing_else(tmp_path, notes):
 def test_options_that_make_no_model(notes):
     for wrong, said in (
         ({"cutoffs": [9, 2000]}, "a cutoff of 2000 exceeds the vocabulary of"),
-        ({"cutoffs": [9, 9]}, "cutoffs rise"),
         ({"d_model": 7}, "d_model is 7"),
         ({"d_model": 8, "div_val": 100, "cutoffs": [5, 9]}, "the last cluster has no width"),
     ):
@@ -88,31 +85,12 @@ def test_options_that_make_no_model(notes):
         prepare(Options(model="tiny", min_freq=99), CORPUS, notes)
 
 
-def test_a_vocabulary_that_is_another_models_or_no_vocabulary(tmp_path, notes):
+def test_a_vocabulary_that_is_another_models(tmp_path, notes):
     folder = copied(tmp_path / "wt103", "vocab.*")
-    for attempt in (
-        lambda: prepare(Options(model=str(folder)), CORPUS, notes),
-        lambda: sampler(folder, notes),
-    ):
-        with pytest.raises(DataError, match="the folder holds no vocabulary"):
-            attempt()
-        (folder / "vocab.pkl").write_bytes(pickle.dumps(Path("x")))
-        with pytest.raises(DataError, match=r"the vocabulary holds a pathlib\S*, and is not read"):
-            attempt()
-        (folder / "vocab.pkl").unlink()
-        (folder / "vocab.txt").write_text("<eos>\n<unk>\na\n")
+    (folder / "vocab.txt").write_text("<eos>\n<unk>\na\n")
+    for attempt in (lambda: prepare(Options(model=str(folder)), CORPUS, notes), lambda: sampler(folder, notes)):
         with pytest.raises(DataError, match="it has 3 words, the model knows 301"):
             attempt()
-        (folder / "vocab.txt").unlink()
-
-
-def test_cutoffs_of_a_checkpoint_beyond_its_vocabulary(tmp_path, notes):
-    folder = copied(tmp_path / "wt103")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"cutoffs": [20, 60, 500]}))
-    for options in (Options(model=str(folder)), Options(model=str(folder), from_scratch=True, cutoffs=[5])):
-        with pytest.raises(DataError, match=r"the cutoffs \[20, 60, 500\] do not rise .* less than 301"):
-            prepare(options, CORPUS, notes)
 
 
 def test_another_kind_of_model(tmp_path, notes):
@@ -122,22 +100,6 @@ def test_another_kind_of_model(tmp_path, notes):
     with pytest.raises(MissingError) as error:
         prepare(Options(model=str(tmp_path / "none")), CORPUS, notes)
     assert error.value.key == "generators.transfoxl.model"
-
-
-def test_the_hub_is_asked_for_the_vocabulary_too(tmp_path, notes, monkeypatch):
-    asked = []
-
-    def download(name, **options):
-        if options.get("local_files_only"):
-            raise FileNotFoundError
-        asked.append((name, options["allow_patterns"]))
-        return str(copied(tmp_path / "hub"))
-
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: None)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert len(prepare(Options(), CORPUS, notes).tokenizer) == 301
-    ((name, patterns),) = asked
-    assert name == "transfo-xl/transfo-xl-wt103" and {"*.json", "*.txt", "vocab.pkl", "vocab.bin"} < set(patterns)
 
 
 def test_probabilities_that_are_no_numbers(tmp_path, notes):

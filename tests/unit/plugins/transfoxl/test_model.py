@@ -249,16 +249,6 @@ def test_gradients_are_right_and_stop_at_the_memory():
             )
 
 
-def test_gradient_checkpointing_changes_nothing():
-    words = words_of(2, 6)
-    model = build().train()
-    plain = gradients(model, words)
-    model.activation_checkpointing_enable()
-    assert all(layer.gradient_checkpointing for layer in model.transformer.layers)
-    for name, gradient in gradients(model, words).items():
-        torch.testing.assert_close(gradient, plain[name])
-
-
 def test_dropout_is_there():
     model = build(dropout=0.5).train()
     words = words_of(2, 6)

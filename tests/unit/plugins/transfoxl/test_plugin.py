@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from notes import Notes
 from safetensors.torch import load_file
 
 import kd_transfoxl
 from kd_transfoxl import Options
 from kd_transfoxl.language_model import nats, prepare
-from kdcli.api import Corpus, DataError, GeneratorSettings, Part, QuietReporter
+from kdcli.api import Corpus, DataError, GeneratorSettings, Part
 from kdcli.lm.texts import IGNORED
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
@@ -22,23 +23,6 @@ PAIRS = Corpus("pair", [f"{text}\tit is {text}" for text in TRAIN if text], ["a 
 CLOSE = 2e-4
 """Of weights after a few updates of 1e-3: Adam makes as much of a gradient that is rounding as of any other."""
 PUBLISHED = Path(__file__).parent / "reference/wt103"
-
-
-class Notes(QuietReporter):
-    """Keeps what it is told, and can be killed at an update."""
-
-    def __init__(self):
-        self.warnings, self.infos, self.bits = [], [], []
-        self.updates, self.kill_at = 0, None
-
-    def info(self, message):
-        self.infos.append(message)
-
-    def warn(self, message):
-        self.warnings.append(message)
-
-    def metrics(self, stage, step, **values):
-        self.bits.append(values["bits_per_character"])
 
 
 @pytest.fixture
@@ -74,7 +58,7 @@ def learned(tmp_path_factory):
 
 def test_it_learns_from_scratch_and_loads_with_the_same_numbers(learned, notes):
     folder, result, told = learned
-    assert told.bits[-1] < 0.7 * told.bits[0] and told.warnings == []
+    assert told.scores[-1] < 0.7 * told.scores[0] and told.warnings == []
     assert {"dev_bits_per_character", "dev_word_perplexity", "test_bits_per_character"} <= set(result)
     assert {"model.safetensors", "config.json", "vocab.txt"} <= {path.name for path in folder.iterdir()}
     sampler = kd_transfoxl.load(folder, settings_of(), notes)
@@ -179,7 +163,7 @@ def test_a_folder_of_the_published_form(tmp_path, notes, left_out):
     published = load_file(PUBLISHED / "model.safetensors")
     assert all(torch.equal(weights[name], tensor) for name, tensor in published.items() if name in weights)
     result = fine_tune(tmp_path / "model", notes, corpus, model=str(folder), epochs=8)
-    assert notes.bits[-1] < notes.bits[0] and result["vocabulary"] == 301
+    assert notes.scores[-1] < notes.scores[0] and result["vocabulary"] == 301
     sampler = kd_transfoxl.load(tmp_path / "model", settings_of(), notes)
     assert sampler.tokenizer.words == "moses" and sampler.model.config.same_length
     assert drawn(sampler, 40, corpus).texts
@@ -190,6 +174,6 @@ def test_what_was_trained_from_scratch_is_fine_tuned_on_other_texts(tmp_path, le
     other = Corpus("single", ["the zebra is good fun", "a zebra was dull"] * 6, ["the zebra is dull"])
     fine_tune(tmp_path / "model", notes, other, model=str(learned[0]), epochs=4)
     assert any(info.startswith("22.2% of the words of 12 training texts are outside") for info in notes.infos)
-    assert notes.bits[-1] < notes.bits[0]
+    assert notes.scores[-1] < notes.scores[0]
     with pytest.raises(DataError, match="the model knows no word of the training texts"):
         fine_tune(tmp_path / "none", notes, Corpus("single", ["zebra zebra"], ["a"]), model=str(learned[0]))

@@ -1,6 +1,5 @@
 """Texts as the words that transformers 4.35.2 cut them into, and texts made of words."""
 
-import hashlib
 import json
 import shutil
 import sys
@@ -19,7 +18,8 @@ from kdcli.api import DataError, MissingError
 from kdcli.models.hf import quiet
 
 REFERENCE = Path(__file__).parent / "reference"
-SHARED = Path(__file__).resolve().parents[4] / "../shared/data"
+
+
 TEXTS = json.loads((REFERENCE / "texts.json").read_text("utf-8"))
 ROWS = TEXTS["rows"]
 SIGNS = ("@-@", "@,@", "@.@")
@@ -73,20 +73,6 @@ def test_a_published_folder_predicts_a_text_as_it_did(tmp_path, weights, words):
     [tokens] = tokenizer([ROWS[0]["text"]])["input_ids"]
     text = torch.tensor([[*tokens, tokenizer.eos_token_id]])
     assert model(text, labels=text).losses[0].tolist() == pytest.approx(TEXTS["losses"], abs=1e-4)
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
-def test_many_texts_are_cut_and_made_as_by_the_published_tokenizer():
-    files = json.loads((REFERENCE / "shared.json").read_text("utf-8"))
-    assert len(files) == 9
-    for name, expected in files.items():
-        lines = (SHARED / name).read_text("utf-8").split("\n")[: expected["rows"]]
-        rows = [line.split("\t") for line in lines]
-        texts = [row[expected["column"]] for row in rows if len(row) > expected["column"]]
-        words = [split(text, "moses") for text in texts]
-        joined = [join(row, "moses") for row in words]
-        assert len(texts) == expected["texts"]
-        assert hashlib.sha256(json.dumps([words, joined]).encode()).hexdigest() == expected["sha256"], name
 
 
 # Texts that are tokenised already

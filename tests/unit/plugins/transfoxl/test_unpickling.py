@@ -6,7 +6,6 @@ import io
 import os
 import pickle
 import re
-import subprocess
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -74,10 +73,7 @@ def test_what_torch_saved_is_read(tmp_path, save):
 ATTACKS = {
     "posix.system": lambda marker: Runs(os.system, f"touch '{marker}'"),
     "posix.mkdir": lambda marker: Runs(os.mkdir, str(marker)),
-    "subprocess.check_call": lambda marker: Runs(subprocess.check_call, ["touch", str(marker)]),
     "builtins.eval": lambda marker: Runs(eval, f"open({str(marker)!r}, 'w')"),
-    "builtins.exec": lambda marker: Runs(exec, f"open({str(marker)!r}, 'w')"),
-    "torch.serialization.save": lambda marker: Runs(torch.save, 0, str(marker)),
     "torch.storage._load_from_bytes": lambda marker: Runs(
         torch.storage._load_from_bytes, pickle.dumps(Runs(os.mkdir, str(marker)))
     ),
@@ -115,15 +111,6 @@ def test_nothing_is_run(tmp_path, name, place, form):
     assert leaves_mark(data, marker), "the attack is none"
 
 
-def test_functions_asked_for_by_the_opcodes_of_old_are_not_run(tmp_path):
-    marker = tmp_path / "was here"
-    data = f"(S'{marker}'\nios\nmkdir\n.".encode()
-    with pytest.raises(DataError, match=r"holds a os\.mkdir"):
-        read(tmp_path, data)
-    assert not marker.exists()
-    assert leaves_mark(data, marker)
-
-
 def test_what_stands_before_the_vocabulary_is_not_run_either(tmp_path):
     """torch.save wrote a number, a version and a description of the system first."""
     marker = tmp_path / "was here"
@@ -133,13 +120,6 @@ def test_what_stands_before_the_vocabulary_is_not_run_either(tmp_path):
     with pytest.raises(DataError, match=r"holds a posix\.mkdir"):
         read(tmp_path, number + pickle.dumps(Runs(os.mkdir, str(marker))) + whole[len(number) :])
     assert not marker.exists()
-
-
-@pytest.mark.parametrize(("module", "name"), [("collections", "Counter.update"), ("collections", "abc"), ("os", "x")])
-def test_a_name_with_points_does_not_lead_elsewhere(tmp_path, module, name):
-    named = b"".join(b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, name))
-    with pytest.raises(DataError, match=f"holds a {module}.{name}"):
-        read(tmp_path, b"\x80\x04" + named + b"\x93.")
 
 
 def set_attribute(name: str) -> bytes:

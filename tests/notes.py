@@ -1,0 +1,42 @@
+"""A reporter that keeps what it hears."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from kdcli.api import QuietReporter
+
+
+@dataclass
+class Notes(QuietReporter):
+    """Keeps all messages, and can end a training like Ctrl-C, at its update ``kill_at``."""
+
+    kill_at: int | None = None
+    updates: int = 0
+    warnings: list = field(default_factory=list)
+    infos: list = field(default_factory=list)
+    points: list = field(default_factory=list)
+    shown: dict = field(default_factory=dict)
+
+    @property
+    def scores(self):
+        """The dev score of each evaluation."""
+        return [next(iter(values.values())) for *_, values in self.points]
+
+    def advance(self, steps=1, **shown):
+        self.updates += steps == 1
+        self.shown = shown
+        if self.updates == self.kill_at:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def progress(self, title, total=None, unit="rows"):
+        yield self
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+    def info(self, message):
+        self.infos.append(message)
+
+    def metrics(self, stage, step, **values):
+        self.points.append((stage, step, values))
