@@ -258,21 +258,6 @@ def test_imdb_gets_a_dev_set_of_its_training_reviews(tmp_path):
 # What cannot be had
 
 
-def test_a_folder_without_the_task(tmp_path):
-    put_task(tmp_path, "rte", [1, 0])
-    with pytest.raises(DataError, match=r"the folder has no sst2/train-\*\.parquet") as raised:
-        get(tmp_path, "sst2", tmp_path)
-    assert raised.value.file == str(tmp_path)
-
-
-def test_a_file_that_is_no_parquet(tmp_path):
-    put_task(tmp_path, "rte", [1, 0])
-    path = tmp_path / "rte" / "test-00000-of-00001.parquet"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="Parquet file cannot be read"):
-        get(tmp_path, "rte", tmp_path)
-
-
 class Hub:
     """A Hub that has a folder of files, and a cache that holds what was downloaded."""
 

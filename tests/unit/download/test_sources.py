@@ -5,23 +5,12 @@ import pytest
 
 from kdcli.download.sources import SOURCES, find
 from kdcli.errors import UsageError
-from kdcli.tasks.glue import TASKS
 
 
 def test_names_are_different_and_fit_into_a_path():
     names = [source.name for source in SOURCES]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
-
-
-def test_what_the_issue_asks_for_is_there():
-    tasks = {source.name for source in SOURCES if source.is_dataset}
-    assert tasks == {"sst2", "cola", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax", "imdb"}
-    assert tasks == {*TASKS, "imdb"}
-    vectors = {source.name for source in SOURCES if source.kind == "vectors"}
-    assert {"glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d", "glove.840B.300d"} < vectors
-    assert {"word2vec.300d", "fasttext.crawl.300d", "fasttext.wiki-news.300d"} < vectors
-    assert find("distillation-data").address == "https://nlp.nyc3.digitaloceanspaces.com/distillation-data.zip"
 
 
 def test_what_is_known_is_well_formed():

@@ -16,7 +16,7 @@ from made_student import PAIR, SINGLE, TEXTS, columns, make_student
 
 from kdcli.api import QuietReporter
 from kdcli.config.schema import Settings
-from kdcli.errors import DataError, KdError, MissingError, UsageError
+from kdcli.errors import KdError, MissingError, UsageError
 from kdcli.evaluate import bench as benching
 from kdcli.evaluate import measure as measuring
 from kdcli.evaluate.bench import BenchReport, Ratio, bench, check_plot, plot, ratio
@@ -185,11 +185,6 @@ def test_what_is_left_out(
     monkeypatch.setattr(benching, "find_spec", lambda name: None)
     found = bench(student=student, onnx=onnx, settings=Settings(), profiled=False)
     assert "pip install 'kdcli[onnx]'" in found.skipped["student, int8"] and len(found.models) == 2
-
-
-def test_a_folder_that_is_no_student(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not a folder of a student"):
-        bench(student=tmp_path, settings=Settings(), profiled=False)
 
 
 class Broken:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -117,11 +117,3 @@ def test_what_is_odd_is_told() -> None:
     tab, empty = reporter.warnings
     assert "1 rows (the first is row 3) with a tab" in tab
     assert "2 rows (the first is row 2) with an empty text" in empty
-
-
-def test_a_line_of_100_000_words() -> None:
-    def pieces() -> Iterator[bytes]:
-        yield from [b"word " * 100] * 1000
-
-    ((text,),) = lines(Pipe(*pieces()))
-    assert text.split() == ["word"] * 100_000

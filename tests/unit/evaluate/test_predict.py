@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
 from kdcli.api import QuietReporter, Task
@@ -65,17 +64,6 @@ def read(path: Path) -> dict[str, list[object]]:
     return read_table(path).frame().drop(ROW_NUMBER).to_dict(as_series=False)
 
 
-def test_scores_are_clipped_into_their_range(tmp_path: Path) -> None:
-    path = table(tmp_path, ["7\ta b c\tx", "8\ta b c d e f g\tx", "9\ta\tx y"])
-    found = predict(Lengths(SCORE), path)
-    assert found.to_dict(as_series=False) == {"index": ["7", "8", "9"], "prediction": [2, 5, 0]}
-
-
-def test_classes_are_named(tmp_path: Path) -> None:
-    found = predict(Lengths(CLASSES), table(tmp_path, ["0\ta b\tx", "1\ta\tx y"]))
-    assert found["prediction"].to_list() == ["contradiction", "entailment"]
-
-
 def test_more_rows_than_go_at_once(many: Path) -> None:
     batches = predict_table(Lengths(CLASSES), many, None, QuietReporter(), probabilities=True)
     sizes = [len(batch) for batch in batches]
@@ -83,12 +71,6 @@ def test_more_rows_than_go_at_once(many: Path) -> None:
     found = predict(Lengths(SCORE), many)
     assert found["prediction"].to_list() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     assert found["index"].to_list() == [str(100 + row) for row in range(10)]
-
-
-def test_a_table_of_another_task_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.tsv").write_text("sentence\ngood\n", "utf-8")
-    with pytest.raises(DataError):
-        predict(Lengths(SCORE), tmp_path / "a.tsv")
 
 
 FORMS = [
@@ -113,13 +95,6 @@ def test_every_form_to_every_form(tmp_path: Path, form: str, content: str, to: s
         as_written = [float(str(value)) for value in found[name]] if name.startswith("prob") else found[name]
         assert np.array_equal(np.array(as_written, np.float32 if name.startswith("prob") else str), values), name
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, output.name])
-
-
-def test_parquet_is_read_too(tmp_path: Path, many: Path) -> None:
-    source = tmp_path / "in.parquet"
-    read_table(many).frame().drop(ROW_NUMBER).write_parquet(source)
-    predict_file(Lengths(SCORE), source, tmp_path / "out.parquet", origin=ORIGIN)
-    assert read(tmp_path / "out.parquet") == predict(Lengths(SCORE), many).to_dict(as_series=False)
 
 
 def test_a_txt_holds_the_predictions_alone(tmp_path: Path, many: Path) -> None:
@@ -181,17 +156,6 @@ def test_a_row_that_is_not_utf8_shows_before_the_work_and_parts_stay(many: Path,
     many.write_bytes(whole)
     predict_file(model, many, killed, origin=ORIGIN)
     assert 1000 - model.left == 2
-
-
-def test_of_a_stream_the_rows_before_a_wrong_block_are_there(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdcli.tables.text.BLOCK", 1 << 18)
-    many.write_bytes(many.read_bytes() + b"a\tb\tc\n" * 100_000 + b"110\tg\xf6od\tx\n")
-    made: Iterator[pl.DataFrame] = predict_table(Lengths(SCORE, calls=100_000), many, None, QuietReporter())
-    rows = 0
-    with pytest.raises(DataError) as refused:
-        for batch in made:
-            rows += len(batch)
-    assert rows > 10 and refused.value.row == 100_012
 
 
 def test_bad_rows_and_empty_texts_are_told_once(tmp_path: Path) -> None:

@@ -94,12 +94,6 @@ def test_a_place_that_may_not_be_written(tmp_path, monkeypatch):
     assert listing(tmp_path) == []
 
 
-def test_other_failures_of_the_system_pass_through(tmp_path):
-    with pytest.raises(OSError, match="Input/output") as raised, atomic(tmp_path / "a"):
-        raise OSError(errno.EIO, "Input/output error")
-    assert not isinstance(raised.value, KdError)
-
-
 def test_the_hash_of_a_file_is_sha256(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"abc")

@@ -210,21 +210,6 @@ def test_a_text_of_100_000_words_is_a_text(tmp_path, form):
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
 class TestSharedData:
-    def test_u0085_is_text(self, rows):
-        path = SHARED / "odd" / "u0085_in_text.txt"
-        found = rows(path, form="tsv", header=False)
-        assert len(found) == path.read_bytes().count(b"\n")
-        assert sum("\x85" in text for text, _ in found) == 1
-
-    def test_the_byte_order_mark_is_no_part_of_a_name(self, rows):
-        assert read_table(SHARED / "odd" / "utf8_bom.tsv").columns[0] == "Quality"
-        assert len(rows(SHARED / "odd" / "utf8_bom.tsv")) == 77
-
-    def test_latin_1_is_refused(self, rows):
-        with pytest.raises(DataError, match="byte 48 of the row is 0xf3") as raised:
-            rows(SHARED / "odd" / "not_utf8.txt")
-        assert raised.value.row == 44
-
     def test_the_broken_row_is_the_second(self, rows):
         path = SHARED / "odd" / "csv_quoted_and_broken_row.tsv"
         with pytest.raises(DataError, match="5 fields instead of 6: '133273") as raised:
@@ -233,18 +218,6 @@ class TestSharedData:
         reader = read_table(path, bad_rows="skip")
         assert any('"Is ""rightness""' in text for text in reader.frame()["question1"].to_list()), "quotes are text"
         assert reader.skipped == 1
-
-    def test_the_ragged_rows_begin_at_61(self, rows):
-        path = SHARED / "odd" / "ragged_no_header.csv"
-        with pytest.raises(DataError, match="9 fields instead of 7") as raised:
-            rows(path, header=False)
-        assert raised.value.row == 61
-        reader = read_table(path, header=False, bad_rows="skip")
-        assert len(reader.frame()) == 90
-        assert reader.skipped == 10
-
-    def test_no_final_newline_loses_no_row(self, rows):
-        assert len(rows(SHARED / "odd" / "no_header_no_final_newline.tsv", header=False)) == 50
 
     @pytest.mark.parametrize(
         "path", sorted(SHARED.glob("glue/*/*.tsv")), ids=lambda path: f"{path.parent.name}/{path.stem}"

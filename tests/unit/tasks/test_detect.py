@@ -1,9 +1,7 @@
 """Which column is what, in all the layouts of GLUE and in the user's own."""
 
-import json
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from kdcli.errors import DataError, ProfileError
@@ -163,20 +161,6 @@ def test_plain_lines(load):
         load("RTE", "a", name="a.txt")
 
 
-def test_labels_of_other_types(tmp_path, settings_of, reporter):
-    settings = settings_of("SST-2")
-    lines = [json.dumps({"sentence": "good\ttab", "label": 1, "idx": 8}), json.dumps({"sentence": "", "label": None})]
-    (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    table = load_table(tmp_path / "a.jsonl", settings, task_from(settings), reporter)
-    assert table.to_dicts() == [
-        {"index": "8", "sentence": "good\ttab", "label": "1"},
-        {"index": None, "sentence": "", "label": None},
-    ]
-    pl.DataFrame({"sentence": ["x", "y"], "label": [0.0, 1.0]}).write_parquet(tmp_path / "a.parquet")
-    table = load_table(tmp_path / "a.parquet", settings, task_from(settings), reporter)
-    assert table["label"].to_list() == ["0", "1"]
-
-
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
 class TestOddFiles:
     @pytest.fixture
@@ -212,17 +196,3 @@ class TestOddFiles:
         assert len(table) == 51
         assert sum("\x85" in text for text in table["sentence"].to_list()) == 1
         assert set(table["label"].to_list()) == {"0", "1"}
-
-    def test_latin_1(self, odd):
-        with pytest.raises(DataError, match="byte 48 of the row is 0xf3") as raised:
-            odd("not_utf8.txt", "SST-2")
-        assert raised.value.row == 44
-
-    def test_a_byte_order_mark(self, odd):
-        assert len(odd("utf8_bom.tsv", "MRPC")) == 77
-
-    def test_quotes_are_text_and_a_broken_row_is_refused(self, odd):
-        with pytest.raises(DataError, match="5 fields") as raised:
-            odd("csv_quoted_and_broken_row.tsv", "QQP")
-        assert raised.value.row == 2
-        assert len(odd("csv_quoted_and_broken_row.tsv", "QQP", bad_rows="skip")) == 40

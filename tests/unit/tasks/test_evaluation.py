@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from kdcli.api import Task
 from kdcli.tasks.metrics import score
-from kdcli.tasks.statistics import by_length, confusion, count_words, evaluate
+from kdcli.tasks.statistics import by_length, count_words, evaluate
 
 THREE = Task("mnli", "pair", ("a", "b", "c"), metric="f1", more_metrics=("mcc",))
 SCORES = Task("stsb", "pair", (), metric="spearman")
@@ -46,12 +46,6 @@ def test_scores():
     assert found.confusion is None and found.calibration is None
     assert found.agreement == pytest.approx(np.corrcoef(predicted[:, 0], teacher[:, 0])[0, 1])
     json.dumps(asdict(found))
-
-
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30))
-def test_confusion(pairs):
-    found = confusion(np.array([g for g, _ in pairs]), np.array([a for _, a in pairs]), 3)
-    assert found == [[pairs.count((gold, answer)) for answer in range(3)] for gold in range(3)]
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=60))

@@ -82,12 +82,6 @@ def test_one_class_only_has_an_accuracy_and_no_warnings():
     assert found == {"accuracy": 1.0, "f1": 0.0, "mcc": 0.0}
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "f1", "mcc"])
-def test_the_metric_of_the_task_is_among_them(metric):
-    task = Task("x", "single", ("0", "1"), metric=metric)
-    assert metric in score(task, np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1, 0]))
-
-
 @pytest.mark.parametrize("outputs", [np.zeros((3, 3)), np.zeros((2, 2)), np.zeros((0, 2))])
 def test_outputs_that_do_not_fit_are_refused(outputs):
     with pytest.raises(ValueError, match="gold rows"):

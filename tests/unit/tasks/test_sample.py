@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -51,15 +49,6 @@ def test_each_split_is_a_glue_table_with_enough_rows_of_both_labels(split):
     assert 0.4 <= labels[:100].count("1") / 100 <= 0.6
 
 
-def test_texts_are_clean_sentences_of_4_to_30_words(texts):
-    for text in texts:
-        assert 4 <= len(text.split()) <= 30, text
-        assert text == " ".join(text.split()), text
-        assert text[0].isupper(), text
-        assert text[-1] in ".?!", text
-        assert text.isprintable(), text
-
-
 def test_no_text_stands_twice_within_or_across_the_splits(texts):
     assert len({" ".join(words(text)) for text in texts}) == len(texts)
 
@@ -69,22 +58,6 @@ def test_no_text_is_a_variant_of_another(texts):
     for i, one in enumerate(bags):
         for other, text in zip(bags[:i], texts, strict=False):
             assert len(one & other) < 0.75 * len(one | other), (texts[i], text)
-
-
-def test_the_language_is_varied(texts):
-    for length, share in ((1, 0.25), (2, 0.03), (3, 0.01)):
-        openings = Counter(tuple(words(text)[:length]) for text in texts)
-        assert openings.most_common(1)[0][1] <= share * len(texts), length
-    bigrams = Counter(pair for text in texts for pair in pairwise(words(text)))
-    assert len(bigrams) / bigrams.total() >= 0.6
-    assert len({word for text in texts for word in words(text)}) >= 2000
-
-
-def test_negation_contrast_and_questions_occur_under_both_labels():
-    rows = [row for split in ROWS for row in zip(*load(split), strict=True)]
-    for cue in (r"\bnot\b|\bno\b|\bnever\b|n't\b", r"\bbut\b|\byet\b|\bthough\b|\bdespite\b|\bwhile\b", r"\?$"):
-        labels = Counter(label for text, label in rows if re.search(cue, text.lower()))
-        assert min(labels["0"], labels["1"]) >= 5, cue
 
 
 def test_a_bag_of_words_learns_something_and_not_everything():
