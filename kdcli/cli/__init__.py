@@ -34,7 +34,7 @@ app = typer.Typer(
 
 @app.callback()
 def kd(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the learning curves too.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, errors too.")] = False,
@@ -42,11 +42,11 @@ def kd(
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress.")] = False,
     code: Annotated[
         list[Path] | None,
-        typer.Option("--code", help="A plugin that is a file, not installed. Repeat it.", metavar="FILE.py"),
+        typer.Option("--code", help="Load a plugin from a file. Repeat it.", metavar="FILE.py"),
     ] = None,
     version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
 ) -> None:
-    """Add the plugins of ``--code``; ``run`` follows the other flags, since an error may come before this."""
+    """Add the plugins of ``--code``. ``run`` applies the other flags, since an error may occur before this."""
     if code:
         from kdcli.registry.plugin import use
 
@@ -59,7 +59,7 @@ def kd(
 
 
 def main() -> NoReturn:
-    """Run ``kd`` on the command line and leave with its exit code."""
+    """Run ``kd`` on the command line and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -67,20 +67,13 @@ def main() -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run ``kd``.
-
-    Args:
-        arguments: The command line after ``kd``.
-
-    Returns:
-        The exit code.
-    """
+    """Run ``kd`` with the arguments after its name, and return the exit code."""
     command = get_command(app)
     try:
         flags, rest = to_front(command, arguments)
         names = {GLOBAL[flag] for flag in flags if flag in GLOBAL} - {"version"}
         ui.configure(ui.Output(**dict.fromkeys(names, True)))
-        # The bare name asks for help; Typer's own way to that would import more.
+        # ``kd`` alone shows the help; Typer's own option for that imports more.
         code = command.main([*flags, *rest] or ["--help"], prog_name="kd", standalone_mode=False)
         return _interrupted() if code == INTERRUPTED else int(code or 0)
     except KdError as error:
@@ -91,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
         *_, (frame, _) = walk_tb(left.__traceback__)
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in ("typer", "rich"):
             return _unexpected(left)
-        # Typer leaves so after completion, and Rich when nobody reads its help any more (``kd --help | head -1``).
+        # Typer exits so after completion, and Rich when the reader of its help has gone (``kd --help | head -1``).
         return int(left.code or 0) if "_KD_COMPLETE" in os.environ else 0
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's own: wrong usage
@@ -105,7 +98,7 @@ def _unexpected(error: BaseException) -> int:
 
 
 def _interrupted() -> int:
-    error = KdError("interrupted", hint="run the same command again to go on from here")
+    error = KdError("interrupted", hint="run the same command again to continue from here")
     error.exit_code = INTERRUPTED
     return ui.fail(error)
 

@@ -23,7 +23,7 @@ TABLE = {
     "predict": "Predict a label, or a score, for each text.",
     "eval": "Score a student on labelled texts, with intervals, confusion, calibration and tests.",
     "bench": "Time the student (PyTorch, NumPy, ONNX, int8) and the teacher on the same texts.",
-    "export": "Take a student elsewhere: as ONNX, or as a folder for the Hugging Face Hub.",
+    "export": "Export a student as ONNX, or as a folder for the Hugging Face Hub.",
     "export onnx": "Write a student as ONNX graphs, in float32 and 8 bits; onnxruntime and tokenizers run them.",
     "export hub-folder": "Write a student as a folder for the Hugging Face Hub, with a filled model card.",
     "report": "Write one HTML page of a run: results, curves, transfer set, disagreements, settings.",
@@ -37,10 +37,10 @@ TABLE = {
     "profile copy": "Copy a profile to a file of your own, to change it there.",
     "profile check": "Check a profile: every wrong key is reported at once, and the exit code is 3.",
     "plugins": "Students, taggers and generators: list, show, check and write plugins.",
-    "plugins list": "List the installed plugins, from their metadata alone.",
-    "plugins show": "Show a plugin: its origin, its abilities, and the options that it takes.",
+    "plugins list": "List the installed plugins, without importing them.",
+    "plugins show": "Show a plugin: its origin, its abilities and its options.",
     "plugins check": "Check a plugin against its contract; the exit code is 5 if a check has failed.",
-    "plugins new": "Write a plugin that works, as a package with tests, to change into your own.",
+    "plugins new": "Write a working plugin, a package with tests, that you change into your own.",
     "doctor": "Check Python, packages, machine, devices, plugins and profiles.",
 }
 """The help line of each command and group; ``transfer lite`` is the function ``lite`` of ``kdcli.cli.transfer``."""
@@ -97,7 +97,7 @@ class Commands(TyperGroup):
 
 
 def all_commands(group: Commands) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Go through every command with the words that lead to it; this imports them all."""
+    """Go through all commands, each with its path; this imports them all."""
     for name in group.commands:
         command = group.load(name)
         if isinstance(command, Commands):

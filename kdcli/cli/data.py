@@ -39,7 +39,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `kd data li
 Url = Annotated[
     str | None,
     option(
-        *(FILES, "--url", "Take it from here: a URL, a dataset of the Hub, or a file or folder of this machine."),
+        *(FILES, "--url", "Another source: a URL, a dataset of the Hub, or a file or folder of this machine."),
         *("URL|DATASET|PATH", "sources.NAME of the profile"),
     ),
 ]
@@ -63,8 +63,8 @@ def list_(request: Request) -> None:
 def get(request: Request, *, name: Name, url: Url = None, sha256: Sha256 = None) -> None:
     """Get data.
 
-    The default output is data/NAME. A download that breaks off starts again. Proxies are taken from HTTPS_PROXY and
-    HTTP_PROXY.
+    The default output is data/NAME. An interrupted download starts again from its beginning. Proxies are taken
+    from HTTPS_PROXY and HTTP_PROXY.
     """
     from kdcli.download.get import get as run
 

@@ -31,7 +31,7 @@ Status = Literal["fine", "look", "broken"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The state of one thing; ``look`` is for something optional that is missing or scarce."""
+    """The state of one thing; ``look`` means that something optional is missing or scarce."""
 
     name: str
     status: Status
@@ -96,7 +96,7 @@ def _devices() -> Iterator[Diagnosis]:
     if torch.backends.mps.is_available():
         yield Diagnosis("mps", "fine", "Apple GPU")
     if not torch.cuda.device_count() and not torch.backends.mps.is_available():
-        threads = f"the CPU alone, {torch.get_num_threads()} threads"
+        threads = f"only the CPU, {torch.get_num_threads()} threads"
         yield Diagnosis("devices", "fine", f"{threads}; a small teacher fine-tunes in half an hour")
 
 
@@ -109,7 +109,7 @@ def _plugins() -> Iterator[Diagnosis]:
         hint = f"its plugins are not seen; the groups are {', '.join(groups)}"
         if close := nearest(odd, groups):
             hint = f"its plugins are not seen: did you mean {close}?"
-        yield Diagnosis(f"entry points of {distribution}", "look", f"{odd} is no group of plugins", hint)
+        yield Diagnosis(f"entry points of {distribution}", "look", f"{odd} is not a group of plugins", hint)
     for group in registry.GROUPS:
         for plugin in registry.plugins(group):
             name = f"{group.removesuffix('s')} {plugin.full_name}"
@@ -140,7 +140,7 @@ def _tagger(name: str, plugin: Plugin) -> Diagnosis:
     except Exception as error:
         status = "broken" if plugin.is_ours else "look"
         return Diagnosis(name, status, f"{type(error).__name__}: {error}", _remedy(plugin), PluginError.exit_code)
-    return Diagnosis(name, "fine", f"its data is there (films: {tags[0][0]})")
+    return Diagnosis(name, "fine", f"its data is installed (films: {tags[0][0]})")
 
 
 def _profiles() -> Iterator[Diagnosis]:

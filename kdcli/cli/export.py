@@ -1,4 +1,4 @@
-"""``kd export``: a student for elsewhere."""
+"""``kd export``: a student as ONNX, or for the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Int8 = Annotated[bool, switch(RUN, "--int8/--no-int8", "A graph with 8-bit weigh
 Check = Annotated[
     bool, switch(RUN, "--check/--no-check", "Compare with PyTorch on random words, and on dev texts of a run.", "yes")
 ]
-Licence = Annotated[str, option(CARD, "--license", "Licence, in the Hub's words: mit.", default="unknown")]
+Licence = Annotated[str, option(CARD, "--license", "Licence, by its name on the Hub: mit.", default="unknown")]
 Language = Annotated[str, option(CARD, "--language", "ISO 639 code of the texts' language.", default="en")]
 Dataset = Annotated[
     str | None, option(CARD, "--dataset", "Name of the training texts on the Hub.", default="known for GLUE's tasks")

@@ -89,8 +89,8 @@ _SHARED = {
     "text2_col": option(SETTINGS, "--text2-col", "Column of a pair's second text.", "COLUMN"),
     "student": option(FILES, "--student", "Student: its folder, or that of a run.", "FOLDER"),
     "teacher": option(FILES, "--teacher", "Teacher: its folder, a run, or a hub name.", "FOLDER|NAME", "the run's"),
-    "input": option(FILES, "--input -i", "Table: .tsv .csv .jsonl .parquet .txt, each with .gz or not.", "FILE"),
-    "output": option(FILES, "--output -o", "File or folder to write; a table's form is its suffix.", "PATH"),
+    "input": option(FILES, "--input -i", "Table: .tsv .csv .jsonl .parquet .txt, each also with .gz.", "FILE"),
+    "output": option(FILES, "--output -o", "File or folder to write; the suffix of a table is its form.", "PATH"),
     "run_dir": option(FILES, "--run-dir", "Folder of the run.", "FOLDER", "runs/PROFILE"),
     "force": switch(FILES, "--force/--no-force -f", "Replace existing output."),
     "offline": switch(MACHINE, "--offline/--no-offline", "Download nothing: take models from folders or the cache."),
@@ -100,7 +100,7 @@ _SHARED = {
     "until": option(RUN, "--until", "Last stage to run.", "STAGE", "the last"),
     "only": option(RUN, "--only", "The one stage to run.", "STAGE"),
     "seeds": option(RUN, "--seeds", "Train baseline and student N times, with different seeds.", "N", "1", min=1),
-    "track": option(RUN, "--track", "Send the learning curves to trackers too.", "tensorboard,wandb"),
+    "track": option(RUN, "--track", "Send the learning curves to these trackers too.", "tensorboard,wandb"),
 }
 """The options of the fields of ``Request``."""
 

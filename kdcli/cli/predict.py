@@ -34,7 +34,7 @@ Input = Annotated[
 ]
 Glue = Annotated[
     Path | None,
-    option(FILES, "--glue", "Write GLUE's submission files of the test tables into it.", "FOLDER"),
+    option(FILES, "--glue", "Write GLUE's submission files for the test tables here.", "FOLDER"),
 ]
 Probabilities = Annotated[
     bool, switch(FILES, "--probabilities/--no-probabilities", "The probability of each label too.")
@@ -60,7 +60,7 @@ def predict(
     """Predict a label, or a score, for each text.
 
     The result is TSV on stdout, or the file of --output (a .txt holds the predictions alone): the columns index and
-    prediction, and probabilities if you ask for them. A killed run with an output goes on where it was stopped.
+    prediction, and probabilities if you ask for them. A killed run with --output continues where it stopped.
     """
     if (request.student is None) == (teacher is None):
         raise UsageError("predict takes either --student or --teacher", hint="name one of the two")

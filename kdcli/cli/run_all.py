@@ -37,8 +37,8 @@ def run_all(request: Request) -> None:
     from kdcli.run.runner import run_stages
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        hint = "give torchrun the stages that gain by it, such as `teacher train` and `teacher export`"
-        raise UsageError("run-all is one process", hint=hint)
+        hint = "start single stages with torchrun, such as `teacher train` and `teacher export`"
+        raise UsageError("run-all is one process, and not for torchrun", hint=hint)
     profile, options = request.load("demo"), request.run_options()
     root = options.root(profile)
     with ui.reporting(profile.name) as reporter:

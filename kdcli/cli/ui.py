@@ -42,7 +42,7 @@ _stdout: IO[str] | None = None
 
 
 def configure(flags: Output) -> None:
-    """Follow the global flags, in this process and those that it starts."""
+    """Apply the global flags, to this process and those that it starts."""
     global output, _stderr
     output = flags
     if output.no_color:
@@ -58,7 +58,7 @@ def show(result: object, view: Callable[[Any], RenderableType] | None = None) ->
         return
     file = StringIO()
     out = _stdout or sys.stdout
-    # Nothing is cut at the width of a terminal where there is none.
+    # Without a terminal there is no width to cut at.
     seen = Console(file=out, color_system=_color_system())
     console = Console(
         file=file,
@@ -171,7 +171,7 @@ def refuse_existing(file: Path, force: bool) -> None:
 
 @contextmanager
 def reporting(title: str) -> Iterator[Reporting]:
-    """Give the reporter of a command while it works.
+    """Yield the reporter of a command while it works.
 
     What libraries print to stdout meanwhile goes to stderr: stdout is for the result. Of the processes that
     ``torchrun`` starts, the first one reports.

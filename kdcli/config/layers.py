@@ -34,7 +34,7 @@ class Layer:
 
 
 def from_files(profile: str | Path) -> list[Layer]:
-    """Read a profile and all that it extends, the furthest first."""
+    """Read a profile and those that it extends, the base first."""
     layers: list[Layer] = []
     seen: list[Path] = []
     wanted, beside = profile, None
@@ -60,7 +60,7 @@ def from_files(profile: str | Path) -> list[Layer]:
 def from_environment(environ: Mapping[str, str]) -> tuple[list[Layer], list[KdError]]:
     """Read ``KD_SECTION__KEY`` through pydantic-settings: a layer for each variable, and the errors.
 
-    ``KD_X`` without a section, and unlike every setting, belongs to another program.
+    A name without a section that resembles no setting belongs to another program.
     """
     source = EnvSettingsSource(_Environment, env_prefix=PREFIX, env_nested_delimiter="__")
     layers: list[Layer] = []

@@ -69,11 +69,11 @@ class TaskSettings(Table):
     layout: str = "auto"
     """Layout of the tables: `auto` recognises it from the header, or name one of the GLUE layouts."""
     text_columns: tuple[str, ...] = ()
-    """Names of the text columns, where the layout is the user's own; c0, c1, ... in a table without a header."""
+    """Names of the text columns, where the layout is your own; c0, c1, ... in a table without a header."""
     label_column: Annotated[str, Flag("Settings", "COLUMN", ("--label-col",))] = ""
-    """Name of the label column, where the layout is the user's own."""
+    """Name of the label column, where the layout is your own."""
     bad_rows: Literal["error", "skip"] = "error"
-    """What a ragged row does: stop with its row number, or be skipped and counted."""
+    """Ragged rows: stop at the first, or skip and count them."""
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSettings:
@@ -135,7 +135,7 @@ class HeavySettings(Table):
     labels: tuple[str, ...] = ()
     """Learn from the texts of these labels only; empty = from all."""
     num_samples: Annotated[Positive, Flag("Sampling", "N")] = 800_000
-    """Texts to make: those left after rejection and without duplicates."""
+    """Texts to make; rejected ones and duplicates do not count."""
     temperature: Annotated[Rate, Flag("Sampling", "T", ("--sample-temperature",))] = 1.0
     """Temperature of sampling; 1 draws from the model's own distribution."""
     top_k: Annotated[Count, Flag("Sampling", "K")] = 0
@@ -149,7 +149,7 @@ class HeavySettings(Table):
 
 
 class CorpusSettings(Table):
-    """Texts of the user's own: unlabelled ones, like those of the task."""
+    """Unlabelled texts of your own, like those of the task."""
 
     files: Annotated[tuple[str, ...], Flag("Files", "FILE", ("--input", "-i"))] = ()
     """Files of texts: one a line (.txt), or a column of a table; a pair takes two columns, or one tab in a line."""
@@ -158,7 +158,7 @@ class CorpusSettings(Table):
     num_samples: Annotated[Count, Flag("Sampling", "N")] = 0
     """Texts to take; 0 = all."""
     order_by: Annotated[Literal["none", "tfidf", "lm"], Flag("Sampling")] = "none"
-    """Take them at random, or the nearest to the task first: by TF-IDF, or by the generator's bits per character."""
+    """At random, or those nearest to the task first: by TF-IDF, or by the generator's bits per character."""
     max_words: Positive = 128
     """Longer texts are left out."""
 
@@ -207,7 +207,7 @@ class TeacherSettings(Table):
     model: str = "bert-large-uncased"
     """Hub name or folder of the encoder; `config` builds one from `teacher.config` instead."""
     train: bool = True
-    """Fine-tune the model; false takes it as fine-tuned already."""
+    """Fine-tune the model; false: it is fine-tuned already."""
     config: dict[str, Any] = {}
     """With model = "config": a Hugging Face configuration (`model_type`, sizes) trained from scratch."""
     vocab_size: Positive = 8000
@@ -219,7 +219,7 @@ class TeacherSettings(Table):
     max_steps: Annotated[Count, Flag("Training", "N")] = 0
     """Stop after so many updates; 0 = no limit."""
     batch_size: Annotated[BatchSize, Flag("Machine", "N|auto")] = 32
-    """Texts an update; `auto` is 32, in the largest power of two of them at once that fits (gradients add up)."""
+    """Texts an update; `auto` is 32, and fewer go at once if memory runs out (their gradients add up)."""
     max_length: Annotated[Positive, Flag("Training", "N")] = 128
     """Longest input in word pieces; longer ones are cut."""
     weight_decay: Weight = 0.01

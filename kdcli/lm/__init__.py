@@ -27,9 +27,9 @@ class LanguageModelOptions(BaseModel):
     max_steps: Annotated[int, Field(ge=0)] = 0
     """Stop after so many updates; 0 = no limit."""
     batch_size: Positive | Literal["auto"] = 48
-    """Texts an update; `auto` is 48. Where memory does not suffice, fewer go at once, and their gradients add up."""
+    """Texts an update; `auto` is 48. If memory runs out, fewer go at once, and their gradients add up."""
     gradient_accumulation: Positive = 1
-    """Pieces that an update is computed in, one after the other: less memory, the same result."""
+    """Compute an update in so many pieces, one after the other: less memory, the same result."""
     gradient_checkpointing: bool = False
     """Compute activations again instead of keeping them: less memory, a third more time."""
     save_steps: Annotated[int, Field(ge=0)] = 0

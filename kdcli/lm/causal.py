@@ -25,7 +25,7 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 """Draws tokens ``[rows]`` from logits ``[rows, vocabulary]`` and uniforms ``[rows]``."""
 UNFINISHED = "no end within max_length tokens"
 BROKEN = "broken characters"
-"""A byte-level vocabulary can spell bytes that are not UTF-8; decoded, they are U+FFFD."""
+"""A byte-level vocabulary can spell bytes that are not UTF-8, which are decoded as U+FFFD."""
 
 _AUTO = {"cpu": 256, "cuda": 4096}
 """Texts at once with ``batch_size = "auto"``; more gain nothing."""
@@ -197,7 +197,7 @@ class CausalDecoder:
         except Exception as error:  # a model without such a cache may raise anything
             if should_reduce_batch_size(error):
                 raise
-            what = f"{name} cannot be sampled from: it does not take rows at positions of their own"
+            what = f"{name} cannot be sampled from: it does not accept a position for each row of a batch"
             raise DataError(what, hint=hint) from error
         finally:
             self.open(0, 0)
@@ -206,7 +206,7 @@ class CausalDecoder:
             raise DataError(f"{what}: its logits are not finite in {dtype}", hint="sample in fp32, or train it again")
         if gap > _FAR_OFF.get(dtype, 0.02):
             hint += "; if it looks back a few tokens only, allow fewer (max_length)"
-            raise DataError(f"{what}: with rows at positions of their own, it reads another text", hint=hint)
+            raise DataError(f"{what}: its logits change when the rows of a batch differ in position", hint=hint)
 
     def _gap(self, width: int) -> float:
         """Return the largest distance to the logits of whole texts, in standard deviations of a row's logits."""

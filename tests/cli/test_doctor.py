@@ -72,7 +72,7 @@ def test_a_misspelt_group_of_entry_points_is_to_be_looked_at(check, make_plugin)
     code, checks, fine = check()
     assert (code, fine) == (0, True)
     found = checks["entry points of kd-bad"]
-    assert (found["status"], found["found"]) == ("look", "kdcli.student is no group of plugins")
+    assert (found["status"], found["found"]) == ("look", "kdcli.student is not a group of plugins")
     assert "did you mean kdcli.students?" in found["hint"]
 
 

@@ -317,7 +317,7 @@ def test_interruption_is_130(error, failing, capsys):
     failing(error)
     assert run(["profile", "list", "--json"]) == 130
     out, err = capsys.readouterr()
-    assert err == "error: interrupted\nhint: run the same command again to go on from here\n"
+    assert err == "error: interrupted\nhint: run the same command again to continue from here\n"
     assert json.loads(out)["error"]["exit_code"] == 130
 
 
