@@ -25,7 +25,7 @@ __all__ = [
     "Batch",
     "Corpus",
     "DataError",
-    "Generator",
+    "GeneratorPlugin",
     "GeneratorSettings",
     "KdError",
     "MissingError",
@@ -37,8 +37,8 @@ __all__ = [
     "Reporter",
     "Sampler",
     "Samples",
-    "Student",
-    "Tagger",
+    "StudentPlugin",
+    "TaggerPlugin",
     "Task",
     "UsageError",
 ]
@@ -216,7 +216,7 @@ class QuietReporter:
     advance = warn = metrics = info
 
 
-class Student(Protocol):
+class StudentPlugin(Protocol):
     """The module that an entry point of the group ``kdcli.students`` names: a model and nothing else.
 
     ``kd`` does the rest: vocabulary, losses, training, evaluation. The module imports torch inside ``build`` only.
@@ -260,7 +260,7 @@ class Student(Protocol):
         """
 
 
-class Tagger(Protocol):
+class TaggerPlugin(Protocol):
     """The module that an entry point of the group ``kdcli.taggers`` names: a part-of-speech tagger."""
 
     api_version: int
@@ -281,7 +281,7 @@ class Tagger(Protocol):
         """
 
 
-class Generator(Protocol):
+class GeneratorPlugin(Protocol):
     """The module that an entry point of the group ``kdcli.generators`` names: it writes texts like the task's.
 
     The module imports torch inside functions only. ``kdcli.lm`` fine-tunes language models and samples from them.

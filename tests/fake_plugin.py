@@ -89,7 +89,7 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
 def build(
     options: Options, task: Task, vocabulary_size: int, vectors: NDArray[np.float32] | None, dimension: int
 ) -> nn.Module:
-    """Build the model; see ``kdcli.api.Student``."""
+    """Build the model; see ``kdcli.api.StudentPlugin``."""
     import torch
     from torch import nn
 

@@ -43,7 +43,7 @@ TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class Comparison:
+class GraphComparison:
     """A graph against PyTorch on the same batches.
 
     Attributes:
@@ -76,7 +76,7 @@ class OnnxExport:
     folder: Path
     task: str
     megabytes: dict[str, float]
-    comparisons: list[Comparison]
+    comparisons: list[GraphComparison]
 
 
 def export_onnx(
@@ -148,7 +148,7 @@ def example_code(config: Mapping[str, Any], task: Task, folder: str = "") -> str
 
 def compare(
     student: Student, graphs: Mapping[str, Compute], texts: Mapping[str, Sequence[tuple[Columns, Columns]]]
-) -> list[Comparison]:
+) -> list[GraphComparison]:
     """Compare graphs, by the names of their files, with PyTorch on batches of words and lengths, by name."""
     found, task = [], student.task
     module = module_function(student.module, student.config["plugin"])
@@ -160,7 +160,7 @@ def compare(
             exact = np.allclose(logits, expected, TOLERANCE, TOLERANCE)
             same = None if task.is_score else float((logits.argmax(1) == expected.argmax(1)).mean())
             pearson = score(task, logits, expected[:, 0])["pearson"] if task.is_score else None
-            found.append(Comparison(file, name, len(logits), difference, exact, same, pearson))
+            found.append(GraphComparison(file, name, len(logits), difference, exact, same, pearson))
     return found
 
 
@@ -239,7 +239,7 @@ def _quantise(source: Path, target: Path) -> None:
 
 
 def _describe(
-    folder: Path, student: Student, megabytes: Mapping[str, float], comparisons: Sequence[Comparison]
+    folder: Path, student: Student, megabytes: Mapping[str, float], comparisons: Sequence[GraphComparison]
 ) -> None:
     """Write what a program needs beside the graphs, and a card."""
     task, config = student.task, student.config

@@ -17,7 +17,7 @@ from typing import Any
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.registry import Group
-from kdcli.testing.checks import Outcome, run_checks
+from kdcli.testing.checks import CheckOutcome, run_checks
 from kdcli.testing.processes import Run, fake_dist, run_cli
 from kdcli.testing.tiny import tiny_corpus, tiny_task
 
@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 
-def check_generator(plugin: Any, *, options: Mapping[str, Any] | None = None) -> list[Outcome]:
-    """Check that a generator plugin keeps the contract of ``kdcli.api.Generator``.
+def check_generator(plugin: Any, *, options: Mapping[str, Any] | None = None) -> list[CheckOutcome]:
+    """Check that a generator plugin keeps the contract of ``kdcli.api.GeneratorPlugin``.
 
     The check fine-tunes it twice, on 40 short sentences and on 40 pairs, in a temporary folder. Choose options with
     which that takes seconds, and after which it generates texts.
@@ -53,8 +53,8 @@ def check_generator(plugin: Any, *, options: Mapping[str, Any] | None = None) ->
     return _assert(check_plugin("generators", plugin, options))
 
 
-def check_student(plugin: Any, *, options: Mapping[str, Any] | None = None) -> list[Outcome]:
-    """Check that a student plugin keeps the contract of ``kdcli.api.Student``.
+def check_student(plugin: Any, *, options: Mapping[str, Any] | None = None) -> list[CheckOutcome]:
+    """Check that a student plugin keeps the contract of ``kdcli.api.StudentPlugin``.
 
     The check builds a model for each kind of task that its flags promise, and compares ``fast`` and ``to_onnx`` with
     the module where the plugin has them. Small options suffice. Arguments and result are those of ``check_generator``.
@@ -62,14 +62,14 @@ def check_student(plugin: Any, *, options: Mapping[str, Any] | None = None) -> l
     return _assert(check_plugin("students", plugin, options))
 
 
-def check_tagger(plugin: Any) -> list[Outcome]:
-    """Check that a tagger plugin keeps the contract of ``kdcli.api.Tagger``, as ``check_generator`` does."""
+def check_tagger(plugin: Any) -> list[CheckOutcome]:
+    """Check that a tagger plugin keeps the contract of ``kdcli.api.TaggerPlugin``, as ``check_generator`` does."""
     return _assert(check_plugin("taggers", plugin))
 
 
 def check_plugin(
     group: Group, plugin: Any, options: Mapping[str, Any] | None = None, *, reporter: Reporter | None = None
-) -> list[Outcome]:
+) -> list[CheckOutcome]:
     """Run all checks of a plugin's group, and raise nothing."""
     module = import_module(f"kdcli.testing.{group}")
     found = []
@@ -77,7 +77,7 @@ def check_plugin(
         TemporaryDirectory(prefix="kd-check-") as folder,
         (reporter or QuietReporter()).progress("check", len(module.CHECKS), "checks") as progress,
     ):
-        subject = module.Subject(group, plugin, dict(options or {}), Path(folder))
+        subject = module.SUBJECT(group, plugin, dict(options or {}), Path(folder))
         with redirect_stdout(subject.stdout):
             for outcome in run_checks(module.CHECKS, subject):
                 found.append(outcome)
@@ -85,7 +85,7 @@ def check_plugin(
     return found
 
 
-def _assert(found: list[Outcome]) -> list[Outcome]:
+def _assert(found: list[CheckOutcome]) -> list[CheckOutcome]:
     failed = [outcome for outcome in found if outcome.result == "failed"]
     for outcome in found:
         if outcome.result == "warned":

@@ -27,7 +27,7 @@ _FIRST = Part(0, DRAWS, SEED)
 
 
 @dataclass
-class Subject(checks.Subject):
+class GeneratorSubject(checks.Subject):
     """A generator under check: for each kind of task its sampler, prefixes and first part."""
 
     samplers: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Subject(checks.Subject):
         return samples
 
 
-def fine_tune(subject: Subject, kind: Kind = "single") -> str:
+def fine_tune(subject: GeneratorSubject, kind: Kind = "single") -> str:
     """Fine-tune on 40 texts."""
     folder, corpus = subject.checkpoint, tiny_corpus(kind)
     metrics = subject.plugin.fine_tune(corpus, folder, tiny_settings(subject.options, kind), QuietReporter())
@@ -61,7 +61,7 @@ def fine_tune(subject: Subject, kind: Kind = "single") -> str:
     return f"{len(corpus.train)} texts: {text if len(text) < 120 else f'{text[:120]}...'}"
 
 
-def load(subject: Subject, kind: Kind = "single") -> str:
+def load(subject: GeneratorSubject, kind: Kind = "single") -> str:
     """Load the fine-tuned model, and count what samples begin with."""
     sampler = subject.load(kind)
     missing = [name for name in ("prefixes", "sample") if not callable(getattr(sampler, name, None))]
@@ -77,7 +77,7 @@ def load(subject: Subject, kind: Kind = "single") -> str:
     return f"samples begin with {', '.join(prefixes) or 'nothing'}"
 
 
-def load_of_another_folder(subject: Subject) -> str:
+def load_of_another_folder(subject: GeneratorSubject) -> str:
     """Load an empty folder."""
     empty = subject.folder / "empty"
     empty.mkdir()
@@ -91,7 +91,7 @@ def load_of_another_folder(subject: Subject) -> str:
     raise Failure(expected, "none")
 
 
-def sample(subject: Subject, kind: Kind = "single") -> str:
+def sample(subject: GeneratorSubject, kind: Kind = "single") -> str:
     """Draw a part, and count."""
     drawn = subject.first[kind] = subject.draw(kind=kind)
     _expect_samples(drawn, DRAWS, kind)
@@ -100,35 +100,35 @@ def sample(subject: Subject, kind: Kind = "single") -> str:
     return f"{len(drawn.texts)} texts, for example {drawn.texts[0][:60]!r}"
 
 
-def small_part(subject: Subject) -> str:
+def small_part(subject: GeneratorSubject) -> str:
     """Draw parts of one draw and of five."""
     for count in (1, 5):
         _expect_samples(subject.draw(Part(3, count, SEED)), count, "single")
     return "1 and 5 draws"
 
 
-def deterministic(subject: Subject) -> str:
+def deterministic(subject: GeneratorSubject) -> str:
     """Draw a part twice, with another one between."""
     subject.draw(Part(DRAWS, 9, SEED))
     expected = "the same texts for the same part, whatever was drawn before (draw i depends on the seed and i alone)"
     return _expect_same(subject, subject.draw().texts, expected)
 
 
-def save_and_load(subject: Subject) -> str:
+def save_and_load(subject: GeneratorSubject) -> str:
     """Load the checkpoint once more, and draw another part first."""
     again = subject.load()
     subject.draw(Part(DRAWS, 9, SEED), again)
     return _expect_same(subject, subject.draw(sampler=again).texts, "the same texts when it is loaded again")
 
 
-def same_in_another_process(subject: Subject) -> str:
+def same_in_another_process(subject: GeneratorSubject) -> str:
     """Draw a part in another process, where sets have another order, as a resumed run does."""
     arguments = map(json.dumps, (dict(subject.table), subject.prefixes["single"], [0, DRAWS, SEED]))
     other = run_elsewhere("samples", *subject.address, str(subject.checkpoint), *arguments)
     return _expect_same(subject, other, "the same texts in every process: no order of a set, no hash(), no clock")
 
 
-def other_parts(subject: Subject) -> str:
+def other_parts(subject: GeneratorSubject) -> str:
     """Draw the next part, and the same with another seed."""
     first = subject.draw().texts
     for what, part in (("the next part", Part(DRAWS, DRAWS, SEED)), ("another seed", Part(0, DRAWS, SEED + 1))):
@@ -137,7 +137,7 @@ def other_parts(subject: Subject) -> str:
     return f"{len(set(first))} different of {len(first)} texts"
 
 
-def divided_part(subject: Subject) -> str:
+def divided_part(subject: GeneratorSubject) -> str:
     """Draw a part as two."""
     half = DRAWS // 2
     two = [text for first in (0, half) for text in subject.draw(Part(first, half, SEED)).texts]
@@ -148,13 +148,13 @@ def divided_part(subject: Subject) -> str:
     return f"{DRAWS} draws are {half} and {half}"
 
 
-def sound_texts(subject: Subject) -> str:
+def sound_texts(subject: GeneratorSubject) -> str:
     """Look for blank texts, tabs in single sentences, and line ends: any that ``str.splitlines`` knows."""
     expected = "texts that are not blank, without tabs and line ends"
     return _mostly(subject, lambda text: bool(text.strip()) and "\t" not in text and _is_line(text), expected)
 
 
-def fine_tune_again(subject: Subject) -> str:
+def fine_tune_again(subject: GeneratorSubject) -> str:
     """Fine-tune on pairs in the same folder, as when settings have changed or ``--force`` is given."""
     try:
         return fine_tune(subject, "pair")
@@ -163,7 +163,7 @@ def fine_tune_again(subject: Subject) -> str:
         raise Failure(expected, shown(error)) from None
 
 
-def pairs(subject: Subject) -> str:
+def pairs(subject: GeneratorSubject) -> str:
     """Draw from the model of pairs, and look for the one tab of each."""
     load(subject, "pair")
     drawn = sample(subject, "pair")
@@ -172,7 +172,7 @@ def pairs(subject: Subject) -> str:
     return f"{drawn}; {_mostly(subject, _is_pair, expected, 'pair')}"
 
 
-def bits(subject: Subject) -> str:
+def bits(subject: GeneratorSubject) -> str:
     """Measure texts, if the sampler can."""
     sampler = subject.samplers["single"]
     if not hasattr(sampler, "bits"):
@@ -192,19 +192,19 @@ _SEE = "docs/plugins.md, Generators, and kdcli.api."
 CHECKS = (
     *checks.MODULE_CHECKS,
     *checks.OPTIONS_CHECKS,
-    Check(fine_tune, f"{_SEE}Generator.fine_tune", (checks.options_given,)),
-    Check(load, f"{_SEE}Generator.load", (fine_tune,)),
-    Check(load_of_another_folder, f"{_SEE}Generator.load", (fine_tune,)),
+    Check(fine_tune, f"{_SEE}GeneratorPlugin.fine_tune", (checks.options_given,)),
+    Check(load, f"{_SEE}GeneratorPlugin.load", (fine_tune,)),
+    Check(load_of_another_folder, f"{_SEE}GeneratorPlugin.load", (fine_tune,)),
     Check(sample, f"{_SEE}Sampler.sample", (load,)),
     Check(small_part, f"{_SEE}Sampler.sample", (sample,)),
     Check(deterministic, f"{_SEE}Sampler.sample", (sample,)),
-    Check(save_and_load, f"{_SEE}Generator.load", (deterministic,)),
+    Check(save_and_load, f"{_SEE}GeneratorPlugin.load", (deterministic,)),
     Check(same_in_another_process, f"{_SEE}Sampler.sample", (deterministic,)),
     Check(other_parts, f"{_SEE}Sampler.sample", (sample,)),
     Check(divided_part, f"{_SEE}Part", (deterministic,)),
     Check(sound_texts, f"{_SEE}Samples", (sample,)),
     Check(bits, f"{_SEE}Sampler", (load,)),
-    Check(fine_tune_again, f"{_SEE}Generator.fine_tune", (sample,)),
+    Check(fine_tune_again, f"{_SEE}GeneratorPlugin.fine_tune", (sample,)),
     Check(pairs, f"{_SEE}Samples", (fine_tune_again,)),
     checks.PRINTS_NOTHING,
 )
@@ -217,7 +217,7 @@ def _expect_samples(drawn: Any, count: int, kind: Kind) -> None:
     expect(not odd, "rejected draws by reason, each a str", f"the reasons {odd}")
 
 
-def _expect_same(subject: Subject, again: Sequence[str], expected: str, kind: Kind = "single") -> str:
+def _expect_same(subject: GeneratorSubject, again: Sequence[str], expected: str, kind: Kind = "single") -> str:
     """Compare texts with those that were drawn first."""
     first = subject.first[kind].texts
     expect(len(first) == len(again), expected, f"{len(first)} texts and then {len(again)}")
@@ -234,7 +234,7 @@ def _is_pair(text: str) -> bool:
     return _is_line(text) and [bool(side.strip()) for side in text.split("\t")] == [True, True]
 
 
-def _mostly(subject: Subject, sound: Callable[[str], bool], expected: str, kind: Kind = "single") -> str:
+def _mostly(subject: GeneratorSubject, sound: Callable[[str], bool], expected: str, kind: Kind = "single") -> str:
     """Fail if most texts are unsound, and warn if some are."""
     texts = subject.first[kind].texts
     unsound = [text for text in texts if not sound(text)]
@@ -246,3 +246,7 @@ def _mostly(subject: Subject, sound: Callable[[str], bool], expected: str, kind:
     if len(unsound) > FEW * len(texts):
         raise Doubt(expected, actual)
     return f"{len(texts)} texts, but for {len(unsound)}"
+
+
+SUBJECT = GeneratorSubject
+"""What the checks are given."""

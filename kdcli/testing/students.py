@@ -116,7 +116,7 @@ def arrays(batch: Batch, kind: Any = np.int64) -> tuple[tuple[NDArray[Any], ...]
 
 
 @dataclass
-class Subject(checks.Subject):
+class StudentSubject(checks.Subject):
     """A student under check, with a model for each kind of task that its flags promise."""
 
     @cached_property
@@ -131,11 +131,11 @@ class Subject(checks.Subject):
         return [Case(self.plugin, self.options, task) for task in tasks]
 
 
-def for_each_case(check: Callable[[Case], None]) -> Callable[[Subject], str]:
+def for_each_case(check: Callable[[Case], None]) -> Callable[[StudentSubject], str]:
     """Turn a check of one case into a check of the student; a failure, else the first warning, names the case."""
 
     @wraps(check)
-    def run(subject: Subject) -> str:
+    def run(subject: StudentSubject) -> str:
         doubts = []
         for case in subject.cases:
             try:
@@ -285,7 +285,7 @@ def fast(case: Case) -> None:
         raise Failure(expected, actual)
 
 
-def fast_without_torch(subject: Subject) -> str:
+def fast_without_torch(subject: StudentSubject) -> str:
     """Run ``fast`` in another process, and look for torch among its imports."""
     _need(subject.plugin, "fast")
     file = subject.folder / "weights.safetensors"
@@ -315,7 +315,7 @@ def onnx_graph(case: Case) -> None:
         _expect_close(logits, case.logits(batch), "the graph to give the module's logits")
 
 
-_SEE = "docs/plugins.md, Students, and kdcli.api.Student"
+_SEE = "docs/plugins.md, Students, and kdcli.api.StudentPlugin"
 CHECKS = (
     *checks.MODULE_CHECKS,
     *checks.OPTIONS_CHECKS,
@@ -339,3 +339,7 @@ def _expect_close(found: Any, expected: Any, what: str) -> None:
     expect(form == f"ndarray of float32 {expected.shape}", f"{what}: an ndarray of float32 {expected.shape}", form)
     close = np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
     expect(bool(close), what, f"{np.abs(found - expected).max():.2g} of difference, more than {TOLERANCE:g}")
+
+
+SUBJECT = StudentSubject
+"""What the checks are given."""

@@ -10,8 +10,6 @@ from kdcli.testing.checks import MODULE_CHECKS, PRINTS_NOTHING, Check, Subject, 
 from kdcli.testing.processes import run_elsewhere
 from kdcli.testing.tiny import tiny_corpus
 
-__all__ = ["CHECKS", "Subject"]
-
 ODD_TEXTS: tuple[list[str], ...] = (
     [],
     ["[MASK]"],
@@ -22,7 +20,7 @@ ODD_TEXTS: tuple[list[str], ...] = (
 )
 """Words as tables have them; a text of white space alone has none."""
 TEXTS = [*(text.split() for text in tiny_corpus().train), *ODD_TEXTS]
-_SEE = "docs/plugins.md, Taggers, and kdcli.api.Tagger"
+_SEE = "docs/plugins.md, Taggers, and kdcli.api.TaggerPlugin"
 
 
 def one_tag_a_word(subject: Subject) -> str:
@@ -76,3 +74,7 @@ CHECKS = (
 def _expect_same(first: Sequence[Any], again: Sequence[Any], expected: str) -> None:
     for words, one, other in zip(TEXTS, first, again, strict=True):
         expect(list(one) == list(other), expected, f"{list(one)} and then {list(other)} of {words}")
+
+
+SUBJECT = Subject
+"""What the checks are given."""

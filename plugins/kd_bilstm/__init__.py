@@ -41,7 +41,7 @@ class Options(BaseModel):
 
 
 def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> nn.Module:
-    """Build the model; see ``kdcli.api.Student``. Without vectors, every kind of embedding begins at random."""
+    """Build the model; see ``kdcli.api.StudentPlugin``. Without vectors, every kind of embedding begins at random."""
     from kd_bilstm.model import BiRNN
     from kdcli.models.embedding import embedding
 
@@ -59,14 +59,14 @@ def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | 
 
 
 def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
-    """Build the model as an ONNX graph; see ``kdcli.api.Student``."""
+    """Build the model as an ONNX graph; see ``kdcli.api.StudentPlugin``."""
     from kd_bilstm.onnx_graph import build_graph
 
     return build_graph(options, task, weights)
 
 
 def fast(options: Options, task: Task, weights: Weights) -> Model:
-    """Return the model for prediction alone, without torch; see ``kdcli.api.Student``."""
+    """Return the model for prediction alone, without torch; see ``kdcli.api.StudentPlugin``."""
     from kd_bilstm.folded import FoldedBiRNN
 
     return FoldedBiRNN(

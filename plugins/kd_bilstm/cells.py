@@ -14,7 +14,7 @@ import numpy as np
 from kdcli.models.inference import Floats, Weights
 
 
-class Layer(NamedTuple):
+class LayerWeights(NamedTuple):
     """The weights of a recurrent layer, the two directions side by side.
 
     Attributes:
@@ -52,17 +52,17 @@ class Cell(NamedTuple):
 
     gates: int
     parts: int
-    fold: Callable[[Weights, int, int], Layer]
+    fold: Callable[[Weights, int, int], LayerWeights]
     step: Callable[[Floats, Floats, Floats, Floats, Floats], None]
 
 
-def _lstm_layer(weights: Weights, number: int, hidden: int) -> Layer:
+def _lstm_layer(weights: Weights, number: int, hidden: int) -> LayerWeights:
     order, scales = (3, 0, 1, 2), (0.5, 0.5, 0.5, 1)  # output, input, forget, new
     inputs, recurrent, bias_ih, bias_hh = (
         _gates(weights, f"{name}_l{number}", hidden, order, scales)
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
-    return Layer(inputs, bias_ih + bias_hh, recurrent, np.zeros((2, hidden), np.float32))
+    return LayerWeights(inputs, bias_ih + bias_hh, recurrent, np.zeros((2, hidden), np.float32))
 
 
 def _lstm(inputs: Floats, product: Floats, work: Floats, after: Floats, apart: Floats) -> None:
@@ -78,7 +78,7 @@ def _lstm(inputs: Floats, product: Floats, work: Floats, after: Floats, apart: F
     hidden *= 0.5
 
 
-def _gru_layer(weights: Weights, number: int, hidden: int) -> Layer:
+def _gru_layer(weights: Weights, number: int, hidden: int) -> LayerWeights:
     order = (0, 1, 2)  # reset, update, new
     inputs, bias_ih = (
         _gates(weights, f"{name}_l{number}", hidden, order, (0.5, 0.5, 1)) for name in ("weight_ih", "bias_ih")
@@ -87,7 +87,7 @@ def _gru_layer(weights: Weights, number: int, hidden: int) -> Layer:
         _gates(weights, f"{name}_l{number}", hidden, order, (0.5, 0.5, 0.5)) for name in ("weight_hh", "bias_hh")
     )
     bias_ih[..., : 2 * hidden] += bias_hh[..., : 2 * hidden]
-    return Layer(inputs, bias_ih, recurrent, bias_hh[:, 0, 2 * hidden :].copy())
+    return LayerWeights(inputs, bias_ih, recurrent, bias_hh[:, 0, 2 * hidden :].copy())
 
 
 def _gru(inputs: Floats, product: Floats, work: Floats, after: Floats, apart: Floats) -> None:

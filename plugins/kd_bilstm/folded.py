@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_bilstm.cells import CELLS, Layer
+from kd_bilstm.cells import CELLS, LayerWeights
 from kdcli.models.inference import Cores, Floats, Ints, Weights, channels, head
 
 Places = NDArray[np.intp]
@@ -76,7 +76,7 @@ class FoldedBiRNN:
         pooled: Floats = states.max(axis=0) if self.by_maximum else states[-1]
         return pooled.reshape(1, -1)
 
-    def _steps(self, layer: Layer, inputs: Floats) -> Floats:
+    def _steps(self, layer: LayerWeights, inputs: Floats) -> Floats:
         """Return the hidden states of a text, ``[time, 2, hidden]``; the second direction's last words first."""
         gates, parts, _, step = self.cell
         steps = np.stack([inputs[0], inputs[1, ::-1]], axis=1)  # [time, 2, gates * hidden]
@@ -111,7 +111,7 @@ class FoldedBiRNN:
         self.cores.each(encode, jobs)
         return pooled.reshape(len(ids), -1)
 
-    def _outputs(self, layer: Layer, tables: Floats, ids: Ints, lengths: Places) -> Floats:
+    def _outputs(self, layer: LayerWeights, tables: Floats, ids: Ints, lengths: Places) -> Floats:
         """Return a layer's hidden states for each word, text after text, ``[words, 2 * hidden]``."""
         outputs = np.empty((lengths.sum(), 2, self.hidden), np.float32)
         begins = np.cumsum(lengths) - lengths
@@ -130,7 +130,7 @@ class FoldedBiRNN:
         return pooled
 
     def _walk(
-        self, layer: Layer, direction: int, table: Floats, ids: Ints, lengths: Places, *, maxima: bool = False
+        self, layer: LayerWeights, direction: int, table: Floats, ids: Ints, lengths: Places, *, maxima: bool = False
     ) -> Iterator[tuple[Level, Floats]]:
         """Compute the states of all prefixes of texts, one word longer each time.
 
@@ -172,7 +172,7 @@ class FoldedBiRNN:
 class WordTable:
     """The input's part of the gates for each word, ``[2, vocabulary, gates * hidden]``, computed at its first use."""
 
-    def __init__(self, channels: Sequence[Floats], layer: Layer) -> None:
+    def __init__(self, channels: Sequence[Floats], layer: LayerWeights) -> None:
         self.channels, self.layer = channels, layer
         # Memory is taken only where something is written.
         self.table = np.empty((2, len(channels[0]), layer.inputs.shape[2]), np.float32)

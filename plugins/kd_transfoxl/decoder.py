@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kd_transfoxl.model import Layer, TransfoXLLMHeadModel
+from kd_transfoxl.model import TransfoXLLayer, TransfoXLLMHeadModel
 
 
 class TransfoXLDecoder:
@@ -24,7 +24,7 @@ class TransfoXLDecoder:
     def __init__(self, model: TransfoXLLMHeadModel, draw: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
         self.model = model
         self.draw: Callable[[Tensor, Tensor], Tensor] = draw or model.crit.draw
-        self.layers = cast(list[Layer], list(model.transformer.layers))
+        self.layers = cast(list[TransfoXLLayer], list(model.transformer.layers))
         self.open(0, 0)
 
     @property
@@ -67,7 +67,7 @@ class TransfoXLDecoder:
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
 
     def _layer(
-        self, number: int, layer: Layer, hidden: Tensor, positions: Tensor, distances: Tensor, unseen: Tensor
+        self, number: int, layer: TransfoXLLayer, hidden: Tensor, positions: Tensor, distances: Tensor, unseen: Tensor
     ) -> Tensor:
         """Return the output of a layer for ``[rows, d_model]``; ``distances`` and ``unseen`` are ``[rows, width]``."""
         attention, width = layer.dec_attn, distances.shape[1]

@@ -130,7 +130,7 @@ class TransfoXLModel(nn.Module):
             config.vocab_size, config.cutoffs, config.d_embed, config.d_model, config.div_val
         )
         self.drop = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layer))
+        self.layers = nn.ModuleList(TransfoXLLayer(config) for _ in range(config.n_layer))
         if not config.untie_r:
             self.r_w_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
             self.r_r_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
@@ -175,7 +175,7 @@ class TransfoXLModel(nn.Module):
         return together[:, max(together.shape[1] - self.config.mem_len, 0) :]
 
 
-class Layer(GradientCheckpointingLayer):  # type: ignore[misc]
+class TransfoXLLayer(GradientCheckpointingLayer):  # type: ignore[misc]
     """Attention, then a feed-forward layer, each with a residual connection."""
 
     def __init__(self, config: TransfoXLConfig) -> None:

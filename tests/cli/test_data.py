@@ -295,29 +295,7 @@ def test_offline_says_what_to_put_where(failed, got, here, capsys):
     error = failed(6, "distillation-data", "--offline")
     assert error["file"] == "https://nlp.nyc3.digitaloceanspaces.com/distillation-data.zip"
     assert "put it at data/distillation-data.zip" in error["hint"]
+    assert failed(6, "distillation-data", "--url", "nowhere.zip")["what"].startswith("the file does not exist")
     (here / "data").mkdir()
     (here / "data/distillation-data.zip").write_bytes(zipped(**{"a.txt": b"one\n"}))
     assert got("distillation-data", "--offline")["files"][0]["path"] == "a.txt"
-
-
-def test_a_file_that_was_put_there_is_checked(failed, here):
-    (here / "data").mkdir()
-    (here / "data/glove.6B.zip").write_bytes(b"another file")
-    error = failed(4, "glove.6B.50d", "--offline")
-    assert error["what"].startswith("the file is not the expected one: its SHA-256 is ")
-    assert error["file"] == "data/glove.6B.zip"
-
-
-@pytest.mark.parametrize(
-    ("code", "arguments", "says"),
-    [
-        (2, ["sst-2"], "nothing is named sst-2"),
-        (2, ["distillation-data", "--url", "ftp://127.0.0.1/a"], "not the address of a file"),
-        (6, ["distillation-data", "--url", "nowhere.zip"], "the file does not exist"),
-        (6, ["distillation-data", "--url", "http://127.0.0.1:9/a.zip"], "the server cannot be reached"),
-    ],
-)
-def test_mistakes(code, arguments, says, failed, here):
-    error = failed(code, *arguments)
-    assert error["what"].startswith(says) and error["hint"]
-    assert not (here / "data" / "distillation-data").exists()

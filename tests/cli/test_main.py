@@ -9,8 +9,6 @@ from functools import partial
 
 import pytest
 import typer
-from hypothesis import given
-from hypothesis import strategies as st
 from typer.main import get_command
 
 import kdcli
@@ -105,23 +103,6 @@ def test_to_front(line, front, rest):
 def test_a_plugin_file_needs_a_name(line, capsys):
     assert run(line.split()) == 2
     assert capsys.readouterr().err.startswith("error: --code needs a value")
-
-
-words = st.lists(st.sampled_from([*GLOBAL, "--", "profile", "copy", "base", "-f", "-s", "--set", "a=1", "-fq", "-"]))
-
-
-@given(words)
-def test_to_front_loses_and_invents_nothing(line):
-    front, rest = to_front(ROOT, line)
-    assert set(front) <= set(GLOBAL)
-
-    def pieces(line):
-        return sorted(piece for word in line for piece in (word[1:] if re.fullmatch(r"-[a-zA-Z]+", word) else [word]))
-
-    assert pieces([*front, *rest]) == pieces(line)
-    if "--" in line:
-        after = line[line.index("--") :]
-        assert rest[-len(after) :] == after or "--set" in line or "-s" in line
 
 
 @every_command

@@ -1,5 +1,4 @@
 import json
-import sys
 
 from kdcli.cli import run
 
@@ -41,12 +40,6 @@ def test_list(capsys):
     assert run(["plugins", "list"]) == 0
     out = capsys.readouterr().out
     assert "bilstm" in out and "kd_taggers.pattern" in out
-
-
-def test_list_does_not_import(capsys, make_plugin):
-    make_plugin("kd-own", "[kdcli.students]\nown = kd_own\n", STUDENT, module="kd_own")
-    assert "own" in [plugin["name"] for plugin in plugins(capsys, "list")]
-    assert "kd_own" not in sys.modules
 
 
 def test_show_says_what_it_is_and_takes(capsys, make_plugin):

@@ -3,7 +3,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kdcli.config.validation import explain, keys, nearest, unknown
+from kdcli.config.validation import explain, keys, unknown
 from kdcli.errors import ProfileError, ValidationErrors, each, raise_all
 
 
@@ -92,8 +92,3 @@ def test_one_mistake_is_itself_and_several_are_together():
     assert each(several.value) == (one, two)
     assert str(several.value) == "a (key k); b (file f.toml)"
     assert several.value.exit_code == 3
-
-
-def test_nearest():
-    assert nearest("lerning_rate", ["learning_rate", "lr"]) == "learning_rate"
-    assert nearest("zzz", ["learning_rate", "lr"]) is None

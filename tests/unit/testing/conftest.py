@@ -39,7 +39,7 @@ def outcome_of(tmp_path_factory):
             if check.name in wanted:
                 wanted |= {needed.__name__.replace("_", " ") for needed in check.needs}
         some = [check for check in module.CHECKS if check.name in wanted]
-        *before, last = run_checks(some, module.Subject(group, given, options, tmp_path_factory.mktemp("checks")))
+        *before, last = run_checks(some, module.SUBJECT(group, given, options, tmp_path_factory.mktemp("checks")))
         assert [outcome for outcome in before if outcome.result != "passed"] == []
         assert last.check == name
         return last

@@ -9,7 +9,7 @@ import pytest
 
 from kdcli import api
 from kdcli.registry import GROUPS
-from kdcli.testing import Outcome, check_generator, check_plugin, check_student, check_tagger, fake_dist
+from kdcli.testing import CheckOutcome, check_generator, check_plugin, check_student, check_tagger, fake_dist
 
 READS = "from pathlib import Path\n\n\ndef tag(texts):\n    return Path('nowhere').read_text()\n"
 DOCS = Path(__file__).resolve().parents[3] / "docs/plugins.md"
@@ -32,7 +32,7 @@ def test_the_fake_keeps_every_contract(check, inapplicable):
     found = check(fake_plugin)
     assert {outcome.check for outcome in found if outcome.result == "skipped"} == inapplicable
     assert {outcome.result for outcome in found} <= {"passed", "skipped"}
-    assert all(isinstance(outcome, Outcome) and outcome.detail for outcome in found)
+    assert all(isinstance(outcome, CheckOutcome) and outcome.detail for outcome in found)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_needs_a_failed_check_is_skipped_and_says_why(broken):
     found = check_plugin("generators", broken("generators", ("range(part.count)", "range(part.count - 1)")))
     by_name = {outcome.check: outcome for outcome in found}
     assert by_name["sample"].result == "failed"
-    assert by_name["deterministic"] == Outcome("deterministic", "skipped", "it needs what has not passed: sample")
+    assert by_name["deterministic"] == CheckOutcome("deterministic", "skipped", "it needs what has not passed: sample")
     assert by_name["load of another folder"].result == by_name["options wrong"].result == "passed"
 
 
