@@ -44,11 +44,7 @@ def is_archive(path: Path) -> bool:
 def unpack(archive: Path, folder: Path, *, only: str = "", reporter: Reporter | None = None) -> list[Path]:
     """Unpack a zip, tar, tar.gz or gz into a folder, which appears when all is there.
 
-    Args:
-        archive: The archive.
-        folder: The folder to write; one that is there is replaced.
-        only: Unpack the file of this name alone, in whatever folder of the archive it is.
-        reporter: Shows the progress.
+    ``only``: unpack the file of this name alone, in whatever folder of the archive it is.
 
     Returns:
         The files, in the archive's order, as paths in ``folder``.

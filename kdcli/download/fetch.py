@@ -25,12 +25,7 @@ def fetch(
 ) -> None:
     """Download a file; proxies are taken from the environment.
 
-    Args:
-        url: The address.
-        output: The file to write.
-        digest: The SHA-256 it must have in hex digits, where known.
-        size: Its bytes, where known, for the progress bar.
-        reporter: Shows the progress.
+    The file must have the SHA-256 ``digest`` (hex digits), where it is known.
 
     Raises:
         MissingError: The server cannot be reached, or does not give the file.

@@ -61,14 +61,9 @@ def get(
 ) -> GetResult:
     """Get a source: a task's tables, word vectors, or transfer sets.
 
-    Args:
-        name: The source's name.
-        output: The folder to write, which appears when all is there; by default ``data/NAME``.
-        url: Another place: a URL, a dataset's name on the Hub, or a file or folder of this machine.
-        digest: The SHA-256 that the file must have.
-        offline: Download nothing.
-        force: Replace what an earlier call has written.
-        reporter: Shows the progress.
+    ``output`` is ``data/NAME`` by default. ``url`` is another place: a URL, a dataset's name on the Hub, or a file or
+    folder of this machine; ``digest`` the SHA-256 that the file must have. ``force`` replaces what an earlier call has
+    written.
 
     Raises:
         UsageError: No source has this name, or the address does not fit it.

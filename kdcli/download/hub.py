@@ -37,11 +37,8 @@ def read_splits(
 ) -> dict[str, HubSplit]:
     """Read the splits of a dataset, downloaded unless they are in the Hub's cache or in a folder.
 
-    Args:
-        where: The dataset's name on the Hub (``nyu-mll/glue``), or a folder that holds the same files.
-        files: The Parquet files of each split, as a pattern: ``{"train": "sst2/train-*.parquet"}``.
-        reporter: Gets a line when something is downloaded.
-        offline: Whether nothing may be downloaded.
+    ``where`` is its name on the Hub (``nyu-mll/glue``), or a folder that holds the same files; ``files`` are the
+    Parquet files of each split, as a pattern: ``{"train": "sst2/train-*.parquet"}``.
 
     Raises:
         MissingError: The dataset cannot be downloaded.

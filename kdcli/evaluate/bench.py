@@ -60,16 +60,8 @@ class Ratio:
 class BenchReport:
     """The result of ``kd bench``.
 
-    Attributes:
-        task: The task's name.
-        texts: Their number.
-        words: Their mean length, in words between white space, both of a pair.
-        source: Where they come from.
-        machine: Processor, usable cores, GPU if one is used, and the versions that matter.
-        seconds: How long each batch size was timed.
-        models: The students, then the teacher.
-        ratios: By model, against the teacher; empty without one.
-        skipped: The forms that were skipped, and why.
+    ``words`` is the mean length of the texts, both of a pair; ``source`` says where they come from. The teacher is the
+    last of the models; without one there are no ratios. ``skipped`` says why a form was left out.
     """
 
     task: str
@@ -98,18 +90,10 @@ def bench(
 ) -> BenchReport:
     """Measure a student in all its forms, and a teacher, each in a process of its own.
 
-    Args:
-        student: A student's folder, or a run's.
-        teacher: A teacher's folder, hub name or run.
-        onnx: What ``kd export onnx`` has written of the student.
-        settings: The texts; the teacher's longest input; the precision.
-        profiled: Whether the settings describe the task and its tables; otherwise the student does, and they only say
-            how to read a table.
-        table: The texts; by default those of dev, or without a profile those of the embedded sample.
-        device: Where PyTorch computes; NumPy and ONNX compute on the CPU.
-        seconds: How long each batch size is timed, but one call at least.
-        seed: Seed of the choice of texts.
-        reporter: Shows the progress.
+    A model is named by its folder or its run, the teacher also by its hub name; ``onnx`` is what ``kd export onnx`` has
+    written. The texts are those of ``table``, else of dev, or without a profile (``profiled``) those of the embedded
+    sample. PyTorch computes on ``device``, NumPy and ONNX on the CPU. Each batch size is timed for ``seconds``, but one
+    call at least.
 
     Raises:
         KdError: A model does not fit into memory.

@@ -40,13 +40,8 @@ class TableEvaluation:
 class EvalReport:
     """The result of ``kd eval``.
 
-    Attributes:
-        task: The task's name.
-        labels: Its classes, in the order of the confusion matrices; empty for scores.
-        names: Their readable names, or empty.
-        metric: The metric that chooses among models.
-        models: Where each model lies: ``student``, ``teacher``, ``against``.
-        tables: By name; MNLI's matched and mismatched apart.
+    ``labels`` are in the order of the confusion matrices. ``models`` says where each model lies, ``tables`` have MNLI's
+    matched and mismatched apart.
     """
 
     task: str
@@ -72,18 +67,9 @@ def evaluate_models(
 ) -> EvalReport:
     """Evaluate models on one table, or on those of a split.
 
-    Args:
-        student: A student's folder, or a run's.
-        teacher: A teacher's folder, hub name or run.
-        against: Another student's folder, or a run's.
-        settings: The task and its tables; the teacher's longest input; the precision.
-        profiled: Whether the settings describe the task; otherwise the student does, and they only say how to read a
-            table.
-        table: A labelled table; by default those of ``split``.
-        split: The split, where no table is named.
-        device: Where the teacher runs; a student's fast path is the CPU.
-        seed: Seed of the bootstrap.
-        reporter: Shows the progress.
+    A model is named by its folder or its run, the teacher also by its hub name. ``profiled``: the settings describe the
+    task; otherwise the student does, and they only say how to read a table. The teacher runs on ``device``, a student
+    on the CPU.
 
     Raises:
         DataError: A model is not one of the task, or the table has no labels.
@@ -131,13 +117,7 @@ def evaluate_table(
 ) -> TableEvaluation:
     """Evaluate models on the rows of a labelled table, and compare the first of them with each of the others.
 
-    Args:
-        models: By name; agreement is that with ``teacher``.
-        table: ``task.columns`` and ``label``.
-        task: The task.
-        seed: Seed of the bootstrap.
-        name: The table's name in messages.
-        reporter: Shows the progress.
+    The table holds ``task.columns`` and ``label``; agreement is that with the model named ``teacher``.
     """
     reporter = reporter or QuietReporter()
     gold = encode_labels(table["label"], task, file=name)

@@ -32,14 +32,7 @@ LARGE = 512
 class BenchSubject:
     """A model to measure, and how to load it.
 
-    Attributes:
-        name: Its name.
-        kind: The student as its PyTorch module, its NumPy form, an ONNX graph, one with 8-bit weights; or the teacher.
-        place: Its folder, or a teacher's hub name.
-        task: Its task.
-        device: Where PyTorch computes.
-        precision: The teacher's arithmetic.
-        max_length: The teacher's longest input in word pieces.
+    ``place`` is its folder, or a teacher's hub name; precision and longest input (word pieces) are the teacher's.
     """
 
     name: str
@@ -65,20 +58,10 @@ class Latency:
 class Measurement:
     """The speed and the size of a model.
 
-    Attributes:
-        name: The model.
-        kind: Its form.
-        place: Its folder or hub name.
-        device: Where it computed.
-        per_second: Texts a second, from text to logits, by the number of texts in a call.
-        latency: With one text a call.
-        parameters: All of them; None where the form does not show them.
-        parameters_without_embeddings: Those that are not word vectors; None where the form does not show them.
-        megabytes: Its weights on disk, in 10^6 bytes.
-        peak_megabytes: The most memory that its process held resident, in 10^6 bytes: Python, the libraries it needs,
-            the model, the texts, and what computing takes.
-        gpu_peak_megabytes: The most that tensors took on the GPU; None on the CPU.
-        load_seconds: From the start of the imports to a model that is ready.
+    Texts ``per_second`` are by the number of texts in a call, from text to logits. Parameters are None where the form
+    does not show them. ``megabytes`` (10^6 bytes) are the weights on disk, ``peak_megabytes`` the most memory that its
+    process held resident: Python, libraries, model, texts and what computing takes. ``load_seconds`` go from the start
+    of the imports to a model that is ready.
     """
 
     name: str
@@ -105,10 +88,7 @@ class _Loaded:
 def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurement:
     """Load a model, warm it up and time it.
 
-    Args:
-        subject: The model.
-        columns: The texts, one sequence for each text column; they are used again and again.
-        seconds: How long each batch size is timed, but one call at least.
+    The texts are used again and again; each batch size is timed for ``seconds``, but one call at least.
     """
     with redirect_stdout(sys.stderr):  # this process shares the parent's stdout, which is for the result
         begin = time.perf_counter()

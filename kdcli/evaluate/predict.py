@@ -89,41 +89,18 @@ def open_teacher(name: str, settings: Settings, reporter: Reporter) -> LoadedMod
     return LoadedModel(model, model.folder, how)
 
 
-def predict(
-    model: Model,
-    table: Path,
-    settings: TaskSettings | None = None,
-    reporter: Reporter | None = None,
-    *,
-    probabilities: bool = False,
-) -> pl.DataFrame:
-    """Predict a label, or a score, for each row of a table.
-
-    Args:
-        model: A student or a teacher.
-        table: A table with the task's text columns, or plain lines of text; labels are not needed.
-        settings: How to read it; by default as the model's task does.
-        reporter: Shows the progress.
-        probabilities: Add the probability of each label.
-
-    Returns:
-        The columns ``index`` (as in the table, or counted from 0), ``prediction`` (the label as the task writes it,
-        or the score) and, if asked for, ``probability_LABEL``.
-
-    """
-    reporter = reporter or QuietReporter()
-    frames = [prediction_schema(model.task, probabilities=probabilities).to_frame()]
-    with reporter.progress("predict") as progress:
-        for frame in predict_table(model, table, settings, reporter, probabilities=probabilities):
-            frames.append(frame)
-            progress.advance(len(frame))
-    return pl.concat(frames)
-
-
 def predict_table(
     model: Model, table: Path, settings: TaskSettings | None, reporter: Reporter, *, probabilities: bool = False
 ) -> Iterator[pl.DataFrame]:
-    """Yield the predictions of ``predict`` part by part; memory does not grow with the rows."""
+    """Predict a label, or a score, for each row of a table; memory does not grow with the rows.
+
+    The table has the task's text columns, or is plain lines of text; ``settings`` say how to read it, by default as
+    the model's task does.
+
+    Yields:
+        The columns ``index`` (as in the table, or counted from 0), ``prediction`` (the label as the task writes it,
+        or the score) and, if asked for, ``probability_LABEL``.
+    """
     for part in _parts(model, table, settings, reporter, ROWS):
         yield _predict_part(model, part, probabilities)
 
@@ -144,15 +121,8 @@ def predict_file(
     First the whole table is read once, so that a row that cannot be read shows before the work. The work is cut into
     parts, with which a killed run goes on; the bytes of the file do not depend on it.
 
-    Args:
-        model: A student or a teacher.
-        table: As for ``predict``.
-        output: The file to write; its suffix decides the form. A ``.txt`` holds the predictions alone, one a line.
-        settings: How to read the table; by default as the model's task does.
-        origin: What the model is, as JSON values: parts of another one are not used.
-        probabilities: Add the probability of each label.
-        resume: Go on with what a killed run left; False starts again.
-        reporter: Shows the progress.
+    The suffix of ``output`` decides its form; a ``.txt`` holds the predictions alone. ``origin`` is what the model is,
+    as JSON values: parts of another one are not used, and none are without ``resume``.
 
     """
     from kdcli.files import sha256
@@ -277,11 +247,7 @@ def submission_files(settings: TaskSettings, folder: Path) -> dict[Path, Path]:
 def predict_glue(model: Model, settings: TaskSettings, folder: Path, **how: Any) -> list[PredictResult]:
     """Write GLUE's submission files for the test tables of a task, with the rows' own index.
 
-    Args:
-        model: A student or a teacher of the task.
-        settings: The task, and where its tables lie.
-        folder: Where to write the files, under GLUE's names.
-        how: ``origin``, ``resume`` and ``reporter`` of ``predict_file``.
+    ``how`` are ``origin``, ``resume`` and ``reporter`` of ``predict_file``.
     """
     files = submission_files(settings, folder)
     spelled = _RenamedLabels(model, glue_task(model.task, settings.name))

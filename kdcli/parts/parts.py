@@ -116,12 +116,8 @@ class Parts:
     ) -> None:
         """Make the missing parts of this process's share, each to a temporary file that is renamed when it is whole.
 
-        Args:
-            sizes: The number of units in each part, for the progress bar.
-            make_part: Called with a part's number and the path to write.
-            title: The title of the progress bar.
-            unit: What is counted.
-            workers: How many processes make parts (with 1 they are made here), or the ``processes`` to use.
+        ``sizes`` are the units in each part, for the progress bar. ``workers`` is how many processes make parts (with 1
+        they are made here), or the ``processes`` to use.
 
         Raises:
             KdError: A worker process died.

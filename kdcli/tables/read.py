@@ -33,13 +33,7 @@ __all__ = [
 
 
 class TableReader:
-    """A table on disk, which can be read as often as wanted.
-
-    Attributes:
-        path: The file.
-        columns: The names of the columns that are read.
-        schema: Their names and types; all are ``String`` in TSV, CSV and plain lines.
-    """
+    """A table on disk, which can be read as often as wanted."""
 
     def __init__(self, source: TableSource, path: Path, columns: Sequence[str], bad_rows: BadRowsMode) -> None:
         self.path = path

@@ -48,11 +48,7 @@ _Example = TypeVar("_Example", Repeats, Common)
 def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_words: int = 128) -> DataReport:
     """Read all tables of a task, describe them and find their problems.
 
-    Args:
-        settings: Where the data lie, and how to read them.
-        task: The task.
-        reporter: Gets the layouts, and shows the progress.
-        max_words: The longest text that the student reads whole, in words.
+    ``max_words`` is the longest text that the student reads whole, in words.
 
     Returns:
         The report, with all errors that could be found.

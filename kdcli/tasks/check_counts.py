@@ -40,23 +40,10 @@ _HELD = 16_384
 class TableCounts:
     """The findings in a table, counted batch by batch.
 
-    Attributes:
-        words: For each text column, the number of texts by their number of words.
-        empty: Texts without any character.
-        edges: Texts that begin or end with white space.
-        breaks: Texts with a tab or a line end.
-        characters: The non-printing characters.
-        labels: Each label as the table writes it, None for a missing one; empty for scores.
-        scores: The valid scores.
-        missing: Rows without a score.
-        wrong: Scores that are no number in the task's range.
-        first_wrong: The first of these.
-        dropped: The number of rows dropped for their labels, by label.
-        keys: Of each row its number ``row``, a hash ``exact`` of its texts, a hash ``folded`` that ignores case and
-            white space, and its ``label``: the score, or the label's hash; null where there is none.
-        bad_rows: Rows that cannot be read.
-        first_bad_row: Where the first of these is, and what is wrong with it.
-        error: The error that ended the reading; the counts are those of the rows before it.
+    ``words`` counts the texts of each column by their number of words, ``labels`` the labels as the table writes them
+    (None: missing). ``keys`` hold of each row its number ``row``, a hash ``exact`` of its texts, a hash ``folded`` that
+    ignores case and white space, and its ``label``: the score, or the label's hash; null where there is none. After an
+    ``error`` the counts are those of the rows before it.
     """
 
     def __init__(

@@ -117,24 +117,9 @@ class Common:
 class TableReport:
     """The findings in one table.
 
-    Attributes:
-        name: Its name: ``train``, ``dev``, ``dev_matched``.
-        file: The file.
-        layout: The detected layout.
-        whole: Whether it could be read to its end.
-        rows: Its rows, without those that are dropped or cannot be read.
-        dropped: The number of rows dropped for their labels, by label.
-        bad_rows: Rows that cannot be read.
-        first_bad_row: The place of the first of these, and the fault.
-        labels: Its labels, if it has classes.
-        scores: Its scores, if it has scores.
-        words: The lengths of its texts, by column.
-        empty: Texts without any character.
-        edges: Texts that begin or end with white space.
-        breaks: Texts with a tab or a line end.
-        characters: The non-printing characters in its texts.
-        repeated: Rows whose texts are those of another row.
-        conflicts: Those of them whose texts have several labels.
+    ``whole``: it could be read to its end. ``rows`` are those that are neither dropped for their labels nor bad.
+    ``breaks`` are texts with a tab or a line end, ``edges`` begin or end with white space. The texts of ``repeated``
+    rows are those of another row, with several labels in ``conflicts``.
     """
 
     name: str

@@ -24,14 +24,7 @@ _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 class TableLayout:
     """How to read a table.
 
-    Attributes:
-        layout: The layout's name, for the user.
-        form: The form of the file.
-        header: Whether its first row names the columns.
-        texts: The columns of the texts.
-        label: The column of the label, if there is one.
-        index: The column that numbers the rows, if there is one.
-        quoted: Whether a TSV has CSV's quoting.
+    ``index`` is the column that numbers the rows; ``quoted``: a TSV has CSV's quoting.
     """
 
     layout: str

@@ -85,11 +85,7 @@ def encode_labels(
 ) -> NDArray[np.int64] | NDArray[np.float32]:
     """Turn labels into class ids (in the order of ``task.labels``), or into scores.
 
-    Args:
-        labels: The labels as the task writes them.
-        task: The task.
-        file: The table, for messages.
-        rows: The row number of each label; by default counted from 2, below a header.
+    Without the numbers of the ``rows`` they are counted from 2, below a header.
 
     Returns:
         ``int64 [rows]`` class ids, or ``float32 [rows]`` scores.

@@ -59,11 +59,8 @@ def settings_of(task: Task) -> TaskSettings:
 def table_settings(task: Task, asked: TaskSettings, place: str | Path, *, profiled: bool) -> TaskSettings:
     """Return how to read a table for a model: as the profile says, else as the model's own task does.
 
-    Args:
-        task: The model's task.
-        asked: The settings of the command.
-        place: Where the model lies, for messages.
-        profiled: Whether a profile describes the task.
+    ``profiled``: a profile describes the task, and ``asked`` holds its settings. ``place`` is the model's, for
+    messages.
 
     Raises:
         DataError: The model is one of another task than the profile's.
@@ -87,12 +84,6 @@ def check_task(found: Task, wanted: Task, place: str | Path) -> None:
 
 def load_split(settings: TaskSettings, task: Task, split: Split, reporter: Reporter) -> pl.DataFrame:
     """Read the train, dev or test rows of a task; MNLI's matched and mismatched ones together.
-
-    Args:
-        settings: Where the data lie, and how to read them.
-        task: The task.
-        split: Which rows; those of train and dev must have labels.
-        reporter: Gets the layout, and warnings.
 
     Returns:
         The text columns ``index`` (as in the table, or counted from 0), ``task.columns`` and ``label`` (as the task

@@ -65,14 +65,9 @@ class Calibration:
 class Evaluation:
     """A model on one table.
 
-    Attributes:
-        rows: The rows of the table.
-        metrics: By name, those of the task first.
-        confusion: The rows of each label and answer, ``[gold][answer]`` in the task's order; None for scores.
-        calibration: Confidence against accuracy; None for scores.
-        lengths: The metrics by length of the texts (both of a pair), in words between white space.
-        agreement: With the teacher: the share of equal answers, or Pearson's correlation of the scores; None without
-            one.
+    ``metrics`` begin with the task's. ``confusion`` counts the rows by label and answer, ``[gold][answer]``; it and the
+    calibration are None for scores. ``lengths`` are in words between white space, both of a pair. ``agreement`` with
+    the teacher is the share of equal answers, or Pearson's correlation of the scores; None without one.
     """
 
     rows: int
@@ -117,14 +112,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a model in all ways that fit the task.
 
-    Args:
-        task: The task.
-        outputs: The model's, ``[rows, task.outputs]``, at least one row.
-        gold: The class ids ``int64 [rows]``, or the scores ``float32 [rows]``.
-        words: The length of each row's texts, ``[rows]``.
-        teacher: The teacher's outputs.
-        seed: Seed of the bootstrap.
-        resamples: Number of resamples.
+    ``outputs`` and the ``teacher``'s are ``[rows, task.outputs]``, ``gold`` the class ids or scores ``[rows]``,
+    ``words`` the length of each row's texts ``[rows]``.
     """
     values = score(task, outputs, gold)
     drawn = resampled(task, [outputs], gold, seed=seed, resamples=resamples)[0]

@@ -37,12 +37,9 @@ _BETWEEN = r" *(\t|<eos>) *"
 class TextSet:
     """A set of texts on disk.
 
-    Attributes:
-        path: The file.
-        task: The task.
-        frame: ``task.columns``, all other columns under the names of the file, and ``ROW_NUMBER``. The rows keep the
-            order of the file. A row that cannot be read, a null text or a line of a pair task that is no pair is a
-            ``DataError`` when it is collected.
+    The frame holds ``task.columns``, all other columns under the names of the file, and ``ROW_NUMBER``, in the order of
+    the file. A row that cannot be read, a null text or a line of a pair task that is no pair is a ``DataError`` when it
+    is collected.
     """
 
     path: Path

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.predict import predict, predict_file, predict_table, write_predictions
+from kdcli.evaluate.predict import predict_file, predict_table, write_predictions
 from kdcli.tables.read import ROW_NUMBER, read_table
 
 SCORE = Task("stsb", "pair", (), score_range=(0.0, 5.0), metric="pearson")
@@ -41,6 +42,10 @@ class Warnings(QuietReporter):
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
+
+
+def predict(model: Lengths, path: Path, *, probabilities: bool = False) -> pl.DataFrame:
+    return pl.concat(predict_table(model, path, None, QuietReporter(), probabilities=probabilities))
 
 
 @pytest.fixture(autouse=True)
