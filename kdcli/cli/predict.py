@@ -92,7 +92,7 @@ def predict(
             profiled = bool(request.profile or own)
             table = table_settings(loaded.model.task, settings.task, loaded.folder, profiled=profiled)
         how: dict[str, Any] = {"origin": loaded.origin(), "resume": request.resume == "auto", "reporter": reporter}
-        if glue is not None:
+        if glue is not None and table is not None:
             ui.show({"files": predicting.predict_glue(loaded.model, table, glue, **how)})
         elif request.output is not None and input is not None and not lines:
             more = {"probabilities": probabilities, **how}

@@ -22,19 +22,19 @@ from kdcli.models.memory import halve_until_it_fits
 _AUTO = {"cpu": 64, "cuda": 1024}
 """Texts at once with ``batch_size = "auto"``."""
 _MARKS = ("##", "Ġ", "▁")
-"""How a token begins that continues a word (WordPiece) or starts one (BPE and Unigram)."""
+"""Marks at the start of a token that continues a word (WordPiece) or starts one (BPE and Unigram)."""
 
 
 class MaskedSampler:
     """A fine-tuned masked language model that fills masked words: the "masked LM" of Tang, Lu, Lin 2019.
 
     The masked tokens of a text are drawn from left to right, each with those before it filled in and those behind it
-    still masked. This costs a pass for each (the k-th masks of all texts of a batch share one), but drawn all at once
-    they would not depend on each other, and the pieces of a word would not fit. A token that starts a word is drawn
-    among those that do, and one inside a word among those inside; special tokens are never drawn.
+    still masked. Each takes a pass (the k-th masks of all texts of a batch share one); drawn all at once, the tokens
+    would not depend on each other, and the pieces of a word would not fit. A token that starts a word is replaced by
+    one that does, and a token inside a word by one inside. Special tokens are never drawn.
 
-    ``share`` of the words is masked; texts have at most ``max_length`` tokens. There are no ``bits``: what a masked
-    model says of each token, given all others, is not a probability of the text.
+    ``share`` of the words is masked; texts have at most ``max_length`` tokens. There are no ``bits``: the probabilities
+    of single tokens, each given all others, do not make a probability of the text.
     """
 
     def __init__(

@@ -19,8 +19,8 @@ from kdcli.lm.texts import IGNORED, TokenRows
 class MaskedTexts:
     """Texts as tokens, with a share of the words masked: whole words, all their tokens.
 
-    The tokenizer says what a word is: BERT's ends at white space and at punctuation. All tokens of a masked word
-    become the mask token. BERT's random and unchanged ones are for uses without masks; here masks are filled.
+    The tokenizer defines words: BERT's end at white space and at punctuation. All tokens of a masked word become the
+    mask token; there are none of BERT's random and unchanged ones, which prepare a model for texts without masks.
 
     The texts of a pair have a tab between them, and are encoded as the tokenizer (a fast one) encodes two. With a seed,
     masks are drawn anew in each epoch. At least one word of each text is masked.

@@ -1,8 +1,8 @@
 """Sampling in a batch that stays full: a row whose text has ended continues with the next text.
 
-A batch that runs on to its longest text wastes most of its work, since most texts are short. Here each row has a
-position of its own. When its text ends, it takes the first token of the next draw at position 0; what the cache holds
-of the old text is masked, and overwritten. All bookkeeping stays on the device.
+A batch that runs to the end of its longest text wastes most of its work, since most texts are short. Here each row has
+its own position. When its text ends, it takes the first token of the next draw at position 0; the old text in the cache
+is masked, and then overwritten. All bookkeeping stays on the device.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hugging Face models, configurations and tokenizers: from a folder or the hub, with one wording of what goes wrong."""
+"""Hugging Face models, configurations and tokenizers, from a folder or the hub, with the same errors everywhere."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def _download(name: str, weights: bool, reporter: Reporter, key: str) -> Path:
             if _whole(folder, weights):
                 return folder
     except Exception as error:
-        what = f"the model {name!r} is not a folder, is not cached, and the Hugging Face hub does not give it: "
+        what = f"the model {name!r} is not a folder, is not cached, and cannot be fetched from the Hugging Face hub: "
         hint = "check the name, run once with a network (the model is kept), or give a folder that holds it"
         raise MissingError(what + first_line(error), key=key, hint=hint) from error
     raise DataError(f"the hub's model {name!r} has no {'PyTorch weights' if weights else 'tokenizer'}", key=key)

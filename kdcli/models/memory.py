@@ -31,7 +31,7 @@ def halve_until_it_fits(
         The result, and the batch that fitted.
 
     Raises:
-        KdError: Memory does not suffice for one text, or for ``batch`` without ``auto``.
+        KdError: There is not enough memory for one text, or for ``batch`` without ``auto``.
     """
     while True:
         try:
@@ -41,7 +41,7 @@ def halve_until_it_fits(
                 raise
             tried = min(batch, count or batch)
             if tried == 1 or not auto:
-                what = f"memory does not suffice for {tried} text{'s' * (tried > 1)} at once"
+                what = f"not enough memory for {tried} text{'s' * (tried > 1)} at once"
                 raise KdError(what, hint=hint, key=key) from error
         # Outside the handler, whose traceback keeps the tensors of the failed batch alive.
         clear_device_cache(garbage_collection=True)

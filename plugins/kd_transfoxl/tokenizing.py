@@ -145,7 +145,7 @@ def _moses() -> SimpleNamespace:
         from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
     except ImportError as error:
         key, hint = "generators.transfoxl.words", "pip install sacremoses"
-        raise MissingError("sacremoses is not installed, which has the rules of Moses", hint=hint, key=key) from error
+        raise MissingError("the rules of Moses need sacremoses, which is not installed", hint=hint, key=key) from error
     return SimpleNamespace(
         normalizer=MosesPunctNormalizer("en"), tokenizer=MosesTokenizer("en"), detokenizer=MosesDetokenizer("en")
     )

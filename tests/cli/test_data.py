@@ -291,7 +291,7 @@ def test_the_profile_names_another_address(served, got, here):
 # Errors
 
 
-def test_offline_says_what_to_put_where(failed, got, here, capsys):
+def test_offline_names_the_file_and_its_place(failed, got, here, capsys):
     error = failed(6, "distillation-data", "--offline")
     assert error["file"] == "https://nlp.nyc3.digitaloceanspaces.com/distillation-data.zip"
     assert "put it at data/distillation-data.zip" in error["hint"]

@@ -57,7 +57,7 @@ def test_json_is_one_object(capsys, folder):
     assert report["overlaps"][0]["found"] == {"rows": 1, "alike": 2, "example": [9, 2], "shown": "'text 3'"}
 
 
-def test_a_profile_that_cannot_run_exits_with_4_and_tells_all_reasons(capsys, folder):
+def test_a_profile_that_cannot_run_exits_with_4_and_all_reasons(capsys, folder):
     (folder / "dev.tsv").write_text("sentence\tlabel\ngood\t1\nbad\tx\nragged\n")
     report = result(capsys, "--profile", "sst2", "--data-dir", str(folder), code=4)
     assert report["fit"] is False

@@ -4,49 +4,20 @@ import json
 
 import numpy as np
 import pytest
+from cli.conftest import LABELS
 from made_student import SINGLE, TEXTS, make_student
 
-from kdcli.cli import run
 from kdcli.student.student import load_student
 from kdcli.tasks.metrics import score
 
-PROFILE = """
-extends = "base"
-[task]
-name = "toy"
-labels = ["no", "yes"]
-names = ["bad", "good"]
-data_dir = "{data}"
-[teacher]
-model = "some/body"
-"""
-LABELS = ["no", "yes", "yes", "no", "yes", "yes", "no", "no", "yes", "no"]
-
 
 @pytest.fixture
-def made(tmp_path):
-    """A run folder with a student and a profile, its task's dev table, and another student."""
-    make_student(tmp_path / "run" / "student", SINGLE)
-    make_student(tmp_path / "other", SINGLE, seed=5)
-    (tmp_path / "data").mkdir()
-    rows = "".join(f"{text}\t{label}\n" for text, label in zip(TEXTS, LABELS, strict=True))
-    (tmp_path / "data" / "dev.tsv").write_text(f"sentence\tlabel\n{rows}", "utf-8")
-    (tmp_path / "run" / "kd.lock").write_text("{}")
-    (tmp_path / "run" / "profile.toml").write_text(PROFILE.format(data=tmp_path / "data"))
-    return tmp_path
-
-
-@pytest.fixture
-def kd(capsys):
-    def call(*arguments):
-        code = run(["eval", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    return call
+def other(tmp_path):
+    return make_student(tmp_path / "other", SINGLE, seed=5)
 
 
 def test_a_run_needs_nothing_else(made, kd):
-    code, out, err = kd("--student", made / "run", "--json")
+    code, out, err = kd("eval", "--student", made / "run", "--json")
     assert code == 0, err
     found = json.loads(out)
     gold = np.array([["no", "yes"].index(label) for label in LABELS])
@@ -57,9 +28,9 @@ def test_a_run_needs_nothing_else(made, kd):
     assert found["labels"] == ["no", "yes"] and found["tables"]["dev"]["comparisons"] == []
 
 
-def test_what_is_shown(made, kd):
+def test_what_is_shown(made, kd, other):
     student = made / "run" / "student"
-    code, out, err = kd("--student", student, "--against", made / "other", "--profile", made / "run" / "profile.toml")
+    code, out, err = kd("eval", "--student", student, "--against", other, "--profile", made / "run" / "profile.toml")
     assert code == 0, err
     for part in ("dev: 10 rows", "accuracy", "ECE", "mean confidence", "answer yes good", "student - against"):
         assert part in out
@@ -68,21 +39,20 @@ def test_what_is_shown(made, kd):
     assert "Guo et al. 2017" in out
 
 
-def test_a_clear_difference_is_put_into_words(made, kd, tmp_path):
+def test_a_clear_difference_is_put_into_words(made, kd, tmp_path, other):
     right = load_student(made / "run" / "student")
     texts = [f"{text} {number}" for number in range(30) for text in TEXTS if text.strip()]
     answers = right.logits([texts]).argmax(1)
     rows = "".join(f"{text}\t{['no', 'yes'][answer]}\n" for text, answer in zip(texts, answers, strict=True))
     (tmp_path / "own.tsv").write_text(f"text\tstars\n{rows}", "utf-8")
     columns = ("--input", tmp_path / "own.tsv", "--text-col", "text", "--label-col", "stars")
-    code, out, err = kd("--student", made / "run" / "student", "--against", made / "other", *columns)
+    code, out, err = kd("eval", "--student", made / "run" / "student", "--against", other, *columns)
     assert code == 0, err
     assert "accuracy: student is better: were they equally good, chance would make such a difference in less" in out
     assert "100.0 (100.0 to 100.0)" in out
 
 
-GONE = """[transfer]
-generator = "shuffle"
+GONE = """generator = "shuffle"
 lite = {tagger = "shape"}
 [student]
 model = "gone"
@@ -94,26 +64,26 @@ share = 1
 def test_plugins_that_made_the_run_need_not_be_there(made, kd):
     profile = made / "run" / "profile.toml"
     profile.write_text(profile.read_text() + GONE)
-    code, _, err = kd("--student", made / "run", "--json")
+    code, _, err = kd("eval", "--student", made / "run", "--json")
     assert (code, "plugin" in err) == (0, False)
 
 
-def test_texts_are_needed(made, kd):
-    code, out, err = kd("--student", made / "other")
+def test_texts_are_needed(made, kd, other):
+    code, out, err = kd("eval", "--student", other)
     assert code == 2 and out == ""
     assert err.splitlines()[0] == "error: eval needs labelled texts" and "--input" in err
-    code, _, err = kd("--student", made / "other", "--data-dir", made / "data")
+    code, _, err = kd("eval", "--student", other, "--data-dir", made / "data")
     assert code == 2 and "eval needs labelled texts" in err
-    code, _, err = kd("--student", made / "other", "--data-dir", made / "data", "--input", made / "data" / "dev.tsv")
+    code, _, err = kd("eval", "--student", other, "--data-dir", made / "data", "--input", made / "data" / "dev.tsv")
     assert code == 2 and "--data-dir needs a profile" in err
 
 
 def test_another_run_s_data(made, kd):
     """A student inside a run is read by the run's profile, wherever the data have gone."""
     (made / "data").rename(made / "moved")
-    code, _, err = kd("--student", made / "run" / "student")
+    code, _, err = kd("eval", "--student", made / "run" / "student")
     assert code == 4 and "there is no such data folder" in err
-    code, out, err = kd("--student", made / "run" / "student", "--data-dir", made / "moved", "--json")
+    code, out, err = kd("eval", "--student", made / "run" / "student", "--data-dir", made / "moved", "--json")
     assert code == 0, err
-    assert kd("--student", made / "run", "--data-dir", made / "moved", "--split", "test")[0] == 4
+    assert kd("eval", "--student", made / "run", "--data-dir", made / "moved", "--split", "test")[0] == 4
     assert json.loads(out)["tables"]["dev"]["rows"] == 10

@@ -1,42 +1,10 @@
 import json
 
-import pytest
-from made_student import SINGLE, TEXTS, make_student
-
-from kdcli.cli import run
-
-PROFILE = """
-extends = "base"
-[task]
-name = "toy"
-labels = ["no", "yes"]
-data_dir = "{data}"
-[teacher]
-model = "google-bert/bert-large-uncased"
-[transfer]
-method = "lite+corpus"
-"""
+from made_student import TEXTS
 
 
-@pytest.fixture
-def made(tmp_path):
-    """A run folder with a student, its profile, and its task's data."""
-    make_student(tmp_path / "run" / "student", SINGLE)
-    (tmp_path / "data").mkdir()
-    rows = "".join(f"{text}\tyes\n" for text in TEXTS)
-    (tmp_path / "data" / "dev.tsv").write_text(f"sentence\tlabel\n{rows}", "utf-8")
-    (tmp_path / "run" / "kd.lock").write_text("{}")
-    (tmp_path / "run" / "profile.toml").write_text(PROFILE.format(data=tmp_path / "data"))
-    return tmp_path
-
-
-def kd(capsys, *arguments):
-    code = run([str(argument) for argument in arguments])
-    return code, *capsys.readouterr()
-
-
-def test_onnx_of_a_run_is_compared_on_its_dev_texts(made, capsys):
-    code, out, err = kd(capsys, "export", "onnx", "--student", made / "run", "--output", made / "onnx", "--json")
+def test_onnx_of_a_run_is_compared_on_its_dev_texts(made, kd):
+    code, out, err = kd("export", "onnx", "--student", made / "run", "--output", made / "onnx", "--json")
     result = json.loads(out)
     assert code == 0, err
     assert (result["folder"], result["task"]) == (str(made / "onnx"), "toy")
@@ -46,35 +14,35 @@ def test_onnx_of_a_run_is_compared_on_its_dev_texts(made, capsys):
     assert found["model.onnx", "dev"]["difference"] < 1e-5 and found["model.onnx", "random"]["same_labels"] == 1
 
 
-def test_onnx_of_a_folder_is_a_panel(made, capsys):
+def test_onnx_of_a_folder_is_a_panel(made, kd):
     student = made / "elsewhere"
     (made / "run" / "student").rename(student)
-    code, out, err = kd(capsys, "export", "onnx", "--student", student, "-o", made / "onnx", "--no-int8")
+    code, out, err = kd("export", "onnx", "--student", student, "-o", made / "onnx", "--no-int8")
     assert code == 0, err
     assert "random" in out and "dev" not in out and "int8" not in out and "same label" in out
     assert not (made / "onnx" / "model.int8.onnx").exists()
     data = ("--profile", made / "run" / "profile.toml", "--data-dir", made / "data")
-    code, out, err = kd(capsys, "export", "onnx", "--student", student, "-o", made / "dev", *data)
+    code, out, err = kd("export", "onnx", "--student", student, "-o", made / "dev", *data)
     assert code == 0, err
     assert " dev " in out and "model.int8.onnx" in out
-    code, out, err = kd(capsys, "export", "onnx", "--student", student, "-o", made / "bare", "--no-check")
+    code, out, err = kd("export", "onnx", "--student", student, "-o", made / "bare", "--no-check")
     assert code == 0, err
     assert "PyTorch" not in out
 
 
-def test_data_that_have_gone_since_the_run(made, capsys):
+def test_data_that_have_gone_since_the_run(made, kd):
     (made / "data").rename(made / "moved")
-    code, out, err = kd(capsys, "export", "onnx", "--student", made / "run", "-o", made / "onnx")
+    code, out, err = kd("export", "onnx", "--student", made / "run", "-o", made / "onnx")
     assert code == 0, err
     assert " dev " not in out and "random words alone are compared" in err
     asked = ("--profile", made / "run" / "profile.toml")
-    assert kd(capsys, "export", "onnx", "--student", made / "run", "-o", made / "two", *asked)[0] == 4
+    assert kd("export", "onnx", "--student", made / "run", "-o", made / "two", *asked)[0] == 4
     assert not (made / "two").exists()
 
 
-def test_hub_folder_of_a_run_tells_where_it_came_from(made, capsys):
+def test_hub_folder_of_a_run_names_teacher_and_method(made, kd):
     student, hub = ("--student", made / "run"), ("--output", made / "hub")
-    code, out, err = kd(capsys, "export", "hub-folder", *student, *hub, "--license", "mit", "--onnx", "--json")
+    code, out, err = kd("export", "hub-folder", *student, *hub, "--license", "mit", "--onnx", "--json")
     assert code == 0, err
     result = json.loads(out)
     assert {"README.md", "model.safetensors", "onnx/model.onnx"} < set(result["bytes"])
@@ -82,6 +50,6 @@ def test_hub_folder_of_a_run_tells_where_it_came_from(made, capsys):
     card = (made / "hub" / "README.md").read_text("utf-8")
     assert "| teacher | google-bert/bert-large-uncased |" in card and "| transfer set | lite+corpus |" in card
     assert "license: mit" in card
-    code, out, err = kd(capsys, "export", "hub-folder", *student, *hub, "--force")
+    code, out, err = kd("export", "hub-folder", *student, *hub, "--force")
     assert code == 0, err
     assert f"hf upload USER/NAME {made / 'hub'}" in out and "onnx/" not in out

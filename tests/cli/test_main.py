@@ -127,7 +127,7 @@ def test_help_of_every_command_ends_with_an_example_that_parses():
 
 
 @every_command
-def test_every_option_says_what_it_is(path):
+def test_every_option_has_help(path):
     command = COMMANDS[path]
     assert (command.help and command.help.strip().splitlines()[0].endswith(".")) or ":" in command.help
     for option in options(command):

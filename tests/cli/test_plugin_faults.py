@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from made_student import SINGLE, make_student
 
-from kdcli.cli import run
 from kdcli.errors import KdError
 
 GENERATOR = """
@@ -48,16 +47,9 @@ share = 1
 """
 
 
-@pytest.fixture
-def kd(capsys, tmp_path, monkeypatch):
-    """Run a command in a folder of its own, and return its exit code, stdout and stderr."""
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return call
 
 
 BITS = """        from kdcli.api import Samples
@@ -135,8 +127,8 @@ def test_a_student_whose_file_has_changed_is_one_warning(kd, monkeypatch):
     )
     make_student(Path("student"), SINGLE)
     config = json.loads(Path("student/config.json").read_text())
-    told = {"plugin": "mine", "plugin_version": {"mine.py": "12345678"}}
-    Path("student/config.json").write_text(json.dumps(config | told))
+    other = {"plugin": "mine", "plugin_version": {"mine.py": "12345678"}}
+    Path("student/config.json").write_text(json.dumps(config | other))
     Path("texts.txt").write_text("a film\n")
     code, _, err = kd("predict", "--code", "mine.py", "--student", "student", "--input", "texts.txt")
     assert (code, err.count("warning: "), "mine.py has changed since the student in student was" in err) == (0, 1, True)

@@ -42,7 +42,7 @@ def test_list(capsys):
     assert "bilstm" in out and "kd_taggers.pattern" in out
 
 
-def test_show_says_what_it_is_and_takes(capsys, make_plugin):
+def test_show_describes_a_plugin_and_its_options(capsys, make_plugin):
     site = make_plugin("kd-own", "[kdcli.students]\nown = kd_own\n", STUDENT, module="kd_own", version="0.3")
     metadata = site / "kd_own-0.3.dist-info" / "METADATA"
     more = "Summary: What it is in short.\nProject-URL: Source, https://x\nProject-URL: Homepage, https://example.org/kd-own\n"
@@ -80,7 +80,7 @@ def test_show_every_builtin(capsys):
             assert option["about"] and option["type"] not in ("", "anything"), option["key"]
 
 
-def test_clash_is_told_and_resolved(capsys, make_plugin, monkeypatch):
+def test_a_clash_is_a_warning_and_can_be_resolved(capsys, make_plugin, monkeypatch):
     make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", STUDENT, module="kd_other")
     assert run(["plugins", "list"]) == 0
     out, err = capsys.readouterr()

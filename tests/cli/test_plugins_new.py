@@ -10,7 +10,7 @@ def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_new_says_what_is_there_and_what_comes_next(capsys, tmp_path):
+def test_new_names_the_files_and_the_next_commands(capsys, tmp_path):
     assert run(["plugins", "new", "generator", "own"]) == 0
     out = capsys.readouterr().out
     assert "the generator own in kd-own" in out and "kd_own/__init__.py" in out

@@ -13,7 +13,7 @@ def result(capsys, *arguments, code=0):
     return json.loads(capsys.readouterr().out)
 
 
-def test_list_says_what_each_is_for(capsys):
+def test_list_names_the_purpose_of_each(capsys):
     listed = result(capsys, "profile", "list")["profiles"]
     assert [profile["name"] for profile in listed] == files.names()
     assert all(profile["about"] for profile in listed)

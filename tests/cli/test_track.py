@@ -59,7 +59,7 @@ def test_without_the_flag_there_is_no_tracker(made, capsys):
 
 
 @pytest.mark.parametrize("command", ["run-all", "student", "teacher train", "transfer heavy"])
-def test_a_wrong_or_missing_tracker_is_told_before_any_work(command, made, capsys, monkeypatch):
+def test_a_wrong_or_missing_tracker_is_an_error_before_any_work(command, made, capsys, monkeypatch):
     where = ["--profile", str(made / "toy.toml"), "--run-dir", str(made / "run")]
     assert run([*command.split(), *where, "--track", "tensorbord"]) == 2
     err = capsys.readouterr().err

@@ -20,10 +20,10 @@ def write(folder: Path, text: str, name: str = "my.toml") -> Path:
     return path
 
 
-def mistakes_of(*arguments, **keywords) -> dict[str | None, KdError]:
+def errors_of(*arguments, **keywords) -> dict[str | None, KdError]:
     with pytest.raises(KdError) as caught:
         load_profile(*arguments, **keywords)
-    return {mistake.key: mistake for mistake in each(caught.value)}
+    return {error.key: error for error in each(caught.value)}
 
 
 def test_without_anything_settings_are_the_defaults():
@@ -52,7 +52,7 @@ def test_each_layer_wins_over_the_one_before(tmp_path):
 
 
 @given(given=st.lists(st.sampled_from(["default", "base", "file", "env", "set", "flag"]), unique=True))
-def test_the_last_layer_that_speaks_is_heard(tmp_path_factory, given):
+def test_the_last_layer_wins(tmp_path_factory, given):
     """Whatever subset of the layers sets the seed, the last in the order of the layers wins."""
     folder = tmp_path_factory.mktemp("profiles")
     write(folder, "seed = 11\n" if "base" in given else "", "b.toml")
@@ -132,7 +132,7 @@ def test_environment_reads_lists_as_json_and_any_section():
 
 def test_environment_has_no_silent_typo_but_leaves_strangers_alone():
     environ = {"KD_STUDNT__LR": "1", "KD_STUDENT__LRR": "1", "KD_SEDE": "1", "KD_LIBRARY_HOME": "/x", "KDE": "5"}
-    found = mistakes_of(None, environ=environ)
+    found = errors_of(None, environ=environ)
     assert set(found) == {"studnt.lr", "student.lrr", "sede"}
     assert "KD_STUDENT__LRR in the environment" in str(found["student.lrr"])
     assert found["sede"].hint == "did you mean seed?"
@@ -140,12 +140,12 @@ def test_environment_has_no_silent_typo_but_leaves_strangers_alone():
 
 
 def test_environment_value_that_is_no_json():
-    found = mistakes_of(None, environ={"KD_TASK__LABELS": "0,1"})
+    found = errors_of(None, environ={"KD_TASK__LABELS": "0,1"})
     assert "KD_TASK__LABELS" in str(found["task.labels"])
     assert "KD_TASK__LABELS='[" in found["task.labels"].hint
 
 
-def test_five_mistakes_are_reported_at_once_each_with_file_and_key(tmp_path):
+def test_five_errors_are_reported_at_once_each_with_file_and_key(tmp_path):
     base = write(tmp_path, "[transfer.lite]\np_msk = 0.2\np_mask = 0.9\np_pos = 0.2\n", "b.toml")
     text = 'extends = "b.toml"\n[task]\nlabels = ["0", "1"]\nnames = ["bad"]\nnmae = "x"\n'
     text += '[student]\nlr = -1\nkd_loss = "mes"\n[students.bilstm]\nhiden = 3\nfc = 0\n[studnt]\nlr = 1\n'
@@ -153,7 +153,7 @@ def test_five_mistakes_are_reported_at_once_each_with_file_and_key(tmp_path):
     with pytest.raises(ValidationErrors) as caught:
         load_profile(mine, environ={}, sets=["teacher.epochs=0"])
     assert caught.value.exit_code == 3
-    found = {mistake.key: mistake for mistake in each(caught.value)}
+    found = {error.key: error for error in each(caught.value)}
     assert set(found) == {
         "transfer.lite.p_msk",
         "transfer.lite",  # p_mask + p_pos > 1, though the table has an unknown key
@@ -174,7 +174,7 @@ def test_five_mistakes_are_reported_at_once_each_with_file_and_key(tmp_path):
     assert found["teacher.epochs"].file is None and "--set" in str(found["teacher.epochs"])
 
 
-def test_a_mistake_that_is_overridden_is_none(tmp_path):
+def test_a_error_that_is_overridden_is_none(tmp_path):
     mine = write(tmp_path, "[student]\nlr = -1\n")
     assert load_profile(mine, sets=["student.lr=1"], environ={}).settings.student.lr == 1
 
@@ -246,13 +246,13 @@ def test_tables_of_plugins_are_complete_after_loading():
 
 
 def test_unknown_plugins_are_found_before_anything_runs():
-    found = mistakes_of(None, sets=["student.model=bilsmt", "transfer.lite.tagger=patern"], environ={})
+    found = errors_of(None, sets=["student.model=bilsmt", "transfer.lite.tagger=patern"], environ={})
     assert found["student.model"].hint == "did you mean bilstm?"
     assert found["transfer.lite.tagger"].hint == "did you mean pattern?"
     with pytest.raises(PluginError) as caught:
         load_profile(None, sets=["student.model=bilsmt"], environ={})
     assert caught.value.exit_code == 5
-    assert "students.bilstmm" in mistakes_of(None, sets=["students.bilstmm.hidden=3"], environ={})
+    assert "students.bilstmm" in errors_of(None, sets=["students.bilstmm.hidden=3"], environ={})
 
 
 def test_table_of_a_plugin_that_is_not_installed_is_kept():
@@ -269,11 +269,11 @@ def test_broken_plugin_is_a_warning_unless_it_is_chosen(make_plugin):
         load_profile(None, sets=["student.model=bad"], environ={})
 
 
-def test_broken_plugin_of_a_file_tells_where(tmp_path):
+def test_broken_plugin_of_a_file_names_the_row(tmp_path):
     path = write(tmp_path, "def build(): ...\nimport nowhere_to_be_found\n", "mine.py")
     use([path])
     mine = write(tmp_path, LABELS + '[student]\nmodel = "mine"\n')
-    found = mistakes_of(mine, environ={})["student.model"]
+    found = errors_of(mine, environ={})["student.model"]
     assert (found.file, found.row) == (str(path), 2)
 
 
@@ -312,7 +312,7 @@ def test_two_of_other_people_with_one_name_are_one_error(make_plugin):
 
 def test_a_tagger_of_another_version_is_found_before_anything_runs(make_plugin):
     make_plugin("kd-new", "[kdcli.taggers]\nnew = kd_new\n", OTHER.format(version=9), module="kd_new")
-    found = mistakes_of(None, sets=["transfer.lite.tagger=new"], environ={})
+    found = errors_of(None, sets=["transfer.lite.tagger=new"], environ={})
     assert "is written for api_version 9" in found["transfer.lite.tagger"].what
 
 
@@ -320,11 +320,11 @@ def test_only_what_is_used_has_to_be_there():
     sets = ["transfer.generator=one", "transfer.lite.tagger=shape", "student.model=two", "students.two.width=3"]
     profile = load_profile(None, sets=sets, environ={}, uses=())
     assert (profile.settings.student.model, profile.settings.students) == ("two", {"two": {"width": 3}})
-    assert list(mistakes_of(None, sets=sets, environ={}, uses={"taggers"})) == ["transfer.lite.tagger"]
-    assert len(mistakes_of(None, sets=sets, environ={})) == 3
+    assert list(errors_of(None, sets=sets, environ={}, uses={"taggers"})) == ["transfer.lite.tagger"]
+    assert len(errors_of(None, sets=sets, environ={})) == 3
 
 
-def test_an_option_that_has_to_be_given_says_how(make_plugin):
+def test_a_required_option_names_its_flag(make_plugin):
     code = OTHER.format(version=2).replace("width: int = 3", "width: int")
     make_plugin("kd-req", "[kdcli.generators]\nreq = kd_req\n", code, module="kd_req")
     with pytest.raises(ProfileError) as caught:
@@ -344,7 +344,7 @@ def test_an_option_that_has_to_be_given_says_how(make_plugin):
     ],
 )
 def test_settings_that_do_not_go_together(sets, key):
-    assert key in mistakes_of("sst2", sets=[*sets, "task.more_metrics=[]"], environ={})
+    assert key in errors_of("sst2", sets=[*sets, "task.more_metrics=[]"], environ={})
     load_profile("sst2", sets=[*sets, "task.more_metrics=[]"], environ={}, uses={"taggers"})
 
 
@@ -360,7 +360,7 @@ tables = st.dictionaries(st.sampled_from("abc"), values)
 
 
 @given(st.lists(tables, max_size=4))
-def test_merging_joins_tables_and_tells_the_last_layer(layered):
+def test_merging_joins_tables_and_names_the_last_layer(layered):
     """Compared with the plain recursive definition of laying one table over another."""
     from kdcli.config.layers import Layer, flatten
 

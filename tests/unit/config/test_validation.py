@@ -35,7 +35,7 @@ class Outer(BaseModel):
 def explained(values, prefix=""):
     with pytest.raises(ValidationError) as caught:
         Outer.model_validate(values)
-    return {mistake.key: mistake for mistake in explain(caught.value, Outer, prefix)}
+    return {error.key: error for error in explain(caught.value, Outer, prefix)}
 
 
 def test_keys_are_dotted():
@@ -60,7 +60,7 @@ def test_keys_are_dotted():
         ({"inner": {"kind": "gru", "rate": 2}}, "inner", "a gru learns slowly", None),
     ],
 )
-def test_each_mistake_is_said_in_the_terms_of_a_profile(values, key, what, hint):
+def test_each_error_names_key_and_hint(values, key, what, hint):
     found = explained(values)
     assert list(found) == [key]
     assert found[key].what == what
@@ -82,7 +82,7 @@ def test_unknown_key_of_nothing():
     assert unknown("students.dan.x", Empty, "students.dan.").hint == "it takes no keys"
 
 
-def test_one_mistake_is_itself_and_several_are_together():
+def test_one_error_is_itself_and_several_are_together():
     one, two = ProfileError("a", key="k"), ProfileError("b", file="f.toml")
     with pytest.raises(ProfileError) as caught:
         raise_all([one])

@@ -111,7 +111,7 @@ class Maskless(GPT2LMHeadModel):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", [Placeless, Maskless])
-def test_a_model_that_does_not_listen_is_refused(kind, dtype):
+def test_a_model_that_ignores_positions_or_masks_is_refused(kind, dtype):
     torch.manual_seed(0)
     model = loud(kind(transformers.GPT2Config(**GPT))).to(dtype)
     with pytest.raises(DataError, match=f"{kind.__name__} cannot be sampled from") as error:

@@ -182,7 +182,7 @@ def test_every_epoch_has_its_own_rows(tmp_path, whole):
     assert not same(tmp_path / "unchanging", whole[0])
 
 
-def test_the_model_is_a_folder_that_scores_what_it_says(whole):
+def test_the_saved_model_has_the_score_of_the_outcome(whole):
     folder, outcome = whole
     model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
     assert AutoTokenizer.from_pretrained(folder / "model").eos_token == "0"
@@ -231,7 +231,7 @@ def test_auto_halves_what_goes_at_once(tmp_path, monkeypatch):
     assert [re.findall(r"(\d+) from here on", warning) for warning in notes.warnings] == [["24"], ["12"], ["6"]]
     torch.testing.assert_close(weights(tmp_path / "halved"), weights(tmp_path / "whole"), atol=2e-5, rtol=0)
 
-    with pytest.raises(KdError, match="memory does not suffice for 12 texts at once") as error:
+    with pytest.raises(KdError, match="not enough memory for 12 texts at once") as error:
         train(tmp_path / "fixed")
     assert error.value.key == "generators.tiny.batch_size" and "generators.tiny.batch_size" in error.value.hint
 
@@ -249,7 +249,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, whole, monk
     torch.testing.assert_close(weights(tmp_path / "training"), weights(whole[0]), atol=1e-5, rtol=0)
 
 
-def test_a_model_without_gradient_checkpointing_says_so(tmp_path, monkeypatch):
+def test_a_model_without_gradient_checkpointing_is_an_error(tmp_path, monkeypatch):
     learner = Writer()
     model = learner.build(0)
     model.supports_gradient_checkpointing = False

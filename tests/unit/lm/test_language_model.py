@@ -74,7 +74,7 @@ def naive_fit(folder, texts):
     return nats / math.log(2) / sum(map(len, texts)), math.exp(nats / words)
 
 
-def test_it_learns_and_reports_what_the_saved_model_says(tmp_path, train, notes):
+def test_it_learns_and_reports_the_scores_of_the_saved_model(tmp_path, train, notes):
     result = train()
     for name, texts in (("dev", DEV), ("test", TEST)):
         bits, perplexity = naive_fit(tmp_path / "model", texts)
@@ -111,7 +111,7 @@ def test_bf16_and_gradient_checkpointing_on_a_cpu(tmp_path, train, make_start):
     torch.testing.assert_close(saved, exact, atol=0.05, rtol=0)
 
 
-def test_texts_longer_than_max_length_are_cut_and_said_to_be(tmp_path, train, make_start, notes):
+def test_texts_longer_than_max_length_are_cut_with_a_warning(tmp_path, train, make_start, notes):
     corpus = replace(CORPUS, train=[*TRAIN, "a very long film " * 5], dev=[*DEV, "dull " * 20], test=["bad " * 20])
     result = train(start=make_start(n_positions=20, max_length=20), corpus=corpus, epochs=1)
     texts = notes.warnings

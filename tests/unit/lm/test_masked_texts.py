@@ -151,7 +151,7 @@ def test_words_that_are_written_as_one_character_are_one():
     assert made.words.tolist() == [2] and made.masked.sum() == len(made.tokens) - 2
 
 
-def test_a_text_that_says_mask_has_no_mask_there(tokenizer):
+def test_a_text_that_spells_mask_has_no_mask_there(tokenizer):
     made = MaskedTexts(["[MASK] film [SEP] film of [CLS] fun"], tokenizer, 100)
     assert (made.tokens[1:-1] != tokenizer.mask_token_id).all()
     assert set(made.tokens[1:-1].tolist()).isdisjoint({tokenizer.sep_token_id, tokenizer.cls_token_id})

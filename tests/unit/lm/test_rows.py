@@ -34,5 +34,5 @@ def test_padding_stands_on_the_left_if_asked():
         {"fields": ROWS.fields | {"input_ids": np.array([5, 6, 7, 8, 9, 3], np.int32)}},
     ],
 )
-def test_digest_tells_rows_apart(other):
+def test_the_digest_depends_on_all_arrays(other):
     assert ROWS.digest == replace(ROWS).digest != replace(ROWS, **other).digest

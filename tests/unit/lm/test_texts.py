@@ -15,7 +15,7 @@ def tokens_of(made):
 
 @pytest.mark.parametrize("seed", [None, 3])
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30), min_size=1))
-def test_tokens_say_the_text_and_then_end(tokenizer, texts, seed):
+def test_tokens_are_those_of_the_text_and_an_end(tokenizer, texts, seed):
     made = TokenTexts(texts, tokenizer, LONG, seed)
     rows = [row.tolist() for row in tokens_of(made)]
     assert [tokenizer.decode(row[:-1]) for row in rows] == texts

@@ -24,7 +24,7 @@ def found(work, fingerprint, *, resume=True):
     return there, said.infos, said.warnings
 
 
-def test_a_killed_training_is_gone_on_with_if_nothing_changed(tmp_path):
+def test_a_killed_training_continues_if_nothing_changed(tmp_path):
     killed(tmp_path / "work", {"lr": (1, 2), "seed": 3})
     assert found(tmp_path / "work", {"lr": [1, 2], "seed": 3}) == (
         True,
@@ -34,7 +34,7 @@ def test_a_killed_training_is_gone_on_with_if_nothing_changed(tmp_path):
     assert found(tmp_path / "work", {"seed": 3}) == (False, [], [])
 
 
-def test_it_starts_again_and_says_why(tmp_path, monkeypatch):
+def test_it_starts_again_with_the_reason(tmp_path, monkeypatch):
     killed(tmp_path / "work", {"lr": 1, "seed": 3})
     there, _, warnings = found(tmp_path / "work", {"lr": 2, "seed": 3, "batch": 4})
     assert not there and warnings == [

@@ -30,7 +30,7 @@ def test_a_batch_is_halved_until_it_fits(error):
 
 def test_what_cannot_be_halved():
     for run, options in ((fits(0), {}), (fits(8), {"auto": False})):
-        with pytest.raises(KdError, match="memory does not suffice") as error:
+        with pytest.raises(KdError, match="not enough memory") as error:
             halve_until_it_fits(run, 16, reporter=QuietReporter(), key="a.b", hint="do this", **options)
         assert (error.value.key, error.value.hint) == ("a.b", "do this")
 

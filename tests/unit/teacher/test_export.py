@@ -145,7 +145,7 @@ def test_auto_batch_size_is_halved_when_memory_does_not_suffice(
     assert result.batch_size == 2
     assert read_logits(tmp_path / "logits.safetensors", films).metadata["batch_size"] == 2
     assert any("memory ran out" in warning for warning in notes.warnings)
-    with pytest.raises(KdError, match="memory does not suffice for 4 texts") as caught:
+    with pytest.raises(KdError, match="not enough memory for 4 texts") as caught:
         run("two.safetensors", batch_size=4)
     assert "auto" in caught.value.hint
     run("three.safetensors", batch_size=2)

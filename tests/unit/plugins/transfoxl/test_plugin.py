@@ -51,14 +51,14 @@ def drawn(sampler, count=60, corpus=CORPUS):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    """A tiny model from scratch: its folder, what came of it, and what was told."""
+    """A tiny model from scratch: its folder, what came of it, and what was before."""
     folder, notes = tmp_path_factory.mktemp("learned") / "model", Notes()
     return folder, fine_tune(folder, notes, epochs=6), notes
 
 
 def test_it_learns_from_scratch_and_loads_with_the_same_numbers(learned, notes):
-    folder, result, told = learned
-    assert told.scores[-1] < 0.7 * told.scores[0] and told.warnings == []
+    folder, result, before = learned
+    assert before.scores[-1] < 0.7 * before.scores[0] and before.warnings == []
     assert {"dev_bits_per_character", "dev_word_perplexity", "test_bits_per_character"} <= set(result)
     assert {"model.safetensors", "config.json", "vocab.txt"} <= {path.name for path in folder.iterdir()}
     sampler = kd_transfoxl.load(folder, settings_of(), notes)

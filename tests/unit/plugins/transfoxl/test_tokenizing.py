@@ -123,7 +123,7 @@ def test_the_tab_of_a_pair_is_the_end_of_a_text(tokenizer):
     ]
 
 
-def test_a_text_that_says_eos_does_not_end(tokenizer):
+def test_a_text_that_spells_eos_does_not_end(tokenizer):
     assert tokenizer(["a <eos> b", "<unk>"])["input_ids"] == [[2, 1, 3], [1]]
 
 
@@ -164,7 +164,7 @@ def test_a_broken_configuration(tmp_path, text):
 def test_moses_may_be_missing(monkeypatch):
     tokenizing._moses.cache_clear()
     monkeypatch.setitem(sys.modules, "sacremoses", None)
-    with pytest.raises(MissingError, match="sacremoses is not installed") as caught:
+    with pytest.raises(MissingError, match="need sacremoses, which is not installed") as caught:
         split("a", "moses")
     assert caught.value.hint == "pip install sacremoses"
     assert split("a b", "whitespace") == ["a", "b"]

@@ -153,7 +153,7 @@ def test_objects_that_are_not_needed_are_not_made(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps(VOCABULARY)[:-20], archive(VOCABULARY)[:300]])
-def test_a_broken_file_is_told_apart(tmp_path, data):
+def test_a_broken_file_is_an_error(tmp_path, data):
     with pytest.raises(DataError, match="the vocabulary cannot be read") as caught:
         read(tmp_path, data)
     assert caught.value.file == str(tmp_path / "vocab.bin")

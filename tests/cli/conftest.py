@@ -1,0 +1,41 @@
+import pytest
+from made_student import SINGLE, TEXTS, make_student
+
+from kdcli.cli import run
+
+LABELS = ["no", "yes", "yes", "no", "yes", "yes", "no", "no", "yes", "no"]
+PROFILE = """
+extends = "base"
+[task]
+name = "toy"
+labels = ["no", "yes"]
+names = ["bad", "good"]
+data_dir = "{data}"
+[teacher]
+model = "google-bert/bert-large-uncased"
+[transfer]
+method = "lite+corpus"
+"""
+
+
+@pytest.fixture
+def kd(capsys):
+    """Run a command, and return its exit code, stdout and stderr."""
+
+    def call(*arguments):
+        code = run([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A run folder with a student and its profile, and the task's dev table."""
+    make_student(tmp_path / "run" / "student", SINGLE)
+    (tmp_path / "data").mkdir()
+    rows = "".join(f"{text}\t{label}\n" for text, label in zip(TEXTS, LABELS, strict=True))
+    (tmp_path / "data" / "dev.tsv").write_text(f"sentence\tlabel\n{rows}", "utf-8")
+    (tmp_path / "run" / "kd.lock").write_text("{}")
+    (tmp_path / "run" / "profile.toml").write_text(PROFILE.format(data=tmp_path / "data"))
+    return tmp_path
