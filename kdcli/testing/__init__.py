@@ -22,7 +22,7 @@ from kdcli.testing.processes import Run, fake_dist, run_cli
 from kdcli.testing.tiny import tiny_corpus, tiny_task
 
 __all__ = [
-    "Outcome",
+    "CheckOutcome",
     "Run",
     "check_generator",
     "check_student",

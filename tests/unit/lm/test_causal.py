@@ -96,7 +96,7 @@ def test_what_does_not_work_is_refused(name):
 
 
 class Placeless(GPT2LMHeadModel):
-    """Takes the next place for each token, whatever it is told."""
+    """Ignores ``position_ids``: each token gets the next position."""
 
     def forward(self, position_ids=None, **arguments):
         return super().forward(**arguments)

@@ -59,7 +59,7 @@ LLAMA = LlamaConfig(
 class Texts:
     """Texts that count upwards; each epoch of training drops another number of words at their start.
 
-    Labels stand where their tokens do, as Hugging Face has it, or, if ``ahead``, a place before, where they are told.
+    Labels stand at their tokens, as in Hugging Face; with ``ahead``, one position before, where they are predicted.
     """
 
     def __init__(self, rows, seed, *, changing=True, ahead=False):

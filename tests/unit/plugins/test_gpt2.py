@@ -1,4 +1,4 @@
-"""The plugin as ``kd`` uses it; what is below it has tests of its own in tests/unit/generation."""
+"""The plugin as ``kd`` uses it; what is below it has tests of its own in tests/unit/lm."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The plugin as ``kd`` uses it; the texts it learns have tests of their own in tests/unit/generation."""
+"""The plugin as ``kd`` uses it; the texts it learns have tests of their own in tests/unit/lm."""
 
 import json
 import shutil
