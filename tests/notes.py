@@ -1,4 +1,4 @@
-"""A reporter that keeps what it hears."""
+"""A reporter that keeps all messages."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from kdcli.api import QuietReporter
 
 @dataclass
 class Notes(QuietReporter):
-    """Keeps all messages, and can end a training like Ctrl-C, at its update ``kill_at``."""
+    """Keeps messages and scores, and can end a training like Ctrl-C, at its update ``kill_at``."""
 
     kill_at: int | None = None
     updates: int = 0

@@ -36,8 +36,8 @@ def one_training(
 ) -> Iterator[None]:
     """Train in a folder that belongs to this training alone, and is removed when it ends well; all processes enter.
 
-    With ``resume``, what a killed training left there is used if its fingerprint was the same: inputs, settings, seed,
-    and the number of processes and the versions of the libraries, which are added here.
+    With ``resume``, a killed training continues if its fingerprint was the same: inputs, settings, seed, and what is
+    added here, the number of processes and the versions of the libraries.
 
     Raises:
         KdError: Another process trains ``what`` (a teacher, a generator) here.

@@ -14,7 +14,6 @@ from kdcli.lm.sampling import part_uniforms
 
 TRAIN = ["a good film", "the plot is dull", "the dog", "naïve fun", "the end", "very bad", "fun !"] * 3
 CORPUS = Corpus("single", TRAIN, ["fun"])
-FULL = "CUDA out of memory. Tried to allocate 20.00 MiB."
 
 
 @pytest.fixture
@@ -104,9 +103,8 @@ def test_options_reach_the_draw(make_sampler, tokenizer):
     assert len(np.unique(rows, axis=0)) == 20
 
 
-@pytest.mark.parametrize("error", [RuntimeError(FULL), torch.OutOfMemoryError(FULL)], ids=["runtime", "torch"])
 @pytest.mark.parametrize(("rows", "halved"), [(48, [24, 12, 6]), ("auto", [30, 15, 7])])
-def test_a_batch_for_which_memory_does_not_suffice_is_halved(make_sampler, tokenizer, notes, error, rows, halved):
+def test_a_batch_for_which_memory_does_not_suffice_is_halved(make_sampler, tokenizer, notes, rows, halved):
     expected = drawn(ending(make_sampler(), tokenizer))
     sampler = ending(make_sampler(rows=rows), tokenizer)
     step, steps = sampler.decoder.step, []
@@ -114,7 +112,7 @@ def test_a_batch_for_which_memory_does_not_suffice_is_halved(make_sampler, token
     def limited(tokens, *arguments):
         steps.append(len(tokens))
         if len(tokens) > 8 and len(steps) % 4 == 0:  # not at once: when the texts have grown
-            raise error
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
         return step(tokens, *arguments)
 
     sampler.decoder.step = limited

@@ -16,10 +16,6 @@ def logits_of(words, seed=0, spread=3.0):
     return spread * torch.randn(words, generator=torch.Generator().manual_seed(seed))
 
 
-def uniforms_of(count, seed=0):
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def drawn(logits, uniforms, **options):
     """Draw one token for each uniform, all from the same logits."""
     return draw(logits.expand(len(uniforms), -1), uniforms, **options)

@@ -35,7 +35,6 @@ TRAIN = [
 ] * 4
 CORPUS = Corpus("single", TRAIN, ["a good plot", "very dull and bad"], ["the fun"])
 PAIRS = Corpus("pair", [f"{a}\t{b}" for a, b in pairwise(TRAIN)], ["a good plot\tit is bad"], ["a dog\tfun"])
-FULL = "CUDA out of memory. Tried to allocate 20.00 MiB."
 
 
 @pytest.fixture
