@@ -11,6 +11,7 @@ import polars as pl
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 from kdcli.evaluate.predict import Model, predict_texts
+from kdcli.tables.text import check_utf8
 
 NAME = "stdin"
 BLOCK = 1 << 20
@@ -92,15 +93,10 @@ def _whole_lines(stream: Stream) -> Iterator[list[bytes]]:
 
 def _texts(line: bytes, task: Task, row: int) -> list[str]:
     """Return the texts of a line, one or two."""
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        what = f"not UTF-8: byte {error.start + 1} of the row is 0x{line[error.start]:02x}"
-        hint = "convert the texts first: iconv -f ENCODING -t UTF-8"
-        raise DataError(what, file=NAME, row=row, hint=hint) from None
+    check_utf8(line, NAME, row)
     if task.kind == "single":
-        return [text]
-    texts = text.split("\t")
+        return [line.decode()]
+    texts = line.decode().split("\t")
     if len(texts) != 2:
         hint = f"{task.name} takes pairs; name a table with --input FILE"
         raise DataError("a pair is two texts with one tab between them", file=NAME, row=row, hint=hint)

@@ -102,7 +102,7 @@ def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
         raise DataError(f"the compressed file is truncated or damaged: {error}", file=path) from error
 
 
-def check_utf8(data: bytes, path: Path, row: int) -> None:
+def check_utf8(data: bytes, path: str | Path, row: int) -> None:
     """Check that whole lines are UTF-8; ``row`` is the number of the first."""
     try:
         data.decode("utf-8")

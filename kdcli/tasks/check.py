@@ -26,12 +26,12 @@ from kdcli.tasks.check_report import (
     LabelCount,
     Labels,
     Overlap,
+    Problem,
     Repeats,
     Scores,
     TableReport,
     Words,
     find_problems,
-    problem_of,
 )
 from kdcli.tasks.detect import detect
 from kdcli.tasks.labels import spelling_of
@@ -72,7 +72,8 @@ def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_wo
     errors += [error for table in tables for error in table.errors()]
     reports = [table.report(max_words) for table in tables]
     overlaps = [_overlap(first, second) for first, second in combinations(tables, 2) if first.split != second.split]
-    problems = [problem_of(error) for error in errors] + find_problems(reports, overlaps, settings, task, max_words)
+    problems = [Problem("error", one.what, one.hint, one.file, one.row, one.key) for one in errors]
+    problems += find_problems(reports, overlaps, settings, task, max_words)
     problems.sort(key=lambda problem: problem.level)
     fit = all(problem.level != "error" for problem in problems)
     return DataReport(task.name, settings.data_dir, fit, max_words, reports, overlaps, problems)

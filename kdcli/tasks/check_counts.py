@@ -22,7 +22,7 @@ from kdcli.errors import DataError
 from kdcli.tables.read import ROW_NUMBER, check_texts
 from kdcli.tasks.check_report import Finding
 from kdcli.tasks.detect import TableLayout
-from kdcli.tasks.labels import class_names, label_texts, parse_scores, without_hidden
+from kdcli.tasks.labels import class_names, drop_rows, label_texts, parse_scores, without_hidden
 
 NON_PRINTING = (
     r"[\x00-\x08\x0b-\x1f\x7f-\x{a0}\x{ad}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}\x{fffd}]"
@@ -89,13 +89,8 @@ class TableCounts:
         if self.layout.label is None:
             return batch, None
         label = label_texts(batch[self.layout.label], self.path, self._names)
-        if self.settings.drop_labels:
-            dropped = label.is_in(self.settings.drop_labels).fill_null(False)
-            if self.labelled:
-                self.dropped.update(label.filter(dropped))
-                batch, label = batch.filter(~dropped), label.filter(~dropped)
-            else:
-                label = label.set(dropped, None)
+        batch, label, left_out = drop_rows(batch, label, self.settings.drop_labels, labelled=self.labelled)
+        self.dropped.update(left_out)
         return batch, without_hidden(label, self.task, labelled=self.labelled)
 
     def _add(self, batch: pl.DataFrame, label: pl.Series | None, looks: Sequence[Future[_Look]]) -> int:

@@ -13,7 +13,6 @@ from typing import Literal
 
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
-from kdcli.errors import KdError
 from kdcli.tables.read import shown
 
 _RARE = 0.2
@@ -174,11 +173,6 @@ class DataReport:
     tables: Sequence[TableReport] = ()
     overlaps: Sequence[Overlap] = ()
     problems: Sequence[Problem] = ()
-
-
-def problem_of(error: KdError) -> Problem:
-    """Return an error as a problem."""
-    return Problem("error", error.what, error.hint, error.file, error.row, error.key)
 
 
 def find_problems(

@@ -117,6 +117,20 @@ def parse_scores(texts: pl.Series, task: Task) -> tuple[NDArray[np.float32], NDA
     return numbers.astype(np.float32), wrong
 
 
+def drop_rows(
+    batch: pl.DataFrame, labels: pl.Series, drop: Sequence[str], *, labelled: bool
+) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
+    """Leave out the rows whose labels are dropped; where labels are not needed, the labels alone.
+
+    Returns:
+        The rows, their labels, and the labels of the rows that are left out.
+    """
+    dropped = labels.is_in(drop).fill_null(False) if drop else pl.repeat(False, len(labels), eager=True)
+    if not labelled:
+        return batch, labels.set(dropped, None), labels.clear()
+    return batch.filter(~dropped), labels.filter(~dropped), labels.filter(dropped)
+
+
 def without_hidden(labels: pl.Series, task: Task, *, labelled: bool) -> pl.Series:
     """Set empty labels to null, and where labels are not needed also -1, with which GLUE hides those of test rows."""
     hidden = [""]

@@ -19,6 +19,7 @@ from kdcli.tasks.glue import PARTS
 from kdcli.tasks.labels import (
     Spelling,
     class_names,
+    drop_rows,
     encode_labels,
     label_texts,
     respell,
@@ -206,13 +207,8 @@ def _read(
     for batch in reader.batches():
         check_texts(batch, layout.texts, path)
         label = labels.texts(batch)
-        if layout.label is not None and settings.drop_labels:
-            drop = label.is_in(settings.drop_labels).fill_null(False)
-            if labelled:
-                batch, label = batch.filter(~drop), label.filter(~drop)
-                dropped += int(drop.sum())
-            else:
-                label = label.set(drop, None)
+        batch, label, left_out = drop_rows(batch, label, settings.drop_labels, labelled=labelled)
+        dropped += len(left_out)
         texts = [batch[text].alias(name) for text, name in zip(layout.texts, task.columns, strict=True)]
         empty.extend(batch.filter(pl.any_horizontal(pl.col(*layout.texts) == ""))[ROW_NUMBER])
         index = None if layout.index is None else _index(batch[layout.index], path, needed=not labelled)
