@@ -3,7 +3,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import kd_bilstm
@@ -49,9 +48,7 @@ def test_channels_of_each_kind(kind, trained, frozen):
         if part is not None:
             assert part.weight.requires_grad == learns
             assert np.array_equal(part.weight.detach().numpy(), vectors) == (kind != "rand")
-    with torch.no_grad():
-        for part in made.children():
-            part.weight.zero_()
+            part.weight.detach().zero_()
     assert np.array_equal(vectors, VECTORS)  # the model has copies
 
 
@@ -66,35 +63,12 @@ def test_vectors_of_each_channel_the_trained_one_first():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_names_of_the_weights(kind):
-    expected = {"trained.weight", "frozen.weight"} if kind == "multichannel" else {"trained.weight"}
-    expected = {"frozen.weight"} if kind == "static" else expected
-    assert set(embedding(kind, WORDS, None, SIZE).state_dict()) == expected
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_random_vectors_are_in_range(kind):
-    for part in embedding(kind, 500, None, 50).parameters():
+    parts = list(embedding(kind, 500, None, 50).parameters())
+    assert all(torch.equal(part, parts[0]) for part in parts)
+    for part in parts:
         assert part.abs().max() <= 0.25
         assert part.std().item() == pytest.approx(0.5 / 12**0.5, rel=0.05)
-
-
-def test_two_channels_begin_alike():
-    made = embedding("multichannel", WORDS, None, SIZE)
-    assert torch.equal(made.trained.weight, made.frozen.weight)
-
-
-@each_student
-def test_a_student_learns_all_but_the_frozen_channel(student, kind):
-    module = built(student, kind)
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    optimizer = torch.optim.Adam([one for one in module.parameters() if one.requires_grad], lr=0.1)
-    for _ in range(2):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(module(batch()), torch.tensor([0, 1])).backward()
-        optimizer.step()
-    same = {name for name, value in module.state_dict().items() if torch.equal(value, before[name])}
-    assert same == ({"embedding.frozen.weight"} if kind in ("static", "multichannel") else set())
 
 
 def flops(student, kind):

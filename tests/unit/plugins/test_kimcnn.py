@@ -74,18 +74,6 @@ def test_words_come_one_batch_after_the_other():
         np.testing.assert_allclose(quick(*map(tuple, zip(*columns, strict=True))), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_every_filter_sees_both_copies():
-    module, _ = model_of(kd_kimcnn, SINGLE, filters=5, embeddings="multichannel")
-    batch = batch_of(columns_of(SINGLE, [4]))
-    before = module.encode(batch.words[0], batch.lengths[0])
-    for channel in (module.embedding.trained, module.embedding.frozen):
-        with torch.no_grad():
-            channel.weight += 1
-        after = module.encode(batch.words[0], batch.lengths[0])
-        assert (after != before).float().mean() > 0.5  # but for those that are 0 before and after
-        before = after
-
-
 def test_sizes_of_the_paper():
     module = build(Options(), SINGLE, 100, None, 300)
     inside = sum(parameter.numel() for parameter in module.parameters()) - 2 * 100 * 300

@@ -1,8 +1,6 @@
 """What holds for every student of kd: bilstm, dan and kimcnn."""
 
 import importlib
-import subprocess
-import sys
 
 import numpy as np
 import onnx
@@ -13,7 +11,6 @@ from student_forms import PAIR, SINGLE, WORDS, batch_of, by_numpy, columns_of, m
 from torch import nn
 
 SMALL = {"bilstm": {"hidden": 8, "fc": 4}, "dan": {"buckets": 37, "fc": 50}, "kimcnn": {"filters": 8, "widths": (2, 3)}}
-FAST = {"bilstm": "folded", "dan": "trained", "kimcnn": "trained"}
 
 each = pytest.mark.parametrize("name", SMALL)
 
@@ -56,14 +53,6 @@ def test_a_large_batch_is_computed_in_pieces(name):
 
 
 @each
-def test_a_word_outside_the_vocabulary_is_refused(name):
-    module, options = model_of(plugin_of(name), SINGLE, **SMALL[name])
-    for rows in (1, 2):
-        with pytest.raises(IndexError):
-            by_numpy(plugin_of(name), options, SINGLE, module, [(np.full((rows, 2), WORDS), np.full(rows, 2))])
-
-
-@each
 def test_form_of_the_graph(name):
     for task, texts in ((SINGLE, [""]), (PAIR, ["1", "2"])):
         module, options = model_of(plugin_of(name), task, **SMALL[name])
@@ -85,24 +74,13 @@ def test_form_of_the_graph(name):
     [
         ("bilstm", {"hidden": 0}),
         ("bilstm", {"cell": "rnn"}),
-        ("bilstm", {"embeddings": "none"}),
         ("dan", {"ngram": 1}),
         ("dan", {"buckets": 2**31}),
         ("kimcnn", {"widths": []}),
         ("kimcnn", {"widths": [3, 0]}),
-        *((name, wrong) for name in SMALL for wrong in ({"dropout": 1}, {"size": 3})),
+        *((name, {"dropout": 1}) for name in SMALL),
     ],
 )
 def test_wrong_options_are_refused(name, wrong):
     with pytest.raises(ValidationError):
         plugin_of(name).Options(**wrong)
-
-
-@each
-def test_nothing_heavy_is_imported_to_predict(name):
-    code = (
-        f"import sys, kd_{name}; kd_{name}.Options(); print({{'torch', 'numpy', 'onnx'}} & set(sys.modules))\n"
-        f"import kd_{name}.{FAST[name]}; print({{'torch', 'onnx', 'scipy', 'polars'}} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["set()", "set()"]
