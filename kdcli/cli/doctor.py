@@ -72,7 +72,7 @@ def _python() -> Iterator[Diagnosis]:
 
 
 def _machine() -> Iterator[Diagnosis]:
-    from kdcli.parts.engine import usable_cores
+    from kdcli.parts import usable_cores
 
     yield Diagnosis("cores", "fine", str(usable_cores()))
     memory, disk = _free_memory(), shutil.disk_usage(Path.cwd()).free

@@ -20,7 +20,7 @@ from kdcli.config.schema import Settings, TaskSettings
 from kdcli.errors import KdError, MissingError, UsageError
 from kdcli.evaluate.measure import BATCHES, BenchSubject, Kind, Measurement, measure
 from kdcli.files import atomic
-from kdcli.parts.engine import processes, usable_cores
+from kdcli.parts import processes, usable_cores
 from kdcli.run.paths import is_run, student_folder, teacher_of
 from kdcli.student.student import load_student
 from kdcli.tasks.split import SAMPLE, load_table, load_tables, table_settings, task_from

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
 from kdcli.files import atomic, is_running, sha256, temporary_path
-from kdcli.parts.engine import is_main_process, process_count, process_index, processes
+from kdcli.parts import is_main_process, process_count, process_index, processes
 
 MakePart = Callable[[int, Path], None]
 """Write part ``i`` to the path; with more than one worker it must be picklable."""

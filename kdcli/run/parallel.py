@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
-from kdcli.parts.engine import follow_parent, usable_cores
+from kdcli.parts import follow_parent, usable_cores
 from kdcli.run.context import RunContext
 from kdcli.run.stage import Stage
 
@@ -23,15 +23,10 @@ Execute = Callable[[Stage, RunContext], Any]
 
 
 def run_at_once(calls: Sequence[Callable[[Execute], Outcome]], workers: int, reporter: Reporter) -> list[Outcome]:
-    """Make calls at the same time, whose stages run in processes that share the cores; the first failure ends all.
+    """Make calls at the same time; each gets a function that runs a stage in a process of its own.
 
-    Args:
-        calls: Each gets a function that runs a stage in a process.
-        workers: How many stages run at once.
-        reporter: Gets the reports of all processes.
-
-    Raises:
-        KdError: A process died.
+    ``workers`` processes run at once and share the cores. The first failure ends all; a process that died is a
+    ``KdError``.
     """
     processes: list[Any] = []
     reporting = Lock()

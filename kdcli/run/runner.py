@@ -18,7 +18,7 @@ from kdcli.api import Reporter
 from kdcli.config.schema import METHODS
 from kdcli.errors import DataError, KdError, UsageError, first_line
 from kdcli.files import atomic, sha256
-from kdcli.parts.engine import is_main_process, usable_cores
+from kdcli.parts import is_main_process, usable_cores
 from kdcli.run.context import RunContext
 from kdcli.run.lock import Entry, Lock, hashes, stale, versions
 from kdcli.run.parallel import Execute, run_at_once
@@ -53,23 +53,14 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a stage.
+    """The outcome of a stage."""
 
-    Attributes:
-        stage: Its key in ``kd.lock``.
-        name: Its name in ``STAGES``.
-        reasons: Why it ran (or would run); empty where it was up to date.
-        result: Its result dataclass, of now or of when it last ran; None in a dry run.
-        seconds: How long it took; 0.0 where it did not run.
-        done: Whether its outputs are up to date now.
-    """
-
-    stage: str
-    name: str
-    reasons: list[str]
-    result: Any = None
-    seconds: float = 0.0
-    done: bool = True
+    stage: str  # its key in kd.lock
+    name: str  # its name in STAGES
+    reasons: list[str]  # why it ran (or would run); empty where it was up to date
+    result: Any = None  # its result dataclass, of now or of when it last ran; None in a dry run
+    seconds: float = 0.0  # 0.0 where it did not run
+    done: bool = True  # whether its outputs are up to date now
 
 
 @dataclass(frozen=True)

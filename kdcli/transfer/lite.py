@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.files import atomic
-from kdcli.parts.engine import processes, usable_cores
+from kdcli.parts import processes, usable_cores
 from kdcli.parts.parts import Parts
 from kdcli.tables.text_hash import text_hash
 from kdcli.transfer.cleaning import spaced
@@ -47,17 +47,13 @@ class LiteResult:
     """What ``transfer lite`` made."""
 
     rows: int
-    originals: int  # the training set's own, which come first and are all kept
+    originals: int  # training texts, which come first and are all kept
     fabricated: int  # the new texts that were kept
-    # over all texts made: the ``words`` they have, ``words_masked``, ``words_replaced`` by one drawn for the same
-    # part of speech (it may be the same one), ``texts_cut`` to an n-gram
-    counts: dict[str, int]
-    duplicates: int  # texts dropped because an original or an earlier one says the same
-    held_out_copies: int  # texts dropped because a dev or test text says the same
+    counts: dict[str, int]  # over all texts made: words, words_masked, words_replaced, texts_cut (to an n-gram)
+    duplicates: int  # dropped copies of an original or an earlier text
+    held_out_copies: int  # dropped copies of dev or test texts
     drop_rate: float  # share of the texts made that were dropped
-    # ``rules`` (masked, replaced, cut), ``before`` and ``after`` of some kept texts; the texts of a pair stand around
-    # a ``|``
-    examples: list[dict[str, Any]]
+    examples: list[dict[str, Any]]  # rules (masked, replaced, cut), before and after of some kept texts
 
 
 def fabricate(
@@ -75,16 +71,12 @@ def fabricate(
 
     The table depends on the texts, the settings (but for ``workers``) and the seed alone. It has the text columns,
     ``source`` (``original`` or ``lite``) and ``label`` (null for the new texts). With ``resume`` a run that was stopped
-    goes on where it was.
-
-    Returns:
-        The result; None in the processes of a ``torchrun`` that wait for the main one.
+    goes on where it was. The processes of a ``torchrun`` that wait for the main one get None.
 
     Raises:
         PluginError: There is no such tagger, or it breaks its contract.
         MissingError: The tagger's data is not there.
         DataError: A text does not fit into a table of this form.
-        KdError: Another process does the same work, or the disk is full.
     """
     reporter = reporter or QuietReporter()
     train, held_out = plain(train, task), [plain(table, task) for table in held_out]
@@ -105,7 +97,9 @@ def fabricate(
         if slices:
             with processes(workers) if workers > 1 else nullcontext(1) as pool:
                 words, unigrams = tag(folder, texts, settings, pool, reporter)
-                make = MakePart(words, unigrams, task.columns, tuple(slices), _rules(settings), settings.n_iter, seed)
+                shortest, longest = map(int, settings.ngram.split(":"))
+                rules = Rules(settings.p_mask, settings.p_pos, settings.p_ngram, shortest, longest)
+                make = MakePart(words, unigrams, task.columns, tuple(slices), rules, settings.n_iter, seed)
                 sizes = [rows * settings.n_iter for _, rows in slices]
                 parts.make(sizes, make, title="fabricate", unit="texts", workers=pool)
         return parts.assemble(len(slices), lambda paths: gather(paths, train, held_out, task, output, reporter))
@@ -255,8 +249,3 @@ def _examples(texts: pl.DataFrame, train: pl.DataFrame, task: Task) -> list[dict
 def _schema(columns: Sequence[str]) -> dict[str, Any]:
     numbers = dict.fromkeys(("row", *_COUNTS), pl.UInt32)
     return {**dict.fromkeys(columns, pl.String), "key": pl.UInt64, **numbers}
-
-
-def _rules(settings: LiteSettings) -> Rules:
-    shortest, longest = map(int, settings.ngram.split(":"))
-    return Rules(settings.p_mask, settings.p_pos, settings.p_ngram, shortest, longest)

@@ -22,7 +22,7 @@ from kdcli import registry
 from kdcli.api import Part, QuietReporter, Reporter, Sampler, Samples, Task
 from kdcli.errors import KdError
 from kdcli.files import sha256
-from kdcli.parts.engine import process_count, process_index
+from kdcli.parts import process_count, process_index
 from kdcli.parts.parts import Parts
 from kdcli.tables.text_hash import text_hash
 from kdcli.transfer.cleaning import clean, split_pairs
@@ -48,14 +48,14 @@ class SampleResult:
     """What was sampled."""
 
     rows: int
-    originals: int  # the training set's own, which come first and are all kept
+    originals: int  # training texts, which come first and are all kept
     samples: int  # the new texts
-    draws: int  # texts that were begun
-    acceptance: float  # the share of the draws that gave a new text; those in excess count too
+    draws: int
+    acceptance: float  # share of the draws that gave a new text; those in excess count too
     rejected: dict[str, int]  # draws that gave no text, by reason
-    duplicates: int  # samples dropped because an earlier one says the same
-    train_copies: int  # those dropped because a training text does
-    held_out_copies: int  # those dropped because a dev or test text does
+    duplicates: int  # dropped samples; the next two as well
+    train_copies: int
+    held_out_copies: int
     excess: int  # new texts beyond the number asked for
     novelty: Novelty
 
@@ -75,10 +75,8 @@ def draw_samples(
     """Make a transfer set: the originals, then new texts sampled from a fine-tuned generator.
 
     None of the held-out texts is kept. A run that was stopped goes on where it was. ``checkpoint`` and ``prefixes`` are
-    those that the generator's ``fine_tune`` and ``prefixes`` wrote.
-
-    Returns:
-        The result; None in the processes of a ``torchrun`` that wait for the main one.
+    those that the generator's ``fine_tune`` and ``prefixes`` wrote. The processes of a ``torchrun`` that wait for the
+    main one get None.
 
     Raises:
         DataError: The checkpoint or the prefixes cannot be read; a text does not fit into a table of this form.

@@ -8,7 +8,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from kdcli.config.schema import Settings
 from kdcli.errors import KdError, MissingError, UsageError
 from kdcli.evaluate import bench as benching
 from kdcli.evaluate import measure as measuring
-from kdcli.evaluate.bench import BenchReport, Ratio, bench, check_plot, plot, ratio
+from kdcli.evaluate.bench import Ratio, bench, check_plot, ratio
 from kdcli.evaluate.measure import BATCHES, BenchSubject, Latency, Measurement, measure, peak_memory, timed
 from kdcli.export.onnx import export_onnx
 from kdcli.student.student import load_student
@@ -152,14 +151,6 @@ def test_all_models_on_the_same_texts(
     json.dumps(asdict(found))
 
 
-def test_without_a_teacher_there_are_no_ratios_and_without_texts_the_sample(
-    student: Path, faked: list[tuple[BenchSubject, Any, float]]
-) -> None:
-    found = bench(student=student, settings=Settings(), profiled=False)
-    assert found.ratios == {} and [one.kind for one in found.models] == ["pytorch", "numpy"]
-    assert found.source == "kd:sample" and found.texts == 160
-
-
 def test_pairs(tmp_path: Path, faked: list[tuple[BenchSubject, Any, float]]) -> None:
     student = make_student(tmp_path / "student", PAIR)
     bench(student=student, settings=Settings(), profiled=False)
@@ -212,20 +203,6 @@ def test_a_model_that_does_not_fit_into_memory(student: Path, monkeypatch: pytes
 def test_a_ratio_of_unknown_sizes() -> None:
     model = fake(BenchSubject("x", "numpy", "", SINGLE), None, 1)
     assert ratio(model, replace(model, parameters=5)).parameters is None
-
-
-@pytest.fixture
-def report() -> BenchReport:
-    kinds = ("pytorch", "numpy", "onnx", "int8", "teacher")
-    models = [fake(BenchSubject(f"{kind} <&>", kind, "", SINGLE), None, 1) for kind in kinds]
-    return BenchReport("toy", 10, 5.0, "here", {"processor": "P", "cores": "2"}, 1.0, models, {}, {})
-
-
-def test_the_plot_has_every_model(report: BenchReport, tmp_path: Path) -> None:
-    plot(report, tmp_path / "a.svg")
-    assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
-    plot(report, tmp_path / "a.png")
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_plots_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

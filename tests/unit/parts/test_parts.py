@@ -13,7 +13,7 @@ import pytest
 
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError, KdError
-from kdcli.parts.engine import processes
+from kdcli.parts import processes
 from kdcli.parts.parts import Parts
 
 SIZES = [3, 3, 3, 2]

@@ -210,7 +210,7 @@ def test_a_table_of_a_run_that_is_missing_damaged_or_another(tmp_path):
         scan(tmp_path / "a.parquet", ["u"])
     assert raised.value.key == "u"
     (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-5])
-    for read in (scan, row_count, lambda path: list(slices(path, 3))):
+    for read in (scan, row_count, read_table, lambda path: list(slices(path, 3))):
         with pytest.raises(DataError, match="damaged"):
             read(tmp_path / "a.parquet")
 
@@ -254,12 +254,3 @@ def test_a_cut_gzip_file_is_refused(tmp_path, rows, form):
     with pytest.raises(DataError, match="truncated or damaged") as raised:
         rows(path)
     assert raised.value.file == str(path)
-
-
-def test_a_cut_parquet_file_or_another_one_is_refused(tmp_path, rows, put):
-    pl.DataFrame({"s": ["x"]}).write_parquet(tmp_path / "a.parquet")
-    put("cut.parquet", (tmp_path / "a.parquet").read_bytes()[:-5])
-    put("text.parquet", b"sentence\tlabel\n")
-    for name in ("cut.parquet", "text.parquet"):
-        with pytest.raises(DataError, match="Parquet file"):
-            rows(tmp_path / name)

@@ -218,11 +218,3 @@ class TestSharedData:
         reader = read_table(path, bad_rows="skip")
         assert any('"Is ""rightness""' in text for text in reader.frame()["question1"].to_list()), "quotes are text"
         assert reader.skipped == 1
-
-    @pytest.mark.parametrize(
-        "path", sorted(SHARED.glob("glue/*/*.tsv")), ids=lambda path: f"{path.parent.name}/{path.stem}"
-    )
-    def test_glue_tables_are_read_as_plain_python_splits_them(self, rows, path):
-        header = path.parent.name != "CoLA" or path.stem == "test"
-        expected = plain_rows(path.read_bytes().decode())
-        assert rows(path, header=header) == [tuple(row) for row in expected[header:]]
