@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
@@ -15,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from kdcli.api import QuietReporter
-from kdcli.errors import DataError, MissingError, ProfileError
+from kdcli.errors import MissingError, ProfileError
 from kdcli.student import encoder_vectors as module
 from kdcli.student.encoder_vectors import SPREAD, encoder_vectors, encoder_words, project
 
@@ -90,11 +89,6 @@ def test_a_word_without_pieces_is_zero_and_changes_no_other(encoder):
     np.testing.assert_allclose(vectors[1:-1], encoder_vectors(encoder, WORDS, 8, device="cpu"), atol=1e-6)
 
 
-def test_a_very_long_word_is_cut(encoder):
-    vectors = encoder_vectors(encoder, [*WORDS, "film-" * 5_000], 8, device="cpu")
-    assert np.isfinite(vectors).all()
-
-
 def test_special_words_are_the_encoders_own(tmp_path):
     encoder = make_encoder(tmp_path, mask="<mask>")
     vectors = encoder_vectors(encoder, ["[MASK]", "[PAD]", *WORDS, "unheard-of"], 8, device="cpu")
@@ -145,34 +139,12 @@ def test_more_dimensions_than_states_is_an_error_that_names_the_largest(encoder)
     assert str(HIDDEN) in caught.value.hint
 
 
-def test_a_folder_that_holds_no_encoder_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"config\.json is missing"):
-        encoder_vectors(tmp_path, WORDS, 4, device="cpu")
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(DataError, match="tokenizer cannot be read"):
-        list(encoder_words(tmp_path, QuietReporter()))
-
-
-def test_weights_that_are_cut_or_absent_are_refused(encoder, tmp_path):
-    make_encoder(tmp_path)
-    path = tmp_path / "model.safetensors"
-    weights = load_file(path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="weights cannot be read"):
-        encoder_vectors(tmp_path, WORDS, 4, device="cpu")
-    gone = "encoder.layer.1.output.dense.weight"
-    save_file({name: value for name, value in weights.items() if name != gone}, path, {"format": "pt"})
-    with pytest.raises(DataError, match=gone):
-        encoder_vectors(tmp_path, WORDS, 4, device="cpu")
-
-
-@pytest.mark.parametrize("name", ["bert-base-uncased", "no/such/folder"])
-def test_an_encoder_that_is_not_there_is_missing(name, tmp_path, monkeypatch):
+def test_an_encoder_that_is_not_there_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingError) as caught:
-        encoder_vectors(name, WORDS, 4, device="cpu")
+        encoder_vectors("no/such/folder", WORDS, 4, device="cpu")
     assert caught.value.key == "student.vectors"
     assert "\n" not in caught.value.what

@@ -101,25 +101,11 @@ def test_predictions_of_texts(tmp_path):
     assert student.predict([]) == []
 
 
-def test_both_forms_predict_pairs_alike(tmp_path):
-    folder = make_student(tmp_path / "student", PAIR)
-    pairs = list(zip(*columns(PAIR), strict=True))
-    fast, slow = (load_student(folder, torch=torch).predict(pairs) for torch in (False, True))
-    for one, two in zip(fast, slow, strict=True):
-        assert one.label == two.label
-        assert one.probabilities == pytest.approx(two.probabilities, abs=1e-5)
-        assert sum(one.probabilities.values()) == pytest.approx(1)
-
-
-def test_scores_stay_in_their_range():
+def test_predictions_of_large_logits_and_of_scores():
+    assert predictions(np.array([[1000.0, -1000.0]], np.float32), SINGLE) == [Prediction("no", {"no": 1.0, "yes": 0.0})]
     logits = np.array([[-1.0], [2.5], [7.0]], np.float32)
     assert predictions(logits, SCORE) == [Score(0.0), Score(2.5), Score(5.0)]
     assert predictions(logits, Task("free", "single", ())) == [Score(-1.0), Score(2.5), Score(7.0)]
-
-
-def test_probabilities_of_large_logits():
-    (found,) = predictions(np.array([[1000.0, -1000.0]], np.float32), SINGLE)
-    assert found == Prediction("no", {"no": 1.0, "yes": 0.0})
 
 
 @pytest.mark.parametrize(

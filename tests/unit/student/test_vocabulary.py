@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
@@ -10,9 +8,8 @@ from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
 
 from kdcli.errors import DataError
-from kdcli.student.vocabulary import TextEncoder, load_tokenizer, save_tokenizer, train_vocabulary, vocabulary
+from kdcli.student.vocabulary import TextEncoder, train_vocabulary, vocabulary
 
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 TEXTS = ["It 's a GOOD film , isn't it ?", "a [MASK] film", "", "naïve café  中文", "a good good film"]
 
 characters = st.characters(codec="utf-8") | st.sampled_from(" a\tbΣ\n\u0301\x85'")
@@ -120,21 +117,3 @@ def test_id_type_follows_the_size():
     assert encode_texts(pl.Series(["a"]), trained(), 9).words.dtype == np.uint16
     many = trained([" ".join(f"w{number}" for number in range(70_000))], max_size=66_000)
     assert encode_texts(pl.Series(["w9"]), many, 9).words.dtype == np.uint32
-
-
-def test_saved_and_loaded(tmp_path):
-    tokenizer = trained()
-    save_tokenizer(tokenizer, tmp_path)
-    loaded = load_tokenizer(tmp_path)
-    assert loaded.encode("[MASK] Good café").ids == tokenizer.encode("[MASK] Good café").ids
-    (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(DataError, match="tokenizer"):
-        load_tokenizer(tmp_path)
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="real data are not here")
-def test_real_texts():
-    lines = (SHARED / "glue/SST-2/dev.tsv").read_text("utf-8").splitlines()[1:]
-    texts = [line.split("\t")[0] for line in lines]
-    tokenizer = trained(texts, max_size=15_000)
-    assert rows(encode_texts(pl.Series(texts), tokenizer, 128)) == [tokenizer.encode(text).ids for text in texts]
