@@ -207,8 +207,9 @@ def _read(
     for batch in reader.batches():
         check_texts(batch, layout.texts, path)
         label = labels.texts(batch)
-        batch, label, left_out = drop_rows(batch, label, settings.drop_labels, labelled=labelled)
-        dropped += len(left_out)
+        if layout.label is not None:
+            batch, label, left_out = drop_rows(batch, label, settings.drop_labels, labelled=labelled)
+            dropped += len(left_out)
         texts = [batch[text].alias(name) for text, name in zip(layout.texts, task.columns, strict=True)]
         empty.extend(batch.filter(pl.any_horizontal(pl.col(*layout.texts) == ""))[ROW_NUMBER])
         index = None if layout.index is None else _index(batch[layout.index], path, needed=not labelled)
