@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 
 from kdcli.api import Reporter
 from kdcli.files import atomic
-from kdcli.student.optimizers import optimizer_state, restore_optimizer
 
 FILE = "checkpoint.safetensors"
 
@@ -69,17 +68,21 @@ class Checkpoint:
     module: nn.Module
     optimizer: Optimizer
 
+    @property
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
     def save(self, best: Mapping[str, Tensor], position: Position) -> None:
         """Write the model, the optimiser, the random state, the best model so far and the position."""
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
-        groups = {
-            "model": self.module.state_dict(),
-            "best": best,
-            "optimizer": optimizer_state(self.optimizer),
-            "random": random,
+        state = {
+            f"{number}.{name}": value
+            for number, parameter in enumerate(self._parameters)
+            for name, value in self.optimizer.state.get(parameter, {}).items()
         }
+        groups = {"model": self.module.state_dict(), "best": best, "optimizer": state, "random": random}
         tensors = {
             f"{group}/{name}": value.detach().cpu().clone()
             for group, values in groups.items()
@@ -103,7 +106,10 @@ class Checkpoint:
             reporter.warn(f"{self.folder / FILE}: cannot be read ({error}): starting again")
             return None
         self.module.load_state_dict(groups["model"])
-        restore_optimizer(self.optimizer, {name: value.to(device) for name, value in groups["optimizer"].items()})
+        # Optimizer.load_state_dict would turn whole numbers into floats.
+        for key, value in groups["optimizer"].items():
+            number, _, name = key.partition(".")
+            self.optimizer.state[self._parameters[int(number)]][name] = value.to(device)
         torch.set_rng_state(groups["random"]["cpu"])
         if "cuda" in groups["random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(groups["random"]["cuda"])

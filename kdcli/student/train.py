@@ -28,8 +28,7 @@ from kdcli.student.batches import epoch_batches
 from kdcli.student.build import build_student, count_parameters, evaluate, try_out
 from kdcli.student.checkpoint import Checkpoint, Position
 from kdcli.student.dataset import Examples, collate
-from kdcli.student.losses import check_inputs, loss_of
-from kdcli.student.optimizers import clip_gradients, make_optimizer
+from kdcli.student.optimize import clip_gradients, loss_of, make_optimizer
 from kdcli.student.student import Student
 from kdcli.student.vectors import Vectors
 
@@ -91,7 +90,10 @@ def train_student(
         PluginError: The plugin is missing or broken, or its module gives no logits of this task.
     """
     reporter = reporter or QuietReporter()
-    check_inputs(settings, examples)
+    if settings.kd_weight and examples.logits is None:
+        raise DataError("there are no teacher's logits to distil", hint="set student.kd_weight to 0")
+    if settings.ce_weight and examples.labels is None:
+        raise DataError("a row has no label, and student.ce_weight is above 0", hint="set student.ce_weight to 0")
     if not len(examples) or not len(dev) or dev.labels is None:
         raise DataError("a student needs rows to learn from, and labelled rows for dev")
     chosen = registry.options("students", settings.model, options).model_dump(mode="json")

@@ -21,7 +21,7 @@ import kd_dan
 from kd_dan import Options, build, fast
 from kd_dan.trained import ngram_rows
 from kdcli.api import Batch
-from kdcli.student.optimizers import SparseAdadelta
+from kdcli.student.optimize import SparseAdadelta
 
 BUCKETS = 37
 

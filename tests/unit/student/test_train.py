@@ -347,6 +347,9 @@ def test_what_cannot_be_trained(tmp_path, make_plugin):
         train(tmp_path / "options", options={"hiden": 4})
     with pytest.raises(DataError, match="needs rows"):
         train(tmp_path / "rows", examples=data(rows=0)[0])
+    for weights, message in (({}, "logits"), ({"kd_weight": 0.0, "ce_weight": 1.0}, "label")):
+        with pytest.raises(DataError, match=message):
+            train(tmp_path / "bare", examples=Examples(data()[0].texts), **weights)
 
 
 STUDENT = """

@@ -1,22 +1,66 @@
-"""The optimisers, gradient clipping, and the optimiser's state as named tensors."""
+"""What an update needs: the losses, the optimisers, and gradient clipping."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import Adam, AdamW, Optimizer
 
 from kdcli.config.schema import StudentSettings
+
+Loss = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+"""From the student's logits ``[batch, outputs]``, the teacher's and the labels ``[batch]`` to a number."""
+
+
+def mse(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the mean squared error of the logits (Tang et al. 2019, section 3.2); it has no temperature."""
+    return functional.mse_loss(student.float(), teacher.float())
+
+
+def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return KL(teacher || student) at a temperature, the mean over the batch, times the temperature squared.
+
+    The factor keeps the gradient's size whatever the temperature (Hinton et al. 2015, section 2).
+    """
+    target = functional.log_softmax(teacher.float() / temperature, dim=-1)
+    output = functional.log_softmax(student.float() / temperature, dim=-1)
+    return functional.kl_div(output, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+LOSSES = {"mse": mse, "kl": kl}
+"""The distillation losses by their name in ``student.kd_loss``."""
+
+
+def label_loss(student: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross entropy with class ids ``int64 [batch]``, or the squared error from scores ``float [batch]``."""
+    if labels.is_floating_point():
+        return functional.mse_loss(student[:, 0].float(), labels)
+    return functional.cross_entropy(student.float(), labels)
+
+
+def loss_of(settings: StudentSettings) -> Loss:
+    """Return the weighted sum of the settings' losses; one of weight 0 is not computed, and does not need its input."""
+    distance = LOSSES[settings.kd_loss]
+
+    def loss(student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:
+        parts = []
+        if settings.kd_weight and teacher is not None:
+            parts.append(settings.kd_weight * distance(student, teacher, settings.temperature))
+        if settings.ce_weight and labels is not None:
+            parts.append(settings.ce_weight * label_loss(student, labels))
+        return sum(parts[1:], start=parts[0])
+
+    return loss
 
 
 class SparseAdadelta(Optimizer):
     """AdaDelta (Zeiler 2012) for sparse gradients of whole rows: a step costs as much as the rows that have one.
 
-    It equals ``torch.optim.Adadelta``: where a gradient is zero the parameter stands still and both averages shrink by
-    ``rho``, so that a row of a sparse gradient makes up for the steps it has missed when it is next seen.
+    It equals ``torch.optim.Adadelta``: where a gradient is zero the parameter stays and both averages shrink by
+    ``rho``; a row of a sparse gradient makes up for the steps it has missed when it is next seen.
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float = 1.0, rho: float = 0.95, eps: float = 1e-6) -> None:
@@ -93,23 +137,3 @@ def clip_gradients(parameters: Iterable[Tensor], largest: float) -> None:
     norm = torch.stack([value.norm() for value in values]).norm()
     for value in values:
         value.mul_((largest / (norm + 1e-6)).clamp(max=1))
-
-
-def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return the state as tensors, named by the number of the parameter and their own name."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return {
-        f"{number}.{name}": value
-        for number, parameter in enumerate(parameters)
-        for name, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back the tensors of ``optimizer_state``."""
-    # Optimizer.load_state_dict would turn whole numbers into floats.
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for key, value in tensors.items():
-        number, _, name = key.partition(".")
-        state: dict[str, Any] = optimizer.state[parameters[int(number)]]
-        state[name] = value
