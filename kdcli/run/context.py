@@ -1,11 +1,11 @@
-"""What every stage gets: the settings, where things lie, the task's tables, and whom to report to."""
+"""What every stage gets: the settings, the paths, the task's tables and the reporter."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
@@ -19,26 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunContext:
-    """A profile laid out over a run folder.
-
-    Attributes:
-        settings: The profile.
-        root: The run folder.
-        device: Where to compute.
-        resume: Whether to go on with what a killed run left.
-        seeds: How many students, and baselines, there are.
-        number: Which of them this context is for; 0 is the first.
-        elsewhere: The artefacts that lie outside the run folder, by their name in ``LAYOUT``.
-        reporter: Shows the progress.
-    """
+    """The settings of a run, and its folder."""
 
     settings: Settings
     root: Path
     device: str = "cpu"
-    resume: bool = True
-    seeds: int = 1
-    number: int = 0
-    elsewhere: Mapping[str, Path] = field(default_factory=dict)
+    resume: bool = True  # whether to go on with what a killed run left
+    seeds: int = 1  # the number of students, and of baselines
+    number: int = 0  # which of them this context is for
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)  # artefacts outside the run folder, by name
     reporter: Reporter = field(default_factory=QuietReporter)
 
     @property
@@ -82,6 +71,10 @@ class RunContext:
             else:
                 found[name] = self.path(name)
         return found
+
+    def common(self, output: str) -> dict[str, Any]:
+        """Return the arguments that the functions behind most stages share; ``output`` is an artefact."""
+        return {"task": self.task, "output": self.path(output), "reporter": self.reporter}
 
     def read(self, split: Split) -> pl.DataFrame:
         """Read the table of a split."""

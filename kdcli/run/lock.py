@@ -21,21 +21,13 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Entry:
-    """How a stage was made.
+    """The record of a stage."""
 
-    Attributes:
-        parameters: The settings it depends on, by dotted key; the seed is one of them.
-        inputs: SHA-256 of each input, by name.
-        outputs: SHA-256 of each output, by name; empty while the stage runs.
-        result: Its result dataclass as a dictionary.
-        versions: Of Python, the packages that matter and plugins; for the record, they make nothing stale.
-    """
-
-    parameters: dict[str, Any]
-    inputs: dict[str, str]
-    outputs: dict[str, str] = field(default_factory=dict)
-    result: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, Any]  # the settings it depends on, by dotted key; the seed is one of them
+    inputs: dict[str, str]  # SHA-256 by name
+    outputs: dict[str, str] = field(default_factory=dict)  # SHA-256 by name; empty while the stage runs
+    result: dict[str, Any] = field(default_factory=dict)  # its result dataclass as a dictionary
+    versions: dict[str, str] = field(default_factory=dict)  # of Python, packages, plugins; they make nothing stale
 
     @property
     def ended(self) -> bool:
@@ -44,12 +36,7 @@ class Entry:
 
 
 class Lock:
-    """The ``kd.lock`` of a run folder.
-
-    Args:
-        root: The run folder.
-        replace: Whether a file of an older kd counts as empty, and is replaced by the first entry.
-    """
+    """The ``kd.lock`` of a run folder; with ``replace``, a file of an older kd counts as empty."""
 
     def __init__(self, root: Path, *, replace: bool = False) -> None:
         self.path = root / "kd.lock"
@@ -79,11 +66,11 @@ class Lock:
         raise DataError(f"this run folder was made by {age}", file=self.path, hint=hint)
 
     def entry(self, key: str) -> Entry | None:
-        """Return how a stage was made, or None if it never ran."""
+        """Return the record of a stage, or None if it never ran."""
         return self.entries().get(key)
 
     def record(self, key: str, entry: Entry) -> None:
-        """Write how a stage was made."""
+        """Write the record of a stage."""
         with self._writing, atomic(self.path) as temporary:
             stages = {key: asdict(entry) for key, entry in {**self.entries(), key: entry}.items()}
             content = json.dumps({"format": FORMAT, "stages": stages}, indent=1, ensure_ascii=False)
@@ -95,13 +82,7 @@ def stale(
 ) -> list[str]:
     """Return why a stage has to run; nothing where it is up to date.
 
-    It is up to date if it ended with the same settings and the same inputs, and its outputs exist.
-
-    Args:
-        entry: How the stage was made last.
-        parameters: The settings it depends on now.
-        inputs: The hashes of its inputs now.
-        outputs: Where its outputs should be.
+    It is up to date if it ended with the same settings and the same hashes of inputs, and its outputs exist.
     """
     if entry is None:
         return ["it has not run yet"]

@@ -46,15 +46,10 @@ def is_run(path: Path) -> bool:
     return (path / "kd.lock").is_file()
 
 
-def run_of(path: Path) -> Path | None:
-    """Return the run folder that a path is, or lies in; None where there is none."""
-    return next((root for root in (path, path.absolute().parent) if is_run(root)), None)
-
-
 def profile_of(path: Path) -> Path | None:
     """Return the profile of the run that a path is, or lies in."""
-    run = run_of(path)
-    return run / "profile.toml" if run is not None and (run / "profile.toml").is_file() else None
+    profiles = (root / "profile.toml" for root in (path, path.absolute().parent) if is_run(root))
+    return next((profile for profile in profiles if profile.is_file()), None)
 
 
 def student_folder(path: Path) -> Path:

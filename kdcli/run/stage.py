@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdcli import registry
+from kdcli.config.layers import flatten
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
@@ -24,33 +25,19 @@ NO_EFFECT = (
 
 
 class Stage(ABC):
-    """One step of a run.
+    """One step of a run."""
 
-    Attributes:
-        name: What ``--from``, ``--until`` and ``--only`` call it, and its key in ``kd.lock``.
-        command: The command that runs it alone.
-        result: The dataclass that ``run`` returns, as ``module:class``.
-        settings: The settings whose change makes it stale: dotted keys, or prefixes that stand for a whole table.
-        without: Those of them that it does not read.
-        plugin: The group of the plugin it uses; it depends on the plugin's options and file too.
-        reads: The splits and artefacts that it reads.
-        makes: The artefacts that it makes.
-        method: The method of making texts that it belongs to, if any.
-        per_seed: Whether there is one for each seed.
-        together: Whether the processes of ``torchrun`` run it together; otherwise the main one does.
-    """
-
-    name: ClassVar[str]
-    command: ClassVar[str]
-    result: ClassVar[str]
-    settings: ClassVar[tuple[str, ...]] = ()
-    without: ClassVar[tuple[str, ...]] = ()
-    plugin: ClassVar[registry.Group | None] = None
-    reads: ClassVar[tuple[str, ...]] = ()
-    makes: ClassVar[tuple[str, ...]]
-    method: ClassVar[str | None] = None
-    per_seed: ClassVar[bool] = False
-    together: ClassVar[bool] = False
+    name: ClassVar[str]  # for --from, --until and --only; its key in kd.lock
+    command: ClassVar[str]  # the command that runs it alone
+    result: ClassVar[str]  # the dataclass that ``run`` returns, as ``module:class``
+    settings: ClassVar[tuple[str, ...]] = ()  # keys or tables whose change makes it stale
+    without: ClassVar[tuple[str, ...]] = ()  # those of them that it does not read
+    plugin: ClassVar[registry.Group | None] = None  # it depends on the plugin's options and file too
+    reads: ClassVar[tuple[str, ...]] = ()  # splits and artefacts
+    makes: ClassVar[tuple[str, ...]]  # artefacts
+    method: ClassVar[str | None] = None  # the method of making texts that it belongs to, if any
+    per_seed: ClassVar[bool] = False  # whether there is one for each seed
+    together: ClassVar[bool] = False  # whether all processes of ``torchrun`` run it, or the main one alone
 
     @abstractmethod
     def run(self, run: RunContext) -> Any:
@@ -67,7 +54,7 @@ class Stage(ABC):
 
     def parameters(self, run: RunContext) -> dict[str, Any]:
         """Return the values that it depends on, by dotted key."""
-        values = flatten(run.settings.model_dump(mode="json")) | {"seed": run.seed}
+        values = {**_flat(run.settings.model_dump(mode="json")), "seed": run.seed}
         without = (*NO_EFFECT, *self.without)
         found = {key: value for key, value in values.items() if _under(key, self.settings) and not _under(key, without)}
         if self.plugin is None or self.plugin == "taggers":  # a tagger has no options
@@ -76,7 +63,7 @@ class Stage(ABC):
         table = registry.table_name(name)
         options = registry.options(self.plugin, name, getattr(run.settings, self.plugin).get(table, {}))
         plain = options.model_dump(mode="json", exclude={"save_steps"})
-        return found | {registry.KEYS[self.plugin]: name, **flatten(plain, f"{self.plugin}.{table}.")}
+        return found | {registry.KEYS[self.plugin]: name, **_flat(plain, f"{self.plugin}.{table}.")}
 
     def applies(self, settings: Settings) -> bool:
         """Return whether a run with these settings has this stage."""
@@ -102,12 +89,8 @@ def if_local(name: str, model: Any) -> Files:
     return {name: path} if isinstance(model, str) and model and (path := Path(model).expanduser()).exists() else {}
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested tables into one with dotted keys."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {key: value for key, value in flatten(values, prefix) if value != {}}  # kd.lock names no empty table
 
 
 def _under(key: str, prefixes: tuple[str, ...]) -> bool:
@@ -116,4 +99,4 @@ def _under(key: str, prefixes: tuple[str, ...]) -> bool:
 
 def _chosen(group: registry.Group, run: RunContext) -> str:
     """Return the plugin of a group that the settings choose."""
-    return str(flatten(run.settings.model_dump(mode="json"))[registry.KEYS[group]])
+    return str(attrgetter(registry.KEYS[group])(run.settings))

@@ -46,14 +46,12 @@ class TrainTeacher(Stage):
         return train_teacher(
             train=run.read("train"),
             dev=run.read("dev"),
-            task=run.task,
             settings=run.settings.teacher,
             seed=run.seed,
             device=run.device,
             precision=run.settings.precision,
-            output=run.path("teacher"),
             resume=run.resume,
-            reporter=run.reporter,
+            **run.common("teacher"),
         )
 
 
@@ -80,13 +78,11 @@ class Export(Stage):
         return export_logits(
             transfer=run.path("transfer"),
             teacher=run.teacher,
-            task=run.task,
             settings=run.settings.teacher,
             device=run.device,
             precision=run.settings.precision,
-            output=run.path("logits"),
             resume=run.resume,
-            reporter=run.reporter,
+            **run.common("logits"),
         )
 
 
@@ -103,14 +99,8 @@ class Join(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.teacher.join import join
 
-        return join(
-            transfer=run.path("transfer"),
-            logits=run.path("logits"),
-            task=run.task,
-            label=run.settings.join.label,
-            output=run.path("joined"),
-            reporter=run.reporter,
-        )
+        transfer, logits = run.path("transfer"), run.path("logits")
+        return join(transfer=transfer, logits=logits, label=run.settings.join.label, **run.common("joined"))
 
 
 class Encode(Stage):
@@ -136,13 +126,11 @@ class Encode(Stage):
 
         return encode(
             joined=run.path("joined"),
-            task=run.task,
             settings=run.settings.student,
             seed=run.seed,
             device=run.device,
             encoder=_vectors(run.settings),
-            output=run.path("encoded"),
-            reporter=run.reporter,
+            **run.common("encoded"),
         )
 
 
@@ -228,13 +216,11 @@ class CompareResults(Stage):
             baselines=[one.path("baseline") for one in run.each_seed()],
             students=[one.path("student") for one in run.each_seed()],
             tables=run.read_tables("dev", "test"),
-            task=run.task,
             max_length=run.settings.teacher.max_length,
             device=run.device,
             precision=run.settings.precision,
-            output=run.path("results"),
             predictions=run.path("predictions"),
-            reporter=run.reporter,
+            **run.common("results"),
         )
 
 
@@ -260,21 +246,19 @@ def _train(
     from kdcli.student.vectors import load_vectors
     from kdcli.student.vocabulary import load_tokenizer
 
-    encoded, output = run.path("encoded"), run.path(name)
+    encoded = run.path("encoded")
     tokenizer = load_tokenizer(encoded)
     return train_student(
         examples=examples,
         dev=encode_table(run.read("dev"), tokenizer, run.task, settings.max_length),
         tokenizer=tokenizer,
         vectors=load_vectors(encoded),
-        task=run.task,
         settings=settings,
         options=run.settings.students.get(registry.table_name(settings.model), {}),
         seed=run.seed,
         device=run.device,
-        output=output,
         max_updates=max_updates,
         resume=run.resume,
-        name=output.name,
-        reporter=run.reporter,
+        name=run.path(name).name,
+        **run.common(name),
     )

@@ -38,19 +38,12 @@ def tracking(
     """Give a reporter that also writes the points of learning curves to a run folder and to trackers.
 
     A tracker begins with the first point. One that fails is left out with a warning, and training goes on.
-
-    Args:
-        trackers: Their names.
-        root: The run folder: it gets ``metrics.jsonl``, and a folder for each tracker.
-        project: What wandb files the run under.
-        device: Where training computes; Accelerate's state is for one device.
-        reporter: Gets everything else.
     """
     curves = CurveReporter(reporter, root, {name: _Tracker(name, root, project, device) for name in trackers})
     try:
         yield curves
     finally:
-        curves.close()
+        curves.each("finish")
 
 
 class CurveReporter:
@@ -67,13 +60,10 @@ class CurveReporter:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": round(time.time(), 3), "stage": stage, "step": step, **numbers}) + "\n")
-        self._each("send", stage, step, values)
+        self.each("send", stage, step, values)
 
-    def close(self) -> None:
-        """End all trackers."""
-        self._each("finish")
-
-    def _each(self, method: str, *values: Any) -> None:
+    def each(self, method: str, *values: Any) -> None:
+        """Call a method of all trackers that work."""
         for name, tracker in list(self._trackers.items()):
             try:
                 getattr(tracker, method)(*values)

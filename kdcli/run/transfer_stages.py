@@ -54,13 +54,8 @@ class Cache(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.transfer.heavy import cache
 
-        return cache(
-            splits=run.read_all("train", "dev", "test"),
-            task=run.task,
-            labels=run.settings.transfer.heavy.labels,
-            output=run.path("cache"),
-            reporter=run.reporter,
-        )
+        splits, labels = run.read_all("train", "dev", "test"), run.settings.transfer.heavy.labels
+        return cache(splits=splits, labels=labels, **run.common("cache"))
 
 
 class FineTune(Stage):
@@ -144,11 +139,7 @@ class TakeCorpus(Stage):
     method = "corpus"
 
     def inputs(self, run: RunContext) -> Files:
-        """Add the user's files, and the generator where it orders their texts.
-
-        Raises:
-            ProfileError: No files are named.
-        """
+        """Add the user's files (none is a ``ProfileError``), and the generator where it orders their texts."""
         files = run.settings.transfer.corpus.files
         if not files:
             hint = "name some with `kd transfer corpus --input FILE`, or in the profile"
@@ -192,18 +183,13 @@ class Mix(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.transfer.mixing import mix
 
-        return mix(sets=self.inputs(run), task=run.task, output=run.path("transfer"), reporter=run.reporter)
+        return mix(sets=self.inputs(run), **run.common("transfer"))
 
 
 def _texts(run: RunContext, method: str) -> dict[str, Any]:
-    """Return what the functions that make texts have in common."""
-    return {
-        "train": run.read("train"),
-        "held_out": list(run.read_all("dev", "test").values()),
-        "task": run.task,
-        "output": run.path(method),
-        "reporter": run.reporter,
-    }
+    """Return the arguments that the functions that make texts share."""
+    held_out = list(run.read_all("dev", "test").values())
+    return {"train": run.read("train"), "held_out": held_out, **run.common(method)}
 
 
 def _orders_corpus(settings: Settings) -> bool:

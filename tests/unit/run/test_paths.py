@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdcli.errors import DataError
-from kdcli.run.paths import own_teacher, profile_of, run_of, student_folder, teacher_of
+from kdcli.run.paths import own_teacher, profile_of, student_folder, teacher_of
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_a_run_stands_for_its_student(run: Path) -> None:
 
 def test_the_profile_is_that_of_the_run_around(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert profile_of(run) == profile_of(run / "student") == run / "profile.toml"
-    assert run_of(run.parent) is None and profile_of(run.parent) is None
+    assert profile_of(run.parent) is None
     monkeypatch.chdir(run)
     assert profile_of(Path("student")) == run / "profile.toml"
     (run / "profile.toml").unlink()
