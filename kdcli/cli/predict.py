@@ -91,14 +91,15 @@ def predict(
 
             profiled = bool(request.profile or own)
             table = table_settings(loaded.model.task, settings.task, loaded.folder, profiled=profiled)
+        if glue is None and (request.output is None or lines):
+            _write_stream(request, loaded.model, table, probabilities, lines, reporter)
+            return
         how: dict[str, Any] = {"origin": loaded.origin(), "resume": request.resume == "auto", "reporter": reporter}
         if glue is not None and table is not None:
             ui.show({"files": predicting.predict_glue(loaded.model, table, glue, **how)})
-        elif request.output is not None and input is not None and not lines:
+        elif request.output is not None and input is not None:
             more = {"probabilities": probabilities, **how}
             ui.show(predicting.predict_file(loaded.model, input, request.output, table, **more))
-        else:
-            _write_stream(request, loaded.model, table, probabilities, lines, reporter)
 
 
 def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines: bool) -> None:
