@@ -30,22 +30,13 @@ _HINT = "a smaller batch: --batch-size N, or --batch-size auto"
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The result of an export.
+    """The result of an export."""
 
-    Attributes:
-        rows: Rows of the transfer set.
-        distinct: Rows of logits, one for each distinct text.
-        batch_size: Texts a batch; the smallest one, if memory ran out.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        max_length: The longest input in word pieces.
-        parameters: The teacher's parameters.
-    """
-
-    rows: int
-    distinct: int
-    batch_size: int
+    rows: int  # of the transfer set
+    distinct: int  # rows of logits, one for each distinct text
+    batch_size: int  # the smallest one, if memory ran out
     precision: str
-    max_length: int
+    max_length: int  # of an input, in word pieces
     parameters: int
 
 
@@ -64,17 +55,8 @@ def export_logits(
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.
 
     A killed run resumes at the first part that is missing. Under ``torchrun`` each process makes its share.
-
-    Args:
-        transfer: A table with the task's text columns, or plain lines of texts.
-        teacher: A fine-tuned model: a folder or a hub name.
-        task: The task.
-        settings: The teacher's settings; those of ``export``, and ``max_length``.
-        device: Where the teacher runs.
-        precision: The arithmetic, unless ``settings.export`` names one.
-        output: The logits file.
-        resume: Go on with what a killed run left; False starts again.
-        reporter: Shows the progress.
+    ``transfer`` is a table or plain lines of texts, ``teacher`` a folder or a hub name; a precision in
+    ``settings.export`` takes the place of ``precision``.
     """
     reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":

@@ -25,7 +25,6 @@ LEAST_PROBABILITY = 1e-7
 
 _PREFIXES = ("logits_", "logit_", "probabilities_", "probability_", "probs_", "prob_")
 _NOT_LOGITS = {"source", "label", "gold_label", "is_duplicate", "index"}
-_NO_ROWS = np.zeros(0, np.uint64)
 
 
 def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter) -> Logits:
@@ -33,13 +32,8 @@ def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter)
 
     A table with the task's text columns is matched by text. Any other file is matched by position: its row *i* belongs
     to row *i* of the transfer set, with a warning. Probabilities become their logarithms, with a warning too.
-
-    Args:
-        path: ``.npy``, ``.pt`` (a tensor saved by ``torch.save``), or a table (``.csv``, ``.tsv``, ``.jsonl``,
-            ``.parquet``) whose columns are ``logits_0..`` or bear the names of the labels.
-        transfer: The transfer set.
-        task: The task.
-        reporter: Reports how the file is read.
+    ``path`` is ``.npy``, ``.pt`` (a tensor saved by ``torch.save``), or a table (``.csv``, ``.tsv``, ``.jsonl``,
+    ``.parquet``) whose columns are ``logits_0..`` or have the names of the labels.
     """
     if not path.is_file():
         raise DataError("there is no such file", file=path)
@@ -115,7 +109,7 @@ def _table(path: Path, task: Task, reporter: Reporter) -> tuple[NDArray[np.float
     reader = read_table(path)
     texts = text_columns(reader.columns, task)
     names = _logit_columns(reader.columns, texts or (), task, path, reporter)
-    values, hashes = [np.zeros((0, len(names)), np.float32)], [_NO_ROWS]
+    values, hashes = [np.zeros((0, len(names)), np.float32)], [np.zeros(0, np.uint64)]
     batches: Iterable[pl.DataFrame] = read_table(path, columns=names).batches()
     if texts:
         frame = open_texts(path, task, QuietReporter()).frame

@@ -29,19 +29,12 @@ ORIGINAL = "original"
 
 @dataclass(frozen=True)
 class JoinResult:
-    """The result of a join.
-
-    Attributes:
-        rows: Rows of the joined set.
-        original: How many of them are the task's own.
-        labels: Rows of each label; empty for scores.
-        agreement: Share of the original rows whose gold label is the teacher's choice; None where there are none.
-    """
+    """The result of a join."""
 
     rows: int
-    original: int
-    labels: dict[str, int] = field(default_factory=dict)
-    agreement: float | None = None
+    original: int  # rows of the task's own
+    labels: dict[str, int] = field(default_factory=dict)  # rows of each label; empty for scores
+    agreement: float | None = None  # share of the original rows whose gold label is the teacher's choice
 
 
 def join(
@@ -55,15 +48,10 @@ def join(
 ) -> JoinResult:
     """Write the transfer set with the columns ``label`` and ``logits_0..``, every row of it in its order.
 
-    Args:
-        transfer: A table with the task's text columns, ``source`` and, for gold labels, ``label``; or plain lines of
-            texts. Without ``source`` no row is original.
-        logits: A logits file, or logits or probabilities from elsewhere.
-        task: The task.
-        label: The label of original rows: the teacher's choice, or their own. Other rows get the teacher's choice;
-            for scores that is the logit.
-        output: The table to write.
-        reporter: Shows the progress.
+    ``transfer`` is a table with the task's text columns, ``source`` and, for gold labels, ``label``; or plain lines of
+    texts. Without ``source`` no row is original. ``logits`` is a logits file, or logits or probabilities from
+    elsewhere. ``label`` is that of original rows: the teacher's choice, or their own. Other rows get the teacher's
+    choice; for scores that is the logit.
     """
     reporter = reporter or QuietReporter()
     for path in (transfer, logits):

@@ -29,26 +29,17 @@ HASHES: Mapping[Any, HashTexts] = {FORMAT: text_hash, "kd.logits/1": text_hash_v
 
 @dataclass(frozen=True)
 class Logits:
-    """Logits of texts.
+    """Logits of texts."""
 
-    Attributes:
-        logits: ``float32 [N, outputs]``, in the order of the task's labels.
-        hashes: ``uint64 [N]``, the hash of each row's texts; None: row *i* belongs to row *i* of the transfer set.
-        metadata: What the file says of itself.
-        hash_texts: How texts are hashed.
-    """
-
-    logits: NDArray[np.float32]
-    hashes: NDArray[np.uint64] | None
+    logits: NDArray[np.float32]  # [N, outputs], in the order of the task's labels
+    hashes: NDArray[np.uint64] | None  # [N], of each row's texts; None: row i belongs to row i of the transfer set
     metadata: Mapping[str, Any]
     hash_texts: HashTexts = text_hash
 
     def rows(self, texts: Sequence[pl.Series], start: int) -> NDArray[np.int64]:
-        """Return which row of the logits belongs to each text, ``int64 [texts]``; -1 where there is none.
+        """Return the row of logits of each text, ``int64 [texts]``; -1 where there is none.
 
-        Args:
-            texts: The text columns of some rows of the transfer set.
-            start: The number of the first of these rows, counted from 0.
+        ``texts`` are columns of the rows of the transfer set from number ``start`` on.
         """
         if self.hashes is None:
             return np.arange(start, start + len(texts[0]), dtype=np.int64)
@@ -71,16 +62,10 @@ def write_logits(
 ) -> None:
     """Write a logits file, whole or not at all; equal input gives equal bytes.
 
-    Args:
-        path: The file, ``.safetensors``.
-        logits: ``float32 [N, outputs]``.
-        hashes: ``uint64 [N]``, by ``text_hash``.
-        metadata: JSON values: ``labels`` in order (empty for a score), and where the logits come from.
+    ``logits [N, outputs]`` go with ``hashes [N]`` by ``text_hash``. ``metadata`` holds JSON values: ``labels`` in order
+    (empty for a score), and where the logits come from.
     """
-    tensors: dict[str, NDArray[Any]] = {
-        "logits": np.ascontiguousarray(logits),
-        "row_hash": np.ascontiguousarray(hashes),
-    }
+    tensors = {"logits": np.ascontiguousarray(logits), "row_hash": np.ascontiguousarray(hashes)}
     with atomic(path) as temporary:
         # One entry: some versions of the library write several in random order.
         save_file(tensors, temporary, metadata={"kd": json.dumps({"format": FORMAT, **metadata})})

@@ -25,27 +25,16 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Teacher:
-    """A fine-tuned model with its tokenizer.
+    """A fine-tuned model with its tokenizer."""
 
-    Attributes:
-        id: The folder or hub name that it was loaded by.
-        task: The task that it was fine-tuned for.
-        folder: Where its files are.
-        model: The Hugging Face model, on its device.
-        tokenizer: The Hugging Face tokenizer.
-        max_length: The longest input in word pieces, special tokens included.
-        inputs: The tokenizer's outputs that the model takes.
-        outputs: For each label of the task, the position of its output.
-    """
-
-    id: str
+    id: str  # the folder or hub name that it was loaded by
     task: Task
-    folder: Path
-    model: Any
+    folder: Path  # of its files
+    model: Any  # the Hugging Face model, on its device
     tokenizer: Any
-    max_length: int
-    inputs: list[str]
-    outputs: list[int]
+    max_length: int  # the longest input in word pieces, special tokens included
+    inputs: list[str]  # the tokenizer's outputs that the model takes
+    outputs: list[int]  # for each label of the task, the position of its output
 
     @property
     def device(self) -> torch.device:
@@ -71,17 +60,10 @@ class Teacher:
 
     @torch.inference_mode()
     def logits(self, columns: Sequence[Sequence[str]], batch: int = BATCH) -> NDArray[np.float32]:
-        """Return the logits of texts, or of pairs of texts.
+        """Return the logits ``float32 [texts, task.outputs]`` of texts, or of pairs in two columns.
 
         The texts go through the model in batches of about one length, each padded to its longest text; the batch of a
-        text changes its logits by rounding only.
-
-        Args:
-            columns: One sequence of texts, or two for pairs. ``[MASK]`` becomes the tokenizer's own mask token.
-            batch: Texts a batch.
-
-        Returns:
-            ``float32 [texts, task.outputs]``, in the order of the texts and of the task's labels.
+        text changes its logits by rounding only. ``[MASK]`` becomes the tokenizer's own mask token.
 
         Raises:
             DataError: The model gives logits that are not finite.
@@ -120,15 +102,9 @@ class Teacher:
 def load_teacher(
     name: str | Path, task: Task, *, max_length: int, device: str, precision: str, reporter: Reporter | None = None
 ) -> Teacher:
-    """Load a fine-tuned model for a task.
+    """Load a fine-tuned model, from a folder or by its hub name, and match its labels to the task's.
 
-    Args:
-        name: A folder or a hub name.
-        task: The task; the model's labels are matched to it by name.
-        max_length: The longest input in word pieces; at most what the model takes.
-        device: Where it runs.
-        precision: ``fp32``, ``bf16`` or ``fp16``: weights and arithmetic, whatever they are stored in.
-        reporter: Reports downloads, and labels in another order or without names.
+    ``max_length`` is in word pieces, at most what the model takes; ``precision`` is that of weights and arithmetic.
     """
     reporter = reporter or QuietReporter()
     folder = find_model(name, reporter)

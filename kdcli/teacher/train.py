@@ -46,31 +46,18 @@ _NO_EFFECT = {"model", "train", "lr", "save_steps", "export"}
 
 @dataclass(frozen=True)
 class TeacherResult:
-    """A fine-tuned teacher.
+    """A fine-tuned teacher."""
 
-    Attributes:
-        metrics: Its dev scores.
-        lr: The learning rate it was trained with.
-        batch_size: Texts an update, over all processes.
-        at_once: Texts that went through the model at once in one process.
-        epochs: Epochs trained.
-        best_epoch: The epoch of the best model on dev, which is kept.
-        updates: Updates trained.
-        parameters: Its parameters, all of them trained.
-        model: The encoder it started from.
-        grid: The dev score of each learning rate; None for one that diverged.
-    """
-
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # on dev
     lr: float
-    batch_size: int
-    at_once: int
+    batch_size: int  # texts an update, over all processes
+    at_once: int  # texts that went through the model at once in one process
     epochs: float
-    best_epoch: float
+    best_epoch: float  # the epoch of the best model on dev, which is kept
     updates: int
     parameters: int
-    model: str
-    grid: dict[str, float | None]
+    model: str  # the encoder it started from
+    grid: dict[str, float | None]  # the dev score of each learning rate; None for one that diverged
 
 
 def train_teacher(
@@ -89,19 +76,8 @@ def train_teacher(
     """Fine-tune all parameters of an encoder and keep the best checkpoint on dev.
 
     Each learning rate is trained in a folder of its own beside the output, ``OUTPUT.training/lr-VALUE``, from where
-    a killed run goes on; the folder is removed at the end. Under ``torchrun`` all processes call this.
-
-    Args:
-        train: The labelled rows: the task's text columns and ``label``.
-        dev: The rows that choose among checkpoints and learning rates.
-        task: The task.
-        settings: The encoder and the recipe.
-        seed: Seed of new weights, of the order and of dropout.
-        device: Where to train.
-        precision: ``fp32``, ``bf16`` or ``fp16``; weights and optimiser are float32 in any case.
-        output: The Hugging Face folder to write.
-        resume: Go on with what a killed run left; False starts again.
-        reporter: Shows the progress, and gets the learning curve.
+    a killed run goes on; the folder is removed at the end. Under ``torchrun`` all processes call this. Weights and
+    optimiser are float32 whatever the precision. ``output`` becomes a Hugging Face folder.
     """
     check_device(device, precision, "teacher")
     reporter = join_processes(device, reporter)
@@ -163,19 +139,12 @@ def train_teacher(
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model to fine-tune, before its weights are loaded.
+    """A model to fine-tune, before its weights are loaded."""
 
-    Attributes:
-        config: The Hugging Face configuration, head and label names included.
-        tokenizer: Its tokenizer.
-        max_length: The longest input in word pieces, at most what the model takes.
-        folder: Where its pretrained weights are; None for a model that starts at random.
-    """
-
-    config: Any
+    config: Any  # the Hugging Face configuration, head and label names included
     tokenizer: Any
-    max_length: int
-    folder: Path | None
+    max_length: int  # of an input in word pieces, at most what the model takes
+    folder: Path | None  # of its pretrained weights; None for a model that starts at random
 
     def build(self, seed: int) -> Any:
         """Return the model in float32, its new weights drawn with ``seed``, all parameters to be trained."""

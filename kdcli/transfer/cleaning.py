@@ -22,16 +22,7 @@ def spaced(text: pl.Expr) -> pl.Expr:
 
 
 def clean(text: pl.Expr) -> pl.Expr:
-    """Make a text plain.
-
-    Three things change, and nothing else:
-
-    - Control characters that are no white space (U+0000-0008, 000E-001B, 007F-0084, 0086-009F) and byte order marks
-      (U+FEFF) are dropped.
-    - Each run of white space becomes one space: tabs, line ends of any kind (LF, CR, U+000B, 000C, 001C-001E, 0085,
-      2028, 2029), no-break spaces and all other spaces of Unicode.
-    - White space at the ends is dropped, so a blank text is empty.
-    """
+    """Drop control characters that are no white space, and byte order marks; then make the white space equal."""
     return spaced(text.str.replace_all(_CONTROLS, ""))
 
 
@@ -49,7 +40,6 @@ def split_pairs(texts: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
 def one_line(text: pl.Expr) -> pl.Expr:
     """Bring a text of the task into one line without a tab, for a generator to learn from.
 
-    Each run of tabs and line ends (of any kind that ``str.splitlines`` knows) becomes one space, and white space at
-    the ends is dropped. All else stays: other white space, and characters that are not printed.
+    Each run of tabs and line ends becomes one space, and white space at the ends is dropped. All else stays.
     """
     return text.str.replace_all(_LINE_ENDS, " ").str.replace_all(f"^{_WHITE}+|{_WHITE}+$", "")

@@ -47,19 +47,18 @@ _DROPS = {
 class CorpusResult:
     """A transfer set of the user's texts."""
 
-    rows: int  # rows of the table
-    originals: int  # the training set's own, which come first and are all kept
-    read: int  # texts in the files: those dropped, and the usable ones
-    unpaired: int  # dropped lines that are no pair: they have no tab, or several
-    blank: int  # dropped because they are white space, or one side of a pair is
-    too_long: int  # dropped because they, or one side of a pair, have more than ``max_words`` words
-    duplicates: int  # dropped because an earlier one says the same
-    train_copies: int  # dropped because a training text says the same
-    held_out_copies: int  # dropped because a dev or test text says the same
+    rows: int  # of the table
+    originals: int  # training texts, which come first and are all kept
+    read: int  # texts in the files; the next six count those dropped
+    unpaired: int  # lines of a pair with no tab, or several
+    blank: int  # also pairs with a blank side
+    too_long: int  # more than max_words words, also on one side of a pair
+    duplicates: int
+    train_copies: int
+    held_out_copies: int
     usable: int  # the others
-    kept: int  # how many of them are in the table
-    # the first of these (the nearest, if they are ordered); the texts of a pair stand around a ``|``
-    examples: list[str]
+    kept: int  # usable texts in the table
+    examples: list[str]  # the first of them; a ``|`` stands between the texts of a pair
 
 
 def from_corpus(
@@ -76,22 +75,19 @@ def from_corpus(
 ) -> CorpusResult:
     """Make a transfer set: the originals, then texts of the user's files, cleaned.
 
-    Texts are taken at random, in the order of the files, or the nearest to the task first. None of the held-out texts
-    is taken. The table depends on the texts, the settings and the seed alone. ``bits`` gives the bits of texts by the
-    fine-tuned generator, for ``order_by = "lm"``.
+    Texts are taken at random, in the order of the files, or the nearest to the task first; held-out texts never. The
+    table depends on the texts, the settings and the seed alone. ``bits`` are those of the fine-tuned generator, for
+    ``order_by = "lm"``.
 
     Raises:
         ProfileError: No files are named, too few or too many columns, or an order that needs ``bits``.
         DataError: A file cannot be read or has no such columns, or nothing is left of the texts.
         UsageError: The output is one of the files.
-        KdError: The disk is full, or the folder cannot be written.
     """
     reporter = reporter or QuietReporter()
-    if settings.order_by == "lm" and bits is None:
-        what = "order_by is lm, and the generator gives no bits of a text"
-        raise ProfileError(what, key="transfer.corpus.order_by", hint="take tfidf, or another generator")
     readers = _open(settings, task, output, bad_rows, reporter)
     train, held_out = plain(train, task), [plain(table, task) for table in held_out]
+    nearness = _nearness(settings, train, task, bits)
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=".corpus-") as name, full_disk(output):
         folder = Path(name)
@@ -103,15 +99,18 @@ def from_corpus(
             counts[reason] = getattr(new, reason)
         usable = counts["usable"] = int(new.keep.sum())
         if not usable:
-            raise _nothing_left(settings, counts)
+            reasons = ", ".join(f"{counts[name]} {reason}" for name, reason in _DROPS.items() if counts[name])
+            what = f"nothing is left of the {counts['read']} texts: {reasons}"
+            hint = "name files of other texts in transfer.corpus.files"
+            raise DataError(what, file=", ".join(settings.files), key="transfer.corpus.files", hint=hint)
         if settings.num_samples > usable:
             reporter.warn(f"there are {usable} texts to take, and num_samples is {settings.num_samples}: all are taken")
         kept = counts["kept"] = min(settings.num_samples or usable, usable)
-        if settings.order_by == "none":
+        if nearness is None:
             chosen = select(texts, at_random(new.keep, kept, seed))
         else:
             candidates = select(texts, new.keep).select(task.columns)
-            ordered = nearest(candidates, _nearness(settings, train, task, bits), kept, usable, reporter)
+            ordered = nearest(candidates, nearness, kept, usable, reporter)
             chosen = _store(ordered, dict.fromkeys(task.columns, pl.String), folder / "nearest.parquet")
         with reporter.progress("assemble", len(train) + kept) as progress:
             write_set(output, train, task, "corpus", chosen)
@@ -214,14 +213,12 @@ def _clean(batch: pl.DataFrame, task: Task) -> tuple[pl.DataFrame, int]:
     return split_pairs(lines, task.columns), int(unpaired.sum())
 
 
-def _nearness(settings: CorpusSettings, train: pl.DataFrame, task: Task, bits: Bits | None) -> Nearness:
-    if settings.order_by == "lm" and bits is not None:
-        return lm_nearness(bits)
-    return tfidf_nearness(joined(train.select(task.columns)))
-
-
-def _nothing_left(settings: CorpusSettings, counts: Counter[str]) -> DataError:
-    reasons = ", ".join(f"{counts[name]} {reason}" for name, reason in _DROPS.items() if counts[name])
-    what = f"nothing is left of the {counts['read']} texts" + (f": {reasons}" if reasons else "")
-    hint = "name files of other texts in transfer.corpus.files"
-    return DataError(what, file=", ".join(settings.files), key="transfer.corpus.files", hint=hint)
+def _nearness(settings: CorpusSettings, train: pl.DataFrame, task: Task, bits: Bits | None) -> Nearness | None:
+    if settings.order_by == "none":
+        return None
+    if settings.order_by == "tfidf":
+        return tfidf_nearness(joined(train.select(task.columns)))
+    if bits is None:
+        what = "order_by is lm, and the generator gives no bits of a text"
+        raise ProfileError(what, key="transfer.corpus.order_by", hint="take tfidf, or another generator")
+    return lm_nearness(bits)

@@ -27,13 +27,7 @@ def plain(frame: pl.DataFrame, task: Task) -> pl.DataFrame:
 
 
 def hashes(frames: Sequence[pl.DataFrame], task: Task, normal: Callable[[pl.Expr], pl.Expr]) -> Hashes:
-    """Hash the texts of all rows of some tables in their normal form.
-
-    Args:
-        frames: Tables that ``plain`` returns.
-        task: The task.
-        normal: ``spaced`` or ``clean``: how texts that count as equal become equal.
-    """
+    """Hash the texts of all rows of some tables; ``normal`` (``spaced`` or ``clean``) says which texts are equal."""
     found = [text_hash(frame.select(normal(pl.col(task.columns))).get_columns()) for frame in frames]
     return np.concatenate([np.zeros(0, np.uint64), *found])
 
@@ -49,13 +43,7 @@ class NewTexts:
 
 
 def new_texts(made: Hashes, train: Hashes, held_out: Hashes) -> NewTexts:
-    """Find the texts that say something new.
-
-    Args:
-        made: Hashes of the texts in question.
-        train: Hashes of the training texts that are no news; none where copies of them may stay.
-        held_out: Hashes of the dev and test texts.
-    """
+    """Find the texts of ``made`` that are new; ``train`` is empty where copies of training texts may stay."""
     first = pl.Series(made).is_first_distinct()
     new = first & ~pl.Series(made).is_in(pl.Series(train).implode())
     keep = new & ~pl.Series(made).is_in(pl.Series(held_out).implode())
@@ -73,13 +61,7 @@ def select(rows: pl.LazyFrame, keep: Mask) -> pl.LazyFrame:
 
 
 def take(rows: pl.LazyFrame, numbers: NDArray[np.int64], count: int) -> pl.DataFrame:
-    """Collect the rows of these numbers, in the order of the numbers.
-
-    Args:
-        rows: The table.
-        numbers: Different row numbers.
-        count: The number of all rows.
-    """
+    """Collect the rows of these different numbers, in the order of the numbers; ``count`` is that of all rows."""
     keep = np.zeros(count, np.bool_)
     keep[numbers] = True
     return select(rows, keep).collect()[numbers.argsort().argsort()]
@@ -101,21 +83,10 @@ def stream(frames: Iterable[pl.DataFrame], schema: Any) -> pl.LazyFrame:
 def write_set(
     output: Path, train: pl.DataFrame, task: Task, source: str = "", texts: pl.LazyFrame | None = None
 ) -> int:
-    """Write a transfer set: the originals, then the new texts, which have no label.
-
-    Args:
-        output: The table to write.
-        train: The text columns and ``label``.
-        task: The task.
-        source: The method that made the texts.
-        texts: The new texts; None for the originals alone.
-
-    Returns:
-        The number of rows.
+    """Write a transfer set: the originals, then the new texts, which have no label; return the number of rows.
 
     Raises:
         DataError: A text does not fit into a table of this form.
-        KdError: The disk is full, or the folder cannot be written.
     """
     rows = train.lazy().select(*task.columns, pl.lit("original").alias("source"), "label")
     if texts is not None:

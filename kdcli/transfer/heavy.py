@@ -54,9 +54,8 @@ def cache(
 ) -> CacheResult:
     """Write the texts of ``train``, ``dev`` and ``test`` into one table, without labels ("Cache").
 
-    Tabs and line ends inside a text become spaces; the two texts of a pair are one, with the only tab between them.
-    With ``labels``, only the rows of these are taken, where a split has labels. The table has the columns ``text`` and
-    ``split``.
+    The table has the columns ``text`` and ``split``; the two texts of a pair are one, with the only tab between them.
+    With ``labels``, only the rows of these are taken, where a split has labels.
 
     Raises:
         DataError: A split that is needed has no texts (with these labels).
@@ -157,9 +156,6 @@ class GeneratorRun:
         """Fine-tune the generator, into the folder ``checkpoint``.
 
         Raises:
-            DataError: There are no texts, or the model's files are wrong.
-            KdError: The training broke down; memory or disk space ran out; another process trains here.
-            MissingError: The model or the device is not there.
             PluginError: The plugin keeps no checkpoint, or returns what is not JSON.
         """
         plugin = registry.load("generators", self.generator)

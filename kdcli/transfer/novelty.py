@@ -31,51 +31,35 @@ BINS = (*(f"{low}-{following - 1}" for low, following in pairwise(_FEWEST)), f"{
 class Novelty:
     """What the samples are like, beside the training texts.
 
-    Words are what white space separates; the length of a pair is that of both its texts. ``distinct_n`` is the number
-    of different n-grams over the number of all (Li et al. 2016, section 5, divide by that of the words), 0 where there
-    are none; an n-gram does not go beyond its text. The more text, the lower it is: sets of different size compare
-    only by the ``equal_`` ones, which are of the first ``equal_words`` words of each.
-
-    Attributes:
-        samples: Their number.
-        words: Words in all samples.
-        distinct_1, distinct_2, distinct_3: Of all samples.
-        train_distinct_1, train_distinct_2, train_distinct_3: Of all training texts.
-        equal_words: Words in the samples or in the training texts, whichever have fewer.
-        equal_distinct_1, equal_distinct_2, equal_distinct_3: Of as many words of the samples.
-        equal_train_distinct_1, equal_train_distinct_2, equal_train_distinct_3: Of as many words of the training texts.
-        in_train: Share of the samples that are training texts but for white space, before any were dropped.
-        mean_length, train_mean_length: Words of a sample, and of a training text.
-        lengths, train_lengths: Share of the samples, and of the training texts, in each of ``BINS``.
-        bits_per_character: Of ``scored`` samples drawn at random, under the generator; None if it gives no bits.
-            The bits count the end of each text, the characters do not.
-        scored: See ``bits_per_character``.
-        examples: Samples drawn at random; the texts of a pair stand around a ``|``.
+    Words are separated by white space; the length of a pair is that of both its texts. ``distinct_n`` is the number of
+    different n-grams over the number of all (Li et al. 2016, section 5, divide by that of the words), 0 where there are
+    none; an n-gram does not go beyond its text. The more text, the lower it is: sets of different size compare only by
+    the ``equal_`` ones, which are of the first ``equal_words`` words of each.
     """
 
     samples: int
-    words: int
+    words: int  # in all samples
     distinct_1: float
     distinct_2: float
     distinct_3: float
     train_distinct_1: float
     train_distinct_2: float
     train_distinct_3: float
-    equal_words: int
+    equal_words: int  # in the samples or in the training texts, whichever have fewer
     equal_distinct_1: float
     equal_distinct_2: float
     equal_distinct_3: float
     equal_train_distinct_1: float
     equal_train_distinct_2: float
     equal_train_distinct_3: float
-    in_train: float
-    mean_length: float
+    in_train: float  # share of the samples that are training texts but for white space, before any were dropped
+    mean_length: float  # in words
     train_mean_length: float
-    lengths: dict[str, float]
+    lengths: dict[str, float]  # share of the samples in each of ``BINS``
     train_lengths: dict[str, float]
-    bits_per_character: float | None
-    scored: int
-    examples: list[str]
+    bits_per_character: float | None  # of the scored samples; only the bits count the end of each text
+    scored: int  # samples drawn at random, whose bits the generator gave
+    examples: list[str]  # samples drawn at random; a ``|`` stands between the texts of a pair
 
 
 def novelty(
@@ -108,7 +92,8 @@ def novelty(
     first_of_train = _TextCounts(first.words)
     for frame in texts.iter_slices(_ROWS):
         first_of_train.add(frame)
-    drawn = _draw(samples, made.texts, seed)
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+    drawn = take(samples, random.permutation(made.texts)[:SCORED], made.texts)
     scored = drawn.select(pl.concat_str(pl.all(), separator="\t")).to_series().to_list() if bits else []
     characters = sum(map(len, scored))
     return Novelty(
@@ -128,12 +113,6 @@ def novelty(
         scored=len(scored),
         examples=[" | ".join(row) for row in drawn.head(EXAMPLES).iter_rows()],
     )
-
-
-def _draw(samples: pl.LazyFrame, count: int, seed: int) -> pl.DataFrame:
-    """Draw up to ``SCORED`` of the samples, in random order."""
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-    return take(samples, random.permutation(count)[:SCORED], count)
 
 
 class _TextCounts:

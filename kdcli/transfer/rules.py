@@ -29,11 +29,7 @@ class Rules:
 
 
 class Unigrams:
-    """For each tag, the words that have it and how often.
-
-    Args:
-        counts: Columns ``tag``, ``word`` and ``count``, the rows of a tag together.
-    """
+    """For each tag, its words and how often; ``counts`` has columns tag, word, count, the rows of a tag together."""
 
     def __init__(self, counts: pl.DataFrame) -> None:
         self.words = counts["word"]
@@ -55,11 +51,11 @@ class Unigrams:
 class Rewritten:
     """Texts after the rules."""
 
-    texts: pl.Series  # ``[N]`` the texts
-    words: Indexes  # ``int64 [N]`` the words that each has
-    masked: Indexes  # ``int64 [N]`` how many of them were masked
-    replaced: Indexes  # ``int64 [N]`` how many were replaced, perhaps by themselves
-    cut: NDArray[np.bool_]  # ``bool [N]`` whether an n-gram is left of the text
+    texts: pl.Series  # [N]
+    words: Indexes  # [N] words of each text
+    masked: Indexes  # [N] masked words
+    replaced: Indexes  # [N] words that were replaced, perhaps by themselves
+    cut: NDArray[np.bool_]  # [N] whether only an n-gram of the text is left
 
 
 class Rewriter:
@@ -86,12 +82,9 @@ class Rewriter:
         self._behind = np.array(spaced if self.usual else range(1, len(words.spaces) + 1), np.int32)[words.gaps]
 
     def rewrite(self, rows: Indexes, edited: NDArray[np.bool_], random: np.random.Generator) -> Rewritten:
-        """Make a new text from each row; the n-gram is chosen first, so that nothing is drawn for words it drops.
+        """Make a new text from each of ``rows [N]``; the rules apply where ``edited [N]``, the other texts stay.
 
-        Args:
-            rows: ``[N]`` indexes of texts.
-            edited: ``[N]`` whether the rules apply; the other texts stay as they are.
-            random: Where the random numbers come from.
+        The n-gram is chosen first, so that nothing is drawn for words it drops.
         """
         rules, words, count = self.rules, self.words, len(rows)
         starts, sizes = windows(self.lengths[rows], edited, rules, random)
@@ -125,12 +118,8 @@ class Rewriter:
         """Join the words of each text and what stands behind them.
 
         The bytes of all texts are gathered at once, a separator after each text, and Polars splits them there: a third
-        of the time that it takes to join the words text by text.
-
-        Args:
-            ids: ``[words]`` of all texts, ids among the pieces.
-            behind: ``[words]`` for the usual texts what to add to the id, else the id of the gap among the gaps.
-            ends: ``[texts]`` where the words of each text end.
+        of the time that it takes to join the words text by text. ``ids [words]`` are pieces; ``behind [words]`` is
+        added to the id in usual texts, and else the id of the gap; the words of each text end at ``ends [texts]``.
         """
         if self.usual:
             pieces = ids + behind
@@ -149,10 +138,9 @@ class Rewriter:
 def windows(
     lengths: Indexes, edited: NDArray[np.bool_], rules: Rules, random: np.random.Generator
 ) -> tuple[Indexes, Indexes]:
-    """Choose the words of each text that are kept: all of them, or an n-gram with any of its possible starts.
+    """Choose the words to keep of each text, as first words ``[N]`` and numbers of words ``[N]``.
 
-    Returns:
-        ``[N]`` first words and ``[N]`` numbers of words.
+    They are all, or an n-gram with any of its possible starts.
     """
     chance, size, place = random.random((3, len(lengths)))
     n = rules.shortest + (size * (rules.longest - rules.shortest + 1)).astype(np.int64)

@@ -43,13 +43,13 @@ _WORD = re.compile(r"(\S+)(\s*)")
 class TaggedWords:
     """The words of one text column, as ids."""
 
-    offsets: NDArray[np.int64]  # ``int64 [texts + 1]`` where the words of each text begin
-    words: NDArray[np.int32]  # ``int32 [words]`` ids in ``vocabulary``
-    gaps: NDArray[np.int32]  # ``int32 [words]`` ids in ``spaces``: what stands between a word and the next
-    tags: NDArray[np.int32]  # ``int32 [words]`` ids in ``tag_names``
-    vocabulary: pl.Series  # the different words
-    spaces: list[str]  # the different gaps: one space mostly, or nothing
-    tag_names: list[str]  # the different tags
+    offsets: NDArray[np.int64]  # [texts + 1], where the words of each text begin
+    words: NDArray[np.int32]  # [words], ids in ``vocabulary``
+    gaps: NDArray[np.int32]  # [words], ids in ``spaces``: what stands between a word and the next
+    tags: NDArray[np.int32]  # [words], ids in ``tag_names``
+    vocabulary: pl.Series
+    spaces: list[str]
+    tag_names: list[str]
 
     @classmethod
     def of(cls, tagged: pl.DataFrame, first: int, texts: int) -> TaggedWords:

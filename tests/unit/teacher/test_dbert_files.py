@@ -60,10 +60,8 @@ def test_a_score_and_a_single_batch(tmp_path, notes):
 def test_lines_and_logits_are_joined_by_position(tmp_path, lines, notes):
     values = np.array([[1, -1], [0.5, 2], [3, 0], [-2, -1], [1, -1]], np.float32)
     output = tmp_path / "joined.tsv"
-    result = join(
-        transfer=lines, logits=save([values[:3], values[3:]], tmp_path / "l.pt"), task=FILMS, output=output,
-        reporter=notes,
-    )  # fmt: skip
+    logits = save([values[:3], values[3:]], tmp_path / "l.pt")
+    result = join(transfer=lines, logits=logits, task=FILMS, output=output, reporter=notes)
     assert (result.rows, result.original, result.labels) == (5, 0, {"0": 3, "1": 2})
     assert [row["sentence"] for row in rows(output)] == LINES
     assert {row["source"] for row in rows(output)} == {"corpus"}
@@ -128,20 +126,3 @@ def test_a_teacher_reads_lines_as_a_table(tmp_path, lines, tiny_teacher, notes):
         join(transfer=transfer, logits=output, task=FILMS, output=joined, reporter=notes)
         files.append([{**row, "source": ""} for row in rows(joined)])
     assert files[0] == files[1] == files[2]
-
-
-def test_a_teacher_reads_pairs_a_line(tmp_path, tiny_teacher, notes):
-    (tmp_path / "pairs.txt").write_text("".join(f"{pair}\n" for pair in PAIRS))
-    output = tmp_path / "l.safetensors"
-    export_logits(
-        transfer=tmp_path / "pairs.txt",
-        teacher=tiny_teacher(labels=("0", "1")),
-        task=SAME,
-        settings=TeacherSettings(max_length=32),
-        device="cpu",
-        precision="fp32",
-        output=output,
-        reporter=notes,
-    )
-    result = join(transfer=tmp_path / "pairs.txt", logits=output, task=SAME, output=tmp_path / "j.tsv", reporter=notes)
-    assert result.rows == 3

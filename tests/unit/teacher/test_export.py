@@ -1,4 +1,3 @@
-import json
 from hashlib import sha256
 from types import SimpleNamespace
 
@@ -178,14 +177,6 @@ def test_pairs(run, tmp_path, tiny_teacher):
     pairs = list(dict.fromkeys(zip(first, second, strict=True)))
     expected = np.concatenate([teacher.logits([[one], [two]]) for one, two in pairs])
     assert np.abs(load_file(tmp_path / "logits.safetensors")["logits"] - expected).max() < 1e-5
-
-
-def test_score(run, tmp_path, tiny_teacher):
-    task = Task("stars", "single", (), score_range=(0, 5), metric="pearson")
-    run(task=task, teacher=tiny_teacher("score", labels=("score",)))
-    found = read_logits(tmp_path / "logits.safetensors", task)
-    assert found.logits.shape == (len(DISTINCT), 1)
-    assert json.dumps(found.metadata["labels"]) == "[]"
 
 
 def test_bad_input(run, tmp_path):

@@ -116,15 +116,6 @@ def test_a_text_without_logits_is_an_error_that_names_the_first(transfer, tmp_pa
     assert not (tmp_path / "joined.tsv").exists()
 
 
-def test_logits_of_another_set_are_an_error(transfer, tmp_path):
-    (tmp_path / "other.txt").write_text("other\n")
-    hashes = text_hash([pl.Series(["other"])])
-    write_logits(tmp_path / "o.safetensors", np.zeros((1, 2), np.float32), hashes, {"labels": ["0", "1"]})
-    with pytest.raises(DataError, match="no logits: 'good '") as caught:
-        joined(transfer, tmp_path / "o.safetensors")
-    assert "another transfer set" in caught.value.hint and caught.value.row == 2
-
-
 def test_logits_cut_short_leave_the_old_file_whole(transfer, logits, tmp_path):
     _, output = joined(transfer, logits)
     before = output.read_bytes()

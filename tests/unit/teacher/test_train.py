@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import TeacherSettings
-from kdcli.errors import DataError, KdError, ProfileError, UsageError
+from kdcli.errors import KdError, ProfileError, UsageError
 from kdcli.lm.trainer import ByLengthTrainer
 from kdcli.tasks import metrics
 from kdcli.teacher.train import prepare_encoder, train_teacher
@@ -167,16 +167,6 @@ def test_pretrained_weights_are_where_it_starts(tmp_path, pretrained):
     start, end = weights(pretrained), weights(tmp_path / "teacher")
     for name, value in start.items():
         torch.testing.assert_close(end[f"bert.{name}"], value.float(), atol=1e-6, rtol=0)
-
-
-def test_pairs(tmp_path):
-    result = fit(tmp_path / "teacher", PAIR)
-    logits, labels = dev_logits(tmp_path / "teacher", PAIR)
-    assert result.metrics["accuracy"] == np.mean(np.array(PAIR.labels)[logits.argmax(1)] == labels)
-    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher").config.id2label == {
-        0: "no",
-        1: "yes",
-    }
 
 
 def test_scores(tmp_path):
@@ -341,30 +331,6 @@ def test_wrong_configurations(tmp_path, config, key, said):
     assert error.value.key == key
 
 
-def damaged(pretrained, folder, *, without=(), config=None, cut=None):
-    folder.mkdir()
-    for file in pretrained.iterdir():
-        if file.name not in without:
-            (folder / file.name).write_bytes(file.read_bytes()[: cut if file.name == "model.safetensors" else None])
-    values = json.loads((folder / "config.json").read_text()) | (config or {})
-    (folder / "config.json").write_text(json.dumps(values))
-    return str(folder)
-
-
-def test_folders_that_are_damaged(tmp_path, pretrained):
-    bare = damaged(pretrained, tmp_path / "bare", without=("tokenizer.json", "tokenizer_config.json"))
-    with pytest.raises(DataError, match="tokenizer"):
-        fit(tmp_path / "teacher", model=bare)
-    with pytest.raises(DataError, match="weights cannot be read"):
-        fit(tmp_path / "teacher", model=damaged(pretrained, tmp_path / "cut", cut=900))
-    larger = damaged(pretrained, tmp_path / "larger", config={"intermediate_size": 64})
-    with pytest.raises(DataError, match="do not fit"):
-        fit(tmp_path / "teacher", model=larger)
-    deeper = damaged(pretrained, tmp_path / "deeper", config={"num_hidden_layers": 3})
-    with pytest.raises(DataError, match="16 tensors are missing"):
-        fit(tmp_path / "teacher", model=deeper)
-
-
 def test_tokenizer_from_the_training_texts():
     texts = [table(PAIR, 50)[name] for name in PAIR.columns]
     settings = TeacherSettings(model="config", config=TINY, vocab_size=60, max_length=32)
@@ -399,17 +365,3 @@ def test_rows_are_padded_as_the_tokenizer_pads():
     assert batch.keys() == {*expected.keys(), "labels"}
     assert all(torch.equal(batch[name], expected[name]) for name in expected)
     assert batch["labels"].tolist() == chosen
-
-
-def test_a_label_outside_the_task_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="label"):
-        train_teacher(
-            train=table(SINGLE, 20),
-            dev=table(SINGLE, 20),
-            task=Task("films", "single", ("0", "2")),
-            settings=TeacherSettings(model="config", config=TINY),
-            seed=0,
-            device="cpu",
-            precision="fp32",
-            output=tmp_path / "teacher",
-        )

@@ -3,7 +3,6 @@
 import unicodedata
 
 import polars as pl
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,21 +47,6 @@ def test_every_character():
     texts = [f"a{character}b{character}" for character in EVERY]
     assert changed(spaced, texts) == [" ".join(text.split()) for text in texts]
     assert changed(clean, texts) == [by_category(text) for text in texts]
-
-
-@pytest.mark.parametrize(
-    ("text", "plain"),
-    [
-        ("a\tb\r\nc\x85d\u2028e\xa0f", "a b c d e f"),
-        ("  a   b ", "a b"),
-        ("a\x00b \x1b c", "ab c"),
-        ("\ufeffa", "a"),
-        ("\u3000\t\x00", ""),
-        ("na\u0131\u0308ve \u200d \u00ad \U0001f600 NA \"''", "na\u0131\u0308ve \u200d \u00ad \U0001f600 NA \"''"),
-    ],
-)
-def test_examples(text, plain):
-    assert changed(clean, [text]) == [plain]
 
 
 def test_a_pair_has_one_tab_and_text_on_both_sides():

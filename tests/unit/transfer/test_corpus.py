@@ -3,7 +3,6 @@
 import dataclasses
 import gzip
 import json
-import random
 from pathlib import Path
 
 import numpy as np
@@ -294,30 +293,8 @@ def test_bad_input_names_the_file_and_the_key(tmp_path, fault):
     assert not list(tmp_path.glob("*set*"))
 
 
-def test_single_texts_for_a_task_of_pairs_are_an_error_that_says_why(tmp_path):
-    with pytest.raises(DataError, match="nothing is left of the 60 texts: 60 without exactly one tab"):
-        run(tmp_path / "set.tsv", many(tmp_path), train=PAIRS, held_out=[], task=PAIR)
-
-
 def test_the_output_is_never_one_of_the_files(tmp_path):
     path = put(tmp_path / "a.tsv", "sentence\nnew\n")
     with pytest.raises(UsageError, match="one of the files"):
         run(tmp_path / "a.tsv", path)
     assert (tmp_path / "a.tsv").read_text() == "sentence\nnew\n"
-
-
-def test_random_files_against_a_set_of_python(tmp_path):
-    """Compare the texts taken with what plain Python keeps."""
-    rng = random.Random(3)
-    words = ["film", "plot", "dull", "good", "\x85", " ", "a"]
-    lines = [" ".join(rng.choices(words, k=rng.randint(0, 4))) for _ in range(2000)]
-    files = [put(tmp_path / f"{i}.txt", "\n".join(lines[i::3]) + "\n") for i in range(3)]
-    run(tmp_path / "set.tsv", *files, settings={"max_words": 3})
-    seen = {" ".join((text or "").split()) for text in TRAIN["sentence"]}
-    expected = []
-    for line in (line for i in range(3) for line in lines[i::3]):
-        text = " ".join(line.split())
-        if text and len(text.split()) <= 3 and text not in seen:
-            expected.append(text)
-            seen.add(text)
-    assert taken(tmp_path / "set.tsv") == expected

@@ -7,7 +7,7 @@ import pytest
 
 from kdcli.api import Corpus, Part, QuietReporter, Samples, Task
 from kdcli.config.schema import Settings
-from kdcli.errors import DataError, PluginError, ProfileError
+from kdcli.errors import DataError, PluginError
 from kdcli.transfer.heavy import CacheResult, GeneratorRun, cache, read_corpus, read_prefixes
 
 TASK = Task("films", "single", ("0", "1"))
@@ -98,19 +98,6 @@ def test_the_fingerprint_has_what_samples_depend_on_and_nothing_else(echo):
     assert "resume" not in plain
     assert json.loads(json.dumps(plain)) == plain
     assert chosen(echo={"width": 4}).fingerprint() == plain | {"generators.echo.width": 4}
-
-
-def test_a_wrong_option_names_its_key(echo):
-    echo()
-    with pytest.raises(ProfileError) as error:
-        chosen(echo={"widht": 4})
-    assert error.value.key == "generators.echo.widht" and "width" in error.value.hint
-
-
-def test_one_without_what_it_needs(echo, tmp_path):
-    echo("def load", "def laod")
-    with pytest.raises(PluginError, match="lacks load"):
-        chosen()
 
 
 @pytest.mark.parametrize(
@@ -210,12 +197,6 @@ def test_a_chosen_label_where_there_are_labels(tmp_path):
     assert (corpus.train, corpus.dev) == (["dull plot", "two lines"], ["dev two"])
     assert corpus.test == ["test one", "test two"], "the test texts have no labels to choose by"
     assert (result.train, result.blank) == (2, 1)
-
-
-def test_what_odd_characters_a_text_has_stays(tmp_path):
-    texts = ["na\u00efve \u65e5\u672c \U0001f600", "a\x85b\x0bc", "nul\x00 and\xa0no break"]
-    split = pl.DataFrame({"sentence": texts, "label": ["1"] * 3})
-    assert corpus_of(tmp_path, {"train": split, "dev": split})[1].train == [texts[0], "a b c", texts[2]]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import LiteSettings
-from kdcli.errors import DataError, KdError, MissingError, PluginError
+from kdcli.errors import DataError, MissingError
 from kdcli.tables.read import read_table
 from kdcli.tables.text_hash import text_hash
 from kdcli.transfer import lite
@@ -180,11 +180,6 @@ def test_texts_of_no_and_of_very_many_words(tmp_path):
     assert "" not in texts[3:]
 
 
-def test_nulls_are_empty_texts(tmp_path):
-    run(tmp_path / "set.jsonl", train=table(sentence=["a film", None], label=[None, "1"]))
-    assert rows_of(tmp_path / "set.jsonl")[:2] == [("a film", "original", None), ("", "original", "1")]
-
-
 def test_no_iterations_give_the_originals(tmp_path):
     result = run(tmp_path / "set.tsv", settings={"n_iter": 0})
     assert texts_of(tmp_path / "set.tsv") == TEXTS
@@ -200,24 +195,6 @@ def test_what_the_table_cannot_hold_is_an_error_before_the_work_and_the_old_tabl
     with pytest.raises(DataError):
         run(tmp_path / name, train=table(sentence=[text, "c d"]))
     assert (tmp_path / name).read_text() == "old\n"
-
-
-def test_twice_at_once_is_an_error(tmp_path, monkeypatch):
-    gather = lite.gather
-
-    def run_again(*args, **kwargs):
-        with pytest.raises(KdError) as error:
-            run(tmp_path / "set.tsv")
-        assert error.value.file == str(tmp_path / "set.tsv.parts")
-        return gather(*args, **kwargs)
-
-    monkeypatch.setattr(lite, "gather", run_again)
-    assert run(tmp_path / "set.tsv").originals == 42
-
-
-def test_unknown_tagger_is_a_plugin_error(tmp_path):
-    with pytest.raises(PluginError, match="patern"):
-        run(tmp_path / "set.tsv", settings={"tagger": "patern"})
 
 
 def test_missing_data_of_a_tagger_comes_through_the_processes(tmp_path, make_plugin):

@@ -156,7 +156,3 @@ def test_draws_from_the_distribution_of_the_tag():
 def test_ends_of_the_range_stay_within_the_tag(uniform, word):
     drawer = Unigrams(counts([("DT", "a", 1), ("NN", "film", 1), ("NN", "plot", 1), ("VB", "go", 1)]))
     assert drawer.words[int(drawer.draw(np.array([0]), ["NN"], np.array([uniform]))[0])] == word
-
-
-def test_no_words_at_all():
-    assert Unigrams(counts([])).draw(np.zeros(0, np.int64), [], np.zeros(0)).tolist() == []

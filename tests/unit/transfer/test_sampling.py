@@ -19,7 +19,7 @@ from kdcli.errors import DataError, KdError, PluginError
 from kdcli.tables.read import read_table
 from kdcli.transfer import sampling
 from kdcli.transfer.heavy import GeneratorRun
-from kdcli.transfer.sampling import draw_samples, first_of, size_of
+from kdcli.transfer.sampling import draw_samples
 
 SINGLE = Task("films", "single", ("0", "1"))
 PAIR = Task("pairs", "pair", ("0", "1"))
@@ -169,15 +169,6 @@ def test_the_counts_are_exact(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == kept, "nothing else is left"
 
 
-def test_copies_of_training_texts_are_kept_if_asked(tmp_path):
-    result = run(tmp_path / "set.tsv", Fake(mixture), 20, keep_copies=True)
-    check(result, tmp_path / "set.tsv", mixture, 20, keep_copies=True)
-    texts = texts_of(tmp_path / "set.tsv")
-    assert {"train one", "a bell"} <= set(texts)
-    # "train two" is a text of dev, too: those never stay.
-    assert "train two" not in texts and result.held_out_copies == 2
-
-
 FEW = st.sampled_from([None, "", "train one", "dev two", "one", " one ", "two"])
 
 
@@ -240,12 +231,6 @@ def test_pairs_without_exactly_one_tab_are_rejected(tmp_path):
 # Parts
 
 
-def test_parts_grow_and_their_draws_follow_each_other():
-    sizes = [size_of(part, 8192) for part in range(6)]
-    assert sizes == [1024, 2048, 4096, 8192, 8192, 8192]
-    assert [first_of(part, 8192) for part in range(6)] == [0, *itertools.accumulate(sizes[:5])]
-
-
 @pytest.mark.parametrize("after", range(5))
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, after):
     whole = Fake(half)
@@ -283,18 +268,6 @@ def stopped(output, count=45, after=3, **more):
     with pytest.raises(KeyboardInterrupt):
         run(output, Fake(half, stop_after=after), count, **more)
     return output.with_name(f".{output.name}.samples")
-
-
-def test_a_damaged_part_is_made_again(tmp_path):
-    run(tmp_path / "whole.tsv", Fake(half), 45)
-    folder = stopped(tmp_path / "set.tsv")
-    part = folder / "000001.parquet"
-    part.write_bytes(part.read_bytes()[:-40] + bytes(40))
-    again, said = Fake(half), Said()
-    run(tmp_path / "set.tsv", again, 45, reporter=said)
-    assert again.parts == [1, 3, 4]
-    assert len(said.told) == 1 and "part 1" in said.told[0]
-    assert (tmp_path / "set.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
 
 
 def test_another_number_goes_on_with_the_same_parts(tmp_path):
@@ -358,17 +331,6 @@ def test_the_processes_of_a_launch_share_the_parts(tmp_path):
     assert said == [["True", "0", "2", "4"], ["False", "1", "3"]]
     assert (tmp_path / "set.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
     assert not list(tmp_path.glob(".set*"))
-
-
-def test_the_same_work_twice_is_an_error(tmp_path):
-    class Impatient(Fake):
-        def sample(self, prefixes, part):
-            with pytest.raises(KdError) as error:
-                run(tmp_path / "set.tsv", Fake(half), 10)
-            assert error.value.file == str(tmp_path / ".set.tsv.samples")
-            return super().sample(prefixes, part)
-
-    run(tmp_path / "set.tsv", Impatient(half), 4)
 
 
 # What goes wrong

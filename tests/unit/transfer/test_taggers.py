@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd_taggers import nltk_perceptron, pattern
-from kdcli import registry
 from kdcli.errors import MissingError
 
 WORDS = st.one_of(
@@ -38,10 +37,6 @@ def test_pattern_tags_as_textblob_does(texts):
 def test_pattern_tags_real_texts_as_textblob_does(sst2):
     texts = [text.split() for text in sst2(1000)]
     assert pattern.tag(texts) == [textblob_tags(words) for words in texts]
-
-
-def test_pattern_looks_at_the_lower_case_form_of_the_first_word_only():
-    assert pattern.tag([["Laughs"], ["he", "Laughs"]]) == [["VBZ"], ["PRP", "NNP"]]
 
 
 @pytest.mark.usefixtures("shared_nltk")
@@ -85,14 +80,6 @@ def test_any_perceptron_tags_as_nltk_does(tagger, texts):
     nltk_perceptron._model.cache_clear()
 
 
-@pytest.mark.usefixtures("shared_nltk")
-def test_nltk_tags_a_text_whatever_stands_beside_it(sst2):
-    texts = [text.split() for text in sst2(50)]
-    together = nltk_perceptron.tag([[], *texts, ["long"] * 300])
-    assert together[1:-1] == [nltk_perceptron.tag([words])[0] for words in texts]
-    assert (together[0], len(together[-1])) == ([], 300)
-
-
 def test_nltk_without_its_data_says_what_to_do(monkeypatch):
     import nltk
 
@@ -103,11 +90,6 @@ def test_nltk_without_its_data_says_what_to_do(monkeypatch):
     assert error.value.exit_code == 6
     assert "NLTK_DATA" in (error.value.hint or "")
     nltk_perceptron._model.cache_clear()
-
-
-@pytest.mark.parametrize(("name", "module"), [("nltk", nltk_perceptron), ("pattern", pattern)])
-def test_the_registry_loads_it(name, module):
-    assert registry.load("taggers", name) is module
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,6 @@ def test_words_hold_what_follows_them():
     assert split("a\tb  c", "whitespace") == (["a", "b", "c"], ["\t", "  ", ""])
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n\t"])
-@pytest.mark.parametrize("how", ["treebank", "whitespace"])
-def test_empty_text_has_no_words(text, how):
-    words, gaps = split(text, how)
-    assert (list(words), list(gaps)) == ([], [])
-
-
 @pytest.mark.parametrize("unit", ["word ", "it's, ", "'' \"x\" "])
 def test_text_of_a_hundred_thousand_words(unit):
     text = unit * (100_000 // len(split(unit, "treebank")[0]))
