@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import StudentSettings, TaskSettings
-from kdcli.student.batches import collate
+from kdcli.student.build import collate
 from kdcli.student.encoding import encode_table
 from kdcli.student.examples import Examples
 from kdcli.student.folder import build_student

@@ -86,12 +86,7 @@ def epoch_batches(lengths: NDArray[Any], size: int, seed: int, epoch: int) -> li
 def _cut(order: NDArray[np.int64], lengths: NDArray[np.int64], rows: int | None) -> Iterator[NDArray[np.int64]]:
     begin = 0
     while begin < len(order):
-        end = begin + (rows or _fitting(lengths[begin:]))
+        cells = np.arange(1, len(order) - begin + 1) * lengths[begin:]
+        end = begin + (rows or max(1, int(np.searchsorted(cells, CELLS, side="right"))))
         yield order[begin:end]
         begin = end
-
-
-def _fitting(lengths: NDArray[np.int64]) -> int:
-    """Return how many of the first texts, in the order of their lengths, fit into ``CELLS``; at least one."""
-    cells = np.arange(1, len(lengths) + 1) * lengths
-    return max(1, int(np.searchsorted(cells, CELLS, side="right")))

@@ -14,7 +14,7 @@ from kdcli import registry
 from kdcli.api import Batch, Task
 from kdcli.errors import ProfileError
 from kdcli.student.batches import ROWS, Columns, Compute, compute_batches
-from kdcli.student.dataset import Examples, collate
+from kdcli.student.dataset import Examples
 from kdcli.tasks.metrics import score
 
 FIRST_ROWS = 3
@@ -68,6 +68,12 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     return every, every - sum(parameter.numel() for parameter in inside)
 
 
+def collate(examples: Examples, rows: NDArray[np.int64], device: torch.device) -> Batch:
+    """Gather rows into a padded batch on the device; the lengths stay on the CPU."""
+    words, lengths = zip(*(texts.padded(rows) for texts in examples.texts), strict=True)
+    return _batch(words, lengths, device)
+
+
 def try_out(plugin: str, module: nn.Module, examples: Examples, task: Task) -> None:
     """Give a module its first batch, so that a wrong result shows before the training.
 
@@ -100,10 +106,7 @@ def module_function(module: nn.Module, plugin: str) -> Compute:
     device = next(module.parameters()).device
 
     def compute(words: Columns, lengths: Columns) -> NDArray[np.float32]:
-        batch = Batch(
-            tuple(torch.from_numpy(column.astype(np.int64)).to(device) for column in words),
-            tuple(torch.from_numpy(column) for column in lengths),
-        )
+        batch = _batch(words, lengths, device)
         training = module.training
         module.eval()
         # Memory may be too small for the batch: that is not the plugin's fault.
@@ -121,3 +124,8 @@ def evaluate(module: nn.Module, plugin: str, examples: Examples, task: Task) -> 
     assert examples.labels is not None
     logits = compute_batches(module_function(module, plugin), examples.texts, task.outputs, ROWS)
     return score(task, logits, examples.labels)
+
+
+def _batch(words: Columns, lengths: Columns, device: torch.device) -> Batch:
+    ids = tuple(torch.from_numpy(column.astype(np.int64)).to(device) for column in words)
+    return Batch(ids, tuple(map(torch.from_numpy, lengths)))

@@ -65,8 +65,8 @@ def fill_card(
         "word vectors": config["vectors"] or "random",
         **made,
     }
-    values = {"task": task, "sizes": sizes, "made": facts, "distilled": training["kd_weight"] > 0, "config": config}
-    values["summary"] = summary(task)
+    values: dict[str, Any] = {"task": task, "summary": summary(task), "config": config, "sizes": sizes, "made": facts}
+    values["distilled"] = training["kd_weight"] > 0
     return f"{ModelCard.from_template(data, template_path=str(TEMPLATE), **values, **sections)}\n"
 
 

@@ -30,8 +30,6 @@ class Position:
         losses: Their number.
         stale: Evaluations since the best.
         best: The dev metrics of the best model, empty before the first evaluation.
-        best_update: The update after which it was scored.
-        history: The learning curve.
     """
 
     epoch: int = 0

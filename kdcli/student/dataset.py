@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import DTypeLike, NDArray
 
-from kdcli.api import MASK, Batch, Progress, QuietReporter, Reporter, Task
+from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.files import atomic
 from kdcli.student.batches import Texts
@@ -26,13 +26,9 @@ from kdcli.tasks.labels import encode_labels, label_texts, respell, spelling_of
 from kdcli.tasks.text_set import text_columns
 
 if TYPE_CHECKING:
-    import torch
     from tokenizers import Tokenizer
 
     from kdcli.config.schema import StudentSettings
-
-SLICE = 65_536
-"""Rows of a table in memory that are encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class EncodeResult:
     Attributes:
         words: The words of its rows, as far as texts are kept.
         unknown: The share of these words that have no id.
-        vocabulary: Words that have one, the special ones included.
+        vocabulary: The number of words with an id.
         labelled: Whether every row has a label.
         vectors: The source of the word vectors; empty for random ones.
         found: Words of the vocabulary that have a vector there.
@@ -177,25 +173,10 @@ def encode_table(
 
     Messages call the table ``file``.
     """
-    encoder, texts = TextEncoder(tokenizer, max_length), []
-    for column in task.columns:
-        parts = [encoder.encode(part.to_series()) for part in table.select(column).iter_slices(SLICE)]
-        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
-        words = np.concatenate([np.zeros(0, encoder.dtype), *(part.words for part in parts)])
-        texts.append(Texts(words, np.cumsum(lengths)))
+    encoder = TextEncoder(tokenizer, max_length)
+    texts = tuple(encoder.encode(table[column]) for column in task.columns)
     labelled = "label" in table.columns and table["label"].null_count() < len(table)
-    return Examples(tuple(texts), labels=encode_labels(table["label"], task, file=file) if labelled else None)
-
-
-def collate(examples: Examples, rows: NDArray[np.int64], device: torch.device) -> Batch:
-    """Gather rows into a padded batch on the device; the lengths stay on the CPU."""
-    import torch
-
-    padded = [texts.padded(rows) for texts in examples.texts]
-    return Batch(
-        words=tuple(torch.from_numpy(words.astype(np.int64)).to(device) for words, _ in padded),
-        lengths=tuple(torch.from_numpy(lengths) for _, lengths in padded),
-    )
+    return Examples(texts, labels=encode_labels(table["label"], task, file=file) if labelled else None)
 
 
 @dataclass(frozen=True)

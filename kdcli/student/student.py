@@ -58,7 +58,6 @@ class Student:
         part_rows: The best number of rows to predict a file in: texts of one part share their beginnings and ends.
         config: ``config.json``: how it was built and trained.
         metrics: ``metrics.json``: the result of its training.
-        weights: Its parameters and buffers by name.
         compute: The model as a function of word ids, where that is not the PyTorch module.
         batch_rows: Texts that are computed at once; None for as many as memory allows.
     """
@@ -112,19 +111,21 @@ class Student:
 
         return load_module(self.config, self.task, self.weights, self.device)
 
-    @cached_property
+    @property
     def parameters(self) -> int:
         """The number of all parameters."""
-        from kdcli.student.build import count_parameters
+        return self._sizes[0]
 
-        return count_parameters(self.module)[0]
-
-    @cached_property
+    @property
     def parameters_without_embeddings(self) -> int:
         """The number of parameters that are not word vectors."""
+        return self._sizes[1]
+
+    @cached_property
+    def _sizes(self) -> tuple[int, int]:
         from kdcli.student.build import count_parameters
 
-        return count_parameters(self.module)[1]
+        return count_parameters(self.module)
 
     @cached_property
     def _module_function(self) -> Compute:

@@ -25,9 +25,9 @@ from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError
 from kdcli.parts.parts import claim_folder
 from kdcli.student.batches import epoch_batches
-from kdcli.student.build import build_student, count_parameters, evaluate, try_out
+from kdcli.student.build import build_student, collate, count_parameters, evaluate, try_out
 from kdcli.student.checkpoint import Checkpoint, Position
-from kdcli.student.dataset import Examples, collate
+from kdcli.student.dataset import Examples
 from kdcli.student.optimize import clip_gradients, loss_of, make_optimizer
 from kdcli.student.student import Student
 from kdcli.student.vectors import Vectors
@@ -79,10 +79,9 @@ def train_student(
     On the CPU, a training that was killed and is called again ends with the same weights, bit by bit, as one that was
     not.
 
-    Learn from ``examples``, choose the model by ``dev``, both encoded by ``tokenizer``, and begin with ``vectors``.
-    ``options`` is the plugin's table of the profile, ``seed`` that of the weights, the order of the rows and the
-    dropout. Training stops after ``max_updates``, or before. With ``resume`` it goes on where a launch with the same
-    arguments was stopped. ``name`` stands in the progress and the learning curve.
+    The student learns from ``examples`` and is chosen by ``dev``, both encoded by ``tokenizer``. ``options`` is the
+    plugin's table of the profile, ``seed`` decides weights, the order of the rows and dropout. With ``resume`` the
+    training goes on where one with the same arguments was stopped; ``name`` stands in its learning curve.
 
     Raises:
         DataError: There are no rows, or the losses need inputs that the rows lack.
@@ -156,15 +155,7 @@ def train_student(
 
 @dataclass
 class Training:
-    """The training loop, and where it stands.
-
-    Attributes:
-        limit: The most updates.
-        position: Where it stands.
-        weights: Those of the best model.
-        stopped: Why it ended.
-        rows_per_second: The speed of this launch, evaluations and checkpoints left out.
-    """
+    """The training loop, with a limit of updates; ``weights`` are those of the best model."""
 
     module: nn.Module
     examples: Examples

@@ -28,9 +28,6 @@ _SAMPLE_ROWS = 20
 _MAGIC = {
     b"PK\x03\x04": "a zip archive",
     b"\xba\x16\x4f\x2f": "a fastText model",
-    b"\x93NUM": "a NumPy array",
-    b"\x80\x02": "a pickle",
-    b"\x80\x04": "a pickle",
 }
 
 
@@ -65,13 +62,9 @@ class VectorFile:
             raise DataError(what, file=path, row=1, hint=FORMS)
 
     def rows(self, needs: Callable[[bytes], bool], advance: Callable[[int], None]) -> Iterator[Row]:
-        """Give the rows whose word is needed, in the file's order.
+        """Yield the rows whose word is needed, in the file's order; only these, and a few others, are parsed.
 
-        Only these are parsed, and a few others, the first and the last among them.
-
-        Args:
-            needs: Tells whether a word is needed; it may change its answer on the way.
-            advance: Counts the rows that were passed.
+        ``needs`` may change its answer on the way; ``advance`` counts the rows.
 
         Raises:
             DataError: The file is cut, or a vector is of the wrong size or holds NaN, infinity or no number.

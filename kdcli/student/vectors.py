@@ -25,12 +25,9 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (str, str.lower, str.capitalize)
 
 @dataclass(frozen=True)
 class Vectors:
-    """The word vectors that a student begins with.
+    """The word vectors that a student begins with: ``float32 [vocabulary, dimension]``, the padding's zero.
 
-    Attributes:
-        matrix: ``float32 [vocabulary, dimension]``; that of the padding, in the first row, is zero.
-        source: Where they come from.
-        found: The number of words that have a vector there; the others have a random one.
+    The source has vectors for ``found`` words; the others have a random one.
     """
 
     matrix: NDArray[np.float32]
@@ -52,7 +49,7 @@ def make_vectors(
     """Find or make a vector for each word of a vocabulary, the padding first; a word without one gets a random one.
 
     The source is a vector file, or an encoder's folder or hub name, whose vectors have the dimension asked for; a file
-    brings its own. A file that has no vector for any word is a ``DataError``.
+    has its own. A file without a vector for any word is a ``DataError``.
     """
     file = Path(source).expanduser()
     if file.is_file():
@@ -76,16 +73,19 @@ def words_with_vectors(source: str, reporter: Reporter) -> Iterator[str]:
 
     A student that begins with vectors can read words that its training set lacks: they lie where similar words do.
     """
-    file = Path(source).expanduser()
-    if file.is_file():
-        return words_of(file)
-    from kdcli.student.encoder_vectors import encoder_words
+    path = Path(source).expanduser()
+    if not path.is_file():
+        from kdcli.student.encoder_vectors import encoder_words
 
-    return encoder_words(source, reporter)
+        return encoder_words(source, reporter)
+    if path.suffix == ".parquet":
+        return iter(_collect(path, lambda rows: rows.select("word"))["word"])
+    rows = VectorFile(path).rows(lambda word: True, lambda count: None)
+    return (word.decode(errors="replace") for word, _ in rows)
 
 
 def save_vectors(vectors: Vectors, folder: Path) -> None:
-    """Write the vectors into a folder."""
+    """Write the vectors into an encoded set."""
     metadata = {"kd": json.dumps({"source": vectors.source, "found": vectors.found})}
     (folder / FILE).write_bytes(save({"vectors": vectors.matrix}, metadata))
 
@@ -106,11 +106,8 @@ def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None
     the first vector counts. Of the other rows only a few are parsed, the first and the last among them, so a fault in
     one of them may go unnoticed.
 
-    Args:
-        path: The file, gzipped or not: text with or without a header line ``count dimension``, or word2vec's binary;
-            or a ``.parquet`` file with the columns ``word`` and ``vector``, a list of numbers.
-        wanted: The words, without spaces; each gets a row of the matrix.
-        reporter: Shows the progress.
+    A Parquet file has the columns ``word`` and ``vector``, a list of numbers; the others may be gzipped, and text may
+    have a header line ``count dimension``.
 
     Raises:
         DataError: The file is missing, cut, of another form, or holds a vector of the wrong size or with NaN.
@@ -122,7 +119,6 @@ def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None
     best = [len(_SPELLINGS)] * len(wanted)
 
     def needs(word: bytes) -> bool:
-        """Tell whether a vector of this word would be better than the one found so far."""
         return word in spellings and any(rank < best[index] for index, rank in spellings[word])
 
     file = None if path.suffix == ".parquet" else VectorFile(path)
@@ -138,14 +134,6 @@ def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None
                 if rank < best[index]:
                     matrix[index], best[index] = vector, rank
     return WordVectors(matrix, np.array(best, int) < len(_SPELLINGS))
-
-
-def words_of(path: Path) -> Iterator[str]:
-    """Give the words of a file of word vectors in its order; published files begin with the most frequent."""
-    if path.suffix == ".parquet":
-        return iter(_collect(path, lambda rows: rows.select("word"))["word"])
-    rows = VectorFile(path).rows(lambda word: True, lambda count: None)
-    return (word.decode(errors="replace") for word, _ in rows)
 
 
 def _parquet_rows(path: Path, words: list[str]) -> tuple[int, Iterator[Row]]:

@@ -13,7 +13,8 @@ from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
 from kdcli.student import encoder_vectors
 from kdcli.student.batches import Texts
-from kdcli.student.dataset import Examples, collate, encode, encode_table, load_examples
+from kdcli.student.build import collate
+from kdcli.student.dataset import Examples, encode, encode_table, load_examples
 from kdcli.student.vectors import load_vectors
 from kdcli.student.vocabulary import load_tokenizer, vocabulary
 from kdcli.tables.write import write_table

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError
 from kdcli.student import vector_file
-from kdcli.student.vectors import read_vectors, words_of
+from kdcli.student.vectors import read_vectors, words_with_vectors
 
 VECTORS = {
     "the": [0.25, -1.5, 3.0, 0.125],
@@ -249,7 +249,7 @@ def test_the_words_of_a_file_in_its_order(tmp_path):
     table = [(word, [float(place), 0.5]) for place, word in enumerate(["the", "naïve", "new york", "中文", "film"])]
     (tmp_path / "v.txt").write_text(text(table), "utf-8")
     for path in (tmp_path / "v.txt", parquet(tmp_path / "v.parquet", table)):
-        assert list(words_of(path)) == [word for word, _ in table]
+        assert list(words_with_vectors(str(path), QuietReporter())) == [word for word, _ in table]
 
 
 def test_a_missing_file_or_a_folder_is_an_error(tmp_path):
