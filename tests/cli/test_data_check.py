@@ -86,3 +86,7 @@ def test_columns_and_settings_of_ones_own(capsys, folder):
 
 def test_without_a_profile_it_checks_the_sample(capsys):
     assert result(capsys)["task"] == "demo"
+
+
+def test_a_folder_needs_a_profile(capsys, folder):
+    assert run(["data", "check", "--data-dir", str(folder)]) == 2

@@ -157,3 +157,19 @@ def test_a_broken_file_is_an_error(tmp_path, data):
     with pytest.raises(DataError, match="the vocabulary cannot be read") as caught:
         read(tmp_path, data)
     assert caught.value.file == str(tmp_path / "vocab.bin")
+
+
+def test_functions_asked_for_by_the_opcodes_of_old_are_not_run(tmp_path):
+    marker = tmp_path / "was here"
+    data = f"(S'{marker}'\nios\nmkdir\n.".encode()
+    with pytest.raises(DataError, match=r"holds a os\.mkdir"):
+        read(tmp_path, data)
+    assert not marker.exists()
+    assert leaves_mark(data, marker)
+
+
+@pytest.mark.parametrize(("module", "name"), [("collections", "Counter.update"), ("collections", "abc"), ("os", "x")])
+def test_a_name_with_points_does_not_lead_elsewhere(tmp_path, module, name):
+    named = b"".join(b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, name))
+    with pytest.raises(DataError, match=f"holds a {module}.{name}"):
+        read(tmp_path, b"\x80\x04" + named + b"\x93.")
