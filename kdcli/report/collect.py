@@ -30,13 +30,19 @@ from kdcli.transfer.sampling import SampleResult
 
 T = TypeVar("T")
 Point = Mapping[str, float | None]
+_RESULTS: Mapping[str, tuple[str, Any]] = {
+    "lite": ("lite", LiteResult),
+    "heavy": ("sample", SampleResult),
+    "corpus": ("corpus", CorpusResult),
+    "mix": ("mix", MixResult),
+}
+"""The stage and the result of each method, and of their join."""
 
 
 @dataclass(frozen=True)
 class StageState:
     """A stage of the run, by ``kd.lock``."""
 
-    key: str
     state: str  # ``done``, ``not ended``, or ``older than KEY``: a stage before it was run again since
     entry: Entry
 
@@ -64,7 +70,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class RunContents:
-    """A run; parts that it does not have yet are None or empty."""
+    """A run; what it does not have yet is None or empty."""
 
     root: Path
     task: Task
@@ -91,35 +97,22 @@ class RunContents:
     def versions(self) -> dict[str, dict[str, list[str]]]:
         """The stages that ran with each version, by package: one version where nothing was updated in between."""
         found: dict[str, dict[str, list[str]]] = {}
-        for stage in self.stages.values():
+        for key, stage in self.stages.items():
             for package, version in stage.entry.versions.items():
-                found.setdefault(package, {}).setdefault(version, []).append(stage.key)
+                found.setdefault(package, {}).setdefault(version, []).append(key)
         return found
 
     @property
-    def lite(self) -> LiteResult | None:
-        """The result of the method lite, like the next ones None where the profile does not use it (any more)."""
-        return self._result("lite", "lite", LiteResult)
-
-    @property
-    def heavy(self) -> SampleResult | None:
-        """The result of the method heavy."""
-        return self._result("heavy", "sample", SampleResult)
-
-    @property
-    def corpus(self) -> CorpusResult | None:
-        """The result of the method corpus."""
-        return self._result("corpus", "corpus", CorpusResult)
-
-    @property
-    def mix(self) -> MixResult | None:
-        """The join of several methods."""
-        return self._result("", "mix", MixResult)
-
-    def _result(self, method: str, key: str, kind: type[T]) -> T | None:
-        used = not method or method in str(self.settings.get("transfer.method", "lite")).split("+")
-        found = self.stages[key].result if used and key in self.stages else {}
-        return TypeAdapter(kind).validate_python(found) if found else None
+    def made(self) -> dict[str, Any]:
+        """The result dataclass of each method that the profile uses, and of ``mix`` where it joins several."""
+        used = (*str(self.settings.get("transfer.method", "lite")).split("+"), "mix")
+        keys = {method: key for method, (key, _) in _RESULTS.items() if method in used}
+        results = {method: self.stages[key].result for method, key in keys.items() if key in self.stages}
+        return {
+            method: TypeAdapter(_RESULTS[method][1]).validate_python(found)
+            for method, found in results.items()
+            if found
+        }
 
 
 def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None = None) -> RunContents:
@@ -131,13 +124,11 @@ def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None =
     root = Path(root)
     profile = root / "profile.toml"
     if not profile.is_file():
-        what = (
-            "there is no such run folder" if not root.is_dir() else "this is not a run folder: it has no profile.toml"
-        )
+        what = "this is not a run folder: it has no profile.toml" if root.is_dir() else "there is no such run folder"
         raise DataError(what, file=root, hint="name a folder that `kd run-all` has made, runs/demo for example")
     task, settings = _settings(profile)
     entries = Lock(root).entries()
-    stages = {key: StageState(key, _state(key, entries), entry) for key, entry in entries.items()}
+    stages = {key: StageState(_state(key, entries), entry) for key, entry in entries.items()}
     histories = {key: stage.result["history"] for key, stage in stages.items() if "history" in stage.result}
     table = transfer_set(root) if texts else None
     return RunContents(
@@ -194,9 +185,9 @@ def _read(path: Path, kind: type[T], command: str) -> T | None:
 def read_curves(path: Path, histories: Mapping[str, Sequence[Point]], teacher: Mapping[str, Any]) -> list[Curve]:
     """Read the curves of a run, those of each stage together.
 
-    The file is appended to: by a launch that resumes where another was killed, and by one that starts again. So a
-    point replaces all points of its training that are not before it. A line that was cut off is left out. The histories
-    of finished students are exact, and the grid of the teacher's result says which learning rates belong to it.
+    A launch that resumes, or starts again, appends to the file. So a point replaces all points of its training that are
+    not before it. A line that was cut off is left out. The histories of finished students are exact, and the grid of
+    the teacher's result says which learning rates belong to it.
     """
     trainings: dict[tuple[str, str], dict[int, Point]] = {}
     for point in _points(path):

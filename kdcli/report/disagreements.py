@@ -19,7 +19,7 @@ from kdcli.tasks.statistics import agreement, confusion
 
 MODELS = ("teacher", "baseline", "student")
 MOST = 300
-"""Disagreements of a table that are shown, those with the widest gap."""
+"""Disagreements to show of a table: those with the widest gap."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,10 @@ class Disagreement:
 
     texts: tuple[str, ...]  # the text, or both of a pair
     gold: str  # its label, or score
-    teacher: str  # the teacher's label, or score
-    student: str  # the student's
-    # the probability that each of the two gives its own label, teacher first; None for scores
-    sure: tuple[float, float] | None
-    # half the sum of the differences of their probabilities (total variation: 0 to 1); for scores the difference
-    gap: float
+    teacher: str
+    student: str
+    sure: tuple[float, float] | None  # the probability that each gives its own label, teacher first; None for scores
+    gap: float  # the total variation of their probabilities, 0 to 1; for scores the difference
     right: str  # teacher, student, or neither; of scores the nearer one
 
 
@@ -41,12 +39,11 @@ class Disagreement:
 class TablePredictions:
     """The predictions for one table."""
 
-    table: str  # its name: dev, dev_matched, test
-    task: Task  # the task
+    table: str  # dev, dev_matched, test
+    task: Task
     texts: pl.DataFrame  # the task's text columns
-    gold: NDArray[Any]  # the class ids ``int64 [rows]``, or the scores ``float32 [rows]``
-    # ``float32 [rows, outputs]`` by model; scores are clipped to the task's range
-    logits: dict[str, NDArray[np.float32]]
+    gold: NDArray[Any]  # [rows], class ids or scores
+    logits: dict[str, NDArray[np.float32]]  # [rows, outputs] by model; scores are clipped to the task's range
 
     def confusion(self, model: str) -> list[list[int]]:
         """Count the rows of each label (first index) that got each answer (second index)."""

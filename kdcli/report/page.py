@@ -25,7 +25,7 @@ from kdcli.report.run_page import Plot, Section, page_of, scored
 
 NAME = "report.html"
 CUT = 1000
-"""Characters of a text from which on it is cut."""
+"""Characters that are shown of a text."""
 SECTIONS = (
     Section("results", "Results"),
     Section("curves", "Learning curves"),
@@ -41,11 +41,11 @@ _MARK = b'<meta name="generator" content="kd '
 class Report:
     """A page on disk."""
 
-    output: Path  # the file
-    bytes: int  # its size
-    runs: list[str]  # the runs that it shows
-    sections: list[str]  # the sections in it
-    left_out: list[str]  # those left out, since no run has come to them
+    output: Path
+    bytes: int
+    runs: list[str]
+    sections: list[str]
+    left_out: list[str]  # sections that no run has come to
 
 
 def write_report(
@@ -120,12 +120,9 @@ def _is_page(path: Path) -> bool:
 
 
 def _render(template: str, values: dict[str, Any]) -> str:
+    files = FileSystemLoader(_HERE)
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "score": _score, "percent": _percent, "cut": _cut}
     style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))

@@ -21,14 +21,13 @@ from kdcli.report.transfer_set import SourceCounts
 
 INK, FAINT = "#0000e0", "#0000e1"
 PALETTE = ("#0000c0", "#0000c1", "#0000c2", "#0000c3", "#0000c4", "#0000c5")
-"""Stand-ins: the page's own colours take their place, which differ in light and dark."""
+"""Stand-ins for the page's own colours, which differ in light and dark."""
 COLOURS = {"teacher": 0, "student": 1, "baseline": 2, "generator": 3, "original": 2, "lite": 1, "heavy": 0, "corpus": 3}
 _IN_PAGE = {
     INK: "currentColor",
     FAINT: "var(--rule)",
     **{colour: f"var(--c{number})" for number, colour in enumerate(PALETTE)},
 }
-_SIZE = (4.6, 2.9)
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar sign in a label is one
@@ -54,16 +53,16 @@ _STYLE: dict[Any, Any] = {
 class Line:
     """A line of a plot."""
 
-    label: str  # its name; lines of one name share an entry of the legend
+    label: str  # lines of one label share an entry of the legend
     x: Sequence[float]  # updates
-    y: Sequence[float | None]  # values; None leaves a hole
+    y: Sequence[float | None]  # None leaves a hole
     colour: int  # its number in the palette
-    dashed: bool = False  # whether it is
+    dashed: bool = False
 
 
-def colour_of(name: str, otherwise: int = 4) -> int:
+def colour_of(name: str) -> int:
     """Return the palette's number of a model or source: the same in every plot."""
-    return COLOURS.get(name, otherwise)
+    return COLOURS.get(name, 4)
 
 
 def lines(
@@ -109,14 +108,11 @@ def lengths(name: str, sources: Sequence[SourceCounts]) -> str:
     counts = np.sum([source.lengths for source in sources], axis=0)
     longest = int(np.searchsorted(counts.cumsum(), 0.995 * counts.sum())) + 1
     edges = np.arange(0, longest + 1 + (width := max(1, -(-longest // 32))), width)
-    with _axes(name, f"share of the texts by length: {', '.join(source.name for source in sources)}") as (axes, svg):
-        for source in sources:
-            binned = np.array([source.lengths[low : low + width].sum() for low in edges[:-1]])
-            colour = PALETTE[colour_of(source.name)]
-            axes.stairs(100 * binned / source.rows, edges, color=colour, label=_short(source.name), linewidth=1.6)
-        axes.set(xlabel="words", ylabel="% of the texts", xlim=(0, edges[-1]), ylim=(0, None))
-        axes.legend()
-    return svg[0]
+    shares = {
+        source.name: 100 * np.array([source.lengths[low : low + width].sum() for low in edges[:-1]]) / source.rows
+        for source in sources
+    }
+    return _stairs(name, "share of the texts by length", "words", shares, edges, xlim=(0, edges[-1]))
 
 
 def balance(name: str, sources: Sequence[SourceCounts], labels: Sequence[str]) -> str:
@@ -140,11 +136,15 @@ def score_shares(name: str, sources: Sequence[SourceCounts]) -> str:
     """Draw the share of each source's texts by the teacher's score."""
     found = {source.name: source.scores for source in sources if source.scores is not None}
     edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=25)
-    with _axes(name, f"share of the texts by the teacher's score: {', '.join(found)}") as (axes, svg):
-        for source, scores in found.items():
-            shares = 100 * np.histogram(scores, edges)[0] / len(scores)
-            axes.stairs(shares, edges, color=PALETTE[colour_of(source)], label=_short(source), linewidth=1.6)
-        axes.set(xlabel="the teacher's score", ylabel="% of the texts", ylim=(0, None))
+    shares = {source: 100 * np.histogram(scores, edges)[0] / len(scores) for source, scores in found.items()}
+    return _stairs(name, "share of the texts by the teacher's score", "the teacher's score", shares, edges)
+
+
+def _stairs(name: str, what: str, x: str, shares: Mapping[str, NDArray[Any]], edges: NDArray[Any], **axis: Any) -> str:
+    with _axes(name, f"{what}: {', '.join(shares)}") as (axes, svg):
+        for source, of_source in shares.items():
+            axes.stairs(of_source, edges, color=PALETTE[colour_of(source)], label=_short(source), linewidth=1.6)
+        axes.set(xlabel=x, ylabel="% of the texts", ylim=(0, None), **axis)
         axes.legend()
     return svg[0]
 
@@ -154,7 +154,7 @@ def scatter(
 ) -> str:
     """Draw one score against another, of at most so many rows, drawn at random with a fixed seed."""
     rows = np.sort(np.random.default_rng(1).permutation(len(x))[:most])
-    with _axes(name, f"{labels[1]} against {labels[0]}", size=(4, 4)) as (axes, svg):
+    with _axes(name, f"{labels[1]} against {labels[0]}", width=4, height=4) as (axes, svg):
         low = float(min(x.min(), y.min()))
         axes.axline((low, low), slope=1, color=FAINT, linewidth=1)
         axes.plot(x[rows], y[rows], ".", color=PALETTE[colour], alpha=0.45, markersize=4)
@@ -188,13 +188,11 @@ def _plain(value: float) -> bool:
 
 
 @contextmanager
-def _axes(
-    name: str, description: str, *, size: tuple[float, float] = _SIZE, height: float | None = None
-) -> Iterator[tuple[Axes, list[str]]]:
+def _axes(name: str, description: str, *, width: float = 4.6, height: float = 2.9) -> Iterator[tuple[Axes, list[str]]]:
     """Give the axes to draw on, and a list that holds the SVG once the block has ended."""
     svg: list[str] = []
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(size[0], height or size[1]), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         yield figure.subplots(), svg
         svg.append(_inline(figure, description))
 
@@ -205,10 +203,8 @@ def _inline(figure: Figure, description: str) -> str:
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(
-        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{escape(description)}">', svg, count=1
-    )
+    opening = rf'<svg \1 role="img" aria-label="{escape(description)}">'
+    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', opening, svg[svg.index("<svg") :].strip(), count=1)
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)

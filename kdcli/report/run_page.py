@@ -44,30 +44,22 @@ SECTIONS = (
     Section("profile", "Profile"),
     Section("provenance", "Provenance"),
 )
-ON_REQUEST = ("speed",)
-"""Sections that no run has by itself."""
+"""The sections of a page of one run; speed is there after ``kd bench`` alone."""
 
 
 def page_of(run: RunContents) -> dict[str, Any]:
     """Return the values of the template that shows a run; what the run does not have yet is left out."""
     results, transfer = run.results, run.transfer
-    there = {
-        "results": results is not None,
-        "speed": run.bench is not None,
-        "curves": bool(run.curves),
-        "transfer": transfer is not None,
-        "samples": transfer is not None,
-        "confusion": bool(run.predictions),
-        "disagreements": bool(run.predictions),
-        "profile": True,
-        "provenance": bool(run.stages),
+    content = {
+        **{"results": results, "speed": run.bench, "curves": run.curves, "transfer": transfer, "samples": transfer},
+        **{"confusion": run.predictions, "disagreements": run.predictions, "profile": True, "provenance": run.stages},
     }
     disagreements = [(table.table, found) for table in run.predictions for found in table.disagreements]
     scores = [row.scores.values() for row in results.rows] if results else []
     return {
         "run": run,
-        "sections": [section for section in SECTIONS if there[section.id]],
-        "left_out": [section for section in SECTIONS if not there[section.id] and section.id not in ON_REQUEST],
+        "sections": [section for section in SECTIONS if content[section.id]],
+        "left_out": [section for section in SECTIONS if not content[section.id] and section.id != "speed"],
         "summary": summary(results) if results else "",
         "models": {row.model: row for row in results.rows} if results else {},
         "scored": scored(results) if results else [],
@@ -128,8 +120,7 @@ def _curves(run: RunContents) -> Iterator[Plot]:
             several = len(curves) > 1
             drawn = [_line(curve, name, at, several=several, percent=percent) for at, curve in enumerate(curves)]
             yield Plot(plots.lines(f"{stage}-{name}", drawn, y=f"dev {readable}"), f"The {stage}'s {readable} on dev.")
-    small = [curve for curve in run.curves if curve.stage in ("student", "baseline") and metric in curve.values]
-    if small:
+    if small := [curve for curve in run.curves if curve.stage in ("student", "baseline") and metric in curve.values]:
         drawn = [_line(curve, metric, percent=True) for curve in small]
         stages = " and ".join(dict.fromkeys(curve.stage for curve in small)).capitalize()
         caption = f"{stages} on dev" + (", beside the teacher's best." if levels else ".")

@@ -25,7 +25,7 @@ class SampledRow:
     """A row drawn at random."""
 
     texts: tuple[str, ...]  # its text, or both of a pair
-    source: str  # the method that made it
+    source: str
     logits: tuple[float, ...] | None  # the teacher's, or None
 
 
@@ -33,12 +33,10 @@ class SampledRow:
 class SourceCounts:
     """The rows of one source: original, lite, heavy or corpus."""
 
-    name: str  # the source
-    # ``int64 [LONGEST + 1]`` rows of each length, in words between white space (both texts of a pair)
-    lengths: NDArray[np.int64]
-    # ``int64 [classes]`` rows to which the teacher gives each label; None for scores or without a teacher
-    answers: NDArray[np.int64] | None
-    scores: NDArray[np.float32] | None  # ``float32 [rows]`` the teacher's scores; None for classes or without a teacher
+    name: str
+    lengths: NDArray[np.int64]  # [LONGEST + 1], rows of each length in words (of both texts of a pair)
+    answers: NDArray[np.int64] | None  # [classes], rows to which the teacher gives each label
+    scores: NDArray[np.float32] | None  # [rows], the teacher's scores
 
     @property
     def rows(self) -> int:
@@ -60,7 +58,7 @@ class SourceCounts:
 class TransferSet:
     """A transfer set."""
 
-    path: Path  # its table
+    path: Path
     labelled: bool  # whether the teacher's logits are in it
     sources: list[SourceCounts]  # in the order in which they come
     samples: list[SampledRow]  # rows drawn at random, in random order

@@ -65,7 +65,8 @@ def write_logits(
     ``logits [N, outputs]`` go with ``hashes [N]`` by ``text_hash``. ``metadata`` holds JSON values: ``labels`` in order
     (empty for a score), and where the logits come from.
     """
-    tensors = {"logits": np.ascontiguousarray(logits), "row_hash": np.ascontiguousarray(hashes)}
+    arrays: dict[str, NDArray[Any]] = {"logits": logits, "row_hash": hashes}
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with atomic(path) as temporary:
         # One entry: some versions of the library write several in random order.
         save_file(tensors, temporary, metadata={"kd": json.dumps({"format": FORMAT, **metadata})})

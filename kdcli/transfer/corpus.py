@@ -7,7 +7,7 @@ never the texts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,23 +15,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, ProfileError, UsageError
 from kdcli.files import full_disk
+from kdcli.tables.parquet import slices
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tables.text import BadRowsMode, form_of
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import form_of_set, text_columns, with_tabs, without_marks
 from kdcli.transfer.cleaning import clean, split_pairs
-from kdcli.transfer.dedupe import Mask, hashes, new_texts, plain, select, stream, write_set
-from kdcli.transfer.nearness import Bits, Nearness, joined, lm_nearness, nearest, tfidf_nearness
+from kdcli.transfer.dedupe import Mask, hashes, new_texts, plain, select, stream, take, write_set
 
 if TYPE_CHECKING:
     from kdcli.config.schema import CorpusSettings
 
 EXAMPLES = 6
 _ROWS = 16_384
+ASKED = 4096
+"""Texts whose nearness is computed together."""
+ROWS = 262_144
+"""Texts that are read together when they are put in order."""
+
+Bits = Callable[[Sequence[str]], NDArray[np.float64]]
+"""Gives the bits that each text takes, ``float64 [texts]``."""
+
+Nearness = Callable[[Sequence[str]], NDArray[np.float64]]
+"""Gives each text a number, ``float64 [texts]``; the greater, the nearer. A pair is one text with a tab."""
 
 _DROPS = {
     "unpaired": "without exactly one tab",
@@ -222,3 +233,53 @@ def _nearness(settings: CorpusSettings, train: pl.DataFrame, task: Task, bits: B
         what = "order_by is lm, and the generator gives no bits of a text"
         raise ProfileError(what, key="transfer.corpus.order_by", hint="take tfidf, or another generator")
     return lm_nearness(bits)
+
+
+def tfidf_nearness(task_texts: Sequence[str]) -> Nearness:
+    """Take the cosine, 0 to 1, of a text's TF-IDF vector and the centroid of the task's.
+
+    Words have two letters or more, in lower case; a text's counts are 1 + log. English function words are left out.
+    With them the centroid is mostly theirs, and so are the nearest texts: the long ones, whatever they are about.
+
+    Raises:
+        DataError: There is no such word in the task's texts.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # takes a second
+
+    vectorizer = TfidfVectorizer(sublinear_tf=True, stop_words="english")
+    try:
+        vectors = vectorizer.fit_transform(task_texts)
+    except ValueError as error:
+        hint = "order them otherwise: transfer.corpus.order_by=none or lm"
+        what = "the training texts hold no words that texts could be ordered by"
+        raise DataError(what, key="transfer.corpus.order_by", hint=hint) from error
+    mean = np.asarray(vectors.mean(axis=0), np.float64).ravel()
+    centroid = mean / np.linalg.norm(mean)
+    return lambda texts: np.asarray(vectorizer.transform(texts) @ centroid, np.float64)
+
+
+def lm_nearness(bits: Bits) -> Nearness:
+    """Take the bits per character of a generator, fewer being nearer (so the number is negative); no text is blank."""
+    return lambda texts: -np.asarray(bits(texts), np.float64) / np.array([len(text) for text in texts], np.float64)
+
+
+def nearest(
+    texts: pl.LazyFrame, nearness: Nearness, count: int, total: int, reporter: Reporter
+) -> Iterator[pl.DataFrame]:
+    """Yield the ``count`` texts nearest to the task, the nearest first; of equally near ones, the earlier.
+
+    ``texts`` are the text columns of ``total`` rows on disk. All are read before the first is given.
+    """
+    near = [np.zeros(0)]
+    with reporter.progress("order", total, unit="texts") as progress:
+        for frame in slices(texts, ASKED):
+            near.append(nearness(joined(frame)))
+            progress.advance(len(frame))
+    order = np.argsort(-np.concatenate(near), kind="stable")[:count]
+    for first in range(0, len(order), ROWS):
+        yield take(texts, order[first : first + ROWS], total)
+
+
+def joined(texts: pl.DataFrame) -> list[str]:
+    """Make one text of each row, with tabs between its columns."""
+    return texts.select(pl.concat_str(pl.all(), separator="\t")).to_series().to_list()

@@ -25,7 +25,7 @@ from kdcli.transfer.dedupe import plain
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
-    from kdcli.transfer.nearness import Bits
+    from kdcli.transfer.corpus import Bits
 
 SPLITS = ("train", "dev", "test")
 SHOWN = 10

@@ -23,10 +23,6 @@ def made(task: Task, gold: list[float], teacher: object, student: object) -> Tab
     return TablePredictions("dev", task, texts, np.array(gold), of)
 
 
-def test_nothing_where_there_is_no_file(tmp_path: Path) -> None:
-    assert read_predictions(tmp_path / "predictions.parquet", THREE) == []
-
-
 def test_tables_are_apart_and_confusions_are_those_of_scikit_learn(tmp_path: Path) -> None:
     root = write_run(tmp_path / "run", labels=THREE.labels, tables=("dev_matched", "dev_mismatched"), rows=50)
     found = read_predictions(root / "predictions.parquet", THREE)

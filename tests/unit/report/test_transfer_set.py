@@ -58,9 +58,3 @@ def test_samples_are_rows_of_the_table_as_many_of_each_source(tmp_path: Path, mo
     assert all(sample.logits is not None for sample in found)
     assert {(*sample.texts, sample.source, (sample.logits or (0,))[0]) for sample in found} <= there
     assert found == surveyed(path, CLASSES).samples != surveyed(path, CLASSES, seed=8).samples
-
-
-def test_a_set_that_no_teacher_has_labelled(tmp_path: Path) -> None:
-    path = write_run(tmp_path / "run", half=True) / "transfer" / "transfer.parquet"
-    found = surveyed(path, CLASSES)
-    assert not found.labelled and found.sources[0].answers is None and found.samples[0].logits is None

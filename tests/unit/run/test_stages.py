@@ -103,6 +103,10 @@ def test_with_one_method_its_table_is_the_transfer_set(steps: Any, tmp_path: Pat
     assert of(found, "export").inputs["transfer"] == of(found, "mix").outputs["transfer"] == folder / "transfer.parquet"
 
 
+def sampling(**heavy: Any) -> dict[str, Any]:
+    return {"transfer": {"method": "heavy", "heavy": heavy}}
+
+
 def changed(steps: Any, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return the stages that a change of the settings touches themselves, not by their inputs."""
     pairs = zip(steps(**before), steps(**after), strict=True)
@@ -133,40 +137,18 @@ def changed(steps: Any, before: dict[str, Any], after: dict[str, Any]) -> list[s
         ({"transfer": {"lite": {"n_iter": 2}}}, ["lite"]),
         ({"transfer": {"lite": {"workers": 2}}}, []),
         ({"transfer": {"heavy": {"top_k": 2}}}, []),
+        *((sampling(**one), ["sample"]) for one in ({"top_k": 5}, {"top_p": 0.9}, {"temperature": 0.5})),
+        *((sampling(**one), ["sample"]) for one in ({"num_samples": 5}, {"keep_copies": True})),
+        (sampling(batch_size=5), []),
+        (sampling(labels=["1"]), ["cache"]),
+        # Samples are no longer than this even where the training comes out the same.
+        *((sampling() | {"generators": {"gpt2": one}}, HEAVY[1:]) for one in ({"lr": 0.5}, {"max_length": 64})),
+        (sampling() | {"generators": {"gpt2": {"save_steps": 7}}}, []),
     ],
 )
 def test_what_a_setting_touches(steps: Any, change: dict[str, Any], expected: list[str]) -> None:
-    assert changed(steps, {}, change) == expected
-
-
-@pytest.mark.parametrize(
-    ("heavy", "expected"),
-    [
-        ({"top_k": 5}, ["sample"]),
-        ({"top_p": 0.9}, ["sample"]),
-        ({"temperature": 0.5}, ["sample"]),
-        ({"num_samples": 5}, ["sample"]),
-        ({"keep_copies": True}, ["sample"]),
-        ({"batch_size": 5}, []),
-        ({"labels": ["1"]}, ["cache"]),
-    ],
-)
-def test_what_a_setting_of_sampling_touches(steps: Any, heavy: dict[str, Any], expected: list[str]) -> None:
-    assert changed(steps, *({"transfer": {"method": "heavy", "heavy": one}} for one in ({}, heavy))) == expected
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"lr": 0.5}, ["fine-tune", "prefixes", "sample"]),
-        # Samples are no longer than this even where the training comes out the same.
-        ({"max_length": 64}, ["fine-tune", "prefixes", "sample"]),
-        ({"save_steps": 7}, []),
-    ],
-)
-def test_what_an_option_of_the_generator_touches(steps: Any, options: dict[str, Any], expected: list[str]) -> None:
-    before, after = ({"transfer": {"method": "heavy"}, "generators": {"gpt2": one}} for one in ({}, options))
-    assert changed(steps, before, after) == expected
+    before = sampling() if "method" in change.get("transfer", {}) else {}
+    assert changed(steps, before, change) == expected
 
 
 def test_models_and_tokenizers_on_this_machine_are_inputs(steps: Any, tmp_path: Path) -> None:

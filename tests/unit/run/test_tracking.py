@@ -9,24 +9,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from notes import Notes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kdcli.api import QuietReporter
 from kdcli.errors import MissingError, UsageError
 from kdcli.run.tracking import parse_trackers, tracking
 
 
-class Warned(QuietReporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
 @pytest.fixture
-def warned() -> Warned:
-    return Warned()
+def warned() -> Notes:
+    return Notes()
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -35,7 +27,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_tensorboard_has_every_point(tmp_path: Path, warned: Warned) -> None:
+def test_tensorboard_has_every_point(tmp_path: Path, warned: Notes) -> None:
     root = tmp_path / "not" / "there"
     with tracking(("tensorboard",), root, "sst2", "cpu", warned) as track:
         track.metrics("teacher", 5, **{"loss": 0.5})
@@ -49,13 +41,13 @@ def test_tensorboard_has_every_point(tmp_path: Path, warned: Warned) -> None:
     assert warned.warnings == []
 
 
-def test_nothing_is_written_where_there_are_no_points(tmp_path: Path, warned: Warned) -> None:
+def test_nothing_is_written_where_there_are_no_points(tmp_path: Path, warned: Notes) -> None:
     with tracking(("tensorboard",), tmp_path, "sst2", "cpu", warned):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_point_goes_to_a_file(tmp_path: Path, warned: Warned) -> None:
+def test_every_point_goes_to_a_file(tmp_path: Path, warned: Notes) -> None:
     for loss in (1.0, float("nan")):
         with tracking((), tmp_path / "run", "sst2", "cpu", warned) as track:
             track.metrics("student", 1, loss=loss)
@@ -100,7 +92,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> list[FakeRun]:
     return runs
 
 
-def test_wandb_has_an_axis_for_each_stage(tmp_path: Path, wandb: list[FakeRun], warned: Warned) -> None:
+def test_wandb_has_an_axis_for_each_stage(tmp_path: Path, wandb: list[FakeRun], warned: Notes) -> None:
     with tracking(("wandb", "tensorboard"), tmp_path / "first", "sst2", "cpu", warned) as track:
         track.metrics("teacher", 10, **{"loss": 0.25})
         track.metrics("student", 3, **{"loss": 2.0, "f1": 0.5})
@@ -118,7 +110,7 @@ def test_wandb_has_an_axis_for_each_stage(tmp_path: Path, wandb: list[FakeRun], 
 
 
 def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(
-    tmp_path: Path, wandb: list[FakeRun], warned: Warned, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, wandb: list[FakeRun], warned: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def log(run: FakeRun, values: dict[str, float], step: int | None = None) -> None:
         raise ConnectionError("no network\nat all")

@@ -2,28 +2,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from notes import Notes
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from kdcli.api import QuietReporter, Task
+from kdcli.api import Task
 
 TEXT = "a good bad film not very dull the plot is and actors but great boring it was"
 WORDS = TEXT.split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-
-
-class Notes(QuietReporter):
-    """Keeps what it is told."""
-
-    def __init__(self):
-        self.warnings = []
-        self.infos = []
-
-    def warn(self, message):
-        self.warnings.append(message)
-
-    def info(self, message):
-        self.infos.append(message)
 
 
 @pytest.fixture

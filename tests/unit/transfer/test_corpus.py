@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from notes import Notes
 
-from kdcli.api import QuietReporter, Task
+from kdcli.api import Task
 from kdcli.config.schema import CorpusSettings
 from kdcli.errors import DataError, KdError, ProfileError, UsageError
 from kdcli.tables.read import read_table
-from kdcli.transfer import corpus, nearness
+from kdcli.transfer import corpus
 from kdcli.transfer.corpus import from_corpus
 
 SINGLE = Task("films", "single", ("0", "1"))
@@ -42,18 +43,6 @@ def rows_of(path: Path) -> list[tuple[str, ...]]:
 
 def taken(path: Path) -> list[str]:
     return [row[0] for row in rows_of(path) if row[-2] == "corpus"]
-
-
-class Said(QuietReporter):
-    def __init__(self) -> None:
-        self.warned: list[str] = []
-        self.told: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warned.append(message)
-
-    def info(self, message: str) -> None:
-        self.told.append(message)
 
 
 def many(tmp_path: Path, count: int = 60) -> str:
@@ -107,7 +96,7 @@ def test_lines_of_text(tmp_path, name, end, mark):
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.parquet"])
 def test_a_column_of_a_table(tmp_path, name):
-    path, said = tmp_path / name, Said()
+    path, notes = tmp_path / name, Notes()
     texts = ["one", "", "two words"]
     if name == "a.parquet":
         pl.DataFrame({"id": [1, 2, 3], "text": texts}).write_parquet(path)
@@ -121,18 +110,18 @@ def test_a_column_of_a_table(tmp_path, name):
         run(tmp_path / "set.tsv", str(path))
     assert (error.value.file, error.value.key) == (str(path), "transfer.corpus.columns")
     assert "id, text" in error.value.hint
-    result = run(tmp_path / "set.tsv", str(path), settings={"columns": ("text",)}, reporter=said)
+    result = run(tmp_path / "set.tsv", str(path), settings={"columns": ("text",)}, reporter=notes)
     assert taken(tmp_path / "set.tsv") == ["one", "two words"]
-    assert (result.read, result.blank, said.told) == (3, 1, [])
+    assert (result.read, result.blank, notes.infos) == (3, 1, [])
 
 
 def test_columns_are_the_tasks_own_or_the_only_one(tmp_path):
     own = put(tmp_path / "own.tsv", "id\tsentence\n1\tone\n")
     only = put(tmp_path / "only.tsv", "review\ntwo\n")
-    said = Said()
-    run(tmp_path / "set.tsv", own, only, reporter=said)
+    notes = Notes()
+    run(tmp_path / "set.tsv", own, only, reporter=notes)
     assert taken(tmp_path / "set.tsv") == ["one", "two"]
-    assert said.told == ["only.tsv: texts are in the column 'review'"]
+    assert notes.infos == ["only.tsv: texts are in the column 'review'"]
 
 
 def test_pairs_of_two_columns_and_of_one_tab(tmp_path):
@@ -188,8 +177,8 @@ def test_the_size_of_a_batch_changes_nothing(tmp_path, monkeypatch, order):
     train = pl.DataFrame({"sentence": [f"number {i}" for i in range(9)], "label": ["1"] * 9})
     run(tmp_path / "a.tsv", path, settings=settings, bits=bits, train=train)
     monkeypatch.setattr(corpus, "_ROWS", 7)
-    monkeypatch.setattr(nearness, "ROWS", 4)
-    monkeypatch.setattr(nearness, "ASKED", 3)
+    monkeypatch.setattr(corpus, "ROWS", 4)
+    monkeypatch.setattr(corpus, "ASKED", 3)
     run(tmp_path / "b.tsv", path, settings=settings, bits=bits, train=train)
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
 
@@ -225,13 +214,13 @@ def test_the_nearest_by_tfidf_come_first(tmp_path):
 
 
 def test_more_wanted_than_there_are_takes_all_and_says_so(tmp_path):
-    said = Said()
+    notes = Notes()
     path = many(tmp_path)
-    result = run(tmp_path / "set.tsv", path, settings={"num_samples": 51}, reporter=said)
+    result = run(tmp_path / "set.tsv", path, settings={"num_samples": 51}, reporter=notes)
     assert (result.kept, len(taken(tmp_path / "set.tsv"))) == (50, 50)
-    assert said.warned == ["there are 50 texts to take, and num_samples is 51: all are taken"]
-    run(tmp_path / "set.tsv", path, settings={"num_samples": 50}, reporter=said)
-    assert len(said.warned) == 1
+    assert notes.warnings == ["there are 50 texts to take, and num_samples is 51: all are taken"]
+    run(tmp_path / "set.tsv", path, settings={"num_samples": 50}, reporter=notes)
+    assert len(notes.warnings) == 1
 
 
 def test_bad_rows_are_an_error_or_counted(tmp_path):
@@ -239,11 +228,11 @@ def test_bad_rows_are_an_error_or_counted(tmp_path):
     with pytest.raises(DataError) as error:
         run(tmp_path / "set.tsv", path)
     assert (error.value.file, error.value.row) == (path, 3)
-    said = Said()
-    run(tmp_path / "set.tsv", path, bad_rows="skip", reporter=said)
+    notes = Notes()
+    run(tmp_path / "set.tsv", path, bad_rows="skip", reporter=notes)
     assert taken(tmp_path / "set.tsv") == ["one", "two"]
-    assert len(said.warned) == 1
-    assert "a.tsv: 1 bad rows skipped, the first is row 3" in said.warned[0]
+    assert len(notes.warnings) == 1
+    assert "a.tsv: 1 bad rows skipped, the first is row 3" in notes.warnings[0]
 
 
 def test_an_original_that_the_form_cannot_hold_is_an_error_before_the_work(tmp_path, monkeypatch):

@@ -4,8 +4,9 @@ import json
 
 import polars as pl
 import pytest
+from notes import Notes
 
-from kdcli.api import Corpus, Part, QuietReporter, Samples, Task
+from kdcli.api import Corpus, Part, Samples, Task
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError, PluginError
 from kdcli.transfer.heavy import CacheResult, GeneratorRun, cache, read_corpus, read_prefixes
@@ -160,25 +161,17 @@ TEST = pl.DataFrame({"sentence": ["test one", None, "test two"], "label": pl.Ser
 ALL = {"train": TRAIN, "dev": DEV, "test": TEST}
 
 
-class Said(QuietReporter):
-    def __init__(self):
-        self.warned = []
-
-    def warn(self, message):
-        self.warned.append(message)
-
-
 def corpus_of(folder, splits, task=SINGLE, labels=()):
     result = cache(splits=splits, task=task, labels=labels, output=folder / "cache.parquet")
     return result, read_corpus(folder / "cache.parquet", task)
 
 
 def test_texts_by_split_without_the_blank_ones(tmp_path):
-    said = Said()
-    result = cache(splits=ALL, task=SINGLE, output=tmp_path / "cache.parquet", reporter=said)
+    notes = Notes()
+    result = cache(splits=ALL, task=SINGLE, output=tmp_path / "cache.parquet", reporter=notes)
     assert pl.read_parquet(tmp_path / "cache.parquet").columns == ["text", "split"]
     assert result == CacheResult(train=3, dev=2, test=2, blank=2, characters=59, words=15)
-    assert len(said.warned) == 1 and said.warned[0].startswith("2 rows ")
+    assert len(notes.warnings) == 1 and notes.warnings[0].startswith("2 rows ")
     corpus = read_corpus(tmp_path / "cache.parquet", SINGLE)
     assert corpus.train == ["a good film", "dull plot", "two lines"]
     assert (corpus.kind, corpus.dev, corpus.test) == ("single", ["dev one", "dev two"], ["test one", "test two"])

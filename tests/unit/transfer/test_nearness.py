@@ -9,8 +9,8 @@ import pytest
 
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError
-from kdcli.transfer import nearness as module
-from kdcli.transfer.nearness import lm_nearness, nearest, tfidf_nearness
+from kdcli.transfer import corpus as module
+from kdcli.transfer.corpus import lm_nearness, nearest, tfidf_nearness
 
 TASK = ["The film film film is good", "a dull plot", "Good plot , good film !", "of the"]
 TEXTS = ["good GOOD film", "the plot of a film", "dull", "unseen words", "the of and", "film film film plot good"]

@@ -5,15 +5,17 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from notes import Notes
 from pydantic import BaseModel
 
-from kdcli.api import GeneratorSettings, QuietReporter, Samples, Task
+from kdcli.api import GeneratorSettings, Samples, Task
 from kdcli.config.schema import HeavySettings
 from kdcli.errors import DataError, KdError, PluginError
 from kdcli.tables.read import read_table
@@ -48,14 +50,6 @@ class Fake:
         said = [self.say(draw) for draw in range(part.first, part.first + part.count)]
         texts = [text for text in said if text is not None]
         return Samples(texts, {"no end": len(said) - len(texts)})
-
-
-class Said(QuietReporter):
-    def __init__(self):
-        self.told = []
-
-    def warn(self, message):
-        self.told.append(message)
 
 
 @pytest.fixture(autouse=True)
@@ -295,10 +289,10 @@ def test_a_changed_setting_starts_again_and_is_named(tmp_path, change, why):
     stopped(tmp_path / "set.tsv")
     if isinstance(change, str):
         (tmp_path / change).write_text('{"another": 1}')
-    again, said = Fake(half), Said()
-    run(tmp_path / "set.tsv", again, 45, reporter=said, **({} if isinstance(change, str) else change))
+    again, notes = Fake(half), Notes()
+    run(tmp_path / "set.tsv", again, 45, reporter=notes, **({} if isinstance(change, str) else change))
     assert again.parts == [0, 1, 2, 3, 4]
-    assert len(said.told) == bool(why) and all(message.startswith(why) for message in said.told)
+    assert len(notes.warnings) == bool(why) and all(message.startswith(why) for message in notes.warnings)
 
 
 # Several processes
@@ -321,7 +315,7 @@ print(result is not None, *fake.parts)
 
 def test_the_processes_of_a_launch_share_the_parts(tmp_path):
     run(tmp_path / "whole.tsv", Fake(half), 45)
-    code = PROCESS.format(here=os.path.dirname(__file__), file=__file__, output=str(tmp_path / "set.tsv"))
+    code = PROCESS.format(here=str(Path(__file__).parents[2]), file=__file__, output=str(tmp_path / "set.tsv"))
     launch = os.environ | {"WORLD_SIZE": "2", "MASTER_PORT": "1"}
     started = [
         subprocess.Popen([sys.executable, "-c", code], env=launch | {"RANK": rank}, stdout=subprocess.PIPE, text=True)
