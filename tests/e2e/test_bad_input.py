@@ -1,19 +1,14 @@
 """What users get wrong, and what breaks: a clear error, and nothing lost."""
 
-import errno
-import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import polars as pl
 import pytest
 from e2e.conftest import refused
 from filelock import FileLock
-
-import kdcli.files
 
 
 def lite(tiny, *arguments):
@@ -68,25 +63,6 @@ def test_a_text_of_100_000_words_and_an_empty_one(tiny):
     assert ended.code == 0 and "longer than 32 tokens" in ended.err
 
 
-def test_a_profile_with_five_mistakes(tiny):
-    tiny.profile.write_text(
-        'extends = "demo"\n[task]\nmetrik = "accuracy"\n[transfer.lite]\np_mask = 1.5\nngram = "5:1"\n'
-        "[student]\nepochs = 0\n[students.bilstm]\nhiden = 8\n"
-    )
-    ended = tiny.stage("run-all")
-    errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
-    assert ended.code == 3 and len(errors) == 5
-    for key in (
-        "task.metrik",
-        "transfer.lite.p_mask",
-        "transfer.lite.ngram",
-        "student.epochs",
-        "students.bilstm.hiden",
-    ):
-        assert any(key in error for error in errors), key
-    assert "metric" in ended.err and "hidden" in ended.err
-
-
 def test_logits_of_another_transfer_set_and_damaged_ones(done):
     other = done.root / "other.safetensors"
     (done.run_dir / "join" / "joined.parquet").unlink()
@@ -101,11 +77,6 @@ def test_logits_of_another_transfer_set_and_damaged_ones(done):
                     "-o", done.root / "joined.tsv")  # fmt: skip
     refused(ended, 4, "lite.parquet", "row 1")
     assert not (done.root / "joined.tsv").exists()
-
-
-def test_no_texts_to_learn(tiny):
-    tiny.write("dev", [("   ", 1), ("", 0)])
-    refused(heavy(tiny), 4, "dev")
 
 
 def test_a_model_whose_samples_never_end(tiny):
@@ -136,46 +107,12 @@ def test_a_missing_corpus_is_an_error_before_the_work(tiny, order):
     assert not (tiny.run_dir / "transfer").exists()
 
 
-def test_a_corpus_of_the_training_texts(tiny):
-    (tiny.root / "old.txt").write_text("\n".join(row[0] for row in tiny.rows("train")))
-    ended = tiny.stage("transfer", "corpus", "--input", tiny.root / "old.txt")
-    refused(ended, 4, "60 texts", "60 copies of training texts")
-
-
 def test_a_file_of_the_users_in_the_way_is_an_error_before_the_work(tiny):
     mine = tiny.run_dir / "transfer" / "heavy.parquet"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine\n")
     refused(heavy(tiny), 4, "heavy.parquet", "--force")
     assert mine.read_text() == "mine\n" and not (tiny.run_dir / "kd.lock").exists()
-
-
-def test_a_vector_file_cut_in_the_middle(done):
-    vectors = done.root / "vectors.txt"
-    vectors.write_text("film 0.1 0.2 0.3\nplot 0.1 0.2 0.3\nsong 0.1 0.")
-    refused(done.stage("student", "--set", f"student.vectors={vectors}"), 4, "vectors.txt", "row 3")
-
-
-def test_logits_that_are_no_numbers(done):
-    joined = done.read("join/joined.parquet")
-    broken = joined.with_columns(
-        pl.when(pl.int_range(pl.len()) == 5).then(float("nan")).otherwise("logits_0").alias("logits_0")
-    )
-    broken.write_parquet(done.root / "broken.parquet")
-    ended = done.stage("student", "--input", done.root / "broken.parquet")
-    assert ended.code in (1, 4) and "nan" in ended.err.lower() and "Traceback" not in ended.err
-
-
-def test_a_full_disk_leaves_the_old_file_whole(done, monkeypatch):
-    transfer = done.run_dir / "transfer" / "lite.parquet"
-    before = transfer.read_bytes()
-
-    def full(path: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(kdcli.files, "_fsync", full)
-    refused(lite(done, "--seed", 2), 1, "the disk is full")
-    assert transfer.read_bytes() == before
 
 
 def test_two_runs_in_one_folder(tiny):

@@ -42,14 +42,9 @@ def install(make_plugin):
     [
         ("from pydantic import", "import nowhere_at_all\nfrom pydantic import", "ModuleNotFoundError: No module named"),
         ("(BaseModel)", "", "Options that are no Pydantic model class"),
-        ("api_version = 2", "api_version = 3", "is written for api_version 3; this kd has 2"),
         ("    return {}", "    return 1 / 0", "failed in fine_tune: ZeroDivisionError"),
         ('{"first": corpus.train[0]}', "{1, 2}", "set"),
         ("Samples([", "([", "tuple"),
-        (TEXTS, TEXTS[:-1] + "][1:]", "1023"),
-        (TEXTS, f"2 * {TEXTS}", "2048"),
-        (TEXTS, "[3] * part.count", "int"),
-        (TEXTS, TEXTS.replace("text ", "text\\t"), "tabs"),
         (TEXTS, "corpus", "failed in sample: NameError"),
     ],
 )
@@ -88,8 +83,3 @@ def test_bad_files(tiny, tmp_path):
     refused(tiny.kd("plugins", "list", "--code", path), 5, "no such plugin file", "own.py")
     path.write_text("x = 1")
     refused(tiny.kd("profile", "list", "--code", path), 5, "this file is no plugin", "own.py")
-
-
-def test_code_without_a_file(tiny):
-    ended = tiny.kd("plugins", "list", "--code")
-    assert ended.code == 2 and "--code needs a value" in ended.err

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from e2e.conftest import refused
@@ -28,16 +27,6 @@ def test_each_command_of_the_readme_has_its_row():
     commands = PAGE.partition("## Commands")[2].partition("## Files")[0]
     rows = [row.split("|") for row in commands.splitlines() if row.startswith("|")]
     assert [one for one in README if not any(one in row[1] and "`kd " in row[2] for row in rows)] == []
-
-
-def test_lines_and_logits_to_a_student(here, dbert):
-    joined = here.kd("join", "-p", here.profile, "-i", "augmented.txt", "--logits", "logits.pt", "-o", "new.tsv")
-    assert joined.code == 0, joined.err
-    made = table("new.tsv")
-    assert list(made["sentence"]) == dbert.texts
-    found = made.select("logits_0", "logits_1").to_numpy().astype(np.float32)
-    np.testing.assert_array_equal(found, dbert.logits)
-    assert list(made["label"]) == list(dbert.logits.argmax(1))
 
 
 @pytest.mark.parametrize("flags", [[], ["--set", "student.ce_weight=1"]])

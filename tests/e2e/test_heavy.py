@@ -127,12 +127,6 @@ def test_a_changed_setting_runs_the_steps_that_read_it(heavy_done):
     assert "fine-tune: generators.gpt2.lr changed 0.01 -> 0.005" in trained.err
 
 
-def test_a_dry_run_of_a_fresh_folder_writes_nothing(tiny):
-    dry = heavy(tiny, "--dry-run")
-    assert [line.split()[0] for line in dry.out.splitlines()[1:]] == STEPS
-    assert not tiny.run_dir.exists()
-
-
 def test_outputs_of_the_users_own(heavy_done):
     tiny, mine = heavy_done, heavy_done.root / "mine"
     (tiny.run_dir / "transfer" / "heavy.parquet").unlink()
@@ -224,13 +218,6 @@ def shared_words(words, others):
     return sum(block.size for block in blocks) / max(len(words), len(others))
 
 
-def test_a_chosen_label(tiny):
-    heavy(tiny, "--only", "cache", "--set", 'transfer.heavy.labels=["1"]')
-    good = {row[0] for row in tiny.rows("train") if row[1] == "1"}
-    cache = tiny.read("transfer/cache.parquet")
-    assert set(cache.filter(pl.col("split") == "train")["text"]) == good
-
-
 @pytest.mark.parametrize("order", ["none", "tfidf", "lm"])
 def test_a_corpus(heavy_done, order):
     tiny = heavy_done
@@ -262,14 +249,6 @@ def test_a_generator_of_another_distribution(tiny, make_plugin):
     assert tiny.lock["fine-tune"]["result"]["metrics"]["epochs"] == 2
     refused(tiny.stage("transfer", "heavy", "--generator", "echo", "--lr", 1), 2, "--lr", "generators.echo")
     assert tiny.stage("transfer", "heavy", "--generator", "ehco").code == 5
-
-
-def test_wrong_options_of_transfoxl(tiny):
-    line = ["transfer", "heavy", *choose(tiny, "transfoxl"), "--set"]
-    refused(tiny.stage(*line, "generators.transfoxl.n_layers=2"), 3, "generators.transfoxl.n_layers", "n_layer")
-    folder = f"generators.transfoxl.model={tiny.data}"
-    refused(tiny.stage(*line, folder), 3, "n_layer")
-    refused(tiny.stage(*line, folder, "--set", "generators.transfoxl.n_layer=auto"), 4, "config.json")
 
 
 @pytest.mark.slow

@@ -109,8 +109,3 @@ def test_the_page_from_top_to_bottom(reader):
     test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_splice.py"]
     done = subprocess.run(test, cwd=reader.tiny.root, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
-
-
-def test_ten_lines_are_ten():
-    first = next(code for language, code, *_ in PIECE.findall(PAGE) if language == "python")
-    assert len([line for line in first.splitlines()[1:] if line.strip()]) <= 10

@@ -4,10 +4,8 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -137,28 +135,6 @@ def test_which_model(here):
     refused(here.kd("predict", "--student", here.run_dir / "teacher", *source), 4, "not a folder of a student")
 
 
-FILES = ["config.json", "metrics.json", "model.safetensors", "tokenizer.json"]
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_student_folder_with_a_file_missing_cut_or_of_another_student(here, name):
-    """The other student has fewer words and is larger."""
-    source = ["-i", here.data / "test.tsv"]
-    shutil.copytree(here.run_dir / "student", "student")
-    whole = Path("student", name).read_bytes()
-    Path("student", name).write_bytes(whole[: len(whole) // 2])
-    refused(here.kd("predict", "--student", "student", *source), 4, name)
-    Path("student", name).unlink()
-    refused(here.kd("predict", "--student", "student", *source), 4, name)
-    if name == "metrics.json":
-        return
-    sizes = ["--set", "student.max_size=20", "--set", "students.bilstm.hidden=12", "--epochs", "1"]
-    made = here.kd("student", "-p", here.profile, *sizes, "-i", here.run_dir / "join/joined.parquet", "-o", "other")
-    assert made.code == 0, made.err
-    shutil.copy(f"other/{name}", "student")
-    refused(here.kd("predict", "--student", "student", *source), 4, "student")
-
-
 def test_the_input_of_another_task(here, predict, monkeypatch):
     Path("pairs.tsv").write_text("index\tquestion1\tquestion2\n0\ta\tb\n")
     refused(predict("-i", "pairs.tsv"), 4, "pairs", "single")
@@ -217,26 +193,6 @@ def test_nothing_to_predict(here, predict, monkeypatch):
 
 
 # Processes
-
-
-def test_a_killed_prediction_goes_on_and_ends_in_the_same_bytes(here):
-    Path("many.tsv").write_text("sentence\n" + "".join(f"{text(place)}\n" for place in range(60_000)))
-    student = str(here.run_dir / "student")
-
-    def command(output):
-        return [*KD, "predict", "--student", student, "-i", "many.tsv", "-o", output, "--probabilities", "-q"]
-
-    subprocess.run(command("whole.tsv"), check=True, timeout=120)
-    process = subprocess.Popen(command("out.tsv"))
-    parts = Path(".out.tsv.parts")
-    while process.poll() is None and not list(parts.glob("*.parquet")):
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and not Path("out.tsv").exists()
-    assert 1 <= len(list(parts.glob("*.parquet"))) < 15
-    subprocess.run(command("out.tsv"), check=True, timeout=120)
-    assert Path("out.tsv").read_bytes() == Path("whole.tsv").read_bytes()
-    assert not parts.exists()
 
 
 def test_a_student_starts_without_torch(here):

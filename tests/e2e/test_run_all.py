@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import polars as pl
-from e2e.conftest import Tiny, ran, refused
+from e2e.conftest import ran, refused
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
@@ -128,16 +128,6 @@ def test_texts_with_line_breaks_tabs_and_quotes_go_through_every_stage(tiny):
     predict = ["predict", "--student", tiny.run_dir, "-i", tiny.data / "test.csv"]
     assert len(tiny.kd(*predict, "--json").result["predictions"]) == 16
     refused(tiny.stage("transfer", "lite", "-o", tiny.root / "set.tsv"), 4, "row", ".parquet")
-
-
-def test_scores_go_through(tiny: Tiny):
-    for split in ("train", "dev", "test"):
-        rows = [(row[0], f"{int(row[1]) * 3 + place % 2:.3f}") for place, row in enumerate(tiny.rows(split))]
-        tiny.write(split, rows)
-    scores = ["--set", "task.labels=[]", "--set", "task.names=[]", "--set", "task.metric=pearson"]
-    ended = tiny.stage("run-all", *scores, "--set", "task.score_range=[0.0, 5.0]", "--json")
-    assert ended.code == 0, ended.err
-    assert ended.result["result"]["metrics"] == ["pearson"]
 
 
 def test_run_all_is_not_for_torchrun(tiny, monkeypatch):
