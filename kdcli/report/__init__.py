@@ -1,1 +1,1 @@
-"""One HTML page a run: what it is made of, what came of it, and where student and teacher part."""
+"""One HTML page a run: its settings and results, and the texts on which student and teacher differ."""

@@ -1,4 +1,4 @@
-"""The contents of a run folder, as far as the run has come."""
+"""Read the folder of a run that has ended or is half done."""
 
 from __future__ import annotations
 

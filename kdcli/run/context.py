@@ -45,7 +45,7 @@ class RunContext:
         return [replace(self, number=number) for number in range(self.seeds)]
 
     def path(self, name: str) -> Path:
-        """Return where an artefact lies, by its name in ``LAYOUT``; students and baselines are those of this seed.
+        """Return the path of an artefact, by its name in ``LAYOUT``; students and baselines are those of this seed.
 
         With one method only, the transfer set is the table of that method.
         """

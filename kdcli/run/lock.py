@@ -1,4 +1,4 @@
-"""``kd.lock``: what each stage was made from. It holds the one rule of when a stage has to run again."""
+"""``kd.lock``: the record of each stage, and the rule of when a stage has to run again."""
 
 from __future__ import annotations
 

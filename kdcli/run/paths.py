@@ -1,4 +1,4 @@
-"""Where things lie in a run folder, and which model a path stands for: its own folder, or a run that holds it.
+"""The layout of a run folder, and the model that a path names: its own folder, or the run around it.
 
 Nothing here imports a stage, so that ``kd predict`` stays light.
 """
@@ -30,7 +30,7 @@ LAYOUT = {
 
 
 def artefact(root: Path, name: str, seed: int | None = None) -> Path:
-    """Return where an artefact lies; students and baselines of further seeds have folders of their own."""
+    """Return the path of an artefact; students and baselines of further seeds have folders of their own."""
     path = root / LAYOUT[name]
     return path if seed is None else path.with_name(f"{path.name}-seed{seed}")
 

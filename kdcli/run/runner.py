@@ -1,4 +1,4 @@
-"""Run stages in order, each only where it is not up to date, and write in ``kd.lock`` how it was made."""
+"""Run the stages that are not up to date, in order, and record them in ``kd.lock``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """A stage laid out over its run; ``alone`` says that it makes something outside, and leaves no trace inside."""
+    """A stage with its run; with ``alone``, it writes outside the run folder and ``kd.lock`` does not record it."""
 
     stage: Stage
     run: RunContext
@@ -146,7 +146,7 @@ def select(stages: Sequence[Stage], first: str | None, until: str | None, only: 
 
 
 def plan(stages: Sequence[Stage], run: RunContext, outputs: Collection[str] = ()) -> list[Step]:
-    """Lay stages out over a run, those of students once for each seed; ``outputs`` are to lie outside of it."""
+    """Make the steps of a run, those of students once for each seed; ``outputs`` are outside the run folder."""
     steps = []
     for stage in stages:
         for own in run.each_seed() if stage.per_seed else [run]:

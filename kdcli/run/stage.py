@@ -1,4 +1,4 @@
-"""What a stage is: a step of a run that says what it depends on, what it reads and makes, and calls one function."""
+"""A stage: one step of a run, with its settings, inputs and outputs, and the function that it calls."""
 
 from __future__ import annotations
 

@@ -34,10 +34,10 @@ def hashes(frames: Sequence[pl.DataFrame], task: Task, normal: Callable[[pl.Expr
 
 @dataclass(frozen=True)
 class NewTexts:
-    """Which texts say something new, and why the others do not."""
+    """Which texts are new, and why the others are not."""
 
-    keep: Mask  # ``[texts]`` whether to keep each; of equal ones it is the first
-    duplicates: int  # texts that are equal to an earlier one
+    keep: Mask  # [texts], of equal ones the first
+    duplicates: int  # copies of an earlier text
     train_copies: int  # texts of the training set among the rest
     held_out_copies: int  # held-out texts among the rest
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TEXTS = 131_072
 """Texts of a part, about."""
 BLOCK = 1_000_000
-"""TaggedWords that are rewritten together, about: they bound the memory."""
+"""Words that are rewritten together, about: they bound the memory."""
 EXAMPLES = 6
 _RULES = ("masked", "replaced", "cut")
 _COUNTS = {"words": "words", "masked": "words_masked", "replaced": "words_replaced", "cut": "texts_cut"}

@@ -1,8 +1,7 @@
 """The last step of ``kd transfer heavy``: draw samples until there are as many new texts as were asked for.
 
-Draws are made in resumable parts. How many parts it takes shows only as they are made, since draws are rejected and
-repeat texts that are there already. The set is the first new texts in the order of the draws, so it depends neither
-on how many parts were made beyond nor on who made them.
+Draws are made in resumable parts. The number of parts is not known beforehand, since draws are rejected and repeat
+known texts. The set is the first new texts in the order of the draws, whatever parts were made beyond, and by whom.
 """
 
 from __future__ import annotations
@@ -154,12 +153,12 @@ def draw_samples(
 
 
 def size_of(part: int, most: int) -> int:
-    """Return how many draws a part has, where the largest have ``most``."""
+    """Return the number of draws of a part, where the largest have ``most``."""
     return most >> max(HALVINGS - part, 0)
 
 
 def first_of(part: int, most: int) -> int:
-    """Return the number of a part's first draw: how many the parts before it have."""
+    """Return the number of a part's first draw."""
     return sum(size_of(earlier, most) for earlier in range(part))
 
 
@@ -203,7 +202,7 @@ def _clean(drawn: Samples, task: Task) -> tuple[pl.DataFrame, dict[str, int]]:
 
 @dataclass
 class Tally:
-    """What the parts have given, from the first on."""
+    """Counts over the parts, from the first on."""
 
     asked: int  # how many new texts are asked for
     most: int  # draws of the largest parts
