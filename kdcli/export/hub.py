@@ -40,12 +40,8 @@ class HubFolder:
 class Origin:
     """Facts for the card that a student's folder does not hold.
 
-    Attributes:
-        licence: As the Hub names it.
-        language: Of the texts, as ISO 639 has it.
-        dataset: The Hub's name of the dataset it was trained on; None: the one known for the task.
-        teacher: Its teacher.
-        transfer: How its transfer set was made.
+    Licence and dataset are named as on the Hub, the language as in ISO 639; without a dataset, the task's known one
+    is taken. ``transfer`` says how the transfer set was made.
     """
 
     licence: str = "unknown"
@@ -67,8 +63,8 @@ def export_hub_folder(
 ) -> HubFolder:
     """Write a student's folder for the Hub, whole or not at all, without the paths of this machine.
 
-    ``origin`` has facts for the card, ``onnx`` puts the student as ONNX into a folder inside, compared on the texts of
-    ``dev``, and ``force`` replaces an earlier export.
+    ``onnx`` adds a folder with the student as ONNX, compared on the texts of ``dev``; ``force`` replaces an earlier
+    export.
 
     Raises:
         DataError: The folder is not a student's, or the output exists.
@@ -102,16 +98,9 @@ def hub_card(
     if config.get("training", {}).get("kd_weight"):  # a baseline of the same run has no teacher
         made = {"teacher": _public_name(origin.teacher), "transfer set": origin.transfer, **made}
     try:
-        return fill_card(
-            _card_data(config, metrics, task, origin),
-            config,
-            metrics,
-            task,
-            size,
-            made={name: value for name, value in made.items() if value},
-            on_hub=True,
-            onnx_use=example_code(config, task, f"{ONNX}/") if onnx else "",
-        )
+        data, made = _card_data(config, metrics, task, origin), {name: value for name, value in made.items() if value}
+        use = example_code(config, task, f"{ONNX}/") if onnx else ""
+        return fill_card(data, config, metrics, task, size, made=made, on_hub=True, onnx_use=use)
     except (KeyError, TypeError) as error:
         hint = "train it again, or take the folder that `kd student` has written"
         raise DataError(f"config.json or metrics.json of the student is not whole: {error!r}", hint=hint) from error
@@ -130,7 +119,7 @@ def without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _card_data(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, origin: Origin) -> ModelCardData:
-    """Return what machines read of the card."""
+    """Return the part of the card for machines."""
     known = {source.name: source.address for source in SOURCES if source.kind == "task"}
     dataset = origin.dataset or known.get(task.name)
     results = [

@@ -68,9 +68,8 @@ class OnnxExport:
     """The result of an export.
 
     Attributes:
-        task: The name of the task.
-        megabytes: The size of each graph, and of the weights that they were made from, in 10^6 bytes.
-        comparisons: Each graph against PyTorch; empty where it was not checked.
+        megabytes: The size of each graph, and of the student's weights, in 10^6 bytes.
+        comparisons: Each graph against PyTorch; empty without a check.
     """
 
     folder: Path
@@ -91,8 +90,8 @@ def export_onnx(
 ) -> OnnxExport:
     """Write a student as ONNX, whole and right or not at all: the graphs, the tokenizer, the labels and a card.
 
-    ``int8`` adds a second graph with 8-bit weights; ``check`` compares with PyTorch, on random words and, where ``dev``
-    says where they lie, on the task's dev texts. ``force`` replaces an earlier export.
+    ``int8`` adds a second graph with 8-bit weights. ``check`` compares with PyTorch on random words, and on the texts
+    of ``dev``. ``force`` replaces an earlier export.
 
     Raises:
         DataError: The folder is not a student's, the output exists, or the texts cannot be read.
@@ -104,7 +103,11 @@ def export_onnx(
     need("onnxruntime")
     check_output(output, student, force=force)
     loaded = load_student(student, torch=True)
-    texts = _check_texts(loaded, dev, reporter) if check else {}
+    task, max_length = loaded.task, loaded.config["max_length"]
+    texts = {"random": list(random_batches(task, loaded.config["vocabulary_size"], max_length))} if check else {}
+    if check and dev is not None:
+        table = load_split(dev, task, "dev", reporter).select(task.columns).head(DEV_ROWS)
+        texts["dev"] = list(_text_batches(encode_table(table, loaded.tokenizer, task, max_length)))
     graph = _graph(loaded)
     files = [MODEL, INT8] if int8 else [MODEL]
     with atomic(output) as folder, reporter.progress("export", 3, "steps") as progress:
@@ -124,7 +127,7 @@ def export_onnx(
         megabytes = {file: (folder / file).stat().st_size / 1e6 for file in files}
         _describe(folder, loaded, megabytes, comparisons)
     megabytes[WEIGHTS] = (student / WEIGHTS).stat().st_size / 1e6
-    return OnnxExport(output, loaded.task.name, megabytes, comparisons)
+    return OnnxExport(output, task.name, megabytes, comparisons)
 
 
 def check_output(output: Path, student: Path, *, force: bool) -> None:
@@ -181,25 +184,12 @@ def random_batches(task: Task, vocabulary: int, max_length: int) -> Iterator[tup
 
 def _text_batches(examples: Examples) -> Iterator[tuple[Columns, Columns]]:
     """Make batches of real texts in their own order, whatever their lengths, of each size in turn."""
-    begin = 0
-    for size in cycle(SIZES):
-        if begin >= len(examples):
-            return
-        rows = np.arange(begin, min(begin + size, len(examples)))
-        words, lengths = zip(*(texts.padded(rows) for texts in examples.texts), strict=True)
+    rows, sizes = np.arange(len(examples)), cycle(SIZES)
+    while len(rows):
+        size = next(sizes)
+        words, lengths = zip(*(texts.padded(rows[:size]) for texts in examples.texts), strict=True)
         yield words, lengths
-        begin += size
-
-
-def _check_texts(
-    student: Student, dev: TaskSettings | None, reporter: Reporter
-) -> dict[str, list[tuple[Columns, Columns]]]:
-    task, max_length = student.task, student.config["max_length"]
-    texts = {"random": list(random_batches(task, student.config["vocabulary_size"], max_length))}
-    if dev is not None:
-        table = load_split(dev, task, "dev", reporter).select(task.columns).head(DEV_ROWS)
-        texts["dev"] = list(_text_batches(encode_table(table, student.tokenizer, task, max_length)))
-    return texts
+        rows = rows[size:]
 
 
 def _graph(student: Student) -> bytes:
@@ -245,11 +235,8 @@ def _describe(
     task, config = student.task, student.config
     save_tokenizer(student.tokenizer, folder)
     kept = {name: config[name] for name in ("plugin", "options", "vocabulary_size", "max_length")}
-    files: dict[str, Any] = {
-        "config.json": {"format": FORMAT, **kept, "task": asdict(task), "kd": __version__},
-        "labels.json": {"labels": task.labels, "names": task.names},
-    }
-    for name, content in files.items():
+    kept = {"format": FORMAT, **kept, "task": asdict(task), "kd": __version__}
+    for name, content in (("config.json", kept), ("labels.json", {"labels": task.labels, "names": task.names})):
         (folder / name).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     use = example_code(config, task)
     card = _fill("onnx.md", task=task, summary=summary(task), megabytes=megabytes, comparisons=comparisons, use=use)

@@ -39,8 +39,7 @@ class Session:
         """Return logits, ``float32 [batch, outputs]``, of words ``[batch, time]`` and lengths ``[batch]``."""
         inputs = {}
         for number, ids, counts in zip(("",) if len(words) == 1 else ("1", "2"), words, lengths, strict=True):
-            inputs[f"words{number}"] = ids.astype(np.int64)
-            inputs[f"lengths{number}"] = counts.astype(np.int64)
+            inputs |= {f"words{number}": ids.astype(np.int64), f"lengths{number}": counts.astype(np.int64)}
         logits: NDArray[np.float32] = self._session.run(None, inputs)[0]
         return logits
 

@@ -32,9 +32,8 @@ def encoder_vectors(
     """Make word vectors from an encoder.
 
     Each word goes alone through the encoder; the last states of its word pieces, special tokens left out, are
-    averaged. The averages are centred, reduced by PCA, and multiplied by one factor that gives the whole matrix the
-    standard deviation ``SPREAD``, so that made vectors and random ones are of one size. Components are not scaled one
-    by one: distances among words keep their proportions, and a student learns better from them.
+    averaged. The averages are centred, reduced by PCA, and scaled by one factor to the standard deviation ``SPREAD``,
+    that of random vectors. One factor for all components keeps the proportions of distances: a student learns better.
 
     The vocabulary's ``[MASK]`` and ``[PAD]`` are the encoder's own. A word that has no word pieces gets zeros, the
     centre of all words. Returns ``float32 [words, dimension]``.

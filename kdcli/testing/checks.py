@@ -33,13 +33,10 @@ Result = Literal["passed", "failed", "skipped", "warned"]
 
 @dataclass(frozen=True)
 class CheckOutcome:
-    """The outcome of a check.
+    """The outcome of a check: its name, its result, and what was found.
 
-    Attributes:
-        check: The name of the check.
-        result: ``passed``, ``failed``, ``skipped`` (it does not apply, or a check that it needs has failed) or
-            ``warned``.
-        detail: What was found; of a failure also the expected behaviour, and where the contract describes it.
+    A check is skipped if it does not apply, or needs one that has failed. The detail of a failure holds the expected
+    behaviour, and where the contract describes it.
     """
 
     check: str
@@ -48,7 +45,7 @@ class CheckOutcome:
 
 
 class Failure(Exception):
-    """A plugin breaks the contract: the expected and the actual behaviour."""
+    """A plugin breaks the contract."""
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(f"expected {expected}; came {actual}")
@@ -64,6 +61,11 @@ class Skip(Exception):
     """A check does not apply: its text says why."""
 
 
+def words_of(run: Callable[[Any], str]) -> str:
+    """Return the name of a check's function, in words."""
+    return run.__name__.replace("_", " ")
+
+
 @dataclass(frozen=True)
 class Check:
     """One check: ``run`` returns a detail, or raises ``Failure``, ``Doubt`` or ``Skip``."""
@@ -75,7 +77,7 @@ class Check:
     @property
     def name(self) -> str:
         """The name of its function, in words."""
-        return self.run.__name__.replace("_", " ")
+        return words_of(self.run)
 
 
 def expect(holds: bool, expected: str, actual: object) -> None:
@@ -85,7 +87,7 @@ def expect(holds: bool, expected: str, actual: object) -> None:
 
 
 def in_one_line(errors: Iterable[KdError]) -> str:
-    """Join errors for the user, each with its hint."""
+    """Join errors, each with its hint."""
     every = [one for error in errors for one in each(error)]
     return "; ".join(f"{one} ({one.hint})" if one.hint else str(one) for one in every)
 
@@ -94,8 +96,7 @@ def run_checks(checks: Sequence[Check], subject: Subject) -> Iterator[CheckOutco
     """Run checks one after the other; skip one whose needs have not passed."""
     results: dict[str, Result] = {}
     for check in checks:
-        needed = [run.__name__.replace("_", " ") for run in check.needs]
-        lacking = [name for name in needed if results[name] not in ("passed", "warned")]
+        lacking = [name for name in map(words_of, check.needs) if results[name] not in ("passed", "warned")]
         if lacking:
             outcome = CheckOutcome(check.name, "skipped", f"it needs what has not passed: {', '.join(lacking)}")
         else:

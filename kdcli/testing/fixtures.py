@@ -16,11 +16,7 @@ from kdcli import testing
 
 
 def _fixture(name: str) -> Any:
-    @pytest.fixture(name=name)
-    def give() -> Any:
-        return getattr(testing, name)
-
-    return give
+    return pytest.fixture(name=name)(lambda: getattr(testing, name))
 
 
 check_generator = _fixture("check_generator")

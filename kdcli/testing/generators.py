@@ -54,10 +54,7 @@ def fine_tune(subject: GeneratorSubject, kind: Kind = "single") -> str:
     folder, corpus = subject.checkpoint, tiny_corpus(kind)
     metrics = subject.plugin.fine_tune(corpus, folder, tiny_settings(subject.options, kind), QuietReporter())
     expect(folder.exists(), f"fine_tune to keep a model in the folder it is given ({kind})", "nothing there")
-    try:
-        text = json.dumps(dict(metrics))
-    except (TypeError, ValueError) as error:
-        raise Failure("fine_tune to return a mapping of JSON values", f"{metrics!r}: {error}") from None
+    text = _json(lambda: dict(metrics), "fine_tune to return a mapping of JSON values", f"{metrics!r}: ")
     return f"{len(corpus.train)} texts: {text if len(text) < 120 else f'{text[:120]}...'}"
 
 
@@ -69,10 +66,7 @@ def load(subject: GeneratorSubject, kind: Kind = "single") -> str:
     expect(not missing, "load to return a sampler with prefixes and sample", lacking)
     prefixes = sampler.prefixes(tiny_corpus(kind))
     expect(isinstance(prefixes, dict), "prefixes to return a dict", f"{type(prefixes).__name__}")
-    try:
-        subject.prefixes[kind] = json.loads(json.dumps(prefixes))
-    except (TypeError, ValueError) as error:
-        raise Failure("prefixes to return JSON values", f"{error}") from None
+    subject.prefixes[kind] = json.loads(_json(lambda: prefixes, "prefixes to return JSON values"))
     subject.samplers[kind] = sampler
     return f"samples begin with {', '.join(prefixes) or 'nothing'}"
 
@@ -210,6 +204,13 @@ CHECKS = (
 )
 
 
+def _json(values: Callable[[], Any], expected: str, before: str = "") -> str:
+    try:
+        return json.dumps(values())
+    except (TypeError, ValueError) as error:
+        raise Failure(expected, f"{before}{error}") from None
+
+
 def _expect_samples(drawn: Any, count: int, kind: Kind) -> None:
     fault = fault_of(drawn, count, tiny_task(kind))
     expect(not fault, f"kdcli.api.Samples that account for {count} draw{'s' * (count > 1)}", f"a sampler that {fault}")
@@ -249,4 +250,3 @@ def _mostly(subject: GeneratorSubject, sound: Callable[[str], bool], expected: s
 
 
 SUBJECT = GeneratorSubject
-"""What the checks are given."""

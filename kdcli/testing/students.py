@@ -96,7 +96,7 @@ class Case:
 
     def batches(self) -> list[Batch]:
         """Return batches of 1 to 32 texts of 1 to 40 words."""
-        return [self.batch(rows, longest) for rows, longest in SIZES]
+        return [self.batch(*sizes) for sizes in SIZES]
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """Return the trained model's parameters and buffers."""
@@ -197,11 +197,9 @@ def gradient(case: Case) -> None:
 @for_each_case
 def training(case: Case) -> None:
     """Take a few steps of Adam and of AdaDelta; the initial word vectors must not change."""
-    finite = bool(np.isfinite(case.logits(case.batch())).all())
+    finite, same = bool(np.isfinite(case.logits(case.batch())).all()), bool((case.vectors == VECTORS).all())
     expect(finite, "logits that are numbers after 8 updates", "infinite ones or NaN")
-    expect(
-        bool((case.vectors == VECTORS).all()), "the given word vectors to stay as they are: copy them", "changed ones"
-    )
+    expect(same, "the given word vectors to stay as they are: copy them", "changed ones")
 
 
 @for_each_case
@@ -342,4 +340,3 @@ def _expect_close(found: Any, expected: Any, what: str) -> None:
 
 
 SUBJECT = StudentSubject
-"""What the checks are given."""

@@ -40,8 +40,7 @@ def one_tag_a_word(subject: Subject) -> str:
 
 def deterministic(subject: Subject) -> str:
     """Tag the same texts twice."""
-    first, again = subject.plugin.tag(TEXTS), subject.plugin.tag(TEXTS)
-    _expect_same(first, again, "the same tags for the same texts")
+    _expect_same(subject.plugin.tag(TEXTS), subject.plugin.tag(TEXTS), "the same tags for the same texts")
     return "twice the same"
 
 
@@ -77,4 +76,3 @@ def _expect_same(first: Sequence[Any], again: Sequence[Any], expected: str) -> N
 
 
 SUBJECT = Subject
-"""What the checks are given."""
