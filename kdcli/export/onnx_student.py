@@ -37,7 +37,7 @@ class Session:
 
     def __call__(self, words: Columns, lengths: Columns) -> NDArray[np.float32]:
         """Return logits, ``float32 [batch, outputs]``, of words ``[batch, time]`` and lengths ``[batch]``."""
-        inputs = {}
+        inputs: dict[str, NDArray[np.int64]] = {}
         for number, ids, counts in zip(("",) if len(words) == 1 else ("1", "2"), words, lengths, strict=True):
             inputs |= {f"words{number}": ids.astype(np.int64), f"lengths{number}": counts.astype(np.int64)}
         logits: NDArray[np.float32] = self._session.run(None, inputs)[0]

@@ -58,6 +58,7 @@ class Student:
         part_rows: The best number of rows to predict a file in: texts of one part share their beginnings and ends.
         config: ``config.json``: how it was built and trained.
         metrics: ``metrics.json``: the result of its training.
+        weights: Its parameters and buffers by name.
         compute: The model as a function of word ids, where that is not the PyTorch module.
         batch_rows: Texts that are computed at once; None for as many as memory allows.
     """
