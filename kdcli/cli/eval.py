@@ -79,9 +79,11 @@ def _described(report: EvalReport) -> RenderableType:
 def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
     parts: list[RenderableType] = [_metrics(table), Text(), _lengths(table, report.metric)]
     if report.labels and len(report.labels) <= MOST_CLASSES:
-        labels = [f"{label} {name}" for label, name in zip(report.labels, report.names, strict=True)]
+        named = (
+            list(map(" ".join, zip(report.labels, report.names, strict=True))) if report.names else list(report.labels)
+        )
         for model, evaluation in table.models.items():
-            parts += [Text(), _confusion(model, evaluation, labels or list(report.labels))]
+            parts += [Text(), _confusion(model, evaluation, named)]
     for comparison in table.comparisons:
         parts += [Text(), _comparison(comparison), *map(Text, _in_words(comparison))]
     return ui.panel(f"{name}: {table.rows:,} rows", *parts)

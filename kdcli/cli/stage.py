@@ -35,7 +35,14 @@ def run(
 
 
 def show(outcomes: Sequence[Outcome], dry_run: bool, last: Callable[[Any], RenderableType] | None = None) -> None:
-    """Show the results of stages (by ``last`` the last alone), or for a dry run what would run and why."""
+    """Show the results of stages (by ``last`` the last alone), or for a dry run what would run and why.
+
+    Of the processes that ``torchrun`` starts, the main one shows them.
+    """
+    from kdcli.parts import is_main_process
+
+    if not is_main_process():
+        return
     if dry_run:
         ui.show({"stages": outcomes}, lambda _: _reasons(outcomes))
         return

@@ -1,6 +1,7 @@
 """``kd eval``: what it takes and what it shows; the numbers are tested where they are made."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,3 +88,13 @@ def test_another_run_s_data(made, kd):
     assert code == 0, err
     assert kd("eval", "--student", made / "run", "--data-dir", made / "moved", "--split", "test")[0] == 4
     assert json.loads(out)["tables"]["dev"]["rows"] == 10
+
+
+def test_labels_without_readable_names_stand_alone(kd, tmp_path):
+    task = replace(SINGLE, names=())
+    rows = "".join(f"{text}\t{label}\n" for text, label in zip(TEXTS, LABELS, strict=True) if text.strip())
+    (tmp_path / "own.tsv").write_text(f"text\tstars\n{rows}", "utf-8")
+    columns = ("--input", tmp_path / "own.tsv", "--text-col", "text", "--label-col", "stars")
+    code, out, err = kd("eval", "--student", make_student(tmp_path / "student", task, seed=1), *columns)
+    assert code == 0, err
+    assert "answer no" in out and "answer yes" in out
