@@ -255,7 +255,7 @@ def blaming(group: Group, name: str, inside: str, *, but: tuple[type[Exception],
         file, row = plugin.place(error) if plugin else (None, None)
         hint = "run it again with --debug, and show its author the output"
         if plugin and plugin.file:
-            hint = f"mend {plugin.file}"
+            hint = f"fix {plugin.file}"
         what = f"{title(group, name)} failed in {inside}: {shown(error)}"
         raise PluginError(what, hint=hint, file=file, row=row) from error
 

@@ -147,7 +147,7 @@ class Plugin:
     def remedy(self) -> str:
         """The hint for a broken plugin."""
         if self.file:
-            return f"mend {self.file}"
+            return f"fix {self.file}"
         if self.is_ours:
             return f"install kd again: pip install --force-reinstall {OURS}"
         return f"update or remove it: pip install -U {self.distribution}, or pip uninstall {self.distribution}"
@@ -280,7 +280,7 @@ def _read(path: Path, changed: int, size: int) -> CodeFile:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", path.stem) or path.suffix != ".py":
         hint = "name it with letters, digits, - and _, ending in .py: the plugin is named after it"
         raise PluginError("this is no name for a plugin's file", file=path, hint=hint)
-    hint = f"mend it: python {path.name} shows where"
+    hint = f"fix it: python {path.name} shows where"
     try:
         source = path.read_bytes()
         tree = ast.parse(source, path)

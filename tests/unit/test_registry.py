@@ -334,7 +334,7 @@ def test_errors_of_a_file_name_the_line(code):
     code_files.use([path])
     with pytest.raises(PluginError, match="cannot be imported: ZeroDivisionError") as caught:
         registry.load("taggers", "mine")
-    assert (caught.value.file, caught.value.row, caught.value.hint) == (str(path), 5, f"mend {path}")
+    assert (caught.value.file, caught.value.row, caught.value.hint) == (str(path), 5, f"fix {path}")
     code(TAGGER.replace("return", "1 / 0;"))
     tagger = registry.load("taggers", "mine")
     failed = pytest.raises(PluginError, match="failed in tag: ZeroDivisionError")
