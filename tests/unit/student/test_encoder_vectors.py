@@ -148,3 +148,8 @@ def test_an_encoder_that_is_not_there_is_missing(tmp_path, monkeypatch):
         encoder_vectors("no/such/folder", WORDS, 4, device="cpu")
     assert caught.value.key == "student.vectors"
     assert "\n" not in caught.value.what
+
+
+def test_a_very_long_word_is_cut(encoder):
+    vectors = encoder_vectors(encoder, [*WORDS, "film-" * 5_000], 8, device="cpu")
+    assert np.isfinite(vectors).all()

@@ -150,3 +150,9 @@ def test_choice():
         other = make_optimizer(nn.Embedding(3, 2), StudentSettings(optimizer=name, lr=0.1, weight_decay=0.2), CPU)
         assert type(other) is kind
         assert other.param_groups[0]["weight_decay"] == 0.2
+
+
+def test_losses_are_in_float32():
+    half = torch.from_numpy(STUDENT).half()
+    for loss in (mse(half, half + 1), kl(half, half + 1, 2.0), label_loss(half, torch.from_numpy(LABELS))):
+        assert loss.dtype == torch.float32

@@ -272,3 +272,15 @@ def test_progress_counts_every_row(write, content, step, monkeypatch):
     reporter = Counting()
     read_vectors(write(content), ["the"], reporter=reporter)
     assert reporter.rows == len(TABLE)
+
+
+def test_a_gzipped_file_needs_no_suffix_and_a_plain_one_may_have_it(write):
+    assert read_vectors(write(gzip.compress(FORMS["glove"]), "vectors.bin"), ["the"]).found.all()
+    assert read_vectors(write(FORMS["glove"], "vectors.gz"), ["the"]).found.all()
+
+
+def test_a_damaged_parquet_file(tmp_path):
+    path = parquet(tmp_path / "v.parquet", TABLE)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError):
+        read_vectors(path, ["the"])
