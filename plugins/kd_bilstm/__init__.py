@@ -67,7 +67,7 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
 
 def fast(options: Options, task: Task, weights: Weights) -> Model:
     """Return the model for prediction alone, without torch; see ``kdcli.api.StudentPlugin``."""
-    from kd_bilstm.folded import FoldedBiRNN
+    from kd_bilstm.trained import FoldedBiRNN
 
     return FoldedBiRNN(
         weights, cell=options.cell, hidden=options.hidden, layers=options.layers, pooling=options.pooling

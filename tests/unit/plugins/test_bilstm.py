@@ -26,8 +26,8 @@ from torch import nn
 
 import kd_bilstm
 from kd_bilstm import Options, build, fast, onnx_graph
-from kd_bilstm.folded import levels, near, reverse
 from kd_bilstm.model import maximum, pack
+from kd_bilstm.trained import levels, near, reverse
 from kdcli import registry
 from kdcli.errors import ProfileError
 
@@ -160,8 +160,8 @@ def test_any_batch_in_small_pieces_by_threads(lengths, task, options, words):
     module, quick = small(task, **options)
     quick.cores.count = 3
     with pytest.MonkeyPatch.context() as patch:
-        for name, size in (("BLOCK", 3), ("WORDS", 20), ("ROWS", 4), ("FILL", 5)):
-            patch.setattr(f"kd_bilstm.folded.{name}", size)
+        for name, size in (("BLOCK", 3), ("WORDS", 20), ("ROWS", 4)):
+            patch.setattr(f"kd_bilstm.trained.{name}", size)
         assert_same(module, quick, columns_of(task, lengths, words=words))
 
 

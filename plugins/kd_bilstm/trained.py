@@ -1,28 +1,26 @@
-"""The model for prediction alone, in NumPy.
+"""The trained model without torch, in NumPy.
 
-After training, the input's part of the gates is a constant of each word: the product of its vector with the input
-weights, four fifths of the arithmetic. It is kept in a table. And a hidden state depends only on the words that lead to
-it, so texts that begin alike share the states of their beginning, and for the second direction those that end alike
-share the states of their end: each different prefix is computed once.
+The product of a word's vector with the input weights is a constant after training, and four fifths of the arithmetic:
+it is kept in a table. A hidden state depends only on the words that lead to it, so texts that begin alike share the
+states of their beginning, and for the second direction those that end alike share the states of their end: each
+different prefix is computed once. sigmoid(x) is (tanh(x / 2) + 1) / 2: the halves inside are in the weights, so one
+tanh serves all gates at once; those outside are applied together, one for each product of gates.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_bilstm.cells import CELLS, LayerWeights
 from kdcli.models.inference import Cores, Floats, Ints, Weights, channels, head
 
 Places = NDArray[np.intp]
 
-FILL = 1024
-"""Words that are put into the table at once."""
 BLOCK = 512
 """States computed at once: what they need should fit a core's own cache."""
 WORDS = 65_536
@@ -33,11 +31,113 @@ NEAR = 8
 """Texts are sorted by so many words: neighbours nearly always share what texts share beyond."""
 
 
-class FoldedBiRNN:
-    """The same function as ``kd_bilstm.model.BiRNN`` in evaluation mode.
+class LayerWeights(NamedTuple):
+    """The weights of a recurrent layer, the two directions side by side.
 
-    Missing weights are a ``KeyError``, those of another model a ``ValueError``.
+    Attributes:
+        inputs: ``[2, input, gates * hidden]``.
+        biases: Added to the input's part, ``[2, 1, gates * hidden]``.
+        recurrent: ``[2, hidden, gates * hidden]``.
+        apart: The recurrent bias of a GRU's new state, which the reset gate scales, ``[2, hidden]``.
     """
+
+    inputs: Floats
+    biases: Floats
+    recurrent: Floats
+    apart: Floats
+
+    def input_part(self, inputs: Floats) -> Floats:
+        """Return the input's part of the gates, ``[2, words, gates * hidden]``, for inputs ``[words, input]``."""
+        part: Floats = inputs @ self.inputs
+        part += self.biases
+        return part
+
+
+class Cell(NamedTuple):
+    """A recurrent unit.
+
+    Attributes:
+        gates: The number of its gates.
+        parts: The number of values that a unit passes on, the hidden state the last of them.
+        fold: Makes ``LayerWeights`` of the model's weights, the layer's number and the hidden size.
+        step: Takes a step, from: the input's part of the gates, ``[rows, gates * hidden]``; the recurrent part; room
+            for the gates with the state before behind them, ``[gates + parts, rows, hidden]``; where to write the state
+            after, ``[parts, rows, hidden]``, which may be the state before; ``apart``. It overwrites the first three.
+    """
+
+    gates: int
+    parts: int
+    fold: Callable[[Weights, int, int], LayerWeights]
+    step: Callable[[Floats, Floats, Floats, Floats, Floats], None]
+
+
+def _lstm_layer(weights: Weights, number: int, hidden: int) -> LayerWeights:
+    order, scales = (3, 0, 1, 2), (0.5, 0.5, 0.5, 1)  # output, input, forget, new
+    inputs, recurrent, bias_ih, bias_hh = (
+        _gates(weights, f"{name}_l{number}", hidden, order, scales)
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    return LayerWeights(inputs, bias_ih + bias_hh, recurrent, np.zeros((2, hidden), np.float32))
+
+
+def _lstm(inputs: Floats, product: Floats, work: Floats, after: Floats, apart: Floats) -> None:
+    memory, hidden = after
+    inputs += product
+    np.tanh(_by_gate(inputs, 4), out=work[:4])
+    work[:3] += 1
+    work[1:3] *= work[3:5]  # input * new, forget * memory
+    np.add(work[1], work[2], out=memory)
+    memory *= 0.5
+    np.tanh(memory, out=work[3])
+    np.multiply(work[3], work[0], out=hidden)
+    hidden *= 0.5
+
+
+def _gru_layer(weights: Weights, number: int, hidden: int) -> LayerWeights:
+    order = (0, 1, 2)  # reset, update, new
+    inputs, bias_ih = (
+        _gates(weights, f"{name}_l{number}", hidden, order, (0.5, 0.5, 1)) for name in ("weight_ih", "bias_ih")
+    )
+    recurrent, bias_hh = (
+        _gates(weights, f"{name}_l{number}", hidden, order, (0.5, 0.5, 0.5)) for name in ("weight_hh", "bias_hh")
+    )
+    bias_ih[..., : 2 * hidden] += bias_hh[..., : 2 * hidden]
+    return LayerWeights(inputs, bias_ih, recurrent, bias_hh[:, 0, 2 * hidden :].copy())
+
+
+def _gru(inputs: Floats, product: Floats, work: Floats, after: Floats, apart: Floats) -> None:
+    inputs, product = _by_gate(inputs, 3), _by_gate(product, 3)
+    reset, update, new, before = work[:4]
+    np.add(inputs[:2], product[:2], out=work[:2])
+    np.tanh(work[:2], out=work[:2])
+    work[:2] += 1
+    np.add(product[2], apart, out=new)
+    new *= reset
+    new += inputs[2]
+    np.tanh(new, out=new)
+    np.subtract(before, new, out=reset)
+    reset *= update
+    reset *= 0.5
+    np.add(new, reset, out=after[0])
+
+
+def _by_gate(values: Floats, gates: int) -> Floats:
+    """View ``[rows, gates * hidden]`` as ``[gates, rows, hidden]``."""
+    return values.reshape(len(values), gates, -1).swapaxes(0, 1)
+
+
+def _gates(weights: Weights, name: str, hidden: int, order: Sequence[int], scales: Sequence[float]) -> Floats:
+    """Return weights of both directions, ``[2, input, gates * hidden]``, or biases, ``[2, 1, gates * hidden]``."""
+    both = np.stack([weights[f"rnn.{name}{direction}"] for direction in ("", "_reverse")])
+    parts = both.reshape(2, len(order), hidden, -1)[:, order] * np.array(scales, np.float32)[:, None, None]
+    return np.ascontiguousarray(parts.reshape(2, len(order) * hidden, -1).swapaxes(1, 2))
+
+
+CELLS = {"lstm": Cell(4, 2, _lstm_layer, _lstm), "gru": Cell(3, 1, _gru_layer, _gru)}
+
+
+class FoldedBiRNN:
+    """``BiRNN`` in evaluation mode; missing weights are a ``KeyError``, those of another model a ``ValueError``."""
 
     def __init__(self, weights: Weights, *, cell: str, hidden: int, layers: int, pooling: str) -> None:
         self.hidden, self.by_maximum = hidden, pooling == "max"
@@ -107,7 +207,8 @@ class FoldedBiRNN:
         # The directions of a single layer go apart, each with neighbours of its own; layers above it need both.
         apart: list[tuple[int, ...]] = [(0,), (1,)] if len(self.layers) == 1 else [(0, 1)]
         orders = [near(ids, lengths, backward=directions == (1,)) for directions in apart]
-        jobs = [(rows, way) for way, order in zip(apart, orders, strict=True) for rows in _pieces(order, lengths)]
+        count = min(len(ids), math.ceil(int(lengths.sum()) / WORDS))
+        jobs = [(rows, way) for way, order in zip(apart, orders, strict=True) for rows in np.array_split(order, count)]
         self.cores.each(encode, jobs)
         return pooled.reshape(len(ids), -1)
 
@@ -185,7 +286,7 @@ class WordTable:
         needed = np.zeros_like(self._filled)
         needed[words] = True
         new = np.flatnonzero(needed & ~self._filled)
-        return [new[begin : begin + FILL] for begin in range(0, len(new), FILL)]
+        return [new[begin : begin + ROWS] for begin in range(0, len(new), ROWS)]
 
     def fill(self, words: Places) -> None:
         """Put words into the table."""
@@ -213,10 +314,7 @@ class Level(NamedTuple):
 
 
 def levels(ids: Ints, lengths: Ints) -> Iterator[Level]:
-    """Walk through the tree of the prefixes of texts ``[texts, time]``.
-
-    Neighbours share their common prefix; in the order of their words, all texts do.
-    """
+    """Walk through the tree of the prefixes of texts ``[texts, time]``, of which neighbours share what they can."""
     differs = np.ones((len(ids), ids.shape[1] + 1), np.bool_)
     np.not_equal(ids[1:], ids[:-1], out=differs[1:, :-1])
     shared = differs.argmax(axis=1)  # words in common with the text before
@@ -250,8 +348,3 @@ def reverse(ids: Ints, lengths: Ints, limit: int | None = None) -> Ints:
 def _shaped(room: Floats, *shape: int) -> Floats:
     """Return an array without gaps that lies in the room."""
     return room[: math.prod(shape)].reshape(shape)
-
-
-def _pieces(order: Places, lengths: Places) -> list[Places]:
-    """Cut rows, in the order given, into equal pieces of about ``WORDS`` words at most."""
-    return np.array_split(order, min(len(order), math.ceil(int(lengths.sum()) / WORDS)))
