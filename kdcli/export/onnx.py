@@ -21,12 +21,11 @@ from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError, PluginError, UsageError, first_line
 from kdcli.export.onnx_student import FORMAT, INT8, MODEL, Session, need
 from kdcli.files import atomic
-from kdcli.student.batches import Columns, Compute
 from kdcli.student.build import module_function
 from kdcli.student.card import summary
 from kdcli.student.dataset import Examples, encode_table
 from kdcli.student.student import WEIGHTS, Student, load_student
-from kdcli.student.vocabulary import save_tokenizer
+from kdcli.student.vocabulary import Columns, Compute, save_tokenizer
 from kdcli.tasks.metrics import score
 from kdcli.tasks.split import load_split
 

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.errors import DataError, MissingError, first_line
-from kdcli.student.batches import Columns
 from kdcli.student.student import Student, task_of
-from kdcli.student.vocabulary import load_tokenizer
+from kdcli.student.vocabulary import Columns, load_tokenizer
 
 FORMAT = "kd.onnx/1"
 MODEL, INT8 = "model.onnx", "model.int8.onnx"

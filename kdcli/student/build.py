@@ -13,8 +13,8 @@ from torch import nn
 from kdcli import registry
 from kdcli.api import Batch, Task
 from kdcli.errors import ProfileError
-from kdcli.student.batches import ROWS, Columns, Compute, compute_batches
 from kdcli.student.dataset import Examples
+from kdcli.student.vocabulary import ROWS, Columns, Compute, compute_batches
 from kdcli.tasks.metrics import score
 
 FIRST_ROWS = 3

@@ -18,9 +18,16 @@ from numpy.typing import DTypeLike, NDArray
 from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.files import atomic
-from kdcli.student.batches import Texts
 from kdcli.student.vectors import make_vectors, save_vectors, words_with_vectors
-from kdcli.student.vocabulary import UNKNOWN, TextEncoder, save_tokenizer, train_vocabulary, vocabulary, word_type
+from kdcli.student.vocabulary import (
+    UNKNOWN,
+    TextEncoder,
+    Texts,
+    save_tokenizer,
+    train_vocabulary,
+    vocabulary,
+    word_type,
+)
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tasks.labels import encode_labels, label_texts, respell, spelling_of
 from kdcli.tasks.text_set import text_columns

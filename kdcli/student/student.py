@@ -21,9 +21,8 @@ from kdcli import registry
 from kdcli.api import Task
 from kdcli.errors import DataError, PluginError, first_line
 from kdcli.registry.plugin import use
-from kdcli.student.batches import ROWS, Compute, Texts, compute_batches
 from kdcli.student.vocabulary import FILE as TOKENIZER
-from kdcli.student.vocabulary import TextEncoder, load_tokenizer, save_tokenizer
+from kdcli.student.vocabulary import ROWS, Compute, TextEncoder, Texts, compute_batches, load_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
     from torch import nn

@@ -24,13 +24,13 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError
 from kdcli.parts.parts import claim_folder
-from kdcli.student.batches import epoch_batches
 from kdcli.student.build import build_student, collate, count_parameters, evaluate, try_out
 from kdcli.student.checkpoint import Checkpoint, Position
 from kdcli.student.dataset import Examples
 from kdcli.student.optimize import clip_gradients, loss_of, make_optimizer
 from kdcli.student.student import Student
 from kdcli.student.vectors import Vectors
+from kdcli.student.vocabulary import epoch_batches
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdcli.student.batches import SPREAD, epoch_batches
+from kdcli.student.vocabulary import SPREAD, epoch_batches
 
 
 @settings(max_examples=100, deadline=None)

@@ -12,11 +12,10 @@ from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
 from kdcli.student import encoder_vectors
-from kdcli.student.batches import Texts
 from kdcli.student.build import collate
 from kdcli.student.dataset import Examples, encode, encode_table, load_examples
 from kdcli.student.vectors import load_vectors
-from kdcli.student.vocabulary import load_tokenizer, vocabulary
+from kdcli.student.vocabulary import Texts, load_tokenizer, vocabulary
 from kdcli.tables.write import write_table
 
 SINGLE = Task("t", "single", ("0", "1"))

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 import kdcli
 from kdcli.api import Task
 from kdcli.errors import DataError
-from kdcli.student import batches
+from kdcli.student import vocabulary
 from kdcli.student.student import Prediction, Score, load_student, predictions
 
 each_kind = pytest.mark.parametrize("task", KINDS, ids=lambda task: f"{task.kind}-{task.outputs}")
@@ -52,7 +52,7 @@ def test_batches_make_no_difference(tmp_path, task, monkeypatch):
     expected = student.logits(texts)
     sizes, compute = [], student.compute
     student.compute = lambda words, lengths: sizes.append(words) or compute(words, lengths)
-    monkeypatch.setattr(batches, "CELLS", 40)
+    monkeypatch.setattr(vocabulary, "CELLS", 40)
     np.testing.assert_allclose(student.logits(texts), expected, rtol=0, atol=1e-5)
     assert len(sizes) > 3
     assert all(len(words[0]) * max(column.shape[1] for column in words) <= 40 for words in sizes)
