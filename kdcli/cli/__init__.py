@@ -1,24 +1,174 @@
-"""``kd``: the command line, its errors and exit codes. A command is imported only when it is chosen."""
+"""``kd``: the command line, its table of commands, errors and exit codes. A command is imported when it is chosen."""
 
 from __future__ import annotations
 
+import builtins
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from traceback import walk_tb
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from kdcli import __version__
 from kdcli.cli import ui
-from kdcli.cli.commands import CONTEXT, GLOBAL, Commands, to_front
 from kdcli.errors import KdError, UsageError
 
+TABLE = {
+    "run-all": "Run all stages: transfer set, teacher, logits, join, student, baseline, results, report.",
+    "transfer": "Make a transfer set: many unlabelled texts that look like the task's.",
+    "transfer lite": "Fabricate texts by rules: mask words, swap words of one part of speech, keep an n-gram.",
+    "transfer heavy": "Sample texts from a language model that is fine-tuned on the task's texts.",
+    "transfer corpus": "Take unlabelled texts of your own, without duplicates, those nearest to the task first.",
+    "teacher": "Fine-tune the teacher; export its logits for the transfer set.",
+    "teacher train": "Fine-tune an encoder on the labelled texts; the best checkpoint on dev is kept.",
+    "teacher export": "Export the teacher's logits for each text of the transfer set.",
+    "join": "Join the teacher's logits to the transfer set, by hash of the text.",
+    "student": "Distil the joined set into a student; the best checkpoint on dev is kept.",
+    "predict": "Predict a label, or a score, for each text.",
+    "eval": "Score a student on labelled texts, with intervals, confusion, calibration and tests.",
+    "bench": "Time the student (PyTorch, NumPy, ONNX, int8) and the teacher on the same texts.",
+    "export": "Export a student as ONNX, or as a folder for the Hugging Face Hub.",
+    "export onnx": "Write a student as ONNX graphs, in float32 and 8 bits; onnxruntime and tokenizers run them.",
+    "export hub-folder": "Write a student as a folder for the Hugging Face Hub, with a filled model card.",
+    "report": "Write one HTML page of a run: results, curves, transfer set, disagreements, settings.",
+    "data": "Tasks, word vectors and transfer sets: list, get and check them.",
+    "data list": "List what kd can get, from where, and what is here already.",
+    "data get": "Get a task's tables, word vectors or transfer sets, as files for the other commands.",
+    "data check": "Describe a task's tables: rows, labels, lengths, repeated and odd texts, overlaps.",
+    "profile": "The settings of a run: list, show, copy and check profiles.",
+    "profile list": "List the profiles that come with kd, and the purpose of each.",
+    "profile show": "Show a profile as it is written, or every setting with its origin, or its meaning.",
+    "profile copy": "Copy a profile to a file of your own, to change it there.",
+    "profile check": "Check a profile: every wrong key is reported at once, and the exit code is 3.",
+    "plugins": "Students, taggers and generators: list, show, check and write plugins.",
+    "plugins list": "List the installed plugins, without importing them.",
+    "plugins show": "Show a plugin: its origin, its abilities and its options.",
+    "plugins check": "Check a plugin against its contract; the exit code is 5 if a check has failed.",
+    "plugins new": "Write a working plugin, a package with tests, that you change into your own.",
+    "doctor": "Check Python, packages, machine, devices, plugins and profiles.",
+}
+"""The help line of each command and group; ``transfer lite`` is the function ``lite`` of ``kdcli.cli.transfer``."""
+PANELS = {
+    "Distil": ("run-all", "transfer", "teacher", "join", "student"),
+    "Use a student": ("predict", "eval", "bench", "export", "report"),
+    "Profiles, data, plugins": ("data", "profile", "plugins", "doctor"),
+}
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+GLOBAL = {
+    **{"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--debug": "debug"},
+    **{"--json": "json", "--no-color": "no_color", "--no-progress": "no_progress"},
+    **{"-V": "version", "--version": "version"},
+}
+"""The name of each global flag. ``-h`` is not global: it asks about the command before it."""
+CODE = "--code"
+"""The global option with a value: the next argument, or what follows ``=``."""
 INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """A group that holds the help lines of its commands, and imports a command when it is chosen."""
+
+    def __init__(self, *, name: str | None = None, path: str = "", **more: Any) -> None:
+        super().__init__(name=name, **more)
+        self.path = path
+        self._loaded: dict[str, Any] = {}
+        for known, help in TABLE.items():
+            parent, _, last = known.rpartition(" ")
+            if parent == path:
+                panel = next((panel for panel, names in PANELS.items() if known in names), None)
+                stub: dict[str, Any] = {"help": help, "rich_help_panel": panel, "context_settings": CONTEXT}
+                is_group = any(other.startswith(f"{known} ") for other in TABLE)
+                self.commands[last] = (
+                    Commands(name=last, path=known, **stub) if is_group else TyperCommand(last, **stub)
+                )
+
+    def load(self, name: str) -> Any:
+        """Return a command with its options."""
+        if isinstance(self.commands[name], Commands):
+            return self.commands[name]
+        if name not in self._loaded:
+            path = f"{self.path} {name}".strip()
+            module, function = (word.replace("-", "_") for word in (path.partition(" ")[0], name))
+            function += "_" if hasattr(builtins, function) else ""
+            command = getattr(import_module(f"kdcli.cli.{module}"), function)
+            self._loaded[name] = command.build(name, TABLE[path])
+        return self._loaded[name]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that a line names, with its options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and self.load(str(name)), rest
+
+
+def all_commands(group: Commands) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Go through all commands, each with its path; this imports them all."""
+    for name in group.commands:
+        command = group.load(name)
+        if isinstance(command, Commands):
+            yield from (((name, *path), inner) for path, inner in all_commands(command))
+        else:
+            yield (name,), command
+
+
+def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate the global flags from the rest of the line, since Typer takes them before the sub-command alone.
+
+    Arguments after ``--`` stay, and so does the value of another option, whatever it looks like. Both lists keep their
+    order; the option is written ``--code=FILE``.
+    """
+    flags: list[str] = []
+    rest: list[str] = []
+    left = list(arguments)
+    while left:
+        argument, takes_value = left.pop(0), False
+        if argument == "--":
+            return flags, [*rest, argument, *left]
+        if argument in GLOBAL:
+            flags.append(argument)
+        elif argument.partition("=")[0] == CODE:
+            flags.append(argument if "=" in argument else f"{argument}={left.pop(0) if left else ''}")
+        elif argument.startswith("--"):
+            rest.append(argument)
+            takes_value = "=" not in argument and _takes_value(command, argument)
+        elif argument.startswith("-") and len(argument) > 1:
+            kept, takes_value = _short(command, argument, flags)
+            rest += kept
+        else:
+            rest.append(argument)
+            if argument in getattr(command, "commands", ()):
+                command = command.load(argument)
+        if takes_value:
+            rest += left[:1]
+            del left[:1]
+    return flags, rest
+
+
+def _short(command: Any, argument: str, flags: list[str]) -> tuple[list[str], bool]:
+    """Take the global flags out of joined short ones (``-fq``); return the rest, and whether a value follows."""
+    kept, letters = "", argument[1:]
+    for index, letter in enumerate(letters):
+        flag = f"-{letter}"
+        if flag in GLOBAL:
+            flags.append(flag)
+        elif _takes_value(command, flag):
+            return [f"-{kept}{letters[index:]}"], index == len(letters) - 1
+        else:
+            kept += letter
+    return ([f"-{kept}"] if kept else []), False
+
+
+def _takes_value(command: Any, flag: str) -> bool:
+    options = [option for option in command.params if flag in option.opts]
+    return any(not (option.is_flag or option.count) for option in options)
+
 
 app = typer.Typer(
     name="kd",

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 import typer
 from typer.main import get_command
 
-from kdcli.cli import ui
-from kdcli.cli.commands import CONTEXT
+from kdcli.cli import CONTEXT, ui
 from kdcli.errors import UsageError
 from kdcli.registry import GROUPS, Group, plugins
 

@@ -12,8 +12,7 @@ import typer
 from typer.main import get_command
 
 import kdcli
-from kdcli.cli import app, run, ui
-from kdcli.cli.commands import CODE, GLOBAL, TABLE, Commands, all_commands, to_front
+from kdcli.cli import CODE, GLOBAL, TABLE, Commands, all_commands, app, run, to_front, ui
 from kdcli.config.schema import flags_of
 from kdcli.errors import DataError
 

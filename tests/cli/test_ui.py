@@ -17,7 +17,7 @@ from kdcli.cli.progress import Reporting, Work, duration
 WORKING = """
 import sys, time
 from kdcli.cli import ui
-from kdcli.cli.commands import GLOBAL
+from kdcli.cli import GLOBAL
 ui.configure(ui.Output(**{GLOBAL[flag]: True for flag in sys.argv[2:]}))
 with ui.reporting("kd student") as reporter:
     with reporter.progress("student", 2000, "rows") as progress:

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from kdcli.cli import app
-from kdcli.cli.commands import all_commands
+from kdcli.cli import all_commands, app
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text("utf-8")
 PIECE = re.compile(r"^```(\w+)\n((?s:.*?))^```$|^    (\S.*)$|`(kd [^`]+)`", re.MULTILINE)

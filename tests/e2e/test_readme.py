@@ -9,8 +9,7 @@ import pytest
 from e2e.conftest import THINGS
 from typer.main import get_command
 
-from kdcli.cli import app
-from kdcli.cli.commands import all_commands
+from kdcli.cli import all_commands, app
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = ("api.md", "cli.md", "plugins.md")

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from kdcli.cli import app
-from kdcli.cli.commands import all_commands
+from kdcli.cli import all_commands, app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]

@@ -7,8 +7,7 @@ import tomli
 from typer.main import get_command
 
 from kdcli import registry
-from kdcli.cli import app
-from kdcli.cli.commands import Commands
+from kdcli.cli import Commands, app
 from kdcli.config import files
 from kdcli.config.load import load_profile
 from kdcli.config.schema import Settings
