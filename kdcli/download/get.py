@@ -122,8 +122,7 @@ def _downloaded(source: Source, beside: Path, offline: bool, reporter: Reporter)
     A file that is there is used as it is, and stays. A download is removed when the block ends well, unless other
     sources are in it, too; it stays for the next call when the block fails, unless the file itself is damaged.
     """
-    from kdcli.download.archives import BadArchive
-    from kdcli.download.fetch import fetch
+    from kdcli.download.fetch import BadArchive, fetch
 
     path = Path(source.address).expanduser()
     if source.is_url:
@@ -177,7 +176,7 @@ def _write_task(source: Source, folder: Path, reporter: Reporter, offline: bool)
 
 def _write_files(source: Source, path: Path, folder: Path, reporter: Reporter) -> list[SourceFile]:
     """Unpack word vectors or transfer sets, or copy a file of word vectors that is not packed."""
-    from kdcli.download.archives import is_archive, unpack
+    from kdcli.download.fetch import is_archive, unpack
     from kdcli.student.vector_file import VectorFile
 
     if source.kind == "texts":

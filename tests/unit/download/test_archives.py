@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.api import QuietReporter
-from kdcli.download import archives
-from kdcli.download.archives import is_archive, unpack
+from kdcli.download.fetch import RATIO, is_archive, unpack
 from kdcli.errors import DataError
 
 FILES = {"a.txt": b"one\ntwo\n", "deep/er/b.tsv": b"sentence\tlabel\n", "deep/empty": b""}
@@ -157,15 +156,15 @@ def test_an_encrypted_zip(tmp_path):
 
 @every_form
 def test_a_bomb(form, tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "SLACK", 1000)
+    monkeypatch.setattr("kdcli.download.fetch.SLACK", 1000)
     archive = FORMS[form](tmp_path / "x", {"zeros": bytes(2_000_000)})
     if form == "tar":
-        monkeypatch.setattr(archives, "RATIO", 0.5)
+        monkeypatch.setattr("kdcli.download.fetch.RATIO", 0.5)
     refused(archive, tmp_path / "out", "more bytes than")
 
 
 def test_a_gzip_bomb_is_stopped_at_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "SLACK", 1000)
+    monkeypatch.setattr("kdcli.download.fetch.SLACK", 1000)
     (tmp_path / "x.gz").write_bytes(gzip.compress(b"a" * 50_000_000))
     steps = []
 
@@ -175,7 +174,7 @@ def test_a_gzip_bomb_is_stopped_at_the_limit(tmp_path, monkeypatch):
 
     with pytest.raises(DataError, match="more bytes than"):
         unpack(tmp_path / "x.gz", tmp_path / "out", reporter=Counting())
-    assert sum(steps) <= archives.RATIO * (tmp_path / "x.gz").stat().st_size + 1000 + (1 << 20)
+    assert sum(steps) <= RATIO * (tmp_path / "x.gz").stat().st_size + 1000 + (1 << 20)
     assert not (tmp_path / "out").exists()
 
 
