@@ -126,7 +126,7 @@ def predict_file(
 
     """
     from kdcli.files import sha256
-    from kdcli.parts.parts import Parts
+    from kdcli.parts import Parts
     from kdcli.tables.write import write_table
     from kdcli.tasks.split import settings_of
 

@@ -18,7 +18,7 @@ from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
 from kdcli.files import atomic
 from kdcli.models.hf import quiet
-from kdcli.parts.parts import claim_folder
+from kdcli.parts import claim_folder
 
 _TIMING = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 """What the Trainer adds to the dev scores."""

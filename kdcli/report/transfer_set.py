@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
 from kdcli.tables.parquet import scan
-from kdcli.transfer.cleaning import WORD
-from kdcli.transfer.dedupe import take
+from kdcli.transfer.cleaning import WORD, take
 
 SAMPLES = 300
 """Rows to page through, as many of each source."""

@@ -23,7 +23,7 @@ from kdcli import __version__, registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError
-from kdcli.parts.parts import claim_folder
+from kdcli.parts import claim_folder
 from kdcli.student.build import build_student, collate, count_parameters, evaluate, try_out
 from kdcli.student.checkpoint import Checkpoint, Position
 from kdcli.student.dataset import Examples

@@ -1,19 +1,32 @@
-"""Plain texts: what samples and the user's own texts go through (Tang, Lu, Lin 2019, "Cleaning").
+"""Clean and new texts: how every method makes texts plain, drops copies and writes its transfer set.
 
-The task's own texts stay as they are in every table; ``one_line`` is for a generator's copy of them.
+Samples and the user's own texts are cleaned (Tang, Lu, Lin 2019, "Cleaning"). The task's own texts stay as they are in
+every table; ``one_line`` is for a generator's copy of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
+from polars.io.plugins import register_io_source
+
+from kdcli.api import Task
+from kdcli.tables.text_hash import text_hash
+from kdcli.tables.write import write_table
 
 _WHITE = r"[\s\x1c-\x1f]"  # the characters at which str.split cuts
 WORD = r"[^\s\x1c-\x1f]+"
 """A word: what white space separates, as a regular expression."""
 _CONTROLS = r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u{feff}]"
 _LINE_ENDS = r"[\t-\r\x1c-\x1e\x85\u{2028}\u{2029}]+"  # those of str.splitlines, and the tab
+Hashes = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
 
 
 def spaced(text: pl.Expr) -> pl.Expr:
@@ -43,3 +56,78 @@ def one_line(text: pl.Expr) -> pl.Expr:
     Each run of tabs and line ends becomes one space, and white space at the ends is dropped. All else stays.
     """
     return text.str.replace_all(_LINE_ENDS, " ").str.replace_all(f"^{_WHITE}+|{_WHITE}+$", "")
+
+
+def plain(frame: pl.DataFrame, task: Task) -> pl.DataFrame:
+    """Select the text columns, and ``label`` if there is one, as text; a null text is empty."""
+    texts = [pl.col(name).cast(pl.String).fill_null("") for name in task.columns]
+    return frame.select(*texts, *(pl.col(name).cast(pl.String) for name in frame.columns if name == "label"))
+
+
+def hashes(frames: Sequence[pl.DataFrame], task: Task, normal: Callable[[pl.Expr], pl.Expr]) -> Hashes:
+    """Hash the texts of all rows of some tables; ``normal`` (``spaced`` or ``clean``) says which texts are equal."""
+    found = [text_hash(frame.select(normal(pl.col(task.columns))).get_columns()) for frame in frames]
+    return np.concatenate([np.zeros(0, np.uint64), *found])
+
+
+@dataclass(frozen=True)
+class NewTexts:
+    """Which texts are new, and why the others are not."""
+
+    keep: Mask  # [texts], of equal ones the first
+    duplicates: int  # copies of an earlier text
+    train_copies: int  # texts of the training set among the rest
+    held_out_copies: int  # held-out texts among the rest
+
+
+def new_texts(made: Hashes, train: Hashes, held_out: Hashes) -> NewTexts:
+    """Find the texts of ``made`` that are new; ``train`` is empty where copies of training texts may stay."""
+    first = pl.Series(made).is_first_distinct()
+    new = first & ~pl.Series(made).is_in(pl.Series(train).implode())
+    keep = new & ~pl.Series(made).is_in(pl.Series(held_out).implode())
+    distinct, new_ones, kept = (int(mask.sum()) for mask in (first, new, keep))
+    return NewTexts(keep.to_numpy().copy(), len(made) - distinct, distinct - new_ones, new_ones - kept)
+
+
+def select(rows: pl.LazyFrame, keep: Mask) -> pl.LazyFrame:
+    """Keep the rows that a mask over all rows names; they stream, and only the mask is in memory."""
+    number = "__number__"
+    wanted = pl.col(number).map_batches(
+        lambda numbers: pl.Series(keep[numbers.to_numpy()]), return_dtype=pl.Boolean, is_elementwise=True
+    )
+    return rows.with_row_index(number).filter(wanted).drop(number)
+
+
+def take(rows: pl.LazyFrame, numbers: NDArray[np.int64], count: int) -> pl.DataFrame:
+    """Collect the rows of these different numbers, in the order of the numbers; ``count`` is that of all rows."""
+    keep = np.zeros(count, np.bool_)
+    keep[numbers] = True
+    return select(rows, keep).collect()[numbers.argsort().argsort()]
+
+
+def stream(frames: Iterable[pl.DataFrame], schema: Any) -> pl.LazyFrame:
+    """Make a lazy table of frames that come one after the other; it can be collected once."""
+
+    def source(
+        columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        for frame in frames:
+            chosen = frame if predicate is None else frame.filter(predicate)
+            yield chosen if columns is None else chosen.select(columns)
+
+    return register_io_source(source, schema=schema)
+
+
+def write_set(
+    output: Path, train: pl.DataFrame, task: Task, source: str = "", texts: pl.LazyFrame | None = None
+) -> int:
+    """Write a transfer set: the originals, then the new texts, which have no label; return the number of rows.
+
+    Raises:
+        DataError: A text does not fit into a table of this form.
+    """
+    rows = train.lazy().select(*task.columns, pl.lit("original").alias("source"), "label")
+    if texts is not None:
+        label = pl.lit(None, pl.String).alias("label")
+        rows = pl.concat([rows, texts.select(*task.columns, pl.lit(source).alias("source"), label)])
+    return write_table(output, rows)

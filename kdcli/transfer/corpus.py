@@ -25,8 +25,7 @@ from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tables.text import BadRowsMode, form_of
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import form_of_set, text_columns, with_tabs, without_marks
-from kdcli.transfer.cleaning import clean, split_pairs
-from kdcli.transfer.dedupe import Mask, hashes, new_texts, plain, select, stream, take, write_set
+from kdcli.transfer.cleaning import Mask, clean, hashes, new_texts, plain, select, split_pairs, stream, take, write_set
 
 if TYPE_CHECKING:
     from kdcli.config.schema import CorpusSettings

@@ -20,8 +20,7 @@ from kdcli.errors import DataError, PluginError
 from kdcli.files import atomic
 from kdcli.tables.parquet import scan
 from kdcli.tables.write import write_table
-from kdcli.transfer.cleaning import WORD, one_line
-from kdcli.transfer.dedupe import plain
+from kdcli.transfer.cleaning import WORD, one_line, plain
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings

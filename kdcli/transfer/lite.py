@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.files import atomic
-from kdcli.parts import processes, usable_cores
-from kdcli.parts.parts import Parts
+from kdcli.parts import Parts, processes, usable_cores
 from kdcli.tables.text_hash import text_hash
-from kdcli.transfer.cleaning import spaced
-from kdcli.transfer.dedupe import hashes, new_texts, plain, select, stream, write_set
+from kdcli.transfer.cleaning import hashes, new_texts, plain, select, spaced, stream, write_set
 from kdcli.transfer.rules import Rewriter, Rules, Unigrams
 from kdcli.transfer.tagging import ROWS, TaggedWords, TagPart
 

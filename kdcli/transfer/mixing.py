@@ -14,8 +14,7 @@ from kdcli.errors import DataError
 from kdcli.tables.parquet import scan, slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tables.write import write_table
-from kdcli.transfer.cleaning import spaced
-from kdcli.transfer.dedupe import Hashes, Mask, new_texts, select
+from kdcli.transfer.cleaning import Hashes, Mask, new_texts, select, spaced
 
 _ROWS = 65_536
 

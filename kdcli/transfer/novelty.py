@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.tables.parquet import slices
-from kdcli.transfer.cleaning import WORD
-from kdcli.transfer.dedupe import Hashes, take
+from kdcli.transfer.cleaning import WORD, Hashes, take
 
 EXAMPLES = 20
 SCORED = 2000

@@ -21,11 +21,9 @@ from kdcli import registry
 from kdcli.api import Part, QuietReporter, Reporter, Sampler, Samples, Task
 from kdcli.errors import KdError
 from kdcli.files import sha256
-from kdcli.parts import process_count, process_index
-from kdcli.parts.parts import Parts
+from kdcli.parts import Parts, process_count, process_index
 from kdcli.tables.text_hash import text_hash
-from kdcli.transfer.cleaning import clean, split_pairs
-from kdcli.transfer.dedupe import Hashes, hashes, new_texts, plain, select, write_set
+from kdcli.transfer.cleaning import Hashes, clean, hashes, new_texts, plain, select, split_pairs, write_set
 from kdcli.transfer.heavy import GeneratorRun, read_prefixes
 from kdcli.transfer.novelty import Novelty, novelty
 

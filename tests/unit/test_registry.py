@@ -9,7 +9,7 @@ import pytest
 
 from kdcli import registry
 from kdcli.errors import MissingError, PluginError, ProfileError, ValidationErrors, each
-from kdcli.parts.parts import processes
+from kdcli.parts import processes
 from kdcli.registry import plugin as code_files
 
 STUDENT = """

@@ -13,8 +13,7 @@ import pytest
 
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError, KdError
-from kdcli.parts import processes
-from kdcli.parts.parts import Parts
+from kdcli.parts import Parts, processes
 
 SIZES = [3, 3, 3, 2]
 
@@ -206,7 +205,7 @@ def test_a_part_that_nobody_made_is_an_error(tmp_path):
 SHARED = """
 import os, sys, time
 from pathlib import Path
-from kdcli.parts.parts import Parts
+from kdcli.parts import Parts
 
 def make(part, path):
     path.write_text(os.environ["RANK"])
@@ -267,7 +266,7 @@ def test_a_worker_that_dies_is_an_error_with_a_hint(tmp_path):
 SLOW = """
 import os, sys, time
 from pathlib import Path
-from kdcli.parts.parts import Parts
+from kdcli.parts import Parts
 
 def make(part, path):
     (Path(sys.argv[1]) / f"pid{os.getpid()}").touch()

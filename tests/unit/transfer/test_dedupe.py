@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcli.api import Task
-from kdcli.transfer.cleaning import clean, spaced
-from kdcli.transfer.dedupe import hashes, new_texts, plain, select, stream, take
+from kdcli.transfer.cleaning import clean, hashes, new_texts, plain, select, spaced, stream, take
 
 HASHES = st.lists(st.sampled_from([0, 1, 2, 3, 2**63, 2**64 - 2, 2**64 - 1]), max_size=12)
 SINGLE, PAIR = Task("t", "single", ("0", "1")), Task("t", "pair", ("0", "1"))

@@ -1,4 +1,6 @@
-"""Resumable parts: work is cut into parts that depend only on the inputs, the options, the seed and their number.
+"""Resumable parts, and the processes that make them: those of this machine, and those that ``torchrun`` has started.
+
+Work is cut into parts that depend only on the inputs, the options, the seed and their number.
 
 Each finished part is a file, with its SHA-256 beside it: a damaged part is made again. A killed run resumes at the
 first missing part. The processes of a ``torchrun`` share the parts of one folder, and the main process assembles them.
@@ -10,13 +12,16 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,7 +30,6 @@ from filelock import FileLock, Timeout
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
 from kdcli.files import atomic, is_running, sha256, temporary_path
-from kdcli.parts import is_main_process, process_count, process_index, processes
 
 MakePart = Callable[[int, Path], None]
 """Write part ``i`` to the path; with more than one worker it must be picklable."""
@@ -263,3 +267,41 @@ def _is_whole(path: Path) -> bool:
         return _checksum(path).read_text("utf-8") == sha256(path)
     except (OSError, ValueError):
         return False
+
+
+def is_main_process() -> bool:
+    """Return whether this is the only process of a launch, or the first one that ``torchrun`` has started."""
+    return process_index() == 0
+
+
+def process_index() -> int:
+    """Return the number of this process among those of its launch."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def process_count() -> int:
+    """Return how many processes ``torchrun`` or ``accelerate launch`` has started (1 without them)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes(count: int) -> ProcessPoolExecutor:
+    """Return a pool of processes that end with this one; it can serve several calls of ``Parts.make``."""
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=follow_parent)
+
+
+def follow_parent() -> None:
+    """Leave Ctrl-C to the parent process, and end with it, even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
