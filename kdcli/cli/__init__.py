@@ -54,13 +54,12 @@ TABLE = {
     "plugins new": "Write a working plugin, a package with tests, that you change into your own.",
     "doctor": "Check Python, packages, machine, devices, plugins and profiles.",
 }
-"""The help line of each command and group; ``data get`` is the function ``get`` of ``kdcli.cli.data``."""
+"""The help line of each command and group; ``transfer lite`` is the function ``lite`` of ``kdcli.cli.transfer``."""
 PANELS = {
     "Distil": ("run-all", "transfer", "teacher", "join", "student"),
     "Use a student": ("predict", "eval", "bench", "export", "report"),
     "Profiles, data, plugins": ("data", "profile", "plugins", "doctor"),
 }
-"""The panels of the help; all commands of the first are in ``kdcli.cli.distil``."""
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 GLOBAL = {
@@ -97,8 +96,7 @@ class Commands(TyperGroup):
             return self.commands[name]
         if name not in self._loaded:
             path = f"{self.path} {name}".strip()
-            group, function = path.partition(" ")[0], name.replace("-", "_")
-            module = "distil" if group in PANELS["Distil"] else group
+            module, function = (word.replace("-", "_") for word in (path.partition(" ")[0], name))
             function += "_" if hasattr(builtins, function) else ""
             command = getattr(import_module(f"kdcli.cli.{module}"), function)
             self._loaded[name] = command.build(name, TABLE[path])

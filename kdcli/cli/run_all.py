@@ -1,0 +1,93 @@
+"""``kd run-all``: from the task's tables to the results table."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from kdcli.cli import stage, ui
+from kdcli.cli.options import Request, command
+from kdcli.errors import KdError, UsageError
+
+if TYPE_CHECKING:
+    from kdcli.api import Reporter
+    from kdcli.evaluate.results import Results
+    from kdcli.run.runner import Outcome
+
+
+@command(
+    "kd run-all --profile sst2 --data-dir data/SST-2 --seeds 3",
+    options=(
+        *("profile", "task", "run_dir", "force", "seed", "device", "precision", "offline"),
+        *("resume", "first", "until", "only", "seeds", "dry_run", "track"),
+    ),
+)
+def run_all(request: Request) -> None:
+    """Run all stages of a profile.
+
+    Stages: transfer (lite, cache, fine-tune, prefixes, sample, corpus, mix), teacher, export, join, encode, student,
+    baseline, results. What is up to date is not run again.
+    """
+    from kdcli.run.runner import run_stages
+
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        hint = "start single stages with torchrun, such as `teacher train` and `teacher export`"
+        raise UsageError("run-all is one process, and not for torchrun", hint=hint)
+    profile, options = request.load("demo"), request.run_options()
+    root = options.root(profile)
+    with ui.reporting(profile.name) as reporter:
+        outcomes = run_stages(None, profile, options=options, reporter=reporter)
+        compared = not request.dry_run and outcomes[-1].name == "results"
+        page = _report(root, outcomes, reporter) if compared else None
+    where = [Text(f"run folder: {root}"), *([Text(f"report: {page}")] if page else [])]
+
+    def last(result: Any) -> RenderableType:
+        return Group(_results(result) if compared else ui.panel(outcomes[-1].name, ui.describe(result)), *where)
+
+    stage.show(outcomes, request.dry_run, last)
+
+
+def _report(root: Path, outcomes: Sequence[Outcome], reporter: Reporter) -> Path | None:
+    """Write the run's page if something is new; an error here is a warning, for the run itself is done."""
+    from kdcli.report.page import NAME, write_report
+
+    page = root / NAME
+    if any(outcome.reasons for outcome in outcomes) or not page.exists():
+        try:
+            write_report([root], reporter=reporter)
+        except KdError as error:
+            reporter.warn(f"there is no new report: {error}")
+            return None
+    return page
+
+
+def _results(result: Results) -> RenderableType:
+    scored = [(split, metric) for split, shares in result.gap_closed.items() for metric in shares]
+    rows = [
+        {
+            "model": row.model,
+            **{f"{split} {metric}": _score(row.scores[split][metric]) for split, metric in scored},
+            "parameters": row.parameters,
+            "without embeddings": row.parameters_without_embeddings,
+            "MB": f"{row.megabytes:.1f}",
+            "texts/s": round(row.per_second),
+        }
+        for row in result.rows
+    ]
+    shares = [f"{split} {metric} {_share(result.gap_closed[split][metric])}" for split, metric in scored]
+    return Group(ui.records(rows), Text(""), Text(f"share of the gap closed: {', '.join(shares)}"))
+
+
+def _score(values: Sequence[float]) -> str:
+    mean = f"{100 * statistics.fmean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def _share(value: float | None) -> str:
+    return "n/a (the teacher is no better than the baseline)" if value is None else f"{100 * value:.0f} %"
