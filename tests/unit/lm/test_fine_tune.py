@@ -320,7 +320,8 @@ def test_two_processes_train_as_one(tmp_path):
         "join_processes('cpu', None)\n"
         "train(Path(sys.argv[1]), Writer(STILL, rows=48), lr=1e-3, epochs=2, at_once=3)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    folders = Path(__file__).parents
+    environment = os.environ | {"PYTHONPATH": f"{folders[0]}{os.pathsep}{folders[2]}", "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     for command, name in ((torchrun, "two"), ([sys.executable], "one")):
         subprocess.run([*command, str(script), str(tmp_path / name)], check=True, env=environment, timeout=200)
