@@ -26,7 +26,7 @@ BadRowsMode = Literal["error", "skip"]
 ROW_NUMBER = "__row__"
 """The column that holds each row's number in its file, ``Int64``, counted from 1 with a header as row 1."""
 
-BLOCK = 1 << 22
+BLOCK = 3 << 20
 """Bytes of text that are read and parsed at once."""
 
 _BOM = b"\xef\xbb\xbf"
