@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -126,7 +127,8 @@ class Cores:
         """Do the jobs, in threads if there are several: NumPy releases the interpreter's lock while it computes."""
         if min(len(jobs), self.count) < 2:
             return [work(job) for job in jobs]
-        with ThreadPoolExecutor(self.count) as pool:
+        # A thread begins with NumPy's own settings, not with its caller's.
+        with ThreadPoolExecutor(self.count, initializer=partial(np.seterr, invalid="ignore")) as pool:
             return list(pool.map(work, jobs))
 
 
