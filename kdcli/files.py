@@ -1,18 +1,63 @@
-"""Whole files or none: atomic writes and content hashes."""
+"""Whole files or none, and no file of anyone else: where kd may write, atomic writes, and content hashes."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kdcli.errors import KdError
+from kdcli.errors import DataError, KdError, UsageError
+
+MARKER = ".kdfiles"
+"""The file in each folder of kd that names the files which kd has put there."""
+
+
+def check_output(output: Path, inputs: Iterable[Path] = (), *, force: bool = False, ours: bool = False) -> None:
+    """Check, before any work, that an output may be written.
+
+    Args:
+        output: A file or a folder.
+        inputs: The files and folders that are read.
+        force: Whether a file, or a folder of kd, may be replaced.
+        ours: Whether that holds without ``force``, too.
+
+    Raises:
+        UsageError: The output is an input, contains one, or lies in one.
+        DataError: Something stands there that may not be replaced.
+    """
+    place = output.absolute().resolve()
+    for path in inputs:
+        here = path.absolute().resolve()
+        if place == here or here in place.parents or place in here.parents:
+            where = "is an input" if place == here else f"{'lies in' if here in place.parents else 'contains'} {path}"
+            raise UsageError(f"the output {where}", file=output, hint="name another place for it")
+    if not os.path.lexists(output):
+        return
+    if not (force or ours):
+        raise DataError("the output exists already", file=output, hint="--force overwrites it")
+    check_replaceable(output)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise a ``DataError`` for a folder with a file that kd did not put there; it names the file."""
+    if path.is_symlink() or not path.is_dir():
+        return
+    try:
+        ours = set(json.loads((path / MARKER).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        ours = set()
+    names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
+    for name in sorted(names):
+        if name not in ours and not any(part == MARKER or part.startswith(".kd-") for part in Path(name).parts):
+            hint = "move it away, or name another place: kd replaces no folder that holds files of others"
+            raise DataError(f"kd did not put {name} into this folder", file=path / name, hint=hint)
 
 
 @contextmanager
@@ -23,6 +68,7 @@ def atomic(path: Path) -> Iterator[Path]:
     block fails, it is removed, and what stood at ``path`` is still there. What killed processes left is removed, too.
 
     Raises:
+        DataError: A folder stands there with files that kd did not put there, or where a file is to be written.
         KdError: The disk is full, or the folder cannot be written.
     """
     temporary = temporary_path(path)
@@ -32,8 +78,15 @@ def atomic(path: Path) -> Iterator[Path]:
             _remove_leftovers(path.parent)
             _remove(temporary)
             yield temporary
+            if temporary.is_dir():
+                _mark(temporary)
             for file in [*temporary.rglob("*"), temporary] if temporary.is_dir() else [temporary]:
                 _fsync(file)
+            if path.is_dir() != temporary.is_dir() and os.path.lexists(path):
+                kinds = ("a file", "a folder")
+                what = f"this is {kinds[path.is_dir()]}, and {kinds[temporary.is_dir()]} is to be written"
+                raise DataError(what, file=path, hint="move it away, or name another place")
+            check_replaceable(path)
             if path.is_dir():  # a rename does not replace a folder
                 old = temporary.with_name(f"{temporary.name}.old")
                 os.replace(path, old)
@@ -77,7 +130,7 @@ def sha256(path: Path) -> str:
     """Hash a file's bytes, or a folder's file names and bytes in order of name (hex digits)."""
     if path.is_dir():
         folder = hashlib.sha256()
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        for file in sorted(file for file in path.rglob("*") if file.is_file() and file.name != MARKER):
             folder.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
         return folder.hexdigest()
     with path.open("rb") as stream:
@@ -86,7 +139,7 @@ def sha256(path: Path) -> str:
 
 def files_sha256(folder: Path) -> str:
     """Hash the files of a model's folder by name and content (hex digits), without the folders in it."""
-    files = sorted(file for file in folder.iterdir() if file.is_file())
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != MARKER)
     return hashlib.sha256("".join(f"{file.name}\0{sha256(file)}\n" for file in files).encode()).hexdigest()
 
 
@@ -99,6 +152,12 @@ def is_running(process: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def _mark(folder: Path) -> None:
+    """Record the files of a folder that kd has written."""
+    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    (folder / MARKER).write_text(json.dumps([name for name in names if Path(name).name != MARKER]), "utf-8")
 
 
 def _remove_leftovers(folder: Path) -> None:

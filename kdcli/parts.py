@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
-from kdcli.files import atomic, is_running, sha256, temporary_path
+from kdcli.files import atomic, check_replaceable, is_running, sha256, temporary_path
 
 MakePart = Callable[[int, Path], None]
 """Write part ``i`` to the path; with more than one worker it must be picklable."""
@@ -224,6 +224,8 @@ def claim_folder(folder: Path, fingerprint: Mapping[str, Any], *, resume: bool, 
     elif resume and record.exists():
         reporter.warn("the record of what the work depends on is damaged: starting again")
     if folder.exists():
+        if not record.exists():
+            check_replaceable(folder)
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     with atomic(record) as temporary:

@@ -41,6 +41,7 @@ def bench(request: Request, *, onnx: Onnx = None, plot: Plot = None, seconds: Se
     from kdcli.evaluate.bench import bench as run
     from kdcli.evaluate.bench import check_plot, keep
     from kdcli.evaluate.bench import plot as draw
+    from kdcli.files import check_output
     from kdcli.models.device import resolve
     from kdcli.run.paths import own_teacher, profile_of
 
@@ -48,7 +49,7 @@ def bench(request: Request, *, onnx: Onnx = None, plot: Plot = None, seconds: Se
     assert student is not None
     if plot is not None:
         check_plot(plot)
-        ui.refuse_existing(plot, request.force)
+        check_output(plot, [student, *filter(None, [request.input])], force=request.force)
     own = profile_of(student)
     settings = request.load_for_model(own)
     with ui.reporting("bench") as reporter:

@@ -73,18 +73,19 @@ def predict(
     needed = any(set_by) or any(name.startswith("KD_") for name in os.environ)
     settings = request.load_for_model(own) if needed else None
     from kdcli.evaluate import predict as predicting
+    from kdcli.files import check_output
 
     outputs = [request.output] if request.output is not None else []
     if glue is not None and settings is not None:
         outputs = list(predicting.submission_files(settings.task, glue))
-    for file in outputs:
-        ui.refuse_existing(file, request.force)
     with ui.reporting("predict") as reporter:
         if request.student is not None:
             loaded = predicting.open_student(request.student, settings.device if settings else "auto")
         else:
             assert teacher is not None and settings is not None
             loaded = predicting.open_teacher(teacher, settings, reporter)
+        for file in outputs:
+            check_output(file, [loaded.folder, *filter(None, [input])], force=request.force)
         table = None
         if settings is not None and not lines:
             from kdcli.tasks.split import table_settings
@@ -104,20 +105,17 @@ def predict(
 
 def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines: bool) -> None:
     """Check that the flags go together, and that there is something to predict."""
-    input, output = request.input, request.output
     if glue is not None:
-        others = {"--input": input, "--output": output, "--probabilities": probabilities or None}
+        others = {"--input": request.input, "--output": request.output, "--probabilities": probabilities or None}
         for flag in (name for name, value in others.items() if value is not None):
             raise UsageError(f"--glue and {flag} do not go together", hint="--glue names tables and files itself")
     elif request.flags["task.data_dir"] is not None:
         raise UsageError("--data-dir is for --glue, which predicts its test tables", hint="name a table with --input")
-    if lines and input is None and sys.stdin.isatty():
+    if lines and request.input is None and sys.stdin.isatty():
         hint = "name a table with --input FILE, pipe lines of text into kd predict, or type them with --input -"
         raise UsageError("there is nothing to predict", hint=hint)
     if lines and request.text_col is not None:
         raise UsageError("lines from stdin have no columns", hint="--text-col is for a table: name it with --input")
-    if output and input and output.exists() and input.exists() and output.samefile(input):
-        raise UsageError("the output would replace the input", file=output, hint="name another file")
 
 
 def _own_profile(request: Request, glue: Path | None) -> Path | None:

@@ -56,15 +56,14 @@ def show(request: Request, *, name: ProfileName, resolved: Resolved = False, doc
 @command("kd profile copy sst2 my.toml", options=("force",))
 def copy(request: Request, *, name: OwnName, file: Target = None) -> None:
     """Copy a profile."""
-    from kdcli.files import atomic
+    from kdcli.files import atomic, check_output
 
     if "/" in name or name.endswith(".toml"):
         raise UsageError("kd profile copy takes the name of a profile, not a file", hint="`kd profile list` names them")
     source, target = files.find(name), file or Path(f"{name}.toml")
     if target.suffix != ".toml":
         raise UsageError(f"a profile's file ends in .toml, and {target} does not", hint=f"name it {target}.toml")
-    if target.exists() and not request.force:
-        raise UsageError("the file exists already", file=target, hint="name another one, or add --force")
+    check_output(target, [source], force=request.force)
     text = source.read_text("utf-8").replace(f"--profile {name}", f"--profile {target}")
     with atomic(target) as temporary:
         temporary.write_text(text, "utf-8")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 from kdcli.cli import stage
 from kdcli.cli.options import Request, command
 
@@ -12,7 +15,14 @@ from kdcli.cli.options import Request, command
 )
 def student(request: Request) -> None:
     """Distil the joined set into a student."""
-    output = request.output
-    outputs = {"student": output, "encoded": output and output.with_name(f"{output.name}.encoded")}
+    from kdcli.run.paths import artefact
+
     profile = request.load("demo", uses={"students"})
-    stage.run(["encode", "student"], request, profile, inputs={"joined": request.input}, outputs=outputs)
+    joined, output = request.input, request.output
+    if output is not None:
+        # A run folder of its own, beside the output, holds what a killed run resumes with.
+        joined = joined or artefact(request.run_options().root(profile), "joined")
+        request = replace(request, run_dir=output.with_name(f".{output.name}.run"))
+    stage.run(["encode", "student"], request, profile, inputs={"joined": joined}, outputs={"student": output})
+    if output is not None and not request.dry_run:
+        shutil.rmtree(str(request.run_dir))

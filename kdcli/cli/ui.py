@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
-from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console, Group, RenderableType
@@ -21,7 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from kdcli.cli.progress import Reporting
-from kdcli.errors import DataError, KdError, each
+from kdcli.errors import KdError, each
 
 
 @dataclasses.dataclass
@@ -161,12 +160,6 @@ def fail(error: KdError, trace: BaseException | None = None) -> int:
         more = {"errors": single} if len(single) > 1 else {}
         write(json.dumps({"error": {**single[0], "exit_code": error.exit_code, **more}}, indent=2) + "\n")
     return error.exit_code
-
-
-def refuse_existing(file: Path, force: bool) -> None:
-    """Raise a ``DataError`` for an output that exists, unless it may be replaced."""
-    if file.exists() and not force:
-        raise DataError("the output exists already", file=file, hint="--force overwrites it")
 
 
 @contextmanager

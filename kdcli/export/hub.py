@@ -15,8 +15,8 @@ from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.download.sources import SOURCES
 from kdcli.errors import DataError
-from kdcli.export.onnx import OnnxExport, check_output, example_code, export_onnx
-from kdcli.files import atomic
+from kdcli.export.onnx import OnnxExport, example_code, export_onnx
+from kdcli.files import atomic, check_output
 from kdcli.student.card import fill_card, tags
 from kdcli.student.student import FORMAT, WEIGHTS, load_student
 from kdcli.student.vocabulary import FILE as TOKENIZER
@@ -70,7 +70,7 @@ def export_hub_folder(
         DataError: The folder is not a student's, or the output exists.
         KdError: As ``export_onnx``.
     """
-    check_output(output, student, force=force)
+    check_output(output, [student], force=force)
     loaded = load_student(student)
     config = {**without_folders(loaded.config), "format": FORMAT}
     with atomic(output) as folder:

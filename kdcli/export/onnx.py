@@ -18,9 +18,9 @@ import numpy as np
 from kdcli import __version__, registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import TaskSettings
-from kdcli.errors import DataError, KdError, PluginError, UsageError, first_line
+from kdcli.errors import KdError, PluginError, first_line
 from kdcli.export.onnx_student import FORMAT, INT8, MODEL, Session, need
-from kdcli.files import atomic
+from kdcli.files import atomic, check_output
 from kdcli.student.build import module_function
 from kdcli.student.card import summary
 from kdcli.student.dataset import Examples, encode_table
@@ -100,7 +100,7 @@ def export_onnx(
     reporter = reporter or QuietReporter()
     need("onnx")
     need("onnxruntime")
-    check_output(output, student, force=force)
+    check_output(output, [student], force=force)
     loaded = load_student(student, torch=True)
     task, max_length = loaded.task, loaded.config["max_length"]
     texts = {"random": list(random_batches(task, loaded.config["vocabulary_size"], max_length))} if check else {}
@@ -127,20 +127,6 @@ def export_onnx(
         _describe(folder, loaded, megabytes, comparisons)
     megabytes[WEIGHTS] = (student / WEIGHTS).stat().st_size / 1e6
     return OnnxExport(output, task.name, megabytes, comparisons)
-
-
-def check_output(output: Path, student: Path, *, force: bool) -> None:
-    """Check where an export may be written. Even ``force`` replaces only an empty folder or an earlier export."""
-    here, source = output.resolve(), student.resolve()
-    if here == source or here in source.parents or source in here.parents:
-        hint = "name a folder of its own with --output"
-        raise UsageError("the output and the student's folder overlap", key="--output", hint=hint)
-    if not output.exists():
-        return
-    if not force:
-        raise DataError("the output exists already", file=output, hint="--force overwrites it")
-    if not output.is_dir() or (any(output.iterdir()) and not _is_export(output)):
-        raise DataError("this is no earlier export, so it is not replaced", file=output, hint="name another --output")
 
 
 def example_code(config: Mapping[str, Any], task: Task, folder: str = "") -> str:
@@ -245,11 +231,3 @@ def _describe(
 def _fill(template: str, **values: Any) -> str:
     source = Path(__file__).with_name(template).read_text("utf-8")
     return f"{jinja2.Template(source, undefined=jinja2.StrictUndefined).render(**values)}\n"
-
-
-def _is_export(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and str(config.get("format")).startswith("kd.")

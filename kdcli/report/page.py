@@ -16,8 +16,7 @@ from markupsafe import Markup
 
 from kdcli import __version__
 from kdcli.api import Reporter
-from kdcli.errors import DataError
-from kdcli.files import atomic
+from kdcli.files import atomic, check_output
 from kdcli.report import plots
 from kdcli.report.collect import RunContents, collect
 from kdcli.report.disagreements import MODELS
@@ -62,8 +61,8 @@ def write_report(
     alone = len(runs) == 1
     path = output or (Path(runs[0]) / NAME if alone else Path(NAME))
     found = [collect(run, texts=alone, reporter=reporter) for run in runs]
-    if path.exists() and not force and not _is_page(path):
-        raise DataError("this file is not a page of kd", file=path, hint="--force replaces it")
+    parts = [part for run in runs for part in Path(run).iterdir() if part.name != NAME]
+    check_output(path, parts, force=force, ours=_is_page(path))
     values = page_of(found[0]) if alone else comparison_of(found)
     page = _render("run.html" if alone else "comparison.html", values)
     with atomic(path) as temporary:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from kdcli.api import Reporter
 from kdcli.config.schema import METHODS
 from kdcli.errors import DataError, KdError, UsageError, first_line
-from kdcli.files import atomic, sha256
+from kdcli.files import atomic, check_output, sha256
 from kdcli.parts import is_main_process, usable_cores
 from kdcli.run.context import RunContext
 from kdcli.run.lock import Entry, Lock, hashes, stale, versions
@@ -121,8 +121,9 @@ def run_stages(
     if not is_main_process() or all(step.alone for step in steps):
         return run_steps(steps, lock, reporter=reporter, force=options.force)
     with one_launch(root), tracking(trackers, root, profile.name, device, reporter) as curves:
-        with atomic(root / "profile.toml") as temporary:
-            temporary.write_text(profile.to_toml(), "utf-8")
+        if names is None or not (root / "profile.toml").exists():  # one stage alone does not change what the run is
+            with atomic(root / "profile.toml") as temporary:
+                temporary.write_text(profile.to_toml(), "utf-8")
         return run_steps(steps, lock, reporter=curves, force=options.force)
 
 
@@ -161,8 +162,11 @@ def check(steps: Sequence[Step], lock: Lock, *, force: bool) -> None:
 
     Raises:
         DataError: Names the first file that is missing, with the command that makes it, or that is in the way.
+        UsageError: An output is an input, contains one, or lies in one.
     """
     coming: set[Path] = set()
+    made = {path for step in steps for path in step.outputs.values()}
+    read = {path for step in steps for path in step.inputs.values()} - made
     for step in steps:
         for name, path in step.inputs.items():
             if path not in coming and not path.exists():
@@ -173,13 +177,12 @@ def check(steps: Sequence[Step], lock: Lock, *, force: bool) -> None:
                     hint = f"this run has texts of {' and '.join(methods)}: --set transfer.method={'+'.join(methods)}"
                 raise DataError(f"{step.stage.name} needs {name}, which does not exist", file=path, hint=hint)
         entry = None if step.alone else lock.entry(step.key)
-        for name, path in step.outputs.items() if not force else ():
-            if not path.exists() or (entry and not (entry.ended and sha256(path) != entry.outputs.get(name))):
-                continue
-            if step.alone:
-                raise DataError("the output exists already", file=path, hint="--force overwrites it")
-            what = f"{step.key} did not make this, or it was changed since"
-            raise DataError(what, file=path, hint="move it away to keep it; --force makes it again")
+        for name, path in step.outputs.items():
+            check_output(path, read, force=force, ours=not step.alone)
+            there = path.exists() and not step.alone and not force
+            if there and not (entry and (not entry.ended or sha256(path) == entry.outputs.get(name))):
+                what = f"{step.key} did not make this, or it was changed since"
+                raise DataError(what, file=path, hint="move it away to keep it; --force makes it again")
         coming |= set(step.outputs.values())
 
 

@@ -198,9 +198,7 @@ def compute_batches(
     logits = np.empty((len(order), outputs), np.float32)
     for batch in _cut(order, lengths[order].astype(np.int64), rows):
         words, counts = zip(*(column.padded(batch) for column in texts), strict=True)
-        # Some processors' matrix products set the flag for values beyond a matrix, in the room that they pad it with.
-        with np.errstate(invalid="ignore"):
-            logits[batch] = compute(words, counts)
+        logits[batch] = compute(words, counts)
     return logits
 
 

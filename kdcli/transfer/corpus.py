@@ -18,8 +18,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.errors import DataError, ProfileError, UsageError
-from kdcli.files import full_disk
+from kdcli.errors import DataError, ProfileError
+from kdcli.files import check_output, full_disk
 from kdcli.tables.parquet import slices
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tables.text import BadRowsMode, form_of
@@ -95,7 +95,8 @@ def from_corpus(
         UsageError: The output is one of the files.
     """
     reporter = reporter or QuietReporter()
-    readers = _open(settings, task, output, bad_rows, reporter)
+    check_output(output, [Path(name).expanduser() for name in settings.files], ours=True)
+    readers = _open(settings, task, bad_rows, reporter)
     train, held_out = plain(train, task), [plain(table, task) for table in held_out]
     nearness = _nearness(settings, train, task, bits)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -138,9 +139,7 @@ def at_random(keep: Mask, count: int, seed: int) -> Mask:
     return chosen
 
 
-def _open(
-    settings: CorpusSettings, task: Task, output: Path, bad_rows: BadRowsMode, reporter: Reporter
-) -> list[TableReader]:
+def _open(settings: CorpusSettings, task: Task, bad_rows: BadRowsMode, reporter: Reporter) -> list[TableReader]:
     """Open the files, each with its text columns only."""
     if not settings.files:
         hint = """name some: --set transfer.corpus.files='["texts.txt"]'"""
@@ -151,8 +150,6 @@ def _open(
         raise ProfileError(what, key="transfer.corpus.columns")
     readers = []
     for path in (Path(name).expanduser() for name in settings.files):
-        if output.exists() and path.exists() and output.samefile(path):
-            raise UsageError("the output is one of the files of texts", file=output, hint="give it another name")
         form = form_of(path) if settings.columns else form_of_set(path, task)
         reader = read_table(path, bad_rows=bad_rows, form=form)
         columns = reader.columns if form == "txt" else _columns(reader, settings, task, reporter)

@@ -11,6 +11,7 @@ import pytest
 
 from kdcli.cli import run
 from kdcli.download.sources import SOURCES
+from kdcli.files import MARKER
 from kdcli.student.vectors import read_vectors
 
 WORDS = [f"word{row}" for row in range(30)]
@@ -208,7 +209,7 @@ def test_vectors_are_a_file_that_the_student_reads(served, got, here):
     assert found.found.tolist() == [True, False, True]
     np.testing.assert_array_equal(found.matrix, [[7, 7.5, -7], [0, 0, 0], [29, 29.5, -29]])
     assert sorted(item.name for item in (here / "data").iterdir()) == ["glove.6B.300d"], "the archive is gone"
-    assert sorted(item.name for item in path.parent.iterdir()) == ["glove.6B.300d.txt", "source.json"]
+    assert sorted(item.name for item in path.parent.iterdir()) == [MARKER, "glove.6B.300d.txt", "source.json"]
     (command,) = result["next"]
     assert command.endswith("--set student.vectors=data/glove.6B.300d/glove.6B.300d.txt")
     assert got("glove.6B.300d", "--url", f"{served.url}/mirror/glove.6B.zip?download=1")["done"] is False

@@ -47,8 +47,8 @@ def test_copy_is_a_profile_of_ones_own(capsys, tmp_path, monkeypatch):
 def test_copy_never_overwrites_unasked(capsys, tmp_path):
     target = tmp_path / "my.toml"
     target.write_text("precious")
-    assert run(["profile", "copy", "demo", str(target)]) == 2
-    assert "the file exists already" in capsys.readouterr().err and target.read_text() == "precious"
+    assert run(["profile", "copy", "demo", str(target)]) == 4
+    assert "exists already" in capsys.readouterr().err and target.read_text() == "precious"
     assert run(["profile", "copy", "demo", str(target), "-f"]) == 0
     assert load_profile(target).settings.task.name == "demo"
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kdcli.api import QuietReporter
 from kdcli.download.fetch import RATIO, is_archive, unpack
 from kdcli.errors import DataError
+from kdcli.files import MARKER
 
 FILES = {"a.txt": b"one\ntwo\n", "deep/er/b.tsv": b"sentence\tlabel\n", "deep/empty": b""}
 
@@ -46,7 +47,8 @@ every_form = pytest.mark.parametrize("form", FORMS)
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != MARKER]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def refused(archive, folder, match):

@@ -9,6 +9,7 @@ from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.export.hub import Origin, export_hub_folder, without_folders
 from kdcli.export.onnx_student import load_onnx
+from kdcli.files import MARKER
 
 SST2 = Task("sst2", "single", ("0", "1"), names=("negative", "positive"), more_metrics=("mcc",))
 FILES = {"model.safetensors", "config.json", "tokenizer.json", "metrics.json", "README.md"}
@@ -18,7 +19,7 @@ def test_the_folder_is_the_student(tmp_path):
     student = make_student(tmp_path / "student")
     (student / "notes.txt").write_text("not for everyone")
     result = export_hub_folder(student=student, output=tmp_path / "hub")
-    assert {path.name for path in (tmp_path / "hub").iterdir()} == FILES == set(result.bytes)
+    assert {path.name for path in (tmp_path / "hub").iterdir()} - {MARKER} == FILES == set(result.bytes)
     for name in FILES - {"config.json", "README.md"}:
         assert (tmp_path / "hub" / name).read_bytes() == (student / name).read_bytes()
         assert result.bytes[name] == (student / name).stat().st_size

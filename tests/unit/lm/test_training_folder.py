@@ -6,6 +6,7 @@ from notes import Notes
 
 from kdcli.api import QuietReporter
 from kdcli.errors import KdError
+from kdcli.files import MARKER
 from kdcli.lm.training_folder import one_training, publish
 
 
@@ -67,5 +68,5 @@ def test_a_published_model_takes_the_place_of_the_old_one(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.bin").touch()
         publish(tmp_path / name, tmp_path / "output", {"bits": 2.5, "of": name})
-    assert {path.name for path in (tmp_path / "output").iterdir()} == {"new.bin", "metrics.json"}
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"new.bin", "metrics.json", MARKER}
     assert json.loads((tmp_path / "output/metrics.json").read_text()) == {"bits": 2.5, "of": "new"}

@@ -232,6 +232,7 @@ def test_the_processes_of_torchrun_share_the_parts(tmp_path, stale):
         (tmp_path / "p" / "launch.json").write_text(json.dumps(["   1 3", socket.gethostname(), 2**22]))
         (tmp_path / "p" / "ready-1").touch()
         (tmp_path / "p" / "000001.x").write_text("stale")
+        (tmp_path / "p" / "fingerprint.json").write_text('{"another": 1}')
     running = []
     for rank in (2, 1, 0):
         environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "3", "MASTER_PORT": "1"}

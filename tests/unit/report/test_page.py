@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from made_run import HOSTILE, entry, write_lock, write_run
 
-from kdcli.errors import DataError
+from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.bench import BenchReport, Ratio, keep
 from kdcli.evaluate.measure import Latency, Measurement
 from kdcli.report.page import NAME, write_report
@@ -159,13 +159,15 @@ def test_only_a_page_of_kds_own_is_written_again(tmp_path: Path) -> None:
     write_report([root])
     write_report([root])
     (root / NAME).write_text("mine")
-    with pytest.raises(DataError, match="not a page of kd") as caught:
+    with pytest.raises(DataError, match="exists already") as caught:
         write_report([root])
     assert caught.value.exit_code == 4 and (root / NAME).read_text() == "mine"
     write_report([root], force=True)
     assert (root / NAME).read_text().startswith("<!doctype html>")
-    with pytest.raises(DataError, match="not a page of kd"):
-        write_report([root], output=tmp_path)
+    (root / "student").mkdir()
+    for output in (tmp_path, root / "metrics.jsonl", root / "student" / "report.html"):
+        with pytest.raises(UsageError):
+            write_report([root], output=output, force=True)
 
 
 def test_a_long_text_is_cut_and_says_so(tmp_path: Path) -> None:

@@ -1,12 +1,8 @@
-import warnings
-
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdcli.models.inference import Cores
-from kdcli.student.vocabulary import SPREAD, Texts, compute_batches, epoch_batches
+from kdcli.student.vocabulary import SPREAD, epoch_batches
 
 
 @settings(max_examples=100, deadline=None)
@@ -43,23 +39,3 @@ def test_few_rows_meet_others_each_time():
     lengths = np.arange(10, 40)
     meetings = {tuple(sorted(batch)) for epoch in range(10) for batch in epoch_batches(lengths, 10, 1, epoch)}
     assert len(meetings) > 20
-
-
-def test_a_flag_of_the_processor_without_a_value_is_no_warning():
-    """Seen on one processor: its matrix products of finite numbers flagged an invalid value."""
-
-    def flag(job=0):
-        return float((np.array([np.inf]) - np.inf)[0])
-
-    def compute(words, lengths):
-        cores = Cores()
-        cores.count = 2
-        cores.each(flag, [1, 2])
-        return np.full((len(lengths[0]), 2), not np.isnan(flag()), np.float32)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(RuntimeWarning):
-            flag()
-        texts = Texts(np.array([1, 2, 3], np.uint16), np.array([0, 1, 3]))
-        assert compute_batches(compute, [texts], 2).tolist() == [[0, 0], [0, 0]]

@@ -14,7 +14,7 @@ import kdcli
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError, PluginError, ProfileError
-from kdcli.files import sha256
+from kdcli.files import MARKER, sha256
 from kdcli.student import train as module
 from kdcli.student.dataset import Examples, encode_table
 from kdcli.student.student import load_student
@@ -288,7 +288,7 @@ def test_vectors_are_where_it_begins(tmp_path):
 def test_folder(tmp_path):
     result = train(tmp_path / "student", kd_loss="kl", temperature=4.0, ce_weight=0.5)
     folder = tmp_path / "student"
-    files = {"model.safetensors", "config.json", "tokenizer.json", "metrics.json", "README.md"}
+    files = {"model.safetensors", "config.json", "tokenizer.json", "metrics.json", "README.md", MARKER}
     assert {path.name for path in folder.iterdir()} == files
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["dev"] == result.dev

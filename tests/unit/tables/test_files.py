@@ -10,12 +10,73 @@ from pathlib import Path
 import pytest
 
 from kdcli import files
-from kdcli.errors import KdError
-from kdcli.files import atomic, sha256
+from kdcli.errors import DataError, KdError, UsageError
+from kdcli.files import MARKER, atomic, check_output, sha256
 
 
 def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def write_folder(path: Path, *names: str) -> None:
+    with atomic(path) as temporary:
+        temporary.mkdir()
+        for name in names:
+            (temporary / name).write_text(name)
+
+
+def test_a_folder_with_a_file_of_someone_else_is_not_replaced(tmp_path):
+    path = tmp_path / "student"
+    write_folder(path, "model", "config")
+    before = sha256(path)
+    write_folder(path, "model")
+    assert listing(path) == [MARKER, "model"]
+    (path / "deep").mkdir()
+    (path / "deep" / "notes").write_text("mine")
+    for force in (False, True):
+        with pytest.raises(DataError):
+            check_output(path, force=force)
+    for work in (lambda: write_folder(path, "model"), lambda: check_output(path, ours=True)):
+        with pytest.raises(DataError) as raised:
+            work()
+        assert raised.value.file == str(path / "deep" / "notes")
+    assert (path / "deep" / "notes").read_text() == "mine"
+    assert listing(tmp_path) == ["student"]
+    (path / "deep" / "notes").unlink()
+    write_folder(path, "config", "model")
+    assert sha256(path) == before, "the list of files is no part of the content"
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_folder_without_the_list_of_its_files_is_someone_elses(tmp_path, ours):
+    (tmp_path / "photos").mkdir()
+    check_output(tmp_path / "photos", force=True)
+    (tmp_path / "photos" / "one.jpg").write_text("dear")
+    with pytest.raises(DataError, match=r"one\.jpg"):
+        check_output(tmp_path / "photos", force=True, ours=ours)
+
+
+def test_a_file_takes_no_folders_place_and_no_folder_a_files(tmp_path):
+    write_folder(tmp_path / "student", "model")
+    with pytest.raises(DataError, match="this is a folder"), atomic(tmp_path / "student") as temporary:
+        temporary.write_text("predictions")
+    (tmp_path / "table").write_text("mine")
+    with pytest.raises(DataError, match="this is a file"):
+        write_folder(tmp_path / "table", "model")
+    assert (listing(tmp_path / "student"), (tmp_path / "table").read_text()) == ([MARKER, "model"], "mine")
+    assert listing(tmp_path) == ["student", "table"]
+
+
+@pytest.mark.parametrize("output", ["data/train.tsv", "data", ".", "data/train.tsv/x", "link", "link/train.tsv"])
+def test_an_output_is_no_input_and_neither_holds_the_other(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/train.tsv").write_text("texts")
+    Path("link").symlink_to("data")
+    with pytest.raises(UsageError):
+        check_output(Path(output), [tmp_path / "data" / "train.tsv"], force=True)
+    check_output(Path("data/dev.tsv"), [Path("data/train.tsv")])
+    assert Path("data/train.tsv").read_text() == "texts"
 
 
 def test_a_file_takes_its_place_when_the_block_ends(tmp_path):
@@ -31,12 +92,11 @@ def test_a_file_takes_its_place_when_the_block_ends(tmp_path):
 
 def test_a_folder_replaces_a_folder(tmp_path):
     path = tmp_path / "student"
-    path.mkdir()
-    (path / "old").write_text("old")
+    write_folder(path, "old")
     with atomic(path) as temporary:
         (temporary / "deep").mkdir(parents=True)
         (temporary / "deep" / "new").write_text("new")
-    assert listing(path) == ["deep"]
+    assert listing(path) == [MARKER, "deep"]
     assert (path / "deep" / "new").read_text() == "new"
     assert listing(tmp_path) == ["student"]
 

@@ -113,7 +113,7 @@ def test_output_is_a_hugging_face_folder_that_scores_what_it_says(tmp_path, capf
     assert config["problem_type"] == "single_label_classification"
     assert json.loads((tmp_path / "teacher/metrics.json").read_text())["metrics"] == result.metrics
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["teacher"]
-    assert {path.suffix for path in (tmp_path / "teacher").iterdir()} == {".json", ".safetensors"}
+    assert {path.suffix for path in (tmp_path / "teacher").glob("[!.]*")} == {".json", ".safetensors"}
 
 
 @pytest.mark.parametrize("from_folder", [False, True])

@@ -284,6 +284,6 @@ def test_bad_input_names_the_file_and_the_key(tmp_path, fault):
 
 def test_the_output_is_never_one_of_the_files(tmp_path):
     path = put(tmp_path / "a.tsv", "sentence\nnew\n")
-    with pytest.raises(UsageError, match="one of the files"):
+    with pytest.raises(UsageError, match="the output is an input"):
         run(tmp_path / "a.tsv", path)
     assert (tmp_path / "a.tsv").read_text() == "sentence\nnew\n"
