@@ -16,7 +16,7 @@ Logits = Annotated[
 
 @command(
     "kd join --profile sst2 --data-dir data/SST-2 --label gold",
-    options=("profile", "task.data_dir", "join.label", "input", "output", "run_dir", "force", "dry_run"),
+    options=("profile", "task.data_dir", "join.*", "input", "output", "run_dir", "force", "dry_run"),
 )
 def join(request: Request, *, logits: Logits = None) -> None:
     """Join the teacher's logits to the transfer set."""

@@ -94,6 +94,7 @@ def predict(
             table = table_settings(loaded.model.task, settings.task, loaded.folder, profiled=profiled)
         if glue is None and (request.output is None or lines):
             _write_stream(request, loaded.model, table, probabilities, lines, reporter)
+            loaded.warn(reporter)
             return
         how: dict[str, Any] = {"origin": loaded.origin(), "resume": request.resume == "auto", "reporter": reporter}
         if glue is not None and table is not None:
@@ -101,6 +102,7 @@ def predict(
         elif request.output is not None and input is not None:
             more = {"probabilities": probabilities, **how}
             ui.show(predicting.predict_file(loaded.model, input, request.output, table, **more))
+        loaded.warn(reporter)
 
 
 def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines: bool) -> None:

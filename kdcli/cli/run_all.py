@@ -81,7 +81,8 @@ def _results(result: Results) -> RenderableType:
         for row in result.rows
     ]
     shares = [f"{split} {metric} {_share(result.gap_closed[split][metric])}" for split, metric in scored]
-    return Group(ui.records(rows), Text(""), Text(f"share of the gap closed: {', '.join(shares)}"))
+    notes = [Text(note, "yellow") for note in result.notes]
+    return Group(ui.records(rows), Text(""), Text(f"share of the gap closed: {', '.join(shares)}"), *notes)
 
 
 def _score(values: Sequence[float]) -> str:

@@ -220,8 +220,8 @@ class TeacherSettings(Table):
     """Stop after so many updates; 0 = no limit."""
     batch_size: Annotated[BatchSize, Flag("Machine", "N|auto")] = 32
     """Texts an update; `auto` is 32, and fewer go at once if memory runs out (their gradients add up)."""
-    max_length: Annotated[Positive, Flag("Training", "N")] = 128
-    """Longest input in word pieces; longer ones are cut."""
+    max_length: Annotated[Count, Flag("Training", "N")] = 0
+    """Longest input in word pieces; longer ones are cut and counted; 0 = the model's own limit."""
     weight_decay: Weight = 0.01
     """AdamW's weight decay."""
     warmup: Probability = 0.1
@@ -238,6 +238,10 @@ class JoinSettings(Table):
 
     label: Annotated[Literal["teacher", "gold"], Flag("Distillation")] = "teacher"
     """Label of original rows: the teacher's choice, or their own. Fabricated rows take the teacher's."""
+    values: Annotated[Literal["auto", "logits", "probabilities", "percentages"], Flag("Distillation")] = "auto"
+    """What a file of another tool holds; `auto` takes rows that sum to 1 for probabilities, and refuses the unclear."""
+    rescale: Annotated[bool, Flag("Distillation")] = False
+    """Scores: give the teacher's the mean and the spread of the gold ones."""
 
 
 class StudentSettings(Table):

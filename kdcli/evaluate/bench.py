@@ -29,7 +29,7 @@ from kdcli.tasks.statistics import count_words
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TEXTS = 4096
+TEXTS = 16_384
 """Most texts, drawn at random, that the models get."""
 SECONDS = 3.0
 _GRAPHS: dict[Kind, str] = {"onnx": "model.onnx", "int8": "model.int8.onnx"}

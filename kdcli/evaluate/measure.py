@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -86,28 +85,29 @@ class _Loaded:
 
 
 def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurement:
-    """Load a model, warm it up and time it.
+    """Load a model, warm it up and time it on fresh texts.
 
-    The texts are used again and again; each batch size is timed for ``seconds``, but one call at least.
+    Each batch size has texts of its own, of which none is timed twice, and a student is loaded anew for each, so that
+    what it keeps of words and texts is empty. It is timed for ``seconds``, or until its texts end.
     """
     with redirect_stdout(sys.stderr):  # this process shares the parent's stdout, which is for the result
         begin = time.perf_counter()
         model = _load(subject)
         loaded = time.perf_counter() - begin
+        rates: dict[int, float] = {}
         times: dict[int, list[float]] = {}
-        rate = 0.0
-        for batch in BATCHES:
-            if not rate or batch / rate < seconds:  # else the smaller batches have warmed it up
-                timed(model.logits, columns, batch, 0)
-            times[batch] = timed(model.logits, columns, batch, seconds)
-            rate = batch * len(times[batch]) / sum(times[batch])
+        for number, batch in enumerate(BATCHES):
+            if number and subject.kind != "teacher":
+                model = _load(subject)
+            texts = [column[number :: len(BATCHES)] or column for column in columns]
+            rates[batch], times[batch] = timed(model.logits, texts, batch, seconds)
     p50, p95, p99 = (1000 * float(value) for value in np.percentile(times[1], [50, 95, 99]))
     return Measurement(
         subject.name,
         subject.kind,
         subject.place,
         subject.device if subject.kind in ("pytorch", "teacher") else "cpu",
-        {batch: batch * len(taken) / sum(taken) for batch, taken in times.items()},
+        rates,
         Latency(p50, p95, p99, len(times[1])),
         *model.parameters,
         model.megabytes,
@@ -117,19 +117,25 @@ def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurem
     )
 
 
-def timed(logits: Logits, columns: Columns, batch: int, seconds: float) -> list[float]:
-    """Call a model on one batch after another, and return how long each call took (seconds)."""
+def timed(logits: Logits, columns: Columns, batch: int, seconds: float) -> tuple[float, list[float]]:
+    """Call a model on one batch of texts after another, the first to warm it up.
+
+    Returns:
+        Texts a second, and how long each call took (seconds); the last batch may be smaller.
+    """
     rows = len(columns[0])
-    starts = range(0, max(rows, batch), batch)
-    batches = [[[column[(begin + row) % rows] for row in range(batch)] for column in columns] for begin in starts]
+    warm = min(batch, rows // 2)
+    if warm:
+        logits([column[:warm] for column in columns])
     taken: list[float] = []
-    for texts in cycle(batches):
-        begin = time.perf_counter()
+    for begin in range(warm, rows, batch):
+        texts = [column[begin : begin + batch] for column in columns]
+        start = time.perf_counter()
         logits(texts)
-        taken.append(time.perf_counter() - begin)
+        taken.append(time.perf_counter() - start)
         if sum(taken) >= seconds:
             break
-    return taken
+    return min(batch * len(taken), rows - warm) / sum(taken), taken
 
 
 def peak_memory() -> int:

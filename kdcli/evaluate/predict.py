@@ -41,6 +41,11 @@ class LoadedModel:
     folder: Path
     how: Mapping[str, Any]
 
+    def warn(self, reporter: Reporter) -> None:
+        """Warn of what the model could not read whole."""
+        if warn := getattr(self.model, "warn_of_cuts", None):
+            warn(reporter)
+
     def origin(self) -> dict[str, Any]:
         """Return all that its predictions depend on: a hash of its files (not of folders in theirs), and how."""
         from kdcli.files import files_sha256

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -30,9 +30,6 @@ Scores = dict[str, dict[str, float]]
 Logits = dict[str, NDArray[np.float32]]
 """``float32 [rows, task.outputs]`` by table."""
 
-SPEED_TEXTS = 1024
-SPEED_SECONDS = 2.0
-
 
 @dataclass(frozen=True)
 class Row:
@@ -44,7 +41,7 @@ class Row:
         parameters: All its parameters.
         parameters_without_embeddings: Those that are not word vectors.
         megabytes: The size of its weights on disk, in 10^6 bytes.
-        per_second: Texts a second, from text to logits, in this run.
+        per_second: Texts a second, from text to logits, in this run; each text was fresh.
     """
 
     model: str
@@ -64,11 +61,13 @@ class Results:
         rows: Teacher, baseline, student.
         gap_closed: By table and metric, (student - baseline) / (teacher - baseline) of the mean scores; None where the
             teacher is no better than the baseline (Tang et al. 2019, table 1, gives the scores for it).
+        notes: What a reader of the table must know.
     """
 
     metrics: list[str]
     rows: list[Row]
     gap_closed: dict[str, dict[str, float | None]]
+    notes: list[str] = field(default_factory=list)
 
 
 def compare(
@@ -91,7 +90,7 @@ def compare(
         teacher: Its folder or hub name.
         baselines: One folder a seed.
         students: One folder a seed.
-        tables: The tables to score on, by name; those without labels are skipped.
+        tables: The tables to score on, by name; rows without a label are left out.
         task: The task.
         max_length: The teacher's longest input in word pieces.
         device: Where all models run.
@@ -103,27 +102,38 @@ def compare(
     """
     from kdcli.teacher.model import load_teacher
 
-    labelled = {name: table for name, table in tables.items() if not table["label"].null_count()}
+    labelled, notes = {}, []
+    for name, table in tables.items():
+        rows = table.filter(pl.col("label").is_not_null())
+        if len(rows):
+            labelled[name] = rows
+            if left_out := len(table) - len(rows):
+                notes.append(f"{name}: {left_out:,} rows without a label are left out")
     with reporter.progress("compare", 1 + len(baselines) + len(students), "models") as progress:
         big = load_teacher(teacher, task, max_length=max_length, device=device, precision=precision)
-        logits = {"teacher": _logits(big, labelled)}
-        rows = [_row("teacher", [_scores(logits["teacher"], labelled, task)], big, big.megabytes, labelled)]
+        found, speed = _logits(big, labelled)
+        big.warn_of_cuts(reporter)
+        logits = {"teacher": found}
+        rows = [_row("teacher", [_scores(found, labelled, task)], big, big.megabytes, speed)]
+        notes += _one_class(found, task)
         progress.advance()
         for name, folders in (("baseline", baselines), ("student", students)):
             scores = []
             for folder in folders:
                 small = load_student(folder, device=device)
-                found = _logits(small, labelled)
+                found, speed = _logits(small, labelled)
                 logits.setdefault(name, found)
                 scores.append(_scores(found, labelled, task))
                 progress.advance()
-            rows.append(_row(name, scores, small, (folder / WEIGHTS).stat().st_size / 1e6, labelled))
+            rows.append(_row(name, scores, small, (folder / WEIGHTS).stat().st_size / 1e6, speed))
     metrics = [task.metric, *task.more_metrics]
     gaps = {
         name: {metric: gap_closed(*(row.scores[name][metric] for row in rows)) for metric in metrics}
         for name in labelled
     }
-    results = Results(metrics, rows, gaps)
+    for note in notes:
+        reporter.warn(note)
+    results = Results(metrics, rows, gaps, notes)
     write_table(predictions, _with_logits(labelled, logits, task))
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(asdict(results), indent=1) + "\n", "utf-8")
@@ -136,23 +146,30 @@ def gap_closed(teacher: Sequence[float], baseline: Sequence[float], student: Seq
     return (fmean(student) - low) / (high - low) if high > low else None
 
 
-def _row(
-    name: str,
-    scores: Sequence[Scores],
-    model: Teacher | Student,
-    megabytes: float,
-    tables: Mapping[str, pl.DataFrame],
-) -> Row:
-    """Put the scores of each seed side by side, and time the last model."""
+def _row(name: str, scores: Sequence[Scores], model: Teacher | Student, megabytes: float, speed: float) -> Row:
+    """Put the scores of each seed side by side."""
     by_seed = {
-        table: {metric: [seed[table][metric] for seed in scores] for metric in scores[0][table]} for table in tables
+        table: {metric: [seed[table][metric] for seed in scores] for metric in found}
+        for table, found in scores[0].items()
     }
-    speed = _speed(model, next(iter(tables.values())))
     return Row(name, by_seed, model.parameters, model.parameters_without_embeddings, megabytes, speed)
 
 
-def _logits(model: Model, tables: Mapping[str, pl.DataFrame]) -> Logits:
-    return {name: model.logits(_texts(table, model.task)) for name, table in tables.items()}
+def _logits(model: Model, tables: Mapping[str, pl.DataFrame]) -> tuple[Logits, float]:
+    """Return the logits of all tables, and the texts a second: each text is fresh, and read once."""
+    model.logits([["a"]] * len(model.task.columns))  # what only a first call takes
+    begin = time.perf_counter()
+    found = {name: model.logits(_texts(table, model.task)) for name, table in tables.items()}
+    return found, sum(map(len, tables.values())) / (time.perf_counter() - begin)
+
+
+def _one_class(logits: Logits, task: Task) -> list[str]:
+    """Note a teacher that answers the same whatever the text is."""
+    if task.is_score or not all(len(np.unique(found.argmax(1))) < 2 for found in logits.values()):
+        return []
+    label = task.labels[int(next(iter(logits.values()))[0].argmax())]
+    hint = "there is nothing to distil; train it longer, with a higher teacher.lr, or on more rows"
+    return [f"the teacher answers {label} for every text: {hint}"]
 
 
 def _scores(logits: Logits, tables: Mapping[str, pl.DataFrame], task: Task) -> Scores:
@@ -172,17 +189,6 @@ def _with_logits(tables: Mapping[str, pl.DataFrame], logits: Mapping[str, Logits
         )
         for name, table in tables.items()
     )
-
-
-def _speed(model: Model, table: pl.DataFrame) -> float:
-    """Time a model from text to logits, after one warm-up, on the same texts for all models (texts a second)."""
-    columns = [column[:SPEED_TEXTS] for column in _texts(table, model.task)]
-    model.logits([column[:32] for column in columns])
-    begin, count = time.perf_counter(), 0
-    while count == 0 or time.perf_counter() - begin < SPEED_SECONDS:
-        model.logits(columns)
-        count += len(columns[0])
-    return count / (time.perf_counter() - begin)
 
 
 def _texts(table: pl.DataFrame, task: Task) -> list[list[str]]:

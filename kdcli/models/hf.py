@@ -32,6 +32,9 @@ CARD = ("*.json", "*.txt", "*.model", "vocab.pkl", "vocab.bin")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The torch type of each precision."""
 
+NO_LIMIT = 1 << 20
+"""The longest input of a model that has no limit of its own, in tokens."""
+
 Kind = Literal["causal", "masked"]
 """What a language model predicts: the next token of a text, or masked tokens."""
 
@@ -55,6 +58,11 @@ def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.mode
         MissingError: There is no such folder, or the hub cannot be reached or has no such model.
     """
     path = Path(name).expanduser()
+    if (path / "adapter_config.json").is_file():
+        hint = (
+            "merge it into its base model (PEFT: model.merge_and_unload()), save that with the tokenizer, and name it"
+        )
+        raise DataError("this folder holds an adapter (LoRA), not a whole model", file=path, key=key, hint=hint)
     if path.is_dir():
         if weights and not (path / "config.json").is_file():
             hint = "name the folder that save_pretrained wrote: config.json, model.safetensors and a tokenizer"
@@ -196,8 +204,12 @@ def max_length_of(config: Any, tokenizer: Any = None) -> int | None:
 
 
 def fit_max_length(wanted: int, config: Any, tokenizer: Any = None, *, key: str, reporter: Reporter) -> int:
-    """Return ``wanted`` tokens, or the model's limit if that is lower, with a warning that names ``key``."""
-    limit = max_length_of(config, tokenizer) or wanted
+    """Return ``wanted`` tokens, or the model's limit if that is lower, with a warning that names ``key``.
+
+    0 stands for the model's own limit.
+    """
+    limit = max_length_of(config, tokenizer) or wanted or NO_LIMIT
+    wanted = wanted or limit
     if wanted > limit:
         reporter.warn(f"{key} is {wanted}, and the model reads {limit} tokens: longer texts are cut there")
     return min(wanted, limit)

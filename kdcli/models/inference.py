@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import deserialize
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from kdcli.api import Task
+from kdcli.errors import DataError
 
 if TYPE_CHECKING:
     import onnx
@@ -35,6 +38,7 @@ __all__ = [
     "head",
     "numpy_model",
     "onnx_model",
+    "read_weights",
     "word_vectors",
 ]
 
@@ -49,6 +53,8 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _ONE_CALLER = Lock()
+_FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+_DAMAGED = "copy the file again, or train the student again"
 
 _MODEL = """<ir_version: 8, opset_import: ["": 17], producer_name: "kd">
 {name} ({inputs}) => (float[batch, {outputs}] logits) {{
@@ -89,6 +95,31 @@ _COMPARE = """
     agreement = Mul (states1, states2)
     compared = Concat <axis = 1> (states1, states2, distance, agreement)
 """
+
+
+def read_weights(path: Path) -> dict[str, Floats]:
+    """Read the weights of a model from a ``.safetensors``: float32, or converted from float16, bfloat16 or float64.
+
+    Raises:
+        DataError: Names the tensor that holds other values, or values that are not finite.
+        OSError: The file cannot be read.
+        safetensors.SafetensorError: It is damaged, or no such file.
+    """
+    weights = {}
+    for name, tensor in deserialize(path.read_bytes()):
+        kind, data = tensor["dtype"], tensor["data"]
+        if kind == "BF16":  # the upper half of a float32, which NumPy has not
+            values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        elif kind in _FLOATS:
+            values = np.frombuffer(data, _FLOATS[kind]).astype(np.float32)
+        else:
+            what = f"this tensor is {kind}, and a model's weights are F32, F16, BF16 or F64"
+            raise DataError(what, file=path, key=name, hint=_DAMAGED)
+        # A sum costs less, and NaN and infinity stay in it; it may overflow by itself.
+        if not np.isfinite(values.sum()) and not np.isfinite(values).all():
+            raise DataError("this tensor holds values that are not finite", file=path, key=name, hint=_DAMAGED)
+        weights[name] = values.reshape(tensor["shape"])
+    return weights
 
 
 def channels(weights: Weights) -> list[Floats]:
@@ -141,8 +172,12 @@ def head(layers: Sequence[str], weights: Weights) -> Callable[[Sequence[Floats]]
 
     Raises:
         KeyError: A layer's weights are missing.
+        ValueError: The weights and biases of a layer do not fit together.
     """
     linear = [(weights[f"{name}.weight"].T, weights[f"{name}.bias"]) for name in layers]
+    for name, (weight, bias) in zip(layers, linear, strict=True):
+        if weight.ndim != 2 or bias.shape != weight.shape[1:]:
+            raise ValueError(f"{name}.weight {list(weight.T.shape)} and {name}.bias {list(bias.shape)} do not fit")
 
     def logits(states: Sequence[Floats]) -> Floats:
         parts = list(states)

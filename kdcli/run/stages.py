@@ -100,7 +100,7 @@ class Join(Stage):
         from kdcli.teacher.join import join
 
         transfer, logits = run.path("transfer"), run.path("logits")
-        return join(transfer=transfer, logits=logits, label=run.settings.join.label, **run.common("joined"))
+        return join(transfer=transfer, logits=logits, **run.settings.join.model_dump(), **run.common("joined"))
 
 
 class Encode(Stage):

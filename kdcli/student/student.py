@@ -9,17 +9,19 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 from tokenizers import Tokenizer
 
 from kdcli import registry
 from kdcli.api import Task
-from kdcli.errors import DataError, PluginError, first_line
+from kdcli.errors import DataError, PluginError, ProfileError, first_line
+from kdcli.models.inference import read_weights
 from kdcli.registry.plugin import use
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import ROWS, Compute, TextEncoder, Texts, compute_batches, load_tokenizer, save_tokenizer
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORMAT = "kd.student/2"
+_Schema = TypeVar("_Schema", bound=BaseModel)
 READABLE = (FORMAT, "kd.student/1")
 WEIGHTS = "model.safetensors"
 FEW = 64
@@ -73,12 +76,18 @@ class Student:
     batch_rows: int | None = ROWS
 
     def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-        """Return ``float32 [rows, task.outputs]`` for the text columns."""
+        """Return ``float32 [rows, task.outputs]`` for the text columns; ``DataError`` if a value is not finite."""
         compute = self.compute or self._module_function
         texts = [self._encode(column) for column in columns]
         if len(columns[0]) == 1:
-            return compute(tuple(text.words[None] for text in texts), tuple(np.diff(text.offsets) for text in texts))
-        return compute_batches(compute, texts, self.task.outputs, self.batch_rows)
+            logits = compute(tuple(text.words[None] for text in texts), tuple(np.diff(text.offsets) for text in texts))
+        else:
+            logits = compute_batches(compute, texts, self.task.outputs, self.batch_rows)
+        finite = np.isfinite(logits).all(axis=1)
+        if not finite.all():
+            text = columns[0][int(np.argmin(finite))]
+            raise DataError(f"the student's logits of {text[:80]!r} are not finite", hint="train the student again")
+        return logits
 
     def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Prediction] | list[Score]:
         """Return a prediction for each text, or for each pair of texts.
@@ -167,20 +176,17 @@ def load_student(
     if config.get("format") not in READABLE:
         hint = f"it has format {config.get('format')!r}, and {FORMAT!r} is expected; {_HINT}"
         raise DataError("this is not a folder of a student", file=folder / "config.json", hint=hint)
-    try:
-        task = task_of(config)
-        vocabulary_size, *_ = (config[key] for key in _NEEDED)
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"a student's config.json is not whole: {error!r}"
-        raise DataError(what, file=folder / "config.json", hint=_HINT) from error
+    checked = _checked(_Config, config, folder / "config.json")
+    task, vocabulary_size = checked.task, checked.vocabulary_size
     tokenizer = load_tokenizer(folder)
     if tokenizer.get_vocab_size() != vocabulary_size:
         what = f"this tokenizer has {tokenizer.get_vocab_size()} words, and the student has {vocabulary_size}"
         raise DataError(what, file=folder / TOKENIZER, hint=_FOREIGN)
     _check_plugin(config, folder)
     metrics, weights = _json(folder, "metrics.json"), folder / WEIGHTS
+    _checked(_Metrics, metrics, folder / "metrics.json")
     try:
-        student = Student(task, config, metrics, tokenizer, load_file(weights), device)
+        student = Student(task, config, metrics, tokenizer, read_weights(weights), device)
         if torch or device != "cpu" or not hasattr(registry.load("students", config["plugin"]), "fast"):
             _ = student.module  # whose weights are checked as it is built
         else:
@@ -188,14 +194,62 @@ def load_student(
     except (OSError, SafetensorError, LookupError, ValueError) as error:
         hint = _FOREIGN if weights.exists() else _HINT
         raise DataError(f"the weights cannot be read: {first_line(error)}", file=weights, hint=hint) from error
+    except ProfileError as error:
+        raise DataError(error.what, file=folder / "config.json", key=error.key, hint=_HINT) from error
     return student
 
 
+def _possible(task: Task) -> Task:
+    if len(task.labels) == 1 or len(set(task.labels)) < len(task.labels):
+        raise ValueError("a task has several different labels, or none for a score")
+    if task.names and len(task.names) != len(task.labels):
+        raise ValueError("there are not as many names as labels")
+    if task.score_range and not task.score_range[0] < task.score_range[1]:
+        raise ValueError("a score_range is the lowest and the highest score")
+    return task
+
+
+_PossibleTask = Annotated[Task, AfterValidator(_possible)]
+_Size = Annotated[int, Field(strict=True, ge=1)]
+_Number = Annotated[float, Field(strict=True)]
+
+
+class _Config(BaseModel, extra="allow"):
+    """What ``config.json`` must hold."""
+
+    task: _PossibleTask
+    plugin: str
+    options: dict[str, Any]
+    vocabulary_size: _Size
+    dimension: _Size
+    max_length: _Size
+    plugin_version: dict[str, str] = {}
+    vectors: str | None = None
+    training: dict[str, Any] = {}
+
+
+class _Metrics(BaseModel, extra="allow"):
+    """What ``metrics.json`` must hold."""
+
+    dev: dict[str, _Number]
+    history: list[dict[str, _Number]] = []
+
+
+def _checked(schema: type[_Schema], content: Mapping[str, Any], file: Path) -> _Schema:
+    """Check a JSON file; an error names the first key that is wrong."""
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        what = f"{message[:1].lower()}{message[1:]}, and it is {first['input']!r:.80}"
+        what = "this is missing" if first["type"] == "missing" else what
+        raise DataError(what, file=file, key=".".join(map(str, first["loc"])), hint=_HINT) from error
+
+
 def task_of(config: Mapping[str, Any]) -> Task:
-    """Return the task in the ``config.json`` of a student, or of an exported one."""
-    fields: dict[str, Any] = dict(config["task"])
-    fields |= {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    return Task(**fields)
+    """Return the task in the ``config.json`` of an exported student; a wrong one is a ``ValueError``."""
+    return TypeAdapter(_PossibleTask).validate_python(config["task"])
 
 
 def _numpy_form(student: Student) -> Compute:
@@ -284,6 +338,5 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-_NEEDED = ("vocabulary_size", "plugin", "options", "dimension", "max_length")
 _HINT = "name the folder that `kd student` has written, or have it written again"
 _FOREIGN = "it may come from another student, or be cut: copy the folder again, or train the student again"

@@ -19,7 +19,7 @@ from kdcli.tables.parquet import slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import open_texts
 from kdcli.teacher.logits import logit_columns, read_logits, write_logits
-from kdcli.teacher.model import BATCH, Teacher, load_teacher
+from kdcli.teacher.model import BATCH, Teacher, load_teacher, warn_of_cuts
 
 PART_ROWS = 4096
 """Rows a part: enough that batches of one length are padded by a few percent, few enough to lose little."""
@@ -38,6 +38,7 @@ class ExportResult:
     precision: str
     max_length: int  # of an input, in word pieces
     parameters: int
+    cut: int = 0  # distinct texts that are longer
 
 
 def export_logits(
@@ -69,6 +70,7 @@ def export_logits(
     model = load_teacher(
         teacher, task, max_length=settings.max_length, device=device, precision=precision, reporter=reporter
     )
+    model.try_out()
     batch = _largest_batch(model) if wanted == "auto" else wanted
     origin = {
         "labels": list(task.labels),
@@ -85,18 +87,22 @@ def export_logits(
         table = next(table for number, table in tables if number == part)  # parts are made in ascending order
         table = table.unique(maintain_order=True)
         columns = [column.to_list() for column in table]
+        model.read.clear()
         logits, used = halve_until_it_fits(
             lambda size: model.logits(columns, size), batch, reporter=reporter, auto=wanted == "auto", hint=_HINT
         )
         hashes = pl.Series("row_hash", text_hash(table.get_columns()))
-        pl.DataFrame([hashes, *logit_columns(logits)]).write_parquet(path, metadata={"batch_size": str(used)})
+        pl.DataFrame([hashes, *logit_columns(logits)]).write_parquet(
+            path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])}
+        )
 
     def assemble(paths: list[Path]) -> None:
         parts = pl.concat([pl.read_parquet(path, glob=False) for path in paths])
         parts = parts.unique("row_hash", keep="first", maintain_order=True)
-        used = min(int(pl.read_parquet_metadata(path)["batch_size"]) for path in paths)
+        notes = [pl.read_parquet_metadata(path) for path in paths]
+        used = min(int(note["batch_size"]) for note in notes)
         logits = parts.drop("row_hash").to_numpy().astype(np.float32, copy=False)
-        metadata = {**origin, "batch_size": used, "kd": __version__}
+        metadata = {**origin, "batch_size": used, "cut": sum(int(note["cut"]) for note in notes), "kd": __version__}
         write_logits(output, logits, parts["row_hash"].to_numpy(), metadata)
 
     sizes = [min(PART_ROWS, rows - start) for start in range(0, rows, PART_ROWS)]
@@ -106,8 +112,9 @@ def export_logits(
         parts.make(sizes, make_part, title="teacher logits")
         parts.assemble(len(sizes), assemble)
     found = read_logits(output, task)
-    used = found.metadata["batch_size"]
-    return ExportResult(rows, len(found.logits), used, precision, model.max_length, model.parameters)
+    used, cut = found.metadata["batch_size"], found.metadata["cut"]
+    warn_of_cuts(cut, len(found.logits), model.max_length, reporter)
+    return ExportResult(rows, len(found.logits), used, precision, model.max_length, model.parameters, cut)
 
 
 def _largest_batch(model: Teacher) -> int:

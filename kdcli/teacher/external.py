@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.errors import DataError
+from kdcli.errors import DataError, first_line
 from kdcli.tables.parquet import ROWS, slices
 from kdcli.tables.read import ROW_NUMBER, read_table
 from kdcli.tables.text_hash import text_hash
@@ -27,11 +27,16 @@ _PREFIXES = ("logits_", "logit_", "probabilities_", "probability_", "probs_", "p
 _NOT_LOGITS = {"source", "label", "gold_label", "is_duplicate", "index"}
 
 
-def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter) -> Logits:
+Values = Literal["auto", "logits", "probabilities", "percentages"]
+
+
+def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter, values: Values = "auto") -> Logits:
     """Read logits made elsewhere.
 
     A table with the task's text columns is matched by text. Any other file is matched by position: its row *i* belongs
-    to row *i* of the transfer set, with a warning. Probabilities become their logarithms, with a warning too.
+    to row *i* of the transfer set, with a warning. Probabilities and percentages become the logarithms of
+    probabilities; ``values`` says what the file holds, and ``auto`` takes rows that sum to 1 for probabilities, with a
+    warning too.
     ``path`` is ``.npy``, ``.pt`` (a tensor saved by ``torch.save``), or a table (``.csv``, ``.tsv``, ``.jsonl``,
     ``.parquet``) whose columns are ``logits_0..`` or have the names of the labels.
     """
@@ -39,22 +44,23 @@ def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter)
         raise DataError("there is no such file", file=path)
     hashes = None
     if path.suffix == ".npy":
-        values = _checked(_numpy(path), task, path)
+        logits = _checked(_numpy(path), task, path)
     elif path.suffix in (".pt", ".pth"):
-        values = _checked(_tensor(path), task, path)
+        logits = _checked(_tensor(path), task, path)
     else:
-        values, hashes = _table(path, task, reporter)
+        logits, hashes = _table(path, task, reporter)
     if hashes is None:
-        _check_count(len(values), path, transfer, task)
+        _check_count(len(logits), path, transfer, task)
         order = "" if task.is_score else f", its columns for {', '.join(task.labels)}"
         reporter.warn(
-            f"{path.name} is matched by position: each of its {len(values):,} rows is for the same row of "
+            f"{path.name} is matched by position: each of its {len(logits):,} rows is for the same row of "
             f"{transfer.name}{order}; a table with the column {' and '.join(task.columns)} would be matched by text"
         )
-    if _are_probabilities(values):
-        reporter.warn(f"{path.name} holds probabilities: their logarithms become the logits")
-        values = np.log(np.maximum(values, LEAST_PROBABILITY))
-    return Logits(values, hashes, {})
+    if values == "auto":
+        values = _kind_of(logits, path, reporter)
+    if values != "logits":
+        logits = _logarithms(logits / 100 if values == "percentages" else logits, path)
+    return Logits(logits, hashes, {})
 
 
 def _numpy(path: Path) -> NDArray[Any]:
@@ -90,8 +96,22 @@ def _tensor(path: Path) -> NDArray[Any]:
     if not all(isinstance(piece, torch.Tensor | np.ndarray) for piece in pieces):
         what = f"this file holds a {type(pieces[0]).__name__}, and tensors or arrays [rows, labels] are needed"
         raise DataError(what, file=path)
-    arrays = [piece.detach().float().numpy() if isinstance(piece, torch.Tensor) else piece for piece in pieces]
-    return np.concatenate([np.atleast_2d(array) for array in arrays]) if len(arrays) > 1 else arrays[0]
+    try:
+        arrays = [_array(piece) if isinstance(piece, torch.Tensor) else piece for piece in pieces]
+        return np.concatenate([np.atleast_2d(array) for array in arrays]) if len(arrays) > 1 else arrays[0]
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:  # ragged, quantised, of no values
+        what = f"these tensors are no table of numbers: {first_line(error)}"
+        raise DataError(what, file=path, hint="save one dense float tensor [rows, labels]") from error
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    """Return a dense tensor of real numbers as an array; another is a ``TypeError``."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        kind = "quantised" if tensor.is_quantized else "without values" if tensor.is_meta else "sparse"
+        raise TypeError(f"this tensor is {kind}")
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    array: NDArray[Any] = (tensor.float() if tensor.dtype.is_floating_point else tensor).numpy()
+    return array
 
 
 def _checked(values: NDArray[Any], task: Task, path: Path) -> NDArray[np.float32]:
@@ -125,16 +145,13 @@ def _logit_columns(
     columns: Sequence[str], texts: Sequence[str], task: Task, path: Path, reporter: Reporter
 ) -> list[str]:
     """Return the columns that hold the logits, in the order of the task's labels."""
-    for prefix in _PREFIXES:
-        numbered = [f"{prefix}{number}" for number in range(task.outputs)]
-        if set(numbered) <= set(columns):
-            if f"{prefix}{task.outputs}" in columns:
-                raise DataError(f"there are more {prefix}... columns than the task's {task.outputs}", file=path)
-            return numbered
     others = [name for name in columns if name not in texts and name not in _NOT_LOGITS]
-    positions = label_positions(others, task)
-    if positions is not None:
-        return [others[position] for position in positions]
+    for prefix in _PREFIXES:
+        found = [name for name in columns if name.startswith(prefix)]
+        if found and (chosen := _in_order(found, prefix, task, path, reporter)):
+            return chosen
+    if others and (chosen := _in_order(others, others[0].rstrip("0123456789"), task, path, reporter)):
+        return chosen
     if len(others) != task.outputs:
         needed = "logits_0" if task.is_score else f"logits_0 to logits_{task.outputs - 1}, or {', '.join(task.labels)}"
         hint = f"the columns are {', '.join(columns)}"
@@ -145,11 +162,38 @@ def _logit_columns(
     return others
 
 
+def _in_order(names: Sequence[str], prefix: str, task: Task, path: Path, reporter: Reporter) -> list[str] | None:
+    """Return columns in the order of the labels: by the labels, or by numbers from 0 on, behind a prefix or alone.
+
+    Where both readings are there and differ, kd's own columns decide, which are ``logits_NUMBER`` and
+    ``probability_LABEL``; others are a ``DataError``.
+    """
+    ends = [name.removeprefix(prefix) for name in names]
+    numbered = [f"{prefix}{number}" for number in range(task.outputs)]
+    by_number = numbered if set(numbered) <= set(names) else None
+    if by_number and f"{prefix}{task.outputs}" in names:
+        raise DataError(f"there are more {prefix}... columns than the task's {task.outputs}", file=path)
+    positions = label_positions(names, task) or label_positions(ends, task)
+    by_label = [names[position] for position in positions] if positions else None
+    chosen = by_label or by_number
+    if by_number and by_label and by_number != by_label:
+        if prefix not in ("logits_", "probability_", ""):
+            what = f"the columns {', '.join(names)} may be in the order of their numbers, or named by the labels"
+            raise DataError(what, file=path, hint="name them logits_0, logits_1, ... or probability_LABEL")
+        chosen = by_number if prefix == "logits_" else by_label
+    if chosen and not task.is_score:
+        pairs = ", ".join(f"{name} is {label}" for name, label in zip(chosen, task.labels, strict=True))
+        reporter.info(f"{path.name}: {pairs}")
+    return chosen
+
+
 def _numbers(column: pl.Series, numbers: pl.Series, path: Path) -> NDArray[np.float32]:
     """Return a column as ``float32 [rows]``, NaN where it has no value."""
     if column.dtype == pl.String:
         column = column.str.strip_chars()
         column = column.set(column == "", None)
+    if column.dtype == pl.Boolean:
+        raise DataError("this column holds true and false, not numbers", file=path, key=column.name)
     try:
         values = column.cast(pl.Float32, strict=False)
     except pl.exceptions.PolarsError as error:
@@ -179,7 +223,44 @@ def _check_count(rows: int, path: Path, transfer: Path, task: Task) -> None:
         raise DataError(what, file=path, hint=hint)
 
 
-def _are_probabilities(values: NDArray[np.float32]) -> bool:
-    if values.shape[1] < 2 or not len(values):
-        return False
-    return bool(values.min() >= 0 and values.max() <= 1 and np.allclose(values.sum(axis=1), 1, atol=0.01))
+def _kind_of(values: NDArray[np.float32], path: Path, reporter: Reporter) -> Values:
+    """Tell what a file holds: probabilities sum to 1, as far as they are rounded; what is only alike is an error."""
+    if values.shape[1] < 2 or not len(values) or values.min() < 0 or values.max() > 100:
+        return "logits"
+    unit = values.max() <= 1
+    sums = values.sum(axis=1, dtype=np.float64) / (1 if unit else 100)
+    step = _last_decimal(values) / (1 if unit else 100)
+    off = np.abs(sums - 1) > values.shape[1] * step / 2 + 1e-4
+    if unit and not off.any():
+        reporter.warn(f"{path.name} holds probabilities: their logarithms become the logits")
+        return "probabilities"
+    if not unit and np.mean(off) > 0.5:
+        return "logits"
+    if unit:
+        what = f"the values lie between 0 and 1, but row {int(off.argmax()) + 1} sums to {sums[off.argmax()]:.3f}"
+    else:
+        what = "the values are like percentages"
+    hint = "say what they are: --values logits, probabilities or percentages; a sigmoid's scores are none of them"
+    raise DataError(what, file=path, key="join.values", hint=hint)
+
+
+def _logarithms(values: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+    """Return the logarithms of probabilities; one that was rounded to 0 is half of the last decimal."""
+    wrong = (values < 0).any(axis=1) | (values > 1 + 1e-6).any(axis=1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        what = f"these are no probabilities: {values[row].tolist()}"
+        raise DataError(what, file=path, row=row + 1, key="join.values", hint="--values says what the file holds")
+    step = _last_decimal(values)
+    floor = step / 2 if step > 1e-6 else LEAST_PROBABILITY
+    return np.log(np.maximum(values, np.float32(floor)))
+
+
+def _last_decimal(values: NDArray[np.float32]) -> float:
+    """Return the step to which values are rounded: 0.01 for two decimals; 1e-7 where there is none."""
+    some = values[:1000].astype(np.float64)
+    for decimals in range(7):
+        scaled = some * 10**decimals
+        if np.abs(scaled - scaled.round()).max(initial=0) < 1e-6 * max(1, np.abs(scaled).max(initial=0)):
+            return float(10.0**-decimals)
+    return 1e-7

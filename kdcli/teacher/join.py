@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from kdcli.tables.read import ROW_NUMBER, shown
 from kdcli.tables.write import write_table
 from kdcli.tasks.labels import label_texts
 from kdcli.tasks.text_set import TextSet, open_texts
-from kdcli.teacher.external import read_external
+from kdcli.teacher.external import Values, read_external
 from kdcli.teacher.logits import Logits, logit_columns, read_logits
 
 ORIGINAL = "original"
@@ -43,6 +43,8 @@ def join(
     logits: Path,
     task: Task,
     label: Literal["teacher", "gold"] = "teacher",
+    values: Values = "auto",
+    rescale: bool = False,
     output: Path,
     reporter: Reporter | None = None,
 ) -> JoinResult:
@@ -51,7 +53,8 @@ def join(
     ``transfer`` is a table with the task's text columns, ``source`` and, for gold labels, ``label``; or plain lines of
     texts. Without ``source`` no row is original. ``logits`` is a logits file, or logits or probabilities from
     elsewhere. ``label`` is that of original rows: the teacher's choice, or their own. Other rows get the teacher's
-    choice; for scores that is the logit.
+    choice; for scores that is the logit. ``values`` says what a file from elsewhere holds. ``rescale`` gives the
+    teacher's scores the mean and the spread that the gold ones of the original rows have.
     """
     reporter = reporter or QuietReporter()
     for path in (transfer, logits):
@@ -70,7 +73,9 @@ def join(
             what = f"{logits.name} was made for another transfer set or another form of it"
             reporter.warn(f"{what}: its texts are looked up")
     else:
-        found = read_external(logits, transfer=transfer, task=task, reporter=reporter)
+        found = read_external(logits, transfer=transfer, task=task, reporter=reporter, values=values)
+    if task.is_score:
+        found = _scaled(found, texts, rescale, reporter)
     joining = _Joining(texts, found, gold=label == "gold")
     schema: dict[str, pl.DataType] = {name: pl.String() for name in (*task.columns, "source", "label")}
     schema |= {f"logits_{number}": pl.Float32() for number in range(task.outputs)}
@@ -92,6 +97,31 @@ def join(
                 f"label is that of {commonest:.1%}: are these its logits, the labels in this order?"
             )
     return JoinResult(joining.rows, joining.original, {name: joining.labels[name] for name in task.labels}, agreement)
+
+
+def _scaled(found: Logits, texts: TextSet, rescale: bool, reporter: Reporter) -> Logits:
+    """Compare the teacher's scores of original rows with the gold ones; with ``rescale``, bring them to their scale."""
+    if not {"source", "label"} <= set(texts.columns):
+        return found
+    numbered = texts.frame.with_row_index("number").filter(pl.col("source").cast(pl.String) == ORIGINAL)
+    rows = numbered.select("number", *texts.task.columns, pl.col("label").cast(pl.Float64, strict=False)).drop_nulls()
+    table = rows.collect()
+    place = found.rows([table[name] for name in texts.task.columns], 0)
+    if found.hashes is None:
+        place = table["number"].to_numpy().astype(np.int64)
+    there = place >= 0
+    gold, own = table["label"].to_numpy()[there], found.logits[place[there], 0].astype(np.float64)
+    if len(gold) < 2 or not gold.std() or not own.std():
+        return found
+    scale = gold.std() / own.std()
+    if rescale:
+        logits = ((found.logits - own.mean()) * scale + gold.mean()).astype(np.float32)
+        reporter.info(f"scores rescaled: times {scale:.4g}, then by {gold.mean() - own.mean() * scale:+.4g}")
+        return replace(found, logits=logits)
+    if not 0.5 < scale < 2 or abs(gold.mean() - own.mean()) > gold.std():
+        means = f"mean {own.mean():.3g}, spread {own.std():.3g}, and gold has {gold.mean():.3g} and {gold.std():.3g}"
+        reporter.warn(f"the teacher's scores are of another scale: {means}; --rescale (join.rescale) changes that")
+    return found
 
 
 class _Joining:

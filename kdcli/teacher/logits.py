@@ -85,14 +85,19 @@ def read_logits(path: Path, task: Task) -> Logits:
             metadata = json.loads((file.metadata() or {}).get("kd", "{}"))
             names = {"logits", "row_hash"} & set(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:  # NumPy has no bfloat16 and no float8
         what = f"the file is cut short, or is not a safetensors file: {error}"
         raise DataError(what, file=path, hint="make it again") from error
-    if metadata.get("format") not in HASHES or len(tensors) != 2:
+    known = isinstance(metadata, dict) and metadata.get("format") in list(HASHES)
+    if not known or len(tensors) != 2:
         raise DataError(f"this is not a logits file ({FORMAT})", file=path, hint="`kd teacher export` writes one")
+    for name, kind in (("logits", np.float32), ("row_hash", np.uint64)):
+        if tensors[name].dtype != kind:
+            what = f"{name} holds {tensors[name].dtype}, not {np.dtype(kind)}"
+            raise DataError(what, file=path, key=name, hint="export them again")
     labels = metadata.get("labels", [])
     if labels != list(task.labels):
-        sets = (labels, task.labels)
+        sets = (labels if isinstance(labels, list) else [labels], task.labels)
         theirs, ours = (f"labels {', '.join(map(str, names))}" if names else "a score" for names in sets)
         what = f"the logits are for {theirs}, and the task has {ours}"
         raise DataError(what, file=path, hint="export them again for this task")
@@ -111,12 +116,16 @@ def logit_columns(logits: NDArray[np.float32]) -> list[pl.Series]:
 def label_positions(names: Sequence[str], task: Task) -> list[int] | None:
     """Return for each label of the task its position in ``names``; None unless each is there exactly once.
 
-    The names may be the labels themselves or their readable names; case, ``_`` and ``-`` make no difference.
+    The names may be the labels themselves or their readable names: as they are written, else without regard to case,
+    ``_`` and ``-``.
     """
-    plain, *ours = (
-        [re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in some] for some in (names, task.labels, task.names)
-    )
-    for wanted in ours:
-        if wanted and len(set(wanted)) == len(wanted) and all(plain.count(name) == 1 for name in wanted):
-            return [plain.index(name) for name in wanted]
+    for fold in (str.strip, _fold):
+        found, *ours = ([fold(name) for name in some] for some in (names, task.labels, task.names))
+        for wanted in ours:
+            if wanted and len(set(wanted)) == len(wanted) and all(found.count(name) == 1 for name in wanted):
+                return [found.index(name) for name in wanted]
     return None
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"(?<=\S)[\s_-]+(?=\S)", " ", name.strip()).casefold()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Collection
+from collections.abc import Set
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from kdcli.models.device import check_device
 from kdcli.models.hf import find_model, fit_max_length, load_config, load_model, load_tokenizer, quiet
 from kdcli.tasks import metrics
 from kdcli.tasks.labels import encode_labels
+from kdcli.teacher.model import count_cut, input_names, warn_of_cuts
 
 AUTO = 32
 """Texts an update with ``batch_size = "auto"``: paper A's recipe, which its learning rates are meant for."""
@@ -161,10 +162,10 @@ class Encoder:
 
     def encode(self, texts: pl.DataFrame, labels: np.ndarray, reporter: Reporter) -> TokenRows:
         """Turn texts into word pieces, at most ``max_length`` a row; of a pair the longer text is cut first."""
-        taken = _arguments(self.config)
-        names = [name for name in self.tokenizer.model_input_names if name in taken and name != "attention_mask"]
+        names = input_names(self.config, self.tokenizer, _arguments(self.config) - {"attention_mask"})
         pieces: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int32)] for name in names}
         lengths: list[int] = []
+        cut = 0
         with reporter.progress("word pieces", len(labels)) as progress:
             for chunk in texts.iter_slices(_CHUNK):
                 encoded = self.tokenizer(
@@ -175,9 +176,11 @@ class Encoder:
                     return_token_type_ids="token_type_ids" in names,
                 )
                 lengths += map(len, encoded["input_ids"])
+                cut += count_cut(encoded, self.max_length)
                 for name in names:
                     pieces[name] += [np.asarray(row, np.int32) for row in encoded[name]]
                 progress.advance(len(chunk))
+        warn_of_cuts(cut, len(lengths), self.max_length, reporter)
         padding = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
         fields = {name: np.concatenate(rows) for name, rows in pieces.items()}
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
@@ -201,13 +204,15 @@ def prepare_encoder(settings: TeacherSettings, task: Task, texts: list[pl.Series
         inputs = ["input_ids", "attention_mask"]
         if "token_type_ids" in _arguments(config) and getattr(config, "type_vocab_size", 0) > 1:
             inputs.insert(1, "token_type_ids")
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=pieces, model_max_length=settings.max_length, model_input_names=inputs, **SPECIAL
-        )
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=inputs, **SPECIAL)
     else:
         folder = find_model(settings.model, reporter)
         config, tokenizer = load_config(folder, **head), load_tokenizer(folder, needs=("pad",))
+        if config.pad_token_id is None:
+            config.pad_token_id = tokenizer.pad_token_id
     longest = fit_max_length(settings.max_length, config, tokenizer, key="teacher.max_length", reporter=reporter)
+    if settings.model == "config":
+        tokenizer.model_max_length = longest
     return Encoder(config, tokenizer, longest, folder)
 
 
@@ -234,7 +239,7 @@ def _config(table: dict[str, Any], vocab_size: int, head: dict[str, Any]) -> Any
         raise ProfileError(f"no {kind} model can be made: {error}", key="teacher.config") from error
 
 
-def _arguments(config: Any) -> Collection[str]:
+def _arguments(config: Any) -> Set[str]:
     model = AutoModelForSequenceClassification._model_mapping[type(config)]
     return inspect.signature(model.forward).parameters.keys()
 

@@ -137,12 +137,6 @@ def ran(ended: Ended) -> list[str]:
     return [stage["stage"] for stage in ended.result["stages"] if stage["reasons"]]
 
 
-@pytest.fixture(autouse=True)
-def quick_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time each model of a results table with one call: the speed of a tiny one means nothing."""
-    monkeypatch.setattr("kdcli.evaluate.results.SPEED_SECONDS", 0.0)
-
-
 @pytest.fixture
 def tiny(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Tiny:
     return Tiny(tmp_path, capsys)
@@ -158,9 +152,7 @@ def finished(root: Path, *arguments: str) -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny task with a finished ``run-all``."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdcli.evaluate.results.SPEED_SECONDS", 0.0)
-        return finished(tmp_path_factory.mktemp("trained"), "run-all")
+    return finished(tmp_path_factory.mktemp("trained"), "run-all")
 
 
 @pytest.fixture(scope="session")

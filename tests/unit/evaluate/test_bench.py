@@ -47,26 +47,31 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_calls_are_timed_one_by_one_until_the_time_is_up(clock: Clock) -> None:
-    texts = [["a", "b", "c"], ["x", "y", "z"]]
-    assert timed(clock.logits, texts, 1, 0.004) == pytest.approx([0.0015] * 3)
-    assert clock.calls == [[["a"], ["x"]], [["b"], ["y"]], [["c"], ["z"]]]
+    texts = [list("abcde"), list("vwxyz")]
+    rate, taken = timed(clock.logits, texts, 1, 0.0025)
+    assert (rate, taken) == (pytest.approx(1 / 0.0015), pytest.approx([0.0015] * 2))
+    assert clock.calls == [[["a"], ["v"]], [["b"], ["w"]], [["c"], ["x"]]], "the first call warms up"
     clock.calls.clear()
-    assert len(timed(clock.logits, texts, 2, 0.005)) == 3
-    assert [call[0] for call in clock.calls] == [["a", "b"], ["c", "a"], ["a", "b"]], "round and round"
+    rate, taken = timed(clock.logits, texts, 2, 1)
+    assert [call[0] for call in clock.calls] == [["a", "b"], ["c", "d"], ["e"]], "no text twice"
+    assert rate == pytest.approx(3 / sum(taken)) and len(taken) == 2
     clock.calls.clear()
-    assert timed(clock.logits, texts, 8, 0) == pytest.approx([0.005]), "one call at least"
-    assert clock.calls[0][0] == ["a", "b", "c", "a", "b", "c", "a", "b"], "few texts fill a batch too"
+    assert len(timed(clock.logits, texts, 8, 0)[1]) == 1, "one call at least"
+    assert [call[0] for call in clock.calls] == [["a", "b"], ["c", "d", "e"]]
+    clock.calls.clear()
+    assert len(timed(clock.logits, [["a"]], 8, 0)[1]) == 1 and clock.calls == [[["a"]]]
 
 
 def test_rates_and_latencies_are_those_of_the_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "_load", lambda subject: measuring._Loaded(clock.logits, 1.5))
-    found = measure(BenchSubject("x", "numpy", "", SINGLE), [["a"] * 600], 0.1)
+    found = measure(BenchSubject("x", "numpy", "", SINGLE), [[str(number) for number in range(6000)]], 0.1)
     assert found.per_second == pytest.approx({1: 1 / 0.0015, 32: 32 / 0.017, 512: 512 / 0.257})
     assert found.latency.p50 == pytest.approx(1.5) and found.latency.p99 == pytest.approx(1.5)
     assert found.latency.calls == 67
     sizes = [len(call[0]) for call in clock.calls]
-    # A batch of 512 takes longer than the 0.1 s: the smaller ones have warmed the model up.
-    assert (sizes.count(1), sizes.count(32), sizes.count(512)) == (1 + 67, 1 + 6, 1)
+    assert (sizes.count(1), sizes.count(32), sizes.count(512)) == (1 + 67, 1 + 6, 1 + 1)
+    texts = [text for call in clock.calls for text in call[0]]
+    assert len(texts) == len(set(texts)), "no text is timed twice"
     assert found.megabytes == 1.5 and found.parameters is None
 
 

@@ -109,7 +109,7 @@ def test_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         student=student, teacher="some/body", settings=settings(SINGLE, tmp_path / "data"), split="test"
     )
     ((name, task), more) = asked[0]
-    assert (name, task.labels, more["max_length"], more["precision"]) == ("some/body", SINGLE.labels, 128, "fp32")
+    assert (name, task.labels, more["max_length"], more["precision"]) == ("some/body", SINGLE.labels, 0, "fp32")
     table = found.tables["test"]
     assert table.models["student"].agreement == pytest.approx(table.models["student"].metrics["accuracy"].value)
     assert found.models["teacher"] == "some/body"

@@ -4,8 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch as torch_library
 from made_student import KINDS, MAX_LENGTH, PAIR, SCORE, SINGLE, TEXTS, columns, make_student
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as torch_save
 
 import kdcli
 from kdcli.api import Task
@@ -188,11 +190,71 @@ def test_weights_of_another_size(tmp_path, part, resize, torch):
     assert caught.value.file == str(folder / "model.safetensors")
 
 
-def test_a_config_that_is_not_whole(tmp_path):
+@each_form
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("config.json", "task", {"name": "toy"}),
+        ("config.json", "task", {"name": "toy", "kind": "single", "labels": ["a", "a"]}),
+        ("config.json", "task", {"name": "toy", "kind": "triple", "labels": ["a", "b"]}),
+        ("config.json", "task", {"name": "toy", "kind": "single", "labels": [], "score_range": [5, 0]}),
+        ("config.json", "max_length", 0),
+        ("config.json", "max_length", -1),
+        ("config.json", "max_length", "128"),
+        ("config.json", "vocabulary_size", True),
+        ("config.json", "dimension", None),
+        ("config.json", "options", []),
+        ("config.json", "options", {"hidden": "many"}),
+        ("metrics.json", "dev", {"accuracy": "good"}),
+        ("metrics.json", "history", 3),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, file, key, value, torch):
+    folder = make_student(tmp_path / "student", SINGLE)
+    change(folder / file, **{key: value})
+    with pytest.raises(DataError) as caught:
+        load_student(folder, torch=torch)
+    assert (caught.value.file, caught.value.exit_code) == (str(folder / file), 4)
+    assert key in caught.value.key or "hidden" in caught.value.key
+
+
+def rewrite(folder, **values):
+    weights = load_file(folder / "model.safetensors") | values
+    save_file(weights, folder / "model.safetensors")
+
+
+@each_form
+@pytest.mark.parametrize("name", ["embedding.frozen.weight", "logits.bias", "rnn.weight_hh_l0"])
+@pytest.mark.parametrize("damage", [np.nan, np.inf, np.int64, np.bool_, np.complex64])
+def test_weights_that_are_no_finite_numbers(tmp_path, name, damage, torch):
+    folder = make_student(tmp_path / "student", SINGLE)
+    value = load_file(folder / "model.safetensors")[name]
+    if isinstance(damage, float):
+        value.flat[-1] = damage
+    else:
+        value = value.astype(damage)
+    rewrite(folder, **{name: value})
+    with pytest.raises(DataError) as caught:
+        load_student(folder, torch=torch)
+    assert (caught.value.file, caught.value.key) == (str(folder / "model.safetensors"), name)
+
+
+@each_form
+def test_weights_of_half_precision_are_read(tmp_path, torch):
+    folder = make_student(tmp_path / "student", SINGLE)
+    exact = load_student(folder, torch=torch).logits([TEXTS])
+    weights = load_file(folder / "model.safetensors")
+    for dtype in (torch_library.float16, torch_library.bfloat16, torch_library.float64):
+        tensors = {key: torch_library.from_numpy(value).to(dtype) for key, value in weights.items()}
+        torch_save(tensors, folder / "model.safetensors")
+        rounded = {key: value.float().numpy() for key, value in tensors.items()}
+        student = load_student(folder, torch=torch)
+        assert all((student.weights[key] == value).all() for key, value in rounded.items())
+        np.testing.assert_allclose(student.logits([TEXTS]), exact, atol=0.3)
+
+
+def test_a_config_that_is_no_students(tmp_path):
     folder = make_student(tmp_path / "student")
-    change(folder / "config.json", task={"name": "toy"})
-    with pytest.raises(DataError, match=r"config\.json is not whole"):
-        load_student(folder)
     (folder / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(DataError, match="not a folder of a student"):
         load_student(folder)

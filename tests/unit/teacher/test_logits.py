@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from kdcli.api import Task
+from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError
 from kdcli.tables.text_hash import text_hash
 from kdcli.teacher.external import LEAST_PROBABILITY, read_external
@@ -254,7 +254,7 @@ def test_columns_that_are_no_numbers(tmp_path, external):
 
 
 def test_probabilities_become_logarithms_and_are_said(tmp_path, notes, external):
-    probabilities = np.array([[0.25, 0.75], [1.0, 0.0], [0.333, 0.667]])
+    probabilities = np.array([[0.25, 0.75], [1.0, 0.0], [1 / 3, 2 / 3]])
     np.save(tmp_path / "p.npy", probabilities)
     found = external("p.npy")
     assert any("probabilities" in warning for warning in notes.warnings)
@@ -263,9 +263,122 @@ def test_probabilities_become_logarithms_and_are_said(tmp_path, notes, external)
     assert found.logits[1, 1] == pytest.approx(np.log(LEAST_PROBABILITY))
 
 
-@pytest.mark.parametrize("values", [[[0.2, 0.8], [0.5, 0.9]], [[-0.1, 1.1], [0.5, 0.5]], [[2.0, -1.0], [0.3, 0.7]]])
+@pytest.mark.parametrize("values", [[[-0.1, 1.1], [0.5, 0.5]], [[2.0, -1.0], [0.3, 0.7]]])
 def test_logits_are_not_taken_for_probabilities(tmp_path, notes, values):
     (tmp_path / "t.txt").write_text("a\nb\n")
     np.save(tmp_path / "l.npy", np.array(values, np.float32))
     found = read_external(tmp_path / "l.npy", transfer=tmp_path / "t.txt", task=FILMS, reporter=notes)
     assert np.array_equal(found.logits, np.array(values, np.float32))
+
+
+@pytest.mark.parametrize("values", ["logits", "probabilities", "percentages"])
+def test_what_a_file_holds_may_be_said(tmp_path, values):
+    (tmp_path / "t.txt").write_text("a\nb\n")
+    shares = np.array([[0.2, 0.8], [0.5, 0.9]], np.float32)
+    np.save(tmp_path / "l.npy", shares * (100 if values == "percentages" else 1))
+    arguments = {"transfer": tmp_path / "t.txt", "task": FILMS, "reporter": QuietReporter()}
+    if values != "percentages":
+        with pytest.raises(DataError) as caught:
+            read_external(tmp_path / "l.npy", **arguments)
+        assert caught.value.key == "join.values"
+    found = read_external(tmp_path / "l.npy", values=values, **arguments)
+    expected = shares if values == "logits" else np.log(shares)
+    np.testing.assert_allclose(found.logits, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 3, 7])
+@pytest.mark.parametrize("classes", [2, 6])
+def test_probabilities_may_be_rounded(tmp_path, decimals, classes):
+    task = Task("films", "single", tuple(map(str, range(classes))))
+    exact = np.random.default_rng(decimals).dirichlet(np.full(classes, 0.3), 300)
+    rounded = exact.round(decimals).astype(np.float32)
+    (tmp_path / "t.txt").write_text("".join(f"text {row}\n" for row in range(300)))
+    np.save(tmp_path / "p.npy", rounded)
+    logits = read_external(tmp_path / "p.npy", transfer=tmp_path / "t.txt", task=task, reporter=QuietReporter()).logits
+    floor = max(10.0**-decimals / 2, LEAST_PROBABILITY)
+    np.testing.assert_allclose(logits, np.log(np.maximum(rounded, floor)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["complex", "boolean", "sparse", "quantised", "meta", "ragged", "scalar", "text"])
+def test_tensors_of_another_kind(tmp_path, kind, external):
+    values = torch.from_numpy(VALUES)
+    tensors = {
+        "complex": values.to(torch.complex64),
+        "boolean": values > 0,
+        "sparse": values.to_sparse(),
+        "quantised": torch.quantize_per_tensor(values, 0.1, 0, torch.qint8),
+        "meta": torch.empty(3, 2, device="meta"),
+        "ragged": [values, values[:, :1]],
+        "scalar": torch.tensor(1.5),
+        "text": "logits",
+    }
+    torch.save(tensors[kind], tmp_path / "l.pt")
+    with pytest.raises(DataError) as caught:
+        external("l.pt")
+    assert (caught.value.exit_code, caught.value.file) == (4, str(tmp_path / "l.pt"))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "metadata"),
+    [
+        ({"logits": VALUES > 0}, {}),
+        ({"logits": VALUES.astype(np.complex64)}, {}),
+        ({"logits": VALUES.astype(np.float64)}, {}),
+        ({"row_hash": HASHES.astype(np.int64)}, {}),
+        ({}, {"labels": "01"}),
+        ({}, {"labels": {"0": "1"}}),
+        ({}, {"labels": None}),
+        ({}, {"format": ["kd.logits/2"]}),
+        ({}, 3),
+    ],
+)
+def test_a_logits_file_with_other_values(tmp_path, arrays, metadata):
+    whole = {"format": "kd.logits/2", "labels": ["0", "1"]}
+    said = whole | metadata if isinstance(metadata, dict) else metadata
+    path = tmp_path / "l.safetensors"
+    save_file({"logits": VALUES, "row_hash": HASHES} | arrays, path, metadata={"kd": json.dumps(said)})
+    with pytest.raises(DataError) as caught:
+        read_logits(path, FILMS)
+    assert caught.value.file == str(path)
+
+
+def test_logits_with_reordered_columns_are_saved_in_that_order(tmp_path):
+    """safetensors 0.8.0 writes an array by its address."""
+    for values in (VALUES[:, ::-1], np.asfortranarray(VALUES), VALUES.T.copy().T):
+        write_logits(tmp_path / "l.safetensors", values, HASHES, {"labels": ["0", "1"]})
+        assert np.array_equal(read_logits(tmp_path / "l.safetensors", FILMS).logits, values)
+
+
+@pytest.mark.parametrize(
+    ("labels", "header", "order"),
+    [
+        (["1", "0"], "probability_0,probability_1", [1, 0]),
+        (["1", "0"], "probability_1,probability_0", [0, 1]),
+        (["1", "0"], "logits_0,logits_1", [0, 1]),
+        (["1", "0"], "1,0", [0, 1]),
+        (["1", "0"], "prob_0,prob_1", None),
+        (["bad", "good"], "probability_good,probability_bad", [1, 0]),
+        (["-1", "1"], "1,-1", [1, 0]),
+        (["us", "US"], "US,us", [1, 0]),
+        (["A", "A-"], "A-,A", [1, 0]),
+        ([*"abcdefghijkl"], "0,1,10,11,2,3,4,5,6,7,8,9", [0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 2, 3]),
+        ([*"abc"], "class2,class0,class1", [1, 2, 0]),
+        ([*"abc"], "class0,class1,class2,class3", None),
+        ([*"abc"], "class0,class1,other", "position"),
+    ],
+)
+def test_columns_go_by_label_or_by_number(tmp_path, notes, labels, header, order):
+    task = Task("films", "single", tuple(labels))
+    (tmp_path / "t.txt").write_text("a\n")
+    names = header.split(",")
+    (tmp_path / "l.csv").write_text(f"{header}\n{','.join(str(number + 2) for number in range(len(names)))}\n")
+
+    def read():
+        return read_external(tmp_path / "l.csv", transfer=tmp_path / "t.txt", task=task, reporter=notes).logits
+
+    if order is None:
+        with pytest.raises(DataError):
+            read()
+        return
+    order = range(len(names)) if order == "position" else order
+    assert (read()[0] - 2).tolist() == list(order)
