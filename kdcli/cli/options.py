@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from kdcli.config.load import Profile
-    from kdcli.config.schema import Flag, Settings
+    from kdcli.config.schema import Settings
+    from kdcli.config.table import Flag
     from kdcli.run.runner import RunOptions
 
 SETTINGS, FILES, MACHINE, RUN, TRAINING = "Settings", "Files", "Machine", "Run", "Training"

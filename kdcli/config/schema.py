@@ -8,39 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from kdcli.config.table import BatchSize, Count, Flag, Metric, Positive, Probability, Rate, Table, Weight
 from kdcli.errors import KdError, ProfileError
-
-Metric = Literal["accuracy", "f1", "mcc", "pearson", "spearman"]
-BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
-
-
-@dataclass(frozen=True)
-class Flag:
-    """The option of a setting; its names are by default the setting's own with dashes."""
-
-    panel: str
-    metavar: str | None = None
-    names: tuple[str, ...] = ()
-    plugins: Literal["generators", "students", "taggers"] | None = None
-
-
-class Table(BaseModel):
-    """A table of a profile: unknown keys are errors, values do not change after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, defer_build=True
-    )
 
 
 class TaskSettings(Table):
@@ -208,7 +182,7 @@ class TeacherSettings(Table):
     """Hub name or folder of the encoder; `config` builds one from `teacher.config` instead."""
     train: bool = True
     """Fine-tune the model; false: it is fine-tuned already."""
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default_factory=dict)
     """With model = "config": a Hugging Face configuration (`model_type`, sizes) trained from scratch."""
     vocab_size: Positive = 8000
     """With model = "config": size of the WordPiece vocabulary trained on the training texts."""
@@ -271,8 +245,8 @@ class StudentSettings(Table):
     """Temperature of the KL divergence."""
     optimizer: Literal["adadelta", "adam", "adamw"] = "adadelta"
     """Optimiser."""
-    lr: Annotated[Rate, Flag("Training", "RATE")] = 1.0
-    """Learning rate."""
+    lr: Annotated[Rate | Literal["auto"], Flag("Training", "RATE")] = "auto"
+    """Learning rate; `auto` is the optimiser's own: 1.0 for AdaDelta, 0.001 for the others."""
     decay: Literal["none", "linear"] = "none"
     """The learning rate over the training: constant, or falling to 0 in a straight line."""
     rho: Probability = 0.95
@@ -292,6 +266,12 @@ class StudentSettings(Table):
     eval_steps: Count = 0
     """Updates between dev evaluations and resume points; 0 = at the end of each epoch."""
 
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate as a number."""
+        own = 1.0 if self.optimizer == "adadelta" else 1e-3
+        return own if self.lr == "auto" else self.lr
+
 
 class Settings(Table):
     """A whole profile."""
@@ -307,11 +287,11 @@ class Settings(Table):
     teacher: TeacherSettings = Field(default_factory=TeacherSettings)
     join: JoinSettings = Field(default_factory=JoinSettings)
     student: StudentSettings = Field(default_factory=StudentSettings)
-    students: dict[str, dict[str, Any]] = {}
+    students: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of student plugins, one table each."""
-    generators: dict[str, dict[str, Any]] = {}
+    generators: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of generator plugins, one table each."""
-    sources: dict[str, str] = {}
+    sources: dict[str, str] = Field(default_factory=dict)
     """Where `kd data get` takes things from instead, by name: a URL, a dataset of the Hub, or a path."""
 
     @field_validator("device")
@@ -333,6 +313,17 @@ class Settings(Table):
         if student.kd_weight and student.kd_loss == "kl" and not labels:
             what = "the KL divergence needs classes, and the task has a score"
             yield "students", ProfileError(what, key="student.kd_loss", hint='set it to "mse"')
+        for key, used, needs in (
+            ("temperature", student.kd_loss == "kl" and student.kd_weight, 'kd_loss = "kl", with a kd_weight'),
+            ("rho", student.optimizer == "adadelta", 'optimizer = "adadelta"'),
+            ("weight_decay", student.optimizer != "adadelta", 'optimizer = "adam" or "adamw"'),
+        ):
+            if not used and getattr(student, key) != StudentSettings.model_fields[key].default:
+                hint = f"it needs {needs}; or leave it out"
+                yield "students", ProfileError("this setting has no effect here", key=f"student.{key}", hint=hint)
+        if self.join.rescale and labels:
+            hint = "it is for scores; leave it out"
+            yield "students", ProfileError("this setting has no effect on classes", key="join.rescale", hint=hint)
         if student.vectors == "teacher" and (teacher.model == "config" or not teacher.train):
             what = "the vectors come from the teacher's weights before its fine-tuning, which this teacher has not"
             hint = "name a vector file or the encoder that it was made from, or leave it empty"

@@ -119,10 +119,10 @@ def make_optimizer(module: nn.Module, settings: StudentSettings, device: torch.d
         for part in module.modules():
             if isinstance(part, nn.Embedding) and part.weight.requires_grad and device.type in ("cpu", "cuda"):
                 part.sparse = True
-        return SparseAdadelta(trained, lr=settings.lr, rho=settings.rho)
+        return SparseAdadelta(trained, lr=settings.learning_rate, rho=settings.rho)
     kind = Adam if settings.optimizer == "adam" else AdamW
     fused = device.type in ("cpu", "cuda")
-    return kind(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
+    return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
 
 
 def clip_gradients(parameters: Iterable[Tensor], largest: float) -> None:

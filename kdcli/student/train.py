@@ -144,7 +144,7 @@ def train_student(
         "words_with_vectors": vectors.found if vectors else 0,
         "rows": len(examples),
         "seed": seed,
-        "training": settings.model_dump(mode="json"),
+        "training": {**settings.model_dump(mode="json"), "lr": settings.learning_rate},
         "kd": __version__,
     }
     weights = {name: value.numpy() for name, value in training.weights.items()}
@@ -231,7 +231,7 @@ class Training:
                 loss.backward()  # type: ignore[no-untyped-call]
             if self.settings.decay == "linear":
                 for group in self.optimizer.param_groups:
-                    group["lr"] = self.settings.lr * (1 - self.position.updates / self.updates)
+                    group["lr"] = self.settings.learning_rate * (1 - self.position.updates / self.updates)
             if self.settings.clip:
                 clip_gradients(self.module.parameters(), self.settings.clip)
             self.optimizer.step()

@@ -382,3 +382,42 @@ def test_merging_joins_tables_and_names_the_last_layer(layered):
             continue  # an empty table says nothing
         last = max(number for number, table in enumerate(layered) if key in dict(flatten(table)))
         assert origins[key].origin == str(last)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "rate"),
+    [("adadelta", "auto", 1.0), ("adam", "auto", 0.001), ("adamw", "auto", 0.001), ("adam", 0.5, 0.5)],
+)
+@pytest.mark.parametrize("profile", [None, "sst2", "demo"])
+def test_a_learning_rate_that_is_not_set_follows_the_optimizer(profile, optimizer, lr, rate):
+    sets = [f"student.optimizer={optimizer}", f"student.lr={lr}"]
+    loaded = load_profile(profile, sets=sets if lr != "auto" else sets[:1], environ={})
+    assert loaded.settings.student.learning_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("sets", "key"),
+    [
+        (["student.temperature=2"], "student.temperature"),
+        (["student.kd_loss=kl", "student.kd_weight=0", "student.ce_weight=1", "student.temperature=2"], "temperature"),
+        (["student.optimizer=adam", "student.rho=0.9"], "student.rho"),
+        (["student.weight_decay=0.1"], "student.weight_decay"),
+        (["join.rescale=true"], "join.rescale"),
+    ],
+)
+def test_a_setting_without_effect_is_an_error_where_it_was_set(sets, key):
+    with pytest.raises(ProfileError) as caught:
+        load_profile("sst2", sets=sets, environ={})
+    assert key in caught.value.key and "--set" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["student.kd_loss=kl", "student.temperature=2"],
+        ["student.rho=0.9"],
+        ["student.optimizer=adamw", "student.weight_decay=0.1"],
+    ],
+)
+def test_a_setting_with_an_effect_is_none(sets):
+    assert load_profile("sst2", sets=sets, environ={}).settings.student

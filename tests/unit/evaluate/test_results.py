@@ -53,9 +53,9 @@ def test_rows_without_a_label_are_left_out_and_a_teacher_of_one_class_is_noted(t
         predictions=tmp_path / "predictions.parquet",
         reporter=notes,
     )
-    assert {row.model: set(row.scores) for row in results.rows} == dict.fromkeys(
-        ("teacher", "baseline", "student"), {"dev"}
-    )
+    assert [(row.model, set(row.scores)) for row in results.rows] == [
+        (name, {"dev"}) for name in ("teacher", "baseline", "student")
+    ]
     assert results.rows[0].scores["dev"]["accuracy"] == [1 / 3 if always else 1.0]
     assert any("dev: 1 rows without a label" in note for note in results.notes)
     assert any("answers yes for every text" in note for note in results.notes) == always

@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_training_is_not_used(tmp_path):
         train(tmp_path / "changed", reporter=Recorder(1))
     recorder = Recorder()
     train(tmp_path / "changed", reporter=recorder, lr=0.5)
-    assert recorder.warned == ["student.lr changed (1.0 -> 0.5): starting again"]
+    assert recorder.warned == ["student.lr changed (auto -> 0.5): starting again"]
     assert weights_hash(tmp_path / "changed") == weights_hash(tmp_path / "whole")
 
 
