@@ -85,6 +85,8 @@ class LiteSettings(Table):
     """Part-of-speech tagger: a plugin's name."""
     words: Literal["treebank", "whitespace"] = "treebank"
     """How texts are cut into words: by Penn Treebank rules, or at white space (texts tokenised already)."""
+    max_words: Count = 0
+    """Longest text that new ones are made of, in words; of longer ones the beginning is taken; 0 = no limit."""
     workers: Annotated[Count, Flag("Machine", "N")] = 0
     """Processes that tag and fabricate; 0 = one a core. The result does not depend on it."""
 

@@ -210,6 +210,7 @@ def predict_texts(
 
     Returns:
         The columns of ``prediction_schema``: the label with the highest logit, or the score, cut to the task's range.
+        A row without any word has an empty prediction, unless the model says that a label must stand.
     """
     task, logits = model.task, model.logits(columns)
     values: list[Any] = [index]
@@ -220,7 +221,11 @@ def predict_texts(
     if probabilities:
         values += list(softmax(logits).T)
     schema = prediction_schema(task, probabilities=probabilities)
-    return pl.DataFrame(dict(zip(schema, values, strict=True)), schema)
+    frame = pl.DataFrame(dict(zip(schema, values, strict=True)), schema)
+    words = pl.Series([any(text.strip() for text in row) for row in zip(*columns, strict=True)], dtype=pl.Boolean)
+    if words.all() or getattr(model, "answers_all", False):
+        return frame
+    return frame.with_columns(pl.when(words).then(pl.all().exclude("index")))
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
@@ -278,6 +283,7 @@ class _RenamedLabels:
 
     model: Model
     task: Task
+    answers_all = True  # GLUE takes a label for each row
 
     def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         return self.model.logits(columns)

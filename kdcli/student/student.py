@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -92,10 +93,15 @@ class Student:
     def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Prediction] | list[Score]:
         """Return a prediction for each text, or for each pair of texts.
 
+        A text without words gets the student's answer to no words, with a warning.
+
         Raises:
             DataError: They are not texts, or not pairs of texts.
         """
-        return predictions(self.logits(_text_columns(texts, self.task)), self.task)
+        columns = _text_columns(texts, self.task)
+        if empty := sum(not any(map(str.strip, row)) for row in zip(*columns, strict=True)):
+            warnings.warn(f"{empty:,} of {len(texts):,} texts are empty: their prediction means nothing", stacklevel=2)
+        return predictions(self.logits(columns), self.task)
 
     def save(self, folder: Path) -> None:
         """Write the student's folder, whole or not at all."""

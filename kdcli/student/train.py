@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from math import ceil, inf, isfinite, nan
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,10 @@ from kdcli.student.dataset import Examples
 from kdcli.student.optimize import clip_gradients, loss_of, make_optimizer
 from kdcli.student.student import Student
 from kdcli.student.vectors import Vectors
-from kdcli.student.vocabulary import epoch_batches
+from kdcli.student.vocabulary import UNKNOWN, epoch_batches
+
+_MANY = 1 / 3
+"""The share of unknown words in the dev set from which on there is a warning."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,10 @@ def train_student(
         raise DataError("a row has no label, and student.ce_weight is above 0", hint="set student.ce_weight to 0")
     if not len(examples) or not len(dev) or dev.labels is None:
         raise DataError("a student needs rows to learn from, and labelled rows for dev")
+    unknown = fmean(float(np.mean(texts.words == UNKNOWN)) for texts in dev.texts)
+    if unknown > _MANY:
+        what = f"{unknown:.0%} of the words of the dev set are not in the student's vocabulary"
+        reporter.warn(f"{what}: the training texts are of another kind, or student.max_size is too small")
     chosen = registry.options("students", settings.model, options).model_dump(mode="json")
     versions = registry.versions("students", settings.model)  # now: a file may be changed while it trains
     vocabulary_size = tokenizer.get_vocab_size()

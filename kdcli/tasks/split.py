@@ -105,7 +105,8 @@ def load_tables(settings: TaskSettings, task: Task, split: Split, reporter: Repo
         layout = detect(path, settings, task)
         if split != "test" and layout.label is None:
             raise missing_label_column(path, settings)
-        table = pl.concat(_read(path, layout, settings, task, reporter, labelled=split != "test"))
+        rows = _read(path, layout, settings, task, reporter, labelled=split != "test", training=split == "train")
+        table = pl.concat(rows)
         if split == "train":
             _check_classes(table["label"], task, path, reporter)
         tables[table_name(path, split)] = table
@@ -196,9 +197,19 @@ def _candidates(settings: TaskSettings, split: Split) -> list[Path]:
 
 
 def _read(
-    path: Path, layout: TableLayout, settings: TaskSettings, task: Task, reporter: Reporter, *, labelled: bool
+    path: Path,
+    layout: TableLayout,
+    settings: TaskSettings,
+    task: Task,
+    reporter: Reporter,
+    *,
+    labelled: bool,
+    training: bool = False,
 ) -> Iterator[pl.DataFrame]:
-    """Read the rows of a table under kd's column names, check each label, and report what is odd."""
+    """Read the rows of a table under kd's column names, check each label, and report what is odd.
+
+    Without words there is nothing to learn from: rows with an empty text are left out of ``training``.
+    """
     reporter.info(f"{path.name}: {layout}")
     reader = layout.open(path, layout.columns, settings.bad_rows)
     labels = _LabelColumn(path, layout, task, reporter, labelled=labelled)
@@ -210,8 +221,11 @@ def _read(
         if layout.label is not None:
             batch, label, left_out = drop_rows(batch, label, settings.drop_labels, labelled=labelled)
             dropped += len(left_out)
+        blank = batch.select(pl.any_horizontal(pl.col(*layout.texts).str.contains(r"^\s*$"))).to_series()
+        empty.extend(batch[ROW_NUMBER].filter(blank))
+        if training and blank.any():
+            batch, label = batch.filter(~blank), label.filter(~blank)
         texts = [batch[text].alias(name) for text, name in zip(layout.texts, task.columns, strict=True)]
-        empty.extend(batch.filter(pl.any_horizontal(pl.col(*layout.texts) == ""))[ROW_NUMBER])
         index = None if layout.index is None else _index(batch[layout.index], path, needed=not labelled)
         if index is None:
             index = pl.int_range(rows, rows + len(batch), eager=True).cast(pl.String)
@@ -224,7 +238,8 @@ def _read(
     if dropped:
         reporter.info(f"{path.name}: {dropped:,} rows dropped whose label is {' or '.join(settings.drop_labels)}")
     if empty:
-        reporter.warn(f"{path.name}: {len(empty)} rows with an empty text are kept, the first is row {empty[0]}")
+        what = "left out" if training else "kept"
+        reporter.warn(f"{path.name}: {len(empty):,} rows with an empty text are {what}, the first is row {empty[0]}")
     if not rows:
         raise DataError("the table has no rows", file=path)
 

@@ -6,7 +6,7 @@ every table; ``one_line`` is for a generator's copy of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 from polars.io.plugins import register_io_source
 
-from kdcli.api import Task
+from kdcli.api import Reporter, Task
 from kdcli.tables.text_hash import text_hash
 from kdcli.tables.write import write_table
 
@@ -25,6 +25,11 @@ WORD = r"[^\s\x1c-\x1f]+"
 """A word: what white space separates, as a regular expression."""
 _CONTROLS = r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u{feff}]"
 _LINE_ENDS = r"[\t-\r\x1c-\x1e\x85\u{2028}\u{2029}]+"  # those of str.splitlines, and the tab
+_APART = r" ?([!-/:-@\[-`{-~\p{P}\p{Han}]) ?"  # what BERT's tokenizer makes words of their own
+SHOWN = 300
+"""Characters of a text that a report shows."""
+LITTLE = 0.01
+"""The share of new texts below which a transfer set is hardly one."""
 Hashes = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
 
@@ -64,10 +69,27 @@ def plain(frame: pl.DataFrame, task: Task) -> pl.DataFrame:
     return frame.select(*texts, *(pl.col(name).cast(pl.String) for name in frame.columns if name == "label"))
 
 
-def hashes(frames: Sequence[pl.DataFrame], task: Task, normal: Callable[[pl.Expr], pl.Expr]) -> Hashes:
-    """Hash the texts of all rows of some tables; ``normal`` (``spaced`` or ``clean``) says which texts are equal."""
-    found = [text_hash(frame.select(normal(pl.col(task.columns))).get_columns()) for frame in frames]
-    return np.concatenate([np.zeros(0, np.uint64), *found])
+def hashes(frames: Sequence[pl.DataFrame], task: Task) -> Hashes:
+    """Return the ``keys`` of all rows of some tables."""
+    return np.concatenate([np.zeros(0, np.uint64), *(keys(frame.select(task.columns)) for frame in frames)])
+
+
+def keys(texts: pl.DataFrame, *, plain: bool = False) -> Hashes:
+    """Hash the texts of each row as a student reads them by default, so that near-copies of a text are copies of it.
+
+    Equal are texts of the same words: whatever their case, accents, white space, control characters and the spaces
+    beside punctuation and Chinese characters (as in BERT's tokenizer, which the vocabulary is made with). ``plain``
+    texts have single spaces between their words and no control characters.
+    """
+    return text_hash([_as_read(column, plain=plain) for column in texts.get_columns()])
+
+
+def _as_read(texts: pl.Series, *, plain: bool) -> pl.Series:
+    if (texts.str.len_bytes() != texts.str.len_chars()).any():
+        texts, plain = texts.str.normalize("NFD").str.replace_all(r"\p{Mn}", ""), False
+    text = pl.col(texts.name)
+    text = (text if plain else clean(text)).str.to_lowercase().str.replace_all(_APART, "$1")
+    return texts.to_frame().select(text).to_series()
 
 
 @dataclass(frozen=True)
@@ -78,6 +100,18 @@ class NewTexts:
     duplicates: int  # copies of an earlier text
     train_copies: int  # texts of the training set among the rest
     held_out_copies: int  # held-out texts among the rest
+
+
+def excerpts(texts: pl.DataFrame) -> list[str]:
+    """Return the beginning of each row's texts, for reports; a ``|`` stands between the texts of a pair."""
+    return texts.select(pl.concat_str(pl.all().str.slice(0, SHOWN), separator=" | ")).to_series().to_list()
+
+
+def warn_if_little(kept: int, made: int, reporter: Reporter) -> None:
+    """Warn if almost none of the texts made is new."""
+    if kept < LITTLE * made:
+        what = f"only {kept:,} of {made:,} texts are new, the others are copies"
+        reporter.warn(f"{what}: the student will have little more than the training texts to learn from")
 
 
 def new_texts(made: Hashes, train: Hashes, held_out: Hashes) -> NewTexts:

@@ -23,9 +23,22 @@ from kdcli.files import check_output, full_disk
 from kdcli.tables.parquet import slices
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tables.text import BadRowsMode, form_of
-from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import form_of_set, text_columns, with_tabs, without_marks
-from kdcli.transfer.cleaning import Mask, clean, hashes, new_texts, plain, select, split_pairs, stream, take, write_set
+from kdcli.transfer.cleaning import (
+    Mask,
+    clean,
+    excerpts,
+    hashes,
+    keys,
+    new_texts,
+    plain,
+    select,
+    split_pairs,
+    stream,
+    take,
+    warn_if_little,
+    write_set,
+)
 
 if TYPE_CHECKING:
     from kdcli.config.schema import CorpusSettings
@@ -104,8 +117,8 @@ def from_corpus(
         folder = Path(name)
         write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
         texts, counts = _read(readers, settings, task, folder / "clean.parquet", reporter)
-        keys = texts.select("key").collect()["key"].to_numpy()
-        new = new_texts(keys, hashes([train], task, clean), hashes(held_out, task, clean))
+        found = texts.select("key").collect()["key"].to_numpy()
+        new = new_texts(found, hashes([train], task), hashes(held_out, task))
         for reason in ("duplicates", "train_copies", "held_out_copies"):
             counts[reason] = getattr(new, reason)
         usable = counts["usable"] = int(new.keep.sum())
@@ -114,6 +127,7 @@ def from_corpus(
             what = f"nothing is left of the {counts['read']} texts: {reasons}"
             hint = "name files of other texts in transfer.corpus.files"
             raise DataError(what, file=", ".join(settings.files), key="transfer.corpus.files", hint=hint)
+        warn_if_little(usable, counts["read"], reporter)
         if settings.num_samples > usable:
             reporter.warn(f"there are {usable} texts to take, and num_samples is {settings.num_samples}: all are taken")
         kept = counts["kept"] = min(settings.num_samples or usable, usable)
@@ -126,8 +140,8 @@ def from_corpus(
         with reporter.progress("assemble", len(train) + kept) as progress:
             write_set(output, train, task, "corpus", chosen)
             progress.advance(len(train) + kept)
-        examples = chosen.head(EXAMPLES).select(pl.concat_str(task.columns, separator=" | ")).collect().to_series()
-    return CorpusResult(rows=len(train) + kept, originals=len(train), examples=examples.to_list(), **counts)
+        examples = excerpts(chosen.head(EXAMPLES).select(task.columns).collect())
+    return CorpusResult(rows=len(train) + kept, originals=len(train), examples=examples, **counts)
 
 
 def at_random(keep: Mask, count: int, seed: int) -> Mask:
@@ -194,7 +208,7 @@ def _read(
                 too_long=len(there) - len(short),
             )
             progress.advance(len(batch))
-            yield short.with_columns(key=text_hash(short.get_columns()))
+            yield short.with_columns(key=keys(short, plain=True))
 
     with reporter.progress("read", unit="texts") as progress:
         texts = _store(frames(), {**dict.fromkeys(task.columns, pl.String), "key": pl.UInt64}, path)

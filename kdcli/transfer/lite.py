@@ -24,7 +24,17 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.files import atomic
 from kdcli.parts import Parts, processes, usable_cores
 from kdcli.tables.text_hash import text_hash
-from kdcli.transfer.cleaning import hashes, new_texts, plain, select, spaced, stream, write_set
+from kdcli.transfer.cleaning import (
+    excerpts,
+    hashes,
+    keys,
+    new_texts,
+    plain,
+    select,
+    stream,
+    warn_if_little,
+    write_set,
+)
 from kdcli.transfer.rules import Rewriter, Rules, Unigrams
 from kdcli.transfer.tagging import ROWS, TaggedWords, TagPart
 
@@ -95,6 +105,9 @@ def fabricate(
         if slices:
             with processes(workers) if workers > 1 else nullcontext(1) as pool:
                 words, unigrams = tag(folder, texts, settings, pool, reporter)
+                if cut := int(pl.read_parquet_metadata(unigrams)["cut"]):
+                    what = f"{cut:,} training texts have more than {settings.max_words} words"
+                    reporter.warn(f"{what} (transfer.lite.max_words): new texts are made of their beginnings")
                 shortest, longest = map(int, settings.ngram.split(":"))
                 rules = Rules(settings.p_mask, settings.p_pos, settings.p_ngram, shortest, longest)
                 make = MakePart(words, unigrams, task.columns, tuple(slices), rules, settings.n_iter, seed)
@@ -113,15 +126,16 @@ def tag(
         with atomic(words) as temporary:
             pl.scan_parquet(paths).sink_parquet(temporary, compression="lz4", row_group_size=TEXTS)
         counts = pl.scan_parquet(words).group_by("tag", "word").agg(pl.len().alias("count")).sort("tag", "word")
+        cut = sum(int(pl.read_parquet_metadata(path)["cut"]) for path in paths)
         with atomic(unigrams) as temporary:
-            counts.collect().write_parquet(temporary)
+            counts.collect().write_parquet(temporary, metadata={"cut": str(cut)})
 
     if not unigrams.exists():
         with atomic(texts_file) as temporary:
             texts.write_parquet(temporary, row_group_size=ROWS)
         with Parts(folder / "tags", {}, reporter=reporter) as parts:
             sizes = [min(ROWS, len(texts) - first) for first in range(0, len(texts), ROWS)]
-            make = TagPart(texts_file, settings.tagger, settings.words, ROWS)
+            make = TagPart(texts_file, settings.tagger, settings.words, settings.max_words, ROWS)
             parts.make(sizes, make, title="tag", unit="rows", workers=workers)
             parts.assemble(len(sizes), assemble)
     return words, unigrams
@@ -143,7 +157,7 @@ class MakePart:
     """Makes a part: the texts of one slice, in order of row and iteration.
 
     A part depends on the seed, the options and its own number, and on nothing that other parts draw. It holds, beside
-    the text columns, the ``key`` (the hash of the texts with their white space made equal), the ``row`` of the
+    the text columns, the ``key`` (the hash of the texts as a student reads them), the ``row`` of the
     original, and what the rules did: ``words`` kept, ``masked``, ``replaced``, and texts ``cut``.
     """
 
@@ -192,9 +206,8 @@ class MakePart:
         frame = pl.DataFrame(dict(zip(self.columns, (side.texts for side in sides), strict=True)))
         schema = _schema(self.columns)
         usual = all(rewriter.usual for rewriter in rewriters)
-        normal = frame if usual else frame.select(spaced(pl.all()))
         numbers = {name: sum(getattr(side, name) for side in sides) for name in _COUNTS}
-        numbers |= {"key": text_hash(normal.get_columns()), "row": rows + first}
+        numbers |= {"key": keys(frame, plain=usual), "row": rows + first}
         return frame.hstack(pl.DataFrame(numbers)).select(*schema).cast(pl.Schema(schema))
 
 
@@ -208,10 +221,11 @@ def gather(
 ) -> LiteResult:
     """Write the transfer set: the originals, then the parts in order, without copies of what was there before."""
     parts = pl.scan_parquet(paths) if paths else pl.LazyFrame(schema=_schema(task.columns))
-    keys = parts.select("key").collect()["key"].to_numpy()
-    new = new_texts(keys, hashes([train], task, spaced), hashes(held_out, task, spaced))
-    kept, made = int(new.keep.sum()), len(keys)
+    found = parts.select("key").collect()["key"].to_numpy()
+    new = new_texts(found, hashes([train], task), hashes(held_out, task))
+    kept, made = int(new.keep.sum()), len(found)
     rows = len(train) + kept
+    warn_if_little(kept, made, reporter)
     with reporter.progress("assemble", rows) as progress:
         write_set(output, train, task, "lite", select(parts, new.keep))
         progress.advance(rows)
@@ -233,14 +247,11 @@ def _examples(texts: pl.DataFrame, train: pl.DataFrame, task: Task) -> list[dict
     numbered = texts.with_row_index("number")
     first = [numbered.filter(pl.col(rule) > 0).unique("row", keep="first", maintain_order=True) for rule in _RULES]
     chosen = pl.concat(found.head(EXAMPLES // 3) for found in first).unique("number").sort("number")
-    originals = train.select(pl.concat_str(task.columns, separator=" | ")).to_series()
+    before = excerpts(train.select(pl.col(task.columns).gather(chosen["row"])))
+    rows = zip(chosen.iter_rows(named=True), before, excerpts(chosen.select(task.columns)), strict=True)
     return [
-        {
-            "rules": [rule for rule in _RULES if row[rule]],
-            "before": originals[row["row"]],
-            "after": " | ".join(row[name] for name in task.columns),
-        }
-        for row in chosen.iter_rows(named=True)
+        {"rules": [rule for rule in _RULES if row[rule]], "before": original, "after": text}
+        for row, original, text in rows
     ]
 
 

@@ -14,7 +14,7 @@ from kdcli.errors import DataError
 from kdcli.tables.parquet import scan, slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tables.write import write_table
-from kdcli.transfer.cleaning import Hashes, Mask, new_texts, select, spaced
+from kdcli.transfer.cleaning import Hashes, Mask, keys, new_texts, select
 
 _ROWS = 65_536
 
@@ -75,7 +75,7 @@ def _survey(table: pl.LazyFrame, task: Task) -> _SetHashes:
     for frame in slices(table, _ROWS):
         masks.append(frame.select(original).to_series().to_numpy())
         originals.append(text_hash(frame.filter(original).select(texts).get_columns()))
-        made.append(text_hash(frame.filter(~original).select(spaced(texts)).get_columns()))
+        made.append(keys(frame.filter(~original).select(texts)))
     return _SetHashes(np.concatenate(masks), np.concatenate(originals), np.concatenate(made))
 
 

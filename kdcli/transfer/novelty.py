@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.tables.parquet import slices
-from kdcli.transfer.cleaning import WORD, Hashes, take
+from kdcli.transfer.cleaning import WORD, Hashes, excerpts, take
 
 EXAMPLES = 20
 SCORED = 2000
@@ -110,7 +110,7 @@ def novelty(
         train_lengths=training.lengths(),
         bits_per_character=float(np.sum(bits(scored))) / characters if bits and characters else None,
         scored=len(scored),
-        examples=[" | ".join(row) for row in drawn.head(EXAMPLES).iter_rows()],
+        examples=excerpts(drawn.head(EXAMPLES)),
     )
 
 

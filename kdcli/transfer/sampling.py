@@ -22,8 +22,7 @@ from kdcli.api import Part, QuietReporter, Reporter, Sampler, Samples, Task
 from kdcli.errors import KdError
 from kdcli.files import sha256
 from kdcli.parts import Parts, process_count, process_index
-from kdcli.tables.text_hash import text_hash
-from kdcli.transfer.cleaning import Hashes, clean, hashes, new_texts, plain, select, split_pairs, write_set
+from kdcli.transfer.cleaning import Hashes, clean, hashes, keys, new_texts, plain, select, split_pairs, write_set
 from kdcli.transfer.heavy import GeneratorRun, read_prefixes
 from kdcli.transfer.novelty import Novelty, novelty
 
@@ -82,7 +81,7 @@ def draw_samples(
     """
     reporter = reporter or QuietReporter()
     train, held_out = plain(train, task), [plain(table, task) for table in held_out]
-    known, held = hashes([train], task, clean), hashes(held_out, task, clean)
+    known, held = hashes([train], task), hashes(held_out, task)
     starts, sampler = read_prefixes(prefixes), generator.load(checkpoint, reporter)
     most = DRAWS.get(generator.settings.device.partition(":")[0], DRAWS_ELSEWHERE)
     make_part = DrawPart(generator.generator, sampler, starts, task, most, generator.settings.seed)
@@ -179,7 +178,7 @@ class DrawPart:
         if fault := fault_of(drawn, size, self.task):
             raise registry.breach("generators", self.generator, fault)
         texts, rejected = _clean(drawn, self.task)
-        keyed = texts.with_columns(key=text_hash(texts.get_columns()))
+        keyed = texts.with_columns(key=keys(texts))
         keyed.write_parquet(path, metadata={"rejected": json.dumps(rejected)})
 
 

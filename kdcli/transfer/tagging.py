@@ -37,6 +37,9 @@ _ALONE = "|".join(
 )
 _PLAIN = re.compile(rf"\s*+(?:(?:{_ALONE})(?:\s++|$))*+")
 _WORD = re.compile(r"(\S+)(\s*)")
+_NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = re.compile(f"[{_NO_SPACES}]")
+_UNSPACED_WORDS = re.compile(f"[{_NO_SPACES}]|[^{_NO_SPACES}]+")
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,19 @@ class TagPart:
     texts: Path
     tagger: str
     words: Literal["treebank", "whitespace"]
+    max_words: int  # of a text; 0 = no limit
     rows: int  # of a part
 
     def __call__(self, part: int, path: Path) -> None:
         """Write part ``part`` to ``path``."""
         tagger = registry.load("taggers", self.tagger)
         frame = pl.scan_parquet(self.texts).slice(part * self.rows, self.rows).collect()
-        tagged = []
+        tagged, cut = [], 0
         for number, column in enumerate(frame.iter_columns()):
             words, gaps = zip(*(split(text, self.words) for text in column), strict=True)
+            if self.max_words:
+                cut += sum(len(of_text) > self.max_words for of_text in words)
+                words, gaps = (tuple(of_text[: self.max_words] for of_text in each) for each in (words, gaps))
             with registry.blaming("taggers", self.tagger, "tag"):
                 tags = tagger.tag(list(words))
             if not _are_tags(tags, words):
@@ -93,15 +100,25 @@ class TagPart:
             }
             of_column = pl.DataFrame({"row": rows.repeat([len(of_text) for of_text in words]), **flat})
             tagged.append(of_column.select(pl.lit(number, pl.UInt8).alias("column"), pl.all()))
-        pl.concat(tagged).write_parquet(path, compression="lz4")
+        pl.concat(tagged).write_parquet(path, compression="lz4", metadata={"cut": str(cut)})
 
 
 def split(text: str, words: Literal["treebank", "whitespace"]) -> tuple[Sequence[str], Sequence[str]]:
     """Cut a text into its words and the white space after each.
 
     ``whitespace`` cuts at white space alone, ``treebank`` by the Penn Treebank rules too, as NLTK's
-    ``NLTKWordTokenizer`` does, but without changing a character.
+    ``NLTKWordTokenizer`` does, but without changing a character. Chinese and Japanese characters are words of their
+    own either way: nothing stands between the words there.
     """
+    found, gaps = _split(text, words)
+    if not _UNSPACED.search(text):
+        return found, gaps
+    pieces = [_UNSPACED_WORDS.findall(word) for word in found]
+    between = [[""] * (len(own) - 1) + [gap] for own, gap in zip(pieces, gaps, strict=True)]
+    return list(chain.from_iterable(pieces)), list(chain.from_iterable(between))
+
+
+def _split(text: str, words: Literal["treebank", "whitespace"]) -> tuple[Sequence[str], Sequence[str]]:
     if words == "treebank" and not _PLAIN.fullmatch(text):
         spans = _treebank_spans(text)
         if spans:

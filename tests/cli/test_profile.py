@@ -114,7 +114,7 @@ def test_docs_explain_every_setting_and_are_a_profile_of_the_same(capsys, tmp_pa
     )
     for block in (
         "# Passes over the joined set.\n# whole number >= 1; default: 30; from demo.toml\nepochs = ",
-        "default: \"auto\"; from --set\nlr = 0.25\n",
+        'default: "auto"; from --set\nlr = 0.25\n',
         "# Texts by somebody else. (kd-own 0.3)\n[generators.own]\n\n# Words that the next one depends on.\n"
         "# whole number >= 2; default: 3\norder = 3\n\n# a | b | unset; default: unset\n# kind =\n\n"
         "# text; required\n# name =\n\n[generators.own.inner]\n\n# How deep.\n# number > 0, < 1; default: 0.5\n"

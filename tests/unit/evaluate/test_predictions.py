@@ -31,7 +31,7 @@ class Fixed:
 
 def made(model: Fixed, **how: bool) -> dict[str, list[object]]:
     index = pl.Series([str(row) for row in range(len(model.answers))])
-    return predict_texts(model, index, [[""] * len(model.answers)], **how).to_dict(as_series=False)
+    return predict_texts(model, index, [["a text"] * len(model.answers)], **how).to_dict(as_series=False)
 
 
 def test_softmax_is_scipys_in_double_precision() -> None:
@@ -79,3 +79,14 @@ def test_gap_closed_takes_means_over_seeds() -> None:
 def test_no_gap_no_share() -> None:
     assert gap_closed([80.0], [80.0], [85.0]) is None
     assert gap_closed([79.0], [80.0], [85.0]) is None
+
+
+def test_a_row_without_words_has_an_empty_prediction_unless_a_label_must_stand() -> None:
+    model = Fixed(CLASSES, [[0, 1, 0.5]] * 3)
+    index = pl.Series(["0", "1", "2"])
+    found = predict_texts(model, index, [["a", " ", ""], ["b", "c", "\t"]], probabilities=True)
+    assert found["prediction"].to_list() == ["neutral", "neutral", None]
+    assert found["index"].to_list() == ["0", "1", "2"]
+    assert found["probability_neutral"].null_count() == 1
+    model.answers_all = True  # type: ignore[attr-defined]
+    assert predict_texts(model, index, [["a", " ", ""], ["b", "c", "\t"]])["prediction"].null_count() == 0

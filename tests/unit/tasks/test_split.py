@@ -215,10 +215,10 @@ def test_a_class_without_rows_is_a_warning(load, reporter):
     assert reporter.warnings == ["train.tsv: no row has the label contradiction"]
 
 
-def test_an_empty_text_is_kept_and_told_of(load, reporter):
-    table = load(TRAIN + "\t0\n\t1\n")
-    assert table["sentence"].to_list() == ["good", "bad", "", ""]
-    assert reporter.warnings == ["train.tsv: 2 rows with an empty text are kept, the first is row 4"]
+def test_an_empty_text_is_no_training_text(load, reporter):
+    table = load(TRAIN + "\t0\n \t1\n")
+    assert table["sentence"].to_list() == ["good", "bad"]
+    assert reporter.warnings == ["train.tsv: 2 rows with an empty text are left out, the first is row 4"]
 
 
 def test_a_null_is_no_text_and_a_number_neither(tmp_path, settings_of, reporter):

@@ -3,9 +3,11 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from kdcli.api import Task
-from kdcli.transfer.cleaning import clean, hashes, new_texts, plain, select, spaced, stream, take
+from kdcli.transfer.cleaning import hashes, keys, new_texts, plain, select, stream, take
 
 HASHES = st.lists(st.sampled_from([0, 1, 2, 3, 2**63, 2**64 - 2, 2**64 - 1]), max_size=12)
 SINGLE, PAIR = Task("t", "single", ("0", "1")), Task("t", "pair", ("0", "1"))
@@ -44,15 +46,50 @@ def test_rows_are_kept_and_taken_by_their_numbers(data):
     assert take(frame.lazy(), numbers, count)["n"].to_list() == numbers.tolist()
 
 
-def test_hashes_see_white_space_and_controls_as_they_are_asked_to():
-    frame = plain(pl.DataFrame({"sentence": [" a  b", "a b", "a\x07 b", None, ""], "label": [1, 0, 1, 0, 1]}), SINGLE)
-    assert frame["label"].to_list() == ["1", "0", "1", "0", "1"]
-    by_space, by_clean = hashes([frame], SINGLE, spaced), hashes([frame[:2], frame[2:]], SINGLE, clean)
-    assert by_space[0] == by_space[1] != by_space[2] and by_space[3] == by_space[4]
-    assert by_clean[0] == by_clean[1] == by_clean[2] == by_space[0]
-    assert hashes([], SINGLE, spaced).tolist() == []
+NORMALIZER, CUTTER = BertNormalizer(lowercase=True), BertPreTokenizer()
+
+
+def words_of(text):
+    """The words that a student reads, by the tokenizers library."""
+    return tuple(word for word, _ in CUTTER.pre_tokenize_str(NORMALIZER.normalize_str(text)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("The plot, is dull.", "the plot , is dull ."),
+        ("crème brûlée", "creme brulee"),
+        ("cre\u0300me bru\u0302le\u0301e", "Crème  Brûlée"),
+        (" a  b", "a\x07 b"),
+        ("don't", "don ' t"),
+        ("电影 很好", "电影很好"),
+        ("GOOD\u00a0film", "good film"),
+    ],
+)
+def test_texts_of_the_same_words_are_the_same(one, other):
+    assert words_of(one) == words_of(other)
+    for frame in (pl.DataFrame({"a": [one, other]}), pl.DataFrame({"a": [one, other], "b": ["x", "x"]})):
+        assert len(set(keys(frame))) == 1
+    assert len(set(keys(pl.DataFrame({"a": [one, other, f"{one} x"]})))) == 2
+
+
+@settings(deadline=None)
+@given(st.lists(st.text("aB ,.'é\u0301$电-", max_size=6), min_size=2, max_size=12))
+def test_other_words_are_another_text(texts):
+    found = keys(pl.DataFrame({"a": texts}, schema={"a": pl.String}))
+    same = {(a, b): found[i] == found[j] for i, a in enumerate(texts) for j, b in enumerate(texts)}
+    assert same == {(a, b): words_of(a) == words_of(b) for a, b in same}
+
+
+def test_plain_texts_have_the_same_keys(sst2):
+    frame = pl.DataFrame({"sentence": [text.strip() for text in sst2(2000)]})
+    assert keys(frame, plain=True).tolist() == keys(frame).tolist()
+    table = plain(frame.with_columns(label=pl.lit(1)), SINGLE)
+    assert table["label"].to_list() == ["1"] * len(frame)
+    assert hashes([table[:5], table[5:]], SINGLE).tolist() == keys(frame).tolist()
+    assert hashes([], SINGLE).tolist() == []
     pairs = plain(pl.DataFrame({"sentence1": ["a", "ab"], "sentence2": ["bc", "c"], "index": [1, 2]}), PAIR)
-    assert pairs.columns == ["sentence1", "sentence2"] and len(set(hashes([pairs], PAIR, spaced))) == 2
+    assert pairs.columns == ["sentence1", "sentence2"] and len(set(hashes([pairs], PAIR))) == 2
 
 
 def test_what_a_stream_raises_comes_through():

@@ -32,7 +32,7 @@ def nltk_words(text: str) -> list[str] | None:
 
 
 @settings(deadline=None)
-@given(st.one_of(TEXTS, st.text()))
+@given(st.one_of(TEXTS, st.text(st.characters(max_codepoint=0x2FFF))))
 def test_white_space_cuts_as_python_does_and_nothing_is_lost(text):
     words, gaps = split(text, "whitespace")
     assert list(words) == text.split()
@@ -41,7 +41,7 @@ def test_white_space_cuts_as_python_does_and_nothing_is_lost(text):
 
 
 @settings(deadline=None)
-@given(st.one_of(TEXTS, st.text()))
+@given(st.one_of(TEXTS, st.text(st.characters(max_codepoint=0x2FFF))))
 @example("mr. x is n't \u2014 here etc.")
 @example("he said `` hi '' \" and \" went")
 def test_treebank_cuts_as_nltk_does_and_nothing_is_lost(text):
@@ -55,6 +55,15 @@ def test_treebank_cuts_as_nltk_does_and_nothing_is_lost(text):
 def test_treebank_cuts_real_texts_as_nltk_does(sst2):
     texts = sst2(1500)
     assert [list(split(text, "treebank")[0]) for text in texts] == [nltk_words(text) for text in texts]
+
+
+@pytest.mark.parametrize("words", ["treebank", "whitespace"])
+def test_characters_without_spaces_between_are_words(words):
+    text = "这部电影很好 is 很good, かな"
+    found, gaps = split(text, words)
+    tail = ["很", "good", ","] if words == "treebank" else ["很", "good,"]
+    assert found == [*"这部电影很好", "is", *tail, "か", "な"]
+    assert "".join(word + gap for word, gap in zip(found, gaps, strict=True)).strip() == text
 
 
 def test_words_hold_what_follows_them():
@@ -78,7 +87,7 @@ def tagged(tmp_path, monkeypatch):
     def run(texts, tag, words="treebank", part=0):
         monkeypatch.setattr(tagging.registry, "load", lambda group, name: SimpleNamespace(tag=tag))
         pl.DataFrame(texts).write_parquet(tmp_path / "texts.parquet")
-        TagPart(tmp_path / "texts.parquet", "any", words, 2)(part, tmp_path / "part.parquet")
+        TagPart(tmp_path / "texts.parquet", "any", words, 0, 2)(part, tmp_path / "part.parquet")
         return pl.read_parquet(tmp_path / "part.parquet")
 
     return run
@@ -122,3 +131,15 @@ def test_plain_texts_need_no_nltk(monkeypatch):
     monkeypatch.setitem(sys.modules, "nltk.tokenize", None)
     tagging._tokenizer.cache_clear()
     assert split("a plain text , is n't it ? ", "treebank")[0] == ["a", "plain", "text", ",", "is", "n't", "it", "?"]
+
+
+@pytest.mark.parametrize(("max_words", "cut"), [(0, 0), (2, 2), (3, 1), (4, 0)])
+def test_long_texts_are_cut_and_counted(tmp_path, monkeypatch, max_words, cut):
+    texts = pl.DataFrame({"sentence": ["one two three", "a b c d", "x"]})
+    texts.write_parquet(tmp_path / "texts.parquet")
+    part = tmp_path / "part.parquet"
+    TagPart(tmp_path / "texts.parquet", "pattern", "whitespace", max_words, 3)(0, part)
+    words = [text.split()[: max_words or None] for text in texts["sentence"]]
+    found = pl.read_parquet(part).group_by("row", maintain_order=True).agg("word")["word"].to_list()
+    assert found == words
+    assert int(pl.read_parquet_metadata(part)["cut"]) == cut
