@@ -25,7 +25,6 @@ WORD = r"[^\s\x1c-\x1f]+"
 """A word: what white space separates, as a regular expression."""
 _CONTROLS = r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u{feff}]"
 _LINE_ENDS = r"[\t-\r\x1c-\x1e\x85\u{2028}\u{2029}]+"  # those of str.splitlines, and the tab
-_APART = r" ?([!-/:-@\[-`{-~\p{P}\p{Han}]) ?"  # what BERT's tokenizer makes words of their own
 SHOWN = 300
 """Characters of a text that a report shows."""
 LITTLE = 0.01
@@ -75,20 +74,22 @@ def hashes(frames: Sequence[pl.DataFrame], task: Task) -> Hashes:
 
 
 def keys(texts: pl.DataFrame, *, plain: bool = False) -> Hashes:
-    """Hash the texts of each row as a student reads them by default, so that near-copies of a text are copies of it.
+    """Hash the texts of each row so that near-copies of a text are copies of it.
 
-    Equal are texts of the same words: whatever their case, accents, white space, control characters and the spaces
-    beside punctuation and Chinese characters (as in BERT's tokenizer, which the vocabulary is made with). ``plain``
-    texts have single spaces between their words and no control characters.
+    Equal are texts of the same characters, whatever their case, accents, spaces and control characters: all that a
+    student by default reads alike, as its words are BERT's. ``plain`` texts have no white space but spaces and no
+    control characters.
     """
-    return text_hash([_as_read(column, plain=plain) for column in texts.get_columns()])
+    return text_hash([_bare(column, plain=plain) for column in texts.get_columns()])
 
 
-def _as_read(texts: pl.Series, *, plain: bool) -> pl.Series:
-    if (texts.str.len_bytes() != texts.str.len_chars()).any():
-        texts, plain = texts.str.normalize("NFD").str.replace_all(r"\p{Mn}", ""), False
+def _bare(texts: pl.Series, *, plain: bool) -> pl.Series:
+    other = (texts.str.len_bytes() != texts.str.len_chars()).arg_true()
+    if len(other):  # few texts, mostly: the others are ASCII
+        bare = texts.gather(other).str.normalize("NFD").str.replace_all(r"\p{Mn}", "")
+        texts = texts.scatter(other, bare.to_frame().select(clean(pl.all())).to_series())
     text = pl.col(texts.name)
-    text = (text if plain else clean(text)).str.to_lowercase().str.replace_all(_APART, "$1")
+    text = (text if plain else clean(text)).str.to_lowercase().str.replace_all(" ", "", literal=True)
     return texts.to_frame().select(text).to_series()
 
 

@@ -157,7 +157,7 @@ class MakePart:
     """Makes a part: the texts of one slice, in order of row and iteration.
 
     A part depends on the seed, the options and its own number, and on nothing that other parts draw. It holds, beside
-    the text columns, the ``key`` (the hash of the texts as a student reads them), the ``row`` of the
+    the text columns, the ``key`` (see ``cleaning.keys``), the ``row`` of the
     original, and what the rules did: ``words`` kept, ``masked``, ``replaced``, and texts ``cut``.
     """
 

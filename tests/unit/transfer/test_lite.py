@@ -12,8 +12,8 @@ from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import LiteSettings
 from kdcli.errors import DataError, MissingError
 from kdcli.tables.read import read_table
-from kdcli.tables.text_hash import text_hash
 from kdcli.transfer import lite
+from kdcli.transfer.cleaning import keys
 from kdcli.transfer.lite import MakePart, fabricate, plan
 from kdcli.transfer.rules import Rules
 
@@ -279,7 +279,7 @@ def test_keys_do_not_see_white_space(made):
     found = [
         made({"sentence": texts}, Rules(0, 0, 0, 1, 5), 1)["key"].to_list() for texts in (["a  b"], ["a b", " a b"])
     ]
-    assert {*found[0], *found[1]} == set(text_hash([pl.Series(["a b"])]).tolist())
+    assert {*found[0], *found[1]} == set(keys(pl.DataFrame({"sentence": ["a b"]})).tolist())
 
 
 def test_a_part_counts_what_was_done(made):
