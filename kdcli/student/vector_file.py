@@ -25,6 +25,7 @@ _STEP = 1 << 16
 _BUFFER = 1 << 18
 _BLOCK = 1 << 20
 _SAMPLE_ROWS = 20
+_BOM = b"\xef\xbb\xbf"
 _MAGIC = {
     b"PK\x03\x04": "a zip archive",
     b"\xba\x16\x4f\x2f": "a fastText model",
@@ -42,20 +43,21 @@ class VectorFile:
         self.path = path
         with _open(path) as stream:
             sample = stream.read(_BUFFER)
+        bom = len(_BOM) if sample.startswith(_BOM) else 0
         for magic, what in _MAGIC.items():
             if sample.startswith(magic):
                 raise DataError(f"this is {what}, not a file of word vectors", file=path, hint=FORMS)
-        self._start, self._binary = 0, False
+        self._start, self._binary = bom, False
         self.count: int | None = None
-        header = re.match(rb"\s*(\d+)[ \t]+(\d+)[ \t]*\r?\n", sample)
+        header = re.match(rb"\s*(\d+)[ \t]+(\d+)[ \t]*\r?\n", sample[bom:])
         if header:
-            self.count, self.dimension, self._start = int(header[1]), int(header[2]), header.end()
+            self.count, self.dimension, self._start = int(header[1]), int(header[2]), bom + header.end()
             if not self.count or not self.dimension:
                 raise DataError("the header line says that there are no vectors", file=path, row=1)
-            first = sample[self._start :].partition(b"\n")[0].rstrip().split(b" ")
+            first = _fields(sample[self._start :].partition(b"\n")[0])
             self._binary = not _ends_in_numbers(first, self.dimension)
             return
-        rows = [line.rstrip().split(b" ") for line in sample.split(b"\n")[:_SAMPLE_ROWS] if line.strip()]
+        rows = [_fields(line) for line in sample.split(b"\n")[:_SAMPLE_ROWS] if line.strip()]
         self.dimension = statistics.mode(len(fields) - 1 for fields in rows) if rows else 0
         if not self.dimension or not _ends_in_numbers(rows[0], self.dimension):
             what = "no word vectors here: a row is a word and its numbers" if rows else "the file is empty"
@@ -100,7 +102,7 @@ class VectorFile:
 
     def _parse(self, line: bytes, row: int) -> Row | None:
         """Read a row; None if it is blank. Some of GloVe's words hold spaces."""
-        fields, size = line.rstrip().split(b" "), self.dimension
+        fields, size = _fields(line), self.dimension
         if len(fields) > size + 1 and not _is_number(fields[-size - 1]):
             fields[:-size] = [b" ".join(fields[:-size])]
         word, count = fields[0], len(fields) - 1
@@ -159,6 +161,12 @@ def _open(path: Path) -> Iterator[io.BufferedReader[Any]]:
     except OSError as error:
         hint = "word vectors are one file: give its path in student.vectors"
         raise DataError(f"cannot read the word vectors: {error.strerror}", file=path, hint=hint) from error
+
+
+def _fields(line: bytes) -> list[bytes]:
+    """Return a word and its numbers, whatever number of spaces stands between them."""
+    fields = line.rstrip().split(b" ")
+    return [fields[0], *filter(None, fields[1:])] if b"" in fields[1:] else fields
 
 
 def _ends_in_numbers(fields: list[bytes], dimension: int) -> bool:

@@ -20,7 +20,9 @@ from kdcli.student.vector_file import Row, VectorFile
 FILE = "vectors.safetensors"
 RANGE = 0.25
 """Words without a vector get one from U(-0.25, 0.25) (Tang et al. 2019, section 4.2)."""
-_SPELLINGS: tuple[Callable[[str], str], ...] = (str, str.lower, str.capitalize)
+_SPELLINGS: tuple[Callable[[str], str], ...] = (str, str.lower, str.capitalize, str.upper)
+_LOWER = pl.col("word").str.to_lowercase()
+_IN_ANY_CASE = len(_SPELLINGS)
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,9 @@ def load_vectors(folder: Path) -> Vectors | None:
 def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None = None) -> WordVectors:
     """Read the vectors of the wanted words from a word2vec, GloVe, fastText or Parquet file.
 
-    A word is looked up as written, else in lower case, else capitalised. Of a word that the file holds several times
-    the first vector counts. Of the other rows only a few are parsed, the first and the last among them, so a fault in
-    one of them may go unnoticed.
+    A word is looked up as written, else in lower case, capitalised, in upper case, or in any case (``iphone`` as
+    ``iPhone``). Of a word that the file holds several times the first vector counts. Of the other rows only a few are
+    parsed, the first and the last among them, so a fault in one of them may go unnoticed.
 
     A Parquet file has the columns ``word`` and ``vector``, a list of numbers; the others may be gzipped, and text may
     have a header line ``count dimension``.
@@ -116,30 +118,36 @@ def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None
     for index, word in enumerate(wanted):
         for rank, spelling in enumerate(_SPELLINGS):
             spellings.setdefault(spelling(word).encode(), []).append((index, rank))
-    best = [len(_SPELLINGS)] * len(wanted)
+    folded: dict[bytes, list[tuple[int, int]]] = {}
+    for index, word in enumerate(wanted):
+        folded.setdefault(word.encode().lower(), []).append((index, _IN_ANY_CASE))
+    best = [_IN_ANY_CASE + 1] * len(wanted)
 
-    def needs(word: bytes) -> bool:
-        return word in spellings and any(rank < best[index] for index, rank in spellings[word])
+    def places(word: bytes) -> list[tuple[int, int]]:
+        found = spellings.get(word) or folded.get(word.lower()) or []
+        return [(index, rank) for index, rank in found if rank < best[index]]
 
     file = None if path.suffix == ".parquet" else VectorFile(path)
     count = file.count if file else None
     with (reporter or QuietReporter()).progress(f"vectors of {path.name}", count, "words") as progress:
         if file:
-            dimension, rows = file.dimension, file.rows(needs, progress.advance)
+            dimension, rows = file.dimension, file.rows(lambda word: bool(places(word)), progress.advance)
         else:
-            dimension, rows = _parquet_rows(path, [word.decode() for word in spellings])
+            dimension, rows = _parquet_rows(path, [word.lower() for word in wanted])
         matrix = np.zeros((len(wanted), dimension), np.float32)
         for found, vector in rows:
-            for index, rank in spellings[found]:
+            for index, rank in places(found):
                 if rank < best[index]:
                     matrix[index], best[index] = vector, rank
-    return WordVectors(matrix, np.array(best, int) < len(_SPELLINGS))
+    if reporter and (cased := sum(0 < rank <= _IN_ANY_CASE for rank in best)):
+        reporter.info(f"{path.name}: {cased:,} words were found in another case")
+    return WordVectors(matrix, np.array(best, int) <= _IN_ANY_CASE)
 
 
 def _parquet_rows(path: Path, words: list[str]) -> tuple[int, Iterator[Row]]:
     """Return the size of a vector, and the rows of these words."""
     # The first row gives the size, even if none of the words is there.
-    found = _collect(path, lambda rows: pl.concat([rows.head(1), rows.filter(pl.col("word").is_in(words))]))
+    found = _collect(path, lambda rows: pl.concat([rows.head(1), rows.filter(_LOWER.is_in(words))]))
     sizes = found["vector"].list.len().fill_null(0).unique().to_list()
     if len(sizes) != 1 or not sizes[0]:
         raise DataError(f"the vectors have no common size: {sizes}", file=path, key="vector")

@@ -78,12 +78,19 @@ def test_every_form_gives_the_same_vectors(write, form, gzipped):
     assert got.found.tolist() == [True, False, True, True, True]
 
 
-def test_words_are_looked_up_as_written_then_lower_then_capitalised(write):
-    table = [("Paris", [1.0]), ("paris", [2.0]), ("PARIS", [3.0]), ("Rome", [4.0]), ("OSLO", [5.0])]
+def test_words_are_looked_up_as_written_then_in_other_cases(write):
+    table = [("Paris", [1.0]), ("paris", [2.0]), ("PARIS", [3.0]), ("Rome", [4.0]), ("OSLO", [5.0]), ("iPhone", [6.0])]
+    wanted = ["PARIS", "pARIS", "paris", "Paris", "rome", "oslo", "iphone", "bern"]
     for order in (table, table[::-1]):
-        got = read_vectors(write(text(order, header=True)), ["PARIS", "pARIS", "paris", "Paris", "rome", "oslo"])
-        assert got.matrix[:, 0].tolist() == [3.0, 2.0, 2.0, 1.0, 4.0, 0.0]
-        assert got.found.tolist() == [True, True, True, True, True, False]
+        got = read_vectors(write(text(order, header=True)), wanted)
+        assert got.matrix[:, 0].tolist() == [3.0, 2.0, 2.0, 1.0, 4.0, 5.0, 6.0, 0.0]
+        assert got.found.tolist() == [True] * 7 + [False]
+
+
+@pytest.mark.parametrize("header", [b"", b"2 2\n"])
+def test_a_mark_at_the_beginning_and_more_spaces_lose_no_word(write, header):
+    got = read_vectors(write(b"\xef\xbb\xbf" + header + b"the  1 2\ncat 3   4\n"), ["the", "cat"])
+    assert got.matrix.tolist() == [[1, 2], [3, 4]]
 
 
 def test_the_first_of_several_vectors_of_a_word_counts(write):
