@@ -11,6 +11,7 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.run.paths import artefact
 from kdcli.run.stage import Files, if_local
+from kdcli.tables.read import files_of
 from kdcli.tasks.split import SPLITS, Split, has_split, load_split, load_tables, split_files, task_from
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class RunContext:
         found: Files = {}
         for name in names:
             if name in SPLITS:
-                found |= {path.name: path for path in split_files(self.settings.task, name)}
+                found |= {file.name: file for path in split_files(self.settings.task, name) for file in files_of(path)}
             elif name == "teacher" and not self.settings.teacher.train:
                 found |= if_local(name, self.settings.teacher.model)
             else:

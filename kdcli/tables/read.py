@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from kdcli.tables.text import (
     BadRowsMode,
     Delimited,
     Form,
+    LabelledLines,
     TableSource,
     check_texts,
     form_of,
@@ -26,10 +28,14 @@ __all__ = [
     "Form",
     "TableReader",
     "check_texts",
+    "files_of",
     "form_of",
     "read_table",
     "shown",
 ]
+
+
+_SHARD = re.compile(r"-(\d+)-of-(\d+)(?=\.)")
 
 
 class TableReader:
@@ -110,11 +116,72 @@ def read_table(
     return TableReader(source, path, columns or tuple(source.schema), bad_rows)
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return the files of a table: itself, the sisters of a shard of the Hub's, or the part files in Spark's folder.
+
+    Raises:
+        DataError: A shard is missing, or the folder holds no part files.
+    """
+    if path.is_dir():
+        if files := sorted(file for file in path.glob("part-*") if file.is_file()):
+            return files
+        raise DataError("this is a folder without part files (part-*), not a table", file=path)
+    shard = _SHARD.search(path.name)
+    if not shard:
+        return [path]
+    count, digits = int(shard[2]), len(shard[1])
+    begin, end = path.name[: shard.start(1)], path.name[shard.end(1) :]
+    files = [path.with_name(f"{begin}{number:0{digits}d}{end}") for number in range(count)]
+    for file in files:
+        if not file.exists():
+            hint = f"the table has {count} shards: copy them all"
+            raise DataError("a shard of this table is missing", file=file, hint=hint)
+    return files
+
+
+class Chain:
+    """Files of the same columns that are one table."""
+
+    def __init__(self, path: Path, sources: Sequence[TableSource], files: Sequence[Path]) -> None:
+        self.schema = sources[0].schema
+        self.notes = [f"{len(files)} files are one table", *sources[0].notes]
+        self._sources = sources
+        for source, file in zip(sources, files, strict=True):
+            if source.schema != self.schema:
+                what = (
+                    f"its columns are {_columns(source.schema)}, and those of {files[0].name} {_columns(self.schema)}"
+                )
+                raise DataError(what, file=file, hint="the files of one table have the same columns")
+
+    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+        """Yield the columns of one file after the other; rows are counted over all of them."""
+        last = 0
+        for number, source in enumerate(self._sources):
+            before = last
+            for frame in source.batches(columns, bad):
+                found = frame.with_columns(pl.col(ROW_NUMBER) + before) if number else frame
+                last = int(found[-1, ROW_NUMBER]) if len(found) else last
+                yield found
+
+
+def _columns(schema: pl.Schema) -> str:
+    return ", ".join(f"{name} ({dtype})" for name, dtype in schema.items())
+
+
 def _open(
     path: Path, form: Form, header: bool, names: Sequence[str] | None, bad_rows: BadRowsMode, quoted: bool
 ) -> TableSource:
+    files = files_of(path)
+    sources = [_open_file(file, form, header, names, bad_rows, quoted) for file in files]
+    return sources[0] if files == [path] else Chain(path, sources, files)
+
+
+def _open_file(
+    path: Path, form: Form, header: bool, names: Sequence[str] | None, bad_rows: BadRowsMode, quoted: bool
+) -> TableSource:
     if form == "txt":
-        return Delimited(path, "", header=False, names=names or ("sentence",))
+        lines = Delimited(path, "", header=False, names=names or ("sentence",))
+        return LabelledLines(lines) if LabelledLines.fits(path) else lines
     if form == "tsv" and not quoted:
         return Delimited(path, "\t", header=header, names=names)
     if form == "jsonl":

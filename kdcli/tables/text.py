@@ -30,6 +30,7 @@ BLOCK = 3 << 20
 """Bytes of text that are read and parsed at once."""
 
 _BOM = b"\xef\xbb\xbf"
+_LABEL = b"__label__"
 _SHOWN = 80
 
 
@@ -138,6 +139,31 @@ def shown(content: bytes | str) -> str:
 def with_row_numbers(frame: pl.DataFrame, rows: Sequence[int] | pl.Series) -> pl.DataFrame:
     """Add the numbers of the rows as the last column."""
     return frame.with_columns(pl.Series(ROW_NUMBER, rows, dtype=pl.Int64))
+
+
+class LabelledLines:
+    """Lines of fastText, ``__label__NAME`` and a text: the columns ``sentence`` and ``label``."""
+
+    def __init__(self, lines: Delimited) -> None:
+        self._lines, self._text = lines, lines.columns[0]
+        self.schema = pl.Schema({self._text: pl.String(), "label": pl.String()})
+        self.notes = ["the lines begin with labels, as fastText has them"]
+
+    @staticmethod
+    def fits(path: Path) -> bool:
+        """Return whether the first line begins with a label."""
+        with open_bytes(path) as stream:
+            return stream.readline(len(_LABEL)).startswith(_LABEL)
+
+    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+        """Yield the columns; a line without a label, or with several, is a bad row."""
+        for frame in self._lines.batches([self._text], bad):
+            parts = pl.col(self._text).str.extract_groups(r"^__label__(\S+)\s*(.*)$").struct
+            found = frame.select(parts.field("2").alias(self._text), parts.field("1").alias("label"), ROW_NUMBER)
+            wrong = found["label"].is_null() | found[self._text].str.starts_with(_LABEL.decode()).fill_null(False)
+            for row in found.filter(wrong)[ROW_NUMBER]:
+                bad.add(int(row), "not one label and a text")
+            yield found.filter(~wrong).select(*columns, ROW_NUMBER)
 
 
 class Delimited:

@@ -100,6 +100,8 @@ def _plain_lines(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
             return TableLayout("of two texts a line", "tsv", False, ("c0", "c1"), None)
     if task.kind == "pair":
         raise DataError("a line of a pair task holds two texts with a tab between them", file=path, row=1)
+    if lines is not None and "label" in lines.columns:
+        return TableLayout("of fastText's lines", "txt", False, ("sentence",), "label")
     return TableLayout("of one text a line", "txt", False, ("sentence",), None)
 
 

@@ -74,8 +74,9 @@ def class_names(path: Path, column: str | None, task: Task) -> dict[str, str]:
     They count only where they are the task's labels or names; otherwise the numbers are the labels.
     """
     from kdcli.tables.parquet import stored_class_names
+    from kdcli.tables.read import files_of
 
-    names = stored_class_names(path, column) if column else ()
+    names = stored_class_names(files_of(path)[0], column) if column else ()
     known = set(names) in (set(task.labels), set(task.names))
     return {str(number): name for number, name in enumerate(names)} if known else {}
 

@@ -142,8 +142,9 @@ def needed_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
 def split_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
     """Return the files that ``load_split`` reads; none where there is no such split.
 
-    A split is one table (``dev.tsv``; on the Hub ``validation.parquet`` or ``validation-00000-of-00001.parquet``), or
-    a matched and a mismatched one. Of several files of one name the first form counts.
+    A split is one table (``dev.tsv``; on the Hub ``validation.parquet``, or ``validation-00000-of-00002.parquet`` and
+    the other shards; of Spark ``dev.parquet/part-*``), or a matched and a mismatched one. Of several files of one name
+    the first form counts.
     """
     tables: dict[str, Path] = {}
     for path in _candidates(settings, split):
@@ -191,8 +192,9 @@ def _folder(settings: TaskSettings) -> Path:
 def _candidates(settings: TaskSettings, split: Split) -> list[Path]:
     """Return the files that may be a table of the split, ordered by part, then by form."""
     forms = [f".{form}{zipped}" for form in get_args(Form) for zipped in ("", ".gz")]
-    names = [rf"({_STEMS[split]}){part}(-00000-of-00001)?{re.escape(form)}" for part in PARTS for form in forms]
-    files = sorted(path for path in _folder(settings).iterdir() if path.is_file())
+    names = [rf"({_STEMS[split]}){part}(-0+-of-\d+)?{re.escape(form)}" for part in PARTS for form in forms]
+    # Spark writes a table as a folder of part files.
+    files = sorted(path for path in _folder(settings).iterdir() if path.is_file() or any(path.glob("part-*")))
     return [path for name in names for path in files if re.fullmatch(name, path.name)]
 
 

@@ -166,7 +166,7 @@ def _open(settings: CorpusSettings, task: Task, bad_rows: BadRowsMode, reporter:
     for path in (Path(name).expanduser() for name in settings.files):
         form = form_of(path) if settings.columns else form_of_set(path, task)
         reader = read_table(path, bad_rows=bad_rows, form=form)
-        columns = reader.columns if form == "txt" else _columns(reader, settings, task, reporter)
+        columns = reader.columns[:1] if form == "txt" else _columns(reader, settings, task, reporter)
         reader = read_table(path, columns=columns, bad_rows=bad_rows, form=form)
         for column in columns:
             if reader.schema[column] != pl.String:

@@ -1,0 +1,83 @@
+"""Tables of several files, and files of neighbours: shards of the Hub, Spark's folders, fastText's lines."""
+
+import polars as pl
+import pytest
+
+from kdcli.api import QuietReporter
+from kdcli.config.schema import TaskSettings
+from kdcli.errors import DataError
+from kdcli.tables.read import ROW_NUMBER, files_of, read_table
+from kdcli.tasks.split import load_split, split_files, task_from
+
+WHOLE = pl.DataFrame({"sentence": [f"text {number}" for number in range(7)], "label": ["0", "1"] * 3 + ["1"]})
+
+
+def shards(folder, split="train", count=3):
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        part = WHOLE[len(WHOLE) * number // count : len(WHOLE) * (number + 1) // count]
+        part.write_parquet(folder / f"{split}-{number:05d}-of-{count:05d}.parquet")
+
+
+def settings(folder):
+    return TaskSettings(name="toy", labels=("0", "1"), data_dir=str(folder))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_shards_of_a_split_are_one_table(tmp_path, count):
+    shards(tmp_path, "train", count)
+    shards(tmp_path, "validation", count)
+    own = settings(tmp_path)
+    for split in ("train", "dev"):
+        assert len(split_files(own, split)) == 1
+        table = load_split(own, task_from(own), split, QuietReporter())
+        assert table.select("sentence", "label").equals(WHOLE)
+        assert table["index"].to_list() == list("0123456")
+    frame = read_table(tmp_path / f"train-00000-of-0000{count}.parquet").frame()
+    assert frame[ROW_NUMBER].to_list() == list(range(1, 8))
+
+
+def test_a_missing_shard_and_one_of_other_columns_are_named(tmp_path):
+    shards(tmp_path)
+    middle = tmp_path / "train-00001-of-00003.parquet"
+    pl.DataFrame({"sentence": ["x"], "label": [1.5]}).write_parquet(middle)
+    with pytest.raises(DataError) as caught:
+        read_table(tmp_path / "train-00000-of-00003.parquet")
+    assert caught.value.file == str(middle)
+    middle.unlink()
+    with pytest.raises(DataError) as caught:
+        load_split(settings(tmp_path), task_from(settings(tmp_path)), "train", QuietReporter())
+    assert caught.value.file == str(middle)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_a_folder_of_part_files_is_one_table(tmp_path, form):
+    folder = tmp_path / f"train.{form}"
+    folder.mkdir()
+    write = {"csv": pl.DataFrame.write_csv, "parquet": pl.DataFrame.write_parquet, "jsonl": pl.DataFrame.write_ndjson}
+    for number, part in enumerate((WHOLE[:4], WHOLE[4:])):
+        write[form](part, folder / f"part-0000{number}-c000.{form}")
+    (folder / "_SUCCESS").touch()
+    assert [path.name[:10] for path in files_of(folder)] == ["part-00000", "part-00001"]
+    own = settings(tmp_path)
+    table = load_split(own, task_from(own), "train", QuietReporter())
+    assert table.select("sentence", "label").equals(WHOLE)
+    (tmp_path / "dev.csv").mkdir()
+    with pytest.raises(DataError):
+        read_table(tmp_path / "dev.csv")
+
+
+def test_lines_of_fasttext_are_texts_with_labels(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text("__label__pos a gripping film\n__label__neg a dull mess\n__label__pos , lovely\n")
+    own = settings(tmp_path).model_copy(update={"labels": ("neg", "pos")})
+    table = load_split(own, task_from(own), "train", QuietReporter())
+    assert table["sentence"].to_list() == ["a gripping film", "a dull mess", ", lovely"]
+    assert table["label"].to_list() == ["pos", "neg", "pos"]
+    for line in ("no label", "__label__a __label__b two labels"):
+        path.write_text(f"__label__pos a film\n{line}\n")
+        with pytest.raises(DataError) as caught:
+            read_table(path).frame()
+        assert caught.value.row == 2
+        reader = read_table(path, bad_rows="skip")
+        assert (len(reader.frame()), reader.skipped) == (1, 1)
