@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -21,21 +23,24 @@ from kdcli.tables.text import BadRows, Delimited, check_utf8, open_bytes, ragged
 
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
-_BROKEN = "\0broken"
+_BROKEN: list[str] = []
+_EXCEL = re.compile(rb'"?sep=([\x01-\x7f])"?\r?\n?', re.I)
+_ESCAPED = re.compile(rb"\\\\|\\\"")
 
 
 def open_csv(path: Path, *, header: bool = True, names: Sequence[str] | None = None) -> Delimited:
     """Open a CSV by its first line: one of more tabs than commas is a TSV; Excel's may begin with ``sep=;``."""
     with open_bytes(path) as stream:
         line = stream.readline()
-        excel = line.strip().lower() in (b"sep=;", b"sep=,")
-        if line.count(b"\t") > line.count(b",") + line.count(b";"):
-            return Delimited(path, "\t", header=header, names=names)
-        notes = [f"the first line, {line.strip().decode()}, is Excel's and no row"] if excel else []
-        line = stream.readline() if excel else line
-    semicolon = line.count(b";") > line.count(b",")
-    table = QuotedFile(path, ";" if semicolon else ",", header=header, names=names, excel=excel)
-    table.notes += notes + ["the fields are separated by ;"] * semicolon
+    excel = _EXCEL.fullmatch(line)
+    if not excel and line.count(b"\t") > line.count(b",") + line.count(b";"):
+        return Delimited(path, "\t", header=header, names=names)
+    separator = excel[1].decode() if excel else ";" if line.count(b";") > line.count(b",") else ","
+    table = QuotedFile(path, separator, header=header, names=names, excel=bool(excel))
+    if excel:
+        table.notes.append(f"the first line, {line.strip().decode()}, is Excel's and no row")
+    if separator != ",":
+        table.notes.append(f"the fields are separated by {separator!r}")
     return table
 
 
@@ -82,12 +87,9 @@ class QuotedFile(Delimited):
         rows: list[int] = []
         found: list[list[str]] = []
         while (record := self._next_record(records, bad, row)) is not None:
-            record = record or [""]  # a blank line
-            if len(record) == len(self.columns):
+            if record is not _BROKEN:
                 rows.append(row)
-                found.append(record)
-            elif record[0] is not _BROKEN:
-                bad.add(row, ragged(len(record), len(self.columns), records.content()))
+                found.append(record or [""])
             if len(rows) == _RECORDS:
                 yield self._frame(rows, found)
                 rows, found = [], []
@@ -100,28 +102,33 @@ class QuotedFile(Delimited):
         return with_row_numbers(pl.DataFrame([pl.Series(name, texts, pl.String) for name, texts in columns]), rows)
 
     def _next_record(self, records: _Records, bad: BadRows, row: int) -> list[str] | None:
-        """Return the next row, None at the end, or a row of ``_BROKEN`` that has been counted."""
+        """Return the next row, None at the end, or ``_BROKEN`` for one that has been counted as bad."""
+        message = ""
         try:
-            return records.next()
+            record = records.next()
+            if record is None or len(record or [""]) == len(self.columns):
+                return record
         except UnicodeDecodeError:
             check_utf8(records.content(), self.path, row)
             raise
         except csv.Error as error:
-            content, message = records.content(), str(error)
-            if "unexpected end" in message or "field larger" in message:
-                what = f"a quote is never closed: {shown(content)}"
-                raise DataError(what, file=self.path, row=row, hint="close the quote, or double it") from None
-            if rb"\"" in content and not records.backslash:
-                records.escape_by_backslash()
-                note = f"quotes are escaped by a backslash from row {row} on"
-                self.notes = [*filter(note.__ne__, self.notes), note]
-                return self._next_record(records, bad, row)
-            if "new-line" in message:
-                what = "a lone carriage return outside quotes"
-                bad.add(row, what, "quote the text, or keep the table as .tsv or .parquet")
-            else:
-                bad.add(row, f"text after a closing quote: {shown(content.rstrip())}")
-            return [_BROKEN] * (len(self.columns) + 1)
+            record, message = [], str(error)
+        content = records.content()
+        if rb"\"" in content and (escaped := records.read_escaped(len(self.columns))):
+            note = f"quotes are escaped by a backslash from row {row} on"
+            self.notes = [*filter(note.__ne__, self.notes), note]
+            return escaped
+        if "unexpected end" in message or "field larger" in message:
+            what = f"a quote is never closed: {shown(content)}"
+            raise DataError(what, file=self.path, row=row, hint="close the quote, or double it")
+        if "new-line" in message:
+            what = "a lone carriage return outside quotes"
+            bad.add(row, what, "quote the text, or keep the table as .tsv or .parquet")
+        elif message:
+            bad.add(row, f"text after a closing quote: {shown(content.rstrip())}")
+        else:
+            bad.add(row, ragged(len(record), len(self.columns), content))
+        return _BROKEN
 
 
 def has_csv_quoting(path: Path) -> bool:
@@ -154,10 +161,13 @@ class _Records:
     def __init__(self, blocks: Iterable[bytes], separator: str) -> None:
         self._lines = (line for block in blocks for line in io.BytesIO(block))
         self._separator = separator
+        self._again: deque[bytes] = deque()
+        self._start(escaped=False)
+
+    def _start(self, *, escaped: bool) -> None:
         self._taken: list[bytes] = []
-        self._again: list[bytes] = []
-        self.backslash = False
-        self._reader = self._new_reader()
+        self._escaped = escaped
+        self._reader = csv.reader(self._decoded(), delimiter=self._separator, strict=True)
 
     def next(self) -> list[str] | None:
         self._taken = []
@@ -166,16 +176,29 @@ class _Records:
     def content(self) -> bytes:
         return b"".join(self._taken)
 
-    def escape_by_backslash(self) -> None:
-        r"""Read the latest row again, and all that follow, with ``\"`` for a quote inside quotes."""
-        self.backslash = True
-        self._again = self._taken
-        self._reader = self._new_reader()
-
-    def _new_reader(self) -> Iterator[list[str]]:
-        return csv.reader(self._decoded(), delimiter=self._separator, strict=True)
+    def read_escaped(self, fields: int) -> list[str] | None:
+        r"""Read the latest row again, and then all that follow, with ``\"`` for a quote; None where that fails too."""
+        if self._escaped:
+            return None
+        taken = self._taken
+        self._again.extendleft(reversed(taken))
+        self._start(escaped=True)
+        try:
+            record = self.next()
+            if record and len(record) == fields:
+                return record
+        except csv.Error:
+            pass
+        self._again.extendleft(reversed(self._taken[len(taken) :]))
+        self._start(escaped=False)
+        self._taken = taken
+        return None
 
     def _decoded(self) -> Iterator[str]:
-        for line in chain(self._again, self._lines):
+        while line := self._again.popleft() if self._again else next(self._lines, b""):
             self._taken.append(line)
-            yield (line.replace(rb"\"", b'""') if self.backslash else line).decode()
+            yield (_ESCAPED.sub(_doubled, line) if self._escaped else line).decode()
+
+
+def _doubled(escaped: re.Match[bytes]) -> bytes:
+    return b'""' if escaped[0] == rb"\"" else escaped[0]

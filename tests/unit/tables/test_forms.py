@@ -79,6 +79,11 @@ def test_a_field_of_a_csv_that_is_too_long_is_refused(rows, put, monkeypatch):
         ('s,l\n"a \\"b\\" c",1\n"d\\"",0\n', [('a "b" c', "1", 2), ('d"', "0", 3)], 1),
         ('s,l\n"\\"b\\"",1\n"C:\\new",2\n', [('"b"', "1", 2), ("C:\\new", "2", 3)], 1),
         ("s,l\na\\b,1\n", [("a\\b", "1", 2)], 0),
+        ('s,l\n"he said \\",\\" twice",1\n', [('he said "," twice', "1", 2)], 1),
+        ('s,l\n"last \\"",1', [('last "', "1", 2)], 1),
+        ('s,l\n"one\\"\nline",1\n"C:\\\\",0\n', [('one"\nline', "1", 2), ("C:\\\\", "0", 3)], 1),
+        ('s,l\n"C:\\",1\n"a ""b"" c",0\n', [("C:\\", "1", 2), ('a "b" c', "0", 3)], 0),
+        ('"sep=|"\ns|l\na, b;|1\n', [("a, b;", "1", 3)], 2),
     ],
 )
 def test_csv_of_other_programs(put, content, expected, notes):
@@ -90,6 +95,13 @@ def test_csv_of_other_programs(put, content, expected, notes):
 
 def test_a_csv_with_tabs_between_its_fields_is_a_tsv(rows, put):
     assert rows(put("a.csv", "s\tl\nx, y\t1\n")) == [("x, y", "1")]
+
+
+def test_a_bad_row_with_a_backslash_changes_no_other_row(put):
+    content = 's,l\n"C:\\",a,1\n"C:\\",1\n"D:\\"z"q,1\n"E:\\",1\n'
+    reader = read_table(put("a.csv", content), bad_rows="skip")
+    assert reader.frame().rows() == [("C:\\", "1", 3), ("E:\\", "1", 5)]
+    assert (reader.skipped, reader.notes) == (2, [])
 
 
 @pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
