@@ -48,6 +48,17 @@ class TaskSettings(Table):
     """Name of the label column, where the layout is your own."""
     bad_rows: Literal["error", "skip"] = "error"
     """Ragged rows: stop at the first, or skip and count them."""
+    quoting: Literal["auto", "csv", "none"] = "auto"
+    """Quotes around the fields of .tsv and .csv; `auto`: of a .csv, and of a .tsv (not GLUE's) where all quotes fit."""
+    separator: str = "auto"
+    """What separates the fields of a .csv; `auto`: the comma, semicolon or tab that its first line has most of."""
+
+    @field_validator("separator")
+    @classmethod
+    def _separator(cls, value: str) -> str:
+        if value != "auto" and (len(value) != 1 or not value.isascii() or value in '\r\n"'):
+            raise ValueError("must be auto or one ASCII character")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSettings:

@@ -69,6 +69,16 @@ class Results:
     gap_closed: dict[str, dict[str, float | None]]
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Refuse what no comparison has written."""
+        if [row.model for row in self.rows] != ["teacher", "baseline", "student"]:
+            raise ValueError("the rows are not teacher, baseline and student")
+        if not self.metrics or not self.gap_closed or not all(self.gap_closed.values()):
+            raise ValueError("there are no scores")
+        for table, shares in self.gap_closed.items():
+            if not all(row.scores.get(table, {}).get(metric) for row in self.rows for metric in shares):
+                raise ValueError(f"a model has no scores on {table}")
+
 
 def compare(
     *,

@@ -63,6 +63,7 @@ def one_training(
         if state.is_main_process:
             shutil.rmtree(folder)
     finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
     state.wait_for_everyone()
 

@@ -100,7 +100,7 @@ def load_config(folder: Path, **head: Any) -> Any:
     """Load a configuration; ``head`` overrides its values, such as ``num_labels``."""
     if not (folder / "config.json").is_file():
         raise DataError("there is no model in this folder: config.json is missing", file=folder)
-    with _readable("model's configuration", folder):
+    with readable("model's configuration", folder):
         return AutoConfig.from_pretrained(folder, **head)
 
 
@@ -111,7 +111,7 @@ def load_tokenizer(folder: Path, *, needs: Iterable[Literal["pad", "eos", "mask"
         DataError: There is none, it cannot be read, or it lacks a special token.
     """
     bare = not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json", "config.json"))
-    with _readable("tokenizer", folder):
+    with readable("tokenizer", folder):
         tokenizer = (GPT2Tokenizer if bare else AutoTokenizer).from_pretrained(folder)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         hint = "copy tokenizer.json (or its vocabulary files) of the pretrained model into it"
@@ -148,7 +148,7 @@ def load_model(
         DataError: The weights cannot be read, or do not fit the configuration.
     """
     arguments = {} if config is None else {"config": config}
-    with _readable("model's weights", folder):
+    with readable("model's weights", folder):
         model, report = auto_class.from_pretrained(
             folder, dtype=DTYPES[precision], output_loading_info=True, ignore_mismatched_sizes=True, **arguments
         )
@@ -222,7 +222,8 @@ def _may_be_new(name: str, model: Any, allow_new: str) -> bool:
 
 
 @contextmanager
-def _readable(what: str, folder: Path) -> Iterator[None]:
+def readable(what: str, folder: Path) -> Iterator[None]:
+    """Turn whatever a library raises over a model's files into a ``DataError`` that names the folder."""
     try:
         with quiet():
             yield

@@ -85,7 +85,7 @@ def stale(
     It is up to date if it ended with the same settings and the same hashes of inputs, and its outputs exist.
     """
     if entry is None:
-        return ["it has not run yet"]
+        return ["first run"]
     if not entry.ended:
         return ["it did not come to its end"]
     then, now = entry.parameters, json.loads(json.dumps(dict(parameters)))

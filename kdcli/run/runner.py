@@ -25,6 +25,7 @@ from kdcli.run.parallel import Execute, run_at_once
 from kdcli.run.stage import Files, Stage
 from kdcli.run.stages import STAGES, TRANSFER
 from kdcli.run.tracking import parse_trackers, tracking
+from kdcli.tasks.split import check_labelled
 
 if TYPE_CHECKING:
     from kdcli.config.load import Profile
@@ -114,6 +115,8 @@ def run_stages(
         applying = [stage for stage in stages if stage.applies(profile.settings)]
         stages = select(applying, options.first, options.until, options.only)
     steps, lock = plan(stages, run, own), Lock(root, replace=options.force)
+    for split in dict.fromkeys(split for step in steps for split in step.stage.labelled):
+        check_labelled(profile.settings.task, run.task, split)
     if options.dry_run:
         return would_run(steps, lock, force=options.force)
     if is_main_process():

@@ -14,6 +14,7 @@ from kdcli.config.layers import flatten
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
     from kdcli.run.context import RunContext
+    from kdcli.tasks.split import Split
 
 Files = dict[str, Path]
 """Files and folders by name."""
@@ -34,6 +35,7 @@ class Stage(ABC):
     without: ClassVar[tuple[str, ...]] = ()  # those of them that it does not read
     plugin: ClassVar[registry.Group | None] = None  # it depends on the plugin's options and file too
     reads: ClassVar[tuple[str, ...]] = ()  # splits and artefacts
+    labelled: ClassVar[tuple[Split, ...]] = ()  # the splits that it cannot do without, nor without their labels
     makes: ClassVar[tuple[str, ...]]  # artefacts
     method: ClassVar[str | None] = None  # the method of making texts that it belongs to, if any
     per_seed: ClassVar[bool] = False  # whether there is one for each seed

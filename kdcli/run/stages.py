@@ -30,6 +30,7 @@ class TrainTeacher(Stage):
     result = "kdcli.teacher.train:TeacherResult"
     settings = (*TABLES, "task.metric", "teacher", "precision", "seed")
     reads = ("train", "dev")
+    labelled = ("train", "dev")
     makes = ("teacher",)
     together = True
 
@@ -144,6 +145,7 @@ class TrainStudent(Stage):
     without = VOCABULARY
     plugin = "students"
     reads = ("encoded", "dev")
+    labelled = ("dev",)
     makes = ("student",)
     per_seed = True
 
@@ -168,6 +170,7 @@ class TrainBaseline(Stage):
     without = (*VOCABULARY, *DISTILLATION)
     plugin = "students"
     reads = ("encoded", "student", "train", "dev")
+    labelled = ("train", "dev")
     makes = ("baseline",)
     per_seed = True
 

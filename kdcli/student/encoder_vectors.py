@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from transformers import AutoModel
 
 from kdcli.api import MASK, QuietReporter, Reporter
-from kdcli.errors import ProfileError
 from kdcli.models import hf
 
 SPREAD = 0.25 / 3**0.5
@@ -36,18 +35,16 @@ def encoder_vectors(
     that of random vectors. One factor for all components keeps the proportions of distances: a student learns better.
 
     The vocabulary's ``[MASK]`` and ``[PAD]`` are the encoder's own. A word that has no word pieces gets zeros, the
-    centre of all words. Returns ``float32 [words, dimension]``.
-
-    Raises:
-        ProfileError: The dimension exceeds the encoder's hidden size.
+    centre of all words. Returns ``float32 [words, dimension]``, with at most as many values as the states have.
     """
     reporter = reporter or QuietReporter()
     folder = hf.find_model(encoder, reporter, key="student.vectors")
     tokenizer, model = hf.load_tokenizer(folder), hf.load_model(folder, AutoModel, allow_new="pooler")
     largest = model.config.hidden_size
     if dimension > largest:
-        what = f"vectors made from {encoder} cannot have {dimension} values: its states have {largest}"
-        raise ProfileError(what, key="student.dimension", hint=f"set it to {largest} or less")
+        what = f"student.dimension is {dimension}, and the states of {encoder} have {largest} values"
+        reporter.warn(f"{what}: the vectors have {largest}")
+        dimension = largest
     own = {MASK: tokenizer.mask_token, "[PAD]": tokenizer.pad_token}
     texts = [own.get(word) or word for word in words]
     states, known = _states(texts, tokenizer, model.to(device), reporter)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 from kdcli import registry
 from kdcli.api import Task
+from kdcli.config.table import Metric
 from kdcli.errors import DataError, PluginError, ProfileError, first_line
 from kdcli.models.inference import read_weights
 from kdcli.registry.plugin import use
@@ -167,8 +168,7 @@ def load_student(
 
     Args:
         folder: The student's folder.
-        code: The file of its plugin, for a student that was made with ``--code``; the environment variable ``KD_CODE``
-            may name it too, and does so from here on, also for processes that are started.
+        code: The file of its plugin, for a student that was made with ``--code``; from here on ``KD_CODE`` names it.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         torch: Use the PyTorch module in any case.
 
@@ -212,6 +212,9 @@ def _possible(task: Task) -> Task:
         raise ValueError("there are not as many names as labels")
     if task.score_range and not task.score_range[0] < task.score_range[1]:
         raise ValueError("a score_range is the lowest and the highest score")
+    for metric in (task.metric, *task.more_metrics):
+        if metric not in get_args(Metric) or (metric in ("pearson", "spearman")) != task.is_score:
+            raise ValueError(f"{metric} is no metric of such a task")
     return task
 
 
@@ -247,8 +250,7 @@ def _checked(schema: type[_Schema], content: Mapping[str, Any], file: Path) -> _
         return schema.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        what = f"{message[:1].lower()}{message[1:]}, and it is {first['input']!r:.80}"
+        what = f"{first['msg'].removeprefix('Value error, ').lower()}, and it is {first['input']!r:.80}"
         what = "this is missing" if first["type"] == "missing" else what
         raise DataError(what, file=file, key=".".join(map(str, first["loc"])), hint=_HINT) from error
 

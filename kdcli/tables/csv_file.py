@@ -11,6 +11,7 @@ import io
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -28,15 +29,29 @@ _EXCEL = re.compile(rb'"?sep=([\x01-\x7f])"?\r?\n?', re.I)
 _ESCAPED = re.compile(rb"\\\\|\\\"")
 
 
-def open_csv(path: Path, *, header: bool = True, names: Sequence[str] | None = None) -> Delimited:
-    """Open a CSV by its first line: one of more tabs than commas is a TSV; Excel's may begin with ``sep=;``."""
+def open_csv(
+    path: Path,
+    *,
+    header: bool = True,
+    names: Sequence[str] | None = None,
+    quoted: bool | None = None,
+    separator: str | None = None,
+) -> Delimited:
+    """Open a CSV by its first line: the separator is what it has most of; Excel's may be ``sep=;``.
+
+    One with tabs is a TSV, whose quotes count only where all of them fit.
+    """
     with open_bytes(path) as stream:
         line = stream.readline()
     excel = _EXCEL.fullmatch(line)
-    if not excel and line.count(b"\t") > line.count(b",") + line.count(b";"):
-        return Delimited(path, "\t", header=header, names=names)
-    separator = excel[1].decode() if excel else ";" if line.count(b";") > line.count(b",") else ","
-    table = QuotedFile(path, separator, header=header, names=names, excel=bool(excel))
+    if not separator:
+        tabs = line.count(b"\t") > line.count(b",") + line.count(b";")
+        by_count = "\t" if tabs else ";" if line.count(b";") > line.count(b",") else ","
+        separator = excel[1].decode() if excel else by_count
+    if quoted is None:
+        quoted = separator != "\t" or has_csv_quoting(path)
+    kind = QuotedFile if quoted else Delimited
+    table = kind(path, separator, header=header, names=names, before=bool(excel))
     if excel:
         table.notes.append(f"the first line, {line.strip().decode()}, is Excel's and no row")
     if separator != ",":
@@ -45,24 +60,10 @@ def open_csv(path: Path, *, header: bool = True, names: Sequence[str] | None = N
 
 
 class QuotedFile(Delimited):
-    """A file of rows whose fields may be quoted; ``excel``: its first line names the separator and is no row."""
-
-    def __init__(
-        self,
-        path: Path,
-        separator: str,
-        *,
-        header: bool = True,
-        names: Sequence[str] | None = None,
-        excel: bool = False,
-    ) -> None:
-        self._before = int(excel)
-        super().__init__(path, separator, header=header, names=names)
+    """A file of rows whose fields may be quoted."""
 
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         rows = iter(lines)
-        for _ in range(self._before):
-            next(rows)
         line = next(rows)
         check_utf8(line, self.path, 1)
         try:
@@ -106,6 +107,9 @@ class QuotedFile(Delimited):
         message = ""
         try:
             record = records.next()
+            if record == [] and len(self.columns) > 1:
+                bad.blank += 1
+                return _BROKEN
             if record is None or len(record or [""]) == len(self.columns):
                 return record
         except UnicodeDecodeError:
@@ -133,6 +137,12 @@ class QuotedFile(Delimited):
 
 def has_csv_quoting(path: Path) -> bool:
     """Return whether a TSV has CSV's quoting, as pandas writes it: some fields are quoted, and none wrongly."""
+    state = path.stat() if path.exists() else None
+    return _has_csv_quoting(path, state and (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache
+def _has_csv_quoting(path: Path, state: object) -> bool:
     if not _quotes_begin_fields(path):
         return False
     try:

@@ -64,7 +64,9 @@ class Jsonl:
                     if isinstance(value, dict):
                         rows.append(number)
                         objects.append(value)
-                    elif not line.isspace():
+                    elif line.isspace():
+                        bad.blank += 1
+                    else:
                         bad.add(number, f"not a JSON object: {shown(line.rstrip())}")
                 yield rows, objects
                 row += len(lines)

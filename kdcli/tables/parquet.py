@@ -22,21 +22,27 @@ _DAMAGED = (pl.exceptions.PolarsError, OSError)
 
 
 class ParquetFile:
-    """A Parquet file of any writer; categories are read as texts."""
+    """A Parquet file of any writer; categories and JSON are read as texts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notes: list[str] = []
         with _plain(path) as plain:
             found = _schema(plain, path)
-        self._categories = [name for name, dtype in found.items() if isinstance(dtype, pl.Categorical | pl.Enum)]
-        self.schema = pl.Schema(found | dict.fromkeys(self._categories, pl.String()))
+        texts = {
+            name: pl.col(name).cast(pl.String) for name, dtype in found.items() if dtype in (pl.Categorical, pl.Enum)
+        }
+        for name, dtype in found.items():
+            if isinstance(dtype, pl.BaseExtension) and dtype.ext_storage() == pl.String:
+                texts[name] = pl.col(name).ext.storage()
+        self._texts = texts
+        self.schema = pl.Schema(found | dict.fromkeys(texts, pl.String()))
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns; there are no bad rows."""
         with _plain(self.path) as plain, readable(self.path):
             lazy = pl.scan_parquet(plain, glob=False).select(columns)
-            lazy = lazy.with_columns(pl.col(name).cast(pl.String) for name in self._categories if name in columns)
+            lazy = lazy.with_columns(text for name, text in self._texts.items() if name in columns)
             count, row = row_count(plain), 1
             for begin in range(0, count, ROWS):
                 frame = lazy.slice(begin, ROWS).collect()

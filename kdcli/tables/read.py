@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 
-_SHARD = re.compile(r"-(\d+)-of-(\d+)(?=\.)")
+_SHARDS = re.compile(r"-\*-of-(\d+)\.")
 
 
 class TableReader:
@@ -61,7 +62,8 @@ class TableReader:
     @property
     def notes(self) -> list[str]:
         """Peculiarities of the file that the user should know, such as an unusual separator."""
-        return self._source.notes
+        blank = [f"{self._bad.blank:,} blank lines are no rows"] if self._bad.blank else []
+        return [*self._source.notes, *blank]
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """Yield the rows in frames of the columns and ``ROW_NUMBER``, in memory bounded by a block of the file.
@@ -88,12 +90,13 @@ def read_table(
     names: Sequence[str] | None = None,
     bad_rows: BadRowsMode = "error",
     form: Form | None = None,
-    quoted: bool = False,
+    quoted: bool | None = None,
+    separator: str | None = None,
 ) -> TableReader:
     """Open a table.
 
-    A byte order mark is skipped, and ``NA`` is text. TSV has no quoting, CSV has. A blank line is an empty text where
-    there is one column, and a bad row in a TSV or CSV of more columns; in JSONL it is skipped.
+    A byte order mark is skipped, and ``NA`` is text. A blank line is an empty text where a TSV or CSV has one column;
+    elsewhere it is no row.
 
     Args:
         path: The file; its suffix decides the form.
@@ -102,13 +105,14 @@ def read_table(
         names: The names of the columns where it does not, else ``c0``, ``c1``, ...; of a ``.txt`` else ``sentence``.
         bad_rows: Whether a row that cannot be read is an error, or is counted and skipped.
         form: The form, where the suffix does not tell.
-        quoted: Whether a TSV has CSV's quoting, which ``has_csv_quoting`` finds out.
+        quoted: Whether a TSV or CSV has CSV's quoting; by default a CSV has it, and a TSV has not.
+        separator: What separates the fields of a CSV; by default what its first line shows.
 
     Raises:
         DataError: The file is missing, empty or damaged, its suffix is unknown, or a column is missing.
     """
     path = Path(path)
-    source = _open(path, form or form_of(path), header, names, bad_rows, quoted)
+    source = _open(path, form or form_of(path), header, names, bad_rows, quoted, separator)
     for name in columns or ():
         if name not in source.schema:
             hint = f"the columns are {', '.join(source.schema)}"
@@ -117,25 +121,23 @@ def read_table(
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the files of a table: itself, the sisters of a shard of the Hub's, or the part files in Spark's folder.
+    """Return the files of a table: itself, the shards of ``train-*-of-00002.parquet``, or a folder's part files.
 
     Raises:
-        DataError: A shard is missing, or the folder holds no part files.
+        DataError: A shard is missing, or the folder holds no part files, as Spark writes them.
     """
     if path.is_dir():
-        if files := sorted(file for file in path.glob("part-*") if file.is_file()):
+        if files := sorted(file for file in path.glob("part-*") if file.is_file() and file.stat().st_size):
             return files
         raise DataError("this is a folder without part files (part-*), not a table", file=path)
-    shard = _SHARD.search(path.name)
-    if not shard:
+    shards = _SHARDS.search(path.name)
+    if not shards:
         return [path]
-    count, digits = int(shard[2]), len(shard[1])
-    begin, end = path.name[: shard.start(1)], path.name[shard.end(1) :]
-    files = [path.with_name(f"{begin}{number:0{digits}d}{end}") for number in range(count)]
-    for file in files:
-        if not file.exists():
-            hint = f"the table has {count} shards: copy them all"
-            raise DataError("a shard of this table is missing", file=file, hint=hint)
+    count = shards[1]
+    files = [path.with_name(path.name.replace("*", f"{number:0{len(count)}d}")) for number in range(int(count))]
+    if missing := [file for file in files if not file.exists()]:
+        hint = f"the table has {int(count)} shards: copy them all"
+        raise DataError("a shard of this table is missing", file=missing[0], hint=hint)
     return files
 
 
@@ -144,40 +146,47 @@ class Chain:
 
     def __init__(self, path: Path, sources: Sequence[TableSource], files: Sequence[Path]) -> None:
         self.schema = sources[0].schema
-        self.notes = [f"{len(files)} files are one table", *sources[0].notes]
-        self._sources = sources
-        for source, file in zip(sources, files, strict=True):
+        self._sources = dict(zip(files, sources, strict=True))
+        for file, source in self._sources.items():
             if source.schema != self.schema:
-                what = (
-                    f"its columns are {_columns(source.schema)}, and those of {files[0].name} {_columns(self.schema)}"
+                there, here = (
+                    ", ".join(f"{name} ({kind})" for name, kind in each.items())
+                    for each in (self.schema, source.schema)
                 )
+                what = f"its columns are {here}, and those of {files[0].name} {there}"
                 raise DataError(what, file=file, hint="the files of one table have the same columns")
+
+    @property
+    def notes(self) -> list[str]:
+        """Peculiarities of the first file that has some."""
+        own = next((source.notes for source in self._sources.values() if source.notes), [])
+        return [f"{len(self._sources)} files are one table", *own]
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns of one file after the other; rows are counted over all of them."""
         last = 0
-        for number, source in enumerate(self._sources):
-            before = last
+        for file, source in self._sources.items():
+            bad.path, before = file, last
             for frame in source.batches(columns, bad):
-                found = frame.with_columns(pl.col(ROW_NUMBER) + before) if number else frame
+                found = frame.with_columns(pl.col(ROW_NUMBER) + before) if before else frame
                 last = int(found[-1, ROW_NUMBER]) if len(found) else last
                 yield found
 
 
-def _columns(schema: pl.Schema) -> str:
-    return ", ".join(f"{name} ({dtype})" for name, dtype in schema.items())
-
-
-def _open(
-    path: Path, form: Form, header: bool, names: Sequence[str] | None, bad_rows: BadRowsMode, quoted: bool
-) -> TableSource:
+def _open(path: Path, form: Form, *how: Any) -> TableSource:
     files = files_of(path)
-    sources = [_open_file(file, form, header, names, bad_rows, quoted) for file in files]
+    sources = [_open_file(file, form, *how) for file in files]
     return sources[0] if files == [path] else Chain(path, sources, files)
 
 
 def _open_file(
-    path: Path, form: Form, header: bool, names: Sequence[str] | None, bad_rows: BadRowsMode, quoted: bool
+    path: Path,
+    form: Form,
+    header: bool,
+    names: Sequence[str] | None,
+    bad_rows: BadRowsMode,
+    quoted: bool | None,
+    separator: str | None,
 ) -> TableSource:
     if form == "txt":
         lines = Delimited(path, "", header=False, names=names or ("sentence",))
@@ -196,4 +205,4 @@ def _open_file(
 
     if form == "tsv":
         return QuotedFile(path, "\t", header=header, names=names)
-    return open_csv(path, header=header, names=names)
+    return open_csv(path, header=header, names=names, quoted=quoted, separator=separator)

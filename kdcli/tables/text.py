@@ -45,12 +45,13 @@ class TableSource(Protocol):
 
 
 class BadRows:
-    """What happens to rows that cannot be read: the first is an error, or all are counted."""
+    """What happens to rows that cannot be read: the first is an error, or all are counted; blank lines are no rows."""
 
     def __init__(self, path: Path, mode: BadRowsMode) -> None:
         self.path = path
         self.mode = mode
         self.count = 0
+        self.blank = 0
         self.first = ""
 
     def add(self, row: int, what: str, hint: str = "correct the row, or skip such rows: task.bad_rows=skip") -> None:
@@ -167,16 +168,27 @@ class LabelledLines:
 
 
 class Delimited:
-    """A file of rows, or of one text a line with an empty separator; without a header ``names`` are the columns."""
+    """A file of rows, or of one text a line with an empty separator.
 
-    _before = 0  # a line before the first row
+    Without a header ``names`` are the columns. ``before``: the first line is no row.
+    """
 
-    def __init__(self, path: Path, separator: str, *, header: bool = True, names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        separator: str,
+        *,
+        header: bool = True,
+        names: Sequence[str] | None = None,
+        before: bool = False,
+    ) -> None:
         self.path = path
         self.notes: list[str] = []
         self._separator = separator
         self._header = header
+        self._before = before
         with open_bytes(path) as stream:
+            stream.readline() if before else None
             first = self._first_row(stream)
         self.columns = tuple(first) if header else tuple(names or (f"c{index}" for index in range(len(first))))
         if len(self.columns) != len(first):
@@ -191,10 +203,9 @@ class Delimited:
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns, a block of the file at a time."""
         with open_bytes(self.path) as stream:
+            stream.readline() if self._before else None
             if self._header:
                 self._first_row(stream)
-            elif self._before:
-                stream.readline()
             blocks = _blocks(stream, self._empty)
             for frame in self._frames(blocks, bad, 1 + self._before + self._header):
                 yield frame.select(*columns, ROW_NUMBER)
@@ -249,6 +260,8 @@ class Delimited:
             if fields == len(self.columns):
                 rows.append(number)
                 lines.append(line + b"\n")
+            elif line in (b"", b"\r"):
+                bad.blank += 1
             else:
                 bad.add(number, ragged(fields, len(self.columns), line.removesuffix(b"\r")))
         frame = self._parse(b"".join(lines))
@@ -276,7 +289,7 @@ def _blocks(stream: io.BufferedReader | gzip.GzipFile, before: bytes) -> Iterato
 
 def ragged(fields: int, expected: int, content: bytes) -> str:
     """Say what is wrong with a row of another number of fields."""
-    return f"{_fields(fields)} instead of {expected}: {shown(content)}" if content.strip(b"\r\n") else "a blank line"
+    return f"{_fields(fields)} instead of {expected}: {shown(content)}"
 
 
 def _fields(count: int) -> str:

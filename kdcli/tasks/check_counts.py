@@ -81,6 +81,8 @@ class TableCounts:
                 self.error = error
             while waiting:
                 progress.advance(self._add(*waiting.popleft()))
+        for note in reader.notes:
+            reporter.info(f"{path.name}: {note}")
         self.bad_rows, self.first_bad_row = reader.skipped, reader.first_skipped
         self.keys = self._finish()
 

@@ -221,11 +221,15 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
         yield warning(f"non-printing characters: {each}{more}", row=row, hint="they are kept as they are")
 
 
+def _of_missing(table: TableReport, missing: Finding, what: Literal["label", "score"]) -> Iterator[Problem]:
+    if missing.count and not _is_test(table):
+        level: Literal["warning", "error"] = "warning" if missing.count < table.rows else "error"
+        hint = "they are left out"
+        yield Problem(level, f"{_many(missing.count, 'row')} without a {what}", hint, table.file, missing.first_row)
+
+
 def _of_scores(table: TableReport, scores: Scores, task: Task) -> Iterator[Problem]:
-    if scores.missing.count and not _is_test(table):
-        yield Problem(
-            "error", f"{_many(scores.missing.count, 'row')} without a score", None, table.file, scores.missing.first_row
-        )
+    yield from _of_missing(table, scores.missing, "score")
     if scores.wrong.count:
         within = f" from {task.score_range[0]:g} to {task.score_range[1]:g}" if task.score_range else ""
         what = f"{_many(scores.wrong.count, 'score')} that is no number{within}, the first is {scores.first_wrong!r}"
@@ -236,9 +240,7 @@ def _of_scores(table: TableReport, scores: Scores, task: Task) -> Iterator[Probl
 
 
 def _of_labels(table: TableReport, labels: Labels, task: Task, hint: str) -> Iterator[Problem]:
-    if labels.missing.count and not _is_test(table):
-        what = f"{_many(labels.missing.count, 'row')} without a label"
-        yield Problem("error", what, "correct or remove them", table.file, labels.missing.first_row)
+    yield from _of_missing(table, labels.missing, "label")
     if labels.outside.count:
         each = ", ".join(f"{shown(one.label)} ({one.count:,})" for one in labels.others)
         what = f"{_many(labels.outside.count, 'row')} with labels that are none of the task's {', '.join(task.labels)}"

@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.tables.read import ROW_NUMBER, BadRowsMode, Form, TableReader, form_of, read_table
+from kdcli.tables.read import ROW_NUMBER, BadRowsMode, Form, TableReader, files_of, form_of, read_table
 from kdcli.tasks.glue import HEADLESS, INDEX_COLUMNS, LAYOUT_NAMES, LAYOUTS, TASKS, Layout
 from kdcli.tasks.labels import spellings
 
@@ -24,7 +25,7 @@ _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 class TableLayout:
     """How to read a table.
 
-    ``index`` is the column that numbers the rows; ``quoted``: a TSV has CSV's quoting.
+    ``index`` is the column that numbers the rows. ``quoted`` and ``separator`` are those of ``read_table``.
     """
 
     layout: str
@@ -33,7 +34,8 @@ class TableLayout:
     texts: tuple[str, ...]
     label: str | None
     index: str | None = None
-    quoted: bool = False
+    quoted: bool | None = None
+    separator: str | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -43,14 +45,13 @@ class TableLayout:
     def __str__(self) -> str:
         header = "" if self.header else ", no header"
         labels = "no labels" if self.label is None else f"labels in {self.label!r}"
-        quoted = ", quoted as in CSV" if self.quoted else ""
+        quoted = ", quoted as in CSV" if self.quoted else ", no quoting" * (self.form == "csv" and self.quoted is False)
         return f"layout {self.layout}{header}{quoted}: texts in {_list(self.texts)}, {labels}"
 
     def open(self, path: Path, columns: Sequence[str], bad_rows: BadRowsMode) -> TableReader:
         """Open the table."""
-        return read_table(
-            path, header=self.header, columns=columns, bad_rows=bad_rows, form=self.form, quoted=self.quoted
-        )
+        how: dict[str, Any] = {"quoted": self.quoted, "separator": self.separator}
+        return read_table(path, header=self.header, columns=columns, bad_rows=bad_rows, form=self.form, **how)
 
 
 def detect(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
@@ -66,20 +67,22 @@ def detect(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
     form = form_of(path)
     if form == "txt":
         return _plain_lines(path, settings, task)
+    quoted = {"csv": True, "none": False}.get(settings.quoting)
     # GLUE's tables have no quoting, though some of their texts begin with a quote.
-    quoted = False
-    if form == "tsv" and settings.name not in TASKS:
+    if form == "tsv" and quoted is None and settings.name not in TASKS:
         from kdcli.tables.csv_file import has_csv_quoting
 
-        quoted = has_csv_quoting(path)
-    return replace(_detect(path, form, settings, task, quoted), quoted=quoted)
+        quoted = all(map(has_csv_quoting, files_of(path)))
+    separator = None if settings.separator == "auto" else settings.separator
+    how = {"quoted": quoted, "separator": separator}
+    return replace(_detect(path, form, settings, task, how), quoted=quoted, separator=separator)
 
 
-def _detect(path: Path, form: Form, settings: TaskSettings, task: Task, quoted: bool) -> TableLayout:
+def _detect(path: Path, form: Form, settings: TaskSettings, task: Task, how: Mapping[str, Any]) -> TableLayout:
     if form in ("jsonl", "parquet"):
         rows, first = None, list(read_table(path, bad_rows=settings.bad_rows).columns)
     else:
-        rows, first = _first_rows(path, form, quoted)
+        rows, first = _first_rows(path, form, **how)
     if settings.text_columns:
         return _from_settings(path, form, first, settings)
     if rows is not None and not settings.label_column and (headless := _headless(form, rows, settings, task)):
@@ -165,9 +168,9 @@ def _fits(settings: TaskSettings, layout: Layout) -> bool:
     return settings.layout == "auto" or settings.layout in layout.names
 
 
-def _first_rows(path: Path, form: Form, quoted: bool = False) -> tuple[pl.DataFrame, list[str]]:
+def _first_rows(path: Path, form: Form, **how: Any) -> tuple[pl.DataFrame, list[str]]:
     """Return the first rows as if there were no header, and the fields of the very first."""
-    rows = next(iter(read_table(path, header=False, bad_rows="skip", form=form, quoted=quoted).batches()), None)
+    rows = next(iter(read_table(path, header=False, bad_rows="skip", form=form, **how).batches()), None)
     if rows is None or rows.is_empty():
         raise DataError("the table has no rows", file=path)
     rows = rows.drop(ROW_NUMBER).head(10_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,14 +72,21 @@ def label_texts(labels: pl.Series, file: str | Path, names: Mapping[str, str] | 
 def class_names(path: Path, column: str | None, task: Task) -> dict[str, str]:
     """Return the names of the classes by number that the `datasets` library keeps in a Parquet file.
 
-    They count only where they are the task's labels or names; otherwise the numbers are the labels.
+    They count where the task knows one of them, in whatever case; otherwise the numbers are the labels.
     """
     from kdcli.tables.parquet import stored_class_names
     from kdcli.tables.read import files_of
 
-    names = stored_class_names(files_of(path)[0], column) if column else ()
-    known = set(names) in (set(task.labels), set(task.names))
-    return {str(number): name for number, name in enumerate(names)} if known else {}
+    stored = stored_class_names(files_of(path)[0], column) if column else ()
+    spelled = [{_folded(name): name for name in names} for names in (task.labels, task.names)]
+    known = max(spelled, key=lambda names: sum(_folded(name) in names for name in stored))
+    if not any(_folded(name) in known for name in stored):
+        return {}
+    return {str(number): known.get(_folded(name), name) for number, name in enumerate(stored)}
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold() or name
 
 
 def encode_labels(

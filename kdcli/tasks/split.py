@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,7 +36,7 @@ SAMPLE = "kd:sample"
 
 _STEMS: dict[Split, str] = {"train": "train", "dev": "dev|validation", "test": "test|diagnostic"}
 _UUID = r"^(.{8})(.{4})(.{4})(.{4})(.{12})$"
-_WITHOUT_PROFILE = ("text_columns", "label_column", "layout", "bad_rows")
+_WITHOUT_PROFILE = ("text_columns", "label_column", "layout", "bad_rows", "quoting", "separator")
 """The settings that a command takes without a profile."""
 
 
@@ -123,6 +124,13 @@ def load_table(
     layout = detect(path, settings, task)
     layout = layout if labels else replace(layout, label=None)
     return pl.concat(_read(path, layout, settings, task, reporter, labelled=False))
+
+
+def check_labelled(settings: TaskSettings, task: Task, split: Split) -> None:
+    """Check, without reading the rows, that a split is there and has a column of labels; else a ``DataError``."""
+    for path in needed_files(settings, split):
+        if detect(path, settings, task).label is None:
+            raise missing_label_column(path, settings)
 
 
 def stream_table(path: Path, settings: TaskSettings, task: Task, reporter: Reporter) -> Iterator[pl.DataFrame]:
@@ -215,8 +223,9 @@ def _read(
     reporter.info(f"{path.name}: {layout}")
     reader = layout.open(path, layout.columns, settings.bad_rows)
     labels = _LabelColumn(path, layout, task, reporter, labelled=labelled)
-    rows = dropped = 0
+    rows = dropped = quoted = 0
     empty: list[int] = []
+    unlabelled: list[int] = []
     for batch in reader.batches():
         check_texts(batch, layout.texts, path)
         label = labels.texts(batch)
@@ -227,11 +236,17 @@ def _read(
         empty.extend(batch[ROW_NUMBER].filter(blank))
         if training and blank.any():
             batch, label = batch.filter(~blank), label.filter(~blank)
+        label = labels.checked(label, batch[ROW_NUMBER])
+        if labelled and label.null_count():
+            unlabelled.extend(batch[ROW_NUMBER].filter(label.is_null()))
+            batch, label = batch.filter(label.is_not_null()), label.drop_nulls()
         texts = [batch[text].alias(name) for text, name in zip(layout.texts, task.columns, strict=True)]
+        if layout.form == "tsv" and not layout.quoted:
+            quoted += sum(int((text.str.starts_with('"') & text.str.ends_with('"')).sum()) for text in texts)
         index = None if layout.index is None else _index(batch[layout.index], path, needed=not labelled)
         if index is None:
             index = pl.int_range(rows, rows + len(batch), eager=True).cast(pl.String)
-        yield pl.DataFrame([index.alias("index"), *texts, labels.checked(label, batch[ROW_NUMBER])])
+        yield pl.DataFrame([index.alias("index"), *texts, label])
         rows += len(batch)
     for note in reader.notes:
         reporter.info(f"{path.name}: {note}")
@@ -242,6 +257,17 @@ def _read(
     if empty:
         what = "left out" if training else "kept"
         reporter.warn(f"{path.name}: {len(empty):,} rows with an empty text are {what}, the first is row {empty[0]}")
+    if quoted:
+        reporter.info(
+            f"{path.name}: {quoted:,} texts look quoted, and are read as they are (task.quoting = csv: as in CSV)"
+        )
+    if labels.spaces:
+        reporter.info(f"{path.name}: {labels.spaces:,} labels have spaces around them, which do not count")
+    if unlabelled:
+        where = f"the first is row {unlabelled[0]}"
+        if not rows:
+            raise DataError("no row has a label", file=path, key=layout.label, hint="name the column with --label-col")
+        reporter.warn(f"{path.name}: {len(unlabelled):,} rows without a label are left out, {where}")
     if not rows:
         raise DataError("the table has no rows", file=path)
 
@@ -253,15 +279,19 @@ class _LabelColumn:
         self.path, self.column, self.task, self.reporter, self.labelled = path, layout.label, task, reporter, labelled
         self.spelling: Spelling | None = None
         self.names = class_names(path, layout.label, task) if layout.form == "parquet" else {}
+        self.spaces = 0
 
     def texts(self, batch: pl.DataFrame) -> pl.Series:
         """Return the labels as the table writes them."""
         if self.column is None:
             return pl.repeat(None, len(batch), dtype=pl.String, eager=True).alias("label")
-        return label_texts(batch[self.column], self.path, self.names).alias("label")
+        label = label_texts(batch[self.column], self.path, self.names).alias("label")
+        if batch[self.column].dtype == pl.String:
+            self.spaces += int((label != batch[self.column]).sum())
+        return label
 
     def checked(self, label: pl.Series, rows: pl.Series) -> pl.Series:
-        """Return the labels as the task writes them; a missing or another label is a ``DataError``."""
+        """Return the labels as the task writes them, null where there is none; another label is a ``DataError``."""
         if self.column is None:
             return label
         label = without_hidden(label, self.task, labelled=self.labelled)
@@ -272,7 +302,7 @@ class _LabelColumn:
                 pairs = ", ".join(f"{one} = {name}" for one, name in written.items())
                 self.reporter.info(f"{self.path.name}: its labels are read as {pairs}")
         label = respell(label, self.spelling or {}, self.task)
-        there = label.is_not_null() | self.labelled
+        there = label.is_not_null()
         encode_labels(label.filter(there), self.task, file=self.path, rows=rows.filter(there))
         return label
 
@@ -281,8 +311,11 @@ def _index(values: pl.Series, path: Path, *, needed: bool) -> pl.Series | None:
     """Return an index as text, a UUID in its usual spelling; None for a type without text that nobody needs."""
     if values.dtype == pl.Binary and (values.bin.size() == 16).all():
         return values.bin.encode("hex").str.replace(_UUID, "${1}-${2}-${3}-${4}-${5}")
-    if not (values.dtype == pl.Binary or values.dtype.is_nested() or values.dtype == pl.Object):
-        return label_texts(values, path) if values.dtype.is_float() else values.cast(pl.String)
+    if values.dtype.is_float():
+        return label_texts(values, path)
+    if not (values.dtype == pl.Binary or values.dtype.is_nested()):
+        with suppress(pl.exceptions.PolarsError):
+            return values.cast(pl.String)
     if needed:
         hint = "remove or rename the column; predictions then number the rows from 0"
         raise DataError(f"the column holds {values.dtype}, not an index", file=path, key=values.name, hint=hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 
 from kdcli.api import MASK, QuietReporter, Reporter, Task
 from kdcli.errors import DataError, first_line
-from kdcli.models.hf import WEIGHTS, find_model, fit_max_length, load_model, load_tokenizer
+from kdcli.models.hf import WEIGHTS, find_model, fit_max_length, load_model, load_tokenizer, readable
 from kdcli.teacher.logits import label_positions
 
 _TRIED = 4096
@@ -161,22 +162,28 @@ def load_teacher(
     tokenizer = load_tokenizer(folder, needs=("pad",))
     hint = "fine-tune it first: kd teacher train, or teacher.train = true"
     model = load_model(folder, AutoModelForSequenceClassification, precision=precision, hint=hint)
-    outputs = _output_positions(model.config, task, folder, reporter)
     if tokenizer.mask_token is None:
         reporter.warn(f"the teacher's tokenizer has no mask token: {MASK} is read as {tokenizer.unk_token or 'a word'}")
-    longest = fit_max_length(max_length, model.config, tokenizer, key="teacher.max_length", reporter=reporter)
-    inputs = input_names(model.config, tokenizer, inspect.signature(model.forward).parameters)
-    if model.config.pad_token_id is None:  # a decoder's head reads the last token that is no padding
-        model.config.pad_token_id = tokenizer.pad_token_id
-        tokenizer.padding_side = "right"
-    return Teacher(str(name), task, folder, model.to(device), tokenizer, longest, inputs, outputs)
+    with readable("teacher's configuration or tokenizer", folder):
+        outputs = _output_positions(model.config, task, folder, reporter)
+        longest = fit_max_length(max_length, model.config, tokenizer, key="teacher.max_length", reporter=reporter)
+        inputs = input_names(model.config, tokenizer, inspect.signature(model.forward).parameters)
+        if model.config.pad_token_id is None:  # a decoder's head reads the last token that is no padding
+            model.config.pad_token_id = tokenizer.pad_token_id
+            tokenizer.padding_side = "right"
+        teacher = Teacher(str(name), task, folder, model.to(device), tokenizer, longest, inputs, outputs)
+        teacher._forward(teacher._pieces([["a"]] * len(task.columns)), np.array([0]))
+        teacher.read.clear()
+    return teacher
 
 
 def _label_names(config: Any, folder: Path) -> list[str]:
     """Return the name of each output, from ``id2label`` or ``label2id``; two that contradict are a ``DataError``."""
     numbers = range(config.num_labels)
     by_id = [str(config.id2label[number]) for number in numbers]
-    found = {number: str(name) for name, number in (config.label2id or {}).items()}
+    # transformers forgets label2id where there is no id2label.
+    own = json.loads((folder / "config.json").read_text("utf-8")).get("label2id") or config.label2id or {}
+    found = {number: str(name) for name, number in own.items()}
     by_label = [found.get(number, f"LABEL_{number}") for number in numbers]
     generic = [all(map(_is_generic, numbers, names)) for names in (by_id, by_label)]
     if not any(generic) and by_id != by_label:

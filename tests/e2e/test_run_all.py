@@ -55,14 +55,14 @@ def test_the_artefacts_belong_together(done):
 def test_a_changed_setting_runs_the_stages_that_read_it_and_says_why(done):
     dry = done.stage("run-all", "--set", "student.lr=0.5", "--dry-run", "--json")
     reasons = {stage["stage"]: stage["reasons"] for stage in dry.result["stages"]}
-    assert reasons["student"] == ["student.lr changed 1 -> 0.5"]
-    assert reasons["baseline"] == ["student.lr changed 1 -> 0.5", "input student will change"]
+    assert reasons["student"] == ["student.lr changed auto -> 0.5"]
+    assert reasons["baseline"] == ["student.lr changed auto -> 0.5", "input student will change"]
     assert not any(reasons[stage] for stage in STAGES[:5])
 
     name = done.stage("run-all", "--set", "task.name=other", "--set", "task.bad_rows=skip", "--dry-run", "--json")
     assert not {"lite", "teacher", "export"} & set(ran(name)), "a name makes no teacher stale"
     real = done.stage("run-all", "--set", "student.lr=0.5", "--until", "student")
-    assert "student: student.lr changed 1 -> 0.5" in real.err and "lite:" not in real.err
+    assert "student: student.lr changed auto -> 0.5" in real.err and "lite:" not in real.err
 
 
 def test_single_stages_do_the_same_as_run_all(done):

@@ -104,7 +104,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
 
 def test_second_run_has_nothing_to_do_and_rebuilds_the_results(chain: Chain) -> None:
     first, second = chain.run(), chain.run()
-    assert [outcome.reasons for outcome in first] == [["it has not run yet"], ["it has not run yet"]]
+    assert [outcome.reasons for outcome in first] == [["first run"], ["first run"]]
     assert Fake.runs == []
     expected = [Note("lite", (3,)), Note("join", (6,))]
     assert [outcome.result for outcome in first] == [outcome.result for outcome in second] == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from notes import Notes
 from sklearn.decomposition import PCA
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
@@ -14,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from kdcli.api import QuietReporter
-from kdcli.errors import MissingError, ProfileError
+from kdcli.errors import MissingError
 from kdcli.student import encoder_vectors as module
 from kdcli.student.encoder_vectors import SPREAD, encoder_vectors, encoder_words, project
 
@@ -132,11 +133,12 @@ def test_projection_keeps_distances_when_nothing_is_left_out():
     np.testing.assert_allclose(after, before * factor, rtol=1e-4, atol=1e-6)
 
 
-def test_more_dimensions_than_states_is_an_error_that_names_the_largest(encoder):
-    with pytest.raises(ProfileError) as caught:
-        encoder_vectors(encoder, WORDS, HIDDEN + 1, device="cpu")
-    assert caught.value.key == "student.dimension"
-    assert str(HIDDEN) in caught.value.hint
+def test_more_dimensions_than_states_are_fewer_and_said(encoder):
+    notes = Notes()
+    found = encoder_vectors(encoder, WORDS, 1000, device="cpu", reporter=notes)
+    assert found.shape == (len(WORDS), HIDDEN)
+    assert len(notes.warnings) == 1 and "1000" in notes.warnings[0]
+    np.testing.assert_array_equal(found, encoder_vectors(encoder, WORDS, found.shape[1], device="cpu"))
 
 
 def test_an_encoder_that_is_not_there_is_missing(tmp_path, monkeypatch):

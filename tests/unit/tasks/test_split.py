@@ -150,11 +150,21 @@ def test_an_empty_file(load):
         load("sentence\tlabel\nragged\n", bad_rows="skip")
 
 
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_rows_without_a_label_are_left_out_and_counted(load, reporter, settings_of, split):
+    table = load(TRAIN + "no label\t\nfine\t 1\n", split)
+    assert table.rows() == [("0", "good", "1"), ("1", "bad", "0"), ("2", "fine", "1")]
+    assert reporter.warnings == [f"{split}.tsv: 1 rows without a label are left out, the first is row 4"]
+    problems = check_data(settings_of("SST-2"), task_from(settings_of("SST-2")), reporter).problems
+    assert ("warning", 4) in [(problem.level, problem.row) for problem in problems]
+    assert any("spaces" in info for info in reporter.infos)
+
+
 @pytest.mark.parametrize(("split", "fails"), [("train", True), ("dev", True), ("test", False)])
 def test_labels_are_needed_for_train_and_dev(load, split, fails):
     for content, what in (
         ("index\tsentence\n0\tgood\n1\tbad\n", "there is no label column"),
-        ("sentence\tlabel\ngood\t\nbad\t\n", "a row has no label"),
+        ("sentence\tlabel\ngood\t\nbad\t\n", "no row has a label"),
     ):
         if fails:
             with pytest.raises(DataError, match=what):
@@ -187,14 +197,14 @@ def test_a_label_outside_the_tasks_names_its_row(load, tmp_path, rows, split, ch
     assert (raised.value.row, raised.value.file) == (4, str(tmp_path / f"{split}.tsv"))
 
 
-@pytest.mark.parametrize("score", ["high", "", "nan", "inf", "1,5", "5.1", "-0.5"])
+@pytest.mark.parametrize("score", ["high", "nan", "inf", "1,5", "5.1", "-0.5"])
 @pytest.mark.parametrize("within", [(0, 5), None])
 def test_a_score_that_is_no_number_in_the_range(load, score, within):
     content = f"sentence1\tsentence2\tscore\na\tb\t5\na\tb\t{score}\n"
     if within is None and score in ("5.1", "-0.5"):
         assert len(load(content, task="STS-B", score_range=None)) == 2
         return
-    with pytest.raises(DataError, match="is no number" if score else "a row has no label") as raised:
+    with pytest.raises(DataError, match="is no number") as raised:
         load(content, task="STS-B", score_range=within)
     assert raised.value.row == 3
 
@@ -339,6 +349,47 @@ def test_class_names_of_the_file_count_and_not_its_numbers(tmp_path, settings_of
     assert "train.parquet: its labels are read as 0 = not_entailment, 1 = entailment" in reporter.infos
     found = check_data(settings, task_from(settings), reporter).tables[0].labels
     assert {one.label: one.count for one in found.known} == {"entailment": 2, "not_entailment": 1}
+
+
+@pytest.mark.parametrize(
+    ("stored", "names", "expected"),
+    [
+        (["positive", "negative"], ("negative", "positive"), ["1", "0", "1"]),
+        (["Positive", " NEGATIVE"], ("negative", "positive"), ["1", "0", "1"]),
+        (["bad", "good"], (), ["0", "1", "0"]),
+        (["1", "0"], ("negative", "positive"), ["1", "0", "1"]),
+        (["positive", "mixed"], ("negative", "positive"), None),
+    ],
+)
+def test_class_names_in_another_order_or_case(tmp_path, settings_of, reporter, stored, names, expected):
+    features = {"info": {"features": {"label": {"names": stored, "_type": "ClassLabel"}}}}
+    frame = pl.DataFrame({"sentence": ["a", "b", "c"], "label": [0, 1, 0]})
+    frame.write_parquet(tmp_path / "train.parquet", metadata={"huggingface": json.dumps(features)})
+    settings = settings_of("SST-2", names=names)
+    if expected is None:
+        with pytest.raises(DataError, match="'mixed'"):
+            load_split(settings, task_from(settings), "train", reporter)
+        return
+    assert load_split(settings, task_from(settings), "train", reporter)["label"].to_list() == expected
+    assert any("0 = " in info for info in reporter.infos)
+
+
+@pytest.mark.parametrize(
+    ("quoting", "form", "expected"),
+    [
+        ("auto", "tsv", ["x", 'say "no"']),
+        ("none", "tsv", ['"x"', '"say ""no"""']),
+        ("csv", "tsv", ["x", 'say "no"']),
+        ("auto", "csv", ["x", 'say "no"']),
+        ("none", "csv", ['"x"', '"say ""no"""']),
+    ],
+)
+def test_a_setting_overrules_the_quoting_that_is_detected(tmp_path, settings_of, reporter, quoting, form, expected):
+    between = {"tsv": "\t", "csv": "|"}[form]
+    (tmp_path / f"train.{form}").write_text('sentence|label\n"x"|1\n"say ""no"""|0\n'.replace("|", between))
+    settings = settings_of("SST-2", name="mine", quoting=quoting, separator="|")
+    assert load_split(settings, task_from(settings), "train", reporter)["sentence"].to_list() == expected
+    assert any("look quoted" in info for info in reporter.infos) == (quoting == "none" and form == "tsv")
 
 
 def test_an_index_of_another_type(tmp_path, settings_of, reporter):

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 from pathlib import Path
@@ -213,3 +214,79 @@ def test_a_real_teacher_is_right_and_does_not_depend_on_batches(films):
     logits = teacher.logits([texts])
     assert (logits.argmax(1) == np.array(gold, int)).mean() > 0.8
     assert np.abs(logits - teacher.logits([texts], 3)).max() < 1e-4
+
+
+def rewrite(folder, name="config.json", **values):
+    path = folder / name
+    content = {key: value for key, value in (json.loads(path.read_text()) | values).items() if value is not ...}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("id2label", "label2id", "order"),
+    [
+        (..., {"positive": 0, "negative": 1}, [1, 0]),
+        ({"0": "LABEL_0", "1": "LABEL_1"}, {"positive": 0, "negative": 1}, [1, 0]),
+        ({"0": "positive", "1": "negative"}, ..., [1, 0]),
+        ({"0": "positive", "1": "negative"}, {"LABEL_0": 0, "LABEL_1": 1}, [1, 0]),
+        ({"0": "positive", "1": "negative"}, {"negative": 0, "positive": 1}, None),
+    ],
+)
+def test_label_names_come_from_either_of_two_places(tiny_teacher, films, id2label, label2id, order):
+    folder = tiny_teacher()
+    plain = load(folder, films).logits([TEXTS])
+    rewrite(folder, id2label=id2label, label2id=label2id)
+    if order is None:
+        with pytest.raises(DataError) as caught:
+            load(folder, films)
+        assert (caught.value.file, caught.value.key) == (str(folder / "config.json"), "label2id")
+    else:
+        np.testing.assert_array_equal(load(folder, films).logits([TEXTS]), plain[:, order])
+
+
+def test_a_multi_label_teacher_is_refused(tiny_teacher, films):
+    folder = tiny_teacher()
+    rewrite(folder, problem_type="multi_label_classification")
+    with pytest.raises(DataError) as caught:
+        load(folder, films)
+    assert (caught.value.file, caught.value.key) == (str(folder / "config.json"), "problem_type")
+
+
+def test_an_adapter_is_named_for_what_it_is(tiny_teacher, films):
+    folder = tiny_teacher()
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(DataError, match="adapter"):
+        load(folder, films)
+
+
+def test_the_limit_is_the_models_own_and_texts_that_are_cut_are_counted(tiny_teacher, films, notes):
+    folder = tiny_teacher()
+    texts = ["good " * words for words in (1, 29, 30, 31, 100)]
+    whole = load(folder, films, max_length=0)
+    assert whole.max_length == 32
+    np.testing.assert_allclose(whole.logits([texts]), one_by_one(folder, texts), atol=1e-5)
+    assert whole.read == {"texts": 5, "cut": 2}
+    whole.warn_of_cuts(notes)
+    assert len(notes.warnings) == 1 and "2 of 5" in notes.warnings[0]
+    pairs = load(folder, PAIR.__class__("p", "pair", ("negative", "positive")), max_length=8)
+    pairs.logits([["good"] * 3, ["bad " * words for words in (3, 4, 5)]])
+    assert pairs.read == {"texts": 3, "cut": 1}
+
+
+def test_a_model_of_one_kind_of_text_gets_no_token_types(tiny_teacher):
+    folder = tiny_teacher(labels=("no", "yes"), type_vocab_size=1)
+    columns = [TEXTS, TEXTS[::-1]]
+    teacher = load(folder, PAIR)
+    assert "token_type_ids" not in teacher.inputs
+    assert np.isfinite(teacher.logits(columns)).all()
+
+
+def test_a_tokenizer_of_another_model_shows_before_the_work(tiny_teacher, films):
+    folder = tiny_teacher()
+    rewrite(folder, "tokenizer_config.json", model_max_length=64)
+    rewrite(folder, max_position_embeddings=32)
+    teacher = load(folder, films)
+    teacher.model.bert.embeddings.position_embeddings = torch.nn.Embedding(8, 16)
+    with pytest.raises(DataError) as caught:
+        teacher.try_out()
+    assert caught.value.key == "teacher.max_length"
