@@ -61,6 +61,7 @@ class Task:
         score_range: Lowest and highest score of a regression task, else None.
         metric: The metric that chooses among models: ``accuracy``, ``f1``, ``mcc``, ``pearson`` or ``spearman``.
         more_metrics: Further metrics of the results table.
+        positive: The label that F1 is about, of two; by default the second one.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Task:
     score_range: tuple[float, float] | None = None
     metric: str = "accuracy"
     more_metrics: tuple[str, ...] = ()
+    positive: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -80,6 +82,19 @@ class Task:
     def outputs(self) -> int:
         """The number of logits of a row: one for each class, or a single score."""
         return len(self.labels) or 1
+
+    def metric_title(self, metric: str) -> str:
+        """Return a metric's name for people: it says which F1 it is, that of one label of two or the macro average."""
+        if metric != "f1":
+            return metric
+        if self.outputs > 2:
+            return "macro f1"
+        return f"f1 of {(self.names or self.labels)[self.positive_class]}"
+
+    @property
+    def positive_class(self) -> int:
+        """The number of the label that F1 is about."""
+        return self.labels.index(self.positive) if self.positive in self.labels else 1
 
     @property
     def is_score(self) -> bool:

@@ -77,7 +77,7 @@ def _described(report: EvalReport) -> RenderableType:
 
 
 def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
-    parts: list[RenderableType] = [_metrics(table), Text(), _lengths(table, report.metric)]
+    parts: list[RenderableType] = [_metrics(table, report.f1), Text(), _lengths(table, report.metric)]
     if report.labels and len(report.labels) <= MOST_CLASSES:
         named = (
             list(map(" ".join, zip(report.labels, report.names, strict=True))) if report.names else list(report.labels)
@@ -89,7 +89,7 @@ def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
     return ui.panel(f"{name}: {table.rows:,} rows", *parts)
 
 
-def _metrics(table: TableEvaluation) -> Table:
+def _metrics(table: TableEvaluation, f1: str) -> Table:
     names = list(next(iter(table.models.values())).metrics)
     rows: dict[str, dict[str, object]] = {name: {} for name in (*names, *OF_MODELS)}
     for model, one in table.models.items():
@@ -100,7 +100,7 @@ def _metrics(table: TableEvaluation) -> Table:
         for name, value in zip(OF_MODELS, found, strict=False):
             if value is not None:
                 rows[name][model] = _percent(value)
-    return ui.records([{"metric": name, **row} for name, row in rows.items() if row])
+    return ui.records([{"metric": f1 if name == "f1" else name, **row} for name, row in rows.items() if row])
 
 
 def _lengths(table: TableEvaluation, metric: str) -> Table:

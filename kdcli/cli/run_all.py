@@ -72,7 +72,10 @@ def _results(result: Results) -> RenderableType:
     rows = [
         {
             "model": row.model,
-            **{f"{split} {metric}": _score(row.scores[split][metric]) for split, metric in scored},
+            **{
+                f"{split} {result.titles.get(metric, metric)}": _score(row.scores[split][metric])
+                for split, metric in scored
+            },
             "parameters": row.parameters,
             "without embeddings": row.parameters_without_embeddings,
             "MB": f"{row.megabytes:.1f}",
@@ -80,7 +83,10 @@ def _results(result: Results) -> RenderableType:
         }
         for row in result.rows
     ]
-    shares = [f"{split} {metric} {_share(result.gap_closed[split][metric])}" for split, metric in scored]
+    shares = [
+        f"{split} {result.titles.get(metric, metric)} {_share(result.gap_closed[split][metric])}"
+        for split, metric in scored
+    ]
     notes = [Text(note, "yellow") for note in result.notes]
     return Group(ui.records(rows), Text(""), Text(f"share of the gap closed: {', '.join(shares)}"), *notes)
 

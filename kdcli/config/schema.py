@@ -34,6 +34,8 @@ class TaskSettings(Table):
     """The dev metric that chooses among models."""
     more_metrics: tuple[Metric, ...] = ()
     """Further metrics of the results table."""
+    positive: str = ""
+    """The label that F1 is about, of two; by default the second. Of more labels F1 is the macro average."""
     drop_labels: tuple[str, ...] = ()
     """Rows with one of these in place of a label are dropped, and counted: `-` where MNLI's annotators disagree."""
     student_of: str = ""
@@ -68,6 +70,8 @@ class TaskSettings(Table):
             raise ValueError(f"names must be as many as labels ({len(self.labels)})")
         if self.labels and self.score_range:
             raise ValueError("a task has labels or a score_range, not both")
+        if self.positive and (len(self.labels) != 2 or self.positive not in self.labels):
+            raise ValueError(f"positive is one of two labels, not {self.positive!r}")
         for metric in (self.metric, *self.more_metrics):
             if bool(self.labels) == (metric in ("pearson", "spearman")):
                 needs = "is for scores; this task has labels" if self.labels else "needs labels"

@@ -41,7 +41,7 @@ class EvalReport:
     """The result of ``kd eval``.
 
     ``labels`` are in the order of the confusion matrices. ``models`` says where each model lies, ``tables`` have MNLI's
-    matched and mismatched apart.
+    matched and mismatched apart. ``f1`` says which F1 it is: that of a label, or the macro average.
     """
 
     task: str
@@ -50,6 +50,7 @@ class EvalReport:
     metric: str
     models: dict[str, str]
     tables: dict[str, TableEvaluation]
+    f1: str = ""
 
 
 def evaluate_models(
@@ -103,7 +104,15 @@ def evaluate_models(
         name: evaluate_table(models, rows, task, seed=seed, name=name, reporter=reporter)
         for name, rows in labelled.items()
     }
-    return EvalReport(task.name, task.labels, task.names, task.metric, {name: places[name] for name in models}, found)
+    return EvalReport(
+        task.name,
+        task.labels,
+        task.names,
+        task.metric,
+        {name: places[name] for name in models},
+        found,
+        "" if task.is_score else task.metric_title("f1"),
+    )
 
 
 def evaluate_table(

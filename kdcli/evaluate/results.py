@@ -62,12 +62,14 @@ class Results:
         gap_closed: By table and metric, (student - baseline) / (teacher - baseline) of the mean scores; None where the
             teacher is no better than the baseline (Tang et al. 2019, table 1, gives the scores for it).
         notes: What a reader of the table must know.
+        titles: The name of each metric for people: which F1 it is.
     """
 
     metrics: list[str]
     rows: list[Row]
     gap_closed: dict[str, dict[str, float | None]]
     notes: list[str] = field(default_factory=list)
+    titles: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what no comparison has written."""
@@ -143,7 +145,7 @@ def compare(
     }
     for note in notes:
         reporter.warn(note)
-    results = Results(metrics, rows, gaps, notes)
+    results = Results(metrics, rows, gaps, notes, {metric: task.metric_title(metric) for metric in metrics})
     write_table(predictions, _with_logits(labelled, logits, task))
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(asdict(results), indent=1) + "\n", "utf-8")

@@ -46,7 +46,7 @@ def fill_card(
     name, and ``sections`` are more values of the template.
     """
     sizes = {
-        **{f"dev {name}": f"{value:.4f}" for name, value in metrics["dev"].items()},
+        **{f"dev {task.metric_title(name)}": f"{value:.4f}" for name, value in metrics["dev"].items()},
         "parameters": f"{metrics['parameters']:,}",
         "parameters without embeddings": f"{metrics['parameters_without_embeddings']:,}",
         "size of the weights": f"{size / 1e6:.1f} MB",
@@ -60,7 +60,7 @@ def fill_card(
         "loss": " + ".join(f"{weight:g} x {name}" for name, weight in losses.items() if weight),
         "optimiser": f"{training['optimizer']}, lr {training['lr']:g}, batches of {training['batch_size']}",
         "training": f"{metrics['updates']:,} updates over {config['rows']:,} rows, seed {config['seed']}; the best dev "
-        f"{task.metric} came after {metrics['best_update']:,}",
+        f"{task.metric_title(task.metric)} came after {metrics['best_update']:,}",
         "vocabulary": f"{config['vocabulary_size']:,} words, {'lower-cased' if training['lowercase'] else 'cased'}",
         "word vectors": config["vectors"] or "random",
         **made,

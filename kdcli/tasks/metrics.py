@@ -31,8 +31,8 @@ Values = dict[str, Floats]
 def score(task: Task, outputs: NDArray[np.floating[Any]], gold: NDArray[Any]) -> dict[str, float]:
     """Score the outputs of a model by all metrics that fit the task, ``task.metric`` among them.
 
-    F1 is that of the second label where there are two, as GLUE has it for MRPC and QQP, and the macro average where
-    there are more. A metric that has no value (the correlation with a constant) is 0.
+    F1 is that of ``task.positive`` where there are two labels, by default the second as GLUE has it for MRPC and QQP,
+    and the macro average where there are more. A metric that has no value (the correlation with a constant) is 0.
 
     Args:
         task: The task.
@@ -54,7 +54,7 @@ def score(task: Task, outputs: NDArray[np.floating[Any]], gold: NDArray[Any]) ->
             "spearman": _correlation(stats.spearmanr, predicted, gold),
         }
     answer = outputs.argmax(1)
-    average = {"average": "binary", "pos_label": 1} if task.outputs == 2 else {"average": "macro"}
+    average = {"average": "binary", "pos_label": task.positive_class} if task.outputs == 2 else {"average": "macro"}
     return {
         "accuracy": float(metrics.accuracy_score(gold, answer)),
         "f1": float(metrics.f1_score(gold, answer, zero_division=0, **average)),
@@ -102,11 +102,13 @@ def resampled(
     values = []
     for answer in cells.T[1:]:
         right = drawn @ (one_hot[answer] * (answer == cells[:, 0])[:, None])
-        values.append(_from_counts(right, gold_counts, drawn @ one_hot[answer]))
+        values.append(_from_counts(right, gold_counts, drawn @ one_hot[answer], task.positive_class))
     return values
 
 
-def _from_counts(right: NDArray[np.int64], gold: NDArray[np.int64], answered: NDArray[np.int64]) -> Values:
+def _from_counts(
+    right: NDArray[np.int64], gold: NDArray[np.int64], answered: NDArray[np.int64], positive: int
+) -> Values:
     """Score confusion matrices by their diagonals and margins, each ``int64 [resamples, classes]``."""
     rows = gold.sum(1).astype(np.float64)
     hits = right.sum(1)
@@ -117,7 +119,7 @@ def _from_counts(right: NDArray[np.int64], gold: NDArray[np.int64], answered: ND
     spreads = [rows**2 - (counts.astype(np.float64) ** 2).sum(1) for counts in (gold, answered)]
     return {
         "accuracy": hits / rows,
-        "f1": f1[:, 1] if gold.shape[1] == 2 else f1.sum(1) / occurs.sum(1),
+        "f1": f1[:, positive] if gold.shape[1] == 2 else f1.sum(1) / occurs.sum(1),
         "mcc": _quotient(together, np.sqrt(spreads[0] * spreads[1])),
     }
 

@@ -50,6 +50,7 @@ def task_from(settings: TaskSettings) -> Task:
         score_range=settings.score_range,
         metric=settings.metric,
         more_metrics=settings.more_metrics,
+        positive=settings.positive,
     )
 
 
@@ -150,9 +151,9 @@ def needed_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
 def split_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
     """Return the files that ``load_split`` reads; none where there is no such split.
 
-    A split is one table (``dev.tsv``; on the Hub ``validation.parquet``, or ``validation-00000-of-00002.parquet`` and
-    the other shards; of Spark ``dev.parquet/part-*``), or a matched and a mismatched one. Of several files of one name
-    the first form counts.
+    A split is one table (``dev.tsv``; on the Hub ``validation.parquet``, or ``validation-*-of-00002.parquet``, which
+    stands for its shards; of Spark the folder ``dev.parquet``), or a matched and a mismatched one. Of several files of
+    one name the first form counts.
     """
     tables: dict[str, Path] = {}
     for path in _candidates(settings, split):
@@ -203,7 +204,8 @@ def _candidates(settings: TaskSettings, split: Split) -> list[Path]:
     names = [rf"({_STEMS[split]}){part}(-0+-of-\d+)?{re.escape(form)}" for part in PARTS for form in forms]
     # Spark writes a table as a folder of part files.
     files = sorted(path for path in _folder(settings).iterdir() if path.is_file() or any(path.glob("part-*")))
-    return [path for name in names for path in files if re.fullmatch(name, path.name)]
+    found = [path for name in names for path in files if re.fullmatch(name, path.name)]
+    return [path.with_name(re.sub(r"-0+-of-(?!0*1\.)", "-*-of-", path.name)) for path in found]
 
 
 def _read(

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
+from sklearn.metrics import f1_score
 
 from kdcli.api import Task
 from kdcli.tasks import metrics
@@ -174,3 +175,17 @@ def test_the_same_seed_gives_the_same_resamples():
     gold, outputs = np.array([0, 1, 1, 0, 1]), [outputs_of([0, 1, 0, 0, 1], 2)]
     first, second, third = (resampled(classes(2), outputs, gold, seed=seed)[0]["f1"] for seed in (1, 1, 2))
     assert (first == second).all() and (first != third).any() and len(first) == 1000
+
+
+@pytest.mark.parametrize("positive", ["", "ham", "spam"])
+def test_f1_is_that_of_the_label_asked_for(positive):
+    task = Task("mail", "single", ("spam", "ham"), positive=positive)
+    outputs = np.random.default_rng(1).normal(size=(200, 2)).astype(np.float32)
+    gold = np.random.default_rng(2).integers(0, 2, 200)
+    label = task.labels.index(positive or "ham")
+    expected = f1_score(gold == label, outputs.argmax(1) == label)
+    assert score(task, outputs, gold)["f1"] == pytest.approx(expected)
+    (resamples,) = resampled(task, [outputs], gold, resamples=500)
+    assert abs(resamples["f1"].mean() - expected) < 0.02
+    assert task.metric_title("f1") == f"f1 of {positive or 'ham'}" and task.metric_title("mcc") == "mcc"
+    assert Task("t", "single", ("a", "b", "c")).metric_title("f1") == "macro f1"
