@@ -18,7 +18,7 @@ from kdcli.tables.text import ROW_NUMBER, BadRows, is_gzip, open_bytes
 ROWS = 65_536
 """Rows that are read at once."""
 
-_DAMAGED = (pl.exceptions.PolarsError, OSError)
+_DAMAGED = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
 class ParquetFile:
@@ -113,7 +113,8 @@ def readable(path: Path) -> Iterator[None]:
         raise DataError("the file does not exist", file=path) from error
     except _DAMAGED as error:
         first = str(error).partition("\n")[0]
-        raise DataError(f"the Parquet file cannot be read, it may be damaged: {first}", file=path) from error
+        hint = "it is damaged, or a column has a type that Polars does not know: write it without that column"
+        raise DataError(f"the Parquet file cannot be read: {first}", file=path, hint=hint) from error
 
 
 def _schema(plain: Path, path: Path) -> dict[str, Any]:

@@ -35,10 +35,13 @@ _SHOWN = 80
 
 
 class TableSource(Protocol):
-    """A table file of one form; ``notes`` are its peculiarities, for the user."""
+    """A table file of one form."""
 
     schema: pl.Schema
-    notes: list[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """Peculiarities of the file, for the user."""
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield frames of any size that hold the columns and ``ROW_NUMBER``."""

@@ -33,8 +33,10 @@ def test_the_shards_of_a_split_are_one_table(tmp_path, count):
         table = load_split(own, task_from(own), split, QuietReporter())
         assert table.select("sentence", "label").equals(WHOLE)
         assert table["index"].to_list() == list("0123456")
-    frame = read_table(tmp_path / f"train-00000-of-0000{count}.parquet").frame()
+    frame = read_table(tmp_path / f"train-*-of-0000{count}.parquet").frame()
     assert frame[ROW_NUMBER].to_list() == list(range(1, 8))
+    first = tmp_path / f"train-00000-of-0000{count}.parquet"
+    assert len(read_table(first).frame()) == 7 // count, "a file that is named is that file alone"
 
 
 def test_a_missing_shard_and_one_of_other_columns_are_named(tmp_path):
@@ -42,7 +44,7 @@ def test_a_missing_shard_and_one_of_other_columns_are_named(tmp_path):
     middle = tmp_path / "train-00001-of-00003.parquet"
     pl.DataFrame({"sentence": ["x"], "label": [1.5]}).write_parquet(middle)
     with pytest.raises(DataError) as caught:
-        read_table(tmp_path / "train-00000-of-00003.parquet")
+        read_table(tmp_path / "train-*-of-00003.parquet")
     assert caught.value.file == str(middle)
     middle.unlink()
     with pytest.raises(DataError) as caught:
@@ -57,11 +59,18 @@ def test_a_folder_of_part_files_is_one_table(tmp_path, form):
     write = {"csv": pl.DataFrame.write_csv, "parquet": pl.DataFrame.write_parquet, "jsonl": pl.DataFrame.write_ndjson}
     for number, part in enumerate((WHOLE[:4], WHOLE[4:])):
         write[form](part, folder / f"part-0000{number}-c000.{form}")
-    (folder / "_SUCCESS").touch()
+    for name in ("_SUCCESS", f"part-00002-c000.{form}"):
+        (folder / name).touch()
     assert [path.name[:10] for path in files_of(folder)] == ["part-00000", "part-00001"]
     own = settings(tmp_path)
     table = load_split(own, task_from(own), "train", QuietReporter())
     assert table.select("sentence", "label").equals(WHOLE)
+    if form != "parquet":
+        last = folder / f"part-00001-c000.{form}"
+        last.write_bytes(last.read_bytes() + b'{"a,b,c,d\n')
+        with pytest.raises(DataError) as caught:
+            read_table(folder).frame()
+        assert (caught.value.file, caught.value.row) == (str(last), 5 if form == "csv" else 4)
     (tmp_path / "dev.csv").mkdir()
     with pytest.raises(DataError):
         read_table(tmp_path / "dev.csv")

@@ -142,7 +142,7 @@ def test_all_errors_are_told_at_once_and_before_the_warnings(tmp_path):
     assert skipping.tables[0].bad_rows == 1
     assert any("1 row cannot be read" in one for one in problems(skipping, "warning"))
     assert [one.level for one in report.problems] == sorted(one.level for one in report.problems)
-    assert len(problems(report)) == 5
+    assert len(problems(report)) == 4
 
 
 @pytest.mark.parametrize("score", ["5.1", "-0.5", "high", "nan", "inf"])
