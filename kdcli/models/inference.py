@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -106,7 +107,8 @@ def read_weights(path: Path) -> dict[str, Floats]:
         safetensors.SafetensorError: It is damaged, or no such file.
     """
     weights = {}
-    for name, tensor in deserialize(path.read_bytes()):
+    # The library gives them in another order each time.
+    for name, tensor in sorted(deserialize(path.read_bytes()), key=itemgetter(0)):
         kind, data = tensor["dtype"], tensor["data"]
         if kind == "BF16":  # the upper half of a float32, which NumPy has not
             values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, ProfileError
-from kdcli.files import check_output, full_disk
+from kdcli.files import check_output, full_disk, temporary_path
 from kdcli.tables.parquet import slices
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tables.text import BadRowsMode, form_of
@@ -113,7 +113,7 @@ def from_corpus(
     train, held_out = plain(train, task), [plain(table, task) for table in held_out]
     nearness = _nearness(settings, train, task, bits)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output.parent, prefix=".corpus-") as name, full_disk(output):
+    with TemporaryDirectory(dir=output.parent, prefix=f"{temporary_path(output).name}-") as name, full_disk(output):
         folder = Path(name)
         write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
         texts, counts = _read(readers, settings, task, folder / "clean.parquet", reporter)

@@ -41,7 +41,7 @@ COMMANDS = {
     "predict": ["predict", "--student", "run/student", "--input", "data/test.tsv", "--output", "out.tsv"],
     "onnx": ["export", "onnx", "--student", "run", "--output", "out"],
     "hub": ["export", "hub-folder", "--student", "run", "--output", "out"],
-    "report": ["report", "run", "--output", "out.html"],
+    "report": ["report", "run", "--output", "report.html"],
 }
 OWN = ("predict", "onnx", "hub", "report")
 """Commands that take no profile and no run folder here."""
@@ -109,7 +109,7 @@ def test_random_kills_over_all_stages(tmp_path):
     for name in ("peace", "war"):
         (tmp_path / name).mkdir()
     peace, war = (Tiny(tmp_path / name, None) for name in ("peace", "war"))
-    arguments = ["run-all", "--profile", "tiny.toml", "--run-dir", "run"]
+    arguments = ["run-all", "--profile", "tiny.toml", "--run-dir", "run", "--data-dir", peace.data]
     assert start(peace.root, 10_000, arguments) == 0
     draw, kills = random.Random(1), 0
     while kills < int(os.environ.get("KD_KILLS", "10")):
