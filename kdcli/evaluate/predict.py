@@ -132,6 +132,7 @@ def predict_file(
     """
     from kdcli.files import sha256
     from kdcli.parts import Parts
+    from kdcli.tables.read import files_of
     from kdcli.tables.write import write_table
     from kdcli.tasks.split import settings_of
 
@@ -153,8 +154,10 @@ def predict_file(
     fingerprint = {
         "form": "kd.predictions/2",
         **origin,
-        "input": sha256(table)[:16],
-        "reading": settings.model_dump(mode="json", include={"layout", "text_columns", "bad_rows"}),
+        "input": "".join(sha256(file)[:16] for file in files_of(table)),
+        "reading": settings.model_dump(
+            mode="json", include={"layout", "text_columns", "bad_rows", "quoting", "separator"}
+        ),
         "columns": [*prediction_schema(task, probabilities=probabilities), *task.labels],
         "part_rows": size,
     }

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from kdcli.run.context import RunContext
 
 _LABELS = ("task.labels", "task.names", "task.score_range", "task.drop_labels")
-TABLES = ("task.kind", *_LABELS, "task.layout", "task.text_columns", "task.label_column")
+_COLUMNS = ("task.layout", "task.text_columns", "task.label_column", "task.quoting", "task.separator")
+TABLES = ("task.kind", *_LABELS, *_COLUMNS)
 """The settings that decide what a table of the task says."""
 
 
