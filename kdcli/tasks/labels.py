@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kdcli.api import Task
+from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 from kdcli.tasks.glue import HIDDEN_NUMBER
 
@@ -69,7 +69,7 @@ def label_texts(labels: pl.Series, file: str | Path, names: Mapping[str, str] | 
     raise DataError(f"the label column holds {kind}, not a label", file=file, key=labels.name, hint=hint)
 
 
-def class_names(path: Path, column: str | None, task: Task) -> dict[str, str]:
+def class_names(path: Path, column: str | None, task: Task, reporter: Reporter | None = None) -> dict[str, str]:
     """Return the names of the classes by number that the `datasets` library keeps in a Parquet file.
 
     They count where the task knows one of them, in whatever case; otherwise the numbers are the labels.
@@ -81,6 +81,9 @@ def class_names(path: Path, column: str | None, task: Task) -> dict[str, str]:
     spelled = [{_folded(name): name for name in names} for names in (task.labels, task.names)]
     known = max(spelled, key=lambda names: sum(_folded(name) in names for name in stored))
     if not any(_folded(name) in known for name in stored):
+        if stored and reporter and not task.is_score:
+            pairs = ", ".join(f"{number} = {name}" for number, name in enumerate(stored))
+            reporter.info(f"{path.name}: its class names ({pairs}) are none of the task's: the numbers are the labels")
         return {}
     return {str(number): known.get(_folded(name), name) for number, name in enumerate(stored)}
 

@@ -280,7 +280,7 @@ class _LabelColumn:
     def __init__(self, path: Path, layout: TableLayout, task: Task, reporter: Reporter, *, labelled: bool) -> None:
         self.path, self.column, self.task, self.reporter, self.labelled = path, layout.label, task, reporter, labelled
         self.spelling: Spelling | None = None
-        self.names = class_names(path, layout.label, task) if layout.form == "parquet" else {}
+        self.names = class_names(path, layout.label, task, reporter) if layout.form == "parquet" else {}
         self.spaces = 0
 
     def texts(self, batch: pl.DataFrame) -> pl.Series:

@@ -357,6 +357,7 @@ def test_class_names_of_the_file_count_and_not_its_numbers(tmp_path, settings_of
         (["positive", "negative"], ("negative", "positive"), ["1", "0", "1"]),
         (["Positive", " NEGATIVE"], ("negative", "positive"), ["1", "0", "1"]),
         (["1", "0"], ("negative", "positive"), ["1", "0", "1"]),
+        (["bad", "good"], ("negative", "positive"), ["0", "1", "0"]),
         (["mixed", "positive"], ("negative", "positive"), None),
     ],
 )
