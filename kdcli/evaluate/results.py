@@ -116,10 +116,10 @@ def compare(
 
     labelled, notes = {}, []
     for name, table in tables.items():
-        rows = table.filter(pl.col("label").is_not_null())
-        if len(rows):
-            labelled[name] = rows
-            if left_out := len(table) - len(rows):
+        there = table.filter(pl.col("label").is_not_null())
+        if len(there):
+            labelled[name] = there
+            if left_out := len(table) - len(there):
                 notes.append(f"{name}: {left_out:,} rows without a label are left out")
     with reporter.progress("compare", 1 + len(baselines) + len(students), "models") as progress:
         big = load_teacher(teacher, task, max_length=max_length, device=device, precision=precision)

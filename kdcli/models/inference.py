@@ -108,7 +108,8 @@ def read_weights(path: Path) -> dict[str, Floats]:
     """
     weights = {}
     # The library gives them in another order each time.
-    for name, tensor in sorted(deserialize(path.read_bytes()), key=itemgetter(0)):
+    tensors: list[tuple[str, Any]] = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    for name, tensor in sorted(tensors, key=itemgetter(0)):
         kind, data = tensor["dtype"], tensor["data"]
         if kind == "BF16":  # the upper half of a float32, which NumPy has not
             values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)

@@ -59,7 +59,7 @@ def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter,
     if values == "auto":
         values = _kind_of(logits, path, reporter)
     if values != "logits":
-        logits = _logarithms(logits / 100 if values == "percentages" else logits, path)
+        logits = _logarithms(logits / np.float32(100) if values == "percentages" else logits, path)
     return Logits(logits, hashes, {})
 
 
