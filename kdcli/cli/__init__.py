@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import os
 import re
 import sys
@@ -18,7 +19,8 @@ from typer.main import get_command
 
 from kdcli import __version__
 from kdcli.cli import ui
-from kdcli.errors import KdError, UsageError
+from kdcli.cli.progress import stop_spinner
+from kdcli.errors import DataError, KdError, UsageError
 
 TABLE = {
     "run-all": "Run all stages: transfer set, teacher, logits, join, student, baseline, results, report.",
@@ -71,9 +73,36 @@ GLOBAL = {
 CODE = "--code"
 """The global option with a value: the next argument, or what follows ``=``."""
 INTERRUPTED = 130
+OTHER_NAMES = {
+    **{"workspace": "run-dir", "out": "output", "output-dir": "output", "learning-rate": "lr", "steps": "max-steps"},
+    **{"num-train-epochs": "epochs", "max-seq-length": "max-length", "alpha": "kd-weight", "model": "student"},
+    **{"train-batch-size": "batch-size", "per-device-train-batch-size": "batch-size"},
+}
+"""What other programs call some of our options."""
 
 
-class Commands(TyperGroup):
+class Help:
+    """Help as ours: a switch takes no value and has no second name, and an argument says itself what it is."""
+
+    def format_help(self: Any, ctx: Any, formatter: Any) -> None:
+        """Print the help; the options are not used after that."""
+        for option in self.get_params(ctx):
+            if option.param_type_name == "argument":
+                option.display_type_rich = lambda ctx: None
+            elif option.is_flag:
+                option.metavar, option.secondary_opts = "", option.secondary_opts if option.default else []
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+    def collect_usage_pieces(self: Any, ctx: Any) -> list[str]:
+        """Return the parts of the usage line, without braces around what is required."""
+        return [piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)]  # type: ignore[misc]
+
+
+class SingleCommand(Help, TyperCommand):
+    """A command."""
+
+
+class Commands(Help, TyperGroup):
     """A group that holds the help lines of its commands, and imports a command when it is chosen."""
 
     def __init__(self, *, name: str | None = None, path: str = "", **more: Any) -> None:
@@ -87,7 +116,7 @@ class Commands(TyperGroup):
                 stub: dict[str, Any] = {"help": help, "rich_help_panel": panel, "context_settings": CONTEXT}
                 is_group = any(other.startswith(f"{known} ") for other in TABLE)
                 self.commands[last] = (
-                    Commands(name=last, path=known, **stub) if is_group else TyperCommand(last, **stub)
+                    Commands(name=last, path=known, **stub) if is_group else SingleCommand(last, **stub)
                 )
 
     def load(self, name: str) -> Any:
@@ -239,12 +268,26 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's own: wrong usage
             return ui.fail(_usage(error), error)
+        if isinstance(error, OSError) and error.filename is not None:
+            return ui.fail(_unusable(error), error)
         return _unexpected(error)
+    finally:
+        stop_spinner()
 
 
 def _unexpected(error: BaseException) -> int:
     what = f"unexpected {type(error).__name__}: {error}"
     return ui.fail(KdError(what, hint="run it again with --debug and report what it prints"), error)
+
+
+def _unusable(error: OSError) -> DataError:
+    """Word what the system says about a path."""
+    below_a_file = error.errno in (errno.ENOTDIR, errno.EEXIST)
+    hints = {errno.ENAMETOOLONG: "choose a shorter name", errno.ENOSPC: "make room on this disk, and run it again"}
+    hint = "a folder is needed here, and a file is there: choose another path" if below_a_file else None
+    what = f"this path cannot be used: {(error.strerror or str(error)).lower()}"
+    hint = hint or hints.get(error.errno or 0, "check the path, and who may read and write it")
+    return DataError(what, file=os.fsdecode(error.filename), hint=hint)
 
 
 def _interrupted() -> int:
@@ -260,6 +303,26 @@ def _usage(error: Exception) -> UsageError:
     message = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
     hint = f"`{context.command_path if context else 'kd'} --help` shows what it takes"
     typed, _, choices = message.partition("' is not one of ")
+    if context and hasattr(error, "possibilities"):  # there is no such option
+        message = message.partition(" (Possible options")[0]
+        hint = _option_hint(error.option_name, context) or hint  # type: ignore[attr-defined]
     if close := nearest(typed.rpartition("'")[2], re.findall(r"'([^']+)'", choices)):
         hint = f"did you mean {close}?"
     return UsageError(message[:1].lower() + message[1:], hint=hint)
+
+
+def _option_hint(typed: str, context: Any) -> str | None:
+    """Name the option that is meant: one of the command, or a setting that only ``--set`` takes there."""
+    from kdcli.config.schema import Settings
+    from kdcli.config.validation import keys, nearest
+
+    options = [name for option in context.command.params for name in option.opts if name.startswith("--")]
+    name = typed.lstrip("-").replace("_", "-")
+    name = OTHER_NAMES.get(name, name)
+    if f"--{name}" in options:
+        return f"did you mean --{name}?"
+    found = [key for key in keys(Settings) if key.rpartition(".")[2] == name.replace("-", "_")]
+    if found and "--set" in options:
+        return f"it is a setting of one stage: {' or '.join(f'--set {key}=VALUE' for key in found)}"
+    close = nearest(f"--{name}", options)
+    return f"did you mean {close}?" if close else None

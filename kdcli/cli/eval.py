@@ -24,7 +24,9 @@ MOST_CLASSES = 12
 
 OF_MODELS = ("agrees with the teacher", "mean confidence", "ECE")
 
-Against = Annotated[Path | None, option(FILES, "--against", "Another student, or run: test whether they differ.")]
+Against = Annotated[
+    Path | None, option(FILES, "--against", "Another student, or run: test whether they differ.", "FOLDER")
+]
 Split = Annotated[Literal["dev", "test"], option(FILES, "--split", "Split of the data folder.", default="dev")]
 
 

@@ -20,10 +20,11 @@ Int8 = Annotated[bool, switch(RUN, "--int8/--no-int8", "A graph with 8-bit weigh
 Check = Annotated[
     bool, switch(RUN, "--check/--no-check", "Compare with PyTorch on random words, and on dev texts of a run.", "yes")
 ]
-Licence = Annotated[str, option(CARD, "--license", "Licence, by its name on the Hub: mit.", default="unknown")]
-Language = Annotated[str, option(CARD, "--language", "ISO 639 code of the texts' language.", default="en")]
+Licence = Annotated[str, option(CARD, "--license", "Licence, by its name on the Hub: mit.", "NAME", default="unknown")]
+Language = Annotated[str, option(CARD, "--language", "ISO 639 code of the texts' language.", "CODE", default="en")]
 Dataset = Annotated[
-    str | None, option(CARD, "--dataset", "Name of the training texts on the Hub.", default="known for GLUE's tasks")
+    str | None,
+    option(CARD, "--dataset", "Name of the training texts on the Hub.", "NAME", default="known for GLUE's tasks"),
 ]
 Onnx = Annotated[bool, switch(FILES, "--onnx/--no-onnx", "Add the student as ONNX, checked.")]
 

@@ -10,7 +10,7 @@ from kdcli.cli.options import FILES, Request, command, option
 
 Logits = Annotated[
     Path | None,
-    option(FILES, "--logits", "Logits: .safetensors of kd, or .npy, .csv, .tsv, .parquet, .pt.", default="the run's"),
+    option(FILES, "--logits", "Logits: .safetensors of kd, or .npy, .csv, .tsv, .parquet, .pt.", "FILE", "the run's"),
 ]
 
 

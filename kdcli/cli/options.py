@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 import typer
 from typer.main import get_command
 
-from kdcli.cli import CONTEXT, ui
+from kdcli.cli import CONTEXT, SingleCommand, ui
 from kdcli.errors import UsageError
 from kdcli.registry import GROUPS, Group, plugins
 
@@ -194,6 +194,8 @@ class Command:
             flags = {key: values.pop(parameter) for parameter, key in settings.items()}
             flags = {key: None if value == [] else value for key, value in flags.items()}
             more = {name: values.pop(name) for name in names}
+            if not {"profile", "student"}.isdisjoint(self.options):
+                ui.spin(name)
             self.function(Request(**values, flags=flags), **more)
 
         callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -202,7 +204,7 @@ class Command:
         app = typer.Typer(add_completion=False, rich_markup_mode="rich")
         text = f"{help}\n\n{more_help}".strip()
         end = "\n\n".join(f"[bold]Example[/bold]  {line}" for line in self.examples)
-        app.command(name, help=text, epilog=end, context_settings=CONTEXT)(callback)
+        app.command(name, cls=SingleCommand, help=text, epilog=end, context_settings=CONTEXT)(callback)
         return get_command(app)
 
 

@@ -7,16 +7,37 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.live import Live
-    from rich.panel import Panel
     from rich.progress import Progress as Tasks
 
 AT_ONCE = 0.05
 """Seconds after the start in which units are counted that an earlier run has done."""
+MARGIN = 3
+"""Columns of the terminal that the panel leaves free: a ``^C`` at its end would start a line that nobody erases."""
+_spinners: list[Live] = []
+
+
+def start_spinner(console: Console, title: str) -> None:
+    """Show a spinner on a terminal until ``stop_spinner``."""
+    from rich.live import Live
+    from rich.spinner import Spinner
+
+    stop_spinner()
+    _spinners.append(
+        Live(Spinner("dots", f"{title}: starting"), console=console, transient=True, redirect_stdout=False)
+    )
+    _spinners[-1].start()
+
+
+def stop_spinner() -> None:
+    """Remove the spinner, if there is one."""
+    while _spinners:
+        _spinners.pop().stop()
 
 
 class Work:
@@ -32,12 +53,11 @@ class Work:
         self._id = tasks.add_task(title, total=total)
         self._task = next(task for task in tasks.tasks if task.id == self._id)
         self._started = tasks.get_time()
-        self._before = 0
+        self._first: tuple[int, float] | None = None
 
     def advance(self, steps: int = 1, **shown: float | str) -> None:
         """Count ``steps`` more units, and show values beside them."""
-        if not self.done and self._tasks.get_time() - self._started < AT_ONCE:
-            self._before = steps
+        self._first = self._first or (steps, self._tasks.get_time())
         self.done += steps
         self._tasks.advance(self._id, steps)
         # A new dictionary: the thread that draws reads the old one.
@@ -61,9 +81,14 @@ class Work:
 
     def finished(self) -> str:
         """Return a line with the units, the time and the mean rate."""
-        seconds = self._tasks.get_time() - self._started
-        done = self.done - self._before
-        rate = f" ({_number(done / seconds)} {self.unit}/s)" if seconds > 0 and done else ""
+        now = self._tasks.get_time()
+        seconds = now - self._started
+        before, since = self._first or (0, now)
+        # The first units may be those of an earlier run: the rate is that of the others, where there are any.
+        if self.done == before and since - self._started >= AT_ONCE:
+            before, since = 0, self._started
+        done = self.done - before
+        rate = f" ({_number(done / (now - since))} {self.unit}/s)" if now > since and done else ""
         return ", ".join([f"{self.title}: {self.done:,} {self.unit} in {duration(seconds)}{rate}", *self._values()])
 
     def _values(self) -> list[str]:
@@ -98,6 +123,7 @@ class Reporting:
         """Show a piece of work; when it ends well a line stays, unless it was inside another one."""
         from rich.progress import Progress as Tasks
 
+        stop_spinner()
         self._tasks = self._tasks or Tasks(auto_refresh=False, get_time=self.clock)
         work = Work(self._tasks, title, total, unit, self._advanced)
         self._printed[work] = self.clock()
@@ -140,17 +166,31 @@ class Reporting:
             self._live.stop()
             self._live = None
 
-    def _panel(self) -> Panel:
+    def _panel(self) -> RenderableType:
+        from rich.console import Group
+        from rich.constrain import Constrain
         from rich.panel import Panel
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
-        grid = Table.grid(padding=(0, 1))
-        for work in list(self._printed):
-            bar = ProgressBar(total=work.total, completed=work.done, width=24, pulse=work.total is None)
-            grid.add_row(work.title, bar, work.counted())
-            grid.add_row("", "", "  ".join(work.pace()), style="cyan")
-        return Panel(grid, title=self.title, title_align="left", border_style="dim", expand=False)
+        assert self.console is not None
+        width = self.console.width - MARGIN
+        parts: list[RenderableType] = []
+        works = list(self._printed)
+        longest = max((len(work.title) for work in works), default=0)
+        for work in works:
+            bar = ProgressBar(
+                total=work.total, completed=work.done, width=24 if width > 90 else 10, pulse=work.total is None
+            )
+            grid = Table.grid(padding=(0, 1))
+            grid.add_row(Text(work.title.ljust(longest)), bar, Text(work.counted(), no_wrap=True))
+            # A figure stays on one line with its name and unit.
+            whole = "  ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in work.pace())
+            lines = [line.replace("\N{NO-BREAK SPACE}", " ") for line in wrap(whole, max(width - 6, 1))]
+            parts += [grid, Text("\n".join(f"  {line}" for line in lines), "cyan")]
+        panel = Panel(Group(*parts), title=Text(self.title), title_align="left", border_style="dim", expand=False)
+        return Constrain(panel, width)
 
 
 def duration(seconds: float) -> str:

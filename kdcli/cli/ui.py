@@ -19,7 +19,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from kdcli.cli.progress import Reporting
+from kdcli.cli.progress import Reporting, start_spinner, stop_spinner
 from kdcli.errors import KdError, each
 
 
@@ -46,7 +46,7 @@ def configure(flags: Output) -> None:
     output = flags
     if output.no_color:
         os.environ["NO_COLOR"] = "1"
-    _stderr = Console(stderr=True, color_system=_color_system(), highlight=False)
+    _stderr = Console(stderr=True, color_system=_color_system(), highlight=False, markup=False)
     warnings.showwarning = _show_warning
 
 
@@ -65,6 +65,7 @@ def show(result: object, view: Callable[[Any], RenderableType] | None = None) ->
         color_system=_color_system() and seen.color_system,  # type: ignore[arg-type]
         width=seen.width if out.isatty() else max(seen.width, 200),
         highlight=False,
+        markup=False,  # a label may look like it
         emoji=False,
         safe_box=True,
     )
@@ -97,16 +98,23 @@ def describe(result: object) -> Group:
 
 def panel(title: str, *parts: RenderableType) -> Panel:
     """Return a panel as wide as its content."""
-    return Panel(Group(*parts), title=title, title_align="left", expand=False)
+    return Panel(Group(*parts), title=Text(title), title_align="left", expand=False)
 
 
 def records(rows: Sequence[Mapping[str, object]], *, numbers: bool = True) -> Table:
     """Return a table with a line for each record; with ``numbers`` all columns but the first are aligned right."""
     names = list(dict.fromkeys(name for row in rows for name in row))
+    words = [word for row in rows for word in str(row.get(names[0]) or "").split()]
+    widest = min(max(map(len, words), default=0), 30)  # of the names in the first column, which stay whole
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
         right = numbers and name != names[0]
-        table.add_column(name.replace("_", " "), justify="right" if right else "left", overflow="fold")
+        table.add_column(
+            name.replace("_", " "),
+            justify="right" if right else "left",
+            overflow="fold",
+            min_width=None if name != names[0] else widest,
+        )
     for row in rows:
         table.add_row(*(Text("" if row.get(name) is None else cell(row[name])) for name in names))
     return table
@@ -170,13 +178,12 @@ def reporting(title: str) -> Iterator[Reporting]:
     ``torchrun`` starts, the first one reports.
     """
     global _stdout
-    dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
     reporter = Reporting(
         title,
         say=info,
         warn=warn,
         # FORCE_COLOR asks for colours, not for a display that moves.
-        console=_stderr if sys.stderr.isatty() and not dumb and not output.no_progress else None,
+        console=_stderr if _moves() else None,
         quiet=output.quiet or os.environ.get("RANK", "0") != "0",
         interval=math.inf if output.no_progress else 5.0,
         verbose=output.verbose,
@@ -189,8 +196,15 @@ def reporting(title: str) -> Iterator[Reporting]:
         _stdout = before
 
 
+def spin(title: str) -> None:
+    """Show a spinner until the command shows something else: its imports take seconds."""
+    if _moves() and not output.quiet:
+        start_spinner(_stderr, title)
+
+
 def write(text: str) -> bool:
     """Write to stdout; return False once the reader has gone (``kd ... | head``), which is no error."""
+    stop_spinner()
     out = _stdout or sys.stdout
     try:
         out.write(text)
@@ -216,12 +230,19 @@ def _lay_out(name: str, value: Any, rows: Table, parts: list[RenderableType]) ->
         rows.add_row(Text(name, "dim"), Text(cell(value)))
 
 
+def _moves() -> bool:
+    """Return whether stderr is a terminal on which a display may move."""
+    dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
+    return sys.stderr.isatty() and not dumb and not output.no_progress
+
+
 def _color_system() -> Any:
     # Rich leaves bold and dim on under NO_COLOR; a log file wants no escape code at all.
     return None if output.no_color or os.environ.get("NO_COLOR") else "auto"
 
 
 def _say(message: str, kind: str = "", style: str = "") -> None:
+    stop_spinner()
     text = Text.assemble((f"{kind}: ", style), message) if kind else Text(message)
     _stderr.print(text, soft_wrap=True)
 

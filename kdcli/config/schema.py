@@ -31,7 +31,7 @@ class TaskSettings(Table):
     score_range: tuple[float, float] | None = None
     """Lowest and highest score; only without labels."""
     metric: Metric = "accuracy"
-    """The dev metric that chooses among models."""
+    """The dev metric that chooses among models; f1 is that of `positive`, or above two classes the macro average."""
     more_metrics: tuple[Metric, ...] = ()
     """Further metrics of the results table."""
     positive: str = ""
@@ -145,7 +145,7 @@ class CorpusSettings(Table):
     files: Annotated[tuple[str, ...], Flag("Files", "FILE", ("--input", "-i"))] = ()
     """Files of texts: one a line (.txt), or a column of a table; a pair takes two columns, or one tab in a line."""
     columns: Annotated[tuple[str, ...], Flag("Files", "NAME", ("--column",))] = ()
-    """Names of the text columns in those tables; by default the task's own."""
+    """Names of the text columns in those tables; by default sentence (of pairs: sentence1, sentence2)."""
     num_samples: Annotated[Count, Flag("Sampling", "N")] = 0
     """Texts to take; 0 = all."""
     order_by: Annotated[Literal["none", "tfidf", "lm"], Flag("Sampling")] = "none"
@@ -164,7 +164,7 @@ class TransferSettings(Table):
     method: str = "lite"
     """How texts are made: lite, heavy or corpus, or several joined by a plus sign: lite+heavy."""
     generator: Annotated[str, Flag("Sampling", "NAME", plugins="generators")] = "gpt2"
-    """Generator plugin of the method heavy; its own options are the table [generators.NAME]."""
+    """Generator plugin: it samples for heavy, and orders for corpus. Its options are the table generators.NAME."""
     lite: LiteSettings = Field(default_factory=LiteSettings)
     heavy: HeavySettings = Field(default_factory=HeavySettings)
     corpus: CorpusSettings = Field(default_factory=CorpusSettings)
@@ -231,7 +231,7 @@ class JoinSettings(Table):
     """Label of original rows: the teacher's choice, or their own. Fabricated rows take the teacher's."""
     values: Annotated[Literal["auto", "logits", "probabilities", "percentages"], Flag("Distillation")] = "auto"
     """What a file of another tool holds; `auto` takes rows that sum to 1 for probabilities, and refuses the unclear."""
-    rescale: Annotated[bool, Flag("Distillation")] = False
+    rescale: Annotated[bool, Flag("Distillation", "true|false")] = False
     """Scores: give the teacher's the mean and the spread of the gold ones."""
 
 

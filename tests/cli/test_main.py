@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import typer
@@ -222,6 +223,21 @@ def test_version(capsys):
     assert json.loads(capsys.readouterr().out) == {"version": kdcli.__version__}
 
 
+@every_command
+def test_help_has_no_words_of_typers_own(path, capsys):
+    assert run([*path, "--help"]) == 0
+    shown = capsys.readouterr().out
+    words = ("<str>", "<bool>", "<path>", "<int>", "list[", "{", "--no-force", "--no-dry-run", "the table .", " .\n")
+    assert [word for word in words if word in shown] == []
+    assert run(["--help"]) == 0
+    assert "<bool>" not in capsys.readouterr().out
+
+
+def test_names_without_help_are_still_options():
+    options = parse(["run-all", "--no-force", "--no-dry-run"])
+    assert options is not None
+
+
 # Errors and exit codes
 
 
@@ -230,9 +246,18 @@ def test_version(capsys):
     [
         ("profil", 2, "no such command 'profil'. Did you mean 'profile'?", "`kd --help` shows what it takes"),
         ("profile shwo x", 2, "no such command 'shwo'. Did you mean 'show'?", "`kd profile --help`"),
-        ("--jsn", 2, "no such option: --jsn", "`kd --help`"),
+        (
+            "run-all --learning_rate 1",
+            2,
+            "no such option: --learning_rate",
+            "it is a setting of one stage: --set teacher",
+        ),
+        ("student --learning_rate 1", 2, "no such option: --learning_rate", "did you mean --lr?"),
+        ("run-all --workspace x", 2, "no such option: --workspace\n", "did you mean --run-dir?"),
+        ("run-all --dry_run", 2, "no such option: --dry_run\n", "did you mean --dry-run?"),
+        ("--jsn", 2, "no such option: --jsn", "did you mean --json?"),
         ("profile show", 2, "missing argument 'NAME|FILE'", "`kd profile show --help`"),
-        ("profile show base --sett x=1", 2, "no such option: --sett", "`kd profile show --help`"),
+        ("profile show base --sett x=1", 2, "no such option: --sett", "did you mean --set?"),
         ("profile check base -s", 2, "option '-s' requires an argument", "`kd"),
         ("profile check base -s lr", 2, "--set takes key=value, not 'lr'", "for example --set student.lr=0.5"),
         ("profile check bsae", 3, "no profile is named bsae", "did you mean base?"),
@@ -245,7 +270,7 @@ def test_an_error_is_two_lines_and_with_json_one_object(line, code, says, hint, 
     out, err = capsys.readouterr()
     assert out == ""
     first, second = err.splitlines()
-    assert first.startswith(f"error: {says}")
+    assert f"{first}\n".startswith(f"error: {says}")
     assert second.startswith(f"hint: {hint}")
     assert run([*line.split(), "--json"] if not line.endswith("-s") else ["--json", *line.split()]) == code
     error = json.loads(capsys.readouterr().out)["error"]
@@ -284,6 +309,27 @@ def test_unexpected_error_has_a_traceback_with_debug_alone(failing, capsys):
     out, err = capsys.readouterr()
     assert "Traceback (most recent call last)" in err and "raise error" in err
     assert json.loads(out)["error"]["what"] == "unexpected ZeroDivisionError: by zero"
+
+
+def test_paths_that_cannot_be_are_errors_of_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    long = "x" * 300
+    for line in (
+        *("run-all --run-dir file/run", f"run-all --run-dir {long}", f"transfer lite --output {long}.tsv"),
+        *("transfer lite --output file/o.tsv", "profile copy sst2 file/x.toml", f"profile copy sst2 {long}.toml"),
+        *(
+            f"profile check {long}.toml",
+            f"data check --data-dir {long} -p sst2",
+            f"predict --student {long} --input file",
+        ),
+        *("plugins new student cnn --output file/x", f"report {long}", f"export onnx --student file --output {long}"),
+        *(f"eval --student {long}", f"bench --student {long}", "run-all -p sst2 --data-dir file", "report file"),
+        *("data get sst2 -o file/x --offline", f"student --input {long}.parquet", f"join --run-dir {long}"),
+    ):
+        assert 2 <= run([*line.split(), "--json"]) <= 6, line
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert "unexpected" not in error["what"] and error["hint"], line
 
 
 def test_leaving_in_the_middle_is_no_success(failing, capsys):

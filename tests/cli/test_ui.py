@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from rich.progress import Progress
 
 from kdcli.cli import ui
@@ -31,12 +33,12 @@ ui.show({"accuracy": 0.5})
 """
 
 
-def in_terminal(*arguments, pace=0.001, **environ):
+def in_terminal(*arguments, pace=0.001, code=WORKING, **environ):
     """Run the code above with stdout and stderr on a terminal; return what it would show."""
     leader, follower = pty.openpty()
     env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **environ}
     process = subprocess.Popen(
-        [sys.executable, "-c", WORKING, str(pace), *arguments], stdout=follower, stderr=follower, env=env
+        [sys.executable, "-c", code, str(pace), *arguments], stdout=follower, stderr=follower, env=env
     )
     os.close(follower)
     seen = b""
@@ -99,7 +101,7 @@ def test_elsewhere_plain_lines():
 def test_force_color_colours_but_does_not_move():
     done = piped(FORCE_COLOR="1")
     assert "\x1b[?25l" not in done.stderr and "─" not in done.stderr
-    code = "from kdcli.cli import ui; ui.warn('w'); ui.show({'a': 1}, lambda _: '[bold]a[/bold]')"
+    code = "from kdcli.cli import ui; ui.warn('w'); ui.show({'a': 1}, lambda _: ui.Text('a', 'bold'))"
     env = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
     assert "\x1b[33mwarning: " in done.stderr and "\x1b[1ma" in done.stdout
@@ -152,6 +154,32 @@ def test_what_was_done_before_does_not_count_as_speed(clock):
     job.advance(100)
     assert job.pace() == ["10 rows/s", "ETA 10.0 s"]
     assert "(10 rows/s)" in job.finished()
+
+
+def test_resumed_training_that_starts_late_has_the_rate_of_its_own_updates(clock):
+    job = work(clock)
+    clock.now += 20  # the model is loaded
+    job.advance(800)
+    for _ in range(4):
+        clock.now += 2
+        job.advance(25)
+    assert job.pace() == ["12 rows/s", "ETA 8.0 s"]
+    assert job.finished().endswith("(12 rows/s)")
+
+
+def test_panel_at_80_columns_keeps_figures_whole_and_leaves_room_for_ctrl_c(clock):
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None, markup=False)
+    _, report = reporter(clock, console=console)
+    with report.progress("fine-tune the teacher [/b]", 200_000, "updates") as outer, report.progress("dev", 100):
+        for _ in range(3):
+            clock.now += 2
+            outer.advance(5, loss=0.0312, best="0.9123", learning_rate=0.001234)
+        console.file.truncate(0)
+        console.print(report._panel())
+    lines = console.file.getvalue().replace("\x00", "").splitlines()
+    assert max(map(len, lines)) <= 77
+    for whole in ("fine-tune the teacher [/b]", "15/200,000 updates (0 %)", "learning rate 0.001234", "ETA 22:13:14"):
+        assert any(whole in line for line in lines), whole
 
 
 def reporter(clock=None, **more):
@@ -252,3 +280,31 @@ def test_any_result_is_laid_out(capsys):
     assert lines[:3] == ["dev accuracy 0.91", "dev f1 1e-09", "done yes"]
     assert ["rows", "path", "best", "metrics"] in [line.split() for line in lines]
     assert "40,000 b {}" in lines and lines[-1] == "[bold]"
+
+
+def test_text_that_looks_like_markup_is_shown_as_it_is(capsys):
+    ui.configure(ui.Output())
+    rows = [{"label": "x[/b]", "[/i]": 3}]
+    ui.show({"[bold]": "[/b]", "rows": rows}, lambda result: ui.panel("title [/b]", ui.describe(result)))
+    shown = capsys.readouterr().out
+    for text in ("title [/b]", "[bold]", "x[/b]", "[/i]"):
+        assert text in shown
+    ui.info("[/b]")
+    ui.warn("[/b]")
+    assert capsys.readouterr().err == "[/b]\nwarning: [/b]\n"
+
+
+def test_names_stay_whole_in_a_narrow_table():
+    rows = [{"model": "baseline-of-a-long-name", **{f"a figure {n}": 1234567 for n in range(12)}}]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(ui.records(rows))
+    assert "baseline-of-a-long-name" in console.file.getvalue()
+
+
+def test_spinner_until_something_is_shown():
+    """The imports of a command take seconds; what comes after the spinner erases it."""
+    code = WORKING.replace("with ui.reporting", "ui.spin('kd student'); time.sleep(0.2)\nwith ui.reporting")
+    seen = in_terminal(code=code)
+    assert "kd student: starting" in seen
+    assert "starting" not in seen.partition("half way")[2]
+    assert "starting" not in in_terminal("--no-progress", code=code) + in_terminal("--quiet", code=code)
