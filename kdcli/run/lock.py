@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kdcli import registry
+from kdcli.config.layers import flatten
+from kdcli.config.schema import Settings
 from kdcli.errors import DataError
 from kdcli.files import atomic, sha256
 
@@ -89,7 +91,9 @@ def stale(
     if not entry.ended:
         return ["it did not come to its end"]
     then, now = entry.parameters, json.loads(json.dumps(dict(parameters)))
-    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    # An older kd did not record a setting that it did not have: it had its default.
+    defaults = dict(flatten(Settings().model_dump(mode="json")))
+    keys = [key for key in {**then, **now} if then.get(key, defaults.get(key)) != now.get(key)]
     names = [name for name in {**entry.inputs, **inputs} if entry.inputs.get(name) != inputs.get(name)]
     return [
         *(f"{key} changed {_show(then.get(key))} -> {_show(now.get(key))}" for key in keys),

@@ -45,7 +45,7 @@ COMMANDS = {
 }
 OWN = ("predict", "onnx", "hub", "report")
 """Commands that take no profile and no run folder here."""
-TIMES = {"results.json", "metrics.jsonl", "kd.lock", "report.html", ".launch.lock", "README.md", "metrics.json"}
+TIMES = {"results.json", "metrics.jsonl", "kd.lock", ".launch.lock", "README.md", "metrics.json"}
 """Files that hold times."""
 
 
@@ -66,7 +66,11 @@ def left_over(root: Path) -> list[str]:
 
 def contents(path: Path) -> dict[str, str]:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return {file.relative_to(path).as_posix(): sha256(file) for file in files if file.name not in TIMES}
+    return {
+        file.relative_to(path).as_posix(): sha256(file)
+        for file in files
+        if file.name not in TIMES and file.suffix != ".html"
+    }
 
 
 @pytest.fixture
