@@ -68,14 +68,18 @@ def detect(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
     if form == "txt":
         return _plain_lines(path, settings, task)
     quoted = {"csv": True, "none": False}.get(settings.quoting)
-    # GLUE's tables have no quoting, though some of their texts begin with a quote.
-    if form == "tsv" and quoted is None and settings.name not in TASKS:
-        from kdcli.tables.csv_file import has_csv_quoting
-
-        quoted = all(map(has_csv_quoting, files_of(path)))
+    if quoted is None and form == "tsv":
+        quoted = is_quoted(path, settings.name)
     separator = None if settings.separator == "auto" else settings.separator
     how = {"quoted": quoted, "separator": separator}
     return replace(_detect(path, form, settings, task, how), quoted=quoted, separator=separator)
+
+
+def is_quoted(path: Path, task: str) -> bool:
+    """Return whether a TSV has CSV's quoting; GLUE's have none, though some of their texts begin with a quote."""
+    from kdcli.tables.csv_file import has_csv_quoting
+
+    return task not in TASKS and all(map(has_csv_quoting, files_of(path)))
 
 
 def _detect(path: Path, form: Form, settings: TaskSettings, task: Task, how: Mapping[str, Any]) -> TableLayout:

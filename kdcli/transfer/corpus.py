@@ -23,6 +23,7 @@ from kdcli.files import check_output, full_disk, temporary_path
 from kdcli.tables.parquet import slices
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tables.text import BadRowsMode, form_of
+from kdcli.tasks.detect import is_quoted
 from kdcli.tasks.text_set import form_of_set, text_columns, with_tabs, without_marks
 from kdcli.transfer.cleaning import (
     Mask,
@@ -165,9 +166,12 @@ def _open(settings: CorpusSettings, task: Task, bad_rows: BadRowsMode, reporter:
     readers = []
     for path in (Path(name).expanduser() for name in settings.files):
         form = form_of(path) if settings.columns else form_of_set(path, task)
-        reader = read_table(path, bad_rows=bad_rows, form=form)
+        quoted = is_quoted(path, task.name) if form == "tsv" else None
+        reader = read_table(path, bad_rows=bad_rows, form=form, quoted=quoted)
         columns = reader.columns[:1] if form == "txt" else _columns(reader, settings, task, reporter)
-        reader = read_table(path, columns=columns, bad_rows=bad_rows, form=form)
+        reader = read_table(path, columns=columns, bad_rows=bad_rows, form=form, quoted=quoted)
+        if quoted:
+            reporter.info(f"{path.name}: quoted as in CSV")
         for column in columns:
             if reader.schema[column] != pl.String:
                 raise DataError(f"this column holds {reader.schema[column]}, not texts", file=path, key=column)

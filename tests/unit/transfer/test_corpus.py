@@ -115,6 +115,13 @@ def test_a_column_of_a_table(tmp_path, name):
     assert (result.read, result.blank, notes.infos) == (3, 1, [])
 
 
+@pytest.mark.parametrize(("task", "expected"), [("films", ['say "no"']), ("sst2", ['"say ""no"""'])])
+def test_quotes_of_a_tsv_as_pandas_writes_them_are_no_part_of_the_text(tmp_path, task, expected):
+    path = put(tmp_path / "own.tsv", 'sentence\tid\n"say ""no"""\t1\n')
+    run(tmp_path / "set.parquet", path, task=dataclasses.replace(SINGLE, name=task))
+    assert taken(tmp_path / "set.parquet") == expected
+
+
 def test_columns_are_the_tasks_own_or_the_only_one(tmp_path):
     own = put(tmp_path / "own.tsv", "id\tsentence\n1\tone\n")
     only = put(tmp_path / "only.tsv", "review\ntwo\n")
