@@ -143,6 +143,15 @@ def _imdb(place: int) -> list[str]:
     return [text, str(place % 2)]
 
 
+HUB_TEXTS = {
+    **dict.fromkeys(("sst2", "cola"), ("sentence",)),
+    **dict.fromkeys(("mrpc", "stsb", "rte", "wnli"), ("sentence1", "sentence2")),
+    **dict.fromkeys(("mnli", "ax"), ("premise", "hypothesis")),
+    "qqp": ("question1", "question2"),
+    "qnli": ("question", "sentence"),
+    "imdb": ("text",),
+}
+"""The text columns on the Hub; its label is a class id, or a float for STS-B."""
 SINGLE = "index sentence"
 MNLI_PARSES = "sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
 TASKS = {

@@ -2,6 +2,7 @@ import json
 
 import polars as pl
 import pytest
+from glue_tables import HUB_TEXTS
 
 from kdcli.api import QuietReporter
 from kdcli.config.load import load_profile
@@ -14,19 +15,6 @@ from kdcli.tasks.split import load_split, task_from
 QUIET = QuietReporter()
 THREE = ["entailment", "neutral", "contradiction"]
 TWO = ["entailment", "not_entailment"]
-TEXTS = {
-    "sst2": ("sentence",),
-    "cola": ("sentence",),
-    "mrpc": ("sentence1", "sentence2"),
-    "stsb": ("sentence1", "sentence2"),
-    "qqp": ("question1", "question2"),
-    "mnli": ("premise", "hypothesis"),
-    "qnli": ("question", "sentence"),
-    "rte": ("sentence1", "sentence2"),
-    "wnli": ("sentence1", "sentence2"),
-    "ax": ("premise", "hypothesis"),
-}
-"""The Hub's text columns."""
 CLASSES = {
     "sst2": ["negative", "positive"],
     "cola": ["unacceptable", "acceptable"],
@@ -58,7 +46,7 @@ def put_task(folder, task, labels, text="{} of {}"):
     """Store all splits of a task, two rows each; the test set has no labels."""
     dtype = pl.Int64 if CLASSES[task] else pl.Float32
     for split in TASKS[task].splits.values():
-        columns = {name: [text.format(f"{name} {row}", split) for row in (0, 1)] for name in TEXTS[task]}
+        columns = {name: [text.format(f"{name} {row}", split) for row in (0, 1)] for name in HUB_TEXTS[task]}
         found = pl.Series([-1, -1] if split.startswith("test") else labels, dtype=dtype)
         put(folder, task, split, {**columns, "label": found, "idx": pl.Series([7, 8], dtype=pl.Int32)}, CLASSES[task])
     return folder
@@ -181,13 +169,13 @@ def test_a_column_that_is_missing():
 @pytest.mark.parametrize("task", ["sst2", "cola"])
 def test_a_text_that_tsv_cannot_hold_makes_all_tables_parquet(odd, task, tmp_path):
     put_task(tmp_path / "hub", task, [1, 0])
-    columns = {name: ["plain", odd] for name in TEXTS[task]} | {"label": [1, 0], "idx": [0, 1]}
+    columns = {name: ["plain", odd] for name in HUB_TEXTS[task]} | {"label": [1, 0], "idx": [0, 1]}
     put(tmp_path / "hub", task, "validation", columns)
     written = get(tmp_path / "hub", task, tmp_path)
     assert {path.name for path in written} == {"train.parquet", "dev.parquet", "test.parquet"}
     dev = read_table(tmp_path / "dev.parquet").frame()
     assert tuple(dev.columns[:-1]) == tuple(TASKS[task].train)
-    assert dev[TEXTS[task][-1]].to_list() == ["plain", odd]
+    assert dev[HUB_TEXTS[task][-1]].to_list() == ["plain", odd]
 
 
 def test_a_split_in_several_files(tmp_path):
@@ -212,7 +200,7 @@ def test_the_profile_of_the_task_reads_them(name, tmp_path):
     for split in ("train", "dev", "test"):
         row = load_split(settings, task, split, QUIET).to_dicts()[0]
         texts = [row[column] for column in task.columns]
-        assert all(text.startswith(f"{column} 0 of") for text, column in zip(texts, TEXTS[name], strict=True))
+        assert all(text.startswith(f"{column} 0 of") for text, column in zip(texts, HUB_TEXTS[name], strict=True))
         assert row["label"] == (None if split == "test" else label)
 
 

@@ -2,24 +2,10 @@
 
 import polars as pl
 import pytest
-from glue_tables import TASKS, write
+from glue_tables import HUB_TEXTS, TASKS, write
 
 from kdcli.config.load import load_profile
 from kdcli.tasks.split import load_tables, task_from
-
-HUB = {
-    "sst2": ("sentence",),
-    "cola": ("sentence",),
-    "mrpc": ("sentence1", "sentence2"),
-    "stsb": ("sentence1", "sentence2"),
-    "qqp": ("question1", "question2"),
-    "mnli": ("premise", "hypothesis"),
-    "qnli": ("question", "sentence"),
-    "rte": ("sentence1", "sentence2"),
-    "wnli": ("sentence1", "sentence2"),
-    "imdb": ("text",),
-}
-"""The text columns on the Hub; its label is a class id, or a float for STS-B."""
 
 TEXTS = {"sst2": (0,), "cola": (3,), "mrpc": (3, 4), "stsb": (7, 8), "qqp": (3, 4), "mnli": (8, 9), "imdb": (0,)}
 """Where the texts stand in a row of GLUE's own; 1 and 2 otherwise."""
@@ -74,7 +60,7 @@ def test_the_hubs_columns(name, tmp_path, load, reporter):
         *texts, labels = map(list, zip(*rows, strict=True))
         numbers = [float(label) if task.is_score else task.labels.index(label) for label in labels]
         table = pl.DataFrame(
-            dict(zip(HUB[name], texts, strict=True)) | {"label": numbers, "idx": list(range(len(rows)))}
+            dict(zip(HUB_TEXTS[name], texts, strict=True)) | {"label": numbers, "idx": list(range(len(rows)))}
         )
         table.write_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
     for split, places in (("train", range(24)), ("dev", range(24, 36))):
