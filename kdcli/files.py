@@ -15,6 +15,8 @@ from pathlib import Path
 
 from kdcli.errors import DataError, KdError, UsageError
 
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)  # it can be read only by setting it
 MARKER = ".kdfiles"
 """The file in each folder of kd that names the files which kd has put there."""
 
@@ -81,6 +83,8 @@ def atomic(path: Path) -> Iterator[Path]:
             if temporary.is_dir():
                 _mark(temporary)
             for file in [*temporary.rglob("*"), temporary] if temporary.is_dir() else [temporary]:
+                if file.is_file():
+                    file.chmod(0o666 & ~_UMASK)  # some libraries write files that nobody else may read
                 _fsync(file)
             if path.is_dir() != temporary.is_dir() and os.path.lexists(path):
                 kinds = ("a file", "a folder")

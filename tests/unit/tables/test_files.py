@@ -170,3 +170,12 @@ def test_the_hash_of_a_folder_tells_names_and_contents_apart(tmp_path):
     (again / "deep" / "a").write_text("x")
     assert sha256(first) == sha256(again)
     assert len({sha256(first), sha256(second), sha256(third)}) == 3
+
+
+def test_a_file_is_as_readable_as_any_other(tmp_path):
+    with atomic(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "weights").write_text("x")
+        (temporary / "weights").chmod(0o600)
+    (tmp_path / "other").write_text("x")
+    assert (tmp_path / "folder" / "weights").stat().st_mode == (tmp_path / "other").stat().st_mode
