@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from kdcli.cli import stage, ui
 from kdcli.cli.options import Request, command
+from kdcli.cli.progress import duration
 from kdcli.errors import KdError, UsageError
 
 if TYPE_CHECKING:
@@ -41,11 +43,14 @@ def run_all(request: Request) -> None:
         raise UsageError("run-all is one process, and not for torchrun", hint=hint)
     profile, options = request.load("demo"), request.run_options()
     root = options.root(profile)
+    begin = time.monotonic()
     with ui.reporting(profile.name) as reporter:
         outcomes = run_stages(None, profile, options=options, reporter=reporter)
         compared = not request.dry_run and outcomes[-1].name == "results"
         page = _report(root, outcomes, reporter) if compared else None
-    where = [Text(f"run folder: {root}"), *([Text(f"report: {page}")] if page else [])]
+    ran = any(outcome.seconds for outcome in outcomes)
+    ended = f"done in {duration(time.monotonic() - begin)}" if ran else "up to date, nothing to do"
+    where = [Text(f"run folder: {root}"), *([Text(f"report: {page}")] if page else []), Text(ended, "dim")]
 
     def last(result: Any) -> RenderableType:
         return Group(_results(result) if compared else ui.panel(outcomes[-1].name, ui.describe(result)), *where)

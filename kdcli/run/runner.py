@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import Reporter
-from kdcli.config.schema import METHODS
+from kdcli.config.transfer import METHODS
 from kdcli.errors import DataError, KdError, UsageError, first_line
 from kdcli.files import atomic, check_output, sha256
 from kdcli.parts import is_main_process, usable_cores
@@ -209,12 +209,15 @@ def would_run(steps: Sequence[Step], lock: Lock, *, force: bool) -> list[Outcome
 def run_steps(steps: Sequence[Step], lock: Lock, *, reporter: Reporter, force: bool = False) -> list[Outcome]:
     """Run the steps that are not up to date in order; students at the same time, where there are cores for them."""
     outcomes: list[Outcome] = []
-    for _, group in groupby(steps, key=lambda step: step.stage.name):
+    names = list(dict.fromkeys(step.stage.name for step in steps))
+    for name, group in groupby(steps, key=lambda step: step.stage.name):
         calls = []
         for step in group:
             inputs = hashes(step.inputs)
             own = replace(step, run=replace(step.run, reporter=reporter))
             calls.append((own, inputs, _reasons(own, inputs, lock, force)))
+        if len(names) > 1 and any(reasons for *_, reasons in calls):
+            reporter.info(f"stage {names.index(name) + 1} of {len(names)}: {name}")
         works = [partial(run_step, *call, lock) for call in calls]
         workers = min(sum(bool(reasons) for *_, reasons in calls), usable_cores())
         if workers > 1 and calls[0][0].run.device == "cpu":
