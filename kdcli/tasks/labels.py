@@ -129,6 +129,51 @@ def parse_scores(texts: pl.Series, task: Task) -> tuple[NDArray[np.float32], NDA
     return numbers.astype(np.float32), wrong
 
 
+class LabelColumn:
+    """The label column of a table, whose spelling its first labels show; ``spaces`` counts those with spaces around."""
+
+    def __init__(
+        self,
+        path: Path,
+        column: str | None,
+        names: Mapping[str, str],
+        task: Task,
+        reporter: Reporter,
+        *,
+        labelled: bool,
+    ) -> None:
+        """Take the column, and its class names from ``class_names``; ``labelled``: every row should have a label."""
+        self.path, self.column, self.names, self.task, self.reporter = path, column, names, task, reporter
+        self.labelled = labelled
+        self.spelling: Spelling | None = None
+        self.spaces = 0
+
+    def texts(self, batch: pl.DataFrame) -> pl.Series:
+        """Return the labels as the table writes them."""
+        if self.column is None:
+            return pl.repeat(None, len(batch), dtype=pl.String, eager=True).alias("label")
+        label = label_texts(batch[self.column], self.path, self.names).alias("label")
+        if batch[self.column].dtype == pl.String:
+            self.spaces += int((label != batch[self.column]).sum())
+        return label
+
+    def checked(self, label: pl.Series, rows: pl.Series) -> pl.Series:
+        """Return the labels as the task writes them, null where there is none; another label is a ``DataError``."""
+        if self.column is None:
+            return label
+        label = without_hidden(label, self.task, labelled=self.labelled)
+        if self.spelling is None and label.null_count() < len(label):
+            self.spelling = spelling_of(label, self.task)
+            written = self.names or ({} if tuple(self.spelling) == self.task.labels else self.spelling)
+            if written:
+                pairs = ", ".join(f"{one} = {name}" for one, name in written.items())
+                self.reporter.info(f"{self.path.name}: its labels are read as {pairs}")
+        label = respell(label, self.spelling or {}, self.task)
+        there = label.is_not_null()
+        encode_labels(label.filter(there), self.task, file=self.path, rows=rows.filter(there))
+        return label
+
+
 def drop_rows(
     batch: pl.DataFrame, labels: pl.Series, drop: Sequence[str], *, labelled: bool
 ) -> tuple[pl.DataFrame, pl.Series, pl.Series]:

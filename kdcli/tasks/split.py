@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,19 +14,10 @@ import polars as pl
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.tables.read import ROW_NUMBER, Form, check_texts
+from kdcli.tables.read import ROW_NUMBER, Form, TableReader, check_texts
 from kdcli.tasks.detect import TableLayout, detect
 from kdcli.tasks.glue import PARTS
-from kdcli.tasks.labels import (
-    Spelling,
-    class_names,
-    drop_rows,
-    encode_labels,
-    label_texts,
-    respell,
-    spelling_of,
-    without_hidden,
-)
+from kdcli.tasks.labels import LabelColumn, class_names, drop_rows, label_texts
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -224,89 +215,69 @@ def _read(
     """
     reporter.info(f"{path.name}: {layout}")
     reader = layout.open(path, layout.columns, settings.bad_rows)
-    labels = _LabelColumn(path, layout, task, reporter, labelled=labelled)
-    rows = dropped = quoted = 0
-    empty: list[int] = []
-    unlabelled: list[int] = []
+    names = class_names(path, layout.label, task, reporter) if layout.form == "parquet" else {}
+    labels = LabelColumn(path, layout.label, names, task, reporter, labelled=labelled)
+    rows, odd = 0, _Odd()
     for batch in reader.batches():
         check_texts(batch, layout.texts, path)
         label = labels.texts(batch)
         if layout.label is not None:
             batch, label, left_out = drop_rows(batch, label, settings.drop_labels, labelled=labelled)
-            dropped += len(left_out)
+            odd.dropped += len(left_out)
         blank = batch.select(pl.any_horizontal(pl.col(*layout.texts).str.contains(r"^\s*$"))).to_series()
-        empty.extend(batch[ROW_NUMBER].filter(blank))
+        odd.empty.extend(batch[ROW_NUMBER].filter(blank))
         if training and blank.any():
             batch, label = batch.filter(~blank), label.filter(~blank)
         label = labels.checked(label, batch[ROW_NUMBER])
         if labelled and label.null_count():
-            unlabelled.extend(batch[ROW_NUMBER].filter(label.is_null()))
+            odd.unlabelled.extend(batch[ROW_NUMBER].filter(label.is_null()))
             batch, label = batch.filter(label.is_not_null()), label.drop_nulls()
         texts = [batch[text].alias(name) for text, name in zip(layout.texts, task.columns, strict=True)]
         if layout.form == "tsv" and not layout.quoted:
-            quoted += sum(int((text.str.starts_with('"') & text.str.ends_with('"')).sum()) for text in texts)
+            odd.quoted += sum(int((text.str.starts_with('"') & text.str.ends_with('"')).sum()) for text in texts)
         index = None if layout.index is None else _index(batch[layout.index], path, needed=not labelled)
         if index is None:
             index = pl.int_range(rows, rows + len(batch), eager=True).cast(pl.String)
         yield pl.DataFrame([index.alias("index"), *texts, label])
         rows += len(batch)
-    for note in reader.notes:
-        reporter.info(f"{path.name}: {note}")
-    if reader.skipped:
-        reporter.warn(f"{path.name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
-    if dropped:
-        reporter.info(f"{path.name}: {dropped:,} rows dropped whose label is {' or '.join(settings.drop_labels)}")
-    if empty:
-        what = "left out" if training else "kept"
-        reporter.warn(f"{path.name}: {len(empty):,} rows with an empty text are {what}, the first is row {empty[0]}")
-    if quoted:
-        reporter.info(
-            f"{path.name}: {quoted:,} texts look quoted, and are read as they are (task.quoting = csv: as in CSV)"
-        )
-    if labels.spaces:
-        reporter.info(f"{path.name}: {labels.spaces:,} labels have spaces around them, which do not count")
-    if unlabelled:
-        where = f"the first is row {unlabelled[0]}"
-        if not rows:
-            raise DataError("no row has a label", file=path, key=layout.label, hint="name the column with --label-col")
-        reporter.warn(f"{path.name}: {len(unlabelled):,} rows without a label are left out, {where}")
+    if odd.unlabelled and not rows:
+        raise DataError("no row has a label", file=path, key=layout.label, hint="name the column with --label-col")
+    odd.spaces = labels.spaces
+    odd.report(reader, settings, reporter, training=training)
     if not rows:
         raise DataError("the table has no rows", file=path)
 
 
-class _LabelColumn:
-    """The label column of a table, whose spelling its first labels show."""
+@dataclass
+class _Odd:
+    """What is odd about a table: numbers of rows, texts or labels, and the numbers of the rows themselves."""
 
-    def __init__(self, path: Path, layout: TableLayout, task: Task, reporter: Reporter, *, labelled: bool) -> None:
-        self.path, self.column, self.task, self.reporter, self.labelled = path, layout.label, task, reporter, labelled
-        self.spelling: Spelling | None = None
-        self.names = class_names(path, layout.label, task, reporter) if layout.form == "parquet" else {}
-        self.spaces = 0
+    dropped: int = 0
+    quoted: int = 0
+    spaces: int = 0
+    empty: list[int] = field(default_factory=list)
+    unlabelled: list[int] = field(default_factory=list)
 
-    def texts(self, batch: pl.DataFrame) -> pl.Series:
-        """Return the labels as the table writes them."""
-        if self.column is None:
-            return pl.repeat(None, len(batch), dtype=pl.String, eager=True).alias("label")
-        label = label_texts(batch[self.column], self.path, self.names).alias("label")
-        if batch[self.column].dtype == pl.String:
-            self.spaces += int((label != batch[self.column]).sum())
-        return label
-
-    def checked(self, label: pl.Series, rows: pl.Series) -> pl.Series:
-        """Return the labels as the task writes them, null where there is none; another label is a ``DataError``."""
-        if self.column is None:
-            return label
-        label = without_hidden(label, self.task, labelled=self.labelled)
-        if self.spelling is None and label.null_count() < len(label):
-            self.spelling = spelling_of(label, self.task)
-            written = self.names or ({} if tuple(self.spelling) == self.task.labels else self.spelling)
-            if written:
-                pairs = ", ".join(f"{one} = {name}" for one, name in written.items())
-                self.reporter.info(f"{self.path.name}: its labels are read as {pairs}")
-        label = respell(label, self.spelling or {}, self.task)
-        there = label.is_not_null()
-        encode_labels(label.filter(there), self.task, file=self.path, rows=rows.filter(there))
-        return label
+    def report(self, reader: TableReader, settings: TaskSettings, reporter: Reporter, *, training: bool) -> None:
+        """Say what was found."""
+        infos = list(reader.notes)
+        if self.dropped:
+            infos.append(f"{self.dropped:,} rows dropped whose label is {' or '.join(settings.drop_labels)}")
+        if self.quoted:
+            infos.append(f"{self.quoted:,} texts look quoted, and are read as they are (task.quoting)")
+        if self.spaces:
+            infos.append(f"{self.spaces:,} labels have spaces around them, which do not count")
+        warnings = [f"{reader.skipped} bad rows skipped, the first is {reader.first_skipped}"] if reader.skipped else []
+        if self.empty:
+            what = f"rows with an empty text are {'left out' if training else 'kept'}"
+            warnings.append(f"{len(self.empty):,} {what}, the first is row {self.empty[0]}")
+        if self.unlabelled:
+            what = "rows without a label are left out"
+            warnings.append(f"{len(self.unlabelled):,} {what}, the first is row {self.unlabelled[0]}")
+        for info in infos:
+            reporter.info(f"{reader.path.name}: {info}")
+        for warning in warnings:
+            reporter.warn(f"{reader.path.name}: {warning}")
 
 
 def _index(values: pl.Series, path: Path, *, needed: bool) -> pl.Series | None:
