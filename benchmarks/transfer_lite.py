@@ -78,7 +78,7 @@ def rewrite(tagged: list[tuple[str, str]], unigrams: dict[str, tuple[list[str], 
 def fabricate(data: Path, tagger: str, n_iter: int, words: str, workers: int) -> dict[str, Any]:
     """Run ``kd``'s own, and return its rows and its memory (megabytes, of this process and of its largest child)."""
     from kdcli.api import Task
-    from kdcli.config.schema import LiteSettings
+    from kdcli.config.transfer import LiteSettings
     from kdcli.tables.read import read_table
     from kdcli.transfer import lite
 

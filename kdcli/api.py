@@ -83,19 +83,6 @@ class Task:
         """The number of logits of a row: one for each class, or a single score."""
         return len(self.labels) or 1
 
-    def metric_title(self, metric: str) -> str:
-        """Return a metric's name for people: it says which F1 it is, that of one label of two or the macro average."""
-        if metric != "f1":
-            return metric
-        if self.outputs > 2:
-            return "macro f1"
-        return f"f1 of {(self.names or self.labels)[self.positive_class]}"
-
-    @property
-    def positive_class(self) -> int:
-        """The number of the label that F1 is about."""
-        return self.labels.index(self.positive) if self.positive in self.labels else 1
-
     @property
     def is_score(self) -> bool:
         """Whether the task predicts a number instead of a class."""

@@ -130,7 +130,7 @@ def _remedy(plugin: Plugin) -> str:
 def _tagger(name: str, plugin: Plugin) -> Diagnosis:
     """Tag a word: the data of a tagger is optional, unless it is the default tagger."""
     from kdcli import registry
-    from kdcli.config.schema import LiteSettings
+    from kdcli.config.transfer import LiteSettings
 
     status: Status = "broken" if plugin.name == LiteSettings().tagger and plugin.is_ours else "look"
     try:

@@ -18,6 +18,7 @@ from kdcli.evaluate.predict import Model
 from kdcli.run.paths import student_folder, teacher_of
 from kdcli.student.student import load_student
 from kdcli.tasks.labels import encode_labels
+from kdcli.tasks.metrics import metric_title
 from kdcli.tasks.split import check_task, load_table, load_tables, table_settings, task_from
 from kdcli.tasks.statistics import Comparison, Evaluation, compare_models, count_words, evaluate
 from kdcli.teacher.model import load_teacher
@@ -111,7 +112,7 @@ def evaluate_models(
         task.metric,
         {name: places[name] for name in models},
         found,
-        "" if task.is_score else task.metric_title("f1"),
+        "" if task.is_score else metric_title(task, "f1"),
     )
 
 

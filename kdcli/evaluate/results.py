@@ -20,7 +20,7 @@ from kdcli.files import atomic
 from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.tables.write import write_table
 from kdcli.tasks.labels import encode_labels
-from kdcli.tasks.metrics import score
+from kdcli.tasks.metrics import metric_title, score
 
 if TYPE_CHECKING:
     from kdcli.teacher.model import Teacher
@@ -145,7 +145,7 @@ def compare(
     }
     for note in notes:
         reporter.warn(note)
-    results = Results(metrics, rows, gaps, notes, {metric: task.metric_title(metric) for metric in metrics})
+    results = Results(metrics, rows, gaps, notes, {metric: metric_title(task, metric) for metric in metrics})
     write_table(predictions, _with_logits(labelled, logits, task))
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(asdict(results), indent=1) + "\n", "utf-8")

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from kdcli.api import Task
+from kdcli.tasks.metrics import metric_title
 
 PACKAGES = ("kdcli", "torch", "tokenizers", "safetensors", "numpy")
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -46,7 +47,7 @@ def fill_card(
     name, and ``sections`` are more values of the template.
     """
     sizes = {
-        **{f"dev {task.metric_title(name)}": f"{value:.4f}" for name, value in metrics["dev"].items()},
+        **{f"dev {metric_title(task, name)}": f"{value:.4f}" for name, value in metrics["dev"].items()},
         "parameters": f"{metrics['parameters']:,}",
         "parameters without embeddings": f"{metrics['parameters_without_embeddings']:,}",
         "size of the weights": f"{size / 1e6:.1f} MB",
@@ -60,7 +61,7 @@ def fill_card(
         "loss": " + ".join(f"{weight:g} x {name}" for name, weight in losses.items() if weight),
         "optimiser": f"{training['optimizer']}, lr {training['lr']:g}, batches of {training['batch_size']}",
         "training": f"{metrics['updates']:,} updates over {config['rows']:,} rows, seed {config['seed']}; the best dev "
-        f"{task.metric_title(task.metric)} came after {metrics['best_update']:,}",
+        f"{metric_title(task, task.metric)} came after {metrics['best_update']:,}",
         "vocabulary": f"{config['vocabulary_size']:,} words, {'lower-cased' if training['lowercase'] else 'cased'}",
         "word vectors": config["vectors"] or "random",
         **made,

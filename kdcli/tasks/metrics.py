@@ -54,12 +54,24 @@ def score(task: Task, outputs: NDArray[np.floating[Any]], gold: NDArray[Any]) ->
             "spearman": _correlation(stats.spearmanr, predicted, gold),
         }
     answer = outputs.argmax(1)
-    average = {"average": "binary", "pos_label": task.positive_class} if task.outputs == 2 else {"average": "macro"}
+    average = {"average": "binary", "pos_label": _positive(task)} if task.outputs == 2 else {"average": "macro"}
     return {
         "accuracy": float(metrics.accuracy_score(gold, answer)),
         "f1": float(metrics.f1_score(gold, answer, zero_division=0, **average)),
         "mcc": _mcc(gold, answer),
     }
+
+
+def metric_title(task: Task, metric: str) -> str:
+    """Return a metric's name for people: it says which F1 it is, that of one label of two or the macro average."""
+    if metric != "f1":
+        return metric
+    return "macro f1" if task.outputs > 2 else f"f1 of {(task.names or task.labels)[_positive(task)]}"
+
+
+def _positive(task: Task) -> int:
+    """Return the number of the label that F1 is about."""
+    return task.labels.index(task.positive) if task.positive in task.labels else 1
 
 
 def _correlation(measure: Any, predicted: NDArray[np.float64], gold: NDArray[Any]) -> float:
@@ -102,7 +114,7 @@ def resampled(
     values = []
     for answer in cells.T[1:]:
         right = drawn @ (one_hot[answer] * (answer == cells[:, 0])[:, None])
-        values.append(_from_counts(right, gold_counts, drawn @ one_hot[answer], task.positive_class))
+        values.append(_from_counts(right, gold_counts, drawn @ one_hot[answer], _positive(task)))
     return values
 
 

@@ -42,7 +42,7 @@ from kdcli.transfer.cleaning import (
 )
 
 if TYPE_CHECKING:
-    from kdcli.config.schema import CorpusSettings
+    from kdcli.config.transfer import CorpusSettings
 
 EXAMPLES = 6
 _ROWS = 16_384

@@ -39,7 +39,7 @@ from kdcli.transfer.rules import Rewriter, Rules, Unigrams
 from kdcli.transfer.tagging import ROWS, TaggedWords, TagPart
 
 if TYPE_CHECKING:
-    from kdcli.config.schema import LiteSettings
+    from kdcli.config.transfer import LiteSettings
 
 TEXTS = 131_072
 """Texts of a part, about."""

@@ -27,7 +27,7 @@ from kdcli.transfer.heavy import GeneratorRun, read_prefixes
 from kdcli.transfer.novelty import Novelty, novelty
 
 if TYPE_CHECKING:
-    from kdcli.config.schema import HeavySettings
+    from kdcli.config.transfer import HeavySettings
 
 DRAWS = {"cpu": 8_192}
 """Draws of a part: little is lost when a run is killed."""

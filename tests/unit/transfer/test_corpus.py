@@ -11,7 +11,7 @@ import pytest
 from notes import Notes
 
 from kdcli.api import Task
-from kdcli.config.schema import CorpusSettings
+from kdcli.config.transfer import CorpusSettings
 from kdcli.errors import DataError, KdError, ProfileError, UsageError
 from kdcli.tables.read import read_table
 from kdcli.transfer import corpus

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcli.api import QuietReporter, Task
-from kdcli.config.schema import LiteSettings
+from kdcli.config.transfer import LiteSettings
 from kdcli.errors import DataError, MissingError
 from kdcli.tables.read import read_table
 from kdcli.transfer import lite

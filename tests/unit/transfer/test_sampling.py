@@ -16,7 +16,7 @@ from notes import Notes
 from pydantic import BaseModel
 
 from kdcli.api import GeneratorSettings, Samples, Task
-from kdcli.config.schema import HeavySettings
+from kdcli.config.transfer import HeavySettings
 from kdcli.errors import DataError, KdError, PluginError
 from kdcli.tables.read import read_table
 from kdcli.transfer import sampling
