@@ -61,7 +61,7 @@ class Task:
         score_range: Lowest and highest score of a regression task, else None.
         metric: The metric that chooses among models: ``accuracy``, ``f1``, ``mcc``, ``pearson`` or ``spearman``.
         more_metrics: Further metrics of the results table.
-        positive: The label that F1 is about, of two; by default the second one.
+        positive: The label of two that F1 is about; by default the second.
     """
 
     name: str
@@ -91,9 +91,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts as word ids, padded with 0 on the right.
-
-    Id 0 is the padding, and id 1 ``MASK``, which stands for words outside the vocabulary too.
+    """Texts as word ids, padded with 0 on the right; 1 is ``MASK``, which stands for unknown words too.
 
     Attributes:
         words: One ``int64 [batch, time]`` tensor for each text column (one, or two for a pair).
