@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from kdcli.api import QuietReporter
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, Request, command, option, switch
+from kdcli.cli.progress import stop_spinner
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def _write_stream(
     request: Request, model: Model, table: Any, probabilities: bool, lines: bool, reporter: Reporter
 ) -> None:
     """Write predictions as they are made: to a file, as JSON, or as TSV until nobody reads them any more."""
+    stop_spinner()  # somebody may type the lines
     from kdcli.evaluate.predict import predict_table, write_predictions
 
     if lines:

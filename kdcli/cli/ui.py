@@ -198,7 +198,7 @@ def reporting(title: str) -> Iterator[Reporting]:
 
 def spin(title: str) -> None:
     """Show a spinner until the command shows something else: its imports take seconds."""
-    if _moves() and not output.quiet:
+    if _moves() and not output.quiet and os.environ.get("RANK", "0") == "0":
         start_spinner(_stderr, title)
 
 

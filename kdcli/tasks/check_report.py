@@ -264,6 +264,11 @@ def _ready_labels(tables: Sequence[TableReport], settings: TaskSettings) -> str:
     others = sorted({one.label for each in labels for one in each.others}, key=_order)
     if len(others) > 20:
         return "so many are no classes: name the column with --label-col, or set a score_range and no labels for scores"
+    spellings: dict[str, dict[str, None]] = {}
+    for label in [*settings.labels, *known, *others]:
+        spellings.setdefault(label.strip().casefold(), {})[label] = None
+    if alike := [", ".join(map(repr, each)) for each in spellings.values() if len(each) > 1]:
+        return f"labels differ only in case or spaces, write each in one way in the tables: {'; '.join(alike)}"
     labels_line, drop_line = (json.dumps(each, ensure_ascii=False) for each in ([*known, *others], others))
     names = " and task.names = []" if settings.names else ""
     return f"if they are classes: task.labels = {labels_line}{names}; to leave them out: task.drop_labels = {drop_line}"

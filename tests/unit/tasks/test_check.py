@@ -178,6 +178,12 @@ def test_unknown_labels_come_with_a_line_for_the_profile(tmp_path):
     assert sum(line in (hint or "") for hint in hints) == 2
 
 
+def test_labels_that_differ_only_in_case_are_not_proposed_as_classes(tmp_path):
+    put_tsv(tmp_path, train=["a\tyes", "b\tYes", "c\tNO", "d\tno"], dev=["f\tyes"])
+    (first, *_) = check(TaskSettings(labels=("yes", "no"), data_dir=str(tmp_path))).problems
+    assert "'yes', 'Yes'; 'no', 'NO'" in first.hint and "task.labels" not in first.hint
+
+
 def test_an_unknown_layout_tells_the_columns_and_the_flags(tmp_path):
     put_tsv(tmp_path, "essay\tstars", train=GOOD, dev=GOOD)
     report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
