@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
+from kdcli.tables.read import ROW_NUMBER
 from kdcli.tasks.glue import HIDDEN_NUMBER
 
 Spelling = Mapping[str, str]
@@ -51,11 +52,13 @@ def respell(labels: pl.Series, spelling: Spelling, task: Task) -> pl.Series:
     return labels if tuple(spelling) == task.labels else labels.replace(dict(spelling))
 
 
-def label_texts(labels: pl.Series, file: str | Path, names: Mapping[str, str] | None = None) -> pl.Series:
+def label_texts(
+    labels: pl.Series, file: str | Path, names: Mapping[str, str] | None = None, row: int | None = None
+) -> pl.Series:
     """Return a label column of any type as text: integers, whole floats as integers, booleans as false and true.
 
     Spaces around a label do not count. ``names`` are the classes by number, from ``class_names``. A column of lists,
-    times or another type that is no label is a ``DataError``.
+    times or another type that is no label is a ``DataError``; ``row`` is the number of its first row.
     """
     kind = labels.dtype
     if kind == pl.String:
@@ -66,7 +69,7 @@ def label_texts(labels: pl.Series, file: str | Path, names: Mapping[str, str] | 
     if kind == pl.Null or kind.is_integer() or kind in (pl.Boolean, pl.Categorical, pl.Enum):
         return labels.cast(pl.String).replace(names or {})
     hint = "name a column of one label a row with --label-col (task.label_column)"
-    raise DataError(f"the label column holds {kind}, not a label", file=file, key=labels.name, hint=hint)
+    raise DataError(f"the label column holds {kind}, not a label", file=file, row=row, key=labels.name, hint=hint)
 
 
 def class_names(path: Path, column: str | None, task: Task, reporter: Reporter | None = None) -> dict[str, str]:
@@ -152,7 +155,7 @@ class LabelColumn:
         """Return the labels as the table writes them."""
         if self.column is None:
             return pl.repeat(None, len(batch), dtype=pl.String, eager=True).alias("label")
-        label = label_texts(batch[self.column], self.path, self.names).alias("label")
+        label = label_texts(batch[self.column], self.path, self.names, int(batch[0, ROW_NUMBER])).alias("label")
         if batch[self.column].dtype == pl.String:
             self.spaces += int((label != batch[self.column]).sum())
         return label

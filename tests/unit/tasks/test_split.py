@@ -336,7 +336,7 @@ def test_a_column_that_holds_no_labels(labels, tmp_path, settings_of, reporter):
     settings = settings_of("SST-2")
     with pytest.raises(DataError) as raised:
         load_split(settings, task_from(settings), "train", reporter)
-    assert raised.value.key == "label" and str(frame["label"].dtype) in raised.value.what
+    assert (raised.value.key, raised.value.row) == ("label", 1) and str(frame["label"].dtype) in raised.value.what
 
 
 def test_class_names_of_the_file_count_and_not_its_numbers(tmp_path, settings_of, reporter):
