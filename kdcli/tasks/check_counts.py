@@ -59,7 +59,7 @@ class TableCounts:
         self.first_wrong = ""
         self.dropped: Counter[str] = Counter()
         self.error: DataError | None = None
-        self._names = class_names(path, layout.label, task) if layout.form == "parquet" else {}
+        self._names = class_names(path, layout.label, task, reporter) if layout.form == "parquet" else {}
         self._rows = 0
         self._keys: list[pl.DataFrame] = []
         self._aside: list[list[pl.DataFrame]] = [[] for _ in layout.texts]

@@ -72,7 +72,7 @@ def label_texts(
     raise DataError(f"the label column holds {kind}, not a label", file=file, row=row, key=labels.name, hint=hint)
 
 
-def class_names(path: Path, column: str | None, task: Task, reporter: Reporter | None = None) -> dict[str, str]:
+def class_names(path: Path, column: str | None, task: Task, reporter: Reporter) -> dict[str, str]:
     """Return the names of the classes by number that the `datasets` library keeps in a Parquet file.
 
     They count where the task knows one of them, in whatever case; otherwise the numbers are the labels.
@@ -84,11 +84,17 @@ def class_names(path: Path, column: str | None, task: Task, reporter: Reporter |
     spelled = [{_folded(name): name for name in names} for names in (task.labels, task.names)]
     known = max(spelled, key=lambda names: sum(_folded(name) in names for name in stored))
     if not any(_folded(name) in known for name in stored):
-        if stored and reporter and not task.is_score:
-            pairs = ", ".join(f"{number} = {name}" for number, name in enumerate(stored))
+        if stored and not task.is_score:
+            pairs = _pairs({str(number): name for number, name in enumerate(stored)})
             reporter.info(f"{path.name}: its class names ({pairs}) are none of the task's: the numbers are the labels")
         return {}
-    return {str(number): known.get(_folded(name), name) for number, name in enumerate(stored)}
+    names = {str(number): known.get(_folded(name), name) for number, name in enumerate(stored)}
+    reporter.info(f"{path.name}: its labels are read as {_pairs(names)}")
+    return names
+
+
+def _pairs(names: Mapping[str, str]) -> str:
+    return ", ".join(f"{one} = {name}" for one, name in names.items())
 
 
 def _folded(name: str) -> str:
@@ -167,10 +173,8 @@ class LabelColumn:
         label = without_hidden(label, self.task, labelled=self.labelled)
         if self.spelling is None and label.null_count() < len(label):
             self.spelling = spelling_of(label, self.task)
-            written = self.names or ({} if tuple(self.spelling) == self.task.labels else self.spelling)
-            if written:
-                pairs = ", ".join(f"{one} = {name}" for one, name in written.items())
-                self.reporter.info(f"{self.path.name}: its labels are read as {pairs}")
+            if not self.names and tuple(self.spelling) != self.task.labels:
+                self.reporter.info(f"{self.path.name}: its labels are read as {_pairs(self.spelling)}")
         label = respell(label, self.spelling or {}, self.task)
         there = label.is_not_null()
         encode_labels(label.filter(there), self.task, file=self.path, rows=rows.filter(there))

@@ -347,7 +347,9 @@ def test_class_names_of_the_file_count_and_not_its_numbers(tmp_path, settings_of
     table = load_split(settings, task_from(settings), "train", reporter)
     assert table["label"].to_list() == ["entailment", "not_entailment", "entailment"]
     assert "train.parquet: its labels are read as 0 = not_entailment, 1 = entailment" in reporter.infos
+    reporter.infos.clear()
     found = check_data(settings, task_from(settings), reporter).tables[0].labels
+    assert "train.parquet: its labels are read as 0 = not_entailment, 1 = entailment" in reporter.infos
     assert {one.label: one.count for one in found.known} == {"entailment": 2, "not_entailment": 1}
 
 
