@@ -60,14 +60,19 @@ def predict(
 ) -> None:
     """Predict a label, or a score, for each text.
 
-    The result is TSV on stdout, or the file of --output (a .txt holds the predictions alone): the columns index and
-    prediction, and probabilities if you ask for them. A killed run with --output continues where it stopped.
+    The result is TSV on stdout (also with --output -), or the file of --output (a .txt holds the predictions alone):
+    the columns index and prediction, and probabilities if you ask for them. A killed run with --output continues where
+    it stopped.
     """
     if (request.student is None) == (teacher is None):
         raise UsageError("predict takes either --student or --teacher", hint="name one of the two")
     request = replace(request, input=input, teacher=teacher)
+    if str(request.output) == "-":
+        request = replace(request, output=None)  # stdout, the default
     lines = glue is None and str(input or "-") == "-"
     _check_usage(request, glue, probabilities, lines)
+    if glue is None and not lines:
+        request = _with_columns_of_run(request)
     own = _own_profile(request, glue)
     # Settings are read only where something sets one: that takes a third of a second.
     set_by = (request.profile, own, request.sets, request.text_col, *request.flags.values())
@@ -119,6 +124,22 @@ def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines
         raise UsageError("there is nothing to predict", hint=hint)
     if lines and request.text_col is not None:
         raise UsageError("lines from stdin have no columns", hint="--text-col is for a table: name it with --input")
+
+
+def _with_columns_of_run(request: Request) -> Request:
+    """Name the text columns of a student's run, where nothing else does."""
+    named = (request.profile, request.student is None, request.text_col, os.environ.get("KD_TASK__TEXT_COLUMNS"))
+    if any(named) or any(str(one).startswith("task.text_columns") for one in request.sets or ()):
+        return request
+    from kdcli.run.paths import profile_of
+
+    own = profile_of(Path(str(request.student)))
+    if own is None or ".txt" in Path(str(request.input)).suffixes:
+        return request
+    from kdcli.config.files import read
+
+    columns = read(own).get("task", {}).get("text_columns") or [None]
+    return replace(request, text_col=columns[0], text2_col=columns[1] if len(columns) > 1 else None)
 
 
 def _own_profile(request: Request, glue: Path | None) -> Path | None:
