@@ -178,7 +178,7 @@ def test_output_that_is_there(here, predict):
     assert Path("out.tsv").read_text() == "mine\n"
     assert predict(*source, "--force").code == 0
     assert len(lines(Path("out.tsv").read_text())) == 17
-    refused(predict("-i", "out.tsv", "-o", "out.tsv", "--force"), 2, "replace the input")
+    refused(predict("-i", "out.tsv", "-o", "out.tsv", "--force"), 2, "is an input")
     refused(predict("-i", here.data / "test.tsv", "-o", "out.doc"), 4, "out.doc", ".jsonl")
 
 
