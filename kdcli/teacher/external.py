@@ -257,10 +257,11 @@ def _logarithms(values: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
 
 
 def _last_decimal(values: NDArray[np.float32]) -> float:
-    """Return the step to which values are rounded: 0.01 for two decimals; 1e-7 where there is none."""
-    some = values[:1000].astype(np.float64)
+    """Return the step to which values are rounded: 0.01 for two decimals; 1e-7 for one-hot rows, or without a step."""
     for decimals in range(7):
-        scaled = some * 10**decimals
-        if np.abs(scaled - scaled.round()).max(initial=0) < 1e-6 * max(1, np.abs(scaled).max(initial=0)):
-            return float(10.0**-decimals)
+        step = 10.0**-decimals
+        parts = (values[start : start + ROWS].astype(np.float64) / step for start in range(0, len(values), ROWS))
+        if all(np.abs(part - part.round()).max() < 1e-6 * max(1, np.abs(part).max()) for part in parts):
+            hard = bool(np.isin(values, (0, values.max(initial=0))).all())
+            return 1e-7 if hard else step
     return 1e-7

@@ -382,3 +382,24 @@ def test_columns_go_by_label_or_by_number(tmp_path, notes, labels, header, order
         return
     order = range(len(names)) if order == "position" else order
     assert (read()[0] - 2).tolist() == list(order)
+
+
+@pytest.mark.parametrize("values", ["auto", "percentages"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_one_hot_rows_stay_one_hot(tmp_path, values, classes):
+    task = Task("films", "single", tuple(map(str, range(classes))))
+    rows = np.eye(classes, dtype=np.float32)
+    (tmp_path / "t.txt").write_text("".join(f"text {row}\n" for row in range(classes)))
+    np.save(tmp_path / "p.npy", rows * (100 if values == "percentages" else 1))
+    arguments = {"transfer": tmp_path / "t.txt", "task": task, "reporter": QuietReporter(), "values": values}
+    odds = np.exp(read_external(tmp_path / "p.npy", **arguments).logits)
+    np.testing.assert_allclose(odds / odds.sum(1, keepdims=True), rows, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [[[1, 1], [0, 0]], [[1, 0]] * 1000 + [[0.62, 0.9]]])
+def test_rows_that_are_no_probabilities_are_found_wherever_they_are(tmp_path, rows):
+    (tmp_path / "t.txt").write_text("".join(f"text {row}\n" for row in range(len(rows))))
+    np.save(tmp_path / "p.npy", np.array(rows, np.float32))
+    with pytest.raises(DataError) as caught:
+        read_external(tmp_path / "p.npy", transfer=tmp_path / "t.txt", task=FILMS, reporter=QuietReporter())
+    assert caught.value.key == "join.values"
