@@ -81,7 +81,7 @@ def atomic(path: Path) -> Iterator[Path]:
             _remove(temporary)
             yield temporary
             if temporary.is_dir():
-                _mark(temporary)
+                mark(temporary)
             for file in [*temporary.rglob("*"), temporary] if temporary.is_dir() else [temporary]:
                 if file.is_file():
                     file.chmod(0o666 & ~_UMASK)  # some libraries write files that nobody else may read
@@ -158,7 +158,7 @@ def is_running(process: int) -> bool:
     return True
 
 
-def _mark(folder: Path) -> None:
+def mark(folder: Path) -> None:
     """Record the files of a folder that kd has written."""
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     (folder / MARKER).write_text(json.dumps([name for name in names if Path(name).name != MARKER]), "utf-8")

@@ -181,7 +181,8 @@ def check(steps: Sequence[Step], lock: Lock, *, force: bool) -> None:
                 raise DataError(f"{step.stage.name} needs {name}, which does not exist", file=path, hint=hint)
         entry = None if step.alone else lock.entry(step.key)
         for name, path in step.outputs.items():
-            check_output(path, read, force=force, ours=not step.alone)
+            if not entry or entry.ended:  # else a plugin may have begun to write it
+                check_output(path, read, force=force, ours=not step.alone)
             there = path.exists() and not step.alone and not force
             if there and not (entry and (not entry.ended or sha256(path) == entry.outputs.get(name))):
                 what = f"{step.key} did not make this, or it was changed since"

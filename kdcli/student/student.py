@@ -206,15 +206,17 @@ def load_student(
 
 
 def _possible(task: Task) -> Task:
-    if len(task.labels) == 1 or len(set(task.labels)) < len(task.labels):
-        raise ValueError("a task has several different labels, or none for a score")
-    if task.names and len(task.names) != len(task.labels):
-        raise ValueError("there are not as many names as labels")
-    if task.score_range and not task.score_range[0] < task.score_range[1]:
-        raise ValueError("a score_range is the lowest and the highest score")
-    for metric in (task.metric, *task.more_metrics):
-        if metric not in get_args(Metric) or (metric in ("pearson", "spearman")) != task.is_score:
-            raise ValueError(f"{metric} is no metric of such a task")
+    labels, limits = task.labels, task.score_range
+    metrics = {"pearson", "spearman"} if task.is_score else set(get_args(Metric)) - {"pearson", "spearman"}
+    for what, wrong in {
+        "a task has several different labels, or none for a score": len(labels) == 1 or len(set(labels)) < len(labels),
+        "there are not as many names as labels": task.names and len(task.names) != len(labels),
+        "a score_range is the lowest and the highest score": limits and not limits[0] < limits[1],
+        "positive is one of two labels": task.positive and (task.positive not in labels or len(labels) > 2),
+        "a metric is none of such a task": not {task.metric, *task.more_metrics} <= metrics,
+    }.items():
+        if wrong:
+            raise ValueError(what)
     return task
 
 

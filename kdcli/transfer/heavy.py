@@ -17,7 +17,7 @@ import polars as pl
 from kdcli import registry
 from kdcli.api import Corpus, GeneratorSettings, QuietReporter, Reporter, Sampler, Task
 from kdcli.errors import DataError, PluginError
-from kdcli.files import atomic
+from kdcli.files import atomic, mark
 from kdcli.tables.parquet import scan
 from kdcli.tables.write import write_table
 from kdcli.transfer.cleaning import WORD, one_line, plain
@@ -162,6 +162,8 @@ class GeneratorRun:
             metrics = plugin.fine_tune(corpus, checkpoint, self.settings, reporter or QuietReporter())
         if not checkpoint.exists():
             raise PluginError(f"{self.title} was fine-tuned but left no checkpoint", file=checkpoint)
+        if checkpoint.is_dir():
+            mark(checkpoint)
         self._json(metrics, "fine_tune")
         return FineTuneResult(self.generator, len(corpus.train), dict(metrics))
 
