@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORMAT = "kd.student/2"
-_Schema = TypeVar("_Schema", bound=BaseModel)
 READABLE = (FORMAT, "kd.student/1")
+Schema = TypeVar("Schema", bound=BaseModel)
 WEIGHTS = "model.safetensors"
 FEW = 64
 """So many texts are encoded before Polars is even imported."""
@@ -92,9 +92,7 @@ class Student:
         return logits
 
     def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Prediction] | list[Score]:
-        """Return a prediction for each text, or for each pair of texts.
-
-        A text without words gets the student's answer to no words, with a warning.
+        """Return a prediction for each text, or pair of texts; for one without words a warning says that it means nothing.
 
         Raises:
             DataError: They are not texts, or not pairs of texts.
@@ -222,7 +220,6 @@ def _possible(task: Task) -> Task:
 
 _PossibleTask = Annotated[Task, AfterValidator(_possible)]
 _Size = Annotated[int, Field(strict=True, ge=1)]
-_Number = Annotated[float, Field(strict=True)]
 
 
 class _Config(BaseModel, extra="allow"):
@@ -242,18 +239,18 @@ class _Config(BaseModel, extra="allow"):
 class _Metrics(BaseModel, extra="allow"):
     """What ``metrics.json`` must hold."""
 
-    dev: dict[str, _Number]
-    history: list[dict[str, _Number]] = []
+    dev: dict[str, Annotated[float, Field(strict=True)]]
+    history: list[dict[str, float]] = []
 
 
-def _checked(schema: type[_Schema], content: Mapping[str, Any], file: Path) -> _Schema:
+def _checked(schema: type[Schema], content: Mapping[str, Any], file: Path) -> Schema:
     """Check a JSON file; an error names the first key that is wrong."""
     try:
         return schema.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        what = f"{first['msg'].removeprefix('Value error, ').lower()}, and it is {first['input']!r:.80}"
-        what = "this is missing" if first["type"] == "missing" else what
+        message = first["msg"].removeprefix("Value error, ").lower()
+        what = "this is missing" if first["type"] == "missing" else f"{message}, and it is {first['input']!r:.80}"
         raise DataError(what, file=file, key=".".join(map(str, first["loc"])), hint=_HINT) from error
 
 
