@@ -92,7 +92,7 @@ class Student:
         return logits
 
     def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Prediction] | list[Score]:
-        """Return a prediction for each text, or pair of texts; for one without words a warning says that it means nothing.
+        """Return a prediction for each text, or pair of texts; one without words is a warning: it means nothing.
 
         Raises:
             DataError: They are not texts, or not pairs of texts.
