@@ -40,6 +40,7 @@ Glue = Annotated[
 Probabilities = Annotated[
     bool, switch(FILES, "--probabilities/--no-probabilities", "The probability of each label too.")
 ]
+Keep = Annotated[bool, switch(FILES, "--keep/--no-keep", "All columns of the table, with the predictions behind them.")]
 
 
 @command(
@@ -57,6 +58,7 @@ def predict(
     input: Input = None,
     glue: Glue = None,
     probabilities: Probabilities = False,
+    keep: Keep = False,
 ) -> None:
     """Predict a label, or a score, for each text.
 
@@ -71,6 +73,8 @@ def predict(
         request = replace(request, output=None)  # stdout, the default
     lines = glue is None and str(input or "-") == "-"
     _check_usage(request, glue, probabilities, lines)
+    if keep and (request.output is None or lines or glue is not None):
+        raise UsageError("--keep needs a table and a file", hint="name them with --input FILE --output FILE")
     if glue is None and not lines:
         request = _with_columns_of_run(request)
     own = _own_profile(request, glue)
@@ -106,7 +110,7 @@ def predict(
         if glue is not None and table is not None:
             ui.show({"files": predicting.predict_glue(loaded.model, table, glue, **how)})
         elif request.output is not None and input is not None:
-            more = {"probabilities": probabilities, **how}
+            more = {"probabilities": probabilities, "keep": keep, **how}
             ui.show(predicting.predict_file(loaded.model, input, request.output, table, **more))
         loaded.warn(reporter)
 

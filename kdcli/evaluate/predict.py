@@ -118,10 +118,11 @@ def predict_file(
     *,
     origin: Mapping[str, Any],
     probabilities: bool = False,
+    keep: bool = False,
     resume: bool = True,
     reporter: Reporter | None = None,
 ) -> PredictResult:
-    """Write the predictions for a table to a file.
+    """Write the predictions for a table to a file; ``keep`` puts them behind all columns of the table.
 
     First the whole table is read once, so that a row that cannot be read shows before the work. The work is cut into
     parts, with which a killed run goes on; the bytes of the file do not depend on it.
@@ -149,7 +150,8 @@ def predict_file(
         _predict_part(model, frame, probabilities).write_parquet(path)
 
     def assemble(paths: list[Path]) -> None:
-        write_table(output, pl.concat([pl.scan_parquet(path, glob=False) for path in paths]).select(columns))
+        found = pl.concat([pl.scan_parquet(path, glob=False) for path in paths]).select(columns)
+        write_table(output, _beside(table, settings, task, found) if keep else found)
 
     fingerprint = {
         "form": "kd.predictions/2",
@@ -165,6 +167,29 @@ def predict_file(
         parts.make(sizes, make_part, title="predict")
         parts.assemble(len(sizes), assemble)
     return PredictResult(output, rows)
+
+
+def _beside(table: Path, settings: TaskSettings, task: Task, predictions: pl.LazyFrame) -> pl.LazyFrame:
+    """Return a table with its predictions behind its own columns; one of their names is a ``DataError``."""
+    from polars.io.plugins import register_io_source
+
+    from kdcli.tables.read import ROW_NUMBER
+    from kdcli.tasks.detect import detect
+
+    reader = detect(table, settings, task).open(table, (), settings.bad_rows)
+    new = {name: dtype for name, dtype in predictions.collect_schema().items() if name != "index"}
+    if both := new.keys() & reader.schema.keys():
+        hint = "rename it in the table, or leave out --keep"
+        raise DataError("predictions have a column of this name, too", file=table, key=min(both), hint=hint)
+
+    def source(columns: list[str] | None, *_: Any) -> Iterator[pl.DataFrame]:
+        begin = 0
+        for batch in reader.batches():
+            frame = batch.drop(ROW_NUMBER).hstack(predictions.select(*new).slice(begin, len(batch)).collect())
+            begin += len(batch)
+            yield frame if columns is None else frame.select(columns)
+
+    return register_io_source(source, schema={**reader.schema, **new})
 
 
 def write_predictions(

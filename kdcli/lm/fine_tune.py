@@ -98,7 +98,7 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
     if outcome.stopped:
         reporter.warn(f"training at {outcome.lr:g} stopped: {outcome.stopped}; best model before: {score}")
     else:
-        after = f"after epoch {outcome.best_epoch:g} of {outcome.epochs:g}"
+        after = f"after epoch {round(outcome.best_epoch, 2):g} of {round(outcome.epochs, 2):g}"
         reporter.info(f"fine-tuned at {outcome.lr:g}: {score}, {after}")
     return outcome
 

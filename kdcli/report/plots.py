@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from kdcli.report.transfer_set import SourceCounts
 
 INK, FAINT = "#0000e0", "#0000e1"
+LEAST_HEIGHT = 4.0
+"""The least height of an axis of scores, in points of a score: less is noise."""
 PALETTE = ("#0000c0", "#0000c1", "#0000c2", "#0000c3", "#0000c4", "#0000c5")
 """Stand-ins for the page's own colours, which differ in light and dark."""
 COLOURS = {"teacher": 0, "student": 1, "baseline": 2, "generator": 3, "original": 2, "lite": 1, "heavy": 0, "corpus": 3}
@@ -172,6 +174,9 @@ def tradeoff(name: str, points: Mapping[str, tuple[float, float]], *, y: str) ->
         for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
             axis(FuncFormatter(lambda value, _: f"{value:,.0f}" if _plain(value) else ""))
         axes.margins(0.18, 0.25)
+        low, high = axes.get_ylim()
+        if high - low < LEAST_HEIGHT:  # or models that are equal would seem to differ
+            axes.set_ylim((low + high - LEAST_HEIGHT) / 2, (low + high + LEAST_HEIGHT) / 2)
         axes.set(xlabel="texts/s", ylabel=y)
     return svg[0]
 

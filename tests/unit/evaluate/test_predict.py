@@ -179,3 +179,30 @@ def test_a_parquet_table_is_predicted_as_the_same_rows_of_a_tsv(tmp_path: Path) 
     frame = read_table(rows).frame().drop(ROW_NUMBER)
     frame.with_columns(frame["index"].cast(pl.Int64)).write_parquet(tmp_path / "test.parquet")
     assert predict(Lengths(CLASSES), tmp_path / "test.parquet").equals(predict(Lengths(CLASSES), rows))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("to", ["csv", "parquet", "jsonl"])
+def test_all_columns_of_the_table_may_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, to: str) -> None:
+    monkeypatch.setattr("kdcli.evaluate.predict.ROWS", 3)
+    rows = 10
+    table = pl.DataFrame(
+        {
+            "id": [f"n{row}" for row in range(rows)],
+            "sentence1": [f"text {row}" for row in range(rows)],
+            "meta": list(range(rows)),
+            "sentence2": ["x"] * rows,
+        }
+    )
+    source, output = tmp_path / f"in.{form}", tmp_path / f"out.{to}"
+    getattr(table, f"write_{form}")(source)
+    plain = predict(Lengths(CLASSES), source, probabilities=True)
+    predict_file(Lengths(CLASSES), source, output, origin=ORIGIN, probabilities=True, keep=True)
+    found = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[to](output)
+    assert found.columns == [*table.columns, *plain.columns[1:]]
+    assert found["meta"].cast(pl.Int64).to_list() == list(range(rows))
+    assert found["prediction"].cast(pl.String).to_list() == plain["prediction"].to_list()
+    table.with_columns(prediction=pl.lit("mine")).write_csv(tmp_path / "taken.csv")
+    with pytest.raises(DataError) as caught:
+        predict_file(Lengths(CLASSES), tmp_path / "taken.csv", tmp_path / "no.csv", origin=ORIGIN, keep=True)
+    assert caught.value.key == "prediction" and not (tmp_path / "no.csv").exists()

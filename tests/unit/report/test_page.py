@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -63,6 +64,13 @@ def test_a_whole_run_has_all_sections(tmp_path: Path) -> None:
     assert "10.0 times as fast as the teacher and has 10.0 times fewer parameters" in seen.text
     assert "101 (10.1\u00a0%)" in seen.text and "rejected: broken characters" in seen.text and "1.750" in seen.text
     assert "2.13.0" in seen.text and "seed 7" in seen.text
+
+
+def test_a_note_on_the_results_is_shown(tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run")
+    results = json.loads((root / "results.json").read_text())
+    (root / "results.json").write_text(json.dumps(results | {"notes": ["the teacher answers <yes> for every text"]}))
+    assert "the teacher answers <yes> for every text." in page(root).text
 
 
 def test_what_kd_bench_measured_is_a_section(tmp_path: Path) -> None:

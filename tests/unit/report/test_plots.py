@@ -59,3 +59,10 @@ def test_identifiers_of_two_plots_differ() -> None:
 def test_a_long_label_leaves_room() -> None:
     svg = plots.balance("x", [source("original")], ["no", "very " * 50 + "long"])
     assert "very very very very very very v…" in svg
+
+
+@pytest.mark.parametrize(("teacher", "apart"), [(96.9, False), (90.0, True)])
+def test_models_that_are_equal_look_so(teacher, apart):
+    svg = plots.tradeoff("t", {"teacher": (100, teacher), "student": (1000, 96.914)}, y="dev accuracy")
+    one, two = map(float, re.findall(r'<use [^>]*y="([\d.]+)"', svg)[-2:])  # the markers of the two models
+    assert (abs(one - two) > 20) == apart
