@@ -185,5 +185,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         best = better(score, score if state.best_metric is None else state.best_metric)
         self.shown["best"] = f"{best:.4f}"
         self.progress.advance(0, **self.shown)
-        values = {self.task.metric: score, "loss": self.loss, "dev_loss": metrics["eval_loss"], "lr": self.lr}
+        # The Trainer's mean over batches depends on how tokens fall into them; a score that is a loss does not.
+        loss = metrics["eval_loss"] if self.task.greater_is_better else score
+        values = {self.task.metric: score, "loss": self.loss, "dev_loss": loss, "lr": self.lr}
         self.reporter.metrics(self.task.stage, state.global_step, **values)

@@ -275,6 +275,7 @@ def test_the_lowest_score_is_the_best_where_it_should_be(tmp_path, monkeypatch):
     assert not np.allclose(np.sort(seen[2]), np.sort(expected), rtol=1e-3)
     assert (outcome.metrics, outcome.best_epoch, outcome.epochs) == ({"nats_per_token": 1.0}, 2, 3)
     assert notes.shown["best"] == "1.0000"
+    assert all(values["dev_loss"] == values["nats_per_token"] for *_, values in notes.points), "whatever the batches"
     assert [(stage, step, values["nats_per_token"]) for stage, step, values in notes.points] == [
         ("generator", 5, 2.0),
         ("generator", 10, 1.0),

@@ -72,11 +72,11 @@ def test_lines_and_logits_are_joined_by_position(tmp_path, lines, notes):
 
 def test_a_header_is_no_row(tmp_path, notes):
     (tmp_path / "t.txt").write_text("sentence\n" + "".join(f"{line}\n" for line in LINES))
-    logits = save([np.zeros((5, 2), np.float32)], tmp_path / "l.pt")
+    logits = save([np.full((5, 2), -1, np.float32)], tmp_path / "l.pt")
     output = tmp_path / "joined.tsv"
     join(transfer=tmp_path / "t.txt", logits=logits, task=FILMS, output=output, reporter=notes)
     assert [row["sentence"] for row in rows(output)] == LINES
-    logits = save([np.zeros((6, 2), np.float32)], tmp_path / "six.pt")
+    logits = save([np.full((6, 2), -1, np.float32)], tmp_path / "six.pt")
     with pytest.raises(DataError, match="6 rows of logits, and the transfer set has 5"):
         join(transfer=tmp_path / "t.txt", logits=logits, task=FILMS, output=tmp_path / "o.tsv", reporter=notes)
 
