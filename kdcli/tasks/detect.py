@@ -17,7 +17,10 @@ from kdcli.tables.read import ROW_NUMBER, BadRowsMode, Form, TableReader, files_
 from kdcli.tasks.glue import HEADLESS, INDEX_COLUMNS, LAYOUT_NAMES, LAYOUTS, TASKS, Layout
 from kdcli.tasks.labels import spellings
 
-_HINT = "name the text columns with --text-col (--text2-col); c0, c1, ... in a table without a header"
+_HINT = (
+    "name the columns with --text-col (--text2-col) and, where labels are read, --label-col; "
+    "c0, c1, ... in a table without a header"
+)
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 
 
