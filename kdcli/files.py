@@ -92,7 +92,7 @@ def atomic(path: Path) -> Iterator[Path]:
                 raise DataError(what, file=path, hint="move it away, or name another place")
             check_replaceable(path)
             if path.is_dir():  # a rename does not replace a folder
-                old = temporary.with_name(f"{temporary.name}.old")
+                old = path.with_name(f".kd-{_host()}-{os.getpid()}-old.{path.name}")
                 os.replace(path, old)
                 os.replace(temporary, path)
                 _remove(old)
@@ -165,11 +165,14 @@ def mark(folder: Path) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    pattern = re.compile(rf"\.kd-{re.escape(_host())}-(\d+)\.")
+    pattern = re.compile(rf"\.kd-{re.escape(_host())}-(\d+)(-old)?\.(.+)")
     for file in os.scandir(folder):
         match = pattern.match(file.name)
         if match and not is_running(int(match[1])):
-            _remove(Path(file.path))
+            if match[2] and not os.path.lexists(folder / match[3]):  # killed between the two renames
+                os.replace(file.path, folder / match[3])
+            else:
+                _remove(Path(file.path))
 
 
 def _host() -> str:

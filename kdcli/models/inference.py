@@ -114,12 +114,15 @@ def read_weights(path: Path) -> dict[str, Floats]:
         if kind == "BF16":  # the upper half of a float32, which NumPy has not
             values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
         elif kind in _FLOATS:
-            values = np.frombuffer(data, _FLOATS[kind]).astype(np.float32)
+            with np.errstate(over="ignore"):
+                values = np.frombuffer(data, _FLOATS[kind]).astype(np.float32)
         else:
             what = f"this tensor is {kind}, and a model's weights are F32, F16, BF16 or F64"
             raise DataError(what, file=path, key=name, hint=_DAMAGED)
         # A sum costs less, and NaN and infinity stay in it; it may overflow by itself.
-        if not np.isfinite(values.sum()) and not np.isfinite(values).all():
+        with np.errstate(over="ignore"):
+            total = values.sum()
+        if not np.isfinite(total) and not np.isfinite(values).all():
             raise DataError("this tensor holds values that are not finite", file=path, key=name, hint=_DAMAGED)
         weights[name] = values.reshape(tensor["shape"])
     return weights

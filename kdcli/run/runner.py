@@ -168,8 +168,11 @@ def check(steps: Sequence[Step], lock: Lock, *, force: bool) -> None:
         UsageError: An output is an input, contains one, or lies in one.
     """
     coming: set[Path] = set()
-    made = {path for step in steps for path in step.outputs.values()}
-    read = {path for step in steps for path in step.inputs.values()} - made
+    made: set[Path] = set()
+    read: set[Path] = set()
+    for step in steps:  # in order: what a step reads before it is made is not of this run
+        read |= set(step.inputs.values()) - made
+        made |= set(step.outputs.values())
     for step in steps:
         for name, path in step.inputs.items():
             if path not in coming and not path.exists():

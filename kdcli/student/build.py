@@ -120,10 +120,10 @@ def module_function(module: nn.Module, plugin: str) -> Compute:
 
 
 def evaluate(module: nn.Module, plugin: str, examples: Examples, task: Task) -> dict[str, float]:
-    """Score a student on labelled examples by all metrics that fit the task."""
+    """Score a student on labelled examples by all metrics that fit the task; none if a logit is not finite."""
     assert examples.labels is not None
     logits = compute_batches(module_function(module, plugin), examples.texts, task.outputs, ROWS)
-    return score(task, logits, examples.labels)
+    return score(task, logits, examples.labels) if np.isfinite(logits).all() else {}
 
 
 def _batch(words: Columns, lengths: Columns, device: torch.device) -> Batch:

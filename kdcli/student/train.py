@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from math import ceil, inf, isfinite, nan
+from math import ceil, inf, isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -204,7 +204,7 @@ class Training:
                 for rows in batches[position.batch :]:
                     loss = self._update(rows)
                     if not isfinite(loss):
-                        self._diverged(loss)
+                        self._diverged(f"the loss became {loss}")
                         break
                     position.count(len(rows), loss)
                     if self._is_evaluation_due(last=position.batch == len(batches)):
@@ -265,8 +265,8 @@ class Training:
         """Score the model on dev, keep it if it is the best, and write the checkpoint."""
         position, begin = self.position, time.perf_counter()
         metrics = evaluate(self.module, self.settings.model, self.dev, self.task)
-        if not all(value.isfinite().all() for value in self.module.state_dict().values()):
-            self._diverged(nan)
+        if not metrics or not all(value.isfinite().all() for value in self.module.state_dict().values()):
+            self._diverged("logits of dev, or weights, are not finite")
             return
         loss = position.mean_loss()
         position.history.append({"update": position.updates, "epoch": self.epochs, "loss": loss, **metrics})
@@ -279,8 +279,8 @@ class Training:
         self._evaluating += time.perf_counter() - begin
         self.reporter.metrics(self.name, position.updates, loss=loss, **metrics)
 
-    def _diverged(self, loss: float) -> None:
-        what = f"the loss became {loss} at update {self.position.updates + 1:,}"
+    def _diverged(self, what: str) -> None:
+        what = f"{what} at update {self.position.updates + 1:,}"
         hint = "lower student.lr, or set student.clip"
         if not self.position.best:
             raise KdError(what, hint=hint)

@@ -124,7 +124,7 @@ def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None
     best = [_IN_ANY_CASE + 1] * len(wanted)
 
     def places(word: bytes) -> list[tuple[int, int]]:
-        found = spellings.get(word) or folded.get(word.lower()) or []
+        found = [*spellings.get(word, ()), *folded.get(word.lower(), ())]
         return [(index, rank) for index, rank in found if rank < best[index]]
 
     file = None if path.suffix == ".parquet" else VectorFile(path)

@@ -209,6 +209,16 @@ def test_what_the_user_wrote_is_never_overwritten_without_force(chain: Chain, ch
     assert output.read_text() in ("ABC", "ABCABC")
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_no_output_replaces_what_the_run_reads(chain: Chain, place: int) -> None:
+    steps = chain.steps()
+    name = next(iter(steps[place].outputs))
+    steps[place] = replace(steps[place], alone=True, outputs={name: chain.letters})
+    with pytest.raises(UsageError):
+        chain.run(steps, force=True)
+    assert Fake.runs == [] and chain.letters.read_text() == "abc"
+
+
 def test_a_missing_input_is_an_error_before_the_work(chain: Chain, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         chain.run(chain.steps(Upper("letters"), Doubled("reviews")))

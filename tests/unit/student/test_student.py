@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as torch_save
 
 import kdcli
+from kdcli import registry
 from kdcli.api import Task
 from kdcli.errors import DataError
+from kdcli.models.inference import Cores, read_weights
 from kdcli.student import vocabulary
 from kdcli.student.student import Prediction, Score, load_student, predictions
 
@@ -276,3 +279,46 @@ def test_no_torch_and_a_package_that_costs_nothing(tmp_path):
 def test_the_package_has_nothing_else():
     with pytest.raises(AttributeError, match="no attribute 'load_teacher'"):
         kdcli.load_teacher  # noqa: B018
+
+
+@each_form
+def test_large_weights_are_no_warning_and_their_logits_an_error(tmp_path, torch):
+    folder = make_student(tmp_path / "student", SINGLE)
+    for name in ("logits.bias", "logits.weight"):
+        if name in (weights := load_file(folder / "model.safetensors")):
+            rewrite(folder, **{name: np.full_like(weights[name], 3e38)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_weights(folder / "model.safetensors")
+    with warnings.catch_warnings(), pytest.raises(DataError, match="not finite") as caught:
+        warnings.simplefilter("ignore")
+        load_student(folder, torch=torch).logits([TEXTS])
+    assert caught.value.exit_code == 4
+
+
+def test_a_flag_of_the_processor_without_a_value_is_no_warning(tmp_path, monkeypatch):
+    """Seen on one processor: its matrix products of finite numbers flagged an invalid value."""
+
+    def flag(job=0):
+        return float((np.array([np.inf]) - np.inf)[0])
+
+    def fast(options, task, weights):
+        def compute(words, lengths):
+            if len(words[0]) > 1 or words[0][0, 0] >= len(weights["embedding.frozen.weight"]):
+                cores = Cores()
+                cores.count = 2
+                cores.each(flag, [1, 2])
+            flag()
+            return real(words, lengths)
+
+        real = found(options, task, weights)
+        return compute
+
+    folder = make_student(tmp_path / "student", SINGLE)
+    found = registry.load("students", "bilstm").fast
+    monkeypatch.setattr(registry.load("students", "bilstm"), "fast", fast)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning):
+            flag()
+        assert np.isfinite(load_student(folder).logits([TEXTS])).all()

@@ -515,3 +515,11 @@ def test_labels_only_needs_no_logits(tmp_path):
     assert train(tmp_path / "student", examples=bare, kd_weight=0.0, ce_weight=1.0).updates == 18
     card = (tmp_path / "student" / "README.md").read_text()
     assert "Trained on labels alone" in card
+
+
+def test_dev_logits_that_are_not_finite_are_no_result(tmp_path, student):
+    """Weights and loss may be finite where they are not."""
+    student("return logits", "return logits if len(logits) < 11 else logits / 0")  # those of dev
+    with pytest.raises(KdError, match="not finite at update"):
+        train(tmp_path / "student", model="mean", options={})
+    assert not (tmp_path / "student").exists()

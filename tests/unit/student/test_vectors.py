@@ -85,6 +85,8 @@ def test_words_are_looked_up_as_written_then_in_other_cases(write):
         got = read_vectors(write(text(order, header=True)), wanted)
         assert got.matrix[:, 0].tolist() == [3.0, 2.0, 2.0, 1.0, 4.0, 5.0, 6.0, 0.0]
         assert got.found.tolist() == [True] * 7 + [False]
+    both = read_vectors(write(text([("iPhone", [6.0])])), ["iPhone", "iphone"])
+    assert both.matrix[:, 0].tolist() == [6.0, 6.0]
 
 
 @pytest.mark.parametrize("header", [b"", b"2 2\n"])

@@ -179,3 +179,28 @@ def test_a_file_is_as_readable_as_any_other(tmp_path):
         (temporary / "weights").chmod(0o600)
     (tmp_path / "other").write_text("x")
     assert (tmp_path / "folder" / "weights").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from kdcli import files
+rename = os.replace
+def replace(source, target):
+    rename(source, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+files.os.replace = replace
+with files.atomic(Path("student")) as temporary:
+    temporary.mkdir()
+    (temporary / "new").touch()
+"""
+
+
+def test_a_folder_survives_a_kill_between_the_two_renames(tmp_path):
+    write_folder(tmp_path / "student", "old")
+    subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path)
+    assert not (tmp_path / "student").exists()
+    with atomic(tmp_path / "table.tsv") as temporary:
+        temporary.touch()
+    assert listing(tmp_path) == ["student", "table.tsv"]
+    assert listing(tmp_path / "student") == [MARKER, "old"]
