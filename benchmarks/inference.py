@@ -39,11 +39,11 @@ from transformers.utils import logging
 
 from kdcli.api import Task
 from kdcli.config.schema import StudentSettings
+from kdcli.models.classifier import Classifier
 from kdcli.student.build import build_student, count_parameters
 from kdcli.student.student import Student, load_student
 from kdcli.student.vocabulary import train_vocabulary
 from kdcli.tables.read import read_table
-from kdcli.teacher.model import Teacher
 
 TASK = Task("sst2", "single", ("0", "1"), names=("negative", "positive"))
 STUDENTS: dict[str, dict[str, object]] = {
@@ -122,7 +122,7 @@ def answer(student: Student, texts: list[str]) -> list[str]:
     return labels(student.logits([texts]))
 
 
-def encode(model: Teacher, batches: Sequence[Sequence[str]]) -> list[list[str]]:
+def encode(model: Classifier, batches: Sequence[Sequence[str]]) -> list[list[str]]:
     return [labels(model.logits([batch], len(batch))) for batch in batches]
 
 
@@ -171,10 +171,10 @@ def bert_tokenizer(folder: Path | None, texts: Sequence[str], place: Path) -> Be
     return BertTokenizerFast(vocab=str(folder / "vocab.txt"))
 
 
-def encoder(size: dict[str, int], dtype: torch.dtype, tokenizer: BertTokenizerFast) -> Teacher:
+def encoder(size: dict[str, int], dtype: torch.dtype, tokenizer: BertTokenizerFast) -> Classifier:
     model = BertForSequenceClassification(BertConfig(**size)).to(dtype).eval()
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    return Teacher("random", TASK, Path(), model, tokenizer, 128, inputs, [0, 1])
+    return Classifier(Path(), model, tokenizer, TASK.labels, 128, inputs)
 
 
 def evenly(texts: Sequence[str], batches: int, size: int) -> list[list[str]]:

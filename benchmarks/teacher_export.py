@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from kdcli.api import Task
-from kdcli.config.schema import ExportSettings, TeacherSettings
+from kdcli.config.schema import ExportSettings
 from kdcli.tables.read import read_table
 from kdcli.tables.write import write_table
 from kdcli.teacher.export import export_logits
+from kdcli.teacher.model import TeacherSource
 
 SST2 = Task("sst2", "single", ("0", "1"), names=("negative", "positive"))
 TARGET = 2.5
@@ -79,9 +80,9 @@ def pipeline(teacher: Path, texts: list[str], device: str) -> Callable[[], objec
 def export(options: argparse.Namespace, transfer: Path, precision: str) -> Callable[[], object]:
     return lambda: export_logits(
         transfer=transfer,
-        teacher=options.teacher,
+        teacher=TeacherSource(str(options.teacher)),
         task=SST2,
-        settings=TeacherSettings(export=ExportSettings(batch_size=options.batch_size)),
+        settings=ExportSettings(batch_size=options.batch_size),
         device=options.device,
         precision=precision,
         output=transfer.with_name(f"{precision}.safetensors"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    from numpy.typing import NDArray
     from pydantic import BaseModel
     from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ __all__ = [
     "GeneratorPlugin",
     "GeneratorSettings",
     "KdError",
+    "LoadedTeacher",
     "MissingError",
     "Part",
     "PluginError",
@@ -40,6 +42,7 @@ __all__ = [
     "StudentPlugin",
     "TaggerPlugin",
     "Task",
+    "TeacherPlugin",
     "UsageError",
 ]
 
@@ -279,6 +282,90 @@ class TaggerPlugin(Protocol):
         Raises:
             MissingError: The tagger's data is missing.
         """
+
+
+class TeacherPlugin(Protocol):
+    """The module that an entry point of the group ``kdcli.teachers`` names: a classifier to distil.
+
+    The module imports torch inside functions only. ``kdcli.models.classifier`` loads Hugging Face models.
+
+    Attributes:
+        api_version: The version of the contracts that it is written for, 2.
+        Options: Its table ``[teachers.NAME]`` of a profile; it forbids unknown keys and describes each field.
+    """
+
+    api_version: int
+    Options: type[BaseModel]
+
+    def load(
+        self,
+        model: str,
+        options: BaseModel,
+        *,
+        labels: tuple[str, ...],
+        max_length: int,
+        long_texts: Literal["cut", "mean", "max"],
+        device: str,
+        precision: str,
+        reporter: Reporter,
+    ) -> LoadedTeacher:
+        """Load a teacher.
+
+        Args:
+            model: What ``teacher.model`` names: a folder or a hub name.
+            options: An instance of its own ``Options``.
+            labels: The names of the task's labels, as far as they are known; a teacher with names of its own keeps
+                them, and kd compares.
+            max_length: The longest input in its tokens; 0 = its own limit.
+            long_texts: What to do with longer texts: cut them, or take the mean or the maximum over windows.
+            device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+            precision: ``fp32``, ``bf16`` or ``fp16``.
+            reporter: Gets warnings.
+
+        Raises:
+            KdError: ``DataError`` for a wrong model, ``MissingError`` for a missing model or package.
+        """
+
+
+class LoadedTeacher(Protocol):
+    """A loaded teacher.
+
+    Attributes:
+        labels: The names of its outputs, in order; empty for a score. ``LABEL_0`` and so on are no names.
+        max_length: The longest input in its tokens; 0 = no limit.
+        cut: How many texts were longer so far.
+        parameters: Of the model; 0 if unknown.
+        parameters_without_embeddings: Those outside of embedding tables.
+        megabytes: The size of its weights on disk, in 10^6 bytes; 0 if unknown.
+    """
+
+    labels: tuple[str, ...]
+    max_length: int
+    cut: int
+
+    @property
+    def parameters(self) -> int: ...  # noqa: D102
+    @property
+    def parameters_without_embeddings(self) -> int: ...  # noqa: D102
+    @property
+    def megabytes(self) -> float: ...  # noqa: D102
+
+    def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
+        """Return the logits of texts, before any sigmoid or softmax.
+
+        Args:
+            columns: The texts, or the first and the second texts of pairs.
+            batch: How many to read at once.
+
+        Returns:
+            ``float32 [texts, outputs]``, one for each label, or the score.
+
+        Raises:
+            torch.OutOfMemoryError: The batch does not fit; kd may call again with a smaller one.
+        """
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that its answers depend on, such as its files; options, device and precision aside."""
 
 
 class GeneratorPlugin(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 WIDTH = 110
 _PLAIN = {"integer": "whole number", "number": "number", "boolean": "true | false", "null": "unset", "string": "text"}
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "multipleOf": "times"}
-_OF_PLUGINS: tuple[registry.Group, ...] = ("students", "generators")
+_OF_PLUGINS: tuple[registry.Group, ...] = ("students", "generators", "teachers")
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,8 @@ def to_toml(name: str, chapters: Iterable[Chapter]) -> str:
 
 
 def _plugins(group: registry.Group, profile: Profile) -> dict[str, registry.Plugin]:
-    """Return the plugins of a group by the name of their tables; of two with one name, the chosen one."""
     settings = profile.settings
-    chosen = registry.find(group, settings.student.model if group == "students" else settings.transfer.generator)
+    chosen = registry.find(group, attrgetter(registry.KEYS[group])(profile.settings))
     there = sorted(registry.plugins(group), key=lambda plugin: not plugin.is_ours)
     return {plugin.name: plugin for plugin in reversed(there)} | {chosen.name: chosen}
 

@@ -123,7 +123,7 @@ class _Checked:
 def _check_plugins(
     values: Mapping[str, Any], settings: Settings | None, uses: Collection[registry.Group], origins: dict[str, Layer]
 ) -> _Checked:
-    """Check the chosen plugins and the tables ``students`` and ``generators``."""
+    """Check the chosen plugins and the tables ``students``, ``generators`` and ``teachers``."""
     checked = _Checked()
     registry.plugins("taggers")  # an error of the installed plugins as a whole belongs to no key
     chosen: dict[registry.Group, str] = {}
@@ -131,6 +131,7 @@ def _check_plugins(
         chosen["students"] = settings.student.model
         chosen["generators"] = settings.transfer.generator
         chosen["taggers"] = settings.transfer.lite.tagger
+        chosen["teachers"] = settings.teacher.plugin
     for group in uses:
         found = group in chosen and _load(checked, group, chosen[group])
         if group != "taggers":

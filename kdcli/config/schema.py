@@ -98,6 +98,8 @@ class TeacherSettings(Table):
 
     model: str = "bert-large-uncased"
     """Hub name or folder of the encoder; `config` builds one from `teacher.config` instead."""
+    plugin: str = "transformers"
+    """Teacher plugin, which loads the model; its own options are the table [teachers.NAME]."""
     train: bool = True
     """Fine-tune the model; false: it is fine-tuned already."""
     config: dict[str, Any] = Field(default_factory=dict)
@@ -114,6 +116,8 @@ class TeacherSettings(Table):
     """Texts an update; `auto` is 32, and fewer go at once if memory runs out (their gradients add up)."""
     max_length: Annotated[Count, Flag("Training", "N")] = 0
     """Longest input in word pieces; longer ones are cut and counted; 0 = the model's own limit."""
+    long_texts: Literal["cut", "mean", "max"] = "cut"
+    """A text that is longer: cut it, or read it in windows, of whose logits the mean or the largest counts."""
     weight_decay: Weight = 0.01
     """AdamW's weight decay."""
     warmup: Probability = 0.1
@@ -209,6 +213,8 @@ class Settings(Table):
     """Options of student plugins, one table each."""
     generators: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of generator plugins, one table each."""
+    teachers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options of teacher plugins, one table each."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Where `kd data get` takes things from instead, by name: a URL, a dataset of the Hub, or a path."""
 
@@ -242,10 +248,14 @@ class Settings(Table):
         if self.join.rescale and labels:
             hint = "it is for scores; leave it out"
             yield "students", ProfileError("this setting has no effect on classes", key="join.rescale", hint=hint)
-        if student.vectors == "teacher" and (teacher.model == "config" or not teacher.train):
-            what = "the vectors come from the teacher's weights before its fine-tuning, which this teacher has not"
-            hint = "name a vector file or the encoder that it was made from, or leave it empty"
+        if student.vectors == "teacher" and teacher.model == "config":
+            what = "the vectors come from a pretrained model, and this teacher starts from a configuration"
+            hint = "name a vector file or an encoder, or leave it empty"
             yield "students", ProfileError(what, key="student.vectors", hint=hint)
+        if teacher.train and teacher.plugin != "transformers":
+            hint = "set teacher.train to false, or the plugin to transformers"
+            what = f"a teacher of the plugin {teacher.plugin} is not fine-tuned by kd"
+            yield "teachers", ProfileError(what, key="teacher.plugin", hint=hint)
 
 
 def flags_of(name: str) -> Iterator[tuple[str, FieldInfo, Flag]]:

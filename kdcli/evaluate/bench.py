@@ -25,6 +25,7 @@ from kdcli.run.paths import is_run, student_folder, teacher_of
 from kdcli.student.student import load_student
 from kdcli.tasks.split import SAMPLE, load_table, load_tables, table_settings, task_from
 from kdcli.tasks.statistics import count_words
+from kdcli.teacher.model import TeacherSource
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,8 +105,8 @@ def bench(
     task = loaded.task
     subjects, skipped = _forms(folder, loaded.config["plugin"], onnx, task, device)
     if teacher is not None:
-        length, precision = settings.teacher.max_length, settings.precision
-        subjects.append(BenchSubject("teacher", "teacher", teacher_of(teacher), task, device, precision, length))
+        big = TeacherSource.of(settings, teacher_of(teacher))
+        subjects.append(BenchSubject("teacher", "teacher", big.model, task, device, settings.precision, big))
     for name, reason in skipped.items():
         reporter.warn(f"{name} is skipped: {reason}")
     how = table_settings(task, settings.task, folder, profiled=profiled)

@@ -21,7 +21,7 @@ from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import metric_title
 from kdcli.tasks.split import check_task, load_table, load_tables, table_settings, task_from
 from kdcli.tasks.statistics import Comparison, Evaluation, compare_models, count_words, evaluate
-from kdcli.teacher.model import load_teacher
+from kdcli.teacher.model import TeacherSource
 
 ROWS = 1024
 ORDER = ("student", "teacher", "against")
@@ -87,14 +87,8 @@ def evaluate_models(
         check_task(models["against"].task, task, places["against"])
     if teacher is not None:
         places["teacher"] = teacher_of(teacher)
-        models["teacher"] = load_teacher(
-            places["teacher"],
-            task,
-            max_length=settings.teacher.max_length,
-            device=device,
-            precision=settings.precision,
-            reporter=reporter,
-        )
+        source = TeacherSource.of(settings, places["teacher"])
+        models["teacher"] = source.load(task, device=device, precision=settings.precision, reporter=reporter)
     models = {name: models[name] for name in ORDER if name in models}
     if table is not None:
         tables = {table.name: load_table(table, tasks, task, reporter)}

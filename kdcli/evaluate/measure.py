@@ -16,7 +16,7 @@ import numpy as np
 from kdcli.api import Task
 
 if TYPE_CHECKING:
-    from kdcli.teacher.model import Teacher
+    from kdcli.teacher.model import TeacherSource
 
 Kind = Literal["pytorch", "numpy", "onnx", "int8", "teacher"]
 Columns = Sequence[Sequence[str]]
@@ -31,7 +31,7 @@ LARGE = 512
 class BenchSubject:
     """A model to measure, and how to load it.
 
-    ``place`` is its folder, or a teacher's hub name; precision and longest input (word pieces) are the teacher's.
+    ``place`` is its folder, or a teacher's hub name; ``source`` and precision are the teacher's.
     """
 
     name: str
@@ -40,7 +40,7 @@ class BenchSubject:
     task: Task
     device: str = "cpu"
     precision: str = "fp32"
-    max_length: int = 128
+    source: TeacherSource | None = None
 
 
 @dataclass(frozen=True)
@@ -168,15 +168,10 @@ def _load(subject: BenchSubject) -> _Loaded:
 
 
 def _teacher(subject: BenchSubject) -> _Loaded:
-    from kdcli.teacher.model import BATCH, load_teacher
+    from kdcli.teacher.model import BATCH
 
-    teacher: Teacher = load_teacher(
-        subject.place,
-        subject.task,
-        max_length=subject.max_length,
-        device=subject.device,
-        precision=subject.precision,
-    )
+    assert subject.source
+    teacher = subject.source.load(subject.task, device=subject.device, precision=subject.precision)
     batch = LARGE if subject.device.startswith("cuda") else BATCH
     parameters = teacher.parameters, teacher.parameters_without_embeddings
     return _Loaded(lambda columns: teacher.logits(columns, batch), teacher.megabytes, parameters)

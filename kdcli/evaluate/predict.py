@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,10 +35,11 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its folder, and how it computes, as JSON values."""
+    """A model with its folder, a function that hashes all that it consists of, and how it computes, as JSON values."""
 
     model: Model
     folder: Path
+    fingerprint: Callable[[], str]
     how: Mapping[str, Any]
 
     def warn(self, reporter: Reporter) -> None:
@@ -47,10 +48,8 @@ class LoadedModel:
             warn(reporter)
 
     def origin(self) -> dict[str, Any]:
-        """Return all that its predictions depend on: a hash of its files (not of folders in theirs), and how."""
-        from kdcli.files import files_sha256
-
-        return {"model": files_sha256(self.folder)[:16], **self.how}
+        """Return all that its predictions depend on."""
+        return {"model": self.fingerprint()[:16], **self.how}
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class PredictResult:
 
 def open_student(path: Path, device: str = "auto") -> LoadedModel:
     """Load a student from its folder or a run's; ``auto`` is the CPU, which needs no PyTorch."""
+    from kdcli.files import files_sha256
     from kdcli.student.student import load_student
 
     if not (path / "config.json").is_file():
@@ -75,7 +75,8 @@ def open_student(path: Path, device: str = "auto") -> LoadedModel:
         from kdcli.models.device import resolve
 
         device = resolve(device)
-    return LoadedModel(load_student(path, device=device), path, {"device": device.partition(":")[0]})
+    how = {"device": device.partition(":")[0]}
+    return LoadedModel(load_student(path, device=device), path, lambda: files_sha256(path), how)
 
 
 def open_teacher(name: str, settings: Settings, reporter: Reporter) -> LoadedModel:
@@ -83,15 +84,13 @@ def open_teacher(name: str, settings: Settings, reporter: Reporter) -> LoadedMod
     from kdcli.models.device import resolve
     from kdcli.run.paths import teacher_of
     from kdcli.tasks.split import task_from
-    from kdcli.teacher.model import load_teacher
+    from kdcli.teacher.model import TeacherSource
 
-    device, length, precision = resolve(settings.device), settings.teacher.max_length, settings.precision
-    task = task_from(settings.task)
-    model = load_teacher(
-        teacher_of(name), task, max_length=length, device=device, precision=precision, reporter=reporter
-    )
-    how = {"max_length": model.max_length, "precision": precision, "device": device.partition(":")[0]}
-    return LoadedModel(model, model.folder, how)
+    device, precision = resolve(settings.device), settings.precision
+    source = TeacherSource.of(settings, teacher_of(name))
+    model = source.load(task_from(settings.task), device=device, precision=precision, reporter=reporter)
+    how = {"max_length": model.loaded.max_length, "precision": precision, "device": device.partition(":")[0]}
+    return LoadedModel(model, Path(source.model), model.loaded.fingerprint, {**how, **source.unusual})
 
 
 def predict_table(

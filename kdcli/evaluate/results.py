@@ -23,7 +23,7 @@ from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import metric_title, score
 
 if TYPE_CHECKING:
-    from kdcli.teacher.model import Teacher
+    from kdcli.teacher.model import Teacher, TeacherSource
 
 Scores = dict[str, dict[str, float]]
 """By table and metric."""
@@ -84,12 +84,11 @@ class Results:
 
 def compare(
     *,
-    teacher: str | Path,
+    teacher: TeacherSource,
     baselines: Sequence[Path],
     students: Sequence[Path],
     tables: Mapping[str, pl.DataFrame],
     task: Task,
-    max_length: int,
     device: str,
     precision: str,
     output: Path,
@@ -99,12 +98,11 @@ def compare(
     """Score and time all models on the same texts; write the results as JSON, and the logits of each text.
 
     Args:
-        teacher: Its folder or hub name.
+        teacher: Where the teacher comes from.
         baselines: One folder a seed.
         students: One folder a seed.
         tables: The tables to score on, by name; rows without a label are left out.
         task: The task.
-        max_length: The teacher's longest input in word pieces.
         device: Where all models run.
         precision: The teacher's arithmetic.
         output: The JSON file to write.
@@ -112,8 +110,6 @@ def compare(
             ``teacher_1``, ... of each model; those of baseline and student are of the first seed.
         reporter: Shows the progress.
     """
-    from kdcli.teacher.model import load_teacher
-
     labelled, notes = {}, []
     for name, table in tables.items():
         there = table.filter(pl.col("label").is_not_null())
@@ -122,7 +118,7 @@ def compare(
             if left_out := len(table) - len(there):
                 notes.append(f"{name}: {left_out:,} rows without a label are left out")
     with reporter.progress("compare", 1 + len(baselines) + len(students), "models") as progress:
-        big = load_teacher(teacher, task, max_length=max_length, device=device, precision=precision)
+        big = teacher.load(task, device=device, precision=precision)
         found, speed = _logits(big, labelled)
         big.warn_of_cuts(reporter)
         logits = {"teacher": found}

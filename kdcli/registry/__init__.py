@@ -23,7 +23,7 @@ from kdcli.registry.plugin import GROUPS, KEYS, OURS, Group, Plugin, normal, rea
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from kdcli.api import GeneratorPlugin, StudentPlugin, TaggerPlugin
+    from kdcli.api import GeneratorPlugin, StudentPlugin, TaggerPlugin, TeacherPlugin
 
 __all__ = ["GROUPS", "KEYS", "Group", "Plugin", "table_name"]
 
@@ -191,6 +191,8 @@ def load(group: Literal["generators"], name: str) -> GeneratorPlugin: ...
 def load(group: Literal["students"], name: str) -> StudentPlugin: ...
 @overload
 def load(group: Literal["taggers"], name: str) -> TaggerPlugin: ...
+@overload
+def load(group: Literal["teachers"], name: str) -> TeacherPlugin: ...
 @overload
 def load(group: Group, name: str) -> Any: ...
 def load(group: Group, name: str) -> Any:

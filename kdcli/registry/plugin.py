@@ -25,12 +25,13 @@ from kdcli.errors import KdError, PluginError, shown
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-Group = Literal["generators", "students", "taggers"]
+Group = Literal["generators", "students", "taggers", "teachers"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 KEYS: Mapping[Group, str] = {
     "generators": "transfer.generator",
     "students": "student.model",
     "taggers": "transfer.lite.tagger",
+    "teachers": "teacher.plugin",
 }
 """The setting that chooses a plugin of a group."""
 OURS = "kdcli"
@@ -40,6 +41,7 @@ NEEDED: Mapping[Group, tuple[str, ...]] = {
     "generators": ("Options", "fine_tune", "load"),
     "students": ("Options", "build", "pairs", "scores"),
     "taggers": ("tag",),
+    "teachers": ("Options", "load"),
 }
 """What the module of a plugin must hold beside ``api_version``, see ``kdcli.api``."""
 OPTIONAL: Mapping[str, tuple[str, ...]] = {"students": ("fast", "to_onnx")}
@@ -288,9 +290,12 @@ def _read(path: Path, changed: int, size: int) -> CodeFile:
         raise PluginError(f"this is no Python: {error.msg}", file=path, row=error.lineno, hint=hint) from error
     except (OSError, ValueError) as error:
         raise PluginError(f"this is no Python: {error}", file=path, hint=hint) from error
-    groups = tuple(dict.fromkeys(MARKS[name] for name in _names(tree) if name in MARKS))
+    names = set(_names(tree))
+    groups = tuple(group for mark, group in MARKS.items() if mark in names)
+    if "load" in names and "generators" not in groups:  # a generator has one too
+        groups = (*groups, "teachers")
     if not groups:
-        hint = "it must define build (a student), fine_tune (a generator) or tag (a tagger)"
+        hint = "it must define build (a student), fine_tune (a generator), tag (a tagger) or load (a teacher)"
         raise PluginError("this file is no plugin", file=path, hint=hint)
     return CodeFile(path, groups, source)
 

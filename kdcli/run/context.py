@@ -17,6 +17,8 @@ from kdcli.tasks.split import SPLITS, Split, has_split, load_split, load_tables,
 if TYPE_CHECKING:
     import polars as pl
 
+    from kdcli.teacher.model import TeacherSource
+
 
 @dataclass(frozen=True)
 class RunContext:
@@ -57,9 +59,11 @@ class RunContext:
         return self.elsewhere.get(name) or artefact(self.root, name, self.seed if further else None)
 
     @property
-    def teacher(self) -> str | Path:
+    def teacher(self) -> TeacherSource:
         """The teacher to ask for logits: the fine-tuned one, or the one that the profile takes as it is."""
-        return self.path("teacher") if self.settings.teacher.train else self.settings.teacher.model
+        from kdcli.teacher.model import TeacherSource
+
+        return TeacherSource.of(self.settings, self.path("teacher") if self.settings.teacher.train else None)
 
     def files(self, *names: str) -> Files:
         """Return the files behind names: those of a split, the teacher if it lies on this machine, an artefact."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LABELS = ("task.kind", "task.labels", "task.names")
 """The settings that decide which logit is whose."""
+READING = ("teacher.plugin", "teacher.max_length", "teacher.long_texts")
+"""The settings that decide how a teacher reads."""
 VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors")
 """The settings of a student that only its vocabulary depends on."""
 DISTILLATION = ("student.kd_loss", "student.kd_weight", "student.ce_weight", "student.temperature")
@@ -29,6 +31,7 @@ class TrainTeacher(Stage):
     command = "kd teacher train"
     result = "kdcli.teacher.train:TeacherResult"
     settings = (*TABLES, "task.metric", "teacher", "precision", "seed")
+    without = ("teacher.plugin", "teacher.long_texts")
     reads = ("train", "dev")
     labelled = ("train", "dev")
     makes = ("teacher",)
@@ -62,7 +65,8 @@ class Export(Stage):
     name = "export"
     command = "kd teacher export"
     result = "kdcli.teacher.export:ExportResult"
-    settings = (*LABELS, "teacher.max_length")
+    settings = (*LABELS, *READING)
+    plugin = "teachers"
     reads = ("transfer", "teacher")
     makes = ("logits",)
     together = True
@@ -79,7 +83,7 @@ class Export(Stage):
         return export_logits(
             transfer=run.path("transfer"),
             teacher=run.teacher,
-            settings=run.settings.teacher,
+            settings=run.settings.teacher.export,
             device=run.device,
             precision=run.settings.precision,
             resume=run.resume,
@@ -198,7 +202,8 @@ class CompareResults(Stage):
     name = "results"
     command = "kd run-all --only results"
     result = "kdcli.evaluate.results:Results"
-    settings = (*TABLES, "task.metric", "task.more_metrics", "teacher.max_length", "precision")
+    settings = (*TABLES, "task.metric", "task.more_metrics", *READING, "precision")
+    plugin = "teachers"
     reads = ("teacher", "dev", "test")
     makes = ("results", "predictions")
 
@@ -219,7 +224,6 @@ class CompareResults(Stage):
             baselines=[one.path("baseline") for one in run.each_seed()],
             students=[one.path("student") for one in run.each_seed()],
             tables=run.read_tables("dev", "test"),
-            max_length=run.settings.teacher.max_length,
             device=run.device,
             precision=run.settings.precision,
             predictions=run.path("predictions"),

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.config.schema import TeacherSettings
+from kdcli.config.schema import ExportSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.files import files_sha256, sha256
+from kdcli.files import sha256
 from kdcli.models.memory import halve_until_it_fits
 from kdcli.parts import Parts
 from kdcli.tables.parquet import slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import open_texts
 from kdcli.teacher.logits import logit_columns, read_logits, write_logits
-from kdcli.teacher.model import BATCH, Teacher, load_teacher, warn_of_cuts
+from kdcli.teacher.model import BATCH, Teacher, TeacherSource, warn_of_cuts
 
 PART_ROWS = 4096
 """Rows a part: enough that batches of one length are padded by a few percent, few enough to lose little."""
@@ -44,9 +45,9 @@ class ExportResult:
 def export_logits(
     *,
     transfer: Path,
-    teacher: str | Path,
+    teacher: TeacherSource,
     task: Task,
-    settings: TeacherSettings,
+    settings: ExportSettings,
     device: str,
     precision: str,
     output: Path,
@@ -56,8 +57,7 @@ def export_logits(
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.
 
     A killed run resumes at the first part that is missing. Under ``torchrun`` each process makes its share.
-    ``transfer`` is a table or plain lines of texts, ``teacher`` a folder or a hub name; a precision in
-    ``settings.export`` takes the place of ``precision``.
+    ``transfer`` is a table or plain lines of texts; a precision in ``settings`` takes the place of ``precision``.
     """
     reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":
@@ -66,20 +66,19 @@ def export_logits(
     rows = int(texts.select(pl.len()).collect().item())
     if not rows:
         raise DataError("the transfer set has no rows", file=transfer)
-    precision, wanted = settings.export.precision or precision, settings.export.batch_size
-    model = load_teacher(
-        teacher, task, max_length=settings.max_length, device=device, precision=precision, reporter=reporter
-    )
+    precision, wanted = settings.precision or precision, settings.batch_size
+    model = teacher.load(task, device=device, precision=precision, reporter=reporter)
     model.try_out()
-    batch = _largest_batch(model) if wanted == "auto" else wanted
+    batch = _largest_batch(model, device) if wanted == "auto" else wanted
     origin = {
         "labels": list(task.labels),
-        "teacher": model.id,
-        "teacher_sha256": files_sha256(model.folder),
+        "teacher": teacher.model,
+        "teacher_sha256": model.loaded.fingerprint(),
         "transfer_sha256": sha256(transfer),
         "rows": rows,
-        "max_length": model.max_length,
+        "max_length": model.loaded.max_length,
         "precision": precision,
+        **teacher.unusual,
     }
     tables = enumerate(slices(texts, PART_ROWS))
 
@@ -106,20 +105,21 @@ def export_logits(
         write_logits(output, logits, parts["row_hash"].to_numpy(), metadata)
 
     sizes = [min(PART_ROWS, rows - start) for start in range(0, rows, PART_ROWS)]
-    fingerprint = {**origin, "batch_size": batch, "device": model.device.type, "part_rows": PART_ROWS}
+    fingerprint = {**origin, "batch_size": batch, "device": torch.device(device).type, "part_rows": PART_ROWS}
     folder = output.with_name(f".{output.name}.parts")
     with Parts(folder, fingerprint, resume=resume, reporter=reporter) as parts:
         parts.make(sizes, make_part, title="teacher logits")
         parts.assemble(len(sizes), assemble)
     found = read_logits(output, task)
     used, cut = found.metadata["batch_size"], found.metadata["cut"]
-    warn_of_cuts(cut, len(found.logits), model.max_length, reporter)
-    return ExportResult(rows, len(found.logits), used, precision, model.max_length, model.parameters, cut)
+    longest = model.loaded.max_length
+    warn_of_cuts(cut, len(found.logits), longest, teacher.long_texts, reporter)
+    return ExportResult(rows, len(found.logits), used, precision, longest, model.parameters, cut)
 
 
-def _largest_batch(model: Teacher) -> int:
+def _largest_batch(model: Teacher, device: str) -> int:
     """Return the largest power of two of the longest texts that fit into the device's memory."""
-    if model.device.type == "cpu":
+    if device == "cpu":
         return BATCH
-    texts = [[" ".join(["a"] * model.max_length)] * _LARGEST_BATCH for _ in model.task.columns]
+    texts = [[" ".join(["a"] * model.loaded.max_length)] * _LARGEST_BATCH for _ in model.task.columns]
     return halve_until_it_fits(lambda size: model.logits(texts, size), _LARGEST_BATCH, reporter=QuietReporter())[1]

@@ -31,17 +31,18 @@ from kdcli.lm.fine_tune import Diverged, FineTuneTask, Recipe, best_of, fine_tun
 from kdcli.lm.texts import TokenRows
 from kdcli.lm.training_folder import join_processes, one_training, publish
 from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
+from kdcli.models.classifier import count_cut, input_names
 from kdcli.models.device import check_device
 from kdcli.models.hf import find_model, fit_max_length, load_config, load_model, load_tokenizer, quiet
 from kdcli.tasks import metrics
 from kdcli.tasks.labels import encode_labels
-from kdcli.teacher.model import count_cut, input_names, warn_of_cuts
+from kdcli.teacher.model import warn_of_cuts
 
 AUTO = 32
 """Texts an update with ``batch_size = "auto"``: paper A's recipe, which its learning rates are meant for."""
 _CHUNK = 10_000
 """Texts that are tokenized at once."""
-_NO_EFFECT = {"model", "train", "lr", "save_steps", "export"}
+_NO_EFFECT = {"model", "plugin", "long_texts", "train", "lr", "save_steps", "export"}
 """Settings that do not change one learning rate's training, or stand in its fingerprint otherwise."""
 
 
@@ -180,7 +181,7 @@ class Encoder:
                 for name in names:
                     pieces[name] += [np.asarray(row, np.int32) for row in encoded[name]]
                 progress.advance(len(chunk))
-        warn_of_cuts(cut, len(lengths), self.max_length, reporter)
+        warn_of_cuts(cut, len(lengths), self.max_length, "cut", reporter)
         padding = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
         fields = {name: np.concatenate(rows) for name, rows in pieces.items()}
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

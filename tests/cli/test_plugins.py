@@ -35,6 +35,8 @@ def test_list(capsys):
         ("students", "kimcnn"),
         ("taggers", "nltk"),
         ("taggers", "pattern"),
+        ("teachers", "transformers"),
+        ("teachers", "zero-shot"),
     }
     assert not any(plugin["clash"] for plugin in listed)
     assert run(["plugins", "list"]) == 0

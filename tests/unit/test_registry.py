@@ -295,7 +295,7 @@ def test_a_worker_process_knows_the_file(code):
 @pytest.mark.parametrize(
     ("name", "text", "says", "hint"),
     [
-        ("mine.py", "x = 1", "no plugin", "must define build (a student), fine_tune (a generator) or tag (a tagger)"),
+        ("mine.py", "x = 1", "no plugin", "load (a teacher)"),
         ("mine.py", "def tag(:\n", "no Python: invalid syntax", "python mine.py"),
         ("mine.py", "\0", "no Python: source code string cannot contain null bytes", "python mine.py"),
         ("mine.txt", TAGGER, "no name for a plugin's file", ".py"),

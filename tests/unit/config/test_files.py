@@ -78,7 +78,7 @@ def test_base_is_the_defaults_and_names_every_setting():
     written = set(dict(_flat(values)))
     for name, table in tables.items():
         assert set(values["generators"][name]) == set(table)
-    hidden = {"teacher.config", "teacher.export.precision", "students", "generators", "sources"}
+    hidden = {"teacher.config", "teacher.export.precision", "students", "generators", "teachers", "sources"}
     described = {f"task.{key}" for key in re.findall(r"(?m)^# (\w+) = ", path.read_text("utf-8"))}
     assert set(keys(Settings)) - hidden <= written | described
 

@@ -29,7 +29,7 @@ def errors_of(*arguments, **keywords) -> dict[str | None, KdError]:
 def test_without_anything_settings_are_the_defaults():
     profile = load_profile(None, environ={})
     assert profile.name == "default"
-    assert profile.settings.model_copy(update={"students": {}, "generators": {}}) == Settings()
+    assert profile.settings.model_copy(update={"students": {}, "generators": {}, "teachers": {}}) == Settings()
     assert set(profile.origins.values()) == {"default"}
 
 
@@ -336,7 +336,7 @@ def test_a_required_option_names_its_flag(make_plugin):
 @pytest.mark.parametrize(
     ("sets", "key"),
     [
-        (["student.vectors=teacher", "teacher.train=false"], "student.vectors"),
+        (["teacher.plugin=zero-shot"], "teacher.plugin"),
         (["student.vectors=teacher", "teacher.model=config"], "student.vectors"),
         (["student.kd_weight=0"], "student.kd_weight"),
         (["student.kd_loss=kl", "task.labels=[]", "task.names=[]", "task.metric=pearson"], "student.kd_loss"),

@@ -16,10 +16,10 @@ from made_student import PAIR, SCORE, SINGLE, TEXTS, make_student
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import Settings, TaskSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate import evaluate
 from kdcli.evaluate.evaluate import evaluate_models, evaluate_table
 from kdcli.student.student import load_student
 from kdcli.tasks.metrics import score
+from kdcli.teacher.model import TeacherSource
 
 
 class Fixed:
@@ -46,7 +46,7 @@ def write(path: Path, header: str, *rows: str) -> Path:
 
 
 def test_models_on_the_rows_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "ROWS", 2)
+    monkeypatch.setattr("kdcli.evaluate.evaluate.ROWS", 2)
     table = pl.DataFrame({"sentence": ["a", "b b", "c", "d", "e"], "label": ["no", "yes", "yes", "no", "yes"]})
     student = Fixed(SINGLE, {"a": 0, "b b": 1, "c": 1, "d": 1, "e": 0})
     teacher = Fixed(SINGLE, {"a": 0, "b b": 1, "c": 0, "d": 0, "e": 0})
@@ -99,17 +99,17 @@ def test_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     student = make_student(tmp_path / "student")
     asked: list[Any] = []
 
-    def load_teacher(*arguments: Any, **more: Any) -> Fixed:
+    def load(*arguments: Any, **more: Any) -> Fixed:
         asked.append((arguments, more))
         return Fixed(SINGLE, dict.fromkeys(TEXTS, 1))
 
-    monkeypatch.setattr(evaluate, "load_teacher", load_teacher)
+    monkeypatch.setattr(TeacherSource, "load", load)
     write(tmp_path / "data" / "test.tsv", "sentence\tlabel", *(f"{text}\tyes" for text in TEXTS if text.strip()))
     found = evaluate_models(
         student=student, teacher="some/body", settings=settings(SINGLE, tmp_path / "data"), split="test"
     )
-    ((name, task), more) = asked[0]
-    assert (name, task.labels, more["max_length"], more["precision"]) == ("some/body", SINGLE.labels, 0, "fp32")
+    ((source, task), more) = asked[0]
+    assert (source, task.labels, more["precision"]) == (TeacherSource("some/body"), SINGLE.labels, "fp32")
     table = found.tables["test"]
     assert table.models["student"].agreement == pytest.approx(table.models["student"].metrics["accuracy"].value)
     assert found.models["teacher"] == "some/body"

@@ -9,6 +9,7 @@ from made_student import SINGLE, make_student
 from notes import Notes
 
 from kdcli.evaluate.results import compare
+from kdcli.teacher.model import TeacherSource
 
 
 @dataclass
@@ -33,7 +34,7 @@ class FixedTeacher:
 @pytest.mark.parametrize("always", [False, True])
 def test_rows_without_a_label_are_left_out_and_a_teacher_of_one_class_is_noted(tmp_path, monkeypatch, always):
     teacher, notes = FixedTeacher(always), Notes()
-    monkeypatch.setattr("kdcli.teacher.model.load_teacher", lambda *_, **__: teacher)
+    monkeypatch.setattr(TeacherSource, "load", lambda *_, **__: teacher)
     texts = ["good film", "bad film", "good plot", "dull"]
     tables = {
         "dev": pl.DataFrame({"index": list("0123"), "sentence": texts, "label": ["yes", "no", None, "no"]}),
@@ -41,12 +42,11 @@ def test_rows_without_a_label_are_left_out_and_a_teacher_of_one_class_is_noted(t
     }
     students = [make_student(tmp_path / name, SINGLE) for name in ("baseline", "student")]
     results = compare(
-        teacher="somewhere",
+        teacher=TeacherSource("somewhere"),
         baselines=students[:1],
         students=students[1:],
         tables=tables,
         task=SINGLE,
-        max_length=0,
         device="cpu",
         precision="fp32",
         output=tmp_path / "results.json",

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from kdcli.api import Task
-from kdcli.config.schema import TeacherSettings
+from kdcli.config.schema import ExportSettings
 from kdcli.errors import DataError
 from kdcli.tables.read import ROW_NUMBER, read_table
 from kdcli.teacher.export import export_logits
 from kdcli.teacher.external import read_external
 from kdcli.teacher.join import join
+from kdcli.teacher.model import TeacherSource
 
 FILMS = Task("films", "single", ("0", "1"), names=("negative", "positive"))
 SAME = Task("same", "pair", ("0", "1"))
@@ -113,9 +114,9 @@ def test_a_teacher_reads_lines_as_a_table(tmp_path, lines, tiny_teacher, notes):
         output = tmp_path / f"{number}.safetensors"
         result = export_logits(
             transfer=transfer,
-            teacher=tiny_teacher(),
+            teacher=TeacherSource(str(tiny_teacher()), max_length=32),
             task=FILMS,
-            settings=TeacherSettings(max_length=32),
+            settings=ExportSettings(),
             device="cpu",
             precision="fp32",
             output=output,

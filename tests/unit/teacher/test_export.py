@@ -9,12 +9,12 @@ from safetensors.numpy import load_file
 from xxhash import xxh3_64_intdigest
 
 from kdcli.api import Task
-from kdcli.config.schema import ExportSettings, TeacherSettings
+from kdcli.config.schema import ExportSettings
 from kdcli.errors import DataError, KdError, UsageError
 from kdcli.teacher import export
 from kdcli.teacher.export import export_logits
 from kdcli.teacher.logits import read_logits
-from kdcli.teacher.model import Teacher, load_teacher
+from kdcli.teacher.model import Teacher, TeacherSource
 
 TEXTS = [
     *("a good film ", "bad", "it was great", "a good film", "the plot is dull but the actors not", "bad", ""),
@@ -40,9 +40,9 @@ def run(tmp_path, transfer, tiny_teacher, films, notes):
     """Return a function that exports, to ``logits.safetensors`` unless told otherwise."""
     folder = tiny_teacher()
 
-    def run(output="logits.safetensors", *, batch_size=4, **changes):
-        settings = TeacherSettings(max_length=32, export=ExportSettings(batch_size=batch_size))
-        arguments = {"transfer": transfer, "teacher": folder, "task": films, "settings": settings, "device": "cpu"}
+    def run(output="logits.safetensors", *, batch_size=4, teacher=folder, max_length=32, **changes):
+        source, settings = TeacherSource(str(teacher), max_length=max_length), ExportSettings(batch_size=batch_size)
+        arguments = {"transfer": transfer, "teacher": source, "task": films, "settings": settings, "device": "cpu"}
         arguments |= {"precision": "fp32", "output": tmp_path / output, "reporter": notes}
         return export_logits(**{**arguments, **changes})
 
@@ -68,7 +68,7 @@ def test_logits_of_each_distinct_text_in_order(run, tmp_path, films, transfer):
     result = run()
     tensors = load_file(tmp_path / "logits.safetensors")
     by_hand = [xxh3_64_intdigest(text.encode()) for text in DISTINCT]
-    teacher = load_teacher(run.folder, films, max_length=32, device="cpu", precision="fp32")
+    teacher = TeacherSource(str(run.folder), max_length=32).load(films)
     assert tensors["row_hash"].tolist() == by_hand
     assert np.abs(tensors["logits"] - np.concatenate([teacher.logits([[text]]) for text in DISTINCT])).max() < 1e-5
     assert (result.rows, result.distinct, result.batch_size) == (len(TEXTS), len(DISTINCT), 4)
@@ -117,7 +117,7 @@ def test_parts_made_otherwise_are_thrown_away_and_said(run, tmp_path, notes, mon
 
 
 def test_precision_of_this_stage_alone(run, tmp_path):
-    settings = TeacherSettings(max_length=32, export=ExportSettings(precision="bf16"))
+    settings = ExportSettings(precision="bf16")
     assert run(settings=settings).precision == "bf16"
     run("fp32.safetensors")
     half, full = (load_file(tmp_path / name)["logits"] for name in ("logits.safetensors", "fp32.safetensors"))
@@ -161,8 +161,8 @@ def test_largest_batch_is_looked_for_where_memory_is_the_devices(films):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return np.zeros((len(columns[0]), 2), np.float32)
 
-    model = SimpleNamespace(device=torch.device("cuda"), task=films, max_length=64, logits=logits)
-    assert export._largest_batch(model) == 128
+    model = SimpleNamespace(task=films, loaded=SimpleNamespace(max_length=64), logits=logits)
+    assert export._largest_batch(model, "cuda") == 128
     assert asked == [(1, 512, 64, batch) for batch in (512, 256, 128)]
 
 
@@ -173,7 +173,7 @@ def test_pairs(run, tmp_path, tiny_teacher):
     task = Task("same", "pair", ("no", "yes"))
     folder = tiny_teacher("pairs", labels=("yes", "no"))
     run(transfer=table, teacher=folder, task=task)
-    teacher = load_teacher(folder, task, max_length=32, device="cpu", precision="fp32")
+    teacher = TeacherSource(str(folder), max_length=32).load(task)
     pairs = list(dict.fromkeys(zip(first, second, strict=True)))
     expected = np.concatenate([teacher.logits([[one], [two]]) for one, two in pairs])
     assert np.abs(load_file(tmp_path / "logits.safetensors")["logits"] - expected).max() < 1e-5

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.teacher.logits import label_positions as positions
-from kdcli.teacher.model import load_teacher
+from kdcli.teacher.model import TeacherSource
 
 SHARED = Path(__file__).resolve().parents[4] / "shared/data"
 PAIR = Task("same", "pair", ("no", "yes"))
@@ -29,8 +29,8 @@ TEXTS = [
 ]
 
 
-def load(folder, task, **changes):
-    return load_teacher(folder, task, **{"max_length": 32, "device": "cpu", "precision": "fp32", **changes})
+def load(folder, task, *, max_length=32, long_texts="cut", **how):
+    return TeacherSource(str(folder), max_length=max_length, long_texts=long_texts).load(task, **how)
 
 
 @torch.inference_mode()
@@ -124,8 +124,8 @@ def test_stored_half_precision_is_raised_to_the_one_asked_for(tiny_teacher, film
     stored = load_file(folder / "model.safetensors")
     teacher = load(folder, films)
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
-    assert {parameter.dtype for parameter in teacher.model.parameters()} == {torch.float32}
-    for name, parameter in teacher.model.named_parameters():
+    assert {parameter.dtype for parameter in teacher.loaded.model.parameters()} == {torch.float32}
+    for name, parameter in teacher.loaded.model.named_parameters():
         assert torch.equal(parameter, stored[name].float())
 
 
@@ -194,7 +194,7 @@ def test_pickled_code_in_weights_is_refused(tiny_teacher, films, tmp_path):
 def test_logits_that_are_not_finite_are_an_error(tiny_teacher, films):
     teacher = load(tiny_teacher(), films)
     with torch.no_grad():
-        teacher.model.classifier.bias.fill_(float("nan"))
+        teacher.loaded.model.classifier.bias.fill_(float("nan"))
     with pytest.raises(DataError, match="'a good film' are not finite"):
         teacher.logits([TEXTS])
 
@@ -263,7 +263,7 @@ def test_the_limit_is_the_models_own_and_texts_that_are_cut_are_counted(tiny_tea
     folder = tiny_teacher()
     texts = ["good " * words for words in (1, 29, 30, 31, 100)]
     whole = load(folder, films, max_length=0)
-    assert whole.max_length == 32
+    assert whole.loaded.max_length == 32
     np.testing.assert_allclose(whole.logits([texts]), one_by_one(folder, texts), atol=1e-5)
     assert whole.read == {"texts": 5, "cut": 2}
     whole.warn_of_cuts(notes)
@@ -277,7 +277,7 @@ def test_a_model_of_one_kind_of_text_gets_no_token_types(tiny_teacher):
     folder = tiny_teacher(labels=("no", "yes"), type_vocab_size=1)
     columns = [TEXTS, TEXTS[::-1]]
     teacher = load(folder, PAIR)
-    assert "token_type_ids" not in teacher.inputs
+    assert "token_type_ids" not in teacher.loaded.inputs
     assert np.isfinite(teacher.logits(columns)).all()
 
 
@@ -286,7 +286,7 @@ def test_a_tokenizer_of_another_model_shows_before_the_work(tiny_teacher, films)
     rewrite(folder, "tokenizer_config.json", model_max_length=64)
     rewrite(folder, max_position_embeddings=32)
     teacher = load(folder, films)
-    teacher.model.bert.embeddings.position_embeddings = torch.nn.Embedding(8, 16)
+    teacher.loaded.model.bert.embeddings.position_embeddings = torch.nn.Embedding(8, 16)
     with pytest.raises(DataError) as caught:
         teacher.try_out()
     assert caught.value.key == "teacher.max_length"

@@ -1,0 +1,213 @@
+"""A Hugging Face model with a head for classes or a score: texts in, its outputs out. Teacher plugins build on it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForSequenceClassification, DataCollatorWithPadding
+
+from kdcli.api import MASK, Reporter
+from kdcli.errors import DataError, first_line
+from kdcli.files import files_sha256
+from kdcli.models.hf import WEIGHTS, find_model, fit_max_length, load_model, load_tokenizer, readable
+
+LongTexts = Literal["cut", "mean", "max"]
+"""What happens to a text that is too long: it is cut, or the mean or the largest output of its windows is taken."""
+_OVERLAP = 1 / 4
+"""The share of a window that the next one begins with."""
+
+
+@dataclass
+class Classifier:
+    """A classifier with its tokenizer.
+
+    Attributes:
+        folder: The folder of its files.
+        model: The Hugging Face model, on its device.
+        tokenizer: Its tokenizer.
+        labels: The name of each output, ``LABEL_0`` and so on where it has none; empty for a score.
+        max_length: The longest input in word pieces, special tokens included.
+        inputs: The tokenizer's outputs that the model takes.
+        long_texts: What happens to a longer text.
+        truncation: Which text of a pair is cut, as tokenizers call it.
+        cut: How many texts were longer so far.
+    """
+
+    folder: Path
+    model: Any
+    tokenizer: Any
+    labels: tuple[str, ...]
+    max_length: int
+    inputs: list[str]
+    long_texts: LongTexts = "cut"
+    truncation: Literal["longest_first", "only_first"] = "longest_first"
+    cut: int = field(default=0, init=False)
+
+    @property
+    def device(self) -> str:
+        """The device it runs on."""
+        return str(self.model.device)
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def parameters_without_embeddings(self) -> int:
+        """The number of parameters outside of embedding tables."""
+        tables = [module for module in self.model.modules() if isinstance(module, torch.nn.Embedding)]
+        return self.parameters - sum(table.weight.numel() for table in tables)
+
+    @property
+    def megabytes(self) -> float:
+        """The size of its weights on disk, in 10^6 bytes."""
+        files = next(files for pattern in WEIGHTS if (files := list(self.folder.glob(pattern))))
+        return sum(file.stat().st_size for file in files) / 1e6
+
+    def fingerprint(self) -> str:
+        """Return a hash of its files."""
+        return files_sha256(self.folder)
+
+    @torch.inference_mode()
+    def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
+        """Return the outputs ``float32 [texts, outputs]`` of texts, or of pairs in two columns.
+
+        The texts go through the model in batches of about one length, each padded to its longest text; the batch of a
+        text changes its outputs by rounding only. ``[MASK]`` becomes the tokenizer's own mask token.
+        """
+        pieces, texts = self._pieces(columns)
+        order = np.argsort([-len(ids) for ids in pieces["input_ids"]], kind="stable")  # too little memory shows at once
+        found = [self._forward(pieces, order[start : start + batch]) for start in range(0, len(order), batch)]
+        outputs = np.empty((len(order), self.model.config.num_labels), np.float32)
+        if found:
+            outputs[order] = torch.cat(found).float().cpu().numpy()
+        if len(texts) == len(columns[0]):
+            return outputs
+        first = np.flatnonzero(np.diff(texts, prepend=-1))  # the windows of a text follow each other
+        if self.long_texts == "max":
+            return np.maximum.reduceat(outputs, first)
+        sizes = np.diff(first, append=len(texts)).astype(np.float32)[:, None]
+        means: NDArray[np.float32] = np.add.reduceat(outputs, first) / sizes
+        return means
+
+    def _pieces(self, columns: Sequence[Sequence[str]]) -> tuple[dict[str, list[list[int]]], NDArray[np.int64]]:
+        """Return the word pieces of each text, or of each of its windows, and the number of the text of each."""
+        mask = self.tokenizer.mask_token or self.tokenizer.unk_token or MASK
+        windows = self.long_texts != "cut"
+        encoded = self.tokenizer(
+            *([text.replace(MASK, mask) for text in column] for column in columns),
+            truncation="only_first" if windows else self.truncation,
+            max_length=self.max_length,
+            return_attention_mask=False,
+            return_token_type_ids="token_type_ids" in self.inputs,
+            **({"return_overflowing_tokens": True, "stride": int(self.max_length * _OVERLAP)} if windows else {}),
+        )
+        texts = np.array(encoded["overflow_to_sample_mapping"] if windows else range(len(columns[0])), np.int64)
+        self.cut += int((np.bincount(texts) > 1).sum()) if windows else count_cut(encoded, self.max_length)
+        return {name: encoded[name] for name in self.inputs if name in encoded}, texts
+
+    def _forward(self, pieces: Mapping[str, Sequence[Sequence[int]]], rows: NDArray[np.int64]) -> torch.Tensor:
+        """Return the model's outputs for some of the texts, ``[rows, outputs]``."""
+        pad = DataCollatorWithPadding(self.tokenizer)
+        inputs = pad([{name: values[row] for name, values in pieces.items()} for row in rows])
+        try:
+            logits: torch.Tensor = self.model(**inputs.to(self.model.device)).logits
+            return logits
+        except (IndexError, RuntimeError, ValueError) as error:
+            # Configuration, weights and tokenizer may not belong together; a batch that is too large is another matter.
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            if "memory" in str(error):  # the CPU's
+                raise torch.OutOfMemoryError(str(error)) from error
+            what = f"the teacher cannot read texts of {self.max_length} word pieces: {first_line(error)}"
+            hint = "set teacher.max_length to what it can read; or its tokenizer is another model's"
+            raise DataError(what, file=self.folder, key="teacher.max_length", hint=hint) from error
+
+
+def load_classifier(
+    name: str | Path,
+    *,
+    max_length: int = 0,
+    long_texts: LongTexts = "cut",
+    device: str = "cpu",
+    precision: str = "fp32",
+    reporter: Reporter,
+) -> Classifier:
+    """Load a fine-tuned model, from a folder or by its hub name.
+
+    ``max_length`` is in word pieces, at most what the model takes, or 0 for that; ``precision`` is that of weights and
+    arithmetic.
+
+    Raises:
+        DataError: The folder holds no such model, or one that gives each of its labels a yes or no.
+        MissingError: There is no such folder, or the hub has no such model.
+    """
+    folder = find_model(name, reporter)
+    tokenizer = load_tokenizer(folder, needs=("pad",))
+    hint = "fine-tune it first: kd teacher train, or teacher.train = true"
+    model = load_model(folder, AutoModelForSequenceClassification, precision=precision, hint=hint)
+    if tokenizer.mask_token is None:
+        reporter.warn(f"the teacher's tokenizer has no mask token: {MASK} is read as {tokenizer.unk_token or 'a word'}")
+    config = model.config
+    with readable("teacher's configuration or tokenizer", folder):
+        labels = label_names(config, folder)
+        longest = fit_max_length(max_length, config, tokenizer, key="teacher.max_length", reporter=reporter)
+        inputs = input_names(config, tokenizer, inspect.signature(model.forward).parameters)
+        # A decoder's head reads the last token that is no padding; XLNet's, which has a [CLS], is at the end.
+        if config.pad_token_id is None or (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not tokenizer.cls_token):
+            config.pad_token_id = tokenizer.pad_token_id
+            tokenizer.padding_side = "right"
+        return Classifier(folder, model.to(device), tokenizer, labels, longest, inputs, long_texts)
+
+
+def label_names(config: Any, folder: Path) -> tuple[str, ...]:
+    """Return the name of each output, from ``id2label`` or ``label2id``; nothing for a score.
+
+    Raises:
+        DataError: The two contradict each other, or each output is a yes or no of its own.
+    """
+    if config.problem_type == "multi_label_classification":
+        what = "the teacher is multi-label: each of its outputs is a yes or no of its own"
+        hint = "kd distils one label a text, or a score; use a teacher that was fine-tuned for that"
+        raise DataError(what, file=folder / "config.json", key="problem_type", hint=hint)
+    if config.num_labels == 1:
+        return ()
+    numbers = range(config.num_labels)
+    by_id = [str(config.id2label[number]) for number in numbers]
+    # transformers forgets label2id where there is no id2label.
+    own = json.loads((folder / "config.json").read_text("utf-8")).get("label2id") or config.label2id or {}
+    found = {number: str(name) for name, number in own.items()}
+    by_label = [found.get(number, f"LABEL_{number}") for number in numbers]
+    generic = [are_generic(names) for names in (by_id, by_label)]
+    if not any(generic) and by_id != by_label:
+        what = f"id2label says {', '.join(by_id)}, and label2id says {', '.join(by_label)}"
+        raise DataError(what, file=folder / "config.json", key="label2id", hint="correct the one that is wrong")
+    return tuple(by_label if generic[0] and not generic[1] else by_id)
+
+
+def are_generic(names: Sequence[str]) -> bool:
+    """Return whether labels are no names: ``LABEL_0, LABEL_1`` or ``0, 1``, in this order."""
+    return all(re.fullmatch(rf"(LABEL_)?{number}", name) for number, name in enumerate(names))
+
+
+def count_cut(encoded: Any, max_length: int) -> int:
+    """Return how many of some encoded texts were cut; of a slow tokenizer's, those that may have been."""
+    if encoded.encodings:
+        return sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+    return sum(len(ids) >= max_length for ids in encoded["input_ids"])
+
+
+def input_names(config: Any, tokenizer: Any, accepted: Collection[str]) -> list[str]:
+    """Return the tokenizer's outputs that a model takes; one kind of text needs no token types."""
+    left_out = {"token_type_ids"} if getattr(config, "type_vocab_size", 2) < 2 else set()
+    return [name for name in tokenizer.model_input_names if name in accepted and name not in left_out]

@@ -1,0 +1,106 @@
+"""A model of natural language inference: a text has the label whose sentence it entails most (Yin et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from kdcli.api import API_VERSION, DataError, ProfileError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kdcli.models.classifier import Classifier
+
+api_version = API_VERSION
+_ROOM = 8
+"""The fewest word pieces that must be left for a text beside a label's sentence."""
+
+
+class Options(BaseModel):
+    """The table ``[teachers.zero-shot]`` of a profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    template: str = "This example is {}."
+    """The sentence of a label, whose name takes the place of {}."""
+    entailment: str = ""
+    """The model's output that means entailment: its name or its number; by default the one that is named so."""
+
+    @field_validator("template")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        if value.count("{}") != 1:
+            raise ValueError("must have {} once, in the place of the label's name")
+        return value
+
+
+@dataclass
+class ZeroShot:
+    """An inference model with a sentence for each label."""
+
+    labels: tuple[str, ...]
+    classifier: Classifier
+    sentences: list[str]
+    entailment: int  # the output that means it
+    cut: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Take over what the model says of itself."""
+        self.max_length = self.classifier.max_length
+        self.parameters = self.classifier.parameters
+        self.parameters_without_embeddings = self.classifier.parameters_without_embeddings
+        self.megabytes = self.classifier.megabytes
+
+    def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
+        """Return for each label how much a text entails its sentence; the model reads each text once a label."""
+        import numpy as np
+
+        (texts,) = columns
+        before = self.classifier.cut
+        found = []
+        for sentence in self.sentences:
+            found.append(self.classifier.logits([texts, [sentence] * len(texts)], batch)[:, self.entailment])
+        self.cut += (self.classifier.cut - before) // len(self.sentences)
+        return np.stack(found, axis=1)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the model's files and of the sentences."""
+        known = [self.classifier.fingerprint(), str(self.entailment), *self.sentences]
+        return sha256("\n".join(known).encode()).hexdigest()
+
+
+def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -> ZeroShot:
+    """Load the model; see ``kdcli.api.TeacherPlugin``."""
+    from kdcli.models.classifier import load_classifier
+
+    if len(labels) < 2:
+        raise ProfileError("a zero-shot teacher needs the names of two classes or more", hint="--labels NAME,NAME")
+    classifier = load_classifier(model, **how)
+    classifier.truncation = "only_first"
+    sentences = [options.template.replace("{}", label) for label in labels]
+    for label, pieces in zip(labels, classifier.tokenizer(sentences)["input_ids"], strict=True):
+        if len(pieces) + _ROOM > classifier.max_length:
+            what = f"the sentence of this label leaves no room for a text in {classifier.max_length} word pieces"
+            raise DataError(what, key=label, hint="shorten the name or teachers.zero-shot.template")
+    return ZeroShot(labels, classifier, sentences, _entailment(options.entailment, classifier))
+
+
+def _entailment(wanted: str, classifier: Classifier) -> int:
+    """Return the output that means entailment."""
+    names = [name.casefold() for name in classifier.labels]
+    if wanted.isdecimal() and int(wanted) < len(names):
+        return int(wanted)
+    found = [number for number, name in enumerate(names) if name == (wanted or "entailment").casefold()]
+    if not found and not wanted:
+        found = [number for number, name in enumerate(names) if name.startswith("entail")]
+    if len(found) != 1:
+        what = f"none of the model's outputs is named {wanted or 'entailment'}: {', '.join(classifier.labels)}"
+        hint = "its card says which one means it: --set teachers.zero-shot.entailment=NUMBER, counted from 0"
+        raise DataError(what, file=classifier.folder, key="teachers.zero-shot.entailment", hint=hint)
+    return found[0]
