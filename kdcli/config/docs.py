@@ -114,7 +114,7 @@ def to_toml(name: str, chapters: Iterable[Chapter]) -> str:
 
 
 def _plugins(group: registry.Group, profile: Profile) -> dict[str, registry.Plugin]:
-    settings = profile.settings
+    """Return the plugins of a group by the name of their tables; of two with one name, the chosen one."""
     chosen = registry.find(group, attrgetter(registry.KEYS[group])(profile.settings))
     there = sorted(registry.plugins(group), key=lambda plugin: not plugin.is_ours)
     return {plugin.name: plugin for plugin in reversed(there)} | {chosen.name: chosen}

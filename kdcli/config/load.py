@@ -211,5 +211,6 @@ def _without(values: Mapping[str, Any], keys: Sequence[tuple[str | int, ...]], a
 
 
 def _origins(settings: Settings, origins: Mapping[str, Layer]) -> dict[str, str]:
-    found = {key: source_of(key, origins) for key, _ in flatten(settings.model_dump(mode="json"))}
+    values = flatten(settings.model_dump(mode="json"))
+    found = {key: source_of(key, origins) for key, value in values if value != {} or "." not in key}
     return {key: layer.origin if layer else "default" for key, layer in found.items()}
