@@ -126,7 +126,7 @@ def test_docs_explain_every_setting_and_are_a_profile_of_the_same(capsys, tmp_pa
     (tmp_path / "copy.toml").write_text(out.replace("text; required\n# name =", 'text; required\nname = "x"'))
     assert run(["profile", "show", str(tmp_path / "copy.toml"), "--resolved", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["settings"]
-    for group in ("students", "generators"):
+    for group in ("students", "generators", "teachers"):
         found[group] = {name: found[group][name] for name in wanted[group]}
     assert found == wanted
 
