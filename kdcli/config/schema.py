@@ -47,6 +47,8 @@ class TaskSettings(Table):
     """Layout of the tables: `auto` recognises it from the header, or name one of the GLUE layouts."""
     text_columns: tuple[str, ...] = ()
     """Names of the text columns, where the layout is your own; c0, c1, ... in a table without a header."""
+    gold: bool = True
+    """Whether the tables have gold labels; without them the teacher's answers choose among models and are compared."""
     label_column: Annotated[str, Flag("Settings", "COLUMN", ("--label-col",))] = ""
     """Name of the label column, where the layout is your own."""
     bad_rows: Literal["error", "skip"] = "error"

@@ -19,6 +19,7 @@ LAYOUT = {
     "prefixes": "transfer/prefixes.json",
     "teacher": "teacher",
     "logits": "export/logits.safetensors",
+    "dev_logits": "export/dev.safetensors",
     "joined": "join/joined.parquet",
     "encoded": "encode",
     "student": "student",

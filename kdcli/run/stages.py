@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 from kdcli import registry
 from kdcli.run.stage import Files, Stage, if_local
 from kdcli.run.transfer_stages import TABLES, Cache, FineTune, Lite, Mix, Prefixes, Sample, TakeCorpus
+from kdcli.tasks.split import has_split, split_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import polars as pl
+
     from kdcli.config.schema import Settings, StudentSettings
     from kdcli.run.context import RunContext
     from kdcli.student.dataset import Examples
@@ -78,17 +83,31 @@ class Export(Stage):
         return super().parameters(run) | {"precision": teacher.export.precision or run.settings.precision, **named}
 
     def run(self, run: RunContext) -> Any:
-        from kdcli.teacher.export import export_logits
+        return _export(run, run.path("transfer"), "logits")
 
-        return export_logits(
-            transfer=run.path("transfer"),
-            teacher=run.teacher,
-            settings=run.settings.teacher.export,
-            device=run.device,
-            precision=run.settings.precision,
-            resume=run.resume,
-            **run.common("logits"),
-        )
+
+class ExportDev(Stage):
+    """Export the teacher's logits of the dev texts, where there are no gold labels to choose a student by."""
+
+    name = "export-dev"
+    command = "kd run-all --only export-dev"
+    result = "kdcli.teacher.export:ExportResult"
+    settings = (*TABLES, *READING)
+    plugin = "teachers"
+    reads = ("dev", "teacher")
+    makes = ("dev_logits",)
+    together = True
+
+    def applies(self, settings: Settings) -> bool:
+        return not settings.task.gold
+
+    def parameters(self, run: RunContext) -> dict[str, Any]:
+        """Add those of the export."""
+        return super().parameters(run) | Export().parameters(run)
+
+    def run(self, run: RunContext) -> Any:
+        (table,) = split_files(run.settings.task, "dev")
+        return _export(run, table, "dev_logits")
 
 
 class Join(Stage):
@@ -153,6 +172,10 @@ class TrainStudent(Stage):
     makes = ("student",)
     per_seed = True
 
+    def inputs(self, run: RunContext) -> Files:
+        """Add the teacher's answers on dev, where they stand for gold labels."""
+        return super().inputs(run) | ({} if run.settings.task.gold else run.files("dev_logits"))
+
     def run(self, run: RunContext) -> Any:
         from kdcli.student.dataset import load_examples
 
@@ -177,6 +200,9 @@ class TrainBaseline(Stage):
     labelled = ("train", "dev")
     makes = ("baseline",)
     per_seed = True
+
+    def applies(self, settings: Settings) -> bool:
+        return settings.task.gold
 
     def run(self, run: RunContext) -> Any:
         from kdcli.student.dataset import encode_table
@@ -204,12 +230,12 @@ class CompareResults(Stage):
     result = "kdcli.evaluate.results:Results"
     settings = (*TABLES, "task.metric", "task.more_metrics", *READING, "precision")
     plugin = "teachers"
-    reads = ("teacher", "dev", "test")
+    reads = ("teacher", "joined", "dev", "test")
     makes = ("results", "predictions")
 
     def inputs(self, run: RunContext) -> Files:
         """Add the students and baselines of all seeds."""
-        models = [one.path(name) for name in ("student", "baseline") for one in run.each_seed()]
+        models = [one.path(name) for name in self._models(run) for one in run.each_seed()]
         return {path.name: path for path in models} | super().inputs(run)
 
     def parameters(self, run: RunContext) -> dict[str, Any]:
@@ -221,18 +247,28 @@ class CompareResults(Stage):
 
         return compare(
             teacher=run.teacher,
-            baselines=[one.path("baseline") for one in run.each_seed()],
-            students=[one.path("student") for one in run.each_seed()],
-            tables=run.read_tables("dev", "test"),
+            students={name: [one.path(name) for one in run.each_seed()] for name in self._models(run)},
+            joined=run.path("joined"),
+            tables=self._tables(run),
+            gold=run.settings.task.gold,
+            seed=run.seed,
             device=run.device,
             precision=run.settings.precision,
             predictions=run.path("predictions"),
             **run.common("results"),
         )
 
+    def _models(self, run: RunContext) -> list[str]:
+        return ["baseline", "student"] if run.settings.task.gold else ["student"]
+
+    def _tables(self, run: RunContext) -> dict[str, pl.DataFrame]:
+        """Return the tables to compare on; without gold labels, test alone if there is one: dev has chosen the student."""
+        gold, has_test = run.settings.task.gold, has_split(run.settings.task, "test")
+        return run.read_tables("dev", "test") if gold else run.read_tables("test" if has_test else "dev")
+
 
 _TRANSFER: tuple[type[Stage], ...] = (Lite, Cache, FineTune, Prefixes, Sample, TakeCorpus, Mix)
-_REST: tuple[type[Stage], ...] = (TrainTeacher, Export, Join, Encode, TrainStudent, TrainBaseline, CompareResults)
+_REST: tuple[type[Stage], ...] = (TrainTeacher, Export, ExportDev, Join, Encode, TrainStudent, TrainBaseline, CompareResults)
 STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_REST)}
 """All stages by name, in order."""
 TRANSFER = tuple(stage.name for stage in _TRANSFER)
@@ -242,6 +278,31 @@ TRANSFER = tuple(stage.name for stage in _TRANSFER)
 def _vectors(settings: Settings) -> str:
     """Return the file or model that the word vectors come from; a profile's ``teacher`` is its pretrained model."""
     return settings.teacher.model if settings.student.vectors == "teacher" else settings.student.vectors
+
+
+def _export(run: RunContext, table: Path, output: str) -> Any:
+    """Export the teacher's logits of a table of texts."""
+    from kdcli.teacher.export import export_logits
+
+    return export_logits(
+        transfer=table,
+        teacher=run.teacher,
+        settings=run.settings.teacher.export,
+        device=run.device,
+        precision=run.settings.precision,
+        resume=run.resume,
+        **run.common(output),
+    )
+
+
+def _dev(run: RunContext) -> pl.DataFrame:
+    """Return the dev table; the teacher's answers are its labels where there are no gold ones."""
+    table = run.read("dev")
+    if run.settings.task.gold:
+        return table
+    from kdcli.teacher.logits import answers, read_logits
+
+    return table.with_columns(answers(read_logits(run.path("dev_logits"), run.task), table, run.task))
 
 
 def _train(
@@ -257,7 +318,7 @@ def _train(
     tokenizer = load_tokenizer(encoded)
     return train_student(
         examples=examples,
-        dev=encode_table(run.read("dev"), tokenizer, run.task, settings.max_length),
+        dev=encode_table(_dev(run), tokenizer, run.task, settings.max_length),
         tokenizer=tokenizer,
         vectors=load_vectors(encoded),
         settings=settings,

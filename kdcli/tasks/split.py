@@ -96,11 +96,14 @@ def load_tables(settings: TaskSettings, task: Task, split: Split, reporter: Repo
     tables = {}
     for path in files:
         layout = detect(path, settings, task)
-        if split != "test" and layout.label is None:
+        labelled = settings.gold and split != "test"
+        if not settings.gold:
+            layout = replace(layout, label=None)
+        elif labelled and layout.label is None:
             raise missing_label_column(path, settings)
-        rows = _read(path, layout, settings, task, reporter, labelled=split != "test", training=split == "train")
+        rows = _read(path, layout, settings, task, reporter, labelled=labelled, training=split == "train")
         table = pl.concat(rows)
-        if split == "train":
+        if settings.gold and split == "train":
             _check_classes(table["label"], task, path, reporter)
         tables[table_name(path, split)] = table
     unread = [path.name for path in _candidates(settings, split) if path not in files]
@@ -121,15 +124,21 @@ def load_table(
 def check_labelled(settings: TaskSettings, task: Task, split: Split) -> None:
     """Check, without reading the rows, that a split is there and has a column of labels; else a ``DataError``."""
     for path in needed_files(settings, split):
-        if detect(path, settings, task).label is None:
+        if detect(path, settings, task).label is None and settings.gold:
             raise missing_label_column(path, settings)
 
 
-def stream_table(path: Path, settings: TaskSettings, task: Task, reporter: Reporter) -> Iterator[pl.DataFrame]:
-    """Read the ``index`` and ``task.columns`` of one table batch by batch, in bounded memory."""
-    layout = replace(detect(path, settings, task), label=None)
-    for batch in _read(path, layout, settings, task, reporter, labelled=False):
-        yield batch.drop("label")
+def stream_table(
+    path: Path, settings: TaskSettings, task: Task, reporter: Reporter, *, training: bool = False, labels: bool = False
+) -> Iterator[pl.DataFrame]:
+    """Read the ``index`` and ``task.columns`` of one table batch by batch, in bounded memory; with ``labels`` those too.
+
+    For ``training``, rows with an empty text are left out.
+    """
+    layout = detect(path, settings, task)
+    layout = layout if labels else replace(layout, label=None)
+    for batch in _read(path, layout, settings, task, reporter, labelled=False, training=training):
+        yield batch if labels else batch.drop("label")
 
 
 def needed_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:

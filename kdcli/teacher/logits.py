@@ -108,6 +108,26 @@ def read_logits(path: Path, task: Task) -> Logits:
     return Logits(logits, hashes, metadata, HASHES[metadata["format"]])
 
 
+def answers(logits: Logits, table: pl.DataFrame, task: Task) -> pl.Series:
+    """Return the teacher's answer for each row of a table, as a column ``label``: its choice, or its score.
+
+    Raises:
+        DataError: A text has no logits.
+    """
+    rows = logits.rows([table[name] for name in task.columns], 0)
+    if (rows < 0).any():
+        text = table[task.columns[0]][int(np.argmax(rows < 0))]
+        raise DataError(f"there are no logits for the text {text[:80]!r}", hint="export them again: --force")
+    return labels_of(logits.logits[rows], task)
+
+
+def labels_of(logits: NDArray[np.float32], task: Task) -> pl.Series:
+    """Return logits ``[rows, outputs]`` as labels: the most probable class, or the score, as text."""
+    if task.is_score:
+        return pl.Series("label", logits[:, 0]).cast(pl.String)
+    return pl.Series("label", [task.labels[best] for best in logits.argmax(1)], pl.String)
+
+
 def logit_columns(logits: NDArray[np.float32]) -> list[pl.Series]:
     """Return the columns ``logits_0``, ``logits_1``, ... of a table."""
     return [pl.Series(f"logits_{number}", np.ascontiguousarray(column)) for number, column in enumerate(logits.T)]

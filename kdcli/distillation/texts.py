@@ -1,0 +1,291 @@
+"""The user's texts: found, read, and divided into those to learn from and those that are held out."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from kdcli.api import Reporter, Task
+from kdcli.config.schema import TaskSettings
+from kdcli.errors import DataError, MissingError, UsageError, first_line
+from kdcli.tables.read import ROW_NUMBER, Form, files_of, form_of, read_table
+from kdcli.tasks.detect import is_quoted
+from kdcli.tasks.split import stream_table
+from kdcli.transfer.cleaning import keys
+
+STDIN = "-"
+FEWEST = 10
+"""The fewest different texts to distil with."""
+_FORMS = tuple(f".{form}{zipped}" for form in get_args(Form) for zipped in ("", ".gz"))
+_TEXT_NAMES = ("text", "texts", "sentence", "content", "review", "body", "message", "comment", "document", "question")
+_LABEL_NAMES = ("label", "labels", "gold_label", "class", "category", "target", "sentiment", "intent")
+_NUMBER = r"^\s*[-+]?[\d.,:/-]+\s*([eE%][-+]?\d*)?\s*$"  # dates and times too
+_LOOKED_AT = 1000
+"""Rows by which a column is judged."""
+_DEV, _TEST = 2_000, 10_000
+"""The most texts that are held out to choose among models, and for the final figures."""
+_SHARE = 10
+"""One text in so many is held out for each."""
+_TEST_FROM = 5_000
+"""The fewest texts of which some are kept for the final figures alone."""
+_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table that hold the texts, and the labels if there are any."""
+
+    texts: tuple[str, ...]
+    label: str | None
+
+
+@dataclass(frozen=True)
+class TextCounts:
+    """How many texts were read, left out, and taken.
+
+    Attributes:
+        read: Rows with a text.
+        duplicates: Copies of an earlier text, up to case, accents and spaces.
+        beyond: Further texts, which the plan has no time for.
+        train: Texts to learn from.
+        dev: Texts that choose among models.
+        test: Texts for the final figures alone.
+        labelled: Whether they have gold labels.
+    """
+
+    read: int
+    duplicates: int
+    beyond: int
+    train: int
+    dev: int
+    test: int
+    labelled: bool
+
+
+def find_files(names: Sequence[str], *, offline: bool = False) -> list[Path]:
+    """Return the tables and text files behind names: files, folders of them, patterns, or datasets of the Hub.
+
+    Raises:
+        DataError: A folder or a pattern holds none.
+        MissingError: There is no such file, folder or dataset.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = Path(name).expanduser()
+        if path.is_dir() and not any(path.glob("part-*")):  # a folder of part files is one table
+            files = sorted(file for file in path.iterdir() if file.name.endswith(_FORMS) and file.is_file())
+            what, hint = "this folder holds no table and no text file", f"it looks for {', '.join(_FORMS[::2])}"
+        elif path.exists():
+            files, what, hint = [path], "", ""
+        elif set(name) & set("*?["):
+            files = sorted(Path(file) for file in glob.glob(str(path)))
+            what, hint = f"no file is named {name}", "check the pattern; quote it, so that the shell leaves it alone"
+        elif name.count("/") == 1 and not name.endswith(_FORMS) and name[0] not in "./~":
+            files = _dataset(name, offline)
+            what, hint = f"the dataset {name} has no Parquet, JSONL or CSV file", "download it, and name its files"
+        else:
+            raise MissingError("there is no such file or folder", file=path, hint="name a table, or texts one a line")
+        if not files:
+            raise DataError(what, file=name, hint=hint)
+        found += files
+    return list(dict.fromkeys(found))
+
+
+def _dataset(name: str, offline: bool) -> list[Path]:
+    """Download the tables of a dataset of the Hub, those of its training split alone where they are named so."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()  # the terminal is the reporter's
+    try:
+        patterns = ["*.parquet", "*.jsonl", "*.csv"]
+        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns, local_files_only=offline))
+    except Exception as error:  # no network, no such dataset, or one that needs a login
+        what = f"{name} is no file, and cannot be fetched from the Hub as a dataset: {first_line(error)}"
+        raise MissingError(what, hint="check the name, or name a file") from error
+    files = sorted(file for pattern in patterns for file in folder.rglob(pattern))
+    return [file for file in files if "train" in file.name] or files
+
+
+def find_columns(
+    path: Path, *, text_col: str | None = None, text2_col: str | None = None, label_col: str | None = None
+) -> Columns:
+    """Find the columns of a table that hold the texts and the labels: as they are named, else by content and name.
+
+    The texts are in the only column of texts, else in one with a usual name. ``label_col`` names the labels'; by
+    default it is one with a usual name, and ``none`` stands for none.
+
+    Raises:
+        DataError: No column holds texts, or several do; the error shows an example of each.
+    """
+    form = form_of(path)
+    quoted = is_quoted(path, "custom") if form == "tsv" else None
+    reader = read_table(path, form=form, quoted=quoted)
+    rows = next(iter(reader.batches()), None)
+    if rows is None:
+        raise DataError("there are no texts in this file", file=path)
+    rows = rows.drop(ROW_NUMBER).head(_LOOKED_AT)
+    label = None if label_col == "none" else label_col or _named(rows.columns, _LABEL_NAMES)
+    if form == "txt":
+        return Columns(("sentence",), label)
+    if text_col is None:
+        text_col = _text_column(rows.drop([label] if label in rows.columns else []), path)
+    for name in filter(None, (text_col, text2_col, label_col if label else None)):
+        if name not in rows.columns:
+            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=_shown(rows))
+    if rows[text_col].dtype != pl.String or rows[text_col].str.contains(_NUMBER).fill_null(True).all():
+        raise DataError("this column holds no texts", file=path, key=text_col, hint=_shown(rows))
+    texts = (text_col, text2_col) if text2_col else (text_col,)
+    return Columns(texts, None if label in texts else label)
+
+
+def _text_column(rows: pl.DataFrame, path: Path) -> str:
+    """Return the only column of texts, or that with a usual name among several, or among those of single words."""
+    written = [column for column in rows if column.dtype == pl.String and not _is_numeric(column)]
+    texts = [column.name for column in written if (column.str.strip_chars().str.contains(r"\s").mean() or 0) > 0.5]
+    for names in (texts, [column.name for column in written]):
+        if len(names) == 1:
+            return names[0]
+        if usual := _named(names, _TEXT_NAMES):
+            return usual
+        if names:
+            what = f"{len(names)} columns may hold the texts: {', '.join(names)}"
+            raise DataError(what, file=path, hint=f"--text-col COLUMN names it; {_shown(rows)}")
+    raise DataError("no column holds texts", file=path, hint=f"--text-col COLUMN names it; {_shown(rows)}")
+
+
+def _is_numeric(column: pl.Series) -> bool:
+    there = column.drop_nulls().str.strip_chars()
+    there = there.filter(there != "")
+    return not len(there) or bool(there.str.contains(_NUMBER).all())
+
+
+def _named(columns: Sequence[str], usual: Sequence[str]) -> str | None:
+    by_name = {column.strip().casefold(): column for column in reversed(columns)}
+    return next((by_name[name] for name in usual if name in by_name), None)
+
+
+def _shown(rows: pl.DataFrame) -> str:
+    examples = {column.name: next((str(value) for value in column.drop_nulls() if str(value)), "") for column in rows}
+    shown = (f"{name} ({value[:40]}{'...' * (len(value) > 40)})" for name, value in examples.items())
+    return f"the columns are {', '.join(shown)}".replace("\n", " ")
+
+
+def take_texts(
+    files: Sequence[Path],
+    settings: TaskSettings,
+    task: Task,
+    folder: Path,
+    *,
+    limit: int,
+    seed: int,
+    reporter: Reporter,
+) -> TextCounts:
+    """Read texts, and write those to learn from and those that are held out: ``train``, ``dev`` and ``test.parquet``.
+
+    Of copies the first is taken, so none stands on two sides. ``limit`` (0: none) texts are taken at random: those
+    with the smallest hashes, whatever the order of the files. Memory holds these and a number for each other text. With
+    a ``label_column`` each side has about the same share of every label.
+
+    Raises:
+        DataError: There are fewer than ``FEWEST`` different texts, or a label is not one of the task's.
+    """
+    labelled = bool(settings.label_column)
+    taken, found = _Smallest(limit, seed), []
+    with reporter.progress("read", unit="texts") as progress:
+        for path in files:
+            for batch in stream_table(path, settings, task, reporter, training=True, labels=labelled):
+                rows = batch.drop("index")
+                rows = rows.with_columns(key=keys(rows.select(task.columns)))
+                found.append(rows["key"].to_numpy())
+                taken.add(rows)
+                progress.advance(len(rows))
+    rows, read = taken.rows(), sum(map(len, found))
+    different = len(np.unique(np.concatenate(found))) if found else 0
+    if different < FEWEST:
+        what = f"{read:,} texts, of which {different:,} are different: {FEWEST} at least are needed"
+        raise DataError(what, file=", ".join(map(str, files)), hint="hundreds make a student, thousands a good one")
+    if labelled and (without := rows["label"].null_count()):
+        labelled = without < len(rows) / 2
+        reporter.warn(
+            f"{without:,} of {len(rows):,} texts have no label: "
+            + ("they are left out" if labelled else f"the column {settings.label_column} is not used")
+        )
+        rows = rows.drop_nulls("label") if labelled else rows
+    if not labelled and "label" in rows.columns:
+        rows = rows.drop("label")
+    sides = _divide(rows, labelled and not task.is_score)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "dev", "test"):
+        (folder / f"{name}.parquet").unlink(missing_ok=True)
+        if len(sides[name]):
+            sides[name].write_parquet(folder / f"{name}.parquet")
+    sizes = {name: len(side) for name, side in sides.items()}
+    return TextCounts(read=read, duplicates=read - different, beyond=different - len(rows), labelled=labelled, **sizes)
+
+
+class _Smallest:
+    """The texts with the smallest hashes, each once; all of them without a limit."""
+
+    def __init__(self, limit: int, seed: int) -> None:
+        self._limit, self._seed = limit, np.uint64(seed)
+        self._frames: list[pl.DataFrame] = []
+        self._pending = 0
+
+    def add(self, rows: pl.DataFrame) -> None:
+        self._frames.append(rows.with_columns(rank=_mixed(rows["key"].to_numpy(), self._seed)))
+        self._pending += len(rows)
+        if self._limit and self._pending > max(self._limit, _ROWS):
+            self._frames, self._pending = [self._chosen()], 0
+
+    def rows(self) -> pl.DataFrame:
+        return self._chosen().drop("key", "rank") if self._frames else pl.DataFrame()
+
+    def _chosen(self) -> pl.DataFrame:
+        rows = pl.concat(self._frames).unique("key", keep="first", maintain_order=True).sort("rank")
+        return rows.head(self._limit) if self._limit else rows
+
+
+def _mixed(hashes: NDArray[np.uint64], seed: np.uint64) -> NDArray[np.uint64]:
+    """Mix hashes with a seed, by the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    with np.errstate(over="ignore"):
+        value = hashes + (seed + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return value ^ (value >> np.uint64(31))
+
+
+def _divide(rows: pl.DataFrame, by_label: bool) -> dict[str, pl.DataFrame]:
+    """Divide texts in random order; ``by_label``, so that each side has about the same share of every label."""
+    if by_label:
+        place = (pl.int_range(pl.len()).over("label") + 0.5) / pl.len().over("label")
+        rows = rows.with_columns(place=place).sort("place", maintain_order=True).drop("place")
+    dev = min(max(1, len(rows) // _SHARE), _DEV)
+    test = min(len(rows) // _SHARE, _TEST) if len(rows) >= _TEST_FROM else 0
+    return {"dev": rows[:dev], "test": rows[dev : dev + test], "train": rows[dev + test :]}
+
+
+def first_texts(path: Path, settings: TaskSettings, task: Task, count: int, reporter: Reporter) -> pl.DataFrame:
+    """Read the first texts of a file."""
+    return next(_first(path, settings, task, reporter)).head(count)
+
+
+def _first(path: Path, settings: TaskSettings, task: Task, reporter: Reporter) -> Iterator[pl.DataFrame]:
+    return stream_table(path, settings, task, reporter, training=True)
+
+
+def read_stdin(text: bytes, folder: Path) -> Path:
+    """Keep what was piped in, one text a line, and return the file."""
+    if not text.strip():
+        raise UsageError("nothing came through the pipe", hint="kd distil MODEL - < texts.txt")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "stdin.txt"
+    path.write_bytes(text)
+    return path
