@@ -127,6 +127,11 @@ def _curves(run: RunContents) -> Iterator[Plot]:
         yield Plot(plots.lines(f"students-{metric}", drawn, y=f"dev {metric}", levels=levels), caption)
     for stage in ("student", "baseline"):
         yield from _losses(stage, by_stage[stage])
+    for stage, curves in by_stage.items():
+        if any(len(set(curve.values.get("lr", []))) > 1 for curve in curves):  # a constant rate needs no plot
+            drawn = [_line(curve, "lr", at, several=len(curves) > 1) for at, curve in enumerate(curves)]
+            caption = f"The {stage}'s learning rate: of each point, that of its last update."
+            yield Plot(plots.lines(f"{stage}-lr", drawn, y="learning rate"), caption)
 
 
 def _losses(stage: str, curves: list[Curve]) -> Iterator[Plot]:

@@ -64,6 +64,7 @@ def test_a_whole_run_has_all_sections(tmp_path: Path) -> None:
     assert "10.0 times as fast as the teacher and has 10.0 times fewer parameters" in seen.text
     assert "101 (10.1\u00a0%)" in seen.text and "rejected: broken characters" in seen.text and "1.750" in seen.text
     assert "2.13.0" in seen.text and "seed 7" in seen.text
+    assert "The teacher's learning rate" in seen.text and "The generator's learning rate" not in seen.text
 
 
 def test_a_note_on_the_results_is_shown(tmp_path: Path) -> None:
