@@ -18,8 +18,7 @@ from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, first_line
 from kdcli.evaluate.bench import BenchReport
 from kdcli.evaluate.results import Results
-from kdcli.report.disagreements import TablePredictions, read_predictions
-from kdcli.report.transfer_set import TransferSet, survey
+from kdcli.report.texts import TablePredictions, TransferSet, read_predictions, survey
 from kdcli.run.lock import Entry, Lock
 from kdcli.run.paths import artefact, transfer_set
 from kdcli.tasks.split import task_from

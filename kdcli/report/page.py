@@ -16,10 +16,10 @@ from markupsafe import Markup
 
 from kdcli import __version__
 from kdcli.api import Reporter
+from kdcli.evaluate.results import MODELS
 from kdcli.files import atomic, check_output
 from kdcli.report import plots
 from kdcli.report.collect import RunContents, collect
-from kdcli.report.disagreements import MODELS
 from kdcli.report.run_page import Plot, Section, page_of, scored
 
 NAME = "report.html"

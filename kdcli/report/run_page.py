@@ -10,11 +10,10 @@ from typing import Any
 from scipy.special import softmax
 
 from kdcli.api import Task
-from kdcli.evaluate.results import Results
+from kdcli.evaluate.results import MODELS, Results
 from kdcli.report import plots
 from kdcli.report.collect import Curve, RunContents
-from kdcli.report.disagreements import MODELS, MOST, TablePredictions
-from kdcli.report.transfer_set import SampledRow, TransferSet
+from kdcli.report.texts import MOST, SampledRow, TablePredictions, TransferSet
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ SECTIONS = (
     Section("samples", "Samples"),
     Section("confusion", "Predictions"),
     Section("disagreements", "Disagreements"),
+    Section("errors", "Shared errors"),
     Section("profile", "Profile"),
     Section("provenance", "Provenance"),
 )
@@ -51,10 +51,14 @@ def page_of(run: RunContents) -> dict[str, Any]:
     """Return the values of the template that shows a run; what the run does not have yet is left out."""
     results, transfer = run.results, run.transfer
     content = {
-        **{"results": results, "speed": run.bench, "curves": run.curves, "transfer": transfer, "samples": transfer},
-        **{"confusion": run.predictions, "disagreements": run.predictions, "profile": True, "provenance": run.stages},
+        **{"results": results, "speed": run.bench, "curves": run.curves, "profile": True, "provenance": run.stages},
+        **dict.fromkeys(("transfer", "samples"), transfer),
+        **dict.fromkeys(("confusion", "disagreements", "errors"), run.predictions),
     }
-    disagreements = [(table.table, found) for table in run.predictions for found in table.disagreements]
+    disagreements, errors = (
+        [(table.table, text) for table in run.predictions for text in getattr(table, kind)]
+        for kind in ("disagreements", "shared_errors")
+    )
     scores = [row.scores.values() for row in results.rows] if results else []
     return {
         "run": run,
@@ -70,7 +74,8 @@ def page_of(run: RunContents) -> dict[str, Any]:
             "confusion": [list(_scatters(table)) for table in run.predictions] if run.task.is_score else [],
         },
         "samples": [(sample, *_answer(sample, run.task)) for sample in transfer.samples] if transfer else [],
-        "disagreements": sorted(disagreements, key=lambda pair: -pair[1].gap),
+        "disagreements": sorted(disagreements, key=lambda pair: -pair[1].size),
+        "errors": sorted(errors, key=lambda pair: -pair[1].size),
         "seeds": max((len(seeds) for tables in scores for metrics in tables for seeds in metrics.values()), default=1),
         "most": MOST,
         "MODELS": MODELS,
@@ -87,8 +92,12 @@ def summary(results: Results) -> str:
     rows = {row.model: row for row in results.rows}
     table, metric = scored(results)[0]
     score = {model: 100 * statistics.fmean(row.scores[table][metric]) for model, row in rows.items()}
-    share = results.gap_closed[table][metric]
-    closed = "" if share is None else f": {100 * share:.0f}\u00a0% of the gap between the two is closed"
+    share, interval = results.gap_closed[table][metric], results.gap_intervals.get(table, {}).get(metric)
+    if share is None:
+        closed = ". These texts do not show a gap between the two, so its share is not defined"
+    else:
+        sure = f" (95\u00a0% interval: {100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else ""
+        closed = f": {100 * share:.0f}\u00a0% of the gap between the two is closed{sure}"
     faster = rows["student"].per_second / rows["teacher"].per_second
     smaller = rows["teacher"].parameters / rows["student"].parameters
     fewer = f"{smaller:.1f} times fewer" if smaller >= 1 else f"{1 / smaller:.1f} times as many"
@@ -102,8 +111,11 @@ def summary(results: Results) -> str:
 def _tradeoff(results: Results) -> Plot:
     table, metric = scored(results)[0]
     points = {row.model: (row.per_second, 100 * statistics.fmean(row.scores[table][metric])) for row in results.rows}
-    svg = plots.tradeoff("tradeoff", points, y=f"{table} {metric}")
-    return Plot(svg, f"Score against speed: {metric} on {table}, and texts a second, text in to logits out.")
+    found = {row.model: row.intervals.get(table, {}).get(metric) for row in results.rows}
+    ranges = {model: (100 * interval[0], 100 * interval[1]) for model, interval in found.items() if interval}
+    svg = plots.tradeoff("tradeoff", points, y=f"{table} {metric}", ranges=ranges)
+    sure = " The lines are the scores' 95\u00a0% intervals." if ranges else ""
+    return Plot(svg, f"Score against speed: {metric} on {table}, and texts a second, text in to logits out.{sure}")
 
 
 def _curves(run: RunContents) -> Iterator[Plot]:
