@@ -179,7 +179,15 @@ def _write_results(
 
 def _write_curves(root: Path, metric: str) -> None:
     points = [
-        {"stage": "teacher", "step": step, metric: 0.5 + step / 1000, "loss": 50 / step, "dev_loss": 0.7, "lr": 0.0005}
+        {
+            "stage": "teacher",
+            "step": step,
+            metric: 0.5 + step / 1000,
+            "loss": 50 / step,
+            "dev_loss": 0.7,
+            "lr": 0.05 / step,
+            "peak_lr": 5e-4,
+        }
         for step in (100, 200, 300)
     ]
     points += [

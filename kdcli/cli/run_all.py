@@ -19,7 +19,7 @@ from kdcli.errors import KdError, UsageError
 
 if TYPE_CHECKING:
     from kdcli.api import Reporter
-    from kdcli.evaluate.results import Results
+    from kdcli.evaluate.results import Results, Row
     from kdcli.run.runner import Outcome
 
 
@@ -74,13 +74,11 @@ def _report(root: Path, outcomes: Sequence[Outcome], reporter: Reporter) -> Path
 
 def _results(result: Results) -> RenderableType:
     scored = [(split, metric) for split, shares in result.gap_closed.items() for metric in shares]
-    rows = [
+    titles = {(split, metric): f"{split} {result.titles.get(metric, metric)}" for split, metric in scored}
+    scores = [{"score": titles[pair], **{row.model: _score(row, *pair) for row in result.rows}} for pair in scored]
+    sizes = [
         {
             "model": row.model,
-            **{
-                f"{split} {result.titles.get(metric, metric)}": _score(row.scores[split][metric])
-                for split, metric in scored
-            },
             "parameters": row.parameters,
             "without embeddings": row.parameters_without_embeddings,
             "MB": f"{row.megabytes:.1f}",
@@ -88,18 +86,22 @@ def _results(result: Results) -> RenderableType:
         }
         for row in result.rows
     ]
-    shares = [
-        f"{split} {result.titles.get(metric, metric)} {_share(result.gap_closed[split][metric])}"
-        for split, metric in scored
-    ]
+    note = "scores x 100, with 95 % intervals of a bootstrap over the texts"
+    shares = f"share of the gap closed: {', '.join(f'{titles[pair]} {_share(result, *pair)}' for pair in scored)}"
     notes = [Text(note, "yellow") for note in result.notes]
-    return Group(ui.records(rows), Text(""), Text(f"share of the gap closed: {', '.join(shares)}"), *notes)
+    return Group(ui.records(scores), Text(note, "dim"), Text(""), ui.records(sizes), Text(""), Text(shares), *notes)
 
 
-def _score(values: Sequence[float]) -> str:
-    mean = f"{100 * statistics.fmean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+def _score(row: Row, split: str, metric: str) -> str:
+    values = row.scores[split][metric]
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    interval = row.intervals.get(split, {}).get(metric)  # a run of an earlier version has none
+    sure = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
+    return f"{100 * statistics.fmean(values):.1f}{spread}{sure}"
 
 
-def _share(value: float | None) -> str:
-    return "n/a (the teacher is no better than the baseline)" if value is None else f"{100 * value:.0f} %"
+def _share(result: Results, split: str, metric: str) -> str:
+    share, interval = result.gap_closed[split][metric], result.gap_intervals.get(split, {}).get(metric)
+    if share is None:
+        return "not defined (the interval of teacher - baseline holds 0)"
+    return f"{100 * share:.0f} %" + (f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else "")

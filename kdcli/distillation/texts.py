@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, MissingError, UsageError, first_line
-from kdcli.tables.read import ROW_NUMBER, Form, files_of, form_of, read_table
+from kdcli.tables.read import ROW_NUMBER, Form, form_of, read_table
 from kdcli.tasks.detect import is_quoted
 from kdcli.tasks.split import stream_table
 from kdcli.transfer.cleaning import keys

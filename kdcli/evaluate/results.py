@@ -5,30 +5,35 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
-from kdcli.evaluate.predict import Model
+from kdcli.evaluate.fidelity import Fidelity, fidelity
+from kdcli.evaluate.linear import Linear, train_linear
 from kdcli.files import atomic
 from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.tables.write import write_table
 from kdcli.tasks.labels import encode_labels
-from kdcli.tasks.metrics import metric_title, score
+from kdcli.tasks.metrics import RESAMPLES, Floats, Outputs, metric_title, resampled, score
+from kdcli.tasks.statistics import Interval
+from kdcli.teacher.logits import labels_of
 
 if TYPE_CHECKING:
     from kdcli.teacher.model import Teacher, TeacherSource
 
-Scores = dict[str, dict[str, float]]
-"""By table and metric."""
 Logits = dict[str, NDArray[np.float32]]
 """``float32 [rows, task.outputs]`` by table."""
+Range = tuple[float, float]
+"""A 95 % interval: percentiles of a bootstrap over the texts, the same resamples for all models."""
+MODELS = ("teacher", "baseline", "tf-idf", "student")
+"""The models of the table, in order; the second and the third are not always there."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,15 @@ class Row:
     """One model of the results table.
 
     Attributes:
-        model: teacher, baseline or student.
+        model: teacher, baseline, tf-idf or student.
         scores: By table and metric, the score of each seed.
         parameters: All its parameters.
         parameters_without_embeddings: Those that are not word vectors.
         megabytes: The size of its weights on disk, in 10^6 bytes.
-        per_second: Texts a second, from text to logits, in this run; each text was fresh.
+        per_second: Texts a second, from text to logits, in this run; each text was fresh. Baseline and student have one
+            architecture, and so one figure: that of all their seeds together.
+        intervals: By table and metric, the 95 % interval of the mean score of the seeds.
+        fidelity: By table, how near it comes to the teacher (its first seed); the teacher has none.
     """
 
     model: str
@@ -50,6 +58,8 @@ class Row:
     parameters_without_embeddings: int
     megabytes: float
     per_second: float
+    intervals: dict[str, dict[str, Range]] = field(default_factory=dict)
+    fidelity: dict[str, Fidelity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,9 +70,11 @@ class Results:
         metrics: The task's metrics; the first one chose among models.
         rows: Teacher, baseline, student.
         gap_closed: By table and metric, (student - baseline) / (teacher - baseline) of the mean scores; None where the
-            teacher is no better than the baseline (Tang et al. 2019, table 1, gives the scores for it).
+            95 % interval of teacher - baseline is not above 0 (Tang et al. 2019, table 1, gives scores for it).
         notes: What a reader of the table must know.
         titles: The name of each metric for people: which F1 it is.
+        gap_intervals: The 95 % intervals of these shares.
+        gold: Whether the labels are gold ones, and not the teacher's answers.
     """
 
     metrics: list[str]
@@ -70,11 +82,14 @@ class Results:
     gap_closed: dict[str, dict[str, float | None]]
     notes: list[str] = field(default_factory=list)
     titles: dict[str, str] = field(default_factory=dict)
+    gap_intervals: dict[str, dict[str, Range | None]] = field(default_factory=dict)
+    gold: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what no comparison has written."""
-        if [row.model for row in self.rows] != ["teacher", "baseline", "student"]:
-            raise ValueError("the rows are not teacher, baseline and student")
+        models = [row.model for row in self.rows]
+        if models != [model for model in MODELS if model in models] or not {"teacher", "student"} <= set(models):
+            raise ValueError(f"the rows are not {', '.join(MODELS)}")
         if not self.metrics or not self.gap_closed or not all(self.gap_closed.values()):
             raise ValueError("there are no scores")
         for table, shares in self.gap_closed.items():
@@ -85,10 +100,11 @@ class Results:
 def compare(
     *,
     teacher: TeacherSource,
-    baselines: Sequence[Path],
-    students: Sequence[Path],
+    students: Mapping[str, Sequence[Path]],
+    joined: Path,
     tables: Mapping[str, pl.DataFrame],
     task: Task,
+    gold: bool = True,
     device: str,
     precision: str,
     output: Path,
@@ -99,10 +115,11 @@ def compare(
 
     Args:
         teacher: Where the teacher comes from.
-        baselines: One folder a seed.
-        students: One folder a seed.
+        students: The folders of ``baseline``, if there is one, and of ``student``: one a seed.
+        joined: The joined set, from which TF-IDF and a linear model learn too.
         tables: The tables to score on, by name; rows without a label are left out.
         task: The task.
+        gold: Whether they have gold labels; else the teacher's answers take their place.
         device: Where all models run.
         precision: The teacher's arithmetic.
         output: The JSON file to write.
@@ -110,65 +127,168 @@ def compare(
             ``teacher_1``, ... of each model; those of baseline and student are of the first seed.
         reporter: Shows the progress.
     """
-    labelled, notes = {}, []
-    for name, table in tables.items():
-        there = table.filter(pl.col("label").is_not_null())
-        if len(there):
-            labelled[name] = there
-            if left_out := len(table) - len(there):
-                notes.append(f"{name}: {left_out:,} rows without a label are left out")
-    with reporter.progress("compare", 1 + len(baselines) + len(students), "models") as progress:
+    labelled, notes = _labelled(tables) if gold else (dict(tables), [])
+    models = {name: _Measured() for name in ("teacher", *students)}
+    with reporter.progress("compare", 2 + sum(map(len, students.values())), "models") as progress:
         big = teacher.load(task, device=device, precision=precision)
-        found, speed = _logits(big, labelled)
+        models["teacher"].measure(big, big.megabytes, labelled)
         big.warn_of_cuts(reporter)
-        logits = {"teacher": found}
-        rows = [_row("teacher", [_scores(found, labelled, task)], big, big.megabytes, speed)]
-        notes += _one_class(found, task)
         progress.advance()
-        for name, folders in (("baseline", baselines), ("student", students)):
-            scores = []
+        for name, folders in students.items():
             for folder in folders:
-                small = load_student(folder, device=device)
-                found, speed = _logits(small, labelled)
-                logits.setdefault(name, found)
-                scores.append(_scores(found, labelled, task))
+                small, megabytes = load_student(folder, device=device), (folder / WEIGHTS).stat().st_size / 1e6
+                models[name].measure(small, megabytes, labelled)
                 progress.advance()
-            rows.append(_row(name, scores, small, (folder / WEIGHTS).stat().st_size / 1e6, speed))
-    metrics = [task.metric, *task.more_metrics]
-    gaps = {
-        name: {metric: gap_closed(*(row.scores[name][metric] for row in rows)) for metric in metrics}
-        for name in labelled
-    }
+        if linear := train_linear(joined, task):
+            models["tf-idf"] = _Measured()
+            models["tf-idf"].measure(linear, linear.megabytes, labelled)
+        progress.advance()
+    models = {name: models[name] for name in MODELS if name in models}
+    if not gold:
+        found = models["teacher"].logits[0]
+        labelled = {name: table.with_columns(labels_of(found[name], task)) for name, table in labelled.items()}
+    notes += _one_class(models["teacher"].logits[0], task)
     for note in notes:
         reporter.warn(note)
-    results = Results(metrics, rows, gaps, notes, {metric: metric_title(task, metric) for metric in metrics})
-    write_table(predictions, _with_logits(labelled, logits, task))
+    results = replace(_results(models, labelled, task, notes), gold=gold)
+    shown = {name: model.logits[0] for name, model in models.items() if name != "tf-idf"}
+    write_table(predictions, _with_logits(labelled, shown, task))
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(asdict(results), indent=1) + "\n", "utf-8")
     return results
 
 
-def gap_closed(teacher: Sequence[float], baseline: Sequence[float], student: Sequence[float]) -> float | None:
-    """Return the share of the gap between baseline and teacher that the student closes, from mean scores."""
-    low, high = fmean(baseline), fmean(teacher)
-    return (fmean(student) - low) / (high - low) if high > low else None
+def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
+    """Return the rows that have a label, and a note for each table that lacks some."""
+    found, notes = {}, []
+    for name, table in tables.items():
+        there = table.filter(pl.col("label").is_not_null())
+        if len(there):
+            found[name] = there
+            if left_out := len(table) - len(there):
+                notes.append(f"{name}: {left_out:,} rows without a label are left out")
+    return found, notes
 
 
-def _row(name: str, scores: Sequence[Scores], model: Teacher | Student, megabytes: float, speed: float) -> Row:
-    """Put the scores of each seed side by side."""
-    by_seed = {
-        table: {metric: [seed[table][metric] for seed in scores] for metric in found}
-        for table, found in scores[0].items()
+@dataclass
+class _Measured:
+    """A model on all tables: the logits of each seed, the rows read and the seconds it took, and its size."""
+
+    logits: list[Logits] = field(default_factory=list)
+    rows: int = 0
+    seconds: float = 0.0
+    size: tuple[int, int, float] = (0, 0, 0.0)
+
+    def measure(self, model: Teacher | Student | Linear, megabytes: float, tables: Mapping[str, pl.DataFrame]) -> None:
+        """Add a seed; each text is fresh, and read once."""
+        columns = {name: [table[column].to_list() for column in model.task.columns] for name, table in tables.items()}
+        model.logits([["a"]] * len(model.task.columns))  # what only a first call takes
+        begin = time.perf_counter()
+        self.logits.append({name: model.logits(texts) for name, texts in columns.items()})
+        self.seconds += time.perf_counter() - begin
+        self.rows += sum(map(len, tables.values()))
+        self.size = model.parameters, model.parameters_without_embeddings, megabytes
+
+
+def _results(
+    models: Mapping[str, _Measured], tables: Mapping[str, pl.DataFrame], task: Task, notes: list[str]
+) -> Results:
+    scored = {
+        name: score_models(
+            task,
+            {model: [seed[name] for seed in measured.logits] for model, measured in models.items()},
+            encode_labels(table["label"], task, file=name),
+        )
+        for name, table in tables.items()
     }
-    return Row(name, by_seed, model.parameters, model.parameters_without_embeddings, megabytes, speed)
+    metrics = (task.metric, *task.more_metrics)
+    return Results(
+        list(metrics),
+        [
+            Row(
+                model,
+                {name: found.scores[model] for name, found in scored.items()},
+                *models[model].size,
+                _speed(model, models),
+                {name: found.intervals[model] for name, found in scored.items()},
+                _fidelity(model, models, task),
+            )
+            for model in models
+        ],
+        {name: {metric: gap and gap.value for metric, gap in found.gaps.items()} for name, found in scored.items()},
+        notes,
+        {metric: metric_title(task, metric) for metric in metrics},
+        {
+            name: {metric: gap and (gap.low, gap.high) for metric, gap in found.gaps.items()}
+            for name, found in scored.items()
+        },
+    )
 
 
-def _logits(model: Model, tables: Mapping[str, pl.DataFrame]) -> tuple[Logits, float]:
-    """Return the logits of all tables, and the texts a second: each text is fresh, and read once."""
-    model.logits([["a"]] * len(model.task.columns))  # what only a first call takes
-    begin = time.perf_counter()
-    found = {name: model.logits(_texts(table, model.task)) for name, table in tables.items()}
-    return found, sum(map(len, tables.values())) / (time.perf_counter() - begin)
+def _speed(model: str, models: Mapping[str, _Measured]) -> float:
+    """Return texts a second; baseline and student are one architecture, and measured together."""
+    same = [name for name in ("baseline", "student") if name in models] if model in ("baseline", "student") else [model]
+    return sum(models[name].rows for name in same) / sum(models[name].seconds for name in same)
+
+
+def _fidelity(model: str, models: Mapping[str, _Measured], task: Task) -> dict[str, Fidelity]:
+    if model == "teacher":
+        return {}
+    pairs = zip(models[model].logits[0].items(), models["teacher"].logits[0].values(), strict=True)
+    return {name: fidelity(own, teacher, task) for (name, own), teacher in pairs}
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """Teacher, baseline and student on one table: by model and metric, and by metric the share of the gap."""
+
+    scores: dict[str, dict[str, list[float]]]
+    intervals: dict[str, dict[str, Range]]
+    gaps: dict[str, Interval | None]
+
+
+def score_models(
+    task: Task, outputs: Mapping[str, Sequence[Outputs]], gold: NDArray[Any], *, resamples: int = RESAMPLES
+) -> ModelScores:
+    """Score the seeds of each model (``[rows, task.outputs]``) on the same texts, with intervals.
+
+    An interval says how much the score depends on these texts; how much it depends on the seed is no part of it.
+    """
+    found = {model: [score(task, seed, gold) for seed in seeds] for model, seeds in outputs.items()}
+    drawn = iter(resampled(task, [seed for seeds in outputs.values() for seed in seeds], gold, resamples=resamples))
+    draws = {model: [next(drawn) for _ in seeds] for model, seeds in outputs.items()}
+    result = ModelScores({model: {} for model in outputs}, {model: {} for model in outputs}, {})
+    for metric in (task.metric, *task.more_metrics):
+        means = {model: np.mean([seed[metric] for seed in seeds], axis=0) for model, seeds in draws.items()}
+        for model, seeds in found.items():
+            result.scores[model][metric] = [seed[metric] for seed in seeds]
+            result.intervals[model][metric] = _interval(means[model])
+        averages = {model: fmean(seeds[metric]) for model, seeds in result.scores.items()}
+        result.gaps[metric] = gap_closed(averages, means) if "baseline" in averages else None
+    return result
+
+
+def gap_closed(scores: Mapping[str, float], drawn: Mapping[str, Floats]) -> Interval | None:
+    """Return the share of the gap between baseline and teacher that the student closes, with its 95 % interval.
+
+    None where the texts do not show a gap: the interval of teacher - baseline is not above 0.
+
+    Args:
+        scores: Of teacher, baseline and student, the mean over the seeds.
+        drawn: The same in each resample of the texts, ``[resamples]``.
+    """
+    gaps = drawn["teacher"] - drawn["baseline"]
+    gap = scores["teacher"] - scores["baseline"]
+    if gap <= 0 or _interval(gaps)[0] <= 0:
+        return None
+    there = gaps > 0  # but for a few resamples; in those there is no share
+    shares = (drawn["student"] - drawn["baseline"])[there] / gaps[there]
+    return Interval((scores["student"] - scores["baseline"]) / gap, *_interval(shares))
+
+
+def _interval(drawn: Floats) -> Range:
+    low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
+    return low, high
 
 
 def _one_class(logits: Logits, task: Task) -> list[str]:
@@ -180,14 +300,6 @@ def _one_class(logits: Logits, task: Task) -> list[str]:
     return [f"the teacher answers {label} for every text: {hint}"]
 
 
-def _scores(logits: Logits, tables: Mapping[str, pl.DataFrame], task: Task) -> Scores:
-    found = {}
-    for name, table in tables.items():
-        all_metrics = score(task, logits[name], encode_labels(table["label"], task, file=name))
-        found[name] = {metric: all_metrics[metric] for metric in (task.metric, *task.more_metrics)}
-    return found
-
-
 def _with_logits(tables: Mapping[str, pl.DataFrame], logits: Mapping[str, Logits], task: Task) -> pl.DataFrame:
     """Return the rows of all tables with the logits of all models."""
     names = [f"{model}_{number}" for model in logits for number in range(task.outputs)]
@@ -197,7 +309,3 @@ def _with_logits(tables: Mapping[str, pl.DataFrame], logits: Mapping[str, Logits
         )
         for name, table in tables.items()
     )
-
-
-def _texts(table: pl.DataFrame, task: Task) -> list[list[str]]:
-    return [table[column].to_list() for column in task.columns]

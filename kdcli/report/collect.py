@@ -18,8 +18,7 @@ from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, first_line
 from kdcli.evaluate.bench import BenchReport
 from kdcli.evaluate.results import Results
-from kdcli.report.disagreements import TablePredictions, read_predictions
-from kdcli.report.transfer_set import TransferSet, survey
+from kdcli.report.texts import TablePredictions, TransferSet, read_predictions, survey
 from kdcli.run.lock import Entry, Lock
 from kdcli.run.paths import artefact, transfer_set
 from kdcli.tasks.split import task_from
@@ -59,13 +58,13 @@ class Curve:
     stage: str  # teacher, generator, student or baseline
     label: str  # its seed or its learning rate, where the stage has several curves; else empty
     steps: list[int]  # updates done at each point
-    # by quantity (loss, dev_loss, a metric), a value for each step; None where it was no number
+    # by quantity (loss, dev_loss, lr, a metric), a value for each step; None where it was no number
     values: dict[str, list[float | None]]
 
     @property
     def metrics(self) -> list[str]:
         """The quantities measured on dev, beside its loss."""
-        return [name for name in self.values if name not in ("loss", "dev_loss")]
+        return [name for name in self.values if name not in ("loss", "dev_loss", "lr")]
 
 
 @dataclass(frozen=True)
@@ -191,10 +190,10 @@ def read_curves(path: Path, histories: Mapping[str, Sequence[Point]], teacher: M
     """
     trainings: dict[tuple[str, str], dict[int, Point]] = {}
     for point in _points(path):
-        key, step = (point["stage"], _rate(point.get("lr"))), point["step"]
+        key, step = (point["stage"], _grid_rate(point)), point["step"]
         before = trainings.get(key, {})
         trainings[key] = {**{other: value for other, value in before.items() if other < step}, step: point}
-    grid = {_rate(float(rate)) for rate in teacher.get("grid", {})}
+    grid = {f"{float(rate):g}" for rate in teacher.get("grid", {})}
     if grid:
         trainings = {key: points for key, points in trainings.items() if key[0] != "teacher" or key[1] in grid}
     for name, history in histories.items():
@@ -220,9 +219,12 @@ def _curve(name: str, rate: str, points: Mapping[int, Point], names: Sequence[st
     else:
         label = f"lr {rate}" if names.count(name) > 1 else ""
     keys = dict.fromkeys(key for point in points.values() for key in point)
-    kept = [key for key in keys if key not in ("time", "stage", "step", "lr", "update", "epoch")]
+    kept = [key for key in keys if key not in ("time", "stage", "step", "peak_lr", "update", "epoch")]
     return Curve(stage, label, list(points), {key: [point.get(key) for point in points.values()] for key in kept})
 
 
-def _rate(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+def _grid_rate(point: Mapping[str, Any]) -> str:
+    """Return the peak learning rate of a point's training, which tells the trainings of a grid apart."""
+    # Without this key, ``lr`` of an earlier run is the peak; students had none.
+    peak = point.get("peak_lr", point.get("lr") if point["stage"] in ("teacher", "generator") else None)
+    return "" if peak is None else f"{peak:g}"

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from kdcli.report.transfer_set import SourceCounts
+from kdcli.report.texts import SourceCounts
 
 INK, FAINT = "#0000e0", "#0000e1"
 LEAST_HEIGHT = 4.0
@@ -164,15 +164,29 @@ def scatter(
     return svg[0]
 
 
-def tradeoff(name: str, points: Mapping[str, tuple[float, float]], *, y: str) -> str:
-    """Draw a score against the speed: of each model the texts a second, and the score."""
+def tradeoff(
+    name: str,
+    points: Mapping[str, tuple[float, float]],
+    *,
+    y: str,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> str:
+    """Draw a score against the speed: of each model the texts a second, the score, and the score's interval."""
     with _axes(name, f"{y} against texts a second: {', '.join(points)}") as (axes, svg):
         for label, (speed, height) in points.items():
-            axes.plot([speed], [height], "o", color=PALETTE[colour_of(label)], markersize=6)
-            axes.annotate(_short(label), (speed, height), xytext=(0, 7), textcoords="offset points", ha="center")
+            colour = PALETTE[colour_of(label)]
+            if ranges and label in ranges:
+                axes.plot([speed, speed], ranges[label], color=colour, linewidth=4, alpha=0.35, solid_capstyle="butt")
+            axes.plot([speed], [height], "o", color=colour, markersize=6)
+            # Baseline and student are equally fast: a name on each side.
+            side, align = (-7, "right") if label == "baseline" else (7, "left")
+            place = {"xytext": (side, 0), "textcoords": "offset points", "ha": align, "va": "center"}
+            axes.annotate(_short(label), (speed, height), **place)
         axes.set_xscale("log")
+        speeds = [speed for speed, _ in points.values()]
+        digits = "125" if max(speeds) < 100 * min(speeds) else "1"
         for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            axis(FuncFormatter(lambda value, _: f"{value:,.0f}" if _plain(value) else ""))
+            axis(FuncFormatter(lambda value, _: f"{value:,.0f}" if _plain(value, digits) else ""))
         axes.margins(0.18, 0.25)
         low, high = axes.get_ylim()
         if high - low < LEAST_HEIGHT:  # or models that are equal would seem to differ
@@ -187,9 +201,9 @@ def _short(label: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
-def _plain(value: float) -> bool:
-    """Whether a logarithmic axis should name a value: 100, 200, 500, 1000, ..."""
-    return value > 0 and f"{value:e}"[0] in "125" and float(f"{value:.0e}") == round(value, 12)
+def _plain(value: float, digits: str) -> bool:
+    """Whether a logarithmic axis should name a value: with the digits 125, these are 100, 200, 500, 1000, ..."""
+    return value > 0 and f"{value:e}"[0] in digits and float(f"{value:.0e}") == round(value, 12)
 
 
 @contextmanager

@@ -251,7 +251,6 @@ class CompareResults(Stage):
             joined=run.path("joined"),
             tables=self._tables(run),
             gold=run.settings.task.gold,
-            seed=run.seed,
             device=run.device,
             precision=run.settings.precision,
             predictions=run.path("predictions"),
@@ -268,8 +267,9 @@ class CompareResults(Stage):
 
 
 _TRANSFER: tuple[type[Stage], ...] = (Lite, Cache, FineTune, Prefixes, Sample, TakeCorpus, Mix)
-_REST: tuple[type[Stage], ...] = (TrainTeacher, Export, ExportDev, Join, Encode, TrainStudent, TrainBaseline, CompareResults)
-STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_REST)}
+_TEACHER: tuple[type[Stage], ...] = (TrainTeacher, Export, ExportDev, Join)
+_STUDENT: tuple[type[Stage], ...] = (Encode, TrainStudent, TrainBaseline, CompareResults)
+STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_TEACHER, *_STUDENT)}
 """All stages by name, in order."""
 TRANSFER = tuple(stage.name for stage in _TRANSFER)
 """The stages that make the transfer set; together they are called ``transfer``."""

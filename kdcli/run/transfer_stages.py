@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kdcli.config.schema import Settings
     from kdcli.run.context import RunContext
 
-_LABELS = ("task.labels", "task.names", "task.score_range", "task.drop_labels")
+_LABELS = ("task.gold", "task.labels", "task.names", "task.score_range", "task.drop_labels")
 _COLUMNS = ("task.layout", "task.text_columns", "task.label_column", "task.quoting", "task.separator")
 TABLES = ("task.kind", *_LABELS, *_COLUMNS)
 """The settings that decide what a table of the task says."""

@@ -47,7 +47,8 @@ class StudentResult:
         epochs: Passes over the rows, the last one possibly not whole.
         rows_per_second: Training speed of the last launch, evaluations left out.
         stopped: Why it ended: ``epochs``, ``max_steps``, ``patience`` or ``nan``.
-        history: For each evaluation: update, epoch, mean training loss since the one before, and the dev metrics.
+        history: For each evaluation: update, epoch, mean training loss since the one before, the learning rate of the
+            last update, and the dev metrics.
     """
 
     dev: dict[str, float]
@@ -268,8 +269,8 @@ class Training:
         if not metrics or not all(value.isfinite().all() for value in self.module.state_dict().values()):
             self._diverged("logits of dev, or weights, are not finite")
             return
-        loss = position.mean_loss()
-        position.history.append({"update": position.updates, "epoch": self.epochs, "loss": loss, **metrics})
+        values = {"loss": position.mean_loss(), "lr": self.optimizer.param_groups[0]["lr"], **metrics}
+        position.history.append({"update": position.updates, "epoch": self.epochs, **values})
         if metrics[self.task.metric] > position.best.get(self.task.metric, -inf):
             position.best, position.best_update, position.stale = metrics, position.updates, 0
             self.weights = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
@@ -277,7 +278,7 @@ class Training:
             position.stale += 1
         self.checkpoint.save(self.weights, position)
         self._evaluating += time.perf_counter() - begin
-        self.reporter.metrics(self.name, position.updates, loss=loss, **metrics)
+        self.reporter.metrics(self.name, position.updates, **values)
 
     def _diverged(self, what: str) -> None:
         what = f"{what} at update {self.position.updates + 1:,}"

@@ -131,9 +131,9 @@ def check_labelled(settings: TaskSettings, task: Task, split: Split) -> None:
 def stream_table(
     path: Path, settings: TaskSettings, task: Task, reporter: Reporter, *, training: bool = False, labels: bool = False
 ) -> Iterator[pl.DataFrame]:
-    """Read the ``index`` and ``task.columns`` of one table batch by batch, in bounded memory; with ``labels`` those too.
+    """Read the ``index`` and ``task.columns`` of one table batch by batch, in bounded memory.
 
-    For ``training``, rows with an empty text are left out.
+    With ``labels`` those come too. For ``training``, rows with an empty text are left out.
     """
     layout = detect(path, settings, task)
     layout = layout if labels else replace(layout, label=None)

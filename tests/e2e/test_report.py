@@ -72,7 +72,7 @@ def test_run_all_writes_the_page_and_says_where(done):
 
     again = done.kd("report", done.run_dir, "--json").result
     assert again["output"] == str(page) and again["left_out"] == [] and page.stat().st_mtime_ns > before
-    assert len(again["sections"]) == 8 and again["bytes"] == page.stat().st_size
+    assert len(again["sections"]) == 9 and again["bytes"] == page.stat().st_size
 
     page.write_text("mine")
     refused(done.kd("report", done.run_dir), 4, "--force")
@@ -125,7 +125,7 @@ def test_half_a_run_and_no_run(done):
     for name in ("results.json", "predictions.parquet"):
         (done.run_dir / name).unlink()
     ended = done.kd("report", done.run_dir)
-    assert ended.code == 0 and "results, confusion, disagreements" in ended.out
+    assert ended.code == 0 and "results, confusion, disagreements, errors" in ended.out
     refused(done.kd("report", done.data), 4, "kd run-all")
 
 
@@ -144,7 +144,7 @@ def test_a_real_run_in_the_browser(tiny, chromium):
 def test_tabs(chromium, written):
     with opened(chromium, written) as page:
         tabs = page.query_selector_all("[role=tab]")
-        assert len(tabs) == 8 and len(shown(page, "[role=tabpanel]")) == 1
+        assert len(tabs) == 9 and len(shown(page, "[role=tabpanel]")) == 1
         page.click("#tab-confusion")
         assert [panel.get_attribute("id") for panel in shown(page, "[role=tabpanel]")] == ["confusion"]
         assert [tab.get_attribute("aria-selected") for tab in tabs].count("true") == 1
@@ -189,6 +189,17 @@ def test_nothing_flows_over(chromium, written, width):
 
 
 @browser
+def test_a_table_that_is_cut_has_a_shade(chromium, written):
+    with opened(chromium, written, viewport={"width": 320, "height": 800}) as page:
+        table = page.query_selector("#results .scroll")
+        assert table.evaluate("box => box.scrollWidth > box.clientWidth")
+        style = "box => getComputedStyle(box).backgroundAttachment"
+        assert table.evaluate(style) == "local, local, scroll, scroll"
+        page.emulate_media(media="print")
+        assert table.evaluate("box => getComputedStyle(box).backgroundImage") == "none"
+
+
+@browser
 def test_every_text_is_text(chromium, written):
     with opened(chromium, written) as page:
         page.click("#tab-disagreements")
@@ -217,9 +228,9 @@ def test_light_and_dark(chromium, written):
 def test_on_paper_and_without_scripts_all_sections_show(chromium, written):
     with opened(chromium, written) as page:
         page.emulate_media(media="print")
-        assert len(shown(page, "main > section > h2")) == 8 and not shown(page, "[role=tab], #theme, .pager button")
+        assert len(shown(page, "main > section > h2")) == 9 and not shown(page, "[role=tab], #theme, .pager button")
     with opened(chromium, written, java_script_enabled=False) as page:
-        assert len(shown(page, "main > section > h2")) == 8 and not shown(page, "[role=tab], #theme")
+        assert len(shown(page, "main > section > h2")) == 9 and not shown(page, "[role=tab], #theme")
 
 
 @browser

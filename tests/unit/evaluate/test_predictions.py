@@ -1,4 +1,4 @@
-"""Single predictions, and the gap that a student closes."""
+"""Single predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from scipy.special import softmax as reference
 from kdcli.api import Task
 from kdcli.errors import UsageError
 from kdcli.evaluate.predict import predict_texts, prediction_schema, softmax
-from kdcli.evaluate.results import gap_closed
 
 CLASSES = Task("nli", "single", ("entailment", "neutral", "contradiction"))
 SCORE = Task("stsb", "single", (), score_range=(0.0, 5.0), metric="pearson")
@@ -65,20 +64,6 @@ def test_a_score_goes_no_further_than_its_range(score_range: tuple[float, float]
 def test_scores_have_no_probabilities() -> None:
     with pytest.raises(UsageError):
         prediction_schema(SCORE, probabilities=True)
-
-
-def test_gap_closed_of_paper_a() -> None:
-    # Tang et al. 2019, table 1: SST-2 94.9 (teacher), 86.7 (labels only), 90.7 (distilled): 49 %.
-    assert gap_closed([94.9], [86.7], [90.7]) == pytest.approx(4.0 / 8.2)
-
-
-def test_gap_closed_takes_means_over_seeds() -> None:
-    assert gap_closed([90.0], [80.0, 82.0], [85.0, 87.0]) == pytest.approx((86 - 81) / (90 - 81))
-
-
-def test_no_gap_no_share() -> None:
-    assert gap_closed([80.0], [80.0], [85.0]) is None
-    assert gap_closed([79.0], [80.0], [85.0]) is None
 
 
 def test_a_row_without_words_has_an_empty_prediction_unless_a_label_must_stand() -> None:

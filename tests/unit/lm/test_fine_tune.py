@@ -165,6 +165,18 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, whole, kill_at, 
     assert same(tmp_path / "killed", whole[0])
 
 
+def test_the_learning_rate_of_a_point_is_that_of_its_update(tmp_path):
+    killed, notes = Notes(kill_at=13), Notes()
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "x", reporter=killed, lr=0.13, warmup=0.4, max_steps=14)
+    train(tmp_path / "x", reporter=notes, lr=0.13, warmup=0.4, max_steps=14)
+    # Six updates of warm-up, then a straight line to 0 after the last one; update 1 has the rate 0.
+    expected = {5: 0.13 * 4 / 6, 10: 0.13 * 5 / 8, 14: 0.13 * 1 / 8}
+    assert {step: values["lr"] for _, step, values in killed.points + notes.points} == pytest.approx(expected)
+    assert {values["peak_lr"] for *_, values in notes.points} == {0.13}
+    assert notes.infos[-1].endswith("after epoch 2.8 of 2.8")
+
+
 def test_every_epoch_has_its_own_rows(tmp_path, whole):
     learner = Writer()
     epochs = []

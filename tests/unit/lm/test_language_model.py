@@ -87,6 +87,8 @@ def test_it_learns_and_reports_the_scores_of_the_saved_model(tmp_path, train, no
     assert result["parameters"] == sum(map(torch.numel, load_file(tmp_path / "model/model.safetensors").values()))
     assert json.loads((tmp_path / "model/metrics.json").read_text()) == result
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["model"]
+    (tmp_path / "other").touch()
+    assert {file.stat().st_mode for file in (tmp_path / "model").iterdir()} == {(tmp_path / "other").stat().st_mode}
     assert notes.warnings == []
 
 

@@ -109,13 +109,27 @@ def test_a_point_replaces_those_of_its_training_that_are_not_before_it(tmp_path:
 
 
 def test_each_learning_rate_is_a_curve_and_those_of_another_grid_are_left_out(tmp_path: Path) -> None:
-    file = written(tmp_path, *(point("teacher", 10, f1=lr * 1e4, lr=lr) for lr in (2e-5, 5e-5, 1e-4)))
+    points = [
+        point("teacher", step, f1=peak * 1e4, lr=peak / step, peak_lr=peak)
+        for peak in (2e-5, 5e-5, 1e-4)
+        for step in (1, 2)
+    ]
+    file = written(tmp_path, *points)
     found = read_curves(file, {}, {"grid": {"5e-05": 0.5, "0.0001": 1.0}})
     assert [(curve.label, curve.values) for curve in found] == [
-        ("lr 5e-05", {"f1": [0.5]}),
-        ("lr 0.0001", {"f1": [1.0]}),
+        ("lr 5e-05", {"f1": [0.5, 0.5], "lr": [5e-5, 2.5e-5]}),
+        ("lr 0.0001", {"f1": [1.0, 1.0], "lr": [1e-4, 5e-5]}),
     ]
+    assert found[0].metrics == ["f1"]
     assert [curve.label for curve in read_curves(file, {}, {"grid": {"5e-05": 0.5}})] == [""]
+
+
+def test_an_earlier_run_has_the_peak_in_lr_and_a_student_falls_in_one_curve(tmp_path: Path) -> None:
+    old = [point("generator", step, loss=1.0, lr=peak) for peak in (0.1, 0.2) for step in (1, 2)]
+    file = written(tmp_path, *old, *(point("student", step, loss=2.0, lr=1 / step) for step in (1, 2)))
+    found = read_curves(file, {}, {})
+    assert [(curve.label, curve.steps) for curve in found] == [("lr 0.1", [1, 2]), ("lr 0.2", [1, 2]), ("", [1, 2])]
+    assert found[2].values["lr"] == [1.0, 0.5]
 
 
 def test_a_student_that_has_ended_knows_its_curve_better(tmp_path: Path) -> None:
@@ -131,4 +145,4 @@ def test_a_line_that_was_cut_off_and_a_value_that_was_no_number(tmp_path: Path) 
     file = written(tmp_path, point("teacher", 1, loss=None, f1=0.5, lr=0.1), point("teacher", 2, loss=1.0, lr=0.1))
     file.write_text(file.read_text() + '{"stage": "teacher", "st')
     (curve,) = read_curves(file, {}, {})
-    assert curve.values == {"loss": [None, 1.0], "f1": [0.5, None]}
+    assert curve.values == {"loss": [None, 1.0], "f1": [0.5, None], "lr": [0.1, 0.1]}

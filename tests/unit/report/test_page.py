@@ -15,7 +15,7 @@ from kdcli.evaluate.bench import BenchReport, Ratio, keep
 from kdcli.evaluate.measure import Latency, Measurement
 from kdcli.report.page import NAME, write_report
 
-ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements", "profile", "provenance"]
+ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements", "errors", "profile", "provenance"]
 
 
 class Seen(HTMLParser):
@@ -64,6 +64,25 @@ def test_a_whole_run_has_all_sections(tmp_path: Path) -> None:
     assert "10.0 times as fast as the teacher and has 10.0 times fewer parameters" in seen.text
     assert "101 (10.1\u00a0%)" in seen.text and "rejected: broken characters" in seen.text and "1.750" in seen.text
     assert "2.13.0" in seen.text and "seed 7" in seen.text
+    assert "The teacher's learning rate" in seen.text and "The generator's learning rate" not in seen.text
+
+
+def test_intervals_stand_beside_scores_and_shares(tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run", tables=("dev", "test"))
+    assert "84.0 to 86.0" not in page(root).text  # a run of an earlier version has none
+    results = json.loads((root / "results.json").read_text())
+    for row in results["rows"]:
+        row["intervals"] = {table: {"accuracy": [0.84, 0.86]} for table in ("dev", "test")}
+    results["gap_closed"]["test"]["accuracy"] = None
+    results["gap_intervals"] = {"dev": {"accuracy": [0.61, 0.92]}, "test": {"accuracy": None}}
+    (root / "results.json").write_text(json.dumps(results))
+    for text in (page(root).text, Seen(write_report([root, root], output=tmp_path / "both.html").output).text):
+        assert text.count("84.0 to 86.0") >= 6 and text.count("61\u00a0% to 92\u00a0%") >= 1
+        assert "not defined" in text
+    assert "75\u00a0% of the gap between the two is closed (95\u00a0% interval: 61 to 92)." in page(root).text
+    del results["gap_closed"]["dev"]
+    (root / "results.json").write_text(json.dumps(results))
+    assert "These texts do not show a gap between the two" in page(root).text
 
 
 def test_a_note_on_the_results_is_shown(tmp_path: Path) -> None:
@@ -94,6 +113,13 @@ def test_what_kd_bench_measured_is_a_section(tmp_path: Path) -> None:
     assert wrong.value.hint == "`kd bench` makes it again"
 
 
+def test_a_table_that_is_cut_has_a_shade(tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run", half=True)
+    page(root)
+    rule = re.search(r"\.scroll \{.*?\}", (root / NAME).read_text(), re.DOTALL)
+    assert rule and re.findall(r"no-repeat (\w+)", rule[0]) == ["local", "local", "scroll", "scroll"]
+
+
 def test_every_text_is_text(tmp_path: Path) -> None:
     seen = page(write_run(tmp_path / HOSTILE.partition("/")[0], labels=("no", HOSTILE)))
     assert seen.elements.count("script") == 1 and "img" not in seen.elements
@@ -122,9 +148,9 @@ def test_all_kinds_of_tasks(tmp_path: Path, labels: tuple[str, ...], pairs: bool
 def test_a_half_done_run_says_what_is_left_out(tmp_path: Path) -> None:
     report = write_report([write_run(tmp_path / "run", half=True)])
     assert report.sections == ["transfer", "samples", "profile", "provenance"]
-    assert report.left_out == ["results", "curves", "confusion", "disagreements"]
+    assert report.left_out == ["results", "curves", "confusion", "disagreements", "errors"]
     seen = Seen(report.output)
-    assert "has not come to it: results, learning curves, predictions, disagreements" in seen.text
+    assert "has not come to it: results, learning curves, predictions, disagreements, shared errors" in seen.text
     assert "The teacher has not labelled these texts yet." in seen.text
 
 

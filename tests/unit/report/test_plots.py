@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kdcli.report import plots
-from kdcli.report.transfer_set import LONGEST, SourceCounts
+from kdcli.report.texts import LONGEST, SourceCounts
 
 ODD = "a <b> & $x_1$ \"c\" 'd'"
 

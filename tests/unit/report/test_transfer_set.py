@@ -10,8 +10,8 @@ import pytest
 from made_run import write_run
 
 from kdcli.api import QuietReporter, Task
-from kdcli.report import transfer_set
-from kdcli.report.transfer_set import TransferSet, survey
+from kdcli.report import texts
+from kdcli.report.texts import TransferSet, survey
 
 CLASSES = Task("made", "single", ("no", "yes"))
 
@@ -50,7 +50,7 @@ def test_scores(tmp_path: Path) -> None:
 
 
 def test_samples_are_rows_of_the_table_as_many_of_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_set, "SAMPLES", 24)
+    monkeypatch.setattr(texts, "SAMPLES", 24)
     path = write_run(tmp_path / "run") / "join" / "joined.parquet"
     found = surveyed(path, CLASSES).samples
     assert Counter(sample.source for sample in found) == {"original": 8, "lite": 8, "heavy": 8}

@@ -114,6 +114,8 @@ def test_output_is_a_hugging_face_folder_that_scores_what_it_says(tmp_path, capf
     assert json.loads((tmp_path / "teacher/metrics.json").read_text())["metrics"] == result.metrics
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["teacher"]
     assert {path.suffix for path in (tmp_path / "teacher").glob("[!.]*")} == {".json", ".safetensors"}
+    (tmp_path / "other").touch()
+    assert {file.stat().st_mode for file in (tmp_path / "teacher").iterdir()} == {(tmp_path / "other").stat().st_mode}
 
 
 @pytest.mark.parametrize("from_folder", [False, True])

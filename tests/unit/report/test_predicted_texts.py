@@ -10,8 +10,8 @@ from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
 from kdcli.api import Task
-from kdcli.report import disagreements
-from kdcli.report.disagreements import TablePredictions, read_predictions
+from kdcli.report import texts
+from kdcli.report.texts import TablePredictions, read_predictions
 
 THREE = Task("made", "single", ("a", "b", "c"), ("ay", "bee", "see"))
 SCORE = Task("made", "single", (), score_range=(0.0, 5.0))
@@ -31,14 +31,14 @@ def test_tables_are_apart_and_confusions_are_those_of_scikit_learn(tmp_path: Pat
         for model, logits in table.logits.items():
             expected = confusion_matrix(table.gold, logits.argmax(1), labels=[0, 1, 2])
             assert table.confusion(model) == expected.tolist()
-        assert table.differing == round(50 * (1 - table.agreement)) == sum(table.right.values())
+        assert table.differing.size == round(50 * (1 - table.agreement)) == sum(table.right.values())
 
 
 def test_where_they_part() -> None:
     teacher = [[4, 0, 0], [0, 2, 0], [0, 0, 3], [1, 0, 0]]
     student = [[3, 0, 0], [2, 0, 0], [9, 0, 0], [0, 2, 0]]
     found = made(THREE, [0, 1, 1, 1], teacher, student)
-    assert found.differing == 3 and found.agreement == 0.25
+    assert found.differing.size == 3 and found.agreement == 0.25
     assert found.right == {"teacher": 1, "student": 1, "neither": 1}
     assert [row.texts for row in found.disagreements] == [("text 2",), ("text 1",), ("text 3",)]
     widest = found.disagreements[0]
@@ -46,14 +46,16 @@ def test_where_they_part() -> None:
     p, q = softmax([0.0, 0, 3]), softmax([9.0, 0, 0])
     assert widest.sure == (pytest.approx(p.max()), pytest.approx(q.max()))
     # The total variation is the most that the two differ on any set of labels.
-    assert widest.gap == pytest.approx(max(abs(p[list(s)].sum() - q[list(s)].sum()) for s in ([0], [1], [2])), abs=1e-6)
+    assert widest.size == pytest.approx(
+        max(abs(p[list(s)].sum() - q[list(s)].sum()) for s in ([0], [1], [2])), abs=1e-6
+    )
     assert [row.right for row in found.disagreements] == ["neither", "teacher", "student"]
 
 
 def test_of_scores_all_are_compared() -> None:
     found = made(SCORE, [1.0, 2.0, 5.0], [[1.5], [2.0], [4.0]], [[1.0], [5.0], [3.0]])
-    assert found.differing == 3
-    assert [(part.texts[0], part.gap, part.right) for part in found.disagreements] == [
+    assert found.differing.size == 3
+    assert [(part.texts[0], part.size, part.right) for part in found.disagreements] == [
         ("text 1", 3.0, "teacher"),
         ("text 2", 1.0, "teacher"),
         ("text 0", 0.5, "student"),
@@ -68,7 +70,35 @@ def test_scores_go_no_further_than_the_range(tmp_path: Path) -> None:
 
 
 def test_no_more_than_the_widest_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disagreements, "MOST", 2)
+    monkeypatch.setattr(texts, "MOST", 2)
     found = made(THREE, [0] * 4, [[2, 0, 0]] * 4, [[0, 1, 0], [0, 3, 0], [0, 2, 0], [2, 0, 0]])
     assert [row.texts[0] for row in found.disagreements] == ["text 1", "text 2"]
-    assert found.differing == 3
+    assert found.differing.size == 3
+
+
+def test_errors_that_both_make_the_surest_first() -> None:
+    teacher = [[4, 0, 0], [0, 2, 0], [0, 0, 3], [1, 0, 0], [9, 0, 0]]
+    student = [[3, 0, 0], [2, 0, 0], [9, 0, 0], [0, 2, 0], [0, 4, 0]]
+    found = made(THREE, [1, 2, 1, 1, 0], teacher, student)
+    expected = {}
+    for row, (gold, one, other) in enumerate(zip([1, 2, 1, 1, 0], teacher, student, strict=True)):
+        if gold not in (int(np.argmax(one)), int(np.argmax(other))):
+            expected[f"text {row}"] = min(softmax(np.float64(one)).max(), softmax(np.float64(other)).max())
+    assert set(expected) == {"text 0", "text 1", "text 2"}
+    assert {text.texts[0]: text.size for text in found.shared_errors} == pytest.approx(expected)
+    sizes = [text.size for text in found.shared_errors]
+    assert sizes == sorted(sizes, reverse=True) and found.both_wrong.size == 3
+    first = found.shared_errors[0]
+    assert (first.texts, first.gold, first.teacher, first.student, first.right) == (
+        ("text 0",),
+        "bee",
+        "ay",
+        "ay",
+        "neither",
+    )
+
+
+def test_of_scores_errors_are_shared_on_one_side_of_gold() -> None:
+    found = made(SCORE, [1.0, 2.0, 5.0, 3.0], [[1.5], [1.0], [4.0], [4.0]], [[2.0], [4.0], [2.0], [3.0]])
+    assert [(text.texts[0], text.size) for text in found.shared_errors] == [("text 2", 1.0), ("text 0", 0.5)]
+    assert found.shared_errors[0].right == "teacher"

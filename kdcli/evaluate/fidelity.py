@@ -1,0 +1,78 @@
+"""How near a student comes to its teacher on texts that it has not seen: what can be known without gold labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from kdcli.api import Task
+from kdcli.tasks.metrics import RESAMPLES
+from kdcli.tasks.statistics import Interval
+
+_DRAWN = 1 << 24
+"""The most numbers that are drawn at once."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Agreement with the teacher, each figure with its 95 % interval of a bootstrap over the texts.
+
+    Attributes:
+        agreement: The share of texts with the teacher's label; None for scores.
+        kl: The mean divergence of the student's probabilities from the teacher's, in nats; None for scores.
+        r2: The share of the variance of the teacher's logits that the student's explain; 0 where they do not vary.
+    """
+
+    agreement: Interval | None
+    kl: Interval | None
+    r2: Interval
+
+
+def fidelity(student: NDArray[np.float32], teacher: NDArray[np.float32], task: Task, *, seed: int = 1) -> Fidelity:
+    """Compare the logits ``[texts, task.outputs]`` of two models of the same texts.
+
+    The logits of classes are centred first: a constant that is added to all of a text means nothing.
+    """
+    ours, theirs = student.astype(np.float64), teacher.astype(np.float64)
+    if not task.is_score:
+        log_ours, log_theirs = log_softmax(ours, 1), log_softmax(theirs, 1)
+        ours, theirs = (logits - logits.mean(1, keepdims=True) for logits in (ours, theirs))
+    # What R2 needs of each text, so that a resample of texts is a sum: the errors, the squares, the values.
+    sums = np.column_stack([((ours - theirs) ** 2).sum(1), (theirs**2).sum(1), theirs])
+    values = [sums]
+    if not task.is_score:
+        same = ours.argmax(1) == theirs.argmax(1)
+        values += [same[:, None], (np.exp(log_theirs) * (log_theirs - log_ours)).sum(1)[:, None]]
+    whole = np.column_stack(values).astype(np.float64)
+    drawn = _resampled_means(whole, seed)
+    size = sums.shape[1]
+    r2 = _interval(_r2(whole[:, :size].mean(0)[None]), _r2(drawn[:, :size]))
+    if task.is_score:
+        return Fidelity(None, None, r2)
+    agreement, kl = (_interval(whole[:, [place]].mean(0), drawn[:, place]) for place in (size, size + 1))
+    return Fidelity(agreement, kl, r2)
+
+
+def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Return the mean of each column in each resample of the rows, ``[resamples, columns]``."""
+    random, rows = np.random.Generator(np.random.Philox(seed)), len(values)
+    at_once = max(1, _DRAWN // rows)
+    means = []
+    for first in range(0, RESAMPLES, at_once):
+        counts = random.multinomial(rows, np.full(rows, 1 / rows), min(at_once, RESAMPLES - first))
+        means.append(counts @ values / rows)
+    return np.concatenate(means)
+
+
+def _r2(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return R2 from means of errors, squares and values, ``[resamples]``."""
+    spread = means[:, 1] - (means[:, 2:] ** 2).sum(1)
+    return np.where(spread > 0, 1 - means[:, 0] / np.where(spread > 0, spread, 1), 0.0)
+
+
+def _interval(value: NDArray[np.float64], drawn: NDArray[np.float64]) -> Interval:
+    low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
+    return Interval(float(value[0]), low, high)
