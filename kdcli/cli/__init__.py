@@ -23,6 +23,7 @@ from kdcli.cli.progress import stop_spinner
 from kdcli.errors import DataError, KdError, UsageError
 
 TABLE = {
+    "distil": "Distil a classifier that you have into a student: its texts need no labels.",
     "run-all": "Run all stages: transfer set, teacher, logits, join, student, baseline, results, report.",
     "transfer": "Make a transfer set: many unlabelled texts that look like the task's.",
     "transfer lite": "Fabricate texts by rules: mask words, swap words of one part of speech, keep an n-gram.",
@@ -58,7 +59,7 @@ TABLE = {
 }
 """The help line of each command and group; ``transfer lite`` is the function ``lite`` of ``kdcli.cli.transfer``."""
 PANELS = {
-    "Distil": ("run-all", "transfer", "teacher", "join", "student"),
+    "Distil": ("distil", "run-all", "transfer", "teacher", "join", "student"),
     "Use a student": ("predict", "eval", "bench", "export", "report"),
     "Profiles, data, plugins": ("data", "profile", "plugins", "doctor"),
 }

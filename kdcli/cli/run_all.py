@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +14,11 @@ from rich.text import Text
 from kdcli.cli import stage, ui
 from kdcli.cli.options import Request, command
 from kdcli.cli.progress import duration
+from kdcli.cli.results import results_view
 from kdcli.errors import KdError, UsageError
 
 if TYPE_CHECKING:
     from kdcli.api import Reporter
-    from kdcli.evaluate.results import Results, Row
     from kdcli.run.runner import Outcome
 
 
@@ -53,7 +52,7 @@ def run_all(request: Request) -> None:
     where = [Text(f"run folder: {root}"), *([Text(f"report: {page}")] if page else []), Text(ended, "dim")]
 
     def last(result: Any) -> RenderableType:
-        return Group(_results(result) if compared else ui.panel(outcomes[-1].name, ui.describe(result)), *where)
+        return Group(results_view(result) if compared else ui.panel(outcomes[-1].name, ui.describe(result)), *where)
 
     stage.show(outcomes, request.dry_run, last)
 
@@ -70,38 +69,3 @@ def _report(root: Path, outcomes: Sequence[Outcome], reporter: Reporter) -> Path
             reporter.warn(f"there is no new report: {error}")
             return None
     return page
-
-
-def _results(result: Results) -> RenderableType:
-    scored = [(split, metric) for split, shares in result.gap_closed.items() for metric in shares]
-    titles = {(split, metric): f"{split} {result.titles.get(metric, metric)}" for split, metric in scored}
-    scores = [{"score": titles[pair], **{row.model: _score(row, *pair) for row in result.rows}} for pair in scored]
-    sizes = [
-        {
-            "model": row.model,
-            "parameters": row.parameters,
-            "without embeddings": row.parameters_without_embeddings,
-            "MB": f"{row.megabytes:.1f}",
-            "texts/s": round(row.per_second),
-        }
-        for row in result.rows
-    ]
-    note = "scores x 100, with 95 % intervals of a bootstrap over the texts"
-    shares = f"share of the gap closed: {', '.join(f'{titles[pair]} {_share(result, *pair)}' for pair in scored)}"
-    notes = [Text(note, "yellow") for note in result.notes]
-    return Group(ui.records(scores), Text(note, "dim"), Text(""), ui.records(sizes), Text(""), Text(shares), *notes)
-
-
-def _score(row: Row, split: str, metric: str) -> str:
-    values = row.scores[split][metric]
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    interval = row.intervals.get(split, {}).get(metric)  # a run of an earlier version has none
-    sure = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
-    return f"{100 * statistics.fmean(values):.1f}{spread}{sure}"
-
-
-def _share(result: Results, split: str, metric: str) -> str:
-    share, interval = result.gap_closed[split][metric], result.gap_intervals.get(split, {}).get(metric)
-    if share is None:
-        return "not defined (the interval of teacher - baseline holds 0)"
-    return f"{100 * share:.0f} %" + (f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -29,10 +29,8 @@ _LABEL_NAMES = ("label", "labels", "gold_label", "class", "category", "target", 
 _NUMBER = r"^\s*[-+]?[\d.,:/-]+\s*([eE%][-+]?\d*)?\s*$"  # dates and times too
 _LOOKED_AT = 1000
 """Rows by which a column is judged."""
-_DEV, _TEST = 2_000, 10_000
-"""The most texts that are held out to choose among models, and for the final figures."""
-_SHARE = 10
-"""One text in so many is held out for each."""
+_SHARE, _DEV, _TEST = 10, 2_000, 10_000
+"""One text in so many is held out to choose among models, and one for the final figures, but no more than these."""
 _TEST_FROM = 5_000
 """The fewest texts of which some are kept for the final figures alone."""
 _ROWS = 100_000
@@ -149,7 +147,7 @@ def find_columns(
 def _text_column(rows: pl.DataFrame, path: Path) -> str:
     """Return the only column of texts, or that with a usual name among several, or among those of single words."""
     written = [column for column in rows if column.dtype == pl.String and not _is_numeric(column)]
-    texts = [column.name for column in written if (column.str.strip_chars().str.contains(r"\s").mean() or 0) > 0.5]
+    texts = [column.name for column in written if 2 * column.str.strip_chars().str.contains(r"\s").sum() > len(column)]
     for names in (texts, [column.name for column in written]):
         if len(names) == 1:
             return names[0]
@@ -262,23 +260,19 @@ def _mixed(hashes: NDArray[np.uint64], seed: np.uint64) -> NDArray[np.uint64]:
         return value ^ (value >> np.uint64(31))
 
 
+def held_out(texts: int) -> tuple[int, int]:
+    """Return how many of so many texts are held out: to choose among models, and for the final figures."""
+    test = min(texts // _SHARE, _TEST) if texts >= _TEST_FROM else 0
+    return min(max(1, texts // _SHARE), _DEV), test
+
+
 def _divide(rows: pl.DataFrame, by_label: bool) -> dict[str, pl.DataFrame]:
     """Divide texts in random order; ``by_label``, so that each side has about the same share of every label."""
     if by_label:
         place = (pl.int_range(pl.len()).over("label") + 0.5) / pl.len().over("label")
         rows = rows.with_columns(place=place).sort("place", maintain_order=True).drop("place")
-    dev = min(max(1, len(rows) // _SHARE), _DEV)
-    test = min(len(rows) // _SHARE, _TEST) if len(rows) >= _TEST_FROM else 0
+    dev, test = held_out(len(rows))
     return {"dev": rows[:dev], "test": rows[dev : dev + test], "train": rows[dev + test :]}
-
-
-def first_texts(path: Path, settings: TaskSettings, task: Task, count: int, reporter: Reporter) -> pl.DataFrame:
-    """Read the first texts of a file."""
-    return next(_first(path, settings, task, reporter)).head(count)
-
-
-def _first(path: Path, settings: TaskSettings, task: Task, reporter: Reporter) -> Iterator[pl.DataFrame]:
-    return stream_table(path, settings, task, reporter, training=True)
 
 
 def read_stdin(text: bytes, folder: Path) -> Path:

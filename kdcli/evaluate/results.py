@@ -215,11 +215,14 @@ def _results(
             )
             for model in models
         ],
-        {name: {metric: gap and gap.value for metric, gap in found.gaps.items()} for name, found in scored.items()},
+        {
+            name: {metric: gap.value if gap else None for metric, gap in found.gaps.items()}
+            for name, found in scored.items()
+        },
         notes,
         {metric: metric_title(task, metric) for metric in metrics},
         {
-            name: {metric: gap and (gap.low, gap.high) for metric, gap in found.gaps.items()}
+            name: {metric: (gap.low, gap.high) if gap else None for metric, gap in found.gaps.items()}
             for name, found in scored.items()
         },
     )

@@ -161,11 +161,11 @@ def summary(results: Results) -> str:
     table, metric = scored(results)[0]
     score = {model: 100 * statistics.fmean(row.scores[table][metric]) for model, row in rows.items()}
     faster = rows["student"].per_second / rows["teacher"].per_second
+    fewer = ""
     if rows["teacher"].parameters:
         smaller = rows["teacher"].parameters / rows["student"].parameters
-        fewer = f" and has {f'{smaller:.1f} times fewer' if smaller >= 1 else f'{1 / smaller:.1f} times as many'} parameters"
-    else:
-        fewer = ""
+        times = f"{smaller:.1f} times fewer" if smaller >= 1 else f"{1 / smaller:.1f} times as many"
+        fewer = f" and has {times} parameters"
     quick = f"The student is {faster:.1f} times as fast as the teacher{fewer}."
     if not results.gold:
         near = rows["student"].fidelity[table]

@@ -261,7 +261,7 @@ class CompareResults(Stage):
         return ["baseline", "student"] if run.settings.task.gold else ["student"]
 
     def _tables(self, run: RunContext) -> dict[str, pl.DataFrame]:
-        """Return the tables to compare on; without gold labels, test alone if there is one: dev has chosen the student."""
+        """Return the tables to compare on; without gold labels test alone if there is one, for dev has chosen."""
         gold, has_test = run.settings.task.gold, has_split(run.settings.task, "test")
         return run.read_tables("dev", "test") if gold else run.read_tables("test" if has_test else "dev")
 

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from kdcli import registry
 from kdcli.api import Task
 from kdcli.config.table import Metric
-from kdcli.errors import DataError, PluginError, ProfileError, first_line
+from kdcli.errors import DataError, PluginError, ProfileError, UsageError, first_line
 from kdcli.models.inference import read_weights
 from kdcli.registry.plugin import use
 from kdcli.student.vocabulary import FILE as TOKENIZER
@@ -102,14 +102,25 @@ class Student:
             warnings.warn(f"{empty:,} of {len(texts):,} texts are empty: their prediction means nothing", stacklevel=2)
         return predictions(self.logits(columns), self.task)
 
-    def save(self, folder: Path) -> None:
+    def predict_proba(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """Return the probability of each label, ``float64 [texts, labels]``, in the order of ``task.labels``.
+
+        Raises:
+            DataError: They are not texts, or not pairs of texts.
+            UsageError: The student gives scores.
+        """
+        if self.task.is_score:
+            raise UsageError("this student gives scores, not probabilities", hint="predict returns them")
+        return probabilities(self.logits(_text_columns(texts, self.task)))
+
+    def save(self, folder: str | Path) -> None:
         """Write the student's folder, whole or not at all."""
         from kdcli.files import atomic
         from kdcli.student.card import student_card
 
         binary = save({name: np.ascontiguousarray(value) for name, value in self.weights.items()})
         config = {"format": FORMAT} | {**self.config, "format": FORMAT, "task": asdict(self.task)}
-        with atomic(folder) as temporary:
+        with atomic(Path(folder)) as temporary:
             temporary.mkdir()
             (temporary / WEIGHTS).write_bytes(binary)
             save_tokenizer(self.tokenizer, temporary)
@@ -286,12 +297,17 @@ def predictions(logits: NDArray[np.float32], task: Task) -> list[Prediction] | l
     if task.is_score:
         scores = logits[:, 0] if task.score_range is None else logits[:, 0].clip(*task.score_range)
         return [Score(score) for score in scores.tolist()]
-    odds = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf), dtype=np.float64)
-    probabilities = (odds / odds.sum(1, keepdims=True)).tolist()
     return [
         Prediction(task.labels[best], dict(zip(task.labels, row, strict=True)))
-        for best, row in zip(logits.argmax(1).tolist(), probabilities, strict=True)
+        for best, row in zip(logits.argmax(1).tolist(), probabilities(logits).tolist(), strict=True)
     ]
+
+
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the softmax of logits ``[rows, labels]``."""
+    odds = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf), dtype=np.float64)
+    shares: NDArray[np.float64] = odds / odds.sum(1, keepdims=True)
+    return shares
 
 
 def _text_columns(texts: Sequence[str] | Sequence[tuple[str, str]], task: Task) -> list[list[str]]:

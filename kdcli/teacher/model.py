@@ -146,8 +146,11 @@ class TeacherSource:
         """
         reporter = reporter or QuietReporter()
         loaded = self.open(task.names or task.labels, device=device, precision=precision, reporter=reporter)
-        outputs = _output_positions(loaded.labels, task, self.model, reporter)
-        teacher = Teacher(self, task, loaded, outputs)
+        return self.match(loaded, task, reporter)
+
+    def match(self, loaded: LoadedTeacher, task: Task, reporter: Reporter) -> Teacher:
+        """Match the labels of a loaded teacher to a task's, and try it out."""
+        teacher = Teacher(self, task, loaded, _output_positions(loaded.labels, task, self.model, reporter))
         teacher.try_out(1)
         return teacher
 

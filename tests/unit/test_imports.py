@@ -15,6 +15,7 @@ LAYERS = (
     ("lm",),
     ("transfer", "teacher", "student"),
     ("evaluate", "export", "report", "download", "run"),
+    ("distillation",),
     ("testing", "scaffold"),
     ("cli",),
     ("__main__",),

@@ -1,0 +1,108 @@
+"""``kd distil``: a classifier and texts in, a student out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from kdcli.cli import ui
+from kdcli.cli.options import FILES, RUN, SETTINGS, Request, command, option
+from kdcli.cli.progress import duration
+from kdcli.cli.results import results_view
+from kdcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from kdcli.config.load import Profile
+    from kdcli.distillation.distil import DistilResult
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="The teacher: a classifier's folder or hub name.")]
+Texts = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TEXTS...",
+        help="Tables (.csv .tsv .jsonl .parquet) or texts one a line (.txt), also .gz; folders; patterns; a dataset of "
+        "the Hub; -: lines of stdin.",
+    ),
+]
+Minutes = Annotated[
+    float | None,
+    option(RUN, "--minutes", "The time there is: kd plans what fits into it.", "N", "as long as all texts take"),
+]
+Labels = Annotated[
+    str | None,
+    option(SETTINGS, "--labels", "Names of the classes, for a zero-shot teacher or one without names.", "NAME,NAME"),
+]
+LabelCol = Annotated[
+    str | None,
+    option(SETTINGS, "--label-col", "Column of gold labels; none: read no labels.", "COLUMN", "one named label, ..."),
+]
+Price = Annotated[
+    float, option(FILES, "--price", "Price of an hour of this machine, for the cost of predictions.", "PRICE", "0.10")
+]
+
+
+@command(
+    "kd distil MODEL reviews.csv",
+    "kd distil MODEL reviews.csv --minutes 10",
+    "kd distil facebook/bart-large-mnli mails.jsonl --labels billing,shipping,praise",
+    options=(
+        *("profile", "text_col", "text2_col", "run_dir", "force", "seed", "device", "precision", "offline"),
+        *("resume", "seeds", "dry_run", "track"),
+    ),
+)
+def distil(
+    request: Request,
+    *,
+    model: Model,
+    texts: Texts,
+    minutes: Minutes = None,
+    labels: Labels = None,
+    label_col: LabelCol = None,
+    price: Price = 0.1,
+) -> None:
+    """Distil a classifier into a student that is hundreds of times faster.
+
+    The texts need no labels: the teacher's answers choose the student, and say how near it comes. What is not said is
+    derived: columns, labels, held-out texts, lengths, the number of updates. The student is runs/NAME/student, after
+    the first file's name, and runs/NAME/profile.toml runs again with kd run-all. A killed run resumes by the same
+    command.
+    """
+    from kdcli.distillation.distil import DistilResult
+    from kdcli.distillation.distil import Request as Wanted
+    from kdcli.distillation.distil import distil as distil_model
+    from kdcli.distillation.texts import STDIN, read_stdin
+
+    if minutes is not None and not minutes > 0:
+        raise UsageError("--minutes is a number above 0")
+    options = replace(
+        request.run_options(), run_dir=request.run_dir or (Path("runs/stdin") if STDIN in texts else None)
+    )
+    if STDIN in texts:
+        assert options.run_dir
+        piped = read_stdin(sys.stdin.buffer.read(), options.run_dir / "texts")
+        texts = [str(piped) if name == STDIN else name for name in texts]
+    names = tuple(name.strip() for name in labels.split(",")) if labels else ()
+    if labels and (len(names) < 2 or not all(names) or len(set(names)) < len(names)):
+        raise UsageError("--labels takes two or more different names", hint="--labels billing,shipping,praise")
+    wanted = Wanted(model, tuple(texts), minutes, names, request.text_col, request.text2_col, label_col)
+    bare = replace(request, text_col=None, text2_col=None)
+
+    def load(values: Mapping[str, Any]) -> Profile:
+        return bare.load("distil", settings=dict(values))
+
+    with ui.reporting("distil") as reporter:
+        result = distil_model(wanted, load, options=options, offline=request.offline, reporter=reporter)
+    ui.show(result, lambda found: _view(found, price) if isinstance(found, DistilResult) else ui.describe(found))
+
+
+def _view(result: DistilResult, price: float) -> RenderableType:
+    lines = [f"student: {result.student}", *([f"report: {result.report}"] if result.report else []), result.outlook]
+    ended = Text(f"done in {duration(result.seconds)}", "dim")
+    return Group(results_view(result.results, price), Text(""), *map(Text, lines), ended)

@@ -1,0 +1,71 @@
+"""The results table of a run on the terminal: scores, nearness to the teacher, sizes, speed and cost."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from kdcli.cli import ui
+
+if TYPE_CHECKING:
+    from kdcli.evaluate.results import Results, Row
+    from kdcli.tasks.statistics import Interval
+
+
+def results_view(result: Results, price: float | None = None) -> RenderableType:
+    """Show the comparison of all models; ``price`` is that of an hour of the machine: a million texts cost so much."""
+    scored = [(split, metric) for split, shares in result.gap_closed.items() for metric in shares]
+    titles = {(split, metric): f"{split} {result.titles.get(metric, metric)}" for split, metric in scored}
+    scores = [{"score": titles[pair], **{row.model: _score(row, *pair) for row in result.rows}} for pair in scored]
+    near = [
+        {"score": f"{split} {title}", **{row.model: _near(row, split, name) for row in result.rows}}
+        for split in dict.fromkeys(split for split, _ in scored)
+        for name, title in (("agreement", "agreement with the teacher"), ("kl", "KL, nats"), ("r2", "R2 of the logits"))
+        if any(row.fidelity and getattr(row.fidelity[split], name) for row in result.rows)
+    ]
+    sizes = [
+        {
+            "model": row.model,
+            "parameters": row.parameters,
+            "without embeddings": row.parameters_without_embeddings,
+            "MB": f"{row.megabytes:.1f}",
+            "texts/s": round(row.per_second),
+            **({} if price is None else {"cost of 1,000,000": f"{price * 1e6 / row.per_second / 3600:.2g}"}),
+        }
+        for row in result.rows
+    ]
+    note = "scores x 100, with 95 % intervals of a bootstrap over the texts"
+    # Without gold labels the scores are against the teacher's answers: its agreement says the same.
+    rows = [*(scores if result.gold or not near else []), *near]
+    parts = [ui.records(rows), Text(note, "dim"), Text(""), ui.records(sizes)]
+    if any(row.model == "baseline" for row in result.rows):
+        shares = ", ".join(f"{titles[pair]} {_share(result, *pair)}" for pair in scored)
+        parts += [Text(""), Text(f"share of the gap closed: {shares}")]
+    return Group(*parts, *(Text(note, "yellow") for note in result.notes))
+
+
+def _score(row: Row, split: str, metric: str) -> str:
+    values = row.scores[split][metric]
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    interval = row.intervals.get(split, {}).get(metric)  # a run of an earlier version has none
+    sure = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
+    return f"{100 * statistics.fmean(values):.1f}{spread}{sure}"
+
+
+def _near(row: Row, split: str, name: str) -> str:
+    found: Interval | None = getattr(row.fidelity.get(split), name, None)
+    if found is None:
+        return ""
+    times, digits = (100, 1) if name == "agreement" else (1, 3)
+    low, high = times * found.low, times * found.high
+    return f"{times * found.value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _share(result: Results, split: str, metric: str) -> str:
+    share, interval = result.gap_closed[split][metric], result.gap_intervals.get(split, {}).get(metric)
+    if share is None:
+        return "not defined (the interval of teacher - baseline holds 0)"
+    return f"{100 * share:.0f} %" + (f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else "")

@@ -1,0 +1,360 @@
+"""``kd distil``: a teacher and texts in, a student out. It makes a profile for the user, and runs its stages."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+
+from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.config.load import Profile, load_profile
+from kdcli.config.schema import Settings
+from kdcli.distillation.plan import Plan, measure, plan_all, plan_minutes
+from kdcli.distillation.texts import STDIN, Columns, TextCounts, find_columns, find_files, take_texts
+from kdcli.errors import DataError, KdError, UsageError
+from kdcli.evaluate.results import Results
+from kdcli.files import atomic, sha256
+from kdcli.models.classifier import are_generic
+from kdcli.models.device import resolve
+from kdcli.report.page import NAME as REPORT
+from kdcli.report.page import write_report
+from kdcli.run.paths import artefact
+from kdcli.run.runner import RunOptions, run_stages
+from kdcli.student.student import Student, load_student
+from kdcli.tasks.split import task_from
+from kdcli.teacher.model import TeacherSource
+
+REQUEST = "distil.json"
+"""The file of a run folder that says what was asked for: the same again goes on with the plan that was made."""
+ZERO_SHOT = "zero-shot"
+_WORDS = r"\w+|[^\w\s]"
+_LONGEST, _SHORTEST = 512, 8
+"""Words that a student reads, at the most and at the least."""
+_TRIED = 2_000
+"""Texts by which the speeds are measured."""
+_SMALL = 64
+"""Texts an update, of few texts."""
+Values = Mapping[str, Any]
+Load = Callable[[Values], Profile]
+"""Loads the recipe with settings on top."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for; each field is the flag of that name."""
+
+    model: str
+    texts: tuple[str, ...]
+    minutes: float | None = None
+    labels: tuple[str, ...] = ()
+    text_col: str | None = None
+    text2_col: str | None = None
+    label_col: str | None = None
+
+
+@dataclass(frozen=True)
+class DistilResult:
+    """A student, where it lies, and how near it comes to its teacher.
+
+    Attributes:
+        student: Its folder.
+        report: The page of the run.
+        counts: How many texts there were.
+        plan: What was planned.
+        seconds: What this launch took.
+        results: The comparison of all models.
+        outlook: What more time would bring.
+    """
+
+    student: Path
+    report: Path | None
+    counts: TextCounts
+    plan: Plan
+    seconds: float
+    results: Results
+    outlook: str
+
+
+@dataclass
+class _Prepared:
+    """The texts and the plan of a run folder."""
+
+    profile: Profile
+    counts: TextCounts
+    plan: Plan
+
+
+def distil(
+    request: Request,
+    load: Load | None = None,
+    *,
+    options: RunOptions | None = None,
+    offline: bool = False,
+    reporter: Reporter | None = None,
+) -> DistilResult | Plan:
+    """Distil a teacher into a student.
+
+    What can be derived is: the kind of task and the labels from the teacher, columns from the table, held-out texts,
+    lengths and sizes from the texts, the plan from the time. ``runs/NAME/profile.toml`` holds it all, and
+    ``kd run-all`` repeats it. The same request goes on where a killed one stopped, with the plan that was made.
+
+    Args:
+        request: What is asked for.
+        load: Loads the recipe; by default the profile ``distil``.
+        options: How to run: ``run_dir``, ``force``, ``resume``, ``dry_run`` (returns the plan), ``seeds``, ``track``.
+        offline: Download nothing.
+        reporter: Shows the progress.
+
+    Raises:
+        DataError: Texts, labels or the teacher cannot be read, or do not go together.
+        MissingError: A file, a model or a package is missing.
+        UsageError: The run folder is another run's.
+    """
+    begin = time.perf_counter()
+    reporter, options = reporter or QuietReporter(), options or RunOptions()
+    root = options.run_dir or Path("runs") / _name(request.texts)
+    files = find_files(request.texts, offline=offline)
+    load = load or (lambda values: load_profile("distil", flags=values))
+    prepared = _prepare(request, files, root, load, options, begin, reporter)
+    if options.dry_run:
+        return prepared.plan
+    _show_plan(prepared, reporter)
+    outcomes = run_stages(None, prepared.profile, options=replace(options, run_dir=root), reporter=reporter)
+    by_name = {outcome.name: outcome.result for outcome in outcomes}
+    return DistilResult(
+        artefact(root, "student"),
+        _report(root, reporter),
+        prepared.counts,
+        prepared.plan,
+        time.perf_counter() - begin,
+        by_name["results"],
+        outlook(by_name["student"].history, task_from(prepared.profile.settings.task).metric),
+    )
+
+
+def distil_texts(
+    model: str | Path,
+    texts: Sequence[str] | Sequence[tuple[str, str]] | str | Path,
+    *,
+    labels: Sequence[str] = (),
+    minutes: float | None = None,
+    run_dir: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> Student:
+    """Distil a teacher into a student, from Python: ``kdcli.distil``.
+
+    Args:
+        model: The teacher's folder or hub name.
+        texts: A list of texts, or of pairs of texts; or the path of a table.
+        labels: The names of the classes, for a zero-shot teacher or one that does not name them.
+        minutes: The time there is; by default as long as all texts take.
+        run_dir: The run folder to keep; by default a temporary one.
+        settings: Settings by dotted key, such as ``{"student.epochs": 5}``.
+        reporter: Shows the progress.
+
+    Raises:
+        KdError: See ``distil``.
+    """
+    with TemporaryDirectory(prefix="kd-distil-") as place:
+        root = Path(run_dir) if run_dir else Path(place) / "run"
+        path, columns = _on_disk(texts, Path(place))
+        request = Request(str(model), (str(path),), minutes, tuple(labels), **columns)
+        own = settings or {}
+        result = distil(
+            request,
+            lambda values: load_profile("distil", flags={**values, **own}),
+            options=RunOptions(run_dir=root),
+            reporter=reporter,
+        )
+        assert isinstance(result, DistilResult)
+        return load_student(result.student)
+
+
+def _on_disk(texts: Any, folder: Path) -> tuple[Path, dict[str, str]]:
+    """Write texts in memory to a table; return its path and columns."""
+    if isinstance(texts, str | Path):
+        return Path(texts), {}
+    rows = list(texts)
+    pairs = bool(rows) and not isinstance(rows[0], str)
+    names = ("sentence1", "sentence2") if pairs else ("sentence",)
+    for number, row in enumerate(rows, 1):
+        parts = row if pairs else (row,)
+        if len(parts) != len(names) or not all(isinstance(part, str) for part in parts):
+            raise DataError(f"this is not {'a pair of texts' if pairs else 'a text'}: {row!r:.80}", row=number)
+    path = folder / "texts.parquet"
+    table = {name: [row[side] if pairs else row for row in rows] for side, name in enumerate(names)}
+    pl.DataFrame(table, schema=dict.fromkeys(names, pl.String)).write_parquet(path)
+    return path, {"text_col": "sentence1", "text2_col": "sentence2"} if pairs else {"text_col": "sentence"}
+
+
+def _prepare(
+    request: Request,
+    files: Sequence[Path],
+    root: Path,
+    load: Load,
+    options: RunOptions,
+    begin: float,
+    reporter: Reporter,
+) -> _Prepared:
+    """Return the texts and the plan of the run folder, made now unless the same was asked for before."""
+    recipe = load({})
+    own = {key for key, origin in recipe.origins.items() if origin.startswith(("--", "KD_"))}
+
+    def under(values: Values) -> Profile:
+        """Load the recipe with derived settings, but for those that the user sets."""
+        return load({key: value for key, value in values.items() if key not in own})
+
+    asked = {**asdict(request), "files": {str(file): sha256(file) for file in files}}
+    asked = json.loads(json.dumps({**asked, "settings": recipe.settings.model_dump(mode="json")}))
+    known, profile = root / REQUEST, root / "profile.toml"
+    if known.is_file() and profile.is_file() and options.resume:
+        content = json.loads(known.read_text("utf-8"))
+        if content["request"] == asked:
+            reporter.info("the texts and the plan are those of the run folder")
+            resolved = replace(load_profile(profile, environ={}), name=root.name)
+            return _Prepared(resolved, TextCounts(**content["counts"]), Plan(**content["plan"]))
+    if (root / "kd.lock").exists() and not known.exists() and not options.force:
+        hint = "name another one with --run-dir; --force makes it a run of distil"
+        raise UsageError("this run folder is of another command", file=root, hint=hint)
+    prepared = _plan(request, files, root / "texts", recipe, under, begin, reporter)
+    if not options.dry_run:
+        profile.unlink(missing_ok=True)
+        content = {"request": asked, "counts": asdict(prepared.counts), "plan": asdict(prepared.plan)}
+        with atomic(known) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    return replace(prepared, profile=replace(prepared.profile, name=root.name))
+
+
+def _plan(
+    request: Request, files: Sequence[Path], folder: Path, recipe: Profile, load: Load, begin: float, reporter: Reporter
+) -> _Prepared:
+    """Open the teacher, take the texts, and plan."""
+    settings = recipe.settings
+    device = resolve(settings.device)
+    columns = find_columns(
+        files[0], text_col=request.text_col, text2_col=request.text2_col, label_col=request.label_col
+    )
+    derived: dict[str, Any] = {"task.name": _name(request.texts), "teacher.model": request.model}
+    if settings.teacher.plugin == "transformers" and request.labels and _is_inference(request, settings, reporter):
+        derived["teacher.plugin"] = ZERO_SHOT
+    source = TeacherSource.of(load(derived).settings)
+    opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
+    derived |= _task(opened.labels, request, columns, reporter)
+    own = load(derived).settings
+    task = task_from(own.task)
+    teacher = source.match(opened, task, reporter)
+    how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
+    said = ", labels in " + columns.label if columns.label else ", no labels"
+    reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{said}")
+    available = take_texts(files, how, task, folder, limit=0, seed=own.seed, reporter=reporter)
+    texts = available.train + available.dev + available.test
+    derived |= _sizes(pl.read_parquet(folder / "train.parquet"), task, own)
+    own = load(derived).settings
+    if request.minutes is None:
+        plan = plan_all(texts, own)
+    else:
+        sample = pl.read_parquet(folder / "train.parquet", n_rows=_TRIED)
+        speeds = measure(teacher, sample, own, own.students.get(own.student.model, {}))
+        plan = plan_minutes(request.minutes, time.perf_counter() - begin, texts, speeds, own)
+    counts = available
+    if 0 < plan.texts < texts:
+        counts = take_texts(files, how, task, folder, limit=plan.texts, seed=own.seed, reporter=QuietReporter())
+    derived |= {
+        "task.data_dir": str(folder),
+        "task.gold": counts.labelled,
+        "transfer.lite.n_iter": plan.n_iter,
+        "student.epochs": plan.epochs,
+        "student.max_steps": plan.updates,
+        "student.eval_steps": plan.eval_steps,
+    }
+    return _Prepared(load(derived), counts, plan)
+
+
+def _is_inference(request: Request, settings: Settings, reporter: Reporter) -> bool:
+    """Return whether a model that labels are given for is one of natural language inference."""
+    from kdcli.models.hf import find_model, load_config
+
+    names = load_config(find_model(request.model, reporter)).id2label.values()
+    return any(str(name).casefold().startswith("entail") for name in names) or bool(settings.teachers.get(ZERO_SHOT))
+
+
+def _task(labels: tuple[str, ...], request: Request, columns: Columns, reporter: Reporter) -> dict[str, Any]:
+    """Derive the task: the labels are the teacher's, or those given for one that does not name them."""
+    kind = {"task.kind": "pair" if len(columns.texts) == 2 else "single"}
+    if not labels:
+        if request.labels:
+            raise UsageError("the teacher gives a score, and --labels names classes", hint="leave out --labels")
+        return {**kind, "task.labels": [], "task.names": [], "task.metric": "pearson"}
+    if request.labels and sorted(request.labels) != sorted(labels):
+        if not are_generic(labels) or len(request.labels) != len(labels):
+            what = f"the teacher's labels are {', '.join(labels)}, and --labels names {', '.join(request.labels)}"
+            raise UsageError(what, hint="leave out --labels; a zero-shot teacher is a model of inference (NLI)")
+        pairs = ", ".join(f"{own} as {name}" for own, name in zip(labels, request.labels, strict=True))
+        reporter.info(f"the teacher's labels are read in their order: {pairs}")
+        return {**kind, "task.labels": list(request.labels)}
+    if are_generic(labels):
+        reporter.warn(f"the teacher does not name its labels ({', '.join(labels)}): --labels NAME,NAME names them")
+    if len(columns.texts) == 1 and "entailment" in map(str.casefold, labels):
+        hint = "--labels NAME,NAME asks it about classes of your own; --text2-col names the second text of a pair"
+        raise UsageError("this teacher compares two texts, and there is one a row", hint=hint)
+    return {**kind, "task.labels": list(labels)}
+
+
+def _sizes(train: pl.DataFrame, task: Task, settings: Settings) -> dict[str, Any]:
+    """Derive the student's longest text, which 99 of 100 texts do not exceed, and its batch, smaller of few texts."""
+    words = pl.concat([train[name].rename("text") for name in task.columns]).str.count_matches(_WORDS)
+    longest = int(words.quantile(0.99) or 0) + 1
+    return {
+        "student.max_length": max(_SHORTEST, min(_LONGEST, longest)),
+        "student.batch_size": settings.student.batch_size if len(train) > _TRIED else _SMALL,
+    }
+
+
+def _show_plan(prepared: _Prepared, reporter: Reporter) -> None:
+    counts, plan = prepared.counts, prepared.plan
+    left_out = f"{counts.duplicates:,} copies left out"
+    beyond = f", {counts.beyond:,} beyond the plan" if counts.beyond else ""
+    test = f", {counts.test:,} for the final figures" if counts.test else ""
+    reporter.info(f"{counts.read:,} texts read, {left_out}{beyond}")
+    reporter.info(f"{counts.train:,} texts to learn from, {counts.dev:,} to choose by{test}")
+    made = f"{plan.n_iter} fabricated ones for each, " if plan.n_iter else ""
+    reporter.info(f"the plan: {made}{plan.updates:,} updates of the student")
+    if plan.seconds:
+        parts = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in plan.seconds.items())
+        reporter.info(f"in minutes: {parts}; in all {sum(plan.seconds.values()) / 60:.1f}")
+
+
+def outlook(history: Sequence[Mapping[str, float]], metric: str) -> str:
+    """Say what more time would bring: by how much the last third of the training has raised the best dev score."""
+    scores = [100 * evaluation[metric] for evaluation in history]
+    if len(scores) < 3:
+        return "the training was too short to say what more time would bring"
+    third = len(scores) // 3
+    gain = max(scores) - max(scores[:-third])
+    name = {"accuracy": "agreement or accuracy"}.get(metric, metric)
+    if gain < 0.1:
+        return f"the last third of the training did not raise {name} on dev: more time would bring little"
+    return f"the last third of the training raised {name} on dev by {gain:.1f} points: more time would bring more"
+
+
+def _report(root: Path, reporter: Reporter) -> Path | None:
+    try:
+        write_report([root], reporter=reporter)
+    except KdError as error:
+        reporter.warn(f"there is no report: {error}")
+        return None
+    return root / REPORT
+
+
+def _name(texts: Sequence[str]) -> str:
+    """Return the name of a run: the first file's, without suffixes."""
+    first = texts[0]
+    stem = "stdin" if first == STDIN else Path(first.rstrip("/")).name.partition(".")[0].replace("*", "")
+    return stem or "texts"

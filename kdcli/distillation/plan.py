@@ -1,0 +1,170 @@
+"""The plan of a distillation: how many texts, how many fabricated ones, how many updates, from the time there is.
+
+Times are measured on the first texts: the teacher's of a text and of a word alone, the student's of a training row.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from kdcli.api import QuietReporter, Task
+from kdcli.config.schema import Settings
+from kdcli.distillation.texts import held_out
+from kdcli.student.dataset import Examples, encode_table
+from kdcli.student.train import train_student
+from kdcli.student.vocabulary import train_vocabulary
+from kdcli.teacher.model import Teacher
+
+ENOUGH = 50_000
+"""With fewer texts to learn from, rules fabricate more, up to about this number."""
+_MOST_ITER = 20
+"""The most fabricated texts for one of the user's (Tang et al. 2019, section 4.2)."""
+_EPOCHS = 8
+"""Passes over the labelled texts for which the time is divided; more where the texts end before it."""
+_MOST_EPOCHS = 30
+_LEAST = 64
+"""The fewest texts to learn from, and the fewest updates, however little time there is."""
+_LEAST_UPDATES = 20
+_EVALUATIONS = 20
+_BATCHES = 16
+"""Updates by which the student's speed is measured."""
+_START = 20.0
+"""Seconds of a run that do not depend on the texts: imports, TF-IDF, the report."""
+_ROUNDS = 3
+_SAMPLE = 256
+"""Texts by which the teacher's speed is measured."""
+_FEW = 8
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds that a text takes the teacher, a word alone, and a training row the student."""
+
+    text: float
+    word: float
+    row: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        texts: The texts to take, those that are held out among them; 0 = all.
+        n_iter: Fabricated texts for each text to learn from.
+        epochs: Passes over all of them.
+        updates: The student's steps in all.
+        eval_steps: Steps between two evaluations.
+        seconds: What it will take, by what is done; empty without a limit of time.
+    """
+
+    texts: int
+    n_iter: int
+    epochs: int
+    updates: int
+    eval_steps: int
+    seconds: dict[str, float]
+
+
+def plan_all(texts: int, settings: Settings) -> Plan:
+    """Plan without a limit of time: all texts, and fabricated ones where there are few."""
+    train = texts - sum(held_out(texts))
+    n_iter = settings.transfer.lite.n_iter or min(_MOST_ITER, ceil(ENOUGH / train) - 1)
+    student = settings.student
+    updates = student.epochs * ceil(train * (1 + n_iter) / student.batch_size)
+    return Plan(0, n_iter, student.epochs, updates, max(1, updates // _EVALUATIONS), {})
+
+
+def plan_minutes(minutes: float, spent: float, texts: int, speeds: Speeds, settings: Settings) -> Plan:
+    """Plan for a number of minutes, of which some seconds are spent.
+
+    The time that a labelled row takes is the teacher's pass and ``_EPOCHS`` of the student's. Where there is more time
+    than all texts take, rules fabricate more, and at last there are more epochs.
+    """
+    words = settings.student.max_size
+    # The held-out texts go through the teacher once, and once more in the comparison.
+    fixed = spent + _START + words * speeds.word + 2 * sum(held_out(texts)) * speeds.text
+    left = max(0.0, 60 * minutes - fixed)
+    each = speeds.text + _EPOCHS * speeds.row
+    train = texts - sum(held_out(texts))
+    rows = max(_LEAST, int(left / each))
+    taken, n_iter = texts, 0
+    if rows < train:
+        # Fewer texts are held out of fewer.
+        taken = min(texts, max(2 * _LEAST, ceil(rows * texts / train)))
+        train = taken - sum(held_out(taken))
+        fixed = spent + _START + words * speeds.word + 2 * sum(held_out(taken)) * speeds.text
+        left = max(0.0, 60 * minutes - fixed)
+    else:
+        n_iter = min(_MOST_ITER, rows // train - 1)
+    rows = train * (1 + n_iter)
+    batch = settings.student.batch_size
+    seconds = max(left - rows * speeds.text, 0.0)
+    epochs = min(_MOST_EPOCHS, seconds / (rows * speeds.row))
+    updates = max(_LEAST_UPDATES, int(epochs * rows / batch))
+    parts = {
+        "read and plan": spent,
+        "teacher": (rows + 2 * sum(held_out(taken))) * speeds.text,
+        "vectors": words * speeds.word,
+        "student": updates * batch * speeds.row,
+        "rest": _START,
+    }
+    return Plan(taken, n_iter, ceil(max(1.0, updates * batch / rows)), updates, max(1, updates // _EVALUATIONS), parts)
+
+
+def measure(teacher: Teacher, texts: pl.DataFrame, settings: Settings, options: dict[str, Any]) -> Speeds:
+    """Measure the speeds on some texts, each of which the teacher reads once."""
+    task = teacher.task
+    columns = [texts[name].to_list() for name in task.columns]
+    words = sorted({word for column in columns for text in column for word in text.split()})[:_SAMPLE]
+    text = _median_seconds(teacher, [column[:_SAMPLE] for column in columns])
+    word = _median_seconds(teacher, [words] * len(columns))
+    return Speeds(text, word, _student_seconds(texts, task, settings, options))
+
+
+def _median_seconds(teacher: Teacher, columns: list[list[str]]) -> float:
+    """Return the seconds a text takes, the median of some rounds, each of other texts."""
+    taken = []
+    for number in range(_ROUNDS):
+        some = [column[number::_ROUNDS] for column in columns]
+        begin = time.perf_counter()
+        teacher.logits(some)
+        taken.append((time.perf_counter() - begin) / max(1, len(some[0])))
+    teacher.read.clear()
+    return float(np.median(taken))
+
+
+def _student_seconds(texts: pl.DataFrame, task: Task, settings: Settings, options: dict[str, Any]) -> float:
+    """Return the seconds that a row takes in a training with random logits; the dev set is a few rows."""
+    student = settings.student
+    others = (f"word{number}" for number in range(student.max_size))  # an update takes longer with a large vocabulary
+    how: dict[str, Any] = {"max_size": student.max_size, "min_freq": student.min_freq, "lowercase": student.lowercase}
+    tokenizer = train_vocabulary((texts[name] for name in task.columns), **how, more=others)
+    encoded = encode_table(texts, tokenizer, task, student.max_length)
+    random = np.random.default_rng(1)
+    logits = random.normal(size=(len(encoded), task.outputs)).astype(np.float32)
+    labels = logits[:, 0] if task.is_score else logits.argmax(1)
+    few = encode_table(texts.head(_FEW), tokenizer, task, student.max_length)
+    epochs = ceil(_BATCHES * student.batch_size / len(encoded))
+    with TemporaryDirectory() as folder:
+        result = train_student(
+            examples=Examples(encoded.texts, logits, labels),
+            dev=Examples(few.texts, labels=labels[:_FEW]),
+            tokenizer=tokenizer,
+            vectors=None,
+            task=task,
+            settings=student.model_copy(update={"max_steps": _BATCHES, "epochs": epochs, "eval_steps": _BATCHES}),
+            options=options,
+            seed=1,
+            output=Path(folder) / "student",
+            reporter=QuietReporter(),
+        )
+    return 1 / result.rows_per_second
