@@ -26,7 +26,7 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="The teacher: a clas
 Texts = Annotated[
     list[str],
     typer.Argument(
-        metavar="TEXTS...",
+        metavar="TEXTS",
         help="Tables (.csv .tsv .jsonl .parquet) or texts one a line (.txt), also .gz; folders; patterns; a dataset of "
         "the Hub; -: lines of stdin.",
     ),
@@ -81,12 +81,10 @@ def distil(
 
     if minutes is not None and not minutes > 0:
         raise UsageError("--minutes is a number above 0")
-    options = replace(
-        request.run_options(), run_dir=request.run_dir or (Path("runs/stdin") if STDIN in texts else None)
-    )
+    options = request.run_options()
     if STDIN in texts:
-        assert options.run_dir
-        piped = read_stdin(sys.stdin.buffer.read(), options.run_dir / "texts")
+        root = options.run_dir or Path("runs") / "stdin"
+        options, piped = replace(options, run_dir=root), read_stdin(sys.stdin.buffer.read(), root / "texts")
         texts = [str(piped) if name == STDIN else name for name in texts]
     names = tuple(name.strip() for name in labels.split(",")) if labels else ()
     if labels and (len(names) < 2 or not all(names) or len(set(names)) < len(names)):

@@ -40,7 +40,7 @@ def results_view(result: Results, price: float | None = None) -> RenderableType:
     note = "scores x 100, with 95 % intervals of a bootstrap over the texts"
     # Without gold labels the scores are against the teacher's answers: its agreement says the same.
     rows = [*(scores if result.gold or not near else []), *near]
-    parts = [ui.records(rows), Text(note, "dim"), Text(""), ui.records(sizes)]
+    parts: list[RenderableType] = [ui.records(rows), Text(note, "dim"), Text(""), ui.records(sizes)]
     if any(row.model == "baseline" for row in result.rows):
         shares = ", ".join(f"{titles[pair]} {_share(result, *pair)}" for pair in scored)
         parts += [Text(""), Text(f"share of the gap closed: {shares}")]

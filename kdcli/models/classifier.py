@@ -96,9 +96,8 @@ class Classifier:
         first = np.flatnonzero(np.diff(texts, prepend=-1))  # the windows of a text follow each other
         if self.long_texts == "max":
             return np.maximum.reduceat(outputs, first)
-        sizes = np.diff(first, append=len(texts)).astype(np.float32)[:, None]
-        means: NDArray[np.float32] = np.add.reduceat(outputs, first) / sizes
-        return means
+        means: NDArray[np.floating[Any]] = np.add.reduceat(outputs, first) / np.diff(first, append=len(texts))[:, None]
+        return means.astype(np.float32)
 
     def _pieces(self, columns: Sequence[Sequence[str]]) -> tuple[dict[str, list[list[int]]], NDArray[np.int64]]:
         """Return the word pieces of each text, or of each of its windows, and the number of the text of each."""
