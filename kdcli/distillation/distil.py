@@ -13,10 +13,11 @@ from typing import Any
 import polars as pl
 
 from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import Settings
 from kdcli.distillation.plan import Plan, measure, plan_all, plan_minutes
-from kdcli.distillation.texts import STDIN, Columns, TextCounts, find_columns, find_files, take_texts
+from kdcli.distillation.texts import STDIN, Columns, TextCounts, find_columns, find_files, label_values, take_texts
 from kdcli.errors import DataError, KdError, UsageError
 from kdcli.evaluate.results import Results
 from kdcli.files import atomic, sha256
@@ -28,6 +29,7 @@ from kdcli.run.paths import artefact
 from kdcli.run.runner import RunOptions, run_stages
 from kdcli.student.student import Student, load_student
 from kdcli.tasks.split import task_from
+from kdcli.teacher.logits import label_positions
 from kdcli.teacher.model import TeacherSource
 
 REQUEST = "distil.json"
@@ -166,10 +168,10 @@ def distil_texts(
         root = Path(run_dir) if run_dir else Path(place) / "run"
         path, columns = _on_disk(texts, Path(place))
         request = Request(str(model), (str(path),), minutes, tuple(labels), **columns)
-        own = settings or {}
+        sets = [f"{key}={inline(value)}" for key, value in (settings or {}).items()]
         result = distil(
             request,
-            lambda values: load_profile("distil", flags={**values, **own}),
+            lambda values: load_profile("distil", sets=sets, flags=values),
             options=RunOptions(run_dir=root),
             reporter=reporter,
         )
@@ -247,6 +249,7 @@ def _plan(
     source = TeacherSource.of(load(derived).settings)
     opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
     derived |= _task(opened.labels, request, columns, reporter)
+    derived |= _spelling(files[0], columns, opened.labels)
     own = load(derived).settings
     task = task_from(own.task)
     teacher = source.match(opened, task, reporter)
@@ -305,6 +308,16 @@ def _task(labels: tuple[str, ...], request: Request, columns: Columns, reporter:
         hint = "--labels NAME,NAME asks it about classes of your own; --text2-col names the second text of a pair"
         raise UsageError("this teacher compares two texts, and there is one a row", hint=hint)
     return {**kind, "task.labels": list(labels)}
+
+
+def _spelling(file: Path, columns: Columns, labels: Sequence[str]) -> dict[str, Any]:
+    """Take the file's own spelling of the teacher's labels where it differs: ``Positive`` for ``POSITIVE``."""
+    if columns.label is None or not labels:
+        return {}
+    values = label_values(file, columns.label)
+    positions = label_positions(values, Task("labels", "single", tuple(labels)))
+    own = [values[position] for position in positions] if positions else list(labels)
+    return {} if own == list(labels) else {"task.labels": own, "task.names": list(labels)}
 
 
 def _sizes(train: pl.DataFrame, task: Task, settings: Settings) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Times are measured on the first texts: the teacher's of a text and of a word alo
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -89,31 +90,27 @@ def plan_minutes(minutes: float, spent: float, texts: int, speeds: Speeds, setti
     The time that a labelled row takes is the teacher's pass and ``_EPOCHS`` of the student's. Where there is more time
     than all texts take, rules fabricate more, and at last there are more epochs.
     """
-    words = settings.student.max_size
-    # The held-out texts go through the teacher once, and once more in the comparison.
-    fixed = spent + _START + words * speeds.word + 2 * sum(held_out(texts)) * speeds.text
-    left = max(0.0, 60 * minutes - fixed)
-    each = speeds.text + _EPOCHS * speeds.row
-    train = texts - sum(held_out(texts))
-    rows = max(_LEAST, int(left / each))
-    taken, n_iter = texts, 0
-    if rows < train:
-        # Fewer texts are held out of fewer.
-        taken = min(texts, max(2 * _LEAST, ceil(rows * texts / train)))
-        train = taken - sum(held_out(taken))
-        fixed = spent + _START + words * speeds.word + 2 * sum(held_out(taken)) * speeds.text
-        left = max(0.0, 60 * minutes - fixed)
-    else:
-        n_iter = min(_MOST_ITER, rows // train - 1)
+    words, batch = settings.student.max_size * speeds.word, settings.student.batch_size
+    row = speeds.text + _EPOCHS * speeds.row
+    left = 60 * minutes - spent - _START - words
+
+    def seconds(taken: int) -> float:
+        """Return what so many texts take; those held out go through the teacher once, and again in the comparison."""
+        held = sum(held_out(taken))
+        return (taken - held) * row + 2 * held * speeds.text
+
+    least = min(texts, 2 * _LEAST)
+    taken = least + max(0, bisect_right(range(least, texts + 1), left, key=seconds) - 1)
+    held = sum(held_out(taken))
+    train, left = taken - held, left - 2 * held * speeds.text
+    n_iter = min(_MOST_ITER, max(0, int(left / (train * row)) - 1)) if taken == texts else 0
     rows = train * (1 + n_iter)
-    batch = settings.student.batch_size
-    seconds = max(left - rows * speeds.text, 0.0)
-    epochs = min(_MOST_EPOCHS, seconds / (rows * speeds.row))
+    epochs = min(_MOST_EPOCHS, (left - rows * speeds.text) / (rows * speeds.row))
     updates = max(_LEAST_UPDATES, int(epochs * rows / batch))
     parts = {
         "read and plan": spent,
-        "teacher": (rows + 2 * sum(held_out(taken))) * speeds.text,
-        "vectors": words * speeds.word,
+        "teacher": (rows + 2 * held) * speeds.text,
+        "vectors": words,
         "student": updates * batch * speeds.row,
         "rest": _START,
     }

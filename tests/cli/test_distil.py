@@ -1,0 +1,181 @@
+"""``kd distil`` from a table to a student, with tiny models."""
+
+import csv
+import json
+import random
+
+import numpy as np
+import polars as pl
+import pytest
+from made_teacher import WORDS, make_teacher
+from scipy.special import log_softmax
+
+import kdcli
+from kdcli.errors import DataError
+from kdcli.teacher.model import TeacherSource
+
+SMALL = (
+    *("--set", "student.max_size=60", "--set", "student.dimension=8", "--set", "student.epochs=4"),
+    *("--set", "students.bilstm.hidden=8", "--set", "students.bilstm.fc=8", "--set", "student.vectors="),
+    *("--set", "transfer.lite.n_iter=1", "--set", "transfer.lite.workers=1"),
+)
+
+
+def texts(count, seed=1):
+    draw = random.Random(seed)
+    made = [" ".join(draw.choices(WORDS, k=draw.randint(3, 9))) for _ in range(3 * count)]
+    return list(dict.fromkeys(made))[:count]
+
+
+def write_csv(path, rows, header):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    return make_teacher(tmp_path / "teacher")
+
+
+@pytest.fixture
+def mails(tmp_path):
+    rows = [[number, f'{text},\nhe said "{text}"', "2026-01-02"] for number, text in enumerate(texts(80))]
+    return write_csv(tmp_path / "mails.csv", rows, ["id", "message", "date"])
+
+
+def test_from_a_table_without_labels_to_a_student(kd, tmp_path, teacher, mails, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = kd("distil", teacher, mails, *SMALL, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert (result["student"], result["report"]) == ("runs/mails/student", "runs/mails/report.html")
+    assert result["counts"] == {
+        **{"read": 80, "duplicates": 0, "beyond": 0, "train": 72, "dev": 8, "test": 0},
+        "labelled": False,
+    }
+    assert [row["model"] for row in result["results"]["rows"]] == ["teacher", "tf-idf", "student"]
+    run = tmp_path / "runs/mails"
+    profile = run / "profile.toml"
+    assert 'labels = ["negative", "positive"]' in profile.read_text()
+    # The figures, computed anew from the student's folder and the teacher's.
+    dev = pl.read_parquet(run / "texts/dev.parquet")["sentence"].to_list()
+    assert all("\n" in text for text in dev)
+    student = kdcli.load_student(run / "student")
+    ours, theirs = student.logits([dev]), TeacherSource(str(teacher)).load(student.task).logits([dev])
+    near = result["results"]["rows"][-1]["fidelity"]["dev"]
+    assert near["agreement"]["value"] == pytest.approx((ours.argmax(1) == theirs.argmax(1)).mean())
+    p, q = (log_softmax(logits.astype(float), 1) for logits in (theirs, ours))
+    assert near["kl"]["value"] == pytest.approx((np.exp(p) * (p - q)).sum(1).mean(), abs=1e-5)
+    centred = [logits - logits.mean(1, keepdims=True) for logits in (ours.astype(float), theirs.astype(float))]
+    spread = ((centred[1] - centred[1].mean(0)) ** 2).sum()
+    assert near["r2"]["value"] == pytest.approx(1 - ((centred[0] - centred[1]) ** 2).sum() / spread, abs=1e-4)
+    # The same again, by both doors, has nothing to do.
+    before = (run / "student/model.safetensors").stat().st_mtime_ns
+    code, out, err = kd("distil", teacher, mails, *SMALL, "--json")
+    assert code == 0 and json.loads(out)["plan"] == result["plan"]
+    code, out, err = kd("run-all", "--profile", profile, "--run-dir", run, "--json")
+    assert code == 0, err
+    assert all(not stage["reasons"] for stage in json.loads(out)["stages"])
+    assert (run / "student/model.safetensors").stat().st_mtime_ns == before
+    code, out, _ = kd("predict", "--student", run, "--input", mails, "--text-col", "message")
+    assert code == 0 and len(out.splitlines()) == 81
+
+
+def test_gold_labels_are_used_where_they_are(kd, tmp_path, teacher):
+    rows = [[text, ("Negative", "Positive")[number % 2]] for number, text in enumerate(texts(60))]
+    table = write_csv(tmp_path / "films.csv", rows, ["text", "label"])
+    run = tmp_path / "run"
+    code, out, err = kd("distil", teacher, table, *SMALL, "--run-dir", run, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["counts"]["labelled"]
+    assert [row["model"] for row in found["results"]["rows"]] == ["teacher", "baseline", "tf-idf", "student"]
+    assert kdcli.load_student(run / "student").task.labels == ("Negative", "Positive")
+    other = ("--run-dir", tmp_path / "other", "--label-col", "none")
+    code, out, err = kd("distil", teacher, table, *SMALL, *other, "--json")
+    assert code == 0 and not json.loads(out)["counts"]["labelled"]
+    rows[40][1] = "neutral"
+    write_csv(table, rows, ["text", "label"])
+    code, out, err = kd("distil", teacher, table, *SMALL, "--run-dir", tmp_path / "third")
+    assert code == 4 and "neutral" in err and "row 42" in err
+
+
+def test_pairs_and_scores_from_python(tmp_path):
+    teacher = make_teacher(tmp_path / "score", labels=("score",))
+    pairs = list(zip(texts(40), texts(40, 2), strict=True))
+    settings = {"student.max_size": 60, "student.dimension": 8, "student.epochs": 2, "student.vectors": ""}
+    settings |= {"students.bilstm.hidden": 8, "students.bilstm.fc": 8, "transfer.lite.workers": 1}
+    student = kdcli.distil(teacher, pairs, settings={**settings, "transfer.lite.n_iter": 1})
+    assert student.task.is_score and student.task.kind == "pair"
+    assert len(student.predict(pairs[:3])) == 3
+    with pytest.raises(DataError):
+        kdcli.distil(teacher, [*pairs, ("one alone",)], settings=settings)
+    student.save(tmp_path / "saved")
+    assert np.array_equal(
+        kdcli.load_student(tmp_path / "saved").logits([["good"], ["bad"]]), student.logits([["good"], ["bad"]])
+    )
+
+
+def test_a_zero_shot_teacher(kd, tmp_path):
+    teacher = make_teacher(tmp_path / "nli", labels=("entailment", "neutral", "contradiction"))
+    lines = tmp_path / "lines.txt"
+    lines.write_text("".join(f"{text}\n" for text in texts(60)))
+    code, out, err = kd("distil", teacher, lines, "--labels", "good, bad,dull", *SMALL, "--run-dir", tmp_path / "run")
+    assert code == 0, err
+    student = kdcli.load_student(tmp_path / "run/student")
+    assert student.task.labels == ("good", "bad", "dull")
+    shares = student.predict_proba(["a good film", "a dull plot"])
+    assert shares.shape == (2, 3) and np.allclose(shares.sum(1), 1)
+    code, _, err = kd("distil", teacher, lines, *SMALL, "--run-dir", tmp_path / "other")
+    assert code == 2 and "--labels" in err
+
+
+@pytest.mark.parametrize(
+    ("labels", "arguments", "code", "word"),
+    [
+        (("negative", "positive"), ("--labels", "good,bad"), 2, "negative, positive"),
+        (("negative", "positive"), ("--labels", "good"), 2, "two or more"),
+        (("negative", "positive"), ("--minutes", "0"), 2, "--minutes"),
+        (("score",), ("--labels", "good,bad"), 2, "score"),
+        (("negative", "positive"), ("--text-col", "id"), 4, "no texts"),
+        (("negative", "positive"), ("--text-col", "body"), 4, "id (0), message"),
+    ],
+)
+def test_what_does_not_go_together(kd, tmp_path, mails, labels, arguments, code, word):
+    teacher = make_teacher(tmp_path / "teacher", labels=labels)
+    found, _, err = kd("distil", teacher, mails, *arguments, "--run-dir", tmp_path / "run")
+    assert found == code and word in err
+    assert not (tmp_path / "run/kd.lock").exists()
+
+
+def test_labels_without_names(kd, tmp_path, mails):
+    teacher = make_teacher(tmp_path / "teacher", labels=(None, None))
+    code, _, err = kd("distil", teacher, mails, "--run-dir", tmp_path / "run", "--dry-run")
+    assert code == 0 and "--labels" in err
+    code, _, err = kd("distil", teacher, mails, "--labels", "no,yes", "--run-dir", tmp_path / "run", "--dry-run")
+    assert code == 0 and "LABEL_0 as no, LABEL_1 as yes" in err
+
+
+def test_minutes_are_planned_and_kept_in_the_profile_as_numbers(kd, tmp_path, teacher, mails):
+    run = tmp_path / "run"
+    code, out, err = kd("distil", teacher, mails, *SMALL[:10], "--minutes", "0.01", "--run-dir", run, "--json")
+    assert code == 0, err
+    plan = json.loads(out)["plan"]
+    assert plan["updates"] == 20 and plan["seconds"]["student"] > 0
+    assert "max_steps = 20" in (run / "profile.toml").read_text()
+    assert "minutes =" not in (run / "profile.toml").read_text()
+
+
+def test_stdin_and_another_run_in_the_folder(kd, tmp_path, teacher, monkeypatch):
+    class Piped:
+        class buffer:
+            read = staticmethod(lambda: "".join(f"{text}\n" for text in texts(40)).encode())
+
+    monkeypatch.setattr("sys.stdin", Piped)
+    run = tmp_path / "run"
+    code, _, err = kd("distil", teacher, "-", *SMALL, "--run-dir", run)
+    assert code == 0, err
+    (run / "distil.json").unlink()
+    code, _, err = kd("distil", teacher, "-", *SMALL, "--run-dir", run)
+    assert code == 2 and "another command" in err

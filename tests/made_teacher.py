@@ -1,0 +1,41 @@
+"""Tiny random classifiers on disk, in the form of real ones."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+TEXT = "a good bad film not very dull the plot is and actors but great boring it was"
+WORDS = TEXT.split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+
+
+def make_teacher(folder, *, labels=("negative", "positive"), mask="[MASK]", model_class=None, dtype=None, **config):
+    """Save a tiny random BERT classifier and return its folder; ``labels`` of None are those without names."""
+    folder = Path(folder)
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL, mask, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    special = dict(zip(names, [*SPECIAL, mask], strict=True))
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **special).save_pretrained(folder)
+    torch.manual_seed(7)
+    settings = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 32,
+        "initializer_range": 0.5,  # logits that differ from text to text
+        "num_labels": len(labels),
+        **({"id2label": dict(enumerate(labels))} if labels[0] is not None else {}),
+        **config,
+    }
+    model = (model_class or BertForSequenceClassification)(BertConfig(**settings))
+    model.to(dtype or torch.float32).save_pretrained(folder)
+    return folder

@@ -1,0 +1,47 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdcli.config.load import load_profile
+from kdcli.distillation.plan import Speeds, plan_all, plan_minutes
+from kdcli.distillation.texts import held_out
+
+SETTINGS = load_profile("distil", environ={}, uses=()).settings
+BATCH = SETTINGS.student.batch_size
+
+
+@given(st.floats(2, 600), st.integers(1000, 10**6), st.floats(1e-5, 0.5), st.floats(1e-5, 5e-3), st.floats(1e-5, 5e-3))
+def test_a_plan_fills_the_time_and_no_more(minutes, texts, text, word, row):
+    plan = plan_minutes(minutes, 5.0, texts, Speeds(text, word, row), SETTINGS)
+    train = (plan.texts or texts) - sum(held_out(plan.texts or texts))
+    rows = train * (1 + plan.n_iter)
+    # What the plan takes, reckoned anew from its numbers.
+    teacher = (rows + 2 * (plan.texts - train)) * text
+    taken = 5.0 + 20.0 + teacher + SETTINGS.student.max_size * word + plan.updates * BATCH * row
+    assert taken == pytest.approx(sum(plan.seconds.values()))
+    least = plan.updates == 20 or plan.texts == 128
+    most = plan.epochs == 30  # more texts, or one more for each, would take too long
+    assert least or taken <= 60 * minutes * 1.02
+    assert least or most or taken >= 60 * minutes * 0.85
+    assert plan.texts <= texts and (least or plan.epochs == -(-plan.updates * BATCH // rows))
+
+
+def test_more_time_buys_more_texts_then_fabricated_ones_then_epochs():
+    speeds = Speeds(0.01, 0.001, 0.001)
+    plans = [plan_minutes(minutes, 0, 10_000, speeds, SETTINGS) for minutes in (2, 5, 20, 2000)]
+    assert plans[0].texts < plans[1].texts == plans[2].texts == plans[3].texts == 10_000
+    assert [plan.n_iter for plan in plans] == [0, 0, 6, 20]
+    assert plans[3].epochs == 30 > plans[2].epochs
+
+
+def test_little_time_does_the_least():
+    plan = plan_minutes(0.1, 30, 10_000, Speeds(0.01, 0.001, 0.001), SETTINGS)
+    assert (plan.texts, plan.n_iter, plan.updates) == (128, 0, 20)
+    assert sum(plan.seconds.values()) > 6
+
+
+def test_without_a_limit_all_texts_are_taken_and_few_are_multiplied():
+    assert plan_all(100_000, SETTINGS).n_iter == 0
+    small = plan_all(1_000, SETTINGS)
+    assert (small.texts, small.n_iter, small.epochs) == (0, 20, SETTINGS.student.epochs)
+    assert small.updates == 10 * -(-900 * 21 // BATCH)
