@@ -121,7 +121,7 @@ def test_a_zero_shot_teacher(kd, tmp_path):
     teacher = make_teacher(tmp_path / "nli", labels=("entailment", "neutral", "contradiction"))
     lines = tmp_path / "lines.txt"
     lines.write_text("".join(f"{text}\n" for text in texts(60)))
-    code, out, err = kd("distil", teacher, lines, "--labels", "good, bad,dull", *SMALL, "--run-dir", tmp_path / "run")
+    code, _, err = kd("distil", teacher, lines, "--labels", "good, bad,dull", *SMALL, "--run-dir", tmp_path / "run")
     assert code == 0, err
     student = kdcli.load_student(tmp_path / "run/student")
     assert student.task.labels == ("good", "bad", "dull")
