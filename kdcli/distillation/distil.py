@@ -16,8 +16,17 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import Settings
-from kdcli.distillation.plan import Plan, measure, plan_all, plan_minutes
-from kdcli.distillation.texts import STDIN, Columns, TextCounts, find_columns, find_files, label_values, take_texts
+from kdcli.distillation.plan import Plan, measure, most_texts, plan_all, plan_minutes
+from kdcli.distillation.texts import (
+    STDIN,
+    Columns,
+    TextCounts,
+    find_columns,
+    find_files,
+    first_texts,
+    label_values,
+    take_texts,
+)
 from kdcli.errors import DataError, KdError, UsageError
 from kdcli.evaluate.results import Results
 from kdcli.files import atomic, sha256
@@ -256,19 +265,19 @@ def _plan(
     how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
     said = ", labels in " + columns.label if columns.label else ", no labels"
     reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{said}")
-    available = take_texts(files, how, task, folder, limit=0, seed=own.seed, reporter=reporter)
-    texts = available.train + available.dev + available.test
-    derived |= _sizes(pl.read_parquet(folder / "train.parquet"), task, own)
+    sample, limit = first_texts(files[0], how, task, _TRIED, QuietReporter()), 0
+    own = load(derived | _sizes(sample, task, own)).settings
+    if request.minutes is not None:
+        speeds = measure(teacher, sample, own, own.students.get(own.student.model, {}))
+        limit = most_texts(request.minutes, speeds)
+    taken = take_texts(files, how, task, limit=limit, seed=own.seed, reporter=reporter)
+    derived |= _sizes(taken.rows, task, own)
     own = load(derived).settings
     if request.minutes is None:
-        plan = plan_all(texts, own)
+        plan = plan_all(len(taken.rows), own)
     else:
-        sample = pl.read_parquet(folder / "train.parquet", n_rows=_TRIED)
-        speeds = measure(teacher, sample, own, own.students.get(own.student.model, {}))
-        plan = plan_minutes(request.minutes, time.perf_counter() - begin, texts, speeds, own)
-    counts = available
-    if 0 < plan.texts < texts:
-        counts = take_texts(files, how, task, folder, limit=plan.texts, seed=own.seed, reporter=QuietReporter())
+        plan = plan_minutes(request.minutes, time.perf_counter() - begin, len(taken.rows), speeds, own)
+    counts = taken.divide(plan.texts, task, folder)
     derived |= {
         "task.data_dir": str(folder),
         "task.gold": counts.labelled,
@@ -320,13 +329,13 @@ def _spelling(file: Path, columns: Columns, labels: Sequence[str]) -> dict[str, 
     return {} if own == list(labels) else {"task.labels": own, "task.names": list(labels)}
 
 
-def _sizes(train: pl.DataFrame, task: Task, settings: Settings) -> dict[str, Any]:
+def _sizes(texts: pl.DataFrame, task: Task, settings: Settings) -> dict[str, Any]:
     """Derive the student's longest text, which 99 of 100 texts do not exceed, and its batch, smaller of few texts."""
-    words = pl.concat([train[name].rename("text") for name in task.columns]).str.count_matches(_WORDS)
+    words = pl.concat([texts[name].rename("text") for name in task.columns]).str.count_matches(_WORDS)
     longest = int(words.quantile(0.99) or 0) + 1
     return {
         "student.max_length": max(_SHORTEST, min(_LONGEST, longest)),
-        "student.batch_size": settings.student.batch_size if len(train) > _TRIED else _SMALL,
+        "student.batch_size": settings.student.batch_size if len(texts) >= _TRIED else _SMALL,
     }
 
 

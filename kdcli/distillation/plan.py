@@ -59,7 +59,7 @@ class Plan:
     """What a run will do.
 
     Attributes:
-        texts: The texts to take, those that are held out among them; 0 = all.
+        texts: The texts to take, those that are held out among them.
         n_iter: Fabricated texts for each text to learn from.
         epochs: Passes over all of them.
         updates: The student's steps in all.
@@ -81,7 +81,12 @@ def plan_all(texts: int, settings: Settings) -> Plan:
     n_iter = settings.transfer.lite.n_iter or min(_MOST_ITER, ceil(ENOUGH / train) - 1)
     student = settings.student
     updates = student.epochs * ceil(train * (1 + n_iter) / student.batch_size)
-    return Plan(0, n_iter, student.epochs, updates, max(1, updates // _EVALUATIONS), {})
+    return Plan(texts, n_iter, student.epochs, updates, max(1, updates // _EVALUATIONS), {})
+
+
+def most_texts(minutes: float, speeds: Speeds) -> int:
+    """Return the most texts that a number of minutes may suffice for, so that no more are kept in memory."""
+    return max(2 * _LEAST, int(60 * minutes / (speeds.text + speeds.row)))
 
 
 def plan_minutes(minutes: float, spent: float, texts: int, speeds: Speeds, settings: Settings) -> Plan:

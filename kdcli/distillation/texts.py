@@ -187,21 +187,45 @@ def _shown(rows: pl.DataFrame) -> str:
     return f"the columns are {', '.join(shown)}".replace("\n", " ")
 
 
-def take_texts(
-    files: Sequence[Path],
-    settings: TaskSettings,
-    task: Task,
-    folder: Path,
-    *,
-    limit: int,
-    seed: int,
-    reporter: Reporter,
-) -> TextCounts:
-    """Read texts, and write those to learn from and those that are held out: ``train``, ``dev`` and ``test.parquet``.
+@dataclass(frozen=True)
+class TakenTexts:
+    """Different texts in random order, with their labels if they have any; and how many there were.
 
-    Of copies the first is taken, so none stands on two sides. ``limit`` (0: none) texts are taken at random: those
-    with the smallest hashes, whatever the order of the files. Memory holds these and a number for each other text. With
-    a ``label_column`` each side has about the same share of every label.
+    Attributes:
+        rows: The text columns, and ``label``.
+        read: Rows with a text.
+        different: Different texts among them.
+        labelled: Whether every row has a label.
+    """
+
+    rows: pl.DataFrame
+    read: int
+    different: int
+    labelled: bool
+
+    def divide(self, count: int, task: Task, folder: Path) -> TextCounts:
+        """Write the first ``count`` texts: ``train``, ``dev`` and, of many, ``test.parquet``.
+
+        With labels each side has about the same share of every one.
+        """
+        sides = _divide(self.rows.head(count), self.labelled and not task.is_score)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("train", "dev", "test"):
+            (folder / f"{name}.parquet").unlink(missing_ok=True)
+            if len(sides[name]):
+                sides[name].write_parquet(folder / f"{name}.parquet")
+        sizes = {name: len(side) for name, side in sides.items()}
+        beyond = self.different - min(count, len(self.rows))
+        return TextCounts(self.read, self.read - self.different, beyond, labelled=self.labelled, **sizes)
+
+
+def take_texts(
+    files: Sequence[Path], settings: TaskSettings, task: Task, *, limit: int = 0, seed: int, reporter: Reporter
+) -> TakenTexts:
+    """Read texts, and take each once; of copies the first, so that none can stand on two sides.
+
+    ``limit`` (0: none) texts are taken at random: those with the smallest hashes, whatever the order of the files.
+    Memory holds these and a number for each other text.
 
     Raises:
         DataError: There are fewer than ``FEWEST`` different texts, or a label is not one of the task's.
@@ -228,16 +252,13 @@ def take_texts(
             + ("they are left out" if labelled else f"the column {settings.label_column} is not used")
         )
         rows = rows.drop_nulls("label") if labelled else rows
-    if not labelled and "label" in rows.columns:
-        rows = rows.drop("label")
-    sides = _divide(rows, labelled and not task.is_score)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("train", "dev", "test"):
-        (folder / f"{name}.parquet").unlink(missing_ok=True)
-        if len(sides[name]):
-            sides[name].write_parquet(folder / f"{name}.parquet")
-    sizes = {name: len(side) for name, side in sides.items()}
-    return TextCounts(read=read, duplicates=read - different, beyond=different - len(rows), labelled=labelled, **sizes)
+    return TakenTexts(rows if labelled else rows.select(task.columns), read, different, labelled)
+
+
+def first_texts(path: Path, settings: TaskSettings, task: Task, count: int, reporter: Reporter) -> pl.DataFrame:
+    """Read the first texts of a file."""
+    batches = stream_table(path, settings, task, reporter, training=True)
+    return next(batches).select(task.columns).head(count)
 
 
 class _Smallest:

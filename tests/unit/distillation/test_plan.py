@@ -4,7 +4,6 @@ from hypothesis import strategies as st
 
 from kdcli.config.load import load_profile
 from kdcli.distillation.plan import Speeds, plan_all, plan_minutes
-from kdcli.distillation.texts import held_out
 
 SETTINGS = load_profile("distil", environ={}, uses=()).settings
 BATCH = SETTINGS.student.batch_size
@@ -13,7 +12,7 @@ BATCH = SETTINGS.student.batch_size
 @given(st.floats(2, 600), st.integers(1000, 10**6), st.floats(1e-5, 0.5), st.floats(1e-5, 5e-3), st.floats(1e-5, 5e-3))
 def test_a_plan_fills_the_time_and_no_more(minutes, texts, text, word, row):
     plan = plan_minutes(minutes, 5.0, texts, Speeds(text, word, row), SETTINGS)
-    train = (plan.texts or texts) - sum(held_out(plan.texts or texts))
+    train = plan.texts - sum(held_out(plan.texts))
     rows = train * (1 + plan.n_iter)
     # What the plan takes, reckoned anew from its numbers.
     teacher = (rows + 2 * (plan.texts - train)) * text
@@ -43,5 +42,5 @@ def test_little_time_does_the_least():
 def test_without_a_limit_all_texts_are_taken_and_few_are_multiplied():
     assert plan_all(100_000, SETTINGS).n_iter == 0
     small = plan_all(1_000, SETTINGS)
-    assert (small.texts, small.n_iter, small.epochs) == (0, 20, SETTINGS.student.epochs)
+    assert (small.texts, small.n_iter, small.epochs) == (1_000, 20, SETTINGS.student.epochs)
     assert small.updates == 10 * -(-900 * 21 // BATCH)

@@ -31,11 +31,10 @@ def settings(columns=("sentence",), label=""):
 
 
 def take(tmp_path, files, *, limit=0, label="", notes=None):
-    counts = take_texts(
-        files, settings(("text",), label), TASK, tmp_path / "out", limit=limit, seed=1, reporter=notes or Notes()
-    )
-    sides = {path.stem: pl.read_parquet(path) for path in (tmp_path / "out").glob("*.parquet")}
-    return counts, sides
+    asked = settings(("text",), label)
+    taken = take_texts(files, asked, TASK, limit=limit, seed=1, reporter=notes or Notes())
+    counts = taken.divide(len(taken.rows), TASK, tmp_path / "out")
+    return counts, {path.stem: pl.read_parquet(path) for path in (tmp_path / "out").glob("*.parquet")}
 
 
 def test_the_only_column_of_texts_is_found(tmp_path):
