@@ -96,11 +96,12 @@ def distil(
         return bare.load("distil", settings=dict(values))
 
     with ui.reporting("distil") as reporter:
-        result = distil_model(wanted, load, options=options, offline=request.offline, reporter=reporter)
+        how: dict[str, Any] = {"options": options, "offline": request.offline, "time_starts": True, "reporter": reporter}
+        result = distil_model(wanted, load, **how)
     ui.show(result, lambda found: _view(found, price) if isinstance(found, DistilResult) else ui.describe(found))
 
 
 def _view(result: DistilResult, price: float) -> RenderableType:
     lines = [f"student: {result.student}", *([f"report: {result.report}"] if result.report else []), result.outlook]
     ended = Text(f"done in {duration(result.seconds)}", "dim")
-    return Group(results_view(result.results, price), Text(""), *map(Text, lines), ended)
+    return Group(results_view(result.results, price, result.cold_start), Text(""), *map(Text, lines), ended)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
     from kdcli.tasks.statistics import Interval
 
 
-def results_view(result: Results, price: float | None = None) -> RenderableType:
+def results_view(
+    result: Results, price: float | None = None, cold_start: Mapping[str, float] = MappingProxyType({})
+) -> RenderableType:
     """Show the comparison of all models; ``price`` is that of an hour of the machine: a million texts cost so much."""
     scored = [(split, metric) for split, shares in result.gap_closed.items() for metric in shares]
     titles = {(split, metric): f"{split} {result.titles.get(metric, metric)}" for split, metric in scored}
@@ -33,6 +38,7 @@ def results_view(result: Results, price: float | None = None) -> RenderableType:
             "without embeddings": row.parameters_without_embeddings,
             "MB": f"{row.megabytes:.1f}",
             "texts/s": round(row.per_second),
+            **({"cold start, s": f"{cold_start.get(row.model, math.nan):.1f}"} if cold_start else {}),
             **({} if price is None else {"cost of 1,000,000": f"{price * 1e6 / row.per_second / 3600:.2g}"}),
         }
         for row in result.rows

@@ -5,52 +5,51 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 
-from kdcli.api import QuietReporter, Reporter, Task
+from kdcli import registry
+from kdcli.api import QuietReporter, Reporter
 from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import Settings
+from kdcli.distillation.derive import (
+    FEW,
+    count_cut,
+    label_settings,
+    student_settings,
+    task_settings,
+    teacher_settings,
+)
 from kdcli.distillation.plan import Plan, measure, most_texts, plan_all, plan_minutes
 from kdcli.distillation.texts import (
     STDIN,
-    Columns,
     TextCounts,
     find_columns,
     find_files,
     first_texts,
-    label_values,
     take_texts,
 )
 from kdcli.errors import DataError, KdError, UsageError
+from kdcli.evaluate.measure import BenchSubject, Kind, cold_start
 from kdcli.evaluate.results import Results
 from kdcli.files import atomic, sha256
-from kdcli.models.classifier import are_generic
 from kdcli.models.device import resolve
+from kdcli.parts import processes
 from kdcli.report.page import NAME as REPORT
 from kdcli.report.page import write_report
 from kdcli.run.paths import artefact
 from kdcli.run.runner import RunOptions, run_stages
 from kdcli.student.student import Student, load_student
 from kdcli.tasks.split import task_from
-from kdcli.teacher.logits import label_positions
 from kdcli.teacher.model import TeacherSource
 
 REQUEST = "distil.json"
 """The file of a run folder that says what was asked for: the same again goes on with the plan that was made."""
-ZERO_SHOT = "zero-shot"
-_WORDS = r"\w+|[^\w\s]"
-_LONGEST, _SHORTEST = 512, 8
-"""Words that a student reads, at the most and at the least."""
-_TRIED = 2_000
-"""Texts by which the speeds are measured."""
-_SMALL = 64
-"""Texts an update, of few texts."""
 Values = Mapping[str, Any]
 Load = Callable[[Values], Profile]
 """Loads the recipe with settings on top."""
@@ -81,6 +80,7 @@ class DistilResult:
         seconds: What this launch took.
         results: The comparison of all models.
         outlook: What more time would bring.
+        cold_start: The seconds from the first import to the first answer, by model, where they were measured.
     """
 
     student: Path
@@ -90,6 +90,7 @@ class DistilResult:
     seconds: float
     results: Results
     outlook: str
+    cold_start: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -107,6 +108,7 @@ def distil(
     *,
     options: RunOptions | None = None,
     offline: bool = False,
+    time_starts: bool = False,
     reporter: Reporter | None = None,
 ) -> DistilResult | Plan:
     """Distil a teacher into a student.
@@ -120,6 +122,7 @@ def distil(
         load: Loads the recipe; by default the profile ``distil``.
         options: How to run: ``run_dir``, ``force``, ``resume``, ``dry_run`` (returns the plan), ``seeds``, ``track``.
         offline: Download nothing.
+        time_starts: Whether to time the cold start of teacher and student.
         reporter: Shows the progress.
 
     Raises:
@@ -135,17 +138,19 @@ def distil(
     prepared = _prepare(request, files, root, load, options, begin, reporter)
     if options.dry_run:
         return prepared.plan
-    _show_plan(prepared, reporter)
+    _show_plan(prepared, request.minutes, reporter)
     outcomes = run_stages(None, prepared.profile, options=replace(options, run_dir=root), reporter=reporter)
     by_name = {outcome.name: outcome.result for outcome in outcomes}
+    student = artefact(root, "student")
     return DistilResult(
-        artefact(root, "student"),
+        student,
         _report(root, reporter),
         prepared.counts,
         prepared.plan,
         time.perf_counter() - begin,
         by_name["results"],
         outlook(by_name["student"].history, task_from(prepared.profile.settings.task).metric),
+        _cold_starts(prepared.profile.settings, student) if time_starts else {},
     )
 
 
@@ -252,27 +257,28 @@ def _plan(
     columns = find_columns(
         files[0], text_col=request.text_col, text2_col=request.text2_col, label_col=request.label_col
     )
-    derived: dict[str, Any] = {"task.name": _name(request.texts), "teacher.model": request.model}
-    if settings.teacher.plugin == "transformers" and request.labels and _is_inference(request, settings, reporter):
-        derived["teacher.plugin"] = ZERO_SHOT
+    derived: dict[str, Any] = {"task.name": _name(request.texts)}
+    derived |= teacher_settings(request.model, request.labels, settings, reporter)
     source = TeacherSource.of(load(derived).settings)
     opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
-    derived |= _task(opened.labels, request, columns, reporter)
-    derived |= _spelling(files[0], columns, opened.labels)
+    derived |= task_settings(opened.labels, request.labels, columns, reporter)
+    derived |= label_settings(files[0], columns, opened.labels)
     own = load(derived).settings
     task = task_from(own.task)
     teacher = source.match(opened, task, reporter)
     how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
     said = ", labels in " + columns.label if columns.label else ", no labels"
     reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{said}")
-    sample, limit = first_texts(files[0], how, task, _TRIED, QuietReporter()), 0
-    own = load(derived | _sizes(sample, task, own)).settings
+    sample, limit = first_texts(files[0], how, task, FEW, QuietReporter()), 0
+    own = load(derived | student_settings(sample, own)).settings
     if request.minutes is not None:
         speeds = measure(teacher, sample, own, own.students.get(own.student.model, {}))
         limit = most_texts(request.minutes, speeds)
     taken = take_texts(files, how, task, limit=limit, seed=own.seed, reporter=reporter)
-    derived |= _sizes(taken.rows, task, own)
+    derived |= student_settings(taken.rows, own)
     own = load(derived).settings
+    if cut := count_cut(taken.rows, own.student.max_length):
+        reporter.info(f"the student reads {own.student.max_length} words: {cut:,} texts are longer, and cut")
     if request.minutes is None:
         plan = plan_all(len(taken.rows), own)
     else:
@@ -289,57 +295,23 @@ def _plan(
     return _Prepared(load(derived), counts, plan)
 
 
-def _is_inference(request: Request, settings: Settings, reporter: Reporter) -> bool:
-    """Return whether a model that labels are given for is one of natural language inference."""
-    from kdcli.models.hf import find_model, load_config
-
-    names = load_config(find_model(request.model, reporter)).id2label.values()
-    return any(str(name).casefold().startswith("entail") for name in names) or bool(settings.teachers.get(ZERO_SHOT))
-
-
-def _task(labels: tuple[str, ...], request: Request, columns: Columns, reporter: Reporter) -> dict[str, Any]:
-    """Derive the task: the labels are the teacher's, or those given for one that does not name them."""
-    kind = {"task.kind": "pair" if len(columns.texts) == 2 else "single"}
-    if not labels:
-        if request.labels:
-            raise UsageError("the teacher gives a score, and --labels names classes", hint="leave out --labels")
-        return {**kind, "task.labels": [], "task.names": [], "task.metric": "pearson"}
-    if request.labels and sorted(request.labels) != sorted(labels):
-        if not are_generic(labels) or len(request.labels) != len(labels):
-            what = f"the teacher's labels are {', '.join(labels)}, and --labels names {', '.join(request.labels)}"
-            raise UsageError(what, hint="leave out --labels; a zero-shot teacher is a model of inference (NLI)")
-        pairs = ", ".join(f"{own} as {name}" for own, name in zip(labels, request.labels, strict=True))
-        reporter.info(f"the teacher's labels are read in their order: {pairs}")
-        return {**kind, "task.labels": list(request.labels)}
-    if are_generic(labels):
-        reporter.warn(f"the teacher does not name its labels ({', '.join(labels)}): --labels NAME,NAME names them")
-    if len(columns.texts) == 1 and "entailment" in map(str.casefold, labels):
-        hint = "--labels NAME,NAME asks it about classes of your own; --text2-col names the second text of a pair"
-        raise UsageError("this teacher compares two texts, and there is one a row", hint=hint)
-    return {**kind, "task.labels": list(labels)}
+def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
+    """Time both models in processes of their own."""
+    task, source = task_from(settings.task), TeacherSource.of(settings)
+    device, config = resolve(settings.device), json.loads((student / "config.json").read_text("utf-8"))
+    form: Kind = "numpy" if hasattr(registry.load("students", config["plugin"]), "fast") else "pytorch"
+    subjects = [
+        BenchSubject("teacher", "teacher", source.model, task, device, settings.precision, source),
+        BenchSubject("student", form, str(student), task),
+    ]
+    found = {}
+    for subject in subjects:
+        with processes(1) as pool:
+            found[subject.name] = pool.submit(cold_start, subject).result()
+    return found
 
 
-def _spelling(file: Path, columns: Columns, labels: Sequence[str]) -> dict[str, Any]:
-    """Take the file's own spelling of the teacher's labels where it differs: ``Positive`` for ``POSITIVE``."""
-    if columns.label is None or not labels:
-        return {}
-    values = label_values(file, columns.label)
-    positions = label_positions(values, Task("labels", "single", tuple(labels)))
-    own = [values[position] for position in positions] if positions else list(labels)
-    return {} if own == list(labels) else {"task.labels": own, "task.names": list(labels)}
-
-
-def _sizes(texts: pl.DataFrame, task: Task, settings: Settings) -> dict[str, Any]:
-    """Derive the student's longest text, which 99 of 100 texts do not exceed, and its batch, smaller of few texts."""
-    words = pl.concat([texts[name].rename("text") for name in task.columns]).str.count_matches(_WORDS)
-    longest = int(words.quantile(0.99) or 0) + 1
-    return {
-        "student.max_length": max(_SHORTEST, min(_LONGEST, longest)),
-        "student.batch_size": settings.student.batch_size if len(texts) >= _TRIED else _SMALL,
-    }
-
-
-def _show_plan(prepared: _Prepared, reporter: Reporter) -> None:
+def _show_plan(prepared: _Prepared, minutes: float | None, reporter: Reporter) -> None:
     counts, plan = prepared.counts, prepared.plan
     left_out = f"{counts.duplicates:,} copies left out"
     beyond = f", {counts.beyond:,} beyond the plan" if counts.beyond else ""
@@ -350,7 +322,11 @@ def _show_plan(prepared: _Prepared, reporter: Reporter) -> None:
     reporter.info(f"the plan: {made}{plan.updates:,} updates of the student")
     if plan.seconds:
         parts = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in plan.seconds.items())
-        reporter.info(f"in minutes: {parts}; in all {sum(plan.seconds.values()) / 60:.1f}")
+        total = sum(plan.seconds.values()) / 60
+        reporter.info(f"in minutes: {parts}; in all {total:.1f}")
+        if minutes and total > 1.15 * minutes:
+            what = f"the least that makes a student takes about {total:.1f} minutes"
+            reporter.warn(f"{what}, more than the {minutes:g} of --minutes")
 
 
 def outlook(history: Sequence[Mapping[str, float]], metric: str) -> str:

@@ -84,6 +84,14 @@ class _Loaded:
     parameters: tuple[int | None, int | None] = field(default=(None, None))
 
 
+def cold_start(subject: BenchSubject) -> float:
+    """Return the seconds from the first import to the first answer, in a process that has loaded nothing else."""
+    begin = time.perf_counter()
+    with redirect_stdout(sys.stderr):
+        _load(subject).logits([["a text"]] * len(subject.task.columns))
+    return time.perf_counter() - begin
+
+
 def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurement:
     """Load a model, warm it up and time it on fresh texts.
 

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from kdcli.config.load import load_profile
 from kdcli.distillation.plan import Speeds, plan_all, plan_minutes
+from kdcli.distillation.texts import held_out
 
 SETTINGS = load_profile("distil", environ={}, uses=()).settings
 BATCH = SETTINGS.student.batch_size

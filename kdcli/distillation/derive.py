@@ -1,0 +1,99 @@
+"""The settings that need not be said: derived from the teacher, the columns and the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kdcli.api import Reporter, Task
+from kdcli.config.schema import Settings
+from kdcli.distillation.texts import Columns, label_values
+from kdcli.errors import UsageError
+from kdcli.models.classifier import are_generic
+from kdcli.models.hf import find_model, load_config
+from kdcli.teacher.logits import label_positions
+
+ZERO_SHOT = "zero-shot"
+FEW = 2_000
+"""So few texts take smaller batches."""
+_WORDS = r"\w+|[^\w\s]"
+_LONGEST, _SHORTEST = 512, 8
+"""Words that a student reads, at the most and at the least."""
+_BATCH = 64
+"""Texts an update, of few texts."""
+
+
+def teacher_settings(model: str, labels: Sequence[str], settings: Settings, reporter: Reporter) -> dict[str, Any]:
+    """Derive the plugin: a model of natural language inference with labels of the user's own is a zero-shot teacher."""
+    found = {"teacher.model": model}
+    if not labels or settings.teacher.plugin != "transformers":
+        return found
+    names = load_config(find_model(model, reporter)).id2label.values()
+    asked = ZERO_SHOT in settings.teachers  # its options are set
+    infers = any(str(name).casefold().startswith("entail") for name in names)
+    return found | ({"teacher.plugin": ZERO_SHOT} if asked or infers else {})
+
+
+def task_settings(
+    labels: tuple[str, ...], wanted: Sequence[str], columns: Columns, reporter: Reporter
+) -> dict[str, Any]:
+    """Derive the task: the labels are the teacher's, or those wanted of one that does not name them.
+
+    Raises:
+        UsageError: The labels that are wanted are not the teacher's, or it compares texts and there is one a row.
+    """
+    kind = {"task.kind": "pair" if len(columns.texts) == 2 else "single"}
+    if not labels:
+        if wanted:
+            raise UsageError("the teacher gives a score, and --labels names classes", hint="leave out --labels")
+        return {**kind, "task.labels": [], "task.names": [], "task.metric": "pearson"}
+    if wanted and sorted(wanted) != sorted(labels):
+        if not are_generic(labels) or len(wanted) != len(labels):
+            what = f"the teacher's labels are {', '.join(labels)}, and --labels names {', '.join(wanted)}"
+            raise UsageError(what, hint="leave out --labels; a zero-shot teacher is a model of inference (NLI)")
+        pairs = ", ".join(f"{own} as {name}" for own, name in zip(labels, wanted, strict=True))
+        reporter.info(f"the teacher's labels are read in their order: {pairs}")
+        return {**kind, "task.labels": list(wanted)}
+    if are_generic(labels):
+        reporter.warn(f"the teacher does not name its labels ({', '.join(labels)}): --labels NAME,NAME names them")
+    if len(columns.texts) == 1 and "entailment" in map(str.casefold, labels):
+        hint = "--labels NAME,NAME asks it about classes of your own; --text2-col names the second text of a pair"
+        raise UsageError("this teacher compares two texts, and there is one a row", hint=hint)
+    return {**kind, "task.labels": list(labels)}
+
+
+def label_settings(file: Path, columns: Columns, labels: Sequence[str]) -> dict[str, Any]:
+    """Take the file's own spelling of the teacher's labels where it differs: ``Positive`` for ``POSITIVE``."""
+    if columns.label is None or not labels:
+        return {}
+    values = label_values(file, columns.label)
+    positions = label_positions(values, Task("labels", "single", tuple(labels)))
+    own = [values[position] for position in positions] if positions else list(labels)
+    return {} if own == list(labels) else {"task.labels": own, "task.names": list(labels)}
+
+
+def student_settings(texts: pl.DataFrame, settings: Settings) -> dict[str, Any]:
+    """Derive the student's longest text, which 99 of 100 texts do not exceed, and its batch, smaller of few texts."""
+    longest = max(int(count_words(column).quantile(0.99, "higher") or 0) for column in text_columns(texts))
+    return {
+        "student.max_length": max(_SHORTEST, min(_LONGEST, longest)),
+        "student.batch_size": settings.student.batch_size if len(texts) >= FEW else _BATCH,
+    }
+
+
+def count_cut(texts: pl.DataFrame, longest: int) -> int:
+    """Count the texts that are longer than a student reads."""
+    return sum(int((count_words(column) > longest).sum()) for column in text_columns(texts))
+
+
+def text_columns(texts: pl.DataFrame) -> list[pl.Series]:
+    """Return the columns of texts, without the labels."""
+    return [texts[name] for name in texts.columns if name != "label"]
+
+
+def count_words(texts: pl.Series) -> pl.Series:
+    """Count the words and signs of each text, about as a student's vocabulary cuts them."""
+    return texts.str.count_matches(_WORDS)
