@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings, TaskSettings
 from kdcli.errors import KdError, MissingError, UsageError
 from kdcli.evaluate.measure import BATCHES, BenchSubject, Kind, Measurement, measure
+from kdcli.export.onnx_student import INT8, MODEL
 from kdcli.files import atomic
 from kdcli.parts import processes, usable_cores
 from kdcli.run.paths import is_run, student_folder, teacher_of
@@ -26,13 +27,9 @@ from kdcli.student.student import load_student
 from kdcli.tasks.split import SAMPLE, load_table, load_tables, table_settings, task_from
 from kdcli.tasks.statistics import count_words
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 TEXTS = 16_384
 """Most texts, drawn at random, that the models get."""
 SECONDS = 3.0
-_GRAPHS: dict[Kind, str] = {"onnx": "model.onnx", "int8": "model.int8.onnx"}
 _NAMES: dict[Kind, str] = {
     "pytorch": "student, PyTorch",
     "numpy": "student, NumPy",
@@ -110,12 +107,15 @@ def bench(
         reporter.warn(f"{name} is skipped: {reason}")
     how = table_settings(task, settings.task, folder, profiled=profiled)
     columns, source = _texts(task, how, table, seed, reporter)
-    measured = []
+    models: list[Measurement] = []
     with reporter.progress("bench", len(subjects), "models") as progress:
         for subject in subjects:
-            measured.append(_alone(subject, columns, seconds))
+            one = _alone(subject, columns, seconds)
+            if one.parameters is None:  # the other forms of the student have those of the first, the module
+                parameters = models[0].parameters, models[0].parameters_without_embeddings
+                one = replace(one, parameters=parameters[0], parameters_without_embeddings=parameters[1])
+            models.append(one)
             progress.advance(measured=subject.name)
-    models = _with_parameters(measured)
     return BenchReport(
         task.name,
         len(columns[0]),
@@ -160,12 +160,12 @@ def _forms(
         subjects.append(BenchSubject(_NAMES["numpy"], "numpy", str(folder), task))
     if onnx is None:
         return subjects, skipped
-    graphs: tuple[Kind, ...] = ("onnx", "int8")
-    for kind in graphs:
+    graphs: dict[Kind, str] = {"onnx": MODEL, "int8": INT8}
+    for kind, file in graphs.items():
         if find_spec("onnxruntime") is None:
             skipped[_NAMES[kind]] = "onnxruntime is not installed: pip install 'kdcli[onnx]'"
-        elif not (onnx / _GRAPHS[kind]).is_file():
-            skipped[_NAMES[kind]] = f"there is no {_GRAPHS[kind]} in {onnx}: `kd export onnx` writes it"
+        elif not (onnx / file).is_file():
+            skipped[_NAMES[kind]] = f"there is no {file} in {onnx}: `kd export onnx` writes it"
         else:
             subjects.append(BenchSubject(_NAMES[kind], kind, str(onnx), task))
     return subjects, skipped
@@ -200,16 +200,6 @@ def _alone(subject: BenchSubject, columns: Sequence[Sequence[str]], seconds: flo
         except BrokenProcessPool as error:
             hint = "it may not fit into memory; leave out --teacher, or take --precision bf16"
             raise KdError(f"the process that measured {subject.name} was killed", hint=hint) from error
-
-
-def _with_parameters(models: Sequence[Measurement]) -> list[Measurement]:
-    """Add the number of parameters to the other forms of the student; it is the module's."""
-    module = models[0]
-    every, without = module.parameters, module.parameters_without_embeddings
-    return [
-        replace(one, parameters=every, parameters_without_embeddings=without) if one.parameters is None else one
-        for one in models
-    ]
 
 
 def _machine(device: str) -> dict[str, str]:
@@ -249,48 +239,27 @@ def plot(report: BenchReport, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 1.6 + 0.45 * len(report.models)), layout="constrained")
-    speed, latency = figure.subplots(1, 2, width_ratios=[3, 2])
-    _speeds(speed, report.models)
-    _latencies(latency, report.models)
+    speed, latency = figure.subplots(1, 2, width_ratios=[3, 2], sharey=True)
+    height = 0.8 / len(BATCHES)
+    for row, model in enumerate(report.models):
+        colour, taken = _COLOURS[model.kind], model.latency
+        for number, batch in enumerate(BATCHES):
+            place, value = row + (number - 1) * height, model.per_second[batch]
+            speed.barh(place, value, height * 0.9, color=colour, alpha=0.4 + 0.3 * number)
+            text = f"{value:,.0f}  (batch {batch})" if value >= 10 else f"{value:.2g}  (batch {batch})"
+            beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+            speed.annotate(text, (value, place), fontsize=7, **beside)
+        latency.plot([taken.p50, taken.p99], [row, row], color=colour, linewidth=2)
+        for marker, value in zip("o|x", (taken.p50, taken.p95, taken.p99), strict=True):
+            latency.plot(value, row, marker, color=colour, markersize=7)
+    for axes, label in ((speed, "sentences per second"), (latency, "ms for one text: p50 o, p95 |, p99 x")):
+        axes.set(xscale="log", xlabel=label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", alpha=0.3)
+    rates = [rate for model in report.models for rate in model.per_second.values()]
+    speed.set_xlim(10 ** np.floor(np.log10(min(rates) / 2)), max(rates) * 8)
+    speed.set_yticks(range(len(report.models)), [model.name for model in report.models])
+    speed.set_ylim(len(report.models) - 0.5, -0.5)
     figure.suptitle(f"{report.task}: {report.machine['processor']}, {report.machine['cores']} cores", fontsize=10)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=150)
-
-
-def _speeds(axes: Axes, models: Sequence[Measurement]) -> None:
-    height = 0.8 / len(BATCHES)
-    for row, model in enumerate(models):
-        for number, batch in enumerate(BATCHES):
-            place, value = row + (number - 1) * height, model.per_second[batch]
-            axes.barh(place, value, height * 0.9, color=_COLOURS[model.kind], alpha=0.4 + 0.3 * number)
-            axes.annotate(
-                f"{value:,.0f}  (batch {batch})" if value >= 10 else f"{value:.2g}  (batch {batch})",
-                (value, place),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7,
-            )
-    axes.set_xscale("log")
-    rates = [rate for model in models for rate in model.per_second.values()]
-    axes.set_xlim(10 ** np.floor(np.log10(min(rates) / 2)), max(rates) * 8)
-    axes.set_xlabel("sentences per second")
-    _rows(axes, models, names=True)
-
-
-def _latencies(axes: Axes, models: Sequence[Measurement]) -> None:
-    for row, model in enumerate(models):
-        taken = model.latency
-        axes.plot([taken.p50, taken.p99], [row, row], color=_COLOURS[model.kind], linewidth=2)
-        for marker, value in zip("o|x", (taken.p50, taken.p95, taken.p99), strict=True):
-            axes.plot(value, row, marker, color=_COLOURS[model.kind], markersize=7)
-    axes.set_xscale("log")
-    axes.set_xlabel("ms for one text: p50 o, p95 |, p99 x")
-    _rows(axes, models, names=False)
-
-
-def _rows(axes: Axes, models: Sequence[Measurement], *, names: bool) -> None:
-    axes.set_yticks(range(len(models)), [model.name for model in models] if names else [""] * len(models))
-    axes.set_ylim(len(models) - 0.5, -0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", alpha=0.3)

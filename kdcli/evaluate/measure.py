@@ -7,16 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from kdcli.api import Task
-
-if TYPE_CHECKING:
-    from kdcli.teacher.model import Teacher
 
 Kind = Literal["pytorch", "numpy", "onnx", "int8", "teacher"]
 Columns = Sequence[Sequence[str]]
@@ -81,7 +78,7 @@ class Measurement:
 class _Loaded:
     logits: Logits
     megabytes: float
-    parameters: tuple[int | None, int | None] = field(default=(None, None))
+    parameters: tuple[int | None, int | None] = (None, None)
 
 
 def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurement:
@@ -150,40 +147,27 @@ def peak_memory() -> int:
 
 
 def _load(subject: BenchSubject) -> _Loaded:
-    folder = Path(subject.place)
+    folder, device = Path(subject.place), subject.device
     if subject.kind == "teacher":
-        return _teacher(subject)
+        from kdcli.teacher.model import BATCH, load_teacher
+
+        limits: dict[str, Any] = {"max_length": subject.max_length, "precision": subject.precision}
+        teacher = load_teacher(subject.place, subject.task, device=device, **limits)
+        batch = LARGE if device.startswith("cuda") else BATCH
+        parameters = teacher.parameters, teacher.parameters_without_embeddings
+        return _Loaded(lambda columns: teacher.logits(columns, batch), teacher.megabytes, parameters)
     if subject.kind in ("pytorch", "numpy"):
         from kdcli.student.student import WEIGHTS, load_student
 
         # The NumPy form must not import torch: its memory is measured.
         torch = subject.kind == "pytorch"
-        student = load_student(folder, device=subject.device, torch=torch)
-        parameters = (student.parameters, student.parameters_without_embeddings) if torch else (None, None)
-        return _Loaded(student.logits, _megabytes(folder / WEIGHTS), parameters)
+        student = load_student(folder, device=device, torch=torch)
+        sizes = (student.parameters, student.parameters_without_embeddings) if torch else (None, None)
+        return _Loaded(student.logits, (folder / WEIGHTS).stat().st_size / 1e6, sizes)
     from kdcli.export.onnx_student import INT8, MODEL, load_onnx
 
     file = MODEL if subject.kind == "onnx" else INT8
-    return _Loaded(load_onnx(folder, file).logits, _megabytes(folder / file))
-
-
-def _teacher(subject: BenchSubject) -> _Loaded:
-    from kdcli.teacher.model import BATCH, load_teacher
-
-    teacher: Teacher = load_teacher(
-        subject.place,
-        subject.task,
-        max_length=subject.max_length,
-        device=subject.device,
-        precision=subject.precision,
-    )
-    batch = LARGE if subject.device.startswith("cuda") else BATCH
-    parameters = teacher.parameters, teacher.parameters_without_embeddings
-    return _Loaded(lambda columns: teacher.logits(columns, batch), teacher.megabytes, parameters)
-
-
-def _megabytes(file: Path) -> float:
-    return file.stat().st_size / 1e6
+    return _Loaded(load_onnx(folder, file).logits, (folder / file).stat().st_size / 1e6)
 
 
 def _gpu_peak(subject: BenchSubject) -> float | None:

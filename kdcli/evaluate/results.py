@@ -186,6 +186,7 @@ def _results(
         )
         for name, table in tables.items()
     }
+    all_gaps = {name: found.gaps for name, found in scored.items()}
     teacher, *small = models.values()
     speeds = [teacher.rows / teacher.seconds, *[sum(m.rows for m in small) / sum(m.seconds for m in small)] * 2]
     return Results(
@@ -200,12 +201,12 @@ def _results(
             )
             for model, speed in zip(models, speeds, strict=True)
         ],
-        {name: {metric: gap and gap.value for metric, gap in found.gaps.items()} for name, found in scored.items()},
+        {name: {metric: gap.value if gap else None for metric, gap in gaps.items()} for name, gaps in all_gaps.items()},
         notes,
         {metric: metric_title(task, metric) for metric in (task.metric, *task.more_metrics)},
         {
-            name: {metric: gap and (gap.low, gap.high) for metric, gap in found.gaps.items()}
-            for name, found in scored.items()
+            name: {metric: (gap.low, gap.high) if gap else None for metric, gap in gaps.items()}
+            for name, gaps in all_gaps.items()
         },
     )
 

@@ -180,8 +180,8 @@ def tradeoff(
             axes.plot([speed], [height], "o", color=colour, markersize=6)
             # Baseline and student are equally fast: a name on each side.
             side, align = (-7, "right") if label == "baseline" else (7, "left")
-            place = {"xytext": (side, 0), "textcoords": "offset points", "ha": align, "va": "center"}
-            axes.annotate(_short(label), (speed, height), **place)
+            beside: dict[str, Any] = {"xytext": (side, 0), "textcoords": "offset points", "ha": align, "va": "center"}
+            axes.annotate(_short(label), (speed, height), **beside)
         axes.set_xscale("log")
         speeds = [speed for speed, _ in points.values()]
         digits = "125" if max(speeds) < 100 * min(speeds) else "1"
