@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,15 +92,15 @@ def _results(result: Results) -> RenderableType:
 
 
 def _score(row: Row, split: str, metric: str) -> str:
-    values = row.scores[split][metric]
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    from kdcli.evaluate.results import percent
+
     interval = row.intervals.get(split, {}).get(metric)  # a run of an earlier version has none
     sure = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
-    return f"{100 * statistics.fmean(values):.1f}{spread}{sure}"
+    return percent(row.scores[split][metric]) + sure
 
 
 def _share(result: Results, split: str, metric: str) -> str:
     share, interval = result.gap_closed[split][metric], result.gap_intervals.get(split, {}).get(metric)
     if share is None:
-        return "not defined (the interval of teacher - baseline holds 0)"
+        return "not defined (these texts show no gap between teacher and baseline)"
     return f"{100 * share:.0f} %" + (f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else "")

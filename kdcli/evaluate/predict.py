@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ROWS = 4096
 """Rows of a part: enough that batches of one length are padded little, few enough to lose little. A model that gains
 by more, because it computes shared beginnings of texts once, says so in its ``part_rows``."""
+_READING = {"layout", "text_columns", "bad_rows", "quoting", "separator"}
+"""Settings that say how a table is read."""
 
 
 class Model(Protocol):
@@ -156,9 +158,7 @@ def predict_file(
         "form": "kd.predictions/2",
         **origin,
         "input": "".join(sha256(file)[:16] for file in files_of(table)),
-        "reading": settings.model_dump(
-            mode="json", include={"layout", "text_columns", "bad_rows", "quoting", "separator"}
-        ),
+        "reading": settings.model_dump(mode="json", include=_READING),
         "columns": [*prediction_schema(task, probabilities=probabilities), *task.labels],
         "part_rows": size,
     }
@@ -170,8 +170,6 @@ def predict_file(
 
 def _beside(table: Path, settings: TaskSettings, task: Task, predictions: pl.LazyFrame) -> pl.LazyFrame:
     """Return a table with its predictions behind its own columns; one of their names is a ``DataError``."""
-    from polars.io.plugins import register_io_source
-
     from kdcli.tables.read import ROW_NUMBER
     from kdcli.tasks.detect import detect
 
@@ -181,30 +179,34 @@ def _beside(table: Path, settings: TaskSettings, task: Task, predictions: pl.Laz
         hint = "rename it in the table, or leave out --keep"
         raise DataError("predictions have a column of this name, too", file=table, key=min(both), hint=hint)
 
-    def source(columns: list[str] | None, *_: Any) -> Iterator[pl.DataFrame]:
+    def frames() -> Iterator[pl.DataFrame]:
         begin = 0
         for batch in reader.batches():
-            frame = batch.drop(ROW_NUMBER).hstack(predictions.select(*new).slice(begin, len(batch)).collect())
+            yield batch.drop(ROW_NUMBER).hstack(predictions.select(*new).slice(begin, len(batch)).collect())
             begin += len(batch)
-            yield frame if columns is None else frame.select(columns)
 
-    return register_io_source(source, schema={**reader.schema, **new})
+    return _lazy(frames(), {**reader.schema, **new})
 
 
 def write_predictions(
     output: Path, frames: Iterator[pl.DataFrame], task: Task, *, probabilities: bool = False
 ) -> PredictResult:
     """Write predictions to a file as they come; the file is there when they end."""
-    from polars.io.plugins import register_io_source
-
     from kdcli.tables.write import write_table
+
+    columns = file_columns(output, task, probabilities=probabilities)
+    lazy = _lazy(frames, prediction_schema(task, probabilities=probabilities))
+    return PredictResult(output, write_table(output, lazy.select(columns)))
+
+
+def _lazy(frames: Iterator[pl.DataFrame], schema: Mapping[str, Any]) -> pl.LazyFrame:
+    """Return a table that is read once, frame by frame."""
+    from polars.io.plugins import register_io_source
 
     def source(columns: list[str] | None, *_: Any) -> Iterator[pl.DataFrame]:
         return (frame if columns is None else frame.select(columns) for frame in frames)
 
-    columns = file_columns(output, task, probabilities=probabilities)
-    lazy = register_io_source(source, schema=prediction_schema(task, probabilities=probabilities))
-    return PredictResult(output, write_table(output, lazy.select(columns)))
+    return register_io_source(source, schema=schema)
 
 
 def file_columns(output: Path, task: Task, *, probabilities: bool = False) -> list[str]:

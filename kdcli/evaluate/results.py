@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,12 @@ Range = tuple[float, float]
 """A 95 % interval: percentiles of a bootstrap over the texts, the same resamples for all models."""
 MODELS = ("teacher", "baseline", "student")
 """The models of the table, in order."""
+
+
+def percent(values: Sequence[float]) -> str:
+    """Write the mean of the seeds' scores in percent, and their standard deviation where there are several."""
+    mean = f"{100 * fmean(values):.1f}"
+    return f"{mean} ± {100 * stdev(values):.1f}" if len(values) > 1 else mean
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from scipy.special import softmax
 
 from kdcli import __version__
 from kdcli.api import Reporter, Task
-from kdcli.evaluate.results import MODELS, Results
+from kdcli.evaluate.results import MODELS, Results, percent
 from kdcli.files import atomic, check_output
 from kdcli.report import plots
 from kdcli.report.collect import Curve, RunContents, collect
@@ -165,11 +165,12 @@ def summary(results: Results) -> str:
     else:
         sure = f" (95\u00a0% interval: {100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else ""
         closed = f": {100 * share:.0f}\u00a0% of the gap between the two is closed{sure}"
+    title = results.titles.get(metric, metric)
     faster = rows["student"].per_second / rows["teacher"].per_second
     smaller = rows["teacher"].parameters / rows["student"].parameters
     fewer = f"{smaller:.1f} times fewer" if smaller >= 1 else f"{1 / smaller:.1f} times as many"
     return (
-        f"The student reaches {score['student']:.1f} {metric} on {table}; its teacher reaches {score['teacher']:.1f}, "
+        f"The student reaches {score['student']:.1f} {title} on {table}; its teacher reaches {score['teacher']:.1f}, "
         f"the same model trained on labels alone {score['baseline']:.1f}{closed}. "
         f"The student is {faster:.1f} times as fast as the teacher and has {fewer} parameters."
     )
@@ -290,11 +291,9 @@ def _is_page(path: Path) -> bool:
 
 
 def _render(template: str, values: dict[str, Any]) -> str:
-    files = FileSystemLoader(_HERE)
-    environment = Environment(
-        loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": _number, "score": _score, "percent": _percent, "cut": _cut}
+    how: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=FileSystemLoader(_HERE), **how)
+    environment.filters |= {"number": _number, "score": percent, "percent": _percent, "cut": _cut}
     style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     return environment.get_template(template).render(
         **values,
@@ -312,14 +311,8 @@ def _number(value: float, digits: int = 0) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _score(values: Sequence[float]) -> str:
-    """Write the mean of the seeds' scores in percent, and their standard deviation where there are several."""
-    mean = f"{100 * statistics.fmean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "—" if value is None else f"{100 * value:.{digits}f}\u00a0%"
+def _percent(value: float, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f}\u00a0%"
 
 
 def _cut(text: str) -> str:
