@@ -16,10 +16,20 @@ from kdcli.api import QuietReporter
 from kdcli.config.schema import Settings
 from kdcli.errors import KdError, UsageError
 from kdcli.evaluate import bench as benching
-from kdcli.evaluate import measure as measuring
-from kdcli.evaluate.bench import Ratio, bench, check_plot, ratio
-from kdcli.evaluate.measure import BATCHES, BenchSubject, Latency, Measurement, measure, peak_memory, timed
+from kdcli.evaluate.bench import (
+    BATCHES,
+    BenchSubject,
+    Latency,
+    Measurement,
+    Ratio,
+    bench,
+    measure,
+    peak_memory,
+    ratio,
+    timed,
+)
 from kdcli.export.onnx import export_onnx
+from kdcli.report.plots import check_plot
 from kdcli.student.student import load_student
 
 
@@ -41,7 +51,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr("kdcli.evaluate.measure.time.perf_counter", found)
+    monkeypatch.setattr("kdcli.evaluate.bench.time.perf_counter", found)
     return found
 
 
@@ -62,7 +72,7 @@ def test_calls_are_timed_one_by_one_until_the_time_is_up(clock: Clock) -> None:
 
 
 def test_rates_and_latencies_are_those_of_the_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "_load", lambda subject: measuring._Loaded(clock.logits, 1.5))
+    monkeypatch.setattr(benching, "_load", lambda subject: benching._Loaded(clock.logits, 1.5))
     found = measure(BenchSubject("x", "numpy", "", SINGLE), [[str(number) for number in range(6000)]], 0.1)
     assert found.per_second == pytest.approx({1: 1 / 0.0015, 32: 32 / 0.017, 512: 512 / 0.257})
     assert found.latency.p50 == pytest.approx(1.5) and found.latency.p99 == pytest.approx(1.5)

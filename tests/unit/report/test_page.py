@@ -11,8 +11,7 @@ import pytest
 from made_run import HOSTILE, entry, write_lock, write_run
 
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.bench import BenchReport, Ratio, keep
-from kdcli.evaluate.measure import Latency, Measurement
+from kdcli.evaluate.bench import BenchReport, Latency, Measurement, Ratio, keep
 from kdcli.report.page import NAME, write_report
 
 ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements", "errors", "profile", "provenance"]
