@@ -102,11 +102,7 @@ def predict_table(
     """Predict a label, or a score, for each row of a table; memory does not grow with the rows.
 
     The table has the task's text columns, or is plain lines of text; ``settings`` say how to read it, by default as
-    the model's task does.
-
-    Yields:
-        The columns ``index`` (as in the table, or counted from 0), ``prediction`` (the label as the task writes it,
-        or the score) and, if asked for, ``probability_LABEL``.
+    the model's task does. A frame has the columns of ``prediction_schema``; ``index`` is the table's, or counts from 0.
     """
     for part in _parts(model, table, settings, reporter, ROWS):
         yield _predict_part(model, part, probabilities)

@@ -41,48 +41,31 @@ def percent(values: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One model of the results table.
+    """One model of the results table."""
 
-    Attributes:
-        model: teacher, baseline or student.
-        scores: By table and metric, the score of each seed.
-        parameters: All its parameters.
-        parameters_without_embeddings: Those that are not word vectors.
-        megabytes: The size of its weights on disk, in 10^6 bytes.
-        per_second: Texts a second, from text to logits, in this run; each text was fresh. Baseline and student have one
-            architecture, and so one figure: that of all their seeds together.
-        intervals: By table and metric, the 95 % interval of the mean score of the seeds.
-    """
-
-    model: str
-    scores: dict[str, dict[str, list[float]]]
+    model: str  # teacher, baseline or student
+    scores: dict[str, dict[str, list[float]]]  # by table and metric, of each seed
     parameters: int
-    parameters_without_embeddings: int
-    megabytes: float
+    parameters_without_embeddings: int  # those that are not word vectors
+    megabytes: float  # of its weights on disk, 10^6 bytes
+    # texts a second, from text to logits, each text fresh; baseline and student have one architecture, and so one
+    # figure: that of all their seeds together
     per_second: float
-    intervals: dict[str, dict[str, Range]] = field(default_factory=dict)
+    intervals: dict[str, dict[str, Range]] = field(default_factory=dict)  # of the mean score of the seeds
 
 
 @dataclass(frozen=True)
 class Results:
-    """The results table.
+    """The results table."""
 
-    Attributes:
-        metrics: The task's metrics; the first one chose among models.
-        rows: Teacher, baseline, student.
-        gap_closed: By table and metric, (student - baseline) / (teacher - baseline) of the mean scores; None where the
-            95 % interval of teacher - baseline is not above 0 (Tang et al. 2019, table 1, gives scores for it).
-        notes: What a reader of the table must know.
-        titles: The name of each metric for people: which F1 it is.
-        gap_intervals: The 95 % intervals of these shares.
-    """
-
-    metrics: list[str]
-    rows: list[Row]
+    metrics: list[str]  # the first one chose among models
+    rows: list[Row]  # teacher, baseline, student
+    # by table and metric, (student - baseline) / (teacher - baseline) of the mean scores (as from table 1 of Tang et
+    # al. 2019); None where the 95 % interval of teacher - baseline is not above 0
     gap_closed: dict[str, dict[str, float | None]]
-    notes: list[str] = field(default_factory=list)
-    titles: dict[str, str] = field(default_factory=dict)
-    gap_intervals: dict[str, dict[str, Range | None]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what a reader of the table must know
+    titles: dict[str, str] = field(default_factory=dict)  # the metrics' names for people: which F1 it is
+    gap_intervals: dict[str, dict[str, Range | None]] = field(default_factory=dict)  # of these shares
 
     def __post_init__(self) -> None:
         """Refuse what no comparison has written."""
@@ -109,21 +92,11 @@ def compare(
     predictions: Path,
     reporter: Reporter,
 ) -> Results:
-    """Score and time all models on the same texts; write the results as JSON, and the logits of each text.
+    """Score and time all models on the same texts; write the results to ``output``, as JSON, and the logits.
 
-    Args:
-        teacher: Its folder or hub name.
-        baselines: One folder a seed.
-        students: One folder a seed.
-        tables: The tables to score on, by name; rows without a label are left out.
-        task: The task.
-        max_length: The teacher's longest input in word pieces.
-        device: Where all models run.
-        precision: The teacher's arithmetic.
-        output: The JSON file to write.
-        predictions: The table to write: ``table``, ``index``, the texts, ``label``, and the logits ``teacher_0``,
-            ``teacher_1``, ... of each model; those of baseline and student are of the first seed.
-        reporter: Shows the progress.
+    The teacher is a folder or hub name; baselines and students are one folder a seed. Rows without a label are left
+    out. The table ``predictions`` has the columns ``table``, ``index``, the texts, ``label``, and the logits
+    ``teacher_0``, ``teacher_1``, ... of each model; those of baseline and student are of the first seed.
     """
     from kdcli.teacher.model import load_teacher
 

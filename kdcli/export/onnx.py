@@ -97,38 +97,25 @@ def need(library: str) -> Any:
 
 @dataclass(frozen=True)
 class GraphComparison:
-    """A graph against PyTorch on the same batches.
-
-    Attributes:
-        texts: ``random`` words, or the texts of ``dev``.
-        difference: The largest between two logits.
-        exact: Whether all are within ``TOLERANCE``.
-        same_labels: Share of rows with the same label; None for scores.
-        pearson: Correlation of the scores; None for labels.
-    """
+    """A graph against PyTorch on the same batches."""
 
     file: str
-    texts: str
+    texts: str  # ``random`` words, or the texts of ``dev``
     rows: int
-    difference: float
-    exact: bool
-    same_labels: float | None
-    pearson: float | None
+    difference: float  # the largest between two logits
+    exact: bool  # whether all are within ``TOLERANCE``
+    same_labels: float | None  # share of rows; None for scores
+    pearson: float | None  # correlation of the scores; None for labels
 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """The result of an export.
-
-    Attributes:
-        megabytes: The size of each graph, and of the student's weights, in 10^6 bytes.
-        comparisons: Each graph against PyTorch; empty without a check.
-    """
+    """The result of an export."""
 
     folder: Path
     task: str
-    megabytes: dict[str, float]
-    comparisons: list[GraphComparison]
+    megabytes: dict[str, float]  # of each graph, and of the student's weights, 10^6 bytes
+    comparisons: list[GraphComparison]  # each graph against PyTorch; empty without a check
 
 
 def export_onnx(
