@@ -38,23 +38,12 @@ FILES = (".svg", ".png", ".pdf")
 _FORMS = {"pytorch": "#4477aa", "numpy": "#66ccee", "onnx": "#228833", "int8": "#ccbb44", "teacher": "#ee6677"}
 """Paul Tol's bright scheme, distinct for colour-blind eyes too."""
 _STYLE: dict[Any, Any] = {
+    **{"font.size": 9.5, "axes.labelsize": 9.5, "legend.fontsize": 9, "lines.linewidth": 1.6, "lines.markersize": 3.5},
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), FAINT),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar sign in a label is one
-    "font.size": 9.5,
-    "axes.labelsize": 9.5,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": INK,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 3.5,
 }
 
 

@@ -65,7 +65,6 @@ class SourceCounts:
 class TransferSet:
     """A transfer set."""
 
-    path: Path
     labelled: bool  # whether the teacher's logits are in it
     sources: list[SourceCounts]  # in the order in which they come
     samples: list[SampledRow]  # rows drawn at random, in random order
@@ -106,7 +105,7 @@ def survey(path: Path, task: Task, *, seed: int, reporter: Reporter) -> Transfer
         )
         for row in take(table, chosen, len(counted)).iter_rows(named=True)
     ]
-    return TransferSet(path, labelled, [_count(rows, task) for rows in by_source], samples)
+    return TransferSet(labelled, [_count(rows, task) for rows in by_source], samples)
 
 
 def _count(rows: pl.DataFrame, task: Task) -> SourceCounts:
