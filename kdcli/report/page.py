@@ -195,10 +195,8 @@ def _curves(run: RunContents) -> Iterator[Plot]:
         curves = by_stage[stage]
         yield from _losses(stage, curves)
         for name in dict.fromkeys(name for curve in curves for name in curve.metrics):
+            drawn = [_line(curve, name, curves, percent=name == metric) for curve in curves]
             readable = name.replace("_", " ")
-            percent = name == metric  # as in the table
-            several = len(curves) > 1
-            drawn = [_line(curve, name, at, several=several, percent=percent) for at, curve in enumerate(curves)]
             yield Plot(plots.lines(f"{stage}-{name}", drawn, y=f"dev {readable}"), f"The {stage}'s {readable} on dev.")
     if small := [curve for curve in run.curves if curve.stage in ("student", "baseline") and metric in curve.values]:
         drawn = [_line(curve, metric, percent=True) for curve in small]
@@ -209,16 +207,16 @@ def _curves(run: RunContents) -> Iterator[Plot]:
         yield from _losses(stage, by_stage[stage])
     for stage, curves in by_stage.items():
         if any(len(set(curve.values.get("lr", []))) > 1 for curve in curves):  # a constant rate needs no plot
-            drawn = [_line(curve, "lr", at, several=len(curves) > 1) for at, curve in enumerate(curves)]
+            drawn = [_line(curve, "lr", curves) for curve in curves if "lr" in curve.values]
             caption = f"The {stage}'s learning rate: of each point, that of its last update."
             yield Plot(plots.lines(f"{stage}-lr", drawn, y="learning rate"), caption)
 
 
 def _losses(stage: str, curves: list[Curve]) -> Iterator[Plot]:
-    several = stage in ("teacher", "generator") and len(curves) > 1
+    apart = curves if stage in ("teacher", "generator") else []
     drawn = [
-        _line(curve, name, number, several=several, of="dev" if name == "dev_loss" else "training")
-        for number, curve in enumerate(curves)
+        _line(curve, name, apart, of="dev" if name == "dev_loss" else "training")
+        for curve in curves
         for name in ("loss", "dev_loss")
         if name in curve.values
     ]
@@ -226,12 +224,11 @@ def _losses(stage: str, curves: list[Curve]) -> Iterator[Plot]:
         yield Plot(plots.lines(f"{stage}-loss", drawn, y="loss", log=True), f"The {stage}'s loss.")
 
 
-def _line(
-    curve: Curve, name: str, number: int = 0, *, several: bool = False, percent: bool = False, of: str = ""
-) -> plots.Line:
-    """Make a line of a curve: of several trainings each has its colour, else each stage has; seeds share one."""
+def _line(curve: Curve, name: str, apart: Sequence[Curve] = (), *, percent: bool = False, of: str = "") -> plots.Line:
+    """Make a line of a curve: each of several ``apart`` has its colour, else each stage has; seeds share one."""
+    several = len(apart) > 1
     label = " ".join(word for word in (curve.label if several else "" if of else curve.stage, of) if word)
-    colour = number if several else plots.colour_of(curve.stage)
+    colour = apart.index(curve) if several else plots.colour_of(curve.stage)
     values = [100 * value if percent and value is not None else value for value in curve.values[name]]
     return plots.Line(label, curve.steps, values, colour % len(plots.PALETTE), dashed=of == "dev")
 
