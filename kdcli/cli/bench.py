@@ -39,16 +39,16 @@ def bench(request: Request, *, onnx: Onnx = None, plot: Plot = None, seconds: Se
     those of the embedded sample are taken.
     """
     from kdcli.evaluate.bench import bench as run
-    from kdcli.evaluate.bench import check_plot, keep
-    from kdcli.evaluate.bench import plot as draw
+    from kdcli.evaluate.bench import keep
     from kdcli.files import check_output
     from kdcli.models.device import resolve
+    from kdcli.report import plots
     from kdcli.run.paths import own_teacher, profile_of
 
     student = request.student
     assert student is not None
     if plot is not None:
-        check_plot(plot)
+        plots.check_plot(plot)
         check_output(plot, [student, *filter(None, [request.input])], force=request.force)
     own = profile_of(student)
     settings = request.load_for_model(own)
@@ -68,7 +68,7 @@ def bench(request: Request, *, onnx: Onnx = None, plot: Plot = None, seconds: Se
     if (kept := keep(report, student)) is not None:
         ui.info(f"{kept} is written: `kd report {student}` shows it")
     if plot is not None:
-        draw(report, plot)
+        plots.bench(report, plot)
     ui.show(report, lambda _: _described(report, plot))
 
 

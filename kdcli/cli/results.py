@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -54,11 +53,11 @@ def results_view(
 
 
 def _score(row: Row, split: str, metric: str) -> str:
-    values = row.scores[split][metric]
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    from kdcli.evaluate.results import percent
+
     interval = row.intervals.get(split, {}).get(metric)  # a run of an earlier version has none
     sure = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
-    return f"{100 * statistics.fmean(values):.1f}{spread}{sure}"
+    return percent(row.scores[split][metric]) + sure
 
 
 def _near(row: Row, split: str, name: str) -> str:
@@ -73,5 +72,5 @@ def _near(row: Row, split: str, name: str) -> str:
 def _share(result: Results, split: str, metric: str) -> str:
     share, interval = result.gap_closed[split][metric], result.gap_intervals.get(split, {}).get(metric)
     if share is None:
-        return "not defined (the interval of teacher - baseline holds 0)"
+        return "not defined (these texts show no gap between teacher and baseline)"
     return f"{100 * share:.0f} %" + (f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else "")

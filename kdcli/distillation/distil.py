@@ -35,7 +35,7 @@ from kdcli.distillation.texts import (
     take_texts,
 )
 from kdcli.errors import DataError, KdError, UsageError
-from kdcli.evaluate.measure import BenchSubject, Kind, cold_start
+from kdcli.evaluate.bench import BenchSubject, Kind, cold_start
 from kdcli.evaluate.results import Results
 from kdcli.files import atomic, sha256
 from kdcli.models.device import resolve

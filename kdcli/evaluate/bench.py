@@ -1,49 +1,97 @@
-"""Student and teacher side by side: speed, latency, size and memory, on the same texts, one after the other."""
+"""Student and teacher side by side: speed, latency, size and memory, on the same texts, one after the other.
+
+Each model is measured in a process of its own. It imports this file, so what is large is imported in functions.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.config.schema import Settings, TaskSettings
-from kdcli.errors import KdError, MissingError, UsageError
-from kdcli.evaluate.measure import BATCHES, BenchSubject, Kind, Measurement, measure
+from kdcli.errors import KdError
 from kdcli.files import atomic
 from kdcli.parts import processes, usable_cores
 from kdcli.run.paths import is_run, student_folder, teacher_of
-from kdcli.student.student import load_student
-from kdcli.tasks.split import SAMPLE, load_table, load_tables, table_settings, task_from
-from kdcli.tasks.statistics import count_words
-from kdcli.teacher.model import TeacherSource
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from kdcli.config.schema import Settings, TaskSettings
+    from kdcli.teacher.model import TeacherSource
 
+Kind = Literal["pytorch", "numpy", "onnx", "int8", "teacher"]
+Columns = Sequence[Sequence[str]]
+Logits = Callable[[Columns], Any]
+
+BATCHES = (1, 32, 512)
+LARGE = 512
+"""Texts of a teacher's batch on a GPU; on the CPU it does best with the smaller one of its own."""
 TEXTS = 16_384
 """Most texts, drawn at random, that the models get."""
-SECONDS = 3.0
-_GRAPHS: dict[Kind, str] = {"onnx": "model.onnx", "int8": "model.int8.onnx"}
-_NAMES: dict[Kind, str] = {
-    "pytorch": "student, PyTorch",
-    "numpy": "student, NumPy",
-    "onnx": "student, ONNX",
-    "int8": "student, int8",
-}
+_FORMS: dict[Kind, str] = {"pytorch": "PyTorch", "numpy": "NumPy", "onnx": "ONNX", "int8": "int8"}
+_NAMES = {kind: f"student, {form}" for kind, form in _FORMS.items()}
 
-FORMS = (".svg", ".png", ".pdf")
-_COLOURS = {"pytorch": "#4477aa", "numpy": "#66ccee", "onnx": "#228833", "int8": "#ccbb44", "teacher": "#ee6677"}
-"""Paul Tol's bright scheme, distinct for colour-blind eyes too."""
+
+@dataclass(frozen=True)
+class BenchSubject:
+    """A model to measure, and how to load it.
+
+    Precision and source are the teacher's.
+    """
+
+    name: str
+    kind: Kind
+    place: str  # its folder, or a teacher's hub name
+    task: Task
+    device: str = "cpu"
+    precision: str = "fp32"
+    source: TeacherSource | None = None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Percentiles of the time of a call with one text, from text to logits, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The speed and the size of a model.
+
+    Texts ``per_second`` are by the number of texts in a call, from text to logits. ``megabytes`` (10^6 bytes) are the
+    weights on disk, ``peak_megabytes`` the most memory that its process held resident: Python, libraries, model, texts
+    and what computing takes. ``load_seconds`` go from the start of the imports to a model that is ready.
+    """
+
+    name: str
+    kind: Kind
+    place: str
+    device: str
+    per_second: dict[int, float]
+    latency: Latency
+    parameters: int | None  # None where the form does not show them
+    parameters_without_embeddings: int | None
+    megabytes: float
+    peak_megabytes: float
+    gpu_peak_megabytes: float | None
+    load_seconds: float
 
 
 @dataclass(frozen=True)
@@ -59,10 +107,9 @@ class Ratio:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """The result of ``kd bench``.
+    """The result of ``kd bench``; the teacher is the last of the models, and without one there are no ratios.
 
-    ``words`` is the mean length of the texts, both of a pair; ``source`` says where they come from. The teacher is the
-    last of the models; without one there are no ratios. ``skipped`` says why a form was left out.
+    ``words`` is the mean length of the texts, both of a pair; ``source`` says where they come from.
     """
 
     task: str
@@ -73,7 +120,7 @@ class BenchReport:
     seconds: float
     models: list[Measurement]
     ratios: dict[str, Ratio]
-    skipped: dict[str, str]
+    skipped: dict[str, str]  # why a form was left out
 
 
 def bench(
@@ -85,7 +132,7 @@ def bench(
     profiled: bool = True,
     table: Path | None = None,
     device: str = "cpu",
-    seconds: float = SECONDS,
+    seconds: float = 3.0,
     seed: int = 1,
     reporter: Reporter | None = None,
 ) -> BenchReport:
@@ -99,45 +146,44 @@ def bench(
     Raises:
         KdError: A model does not fit into memory.
     """
-    reporter = reporter or QuietReporter()
-    folder = student_folder(student)
+    from kdcli.student.student import load_student
+    from kdcli.tasks.split import table_settings
+    from kdcli.tasks.statistics import count_words
+
+    reporter, folder = reporter or QuietReporter(), student_folder(student)
     loaded = load_student(folder)
     task = loaded.task
     subjects, skipped = _forms(folder, loaded.config["plugin"], onnx, task, device)
     if teacher is not None:
+        from kdcli.teacher.model import TeacherSource
+
         big = TeacherSource.of(settings, teacher_of(teacher))
         subjects.append(BenchSubject("teacher", "teacher", big.model, task, device, settings.precision, big))
     for name, reason in skipped.items():
         reporter.warn(f"{name} is skipped: {reason}")
-    how = table_settings(task, settings.task, folder, profiled=profiled)
-    columns, source = _texts(task, how, table, seed, reporter)
-    measured = []
+    reading = table_settings(task, settings.task, folder, profiled=profiled)
+    columns, source = _texts(task, reading, table, seed, reporter)
+    models: list[Measurement] = []
     with reporter.progress("bench", len(subjects), "models") as progress:
         for subject in subjects:
-            measured.append(_alone(subject, columns, seconds))
+            one = _alone(subject, columns, seconds)
+            if one.parameters is None:  # the other forms of the student have those of the first, the module
+                every, without = models[0].parameters, models[0].parameters_without_embeddings
+                one = replace(one, parameters=every, parameters_without_embeddings=without)
+            models.append(one)
             progress.advance(measured=subject.name)
-    models = _with_parameters(measured)
-    return BenchReport(
-        task.name,
-        len(columns[0]),
-        float(count_words(columns).mean()),
-        source,
-        _machine(device),
-        seconds,
-        models,
-        {one.name: ratio(one, models[-1]) for one in models[:-1]} if teacher is not None else {},
-        skipped,
-    )
+    ratios = {one.name: ratio(one, models[-1]) for one in models[:-1]} if teacher else {}
+    texts, words = len(columns[0]), float(count_words(columns).mean())
+    return BenchReport(task.name, texts, words, source, _machine(device), seconds, models, ratios, skipped)
 
 
 def keep(report: BenchReport, student: Path) -> Path | None:
     """Write ``bench.json`` into the student's run, whose report shows it; return None for a student's own folder."""
     if not is_run(student):
         return None
-    path = student / "bench.json"
-    with atomic(path) as temporary:
+    with atomic(student / "bench.json") as temporary:
         temporary.write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
-    return path
+    return student / "bench.json"
 
 
 def ratio(model: Measurement, teacher: Measurement) -> Ratio:
@@ -155,18 +201,20 @@ def _forms(
     folder: Path, plugin: str, onnx: Path | None, task: Task, device: str
 ) -> tuple[list[BenchSubject], dict[str, str]]:
     """Return the forms of a student that can be measured, and why others cannot."""
+    from kdcli.export.onnx import INT8, MODEL
+
     subjects = [BenchSubject(_NAMES["pytorch"], "pytorch", str(folder), task, device)]
     skipped: dict[str, str] = {}
     if hasattr(registry.load("students", plugin), "fast"):
         subjects.append(BenchSubject(_NAMES["numpy"], "numpy", str(folder), task))
-    if onnx is None:
-        return subjects, skipped
-    graphs: tuple[Kind, ...] = ("onnx", "int8")
-    for kind in graphs:
+    graphs: dict[Kind, str] = {"onnx": MODEL, "int8": INT8}
+    for kind, file in graphs.items():
+        if onnx is None:
+            break
         if find_spec("onnxruntime") is None:
             skipped[_NAMES[kind]] = "onnxruntime is not installed: pip install 'kdcli[onnx]'"
-        elif not (onnx / _GRAPHS[kind]).is_file():
-            skipped[_NAMES[kind]] = f"there is no {_GRAPHS[kind]} in {onnx}: `kd export onnx` writes it"
+        elif not (onnx / file).is_file():
+            skipped[_NAMES[kind]] = f"there is no {file} in {onnx}: `kd export onnx` writes it"
         else:
             subjects.append(BenchSubject(_NAMES[kind], kind, str(onnx), task))
     return subjects, skipped
@@ -176,6 +224,9 @@ def _texts(
     task: Task, settings: TaskSettings, table: Path | None, seed: int, reporter: Reporter
 ) -> tuple[list[list[str]], str]:
     """Return the texts, in an order drawn at random, so that the first of them are like all."""
+    from kdcli.config.schema import TaskSettings
+    from kdcli.tasks.split import SAMPLE, load_table, load_tables, task_from
+
     if table is not None:
         rows, source = load_table(table, settings, task, reporter, labels=False), str(table)
     elif settings.data_dir:
@@ -186,15 +237,14 @@ def _texts(
         rows = next(iter(load_tables(single, task_from(single), "dev", reporter).values()))
         source = SAMPLE
     order = np.random.default_rng(seed).permutation(len(rows))[:TEXTS]
-    if source == SAMPLE:
+    if source == SAMPLE:  # a pair is a text and the one after it
         texts = rows["sentence"].gather(order).to_list()
-        # A pair is a text and the one after it.
         return [texts[number:] + texts[:number] for number in range(len(task.columns))], source
     return [rows[column].gather(order).to_list() for column in task.columns], source
 
 
 def _alone(subject: BenchSubject, columns: Sequence[Sequence[str]], seconds: float) -> Measurement:
-    """Measure in a process of its own, whose memory nothing else has touched."""
+    """Measure in a process whose memory nothing else has touched."""
     with processes(1) as pool:
         try:
             return pool.submit(measure, subject, columns, seconds).result()
@@ -203,95 +253,109 @@ def _alone(subject: BenchSubject, columns: Sequence[Sequence[str]], seconds: flo
             raise KdError(f"the process that measured {subject.name} was killed", hint=hint) from error
 
 
-def _with_parameters(models: Sequence[Measurement]) -> list[Measurement]:
-    """Add the number of parameters to the other forms of the student; it is the module's."""
-    module = models[0]
-    every, without = module.parameters, module.parameters_without_embeddings
-    return [
-        replace(one, parameters=every, parameters_without_embeddings=without) if one.parameters is None else one
-        for one in models
-    ]
-
-
 def _machine(device: str) -> dict[str, str]:
-    described = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        described = names[0] if names else described
-    gpu = {}
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    found = {"processor": [*names, platform.processor() or platform.machine()][0], "cores": str(usable_cores())}
     if device.startswith("cuda"):
         import torch
 
-        gpu = {"gpu": torch.cuda.get_device_name(device)}
+        found["gpu"] = torch.cuda.get_device_name(device)
     libraries = [name for name in ("torch", "numpy", "onnxruntime") if find_spec(name)]
-    return {
-        "processor": described,
-        "cores": str(usable_cores()),
-        **gpu,
-        "python": platform.python_version(),
-        **{name: version(name) for name in libraries},
-    }
+    return {**found, "python": platform.python_version(), **{name: version(name) for name in libraries}}
 
 
-def check_plot(path: Path) -> None:
-    """Check that a plot can be drawn, before hours of measuring."""
-    if path.suffix not in FORMS:
-        raise UsageError(f"a plot is {', '.join(FORMS)}, not {path.name!r}", hint="for example --plot bench.svg")
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise MissingError("a plot needs matplotlib", hint="pip install matplotlib") from error
+@dataclass(frozen=True)
+class _Loaded:
+    logits: Logits
+    megabytes: float
+    parameters: tuple[int | None, int | None] = (None, None)
 
 
-def plot(report: BenchReport, path: Path) -> None:
-    """Draw sentences per second by batch, and latency at batch 1, both on logarithmic scales."""
-    check_plot(path)
-    from matplotlib.figure import Figure
+def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurement:
+    """Load a model, warm it up and time it on fresh texts.
 
-    figure = Figure(figsize=(10, 1.6 + 0.45 * len(report.models)), layout="constrained")
-    speed, latency = figure.subplots(1, 2, width_ratios=[3, 2])
-    _speeds(speed, report.models)
-    _latencies(latency, report.models)
-    figure.suptitle(f"{report.task}: {report.machine['processor']}, {report.machine['cores']} cores", fontsize=10)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
-def _speeds(axes: Axes, models: Sequence[Measurement]) -> None:
-    height = 0.8 / len(BATCHES)
-    for row, model in enumerate(models):
+    Each batch size has texts of its own, none is timed twice, and a student is loaded anew for each, with empty caches.
+    It is timed for ``seconds``, or until its texts end.
+    """
+    with redirect_stdout(sys.stderr):  # this process shares the parent's stdout, which is for the result
+        begin = time.perf_counter()
+        model = _load(subject)
+        loaded = time.perf_counter() - begin
+        rates: dict[int, float] = {}
+        times: dict[int, list[float]] = {}
         for number, batch in enumerate(BATCHES):
-            place, value = row + (number - 1) * height, model.per_second[batch]
-            axes.barh(place, value, height * 0.9, color=_COLOURS[model.kind], alpha=0.4 + 0.3 * number)
-            axes.annotate(
-                f"{value:,.0f}  (batch {batch})" if value >= 10 else f"{value:.2g}  (batch {batch})",
-                (value, place),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7,
-            )
-    axes.set_xscale("log")
-    rates = [rate for model in models for rate in model.per_second.values()]
-    axes.set_xlim(10 ** np.floor(np.log10(min(rates) / 2)), max(rates) * 8)
-    axes.set_xlabel("sentences per second")
-    _rows(axes, models, names=True)
+            if number and subject.kind != "teacher":
+                model = _load(subject)
+            texts = [column[number :: len(BATCHES)] or column for column in columns]
+            rates[batch], times[batch] = timed(model.logits, texts, batch, seconds)
+        gpu_peak = None
+        if subject.device.startswith("cuda"):
+            import torch
+
+            gpu_peak = torch.cuda.max_memory_allocated(subject.device) / 1e6
+    p50, p95, p99 = (1000 * float(value) for value in np.percentile(times[1], [50, 95, 99]))
+    latency, memory = Latency(p50, p95, p99, len(times[1])), (peak_memory() / 1e6, gpu_peak)
+    what = subject.name, subject.kind, subject.place, subject.device
+    return Measurement(*what, rates, latency, *model.parameters, model.megabytes, *memory, loaded)
 
 
-def _latencies(axes: Axes, models: Sequence[Measurement]) -> None:
-    for row, model in enumerate(models):
-        taken = model.latency
-        axes.plot([taken.p50, taken.p99], [row, row], color=_COLOURS[model.kind], linewidth=2)
-        for marker, value in zip("o|x", (taken.p50, taken.p95, taken.p99), strict=True):
-            axes.plot(value, row, marker, color=_COLOURS[model.kind], markersize=7)
-    axes.set_xscale("log")
-    axes.set_xlabel("ms for one text: p50 o, p95 |, p99 x")
-    _rows(axes, models, names=False)
+def cold_start(subject: BenchSubject) -> float:
+    """Return the seconds from the first import to the first answer, in a process that has loaded nothing else."""
+    begin = time.perf_counter()
+    with redirect_stdout(sys.stderr):
+        _load(subject).logits([["a text"]] * len(subject.task.columns))
+    return time.perf_counter() - begin
 
 
-def _rows(axes: Axes, models: Sequence[Measurement], *, names: bool) -> None:
-    axes.set_yticks(range(len(models)), [model.name for model in models] if names else [""] * len(models))
-    axes.set_ylim(len(models) - 0.5, -0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", alpha=0.3)
+def timed(logits: Logits, columns: Columns, batch: int, seconds: float) -> tuple[float, list[float]]:
+    """Return texts a second, and the seconds of each call: one batch after another, the first to warm the model up."""
+    rows = len(columns[0])
+    warm = min(batch, rows // 2)
+    if warm:
+        logits([column[:warm] for column in columns])
+    taken: list[float] = []
+    for begin in range(warm, rows, batch):
+        texts = [column[begin : begin + batch] for column in columns]
+        start = time.perf_counter()
+        logits(texts)
+        taken.append(time.perf_counter() - start)
+        if sum(taken) >= seconds:
+            break
+    return min(batch * len(taken), rows - warm) / sum(taken), taken
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has held resident, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage counts what the parent held when it started this process (Linux keeps it across exec).
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _load(subject: BenchSubject) -> _Loaded:
+    folder, device = Path(subject.place), subject.device
+    if subject.kind == "teacher":
+        from kdcli.teacher.model import BATCH
+
+        assert subject.source
+        teacher = subject.source.load(subject.task, device=device, precision=subject.precision)
+        batch = LARGE if device.startswith("cuda") else BATCH
+        parameters = teacher.parameters, teacher.parameters_without_embeddings
+        return _Loaded(lambda columns: teacher.logits(columns, batch), teacher.megabytes, parameters)
+    if subject.kind in ("pytorch", "numpy"):
+        from kdcli.student.student import WEIGHTS, load_student
+
+        # The NumPy form must not import torch: its memory is measured.
+        torch = subject.kind == "pytorch"
+        student = load_student(folder, device=device, torch=torch)
+        sizes = (student.parameters, student.parameters_without_embeddings) if torch else (None, None)
+        return _Loaded(student.logits, (folder / WEIGHTS).stat().st_size / 1e6, sizes)
+    from kdcli.export.onnx import INT8, MODEL, load_onnx
+
+    file = MODEL if subject.kind == "onnx" else INT8
+    return _Loaded(load_onnx(folder, file).logits, (folder / file).stat().st_size / 1e6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -39,19 +39,15 @@ class TableEvaluation:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """The result of ``kd eval``.
-
-    ``labels`` are in the order of the confusion matrices. ``models`` says where each model lies, ``tables`` have MNLI's
-    matched and mismatched apart. ``f1`` says which F1 it is: that of a label, or the macro average.
-    """
+    """The result of ``kd eval``."""
 
     task: str
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # in the order of the confusion matrices
     names: tuple[str, ...]
     metric: str
-    models: dict[str, str]
-    tables: dict[str, TableEvaluation]
-    f1: str = ""
+    models: dict[str, str]  # where each model lies
+    tables: dict[str, TableEvaluation]  # MNLI's matched and mismatched apart
+    f1: str = ""  # which F1 it is: that of a label, or the macro average
 
 
 def evaluate_models(
@@ -95,19 +91,10 @@ def evaluate_models(
     else:
         tables = load_tables(tasks, task, split, reporter)
     labelled = {name: _labelled(rows, table or name, reporter) for name, rows in tables.items()}
-    found = {
-        name: evaluate_table(models, rows, task, seed=seed, name=name, reporter=reporter)
-        for name, rows in labelled.items()
-    }
-    return EvalReport(
-        task.name,
-        task.labels,
-        task.names,
-        task.metric,
-        {name: places[name] for name in models},
-        found,
-        "" if task.is_score else metric_title(task, "f1"),
-    )
+    how: dict[str, Any] = {"seed": seed, "reporter": reporter}
+    found = {name: evaluate_table(models, rows, task, name=name, **how) for name, rows in labelled.items()}
+    places, f1 = {name: places[name] for name in models}, "" if task.is_score else metric_title(task, "f1")
+    return EvalReport(task.name, task.labels, task.names, task.metric, places, found, f1)
 
 
 def evaluate_table(
@@ -129,22 +116,13 @@ def evaluate_table(
     with reporter.progress(f"evaluate {name}", len(models) * len(gold)) as progress:
         outputs = {key: _outputs(model, columns, progress) for key, model in models.items()}
     words = count_words(columns)
-    (first, own), *others = outputs.items()
-    return TableEvaluation(
-        len(gold),
-        {
-            key: evaluate(
-                task,
-                made,
-                gold,
-                words,
-                teacher=None if key == "teacher" else outputs.get("teacher"),
-                seed=seed,
-            )
-            for key, made in outputs.items()
-        },
-        [compare_models(task, (first, own), other, gold, seed=seed) for other in others],
-    )
+    teachers = {key: None if key == "teacher" else outputs.get("teacher") for key in outputs}
+    evaluated = {
+        key: evaluate(task, made, gold, words, teacher=teachers[key], seed=seed) for key, made in outputs.items()
+    }
+    first, *others = outputs.items()
+    compared = [compare_models(task, first, other, gold, seed=seed) for other in others]
+    return TableEvaluation(len(gold), evaluated, compared)
 
 
 def _outputs(model: Model, columns: list[list[str]], progress: Progress) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from typing import Protocol
+from io import BufferedIOBase
 
 import polars as pl
 
@@ -18,15 +18,8 @@ BLOCK = 1 << 20
 """Most bytes that are read at once."""
 
 
-class Stream(Protocol):
-    """A stream of bytes that returns what is there without waiting for more."""
-
-    def read1(self, size: int, /) -> bytes:
-        """Return up to ``size`` bytes as soon as there are any; none at the end."""
-
-
 def predict_lines(
-    model: Model, stream: Stream, reporter: Reporter, *, probabilities: bool = False
+    model: Model, stream: BufferedIOBase, reporter: Reporter, *, probabilities: bool = False
 ) -> Iterator[pl.DataFrame]:
     """Predict a label, or a score, for each line as soon as it is there; memory does not grow with their number.
 
@@ -46,7 +39,7 @@ def predict_lines(
         raise DataError("there is no line to predict", file=NAME, hint=hint)
 
 
-def read_lines(stream: Stream, task: Task, reporter: Reporter) -> Iterator[list[list[str]]]:
+def read_lines(stream: BufferedIOBase, task: Task, reporter: Reporter) -> Iterator[list[list[str]]]:
     """Yield the lines that are there as soon as they are, as the text columns of the task."""
     done = 0
     empty: list[int] = []
@@ -68,15 +61,13 @@ def read_lines(stream: Stream, task: Task, reporter: Reporter) -> Iterator[list[
         if wrong:
             raise wrong
         done += len(lines)
-    for rows, what in (
-        (tabs, "with a tab in the text; if this is a table, name its file with --input"),
-        (empty, "with an empty text are predicted too"),
-    ):
+    table = "with a tab in the text; if this is a table, name its file with --input"
+    for rows, what in ((tabs, table), (empty, "with an empty text are predicted too")):
         if rows:
             reporter.warn(f"{NAME}: {len(rows)} rows (the first is row {rows[0]}) {what}")
 
 
-def _whole_lines(stream: Stream) -> Iterator[list[bytes]]:
+def _whole_lines(stream: BufferedIOBase) -> Iterator[list[bytes]]:
     """Yield the lines that have ended, and at last one that has not; without their ends and a byte order mark."""
     held: list[bytes] = []
     mark = codecs.BOM_UTF8

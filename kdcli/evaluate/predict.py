@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ROWS = 4096
 """Rows of a part: enough that batches of one length are padded little, few enough to lose little. A model that gains
 by more, because it computes shared beginnings of texts once, says so in its ``part_rows``."""
+_READING = {"layout", "text_columns", "bad_rows", "quoting", "separator"}
+"""Settings that say how a table is read."""
 
 
 class Model(Protocol):
@@ -99,11 +101,7 @@ def predict_table(
     """Predict a label, or a score, for each row of a table; memory does not grow with the rows.
 
     The table has the task's text columns, or is plain lines of text; ``settings`` say how to read it, by default as
-    the model's task does.
-
-    Yields:
-        The columns ``index`` (as in the table, or counted from 0), ``prediction`` (the label as the task writes it,
-        or the score) and, if asked for, ``probability_LABEL``.
+    the model's task does. A frame has the columns of ``prediction_schema``; ``index`` is the table's, or counts from 0.
     """
     for part in _parts(model, table, settings, reporter, ROWS):
         yield _predict_part(model, part, probabilities)
@@ -128,7 +126,6 @@ def predict_file(
 
     The suffix of ``output`` decides its form; a ``.txt`` holds the predictions alone. ``origin`` is what the model is,
     as JSON values: parts of another one are not used, and none are without ``resume``.
-
     """
     from kdcli.files import sha256
     from kdcli.parts import Parts
@@ -156,9 +153,7 @@ def predict_file(
         "form": "kd.predictions/2",
         **origin,
         "input": "".join(sha256(file)[:16] for file in files_of(table)),
-        "reading": settings.model_dump(
-            mode="json", include={"layout", "text_columns", "bad_rows", "quoting", "separator"}
-        ),
+        "reading": settings.model_dump(mode="json", include=_READING),
         "columns": [*prediction_schema(task, probabilities=probabilities), *task.labels],
         "part_rows": size,
     }
@@ -170,8 +165,6 @@ def predict_file(
 
 def _beside(table: Path, settings: TaskSettings, task: Task, predictions: pl.LazyFrame) -> pl.LazyFrame:
     """Return a table with its predictions behind its own columns; one of their names is a ``DataError``."""
-    from polars.io.plugins import register_io_source
-
     from kdcli.tables.read import ROW_NUMBER
     from kdcli.tasks.detect import detect
 
@@ -181,30 +174,34 @@ def _beside(table: Path, settings: TaskSettings, task: Task, predictions: pl.Laz
         hint = "rename it in the table, or leave out --keep"
         raise DataError("predictions have a column of this name, too", file=table, key=min(both), hint=hint)
 
-    def source(columns: list[str] | None, *_: Any) -> Iterator[pl.DataFrame]:
+    def frames() -> Iterator[pl.DataFrame]:
         begin = 0
         for batch in reader.batches():
-            frame = batch.drop(ROW_NUMBER).hstack(predictions.select(*new).slice(begin, len(batch)).collect())
+            yield batch.drop(ROW_NUMBER).hstack(predictions.select(*new).slice(begin, len(batch)).collect())
             begin += len(batch)
-            yield frame if columns is None else frame.select(columns)
 
-    return register_io_source(source, schema={**reader.schema, **new})
+    return _lazy(frames(), {**reader.schema, **new})
 
 
 def write_predictions(
     output: Path, frames: Iterator[pl.DataFrame], task: Task, *, probabilities: bool = False
 ) -> PredictResult:
     """Write predictions to a file as they come; the file is there when they end."""
-    from polars.io.plugins import register_io_source
-
     from kdcli.tables.write import write_table
+
+    columns = file_columns(output, task, probabilities=probabilities)
+    lazy = _lazy(frames, prediction_schema(task, probabilities=probabilities))
+    return PredictResult(output, write_table(output, lazy.select(columns)))
+
+
+def _lazy(frames: Iterator[pl.DataFrame], schema: Mapping[str, Any]) -> pl.LazyFrame:
+    """Return a table that is read once, frame by frame."""
+    from polars.io.plugins import register_io_source
 
     def source(columns: list[str] | None, *_: Any) -> Iterator[pl.DataFrame]:
         return (frame if columns is None else frame.select(columns) for frame in frames)
 
-    columns = file_columns(output, task, probabilities=probabilities)
-    lazy = register_io_source(source, schema=prediction_schema(task, probabilities=probabilities))
-    return PredictResult(output, write_table(output, lazy.select(columns)))
+    return register_io_source(source, schema=schema)
 
 
 def file_columns(output: Path, task: Task, *, probabilities: bool = False) -> list[str]:
@@ -246,20 +243,15 @@ def predict_texts(
     else:
         values.append([task.labels[best] for best in logits.argmax(1)])
     if probabilities:
-        values += list(softmax(logits).T)
+        from scipy.special import softmax  # for probabilities alone: it takes a tenth of a second
+
+        values += list(softmax(logits.astype(np.float64), axis=1).astype(np.float32).T)
     schema = prediction_schema(task, probabilities=probabilities)
     frame = pl.DataFrame(dict(zip(schema, values, strict=True)), schema)
     words = pl.Series([any(text.strip() for text in row) for row in zip(*columns, strict=True)], dtype=pl.Boolean)
     if words.all() or getattr(model, "answers_all", False):
         return frame
     return frame.with_columns(pl.when(words).then(pl.all().exclude("index")))
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the probabilities of the classes, ``float32 [rows, classes]``, computed in float64."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    probabilities: NDArray[np.float32] = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
-    return probabilities
 
 
 def submission_files(settings: TaskSettings, folder: Path) -> dict[Path, Path]:

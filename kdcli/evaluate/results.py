@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,54 +36,41 @@ MODELS = ("teacher", "baseline", "tf-idf", "student")
 """The models of the table, in order; the second and the third are not always there."""
 
 
+def percent(values: Sequence[float]) -> str:
+    """Write the mean of the seeds' scores in percent, and their standard deviation where there are several."""
+    mean = f"{100 * fmean(values):.1f}"
+    return f"{mean} ± {100 * stdev(values):.1f}" if len(values) > 1 else mean
+
+
 @dataclass(frozen=True)
 class Row:
-    """One model of the results table.
+    """One model of the results table."""
 
-    Attributes:
-        model: teacher, baseline, tf-idf or student.
-        scores: By table and metric, the score of each seed.
-        parameters: All its parameters.
-        parameters_without_embeddings: Those that are not word vectors.
-        megabytes: The size of its weights on disk, in 10^6 bytes.
-        per_second: Texts a second, from text to logits, in this run; each text was fresh. Baseline and student have one
-            architecture, and so one figure: that of all their seeds together.
-        intervals: By table and metric, the 95 % interval of the mean score of the seeds.
-        fidelity: By table, how near it comes to the teacher (its first seed); the teacher has none.
-    """
-
-    model: str
-    scores: dict[str, dict[str, list[float]]]
+    model: str  # one of MODELS
+    scores: dict[str, dict[str, list[float]]]  # by table and metric, of each seed
     parameters: int
-    parameters_without_embeddings: int
-    megabytes: float
+    parameters_without_embeddings: int  # those that are not word vectors
+    megabytes: float  # of its weights on disk, 10^6 bytes
+    # texts a second, from text to logits, each text fresh; baseline and student have one architecture, and so one
+    # figure: that of all their seeds together
     per_second: float
-    intervals: dict[str, dict[str, Range]] = field(default_factory=dict)
-    fidelity: dict[str, Fidelity] = field(default_factory=dict)
+    intervals: dict[str, dict[str, Range]] = field(default_factory=dict)  # of the mean score of the seeds
+    fidelity: dict[str, Fidelity] = field(default_factory=dict)  # by table, of its first seed; the teacher has none
 
 
 @dataclass(frozen=True)
 class Results:
-    """The results table.
+    """The results table."""
 
-    Attributes:
-        metrics: The task's metrics; the first one chose among models.
-        rows: Teacher, baseline, student.
-        gap_closed: By table and metric, (student - baseline) / (teacher - baseline) of the mean scores; None where the
-            95 % interval of teacher - baseline is not above 0 (Tang et al. 2019, table 1, gives scores for it).
-        notes: What a reader of the table must know.
-        titles: The name of each metric for people: which F1 it is.
-        gap_intervals: The 95 % intervals of these shares.
-        gold: Whether the labels are gold ones, and not the teacher's answers.
-    """
-
-    metrics: list[str]
-    rows: list[Row]
+    metrics: list[str]  # the first one chose among models
+    rows: list[Row]  # of MODELS, in their order
+    # by table and metric, (student - baseline) / (teacher - baseline) of the mean scores (as from table 1 of Tang et
+    # al. 2019); None where the 95 % interval of teacher - baseline is not above 0
     gap_closed: dict[str, dict[str, float | None]]
-    notes: list[str] = field(default_factory=list)
-    titles: dict[str, str] = field(default_factory=dict)
-    gap_intervals: dict[str, dict[str, Range | None]] = field(default_factory=dict)
-    gold: bool = True
+    notes: list[str] = field(default_factory=list)  # what a reader of the table must know
+    titles: dict[str, str] = field(default_factory=dict)  # the metrics' names for people: which F1 it is
+    gap_intervals: dict[str, dict[str, Range | None]] = field(default_factory=dict)  # of these shares
+    gold: bool = True  # whether the labels are gold ones, and not the teacher's answers
 
     def __post_init__(self) -> None:
         """Refuse what no comparison has written."""
@@ -111,21 +98,13 @@ def compare(
     predictions: Path,
     reporter: Reporter,
 ) -> Results:
-    """Score and time all models on the same texts; write the results as JSON, and the logits of each text.
+    """Score and time all models on the same texts; write the results to ``output``, as JSON, and the logits.
 
-    Args:
-        teacher: Where the teacher comes from.
-        students: The folders of ``baseline``, if there is one, and of ``student``: one a seed.
-        joined: The joined set, from which TF-IDF and a linear model learn too.
-        tables: The tables to score on, by name; rows without a label are left out.
-        task: The task.
-        gold: Whether they have gold labels; else the teacher's answers take their place.
-        device: Where all models run.
-        precision: The teacher's arithmetic.
-        output: The JSON file to write.
-        predictions: The table to write: ``table``, ``index``, the texts, ``label``, and the logits ``teacher_0``,
-            ``teacher_1``, ... of each model; those of baseline and student are of the first seed.
-        reporter: Shows the progress.
+    ``students`` are the folders of ``baseline``, if there is one, and of ``student``, one a seed; from ``joined``, the
+    joined set, TF-IDF and a linear model learn too. Rows without a label are left out; without ``gold`` labels the
+    teacher's answers take their place. The table ``predictions`` has the columns ``table``, ``index``, the texts,
+    ``label``, and the logits ``teacher_0``, ``teacher_1``, ... of each model; those of baseline and student are of the
+    first seed.
     """
     labelled, notes = _labelled(tables) if gold else (dict(tables), [])
     models = {name: _Measured() for name in ("teacher", *students)}
@@ -202,6 +181,7 @@ def _results(
         for name, table in tables.items()
     }
     metrics = (task.metric, *task.more_metrics)
+    all_gaps = {name: found.gaps for name, found in scored.items()}
     return Results(
         list(metrics),
         [
@@ -215,15 +195,12 @@ def _results(
             )
             for model in models
         ],
-        {
-            name: {metric: gap.value if gap else None for metric, gap in found.gaps.items()}
-            for name, found in scored.items()
-        },
+        {name: {metric: gap.value if gap else None for metric, gap in gaps.items()} for name, gaps in all_gaps.items()},
         notes,
         {metric: metric_title(task, metric) for metric in metrics},
         {
-            name: {metric: (gap.low, gap.high) if gap else None for metric, gap in found.gaps.items()}
-            for name, found in scored.items()
+            name: {metric: (gap.low, gap.high) if gap else None for metric, gap in gaps.items()}
+            for name, gaps in all_gaps.items()
         },
     )
 

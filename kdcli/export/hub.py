@@ -38,17 +38,13 @@ class HubFolder:
 
 @dataclass(frozen=True)
 class Origin:
-    """Facts for the card that a student's folder does not hold.
+    """Facts for the card that a student's folder does not hold."""
 
-    Licence and dataset are named as on the Hub, the language as in ISO 639; without a dataset, the task's known one
-    is taken. ``transfer`` says how the transfer set was made.
-    """
-
-    licence: str = "unknown"
-    language: str = "en"
-    dataset: str | None = None
+    licence: str = "unknown"  # as on the Hub
+    language: str = "en"  # as in ISO 639
+    dataset: str | None = None  # as on the Hub; by default the task's known one
     teacher: str = ""
-    transfer: str = ""
+    transfer: str = ""  # how the transfer set was made
 
 
 def export_hub_folder(

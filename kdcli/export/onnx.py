@@ -1,6 +1,6 @@
-"""A student as ONNX: a folder that onnxruntime and tokenizers read, without torch and without kd.
+"""A student as ONNX: a folder that onnxruntime and tokenizers read, without torch and without kd; and kd reads it.
 
-Each graph is compared with PyTorch, on padded batches of all kinds.
+Each graph is compared with PyTorch, on padded batches of all kinds. Reading a graph must not import torch.
 """
 
 from __future__ import annotations
@@ -8,27 +8,30 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
 
 from kdcli import __version__, registry
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.config.schema import TaskSettings
-from kdcli.errors import KdError, PluginError, first_line
-from kdcli.export.onnx_student import FORMAT, INT8, MODEL, Session, need
+from kdcli.errors import DataError, KdError, MissingError, PluginError, first_line
 from kdcli.files import atomic, check_output
-from kdcli.student.build import module_function
-from kdcli.student.card import summary
-from kdcli.student.dataset import Examples, encode_table
-from kdcli.student.student import WEIGHTS, Student, load_student
-from kdcli.student.vocabulary import Columns, Compute, save_tokenizer
-from kdcli.tasks.metrics import score
-from kdcli.tasks.split import load_split
+from kdcli.student.student import WEIGHTS, Student, load_student, task_of
+from kdcli.student.vocabulary import Columns, Compute, load_tokenizer, save_tokenizer
 
+if TYPE_CHECKING:
+    from kdcli.config.schema import TaskSettings
+    from kdcli.student.dataset import Examples
+
+FORMAT = "kd.onnx/1"
+MODEL, INT8 = "model.onnx", "model.int8.onnx"
+BATCH = 16
+"""Texts that go through a graph at once: more of them overflow the processor's caches, and it takes longer."""
 QUANTISED = ("Conv", "Gather", "LSTM", "MatMul")
 """Operators whose weights are stored in 8 bits; onnxruntime has no such GRU."""
 DEV_ROWS = 2048
@@ -41,40 +44,78 @@ TOLERANCE = 1e-5
 """For float32: |ours - PyTorch's| is at most this, and this share of PyTorch's more."""
 
 
+class Session:
+    """A graph, ready to run on the CPU; with 0 threads, onnxruntime chooses their number."""
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        onnxruntime = need("onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors alone: the export has shown the warnings
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library's own kinds have no common one
+            what = f"onnxruntime cannot read this graph: {first_line(error)}"
+            raise DataError(what, file=file, hint="`kd export onnx` writes it again") from error
+
+    def __call__(self, words: Columns, lengths: Columns) -> NDArray[np.float32]:
+        """Return logits, ``float32 [batch, outputs]``, of words ``[batch, time]`` and lengths ``[batch]``."""
+        inputs: dict[str, NDArray[np.int64]] = {}
+        for number, ids, counts in zip(("",) if len(words) == 1 else ("1", "2"), words, lengths, strict=True):
+            inputs |= {f"words{number}": ids.astype(np.int64), f"lengths{number}": counts.astype(np.int64)}
+        logits: NDArray[np.float32] = self._session.run(None, inputs)[0]
+        return logits
+
+
+def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> Student:
+    """Load an exported student.
+
+    Raises:
+        DataError: The folder is not one that ``kd export onnx`` has written.
+        MissingError: onnxruntime is not installed.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        if config["format"] != FORMAT:
+            raise ValueError(f"its format is {config['format']!r}, and {FORMAT!r} is expected")
+        task = task_of(config)
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        hint = "name the folder that `kd export onnx` has written"
+        raise DataError(f"this is not a folder of an exported student: {error}", file=folder, hint=hint) from error
+    session = Session(folder / file, threads)
+    return Student(task, config, {}, load_tokenizer(folder), {}, compute=session, batch_rows=BATCH)
+
+
+def need(library: str) -> Any:
+    """Import onnx or onnxruntime; a ``MissingError`` holds the line that installs it."""
+    try:
+        return import_module(library)
+    except ImportError as error:
+        raise MissingError(f"ONNX needs the library {library}", hint="pip install 'kdcli[onnx]'") from error
+
+
 @dataclass(frozen=True)
 class GraphComparison:
-    """A graph against PyTorch on the same batches.
-
-    Attributes:
-        texts: ``random`` words, or the texts of ``dev``.
-        difference: The largest between two logits.
-        exact: Whether all are within ``TOLERANCE``.
-        same_labels: Share of rows with the same label; None for scores.
-        pearson: Correlation of the scores; None for labels.
-    """
+    """A graph against PyTorch on the same batches."""
 
     file: str
-    texts: str
+    texts: str  # ``random`` words, or the texts of ``dev``
     rows: int
-    difference: float
-    exact: bool
-    same_labels: float | None
-    pearson: float | None
+    difference: float  # the largest between two logits
+    exact: bool  # whether all are within ``TOLERANCE``
+    same_labels: float | None  # share of rows; None for scores
+    pearson: float | None  # correlation of the scores; None for labels
 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """The result of an export.
-
-    Attributes:
-        megabytes: The size of each graph, and of the student's weights, in 10^6 bytes.
-        comparisons: Each graph against PyTorch; empty without a check.
-    """
+    """The result of an export."""
 
     folder: Path
     task: str
-    megabytes: dict[str, float]
-    comparisons: list[GraphComparison]
+    megabytes: dict[str, float]  # of each graph, and of the student's weights, 10^6 bytes
+    comparisons: list[GraphComparison]  # each graph against PyTorch; empty without a check
 
 
 def export_onnx(
@@ -97,6 +138,9 @@ def export_onnx(
         KdError: The graph does not give PyTorch's logits.
         PluginError: The student's plugin builds no graph.
     """
+    from kdcli.student.dataset import encode_table
+    from kdcli.tasks.split import load_split
+
     reporter = reporter or QuietReporter()
     need("onnx")
     need("onnxruntime")
@@ -138,6 +182,9 @@ def compare(
     student: Student, graphs: Mapping[str, Compute], texts: Mapping[str, Sequence[tuple[Columns, Columns]]]
 ) -> list[GraphComparison]:
     """Compare graphs, by the names of their files, with PyTorch on batches of words and lengths, by name."""
+    from kdcli.student.build import module_function
+    from kdcli.tasks.metrics import score
+
     found, task = [], student.task
     module = module_function(student.module, student.config["plugin"])
     for name, batches in texts.items():
@@ -217,6 +264,8 @@ def _describe(
     folder: Path, student: Student, megabytes: Mapping[str, float], comparisons: Sequence[GraphComparison]
 ) -> None:
     """Write what a program needs beside the graphs, and a card."""
+    from kdcli.student.card import summary
+
     task, config = student.task, student.config
     save_tokenizer(student.tokenizer, folder)
     kept = {name: config[name] for name in ("plugin", "options", "vocabulary_size", "max_length")}

@@ -143,8 +143,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     reporter: Reporter
     epoch_updates: int
     save_steps: int
-    peak: float  # of the learning rates of this training
-    rate: float = math.nan  # the last update's
+    peak_lr: float
+    lr: float = math.nan
     loss: float = math.nan
     shown: dict[str, float | str] = field(default_factory=dict)
 
@@ -161,7 +161,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any, **_: Any) -> None:
         """Keep the learning rate of this update, before the schedule moves on."""
-        self.rate = float(optimizer.param_groups[0]["lr"])
+        self.lr = float(optimizer.param_groups[0]["lr"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count an update, and save if it is time."""
@@ -192,5 +192,5 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.progress.advance(0, **self.shown)
         # The Trainer's mean over batches depends on how tokens fall into them; a score that is a loss does not.
         loss = metrics["eval_loss"] if self.task.greater_is_better else score
-        values = {self.task.metric: score, "loss": self.loss, "dev_loss": loss, "lr": self.rate, "peak_lr": self.peak}
+        values = {self.task.metric: score, "loss": self.loss, "dev_loss": loss, "lr": self.lr, "peak_lr": self.peak_lr}
         self.reporter.metrics(self.task.stage, state.global_step, **values)

@@ -105,12 +105,10 @@ class RunContents:
     def made(self) -> dict[str, Any]:
         """The result dataclass of each method that the profile uses, and of ``mix`` where it joins several."""
         used = (*str(self.settings.get("transfer.method", "lite")).split("+"), "mix")
-        keys = {method: key for method, (key, _) in _RESULTS.items() if method in used}
-        results = {method: self.stages[key].result for method, key in keys.items() if key in self.stages}
         return {
-            method: TypeAdapter(_RESULTS[method][1]).validate_python(found)
-            for method, found in results.items()
-            if found
+            method: TypeAdapter(kind).validate_python(self.stages[key].result)
+            for method, (key, kind) in _RESULTS.items()
+            if method in used and key in self.stages and self.stages[key].result
         }
 
 
@@ -129,7 +127,7 @@ def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None =
     entries = Lock(root).entries()
     stages = {key: StageState(_state(key, entries), entry) for key, entry in entries.items()}
     histories = {key: stage.result["history"] for key, stage in stages.items() if "history" in stage.result}
-    table = transfer_set(root) if texts else None
+    table, seed = transfer_set(root) if texts else None, int(settings["seed"])
     return RunContents(
         root=root,
         task=task,
@@ -139,9 +137,7 @@ def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None =
         results=_read(artefact(root, "results"), Results, "kd run-all --only results"),
         bench=_read(root / "bench.json", BenchReport, "kd bench"),
         curves=read_curves(root / "metrics.jsonl", histories, stages["teacher"].result if "teacher" in stages else {}),
-        transfer=survey(table, task, seed=int(settings["seed"]), reporter=reporter or QuietReporter())
-        if table
-        else None,
+        transfer=survey(table, task, seed=seed, reporter=reporter or QuietReporter()) if table else None,
         predictions=read_predictions(artefact(root, "predictions"), task) if texts else [],
     )
 

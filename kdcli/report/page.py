@@ -17,7 +17,7 @@ from scipy.special import softmax
 
 from kdcli import __version__
 from kdcli.api import Reporter, Task
-from kdcli.evaluate.results import Results
+from kdcli.evaluate.results import Results, percent
 from kdcli.files import atomic, check_output
 from kdcli.report import plots
 from kdcli.report.collect import Curve, RunContents, collect
@@ -180,8 +180,9 @@ def summary(results: Results) -> str:
     else:
         sure = f" (95\u00a0% interval: {100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else ""
         closed = f": {100 * share:.0f}\u00a0% of the gap between the two is closed{sure}"
+    title = results.titles.get(metric, metric)
     return (
-        f"The student reaches {score['student']:.1f} {metric} on {table}; its teacher reaches {score['teacher']:.1f}, "
+        f"The student reaches {score['student']:.1f} {title} on {table}; its teacher reaches {score['teacher']:.1f}, "
         f"the same model trained on labels alone {score['baseline']:.1f}{closed}. "
         f"{quick}"
     )
@@ -206,10 +207,8 @@ def _curves(run: RunContents) -> Iterator[Plot]:
         curves = by_stage[stage]
         yield from _losses(stage, curves)
         for name in dict.fromkeys(name for curve in curves for name in curve.metrics):
+            drawn = [_line(curve, name, curves, percent=name == metric) for curve in curves]
             readable = name.replace("_", " ")
-            percent = name == metric  # as in the table
-            several = len(curves) > 1
-            drawn = [_line(curve, name, at, several=several, percent=percent) for at, curve in enumerate(curves)]
             yield Plot(plots.lines(f"{stage}-{name}", drawn, y=f"dev {readable}"), f"The {stage}'s {readable} on dev.")
     if small := [curve for curve in run.curves if curve.stage in ("student", "baseline") and metric in curve.values]:
         drawn = [_line(curve, metric, percent=True) for curve in small]
@@ -220,16 +219,16 @@ def _curves(run: RunContents) -> Iterator[Plot]:
         yield from _losses(stage, by_stage[stage])
     for stage, curves in by_stage.items():
         if any(len(set(curve.values.get("lr", []))) > 1 for curve in curves):  # a constant rate needs no plot
-            drawn = [_line(curve, "lr", at, several=len(curves) > 1) for at, curve in enumerate(curves)]
+            drawn = [_line(curve, "lr", curves) for curve in curves if "lr" in curve.values]
             caption = f"The {stage}'s learning rate: of each point, that of its last update."
             yield Plot(plots.lines(f"{stage}-lr", drawn, y="learning rate"), caption)
 
 
 def _losses(stage: str, curves: list[Curve]) -> Iterator[Plot]:
-    several = stage in ("teacher", "generator") and len(curves) > 1
+    apart = curves if stage in ("teacher", "generator") else []
     drawn = [
-        _line(curve, name, number, several=several, of="dev" if name == "dev_loss" else "training")
-        for number, curve in enumerate(curves)
+        _line(curve, name, apart, of="dev" if name == "dev_loss" else "training")
+        for curve in curves
         for name in ("loss", "dev_loss")
         if name in curve.values
     ]
@@ -237,12 +236,11 @@ def _losses(stage: str, curves: list[Curve]) -> Iterator[Plot]:
         yield Plot(plots.lines(f"{stage}-loss", drawn, y="loss", log=True), f"The {stage}'s loss.")
 
 
-def _line(
-    curve: Curve, name: str, number: int = 0, *, several: bool = False, percent: bool = False, of: str = ""
-) -> plots.Line:
-    """Make a line of a curve: of several trainings each has its colour, else each stage has; seeds share one."""
+def _line(curve: Curve, name: str, apart: Sequence[Curve] = (), *, percent: bool = False, of: str = "") -> plots.Line:
+    """Make a line of a curve: each of several ``apart`` has its colour, else each stage has; seeds share one."""
+    several = len(apart) > 1
     label = " ".join(word for word in (curve.label if several else "" if of else curve.stage, of) if word)
-    colour = number if several else plots.colour_of(curve.stage)
+    colour = apart.index(curve) if several else plots.colour_of(curve.stage)
     values = [100 * value if percent and value is not None else value for value in curve.values[name]]
     return plots.Line(label, curve.steps, values, colour % len(plots.PALETTE), dashed=of == "dev")
 
@@ -302,11 +300,9 @@ def _is_page(path: Path) -> bool:
 
 
 def _render(template: str, values: dict[str, Any]) -> str:
-    files = FileSystemLoader(_HERE)
-    environment = Environment(
-        loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": _number, "score": _score, "percent": _percent, "cut": _cut}
+    how: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=FileSystemLoader(_HERE), **how)
+    environment.filters |= {"number": _number, "score": percent, "percent": _percent, "cut": _cut}
     style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     return environment.get_template(template).render(
         **values,
@@ -324,14 +320,8 @@ def _number(value: float, digits: int = 0) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _score(values: Sequence[float]) -> str:
-    """Write the mean of the seeds' scores in percent, and their standard deviation where there are several."""
-    mean = f"{100 * statistics.fmean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "—" if value is None else f"{100 * value:.{digits}f}\u00a0%"
+def _percent(value: float, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f}\u00a0%"
 
 
 def _cut(text: str) -> str:

@@ -65,7 +65,6 @@ class SourceCounts:
 class TransferSet:
     """A transfer set."""
 
-    path: Path
     labelled: bool  # whether the teacher's logits are in it
     sources: list[SourceCounts]  # in the order in which they come
     samples: list[SampledRow]  # rows drawn at random, in random order
@@ -106,7 +105,7 @@ def survey(path: Path, task: Task, *, seed: int, reporter: Reporter) -> Transfer
         )
         for row in take(table, chosen, len(counted)).iter_rows(named=True)
     ]
-    return TransferSet(path, labelled, [_count(rows, task) for rows in by_source], samples)
+    return TransferSet(labelled, [_count(rows, task) for rows in by_source], samples)
 
 
 def _count(rows: pl.DataFrame, task: Task) -> SourceCounts:
@@ -202,10 +201,10 @@ class TablePredictions:
     def _errors(self) -> NDArray[np.float64]:
         """The size of the error that both make, 0 where one of them is right."""
         off = self._answers - self.gold
-        if self.task.is_score:
-            same_side = np.sign(off[0]) == np.sign(off[1])
-            return np.abs(off).min(axis=0) * same_side
-        return self._pair.max(axis=2).min(axis=0) * (off != 0).all(axis=0)
+        shared = np.sign(off[0]) == np.sign(off[1]) if self.task.is_score else (off != 0).all(axis=0)
+        sizes = np.abs(off) if self.task.is_score else self._pair.max(axis=2)
+        errors: NDArray[np.float64] = np.where(shared, sizes.min(axis=0), 0.0)
+        return errors
 
     @cached_property
     def _right(self) -> NDArray[np.str_]:
@@ -223,7 +222,8 @@ class TablePredictions:
             PredictedText(
                 texts,
                 text(self.gold[row]),
-                *map(text, self._answers[:, row]),
+                text(self._answers[0, row]),
+                text(self._answers[1, row]),
                 None if self.task.is_score else (float(sure[0, row]), float(sure[1, row])),
                 str(self._right[row]),
                 float(sizes[row]),

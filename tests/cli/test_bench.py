@@ -8,7 +8,7 @@ from made_student import make_student
 
 from kdcli.cli import run
 from kdcli.evaluate import bench as benching
-from kdcli.evaluate.measure import Latency, Measurement
+from kdcli.evaluate.bench import Latency, Measurement
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from scipy.special import softmax as reference
 
 from kdcli.api import Task
 from kdcli.errors import UsageError
-from kdcli.evaluate.predict import predict_texts, prediction_schema, softmax
+from kdcli.evaluate.predict import predict_texts, prediction_schema
 
 CLASSES = Task("nli", "single", ("entailment", "neutral", "contradiction"))
 SCORE = Task("stsb", "single", (), score_range=(0.0, 5.0), metric="pearson")
@@ -31,15 +31,6 @@ class Fixed:
 def made(model: Fixed, **how: bool) -> dict[str, list[object]]:
     index = pl.Series([str(row) for row in range(len(model.answers))])
     return predict_texts(model, index, [["a text"] * len(model.answers)], **how).to_dict(as_series=False)
-
-
-def test_softmax_is_scipys_in_double_precision() -> None:
-    logits = np.random.default_rng(1).normal(0, 8, (500, 5)).astype(np.float32)
-    logits[0], logits[1] = [1000, 999, -1000, 0, 0], [-2000] * 5
-    found = softmax(logits)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, reference(logits.astype(np.float64), axis=1).astype(np.float32))
-    np.testing.assert_allclose(found.sum(1, dtype=np.float64), 1, atol=1e-6)
 
 
 def test_the_label_of_the_highest_logit_and_its_probability() -> None:

@@ -8,7 +8,7 @@ import kdcli
 from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.export.hub import Origin, export_hub_folder, without_folders
-from kdcli.export.onnx_student import load_onnx
+from kdcli.export.onnx import load_onnx
 from kdcli.files import MARKER
 
 SST2 = Task("sst2", "single", ("0", "1"), names=("negative", "positive"), more_metrics=("mcc",))

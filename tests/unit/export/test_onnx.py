@@ -11,8 +11,7 @@ from scipy import stats
 
 import kd_bilstm
 from kdcli.errors import DataError, KdError, MissingError, PluginError, UsageError
-from kdcli.export.onnx import SIZES, GraphComparison, compare, export_onnx, random_batches
-from kdcli.export.onnx_student import INT8, MODEL, load_onnx
+from kdcli.export.onnx import INT8, MODEL, SIZES, GraphComparison, compare, export_onnx, load_onnx, random_batches
 from kdcli.files import MARKER
 from kdcli.student.build import module_function
 from kdcli.student.student import load_student

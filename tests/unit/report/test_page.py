@@ -11,8 +11,7 @@ import pytest
 from made_run import HOSTILE, entry, write_lock, write_run
 
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.bench import BenchReport, Ratio, keep
-from kdcli.evaluate.measure import Latency, Measurement
+from kdcli.evaluate.bench import BenchReport, Latency, Measurement, Ratio, keep
 from kdcli.report.page import NAME, write_report
 
 ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements", "errors", "profile", "provenance"]
@@ -62,6 +61,7 @@ def test_a_whole_run_has_all_sections(tmp_path: Path) -> None:
     assert seen.open == [] and len(seen.ids) == len(set(seen.ids)) and set(ALL) <= set(seen.ids)
     assert "85.0 accuracy on dev" in seen.text and "75\u00a0% of the gap" in seen.text
     assert "10.0 times as fast as the teacher and has 10.0 times fewer parameters" in seen.text
+    assert "are timed together" in seen.text
     assert "101 (10.1\u00a0%)" in seen.text and "rejected: broken characters" in seen.text and "1.750" in seen.text
     assert "2.13.0" in seen.text and "seed 7" in seen.text
     assert "The teacher's learning rate" in seen.text and "The generator's learning rate" not in seen.text
