@@ -59,11 +59,12 @@ def list_(request: Request) -> None:
     "kd data get glove.840B.300d --output ~/vectors/glove",
     "kd data get rte -f",
     options=("output", "force", "profile", "offline"),
+    about={"output": ("Folder to write.", "data/NAME"), "offline": ("Take it from this machine alone.", "no")},
 )
 def get(request: Request, *, name: Name, url: Url = None, sha256: Sha256 = None) -> None:
     """Get data.
 
-    The default output is data/NAME. An interrupted download starts again from its beginning. Proxies are taken
+    An interrupted download starts again from its beginning. Proxies are taken
     from HTTPS_PROXY and HTTP_PROXY.
     """
     from kdcli.download.get import get as run
@@ -115,6 +116,7 @@ def _size(count: float) -> str:
     "kd data check --profile sst2 --data-dir data/SST-2",
     "kd data check --profile custom --data-dir data --text-col review --label-col stars",
     options=("profile", "task"),
+    about={"profile": ("", "demo")},
 )
 def check(request: Request) -> None:
     """Describe a task's tables.

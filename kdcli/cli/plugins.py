@@ -99,12 +99,10 @@ def check(request: Request, *, name: PluginName, sets: Sets = None) -> None:
     "kd plugins new generator ngram",
     "kd plugins new student cnn --output ~/src/kd-cnn",
     options=("output", "force"),
+    about={"output": ("Folder to write.", "kd-NAME")},
 )
 def new(request: Request, *, kind: Kind, name: NewName) -> None:
-    """Write a plugin that works.
-
-    The default output is kd-NAME.
-    """
+    """Write a plugin that works."""
     from kdcli.scaffold import new_plugin
 
     plugin = new_plugin(kind=kind, name=name, folder=request.output, force=request.force)

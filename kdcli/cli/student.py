@@ -6,12 +6,17 @@ import shutil
 from dataclasses import replace
 
 from kdcli.cli import stage
-from kdcli.cli.options import Request, command
+from kdcli.cli.options import IN_RUN, Request, command
 
 
 @command(
     "kd student --profile sst2 --data-dir data/SST-2 --kd-loss kl -T 3",
     options=("profile", "task", "student.*", "input", "output", "seed", "device", "offline", "run", "track"),
+    about={
+        "profile": ("", "demo"),
+        "input": ("The joined set: .parquet .tsv .csv .jsonl, also .gz.", "the run's"),
+        "output": ("Folder of the student.", IN_RUN),
+    },
 )
 def student(request: Request) -> None:
     """Distil the joined set into a student."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from kdcli.cli import stage
-from kdcli.cli.options import Request, command
+from kdcli.cli.options import IN_RUN, Request, command
 
 
 @command(
     "kd teacher train --profile sst2 --data-dir data/SST-2",
     options=("profile", "task", "teacher.*", "seed", "device", "precision", "offline", "output", "run", "track"),
+    about={"profile": ("", "demo"), "output": ("Folder of the fine-tuned teacher.", IN_RUN)},
 )
 def train(request: Request) -> None:
     """Fine-tune an encoder on the labelled texts."""
@@ -23,6 +24,11 @@ def train(request: Request) -> None:
         *("profile", "task.data_dir", "teacher", "input", "output", "teacher.max_length", "teacher.export.*"),
         *("device", "offline", "run"),
     ),
+    about={
+        "profile": ("", "demo"),
+        "input": ("The texts: .parquet .tsv .csv .jsonl .txt, also .gz.", "the run's transfer set"),
+        "output": ("The logits: a .safetensors file.", IN_RUN),
+    },
 )
 def export(request: Request) -> None:
     """Export the teacher's logits."""
