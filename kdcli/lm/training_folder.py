@@ -16,12 +16,14 @@ from filelock import FileLock, Timeout
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
-from kdcli.files import atomic
+from kdcli.files import atomic, remove
 from kdcli.models.hf import quiet
-from kdcli.parts import claim_folder
+from kdcli.parts import RECORD, claim_folder
 
 _TIMING = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 """What the Trainer adds to the dev scores."""
+_MADE = ("*/checkpoint-*", "*/model/*", "*/outcome.json")
+"""The files of ``fine_tune`` and of the Trainer in this folder."""
 
 
 def join_processes(device: str, reporter: Reporter | None) -> Reporter:
@@ -55,13 +57,13 @@ def one_training(
         if state.is_main_process:
             versions = {"torch": torch.__version__, "transformers": transformers.__version__}
             everything = {**fingerprint, "processes": state.num_processes, **versions}
-            if claim_folder(folder, everything, resume=resume, reporter=reporter):
+            if claim_folder(folder, everything, _MADE, resume=resume, reporter=reporter):
                 reporter.info("continuing the interrupted training")
         state.wait_for_everyone()
         yield
         state.wait_for_everyone()  # another process may still read what is about to be removed
         if state.is_main_process:
-            shutil.rmtree(folder)
+            remove(folder, (RECORD, *_MADE))
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
