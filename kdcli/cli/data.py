@@ -30,7 +30,7 @@ SELDOM = (
 
 
 def _complete(incomplete: str) -> list[str]:
-    from kdcli.download.sources import SOURCES
+    from kdcli.download import SOURCES
 
     return [source.name for source in SOURCES if source.name.startswith(incomplete)]
 

@@ -120,7 +120,7 @@ def _described(plugin: registry.Plugin) -> dict[str, Any]:
 
 def _options(plugin: registry.Plugin, sets: Sequence[str]) -> dict[str, Any]:
     """Read ``--set``; a key may also be written as in a profile, ``generators.gpt2.model=tiny``."""
-    from kdcli.config.layers import from_sets, merge
+    from kdcli.config.load import from_sets, merge
 
     if sets and plugin.group == "taggers":
         raise UsageError("a tagger has no options", key="--set", hint="leave out --set")

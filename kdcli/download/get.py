@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter
-from kdcli.download.sources import SOURCES, Source, SourceFile, find
+from kdcli.download import SOURCES, Source, SourceFile, find
 from kdcli.errors import DataError, MissingError, UsageError
 from kdcli.files import atomic, sha256
 

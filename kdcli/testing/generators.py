@@ -14,8 +14,7 @@ from kdcli.api import DataError, Part, QuietReporter, Samples
 from kdcli.errors import shown
 from kdcli.testing import checks
 from kdcli.testing.checks import Check, Doubt, Failure, Skip, expect
-from kdcli.testing.processes import run_elsewhere
-from kdcli.testing.tiny import SEED, Kind, tiny_corpus, tiny_settings, tiny_task
+from kdcli.testing.processes import SEED, Kind, run_elsewhere, tiny_corpus, tiny_settings, tiny_task
 from kdcli.transfer.sampling import fault_of
 
 DRAWS = 48

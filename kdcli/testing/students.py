@@ -21,8 +21,7 @@ from kdcli.api import Batch, Task
 from kdcli.errors import shown
 from kdcli.testing import checks
 from kdcli.testing.checks import Check, Doubt, Failure, Skip, expect
-from kdcli.testing.processes import run_elsewhere
-from kdcli.testing.tiny import tiny_task
+from kdcli.testing.processes import run_elsewhere, tiny_task
 
 WORDS = 50
 """Words of the vocabulary, the padding included."""
