@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
+from unittest.mock import patch
 
 from kdcli import registry
 from kdcli.api import Corpus, GeneratorSettings, Part, PluginError, QuietReporter, Task
@@ -200,19 +201,15 @@ def fake_dist(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source, "utf-8")
     packages = {module.partition(".")[0] for module in modules}
-    before = os.environ.get("PYTHONPATH")
+    python_path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     _forget(packages)
     sys.path.insert(0, str(site))
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(site), *([before] if before else [])])
     importlib.invalidate_caches()
     try:
-        yield site
+        with patch.dict(os.environ, PYTHONPATH=python_path):
+            yield site
     finally:
         sys.path.remove(str(site))
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
         _forget(packages)
 
 
