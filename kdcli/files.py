@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from kdcli.errors import DataError, KdError, UsageError
 
 _UMASK = os.umask(0o022)
@@ -126,6 +128,26 @@ def atomic(path: Path) -> Iterator[Path]:
         raise KdError(f"cannot write here: {error.strerror}", file=path, hint="choose another place") from error
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def alone(path: Path, what: str, hint: str = "wait for it, or stop it first") -> Iterator[None]:
+    """Hold the lock beside a file or folder; the lock leaves nothing behind.
+
+    Raises:
+        KdError: Another process holds it: it says ``what``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise KdError(what, file=path, hint=hint) from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def temporary_path(path: Path) -> Path:

@@ -228,8 +228,7 @@ def kd(
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress.")] = False,
     code: Annotated[
-        list[Path] | None,
-        typer.Option("--code", help="Load a plugin from a file. Repeat it.", metavar="FILE.py"),
+        list[Path] | None, typer.Option("--code", help="Load a plugin from a file. Repeat it.", metavar="FILE.py")
     ] = None,
     version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
 ) -> None:

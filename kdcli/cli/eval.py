@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -85,9 +86,7 @@ def _described(report: EvalReport) -> RenderableType:
 def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
     parts: list[RenderableType] = [_metrics(table, report.f1), Text(), _lengths(table, report.metric)]
     if report.labels and len(report.labels) <= MOST_CLASSES:
-        named = (
-            list(map(" ".join, zip(report.labels, report.names, strict=True))) if report.names else list(report.labels)
-        )
+        named = [f"{label} {name}".strip() for label, name in zip_longest(report.labels, report.names, fillvalue="")]
         for model, evaluation in table.models.items():
             parts += [Text(), _confusion(model, evaluation, named)]
     for comparison in table.comparisons:

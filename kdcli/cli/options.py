@@ -138,11 +138,7 @@ class Request:
             os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
     def load(
-        self,
-        default: str | None = None,
-        *,
-        uses: Collection[Group] = GROUPS,
-        settings: Mapping[str, Any] | None = None,
+        self, default: str | None = None, *, uses: Collection[Group] = GROUPS, settings: Mapping[str, Any] | None = None
     ) -> Profile:
         """Load the profile of the command, or ``default``, with its flags and ``settings`` on top."""
         from kdcli.config.load import load_profile
