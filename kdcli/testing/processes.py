@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +59,7 @@ def tiny_settings(options: Any, kind: Kind = "single") -> GeneratorSettings:
 
 def _sentence(place: int) -> str:
     """Return one of the sentences; the first 60 differ."""
-    one = place % len(_THINGS)
-    words = _WORDS[place % len(_WORDS)]
+    one, words = place % len(_THINGS), _WORDS[place % len(_WORDS)]
     return _FORMS[place // 30 % len(_FORMS)].format(
         one=_THINGS[one],
         other=_THINGS[(one + 1 + place // 7 % 5) % len(_THINGS)],
@@ -121,9 +120,8 @@ def run_elsewhere(task: str, *arguments: str) -> Any:
 
 def answer() -> None:
     """Call the function that the command line names, and print its result as JSON."""
-    tasks: dict[str, Callable[..., Any]] = {"imports": _imports, "samples": _samples, "fast": _fast, "tags": _tags}
-    found = tasks[sys.argv[1]](*sys.argv[2:])
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+    found = globals()[f"_{sys.argv[1]}"](*sys.argv[2:])
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
 
 
 def _imports(group: str, name: str) -> list[str]:
