@@ -59,7 +59,7 @@ def list_(request: Request) -> None:
     "kd data get glove.840B.300d --output ~/vectors/glove",
     "kd data get rte -f",
     options=("output", "force", "profile", "offline"),
-    about={"output": ("Folder to write.", "data/NAME"), "offline": ("Take it from this machine alone.", "no")},
+    about={"output": "Folder to write.|data/NAME", "offline": "Take it from this machine alone."},
 )
 def get(request: Request, *, name: Name, url: Url = None, sha256: Sha256 = None) -> None:
     """Get data.
@@ -116,7 +116,7 @@ def _size(count: float) -> str:
     "kd data check --profile sst2 --data-dir data/SST-2",
     "kd data check --profile custom --data-dir data --text-col review --label-col stars",
     options=("profile", "task"),
-    about={"profile": ("", "demo")},
+    about={"profile": "|demo"},
 )
 def check(request: Request) -> None:
     """Describe a task's tables.

@@ -37,10 +37,7 @@ Split = Annotated[Literal["dev", "test"], option(FILES, "--split", "Split of the
     "kd eval --student runs/sst2/student --input mine.tsv --json",
     options=("student", "teacher", "input", "profile", "task", "seed", "device", "precision", "offline"),
     required=("student",),
-    about={
-        "profile": ("", "the run's"),
-        "input": ("Labelled texts: .parquet .tsv .csv .jsonl, also .gz.", "the run's"),
-    },
+    about={"input": "Labelled texts: .parquet .tsv .csv .jsonl, also .gz."},
 )
 def eval_(request: Request, *, against: Against = None, split: Split = "dev") -> None:
     """Score a student on labelled texts.

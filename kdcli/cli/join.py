@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from kdcli.cli import stage
-from kdcli.cli.options import FILES, IN_RUN, Request, command, option
+from kdcli.cli.options import FILES, Request, command, option
 
 Logits = Annotated[
     Path | None,
@@ -18,9 +18,8 @@ Logits = Annotated[
     "kd join --profile sst2 --data-dir data/SST-2 --label gold",
     options=("profile", "task.data_dir", "join.*", "input", "output", "run_dir", "force", "dry_run"),
     about={
-        "profile": ("", "demo"),
-        "input": ("The transfer set: .parquet .tsv .csv .jsonl .txt, also .gz.", "the run's"),
-        "output": ("The joined set: .parquet .tsv .csv .jsonl, also .gz.", IN_RUN),
+        "input": "The transfer set: .parquet .tsv .csv .jsonl .txt, also .gz.",
+        "output": "The joined set: .parquet .tsv .csv .jsonl, also .gz.",
     },
 )
 def join(request: Request, *, logits: Logits = None) -> None:

@@ -45,7 +45,11 @@ _TOGETHER = {
 _TOP = ("seed", "device", "precision")
 """Settings in no table."""
 _COLUMNS = "the profile's task.text_columns"
-IN_RUN = "in the run folder"
+_DEFAULTS = {
+    "run_dir": {"profile": "demo", "input": "the run's", "output": "in the run folder"},
+    "student": {"profile": "the run's", "input": "the run's"},
+}
+"""The defaults of commands that have a run folder, or a student that may be one."""
 
 
 def option(panel: str, names: str, help: str, metavar: str | None = None, default: str = "", **more: Any) -> Any:
@@ -179,14 +183,18 @@ class Command:
     options: tuple[str, ...]
     examples: tuple[str, ...]
     required: tuple[str, ...]
-    about: Mapping[str, tuple[str, str]]
+    about: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its options, each by itself."""
+        return [one for option in self.options for one in _TOGETHER.get(option, (option,))]
 
     def build(self, name: str, help: str) -> Any:
         """Return the command for Typer; its options are read from the schema now."""
         own = list(inspect.signature(self.function, eval_str=True).parameters.values())[1:]
         names = [parameter.name for parameter in own]
-        wanted = [one for option in self.options for one in _TOGETHER.get(option, (option,)) if one not in names]
-        shared = [pair for one in wanted for pair in _of(one)]
+        shared = [pair for one in self.names if one not in names for pair in _of(one)]
         settings = {parameter.name: key for parameter, key in shared if "." in key or key in _TOP}
         parameters = [self._shown(one) for one in (*own, *(one for one, _ in shared))]
         parameters.sort(key=lambda one: one.name not in self.required)
@@ -212,9 +220,10 @@ class Command:
         """Return a parameter as the help shows it; a required one has no default and is no ``X | None``."""
         kind, shared = get_args(parameter.annotation)
         shown, default = copy.copy(shared), parameter.default
-        if parameter.name in self.about:
-            help, default_shown = self.about[parameter.name]
-            shown.help, shown.show_default = help or shown.help, default_shown or False
+        of_all = next((_DEFAULTS[name] for name in _DEFAULTS if name in self.names), {})
+        help, _, default_shown = self.about.get(parameter.name, "").partition("|")
+        shown.help = help or shown.help
+        shown.show_default = default_shown or shown.show_default or of_all.get(parameter.name, False)
         if shown.metavar is None and (choices := _choices(kind)):
             shown.metavar = "|".join(get_args(choices))
         if parameter.name in self.required:
@@ -226,13 +235,13 @@ def command(
     *examples: str,
     options: tuple[str, ...] = (),
     required: tuple[str, ...] = (),
-    about: Mapping[str, tuple[str, str]] | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., None]], Command]:
     """Make a command of a function that takes a ``Request``, and options of its own as keywords.
 
     The help ends with ``examples``. ``options`` are fields of ``Request``, settings by key (``student.*``: all of that
-    table) and names in ``_TOGETHER``; those in ``required`` have no default. ``about`` has the help (empty: that of
-    all commands) and the default of some of these fields.
+    table) and names in ``_TOGETHER``; those in ``required`` have no default. ``about`` has for some of these
+    fields the help, the default behind a ``|``, or both, where they are not those of all commands.
     """
     return lambda function: Command(function, options, examples, required, about or {})
 

@@ -99,7 +99,7 @@ def check(request: Request, *, name: PluginName, sets: Sets = None) -> None:
     "kd plugins new generator ngram",
     "kd plugins new student cnn --output ~/src/kd-cnn",
     options=("output", "force"),
-    about={"output": ("Folder to write.", "kd-NAME")},
+    about={"output": "Folder to write.|kd-NAME"},
 )
 def new(request: Request, *, kind: Kind, name: NewName) -> None:
     """Write a plugin that works."""

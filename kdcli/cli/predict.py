@@ -51,9 +51,8 @@ Keep = Annotated[bool, switch(FILES, "--keep/--no-keep", "All columns of the tab
     "kd predict --teacher runs/sst2 --input test.tsv --json",
     options=("student", "output", "force", "profile", "texts", "device", "precision", "offline", "resume"),
     about={
-        "profile": ("", "the run's"),
-        "output": ("The predictions: .tsv .csv .jsonl .parquet .txt, also .gz.", "stdout"),
-        "task_data_dir": ("With --glue: folder with the test tables.", "the profile's task.data_dir"),
+        "output": "The predictions: .parquet .tsv .csv .jsonl .txt, also .gz.|stdout",
+        "task_data_dir": "With --glue: folder with the test tables.",
     },
 )
 def predict(

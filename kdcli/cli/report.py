@@ -17,7 +17,7 @@ Runs = Annotated[list[Path], typer.Argument(help="Run folders; one may be half d
     "kd report runs/sst2",
     "kd report runs/sst2 runs/sst2-heavy --output sst2.html",
     options=("output", "force"),
-    about={"output": ("The page: an .html file.", "RUN/report.html")},
+    about={"output": "The page: an .html file.|RUN/report.html"},
 )
 def report(request: Request, *, runs: Runs) -> None:
     """Write one HTML page.

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         *("profile", "task", "run_dir", "force", "seed", "device", "precision", "offline"),
         *("resume", "first", "until", "only", "seeds", "dry_run", "track"),
     ),
-    about={"profile": ("", "demo")},
 )
 def run_all(request: Request) -> None:
     """Run all stages of a profile.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kdcli.cli import stage
-from kdcli.cli.options import IN_RUN, Request, command
+from kdcli.cli.options import Request, command
 
 MADE = ("kd.lock", "profile.toml", "metrics.jsonl", ".launch.lock", "tensorboard/*", "wandb/*")
 """The files of a run folder that holds a student alone, beside those of its artefacts."""
@@ -14,11 +14,7 @@ MADE = ("kd.lock", "profile.toml", "metrics.jsonl", ".launch.lock", "tensorboard
 @command(
     "kd student --profile sst2 --data-dir data/SST-2 --kd-loss kl -T 3",
     options=("profile", "task", "student.*", "input", "output", "seed", "device", "offline", "run", "track"),
-    about={
-        "profile": ("", "demo"),
-        "input": ("The joined set: .parquet .tsv .csv .jsonl, also .gz.", "the run's"),
-        "output": ("Folder of the student.", IN_RUN),
-    },
+    about={"input": "The joined set: .parquet .tsv .csv .jsonl, also .gz.", "output": "Folder of the student."},
 )
 def student(request: Request) -> None:
     """Distil the joined set into a student."""

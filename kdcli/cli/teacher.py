@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from kdcli.cli import stage
-from kdcli.cli.options import IN_RUN, Request, command
+from kdcli.cli.options import Request, command
 
 
 @command(
     "kd teacher train --profile sst2 --data-dir data/SST-2",
     options=("profile", "task", "teacher.*", "seed", "device", "precision", "offline", "output", "run", "track"),
-    about={"profile": ("", "demo"), "output": ("Folder of the fine-tuned teacher.", IN_RUN)},
+    about={"output": "Folder of the fine-tuned teacher."},
 )
 def train(request: Request) -> None:
     """Fine-tune an encoder on the labelled texts."""
@@ -25,9 +25,8 @@ def train(request: Request) -> None:
         *("device", "offline", "run"),
     ),
     about={
-        "profile": ("", "demo"),
-        "input": ("The texts: .parquet .tsv .csv .jsonl .txt, also .gz.", "the run's transfer set"),
-        "output": ("The logits: a .safetensors file.", IN_RUN),
+        "input": "The texts: .parquet .tsv .csv .jsonl .txt, also .gz.|the run's transfer set",
+        "output": "The logits: a .safetensors file.",
     },
 )
 def export(request: Request) -> None:

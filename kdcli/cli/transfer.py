@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from kdcli.cli import stage
-from kdcli.cli.options import IN_RUN, RUN, Request, command, option
+from kdcli.cli.options import RUN, Request, command, option
 
 Step = Annotated[
     Literal["cache", "fine-tune", "prefixes", "sample"] | None,
@@ -13,7 +13,7 @@ Step = Annotated[
 ]
 MADE = {"cache": "cache", "fine-tune": "generator", "prefixes": "prefixes", "sample": "heavy"}
 """What each step of the method heavy writes."""
-ABOUT = {"profile": ("", "demo"), "output": ("The texts: .parquet .tsv .csv .jsonl .txt, also .gz.", IN_RUN)}
+ABOUT = {"output": "The texts: .parquet .tsv .csv .jsonl .txt, also .gz."}
 
 
 @command(
@@ -33,7 +33,7 @@ def lite(request: Request) -> None:
         *("profile", "task", "transfer.generator", "transfer.heavy.*", "generators.*"),
         *("seed", "device", "precision", "offline", "output", "run", "track"),
     ),
-    about=ABOUT | {"output": ("What the last step makes: a table, or the folder of the generator.", IN_RUN)},
+    about={"output": "What the last step makes: a table, or the folder of the generator."},
 )
 def heavy(request: Request, *, only: Step = None) -> None:
     """Sample texts from a language model.
