@@ -221,9 +221,9 @@ class Command:
         kind, shared = get_args(parameter.annotation)
         shown, default = copy.copy(shared), parameter.default
         of_all = next((_DEFAULTS[name] for name in _DEFAULTS if name in self.names), {})
-        help, _, default_shown = self.about.get(parameter.name, "").partition("|")
+        help, own, default_shown = self.about.get(parameter.name, "").partition("|")
         shown.help = help or shown.help
-        shown.show_default = default_shown or shown.show_default or of_all.get(parameter.name, False)
+        shown.show_default = default_shown if own else shown.show_default or of_all.get(parameter.name, False)
         if shown.metavar is None and (choices := _choices(kind)):
             shown.metavar = "|".join(get_args(choices))
         if parameter.name in self.required:
