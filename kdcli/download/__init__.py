@@ -144,9 +144,9 @@ def find(name: str) -> Source:
     Raises:
         UsageError: There is none; suggests the nearest.
     """
-    for source in SOURCES:
-        if source.name == name:
-            return source
-    close = nearest(name, [source.name for source in SOURCES])
-    hint = f"did you mean {close}?" if close else "`kd data list` names what there is"
-    raise UsageError(f"nothing is named {name}", hint=hint)
+    by_name = {source.name: source for source in SOURCES}
+    if name not in by_name:
+        close = nearest(name, by_name)
+        hint = f"did you mean {close}?" if close else "`kd data list` names what there is"
+        raise UsageError(f"nothing is named {name}", hint=hint)
+    return by_name[name]

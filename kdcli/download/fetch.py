@@ -84,15 +84,10 @@ class _Bar:
     total = 0
 
     def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._whole = False
-
-    def update(self, count: int) -> None:
-        if not self._whole:
-            self._progress.advance(count)
+        self.update: Callable[[int], None] = progress.advance
 
     def reset(self) -> None:
-        self._whole = True
+        self.update = lambda count: None
 
     def close(self) -> None:
         """Do nothing: the progress closes itself."""
