@@ -131,8 +131,8 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(path: Path, what: str, hint: str = "wait for it, or stop it first") -> Iterator[None]:
-    """Hold the lock beside a file or folder; the lock leaves nothing behind.
+def alone(path: Path, what: str, *, seconds: float = 0.0) -> Iterator[None]:
+    """Hold the lock beside a file or folder, which has ``seconds`` to become free; it leaves nothing behind.
 
     Raises:
         KdError: Another process holds it: it says ``what``.
@@ -140,9 +140,9 @@ def alone(path: Path, what: str, hint: str = "wait for it, or stop it first") ->
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=seconds)
     except Timeout:
-        raise KdError(what, file=path, hint=hint) from None
+        raise KdError(what, file=path, hint="wait for it, or stop it first") from None
     try:
         yield
     finally:

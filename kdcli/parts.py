@@ -17,18 +17,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from types import TracebackType
 from typing import Any, TypeVar
-
-from filelock import FileLock, Timeout
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
-from kdcli.files import atomic, check_replaceable, is_running, remove, sha256
+from kdcli.files import alone, atomic, check_replaceable, is_running, remove, sha256
 
 MakePart = Callable[[int, Path], None]
 """Write part ``i`` to the path; with more than one worker it must be picklable."""
@@ -73,32 +70,25 @@ class Parts:
         self.reporter = reporter or QuietReporter()
         self._made = (f"[0-9]*{suffix}", f"[0-9]*{suffix}.sha256", "launch.json", "ready-*", *more)
         self._launch = folder / "launch.json"
-        self._lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        self._lock = ExitStack()
 
     def __enter__(self) -> Parts:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
         if is_main_process():
-            try:
-                self._lock.acquire(timeout=_LOCK_SECONDS)
-            except Timeout:
-                hint = "wait for it, or stop it first"
-                raise KdError("another process is at this work already", file=self.folder, hint=hint) from None
+            what = "another process is at this work already"
+            self._lock.enter_context(alone(self.folder, what, seconds=_LOCK_SECONDS))
             try:
                 self._prepare_folder()
             except BaseException:
-                self.__exit__(None, None, None)
+                self.__exit__()
                 raise
         else:
             _wait(self._is_open)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._lock.is_locked:
+    def __exit__(self, *raised: object) -> None:
+        if is_main_process():
             self._launch.unlink(missing_ok=True)
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-            self._lock.release()
+            self._lock.close()
 
     def path(self, part: int) -> Path:
         """Return the file of a part."""
