@@ -40,7 +40,7 @@ Url = Annotated[
     str | None,
     option(
         *(FILES, "--url", "Another source: a URL, a dataset of the Hub, or a file or folder of this machine."),
-        *("URL|DATASET|PATH", "sources.NAME of the profile"),
+        *("URL|DATASET|PATH", "the profile's sources.NAME"),
     ),
 ]
 Sha256 = Annotated[str | None, option(FILES, "--sha256", "Expected SHA-256 of the file.", "HEX")]

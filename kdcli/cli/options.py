@@ -196,7 +196,7 @@ class Command:
         names = [parameter.name for parameter in own]
         shared = [pair for one in self.names if one not in names for pair in _of(one)]
         settings = {parameter.name: key for parameter, key in shared if "." in key or key in _TOP}
-        parameters = [self._shown(one) for one in (*own, *(one for one, _ in shared))]
+        parameters = [self._shown(one) for one in (*(one for one, _ in shared), *own)]
         parameters.sort(key=lambda one: one.name not in self.required)
 
         def callback(**values: Any) -> None:
@@ -211,7 +211,7 @@ class Command:
         callback.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         more_help = inspect.cleandoc(self.function.__doc__ or "").partition("\n\n")[2]
         app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        text = f"{help}\n\n{more_help}".strip()
+        text = re.sub(r"(?<!\n)\n(?!\n)", " ", f"{help}\n\n{more_help}".strip())  # the terminal breaks the lines
         end = "\n\n".join(f"[bold]Example[/bold]  {line}" for line in self.examples)
         app.command(name, cls=SingleCommand, help=text, epilog=end, context_settings=CONTEXT)(callback)
         return get_command(app)

@@ -72,7 +72,7 @@ class CorpusSettings(Table):
     files: Annotated[tuple[str, ...], Flag("Files", "FILE", ("--input", "-i"))] = ()
     """Files of texts: one a line (.txt), or a column of a table; a pair takes two columns, or one tab in a line."""
     columns: Annotated[tuple[str, ...], Flag("Files", "NAME", ("--column",))] = ()
-    """Names of the text columns in those tables; by default sentence (of pairs: sentence1, sentence2)."""
+    """Text columns of those tables, where they are not sentence (of pairs: sentence1, sentence2), or the only one."""
     num_samples: Annotated[Count, Flag("Sampling", "N")] = 0
     """Texts to take; 0 = all."""
     order_by: Annotated[Literal["none", "tfidf", "lm"], Flag("Sampling")] = "none"
