@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,10 @@ def load_profile(
     if errors or settings is None:
         raise_all(errors)
     settings = settings.model_copy(update=checked.tables)
-    sources = {key: _source_of(key, origins) for key, _ in flatten(settings.model_dump(mode="json"))}
+    resolved = flatten(settings.model_dump(mode="json"))
+    sources = {key: _source_of(key, origins) for key, value in resolved if value != {} or "." not in key}
     named = {key: layer.origin if layer else "default" for key, layer in sources.items()}
-    name = "default" if profile is None else files.find(profile).stem
-    return Profile(name, settings, named, tuple(checked.warnings))
+    return Profile(files.find(profile).stem if profile else "default", settings, named, tuple(checked.warnings))
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def _check_plugins(
     for group in uses:
         name, found = "", settings is not None
         if settings:
-            name = reduce(getattr, registry.KEYS[group].split("."), settings)  # type: ignore[assignment]
+            name = attrgetter(registry.KEYS[group])(settings)
             if doubt := registry.passed_over(group, name):
                 checked.warnings.append(doubt)
             try:
