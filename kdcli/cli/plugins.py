@@ -46,12 +46,14 @@ def list_(request: Request) -> None:
 @command("kd plugins show bilstm")
 def show(request: Request, *, name: PluginName) -> None:
     """Show a plugin."""
+    from pydantic import BaseModel
+
     from kdcli.config.docs import options_of
 
     shown = []
     for plugin in registry.find_all(name):
         loaded: Any = registry.load(plugin.group, plugin.full_name)
-        model = getattr(loaded, "Options", None)
+        model = getattr(loaded, "Options", BaseModel)
         extras = {"fast": "fast", "onnx": "to_onnx"} if plugin.group == "students" else {}
         shown.append(
             {
@@ -63,9 +65,7 @@ def show(request: Request, *, name: PluginName) -> None:
                 "api_version": loaded.api_version,
                 **{flag: getattr(loaded, flag) for flag in ("pairs", "scores") if hasattr(loaded, flag)},
                 **{extra: hasattr(loaded, function) for extra, function in extras.items()},
-                "options": [asdict(one) for one in options_of(model, f"{plugin.group}.{plugin.name}.")]
-                if model
-                else [],
+                "options": [asdict(one) for one in options_of(model, f"{plugin.group}.{plugin.name}.")],
             }
         )
     ui.show({"plugins": shown}, lambda _: Group(*map(ui.describe, shown)))
