@@ -64,6 +64,8 @@ def test_every_command_and_each_of_its_options_is_in_the_reference():
         for parameter in command.params:
             for name in (*parameter.opts, *second_names(parameter)) if parameter.opts[0][0] == "-" else ():
                 assert re.search(rf"^\| .*`(--\S+/)?{name}[` /]", section[1], re.MULTILINE), (path, name)
+            off = set(parameter.secondary_opts) - set(second_names(parameter))
+            assert not [name for name in off if name in section[1]], "a switch that is off needs no second name"
         assert re.search(rf"^    {' '.join(path)}\b", section[1].partition("For example:")[2], re.MULTILINE), path
 
 
