@@ -11,8 +11,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import griffe
@@ -23,7 +22,6 @@ NOTICE = "<!-- Written by `make docs`: change the source, not this page. -->"
 PUBLIC = ("api", "lm", "models", "testing", "testing.fixtures")
 """What plugins may import of ``kdcli``, beside ``load_student`` and its classes."""
 PREDICTING = ("load_student", "Student", "Prediction", "Score")
-KINDS = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
 
 
 def main() -> None:
@@ -49,8 +47,8 @@ def cli_page() -> str:
         NOTICE,
         _plain(root.help),
         _table(("command", ""), ([_link(path), _plain(command.help).partition("\n")[0]] for path, command in ends)),
-        "The global flags stand before a command or after it. Where a default names a setting, such as `student.lr`, "
-        "the flag overrides that setting of the profile.",
+        "The global flags stand before a command or after it. An option with a default of the profile "
+        "overrides that setting; `kd profile show NAME --resolved` prints the profile's values.",
         *_parameters(root),
         *_exit_codes(),
         *(block for path, command in commands for block in _command(path, command)),
@@ -85,30 +83,19 @@ def _parameters(command: Any) -> Iterator[str]:
         if not parameter.hidden and "completion" not in parameter.name:
             kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
             panels.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(parameter)
-    types = get_type_hints(command.callback)
     for panel, parameters in panels.items():
-        rows = [
-            [_names(parameter, types[parameter.name]), _default(parameter), _plain(parameter.help)]
-            for parameter in parameters
-        ]
+        rows = [[_names(one), _default(one), _plain(one.help)] for one in parameters]
         yield _table((panel, "default", ""), rows)
 
 
-def _names(parameter: Any, kind: Any) -> str:
+def _names(parameter: Any) -> str:
+    from kdcli.cli import second_names
+
     if parameter.param_type_name == "argument":
         return _code(parameter.metavar + (" ..." if parameter.nargs == -1 else ""))
-    names = "/".join([*parameter.opts[:1], *parameter.secondary_opts])
-    value = "" if parameter.is_flag else f" {parameter.metavar or _value(kind)}"
+    names = "/".join([*parameter.opts[:1], *second_names(parameter)])
+    value = "" if parameter.is_flag else f" {parameter.metavar}"
     return ", ".join(_code(name) for name in (names + value, *parameter.opts[1:]))
-
-
-def _value(kind: Any) -> str:
-    """Name what an option takes by its type: its choices, or the word that the help of other options has."""
-    if get_origin(kind) in (Union, UnionType):
-        (kind,) = (member for member in get_args(kind) if member is not type(None))
-    if get_origin(kind) is list:
-        (kind,) = get_args(kind)
-    return "|".join(get_args(kind)) if get_origin(kind) is Literal else KINDS[kind]
 
 
 def _default(parameter: Any) -> str:

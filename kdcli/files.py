@@ -9,9 +9,12 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from kdcli.errors import DataError, KdError, UsageError
 
@@ -47,19 +50,39 @@ def check_output(output: Path, inputs: Iterable[Path] = (), *, force: bool = Fal
     check_replaceable(output)
 
 
-def check_replaceable(path: Path) -> None:
-    """Raise a ``DataError`` for a folder with a file that kd did not put there; it names the file."""
-    if path.is_symlink() or not path.is_dir():
-        return
+def check_replaceable(path: Path, made: Iterable[str] = ()) -> None:
+    """Raise a ``DataError`` for a folder with a file that kd did not put there; it names the file.
+
+    ``made`` are the files that kd makes in a folder where it works, as patterns: ``checkpoint-*``.
+    """
+    for name in foreign(path, made):
+        hint = "move it away, or name another place: kd replaces no folder that holds files of others"
+        raise DataError(f"kd did not put {name} into this folder", file=path / name, hint=hint)
+
+
+def foreign(folder: Path, made: Iterable[str] = ()) -> list[str]:
+    """List the files of a folder that kd did not put there: it has not recorded them, nor do they match ``made``."""
+    if folder.is_symlink() or not folder.is_dir():
+        return []
     try:
-        ours = set(json.loads((path / MARKER).read_text("utf-8")))
+        ours = set(json.loads((folder / MARKER).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         ours = set()
-    names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
-    for name in sorted(names):
-        if name not in ours and not any(part == MARKER or part.startswith(".kd-") for part in Path(name).parts):
-            hint = "move it away, or name another place: kd replaces no folder that holds files of others"
-            raise DataError(f"kd did not put {name} into this folder", file=path / name, hint=hint)
+    names = (one for one in _files(folder) if one not in ours and not any(fnmatchcase(one, like) for like in made))
+    return [one for one in names if not any(part == MARKER or part.startswith(".kd-") for part in Path(one).parts)]
+
+
+def remove(folder: Path, made: Iterable[str] = ()) -> None:
+    """Remove a folder of kd; files that kd did not put there stay, and so does the folder around them."""
+    others = foreign(folder, made)
+    if not others:
+        shutil.rmtree(folder.rename(temporary_path(folder)))  # gone at once, also for a process that waits for it
+        return
+    for name in (one for one in _files(folder) if one not in others):
+        (folder / name).unlink()
+    for inside in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        if not any(inside.iterdir()):
+            inside.rmdir()
 
 
 @contextmanager
@@ -105,6 +128,26 @@ def atomic(path: Path) -> Iterator[Path]:
         raise KdError(f"cannot write here: {error.strerror}", file=path, hint="choose another place") from error
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def alone(path: Path, what: str, *, seconds: float = 0.0) -> Iterator[None]:
+    """Hold the lock beside a file or folder, which has ``seconds`` to become free; it leaves nothing behind.
+
+    Raises:
+        KdError: Another process holds it: it says ``what``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        raise KdError(what, file=path, hint="wait for it, or stop it first") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def temporary_path(path: Path) -> Path:
@@ -158,10 +201,16 @@ def is_running(process: int) -> bool:
     return True
 
 
-def mark(folder: Path) -> None:
-    """Record the files of a folder that kd has written."""
-    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    (folder / MARKER).write_text(json.dumps([name for name in names if Path(name).name != MARKER]), "utf-8")
+def mark(folder: Path, but: Container[str] = ()) -> None:
+    """Record the files of a folder as those of kd, ``but`` for some."""
+    names = [name for name in _files(folder) if Path(name).name != MARKER and name not in but]
+    (folder / MARKER).write_text(json.dumps(names), "utf-8")
+
+
+def _files(folder: Path) -> list[str]:
+    """List the files below a folder by their relative paths, symbolic links among them."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -11,31 +11,29 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from types import TracebackType
 from typing import Any, TypeVar
-
-from filelock import FileLock, Timeout
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
-from kdcli.files import atomic, check_replaceable, is_running, sha256, temporary_path
+from kdcli.files import alone, atomic, check_replaceable, is_running, remove, sha256
 
 MakePart = Callable[[int, Path], None]
 """Write part ``i`` to the path; with more than one worker it must be picklable."""
 
 T = TypeVar("T")
 
+RECORD = "fingerprint.json"
+"""The file that says what the work in a folder depends on: kd has made the folder."""
 _LOCK_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 
@@ -47,6 +45,7 @@ class Parts:
         folder: Where the parts lie; ``assemble`` removes it.
         fingerprint: All that the parts depend on, as JSON values. Parts with another fingerprint are removed.
         suffix: The file name suffix of a part.
+        more: Patterns of the files that the work itself writes into the folder.
         resume: Whether parts that are there are used.
         reporter: Gets the reason why parts are not used, and the progress.
 
@@ -60,6 +59,7 @@ class Parts:
         fingerprint: Mapping[str, Any],
         *,
         suffix: str = ".parquet",
+        more: Sequence[str] = (),
         resume: bool = True,
         reporter: Reporter | None = None,
     ) -> None:
@@ -68,33 +68,27 @@ class Parts:
         self.suffix = suffix
         self.resume = resume
         self.reporter = reporter or QuietReporter()
+        self._made = (f"[0-9]*{suffix}", f"[0-9]*{suffix}.sha256", "launch.json", "ready-*", *more)
         self._launch = folder / "launch.json"
-        self._lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        self._lock = ExitStack()
 
     def __enter__(self) -> Parts:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
         if is_main_process():
-            try:
-                self._lock.acquire(timeout=_LOCK_SECONDS)
-            except Timeout:
-                hint = "wait for it, or stop it first"
-                raise KdError("another process is at this work already", file=self.folder, hint=hint) from None
+            what = "another process is at this work already"
+            self._lock.enter_context(alone(self.folder, what, seconds=_LOCK_SECONDS))
             try:
                 self._prepare_folder()
             except BaseException:
-                self.__exit__(None, None, None)
+                self.__exit__()
                 raise
         else:
             _wait(self._is_open)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._lock.is_locked:
+    def __exit__(self, *raised: object) -> None:
+        if is_main_process():
             self._launch.unlink(missing_ok=True)
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-            self._lock.release()
+            self._lock.close()
 
     def path(self, part: int) -> Path:
         """Return the file of a part."""
@@ -170,20 +164,20 @@ class Parts:
         """
         if not is_main_process():
             self._ready(process_index()).touch()
-            _wait(lambda: not self.folder.exists() or not self._is_open())
-            if self.folder.exists():
+            _wait(lambda: not (self.folder / RECORD).exists() or not self._is_open())
+            if (self.folder / RECORD).exists():
                 raise KdError("the main process has stopped", file=self.folder, hint="run it again: it resumes")
             return None
         self.wait(count)
         # The others need the folder until they are here, too.
         _wait(lambda: all(self._ready(index).exists() for index in range(1, process_count())))
         result = assemble([self.path(part) for part in range(count)])
-        shutil.rmtree(self.folder.rename(temporary_path(self.folder)))
+        remove(self.folder, (RECORD, *self._made))
         return result
 
     def _prepare_folder(self) -> None:
         self._launch.unlink(missing_ok=True)
-        if claim_folder(self.folder, self.fingerprint, resume=self.resume, reporter=self.reporter):
+        if claim_folder(self.folder, self.fingerprint, self._made, resume=self.resume, reporter=self.reporter):
             for part in self.finished():
                 if not _is_whole(self.path(part)):
                     self.reporter.warn(f"part {part} is damaged: it is made again")
@@ -205,15 +199,21 @@ class Parts:
         return launch == _launch_name() and (host != socket.gethostname() or is_running(process))
 
 
-def claim_folder(folder: Path, fingerprint: Mapping[str, Any], *, resume: bool, reporter: Reporter) -> bool:
+def claim_folder(
+    folder: Path, fingerprint: Mapping[str, Any], made: Sequence[str], *, resume: bool, reporter: Reporter
+) -> bool:
     """Prepare the folder of a piece of work: keep what is there, or empty it and record the fingerprint.
 
-    What is there is used only if all that it depends on is the same; else the reporter gets the reason.
+    What is there is used only if all that it depends on is the same; else the reporter gets the reason. ``made`` are
+    patterns of the files that the work makes.
 
     Returns:
         Whether the work resumes with what is there.
+
+    Raises:
+        DataError: The folder would be emptied, and holds a file that kd did not put there.
     """
-    record, now = folder / "fingerprint.json", json.loads(json.dumps(fingerprint))
+    record, now = folder / RECORD, json.loads(json.dumps(fingerprint))
     found = _read(record)
     if found == now and resume:
         return True
@@ -224,9 +224,9 @@ def claim_folder(folder: Path, fingerprint: Mapping[str, Any], *, resume: bool, 
     elif resume and record.exists():
         reporter.warn("the record of what the work depends on is damaged: starting again")
     if folder.exists():
-        if not record.exists():
-            check_replaceable(folder)
-        shutil.rmtree(folder)
+        patterns = (RECORD, *made) if record.exists() else ()
+        check_replaceable(folder, patterns)
+        remove(folder, patterns)
     folder.mkdir(parents=True)
     with atomic(record) as temporary:
         temporary.write_text(json.dumps(now), "utf-8")

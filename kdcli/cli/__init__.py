@@ -83,20 +83,28 @@ OTHER_NAMES = {
 
 
 class Help:
-    """Help as ours: a switch takes no value and has no second name, and an argument says itself what it is."""
+    """Help as ours, without types in brackets, ranges, and the name that a switch which is off does not need."""
 
     def format_help(self: Any, ctx: Any, formatter: Any) -> None:
         """Print the help; the options are not used after that."""
         for option in self.get_params(ctx):
+            option._get_number_range_help_str = lambda: None
+            if isinstance(option.show_default, str):
+                option._get_default_string = lambda shown=option.show_default, **_: shown
             if option.param_type_name == "argument":
                 option.display_type_rich = lambda ctx: None
             elif option.is_flag:
-                option.metavar, option.secondary_opts = "", option.secondary_opts if option.default else []
+                option.metavar, option.secondary_opts = "", second_names(option)
         super().format_help(ctx, formatter)  # type: ignore[misc]
 
     def collect_usage_pieces(self: Any, ctx: Any) -> list[str]:
         """Return the parts of the usage line, without braces around what is required."""
         return [piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)]  # type: ignore[misc]
+
+
+def second_names(option: Any) -> list[str]:
+    """Return the ``--no-x`` of a switch where the help shows it: not of one that is off."""
+    return [] if option.default is False else list(option.secondary_opts)
 
 
 class SingleCommand(Help, TyperCommand):
@@ -221,8 +229,7 @@ def kd(
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress.")] = False,
     code: Annotated[
-        list[Path] | None,
-        typer.Option("--code", help="Load a plugin from a file. Repeat it.", metavar="FILE.py"),
+        list[Path] | None, typer.Option("--code", help="Load a plugin from a file. Repeat it.", metavar="FILE.py")
     ] = None,
     version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
 ) -> None:

@@ -31,6 +31,7 @@ Seconds = Annotated[
     "kd bench --student runs/sst2/student --onnx student-onnx --plot bench.svg",
     options=("student", "teacher", "input", "force", "profile", "texts", "seed", "device", "precision", "offline"),
     required=("student",),
+    about={"input": "Texts: .parquet .tsv .csv .jsonl .txt, also .gz."},
 )
 def bench(request: Request, *, onnx: Onnx = None, plot: Plot = None, seconds: Seconds = 3.0) -> None:
     """Time the student and the teacher.

@@ -30,7 +30,7 @@ SELDOM = (
 
 
 def _complete(incomplete: str) -> list[str]:
-    from kdcli.download.sources import SOURCES
+    from kdcli.download import SOURCES
 
     return [source.name for source in SOURCES if source.name.startswith(incomplete)]
 
@@ -40,7 +40,7 @@ Url = Annotated[
     str | None,
     option(
         *(FILES, "--url", "Another source: a URL, a dataset of the Hub, or a file or folder of this machine."),
-        *("URL|DATASET|PATH", "sources.NAME of the profile"),
+        *("URL|DATASET|PATH", "the profile's sources.NAME"),
     ),
 ]
 Sha256 = Annotated[str | None, option(FILES, "--sha256", "Expected SHA-256 of the file.", "HEX")]
@@ -59,11 +59,12 @@ def list_(request: Request) -> None:
     "kd data get glove.840B.300d --output ~/vectors/glove",
     "kd data get rte -f",
     options=("output", "force", "profile", "offline"),
+    about={"output": "Folder to write.|data/NAME", "offline": "Take it from this machine alone."},
 )
 def get(request: Request, *, name: Name, url: Url = None, sha256: Sha256 = None) -> None:
     """Get data.
 
-    The default output is data/NAME. An interrupted download starts again from its beginning. Proxies are taken
+    An interrupted download starts again from its beginning. Proxies are taken
     from HTTPS_PROXY and HTTP_PROXY.
     """
     from kdcli.download.get import get as run
@@ -115,6 +116,7 @@ def _size(count: float) -> str:
     "kd data check --profile sst2 --data-dir data/SST-2",
     "kd data check --profile custom --data-dir data --text-col review --label-col stars",
     options=("profile", "task"),
+    about={"profile": "|demo"},
 )
 def check(request: Request) -> None:
     """Describe a task's tables.

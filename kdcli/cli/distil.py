@@ -56,6 +56,7 @@ Price = Annotated[
         *("profile", "text_col", "text2_col", "run_dir", "force", "seed", "device", "precision", "offline"),
         *("resume", "seeds", "dry_run", "track"),
     ),
+    about={"profile": "|distil", "run_dir": "|runs/TEXTS"},
 )
 def distil(
     request: Request,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -36,6 +37,7 @@ Split = Annotated[Literal["dev", "test"], option(FILES, "--split", "Split of the
     "kd eval --student runs/sst2/student --input mine.tsv --json",
     options=("student", "teacher", "input", "profile", "task", "seed", "device", "precision", "offline"),
     required=("student",),
+    about={"input": "Labelled texts: .parquet .tsv .csv .jsonl, also .gz."},
 )
 def eval_(request: Request, *, against: Against = None, split: Split = "dev") -> None:
     """Score a student on labelled texts.
@@ -81,9 +83,7 @@ def _described(report: EvalReport) -> RenderableType:
 def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
     parts: list[RenderableType] = [_metrics(table, report.f1), Text(), _lengths(table, report.metric)]
     if report.labels and len(report.labels) <= MOST_CLASSES:
-        named = (
-            list(map(" ".join, zip(report.labels, report.names, strict=True))) if report.names else list(report.labels)
-        )
+        named = [f"{label} {name}".strip() for label, name in zip_longest(report.labels, report.names, fillvalue="")]
         for model, evaluation in table.models.items():
             parts += [Text(), _confusion(model, evaluation, named)]
     for comparison in table.comparisons:

@@ -33,6 +33,7 @@ Onnx = Annotated[bool, switch(FILES, "--onnx/--no-onnx", "Add the student as ONN
     "kd export onnx --student runs/demo --output onnx",
     options=("student", "output", "force", "profile", "texts"),
     required=("student", "output"),
+    about={"output": "Folder of the graphs."},
 )
 def onnx(request: Request, *, int8: Int8 = True, check: Check = True) -> None:
     """Write a student as ONNX graphs.
@@ -62,6 +63,7 @@ def onnx(request: Request, *, int8: Int8 = True, check: Check = True) -> None:
     "kd export hub-folder --student runs/demo --output hub --onnx",
     options=("student", "output", "force"),
     required=("student", "output"),
+    about={"output": "Folder to write."},
 )
 def hub_folder(
     request: Request,

@@ -17,6 +17,10 @@ Logits = Annotated[
 @command(
     "kd join --profile sst2 --data-dir data/SST-2 --label gold",
     options=("profile", "task.data_dir", "join.*", "input", "output", "run_dir", "force", "dry_run"),
+    about={
+        "input": "The transfer set: .parquet .tsv .csv .jsonl .txt, also .gz.",
+        "output": "The joined set: .parquet .tsv .csv .jsonl, also .gz.",
+    },
 )
 def join(request: Request, *, logits: Logits = None) -> None:
     """Join the teacher's logits to the transfer set."""

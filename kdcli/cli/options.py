@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 import re
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 SETTINGS, FILES, MACHINE, RUN, TRAINING = "Settings", "Files", "Machine", "Run", "Training"
 _OF_GENERATOR = {
     "generators.*.epochs": ("--epochs", "Passes over the task's texts.", "N"),
-    "generators.*.max_steps": ("--max-steps", "Stop after N updates; 0: no limit.", "N"),
+    "generators.*.max_steps": ("--max-steps", "Stop after this many updates; 0 = no limit.", "N"),
     "generators.*.lr": ("--lr", "Learning rate.", "RATE"),
     "generators.*.max_length": ("--max-length", "Longest text in tokens; longer samples are rejected.", "N"),
 }
@@ -43,6 +44,12 @@ _TOGETHER = {
 """Names that stand for several options."""
 _TOP = ("seed", "device", "precision")
 """Settings in no table."""
+_COLUMNS = "the profile's task.text_columns"
+_DEFAULTS = {
+    "run_dir": {"profile": "demo", "input": "the run's", "output": "in the run folder"},
+    "student": {"profile": "the run's", "input": "the run's"},
+}
+"""The defaults of commands that have a run folder, or a student that may be one."""
 
 
 def option(panel: str, names: str, help: str, metavar: str | None = None, default: str = "", **more: Any) -> Any:
@@ -84,21 +91,21 @@ _SHARED = {
     "profile": option(
         SETTINGS, "--profile -p", "Profile: a name, or a .toml file.", "NAME|FILE", autocompletion=_profiles
     ),
-    "sets": option(SETTINGS, "--set -s", "Override a setting: student.lr=0.5. Repeat it.", "KEY=VALUE"),
-    "text_col": option(SETTINGS, "--text-col", "Column of the texts, or of a pair's first.", "COLUMN"),
-    "text2_col": option(SETTINGS, "--text2-col", "Column of a pair's second text.", "COLUMN"),
+    "sets": option(SETTINGS, "--set -s", "Override a setting of the profile: seed=7. Repeat it.", "KEY=VALUE"),
+    "text_col": option(SETTINGS, "--text-col", "Column of the texts, or of a pair's first.", "COLUMN", _COLUMNS),
+    "text2_col": option(SETTINGS, "--text2-col", "Column of a pair's second text.", "COLUMN", _COLUMNS),
     "student": option(FILES, "--student", "Student: its folder, or that of a run.", "FOLDER"),
     "teacher": option(FILES, "--teacher", "Teacher: its folder, a run, or a hub name.", "FOLDER|NAME", "the run's"),
     "input": option(FILES, "--input -i", "Table: .tsv .csv .jsonl .parquet .txt, each also with .gz.", "FILE"),
-    "output": option(FILES, "--output -o", "File or folder to write; the suffix of a table is its form.", "PATH"),
+    "output": option(FILES, "--output -o", "File or folder to write.", "PATH"),
     "run_dir": option(FILES, "--run-dir", "Folder of the run.", "FOLDER", "runs/PROFILE"),
     "force": switch(FILES, "--force/--no-force -f", "Replace existing output."),
     "offline": switch(MACHINE, "--offline/--no-offline", "Download nothing: take models from folders or the cache."),
-    "resume": option(RUN, "--resume", "Continue a killed run, or start again.", default="auto"),
+    "resume": option(RUN, "--resume", "auto: continue a killed run; never: start again.", default="auto"),
     "dry_run": switch(RUN, "--dry-run/--no-dry-run -n", "Show what would run, and why; run nothing."),
     "first": option(RUN, "--from", "First stage to run.", "STAGE", "the first"),
     "until": option(RUN, "--until", "Last stage to run.", "STAGE", "the last"),
-    "only": option(RUN, "--only", "The one stage to run.", "STAGE"),
+    "only": option(RUN, "--only", "The one stage to run.", "STAGE", "all"),
     "seeds": option(RUN, "--seeds", "Train baseline and student N times, with different seeds.", "N", "1", min=1),
     "track": option(RUN, "--track", "Send the learning curves to these trackers too.", "tensorboard,wandb"),
 }
@@ -135,11 +142,7 @@ class Request:
             os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
     def load(
-        self,
-        default: str | None = None,
-        *,
-        uses: Collection[Group] = GROUPS,
-        settings: Mapping[str, Any] | None = None,
+        self, default: str | None = None, *, uses: Collection[Group] = GROUPS, settings: Mapping[str, Any] | None = None
     ) -> Profile:
         """Load the profile of the command, or ``default``, with its flags and ``settings`` on top."""
         from kdcli.config.load import load_profile
@@ -180,15 +183,21 @@ class Command:
     options: tuple[str, ...]
     examples: tuple[str, ...]
     required: tuple[str, ...]
+    about: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its options, each by itself."""
+        return [one for option in self.options for one in _TOGETHER.get(option, (option,))]
 
     def build(self, name: str, help: str) -> Any:
         """Return the command for Typer; its options are read from the schema now."""
         own = list(inspect.signature(self.function, eval_str=True).parameters.values())[1:]
         names = [parameter.name for parameter in own]
-        wanted = [one for option in self.options for one in _TOGETHER.get(option, (option,)) if one not in names]
-        shared = [pair for one in wanted for pair in _of(one)]
+        shared = [pair for one in self.names if one not in names for pair in _of(one)]
         settings = {parameter.name: key for parameter, key in shared if "." in key or key in _TOP}
-        parameters = own + [_required(one) if one.name in self.required else one for one, _ in shared]
+        parameters = [self._shown(one) for one in (*(one for one, _ in shared), *own)]
+        parameters.sort(key=lambda one: one.name not in self.required)
 
         def callback(**values: Any) -> None:
             flags = {key: values.pop(parameter) for parameter, key in settings.items()}
@@ -202,27 +211,48 @@ class Command:
         callback.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         more_help = inspect.cleandoc(self.function.__doc__ or "").partition("\n\n")[2]
         app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        text = f"{help}\n\n{more_help}".strip()
+        text = re.sub(r"(?<!\n)\n(?!\n)", " ", f"{help}\n\n{more_help}".strip())  # the terminal breaks the lines
         end = "\n\n".join(f"[bold]Example[/bold]  {line}" for line in self.examples)
         app.command(name, cls=SingleCommand, help=text, epilog=end, context_settings=CONTEXT)(callback)
         return get_command(app)
 
+    def _shown(self, parameter: inspect.Parameter) -> inspect.Parameter:
+        """Return a parameter as the help shows it; a required one has no default and is no ``X | None``."""
+        kind, shared = get_args(parameter.annotation)
+        shown, default = copy.copy(shared), parameter.default
+        of_all = next((_DEFAULTS[name] for name in _DEFAULTS if name in self.names), {})
+        help, own, default_shown = self.about.get(parameter.name, "").partition("|")
+        shown.help = help or shown.help
+        shown.show_default = default_shown if own else shown.show_default or of_all.get(parameter.name, False)
+        if shown.metavar is None and (choices := _choices(kind)):
+            shown.metavar = "|".join(get_args(choices))
+        if parameter.name in self.required:
+            kind, default = get_args(kind)[0], inspect.Parameter.empty
+        return parameter.replace(default=default, annotation=Annotated[kind, shown])
+
 
 def command(
-    *examples: str, options: tuple[str, ...] = (), required: tuple[str, ...] = ()
+    *examples: str,
+    options: tuple[str, ...] = (),
+    required: tuple[str, ...] = (),
+    about: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., None]], Command]:
     """Make a command of a function that takes a ``Request``, and options of its own as keywords.
 
     The help ends with ``examples``. ``options`` are fields of ``Request``, settings by key (``student.*``: all of that
-    table) and names in ``_TOGETHER``; those in ``required`` have no default.
+    table) and names in ``_TOGETHER``; those in ``required`` have no default. ``about`` has for some of these
+    fields the help, the default behind a ``|``, or both, where they are not those of all commands.
     """
-    return lambda function: Command(function, options, examples, required)
+    return lambda function: Command(function, options, examples, required, about or {})
 
 
 def _of(name: str) -> Iterator[tuple[inspect.Parameter, str]]:
     """Go through the parameters that an option's name stands for, each with its key (or field of ``Request``)."""
     if name.startswith("generators.*."):
-        yield _parameter(name, option(TRAINING, *_OF_GENERATOR[name], name.replace("*", "NAME"))), name
+        yield (
+            _parameter(name, option(TRAINING, *_OF_GENERATOR[name], f"the profile's {name.replace('*', 'NAME')}")),
+            name,
+        )
     elif "." in name or name in _TOP:
         from kdcli.config.schema import flags_of
 
@@ -235,21 +265,25 @@ def _of(name: str) -> Iterator[tuple[inspect.Parameter, str]]:
 def _of_setting(key: str, setting: FieldInfo, flag: Flag) -> inspect.Parameter:
     """Return the parameter of a setting; the schema checks its value, except that choices are choices."""
     kind, default = setting.annotation, setting.get_default()
-    shown = key if default in (None, "", ()) else f"{key}, {default}"
-    choices = [one for one in (kind, *get_args(kind)) if get_origin(one) is Literal and not flag.metavar]
-    type_: Any = choices[0] if choices else list[str] if get_origin(kind) is tuple else str
+    own = f"the profile's {key}"
+    shown = own if default in (None, "", ()) else f"{own}, or {'no' if default is False else default}"
+    names, type_, metavar = " ".join(flag.names), str, flag.metavar  # type: str, Any, str | None
+    if kind is bool:
+        names, type_, metavar = f"{names}/--no-{names.removeprefix('--')}", bool, ""
+    elif get_origin(kind) is tuple:
+        type_ = list[str]
+    elif metavar is None:
+        type_ = _choices(kind) or str
     more: dict[str, Any] = {"autocompletion": _plugins(flag.plugins)} if flag.plugins else {}
     help = " ".join((setting.description or "").split())
-    return _parameter(key, option(flag.panel, " ".join(flag.names), help, flag.metavar, shown, **more), type_ | None)
+    return _parameter(key, option(flag.panel, names, help, metavar, shown, **more), type_ | None)
+
+
+def _choices(kind: Any) -> Any:
+    """Return the ``Literal`` that a type is, or is beside None."""
+    return next((one for one in (kind, *get_args(kind)) if get_origin(one) is Literal), None)
 
 
 def _parameter(name: str, shown: Any, kind: Any = str | None, default: Any = None) -> inspect.Parameter:
     name = re.sub(r"\W+", "_", name)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, shown])
-
-
-def _required(parameter: inspect.Parameter) -> inspect.Parameter:
-    """Return a parameter without a default: that of ``Annotated[X | None, option]`` is an ``X``."""
-    kind, shown = get_args(parameter.annotation)
-    annotation: Any = Annotated[get_args(kind)[0], shown]
-    return parameter.replace(default=inspect.Parameter.empty, annotation=annotation)

@@ -46,12 +46,14 @@ def list_(request: Request) -> None:
 @command("kd plugins show bilstm")
 def show(request: Request, *, name: PluginName) -> None:
     """Show a plugin."""
+    from pydantic import BaseModel
+
     from kdcli.config.docs import options_of
 
     shown = []
     for plugin in registry.find_all(name):
         loaded: Any = registry.load(plugin.group, plugin.full_name)
-        model = getattr(loaded, "Options", None)
+        model = getattr(loaded, "Options", BaseModel)
         extras = {"fast": "fast", "onnx": "to_onnx"} if plugin.group == "students" else {}
         shown.append(
             {
@@ -63,9 +65,7 @@ def show(request: Request, *, name: PluginName) -> None:
                 "api_version": loaded.api_version,
                 **{flag: getattr(loaded, flag) for flag in ("pairs", "scores") if hasattr(loaded, flag)},
                 **{extra: hasattr(loaded, function) for extra, function in extras.items()},
-                "options": [asdict(one) for one in options_of(model, f"{plugin.group}.{plugin.name}.")]
-                if model
-                else [],
+                "options": [asdict(one) for one in options_of(model, f"{plugin.group}.{plugin.name}.")],
             }
         )
     ui.show({"plugins": shown}, lambda _: Group(*map(ui.describe, shown)))
@@ -99,12 +99,10 @@ def check(request: Request, *, name: PluginName, sets: Sets = None) -> None:
     "kd plugins new generator ngram",
     "kd plugins new student cnn --output ~/src/kd-cnn",
     options=("output", "force"),
+    about={"output": "Folder to write.|kd-NAME"},
 )
 def new(request: Request, *, kind: Kind, name: NewName) -> None:
-    """Write a plugin that works.
-
-    The default output is kd-NAME.
-    """
+    """Write a plugin that works."""
     from kdcli.scaffold import new_plugin
 
     plugin = new_plugin(kind=kind, name=name, folder=request.output, force=request.force)
@@ -122,7 +120,7 @@ def _described(plugin: registry.Plugin) -> dict[str, Any]:
 
 def _options(plugin: registry.Plugin, sets: Sequence[str]) -> dict[str, Any]:
     """Read ``--set``; a key may also be written as in a profile, ``generators.gpt2.model=tiny``."""
-    from kdcli.config.layers import from_sets, merge
+    from kdcli.config.load import from_sets, merge
 
     if sets and plugin.group == "taggers":
         raise UsageError("a tagger has no options", key="--set", hint="leave out --set")

@@ -22,20 +22,8 @@ if TYPE_CHECKING:
     from kdcli.api import Progress, Reporter
     from kdcli.evaluate.predict import Model
 
-Teacher = Annotated[
-    str | None,
-    option(FILES, "--teacher", "Fine-tuned teacher: its folder, a run, or with --profile a hub name.", "FOLDER|NAME"),
-]
-Input = Annotated[
-    Path | None,
-    option(
-        *(FILES, "--input -i", "Table (.tsv .csv .jsonl .parquet) or lines (.txt), also .gz; -: lines of stdin."),
-        *("FILE|-", "stdin, if something is piped into it"),
-    ),
-]
 Glue = Annotated[
-    Path | None,
-    option(FILES, "--glue", "Write GLUE's submission files for the test tables here.", "FOLDER"),
+    Path | None, option(FILES, "--glue", "Write GLUE's submission files for the test tables here.", "FOLDER")
 ]
 Probabilities = Annotated[
     bool, switch(FILES, "--probabilities/--no-probabilities", "The probability of each label too.")
@@ -49,26 +37,27 @@ Keep = Annotated[bool, switch(FILES, "--keep/--no-keep", "All columns of the tab
     "echo 'a gripping film' | kd predict --student runs/sst2",
     "kd predict --student runs/mnli --glue submission --profile mnli --data-dir data/MNLI",
     "kd predict --teacher runs/sst2 --input test.tsv --json",
-    options=("student", "output", "force", "profile", "texts", "device", "precision", "offline", "resume"),
+    options=(
+        *("student", "teacher", "input", "output", "force", "profile", "texts"),
+        *("device", "precision", "offline", "resume"),
+    ),
+    about={
+        "teacher": "Teacher instead: its folder, a run, or with --profile a hub name.|",
+        "input": "Table (.parquet .tsv .csv .jsonl) or lines (.txt), also .gz; -: lines of stdin.|stdin, if piped into",
+        "output": "The predictions: .parquet .tsv .csv .jsonl .txt, also .gz.|stdout",
+        "task_data_dir": "With --glue: folder with the test tables.",
+    },
 )
-def predict(
-    request: Request,
-    *,
-    teacher: Teacher = None,
-    input: Input = None,
-    glue: Glue = None,
-    probabilities: Probabilities = False,
-    keep: Keep = False,
-) -> None:
+def predict(request: Request, *, glue: Glue = None, probabilities: Probabilities = False, keep: Keep = False) -> None:
     """Predict a label, or a score, for each text.
 
     The result is TSV on stdout (also with --output -), or the file of --output (a .txt holds the predictions alone):
     the columns index and prediction, and probabilities if you ask for them. A killed run with --output continues where
     it stopped.
     """
+    input, teacher = request.input, request.teacher
     if (request.student is None) == (teacher is None):
         raise UsageError("predict takes either --student or --teacher", hint="name one of the two")
-    request = replace(request, input=input, teacher=teacher)
     if str(request.output) == "-":
         request = replace(request, output=None)  # stdout, the default
     lines = glue is None and str(input or "-") == "-"

@@ -14,7 +14,7 @@ from kdcli.config import files
 from kdcli.errors import UsageError
 
 OwnName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a profile of kd.")]
-Target = Annotated[Path | None, typer.Argument(metavar="FILE", help="The copy. Default: NAME.toml")]
+Target = Annotated[Path | None, typer.Argument(metavar="FILE", help="The copy.", show_default="NAME.toml")]
 Resolved = Annotated[bool, switch("Options", "--resolved/--no-resolved", "Every setting and its origin.")]
 WithDocs = Annotated[bool, switch("Options", "--docs/--no-docs", "Every setting and its meaning.")]
 

@@ -17,12 +17,13 @@ Runs = Annotated[list[Path], typer.Argument(help="Run folders; one may be half d
     "kd report runs/sst2",
     "kd report runs/sst2 runs/sst2-heavy --output sst2.html",
     options=("output", "force"),
+    about={"output": "The page: an .html file.|RUN/report.html"},
 )
 def report(request: Request, *, runs: Runs) -> None:
     """Write one HTML page.
 
-    The default output is RUN/report.html; several runs are compared on one page, report.html. A page of kd's own is
-    replaced without --force, another file is not.
+    Several runs are compared on one page, by default report.html. A page of kd's own is replaced without --force,
+    another file is not.
     """
     from kdcli.report.page import write_report
 

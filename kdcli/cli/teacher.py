@@ -9,6 +9,7 @@ from kdcli.cli.options import Request, command
 @command(
     "kd teacher train --profile sst2 --data-dir data/SST-2",
     options=("profile", "task", "teacher.*", "seed", "device", "precision", "offline", "output", "run", "track"),
+    about={"output": "Folder of the fine-tuned teacher."},
 )
 def train(request: Request) -> None:
     """Fine-tune an encoder on the labelled texts."""
@@ -23,6 +24,10 @@ def train(request: Request) -> None:
         *("profile", "task.data_dir", "teacher", "input", "output", "teacher.max_length", "teacher.export.*"),
         *("device", "offline", "run"),
     ),
+    about={
+        "input": "The texts: .parquet .tsv .csv .jsonl .txt, also .gz.|the run's transfer set",
+        "output": "The logits: a .safetensors file.",
+    },
 )
 def export(request: Request) -> None:
     """Export the teacher's logits."""

@@ -13,11 +13,13 @@ Step = Annotated[
 ]
 MADE = {"cache": "cache", "fine-tune": "generator", "prefixes": "prefixes", "sample": "heavy"}
 """What each step of the method heavy writes."""
+ABOUT = {"output": "The texts: .parquet .tsv .csv .jsonl .txt, also .gz."}
 
 
 @command(
     "kd transfer lite --profile sst2 --data-dir data/SST-2 --n-iter 20",
     options=("profile", "task", "transfer.lite.*", "seed", "output", "run"),
+    about=ABOUT,
 )
 def lite(request: Request) -> None:
     """Fabricate texts by rules."""
@@ -31,6 +33,7 @@ def lite(request: Request) -> None:
         *("profile", "task", "transfer.generator", "transfer.heavy.*", "generators.*"),
         *("seed", "device", "precision", "offline", "output", "run", "track"),
     ),
+    about={"output": "What the last step makes: a table, or the folder of the generator."},
 )
 def heavy(request: Request, *, only: Step = None) -> None:
     """Sample texts from a language model.
@@ -49,6 +52,7 @@ def heavy(request: Request, *, only: Step = None) -> None:
         *("profile", "task", "transfer.corpus.*", "transfer.generator"),
         *("seed", "device", "precision", "offline", "output", "run"),
     ),
+    about=ABOUT,
 )
 def corpus(request: Request) -> None:
     """Take unlabelled texts.

@@ -108,13 +108,9 @@ def records(rows: Sequence[Mapping[str, object]], *, numbers: bool = True) -> Ta
     widest = min(max(map(len, words), default=0), 30)  # of the names in the first column, which stay whole
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        right = numbers and name != names[0]
-        table.add_column(
-            name.replace("_", " "),
-            justify="right" if right else "left",
-            overflow="fold",
-            min_width=None if name != names[0] else widest,
-        )
+        table.add_column(name.replace("_", " "), justify="right" if numbers else "left", overflow="fold")
+    first = table.columns[0] if names else Column()
+    first.justify, first.min_width = "left", widest
     for row in rows:
         table.add_row(*(Text("" if row.get(name) is None else cell(row[name])) for name in names))
     return table

@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import tomli
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 import kdcli
 from kdcli import registry
-from kdcli.config import files, layers
-from kdcli.config.layers import Layer, flatten, merge, source_of, trace
-from kdcli.config.schema import Settings
-from kdcli.config.validation import explain, nearest
-from kdcli.errors import KdError, PluginError, each, raise_all
+from kdcli.config import files
+from kdcli.config.schema import Settings, flags_of
+from kdcli.config.validation import explain, nearest, unknown
+from kdcli.errors import KdError, PluginError, ProfileError, UsageError, each, raise_all
 
 GENERATOR = "generators.*."
 """What the keys of flags begin with that are options of the chosen generator."""
+PREFIX = "KD_"
+_FLAGS = {"task.text_columns": "--text-col", "task.kind": "--text2-col", "teacher.model": "--teacher"}
+"""Flags that set something more than the setting of their name."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Resolved settings.
+    """Resolved settings."""
 
-    Attributes:
-        name: Its file's name without ``.toml``, or ``default``.
-        settings: The settings; the tables of installed plugins hold all of their options.
-        origins: By dotted key: ``default``, a file, ``KD_...``, ``--set`` or ``--flag``.
-        warnings: For the user, though the settings are valid.
-    """
-
-    name: str
-    settings: Settings
-    origins: Mapping[str, str]
-    warnings: tuple[str, ...] = ()
+    name: str  # its file's name without .toml, or "default"
+    settings: Settings  # the tables of installed plugins hold all of their options
+    origins: Mapping[str, str]  # by dotted key: default, a file, KD_..., --set or --flag
+    warnings: tuple[str, ...] = ()  # for the user, though the settings are valid
 
     def to_toml(self, *, with_origins: bool = False) -> str:
         """Write the settings as a profile that gives the same ones again, without what it extends."""
@@ -67,26 +65,177 @@ def load_profile(
         UsageError: A flag or ``--set`` is wrong.
         PluginError: A plugin that it names is missing or broken.
     """
-    environment, errors = layers.from_environment(environ)
+    environment, errors = _from_environment(environ)
     flags = {key: value for key, value in (flags or {}).items() if value is not None}
-    stack = layers.from_files(profile) if profile is not None else []
-    stack += [*environment, *layers.from_sets(sets)]
-    stack += layers.from_flags({key: flags[key] for key in flags if not key.startswith(GENERATOR)})
-    values, origins = merge(stack)
-    table = f"generators.{registry.table_name(_generator(values))}."
-    stack += layers.from_flags({key.replace(GENERATOR, table): flags[key] for key in flags if GENERATOR in key})
+    stack = [*(_from_files(profile) if profile is not None else []), *environment, *from_sets(sets)]
+    stack += _from_flags({key: flags[key] for key in flags if not key.startswith(GENERATOR)})
+    table = f"generators.{registry.table_name(_generator(merge(stack)[0]))}."
+    stack += _from_flags({key.replace(GENERATOR, table): flags[key] for key in flags if GENERATOR in key})
     values, origins = merge(stack)
     settings, wrong = _validate(values)
     if settings:
         wrong += [error for group, error in settings.conflicts() if group in uses]
     checked = _check_plugins(values, settings, uses, origins)
     wrong += checked.errors
-    errors = [*(trace(error, source_of(error.key or "", origins)) for error in wrong), *errors]
+    errors = [*(_trace(error, _source_of(error.key or "", origins)) for error in wrong), *errors]
     if errors or settings is None:
         raise_all(errors)
     settings = settings.model_copy(update=checked.tables)
-    name = "default" if profile is None else files.find(profile).stem
-    return Profile(name, settings, _origins(settings, origins), tuple(checked.warnings))
+    resolved = flatten(settings.model_dump(mode="json"))
+    sources = {key: _source_of(key, origins) for key, value in resolved if value != {} or "." not in key}
+    named = {key: layer.origin if layer else "default" for key, layer in sources.items()}
+    return Profile(files.find(profile).stem if profile else "default", settings, named, tuple(checked.warnings))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values from one place, which ``origin`` names: a file, ``KD_...``, ``--set`` or ``--flag``."""
+
+    origin: str
+    values: Mapping[str, Any]
+    file: Path | None = None
+
+
+class _Environment(BaseSettings, Settings):  # type: ignore[misc]
+    """The settings in the form that pydantic-settings reads from the environment."""
+
+
+def _from_files(profile: str | Path) -> list[Layer]:
+    """Read a profile and those that it extends, the base first."""
+    layers: list[Layer] = []
+    seen: list[Path] = []
+    wanted, beside = profile, None
+    while wanted:
+        try:
+            path = files.find(wanted, beside)
+        except ProfileError as error:
+            if not seen:
+                raise
+            raise ProfileError(f"extends: {error.what}", file=seen[-1], key="extends", hint=error.hint) from error
+        if path.resolve() in seen:
+            circle = " -> ".join(file.name for file in [*seen, path])
+            raise ProfileError(f"the profiles extend each other in a circle: {circle}", file=path, key="extends")
+        seen.append(path.resolve())
+        values = files.read(path)
+        wanted, beside = values.pop("extends", ""), path.parent
+        if not isinstance(wanted, str):
+            raise ProfileError("extends is the name or file of one profile, in quotes", file=path, key="extends")
+        layers.insert(0, Layer(path.name if files.is_kds(path) else str(path), values, path))
+    return layers
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[list[Layer], list[KdError]]:
+    """Read ``KD_SECTION__KEY``: a layer for each variable, and the errors.
+
+    A name without a section that resembles no setting belongs to another program.
+    """
+    source = EnvSettingsSource(_Environment, env_prefix=PREFIX, env_nested_delimiter="__")
+    layers: list[Layer] = []
+    errors: list[KdError] = []
+    for name in sorted(name for name in environ if name.startswith(PREFIX)):
+        key = name.removeprefix(PREFIX).lower().replace("__", ".")
+        source.env_vars = {name.lower(): environ[name]}
+        try:
+            values = source()
+        except SettingsError:
+            hint = f'lists and tables are written as JSON: {name}=\'["a", "b"]\''
+            errors.append(ProfileError(f"{name} in the environment cannot be read", key=key, hint=hint))
+            continue
+        if values:
+            layers.append(Layer(name, values))
+        elif "." in key or nearest(key, Settings.model_fields):
+            errors.append(_trace(unknown(key, Settings), Layer(name, {})))
+    return layers, errors
+
+
+def from_sets(sets: Sequence[str]) -> list[Layer]:
+    """Read ``--set key=value`` texts: the value is a TOML value, else a string."""
+    layers = []
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not all(part.strip() for part in key.split(".")):
+            raise UsageError(f"--set takes key=value, not {text!r}", hint="for example --set student.lr=0.5")
+        try:
+            document = tomli.loads(f"value = {value}")
+        except tomli.TOMLDecodeError:
+            document = {}
+        layers.append(Layer("--set", _nest(key.strip(), document["value"] if len(document) == 1 else value)))
+    return layers
+
+
+def _from_flags(flags: Mapping[str, Any]) -> list[Layer]:
+    """Make a layer of each flag; its name is that of its setting, or of an option of a plugin."""
+    layers = []
+    for key, value in flags.items():
+        plain = f"--{key.rpartition('.')[2].replace('_', '-')}"
+        own = () if key in _FLAGS or key.startswith("generators.") else flags_of(key)
+        name = next((flag.names[0] for _, _, flag in own), _FLAGS.get(key, plain))
+        layers.append(Layer(name, _nest(key, value)))
+    return layers
+
+
+def _nest(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part.strip(): value}
+    nested: dict[str, Any] = value
+    return nested
+
+
+def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:
+    """Lay the layers over each other, the last on top; return the values, and the layer of each dotted key."""
+    values: dict[str, Any] = {}
+    origins: dict[str, Layer] = {}
+    for layer in layers:
+        _lay(values, origins, layer.values, layer, "")
+    return values, origins
+
+
+def _lay(
+    values: dict[str, Any], origins: dict[str, Layer], table: Mapping[str, Any], layer: Layer, prefix: str
+) -> None:
+    for name, value in table.items():
+        key, below = prefix + name, values.get(name)
+        if isinstance(value, Mapping) and (value or isinstance(below, Mapping)):
+            inside = dict(below) if isinstance(below, Mapping) else {}
+            if not inside:
+                origins.pop(key, None)
+            values[name] = inside
+            _lay(inside, origins, value, layer, f"{key}.")
+        else:
+            # Removed first, so that the keys are in the order in which they were last set.
+            for known in [known for known in origins if f"{known}.".startswith(f"{key}.")]:
+                del origins[known]
+            origins[key], values[name] = layer, value
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Go through the dotted keys and values of tables inside tables."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _source_of(key: str, origins: Mapping[str, Layer]) -> Layer | None:
+    """Return the layer of a key, of a table (the last that set something in it) or of an item in a key."""
+    inside = [layer for known, layer in origins.items() if f"{known}.".startswith(f"{key}.")]
+    outside = [layer for known, layer in origins.items() if key.startswith(f"{known}.")]
+    return next(iter([*reversed(inside), *outside]), None)
+
+
+def _trace(error: KdError, layer: Layer | None) -> KdError:
+    """Add the place to an error that names none; a wrong value of a flag is a usage error."""
+    if layer is None or error.file:
+        return error
+    kind = type(error)
+    if layer.file:
+        return kind(error.what, file=layer.file, key=error.key, hint=error.hint)
+    if layer.origin.startswith("--") and layer.origin != "--set":
+        kind = UsageError if kind is ProfileError else kind
+        return kind(f"{layer.origin}: {error.what}", hint=error.hint)
+    where = layer.origin if layer.origin == "--set" else f"{layer.origin} in the environment"
+    return kind(f"{where}: {error.what}", key=error.key, hint=error.hint)
 
 
 def _generator(values: Mapping[str, Any]) -> str:
@@ -119,6 +268,13 @@ class _Checked:
     errors: list[KdError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def blame(self, error: KdError, group: registry.Group) -> None:
+        """Add an error; that of a plugin gets the key that chose it, those of its options name their own."""
+        for one in each(error):
+            if isinstance(one, PluginError):
+                one = PluginError(one.what, hint=one.hint, file=one.file, row=one.row, key=registry.KEYS[group])
+            self.errors.append(one)
+
 
 def _check_plugins(
     values: Mapping[str, Any], settings: Settings | None, uses: Collection[registry.Group], origins: dict[str, Layer]
@@ -126,39 +282,30 @@ def _check_plugins(
     """Check the chosen plugins and the tables ``students``, ``generators`` and ``teachers``."""
     checked = _Checked()
     registry.plugins("taggers")  # an error of the installed plugins as a whole belongs to no key
-    chosen: dict[registry.Group, str] = {}
-    if settings:
-        chosen["students"] = settings.student.model
-        chosen["generators"] = settings.transfer.generator
-        chosen["taggers"] = settings.transfer.lite.tagger
-        chosen["teachers"] = settings.teacher.plugin
     for group in uses:
-        found = group in chosen and _load(checked, group, chosen[group])
+        name, found = "", settings is not None
+        if settings:
+            name = attrgetter(registry.KEYS[group])(settings)
+            if doubt := registry.passed_over(group, name):
+                checked.warnings.append(doubt)
+            try:
+                registry.load(group, name)
+            except KdError as error:
+                checked.blame(error, group)
+                found = False
         if group != "taggers":
             tables = values.get(group, {})
-            if found and not registry.find(group, chosen[group]).is_ours:
-                tables = _without_kds(tables, registry.table_name(chosen[group]), f"{group}.", origins)
-            _check_tables(checked, group, tables, chosen.get(group, ""), found)
+            if found and not registry.find(group, name).is_ours:
+                tables = _without_kds(tables, registry.table_name(name), f"{group}.", origins)
+            _check_tables(checked, group, tables, name, found)
     return checked
-
-
-def _load(checked: _Checked, group: registry.Group, name: str) -> bool:
-    """Find and load the chosen plugin; return whether that worked."""
-    if doubt := registry.passed_over(group, name):
-        checked.warnings.append(doubt)
-    try:
-        registry.load(group, name)
-    except KdError as error:
-        checked.errors += [_with_key(one, registry.KEYS[group]) for one in each(error)]
-        return False
-    return True
 
 
 def _without_kds(tables: Any, name: str, prefix: str, origins: dict[str, Layer]) -> Any:
     """Leave out what kd's own profiles set for kd's plugin of this name: the chosen plugin is somebody else's."""
     if not isinstance(tables, Mapping) or not isinstance(tables.get(name), Mapping):
         return tables
-    sources = {option: source_of(f"{prefix}{name}.{option}", origins) for option in tables[name]}
+    sources = {option: _source_of(f"{prefix}{name}.{option}", origins) for option in tables[name]}
     kds = [option for option, layer in sources.items() if layer and layer.file and files.is_kds(layer.file)]
     for key in list(origins):
         if any(f"{key}.".startswith(f"{prefix}{name}.{option}.") for option in kds):
@@ -192,14 +339,7 @@ def _check_tables(checked: _Checked, group: registry.Group, written: Any, chosen
             if isinstance(error, PluginError) and name != short:
                 checked.warnings.append(f"{key} is not checked: {error.what}")
             else:
-                checked.errors += [_with_key(one, registry.KEYS[group]) for one in each(error)]
-
-
-def _with_key(error: KdError, key: str) -> KdError:
-    """Say which setting chose a plugin that has an error; errors of its options name their own key."""
-    if not isinstance(error, PluginError):
-        return error
-    return PluginError(error.what, hint=error.hint, file=error.file, row=error.row, key=key)
+                checked.blame(error, group)
 
 
 def _without(values: Mapping[str, Any], keys: Sequence[tuple[str | int, ...]], at: tuple[str, ...] = ()) -> Any:
@@ -208,9 +348,3 @@ def _without(values: Mapping[str, Any], keys: Sequence[tuple[str | int, ...]], a
         for name, value in values.items()
         if (*at, name) not in keys
     }
-
-
-def _origins(settings: Settings, origins: Mapping[str, Layer]) -> dict[str, str]:
-    values = flatten(settings.model_dump(mode="json"))
-    found = {key: source_of(key, origins) for key, value in values if value != {} or "." not in key}
-    return {key: layer.origin if layer else "default" for key, layer in found.items()}

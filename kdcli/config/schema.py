@@ -90,7 +90,7 @@ class ExportSettings(Table):
     """The teacher's logits for the transfer set."""
 
     batch_size: Annotated[BatchSize, Flag("Machine", "N|auto")] = 64
-    """Texts a batch, sorted by length; `auto` finds the largest that fits."""
+    """Texts in a batch, sorted by length; `auto` finds the largest that fits."""
     precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, Flag("Machine")] = None
     """Precision of this stage alone; by default the profile's."""
 
@@ -113,9 +113,9 @@ class TeacherSettings(Table):
     epochs: Annotated[Positive, Flag("Training", "N")] = 3
     """Passes over the training set."""
     max_steps: Annotated[Count, Flag("Training", "N")] = 0
-    """Stop after so many updates; 0 = no limit."""
+    """Stop after this many updates; 0 = no limit."""
     batch_size: Annotated[BatchSize, Flag("Machine", "N|auto")] = 32
-    """Texts an update; `auto` is 32, and fewer go at once if memory runs out (their gradients add up)."""
+    """Texts in an update; `auto` is 32, and fewer go at once if memory runs out (their gradients add up)."""
     max_length: Annotated[Count, Flag("Training", "N")] = 0
     """Longest input in word pieces; longer ones are cut and counted; 0 = the model's own limit."""
     long_texts: Literal["cut", "mean", "max"] = "cut"
@@ -125,7 +125,7 @@ class TeacherSettings(Table):
     warmup: Probability = 0.1
     """Share of the updates over which the learning rate rises."""
     max_rows: Count = 0
-    """Train on so many rows, drawn at random; 0 = all."""
+    """Train on this many rows, drawn at random; 0 = all."""
     save_steps: Count = 0
     """Updates between resume points; 0 = at the end of each epoch."""
     export: ExportSettings = Field(default_factory=ExportSettings)
@@ -137,9 +137,9 @@ class JoinSettings(Table):
     label: Annotated[Literal["teacher", "gold"], Flag("Distillation")] = "teacher"
     """Label of original rows: the teacher's choice, or their own. Fabricated rows take the teacher's."""
     values: Annotated[Literal["auto", "logits", "probabilities", "percentages"], Flag("Distillation")] = "auto"
-    """What a file of another tool holds; `auto` takes rows that sum to 1 for probabilities, and refuses the unclear."""
-    rescale: Annotated[bool, Flag("Distillation", "true|false")] = False
-    """Scores: give the teacher's the mean and the spread of the gold ones."""
+    """What a file of another tool holds; `auto`: rows that sum to 1 are probabilities, and unclear files an error."""
+    rescale: Annotated[bool, Flag("Distillation")] = False
+    """Bring the teacher's scores to the mean and the spread of the gold ones."""
 
 
 class StudentSettings(Table):
@@ -178,13 +178,13 @@ class StudentSettings(Table):
     weight_decay: Weight = 0.0
     """Weight decay of Adam (L2) and AdamW (decoupled)."""
     batch_size: Annotated[Positive, Flag("Machine", "N")] = 50
-    """Texts an update, of similar lengths."""
+    """Texts in an update, of similar lengths."""
     epochs: Annotated[Positive, Flag("Training", "N")] = 30
     """Passes over the joined set."""
     max_steps: Annotated[Count, Flag("Training", "N")] = 0
-    """Stop after so many updates; 0 = no limit."""
+    """Stop after this many updates; 0 = no limit."""
     patience: Count = 5
-    """Stop after so many evaluations without a better dev score; 0 = never."""
+    """Stop after this many evaluations without a better dev score; 0 = never."""
     clip: Weight = 0.0
     """Largest norm of the gradient; 0 = no clipping."""
     eval_steps: Count = 0

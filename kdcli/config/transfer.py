@@ -30,7 +30,7 @@ class LiteSettings(Table):
     max_words: Count = 0
     """Longest text that new ones are made of, in words; of longer ones the beginning is taken; 0 = no limit."""
     workers: Annotated[Count, Flag("Machine", "N")] = 0
-    """Processes that tag and fabricate; 0 = one a core. The result does not depend on it."""
+    """Processes that tag and fabricate; 0 = one per core. The result does not depend on it."""
 
     @field_validator("ngram")
     @classmethod
@@ -57,7 +57,7 @@ class HeavySettings(Table):
     temperature: Annotated[Rate, Flag("Sampling", "T", ("--sample-temperature",))] = 1.0
     """Temperature of sampling; 1 draws from the model's own distribution."""
     top_k: Annotated[Count, Flag("Sampling", "K")] = 0
-    """Draw among so many most likely tokens; 0 = among all."""
+    """Draw among this many most likely tokens; 0 = among all."""
     top_p: Annotated[float, Field(gt=0, le=1), Flag("Sampling", "P")] = 1.0
     """Draw among the most likely tokens that together have this probability; 1 = among all."""
     batch_size: Annotated[BatchSize, Flag("Machine", "N|auto")] = "auto"
@@ -72,7 +72,7 @@ class CorpusSettings(Table):
     files: Annotated[tuple[str, ...], Flag("Files", "FILE", ("--input", "-i"))] = ()
     """Files of texts: one a line (.txt), or a column of a table; a pair takes two columns, or one tab in a line."""
     columns: Annotated[tuple[str, ...], Flag("Files", "NAME", ("--column",))] = ()
-    """Names of the text columns in those tables; by default sentence (of pairs: sentence1, sentence2)."""
+    """Text columns of those tables, where they are not sentence (of pairs: sentence1, sentence2), or the only one."""
     num_samples: Annotated[Count, Flag("Sampling", "N")] = 0
     """Texts to take; 0 = all."""
     order_by: Annotated[Literal["none", "tfidf", "lm"], Flag("Sampling")] = "none"
@@ -91,7 +91,7 @@ class TransferSettings(Table):
     method: str = "lite"
     """How texts are made: lite, heavy or corpus, or several joined by a plus sign: lite+heavy."""
     generator: Annotated[str, Flag("Sampling", "NAME", plugins="generators")] = "gpt2"
-    """Generator plugin: it samples for heavy, and orders for corpus. Its options are the table generators.NAME."""
+    """Language model that samples texts, or orders your own: a generator plugin, with its table generators.NAME."""
     lite: LiteSettings = Field(default_factory=LiteSettings)
     heavy: HeavySettings = Field(default_factory=HeavySettings)
     corpus: CorpusSettings = Field(default_factory=CorpusSettings)

@@ -51,11 +51,10 @@ def unknown(key: str, model: type[BaseModel], prefix: str = "") -> KdError:
     """
     inside = key.removeprefix(prefix)
     table, _, name = inside.rpartition(".")
-    known = list(keys(model))
-    siblings = _siblings(known, table)
-    close = nearest(name, siblings)
-    if close:
-        meant = [f"{table}.{close}" if table else close]
+    known, start = list(keys(model)), f"{table}." if table else ""
+    siblings = list(dict.fromkeys(key.removeprefix(start).split(".")[0] for key in known if key.startswith(start)))
+    if close := nearest(name, siblings):
+        meant = [start + close]
     else:
         namesakes = [other for other in known if other.rpartition(".")[2] == name]
         close = nearest(inside, namesakes or ([] if siblings else known))
@@ -67,11 +66,6 @@ def unknown(key: str, model: type[BaseModel], prefix: str = "") -> KdError:
     else:
         hint = "it takes no keys"
     return ProfileError("unknown key", key=key, hint=hint)
-
-
-def _siblings(known: Sequence[str], table: str) -> list[str]:
-    start = f"{table}." if table else ""
-    return list(dict.fromkeys(key.removeprefix(start).split(".")[0] for key in known if key.startswith(start)))
 
 
 def _wrong(key: str, findings: Sequence[Mapping[str, Any]], field: FieldInfo | None) -> KdError:

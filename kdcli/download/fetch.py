@@ -20,12 +20,11 @@ from typing import IO, cast
 
 import pooch
 import requests
-from filelock import FileLock, Timeout
 
 from kdcli import __version__
 from kdcli.api import Progress, QuietReporter, Reporter
 from kdcli.errors import DataError, KdError, MissingError, UsageError
-from kdcli.files import atomic, sha256
+from kdcli.files import alone, atomic, sha256
 
 _CHUNK = 1 << 18
 # Without compression on the way, sizes are those of the file.
@@ -60,7 +59,7 @@ def fetch(
     output = output.absolute()
     elsewhere = f"name another address with --url, or fetch the file elsewhere and put it at {output}"
     try:
-        with _alone(output), atomic(output) as temporary:
+        with alone(output, "another kd downloads this file now"), atomic(output) as temporary:
             with (reporter or QuietReporter()).progress(output.name, size, "bytes") as progress:
                 pooch.HTTPDownloader(_Bar(progress), _CHUNK, timeout=60, headers=_HEADERS)(url, temporary, None)
             if digest and sha256(temporary) != digest.lower():
@@ -79,36 +78,16 @@ def fetch(
         raise MissingError(f"the server cannot be reached: {_reason(error)}", file=url, hint=hint) from error
 
 
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output.with_name(f".{output.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise KdError("another kd downloads this file now", file=output, hint="wait for it, or stop it") from None
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
 class _Bar:
     """A progress in the form that ``pooch`` takes; after ``reset`` it would count all bytes once more."""
 
     total = 0
 
     def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._whole = False
-
-    def update(self, count: int) -> None:
-        if not self._whole:
-            self._progress.advance(count)
+        self.update: Callable[[int], None] = progress.advance
 
     def reset(self) -> None:
-        self._whole = True
+        self.update = lambda count: None
 
     def close(self) -> None:
         """Do nothing: the progress closes itself."""

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter
-from kdcli.download.sources import SOURCES, Source, SourceFile, find
+from kdcli.download import SOURCES, Source, SourceFile, find
 from kdcli.errors import DataError, MissingError, UsageError
 from kdcli.files import atomic, sha256
 
@@ -219,15 +219,12 @@ def _describe(folder: Path, path: Path) -> SourceFile:
     from kdcli.tables.text import form_of, open_bytes
 
     rows, holds = None, "other"
-    try:
-        if not _BESIDE.search(path.name) and "__MACOSX" not in path.parts:
-            with open_bytes(path) as stream:
-                first = stream.readline(_BLOCK).decode()
-                if first.endswith("\n") and "\0" not in first:
-                    rows = 1 + sum(1 for _ in stream)
-                    holds = "logits" if re.search(r"(^|\t)logits_0(\t|\r?\n)", first) else "texts"
-    except (DataError, UnicodeDecodeError):
-        pass
+    if not _BESIDE.search(path.name) and "__MACOSX" not in path.parts:
+        with suppress(DataError, UnicodeDecodeError), open_bytes(path) as stream:
+            first = stream.readline(_BLOCK).decode()
+            if first.endswith("\n") and "\0" not in first:
+                rows = 1 + sum(1 for _ in stream)
+                holds = "logits" if re.search(r"(^|\t)logits_0(\t|\r?\n)", first) else "texts"
     if rows:
         try:
             form_of(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,10 +109,9 @@ def imdb_tables(splits: Mapping[str, HubSplit]) -> dict[str, pl.DataFrame]:
     """
     tables = {}
     for name, split in splits.items():
-        columns = {"sentence": "text"} if name == "unsupervised" else {"sentence": "text", "label": "label"}
-        for column in columns.values():
-            _check_column(split.rows, column, name)
-        tables[name] = split.rows.select(pl.col(column).cast(pl.String).alias(to) for to, column in columns.items())
+        columns = ("text",) if name == "unsupervised" else ("text", "label")
+        _check_columns(split.rows, columns, name)
+        tables[name] = split.rows.select(pl.col(columns).cast(pl.String)).rename({"text": "sentence"})
     train = tables["train"]
     order = np.random.default_rng(IMDB_SEED).permutation(len(train))
     held_out = len(train) // _IMDB_DEV
@@ -129,11 +128,10 @@ def write_splits(
     Returns:
         The rows of each file.
     """
-    wide = {name: table for name, table in tables.items() if table.width > 1}
-    form = "tsv" if all(_fits(table, r"[\t\n]|\r$") for table in wide.values()) else "parquet"
+    form = "tsv" if all(_fits(table, r"[\t\n]|\r$") for table in tables.values() if table.width > 1) else "parquet"
     written = {}
     for name, table in tables.items():
-        suffix = form if name in wide else "txt" if _fits(table, r"\n|\r$") else "parquet"
+        suffix = form if table.width > 1 else "txt" if _fits(table, r"\n|\r$") else "parquet"
         path = folder / f"{name}.{suffix}"
         if suffix == "tsv" and name in no_header:
             # Plain lines in which a tab is text are a TSV without a header.
@@ -153,8 +151,7 @@ def _table(task: GlueTask, split: HubSplit, columns: Columns, where: str) -> pl.
     rows = split.rows
     if "idx" not in rows.columns:
         rows = rows.with_row_index("idx")
-    for column in filter(None, columns.values()):
-        _check_column(rows, column, where)
+    _check_columns(rows, filter(None, columns.values()), where)
     return rows.select(
         pl.lit(UNKNOWN).alias(name)
         if column is None
@@ -163,8 +160,8 @@ def _table(task: GlueTask, split: HubSplit, columns: Columns, where: str) -> pl.
     )
 
 
-def _check_column(rows: pl.DataFrame, column: str, where: str) -> None:
-    if column not in rows.columns:
+def _check_columns(rows: pl.DataFrame, columns: Iterable[str], where: str) -> None:
+    for column in (column for column in columns if column not in rows.columns):
         what = f"the split {where} of the dataset has no column {column!r}"
         raise DataError(what, key=column, hint=f"it has {', '.join(rows.columns)}")
 

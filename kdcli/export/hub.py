@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
-from kdcli.download.sources import SOURCES
+from kdcli.download import SOURCES
 from kdcli.errors import DataError
 from kdcli.export.onnx import OnnxExport, example_code, export_onnx
 from kdcli.files import atomic, check_output

@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 
 from kdcli.api import QuietReporter, Reporter
-from kdcli.errors import KdError
-from kdcli.files import atomic
+from kdcli.files import alone, atomic, remove
 from kdcli.models.hf import quiet
-from kdcli.parts import claim_folder
+from kdcli.parts import RECORD, claim_folder
 
 _TIMING = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 """What the Trainer adds to the dev scores."""
+_MADE = ("*/checkpoint-*", "*/model/*", "*/outcome.json")
+"""The files of ``fine_tune`` and of the Trainer in this folder."""
 
 
 def join_processes(device: str, reporter: Reporter | None) -> Reporter:
@@ -43,28 +43,17 @@ def one_training(
         KdError: Another process trains ``what`` (a teacher, a generator) here.
     """
     state = PartialState()
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    if state.is_main_process:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            hint = "wait for it, or stop it first"
-            raise KdError(f"another process trains this {what} already", file=folder, hint=hint) from None
-    try:
+    with alone(folder, f"another process trains this {what} already") if state.is_main_process else nullcontext():
         if state.is_main_process:
             versions = {"torch": torch.__version__, "transformers": transformers.__version__}
             everything = {**fingerprint, "processes": state.num_processes, **versions}
-            if claim_folder(folder, everything, resume=resume, reporter=reporter):
+            if claim_folder(folder, everything, _MADE, resume=resume, reporter=reporter):
                 reporter.info("continuing the interrupted training")
         state.wait_for_everyone()
         yield
         state.wait_for_everyone()  # another process may still read what is about to be removed
         if state.is_main_process:
-            shutil.rmtree(folder)
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+            remove(folder, (RECORD, *_MADE))
     state.wait_for_everyone()
 
 

@@ -48,11 +48,7 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {"students": ("fast", "to_onnx")}
 """Functions that the module may hold."""
 ENVIRONMENT = "KD_CODE"
 """The files, joined as in ``PATH``: an environment variable, so that child processes know them too."""
-MARKS: Mapping[str, Group] = {
-    "build": "students",
-    "fine_tune": "generators",
-    "tag": "taggers",
-}
+MARKS: Mapping[str, Group] = {"build": "students", "fine_tune": "generators", "tag": "taggers"}
 """The function that shows the group of a file's plugin."""
 
 
@@ -130,11 +126,9 @@ class Plugin:
     @property
     def home_page(self) -> str:
         """The URL of its distribution's home page, else any URL of its metadata."""
-        urls = [
-            (normal(label), url.strip()) for label, _, url in (x.partition(",") for x in self._metadata("Project-URL"))
-        ]
-        homes = [url for label, url in urls if label in ("homepage", "home-page", "home")]
-        return next(iter([*homes, *self._metadata("Home-page"), *(url for _, url in urls)]), "")
+        urls = [one.split(",", 1) for one in self._metadata("Project-URL")]
+        homes = [url for label, url in urls if normal(label) in ("homepage", "home-page", "home")]
+        return next(iter([*homes, *self._metadata("Home-page"), *(url for _, url in urls)]), "").strip()
 
     def _metadata(self, field: str) -> list[str]:
         distribution = getattr(self.source, "dist", None)

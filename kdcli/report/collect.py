@@ -13,7 +13,7 @@ import tomli
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.config.layers import flatten
+from kdcli.config.load import flatten
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, first_line
 from kdcli.evaluate.bench import BenchReport

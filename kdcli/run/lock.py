@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli import registry
-from kdcli.config.layers import flatten
+from kdcli.config.load import flatten
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError
 from kdcli.files import atomic, sha256

@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdcli import registry
-from kdcli.config.layers import flatten
+from kdcli.config.load import flatten
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings

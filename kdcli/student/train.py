@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -24,9 +23,10 @@ from kdcli import __version__, registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError
-from kdcli.parts import claim_folder
+from kdcli.files import remove
+from kdcli.parts import RECORD, claim_folder
 from kdcli.student.build import build_student, collate, count_parameters, evaluate, try_out
-from kdcli.student.checkpoint import Checkpoint, Position
+from kdcli.student.checkpoint import FILE, Checkpoint, Position
 from kdcli.student.dataset import Examples
 from kdcli.student.optimize import clip_gradients, loss_of, make_optimizer
 from kdcli.student.student import Student
@@ -127,7 +127,7 @@ def train_student(
         torch.manual_seed(seed)
         module = build_student(settings.model, chosen, task, vocabulary_size, matrix, dimension).to(device)
         try_out(settings.model, module, examples, task)
-        claim_folder(folder, fingerprint, resume=resume, reporter=reporter)
+        claim_folder(folder, fingerprint, [FILE], resume=resume, reporter=reporter)
         limit = min((limit for limit in (settings.max_steps, max_updates) if limit), default=inf)
         training = Training(module, examples, dev, task, settings, seed, limit, name, reporter)
         training.run(folder)
@@ -158,7 +158,7 @@ def train_student(
     }
     weights = {name: value.numpy() for name, value in training.weights.items()}
     Student(task, config, asdict(result), tokenizer, weights).save(output)
-    shutil.rmtree(folder)
+    remove(folder, [RECORD, FILE])
     return result
 
 

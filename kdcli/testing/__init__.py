@@ -18,8 +18,7 @@ from typing import Any
 from kdcli.api import QuietReporter, Reporter
 from kdcli.registry import Group
 from kdcli.testing.checks import CheckOutcome, run_checks
-from kdcli.testing.processes import Run, fake_dist, run_cli
-from kdcli.testing.tiny import tiny_corpus, tiny_task
+from kdcli.testing.processes import Run, fake_dist, run_cli, tiny_corpus, tiny_task
 
 __all__ = [
     "CheckOutcome",

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from kdcli import registry
 from kdcli.api import API_VERSION
 from kdcli.config.validation import explain
-from kdcli.errors import KdError, PluginError, each, shown
+from kdcli.errors import KdError, each, shown
 from kdcli.registry import Group, Plugin
 from kdcli.registry.plugin import NEEDED, faults, version_fault
 from kdcli.testing.processes import run_elsewhere
@@ -49,8 +49,7 @@ class Failure(Exception):
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(f"expected {expected}; came {actual}")
-        self.expected = expected
-        self.actual = actual
+        self.expected, self.actual = expected, actual
 
 
 class Doubt(Failure):
@@ -59,11 +58,6 @@ class Doubt(Failure):
 
 class Skip(Exception):
     """A check does not apply: its text says why."""
-
-
-def words_of(run: Callable[[Any], str]) -> str:
-    """Return the name of a check's function, in words."""
-    return run.__name__.replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -75,9 +69,9 @@ class Check:
     needs: tuple[Callable[[Any], str], ...] = ()  # checks that have to pass before
 
     @property
-    def name(self) -> str:
-        """The name of its function, in words."""
-        return words_of(self.run)
+    def names(self) -> list[str]:
+        """Its name, then those of its needs: the names of the functions, in words."""
+        return [run.__name__.replace("_", " ") for run in (self.run, *self.needs)]
 
 
 def expect(holds: bool, expected: str, actual: object) -> None:
@@ -96,12 +90,12 @@ def run_checks(checks: Sequence[Check], subject: Subject) -> Iterator[CheckOutco
     """Run checks one after the other; skip one whose needs have not passed."""
     results: dict[str, Result] = {}
     for check in checks:
-        lacking = [name for name in map(words_of, check.needs) if results[name] not in ("passed", "warned")]
-        if lacking:
-            outcome = CheckOutcome(check.name, "skipped", f"it needs what has not passed: {', '.join(lacking)}")
+        name, *needs = check.names
+        if lacking := [need for need in needs if results[need] not in ("passed", "warned")]:
+            outcome = CheckOutcome(name, "skipped", f"it needs what has not passed: {', '.join(lacking)}")
         else:
-            outcome = CheckOutcome(check.name, *_result(check, subject))
-        results[check.name] = outcome.result
+            outcome = CheckOutcome(name, *_result(check, subject))
+        results[name] = outcome.result
         yield outcome
 
 
@@ -176,14 +170,11 @@ def loads(subject: Subject) -> str:
         subject.plugin = subject.source
         return "a module or an object"
     found = registry.find(subject.group, subject.source)
-    try:
-        subject.plugin = found.load()
-    except PluginError:
-        # If it can be imported but breaks the contract, the checks below say how.
-        with suppress(Exception, SystemExit):
-            subject.plugin = found.source.load()
-        if subject.plugin is None:
-            raise
+    # If it can be imported but breaks the contract, the checks below say how.
+    with suppress(Exception, SystemExit):
+        subject.plugin = found.source.load()
+    if subject.plugin is None:
+        found.load()
     return f"{found.full_name} {found.version}, {found.module}"
 
 
@@ -191,7 +182,7 @@ def api_version(subject: Subject) -> str:
     """Compare the version of the contract."""
     fault = version_fault(subject.plugin)
     expect(not fault, f"api_version = {API_VERSION}", f"a module that {fault}")
-    return f"{API_VERSION}"
+    return str(API_VERSION)
 
 
 def members(subject: Subject) -> str:
@@ -256,7 +247,7 @@ def options_wrong(subject: Subject) -> str:
     """Try values of the wrong type for each option."""
     names = subject.plugin.Options.model_fields
     for name in names:
-        refused = any(not _accepts(subject, {name: value}) for value in ODD)
+        refused = not all(_accepts(subject, {name: value}) for value in ODD)
         expect(refused, "a type for each option, so that a wrong value is an error", f"{name}, which takes anything")
     return f"{len(names)} options refuse them"
 

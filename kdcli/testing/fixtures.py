@@ -19,16 +19,8 @@ def _fixture(name: str) -> Any:
     return pytest.fixture(name=name)(lambda: getattr(testing, name))
 
 
-check_generator = _fixture("check_generator")
-"""``kdcli.testing.check_generator``."""
-check_student = _fixture("check_student")
-"""``kdcli.testing.check_student``."""
-check_tagger = _fixture("check_tagger")
-"""``kdcli.testing.check_tagger``."""
-tiny_task = _fixture("tiny_task")
-"""``kdcli.testing.tiny_task``."""
-tiny_corpus = _fixture("tiny_corpus")
-"""``kdcli.testing.tiny_corpus``."""
+check_generator, check_student, check_tagger = map(_fixture, ("check_generator", "check_student", "check_tagger"))
+tiny_task, tiny_corpus = map(_fixture, ("tiny_task", "tiny_corpus"))
 
 
 @pytest.fixture

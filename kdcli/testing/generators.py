@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from kdcli.api import DataError, Part, QuietReporter, Samples
 from kdcli.errors import shown
 from kdcli.testing import checks
 from kdcli.testing.checks import Check, Doubt, Failure, Skip, expect
-from kdcli.testing.processes import run_elsewhere
-from kdcli.testing.tiny import SEED, Kind, tiny_corpus, tiny_settings, tiny_task
+from kdcli.testing.processes import SEED, Kind, run_elsewhere, tiny_corpus, tiny_settings, tiny_task
 from kdcli.transfer.sampling import fault_of
 
 DRAWS = 48
@@ -97,7 +97,7 @@ def sample(subject: GeneratorSubject, kind: Kind = "single") -> str:
 def small_part(subject: GeneratorSubject) -> str:
     """Draw parts of one draw and of five."""
     for count in (1, 5):
-        _expect_samples(subject.draw(Part(3, count, SEED)), count, "single")
+        _expect_samples(subject.draw(Part(3, count, SEED)), count)
     return "1 and 5 draws"
 
 
@@ -211,7 +211,7 @@ def _json(values: Callable[[], Any], expected: str, before: str = "") -> str:
         raise Failure(expected, f"{before}{error}") from None
 
 
-def _expect_samples(drawn: Any, count: int, kind: Kind) -> None:
+def _expect_samples(drawn: Any, count: int, kind: Kind = "single") -> None:
     fault = fault_of(drawn, count, tiny_task(kind))
     expect(not fault, f"kdcli.api.Samples that account for {count} draw{'s' * (count > 1)}", f"a sampler that {fault}")
     odd = [reason for reason in drawn.rejected if not isinstance(reason, str)]
@@ -238,7 +238,7 @@ def _is_pair(text: str) -> bool:
 def _mostly(subject: GeneratorSubject, sound: Callable[[str], bool], expected: str, kind: Kind = "single") -> str:
     """Fail if most texts are unsound, and warn if some are."""
     texts = subject.first[kind].texts
-    unsound = [text for text in texts if not sound(text)]
+    unsound = list(filterfalse(sound, texts))
     if not unsound:
         return f"{len(texts)} texts"
     actual = f"{len(unsound)} of {len(texts)} otherwise, {unsound[0][:80]!r} for one (kd rejects or cleans them)"

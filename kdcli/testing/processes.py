@@ -1,4 +1,4 @@
-"""``kd`` and Python in processes of their own, and distributions that exist for the length of a block."""
+"""A tiny task for checks; ``kd`` and Python in processes of their own; distributions for the length of a block."""
 
 from __future__ import annotations
 
@@ -8,21 +8,64 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
+from unittest.mock import patch
 
 from kdcli import registry
-from kdcli.api import Part, PluginError, QuietReporter
-from kdcli.testing.tiny import tiny_settings, tiny_task
+from kdcli.api import Corpus, GeneratorSettings, Part, PluginError, QuietReporter, Task
 
+Kind = Literal["single", "pair"]
+
+_THINGS = ("plot", "cast", "music", "ending", "camera", "script")
+_WORDS = (("warm", "dull"), ("clever", "cold"), ("lovely", "poor"), ("bright", "slow"), ("rich", "thin"))
+_FORMS = (
+    "the {one} is {word} and the {other} is {second} .",
+    "a {word} {one} , with a {second} {other}",
+    "i found the {one} {word} but the {other} was {second} !",
+)
+SEED = 7
 HEAVY = (
     *("jax", "nltk", "onnx", "onnxruntime", "pandas", "polars", "pyarrow", "scipy", "sklearn", "tensorflow"),
     *("textblob", "torch", "transformers"),
 )
 """Libraries that take long to import; a plugin imports them inside its functions."""
+
+
+def tiny_task(kind: Kind = "single", scores: bool = False) -> Task:
+    """Return a task: two classes for single sentences, three for pairs, or scores from 0 to 5."""
+    if scores:
+        return Task("tiny", kind, (), score_range=(0.0, 5.0), metric="pearson", more_metrics=("spearman",))
+    if kind == "pair":
+        return Task("tiny", kind, ("0", "1", "2"), names=("same", "other", "opposite"))
+    return Task("tiny", kind, ("0", "1"), names=("negative", "positive"))
+
+
+def tiny_corpus(kind: Kind = "single") -> Corpus:
+    """Return 60 different texts or pairs: 40 to learn from, 10 for dev, 10 for test."""
+    texts = [_sentence(place) for place in range(60)]
+    if kind == "pair":
+        texts = [f"{text}\t{_sentence(7 * place + 3)}" for place, text in enumerate(texts)]
+    return Corpus(kind, texts[:40], texts[40:50], texts[50:])
+
+
+def tiny_settings(options: Any, kind: Kind = "single") -> GeneratorSettings:
+    """Return the settings with which generators are checked."""
+    return GeneratorSettings(options, kind, seed=SEED, device="cpu", precision="fp32")
+
+
+def _sentence(place: int) -> str:
+    """Return one of the sentences; the first 60 differ."""
+    one, words = place % len(_THINGS), _WORDS[place % len(_WORDS)]
+    return _FORMS[place // 30 % len(_FORMS)].format(
+        one=_THINGS[one],
+        other=_THINGS[(one + 1 + place // 7 % 5) % len(_THINGS)],
+        word=words[place % 2],
+        second=_WORDS[(place + 1 + place // 6) % len(_WORDS)][place // 2 % 2],
+    )
 
 
 @dataclass(frozen=True)
@@ -77,9 +120,8 @@ def run_elsewhere(task: str, *arguments: str) -> Any:
 
 def answer() -> None:
     """Call the function that the command line names, and print its result as JSON."""
-    tasks: dict[str, Callable[..., Any]] = {"imports": _imports, "samples": _samples, "fast": _fast, "tags": _tags}
-    found = tasks[sys.argv[1]](*sys.argv[2:])
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+    found = globals()[f"_{sys.argv[1]}"](*sys.argv[2:])
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
 
 
 def _imports(group: str, name: str) -> list[str]:
@@ -157,19 +199,15 @@ def fake_dist(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source, "utf-8")
     packages = {module.partition(".")[0] for module in modules}
-    before = os.environ.get("PYTHONPATH")
+    python_path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     _forget(packages)
     sys.path.insert(0, str(site))
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(site), *([before] if before else [])])
     importlib.invalidate_caches()
     try:
-        yield site
+        with patch.dict(os.environ, PYTHONPATH=python_path):
+            yield site
     finally:
         sys.path.remove(str(site))
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
         _forget(packages)
 
 

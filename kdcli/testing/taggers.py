@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdcli.testing.checks import MODULE_CHECKS, PRINTS_NOTHING, Check, Subject, expect, members
-from kdcli.testing.processes import run_elsewhere
-from kdcli.testing.tiny import tiny_corpus
+from kdcli.testing.processes import run_elsewhere, tiny_corpus
 
 ODD_TEXTS: tuple[list[str], ...] = (
     [],

@@ -7,6 +7,7 @@ samples are drawn (``sampling``). This module knows no generator by name.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +18,7 @@ import polars as pl
 from kdcli import registry
 from kdcli.api import Corpus, GeneratorSettings, QuietReporter, Reporter, Sampler, Task
 from kdcli.errors import DataError, PluginError
-from kdcli.files import atomic, mark
+from kdcli.files import atomic, foreign, mark
 from kdcli.tables.parquet import scan
 from kdcli.tables.write import write_table
 from kdcli.transfer.cleaning import WORD, one_line, plain
@@ -158,12 +159,15 @@ class GeneratorRun:
             PluginError: The plugin keeps no checkpoint, or returns what is not JSON.
         """
         plugin = registry.load("generators", self.generator)
-        with registry.blaming("generators", self.generator, "fine_tune"):
-            metrics = plugin.fine_tune(corpus, checkpoint, self.settings, reporter or QuietReporter())
+        others = {name: _changed(checkpoint / name) for name in foreign(checkpoint)}
+        try:
+            with registry.blaming("generators", self.generator, "fine_tune"):
+                metrics = plugin.fine_tune(corpus, checkpoint, self.settings, reporter or QuietReporter())
+        finally:
+            if checkpoint.is_dir():
+                mark(checkpoint, but=[name for name, time in others.items() if _changed(checkpoint / name) == time])
         if not checkpoint.exists():
             raise PluginError(f"{self.title} was fine-tuned but left no checkpoint", file=checkpoint)
-        if checkpoint.is_dir():
-            mark(checkpoint)
         self._json(metrics, "fine_tune")
         return FineTuneResult(self.generator, len(corpus.train), dict(metrics))
 
@@ -220,6 +224,11 @@ class GeneratorRun:
             return json.dumps(dict(value), ensure_ascii=False, indent=1)
         except (TypeError, ValueError) as error:
             raise PluginError(f"{self.title} returns from {what} what is not JSON: {error}", hint=_CONTRACT) from error
+
+
+def _changed(file: Path) -> int | None:
+    """Return when a file was changed, in nanoseconds; None if it is gone."""
+    return file.lstat().st_mtime_ns if os.path.lexists(file) else None
 
 
 def read_prefixes(path: Path) -> dict[str, Any]:

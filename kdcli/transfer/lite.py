@@ -46,6 +46,8 @@ TEXTS = 131_072
 BLOCK = 1_000_000
 """Words that are rewritten together, about: they bound the memory."""
 EXAMPLES = 6
+MADE = ("originals-*", "texts.parquet", "words.parquet", "unigrams.parquet", "tags/[0-9]*", "tags/*.json")
+"""Files that this writes beside the parts, and those of the parts that tag."""
 _RULES = ("masked", "replaced", "cut")
 _COUNTS = {"words": "words", "masked": "words_masked", "replaced": "words_replaced", "cut": "texts_cut"}
 
@@ -100,7 +102,7 @@ def fabricate(
     slices = plan(len(train), settings.n_iter)
     workers = settings.workers or usable_cores()
     folder = output.with_name(f"{output.name}.parts")
-    with Parts(folder, fingerprint, resume=resume, reporter=reporter) as parts:
+    with Parts(folder, fingerprint, more=MADE, resume=resume, reporter=reporter) as parts:
         write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
         if slices:
             with processes(workers) if workers > 1 else nullcontext(1) as pool:

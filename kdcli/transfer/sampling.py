@@ -132,7 +132,7 @@ def draw_samples(
         return result
 
     folder, resume = output.with_name(f".{output.name}.samples"), generator.settings.resume
-    with Parts(folder, fingerprint, resume=resume, reporter=reporter) as parts:
+    with Parts(folder, fingerprint, more=["originals-*"], resume=resume, reporter=reporter) as parts:
         if not parts.finished():
             write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
         with reporter.progress("sample", settings.num_samples, "new texts") as progress:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from kdcli.cli import run
-from kdcli.download.sources import SOURCES
+from kdcli.download import SOURCES
 from kdcli.files import MARKER
 from kdcli.student.vectors import read_vectors
 
@@ -220,8 +220,8 @@ def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, c
     """One archive of GloVe's holds four sources."""
     from dataclasses import replace
 
+    import kdcli.download as sources
     from kdcli.download import get as get_module
-    from kdcli.download import sources
 
     address = f"{served.url}/glove.6B.zip"
     data = zipped(**{"glove.6B.50d.txt": VECTORS, "glove.6B.100d.txt": VECTORS})

@@ -14,7 +14,8 @@ from typer.main import get_command
 
 import kdcli
 from kdcli.cli import CODE, GLOBAL, TABLE, Commands, all_commands, app, run, to_front, ui
-from kdcli.config.schema import flags_of
+from kdcli.config.schema import Settings, flags_of
+from kdcli.config.validation import keys
 from kdcli.errors import DataError
 
 ROOT = get_command(app)
@@ -141,7 +142,7 @@ def test_options_of_settings_are_those_of_the_schema():
     option = next(one for one in COMMANDS["transfer", "heavy"].params if "--sample-temperature" in one.opts)
     ((_, setting, flag),) = flags_of("transfer.heavy.temperature")
     assert option.help == setting.description and option.rich_help_panel == flag.panel == "Sampling"
-    assert option.show_default == "transfer.heavy.temperature, 1.0"
+    assert option.show_default == "the profile's transfer.heavy.temperature, or 1.0"
 
 
 @pytest.mark.parametrize(
@@ -223,14 +224,50 @@ def test_version(capsys):
     assert json.loads(capsys.readouterr().out) == {"version": kdcli.__version__}
 
 
-@every_command
+@pytest.mark.parametrize("path", [(), *COMMANDS], ids=" ".join)
 def test_help_has_no_words_of_typers_own(path, capsys):
+    """No type in brackets, no range, no braces, no default in parentheses, no second name of a switch that is off."""
     assert run([*path, "--help"]) == 0
     shown = capsys.readouterr().out
-    words = ("<str>", "<bool>", "<path>", "<int>", "list[", "{", "--no-force", "--no-dry-run", "the table .", " .\n")
-    assert [word for word in words if word in shown] == []
-    assert run(["--help"]) == 0
-    assert "<bool>" not in capsys.readouterr().out
+    odd = re.findall(r"<\S+>|\{|\}|list\[|\[x|default: \(|False|None|the table \.| \.\n", shown)
+    off = [name for one in COMMANDS.get(path, ROOT).params if one.default is False for name in one.secondary_opts]
+    assert odd + [name for name in off if name in shown] == []
+
+
+@every_command
+def test_every_option_with_a_value_names_it(path):
+    takes_value = [option for option in options(COMMANDS[path]) if not option.is_flag]
+    assert [option.name for option in takes_value if not option.metavar or "<" in option.metavar] == []
+
+
+OWN = {
+    "transfer lite": ["transfer.lite"],
+    "transfer heavy": ["transfer.heavy", "transfer.generator", "device", "precision"],
+    "transfer corpus": ["transfer.corpus", "transfer.generator", "device", "precision"],
+    "teacher train": ["teacher", "device", "precision"],
+    "teacher export": ["teacher.max_length", "teacher.export", "device"],
+    "join": ["join"],
+    "student": ["student", "device"],
+}
+"""The settings that a command of one stage reads, beside those of the task and the seed."""
+
+
+@every_command
+def test_options_of_settings_belong_to_the_command(path):
+    """Neither an option nor its help is about a setting of another stage."""
+    named = {key.replace(".", "_"): key for key in keys(Settings)}
+    known = [named[one.name] for one in options(COMMANDS[path]) if one.name in named]
+    helps = " ".join(one.help for one in options(COMMANDS[path]))
+    known += re.findall(r"\b(?:task|transfer|teacher|join|student)\.[a-z_.]*[a-z_]", helps)
+    allowed = ("task", "seed", *OWN.get(" ".join(path), ("device", "precision")))
+    assert [key for key in known if not any(f"{key}.".startswith(f"{table}.") for table in allowed)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "value"), [("", None), ("--rescale", True), ("--no-rescale", False), ("--rescale --no-rescale", False)]
+)
+def test_a_setting_that_is_true_or_false_is_a_switch(line, value):
+    assert parse(["join", *line.split()])["join_rescale"] is value
 
 
 def test_names_without_help_are_still_options():

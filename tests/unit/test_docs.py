@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from kdcli.cli import all_commands, app
+from kdcli.cli import all_commands, app, second_names
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
@@ -62,8 +62,10 @@ def test_every_command_and_each_of_its_options_is_in_the_reference():
         section = re.search(rf"^#+ {' '.join(path)}\n(.*?)(?=^#|\Z)", page, re.MULTILINE | re.DOTALL)
         assert section, path
         for parameter in command.params:
-            for name in (*parameter.opts, *parameter.secondary_opts) if parameter.opts[0][0] == "-" else ():
+            for name in (*parameter.opts, *second_names(parameter)) if parameter.opts[0][0] == "-" else ():
                 assert re.search(rf"^\| .*`(--\S+/)?{name}[` /]", section[1], re.MULTILINE), (path, name)
+            off = set(parameter.secondary_opts) - set(second_names(parameter))
+            assert not [name for name in off if name in section[1]], "a switch that is off needs no second name"
         assert re.search(rf"^    {' '.join(path)}\b", section[1].partition("For example:")[2], re.MULTILINE), path
 
 

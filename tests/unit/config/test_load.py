@@ -5,8 +5,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcli.config.layers import from_sets, merge
-from kdcli.config.load import load_profile
+from kdcli.config.load import from_sets, load_profile, merge
 from kdcli.config.schema import Settings
 from kdcli.errors import KdError, PluginError, ProfileError, UsageError, ValidationErrors, each
 from kdcli.registry.plugin import use
@@ -362,7 +361,7 @@ tables = st.dictionaries(st.sampled_from("abc"), values)
 @given(st.lists(tables, max_size=4))
 def test_merging_joins_tables_and_names_the_last_layer(layered):
     """Compared with the plain recursive definition of laying one table over another."""
-    from kdcli.config.layers import Layer, flatten
+    from kdcli.config.load import Layer, flatten
 
     def over(below, above):
         if not (isinstance(below, dict) and isinstance(above, dict)):

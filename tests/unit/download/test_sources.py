@@ -3,7 +3,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kdcli.download.sources import SOURCES, find
+from kdcli.download import SOURCES, find
 from kdcli.errors import UsageError
 
 

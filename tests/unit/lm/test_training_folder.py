@@ -5,14 +5,17 @@ from filelock import FileLock
 from notes import Notes
 
 from kdcli.api import QuietReporter
-from kdcli.errors import KdError
+from kdcli.errors import DataError, KdError
 from kdcli.files import MARKER
 from kdcli.lm.training_folder import one_training, publish
+
+HALF = "run/model/config.json"
 
 
 def killed(work, fingerprint):
     with pytest.raises(KeyboardInterrupt), one_training(work, fingerprint, True, QuietReporter(), "generator"):
-        (work / "half").touch()
+        (work / "run/model").mkdir(parents=True)
+        (work / HALF).touch()
         raise KeyboardInterrupt
 
 
@@ -20,7 +23,7 @@ def found(work, fingerprint, *, resume=True):
     """Return what the next training finds of the last one, and what it says."""
     said = Notes()
     with one_training(work, fingerprint, resume, said, "generator"):
-        there = (work / "half").exists()
+        there = (work / HALF).exists()
     assert not work.exists(), "a training that ended well leaves nothing"
     return there, said.infos, said.warnings
 
@@ -59,8 +62,21 @@ def test_one_training_at_a_time(tmp_path):
         one_training(tmp_path / "work", {}, True, QuietReporter(), "generator"),
     ):
         raise AssertionError
-    assert (tmp_path / "work/half").exists()
+    assert (tmp_path / "work" / HALF).exists()
     assert found(tmp_path / "work", {})[0], "the lock is free again"
+
+
+def test_files_of_the_user_in_the_folder_stay(tmp_path):
+    work = tmp_path / "work"
+    killed(work, {"lr": 1})
+    (work / "notes.txt").write_text("mine")
+    for fingerprint, resume in (({"lr": 2}, True), ({"lr": 1}, False)):  # the folder would be emptied
+        with pytest.raises(DataError) as error, one_training(work, fingerprint, resume, QuietReporter(), "teacher"):
+            raise AssertionError
+        assert error.value.file == str(work / "notes.txt") and (work / HALF).exists()
+    with one_training(work, {"lr": 1}, True, QuietReporter(), "teacher"):
+        assert (work / HALF).exists()
+    assert [path.name for path in work.rglob("*")] == ["notes.txt"], "only what kd made is removed"
 
 
 def test_a_published_model_takes_the_place_of_the_old_one(tmp_path):

@@ -185,6 +185,24 @@ def test_parts_are_thrown_away_if_asked(tmp_path):
     assert reporter.warnings == []
 
 
+def test_files_of_the_user_in_the_folder_stay(tmp_path):
+    folder = tmp_path / "work.parts"
+    with pytest.raises(RuntimeError), opened(tmp_path) as parts:
+        parts.make(SIZES, partial(write_and_log, log=[], fail_at=2), title="t")
+    mine = folder / "deep" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    before = sorted(folder.rglob("*"))
+    for changes in ({"resume": False}, {"fingerprint": {"seed": 2}}):  # the folder would be emptied
+        with pytest.raises(DataError) as error, opened(tmp_path, **changes):
+            raise AssertionError
+        assert error.value.file == str(mine) and sorted(folder.rglob("*")) == before
+    with opened(tmp_path) as parts:
+        parts.make(SIZES, write, title="t")
+        assert joined(tmp_path, parts) == WHOLE
+    assert sorted(folder.rglob("*")) == [mine.parent, mine], "only what kd made is removed"
+
+
 def test_one_launch_at_a_time(tmp_path):
     with opened(tmp_path) as parts:
         with pytest.raises(KdError) as raised, opened(tmp_path):
@@ -209,6 +227,8 @@ from kdcli.parts import Parts
 
 def make(part, path):
     path.write_text(os.environ["RANK"])
+    for name in sys.argv[2:]:  # a user's file
+        (folder / "p" / name).touch()
 
 folder = Path(sys.argv[1])
 with Parts(folder / "p", {}, suffix=".x", resume=False) as parts:
@@ -217,14 +237,14 @@ with Parts(folder / "p", {}, suffix=".x", resume=False) as parts:
     parts.make([1] * 5, make, title="t")
     parts.wait(5)
     result = parts.assemble(5, lambda paths: "".join(path.read_text() for path in paths))
-    assert not (folder / "p").exists()
+    assert [path.name for path in folder.glob("p/*")] == sys.argv[2:]
 print(result)
 """
 
 
-@pytest.mark.parametrize("stale", [False, True])
-def test_the_processes_of_torchrun_share_the_parts(tmp_path, stale):
-    """Also when a killed launch has left a folder, whichever process starts first."""
+@pytest.mark.parametrize(("stale", "mine"), [(False, []), (True, []), (False, ["notes.txt"])])
+def test_the_processes_of_torchrun_share_the_parts(tmp_path, stale, mine):
+    """Also when a killed launch has left a folder, whichever process starts first, and with a user's file in it."""
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
     if stale:
@@ -236,12 +256,12 @@ def test_the_processes_of_torchrun_share_the_parts(tmp_path, stale):
     running = []
     for rank in (2, 1, 0):
         environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "3", "MASTER_PORT": "1"}
-        command = [sys.executable, str(script), str(tmp_path)]
+        command = [sys.executable, str(script), str(tmp_path), *mine]
         running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     printed = [process.communicate(timeout=60)[0].strip() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
     assert printed == ["None", "None", "01201"]
-    assert [path.name for path in tmp_path.iterdir()] == ["shared.py"]
+    assert {path.name for path in tmp_path.iterdir()} == {"shared.py", *(["p"] if mine else [])}
 
 
 def test_one_pool_serves_several_calls_and_errors_come_through(tmp_path):

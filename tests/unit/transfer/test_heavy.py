@@ -9,6 +9,7 @@ from notes import Notes
 from kdcli.api import Corpus, Part, Samples, Task
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError, PluginError
+from kdcli.files import check_output, foreign
 from kdcli.transfer.heavy import CacheResult, GeneratorRun, cache, read_corpus, read_prefixes
 
 TASK = Task("films", "single", ("0", "1"))
@@ -77,6 +78,29 @@ def test_all_that_a_profile_says_reaches_the_plugin(echo, tmp_path, name):
     assert found == ("single", 9, "cuda:1", "bf16", False, 4)
     assert (trained.temperature, trained.top_k, trained.top_p, trained.batch_size) == (0.5, 5, 1.0, 7)
     assert isinstance(sampler, kd_echo.Sampler)
+
+
+def test_only_files_that_came_with_the_run_are_kds(echo, tmp_path):
+    """A plugin writes its checkpoint itself: a file of the user in that folder is not recorded."""
+    echo("checkpoint.mkdir()", "checkpoint.mkdir(exist_ok=True)")
+    folder = tmp_path / "generator"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    (folder / "texts").write_text("half of it, by a run that was killed")
+    for _ in range(2):
+        chosen().fine_tune(CORPUS, folder)
+        assert foreign(folder) == ["notes.txt"]
+    with pytest.raises(DataError, match="notes"):
+        check_output(folder, force=True)
+    (folder / "notes.txt").unlink()
+    check_output(folder, force=True)
+
+
+def test_what_a_plugin_leaves_when_it_fails_is_kds(echo, tmp_path):
+    echo("return {", "1 / 0\n    return {")
+    with pytest.raises(PluginError):
+        chosen().fine_tune(CORPUS, tmp_path / "generator")
+    check_output(tmp_path / "generator", force=True)
 
 
 def test_prefixes_are_json_and_shown_in_short(echo, tmp_path):
