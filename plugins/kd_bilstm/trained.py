@@ -73,9 +73,9 @@ class Cell(NamedTuple):
 
 def _lstm_layer(weights: Weights, number: int, hidden: int) -> LayerWeights:
     order, scales = (3, 0, 1, 2), (0.5, 0.5, 0.5, 1)  # output, input, forget, new
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     inputs, recurrent, bias_ih, bias_hh = (
-        _gates(weights, f"{name}_l{number}", hidden, order, scales)
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        _gates(weights, f"{name}_l{number}", hidden, order, scales) for name in names
     )
     return LayerWeights(inputs, bias_ih + bias_hh, recurrent, np.zeros((2, hidden), np.float32))
 
@@ -150,11 +150,7 @@ class FoldedBiRNN:
         self.cores = Cores()
 
     def __call__(self, words: tuple[Ints, ...], lengths: tuple[Ints, ...]) -> Floats:
-        """Return logits, ``[batch, outputs]``, for words ``[batch, time]`` and lengths ``[batch]`` of each text column.
-
-        Raises:
-            IndexError: A word is not in the vocabulary.
-        """
+        """Return the logits; a word outside the vocabulary is an ``IndexError``."""
         with self.cores.taken():
             if len(lengths[0]) == 1:
                 texts = [text[0, : int(length[0])] for text, length in zip(words, lengths, strict=True)]
@@ -233,18 +229,11 @@ class FoldedBiRNN:
     def _walk(
         self, layer: LayerWeights, direction: int, table: Floats, ids: Ints, lengths: Places, *, maxima: bool = False
     ) -> Iterator[tuple[Level, Floats]]:
-        """Compute the states of all prefixes of texts, one word longer each time.
+        """Compute the states of all prefixes of texts, one word longer each time; direction 1 begins at their ends.
 
-        Args:
-            layer: The layer.
-            direction: 1 to read the texts from their ends.
-            table: The input's part of the gates, ``[inputs, gates * hidden]``.
-            ids: The input of each word, ``[texts, time]``.
-            lengths: The words of each text.
-            maxima: Also keep the largest value so far of each unit, behind the hidden state.
-
-        Yields:
-            The prefixes of that length, and their states, ``[parts, prefixes, hidden]``, valid until the next but one.
+        ``table`` is the input's part of the gates, ``[inputs, gates * hidden]``, ``ids [texts, time]`` the input of
+        each word. With ``maxima``, the largest value so far of each unit lies behind the hidden state. The states,
+        ``[parts, prefixes, hidden]``, are valid until the next but one.
         """
         (gates, parts, _, step), size = self.cell, self.hidden
         before = np.zeros((parts + maxima, 1, size), np.float32)
