@@ -5,27 +5,30 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from accelerate import PartialState
+from filelock import FileLock, Timeout
 from transformers import PrinterCallback
 
-from kdcli.api import Reporter
+from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError, ProfileError
 from kdcli.files import atomic, full_disk
 from kdcli.lm.trainer import Arguments, ByLength, ByLengthTrainer, Diverged, FineTuneTask, Watch
-from kdcli.lm.training_folder import best_checkpoint, keep_checkpoint, trainer_states
+from kdcli.models.device import halve_until_it_fits
 from kdcli.models.hf import quiet
-from kdcli.models.memory import halve_until_it_fits
-
-__all__ = ["Diverged", "FineTuneTask", "Recipe", "TrainingOutcome", "best_of", "fine_tune"]
+from kdcli.parts import claim_folder
 
 LOG_EVERY = 10
+_TIMING = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+"""What the Trainer adds to the dev scores."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,7 @@ def best_of(outcomes: Mapping[Path, TrainingOutcome], task: FineTuneTask) -> Pat
 
 
 def _train(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter) -> None:
-    training = _Training(folder, task, recipe, reporter)
-    state = PartialState()
+    training, state = _Training(folder, task, recipe, reporter), PartialState()
     # Several processes run out of memory at different times, and would wait for each other for ever.
     auto = recipe.halve and state.num_processes == 1
     hint = f"a shorter {task.key}.max_length" if recipe.halve else f'{task.key}.batch_size = "auto"'
@@ -136,7 +138,7 @@ def _train(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter)
         with full_disk(folder):
             best, outcome = training.outcome(stopped)
             if best:
-                keep_checkpoint(folder, best, task.tokenizer)
+                _keep(folder / f"checkpoint-{best}", folder / "model", task.tokenizer)
             with atomic(folder / "outcome.json") as temporary:
                 temporary.write_text(json.dumps(asdict(outcome)), "utf-8")
         for checkpoint in folder.glob("checkpoint-*"):
@@ -162,7 +164,7 @@ class _Training:
         """Train with at most ``rows`` at once, from the last whole checkpoint on if there is one."""
         # A divisor, so that an update stays the same.
         self.at_once = next(size for size in range(min(rows, self.share), 0, -1) if self.share % size == 0)
-        last = max(trainer_states(self.folder), default=0)
+        last = max(_states(self.folder), default=0)
         if last >= self.updates:
             return
         task, recipe = self.task, self.recipe
@@ -194,8 +196,8 @@ class _Training:
 
     def outcome(self, stopped: str | None) -> tuple[int | None, TrainingOutcome]:
         """Return the update of the best checkpoint, and the outcome."""
-        best, epoch, scores = best_checkpoint(self.folder, self.task.metric)
-        done = max(trainer_states(self.folder), default=0) if stopped else self.updates
+        best, epoch, scores = _best(self.folder, self.task.metric)
+        done = max(_states(self.folder), default=0) if stopped else self.updates
         if not self.parameters:
             self._model()
         return best, TrainingOutcome(
@@ -248,3 +250,86 @@ class _Training:
             report_to="none",
             log_level="error",
         )
+
+
+def join_processes(device: str, reporter: Reporter | None) -> Reporter:
+    """Join the processes of ``torchrun``, if there are any; only the main one keeps its reporter."""
+    main = PartialState(cpu=torch.device(device).type == "cpu").is_main_process
+    return reporter if reporter and main else QuietReporter()
+
+
+@contextmanager
+def one_training(
+    folder: Path, fingerprint: Mapping[str, Any], resume: bool, reporter: Reporter, what: str
+) -> Iterator[None]:
+    """Train in a folder that belongs to this training alone, and is removed when it ends well; all processes enter.
+
+    With ``resume``, a killed training continues if its fingerprint was the same: inputs, settings, seed, and what is
+    added here, the number of processes and the versions of the libraries.
+
+    Raises:
+        KdError: Another process trains ``what`` (a teacher, a generator) here.
+    """
+    state = PartialState()
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    if state.is_main_process:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            hint = "wait for it, or stop it first"
+            raise KdError(f"another process trains this {what} already", file=folder, hint=hint) from None
+    try:
+        if state.is_main_process:
+            versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+            everything = {**fingerprint, "processes": state.num_processes, **versions}
+            if claim_folder(folder, everything, resume=resume, reporter=reporter):
+                reporter.info("continuing the interrupted training")
+        state.wait_for_everyone()
+        yield
+        state.wait_for_everyone()  # another process may still read what is about to be removed
+        if state.is_main_process:
+            shutil.rmtree(folder)
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+    state.wait_for_everyone()
+
+
+def publish(model: Path, output: Path, metrics: Mapping[str, Any]) -> None:
+    """Copy a model's folder to ``output``, with ``metrics.json``, whole or not at all."""
+    if not PartialState().is_main_process:
+        return
+    with atomic(output) as temporary:
+        shutil.copytree(model, temporary)
+        (temporary / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
+
+
+def _states(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return the Trainer's state of each whole checkpoint, by its update; the Trainer writes it last."""
+    states = {}
+    for path in folder.glob("checkpoint-*/trainer_state.json"):
+        with suppress(ValueError):
+            states[int(path.parent.name.removeprefix("checkpoint-"))] = json.loads(path.read_text("utf-8"))
+    return states
+
+
+def _best(folder: Path, metric: str) -> tuple[int | None, float, dict[str, float]]:
+    """Return the best checkpoint on dev: its update, epoch and scores; ``(None, 0, {})`` before any evaluation."""
+    states = _states(folder)
+    best = states[max(states)]["best_global_step"] if states else None
+    if not best:
+        return None, 0.0, {}
+    history = states[best]["log_history"]
+    point = next(point for point in history if point["step"] == best and f"eval_{metric}" in point)
+    scores = {name.removeprefix("eval_"): value for name, value in point.items() if name.startswith("eval_")}
+    return best, point["epoch"], {name: value for name, value in scores.items() if name not in _TIMING}
+
+
+def _keep(checkpoint: Path, output: Path, tokenizer: Any) -> None:
+    """Copy a checkpoint's configuration and weights, with the tokenizer, and nothing else."""
+    with quiet(), atomic(output) as temporary:
+        temporary.mkdir()
+        for file in [*checkpoint.glob("*config.json"), *checkpoint.glob("*.safetensors*")]:
+            shutil.copy(file, temporary)
+        tokenizer.save_pretrained(temporary)

@@ -17,10 +17,11 @@ from torch import Tensor
 from kdcli.api import Corpus, DataError, GeneratorSettings, Reporter
 from kdcli.lm import LanguageModelOptions
 from kdcli.lm.causal import CausalDecoder
-from kdcli.lm.fine_tune import Diverged, FineTuneTask, Recipe, TrainingOutcome, best_of, fine_tune
+from kdcli.lm.fine_tune import Recipe, TrainingOutcome, best_of, fine_tune, join_processes, one_training, publish
 from kdcli.lm.texts import TOKENS, Nats, TokenTexts, TrainingSet, causal_fit, scores_of, text_nats, token_nats
-from kdcli.lm.training_folder import join_processes, one_training, publish
+from kdcli.lm.trainer import Diverged, FineTuneTask
 from kdcli.models.device import check_device
+from kdcli.models.hf import Kind, load_lm
 
 AUTO = 48
 """Texts an update with ``batch_size = "auto"``: the papers' recipe, which its learning rate is meant for."""
@@ -34,9 +35,9 @@ class LanguageModel:
     Attributes:
         key: Its table of the profile, ``generators.gpt2``.
         build: Builds the Hugging Face model in float32, from a seed.
-        load: Loads the Hugging Face model that the training has saved.
         identity: JSON values that identify it: the hash of its weights, or its vocabulary.
         max_length: The longest text in tokens, its end included.
+        kind: What it predicts, which says how its checkpoint is loaded.
         nats: Turns the model's output into nats.
         check: Raises for a model that cannot be sampled from, given the longest text; called before the training.
         texts: ``TokenTexts`` or ``MaskedTexts``, of texts, tokenizer, longest text and seed; no seed for evaluation.
@@ -47,10 +48,10 @@ class LanguageModel:
     key: str
     tokenizer: Any
     build: Callable[[int], Any]
-    load: Callable[[Path], Any]
     identity: Mapping[str, Any]
     config: Any
     max_length: int
+    kind: Kind = "causal"
     nats: Nats = token_nats
     check: Callable[[Any, int], None] = lambda model, length: CausalDecoder(model).check(length)
     texts: Callable[[Sequence[str], Any, int, int | None], TrainingSet] = TokenTexts
@@ -179,7 +180,7 @@ def _result(
 ) -> dict[str, Any]:
     scores = {f"dev_{name}": value for name, value in outcome.metrics.items()}
     if corpus.test:
-        best = model.load(folder).to(settings.device).eval()
+        best = load_lm(folder, kind=model.kind).to(settings.device).eval()
         texts = model.texts(corpus.test, model.tokenizer, model.max_length, None)
         tokens = min(outcome.at_once * model.max_length, TOKENS)  # no more than fitted into memory in training
         fit = model.fit(float(text_nats(best, texts, tokens, model.nats).sum()), texts)

@@ -63,9 +63,7 @@ class ByLength(Sampler[int]):
     """
 
     def __init__(self, examples: TrainingSet, update: int, seed: int) -> None:
-        self.examples = examples
-        self.update = update
-        self.seed = seed
+        self.examples, self.update, self.seed = examples, update, seed
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -75,9 +73,8 @@ class ByLength(Sampler[int]):
         rows, lengths = len(self.examples), self.examples.lengths
         random = np.random.default_rng((self.seed, self.epoch))
         pool = self.update * min(max(rows // (4 * self.update), 1), POOL)
-        pool_of = np.arange(rows) // pool
         order = random.permutation(rows)
-        order = order[np.lexsort((-lengths[order], pool_of))]
+        order = order[np.lexsort((-lengths[order], np.arange(rows) // pool))]
         whole = rows // self.update * self.update
         updates = random.permutation(order[:whole].reshape(-1, self.update))
         if self.epoch == 0 and len(updates):

@@ -1,22 +1,29 @@
-"""The words of a Transformer-XL: counted from texts, or read from a published model.
+"""Texts as words, and words as tokens.
 
-Published vocabularies are pickles. A pickle is a program: it names functions, and the reader calls them. The reader
-here knows only the names that such a vocabulary holds, and calls a builtin type or a class that does nothing for them.
+Hyphens inside words, and commas and points inside numbers, are words of their own, as in WikiText-103: ``1,000
+well-known`` is ``1 @,@ 000 well @-@ known``. ``join`` puts them back.
 """
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import SimpleNamespace
+from typing import Any, BinaryIO, Literal
 
-from kdcli.api import DataError, ProfileError
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcli.api import DataError, MissingError, ProfileError
 
 END = "<eos>"
 """Ends a text; inside a text it stands for the tab of a pair."""
@@ -73,8 +80,7 @@ def count_vocabulary(words: Iterable[str], *, min_freq: int = 1, max_size: int |
 def fitting_cutoffs(size: int, cutoffs: Sequence[int] | None = None) -> list[int]:
     """Return ``cutoffs``, checked; or those of transfo-xl-wt103, or the same shares of a vocabulary of ``size`` words.
 
-    Raises:
-        ProfileError: They do not rise from 2 (``<eos>`` and ``<unk>`` come first), or exceed the vocabulary.
+    The first is at least 2, as ``<eos>`` and ``<unk>`` come first.
     """
     if cutoffs is None:
         if size > _PUBLISHED_CUTOFFS[-1]:
@@ -91,11 +97,7 @@ def fitting_cutoffs(size: int, cutoffs: Sequence[int] | None = None) -> list[int
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
-    """Read ``vocab.txt``, or else the ``vocab.pkl`` or ``vocab.bin`` of a published model.
-
-    Raises:
-        DataError: There is none; it is broken; or a pickle holds more than a vocabulary.
-    """
+    """Read ``vocab.txt``, or else the ``vocab.pkl`` or ``vocab.bin`` of a published model."""
     for name in (FILE, *PICKLED):
         if (path := folder / name).is_file():
             try:
@@ -110,8 +112,8 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 def unpickle(path: Path) -> Any:
     """Read a vocabulary that ``pickle.dump`` or ``torch.save`` (in any of its forms) wrote, as builtin types.
 
-    Raises:
-        DataError: The file names any other type; or it is broken.
+    A pickle is a program: it names functions, and the reader calls them. This one knows ``_TYPES`` alone, and is a
+    ``DataError`` for any other, and for a broken file.
     """
     try:
         with path.open("rb") as stream:
@@ -137,11 +139,9 @@ def unpickle(path: Path) -> Any:
 class _Ignored:
     """Replaces an object that is not needed: it accepts any arguments, and keeps nothing."""
 
-    def __init__(self, *_: Any) -> None:
-        pass
+    def __init__(self, *_: Any) -> None: ...
 
-    def __setstate__(self, state: Any) -> None:
-        pass
+    def __setstate__(self, state: Any) -> None: ...
 
 
 _TYPES = {
@@ -159,8 +159,6 @@ _TYPES = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows ``_TYPES`` and no others."""
-
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _TYPES:
             raise _refused(f"{module}.{name}")
@@ -198,3 +196,145 @@ def _read_pickle(path: Path) -> Vocabulary:
     if value.get("delimiter") == "":
         raise DataError("the vocabulary is one of characters, and the model knows words")
     return Vocabulary(words, lower_case=bool(value.get("lower_case")))
+
+
+Words = Literal["moses", "whitespace"]
+"""How texts are split: by the rules of Moses; or at white space, where they are tokenised already."""
+CONFIG = "tokenizer_config.json"
+
+_INSIDE_WORDS = re.compile(r"(?<=[^\W_])-(?=[^\W_])|(?<=\d)[,.](?=\d)")
+_INSIDE_NUMBERS = re.compile(r"(?<=\d)[,.](?=\d)")
+_SIGN = re.compile(r" ?(?<!\S)@([-,.])@(?!\S) ?")
+_ALONE = re.compile(r"(?<!\S)[,.;:?!](?!\S)")
+_ATTACHED = re.compile(r"\w[,.;:?!](?!\S)")
+
+
+def split(text: str, words: Words) -> list[str]:
+    """Split a text into words, as in WikiText-103; the rules of Moses also normalise quotes and other punctuation."""
+    if words == "whitespace":
+        return _INSIDE_WORDS.sub(r" @\g<0>@ ", text).split()
+    moses = _moses()
+    tokenized = moses.tokenizer.tokenize(
+        moses.normalizer.normalize(text.strip()),
+        aggressive_dash_splits=True,
+        return_str=True,
+        escape=False,
+        protected_patterns=["<eos>", "<unk>", "<formula>"],
+    )
+    return _INSIDE_NUMBERS.sub(r" @\g<0>@ ", tokenized).split()
+
+
+def join(words: Iterable[str], rules: Words) -> str:
+    """Join the words that ``split`` returns.
+
+    With ``whitespace`` the result is the text, with one space between words, but for signs (``@-@``) that stood in it
+    already. ``moses`` attaches punctuation to words.
+    """
+    text = _SIGN.sub(r"\1", " ".join(words))
+    return text if rules == "whitespace" else _moses().detokenizer.detokenize(text.split(" "))
+
+
+def detect_words(texts: Iterable[str]) -> Words:
+    """Return ``whitespace`` if most punctuation of the texts stands alone: they are tokenised already, and stay so.
+
+    Otherwise a student would see different words in the samples: ``doesn't`` in place of ``does n't``.
+    """
+    alone = attached = 0
+    for text in texts:
+        alone += len(_ALONE.findall(text))
+        attached += len(_ATTACHED.findall(text))
+    return "whitespace" if alone > attached else "moses"
+
+
+class WordTokenizer:
+    """Texts as the ids of their words, with the methods of a Hugging Face tokenizer that ``kdcli.lm`` needs.
+
+    A tab is ``<eos>``, which also ends a text. A word outside the vocabulary is ``<unk>``, and so is one that spells
+    ``<eos>``.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, words: Words) -> None:
+        self.vocabulary = vocabulary
+        self.words = words
+        self._ids = self.get_vocab()
+        self.eos_token_id = self._ids.pop(END)
+        self.unk_token_id = self._ids[UNKNOWN]
+
+    @classmethod
+    def train(
+        cls, texts: Sequence[str], words: Words, *, min_freq: int = 1, max_size: int | None = None
+    ) -> WordTokenizer:
+        """Count the words of texts; see ``count_vocabulary``."""
+        sides = chain.from_iterable(text.split("\t") for text in texts)
+        counted = chain.from_iterable(split(side, words) for side in sides)
+        return cls(count_vocabulary(counted, min_freq=min_freq, max_size=max_size), words)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path, words: Words | None = None) -> WordTokenizer:
+        """Read the files of ``save_pretrained``, or the vocabulary of a published model, which has Moses's words."""
+        vocabulary, config = read_vocabulary(folder), _read_config(folder / CONFIG)
+        lower_case = bool(config.get("lower_case", vocabulary.lower_case))
+        return cls(Vocabulary(vocabulary.words, lower_case), words or config.get("words", "moses"))
+
+    def save_pretrained(self, folder: str | Path, **_: Any) -> None:
+        """Write ``vocab.txt`` and ``tokenizer_config.json`` into a folder."""
+        config = {"words": self.words, "lower_case": self.vocabulary.lower_case}
+        Path(folder, CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8", newline="\n")
+        Path(folder, FILE).write_text("\n".join(self.vocabulary.words) + "\n", "utf-8", newline="\n")
+
+    def __len__(self) -> int:
+        return len(self.vocabulary.words)
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return the id of each word."""
+        return {word: number for number, word in enumerate(self.vocabulary.words)}
+
+    def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, list[list[int]]]:
+        """Return ``input_ids``: the tokens of each text, without the ``<eos>`` that ends it."""
+        return {"input_ids": [self._encode(text) for text in texts]}
+
+    def batch_decode(self, rows: Sequence[Sequence[int] | NDArray[np.integer]], **_: Any) -> list[str]:
+        """Decode several texts; see ``decode``."""
+        return [self.decode(row) for row in rows]
+
+    def decode(self, tokens: Sequence[int] | NDArray[np.integer], **_: Any) -> str:
+        """Return the text of tokens; each ``<eos>`` is a tab."""
+        sides: list[list[str]] = [[]]
+        for token in np.asarray(tokens).tolist():
+            if token == self.eos_token_id:
+                sides.append([])
+            else:
+                sides[-1].append(self.vocabulary.words[token])
+        return "\t".join(join(side, self.words) for side in sides)
+
+    def _encode(self, text: str) -> list[int]:
+        tokens: list[int] = []
+        for side in text.split("\t"):
+            side = side.lower() if self.vocabulary.lower_case else side
+            tokens += [self._ids.get(word, self.unk_token_id) for word in split(side, self.words)]
+            tokens.append(self.eos_token_id)
+        return tokens[:-1]
+
+
+@cache
+def _moses() -> SimpleNamespace:
+    try:
+        from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
+    except ImportError as error:
+        key, hint = "generators.transfoxl.words", "pip install sacremoses"
+        raise MissingError("the rules of Moses need sacremoses, which is not installed", hint=hint, key=key) from error
+    return SimpleNamespace(
+        normalizer=MosesPunctNormalizer("en"), tokenizer=MosesTokenizer("en"), detokenizer=MosesDetokenizer("en")
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        if config.get("words", "moses") not in ("moses", "whitespace"):
+            raise ValueError(f"words = {config['words']!r}")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"the tokenizer's configuration cannot be read: {error}", file=path) from error
+    return dict(config)
