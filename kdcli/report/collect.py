@@ -22,21 +22,13 @@ from kdcli.report.disagreements import TablePredictions, read_predictions
 from kdcli.report.transfer_set import TransferSet, survey
 from kdcli.run.lock import Entry, Lock
 from kdcli.run.paths import artefact, transfer_set
+from kdcli.run.stages import STAGES
 from kdcli.tasks.split import task_from
-from kdcli.transfer.corpus import CorpusResult
-from kdcli.transfer.lite import LiteResult
-from kdcli.transfer.mixing import MixResult
-from kdcli.transfer.sampling import SampleResult
 
 T = TypeVar("T")
 Point = Mapping[str, float | None]
-_RESULTS: Mapping[str, tuple[str, Any]] = {
-    "lite": ("lite", LiteResult),
-    "heavy": ("sample", SampleResult),
-    "corpus": ("corpus", CorpusResult),
-    "mix": ("mix", MixResult),
-}
-"""The stage and the result of each method, and of their join."""
+_STAGES = {"lite": "lite", "heavy": "sample", "corpus": "corpus", "mix": "mix"}
+"""The stage of each method, and of their join."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +98,10 @@ class RunContents:
     def made(self) -> dict[str, Any]:
         """The result dataclass of each method that the profile uses, and of ``mix`` where it joins several."""
         used = (*str(self.settings.get("transfer.method", "lite")).split("+"), "mix")
-        keys = {method: key for method, (key, _) in _RESULTS.items() if method in used}
-        results = {method: self.stages[key].result for method, key in keys.items() if key in self.stages}
         return {
-            method: TypeAdapter(_RESULTS[method][1]).validate_python(found)
-            for method, found in results.items()
-            if found
+            method: TypeAdapter(STAGES[key].result_type()).validate_python(found)
+            for method, key in _STAGES.items()
+            if method in used and key in self.stages and (found := self.stages[key].result)
         }
 
 

@@ -134,29 +134,22 @@ class GeneratorRun:
     def of(cls, settings: Settings, task: Task, *, device: str, seed: int, resume: bool = True) -> GeneratorRun:
         """Take the generator of a profile."""
         name, heavy = settings.transfer.generator, settings.transfer.heavy
-        options = registry.options("generators", name, settings.generators.get(registry.table_name(name), {}))
+        same = heavy.model_dump(include={"temperature", "top_k", "top_p", "batch_size"})
         return cls(
             name,
             GeneratorSettings(
-                options=options,
+                options=registry.options("generators", name, settings.generators.get(registry.table_name(name), {})),
                 kind=task.kind,
                 seed=seed,
                 device=device,
                 precision=settings.precision,
                 resume=resume,
-                temperature=heavy.temperature,
-                top_k=heavy.top_k,
-                top_p=heavy.top_p,
-                batch_size=heavy.batch_size,
+                **same,
             ),
         )
 
     def fine_tune(self, corpus: Corpus, checkpoint: Path, reporter: Reporter | None = None) -> FineTuneResult:
-        """Fine-tune the generator, into the folder ``checkpoint``.
-
-        Raises:
-            PluginError: The plugin keeps no checkpoint, or returns what is not JSON.
-        """
+        """Fine-tune the generator, into the folder ``checkpoint``."""
         plugin = registry.load("generators", self.generator)
         with registry.blaming("generators", self.generator, "fine_tune"):
             metrics = plugin.fine_tune(corpus, checkpoint, self.settings, reporter or QuietReporter())
@@ -213,9 +206,8 @@ class GeneratorRun:
     def _json(self, value: Any, what: str) -> str:
         """Write a plugin's answer as JSON."""
         if not isinstance(value, Mapping):
-            raise PluginError(
-                f"{self.title} returns a {type(value).__name__} from {what}, not a mapping", hint=_CONTRACT
-            )
+            problem = f"{self.title} returns a {type(value).__name__} from {what}, not a mapping"
+            raise PluginError(problem, hint=_CONTRACT)
         try:
             return json.dumps(dict(value), ensure_ascii=False, indent=1)
         except (TypeError, ValueError) as error:

@@ -143,9 +143,8 @@ def draw_samples(
                     if part % process_count() == process_index():
                         parts.make_one(part, make_part)
                 parts.wait(todo.stop)
-                progress.advance(
-                    sum(tally.add(parts.path(part)) for part in todo), accepted=f"{sum(tally.news) / tally.draws:.1%}"
-                )
+                new = sum(tally.add(parts.path(part)) for part in todo)
+                progress.advance(new, accepted=f"{sum(tally.news) / tally.draws:.1%}")
         return parts.assemble(len(tally.news), assemble)
 
 
@@ -178,8 +177,7 @@ class DrawPart:
         if fault := fault_of(drawn, size, self.task):
             raise registry.breach("generators", self.generator, fault)
         texts, rejected = _clean(drawn, self.task)
-        keyed = texts.with_columns(key=keys(texts))
-        keyed.write_parquet(path, metadata={"rejected": json.dumps(rejected)})
+        texts.with_columns(key=keys(texts)).write_parquet(path, metadata={"rejected": json.dumps(rejected)})
 
 
 def _clean(drawn: Samples, task: Task) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -240,11 +238,10 @@ class Tally:
         return range(len(self.news), part)
 
     def _too_few(self) -> KdError:
-        last, found = size_of(len(self.news) - 1, self.most), sum(self.news)
+        last, found, lost = size_of(len(self.news) - 1, self.most), sum(self.news), self.rejected.total()
         what = f"{found} of {self.draws} draws gave a new text ({found / self.draws:.2%})"
         if last < self.draws:
             what += f", {self.news[-1]} of the last {last}"
-        lost = self.rejected.total()
         if lost:
             what += f"; rejected: {', '.join(f'{count} {reason}' for reason, count in self.rejected.most_common())}"
         if lost > self.draws / 2:
