@@ -29,8 +29,7 @@ from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
 from kdcli.files import atomic, check_replaceable, is_running, sha256, temporary_path
 
-MakePart = Callable[[int, Path], None]
-"""Write part ``i`` to the path; with more than one worker it must be picklable."""
+MakePart = Callable[[int, Path], None]  # write part ``i`` to the path; with more than one worker it must be picklable
 
 T = TypeVar("T")
 
@@ -39,7 +38,7 @@ _POLL_SECONDS = 0.05
 
 
 class Parts:
-    """The parts of one piece of work, in a folder of their own; a context manager.
+    """The parts of one piece of work, in a folder of their own; a context manager, for one launch at a time.
 
     Args:
         folder: Where the parts lie; ``assemble`` removes it.
@@ -47,9 +46,6 @@ class Parts:
         suffix: The file name suffix of a part.
         resume: Whether parts that are there are used.
         reporter: Gets the reason why parts are not used, and the progress.
-
-    Raises:
-        KdError: Another launch works in the same folder.
     """
 
     def __init__(

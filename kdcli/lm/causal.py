@@ -27,8 +27,7 @@ UNFINISHED = "no end within max_length tokens"
 BROKEN = "broken characters"
 """A byte-level vocabulary can spell bytes that are not UTF-8, which are decoded as U+FFFD."""
 
-_AUTO = {"cpu": 256, "cuda": 4096}
-"""Texts at once with ``batch_size = "auto"``; more gain nothing."""
+_AUTO = {"cpu": 256, "cuda": 4096}  # texts at once with ``batch_size = "auto"``; more gain nothing
 _CHECKED = 3
 _FAR_OFF = {torch.float32: 0.02, torch.float16: 0.1, torch.bfloat16: 0.3}
 """More than rounding can do to logits, in their own standard deviations: GPT-2's are around -100 in bf16."""

@@ -33,54 +33,36 @@ _TIMING = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_p
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune.
+    """How to fine-tune."""
 
-    Attributes:
-        lr: The highest learning rate of AdamW's linear schedule.
-        max_steps: The largest number of updates; 0 = no limit.
-        batch_size: Rows an update, over all processes.
-        halve: Whether fewer rows go at once when memory runs out; their gradients add up to the same update.
-        warmup: The share of the updates in which the learning rate rises.
-        save_steps: Updates between checkpoints, beside the one after each epoch; 0 = none.
-        precision: Of the arithmetic; weights and optimiser are always float32.
-        at_once: The largest number of rows at once in one process; 0 = all of an update.
-    """
-
-    lr: float
+    lr: float  # the highest of AdamW's linear schedule
     epochs: int
-    max_steps: int
-    batch_size: int
-    halve: bool
+    max_steps: int  # the largest number of updates; 0 = no limit
+    batch_size: int  # rows an update, over all processes
+    halve: bool  # whether fewer rows go at once when memory runs out; their gradients add up to the same update
     weight_decay: float
-    warmup: float
-    save_steps: int
+    warmup: float  # the share of the updates in which the learning rate rises
+    save_steps: int  # updates between checkpoints, beside the one after each epoch; 0 = none
     seed: int
     device: str
-    precision: str
-    at_once: int = 0
+    precision: str  # of the arithmetic; weights and optimiser are always float32
+    at_once: int = 0  # the largest number of rows at once in one process; 0 = all of an update
     gradient_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """The outcome of one learning rate.
-
-    Attributes:
-        metrics: Dev scores of the best checkpoint; empty if the training diverged before the first one.
-        batch_size: Texts an update, over all processes.
-        at_once: Texts that go through the model at once in one process.
-        stopped: Why the training ended early, if it did.
-    """
+    """The outcome of one learning rate."""
 
     lr: float
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # dev scores of the best checkpoint; empty if the training diverged before the first one
     best_epoch: float
     epochs: float
     updates: int
-    batch_size: int
-    at_once: int
+    batch_size: int  # texts an update, over all processes
+    at_once: int  # texts that go through the model at once in one process
     parameters: int
-    stopped: str | None = None
+    stopped: str | None = None  # why the training ended early, if it did
 
 
 def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter) -> TrainingOutcome:
@@ -107,11 +89,7 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
 
 
 def best_of(outcomes: Mapping[Path, TrainingOutcome], task: FineTuneTask) -> Path:
-    """Return the folder of the best outcome on dev, the first of equals.
-
-    Raises:
-        KdError: Every training diverged.
-    """
+    """Return the folder of the best outcome on dev, the first of equals; if every training diverged, a ``KdError``."""
     scores = {folder: outcome.metrics[task.metric] for folder, outcome in outcomes.items() if outcome.metrics}
     if not scores:
         hint = f"try a lower {task.key}.lr, more {task.key}.warmup, or fp32"

@@ -21,6 +21,10 @@ from kdcli.lm.sampling import draw, part_uniforms
 from kdcli.lm.texts import IGNORED, TokenRows
 from kdcli.models.device import halve_until_it_fits
 
+_AUTO = {"cpu": 64, "cuda": 1024}  # texts at once with ``batch_size = "auto"``
+_MARKS = ("##", "Ġ", "▁")
+"""Marks at the start of a token that continues a word (WordPiece) or starts one (BPE and Unigram)."""
+
 
 class MaskedTexts:
     """Texts as tokens, with a share of the words masked: whole words, all their tokens.
@@ -143,12 +147,6 @@ def masked_nats(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _flat(values: Iterable[Iterable[int]], kind: type[Any] = np.int64) -> NDArray[Any]:
     return np.fromiter(chain.from_iterable(values), kind)
-
-
-_AUTO = {"cpu": 64, "cuda": 1024}
-"""Texts at once with ``batch_size = "auto"``."""
-_MARKS = ("##", "Ġ", "▁")
-"""Marks at the start of a token that continues a word (WordPiece) or starts one (BPE and Unigram)."""
 
 
 class MaskedSampler:

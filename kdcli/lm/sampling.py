@@ -17,11 +17,9 @@ from torch import Tensor
 from kdcli.api import Part
 
 _SYNC_STEPS = {"cpu": 1}
-_SYNC_STEPS_ELSEWHERE = 16
-"""Steps between two looks at the device's state: each look waits for a GPU."""
+_SYNC_STEPS_ELSEWHERE = 16  # steps between two looks at the device's state: each look waits for a GPU
 _BLOCK = 256
-_CACHED_ROWS = 64
-"""Rows whose weights stay in a CPU's cache."""
+_CACHED_ROWS = 64  # rows whose weights stay in a CPU's cache
 
 
 class Decoder(Protocol):

@@ -18,8 +18,11 @@ from torch.nn import functional
 
 IGNORED = -100
 """The label of a token that is not predicted."""
-TOKENS = 4096
-"""Tokens at once: enough to keep a device busy; their logits are by far the largest array."""
+TOKENS = 4096  # at once: enough to keep a device busy; their logits are by far the largest array
+SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+"""BERT's special tokens, in the order of their numbers."""
+Nats = Callable[[Tensor, Tensor], Tensor]
+"""Turns a model's output, ``scores_of`` it, and the labels into the nats of each row, ``[rows]``."""
 
 
 class TrainingSet(Protocol):
@@ -43,20 +46,13 @@ class TrainingSet(Protocol):
 
 @dataclass(frozen=True)
 class TokenRows:
-    """Tokens of all rows end to end: ``Examples`` that are the same in every epoch.
+    """Tokens of all rows end to end: a ``TrainingSet`` that is the same in every epoch."""
 
-    Attributes:
-        fields: For each input of the model, ``int32 [tokens]``; ``padding`` has the value that fills it up.
-        offsets: ``int64 [rows + 1]``, where each row starts.
-        labels: ``int64 [rows]`` classes or ``float32 [rows]`` scores; None where ``labels`` is one of the fields.
-        left: Whether padding stands before the text, as in XLNet.
-    """
-
-    fields: dict[str, np.ndarray]
-    padding: dict[str, int]
-    offsets: np.ndarray
-    labels: np.ndarray | None = None
-    left: bool = False
+    fields: dict[str, np.ndarray]  # for each input of the model, ``int32 [tokens]``
+    padding: dict[str, int]  # the value that fills it up
+    offsets: np.ndarray  # ``int64 [rows + 1]``, where each row starts
+    labels: np.ndarray | None = None  # classes, ``int64 [rows]``, or scores, float32; None where a field is ``labels``
+    left: bool = False  # whether padding stands before the text, as in XLNet
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -178,10 +174,6 @@ def causal_fit(nats: float, texts: TokenTexts) -> dict[str, float]:
     return {"bits_per_character": nats / math.log(2) / sum(map(len, read)), "word_perplexity": perplexity}
 
 
-Nats = Callable[[Tensor, Tensor], Tensor]
-"""Turns a model's output, ``scores_of`` it, and the labels into the nats of each row, ``[rows]``."""
-
-
 def scores_of(outputs: Any) -> Tensor:
     """Return the first output that is not a loss: the logits, in Hugging Face models."""
     scores: Tensor = next(value for name, value in outputs.items() if name != "loss")
@@ -214,10 +206,6 @@ def text_nats(model: Any, texts: TrainingSet, tokens: int = TOKENS, nats: Nats =
         labels = inputs.pop("labels")
         total[rows] = nats(scores_of(model(**inputs, use_cache=False)), labels).double().cpu().numpy()
     return total
-
-
-SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-"""BERT's special tokens, in the order of their numbers."""
 
 
 def train_wordpiece(texts: Iterable[list[str]], vocab_size: int) -> Tokenizer:

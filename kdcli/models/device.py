@@ -11,6 +11,8 @@ import torch
 from kdcli.api import Reporter
 from kdcli.errors import KdError, MissingError, UsageError
 
+Result = TypeVar("Result")
+
 
 def resolve(device: str) -> str:
     """Turn ``auto`` into the best device of this machine; under ``torchrun`` each local rank gets its own GPU.
@@ -44,9 +46,6 @@ def check_device(device: str, precision: str, what: str) -> None:
     if precision not in able:
         problem = f"a {what} cannot be trained in {precision} on this {kind} device"
         raise UsageError(problem, hint=f"use --precision {' or '.join(sorted(able))}", key="precision")
-
-
-Result = TypeVar("Result")
 
 
 def halve_until_it_fits(

@@ -32,8 +32,7 @@ CARD = ("*.json", "*.txt", "*.model", "vocab.pkl", "vocab.bin")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The torch type of each precision."""
 
-NO_LIMIT = 1 << 20
-"""The longest input of a model that has no limit of its own, in tokens."""
+NO_LIMIT = 1 << 20  # the longest input of a model that has no limit of its own, in tokens
 
 Kind = Literal["causal", "masked"]
 """What a language model predicts: the next token of a text, or masked tokens."""
@@ -44,8 +43,7 @@ _LANGUAGE_MODELS = {
 }
 # Encoders that count positions from behind the padding token: the first ``pad_token_id + 1`` are never used.
 _OFFSET = ("roberta", "camembert", "data2vec-text", "longformer", "luke", "mpnet", "ibert", "xmod", "lilt")
-_NAMED = 8
-"""The most tensors that an error names."""
+_NAMED = 8  # the most tensors that an error names
 
 
 def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.model", weights: bool = True) -> Path:

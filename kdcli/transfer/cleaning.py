@@ -23,12 +23,10 @@ from kdcli.tables.text_hash import text_hash
 from kdcli.tables.write import write_table
 
 _WHITE = r"[\s\x1c-\x1f]"  # the characters at which str.split cuts
-WORD = r"[^\s\x1c-\x1f]+"
-"""A word: what white space separates, as a regular expression."""
+WORD = r"[^\s\x1c-\x1f]+"  # a word: what white space separates, as a regular expression
 _CONTROLS = r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u{feff}]"
 _LINE_ENDS = r"[\t-\r\x1c-\x1e\x85\u{2028}\u{2029}]+"  # those of str.splitlines, and the tab
-SHOWN = 300
-"""Characters of a text that a report shows."""
+SHOWN = 300  # characters of a text that a report shows
 _ROWS = 65_536
 Hashes = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
@@ -158,11 +156,7 @@ def stream(frames: Iterable[pl.DataFrame], schema: Any) -> pl.LazyFrame:
 def write_set(
     output: Path, train: pl.DataFrame, task: Task, source: str = "", texts: pl.LazyFrame | None = None
 ) -> None:
-    """Write a transfer set: the originals, then the new texts, which have no label.
-
-    Raises:
-        DataError: A text does not fit into a table of this form.
-    """
+    """Write a transfer set: the originals, then the new texts, which have no label."""
     rows = train.lazy().select(*task.columns, pl.lit("original").alias("source"), "label")
     if texts is not None:
         label = pl.lit(None, pl.String).alias("label")

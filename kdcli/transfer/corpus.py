@@ -32,13 +32,10 @@ if TYPE_CHECKING:
 
 EXAMPLES = 6
 _ROWS = 16_384
-ASKED = 4096
-"""Texts whose nearness is computed together."""
-ROWS = 262_144
-"""Texts that are read together when they are put in order."""
+ASKED = 4096  # texts whose nearness is computed together
+ROWS = 262_144  # texts that are read together when they are put in order
 
-Bits = Callable[[Sequence[str]], NDArray[np.float64]]
-"""Gives the bits that each text takes, ``float64 [texts]``."""
+Bits = Callable[[Sequence[str]], NDArray[np.float64]]  # gives the bits that each text takes, ``float64 [texts]``
 
 Nearness = Callable[[Sequence[str]], NDArray[np.float64]]
 """Gives each text a number, ``float64 [texts]``; the greater, the nearer. A pair is one text with a tab."""

@@ -29,10 +29,8 @@ from kdcli.transfer.rules import ROWS, Indexes, Rewriter, Rules, TaggedWords, Ta
 if TYPE_CHECKING:
     from kdcli.config.transfer import LiteSettings
 
-TEXTS = 131_072
-"""Texts of a part, about."""
-BLOCK = 1_000_000
-"""Words that are rewritten together, about: they bound the memory."""
+TEXTS = 131_072  # texts of a part, about
+BLOCK = 1_000_000  # words that are rewritten together, about: they bound the memory
 EXAMPLES = 6
 _RULES = ("masked", "replaced", "cut")
 _COUNTS = {"words": "words", "masked": "words_masked", "replaced": "words_replaced", "cut": "texts_cut"}

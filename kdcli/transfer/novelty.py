@@ -15,8 +15,7 @@ from kdcli.tables.parquet import slices
 from kdcli.transfer.cleaning import WORD, Hashes, excerpts, take
 
 EXAMPLES = 20
-SCORED = 2000
-"""Samples whose bits are taken, at most."""
+SCORED = 2000  # samples whose bits are taken, at most
 
 _ROWS = 65_536
 _HELD = 1_000_000

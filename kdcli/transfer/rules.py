@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from kdcli import registry
 from kdcli.api import MASK
 
-ROWS = 4096
-"""Rows of a part."""
+ROWS = 4096  # rows of a part
+Indexes = NDArray[np.int64]
 
 # Words that the Penn Treebank rules leave alone when white space stands on both sides, as in SST-2; NLTK's
 # tokenizer, some hundred times slower than this expression, gets the texts that hold anything else.
@@ -151,9 +151,6 @@ def _are_tags(tags: Any, texts: Sequence[Sequence[str]]) -> bool:
         and [len(of_text) for of_text in tags] == [len(words) for words in texts]
         and all(issubclass(kind, str) for kind in set(map(type, chain.from_iterable(tags))))
     )
-
-
-Indexes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,11 @@ from kdcli.transfer.novelty import Novelty, novelty
 if TYPE_CHECKING:
     from kdcli.config.transfer import HeavySettings
 
-DRAWS = {"cpu": 8_192}
-"""Draws of a part: little is lost when a run is killed."""
-DRAWS_ELSEWHERE = 65_536
-"""Those of a part on a GPU, where they take as little time, and thousands run at once."""
+DRAWS = {"cpu": 8_192}  # draws of a part: little is lost when a run is killed
+DRAWS_ELSEWHERE = 65_536  # those of a part on a GPU, where they take as little time, and thousands run at once
 HALVINGS = 3
 """The first part has an eighth of the draws, the next a quarter, ...: a generator that is no good is found out soon."""
-LEAST_NEW = 0.01
-"""The share of a part's draws that must be new texts, or else the sampling would go on and on."""
+LEAST_NEW = 0.01  # the share of a part's draws that must be new texts, or else the sampling would go on and on
 
 
 @dataclass(frozen=True)

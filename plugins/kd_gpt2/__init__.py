@@ -21,10 +21,8 @@ SIZES = {
     "tiny": {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 128},
     "117M": {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024},
     "345M": {"n_embd": 1024, "n_layer": 24, "n_head": 16, "n_positions": 1024},
-}
-"""The two sizes of Tang, Lu, Lin 2019, and one for tests."""
-HUB = {"117M": "gpt2", "345M": "gpt2-medium"}
-"""The hub names of the published weights."""
+}  # the two sizes of Tang, Lu, Lin 2019, and one for tests
+HUB = {"117M": "gpt2", "345M": "gpt2-medium"}  # the hub names of the published weights
 
 
 class Options(LanguageModelOptions):

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 api_version = 2
 
-DATA = "averaged_perceptron_tagger_eng"
-"""NLTK's weights, which have to be there."""
+DATA = "averaged_perceptron_tagger_eng"  # NLTK's weights, which have to be there
 
 
 class _Model(NamedTuple):

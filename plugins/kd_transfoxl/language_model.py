@@ -29,12 +29,9 @@ SIZES = ("n_layer", "d_model", "n_head", "d_head", "d_inner", "div_val", "cutoff
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "tiny": {"n_layer": 2, "d_model": 64, "d_embed": 64, "n_head": 2, "d_head": 32, "d_inner": 128, "div_val": 2},
     "wt103": {},
-}
-"""Differences from the published configuration."""
-HUB = {"wt103": "transfo-xl/transfo-xl-wt103"}
-"""The hub names of the published weights."""
-_SAMPLE = 1000
-"""Texts in which unknown words are counted."""
+}  # differences from the published configuration
+HUB = {"wt103": "transfo-xl/transfo-xl-wt103"}  # the hub names of the published weights
+_SAMPLE = 1000  # texts in which unknown words are counted
 
 
 def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:

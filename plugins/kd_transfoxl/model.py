@@ -25,19 +25,7 @@ from kdcli.lm.texts import IGNORED
 
 
 class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
-    """The configuration, with the keys and the defaults of the published ``config.json`` of ``transfo-xl-wt103``.
-
-    Attributes:
-        cutoffs: The first word of each cluster of the adaptive softmax but the first; none for a plain softmax.
-        div_val: Embeddings of cluster ``i`` are ``d_embed // div_val**i`` wide; with 1 all words share one table.
-        pre_lnorm: Normalise the input of a layer, not its output.
-        mem_len: Positions of earlier segments that a layer remembers.
-        clamp_len: Greater distances count as this one; 0 or less = no limit.
-        same_length: Each word sees ``mem_len`` positions, itself included, however long the segment is.
-        tie_projs: For each cluster, whether softmax and embeddings share a projection; by default all but the first.
-        untie_r: Whether each layer has its own biases ``u`` and ``v``.
-        dropatt: Dropout of attention weights; ``dropout`` is that of embeddings, distances and outputs of layers.
-    """
+    """The configuration, with the keys and the defaults of the published ``config.json`` of ``transfo-xl-wt103``."""
 
     model_type = "transfo-xl"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["mems"]
@@ -49,24 +37,25 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
     }
 
     vocab_size: int = 267735
+    # The first word of each cluster of the adaptive softmax but the first; none for a plain softmax.
     cutoffs: list[int] = field(default_factory=lambda: [20000, 40000, 200000])
     d_model: int = 1024
     d_embed: int = 1024
     n_head: int = 16
     d_head: int = 64
     d_inner: int = 4096
-    div_val: int = 4
-    pre_lnorm: bool = False
+    div_val: int = 4  # embeddings of cluster ``i`` are ``d_embed // div_val**i`` wide; with 1 all words share one table
+    pre_lnorm: bool = False  # normalise the input of a layer, not its output
     n_layer: int = 18
-    mem_len: int = 1600
-    clamp_len: int = 1000
-    same_length: bool = True
+    mem_len: int = 1600  # positions of earlier segments that a layer remembers
+    clamp_len: int = 1000  # greater distances count as this one; 0 or less = no limit
+    same_length: bool = True  # each word sees ``mem_len`` positions, itself included, however long the segment is
     proj_share_all_but_first: bool = True
-    tie_projs: list[bool] | None = None
+    tie_projs: list[bool] | None = None  # whether softmax and embeddings of a cluster share a projection
     tie_word_embeddings: bool = True
-    untie_r: bool = True
-    dropout: float = 0.1
-    dropatt: float = 0.0
+    untie_r: bool = True  # whether each layer has its own biases ``u`` and ``v``
+    dropout: float = 0.1  # of embeddings, distances and outputs of layers
+    dropatt: float = 0.0  # of attention weights
     attn_type: int = 0
     init: str = "normal"
     init_range: float = 0.01
@@ -105,16 +94,12 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
 
 @dataclass
 class TransfoXLOutput(ModelOutput):  # type: ignore[misc]
-    """The output of a segment."""
+    """The output of a segment; ``mems`` are the memory for the next segment, if there is one."""
 
-    loss: Tensor | None = None
-    """The mean of ``losses``."""
-    losses: Tensor | None = None
-    """``[rows, time - 1]``, the nats of each word but the first, 0 where the label is ignored."""
-    logits: Tensor | None = None
-    """``[rows, time, vocabulary]``, log-probabilities of the next word; only with ``return_logits``."""
-    mems: tuple[Tensor, ...] | None = None
-    """For each layer ``[rows, at most mem_len, d_model]``: the memory for the next segment, if there is one."""
+    loss: Tensor | None = None  # the mean of ``losses``
+    losses: Tensor | None = None  # [rows, time - 1], the nats of each word but the first, 0 where the label is ignored
+    logits: Tensor | None = None  # [rows, time, vocabulary], log-probabilities of the next word, with ``return_logits``
+    mems: tuple[Tensor, ...] | None = None  # for each layer [rows, at most mem_len, d_model]
 
 
 class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]

@@ -25,32 +25,31 @@ from numpy.typing import NDArray
 
 from kdcli.api import DataError, MissingError, ProfileError
 
-END = "<eos>"
-"""Ends a text; inside a text it stands for the tab of a pair."""
-UNKNOWN = "<unk>"
-"""Stands for every word outside the vocabulary."""
-FILE = "vocab.txt"
-"""One word a line, in the order of their ids."""
+END = "<eos>"  # ends a text; inside a text it stands for the tab of a pair
+UNKNOWN = "<unk>"  # stands for every word outside the vocabulary
+FILE = "vocab.txt"  # one word a line, in the order of their ids
 PICKLED = ("vocab.pkl", "vocab.bin")
 
 _PUBLISHED_SIZE = 267_735
-_PUBLISHED_CUTOFFS = (20_000, 40_000, 200_000)
-"""Of transfo-xl-wt103."""
-_TORCH = 0x1950A86A20F9469CFC6C
-"""The number that ``torch.save`` wrote first, before it wrote zip archives."""
+_PUBLISHED_CUTOFFS = (20_000, 40_000, 200_000)  # of transfo-xl-wt103
+_TORCH = 0x1950A86A20F9469CFC6C  # the number that ``torch.save`` wrote first, before it wrote zip archives
+Words = Literal["moses", "whitespace"]
+"""How texts are split: by the rules of Moses; or at white space, where they are tokenised already."""
+CONFIG = "tokenizer_config.json"
+
+_INSIDE_WORDS = re.compile(r"(?<=[^\W_])-(?=[^\W_])|(?<=\d)[,.](?=\d)")
+_INSIDE_NUMBERS = re.compile(r"(?<=\d)[,.](?=\d)")
+_SIGN = re.compile(r" ?(?<!\S)@([-,.])@(?!\S) ?")
+_ALONE = re.compile(r"(?<!\S)[,.;:?!](?!\S)")
+_ATTACHED = re.compile(r"\w[,.;:?!](?!\S)")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words of a model; the id of a word is its index.
+    """The words of a model; the id of a word is its index."""
 
-    Attributes:
-        words: The words, the most frequent ones first; ``<eos>`` and ``<unk>`` are among them.
-        lower_case: Whether texts are converted to lower case first.
-    """
-
-    words: Sequence[str]
-    lower_case: bool = False
+    words: Sequence[str]  # the most frequent ones first; ``<eos>`` and ``<unk>`` are among them
+    lower_case: bool = False  # whether texts are converted to lower case first
 
     def __post_init__(self) -> None:
         seen = set()
@@ -196,17 +195,6 @@ def _read_pickle(path: Path) -> Vocabulary:
     if value.get("delimiter") == "":
         raise DataError("the vocabulary is one of characters, and the model knows words")
     return Vocabulary(words, lower_case=bool(value.get("lower_case")))
-
-
-Words = Literal["moses", "whitespace"]
-"""How texts are split: by the rules of Moses; or at white space, where they are tokenised already."""
-CONFIG = "tokenizer_config.json"
-
-_INSIDE_WORDS = re.compile(r"(?<=[^\W_])-(?=[^\W_])|(?<=\d)[,.](?=\d)")
-_INSIDE_NUMBERS = re.compile(r"(?<=\d)[,.](?=\d)")
-_SIGN = re.compile(r" ?(?<!\S)@([-,.])@(?!\S) ?")
-_ALONE = re.compile(r"(?<!\S)[,.;:?!](?!\S)")
-_ATTACHED = re.compile(r"\w[,.;:?!](?!\S)")
 
 
 def split(text: str, words: Words) -> list[str]:
