@@ -185,9 +185,8 @@ def synchronise(device: str) -> None:
 
 def transformer_xl(args: argparse.Namespace, texts: list[str]) -> None:
     """Compare the ways of a Transformer-XL: its words are those of a text, whichever they are."""
-    from kd_transfoxl.configuration import TransfoXLConfig
-    from kd_transfoxl.decoder import TransfoXLDecoder
-    from kd_transfoxl.model import TransfoXLLMHeadModel
+    from kd_transfoxl.language_model import TransfoXLDecoder
+    from kd_transfoxl.model import TransfoXLConfig, TransfoXLLMHeadModel
 
     rows, end = args.batch_size, 0
     lengths = torch.tensor([min(len(text.split()) + 1, 80) for text in texts]).clamp(min=2)

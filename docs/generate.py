@@ -257,12 +257,13 @@ def _docstring(described: Any) -> Iterator[str]:
 
 
 def _fields(one: griffe.Class) -> dict[str, tuple[str, str]]:
-    """Return a class's fields and properties: how each is declared, and its own docstring."""
+    """Return a class's fields and properties: how each is declared, and its own docstring or comment."""
     found = {}
     for name, field in one.attributes.items():
         if not name.startswith("_") and name != "model_config" and field.annotation is not None:
             declared = f"{name}: {field.annotation}" if "property" in field.labels else " ".join(field.source.split())
-            found[name] = declared, field.docstring.value if field.docstring else ""
+            how, _, note = declared.partition(" # ")
+            found[name] = how, field.docstring.value if field.docstring else note
     return found
 
 

@@ -1,9 +1,8 @@
 """Resumable parts, and the processes that make them: those of this machine, and those that ``torchrun`` has started.
 
-Work is cut into parts that depend only on the inputs, the options, the seed and their number.
-
-Each finished part is a file, with its SHA-256 beside it: a damaged part is made again. A killed run resumes at the
-first missing part. The processes of a ``torchrun`` share the parts of one folder, and the main process assembles them.
+Work is cut into parts that depend only on the inputs, the options, the seed and their number. Each finished part is a
+file, with its SHA-256 beside it: a damaged part is made again. A killed run resumes at the first missing part. The
+processes of a ``torchrun`` share the parts of one folder, and the main process assembles them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -27,8 +26,7 @@ from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
 from kdcli.files import alone, atomic, check_replaceable, is_running, remove, sha256
 
-MakePart = Callable[[int, Path], None]
-"""Write part ``i`` to the path; with more than one worker it must be picklable."""
+MakePart = Callable[[int, Path], None]  # write part ``i`` to the path; with more than one worker it must be picklable
 
 T = TypeVar("T")
 
@@ -39,7 +37,7 @@ _POLL_SECONDS = 0.05
 
 
 class Parts:
-    """The parts of one piece of work, in a folder of their own; a context manager.
+    """The parts of one piece of work, in a folder of their own; a context manager, for one launch at a time.
 
     Args:
         folder: Where the parts lie; ``assemble`` removes it.
@@ -48,9 +46,6 @@ class Parts:
         more: Patterns of the files that the work itself writes into the folder.
         resume: Whether parts that are there are used.
         reporter: Gets the reason why parts are not used, and the progress.
-
-    Raises:
-        KdError: Another launch works in the same folder.
     """
 
     def __init__(
@@ -63,10 +58,8 @@ class Parts:
         resume: bool = True,
         reporter: Reporter | None = None,
     ) -> None:
-        self.folder = folder
-        self.fingerprint = json.loads(json.dumps(fingerprint))
-        self.suffix = suffix
-        self.resume = resume
+        self.folder, self.suffix = folder, suffix
+        self.fingerprint, self.resume = fingerprint, resume
         self.reporter = reporter or QuietReporter()
         self._made = (f"[0-9]*{suffix}", f"[0-9]*{suffix}.sha256", "launch.json", "ready-*", *more)
         self._launch = folder / "launch.json"
@@ -85,7 +78,7 @@ class Parts:
             _wait(self._is_open)
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, *_: object) -> None:
         if is_main_process():
             self._launch.unlink(missing_ok=True)
             self._lock.close()
@@ -104,21 +97,12 @@ class Parts:
         _make_one(make_part, part, self.path(part))
 
     def make(
-        self,
-        sizes: Sequence[int],
-        make_part: MakePart,
-        *,
-        title: str,
-        unit: str = "rows",
-        workers: int | Executor = 1,
+        self, sizes: Sequence[int], make_part: MakePart, *, title: str, unit: str = "rows", workers: int | Executor = 1
     ) -> None:
         """Make the missing parts of this process's share, each to a temporary file that is renamed when it is whole.
 
         ``sizes`` are the units in each part, for the progress bar. ``workers`` is how many processes make parts (with 1
-        they are made here), or the ``processes`` to use.
-
-        Raises:
-            KdError: A worker process died.
+        they are made here), or the ``processes`` to use; one that dies is a ``KdError``.
         """
         share = range(process_index(), len(sizes), process_count())
         missing = [part for part in share if not self.path(part).exists()]
@@ -143,11 +127,7 @@ class Parts:
                         future.cancel()
 
     def wait(self, count: int) -> None:
-        """Wait until the first ``count`` parts are finished, whichever process makes them.
-
-        Raises:
-            KdError: No other process is at work, and a part is missing.
-        """
+        """Wait until the first ``count`` parts are finished; a missing one that no process makes is a ``KdError``."""
         missing = [part for part in range(count) if not self.path(part).exists()]
         if missing and process_count() == 1:
             raise KdError(f"part {missing[0]} has not been made", file=self.folder)
@@ -156,11 +136,7 @@ class Parts:
     def assemble(self, count: int, assemble: Callable[[list[Path]], T]) -> T | None:
         """Let the main process put the first ``count`` parts together and remove the folder; the others wait for it.
 
-        Returns:
-            What ``assemble`` returns; None in the processes that only wait.
-
-        Raises:
-            KdError: A part is missing, or the main process has failed.
+        They get None. A part that is missing, or a main process that has failed, is a ``KdError``.
         """
         if not is_main_process():
             self._ready(process_index()).touch()
@@ -204,17 +180,15 @@ def claim_folder(
 ) -> bool:
     """Prepare the folder of a piece of work: keep what is there, or empty it and record the fingerprint.
 
-    What is there is used only if all that it depends on is the same; else the reporter gets the reason. ``made`` are
-    patterns of the files that the work makes.
-
-    Returns:
-        Whether the work resumes with what is there.
+    Return whether the work resumes with what is there: only if all that it depends on is the same; else the reporter
+    gets the reason. ``made`` are patterns of the files that the work makes.
 
     Raises:
         DataError: The folder would be emptied, and holds a file that kd did not put there.
     """
-    record, now = folder / RECORD, json.loads(json.dumps(fingerprint))
-    found = _read(record)
+    record, now, found = folder / RECORD, json.loads(json.dumps(fingerprint)), None
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        found = dict(json.loads(record.read_text("utf-8")))
     if found == now and resume:
         return True
     if resume and found is not None:
@@ -231,13 +205,6 @@ def claim_folder(
     with atomic(record) as temporary:
         temporary.write_text(json.dumps(now), "utf-8")
     return False
-
-
-def _read(record: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(record.read_text("utf-8")))
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
-        return None
 
 
 def _launch_name() -> str:

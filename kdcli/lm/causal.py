@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 from kdcli.api import Corpus, DataError, GeneratorSettings, Part, Reporter, Samples
 from kdcli.lm.sampling import Decoder, draw, part_uniforms, sample
 from kdcli.lm.texts import Nats, TokenTexts, text_nats, token_nats
-from kdcli.models.memory import halve_until_it_fits
+from kdcli.models.device import halve_until_it_fits
 
 Draw = Callable[[Tensor, Tensor], Tensor]
 """Draws tokens ``[rows]`` from logits ``[rows, vocabulary]`` and uniforms ``[rows]``."""
@@ -27,8 +27,7 @@ UNFINISHED = "no end within max_length tokens"
 BROKEN = "broken characters"
 """A byte-level vocabulary can spell bytes that are not UTF-8, which are decoded as U+FFFD."""
 
-_AUTO = {"cpu": 256, "cuda": 4096}
-"""Texts at once with ``batch_size = "auto"``; more gain nothing."""
+_AUTO = {"cpu": 256, "cuda": 4096}  # texts at once with ``batch_size = "auto"``; more gain nothing
 _CHECKED = 3
 _FAR_OFF = {torch.float32: 0.02, torch.float16: 0.1, torch.bfloat16: 0.3}
 """More than rounding can do to logits, in their own standard deviations: GPT-2's are around -100 in bf16."""
@@ -54,17 +53,12 @@ class CausalSampler:
         ends: int = 1,
         nats: Nats = token_nats,
     ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.reporter = reporter
+        self.model, self.tokenizer, self.max_length, self.reporter = model, tokenizer, max_length, reporter
         if decoder is None:
             draw_one = partial(draw, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
             decoder = CausalDecoder(model, draw_one)
             decoder.check(max_length)
-        self.decoder = decoder
-        self.ends = ends
-        self.nats = nats
+        self.decoder, self.ends, self.nats = decoder, ends, nats
         self.rows = _AUTO.get(model.device.type, 512) if settings.batch_size == "auto" else settings.batch_size
 
     def prefixes(self, corpus: Corpus) -> dict[str, Any]:
@@ -73,14 +67,13 @@ class CausalSampler:
         The end-of-text token and the token of unknown words do not count.
         """
         encoded = TokenTexts(corpus.train, self.tokenizer, self.max_length)
-        firsts = Counter(encoded.first().tolist())
+        firsts = Counter(encoded.tokens[encoded.rows.offsets[:-1]].tolist())
         for token in {self.tokenizer.eos_token_id, self.tokenizer.unk_token_id}:
             firsts.pop(token, None)
         if not firsts:
             what = "no training text starts with a token that the model knows"
             raise DataError(what, hint="fine-tune a model that knows the words of these texts")
-        counted = firsts.most_common()
-        tokens, counts = [token for token, _ in counted], [count for _, count in counted]
+        tokens, counts = map(list, zip(*firsts.most_common(), strict=True))
         return {"tokens": tokens, "counts": counts, "texts": self._decode([[token] for token in tokens])}
 
     def sample(self, prefixes: Mapping[str, Any], part: Part) -> Samples:
@@ -89,8 +82,15 @@ class CausalSampler:
         uniforms = part_uniforms(part, self.max_length)
         # A uniform just below 1 may come to the end of all shares by rounding.
         chosen = np.searchsorted(shares[:-1], uniforms[:, 0] * shares[-1], side="right")
-        texts = self._sample(torch.from_numpy(tokens[chosen]), torch.from_numpy(uniforms))
-        ends = (texts == self.tokenizer.eos_token_id).cumsum(axis=1) == self.ends
+        first, end = torch.from_numpy(tokens[chosen]), self.tokenizer.eos_token_id
+        later = torch.from_numpy(uniforms).to(torch.float32 if self.model.device.type == "mps" else torch.float64)
+
+        def run(rows: int) -> Tensor:
+            return sample(self.decoder, first, later, end=end, rows=rows, ends=self.ends)
+
+        drawn, self.rows = halve_until_it_fits(run, self.rows, count=len(first), reporter=self.reporter)
+        texts: NDArray[np.int64] = drawn.cpu().numpy()
+        ends = (texts == end).cumsum(axis=1) == self.ends
         ended = ends.any(axis=1)
         decoded = self._decode([row[: end.argmax()] for row, end in zip(texts[ended], ends[ended], strict=True)])
         sound = [text for text in decoded if "\ufffd" not in text]
@@ -118,47 +118,30 @@ class CausalSampler:
         return tokens, counts.cumsum()
 
     def _decode(self, tokens: Sequence[Any] | NDArray[np.int64]) -> list[str]:
-        if not len(tokens):
-            return []
-        texts: list[str] = self.tokenizer.batch_decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return texts
-
-    def _sample(self, first: Tensor, uniforms: Tensor) -> NDArray[np.int64]:
-        uniforms = uniforms.float() if self.model.device.type == "mps" else uniforms
-        end = self.tokenizer.eos_token_id
-
-        def run(rows: int) -> NDArray[np.int64]:
-            texts = sample(self.decoder, first, uniforms, end=end, rows=rows, ends=self.ends)
-            array: NDArray[np.int64] = texts.cpu().numpy()
-            return array
-
-        texts, self.rows = halve_until_it_fits(run, self.rows, count=len(first), reporter=self.reporter)
-        return texts
+        how = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return list(self.tokenizer.batch_decode(tokens, **how)) if len(tokens) else []
 
 
 class CausalDecoder:
     """Any ``AutoModelForCausalLM`` with a preallocated key-value cache, each row at a position of its own."""
 
     def __init__(self, model: Any, draw: Draw = draw) -> None:
-        self.model = model
-        self.draw = draw
+        self.model, self.draw = model, draw
         self.open(0, 0)
 
     @property
     def device(self) -> torch.device:
-        """The device of the model."""
+        """See ``Decoder``."""
         return torch.device(self.model.device)
 
     def open(self, rows: int, length: int) -> None:
-        """Prepare for ``rows`` texts of at most ``length`` tokens; the first step reserves the memory."""
+        """See ``Decoder``; the first step reserves the memory."""
         self.current = _Step()
         layers = self.model.config.get_text_config().num_hidden_layers
         self.cache = Cache(layers=[_RowLayer(self.current, length) for _ in range(layers)])
 
     def step(self, tokens: Tensor, positions: Tensor, width: int, uniforms: Tensor) -> Tensor:
-        """Read a token of each row and draw the next; see ``Decoder.step``."""
+        """See ``Decoder``."""
         return self.draw(self.logits(tokens, positions, width), uniforms)
 
     def logits(self, tokens: Tensor, positions: Tensor, width: int) -> Tensor:
@@ -168,17 +151,13 @@ class CausalDecoder:
         mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)
         self.current.rows = torch.arange(len(positions), device=positions.device)
         self.current.positions, self.current.width = positions, width
-        output = self.model(
-            input_ids=tokens[:, None],
-            position_ids=positions[:, None],
-            attention_mask=mask[:, None, None],  # [rows, 1, 1, width]
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        return output.logits[:, -1]  # type: ignore[no-any-return]
+        inputs = {"input_ids": tokens[:, None], "position_ids": positions[:, None]}
+        inputs["attention_mask"] = mask[:, None, None]  # [rows, 1, 1, width]
+        logits: Tensor = self.model(**inputs, past_key_values=self.cache, use_cache=True).logits[:, -1]
+        return logits
 
     def keep(self, rows: Tensor) -> None:
-        """Continue with some of the rows only."""
+        """See ``Decoder``."""
         for layer in self.cache.layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
@@ -191,17 +170,16 @@ class CausalDecoder:
         Raises:
             DataError: This one does; or its logits are not finite.
         """
-        name, hint = type(self.model).__name__, "use a model such as gpt2, Llama or Qwen"
+        what, hint = f"{type(self.model).__name__} cannot be sampled from", "use a model such as gpt2, Llama or Qwen"
         try:
             gap = self._gap(length - 1)
         except Exception as error:  # a model without such a cache may raise anything
             if should_reduce_batch_size(error):
                 raise
-            what = f"{name} cannot be sampled from: it does not accept a position for each row of a batch"
-            raise DataError(what, hint=hint) from error
+            raise DataError(f"{what}: it does not accept a position for each row of a batch", hint=hint) from error
         finally:
             self.open(0, 0)
-        what, dtype = f"{name} cannot be sampled from", self.model.dtype
+        dtype = self.model.dtype
         if math.isnan(gap):
             raise DataError(f"{what}: its logits are not finite in {dtype}", hint="sample in fp32, or train it again")
         if gap > _FAR_OFF.get(dtype, 0.02):

@@ -5,79 +5,65 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from accelerate import PartialState
 from transformers import PrinterCallback
 
-from kdcli.api import Reporter
+from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError, ProfileError
-from kdcli.files import atomic, full_disk
+from kdcli.files import alone, atomic, full_disk, remove
 from kdcli.lm.trainer import Arguments, ByLength, ByLengthTrainer, Diverged, FineTuneTask, Watch
-from kdcli.lm.training_folder import best_checkpoint, keep_checkpoint, trainer_states
+from kdcli.models.device import halve_until_it_fits
 from kdcli.models.hf import quiet
-from kdcli.models.memory import halve_until_it_fits
-
-__all__ = ["Diverged", "FineTuneTask", "Recipe", "TrainingOutcome", "best_of", "fine_tune"]
+from kdcli.parts import RECORD, claim_folder
 
 LOG_EVERY = 10
+_TIMING = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+"""What the Trainer adds to the dev scores."""
+_MADE = ("*/checkpoint-*", "*/model/*", "*/outcome.json")
+"""The files of ``fine_tune`` and of the Trainer in its folder."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune.
+    """How to fine-tune."""
 
-    Attributes:
-        lr: The highest learning rate of AdamW's linear schedule.
-        max_steps: The largest number of updates; 0 = no limit.
-        batch_size: Rows an update, over all processes.
-        halve: Whether fewer rows go at once when memory runs out; their gradients add up to the same update.
-        warmup: The share of the updates in which the learning rate rises.
-        save_steps: Updates between checkpoints, beside the one after each epoch; 0 = none.
-        precision: Of the arithmetic; weights and optimiser are always float32.
-        at_once: The largest number of rows at once in one process; 0 = all of an update.
-    """
-
-    lr: float
+    lr: float  # the highest of AdamW's linear schedule
     epochs: int
-    max_steps: int
-    batch_size: int
-    halve: bool
+    max_steps: int  # the largest number of updates; 0 = no limit
+    batch_size: int  # rows an update, over all processes
+    halve: bool  # whether fewer rows go at once when memory runs out; their gradients add up to the same update
     weight_decay: float
-    warmup: float
-    save_steps: int
+    warmup: float  # the share of the updates in which the learning rate rises
+    save_steps: int  # updates between checkpoints, beside the one after each epoch; 0 = none
     seed: int
     device: str
-    precision: str
-    at_once: int = 0
+    precision: str  # of the arithmetic; weights and optimiser are always float32
+    at_once: int = 0  # the largest number of rows at once in one process; 0 = all of an update
     gradient_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """The outcome of one learning rate.
-
-    Attributes:
-        metrics: Dev scores of the best checkpoint; empty if the training diverged before the first one.
-        batch_size: Texts an update, over all processes.
-        at_once: Texts that go through the model at once in one process.
-        stopped: Why the training ended early, if it did.
-    """
+    """The outcome of one learning rate."""
 
     lr: float
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # dev scores of the best checkpoint; empty if the training diverged before the first one
     best_epoch: float
     epochs: float
     updates: int
-    batch_size: int
-    at_once: int
+    batch_size: int  # texts an update, over all processes
+    at_once: int  # texts that go through the model at once in one process
     parameters: int
-    stopped: str | None = None
+    stopped: str | None = None  # why the training ended early, if it did
 
 
 def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter) -> TrainingOutcome:
@@ -104,11 +90,7 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
 
 
 def best_of(outcomes: Mapping[Path, TrainingOutcome], task: FineTuneTask) -> Path:
-    """Return the folder of the best outcome on dev, the first of equals.
-
-    Raises:
-        KdError: Every training diverged.
-    """
+    """Return the folder of the best outcome on dev, the first of equals; if every training diverged, a ``KdError``."""
     scores = {folder: outcome.metrics[task.metric] for folder, outcome in outcomes.items() if outcome.metrics}
     if not scores:
         hint = f"try a lower {task.key}.lr, more {task.key}.warmup, or fp32"
@@ -119,8 +101,7 @@ def best_of(outcomes: Mapping[Path, TrainingOutcome], task: FineTuneTask) -> Pat
 
 
 def _train(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter) -> None:
-    training = _Training(folder, task, recipe, reporter)
-    state = PartialState()
+    training, state = _Training(folder, task, recipe, reporter), PartialState()
     # Several processes run out of memory at different times, and would wait for each other for ever.
     auto = recipe.halve and state.num_processes == 1
     hint = f"a shorter {task.key}.max_length" if recipe.halve else f'{task.key}.batch_size = "auto"'
@@ -136,7 +117,7 @@ def _train(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter)
         with full_disk(folder):
             best, outcome = training.outcome(stopped)
             if best:
-                keep_checkpoint(folder, best, task.tokenizer)
+                _keep(folder / f"checkpoint-{best}", folder / "model", task.tokenizer)
             with atomic(folder / "outcome.json") as temporary:
                 temporary.write_text(json.dumps(asdict(outcome)), "utf-8")
         for checkpoint in folder.glob("checkpoint-*"):
@@ -162,7 +143,7 @@ class _Training:
         """Train with at most ``rows`` at once, from the last whole checkpoint on if there is one."""
         # A divisor, so that an update stays the same.
         self.at_once = next(size for size in range(min(rows, self.share), 0, -1) if self.share % size == 0)
-        last = max(trainer_states(self.folder), default=0)
+        last = max(_states(self.folder), default=0)
         if last >= self.updates:
             return
         task, recipe = self.task, self.recipe
@@ -194,8 +175,8 @@ class _Training:
 
     def outcome(self, stopped: str | None) -> tuple[int | None, TrainingOutcome]:
         """Return the update of the best checkpoint, and the outcome."""
-        best, epoch, scores = best_checkpoint(self.folder, self.task.metric)
-        done = max(trainer_states(self.folder), default=0) if stopped else self.updates
+        best, epoch, scores = _best(self.folder, self.task.metric)
+        done = max(_states(self.folder), default=0) if stopped else self.updates
         if not self.parameters:
             self._model()
         return best, TrainingOutcome(
@@ -248,3 +229,75 @@ class _Training:
             report_to="none",
             log_level="error",
         )
+
+
+def join_processes(device: str, reporter: Reporter | None) -> Reporter:
+    """Join the processes of ``torchrun``, if there are any; only the main one keeps its reporter."""
+    main = PartialState(cpu=torch.device(device).type == "cpu").is_main_process
+    return reporter if reporter and main else QuietReporter()
+
+
+@contextmanager
+def one_training(
+    folder: Path, fingerprint: Mapping[str, Any], resume: bool, reporter: Reporter, what: str
+) -> Iterator[None]:
+    """Train in a folder that belongs to this training alone, and is removed when it ends well; all processes enter.
+
+    With ``resume``, a killed training continues if its fingerprint was the same: inputs, settings, seed, and what is
+    added here, the number of processes and the versions of the libraries.
+
+    Raises:
+        KdError: Another process trains ``what`` (a teacher, a generator) here.
+    """
+    state = PartialState()
+    with alone(folder, f"another process trains this {what} already") if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+            everything = {**fingerprint, "processes": state.num_processes, **versions}
+            if claim_folder(folder, everything, _MADE, resume=resume, reporter=reporter):
+                reporter.info("continuing the interrupted training")
+        state.wait_for_everyone()
+        yield
+        state.wait_for_everyone()  # another process may still read what is about to be removed
+        if state.is_main_process:
+            remove(folder, (RECORD, *_MADE))
+    state.wait_for_everyone()
+
+
+def publish(model: Path, output: Path, metrics: Mapping[str, Any]) -> None:
+    """Copy a model's folder to ``output``, with ``metrics.json``, whole or not at all."""
+    if not PartialState().is_main_process:
+        return
+    with atomic(output) as temporary:
+        shutil.copytree(model, temporary)
+        (temporary / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
+
+
+def _states(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return the Trainer's state of each whole checkpoint, by its update; the Trainer writes it last."""
+    states = {}
+    for path in folder.glob("checkpoint-*/trainer_state.json"):
+        with suppress(ValueError):
+            states[int(path.parent.name.removeprefix("checkpoint-"))] = json.loads(path.read_text("utf-8"))
+    return states
+
+
+def _best(folder: Path, metric: str) -> tuple[int | None, float, dict[str, float]]:
+    """Return the best checkpoint on dev: its update, epoch and scores; ``(None, 0, {})`` before any evaluation."""
+    states = _states(folder)
+    best = states[max(states)]["best_global_step"] if states else None
+    if not best:
+        return None, 0.0, {}
+    history = states[best]["log_history"]
+    point = next(point for point in history if point["step"] == best and f"eval_{metric}" in point)
+    scores = {name.removeprefix("eval_"): value for name, value in point.items() if name.startswith("eval_")}
+    return best, point["epoch"], {name: value for name, value in scores.items() if name not in _TIMING}
+
+
+def _keep(checkpoint: Path, output: Path, tokenizer: Any) -> None:
+    """Copy a checkpoint's configuration and weights, with the tokenizer, and nothing else."""
+    with quiet(), atomic(output) as temporary:
+        temporary.mkdir()
+        for file in [*checkpoint.glob("*config.json"), *checkpoint.glob("*.safetensors*")]:
+            shutil.copy(file, temporary)
+        tokenizer.save_pretrained(temporary)

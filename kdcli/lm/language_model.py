@@ -17,13 +17,13 @@ from torch import Tensor
 from kdcli.api import Corpus, DataError, GeneratorSettings, Reporter
 from kdcli.lm import LanguageModelOptions
 from kdcli.lm.causal import CausalDecoder
-from kdcli.lm.fine_tune import Diverged, FineTuneTask, Recipe, TrainingOutcome, best_of, fine_tune
+from kdcli.lm.fine_tune import Recipe, TrainingOutcome, best_of, fine_tune, join_processes, one_training, publish
 from kdcli.lm.texts import TOKENS, Nats, TokenTexts, TrainingSet, causal_fit, scores_of, text_nats, token_nats
-from kdcli.lm.training_folder import join_processes, one_training, publish
+from kdcli.lm.trainer import Diverged, FineTuneTask
 from kdcli.models.device import check_device
+from kdcli.models.hf import Kind, load_lm
 
-AUTO = 48
-"""Texts an update with ``batch_size = "auto"``: the papers' recipe, which its learning rate is meant for."""
+AUTO = 48  # texts an update with ``batch_size = "auto"``: the papers' recipe, which its learning rate is meant for
 NOT_IN_FINGERPRINT = {"model", "save_steps"}
 
 
@@ -31,31 +31,22 @@ NOT_IN_FINGERPRINT = {"model", "save_steps"}
 class LanguageModel:
     """A language model to fine-tune, before its weights are built; by default a causal one.
 
-    Attributes:
-        key: Its table of the profile, ``generators.gpt2``.
-        build: Builds the Hugging Face model in float32, from a seed.
-        load: Loads the Hugging Face model that the training has saved.
-        identity: JSON values that identify it: the hash of its weights, or its vocabulary.
-        max_length: The longest text in tokens, its end included.
-        nats: Turns the model's output into nats.
-        check: Raises for a model that cannot be sampled from, given the longest text; called before the training.
-        texts: ``TokenTexts`` or ``MaskedTexts``, of texts, tokenizer, longest text and seed; no seed for evaluation.
-        fit: Turns the nats of such texts, and the texts, into scores.
-        metric: The score that chooses among checkpoints; the lowest is the best.
+    ``check`` raises for a model that cannot be sampled from, given the longest text; it is called before the training.
+    ``texts`` makes ``TokenTexts`` or ``MaskedTexts`` of texts, tokenizer, longest text and seed (None to evaluate).
     """
 
-    key: str
+    key: str  # its table of the profile, ``generators.gpt2``
     tokenizer: Any
-    build: Callable[[int], Any]
-    load: Callable[[Path], Any]
-    identity: Mapping[str, Any]
+    build: Callable[[int], Any]  # the Hugging Face model in float32, from a seed
+    identity: Mapping[str, Any]  # JSON values that identify it: the hash of its weights, or its vocabulary
     config: Any
-    max_length: int
+    max_length: int  # the longest text in tokens, its end included
+    kind: Kind = "causal"  # how a checkpoint is loaded
     nats: Nats = token_nats
     check: Callable[[Any, int], None] = lambda model, length: CausalDecoder(model).check(length)
     texts: Callable[[Sequence[str], Any, int, int | None], TrainingSet] = TokenTexts
-    fit: Callable[[float, Any], dict[str, float]] = causal_fit
-    metric: str = "bits_per_character"
+    fit: Callable[[float, Any], dict[str, float]] = causal_fit  # scores of the nats of such texts, and the texts
+    metric: str = "bits_per_character"  # the score that chooses among checkpoints; the lowest is the best
 
 
 def fine_tune_language_model(
@@ -179,7 +170,7 @@ def _result(
 ) -> dict[str, Any]:
     scores = {f"dev_{name}": value for name, value in outcome.metrics.items()}
     if corpus.test:
-        best = model.load(folder).to(settings.device).eval()
+        best = load_lm(folder, kind=model.kind).to(settings.device).eval()
         texts = model.texts(corpus.test, model.tokenizer, model.max_length, None)
         tokens = min(outcome.at_once * model.max_length, TOKENS)  # no more than fitted into memory in training
         fit = model.fit(float(text_nats(best, texts, tokens, model.nats).sum()), texts)

@@ -17,11 +17,9 @@ from torch import Tensor
 from kdcli.api import Part
 
 _SYNC_STEPS = {"cpu": 1}
-_SYNC_STEPS_ELSEWHERE = 16
-"""Steps between two looks at the device's state: each look waits for a GPU."""
+_SYNC_STEPS_ELSEWHERE = 16  # steps between two looks at the device's state: each look waits for a GPU
 _BLOCK = 256
-_CACHED_ROWS = 64
-"""Rows whose weights stay in a CPU's cache."""
+_CACHED_ROWS = 64  # rows whose weights stay in a CPU's cache
 
 
 class Decoder(Protocol):
@@ -126,7 +124,9 @@ def draw(logits: Tensor, uniforms: Tensor, *, temperature: float = 1.0, top_k: i
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
     weights = logits.softmax(dim=-1)
     if top_p < 1.0:
-        weights = weights * _nucleus(weights, top_p)
+        ranked, order = weights.sort(dim=-1, descending=True, stable=True)
+        inside = ranked.cumsum(dim=-1) - ranked < top_p
+        weights = weights * torch.zeros_like(inside).scatter(1, order, inside)
     rows, words = weights.shape
     whole = words // _BLOCK
     sums = torch.zeros(rows, -(-words // _BLOCK), dtype=uniforms.dtype, device=weights.device)
@@ -159,10 +159,3 @@ def part_uniforms(part: Part, length: int) -> NDArray[np.float64]:
     blocks = -(-length // 4)  # Philox makes four numbers of each value of its counter
     philox = np.random.Philox(key=part.seed, counter=part.first * blocks)
     return np.random.Generator(philox).random((part.count, 4 * blocks))[:, :length]
-
-
-def _nucleus(weights: Tensor, top_p: float) -> Tensor:
-    """Return ``bool [rows, vocabulary]``: the fewest most likely tokens whose probabilities reach ``top_p``."""
-    ranked, order = weights.sort(dim=-1, descending=True, stable=True)
-    inside = ranked.cumsum(dim=-1) - ranked < top_p
-    return torch.zeros_like(inside).scatter(1, order, inside)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, Protocol
@@ -12,13 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 from torch.nn import functional
 
 IGNORED = -100
 """The label of a token that is not predicted."""
-TOKENS = 4096
-"""Tokens at once: enough to keep a device busy; their logits are by far the largest array."""
+TOKENS = 4096  # at once: enough to keep a device busy; their logits are by far the largest array
+SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+"""BERT's special tokens, in the order of their numbers."""
+Nats = Callable[[Tensor, Tensor], Tensor]
+"""Turns a model's output, ``scores_of`` it, and the labels into the nats of each row, ``[rows]``."""
 
 
 class TrainingSet(Protocol):
@@ -42,20 +46,13 @@ class TrainingSet(Protocol):
 
 @dataclass(frozen=True)
 class TokenRows:
-    """Tokens of all rows end to end: ``Examples`` that are the same in every epoch.
+    """Tokens of all rows end to end: a ``TrainingSet`` that is the same in every epoch."""
 
-    Attributes:
-        fields: For each input of the model, ``int32 [tokens]``; ``padding`` has the value that fills it up.
-        offsets: ``int64 [rows + 1]``, where each row starts.
-        labels: ``int64 [rows]`` classes or ``float32 [rows]`` scores; None where ``labels`` is one of the fields.
-        left: Whether padding stands before the text, as in XLNet.
-    """
-
-    fields: dict[str, np.ndarray]
-    padding: dict[str, int]
-    offsets: np.ndarray
-    labels: np.ndarray | None = None
-    left: bool = False
+    fields: dict[str, np.ndarray]  # for each input of the model, ``int32 [tokens]``
+    padding: dict[str, int]  # the value that fills it up
+    offsets: np.ndarray  # ``int64 [rows + 1]``, where each row starts
+    labels: np.ndarray | None = None  # classes, ``int64 [rows]``, or scores, float32; None where a field is ``labels``
+    left: bool = False  # whether padding stands before the text, as in XLNet
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -106,9 +103,7 @@ class TokenTexts:
     """
 
     def __init__(self, texts: Sequence[str], tokenizer: Any, max_length: int, seed: int | None = None) -> None:
-        self.texts = texts
-        self.tokenizer = tokenizer
-        self.max_length = max_length
+        self.texts, self.tokenizer, self.max_length = texts, tokenizer, max_length
         joins = self._decode([*chain(*self._encode(["hel", "lo"]))]) == "hello"
         self.seed = seed if joins else None
         self._read(0)
@@ -135,11 +130,6 @@ class TokenTexts:
         """Return ``input_ids``, ``attention_mask`` and ``labels``, each ``int64 [rows, time]``, padded on the right."""
         return self.rows.batch(rows)
 
-    def first(self) -> NDArray[np.int32]:
-        """Return the first token of each text, ``int32 [texts]``."""
-        first: NDArray[np.int32] = self.tokens[self.rows.offsets[:-1]]
-        return first
-
     def read(self) -> list[str]:
         """Return the texts, each as far as it is read."""
         rows = zip(self.texts, self.whole, pairwise(self.rows.offsets), strict=True)
@@ -164,21 +154,12 @@ class TokenTexts:
         self.rows = TokenRows({"input_ids": tokens, "labels": labels}, {"input_ids": end, "labels": IGNORED}, offsets)
 
     def _decode(self, tokens: Sequence[int] | NDArray[np.int32]) -> str:
-        text: str = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-        return text
+        return str(self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        if not len(texts):
-            return []
-        encoding = self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=True,  # a text that spells <|endoftext|> does not end there
-            return_attention_mask=False,
-            verbose=False,
-        )
-        encoded: list[list[int]] = encoding["input_ids"]
-        return encoded
+        # Split, a text that spells <|endoftext|> does not end there.
+        how = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
+        return list(self.tokenizer(list(texts), **how, verbose=False)["input_ids"]) if len(texts) else []
 
 
 def causal_fit(nats: float, texts: TokenTexts) -> dict[str, float]:
@@ -188,14 +169,9 @@ def causal_fit(nats: float, texts: TokenTexts) -> dict[str, float]:
     text holds beyond ``max_length`` tokens does not count.
     """
     read = texts.read()
-    characters = sum(map(len, read))
     words = sum(len(text.split()) for text in read) + int(texts.whole.sum())
     perplexity = math.exp(min(nats / words, 700.0))
-    return {"bits_per_character": nats / math.log(2) / characters, "word_perplexity": perplexity}
-
-
-Nats = Callable[[Tensor, Tensor], Tensor]
-"""Turns a model's output, ``scores_of`` it, and the labels into the nats of each row, ``[rows]``."""
+    return {"bits_per_character": nats / math.log(2) / sum(map(len, read)), "word_perplexity": perplexity}
 
 
 def scores_of(outputs: Any) -> Tensor:
@@ -230,3 +206,38 @@ def text_nats(model: Any, texts: TrainingSet, tokens: int = TOKENS, nats: Nats =
         labels = inputs.pop("labels")
         total[rows] = nats(scores_of(model(**inputs, use_cache=False)), labels).double().cpu().numpy()
     return total
+
+
+def train_wordpiece(texts: Iterable[list[str]], vocab_size: int) -> Tokenizer:
+    """Train an uncased WordPiece tokenizer on batches of texts, at most ``vocab_size`` pieces, special ones included.
+
+    It is BERT's in all but the vocabulary, and the same texts always give the same.
+    """
+    batches = list(texts)
+    draft = _wordpiece({})
+    inner = {
+        character
+        for batch in batches
+        for text in batch
+        for word, _ in draft.pre_tokenizer.pre_tokenize_str(draft.normalizer.normalize_str(text))
+        for character in word[1:]
+    }
+    # The trainer numbers these pieces in the order of a hash table and breaks ties by number, so that two runs
+    # differ. As "special" tokens they have their numbers beforehand; the tokenizer that is returned has fewer.
+    fixed = [*SPECIAL.values(), *(f"##{character}" for character in sorted(inner))]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=fixed, show_progress=False)
+    draft.train_from_iterator(batches, trainer)
+    vocabulary = draft.get_vocab(with_added_tokens=False)
+    tokenizer = _wordpiece(vocabulary)
+    tokenizer.add_special_tokens(list(SPECIAL.values()))
+    first, last = ((SPECIAL[name], vocabulary[SPECIAL[name]]) for name in ("cls_token", "sep_token"))
+    tokenizer.post_processor = processors.BertProcessing(last, first)
+    return tokenizer
+
+
+def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer

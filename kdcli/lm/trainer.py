@@ -16,8 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from kdcli.api import Progress, Reporter
 from kdcli.lm.texts import TrainingSet
 
-POOL = 50
-"""Updates whose texts are sorted by length together: enough to pad little, few enough to stay random."""
+POOL = 50  # updates whose texts are sorted by length together: enough to pad little, few enough to stay random
 
 
 class Diverged(Exception):
@@ -28,29 +27,20 @@ class Diverged(Exception):
 class FineTuneTask:
     """A model to fine-tune, with its rows, its loss and its dev score.
 
-    Attributes:
-        stage: The name in learning curves: ``teacher`` or ``generator``.
-        key: The table of the settings, for errors: ``teacher`` or ``generators.gpt2``.
-        tokenizer: Saved beside the model.
-        build: Builds the ``PreTrainedModel`` to start from, in float32, new weights drawn with a seed.
-        loss: Of outputs, labels and a number: the sum of the batch's losses divided by the number, which counts the
-            labels of the whole update that are not -100.
-        score: Of the reduced logits of all dev rows, from short to long, and their labels, padded with -100: the dev
-            scores. It raises ``Diverged`` where they are not finite.
-        metric: The dev score that chooses among checkpoints.
-        reduce: Of the logits and labels of a dev batch: what ``score`` needs, ``[batch]`` or ``[batch, outputs]``; by
-            default the logits.
+    ``loss`` takes outputs, labels and the number of labels of the whole update that are not -100; it is the sum of the
+    batch's losses divided by that number. ``score`` takes the logits of all dev rows, from short to long, each batch
+    after ``reduce`` (``[batch]`` or ``[batch, outputs]``), and their labels, padded with -100.
     """
 
-    stage: str
-    key: str
-    tokenizer: Any
+    stage: str  # the name in learning curves: ``teacher`` or ``generator``
+    key: str  # the table of the settings, for errors: ``teacher`` or ``generators.gpt2``
+    tokenizer: Any  # saved beside the model
     train: TrainingSet
     dev: TrainingSet
-    build: Callable[[int], Any]
+    build: Callable[[int], Any]  # the ``PreTrainedModel`` to start from, in float32, new weights drawn with a seed
     loss: Callable[[Any, Tensor, Tensor | int], Tensor]
-    score: Callable[[np.ndarray, np.ndarray], dict[str, float]]
-    metric: str
+    score: Callable[[np.ndarray, np.ndarray], dict[str, float]]  # ``Diverged`` where they are not finite
+    metric: str  # the dev score that chooses among checkpoints
     greater_is_better: bool
     reduce: Callable[[Tensor, Tensor], Tensor] = lambda logits, labels: logits
 
@@ -63,9 +53,7 @@ class ByLength(Sampler[int]):
     """
 
     def __init__(self, examples: TrainingSet, update: int, seed: int) -> None:
-        self.examples = examples
-        self.update = update
-        self.seed = seed
+        self.examples, self.update, self.seed = examples, update, seed
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -75,9 +63,8 @@ class ByLength(Sampler[int]):
         rows, lengths = len(self.examples), self.examples.lengths
         random = np.random.default_rng((self.seed, self.epoch))
         pool = self.update * min(max(rows // (4 * self.update), 1), POOL)
-        pool_of = np.arange(rows) // pool
         order = random.permutation(rows)
-        order = order[np.lexsort((-lengths[order], pool_of))]
+        order = order[np.lexsort((-lengths[order], np.arange(rows) // pool))]
         whole = rows // self.update * self.update
         updates = random.permutation(order[:whole].reshape(-1, self.update))
         if self.epoch == 0 and len(updates):

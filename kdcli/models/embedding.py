@@ -12,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["Embedding", "Kind", "embedding"]
-
 Kind = Literal["rand", "static", "non-static", "multichannel"]
 """Random and trained; given and frozen; given and trained; or two copies of what is given, one frozen and one trained
 (Kim 2014, section 3.2)."""
@@ -47,11 +45,7 @@ class Embedding(nn.Module):
 def embedding(kind: Kind, vocabulary_size: int, vectors: NDArray[np.float32] | None, dimension: int) -> Embedding:
     """Build word vectors; without given ones, every kind begins at random, in U(-0.25, 0.25).
 
-    Args:
-        kind: Which channels there are, and what they begin with.
-        vocabulary_size: The number of words.
-        vectors: ``float32 [vocabulary_size, dimension]``, which is copied, or None.
-        dimension: The size of a word vector.
+    ``vectors``, ``float32 [vocabulary_size, dimension]``, are copied.
     """
     if vectors is None or kind == "rand":
         start = torch.empty(vocabulary_size, dimension).uniform_(-0.25, 0.25)

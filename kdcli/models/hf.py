@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,8 +32,7 @@ CARD = ("*.json", "*.txt", "*.model", "vocab.pkl", "vocab.bin")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The torch type of each precision."""
 
-NO_LIMIT = 1 << 20
-"""The longest input of a model that has no limit of its own, in tokens."""
+NO_LIMIT = 1 << 20  # the longest input of a model that has no limit of its own, in tokens
 
 Kind = Literal["causal", "masked"]
 """What a language model predicts: the next token of a text, or masked tokens."""
@@ -44,8 +43,7 @@ _LANGUAGE_MODELS = {
 }
 # Encoders that count positions from behind the padding token: the first ``pad_token_id + 1`` are never used.
 _OFFSET = ("roberta", "camembert", "data2vec-text", "longformer", "luke", "mpnet", "ibert", "xmod", "lilt")
-_NAMED = 8
-"""The most tensors that an error names."""
+_NAMED = 8  # the most tensors that an error names
 
 
 def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.model", weights: bool = True) -> Path:
@@ -73,7 +71,11 @@ def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.mode
     if path.is_absolute() or str(name).startswith((".", "~")) or len(path.parts) > 2:
         raise MissingError("there is no such folder", file=path, key=key)
     with quiet():
-        return _cached(str(name), weights) or _download(str(name), weights, reporter, key)
+        with suppress(Exception):  # not cached, or not a valid name: the hub's answer says which
+            folder = Path(huggingface_hub.snapshot_download(str(name), local_files_only=True))
+            if _whole(folder, weights):
+                return folder
+        return _download(str(name), weights, reporter, key)
 
 
 @contextmanager
@@ -147,13 +149,15 @@ def load_model(
     Raises:
         DataError: The weights cannot be read, or do not fit the configuration.
     """
-    arguments = {} if config is None else {"config": config}
+    how = {"dtype": DTYPES[precision], "output_loading_info": True, "ignore_mismatched_sizes": True}
     with readable("model's weights", folder):
-        model, report = auto_class.from_pretrained(
-            folder, dtype=DTYPES[precision], output_loading_info=True, ignore_mismatched_sizes=True, **arguments
-        )
+        model, report = auto_class.from_pretrained(folder, config=config, **how)
+
+    def shape(size: Iterable[int]) -> str:
+        return " x ".join(map(str, size))
+
     missing = {name: name for name in report["missing_keys"]}
-    shapes = {name: f"{name} ({_shape(file)}, not {_shape(own)})" for name, file, own in report["mismatched_keys"]}
+    shapes = {name: f"{name} ({shape(file)}, not {shape(own)})" for name, file, own in report["mismatched_keys"]}
     for problem, tensors in (("missing", missing), ("of another shape", shapes)):
         wrong = sorted(text for name, text in tensors.items() if not _may_be_new(name, model, allow_new))
         if wrong:
@@ -178,16 +182,14 @@ def load_lm_config(folder: Path, kind: Kind = "causal") -> Any:
 
 def load_lm_tokenizer(folder: Path, kind: Kind = "causal") -> Any:
     """Load the tokenizer of a language model: with an end-of-text token, or with a mask token and a fast one."""
-    if kind == "causal":
-        return load_tokenizer(folder, needs=["eos"])
-    tokenizer = load_tokenizer(folder, needs=["mask"])
-    if not tokenizer.is_fast:
+    tokenizer = load_tokenizer(folder, needs=["eos" if kind == "causal" else "mask"])
+    if kind == "masked" and not tokenizer.is_fast:
         hint = "name a model with a tokenizer.json"
         raise DataError("the tokenizer does not say which characters a token stands for", file=folder, hint=hint)
     return tokenizer
 
 
-def load_lm(folder: Path, config: Any, precision: str = "fp32", kind: Kind = "causal") -> Any:
+def load_lm(folder: Path, config: Any = None, precision: str = "fp32", kind: Kind = "causal") -> Any:
     """Load a language model; see ``kdcli.models.hf.load_model``."""
     return load_model(folder, _LANGUAGE_MODELS[kind][1], config=config, precision=precision)
 
@@ -216,9 +218,8 @@ def fit_max_length(wanted: int, config: Any, tokenizer: Any = None, *, key: str,
 
 
 def _may_be_new(name: str, model: Any, allow_new: str) -> bool:
-    if allow_new == "nothing":
-        return False
-    return "pooler" in name.split(".") or (allow_new == "head" and not name.startswith(f"{model.base_model_prefix}."))
+    outside = allow_new == "head" and not name.startswith(f"{model.base_model_prefix}.")
+    return outside or (allow_new != "nothing" and "pooler" in name.split("."))
 
 
 @contextmanager
@@ -235,18 +236,8 @@ def readable(what: str, folder: Path) -> Iterator[None]:
 
 
 def _whole(folder: Path, weights: bool) -> bool:
-    def holds(patterns: Iterable[str]) -> bool:
-        return any(any(folder.glob(pattern)) for pattern in patterns)
-
-    return holds(["config.json"]) and holds(WEIGHTS) if weights else holds(VOCABULARY)
-
-
-def _cached(name: str, weights: bool) -> Path | None:
-    try:
-        folder = Path(huggingface_hub.snapshot_download(name, local_files_only=True))
-    except Exception:  # not cached, or not a valid name: the hub's answer says which
-        return None
-    return folder if _whole(folder, weights) else None
+    held = any(any(folder.glob(pattern)) for pattern in (WEIGHTS if weights else VOCABULARY))
+    return held and (not weights or (folder / "config.json").exists())
 
 
 def _download(name: str, weights: bool, reporter: Reporter, key: str) -> Path:
@@ -255,17 +246,12 @@ def _download(name: str, weights: bool, reporter: Reporter, key: str) -> Path:
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(name, "config.json"), timeout=10)
         reporter.info(f"fetching {name} from the Hugging Face hub")
         for pattern in WEIGHTS if weights else CARD[:1]:
-            folder = Path(
-                huggingface_hub.snapshot_download(name, allow_patterns=[*CARD, pattern], ignore_patterns=["*/*"])
-            )
-            if _whole(folder, weights):
-                return folder
+            patterns = [*CARD, pattern]
+            folder = huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"])
+            if _whole(Path(folder), weights):
+                return Path(folder)
     except Exception as error:
         what = f"the model {name!r} is not a folder, is not cached, and cannot be fetched from the Hugging Face hub: "
         hint = "check the name, run once with a network (the model is kept), or give a folder that holds it"
         raise MissingError(what + first_line(error), key=key, hint=hint) from error
     raise DataError(f"the hub's model {name!r} has no {'PyTorch weights' if weights else 'tokenizer'}", key=key)
-
-
-def _shape(size: Iterable[int]) -> str:
-    return " x ".join(map(str, size))

@@ -28,28 +28,16 @@ from kdcli.errors import DataError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = [
-    "Cores",
-    "Floats",
-    "Graph",
-    "Ints",
-    "Model",
-    "Weights",
-    "channels",
-    "head",
-    "numpy_model",
-    "onnx_model",
-    "read_weights",
-    "word_vectors",
-]
-
 Floats = NDArray[np.float32]
+"""Values of a model."""
 Ints = NDArray[Any]
+"""Word ids or lengths: integers of any size."""
 Weights = Mapping[str, Floats]
 """A trained model's, by the names of its ``state_dict``."""
 Model = Callable[[tuple[Ints, ...], tuple[Ints, ...]], Floats]
 """Words ``[batch, time]`` and lengths ``[batch]`` of each text column to logits ``[batch, outputs]``."""
 Graph: TypeAlias = "onnx.ModelProto"
+"""A model for ONNX runtimes."""
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -129,10 +117,9 @@ def read_weights(path: Path) -> dict[str, Floats]:
 
 
 def channels(weights: Weights) -> list[Floats]:
-    """Return the vectors of an ``Embedding``, ``[vocabulary, size]`` for each channel, the trained first.
+    """Return the vectors of ``kdcli.models.embedding.Embedding``, a model's attribute ``embedding``.
 
-    Args:
-        weights: A model's, in which ``kdcli.models.embedding.Embedding`` is the attribute ``embedding``.
+    They are ``[vocabulary, size]`` for each channel, the trained first.
     """
     names = ("embedding.trained.weight", "embedding.frozen.weight")
     return [weights[name] for name in names if name in weights]
@@ -144,11 +131,7 @@ def word_vectors(weights: Weights) -> Floats:
 
 
 class Cores:
-    """The cores, with a thread of ours for each: those of BLAS would wait for each other at every step.
-
-    Attributes:
-        count: Their number.
-    """
+    """The cores, with a thread of ours for each: those of BLAS would wait for each other at every step."""
 
     def __init__(self) -> None:
         self.blas = ThreadpoolController().select(user_api="blas")
@@ -172,9 +155,7 @@ class Cores:
 def head(layers: Sequence[str], weights: Weights) -> Callable[[Sequence[Floats]], Floats]:
     """Return a function from the states of each text column, ``[texts, size]``, to logits ``[texts, outputs]``.
 
-    Args:
-        layers: The linear layers by their names, with a ReLU between them.
-        weights: The trained model's.
+    ``layers`` are the linear layers by their names, with a ReLU between them.
 
     Raises:
         KeyError: A layer's weights are missing.
@@ -186,11 +167,10 @@ def head(layers: Sequence[str], weights: Weights) -> Callable[[Sequence[Floats]]
             raise ValueError(f"{name}.weight {list(weight.T.shape)} and {name}.bias {list(bias.shape)} do not fit")
 
     def logits(states: Sequence[Floats]) -> Floats:
-        parts = list(states)
-        if len(parts) == 2:
-            one, two = parts
-            parts += [np.abs(one - two), one * two]
-        hidden: Floats = np.concatenate(parts, axis=1)
+        if len(states) == 2:
+            one, two = states
+            states = [one, two, np.abs(one - two), one * two]
+        hidden: Floats = np.concatenate(states, axis=1)
         for number, (weight, bias) in enumerate(linear):
             hidden = (np.maximum(hidden, 0) if number else hidden) @ weight + bias
         return hidden
@@ -206,7 +186,7 @@ def numpy_model(
     Args:
         encode: Computes states ``[texts, size]``, of texts ``[texts, time]``, int64, and their lengths ``[texts]``;
             several threads call it at once, as many as BLAS would take.
-        layers: The linear layers that make logits of states by their names, with a ReLU between them.
+        layers: See ``head``.
         weights: The trained model's.
         words: About how many words, or one text, are encoded at once: what they need should fit a core's own cache.
             Texts of similar lengths go together.
@@ -237,12 +217,12 @@ def onnx_model(name: str, task: Task, encode: str, layers: Sequence[str], values
 
     Args:
         name: The graph's name.
-        task: The task.
+        task: Single texts or pairs, and how many outputs.
         encode: Statements that make ``states``, ``[texts, size]``, of ``words``, ``int64 [texts, time]``, and
             ``lengths``, ``int64 [texts]``; both texts of each pair are among them. There are also ``inside``, ``bool
             [texts, time]``, and ``present``, the same as float32: 1 for each word, 0 beyond a text's end; and ``axis``,
             which is ``[1]``, ``zero`` and ``one``.
-        layers: The linear layers that make logits of states by their names, with a ReLU between them.
+        layers: See ``head``.
         values: The trained model's weights, and other constants.
 
     Raises:
@@ -251,12 +231,12 @@ def onnx_model(name: str, task: Task, encode: str, layers: Sequence[str], values
     """
     from onnx import checker, numpy_helper, parser
 
-    single = task.kind == "single"
-    parts: tuple[str, ...] = (_PRESENT, encode, _linear(layers, "states"))
-    if not single:
-        parts = (_STACK, _PRESENT, encode, _COMPARE, _linear(layers, "compared"))
-    inputs = ", ".join(_INPUTS.replace("#", column) for column in ([""] if single else ["1", "2"]))
-    model = parser.parse_model(_MODEL.format(name=name, inputs=inputs, outputs=task.outputs, statements="".join(parts)))
+    if task.kind == "single":
+        inputs, statements = _INPUTS.replace("#", ""), f"{_PRESENT}{encode}{_linear(layers, 'states')}"
+    else:
+        inputs = ", ".join(_INPUTS.replace("#", column) for column in "12")
+        statements = f"{_STACK}{_PRESENT}{encode}{_COMPARE}{_linear(layers, 'compared')}"
+    model = parser.parse_model(_MODEL.format(name=name, inputs=inputs, outputs=task.outputs, statements=statements))
     constants = {key.replace(".", "_"): value for key, value in values.items() if not key.startswith("embedding.")}
     if len(constants) < len(values):
         constants["vectors"] = word_vectors(values)

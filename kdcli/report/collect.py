@@ -21,21 +21,13 @@ from kdcli.evaluate.results import Results
 from kdcli.report.texts import TablePredictions, TransferSet, read_predictions, survey
 from kdcli.run.lock import Entry, Lock
 from kdcli.run.paths import artefact, transfer_set
+from kdcli.run.stages import STAGES
 from kdcli.tasks.split import task_from
-from kdcli.transfer.corpus import CorpusResult
-from kdcli.transfer.lite import LiteResult
-from kdcli.transfer.mixing import MixResult
-from kdcli.transfer.sampling import SampleResult
 
 T = TypeVar("T")
 Point = Mapping[str, float | None]
-_RESULTS: Mapping[str, tuple[str, Any]] = {
-    "lite": ("lite", LiteResult),
-    "heavy": ("sample", SampleResult),
-    "corpus": ("corpus", CorpusResult),
-    "mix": ("mix", MixResult),
-}
-"""The stage and the result of each method, and of their join."""
+_STAGES = {"lite": "lite", "heavy": "sample", "corpus": "corpus", "mix": "mix"}
+"""The stage of each method, and of their join."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +98,9 @@ class RunContents:
         """The result dataclass of each method that the profile uses, and of ``mix`` where it joins several."""
         used = (*str(self.settings.get("transfer.method", "lite")).split("+"), "mix")
         return {
-            method: TypeAdapter(kind).validate_python(self.stages[key].result)
-            for method, (key, kind) in _RESULTS.items()
-            if method in used and key in self.stages and self.stages[key].result
+            method: TypeAdapter(STAGES[key].result_type()).validate_python(found)
+            for method, key in _STAGES.items()
+            if method in used and key in self.stages and (found := self.stages[key].result)
         }
 
 

@@ -170,7 +170,7 @@ class Mix(Stage):
 
     name = "mix"
     command = "kd run-all --only mix"
-    result = "kdcli.transfer.mixing:MixResult"
+    result = "kdcli.transfer.cleaning:MixResult"
     settings = ("task.kind",)
     makes = ("transfer",)
 
@@ -182,7 +182,7 @@ class Mix(Stage):
         return run.files(*run.settings.transfer.methods)
 
     def run(self, run: RunContext) -> Any:
-        from kdcli.transfer.mixing import mix
+        from kdcli.transfer.cleaning import mix
 
         return mix(sets=self.inputs(run), **run.common("transfer"))
 

@@ -14,7 +14,7 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import ExportSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.files import sha256
-from kdcli.models.memory import halve_until_it_fits
+from kdcli.models.device import halve_until_it_fits
 from kdcli.parts import Parts
 from kdcli.tables.parquet import slices
 from kdcli.tables.text_hash import text_hash

@@ -27,10 +27,9 @@ from kdcli.api import Reporter, Task
 from kdcli.config.schema import TeacherSettings
 from kdcli.errors import ProfileError
 from kdcli.files import sha256
-from kdcli.lm.fine_tune import Diverged, FineTuneTask, Recipe, best_of, fine_tune
-from kdcli.lm.texts import TokenRows
-from kdcli.lm.training_folder import join_processes, one_training, publish
-from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
+from kdcli.lm.fine_tune import Recipe, best_of, fine_tune, join_processes, one_training, publish
+from kdcli.lm.texts import SPECIAL, TokenRows, train_wordpiece
+from kdcli.lm.trainer import Diverged, FineTuneTask
 from kdcli.models.classifier import count_cut, input_names
 from kdcli.models.device import check_device
 from kdcli.models.hf import find_model, fit_max_length, load_config, load_model, load_tokenizer, quiet

@@ -1,4 +1,4 @@
-"""Clean and new texts: how every method makes texts plain, drops copies and writes its transfer set.
+"""Clean and new texts: how every method makes texts plain, drops copies and writes its set, and sets are joined.
 
 Samples and the user's own texts are cleaned (Tang, Lu, Lin 2019, "Cleaning"). The task's own texts stay as they are in
 every table; ``one_line`` is for a generator's copy of them.
@@ -6,7 +6,7 @@ every table; ``one_line`` is for a generator's copy of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,21 @@ import polars as pl
 from numpy.typing import NDArray
 from polars.io.plugins import register_io_source
 
-from kdcli.api import Reporter, Task
+from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.errors import DataError
+from kdcli.tables.parquet import scan, slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tables.write import write_table
 
 _WHITE = r"[\s\x1c-\x1f]"  # the characters at which str.split cuts
-WORD = r"[^\s\x1c-\x1f]+"
-"""A word: what white space separates, as a regular expression."""
+WORD = r"[^\s\x1c-\x1f]+"  # a word: what white space separates, as a regular expression
 _CONTROLS = r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u{feff}]"
 _LINE_ENDS = r"[\t-\r\x1c-\x1e\x85\u{2028}\u{2029}]+"  # those of str.splitlines, and the tab
-SHOWN = 300
-"""Characters of a text that a report shows."""
-LITTLE = 0.01
-"""The share of new texts below which a transfer set is hardly one."""
+SHOWN = 300  # characters of a text that a report shows
+_ROWS = 65_536
 Hashes = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
+_NONE = np.zeros(0, np.uint64)
 
 
 def spaced(text: pl.Expr) -> pl.Expr:
@@ -70,7 +70,7 @@ def plain(frame: pl.DataFrame, task: Task) -> pl.DataFrame:
 
 def hashes(frames: Sequence[pl.DataFrame], task: Task) -> Hashes:
     """Return the ``keys`` of all rows of some tables."""
-    return np.concatenate([np.zeros(0, np.uint64), *(keys(frame.select(task.columns)) for frame in frames)])
+    return np.concatenate([_NONE, *(keys(frame.select(task.columns)) for frame in frames)])
 
 
 def keys(texts: pl.DataFrame, *, plain: bool = False) -> Hashes:
@@ -110,7 +110,7 @@ def excerpts(texts: pl.DataFrame) -> list[str]:
 
 def warn_if_little(kept: int, made: int, reporter: Reporter) -> None:
     """Warn if almost none of the texts made is new."""
-    if kept < LITTLE * made:
+    if kept < 0.01 * made:
         what = f"only {kept:,} of {made:,} texts are new, the others are copies"
         reporter.warn(f"{what}: the student will have little more than the training texts to learn from")
 
@@ -155,14 +155,68 @@ def stream(frames: Iterable[pl.DataFrame], schema: Any) -> pl.LazyFrame:
 
 def write_set(
     output: Path, train: pl.DataFrame, task: Task, source: str = "", texts: pl.LazyFrame | None = None
-) -> int:
-    """Write a transfer set: the originals, then the new texts, which have no label; return the number of rows.
-
-    Raises:
-        DataError: A text does not fit into a table of this form.
-    """
+) -> None:
+    """Write a transfer set: the originals, then the new texts, which have no label."""
     rows = train.lazy().select(*task.columns, pl.lit("original").alias("source"), "label")
     if texts is not None:
         label = pl.lit(None, pl.String).alias("label")
         rows = pl.concat([rows, texts.select(*task.columns, pl.lit(source).alias("source"), label)])
-    return write_table(output, rows)
+    write_table(output, rows)
+
+
+@dataclass(frozen=True)
+class MixResult:
+    """The join of some transfer sets."""
+
+    rows: int
+    originals: int  # the training set's own, which come first
+    kept: dict[str, int]  # new texts that were taken from each set, by its name
+    dropped: dict[str, int]  # those left out, since a set before it (or the same one) says the same
+
+
+def mix(*, sets: Mapping[str, Path], task: Task, output: Path, reporter: Reporter | None = None) -> MixResult:
+    """Join transfer sets: the originals, then the new texts of each, without what came before.
+
+    Texts are equal whatever their white space. New texts are not compared with the originals: a set that kept
+    copies of them on purpose keeps them here. ``sets`` are Parquet tables by method, in order.
+
+    Raises:
+        DataError: A table cannot be read, lacks a column or has other originals.
+    """
+    tables = {name: scan(path, (*task.columns, "source", "label")) for name, path in sets.items()}
+    surveys = {name: _survey(table, task) for name, table in tables.items()}
+    first = next(iter(sets))
+    ours = surveys[first][1]
+    for name, (_, theirs, _) in surveys.items():
+        if len(theirs) != len(ours):
+            what = f"{len(theirs)} originals where the set of {first} has {len(ours)}"
+        elif len(differs := np.flatnonzero(theirs != ours)):
+            what = f"original number {differs[0] + 1} is another text than in the set of {first}"
+        else:
+            continue
+        raise DataError(what, file=sets[name], key="source", hint="make both from the same training set")
+    keep = new_texts(np.concatenate([made for _, _, made in surveys.values()]), _NONE, _NONE).keep
+    chosen, kept, dropped = [], {}, {}
+    for name, (original, _, made) in surveys.items():
+        new, keep = np.split(keep, [len(made)])
+        wanted = original & (name == first)
+        wanted[~original] = new
+        chosen.append(select(tables[name], wanted))
+        kept[name] = int(new.sum())
+        dropped[name] = len(made) - kept[name]
+    rows = len(ours) + sum(kept.values())
+    with (reporter or QuietReporter()).progress("mix", rows) as progress:
+        write_table(output, pl.concat(chosen))
+        progress.advance(rows)
+    return MixResult(rows, len(ours), kept, dropped)
+
+
+def _survey(table: pl.LazyFrame, task: Task) -> tuple[Mask, Hashes, Hashes]:
+    """Return which rows of a set are originals, and the hashes of the originals and of the new texts."""
+    masks, originals, made = [np.zeros(0, np.bool_)], [_NONE], [_NONE]
+    original, texts = pl.col("source") == "original", pl.col(task.columns)
+    for frame in slices(table, _ROWS):
+        masks.append(frame.select(original).to_series().to_numpy())
+        originals.append(text_hash(frame.filter(original).select(texts).get_columns()))
+        made.append(keys(frame.filter(~original).select(texts)))
+    return np.concatenate(masks), np.concatenate(originals), np.concatenate(made)

@@ -25,34 +25,17 @@ from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tables.text import BadRowsMode, form_of
 from kdcli.tasks.detect import is_quoted
 from kdcli.tasks.text_set import form_of_set, text_columns, with_tabs, without_marks
-from kdcli.transfer.cleaning import (
-    Mask,
-    clean,
-    excerpts,
-    hashes,
-    keys,
-    new_texts,
-    plain,
-    select,
-    split_pairs,
-    stream,
-    take,
-    warn_if_little,
-    write_set,
-)
+from kdcli.transfer import cleaning
 
 if TYPE_CHECKING:
     from kdcli.config.transfer import CorpusSettings
 
 EXAMPLES = 6
 _ROWS = 16_384
-ASKED = 4096
-"""Texts whose nearness is computed together."""
-ROWS = 262_144
-"""Texts that are read together when they are put in order."""
+ASKED = 4096  # texts whose nearness is computed together
+ROWS = 262_144  # texts that are read together when they are put in order
 
-Bits = Callable[[Sequence[str]], NDArray[np.float64]]
-"""Gives the bits that each text takes, ``float64 [texts]``."""
+Bits = Callable[[Sequence[str]], NDArray[np.float64]]  # gives the bits that each text takes, ``float64 [texts]``
 
 Nearness = Callable[[Sequence[str]], NDArray[np.float64]]
 """Gives each text a number, ``float64 [texts]``; the greater, the nearer. A pair is one text with a tab."""
@@ -111,15 +94,22 @@ def from_corpus(
     reporter = reporter or QuietReporter()
     check_output(output, [Path(name).expanduser() for name in settings.files], ours=True)
     readers = _open(settings, task, bad_rows, reporter)
-    train, held_out = plain(train, task), [plain(table, task) for table in held_out]
-    nearness = _nearness(settings, train, task, bits)
+    train, held_out = cleaning.plain(train, task), [cleaning.plain(table, task) for table in held_out]
+    nearness: Nearness | None = None
+    if settings.order_by == "tfidf":
+        nearness = tfidf_nearness(joined(train.select(task.columns)))
+    elif settings.order_by == "lm":
+        if bits is None:
+            what = "order_by is lm, and the generator gives no bits of a text"
+            raise ProfileError(what, key="transfer.corpus.order_by", hint="take tfidf, or another generator")
+        nearness = lm_nearness(bits)
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f"{temporary_path(output).name}-") as name, full_disk(output):
         folder = Path(name)
-        write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
+        cleaning.write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
         texts, counts = _read(readers, settings, task, folder / "clean.parquet", reporter)
         found = texts.select("key").collect()["key"].to_numpy()
-        new = new_texts(found, hashes([train], task), hashes(held_out, task))
+        new = cleaning.new_texts(found, cleaning.hashes([train], task), cleaning.hashes(held_out, task))
         for reason in ("duplicates", "train_copies", "held_out_copies"):
             counts[reason] = getattr(new, reason)
         usable = counts["usable"] = int(new.keep.sum())
@@ -128,24 +118,24 @@ def from_corpus(
             what = f"nothing is left of the {counts['read']} texts: {reasons}"
             hint = "name files of other texts in transfer.corpus.files"
             raise DataError(what, file=", ".join(settings.files), key="transfer.corpus.files", hint=hint)
-        warn_if_little(usable, counts["read"], reporter)
+        cleaning.warn_if_little(usable, counts["read"], reporter)
         if settings.num_samples > usable:
             reporter.warn(f"there are {usable} texts to take, and num_samples is {settings.num_samples}: all are taken")
         kept = counts["kept"] = min(settings.num_samples or usable, usable)
         if nearness is None:
-            chosen = select(texts, at_random(new.keep, kept, seed))
+            chosen = cleaning.select(texts, at_random(new.keep, kept, seed))
         else:
-            candidates = select(texts, new.keep).select(task.columns)
+            candidates = cleaning.select(texts, new.keep).select(task.columns)
             ordered = nearest(candidates, nearness, kept, usable, reporter)
             chosen = _store(ordered, dict.fromkeys(task.columns, pl.String), folder / "nearest.parquet")
         with reporter.progress("assemble", len(train) + kept) as progress:
-            write_set(output, train, task, "corpus", chosen)
+            cleaning.write_set(output, train, task, "corpus", chosen)
             progress.advance(len(train) + kept)
-        examples = excerpts(chosen.head(EXAMPLES).select(task.columns).collect())
+        examples = cleaning.excerpts(chosen.head(EXAMPLES).select(task.columns).collect())
     return CorpusResult(rows=len(train) + kept, originals=len(train), examples=examples, **counts)
 
 
-def at_random(keep: Mask, count: int, seed: int) -> Mask:
+def at_random(keep: cleaning.Mask, count: int, seed: int) -> cleaning.Mask:
     """Choose ``count`` of the texts to keep, whatever others are kept: those with the smallest random numbers."""
     numbers = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed))).random(len(keep))
     there = np.flatnonzero(keep)
@@ -212,7 +202,7 @@ def _read(
                 too_long=len(there) - len(short),
             )
             progress.advance(len(batch))
-            yield short.with_columns(key=keys(short, plain=True))
+            yield short.with_columns(key=cleaning.keys(short, plain=True))
 
     with reporter.progress("read", unit="texts") as progress:
         texts = _store(frames(), {**dict.fromkeys(task.columns, pl.String), "key": pl.UInt64}, path)
@@ -223,7 +213,7 @@ def _read(
 
 
 def _store(frames: Iterator[pl.DataFrame], schema: Mapping[str, Any], path: Path) -> pl.LazyFrame:
-    stream(frames, schema).sink_parquet(path, compression="lz4", row_group_size=_ROWS)
+    cleaning.stream(frames, schema).sink_parquet(path, compression="lz4", row_group_size=_ROWS)
     return pl.scan_parquet(path)
 
 
@@ -232,21 +222,10 @@ def _clean(batch: pl.DataFrame, task: Task) -> tuple[pl.DataFrame, int]:
     texts = batch.fill_null("")
     if texts.width == len(task.columns):
         texts.columns = list(task.columns)
-        return texts.select(clean(without_marks(pl.all()))), 0
+        return texts.select(cleaning.clean(without_marks(pl.all()))), 0
     lines = texts.select(with_tabs(pl.first())).to_series()
     unpaired = (lines.str.count_matches("\t", literal=True) != 1) & lines.str.contains(r"[^\s\x1c-\x1f]")
-    return split_pairs(lines, task.columns), int(unpaired.sum())
-
-
-def _nearness(settings: CorpusSettings, train: pl.DataFrame, task: Task, bits: Bits | None) -> Nearness | None:
-    if settings.order_by == "none":
-        return None
-    if settings.order_by == "tfidf":
-        return tfidf_nearness(joined(train.select(task.columns)))
-    if bits is None:
-        what = "order_by is lm, and the generator gives no bits of a text"
-        raise ProfileError(what, key="transfer.corpus.order_by", hint="take tfidf, or another generator")
-    return lm_nearness(bits)
+    return cleaning.split_pairs(lines, task.columns), int(unpaired.sum())
 
 
 def tfidf_nearness(task_texts: Sequence[str]) -> Nearness:
@@ -254,9 +233,6 @@ def tfidf_nearness(task_texts: Sequence[str]) -> Nearness:
 
     Words have two letters or more, in lower case; a text's counts are 1 + log. English function words are left out.
     With them the centroid is mostly theirs, and so are the nearest texts: the long ones, whatever they are about.
-
-    Raises:
-        DataError: There is no such word in the task's texts.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer  # takes a second
 
@@ -291,7 +267,7 @@ def nearest(
             progress.advance(len(frame))
     order = np.argsort(-np.concatenate(near), kind="stable")[:count]
     for first in range(0, len(order), ROWS):
-        yield take(texts, order[first : first + ROWS], total)
+        yield cleaning.take(texts, order[first : first + ROWS], total)
 
 
 def joined(texts: pl.DataFrame) -> list[str]:

@@ -55,10 +55,8 @@ def cache(
     """Write the texts of ``train``, ``dev`` and ``test`` into one table, without labels ("Cache").
 
     The table has the columns ``text`` and ``split``; the two texts of a pair are one, with the only tab between them.
-    With ``labels``, only the rows of these are taken, where a split has labels.
-
-    Raises:
-        DataError: A split that is needed has no texts (with these labels).
+    With ``labels``, only the rows of these are taken, where a split has labels. A split that is needed and has no such
+    texts is a ``DataError``.
     """
     texts = {name: _texts(plain(splits[name], task), task, labels) for name in SPLITS if name in splits}
     frame = pl.concat(pl.DataFrame({"text": column}).with_columns(split=pl.lit(name)) for name, column in texts.items())
@@ -135,29 +133,22 @@ class GeneratorRun:
     def of(cls, settings: Settings, task: Task, *, device: str, seed: int, resume: bool = True) -> GeneratorRun:
         """Take the generator of a profile."""
         name, heavy = settings.transfer.generator, settings.transfer.heavy
-        options = registry.options("generators", name, settings.generators.get(registry.table_name(name), {}))
+        same = heavy.model_dump(include={"temperature", "top_k", "top_p", "batch_size"})
         return cls(
             name,
             GeneratorSettings(
-                options=options,
+                options=registry.options("generators", name, settings.generators.get(registry.table_name(name), {})),
                 kind=task.kind,
                 seed=seed,
                 device=device,
                 precision=settings.precision,
                 resume=resume,
-                temperature=heavy.temperature,
-                top_k=heavy.top_k,
-                top_p=heavy.top_p,
-                batch_size=heavy.batch_size,
+                **same,
             ),
         )
 
     def fine_tune(self, corpus: Corpus, checkpoint: Path, reporter: Reporter | None = None) -> FineTuneResult:
-        """Fine-tune the generator, into the folder ``checkpoint``.
-
-        Raises:
-            PluginError: The plugin keeps no checkpoint, or returns what is not JSON.
-        """
+        """Fine-tune the generator, into the folder ``checkpoint``."""
         plugin = registry.load("generators", self.generator)
         others = {name: _changed(checkpoint / name) for name in foreign(checkpoint)}
         try:
@@ -217,9 +208,8 @@ class GeneratorRun:
     def _json(self, value: Any, what: str) -> str:
         """Write a plugin's answer as JSON."""
         if not isinstance(value, Mapping):
-            raise PluginError(
-                f"{self.title} returns a {type(value).__name__} from {what}, not a mapping", hint=_CONTRACT
-            )
+            problem = f"{self.title} returns a {type(value).__name__} from {what}, not a mapping"
+            raise PluginError(problem, hint=_CONTRACT)
         try:
             return json.dumps(dict(value), ensure_ascii=False, indent=1)
         except (TypeError, ValueError) as error:

@@ -17,34 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.files import atomic
 from kdcli.parts import Parts, processes, usable_cores
 from kdcli.tables.text_hash import text_hash
-from kdcli.transfer.cleaning import (
-    excerpts,
-    hashes,
-    keys,
-    new_texts,
-    plain,
-    select,
-    stream,
-    warn_if_little,
-    write_set,
-)
-from kdcli.transfer.rules import Rewriter, Rules, Unigrams
-from kdcli.transfer.tagging import ROWS, TaggedWords, TagPart
+from kdcli.transfer import cleaning
+from kdcli.transfer.rules import ROWS, Indexes, Rewriter, Rules, TaggedWords, TagPart, Unigrams
 
 if TYPE_CHECKING:
     from kdcli.config.transfer import LiteSettings
 
-TEXTS = 131_072
-"""Texts of a part, about."""
-BLOCK = 1_000_000
-"""Words that are rewritten together, about: they bound the memory."""
+TEXTS = 131_072  # texts of a part, about
+BLOCK = 1_000_000  # words that are rewritten together, about: they bound the memory
 EXAMPLES = 6
 MADE = ("originals-*", "texts.parquet", "words.parquet", "unigrams.parquet", "tags/[0-9]*", "tags/*.json")
 """Files that this writes beside the parts, and those of the parts that tag."""
@@ -89,7 +75,7 @@ def fabricate(
         DataError: A text does not fit into a table of this form.
     """
     reporter = reporter or QuietReporter()
-    train, held_out = plain(train, task), [plain(table, task) for table in held_out]
+    train, held_out = cleaning.plain(train, task), [cleaning.plain(table, task) for table in held_out]
     texts = train.select(task.columns)
     fingerprint = {
         "form": "kd.lite/2",
@@ -103,7 +89,7 @@ def fabricate(
     workers = settings.workers or usable_cores()
     folder = output.with_name(f"{output.name}.parts")
     with Parts(folder, fingerprint, more=MADE, resume=resume, reporter=reporter) as parts:
-        write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
+        cleaning.write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
         if slices:
             with processes(workers) if workers > 1 else nullcontext(1) as pool:
                 words, unigrams = tag(folder, texts, settings, pool, reporter)
@@ -158,9 +144,8 @@ def plan(rows: int, n_iter: int) -> list[tuple[int, int]]:
 class MakePart:
     """Makes a part: the texts of one slice, in order of row and iteration.
 
-    A part depends on the seed, the options and its own number, and on nothing that other parts draw. It holds, beside
-    the text columns, the ``key`` (see ``cleaning.keys``), the ``row`` of the
-    original, and what the rules did: ``words`` kept, ``masked``, ``replaced``, and texts ``cut``.
+    It holds, beside the text columns, the ``key`` (see ``cleaning.keys``), the ``row`` of the original, and what the
+    rules did: ``words`` kept, ``masked``, ``replaced``, and texts ``cut``.
     """
 
     words: Path
@@ -173,9 +158,8 @@ class MakePart:
 
     def __call__(self, part: int, path: Path) -> None:
         """Write part ``part`` to ``path``."""
-        stream(self.blocks(part), _schema(self.columns)).sink_parquet(
-            path, compression="uncompressed", row_group_size=16_384
-        )
+        texts = cleaning.stream(self.blocks(part), _schema(self.columns))
+        texts.sink_parquet(path, compression="uncompressed", row_group_size=16_384)
 
     def blocks(self, part: int) -> Iterator[pl.DataFrame]:
         """Make the texts of a part, some at a time."""
@@ -193,12 +177,7 @@ class MakePart:
             yield self._block(rewriters, first, of_block, turn, random)
 
     def _block(
-        self,
-        rewriters: Sequence[Rewriter],
-        first: int,
-        rows: NDArray[np.int64],
-        turns: NDArray[np.int64],
-        random: np.random.Generator,
+        self, rewriters: Sequence[Rewriter], first: int, rows: Indexes, turns: Indexes, random: np.random.Generator
     ) -> pl.DataFrame:
         """Make a text of each of ``rows``, from ``first``; of a pair, turns 0, 1, 2 edit the first, second, both."""
         sides = [
@@ -209,7 +188,7 @@ class MakePart:
         schema = _schema(self.columns)
         usual = all(rewriter.usual for rewriter in rewriters)
         numbers = {name: sum(getattr(side, name) for side in sides) for name in _COUNTS}
-        numbers |= {"key": keys(frame, plain=usual), "row": rows + first}
+        numbers |= {"key": cleaning.keys(frame, plain=usual), "row": rows + first}
         return frame.hstack(pl.DataFrame(numbers)).select(*schema).cast(pl.Schema(schema))
 
 
@@ -224,12 +203,12 @@ def gather(
     """Write the transfer set: the originals, then the parts in order, without copies of what was there before."""
     parts = pl.scan_parquet(paths) if paths else pl.LazyFrame(schema=_schema(task.columns))
     found = parts.select("key").collect()["key"].to_numpy()
-    new = new_texts(found, hashes([train], task), hashes(held_out, task))
+    new = cleaning.new_texts(found, cleaning.hashes([train], task), cleaning.hashes(held_out, task))
     kept, made = int(new.keep.sum()), len(found)
     rows = len(train) + kept
-    warn_if_little(kept, made, reporter)
+    cleaning.warn_if_little(kept, made, reporter)
     with reporter.progress("assemble", rows) as progress:
-        write_set(output, train, task, "lite", select(parts, new.keep))
+        cleaning.write_set(output, train, task, "lite", cleaning.select(parts, new.keep))
         progress.advance(rows)
     sums = parts.select(pl.col(*_COUNTS).cast(pl.Int64).sum()).collect().row(0, named=True)
     return LiteResult(
@@ -240,7 +219,7 @@ def gather(
         duplicates=new.duplicates + new.train_copies,
         held_out_copies=new.held_out_copies,
         drop_rate=1 - kept / made if made else 0.0,
-        examples=_examples(select(parts, new.keep).head(1000).collect(), train, task),
+        examples=_examples(cleaning.select(parts, new.keep).head(1000).collect(), train, task),
     )
 
 
@@ -249,8 +228,8 @@ def _examples(texts: pl.DataFrame, train: pl.DataFrame, task: Task) -> list[dict
     numbered = texts.with_row_index("number")
     first = [numbered.filter(pl.col(rule) > 0).unique("row", keep="first", maintain_order=True) for rule in _RULES]
     chosen = pl.concat(found.head(EXAMPLES // 3) for found in first).unique("number").sort("number")
-    before = excerpts(train.select(pl.col(task.columns).gather(chosen["row"])))
-    rows = zip(chosen.iter_rows(named=True), before, excerpts(chosen.select(task.columns)), strict=True)
+    before = cleaning.excerpts(train.select(pl.col(task.columns).gather(chosen["row"])))
+    rows = zip(chosen.iter_rows(named=True), before, cleaning.excerpts(chosen.select(task.columns)), strict=True)
     return [
         {"rules": [rule for rule in _RULES if row[rule]], "before": original, "after": text}
         for row, original, text in rows

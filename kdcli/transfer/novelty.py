@@ -15,8 +15,7 @@ from kdcli.tables.parquet import slices
 from kdcli.transfer.cleaning import WORD, Hashes, excerpts, take
 
 EXAMPLES = 20
-SCORED = 2000
-"""Samples whose bits are taken, at most."""
+SCORED = 2000  # samples whose bits are taken, at most
 
 _ROWS = 65_536
 _HELD = 1_000_000
@@ -79,18 +78,14 @@ def novelty(
     pair is one text with a tab.
     """
     texts, samples = train.select(task.columns), samples.select(task.columns)
-    training = _TextCounts()
-    for frame in texts.iter_slices(_ROWS):
-        training.add(frame)
+    training = _TextCounts().all_of(texts)
     made, first = _TextCounts(), _TextCounts(training.words)
     with (reporter or QuietReporter()).progress("novelty report", unit="texts") as progress:
         for frame in slices(samples, _ROWS):
             made.add(frame)
             first.add(frame)
             progress.advance(len(frame))
-    first_of_train = _TextCounts(first.words)
-    for frame in texts.iter_slices(_ROWS):
-        first_of_train.add(frame)
+    first_of_train = _TextCounts(first.words).all_of(texts)
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
     drawn = take(samples, random.permutation(made.texts)[:SCORED], made.texts)
     scored = drawn.select(pl.concat_str(pl.all(), separator="\t")).to_series().to_list() if bits else []
@@ -142,6 +137,11 @@ class _TextCounts:
             if n > 1:
                 grams = grams[:-1] * _STEP + hashes[n - 1 :]
             distinct.add(grams[owners[: len(grams)] == owners[n - 1 :]])
+
+    def all_of(self, texts: pl.DataFrame) -> _TextCounts:
+        for frame in texts.iter_slices(_ROWS):
+            self.add(frame)
+        return self
 
     def shares(self, name: str) -> dict[str, float]:
         return {f"{name}_{n}": _ratio(distinct.count(), distinct.all) for n, distinct in enumerate(self._distinct, 1)}

@@ -29,14 +29,11 @@ from kdcli.transfer.novelty import Novelty, novelty
 if TYPE_CHECKING:
     from kdcli.config.transfer import HeavySettings
 
-DRAWS = {"cpu": 8_192}
-"""Draws of a part: little is lost when a run is killed."""
-DRAWS_ELSEWHERE = 65_536
-"""Those of a part on a GPU, where they take as little time, and thousands run at once."""
+DRAWS = {"cpu": 8_192}  # draws of a part: little is lost when a run is killed
+DRAWS_ELSEWHERE = 65_536  # those of a part on a GPU, where they take as little time, and thousands run at once
 HALVINGS = 3
 """The first part has an eighth of the draws, the next a quarter, ...: a generator that is no good is found out soon."""
-LEAST_NEW = 0.01
-"""The share of a part's draws that must be new texts, or else the sampling would go on and on."""
+LEAST_NEW = 0.01  # the share of a part's draws that must be new texts, or else the sampling would go on and on
 
 
 @dataclass(frozen=True)
@@ -143,9 +140,8 @@ def draw_samples(
                     if part % process_count() == process_index():
                         parts.make_one(part, make_part)
                 parts.wait(todo.stop)
-                progress.advance(
-                    sum(tally.add(parts.path(part)) for part in todo), accepted=f"{sum(tally.news) / tally.draws:.1%}"
-                )
+                new = sum(tally.add(parts.path(part)) for part in todo)
+                progress.advance(new, accepted=f"{sum(tally.news) / tally.draws:.1%}")
         return parts.assemble(len(tally.news), assemble)
 
 
@@ -178,8 +174,7 @@ class DrawPart:
         if fault := fault_of(drawn, size, self.task):
             raise registry.breach("generators", self.generator, fault)
         texts, rejected = _clean(drawn, self.task)
-        keyed = texts.with_columns(key=keys(texts))
-        keyed.write_parquet(path, metadata={"rejected": json.dumps(rejected)})
+        texts.with_columns(key=keys(texts)).write_parquet(path, metadata={"rejected": json.dumps(rejected)})
 
 
 def _clean(drawn: Samples, task: Task) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -240,11 +235,10 @@ class Tally:
         return range(len(self.news), part)
 
     def _too_few(self) -> KdError:
-        last, found = size_of(len(self.news) - 1, self.most), sum(self.news)
+        last, found, lost = size_of(len(self.news) - 1, self.most), sum(self.news), self.rejected.total()
         what = f"{found} of {self.draws} draws gave a new text ({found / self.draws:.2%})"
         if last < self.draws:
             what += f", {self.news[-1]} of the last {last}"
-        lost = self.rejected.total()
         if lost:
             what += f"; rejected: {', '.join(f'{count} {reason}' for reason, count in self.rejected.most_common())}"
         if lost > self.draws / 2:

@@ -17,6 +17,36 @@ api_version = API_VERSION
 pairs = True
 scores = True
 
+GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
+"""Where ONNX's gates are among PyTorch's: input, output, forget, cell of i, f, g, o; update, reset, new of r, z, n."""
+
+START = """
+    steps = Transpose <perm = [1, 0]> (words)
+    layer_0 = Gather (vectors, steps)
+    counts = Cast <to = 6> (lengths)
+"""
+LAYER = """
+    every_{n}, last_{n} = {kind} <hidden_size = {hidden}, direction = "bidirectional"{attributes}>
+        (layer_{n}, input_weights_{n}, recurrent_weights_{n}, biases_{n}, counts)
+"""  # [time, 2, texts, hidden], [2, texts, hidden]
+BETWEEN = """
+    beside_{n} = Transpose <perm = [0, 2, 1, 3]> (every_{n})
+    side_by_side_{n} = Constant <value_ints = [0, 0, {size}]> ()
+    layer_{above} = Reshape (beside_{n}, side_by_side_{n})
+"""
+MAXIMUM = """
+    present_steps = Transpose <perm = [1, 0]> (inside)
+    around = Constant <value_ints = [1, 3]> ()
+    mask = Unsqueeze (present_steps, around)
+    kept = Where (mask, every_{n}, lowest)
+    pooled = ReduceMax <axes = [0], keepdims = 0> (kept)
+"""
+END = """
+    by_text = Transpose <perm = [1, 0, 2]> (pooled)
+    flat = Constant <value_ints = [0, {size}]> ()
+    states = Reshape (by_text, flat)
+"""
+
 
 class Options(BaseModel):
     """The table ``[students.bilstm]`` of a profile."""
@@ -45,30 +75,46 @@ def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | 
     from kd_bilstm.model import BiRNN
     from kdcli.models.embedding import embedding
 
-    return BiRNN(
-        embedding(options.embeddings, vocabulary_size, vectors, dimension),
-        cell=options.cell,
-        hidden=options.hidden,
-        layers=options.layers,
-        pooling=options.pooling,
-        fc=options.fc,
-        dropout=options.dropout,
-        pair=task.kind == "pair",
-        outputs=task.outputs,
-    )
+    words = embedding(options.embeddings, vocabulary_size, vectors, dimension)
+    others = options.model_dump(exclude={"embeddings"})
+    return BiRNN(words, **others, pair=task.kind == "pair", outputs=task.outputs)
 
 
 def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
-    """Build the model as an ONNX graph; see ``kdcli.api.StudentPlugin``."""
-    from kd_bilstm.onnx_graph import build_graph
+    """Build the model as an ONNX graph: PyTorch's exporters know no packed sequences.
 
-    return build_graph(options, task, weights)
+    ONNX's own recurrences take the length of each text, so padding makes no difference here either.
+    """
+    import numpy as np
+
+    from kdcli.models.inference import onnx_model
+
+    def reordered(parameter: Floats) -> Floats:
+        gates = np.split(parameter, len(GATES[options.cell]))  # [gates * hidden, ...], put into ONNX's order
+        return np.concatenate([gates[place] for place in GATES[options.cell]])
+
+    values = {name: value for name, value in weights.items() if not name.startswith("rnn.")}
+    if options.pooling == "max":
+        values["lowest"] = np.array(-np.inf, np.float32)
+    # As PyTorch has it: the reset gate scales the product with the recurrent weights, not the state before it.
+    attributes = ", linear_before_reset = 1" if options.cell == "gru" else ""
+    encode, last, size = START, options.layers - 1, 2 * options.hidden
+    for n in range(options.layers):
+        inner, recurrent, bias_inner, bias_recurrent = (
+            np.stack([reordered(weights[f"rnn.{name}_l{n}{way}"]) for way in ("", "_reverse")])
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        values |= {f"input_weights_{n}": inner, f"recurrent_weights_{n}": recurrent}
+        values[f"biases_{n}"] = np.concatenate([bias_inner, bias_recurrent], axis=1)
+        encode += LAYER.format(n=n, kind=options.cell.upper(), hidden=options.hidden, attributes=attributes)
+        if n < last:
+            encode += BETWEEN.format(n=n, above=n + 1, size=size)
+    encode += MAXIMUM.format(n=last) if options.pooling == "max" else f"pooled = Identity (last_{last})\n"
+    return onnx_model("kd_bilstm", task, encode + END.format(size=size), ["fc", "logits"], values)
 
 
 def fast(options: Options, task: Task, weights: Weights) -> Model:
     """Return the model for prediction alone, without torch; see ``kdcli.api.StudentPlugin``."""
     from kd_bilstm.trained import FoldedBiRNN
 
-    return FoldedBiRNN(
-        weights, cell=options.cell, hidden=options.hidden, layers=options.layers, pooling=options.pooling
-    )
+    return FoldedBiRNN(weights, **options.model_dump(include={"cell", "hidden", "layers", "pooling"}))

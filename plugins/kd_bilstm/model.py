@@ -105,19 +105,12 @@ class BiRNN(nn.Module):
 
 
 class Packed(NamedTuple):
-    """Texts by time step: first the first words of all texts, then the second words of those that have one, ...
+    """Texts by time step: first the first words of all texts, then the second words of those that have one, ..."""
 
-    Attributes:
-        words: Word ids, ``[all words]``; the texts lie from the longest to the shortest.
-        counts: The number of texts that have a word at each step.
-        mirror: For each packed word, the place of the word as far from its text's end as that one is from its start.
-        restore: For each text as given, its place in the order of the packed ones.
-    """
-
-    words: Tensor
-    counts: list[int]
-    mirror: Tensor
-    restore: Tensor
+    words: Tensor  # [all words], word ids; the texts lie from the longest to the shortest
+    counts: list[int]  # the number of texts that have a word at each step
+    mirror: Tensor  # [all words], the place of the word as far from its text's end as this one is from its start
+    restore: Tensor  # for each text as given, its place in the order of the packed ones
 
 
 def pack(words: Tensor, lengths: Tensor) -> Packed:

@@ -21,30 +21,19 @@ from kdcli.models.inference import Cores, Floats, Ints, Weights, channels, head
 
 Places = NDArray[np.intp]
 
-BLOCK = 512
-"""States computed at once: what they need should fit a core's own cache."""
-WORDS = 65_536
-"""The most words of the texts that a thread takes in one go, where there is more than one text."""
-ROWS = 1024
-"""Rows of a product outside the recurrence."""
-NEAR = 8
-"""Texts are sorted by so many words: neighbours nearly always share what texts share beyond."""
+BLOCK = 512  # states computed at once: what they need should fit a core's own cache
+WORDS = 65_536  # the most words of the texts that a thread takes in one go, where there is more than one text
+ROWS = 1024  # rows of a product outside the recurrence
+NEAR = 8  # texts are sorted by so many words: neighbours nearly always share what texts share beyond
 
 
 class LayerWeights(NamedTuple):
-    """The weights of a recurrent layer, the two directions side by side.
+    """The weights of a recurrent layer, the two directions side by side."""
 
-    Attributes:
-        inputs: ``[2, input, gates * hidden]``.
-        biases: Added to the input's part, ``[2, 1, gates * hidden]``.
-        recurrent: ``[2, hidden, gates * hidden]``.
-        apart: The recurrent bias of a GRU's new state, which the reset gate scales, ``[2, hidden]``.
-    """
-
-    inputs: Floats
-    biases: Floats
-    recurrent: Floats
-    apart: Floats
+    inputs: Floats  # [2, input, gates * hidden]
+    biases: Floats  # [2, 1, gates * hidden], added to the input's part
+    recurrent: Floats  # [2, hidden, gates * hidden]
+    apart: Floats  # [2, hidden], the recurrent bias of a GRU's new state, which the reset gate scales
 
     def input_part(self, inputs: Floats) -> Floats:
         """Return the input's part of the gates, ``[2, words, gates * hidden]``, for inputs ``[words, input]``."""
@@ -56,26 +45,22 @@ class LayerWeights(NamedTuple):
 class Cell(NamedTuple):
     """A recurrent unit.
 
-    Attributes:
-        gates: The number of its gates.
-        parts: The number of values that a unit passes on, the hidden state the last of them.
-        fold: Makes ``LayerWeights`` of the model's weights, the layer's number and the hidden size.
-        step: Takes a step, from: the input's part of the gates, ``[rows, gates * hidden]``; the recurrent part; room
-            for the gates with the state before behind them, ``[gates + parts, rows, hidden]``; where to write the state
-            after, ``[parts, rows, hidden]``, which may be the state before; ``apart``. It overwrites the first three.
+    ``step`` takes the input's part of the gates, ``[rows, gates * hidden]``; the recurrent part; room for the gates
+    with the state before behind them, ``[gates + parts, rows, hidden]``; where to write the state after,
+    ``[parts, rows, hidden]``, which may be the state before; ``apart``. It overwrites the first three.
     """
 
     gates: int
-    parts: int
-    fold: Callable[[Weights, int, int], LayerWeights]
+    parts: int  # values that a unit passes on, the hidden state the last of them
+    fold: Callable[[Weights, int, int], LayerWeights]  # of the model's weights, the layer's number and the hidden size
     step: Callable[[Floats, Floats, Floats, Floats, Floats], None]
 
 
 def _lstm_layer(weights: Weights, number: int, hidden: int) -> LayerWeights:
     order, scales = (3, 0, 1, 2), (0.5, 0.5, 0.5, 1)  # output, input, forget, new
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     inputs, recurrent, bias_ih, bias_hh = (
-        _gates(weights, f"{name}_l{number}", hidden, order, scales)
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        _gates(weights, f"{name}_l{number}", hidden, order, scales) for name in names
     )
     return LayerWeights(inputs, bias_ih + bias_hh, recurrent, np.zeros((2, hidden), np.float32))
 
@@ -150,11 +135,7 @@ class FoldedBiRNN:
         self.cores = Cores()
 
     def __call__(self, words: tuple[Ints, ...], lengths: tuple[Ints, ...]) -> Floats:
-        """Return logits, ``[batch, outputs]``, for words ``[batch, time]`` and lengths ``[batch]`` of each text column.
-
-        Raises:
-            IndexError: A word is not in the vocabulary.
-        """
+        """Return the logits; a word outside the vocabulary is an ``IndexError``."""
         with self.cores.taken():
             if len(lengths[0]) == 1:
                 texts = [text[0, : int(length[0])] for text, length in zip(words, lengths, strict=True)]
@@ -233,18 +214,11 @@ class FoldedBiRNN:
     def _walk(
         self, layer: LayerWeights, direction: int, table: Floats, ids: Ints, lengths: Places, *, maxima: bool = False
     ) -> Iterator[tuple[Level, Floats]]:
-        """Compute the states of all prefixes of texts, one word longer each time.
+        """Compute the states of all prefixes of texts, one word longer each time; direction 1 begins at their ends.
 
-        Args:
-            layer: The layer.
-            direction: 1 to read the texts from their ends.
-            table: The input's part of the gates, ``[inputs, gates * hidden]``.
-            ids: The input of each word, ``[texts, time]``.
-            lengths: The words of each text.
-            maxima: Also keep the largest value so far of each unit, behind the hidden state.
-
-        Yields:
-            The prefixes of that length, and their states, ``[parts, prefixes, hidden]``, valid until the next but one.
+        ``table`` is the input's part of the gates, ``[inputs, gates * hidden]``, ``ids [texts, time]`` the input of
+        each word. With ``maxima``, the largest value so far of each unit lies behind the hidden state. The states,
+        ``[parts, prefixes, hidden]``, are valid until the next but one.
         """
         (gates, parts, _, step), size = self.cell, self.hidden
         before = np.zeros((parts + maxima, 1, size), np.float32)
@@ -296,21 +270,13 @@ class WordTable:
 
 
 class Level(NamedTuple):
-    """The nodes of the tree of prefixes at one time step, and the texts that have a word there.
+    """The nodes of the tree of prefixes at one time step, and the texts that have a word there."""
 
-    Attributes:
-        ids: The last word of each prefix, ``[nodes]``.
-        parents: Its node of the level before, the root for those of the first, ``[nodes]``.
-        texts: The texts, ``[texts here]``.
-        nodes: The node of each, ``[texts here]``.
-        ends: Whether it is the text's last, ``[texts here]``.
-    """
-
-    ids: Places
-    parents: Places
-    texts: Places
-    nodes: Places
-    ends: NDArray[np.bool_]
+    ids: Places  # [nodes], the last word of each prefix
+    parents: Places  # [nodes], its node of the level before, the root for those of the first
+    texts: Places  # [texts here]
+    nodes: Places  # [texts here], the node of each text
+    ends: NDArray[np.bool_]  # [texts here], whether it is the text's last
 
 
 def levels(ids: Ints, lengths: Ints) -> Iterator[Level]:

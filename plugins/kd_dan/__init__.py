@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,11 +11,38 @@ from kdcli.api import API_VERSION, Task
 if TYPE_CHECKING:
     from torch import nn
 
-    from kdcli.models.inference import Floats, Graph, Model, Weights
+    from kdcli.models.inference import Floats, Graph, Ints, Model, Weights
 
 api_version = API_VERSION
 pairs = True
 scores = True
+
+PRIME, FACTOR = 2**31 - 1, 1_000_003_919  # (PRIME + PRIME) * FACTOR fits int64: nothing overflows
+LAYERS = ("fc", "logits")
+NGRAMS = """
+    words_{n} = Slice (words_{less}, axis, end, axis)
+    counted_{n} = Slice (counted_{less}, axis, end, axis)
+    shorter_{n} = Slice (keys_{less}, first, last, axis)
+    sum_{n} = Add (shorter_{n}, words_{n})
+    product_{n} = Mul (sum_{n}, factor)
+    keys_{n} = Mod (product_{n}, prime)
+    rows_{n} = Mod (keys_{n}, buckets)
+    found_{n} = Gather (ngrams_weight, rows_{n})
+"""
+ENCODE = """
+    words_1 = Identity (words)
+    product_1 = Mul (words, factor)
+    keys_1 = Mod (product_1, prime)
+    counted_1 = Identity (present)
+    found_1 = Gather (vectors, words)
+    {ngrams}
+    found = Concat <axis = 1> ({found})
+    counted = Concat <axis = 1> ({counted})
+    shares = LpNormalization <axis = 1, p = 2> (counted)
+    row = Unsqueeze (shares, axis)
+    average = MatMul (row, found)
+    states = Squeeze (average, axis)
+"""
 
 
 class Options(BaseModel):
@@ -35,6 +62,18 @@ class Options(BaseModel):
     """Word vectors: random, given and frozen, given and trained, or two copies: one frozen, one trained (Kim 2014)."""
 
 
+def ngram_rows(words: Any, longest: int, buckets: int) -> list[Any]:
+    """Return the row of each n-gram, ``[batch, time - n + 1]`` for n from 2 on, of words as a tensor or an array.
+
+    The words are coefficients of a polynomial in ``FACTOR``, modulo ``PRIME`` (Karp and Rabin 1987).
+    """
+    keys, rows = words * FACTOR % PRIME, []
+    for n in range(2, longest + 1):
+        keys = (keys[:, :-1] + words[:, n - 1 :]) * FACTOR % PRIME
+        rows.append(keys % buckets)
+    return rows
+
+
 def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> nn.Module:
     """Build the model; see ``kdcli.api.StudentPlugin``. Without vectors, every kind of embedding begins at random."""
     from kd_dan.model import DAN
@@ -42,18 +81,37 @@ def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | 
 
     words = embedding(options.embeddings, vocabulary_size, vectors, dimension)
     others = options.model_dump(exclude={"embeddings"})
-    return DAN(words, **others, pair=task.kind == "pair", outputs=task.outputs)
+    return DAN(words, ngram_rows, **others, pair=task.kind == "pair", outputs=task.outputs)
 
 
 def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
     """Build the model as an ONNX graph; see ``kdcli.api.StudentPlugin``."""
-    from kd_dan.trained import graph
+    from kdcli.models.inference import onnx_model
 
-    return graph(options.ngram, task, weights)
+    every = range(1, options.ngram + 1)
+    found, counted = (", ".join(f"{name}_{n}" for n in every) for name in ("found", "counted"))
+    ngrams = "".join(NGRAMS.format(n=n, less=n - 1) for n in every[1:])
+    encode = ENCODE.format(ngrams=ngrams, found=found, counted=counted)
+    constants = {"first": [0], "last": [-1], "end": [PRIME], "factor": FACTOR, "prime": PRIME}
+    constants["buckets"] = len(weights["ngrams.weight"])
+    return onnx_model("kd_dan", task, encode, LAYERS, {**weights, **constants})
 
 
 def fast(options: Options, task: Task, weights: Weights) -> Model:
-    """Return the model for prediction alone, without torch; see ``kdcli.api.StudentPlugin``."""
-    from kd_dan.trained import averaging
+    """Return the model in NumPy; weights of another model are a ``KeyError`` or a ``ValueError``."""
+    import numpy as np
 
-    return averaging(options.ngram, weights)
+    from kdcli.models.inference import numpy_model, word_vectors
+
+    vectors, ngrams = word_vectors(weights), weights["ngrams.weight"]
+
+    def encode(words: Ints, lengths: Ints) -> Floats:
+        present = np.arange(words.shape[1]) < lengths[:, None]
+        counted = np.concatenate([present[:, n:] for n in range(options.ngram)], axis=1)
+        shares = (counted / np.sqrt(counted.sum(axis=1, keepdims=True))).astype(np.float32)
+        rows = np.concatenate(ngram_rows(words, options.ngram, len(ngrams)), axis=1)
+        single, longer = np.split(shares[:, None], [words.shape[1]], axis=2)
+        average: Floats = single @ vectors[words] + longer @ ngrams[rows]
+        return average[:, 0]
+
+    return numpy_model(encode, LAYERS, weights, words=256)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kd_dan.trained import ngram_rows
 from kdcli.api import Batch
 from kdcli.models.embedding import Embedding
 
@@ -18,14 +19,24 @@ class DAN(nn.Module):
     the most frequent ones. The rows begin at zero, so an n-gram that was never trained says nothing. The sum is divided
     by the root of the number: the mean of many small vectors is so small that AdaDelta hardly begins to learn.
 
-    The arguments are those of ``kd_dan.Options``; two texts of a pair are compared as [h1, h2, |h1 - h2|, h1 * h2].
+    The arguments are those of ``kd_dan.Options``, and ``ngram_rows``, which hashes; two texts of a pair are compared as
+    [h1, h2, |h1 - h2|, h1 * h2].
     """
 
     def __init__(
-        self, embedding: Embedding, *, ngram: int, buckets: int, fc: int, dropout: float, pair: bool, outputs: int
+        self,
+        embedding: Embedding,
+        ngram_rows: Callable[[Tensor, int, int], list[Tensor]],
+        *,
+        ngram: int,
+        buckets: int,
+        fc: int,
+        dropout: float,
+        pair: bool,
+        outputs: int,
     ) -> None:
         super().__init__()
-        self.embedding = embedding
+        self.embedding, self.ngram_rows = embedding, ngram_rows
         self.longest = ngram
         self.ngrams = nn.Embedding(buckets, embedding.dimension, _weight=torch.zeros(buckets, embedding.dimension))
         self.fc = nn.Linear(embedding.dimension * (4 if pair else 1), fc)
@@ -49,7 +60,7 @@ class DAN(nn.Module):
         # An n-gram lies in a text if its last word does.
         counted = torch.cat([present[:, n:] for n in range(self.longest)], dim=1)
         shares = functional.normalize(counted.to(self.ngrams.weight.dtype), dim=1)[:, None]  # [batch, 1, n-grams]
-        rows = torch.cat(ngram_rows(words, self.longest, self.ngrams.num_embeddings), dim=1)
+        rows = torch.cat(self.ngram_rows(words, self.longest, self.ngrams.num_embeddings), dim=1)
         # Channel by channel, so that no gradient is computed for a frozen one.
         singles = torch.cat([shares[:, :, :time] @ channel for channel in self.embedding(words)], dim=2)
         return torch.squeeze(singles + shares[:, :, time:] @ self.ngrams(rows), dim=1)

@@ -11,11 +11,25 @@ from kdcli.api import API_VERSION, Task
 if TYPE_CHECKING:
     from torch import nn
 
-    from kdcli.models.inference import Floats, Graph, Model, Weights
+    from kdcli.models.inference import Floats, Graph, Ints, Model, Weights
 
 api_version = API_VERSION
 pairs = True
 scores = True
+
+ENCODE = """
+    found = Gather (vectors, words)
+    columns = Transpose <perm = [0, 2, 1]> (found)
+    mask = Unsqueeze (present, axis)
+    text = Mul (columns, mask)
+"""
+FILTERS = """
+    values_{number} = Conv <pads = [{beyond}, {beyond}]> (text, filters_{number}_weight, filters_{number}_bias)
+    positive_{number} = Relu (values_{number})
+    windows_{number} = MaxPool <kernel_shape = [{width}], pads = [{beyond}, {beyond}]> (mask)
+    counted_{number} = Mul (positive_{number}, windows_{number})
+    highest_{number} = ReduceMax <axes = [2], keepdims = 0> (counted_{number})
+"""  # a window counts if it sees a word
 
 
 class Options(BaseModel):
@@ -46,13 +60,50 @@ def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | 
 
 def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
     """Build the model as an ONNX graph; see ``kdcli.api.StudentPlugin``."""
-    from kd_kimcnn.trained import graph
+    from kdcli.models.inference import onnx_model
 
-    return graph(options.widths, task, weights)
+    numbered = list(enumerate(options.widths))
+    filters = (FILTERS.format(number=number, width=width, beyond=width - 1) for number, width in numbered)
+    highest = ", ".join(f"highest_{number}" for number, _ in numbered)
+    encode = f"{ENCODE}{''.join(filters)} states = Concat <axis = 1> ({highest})"
+    return onnx_model("kd_kimcnn", task, encode, ["logits"], weights)
 
 
 def fast(options: Options, task: Task, weights: Weights) -> Model:
-    """Return the model for prediction alone, without torch; see ``kdcli.api.StudentPlugin``."""
-    from kd_kimcnn.trained import folded
+    """Return the model in NumPy; weights of another model are a ``KeyError`` or a ``ValueError``.
 
-    return folded(options.filters, options.widths, weights)
+    What a filter makes of a word at each of its places is a constant of the word: it is computed when the word first
+    comes. The value of a window is then a sum of as many numbers as it has places.
+    """
+    import numpy as np
+
+    from kdcli.models.inference import numpy_model, word_vectors
+
+    vectors = word_vectors(weights)
+    size, dimension = vectors.shape
+    by_width = [weights[f"filters.{number}.weight"].transpose(1, 2, 0) for number in range(len(options.widths))]
+    places = [
+        each.reshape(dimension, width * options.filters) for each, width in zip(by_width, options.widths, strict=True)
+    ]
+    matrix = np.concatenate(places, axis=1)  # [dimension, sum of widths * filters]
+    biases = np.concatenate([weights[f"filters.{number}.bias"] for number in range(len(options.widths))])
+    table, known = np.empty((size, matrix.shape[1]), np.float32), np.zeros(size, np.bool_)
+
+    def encode(words: Ints, lengths: Ints) -> Floats:
+        (texts, time), ends = words.shape, lengths[:, None]
+        new = np.unique(words[~known[words]])
+        table[new] = vectors[new] @ matrix
+        known[new] = True
+        made = np.where((np.arange(time) < ends)[:, :, None], table[words], 0)
+        parts = iter(np.split(made, sum(options.widths), axis=2))  # [texts, time, filters] for each place of each width
+        states = []
+        for width in options.widths:
+            values = np.zeros((texts, time + width - 1, options.filters), np.float32)
+            for first in reversed(range(width)):
+                values[:, first : first + time] += next(parts)
+            values[np.arange(time + width - 1) >= ends + width - 1] = -np.inf
+            states.append(values.max(axis=1))
+        highest: Floats = np.maximum(np.concatenate(states, axis=1) + biases, 0)
+        return highest
+
+    return numpy_model(encode, ["logits"], weights, words=256)

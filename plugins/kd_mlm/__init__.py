@@ -6,15 +6,23 @@ Tang, Lu, Lin 2019 compare it with language models that write whole texts: a BER
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
 from kdcli.lm import LanguageModelOptions, Positive
 
+if TYPE_CHECKING:
+    from kdcli.lm.language_model import LanguageModel
+
 api_version = API_VERSION
+
+KEY = "generators.mlm"
+TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
+INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 
 
 class Options(LanguageModelOptions):
@@ -32,7 +40,6 @@ class Options(LanguageModelOptions):
 
 def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> dict[str, Any]:
     """Fine-tune all parameters on the task's texts with words masked; the best model on dev is kept."""
-    from kd_mlm.model import prepare
     from kdcli.lm.language_model import fine_tune_language_model
 
     assert isinstance(settings.options, Options)
@@ -41,7 +48,6 @@ def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, rep
 
 def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> Sampler:
     """Load a fine-tuned model to fill masks with."""
-    from kd_mlm.model import KEY
     from kdcli.lm.masked import MaskedSampler
     from kdcli.models.hf import fit_max_length, load_lm, load_lm_config, load_lm_tokenizer
 
@@ -51,3 +57,42 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
     length = fit_max_length(options.max_length, config, tokenizer, key=f"{KEY}.max_length", reporter=reporter)
     model = load_lm(checkpoint, config, settings.precision, "masked").to(settings.device).eval()
     return MaskedSampler(model, tokenizer, settings, length, options.mask_share, reporter)
+
+
+def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
+    """Find the model that the options name, or configure one with random weights."""
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, set_seed
+
+    from kdcli.lm.language_model import LanguageModel
+    from kdcli.lm.masked import MaskedTexts, check_masked, masked_fit, masked_nats
+    from kdcli.lm.texts import SPECIAL, train_wordpiece
+    from kdcli.models.hf import find_model, fit_max_length, load_lm, load_lm_config, load_lm_tokenizer, sha256
+
+    identity: dict[str, Any]
+    if options.model == "tiny":
+        pieces = train_wordpiece([list(corpus.train)], options.vocab_size)
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=INPUTS, **SPECIAL)
+        config, identity = BertConfig(vocab_size=len(tokenizer), **TINY), {"vocabulary": tokenizer.get_vocab()}
+    else:
+        folder = find_model(options.model, reporter, key=f"{KEY}.model")
+        config, tokenizer = load_lm_config(folder, "masked"), load_lm_tokenizer(folder, "masked")
+        identity = {"weights": sha256(folder)}
+
+    def build(seed: int) -> Any:
+        set_seed(seed)
+        return BertForMaskedLM(config) if options.model == "tiny" else load_lm(folder, config, kind="masked")
+
+    return LanguageModel(
+        KEY,
+        tokenizer,
+        build,
+        identity,
+        config,
+        fit_max_length(options.max_length, config, tokenizer, key=f"{KEY}.max_length", reporter=reporter),
+        kind="masked",
+        nats=masked_nats,
+        check=partial(check_masked, mask=tokenizer.mask_token_id),
+        texts=partial(MaskedTexts, share=options.mask_share),
+        fit=masked_fit,
+        metric="bits_per_masked_token",
+    )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 api_version = 2
 
-DATA = "averaged_perceptron_tagger_eng"
+DATA = "averaged_perceptron_tagger_eng"  # NLTK's weights, which have to be there
 
 
 class _Model(NamedTuple):
@@ -48,11 +48,7 @@ class _Features(NamedTuple):
 
 
 def tag(texts: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Give each word of each text the Penn Treebank tag that ``nltk.pos_tag`` gives it.
-
-    Raises:
-        MissingError: NLTK finds no ``averaged_perceptron_tagger_eng``.
-    """
+    """Give each word of each text the Penn Treebank tag that ``nltk.pos_tag`` gives it; see ``DATA``."""
     import numpy as np
 
     model = _model()

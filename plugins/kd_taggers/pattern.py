@@ -15,26 +15,17 @@ from kdcli.api import MissingError
 
 api_version = 2
 
-REMEMBERED = 200_000
+REMEMBERED = 400_000
 
 
 def tag(texts: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Give each word of each text the Penn Treebank tag that TextBlob's ``PatternTagger`` gives it.
-
-    Raises:
-        MissingError: TextBlob is not installed.
-    """
-    return [[_opening(words[0]), *map(_following, words[1:])] if words else [] for words in texts]
+    """Give each word of each text the Penn Treebank tag that TextBlob's ``PatternTagger`` gives it."""
+    return [[_tag(word, number == 0) for number, word in enumerate(words)] for words in texts]
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _opening(word: str) -> str:
-    return _find_tags()([word])[0][1]
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _following(word: str) -> str:
-    return _find_tags()([".", word])[1][1]
+def _tag(word: str, opens: bool) -> str:
+    return _find_tags()([word] if opens else [".", word])[-1][1]
 
 
 @lru_cache(maxsize=1)

@@ -1,22 +1,20 @@
-"""The model that learns the task's texts, published or from scratch, and the sampler."""
+"""The model that learns the task's texts, published or from scratch, and how texts are sampled from it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import set_seed
 
-from kd_transfoxl.configuration import TransfoXLConfig
-from kd_transfoxl.decoder import TransfoXLDecoder
-from kd_transfoxl.model import TransfoXLLMHeadModel
-from kd_transfoxl.tokenizing import Words, WordTokenizer, detect_words
-from kd_transfoxl.vocabulary import fitting_cutoffs
+from kd_transfoxl.model import TransfoXLConfig, TransfoXLLayer, TransfoXLLMHeadModel
+from kd_transfoxl.words import Words, WordTokenizer, detect_words, fitting_cutoffs
 from kdcli.api import Corpus, DataError, GeneratorSettings, ProfileError, Reporter, Sampler
 from kdcli.lm.causal import CausalSampler
 from kdcli.lm.language_model import LanguageModel
@@ -31,12 +29,9 @@ SIZES = ("n_layer", "d_model", "n_head", "d_head", "d_inner", "div_val", "cutoff
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "tiny": {"n_layer": 2, "d_model": 64, "d_embed": 64, "n_head": 2, "d_head": 32, "d_inner": 128, "div_val": 2},
     "wt103": {},
-}
-"""Differences from the published configuration."""
-HUB = {"wt103": "transfo-xl/transfo-xl-wt103"}
-"""The hub names of the published weights."""
-_SAMPLE = 1000
-"""Texts in which unknown words are counted."""
+}  # differences from the published configuration
+HUB = {"wt103": "transfo-xl/transfo-xl-wt103"}  # the hub names of the published weights
+_SAMPLE = 1000  # texts in which unknown words are counted
 
 
 def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
@@ -66,12 +61,7 @@ def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageMod
         set_seed(seed)
         return TransfoXLLMHeadModel(config) if scratch else load_lm(folder, config)
 
-    return LanguageModel(KEY, tokenizer, build, load_fine_tuned, identity, config, options.max_length, nats, check)
-
-
-def load_fine_tuned(folder: Path) -> TransfoXLLMHeadModel:
-    """Load the model that a training has saved, in float32."""
-    return load_lm(folder, _load_config(folder))  # type: ignore[no-any-return]
+    return LanguageModel(KEY, tokenizer, build, identity, config, options.max_length, nats=nats, check=check)
 
 
 def sampler(checkpoint: Path, settings: GeneratorSettings, max_length: int, reporter: Reporter) -> Sampler:
@@ -83,15 +73,9 @@ def sampler(checkpoint: Path, settings: GeneratorSettings, max_length: int, repo
     tokenizer = _load_tokenizer(checkpoint, config)
     model = load_lm(checkpoint, config, settings.precision).to(settings.device).eval()
     check(model, max_length)
-    draw = partial(
-        model.crit.draw,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        without=tokenizer.unk_token_id,
-    )
+    how = {"temperature": settings.temperature, "top_k": settings.top_k, "top_p": settings.top_p}
+    decoder = TransfoXLDecoder(model, partial(model.crit.draw, **how, without=tokenizer.unk_token_id))
     ends = 2 if settings.kind == "pair" else 1
-    decoder = TransfoXLDecoder(model, draw)
     return CausalSampler(model, tokenizer, settings, max_length, reporter, decoder=decoder, ends=ends, nats=nats)
 
 
@@ -165,3 +149,78 @@ def _load_tokenizer(folder: Path, config: TransfoXLConfig, words: Words | None =
         what = f"the vocabulary is another model's: it has {len(tokenizer)} words, the model knows {config.vocab_size}"
         raise DataError(what, file=folder, hint="copy the model again, its vocabulary with it")
     return tokenizer
+
+
+class TransfoXLDecoder:
+    """A Transformer-XL with preallocated keys and values: a ``kdcli.lm.sampling.Decoder``.
+
+    Each text starts with an empty memory, and its words see what they see when the whole text is read at once: with
+    ``same_length`` the last ``mem_len`` positions, otherwise all. The cache has as many, and is written in a ring:
+    attention depends on distances only, so it does not matter where a position is kept. ``draw`` draws words ``[rows]``
+    from hidden states ``[rows, d_model]`` and uniforms ``[rows]``; by default, ``model.crit.draw``.
+    """
+
+    def __init__(self, model: TransfoXLLMHeadModel, draw: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
+        self.model = model
+        self.draw: Callable[[Tensor, Tensor], Tensor] = draw or model.crit.draw
+        self.layers = cast(list[TransfoXLLayer], list(model.transformer.layers))
+        self.open(0, 0)
+
+    @property
+    def device(self) -> torch.device:
+        """See ``Decoder``."""
+        return torch.device(self.model.device)
+
+    @torch.no_grad()
+    def open(self, rows: int, length: int) -> None:
+        """See ``Decoder``."""
+        config = self.model.config
+        self.size = min(length, config.mem_len) if config.same_length else length
+        shape = (config.n_layer, rows, config.n_head, self.size, config.d_head)
+        self.keys = torch.zeros(shape, dtype=self.model.dtype, device=self.device)
+        self.values = torch.zeros_like(self.keys)
+        sines = self.model.transformer.sines(torch.arange(self.size, device=self.device), self.model.dtype)
+        keys = [layer.dec_attn.distance_keys(sines).permute(1, 2, 0) for layer in self.layers]
+        self.distance_keys = torch.stack(keys)  # [layers, heads, d_head, size], the same for all texts
+
+    def step(self, tokens: Tensor, positions: Tensor, width: int, uniforms: Tensor) -> Tensor:
+        """See ``Decoder``."""
+        return self.draw(self.hidden(tokens, positions, width), uniforms)
+
+    def hidden(self, tokens: Tensor, positions: Tensor, width: int) -> Tensor:
+        """Read a word of each row; return the last hidden states ``[rows, d_model]``."""
+        width = min(width, self.size)
+        distances = (positions[:, None] - torch.arange(width, device=positions.device)) % self.size  # [rows, width]
+        # What is farther back than the text's beginning belongs to an earlier text.
+        unseen = distances > positions[:, None]
+        distances = distances.masked_fill(unseen, 0)
+        hidden: Tensor = self.model.transformer.word_emb(tokens)
+        for number, layer in enumerate(self.layers):
+            hidden = self._layer(number, layer, hidden, positions, distances, unseen)
+        return hidden
+
+    def keep(self, rows: Tensor) -> None:
+        """See ``Decoder``."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+
+    def _layer(
+        self, number: int, layer: TransfoXLLayer, hidden: Tensor, positions: Tensor, distances: Tensor, unseen: Tensor
+    ) -> Tensor:
+        """Return the output of a layer for ``[rows, d_model]``; ``distances`` and ``unseen`` are ``[rows, width]``."""
+        attention, width = layer.dec_attn, distances.shape[1]
+        queries, keys, values = attention.heads(hidden)  # [rows, heads, d_head]
+        rows = torch.arange(len(positions), device=positions.device)
+        self.keys[number, rows, :, positions % self.size] = keys
+        self.values[number, rows, :, positions % self.size] = values
+        distance_keys = self.distance_keys[number, :, :, :width]
+        by_distance = torch.einsum("bhd,hdj->bhj", queries + attention.r_r_bias, distance_keys)
+        by_position = by_distance.gather(2, distances[:, None].expand(-1, by_distance.shape[1], -1))
+        found = functional.scaled_dot_product_attention(
+            (queries + attention.r_w_bias)[:, :, None],
+            self.keys[number, :, :, :width],
+            self.values[number, :, :, :width],
+            attn_mask=(attention.scale * by_position).masked_fill(unseen[:, None], -torch.inf)[:, :, None],
+            scale=attention.scale,
+        )
+        output: Tensor = layer.pos_ff(attention.out(hidden, found[:, :, 0]))
+        return output

@@ -9,31 +9,97 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, initialization
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from kd_transfoxl.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from kd_transfoxl.configuration import TransfoXLConfig
+from kdcli.api import DataError
 from kdcli.lm.texts import IGNORED
+
+
+class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
+    """The configuration, with the keys and the defaults of the published ``config.json`` of ``transfo-xl-wt103``."""
+
+    model_type = "transfo-xl"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["mems"]
+    attribute_map: ClassVar[dict[str, str]] = {
+        "n_token": "vocab_size",
+        "hidden_size": "d_model",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    }
+
+    vocab_size: int = 267735
+    # The first word of each cluster of the adaptive softmax but the first; none for a plain softmax.
+    cutoffs: list[int] = field(default_factory=lambda: [20000, 40000, 200000])
+    d_model: int = 1024
+    d_embed: int = 1024
+    n_head: int = 16
+    d_head: int = 64
+    d_inner: int = 4096
+    div_val: int = 4  # embeddings of cluster ``i`` are ``d_embed // div_val**i`` wide; with 1 all words share one table
+    pre_lnorm: bool = False  # normalise the input of a layer, not its output
+    n_layer: int = 18
+    mem_len: int = 1600  # positions of earlier segments that a layer remembers
+    clamp_len: int = 1000  # greater distances count as this one; 0 or less = no limit
+    same_length: bool = True  # each word sees ``mem_len`` positions, itself included, however long the segment is
+    proj_share_all_but_first: bool = True
+    tie_projs: list[bool] | None = None  # whether softmax and embeddings of a cluster share a projection
+    tie_word_embeddings: bool = True
+    untie_r: bool = True  # whether each layer has its own biases ``u`` and ``v``
+    dropout: float = 0.1  # of embeddings, distances and outputs of layers
+    dropatt: float = 0.0  # of attention weights
+    attn_type: int = 0
+    init: str = "normal"
+    init_range: float = 0.01
+    init_std: float = 0.02
+    proj_init_std: float = 0.01
+    layer_norm_epsilon: float = 1e-5
+    eos_token_id: int | None = 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.cutoffs = list(self.cutoffs)
+        if self.tie_projs is None:
+            self.tie_projs = [self.proj_share_all_but_first and cluster > 0 for cluster in range(len(self.cutoffs) + 1)]
+        super().__post_init__(**kwargs)
+
+    def check(self) -> None:
+        """Check the values that the model depends on; those of no model are a ``DataError``."""
+        clusters, projections = len(self.cutoffs) + 1, len(self.tie_projs or [])
+        rising = all(one < other for one, other in pairwise([0, *self.cutoffs, self.vocab_size]))
+        cutoffs = f"the cutoffs {self.cutoffs} do not rise from 1 on to less than {self.vocab_size}, the vocabulary"
+        narrowest = self.d_embed // self.div_val ** (clusters - 1) if self.div_val > 0 else 0
+        narrow = f"with d_embed {self.d_embed} and div_val {self.div_val} the last cluster has no width"
+        blind = "with same_length and mem_len 0, a word sees nothing, not even itself"
+        for sound, what, hint in (
+            (self.attn_type == 0, f"attn_type is {self.attn_type}", "0, the paper's, is the only one"),
+            (rising, cutoffs, "name fewer or smaller ones"),
+            (projections == clusters, f"tie_projs has {projections} values for {clusters} clusters", "one for each"),
+            (narrowest > 0, narrow, "take a greater d_embed, a smaller div_val, or fewer cutoffs"),
+            (self.d_model % 2 == 0, f"d_model is {self.d_model}", "take an even one: half of it are sines"),
+            (self.mem_len >= 0, f"mem_len is {self.mem_len}", "0 remembers nothing"),
+            (self.mem_len != 0 or not self.same_length, blind, "set same_length to false, or mem_len to 1 or more"),
+            (self.init in ("normal", "uniform"), f"init is {self.init!r}", "normal or uniform"),
+        ):
+            if not sound:
+                raise DataError(f"there is no such Transformer-XL: {what}", hint=hint)
 
 
 @dataclass
 class TransfoXLOutput(ModelOutput):  # type: ignore[misc]
-    """The output of a segment."""
+    """The output of a segment; ``mems`` are the memory for the next segment, if there is one."""
 
-    loss: Tensor | None = None
-    """The mean of ``losses``."""
-    losses: Tensor | None = None
-    """``[rows, time - 1]``, the nats of each word but the first, 0 where the label is ignored."""
-    logits: Tensor | None = None
-    """``[rows, time, vocabulary]``, log-probabilities of the next word; only with ``return_logits``."""
-    mems: tuple[Tensor, ...] | None = None
-    """For each layer ``[rows, at most mem_len, d_model]``: the memory for the next segment, if there is one."""
+    loss: Tensor | None = None  # the mean of ``losses``
+    losses: Tensor | None = None  # [rows, time - 1], the nats of each word but the first, 0 where the label is ignored
+    logits: Tensor | None = None  # [rows, time, vocabulary], log-probabilities of the next word, with ``return_logits``
+    mems: tuple[Tensor, ...] | None = None  # for each layer [rows, at most mem_len, d_model]
 
 
 class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
@@ -116,8 +182,7 @@ class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
                 initialization.uniform_(weights, -self.config.init_range, self.config.init_range)
             else:
                 projection = isinstance(module, nn.ParameterList)
-                std = self.config.proj_init_std if projection else self.config.init_std
-                initialization.normal_(weights, std=std)
+                initialization.normal_(weights, std=self.config.proj_init_std if projection else self.config.init_std)
 
 
 class TransfoXLModel(nn.Module):
@@ -126,9 +191,8 @@ class TransfoXLModel(nn.Module):
     def __init__(self, config: TransfoXLConfig) -> None:
         super().__init__()
         self.config = config
-        self.word_emb = AdaptiveEmbedding(
-            config.vocab_size, config.cutoffs, config.d_embed, config.d_model, config.div_val
-        )
+        sizes = config.vocab_size, config.cutoffs, config.d_embed, config.d_model, config.div_val
+        self.word_emb = AdaptiveEmbedding(*sizes)
         self.drop = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(TransfoXLLayer(config) for _ in range(config.n_layer))
         if not config.untie_r:
@@ -139,13 +203,18 @@ class TransfoXLModel(nn.Module):
         """Return the last hidden states ``[rows, time, d_model]`` and the new memory, for ``int64 [rows, time]``."""
         past = mems[0].shape[1] if mems else 0
         hidden = self.drop(self.word_emb(words))
-        seen = past + words.shape[1]
-        sines = self.drop(self.sines(torch.arange(seen - 1, -1, -1, device=words.device), hidden.dtype))
-        unseen = self._unseen(words.shape[1], seen, words.device)
+        positions = torch.arange(past + words.shape[1], device=words.device)
+        sines = self.drop(self.sines(positions.flip(0), hidden.dtype))
+        distances = positions[past:, None] - positions  # [time, seen]
+        unseen = distances < 0
+        if self.config.same_length:
+            unseen |= distances >= self.config.mem_len
         remembered = []
         for number, layer in enumerate(self.layers):
-            memory = mems[number] if mems else None
-            remembered.append(self._remember(hidden, memory))
+            memory, together = mems[number] if mems else None, hidden.detach()
+            if memory is not None:
+                together = torch.cat([memory, together], dim=1)
+            remembered.append(together[:, max(together.shape[1] - self.config.mem_len, 0) :])
             hidden = layer(hidden, sines, unseen, memory)
         return self.drop(hidden), tuple(remembered) if self.config.mem_len else None
 
@@ -160,19 +229,6 @@ class TransfoXLModel(nn.Module):
         halves = torch.arange(0, self.config.d_model, 2, dtype=wide, device=distances.device)
         angles = distances[:, None] / 10000 ** (halves / self.config.d_model)
         return torch.cat([angles.sin(), angles.cos()], dim=1).to(dtype)
-
-    def _unseen(self, time: int, seen: int, device: torch.device) -> Tensor:
-        """Return ``bool [time, seen]``, true for what a word must not see: what comes later, or is too far."""
-        positions = torch.arange(seen, device=device)
-        distances = positions[seen - time :, None] - positions
-        later = distances < 0
-        return later | (distances >= self.config.mem_len) if self.config.same_length else later
-
-    def _remember(self, hidden: Tensor, memory: Tensor | None) -> Tensor:
-        """Return the last ``mem_len`` positions of the memory and of a layer's input, without a gradient."""
-        hidden = hidden.detach()
-        together = hidden if memory is None else torch.cat([memory, hidden], dim=1)
-        return together[:, max(together.shape[1] - self.config.mem_len, 0) :]
 
 
 class TransfoXLLayer(GradientCheckpointingLayer):  # type: ignore[misc]

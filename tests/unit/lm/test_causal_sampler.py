@@ -10,7 +10,7 @@ from scipy.stats import chisquare, kstest
 
 from kdcli.api import Corpus, DataError, Part
 from kdcli.lm.causal import BROKEN, UNFINISHED, CausalSampler
-from kdcli.lm.sampling import part_uniforms
+from kdcli.lm.sampling import part_uniforms, sample
 
 TRAIN = ["a good film", "the plot is dull", "the dog", "naïve fun", "the end", "very bad", "fun !"] * 3
 CORPUS = Corpus("single", TRAIN, ["fun"])
@@ -95,12 +95,15 @@ def test_every_draw_is_a_text_or_is_rejected_for_a_reason(make_sampler, tokenize
 
 def test_options_reach_the_draw(make_sampler, tokenizer):
     # The most likely next token, always: the texts of one prefix are one.
+    tokens, uniforms = torch.full((20,), tokenizer("the")["input_ids"][0]), part_uniforms(Part(0, 20, 1), 12)
+
+    def different(one):
+        rows = sample(one.decoder, tokens, torch.from_numpy(uniforms), end=tokenizer.eos_token_id, rows=20)
+        return len(np.unique(rows, axis=0))
+
     for one in (make_sampler(top_k=1), make_sampler(top_p=1e-6), make_sampler(temperature=1e-4)):
-        tokens = torch.full((20,), tokenizer("the")["input_ids"][0])
-        rows = one._sample(tokens, torch.from_numpy(part_uniforms(Part(0, 20, 1), 12)))
-        assert len(np.unique(rows, axis=0)) == 1
-    rows = make_sampler()._sample(tokens, torch.from_numpy(part_uniforms(Part(0, 20, 1), 12)))
-    assert len(np.unique(rows, axis=0)) == 20
+        assert different(one) == 1
+    assert different(make_sampler()) == 20
 
 
 @pytest.mark.parametrize(("rows", "halved"), [(48, [24, 12, 6]), ("auto", [30, 15, 7])])

@@ -25,9 +25,9 @@ from transformers import (
 
 from kdcli.api import QuietReporter
 from kdcli.errors import KdError, ProfileError
-from kdcli.lm.fine_tune import Diverged, Recipe, TrainingOutcome, best_of, fine_tune
+from kdcli.lm.fine_tune import Recipe, TrainingOutcome, best_of, fine_tune
 from kdcli.lm.texts import TokenRows
-from kdcli.lm.trainer import ByLength, ByLengthTrainer
+from kdcli.lm.trainer import ByLength, ByLengthTrainer, Diverged
 
 WORDS = 40
 RECIPE = {
@@ -329,7 +329,7 @@ def test_two_processes_train_as_one(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         "import sys; from pathlib import Path; from test_fine_tune import STILL, Writer, train\n"
-        "from kdcli.api import QuietReporter; from kdcli.lm.training_folder import join_processes\n"
+        "from kdcli.api import QuietReporter; from kdcli.lm.fine_tune import join_processes\n"
         "join_processes('cpu', None)\n"
         "train(Path(sys.argv[1]), Writer(STILL, rows=48), lr=1e-3, epochs=2, at_once=3)\n"
     )

@@ -40,8 +40,7 @@ def make_start(tokenizer):
             set_seed(seed)
             return AutoModelForCausalLM.from_config(config)
 
-        load = AutoModelForCausalLM.from_pretrained
-        return LanguageModel("generators.tiny", tokenizer, build, load, {"is": "new"}, config, max_length)
+        return LanguageModel("generators.tiny", tokenizer, build, {"is": "new"}, config, max_length)
 
     return make
 

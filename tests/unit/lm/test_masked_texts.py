@@ -7,9 +7,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from kdcli.lm.masked_texts import MaskedTexts, masked_fit, masked_nats
-from kdcli.lm.texts import IGNORED
-from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
+from kdcli.lm.masked import MaskedTexts, masked_fit, masked_nats
+from kdcli.lm.texts import IGNORED, SPECIAL, train_wordpiece
 
 TEXTS = [
     "a Good film about a  bad dog",

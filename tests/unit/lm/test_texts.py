@@ -66,7 +66,7 @@ def test_the_first_token_is_given_and_padding_does_not_count(tokenizer):
     assert batch["labels"][:, 0].tolist() == [IGNORED] * 2
     assert (batch["labels"][0, 1:] == batch["input_ids"][0, 1:]).all()
     assert batch["labels"][1, 1:].tolist() == [tokenizer.eos_token_id] + [IGNORED] * (longest - 2)
-    assert made.first().tolist() == [row[0] for row in tokens_of(made)]
+    assert made.tokens[made.rows.offsets[:-1]].tolist() == [row[0] for row in tokens_of(made)]
 
 
 def test_a_text_that_is_too_long_has_no_end(tokenizer):
@@ -96,4 +96,4 @@ def test_no_text_is_cut_where_a_space_would_come_into_the_cut(spaced_tokenizer):
 
 def test_no_texts(tokenizer):
     made = TokenTexts([], tokenizer, LONG, seed=1)
-    assert (len(made), made.lengths.tolist(), made.read(), made.first().tolist()) == (0, [], [], [])
+    assert (len(made), made.lengths.tolist(), made.read(), made.tokens.tolist()) == (0, [], [], [])

@@ -7,7 +7,7 @@ from notes import Notes
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError, KdError
 from kdcli.files import MARKER
-from kdcli.lm.training_folder import one_training, publish
+from kdcli.lm.fine_tune import one_training, publish
 
 HALF = "run/model/config.json"
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from kdcli.api import DataError, MissingError, QuietReporter
-from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
+from kdcli.lm.texts import SPECIAL, train_wordpiece
 from kdcli.models import hf
 from kdcli.models.hf import load_lm_config, load_lm_tokenizer
 

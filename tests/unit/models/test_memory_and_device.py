@@ -3,8 +3,7 @@ import torch
 
 from kdcli.api import KdError, QuietReporter
 from kdcli.errors import MissingError, UsageError
-from kdcli.models.device import check_device, resolve
-from kdcli.models.memory import halve_until_it_fits
+from kdcli.models.device import check_device, halve_until_it_fits, resolve
 
 FULL = "CUDA out of memory. Tried to allocate 20.00 MiB."
 

@@ -25,7 +25,7 @@ from student_forms import (
 from torch import nn
 
 import kd_bilstm
-from kd_bilstm import Options, build, fast, onnx_graph
+from kd_bilstm import GATES, Options, build, fast
 from kd_bilstm.model import maximum, pack
 from kd_bilstm.trained import levels, near, reverse
 from kdcli import registry
@@ -243,5 +243,5 @@ def test_the_order_of_the_gates_matters(cell, monkeypatch):
     module, chosen = model_of(kd_bilstm, SINGLE, cell=cell, **SMALL)
     columns = columns_of(SINGLE, [3, 5, 1])
     expected = by_onnx(kd_bilstm, chosen, SINGLE, module, columns)
-    monkeypatch.setitem(onnx_graph.GATES, cell, tuple(range(len(onnx_graph.GATES[cell]))))
+    monkeypatch.setitem(GATES, cell, tuple(range(len(GATES[cell]))))
     assert np.abs(by_onnx(kd_bilstm, chosen, SINGLE, module, columns) - expected).max() > 1e-2

@@ -18,8 +18,7 @@ from student_forms import (
 from torch import nn
 
 import kd_dan
-from kd_dan import Options, build, fast
-from kd_dan.trained import ngram_rows
+from kd_dan import Options, build, fast, ngram_rows
 from kdcli.api import Batch
 from kdcli.student.optimize import SparseAdadelta
 

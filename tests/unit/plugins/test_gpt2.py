@@ -17,8 +17,7 @@ from transformers import (
 )
 
 import kd_gpt2
-from kd_gpt2 import Options
-from kd_gpt2.model import SIZES, prepare, train_bpe
+from kd_gpt2 import SIZES, Options, prepare, train_bpe
 from kdcli.api import Corpus, GeneratorSettings, Part
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "naïve fun", "it was bad", "the dog is good"] * 4

@@ -20,11 +20,10 @@ from transformers import (
 )
 
 import kd_mlm
-from kd_mlm import Options
-from kd_mlm.model import INPUTS, prepare
+from kd_mlm import INPUTS, Options, prepare
 from kdcli.api import Corpus, DataError, GeneratorSettings, Part
-from kdcli.lm.masked_texts import MaskedTexts
-from kdcli.lm.wordpiece import SPECIAL, train_wordpiece
+from kdcli.lm.masked import MaskedTexts
+from kdcli.lm.texts import SPECIAL, train_wordpiece
 
 TRAIN = [
     "a Good film about a dog , and a very bad one",

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kdcli.transfer.tagging import TaggedWords
+from kdcli.transfer.rules import TaggedWords
 
 SHARED = Path(__file__).resolve().parents[4] / "shared"
 

@@ -7,8 +7,8 @@ import pytest
 
 from kdcli.api import Task
 from kdcli.errors import DataError
-from kdcli.transfer import mixing
-from kdcli.transfer.mixing import mix
+from kdcli.transfer import cleaning
+from kdcli.transfer.cleaning import mix
 
 SINGLE = Task("films", "single", ("0", "1"))
 PAIR = Task("pairs", "pair", ("0", "1"))
@@ -67,7 +67,7 @@ def test_pairs_are_equal_if_both_texts_are(tmp_path):
 
 
 def test_many_batches_keep_their_places(tmp_path, monkeypatch):
-    monkeypatch.setattr(mixing, "_ROWS", 1000)
+    monkeypatch.setattr(cleaning, "_ROWS", 1000)
     originals = [(f"o{i % 999}", "original", "1") for i in range(70_000)]
     lite = put(tmp_path / "lite.parquet", [*originals, *made("lite", *(f"t{i}" for i in range(70_000)))])
     texts = [f"t{i}" for i in range(0, 140_000, 2)]

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
-from kdcli.transfer.rules import Rewriter, Rules, Unigrams, windows
-from kdcli.transfer.tagging import TaggedWords
+from kdcli.transfer.rules import Rewriter, Rules, TaggedWords, Unigrams, windows
 
 NOTHING = Rules(0, 0, 0, 1, 5)
 TEXT = ["the/DT", "good/JJ", "film/NN", "has/VB", "a/DT", "plot/NN", "and/CC", "ends/VB"]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from nltk.tokenize import NLTKWordTokenizer
 
 from kdcli.errors import PluginError
-from kdcli.transfer import tagging
-from kdcli.transfer.tagging import TaggedWords, TagPart, split
+from kdcli.transfer import rules
+from kdcli.transfer.rules import TaggedWords, TagPart, split
 
 PIECES = [
     *["word", "half-hearted", "x/y", r"and\/or", "-lrb-", "café", "a", "1999", "3.5", "1,000", "snake_case"],
@@ -85,7 +85,7 @@ def tagged(tmp_path, monkeypatch):
     """Tag part ``part`` of some texts by a function, two to a part."""
 
     def run(texts, tag, words="treebank", part=0):
-        monkeypatch.setattr(tagging.registry, "load", lambda group, name: SimpleNamespace(tag=tag))
+        monkeypatch.setattr(rules.registry, "load", lambda group, name: SimpleNamespace(tag=tag))
         pl.DataFrame(texts).write_parquet(tmp_path / "texts.parquet")
         TagPart(tmp_path / "texts.parquet", "any", words, 0, 2)(part, tmp_path / "part.parquet")
         return pl.read_parquet(tmp_path / "part.parquet")
@@ -129,7 +129,7 @@ def test_tagger_that_miscounts_is_an_error(tagged, tags):
 
 def test_plain_texts_need_no_nltk(monkeypatch):
     monkeypatch.setitem(sys.modules, "nltk.tokenize", None)
-    tagging._tokenizer.cache_clear()
+    rules._tokenizer.cache_clear()
     assert split("a plain text , is n't it ? ", "treebank")[0] == ["a", "plain", "text", ",", "is", "n't", "it", "?"]
 
 

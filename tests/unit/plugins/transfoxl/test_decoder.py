@@ -3,9 +3,8 @@ import torch
 from decoding import check_rows
 from torch import nn
 
-from kd_transfoxl.configuration import TransfoXLConfig
-from kd_transfoxl.decoder import TransfoXLDecoder
-from kd_transfoxl.model import TransfoXLLMHeadModel
+from kd_transfoxl.language_model import TransfoXLDecoder
+from kd_transfoxl.model import TransfoXLConfig, TransfoXLLMHeadModel
 from kdcli.lm import sampling
 from kdcli.lm.sampling import sample
 

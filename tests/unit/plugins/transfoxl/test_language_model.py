@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import kd_transfoxl
 from kd_transfoxl import Options
 from kd_transfoxl.language_model import prepare
-from kd_transfoxl.tokenizing import WordTokenizer
+from kd_transfoxl.words import WordTokenizer
 from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, ProfileError, QuietReporter
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4

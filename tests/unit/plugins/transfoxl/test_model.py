@@ -9,8 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from kd_transfoxl.configuration import TransfoXLConfig
-from kd_transfoxl.model import TransfoXLLMHeadModel, shifted
+from kd_transfoxl.model import TransfoXLConfig, TransfoXLLMHeadModel, shifted
 from kdcli.api import DataError
 
 REFERENCE = sorted((Path(__file__).parent / "reference" / "model").glob("*.safetensors"))

@@ -10,10 +10,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kd_transfoxl import tokenizing
 from kd_transfoxl.model import TransfoXLLMHeadModel
-from kd_transfoxl.tokenizing import WordTokenizer, detect_words, join, split
-from kd_transfoxl.vocabulary import Vocabulary
+from kd_transfoxl.words import Vocabulary, WordTokenizer, _moses, detect_words, join, split
 from kdcli.api import DataError, MissingError
 from kdcli.models.hf import quiet
 
@@ -162,7 +160,7 @@ def test_a_broken_configuration(tmp_path, text):
 
 
 def test_moses_may_be_missing(monkeypatch):
-    tokenizing._moses.cache_clear()
+    _moses.cache_clear()
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     with pytest.raises(MissingError, match="need sacremoses, which is not installed") as caught:
         split("a", "moses")

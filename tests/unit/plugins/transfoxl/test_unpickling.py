@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from kd_transfoxl.vocabulary import unpickle
+from kd_transfoxl.words import unpickle
 from kdcli.api import DataError
 
 MAGIC = 0x1950A86A20F9469CFC6C

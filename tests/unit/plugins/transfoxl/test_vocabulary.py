@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_transfoxl.vocabulary import count_vocabulary, fitting_cutoffs, read_vocabulary
+from kd_transfoxl.words import count_vocabulary, fitting_cutoffs, read_vocabulary
 from kdcli.api import DataError, ProfileError
 
 REFERENCE = Path(__file__).parent / "reference"

@@ -1,0 +1,328 @@
+"""Texts as words, and words as tokens.
+
+Hyphens inside words, and commas and points inside numbers, are words of their own, as in WikiText-103: ``1,000
+well-known`` is ``1 @,@ 000 well @-@ known``. ``join`` puts them back.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from itertools import chain, pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcli.api import DataError, MissingError, ProfileError
+
+END = "<eos>"  # ends a text; inside a text it stands for the tab of a pair
+UNKNOWN = "<unk>"  # stands for every word outside the vocabulary
+FILE = "vocab.txt"  # one word a line, in the order of their ids
+PICKLED = ("vocab.pkl", "vocab.bin")
+
+_PUBLISHED_SIZE = 267_735
+_PUBLISHED_CUTOFFS = (20_000, 40_000, 200_000)  # of transfo-xl-wt103
+_TORCH = 0x1950A86A20F9469CFC6C  # the number that ``torch.save`` wrote first, before it wrote zip archives
+Words = Literal["moses", "whitespace"]
+"""How texts are split: by the rules of Moses; or at white space, where they are tokenised already."""
+CONFIG = "tokenizer_config.json"
+
+_INSIDE_WORDS = re.compile(r"(?<=[^\W_])-(?=[^\W_])|(?<=\d)[,.](?=\d)")
+_INSIDE_NUMBERS = re.compile(r"(?<=\d)[,.](?=\d)")
+_SIGN = re.compile(r" ?(?<!\S)@([-,.])@(?!\S) ?")
+_ALONE = re.compile(r"(?<!\S)[,.;:?!](?!\S)")
+_ATTACHED = re.compile(r"\w[,.;:?!](?!\S)")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words of a model; the id of a word is its index."""
+
+    words: Sequence[str]  # the most frequent ones first; ``<eos>`` and ``<unk>`` are among them
+    lower_case: bool = False  # whether texts are converted to lower case first
+
+    def __post_init__(self) -> None:
+        seen = set()
+        for row, word in enumerate(self.words, 1):
+            if not isinstance(word, str) or word.split() != [word]:
+                raise DataError(f"the vocabulary holds {word!r}, which is not a word", row=row)
+            if word in seen:
+                raise DataError(f"the vocabulary holds {word!r} twice", row=row)
+            seen.add(word)
+        if missing := [word for word in (END, UNKNOWN) if word not in seen]:
+            raise DataError(f"the vocabulary has no {missing[0]}", hint="is it that of a word-level Transformer-XL?")
+
+
+def count_vocabulary(words: Iterable[str], *, min_freq: int = 1, max_size: int | None = None) -> Vocabulary:
+    """Make a vocabulary of the most frequent words, which come first; equally frequent ones in alphabetic order.
+
+    A word needs ``min_freq`` occurrences; ``<eos>`` and ``<unk>`` count towards ``max_size``.
+    """
+    counts = Counter(words)
+    frequent = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
+    kept = [word for _, word in frequent if word not in (END, UNKNOWN)]
+    if not kept:
+        raise DataError(f"no word occurs {min_freq} times", hint="a vocabulary needs more texts, or a lower min_freq")
+    return Vocabulary([END, UNKNOWN, *kept][:max_size])
+
+
+def fitting_cutoffs(size: int, cutoffs: Sequence[int] | None = None) -> list[int]:
+    """Return ``cutoffs``, checked; or those of transfo-xl-wt103, or the same shares of a vocabulary of ``size`` words.
+
+    The first is at least 2, as ``<eos>`` and ``<unk>`` come first.
+    """
+    if cutoffs is None:
+        if size > _PUBLISHED_CUTOFFS[-1]:
+            return list(_PUBLISHED_CUTOFFS)
+        shares = {round(cutoff * size / _PUBLISHED_SIZE) for cutoff in _PUBLISHED_CUTOFFS}
+        return sorted(cutoff for cutoff in shares if 2 <= cutoff < size)
+    key = "generators.transfoxl.cutoffs"
+    if any(first >= second for first, second in pairwise([1, *cutoffs])):
+        raise ProfileError(f"cutoffs rise from 2 on: {list(cutoffs)} do not", key=key)
+    if cutoffs and cutoffs[-1] >= size:
+        hint = f"leave it out for {fitting_cutoffs(size)}, or allow more words"
+        raise ProfileError(f"a cutoff of {cutoffs[-1]} exceeds the vocabulary of {size} words", key=key, hint=hint)
+    return list(cutoffs)
+
+
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """Read ``vocab.txt``, or else the ``vocab.pkl`` or ``vocab.bin`` of a published model."""
+    for name in (FILE, *PICKLED):
+        if (path := folder / name).is_file():
+            try:
+                return _read_words(path) if name == FILE else _read_pickle(path)
+            except DataError as error:
+                row = error.row if name == FILE else None
+                raise DataError(error.what, hint=error.hint, file=path, row=row) from error
+    hint = f"copy {', '.join(PICKLED)} or {FILE} of the pretrained model into it"
+    raise DataError("the folder holds no vocabulary", hint=hint, file=folder)
+
+
+def unpickle(path: Path) -> Any:
+    """Read a vocabulary that ``pickle.dump`` or ``torch.save`` (in any of its forms) wrote, as builtin types.
+
+    A pickle is a program: it names functions, and the reader calls them. This one knows ``_TYPES`` alone, and is a
+    ``DataError`` for any other, and for a broken file.
+    """
+    try:
+        with path.open("rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                stream.seek(0)
+                value = _load(stream)
+                if value == _TORCH:  # then a version, the system, and the value
+                    value = [_load(stream) for _ in range(3)][-1]
+                return value
+            with zipfile.ZipFile(stream) as archive:
+                pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+                if len(pickles) != 1:
+                    raise ValueError(f"an archive with {len(pickles)} pickles")
+                return _load(BytesIO(archive.read(pickles[0])))
+    except DataError as error:
+        raise DataError(error.what, hint=error.hint, file=path) from error
+    except Exception as error:  # a broken file makes the unpickler raise anything
+        reason = str(error) or type(error).__name__
+        hint = "copy the file again; a download may have been cut short"
+        raise DataError(f"the vocabulary cannot be read: {reason}", hint=hint, file=path) from error
+
+
+class _Ignored:
+    """Replaces an object that is not needed: it accepts any arguments, and keeps nothing."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+_TYPES = {
+    # A pickle can set attributes of the classes it names; those of a builtin type are fixed.
+    "collections.OrderedDict": dict,
+    "collections.Counter": dict,
+    # transformers before version 5 pickled all attributes of its tokenizer along with the words.
+    "re._compile": _Ignored,
+    "sacremoses.normalize.MosesPunctNormalizer": _Ignored,
+    "sacremoses.tokenize.MosesDetokenizer": _Ignored,
+    "sacremoses.tokenize.MosesTokenizer": _Ignored,
+    "tokenizers.AddedToken": _Ignored,
+    "transformers.tokenization_utils.Trie": _Ignored,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in _TYPES:
+            raise _refused(f"{module}.{name}")
+        return _TYPES[f"{module}.{name}"]
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _refused("tensor")
+
+
+def _load(stream: BinaryIO) -> Any:
+    return _Unpickler(stream, encoding="utf-8").load()
+
+
+def _refused(name: str) -> DataError:
+    hint = "a pickle can run any program: take the file from where the model was published, or make a vocab.txt of it"
+    return DataError(f"the vocabulary holds a {name}, and is not read", hint=hint)
+
+
+def _read_words(path: Path) -> Vocabulary:
+    try:
+        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"the vocabulary is not UTF-8: {error}") from error
+    return Vocabulary(["".join(line.split()[:1]) for line in lines])  # some files have counts behind the words
+
+
+def _read_pickle(path: Path) -> Vocabulary:
+    value = unpickle(path)
+    ids = value.get("sym2idx") if isinstance(value, dict) else None
+    if not isinstance(ids, dict) or not all(isinstance(number, int) for number in ids.values()):
+        raise DataError("the file holds no vocabulary: sym2idx, the id of each word, is missing")
+    words = sorted(ids, key=ids.__getitem__)
+    if [ids[word] for word in words] != list(range(len(words))):
+        raise DataError("the ids of the words are not 0, 1, 2 and so on")
+    if value.get("delimiter") == "":
+        raise DataError("the vocabulary is one of characters, and the model knows words")
+    return Vocabulary(words, lower_case=bool(value.get("lower_case")))
+
+
+def split(text: str, words: Words) -> list[str]:
+    """Split a text into words, as in WikiText-103; the rules of Moses also normalise quotes and other punctuation."""
+    if words == "whitespace":
+        return _INSIDE_WORDS.sub(r" @\g<0>@ ", text).split()
+    moses = _moses()
+    tokenized = moses.tokenizer.tokenize(
+        moses.normalizer.normalize(text.strip()),
+        aggressive_dash_splits=True,
+        return_str=True,
+        escape=False,
+        protected_patterns=["<eos>", "<unk>", "<formula>"],
+    )
+    return _INSIDE_NUMBERS.sub(r" @\g<0>@ ", tokenized).split()
+
+
+def join(words: Iterable[str], rules: Words) -> str:
+    """Join the words that ``split`` returns.
+
+    With ``whitespace`` the result is the text, with one space between words, but for signs (``@-@``) that stood in it
+    already. ``moses`` attaches punctuation to words.
+    """
+    text = _SIGN.sub(r"\1", " ".join(words))
+    return text if rules == "whitespace" else _moses().detokenizer.detokenize(text.split(" "))
+
+
+def detect_words(texts: Iterable[str]) -> Words:
+    """Return ``whitespace`` if most punctuation of the texts stands alone: they are tokenised already, and stay so.
+
+    Otherwise a student would see different words in the samples: ``doesn't`` in place of ``does n't``.
+    """
+    alone = attached = 0
+    for text in texts:
+        alone += len(_ALONE.findall(text))
+        attached += len(_ATTACHED.findall(text))
+    return "whitespace" if alone > attached else "moses"
+
+
+class WordTokenizer:
+    """Texts as the ids of their words, with the methods of a Hugging Face tokenizer that ``kdcli.lm`` needs.
+
+    A tab is ``<eos>``, which also ends a text. A word outside the vocabulary is ``<unk>``, and so is one that spells
+    ``<eos>``.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, words: Words) -> None:
+        self.vocabulary = vocabulary
+        self.words = words
+        self._ids = self.get_vocab()
+        self.eos_token_id = self._ids.pop(END)
+        self.unk_token_id = self._ids[UNKNOWN]
+
+    @classmethod
+    def train(
+        cls, texts: Sequence[str], words: Words, *, min_freq: int = 1, max_size: int | None = None
+    ) -> WordTokenizer:
+        """Count the words of texts; see ``count_vocabulary``."""
+        sides = chain.from_iterable(text.split("\t") for text in texts)
+        counted = chain.from_iterable(split(side, words) for side in sides)
+        return cls(count_vocabulary(counted, min_freq=min_freq, max_size=max_size), words)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path, words: Words | None = None) -> WordTokenizer:
+        """Read the files of ``save_pretrained``, or the vocabulary of a published model, which has Moses's words."""
+        vocabulary, config = read_vocabulary(folder), _read_config(folder / CONFIG)
+        lower_case = bool(config.get("lower_case", vocabulary.lower_case))
+        return cls(Vocabulary(vocabulary.words, lower_case), words or config.get("words", "moses"))
+
+    def save_pretrained(self, folder: str | Path, **_: Any) -> None:
+        """Write ``vocab.txt`` and ``tokenizer_config.json`` into a folder."""
+        config = {"words": self.words, "lower_case": self.vocabulary.lower_case}
+        Path(folder, CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8", newline="\n")
+        Path(folder, FILE).write_text("\n".join(self.vocabulary.words) + "\n", "utf-8", newline="\n")
+
+    def __len__(self) -> int:
+        return len(self.vocabulary.words)
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return the id of each word."""
+        return {word: number for number, word in enumerate(self.vocabulary.words)}
+
+    def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, list[list[int]]]:
+        """Return ``input_ids``: the tokens of each text, without the ``<eos>`` that ends it."""
+        return {"input_ids": [self._encode(text) for text in texts]}
+
+    def batch_decode(self, rows: Sequence[Sequence[int] | NDArray[np.integer]], **_: Any) -> list[str]:
+        """Decode several texts; see ``decode``."""
+        return [self.decode(row) for row in rows]
+
+    def decode(self, tokens: Sequence[int] | NDArray[np.integer], **_: Any) -> str:
+        """Return the text of tokens; each ``<eos>`` is a tab."""
+        sides: list[list[str]] = [[]]
+        for token in np.asarray(tokens).tolist():
+            if token == self.eos_token_id:
+                sides.append([])
+            else:
+                sides[-1].append(self.vocabulary.words[token])
+        return "\t".join(join(side, self.words) for side in sides)
+
+    def _encode(self, text: str) -> list[int]:
+        tokens: list[int] = []
+        for side in text.split("\t"):
+            side = side.lower() if self.vocabulary.lower_case else side
+            tokens += [self._ids.get(word, self.unk_token_id) for word in split(side, self.words)]
+            tokens.append(self.eos_token_id)
+        return tokens[:-1]
+
+
+@cache
+def _moses() -> SimpleNamespace:
+    try:
+        from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
+    except ImportError as error:
+        key, hint = "generators.transfoxl.words", "pip install sacremoses"
+        raise MissingError("the rules of Moses need sacremoses, which is not installed", hint=hint, key=key) from error
+    return SimpleNamespace(
+        normalizer=MosesPunctNormalizer("en"), tokenizer=MosesTokenizer("en"), detokenizer=MosesDetokenizer("en")
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        if config.get("words", "moses") not in ("moses", "whitespace"):
+            raise ValueError(f"words = {config['words']!r}")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"the tokenizer's configuration cannot be read: {error}", file=path) from error
+    return dict(config)
