@@ -34,7 +34,7 @@ def base_of(folder: Path, reporter: Reporter) -> Path:
     try:
         return find_model(name, reporter, key=key)
     except MissingError as error:
-        what = f"the adapter's base model {name!r} is not there: {error}"
+        what = f"the adapter's base model {name!r} is not there: {error.what}"
         raise MissingError(what, file=file, key=key, hint=hint) from error
 
 
