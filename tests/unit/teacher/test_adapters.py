@@ -109,7 +109,7 @@ def test_a_task_reads_five_outputs_in_its_order_and_says_so(tiny_teacher, notes)
 
 
 def test_names_are_those_in_the_adapters_own_folder(tiny_teacher):
-    adapter = adapt(tiny_teacher(problem_type="multi_label_classification"))
+    adapter = adapt(tiny_teacher(problem_type="multi_label_classification"), tokenizer=True)
     rewrite(adapter / "config.json", id2label={"0": "praise", "1": "complaint", "2": "question"})
     assert load(adapter).labels == ("praise", "complaint", "question")
     rewrite(adapter / "config.json", id2label={"0": "praise", "1": "complaint"})
