@@ -101,6 +101,14 @@ def test_relatives_of_lora(tiny_teacher, how):
     np.testing.assert_allclose(load(adapter).logits([TEXTS], 5), by_peft(adapter, base), atol=1e-5)
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_a_lower_precision_is_that_of_all_weights(tiny_teacher, precision, dtype):
+    adapter = adapt(tiny_teacher(initializer_range=0.2))
+    teacher = load(adapter, precision=precision)
+    assert {tensor.dtype for tensor in teacher.model.parameters()} == {dtype}
+    assert 0 < np.abs(teacher.logits([TEXTS], 5) - load(adapter).logits([TEXTS], 5)).max() < 0.2
+
+
 def test_a_task_reads_five_outputs_in_its_order_and_says_so(tiny_teacher, notes):
     adapter = adapt(tiny_teacher(), outputs=5)
     teacher = TeacherSource(str(adapter)).load(FIVE, reporter=notes)
