@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import re
@@ -13,15 +14,33 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForSequenceClassification, DataCollatorWithPadding
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    PreTrainedConfig,
+)
 
 from kdcli.api import MASK, Reporter
 from kdcli.errors import DataError, first_line
 from kdcli.files import files_sha256
-from kdcli.models.hf import WEIGHTS, find_model, fit_max_length, load_model, load_tokenizer, readable
+from kdcli.models.adapter import base_of, merge_adapter
+from kdcli.models.hf import (
+    ADAPTER,
+    WEIGHTS,
+    find_model,
+    fit_max_length,
+    has_tokenizer,
+    load_config,
+    load_model,
+    load_tokenizer,
+    readable,
+)
 
 LongTexts = Literal["cut", "mean", "max"]
 """What happens to a text that is too long: it is cut, or the mean or the largest output of its windows is taken."""
+_FINE_TUNE = "fine-tune it first (kd teacher train, or teacher.train = true), or name a ...ForSequenceClassification"
 _OVERLAP = 1 / 4
 """The share of a window that the next one begins with."""
 
@@ -39,6 +58,7 @@ class Classifier:
         inputs: The tokenizer's outputs that the model takes.
         long_texts: What happens to a longer text.
         truncation: Which text of a pair is cut, as tokenizers call it.
+        base: The folder of the base model, where ``folder`` holds an adapter.
         cut: How many texts were longer so far.
     """
 
@@ -50,6 +70,7 @@ class Classifier:
     inputs: list[str]
     long_texts: LongTexts = "cut"
     truncation: Literal["longest_first", "only_first"] = "longest_first"
+    base: Path | None = None
     cut: int = field(default=0, init=False)
 
     @property
@@ -71,12 +92,18 @@ class Classifier:
     @property
     def megabytes(self) -> float:
         """The size of its weights on disk, in 10^6 bytes."""
-        files = next(files for pattern in WEIGHTS if (files := list(self.folder.glob(pattern))))
-        return sum(file.stat().st_size for file in files) / 1e6
+        patterns = (*WEIGHTS, "adapter_model.bin")
+        files = [next(found for name in patterns if (found := list(place.glob(name)))) for place in self._folders]
+        return sum(file.stat().st_size for found in files for file in found) / 1e6
 
     def fingerprint(self) -> str:
-        """Return a hash of its files."""
-        return files_sha256(self.folder)
+        """Return a hash of its files, those of an adapter's base model included."""
+        hashes = [files_sha256(place) for place in self._folders]
+        return hashes[0] if self.base is None else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    @property
+    def _folders(self) -> list[Path]:
+        return [self.folder] if self.base is None else [self.folder, self.base]
 
     @torch.inference_mode()
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
@@ -142,7 +169,7 @@ def load_classifier(
     precision: str = "fp32",
     reporter: Reporter,
 ) -> Classifier:
-    """Load a fine-tuned model, from a folder or by its hub name.
+    """Load a fine-tuned model or an adapter (LoRA), from a folder or by its hub name.
 
     ``max_length`` is in word pieces, at most what the model takes, or 0 for that; ``precision`` is that of weights and
     arithmetic.
@@ -151,47 +178,79 @@ def load_classifier(
         DataError: The folder holds no such model, or one that gives each of its labels a yes or no.
         MissingError: There is no such folder, or the hub has no such model.
     """
-    folder = find_model(name, reporter)
-    tokenizer = load_tokenizer(folder, needs=("pad",))
-    hint = "fine-tune it first: kd teacher train, or teacher.train = true"
-    model = load_model(folder, AutoModelForSequenceClassification, precision=precision, hint=hint)
+    folder = find_model(name, reporter, adapters=True)
+    base = base_of(folder, reporter) if (folder / ADAPTER).is_file() else None
+    if not base:
+        _check_head(folder)
+    tokenizer = load_tokenizer(base if base and not has_tokenizer(folder) else folder, needs=("pad",))
+    if base:
+        model = merge_adapter(folder, base, precision)
+    else:
+        model = load_model(folder, AutoModelForSequenceClassification, precision=precision, hint=_FINE_TUNE)
     if tokenizer.mask_token is None:
         reporter.warn(f"the teacher's tokenizer has no mask token: {MASK} is read as {tokenizer.unk_token or 'a word'}")
     config = model.config
     with readable("teacher's configuration or tokenizer", folder):
-        labels = label_names(config, folder)
+        labels = _adapter_labels(folder, config.num_labels) if base else label_names(config, folder)
         longest = fit_max_length(max_length, config, tokenizer, key="teacher.max_length", reporter=reporter)
         inputs = input_names(config, tokenizer, inspect.signature(model.forward).parameters)
         # A decoder's head reads the last token that is no padding; XLNet's, which has a [CLS], is at the end.
         if config.pad_token_id is None or (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not tokenizer.cls_token):
             config.pad_token_id = tokenizer.pad_token_id
             tokenizer.padding_side = "right"
-        return Classifier(folder, model.to(device), tokenizer, labels, longest, inputs, long_texts)
+        return Classifier(folder, model.to(device), tokenizer, labels, longest, inputs, long_texts, base=base)
+
+
+def _check_head(folder: Path) -> None:
+    """Raise a ``DataError`` for a model that is no classifier by its configuration."""
+    config = load_config(folder)
+    heads = config.architectures or []
+    known = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if not known or (heads and not any("SequenceClassification" in head for head in heads)):
+        what = f"the model has no head for classes or a score: it is {', '.join(heads) or config.model_type}"
+        raise DataError(what, file=folder / "config.json", key="architectures", hint=_FINE_TUNE)
 
 
 def label_names(config: Any, folder: Path) -> tuple[str, ...]:
     """Return the name of each output, from ``id2label`` or ``label2id``; nothing for a score.
 
     Raises:
-        DataError: The two contradict each other, or each output is a yes or no of its own.
+        DataError: The two contradict each other, each output is a yes or no of its own, or there are several scores.
     """
-    if config.problem_type == "multi_label_classification":
+    file, problem = folder / "config.json", config.problem_type
+    if problem == "multi_label_classification":
         what = "the teacher is multi-label: each of its outputs is a yes or no of its own"
-        hint = "kd distils one label a text, or a score; use a teacher that was fine-tuned for that"
-        raise DataError(what, file=folder / "config.json", key="problem_type", hint=hint)
+        hint = "kd distils one label a text, or a score; if it was trained so on soft labels, remove problem_type"
+        raise DataError(what, file=file, key="problem_type", hint=hint)
+    if problem == "regression" and config.num_labels > 1:
+        what = f"the teacher gives {config.num_labels} scores a text"
+        hint = "kd distils one label a text, or one score; if its outputs are classes, remove problem_type"
+        raise DataError(what, file=file, key="problem_type", hint=hint)
     if config.num_labels == 1:
         return ()
     numbers = range(config.num_labels)
     by_id = [str(config.id2label[number]) for number in numbers]
     # transformers forgets label2id where there is no id2label.
-    own = json.loads((folder / "config.json").read_text("utf-8")).get("label2id") or config.label2id or {}
+    own = json.loads(file.read_text("utf-8")).get("label2id") or config.label2id or {}
     found = {number: str(name) for name, number in own.items()}
     by_label = [found.get(number, f"LABEL_{number}") for number in numbers]
     generic = [are_generic(names) for names in (by_id, by_label)]
     if not any(generic) and by_id != by_label:
         what = f"id2label says {', '.join(by_id)}, and label2id says {', '.join(by_label)}"
-        raise DataError(what, file=folder / "config.json", key="label2id", hint="correct the one that is wrong")
+        raise DataError(what, file=file, key="label2id", hint="correct the one that is wrong")
     return tuple(by_label if generic[0] and not generic[1] else by_id)
+
+
+def _adapter_labels(folder: Path, outputs: int) -> tuple[str, ...]:
+    """Return the names in an adapter's own config.json, or ``LABEL_0`` and so on: its base's are of another task."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return tuple(f"LABEL_{number}" for number in range(outputs)) if outputs > 1 else ()
+    own = PreTrainedConfig.from_json_file(str(file))  # it may hold the labels alone
+    if own.num_labels != outputs:
+        what = f"config.json names {own.num_labels} labels, and the adapter's head has {outputs} outputs"
+        raise DataError(what, file=file, key="id2label", hint="name each output of the head")
+    return label_names(own, folder)
 
 
 def are_generic(names: Sequence[str]) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import huggingface_hub
 import torch
+from huggingface_hub.errors import EntryNotFoundError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -29,6 +30,8 @@ from kdcli.files import sha256 as sha256  # the identity of a model, for plugins
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 VOCABULARY = ("tokenizer*", "vocab*", "*.model")
 CARD = ("*.json", "*.txt", "*.model", "vocab.pkl", "vocab.bin")
+ADAPTER = "adapter_config.json"
+"""The file that makes a folder an adapter: a change of a model that lies elsewhere."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The torch type of each precision."""
 
@@ -46,17 +49,22 @@ _OFFSET = ("roberta", "camembert", "data2vec-text", "longformer", "luke", "mpnet
 _NAMED = 8  # the most tensors that an error names
 
 
-def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.model", weights: bool = True) -> Path:
+def find_model(
+    name: str | Path, reporter: Reporter, *, key: str = "teacher.model", weights: bool = True, adapters: bool = False
+) -> Path:
     """Return the folder of a model: ``name`` itself, or the files of the hub's model, fetched unless they are cached.
 
-    ``key`` is the setting that holds the name, for errors. Without ``weights``, a folder with a tokenizer is enough.
+    ``key`` is the setting that holds the name, for errors. Without ``weights``, a folder with a tokenizer is enough;
+    with ``adapters``, the folder of an adapter.
 
     Raises:
         DataError: The folder holds no model.
         MissingError: There is no such folder, or the hub cannot be reached or has no such model.
     """
     path = Path(name).expanduser()
-    if (path / "adapter_config.json").is_file():
+    if (path / ADAPTER).is_file():
+        if adapters:
+            return path
         hint = (
             "merge it into its base model (PEFT: model.merge_and_unload()), save that with the tokenizer, and name it"
         )
@@ -71,11 +79,12 @@ def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.mode
     if path.is_absolute() or str(name).startswith((".", "~")) or len(path.parts) > 2:
         raise MissingError("there is no such folder", file=path, key=key)
     with quiet():
+        cards = ["config.json", ADAPTER] if adapters else ["config.json"]
         with suppress(Exception):  # not cached, or not a valid name: the hub's answer says which
             folder = Path(huggingface_hub.snapshot_download(str(name), local_files_only=True))
-            if _whole(folder, weights):
+            if _whole(folder, weights, cards):
                 return folder
-        return _download(str(name), weights, reporter, key)
+        return _download(str(name), weights, cards, reporter, key)
 
 
 @contextmanager
@@ -132,7 +141,7 @@ def load_model(
     *,
     config: Any = None,
     precision: str = "fp32",
-    allow_new: Literal["nothing", "pooler", "head"] = "nothing",
+    allow_new: Literal["nothing", "pooler", "head"] | frozenset[str] = "nothing",
     hint: str = "copy config.json and the weights from the same place",
 ) -> Any:
     """Load a model in evaluation mode on the CPU; ``pytorch_model.bin`` is read without running code.
@@ -143,7 +152,7 @@ def load_model(
         config: The configuration; None reads the folder's.
         precision: ``fp32``, ``bf16`` or ``fp16``, whatever the file holds.
         allow_new: The weights that may be missing or of another shape, and then start at random: a pooler, or
-            everything outside the encoder (``head``, poolers included).
+            everything outside the encoder (``head``, poolers included), or tensors of these names.
         hint: What to do where weights are missing.
 
     Raises:
@@ -217,7 +226,9 @@ def fit_max_length(wanted: int, config: Any, tokenizer: Any = None, *, key: str,
     return min(wanted, limit)
 
 
-def _may_be_new(name: str, model: Any, allow_new: str) -> bool:
+def _may_be_new(name: str, model: Any, allow_new: str | frozenset[str]) -> bool:
+    if isinstance(allow_new, frozenset):
+        return name in allow_new
     outside = allow_new == "head" and not name.startswith(f"{model.base_model_prefix}.")
     return outside or (allow_new != "nothing" and "pooler" in name.split("."))
 
@@ -235,20 +246,32 @@ def readable(what: str, folder: Path) -> Iterator[None]:
         raise DataError(f"the {what} cannot be read: {first_line(error)}", file=folder, hint=hint) from error
 
 
-def _whole(folder: Path, weights: bool) -> bool:
-    held = any(any(folder.glob(pattern)) for pattern in (WEIGHTS if weights else VOCABULARY))
-    return held and (not weights or (folder / "config.json").exists())
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder holds the files of a tokenizer."""
+    return any(any(folder.glob(pattern)) for pattern in VOCABULARY)
 
 
-def _download(name: str, weights: bool, reporter: Reporter, key: str) -> Path:
+def _whole(folder: Path, weights: bool, cards: Collection[str]) -> bool:
+    def holds(patterns: Iterable[str]) -> bool:
+        return any(any(folder.glob(pattern)) for pattern in patterns)
+
+    return holds(cards) and holds(WEIGHTS) if weights else has_tokenizer(folder)
+
+
+def _download(name: str, weights: bool, cards: Collection[str], reporter: Reporter, key: str) -> Path:
     try:
         # A download retries for half a minute before it says that there is no network; this says it at once.
-        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(name, "config.json"), timeout=10)
+        try:
+            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(name, "config.json"), timeout=10)
+        except EntryNotFoundError:
+            if ADAPTER not in cards:
+                raise
+            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(name, ADAPTER), timeout=10)
         reporter.info(f"fetching {name} from the Hugging Face hub")
         for pattern in WEIGHTS if weights else CARD[:1]:
             patterns = [*CARD, pattern]
             folder = huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"])
-            if _whole(Path(folder), weights):
+            if _whole(Path(folder), weights, cards):
                 return Path(folder)
     except Exception as error:
         what = f"the model {name!r} is not a folder, is not cached, and cannot be fetched from the Hugging Face hub: "

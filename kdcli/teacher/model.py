@@ -76,7 +76,7 @@ class Teacher:
         finite = np.isfinite(found).all(axis=1)
         if not finite.all():
             text = columns[0][int(np.argmin(finite))]
-            hint = "use --precision fp32 or bf16; fp16 overflows in some models"
+            hint = "use --precision fp32 or bf16, since fp16 overflows; in fp32, the model's weights are broken"
             raise DataError(f"the teacher's logits of {text[:80]!r} are not finite", file=self.source.model, hint=hint)
         return found[:, self.outputs]
 

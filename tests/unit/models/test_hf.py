@@ -6,6 +6,7 @@ import shutil
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -187,6 +188,8 @@ def test_a_cached_model_needs_no_network(tmp_path, saved, monkeypatch):
     (tmp_path / "models--some--encoder/refs").mkdir()
     (tmp_path / "models--some--encoder/refs/main").write_text("0123")
     assert hf.find_model("some/encoder", QuietReporter()) == snapshot
+    (snapshot / "config.json").rename(snapshot / "adapter_config.json")
+    assert hf.find_model("some/encoder", QuietReporter(), adapters=True) == snapshot
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(MissingError):
         hf.find_model("some/encoder", QuietReporter())
@@ -206,7 +209,20 @@ def test_the_hub_is_asked_for_the_weights_in_their_safe_form_first(tmp_path, mon
             (tmp_path / "pytorch_model.bin").touch()
         return str(tmp_path)
 
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: None)
+    looked = []
+
+    def look(url, timeout):
+        looked.append(url.rsplit("/", 1)[1])
+        if looked == ["config.json"]:
+            raise EntryNotFoundError("404")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", look)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(MissingError):
+        hf.find_model("some/encoder", QuietReporter())
+    assert not asked, "a repository that holds no model is not fetched"
     assert hf.find_model("some/encoder", QuietReporter()) == tmp_path
     assert asked == ["*.safetensors", "pytorch_model*.bin"]
+    looked.clear()
+    assert hf.find_model("some/adapter", QuietReporter(), adapters=True) == tmp_path
+    assert looked == ["config.json", "adapter_config.json"]
