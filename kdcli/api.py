@@ -6,11 +6,11 @@ Importing this module costs nothing: no torch, no pydantic, no polars.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kdcli.errors import DataError, KdError, MissingError, PluginError, ProfileError, UsageError
+from kdcli.reporter import Progress, QuietReporter, Reporter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,27 +54,17 @@ MASK = "[MASK]"
 
 @dataclass(frozen=True)
 class Task:
-    """A text classification or regression task.
+    """A text classification or regression task."""
 
-    Attributes:
-        name: Its name, ``sst2`` for example.
-        kind: One text a row, or two.
-        labels: The classes as written in the tables, in the order of the logits; empty for scores.
-        names: A readable name for each label (``negative``, ``positive``), or empty.
-        score_range: Lowest and highest score of a regression task, else None.
-        metric: The metric that chooses among models: ``accuracy``, ``f1``, ``mcc``, ``pearson`` or ``spearman``.
-        more_metrics: Further metrics of the results table.
-        positive: The label of two that F1 is about; by default the second.
-    """
-
-    name: str
-    kind: Literal["single", "pair"]
-    labels: tuple[str, ...]
-    names: tuple[str, ...] = ()
-    score_range: tuple[float, float] | None = None
+    name: str  # its name, ``sst2`` for example
+    kind: Literal["single", "pair"]  # one text a row, or two
+    labels: tuple[str, ...]  # the classes as written in the tables, in the order of the logits; empty for scores
+    names: tuple[str, ...] = ()  # a readable name for each label (``negative``, ``positive``), or empty
+    score_range: tuple[float, float] | None = None  # lowest and highest score of a regression task, else None
+    # the metric that chooses among models: ``accuracy``, ``f1``, ``mcc``, ``pearson`` or ``spearman``
     metric: str = "accuracy"
-    more_metrics: tuple[str, ...] = ()
-    positive: str = ""
+    more_metrics: tuple[str, ...] = ()  # further metrics of the results table
+    positive: str = ""  # the label of two that F1 is about; by default the second
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -94,14 +84,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts as word ids, padded with 0 on the right; 1 is ``MASK``, which stands for unknown words too.
+    """Texts as word ids, padded with 0 on the right; 1 is ``MASK``, which stands for unknown words too."""
 
-    Attributes:
-        words: One ``int64 [batch, time]`` tensor for each text column (one, or two for a pair).
-        lengths: One ``int64 [batch]`` tensor for each text column, on the CPU, every length at least 1.
-    """
-
-    words: tuple[Tensor, ...]
+    words: tuple[Tensor, ...]  # one ``int64 [batch, time]`` tensor for each text column (one, or two for a pair)
+    # one ``int64 [batch]`` tensor for each text column, on the CPU, every length at least 1
     lengths: tuple[Tensor, ...]
 
 
@@ -110,113 +96,45 @@ class Corpus:
     """The texts of a task, without labels, for a generator.
 
     No text is blank or holds a line end. The two texts of a pair are joined by a tab, the only one.
-
-    Attributes:
-        kind: One text a row, or two.
-        train: The texts to learn from.
-        dev: The texts that choose among checkpoints.
-        test: The texts of the test set, for reports alone; perhaps none.
     """
 
-    kind: Literal["single", "pair"]
-    train: Sequence[str]
-    dev: Sequence[str]
-    test: Sequence[str] = ()
+    kind: Literal["single", "pair"]  # one text a row, or two
+    train: Sequence[str]  # the texts to learn from
+    dev: Sequence[str]  # the texts that choose among checkpoints
+    test: Sequence[str] = ()  # the texts of the test set, for reports alone; perhaps none
 
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """The settings of fine-tuning and sampling.
+    """The settings of fine-tuning and sampling."""
 
-    Attributes:
-        options: The plugin's validated options.
-        kind: One text a row, or two.
-        seed: Seed of every random draw.
-        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        resume: Resume a killed fine-tuning.
-        temperature: Of sampling; 1 draws from the model's own distribution.
-        top_k: Draw among this many most likely tokens; 0 = all.
-        top_p: Draw among the most likely tokens with this total probability; 1 = all.
-        batch_size: Texts that are sampled at once, or ``auto``.
-    """
-
-    options: BaseModel
-    kind: Literal["single", "pair"]
-    seed: int
-    device: str
-    precision: str
-    resume: bool = True
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    batch_size: int | Literal["auto"] = "auto"
+    options: BaseModel  # the plugin's validated options
+    kind: Literal["single", "pair"]  # one text a row, or two
+    seed: int  # seed of every random draw
+    device: str  # ``cpu``, ``cuda``, ``cuda:N`` or ``mps``
+    precision: str  # ``fp32``, ``bf16`` or ``fp16``
+    resume: bool = True  # resume a killed fine-tuning
+    temperature: float = 1.0  # of sampling; 1 draws from the model's own distribution
+    top_k: int = 0  # draw among this many most likely tokens; 0 = all
+    top_p: float = 1.0  # draw among the most likely tokens with this total probability; 1 = all
+    batch_size: int | Literal["auto"] = "auto"  # texts that are sampled at once, or ``auto``
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the sampling: the draws ``first``, ``first + 1``, ... of all.
+    """One part of the sampling: the draws ``first``, ``first + 1``, ... of all."""
 
-    Attributes:
-        first: The number of its first draw.
-        count: How many draws it has.
-        seed: The seed of the whole sampling; draw ``i`` depends on the seed and ``i`` alone.
-    """
-
-    first: int
-    count: int
-    seed: int
+    first: int  # the number of its first draw
+    count: int  # how many draws it has
+    seed: int  # the seed of the whole sampling; draw ``i`` depends on the seed and ``i`` alone
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The draws of a part: each is a text, or is counted as rejected.
+    """The draws of a part: each is a text, or is counted as rejected."""
 
-    Attributes:
-        texts: The texts, in the order of the draws; no line ends, and no tab but the one inside a pair.
-        rejected: How many draws gave no text, by reason: ``{"no end within max_length tokens": 3}``.
-    """
-
-    texts: list[str]
-    rejected: Mapping[str, int]
-
-
-class Progress(Protocol):
-    """The progress of one piece of work."""
-
-    def advance(self, steps: int = 1, **shown: float | str) -> None:
-        """Count ``steps`` more units done; ``shown`` values (``loss=0.31``, ``best="0.912"``) stand beside the bar."""
-
-
-class Reporter(Protocol):
-    """Progress and messages for the user, on stderr."""
-
-    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> AbstractContextManager[Progress]:
-        """Open a progress bar of ``total`` units (None: unknown)."""
-
-    def info(self, message: str) -> None:
-        """Print a message."""
-
-    def warn(self, message: str) -> None:
-        """Print a warning."""
-
-    def metrics(self, stage: str, step: int, **values: float) -> None:
-        """Record a point of a learning curve (``metrics.jsonl``)."""
-
-
-class QuietReporter:
-    """A silent reporter and progress: the default when ``kd`` is used from Python."""
-
-    def progress(
-        self, title: str, total: int | None = None, unit: str = "rows"
-    ) -> AbstractContextManager[QuietReporter]:
-        """Return itself as a progress that shows nothing."""
-        return nullcontext(self)
-
-    def info(self, *arguments: object, **values: object) -> None:
-        """Do nothing."""
-
-    advance = warn = metrics = info
+    texts: list[str]  # the texts, in the order of the draws; no line ends, and no tab but the one inside a pair
+    rejected: Mapping[str, int]  # how many draws gave no text, by reason: ``{"no end within max_length tokens": 3}``
 
 
 class StudentPlugin(Protocol):
@@ -328,27 +246,23 @@ class TeacherPlugin(Protocol):
 
 
 class LoadedTeacher(Protocol):
-    """A loaded teacher.
+    """A loaded teacher; a size is 0 where it is unknown."""
 
-    Attributes:
-        labels: The names of its outputs, in order; empty for a score. ``LABEL_0`` and so on are no names.
-        max_length: The longest input in its tokens; 0 = no limit.
-        cut: How many texts were longer so far.
-        parameters: Of the model; 0 if unknown.
-        parameters_without_embeddings: Those outside of embedding tables.
-        megabytes: The size of its weights on disk, in 10^6 bytes; 0 if unknown.
-    """
-
-    labels: tuple[str, ...]
-    max_length: int
-    cut: int
+    labels: tuple[str, ...]  # of its outputs, in order; empty for a score; ``LABEL_0`` and so on are no names
+    max_length: int  # the longest input in its tokens; 0 = no limit
+    cut: int  # how many texts were longer so far
 
     @property
-    def parameters(self) -> int: ...  # noqa: D102
+    def parameters(self) -> int:
+        """The number of its parameters."""
+
     @property
-    def parameters_without_embeddings(self) -> int: ...  # noqa: D102
+    def parameters_without_embeddings(self) -> int:
+        """The number of those outside of embedding tables."""
+
     @property
-    def megabytes(self) -> float: ...  # noqa: D102
+    def megabytes(self) -> float:
+        """The size of its weights on disk, in 10^6 bytes."""
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the logits of texts, before any sigmoid or softmax.

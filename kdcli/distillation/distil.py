@@ -70,26 +70,16 @@ class Request:
 
 @dataclass(frozen=True)
 class DistilResult:
-    """A student, where it lies, and how near it comes to its teacher.
+    """A student, where it lies, and how near it comes to its teacher."""
 
-    Attributes:
-        student: Its folder.
-        report: The page of the run.
-        counts: How many texts there were.
-        plan: What was planned.
-        seconds: What this launch took.
-        results: The comparison of all models.
-        outlook: What more time would bring.
-        cold_start: The seconds from the first import to the first answer, by model, where they were measured.
-    """
-
-    student: Path
-    report: Path | None
-    counts: TextCounts
-    plan: Plan
-    seconds: float
-    results: Results
-    outlook: str
+    student: Path  # its folder
+    report: Path | None  # the page of the run
+    counts: TextCounts  # how many texts there were
+    plan: Plan  # what was planned
+    seconds: float  # what this launch took
+    results: Results  # the comparison of all models
+    outlook: str  # what more time would bring
+    # the seconds from the first import to the first answer, by model, where they were measured
     cold_start: dict[str, float] = field(default_factory=dict)
 
 

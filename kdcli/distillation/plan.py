@@ -56,23 +56,14 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
+    """What a run will do."""
 
-    Attributes:
-        texts: The texts to take, those that are held out among them.
-        n_iter: Fabricated texts for each text to learn from.
-        epochs: Passes over all of them.
-        updates: The student's steps in all.
-        eval_steps: Steps between two evaluations.
-        seconds: What it will take, by what is done; empty without a limit of time.
-    """
-
-    texts: int
-    n_iter: int
-    epochs: int
-    updates: int
-    eval_steps: int
-    seconds: dict[str, float]
+    texts: int  # the texts to take, those that are held out among them
+    n_iter: int  # fabricated texts for each text to learn from
+    epochs: int  # passes over all of them
+    updates: int  # the student's steps in all
+    eval_steps: int  # steps between two evaluations
+    seconds: dict[str, float]  # what it will take, by what is done; empty without a limit of time
 
 
 def plan_all(texts: int, settings: Settings) -> Plan:

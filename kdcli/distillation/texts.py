@@ -46,25 +46,15 @@ class Columns:
 
 @dataclass(frozen=True)
 class TextCounts:
-    """How many texts were read, left out, and taken.
+    """How many texts were read, left out, and taken."""
 
-    Attributes:
-        read: Rows with a text.
-        duplicates: Copies of an earlier text, up to case, accents and spaces.
-        beyond: Further texts, which the plan has no time for.
-        train: Texts to learn from.
-        dev: Texts that choose among models.
-        test: Texts for the final figures alone.
-        labelled: Whether they have gold labels.
-    """
-
-    read: int
-    duplicates: int
-    beyond: int
-    train: int
-    dev: int
-    test: int
-    labelled: bool
+    read: int  # rows with a text
+    duplicates: int  # copies of an earlier text, up to case, accents and spaces
+    beyond: int  # further texts, which the plan has no time for
+    train: int  # texts to learn from
+    dev: int  # texts that choose among models
+    test: int  # texts for the final figures alone
+    labelled: bool  # whether they have gold labels
 
 
 def find_files(names: Sequence[str], *, offline: bool = False) -> list[Path]:
@@ -189,19 +179,12 @@ def _shown(rows: pl.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class TakenTexts:
-    """Different texts in random order, with their labels if they have any; and how many there were.
+    """Different texts in random order, with their labels if they have any; and how many there were."""
 
-    Attributes:
-        rows: The text columns, and ``label``.
-        read: Rows with a text.
-        different: Different texts among them.
-        labelled: Whether every row has a label.
-    """
-
-    rows: pl.DataFrame
-    read: int
-    different: int
-    labelled: bool
+    rows: pl.DataFrame  # the text columns, and ``label``
+    read: int  # rows with a text
+    different: int  # different texts among them
+    labelled: bool  # whether every row has a label
 
     def divide(self, count: int, task: Task, folder: Path) -> TextCounts:
         """Write the first ``count`` texts: ``train``, ``dev`` and, of many, ``test.parquet``.

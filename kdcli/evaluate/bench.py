@@ -37,20 +37,15 @@ Columns = Sequence[Sequence[str]]
 Logits = Callable[[Columns], Any]
 
 BATCHES = (1, 32, 512)
-LARGE = 512
-"""Texts of a teacher's batch on a GPU; on the CPU it does best with the smaller one of its own."""
-TEXTS = 16_384
-"""Most texts, drawn at random, that the models get."""
+LARGE = 512  # texts of a teacher's batch on a GPU; on the CPU it does best with the smaller one of its own
+TEXTS = 16_384  # the most texts, drawn at random, that the models get
 _FORMS: dict[Kind, str] = {"pytorch": "PyTorch", "numpy": "NumPy", "onnx": "ONNX", "int8": "int8"}
 _NAMES = {kind: f"student, {form}" for kind, form in _FORMS.items()}
 
 
 @dataclass(frozen=True)
 class BenchSubject:
-    """A model to measure, and how to load it.
-
-    Precision and source are the teacher's.
-    """
+    """A model to measure, and how to load it; precision and source are the teacher's."""
 
     name: str
     kind: Kind
@@ -107,15 +102,12 @@ class Ratio:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """The result of ``kd bench``; the teacher is the last of the models, and without one there are no ratios.
-
-    ``words`` is the mean length of the texts, both of a pair; ``source`` says where they come from.
-    """
+    """The result of ``kd bench``; the teacher is the last of the models, and without one there are no ratios."""
 
     task: str
     texts: int
-    words: float
-    source: str
+    words: float  # the mean length of the texts, both of a pair
+    source: str  # of the texts
     machine: dict[str, str]
     seconds: float
     models: list[Measurement]
@@ -141,10 +133,7 @@ def bench(
     A model is named by its folder or its run, the teacher also by its hub name; ``onnx`` is what ``kd export onnx`` has
     written. The texts are those of ``table``, else of dev, or without a profile (``profiled``) those of the embedded
     sample. PyTorch computes on ``device``, NumPy and ONNX on the CPU. Each batch size is timed for ``seconds``, but one
-    call at least.
-
-    Raises:
-        KdError: A model does not fit into memory.
+    call at least. A model that does not fit into memory is a ``KdError``.
     """
     from kdcli.student.student import load_student
     from kdcli.tasks.split import table_settings
@@ -223,7 +212,7 @@ def _forms(
 def _texts(
     task: Task, settings: TaskSettings, table: Path | None, seed: int, reporter: Reporter
 ) -> tuple[list[list[str]], str]:
-    """Return the texts, in an order drawn at random, so that the first of them are like all."""
+    # In an order drawn at random, so that the first of them are like all.
     from kdcli.config.schema import TaskSettings
     from kdcli.tasks.split import SAMPLE, load_table, load_tables, task_from
 
@@ -244,13 +233,12 @@ def _texts(
 
 
 def _alone(subject: BenchSubject, columns: Sequence[Sequence[str]], seconds: float) -> Measurement:
-    """Measure in a process whose memory nothing else has touched."""
-    with processes(1) as pool:
-        try:
+    try:
+        with processes(1) as pool:
             return pool.submit(measure, subject, columns, seconds).result()
-        except BrokenProcessPool as error:
-            hint = "it may not fit into memory; leave out --teacher, or take --precision bf16"
-            raise KdError(f"the process that measured {subject.name} was killed", hint=hint) from error
+    except BrokenProcessPool as error:
+        hint = "it may not fit into memory; leave out --teacher, or take --precision bf16"
+        raise KdError(f"the process that measured {subject.name} was killed", hint=hint) from error
 
 
 def _machine(device: str) -> dict[str, str]:

@@ -18,16 +18,12 @@ _DRAWN = 1 << 24
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Agreement with the teacher, each figure with its 95 % interval of a bootstrap over the texts.
+    """Agreement with the teacher, each figure with its 95 % interval of a bootstrap over the texts."""
 
-    Attributes:
-        agreement: The share of texts with the teacher's label; None for scores.
-        kl: The mean divergence of the student's probabilities from the teacher's, in nats; None for scores.
-        r2: The share of the variance of the teacher's logits that the student's explain; 0 where they do not vary.
-    """
-
-    agreement: Interval | None
+    agreement: Interval | None  # the share of texts with the teacher's label; None for scores
+    # the mean divergence of the student's probabilities from the teacher's, in nats; None for scores
     kl: Interval | None
+    # the share of the variance of the teacher's logits that the student's explain; 0 where they do not vary
     r2: Interval
 
 

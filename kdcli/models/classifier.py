@@ -47,31 +47,19 @@ _OVERLAP = 1 / 4
 
 @dataclass
 class Classifier:
-    """A classifier with its tokenizer.
+    """A classifier with its tokenizer."""
 
-    Attributes:
-        folder: The folder of its files.
-        model: The Hugging Face model, on its device.
-        tokenizer: Its tokenizer.
-        labels: The name of each output, ``LABEL_0`` and so on where it has none; empty for a score.
-        max_length: The longest input in word pieces, special tokens included.
-        inputs: The tokenizer's outputs that the model takes.
-        long_texts: What happens to a longer text.
-        truncation: Which text of a pair is cut, as tokenizers call it.
-        base: The folder of the base model, where ``folder`` holds an adapter.
-        cut: How many texts were longer so far.
-    """
-
-    folder: Path
-    model: Any
-    tokenizer: Any
-    labels: tuple[str, ...]
-    max_length: int
-    inputs: list[str]
-    long_texts: LongTexts = "cut"
+    folder: Path  # the folder of its files
+    model: Any  # the Hugging Face model, on its device
+    tokenizer: Any  # its tokenizer
+    labels: tuple[str, ...]  # the name of each output, ``LABEL_0`` and so on where it has none; empty for a score
+    max_length: int  # the longest input in word pieces, special tokens included
+    inputs: list[str]  # the tokenizer's outputs that the model takes
+    long_texts: LongTexts = "cut"  # what happens to a longer text
+    # which text of a pair is cut, as tokenizers call it
     truncation: Literal["longest_first", "only_first"] = "longest_first"
-    base: Path | None = None
-    cut: int = field(default=0, init=False)
+    base: Path | None = None  # the folder of the base model, where ``folder`` holds an adapter
+    cut: int = field(default=0, init=False)  # how many texts were longer so far
 
     @property
     def device(self) -> str:

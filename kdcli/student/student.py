@@ -56,26 +56,18 @@ class Score:
 
 @dataclass
 class Student:
-    """A student, ready to predict.
+    """A student, ready to predict."""
 
-    Attributes:
-        part_rows: The best number of rows to predict a file in: texts of one part share their beginnings and ends.
-        config: ``config.json``: how it was built and trained.
-        metrics: ``metrics.json``: the result of its training.
-        weights: Its parameters and buffers by name.
-        compute: The model as a function of word ids, where that is not the PyTorch module.
-        batch_rows: Texts that are computed at once; None for as many as memory allows.
-    """
-
+    # the best number of rows to predict a file in: texts of one part share their beginnings and ends
     part_rows: ClassVar[int] = 131_072
     task: Task
-    config: Mapping[str, Any]
-    metrics: Mapping[str, Any]
+    config: Mapping[str, Any]  # ``config.json``: how it was built and trained
+    metrics: Mapping[str, Any]  # ``metrics.json``: the result of its training
     tokenizer: Tokenizer
-    weights: Mapping[str, NDArray[Any]]
+    weights: Mapping[str, NDArray[Any]]  # its parameters and buffers by name
     device: str = "cpu"
-    compute: Compute | None = None
-    batch_rows: int | None = ROWS
+    compute: Compute | None = None  # the model as a function of word ids, where that is not the PyTorch module
+    batch_rows: int | None = ROWS  # texts that are computed at once; None for as many as memory allows
 
     def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         """Return ``float32 [rows, task.outputs]`` for the text columns; ``DataError`` if a value is not finite."""
@@ -92,10 +84,9 @@ class Student:
         return logits
 
     def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Prediction] | list[Score]:
-        """Return a prediction for each text, or pair of texts; one without words is a warning: it means nothing.
+        """Return a prediction for each text, or pair of texts; other values are a ``DataError``.
 
-        Raises:
-            DataError: They are not texts, or not pairs of texts.
+        One of a text without words means nothing, and is a warning.
         """
         columns = _text_columns(texts, self.task)
         if empty := sum(not any(map(str.strip, row)) for row in zip(*columns, strict=True)):
@@ -103,12 +94,7 @@ class Student:
         return predictions(self.logits(columns), self.task)
 
     def predict_proba(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """Return the probability of each label, ``float64 [texts, labels]``, in the order of ``task.labels``.
-
-        Raises:
-            DataError: They are not texts, or not pairs of texts.
-            UsageError: The student gives scores.
-        """
+        """Return the probability of each label, ``float64 [texts, labels]``; a student of scores has none."""
         if self.task.is_score:
             raise UsageError("this student gives scores, not probabilities", hint="predict returns them")
         return probabilities(self.logits(_text_columns(texts, self.task)))
@@ -327,7 +313,6 @@ def _text_columns(texts: Sequence[str] | Sequence[tuple[str, str]], task: Task) 
 
 
 def _is_text(value: object) -> bool:
-    """Tell whether a value is a string that UTF-8 can hold."""
     with suppress(UnicodeEncodeError):
         return isinstance(value, str) and (value.isascii() or value.encode() is not None)
     return False

@@ -29,21 +29,13 @@ _TRIED = 4096
 
 @dataclass
 class Teacher:
-    """A loaded teacher of a task.
+    """A loaded teacher of a task."""
 
-    Attributes:
-        source: Where it was loaded from: its model and its plugin.
-        task: The task.
-        loaded: The plugin's model.
-        outputs: For each label of the task, the position of its output.
-        read: How many texts it has read, and how many of them it has cut.
-    """
-
-    source: TeacherSource
-    task: Task
-    loaded: LoadedTeacher
-    outputs: list[int]
-    read: Counter[str] = field(default_factory=Counter)
+    source: TeacherSource  # where it was loaded from: its model and its plugin
+    task: Task  # the task
+    loaded: LoadedTeacher  # the plugin's model
+    outputs: list[int]  # for each label of the task, the position of its output
+    read: Counter[str] = field(default_factory=Counter)  # how many texts it has read, and how many of them it has cut
 
     @property
     def parameters(self) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
-    ("errors",),
+    ("errors", "reporter"),
     ("files", "api"),
     ("config", "registry", "tables", "tasks"),
     ("parts", "models"),
