@@ -15,13 +15,15 @@ from kdcli.api import Progress, QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError
 from kdcli.evaluate.predict import Model
-from kdcli.run.paths import student_folder, teacher_of
+from kdcli.run.paths import is_run, student_folder, teacher_of, transfer_set
 from kdcli.student.student import load_student
+from kdcli.tables.parquet import scan, slices
 from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import metric_title
 from kdcli.tasks.split import check_task, load_table, load_tables, table_settings, task_from
 from kdcli.tasks.statistics import Comparison, Evaluation, compare_models, count_words, evaluate
 from kdcli.teacher.model import TeacherSource
+from kdcli.transfer.cleaning import keys
 
 ROWS = 1024
 ORDER = ("student", "teacher", "against")
@@ -90,6 +92,7 @@ def evaluate_models(
         tables = {table.name: load_table(table, tasks, task, reporter)}
     else:
         tables = load_tables(tasks, task, split, reporter)
+    _warn_of_seen(student, tables, task, reporter)
     labelled = {name: _labelled(rows, table or name, reporter) for name, rows in tables.items()}
     how: dict[str, Any] = {"seed": seed, "reporter": reporter}
     found = {name: evaluate_table(models, rows, task, name=name, **how) for name, rows in labelled.items()}
@@ -131,6 +134,18 @@ def _outputs(model: Model, columns: list[list[str]], progress: Progress) -> NDAr
         made.append(model.logits([column[begin : begin + ROWS] for column in columns]))
         progress.advance(len(made[-1]))
     return np.concatenate(made)
+
+
+def _warn_of_seen(student: Path, tables: Mapping[str, pl.DataFrame], task: Task, reporter: Reporter) -> None:
+    """Warn of texts that the student of a run has learned from."""
+    path = transfer_set(student) if is_run(student) else None
+    if path is None:
+        return
+    learned = np.concatenate([keys(rows) for rows in slices(scan(path, task.columns), 64 * ROWS)])
+    for name, table in tables.items():
+        if seen := int(np.isin(keys(table.select(task.columns)), learned).sum()):
+            what = f"{seen:,} of the {len(table):,} texts of {name} stand in the student's training set"
+            reporter.warn(f"{what}: its scores on them say little about other texts")
 
 
 def _labelled(table: pl.DataFrame, place: str | Path, reporter: Reporter) -> pl.DataFrame:

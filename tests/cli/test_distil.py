@@ -179,3 +179,13 @@ def test_stdin_and_another_run_in_the_folder(kd, tmp_path, teacher, monkeypatch)
     (run / "distil.json").unlink()
     code, _, err = kd("distil", teacher, "-", *SMALL, "--run-dir", run)
     assert code == 2 and "another command" in err
+
+
+def test_texts_of_a_test_set_that_were_learned_from_are_a_warning(kd, tmp_path, teacher, mails):
+    run, table = tmp_path / "run", tmp_path / "test.csv"
+    assert kd("distil", teacher, mails, *SMALL, "--run-dir", run)[0] == 0
+    learned = pl.read_parquet(run / "texts/train.parquet")["sentence"].to_list()[:3]
+    rows = [[text, "positive"] for text in (*learned, *texts(4, 9))]
+    write_csv(table, rows, ["text", "label"])
+    code, _, err = kd("eval", "--student", run, "--input", table, "--text-col", "text", "--label-col", "label")
+    assert code == 0 and "3 of the 7 texts" in err
