@@ -25,10 +25,14 @@ check_student = _fixture("check_student")
 """``kdcli.testing.check_student``."""
 check_tagger = _fixture("check_tagger")
 """``kdcli.testing.check_tagger``."""
+check_teacher = _fixture("check_teacher")
+"""``kdcli.testing.check_teacher``."""
 tiny_task = _fixture("tiny_task")
 """``kdcli.testing.tiny_task``."""
 tiny_corpus = _fixture("tiny_corpus")
 """``kdcli.testing.tiny_corpus``."""
+tiny_teacher = _fixture("tiny_teacher")
+"""``kdcli.testing.tiny_teacher``."""
 
 
 @pytest.fixture

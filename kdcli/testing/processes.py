@@ -23,6 +23,8 @@ HEAVY = (
     *("textblob", "torch", "transformers"),
 )
 """Libraries that take long to import; a plugin imports them inside its functions."""
+BATCH = 8
+"""Texts that a teacher reads at once."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def run_python(*arguments: str, cwd: str | Path | None = None, environ: Mapping[
 
 
 def run_elsewhere(task: str, *arguments: str) -> Any:
-    """Call ``imports``, ``samples``, ``fast`` or ``tags`` below in another process, where a set has another order."""
+    """Call a function below (``samples``: ``_samples``) in another process, where a set has another order."""
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     main = "from kdcli.testing.processes import answer; answer()"
     done = run_python("-c", main, task, *arguments, environ={"PYTHONHASHSEED": seed})
@@ -77,8 +79,8 @@ def run_elsewhere(task: str, *arguments: str) -> Any:
 
 def answer() -> None:
     """Call the function that the command line names, and print its result as JSON."""
-    tasks: dict[str, Callable[..., Any]] = {"imports": _imports, "samples": _samples, "fast": _fast, "tags": _tags}
-    found = tasks[sys.argv[1]](*sys.argv[2:])
+    tasks: tuple[Callable[..., Any], ...] = (_imports, _samples, _fast, _tags, _logits)
+    found = {task.__name__: task for task in tasks}[f"_{sys.argv[1]}"](*sys.argv[2:])
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 
@@ -113,6 +115,19 @@ def _tags(group: str, name: str, texts: str) -> list[list[str]]:
     return found
 
 
+def _logits(group: str, name: str, model: str, table: str, columns: str) -> tuple[str, list[list[float]]]:
+    """Return a teacher's fingerprint, and its logits."""
+    plugin = _plugin(group, name)
+    loaded = load_teacher(plugin, model, plugin.Options.model_validate(json.loads(table)))
+    return loaded.fingerprint(), loaded.logits(json.loads(columns), BATCH).tolist()
+
+
+def load_teacher(plugin: Any, model: str, options: Any, *, max_length: int = 0, long_texts: str = "cut") -> Any:
+    """Load a teacher for the labels of the tiny task, on the CPU."""
+    how: dict[str, Any] = {"max_length": max_length, "long_texts": long_texts, "device": "cpu", "precision": "fp32"}
+    return plugin.load(model, options, labels=tiny_task().names, reporter=QuietReporter(), **how)
+
+
 def _plugin(group: str, name: str) -> Any:
     if group == "module":
         return importlib.import_module(name)
@@ -136,7 +151,7 @@ def fake_dist(
     Args:
         folder: Where it is written, in a folder of its own.
         name: The distribution's name.
-        entry_points: For each group, ``generators``, ``students`` or ``taggers``, its plugins: name to module.
+        entry_points: For each group, such as ``students``, its plugins: name to module.
         modules: The source text of each module, by dotted name; a package is named ``package.__init__``.
         version: The distribution's version.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from kdcli.api import Corpus, GeneratorSettings, Task
@@ -38,6 +39,43 @@ def tiny_corpus(kind: Kind = "single") -> Corpus:
 def tiny_settings(options: Any, kind: Kind = "single") -> GeneratorSettings:
     """Return the settings with which generators are checked."""
     return GeneratorSettings(options, kind, seed=SEED, device="cpu", precision="fp32")
+
+
+def tiny_teacher(folder: Path, labels: tuple[str, ...] = ("entailment", "neutral", "contradiction")) -> Path:
+    """Write a random BERT classifier that knows the words of ``tiny_corpus`` to a folder, and return the folder."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    from kdcli.models.hf import quiet
+
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    words = sorted({word for text in tiny_corpus().train for word in text.split()})
+    vocabulary = {word: number for number, word in enumerate([*special, *words, *labels])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    kinds = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **dict(zip(kinds, special, strict=True)),
+    ).save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(SEED)
+        config = BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=64,
+            initializer_range=0.5,  # logits that differ from text to text
+            id2label=dict(enumerate(labels)),
+        )
+        BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
 
 
 def _sentence(place: int) -> str:
