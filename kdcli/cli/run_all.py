@@ -81,9 +81,9 @@ def _results(result: Results) -> RenderableType:
                 f"{split} {result.titles.get(metric, metric)}": _score(row.scores[split][metric])
                 for split, metric in scored
             },
-            "parameters": row.parameters,
-            "without embeddings": row.parameters_without_embeddings,
-            "MB": f"{row.megabytes:.1f}",
+            "parameters": row.parameters or None,  # of a teacher that does not know
+            "without embeddings": row.parameters_without_embeddings if row.parameters else None,
+            "MB": f"{row.megabytes:.1f}" if row.megabytes else None,
             "texts/s": round(row.per_second),
         }
         for row in result.rows

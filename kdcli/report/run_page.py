@@ -90,12 +90,13 @@ def summary(results: Results) -> str:
     share = results.gap_closed[table][metric]
     closed = "" if share is None else f": {100 * share:.0f}\u00a0% of the gap between the two is closed"
     faster = rows["student"].per_second / rows["teacher"].per_second
-    smaller = rows["teacher"].parameters / rows["student"].parameters
-    fewer = f"{smaller:.1f} times fewer" if smaller >= 1 else f"{1 / smaller:.1f} times as many"
+    smaller = rows["teacher"].parameters / rows["student"].parameters  # 0 if the teacher's are unknown
+    fewer = f"{smaller:.1f} times fewer" if smaller >= 1 else f"{1 / (smaller or 1):.1f} times as many"
+    size = f" and has {fewer} parameters" if smaller else ""
     return (
         f"The student reaches {score['student']:.1f} {metric} on {table}; its teacher reaches {score['teacher']:.1f}, "
         f"the same model trained on labels alone {score['baseline']:.1f}{closed}. "
-        f"The student is {faster:.1f} times as fast as the teacher and has {fewer} parameters."
+        f"The student is {faster:.1f} times as fast as the teacher{size}."
     )
 
 
