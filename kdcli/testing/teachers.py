@@ -139,10 +139,14 @@ def deterministic(subject: TeacherSubject) -> str:
 
 
 def independent_of_neighbours(subject: TeacherSubject) -> str:
-    """Read texts one by one, all at once, and in another order."""
+    """Read each text alone, all at once, and in another order."""
     read = subject.loaded.logits
     expected = "the batch of a text not to change its logits"
-    _same(subject, lambda columns: read(columns, 1), expected)
+
+    def alone(columns: list[list[str]]) -> NDArray[np.float32]:
+        return np.concatenate([read([[text] for text in row], 1) for row in zip(*columns, strict=True)])
+
+    _same(subject, alone, expected)
     _same(subject, lambda columns: read(columns, 1000), expected)
     return _same(subject, lambda columns: read([list(reversed(column)) for column in columns], 3)[::-1], expected)
 
