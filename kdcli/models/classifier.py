@@ -142,17 +142,18 @@ def load_classifier(
     device: str = "cpu",
     precision: str = "fp32",
     reporter: Reporter,
+    key: str = "teacher.model",
 ) -> Classifier:
     """Load a fine-tuned model, from a folder or by its hub name.
 
     ``max_length`` is in word pieces, at most what the model takes, or 0 for that; ``precision`` is that of weights and
-    arithmetic.
+    arithmetic; ``key`` is the setting that holds the name, for errors.
 
     Raises:
         DataError: The folder holds no such model, or one that gives each of its labels a yes or no.
         MissingError: There is no such folder, or the hub has no such model.
     """
-    folder = find_model(name, reporter)
+    folder = find_model(name, reporter, key=key)
     tokenizer = load_tokenizer(folder, needs=("pad",))
     hint = "fine-tune it first: kd teacher train, or teacher.train = true"
     model = load_model(folder, AutoModelForSequenceClassification, precision=precision, hint=hint)

@@ -175,10 +175,11 @@ def long_texts(subject: TeacherSubject) -> str:
 
 def fingerprint(subject: TeacherSubject) -> str:
     """Compare the fingerprint with that of the same model, loaded again."""
-    one, again = subject.loaded.fingerprint(), subject.load().fingerprint()
+    one: Any = subject.loaded.fingerprint()
+    again = subject.load().fingerprint()
     expect(isinstance(one, str) and bool(one), "a fingerprint that is a text", f"{one!r}")
     expect(one == again, "the same fingerprint for the same model", f"{one} and {again}")
-    return one[:16]
+    return str(one)[:16]
 
 
 def same_in_another_process(subject: TeacherSubject) -> str:

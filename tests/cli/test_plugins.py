@@ -35,6 +35,7 @@ def test_list(capsys):
         ("students", "kimcnn"),
         ("taggers", "nltk"),
         ("taggers", "pattern"),
+        ("teachers", "ensemble"),
         ("teachers", "transformers"),
         ("teachers", "zero-shot"),
     }
@@ -75,7 +76,19 @@ def test_show_describes_a_plugin_and_its_options(capsys, make_plugin):
 
 
 def test_show_every_builtin(capsys):
-    for name in ("bilstm", "dan", "gpt2", "kimcnn", "mlm", "nltk", "pattern", "transformers", "transfoxl", "zero-shot"):
+    for name in (
+        "bilstm",
+        "dan",
+        "ensemble",
+        "gpt2",
+        "kimcnn",
+        "mlm",
+        "nltk",
+        "pattern",
+        "transformers",
+        "transfoxl",
+        "zero-shot",
+    ):
         (shown,) = plugins(capsys, "show", name)
         assert shown["about"] and shown["api_version"] == 2 and shown["file"].endswith(".py")
         for option in shown.get("options"):

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from kdcli import registry
-from kdcli.api import DataError, KdError
+from kdcli.api import DataError, KdError, MissingError
 from kdcli.testing import tiny_corpus, tiny_teacher
 
 TEXTS = [*tiny_corpus().train[:6], "", "dull"]
@@ -252,3 +252,77 @@ def test_a_decoder_is_padded_on_the_right_with_its_tokenizers_padding(tmp_path, 
     teacher = load("transformers", folder)
     for batch in (1, 4, 32):
         np.testing.assert_allclose(teacher.logits([texts], batch), wanted, atol=1e-5)
+
+
+# Ensembles
+
+
+def make_two(tmp_path, names=("no", "maybe", "yes"), others=("Yes", "no", "MAYBE")):
+    one, two = tiny_teacher(tmp_path / "one", names), tiny_teacher(tmp_path / "two", others)
+    model = AutoModelForSequenceClassification.from_pretrained(two)
+    torch.manual_seed(99)
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(two)
+    return one, two
+
+
+@pytest.mark.parametrize(("weights", "shares"), [((), (0.5, 0.5)), ((3, 1), (0.75, 0.25))])
+def test_an_ensemble_averages_logits_by_the_names_of_labels(tmp_path, weights, shares):
+    one, two = make_two(tmp_path)
+    teacher = load("ensemble", one, models=[str(two)], weights=weights)
+    wanted = shares[0] * classified(one, TEXTS) + shares[1] * classified(two, TEXTS)[:, [1, 2, 0]]
+    found = teacher.logits([TEXTS], 3)
+    assert teacher.labels == ("no", "maybe", "yes") and found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    members = [load("transformers", folder) for folder in (one, two)]
+    assert teacher.parameters == sum(member.parameters for member in members)
+    assert teacher.megabytes == pytest.approx(sum(member.megabytes for member in members))
+    listed = load("ensemble", one, models=[str(two), str(one)], weights=weights[::-1])
+    np.testing.assert_allclose(listed.logits([TEXTS], 3), wanted[:, [2, 0, 1]], atol=1e-5)
+
+
+def test_an_ensemble_of_scores(tmp_path):
+    one, two = make_two(tmp_path, ("score",), ("points",))
+    teacher = load("ensemble", one, models=[str(two)])
+    assert teacher.labels == ()
+    np.testing.assert_allclose(
+        teacher.logits([TEXTS], 8), (classified(one, TEXTS) + classified(two, TEXTS)) / 2, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("others", [("yes", "no"), ("a", "b", "c"), ("score",)])
+def test_an_ensemble_with_different_labels_is_an_error_that_names_both(tmp_path, others):
+    one, two = make_two(tmp_path, others=others)
+    with pytest.raises(DataError) as caught:
+        load("ensemble", one, models=[str(two)])
+    assert caught.value.key == "teachers.ensemble.models"
+    assert str(one) in str(caught.value) and str(two) in str(caught.value)
+
+
+def test_an_ensemble_needs_two_models_and_a_weight_for_each(tmp_path):
+    one, two = make_two(tmp_path)
+    for options, key in (
+        ({}, "models"),
+        ({"models": [str(one)]}, "models"),
+        ({"models": [str(two)], "weights": [1]}, "weights"),
+        ({"models": [str(two)], "weights": [1, 0]}, "weights"),
+    ):
+        with pytest.raises(KdError) as caught:
+            load("ensemble", one, **options)
+        assert caught.value.exit_code == 3 and caught.value.key.startswith(f"teachers.ensemble.{key}")
+    with pytest.raises(MissingError) as caught:
+        load("ensemble", one, models=[str(tmp_path / "nowhere")])
+    assert caught.value.key == "teachers.ensemble.models"
+
+
+def test_an_ensemble_has_the_lowest_limit_counts_cuts_once_and_follows_its_files(tmp_path):
+    one, two = make_two(tmp_path)
+    rewrite(two, "tokenizer_config.json", model_max_length=16)
+    teacher = load("ensemble", one, models=[str(two)])
+    teacher.logits([[LONG, "dull", "warm " * 20]], 2)
+    assert (teacher.max_length, teacher.cut) == (16, 2)
+    before = teacher.fingerprint()
+    assert load("ensemble", one, models=[str(two)]).fingerprint() == before
+    rewrite(two, id2label={"0": "yes", "1": "no", "2": "maybe"})
+    assert load("ensemble", one, models=[str(two)]).fingerprint() != before
