@@ -17,8 +17,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForSequenceClassi
 
 from kdcli.api import MASK, Reporter
 from kdcli.errors import DataError, first_line
-from kdcli.files import files_sha256
-from kdcli.models.hf import WEIGHTS, find_model, fit_max_length, load_model, load_tokenizer, readable
+from kdcli.models.hf import WEIGHTS, files_sha256, find_model, fit_max_length, load_model, load_tokenizer, readable
 
 LongTexts = Literal["cut", "mean", "max"]
 """What happens to a text that is too long: it is cut, or the mean or the largest output of its windows is taken."""
@@ -60,13 +59,12 @@ class Classifier:
     @property
     def parameters(self) -> int:
         """The number of parameters."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return count_parameters(self.model)[0]
 
     @property
     def parameters_without_embeddings(self) -> int:
         """The number of parameters outside of embedding tables."""
-        tables = [module for module in self.model.modules() if isinstance(module, torch.nn.Embedding)]
-        return self.parameters - sum(table.weight.numel() for table in tables)
+        return count_parameters(self.model)[1]
 
     @property
     def megabytes(self) -> float:
@@ -97,7 +95,7 @@ class Classifier:
         if self.long_texts == "max":
             return np.maximum.reduceat(outputs, first)
         sizes = np.diff(first, append=len(texts)).astype(np.float32)[:, None]
-        means: NDArray[np.float32] = np.add.reduceat(outputs, first) / sizes
+        means: NDArray[np.float32] = (np.add.reduceat(outputs, first) / sizes).astype(np.float32)
         return means
 
     def _pieces(self, columns: Sequence[Sequence[str]]) -> tuple[dict[str, list[list[int]]], NDArray[np.int64]]:
@@ -164,11 +162,23 @@ def load_classifier(
         labels = label_names(config, folder)
         longest = fit_max_length(max_length, config, tokenizer, key="teacher.max_length", reporter=reporter)
         inputs = input_names(config, tokenizer, inspect.signature(model.forward).parameters)
-        # A decoder's head reads the last token that is no padding; XLNet's, which has a [CLS], is at the end.
-        if config.pad_token_id is None or (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not tokenizer.cls_token):
-            config.pad_token_id = tokenizer.pad_token_id
-            tokenizer.padding_side = "right"
+        fit_padding(config, tokenizer)
         return Classifier(folder, model.to(device), tokenizer, labels, longest, inputs, long_texts)
+
+
+def fit_padding(config: Any, tokenizer: Any) -> None:
+    """Pad a decoder on the right, where its head looks for the last token that is no padding."""
+    # XLNet's head, which has a [CLS], is at the end.
+    if config.pad_token_id is None or (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not tokenizer.cls_token):
+        config.pad_token_id = tokenizer.pad_token_id
+        tokenizer.padding_side = "right"
+
+
+def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """Return the number of parameters, and of those outside of embedding tables."""
+    every = sum(parameter.numel() for parameter in model.parameters())
+    tables = [module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    return every, every - sum(tables)
 
 
 def label_names(config: Any, folder: Path) -> tuple[str, ...]:

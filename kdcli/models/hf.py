@@ -24,7 +24,8 @@ from transformers.utils import logging as transformers_logging
 
 from kdcli.api import Reporter
 from kdcli.errors import DataError, KdError, MissingError, first_line
-from kdcli.files import sha256 as sha256  # the identity of a model, for plugins
+from kdcli.files import files_sha256 as files_sha256  # the identity of a model, for plugins
+from kdcli.files import sha256 as sha256
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 VOCABULARY = ("tokenizer*", "vocab*", "*.model")
@@ -48,10 +49,13 @@ _NAMED = 8
 """The most tensors that an error names."""
 
 
-def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.model", weights: bool = True) -> Path:
+def find_model(
+    name: str | Path, reporter: Reporter, *, key: str = "teacher.model", weights: bool = True, more: Iterable[str] = ()
+) -> Path:
     """Return the folder of a model: ``name`` itself, or the files of the hub's model, fetched unless they are cached.
 
     ``key`` is the setting that holds the name, for errors. Without ``weights``, a folder with a tokenizer is enough.
+    ``more`` are patterns of further files to fetch from the hub, such as ``*/model.safetensors``.
 
     Raises:
         DataError: The folder holds no model.
@@ -73,25 +77,27 @@ def find_model(name: str | Path, reporter: Reporter, *, key: str = "teacher.mode
     if path.is_absolute() or str(name).startswith((".", "~")) or len(path.parts) > 2:
         raise MissingError("there is no such folder", file=path, key=key)
     with quiet():
-        return _cached(str(name), weights) or _download(str(name), weights, reporter, key)
+        return _cached(str(name), weights) or _download(str(name), weights, reporter, key, list(more))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers and the hub from writing to the terminal, which belongs to the reporter."""
-    hub = logging.getLogger("huggingface_hub")
-    levels = transformers_logging.get_verbosity(), hub.level
+    """Keep transformers, Sentence Transformers and the hub from writing to the terminal, which is the reporter's."""
+    others = [logging.getLogger(name) for name in ("huggingface_hub", "sentence_transformers")]
+    levels = transformers_logging.get_verbosity(), [other.level for other in others]
     had_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    hub.setLevel(logging.CRITICAL)
+    for other in others:
+        other.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         transformers_logging.set_verbosity(levels[0])
-        hub.setLevel(levels[1])
+        for other, level in zip(others, levels[1], strict=True):
+            other.setLevel(level)
         if had_bar:
             transformers_logging.enable_progress_bar()
 
@@ -249,15 +255,14 @@ def _cached(name: str, weights: bool) -> Path | None:
     return folder if _whole(folder, weights) else None
 
 
-def _download(name: str, weights: bool, reporter: Reporter, key: str) -> Path:
+def _download(name: str, weights: bool, reporter: Reporter, key: str, more: list[str]) -> Path:
     try:
         # A download retries for half a minute before it says that there is no network; this says it at once.
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(name, "config.json"), timeout=10)
         reporter.info(f"fetching {name} from the Hugging Face hub")
         for pattern in WEIGHTS if weights else CARD[:1]:
-            folder = Path(
-                huggingface_hub.snapshot_download(name, allow_patterns=[*CARD, pattern], ignore_patterns=["*/*"])
-            )
+            files, others = [*CARD, pattern, *more], None if more else ["*/*"]
+            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=files, ignore_patterns=others))
             if _whole(folder, weights):
                 return folder
     except Exception as error:
