@@ -75,7 +75,7 @@ def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -
         raise ProfileError("an ensemble needs two models or more", key="teachers.ensemble.models", hint=hint)
     weights = options.weights or (1.0,) * len(names)
     if len(weights) != len(names):
-        what = f"there are {len(weights)} weights for {len(names)} models: {', '.join(names)}"
+        what = f"weights: {len(weights)}, and models: {len(names)} ({', '.join(names)})"
         raise ProfileError(what, key="teachers.ensemble.weights", hint="give one for each, or none")
     keys = ["teacher.model" if name == model else "teachers.ensemble.models" for name in names]
     members = [load_classifier(name, key=key, **how) for name, key in zip(names, keys, strict=True)]

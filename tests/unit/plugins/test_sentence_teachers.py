@@ -32,8 +32,8 @@ COLOURS = ("red", "green", "blue")
 LONG = "the plot is warm and the cast is poor but i found music " * 12
 
 
-def load(plugin, folder, max_length=0, long_texts="cut", **options):
-    how = {"max_length": max_length, "long_texts": long_texts, "device": "cpu", "precision": "fp32"}
+def load(plugin, folder, max_length=0, long_texts="cut", precision="fp32", **options):
+    how = {"max_length": max_length, "long_texts": long_texts, "device": "cpu", "precision": precision}
     made = registry.options("teachers", plugin, options)
     return registry.load("teachers", plugin).load(str(folder), made, labels=(), reporter=Notes(), **how)
 
@@ -321,6 +321,21 @@ def test_setfit_cuts_counts_and_follows_its_files(tmp_path):
     after = teacher.fingerprint()
     rewrite(folder, "1_Pooling/config.json", pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
     assert len({before, after, teacher.fingerprint()}) == 3
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precisions_stay_close(tmp_path, precision):
+    folder = make_setfit(tmp_path / "model", None, list(COLOURS))
+    fitted(LogisticRegression(), folder, THREE)
+    pairs = tiny_teacher(tmp_path / "pairs", COLOURS)
+    for plugin, model, columns, options in (
+        ("setfit", folder, [TEXTS], {"trust": True}),
+        ("cross-encoder", pairs, PAIRS, {}),
+    ):
+        wanted = load(plugin, model, **options).logits(columns, 8)
+        found = load(plugin, model, precision=precision, **options).logits(columns, 8)
+        assert found.dtype == np.float32
+        assert 0 < np.abs(found - wanted).max() < 0.2
 
 
 def test_setfit_keeps_the_contract(tmp_path):
