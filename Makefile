@@ -22,7 +22,7 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
-	for kind in generator student tagger; do MYPYPATH=kdcli/scaffold/$$kind $(BIN)/mypy -p kd_example || exit 1; done
+	for kind in generator student tagger teacher; do MYPYPATH=kdcli/scaffold/$$kind $(BIN)/mypy -p kd_example || exit 1; done
 	$(BIN)/mypy docs/generate.py
 
 docs: $(VENV)/.installed-dev

@@ -275,6 +275,7 @@ class LoadedTeacher(Protocol):
             ``float32 [texts, outputs]``, one for each label, or the score.
 
         Raises:
+            DataError: It cannot read pairs, or cannot read single texts.
             torch.OutOfMemoryError: The batch does not fit; kd may call again with a smaller one.
         """
 

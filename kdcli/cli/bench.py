@@ -85,9 +85,9 @@ def _described(report: BenchReport, plot: Path | None) -> RenderableType:
     sizes = [
         {
             "model": model.name,
-            "parameters": model.parameters,
-            "without embeddings": model.parameters_without_embeddings,
-            "MB on disk": f"{model.megabytes:.1f}",
+            "parameters": model.parameters or None,
+            "without embeddings": model.parameters_without_embeddings if model.parameters else None,
+            "MB on disk": f"{model.megabytes:.1f}" if model.megabytes else None,
             "peak MB": round(model.peak_megabytes),
             "ready after s": f"{model.load_seconds:.2f}",
             **({"peak MB on the GPU": round(model.gpu_peak_megabytes)} if model.gpu_peak_megabytes is not None else {}),

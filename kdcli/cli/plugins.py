@@ -23,8 +23,12 @@ RESULTS = ("passed", "failed", "skipped", "warned")
 Sets = Annotated[
     list[str] | None, option(SETTINGS, "--set -s", "Set one of its options: model=tiny. Repeat it.", "KEY=VALUE")
 ]
+Model = Annotated[
+    str, option(SETTINGS, "--model", "What a teacher loads; by default a tiny model of Hugging Face.", "FOLDER|NAME")
+]
 Kind = Annotated[
-    Literal["generator", "student", "tagger"], typer.Argument(metavar="generator|student|tagger", help="Its kind.")
+    Literal["generator", "student", "tagger", "teacher"],
+    typer.Argument(metavar="generator|student|tagger|teacher", help="Its kind."),
 ]
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="Its name: lower-case letters, digits, underscores.")]
 
@@ -74,20 +78,26 @@ def show(request: Request, *, name: PluginName) -> None:
 @command(
     "kd plugins check bilstm --set hidden=8",
     "kd plugins check gpt2 --set model=tiny --set lr=1e-2 --set batch_size=8 --set epochs=20",
+    "kd plugins check zero-shot --model FOLDER",
 )
-def check(request: Request, *, name: PluginName, sets: Sets = None) -> None:
+def check(request: Request, *, name: PluginName, sets: Sets = None, model: Model = "") -> None:
     """Check a plugin.
 
     A generator is fine-tuned on 40 sentences and on 40 pairs, and a student trained for a moment, on the CPU: set
     options that make a big model small (--set model=tiny), and with which it learns these few texts in seconds.
+    A teacher reads these sentences and pairs.
     """
     from kdcli.testing import check_plugin
 
     found = []
     for plugin in registry.find_all(name):
+        if model and plugin.group != "teachers":
+            raise UsageError(
+                "--model is for teachers", key="--model", hint="leave it out, or set an option: --set model=..."
+            )
         with ui.reporting("kd plugins check") as reporter:  # what a plugin prints when it is imported is no result
             table = _options(plugin, sets or ())
-            checks = check_plugin(plugin.group, plugin.full_name, table, reporter=reporter)
+            checks = check_plugin(plugin.group, plugin.full_name, table, model=model, reporter=reporter)
         passed = not any(outcome.result == "failed" for outcome in checks)
         found.append({**_described(plugin), "passed": passed, "checks": checks})
     ui.show({"plugins": found}, lambda _: Group(*(part for plugin in found for part in _checked(plugin))))
@@ -107,7 +117,8 @@ def new(request: Request, *, kind: Kind, name: NewName) -> None:
 
     plugin = new_plugin(kind=kind, name=name, folder=request.output, force=request.force)
     folder = shlex.quote(str(plugin.folder))
-    steps = [f"pip install -e {folder}", f"kd plugins check {plugin.name}", f"python -m pytest {folder}"]
+    model = f" --model {folder}/words.toml" if kind == "teacher" else ""
+    steps = [f"pip install -e {folder}", f"kd plugins check {plugin.name}{model}", f"python -m pytest {folder}"]
     lines = [f"the {kind} {name} in {plugin.folder}", *(f"  {file}" for file in plugin.files)]
     lines += ["next:", *(f"  {step}" for step in steps)]
     ui.show({**ui.plain(plugin), "next": steps}, lambda _: Text("\n".join(lines)))

@@ -33,9 +33,9 @@ def results_view(
     sizes = [
         {
             "model": row.model,
-            "parameters": row.parameters,
-            "without embeddings": row.parameters_without_embeddings,
-            "MB": f"{row.megabytes:.1f}",
+            "parameters": row.parameters or None,  # of a teacher that does not know
+            "without embeddings": row.parameters_without_embeddings if row.parameters else None,
+            "MB": f"{row.megabytes:.1f}" if row.megabytes else None,
             "texts/s": round(row.per_second),
             **({"cold start, s": f"{cold_start.get(row.model, math.nan):.1f}"} if cold_start else {}),
             **({} if price is None else {"cost of 1,000,000": f"{price * 1e6 / row.per_second / 3600:.2g}"}),

@@ -96,7 +96,7 @@ class Ratio:
     per_second: dict[int, float]
     latency: float
     parameters: float | None
-    megabytes: float
+    megabytes: float | None
     peak_megabytes: float
 
 
@@ -181,7 +181,7 @@ def ratio(model: Measurement, teacher: Measurement) -> Ratio:
         {batch: model.per_second[batch] / teacher.per_second[batch] for batch in BATCHES},
         teacher.latency.p50 / model.latency.p50,
         teacher.parameters / model.parameters if teacher.parameters and model.parameters else None,
-        teacher.megabytes / model.megabytes,
+        teacher.megabytes / model.megabytes if teacher.megabytes else None,
         teacher.peak_megabytes / model.peak_megabytes,
     )
 

@@ -24,11 +24,11 @@ from transformers import (
 
 from kdcli.api import MASK, Reporter
 from kdcli.errors import DataError, first_line
-from kdcli.files import files_sha256
 from kdcli.models.adapter import base_of, merge_adapter
 from kdcli.models.hf import (
     ADAPTER,
     WEIGHTS,
+    files_sha256,
     find_model,
     fit_max_length,
     has_tokenizer,
@@ -69,13 +69,12 @@ class Classifier:
     @property
     def parameters(self) -> int:
         """The number of parameters."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return count_parameters(self.model)[0]
 
     @property
     def parameters_without_embeddings(self) -> int:
         """The number of parameters outside of embedding tables."""
-        tables = [module for module in self.model.modules() if isinstance(module, torch.nn.Embedding)]
-        return self.parameters - sum(table.weight.numel() for table in tables)
+        return count_parameters(self.model)[1]
 
     @property
     def megabytes(self) -> float:
@@ -111,8 +110,9 @@ class Classifier:
         first = np.flatnonzero(np.diff(texts, prepend=-1))  # the windows of a text follow each other
         if self.long_texts == "max":
             return np.maximum.reduceat(outputs, first)
-        means: NDArray[np.floating[Any]] = np.add.reduceat(outputs, first) / np.diff(first, append=len(texts))[:, None]
-        return means.astype(np.float32)
+        sizes = np.diff(first, append=len(texts)).astype(np.float32)[:, None]
+        means: NDArray[np.float32] = (np.add.reduceat(outputs, first) / sizes).astype(np.float32)
+        return means
 
     def _pieces(self, columns: Sequence[Sequence[str]]) -> tuple[dict[str, list[list[int]]], NDArray[np.int64]]:
         """Return the word pieces of each text, or of each of its windows, and the number of the text of each."""
@@ -156,17 +156,18 @@ def load_classifier(
     device: str = "cpu",
     precision: str = "fp32",
     reporter: Reporter,
+    key: str = "teacher.model",
 ) -> Classifier:
     """Load a fine-tuned model or an adapter (LoRA), from a folder or by its hub name.
 
     ``max_length`` is in word pieces, at most what the model takes, or 0 for that; ``precision`` is that of weights and
-    arithmetic.
+    arithmetic; ``key`` is the setting that holds the name, for errors.
 
     Raises:
         DataError: The folder holds no such model, or one that gives each of its labels a yes or no.
         MissingError: There is no such folder, or the hub has no such model.
     """
-    folder = find_model(name, reporter, adapters=True)
+    folder = find_model(name, reporter, key=key, adapters=True)
     base = base_of(folder, reporter) if (folder / ADAPTER).is_file() else None
     if not base:
         _check_head(folder)
@@ -182,10 +183,7 @@ def load_classifier(
         labels = _adapter_labels(folder, config.num_labels) if base else label_names(config, folder)
         longest = fit_max_length(max_length, config, tokenizer, key="teacher.max_length", reporter=reporter)
         inputs = input_names(config, tokenizer, inspect.signature(model.forward).parameters)
-        # A decoder's head reads the last token that is no padding; XLNet's, which has a [CLS], is at the end.
-        if config.pad_token_id is None or (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not tokenizer.cls_token):
-            config.pad_token_id = tokenizer.pad_token_id
-            tokenizer.padding_side = "right"
+        fit_padding(config, tokenizer)
         return Classifier(folder, model.to(device), tokenizer, labels, longest, inputs, long_texts, base=base)
 
 
@@ -197,6 +195,21 @@ def _check_head(folder: Path) -> None:
     if not known or (heads and not any("SequenceClassification" in head for head in heads)):
         what = f"the model has no head for classes or a score: it is {', '.join(heads) or config.model_type}"
         raise DataError(what, file=folder / "config.json", key="architectures", hint=_FINE_TUNE)
+
+
+def fit_padding(config: Any, tokenizer: Any) -> None:
+    """Pad a decoder on the right, where its head looks for the last token that is no padding."""
+    # XLNet's head, which has a [CLS], is at the end.
+    if config.pad_token_id is None or (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not tokenizer.cls_token):
+        config.pad_token_id = tokenizer.pad_token_id
+        tokenizer.padding_side = "right"
+
+
+def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """Return the number of parameters, and of those outside of embedding tables."""
+    every = sum(parameter.numel() for parameter in model.parameters())
+    tables = [module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    return every, every - sum(tables)
 
 
 def label_names(config: Any, folder: Path) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,8 @@ from transformers.utils import logging as transformers_logging
 
 from kdcli.api import Reporter
 from kdcli.errors import DataError, KdError, MissingError, first_line
-from kdcli.files import sha256 as sha256  # the identity of a model, for plugins
+from kdcli.files import files_sha256 as files_sha256  # the identity of a model, for plugins
+from kdcli.files import sha256 as sha256
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 VOCABULARY = ("tokenizer*", "vocab*", "*.model")
@@ -50,12 +51,19 @@ _NAMED = 8  # the most tensors that an error names
 
 
 def find_model(
-    name: str | Path, reporter: Reporter, *, key: str = "teacher.model", weights: bool = True, adapters: bool = False
+    name: str | Path,
+    reporter: Reporter,
+    *,
+    key: str = "teacher.model",
+    weights: bool = True,
+    adapters: bool = False,
+    more: Sequence[str] = (),
 ) -> Path:
     """Return the folder of a model: ``name`` itself, or the files of the hub's model, fetched unless they are cached.
 
     ``key`` is the setting that holds the name, for errors. Without ``weights``, a folder with a tokenizer is enough;
-    with ``adapters``, the folder of an adapter.
+    with ``adapters``, the folder of an adapter. ``more`` are patterns of further files to fetch from the hub, such as
+    ``*/model.safetensors``.
 
     Raises:
         DataError: The folder holds no model.
@@ -84,25 +92,27 @@ def find_model(
             folder = Path(huggingface_hub.snapshot_download(str(name), local_files_only=True))
             if _whole(folder, weights, cards):
                 return folder
-        return _download(str(name), weights, cards, reporter, key)
+        return _download(str(name), weights, cards, reporter, key, more)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers and the hub from writing to the terminal, which belongs to the reporter."""
-    hub = logging.getLogger("huggingface_hub")
-    levels = transformers_logging.get_verbosity(), hub.level
+    """Keep transformers, Sentence Transformers and the hub from writing to the terminal, which is the reporter's."""
+    others = [logging.getLogger(name) for name in ("huggingface_hub", "sentence_transformers")]
+    levels = transformers_logging.get_verbosity(), [other.level for other in others]
     had_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    hub.setLevel(logging.CRITICAL)
+    for other in others:
+        other.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         transformers_logging.set_verbosity(levels[0])
-        hub.setLevel(levels[1])
+        for other, level in zip(others, levels[1], strict=True):
+            other.setLevel(level)
         if had_bar:
             transformers_logging.enable_progress_bar()
 
@@ -258,7 +268,9 @@ def _whole(folder: Path, weights: bool, cards: Collection[str]) -> bool:
     return holds(cards) and holds(WEIGHTS) if weights else has_tokenizer(folder)
 
 
-def _download(name: str, weights: bool, cards: Collection[str], reporter: Reporter, key: str) -> Path:
+def _download(
+    name: str, weights: bool, cards: Collection[str], reporter: Reporter, key: str, more: Sequence[str]
+) -> Path:
     try:
         # A download retries for half a minute before it says that there is no network; this says it at once.
         try:
@@ -269,8 +281,8 @@ def _download(name: str, weights: bool, cards: Collection[str], reporter: Report
             huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(name, ADAPTER), timeout=10)
         reporter.info(f"fetching {name} from the Hugging Face hub")
         for pattern in WEIGHTS if weights else CARD[:1]:
-            patterns = [*CARD, pattern]
-            folder = huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"])
+            patterns, others = [*CARD, pattern, *more], None if more else ["*/*"]
+            folder = huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=others)
             if _whole(Path(folder), weights, cards):
                 return Path(folder)
     except Exception as error:

@@ -16,8 +16,13 @@ from kdcli import registry
 from kdcli.errors import PluginError, UsageError
 from kdcli.files import atomic
 
-Kind = Literal["generator", "student", "tagger"]
-GROUPS: dict[Kind, registry.Group] = {"generator": "generators", "student": "students", "tagger": "taggers"}
+Kind = Literal["generator", "student", "tagger", "teacher"]
+GROUPS: dict[Kind, registry.Group] = {
+    "generator": "generators",
+    "student": "students",
+    "tagger": "taggers",
+    "teacher": "teachers",
+}
 
 EXAMPLE = "example"
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -41,7 +46,7 @@ def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool
     """Write a plugin that works: packaging, code, tests and a README.
 
     Args:
-        kind: ``generator``, ``student`` or ``tagger``.
+        kind: ``generator``, ``student``, ``tagger`` or ``teacher``.
         name: Its name: lower-case letters, digits and underscores.
         folder: The folder to write; by default ``kd-NAME``.
         force: Write over the files of a plugin in that folder; its other files stay.

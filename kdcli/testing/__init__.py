@@ -18,7 +18,7 @@ from typing import Any
 from kdcli.api import QuietReporter, Reporter
 from kdcli.registry import Group
 from kdcli.testing.checks import CheckOutcome, run_checks
-from kdcli.testing.processes import Run, fake_dist, run_cli, tiny_corpus, tiny_task
+from kdcli.testing.processes import Run, fake_dist, run_cli, tiny_corpus, tiny_task, tiny_teacher
 
 __all__ = [
     "CheckOutcome",
@@ -26,10 +26,12 @@ __all__ = [
     "check_generator",
     "check_student",
     "check_tagger",
+    "check_teacher",
     "fake_dist",
     "run_cli",
     "tiny_corpus",
     "tiny_task",
+    "tiny_teacher",
 ]
 
 
@@ -66,17 +68,41 @@ def check_tagger(plugin: Any) -> list[CheckOutcome]:
     return _assert(check_plugin("taggers", plugin))
 
 
-def check_plugin(
-    group: Group, plugin: Any, options: Mapping[str, Any] | None = None, *, reporter: Reporter | None = None
+def check_teacher(
+    plugin: Any, *, model: str | Path = "", options: Mapping[str, Any] | None = None
 ) -> list[CheckOutcome]:
-    """Run all checks of a plugin's group, and raise nothing."""
+    """Check that a teacher plugin keeps the contract of ``kdcli.api.TeacherPlugin``.
+
+    The check loads the model several times, and compares its logits of 40 sentences and of 40 pairs.
+
+    Args:
+        plugin: As for ``check_generator``.
+        model: What it loads; by default the folder of ``tiny_teacher``.
+        options: Its table of a profile.
+
+    Returns:
+        As ``check_generator``.
+    """
+    return _assert(check_plugin("teachers", plugin, options, model=model))
+
+
+def check_plugin(
+    group: Group,
+    plugin: Any,
+    options: Mapping[str, Any] | None = None,
+    *,
+    model: str | Path = "",
+    reporter: Reporter | None = None,
+) -> list[CheckOutcome]:
+    """Run all checks of a plugin's group, and raise nothing; ``model`` is what a teacher loads."""
     module = import_module(f"kdcli.testing.{group}")
     found = []
     with (
         TemporaryDirectory(prefix="kd-check-") as folder,
         (reporter or QuietReporter()).progress("check", len(module.CHECKS), "checks") as progress,
     ):
-        subject = module.SUBJECT(group, plugin, dict(options or {}), Path(folder))
+        more = {"model": str(model)} if model else {}
+        subject = module.SUBJECT(group, plugin, dict(options or {}), Path(folder), **more)
         with redirect_stdout(subject.stdout):
             for outcome in run_checks(module.CHECKS, subject):
                 found.append(outcome)

@@ -19,8 +19,10 @@ def _fixture(name: str) -> Any:
     return pytest.fixture(name=name)(lambda: getattr(testing, name))
 
 
-check_generator, check_student, check_tagger = map(_fixture, ("check_generator", "check_student", "check_tagger"))
-tiny_task, tiny_corpus = map(_fixture, ("tiny_task", "tiny_corpus"))
+check_generator, check_student, check_tagger, check_teacher = map(
+    _fixture, ("check_generator", "check_student", "check_tagger", "check_teacher")
+)
+tiny_task, tiny_corpus, tiny_teacher = map(_fixture, ("tiny_task", "tiny_corpus", "tiny_teacher"))
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ HEAVY = (
     *("textblob", "torch", "transformers"),
 )
 """Libraries that take long to import; a plugin imports them inside its functions."""
+BATCH = 8
+"""Texts that a teacher reads at once."""
 
 
 def tiny_task(kind: Kind = "single", scores: bool = False) -> Task:
@@ -50,6 +52,43 @@ def tiny_corpus(kind: Kind = "single") -> Corpus:
     if kind == "pair":
         texts = [f"{text}\t{_sentence(7 * place + 3)}" for place, text in enumerate(texts)]
     return Corpus(kind, texts[:40], texts[40:50], texts[50:])
+
+
+def tiny_teacher(folder: Path, labels: tuple[str, ...] = ("entailment", "neutral", "contradiction")) -> Path:
+    """Write a random BERT classifier that knows the words of ``tiny_corpus`` to a folder, and return the folder."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    from kdcli.models.hf import quiet
+
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    words = sorted({word for text in tiny_corpus().train for word in text.split()})
+    vocabulary = {word: number for number, word in enumerate([*special, *words, *labels])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    kinds = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **dict(zip(kinds, special, strict=True)),
+    ).save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(SEED)
+        config = BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=64,
+            initializer_range=0.5,  # logits that differ from text to text
+            id2label=dict(enumerate(labels)),
+        )
+        BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
 
 
 def tiny_settings(options: Any, kind: Kind = "single") -> GeneratorSettings:
@@ -106,7 +145,7 @@ def run_python(*arguments: str, cwd: str | Path | None = None, environ: Mapping[
 
 
 def run_elsewhere(task: str, *arguments: str) -> Any:
-    """Call ``imports``, ``samples``, ``fast`` or ``tags`` below in another process, where a set has another order."""
+    """Call a function below (``samples``: ``_samples``) in another process, where a set has another order."""
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     main = "from kdcli.testing.processes import answer; answer()"
     done = run_python("-c", main, task, *arguments, environ={"PYTHONHASHSEED": seed})
@@ -155,6 +194,19 @@ def _tags(group: str, name: str, texts: str) -> list[list[str]]:
     return found
 
 
+def _logits(group: str, name: str, model: str, table: str, columns: str) -> tuple[str, list[list[float]]]:
+    """Return a teacher's fingerprint, and its logits."""
+    plugin = _plugin(group, name)
+    loaded = load_teacher(plugin, model, plugin.Options.model_validate(json.loads(table)))
+    return loaded.fingerprint(), loaded.logits(json.loads(columns), BATCH).tolist()
+
+
+def load_teacher(plugin: Any, model: str, options: Any, *, max_length: int = 0, long_texts: str = "cut") -> Any:
+    """Load a teacher for the labels of the tiny task, on the CPU."""
+    how: dict[str, Any] = {"max_length": max_length, "long_texts": long_texts, "device": "cpu", "precision": "fp32"}
+    return plugin.load(model, options, labels=tiny_task().names, reporter=QuietReporter(), **how)
+
+
 def _plugin(group: str, name: str) -> Any:
     if group == "module":
         return importlib.import_module(name)
@@ -178,7 +230,7 @@ def fake_dist(
     Args:
         folder: Where it is written, in a folder of its own.
         name: The distribution's name.
-        entry_points: For each group, ``generators``, ``students`` or ``taggers``, its plugins: name to module.
+        entry_points: For each group, such as ``students``, its plugins: name to module.
         modules: The source text of each module, by dotted name; a package is named ``package.__init__``.
         version: The distribution's version.
 

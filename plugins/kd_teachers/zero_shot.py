@@ -61,12 +61,14 @@ class ZeroShot:
         """Return for each label how much a text entails its sentence; the model reads each text once a label."""
         import numpy as np
 
-        (texts,) = columns
-        before = self.classifier.cut
-        found = []
+        if len(columns) > 1:
+            hint = "use a teacher that was fine-tuned for pairs: --set teacher.plugin=transformers"
+            raise DataError("a zero-shot teacher reads one text a row, not pairs", key="teacher.plugin", hint=hint)
+        texts, found, cut = columns[0], [], [self.classifier.cut]
         for sentence in self.sentences:
             found.append(self.classifier.logits([texts, [sentence] * len(texts)], batch)[:, self.entailment])
-        self.cut += (self.classifier.cut - before) // len(self.sentences)
+            cut.append(self.classifier.cut)
+        self.cut += int(np.diff(cut).max())  # the longest sentence cuts each text that another one cuts
         return np.stack(found, axis=1)
 
     def fingerprint(self) -> str:

@@ -62,6 +62,13 @@ def test_options(capsys):
     assert code == 0 and given["detail"] == "hidden = 4, fc = 5"
 
 
+def test_a_teacher_and_its_model(capsys, tmp_path):
+    code, result = checked(capsys, "transformers", "--model", str(tmp_path / "nowhere"))
+    found = {one["check"]: one for one in result["plugins"][0]["checks"]}
+    assert code == 5 and found["load"]["result"] == "failed" and "nowhere" in found["load"]["detail"]
+    assert found["load of nothing"]["result"] == "passed"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -71,6 +78,8 @@ def test_options(capsys):
         (["gpt2", "--set", "lr=-1"], 3, "generators.gpt2.lr"),
         (["bilstm", "--set", "hidden"], 2, "--set takes key=value"),
         (["pattern", "--set", "a=1"], 2, "a tagger has no options"),
+        (["bilstm", "--model", "x"], 2, "key --model"),
+        (["zero-shot", "--set", "template=None"], 3, "teachers.zero-shot.template"),
     ],
 )
 def test_what_cannot_be_checked(capsys, arguments, code, says):

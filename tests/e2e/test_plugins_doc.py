@@ -20,6 +20,7 @@ PIECE = re.compile(r"^```(\w+)\n((?s:.*?))^```$|^    (\S.*)$|`(kd [^`]+)`", re.M
 FOR_EXAMPLE = {
     "new student NAME": "new student mlp",
     "new tagger NAME": "new tagger suffix",
+    "new teacher NAME": "new teacher lexicon",
     "check NAME": "check bigram",
 }
 COMMANDS = {" ".join(path): command for path, command in all_commands(get_command(app))}

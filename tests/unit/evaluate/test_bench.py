@@ -218,6 +218,7 @@ def test_a_model_that_does_not_fit_into_memory(student: Path, monkeypatch: pytes
 def test_a_ratio_of_unknown_sizes() -> None:
     model = fake(BenchSubject("x", "numpy", "", SINGLE), None, 1)
     assert ratio(model, replace(model, parameters=5)).parameters is None
+    assert ratio(model, replace(model, megabytes=0.0)).megabytes is None  # of a teacher that does not know
 
 
 def test_a_plot_of_another_form(tmp_path: Path) -> None:

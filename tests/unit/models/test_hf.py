@@ -226,3 +226,21 @@ def test_the_hub_is_asked_for_the_weights_in_their_safe_form_first(tmp_path, mon
     looked.clear()
     assert hf.find_model("some/adapter", QuietReporter(), adapters=True) == tmp_path
     assert looked == ["config.json", "adapter_config.json"]
+
+
+@pytest.mark.parametrize(("more", "left_out"), [((), ["*/*"]), (("*/config.json", "head.pkl"), None)])
+def test_files_of_sub_folders_are_fetched_on_request_alone(tmp_path, monkeypatch, more, left_out):
+    asked = {}
+
+    def download(name, **options):
+        if options.get("local_files_only"):
+            raise FileNotFoundError
+        asked.update(options)
+        for file in ("config.json", "model.safetensors"):
+            (tmp_path / file).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert hf.find_model("some/encoder", QuietReporter(), more=more) == tmp_path
+    assert asked["ignore_patterns"] == left_out and set(more) <= set(asked["allow_patterns"])

@@ -85,6 +85,15 @@ def test_intervals_stand_beside_scores_and_shares(tmp_path: Path) -> None:
     assert "These texts do not show a gap between the two" in page(root).text
 
 
+def test_a_teacher_of_unknown_size(tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run")
+    results = json.loads((root / "results.json").read_text())
+    results["rows"][0] |= {"parameters": 0, "parameters_without_embeddings": 0, "megabytes": 0.0}
+    (root / "results.json").write_text(json.dumps(results))
+    text = page(root).text
+    assert "10.0 times as fast as the teacher." in text and "fewer parameters" not in text
+
+
 def test_a_note_on_the_results_is_shown(tmp_path: Path) -> None:
     root = write_run(tmp_path / "run")
     results = json.loads((root / "results.json").read_text())

@@ -32,14 +32,16 @@ def broken(tmp_path_factory):
 def outcome_of(tmp_path_factory):
     """Return a function that runs one check, and those that it needs, which have to pass."""
 
-    def run(group, name, given, **options):
+    def run(group, name, given, *, model="", **options):
         module = import_module(f"kdcli.testing.{group}")
         wanted = {name}
         for check in reversed(module.CHECKS):
             if check.names[0] in wanted:
                 wanted |= {needed.__name__.replace("_", " ") for needed in check.needs}
         some = [check for check in module.CHECKS if check.names[0] in wanted]
-        *before, last = run_checks(some, module.SUBJECT(group, given, options, tmp_path_factory.mktemp("checks")))
+        loads = {"model": model} if model else {}
+        subject = module.SUBJECT(group, given, options, tmp_path_factory.mktemp("checks"), **loads)
+        *before, last = run_checks(some, subject)
         assert [outcome for outcome in before if outcome.result != "passed"] == []
         assert last.check == name
         return last

@@ -1,5 +1,7 @@
 """Each check can fail: a plugin that is broken in one thing fails the check of that thing."""
 
+from pathlib import Path
+
 import pytest
 
 ANY = "students"
@@ -99,6 +101,72 @@ TAGGERS = [
     ("same in another process", 'else "NN"', 'else f"NN{hash(word) % 9}"', "no order of a set, no hash()"),
 ]
 
+TEACHER = Path(__file__).resolve().parents[3] / "kdcli/scaffold/teacher"
+FOUND = "return found\n"
+MADE = "return WeightedWords("
+TEACHERS = [
+    ("load", MADE, "return (", "a teacher with logits and fingerprint; came ("),
+    (
+        "load",
+        f"{MADE}tuple(read)",
+        f"{MADE}list(read)",
+        "a tuple of names, empty for a score; came ['negative', 'positive']",
+    ),
+    ("load", f"{MADE}tuple(read)", f"{MADE}('a', 'a')", "two or more different labels"),
+    ("load", f"{MADE}tuple(read)", f"{MADE}('a',)", "two or more different labels"),
+    ("load", "return len(self.source) / 1e6", "return None", "megabytes that is a number, 0 if unknown; came None"),
+    ("load", "    cut: int = 0", "    cut: int = -1", "cut that is a number"),
+    ("load", "_embeddings: int = 0", "_embeddings: int = 999", "of at most 30 parameters; came 999"),
+    (
+        "load of nothing",
+        "    if not path.ex",
+        "    assert path.exists()\n    if not path.ex",
+        "that is not there; came AssertionError",
+    ),
+    (
+        "load of nothing",
+        "except (OSError, ValueError)",
+        "except EOFError",
+        "a DataError for an empty folder; came IsADir",
+    ),
+    ("logits", FOUND, "return found.tolist()\n", "float32 (47, 2); came list"),
+    ("logits", FOUND, "return found.astype(float)\n", "came float64 (47, 2)"),
+    ("logits", FOUND, "return found[:, 0]\n", "came float32 (47,)"),
+    ("logits", FOUND, "return found - np.inf\n", "logits that are finite"),
+    (
+        "logits",
+        "        if len(columns) > 1:",
+        "        assert len(columns) < 2\n        if 0:",
+        "that refuses them; came AssertionE",
+    ),
+    ("logits", "if len(columns) > 1", "if columns", "logits of single texts or of pairs; came single texts: this"),
+    (
+        "deterministic",
+        FOUND,
+        "self.n = getattr(self, 'n', 0) + 1\n        return found + np.float32(self.n)\n",
+        "the same texts",
+    ),
+    ("independent of neighbours", FOUND, "return found - found.max(0)\n", "the batch of a text not to change"),
+    ("independent of neighbours", FOUND, "return found + np.float32(batch)\n", "the batch of a text not to change"),
+    ("long texts", "self.cut += 1", "pass", "1 of 3 texts counted as cut, in windows too; came cut = 0"),
+    (
+        "long texts",
+        ", max_length, source)",
+        ", max_length * 2, source)",
+        "at most the 48 tokens that teacher.max_length",
+    ),
+    ("long texts", 'if long_texts != "cut"', "if max_length", "a teacher that reads 48 tokens; came this teacher cuts"),
+    ("fingerprint", "sha256(self.source).hexdigest()", "''", "a fingerprint that is a text"),
+    ("fingerprint", "sha256(self.source)", "sha256(str(id(self)).encode())", "the same fingerprint for the same model"),
+    (
+        "same in another process",
+        "sha256(self.source).hexdigest()",
+        "str(hash('x'))",
+        "the same fingerprint in every process",
+    ),
+    ("same in another process", FOUND, "return found + np.float32(hash('x') % 99)\n", "no order of a set, no hash()"),
+]
+
 
 def check(outcome, result, says):
     assert outcome.result == result, outcome
@@ -185,3 +253,19 @@ def test_a_module_without_a_docstring_is_a_warning(broken, outcome_of):
 @pytest.mark.parametrize(("name", "old", "new", "says"), TAGGERS)
 def test_taggers(broken, outcome_of, name, old, new, says):
     check(outcome_of("taggers", name, broken("taggers", (old, new))), "failed", says)
+
+
+@pytest.mark.parametrize(("name", "old", "new", "says"), TEACHERS)
+def test_teachers(broken, outcome_of, name, old, new, says):
+    made = broken("teachers", (old, new), source=(TEACHER / "kd_example/__init__.py").read_text())
+    check(outcome_of("teachers", name, made, model=str(TEACHER / "words.toml")), "failed", says)
+
+
+def test_a_teacher_that_does_not_read_is_a_warning(broken, outcome_of):
+    source = (TEACHER / "kd_example/__init__.py").read_text()
+    made, model = broken("teachers", (FOUND, "return found * 0\n"), source=source), str(TEACHER / "words.toml")
+    check(outcome_of("teachers", "every text counts", made, model=model), "warned", "that depend on the text (single")
+    pairs = ("if len(columns) > 1", "if False")
+    made = broken("teachers", pairs, source=source)
+    says = "logits of pairs that depend on the second text"
+    check(outcome_of("teachers", "every text counts", made, model=model), "warned", says)

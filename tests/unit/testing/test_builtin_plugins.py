@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdcli import registry
-from kdcli.testing import check_generator, check_student, check_tagger
+from kdcli.testing import check_generator, check_student, check_tagger, check_teacher, tiny_teacher
 
 CHECK = {"generators": check_generator, "students": check_student}
 TINY = {"lr": 1e-2, "batch_size": 8, "epochs": 20}
@@ -29,7 +29,7 @@ SHARED = Path(__file__).resolve().parents[4] / "shared/nltk_data"
     [
         pytest.param(plugin, options, id=f"{plugin.name}-{number}")
         for plugin in OURS
-        if plugin.group != "taggers"
+        if plugin.group in CHECK
         for number, options in enumerate(SMALL.get(plugin.name, [{}]))
     ],
 )
@@ -39,6 +39,16 @@ def test_generators_and_students(plugin, options):
     left_out = {check for check, outcome in found.items() if outcome.result == "skipped"}
     assert left_out <= {"bits", "fast", "fast without torch", "onnx graph"}
     assert {check for check, outcome in found.items() if outcome.result == "warned"} <= {"pairs", "divided part"}
+
+
+@pytest.mark.parametrize("name", ["ensemble", "transformers", "zero-shot"])
+def test_teachers(name, tmp_path):
+    options = {"models": [str(tiny_teacher(tmp_path / "one"))]} if name == "ensemble" else {}
+    model = tiny_teacher(tmp_path / "two") if name == "ensemble" else ""
+    found = {outcome.check: outcome for outcome in check_teacher(f"kdcli:{name}", model=model, options=options)}
+    assert {outcome.result for outcome in found.values()} == {"passed"}
+    assert found["long texts"].detail == "read by cut, mean, max"
+    assert found["logits"].detail == ("single texts" if name == "zero-shot" else "single texts, pairs")
 
 
 @pytest.mark.parametrize("name", [plugin.full_name for plugin in OURS if plugin.group == "taggers"])

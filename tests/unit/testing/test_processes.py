@@ -81,7 +81,8 @@ def test_a_plugin_that_fails_in_another_process():
 
 def test_fixtures_are_there_on_request_alone(tmp_path):
     (tmp_path / "test_own.py").write_text(
-        "def test_it(run_cli, fake_dist, tiny_task, tiny_corpus, check_tagger, check_student, check_generator):\n"
+        "def test_it(run_cli, fake_dist, tiny_task, tiny_corpus, check_tagger, check_student, check_generator,\n"
+        "            check_teacher, tiny_teacher):\n"
         f"    fake_dist('kd-own', {{'taggers': {{'own': 'kd_own'}}}}, {{'kd_own': {TAGGER!r}}})\n"
         "    assert check_tagger('own') and tiny_task('pair').outputs == 3 and tiny_corpus('pair').kind == 'pair'\n"
         "    assert run_cli('plugins', 'show', 'own').code == 0\n"

@@ -2,9 +2,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoTokenizer
 
 from kdcli.api import Corpus
-from kdcli.testing import tiny_corpus, tiny_task
+from kdcli.testing import tiny_corpus, tiny_task, tiny_teacher
 
 
 @pytest.mark.parametrize("kind", ["single", "pair"])
@@ -29,6 +31,20 @@ def test_tasks():
         scores = tiny_task(kind, scores=True)
         assert (scores.kind, scores.outputs, scores.is_score, scores.score_range) == (kind, 1, True, (0.0, 5.0))
         assert scores.metric == "pearson"
+
+
+def test_a_teacher_knows_the_words_and_leaves_the_random_state_alone(tmp_path, capfd):
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    folder = tiny_teacher(tmp_path / "one")
+    assert torch.equal(torch.random.get_rng_state(), before) and capfd.readouterr() == ("", "")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.unk_token_id not in tokenizer(" ".join(tiny_corpus().train))["input_ids"]
+    assert AutoConfig.from_pretrained(folder).id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+    names = AutoConfig.from_pretrained(tiny_teacher(tmp_path / "two", ("no", "yes"))).id2label
+    assert names == {0: "no", 1: "yes"}
+    again = tiny_teacher(tmp_path / "again")
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
 def test_importing_it_costs_nothing_and_needs_no_pytest():

@@ -1,0 +1,95 @@
+"""Several classifiers of Hugging Face with the same labels: the weighted mean of their logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kdcli.api import API_VERSION, DataError, ProfileError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kdcli.models.classifier import Classifier
+
+api_version = API_VERSION
+
+
+class Options(BaseModel):
+    """The table ``[teachers.ensemble]`` of a profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    models: tuple[str, ...] = ()
+    """Folders or hub names of the models; `teacher.model` comes before them, unless it is one of them."""
+    weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
+    """Weight of each model's logits, in the order of the models; by default all count the same."""
+
+
+@dataclass
+class Ensemble:
+    """The models, their weights, and where each has the labels of the first."""
+
+    labels: tuple[str, ...]
+    members: list[Classifier]
+    weights: list[float]  # they sum to 1
+    outputs: list[list[int]]
+    cut: int = field(default=0, init=False)  # texts that the model with the lowest limit cuts
+
+    def __post_init__(self) -> None:
+        """Sum up what the models say of themselves."""
+        self.max_length = min(member.max_length for member in self.members)
+        self.parameters = sum(member.parameters for member in self.members)
+        self.parameters_without_embeddings = sum(member.parameters_without_embeddings for member in self.members)
+        self.megabytes = sum(member.megabytes for member in self.members)
+
+    def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
+        """Return the weighted mean of the logits, ``float32 [texts, outputs]``."""
+        import numpy as np
+
+        before = [member.cut for member in self.members]
+        found = [
+            member.logits(columns, batch)[:, order] for member, order in zip(self.members, self.outputs, strict=True)
+        ]
+        self.cut += max(member.cut - cut for member, cut in zip(self.members, before, strict=True))
+        mean: NDArray[np.float32] = np.tensordot(np.array(self.weights), np.stack(found), axes=1).astype(np.float32)
+        return mean
+
+    def fingerprint(self) -> str:
+        """Return a hash of the models' files, in their order."""
+        return sha256("\n".join(member.fingerprint() for member in self.members).encode()).hexdigest()
+
+
+def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -> Ensemble:
+    """Load the models; see ``kdcli.api.TeacherPlugin``."""
+    from kdcli.models.classifier import load_classifier
+
+    names = options.models if model in options.models else (model, *options.models)
+    if len(names) < 2:
+        hint = '--set \'teachers.ensemble.models=["FOLDER", "FOLDER"]\''
+        raise ProfileError("an ensemble needs two models or more", key="teachers.ensemble.models", hint=hint)
+    weights = options.weights or (1.0,) * len(names)
+    if len(weights) != len(names):
+        what = f"weights: {len(weights)}, and models: {len(names)} ({', '.join(names)})"
+        raise ProfileError(what, key="teachers.ensemble.weights", hint="give one for each, or none")
+    keys = ["teacher.model" if name == model else "teachers.ensemble.models" for name in names]
+    members = [load_classifier(name, key=key, **how) for name, key in zip(names, keys, strict=True)]
+    outputs = [_positions(members[0], member) for member in members]
+    return Ensemble(members[0].labels, members, [weight / sum(weights) for weight in weights], outputs)
+
+
+def _positions(first: Classifier, member: Classifier) -> list[int]:
+    """Return for each output of the first model the one of ``member`` that has its name, whatever the case."""
+    wanted, names = ([name.casefold() for name in one.labels] for one in (first, member))
+    if sorted(wanted) != sorted(names):
+        shown = [f"{', '.join(one.labels) or 'a score'} ({one.folder})" for one in (first, member)]
+        hint = "all models of an ensemble must have the same labels; correct id2label in config.json if it is wrong"
+        raise DataError(
+            f"two models have different labels: {' and '.join(shown)}", key="teachers.ensemble.models", hint=hint
+        )
+    return [names.index(name) for name in wanted] or [0]

@@ -1,0 +1,178 @@
+"""A model of setfit: a Sentence Transformer, and a classifier of scikit-learn or PyTorch on its embeddings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from kd_teachers import sentences
+from kdcli.api import API_VERSION, DataError, MissingError, ProfileError
+
+if TYPE_CHECKING:
+    from kdcli.api import Reporter
+
+api_version = API_VERSION
+_LEAST = 1e-7
+"""The smallest probability whose logarithm is taken."""
+
+
+class Options(BaseModel):
+    """The table ``[teachers.setfit]`` of a profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    trust: bool = False
+    """Read the head, a pickle file: its author can run any code on this machine."""
+
+
+@dataclass
+class SetFit:
+    """A loaded model: its body, and the function from embeddings to logits."""
+
+    labels: tuple[str, ...]
+    folder: Path
+    body: Any  # sentence_transformers.SentenceTransformer
+    head: Callable[[Any], NDArray[np.float32]]
+    normalize: bool
+    max_length: int
+    cut: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Count what the body consists of."""
+        from kdcli.models.classifier import count_parameters
+
+        self.parameters, self.parameters_without_embeddings = count_parameters(self.body)
+        self.megabytes = sentences.megabytes(self.folder)
+
+    def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
+        """Return the logits, ``float32 [texts, labels]``; see ``_head`` for what they are."""
+        if len(columns) > 1:
+            raise DataError("a model of setfit reads one text a row, not pairs", key="teacher.plugin")
+        columns = sentences.with_masks(columns, self.body.tokenizer)
+        self.cut += sentences.count_long(columns, self.body.tokenizer, self.max_length)
+        vectors = self.body.encode(
+            columns[0], batch_size=batch, normalize_embeddings=self.normalize, show_progress_bar=False
+        )
+        return self.head(np.asarray(vectors, np.float32))
+
+    def fingerprint(self) -> str:
+        """Return a hash of its files, the head's too."""
+        return sentences.fingerprint(self.folder)
+
+
+def load(
+    model: str,
+    options: Options,
+    *,
+    labels: tuple[str, ...],
+    max_length: int,
+    long_texts: str,
+    device: str,
+    precision: str,
+    reporter: Reporter,
+) -> SetFit:
+    """Load the model; see ``kdcli.api.TeacherPlugin``."""
+    from kdcli.models.hf import DTYPES, fit_max_length, readable
+
+    folder = sentences.find(model, long_texts, reporter)
+    file = folder / sentences.HEAD
+    if not file.is_file():
+        what = f"this folder holds no model of setfit: {sentences.HEAD} is missing"
+        raise DataError(what, file=folder, key="teacher.model", hint="name the folder that save_pretrained wrote")
+    if not options.trust:
+        what = "the head of this model is a pickle file, which can run any code on this machine"
+        hint = "if you trust its author: --set teachers.setfit.trust=true"
+        raise ProfileError(what, file=file, key="teachers.setfit.trust", hint=hint)
+    library = sentences.library("setfit")
+    with readable("model of setfit", folder):
+        arguments = {"device": device, "model_kwargs": {"dtype": DTYPES[precision]}, "local_files_only": True}
+        body = library.SentenceTransformer(str(folder), **arguments).eval()
+        settings = folder / "config_setfit.json"
+        written = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+    names, head = _head(_unpickled(file), written.get("labels") or [], file)
+    config = body.transformers_model.config
+    longest = fit_max_length(max_length, config, body.tokenizer, key="teacher.max_length", reporter=reporter)
+    body.max_seq_length = longest
+    return SetFit(names, folder, body, head, bool(written.get("normalize_embeddings")), longest)
+
+
+def _unpickled(file: Path) -> Any:
+    """Read the head, on the CPU: it is small."""
+    import joblib
+
+    from kdcli.models.hf import readable
+
+    try:
+        with readable("head", file):
+            return joblib.load(file)
+    except DataError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            what = f"the head of this model needs a library: {error.__cause__}"
+            raise MissingError(what, file=file, hint="pip install 'kdcli[setfit]'") from error
+        raise
+
+
+def _head(head: Any, labels: Sequence[str], file: Path) -> tuple[tuple[str, ...], Callable[[Any], NDArray[np.float32]]]:
+    """Return the labels of a head in the order of its outputs, and the function from embeddings to logits.
+
+    The softmax of the logits gives the head's probabilities:
+
+    - of setfit's own head, its logits, divided by its temperature;
+    - of a logistic regression, its decision function; of two classes this is the log-odds of the second, and each
+      class gets half of it;
+    - of any other classifier, the logarithms of its probabilities, clipped at 1e-7; without probabilities, as a linear
+      SVM has none, its decision function.
+
+    ``labels`` are names that the folder gives to classes that are numbers. A classifier of scikit-learn has its outputs
+    in the order of ``classes_``, whatever the order of ``labels``.
+    """
+    import torch
+
+    own = isinstance(head, torch.nn.Module)
+    classes = list(range(head.out_features)) if own else getattr(head, "classes_", None)
+    many = head.multitarget if own else isinstance(classes, list) or getattr(head, "multilabel_", False)
+    if many:  # rows of its probabilities do not sum to 1
+        what = "this model is multi-label: each of its outputs is a yes or no of its own"
+        hint = "kd distils one label a text; use a model that was trained for that"
+        raise DataError(what, file=file, key="teacher.model", hint=hint)
+    if classes is None or not (hasattr(head, "decision_function") or hasattr(head, "predict_proba")):
+        raise DataError(f"the head is no classifier: {type(head).__name__}", file=file, key="teacher.model")
+    names = [one if isinstance(one, str) else _named(int(one), labels) for one in np.asarray(classes).tolist()]
+    return tuple(names), partial(_own_logits if own else _sklearn_logits, head)
+
+
+def _named(number: int, labels: Sequence[str]) -> str:
+    """Return the name of a class that is a number."""
+    return labels[number] if 0 <= number < len(labels) else str(number)
+
+
+def _own_logits(head: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits of setfit's own head."""
+    import torch
+
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = head(torch.from_numpy(vectors).to(head.device))[0].cpu().numpy()
+    return logits
+
+
+def _sklearn_logits(head: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits of a classifier of scikit-learn."""
+    from sklearn.linear_model import LogisticRegression
+
+    # liblinear fits one class against the rest: there the softmax of the decision function is something else.
+    linear = isinstance(head, LogisticRegression) and (head.solver != "liblinear" or len(head.classes_) == 2)
+    if linear or not hasattr(head, "predict_proba"):
+        found = head.decision_function(vectors)
+        found = found if found.ndim > 1 else np.stack([-found / 2, found / 2], axis=1)
+    else:
+        found = np.log(head.predict_proba(vectors).clip(_LEAST, 1))
+    logits: NDArray[np.float32] = found.astype(np.float32)
+    return logits

@@ -1,0 +1,346 @@
+"""Teachers of Sentence Transformers and setfit against the raw models; skipped where the library is missing."""
+
+import json
+import os
+import sys
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from notes import Notes
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.svm import LinearSVC
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertModel,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+from kdcli import registry
+from kdcli.api import DataError, KdError, MissingError
+from kdcli.testing import check_teacher, tiny_corpus, tiny_teacher
+
+PAIRS = [list(column) for column in zip(*(text.split("\t") for text in tiny_corpus("pair").train[:8]), strict=True)]
+TEXTS = [*tiny_corpus().train[:20], ""]
+COLOURS = ("red", "green", "blue")
+LONG = "the plot is warm and the cast is poor but i found music " * 12
+
+
+def load(plugin, folder, max_length=0, long_texts="cut", precision="fp32", **options):
+    how = {"max_length": max_length, "long_texts": long_texts, "device": "cpu", "precision": precision}
+    made = registry.options("teachers", plugin, options)
+    return registry.load("teachers", plugin).load(str(folder), made, labels=(), reporter=Notes(), **how)
+
+
+def rewrite(folder, name="config.json", **values):
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(("plugin", "extra"), [("cross-encoder", "sentence-transformers"), ("setfit", "setfit")])
+def test_a_missing_library_names_what_to_install(tmp_path, monkeypatch, plugin, extra):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    folder = tiny_teacher(tmp_path / "model")
+    (folder / "model_head.pkl").write_bytes(b"")
+    with pytest.raises(MissingError) as caught:
+        load(plugin, folder, **({"trust": True} if plugin == "setfit" else {}))
+    assert caught.value.hint == f"pip install 'kdcli[{extra}]'"
+
+
+# Cross-encoders
+
+
+@torch.inference_mode()
+def paired(folder, columns, max_length=64):
+    """The raw outputs of each pair alone."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    rows = [
+        tokenizer([one], [other], truncation=True, max_length=max_length, return_tensors="pt")
+        for one, other in zip(*columns, strict=True)
+    ]
+    return torch.cat([model(**row).logits for row in rows]).numpy()
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (COLOURS, None),
+        (COLOURS, "regression"),
+        (COLOURS, "single_label_classification"),
+        (("score",), None),
+        (("score",), "regression"),
+    ],
+)
+def test_a_cross_encoder_gives_raw_logits_whatever_its_settings_say(tmp_path, labels, problem):
+    pytest.importorskip("sentence_transformers")
+    folder = tiny_teacher(tmp_path / "model", labels)
+    settings = {"activation_fn": "torch.nn.modules.activation.Sigmoid", "version": "6.2.0"}
+    rewrite(folder, problem_type=problem, sentence_transformers=settings)
+    teacher = load("cross-encoder", folder)
+    found = teacher.logits(PAIRS, 3)
+    assert teacher.labels == (() if len(labels) == 1 else labels) and found.dtype == np.float32
+    np.testing.assert_allclose(found, paired(folder, PAIRS), atol=1e-5)
+    assert found.max() > 1  # no sigmoid
+    plain = load("transformers", folder)
+    sizes = ("parameters", "parameters_without_embeddings", "megabytes", "max_length")
+    assert [getattr(teacher, name) for name in sizes] == [getattr(plain, name) for name in sizes]
+
+
+def test_a_cross_encoder_that_the_library_has_saved(tmp_path):
+    library = pytest.importorskip("sentence_transformers")
+    plain = tiny_teacher(tmp_path / "model", ("score",))
+    folder = tmp_path / "saved"
+    library.CrossEncoder(str(plain), local_files_only=True).save_pretrained(str(folder))
+    assert json.loads((folder / "config_sentence_transformers.json").read_text())["activation_fn"].endswith("Sigmoid")
+    np.testing.assert_allclose(load("cross-encoder", folder).logits(PAIRS, 8), paired(plain, PAIRS), atol=1e-5)
+
+
+def test_a_cross_encoder_cuts_and_counts_long_pairs_and_reads_masks(tmp_path):
+    pytest.importorskip("sentence_transformers")
+    folder = tiny_teacher(tmp_path / "model", COLOURS)
+    columns = [[LONG, "warm [MASK]", "dull"], ["poor", "the cast", LONG]]
+    teacher = load("cross-encoder", folder, max_length=20)
+    np.testing.assert_allclose(teacher.logits(columns, 2), paired(folder, columns, 20), atol=1e-5)
+    assert (teacher.max_length, teacher.cut) == (20, 2)
+    with pytest.raises(KdError) as caught:
+        load("cross-encoder", folder, long_texts="mean")
+    assert (caught.value.exit_code, caught.value.key) == (3, "teacher.long_texts")
+
+
+def test_what_is_no_cross_encoder(tmp_path):
+    pytest.importorskip("sentence_transformers")
+    folder = tiny_teacher(tmp_path / "model")
+    with pytest.raises(DataError) as caught:
+        load("cross-encoder", folder).logits([TEXTS], 8)
+    assert caught.value.key == "teacher.plugin"
+    rewrite(folder, problem_type="multi_label_classification")
+    with pytest.raises(DataError) as caught:
+        load("cross-encoder", folder)
+    assert caught.value.key == "problem_type"
+    BertModel.from_pretrained(folder).save_pretrained(folder)  # the library would begin with a random head
+    with pytest.raises(DataError) as caught:
+        load("cross-encoder", folder)
+    assert caught.value.key == "teacher.model" and "BertModel" in str(caught.value)
+
+
+@pytest.mark.parametrize("pad_in_config", [None, 7])
+def test_a_decoder_as_a_cross_encoder_is_padded_on_the_right(tmp_path, pad_in_config):
+    pytest.importorskip("sentence_transformers")
+    folder = tiny_teacher(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "eos_token": "[SEP]", "padding_side": "left"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **special).save_pretrained(folder)
+    torch.manual_seed(5)
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.5}
+    config = GPT2Config(vocab_size=len(tokenizer), num_labels=2, pad_token_id=pad_in_config, **sizes)
+    model = GPT2ForSequenceClassification(config).eval()
+    model.save_pretrained(folder)
+    wanted = []
+    with torch.inference_mode():
+        for one, other in zip(*PAIRS, strict=True):
+            ids = tokenizer(one, other)["input_ids"]
+            wanted.append(model.score(model.transformer(torch.tensor([ids])).last_hidden_state[0, -1]).numpy())
+    teacher = load("cross-encoder", folder)
+    for batch in (1, 8):
+        np.testing.assert_allclose(teacher.logits(PAIRS, batch), wanted, atol=1e-5)
+
+
+def test_the_cross_encoder_keeps_the_contract():
+    pytest.importorskip("sentence_transformers")
+    found = {outcome.check: outcome for outcome in check_teacher("kdcli:cross-encoder")}
+    assert {name for name, outcome in found.items() if outcome.result != "passed"} == {"long texts"}
+    assert found["logits"].detail == "pairs" and found["long texts"].result == "skipped"
+
+
+# setfit
+
+
+def make_setfit(folder, head, labels=None, normalize=False):
+    """A body of one tiny layer with mean pooling, and a head that was fitted on its embeddings."""
+    library = pytest.importorskip("sentence_transformers")
+    encoder = tiny_teacher(folder.parent / f"{folder.name}-encoder")
+    BertModel.from_pretrained(encoder).save_pretrained(encoder)
+    library.SentenceTransformer(str(encoder), local_files_only=True).save(str(folder))
+    settings = {"labels": labels, "normalize_embeddings": normalize}
+    (folder / "config_setfit.json").write_text(json.dumps(settings))
+    joblib.dump(head, folder / "model_head.pkl")
+    return folder
+
+
+@torch.inference_mode()
+def embedded(folder, texts=TEXTS, max_length=64, normalize=False):
+    """The mean of the last layer's states of each text alone."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder).eval()
+    rows = []
+    for text in texts:
+        inputs = tokenizer([text], truncation=True, max_length=max_length, return_tensors="pt")
+        rows.append(model(**inputs).last_hidden_state[0].mean(0))
+    vectors = torch.stack(rows)
+    return (torch.nn.functional.normalize(vectors) if normalize else vectors).numpy()
+
+
+def fitted(head, folder, targets, **how):
+    head.fit(embedded(folder, **how), targets)
+    joblib.dump(head, folder / "model_head.pkl")
+    return head
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+THREE = np.arange(len(TEXTS)) % 3
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(
+    ("head", "targets", "labels", "names"),
+    [
+        (LogisticRegression(), THREE % 2, ["no", "yes"], ("no", "yes")),
+        (LogisticRegression(), THREE, list(COLOURS), COLOURS),
+        (LogisticRegression(), np.array(COLOURS)[THREE], list(COLOURS), ("blue", "green", "red")),
+        (LogisticRegression(), np.array(["yes", "no"])[THREE % 2], None, ("no", "yes")),
+        (LogisticRegression(), THREE + 1, None, ("1", "2", "3")),
+        (LogisticRegression(solver="liblinear"), THREE % 2, None, ("0", "1")),
+        (OneVsRestClassifier(LogisticRegression()), THREE, list(COLOURS), COLOURS),
+        (OneVsRestClassifier(LogisticRegression()), THREE % 2, ["no", "yes"], ("no", "yes")),
+    ],
+)
+def test_the_softmax_of_setfits_logits_is_the_heads_probabilities(tmp_path, head, targets, labels, names, normalize):
+    folder = make_setfit(tmp_path / "model", None, labels, normalize)
+    head = fitted(head, folder, targets, normalize=normalize)
+    teacher = load("setfit", folder, trust=True)
+    found = teacher.logits([TEXTS], 3)
+    assert teacher.labels == names and found.dtype == np.float32 and np.ptp(found, axis=0).min() > 0.01
+    wanted = head.predict_proba(embedded(folder, normalize=normalize))  # in the order of classes_
+    np.testing.assert_allclose(softmax(found), wanted, atol=1e-4)
+
+
+def test_a_head_without_probabilities_gives_its_decision_function(tmp_path):
+    folder = make_setfit(tmp_path / "model", None, list(COLOURS))
+    head = fitted(LinearSVC(), folder, THREE)
+    wanted = head.decision_function(embedded(folder))
+    np.testing.assert_allclose(load("setfit", folder, trust=True).logits([TEXTS], 8), wanted, atol=1e-4)
+
+
+def test_the_models_own_probabilities_by_setfit_itself(tmp_path):
+    setfit = pytest.importorskip("setfit")
+    folder = make_setfit(tmp_path / "model", None, list(COLOURS))
+    fitted(LogisticRegression(), folder, np.array(COLOURS)[THREE])
+    model = setfit.SetFitModel.from_pretrained(str(folder))
+    teacher = load("setfit", folder, trust=True)
+    found = teacher.logits([TEXTS], 8)
+    np.testing.assert_allclose(softmax(found), model.predict_proba(TEXTS, as_numpy=True), atol=1e-4)
+    assert [teacher.labels[output] for output in found.argmax(1)] == list(model.predict(TEXTS))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_head_of_setfits_own(tmp_path, temperature):
+    setfit = pytest.importorskip("setfit")
+    torch.manual_seed(3)
+    head = setfit.SetFitHead(in_features=16, out_features=3, temperature=temperature, device="cpu")
+    folder = make_setfit(tmp_path / "model", head, list(COLOURS))
+    teacher = load("setfit", folder, trust=True)
+    found = teacher.logits([TEXTS], 8)
+    wanted = embedded(folder) @ head.linear.weight.detach().numpy().T + head.linear.bias.detach().numpy()
+    np.testing.assert_allclose(found, wanted / temperature, atol=1e-3)
+    np.testing.assert_allclose(softmax(found), head.predict_proba(torch.tensor(embedded(folder))).detach(), atol=1e-4)
+    many = setfit.SetFitHead(in_features=16, out_features=3, multitarget=True, device="cpu")
+    joblib.dump(many, folder / "model_head.pkl")
+    with pytest.raises(DataError):
+        load("setfit", folder, trust=True)
+
+
+@pytest.mark.parametrize(
+    "head", [OneVsRestClassifier(LogisticRegression()), MultiOutputClassifier(LogisticRegression())]
+)
+def test_heads_of_several_labels_are_refused(tmp_path, head):
+    folder = make_setfit(tmp_path / "model", None, list(COLOURS))
+    targets = np.stack([THREE % 2, THREE == 0, THREE == 1], axis=1).astype(int)
+    fitted(head, folder, targets)
+    rows = np.array(head.predict_proba(embedded(folder)))
+    if rows.ndim == 2:
+        assert np.abs(rows.sum(1) - 1).max() > 0.1  # what a softmax of their logarithms would hide
+    with pytest.raises(DataError) as caught:
+        load("setfit", folder, trust=True)
+    assert caught.value.file == str(folder / "model_head.pkl")
+
+
+class Hostile:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_the_pickle_is_read_on_explicit_trust_alone(tmp_path):
+    folder = tiny_teacher(tmp_path / "model")
+    joblib.dump(Hostile(tmp_path / "ran"), folder / "model_head.pkl")
+    with pytest.raises(KdError) as caught:
+        load("setfit", folder)
+    assert (caught.value.exit_code, caught.value.key) == (3, "teachers.setfit.trust")
+    assert "teachers.setfit.trust=true" in caught.value.hint
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_is_no_model_of_setfit(tmp_path):
+    folder = make_setfit(tmp_path / "model", {"no": "head"})
+    with pytest.raises(DataError, match="dict"):
+        load("setfit", folder, trust=True)
+    (folder / "model_head.pkl").write_bytes(b"broken")
+    with pytest.raises(DataError, match="cannot be read"):
+        load("setfit", folder, trust=True)
+    (folder / "model_head.pkl").write_bytes(b"cnowhere_to_be_found\nHead\n.")
+    with pytest.raises(MissingError, match="nowhere_to_be_found"):
+        load("setfit", folder, trust=True)
+    (folder / "model_head.pkl").unlink()
+    with pytest.raises(DataError, match=r"model_head\.pkl"):
+        load("setfit", folder, trust=True)
+
+
+def test_setfit_cuts_counts_and_follows_its_files(tmp_path):
+    folder = make_setfit(tmp_path / "model", None, list(COLOURS))
+    head = fitted(LogisticRegression(), folder, THREE)
+    teacher = load("setfit", folder, max_length=16, trust=True)
+    texts = [LONG, "dull", "warm [MASK]", "warm " * 14]
+    wanted = head.decision_function(embedded(folder, texts, 16))
+    np.testing.assert_allclose(teacher.logits([texts], 2), wanted, atol=1e-4)
+    assert (teacher.max_length, teacher.cut) == (16, 1)
+    before = teacher.fingerprint()
+    assert load("setfit", folder, trust=True).fingerprint() == before
+    fitted(LogisticRegression(C=9), folder, THREE)
+    after = teacher.fingerprint()
+    rewrite(folder, "1_Pooling/config.json", pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
+    assert len({before, after, teacher.fingerprint()}) == 3
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precisions_stay_close(tmp_path, precision):
+    folder = make_setfit(tmp_path / "model", None, list(COLOURS))
+    fitted(LogisticRegression(), folder, THREE)
+    pairs = tiny_teacher(tmp_path / "pairs", COLOURS)
+    for plugin, model, columns, options in (
+        ("setfit", folder, [TEXTS], {"trust": True}),
+        ("cross-encoder", pairs, PAIRS, {}),
+    ):
+        wanted = load(plugin, model, **options).logits(columns, 8)
+        found = load(plugin, model, precision=precision, **options).logits(columns, 8)
+        assert found.dtype == np.float32
+        assert 0 < np.abs(found - wanted).max() < 0.2
+
+
+def test_setfit_keeps_the_contract(tmp_path):
+    folder = make_setfit(tmp_path / "model", None, list(COLOURS))
+    fitted(LogisticRegression(), folder, THREE)
+    found = {outcome.check: outcome for outcome in check_teacher("kdcli:setfit", model=folder, options={"trust": True})}
+    assert {outcome.result for outcome in found.values()} == {"passed"}
+    assert found["logits"].detail == "single texts" and found["long texts"].detail == "read by cut"

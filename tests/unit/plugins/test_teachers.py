@@ -1,0 +1,328 @@
+"""The built-in teachers against plain loops over the raw models."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from notes import Notes
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+from kdcli import registry
+from kdcli.api import DataError, KdError, MissingError
+from kdcli.testing import tiny_corpus, tiny_teacher
+
+TEXTS = [*tiny_corpus().train[:6], "", "dull"]
+LONG = "the plot is warm and the cast is poor but i found music " * 12
+NLI = ("contradiction", "neutral", "entailment")
+
+
+def load(plugin, folder, labels=("dull", "warm", "slow"), max_length=0, long_texts="cut", notes=None, **options):
+    how = {"max_length": max_length, "long_texts": long_texts, "device": "cpu", "precision": "fp32"}
+    made = registry.options("teachers", plugin, options)
+    module = registry.load("teachers", plugin)
+    return module.load(str(folder), made, labels=labels, reporter=notes or Notes(), **how)
+
+
+def parts(folder):
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    return AutoTokenizer.from_pretrained(folder), model
+
+
+def rewrite(folder, name="config.json", **values):
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@torch.inference_mode()
+def entailed(folder, texts, sentences, output, max_length=64):
+    """The logit of entailment of each text and sentence, one forward pass each, pieces put together by hand."""
+    tokenizer, model = parts(folder)
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    rows = []
+    for text in texts:
+        row = []
+        for sentence in sentences:
+            premise = tokenizer(text, add_special_tokens=False)["input_ids"]
+            hypothesis = tokenizer(sentence, add_special_tokens=False)["input_ids"]
+            premise = premise[: max_length - len(hypothesis) - 3]
+            ids = [cls, *premise, sep, *hypothesis, sep]
+            kinds = [0] * (len(premise) + 2) + [1] * (len(hypothesis) + 1)
+            row.append(model(torch.tensor([ids]), token_type_ids=torch.tensor([kinds])).logits[0, output].item())
+        rows.append(row)
+    return np.array(rows)
+
+
+# Zero-shot
+
+
+@pytest.mark.parametrize("names", [NLI, NLI[::-1], ("ENTAILMENT", "not entailed"), ("x", "Entail")])
+def test_zero_shot_takes_the_output_that_is_named_entailment(tmp_path, names):
+    folder = tiny_teacher(tmp_path / "nli", names)
+    labels = ("dull", "warm", "slow and thin")
+    teacher = load("zero-shot", folder, labels)
+    output = next(number for number, name in enumerate(names) if name.lower().startswith("entail"))
+    wanted = entailed(folder, TEXTS, [f"This example is {label}." for label in labels], output)
+    found = teacher.logits([TEXTS], 3)
+    assert teacher.labels == labels and found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    others = [
+        entailed(folder, TEXTS, ["This example is dull."], other) for other in range(len(names)) if other != output
+    ]
+    assert all(np.abs(found[:, :1] - other).max() > 0.1 for other in others)
+
+
+def test_zero_shot_with_another_template(tmp_path):
+    folder = tiny_teacher(tmp_path / "nli")
+    found = load("zero-shot", folder, template="the {} plot").logits([TEXTS], 8)
+    wanted = entailed(folder, TEXTS, [f"the {label} plot" for label in ("dull", "warm", "slow")], 0)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    for template in ("no place", "{} and {}"):
+        with pytest.raises(KdError) as caught:
+            load("zero-shot", folder, template=template)
+        assert caught.value.key == "teachers.zero-shot.template"
+
+
+@pytest.mark.parametrize("names", [("LABEL_0", "LABEL_1", "LABEL_2"), ("yes", "no")])
+def test_a_model_that_does_not_name_entailment_needs_the_setting(tmp_path, names):
+    folder = tiny_teacher(tmp_path / "nli", names)
+    with pytest.raises(DataError) as caught:
+        load("zero-shot", folder)
+    assert caught.value.key == "teachers.zero-shot.entailment" and "teachers.zero-shot.entailment=" in caught.value.hint
+    wanted = entailed(folder, TEXTS, [f"This example is {label}." for label in ("dull", "warm", "slow")], 1)
+    for entailment in ("1", names[1], names[1].upper()):
+        found = load("zero-shot", folder, entailment=entailment).logits([TEXTS], 8)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    for entailment in (str(len(names)), "-1", "maybe"):
+        with pytest.raises(DataError) as caught:
+            load("zero-shot", folder, entailment=entailment)
+        assert caught.value.key == "teachers.zero-shot.entailment"
+
+
+def test_zero_shot_cuts_the_premise_alone_and_counts_texts_once(tmp_path):
+    folder = tiny_teacher(tmp_path / "nli")
+    labels = ("dull", "warm and bright and rich", "slow")
+    sentences = [f"This example is {label}." for label in labels]
+    between = " ".join(LONG.split()[: 64 - 3 - 7])  # cut beside the longest sentence alone
+    teacher = load("zero-shot", folder, labels)
+    np.testing.assert_allclose(
+        teacher.logits([[LONG, "dull", between]], 2), entailed(folder, [LONG, "dull", between], sentences, 0), atol=1e-5
+    )
+    assert teacher.cut == 2
+    short = load("zero-shot", folder, labels, max_length=24)
+    wanted = entailed(folder, [LONG], sentences, 0, max_length=24)
+    np.testing.assert_allclose(short.logits([[LONG]], 2), wanted, atol=1e-5)
+    assert (short.max_length, short.cut) == (24, 1)
+
+
+@pytest.mark.parametrize("way", ["mean", "max"])
+def test_zero_shot_in_windows_of_the_premise(tmp_path, way):
+    folder = tiny_teacher(tmp_path / "nli")
+    sentences = [f"This example is {label}." for label in ("dull", "warm")]
+    found = load("zero-shot", folder, ("dull", "warm"), max_length=32, long_texts=way).logits([[LONG, "dull"]], 4)
+    words = LONG.split()
+    stride, room = 32 // 4, 32 - 3 - 5
+    starts = [0]
+    while starts[-1] + room < len(words):
+        starts.append(starts[-1] + room - stride)
+    windows = [" ".join(words[start : start + room]) for start in starts]
+    wanted = getattr(entailed(folder, windows, sentences, 0), way)(axis=0)
+    np.testing.assert_allclose(found[0], wanted, atol=1e-5)
+    np.testing.assert_allclose(found[1:], entailed(folder, ["dull"], sentences, 0), atol=1e-5)
+
+
+def test_a_sentence_that_leaves_no_room_is_an_error(tmp_path):
+    folder = tiny_teacher(tmp_path / "nli")
+    long = "warm " * 60
+    with pytest.raises(DataError) as caught:
+        load("zero-shot", folder, ("dull", long))
+    assert caught.value.key == long
+    with pytest.raises(DataError):
+        load("zero-shot", folder, max_length=12)
+
+
+def test_zero_shot_without_labels_or_with_pairs(tmp_path):
+    folder = tiny_teacher(tmp_path / "nli")
+    for labels in ((), ("one",)):
+        with pytest.raises(KdError) as caught:
+            load("zero-shot", folder, labels)
+        assert caught.value.exit_code == 3
+    with pytest.raises(DataError) as caught:
+        load("zero-shot", folder).logits([TEXTS, TEXTS], 8)
+    assert caught.value.key == "teacher.plugin"
+
+
+def test_the_fingerprint_of_zero_shot_has_its_sentences(tmp_path):
+    folder = tiny_teacher(tmp_path / "nli")
+    prints = {
+        load("zero-shot", folder).fingerprint(),
+        load("zero-shot", folder, ("dull", "warm")).fingerprint(),
+        load("zero-shot", folder, template="{}").fingerprint(),
+        load("zero-shot", folder, entailment="1").fingerprint(),
+        load("transformers", folder).fingerprint(),
+    }
+    assert len(prints) == 5
+    before = load("zero-shot", folder).fingerprint()
+    rewrite(folder, "tokenizer_config.json", padding_side="left")
+    assert load("zero-shot", folder).fingerprint() not in prints and before in prints
+
+
+# Classifiers
+
+
+@torch.inference_mode()
+def classified(folder, texts, max_length=64):
+    tokenizer, model = parts(folder)
+    rows = [tokenizer([text], truncation=True, max_length=max_length, return_tensors="pt") for text in texts]
+    return torch.cat([model(**row).logits for row in rows]).numpy()
+
+
+@pytest.mark.parametrize("way", ["mean", "max"])
+@pytest.mark.parametrize("max_length", [16, 0])
+def test_windows_overlap_by_a_quarter(tmp_path, way, max_length):
+    folder = tiny_teacher(tmp_path / "model")
+    teacher = load("transformers", folder, max_length=max_length, long_texts=way)
+    size = max_length or 64
+    middle = " ".join(LONG.split()[:40])
+    found = teacher.logits([["dull", LONG, middle, ""]], 3)
+    for text, logits in zip(["dull", LONG, middle, ""], found, strict=True):
+        words, room, step = text.split(), size - 2, size - 2 - size // 4
+        starts = range(0, max(1, len(words) - room + step), step)
+        windows = [" ".join(words[start : start + room]) for start in starts]
+        np.testing.assert_allclose(logits, getattr(classified(folder, windows), way)(axis=0), atol=1e-5)
+    assert teacher.cut == (2 if max_length else 1)
+
+
+def test_windows_of_pairs_are_of_the_first_text(tmp_path):
+    folder = tiny_teacher(tmp_path / "model")
+    found = load("transformers", folder, max_length=32, long_texts="mean").logits([[LONG], ["dull"]], 3)
+    words, room, step = LONG.split(), 32 - 4, 32 - 4 - 8
+    windows = [" ".join(words[start : start + room]) for start in range(0, len(words) - room + step, step)]
+    wanted = entailed_all(folder, windows, "dull").mean(0)
+    np.testing.assert_allclose(found[0], wanted, atol=1e-5)
+
+
+def entailed_all(folder, texts, sentence):
+    return np.concatenate([entailed(folder, texts, [sentence], output) for output in range(3)], axis=1)
+
+
+def make_decoder(folder, pad_in_config=None):
+    """A tiny GPT-2 whose tokenizer pads on the left, with its end-of-text token's neighbour."""
+    words = sorted({word for text in tiny_corpus().train for word in text.split()})
+    vocabulary = {word: number for number, word in enumerate(["[UNK]", "<|end|>", "<pad>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"unk_token": "[UNK]", "eos_token": "<|end|>", "pad_token": "<pad>", "padding_side": "left"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    torch.manual_seed(5)
+    config = GPT2Config(
+        vocab_size=len(vocabulary),
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        initializer_range=0.5,
+        id2label={0: "no", 1: "yes"},
+        bos_token_id=1,
+        eos_token_id=1,
+        pad_token_id=pad_in_config,
+    )
+    GPT2ForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("pad_in_config", [None, 1, 7])
+def test_a_decoder_is_padded_on_the_right_with_its_tokenizers_padding(tmp_path, pad_in_config):
+    folder = make_decoder(tmp_path / "decoder", pad_in_config)
+    texts = [*tiny_corpus().train[:8], "warm", "the plot <|end|>"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = GPT2ForSequenceClassification.from_pretrained(folder).eval()
+    wanted = []
+    with torch.inference_mode():
+        for text in texts:
+            states = model.transformer(torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state
+            wanted.append(model.score(states[0, -1]).numpy())
+    teacher = load("transformers", folder)
+    for batch in (1, 4, 32):
+        np.testing.assert_allclose(teacher.logits([texts], batch), wanted, atol=1e-5)
+
+
+# Ensembles
+
+
+def make_two(tmp_path, names=("no", "maybe", "yes"), others=("Yes", "no", "MAYBE")):
+    one, two = tiny_teacher(tmp_path / "one", names), tiny_teacher(tmp_path / "two", others)
+    model = AutoModelForSequenceClassification.from_pretrained(two)
+    torch.manual_seed(99)
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(two)
+    return one, two
+
+
+@pytest.mark.parametrize(("weights", "shares"), [((), (0.5, 0.5)), ((3, 1), (0.75, 0.25))])
+def test_an_ensemble_averages_logits_by_the_names_of_labels(tmp_path, weights, shares):
+    one, two = make_two(tmp_path)
+    teacher = load("ensemble", one, models=[str(two)], weights=weights)
+    wanted = shares[0] * classified(one, TEXTS) + shares[1] * classified(two, TEXTS)[:, [1, 2, 0]]
+    found = teacher.logits([TEXTS], 3)
+    assert teacher.labels == ("no", "maybe", "yes") and found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    members = [load("transformers", folder) for folder in (one, two)]
+    assert teacher.parameters == sum(member.parameters for member in members)
+    assert teacher.megabytes == pytest.approx(sum(member.megabytes for member in members))
+    listed = load("ensemble", one, models=[str(two), str(one)], weights=weights[::-1])
+    np.testing.assert_allclose(listed.logits([TEXTS], 3), wanted[:, [2, 0, 1]], atol=1e-5)
+
+
+def test_an_ensemble_of_scores(tmp_path):
+    one, two = make_two(tmp_path, ("score",), ("points",))
+    teacher = load("ensemble", one, models=[str(two)])
+    assert teacher.labels == ()
+    np.testing.assert_allclose(
+        teacher.logits([TEXTS], 8), (classified(one, TEXTS) + classified(two, TEXTS)) / 2, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("others", [("yes", "no"), ("a", "b", "c"), ("score",)])
+def test_an_ensemble_with_different_labels_is_an_error_that_names_both(tmp_path, others):
+    one, two = make_two(tmp_path, others=others)
+    with pytest.raises(DataError) as caught:
+        load("ensemble", one, models=[str(two)])
+    assert caught.value.key == "teachers.ensemble.models"
+    assert str(one) in str(caught.value) and str(two) in str(caught.value)
+
+
+def test_an_ensemble_needs_two_models_and_a_weight_for_each(tmp_path):
+    one, two = make_two(tmp_path)
+    for options, key in (
+        ({}, "models"),
+        ({"models": [str(one)]}, "models"),
+        ({"models": [str(two)], "weights": [1]}, "weights"),
+        ({"models": [str(two)], "weights": [1, 0]}, "weights"),
+    ):
+        with pytest.raises(KdError) as caught:
+            load("ensemble", one, **options)
+        assert caught.value.exit_code == 3 and caught.value.key.startswith(f"teachers.ensemble.{key}")
+    with pytest.raises(MissingError) as caught:
+        load("ensemble", one, models=[str(tmp_path / "nowhere")])
+    assert caught.value.key == "teachers.ensemble.models"
+
+
+def test_an_ensemble_has_the_lowest_limit_counts_cuts_once_and_follows_its_files(tmp_path):
+    one, two = make_two(tmp_path)
+    rewrite(two, "tokenizer_config.json", model_max_length=16)
+    teacher = load("ensemble", one, models=[str(two)])
+    teacher.logits([[LONG, "dull", "warm " * 20]], 2)
+    assert (teacher.max_length, teacher.cut) == (16, 2)
+    before = teacher.fingerprint()
+    assert load("ensemble", one, models=[str(two)]).fingerprint() == before
+    rewrite(two, id2label={"0": "yes", "1": "no", "2": "maybe"})
+    assert load("ensemble", one, models=[str(two)]).fingerprint() != before
