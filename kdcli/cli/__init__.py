@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import gc
 import os
 import re
 import sys
@@ -239,6 +240,7 @@ def kd(
 
 def main() -> NoReturn:
     """Run ``kd`` on the command line and exit with its code."""
+    gc.set_threshold(50_000)  # imports make many objects and no garbage
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import tomli
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from kdcli.config import files
 from kdcli.config.schema import Settings, flags_of
@@ -18,10 +17,6 @@ from kdcli.errors import KdError, ProfileError, UsageError
 PREFIX = "KD_"
 _FLAGS = {"task.text_columns": "--text-col", "task.kind": "--text2-col", "teacher.model": "--teacher"}
 """Flags that set something more than the setting of their name."""
-
-
-class _Environment(BaseSettings, Settings):  # type: ignore[misc]
-    """The settings in the form that pydantic-settings reads from the environment."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +57,16 @@ def from_environment(environ: Mapping[str, str]) -> tuple[list[Layer], list[KdEr
 
     A name without a section that resembles no setting belongs to another program.
     """
-    source = EnvSettingsSource(_Environment, env_prefix=PREFIX, env_nested_delimiter="__")
+    names = sorted(name for name in environ if name.startswith(PREFIX))
+    if not names:
+        return [], []
+    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError  # slow, and seldom needed
+
+    environment = type("Environment", (BaseSettings, Settings), {"__module__": __name__})
+    source = EnvSettingsSource(environment, env_prefix=PREFIX, env_nested_delimiter="__")
     layers: list[Layer] = []
     errors: list[KdError] = []
-    for name in sorted(name for name in environ if name.startswith(PREFIX)):
+    for name in names:
         key = name.removeprefix(PREFIX).lower().replace("__", ".")
         source.env_vars = {name.lower(): environ[name]}
         try:

@@ -26,7 +26,7 @@ BadRowsMode = Literal["error", "skip"]
 ROW_NUMBER = "__row__"
 """The column that holds each row's number in its file, ``Int64``, counted from 1 with a header as row 1."""
 
-BLOCK = 3 << 20
+BLOCK = 4 << 20
 """Bytes of text that are read and parsed at once."""
 
 _BOM = b"\xef\xbb\xbf"
@@ -275,19 +275,15 @@ class Delimited:
 
 def _blocks(stream: io.BufferedReader | gzip.GzipFile, before: bytes) -> Iterator[bytes]:
     """Cut a stream into blocks of whole lines, each after ``before``; the last line gets a line end."""
-    buffer, kept = bytearray(2 * BLOCK), 0
-    while got := stream.readinto(memoryview(buffer)[kept : kept + BLOCK]):
-        end = kept + got
-        cut = buffer.rfind(b"\n", kept, end) + 1
-        if cut:
-            yield b"".join([before, memoryview(buffer)[:cut]])
-        kept = end - cut
-        buffer[:kept] = buffer[cut:end]
-        if kept + BLOCK > len(buffer):
-            buffer += bytes(len(buffer))
-    if kept:
-        # A lone CR at the end of the file is text.
-        yield before + buffer[:kept] + (b"\r\n" if buffer[kept - 1] == ord("\r") else b"\n")
+    parts: list[bytes | memoryview] = [before]
+    while data := stream.read(BLOCK):
+        if cut := data.rfind(b"\n") + 1:
+            yield b"".join([*parts, memoryview(data)[:cut]])
+            parts = [before]
+        parts.append(data[cut:])
+    last = b"".join(parts)
+    if len(last) > len(before):
+        yield last + (b"\r\n" if last.endswith(b"\r") else b"\n")  # a lone CR at the end of the file is text
 
 
 def ragged(fields: int, expected: int, content: bytes) -> str:

@@ -7,7 +7,6 @@ only the others go through regular expressions.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +34,8 @@ _AHEAD = 1
 """Batches that are read before the first of them is counted."""
 _HELD = 16_384
 """Texts that are looked at together with regular expressions, which are slow to start."""
+_FACTORS = np.array([[1], [0x9E3779B97F4A7C15]], np.uint64)
+"""Of the hashes of a pair's texts in their sum, so that their order counts."""
 
 
 class TableCounts:
@@ -42,8 +43,9 @@ class TableCounts:
 
     ``words`` counts the texts of each column by their number of words, ``labels`` the labels as the table writes them
     (None: missing). ``keys`` hold of each row its number ``row``, a hash ``exact`` of its texts, a hash ``folded`` that
-    ignores case and white space, and its ``label``: the score, or the label's hash; null where there is none. After an
-    ``error`` the counts are those of the rows before it.
+    ignores case and white space, and its ``label``: the score, or the label's hash; null where there is none.
+    ``targets`` are the different labels of the rows without an empty text. After an ``error`` the counts are those of
+    the rows before it.
     """
 
     def __init__(
@@ -62,19 +64,19 @@ class TableCounts:
         self._names = class_names(path, layout.label, task, reporter) if layout.form == "parquet" else {}
         self._rows = 0
         self._keys: list[pl.DataFrame] = []
-        self._aside: list[list[pl.DataFrame]] = [[] for _ in layout.texts]
+        self._aside: list[pl.DataFrame] = []
         self._changes: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []
-        columns = [*layout.texts, *filter(None, [layout.label])]
-        reader = layout.open(path, columns, "skip")
-        waiting: deque[tuple[pl.DataFrame, pl.Series | None, list[Future[_Look]]]] = deque()
+        self._blank: list[NDArray[np.int64]] = []
+        reader = layout.open(path, [*layout.texts, *filter(None, [layout.label])], "skip")
+        waiting: deque[tuple[NDArray[np.int64], pl.Series | None, Future[_Look]]] = deque()
         # Polars and NumPy do not hold the interpreter's lock: threads look at texts while the next ones are read.
         with ThreadPoolExecutor(2) as threads, reporter.progress(path.name) as progress:
             try:
                 for batch in reader.batches():
                     check_texts(batch, layout.texts, path)
                     rest, label = self._drop_rows(batch)
-                    looks = [threads.submit(_look, rest[name], seed) for seed, name in enumerate(layout.texts, 1)]
-                    waiting.append((rest, label, looks))
+                    look = threads.submit(_look, [rest[name] for name in layout.texts])
+                    waiting.append((rest[ROW_NUMBER].to_numpy(), label, look))
                     if len(waiting) > _AHEAD:
                         progress.advance(self._add(*waiting.popleft()))
             except DataError as error:
@@ -84,7 +86,7 @@ class TableCounts:
         for note in reader.notes:
             reporter.info(f"{path.name}: {note}")
         self.bad_rows, self.first_bad_row = reader.skipped, reader.first_skipped
-        self.keys = self._finish()
+        self.keys, self.targets = self._finish()
 
     def _drop_rows(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
         """Return the rows that are not dropped for their labels, and the labels."""
@@ -95,73 +97,70 @@ class TableCounts:
         self.dropped.update(left_out)
         return batch, without_hidden(label, self.task, labelled=self.labelled)
 
-    def _add(self, batch: pl.DataFrame, label: pl.Series | None, looks: Sequence[Future[_Look]]) -> int:
+    def _add(self, rows: NDArray[np.int64], label: pl.Series | None, future: Future[_Look]) -> int:
         """Count a batch, and put texts that may not be plain aside; return its rows."""
-        rows = batch[ROW_NUMBER].to_numpy()
-        exact, folded = np.zeros((2, len(batch)), np.uint64)
-        for place, (name, future) in enumerate(zip(self.layout.texts, looks, strict=True)):
-            look = future.result()
-            aside = np.flatnonzero(look.odd)
-            # As a list: a series would keep all texts of the batch in memory.
-            held = {"row": rows[aside], "text": batch[name].gather(aside).to_list(), "words": look.words[aside]}
-            held |= {"edges": look.edges[aside], "folded": look.folded[aside], "place": aside + self._rows}
-            self._aside[place].append(pl.DataFrame(held, schema_overrides={"text": pl.String}))
-            self._add_words(place, np.delete(look.words, aside))
-            self.empty += find(rows, look.size == 0)
-            self.edges += find(np.delete(rows, aside), np.delete(look.edges, aside))
-            exact ^= look.exact
-            folded ^= look.folded
-            if sum(map(len, self._aside[place])) >= _HELD:
-                self._count_aside(place)
+        look = future.result()
+        plain = ~look.odd
+        for column, words in enumerate(look.words):
+            self._add_words(column, words[plain[column]])
+        self.empty += sum((find(rows, empty) for empty in look.size == 0), Finding())
+        self.edges += sum((find(rows, edges) for edges in look.edges & plain), Finding())
+        self._blank.append(np.flatnonzero(((look.words == 0) & plain).any(0)) + self._rows)
+        column, place = np.nonzero(look.odd)
+        held = {"row": rows[place], "place": place + self._rows, "column": column, "text": look.texts}
+        held |= {name: getattr(look, name)[look.odd] for name in ("words", "edges", "folded")}
+        self._aside.append(pl.DataFrame(held, schema_overrides={"text": pl.String}))
+        exact, folded = ((hashes * _FACTORS[: len(hashes)]).sum(0) for hashes in (look.exact, look.folded))
         key = {"row": rows, "exact": exact, "folded": folded, "label": self._count_labels(rows, label)}
         self._keys.append(pl.DataFrame(key))
         self._rows += len(rows)
+        if sum(map(len, self._aside)) >= _HELD:
+            self._count_aside()
         return len(rows)
 
-    def _finish(self) -> pl.DataFrame:
-        """Count the texts that are still aside; return the keys, with their hashes put right."""
-        for place in range(len(self._aside)):
-            self._count_aside(place)
+    def _finish(self) -> tuple[pl.DataFrame, int]:
+        """Count the texts that are still aside; return the keys, with their hashes put right, and the targets."""
+        if self._aside:
+            self._count_aside()
         label = pl.Float64 if self.task.is_score else pl.UInt64
         schema = {"row": pl.Int64, "exact": pl.UInt64, "folded": pl.UInt64, "label": label}
         keys = pl.concat(self._keys or [pl.DataFrame(schema=schema)])
         folded = keys["folded"].to_numpy().copy()
         for places, change in self._changes:
-            folded[places] ^= change
-        return keys.with_columns(folded=folded)
+            np.add.at(folded, places, change)  # both texts of a row may have one
+        worded = np.ones(len(keys), bool)
+        worded[np.concatenate(self._blank or [np.zeros(0, np.int64)])] = False
+        return keys.with_columns(folded=folded), keys["label"].filter(worded).drop_nulls().n_unique()
 
-    def _count_aside(self, place: int) -> None:
-        """Count the texts of a column that were put aside; plain ones among them were counted well."""
-        if not self._aside[place]:
-            return
-        held, text = pl.concat(self._aside[place]), pl.col("text")
-        self._aside[place] = []
-        held = held.with_columns(strange=text.str.contains(_STRANGE))
-        plain, held = held.filter(~pl.col("strange")), held.filter("strange")
+    def _count_aside(self) -> None:
+        """Count the texts that were put aside; plain ones among them were counted well."""
+        text = pl.col("text")
+        held = pl.concat(self._aside).with_columns(strange=text.str.contains(_STRANGE))
+        self._aside = []
         normal = text.str.replace_all(f"{_SPACE}+", " ").str.strip_chars(" ")
-        found = held.select(
+        strange = held.filter("strange").with_columns(
             words=pl.when(normal == "").then(0).otherwise(normal.str.count_matches(" ", literal=True) + 1),
             edges=text.str.contains(f"^{_SPACE}|{_SPACE}$"),
             breaks=text.str.contains(r"[\t\n\r]"),
-            folded=normal.str.to_lowercase().hash(place + 1),
+            change=normal.str.to_lowercase().hash(),
         )
-        rows, (words, edges, breaks, folded) = held["row"].to_numpy(), (column.to_numpy() for column in found)
-        for numbers, counts, ends in (
-            (rows, words, edges),
-            [plain[name].to_numpy() for name in ("row", "words", "edges")],
-        ):
-            self._add_words(place, counts)
-            self.edges += find(numbers, ends)
+        rows, edges, breaks = (strange[name].to_numpy() for name in ("row", "edges", "breaks"))
+        for found in (strange, held.filter(~pl.col("strange"))):
+            for column in range(len(self.words)):
+                self._add_words(column, found.filter(column=column)["words"].to_numpy())
+            self.edges += find(found["row"].to_numpy(), found["edges"].to_numpy())
+            self._blank.append(found.filter(words=0)["place"].to_numpy())
         self.breaks += find(rows, breaks)
-        self._changes.append((held["place"].to_numpy(), folded ^ held["folded"].to_numpy()))
-        each = held.select("row", one=text.str.extract_all(NON_PRINTING)).explode("one").drop_nulls()
+        change = strange["change"].to_numpy() - strange["folded"].to_numpy()
+        self._changes.append((strange["place"].to_numpy(), change * _FACTORS[strange["column"].to_numpy(), 0]))
+        each = strange.select("row", one=text.str.extract_all(NON_PRINTING)).explode("one").drop_nulls()
         for one, count, row in each.group_by("one").agg(pl.len(), pl.col("row").min()).iter_rows():
             self.characters[one] = self.characters.get(one, Finding()) + Finding(count, row)
 
-    def _add_words(self, place: int, words: NDArray[np.integer[Any]]) -> None:
-        old, new = self.words[place], np.bincount(words)
-        longest = max(len(old), len(new))
-        self.words[place] = np.pad(old, (0, longest - len(old))) + np.pad(new, (0, longest - len(new)))
+    def _add_words(self, column: int, words: NDArray[np.integer[Any]]) -> None:
+        counts = np.bincount(words, minlength=len(self.words[column]))
+        counts[: len(self.words[column])] += self.words[column]
+        self.words[column] = counts
 
     def _count_labels(self, rows: NDArray[np.int64], labels: pl.Series | None) -> pl.Series:
         """Count labels, or check scores; return a number for each, null where there is none."""
@@ -190,7 +189,7 @@ def find(rows: NDArray[np.int64], where: NDArray[np.bool_]) -> Finding:
 
 
 class _Look(NamedTuple):
-    """A first look at the texts of a column: their bytes, hashes and words, whether a space ends them, or are odd."""
+    """A first look at texts, ``[columns, rows]``: bytes, hashes, words, whether a space ends them, or they are odd."""
 
     size: NDArray[np.uint32]
     exact: NDArray[np.uint64]
@@ -198,40 +197,55 @@ class _Look(NamedTuple):
     words: NDArray[np.int64]
     edges: NDArray[np.bool_]
     odd: NDArray[np.bool_]
+    texts: list[str]  # the odd ones: a series would keep all texts of the batch in memory
 
 
-def _look(texts: pl.Series, seed: int) -> _Look:
-    """Look at the texts of a column, all but the hashes at all their bytes at once; of odd texts words may be wrong."""
-    text = pl.col(texts.name)
+def _look(columns: list[pl.Series]) -> _Look:
+    """Look at all texts at once, all but the hashes at all their bytes; of odd texts words and edges may be wrong."""
+    texts = pl.concat([column.alias("text") for column in columns])
+    text = pl.col("text")
     found = texts.to_frame().select(
         size=text.str.len_bytes(),
-        exact=text.hash(seed),  # with a seed for each column, the order of a pair counts
-        folded=text.str.strip_suffix(" ").str.to_lowercase().hash(seed),
+        exact=text.hash(),
+        folded=text.str.strip_suffix(" ").str.to_lowercase().hash(),
     )
-    size, exact, folded = (column.to_numpy() for column in found.get_columns())
+    size, exact, folded = (found[name].to_numpy() for name in ("size", "exact", "folded"))
     # With a space on either side, every text has a byte before it, and empty ones have a byte too.
-    data = np.full(int(size.sum()) + 2, ord(" "), np.uint8)
-    data[1:-1] = np.frombuffer(texts.str.join("").cast(pl.Binary)[0], np.uint8)
+    space = pl.Series("text", [" "])
+    joined = pl.concat([space, texts, space]).str.join("").cast(pl.Binary)[0]
+    data = np.frombuffer(joined, np.uint8) - np.uint8(ord(" "))  # below the space it wraps around
     ends = np.cumsum(size, dtype=np.int64) + 1
-    space = data == ord(" ")
-    # Below the space the difference wraps around. A space behind a space is odd, also one that begins a text.
-    data -= np.uint8(ord(" "))
-    odd = data > ord("~") - ord(" ")
-    odd[1:] |= space[1:] & space[:-1]
+    spaces, odd = _Bits(data == 0), _Bits(data > ord("~") - ord(" "))
+    # A space behind a space is odd, also one that begins a text.
+    odd.bits |= spaces.bits & spaces.shifted()
     there = size > 0
-    edges = space[ends - 1] & there
-    begins = space[ends - size] & there
-    words = np.diff(_rank(space, ends), prepend=1) + there - edges
-    return _Look(size, exact, folded, words, edges, (np.diff(_rank(odd, ends), prepend=0) > 0) | begins)
+    edges = (data[ends - 1] == 0) & there
+    begins = (data[ends - size] == 0) & there
+    words = np.diff(spaces.rank(ends), prepend=1) + there - edges
+    strange = (np.diff(odd.rank(ends), prepend=0) > 0) | begins
+    shape = (len(columns), -1)
+    rest = (each.reshape(shape) for each in (size, exact, folded, words, edges, strange))
+    return _Look(*rest, texts.filter(pl.Series(strange)).to_list())
 
 
-def _rank(true: NDArray[np.bool_], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many values are true before each end: 64 are one word, of which whole ones are counted once."""
-    bits = np.packbits(true, bitorder="little")
-    words = np.zeros(len(bits) // 8 + 1, np.uint64)
-    words.view(np.uint8)[: len(bits)] = bits
-    counts = np.bitwise_count(words)
-    before = np.cumsum(counts, dtype=np.int64) - counts
-    word, below = ends >> 6, (np.uint64(1) << (ends & 63).astype(np.uint64)) - np.uint64(1)
-    rank: NDArray[np.int64] = before[word] + np.bitwise_count(words[word] & below)
-    return rank
+class _Bits:
+    """Truth values, 64 in a word."""
+
+    def __init__(self, true: NDArray[np.bool_]) -> None:
+        packed = np.packbits(true, bitorder="little")
+        self.bits = np.zeros(len(packed) // 8 + 1, np.uint64)
+        self.bits.view(np.uint8)[: len(packed)] = packed
+
+    def shifted(self) -> NDArray[np.uint64]:
+        """Return each value at the place behind its own."""
+        shifted = self.bits << np.uint64(1)
+        shifted[1:] |= self.bits[:-1] >> np.uint64(63)
+        return shifted
+
+    def rank(self, ends: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many values are true before each end."""
+        counts = np.bitwise_count(self.bits)
+        before = np.cumsum(counts, dtype=np.int64) - counts
+        word, below = ends >> 6, (np.uint64(1) << (ends & 63).astype(np.uint64)) - np.uint64(1)
+        rank: NDArray[np.int64] = before[word] + np.bitwise_count(self.bits[word] & below)
+        return rank

@@ -191,12 +191,16 @@ def _folder(settings: TaskSettings) -> Path:
 
 def _candidates(settings: TaskSettings, split: Split) -> list[Path]:
     """Return the files that may be a table of the split, ordered by part, then by form."""
-    forms = [f".{form}{zipped}" for form in get_args(Form) for zipped in ("", ".gz")]
-    names = [rf"({_STEMS[split]}){part}(-0+-of-\d+)?{re.escape(form)}" for part in PARTS for form in forms]
-    # Spark writes a table as a folder of part files.
-    files = sorted(path for path in _folder(settings).iterdir() if path.is_file() or any(path.glob("part-*")))
-    found = [path for name in names for path in files if re.fullmatch(name, path.name)]
-    return [path.with_name(re.sub(r"-0+-of-(?!0*1\.)", "-*-of-", path.name)) for path in found]
+    parts, forms = "|".join(PARTS), "|".join(get_args(Form))
+    name = re.compile(rf"({_STEMS[split]})(?P<part>{parts})(-0+-of-\d+)?\.(?P<form>{forms})(?P<gzip>(\.gz)?)")
+    found = []
+    for path in _folder(settings).iterdir():
+        match = name.fullmatch(path.name)
+        # Spark writes a table as a folder of part files.
+        if match and (path.is_file() or any(path.glob("part-*"))):
+            order = PARTS.index(match["part"]), get_args(Form).index(match["form"]), match["gzip"], path.name
+            found.append((order, path.with_name(re.sub(r"-0+-of-(?!0*1\.)", "-*-of-", path.name))))
+    return [path for _, path in sorted(found)]
 
 
 def _read(
