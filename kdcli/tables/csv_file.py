@@ -15,7 +15,6 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from kdcli.errors import DataError
@@ -154,14 +153,12 @@ def _has_csv_quoting(path: Path, state: object) -> bool:
 
 
 def _quotes_begin_fields(path: Path) -> bool:
-    buffer = bytearray(b"\n") + bytes(text.BLOCK)  # the byte before, and a block
+    last = b"\n"
     with open_bytes(path) as stream:
-        while got := stream.readinto(memoryview(buffer)[1:]):
-            if buffer.find(b'"', 1, got + 1) > 0:
-                data = np.frombuffer(buffer, np.uint8, got + 1)
-                if np.isin(data[np.flatnonzero(data[1:] == ord('"'))], list(b"\t\n")).any():
-                    return True
-            buffer[0] = buffer[got]
+        while data := stream.read(text.BLOCK):
+            if b'"' in data and any(begin in last + data for begin in (b'\t"', b'\n"')):
+                return True
+            last = data[-1:]
     return False
 
 

@@ -142,7 +142,7 @@ def shown(content: bytes | str) -> str:
 
 def with_row_numbers(frame: pl.DataFrame, rows: Sequence[int] | pl.Series) -> pl.DataFrame:
     """Add the numbers of the rows as the last column."""
-    return frame.with_columns(pl.Series(ROW_NUMBER, rows, dtype=pl.Int64))
+    return frame.insert_column(frame.width, pl.Series(ROW_NUMBER, rows, dtype=pl.Int64))
 
 
 class LabelledLines:
@@ -211,7 +211,7 @@ class Delimited:
                 self._first_row(stream)
             blocks = _blocks(stream, self._empty)
             for frame in self._frames(blocks, bad, 1 + self._before + self._header):
-                yield frame.select(*columns, ROW_NUMBER)
+                yield frame[[*columns, ROW_NUMBER]]
 
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         line = next(iter(lines))

@@ -34,7 +34,10 @@ _AHEAD = 1
 """Batches that are read before the first of them is counted."""
 _HELD = 16_384
 """Texts that are looked at together with regular expressions, which are slow to start."""
-_FACTORS = np.array([[1], [0x9E3779B97F4A7C15]], np.uint64)
+_CACHED = 1 << 16
+"""Bytes that are looked at together: no memory is asked for that the system has to clear."""
+_BLANK = np.uint8(ord(" "))
+_FACTORS = np.array([1, 0x9E3779B97F4A7C15], np.uint64)
 """Of the hashes of a pair's texts in their sum, so that their order counts."""
 
 
@@ -64,19 +67,19 @@ class TableCounts:
         self._names = class_names(path, layout.label, task, reporter) if layout.form == "parquet" else {}
         self._rows = 0
         self._keys: list[pl.DataFrame] = []
-        self._aside: list[pl.DataFrame] = []
+        self._aside: list[list[pl.DataFrame]] = [[] for _ in layout.texts]
         self._changes: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []
         self._blank: list[NDArray[np.int64]] = []
         reader = layout.open(path, [*layout.texts, *filter(None, [layout.label])], "skip")
-        waiting: deque[tuple[NDArray[np.int64], pl.Series | None, Future[_Look]]] = deque()
+        waiting: deque[tuple[NDArray[np.int64], pl.Series | None, Future[list[_Look]]]] = deque()
         # Polars and NumPy do not hold the interpreter's lock: threads look at texts while the next ones are read.
         with ThreadPoolExecutor(2) as threads, reporter.progress(path.name) as progress:
             try:
                 for batch in reader.batches():
                     check_texts(batch, layout.texts, path)
                     rest, label = self._drop_rows(batch)
-                    look = threads.submit(_look, [rest[name] for name in layout.texts])
-                    waiting.append((rest[ROW_NUMBER].to_numpy(), label, look))
+                    looks = threads.submit(_look, rest[list(layout.texts)])
+                    waiting.append((rest[ROW_NUMBER].to_numpy(), label, looks))
                     if len(waiting) > _AHEAD:
                         progress.advance(self._add(*waiting.popleft()))
             except DataError as error:
@@ -97,62 +100,61 @@ class TableCounts:
         self.dropped.update(left_out)
         return batch, without_hidden(label, self.task, labelled=self.labelled)
 
-    def _add(self, rows: NDArray[np.int64], label: pl.Series | None, future: Future[_Look]) -> int:
+    def _add(self, rows: NDArray[np.int64], label: pl.Series | None, looks: Future[list[_Look]]) -> int:
         """Count a batch, and put texts that may not be plain aside; return its rows."""
-        look = future.result()
-        plain = ~look.odd
-        for column, words in enumerate(look.words):
-            self._add_words(column, words[plain[column]])
-        self.empty += sum((find(rows, empty) for empty in look.size == 0), Finding())
-        self.edges += sum((find(rows, edges) for edges in look.edges & plain), Finding())
-        self._blank.append(np.flatnonzero(((look.words == 0) & plain).any(0)) + self._rows)
-        column, place = np.nonzero(look.odd)
-        held = {"row": rows[place], "place": place + self._rows, "column": column, "text": look.texts}
-        held |= {name: getattr(look, name)[look.odd] for name in ("words", "edges", "folded")}
-        self._aside.append(pl.DataFrame(held, schema_overrides={"text": pl.String}))
-        exact, folded = ((hashes * _FACTORS[: len(hashes)]).sum(0) for hashes in (look.exact, look.folded))
+        exact, folded = np.zeros((2, len(rows)), np.uint64)
+        for column, look in enumerate(looks.result()):
+            plain, place = ~look.odd, np.flatnonzero(look.odd)
+            self._add_words(column, look.words[plain])
+            self.empty += find(rows, look.size == 0)
+            self.edges += find(rows, look.edges & plain)
+            self._blank.append(np.flatnonzero((look.words == 0) & plain) + self._rows)
+            held = {"row": rows[place], "place": place + self._rows, "text": look.texts, "words": look.words[place]}
+            held |= {"edges": look.edges[place], "folded": look.folded[place]}
+            self._aside[column].append(pl.DataFrame(held, schema_overrides={"text": pl.String}))
+            exact += look.exact * _FACTORS[column]
+            folded += look.folded * _FACTORS[column]
+            if sum(map(len, self._aside[column])) >= _HELD:
+                self._count_aside(column)
         key = {"row": rows, "exact": exact, "folded": folded, "label": self._count_labels(rows, label)}
         self._keys.append(pl.DataFrame(key))
         self._rows += len(rows)
-        if sum(map(len, self._aside)) >= _HELD:
-            self._count_aside()
         return len(rows)
 
     def _finish(self) -> tuple[pl.DataFrame, int]:
         """Count the texts that are still aside; return the keys, with their hashes put right, and the targets."""
-        if self._aside:
-            self._count_aside()
+        for column in range(len(self._aside)):
+            self._count_aside(column)
         label = pl.Float64 if self.task.is_score else pl.UInt64
         schema = {"row": pl.Int64, "exact": pl.UInt64, "folded": pl.UInt64, "label": label}
         keys = pl.concat(self._keys or [pl.DataFrame(schema=schema)])
         folded = keys["folded"].to_numpy().copy()
         for places, change in self._changes:
-            np.add.at(folded, places, change)  # both texts of a row may have one
+            folded[places] += change
         worded = np.ones(len(keys), bool)
         worded[np.concatenate(self._blank or [np.zeros(0, np.int64)])] = False
         return keys.with_columns(folded=folded), keys["label"].filter(worded).drop_nulls().n_unique()
 
-    def _count_aside(self) -> None:
-        """Count the texts that were put aside; plain ones among them were counted well."""
+    def _count_aside(self, column: int) -> None:
+        """Count the texts of a column that were put aside; plain ones among them were counted well."""
+        if not self._aside[column]:
+            return
         text = pl.col("text")
-        held = pl.concat(self._aside).with_columns(strange=text.str.contains(_STRANGE))
-        self._aside = []
+        held = pl.concat(self._aside[column]).with_columns(strange=text.str.contains(_STRANGE))
+        self._aside[column] = []
         normal = text.str.replace_all(f"{_SPACE}+", " ").str.strip_chars(" ")
         strange = held.filter("strange").with_columns(
             words=pl.when(normal == "").then(0).otherwise(normal.str.count_matches(" ", literal=True) + 1),
             edges=text.str.contains(f"^{_SPACE}|{_SPACE}$"),
             breaks=text.str.contains(r"[\t\n\r]"),
-            change=normal.str.to_lowercase().hash(),
+            change=normal.str.to_lowercase().hash() - pl.col("folded"),
         )
-        rows, edges, breaks = (strange[name].to_numpy() for name in ("row", "edges", "breaks"))
         for found in (strange, held.filter(~pl.col("strange"))):
-            for column in range(len(self.words)):
-                self._add_words(column, found.filter(column=column)["words"].to_numpy())
+            self._add_words(column, found["words"].to_numpy())
             self.edges += find(found["row"].to_numpy(), found["edges"].to_numpy())
             self._blank.append(found.filter(words=0)["place"].to_numpy())
-        self.breaks += find(rows, breaks)
-        change = strange["change"].to_numpy() - strange["folded"].to_numpy()
-        self._changes.append((strange["place"].to_numpy(), change * _FACTORS[strange["column"].to_numpy(), 0]))
+        self.breaks += find(strange["row"].to_numpy(), strange["breaks"].to_numpy())
+        self._changes.append((strange["place"].to_numpy(), strange["change"].to_numpy() * _FACTORS[column]))
         each = strange.select("row", one=text.str.extract_all(NON_PRINTING)).explode("one").drop_nulls()
         for one, count, row in each.group_by("one").agg(pl.len(), pl.col("row").min()).iter_rows():
             self.characters[one] = self.characters.get(one, Finding()) + Finding(count, row)
@@ -189,7 +191,7 @@ def find(rows: NDArray[np.int64], where: NDArray[np.bool_]) -> Finding:
 
 
 class _Look(NamedTuple):
-    """A first look at texts, ``[columns, rows]``: bytes, hashes, words, whether a space ends them, or they are odd."""
+    """A first look at the texts of a column: their bytes, hashes and words, whether a space ends them, or are odd."""
 
     size: NDArray[np.uint32]
     exact: NDArray[np.uint64]
@@ -200,52 +202,52 @@ class _Look(NamedTuple):
     texts: list[str]  # the odd ones: a series would keep all texts of the batch in memory
 
 
-def _look(columns: list[pl.Series]) -> _Look:
-    """Look at all texts at once, all but the hashes at all their bytes; of odd texts words and edges may be wrong."""
-    texts = pl.concat([column.alias("text") for column in columns])
-    text = pl.col("text")
-    found = texts.to_frame().select(
-        size=text.str.len_bytes(),
-        exact=text.hash(),
-        folded=text.str.strip_suffix(" ").str.to_lowercase().hash(),
+def _look(texts: pl.DataFrame) -> list[_Look]:
+    """Look at the texts of each column, at all their bytes at once; of odd texts words and edges may be wrong."""
+    text = pl.all()
+    found = texts.select(
+        text.str.len_bytes().name.suffix(" size"),
+        text.hash().name.suffix(" exact"),
+        text.str.strip_suffix(" ").str.to_lowercase().hash().name.suffix(" folded"),
     )
-    size, exact, folded = (found[name].to_numpy() for name in ("size", "exact", "folded"))
-    # With a space on either side, every text has a byte before it, and empty ones have a byte too.
-    space = pl.Series("text", [" "])
-    joined = pl.concat([space, texts, space]).str.join("").cast(pl.Binary)[0]
-    data = np.frombuffer(joined, np.uint8) - np.uint8(ord(" "))  # below the space it wraps around
-    ends = np.cumsum(size, dtype=np.int64) + 1
-    spaces, odd = _Bits(data == 0), _Bits(data > ord("~") - ord(" "))
+    return [
+        _look_at_bytes(column, *(found[f"{name} {what}"].to_numpy() for what in ("size", "exact", "folded")))
+        for name, column in zip(texts.columns, texts, strict=True)
+    ]
+
+
+def _look_at_bytes(
+    texts: pl.Series, size: NDArray[np.uint32], exact: NDArray[np.uint64], folded: NDArray[np.uint64]
+) -> _Look:
+    data = texts.cast(pl.Binary).cast(pl.List(pl.UInt8)).explode(empty_as_null=False).to_numpy()
+    ends, there = np.cumsum(size, dtype=np.int64), size > 0
+    spaces, others = _bits(data)
     # A space behind a space is odd, also one that begins a text.
-    odd.bits |= spaces.bits & spaces.shifted()
-    there = size > 0
-    edges = (data[ends - 1] == 0) & there
-    begins = (data[ends - size] == 0) & there
-    words = np.diff(spaces.rank(ends), prepend=1) + there - edges
-    strange = (np.diff(odd.rank(ends), prepend=0) > 0) | begins
-    shape = (len(columns), -1)
-    rest = (each.reshape(shape) for each in (size, exact, folded, words, edges, strange))
-    return _Look(*rest, texts.filter(pl.Series(strange)).to_list())
+    others |= spaces & (spaces << np.uint64(1) | np.append(np.uint64(0), spaces[:-1] >> np.uint64(63)))
+    begins, edges = (there & _is_set(spaces, place) for place in (ends - size, ends - 1))
+    words = np.diff(_rank(spaces, ends), prepend=0) + there - edges
+    odd = (np.diff(_rank(others, ends), prepend=0) > 0) | begins
+    return _Look(size, exact, folded, words, edges, odd, texts.filter(pl.Series(odd)).to_list())
 
 
-class _Bits:
-    """Truth values, 64 in a word."""
+def _bits(data: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return which bytes are spaces and which are no printable ASCII, a bit each: ``[2, bytes / 64 + 1]``."""
+    bits = np.zeros((2, len(data) // 64 + 1), np.uint64)
+    for begin in range(0, len(data), _CACHED):
+        part = data[begin : begin + _CACHED] - _BLANK  # below the space it wraps around
+        for row, true in zip(bits.view(np.uint8), (part == 0, part > ord("~") - _BLANK), strict=True):
+            row[begin // 8 : (begin + len(part) + 7) // 8] = np.packbits(true, bitorder="little")
+    return bits
 
-    def __init__(self, true: NDArray[np.bool_]) -> None:
-        packed = np.packbits(true, bitorder="little")
-        self.bits = np.zeros(len(packed) // 8 + 1, np.uint64)
-        self.bits.view(np.uint8)[: len(packed)] = packed
 
-    def shifted(self) -> NDArray[np.uint64]:
-        """Return each value at the place behind its own."""
-        shifted = self.bits << np.uint64(1)
-        shifted[1:] |= self.bits[:-1] >> np.uint64(63)
-        return shifted
+def _is_set(bits: NDArray[np.uint64], places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return (bits[places >> 6] >> (places & 63).astype(np.uint64) & np.uint64(1)).astype(bool)
 
-    def rank(self, ends: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many values are true before each end."""
-        counts = np.bitwise_count(self.bits)
-        before = np.cumsum(counts, dtype=np.int64) - counts
-        word, below = ends >> 6, (np.uint64(1) << (ends & 63).astype(np.uint64)) - np.uint64(1)
-        rank: NDArray[np.int64] = before[word] + np.bitwise_count(self.bits[word] & below)
-        return rank
+
+def _rank(bits: NDArray[np.uint64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many bits are set before each end."""
+    counts = np.bitwise_count(bits)
+    before = np.cumsum(counts, dtype=np.int64) - counts
+    word, below = ends >> 6, (np.uint64(1) << (ends & 63).astype(np.uint64)) - np.uint64(1)
+    rank: NDArray[np.int64] = before[word] + np.bitwise_count(bits[word] & below)
+    return rank
