@@ -12,6 +12,7 @@ import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from mmap import mmap
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
@@ -26,7 +27,7 @@ BadRowsMode = Literal["error", "skip"]
 ROW_NUMBER = "__row__"
 """The column that holds each row's number in its file, ``Int64``, counted from 1 with a header as row 1."""
 
-BLOCK = 4 << 20
+BLOCK = 3 << 20
 """Bytes of text that are read and parsed at once."""
 
 _BOM = b"\xef\xbb\xbf"
@@ -246,7 +247,7 @@ class Delimited:
                 quote_char=None,
                 infer_schema=False,
                 empty_string_is_null=False,
-            )
+            ).rechunk()
         except pl.exceptions.PolarsError:
             return None
         # No row is too long, so that none is too short if the sum is right.
@@ -275,14 +276,21 @@ class Delimited:
 
 def _blocks(stream: io.BufferedReader | gzip.GzipFile, before: bytes) -> Iterator[bytes]:
     """Cut a stream into blocks of whole lines, each after ``before``; the last line gets a line end."""
-    parts: list[bytes | memoryview] = [before]
-    while data := stream.read(BLOCK):
-        if cut := data.rfind(b"\n") + 1:
-            yield b"".join([*parts, memoryview(data)[:cut]])
-            parts = [before]
-        parts.append(data[cut:])
-    last = b"".join(parts)
-    if len(last) > len(before):
+    # One piece of memory for all reads, which the system clears where it is used: most tables are small.
+    buffer, kept = mmap(-1, 2 * BLOCK), 0
+    while got := stream.readinto(memoryview(buffer)[kept : kept + BLOCK]):
+        end = kept + got
+        cut = buffer.rfind(b"\n", kept, end) + 1
+        if cut:
+            yield b"".join([before, memoryview(buffer)[:cut]])
+        kept = end - cut
+        buffer.move(0, cut, kept)
+        if kept + BLOCK > len(buffer):
+            longer = mmap(-1, 2 * len(buffer))
+            longer[:kept] = buffer[:kept]
+            buffer = longer
+    if kept:
+        last = before + buffer[:kept]
         yield last + (b"\r\n" if last.endswith(b"\r") else b"\n")  # a lone CR at the end of the file is text
 
 
