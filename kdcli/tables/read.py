@@ -18,7 +18,7 @@ from kdcli.tables.text import (
     Form,
     LabelledLines,
     TableSource,
-    check_texts,
+    as_texts,
     form_of,
     shown,
 )
@@ -28,7 +28,7 @@ __all__ = [
     "BadRowsMode",
     "Form",
     "TableReader",
-    "check_texts",
+    "as_texts",
     "files_of",
     "form_of",
     "read_table",
@@ -92,6 +92,7 @@ def read_table(
     form: Form | None = None,
     quoted: bool | None = None,
     separator: str | None = None,
+    labels: bool | None = None,
 ) -> TableReader:
     """Open a table.
 
@@ -107,12 +108,13 @@ def read_table(
         form: The form, where the suffix does not tell.
         quoted: Whether a TSV or CSV has CSV's quoting; by default a CSV has it, and a TSV has not.
         separator: What separates the fields of a CSV; by default what its first line shows.
+        labels: Whether the lines of a ``.txt`` begin with labels, as fastText has them; by default as its first does.
 
     Raises:
         DataError: The file is missing, empty or damaged, its suffix is unknown, or a column is missing.
     """
     path = Path(path)
-    source = _open(path, form or form_of(path), header, names, bad_rows, quoted, separator)
+    source = _open(path, form or form_of(path), header, names, bad_rows, quoted, separator, labels)
     for name in columns or ():
         if name not in source.schema:
             hint = f"the columns are {', '.join(source.schema)}"
@@ -187,10 +189,11 @@ def _open_file(
     bad_rows: BadRowsMode,
     quoted: bool | None,
     separator: str | None,
+    labels: bool | None,
 ) -> TableSource:
     if form == "txt":
         lines = Delimited(path, "", header=False, names=names or ("sentence",))
-        return LabelledLines(lines) if LabelledLines.fits(path) else lines
+        return LabelledLines(lines) if labels or (labels is None and LabelledLines.fits(path)) else lines
     if form == "tsv" and not quoted:
         return Delimited(path, "\t", header=header, names=names)
     if form == "jsonl":

@@ -12,6 +12,7 @@ import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice, takewhile
 from mmap import mmap
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
@@ -108,6 +109,12 @@ def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
         raise DataError(f"the compressed file is truncated or damaged: {error}", file=path) from error
 
 
+def blank_lines(path: Path, before: int = 0) -> int:
+    """Return how many blank lines a file has behind so many lines, and ahead of all others."""
+    with open_bytes(path) as stream:
+        return sum(1 for _ in takewhile(lambda line: line in (b"\n", b"\r\n"), islice(stream, before, None)))
+
+
 def check_utf8(data: bytes, path: str | Path, row: int) -> None:
     """Check that whole lines are UTF-8; ``row`` is the number of the first."""
     try:
@@ -120,19 +127,26 @@ def check_utf8(data: bytes, path: str | Path, row: int) -> None:
         raise DataError(what, file=path, row=row, hint=hint) from None
 
 
-def check_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> None:
-    """Check that each of the columns holds a text in every row.
+def as_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFrame:
+    """Return a frame whose columns of texts are strings: bytes are UTF-8, as in Parquet's JSON or without its string type.
 
     Raises:
         DataError: A column holds another type, or a null; names the row.
     """
     for name in columns:
         texts = frame[name]
-        if texts.dtype != pl.String:
+        if texts.dtype == pl.Binary:
+            texts = texts.cast(pl.String, strict=False)
+            if texts.null_count() != frame[name].null_count():
+                row = int(frame[ROW_NUMBER].filter(texts.is_null() & frame[name].is_not_null())[0])
+                raise DataError("these bytes are no UTF-8 text", file=path, row=row, key=name)
+            frame = frame.with_columns(texts)
+        elif texts.dtype != pl.String:
             raise DataError(f"the column holds {texts.dtype}, not text", file=path, key=name)
         if texts.null_count():
             row = int(frame[ROW_NUMBER].filter(texts.is_null())[0])
             raise DataError("the row has no text (an empty one would be a text)", file=path, row=row, key=name)
+    return frame
 
 
 def shown(content: bytes | str) -> str:
@@ -174,7 +188,7 @@ class LabelledLines:
 class Delimited:
     """A file of rows, or of one text a line with an empty separator.
 
-    Without a header ``names`` are the columns. ``before``: the first line is no row.
+    Without a header ``names`` are the columns. So many lines ``before`` are no rows, nor are blank ones that follow.
     """
 
     def __init__(
@@ -184,16 +198,17 @@ class Delimited:
         *,
         header: bool = True,
         names: Sequence[str] | None = None,
-        before: bool = False,
+        before: int = 0,
     ) -> None:
         self.path = path
         self.notes: list[str] = []
         self._separator = separator
         self._header = header
-        self._before = before
+        self._before = before + (blank_lines(path, before) if separator else 0)
         with open_bytes(path) as stream:
-            stream.readline() if before else None
-            first = self._first_row(stream)
+            first = self._first_row(islice(stream, self._before, None))
+        if not header and len(first) == 1:
+            self._before = before  # a blank line is an empty text
         self.columns = tuple(first) if header else tuple(names or (f"c{index}" for index in range(len(first))))
         if len(self.columns) != len(first):
             raise DataError(f"{_fields(len(first))} instead of {len(self.columns)}", file=path, row=1)
@@ -207,7 +222,8 @@ class Delimited:
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns, a block of the file at a time."""
         with open_bytes(self.path) as stream:
-            stream.readline() if self._before else None
+            for _ in range(self._before):
+                bad.blank += not stream.readline().strip()
             if self._header:
                 self._first_row(stream)
             blocks = _blocks(stream, self._empty)
@@ -215,8 +231,8 @@ class Delimited:
                 yield frame[[*columns, ROW_NUMBER]]
 
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
-        line = next(iter(lines))
-        check_utf8(line, self.path, 1)
+        line = next(iter(lines), b"")
+        check_utf8(line, self.path, 1 + self._before)
         text = line.decode().removesuffix("\n").removesuffix("\r")
         return text.split(self._separator) if self._separator else [text]
 

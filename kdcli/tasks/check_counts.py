@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
-from kdcli.tables.read import ROW_NUMBER, check_texts
+from kdcli.tables.read import ROW_NUMBER, as_texts
 from kdcli.tasks.check_report import Finding
 from kdcli.tasks.detect import TableLayout
 from kdcli.tasks.labels import class_names, drop_rows, label_texts, parse_scores, without_hidden
@@ -76,7 +76,7 @@ class TableCounts:
         with ThreadPoolExecutor(2) as threads, reporter.progress(path.name) as progress:
             try:
                 for batch in reader.batches():
-                    check_texts(batch, layout.texts, path)
+                    batch = as_texts(batch, layout.texts, path)
                     rest, label = self._drop_rows(batch)
                     looks = threads.submit(_look, rest[list(layout.texts)])
                     waiting.append((rest[ROW_NUMBER].to_numpy(), label, looks))

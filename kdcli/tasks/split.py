@@ -14,7 +14,7 @@ import polars as pl
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.tables.read import ROW_NUMBER, Form, TableReader, check_texts
+from kdcli.tables.read import ROW_NUMBER, Form, TableReader, as_texts
 from kdcli.tasks.detect import TableLayout, detect
 from kdcli.tasks.glue import PARTS
 from kdcli.tasks.labels import LabelColumn, class_names, drop_rows, label_texts
@@ -223,7 +223,7 @@ def _read(
     labels = LabelColumn(path, layout.label, names, task, reporter, labelled=labelled)
     rows, odd = 0, _Odd()
     for batch in reader.batches():
-        check_texts(batch, layout.texts, path)
+        batch = as_texts(batch, layout.texts, path)
         label = labels.texts(batch)
         if layout.label is not None:
             batch, label, left_out = drop_rows(batch, label, settings.drop_labels, labelled=labelled)

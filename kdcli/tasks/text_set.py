@@ -15,7 +15,7 @@ from polars.io.plugins import register_io_source
 
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
-from kdcli.tables.read import ROW_NUMBER, Form, check_texts, form_of, read_table, shown
+from kdcli.tables.read import ROW_NUMBER, Form, as_texts, form_of, read_table, shown
 
 _TEXTS = {
     "single": (("sentence",),),
@@ -124,7 +124,7 @@ def _lazy(path: Path, form: Form, task: Task, names: dict[str, str], schema: dic
         rows = 0
         for batch in reader.batches():
             frame = batch.rename(names, strict=False) if names else _from_lines(batch, task, path)
-            check_texts(frame, [name for name in task.columns if name in frame.columns], path)
+            frame = as_texts(frame, [name for name in task.columns if name in frame.columns], path)
             frame = frame.head(n_rows - rows) if n_rows is not None else frame
             rows += len(frame)
             frame = frame if predicate is None else frame.filter(predicate)
