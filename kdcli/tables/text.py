@@ -128,7 +128,7 @@ def check_utf8(data: bytes, path: str | Path, row: int) -> None:
 
 
 def as_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFrame:
-    """Return a frame whose columns of texts are strings: bytes are UTF-8, as in Parquet's JSON or without its string type.
+    """Return a frame whose columns of texts are strings; bytes are UTF-8, as in Parquet's JSON.
 
     Raises:
         DataError: A column holds another type, or a null; names the row.
@@ -136,10 +136,12 @@ def as_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.Data
     for name in columns:
         texts = frame[name]
         if texts.dtype == pl.Binary:
-            texts = texts.cast(pl.String, strict=False)
-            if texts.null_count() != frame[name].null_count():
-                row = int(frame[ROW_NUMBER].filter(texts.is_null() & frame[name].is_not_null())[0])
-                raise DataError("these bytes are no UTF-8 text", file=path, row=row, key=name)
+            try:
+                texts = texts.cast(pl.String)
+            except pl.exceptions.ComputeError:
+                for row, data in zip(frame[ROW_NUMBER], texts, strict=True):
+                    check_utf8(data or b"", path, row)
+                raise
             frame = frame.with_columns(texts)
         elif texts.dtype != pl.String:
             raise DataError(f"the column holds {texts.dtype}, not text", file=path, key=name)

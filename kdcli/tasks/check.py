@@ -121,6 +121,7 @@ class _Table:
             characters=_characters(counts.characters),
             repeated=repeated,
             conflicts=conflicts,
+            targets=counts.targets,
         )
 
     def with_texts(self, found: _Example, example: tuple[int, int] | None) -> _Example:

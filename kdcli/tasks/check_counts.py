@@ -22,12 +22,12 @@ from kdcli.tables.read import ROW_NUMBER, as_texts
 from kdcli.tasks.check_report import Finding
 from kdcli.tasks.detect import TableLayout
 from kdcli.tasks.labels import class_names, drop_rows, label_texts, parse_scores, without_hidden
+from kdcli.tasks.split import SPACE, index_texts
 
 NON_PRINTING = (
     r"[\x00-\x08\x0b-\x1f\x7f-\x{a0}\x{ad}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}\x{fffd}]"
 )
 """Controls but for TAB and LF, no-break and zero-width ones, those of direction, and the replacement character."""
-_SPACE = r"[\s\x1c-\x1f]"
 _STRANGE = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ "
 """Non-printing characters, and all white space but single spaces behind a word."""
 _AHEAD = 1
@@ -70,13 +70,17 @@ class TableCounts:
         self._aside: list[list[pl.DataFrame]] = [[] for _ in layout.texts]
         self._changes: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []
         self._blank: list[NDArray[np.int64]] = []
-        reader = layout.open(path, [*layout.texts, *filter(None, [layout.label])], "skip")
+        # Only the predictions of a test table need an index.
+        columns = [*layout.texts, *filter(None, [layout.label, None if labelled else layout.index])]
+        reader = layout.open(path, columns, "skip")
         waiting: deque[tuple[NDArray[np.int64], pl.Series | None, Future[list[_Look]]]] = deque()
         # Polars and NumPy do not hold the interpreter's lock: threads look at texts while the next ones are read.
         with ThreadPoolExecutor(2) as threads, reporter.progress(path.name) as progress:
             try:
                 for batch in reader.batches():
                     batch = as_texts(batch, layout.texts, path)
+                    if layout.index in columns:
+                        index_texts(batch[layout.index], path, needed=True)
                     rest, label = self._drop_rows(batch)
                     looks = threads.submit(_look, rest[list(layout.texts)])
                     waiting.append((rest[ROW_NUMBER].to_numpy(), label, looks))
@@ -142,10 +146,10 @@ class TableCounts:
         text = pl.col("text")
         held = pl.concat(self._aside[column]).with_columns(strange=text.str.contains(_STRANGE))
         self._aside[column] = []
-        normal = text.str.replace_all(f"{_SPACE}+", " ").str.strip_chars(" ")
+        normal = text.str.replace_all(f"{SPACE}+", " ").str.strip_chars(" ")
         strange = held.filter("strange").with_columns(
             words=pl.when(normal == "").then(0).otherwise(normal.str.count_matches(" ", literal=True) + 1),
-            edges=text.str.contains(f"^{_SPACE}|{_SPACE}$"),
+            edges=text.str.contains(f"^{SPACE}|{SPACE}$"),
             breaks=text.str.contains(r"[\t\n\r]"),
             change=normal.str.to_lowercase().hash() - pl.col("folded"),
         )

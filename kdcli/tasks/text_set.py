@@ -65,6 +65,8 @@ def open_texts(path: Path, task: Task, reporter: Reporter) -> TextSet:
         schema: dict[str, pl.DataType] = {name: pl.String() for name in task.columns}
         return TextSet(path, task, _lazy(path, form, task, {}, schema))
     reader = read_table(path, form=form)
+    for note in reader.notes:
+        reporter.info(f"{path.name}: {note}")
     texts = text_columns(reader.columns, task)
     if texts is None:
         lacking = next(name for name in task.columns if name not in reader.columns)

@@ -145,6 +145,18 @@ def test_any_tsv_is_split_as_defined_wherever_its_blocks_end(put, monkeypatch, c
     assert reader.skipped == sum(len(row) != width and row != [""] for row in expected)
 
 
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "b.csv"])
+def test_blank_lines_ahead_of_the_header_are_no_rows(put, name):
+    separator = {"a.tsv": "\t", "a.csv": ",", "b.csv": ";"}[name]
+    reader = read_table(put(name, f"\n\r\ns{separator}l\nx{separator}1\n"))
+    assert reader.columns == ("s", "l")
+    assert reader.frame().rows() == [("x", "1", 4)]
+    assert "2 blank lines are no rows" in reader.notes
+    headless = read_table(put(name, f"\nx{separator}1\n"), header=False)
+    assert headless.frame().rows() == [("x", "1", 2)]
+    assert read_table(put(name, "\n\n")).frame().is_empty()
+
+
 # Columns
 
 
