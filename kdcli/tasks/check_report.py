@@ -176,6 +176,11 @@ class DataReport:
     overlaps: Sequence[Overlap] = ()
     problems: Sequence[Problem] = ()
 
+    @property
+    def errors(self) -> list[Problem]:
+        """The problems with which the profile cannot run."""
+        return [problem for problem in self.problems if problem.level == "error"]
+
 
 def find_problems(
     tables: Sequence[TableReport], overlaps: Sequence[Overlap], settings: TaskSettings, task: Task, max_words: int
