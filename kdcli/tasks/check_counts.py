@@ -245,7 +245,8 @@ def _bits(data: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def _is_set(bits: NDArray[np.uint64], places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return (bits[places >> 6] >> (places & 63).astype(np.uint64) & np.uint64(1)).astype(bool)
+    there: NDArray[np.bool_] = (bits[places >> 6] >> (places & 63).astype(np.uint64) & np.uint64(1)).astype(bool)
+    return there
 
 
 def _rank(bits: NDArray[np.uint64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
