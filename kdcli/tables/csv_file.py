@@ -156,7 +156,7 @@ def _has_csv_quoting(path: Path, state: object) -> bool:
 def _quotes_begin_fields(path: Path) -> bool:
     last = b"\n"
     with open_bytes(path) as stream:
-        while data := stream.read(text.BLOCK):
+        while data := stream.read(min(text.BLOCK, text.PIECE)):
             if b'"' in data and any(begin in last + data for begin in (b'\t"', b'\n"')):
                 return True
             last = data[-1:]

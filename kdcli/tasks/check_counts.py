@@ -19,6 +19,7 @@ from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
 from kdcli.tables.read import ROW_NUMBER, as_texts
+from kdcli.tables.text import PIECE
 from kdcli.tasks.check_report import Finding
 from kdcli.tasks.detect import TableLayout
 from kdcli.tasks.labels import class_names, drop_rows, label_texts, parse_scores, without_hidden
@@ -34,8 +35,6 @@ _AHEAD = 1
 """Batches that are read before the first of them is counted."""
 _HELD = 16_384
 """Texts that are looked at together with regular expressions, which are slow to start."""
-_CACHED = 1 << 16
-"""Bytes that are looked at together: no memory is asked for that the system has to clear."""
 _BLANK = np.uint8(ord(" "))
 _FACTORS = np.array([1, 0x9E3779B97F4A7C15], np.uint64)
 """Of the hashes of a pair's texts in their sum, so that their order counts."""
@@ -237,8 +236,8 @@ def _look_at_bytes(
 def _bits(data: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Return which bytes are spaces and which are no printable ASCII, a bit each: ``[2, bytes / 64 + 1]``."""
     bits = np.zeros((2, len(data) // 64 + 1), np.uint64)
-    for begin in range(0, len(data), _CACHED):
-        part = data[begin : begin + _CACHED] - _BLANK  # below the space it wraps around
+    for begin in range(0, len(data), PIECE):
+        part = data[begin : begin + PIECE] - _BLANK  # below the space it wraps around
         for row, true in zip(bits.view(np.uint8), (part == 0, part > ord("~") - _BLANK), strict=True):
             row[begin // 8 : (begin + len(part) + 7) // 8] = np.packbits(true, bitorder="little")
     return bits
