@@ -73,8 +73,8 @@ class TableCounts:
         columns = [*layout.texts, *filter(None, [layout.label, None if labelled else layout.index])]
         reader = layout.open(path, columns, "skip")
         waiting: deque[tuple[NDArray[np.int64], pl.Series | None, Future[list[_Look]]]] = deque()
-        # Polars and NumPy do not hold the interpreter's lock: threads look at texts while the next ones are read.
-        with ThreadPoolExecutor(2) as threads, reporter.progress(path.name) as progress:
+        # Polars and NumPy do not hold the interpreter's lock: a thread looks at texts while the next ones are read.
+        with ThreadPoolExecutor(1) as threads, reporter.progress(path.name) as progress:
             try:
                 for batch in reader.batches():
                     batch = as_texts(batch, layout.texts, path)
