@@ -297,7 +297,7 @@ class Delimited:
 
 def _count(data: bytes, byte: int) -> int:
     pieces = np.frombuffer(data, np.uint8)
-    return sum(np.count_nonzero(pieces[begin : begin + PIECE] == byte) for begin in range(0, len(data), PIECE))
+    return sum(int(np.count_nonzero(pieces[begin : begin + PIECE] == byte)) for begin in range(0, len(data), PIECE))
 
 
 def _blocks(stream: io.BufferedReader | gzip.GzipFile, before: bytes) -> Iterator[bytes]:
