@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import gc
 import os
 import re
 import sys
@@ -49,7 +50,7 @@ TABLE = {
     "profile list": "List the profiles that come with kd, and the purpose of each.",
     "profile show": "Show a profile as it is written, or every setting with its origin, or its meaning.",
     "profile copy": "Copy a profile to a file of your own, to change it there.",
-    "profile check": "Check a profile: every wrong key is reported at once, and the exit code is 3.",
+    "profile check": "Check a profile, and its tables where they are there: every wrong key is reported at once.",
     "plugins": "Students, taggers and generators: list, show, check and write plugins.",
     "plugins list": "List the installed plugins, without importing them.",
     "plugins show": "Show a plugin: its origin, its abilities and its options.",
@@ -247,6 +248,7 @@ def kd(
 
 def main() -> NoReturn:
     """Run ``kd`` on the command line and exit with its code."""
+    gc.set_threshold(50_000)  # imports make many objects and no garbage
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -142,7 +142,7 @@ def _described(report: DataReport) -> RenderableType:
     if report.overlaps:
         parts.append(ui.panel("texts that two tables share", ui.records([_overlap(one) for one in report.overlaps])))
     parts += [line for problem in report.problems for line in _problem(problem)]
-    errors = sum(problem.level == "error" for problem in report.problems)
+    errors = len(report.errors)
     last = f"the profile cannot run on these tables: {errors} error{'s' * (errors > 1)}"
     parts.append(Text("the profile can run on these tables", "green") if report.fit else Text(last, STYLES["error"]))
     return Group(*parts)

@@ -81,7 +81,7 @@ def _described(report: EvalReport) -> RenderableType:
 
 
 def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
-    parts: list[RenderableType] = [_metrics(table, report.f1), Text(), _lengths(table, report.metric)]
+    parts: list[RenderableType] = [_metrics(table, report.f1), Text(), _lengths(table, report)]
     if report.labels and len(report.labels) <= MOST_CLASSES:
         named = [f"{label} {name}".strip() for label, name in zip_longest(report.labels, report.names, fillvalue="")]
         for model, evaluation in table.models.items():
@@ -105,12 +105,14 @@ def _metrics(table: TableEvaluation, f1: str) -> Table:
     return ui.records([{"metric": f1 if name == "f1" else name, **row} for name, row in rows.items() if row])
 
 
-def _lengths(table: TableEvaluation, metric: str) -> Table:
+def _lengths(table: TableEvaluation, report: EvalReport) -> Table:
+    metric = report.metric
+    title = report.f1 if metric == "f1" else metric
     rows = [
         {
             "words": f"{bins[0].shortest:,} to {bins[0].longest:,}",
             "rows": bins[0].rows,
-            **{f"{name} {metric}": _percent(one.metrics[metric]) for name, one in zip(table.models, bins, strict=True)},
+            **{f"{name} {title}": _percent(one.metrics[metric]) for name, one in zip(table.models, bins, strict=True)},
         }
         for bins in zip(*(one.lengths for one in table.models.values()), strict=True)
     ]

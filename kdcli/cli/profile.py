@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -11,7 +11,11 @@ from rich.text import Text
 from kdcli.cli import ui
 from kdcli.cli.options import ProfileName, Request, command, switch
 from kdcli.config import files
-from kdcli.errors import UsageError
+from kdcli.errors import DataError, UsageError, raise_all
+
+if TYPE_CHECKING:
+    from kdcli.api import Reporter
+    from kdcli.config.load import Profile
 
 OwnName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a profile of kd.")]
 Target = Annotated[Path | None, typer.Argument(metavar="FILE", help="The copy.", show_default="NAME.toml")]
@@ -72,10 +76,34 @@ def copy(request: Request, *, name: OwnName, file: Target = None) -> None:
 
 @command("kd profile check my.toml", options=("sets",))
 def check(request: Request, *, name: ProfileName) -> None:
-    """Check a profile."""
+    """Check a profile.
+
+    Where its data folder is there, its tables and its stages are checked too, as `kd data check` and `--dry-run` do.
+    """
     profile = request.load(name)
-    result = {"name": profile.name, "valid": True, "settings": len(profile.origins)}
-    ui.show(result, lambda _: Text(f"{name} is valid: {len(profile.origins)} settings"))
+    with ui.reporting("kd profile check") as reporter:
+        data = _check_data(profile, reporter)
+    result = {"name": profile.name, "valid": True, "settings": len(profile.origins), "data": data}
+    tables = f"its tables in {data}" if data else "its data folder is not there"
+    ui.show(result, lambda _: Text(f"{name} is valid: {len(profile.origins)} settings; {tables}"))
+
+
+def _check_data(profile: Profile, reporter: Reporter) -> str | None:
+    """Check the tables and the stages; return the data folder, or None where there is none."""
+    from kdcli.run.runner import RunOptions, run_stages
+    from kdcli.tasks.check import check_data
+    from kdcli.tasks.split import SAMPLE, task_from
+
+    task = profile.settings.task
+    if not task.data_dir or (task.data_dir != SAMPLE and not Path(task.data_dir).expanduser().exists()):
+        return None
+    report = check_data(task, task_from(task), reporter, max_words=profile.settings.student.max_length)
+    found = [DataError(one.what, hint=one.hint, file=one.file, row=one.row, key=one.key) for one in report.errors]
+    if found:
+        raise_all(found)
+    if not task.student_of:
+        run_stages(None, profile, options=RunOptions(dry_run=True), reporter=reporter)
+    return task.data_dir
 
 
 def _toml(text: str) -> Text:

@@ -11,7 +11,6 @@ from typing import Any
 
 import tomli
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 import kdcli
 from kdcli import registry
@@ -96,10 +95,6 @@ class Layer:
     file: Path | None = None
 
 
-class _Environment(BaseSettings, Settings):  # type: ignore[misc]
-    """The settings in the form that pydantic-settings reads from the environment."""
-
-
 def _from_files(profile: str | Path) -> list[Layer]:
     """Read a profile and those that it extends, the base first."""
     layers: list[Layer] = []
@@ -129,10 +124,16 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[list[Layer], list[KdE
 
     A name without a section that resembles no setting belongs to another program.
     """
-    source = EnvSettingsSource(_Environment, env_prefix=PREFIX, env_nested_delimiter="__")
+    names = sorted(name for name in environ if name.startswith(PREFIX))
+    if not names:
+        return [], []
+    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError  # slow, and seldom needed
+
+    environment = type("Environment", (BaseSettings, Settings), {"__module__": __name__})
+    source = EnvSettingsSource(environment, env_prefix=PREFIX, env_nested_delimiter="__")
     layers: list[Layer] = []
     errors: list[KdError] = []
-    for name in sorted(name for name in environ if name.startswith(PREFIX)):
+    for name in names:
         key = name.removeprefix(PREFIX).lower().replace("__", ".")
         source.env_vars = {name.lower(): environ[name]}
         try:

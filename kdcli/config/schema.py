@@ -44,7 +44,7 @@ class TaskSettings(Table):
     data_dir: Annotated[str, Flag("Settings", "FOLDER")] = ""
     """Folder with train, dev and (optionally) test tables; `kd:sample` is the embedded sample."""
     layout: str = "auto"
-    """Layout of the tables: `auto` recognises it from the header, or name one of the GLUE layouts."""
+    """Layout of the tables: `auto` recognises it, or name one of the GLUE layouts; of a .txt `lines` or `fasttext`."""
     text_columns: tuple[str, ...] = ()
     """Names of the text columns, where the layout is your own; c0, c1, ... in a table without a header."""
     gold: bool = True

@@ -12,15 +12,14 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from kdcli.errors import DataError
 from kdcli.tables import text
-from kdcli.tables.text import BadRows, Delimited, check_utf8, open_bytes, ragged, shown, with_row_numbers
+from kdcli.tables.text import BadRows, Delimited, blank_lines, check_utf8, open_bytes, ragged, shown, with_row_numbers
 
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
@@ -37,12 +36,13 @@ def open_csv(
     quoted: bool | None = None,
     separator: str | None = None,
 ) -> Delimited:
-    """Open a CSV by its first line: the separator is what it has most of; Excel's may be ``sep=;``.
+    """Open a CSV by its first line that is not blank: the separator is what it has most of; Excel's may be ``sep=;``.
 
     One with tabs is a TSV, whose quotes count only where all of them fit.
     """
+    blank = blank_lines(path)
     with open_bytes(path) as stream:
-        line = stream.readline()
+        line = next(islice(stream, blank, None), b"")
     excel = _EXCEL.fullmatch(line)
     if not separator:
         tabs = line.count(b"\t") > line.count(b",") + line.count(b";")
@@ -51,7 +51,7 @@ def open_csv(
     if quoted is None:
         quoted = separator != "\t" or has_csv_quoting(path)
     kind = QuotedFile if quoted else Delimited
-    table = kind(path, separator, header=header, names=names, before=bool(excel))
+    table = kind(path, separator, header=header, names=names, before=blank + 1 if excel else 0)
     if excel:
         table.notes.append(f"the first line, {line.strip().decode()}, is Excel's and no row")
     if separator != ",":
@@ -64,13 +64,13 @@ class QuotedFile(Delimited):
 
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         rows = iter(lines)
-        line = next(rows)
-        check_utf8(line, self.path, 1)
+        line = next(rows, b"")
+        check_utf8(line, self.path, 1 + self._before)
         try:
             texts = map(bytes.decode, chain([line], rows))
-            return next(csv.reader(texts, delimiter=self._separator, strict=True))
+            return next(csv.reader(texts, delimiter=self._separator, strict=True), [])
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"the first row is not CSV: {error}", file=self.path, row=1) from None
+            raise DataError(f"the first row is not CSV: {error}", file=self.path, row=1 + self._before) from None
 
     def _frames(self, blocks: Iterable[bytes], bad: BadRows, row: int) -> Iterator[pl.DataFrame]:
         rest = iter(blocks)
@@ -154,14 +154,12 @@ def _has_csv_quoting(path: Path, state: object) -> bool:
 
 
 def _quotes_begin_fields(path: Path) -> bool:
-    buffer = bytearray(b"\n") + bytes(text.BLOCK)  # the byte before, and a block
+    last = b"\n"
     with open_bytes(path) as stream:
-        while got := stream.readinto(memoryview(buffer)[1:]):
-            if buffer.find(b'"', 1, got + 1) > 0:
-                data = np.frombuffer(buffer, np.uint8, got + 1)
-                if np.isin(data[np.flatnonzero(data[1:] == ord('"'))], list(b"\t\n")).any():
-                    return True
-            buffer[0] = buffer[got]
+        while data := stream.read(min(text.BLOCK, text.PIECE)):
+            if b'"' in data and any(begin in last + data for begin in (b'\t"', b'\n"')):
+                return True
+            last = data[-1:]
     return False
 
 

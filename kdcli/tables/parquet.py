@@ -29,6 +29,8 @@ class ParquetFile:
         self.notes: list[str] = []
         with _plain(path) as plain:
             found = _schema(plain, path)
+        for name in [name for name, dtype in found.items() if not _exists(dtype)]:
+            self.notes.append(f"column {name!r} is left out: Polars cannot read {found.pop(name)}")
         texts = {
             name: pl.col(name).cast(pl.String) for name, dtype in found.items() if dtype in (pl.Categorical, pl.Enum)
         }
@@ -120,6 +122,14 @@ def readable(path: Path) -> Iterator[None]:
 def _schema(plain: Path, path: Path) -> dict[str, Any]:
     with readable(path):
         return dict(pl.read_parquet_schema(plain))
+
+
+def _exists(dtype: Any) -> bool:
+    try:
+        pl.Series([], dtype=dtype)
+    except pl.exceptions.PolarsError:  # a Decimal of more than 38 digits
+        return False
+    return True
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from kdcli.errors import DataError
+from kdcli.tables import text
 from kdcli.tables.text import (
     ROW_NUMBER,
     BadRows,
@@ -18,9 +20,12 @@ from kdcli.tables.text import (
     Form,
     LabelledLines,
     TableSource,
-    check_texts,
+    as_texts,
+    check_utf8,
     form_of,
+    open_bytes,
     shown,
+    with_row_numbers,
 )
 
 __all__ = [
@@ -28,14 +33,15 @@ __all__ = [
     "BadRowsMode",
     "Form",
     "TableReader",
-    "check_texts",
+    "as_texts",
     "files_of",
     "form_of",
     "read_table",
     "shown",
 ]
 
-
+_TYPES: dict[type, pl.DataType] = {str: pl.String(), bool: pl.Boolean(), int: pl.Int64(), float: pl.Float64()}
+_ERRORS = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError)
 _SHARDS = re.compile(r"-\*-of-(\d+)\.")
 
 
@@ -92,6 +98,7 @@ def read_table(
     form: Form | None = None,
     quoted: bool | None = None,
     separator: str | None = None,
+    labels: bool | None = None,
 ) -> TableReader:
     """Open a table.
 
@@ -107,12 +114,13 @@ def read_table(
         form: The form, where the suffix does not tell.
         quoted: Whether a TSV or CSV has CSV's quoting; by default a CSV has it, and a TSV has not.
         separator: What separates the fields of a CSV; by default what its first line shows.
+        labels: Whether the lines of a ``.txt`` begin with labels, as fastText has them; by default as its first does.
 
     Raises:
         DataError: The file is missing, empty or damaged, its suffix is unknown, or a column is missing.
     """
     path = Path(path)
-    source = _open(path, form or form_of(path), header, names, bad_rows, quoted, separator)
+    source = _open(path, form or form_of(path), header, names, bad_rows, quoted, separator, labels)
     for name in columns or ():
         if name not in source.schema:
             hint = f"the columns are {', '.join(source.schema)}"
@@ -173,6 +181,86 @@ class Chain:
                 yield found
 
 
+class Jsonl:
+    """A file of JSON objects that hold texts, numbers, booleans and nulls; a missing key is a null.
+
+    It is read once for the keys and their types. Columns that nobody asks for may hold anything. Polars turns values of
+    mixed types and half surrogate pairs into other texts in silence, so that Python's ``json`` reads the lines.
+    """
+
+    def __init__(self, path: Path, bad: BadRows) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self._wrong: dict[str, DataError] = {}
+        seen: dict[str, dict[type, int]] = {}
+        for rows, objects in self._objects(bad):
+            for row, values in zip(rows, objects, strict=True):
+                for key, value in values.items():
+                    seen.setdefault(key, {}).setdefault(type(value), row)
+        self.schema = pl.Schema({key: self._type(key, types) for key, types in seen.items()})
+
+    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+        """Yield the columns, a block of lines at a time."""
+        for name in columns:
+            if name in self._wrong:
+                raise self._wrong[name]
+        for rows, objects in self._objects(bad):
+            series = [self._series(name, rows, [values.get(name) for values in objects]) for name in columns]
+            yield with_row_numbers(pl.DataFrame(series), rows)
+
+    def _objects(self, bad: BadRows) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+        row = 1
+        with open_bytes(self.path) as stream:
+            if stream.peek(1).lstrip()[:1] == b"[":
+                hint = f"write one object a line: jq -c '.[]' {self.path} > NEW.jsonl"
+                raise DataError("the file is one JSON array, not one object a line", file=self.path, row=1, hint=hint)
+            while lines := stream.readlines(text.BLOCK):
+                check_utf8(b"".join(lines), self.path, row)
+                rows, objects = [], []
+                for number, line in enumerate(lines, row):
+                    try:
+                        value = json.loads(line)
+                    except (ValueError, RecursionError):
+                        value = None
+                    if isinstance(value, dict):
+                        rows.append(number)
+                        objects.append(value)
+                    elif line.isspace():
+                        bad.blank += 1
+                    else:
+                        bad.add(number, f"not a JSON object: {shown(line.rstrip())}")
+                yield rows, objects
+                row += len(lines)
+
+    def _series(self, name: str, rows: Sequence[int], values: list[Any]) -> pl.Series:
+        dtype = self.schema[name]
+        try:
+            return pl.Series(name, values, dtype)
+        except _ERRORS:
+            for row, value in zip(rows, values, strict=True):
+                try:
+                    pl.Series([value], dtype=dtype)
+                except _ERRORS:
+                    raise DataError("no table can hold this value", file=self.path, row=row, key=name) from None
+            raise
+
+    def _type(self, key: str, seen: dict[type, int]) -> pl.DataType:
+        """Choose the type of a column by the types of its values, each with the first row that has it."""
+        rows = {kind: row for kind, row in seen.items() if kind is not type(None)}
+        if rows.keys() == {int, float}:
+            return pl.Float64()
+        kinds = list(rows)
+        if not kinds:
+            return pl.String()
+        wrong = next((kind for kind in kinds if kind not in _TYPES or kind is not kinds[0]), None)
+        if wrong is None:
+            return _TYPES[kinds[0]]
+        what = f"a value of JSON type {wrong.__name__}" + (f" after {kinds[0].__name__}" * (wrong is not kinds[0]))
+        hint = "a column holds values of one simple type"
+        self._wrong[key] = DataError(what, file=self.path, row=rows[wrong], key=key, hint=hint)
+        return pl.Object()
+
+
 def _open(path: Path, form: Form, *how: Any) -> TableSource:
     files = files_of(path)
     sources = [_open_file(file, form, *how) for file in files]
@@ -187,15 +275,14 @@ def _open_file(
     bad_rows: BadRowsMode,
     quoted: bool | None,
     separator: str | None,
+    labels: bool | None,
 ) -> TableSource:
     if form == "txt":
         lines = Delimited(path, "", header=False, names=names or ("sentence",))
-        return LabelledLines(lines) if LabelledLines.fits(path) else lines
+        return LabelledLines(lines) if labels or (labels is None and LabelledLines.fits(path)) else lines
     if form == "tsv" and not quoted:
         return Delimited(path, "\t", header=header, names=names)
     if form == "jsonl":
-        from kdcli.tables.jsonl import Jsonl
-
         return Jsonl(path, BadRows(path, bad_rows))
     if form == "parquet":
         from kdcli.tables.parquet import ParquetFile

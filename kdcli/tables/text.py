@@ -12,6 +12,8 @@ import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice, takewhile
+from mmap import mmap
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
@@ -28,6 +30,9 @@ ROW_NUMBER = "__row__"
 
 BLOCK = 3 << 20
 """Bytes of text that are read and parsed at once."""
+
+PIECE = 1 << 16
+"""Bytes that are looked at together: so few need no memory that the system has to clear."""
 
 _BOM = b"\xef\xbb\xbf"
 _LABEL = b"__label__"
@@ -107,6 +112,12 @@ def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
         raise DataError(f"the compressed file is truncated or damaged: {error}", file=path) from error
 
 
+def blank_lines(path: Path, before: int = 0) -> int:
+    """Return how many blank lines a file has behind so many lines, and ahead of all others."""
+    with open_bytes(path) as stream:
+        return sum(1 for _ in takewhile(lambda line: line in (b"\n", b"\r\n"), islice(stream, before, None)))
+
+
 def check_utf8(data: bytes, path: str | Path, row: int) -> None:
     """Check that whole lines are UTF-8; ``row`` is the number of the first."""
     try:
@@ -119,19 +130,28 @@ def check_utf8(data: bytes, path: str | Path, row: int) -> None:
         raise DataError(what, file=path, row=row, hint=hint) from None
 
 
-def check_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> None:
-    """Check that each of the columns holds a text in every row.
+def as_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFrame:
+    """Return a frame whose columns of texts are strings; bytes are UTF-8, as in Parquet's JSON.
 
     Raises:
         DataError: A column holds another type, or a null; names the row.
     """
     for name in columns:
         texts = frame[name]
-        if texts.dtype != pl.String:
+        if texts.dtype == pl.Binary:
+            try:
+                texts = texts.cast(pl.String)
+            except pl.exceptions.ComputeError:
+                for row, data in zip(frame[ROW_NUMBER], texts, strict=True):
+                    check_utf8(data or b"", path, row)
+                raise
+            frame = frame.with_columns(texts)
+        elif texts.dtype != pl.String:
             raise DataError(f"the column holds {texts.dtype}, not text", file=path, key=name)
         if texts.null_count():
             row = int(frame[ROW_NUMBER].filter(texts.is_null())[0])
             raise DataError("the row has no text (an empty one would be a text)", file=path, row=row, key=name)
+    return frame
 
 
 def shown(content: bytes | str) -> str:
@@ -142,7 +162,7 @@ def shown(content: bytes | str) -> str:
 
 def with_row_numbers(frame: pl.DataFrame, rows: Sequence[int] | pl.Series) -> pl.DataFrame:
     """Add the numbers of the rows as the last column."""
-    return frame.with_columns(pl.Series(ROW_NUMBER, rows, dtype=pl.Int64))
+    return frame.insert_column(frame.width, pl.Series(ROW_NUMBER, rows, dtype=pl.Int64))
 
 
 class LabelledLines:
@@ -173,7 +193,7 @@ class LabelledLines:
 class Delimited:
     """A file of rows, or of one text a line with an empty separator.
 
-    Without a header ``names`` are the columns. ``before``: the first line is no row.
+    Without a header ``names`` are the columns. So many lines ``before`` are no rows, nor are blank ones that follow.
     """
 
     def __init__(
@@ -183,16 +203,17 @@ class Delimited:
         *,
         header: bool = True,
         names: Sequence[str] | None = None,
-        before: bool = False,
+        before: int = 0,
     ) -> None:
         self.path = path
         self.notes: list[str] = []
         self._separator = separator
         self._header = header
-        self._before = before
+        self._before = before + (blank_lines(path, before) if separator else 0)
         with open_bytes(path) as stream:
-            stream.readline() if before else None
-            first = self._first_row(stream)
+            first = self._first_row(islice(stream, self._before, None))
+        if not header and len(first) == 1:
+            self._before = before  # a blank line is an empty text
         self.columns = tuple(first) if header else tuple(names or (f"c{index}" for index in range(len(first))))
         if len(self.columns) != len(first):
             raise DataError(f"{_fields(len(first))} instead of {len(self.columns)}", file=path, row=1)
@@ -206,16 +227,17 @@ class Delimited:
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns, a block of the file at a time."""
         with open_bytes(self.path) as stream:
-            stream.readline() if self._before else None
+            for _ in range(self._before):
+                bad.blank += not stream.readline().strip()
             if self._header:
                 self._first_row(stream)
             blocks = _blocks(stream, self._empty)
             for frame in self._frames(blocks, bad, 1 + self._before + self._header):
-                yield frame.select(*columns, ROW_NUMBER)
+                yield frame[[*columns, ROW_NUMBER]]
 
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
-        line = next(iter(lines))
-        check_utf8(line, self.path, 1)
+        line = next(iter(lines), b"")
+        check_utf8(line, self.path, 1 + self._before)
         text = line.decode().removesuffix("\n").removesuffix("\r")
         return text.split(self._separator) if self._separator else [text]
 
@@ -246,11 +268,11 @@ class Delimited:
                 quote_char=None,
                 infer_schema=False,
                 empty_string_is_null=False,
-            )
+            ).rechunk()
         except pl.exceptions.PolarsError:
             return None
         # No row is too long, so that none is too short if the sum is right.
-        found = np.count_nonzero(np.frombuffer(block, np.uint8) == ord(separator))
+        found = _count(block, ord(separator))
         return frame[1:] if found == len(frame) * (len(self.columns) - 1) else None
 
     def _read_slowly(self, block: bytes, bad: BadRows, row: int) -> pl.DataFrame:
@@ -273,21 +295,29 @@ class Delimited:
         return with_row_numbers(frame, rows)
 
 
+def _count(data: bytes, byte: int) -> int:
+    pieces = np.frombuffer(data, np.uint8)
+    return sum(int(np.count_nonzero(pieces[begin : begin + PIECE] == byte)) for begin in range(0, len(data), PIECE))
+
+
 def _blocks(stream: io.BufferedReader | gzip.GzipFile, before: bytes) -> Iterator[bytes]:
     """Cut a stream into blocks of whole lines, each after ``before``; the last line gets a line end."""
-    buffer, kept = bytearray(2 * BLOCK), 0
+    # One piece of memory for all reads, which the system clears where it is used: most tables are small.
+    buffer, kept = mmap(-1, 2 * BLOCK), 0
     while got := stream.readinto(memoryview(buffer)[kept : kept + BLOCK]):
         end = kept + got
         cut = buffer.rfind(b"\n", kept, end) + 1
         if cut:
             yield b"".join([before, memoryview(buffer)[:cut]])
         kept = end - cut
-        buffer[:kept] = buffer[cut:end]
+        buffer.move(0, cut, kept)
         if kept + BLOCK > len(buffer):
-            buffer += bytes(len(buffer))
+            longer = mmap(-1, 2 * len(buffer))
+            longer[:kept] = buffer[:kept]
+            buffer = longer
     if kept:
-        # A lone CR at the end of the file is text.
-        yield before + buffer[:kept] + (b"\r\n" if buffer[kept - 1] == ord("\r") else b"\n")
+        last = before + buffer[:kept]
+        yield last + (b"\r\n" if last.endswith(b"\r") else b"\n")  # a lone CR at the end of the file is text
 
 
 def ragged(fields: int, expected: int, content: bytes) -> str:

@@ -121,6 +121,7 @@ class _Table:
             characters=_characters(counts.characters),
             repeated=repeated,
             conflicts=conflicts,
+            targets=counts.targets,
         )
 
     def with_texts(self, found: _Example, example: tuple[int, int] | None) -> _Example:
@@ -137,11 +138,10 @@ class _Table:
 
 def _repeats(keys: pl.DataFrame) -> tuple[Repeats, Repeats]:
     """Find the rows whose texts another row has, and those of them whose texts have several labels."""
-    hashes = np.sort(keys["exact"].to_numpy())
-    twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    if not len(twice):
+    hashes = keys["exact"].sort()
+    members = keys.filter(pl.col("exact").is_in(hashes.filter(hashes == hashes.shift()).implode()))
+    if members.is_empty():
         return Repeats(), Repeats()
-    members = keys.filter(pl.col("exact").is_in(pl.Series(twice).implode()))
     label = pl.col("label").drop_nulls()
     groups = members.group_by("exact", maintain_order=True).agg(
         pl.len(), first=pl.col("row").first(), second=pl.col("row").get(1), several=label.n_unique() > 1

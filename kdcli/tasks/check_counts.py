@@ -7,7 +7,6 @@ only the others go through regular expressions.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,22 +18,26 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
-from kdcli.tables.read import ROW_NUMBER, check_texts
+from kdcli.tables.read import ROW_NUMBER, as_texts
+from kdcli.tables.text import PIECE
 from kdcli.tasks.check_report import Finding
 from kdcli.tasks.detect import TableLayout
 from kdcli.tasks.labels import class_names, drop_rows, label_texts, parse_scores, without_hidden
+from kdcli.tasks.split import SPACE, index_texts
 
 NON_PRINTING = (
     r"[\x00-\x08\x0b-\x1f\x7f-\x{a0}\x{ad}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}\x{fffd}]"
 )
 """Controls but for TAB and LF, no-break and zero-width ones, those of direction, and the replacement character."""
-_SPACE = r"[\s\x1c-\x1f]"
 _STRANGE = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ "
 """Non-printing characters, and all white space but single spaces behind a word."""
 _AHEAD = 1
 """Batches that are read before the first of them is counted."""
 _HELD = 16_384
 """Texts that are looked at together with regular expressions, which are slow to start."""
+_BLANK = np.uint8(ord(" "))
+_FACTORS = np.array([1, 0x9E3779B97F4A7C15], np.uint64)
+"""Of the hashes of a pair's texts in their sum, so that their order counts."""
 
 
 class TableCounts:
@@ -42,8 +45,9 @@ class TableCounts:
 
     ``words`` counts the texts of each column by their number of words, ``labels`` the labels as the table writes them
     (None: missing). ``keys`` hold of each row its number ``row``, a hash ``exact`` of its texts, a hash ``folded`` that
-    ignores case and white space, and its ``label``: the score, or the label's hash; null where there is none. After an
-    ``error`` the counts are those of the rows before it.
+    ignores case and white space, and its ``label``: the score, or the label's hash; null where there is none.
+    ``targets`` are the different labels of the rows without an empty text. After an ``error`` the counts are those of
+    the rows before it.
     """
 
     def __init__(
@@ -64,17 +68,21 @@ class TableCounts:
         self._keys: list[pl.DataFrame] = []
         self._aside: list[list[pl.DataFrame]] = [[] for _ in layout.texts]
         self._changes: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []
-        columns = [*layout.texts, *filter(None, [layout.label])]
+        self._blank: list[NDArray[np.int64]] = []
+        # Only the predictions of a test table need an index.
+        columns = [*layout.texts, *filter(None, [layout.label, None if labelled else layout.index])]
         reader = layout.open(path, columns, "skip")
-        waiting: deque[tuple[pl.DataFrame, pl.Series | None, list[Future[_Look]]]] = deque()
-        # Polars and NumPy do not hold the interpreter's lock: threads look at texts while the next ones are read.
-        with ThreadPoolExecutor(2) as threads, reporter.progress(path.name) as progress:
+        waiting: deque[tuple[NDArray[np.int64], pl.Series | None, Future[list[_Look]]]] = deque()
+        # Polars and NumPy do not hold the interpreter's lock: a thread looks at texts while the next ones are read.
+        with ThreadPoolExecutor(1) as threads, reporter.progress(path.name) as progress:
             try:
                 for batch in reader.batches():
-                    check_texts(batch, layout.texts, path)
+                    batch = as_texts(batch, layout.texts, path)
+                    if layout.index in columns:
+                        index_texts(batch[layout.index], path, needed=True)
                     rest, label = self._drop_rows(batch)
-                    looks = [threads.submit(_look, rest[name], seed) for seed, name in enumerate(layout.texts, 1)]
-                    waiting.append((rest, label, looks))
+                    looks = threads.submit(_look, rest[list(layout.texts)])
+                    waiting.append((rest[ROW_NUMBER].to_numpy(), label, looks))
                     if len(waiting) > _AHEAD:
                         progress.advance(self._add(*waiting.popleft()))
             except DataError as error:
@@ -84,7 +92,7 @@ class TableCounts:
         for note in reader.notes:
             reporter.info(f"{path.name}: {note}")
         self.bad_rows, self.first_bad_row = reader.skipped, reader.first_skipped
-        self.keys = self._finish()
+        self.keys, self.targets = self._finish()
 
     def _drop_rows(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
         """Return the rows that are not dropped for their labels, and the labels."""
@@ -95,73 +103,69 @@ class TableCounts:
         self.dropped.update(left_out)
         return batch, without_hidden(label, self.task, labelled=self.labelled)
 
-    def _add(self, batch: pl.DataFrame, label: pl.Series | None, looks: Sequence[Future[_Look]]) -> int:
+    def _add(self, rows: NDArray[np.int64], label: pl.Series | None, looks: Future[list[_Look]]) -> int:
         """Count a batch, and put texts that may not be plain aside; return its rows."""
-        rows = batch[ROW_NUMBER].to_numpy()
-        exact, folded = np.zeros((2, len(batch)), np.uint64)
-        for place, (name, future) in enumerate(zip(self.layout.texts, looks, strict=True)):
-            look = future.result()
-            aside = np.flatnonzero(look.odd)
-            # As a list: a series would keep all texts of the batch in memory.
-            held = {"row": rows[aside], "text": batch[name].gather(aside).to_list(), "words": look.words[aside]}
-            held |= {"edges": look.edges[aside], "folded": look.folded[aside], "place": aside + self._rows}
-            self._aside[place].append(pl.DataFrame(held, schema_overrides={"text": pl.String}))
-            self._add_words(place, np.delete(look.words, aside))
+        exact, folded = np.zeros((2, len(rows)), np.uint64)
+        for column, look in enumerate(looks.result()):
+            plain, place = ~look.odd, np.flatnonzero(look.odd)
+            self._add_words(column, look.words[plain])
             self.empty += find(rows, look.size == 0)
-            self.edges += find(np.delete(rows, aside), np.delete(look.edges, aside))
-            exact ^= look.exact
-            folded ^= look.folded
-            if sum(map(len, self._aside[place])) >= _HELD:
-                self._count_aside(place)
+            self.edges += find(rows, look.edges & plain)
+            self._blank.append(np.flatnonzero((look.words == 0) & plain) + self._rows)
+            held = {"row": rows[place], "place": place + self._rows, "text": look.texts, "words": look.words[place]}
+            held |= {"edges": look.edges[place], "folded": look.folded[place]}
+            self._aside[column].append(pl.DataFrame(held, schema_overrides={"text": pl.String}))
+            exact += look.exact * _FACTORS[column]
+            folded += look.folded * _FACTORS[column]
+            if sum(map(len, self._aside[column])) >= _HELD:
+                self._count_aside(column)
         key = {"row": rows, "exact": exact, "folded": folded, "label": self._count_labels(rows, label)}
         self._keys.append(pl.DataFrame(key))
         self._rows += len(rows)
         return len(rows)
 
-    def _finish(self) -> pl.DataFrame:
-        """Count the texts that are still aside; return the keys, with their hashes put right."""
-        for place in range(len(self._aside)):
-            self._count_aside(place)
+    def _finish(self) -> tuple[pl.DataFrame, int]:
+        """Count the texts that are still aside; return the keys, with their hashes put right, and the targets."""
+        for column in range(len(self._aside)):
+            self._count_aside(column)
         label = pl.Float64 if self.task.is_score else pl.UInt64
         schema = {"row": pl.Int64, "exact": pl.UInt64, "folded": pl.UInt64, "label": label}
         keys = pl.concat(self._keys or [pl.DataFrame(schema=schema)])
         folded = keys["folded"].to_numpy().copy()
         for places, change in self._changes:
-            folded[places] ^= change
-        return keys.with_columns(folded=folded)
+            folded[places] += change
+        worded = np.ones(len(keys), bool)
+        worded[np.concatenate(self._blank or [np.zeros(0, np.int64)])] = False
+        return keys.with_columns(folded=folded), keys["label"].filter(worded).drop_nulls().n_unique()
 
-    def _count_aside(self, place: int) -> None:
+    def _count_aside(self, column: int) -> None:
         """Count the texts of a column that were put aside; plain ones among them were counted well."""
-        if not self._aside[place]:
+        if not self._aside[column]:
             return
-        held, text = pl.concat(self._aside[place]), pl.col("text")
-        self._aside[place] = []
-        held = held.with_columns(strange=text.str.contains(_STRANGE))
-        plain, held = held.filter(~pl.col("strange")), held.filter("strange")
-        normal = text.str.replace_all(f"{_SPACE}+", " ").str.strip_chars(" ")
-        found = held.select(
+        text = pl.col("text")
+        held = pl.concat(self._aside[column]).with_columns(strange=text.str.contains(_STRANGE))
+        self._aside[column] = []
+        normal = text.str.replace_all(f"{SPACE}+", " ").str.strip_chars(" ")
+        strange = held.filter("strange").with_columns(
             words=pl.when(normal == "").then(0).otherwise(normal.str.count_matches(" ", literal=True) + 1),
-            edges=text.str.contains(f"^{_SPACE}|{_SPACE}$"),
+            edges=text.str.contains(f"^{SPACE}|{SPACE}$"),
             breaks=text.str.contains(r"[\t\n\r]"),
-            folded=normal.str.to_lowercase().hash(place + 1),
+            change=normal.str.to_lowercase().hash() - pl.col("folded"),
         )
-        rows, (words, edges, breaks, folded) = held["row"].to_numpy(), (column.to_numpy() for column in found)
-        for numbers, counts, ends in (
-            (rows, words, edges),
-            [plain[name].to_numpy() for name in ("row", "words", "edges")],
-        ):
-            self._add_words(place, counts)
-            self.edges += find(numbers, ends)
-        self.breaks += find(rows, breaks)
-        self._changes.append((held["place"].to_numpy(), folded ^ held["folded"].to_numpy()))
-        each = held.select("row", one=text.str.extract_all(NON_PRINTING)).explode("one").drop_nulls()
+        for found in (strange, held.filter(~pl.col("strange"))):
+            self._add_words(column, found["words"].to_numpy())
+            self.edges += find(found["row"].to_numpy(), found["edges"].to_numpy())
+            self._blank.append(found.filter(words=0)["place"].to_numpy())
+        self.breaks += find(strange["row"].to_numpy(), strange["breaks"].to_numpy())
+        self._changes.append((strange["place"].to_numpy(), strange["change"].to_numpy() * _FACTORS[column]))
+        each = strange.select("row", one=text.str.extract_all(NON_PRINTING)).explode("one").drop_nulls()
         for one, count, row in each.group_by("one").agg(pl.len(), pl.col("row").min()).iter_rows():
             self.characters[one] = self.characters.get(one, Finding()) + Finding(count, row)
 
-    def _add_words(self, place: int, words: NDArray[np.integer[Any]]) -> None:
-        old, new = self.words[place], np.bincount(words)
-        longest = max(len(old), len(new))
-        self.words[place] = np.pad(old, (0, longest - len(old))) + np.pad(new, (0, longest - len(new)))
+    def _add_words(self, column: int, words: NDArray[np.integer[Any]]) -> None:
+        counts = np.bincount(words, minlength=len(self.words[column]))
+        counts[: len(self.words[column])] += self.words[column]
+        self.words[column] = counts
 
     def _count_labels(self, rows: NDArray[np.int64], labels: pl.Series | None) -> pl.Series:
         """Count labels, or check scores; return a number for each, null where there is none."""
@@ -198,40 +202,56 @@ class _Look(NamedTuple):
     words: NDArray[np.int64]
     edges: NDArray[np.bool_]
     odd: NDArray[np.bool_]
+    texts: list[str]  # the odd ones: a series would keep all texts of the batch in memory
 
 
-def _look(texts: pl.Series, seed: int) -> _Look:
-    """Look at the texts of a column, all but the hashes at all their bytes at once; of odd texts words may be wrong."""
-    text = pl.col(texts.name)
-    found = texts.to_frame().select(
-        size=text.str.len_bytes(),
-        exact=text.hash(seed),  # with a seed for each column, the order of a pair counts
-        folded=text.str.strip_suffix(" ").str.to_lowercase().hash(seed),
+def _look(texts: pl.DataFrame) -> list[_Look]:
+    """Look at the texts of each column, at all their bytes at once; of odd texts words and edges may be wrong."""
+    text = pl.all()
+    found = texts.select(
+        text.str.len_bytes().name.suffix(" size"),
+        text.hash().name.suffix(" exact"),
+        text.str.strip_suffix(" ").str.to_lowercase().hash().name.suffix(" folded"),
     )
-    size, exact, folded = (column.to_numpy() for column in found.get_columns())
-    # With a space on either side, every text has a byte before it, and empty ones have a byte too.
-    data = np.full(int(size.sum()) + 2, ord(" "), np.uint8)
-    data[1:-1] = np.frombuffer(texts.str.join("").cast(pl.Binary)[0], np.uint8)
-    ends = np.cumsum(size, dtype=np.int64) + 1
-    space = data == ord(" ")
-    # Below the space the difference wraps around. A space behind a space is odd, also one that begins a text.
-    data -= np.uint8(ord(" "))
-    odd = data > ord("~") - ord(" ")
-    odd[1:] |= space[1:] & space[:-1]
-    there = size > 0
-    edges = space[ends - 1] & there
-    begins = space[ends - size] & there
-    words = np.diff(_rank(space, ends), prepend=1) + there - edges
-    return _Look(size, exact, folded, words, edges, (np.diff(_rank(odd, ends), prepend=0) > 0) | begins)
+    return [
+        _look_at_bytes(column, *(found[f"{name} {what}"].to_numpy() for what in ("size", "exact", "folded")))
+        for name, column in zip(texts.columns, texts, strict=True)
+    ]
 
 
-def _rank(true: NDArray[np.bool_], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many values are true before each end: 64 are one word, of which whole ones are counted once."""
-    bits = np.packbits(true, bitorder="little")
-    words = np.zeros(len(bits) // 8 + 1, np.uint64)
-    words.view(np.uint8)[: len(bits)] = bits
-    counts = np.bitwise_count(words)
+def _look_at_bytes(
+    texts: pl.Series, size: NDArray[np.uint32], exact: NDArray[np.uint64], folded: NDArray[np.uint64]
+) -> _Look:
+    data = texts.cast(pl.Binary).cast(pl.List(pl.UInt8)).explode(empty_as_null=False).to_numpy()
+    ends, there = np.cumsum(size, dtype=np.int64), size > 0
+    spaces, others = _bits(data)
+    # A space behind a space is odd, also one that begins a text.
+    others |= spaces & (spaces << np.uint64(1) | np.append(np.uint64(0), spaces[:-1] >> np.uint64(63)))
+    begins, edges = (there & _is_set(spaces, place) for place in (ends - size, ends - 1))
+    words = np.diff(_rank(spaces, ends), prepend=0) + there - edges
+    odd = (np.diff(_rank(others, ends), prepend=0) > 0) | begins
+    return _Look(size, exact, folded, words, edges, odd, texts.filter(pl.Series(odd)).to_list())
+
+
+def _bits(data: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return which bytes are spaces and which are no printable ASCII, a bit each: ``[2, bytes / 64 + 1]``."""
+    bits = np.zeros((2, len(data) // 64 + 1), np.uint64)
+    for begin in range(0, len(data), PIECE):
+        part = data[begin : begin + PIECE] - _BLANK  # below the space it wraps around
+        for row, true in zip(bits.view(np.uint8), (part == 0, part > ord("~") - _BLANK), strict=True):
+            row[begin // 8 : (begin + len(part) + 7) // 8] = np.packbits(true, bitorder="little")
+    return bits
+
+
+def _is_set(bits: NDArray[np.uint64], places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    there: NDArray[np.bool_] = (bits[places >> 6] >> (places & 63).astype(np.uint64) & np.uint64(1)).astype(bool)
+    return there
+
+
+def _rank(bits: NDArray[np.uint64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many bits are set before each end."""
+    counts = np.bitwise_count(bits)
     before = np.cumsum(counts, dtype=np.int64) - counts
     word, below = ends >> 6, (np.uint64(1) << (ends & 63).astype(np.uint64)) - np.uint64(1)
-    rank: NDArray[np.int64] = before[word] + np.bitwise_count(words[word] & below)
+    rank: NDArray[np.int64] = before[word] + np.bitwise_count(bits[word] & below)
     return rank

@@ -117,8 +117,9 @@ class TableReport:
     """The findings in one table.
 
     ``whole``: it could be read to its end. ``rows`` are those that are neither dropped for their labels nor bad.
-    ``breaks`` are texts with a tab or a line end, ``edges`` begin or end with white space. The texts of ``repeated``
-    rows are those of another row, with several labels in ``conflicts``.
+    ``targets`` are the different labels, or scores, of the rows whose texts all have words. ``breaks`` are texts with
+    a tab or a line end, ``edges`` begin or end with white space. The texts of ``repeated`` rows are those of another
+    row, with several labels in ``conflicts``.
     """
 
     name: str
@@ -138,6 +139,7 @@ class TableReport:
     characters: Sequence[Character]
     repeated: Repeats
     conflicts: Repeats
+    targets: int
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,11 @@ class DataReport:
     tables: Sequence[TableReport] = ()
     overlaps: Sequence[Overlap] = ()
     problems: Sequence[Problem] = ()
+
+    @property
+    def errors(self) -> list[Problem]:
+        """The problems with which the profile cannot run."""
+        return [problem for problem in self.problems if problem.level == "error"]
 
 
 def find_problems(
@@ -235,8 +242,8 @@ def _of_scores(table: TableReport, scores: Scores, task: Task) -> Iterator[Probl
         what = f"{_many(scores.wrong.count, 'score')} that is no number{within}, the first is {scores.first_wrong!r}"
         hint = "see task.score_range and task.label_column (--label-col)"
         yield Problem("error", what, hint, table.file, scores.wrong.first_row)
-    elif table.name == "train" and scores.min == scores.max and table.rows:
-        yield Problem("error", f"every row has the score {scores.min:g}: there is nothing to learn", None, table.file)
+    elif scores.missing.count < table.rows:
+        yield from _of_targets(table)
 
 
 def _of_labels(table: TableReport, labels: Labels, task: Task, hint: str) -> Iterator[Problem]:
@@ -245,16 +252,22 @@ def _of_labels(table: TableReport, labels: Labels, task: Task, hint: str) -> Ite
         each = ", ".join(f"{shown(one.label)} ({one.count:,})" for one in labels.others)
         what = f"{_many(labels.outside.count, 'row')} with labels that are none of the task's {', '.join(task.labels)}"
         yield Problem("error", f"{what}: {each}", hint, table.file, labels.outside.first_row)
+    elif labels.missing.count < table.rows:
+        yield from _of_targets(table)
     there = [one for one in labels.known if one.count]
-    if table.name == "train" and len(there) == 1 and not labels.outside.count:
-        what = f"every row has the label {there[0].label!r}: there is nothing to learn"
-        yield Problem("error", what, "two classes at least are needed", table.file)
-    elif there:
+    if len(there) > 1 or (there and table.name != "train"):
         for one in labels.known:
             if one.share < _RARE / len(labels.known):
                 what = f"no row has the label {one.label!r}"
                 rare = f"only {_many(one.count, 'row')} ({one.share:.1%}) with the label {one.label!r}"
                 yield Problem("warning", rare if one.count else what, None, table.file)
+
+
+def _of_targets(table: TableReport) -> Iterator[Problem]:
+    if table.name == "train" and table.targets < 2:
+        kind = "label" if table.labels else "score"
+        what = f"every text has the same {kind}" if table.targets else f"no text has a {kind}"
+        yield Problem("error", f"{what}: there is nothing to learn", f"two {kind}s at least are needed", table.file)
 
 
 def _ready_labels(tables: Sequence[TableReport], settings: TaskSettings) -> str:

@@ -21,6 +21,8 @@ _HINT = (
     "name the columns with --text-col (--text2-col) and, where labels are read, --label-col; "
     "c0, c1, ... in a table without a header"
 )
+LINES = {"lines": False, "fasttext": True}
+"""Layouts of a .txt, and whether its lines begin with labels."""
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 
 
@@ -28,7 +30,8 @@ _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 class TableLayout:
     """How to read a table.
 
-    ``index`` is the column that numbers the rows. ``quoted`` and ``separator`` are those of ``read_table``.
+    ``index`` is the column that numbers the rows. ``quoted``, ``separator``
+    and ``labelled_lines`` are those of ``read_table``.
     """
 
     layout: str
@@ -39,6 +42,7 @@ class TableLayout:
     index: str | None = None
     quoted: bool | None = None
     separator: str | None = None
+    labelled_lines: bool | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -53,7 +57,7 @@ class TableLayout:
 
     def open(self, path: Path, columns: Sequence[str], bad_rows: BadRowsMode) -> TableReader:
         """Open the table."""
-        how: dict[str, Any] = {"quoted": self.quoted, "separator": self.separator}
+        how: dict[str, Any] = {"quoted": self.quoted, "separator": self.separator, "labels": self.labelled_lines}
         return read_table(path, header=self.header, columns=columns, bad_rows=bad_rows, form=self.form, **how)
 
 
@@ -64,9 +68,9 @@ def detect(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
         DataError: The table has no known layout, or one of another kind of task, or lacks a column.
         ProfileError: The settings name a layout that does not exist.
     """
-    if settings.layout not in ("auto", *LAYOUT_NAMES):
+    if settings.layout not in ("auto", *LINES, *LAYOUT_NAMES):
         what = f"there is no layout {settings.layout!r}"
-        raise ProfileError(what, key="task.layout", hint=f"auto, {', '.join(LAYOUT_NAMES)}")
+        raise ProfileError(what, key="task.layout", hint=f"auto, {', '.join([*LINES, *LAYOUT_NAMES])}")
     form = form_of(path)
     if form == "txt":
         return _plain_lines(path, settings, task)
@@ -99,8 +103,9 @@ def _detect(path: Path, form: Form, settings: TaskSettings, task: Task, how: Map
 
 def _plain_lines(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
     """Read plain lines as texts, or as a table without a header if they look like one."""
-    lines = next(iter(read_table(path, form="txt").batches()), None)
-    if lines is not None and "\t" in lines[0, 0]:
+    labelled = LINES.get(settings.layout)
+    lines = next(iter(read_table(path, form="txt", bad_rows="skip", labels=labelled).batches()), None)
+    if lines is not None and "\t" in lines[0, 0] and labelled is None:
         rows, first = _first_rows(path, "tsv")
         if settings.text_columns:
             return _from_settings(path, "tsv", first, settings)
@@ -110,9 +115,9 @@ def _plain_lines(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
             return TableLayout("of two texts a line", "tsv", False, ("c0", "c1"), None)
     if task.kind == "pair":
         raise DataError("a line of a pair task holds two texts with a tab between them", file=path, row=1)
-    if lines is not None and "label" in lines.columns:
-        return TableLayout("of fastText's lines", "txt", False, ("sentence",), "label")
-    return TableLayout("of one text a line", "txt", False, ("sentence",), None)
+    if labelled or (lines is not None and "label" in lines.columns):
+        return TableLayout("of fastText's lines", "txt", False, ("sentence",), "label", labelled_lines=True)
+    return TableLayout("of one text a line", "txt", False, ("sentence",), None, labelled_lines=False)
 
 
 def _from_settings(path: Path, form: Form, first: Sequence[str], settings: TaskSettings) -> TableLayout:

@@ -189,7 +189,9 @@ def drop_rows(
     Returns:
         The rows, their labels, and the labels of the rows that are left out.
     """
-    dropped = labels.is_in(drop).fill_null(False) if drop else pl.repeat(False, len(labels), eager=True)
+    if not drop:
+        return batch, labels, labels.clear()
+    dropped = labels.is_in(drop).fill_null(False)
     if not labelled:
         return batch, labels.set(dropped, None), labels.clear()
     return batch.filter(~dropped), labels.filter(~dropped), labels.filter(dropped)
@@ -197,11 +199,11 @@ def drop_rows(
 
 def without_hidden(labels: pl.Series, task: Task, *, labelled: bool) -> pl.Series:
     """Set empty labels to null, and where labels are not needed also -1, with which GLUE hides those of test rows."""
-    hidden = [""]
+    hidden = labels == ""
     range_has_it = task.is_score and (task.score_range is None or task.score_range[0] <= -1)
     if not labelled and HIDDEN_NUMBER not in task.labels and not range_has_it:
-        hidden.append(HIDDEN_NUMBER)
-    return labels.set(labels.is_in(hidden), None)
+        hidden |= labels == HIDDEN_NUMBER
+    return labels.set(hidden, None) if hidden.any() else labels
 
 
 def _wrong_label(label: str | None, task: Task, file: str | Path, row: int) -> DataError:

@@ -14,10 +14,10 @@ import polars as pl
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.tables.read import ROW_NUMBER, Form, TableReader, check_texts
+from kdcli.tables.read import ROW_NUMBER, Form, TableReader, as_texts
 from kdcli.tasks.detect import TableLayout, detect
 from kdcli.tasks.glue import PARTS
-from kdcli.tasks.labels import LabelColumn, class_names, drop_rows, label_texts
+from kdcli.tasks.labels import LabelColumn, class_names, drop_rows, encode_labels, label_texts
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -26,6 +26,8 @@ SAMPLE = "kd:sample"
 """The data folder that comes with the package."""
 
 _STEMS: dict[Split, str] = {"train": "train", "dev": "dev|validation", "test": "test|diagnostic"}
+SPACE = r"[\s\x1c-\x1f]"
+"""White space, as Python's ``split`` has it."""
 _UUID = r"^(.{8})(.{4})(.{4})(.{4})(.{12})$"
 _WITHOUT_PROFILE = ("text_columns", "label_column", "layout", "bad_rows", "quoting", "separator")
 """The settings that a command takes without a profile."""
@@ -200,12 +202,16 @@ def _folder(settings: TaskSettings) -> Path:
 
 def _candidates(settings: TaskSettings, split: Split) -> list[Path]:
     """Return the files that may be a table of the split, ordered by part, then by form."""
-    forms = [f".{form}{zipped}" for form in get_args(Form) for zipped in ("", ".gz")]
-    names = [rf"({_STEMS[split]}){part}(-0+-of-\d+)?{re.escape(form)}" for part in PARTS for form in forms]
-    # Spark writes a table as a folder of part files.
-    files = sorted(path for path in _folder(settings).iterdir() if path.is_file() or any(path.glob("part-*")))
-    found = [path for name in names for path in files if re.fullmatch(name, path.name)]
-    return [path.with_name(re.sub(r"-0+-of-(?!0*1\.)", "-*-of-", path.name)) for path in found]
+    parts, forms = "|".join(PARTS), "|".join(get_args(Form))
+    name = re.compile(rf"({_STEMS[split]})(?P<part>{parts})(-0+-of-\d+)?\.(?P<form>{forms})(?P<gzip>(\.gz)?)")
+    found = []
+    for path in _folder(settings).iterdir():
+        match = name.fullmatch(path.name)
+        # Spark writes a table as a folder of part files.
+        if match and (path.is_file() or any(path.glob("part-*"))):
+            order = PARTS.index(match["part"]), get_args(Form).index(match["form"]), match["gzip"], path.name
+            found.append((order, path.with_name(re.sub(r"-0+-of-(?!0*1\.)", "-*-of-", path.name))))
+    return [path for _, path in sorted(found)]
 
 
 def _read(
@@ -224,27 +230,30 @@ def _read(
     """
     reporter.info(f"{path.name}: {layout}")
     reader = layout.open(path, layout.columns, settings.bad_rows)
+    if labelled and layout.index and reader.schema[layout.index] == pl.Object:  # nobody needs it
+        layout = replace(layout, index=None)
+        reader = layout.open(path, layout.columns, settings.bad_rows)
     names = class_names(path, layout.label, task, reporter) if layout.form == "parquet" else {}
     labels = LabelColumn(path, layout.label, names, task, reporter, labelled=labelled)
     rows, odd = 0, _Odd()
     for batch in reader.batches():
-        check_texts(batch, layout.texts, path)
+        batch = as_texts(batch, layout.texts, path)
         label = labels.texts(batch)
         if layout.label is not None:
             batch, label, left_out = drop_rows(batch, label, settings.drop_labels, labelled=labelled)
             odd.dropped += len(left_out)
-        blank = batch.select(pl.any_horizontal(pl.col(*layout.texts).str.contains(r"^\s*$"))).to_series()
+        label = labels.checked(label, batch[ROW_NUMBER])
+        blank = batch.select(pl.any_horizontal(pl.col(*layout.texts).str.contains(f"^{SPACE}*$"))).to_series()
         odd.empty.extend(batch[ROW_NUMBER].filter(blank))
         if training and blank.any():
             batch, label = batch.filter(~blank), label.filter(~blank)
-        label = labels.checked(label, batch[ROW_NUMBER])
         if labelled and label.null_count():
             odd.unlabelled.extend(batch[ROW_NUMBER].filter(label.is_null()))
             batch, label = batch.filter(label.is_not_null()), label.drop_nulls()
         texts = [batch[text].alias(name) for text, name in zip(layout.texts, task.columns, strict=True)]
         if layout.form == "tsv" and not layout.quoted:
             odd.quoted += sum(int((text.str.starts_with('"') & text.str.ends_with('"')).sum()) for text in texts)
-        index = None if layout.index is None else _index(batch[layout.index], path, needed=not labelled)
+        index = None if layout.index is None else index_texts(batch[layout.index], path, needed=not labelled)
         if index is None:
             index = pl.int_range(rows, rows + len(batch), eager=True).cast(pl.String)
         yield pl.DataFrame([index.alias("index"), *texts, label])
@@ -289,7 +298,7 @@ class _Odd:
             reporter.warn(f"{reader.path.name}: {warning}")
 
 
-def _index(values: pl.Series, path: Path, *, needed: bool) -> pl.Series | None:
+def index_texts(values: pl.Series, path: Path, *, needed: bool) -> pl.Series | None:
     """Return an index as text, a UUID in its usual spelling; None for a type without text that nobody needs."""
     if values.dtype == pl.Binary and (values.bin.size() == 16).all():
         return values.bin.encode("hex").str.replace(_UUID, "${1}-${2}-${3}-${4}-${5}")
@@ -306,9 +315,9 @@ def _index(values: pl.Series, path: Path, *, needed: bool) -> pl.Series | None:
 
 def _check_classes(labels: pl.Series, task: Task, path: Path, reporter: Reporter) -> None:
     """Refuse training labels that are all the same, and warn of classes without rows."""
-    found: set[Any] = set(labels.unique())
+    found: set[Any] = set(encode_labels(labels, task, file=path) if task.is_score else labels)
     if len(found) < 2:
-        what = f"every row has the {'score' if task.is_score else 'label'} {found.pop()!r}: there is nothing to learn"
+        what = f"every row has the {'score' if task.is_score else 'label'} {labels[0]!r}: there is nothing to learn"
         raise DataError(what, file=path, hint="two classes at least are needed" if not task.is_score else None)
     missing = [label for label in task.labels if label not in found]
     if missing:

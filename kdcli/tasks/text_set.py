@@ -15,7 +15,7 @@ from polars.io.plugins import register_io_source
 
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
-from kdcli.tables.read import ROW_NUMBER, Form, check_texts, form_of, read_table, shown
+from kdcli.tables.read import ROW_NUMBER, Form, as_texts, form_of, read_table, shown
 
 _TEXTS = {
     "single": (("sentence",),),
@@ -65,6 +65,8 @@ def open_texts(path: Path, task: Task, reporter: Reporter) -> TextSet:
         schema: dict[str, pl.DataType] = {name: pl.String() for name in task.columns}
         return TextSet(path, task, _lazy(path, form, task, {}, schema))
     reader = read_table(path, form=form)
+    for note in reader.notes:
+        reporter.info(f"{path.name}: {note}")
     texts = text_columns(reader.columns, task)
     if texts is None:
         lacking = next(name for name in task.columns if name not in reader.columns)
@@ -124,7 +126,7 @@ def _lazy(path: Path, form: Form, task: Task, names: dict[str, str], schema: dic
         rows = 0
         for batch in reader.batches():
             frame = batch.rename(names, strict=False) if names else _from_lines(batch, task, path)
-            check_texts(frame, [name for name in task.columns if name in frame.columns], path)
+            frame = as_texts(frame, [name for name in task.columns if name in frame.columns], path)
             frame = frame.head(n_rows - rows) if n_rows is not None else frame
             rows += len(frame)
             frame = frame if predicate is None else frame.filter(predicate)

@@ -145,3 +145,15 @@ def test_docs_of_every_shipped_profile_explain_every_key(name, capsys):
     }
     tables_of_any_keys = ("sources", "teacher.config.")
     assert {key for key in origins if not key.startswith(tables_of_any_keys)} <= set(settings)
+
+
+def test_check_reads_the_tables_where_they_are_there(capsys, tmp_path):
+    data = f"task.data_dir={tmp_path / 'data'}"
+    arguments = ["profile", "check", "custom", "--set", 'task.labels=["0", "1"]', "--set", data]
+    assert result(capsys, *arguments)["data"] is None
+    (tmp_path / "data").mkdir()
+    for split in ("train", "dev"):
+        (tmp_path / "data" / f"{split}.tsv").write_text("sentence\tlabel\ngood\t1\nbad\t0\n")
+    assert result(capsys, *arguments)["data"] == str(tmp_path / "data")
+    (tmp_path / "data" / "train.tsv").write_text("sentence\tlabel\ngood\t1\n \t0\n")
+    assert result(capsys, *arguments, code=4)["error"]["file"] == str(tmp_path / "data" / "train.tsv")

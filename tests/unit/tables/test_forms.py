@@ -2,18 +2,21 @@
 
 import csv
 import io
+from decimal import Decimal
 
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError
 from kdcli.tables import csv_file, text
 from kdcli.tables.csv_file import has_csv_quoting
 from kdcli.tables.parquet import row_count, scan, slices
-from kdcli.tables.read import ROW_NUMBER, read_table
+from kdcli.tables.read import ROW_NUMBER, as_texts, read_table
 from kdcli.tables.write import write_table
+from kdcli.tasks.text_set import open_texts
 
 slow_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -256,6 +259,24 @@ def test_a_name_without_the_suffix_of_a_table_is_refused(tmp_path, rows, put, na
         read_table(put(name, b"x"))
     assert ".parquet" in str(raised.value.hint)
     assert rows(tmp_path / name, form="tsv", header=False) == [("x",)]
+
+
+def test_jsons_and_large_decimals_of_a_parquet_file(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = pa.ExtensionArray.from_storage(pa.json_(pa.utf8()), pa.array(["a b", "é"]))
+    ids = pa.array([Decimal(1), Decimal(10**50)], pa.decimal256(60, 0))
+    table = pa.table({"sentence": texts, "id": ids, "bytes": [b"\xff", b""], "label": [0, 1]})
+    path = tmp_path / "train.parquet"
+    parquet.write_table(table, path, store_schema=False)  # as DuckDB, which knows no types of Arrow
+    reader = read_table(path)
+    assert reader.columns == ("sentence", "bytes", "label")
+    assert [note for note in reader.notes if "'id'" in note]
+    assert as_texts(reader.frame(), ["sentence"], path)["sentence"].to_list() == ["a b", "é"]
+    with pytest.raises(DataError) as raised:
+        as_texts(reader.frame(), ["bytes"], path)
+    assert raised.value.row == 1
+    found = open_texts(path, Task("own", "single", ("0", "1")), QuietReporter()).frame.collect()
+    assert found["sentence"].to_list() == ["a b", "é"]
 
 
 @pytest.mark.parametrize("form", ["tsv", "csv", "jsonl", "parquet"])

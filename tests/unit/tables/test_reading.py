@@ -138,11 +138,23 @@ def test_a_parquet_text_that_is_not_utf8_is_refused(tmp_path, rows):
 def test_any_tsv_is_split_as_defined_wherever_its_blocks_end(put, monkeypatch, content, block):
     monkeypatch.setattr(text, "BLOCK", block)
     expected = plain_rows(content)
-    width = len(expected[0])
+    width = len(next((row for row in expected if row != [""]), [""]))  # blank lines ahead are no rows
     reader = read_table(put("a.tsv", content), header=False, bad_rows="skip")
     found = [(row[-1], *row[:-1]) for row in reader.frame().rows()]
     assert found == [(number, *row) for number, row in enumerate(expected, 1) if len(row) == width]
     assert reader.skipped == sum(len(row) != width and row != [""] for row in expected)
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "b.csv"])
+def test_blank_lines_ahead_of_the_header_are_no_rows(put, name):
+    separator = {"a.tsv": "\t", "a.csv": ",", "b.csv": ";"}[name]
+    reader = read_table(put(name, f"\n\r\ns{separator}l\nx{separator}1\n"))
+    assert reader.columns == ("s", "l")
+    assert reader.frame().rows() == [("x", "1", 4)]
+    assert "2 blank lines are no rows" in reader.notes
+    headless = read_table(put(name, f"\nx{separator}1\n"), header=False)
+    assert headless.frame().rows() == [("x", "1", 2)]
+    assert read_table(put(name, "\n\n")).frame().is_empty()
 
 
 # Columns

@@ -103,7 +103,7 @@ def test_both_of_mnlis_dev_tables_are_checked_and_dropped_labels_counted(tmp_pat
 GOOD = ["good\t1", "bad\t0"]
 
 
-ALL_ONE = "train.tsv: every row has the label '1': there is nothing to learn"
+ALL_ONE = "train.tsv: every text has the same label: there is nothing to learn"
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,8 @@ ALL_ONE = "train.tsv: every row has the label '1': there is nothing to learn"
         (["a\t1", "b\t2", "c\t2", "d\t3"], ["e\t4"], {}, [": '2' (2), '3' (1)", ": '4' (1)"]),
         (["a\t1", "b\t1"], GOOD, {}, [ALL_ONE]),
         (["a\t1", "b\t"], GOOD, {}, [ALL_ONE]),
+        (["a\t1", " \t0", "\t0"], GOOD, {}, [ALL_ONE]),
+        (["a\t", " \t0", "\t1"], GOOD, {}, ["train.tsv: no text has a label"]),
         ([*GOOD, "ragged", "x\ty\t1"], GOOD, {}, ["train.tsv: 2 rows cannot be read, the first is row 4: 1 field"]),
         (GOOD, [], {}, ["dev.tsv: the table has no rows"]),
         (GOOD, GOOD, {"label_column": "stars"}, ["train.tsv: there is no column 'stars'", "dev.tsv: there is no"]),
@@ -158,7 +160,7 @@ def test_scores_outside_their_range(tmp_path, score):
 def test_scores_that_are_missing_or_all_the_same(tmp_path):
     put_tsv(tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t2", "c\td\t2"], dev=["e\tf\t"])
     settings = pairs(tmp_path, labels=(), score_range=(0, 5), metric="pearson", drop_labels=())
-    expected = ["train.tsv: every row has the score 2: there is nothing to learn", "dev.tsv: 1 row without a score"]
+    expected = ["train.tsv: every text has the same score: there is nothing to learn", "dev.tsv: 1 row without a score"]
     assert problems(check(settings)) == expected
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,61 +12,95 @@ from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
 from kdcli.tasks.check import check_data
-from kdcli.tasks.split import load_tables, task_from
+from kdcli.tasks.split import has_split, load_tables, task_from
 
-TEXTS = ["good film", '"quoted"', 'a "b" c', '""', 'say ""no""', "x,y", "a;b", '\\"esc\\"', '"a', "C:\\", "中文"]
+TEXTS = ["good film", "bad", '"quoted"', 'a "b" c', '""', 'say ""no""', "x,y", "a;b", '\\"esc\\"', '"a', "中文"]
+TEXTS += ["", " ", "\x1c"]
 LABELS = ["0", "1", "1.0", "true", "False", "", " 1", "2", "-", "-1", "nan", "positive", "NA"]
+IDS = [1, 2, "a", None, [1], 0.5]
 FORMS = {"a.tsv": "\t", "b.csv": ",", "c.csv": ";", "d.jsonl": "", "e.txt": "\t", "f.txt": "fastText"}
+SPLITS = ("train", "dev", "test")
 
 
 @st.composite
 def tables(draw):
     form = draw(st.sampled_from(list(FORMS)))
     labels = draw(st.lists(st.sampled_from(LABELS), min_size=2, max_size=3))
-    return form, [_table(draw, form, labels) for _ in range(2)]
+    return form, [_table(draw, form, labels) for _ in draw(st.sampled_from([SPLITS[:2], SPLITS]))]
 
 
 def _table(draw, form, labels):
     rows = draw(st.lists(st.tuples(st.sampled_from(TEXTS), st.sampled_from(labels)), min_size=1, max_size=5))
     separator = FORMS[form]
     if form == "d.jsonl":
-        return "".join(json.dumps({"sentence": text, "label": label}) + "\n" for text, label in rows)
+        ids = draw(st.one_of(st.none(), st.lists(st.sampled_from(IDS), min_size=len(rows), max_size=len(rows))))
+        own = [{"id": one} for one in ids] if ids else [{}] * len(rows)
+        texts = [{"sentence": text, "label": label} | more for (text, label), more in zip(rows, own, strict=True)]
+        return "".join(json.dumps(text) + "\n" for text in texts)
     if separator == "fastText":
         return "".join(f"__label__{label} {text}\n" for text, label in rows)
     quoted = draw(st.booleans())
     lines = [f'"{text.replace(chr(34), 2 * chr(34))}"' if quoted else text for text, _ in rows]
     lines = [f"{text}{separator}{label}" for text, (_, label) in zip(lines, rows, strict=True)]
+    header = [] if form == "e.txt" else [f"sentence{separator}label"]
+    lines = header + lines
     for odd in draw(st.lists(st.sampled_from(["", "ragged"]), max_size=1)):
         lines.insert(draw(st.integers(0, len(lines))), odd)
-    header = [] if form == "e.txt" else [f"sentence{separator}label"]
-    return "".join(f"{line}\n" for line in header + lines)
+    return "".join(f"{line}\n" for line in lines)
 
 
-@settings(deadline=None, max_examples=150)
+def agree(folder, own):
+    """Return whether data check says yes, which has to be what the reader says."""
+    task = task_from(own)
+    fit = check_data(own, task, QuietReporter()).fit
+    try:
+        for split in SPLITS:
+            if split != "test" or has_split(own, split):
+                load_tables(own, task, split, QuietReporter())
+    except DataError as error:
+        assert not fit, error
+    else:
+        assert fit
+    return fit
+
+
+@settings(deadline=None, max_examples=200)
 @given(
     made=tables(),
     bad_rows=st.sampled_from(["error", "skip"]),
     drop=st.sampled_from([(), ("-",)]),
     quoting=st.sampled_from(["auto", "csv", "none"]),
+    kind=st.sampled_from(["classes", "classes", "scores"]),
 )
-def test_a_yes_of_data_check_is_one_of_the_reader(made, bad_rows, drop, quoting):
+def test_a_yes_of_data_check_is_one_of_the_reader(made, bad_rows, drop, quoting, kind):
     form, contents = made
+    classes = {"labels": ("0", "1"), "names": ("negative", "positive")}
+    scores = {"score_range": (0, 1), "metric": "pearson"}
     with TemporaryDirectory() as folder:
-        for split, content in zip(("train", "dev"), contents, strict=True):
+        for split, content in zip(SPLITS, contents, strict=False):
             (Path(folder) / f"{split}{Path(form).suffix}").write_text(content, "utf-8")
-        own = TaskSettings(
-            labels=("0", "1"),
-            names=("negative", "positive"),
-            data_dir=folder,
-            bad_rows=bad_rows,
-            drop_labels=drop,
-            quoting=quoting,
-        )
-        fit = check_data(own, task_from(own), QuietReporter()).fit
-        try:
-            for split in ("train", "dev"):
-                load_tables(own, task_from(own), split, QuietReporter())
-        except DataError:
-            assert not fit
-        else:
-            assert fit
+        own = {"data_dir": folder, "bad_rows": bad_rows, "drop_labels": drop, "quoting": quoting}
+        agree(folder, TaskSettings(**own, **(classes if kind == "classes" else scores)))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "fit"),
+    [
+        ([("a", "0", 1), ("b", "1", "x")], None, True),  # nobody needs the id of a training row
+        ([("a", "0", 1), ("b", "1", 2)], [("c", "0", [1])], False),  # the predictions need that of a test row
+        ([("a", "0", 1), ("", "1", 2)], None, False),  # without words there is nothing to learn
+        ([("a", "0", 1), ("b", "1", 2), (" ", "2", 3)], None, False),  # a wrong label is one without words too
+    ],
+)
+def test_rows_on_which_the_two_could_differ(tmp_path, train, test, fit):
+    for split, rows in (("train", train), ("dev", [("a", "0", 1)]), ("test", test or [])):
+        lines = [json.dumps({"sentence": text, "label": label, "id": one}) for text, label, one in rows]
+        if rows:
+            (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    assert agree(tmp_path, TaskSettings(labels=("0", "1"), data_dir=str(tmp_path))) is fit
+
+
+def test_scores_that_are_one_number_in_two_spellings_are_nothing_to_learn(tmp_path):
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.tsv").write_text("sentence\tlabel\na\t1\nb\t1.00\n")
+    assert not agree(tmp_path, TaskSettings(score_range=(0, 1), metric="pearson", data_dir=str(tmp_path)))

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from kdcli.api import QuietReporter
+from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.tasks.split import load_table, task_from
+from kdcli.tasks.split import load_table, load_tables, task_from
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 
@@ -175,3 +177,23 @@ class TestOddFiles:
         assert len(table) == 51
         assert sum("\x85" in text for text in table["sentence"].to_list()) == 1
         assert set(table["label"].to_list()) == {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("layout", "texts", "labels"),
+    [("auto", ["good", "bad"], ["0", "1"]), ("lines", ["__label__0 good", "__label__1 bad"], [None, None])],
+)
+def test_a_setting_overrules_that_lines_begin_with_labels(tmp_path, layout, texts, labels):
+    (tmp_path / "test.txt").write_text("__label__0 good\n__label__1 bad\n")
+    settings = TaskSettings(labels=("0", "1"), layout=layout, data_dir=str(tmp_path))
+    found = load_tables(settings, task_from(settings), "test", QuietReporter())["test"]
+    assert (found["sentence"].to_list(), found["label"].to_list()) == (texts, labels)
+
+
+def test_lines_without_a_label_are_bad_rows_where_the_setting_says_that_they_have_one(tmp_path):
+    (tmp_path / "dev.txt").write_text("good\n__label__1 bad\n")
+    settings = TaskSettings(labels=("0", "1"), layout="fasttext", bad_rows="skip", data_dir=str(tmp_path))
+    assert load_tables(settings, task_from(settings), "dev", QuietReporter())["dev"]["sentence"].to_list() == ["bad"]
+    with pytest.raises(DataError) as raised:
+        load_tables(settings.model_copy(update={"bad_rows": "error"}), task_from(settings), "dev", QuietReporter())
+    assert raised.value.row == 1
