@@ -14,6 +14,8 @@ from shlex import quote
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pydantic import TypeAdapter
+
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter
 from kdcli.download.sources import SOURCES, Source, SourceFile, find
@@ -253,8 +255,7 @@ def _read_card(folder: Path) -> GetResult | None:
         card = json.loads((folder / CARD).read_text("utf-8"))
         if card.pop("format") != FORMAT or not card.pop("kd"):
             return None
-        card["files"] = [SourceFile(**file) for file in card["files"]]
-        return GetResult(folder=folder, done=False, **card)
+        return TypeAdapter(GetResult).validate_python({**card, "folder": folder, "done": False})
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return None
 
