@@ -138,7 +138,7 @@ def test_the_demo(tiny):
     run_dir, small = tiny.root / "run", ["--set", "transfer.lite.n_iter=1", "--set", "student.epochs=2"]
     ended = tiny.kd("run-all", "--run-dir", run_dir, *small, "--set", "teacher.epochs=1", "--json")
     assert ended.code == 0, ended.err
-    check_results("demo", ended.result["result"], ["dev"])
+    check_results("demo", ended.result["result"], ["dev", "test"])
     ended = tiny.kd(
         "predict", "--student", run_dir, "--input", Path(kdcli.tasks.__file__).parent / "sample" / "test.tsv", "--json"
     )
