@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from notes import Notes
 
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError
@@ -271,14 +272,8 @@ def test_a_missing_file_or_a_folder_is_an_error(tmp_path):
 @pytest.mark.parametrize("content", [text(TABLE), text(TABLE, header=True), binary(TABLE)])
 @pytest.mark.parametrize("step", [1, 3, 4, 1000])
 def test_progress_counts_every_row(write, content, step, monkeypatch):
-    class Counting(QuietReporter):
-        rows = 0
-
-        def advance(self, steps=1, **shown):
-            self.rows += steps
-
     monkeypatch.setattr(vector_file, "_STEP", step)
-    reporter = Counting()
+    reporter = Notes()
     read_vectors(write(content), ["the"], reporter=reporter)
     assert reporter.rows == len(TABLE)
 
