@@ -32,7 +32,8 @@ def places(content, depth=2):
 
 def cut(content):
     """Return forms that no format allows."""
-    return {"cut": content[: len(content) // 2], "empty": b"", "no text": b"\xff\xfe", "zeros": b"\0" * 100}
+    parts = {"cut": content[: len(content) // 2], "short": content[:-1], "empty": b""}
+    return parts | {"no text": b"\xff\xfe", "zeros": b"\0" * 100}
 
 
 def changed(content, values, depth=2):
@@ -105,7 +106,9 @@ def of_numpy(file):
 
 def of_torch(file):
     tensor = torch.load(file)
-    for kind, new in [*tensors(tensor), *((f"all {value}", value) for value in VALUES), ("list", [tensor, tensor[0]])]:
+    kinds = {"sparse": tensor.to_sparse(), "quantised": torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)}
+    kinds |= {"meta": torch.empty(tensor.shape, device="meta"), "ragged": [tensor, tensor[:, :1]]}
+    for kind, new in [*tensors(tensor), *((f"all {value}", value) for value in VALUES), *kinds.items()]:
         stream = io.BytesIO()
         torch.save(new, stream)
         yield kind, stream.getvalue()
@@ -132,7 +135,7 @@ FILES = {
     "run/teacher/model.safetensors": (TEACHER, 15),
     "run/export/logits.safetensors": ([*JOIN, "--logits", "run/export/logits.safetensors"], 25),
     "logits.npy": ([*JOIN, "--logits", "logits.npy"], 25),
-    "logits.pt": ([*JOIN, "--logits", "logits.pt"], 25),
+    "logits.pt": ([*JOIN, "--logits", "logits.pt"], 50),
     "logits.jsonl": ([*JOIN, "--logits", "logits.jsonl"], 25),
     "data/rte/source.json": (["data", "get", "rte", "--url", "nowhere", "--offline"], 30),
 }

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from difflib import SequenceMatcher
 
 import polars as pl
@@ -249,30 +247,6 @@ def test_a_generator_of_another_distribution(tiny, make_plugin):
     assert tiny.lock["fine-tune"]["result"]["metrics"]["epochs"] == 2
     refused(tiny.stage("transfer", "heavy", "--generator", "echo", "--lr", 1), 2, "--lr", "generators.echo")
     assert tiny.stage("transfer", "heavy", "--generator", "ehco").code == 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("generator", ["gpt2", "transfoxl"])
-def test_a_killed_sampling_resumes_and_ends_with_the_same_file(tiny, generator):
-    arguments = [*choose(tiny, generator), "--num-samples", 5000]
-    heavy(tiny, *arguments)
-    undisturbed = content(tiny)
-    (tiny.run_dir / "transfer" / "heavy.parquet").unlink()
-    command = [sys.executable, "-m", "kdcli", "transfer", "heavy", "-p", tiny.profile, "--run-dir", tiny.run_dir]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([*map(str, [*command, *arguments])], env=environment, **quiet)
-    deadline = time.monotonic() + 120
-    while not (parts := list((tiny.run_dir / "transfer").glob(".heavy*/*1.parquet"))):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tiny.run_dir / "transfer" / "heavy.parquet").exists()
-    kept = parts[0].stat().st_mtime_ns
-    again = heavy(tiny, *arguments)
-    assert kept and "starting again" not in again.err and "damaged" not in again.err
-    assert content(tiny) == undisturbed and not parts[0].exists()
 
 
 @pytest.mark.slow
