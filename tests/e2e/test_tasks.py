@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from e2e.conftest import refused
+from e2e.conftest import MODELS, refused
 from glue_tables import TASKS, write
 
 import kdcli.tasks
@@ -36,34 +36,19 @@ lr = 1e-3
 epochs = 1
 batch_size = 16
 max_length = 64
-[teacher.config]
-model_type = "bert"
-hidden_size = 16
-num_hidden_layers = 1
-num_attention_heads = 2
-intermediate_size = 32
-max_position_embeddings = 64
 [student]
 vectors = ""
 dimension = 8
 epochs = 1
 batch_size = 16
-[students.bilstm]
-hidden = 8
-fc = 8
 """
 
-METRICS = {
-    "cola": ["mcc"],
-    "mrpc": ["f1", "accuracy"],
-    "qqp": ["f1", "accuracy"],
-    "stsb": ["pearson", "spearman"],
-}
+METRICS = {"cola": ["mcc"], "mrpc": ["f1", "accuracy"], "qqp": ["f1", "accuracy"], "stsb": ["pearson", "spearman"]}
 
 
 def profile(tiny, name: str, generator_epochs: int = 12) -> Path:
     path = tiny.root / f"{name}.toml"
-    path.write_text(SMALL.format(name=name, generator_epochs=generator_epochs))
+    path.write_text(SMALL.format(name=name, generator_epochs=generator_epochs) + MODELS)
     return path
 
 
