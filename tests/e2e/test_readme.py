@@ -50,6 +50,29 @@ def here(trained, tiny, dbert, monkeypatch):
     return tiny
 
 
+def test_each_command_of_d_berts_readme_has_its_row():
+    names = [
+        "augment_data",
+        "augment_paired_data",
+        "cache_datasets",
+        "pair-sentence",
+        "finetune_transfoxl",
+        "finetune_gpt",
+        "build_sampler",
+        "model-type",
+        "sample_transfoxl",
+        "--paired",
+        "sst2-ft.json",
+        "sst_export.json",
+        "join_logits",
+        "distill_birnn",
+    ]
+    page = (ROOT / "docs" / "from-d-bert.md").read_text("utf-8")
+    table = page.partition("## Commands")[2].partition("## Files")[0]
+    rows = [row.split("|") for row in table.splitlines() if row.startswith("|")]
+    assert [name for name in names if not any(name in row[1] and "`kd " in row[2] for row in rows)] == []
+
+
 def test_the_readme_is_short_and_names_every_page():
     readme = DOCUMENTS[0].read_text("utf-8")
     assert len(readme.splitlines()) <= 150

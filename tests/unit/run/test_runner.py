@@ -255,13 +255,6 @@ def test_select_takes_a_range_of_stages() -> None:
             select(stages, *wrong)
 
 
-def test_one_launch_at_a_time(tmp_path: Path) -> None:
-    with one_launch(tmp_path), pytest.raises(KdError, match="another kd"), one_launch(tmp_path):
-        pass
-    with one_launch(tmp_path):
-        pass
-
-
 @pytest.mark.parametrize("text", ["[1", "[]", '{"format": 2}', '{"format": 2, "stages": {"lite": {"x": 1}}}'])
 def test_a_damaged_lock_file_is_an_error(chain: Chain, text: str) -> None:
     (chain.root / "kd.lock").write_text(text)
