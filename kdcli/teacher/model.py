@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 
 from kdcli.api import MASK, QuietReporter, Reporter, Task
 from kdcli.errors import DataError, first_line
-from kdcli.models.hf import WEIGHTS, find_model, fit_max_length, load_model, load_tokenizer, readable
+from kdcli.models.hf import WEIGHTS, find_model, fit_max_length, load_config, load_model, load_tokenizer, readable
 from kdcli.teacher.logits import label_positions
 
 _TRIED = 4096
@@ -159,6 +159,7 @@ def load_teacher(
     """
     reporter = reporter or QuietReporter()
     folder = find_model(name, reporter)
+    load_config(folder)  # or the tokenizer would be blamed for what is wrong in it
     tokenizer = load_tokenizer(folder, needs=("pad",))
     hint = "fine-tune it first: kd teacher train, or teacher.train = true"
     model = load_model(folder, AutoModelForSequenceClassification, precision=precision, hint=hint)
