@@ -121,7 +121,7 @@ TEACHER = ["predict", "--teacher", "run/teacher", "--profile", "tiny.toml", "--i
 STUDENT = ["predict", "--student", "run/student", "--input", "texts.txt"]
 JOIN = ["join", "--input", "run/transfer/lite.parquet", "--output", "out.parquet", "--force", "--profile", "tiny.toml"]
 FILES = {
-    "run/student/config.json": (STUDENT, 150),
+    "run/student/config.json": (STUDENT, 70),
     "run/student/metrics.json": (["export", "hub-folder", "--student", "run", "--output", "hub", "--force"], 30),
     "run/student/tokenizer.json": (STUDENT, 30),
     "run/student/model.safetensors": (STUDENT, 50),
@@ -129,14 +129,14 @@ FILES = {
     "run/results.json": (["report", "run"], 8),
     "run/metrics.jsonl": (["report", "run"], 5),
     "run/profile.toml": (["report", "run"], 5),
-    "tiny.toml": (["run-all", "--profile", "tiny.toml", "--run-dir", "new", "--dry-run"], 40),
-    "run/teacher/config.json": (TEACHER, 40),
+    "tiny.toml": (["run-all", "--profile", "tiny.toml", "--run-dir", "new", "--dry-run"], 25),
+    "run/teacher/config.json": (TEACHER, 25),
     "run/teacher/tokenizer_config.json": (TEACHER, 15),
     "run/teacher/model.safetensors": (TEACHER, 15),
-    "run/export/logits.safetensors": ([*JOIN, "--logits", "run/export/logits.safetensors"], 25),
+    "run/export/logits.safetensors": ([*JOIN, "--logits", "run/export/logits.safetensors"], 20),
     "logits.npy": ([*JOIN, "--logits", "logits.npy"], 25),
     "logits.pt": ([*JOIN, "--logits", "logits.pt"], 50),
-    "logits.jsonl": ([*JOIN, "--logits", "logits.jsonl"], 25),
+    "logits.jsonl": ([*JOIN, "--logits", "logits.jsonl"], 10),
     "data/rte/source.json": (["data", "get", "rte", "--url", "nowhere", "--offline"], 30),
 }
 """Each file, a command that reads it, and about how many of its forms are tried."""
