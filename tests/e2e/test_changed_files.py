@@ -119,10 +119,12 @@ FORMS |= {".npy": of_numpy, ".pt": of_torch}
 
 TEACHER = ["predict", "--teacher", "run/teacher", "--profile", "tiny.toml", "--input", "texts.txt"]
 STUDENT = ["predict", "--student", "run/student", "--input", "texts.txt"]
+HUB = ["export", "hub-folder", "--student", "run", "--output", "hub", "--force"]
 JOIN = ["join", "--input", "run/transfer/lite.parquet", "--output", "out.parquet", "--force", "--profile", "tiny.toml"]
 FILES = {
     "run/student/config.json": (STUDENT, 70),
-    "run/student/metrics.json": (["export", "hub-folder", "--student", "run", "--output", "hub", "--force"], 30),
+    "run/student/metrics.json": (HUB, 30),
+    "./run/student/config.json": (HUB, 15),
     "run/student/tokenizer.json": (STUDENT, 30),
     "run/student/model.safetensors": (STUDENT, 50),
     "run/kd.lock": (["report", "run"], 8),
