@@ -36,11 +36,8 @@ def _fact(place: int) -> tuple[str, str, str]:
 
 
 def _sst2(place: int) -> list[str]:
-    words = GOOD if place % 2 else BAD
-    return [
-        f"a {words[place // 2 % 4]} film about {PEOPLE[place % 7].lower()} 's {THINGS[place // 3 % 8]} ",
-        str(place % 2),
-    ]
+    word = (GOOD if place % 2 else BAD)[place // 2 % 4]
+    return [f"a {word} film about {PEOPLE[place % 7].lower()} 's {THINGS[place // 3 % 8]} ", str(place % 2)]
 
 
 def _cola(place: int) -> list[str]:
@@ -60,19 +57,8 @@ def _mrpc(place: int) -> list[str]:
 def _stsb(place: int) -> list[str]:
     _, one, two = _fact(place)
     score = (5.0, 3.8, 1.2, 0.0)[place % 4]
-    others = (one, two, f"The {THINGS[place // 3 % 8]} is old .", "It rained all day long .")
-    return [
-        str(place),
-        "main-captions",
-        "own",
-        "2019",
-        f"{place:04}",
-        "none",
-        "none",
-        one,
-        others[place % 4],
-        f"{score:.3f}",
-    ]
+    other = (one, two, f"The {THINGS[place // 3 % 8]} is old .", "It rained all day long .")[place % 4]
+    return [*f"{place} main-captions own 2019 {place:04} none none".split(), one, other, f"{score:.3f}"]
 
 
 def _qqp(place: int) -> list[str]:
@@ -84,63 +70,37 @@ def _qqp(place: int) -> list[str]:
 def _mnli(place: int) -> list[str]:
     _, one, two = _fact(place)
     label = ("entailment", "neutral", "contradiction")[place % 3]
-    others = (two, f"{PEOPLE[(place + 2) % 7]} wants to have it .", two.replace("is in", "was never in"))
+    other = (two, f"{PEOPLE[(place + 2) % 7]} wants to have it .", two.replace("is in", "was never in"))[place % 3]
     gold = "-" if place % 20 == 7 else label
-    return [
-        str(place),
-        "31193n",
-        "31193",
-        "own",
-        "( a )",
-        "( b )",
-        "( ROOT )",
-        "( ROOT )",
-        one,
-        others[place % 3],
-        label,
-        gold,
-    ]
+    return [*f"{place} 31193n 31193 own (a) (b) (ROOT) (ROOT)".split(), one, other, label, gold]
+
+
+def _entails(place: int, one: str, two: str) -> list[str]:
+    return [str(place), one, two, "entailment" if place % 2 else "not_entailment"]
 
 
 def _qnli(place: int) -> list[str]:
     person, one, _ = _fact(place)
     other = f"The {PLACES[place % 5]} was built in {1800 + place} ."
-    return [
-        str(place),
-        f"Where did {person} leave it?",
-        one if place % 2 else other,
-        "entailment" if place % 2 else "not_entailment",
-    ]
+    return _entails(place, f"Where did {person} leave it?", one if place % 2 else other)
 
 
 def _rte(place: int) -> list[str]:
     _, one, two = _fact(place)
     other = f"The {THINGS[(place + 4) % 8]} is lost ."
-    return [
-        str(place),
-        f"{one} It stayed there .",
-        two if place % 2 else other,
-        "entailment" if place % 2 else "not_entailment",
-    ]
+    return _entails(place, f"{one} It stayed there .", two if place % 2 else other)
 
 
 def _wnli(place: int) -> list[str]:
     thing, where = THINGS[place // 3 % 8], PLACES[place // 2 % 5]
-    what = thing if place % 2 else where
-    return [
-        str(place),
-        f"The {thing} does not fit the {where} because it is too large .",
-        f"The {what} is too large .",
-        str(place % 2),
-    ]
+    one = f"The {thing} does not fit the {where} because it is too large ."
+    return [str(place), one, f"The {thing if place % 2 else where} is too large .", str(place % 2)]
 
 
 def _imdb(place: int) -> list[str]:
     words = GOOD if place % 2 else BAD
-    text = "<br />".join(
-        f"I saw the {THINGS[(place + step) % 8]} scene , and it was {words[step % 4]} ." for step in range(4)
-    )
-    return [text, str(place % 2)]
+    lines = [f"I saw the {THINGS[(place + step) % 8]} scene , and it was {words[step]} ." for step in range(4)]
+    return ["<br />".join(lines), str(place % 2)]
 
 
 HUB_TEXTS = {
@@ -185,18 +145,15 @@ def write(task: str, folder: Path, sizes: tuple[int, int, int] = (48, 24, 12)) -
     glue = TASKS[task]
     folder.mkdir(parents=True, exist_ok=True)
     begin = 0
-    for names, size, labelled in (
-        (("train",), sizes[0], True),
-        (glue.dev, sizes[1], True),
-        (glue.test, sizes[2], False),
-    ):
-        for name in names:
-            rows = [glue.row(place) for place in range(begin, begin + size)]
-            header = _split(glue.header if labelled else glue.test_header)
-            lines = [header] if header else []
-            lines += rows if labelled else [_unlabelled(glue, header, number, row) for number, row in enumerate(rows)]
-            (folder / f"{name}.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), "utf-8")
-            begin += size
+    for name in ("train", *glue.dev, *glue.test):
+        size = sizes[(name in glue.dev) + 2 * (name in glue.test)]
+        rows = [glue.row(place) for place in range(begin, begin + size)]
+        header = _split(glue.test_header if name in glue.test else glue.header)
+        if name in glue.test:
+            rows = [_unlabelled(glue, header, number, row) for number, row in enumerate(rows)]
+        lines = [header, *rows] if header else rows
+        (folder / f"{name}.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), "utf-8")
+        begin += size
 
 
 def _unlabelled(glue: Glue, header: list[str], number: int, row: list[str]) -> list[str]:

@@ -8,10 +8,13 @@ from kdcli.api import QuietReporter
 
 @dataclass
 class Notes(QuietReporter):
-    """Keeps messages and scores, and can end a training like Ctrl-C, at its update ``kill_at``."""
+    """Keeps messages, scores and counts, and can end a training like Ctrl-C, at update ``kill_at`` or at a point."""
 
     kill_at: int | None = None
+    kill_at_point: int | None = None
     updates: int = 0
+    rows: int = 0
+    total: int | None = None
     warnings: list = field(default_factory=list)
     infos: list = field(default_factory=list)
     points: list = field(default_factory=list)
@@ -24,12 +27,14 @@ class Notes(QuietReporter):
 
     def advance(self, steps=1, **shown):
         self.updates += steps == 1
+        self.rows += steps
         self.shown = shown
         if self.updates == self.kill_at:
             raise KeyboardInterrupt
 
     @contextmanager
     def progress(self, title, total=None, unit="rows"):
+        self.total = total
         yield self
 
     def warn(self, message):
@@ -40,3 +45,5 @@ class Notes(QuietReporter):
 
     def metrics(self, stage, step, **values):
         self.points.append((stage, step, values))
+        if len(self.points) == self.kill_at_point:
+            raise KeyboardInterrupt

@@ -75,8 +75,9 @@ def predict(request: Request, *, glue: Glue = None, probabilities: Probabilities
     from kdcli.files import check_output
 
     outputs = [request.output] if request.output is not None else []
+    begun: list[Path] = []
     if glue is not None and settings is not None:
-        outputs = list(predicting.submission_files(settings.task, glue))
+        outputs, begun = list(predicting.submission_files(settings.task, glue)), predicting.begun_files(glue)
     with ui.reporting("predict") as reporter:
         if request.student is not None:
             loaded = predicting.open_student(request.student, settings.device if settings else "auto")
@@ -84,7 +85,7 @@ def predict(request: Request, *, glue: Glue = None, probabilities: Probabilities
             assert teacher is not None and settings is not None
             loaded = predicting.open_teacher(teacher, settings, reporter)
         for file in outputs:
-            check_output(file, [loaded.folder, *filter(None, [input])], force=request.force)
+            check_output(file, [loaded.folder, *filter(None, [input])], force=request.force, ours=file in begun)
         table = None
         if settings is not None and not lines:
             from kdcli.tasks.split import table_settings

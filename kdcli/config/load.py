@@ -316,7 +316,8 @@ def _without_kds(tables: Any, name: str, prefix: str, origins: dict[str, Layer])
 
 def _check_tables(checked: _Checked, group: registry.Group, written: Any, chosen: str, found: bool) -> None:
     """Check the tables ``group.NAME``; the chosen plugin always has one."""
-    tables = {name: dict(table) for name, table in written.items() if isinstance(table, Mapping)} if written else {}
+    written = written if isinstance(written, Mapping) else {}
+    tables = {name: dict(table) for name, table in written.items() if isinstance(table, Mapping)}
     short = registry.table_name(chosen)
     if found:
         tables.setdefault(short, {})

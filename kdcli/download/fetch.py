@@ -44,11 +44,18 @@ _DAMAGE = (
 
 
 def fetch(
-    url: str, output: Path, *, digest: str | None = None, size: int | None = None, reporter: Reporter | None = None
+    url: str,
+    output: Path,
+    *,
+    digest: str | None = None,
+    size: int | None = None,
+    by_hand: Path | None = None,
+    reporter: Reporter | None = None,
 ) -> None:
     """Download a file; proxies are taken from the environment.
 
-    The file must have the SHA-256 ``digest`` (hex digits), where it is known.
+    The file must have the SHA-256 ``digest`` (hex digits), where it is known. ``by_hand`` is where a user may put the
+    file instead, ``output`` by default.
 
     Raises:
         MissingError: The server cannot be reached, or does not give the file.
@@ -57,7 +64,7 @@ def fetch(
         UsageError: The address is not an HTTP one.
     """
     output = output.absolute()
-    elsewhere = f"name another address with --url, or fetch the file elsewhere and put it at {output}"
+    elsewhere = f"name another address with --url, or fetch the file elsewhere and put it at {by_hand or output}"
     try:
         with alone(output, "another kd downloads this file now"), atomic(output) as temporary:
             with (reporter or QuietReporter()).progress(output.name, size, "bytes") as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from pydantic import TypeAdapter
 
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter
@@ -119,8 +122,9 @@ def _at_address(source: Source, url: str | None, digest: str | None) -> Source:
 def _downloaded(source: Source, beside: Path, offline: bool, reporter: Reporter) -> Iterator[Path]:
     """Give the file of a source.
 
-    A file that is there is used as it is, and stays. A download is removed when the block ends well, unless other
-    sources are in it, too; it stays for the next call when the block fails, unless the file itself is damaged.
+    A file that is there is used as it is, and stays. A download lies in a folder of its own, which is removed when the
+    block ends well; if other sources are in the file, too, it is moved out of there and kept. It stays for the next
+    call when the block fails, unless the file itself is damaged.
     """
     from kdcli.download.fetch import BadArchive, fetch
 
@@ -138,20 +142,29 @@ def _downloaded(source: Source, beside: Path, offline: bool, reporter: Reporter)
     if not source.is_url:
         hint = "--url takes the address of a file, or a file of this machine"
         raise MissingError("the file does not exist", file=path, hint=hint)
-    if offline:
-        hint = f"fetch it elsewhere and put it at {path}, or name a copy with --url FILE"
-        raise MissingError("the file is not here, and --offline is set", file=source.address, hint=hint)
-    fetch(source.address, path, digest=source.sha256, size=source.size, reporter=reporter)
+    own = beside / f".kd-download-{hashlib.sha256(source.address.encode()).hexdigest()[:16]}"
+    loaded = own / path.name
+    if not loaded.is_file() or source.sha256 not in (None, sha256(loaded)):
+        if offline:
+            hint = f"fetch it elsewhere and put it at {path}, or name a copy with --url FILE"
+            raise MissingError("the file is not here, and --offline is set", file=source.address, hint=hint)
+        try:
+            by_hand, size = path.absolute(), source.size
+            fetch(source.address, loaded, digest=source.sha256, size=size, by_hand=by_hand, reporter=reporter)
+        except BaseException:
+            with suppress(OSError):  # another kd may be downloading the same
+                own.rmdir()
+            raise
     try:
-        yield path
+        yield loaded
     except BadArchive:
-        path.unlink()
+        shutil.rmtree(own)
         raise
     others = [other.name for other in SOURCES if other.address == source.address and other.name != source.name]
     if others:
+        loaded.rename(path)
         reporter.info(f"{path} is kept for {', '.join(others)}: remove it if you need none of them")
-    else:
-        path.unlink()
+    shutil.rmtree(own)
 
 
 def _write_task(source: Source, folder: Path, reporter: Reporter, offline: bool) -> tuple[list[SourceFile], list[str]]:
@@ -239,8 +252,7 @@ def _read_card(folder: Path) -> GetResult | None:
         card = json.loads((folder / CARD).read_text("utf-8"))
         if card.pop("format") != FORMAT or not card.pop("kd"):
             return None
-        card["files"] = [SourceFile(**file) for file in card["files"]]
-        return GetResult(folder=folder, done=False, **card)
+        return TypeAdapter(GetResult).validate_python({**card, "folder": folder, "done": False})
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return None
 

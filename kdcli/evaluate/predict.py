@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from kdcli.errors import DataError, UsageError
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings, TaskSettings
 
+UNFINISHED = ".kd-glue.json"
+"""The names of GLUE's files that a command has begun to write into this folder, until all are there."""
 ROWS = 4096
 """Rows of a part: enough that batches of one length are padded little, few enough to lose little. A model that gains
 by more, because it computes shared beginnings of texts once, says so in its ``part_rows``."""
@@ -273,6 +276,14 @@ def submission_files(settings: TaskSettings, folder: Path) -> dict[Path, Path]:
     return files
 
 
+def begun_files(folder: Path) -> list[Path]:
+    """Return the files of GLUE that a command has begun to write here and not ended."""
+    try:
+        return [folder / str(name) for name in json.loads((folder / UNFINISHED).read_text("utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
 def predict_glue(model: Model, settings: TaskSettings, folder: Path, **how: Any) -> list[PredictResult]:
     """Write GLUE's submission files for the test tables of a task, with the rows' own index.
 
@@ -280,7 +291,13 @@ def predict_glue(model: Model, settings: TaskSettings, folder: Path, **how: Any)
     """
     files = submission_files(settings, folder)
     spelled = _RenamedLabels(model, glue_task(model.task, settings.name))
-    return [predict_file(spelled, table, file, settings, **how) for file, table in files.items()]
+    from kdcli.files import atomic
+
+    with atomic(folder / UNFINISHED) as temporary:
+        temporary.write_text(json.dumps([file.name for file in files]), "utf-8")
+    results = [predict_file(spelled, table, file, settings, **how) for file, table in files.items()]
+    (folder / UNFINISHED).unlink()
+    return results
 
 
 def glue_task(task: Task, name: str) -> Task:

@@ -97,7 +97,7 @@ def hub_card(
         data, made = _card_data(config, metrics, task, origin), {name: value for name, value in made.items() if value}
         use = example_code(config, task, f"{ONNX}/") if onnx else ""
         return fill_card(data, config, metrics, task, size, made=made, on_hub=True, onnx_use=use)
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         hint = "train it again, or take the folder that `kd student` has written"
         raise DataError(f"config.json or metrics.json of the student is not whole: {error!r}", hint=hint) from error
 
@@ -110,7 +110,7 @@ def without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **config,
         "vectors": vectors and f"{kind} {_public_name(source)}",
-        "training": {**training, "vectors": _public_name(training.get("vectors", ""))},
+        "training": {**training, "vectors": _public_name(str(training.get("vectors") or ""))},
     }
 
 

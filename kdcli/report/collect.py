@@ -194,8 +194,9 @@ def _points(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             point = json.loads(line)
-            found.append({**point, "stage": str(point["stage"]), "step": int(point["step"])})
-        except (ValueError, KeyError, TypeError):
+            numbers = {key: value if isinstance(value, int | float) else None for key, value in point.items()}
+            found.append({**numbers, "stage": str(point["stage"]), "step": int(point["step"])})
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             continue  # a launch was killed while it wrote the line
     return found
 

@@ -63,7 +63,8 @@ def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool
     files = template(kind, name)
     new = NewPlugin(kind, name, f"kd-{name}", f"kd_{name}", folder or Path(f"kd-{name}"), tuple(files))
     _check_free(new, force)
-    if new.folder.exists() and not (force and new.folder.is_dir()):
+    replaceable = new.folder.is_dir() and (force or _is_unfinished(new.folder, files))
+    if new.folder.exists() and not replaceable:
         hint = "it is a file: name another place with --output" if new.folder.is_file() else "--force writes over it"
         raise UsageError("the folder exists already", file=new.folder, hint=hint)
     for file, text in files.items():
@@ -80,6 +81,15 @@ def template(kind: Kind, name: str) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.suffix in SUFFIXES
     }
+
+
+def _is_unfinished(folder: Path, files: dict[str, str]) -> bool:
+    """Return whether a killed process has begun to write these files to a folder that holds nothing else."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    ours = all(
+        path.name.startswith(".kd-") or files.get(name) == path.read_text("utf-8") for name, path in found.items()
+    )
+    return bool(found) and ours and not files.keys() <= found.keys()
 
 
 def _check_free(new: NewPlugin, force: bool) -> None:

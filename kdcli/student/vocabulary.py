@@ -180,7 +180,10 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Read ``tokenizer.json`` of an encoded set or of a student; a missing or broken one is a ``DataError``."""
     try:
-        return Tokenizer.from_str((folder / FILE).read_text("utf-8"))
+        tokenizer = Tokenizer.from_str((folder / FILE).read_text("utf-8"))
+        if getattr(tokenizer.model, "unk_token", None) != MASK or tokenizer.token_to_id(MASK) != UNKNOWN:
+            raise ValueError(f"{MASK} is not its word number {UNKNOWN} and that of unknown words")
+        return tokenizer
     except Exception as error:  # the library raises nothing narrower
         hint = "have its folder written, or copied, again"
         raise DataError(f"the tokenizer cannot be read: {error}", file=folder / FILE, hint=hint) from error

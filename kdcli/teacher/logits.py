@@ -102,7 +102,7 @@ def read_logits(path: Path, task: Task) -> Logits:
         what = f"the logits are for {theirs}, and the task has {ours}"
         raise DataError(what, file=path, hint="export them again for this task")
     logits, hashes = tensors["logits"], tensors["row_hash"]
-    if logits.shape != (len(hashes), task.outputs) or hashes.ndim != 1:
+    if hashes.ndim != 1 or logits.shape != (len(hashes), task.outputs):
         what = f"logits {list(logits.shape)} and row_hash {list(hashes.shape)} do not belong together"
         raise DataError(what, file=path)
     return Logits(logits, hashes, metadata, HASHES[metadata["format"]])

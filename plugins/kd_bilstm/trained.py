@@ -250,8 +250,8 @@ class WordTable:
     def __init__(self, channels: Sequence[Floats], layer: LayerWeights) -> None:
         self.channels, self.layer = channels, layer
         # Memory is taken only where something is written.
-        self.table = np.empty((2, len(channels[0]), layer.inputs.shape[2]), np.float32)
-        self._filled = np.zeros(len(channels[0]), np.bool_)
+        self.table = np.empty((2, channels[0].shape[0], layer.inputs.shape[2]), np.float32)
+        self._filled = np.zeros(channels[0].shape[0], np.bool_)
 
     def missing(self, words: Ints) -> list[Places]:
         """Return those of the words that are not in the table yet, in blocks; an unknown one is an ``IndexError``."""

@@ -17,6 +17,18 @@ GOOD = ["good", "great", "lovely", "fine", "bright", "warm"]
 BAD = ["bad", "dull", "awful", "poor", "dark", "cold"]
 THINGS = ["plot", "actor", "song", "scene", "ending", "picture", "joke", "camera"]
 
+MODELS = """
+[teacher.config]
+model_type = "bert"
+hidden_size = 16
+num_hidden_layers = 1
+num_attention_heads = 2
+intermediate_size = 32
+max_position_embeddings = 64
+[students.bilstm]
+hidden = 8
+fc = 8
+"""
 PROFILE = """
 extends = "demo"
 [task]
@@ -37,20 +49,10 @@ epochs = 8
 vocab_size = 300
 epochs = 2
 max_length = 32
-[teacher.config]
-model_type = "bert"
-hidden_size = 16
-num_hidden_layers = 1
-num_attention_heads = 2
-intermediate_size = 32
-max_position_embeddings = 64
 [student]
 dimension = 8
 epochs = 3
 batch_size = 16
-[students.bilstm]
-hidden = 8
-fc = 8
 """
 
 
@@ -79,7 +81,7 @@ class Tiny:
         self.data.mkdir()
         for split, places in (("train", range(0, 60)), ("dev", range(60, 80)), ("test", range(80, 96))):
             self.write(split, [(text(place), place % 2) for place in places])
-        self.profile.write_text(PROFILE.format(data=self.data))
+        self.profile.write_text(PROFILE.format(data=self.data) + MODELS)
 
     def write(self, split: str, rows: list[tuple[str, object]], header: str = "sentence\tlabel") -> Path:
         path = self.data / f"{split}.tsv"

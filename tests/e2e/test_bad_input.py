@@ -1,14 +1,7 @@
 """What users get wrong, and what breaks: a clear error, and nothing lost."""
 
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import pytest
 from e2e.conftest import refused
-from filelock import FileLock
 
 
 def lite(tiny, *arguments):
@@ -30,27 +23,6 @@ def test_wrong_folders_flags_and_settings(tiny):
     refused(heavy(tiny, "--set", 'transfer.heavy.labels=["good"]'), 3, "transfer.heavy.labels", "'good'", "0, 1")
     refused(tiny.stage("join"), 4, "kd transfer lite")
     assert not (tiny.run_dir / "kd.lock").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("text\tclass\tweight\nfine\t1\t2\nbad\t0\t2\n", ()),
-        ("", ("empty",)),
-        ("sentence\tlabel\nfine .\t1\nbad .\t0\nso so .\t7\n", ("row 4", "'7'")),
-        ("sentence\tlabel\nfine .\t1\ngood .\t1\n", ()),
-    ],
-)
-def test_a_table_that_is_no_training_table(tiny, content, words):
-    (tiny.data / "train.tsv").write_text(content)
-    refused(lite(tiny), 4, "train.tsv", *words)
-
-
-def test_a_ragged_row(tiny):
-    with (tiny.data / "train.tsv").open("a") as file:
-        file.write("a row\twith\ttoo many fields\n")
-    refused(lite(tiny), 4, "train.tsv", "row 62")
-    assert lite(tiny, "--set", "task.bad_rows=skip").code == 0
 
 
 def test_a_text_of_100_000_words_and_an_empty_one(tiny):
@@ -105,40 +77,3 @@ def test_a_missing_corpus_is_an_error_before_the_work(tiny, order):
     refused(tiny.stage("transfer", "corpus", "--input", tiny.root / "no.txt", "--order-by", order), 4, "no.txt")
     refused(tiny.stage("transfer", "corpus", "--order-by", order), 3, "transfer.corpus.files")
     assert not (tiny.run_dir / "transfer").exists()
-
-
-def test_a_file_of_the_users_in_the_way_is_an_error_before_the_work(tiny):
-    mine = tiny.run_dir / "transfer" / "heavy.parquet"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("mine\n")
-    refused(heavy(tiny), 4, "heavy.parquet", "--force")
-    assert mine.read_text() == "mine\n" and not (tiny.run_dir / "kd.lock").exists()
-
-
-def test_two_runs_in_one_folder(tiny):
-    tiny.run_dir.mkdir()
-    with FileLock(tiny.run_dir / ".launch.lock"):
-        refused(tiny.stage("run-all"), 1, "--run-dir")
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes_and_ends_with_the_same_bytes(tiny):
-    undisturbed = tiny.root / "undisturbed"
-    slow = ["--set", "student.epochs=40", "--set", "student.patience=0"]
-    assert tiny.kd("run-all", "-p", tiny.profile, "--run-dir", undisturbed, *slow).code == 0
-    command = [sys.executable, "-m", "kdcli", "run-all", "-p", str(tiny.profile), "--run-dir", str(tiny.run_dir), *slow]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    curve = tiny.run_dir / "metrics.jsonl"
-    while not (curve.exists() and curve.read_text().count('"student"') >= 3):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tiny.run_dir / "student" / "model.safetensors").exists()
-    ended = tiny.stage("run-all", *slow)
-    assert ended.code == 0, ended.err
-    for name in ("student", "baseline"):
-        model = Path(name) / "model.safetensors"
-        assert (tiny.run_dir / model).read_bytes() == (undisturbed / model).read_bytes()
-    assert "training goes on after update" in ended.err

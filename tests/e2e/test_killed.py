@@ -9,11 +9,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import glue_tables
+import polars as pl
 import pytest
 from e2e.conftest import Tiny
+from made_student import make_student
 
+from kdcli.api import Task
 from kdcli.files import sha256
 
 KILLED = """
@@ -31,20 +39,26 @@ sys.exit(run(sys.argv[2:]))
 """
 """Runs kd, and kills it at a renaming: when something is whole, and nobody knows it yet."""
 
+RUN = ["--profile", "tiny.toml", "--run-dir", "run"]
 COMMANDS = {
-    "lite": ["transfer", "lite", "--output", "out.parquet"],
-    "corpus": ["transfer", "corpus", "--input", "texts.txt", "--output", "out.parquet"],
-    "teacher": ["teacher", "train", "--output", "out"],
-    "export": ["teacher", "export", "--output", "out.safetensors"],
-    "join": ["join", "--output", "out.parquet"],
-    "student": ["student", "--output", "out"],
+    "lite": ["transfer", "lite", "--output", "out.parquet", *RUN],
+    "corpus": ["transfer", "corpus", "--input", "texts.txt", "--output", "out.parquet", *RUN],
+    "teacher": ["teacher", "train", "--output", "out", *RUN],
+    "export": ["teacher", "export", "--output", "out.safetensors", *RUN],
+    "join": ["join", "--output", "out.parquet", *RUN],
+    "student": ["student", "--output", "out", *RUN],
     "predict": ["predict", "--student", "run/student", "--input", "data/test.tsv", "--output", "out.tsv"],
+    "glue": ["predict", "--student", "mnli", "--glue", "out", "--profile", "mnli", "--data-dir", "mnli-data"],
+    "bench": ["bench", "--student", "run", "--plot", "out.svg", "--seconds", "0"],
     "onnx": ["export", "onnx", "--student", "run", "--output", "out"],
     "hub": ["export", "hub-folder", "--student", "run", "--output", "out"],
-    "report": ["report", "run", "--output", "report.html"],
+    "report": ["report", "run", "--output", "out.html"],
+    "profile": ["profile", "copy", "sst2", "out.toml"],
+    "plugin": ["plugins", "new", "tagger", "mine", "--output", "out"],
+    "get": ["data", "get", "glove.6B.50d", "--output", "out", "--url"],
+    "get-task": ["data", "get", "rte", "--output", "out", "--url", "hub"],
 }
-OWN = ("predict", "onnx", "hub", "report")
-"""Commands that take no profile and no run folder here."""
+"""What each writes begins with ``out``."""
 TIMES = {"results.json", "metrics.jsonl", "kd.lock", ".launch.lock", "README.md", "metrics.json"}
 """Files that hold times."""
 
@@ -69,42 +83,70 @@ def contents(path: Path) -> dict[str, str]:
     return {
         file.relative_to(path).as_posix(): sha256(file)
         for file in files
-        if file.name not in TIMES and file.suffix != ".html"
+        if file.name not in TIMES and file.suffix not in (".html", ".svg")
     }
 
 
 @pytest.fixture
-def folder(trained, tmp_path, monkeypatch):
-    shutil.copytree(trained, tmp_path / "all")
-    root = tmp_path / "all"
+def folder(trained, tmp_path):
+    root = shutil.copytree(trained, tmp_path / "all")
     (root / "texts.txt").write_text("".join(f"some text of number {number} .\n" for number in range(40)))
+    make_student(root / "mnli", Task("mnli", "pair", ("entailment", "neutral", "contradiction")))
+    glue_tables.write("mnli", root / "mnli-data")
+    (root / "hub" / "rte").mkdir(parents=True)
+    rows = pl.DataFrame({"sentence1": ["one", "two"], "sentence2": ["three", "four"], "label": [0, 1], "idx": [0, 1]})
+    for split in ("train", "validation", "test"):
+        rows.write_parquet(root / "hub" / "rte" / f"{split}-00000-of-00001.parquet")
     return root
 
 
-def check(root: Path, name: str, at: int) -> None:
-    arguments = COMMANDS[name] + ([] if name in OWN else ["--profile", "tiny.toml", "--run-dir", "run"])
+@pytest.fixture
+def vectors(tmp_path):
+    """The address of an archive of word vectors."""
+    served = tmp_path / "served"
+    served.mkdir()
+    with zipfile.ZipFile(served / "vectors.zip", "w") as archive:
+        archive.writestr("glove.6B.50d.txt", "".join(f"word{row} {row} -{row}.5\n" for row in range(30)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=served))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/vectors.zip"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def check(root: Path, name: str, at: int, vectors: str) -> None:
+    arguments = [*COMMANDS[name], *([vectors] if name == "get" else [])]
     assert start(root, 10_000, arguments) == 0
-    output = root / arguments[arguments.index("--output") + 1]
+    output = root / next(argument for argument in arguments if argument.startswith("out"))
     whole = output.rename(root / f"whole{output.suffix}")
     expected, before = contents(whole), set(root.rglob("*"))
     start(root, at, arguments)
-    assert output.exists() or start(root, 10_000, arguments) == 0
+    if not output.exists() or contents(output).keys() != expected.keys():
+        assert start(root, 10_000, arguments) == 0
     assert contents(output).values() == expected.values() or contents(output) == expected
     assert left_over(root) == []
     new = {path for path in set(root.rglob("*")) - before if output not in (path, *path.parents)}
     assert not new
 
 
-@pytest.mark.parametrize("name", ["lite", "predict"])
-def test_the_same_command_again(folder, name):
-    check(folder, name, 1)
+QUICK = [("lite", 1), ("predict", 1), ("glue", 6), ("profile", 1), ("plugin", 2), ("get", 1), ("get", 2)]
+SLOW = [
+    ("bench", 2),
+    *((name, at) for name in COMMANDS for at in (1, 3) if name != "bench" and (name, at) not in QUICK),
+]
+
+
+@pytest.mark.parametrize(("name", "at"), QUICK)
+def test_the_same_command_again(folder, vectors, name, at):
+    check(folder, name, at, vectors)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [1, 3])
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_again(folder, name, at):
-    check(folder, name, at)
+@pytest.mark.parametrize(("name", "at"), SLOW)
+def test_every_command_again(folder, vectors, name, at):
+    check(folder, name, at, vectors)
 
 
 @pytest.mark.slow

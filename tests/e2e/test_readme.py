@@ -15,6 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = ("api.md", "cli.md", "plugins.md")
 """Two pages are generated; test_plugins_doc.py reads the third."""
 DOCUMENTS = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in WRITTEN)]
+D_BERT = """augment_data augment_paired_data cache_datasets pair-sentence finetune_transfoxl finetune_gpt build_sampler
+model-type sample_transfoxl --paired sst2-ft.json sst_export.json join_logits distill_birnn"""
+"""What stands in the commands of d-bert's README."""
 INDENTED, INLINE = r"^    (kd .+?)(?:\s+#.*)?$", r"`(kd [a-z][^`]+)`"
 COMMANDS = {" ".join(path): command for path, command in all_commands(get_command(app))}
 
@@ -48,6 +51,13 @@ def here(trained, tiny, dbert, monkeypatch):
         Path(f"mine/{name}.tsv").write_text("review\treply\tstars\n" + "".join(rows))
     assert tiny.kd("profile", "copy", "sst2", "my.toml").code == 0
     return tiny
+
+
+def test_each_command_of_d_berts_readme_has_its_row():
+    page = (ROOT / "docs" / "from-d-bert.md").read_text("utf-8")
+    table = page.partition("## Commands")[2].partition("## Files")[0]
+    rows = [row.split("|") for row in table.splitlines() if row.startswith("|")]
+    assert [name for name in D_BERT.split() if not any(name in row[1] and "`kd " in row[2] for row in rows)] == []
 
 
 def test_the_readme_is_short_and_names_every_page():

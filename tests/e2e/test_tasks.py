@@ -5,8 +5,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from e2e.conftest import refused
+from e2e.conftest import MODELS, refused
 from glue_tables import TASKS, write
+
+import kdcli.tasks
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "glue"
 
@@ -34,34 +36,19 @@ lr = 1e-3
 epochs = 1
 batch_size = 16
 max_length = 64
-[teacher.config]
-model_type = "bert"
-hidden_size = 16
-num_hidden_layers = 1
-num_attention_heads = 2
-intermediate_size = 32
-max_position_embeddings = 64
 [student]
 vectors = ""
 dimension = 8
 epochs = 1
 batch_size = 16
-[students.bilstm]
-hidden = 8
-fc = 8
 """
 
-METRICS = {
-    "cola": ["mcc"],
-    "mrpc": ["f1", "accuracy"],
-    "qqp": ["f1", "accuracy"],
-    "stsb": ["pearson", "spearman"],
-}
+METRICS = {"cola": ["mcc"], "mrpc": ["f1", "accuracy"], "qqp": ["f1", "accuracy"], "stsb": ["pearson", "spearman"]}
 
 
 def profile(tiny, name: str, generator_epochs: int = 12) -> Path:
     path = tiny.root / f"{name}.toml"
-    path.write_text(SMALL.format(name=name, generator_epochs=generator_epochs))
+    path.write_text(SMALL.format(name=name, generator_epochs=generator_epochs) + MODELS)
     return path
 
 
@@ -71,6 +58,19 @@ def run_all(tiny, path: Path, data: Path, method: str, *more: str):
     ended = tiny.kd("run-all", *where, *more, "--json")
     assert ended.code == 0, ended.err
     return run_dir, ended
+
+
+def goes_on(tiny, run_dir: Path, *more: object) -> None:
+    """Let all other commands work with a finished run."""
+    for line in (
+        ("eval", "--student", run_dir, "--teacher", run_dir, *more),
+        ("bench", "--student", run_dir, "--seconds", 0, *more),
+        ("export", "onnx", "--student", run_dir, "--output", tiny.root / "onnx"),
+        ("export", "hub-folder", "--student", run_dir, "--output", tiny.root / "hub"),
+        ("report", run_dir),
+    ):
+        ended = tiny.kd(*line)
+        assert ended.code == 0, (line, ended.err)
 
 
 def check_results(name: str, results: dict, dev_tables: list[str]) -> None:
@@ -115,22 +115,27 @@ def test_every_task_goes_through(tiny, name):
         assert all(0 <= float(line[1]) <= 5 for line in lines)
     else:
         assert {line[1] for line in lines} <= {row[glue.label] for row in rows} - {"-"}
-    for line in (
-        ("eval", "--student", run_dir, "--teacher", run_dir),
-        ("bench", "--student", run_dir, "--seconds", 0),
-        ("export", "onnx", "--student", run_dir, "--output", tiny.root / "onnx"),
-        ("export", "hub-folder", "--student", run_dir, "--output", tiny.root / "hub"),
-        ("report", run_dir),
-    ):
-        ended = tiny.kd(*line)
-        assert ended.code == 0, (line, ended.err)
+    goes_on(tiny, run_dir)
+
+
+@pytest.mark.slow
+def test_the_demo(tiny):
+    run_dir, small = tiny.root / "run", ["--set", "transfer.lite.n_iter=1", "--set", "student.epochs=2"]
+    ended = tiny.kd("run-all", "--run-dir", run_dir, *small, "--set", "teacher.epochs=1", "--json")
+    assert ended.code == 0, ended.err
+    check_results("demo", ended.result["result"], ["dev", "test"])
+    ended = tiny.kd(
+        "predict", "--student", run_dir, "--input", Path(kdcli.tasks.__file__).parent / "sample" / "test.tsv", "--json"
+    )
+    assert ended.code == 0 and len(ended.result["predictions"]) > 100
+    goes_on(tiny, run_dir)
 
 
 @pytest.mark.slow
 def test_the_student_of_mnli_predicts_the_diagnostics(tiny):
     data = tiny.root / "mnli"
     write("mnli", data)
-    run_dir, _ = run_all(tiny, profile(tiny, "mnli"), data, "lite", "--until", "student")
+    run_dir, _ = run_all(tiny, profile(tiny, "mnli"), data, "lite")
     pairs = [("Anna left .", "Anna is gone ."), ("It rains .", "It is dry ."), ("He ate .", "He was hungry .")]
     table = tiny.root / "diagnostic.tsv"
     table.write_text("index\tsentence1\tsentence2\n" + "".join(f"{n}\t{a}\t{b}\n" for n, (a, b) in enumerate(pairs)))
@@ -140,6 +145,18 @@ def test_the_student_of_mnli_predicts_the_diagnostics(tiny):
         predictions = ended.result["predictions"]
         assert [row["index"] for row in predictions] == ["0", "1", "2"]
         assert {row["prediction"] for row in predictions} <= {"entailment", "neutral", "contradiction"}
+    labelled = tiny.root / "labelled.tsv"
+    labels = ("entailment", "contradiction", "neutral")
+    rows = "".join(f"{a}\t{b}\t{label}\n" for (a, b), label in zip(pairs, labels, strict=True))
+    labelled.write_text("sentence1\tsentence2\tlabel\n" + rows)
+    goes_on(tiny, run_dir, "--profile", "ax", "--input", labelled)
+    submission = tiny.root / "submission"
+    ax = tiny.root / "ax"
+    ax.mkdir()
+    table.rename(ax / "diagnostic.tsv")
+    ended = tiny.kd("predict", "--student", run_dir, "--profile", "ax", "--data-dir", ax, "--glue", submission)
+    assert ended.code == 0, ended.err
+    assert [len(file.read_text().splitlines()) for file in submission.iterdir()] == [4]
     refused(tiny.kd("run-all", "--profile", "ax", "--data-dir", tiny.root), 2, "mnli", "kd run-all --profile mnli")
 
 
@@ -153,7 +170,11 @@ def test_a_custom_task_by_flags_alone(tiny):
         ]
         (data / f"{split}.csv").write_text("\n".join(["nr,opinion,mood", *lines]) + "\n")
     columns = ["--text-col", "opinion", "--label-col", "mood", "--set", 'task.labels=["neg", "pos"]']
-    run_all(tiny, profile(tiny, "custom"), data, "lite", *columns, "--until", "join")
+    run_dir, ended = run_all(tiny, profile(tiny, "custom"), data, "lite", *columns)
+    check_results("custom", ended.result["result"], ["dev"])
+    ended = tiny.kd("predict", "--student", run_dir, "--input", data / "dev.csv", "--json")
+    assert {row["prediction"] for row in ended.result["predictions"]} <= {"neg", "pos"}
+    goes_on(tiny, run_dir)
 
     for split in ("train", "dev"):
         header, *lines = (data / f"{split}.csv").read_text().splitlines()

@@ -10,8 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from notes import Notes
 
-from kdcli.api import QuietReporter
 from kdcli.errors import DataError, KdError
 from kdcli.parts import Parts, processes
 
@@ -38,23 +38,6 @@ def die(part: int, path: Path) -> None:
     os._exit(9)
 
 
-class Listener(QuietReporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.done = 0
-        self.total: int | None = 0
-
-    def progress(self, title, total=None, unit="rows"):
-        self.total = total
-        return super().progress(title, total, unit)
-
-    def advance(self, steps: int = 1, **shown) -> None:
-        self.done += steps
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
 def opened(folder: Path, *, name: str = "work.parts", **changes) -> Parts:
     settings = {"fingerprint": {"seed": 1}, "suffix": ".txt"} | changes
     return Parts(folder / name, **settings)
@@ -72,11 +55,11 @@ WHOLE = "part 0 part 1 part 2 part 3 "
 
 
 def test_parts_are_put_together_in_order_and_nothing_is_left(tmp_path):
-    reporter = Listener()
+    reporter = Notes()
     with opened(tmp_path, reporter=reporter) as parts:
         parts.make(SIZES, write, title="t")
         assert joined(tmp_path, parts) == WHOLE
-    assert (reporter.done, reporter.total) == (11, 11)
+    assert (reporter.rows, reporter.total) == (11, 11)
     assert [path.name for path in tmp_path.iterdir()] == ["all"]
 
 
@@ -88,20 +71,20 @@ def test_resumes_at_the_first_missing_part(tmp_path):
     names = sorted(path.name for path in (tmp_path / "work.parts").iterdir())
     assert names == ["000000.txt", "000000.txt.sha256", "000001.txt", "000001.txt.sha256", "fingerprint.json"]
     assert (tmp_path / "work.parts" / names[1]).read_text() == sha256(b"part 0 ").hexdigest()
-    reporter = Listener()
+    reporter = Notes()
     with opened(tmp_path, reporter=reporter) as parts:
         assert parts.finished() == [0, 1]
         parts.make(SIZES, partial(write_and_log, log=log), title="t")
         assert joined(tmp_path, parts) == WHOLE
     assert log == [0, 1, 2, 3]
-    assert reporter.done == 11
+    assert reporter.rows == 11
     assert reporter.warnings == []
 
 
 def test_changed_fingerprint_starts_again_and_says_why(tmp_path):
     with opened(tmp_path, fingerprint={"seed": 1, "n_iter": 2, "kept": (1, 2)}) as parts:
         parts.make(SIZES, write, title="t")
-    reporter = Listener()
+    reporter = Notes()
     with opened(tmp_path, fingerprint={"seed": 1, "n_iter": 3, "kept": (1, 2)}, reporter=reporter) as parts:
         assert parts.finished() == []
     assert reporter.warnings == ["n_iter changed (2 -> 3): starting again"]
@@ -130,13 +113,13 @@ def test_a_damaged_part_is_made_again_and_said(tmp_path, damage, workers):
         for part in (1, 3):
             damage(parts.path(part))
     log: list[int] = []
-    reporter = Listener()
+    reporter = Notes()
     with opened(tmp_path, reporter=reporter) as parts:
         assert parts.finished() == [0, 2]
         parts.make(SIZES, partial(write_and_log, log=log), title="t")
     assert reporter.warnings == [f"part {part} is damaged: it is made again" for part in (1, 3)]
     assert log == [1, 3]
-    reporter = Listener()
+    reporter = Notes()
     with opened(tmp_path, reporter=reporter) as parts:  # what was made again is whole
         assert joined(tmp_path, parts) == WHOLE
     assert reporter.warnings == []
@@ -149,7 +132,7 @@ def test_a_damaged_fingerprint_starts_again_and_is_said(tmp_path, damage):
     with opened(tmp_path) as parts:
         parts.make(SIZES, write, title="t")
         damage(parts.folder / "fingerprint.json")
-    reporter = Listener()
+    reporter = Notes()
     with opened(tmp_path, reporter=reporter) as parts:
         assert parts.finished() == []
     assert len(reporter.warnings) == 1
@@ -176,7 +159,7 @@ def test_parts_whose_number_is_not_known_beforehand(tmp_path):
 def test_parts_are_thrown_away_if_asked(tmp_path):
     with opened(tmp_path) as parts:
         parts.make(SIZES, write, title="t")
-    reporter = Listener()
+    reporter = Notes()
     with opened(tmp_path, resume=False, reporter=reporter) as parts:
         assert parts.finished() == []
         parts.make(SIZES[:3], partial(write, word="new"), title="t")
@@ -268,10 +251,10 @@ def test_one_pool_serves_several_calls_and_errors_come_through(tmp_path):
     with processes(2) as pool:
         for name in ("a", "b"):
             (tmp_path / name).mkdir()
-            reporter = Listener()
+            reporter = Notes()
             with opened(tmp_path / name, reporter=reporter) as parts:
                 parts.make(SIZES, write, title="t", workers=pool)
-                assert reporter.done == 11
+                assert reporter.rows == 11
                 assert joined(tmp_path / name, parts) == WHOLE
         with opened(tmp_path) as parts, pytest.raises(DataError) as error:
             parts.make(SIZES, fail, title="t", workers=pool)

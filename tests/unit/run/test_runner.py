@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from notes import Notes
 
 from kdcli.api import QuietReporter
 from kdcli.config.load import Profile
@@ -18,7 +19,7 @@ from kdcli.errors import DataError, KdError, UsageError
 from kdcli.files import sha256
 from kdcli.run import runner
 from kdcli.run.context import Files, RunContext
-from kdcli.run.lock import Lock
+from kdcli.run.lock import Entry, Lock, stale
 from kdcli.run.paths import LAYOUT, artefact
 from kdcli.run.runner import (
     Outcome,
@@ -112,15 +113,10 @@ def test_second_run_has_nothing_to_do_and_rebuilds_the_results(chain: Chain) -> 
 
 
 def test_stages_that_run_are_numbered(chain: Chain) -> None:
-    said: list[str] = []
-
-    class Saying(QuietReporter):
-        def info(self, message: str) -> None:
-            said.append(message)
-
+    notes = Notes()
     for _ in range(2):
-        run_steps(chain.steps(), Lock(chain.root), reporter=Saying())
-    assert [line for line in said if line.startswith("stage ")] == ["stage 1 of 2: lite", "stage 2 of 2: join"]
+        run_steps(chain.steps(), Lock(chain.root), reporter=notes)
+    assert [line for line in notes.infos if line.startswith("stage ")] == ["stage 1 of 2: lite", "stage 2 of 2: join"]
 
 
 def test_a_plugin_file_that_breaks_while_a_stage_runs_costs_nothing(
@@ -259,13 +255,6 @@ def test_select_takes_a_range_of_stages() -> None:
             select(stages, *wrong)
 
 
-def test_one_launch_at_a_time(tmp_path: Path) -> None:
-    with one_launch(tmp_path), pytest.raises(KdError, match="another kd"), one_launch(tmp_path):
-        pass
-    with one_launch(tmp_path):
-        pass
-
-
 @pytest.mark.parametrize("text", ["[1", "[]", '{"format": 2}', '{"format": 2, "stages": {"lite": {"x": 1}}}'])
 def test_a_damaged_lock_file_is_an_error(chain: Chain, text: str) -> None:
     (chain.root / "kd.lock").write_text(text)
@@ -318,16 +307,6 @@ class Trained(Fake):
         return Note(self.key(run), (os.getpid(),))
 
 
-class Points(QuietReporter):
-    """Keeps the points of learning curves."""
-
-    def __init__(self) -> None:
-        self.points: list[tuple[str, int, dict[str, float]]] = []
-
-    def metrics(self, stage: str, step: int, **values: float) -> None:
-        self.points.append((stage, step, values))
-
-
 @pytest.mark.parametrize("cores", [1, 2])
 def test_students_are_trained_in_processes_of_their_own(
     chain: Chain, monkeypatch: pytest.MonkeyPatch, cores: int
@@ -335,7 +314,7 @@ def test_students_are_trained_in_processes_of_their_own(
     monkeypatch.setitem(STAGES, "student", Trained)
     monkeypatch.setattr(runner, "usable_cores", lambda: cores)
     steps = plan([Trained("letters")], RunContext(Settings(), chain.root, seeds=3))
-    reporter = Points()
+    reporter = Notes()
     outcomes = run_steps(steps, Lock(chain.root), reporter=reporter)
     assert [outcome.stage for outcome in outcomes] == ["student", "student-seed2", "student-seed3"]
     assert (os.getpid() in {pid for outcome in outcomes for pid in outcome.result.sizes}) == (cores == 1)
@@ -382,3 +361,9 @@ def test_a_task_without_a_training_set_is_an_error() -> None:
     with pytest.raises(UsageError) as caught:
         run_stages(None, profile, reporter=QuietReporter())
     assert caught.value.key == "task.student_of" and "kd run-all --profile mnli" in (caught.value.hint or "")
+
+
+def test_a_setting_that_an_older_kd_did_not_have_had_its_default() -> None:
+    entry = Entry({"student.lr": 0.5}, {}, {"student": "hash"})
+    assert stale(entry, {"student.lr": 0.5, "task.positive": ""}, {}, {}) == []
+    assert len(stale(entry, {"student.lr": 0.5, "task.positive": "1"}, {}, {})) == 1

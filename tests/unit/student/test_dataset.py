@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from notes import Notes
 from safetensors.numpy import load_file
 
-from kdcli.api import QuietReporter, Task
+from kdcli.api import Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
 from kdcli.student import encoder_vectors
@@ -24,14 +25,6 @@ SCORE = Task("t", "single", (), score_range=(0.0, 5.0), metric="pearson")
 SAME = Task("same", "pair", ("0", "1"))
 QNLI = Task("qnli", "pair", ("entailment", "not_entailment"))
 STARS = Task("stars", "pair", (), score_range=(0, 5), metric="pearson")
-
-
-class Notes(QuietReporter):
-    def __init__(self):
-        self.infos = []
-
-    def info(self, message):
-        self.infos.append(message)
 
 
 def joined(tmp_path, columns, suffix="tsv"):

@@ -10,16 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from kdcli.config.schema import StudentSettings
-from kdcli.student.optimize import (
-    LOSSES,
-    SparseAdadelta,
-    clip_gradients,
-    kl,
-    label_loss,
-    loss_of,
-    make_optimizer,
-    mse,
-)
+from kdcli.student.optimize import LOSSES, SparseAdadelta, clip_gradients, kl, label_loss, loss_of, make_optimizer, mse
 
 NUMBERS = np.random.default_rng(0)
 STUDENT, TEACHER = NUMBERS.normal(size=(5, 3)).astype(np.float32), 3 * NUMBERS.normal(size=(5, 3)).astype(np.float32)

@@ -145,12 +145,9 @@ def test_a_plugin_without_fast_predicts_by_its_module(tmp_path, make_plugin):
 
 @each_form
 @pytest.mark.parametrize("file", ["config.json", "metrics.json", "model.safetensors", "tokenizer.json"])
-@pytest.mark.parametrize("content", [None, "", "[1]", "\xff\xfe"])
-def test_a_file_that_is_missing_or_no_such_file(tmp_path, file, content, torch):
+def test_a_file_that_is_missing(tmp_path, file, torch):
     folder = make_student(tmp_path / "student")
     (folder / file).unlink()
-    if content is not None:
-        (folder / file).write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError) as caught:
         load_student(folder, torch=torch)
     assert caught.value.file == str(folder / file)

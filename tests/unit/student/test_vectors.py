@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from notes import Notes
 
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError
@@ -261,24 +262,22 @@ def test_the_words_of_a_file_in_its_order(tmp_path):
         assert list(words_with_vectors(str(path), QuietReporter())) == [word for word, _ in table]
 
 
-def test_a_missing_file_or_a_folder_is_an_error(tmp_path):
+def test_a_missing_file_a_folder_or_a_damaged_parquet_file_is_an_error(tmp_path):
     for path in (tmp_path / "absent.txt", tmp_path):
         with pytest.raises(DataError, match="cannot read") as caught:
             read_vectors(path, ["the"])
         assert caught.value.hint
+    path = parquet(tmp_path / "v.parquet", TABLE)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError):
+        read_vectors(path, ["the"])
 
 
 @pytest.mark.parametrize("content", [text(TABLE), text(TABLE, header=True), binary(TABLE)])
 @pytest.mark.parametrize("step", [1, 3, 4, 1000])
 def test_progress_counts_every_row(write, content, step, monkeypatch):
-    class Counting(QuietReporter):
-        rows = 0
-
-        def advance(self, steps=1, **shown):
-            self.rows += steps
-
     monkeypatch.setattr(vector_file, "_STEP", step)
-    reporter = Counting()
+    reporter = Notes()
     read_vectors(write(content), ["the"], reporter=reporter)
     assert reporter.rows == len(TABLE)
 
@@ -286,10 +285,3 @@ def test_progress_counts_every_row(write, content, step, monkeypatch):
 def test_a_gzipped_file_needs_no_suffix_and_a_plain_one_may_have_it(write):
     assert read_vectors(write(gzip.compress(FORMS["glove"]), "vectors.bin"), ["the"]).found.all()
     assert read_vectors(write(FORMS["glove"], "vectors.gz"), ["the"]).found.all()
-
-
-def test_a_damaged_parquet_file(tmp_path):
-    path = parquet(tmp_path / "v.parquet", TABLE)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError):
-        read_vectors(path, ["the"])

@@ -58,25 +58,13 @@ def test_a_score_and_a_single_batch(tmp_path, notes):
     ]
 
 
-def test_lines_and_logits_are_joined_by_position(tmp_path, lines, notes):
-    values = np.array([[1, -1], [0.5, 2], [3, 0], [-2, -1], [1, -1]], np.float32)
-    output = tmp_path / "joined.tsv"
-    logits = save([values[:3], values[3:]], tmp_path / "l.pt")
-    result = join(transfer=lines, logits=logits, task=FILMS, output=output, reporter=notes)
-    assert (result.rows, result.original, result.labels) == (5, 0, {"0": 3, "1": 2})
-    assert [row["sentence"] for row in rows(output)] == LINES
-    assert {row["source"] for row in rows(output)} == {"corpus"}
-    assert [row["label"] for row in rows(output)] == ["0", "1", "0", "1", "0"]
-    assert any("no column source" in note for note in notes.infos)
-    assert any("by position" in warning for warning in notes.warnings)
-
-
 def test_a_header_is_no_row(tmp_path, notes):
     (tmp_path / "t.txt").write_text("sentence\n" + "".join(f"{line}\n" for line in LINES))
     logits = save([np.full((5, 2), -1, np.float32)], tmp_path / "l.pt")
     output = tmp_path / "joined.tsv"
     join(transfer=tmp_path / "t.txt", logits=logits, task=FILMS, output=output, reporter=notes)
-    assert [row["sentence"] for row in rows(output)] == LINES
+    assert [(row["sentence"], row["source"]) for row in rows(output)] == [(line, "corpus") for line in LINES]
+    assert any("no column source" in note for note in notes.infos)
     logits = save([np.full((6, 2), -1, np.float32)], tmp_path / "six.pt")
     with pytest.raises(DataError, match="6 rows of logits, and the transfer set has 5"):
         join(transfer=tmp_path / "t.txt", logits=logits, task=FILMS, output=tmp_path / "o.tsv", reporter=notes)

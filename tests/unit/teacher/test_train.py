@@ -49,7 +49,7 @@ def table(task, rows, seed=0):
     return pl.DataFrame({**columns, "label": label})
 
 
-def fit(output, task=SINGLE, *, rows=96, reporter=None, resume=True, seed=3, precision="fp32", **settings):
+def fit(output, task=SINGLE, *, rows=96, reporter=None, seed=3, precision="fp32", **settings):
     settings = {
         "model": "config",
         "config": TINY,
@@ -67,7 +67,6 @@ def fit(output, task=SINGLE, *, rows=96, reporter=None, resume=True, seed=3, pre
         device="cpu",
         precision=precision,
         output=output,
-        resume=resume,
         reporter=reporter,
     )
 
@@ -166,12 +165,6 @@ def test_checkpoints_of_another_training_are_not_read(tmp_path):
     fit(tmp_path / "teacher", epochs=3, reporter=notes)
     assert notes.updates == 18
     assert "teacher.epochs" in notes.warnings[0]
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "teacher", reporter=Notes(8))
-    notes = Notes()
-    fit(tmp_path / "teacher", resume=False, reporter=notes)
-    assert notes.updates == 12
 
 
 def test_the_best_checkpoint_on_dev_is_kept(tmp_path, monkeypatch):
