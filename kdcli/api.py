@@ -46,8 +46,7 @@ __all__ = [
     "UsageError",
 ]
 
-API_VERSION = 2
-"""The version of these contracts; a plugin's ``api_version`` says which it is written for."""
+API_VERSION = 2  # of these contracts; a plugin's ``api_version`` says which it is written for
 MASK = "[MASK]"
 """The masked word in every table; a teacher reads it as its own tokenizer's mask token."""
 

@@ -100,7 +100,6 @@ def distil(
         how: dict[str, Any] = {
             "options": options,
             "offline": request.offline,
-            "time_starts": True,
             "reporter": reporter,
         }
         result = distil_model(wanted, load, time_starts=True, **how)

@@ -19,8 +19,7 @@ from kdcli.config.schema import Settings, flags_of
 from kdcli.config.validation import explain, nearest, unknown
 from kdcli.errors import KdError, PluginError, ProfileError, UsageError, each, raise_all
 
-GENERATOR = "generators.*."
-"""What the keys of flags begin with that are options of the chosen generator."""
+GENERATOR = "generators.*."  # what the keys of flags begin with that are options of the chosen generator
 PREFIX = "KD_"
 _FLAGS = {"task.text_columns": "--text-col", "task.kind": "--text2-col", "teacher.model": "--teacher"}
 """Flags that set something more than the setting of their name."""
@@ -38,8 +37,8 @@ class Profile:
     def to_toml(self, *, with_origins: bool = False) -> str:
         """Write the settings as a profile that gives the same ones again, without what it extends."""
         values = self.settings.model_dump(mode="json", exclude_none=True)
-        head = f"# {self.name}, resolved by kd {kdcli.__version__}\n\n"
-        return head + files.to_toml(values, self.origins if with_origins else {})
+        text = files.to_toml(values, self.origins if with_origins else {})
+        return f"# {self.name}, resolved by kd {kdcli.__version__}\n\n{text}"
 
 
 def load_profile(
@@ -57,12 +56,11 @@ def load_profile(
         sets: ``key=value`` texts.
         flags: Values by dotted key, None for missing ones; ``generators.*.lr`` is an option of the chosen generator.
         environ: Holds ``KD_SECTION__KEY``.
-        uses: The groups of plugins that are needed: the tables of others are not checked.
+        uses: The groups of plugins that are needed; the tables of others are not checked.
 
     Raises:
-        ProfileError: Keys or values are wrong; every one is reported (``ValidationErrors`` where there are several).
-        UsageError: A flag or ``--set`` is wrong.
-        PluginError: A plugin that it names is missing or broken.
+        ProfileError: Keys or values are wrong; every one is reported.
+        UsageError, PluginError: A flag or ``--set`` is wrong; a plugin that it names is missing or broken.
     """
     environment, errors = _from_environment(environ)
     flags = {key: value for key, value in (flags or {}).items() if value is not None}

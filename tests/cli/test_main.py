@@ -430,7 +430,7 @@ def test_nobody_reading_on_is_no_error():
     [
         ("kd prof", ["profile"]),
         ("kd profile sh", ["show"]),
-        ("kd profile show d", ["demo"]),
+        ("kd profile show d", ["demo", "distil"]),
         ("kd plugins show pat", ["pattern"]),
         ("kd profile check base --se", ["--set"]),
     ],

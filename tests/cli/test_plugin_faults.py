@@ -85,7 +85,7 @@ def test_a_tagger_that_leaves_is_an_error(kd):
 def test_another_plugin_of_the_name_of_kds_breaks_nothing(kd, make_plugin):
     make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", "api_version = 2", module="kd_other")
     code, _, err = kd("profile", "check", "demo")
-    assert (code, err.count("warning: "), err.count("\n")) == (0, 1, 1)
+    assert (code, err.count("warning: ")) == (0, 1)
     assert "--set student.model=kd-other:bilstm chooses the other" in err
     make_student(Path("student"), SINGLE)
     Path("texts.txt").write_text("a film\n")

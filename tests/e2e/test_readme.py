@@ -5,8 +5,10 @@ import shlex
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 from e2e.conftest import THINGS
+from made_teacher import make_teacher
 from typer.main import get_command
 
 from kdcli.cli import all_commands, app
@@ -50,6 +52,10 @@ def here(trained, tiny, dbert, monkeypatch):
         rows = [f"{text}\t{text}\t{label}\n" for text, label in tiny.rows(name)]
         Path(f"mine/{name}.tsv").write_text("review\treply\tstars\n" + "".join(rows))
     assert tiny.kd("profile", "copy", "sst2", "my.toml").code == 0
+    texts = [text for text, _ in tiny.rows("train")]
+    pl.DataFrame({"review": texts}).write_csv("reviews.csv")
+    pl.DataFrame({"mail": texts}).write_ndjson("mails.jsonl")
+    make_teacher("nli", labels=("contradiction", "neutral", "entailment"))
     return tiny
 
 
@@ -69,7 +75,8 @@ def test_the_readme_is_short_and_names_every_page():
 
 @pytest.mark.parametrize("line", sorted(LINES))
 def test_a_command_of_a_page(line, here):
-    for old, new in (("DATA/MINE", here.root / "mine"), (r"DATA/\S+", here.data)):
+    models = ("MODEL", here.root / "runs/sst2/teacher"), ("facebook/bart-large-mnli", here.root / "nli")
+    for old, new in (("DATA/MINE", here.root / "mine"), (r"DATA/\S+", here.data), *models):
         line = re.sub(old, str(new), line)
     name, words = split(re.sub(r"\b(FOLDER|ENCODER|golden)\b", str(here.root / "runs/sst2/teacher"), line))
     if name == "profile copy":

@@ -213,10 +213,10 @@ def test_learning_rate_falls_in_a_straight_line_to_the_last_update_there_can_be(
     rates.clear()
     train(tmp_path / "limited", epochs=2, batch_size=10, lr=0.6, decay="linear", limit=4)
     np.testing.assert_allclose(rates, [0.6, 0.45, 0.3, 0.15])
-    recorder = Recorder()
+    recorder = Notes()
     result = train(tmp_path / "curve", reporter=recorder, epochs=2, batch_size=10, lr=0.6, decay="linear", eval_steps=4)
     expected = {step: pytest.approx(0.6 * (13 - step) / 12) for step in (4, 8, 12)}
-    assert {step: values["lr"] for _, step, values in recorder.curve} == expected
+    assert {step: values["lr"] for _, step, values in recorder.points} == expected
     assert {point["update"]: point["lr"] for point in result.history} == expected
 
 
