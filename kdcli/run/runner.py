@@ -23,7 +23,7 @@ from kdcli.run.context import RunContext
 from kdcli.run.lock import Entry, Lock, hashes, stale, versions
 from kdcli.run.parallel import Execute, run_at_once
 from kdcli.run.stage import Files, Stage
-from kdcli.run.stages import STAGES, TRANSFER
+from kdcli.run.stages import STAGES, TRANSFER, warn_of_dimension
 from kdcli.run.tracking import parse_trackers, tracking
 from kdcli.tasks.split import check_labelled
 
@@ -117,10 +117,12 @@ def run_stages(
     steps, lock = plan(stages, run, own), Lock(root, replace=options.force)
     for split in dict.fromkeys(split for step in steps for split in step.stage.labelled):
         check_labelled(profile.settings.task, run.task, split)
-    if options.dry_run:
-        return would_run(steps, lock, force=options.force)
+    if any(step.stage.name == "encode" and not lock.entry(step.key) for step in steps):
+        warn_of_dimension(profile.settings, reporter)
     if is_main_process():
         check(steps, lock, force=options.force)
+    if options.dry_run:
+        return would_run(steps, lock, force=options.force)
     if not is_main_process() or all(step.alone for step in steps):
         return run_steps(steps, lock, reporter=reporter, force=options.force)
     with one_launch(root), tracking(trackers, root, profile.name, device, reporter) as curves:

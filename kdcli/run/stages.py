@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli import registry
@@ -11,10 +14,9 @@ from kdcli.run.transfer_stages import TABLES, Cache, FineTune, Lite, Mix, Prefix
 from kdcli.tasks.split import has_split, split_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import polars as pl
 
+    from kdcli.api import Reporter
     from kdcli.config.schema import Settings, StudentSettings
     from kdcli.run.context import RunContext
     from kdcli.student.dataset import Examples
@@ -278,6 +280,16 @@ TRANSFER = tuple(stage.name for stage in _TRANSFER)
 def _vectors(settings: Settings) -> str:
     """Return the file or model that the word vectors come from; a profile's ``teacher`` is its pretrained model."""
     return settings.teacher.model if settings.student.vectors == "teacher" else settings.student.vectors
+
+
+def warn_of_dimension(settings: Settings, reporter: Reporter) -> None:
+    """Warn, before any work, of word vectors that are to be larger than the states of the encoder on this machine."""
+    student, config = settings.student, Path(_vectors(settings)).expanduser() / "config.json"
+    with suppress(OSError, ValueError, AttributeError):  # no folder, or one that is refused when it is loaded
+        states = json.loads(config.read_text("utf-8")).get("hidden_size")
+        if isinstance(states, int) and states < student.dimension:
+            what = f"student.dimension is {student.dimension}, and the states of {config.parent} have {states} values"
+            reporter.warn(f"{what}: the vectors will have {states}")
 
 
 def _export(run: RunContext, table: Path, output: str) -> Any:

@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 from kdcli.api import MASK, QuietReporter, Reporter
 from kdcli.models import hf
+from kdcli.models.adapter import base_of
 
 SPREAD = 0.25 / 3**0.5
 """Standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words."""
@@ -38,7 +39,7 @@ def encoder_vectors(
     centre of all words. Returns ``float32 [words, dimension]``, with at most as many values as the states have.
     """
     reporter = reporter or QuietReporter()
-    folder = hf.find_model(encoder, reporter, key="student.vectors")
+    folder = _find(encoder, reporter)
     tokenizer, model = hf.load_tokenizer(folder), hf.load_model(folder, AutoModel, allow_new="pooler")
     largest = model.config.hidden_size
     if dimension > largest:
@@ -55,13 +56,19 @@ def encoder_vectors(
 
 def encoder_words(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
     """Give the whole words of an encoder's vocabulary, in its order; such vocabularies begin with the frequent ones."""
-    vocabulary = hf.load_tokenizer(hf.find_model(encoder, reporter, key="student.vectors")).get_vocab()
+    vocabulary = hf.load_tokenizer(_find(encoder, reporter)).get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     mark = max(_BEGINS, key=lambda begin: sum(piece.startswith(begin) for piece in pieces))
     if any(piece.startswith(_CONTINUES) for piece in pieces):
         yield from (piece for piece in pieces if not piece.startswith(_CONTINUES))
     else:
         yield from (piece.removeprefix(mark) for piece in pieces if piece.startswith(mark))
+
+
+def _find(encoder: str | Path, reporter: Reporter) -> Path:
+    """Return the folder of an encoder; an adapter stands for the base that it belongs to."""
+    folder = hf.find_model(encoder, reporter, key="student.vectors", adapters=True)
+    return base_of(folder, reporter) if (folder / hf.ADAPTER).is_file() else folder
 
 
 def project(states: NDArray[np.floating[Any]], dimension: int) -> NDArray[np.float32]:
