@@ -46,7 +46,7 @@ __all__ = [
     "UsageError",
 ]
 
-API_VERSION = 2  # of these contracts; a plugin's ``api_version`` says which it is written for
+API_VERSION = 2  # of these contracts; the api_version of a plugin says which it is written for
 MASK = "[MASK]"
 """The masked word in every table; a teacher reads it as its own tokenizer's mask token."""
 

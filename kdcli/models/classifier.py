@@ -183,6 +183,10 @@ def load_classifier(
         labels = _adapter_labels(folder, config.num_labels) if base else label_names(config, folder)
         longest = fit_max_length(max_length, config, tokenizer, key="teacher.max_length", reporter=reporter)
         inputs = input_names(config, tokenizer, inspect.signature(model.forward).parameters)
+        if "input_ids" not in inputs:
+            raise DataError(
+                "the tokenizer gives no input_ids", file=folder / "tokenizer_config.json", key="model_input_names"
+            )
         fit_padding(config, tokenizer)
         return Classifier(folder, model.to(device), tokenizer, labels, longest, inputs, long_texts, base=base)
 

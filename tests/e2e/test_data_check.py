@@ -74,6 +74,7 @@ GOOD = {
     "Parquet, dictionaries": {"parquet": parquet(pl.String, pl.Categorical)},
     "Parquet, a missing label": {"parquet": parquet(rows=[*ROWS, ("a film .", None)])},
     "Parquet, names in another order": {"parquet": parquet(metadata=NAMED)},
+    "Parquet, texts that are bytes": {"parquet": parquet(texts=pl.Binary)},
     "the Hub": {
         "train-00000-of-00002.parquet": parquet(),
         "train-00001-of-00002.parquet": parquet(rows=[("one more film .", 1)]),
@@ -107,7 +108,6 @@ BAD = {
     "Parquet, structs": {"parquet": parquet(lambda label: {"value": label})},
     "Parquet, dates": {"parquet": parquet(lambda label: date(2026, 1, 1 + label))},
     "Parquet, halves": {"parquet": parquet(lambda label: label / 2)},
-    "Parquet, texts that are bytes": {"parquet": parquet(texts=pl.Binary)},
 }
 
 

@@ -43,7 +43,7 @@ LINES = commands(INDENTED) | {line for line in commands(INLINE) if line.removepr
 def here(trained, tiny, dbert, monkeypatch):
     """The current folder holds what the pages speak of: runs, texts, a table in columns of its own."""
     monkeypatch.chdir(tiny.root)
-    for name in ("sst2", "custom"):
+    for name in ("sst2", "custom", "reviews"):
         shutil.copytree(trained / "run", f"runs/{name}")
     shutil.copy(tiny.data / "test.tsv", "test.tsv")
     Path("reviews.txt").write_text("".join(f"a review of the {thing} .\n" for thing in THINGS))

@@ -72,7 +72,6 @@ def paired(folder, columns, max_length=64):
     ("labels", "problem"),
     [
         (COLOURS, None),
-        (COLOURS, "regression"),
         (COLOURS, "single_label_classification"),
         (("score",), None),
         (("score",), "regression"),
