@@ -129,7 +129,10 @@ def compare(
     notes += _one_class(models["teacher"].logits[0], task)
     for note in notes:
         reporter.warn(note)
-    results = replace(_results(models, labelled, task, notes), gold=gold)
+    results = _results(models, labelled, task, notes)
+    if not gold:
+        titles = {**results.titles, "accuracy": "agreement with the teacher"}
+        results = replace(results, gold=False, titles={metric: titles[metric] for metric in results.titles})
     shown = {name: model.logits[0] for name, model in models.items() if name != "tf-idf"}
     write_table(predictions, _with_logits(labelled, shown, task))
     with atomic(output) as temporary:

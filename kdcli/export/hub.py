@@ -129,6 +129,7 @@ def _card_data(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task
             metric_value=round(value, 4),
         )
         for metric, value in metrics["dev"].items()
+        if config.get("gold", True)  # agreement with the teacher is no accuracy
     ]
     return ModelCardData(
         license=origin.licence,
@@ -139,7 +140,7 @@ def _card_data(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task
         datasets=[dataset] if dataset else None,
         metrics=[METRICS.get(metric, metric) for metric in (task.metric, *task.more_metrics)],
         model_name=f"{task.name}-{config['plugin']}",
-        eval_results=results,
+        eval_results=results or None,
     )
 
 

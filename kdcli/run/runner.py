@@ -120,7 +120,7 @@ def run_stages(
     if any(step.stage.name == "encode" and not lock.entry(step.key) for step in steps):
         warn_of_dimension(profile.settings, reporter)
     if is_main_process():
-        check(steps, lock, force=options.force)
+        check(steps, lock, force=options.force, dry_run=options.dry_run)
     if options.dry_run:
         return would_run(steps, lock, force=options.force)
     if not is_main_process() or all(step.alone for step in steps):
@@ -162,8 +162,10 @@ def plan(stages: Sequence[Stage], run: RunContext, outputs: Collection[str] = ()
     return steps
 
 
-def check(steps: Sequence[Step], lock: Lock, *, force: bool) -> None:
+def check(steps: Sequence[Step], lock: Lock, *, force: bool, dry_run: bool = False) -> None:
     """Fail fast: check that inputs exist, and that nothing would be overwritten that ``kd`` did not make.
+
+    What is missing, or there already, is no fault of a dry run.
 
     Raises:
         DataError: Names the first file that is missing, with the command that makes it, or that is in the way.
@@ -177,7 +179,7 @@ def check(steps: Sequence[Step], lock: Lock, *, force: bool) -> None:
         made |= set(step.outputs.values())
     for step in steps:
         for name, path in step.inputs.items():
-            if path not in coming and not path.exists():
+            if path not in coming and not path.exists() and not dry_run:
                 own = [] if name in step.run.elsewhere else STAGES.values()
                 makers = (stage for stage in own if path in map(step.run.path, stage.makes))
                 hint = next((f"`{stage.command}` makes it" for stage in makers), None)
@@ -187,8 +189,8 @@ def check(steps: Sequence[Step], lock: Lock, *, force: bool) -> None:
         entry = None if step.alone else lock.entry(step.key)
         for name, path in step.outputs.items():
             if not entry or entry.ended:  # else a plugin may have begun to write it
-                check_output(path, read, force=force, ours=not step.alone)
-            there = path.exists() and not step.alone and not force
+                check_output(path, read, force=force or dry_run, ours=not step.alone)
+            there = path.exists() and not step.alone and not force and not dry_run
             if there and not (entry and (not entry.ended or sha256(path) == entry.outputs.get(name))):
                 what = f"{step.key} did not make this, or it was changed since"
                 raise DataError(what, file=path, hint="move it away to keep it; --force makes it again")

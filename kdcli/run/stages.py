@@ -338,6 +338,7 @@ def _train(
         seed=run.seed,
         device=run.device,
         max_updates=max_updates,
+        gold=run.settings.task.gold,
         resume=run.resume,
         name=run.path(name).name,
         **run.common(name),

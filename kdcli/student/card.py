@@ -46,8 +46,9 @@ def fill_card(
     ``data`` is the part for machines, ``size`` the bytes of the weights, ``made`` more facts of how it was made, by
     name, and ``sections`` are more values of the template.
     """
+    against = "" if config.get("gold", True) else " against the teacher's answers"
     sizes = {
-        **{f"dev {metric_title(task, name)}": f"{value:.4f}" for name, value in metrics["dev"].items()},
+        **{f"dev {metric_title(task, name)}{against}": f"{value:.4f}" for name, value in metrics["dev"].items()},
         "parameters": f"{metrics['parameters']:,}",
         "parameters without embeddings": f"{metrics['parameters_without_embeddings']:,}",
         "size of the weights": f"{size / 1e6:.1f} MB",

@@ -58,6 +58,10 @@ def test_from_a_table_without_labels_to_a_student(kd, tmp_path, teacher, mails, 
     run = tmp_path / "runs/mails"
     profile = run / "profile.toml"
     assert 'labels = ["negative", "positive"]' in profile.read_text()
+    card = (run / "student/README.md").read_text()
+    assert "dev accuracy against the teacher's answers" in card and "| dev accuracy |" not in card
+    code, _, err = kd("export", "hub-folder", "--student", run, "--output", "hub")
+    assert code == 0 and "metric_value" not in (tmp_path / "hub/README.md").read_text() and "type: accuracy" not in err
     # The figures, computed anew from the student's folder and the teacher's.
     dev = pl.read_parquet(run / "texts/dev.parquet")["sentence"].to_list()
     assert all("\n" in text for text in dev)
