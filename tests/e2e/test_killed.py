@@ -40,7 +40,10 @@ sys.exit(run(sys.argv[2:]))
 """Runs kd, and kills it at a renaming: when something is whole, and nobody knows it yet."""
 
 RUN = ["--profile", "tiny.toml", "--run-dir", "run"]
+DISTIL = ["--set", "student.max_size=60", "--set", "student.dimension=8", "--set", "transfer.lite.n_iter=1"]
+DISTIL += ["--set", "students.bilstm.hidden=8", "--set", "students.bilstm.fc=8", "--set", "student.vectors="]
 COMMANDS = {
+    "distil": ["distil", "run/teacher", "data/train.tsv", "--run-dir", "out", *DISTIL],
     "lite": ["transfer", "lite", "--output", "out.parquet", *RUN],
     "corpus": ["transfer", "corpus", "--input", "texts.txt", "--output", "out.parquet", *RUN],
     "teacher": ["teacher", "train", "--output", "out", *RUN],
@@ -134,6 +137,7 @@ def check(root: Path, name: str, at: int, vectors: str) -> None:
 QUICK = [("lite", 1), ("predict", 1), ("glue", 6), ("profile", 1), ("plugin", 2), ("get", 1), ("get", 2)]
 SLOW = [
     ("bench", 2),
+    ("distil", 9),
     *((name, at) for name in COMMANDS for at in (1, 3) if name != "bench" and (name, at) not in QUICK),
 ]
 
