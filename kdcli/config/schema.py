@@ -185,8 +185,6 @@ class StudentSettings(Table):
     """Stop after this many updates; 0 = no limit."""
     patience: Count = 5
     """Stop after this many evaluations without a better dev score; 0 = never."""
-    p_mask: Probability = 0.0
-    """Share of the words that each update reads as [MASK], others every time, with the same logits."""
     clip: Weight = 0.0
     """Largest norm of the gradient; 0 = no clipping."""
     eval_steps: Count = 0

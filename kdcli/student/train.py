@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.cuda import OutOfMemoryError
 
 from kdcli import __version__, registry
-from kdcli.api import Batch, QuietReporter, Reporter, Task
+from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError
 from kdcli.files import remove
@@ -231,7 +231,7 @@ class Training:
         """Take a step from one batch and return its loss; none from a loss that is not finite."""
         self.optimizer.zero_grad()
         with self._blaming("forward"):
-            logits = self.module(self._masked(collate(self.examples, rows, self.device)))
+            logits = self.module(collate(self.examples, rows, self.device))
         teacher, labels = (
             None if array is None else torch.from_numpy(array[rows]).to(self.device)
             for array in (self.examples.logits, self.examples.labels)
@@ -248,16 +248,6 @@ class Training:
                 clip_gradients(self.module.parameters(), self.settings.clip)
             self.optimizer.step()
         return value
-
-    def _masked(self, batch: Batch) -> Batch:
-        """Replace a share of the words by ``[MASK]``: what an unknown word is read as."""
-        if not self.settings.p_mask:
-            return batch
-        words = (
-            ids.masked_fill((torch.rand(ids.shape, device=ids.device) < self.settings.p_mask) & (ids > 0), UNKNOWN)
-            for ids in batch.words
-        )
-        return Batch(tuple(words), batch.lengths)
 
     def _is_over(self) -> bool:
         if self.settings.patience and self.position.stale >= self.settings.patience:
