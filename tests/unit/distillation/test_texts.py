@@ -163,3 +163,16 @@ def test_hashes_are_mixed_as_splitmix64_does(hashes, seed):
         return value ^ (value >> 31)
 
     assert _mixed(np.array(hashes, np.uint64), np.uint64(seed)).tolist() == list(map(one, hashes))
+
+
+def test_a_dataset_of_the_hub_is_its_training_tables(tmp_path, monkeypatch):
+    for name in ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pl.DataFrame({"text": TEXTS[:3]}).write_parquet(tmp_path / name)
+    asked = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: asked.update(how) or str(tmp_path))
+    assert find_files(["some/reviews"], offline=True) == [tmp_path / "data/train-00000-of-00001.parquet"]
+    assert asked["repo_type"] == "dataset" and asked["local_files_only"]
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: 1 / 0)
+    with pytest.raises(MissingError, match="some/reviews is no file"):
+        find_files(["some/reviews"])
