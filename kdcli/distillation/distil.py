@@ -229,7 +229,9 @@ def _prepare(
     if (root / "kd.lock").exists() and not known.exists() and not options.force:
         hint = "name another one with --run-dir; --force makes it a run of distil"
         raise UsageError("this run folder is of another command", file=root, hint=hint)
-    prepared = _plan(request, files, root / "texts", recipe, under, begin, reporter)
+    with TemporaryDirectory() as place:  # of a dry run, which leaves nothing
+        folder = (Path(place) if options.dry_run else root) / "texts"
+        prepared = _plan(request, files, folder, recipe, under, begin, reporter)
     if not options.dry_run:
         profile.unlink(missing_ok=True)
         content = {"request": asked, "counts": asdict(prepared.counts), "plan": asdict(prepared.plan)}
