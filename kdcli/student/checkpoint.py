@@ -21,24 +21,16 @@ FILE = "checkpoint.safetensors"
 
 @dataclass
 class Position:
-    """Where a training stands, as JSON values.
+    """Where a training stands, as JSON values."""
 
-    Attributes:
-        epoch: Finished epochs.
-        batch: Finished batches of this epoch.
-        loss: The sum of the losses since the last evaluation.
-        losses: Their number.
-        stale: Evaluations since the best.
-        best: The dev metrics of the best model, empty before the first evaluation.
-    """
-
-    epoch: int = 0
-    batch: int = 0
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of this epoch
     updates: int = 0
     rows: int = 0
-    loss: float = 0.0
-    losses: int = 0
-    stale: int = 0
+    loss: float = 0.0  # the sum of the losses since the last evaluation
+    losses: int = 0  # their number
+    stale: int = 0  # evaluations since the best
+    # the dev metrics of the best model, empty before the first evaluation
     best: dict[str, float] = field(default_factory=dict)
     best_update: int = 0
     history: list[dict[str, float]] = field(default_factory=list)

@@ -40,17 +40,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows to train or evaluate a student on.
+    """Rows to train or evaluate a student on."""
 
-    Attributes:
-        texts: One for each text column.
-        logits: The teacher's, ``float32 [rows, task.outputs]``, or None.
-        labels: Class ids ``int64 [rows]`` or scores ``float32 [rows]``, or None.
-    """
-
-    texts: tuple[Texts, ...]
-    logits: NDArray[np.float32] | None = None
-    labels: NDArray[Any] | None = None
+    texts: tuple[Texts, ...]  # one for each text column
+    logits: NDArray[np.float32] | None = None  # the teacher's, ``float32 [rows, task.outputs]``, or None
+    labels: NDArray[Any] | None = None  # class ids ``int64 [rows]`` or scores ``float32 [rows]``, or None
 
     def __len__(self) -> int:
         return len(self.texts[0].lengths)
@@ -73,24 +67,15 @@ class Examples:
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """The result of encoding the joined set.
-
-    Attributes:
-        words: The words of its rows, as far as texts are kept.
-        unknown: The share of these words that have no id.
-        vocabulary: The number of words with an id.
-        labelled: Whether every row has a label.
-        vectors: The source of the word vectors; empty for random ones.
-        found: Words of the vocabulary that have a vector there.
-    """
+    """The result of encoding the joined set."""
 
     rows: int
-    words: int
-    unknown: float
-    vocabulary: int
-    labelled: bool
-    vectors: str
-    found: int
+    words: int  # the words of its rows, as far as texts are kept
+    unknown: float  # the share of these words that have no id
+    vocabulary: int  # the number of words with an id
+    labelled: bool  # whether every row has a label
+    vectors: str  # the source of the word vectors; empty for random ones
+    found: int  # words of the vocabulary that have a vector there
 
 
 def encode(
@@ -188,19 +173,14 @@ def encode_table(
 
 @dataclass(frozen=True)
 class JoinedSet:
-    """An open joined set, with the names of its columns.
-
-    Attributes:
-        logits: The columns of the logits, in the order of the task's labels.
-        fabricated: Whether its rows count as fabricated: without a label column the teacher's choice is their label.
-    """
+    """An open joined set, with the names of its columns."""
 
     reader: TableReader
     task: Task
     texts: tuple[str, ...]
-    logits: tuple[str, ...]
+    logits: tuple[str, ...]  # the columns of the logits, in the order of the task's labels
     label: str | None
-    fabricated: bool
+    fabricated: bool  # whether its rows count as fabricated: without a label column the teacher's choice is their label
 
     def batches(self) -> Iterator[tuple[list[pl.Series], NDArray[np.float32], NDArray[Any] | None]]:
         """Give the rows in batches: the text columns, the logits, and the labels if all rows have one."""

@@ -39,26 +39,18 @@ _MANY = 1 / 3
 
 @dataclass(frozen=True)
 class StudentResult:
-    """The result of training a student.
+    """The result of training a student."""
 
-    Attributes:
-        dev: The metrics of the best model on dev.
-        best_update: The update after which the best model was scored.
-        epochs: Passes over the rows, the last one possibly not whole.
-        rows_per_second: Training speed of the last launch, evaluations left out.
-        stopped: Why it ended: ``epochs``, ``max_steps``, ``patience`` or ``nan``.
-        history: For each evaluation: update, epoch, mean training loss since the one before, the learning rate of the
-            last update, and the dev metrics.
-    """
-
-    dev: dict[str, float]
+    dev: dict[str, float]  # the metrics of the best model on dev
     updates: int
-    best_update: int
-    epochs: float
-    rows_per_second: float
-    stopped: str
+    best_update: int  # the update after which the best model was scored
+    epochs: float  # passes over the rows, the last one possibly not whole
+    rows_per_second: float  # training speed of the last launch, evaluations left out
+    stopped: str  # why it ended: ``epochs``, ``max_steps``, ``patience`` or ``nan``
     parameters: int
     parameters_without_embeddings: int
+    # for each evaluation: update, epoch, mean training loss since the one before, the learning rate of the last
+    # update, and the dev metrics
     history: list[dict[str, float]]
 
 

@@ -47,15 +47,10 @@ Compute = Callable[[Columns, Columns], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts as word ids, one after the other; every text has at least one.
+    """Texts as word ids, one after the other; every text has at least one."""
 
-    Attributes:
-        words: ``uint16`` or ``uint32 [all words]``.
-        offsets: Where each text begins, and where the last ends, ``int64 [texts + 1]``.
-    """
-
-    words: NDArray[np.unsignedinteger]
-    offsets: NDArray[np.int64]
+    words: NDArray[np.unsignedinteger]  # ``uint16`` or ``uint32 [all words]``
+    offsets: NDArray[np.int64]  # where each text begins, and where the last ends, ``int64 [texts + 1]``
 
     @cached_property
     def lengths(self) -> NDArray[np.int32]:

@@ -66,25 +66,17 @@ Columns = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class GlueTask:
-    """A task of GLUE.
+    """A task of GLUE."""
 
-    Attributes:
-        train: The columns of its train table.
-        test: The columns of its test tables, which have no labels.
-        dev: The columns of its dev tables, where they differ from train's.
-        labels: The classes as GLUE's tables and submissions write them, in the Hub's order; empty for a score.
-        splits: The Hub's split for each file.
-        header: Whether train and dev have a header.
-        submission: The file to submit for each test table.
-    """
-
-    train: Columns
-    test: Columns
-    dev: Columns | None = None
+    train: Columns  # the columns of its train table
+    test: Columns  # the columns of its test tables, which have no labels
+    dev: Columns | None = None  # the columns of its dev tables, where they differ from train's
+    # the classes as GLUE's tables and submissions write them, in the Hub's order; empty for a score
     labels: tuple[str, ...] = ("0", "1")
+    # the Hub's split for each file
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "dev": "validation", "test": "test"})
-    header: bool = True
-    submission: Mapping[str, str] = field(default_factory=dict)
+    header: bool = True  # whether train and dev have a header
+    submission: Mapping[str, str] = field(default_factory=dict)  # the file to submit for each test table
 
     @property
     def score(self) -> bool:
