@@ -264,7 +264,7 @@ def _plan(
     sample, limit = first_texts(files[0], how, task, FEW, QuietReporter()), 0
     own = load(derived | student_settings(sample, own)).settings
     if request.minutes is not None:
-        speeds = measure(teacher, sample, own, own.students.get(own.student.model, {}))
+        speeds = measure(teacher, sample, request.minutes, own, device)
         limit = most_texts(request.minutes, speeds)
     taken = take_texts(files, how, task, limit=limit, seed=own.seed, reporter=reporter)
     derived |= student_settings(taken.rows, own)

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from kdcli import registry
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import Settings
 from kdcli.distillation.derive import count_words
 from kdcli.distillation.texts import held_out
 from kdcli.student.dataset import Examples, encode_table
+from kdcli.student.encoder_vectors import encoder_vectors
 from kdcli.student.train import train_student
 from kdcli.student.vocabulary import train_vocabulary
 from kdcli.teacher.model import BATCH, Teacher
@@ -40,11 +42,12 @@ _BATCHES = 16
 """Updates by which the student's speed is measured."""
 _START = 20.0
 """Seconds of a run that do not depend on the texts: imports, TF-IDF, the report."""
+_MEASURED, _LEAST_MEASURED = 0.02, 2.0
+"""The share of the time, and the fewest seconds, in which the teacher's speed is measured."""
 _ROUNDS = 4
-"""Groups of texts by which the teacher's speed is measured, from short ones to long ones."""
-_SAMPLE = 256
-"""Words by which it is measured."""
-_FEW = 8
+"""Groups of texts by which it is measured, from short ones to long ones."""
+_WORDS = 320
+_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -115,29 +118,46 @@ def plan_minutes(minutes: float, spent: float, texts: int, speeds: Speeds, setti
     return Plan(taken, n_iter, ceil(max(1.0, updates * batch / rows)), updates, max(1, updates // _EVALUATIONS), parts)
 
 
-def measure(teacher: Teacher, texts: pl.DataFrame, settings: Settings, options: dict[str, Any]) -> Speeds:
-    """Measure the speeds on some texts, each of which the teacher reads once."""
-    task = teacher.task
-    columns = [texts[name].to_list() for name in task.columns]
-    words = sorted({word for column in columns for text in column for word in text.split()})[:_SAMPLE]
-    text, word = _seconds(teacher, columns), _seconds(teacher, [words] * len(columns))
-    return Speeds(text, word, _student_seconds(texts, task, settings, options))
+def measure(teacher: Teacher, texts: pl.DataFrame, minutes: float, settings: Settings, device: str) -> Speeds:
+    """Measure the speeds on some texts; that takes a few percent of the time that there is."""
+    columns = [texts[name].to_list() for name in teacher.task.columns]
+    limit = max(_LEAST_MEASURED, _MEASURED * 60 * minutes)
+    words = sorted({word for column in columns for text in column for word in text.split()})
+    word = _word_seconds(settings, words[:_WORDS], device)
+    return Speeds(_text_seconds(teacher, columns, limit), word, _row_seconds(texts, teacher.task, settings))
 
 
-def _seconds(teacher: Teacher, columns: list[list[str]]) -> float:
-    """Return the seconds that a text takes among others of its length, as an export has them."""
+def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float) -> float:
+    """Return the seconds that a text takes the teacher among others of its length, as an export has them."""
     order = np.argsort(count_words(pl.Series(columns[0], dtype=pl.String)), kind="stable")
-    middles = (np.arange(_ROUNDS) + 0.5) * len(order) / _ROUNDS
-    begins = np.maximum(0, middles - BATCH).astype(int)
-    batches = [order[first : first + 2 * BATCH] for first in begins]  # two, which the teacher sorts by its own pieces
-    begin = time.perf_counter()
-    for rows in batches:
+
+    def seconds(middle: float, size: int) -> float:
+        rows = order[max(0, int(middle - size / 2)) :][:size]
+        begin = time.perf_counter()
         teacher.logits([[column[row] for row in rows] for column in columns])
+        return (time.perf_counter() - begin) / len(rows)
+
+    first = seconds(len(order) / 2, _FEW)
+    size = int(np.clip(limit / _ROUNDS / first, _FEW, 2 * BATCH))
+    found = [seconds((number + 0.5) * len(order) / _ROUNDS, size) for number in range(_ROUNDS)]
     teacher.read.clear()
-    return (time.perf_counter() - begin) / sum(map(len, batches))
+    return float(np.mean(found))
 
 
-def _student_seconds(texts: pl.DataFrame, task: Task, settings: Settings, options: dict[str, Any]) -> float:
+def _word_seconds(settings: Settings, words: list[str], device: str) -> float:
+    """Return the seconds that the vector of a word takes; 0 where they come from a file, or are random."""
+    source = settings.teacher.model if settings.student.vectors == "teacher" else settings.student.vectors
+    if not source or Path(source).expanduser().is_file():
+        return 0.0
+    taken = []
+    for some in (words[:_FEW], words):  # loading the encoder takes as long for few
+        begin = time.perf_counter()
+        encoder_vectors(source, some, settings.student.dimension, device=device)
+        taken.append(time.perf_counter() - begin)
+    return max(0.0, taken[1] - taken[0]) / max(1, len(words) - _FEW)
+
+
+def _row_seconds(texts: pl.DataFrame, task: Task, settings: Settings) -> float:
     """Return the seconds that a row takes in a training with random logits; the dev set is a few rows."""
     student = settings.student
     others = (f"word{number}" for number in range(student.max_size))  # an update takes longer with a large vocabulary
@@ -157,7 +177,7 @@ def _student_seconds(texts: pl.DataFrame, task: Task, settings: Settings, option
             vectors=None,
             task=task,
             settings=student.model_copy(update={"max_steps": _BATCHES, "epochs": epochs, "eval_steps": _BATCHES}),
-            options=options,
+            options=settings.students.get(registry.table_name(student.model), {}),
             seed=1,
             output=Path(folder) / "student",
             reporter=QuietReporter(),
