@@ -113,7 +113,6 @@ def distil(
         options: How to run: ``run_dir``, ``force``, ``resume``, ``dry_run`` (returns the plan), ``seeds``, ``track``.
         offline: Download nothing.
         time_starts: Whether to time the cold start of teacher and student.
-        reporter: Shows the progress.
 
     Raises:
         DataError: Texts, labels or the teacher cannot be read, or do not go together.
@@ -280,6 +279,7 @@ def _plan(
         "task.data_dir": str(folder),
         "task.gold": counts.labelled,
         "transfer.lite.n_iter": plan.n_iter,
+        "student.max_size": plan.words,
         "student.epochs": plan.epochs,
         "student.max_steps": plan.updates,
         "student.eval_steps": plan.eval_steps,

@@ -37,6 +37,8 @@ _MOST_EPOCHS = 30
 _LEAST = 64
 """The fewest texts to learn from, and the fewest updates, however little time there is."""
 _LEAST_UPDATES = 20
+_VECTORS, _LEAST_WORDS = 0.1, 2_000
+"""The share of the time for the vectors of the vocabulary, and its fewest words."""
 _EVALUATIONS = 20
 _BATCHES = 16
 """Updates by which the student's speed is measured."""
@@ -68,6 +70,7 @@ class Plan:
     epochs: int  # passes over all of them
     updates: int  # the student's steps in all
     eval_steps: int  # steps between two evaluations
+    words: int  # of the student's vocabulary, which is smaller where their vectors would take too long
     seconds: dict[str, float]  # what it will take, by what is done; empty without a limit of time
 
 
@@ -77,7 +80,7 @@ def plan_all(texts: int, settings: Settings) -> Plan:
     n_iter = settings.transfer.lite.n_iter or min(_MOST_ITER, ceil(ENOUGH / train) - 1)
     student = settings.student
     updates = student.epochs * ceil(train * (1 + n_iter) / student.batch_size)
-    return Plan(texts, n_iter, student.epochs, updates, max(1, updates // _EVALUATIONS), {})
+    return Plan(texts, n_iter, student.epochs, updates, max(1, updates // _EVALUATIONS), student.max_size, {})
 
 
 def most_texts(minutes: float, speeds: Speeds) -> int:
@@ -91,9 +94,11 @@ def plan_minutes(minutes: float, spent: float, texts: int, speeds: Speeds, setti
     The time that a labelled row takes is the teacher's pass and ``_EPOCHS`` of the student's. Where there is more time
     than all texts take, rules fabricate more, and at last there are more epochs.
     """
-    words, batch = settings.student.max_size * speeds.word, settings.student.batch_size
+    words, batch = settings.student.max_size, settings.student.batch_size
+    if speeds.word:
+        words = min(words, max(_LEAST_WORDS, int(_VECTORS * 60 * minutes / speeds.word)))
     row = speeds.text + _EPOCHS * speeds.row
-    left = 60 * minutes - spent - _START - words
+    left = 60 * minutes - spent - _START - words * speeds.word
 
     def seconds(taken: int) -> float:
         """Return what so many texts take; those held out go through the teacher once, and again in the comparison."""
@@ -106,16 +111,17 @@ def plan_minutes(minutes: float, spent: float, texts: int, speeds: Speeds, setti
     train, left = taken - held, left - 2 * held * speeds.text
     n_iter = min(_MOST_ITER, max(0, int(left / (train * row)) - 1)) if taken == texts else 0
     rows = train * (1 + n_iter)
-    epochs = min(_MOST_EPOCHS, (left - rows * speeds.text) / (rows * speeds.row))
-    updates = max(_LEAST_UPDATES, int(epochs * rows / batch))
+    passes = min(_MOST_EPOCHS, (left - rows * speeds.text) / (rows * speeds.row))
+    updates = max(_LEAST_UPDATES, int(passes * rows / batch))
     parts = {
         "read and plan": spent,
         "teacher": (rows + 2 * held) * speeds.text,
-        "vectors": words,
+        "vectors": words * speeds.word,
         "student": updates * batch * speeds.row,
         "rest": _START,
     }
-    return Plan(taken, n_iter, ceil(max(1.0, updates * batch / rows)), updates, max(1, updates // _EVALUATIONS), parts)
+    epochs, steps = ceil(max(1.0, updates * batch / rows)), max(1, updates // _EVALUATIONS)
+    return Plan(taken, n_iter, epochs, updates, steps, words, parts)
 
 
 def measure(teacher: Teacher, texts: pl.DataFrame, minutes: float, settings: Settings, device: str) -> Speeds:

@@ -17,7 +17,8 @@ def test_a_plan_fills_the_time_and_no_more(minutes, texts, text, word, row):
     rows = train * (1 + plan.n_iter)
     # What the plan takes, reckoned anew from its numbers.
     teacher = (rows + 2 * (plan.texts - train)) * text
-    taken = 5.0 + 20.0 + teacher + SETTINGS.student.max_size * word + plan.updates * BATCH * row
+    taken = 5.0 + 20.0 + teacher + plan.words * word + plan.updates * BATCH * row
+    assert plan.words == SETTINGS.student.max_size or plan.words * word <= max(6 * minutes, 2_000 * word)
     assert taken == pytest.approx(sum(plan.seconds.values()))
     least = plan.updates == 20 or plan.texts == 128
     most = plan.epochs == 30  # more texts, or one more for each, would take too long
