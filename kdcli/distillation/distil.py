@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -113,6 +114,7 @@ def distil(
         options: How to run: ``run_dir``, ``force``, ``resume``, ``dry_run`` (returns the plan), ``seeds``, ``track``.
         offline: Download nothing.
         time_starts: Whether to time the cold start of teacher and student.
+        reporter: Shows the progress.
 
     Raises:
         DataError: Texts, labels or the teacher cannot be read, or do not go together.
@@ -212,19 +214,19 @@ def _prepare(
     recipe = load({})
     own = {key for key, origin in recipe.origins.items() if origin.startswith(("--", "KD_"))}
 
-    def under(values: Values) -> Profile:
-        """Load the recipe with derived settings, but for those that the user sets."""
+    def under(values: Values) -> Profile:  # what is derived, but for what the user sets
         return load({key: value for key, value in values.items() if key not in own})
 
     asked = {**asdict(request), "files": {str(file): sha256(file) for file in files}}
     asked = json.loads(json.dumps({**asked, "settings": recipe.settings.model_dump(mode="json")}))
     known, profile = root / REQUEST, root / "profile.toml"
     if known.is_file() and profile.is_file() and options.resume:
-        content = json.loads(known.read_text("utf-8"))
-        if content["request"] == asked:
-            reporter.info("the texts and the plan are those of the run folder")
-            resolved = replace(load_profile(profile, environ={}), name=root.name)
-            return _Prepared(resolved, TextCounts(**content["counts"]), Plan(**content["plan"]))
+        with suppress(ValueError, KeyError, TypeError):  # a damaged record: it is planned anew
+            content = json.loads(known.read_text("utf-8"))
+            if content["request"] == asked:
+                counts, plan = TextCounts(**content["counts"]), Plan(**content["plan"])
+                reporter.info("the texts and the plan are those of the run folder")
+                return _Prepared(replace(load_profile(profile, environ={}), name=root.name), counts, plan)
     if (root / "kd.lock").exists() and not known.exists() and not options.force:
         hint = "name another one with --run-dir; --force makes it a run of distil"
         raise UsageError("this run folder is of another command", file=root, hint=hint)
@@ -305,10 +307,9 @@ def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
 
 def _show_plan(prepared: _Prepared, minutes: float | None, reporter: Reporter) -> None:
     counts, plan = prepared.counts, prepared.plan
-    left_out = f"{counts.duplicates:,} copies left out"
     beyond = f", {counts.beyond:,} beyond the plan" if counts.beyond else ""
     test = f", {counts.test:,} for the final figures" if counts.test else ""
-    reporter.info(f"{counts.read:,} texts read, {left_out}{beyond}")
+    reporter.info(f"{counts.read:,} texts read, {counts.duplicates:,} copies left out{beyond}")
     reporter.info(f"{counts.train:,} texts to learn from, {counts.dev:,} to choose by{test}")
     made = f"{plan.n_iter} fabricated ones for each, " if plan.n_iter else ""
     reporter.info(f"the plan: {made}{plan.updates:,} updates of the student")
@@ -328,10 +329,9 @@ def outlook(history: Sequence[Mapping[str, float]], metric: str) -> str:
         return "the training was too short to say what more time would bring"
     third = len(scores) // 3
     gain = max(scores) - max(scores[:-third])
-    name = {"accuracy": "agreement or accuracy"}.get(metric, metric)
     if gain < 0.1:
-        return f"the last third of the training did not raise {name} on dev: more time would bring little"
-    return f"the last third of the training raised {name} on dev by {gain:.1f} points: more time would bring more"
+        return "the last third of the training did not raise the dev score: more time would bring little"
+    return f"the last third of the training raised the dev score by {gain:.1f} points: more time would bring more"
 
 
 def _report(root: Path, reporter: Reporter) -> Path | None:
