@@ -49,11 +49,9 @@ from kdcli.student.student import Student, load_student
 from kdcli.tasks.split import task_from
 from kdcli.teacher.model import TeacherSource
 
-REQUEST = "distil.json"
-"""The file of a run folder that says what was asked for: the same again goes on with the plan that was made."""
+REQUEST = "distil.json"  # what was asked for: the same again goes on with the plan that was made
 Values = Mapping[str, Any]
-Load = Callable[[Values], Profile]
-"""Loads the recipe with settings on top."""
+Load = Callable[[Values], Profile]  # loads the recipe with settings on top
 
 
 @dataclass(frozen=True)
@@ -127,9 +125,9 @@ def distil(
     files = find_files(request.texts, offline=offline)
     load = load or (lambda values: load_profile("distil", flags=values))
     prepared = _prepare(request, files, root, load, options, begin, reporter)
+    _show_plan(prepared, request.minutes, reporter)
     if options.dry_run:
         return prepared.plan
-    _show_plan(prepared, request.minutes, reporter)
     outcomes = run_stages(None, prepared.profile, options=replace(options, run_dir=root), reporter=reporter)
     by_name = {outcome.name: outcome.result for outcome in outcomes}
     student = artefact(root, "student")
@@ -140,7 +138,7 @@ def distil(
         prepared.plan,
         time.perf_counter() - begin,
         by_name["results"],
-        outlook(by_name["student"].history, task_from(prepared.profile.settings.task).metric),
+        outlook(by_name["student"].history, task_from(prepared.profile.settings.task).metric, prepared.counts.beyond),
         _cold_starts(prepared.profile.settings, student) if time_starts else {},
     )
 
@@ -265,6 +263,7 @@ def _plan(
     sample, limit = first_texts(files[0], how, task, FEW, QuietReporter()), 0
     own = load(derived | student_settings(sample, own)).settings
     if request.minutes is not None:
+        reporter.info("measuring the speed of teacher and student")
         speeds = measure(teacher, sample, request.minutes, own, device)
         limit = most_texts(request.minutes, speeds)
     taken = take_texts(files, how, task, limit=limit, seed=own.seed, reporter=reporter)
@@ -322,7 +321,7 @@ def _show_plan(prepared: _Prepared, minutes: float | None, reporter: Reporter) -
             reporter.warn(f"{what}, more than the {minutes:g} of --minutes")
 
 
-def outlook(history: Sequence[Mapping[str, float]], metric: str) -> str:
+def outlook(history: Sequence[Mapping[str, float]], metric: str, beyond: int) -> str:
     """Say what more time would bring: by how much the last third of the training has raised the best dev score."""
     scores = [100 * evaluation[metric] for evaluation in history]
     if len(scores) < 3:
@@ -330,7 +329,8 @@ def outlook(history: Sequence[Mapping[str, float]], metric: str) -> str:
     third = len(scores) // 3
     gain = max(scores) - max(scores[:-third])
     if gain < 0.1:
-        return "the last third of the training did not raise the dev score: more time would bring little"
+        more = f"time for {beyond:,} more texts may bring more" if beyond else "more time would bring little"
+        return f"the last third of the training did not raise the dev score: {more}"
     return f"the last third of the training raised the dev score by {gain:.1f} points: more time would bring more"
 
 

@@ -185,6 +185,7 @@ class TakenTexts:
     read: int  # rows with a text
     different: int  # different texts among them
     labelled: bool  # whether every row has a label
+    unlabelled: int = 0  # texts that are left out, for they have no label
 
     def divide(self, count: int, task: Task, folder: Path) -> TextCounts:
         """Write the first ``count`` texts: ``train``, ``dev`` and, of many, ``test.parquet``.
@@ -198,7 +199,7 @@ class TakenTexts:
             if len(sides[name]):
                 sides[name].write_parquet(folder / f"{name}.parquet")
         sizes = {name: len(side) for name, side in sides.items()}
-        beyond = self.different - min(count, len(self.rows))
+        beyond = self.different - self.unlabelled - min(count, len(self.rows))
         return TextCounts(self.read, self.read - self.different, beyond, labelled=self.labelled, **sizes)
 
 
@@ -213,7 +214,7 @@ def take_texts(
     Raises:
         DataError: There are fewer than ``FEWEST`` different texts, or a label is not one of the task's.
     """
-    labelled = bool(settings.label_column)
+    labelled, unlabelled = bool(settings.label_column), 0
     taken, found = _Smallest(limit, seed), []
     with reporter.progress("read", unit="texts") as progress:
         for path in files:
@@ -234,8 +235,9 @@ def take_texts(
             f"{without:,} of {len(rows):,} texts have no label: "
             + ("they are left out" if labelled else f"the column {settings.label_column} is not used")
         )
+        unlabelled = without if labelled else 0
         rows = rows.drop_nulls("label") if labelled else rows
-    return TakenTexts(rows if labelled else rows.select(task.columns), read, different, labelled)
+    return TakenTexts(rows if labelled else rows.select(task.columns), read, different, labelled, unlabelled)
 
 
 def first_texts(path: Path, settings: TaskSettings, task: Task, count: int, reporter: Reporter) -> pl.DataFrame:

@@ -126,10 +126,11 @@ def compare(
     if not gold:
         found = models["teacher"].logits[0]
         labelled = {name: table.with_columns(labels_of(found[name], task)) for name, table in labelled.items()}
-    notes += _one_class(models["teacher"].logits[0], task)
+    notes += _answers({name: model.logits[0] for name, model in models.items()}, task)
+    results = _results(models, labelled, task, notes)
+    notes += _worse_than_labels(results)
     for note in notes:
         reporter.warn(note)
-    results = _results(models, labelled, task, notes)
     if not gold:
         titles = {**results.titles, "accuracy": "agreement with the teacher"}
         results = replace(results, gold=False, titles={metric: titles[metric] for metric in results.titles})
@@ -274,13 +275,37 @@ def _interval(drawn: Floats) -> Range:
     return low, high
 
 
-def _one_class(logits: Logits, task: Task) -> list[str]:
-    """Note a teacher that answers the same whatever the text is."""
-    if task.is_score or not all(len(np.unique(found.argmax(1))) < 2 for found in logits.values()):
+def _answers(logits: Mapping[str, Logits], task: Task) -> list[str]:
+    """Note how often the teacher gives its commonest label, and models that answer the same whatever the text is."""
+    if task.is_score:
         return []
-    label = task.labels[int(next(iter(logits.values()))[0].argmax())]
-    hint = "there is nothing to distil; train it longer, with a higher teacher.lr, or on more rows"
-    return [f"the teacher answers {label} for every text: {hint}"]
+    notes = []
+    for model in ("teacher", "student"):
+        answers = np.concatenate([found.argmax(1) for found in logits[model].values()])
+        share = np.bincount(answers).max() / len(answers)
+        label = task.labels[int(np.bincount(answers).argmax())]
+        if share == 1:
+            hint = "there is nothing to distil" if model == "teacher" else "it has learned nothing"
+            notes.append(f"the {model} answers {label} for every text: {hint}; train it longer, or on more rows")
+        elif model == "teacher" and share > (1 + 1 / task.outputs) / 2:  # half-way from chance to always
+            notes.append(
+                f"the teacher answers {label} for {share:.0%} of the texts: so does a model that knows nothing"
+            )
+    return notes
+
+
+def _worse_than_labels(results: Results) -> list[str]:
+    """Note a teacher whose whole interval lies below the score of the same student trained on labels alone."""
+    rows = {row.model: row for row in results.rows}
+    if "baseline" not in rows:
+        return []
+    metric = results.metrics[0]
+    worse = [
+        f"{100 * fmean(rows['teacher'].scores[table][metric]):.1f} on {table}, where labels alone give {100 * low:.1f}"
+        for table in results.gap_closed
+        if rows["teacher"].intervals[table][metric][1] < (low := fmean(rows["baseline"].scores[table][metric]))
+    ]
+    return [f"the teacher has {', '.join(worse)}: take another teacher, or the baseline as it is"] if worse else []
 
 
 def _with_logits(tables: Mapping[str, pl.DataFrame], logits: Mapping[str, Logits], task: Task) -> pl.DataFrame:
