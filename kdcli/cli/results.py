@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -37,7 +36,11 @@ def results_view(
             "without embeddings": row.parameters_without_embeddings if row.parameters else None,
             "MB": f"{row.megabytes:.1f}" if row.megabytes else None,
             "texts/s": round(row.per_second),
-            **({"cold start, s": f"{cold_start.get(row.model, math.nan):.1f}"} if cold_start else {}),
+            **(
+                {"cold start, s": f"{started:.1f}" if (started := cold_start.get(row.model)) else ""}
+                if cold_start
+                else {}
+            ),
             **({} if price is None else {"cost of 1,000,000": f"{price * 1e6 / row.per_second / 3600:.2g}"}),
         }
         for row in result.rows
