@@ -28,7 +28,7 @@ def student(request: Request) -> None:
         joined = joined or artefact(request.run_options().root(profile), "joined")
         folder = output.with_name(f".{output.name}.run")
         if not is_run(folder):
-            check_replaceable(folder)
+            check_replaceable(folder, MADE)
         request = replace(request, run_dir=folder)
     stage.run(["encode", "student"], request, profile, inputs={"joined": joined}, outputs={"student": output})
     if output is not None and not request.dry_run:

@@ -75,7 +75,8 @@ class Results:
     def __post_init__(self) -> None:
         """Refuse what no comparison has written."""
         models = [row.model for row in self.rows]
-        if models != [model for model in MODELS if model in models] or not {"teacher", "student"} <= set(models):
+        needed = {"teacher", "student", *(["baseline"] if self.gold else [])}
+        if models != [model for model in MODELS if model in models] or not needed <= set(models):
             raise ValueError(f"the rows are not {', '.join(MODELS)}")
         if not self.metrics or not self.gap_closed or not all(self.gap_closed.values()):
             raise ValueError("there are no scores")

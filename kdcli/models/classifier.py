@@ -194,7 +194,8 @@ def load_classifier(
 def _check_head(folder: Path) -> None:
     """Raise a ``DataError`` for a model that is no classifier by its configuration."""
     config = load_config(folder)
-    heads = config.architectures or []
+    with readable("model's configuration", folder):
+        heads = list(map(str, config.architectures or []))
     known = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     if not known or (heads and not any("SequenceClassification" in head for head in heads)):
         what = f"the model has no head for classes or a score: it is {', '.join(heads) or config.model_type}"
