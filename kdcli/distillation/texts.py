@@ -257,7 +257,7 @@ class _Smallest:
     def add(self, rows: pl.DataFrame) -> None:
         self._frames.append(rows.with_columns(rank=_mixed(rows["key"].to_numpy(), self._seed)))
         self._pending += len(rows)
-        if self._limit and self._pending > max(self._limit, _ROWS):
+        if self._limit and self._pending > _ROWS:
             self._frames, self._pending = [self._chosen()], 0
 
     def rows(self) -> pl.DataFrame:
