@@ -207,6 +207,7 @@ def _results(
             name: {metric: (gap.low, gap.high) if gap else None for metric, gap in gaps.items()}
             for name, gaps in all_gaps.items()
         },
+        gold="baseline" in models,
     )
 
 
