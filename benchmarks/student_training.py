@@ -29,13 +29,11 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import StudentSettings, TaskSettings
-from kdcli.student.build import collate
-from kdcli.student.encoding import encode_table
-from kdcli.student.examples import Examples
-from kdcli.student.folder import build_student
+from kdcli.student.build import build_student, collate
+from kdcli.student.dataset import Examples, encode_table
 from kdcli.student.train import train_student
+from kdcli.student.vectors import Vectors
 from kdcli.student.vocabulary import train_vocabulary
-from kdcli.student.word_vectors import Vectors
 from kdcli.tasks.split import load_split, task_from
 
 BATCHES = (50, 128, 256)
