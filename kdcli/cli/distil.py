@@ -97,12 +97,9 @@ def distil(
         return bare.load("distil", settings=dict(values))
 
     with ui.reporting("distil") as reporter:
-        how: dict[str, Any] = {
-            "options": options,
-            "offline": request.offline,
-            "reporter": reporter,
-        }
-        result = distil_model(wanted, load, time_starts=True, **how)
+        result = distil_model(
+            wanted, load, options=options, offline=request.offline, time_starts=True, reporter=reporter
+        )
     ui.show(result, lambda found: _view(found, price) if isinstance(found, DistilResult) else ui.describe(found))
 
 

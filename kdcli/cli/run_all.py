@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -15,11 +13,10 @@ from kdcli.cli import stage, ui
 from kdcli.cli.options import Request, command
 from kdcli.cli.progress import duration
 from kdcli.cli.results import results_view
-from kdcli.errors import KdError, UsageError
+from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdcli.api import Reporter
-    from kdcli.run.runner import Outcome
+    pass
 
 
 @command(
@@ -35,6 +32,7 @@ def run_all(request: Request) -> None:
     Stages: transfer (lite, cache, fine-tune, prefixes, sample, corpus, mix), teacher, export, join, encode, student,
     baseline, results. What is up to date is not run again.
     """
+    from kdcli.report.page import report_run
     from kdcli.run.runner import run_stages
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -46,7 +44,8 @@ def run_all(request: Request) -> None:
     with ui.reporting(profile.name) as reporter:
         outcomes = run_stages(None, profile, options=options, reporter=reporter)
         compared = not request.dry_run and outcomes[-1].name == "results"
-        page = _report(root, outcomes, reporter) if compared else None
+        new = any(outcome.reasons for outcome in outcomes)
+        page = report_run(root, new=new, reporter=reporter) if compared else None
     ran = any(outcome.seconds for outcome in outcomes)
     ended = f"done in {duration(time.monotonic() - begin)}" if ran else "up to date, nothing to do"
     where = [Text(f"run folder: {root}"), *([Text(f"report: {page}")] if page else []), Text(ended, "dim")]
@@ -55,17 +54,3 @@ def run_all(request: Request) -> None:
         return Group(results_view(result) if compared else ui.panel(outcomes[-1].name, ui.describe(result)), *where)
 
     stage.show(outcomes, request.dry_run, last)
-
-
-def _report(root: Path, outcomes: Sequence[Outcome], reporter: Reporter) -> Path | None:
-    """Write the run's page if something is new; an error here is a warning, for the run itself is done."""
-    from kdcli.report.page import NAME, write_report
-
-    page = root / NAME
-    if any(outcome.reasons for outcome in outcomes) or not page.exists():
-        try:
-            write_report([root], reporter=reporter)
-        except KdError as error:
-            reporter.warn(f"there is no new report: {error}")
-            return None
-    return page

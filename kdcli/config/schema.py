@@ -227,6 +227,11 @@ class Settings(Table):
             raise ValueError(f"device is auto, cpu, cuda, cuda:N or mps, not {value!r}")
         return value
 
+    @property
+    def vectors_source(self) -> str:
+        """The file or model that the word vectors come from; ``teacher`` is the model that the teacher starts from."""
+        return self.teacher.model if self.student.vectors == "teacher" else self.student.vectors
+
     def conflicts(self) -> Iterator[tuple[str, KdError]]:
         """Go through the settings that do not go together, each with the group of plugins whose users it concerns."""
         student, teacher, labels = self.student, self.teacher, self.task.labels

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import Settings
-from kdcli.distillation.texts import Columns, label_values
+from kdcli.distillation.texts import Columns
 from kdcli.errors import UsageError
 from kdcli.models.classifier import are_generic
 from kdcli.models.hf import find_model, load_config
@@ -65,11 +64,11 @@ def task_settings(
     return {**kind, "task.labels": list(labels)}
 
 
-def label_settings(file: Path, columns: Columns, labels: Sequence[str]) -> dict[str, Any]:
+def label_settings(columns: Columns, labels: Sequence[str]) -> dict[str, Any]:
     """Take the file's own spelling of the teacher's labels where it differs: ``Positive`` for ``POSITIVE``."""
     if columns.label is None or not labels:
         return {}
-    values = label_values(file, columns.label)
+    values = columns.values
     positions = label_positions(values, Task("labels", "single", tuple(labels)))
     own = [values[position] for position in positions] if positions else list(labels)
     return {} if own == list(labels) else {"task.labels": own, "task.names": list(labels)}

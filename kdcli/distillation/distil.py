@@ -13,7 +13,6 @@ from typing import Any
 
 import polars as pl
 
-from kdcli import registry
 from kdcli.api import QuietReporter, Reporter
 from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
@@ -35,14 +34,12 @@ from kdcli.distillation.texts import (
     first_texts,
     take_texts,
 )
-from kdcli.errors import DataError, KdError, UsageError
-from kdcli.evaluate.bench import BenchSubject, Kind, cold_start
+from kdcli.errors import DataError, UsageError
+from kdcli.evaluate.bench import BenchSubject, cold_start, student_forms
 from kdcli.evaluate.results import Results
 from kdcli.files import atomic, sha256
 from kdcli.models.device import resolve
-from kdcli.parts import processes
-from kdcli.report.page import NAME as REPORT
-from kdcli.report.page import write_report
+from kdcli.report.page import report_run
 from kdcli.run.paths import artefact
 from kdcli.run.runner import RunOptions, run_stages
 from kdcli.student.student import Student, load_student
@@ -133,7 +130,7 @@ def distil(
     student = artefact(root, "student")
     return DistilResult(
         student,
-        _report(root, reporter),
+        report_run(root, new=any(outcome.reasons for outcome in outcomes), reporter=reporter),
         prepared.counts,
         prepared.plan,
         time.perf_counter() - begin,
@@ -253,18 +250,19 @@ def _plan(
     source = TeacherSource.of(load(derived).settings)
     opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
     derived |= task_settings(opened.labels, request.labels, columns, reporter)
-    derived |= label_settings(files[0], columns, opened.labels)
+    derived |= label_settings(columns, opened.labels)
     own = load(derived).settings
     task = task_from(own.task)
     teacher = source.match(opened, task, reporter)
     how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
     said = ", labels in " + columns.label if columns.label else ", no labels"
     reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{said}")
-    sample, limit = first_texts(files[0], how, task, FEW, QuietReporter()), 0
-    own = load(derived | student_settings(sample, own)).settings
+    limit = 0
     if request.minutes is not None:
         reporter.info("measuring the speed of teacher and student")
-        speeds = measure(teacher, sample, request.minutes, own, device)
+        sample = first_texts(files[0], how, task, FEW, QuietReporter())
+        likely = load(derived | student_settings(sample, own)).settings
+        speeds = measure(teacher, sample, request.minutes, likely, device)
         limit = most_texts(request.minutes, speeds)
     taken = take_texts(files, how, task, limit=limit, seed=own.seed, reporter=reporter)
     derived |= student_settings(taken.rows, own)
@@ -290,18 +288,10 @@ def _plan(
 
 def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
     """Time both models in processes of their own."""
-    task, source = task_from(settings.task), TeacherSource.of(settings)
-    device, config = resolve(settings.device), json.loads((student / "config.json").read_text("utf-8"))
-    form: Kind = "numpy" if hasattr(registry.load("students", config["plugin"]), "fast") else "pytorch"
-    subjects = [
-        BenchSubject("teacher", "teacher", source.model, task, device, settings.precision, source),
-        BenchSubject("student", form, str(student), task),
-    ]
-    found = {}
-    for subject in subjects:
-        with processes(1) as pool:
-            found[subject.name] = pool.submit(cold_start, subject).result()
-    return found
+    task, source, device = task_from(settings.task), TeacherSource.of(settings), resolve(settings.device)
+    teacher = BenchSubject("teacher", "teacher", source.model, task, device, settings.precision, source)
+    forms, _ = student_forms(student, settings.student.model, task)
+    return {"teacher": cold_start(teacher), "student": cold_start(forms[-1])}
 
 
 def _show_plan(prepared: _Prepared, minutes: float | None, reporter: Reporter) -> None:
@@ -332,15 +322,6 @@ def outlook(history: Sequence[Mapping[str, float]], metric: str, beyond: int) ->
         more = f"time for {beyond:,} more texts may bring more" if beyond else "more time would bring little"
         return f"the last third of the training did not raise the dev score: {more}"
     return f"the last third of the training raised the dev score by {gain:.1f} points: more time would bring more"
-
-
-def _report(root: Path, reporter: Reporter) -> Path | None:
-    try:
-        write_report([root], reporter=reporter)
-    except KdError as error:
-        reporter.warn(f"there is no report: {error}")
-        return None
-    return root / REPORT
 
 
 def _name(texts: Sequence[str]) -> str:

@@ -152,7 +152,7 @@ def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float) -> f
 
 def _word_seconds(settings: Settings, words: list[str], device: str) -> float:
     """Return the seconds that the vector of a word takes; 0 where they come from a file, or are random."""
-    source = settings.teacher.model if settings.student.vectors == "teacher" else settings.student.vectors
+    source = settings.vectors_source
     if not source or Path(source).expanduser().is_file():
         return 0.0
     taken = []

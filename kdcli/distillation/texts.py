@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, MissingError, UsageError, first_line
-from kdcli.tables.read import ROW_NUMBER, Form, TableReader, form_of, read_table
+from kdcli.tables.read import ROW_NUMBER, Form, form_of, read_table
 from kdcli.tasks.detect import is_quoted
 from kdcli.tasks.split import stream_table
 from kdcli.transfer.cleaning import keys
@@ -42,6 +42,7 @@ class Columns:
 
     texts: tuple[str, ...]
     label: str | None
+    values: tuple[str, ...] = field(default=(), compare=False)  # the different labels of the first rows, as text
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,15 @@ def find_columns(
     Raises:
         DataError: No column holds texts, or several do; the error shows an example of each.
     """
-    rows = next(iter(_open(path).batches()), None)
-    if rows is None:
+    form = form_of(path)
+    reader = read_table(path, form=form, quoted=is_quoted(path, "custom") if form == "tsv" else None)
+    first = next(iter(reader.batches()), None)
+    if first is None:
         raise DataError("there are no texts in this file", file=path)
-    rows = rows.drop(ROW_NUMBER).head(_LOOKED_AT)
+    rows = first.drop(ROW_NUMBER).head(_LOOKED_AT)
     label = None if label_col == "none" else label_col or _named(rows.columns, _LABEL_NAMES)
-    if form_of(path) == "txt":
-        return Columns(("sentence",), label)
+    if form == "txt":
+        return Columns(("sentence",), label, _values(first, label))
     if text_col is None:
         text_col = _text_column(rows.drop([label] if label in rows.columns else []), path)
     for name in filter(None, (text_col, text2_col, label_col if label else None)):
@@ -128,21 +131,15 @@ def find_columns(
     if rows[text_col].dtype != pl.String or rows[text_col].str.contains(_NUMBER).fill_null(True).all():
         raise DataError("this column holds no texts", file=path, key=text_col, hint=_shown(rows))
     texts = (text_col, text2_col) if text2_col else (text_col,)
-    return Columns(texts, None if label in texts else label)
+    label = None if label in texts else label
+    return Columns(texts, label, _values(first, label))
 
 
-def label_values(path: Path, column: str) -> list[str]:
-    """Return the different labels of the first rows of a table, as text."""
-    rows = next(iter(_open(path).batches()), None)
-    if rows is None or column not in rows.columns:
-        return []
+def _values(rows: pl.DataFrame, column: str | None) -> tuple[str, ...]:
+    if column not in rows.columns:
+        return ()
     values = rows[column].drop_nulls().unique(maintain_order=True).cast(pl.String, strict=False).drop_nulls()
-    return values.filter(values != "").to_list()
-
-
-def _open(path: Path) -> TableReader:
-    form = form_of(path)
-    return read_table(path, form=form, quoted=is_quoted(path, "custom") if form == "tsv" else None)
+    return tuple(values.filter(values != ""))
 
 
 def _text_column(rows: pl.DataFrame, path: Path) -> str:

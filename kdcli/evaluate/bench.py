@@ -142,7 +142,7 @@ def bench(
     reporter, folder = reporter or QuietReporter(), student_folder(student)
     loaded = load_student(folder)
     task = loaded.task
-    subjects, skipped = _forms(folder, loaded.config["plugin"], onnx, task, device)
+    subjects, skipped = student_forms(folder, loaded.config["plugin"], task, onnx, device)
     if teacher is not None:
         from kdcli.teacher.model import TeacherSource
 
@@ -155,7 +155,7 @@ def bench(
     models: list[Measurement] = []
     with reporter.progress("bench", len(subjects), "models") as progress:
         for subject in subjects:
-            one = _alone(subject, columns, seconds)
+            one = _alone(measure, subject, columns, seconds)
             if one.parameters is None:  # the other forms of the student have those of the first, the module
                 every, without = models[0].parameters, models[0].parameters_without_embeddings
                 one = replace(one, parameters=every, parameters_without_embeddings=without)
@@ -186,8 +186,8 @@ def ratio(model: Measurement, teacher: Measurement) -> Ratio:
     )
 
 
-def _forms(
-    folder: Path, plugin: str, onnx: Path | None, task: Task, device: str
+def student_forms(
+    folder: Path, plugin: str, task: Task, onnx: Path | None = None, device: str = "cpu"
 ) -> tuple[list[BenchSubject], dict[str, str]]:
     """Return the forms of a student that can be measured, and why others cannot."""
     from kdcli.export.onnx import INT8, MODEL
@@ -212,7 +212,6 @@ def _forms(
 def _texts(
     task: Task, settings: TaskSettings, table: Path | None, seed: int, reporter: Reporter
 ) -> tuple[list[list[str]], str]:
-    # In an order drawn at random, so that the first of them are like all.
     from kdcli.config.schema import TaskSettings
     from kdcli.tasks.split import SAMPLE, load_table, load_tables, task_from
 
@@ -225,25 +224,24 @@ def _texts(
         single = TaskSettings(name="sample", labels=("0", "1"), data_dir=SAMPLE)
         rows = next(iter(load_tables(single, task_from(single), "dev", reporter).values()))
         source = SAMPLE
-    order = np.random.default_rng(seed).permutation(len(rows))[:TEXTS]
+    order = np.random.default_rng(seed).permutation(len(rows))[:TEXTS]  # the first of them are like all
     if source == SAMPLE:  # a pair is a text and the one after it
         texts = rows["sentence"].gather(order).to_list()
         return [texts[number:] + texts[:number] for number in range(len(task.columns))], source
     return [rows[column].gather(order).to_list() for column in task.columns], source
 
 
-def _alone(subject: BenchSubject, columns: Sequence[Sequence[str]], seconds: float) -> Measurement:
+def _alone(work: Callable[..., Any], subject: BenchSubject, *more: Any) -> Any:
     try:
         with processes(1) as pool:
-            return pool.submit(measure, subject, columns, seconds).result()
+            return pool.submit(work, subject, *more).result()
     except BrokenProcessPool as error:
         hint = "it may not fit into memory; leave out --teacher, or take --precision bf16"
         raise KdError(f"the process that measured {subject.name} was killed", hint=hint) from error
 
 
 def _machine(device: str) -> dict[str, str]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text().splitlines() if (info := Path("/proc/cpuinfo")).exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     found = {"processor": [*names, platform.processor() or platform.machine()][0], "cores": str(usable_cores())}
     if device.startswith("cuda"):
@@ -262,10 +260,9 @@ class _Loaded:
 
 
 def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurement:
-    """Load a model, warm it up and time it on fresh texts.
+    """Load a model, warm it up and time it on fresh texts, for ``seconds`` or until they end.
 
     Each batch size has texts of its own, none is timed twice, and a student is loaded anew for each, with empty caches.
-    It is timed for ``seconds``, or until its texts end.
     """
     with redirect_stdout(sys.stderr):  # this process shares the parent's stdout, which is for the result
         begin = time.perf_counter()
@@ -290,9 +287,13 @@ def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurem
 
 
 def cold_start(subject: BenchSubject) -> float:
-    """Return the seconds from the first import to the first answer, in a process that has loaded nothing else."""
-    begin = time.perf_counter()
+    """Return the seconds from the first import to the first answer, in a process of its own."""
+    return float(_alone(_start, subject))
+
+
+def _start(subject: BenchSubject) -> float:
     with redirect_stdout(sys.stderr):
+        begin = time.perf_counter()
         _load(subject).logits([["a text"]] * len(subject.task.columns))
     return time.perf_counter() - begin
 

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from kdcli.api import Task
 from kdcli.tasks.metrics import RESAMPLES
-from kdcli.tasks.statistics import Interval
+from kdcli.tasks.statistics import Interval, bounds
 
 _DRAWN = 1 << 24
 """The most numbers that are drawn at once."""
@@ -70,5 +70,4 @@ def _r2(means: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _interval(value: NDArray[np.float64], drawn: NDArray[np.float64]) -> Interval:
-    low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
-    return Interval(float(value[0]), low, high)
+    return Interval(float(value[0]), *bounds(drawn))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.tables.write import write_table
 from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import RESAMPLES, Floats, Outputs, metric_title, resampled, score
-from kdcli.tasks.statistics import Interval
+from kdcli.tasks.statistics import Interval, bounds
 from kdcli.teacher.logits import labels_of
 
 if TYPE_CHECKING:
@@ -128,13 +128,10 @@ def compare(
         found = models["teacher"].logits[0]
         labelled = {name: table.with_columns(labels_of(found[name], task)) for name, table in labelled.items()}
     notes += _answers({name: model.logits[0] for name, model in models.items()}, task)
-    results = _results(models, labelled, task, notes)
+    results = _results(models, labelled, task, notes, gold)
     notes += _worse_than_labels(results)
     for note in notes:
         reporter.warn(note)
-    if not gold:
-        titles = {**results.titles, "accuracy": "agreement with the teacher"}
-        results = replace(results, gold=False, titles={metric: titles[metric] for metric in results.titles})
     shown = {name: model.logits[0] for name, model in models.items() if name != "tf-idf"}
     write_table(predictions, _with_logits(labelled, shown, task))
     with atomic(output) as temporary:
@@ -175,7 +172,7 @@ class _Measured:
 
 
 def _results(
-    models: Mapping[str, _Measured], tables: Mapping[str, pl.DataFrame], task: Task, notes: list[str]
+    models: Mapping[str, _Measured], tables: Mapping[str, pl.DataFrame], task: Task, notes: list[str], gold: bool
 ) -> Results:
     scored = {
         name: score_models(
@@ -185,10 +182,12 @@ def _results(
         )
         for name, table in tables.items()
     }
-    metrics = (task.metric, *task.more_metrics)
+    titles = {metric: metric_title(task, metric) for metric in (task.metric, *task.more_metrics)}
+    if not gold and "accuracy" in titles:
+        titles["accuracy"] = "agreement with the teacher"
     all_gaps = {name: found.gaps for name, found in scored.items()}
     return Results(
-        list(metrics),
+        list(titles),
         [
             Row(
                 model,
@@ -202,12 +201,12 @@ def _results(
         ],
         {name: {metric: gap.value if gap else None for metric, gap in gaps.items()} for name, gaps in all_gaps.items()},
         notes,
-        {metric: metric_title(task, metric) for metric in metrics},
+        titles,
         {
             name: {metric: (gap.low, gap.high) if gap else None for metric, gap in gaps.items()}
             for name, gaps in all_gaps.items()
         },
-        gold="baseline" in models,
+        gold,
     )
 
 
@@ -248,7 +247,7 @@ def score_models(
         means = {model: np.mean([seed[metric] for seed in seeds], axis=0) for model, seeds in draws.items()}
         for model, seeds in found.items():
             result.scores[model][metric] = [seed[metric] for seed in seeds]
-            result.intervals[model][metric] = _interval(means[model])
+            result.intervals[model][metric] = bounds(means[model])
         averages = {model: fmean(seeds[metric]) for model, seeds in result.scores.items()}
         result.gaps[metric] = gap_closed(averages, means) if "baseline" in averages else None
     return result
@@ -265,16 +264,11 @@ def gap_closed(scores: Mapping[str, float], drawn: Mapping[str, Floats]) -> Inte
     """
     gaps = drawn["teacher"] - drawn["baseline"]
     gap = scores["teacher"] - scores["baseline"]
-    if gap <= 0 or _interval(gaps)[0] <= 0:
+    if gap <= 0 or bounds(gaps)[0] <= 0:
         return None
     there = gaps > 0  # but for a few resamples; in those there is no share
     shares = (drawn["student"] - drawn["baseline"])[there] / gaps[there]
-    return Interval((scores["student"] - scores["baseline"]) / gap, *_interval(shares))
-
-
-def _interval(drawn: Floats) -> Range:
-    low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
-    return low, high
+    return Interval((scores["student"] - scores["baseline"]) / gap, *bounds(shares))
 
 
 def _answers(logits: Mapping[str, Logits], task: Task) -> list[str]:

@@ -17,6 +17,7 @@ from scipy.special import softmax
 
 from kdcli import __version__
 from kdcli.api import Reporter, Task
+from kdcli.errors import KdError
 from kdcli.evaluate.results import Results, percent
 from kdcli.files import atomic, check_output
 from kdcli.report import plots
@@ -66,6 +67,21 @@ class Report:
     runs: list[str]
     sections: list[str]
     left_out: list[str]  # sections that no run has come to
+
+
+def report_run(root: Path, *, new: bool, reporter: Reporter) -> Path | None:
+    """Write the page of a run that has ended, if it has something ``new`` or no page yet, and return its path.
+
+    An error here is a warning, for the run itself is done.
+    """
+    page = root / NAME
+    if new or not page.exists():
+        try:
+            write_report([root], reporter=reporter)
+        except KdError as error:
+            reporter.warn(f"there is no new report: {error}")
+            return None
+    return page
 
 
 def write_report(

@@ -141,11 +141,11 @@ class Encode(Stage):
 
     def inputs(self, run: RunContext) -> Files:
         """Add the file or model of the word vectors."""
-        return super().inputs(run) | if_local("vectors", _vectors(run.settings))
+        return super().inputs(run) | if_local("vectors", run.settings.vectors_source)
 
     def parameters(self, run: RunContext) -> dict[str, Any]:
         """Name the model that ``student.vectors = "teacher"`` stands for."""
-        return super().parameters(run) | {"student.vectors": _vectors(run.settings)}
+        return super().parameters(run) | {"student.vectors": run.settings.vectors_source}
 
     def run(self, run: RunContext) -> Any:
         from kdcli.student.dataset import encode
@@ -155,7 +155,7 @@ class Encode(Stage):
             settings=run.settings.student,
             seed=run.seed,
             device=run.device,
-            encoder=_vectors(run.settings),
+            encoder=run.settings.vectors_source,
             **run.common("encoded"),
         )
 
@@ -277,14 +277,9 @@ TRANSFER = tuple(stage.name for stage in _TRANSFER)
 """The stages that make the transfer set; together they are called ``transfer``."""
 
 
-def _vectors(settings: Settings) -> str:
-    """Return the file or model that the word vectors come from; a profile's ``teacher`` is its pretrained model."""
-    return settings.teacher.model if settings.student.vectors == "teacher" else settings.student.vectors
-
-
 def warn_of_dimension(settings: Settings, reporter: Reporter) -> None:
     """Warn, before any work, of word vectors that are to be larger than the states of the encoder on this machine."""
-    student, config = settings.student, Path(_vectors(settings)).expanduser() / "config.json"
+    student, config = settings.student, Path(settings.vectors_source).expanduser() / "config.json"
     with suppress(OSError, ValueError, AttributeError):  # no folder, or one that is refused when it is loaded
         states = json.loads(config.read_text("utf-8")).get("hidden_size")
         if isinstance(states, int) and states < student.dimension:

@@ -30,6 +30,12 @@ class Interval:
     high: float
 
 
+def bounds(drawn: NDArray[Any]) -> tuple[float, float]:
+    """Return a 95 % interval: the percentiles of a bootstrap."""
+    low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
+    return low, high
+
+
 @dataclass(frozen=True)
 class LengthBin:
     """The rows of about one length (words of the shortest, of the longest), a quarter of all, and their scores."""
@@ -120,7 +126,7 @@ def evaluate(
     names = dict.fromkeys([task.metric, *task.more_metrics, *values])
     return Evaluation(
         len(gold),
-        {name: Interval(values[name], *np.percentile(drawn[name], [2.5, 97.5]).tolist()) for name in names},
+        {name: Interval(values[name], *bounds(drawn[name])) for name in names},
         None if task.is_score else confusion(gold, outputs.argmax(1), task.outputs),
         None if task.is_score else calibration(outputs, gold),
         by_length(task, outputs, gold, words),
@@ -228,5 +234,4 @@ def _by_bootstrap(difference: float, drawn: Floats) -> Difference:
     # Resamples scatter about the difference found; moved to scatter about 0, they show what chance alone does.
     as_large = np.abs(drawn - difference) >= abs(difference) - _ROUNDING
     p = (1 + int(as_large.sum())) / (1 + len(drawn))
-    low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
-    return Difference(difference, low, high, p, "paired bootstrap")
+    return Difference(difference, *bounds(drawn), p, "paired bootstrap")

@@ -135,7 +135,8 @@ def fake(subject: BenchSubject, texts: Any, seconds: float) -> Measurement:
 def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[BenchSubject, Any, float]]:
     calls: list[tuple[BenchSubject, Any, float]] = []
 
-    def alone(subject: BenchSubject, texts: Any, seconds: float) -> Measurement:
+    def alone(work: Any, subject: BenchSubject, texts: Any, seconds: float) -> Measurement:
+        assert work is benching.measure
         calls.append((subject, texts, seconds))
         return fake(subject, texts, seconds)
 
