@@ -20,7 +20,7 @@ def student(tmp_path):
 def kd(capsys, monkeypatch):
     asked = []
 
-    def alone(subject, texts, seconds):
+    def alone(work, subject, texts, seconds):
         asked.append((subject, seconds))
         rates = {1: 1234.5, 32: 20_000.0, 512: 50_000.0}
         latency = Latency(0.81, 0.9, 1.2, 100)
