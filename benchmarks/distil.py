@@ -62,7 +62,8 @@ def main() -> None:
 def parts(teacher: str, texts: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        student = kdcli.distil(teacher, texts, run_dir=Path(folder) / "run")
+        alone = {"transfer.lite.n_iter": 0}  # the teacher reads these texts, and no fabricated ones
+        student = kdcli.distil(teacher, texts, settings=alone, run_dir=Path(folder) / "run")
         whole = time.perf_counter() - begin
         trained = results(Path(folder) / "run")["student"]
         model = TeacherSource(teacher).load(student.task)
@@ -98,7 +99,7 @@ def zero_shot(teacher: str, texts: list[str], labels: list[str], epochs: int) ->
     begin = time.perf_counter()
     sets = {"student.epochs": epochs, "transfer.lite.n_iter": 0}
     with tempfile.TemporaryDirectory() as folder:
-        kdcli.distil(teacher, texts, labels=labels, settings={**sets}, run_dir=Path(folder) / "run")
+        kdcli.distil(teacher, texts, labels=labels, settings=sets, run_dir=Path(folder) / "run")
         ours = time.perf_counter() - begin
         near = json.loads((Path(folder) / "run/results.json").read_text())["rows"][-1]["fidelity"]
     begin = time.perf_counter()

@@ -207,7 +207,7 @@ def _prepare(
 ) -> _Prepared:
     """Return the texts and the plan of the run folder, made now unless the same was asked for before."""
     recipe = load({})
-    own = {key for key, origin in recipe.origins.items() if origin.startswith(("--", "KD_"))}
+    own = _said(recipe)
 
     def under(values: Values) -> Profile:  # what is derived, but for what the user sets
         return load({key: value for key, value in values.items() if key not in own})
@@ -234,6 +234,11 @@ def _prepare(
         with atomic(known) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     return replace(prepared, profile=replace(prepared.profile, name=root.name))
+
+
+def _said(recipe: Profile) -> set[str]:
+    """Return the keys that the command line or the environment sets."""
+    return {key for key, origin in recipe.origins.items() if origin.startswith(("--", "KD_"))}
 
 
 def _plan(
@@ -269,10 +274,13 @@ def _plan(
     own = load(derived).settings
     if cut := count_cut(taken.rows, own.student.max_length):
         reporter.info(f"the student reads {own.student.max_length} words: {cut:,} texts are longer, and cut")
+    n_iter: int | None = own.transfer.lite.n_iter
+    if not n_iter and "transfer.lite.n_iter" not in _said(recipe):
+        n_iter = None  # as many as are of use
     if request.minutes is None:
-        plan = plan_all(len(taken.rows), own)
+        plan = plan_all(len(taken.rows), own, n_iter)
     else:
-        plan = plan_minutes(request.minutes, time.perf_counter() - begin, len(taken.rows), speeds, own)
+        plan = plan_minutes(request.minutes, time.perf_counter() - begin, len(taken.rows), speeds, own, n_iter)
     counts = taken.divide(plan.texts, task, folder)
     derived |= {
         "task.data_dir": str(folder),

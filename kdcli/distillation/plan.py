@@ -74,10 +74,10 @@ class Plan:
     seconds: dict[str, float]  # what it will take, by what is done; empty without a limit of time
 
 
-def plan_all(texts: int, settings: Settings) -> Plan:
-    """Plan without a limit of time: all texts, and fabricated ones where there are few."""
+def plan_all(texts: int, settings: Settings, n_iter: int | None = None) -> Plan:
+    """Plan without a limit of time: all texts, with ``n_iter`` fabricated ones each; None: some where there are few."""
     train = texts - sum(held_out(texts))
-    n_iter = settings.transfer.lite.n_iter or min(_MOST_ITER, ceil(ENOUGH / train) - 1)
+    n_iter = min(_MOST_ITER, ceil(ENOUGH / train) - 1) if n_iter is None else n_iter
     student = settings.student
     updates = student.epochs * ceil(train * (1 + n_iter) / student.batch_size)
     return Plan(texts, n_iter, student.epochs, updates, max(1, updates // _EVALUATIONS), student.max_size, {})
@@ -88,12 +88,16 @@ def most_texts(minutes: float, speeds: Speeds) -> int:
     return max(2 * _LEAST, int(60 * minutes / (speeds.text + speeds.row)))
 
 
-def plan_minutes(minutes: float, spent: float, texts: int, speeds: Speeds, settings: Settings) -> Plan:
+def plan_minutes(
+    minutes: float, spent: float, texts: int, speeds: Speeds, settings: Settings, n_iter: int | None = None
+) -> Plan:
     """Plan for a number of minutes, of which some seconds are spent.
 
     The time that a labelled row takes is the teacher's pass and ``_EPOCHS`` of the student's. Where there is more time
-    than all texts take, rules fabricate more, and at last there are more epochs.
+    than all texts take, rules fabricate more (``n_iter`` for each text, if that is given), and at last there are more
+    epochs.
     """
+    made = n_iter or 0
     words, batch = settings.student.max_size, settings.student.batch_size
     if speeds.word:
         words = min(words, max(_LEAST_WORDS, int(_VECTORS * 60 * minutes / speeds.word)))
@@ -103,14 +107,15 @@ def plan_minutes(minutes: float, spent: float, texts: int, speeds: Speeds, setti
     def seconds(taken: int) -> float:
         """Return what so many texts take; those held out go through the teacher once, and again in the comparison."""
         held = sum(held_out(taken))
-        return (taken - held) * row + 2 * held * speeds.text
+        return (taken - held) * (1 + made) * row + 2 * held * speeds.text
 
     least = min(texts, 2 * _LEAST)
     taken = least + max(0, bisect_right(range(least, texts + 1), left, key=seconds) - 1)
     held = sum(held_out(taken))
     train, left = taken - held, left - 2 * held * speeds.text
-    n_iter = min(_MOST_ITER, max(0, int(left / (train * row)) - 1)) if taken == texts else 0
-    rows = train * (1 + n_iter)
+    if n_iter is None and taken == texts:
+        made = min(_MOST_ITER, max(0, int(left / (train * row)) - 1))
+    rows = train * (1 + made)
     passes = min(_MOST_EPOCHS, (left - rows * speeds.text) / (rows * speeds.row))
     updates = max(_LEAST_UPDATES, int(passes * rows / batch))
     parts = {
@@ -121,7 +126,7 @@ def plan_minutes(minutes: float, spent: float, texts: int, speeds: Speeds, setti
         "rest": _START,
     }
     epochs, steps = ceil(max(1.0, updates * batch / rows)), max(1, updates // _EVALUATIONS)
-    return Plan(taken, n_iter, epochs, updates, steps, words, parts)
+    return Plan(taken, made, epochs, updates, steps, words, parts)
 
 
 def measure(teacher: Teacher, texts: pl.DataFrame, minutes: float, settings: Settings, device: str) -> Speeds:

@@ -7,6 +7,7 @@ from kdcli.distillation.plan import Speeds, plan_all, plan_minutes
 from kdcli.distillation.texts import held_out
 
 SETTINGS = load_profile("distil", environ={}, uses=()).settings
+SPEEDS = Speeds(0.01, 0.001, 0.001)
 BATCH = SETTINGS.student.batch_size
 
 
@@ -28,21 +29,22 @@ def test_a_plan_fills_the_time_and_no_more(minutes, texts, text, word, row):
 
 
 def test_more_time_buys_more_texts_then_fabricated_ones_then_epochs():
-    speeds = Speeds(0.01, 0.001, 0.001)
-    plans = [plan_minutes(minutes, 0, 10_000, speeds, SETTINGS) for minutes in (2, 5, 20, 2000)]
+    plans = [plan_minutes(minutes, 0, 10_000, SPEEDS, SETTINGS) for minutes in (2, 5, 20, 2000)]
     assert plans[0].texts < plans[1].texts == plans[2].texts == plans[3].texts == 10_000
     assert [plan.n_iter for plan in plans] == [0, 0, 6, 20]
     assert plans[3].epochs == 30 > plans[2].epochs
 
 
 def test_little_time_does_the_least():
-    plan = plan_minutes(0.1, 30, 10_000, Speeds(0.01, 0.001, 0.001), SETTINGS)
+    plan = plan_minutes(0.1, 30, 10_000, SPEEDS, SETTINGS)
     assert (plan.texts, plan.n_iter, plan.updates) == (128, 0, 20)
     assert sum(plan.seconds.values()) > 6
 
 
 def test_without_a_limit_all_texts_are_taken_and_few_are_multiplied():
     assert plan_all(100_000, SETTINGS).n_iter == 0
+    alone, wanted = plan_all(1_000, SETTINGS, 0), plan_minutes(60, 0, 1_000, SPEEDS, SETTINGS, 2)
+    assert (alone.n_iter, alone.updates, wanted.n_iter) == (0, SETTINGS.student.epochs * 4, 2)
     small = plan_all(1_000, SETTINGS)
     assert (small.texts, small.n_iter, small.epochs) == (1_000, 20, SETTINGS.student.epochs)
     assert small.updates == 10 * -(-900 * 21 // BATCH)
