@@ -27,27 +27,6 @@ def result(capsys, *arguments, code=0):
     return json.loads(capsys.readouterr().out)
 
 
-def test_it_prints_statistics_overlaps_and_problems(capsys, folder):
-    assert run(["data", "check", "--profile", "sst2", "--data-dir", str(folder)]) == 0
-    printed = capsys.readouterr()
-    lines = [" ".join(line.strip("│ ").split()) for line in printed.out.splitlines()]
-    for line in (
-        "train dev",
-        "rows 13 3",
-        "label 0 (negative) 7 53.8% 1 33.3%",
-        "sentence: words 1 to 2 1 to 2",
-        "with white space at an end 1 0",
-        "non-printing characters 1 0",
-        "rows that repeat a text 1 0",
-        "texts with several labels 1 0",
-        "dev train 1 33.3% 2",
-        "warning train.tsv 1 text with several labels, in 2 rows: rows 2 and 4: 'good'",
-        "the profile can run on these tables",
-    ):
-        assert line in lines
-    assert "train.tsv: layout sst2: texts in 'sentence', labels in 'label'" in printed.err
-
-
 def test_json_is_one_object(capsys, folder):
     report = result(capsys, "--profile", "sst2", "--data-dir", str(folder))
     assert report["fit"] is True

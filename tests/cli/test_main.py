@@ -270,11 +270,6 @@ def test_a_setting_that_is_true_or_false_is_a_switch(line, value):
     assert parse(["join", *line.split()])["join_rescale"] is value
 
 
-def test_names_without_help_are_still_options():
-    options = parse(["run-all", "--no-force", "--no-dry-run"])
-    assert options is not None
-
-
 # Errors and exit codes
 
 

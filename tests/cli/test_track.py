@@ -53,11 +53,6 @@ def test_tensorboard_gets_what_metrics_jsonl_gets(made, capsys):
     assert found == expected and len(found["student/accuracy"]) == 2
 
 
-def test_without_the_flag_there_is_no_tracker(made, capsys):
-    assert student(made) == 0, capsys.readouterr().err
-    assert (made / "run" / "metrics.jsonl").exists() and not (made / "run" / "tensorboard").exists()
-
-
 @pytest.mark.parametrize("command", ["run-all", "student", "teacher train", "transfer heavy"])
 def test_a_wrong_or_missing_tracker_is_an_error_before_any_work(command, made, capsys, monkeypatch):
     where = ["--profile", str(made / "toy.toml"), "--run-dir", str(made / "run")]

@@ -146,16 +146,6 @@ def test_rate_and_time_left(clock):
     assert job.finished() == "student: 400 rows in 8.0 s (50 rows/s), loss 0.5"
 
 
-def test_what_was_done_before_does_not_count_as_speed(clock):
-    job = work(clock)
-    clock.now += 0.01
-    job.advance(800)  # found finished: a run that resumes
-    clock.now += 10
-    job.advance(100)
-    assert job.pace() == ["10 rows/s", "ETA 10.0 s"]
-    assert "(10 rows/s)" in job.finished()
-
-
 def test_resumed_training_that_starts_late_has_the_rate_of_its_own_updates(clock):
     job = work(clock)
     clock.now += 20  # the model is loaded

@@ -144,28 +144,6 @@ def test_the_input_of_another_task(here, predict, monkeypatch):
     assert tab.code == 0 and "row 1" in tab.err and "--input" in tab.err
 
 
-def test_a_text_of_100_000_words_and_empty_ones(here, predict, monkeypatch):
-    long = "word " * 100_000
-    Path("odd.tsv").write_text(f"sentence\n{long}\n\ngood\n")
-    ended = predict("-i", "odd.tsv")
-    assert len(lines(ended.out)) == 4
-    assert "1 rows with an empty text" in ended.err and "row 3" in ended.err
-    pipe(monkeypatch, f"{long}\n\ngood\n".encode())
-    piped = predict()
-    assert piped.out == ended.out
-    assert "row 2" in piped.err and "empty text" in piped.err
-
-
-def test_not_utf8(here, predict, monkeypatch):
-    content = b"good\n" * 50_000 + b"g\xf6od\n" + b"good\n" * 10
-    Path("latin.txt").write_bytes(content)
-    refused(predict("-i", "latin.txt", "-o", "out.tsv"), 4, "latin.txt", "row 50001", "byte 2", "0xf6", "iconv")
-    assert not Path("out.tsv").exists()
-    pipe(monkeypatch, content)
-    as_json = predict("--json")
-    assert as_json.code == 4 and as_json.result["error"]["row"] == 50_001
-
-
 def test_output_that_is_there(here, predict):
     Path("out.tsv").write_text("mine\n")
     source = ["-i", here.data / "test.tsv", "-o", "out.tsv"]

@@ -401,14 +401,6 @@ def test_kds_own_comes_before_others_of_its_name(make_plugin, code):
         assert [plugin.module for plugin in registry.find_all("bilstm")] == ["kd_bilstm"]
 
 
-def test_options_reports_every_wrong_key():
-    with pytest.raises(ProfileError) as caught:
-        registry.options("students", "bilstm", {"hiden": 3, "fc": "wide", "dropout": 2, "hidden": 7})
-    found = {mistake.key: mistake for mistake in each(caught.value)}
-    assert set(found) == {"students.bilstm.hiden", "students.bilstm.fc", "students.bilstm.dropout"}
-    assert found["students.bilstm.hiden"].hint == "did you mean students.bilstm.hidden?"
-
-
 def test_options_of_a_careless_plugin_refuse_unknown_keys_too(make_plugin):
     make_plugin("kd-lax", "[kdcli.students]\nlax = kd_lax\n", STUDENT.format(version=2), module="kd_lax")
     assert registry.options("students", "lax", {"width": 5}).model_dump() == {"width": 5, "depth": 1}

@@ -14,7 +14,7 @@ from made_student import PAIR, SINGLE, TEXTS, columns, make_student
 
 from kdcli.api import QuietReporter
 from kdcli.config.schema import Settings
-from kdcli.errors import KdError, UsageError
+from kdcli.errors import KdError
 from kdcli.evaluate import bench as benching
 from kdcli.evaluate.bench import (
     BATCHES,
@@ -29,7 +29,6 @@ from kdcli.evaluate.bench import (
     timed,
 )
 from kdcli.export.onnx import export_onnx
-from kdcli.report.plots import check_plot
 from kdcli.student.student import load_student
 
 
@@ -220,8 +219,3 @@ def test_a_ratio_of_unknown_sizes() -> None:
     model = fake(BenchSubject("x", "numpy", "", SINGLE), None, 1)
     assert ratio(model, replace(model, parameters=5)).parameters is None
     assert ratio(model, replace(model, megabytes=0.0)).megabytes is None  # of a teacher that does not know
-
-
-def test_a_plot_of_another_form(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"not 'a\.gif'"):
-        check_plot(tmp_path / "a.gif")

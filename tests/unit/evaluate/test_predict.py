@@ -174,13 +174,6 @@ def test_bad_rows_and_empty_texts_are_told_once(tmp_path: Path) -> None:
     assert "1 bad rows skipped" in bad and "2 rows with an empty text" in empty and "row 4" in empty
 
 
-def test_a_parquet_table_is_predicted_as_the_same_rows_of_a_tsv(tmp_path: Path) -> None:
-    rows = table(tmp_path, ["0\ta b c\td", "1\ta\tb c", "2\ta b\tc"])
-    frame = read_table(rows).frame().drop(ROW_NUMBER)
-    frame.with_columns(frame["index"].cast(pl.Int64)).write_parquet(tmp_path / "test.parquet")
-    assert predict(Lengths(CLASSES), tmp_path / "test.parquet").equals(predict(Lengths(CLASSES), rows))
-
-
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 @pytest.mark.parametrize("to", ["csv", "parquet", "jsonl"])
 def test_all_columns_of_the_table_may_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, to: str) -> None:

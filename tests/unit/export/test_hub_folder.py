@@ -112,16 +112,6 @@ def test_onnx_inside(tmp_path):
     assert 'InferenceSession("onnx/model.onnx")' in (tmp_path / "hub" / "README.md").read_text("utf-8")
 
 
-def test_output_that_is_there(tmp_path):
-    student = make_student(tmp_path / "student")
-    export_hub_folder(student=student, output=tmp_path / "hub")
-    with pytest.raises(DataError, match="the output exists already"):
-        export_hub_folder(student=student, output=tmp_path / "hub")
-    export_hub_folder(student=student, output=tmp_path / "hub", origin=Origin(licence="mit"), force=True)
-    assert "license: mit" in (tmp_path / "hub" / "README.md").read_text("utf-8")
-    assert {path.name for path in tmp_path.iterdir()} == {"student", "hub"}
-
-
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])
 def test_a_student_that_is_not_whole(tmp_path, name):
     student = make_student(tmp_path / "student", SINGLE)

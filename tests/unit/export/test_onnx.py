@@ -253,13 +253,6 @@ def test_a_plugin_that_builds_no_graph(tmp_path, student, monkeypatch):
     assert names(tmp_path) == {"student"}
 
 
-def test_a_folder_that_is_no_student(tmp_path):
-    (tmp_path / "empty").mkdir()
-    for place in ("empty", "nowhere"):
-        with pytest.raises(DataError, match="not a folder of a student"):
-            export_onnx(student=tmp_path / place, output=tmp_path / "onnx")
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [("config.json", None), ("config.json", "[]"), ("config.json", '{"format": "kd.student/1"}'), (MODEL, "no graph")],
@@ -275,20 +268,6 @@ def test_a_folder_that_is_no_export(tmp_path, student, name, content):
 
 
 # Where it may stand
-
-
-def test_an_output_that_exists_is_an_error(tmp_path, student):
-    for output in (tmp_path / "onnx", tmp_path / "file"):
-        output.mkdir() if output.name == "onnx" else output.write_text("mine")
-        with pytest.raises(DataError, match="the output exists already"):
-            export_onnx(student=student, output=output)
-    export_onnx(student=student, output=tmp_path / "onnx", check=False, force=True)  # it was empty
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "one.jpg").write_text("dear")
-    for output in (tmp_path / "photos", tmp_path / "file"):
-        with pytest.raises(DataError, match=r"kd did not put one\.jpg|this is a file"):
-            export_onnx(student=student, output=output, force=True)
-    assert (tmp_path / "photos" / "one.jpg").read_text() == "dear" and (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("output", ["run", "run/student", "run/student/onnx", "."])

@@ -112,13 +112,6 @@ def test_second_run_has_nothing_to_do_and_rebuilds_the_results(chain: Chain) -> 
     assert results(chain.root) == {"lite": expected[0], "join": expected[1]}
 
 
-def test_stages_that_run_are_numbered(chain: Chain) -> None:
-    notes = Notes()
-    for _ in range(2):
-        run_steps(chain.steps(), Lock(chain.root), reporter=notes)
-    assert [line for line in notes.infos if line.startswith("stage ")] == ["stage 1 of 2: lite", "stage 2 of 2: join"]
-
-
 def test_a_plugin_file_that_breaks_while_a_stage_runs_costs_nothing(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

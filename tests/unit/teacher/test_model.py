@@ -166,13 +166,6 @@ def test_the_positions_decide_where_a_tokenizer_has_no_limit(tiny_teacher, films
         assert teacher.read == {"texts": 2, "cut": 1}
 
 
-def test_loading_writes_nothing_to_the_terminal(tiny_teacher, films, capfd):
-    folder = tiny_teacher()
-    capfd.readouterr()
-    load(folder, films).logits([TEXTS])
-    assert capfd.readouterr() == ("", "")
-
-
 @pytest.mark.skipif(not SHARED.exists(), reason="the data beside the repository is not there")
 def test_a_real_teacher_is_right_and_does_not_depend_on_batches(films):
     lines = (SHARED / "glue/SST-2/dev.tsv").read_text("utf-8").splitlines()[1:41]

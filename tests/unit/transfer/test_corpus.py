@@ -85,15 +85,6 @@ def test_no_copy_of_a_held_out_text_appears_whatever_its_white_space_and_control
     assert taken(tmp_path / "set.tsv") == ["other"]
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_lines_of_text(tmp_path, name, end, mark):
-    path = put(tmp_path / name, mark + end.join(["one\x85half", "two\u2028", "\ufeffthree", "NA", '"four', "fi\rve"]))
-    assert run(tmp_path / "set.tsv", path).read == 6
-    assert taken(tmp_path / "set.tsv") == ["one half", "two", "three", "NA", '"four', "fi ve"]
-
-
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.parquet"])
 def test_a_column_of_a_table(tmp_path, name):
     path, notes = tmp_path / name, Notes()
