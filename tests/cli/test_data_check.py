@@ -10,13 +10,7 @@ from kdcli.cli import run
 @pytest.fixture
 def folder(tmp_path):
     """Tables of SST-2's layout: a repeated text with two labels, one with an odd character, one that is in dev."""
-    train = [
-        "good\t1",
-        "bad\t0",
-        "good\t0",
-        "no\u00a0break \t1",
-        *(f"text {number}\t{number % 2}" for number in range(9)),
-    ]
+    train = ["good\t1", "bad\t0", "good\t0", "no\u00a0break \t1", *(f"text {n}\t{n % 2}" for n in range(9))]
     for split, rows in (("train", train), ("dev", ["text 3\t1", "TEXT 4\t0", "other\t1"])):
         (tmp_path / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *rows, ""]), "utf-8")
     return tmp_path

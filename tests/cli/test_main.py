@@ -46,9 +46,6 @@ def test_every_command_is_in_the_table():
     assert set(map(" ".join, COMMANDS)) | groups == set(TABLE)
 
 
-# Global flags, before and after
-
-
 @every_command
 @pytest.mark.parametrize("flag", GLOBAL)
 def test_global_flags_go_to_the_front_of_every_command(path, flag):
@@ -104,17 +101,6 @@ def test_to_front(line, front, rest):
 def test_a_plugin_file_needs_a_name(line, capsys):
     assert run(line.split()) == 2
     assert capsys.readouterr().err.startswith("error: --code needs a value")
-
-
-@every_command
-@pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_after_every_command_is_that_commands(path, flag, capsys):
-    assert run([*path, flag, "--json", "-q"]) == 0
-    shown = capsys.readouterr().out
-    assert f"Usage: kd {' '.join(path)} " in " ".join(shown.split())
-
-
-# Help
 
 
 def test_help_of_every_command_ends_with_an_example_that_parses():
@@ -178,10 +164,7 @@ def test_kd_alone_shows_help_and_a_group_alone_is_an_error(capsys):
     assert run([]) == 0
     assert "Usage: kd" in capsys.readouterr().out
     assert run(["profile"]) == 2
-    assert capsys.readouterr().err.splitlines() == [
-        "error: missing command",
-        "hint: `kd profile --help` shows what it takes",
-    ]
+    assert capsys.readouterr().err.startswith("error: missing command\nhint: `kd profile --help`")
 
 
 def imported(*arguments, **environ):
@@ -227,8 +210,9 @@ def test_version(capsys):
 @pytest.mark.parametrize("path", [(), *COMMANDS], ids=" ".join)
 def test_help_has_no_words_of_typers_own(path, capsys):
     """No type in brackets, no range, no braces, no default in parentheses, no second name of a switch that is off."""
-    assert run([*path, "--help"]) == 0
+    assert run([*path, "-h", "--json", "-q"]) == 0
     shown = capsys.readouterr().out
+    assert " ".join(["Usage: kd", *path, ""]) in " ".join(shown.split())
     odd = re.findall(r"<\S+>|\{|\}|list\[|\[x|default: \(|False|None|the table \.| \.\n", shown)
     off = [name for one in COMMANDS.get(path, ROOT).params if one.default is False for name in one.secondary_opts]
     assert odd + [name for name in off if name in shown] == []
@@ -270,20 +254,12 @@ def test_a_setting_that_is_true_or_false_is_a_switch(line, value):
     assert parse(["join", *line.split()])["join_rescale"] is value
 
 
-# Errors and exit codes
-
-
 @pytest.mark.parametrize(
     ("line", "code", "says", "hint"),
     [
         ("profil", 2, "no such command 'profil'. Did you mean 'profile'?", "`kd --help` shows what it takes"),
         ("profile shwo x", 2, "no such command 'shwo'. Did you mean 'show'?", "`kd profile --help`"),
-        (
-            "run-all --learning_rate 1",
-            2,
-            "no such option: --learning_rate",
-            "it is a setting of one stage: --set teacher",
-        ),
+        ("run-all --learning_rate 1", 2, "no such option: --learning_rate", "it is a setting of one stage: --set"),
         ("student --learning_rate 1", 2, "no such option: --learning_rate", "did you mean --lr?"),
         ("run-all --workspace x", 2, "no such option: --workspace\n", "did you mean --run-dir?"),
         ("run-all --dry_run", 2, "no such option: --dry_run\n", "did you mean --dry-run?"),
@@ -350,11 +326,7 @@ def test_paths_that_cannot_be_are_errors_of_data(tmp_path, monkeypatch, capsys):
     for line in (
         *("run-all --run-dir file/run", f"run-all --run-dir {long}", f"transfer lite --output {long}.tsv"),
         *("transfer lite --output file/o.tsv", "profile copy sst2 file/x.toml", f"profile copy sst2 {long}.toml"),
-        *(
-            f"profile check {long}.toml",
-            f"data check --data-dir {long} -p sst2",
-            f"predict --student {long} --input file",
-        ),
+        *(f"profile check {long}.toml", f"data check --data-dir {long} -p sst2", f"predict --student {long} -i file"),
         *("plugins new student cnn --output file/x", f"report {long}", f"export onnx --student file --output {long}"),
         *(f"eval --student {long}", f"bench --student {long}", "run-all -p sst2 --data-dir file", "report file"),
         *("data get sst2 -o file/x --offline", f"student --input {long}.parquet", f"join --run-dir {long}"),
@@ -417,9 +389,6 @@ def test_nobody_reading_on_is_no_error():
         assert (done.returncode, done.stderr) == (0, ""), arguments
 
 
-# Shell completion
-
-
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -435,9 +404,6 @@ def test_completion(line, expected):
     environ = {**os.environ, "_KD_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words_) - 1)}
     done = kd(env=environ)
     assert done.stdout.split() == expected, done.stderr
-
-
-# Streams
 
 
 def test_python_warnings_are_one_line_each(failing, monkeypatch, capsys):

@@ -57,13 +57,8 @@ def test_tensorboard_gets_what_metrics_jsonl_gets(made, capsys):
 def test_a_wrong_or_missing_tracker_is_an_error_before_any_work(command, made, capsys, monkeypatch):
     where = ["--profile", str(made / "toy.toml"), "--run-dir", str(made / "run")]
     assert run([*command.split(), *where, "--track", "tensorbord"]) == 2
-    err = capsys.readouterr().err
-    assert err.splitlines()[-2:] == [
-        "error: no tracker is named 'tensorbord' (key track)",
-        "hint: the trackers are tensorboard, wandb",
-    ]
+    assert "(key track)\nhint: the trackers are tensorboard, wandb" in capsys.readouterr().err
     monkeypatch.setattr("kdcli.run.tracking.find_spec", lambda name: None)
     assert run([*command.split(), *where, "--track", "tensorboard"]) == 6
-    err = capsys.readouterr().err
-    assert err.splitlines()[-1] == "hint: pip install 'kdcli[track]'"
+    assert capsys.readouterr().err.endswith("hint: pip install 'kdcli[track]'\n")
     assert not (made / "run").exists()

@@ -59,9 +59,6 @@ def piped(*arguments, **environ):
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=True)
 
 
-# Progress on a terminal, and elsewhere
-
-
 def test_terminal_gets_a_live_panel():
     seen = in_terminal(pace=0.03)
     assert "kd student" in seen and "╭─" in seen
@@ -73,11 +70,7 @@ def test_terminal_gets_a_live_panel():
     assert "student: 2,000 rows in 1." in last and "accuracy" in last
 
 
-@pytest.mark.parametrize(
-    ("arguments", "environ"),
-    [(["--no-progress"], {}), ([], {"TERM": "dumb"})],
-    ids=["no-progress", "dumb"],
-)
+@pytest.mark.parametrize(("arguments", "environ"), [(["--no-progress"], {}), ([], {"TERM": "dumb"})])
 def test_terminal_without_a_panel(arguments, environ):
     seen = in_terminal(*arguments, **environ)
     assert "─" not in seen and "\x1b[?25l" not in seen
@@ -114,9 +107,6 @@ def test_json_is_one_object_and_of_several_ranks_the_first_reports():
     assert json.loads(piped("--json").stdout) == {"accuracy": 0.5}
     for rank in ("0", "1"):
         assert ("half way" in piped(RANK=rank, WORLD_SIZE="2").stderr) == (rank == "0")
-
-
-# The reporter
 
 
 class Clock:
@@ -241,9 +231,6 @@ def test_duration(seconds, text):
     assert duration(seconds) == text
 
 
-# Results
-
-
 @dataclass
 class Result:
     rows: int
@@ -263,9 +250,8 @@ def test_any_result_is_laid_out(capsys):
     """Names and values, then a table for each list of records, then long lists a line each."""
     ui.configure(ui.Output())
     records = [Result(3, Path("a"), 0.5, {}), Result(40_000, Path("b"), float("nan"), {})]
-    ui.show(
-        {"dev": {"accuracy": 0.91, "f1": 1e-9}, "done": True, "rows": records, "texts": ["x " * 40, "[bold]"], "n": []}
-    )
+    lists = {"rows": records, "texts": ["x " * 40, "[bold]"], "n": []}
+    ui.show({"dev": {"accuracy": 0.91, "f1": 1e-9}, "done": True, **lists})
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[:3] == ["dev accuracy 0.91", "dev f1 1e-09", "done yes"]
     assert ["rows", "path", "best", "metrics"] in [line.split() for line in lines]

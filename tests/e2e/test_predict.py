@@ -42,9 +42,6 @@ def lines(out):
     return [line.split("\t") for line in out.splitlines()]
 
 
-# What it predicts
-
-
 def test_a_table_lines_and_python_agree(here, predict, monkeypatch):
     texts = [text(place) for place in range(80, 96)]
     student = kdcli.load_student(here.run_dir / "student")
@@ -121,9 +118,6 @@ def test_columns_of_the_users_own(here, predict):
     assert len(lines(skipped.out)) == 3 and "1 bad rows skipped" in skipped.err
 
 
-# What users get wrong
-
-
 def test_which_model(here):
     source = ["-i", here.data / "test.tsv"]
     refused(here.kd("predict", *source), 2, "either --student or --teacher")
@@ -163,9 +157,6 @@ def test_nothing_to_predict(here, predict, monkeypatch):
     refused(predict("--data-dir", here.data, "-p", "sst2"), 2, "--glue")
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     refused(predict(), 2, "nothing to predict", "--input")
-
-
-# Processes
 
 
 def test_a_student_starts_without_torch(here):

@@ -124,9 +124,8 @@ def test_the_demo(tiny):
     ended = tiny.kd("run-all", "--run-dir", run_dir, *small, "--set", "teacher.epochs=1", "--json")
     assert ended.code == 0, ended.err
     check_results("demo", ended.result["result"], ["dev", "test"])
-    ended = tiny.kd(
-        "predict", "--student", run_dir, "--input", Path(kdcli.tasks.__file__).parent / "sample" / "test.tsv", "--json"
-    )
+    table = Path(kdcli.tasks.__file__).parent / "sample" / "test.tsv"
+    ended = tiny.kd("predict", "--student", run_dir, "--input", table, "--json")
     assert ended.code == 0 and len(ended.result["predictions"]) > 100
     goes_on(tiny, run_dir)
 
@@ -190,14 +189,7 @@ def test_a_custom_task_by_flags_alone(tiny):
 
 
 FOLDERS = {
-    "sst2": "SST-2",
-    "cola": "CoLA",
-    "mrpc": "MRPC",
-    "stsb": "STS-B",
-    "qqp": "QQP",
-    "mnli": "MNLI",
-    "qnli": "QNLI",
-    "rte": "RTE",
+    name.lower().replace("-", ""): name for name in ("SST-2", "CoLA", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
 }
 
 

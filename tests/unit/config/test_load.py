@@ -342,10 +342,7 @@ def test_merging_joins_tables_and_names_the_last_layer(layered):
     def over(below, above):
         if not (isinstance(below, dict) and isinstance(above, dict)):
             return above
-        return {
-            **below,
-            **{name: over(below[name], value) if name in below else value for name, value in above.items()},
-        }
+        return below | {name: over(below[name], value) if name in below else value for name, value in above.items()}
 
     expected: dict = {}
     for table in layered:

@@ -38,9 +38,6 @@ def without(monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
 
 
-# The folder
-
-
 @each_kind
 @pytest.mark.parametrize("options", [{}, {"cell": "gru", "layers": 2, "pooling": "max"}], ids=["lstm", "gru"])
 def test_the_exported_student_has_pytorchs_logits(tmp_path, task, options):
@@ -158,9 +155,6 @@ def test_the_example_needs_neither_torch_nor_kd(tmp_path, task):
         assert done.stdout.splitlines() == ["\t".join(found[0])]
 
 
-# The comparison
-
-
 @each_kind
 def test_random_batches_have_every_size_and_padding(task):
     batches = list(random_batches(task, vocabulary=9, max_length=20))
@@ -222,9 +216,6 @@ def test_a_graph_without_a_number_is_refused(tmp_path, student, monkeypatch):
         export_onnx(student=student, output=tmp_path / "onnx", int8=False)
 
 
-# What is not there
-
-
 @pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
 def test_a_missing_library_is_named(tmp_path, student, monkeypatch, library):
     without(monkeypatch, library)
@@ -265,9 +256,6 @@ def test_a_folder_that_is_no_export(tmp_path, student, name, content):
         (folder / name).write_text(content)
     with pytest.raises(DataError, match=r"exported student|cannot read this graph"):
         load_onnx(folder)
-
-
-# Where it may stand
 
 
 @pytest.mark.parametrize("output", ["run", "run/student", "run/student/onnx", "."])

@@ -8,16 +8,9 @@ from kdcli.api import GeneratorSettings
 from kdcli.lm import LanguageModelOptions
 
 END = "<|endoftext|>"
-TEXTS = [
-    "a good film about a bad dog",
-    "the plot is very dull , and the actors are great",
-    "naïve but great fun",
-    "a great film , and very good fun",
-    "it was dull",
-    "the dog is good and the film is bad",
-    "very bad",
-    "fun fun fun !",
-]
+TEXTS = ["a good film about a bad dog", "the plot is very dull , and the actors are great", "naïve but great fun"]
+TEXTS += ["a great film , and very good fun", "it was dull", "the dog is good and the film is bad", "very bad"]
+TEXTS += ["fun fun fun !"]
 
 
 @pytest.fixture

@@ -155,10 +155,8 @@ def test_dry_run_writes_nothing_and_follows_the_chain(chain: Chain) -> None:
     chain.letters.write_text("xyz")
     Fake.runs.clear()
     outcomes = would_run(chain.steps(), Lock(chain.root), force=False)
-    assert [outcome.reasons for outcome in outcomes] == [
-        ["input letters changed"],
-        ["input lite will change"],
-    ] and Fake.runs == []
+    assert [outcome.reasons[0] for outcome in outcomes] == ["input letters changed", "input lite will change"]
+    assert Fake.runs == []
 
 
 @pytest.mark.parametrize("error", [KdError("out of luck"), KeyboardInterrupt()])

@@ -140,9 +140,6 @@ def test_blank_lines_ahead_of_the_header_are_no_rows(put, name):
     assert read_table(put(name, "\n\n")).frame().is_empty()
 
 
-# Columns
-
-
 def test_columns_are_chosen_by_name_in_the_order_asked_for(tmp_path, rows, put):
     for name in ("a.tsv", "a.csv"):
         path = put(name, "a|b|c\n1|2|3\n".replace("|", "\t" if name == "a.tsv" else ","))
@@ -178,9 +175,6 @@ def test_two_columns_of_one_name_are_refused(put, name, content):
         read_table(put(name, content))
 
 
-# Streaming
-
-
 def test_rows_come_before_the_whole_file_is_read(put, monkeypatch):
     monkeypatch.setattr(text, "BLOCK", 1 << 10)
     path = put("a.tsv", "s\tl\n" + "text\t1\n" * 10_000 + "ragged\n")
@@ -197,6 +191,3 @@ def test_a_text_of_100_000_words_is_a_text(tmp_path, form):
     table = pl.DataFrame({"s": ["before", long, "after"]})
     write_table(tmp_path / f"a.{form}", table)
     assert read_table(tmp_path / f"a.{form}").frame().drop(ROW_NUMBER).equals(table)
-
-
-# The odd files of the shared data

@@ -53,9 +53,6 @@ def texts_of(path: Path) -> list[str]:
     return [row[0] for row in rows_of(path)]
 
 
-# The whole
-
-
 def test_originals_come_first_as_they_are_then_new_texts_alone(tmp_path):
     train = table(sentence=[*TEXTS, TEXTS[0], "the film", " odd  space\t"], label=["1"] * 45)
     result = run(tmp_path / "set.parquet", train=train)
@@ -204,8 +201,6 @@ def test_missing_data_of_a_tagger_comes_through_the_processes(tmp_path, make_plu
         run(tmp_path / "set.tsv", settings={"tagger": "lost", "workers": 2})
     assert (error.value.exit_code, error.value.hint) == (6, "get it")
 
-
-# One part
 
 ALL = Rules(0.3, 0.3, 0.3, 1, 3)
 FIRST = ["the good film", "", "a bad  plot , really", "one"]

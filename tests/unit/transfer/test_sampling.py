@@ -143,9 +143,6 @@ def half(draw):
     return f"text {draw}" if draw % 2 else None
 
 
-# Counts
-
-
 def test_the_counts_are_exact(tmp_path):
     result = run(tmp_path / "set.tsv", Fake(mixture), 20)
     check(result, tmp_path / "set.tsv", mixture, 20)
@@ -218,9 +215,6 @@ def test_pairs_without_exactly_one_tab_are_rejected(tmp_path):
     assert (result.duplicates, result.train_copies, result.held_out_copies) == (1, 1, 1)
 
 
-# Parts
-
-
 @pytest.mark.parametrize("after", range(5))
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, after):
     whole = Fake(half)
@@ -263,12 +257,6 @@ def test_a_changed_setting_starts_again_and_is_named(tmp_path, change, why):
     run(tmp_path / "set.tsv", again, 45, reporter=notes, **({} if isinstance(change, str) else change))
     assert again.parts == [0, 1, 2, 3, 4]
     assert len(notes.warnings) == bool(why) and all(message.startswith(why) for message in notes.warnings)
-
-
-# Several processes
-
-
-# What goes wrong
 
 
 def test_a_generator_that_never_ends_a_text_stops_soon(tmp_path):
