@@ -113,24 +113,6 @@ def test_help_of_every_command_ends_with_an_example_that_parses():
             parse(to_front(ROOT, arguments)[1])
 
 
-@every_command
-def test_every_option_has_help(path):
-    command = COMMANDS[path]
-    assert (command.help and command.help.strip().splitlines()[0].endswith(".")) or ":" in command.help
-    for option in options(command):
-        assert option.help and option.help.endswith("."), option.name
-    panels = {getattr(option, "rich_help_panel", None) for option in options(command)}
-    assert len(options(command)) <= 4 or None not in panels, "many options are grouped"
-
-
-def test_options_of_settings_are_those_of_the_schema():
-    """Name, help, default and panel of an option stand in the schema alone."""
-    option = next(one for one in COMMANDS["transfer", "heavy"].params if "--sample-temperature" in one.opts)
-    ((_, setting, flag),) = flags_of("transfer.heavy.temperature")
-    assert option.help == setting.description and option.rich_help_panel == flag.panel == "Sampling"
-    assert option.show_default == "the profile's transfer.heavy.temperature, or 1.0"
-
-
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
@@ -216,12 +198,6 @@ def test_help_has_no_words_of_typers_own(path, capsys):
     odd = re.findall(r"<\S+>|\{|\}|list\[|\[x|default: \(|False|None|the table \.| \.\n", shown)
     off = [name for one in COMMANDS.get(path, ROOT).params if one.default is False for name in one.secondary_opts]
     assert odd + [name for name in off if name in shown] == []
-
-
-@every_command
-def test_every_option_with_a_value_names_it(path):
-    takes_value = [option for option in options(COMMANDS[path]) if not option.is_flag]
-    assert [option.name for option in takes_value if not option.metavar or "<" in option.metavar] == []
 
 
 OWN = {

@@ -134,7 +134,7 @@ def check(root: Path, name: str, at: int, vectors: str) -> None:
     assert not new
 
 
-QUICK = [("lite", 1), ("predict", 1), ("glue", 6), ("profile", 1), ("plugin", 2), ("get", 1), ("get", 2)]
+QUICK = [("lite", 1), ("predict", 1), ("glue", 6), ("plugin", 2), ("get", 2)]
 SLOW = [
     ("bench", 2),
     ("distil", 9),

@@ -93,9 +93,7 @@ def test_a_text_depends_on_its_own_uniforms_alone(tiny, monkeypatch, rows, look)
     monkeypatch.setitem(sampling._SYNC_STEPS, "cpu", look)
     first, uniforms = first_of(80), uniforms_of(80)
     together = sample(CausalDecoder(tiny), first, uniforms, end=END, rows=rows)
-    alone = [
-        sample(CausalDecoder(tiny), first[[draw]], uniforms[[draw]], end=END, rows=1) for draw in range(0, 80, 10)
-    ]
+    alone = [sample(CausalDecoder(tiny), first[[draw]], uniforms[[draw]], end=END, rows=1) for draw in range(0, 80, 10)]
     assert torch.equal(together[::10], torch.cat(alone))
     assert torch.equal(together, sample(CausalDecoder(tiny), first, uniforms, end=END, rows=1))
 

@@ -66,10 +66,6 @@ def test_logits_of_pairs_tell_first_from_second(tiny_teacher):
     assert np.abs(got - one_by_one(folder, *columns[::-1])).max() > 0.1
 
 
-def test_no_texts_give_no_logits(tiny_teacher, films):
-    assert load(tiny_teacher(), films).logits([[]]).shape == (0, 2)
-
-
 def test_mask_is_the_tokenizers_own(tiny_teacher, films):
     folder = tiny_teacher(mask="<mask>")
     got = load(folder, films).logits([["a [MASK] film", "a film"]])

@@ -270,6 +270,9 @@ def test_a_generator_that_never_ends_a_text_stops_soon(tmp_path):
     with pytest.raises(KdError, match="0 of 4"):
         run(tmp_path / "set.tsv", again := Fake(half), 1000)
     assert again.parts == [], "the parts are there; another generator has others"
+    with pytest.raises(KdError) as error:
+        run(tmp_path / "known.tsv", Fake(lambda draw: "train one"), 10, options={"seed": 2})
+    assert "--sample-temperature" in error.value.hint
 
 
 def test_a_generator_with_little_to_say_tells_how_much_can_be_asked_for(tmp_path):

@@ -248,14 +248,6 @@ def test_gradients_are_right_and_stop_at_the_memory():
             )
 
 
-def test_dropout_is_there():
-    model = build(dropout=0.5).train()
-    words = words_of(2, 6)
-    assert not torch.equal(model(words).losses, model(words).losses)
-    attention = build(dropatt=0.5).train()
-    assert not torch.equal(attention(words).losses, attention(words).losses)
-
-
 @torch.no_grad()
 def test_half_precision_is_close():
     model = build()
