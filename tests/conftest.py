@@ -30,7 +30,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def forget_plugins() -> Iterator[None]:
-    """Forget the plugins that a test has imported from a folder of its own."""
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:

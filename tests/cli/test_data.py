@@ -72,8 +72,6 @@ def zipped(**files):
 
 @pytest.fixture
 def got(capsys):
-    """Run ``kd data get`` and return its result."""
-
     def get(*arguments):
         code = run(["data", "get", *map(str, arguments), "--json"])
         out, err = capsys.readouterr()
@@ -86,8 +84,6 @@ def got(capsys):
 
 @pytest.fixture
 def failed(capsys):
-    """Run ``kd data get``, which fails, and return the error."""
-
     def get(code, *arguments):
         assert run(["data", "get", *map(str, arguments), "--json"]) == code
         return json.loads(capsys.readouterr().out)["error"]
@@ -97,7 +93,6 @@ def failed(capsys):
 
 @pytest.fixture
 def rte(tmp_path):
-    """A copy of a task's folder on the Hub."""
     folder = tmp_path / "hub"
     (folder / "rte").mkdir(parents=True)
     for split, labels in (("train", [0, 1]), ("validation", [1, 0]), ("test", [-1, -1])):
@@ -200,7 +195,6 @@ def test_vectors_are_a_file_that_the_student_reads(served, got, here):
 
 
 def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, capsys):
-    """One archive of GloVe's holds four sources."""
     from dataclasses import replace
 
     import kdcli.download as sources

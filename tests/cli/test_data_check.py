@@ -1,5 +1,3 @@
-"""``kd data check``: what it prints, and what it exits with."""
-
 import json
 
 import pytest

@@ -214,7 +214,6 @@ OWN = {
 
 @every_command
 def test_options_of_settings_belong_to_the_command(path):
-    """Neither an option nor its help is about a setting of another stage."""
     named = {key.replace(".", "_"): key for key in keys(Settings)}
     known = [named[one.name] for one in options(COMMANDS[path]) if one.name in named]
     helps = " ".join(one.help for one in options(COMMANDS[path]))

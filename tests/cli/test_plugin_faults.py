@@ -1,5 +1,3 @@
-"""What commands say of plugins that fail, are gone, have changed, or are named alike."""
-
 import json
 from pathlib import Path
 

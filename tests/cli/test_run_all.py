@@ -1,5 +1,3 @@
-"""The results as ``kd run-all`` prints them."""
-
 import io
 
 import pytest

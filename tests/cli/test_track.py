@@ -26,7 +26,6 @@ fc = 3
 
 @pytest.fixture
 def made(tmp_path):
-    """A profile, a dev table, and a joined set to learn from."""
     texts = [(f"{word} {place}", label) for place in range(8) for word, label in (("good", 1), ("bad", 0))]
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in texts))
     rows = "".join(f"{text}\t{label}\t{1 - label}.5\t{label}.5\n" for text, label in texts)

@@ -1,5 +1,3 @@
-"""What users get wrong, and what breaks: a clear error, and nothing lost."""
-
 from e2e.conftest import refused
 
 

@@ -31,7 +31,6 @@ def places(content, depth=2):
 
 
 def cut(content):
-    """Return forms that no format allows."""
     parts = {"cut": content[: len(content) // 2], "short": content[:-1], "empty": b""}
     return parts | {"no text": b"\xff\xfe", "zeros": b"\0" * 100}
 
@@ -58,7 +57,6 @@ def of_json(file):
 
 
 def of_lines(file):
-    """Change the first line of a JSONL file."""
     first, rest = file.read_bytes().split(b"\n", 1)
     for name, new in [(f"all {value}", value) for value in VALUES] + list(changed(json.loads(first), VALUES)):
         yield name, json.dumps(new).encode() + b"\n" + rest
@@ -71,7 +69,6 @@ def of_toml(file):
 
 
 def tensors(tensor):
-    """Return a tensor of other types, shapes and values."""
     for dtype in (torch.float64, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.bool, torch.complex64):
         yield str(dtype), tensor.float().to(dtype)
     yield from (("flat", tensor.ravel()), ("deep", tensor[None]), ("none", tensor[:0]), ("short", tensor[:-1]))

@@ -105,7 +105,6 @@ def folder(trained, tmp_path):
 
 @pytest.fixture
 def vectors(tmp_path):
-    """The address of an archive of word vectors."""
     served = tmp_path / "served"
     served.mkdir()
     with zipfile.ZipFile(served / "vectors.zip", "w") as archive:

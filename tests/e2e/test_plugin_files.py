@@ -13,8 +13,6 @@ from e2e.conftest import refused
 
 @pytest.fixture
 def code(tmp_path):
-    """Copy the source of a module to a file of this name."""
-
     def copy(module, name: str) -> Path:
         path = tmp_path / name
         path.write_text(inspect.getsource(module))

@@ -1,5 +1,3 @@
-"""``kd predict`` on the student and the teacher of a tiny run, as a user runs it."""
-
 import io
 import json
 import os
@@ -30,7 +28,6 @@ def here(trained, tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def predict(here):
-    """Run ``kd predict`` with the student."""
     return lambda *arguments: here.kd("predict", "--student", here.run_dir / "student", *arguments)
 
 

@@ -61,7 +61,6 @@ def run_all(tiny, path: Path, data: Path, method: str, *more: str):
 
 
 def goes_on(tiny, run_dir: Path, *more: object) -> None:
-    """Let all other commands work with a finished run."""
     for line in (
         ("eval", "--student", run_dir, "--teacher", run_dir, *more),
         ("bench", "--student", run_dir, "--seconds", 0, *more),
@@ -199,7 +198,6 @@ FOLDERS = {
 @pytest.mark.parametrize("method", ["lite", "heavy"])
 @pytest.mark.parametrize("name", FOLDERS)
 def test_real_rows_go_through(tiny, name, method):
-    """Some hundred rows of the real tables, as they come."""
     data = tiny.root / name
     data.mkdir()
     for table in (SHARED / FOLDERS[name]).glob("*.tsv"):

@@ -1,5 +1,3 @@
-"""The reference pages are up to date, and links between pages lead somewhere."""
-
 import os
 import re
 import subprocess
@@ -89,7 +87,6 @@ def test_the_public_names_are_the_same_everywhere():
 
 
 def anchors(page):
-    """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -336,7 +336,6 @@ tables = st.dictionaries(st.sampled_from("abc"), values)
 
 @given(st.lists(tables, max_size=4))
 def test_merging_joins_tables_and_names_the_last_layer(layered):
-    """Compared with the plain recursive definition of laying one table over another."""
     from kdcli.config.load import Layer, flatten
 
     def over(below, above):

@@ -53,7 +53,6 @@ def contents(folder):
 
 
 def refused(archive, folder, match):
-    """Unpacking fails, and leaves nothing anywhere."""
     around = archive.parent
     before = sorted(around.rglob("*"))
     with pytest.raises(DataError, match=match) as raised:

@@ -220,8 +220,6 @@ def test_imdb_gets_a_dev_set_of_its_training_reviews(tmp_path):
 
 
 class Hub:
-    """A Hub that has a folder of files, and a cache that holds what was downloaded."""
-
     def __init__(self, there, cache):
         self.there, self.cache, self.asked = there, cache, []
 

@@ -39,8 +39,6 @@ def spaced_tokenizer():
 
 @pytest.fixture
 def make_model(tokenizer):
-    """Return a function that makes a tiny GPT-2 for the tokenizer, or for other words."""
-
     def make(*, seed=0, words=None, scale=6.0, **config):
         torch.manual_seed(seed)
         end = tokenizer.eos_token_id

@@ -18,8 +18,6 @@ CORPUS = Corpus("single", TRAIN, ["fun"])
 
 @pytest.fixture
 def make_sampler(make_model, tokenizer, make_settings, notes):
-    """Return a function that makes a sampler of a tiny random GPT-2 that often comes to an end."""
-
     def make(*, max_length=12, model=None, **settings):
         model = model or make_model(scale=2.0, seed=1)
         return CausalSampler(model, tokenizer, make_settings(**{"rows": 16, **settings}), max_length, notes)

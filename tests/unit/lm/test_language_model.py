@@ -22,8 +22,6 @@ RECIPE = {"lr": 1e-2, "epochs": 3, "batch_size": 8, "max_length": 60}
 
 @pytest.fixture
 def make_start(tokenizer):
-    """Return a function that lays out a tiny GPT-2 to start from."""
-
     def make(config=None, tokenizer=tokenizer, max_length=60, **sizes):
         end, small = tokenizer.eos_token_id, {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
         ends = {"bos_token_id": end, "eos_token_id": end}
@@ -40,8 +38,6 @@ def make_start(tokenizer):
 
 @pytest.fixture
 def train(tmp_path, make_start, make_settings, notes):
-    """Return a function that fine-tunes into a folder of that name."""
-
     def run(name="model", start=None, corpus=CORPUS, reporter=notes, **settings):
         settings = make_settings(**{**RECIPE, **settings})
         return fine_tune_language_model(start or make_start(), corpus, tmp_path / name, settings, reporter)

@@ -1,5 +1,3 @@
-"""Stages are run where they are not up to date, and only there."""
-
 from __future__ import annotations
 
 import json
@@ -45,8 +43,6 @@ class Note:
 
 
 class Fake(Stage):
-    """A stage that turns one file into another, and counts its runs."""
-
     command = "kd fake"
     result = f"{__name__}:Note"
     runs: ClassVar[list[str]] = []
@@ -79,8 +75,6 @@ class Doubled(Fake):
 
 
 class Chain:
-    """Two stages, letters -> upper case -> doubled."""
-
     def __init__(self, root: Path) -> None:
         self.root, self.letters = root, root / "letters.txt"
         self.letters.write_text("abc")

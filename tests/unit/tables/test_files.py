@@ -1,5 +1,3 @@
-"""Whole files or none."""
-
 import errno
 import os
 import subprocess

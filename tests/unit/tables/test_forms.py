@@ -1,5 +1,3 @@
-"""CSV, JSONL and Parquet, and files that are not tables."""
-
 import csv
 import io
 from decimal import Decimal

@@ -1,5 +1,3 @@
-"""Reading tables: what is text, what ends a row, and what is refused where."""
-
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings

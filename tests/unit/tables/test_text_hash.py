@@ -1,5 +1,3 @@
-"""Text hashes, against their definitions written out."""
-
 import hashlib
 
 import numpy as np

@@ -122,8 +122,6 @@ def test_what_prints_is_warned(broken, capsys):
 
 def test_an_object_in_place_of_a_module():
     class Tagger:
-        """Made by hand."""
-
         api_version = 2
 
         def tag(self, texts):

@@ -1,5 +1,3 @@
-"""Texts of the user's own: what is read, what is dropped, and which are taken."""
-
 import dataclasses
 import gzip
 import json

@@ -48,8 +48,6 @@ class Sampler:
 
 @pytest.fixture
 def echo(make_plugin):
-    """Install the generator ``echo`` of the distribution ``kd-echo``, changed as the test wants."""
-
     def install(old="", new=""):
         make_plugin("kd-echo", "[kdcli.generators]\necho = kd_echo\n", ECHO.replace(old, new), module="kd_echo")
 

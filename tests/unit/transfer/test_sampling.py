@@ -85,7 +85,7 @@ def normal(text):
 
 
 class Barren(Exception):
-    """A part gave no new text."""
+    pass
 
 
 def expected(say, count, keep_copies=False):
@@ -132,14 +132,12 @@ def check(result, path, say, count, **how):
 
 
 def mixture(draw):
-    """Say something of every kind."""
     new, old = f"text {draw}", f" text\x00  {draw - 17} "
     kinds = (new, None, "", "train one", " \t ", "a bell", "dev  two", "train two", old)
     return kinds[draw % len(kinds)]
 
 
 def half(draw):
-    """Come to nothing in half of the draws."""
     return f"text {draw}" if draw % 2 else None
 
 
@@ -230,7 +228,6 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, after):
 
 
 def stopped(output, count=45, after=3, **more):
-    """Leave a run that has made some parts; return their folder."""
     with pytest.raises(KeyboardInterrupt):
         run(output, Fake(half, stop_after=after), count, **more)
     return output.with_name(f".{output.name}.samples")
