@@ -96,15 +96,6 @@ def test_texts_of_all_lengths(lengths, options, extra, task):
     assert_all_forms_agree(kd_bilstm, text_by_text, task, lengths, extra, **SMALL, **options)
 
 
-@settings(max_examples=25, deadline=None)
-@given(lengths_of, st.integers(0, 99))
-def test_gradient_of_the_maximum(lengths, seed):
-    packed = pack(*map(torch.from_numpy, texts(lengths, WORDS)))
-    numbers = torch.Generator().manual_seed(seed)
-    outputs = torch.rand(2, sum(lengths), 3, generator=numbers, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda outputs: maximum(outputs, packed.counts), (outputs,))
-
-
 def test_gradient_of_equal_maxima_is_shared():
     packed = pack(
         *map(torch.from_numpy, texts([4, 2], WORDS))
@@ -120,19 +111,6 @@ def test_parameters_of_the_paper():
     module = build(Options(), SINGLE, 100, None, 300)
     inside = sum(parameter.numel() for parameter in module.parameters())
     assert inside - 2 * 100 * 300 == 2 * (4 * 150 * (600 + 150) + 8 * 150) + 300 * 200 + 200 + 200 * 2 + 2 == 963_002
-
-
-@settings(max_examples=50, deadline=None)
-@given(lengths_of)
-def test_mirror_leads_from_each_word_to_its_opposite(lengths):
-    words, tensor = map(torch.from_numpy, texts(lengths, WORDS))
-    packed = pack(words, tensor)
-    assert sum(packed.counts) == sum(lengths)
-    assert torch.equal(packed.mirror[packed.mirror], torch.arange(sum(lengths)))
-    for row, length in enumerate(lengths):
-        place = packed.restore[row]
-        assert packed.words[place] == words[row, 0]
-        assert packed.words[packed.mirror[place]] == words[row, length - 1]
 
 
 # NumPy

@@ -41,16 +41,6 @@ def test_channels_of_each_kind(kind, trained, frozen):
     assert np.array_equal(vectors, VECTORS)  # the model has copies
 
 
-def test_vectors_of_each_channel_the_trained_one_first():
-    made = embedding("multichannel", WORDS, VECTORS, SIZE)
-    with torch.no_grad():
-        made.trained.weight.neg_()
-    words = torch.tensor([[3, 0], [19, 3]])
-    trained, frozen = made(words)
-    assert np.array_equal(trained.detach().numpy(), -VECTORS[[[3, 0], [19, 3]]])
-    assert np.array_equal(frozen.numpy(), VECTORS[[[3, 0], [19, 3]]])
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_vectors_are_in_range(kind):
     parts = list(embedding(kind, 500, None, 50).parameters())
