@@ -64,15 +64,10 @@ def build(name, sizes, seed=0):
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_rows_at_places_of_their_own_read_as_texts_alone(name):
+def test_rows_read_as_texts_alone_and_pass_the_check(name):
     model = build(name, WORK[name])
     decoder = CausalDecoder(model)
     check_rows(decoder, decoder.logits, lambda text: model(input_ids=text[None]).logits[0], WORDS)
-
-
-@pytest.mark.parametrize("name", WORK)
-def test_what_works_passes_the_check(name):
-    model = build(name, WORK[name])
     for length in (2, 3, LENGTH):
         CausalDecoder(model).check(length)
     CausalDecoder(model.to(torch.bfloat16)).check(LENGTH)
