@@ -30,8 +30,7 @@ from kdcli.student.vocabulary import (
 )
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tasks.labels import encode_labels, label_texts, respell, spelling_of
-from kdcli.tasks.text_set import text_columns
-from kdcli.teacher.logits import STATES
+from kdcli.tasks.text_set import STATES, text_columns
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

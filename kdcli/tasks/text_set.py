@@ -17,6 +17,8 @@ from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 from kdcli.tables.read import ROW_NUMBER, Form, as_texts, form_of, read_table, shown
 
+STATES = "representation"
+"""The column of a joined set, and the tensor of a logits file, that holds the teacher's representations."""
 _TEXTS = {
     "single": (("sentence",),),
     "pair": (

@@ -19,8 +19,8 @@ from kdcli.models.device import halve_until_it_fits
 from kdcli.parts import Parts
 from kdcli.tables.parquet import slices
 from kdcli.tables.text_hash import text_hash
-from kdcli.tasks.text_set import open_texts
-from kdcli.teacher.logits import STATES, logit_columns, read_logits, state_column, write_logits
+from kdcli.tasks.text_set import STATES, open_texts
+from kdcli.teacher.logits import logit_columns, read_logits, state_column, write_logits
 from kdcli.teacher.model import BATCH, Teacher, TeacherSource, warn_of_cuts
 
 PART_ROWS = 4096

@@ -20,9 +20,9 @@ from kdcli.tables.parquet import ROWS, slices
 from kdcli.tables.read import ROW_NUMBER, shown
 from kdcli.tables.write import write_table
 from kdcli.tasks.labels import label_texts
-from kdcli.tasks.text_set import TextSet, open_texts
+from kdcli.tasks.text_set import STATES, TextSet, open_texts
 from kdcli.teacher.external import Values, read_external
-from kdcli.teacher.logits import STATES, Logits, logit_columns, read_logits, state_column
+from kdcli.teacher.logits import Logits, logit_columns, read_logits, state_column
 
 ORIGINAL = "original"
 

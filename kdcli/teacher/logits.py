@@ -20,10 +20,9 @@ from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.files import atomic
 from kdcli.tables.text_hash import text_hash, text_hash_v1
+from kdcli.tasks.text_set import STATES
 
 FORMAT = "kd.logits/2"
-STATES = "representation"
-"""The tensor of a logits file, and the column of a joined set, that holds the teacher's representations."""
 HashTexts = Callable[[Sequence[pl.Series]], NDArray[np.uint64]]
 HASHES: Mapping[Any, HashTexts] = {FORMAT: text_hash, "kd.logits/1": text_hash_v1}
 """How each format hashes the texts of a row."""
