@@ -154,7 +154,7 @@ def test_it_starts_from_the_weights_of_the_folder_or_from_random_ones(make_folde
     assert not torch.equal(one[name], saved[name])
     assert one["model.embed_tokens.weight"].shape[0] == len(fresh.tokenizer) == 270
     assert one["model.embed_tokens.weight"].abs().sum(1).min() > 0, "no row is another vocabulary's padding"
-    assert kept.identity != fresh.identity
+    assert kept.identity() != fresh.identity()
 
 
 def test_a_longer_max_length_than_the_context(tmp_path, make_folder, notes):
