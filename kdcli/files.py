@@ -115,7 +115,7 @@ def atomic(path: Path) -> Iterator[Path]:
                 raise DataError(what, file=path, hint="move it away, or name another place")
             check_replaceable(path)
             if path.is_dir():  # a rename does not replace a folder
-                old = path.with_name(f".kd-{_host()}-{os.getpid()}-old.{path.name}")
+                old = path.with_name(f".kd-{socket.gethostname()}-{os.getpid()}-old.{path.name}")
                 os.replace(path, old)
                 os.replace(temporary, path)
                 _remove(old)
@@ -131,14 +131,17 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(path: Path, what: str, *, seconds: float = 0.0) -> Iterator[None]:
-    """Hold the lock beside a file or folder, which has ``seconds`` to become free; it leaves nothing behind.
+def alone(path: Path, what: str, *, seconds: float = 0.0, inside: bool = False) -> Iterator[None]:
+    """Hold the lock beside a file or folder, or ``inside`` a folder, which has ``seconds`` to become free.
+
+    It leaves nothing behind.
 
     Raises:
         KdError: Another process holds it: it says ``what``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    place = path / ".launch.lock" if inside else path.with_name(f".{path.name}.lock")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place)
     try:
         lock.acquire(timeout=seconds)
     except Timeout:
@@ -152,7 +155,7 @@ def alone(path: Path, what: str, *, seconds: float = 0.0) -> Iterator[None]:
 
 def temporary_path(path: Path) -> Path:
     """Return a path beside ``path`` that belongs to this process and is removed after its death."""
-    return path.with_name(f".kd-{_host()}-{os.getpid()}.{path.name}")
+    return path.with_name(f".kd-{socket.gethostname()}-{os.getpid()}.{path.name}")
 
 
 @contextmanager
@@ -167,7 +170,8 @@ def full_disk(path: Path) -> Iterator[None]:
     except Exception as error:
         # safetensors and Polars have their own words for it, torch has none.
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        if full or (not isinstance(error, KdError) and _free(path) < 1 << 20):
+        place = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if full or (not isinstance(error, KdError) and shutil.disk_usage(place).free < 1 << 20):
             hint = "free some space, or choose another place with --output or --run-dir; the next run resumes"
             raise KdError("the disk is full", file=path, hint=hint) from error
         raise
@@ -214,7 +218,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    pattern = re.compile(rf"\.kd-{re.escape(_host())}-(\d+)(-old)?\.(.+)")
+    pattern = re.compile(rf"\.kd-{re.escape(socket.gethostname())}-(\d+)(-old)?\.(.+)")
     for file in os.scandir(folder):
         match = pattern.match(file.name)
         if match and not is_running(int(match[1])):
@@ -222,14 +226,6 @@ def _remove_leftovers(folder: Path) -> None:
                 os.replace(file.path, folder / match[3])
             else:
                 _remove(Path(file.path))
-
-
-def _host() -> str:
-    return socket.gethostname()
-
-
-def _free(path: Path) -> int:
-    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
 
 
 def _fsync(path: Path) -> None:

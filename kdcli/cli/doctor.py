@@ -8,16 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import typer
 
 from kdcli.cli import ui
 from kdcli.cli.options import Request, command
-from kdcli.errors import KdError, MissingError, PluginError, ProfileError
-
-if TYPE_CHECKING:
-    from kdcli.registry import Plugin
+from kdcli.errors import KdError, MissingError, PluginError, each, shown
 
 NEEDED = (
     *("torch", "transformers", "tokenizers", "safetensors", "accelerate"),
@@ -64,9 +61,8 @@ def _python() -> Iterator[Diagnosis]:
         try:
             found = getattr(import_module(name), "__version__", "there")
         except Exception as error:
-            found = f"cannot be imported: {type(error).__name__}: {error}"
             hint = "install kd again: pip install --force-reinstall kdcli"
-            yield Diagnosis(name, "broken", found, hint, MissingError.exit_code)
+            yield _fault(name, MissingError(f"cannot be imported: {shown(error)}", hint=hint))
         else:
             yield Diagnosis(name, "fine", found)
 
@@ -102,6 +98,7 @@ def _devices() -> Iterator[Diagnosis]:
 
 def _plugins() -> Iterator[Diagnosis]:
     from kdcli import registry
+    from kdcli.config.transfer import LiteSettings
     from kdcli.config.validation import nearest
 
     groups = [f"kdcli.{group}" for group in registry.GROUPS]
@@ -110,52 +107,35 @@ def _plugins() -> Iterator[Diagnosis]:
         if close := nearest(odd, groups):
             hint = f"its plugins are not seen: did you mean {close}?"
         yield Diagnosis(f"entry points of {distribution}", "look", f"{odd} is not a group of plugins", hint)
-    for group in registry.GROUPS:
-        for plugin in registry.plugins(group):
-            name = f"{group.removesuffix('s')} {plugin.full_name}"
-            if fault := registry.broken(plugin):
-                status: Status = "broken" if plugin.is_ours else "look"
-                yield Diagnosis(name, status, fault, _remedy(plugin), PluginError.exit_code)
-            elif group == "taggers":
-                yield _tagger(name, plugin)
-            else:
-                yield Diagnosis(name, "fine", f"{plugin.distribution} {plugin.version}")
-
-
-def _remedy(plugin: Plugin) -> str:
-    theirs = f"update or remove {plugin.distribution}; kd works without it"
-    return plugin.remedy if plugin.is_ours or plugin.file else theirs
-
-
-def _tagger(name: str, plugin: Plugin) -> Diagnosis:
-    """Tag a word: the data of a tagger is optional, unless it is the default tagger."""
-    from kdcli import registry
-    from kdcli.config.transfer import LiteSettings
-
-    status: Status = "broken" if plugin.name == LiteSettings().tagger and plugin.is_ours else "look"
-    try:
-        tags = registry.load("taggers", plugin.full_name).tag([["films"]])
-    except MissingError as error:
-        return Diagnosis(name, status, str(error), error.hint, MissingError.exit_code)
-    except Exception as error:
-        status = "broken" if plugin.is_ours else "look"
-        return Diagnosis(name, status, f"{type(error).__name__}: {error}", _remedy(plugin), PluginError.exit_code)
-    return Diagnosis(name, "fine", f"its data is installed (films: {tags[0][0]})")
+    for plugin in (plugin for group in registry.GROUPS for plugin in registry.plugins(group)):
+        name = f"{plugin.group.removesuffix('s')} {plugin.full_name}"
+        try:
+            loaded = plugin.load()
+            if plugin.group == "taggers":
+                loaded.tag([["films"]])  # needs the tagger's data
+        except Exception as error:
+            known = error if isinstance(error, KdError) else PluginError(shown(error), hint=plugin.remedy)
+            optional = isinstance(error, MissingError) and plugin.name != LiteSettings().tagger
+            yield _fault(name, known, "broken" if plugin.is_ours and not optional else "look")
+        else:
+            yield Diagnosis(name, "fine", f"{plugin.distribution} {plugin.version}")
 
 
 def _profiles() -> Iterator[Diagnosis]:
     from kdcli.config import files
     from kdcli.config.load import load_profile
-    from kdcli.errors import each
 
     for name in files.names():
         try:
             count = len(load_profile(name).origins)
         except KdError as error:
-            found = "; ".join(map(str, each(error)))
-            yield Diagnosis(f"profile {name}", "broken", found, each(error)[0].hint, ProfileError.exit_code)
+            yield _fault(f"profile {name}", error)
         else:
             yield Diagnosis(f"profile {name}", "fine", f"valid, {count} settings")
+
+
+def _fault(name: str, error: KdError, status: Status = "broken") -> Diagnosis:
+    return Diagnosis(name, status, "; ".join(map(str, each(error))), each(error)[0].hint, error.exit_code)
 
 
 def _free_memory() -> int | None:

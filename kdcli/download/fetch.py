@@ -197,11 +197,7 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]
             if not info.isreg() and not info.isdir():
                 raise _unsafe(f"a link or a device: {info.name!r}", archive)
             if info.isreg():
-                yield info.name, partial(_extract, file, info)
-
-
-def _extract(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    return cast(IO[bytes], file.extractfile(info))
+                yield info.name, cast(Callable[[], IO[bytes]], partial(file.extractfile, info))
 
 
 def _is_zip(path: Path) -> bool:

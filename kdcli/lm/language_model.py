@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, set_seed
 
 from kdcli.api import Corpus, DataError, GeneratorSettings, Reporter
 from kdcli.lm import LanguageModelOptions
@@ -21,7 +22,7 @@ from kdcli.lm.fine_tune import Recipe, TrainingOutcome, best_of, fine_tune, join
 from kdcli.lm.texts import TOKENS, Nats, TokenTexts, TrainingSet, causal_fit, scores_of, text_nats, token_nats
 from kdcli.lm.trainer import Diverged, FineTuneTask
 from kdcli.models.device import check_device
-from kdcli.models.hf import Kind, load_lm
+from kdcli.models.hf import Kind, load_lm, sha256
 
 AUTO = 48  # texts an update with ``batch_size = "auto"``: the papers' recipe, which its learning rate is meant for
 NOT_IN_FINGERPRINT = {"model", "save_steps"}
@@ -37,9 +38,8 @@ class LanguageModel:
 
     key: str  # its table of the profile, ``generators.gpt2``
     tokenizer: Any
-    build: Callable[[int], Any]  # the Hugging Face model in float32, from a seed
-    identity: Mapping[str, Any]  # JSON values that identify it: the hash of its weights, or its vocabulary
     config: Any
+    folder: Path | None  # where its weights are; None: random ones
     max_length: int  # the longest text in tokens, its end included
     kind: Kind = "causal"  # how a checkpoint is loaded
     nats: Nats = token_nats
@@ -47,6 +47,18 @@ class LanguageModel:
     texts: Callable[[Sequence[str], Any, int, int | None], TrainingSet] = TokenTexts
     fit: Callable[[float, Any], dict[str, float]] = causal_fit  # scores of the nats of such texts, and the texts
     metric: str = "bits_per_character"  # the score that chooses among checkpoints; the lowest is the best
+
+    def build(self, seed: int) -> Any:
+        """Build the Hugging Face model in float32, new weights drawn with a seed."""
+        set_seed(seed)
+        if self.folder:
+            return load_lm(self.folder, self.config, kind=self.kind)
+        auto_class = AutoModelForMaskedLM if self.kind == "masked" else AutoModelForCausalLM
+        return auto_class.from_config(self.config, dtype=torch.float32)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what identifies it, as JSON values: the hash of its weights, or its vocabulary."""
+        return {"weights": sha256(self.folder)} if self.folder else {"vocabulary": self.tokenizer.get_vocab()}
 
 
 def fine_tune_language_model(
@@ -152,7 +164,7 @@ def _fingerprint(
     return {
         "training texts": _digest(list(corpus.train)),
         "dev texts": _digest(list(corpus.dev)),
-        f"{model.key}.model": _digest(model.identity),
+        f"{model.key}.model": _digest(model.identity()),
         "configuration": _digest(model.config.to_dict()),
         **{f"{model.key}.{name}": value for name, value in values.items()},
         "seed": settings.seed,

@@ -164,16 +164,13 @@ def _no_such(name: str, group: Group | None, installed: list[Plugin]) -> PluginE
     """Return the error for a name that no plugin of a group (None: of any group) has."""
     from kdcli.config.validation import nearest
 
-    distribution, stem = name.rpartition(":")[0], Path(name).name.removesuffix(".py")
+    file = name if name.endswith(".py") else name.rpartition(":")[0]
     names = [known for plugin in installed for known in (plugin.name, plugin.full_name)]
     hidden = [plugin.full_name for plugin in left_out() if group in (None, plugin.group) and plugin.is_called(name)]
     if hidden:
         hint = f"{ALLOW_LIST} leaves out {hidden[0]}: name it there"
-    elif name.endswith(".py"):
-        wanted = stem if stem in names else f"{stem} --code {name}"
-        hint = f"`kd plugins check {wanted}`" if group is None else f"a plugin is named after its file: {wanted}"
-    elif distribution.endswith(".py"):
-        hint = f"it is a file, and every command that needs it has to name it: --code {distribution}"
+    elif file.endswith(".py"):
+        hint = f"a plugin is named after its file, which each command has to name: {Path(file).stem} --code {file}"
     elif close := nearest(name, names):
         hint = f"did you mean {close}?"
     else:
@@ -231,15 +228,6 @@ def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
         wrong = explain(invalid, model, prefix) if invalid else []
         raise_all(wrong + [unknown(prefix + key, model, prefix) for key in extra])
     return valid
-
-
-def broken(plugin: Plugin) -> str | None:
-    """Import a plugin and return what is wrong with it, or None."""
-    try:
-        plugin.load()
-    except KdError as error:
-        return "; ".join(map(str, each(error)))
-    return None
 
 
 @contextmanager

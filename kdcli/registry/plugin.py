@@ -146,7 +146,8 @@ class Plugin:
             return f"fix {self.file}"
         if self.is_ours:
             return f"install kd again: pip install --force-reinstall {OURS}"
-        return f"update or remove it: pip install -U {self.distribution}, or pip uninstall {self.distribution}"
+        both = f"pip install -U {self.distribution} {OURS}"
+        return f"update it and kd ({both}), or remove it: pip uninstall {self.distribution}"
 
     def load(self) -> Any:
         """Import the plugin, a module or an object, and check its contract."""
@@ -156,32 +157,11 @@ class Plugin:
             raise
         except (Exception, SystemExit) as error:
             file, row = self.place(error)
-            what = f"{self.title} {self._import_fault(error)}"
+            what = f"{self.title} cannot be imported: {shown(error)}"
             raise PluginError(what, hint=self.remedy, file=file, row=row) from error
-        if fault := version_fault(module):
-            raise PluginError(f"{self.title} {fault}", hint=self._version_remedy(module))
-        if found := list(faults(self.group, module)):
+        if found := [version_fault(module)] if version_fault(module) else list(faults(self.group, module)):
             raise PluginError(f"{self.title} {', and '.join(found)}", hint=self.remedy)
         return module
-
-    def _version_remedy(self, module: Any) -> str:
-        if self.file:
-            return self.remedy
-        version = getattr(module, "api_version", None)
-        if isinstance(version, int) and version > API_VERSION:
-            return f"update kd (pip install -U {OURS}), or remove it: pip uninstall {self.distribution}"
-        if version is None and ":" in self.module:
-            return f"an entry point names a module: {self.module.partition(':')[0].strip()}, not {self.module}"
-        return self.remedy
-
-    def _import_fault(self, error: BaseException) -> str:
-        module, _, attribute = self.module.replace(" ", "").partition(":")
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
-            return f"has an entry point to nothing: there is no module {error.name}"
-        lacking = isinstance(error, AttributeError) and error.name in attribute.split(".")
-        if attribute and lacking and module in sys.modules:
-            return f"has an entry point to nothing: the module {module} has no {attribute}"
-        return f"cannot be imported: {shown(error)}"
 
     def place(self, error: BaseException) -> tuple[Path | None, int | None]:
         """Return the plugin's file and row where an error was raised last; no row if it was raised elsewhere."""

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
 from kdcli.parts import follow_parent, usable_cores
-from kdcli.run.context import RunContext
-from kdcli.run.stage import Stage
+from kdcli.run.stage import RunContext, Stage
 
 Outcome = TypeVar("Outcome")
 Execute = Callable[[Stage, RunContext], Any]

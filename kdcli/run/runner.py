@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import Reporter
 from kdcli.config.transfer import METHODS
-from kdcli.errors import DataError, KdError, UsageError, first_line
-from kdcli.files import atomic, check_output, sha256
+from kdcli.errors import DataError, UsageError, first_line
+from kdcli.files import alone, atomic, check_output, sha256
 from kdcli.parts import is_main_process, usable_cores
-from kdcli.run.context import RunContext
 from kdcli.run.lock import Entry, Lock, hashes, stale, versions
 from kdcli.run.parallel import Execute, run_at_once
-from kdcli.run.stage import Files, Stage
+from kdcli.run.stage import Files, RunContext, Stage
 from kdcli.run.stages import STAGES, TRANSFER, warn_of_dimension
 from kdcli.run.tracking import parse_trackers, tracking
 from kdcli.tasks.split import check_labelled
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
     from kdcli.config.load import Profile
 
 _POLL_SECONDS = 0.5
+ALONE = "another kd is at work in this run folder"
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def run_stages(
         return would_run(steps, lock, force=options.force)
     if not is_main_process() or all(step.alone for step in steps):
         return run_steps(steps, lock, reporter=reporter, force=options.force)
-    with one_launch(root), tracking(trackers, root, profile.name, device, reporter) as curves:
+    with alone(root, ALONE, inside=True), tracking(trackers, root, profile.name, device, reporter) as curves:
         if names is None or not (root / "profile.toml").exists():  # one stage alone does not change what the run is
             with atomic(root / "profile.toml") as temporary:
                 temporary.write_text(profile.to_toml(), "utf-8")
@@ -263,19 +261,6 @@ def results(root: Path) -> dict[str, Any]:
     """Return the result dataclass of every stage of a run folder that ended, by its key."""
     lock = Lock(root)
     return {key: _result(key, entry, lock) for key, entry in lock.entries().items() if entry.ended}
-
-
-@contextmanager
-def one_launch(root: Path) -> Iterator[None]:
-    """Hold a run folder for this launch."""
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(root / ".launch.lock").acquire(timeout=0)
-    except Timeout:
-        hint = "wait for it, stop it, or name another folder with --run-dir"
-        raise KdError("another kd is at work in this run folder", file=root, hint=hint) from None
-    with lock:
-        yield
 
 
 def _reasons(step: Step, inputs: dict[str, str], lock: Lock, force: bool) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli import registry
-from kdcli.run.stage import Files, Stage, if_local
+from kdcli.run.stage import Files, RunContext, Stage, if_local
 from kdcli.run.transfer_stages import TABLES, Cache, FineTune, Lite, Mix, Prefixes, Sample, TakeCorpus
 from kdcli.tasks.split import has_split, split_files
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from kdcli.api import Reporter
     from kdcli.config.schema import Settings, StudentSettings
-    from kdcli.run.context import RunContext
     from kdcli.student.dataset import Examples
 
 LABELS = ("task.kind", "task.labels", "task.names")

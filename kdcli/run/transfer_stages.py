@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import ProfileError
-from kdcli.run.stage import Files, Stage, if_local
+from kdcli.run.stage import Files, RunContext, Stage, if_local
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
-    from kdcli.run.context import RunContext
 
 _LABELS = ("task.gold", "task.labels", "task.names", "task.score_range", "task.drop_labels")
 _COLUMNS = ("task.layout", "task.text_columns", "task.label_column", "task.quoting", "task.separator")

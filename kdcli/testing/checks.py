@@ -80,6 +80,29 @@ def expect(holds: bool, expected: str, actual: object) -> None:
         raise Failure(expected, str(actual))
 
 
+def expect_error(call: Callable[[], object], kinds: tuple[type[Exception], ...], expected: str) -> Exception:
+    """Return the error of these kinds that a call raises; another one, or none, is a failure."""
+    try:
+        call()
+    except kinds as error:
+        return error
+    except Exception as error:  # whatever a plugin may do
+        raise Failure(expected, shown(error)) from None
+    raise Failure(expected, "no error")
+
+
+def expect_close(found: Any, wanted: Any, expected: str, tolerance: float) -> None:
+    """Raise a failure unless two arrays are of one form and within the tolerance, absolute and relative to wanted."""
+    import numpy as np
+
+    form, right = (
+        f"{type(one).__name__} of {getattr(one, 'dtype', '')} {getattr(one, 'shape', '')}" for one in (found, wanted)
+    )
+    expect(form == right, f"{expected}: {right}", form)
+    close = bool(np.allclose(found, wanted, rtol=tolerance, atol=tolerance))
+    expect(close, expected, f"{np.abs(found - wanted).max(initial=0):.2g} of difference, more than {tolerance:g}")
+
+
 def in_one_line(errors: Iterable[KdError]) -> str:
     """Join errors, each with its hint."""
     every = [one for error in errors for one in each(error)]

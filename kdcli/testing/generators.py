@@ -14,7 +14,7 @@ import numpy as np
 from kdcli.api import DataError, Part, QuietReporter, Samples
 from kdcli.errors import shown
 from kdcli.testing import checks
-from kdcli.testing.checks import Check, Doubt, Failure, Skip, expect
+from kdcli.testing.checks import Check, Doubt, Failure, Skip, expect, expect_error
 from kdcli.testing.processes import SEED, Kind, run_elsewhere, tiny_corpus, tiny_settings, tiny_task
 from kdcli.transfer.sampling import fault_of
 
@@ -76,13 +76,9 @@ def load_of_another_folder(subject: GeneratorSubject) -> str:
     empty = subject.folder / "empty"
     empty.mkdir()
     expected = "a DataError for a folder that holds no such generator"
-    try:
-        subject.plugin.load(empty, tiny_settings(subject.options, "single"), QuietReporter())
-    except DataError as error:
-        return str(error).replace(str(empty), "...")
-    except Exception as error:
-        raise Failure(expected, shown(error)) from None
-    raise Failure(expected, "none")
+    settings = tiny_settings(subject.options, "single")
+    error = expect_error(lambda: subject.plugin.load(empty, settings, QuietReporter()), (DataError,), expected)
+    return str(error).replace(str(empty), "...")
 
 
 def sample(subject: GeneratorSubject, kind: Kind = "single") -> str:

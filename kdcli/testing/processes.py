@@ -57,28 +57,18 @@ def tiny_corpus(kind: Kind = "single") -> Corpus:
 def tiny_teacher(folder: Path, labels: tuple[str, ...] = ("entailment", "neutral", "contradiction")) -> Path:
     """Write a random BERT classifier that knows the words of ``tiny_corpus`` to a folder, and return the folder."""
     import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+    from kdcli.lm.texts import SPECIAL, train_wordpiece
     from kdcli.models.hf import quiet
 
-    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    words = sorted({word for text in tiny_corpus().train for word in text.split()})
-    vocabulary = {word: number for number, word in enumerate([*special, *words, *labels])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    kinds = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **dict(zip(kinds, special, strict=True)),
-    ).save_pretrained(folder)
+    pieces = train_wordpiece([[*tiny_corpus().train, *labels]], 1000)
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=inputs, **SPECIAL).save_pretrained(folder)
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(SEED)
         config = BertConfig(
-            vocab_size=len(vocabulary),
+            vocab_size=pieces.get_vocab_size(),
             hidden_size=16,
             num_hidden_layers=1,
             num_attention_heads=2,

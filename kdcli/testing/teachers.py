@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kdcli.errors import KdError, shown
 from kdcli.testing import checks
-from kdcli.testing.checks import Check, Doubt, Failure, Skip, expect, in_one_line
+from kdcli.testing.checks import Check, Doubt, Failure, Skip, expect, expect_close, expect_error, in_one_line
 from kdcli.testing.processes import BATCH, load_teacher, run_elsewhere, tiny_corpus, tiny_teacher
 
 ODD_TEXTS = (
@@ -83,18 +83,9 @@ def load_of_nothing(subject: TeacherSubject) -> str:
     """Load a folder that is not there, and an empty one."""
     empty = subject.folder / "empty"
     empty.mkdir(exist_ok=True)
-    for folder, expected in (
-        (subject.folder / "nowhere", "a MissingError for a model that is not there"),
-        (empty, "a DataError for an empty folder"),
-    ):
-        actual = "no error"
-        try:
-            subject.load(folder)
-        except KdError:
-            continue
-        except Exception as error:  # whatever a plugin may do
-            actual = shown(error)
-        raise Failure(expected, actual)
+    expected = "a MissingError for a model that is not there"
+    expect_error(lambda: subject.load(subject.folder / "nowhere"), (KdError,), expected)
+    expect_error(lambda: subject.load(empty), (KdError,), "a DataError for an empty folder")
     return "errors for the user"
 
 
@@ -167,7 +158,7 @@ def long_texts(subject: TeacherSubject) -> str:
         found = _sound(subject, loaded.logits([[*SINGLE[:2], LONG]], BATCH), 3)
         wanted = 1 if loaded.max_length else 0
         expect(loaded.cut == wanted, f"{wanted} of 3 texts counted as cut, in windows too", f"cut = {loaded.cut}")
-        _expect_close(found[:2], subject.first[kind][:2], f"short texts to have the same logits ({way})")
+        expect_close(found[:2], subject.first[kind][:2], f"short texts to have the same logits ({way})", TOLERANCE)
         ways.append(way)
     return f"read by {', '.join(ways)}"
 
@@ -186,7 +177,9 @@ def same_in_another_process(subject: TeacherSubject) -> str:
     kind, found = next(iter(subject.first.items()))
     arguments = subject.model, json.dumps(dict(subject.table)), json.dumps(COLUMNS[kind])
     other, rows = run_elsewhere("logits", *subject.address, *arguments)
-    _expect_close(np.array(rows, np.float32), found, "the same logits in every process: no order of a set, no hash()")
+    expect_close(
+        np.array(rows, np.float32), found, "the same logits in every process: no order of a set, no hash()", TOLERANCE
+    )
     expect(other == subject.loaded.fingerprint(), "the same fingerprint in every process", f"{other}")
     return "the same"
 
@@ -221,14 +214,8 @@ def _sound(subject: TeacherSubject, found: Any, texts: int) -> NDArray[np.float3
 def _same(subject: TeacherSubject, read: Any, expected: str, tolerance: float = TOLERANCE) -> str:
     """Compare what ``read`` returns for each kind of texts with the first logits."""
     for kind, found in subject.first.items():
-        _expect_close(read(COLUMNS[kind]), found, f"{expected} ({kind})", tolerance)
+        expect_close(read(COLUMNS[kind]), found, f"{expected} ({kind})", tolerance)
     return ", ".join(subject.first)
-
-
-def _expect_close(found: NDArray[Any], wanted: NDArray[Any], expected: str, tolerance: float = TOLERANCE) -> None:
-    expect(found.shape == wanted.shape, expected, f"{found.shape} and {wanted.shape}")
-    close = np.allclose(found, wanted, rtol=tolerance, atol=tolerance)
-    expect(close, expected, f"{np.abs(found - wanted).max():.2g} of difference" if found.size else "none")
 
 
 SUBJECT = TeacherSubject

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.tables.parquet import slices
-from kdcli.transfer.cleaning import WORD, Hashes, excerpts, take
+from kdcli.transfer.cleaning import WORD, excerpts, take
 
 EXAMPLES = 20
 SCORED = 2000  # samples whose bits are taken, at most
@@ -116,7 +116,8 @@ class _TextCounts:
         self.texts = self.words = 0
         self._limit = limit
         self._bins = np.zeros(len(BINS), np.int64)
-        self._distinct = (_Distinct(), _Distinct(), _Distinct())
+        self._all = [0, 0, 0]  # n-grams, n = 1, 2, 3
+        self._different: list[list[pl.Series]] = [[], [], []]  # the hashes of each frame's
 
     def add(self, frame: pl.DataFrame) -> None:
         """Count some rows; the two texts of a pair follow each other, so that the first words are of the first rows."""
@@ -133,10 +134,14 @@ class _TextCounts:
         owners = np.repeat(np.arange(len(counts)), counts)[:left]
         self.words += len(hashes)
         grams = hashes
-        for n, distinct in enumerate(self._distinct, 1):
-            if n > 1:
-                grams = grams[:-1] * _STEP + hashes[n - 1 :]
-            distinct.add(grams[owners[: len(grams)] == owners[n - 1 :]])
+        for n, different in enumerate(self._different):
+            if n:
+                grams = grams[:-1] * _STEP + hashes[n:]
+            inside = grams[owners[: len(grams)] == owners[n:]]
+            self._all[n] += len(inside)
+            different.append(pl.Series(inside).unique())
+            if sum(map(len, different[1:])) > max(_HELD, len(different[0])):  # as many again as are held
+                different[:] = [pl.concat(different).unique()]
 
     def all_of(self, texts: pl.DataFrame) -> _TextCounts:
         for frame in texts.iter_slices(_ROWS):
@@ -144,29 +149,11 @@ class _TextCounts:
         return self
 
     def shares(self, name: str) -> dict[str, float]:
-        return {f"{name}_{n}": _ratio(distinct.count(), distinct.all) for n, distinct in enumerate(self._distinct, 1)}
+        counts = [pl.concat(different).n_unique() if different else 0 for different in self._different]
+        return {f"{name}_{n}": _ratio(*of_n) for n, of_n in enumerate(zip(counts, self._all, strict=True), 1)}
 
     def lengths(self) -> dict[str, float]:
         return {words: _ratio(int(count), self.texts) for words, count in zip(BINS, self._bins, strict=True)}
-
-
-class _Distinct:
-    """Counts different hashes. They are held in one array, and new ones are merged in when they are as many again."""
-
-    def __init__(self) -> None:
-        self.all = 0
-        self._held = pl.Series([], dtype=pl.UInt64)
-        self._new: list[pl.Series] = []
-
-    def add(self, hashes: Hashes) -> None:
-        self.all += len(hashes)
-        self._new.append(pl.Series(hashes).unique())
-        if sum(map(len, self._new)) > max(_HELD, len(self._held)):
-            self.count()
-
-    def count(self) -> int:
-        self._held, self._new = pl.concat([self._held, *self._new]).unique(), []
-        return len(self._held)
 
 
 def _ratio(part: int, whole: int) -> float:

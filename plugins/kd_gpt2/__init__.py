@@ -60,20 +60,21 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
 
 def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
     """Find the model that the options name, or configure one with random weights."""
-    import torch
-    from transformers import AutoModelForCausalLM, GPT2Config, set_seed
+    from transformers import GPT2Config
 
     from kdcli.lm.language_model import LanguageModel
-    from kdcli.models.hf import find_model, fit_max_length, load_lm, load_lm_config, load_lm_tokenizer, sha256
+    from kdcli.models.hf import find_model, fit_max_length, load_lm_config, load_lm_tokenizer
 
     scratch = options.from_scratch or options.model == "tiny"
+    folder: Path | None = None
     if scratch and options.model in SIZES:
         config: Any = GPT2Config(**SIZES[options.model])
     else:
         folder = find_model(HUB.get(options.model, options.model), reporter, key=f"{KEY}.model")
         config = load_lm_config(folder)
-    identity: dict[str, Any]
-    if scratch:
+    if folder and not scratch:
+        tokenizer = load_lm_tokenizer(folder)
+    else:
         if options.tokenizer:
             named = find_model(options.tokenizer, reporter, key=f"{KEY}.tokenizer", weights=False)
             tokenizer = load_lm_tokenizer(named)
@@ -82,16 +83,8 @@ def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageMod
         config.vocab_size = len(tokenizer)
         config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
         config.pad_token_id = None  # the configuration's own belongs to another vocabulary
-        identity = {"vocabulary": tokenizer.get_vocab()}
-    else:
-        tokenizer, identity = load_lm_tokenizer(folder), {"weights": sha256(folder)}
-
-    def build(seed: int) -> Any:
-        set_seed(seed)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32) if scratch else load_lm(folder, config)
-
     length = fit_max_length(options.max_length, config, key=f"{KEY}.max_length", reporter=reporter)
-    return LanguageModel(KEY, tokenizer, build, identity, config, length)
+    return LanguageModel(KEY, tokenizer, config, None if scratch else folder, length)
 
 
 def train_bpe(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:

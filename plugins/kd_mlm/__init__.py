@@ -61,33 +61,26 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
 
 def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
     """Find the model that the options name, or configure one with random weights."""
-    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, set_seed
+    from transformers import BertConfig, PreTrainedTokenizerFast
 
     from kdcli.lm.language_model import LanguageModel
     from kdcli.lm.masked import MaskedTexts, check_masked, masked_fit, masked_nats
     from kdcli.lm.texts import SPECIAL, train_wordpiece
-    from kdcli.models.hf import find_model, fit_max_length, load_lm, load_lm_config, load_lm_tokenizer, sha256
+    from kdcli.models.hf import find_model, fit_max_length, load_lm_config, load_lm_tokenizer
 
-    identity: dict[str, Any]
+    folder: Path | None = None
     if options.model == "tiny":
         pieces = train_wordpiece([list(corpus.train)], options.vocab_size)
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=INPUTS, **SPECIAL)
-        config, identity = BertConfig(vocab_size=len(tokenizer), **TINY), {"vocabulary": tokenizer.get_vocab()}
+        config = BertConfig(vocab_size=len(tokenizer), **TINY)
     else:
         folder = find_model(options.model, reporter, key=f"{KEY}.model")
         config, tokenizer = load_lm_config(folder, "masked"), load_lm_tokenizer(folder, "masked")
-        identity = {"weights": sha256(folder)}
-
-    def build(seed: int) -> Any:
-        set_seed(seed)
-        return BertForMaskedLM(config) if options.model == "tiny" else load_lm(folder, config, kind="masked")
-
     return LanguageModel(
         KEY,
         tokenizer,
-        build,
-        identity,
         config,
+        folder,
         fit_max_length(options.max_length, config, tokenizer, key=f"{KEY}.max_length", reporter=reporter),
         kind="masked",
         nats=masked_nats,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import set_seed
 
 from kd_transfoxl.model import TransfoXLConfig, TransfoXLLayer, TransfoXLLMHeadModel
 from kd_transfoxl.words import Words, WordTokenizer, detect_words, fitting_cutoffs
@@ -19,7 +18,7 @@ from kdcli.api import Corpus, DataError, GeneratorSettings, ProfileError, Report
 from kdcli.lm.causal import CausalSampler
 from kdcli.lm.language_model import LanguageModel
 from kdcli.lm.texts import IGNORED
-from kdcli.models.hf import find_model, load_lm, load_lm_config, sha256
+from kdcli.models.hf import find_model, load_lm, load_lm_config
 
 if TYPE_CHECKING:
     from kd_transfoxl import Options
@@ -42,26 +41,20 @@ def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageMod
     if sizes and not scratch:
         key = f"{KEY}.{next(iter(sizes))}"
         raise ProfileError("a pretrained model has its size already", key=key, hint='use "auto", or set from_scratch')
+    folder: Path | None = None
     if scratch and options.model in CONFIGURATIONS:
         config = TransfoXLConfig(**CONFIGURATIONS[options.model])
     else:
         folder = find_model(HUB.get(options.model, options.model), reporter, key=f"{KEY}.model")
         config = _load_config(folder)
-    identity: dict[str, Any]
-    if scratch:
+    if folder and not scratch:
+        tokenizer = _load_tokenizer(folder, config, words)
+    else:
         most = options.max_size or None
         tokenizer = WordTokenizer.train(corpus.train, words, min_freq=options.min_freq, max_size=most)
-        config = _resize(config, sizes, tokenizer)
-        identity = {"vocabulary": list(tokenizer.vocabulary.words), "words": words}
-    else:
-        tokenizer, identity = _load_tokenizer(folder, config, words), {"weights": sha256(folder), "words": words}
+        config, folder = _resize(config, sizes, tokenizer), None
     _report_unknown(tokenizer, corpus.train, reporter)
-
-    def build(seed: int) -> Any:
-        set_seed(seed)
-        return TransfoXLLMHeadModel(config) if scratch else load_lm(folder, config)
-
-    return LanguageModel(KEY, tokenizer, build, identity, config, options.max_length, nats=nats, check=check)
+    return LanguageModel(KEY, tokenizer, config, folder, options.max_length, nats=nats, check=check)
 
 
 def sampler(checkpoint: Path, settings: GeneratorSettings, max_length: int, reporter: Reporter) -> Sampler:
@@ -96,7 +89,7 @@ def check(model: TransfoXLLMHeadModel, length: int) -> None:
 
 def _resize(config: TransfoXLConfig, sizes: dict[str, Any], tokenizer: WordTokenizer) -> TransfoXLConfig:
     """Return a configuration with these sizes, for a vocabulary."""
-    cutoffs = fitting_cutoffs(len(tokenizer), sizes.pop("cutoffs", None))
+    cutoffs = list(sizes.pop("cutoffs", fitting_cutoffs(len(tokenizer))))
     d_model, n_head = sizes.get("d_model", config.d_model), sizes.get("n_head", config.n_head)
     mem_len = sizes.get("mem_len", config.mem_len)
     values: dict[str, Any] = {
@@ -114,7 +107,7 @@ def _resize(config: TransfoXLConfig, sizes: dict[str, Any], tokenizer: WordToken
     try:
         resized.check()
     except DataError as error:
-        raise ProfileError(error.what, key=KEY, hint=error.hint) from error
+        raise ProfileError(error.what, key=f"{KEY}.{error.key}", hint=error.hint) from error
     return resized
 
 
@@ -139,7 +132,7 @@ def _load_config(folder: Path) -> TransfoXLConfig:
     try:
         config.check()
     except DataError as error:
-        raise DataError(error.what, hint=error.hint, file=folder / "config.json") from error
+        raise DataError(error.what, hint=error.hint, file=folder / "config.json", key=error.key) from error
     return config
 
 

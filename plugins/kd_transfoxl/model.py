@@ -57,8 +57,6 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
     dropout: float = 0.1  # of embeddings, distances and outputs of layers
     dropatt: float = 0.0  # of attention weights
     attn_type: int = 0
-    init: str = "normal"
-    init_range: float = 0.01
     init_std: float = 0.02
     proj_init_std: float = 0.01
     layer_norm_epsilon: float = 1e-5
@@ -71,25 +69,21 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
-        """Check the values that the model depends on; those of no model are a ``DataError``."""
+        """Check the values that the model depends on; one of no model is a ``DataError`` with its key."""
         clusters, projections = len(self.cutoffs) + 1, len(self.tie_projs or [])
         rising = all(one < other for one, other in pairwise([0, *self.cutoffs, self.vocab_size]))
-        cutoffs = f"the cutoffs {self.cutoffs} do not rise from 1 on to less than {self.vocab_size}, the vocabulary"
-        narrowest = self.d_embed // self.div_val ** (clusters - 1) if self.div_val > 0 else 0
-        narrow = f"with d_embed {self.d_embed} and div_val {self.div_val} the last cluster has no width"
-        blind = "with same_length and mem_len 0, a word sees nothing, not even itself"
-        for sound, what, hint in (
-            (self.attn_type == 0, f"attn_type is {self.attn_type}", "0, the paper's, is the only one"),
-            (rising, cutoffs, "name fewer or smaller ones"),
-            (projections == clusters, f"tie_projs has {projections} values for {clusters} clusters", "one for each"),
-            (narrowest > 0, narrow, "take a greater d_embed, a smaller div_val, or fewer cutoffs"),
-            (self.d_model % 2 == 0, f"d_model is {self.d_model}", "take an even one: half of it are sines"),
-            (self.mem_len >= 0, f"mem_len is {self.mem_len}", "0 remembers nothing"),
-            (self.mem_len != 0 or not self.same_length, blind, "set same_length to false, or mem_len to 1 or more"),
-            (self.init in ("normal", "uniform"), f"init is {self.init!r}", "normal or uniform"),
+        wide = self.div_val > 0 and self.d_embed // self.div_val ** (clusters - 1) > 0
+        for key, sound, must in (
+            ("attn_type", self.attn_type == 0, "be 0, the paper's"),
+            ("cutoffs", rising, f"rise from 1 on to less than {self.vocab_size}, the vocabulary"),
+            ("tie_projs", projections == clusters, f"be {clusters}, one for each cluster"),
+            ("d_embed", wide, f"leave the last cluster a width, with div_val {self.div_val}"),
+            ("d_model", self.d_model % 2 == 0, "be even: half of it are sines"),
+            ("mem_len", self.mem_len >= self.same_length, "be 1 or more with same_length, or 0: a word sees itself"),
         ):
             if not sound:
-                raise DataError(f"there is no such Transformer-XL: {what}", hint=hint)
+                what = f"there is no such Transformer-XL: {key} is {getattr(self, key)}, and must {must}"
+                raise DataError(what, key=key, hint="change it, or take the published configuration")
 
 
 @dataclass
@@ -178,8 +172,6 @@ class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
                 initialization.normal_(weights, mean=1.0, std=self.config.init_std)
             elif name in ("bias", "cluster_bias"):
                 initialization.zeros_(weights)
-            elif self.config.init == "uniform":
-                initialization.uniform_(weights, -self.config.init_range, self.config.init_range)
             else:
                 projection = isinstance(module, nn.ParameterList)
                 initialization.normal_(weights, std=self.config.proj_init_std if projection else self.config.init_std)

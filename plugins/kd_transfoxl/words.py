@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, Literal
@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.api import DataError, MissingError, ProfileError
+from kdcli.api import DataError, MissingError
 
 END = "<eos>"  # ends a text; inside a text it stands for the tab of a pair
 UNKNOWN = "<unk>"  # stands for every word outside the vocabulary
@@ -76,23 +76,15 @@ def count_vocabulary(words: Iterable[str], *, min_freq: int = 1, max_size: int |
     return Vocabulary([END, UNKNOWN, *kept][:max_size])
 
 
-def fitting_cutoffs(size: int, cutoffs: Sequence[int] | None = None) -> list[int]:
-    """Return ``cutoffs``, checked; or those of transfo-xl-wt103, or the same shares of a vocabulary of ``size`` words.
+def fitting_cutoffs(size: int) -> list[int]:
+    """Return the cutoffs of transfo-xl-wt103, or the same shares of a vocabulary of ``size`` words.
 
     The first is at least 2, as ``<eos>`` and ``<unk>`` come first.
     """
-    if cutoffs is None:
-        if size > _PUBLISHED_CUTOFFS[-1]:
-            return list(_PUBLISHED_CUTOFFS)
-        shares = {round(cutoff * size / _PUBLISHED_SIZE) for cutoff in _PUBLISHED_CUTOFFS}
-        return sorted(cutoff for cutoff in shares if 2 <= cutoff < size)
-    key = "generators.transfoxl.cutoffs"
-    if any(first >= second for first, second in pairwise([1, *cutoffs])):
-        raise ProfileError(f"cutoffs rise from 2 on: {list(cutoffs)} do not", key=key)
-    if cutoffs and cutoffs[-1] >= size:
-        hint = f"leave it out for {fitting_cutoffs(size)}, or allow more words"
-        raise ProfileError(f"a cutoff of {cutoffs[-1]} exceeds the vocabulary of {size} words", key=key, hint=hint)
-    return list(cutoffs)
+    if size > _PUBLISHED_CUTOFFS[-1]:
+        return list(_PUBLISHED_CUTOFFS)
+    shares = {round(cutoff * size / _PUBLISHED_SIZE) for cutoff in _PUBLISHED_CUTOFFS}
+    return sorted(cutoff for cutoff in shares if 2 <= cutoff < size)
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:

@@ -64,7 +64,7 @@ def test_broken_plugin_of_somebody_else_is_to_be_looked_at(check, make_plugin):
     code, checks, fine = check()
     assert (code, fine) == (0, True)
     assert checks["student kd-bad:bad"]["status"] == "look"
-    assert "kd works without it" in checks["student kd-bad:bad"]["hint"]
+    assert "pip uninstall kd-bad" in checks["student kd-bad:bad"]["hint"]
 
 
 def test_a_misspelt_group_of_entry_points_is_to_be_looked_at(check, make_plugin):

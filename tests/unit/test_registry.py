@@ -50,6 +50,7 @@ def test_unreadable_metadata_is_one_warning(make_plugin):
         ("import sys; sys.exit(3)", "cannot be imported: SystemExit: 3"),
         ("import nowhere_to_be_found", "cannot be imported: ModuleNotFoundError"),
         ("def build(: pass", "cannot be imported: SyntaxError"),
+        (STUDENT.format(version=3), "is written for api_version 3; this kd has 2"),
         (STUDENT.format(version=0), "is written for api_version 0; this kd has 2"),
         (STUDENT.format(version="True"), "is written for api_version True; this kd has 2"),
         (GOOD.replace("api_version", "version"), "lacks api_version; this kd has 2"),
@@ -66,33 +67,16 @@ def test_broken_plugin_is_an_error_only_when_chosen(make_plugin, code, says):
     with pytest.raises(PluginError) as caught:
         registry.load("students", "bad")
     assert says in str(caught.value) and "kd-bad:bad" in str(caught.value)
-    assert "pip install -U kd-bad" in caught.value.hint
-    assert says in registry.broken(registry.find("students", "bad"))
+    assert "pip uninstall kd-bad" in caught.value.hint
     assert registry.load("students", "bilstm").api_version == 2
 
 
-def test_one_that_is_newer_than_kd_asks_for_a_newer_kd(make_plugin):
-    make_plugin("kd-new", "[kdcli.students]\nnew = kd_new\n", STUDENT.format(version=3), module="kd_new")
-    with pytest.raises(PluginError, match="is written for api_version 3; this kd has 2") as caught:
-        registry.load("students", "new")
-    assert caught.value.hint == "update kd (pip install -U kdcli), or remove it: pip uninstall kd-new"
-
-
-@pytest.mark.parametrize(
-    ("entry_point", "says"),
-    [
-        ("kd_gone", "entry point to nothing: there is no module kd_gone"),
-        ("kd_gone.inner", "entry point to nothing: there is no module kd_gone"),
-        ("kd_there.inner", "entry point to nothing: there is no module kd_there.inner"),
-        ("kd_there:made", "entry point to nothing: the module kd_there has no made"),
-        ("kd_there : Options.made", "entry point to nothing: the module kd_there has no Options.made"),
-    ],
-)
-def test_an_entry_point_to_nothing(make_plugin, entry_point, says):
+@pytest.mark.parametrize("entry_point", ["kd_gone", "kd_gone.inner", "kd_there.inner", "kd_there : Options.made"])
+def test_an_entry_point_to_nothing(make_plugin, entry_point):
     make_plugin("kd-bad", f"[kdcli.students]\nbad = {entry_point}\n", GOOD, module="kd_there")
-    with pytest.raises(PluginError) as caught:
+    with pytest.raises(PluginError, match="cannot be imported") as caught:
         registry.load("students", "bad")
-    assert says in caught.value.what and "pip uninstall kd-bad" in caught.value.hint
+    assert "pip uninstall kd-bad" in caught.value.hint
 
 
 def test_what_goes_wrong_inside_a_plugin_is_blamed_on_it_but_what_it_says_itself_is_not(make_plugin):
@@ -118,7 +102,7 @@ def test_errors_of_an_installed_plugin_name_the_line(make_plugin):
     with pytest.raises(PluginError) as caught:
         registry.load("students", "bad")
     assert (caught.value.file, caught.value.row) == (str(site / "kd_bad.py"), 2)
-    assert "pip install -U kd-bad" in caught.value.hint
+    assert "pip uninstall kd-bad" in caught.value.hint
     code = GOOD.replace("dimension): ...", "dimension):\n    return {}[task]")
     site = make_plugin("kd-good", "[kdcli.students]\ngood = kd_good\n", code, module="kd_good")
     module, failed = registry.load("students", "good"), pytest.raises(PluginError, match="failed in build: KeyError")
@@ -131,9 +115,8 @@ def test_errors_of_an_installed_plugin_name_the_line(make_plugin):
 
 def test_an_entry_point_that_names_a_function(make_plugin):
     make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad:build\n", GOOD, module="kd_bad")
-    with pytest.raises(PluginError, match="lacks api_version") as caught:
+    with pytest.raises(PluginError, match="lacks api_version"):
         registry.load("students", "bad")
-    assert caught.value.hint == "an entry point names a module: kd_bad, not kd_bad:build"
 
 
 def test_options_that_fail_or_cannot_be_kept(make_plugin):
@@ -209,7 +192,7 @@ def test_strict_makes_any_broken_plugin_an_error(make_plugin, monkeypatch):
         with pytest.raises(PluginError, match="kd-bad:bad cannot be imported: RuntimeError: no"):
             registry.plugins("taggers")
     make_plugin("kd-gone", "[kdcli.taggers]\ngone = kd_gone\n")
-    with pytest.raises(ValidationErrors, match="entry point to nothing") as caught:
+    with pytest.raises(ValidationErrors, match="cannot be imported") as caught:
         registry.load("students", "bilstm")
     assert len(caught.value.errors) == 2 and caught.value.exit_code == 5
     monkeypatch.setenv("KD_LOAD_PLUGINS", "")
@@ -339,8 +322,8 @@ def test_errors_of_a_file_name_the_line(code):
     ("find", "name", "hint"),
     [
         (partial(registry.find, "students"), "mine.py:mine", "--code mine.py"),
-        (partial(registry.find, "students"), "sub/mine.py", "after its file: mine --code sub/mine.py"),
-        (registry.find_all, "sub/mine.py", "`kd plugins check mine --code sub/mine.py`"),
+        (partial(registry.find, "students"), "sub/mine.py", "mine --code sub/mine.py"),
+        (registry.find_all, "sub/mine.py", "mine --code sub/mine.py"),
         (partial(registry.load, "students"), "bilsmt", "did you mean bilstm?"),
         (partial(registry.find, "students"), "xyzzy", "add --code xyzzy.py"),
     ],

@@ -14,17 +14,16 @@ from kdcli.api import QuietReporter
 from kdcli.config.load import Profile
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError, KdError, UsageError
-from kdcli.files import sha256
+from kdcli.files import alone, sha256
 from kdcli.run import runner
-from kdcli.run.context import Files, RunContext
 from kdcli.run.lock import Entry, Lock, stale
 from kdcli.run.paths import LAYOUT, artefact
 from kdcli.run.runner import (
+    ALONE,
     Outcome,
     RunOptions,
     Step,
     check,
-    one_launch,
     plan,
     results,
     run_stages,
@@ -32,7 +31,7 @@ from kdcli.run.runner import (
     select,
     would_run,
 )
-from kdcli.run.stage import Stage
+from kdcli.run.stage import Files, RunContext, Stage
 from kdcli.run.stages import STAGES
 
 
@@ -337,7 +336,7 @@ def test_run_stages_holds_the_folder_and_writes_the_profile(chain: Chain) -> Non
     assert not (chain.root / "profile.toml").exists()
     assert [outcome.done for outcome in run()] == [True, True]
     assert "seed = 7" in (chain.root / "profile.toml").read_text()
-    with one_launch(chain.root), pytest.raises(KdError, match="another kd"):
+    with alone(chain.root, ALONE, inside=True), pytest.raises(KdError, match="another kd"):
         run()
 
 

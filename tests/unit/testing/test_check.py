@@ -135,7 +135,7 @@ def test_an_object_in_place_of_a_module():
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        (None, "has an entry point to nothing: there is no module kd_own"),
+        (None, "cannot be imported: ModuleNotFoundError: No module named 'kd_own'"),
         ("import nowhere_to_be_found", "cannot be imported: ModuleNotFoundError"),
         ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
     ],

@@ -150,25 +150,24 @@ def test_published_keys_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "what"),
+    ("changes", "key"),
     [
-        ({"attn_type": 2}, "attn_type is 2"),
-        ({"vocab_size": 28}, r"cutoffs \[8, 15, 28\] do not rise from 1 on to less than 28"),
-        ({"cutoffs": [15, 8, 28]}, "do not rise"),
-        ({"cutoffs": [0, 8, 28]}, "do not rise"),
-        ({"tie_projs": [True]}, "tie_projs has 1 values for 4 clusters"),
-        ({"div_val": 3}, "the last cluster has no width"),
-        ({"div_val": 0}, "the last cluster has no width"),
-        ({"d_model": 13}, "d_model is 13"),
-        ({"mem_len": -1}, "mem_len is -1"),
-        ({"mem_len": 0}, "mem_len 0, a word sees nothing"),
-        ({"init": "xavier"}, "init is 'xavier'"),
+        ({"attn_type": 2}, "attn_type"),
+        ({"vocab_size": 28}, "cutoffs"),
+        ({"cutoffs": [15, 8, 28]}, "cutoffs"),
+        ({"cutoffs": [0, 8, 28]}, "cutoffs"),
+        ({"tie_projs": [True]}, "tie_projs"),
+        ({"div_val": 3}, "d_embed"),
+        ({"div_val": 0}, "d_embed"),
+        ({"d_model": 13}, "d_model"),
+        ({"mem_len": -1}, "mem_len"),
+        ({"mem_len": 0}, "mem_len"),
     ],
 )
-def test_a_configuration_without_a_model_is_refused(changes, what):
-    with pytest.raises(DataError, match=what) as error:
+def test_a_configuration_without_a_model_is_refused(changes, key):
+    with pytest.raises(DataError) as error:
         TransfoXLLMHeadModel(TransfoXLConfig(**{**SMALL, **changes}))
-    assert error.value.hint
+    assert error.value.key == key and error.value.hint
 
 
 def test_new_weights_are_drawn_as_the_configuration_says():
@@ -183,9 +182,6 @@ def test_new_weights_are_drawn_as_the_configuration_says():
             rough = 5 / math.sqrt(weights.numel())
             assert abs(float(weights.detach().mean()) - mean) < std * rough, name
             assert abs(float(weights.detach().std()) / std - 1) < rough, name
-    even = TransfoXLLMHeadModel(TransfoXLConfig(**{**SMALL, **sizes}, init="uniform", init_range=0.2))
-    for weights in (even.transformer.word_emb.emb_projs[1], even.crit.out_projs[1], even.crit.cluster_weight):
-        assert 0.19 < weights.abs().max() <= 0.2
 
 
 def gradients(model, words, **inputs):
