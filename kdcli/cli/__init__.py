@@ -58,10 +58,7 @@ TABLE = {
     "plugins new": "Write a working plugin, a package with tests, that you change into your own.",
     "doctor": "Check Python, packages, machine, devices, plugins and profiles.",
 }
-"""The help line of each command and group; ``data list`` is the function ``list_`` of ``kdcli.cli.data``."""
-MODULES = dict.fromkeys(("run-all", "transfer", "teacher", "join", "student"), "stages")
-MODULES |= dict.fromkeys(("eval", "bench", "report"), "measure")
-"""The modules of commands and groups, where they are not of the same name."""
+"""The help line of each command and group; ``transfer lite`` is the function ``lite`` of ``kdcli.cli.transfer``."""
 PANELS = {
     "Distil": ("distil", "run-all", "transfer", "teacher", "join", "student"),
     "Use a student": ("predict", "eval", "bench", "export", "report"),
@@ -138,9 +135,9 @@ class Commands(Help, TyperGroup):
             return self.commands[name]
         if name not in self._loaded:
             path = f"{self.path} {name}".strip()
-            first, function = path.partition(" ")[0], name.replace("-", "_")
-            module = import_module(f"kdcli.cli.{MODULES.get(first, first)}")
-            command = getattr(module, f"{function}_" if hasattr(builtins, function) else function)
+            module, function = (word.replace("-", "_") for word in (path.partition(" ")[0], name))
+            function += "_" if hasattr(builtins, function) else ""
+            command = getattr(import_module(f"kdcli.cli.{module}"), function)
             self._loaded[name] = command.build(name, TABLE[path])
         return self._loaded[name]
 

@@ -154,7 +154,7 @@ def imported(*arguments, **environ):
     heavy = ["torch", "transformers", "nltk", "polars", "pydantic", "pydantic_settings", "numpy", "scipy", "sklearn"]
     heavy += ["accelerate", "datasets", "huggingface_hub", "jinja2", "matplotlib", "onnx", "onnxruntime", "pandas"]
     heavy += ["requests", "sacremoses", "safetensors", "textblob", "threadpoolctl", "tokenizers", "urllib3"]
-    heavy += ["kdcli.config.schema", "kdcli.config.load", "kdcli.run.stages", "kdcli.cli.stages", "kdcli.cli.measure"]
+    heavy += ["kdcli.config.schema", "kdcli.config.load", "kdcli.run.stages", "kdcli.cli.run_all", "kdcli.cli.eval"]
     code = f"""
 import sys
 sys.argv = ["kd", *sys.argv[1:]]

@@ -1,0 +1,28 @@
+"""``kd join``: the teacher's logits beside the texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from kdcli.cli import stage
+from kdcli.cli.options import FILES, Request, command, option
+
+Logits = Annotated[
+    Path | None,
+    option(FILES, "--logits", "Logits: .safetensors of kd, or .npy, .csv, .tsv, .parquet, .pt.", "FILE", "the run's"),
+]
+
+
+@command(
+    "kd join --profile sst2 --data-dir data/SST-2 --label gold",
+    options=("profile", "task.data_dir", "join.*", "input", "output", "run_dir", "force", "dry_run"),
+    about={
+        "input": "The transfer set: .parquet .tsv .csv .jsonl .txt, also .gz.",
+        "output": "The joined set: .parquet .tsv .csv .jsonl, also .gz.",
+    },
+)
+def join(request: Request, *, logits: Logits = None) -> None:
+    """Join the teacher's logits to the transfer set."""
+    inputs, outputs = {"transfer": request.input, "logits": logits}, {"joined": request.output}
+    stage.run(["join"], request, request.load("demo", uses=()), inputs=inputs, outputs=outputs)

@@ -1,0 +1,56 @@
+"""``kd run-all``: from the task's tables to the results table."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from kdcli.cli import stage, ui
+from kdcli.cli.options import Request, command
+from kdcli.cli.progress import duration
+from kdcli.cli.results import results_view
+from kdcli.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+
+
+@command(
+    "kd run-all --profile sst2 --data-dir data/SST-2 --seeds 3",
+    options=(
+        *("profile", "task", "run_dir", "force", "seed", "device", "precision", "offline"),
+        *("resume", "first", "until", "only", "seeds", "dry_run", "track"),
+    ),
+)
+def run_all(request: Request) -> None:
+    """Run all stages of a profile.
+
+    Stages: transfer (lite, cache, fine-tune, prefixes, sample, corpus, mix), teacher, export, join, encode, student,
+    baseline, results. What is up to date is not run again.
+    """
+    from kdcli.report.page import report_run
+    from kdcli.run.runner import run_stages
+
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        hint = "start single stages with torchrun, such as `teacher train` and `teacher export`"
+        raise UsageError("run-all is one process, and not for torchrun", hint=hint)
+    profile, options = request.load("demo"), request.run_options()
+    root = options.root(profile)
+    begin = time.monotonic()
+    with ui.reporting(profile.name) as reporter:
+        outcomes = run_stages(None, profile, options=options, reporter=reporter)
+        compared = not request.dry_run and outcomes[-1].name == "results"
+        new = any(outcome.reasons for outcome in outcomes)
+        page = report_run(root, new=new, reporter=reporter) if compared else None
+    ran = any(outcome.seconds for outcome in outcomes)
+    ended = f"done in {duration(time.monotonic() - begin)}" if ran else "up to date, nothing to do"
+    where = [Text(f"run folder: {root}"), *([Text(f"report: {page}")] if page else []), Text(ended, "dim")]
+
+    def last(result: Any) -> RenderableType:
+        return Group(results_view(result) if compared else ui.panel(outcomes[-1].name, ui.describe(result)), *where)
+
+    stage.show(outcomes, request.dry_run, last)

@@ -1,0 +1,65 @@
+"""``kd transfer``: make a transfer set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from kdcli.cli import stage
+from kdcli.cli.options import RUN, Request, command, option
+
+Step = Annotated[
+    Literal["cache", "fine-tune", "prefixes", "sample"] | None,
+    option(RUN, "--only", "The one step to run.", default="all four"),
+]
+MADE = {"cache": "cache", "fine-tune": "generator", "prefixes": "prefixes", "sample": "heavy"}
+"""What each step of the method heavy writes."""
+ABOUT = {"output": "The texts: .parquet .tsv .csv .jsonl .txt, also .gz."}
+
+
+@command(
+    "kd transfer lite --profile sst2 --data-dir data/SST-2 --n-iter 20",
+    options=("profile", "task", "transfer.lite.*", "seed", "output", "run"),
+    about=ABOUT,
+)
+def lite(request: Request) -> None:
+    """Fabricate texts by rules."""
+    profile = request.load("demo", uses={"taggers"}, settings={"transfer.method": "lite"})
+    stage.run(["lite"], request, profile, outputs={"lite": request.output})
+
+
+@command(
+    "kd transfer heavy --profile sst2 --data-dir data/SST-2 --num-samples 800000",
+    options=(
+        *("profile", "task", "transfer.generator", "transfer.heavy.*", "generators.*"),
+        *("seed", "device", "precision", "offline", "output", "run", "track"),
+    ),
+    about={"output": "What the last step makes: a table, or the folder of the generator."},
+)
+def heavy(request: Request, *, only: Step = None) -> None:
+    """Sample texts from a language model.
+
+    Four steps: cache the task's texts, fine-tune the generator on them, count the texts' first words (prefixes),
+    sample.
+    """
+    steps, made = ([only], MADE[only]) if only else (list(MADE), "heavy")
+    profile = request.load("demo", uses={"generators"}, settings={"transfer.method": "heavy"})
+    stage.run(steps, request, profile, outputs={made: request.output})
+
+
+@command(
+    "kd transfer corpus --profile sst2 --data-dir data/SST-2 --input reviews.txt",
+    options=(
+        *("profile", "task", "transfer.corpus.*", "transfer.generator"),
+        *("seed", "device", "precision", "offline", "output", "run"),
+    ),
+    about=ABOUT,
+)
+def corpus(request: Request) -> None:
+    """Take unlabelled texts.
+
+    With --order-by lm, the generator is fine-tuned first, as in transfer heavy.
+    """
+    profile = request.load("demo", uses={"generators"}, settings={"transfer.method": "corpus"})
+    by_model = profile.settings.transfer.corpus.order_by == "lm"
+    steps = ["cache", "fine-tune", "corpus"] if by_model else ["corpus"]
+    stage.run(steps, request, profile, outputs={"corpus": request.output})
