@@ -124,6 +124,10 @@ def compare(
             models["tf-idf"].measure(linear, linear.megabytes, labelled)
         progress.advance()
     models = {name: models[name] for name in MODELS if name in models}
+    labelled, left_out = _answered(models, labelled)
+    notes += left_out
+    if teacher.is_remote:
+        notes.append("the teacher answers over the network: its speed is that of the server, its price that of tokens")
     if not gold:
         found = models["teacher"].logits[0]
         labelled = {name: table.with_columns(labels_of(found[name], task)) for name, table in labelled.items()}
@@ -151,6 +155,21 @@ def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFram
     return found, notes
 
 
+def _answered(
+    models: Mapping[str, _Measured], tables: Mapping[str, pl.DataFrame]
+) -> tuple[dict[str, pl.DataFrame], list[str]]:
+    """Leave out, of tables and logits, the rows that the teacher has not answered; return the tables, and notes."""
+    found, notes = dict(tables), []
+    for name, logits in models["teacher"].logits[0].items():
+        there = np.isfinite(logits[:, 0])
+        if left_out := int((~there).sum()):
+            found[name] = tables[name].filter(there)
+            notes.append(f"{name}: {left_out:,} rows are left out, since the teacher has not answered them")
+            for seed in (seed for model in models.values() for seed in model.logits):
+                seed[name] = seed[name][there]
+    return found, notes
+
+
 @dataclass
 class _Measured:
     """A model on all tables: the logits of each seed, the rows read and the seconds it took, and its size."""
@@ -164,9 +183,9 @@ class _Measured:
         """Add a seed; each text is fresh, and read once."""
         columns = {name: [table[column].to_list() for column in model.task.columns] for name, table in tables.items()}
         model.logits([["a"]] * len(model.task.columns))  # what only a first call takes
-        begin = time.perf_counter()
+        saved, begin = getattr(model, "saved_seconds", 0.0), time.perf_counter()
         self.logits.append({name: model.logits(texts) for name, texts in columns.items()})
-        self.seconds += time.perf_counter() - begin
+        self.seconds += time.perf_counter() - begin + getattr(model, "saved_seconds", 0.0) - saved
         self.rows += sum(map(len, tables.values()))
         self.size = model.parameters, model.parameters_without_embeddings, megabytes
 

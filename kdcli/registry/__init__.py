@@ -233,6 +233,12 @@ def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
     return valid
 
 
+def effective(group: Group, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a plugin's table that its results depend on: all but those in its ``no_effect``."""
+    model = getattr(load(group, name), "Options", None)
+    return {key: value for key, value in table.items() if key not in getattr(model, "no_effect", ())}
+
+
 def broken(plugin: Plugin) -> str | None:
     """Import a plugin and return what is wrong with it, or None."""
     try:

@@ -63,7 +63,8 @@ class RunContext:
         """The teacher to ask for logits: the fine-tuned one, or the one that the profile takes as it is."""
         from kdcli.teacher.model import TeacherSource
 
-        return TeacherSource.of(self.settings, self.path("teacher") if self.settings.teacher.train else None)
+        model = self.path("teacher") if self.settings.teacher.train else None
+        return TeacherSource.of(self.settings, model, self.path("logits"))
 
     def files(self, *names: str) -> Files:
         """Return the files behind names: those of a split, the teacher if it lies on this machine, an artefact."""

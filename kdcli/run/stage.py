@@ -64,8 +64,12 @@ class Stage(ABC):
         name = _chosen(self.plugin, run)
         table = registry.table_name(name)
         options = registry.options(self.plugin, name, getattr(run.settings, self.plugin).get(table, {}))
-        plain = options.model_dump(mode="json", exclude={"save_steps"})
+        plain = registry.effective(self.plugin, name, options.model_dump(mode="json"))
         return found | {registry.KEYS[self.plugin]: name, **_flat(plain, f"{self.plugin}.{table}.")}
+
+    def estimate(self, run: RunContext) -> dict[str, float] | None:
+        """Return what it would take, by name, where that is known without doing it."""
+        return None
 
     def applies(self, settings: Settings) -> bool:
         """Return whether a run with these settings has this stage."""

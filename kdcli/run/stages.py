@@ -87,6 +87,11 @@ class Export(Stage):
     def run(self, run: RunContext) -> Any:
         return _export(run, run.path("transfer"), "logits")
 
+    def estimate(self, run: RunContext) -> dict[str, float] | None:
+        from kdcli.teacher.export import estimate_logits
+
+        return estimate_logits(run.path("transfer"), run.teacher, run.task)
+
 
 class ExportDev(Stage):
     """Export the teacher's logits of the dev texts, where there are no gold labels to choose a student by."""
@@ -110,6 +115,11 @@ class ExportDev(Stage):
     def run(self, run: RunContext) -> Any:
         (table,) = split_files(run.settings.task, "dev")
         return _export(run, table, "dev_logits")
+
+    def estimate(self, run: RunContext) -> dict[str, float] | None:
+        from kdcli.teacher.export import estimate_logits
+
+        return estimate_logits(split_files(run.settings.task, "dev")[0], run.teacher, run.task)
 
 
 class Join(Stage):
@@ -307,9 +317,9 @@ def _dev(run: RunContext) -> pl.DataFrame:
     table = run.read("dev")
     if run.settings.task.gold:
         return table
-    from kdcli.teacher.logits import answers, read_logits
+    from kdcli.teacher.logits import read_logits, with_answers
 
-    return table.with_columns(answers(read_logits(run.path("dev_logits"), run.task), table, run.task))
+    return with_answers(read_logits(run.path("dev_logits"), run.task), table, run.task)
 
 
 def _train(
