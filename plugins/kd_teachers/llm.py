@@ -171,7 +171,7 @@ class LLM:
                         progress.advance()
 
                 if texts and self._method is None:
-                    self._method = await self._choose(texts[0])
+                    self._method = await self._choose(texts)
                 await asyncio.gather(*(work() for _ in range(self.options.concurrency)))
         if limits:
             raise limits[0]
@@ -184,15 +184,18 @@ class LLM:
             hint = "change teachers.llm.template, or raise teachers.llm.max_tokens for a model that reasons aloud"
             raise DataError(what, key="teachers.llm.template", hint=hint)
 
-    async def _choose(self, text: str) -> Method:
-        """Find out by the first text what the server can do, and say it.
+    async def _choose(self, texts: Sequence[str]) -> Method:
+        """Find out by the first text that it does not refuse what the server can do, and say it.
 
         A server may answer 200 to a request and leave out what it does not know.
         """
-        ways = self.requests(text)
         if len(self.marks) <= len(string.ascii_uppercase):  # the tokens of 1 and of 12 may begin alike
-            first = await self.server.ask(*ways["logprobs"], self._read_chat)
-            if first.value and first.value["logprobs"] is not None:
+            for text in texts:
+                ways = self.requests(text)
+                first = (await self.server.ask(*ways["logprobs"], self._read_chat)).value
+                if first:
+                    break
+            if first is None or first["logprobs"] is not None:
                 return "logprobs"
             try:
                 offered = (await self.server.ask(*ways["systemone"], self._read_system_one, tries=1)).value
