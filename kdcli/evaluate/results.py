@@ -97,6 +97,7 @@ def compare(
     precision: str,
     output: Path,
     predictions: Path,
+    unanswered: int = 0,
     reporter: Reporter,
 ) -> Results:
     """Score and time all models on the same texts; write the results to ``output``, as JSON, and the logits.
@@ -105,7 +106,7 @@ def compare(
     joined set, TF-IDF and a linear model learn too. Rows without a label are left out; without ``gold`` labels the
     teacher's answers take their place. The table ``predictions`` has the columns ``table``, ``index``, the texts,
     ``label``, and the logits ``teacher_0``, ``teacher_1``, ... of each model; those of baseline and student are of the
-    first seed.
+    first seed. ``unanswered`` rows of the transfer set had no answer of the teacher's.
     """
     labelled, notes = _labelled(tables) if gold else (dict(tables), [])
     models = {name: _Measured() for name in ("teacher", *students)}
@@ -126,6 +127,8 @@ def compare(
     models = {name: models[name] for name in MODELS if name in models}
     labelled, left_out = _answered(models, labelled)
     notes += left_out
+    if unanswered:
+        notes.append(f"{unanswered:,} rows of the transfer set are left out, since the teacher has not answered them")
     if teacher.is_remote:
         notes.append("the teacher answers over the network: its speed is that of the server, its price that of tokens")
     if not gold:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli import registry
+from kdcli.run.lock import Lock
 from kdcli.run.stage import Files, Stage, if_local
 from kdcli.run.transfer_stages import TABLES, Cache, FineTune, Lite, Mix, Prefixes, Sample, TakeCorpus
 from kdcli.tasks.split import has_split, split_files
@@ -115,11 +116,6 @@ class ExportDev(Stage):
     def run(self, run: RunContext) -> Any:
         (table,) = split_files(run.settings.task, "dev")
         return _export(run, table, "dev_logits")
-
-    def estimate(self, run: RunContext) -> dict[str, float] | None:
-        from kdcli.teacher.export import estimate_logits
-
-        return estimate_logits(split_files(run.settings.task, "dev")[0], run.teacher, run.task)
 
 
 class Join(Stage):
@@ -257,6 +253,7 @@ class CompareResults(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.evaluate.results import compare
 
+        joined = Lock(run.root).entry("join")
         return compare(
             teacher=run.teacher,
             students={name: [one.path(name) for one in run.each_seed()] for name in self._models(run)},
@@ -266,6 +263,7 @@ class CompareResults(Stage):
             device=run.device,
             precision=run.settings.precision,
             predictions=run.path("predictions"),
+            unanswered=joined.result.get("unanswered", 0) if joined else 0,
             **run.common("results"),
         )
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from math import exp, isfinite, log
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from kd_teachers.server import CHAT, Journal, LimitReached, Server, ServerOptions, count_tokens
+from kd_teachers.answers import Journal
+from kd_teachers.server import CHAT, LimitReached, Server, ServerOptions, count_tokens
 from kdcli.api import API_VERSION, DataError, KdError, ProfileError, QuietReporter
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from kdcli.api import Reporter
 
 api_version = API_VERSION
-T = TypeVar("T")
+Found = dict[str, list[float] | None]  # the probabilities of the classes, by text
 Method = Literal["logprobs", "systemone", "votes"]
 SYSTEM_ONE = "systemone"
 TOP = 20
@@ -36,9 +37,8 @@ SMOOTHING = 0.5
 """What each class has beside its votes (Krichevsky and Trofimov 1981)."""
 HOPELESS = 50
 """After so many texts without any answer, the run stops."""
-DRAWS = 4
-"""Answers by which it shows whether a server samples."""
-RANDOM = "Write ten random letters."
+DRAWS = 4  # answers that show whether a server samples
+RANDOM = "Write ten random letters."  # what a server that samples answers in many ways
 
 
 class Options(ServerOptions):
@@ -153,9 +153,9 @@ class LLM:
         }
         return re.sub(r"\{(\w+)\}", lambda found: parts.get(found[1], found[0]), self.options.template)
 
-    async def _ask_all(self, texts: Sequence[str]) -> dict[str, list[float] | None]:
+    async def _ask_all(self, texts: Sequence[str]) -> Found:
         """Return the probabilities of different texts; where a limit is reached, after all answers that are coming."""
-        found: dict[str, list[float] | None] = {}
+        found: Found = {}
         waiting, limits = iter(texts), list[LimitReached]()
         async with self.server.open():
             with self.reporter.progress("ask", len(texts), "texts") as progress:
@@ -296,9 +296,7 @@ class LLM:
 
     def _shown(self, row: Sequence[str]) -> str:
         """Return a text, or both of a pair."""
-        if len(row) == 1:
-            return row[0].strip()
-        return f"{row[0].strip()}\n\nSecond text: {row[1].strip()}"
+        return "\n\nSecond text: ".join(text.strip() for text in row)
 
 
 def load(
@@ -342,7 +340,7 @@ def estimate(
     return {"requests": requests, "input_tokens": tokens[0], "output_tokens": tokens[1], **cost}
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def _run(work: Coroutine[Any, Any, Found]) -> Found:
     """Run a coroutine to its end, inside of a notebook's loop too."""
     try:
         asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""A server of OpenAI's protocol: requests with retries and limits, and its answers, written down as they come."""
+"""A server of OpenAI's protocol: requests at once, with retries and limits."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from kd_teachers.answers import Answer, Journal
 from kdcli.api import DataError, KdError, MissingError
 
 if TYPE_CHECKING:
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
     from kdcli.api import Reporter
 
-FORMAT = "kd.answers/1"
 CHAT = "chat/completions"
-AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-"""Status codes after which the same request is sent again."""
-OPTIONAL = ("max_tokens", "top_logprobs", "logprobs", "temperature", "n")
-"""Parameters without which a server that refuses them is asked."""
-FEWER = 5
-"""The `top_logprobs` of a server that refuses more."""
-LONGEST = 60.0
-"""The longest pause between two tries, in seconds."""
-PATIENCE = 600.0
-"""The longest `Retry-After` that is waited for, in seconds."""
+AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # status codes after which the same request is sent again
+OPTIONAL = (
+    "max_tokens",
+    "top_logprobs",
+    "logprobs",
+    "temperature",
+    "n",
+)  # what is left out for a server that refuses it
+FEWER = 5  # `top_logprobs` of a server that refuses more
+LONGEST = 60.0  # seconds of the longest pause between two tries
+PATIENCE = 600.0  # seconds of the longest `Retry-After` that is waited for
 Read = Callable[[Any], Any]  # a reply to JSON values; what the protocol lacks is a ValueError, KeyError or TypeError
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -94,15 +94,6 @@ class ServerOptions(BaseModel):
         return (tokens[0] * self.input_price + tokens[1] * self.output_price) / 1e6
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The answer to a request."""
-
-    value: Any  # what was read from the reply, as JSON values; None: the server refused this request
-    tokens: tuple[int, int] = (0, 0)  # of the prompt and of the answer
-    seconds: float = 0.0
-
-
 class LimitReached(KdError):
     """As much was asked as the user allows."""
 
@@ -111,51 +102,12 @@ class Refused(Exception):
     """The server does not accept this request."""
 
 
+@dataclass
 class Failure(Exception):
     """A try failed, and another may not; ``after`` so many seconds, if the server says so."""
 
-    def __init__(self, what: str, after: float | None = None) -> None:
-        super().__init__(what)
-        self.after = after
-
-
-class Journal:
-    """Answers by what was asked. With a file, each is appended to it as it comes; a line that was cut off is skipped.
-
-    Raises:
-        DataError: The file is another one.
-    """
-
-    def __init__(self, file: Path | None = None) -> None:
-        self.file, self.answers = file, dict[str, Answer]()
-        self.requests, self.tokens = 0, (0, 0)
-        content = file.read_bytes() if file and file.exists() else b""
-        for number, line in enumerate(content.splitlines()):
-            try:
-                values = json.loads(line)
-                if number:
-                    self._count(values.pop("key"), Answer(values["value"], tuple(values["tokens"]), values["seconds"]))
-                elif values["format"] != FORMAT:
-                    raise ValueError
-            except (ValueError, TypeError, KeyError) as error:
-                if not number and len(content) > len(line):
-                    what = f"this is not a file of answers ({FORMAT})"
-                    raise DataError(what, file=file, hint="move it away: answers are written here") from error
-        self._begin = b"" if content.endswith(b"\n") else b"\n" if content else _line({"format": FORMAT})
-
-    def add(self, key: str, answer: Answer) -> None:
-        """Keep an answer; it is in the file when this returns."""
-        self._count(key, answer)
-        if self.file:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("ab", buffering=0) as stream:
-                stream.write(self._begin + _line({"key": key, **asdict(answer)}))
-            self._begin = b""
-
-    def _count(self, key: str, answer: Answer) -> None:
-        self.answers[key] = answer
-        self.requests += 1
-        self.tokens = (self.tokens[0] + answer.tokens[0], self.tokens[1] + answer.tokens[1])
+    what: str
+    after: float | None = None
 
 
 @dataclass
@@ -176,8 +128,7 @@ class Server:
         """Hold the connections for a block of requests."""
         import httpx
 
-        key = os.environ.get(self.options.key_variable, "").strip()
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Authorization": f"Bearer {key}"} if (key := self._key()) else {}
         limits = httpx.Limits(max_connections=self.options.concurrency)
         async with httpx.AsyncClient(headers=headers, limits=limits, timeout=None) as self._client:
             yield
@@ -218,17 +169,17 @@ class Server:
         return answer
 
     def _check_limits(self, body: Mapping[str, Any]) -> None:
-        options, asked = self.options, self.journal.requests
-        hint = "the answers are kept: raise it, and the same command goes on (--{0} N, or teachers.llm.{1})"
+        options, asked, limit = self.options, self.journal.requests, ""
+        spent = options.cost(self.journal.tokens)
+        one = spent / asked if spent else options.cost((count_tokens(json.dumps(body)), 1))
         if options.max_requests and asked + self._in_flight >= options.max_requests:
-            what = f"{asked:,} requests are answered, as many as teachers.llm.max_requests allows"
-            raise LimitReached(what, hint=hint.format("max-requests", "max_requests"))
-        if options.max_cost:
-            spent = options.cost(self.journal.tokens)
-            one = spent / asked if spent else options.cost((count_tokens(json.dumps(body)), 1))
-            if spent + one * (self._in_flight + 1) > options.max_cost:
-                what = f"{spent:.4g} are spent, and one more answer would go beyond teachers.llm.max_cost"
-                raise LimitReached(what, hint=hint.format("max-cost", "max_cost"))
+            limit = "max_requests"
+        elif options.max_cost and spent + one * (self._in_flight + 1) > options.max_cost:
+            limit = "max_cost"
+        if limit:
+            what = f"{asked:,} requests are answered, at a cost of {spent:.4g}: teachers.llm.{limit} allows no more"
+            hint = f"the answers are kept: raise it (--{limit.replace('_', '-')} N), and the same command goes on"
+            raise LimitReached(what, hint=hint)
 
     async def _send(self, path: str, body: Mapping[str, Any], read: Read, tries: int) -> tuple[Any, tuple[int, int]]:
         """Send a request until it is answered; return what was read, and the tokens."""
@@ -252,7 +203,7 @@ class Server:
             if number == tries or (failure.after or 0) > PATIENCE:
                 wants = f", and wants no request for {failure.after:.0f} s" if failure.after else ""
                 hint = "lower teachers.llm.concurrency, or wait: the answers are kept, the same command goes on"
-                what = f"the server failed {number} times in a row: {failure}{wants}"
+                what = f"the server failed {number} times in a row: {failure.what}{wants}"
                 raise KdError(what, file=self._url(path), hint=hint)
             if failure.after is None:
                 await asyncio.sleep(min(LONGEST, 2.0 ** (number - 1)) * _jitter(0.5, 1))
@@ -281,8 +232,9 @@ class Server:
             what = f"the reply is none of the protocol: {self._text(reply)}"
             if self._answers:
                 raise Failure(what) from None
-            hint = "the endpoint of most servers ends with /v1: teachers.llm.endpoint"
-            raise DataError(what, file=str(reply.url), hint=hint) from None
+            raise DataError(
+                what, file=str(reply.url), hint="most endpoints end with /v1: teachers.llm.endpoint"
+            ) from None
         self._answers = True
         return value, tokens
 
@@ -290,8 +242,9 @@ class Server:
         """Return if the request is worth another try without a parameter; else raise what the refusal means."""
         status, said, variable = reply.status_code, self._text(reply), self.options.key_variable
         if status in (401, 403):
-            there = bool(os.environ.get(variable, "").strip())
-            what = f"does not accept the key in {variable}" if there else f"wants a key, and {variable} is not set"
+            what = (
+                f"does not accept the key in {variable}" if self._key() else f"wants a key, and {variable} is not set"
+            )
             key, hint = "teachers.llm.key_variable", f"export {variable}=KEY"
             raise MissingError(f"the server {what} ({status})", file=self._url(path), key=key, hint=hint)
         if status == 404 and path == CHAT:
@@ -314,13 +267,16 @@ class Server:
             sent["top_logprobs"] = FEWER
         return sent
 
+    def _key(self) -> str:
+        return os.environ.get(self.options.key_variable, "").strip()
+
     def _url(self, path: str) -> str:
         return f"{self.options.endpoint}/{path}"
 
     def _text(self, reply: httpx.Response) -> str:
         """Return the beginning of what a server says, without the key."""
-        key = os.environ.get(self.options.key_variable, "").strip()
-        said = " ".join(reply.text.replace(key, "***").split() if key else reply.text.split())
+        key = self._key()
+        said = " ".join((reply.text.replace(key, "***") if key else reply.text).split())
         return f"{said[:300]!r}" if said else "nothing"
 
 
@@ -349,7 +305,3 @@ def _retry_after(value: str) -> float | None:
 
 def _jitter(low: float, high: float) -> float:
     return random.SystemRandom().uniform(low, high)  # leaves the state of other random numbers alone
-
-
-def _line(values: Mapping[str, Any]) -> bytes:
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -132,7 +132,7 @@ def test_distil_from_a_language_model(tmp_path):
 def test_audit_of_a_teacher(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
-    gold = [str(number % 3 != 0 and 1 or 0) for number in range(len(TEXTS))]
+    gold = [str(int(number % 3 != 0)) for number in range(len(TEXTS))]
     rows = "".join(f"{text}\t{label}\n" for text, label in zip(TEXTS, gold, strict=True))
     for split in ("train", "dev"):
         (data / f"{split}.tsv").write_text(f"sentence\tlabel\n{rows}")

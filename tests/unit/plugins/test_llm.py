@@ -202,7 +202,8 @@ def code(status, **headers):
     [
         (code(401), MissingError, 1), (code(403), MissingError, 1), (code(404), MissingError, 1),
         (code(418), DataError, 1), (html, DataError, 1), (half, DataError, 1), (empty, DataError, 1),
-        (cut, KdError, 3), (code(429), KdError, 3), (code(500), KdError, 3), (code(503, **{"retry-after": "0"}), KdError, 3),
+        (cut, KdError, 3), (code(429), KdError, 3), (code(500), KdError, 3),
+        (code(503, **{"retry-after": "0"}), KdError, 3),
         (code(429, **{"retry-after": "3600"}), KdError, 1),
     ],
 )  # fmt: skip
@@ -271,7 +272,8 @@ def test_no_server_at_all():
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ({"endpoint": f"https://user:{KEY}@host/v1"}, "endpoint"), ({"endpoint": f"https://host/v1?key={KEY}"}, "endpoint"),
+        ({"endpoint": f"https://user:{KEY}@host/v1"}, "endpoint"),
+        ({"endpoint": f"https://host/v1?key={KEY}"}, "endpoint"),
         ({"key_variable": KEY}, "key_variable"), ({"template": "no place"}, "template"), ({"max_cost": 1.0}, None),
         ({"descriptions": {"other": "x"}}, "descriptions"), ({"votes": 0}, "votes"),
     ],
