@@ -204,7 +204,8 @@ class TaggerPlugin(Protocol):
 class TeacherPlugin(Protocol):
     """The module that an entry point of the group ``kdcli.teachers`` names: a classifier to distil.
 
-    The module imports torch inside functions only. ``kdcli.models.classifier`` loads Hugging Face models.
+    The module imports torch inside functions only. ``kdcli.models.classifier`` loads Hugging Face models. A teacher
+    behind a server has members beside these, in the module and when loaded: docs/plugins.md, Teachers behind a server.
 
     Attributes:
         api_version: The version of the contracts that it is written for, 2.
@@ -268,14 +269,11 @@ class LoadedTeacher(Protocol):
         """The size of its weights on disk, in 10^6 bytes."""
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
-        """Return the logits of texts, before any sigmoid or softmax.
+        """Return the logits of texts, before any sigmoid or softmax: ``float32 [texts, outputs]``.
 
         Args:
             columns: The texts, or the first and the second texts of pairs.
             batch: How many to read at once.
-
-        Returns:
-            ``float32 [texts, outputs]``, one for each label, or the score.
 
         Raises:
             DataError: It cannot read pairs, or cannot read single texts.

@@ -33,6 +33,7 @@ TABLE = {
     "teacher": "Fine-tune the teacher; export its logits for the transfer set.",
     "teacher train": "Fine-tune an encoder on the labelled texts; the best checkpoint on dev is kept.",
     "teacher export": "Export the teacher's logits for each text of the transfer set.",
+    "teacher audit": "Compare a teacher with gold labels: scores, each class, texts without an answer.",
     "join": "Join the teacher's logits to the transfer set, by hash of the text.",
     "student": "Distil the joined set into a student; the best checkpoint on dev is kept.",
     "predict": "Predict a label, or a score, for each text.",

@@ -27,19 +27,21 @@ if TYPE_CHECKING:
     from kdcli.run.runner import RunOptions
 
 SETTINGS, FILES, MACHINE, RUN, TRAINING = "Settings", "Files", "Machine", "Run", "Training"
-_OF_GENERATOR = {
+_OF_PLUGINS = {
     "generators.*.epochs": ("--epochs", "Passes over the task's texts.", "N"),
     "generators.*.max_steps": ("--max-steps", "Stop after this many updates; 0 = no limit.", "N"),
     "generators.*.lr": ("--lr", "Learning rate.", "RATE"),
     "generators.*.max_length": ("--max-length", "Longest text in tokens; longer samples are rejected.", "N"),
+    "teachers.*.max_requests": ("--max-requests", "Of a teacher behind a server: stop after so many answers.", "N"),
+    "teachers.*.max_cost": ("--max-cost", "Of such a teacher: stop before the answers cost more.", "PRICE"),
 }
-"""Options that generators have in common; the ``Options`` of the chosen one check their values."""
+"""Options that several plugins have in common; the ``Options`` of the chosen one check their values."""
 _TOGETHER = {
     "task": ("task.data_dir", "text_col", "text2_col", "task.label_column"),
     "texts": ("task.data_dir", "text_col", "text2_col"),
     "profile": ("profile", "sets"),
     "run": ("run_dir", "force", "resume", "dry_run"),
-    "generators.*": tuple(_OF_GENERATOR),
+    **{group: tuple(key for key in _OF_PLUGINS if key.startswith(group)) for group in ("generators.*", "teachers.*")},
 }
 """Names that stand for several options."""
 _TOP = ("seed", "device", "precision")
@@ -248,11 +250,9 @@ def command(
 
 def _of(name: str) -> Iterator[tuple[inspect.Parameter, str]]:
     """Go through the parameters that an option's name stands for, each with its key (or field of ``Request``)."""
-    if name.startswith("generators.*."):
-        yield (
-            _parameter(name, option(TRAINING, *_OF_GENERATOR[name], f"the profile's {name.replace('*', 'NAME')}")),
-            name,
-        )
+    if name in _OF_PLUGINS:
+        panel, default = MACHINE if "teachers" in name else TRAINING, f"the profile's {name.replace('*', 'NAME')}"
+        yield _parameter(name, option(panel, *_OF_PLUGINS[name], default)), name
     elif "." in name or name in _TOP:
         from kdcli.config.schema import flags_of
 

@@ -62,4 +62,7 @@ def _panel(outcome: Outcome) -> tuple[RenderableType, Text]:
 
 def _reasons(outcomes: Sequence[Outcome]) -> RenderableType:
     reasons = [(outcome.stage, "; ".join(outcome.reasons) or "up to date") for outcome in outcomes]
-    return ui.records([{"stage": stage, "would run because": why} for stage, why in reasons], numbers=False)
+    table = ui.records([{"stage": stage, "would run because": why} for stage, why in reasons], numbers=False)
+    foreseen = [outcome for outcome in outcomes if outcome.result]
+    panels = (ui.panel(f"{outcome.stage} would take about", ui.describe(outcome.result)) for outcome in foreseen)
+    return Group(table, *panels)

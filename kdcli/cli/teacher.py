@@ -1,9 +1,21 @@
-"""``kd teacher``: fine-tune a teacher, export its logits."""
+"""``kd teacher``: fine-tune a teacher, export its logits, compare it with gold labels."""
 
 from __future__ import annotations
 
-from kdcli.cli import stage
-from kdcli.cli.options import Request, command
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from kdcli.cli import stage, ui
+from kdcli.cli.options import FILES, RUN, Request, command, option
+
+if TYPE_CHECKING:
+    from kdcli.config.load import Profile
+    from kdcli.teacher.audit import AuditResult
+
+Rows = Annotated[int, option(RUN, "--rows", "Rows to ask about, drawn at random.", "N", "200", min=1)]
+Split = Annotated[Literal["train", "dev"], option(FILES, "--split", "Split of the data folder.", default="dev")]
 
 
 @command(
@@ -22,7 +34,7 @@ def train(request: Request) -> None:
     "kd teacher export --profile sst2 --teacher runs/sst2 --input texts.tsv --output logits.safetensors",
     options=(
         *("profile", "task.data_dir", "teacher", "input", "output", "teacher.max_length", "teacher.export.*"),
-        *("device", "offline", "run"),
+        *("teachers.*", "device", "offline", "run"),
     ),
     about={
         "input": "The texts: .parquet .tsv .csv .jsonl .txt, also .gz.|the run's transfer set",
@@ -31,10 +43,86 @@ def train(request: Request) -> None:
 )
 def export(request: Request) -> None:
     """Export the teacher's logits."""
+    profile = _with_teacher(request)
+    stage.run(["export"], request, profile, inputs={"transfer": request.input}, outputs={"logits": request.output})
+
+
+@command(
+    "kd teacher audit --profile sst2 --data-dir data/SST-2 --rows 500",
+    options=(
+        "profile",
+        "task",
+        "teacher",
+        "teachers.*",
+        "seed",
+        "device",
+        "precision",
+        "offline",
+        "run_dir",
+        "dry_run",
+    ),
+    about={"dry_run": "Show what it would take, of a teacher behind a server; ask nothing."},
+)
+def audit(request: Request, *, rows: Rows = 200, split: Split = "dev") -> None:
+    """Compare a teacher with gold labels: scores, each class, confusions, texts without an answer.
+
+    A teacher behind a server writes its answers into the run folder, and is not asked again for them.
+    """
+    from kdcli.models.device import resolve
+    from kdcli.run.stage import RunContext
+    from kdcli.teacher.audit import audit as audit_teacher
+    from kdcli.teacher.audit import draw
+
+    profile = _with_teacher(request)
+    settings = profile.settings
+    with ui.reporting("audit") as reporter:
+        device = resolve(settings.device)
+        run = RunContext(settings, request.run_options().root(profile), device=device, reporter=reporter)
+        table = draw(run.read(split), rows, settings.seed)
+        if request.dry_run:
+            foreseen = run.teacher.estimate(run.task, [table])
+        else:
+            found = audit_teacher(
+                table=table,
+                teacher=run.teacher,
+                task=run.task,
+                seed=settings.seed,
+                device=device,
+                precision=settings.precision,
+                reporter=reporter,
+            )
+    if request.dry_run:
+        ui.show({"rows": len(table), "estimate": foreseen}, ui.describe)
+    else:
+        ui.show(found, _audit_view)
+
+
+def _with_teacher(request: Request) -> Profile:
+    """Load the profile; ``--teacher`` names a teacher that is taken as it is."""
     from kdcli.run.paths import teacher_of
 
     model = teacher_of(request.teacher) if request.teacher else None
-    settings = {"teacher.model": model, "teacher.train": False if model else None}
-    profile = request.load("demo", uses=(), settings=settings)
-    inputs, outputs = {"transfer": request.input}, {"logits": request.output}
-    stage.run(["export"], request, profile, inputs=inputs, outputs=outputs)
+    return request.load("demo", uses=(), settings={"teacher.model": model, "teacher.train": False if model else None})
+
+
+def _audit_view(result: AuditResult) -> RenderableType:
+    share = f"{result.unanswered:,} of {result.rows:,} rows ({result.unanswered / result.rows:.1%})"
+    scores = {
+        name: f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})"
+        for name, one in result.metrics.items()
+    }
+    parts: list[RenderableType] = [ui.names_and_values(left_without_an_answer=share, **scores)]
+    if result.confusion:
+        names = [one.label for one in result.classes]
+        of_class = zip(result.classes, result.confusion, strict=True)
+        rows = [
+            {
+                "label": one.label,
+                **{name: f"{100 * getattr(one, name):.1f}" for name in ("precision", "recall", "f1")},
+                "rows": one.support,
+                **{f"answer {name}": count for name, count in zip(names, counts, strict=True)},
+            }
+            for one, counts in of_class
+        ]
+        parts += [Text(), ui.records(rows)]
+    return Group(*parts, Text("x 100, with 95 % intervals of a bootstrap over the answered rows", "dim"))

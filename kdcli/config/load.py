@@ -19,7 +19,6 @@ from kdcli.config.schema import Settings, flags_of
 from kdcli.config.validation import explain, nearest, unknown
 from kdcli.errors import KdError, PluginError, ProfileError, UsageError, each, raise_all
 
-GENERATOR = "generators.*."  # what the keys of flags begin with that are options of the chosen generator
 PREFIX = "KD_"
 _FLAGS = {"task.text_columns": "--text-col", "task.kind": "--text2-col", "teacher.model": "--teacher"}
 """Flags that set something more than the setting of their name."""
@@ -54,7 +53,7 @@ def load_profile(
     Args:
         profile: A name or a file; None for the defaults alone.
         sets: ``key=value`` texts.
-        flags: Values by dotted key, None for missing ones; ``generators.*.lr`` is an option of the chosen generator.
+        flags: Values by dotted key, None for missing ones; ``generators.*.lr`` is an option of the chosen one.
         environ: Holds ``KD_SECTION__KEY``.
         uses: The groups of plugins that are needed; the tables of others are not checked.
 
@@ -65,9 +64,9 @@ def load_profile(
     environment, errors = _from_environment(environ)
     flags = {key: value for key, value in (flags or {}).items() if value is not None}
     stack = [*(_from_files(profile) if profile is not None else []), *environment, *from_sets(sets)]
-    stack += _from_flags({key: flags[key] for key in flags if not key.startswith(GENERATOR)})
-    table = f"generators.{registry.table_name(_generator(merge(stack)[0]))}."
-    stack += _from_flags({key.replace(GENERATOR, table): flags[key] for key in flags if GENERATOR in key})
+    stack += _from_flags({key: flags[key] for key in flags if ".*." not in key})
+    chosen = merge(stack)[0]
+    stack += _from_flags({_of_chosen(key, chosen): flags[key] for key in flags if ".*." in key})
     values, origins = merge(stack)
     settings, wrong = _validate(values)
     if settings:
@@ -167,7 +166,7 @@ def _from_flags(flags: Mapping[str, Any]) -> list[Layer]:
     layers = []
     for key, value in flags.items():
         plain = f"--{key.rpartition('.')[2].replace('_', '-')}"
-        own = () if key in _FLAGS or key.startswith("generators.") else flags_of(key)
+        own = () if key in _FLAGS or key.startswith(("generators.", "teachers.")) else flags_of(key)
         name = next((flag.names[0] for _, _, flag in own), _FLAGS.get(key, plain))
         layers.append(Layer(name, _nest(key, value)))
     return layers
@@ -237,10 +236,11 @@ def _trace(error: KdError, layer: Layer | None) -> KdError:
     return kind(f"{where}: {error.what}", key=error.key, hint=error.hint)
 
 
-def _generator(values: Mapping[str, Any]) -> str:
-    transfer = values.get("transfer")
-    chosen = transfer.get("generator") if isinstance(transfer, Mapping) else None
-    return chosen if isinstance(chosen, str) else Settings().transfer.generator
+def _of_chosen(key: str, values: Mapping[str, Any]) -> str:
+    """Return ``generators.*.lr`` with the name of the chosen plugin's table in it."""
+    setting = next(setting for group, setting in registry.KEYS.items() if key.startswith(f"{group}."))
+    name = dict(flatten(values)).get(setting)
+    return key.replace("*", registry.table_name(name if isinstance(name, str) else attrgetter(setting)(Settings())))
 
 
 def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[KdError]]:

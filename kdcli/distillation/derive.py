@@ -14,6 +14,7 @@ from kdcli.errors import UsageError
 from kdcli.models.classifier import are_generic
 from kdcli.models.hf import find_model, load_config
 from kdcli.teacher.logits import label_positions
+from kdcli.teacher.model import TeacherSource
 
 ZERO_SHOT = "zero-shot"
 FEW = 2_000
@@ -28,6 +29,8 @@ _BATCH = 64
 def teacher_settings(model: str, labels: Sequence[str], settings: Settings, reporter: Reporter) -> dict[str, Any]:
     """Derive the plugin: a model of natural language inference with labels of the user's own is a zero-shot teacher."""
     found = {"teacher.model": model}
+    if TeacherSource(model, settings.teacher.plugin).is_remote:  # it has no word vectors
+        found |= {"student.vectors": ""}
     if not labels or settings.teacher.plugin != "transformers":
         return found
     names = load_config(find_model(model, reporter)).id2label.values()

@@ -252,7 +252,7 @@ def _plan(
     )
     derived: dict[str, Any] = {"task.name": _name(request.texts)}
     derived |= teacher_settings(request.model, request.labels, settings, reporter)
-    source = TeacherSource.of(load(derived).settings)
+    source = TeacherSource.of(load(derived).settings, logits=artefact(folder.parent, "logits"))
     opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
     derived |= task_settings(opened.labels, request.labels, columns, reporter)
     derived |= label_settings(columns, opened.labels)
@@ -277,12 +277,15 @@ def _plan(
     if cut := count_cut(taken.rows, own.student.max_length):
         reporter.info(f"the student reads {own.student.max_length} words: {cut:,} texts are longer, and cut")
     n_iter: int | None = own.transfer.lite.n_iter
-    if not n_iter and "transfer.lite.n_iter" not in _said(recipe):
+    if not n_iter and "transfer.lite.n_iter" not in _said(recipe) and not source.is_remote:
         n_iter = None  # as many as are of use
     if request.minutes is None:
         plan = plan_all(len(taken.rows), own, n_iter)
     else:
         plan = plan_minutes(request.minutes, time.perf_counter() - begin, len(taken.rows), speeds, own, n_iter)
+    if foreseen := source.estimate(task, [taken.rows[: plan.texts]]):
+        every = (f"{name.replace('_', ' ')} {(1 + plan.n_iter) * value:,.4g}" for name, value in foreseen.items())
+        reporter.info(f"the teacher's answers will take about: {', '.join(every)}")
     counts = taken.divide(plan.texts, task, folder)
     derived |= {
         "task.data_dir": str(folder),
@@ -301,7 +304,8 @@ def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
     task, source, device = task_from(settings.task), TeacherSource.of(settings), resolve(settings.device)
     teacher = BenchSubject("teacher", "teacher", source.model, task, device, settings.precision, source)
     forms, _ = student_forms(student, settings.student.model, task)
-    return {"teacher": cold_start(teacher), "student": cold_start(forms[-1])}
+    models = {"student": forms[-1], **({} if source.is_remote else {"teacher": teacher})}
+    return {name: cold_start(model) for name, model in models.items()}
 
 
 def _show_plan(prepared: _Prepared, minutes: float | None, reporter: Reporter) -> None:

@@ -119,6 +119,12 @@ def evaluate_table(
     with reporter.progress(f"evaluate {name}", len(models) * len(gold)) as progress:
         outputs = {key: _outputs(model, columns, progress) for key, model in models.items()}
     words = count_words(columns)
+    there = np.all([np.isfinite(made).all(axis=1) for made in outputs.values()], axis=0)
+    if not there.any():
+        raise DataError("the teacher has answered none of these texts", file=name, hint="kd teacher audit")
+    if not there.all():
+        reporter.warn(f"{(~there).sum():,} rows of {name} are left out, since the teacher has not answered them")
+        outputs, gold, words = {key: made[there] for key, made in outputs.items()}, gold[there], words[there]
     teachers = {key: None if key == "teacher" else outputs.get("teacher") for key in outputs}
     evaluated = {
         key: evaluate(task, made, gold, words, teacher=teachers[key], seed=seed) for key, made in outputs.items()

@@ -59,7 +59,7 @@ def train_linear(joined: Path, task: Task) -> Linear | None:
     """Train on the first rows of a joined set; None where the teacher answers all alike, or no word stands twice."""
     columns: list[list[str]] = [[] for _ in task.columns]
     answers: list[NDArray[Any]] = []
-    for texts, logits, _ in open_joined(joined, task, QuietReporter()).batches():
+    for texts, logits, *_ in open_joined(joined, task, QuietReporter()).batches():
         for column, series in zip(columns, texts, strict=True):
             column += series.head(MOST - len(column)).to_list()
         answers.append(logits[:, 0] if task.is_score else logits.argmax(1))

@@ -237,7 +237,7 @@ def predict_texts(
 
     Returns:
         The columns of ``prediction_schema``: the label with the highest logit, or the score, cut to the task's range.
-        A row without any word has an empty prediction, unless the model says that a label must stand.
+        A row without any word or answer has an empty prediction, unless the model says that a label must stand.
     """
     task, logits = model.task, model.logits(columns)
     values: list[Any] = [index]
@@ -251,10 +251,10 @@ def predict_texts(
         values += list(softmax(logits.astype(np.float64), axis=1).astype(np.float32).T)
     schema = prediction_schema(task, probabilities=probabilities)
     frame = pl.DataFrame(dict(zip(schema, values, strict=True)), schema)
-    words = pl.Series([any(text.strip() for text in row) for row in zip(*columns, strict=True)], dtype=pl.Boolean)
-    if words.all() or getattr(model, "answers_all", False):
-        return frame
-    return frame.with_columns(pl.when(words).then(pl.all().exclude("index")))
+    rows = zip(np.isfinite(logits[:, 0]).tolist(), *columns, strict=True)
+    there = pl.Series([known and any(text.strip() for text in row) for known, *row in rows], dtype=pl.Boolean)
+    there |= getattr(model, "answers_all", False)
+    return frame.with_columns(pl.when(there).then(pl.all().exclude("index")))
 
 
 def submission_files(settings: TaskSettings, folder: Path) -> dict[Path, Path]:

@@ -97,6 +97,7 @@ def compare(
     precision: str,
     output: Path,
     predictions: Path,
+    unanswered: int = 0,
     reporter: Reporter,
 ) -> Results:
     """Score and time all models on the same texts; write the results to ``output``, as JSON, and the logits.
@@ -105,7 +106,7 @@ def compare(
     joined set, TF-IDF and a linear model learn too. Rows without a label are left out; without ``gold`` labels the
     teacher's answers take their place. The table ``predictions`` has the columns ``table``, ``index``, the texts,
     ``label``, and the logits ``teacher_0``, ``teacher_1``, ... of each model; those of baseline and student are of the
-    first seed.
+    first seed. ``unanswered`` rows of the transfer set had no answer of the teacher's.
     """
     labelled, notes = _labelled(tables) if gold else (dict(tables), [])
     models = {name: _Measured() for name in ("teacher", *students)}
@@ -124,6 +125,12 @@ def compare(
             models["tf-idf"].measure(linear, linear.megabytes, labelled)
         progress.advance()
     models = {name: models[name] for name in MODELS if name in models}
+    labelled, left_out = _answered(models, labelled)
+    notes += left_out
+    if unanswered:
+        notes.append(f"{unanswered:,} rows of the transfer set are left out, since the teacher has not answered them")
+    if teacher.is_remote:
+        notes.append("the teacher answers over the network: its speed is that of the server, its price that of tokens")
     if not gold:
         found = models["teacher"].logits[0]
         labelled = {name: table.with_columns(labels_of(found[name], task)) for name, table in labelled.items()}
@@ -151,6 +158,21 @@ def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFram
     return found, notes
 
 
+def _answered(
+    models: Mapping[str, _Measured], tables: Mapping[str, pl.DataFrame]
+) -> tuple[dict[str, pl.DataFrame], list[str]]:
+    """Leave out, of tables and logits, the rows that the teacher has not answered; return the tables, and notes."""
+    found, notes = dict(tables), []
+    for name, logits in models["teacher"].logits[0].items():
+        there = np.isfinite(logits[:, 0])
+        if left_out := int((~there).sum()):
+            found[name] = tables[name].filter(there)
+            notes.append(f"{name}: {left_out:,} rows are left out, since the teacher has not answered them")
+            for seed in (seed for model in models.values() for seed in model.logits):
+                seed[name] = seed[name][there]
+    return found, notes
+
+
 @dataclass
 class _Measured:
     """A model on all tables: the logits of each seed, the rows read and the seconds it took, and its size."""
@@ -164,9 +186,9 @@ class _Measured:
         """Add a seed; each text is fresh, and read once."""
         columns = {name: [table[column].to_list() for column in model.task.columns] for name, table in tables.items()}
         model.logits([["a"]] * len(model.task.columns))  # what only a first call takes
-        begin = time.perf_counter()
+        saved, begin = getattr(model, "saved_seconds", 0.0), time.perf_counter()
         self.logits.append({name: model.logits(texts) for name, texts in columns.items()})
-        self.seconds += time.perf_counter() - begin
+        self.seconds += time.perf_counter() - begin + getattr(model, "saved_seconds", 0.0) - saved
         self.rows += sum(map(len, tables.values()))
         self.size = model.parameters, model.parameters_without_embeddings, megabytes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,7 @@ class LanguageModelOptions(BaseModel):
     """How a language model is fine-tuned (Tang, Lu, Lin 2019, the recipe for GPT-2)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    no_effect: ClassVar = frozenset({"save_steps"})
 
     max_length: Annotated[int, Field(ge=2)] = 128
     """Longest text in tokens, its end included: longer ones are cut in training, and rejected in sampling."""

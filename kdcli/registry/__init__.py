@@ -230,6 +230,12 @@ def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
     return valid
 
 
+def effective(group: Group, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a plugin's table that its results depend on: all but those in its ``no_effect``."""
+    model = getattr(load(group, name), "Options", None)
+    return {key: value for key, value in table.items() if key not in getattr(model, "no_effect", ())}
+
+
 @contextmanager
 def blaming(group: Group, name: str, inside: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turn an exception inside a plugin's function into an error that names the plugin.

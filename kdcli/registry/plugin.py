@@ -44,7 +44,7 @@ NEEDED: Mapping[Group, tuple[str, ...]] = {
     "teachers": ("Options", "load"),
 }
 """What the module of a plugin must hold beside ``api_version``, see ``kdcli.api``."""
-OPTIONAL: Mapping[str, tuple[str, ...]] = {"students": ("fast", "to_onnx")}
+OPTIONAL: Mapping[str, tuple[str, ...]] = {"students": ("fast", "to_onnx"), "teachers": ("estimate",)}
 """Functions that the module may hold."""
 ENVIRONMENT = "KD_CODE"
 """The files, joined as in ``PATH``: an environment variable, so that child processes know them too."""

@@ -57,7 +57,7 @@ class Outcome:
     stage: str  # its key in kd.lock
     name: str  # its name in STAGES
     reasons: list[str]  # why it ran (or would run); empty where it was up to date
-    result: Any = None  # its result dataclass, of now or of when it last ran; None in a dry run
+    result: Any = None  # its result dataclass, of now or of when it last ran; in a dry run what it would take, or None
     seconds: float = 0.0  # 0.0 where it did not run
     done: bool = True  # whether its outputs are up to date now
 
@@ -208,7 +208,9 @@ def would_run(steps: Sequence[Step], lock: Lock, *, force: bool) -> list[Outcome
         reasons = step.reasons(lock, inputs, force=force)
         reasons += [f"input {name} will change" for name in awaited if entry]
         coming |= set(step.outputs.values()) if reasons else set()
-        outcomes.append(Outcome(step.key, step.stage.name, reasons, done=not reasons))
+        known = bool(reasons) and not awaited
+        estimate = step.stage.estimate(step.run) if known else None
+        outcomes.append(Outcome(step.key, step.stage.name, reasons, estimate, done=not reasons))
     return outcomes
 
 

@@ -75,7 +75,8 @@ class RunContext:
         """The teacher to ask for logits: the fine-tuned one, or the one that the profile takes as it is."""
         from kdcli.teacher.model import TeacherSource
 
-        return TeacherSource.of(self.settings, self.path("teacher") if self.settings.teacher.train else None)
+        model = self.path("teacher") if self.settings.teacher.train else None
+        return TeacherSource.of(self.settings, model, self.path("logits"))
 
     def files(self, *names: str) -> Files:
         """Return the files behind names: those of a split, the teacher if it lies on this machine, an artefact."""
@@ -149,8 +150,12 @@ class Stage(ABC):
         name = _chosen(self.plugin, run)
         table = registry.table_name(name)
         options = registry.options(self.plugin, name, getattr(run.settings, self.plugin).get(table, {}))
-        plain = options.model_dump(mode="json", exclude={"save_steps"})
+        plain = registry.effective(self.plugin, name, options.model_dump(mode="json"))
         return found | {registry.KEYS[self.plugin]: name, **_flat(plain, f"{self.plugin}.{table}.")}
+
+    def estimate(self, run: RunContext) -> dict[str, float] | None:
+        """Return what it would take, by name, where that is known without doing it."""
+        return None
 
     def applies(self, settings: Settings) -> bool:
         """Return whether a run with these settings has this stage."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli import registry
+from kdcli.run.lock import Lock
 from kdcli.run.stage import Files, RunContext, Stage, if_local
 from kdcli.run.transfer_stages import TABLES, Cache, FineTune, Lite, Mix, Prefixes, Sample, TakeCorpus
 from kdcli.tasks.split import has_split, split_files
@@ -93,6 +94,11 @@ class Export(Stage):
 
     def run(self, run: RunContext) -> Any:
         return _export(run, run.path("transfer"), "logits", represent=bool(run.settings.student.repr_weight))
+
+    def estimate(self, run: RunContext) -> dict[str, float] | None:
+        from kdcli.teacher.export import estimate_logits
+
+        return estimate_logits(run.path("transfer"), run.teacher, run.task)
 
 
 class ExportDev(Stage):
@@ -255,6 +261,7 @@ class CompareResults(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.evaluate.results import compare
 
+        joined = Lock(run.root).entry("join")
         return compare(
             teacher=run.teacher,
             students={name: [one.path(name) for one in run.each_seed()] for name in self._models(run)},
@@ -264,6 +271,7 @@ class CompareResults(Stage):
             device=run.device,
             precision=run.settings.precision,
             predictions=run.path("predictions"),
+            unanswered=joined.result.get("unanswered", 0) if joined else 0,
             **run.common("results"),
         )
 
@@ -316,9 +324,9 @@ def _dev(run: RunContext) -> pl.DataFrame:
     table = run.read("dev")
     if run.settings.task.gold:
         return table
-    from kdcli.teacher.logits import answers, read_logits
+    from kdcli.teacher.logits import read_logits, with_answers
 
-    return table.with_columns(answers(read_logits(run.path("dev_logits"), run.task), table, run.task))
+    return with_answers(read_logits(run.path("dev_logits"), run.task), table, run.task)
 
 
 def _train(

@@ -41,6 +41,7 @@ class ExportResult:
     max_length: int  # of an input, in word pieces
     parameters: int
     cut: int = 0  # distinct texts that are longer
+    unanswered: int = 0  # distinct texts that the teacher left without an answer: their logits are NaN
 
 
 def export_logits(
@@ -112,7 +113,11 @@ def export_logits(
         used = min(int(note["batch_size"]) for note in notes)
         logits = parts.drop("row_hash", STATES, strict=False).to_numpy().astype(np.float32, copy=False)
         states = parts[STATES].to_numpy() if size else None
+        unanswered = int(np.isnan(logits).all(axis=1).sum())
+        if unanswered == len(logits):
+            raise DataError("the teacher has answered none of the texts", file=transfer, hint="kd teacher audit")
         metadata = {**origin, "batch_size": used, "cut": sum(int(note["cut"]) for note in notes), "kd": __version__}
+        metadata |= {"unanswered": unanswered} if unanswered else {}
         write_logits(output, logits, parts["row_hash"].to_numpy(), metadata, states)
 
     sizes = [min(PART_ROWS, rows - start) for start in range(0, rows, PART_ROWS)]
@@ -122,10 +127,18 @@ def export_logits(
         parts.make(sizes, make_part, title="teacher logits")
         parts.assemble(len(sizes), assemble)
     found = read_logits(output, task)
-    used, cut = found.metadata["batch_size"], found.metadata["cut"]
+    used, cut, unanswered = (found.metadata.get(name, 0) for name in ("batch_size", "cut", "unanswered"))
     longest = model.loaded.max_length
     warn_of_cuts(cut, len(found.logits), longest, teacher.long_texts, reporter)
-    return ExportResult(rows, len(found.logits), used, precision, longest, model.parameters, cut)
+    return ExportResult(rows, len(found.logits), used, precision, longest, model.parameters, cut, unanswered)
+
+
+def estimate_logits(transfer: Path, teacher: TeacherSource, task: Task) -> dict[str, float] | None:
+    """Return what the texts of a transfer set will take, by name, of a teacher that answers over the network."""
+    if not teacher.is_remote or not transfer.exists():
+        return None
+    texts = open_texts(transfer, task, QuietReporter()).frame.select(task.columns).unique()
+    return teacher.estimate(task, [texts.collect()])
 
 
 def _largest_batch(model: Teacher, device: str) -> int:

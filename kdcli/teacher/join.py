@@ -35,6 +35,7 @@ class JoinResult:
     original: int  # rows of the task's own
     labels: dict[str, int] = field(default_factory=dict)  # rows of each label; empty for scores
     agreement: float | None = None  # share of the original rows whose gold label is the teacher's choice
+    unanswered: int = 0  # rows that are left out, since the teacher has left their texts without an answer
 
 
 def join(
@@ -48,13 +49,14 @@ def join(
     output: Path,
     reporter: Reporter | None = None,
 ) -> JoinResult:
-    """Write the transfer set with the columns ``label`` and ``logits_0..``, every row of it in its order.
+    """Write the transfer set with the columns ``label`` and ``logits_0..``, its rows in their order.
 
     ``transfer`` is a table with the task's text columns, ``source`` and, for gold labels, ``label``; or plain lines of
     texts. Without ``source`` no row is original. ``logits`` is a logits file, or logits or probabilities from
     elsewhere. ``label`` is that of original rows: the teacher's choice, or their own. Other rows get the teacher's
     choice; for scores that is the logit. ``values`` says what a file from elsewhere holds. ``rescale`` gives the
-    teacher's scores the mean and the spread that the gold ones of the original rows have.
+    teacher's scores the mean and the spread that the gold ones of the original rows have. Rows whose texts the teacher
+    has left without an answer are left out.
     """
     reporter = reporter or QuietReporter()
     for path in (transfer, logits):
@@ -97,7 +99,10 @@ def join(
                 f"the teacher's choice is the gold label of {agreement:.1%} of the original rows, and the commonest "
                 f"label is that of {commonest:.1%}: are these its logits, the labels in this order?"
             )
-    return JoinResult(joining.rows, joining.original, {name: joining.labels[name] for name in task.labels}, agreement)
+    if joining.unanswered:
+        reporter.warn(f"{joining.unanswered:,} rows are left out, since the teacher has not answered them")
+    labels = {name: joining.labels[name] for name in task.labels}
+    return JoinResult(joining.rows, joining.original, labels, agreement, joining.unanswered)
 
 
 def _scaled(found: Logits, texts: TextSet, rescale: bool, reporter: Reporter) -> Logits:
@@ -130,16 +135,19 @@ class _Joining:
 
     def __init__(self, texts: TextSet, logits: Logits, *, gold: bool) -> None:
         self.path, self.task, self.logits, self.gold = texts.path, texts.task, logits, gold
-        self.rows = self.original = self.agreed = 0
+        self.rows = self.original = self.agreed = self.unanswered = 0
         self.labels: Counter[str] = Counter()
         self.gold_labels: Counter[str] = Counter()
 
     def join(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows of a batch with logits, sources and labels."""
+        """Return the rows of a batch with logits, sources and labels, those without an answer left out."""
+        place = self._places([batch[name] for name in self.task.columns], batch[ROW_NUMBER])
+        if (unanswered := self.logits.unanswered(self.logits.logits[place])).any():
+            self.unanswered += int(unanswered.sum())
+            batch, place = batch.filter(~unanswered), place[~unanswered]
+        values, states = self.logits.logits[place], self.logits.states
         texts, numbers = [batch[name] for name in self.task.columns], batch[ROW_NUMBER]
         nothing = pl.Series([None] * len(batch), dtype=pl.String)
-        place = self._places(texts, numbers)
-        values, states = self.logits.logits[place], self.logits.states
         columns = [*logit_columns(values), *state_column(None if states is None else states[place])]
         source = batch["source"].cast(pl.String) if "source" in batch.columns else nothing.fill_null("corpus")
         original = (source == ORIGINAL).fill_null(False)
@@ -165,7 +173,8 @@ class _Joining:
             what = f"this text has no logits: {shown(' | '.join(column[row] for column in texts))}"
             hint = "the logits are those of another transfer set, or texts were changed since: export them again"
             raise DataError(what, file=self.path, row=numbers[row], hint=hint)
-        finite = np.isfinite(self.logits.logits[place]).all(axis=1)
+        values = self.logits.logits[place]
+        finite = np.isfinite(values).all(axis=1) | self.logits.unanswered(values)
         if not finite.all():
             row = int(np.argmin(finite))
             raise DataError("the logits of this text are not finite", file=self.path, row=numbers[row])

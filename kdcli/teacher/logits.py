@@ -52,6 +52,10 @@ class Logits:
         place = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
         return np.where(ordered[place] == wanted, order[place], -1)
 
+    def unanswered(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return for rows of logits whether the teacher has left the text without an answer, ``bool [texts]``."""
+        return np.isnan(logits[:, 0]) & bool(self.metadata.get("unanswered"))
+
     @cached_property
     def _ordered(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         assert self.hashes is not None
@@ -116,8 +120,8 @@ def read_logits(path: Path, task: Task) -> Logits:
     return Logits(logits, hashes, metadata, HASHES[metadata["format"]], states)
 
 
-def answers(logits: Logits, table: pl.DataFrame, task: Task) -> pl.Series:
-    """Return the teacher's answer for each row of a table, as a column ``label``: its choice, or its score.
+def with_answers(logits: Logits, table: pl.DataFrame, task: Task) -> pl.DataFrame:
+    """Return a table with the teacher's answers, its choices or scores, as ``label``; without the unanswered rows.
 
     Raises:
         DataError: A text has no logits.
@@ -126,7 +130,9 @@ def answers(logits: Logits, table: pl.DataFrame, task: Task) -> pl.Series:
     if (rows < 0).any():
         text = table[task.columns[0]][int(np.argmax(rows < 0))]
         raise DataError(f"there are no logits for the text {text[:80]!r}", hint="export them again: --force")
-    return labels_of(logits.logits[rows], task)
+    found = logits.logits[rows]
+    there = ~logits.unanswered(found)
+    return table.filter(there).with_columns(labels_of(found[there], task))
 
 
 def labels_of(logits: NDArray[np.float32], task: Task) -> pl.Series:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from kdcli.models.classifier import are_generic
 from kdcli.teacher.logits import label_positions
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from kdcli.config.schema import Settings
 
 BATCH = 64
@@ -57,8 +59,15 @@ class Teacher:
         """Whether it gives representations."""
         return hasattr(self.loaded, "represent")
 
+    @property
+    def saved_seconds(self) -> float:
+        """The seconds that answers which were written down before took when they were asked for."""
+        return float(getattr(self.loaded, "saved_seconds", 0.0))
+
     def logits(self, columns: Sequence[Sequence[str]], batch: int = BATCH) -> NDArray[np.float32]:
         """Return the logits ``float32 [texts, task.outputs]`` of texts, or of pairs in two columns.
+
+        Those of a text that the teacher leaves without an answer are NaN.
 
         Raises:
             DataError: It gives logits that are not finite.
@@ -83,7 +92,9 @@ class Teacher:
         cut = self.loaded.cut
         found, represented = self._ask(columns, batch, states)
         self.read.update(texts=len(found), cut=self.loaded.cut - cut)
-        finite = np.isfinite(np.concatenate([found, represented], axis=1)).all(axis=1)
+        unanswered = np.isnan(found).all(axis=1) & getattr(self.loaded, "partial", False)
+        self.read["unanswered"] += int(unanswered.sum())
+        finite = np.isfinite(np.concatenate([found, represented], axis=1)).all(axis=1) | unanswered
         if not finite.all():
             text = columns[0][int(np.argmin(finite))]
             hint = "use --precision fp32 or bf16, since fp16 overflows; in fp32, the model's weights are broken"
@@ -93,7 +104,7 @@ class Teacher:
     def try_out(self, words: int = 0) -> None:
         """Read one text, by default of the longest input, so that what does not fit shows before long work."""
         words = words or self.loaded.max_length
-        if 0 < words <= _TRIED:
+        if 0 < words <= _TRIED and not self.source.is_remote:
             self._ask([["a " * words]] * len(self.task.columns), 1)
 
     def _ask(
@@ -134,19 +145,25 @@ class TeacherSource:
     options: Mapping[str, Any] = field(default_factory=dict)  # of the plugin
     max_length: int = 0
     long_texts: str = "cut"
+    answers: Path | None = None  # the file of answers of a teacher that writes them down
 
     @classmethod
-    def of(cls, settings: Settings, model: str | Path | None = None) -> TeacherSource:
-        """Return the teacher that settings name; ``model`` takes the place of theirs, if they fine-tune it."""
+    def of(cls, settings: Settings, model: str | Path | None = None, logits: Path | None = None) -> TeacherSource:
+        """Return the teacher that settings name; ``model`` takes the place of theirs, if they fine-tune it.
+
+        Answers are written down beside the file ``logits``.
+        """
         teacher = settings.teacher
         table = settings.teachers.get(registry.table_name(teacher.plugin), {})
         name = str(teacher.model if model is None else model)
-        return cls(name, teacher.plugin, table, teacher.max_length, teacher.long_texts)
+        answers = logits and logits.with_suffix(".answers.jsonl")
+        return cls(name, teacher.plugin, table, teacher.max_length, teacher.long_texts, answers)
 
     @property
     def unusual(self) -> dict[str, Any]:
         """What its logits depend on beside the model and the longest input, where it is not the default."""
-        values = {"plugin": self.plugin, "long_texts": self.long_texts, "options": dict(self.options)}
+        options = registry.effective("teachers", self.plugin, self.options)
+        values = {"plugin": self.plugin, "long_texts": self.long_texts, "options": options}
         return {name: value for name, value in values.items() if value not in ("transformers", "cut", {})}
 
     def load(
@@ -176,7 +193,27 @@ class TeacherSource:
         how = {"max_length": self.max_length, "long_texts": self.long_texts, "device": device, "precision": precision}
         with registry.blaming("teachers", self.plugin, "load"):
             loaded: LoadedTeacher = plugin.load(self.model, options, labels=tuple(labels), reporter=reporter, **how)
+            if self.answers and hasattr(loaded, "remember"):
+                loaded.remember(self.answers)
         return loaded
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it answers over the network, where each answer may have its price."""
+        return hasattr(registry.load("teachers", self.plugin), "estimate")
+
+    def estimate(self, task: Task, tables: Iterable[pl.DataFrame]) -> dict[str, float] | None:
+        """Return what the texts of tables will take, by name; None unless the teacher answers over the network."""
+        if not self.is_remote:
+            return None
+        plugin: Any = registry.load("teachers", self.plugin)
+        options, total = registry.options("teachers", self.plugin, self.options), Counter[str]()
+        for table in tables:
+            columns = [table[name].to_list() for name in task.columns]
+            how = {"labels": task.names or task.labels, "columns": columns, "answers": self.answers}
+            with registry.blaming("teachers", self.plugin, "estimate"):
+                total.update(plugin.estimate(self.model, options, **how))
+        return dict(total)
 
 
 def _output_positions(names: Sequence[str], task: Task, model: str, reporter: Reporter) -> list[int]:

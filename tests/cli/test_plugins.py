@@ -39,6 +39,7 @@ def test_list(capsys):
         ("teachers", "ensemble"),
         ("teachers", "setfit"),
         ("teachers", "transformers"),
+        ("teachers", "llm"),
         ("teachers", "zero-shot"),
     }
     assert not any(plugin["clash"] for plugin in listed)

@@ -1,0 +1,167 @@
+"""A language model as teacher through the commands: killed and resumed, texts without an answer, the audit, the key."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from llm_server import LLMServer, score_of
+
+from kdcli.testing import run_cli, tiny_corpus
+
+KEY = "sk-very-secret-0123456789"
+TEXTS = [f"{text} {number}" for number in range(3) for text in tiny_corpus().train]
+LABELS = '"negative","positive"'
+
+
+def settings(server, **more):
+    values = {"teacher.plugin": "llm", "teacher.model": "m", "teacher.train": "false"}
+    values |= {"teachers.llm.endpoint": server.endpoint, "teachers.llm.concurrency": 4, **more}
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def export(folder, server, *more, **how):
+    texts = folder / "texts.txt"
+    texts.write_text("".join(f"{text}\n" for text in TEXTS))
+    arguments = ["teacher", "export", "--profile", "sst2", "--input", texts, "--output", folder / "l.safetensors"]
+    return [*map(str, [*arguments, *settings(server, **how), *more])]
+
+
+def kill_after(arguments, server, answers):
+    process = subprocess.Popen([sys.executable, "-m", "kdcli", *arguments], stderr=subprocess.DEVNULL)
+    try:
+        while len(server.texts) < answers and process.poll() is None:
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_export_asks_again_for_what_was_in_flight_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with LLMServer(seconds=0.05) as server:
+        for answers in (20, 60):
+            kill_after(export(tmp_path, server), server, answers)
+        run = run_cli(*export(tmp_path, server), "--json")
+        assert run.code == 0, run.stderr
+        assert run.json["result"]["distinct"] == len(TEXTS) and run.json["result"]["unanswered"] == 0
+        counts = Counter(server.texts)
+    assert set(counts) == set(TEXTS) and sum(counts.values()) <= len(TEXTS) + 2 * 4
+    assert set(server.keys) == {f"Bearer {KEY}"}
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+def test_limits_and_the_dry_run_of_an_export(tmp_path):
+    with LLMServer() as server:
+        arguments = export(tmp_path, server, **{"teachers.llm.input_price": 1.0})
+        dry = run_cli(*arguments, "--dry-run", "--json")
+        assert dry.json["stages"][0]["result"]["requests"] == len(TEXTS) and not server.paths
+        run = run_cli(*arguments, "--max-requests", "10")
+        assert run.code == 1 and "--max-requests" in run.stderr and len(server.paths) == 10
+        dry = run_cli(*arguments, "--dry-run", "--json")
+        assert dry.json["stages"][0]["result"]["requests"] == len(TEXTS) - 10
+        run = run_cli(*export(tmp_path, server, "--max-cost", "0.5"))
+        assert run.code == 3 and "max_cost" in run.stderr
+
+
+def test_a_wrong_key_stops_the_command_and_names_the_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with LLMServer(fault=lambda number, path: (401, {}, KEY.encode())) as server:
+        run = run_cli(*export(tmp_path, server), "--debug")
+    assert run.code == 6 and "OPENAI_API_KEY" in run.stderr and KEY not in run.stderr + run.stdout
+
+
+def test_texts_without_an_answer_are_left_out_and_counted(tmp_path):
+    with LLMServer(answer=lambda text: "neither" if "music" in text else None) as server:
+        without = sum("music" in text for text in TEXTS)
+        run = run_cli(*export(tmp_path, server), "--json")
+        assert run.json["result"]["unanswered"] == without > 0
+        joined = [
+            "join",
+            "--profile",
+            "sst2",
+            "--input",
+            tmp_path / "texts.txt",
+            "--logits",
+            tmp_path / "l.safetensors",
+        ]
+        run = run_cli(*joined, "--output", tmp_path / "j.parquet", "--json")
+        assert run.json["result"]["unanswered"] == without and run.json["result"]["rows"] == len(TEXTS) - without
+        table = pl.read_parquet(tmp_path / "j.parquet")
+        assert not table["sentence"].str.contains("music").any()
+        scores = np.array([score_of(text) for text in table["sentence"]])
+        np.testing.assert_allclose(table["logits_1"] - table["logits_0"], scores, atol=1e-4)
+        predict = ["predict", "--teacher", "m", "--profile", "sst2", "--input", tmp_path / "t.tsv"]
+        (tmp_path / "t.tsv").write_text("sentence\na good film\nthe music\n")
+        run = run_cli(*predict, "--output", tmp_path / "p.tsv", *settings(server))
+        assert run.code == 0, run.stderr
+    assert (tmp_path / "p.tsv").read_text().splitlines()[1:] == ["0\t1", "1\t"]
+
+
+def test_distil_from_a_language_model(tmp_path):
+    texts = tmp_path / "texts.csv"
+    texts.write_text("text\n" + "".join(f'"{text}"\n' for text in TEXTS))
+    with LLMServer(answer=lambda text: "neither" if "music" in text and "2" in text else None) as server:
+        arguments = ["distil", "m", texts, "--labels", "negative,positive", "--run-dir", tmp_path / "run"]
+        arguments += [*settings(server), "--set", "student.epochs=2", "--set", "student.dimension=16"]
+        dry = run_cli(*arguments, "--dry-run")
+        assert dry.code == 0 and not server.paths, dry.stderr
+        run = run_cli(*arguments, "--json")
+        assert run.code == 0, run.stderr
+        counts = Counter(server.prompts)
+        assert max(counts.values()) == 1  # the comparison asks for no text of dev again
+        notes = run.json["results"]["notes"]
+        assert any("has not answered" in note for note in notes)
+        asked = len(server.paths)
+        again = run_cli("run-all", "--profile", tmp_path / "run/profile.toml", "--run-dir", tmp_path / "run", "--json")
+        assert again.code == 0, again.stderr
+        assert len(server.paths) == asked and not [one for one in again.json["stages"] if one["reasons"]]
+        forced = ["--only", "export", "--force", "--set", "teachers.llm.concurrency=2"]
+        again = run_cli("run-all", "--profile", tmp_path / "run/profile.toml", "--run-dir", tmp_path / "run", *forced)
+        assert again.code == 0 and len(server.paths) == asked, again.stderr
+    teacher = next(row for row in run.json["results"]["rows"] if row["model"] == "teacher")
+    assert teacher["per_second"] < 20_000  # not that of reading a file
+
+
+def test_audit_of_a_teacher(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    gold = [str(int(number % 3 != 0)) for number in range(len(TEXTS))]
+    rows = "".join(f"{text}\t{label}\n" for text, label in zip(TEXTS, gold, strict=True))
+    for split in ("train", "dev"):
+        (data / f"{split}.tsv").write_text(f"sentence\tlabel\n{rows}")
+    with LLMServer(answer=lambda text: "" if "music" in text else None) as server:
+        arguments = ["teacher", "audit", "--profile", "sst2", "--data-dir", data, "--run-dir", tmp_path / "run"]
+        arguments += settings(server)
+        dry = run_cli(*arguments, "--rows", "30", "--dry-run", "--json")
+        assert dry.json["estimate"]["requests"] == 30 and not server.paths
+        run = run_cli(*arguments, "--rows", "1000", "--json")
+        assert run.code == 0, run.stderr
+        result, asked = run.json, len(server.paths)
+        assert run_cli(*arguments, "--rows", "30").code == 0 and len(server.paths) == asked
+        assert run_cli(*arguments, "--max-requests", "1").code == 0  # all is answered already
+    kept = [(score_of(text) > 0, label == "1") for text, label in zip(TEXTS, gold, strict=True) if "music" not in text]
+    assert result["rows"] == len(TEXTS) and result["unanswered"] == len(TEXTS) - len(kept)
+    confusion = [[sum(one == (bool(answer), bool(label)) for one in kept) for answer in (0, 1)] for label in (0, 1)]
+    assert result["confusion"] == confusion
+    for number, one in enumerate(result["classes"]):
+        right, column = confusion[number][number], sum(row[number] for row in confusion)
+        assert one["support"] == sum(confusion[number])
+        assert one["recall"] == pytest.approx(right / one["support"])
+        assert one["precision"] == pytest.approx(right / column)
+    assert result["metrics"]["accuracy"]["value"] == pytest.approx(sum(a == b for a, b in kept) / len(kept))
+
+
+def test_audit_of_a_fine_tuned_teacher(tmp_path):
+    from made_teacher import make_teacher
+
+    folder = make_teacher(tmp_path / "teacher")
+    run = run_cli("teacher", "audit", "--teacher", folder, "--rows", "20", "--run-dir", tmp_path / "run", "--json")
+    assert run.code == 0, run.stderr
+    assert run.json["rows"] == 20 and run.json["unanswered"] == 0 and not Path(tmp_path / "run").exists()
