@@ -79,7 +79,7 @@ def predict(
     if str(request.output) == "-":
         request = replace(request, output=None)  # stdout, the default
     lines = glue is None and str(input or "-") == "-"
-    _check_usage(request, glue, probabilities, lines)
+    _check_usage(request, glue, probabilities, lines, defer and teacher is None)
     if keep and (request.output is None or lines or glue is not None):
         raise UsageError("--keep needs a table and a file", hint="name them with --input FILE --output FILE")
     if glue is None and not lines:
@@ -129,10 +129,11 @@ def predict(
         loaded.warn(reporter)
 
 
-def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines: bool) -> None:
+def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines: bool, defer: bool) -> None:
     """Check that the flags go together, and that there is something to predict."""
     if glue is not None:
         others = {"--input": request.input, "--output": request.output, "--probabilities": probabilities or None}
+        others["--defer without --teacher"] = defer or None
         for flag in (name for name, value in others.items() if value is not None):
             raise UsageError(f"--glue and {flag} do not go together", hint="--glue names tables and files itself")
     elif request.flags["task.data_dir"] is not None:

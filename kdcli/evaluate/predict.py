@@ -234,8 +234,8 @@ def file_columns(output: Path, model: Model, *, probabilities: bool = False) -> 
     columns = list(prediction_schema(model, probabilities=probabilities))
     if form_of(output) != "txt":
         return columns
-    if probabilities:
-        raise UsageError("a .txt holds the predictions alone", file=output, hint="name it .tsv for the probabilities")
+    if probabilities or (isinstance(model, DeferringStudent) and model.teacher is None):
+        raise UsageError("a .txt holds the predictions alone", file=output, hint="name it .tsv for the other columns")
     return ["prediction"]
 
 
@@ -251,7 +251,7 @@ def prediction_schema(model: Model, *, probabilities: bool = False) -> pl.Schema
     return pl.Schema(
         {"index": pl.String, "prediction": pl.Float32 if task.is_score else pl.String}
         | {f"probability_{label}": pl.Float32 for label in labels}
-        | ({"deferred": pl.Boolean} if hasattr(model, "answer") else {})
+        | ({"deferred": pl.Boolean} if isinstance(model, DeferringStudent) else {})
     )
 
 
@@ -264,8 +264,8 @@ def predict_texts(
         The columns of ``prediction_schema``: the label with the highest logit, or the score, cut to the task's range.
         A row without any word has an empty prediction, unless the model says that a label must stand.
     """
-    task, answer = model.task, getattr(model, "answer", None)
-    logits, *deferred = answer(columns) if answer else (model.logits(columns),)
+    task = model.task
+    logits, *deferred = model.answer(columns) if isinstance(model, DeferringStudent) else (model.logits(columns),)
     values: list[Any] = [index]
     if task.is_score:
         values.append(logits[:, 0] if task.score_range is None else logits[:, 0].clip(*task.score_range))
