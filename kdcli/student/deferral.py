@@ -140,8 +140,8 @@ def differs(student: Floats, teacher: Floats, task: Task, tolerance: float = 0.0
     """Return which texts ``[texts]`` two models answer differently: another label, or scores further apart."""
     if task.is_score:
         ours, theirs = (logits[:, 0].clip(*task.score_range or (-inf, inf)) for logits in (student, teacher))
-        return np.abs(ours - theirs) > tolerance
-    return student.argmax(1) != teacher.argmax(1)
+        return np.asarray(np.abs(ours - theirs) > tolerance)
+    return np.asarray(student.argmax(1) != teacher.argmax(1))
 
 
 def upper_bound(errors: Any, texts: int) -> NDArray[np.float64]:
