@@ -167,8 +167,8 @@ def _own_profile(request: Request, glue: Path | None) -> Path | None:
         return None
     from kdcli.run.paths import profile_of
 
-    for model in filter(None, (request.teacher, request.student)):
-        if own := profile_of(Path(model)):
+    for model in (request.teacher, request.student):
+        if model is not None and (own := profile_of(Path(model))):
             return own
     if request.student is not None and glue is None:  # a pair: the student knows the task
         return None

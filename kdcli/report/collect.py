@@ -154,8 +154,9 @@ def _state(key: str, entries: Mapping[str, Entry]) -> str:
         return "not ended"
     kind, dash, seed = key.partition("-seed")
     for name, hashed in entries[key].inputs.items():
-        # The baseline's "student" is that of its own seed; all others are named as the stage or as its output.
-        maker = entries.get(f"{name}{dash}{seed}" if kind == "baseline" else name)
+        # The "student" of a baseline, or of a calibration, is that of its own seed; all others are named as the stage
+        # or as its output.
+        maker = entries.get(f"{name}{dash}{seed}" if kind in ("baseline", "calibrate") else name)
         maker = maker or next((entry for entry in entries.values() if name in entry.outputs), None)
         if maker and maker.ended and hashed not in maker.outputs.values():
             return f"older than {name}"

@@ -111,8 +111,8 @@ class Student:
             warnings.warn(f"{empty:,} of {len(texts):,} texts are empty: their prediction means nothing", stacklevel=2)
         logits = self.logits(columns)
         deferred = self.deferred(columns, logits, agree) if defer else np.zeros(len(logits), bool)
-        found = zip(predictions(logits, self.task), deferred.tolist(), strict=True)
-        return [replace(prediction, deferred=flag) for prediction, flag in found]  # type: ignore[return-value]
+        found: list[Any] = predictions(logits, self.task)
+        return [replace(prediction, deferred=flag) for prediction, flag in zip(found, deferred.tolist(), strict=True)]
 
     def word_counts(self, columns: Sequence[Sequence[str]]) -> WordCounts:
         """Count the words of texts, and those that the student does not know; here no text is cut."""
