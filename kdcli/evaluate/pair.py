@@ -98,7 +98,7 @@ class DeferringStudent:
                 f"{share:.1%} of {self.counts['texts']:,} texts are deferred, for an agreement of {self.target:g}"
             )
         if (speed := self.speed()) and speed.teacher_per_second:
-            own = f"the teacher reads {speed.teacher_per_second:,.0f} of them"
+            own = f"the teacher by itself about {speed.teacher_per_second:,.0f}"
             reporter.info(f"student and teacher together: {speed.per_second:,.0f} texts/s; {own}")
         if self.teacher is not None:
             self.teacher.warn_of_cuts(reporter)
