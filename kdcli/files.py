@@ -22,6 +22,8 @@ _UMASK = os.umask(0o022)
 os.umask(_UMASK)  # it can be read only by setting it
 MARKER = ".kdfiles"
 """The file in each folder of kd that names the files which kd has put there."""
+ADDED = "calibration.json"
+"""A file that a later stage adds to a student's folder; it is no part of the folder's hash."""
 
 
 def check_output(output: Path, inputs: Iterable[Path] = (), *, force: bool = False, ours: bool = False) -> None:
@@ -181,7 +183,7 @@ def sha256(path: Path) -> str:
     """Hash a file's bytes, or a folder's file names and bytes in order of name (hex digits)."""
     if path.is_dir():
         folder = hashlib.sha256()
-        for file in sorted(file for file in path.rglob("*") if file.is_file() and file.name != MARKER):
+        for file in sorted(file for file in path.rglob("*") if file.is_file() and file.name not in (MARKER, ADDED)):
             folder.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
         return folder.hexdigest()
     with path.open("rb") as stream:

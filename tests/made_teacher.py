@@ -1,5 +1,7 @@
 """Tiny random classifiers on disk, in the form of real ones."""
 
+import csv
+import random
 from pathlib import Path
 
 import torch
@@ -9,6 +11,12 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 TEXT = "a good bad film not very dull the plot is and actors but great boring it was"
 WORDS = TEXT.split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+SMALL = (
+    *("--set", "student.max_size=60", "--set", "student.dimension=8", "--set", "student.epochs=4"),
+    *("--set", "students.bilstm.hidden=8", "--set", "students.bilstm.fc=8", "--set", "student.vectors="),
+    *("--set", "transfer.lite.n_iter=1", "--set", "transfer.lite.workers=1"),
+)
+"""The settings of a tiny student, for ``kd distil``."""
 
 
 def make_teacher(folder, *, labels=("negative", "positive"), mask="[MASK]", model_class=None, dtype=None, **config):
@@ -39,3 +47,15 @@ def make_teacher(folder, *, labels=("negative", "positive"), mask="[MASK]", mode
     model = (model_class or BertForSequenceClassification)(BertConfig(**settings))
     model.to(dtype or torch.float32).save_pretrained(folder)
     return folder
+
+
+def texts(count, seed=1):
+    draw = random.Random(seed)
+    made = [" ".join(draw.choices(WORDS, k=draw.randint(3, 9))) for _ in range(3 * count)]
+    return list(dict.fromkeys(made))[:count]
+
+
+def write_csv(path, rows, header):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path

@@ -15,7 +15,7 @@ from rich.text import Text
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, RUN, SETTINGS, Request, command, option
 from kdcli.cli.progress import duration
-from kdcli.cli.results import results_view
+from kdcli.cli.results import deferral_lines, results_view
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,10 +51,11 @@ Price = Annotated[
 @command(
     "kd distil MODEL reviews.csv",
     "kd distil MODEL reviews.csv --minutes 10",
+    "kd distil MODEL reviews.csv --agree 0.95",
     "kd distil facebook/bart-large-mnli mails.jsonl --labels billing,shipping,praise",
     options=(
         *("profile", "text_col", "text2_col", "run_dir", "force", "seed", "device", "precision", "offline"),
-        *("resume", "seeds", "dry_run", "track"),
+        *("resume", "seeds", "dry_run", "track", "deferral.agree"),
     ),
     about={"profile": "|distil", "run_dir": "|runs/TEXTS"},
 )
@@ -104,6 +105,7 @@ def distil(
 
 
 def _view(result: DistilResult, price: float) -> RenderableType:
-    lines = [f"student: {result.student}", *([f"report: {result.report}"] if result.report else []), result.outlook]
+    lines = deferral_lines(result.deferral) if result.deferral else []
+    lines += [f"student: {result.student}", *([f"report: {result.report}"] if result.report else []), result.outlook]
     ended = Text(f"done in {duration(result.seconds)}", "dim")
     return Group(results_view(result.results, price, result.cold_start), Text(""), *map(Text, lines), ended)

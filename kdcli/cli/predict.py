@@ -28,6 +28,10 @@ Glue = Annotated[
 Probabilities = Annotated[
     bool, switch(FILES, "--probabilities/--no-probabilities", "The probability of each label too.")
 ]
+Defer = Annotated[
+    bool,
+    switch(FILES, "--defer/--no-defer", "A column that says what the student is unsure of.", "no, but with --agree"),
+]
 Keep = Annotated[bool, switch(FILES, "--keep/--no-keep", "All columns of the table, with the predictions behind them.")]
 
 
@@ -37,39 +41,54 @@ Keep = Annotated[bool, switch(FILES, "--keep/--no-keep", "All columns of the tab
     "echo 'a gripping film' | kd predict --student runs/sst2",
     "kd predict --student runs/mnli --glue submission --profile mnli --data-dir data/MNLI",
     "kd predict --teacher runs/sst2 --input test.tsv --json",
+    "kd predict --student runs/mails --teacher MODEL --agree 0.98 --input mails.csv --output answers.csv",
     options=(
         *("student", "teacher", "input", "output", "force", "profile", "texts"),
-        *("device", "precision", "offline", "resume"),
+        *("device", "precision", "offline", "resume", "deferral.agree"),
     ),
     about={
-        "teacher": "Teacher instead: its folder, a run, or with --profile a hub name.|",
+        "teacher": "Teacher instead, or for what is deferred: its folder, a run, or a hub name.|",
         "input": "Table (.parquet .tsv .csv .jsonl) or lines (.txt), also .gz; -: lines of stdin.|stdin, if piped into",
         "output": "The predictions: .parquet .tsv .csv .jsonl .txt, also .gz.|stdout",
+        "deferral_agree": "Agreement with the teacher that the student keeps to.|the one it was calibrated for",
         "task_data_dir": "With --glue: folder with the test tables.",
     },
 )
-def predict(request: Request, *, glue: Glue = None, probabilities: Probabilities = False, keep: Keep = False) -> None:
+def predict(
+    request: Request,
+    *,
+    glue: Glue = None,
+    probabilities: Probabilities = False,
+    keep: Keep = False,
+    defer: Defer = False,
+) -> None:
     """Predict a label, or a score, for each text.
 
     The result is TSV on stdout (also with --output -), or the file of --output (a .txt holds the predictions alone):
     the columns index and prediction, and probabilities if you ask for them. A killed run with --output continues where
-    it stopped.
+    it stopped. With --defer or --agree a student says which texts it is unsure of; with --teacher too, the teacher
+    answers those.
     """
     input, teacher = request.input, request.teacher
-    if (request.student is None) == (teacher is None):
-        raise UsageError("predict takes either --student or --teacher", hint="name one of the two")
+    defer = defer or request.flags["deferral.agree"] is not None
+    if request.student is None and (defer or teacher is None):
+        raise UsageError("predict takes --student or --teacher", hint="name one of the two; with --agree, or both")
+    if request.student is not None and teacher is not None and not defer:
+        hint = "name one of the two; with --agree 0.98 the teacher answers what the student is unsure of"
+        raise UsageError("predict takes either --student or --teacher", hint=hint)
     if str(request.output) == "-":
         request = replace(request, output=None)  # stdout, the default
     lines = glue is None and str(input or "-") == "-"
-    _check_usage(request, glue, probabilities, lines)
+    _check_usage(request, glue, probabilities, lines, defer and teacher is None)
     if keep and (request.output is None or lines or glue is not None):
         raise UsageError("--keep needs a table and a file", hint="name them with --input FILE --output FILE")
     if glue is None and not lines:
         request = _with_columns_of_run(request)
     own = _own_profile(request, glue)
+    pair = teacher is not None and request.student is not None
     # Settings are read only where something sets one: that takes a third of a second.
     set_by = (request.profile, own, request.sets, request.text_col, *request.flags.values())
-    needed = any(set_by) or any(name.startswith("KD_") for name in os.environ)
+    needed = pair or any(set_by) or any(name.startswith("KD_") for name in os.environ)
     settings = request.load_for_model(own) if needed else None
     from kdcli.evaluate import predict as predicting
     from kdcli.files import check_output
@@ -77,38 +96,44 @@ def predict(request: Request, *, glue: Glue = None, probabilities: Probabilities
     outputs = [request.output] if request.output is not None else []
     begun: list[Path] = []
     if glue is not None and settings is not None:
-        outputs, begun = list(predicting.submission_files(settings.task, glue)), predicting.begun_files(glue)
+        from kdcli.evaluate.submission import begun_files, predict_glue, submission_files
+
+        outputs, begun = list(submission_files(settings.task, glue)), begun_files(glue)
     with ui.reporting("predict") as reporter:
         if request.student is not None:
             loaded = predicting.open_student(request.student, settings.device if settings else "auto")
+            if defer:
+                agree = settings.deferral.agree if settings and request.flags["deferral.agree"] is not None else None
+                loaded = predicting.open_deferring(loaded, agree, teacher, settings, reporter)
         else:
             assert teacher is not None and settings is not None
             loaded = predicting.open_teacher(teacher, settings, reporter)
         for file in outputs:
-            check_output(file, [loaded.folder, *filter(None, [input])], force=request.force, ours=file in begun)
+            check_output(file, [*loaded.folders, *filter(None, [input])], force=request.force, ours=file in begun)
         table = None
         if settings is not None and not lines:
             from kdcli.tasks.split import table_settings
 
             profiled = bool(request.profile or own)
-            table = table_settings(loaded.model.task, settings.task, loaded.folder, profiled=profiled)
+            table = table_settings(loaded.model.task, settings.task, loaded.folders[0], profiled=profiled)
         if glue is None and (request.output is None or lines):
             _write_stream(request, loaded.model, table, probabilities, lines, reporter)
             loaded.warn(reporter)
             return
         how: dict[str, Any] = {"origin": loaded.origin(), "resume": request.resume == "auto", "reporter": reporter}
         if glue is not None and table is not None:
-            ui.show({"files": predicting.predict_glue(loaded.model, table, glue, **how)})
+            ui.show({"files": predict_glue(loaded.model, table, glue, **how)})
         elif request.output is not None and input is not None:
             more = {"probabilities": probabilities, "keep": keep, **how}
             ui.show(predicting.predict_file(loaded.model, input, request.output, table, **more))
         loaded.warn(reporter)
 
 
-def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines: bool) -> None:
+def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines: bool, defer: bool) -> None:
     """Check that the flags go together, and that there is something to predict."""
     if glue is not None:
         others = {"--input": request.input, "--output": request.output, "--probabilities": probabilities or None}
+        others["--defer without --teacher"] = defer or None
         for flag in (name for name, value in others.items() if value is not None):
             raise UsageError(f"--glue and {flag} do not go together", hint="--glue names tables and files itself")
     elif request.flags["task.data_dir"] is not None:
@@ -142,8 +167,11 @@ def _own_profile(request: Request, glue: Path | None) -> Path | None:
         return None
     from kdcli.run.paths import profile_of
 
-    if own := profile_of(Path(request.teacher or str(request.student))):
-        return own
+    for model in (request.teacher, request.student):
+        if model is not None and (own := profile_of(Path(model))):
+            return own
+    if request.student is not None and glue is None:  # a pair: the student knows the task
+        return None
     flag = "--teacher" if request.teacher is not None else "--glue"
     hint = "add --profile sst2, for example, or name a run folder; `kd profile list` names the profiles"
     raise UsageError(f"{flag} needs a profile, which says what the task is", hint=hint)
@@ -167,7 +195,7 @@ def _write_stream(
     with (QuietReporter() if on_screen else reporter).progress("predict") as progress:
         rows = _counted(rows, progress)
         if request.output is not None:
-            ui.show(write_predictions(request.output, rows, model.task, probabilities=probabilities))
+            ui.show(write_predictions(request.output, rows, model, probabilities=probabilities))
         elif ui.output.json:
             # By way of JSON, which writes a float32 as short as a file does.
             ui.show({"predictions": [row for batch in rows for row in json.loads(batch.write_json())]})

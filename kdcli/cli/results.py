@@ -12,6 +12,7 @@ from rich.text import Text
 from kdcli.cli import ui
 
 if TYPE_CHECKING:
+    from kdcli.evaluate.pair import CalibrationResult
     from kdcli.evaluate.results import Results, Row
     from kdcli.tasks.statistics import Interval
 
@@ -53,6 +54,22 @@ def results_view(
         shares = ", ".join(f"{titles[pair]} {_share(result, *pair)}" for pair in scored)
         parts += [Text(""), Text(f"share of the gap closed: {shares}")]
     return Group(*parts, *(Text(note, "yellow") for note in result.notes))
+
+
+def deferral_lines(found: CalibrationResult) -> list[str]:
+    """Say what the student answers itself for its target, and what that rests on."""
+    asked = f"an agreement of {found.agree:g} with the teacher"
+    if found.texts < found.needed:
+        return [f"{asked} needs {found.needed:,} calibration texts, and there are {found.texts:,}: all are deferred"]
+    lines = [
+        f"for {asked} the student answers {found.answered:.1%} of {found.texts:,} calibration texts",
+        f"of new texts like these, it answers at most {found.bound:.2%} otherwise than the teacher (95 % confidence)",
+        f"on texts that did not choose the threshold: {found.measured_answered:.1%} answered, agreement "
+        f"{found.measured_agreement:.2%}; agreement is not accuracy",
+    ]
+    if found.accuracy is not None:
+        lines.append(f"accuracy of the pair {found.accuracy:.1%}, of the teacher alone {found.teacher_accuracy:.1%}")
+    return lines
 
 
 def _score(row: Row, split: str, metric: str) -> str:

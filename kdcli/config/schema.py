@@ -201,6 +201,26 @@ class StudentSettings(Table):
         return own if self.lr == "auto" else self.lr
 
 
+class DeferralSettings(Table):
+    """Which texts a student leaves to its teacher."""
+
+    calibrate: bool = False
+    """Calibrate the student on the test texts that the results are compared on; no label of theirs is needed."""
+    agree: Annotated[float, Flag("Settings", "SHARE", ("--agree",))] = 0.98
+    """The student answers only what it is sure of: at most 1 - agree of all texts otherwise than the teacher."""
+    tolerance: Weight = 0.0
+    """Of scores: how far student and teacher may lie apart and still agree; without it they are not calibrated."""
+
+    @field_validator("agree")
+    @classmethod
+    def _agree(cls, value: float) -> float:
+        if value == 1:
+            raise ValueError("no number of texts can promise that a student never differs: name less than 1, 0.99 say")
+        if not 0 < value < 1:
+            raise ValueError(f"an agreement is a share between 0 and 1, 0.98 for example, not {value:g}")
+        return value
+
+
 class Settings(Table):
     """A whole profile."""
 
@@ -215,6 +235,7 @@ class Settings(Table):
     teacher: TeacherSettings = Field(default_factory=TeacherSettings)
     join: JoinSettings = Field(default_factory=JoinSettings)
     student: StudentSettings = Field(default_factory=StudentSettings)
+    deferral: DeferralSettings = Field(default_factory=DeferralSettings)
     students: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of student plugins, one table each."""
     generators: dict[str, dict[str, Any]] = Field(default_factory=dict)

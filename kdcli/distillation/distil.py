@@ -11,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import polars as pl
-
 from kdcli.api import QuietReporter, Reporter
 from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
@@ -29,19 +27,23 @@ from kdcli.distillation.plan import Plan, measure, most_texts, plan_all, plan_mi
 from kdcli.distillation.texts import (
     STDIN,
     TextCounts,
+    fewest_texts,
     find_columns,
     find_files,
     first_texts,
+    on_disk,
     take_texts,
 )
-from kdcli.errors import DataError, UsageError
+from kdcli.errors import UsageError
 from kdcli.evaluate.bench import BenchSubject, cold_start, student_forms
+from kdcli.evaluate.pair import CalibrationResult
 from kdcli.evaluate.results import Results
 from kdcli.files import atomic, sha256
 from kdcli.models.device import resolve
 from kdcli.report.page import report_run
 from kdcli.run.paths import artefact
 from kdcli.run.runner import RunOptions, run_stages
+from kdcli.student.deferral import texts_needed
 from kdcli.student.student import Student, load_student
 from kdcli.tasks.split import task_from
 from kdcli.teacher.model import TeacherSource
@@ -77,6 +79,7 @@ class DistilResult:
     outlook: str  # what more time would bring
     # the seconds from the first import to the first answer, by model, where they were measured
     cold_start: dict[str, float] = field(default_factory=dict)
+    deferral: CalibrationResult | None = None  # what the student answers itself; None of too few texts
 
 
 @dataclass
@@ -137,6 +140,7 @@ def distil(
         by_name["results"],
         outlook(by_name["student"].history, task_from(prepared.profile.settings.task).metric, prepared.counts.beyond),
         _cold_starts(prepared.profile.settings, student) if time_starts else {},
+        by_name.get("calibrate"),
     )
 
 
@@ -166,7 +170,7 @@ def distil_texts(
     """
     with TemporaryDirectory(prefix="kd-distil-") as place:
         root = Path(run_dir) if run_dir else Path(place) / "run"
-        path, columns = _on_disk(texts, Path(place))
+        path, columns = on_disk(texts, Path(place))
         request = Request(str(model), (str(path),), minutes, tuple(labels), **columns)
         sets = [f"{key}={inline(value)}" for key, value in (settings or {}).items()]
         result = distil(
@@ -177,23 +181,6 @@ def distil_texts(
         )
         assert isinstance(result, DistilResult)
         return load_student(result.student)
-
-
-def _on_disk(texts: Any, folder: Path) -> tuple[Path, dict[str, str]]:
-    """Write texts in memory to a table; return its path and columns."""
-    if isinstance(texts, str | Path):
-        return Path(texts), {}
-    rows = list(texts)
-    pairs = bool(rows) and not isinstance(rows[0], str)
-    names = ("sentence1", "sentence2") if pairs else ("sentence",)
-    for number, row in enumerate(rows, 1):
-        parts = row if pairs else (row,)
-        if len(parts) != len(names) or not all(isinstance(part, str) for part in parts):
-            raise DataError(f"this is not {'a pair of texts' if pairs else 'a text'}: {row!r:.80}", row=number)
-    path = folder / "texts.parquet"
-    table = {name: [row[side] if pairs else row for row in rows] for side, name in enumerate(names)}
-    pl.DataFrame(table, schema=dict.fromkeys(names, pl.String)).write_parquet(path)
-    return path, {"text_col": "sentence1", "text2_col": "sentence2"} if pairs else {"text_col": "sentence"}
 
 
 def _prepare(
@@ -213,7 +200,8 @@ def _prepare(
         return load({key: value for key, value in values.items() if key not in own})
 
     asked = {**asdict(request), "files": {str(file): sha256(file) for file in files}}
-    asked = json.loads(json.dumps({**asked, "settings": recipe.settings.model_dump(mode="json")}))
+    # Another agreement changes neither the plan nor the student.
+    asked = json.loads(json.dumps({**asked, "settings": recipe.settings.model_dump(mode="json", exclude={"deferral"})}))
     known, profile = root / REQUEST, root / "profile.toml"
     if known.is_file() and profile.is_file() and options.resume:
         with suppress(ValueError, KeyError, TypeError):  # a damaged record: it is planned anew
@@ -221,7 +209,9 @@ def _prepare(
             if content["request"] == asked:
                 counts, plan = TextCounts(**content["counts"]), Plan(**content["plan"])
                 reporter.info("the texts and the plan are those of the run folder")
-                return _Prepared(replace(load_profile(profile, environ={}), name=root.name), counts, plan)
+                kept = load_profile(profile, environ={})
+                settings = kept.settings.model_copy(update={"deferral": recipe.settings.deferral})
+                return _Prepared(replace(kept, name=root.name, settings=settings), counts, plan)
     if (root / "kd.lock").exists() and not known.exists() and not options.force:
         hint = "name another one with --run-dir; --force makes it a run of distil"
         raise UsageError("this run folder is of another command", file=root, hint=hint)
@@ -314,6 +304,11 @@ def _show_plan(prepared: _Prepared, minutes: float | None, reporter: Reporter) -
     test = f", {counts.test:,} for the final figures" if counts.test else ""
     reporter.info(f"{counts.read:,} texts read, {counts.duplicates:,} copies left out{beyond}")
     reporter.info(f"{counts.train:,} texts to learn from, {counts.dev:,} to choose by{test}")
+    deferral = prepared.profile.settings.deferral
+    if deferral.calibrate and counts.test < (needed := texts_needed(deferral.agree)):
+        what = f"an agreement of {deferral.agree:g} with the teacher cannot be promised"
+        why = f"that takes {needed:,} texts for the final figures, one in ten of {fewest_texts(needed):,} at least"
+        reporter.info(f"{what}: {why}")
     made = f"{plan.n_iter} fabricated ones for each, " if plan.n_iter else ""
     reporter.info(f"the plan: {made}{plan.updates:,} updates of the student")
     if plan.seconds:

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -280,6 +280,11 @@ def held_out(texts: int) -> tuple[int, int]:
     return min(max(1, texts // _SHARE), _DEV), test
 
 
+def fewest_texts(test: int) -> int:
+    """Return the fewest texts of which so many are kept for the final figures."""
+    return max(_TEST_FROM, _SHARE * test)
+
+
 def _divide(rows: pl.DataFrame, by_label: bool) -> dict[str, pl.DataFrame]:
     """Divide texts in random order; ``by_label``, so that each side has about the same share of every label."""
     if by_label:
@@ -287,6 +292,23 @@ def _divide(rows: pl.DataFrame, by_label: bool) -> dict[str, pl.DataFrame]:
         rows = rows.with_columns(place=place).sort("place", maintain_order=True).drop("place")
     dev, test = held_out(len(rows))
     return {"dev": rows[:dev], "test": rows[dev : dev + test], "train": rows[dev + test :]}
+
+
+def on_disk(texts: Any, folder: Path) -> tuple[Path, dict[str, str]]:
+    """Write texts in memory to a table; return its path and columns."""
+    if isinstance(texts, str | Path):
+        return Path(texts), {}
+    rows = list(texts)
+    pairs = bool(rows) and not isinstance(rows[0], str)
+    names = ("sentence1", "sentence2") if pairs else ("sentence",)
+    for number, row in enumerate(rows, 1):
+        parts = row if pairs else (row,)
+        if len(parts) != len(names) or not all(isinstance(part, str) for part in parts):
+            raise DataError(f"this is not {'a pair of texts' if pairs else 'a text'}: {row!r:.80}", row=number)
+    path = folder / "texts.parquet"
+    table = {name: [row[side] if pairs else row for row in rows] for side, name in enumerate(names)}
+    pl.DataFrame(table, schema=dict.fromkeys(names, pl.String)).write_parquet(path)
+    return path, {"text_col": "sentence1", "text2_col": "sentence2"} if pairs else {"text_col": "sentence"}
 
 
 def read_stdin(text: bytes, folder: Path) -> Path:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import polars as pl
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
+from kdcli.evaluate.pair import DeferringStudent, PairSpeed
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings, TaskSettings
+    from kdcli.student.student import Student
+    from kdcli.teacher.model import Teacher
 
-UNFINISHED = ".kd-glue.json"
-"""The names of GLUE's files that a command has begun to write into this folder, until all are there."""
 ROWS = 4096
 """Rows of a part: enough that batches of one length are padded little, few enough to lose little. A model that gains
 by more, because it computes shared beginnings of texts once, says so in its ``part_rows``."""
@@ -40,10 +40,10 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its folder, a function that hashes all that it consists of, and how it computes, as JSON values."""
+    """A model, its folder and its teacher's, a hash of all that it consists of, and how it computes, as JSON values."""
 
     model: Model
-    folder: Path
+    folders: tuple[Path, ...]
     fingerprint: Callable[[], str]
     how: Mapping[str, Any]
 
@@ -63,6 +63,7 @@ class PredictResult:
 
     output: Path
     rows: int
+    deferral: PairSpeed | None = None  # of a student with its teacher
 
 
 def open_student(path: Path, device: str = "auto") -> LoadedModel:
@@ -81,11 +82,11 @@ def open_student(path: Path, device: str = "auto") -> LoadedModel:
 
         device = resolve(device)
     how = {"device": device.partition(":")[0]}
-    return LoadedModel(load_student(path, device=device), path, lambda: files_sha256(path), how)
+    return LoadedModel(load_student(path, device=device), (path,), lambda: files_sha256(path), how)
 
 
-def open_teacher(name: str, settings: Settings, reporter: Reporter) -> LoadedModel:
-    """Load a teacher from its folder, a run's, or by hub name."""
+def open_teacher(name: str, settings: Settings, reporter: Reporter, task: Task | None = None) -> LoadedModel:
+    """Load a teacher from its folder, a run's, or by hub name; the task is by default that of the settings."""
     from kdcli.models.device import resolve
     from kdcli.run.paths import teacher_of
     from kdcli.tasks.split import task_from
@@ -93,9 +94,28 @@ def open_teacher(name: str, settings: Settings, reporter: Reporter) -> LoadedMod
 
     device, precision = resolve(settings.device), settings.precision
     source = TeacherSource.of(settings, teacher_of(name))
-    model = source.load(task_from(settings.task), device=device, precision=precision, reporter=reporter)
+    model = source.load(task or task_from(settings.task), device=device, precision=precision, reporter=reporter)
     how = {"max_length": model.loaded.max_length, "precision": precision, "device": device.partition(":")[0]}
-    return LoadedModel(model, Path(source.model), model.loaded.fingerprint, {**how, **source.unusual})
+    return LoadedModel(model, (Path(source.model),), model.loaded.fingerprint, {**how, **source.unusual})
+
+
+def open_deferring(
+    student: LoadedModel, agree: float | None, teacher: str | None, settings: Settings | None, reporter: Reporter
+) -> LoadedModel:
+    """Make a loaded student defer what it is unsure of, to a teacher if one is named.
+
+    Raises:
+        DataError: The student was not calibrated, or the teacher has other labels.
+    """
+    model = DeferringStudent(cast("Student", student.model), agree)
+    how = {**student.how, "agree": model.target}
+    if teacher is None or settings is None:
+        return replace(student, model=model, how=how)
+    opened = open_teacher(teacher, settings, reporter, student.model.task)
+    model.teacher = cast("Teacher", opened.model)
+    how["teacher"] = dict(opened.how)
+    folders = student.folders + opened.folders
+    return LoadedModel(model, folders, lambda: student.fingerprint()[:8] + opened.fingerprint()[:8], how)
 
 
 def predict_table(
@@ -138,7 +158,7 @@ def predict_file(
 
     reporter = reporter or QuietReporter()
     task, settings = model.task, settings or settings_of(model.task)
-    columns = file_columns(output, task, probabilities=probabilities)
+    columns = file_columns(output, model, probabilities=probabilities)
     size: int = getattr(model, "part_rows", ROWS)
     rows = sum(map(len, _parts(model, table, settings, reporter, size)))
     sizes = [min(size, rows - begin) for begin in range(0, rows, size)]
@@ -157,13 +177,13 @@ def predict_file(
         **origin,
         "input": "".join(sha256(file)[:16] for file in files_of(table)),
         "reading": settings.model_dump(mode="json", include=_READING),
-        "columns": [*prediction_schema(task, probabilities=probabilities), *task.labels],
+        "columns": [*prediction_schema(model, probabilities=probabilities), *task.labels],
         "part_rows": size,
     }
     with Parts(output.with_name(f".{output.name}.parts"), fingerprint, resume=resume, reporter=reporter) as parts:
         parts.make(sizes, make_part, title="predict")
         parts.assemble(len(sizes), assemble)
-    return PredictResult(output, rows)
+    return PredictResult(output, rows, model.speed() if isinstance(model, DeferringStudent) else None)
 
 
 def _beside(table: Path, settings: TaskSettings, task: Task, predictions: pl.LazyFrame) -> pl.LazyFrame:
@@ -187,13 +207,13 @@ def _beside(table: Path, settings: TaskSettings, task: Task, predictions: pl.Laz
 
 
 def write_predictions(
-    output: Path, frames: Iterator[pl.DataFrame], task: Task, *, probabilities: bool = False
+    output: Path, frames: Iterator[pl.DataFrame], model: Model, *, probabilities: bool = False
 ) -> PredictResult:
     """Write predictions to a file as they come; the file is there when they end."""
     from kdcli.tables.write import write_table
 
-    columns = file_columns(output, task, probabilities=probabilities)
-    lazy = _lazy(frames, prediction_schema(task, probabilities=probabilities))
+    columns = file_columns(output, model, probabilities=probabilities)
+    lazy = _lazy(frames, prediction_schema(model, probabilities=probabilities))
     return PredictResult(output, write_table(output, lazy.select(columns)))
 
 
@@ -207,26 +227,31 @@ def _lazy(frames: Iterator[pl.DataFrame], schema: Mapping[str, Any]) -> pl.LazyF
     return register_io_source(source, schema=schema)
 
 
-def file_columns(output: Path, task: Task, *, probabilities: bool = False) -> list[str]:
+def file_columns(output: Path, model: Model, *, probabilities: bool = False) -> list[str]:
     """Return the columns of a file of predictions; probabilities without a place are a ``UsageError``."""
     from kdcli.tables.read import form_of
 
-    columns = list(prediction_schema(task, probabilities=probabilities))
+    columns = list(prediction_schema(model, probabilities=probabilities))
     if form_of(output) != "txt":
         return columns
-    if probabilities:
-        raise UsageError("a .txt holds the predictions alone", file=output, hint="name it .tsv for the probabilities")
+    if probabilities or (isinstance(model, DeferringStudent) and model.teacher is None):
+        raise UsageError("a .txt holds the predictions alone", file=output, hint="name it .tsv for the other columns")
     return ["prediction"]
 
 
-def prediction_schema(task: Task, *, probabilities: bool = False) -> pl.Schema:
-    """Return the columns of predictions: ``index``, ``prediction``, and ``probability_LABEL`` for each label."""
+def prediction_schema(model: Model, *, probabilities: bool = False) -> pl.Schema:
+    """Return the columns of predictions: ``index``, ``prediction``, and ``probability_LABEL`` for each label.
+
+    A ``DeferringStudent`` has a column ``deferred`` too.
+    """
+    task = model.task
     if probabilities and task.is_score:
         raise UsageError(f"{task.name} predicts scores, which have no probabilities", hint="leave out --probabilities")
     labels = task.labels if probabilities else ()
     return pl.Schema(
         {"index": pl.String, "prediction": pl.Float32 if task.is_score else pl.String}
         | {f"probability_{label}": pl.Float32 for label in labels}
+        | ({"deferred": pl.Boolean} if isinstance(model, DeferringStudent) else {})
     )
 
 
@@ -239,7 +264,8 @@ def predict_texts(
         The columns of ``prediction_schema``: the label with the highest logit, or the score, cut to the task's range.
         A row without any word or answer has an empty prediction, unless the model says that a label must stand.
     """
-    task, logits = model.task, model.logits(columns)
+    task = model.task
+    logits, *deferred = model.answer(columns) if isinstance(model, DeferringStudent) else (model.logits(columns),)
     values: list[Any] = [index]
     if task.is_score:
         values.append(logits[:, 0] if task.score_range is None else logits[:, 0].clip(*task.score_range))
@@ -249,80 +275,12 @@ def predict_texts(
         from scipy.special import softmax  # for probabilities alone: it takes a tenth of a second
 
         values += list(softmax(logits.astype(np.float64), axis=1).astype(np.float32).T)
-    schema = prediction_schema(task, probabilities=probabilities)
-    frame = pl.DataFrame(dict(zip(schema, values, strict=True)), schema)
+    schema = prediction_schema(model, probabilities=probabilities)
+    frame = pl.DataFrame(dict(zip(schema, [*values, *deferred], strict=True)), schema)
     rows = zip(np.isfinite(logits[:, 0]).tolist(), *columns, strict=True)
     there = pl.Series([known and any(text.strip() for text in row) for known, *row in rows], dtype=pl.Boolean)
     there |= getattr(model, "answers_all", False)
-    return frame.with_columns(pl.when(there).then(pl.all().exclude("index")))
-
-
-def submission_files(settings: TaskSettings, folder: Path) -> dict[Path, Path]:
-    """Return the files that GLUE wants for a task, each with its test table."""
-    from kdcli.tasks.glue import TASKS
-    from kdcli.tasks.split import needed_files, table_name
-
-    if settings.name not in TASKS:
-        hint = f"it has {', '.join(TASKS)}; --output writes the predictions of any task"
-        raise UsageError(f"GLUE has no task {settings.name!r}", key="task.name", hint=hint)
-    names = TASKS[settings.name].submission
-    files = {}
-    for table in needed_files(settings, "test"):
-        name = table_name(table, "test")
-        if name not in names:
-            what = f"GLUE's test tables of {settings.name} are {' and '.join(names)}"
-            raise DataError(what, file=table, hint="name them so, or write the predictions with --output")
-        files[folder / names[name]] = table
-    return files
-
-
-def begun_files(folder: Path) -> list[Path]:
-    """Return the files of GLUE that a command has begun to write here and not ended."""
-    try:
-        return [folder / str(name) for name in json.loads((folder / UNFINISHED).read_text("utf-8"))]
-    except (OSError, ValueError, TypeError):
-        return []
-
-
-def predict_glue(model: Model, settings: TaskSettings, folder: Path, **how: Any) -> list[PredictResult]:
-    """Write GLUE's submission files for the test tables of a task, with the rows' own index.
-
-    ``how`` are ``origin``, ``resume`` and ``reporter`` of ``predict_file``.
-    """
-    files = submission_files(settings, folder)
-    spelled = _RenamedLabels(model, glue_task(model.task, settings.name))
-    from kdcli.files import atomic
-
-    with atomic(folder / UNFINISHED) as temporary:
-        temporary.write_text(json.dumps([file.name for file in files]), "utf-8")
-    results = [predict_file(spelled, table, file, settings, **how) for file, table in files.items()]
-    (folder / UNFINISHED).unlink()
-    return results
-
-
-def glue_task(task: Task, name: str) -> Task:
-    """Return a task with its labels as GLUE writes those of ``name``: as they are, or by their readable names."""
-    from kdcli.tasks.glue import TASKS
-
-    wanted = TASKS[name].labels
-    for spelling in (task.labels, task.names):
-        if set(spelling) == set(wanted) and task.is_score == (not wanted):
-            return replace(task, labels=spelling)
-    found, wants = (f"the labels {', '.join(labels)}" if labels else "scores" for labels in (task.labels, wanted))
-    what = f"the model's task {task.name} has {found}, and GLUE's {name} has {wants}"
-    raise DataError(what, hint="name a model of this task")
-
-
-@dataclass(frozen=True)
-class _RenamedLabels:
-    """A model whose labels have other names."""
-
-    model: Model
-    task: Task
-    answers_all = True  # GLUE takes a label for each row
-
-    def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-        return self.model.logits(columns)
+    return frame.with_columns(pl.when(there).then(pl.all().exclude("index", "deferred")))
 
 
 def _parts(

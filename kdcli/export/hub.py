@@ -18,6 +18,7 @@ from kdcli.errors import DataError
 from kdcli.export.onnx import OnnxExport, example_code, export_onnx
 from kdcli.files import atomic, check_output
 from kdcli.student.card import fill_card, tags
+from kdcli.student.deferral import FILE as CALIBRATION
 from kdcli.student.student import FORMAT, WEIGHTS, load_student
 from kdcli.student.vocabulary import FILE as TOKENIZER
 
@@ -73,6 +74,8 @@ def export_hub_folder(
         folder.mkdir()
         for name in (WEIGHTS, TOKENIZER, "metrics.json"):
             shutil.copyfile(student / name, folder / name)
+        if loaded.calibration:
+            loaded.calibration.save(folder / CALIBRATION)
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
         exported = None
         if onnx:

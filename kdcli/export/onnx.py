@@ -21,7 +21,8 @@ from kdcli import __version__, registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, KdError, MissingError, PluginError, first_line
 from kdcli.files import atomic, check_output
-from kdcli.student.student import WEIGHTS, Student, load_student, task_of
+from kdcli.student.config import task_of
+from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.student.vocabulary import Columns, Compute, load_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:

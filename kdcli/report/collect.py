@@ -22,6 +22,8 @@ from kdcli.report.texts import TablePredictions, TransferSet, read_predictions, 
 from kdcli.run.lock import Entry, Lock
 from kdcli.run.paths import artefact, transfer_set
 from kdcli.run.stages import STAGES
+from kdcli.student.deferral import FILE as CALIBRATION
+from kdcli.student.deferral import Calibration
 from kdcli.tasks.split import task_from
 
 T = TypeVar("T")
@@ -73,6 +75,7 @@ class RunContents:
     curves: list[Curve]
     transfer: TransferSet | None
     predictions: list[TablePredictions]
+    calibration: Calibration | None = None  # of its first student
 
     @property
     def name(self) -> str:
@@ -131,6 +134,7 @@ def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None =
         curves=read_curves(root / "metrics.jsonl", histories, stages["teacher"].result if "teacher" in stages else {}),
         transfer=survey(table, task, seed=seed, reporter=reporter or QuietReporter()) if table else None,
         predictions=read_predictions(artefact(root, "predictions"), task) if texts else [],
+        calibration=Calibration.load(artefact(root, "student") / CALIBRATION),
     )
 
 
@@ -150,8 +154,9 @@ def _state(key: str, entries: Mapping[str, Entry]) -> str:
         return "not ended"
     kind, dash, seed = key.partition("-seed")
     for name, hashed in entries[key].inputs.items():
-        # The baseline's "student" is that of its own seed; all others are named as the stage or as its output.
-        maker = entries.get(f"{name}{dash}{seed}" if kind == "baseline" else name)
+        # The "student" of a baseline, or of a calibration, is that of its own seed; all others are named as the stage
+        # or as its output.
+        maker = entries.get(f"{name}{dash}{seed}" if kind in ("baseline", "calibrate") else name)
         maker = maker or next((entry for entry in entries.values() if name in entry.outputs), None)
         if maker and maker.ended and hashed not in maker.outputs.values():
             return f"older than {name}"

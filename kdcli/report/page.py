@@ -47,6 +47,7 @@ OF_SEVERAL = {
     "provenance": "Provenance",
 }
 """The sections of a page of several runs."""
+_DEFERRAL = "The student answers what it is sure of, and the teacher the rest: all texts, by the student's share."
 _HERE = Path(__file__).parent
 _MARK = b'<meta name="generator" content="kd '
 
@@ -135,6 +136,7 @@ def page_of(run: RunContents) -> dict[str, Any]:
         "scored": scored(results) if results else [],
         "plots": {
             "results": [_tradeoff(results)] if results else [],
+            "deferral": [Plot(plots.deferral("deferral", run.calibration), _DEFERRAL)] if run.calibration else [],
             "curves": list(_curves(run)),
             "transfer": list(_transfer(transfer, run.task)) if transfer else [],
             "confusion": [list(_scatters(table)) for table in run.predictions] if run.task.is_score else [],

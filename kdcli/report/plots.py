@@ -22,6 +22,7 @@ from kdcli.errors import UsageError
 from kdcli.evaluate.bench import BATCHES, BenchReport
 from kdcli.files import atomic
 from kdcli.report.texts import SourceCounts
+from kdcli.student.deferral import Calibration
 
 INK, FAINT = "#0000e0", "#0000e1"
 LEAST_HEIGHT = 4.0
@@ -188,6 +189,27 @@ def tradeoff(
         if high - low < LEAST_HEIGHT:  # or models that are equal would seem to differ
             axes.set_ylim((low + high - LEAST_HEIGHT) / 2, (low + high + LEAST_HEIGHT) / 2)
         axes.set(xlabel="texts/s", ylabel=y)
+    return svg[0]
+
+
+def deferral(name: str, found: Calibration) -> str:
+    """Draw the agreement of student and teacher as a pair, and its accuracy, by the share that the student answers."""
+    with _axes(name, "agreement with the teacher against the share of the texts that the student answers") as (
+        axes,
+        svg,
+    ):
+        shares, texts = 100 * np.array(found.answered), found.texts
+        agreed = 100 * (1 - np.arange(len(shares)) / texts)
+        axes.plot(shares, agreed, color=PALETTE[1], label="agreement")
+        axes.plot(shares, 100 * (1 - np.array(found.bounds)), color=PALETTE[1], linestyle="--", label="at least (95 %)")
+        if found.accuracy:
+            axes.plot(shares, 100 * np.array(found.accuracy), color=PALETTE[2], label="accuracy")
+        if (place := found.errors()) is not None:
+            axes.plot(
+                shares[place], 100 * (1 - found.bounds[place]), "o", color=PALETTE[0], markersize=6, label="chosen"
+            )
+        axes.set(xlabel="% of the texts that the student answers", ylabel="% of all texts", xlim=(0, 100))
+        axes.legend(loc="lower left")
     return svg[0]
 
 

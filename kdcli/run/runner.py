@@ -187,7 +187,9 @@ def check(steps: Sequence[Step], lock: Lock, *, force: bool, dry_run: bool = Fal
         entry = None if step.alone else lock.entry(step.key)
         for name, path in step.outputs.items():
             if not entry or entry.ended:  # else a plugin may have begun to write it
-                check_output(path, read, force=force or dry_run, ours=not step.alone)
+                # A stage may add a file to what another has made: the student's calibration.
+                inputs = read if step.alone else read - {path.parent}
+                check_output(path, inputs, force=force or dry_run, ours=not step.alone)
             there = path.exists() and not step.alone and not force and not dry_run
             if there and not (entry and (not entry.ended or sha256(path) == entry.outputs.get(name))):
                 what = f"{step.key} did not make this, or it was changed since"

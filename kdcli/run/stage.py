@@ -122,7 +122,7 @@ class Stage(ABC):
     plugin: ClassVar[registry.Group | None] = None  # it depends on the plugin's options and file too
     reads: ClassVar[tuple[str, ...]] = ()  # splits and artefacts
     labelled: ClassVar[tuple[Split, ...]] = ()  # the splits that it cannot do without, nor without their labels
-    makes: ClassVar[tuple[str, ...]]  # artefacts
+    makes: ClassVar[tuple[str, ...]] = ()  # artefacts
     method: ClassVar[str | None] = None  # the method of making texts that it belongs to, if any
     per_seed: ClassVar[bool] = False  # whether there is one for each seed
     together: ClassVar[bool] = False  # whether all processes of ``torchrun`` run it, or the main one alone

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli import registry
-from kdcli.run.lock import Lock
+from kdcli.run.result_stages import READING, Calibrate, CompareResults
 from kdcli.run.stage import Files, RunContext, Stage, if_local
 from kdcli.run.transfer_stages import TABLES, Cache, FineTune, Lite, Mix, Prefixes, Sample, TakeCorpus
-from kdcli.tasks.split import has_split, split_files
+from kdcli.tasks.split import split_files
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 LABELS = ("task.kind", "task.labels", "task.names")
 """The settings that decide which logit is whose."""
-READING = ("teacher.plugin", "teacher.max_length", "teacher.long_texts")
-"""The settings that decide how a teacher reads."""
 VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors")
 """The settings of a student that only its vocabulary depends on."""
 DISTILLATION = (
@@ -238,55 +236,9 @@ class TrainBaseline(Stage):
         return _train(run, self.name, examples, settings.model_copy(update=labels_only), updates)
 
 
-class CompareResults(Stage):
-    """Compare teacher, baseline and student: scores, sizes and speeds."""
-
-    name = "results"
-    command = "kd run-all --only results"
-    result = "kdcli.evaluate.results:Results"
-    settings = (*TABLES, "task.metric", "task.more_metrics", *READING, "precision")
-    plugin = "teachers"
-    reads = ("teacher", "joined", "dev", "test")
-    makes = ("results", "predictions")
-
-    def inputs(self, run: RunContext) -> Files:
-        """Add the students and baselines of all seeds."""
-        models = [one.path(name) for name in self._models(run) for one in run.each_seed()]
-        return {path.name: path for path in models} | super().inputs(run)
-
-    def parameters(self, run: RunContext) -> dict[str, Any]:
-        """Add the seeds."""
-        return {"seeds": [one.seed for one in run.each_seed()]} | super().parameters(run)
-
-    def run(self, run: RunContext) -> Any:
-        from kdcli.evaluate.results import compare
-
-        joined = Lock(run.root).entry("join")
-        return compare(
-            teacher=run.teacher,
-            students={name: [one.path(name) for one in run.each_seed()] for name in self._models(run)},
-            joined=run.path("joined"),
-            tables=self._tables(run),
-            gold=run.settings.task.gold,
-            device=run.device,
-            precision=run.settings.precision,
-            predictions=run.path("predictions"),
-            unanswered=joined.result.get("unanswered", 0) if joined else 0,
-            **run.common("results"),
-        )
-
-    def _models(self, run: RunContext) -> list[str]:
-        return ["baseline", "student"] if run.settings.task.gold else ["student"]
-
-    def _tables(self, run: RunContext) -> dict[str, pl.DataFrame]:
-        """Return the tables to compare on; without gold labels test alone if there is one, for dev has chosen."""
-        gold, has_test = run.settings.task.gold, has_split(run.settings.task, "test")
-        return run.read_tables("dev", "test") if gold else run.read_tables("test" if has_test else "dev")
-
-
 _TRANSFER: tuple[type[Stage], ...] = (Lite, Cache, FineTune, Prefixes, Sample, TakeCorpus, Mix)
 _TEACHER: tuple[type[Stage], ...] = (TrainTeacher, Export, ExportDev, Join)
-_STUDENT: tuple[type[Stage], ...] = (Encode, TrainStudent, TrainBaseline, CompareResults)
+_STUDENT: tuple[type[Stage], ...] = (Encode, TrainStudent, TrainBaseline, CompareResults, Calibrate)
 STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_TEACHER, *_STUDENT)}
 """All stages by name, in order."""
 TRANSFER = tuple(stage.name for stage in _TRANSFER)

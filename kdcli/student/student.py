@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import save
 from tokenizers import Tokenizer
 
 from kdcli import registry
 from kdcli.api import Task
-from kdcli.config.table import Metric
 from kdcli.errors import DataError, PluginError, ProfileError, UsageError, first_line
 from kdcli.models.inference import read_weights
 from kdcli.registry.plugin import use
+from kdcli.student.config import REMAKE, Config, Metrics, checked, read_json
+from kdcli.student.deferral import FILE as CALIBRATION
+from kdcli.student.deferral import Calibration, WordCounts, margins
 from kdcli.student.vocabulary import FILE as TOKENIZER
-from kdcli.student.vocabulary import ROWS, Compute, TextEncoder, Texts, compute_batches, load_tokenizer, save_tokenizer
+from kdcli.student.vocabulary import (
+    ROWS,
+    Compute,
+    TextEncoder,
+    Texts,
+    compute_batches,
+    load_tokenizer,
+    save_tokenizer,
+    text_columns,
+    unknown_words,
+)
 
 if TYPE_CHECKING:
     from torch import nn
 
 FORMAT = "kd.student/2"
 READABLE = (FORMAT, "kd.student/1")
-Schema = TypeVar("Schema", bound=BaseModel)
 WEIGHTS = "model.safetensors"
 FEW = 64
 """So many texts are encoded before Polars is even imported."""
@@ -45,6 +57,7 @@ class Prediction:
 
     label: str
     probabilities: dict[str, float]
+    deferred: bool = False  # whether the student is too unsure to answer, where that was asked for
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class Score:
     """The predicted score of a text, or of a pair, within the task's range."""
 
     score: float
+    deferred: bool = False
 
 
 @dataclass
@@ -68,11 +82,12 @@ class Student:
     device: str = "cpu"
     compute: Compute | None = None  # the model as a function of word ids, where that is not the PyTorch module
     batch_rows: int | None = ROWS  # texts that are computed at once; None for as many as memory allows
+    calibration: Calibration | None = None  # which texts it answers itself; None where it was not calibrated
 
     def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         """Return ``float32 [rows, task.outputs]`` for the text columns; ``DataError`` if a value is not finite."""
         compute = self.compute or self._module_function
-        texts = [self._encode(column) for column in columns]
+        texts = [self._encode(column, self._encoder) for column in columns]
         if len(columns[0]) == 1:
             logits = compute(tuple(text.words[None] for text in texts), tuple(np.diff(text.offsets) for text in texts))
         else:
@@ -83,21 +98,52 @@ class Student:
             raise DataError(f"the student's logits of {text[:80]!r} are not finite", hint="train the student again")
         return logits
 
-    def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Prediction] | list[Score]:
+    def predict(
+        self, texts: Sequence[str] | Sequence[tuple[str, str]], *, defer: bool = False, agree: float | None = None
+    ) -> list[Prediction] | list[Score]:
         """Return a prediction for each text, or pair of texts; other values are a ``DataError``.
 
-        One of a text without words means nothing, and is a warning.
+        One of a text without words means nothing, and is a warning. With ``defer`` each says whether it is deferred;
+        ``agree`` is the agreement with the teacher to keep to, by default the one that the student was calibrated for.
         """
-        columns = _text_columns(texts, self.task)
+        columns = text_columns(texts, self.task)
         if empty := sum(not any(map(str.strip, row)) for row in zip(*columns, strict=True)):
             warnings.warn(f"{empty:,} of {len(texts):,} texts are empty: their prediction means nothing", stacklevel=2)
-        return predictions(self.logits(columns), self.task)
+        logits = self.logits(columns)
+        deferred = self.deferred(columns, logits, agree) if defer else np.zeros(len(logits), bool)
+        found: list[Any] = predictions(logits, self.task)
+        return [replace(prediction, deferred=flag) for prediction, flag in zip(found, deferred.tolist(), strict=True)]
+
+    def word_counts(self, columns: Sequence[Sequence[str]]) -> WordCounts:
+        """Count the words of texts, and those that the student does not know; here no text is cut."""
+        whole = copy(self._encoder)  # which shares what is cached
+        whole.max_length = sys.maxsize
+        words, unknown = np.sum([unknown_words(self._encode(column, whole)) for column in columns], axis=0)
+        return WordCounts(words, unknown / words)
+
+    @property
+    def calibrated(self) -> Calibration:
+        """Which texts it answers itself; a ``DataError`` of a student that was not calibrated."""
+        if self.calibration is None:
+            raise DataError("this student was not calibrated, and cannot say which texts to defer", hint=_UNCALIBRATED)
+        return self.calibration
+
+    def deferred(
+        self, columns: Sequence[Sequence[str]], logits: NDArray[np.float32], agree: float | None = None
+    ) -> NDArray[np.bool_]:
+        """Return which texts the student is too unsure of, ``bool [rows]``, given its logits of them.
+
+        Raises:
+            DataError: The student was not calibrated.
+        """
+        margin = margins(logits, self.word_counts(columns), self.task, self.calibrated.familiar)
+        return self.calibrated.defers(margin, agree)
 
     def predict_proba(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """Return the probability of each label, ``float64 [texts, labels]``; a student of scores has none."""
         if self.task.is_score:
             raise UsageError("this student gives scores, not probabilities", hint="predict returns them")
-        return probabilities(self.logits(_text_columns(texts, self.task)))
+        return probabilities(self.logits(text_columns(texts, self.task)))
 
     def save(self, folder: str | Path) -> None:
         """Write the student's folder, whole or not at all."""
@@ -112,6 +158,8 @@ class Student:
             save_tokenizer(self.tokenizer, temporary)
             for name, content in (("config.json", config), ("metrics.json", self.metrics)):
                 (temporary / name).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+            if self.calibration:
+                self.calibration.save(temporary / CALIBRATION)
             card = student_card(config, self.metrics, self.task, len(binary))
             (temporary / "README.md").write_text(card, "utf-8")
 
@@ -148,12 +196,12 @@ class Student:
     def _encoder(self) -> TextEncoder:
         return TextEncoder(self.tokenizer, self.config["max_length"])
 
-    def _encode(self, texts: Sequence[str]) -> Texts:
+    def _encode(self, texts: Sequence[str], encoder: TextEncoder) -> Texts:
         if len(texts) <= FEW:
-            return self._encoder.encode_few(texts)
+            return encoder.encode_few(texts)
         import polars as pl
 
-        return self._encoder.encode(pl.Series(texts, dtype=pl.String))
+        return encoder.encode(pl.Series(texts, dtype=pl.String))
 
 
 def load_student(
@@ -173,87 +221,32 @@ def load_student(
     """
     use([] if code is None else [code])
     folder = Path(folder)
-    config = _json(folder, "config.json")
+    config = read_json(folder, "config.json")
     if config.get("format") not in READABLE:
-        hint = f"it has format {config.get('format')!r}, and {FORMAT!r} is expected; {_HINT}"
+        hint = f"it has format {config.get('format')!r}, and {FORMAT!r} is expected; {REMAKE}"
         raise DataError("this is not a folder of a student", file=folder / "config.json", hint=hint)
-    checked = _checked(_Config, config, folder / "config.json")
-    task, vocabulary_size = checked.task, checked.vocabulary_size
+    known = checked(Config, config, folder / "config.json")
+    task, vocabulary_size = known.task, known.vocabulary_size
     tokenizer = load_tokenizer(folder)
     if tokenizer.get_vocab_size() != vocabulary_size:
         what = f"this tokenizer has {tokenizer.get_vocab_size()} words, and the student has {vocabulary_size}"
         raise DataError(what, file=folder / TOKENIZER, hint=_FOREIGN)
     _check_plugin(config, folder)
-    metrics, weights = _json(folder, "metrics.json"), folder / WEIGHTS
-    _checked(_Metrics, metrics, folder / "metrics.json")
+    metrics, weights = read_json(folder, "metrics.json"), folder / WEIGHTS
+    checked(Metrics, metrics, folder / "metrics.json")
     try:
         student = Student(task, config, metrics, tokenizer, read_weights(weights), device)
+        student.calibration = Calibration.load(folder / CALIBRATION)
         if torch or device != "cpu" or not hasattr(registry.load("students", config["plugin"]), "fast"):
             _ = student.module  # whose weights are checked as it is built
         else:
             student.compute, student.batch_rows = _numpy_form(student), None
     except (OSError, SafetensorError, LookupError, ValueError) as error:
-        hint = _FOREIGN if weights.exists() else _HINT
+        hint = _FOREIGN if weights.exists() else REMAKE
         raise DataError(f"the weights cannot be read: {first_line(error)}", file=weights, hint=hint) from error
     except ProfileError as error:
-        raise DataError(error.what, file=folder / "config.json", key=error.key, hint=_HINT) from error
+        raise DataError(error.what, file=folder / "config.json", key=error.key, hint=REMAKE) from error
     return student
-
-
-def _possible(task: Task) -> Task:
-    labels, limits = task.labels, task.score_range
-    metrics = {"pearson", "spearman"} if task.is_score else set(get_args(Metric)) - {"pearson", "spearman"}
-    for what, wrong in {
-        "a task has several different labels, or none for a score": len(labels) == 1 or len(set(labels)) < len(labels),
-        "there are not as many names as labels": task.names and len(task.names) != len(labels),
-        "a score_range is the lowest and the highest score": limits and not limits[0] < limits[1],
-        "positive is one of two labels": task.positive and (task.positive not in labels or len(labels) > 2),
-        "a metric is none of such a task": not {task.metric, *task.more_metrics} <= metrics,
-    }.items():
-        if wrong:
-            raise ValueError(what)
-    return task
-
-
-_PossibleTask = Annotated[Task, AfterValidator(_possible)]
-_Size = Annotated[int, Field(strict=True, ge=1)]
-
-
-class _Config(BaseModel, extra="allow"):
-    """What ``config.json`` must hold."""
-
-    task: _PossibleTask
-    plugin: str
-    options: dict[str, Any]
-    vocabulary_size: _Size
-    dimension: _Size
-    max_length: _Size
-    plugin_version: dict[str, str] = {}
-    vectors: str | None = None
-    training: dict[str, Any] = {}
-
-
-class _Metrics(BaseModel, extra="allow"):
-    """What ``metrics.json`` must hold."""
-
-    dev: dict[str, Annotated[float, Field(strict=True)]]
-    history: list[dict[str, float]] = []
-
-
-def _checked(schema: type[Schema], content: Mapping[str, Any], file: Path) -> Schema:
-    """Check a JSON file; an error names the first key that is wrong."""
-    try:
-        return schema.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ").lower()
-        what = "this is missing" if first["type"] == "missing" else f"{message}, and it is {first['input']!r:.80}"
-        raise DataError(what, file=file, key=".".join(map(str, first["loc"])), hint=_HINT) from error
-
-
-def task_of(config: Mapping[str, Any]) -> Task:
-    """Return the task in the ``config.json`` of an exported student; a wrong one is a ``ValueError``."""
-    return TypeAdapter(_PossibleTask).validate_python(config["task"])
 
 
 def _numpy_form(student: Student) -> Compute:
@@ -296,28 +289,6 @@ def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return shares
 
 
-def _text_columns(texts: Sequence[str] | Sequence[tuple[str, str]], task: Task) -> list[list[str]]:
-    single = task.kind == "single"
-    hint = 'give it texts: predict(["..."])' if single else 'give it pairs of texts: predict([("...", "...")])'
-    if isinstance(texts, str):
-        raise DataError("predict was given one text alone", hint=hint)
-    columns: list[list[str]] = [[] for _ in task.columns]
-    for number, row in enumerate(texts, 1):
-        parts = (row,) if single or not isinstance(row, list | tuple) else row
-        if len(parts) != len(columns) or not all(map(_is_text, parts)):
-            what = f"this is not {'a text' if single else 'a pair of texts'}: {row!r:.80}"
-            raise DataError(what, row=number, hint=hint)
-        for column, part in zip(columns, parts, strict=True):
-            column.append(str(part))
-    return columns
-
-
-def _is_text(value: object) -> bool:
-    with suppress(UnicodeEncodeError):
-        return isinstance(value, str) and (value.isascii() or value.encode() is not None)
-    return False
-
-
 def _check_plugin(config: Mapping[str, Any], folder: Path) -> None:
     """Check that the plugin is there; warn if its file has changed since the student was trained."""
     distribution, version = next(iter(config.get("plugin_version", {}).items()), ("", ""))
@@ -336,15 +307,8 @@ def _check_plugin(config: Mapping[str, Any], folder: Path) -> None:
         registry.warn(f"{distribution} has changed since the student in {folder} was trained: {version} -> {now}")
 
 
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / name).read_text("utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"{name} holds no object")
-    except (OSError, ValueError) as error:
-        raise DataError(f"this is not a folder of a student: {error}", file=folder / name, hint=_HINT) from error
-    return content
-
-
-_HINT = "name the folder that `kd student` has written, or have it written again"
+_UNCALIBRATED = (
+    "`kd distil` calibrates on texts that it holds out, from 5,000 texts on; for another run with a test table: "
+    "kd run-all --set deferral.calibrate=true"
+)
 _FOREIGN = "it may come from another student, or be cut: copy the folder again, or train the student again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -17,7 +18,7 @@ from tokenizers.models import WordLevel
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from kdcli.api import MASK
+from kdcli.api import MASK, Task
 from kdcli.errors import DataError
 
 if TYPE_CHECKING:
@@ -232,3 +233,32 @@ def _offsets(lengths: NDArray[Any]) -> NDArray[np.int64]:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
+
+
+def unknown_words(texts: Texts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the words of each text, and those of them that are outside the vocabulary, or masked: ``[texts]`` each."""
+    unknown = np.concatenate([[0], np.cumsum(texts.words == UNKNOWN)])
+    return np.diff(texts.offsets), np.diff(unknown[texts.offsets])
+
+
+def text_columns(texts: Sequence[str] | Sequence[tuple[str, str]], task: Task) -> list[list[str]]:
+    """Return what a caller gave as the text columns of a task; what is no text, or no pair, is a ``DataError``."""
+    single = task.kind == "single"
+    hint = 'give it texts: predict(["..."])' if single else 'give it pairs of texts: predict([("...", "...")])'
+    if isinstance(texts, str):
+        raise DataError("predict was given one text alone", hint=hint)
+    columns: list[list[str]] = [[] for _ in task.columns]
+    for number, row in enumerate(texts, 1):
+        parts = (row,) if single or not isinstance(row, list | tuple) else row
+        if len(parts) != len(columns) or not all(map(_is_text, parts)):
+            what = f"this is not {'a text' if single else 'a pair of texts'}: {row!r:.80}"
+            raise DataError(what, row=number, hint=hint)
+        for column, part in zip(columns, parts, strict=True):
+            column.append(str(part))
+    return columns
+
+
+def _is_text(value: object) -> bool:
+    with suppress(UnicodeEncodeError):
+        return isinstance(value, str) and (value.isascii() or value.encode() is not None)
+    return False

@@ -1,36 +1,16 @@
 """``kd distil`` from a table to a student, with tiny models."""
 
-import csv
 import json
-import random
 
 import numpy as np
 import polars as pl
 import pytest
-from made_teacher import WORDS, make_teacher
+from made_teacher import SMALL, make_teacher, texts, write_csv
 from scipy.special import log_softmax
 
 import kdcli
 from kdcli.errors import DataError
 from kdcli.teacher.model import TeacherSource
-
-SMALL = (
-    *("--set", "student.max_size=60", "--set", "student.dimension=8", "--set", "student.epochs=4"),
-    *("--set", "students.bilstm.hidden=8", "--set", "students.bilstm.fc=8", "--set", "student.vectors="),
-    *("--set", "transfer.lite.n_iter=1", "--set", "transfer.lite.workers=1"),
-)
-
-
-def texts(count, seed=1):
-    draw = random.Random(seed)
-    made = [" ".join(draw.choices(WORDS, k=draw.randint(3, 9))) for _ in range(3 * count)]
-    return list(dict.fromkeys(made))[:count]
-
-
-def write_csv(path, rows, header):
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
 
 
 @pytest.fixture

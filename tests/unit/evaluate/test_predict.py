@@ -138,7 +138,7 @@ def test_parts_of_something_else_are_made_again(many: Path, killed: Path, change
 def test_predictions_of_a_stream_go_to_any_form(tmp_path: Path, many: Path) -> None:
     for name in ("out.parquet", "out.tsv", "out.jsonl"):
         frames = predict_table(Lengths(CLASSES), many, None, QuietReporter(), probabilities=True)
-        assert write_predictions(tmp_path / name, frames, CLASSES, probabilities=True).rows == 10
+        assert write_predictions(tmp_path / name, frames, Lengths(CLASSES), probabilities=True).rows == 10
         predict_file(Lengths(CLASSES), many, tmp_path / f"file_{name}", origin=ORIGIN, probabilities=True)
         assert (tmp_path / name).read_bytes() == (tmp_path / f"file_{name}").read_bytes()
 

@@ -54,7 +54,7 @@ def test_a_score_goes_no_further_than_its_range(score_range: tuple[float, float]
 
 def test_scores_have_no_probabilities() -> None:
     with pytest.raises(UsageError):
-        prediction_schema(SCORE, probabilities=True)
+        prediction_schema(Fixed(SCORE, []), probabilities=True)
 
 
 def test_a_row_without_words_has_an_empty_prediction_unless_a_label_must_stand() -> None:

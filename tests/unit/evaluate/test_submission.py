@@ -11,7 +11,7 @@ from kdcli.api import Task
 from kdcli.config.load import load_profile
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.predict import glue_task, predict_glue, submission_files
+from kdcli.evaluate.submission import glue_task, predict_glue, submission_files
 from kdcli.tasks import glue
 from kdcli.tasks.split import task_from
 

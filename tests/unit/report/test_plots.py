@@ -9,6 +9,7 @@ import pytest
 
 from kdcli.report import plots
 from kdcli.report.texts import LONGEST, SourceCounts
+from kdcli.student.deferral import Calibration, Familiar
 
 ODD = "a <b> & $x_1$ \"c\" 'd'"
 
@@ -30,6 +31,8 @@ DRAWN: list[Callable[[], str]] = [
     lambda: plots.scatter("g", np.arange(5.0), np.arange(5.0), labels=("gold", ODD), colour=1),
     lambda: plots.scatter("h", np.ones(1), np.ones(1), labels=("gold", "student"), colour=1),
     lambda: plots.tradeoff("i", {ODD: (100.0, 80.0), "student": (40_000.0, 79.0)}, y="dev accuracy"),
+    lambda: plots.deferral("j", Calibration(9, 0.5, Familiar(0, 9), [2.0], [0.3, 0.6], [0.5, 1.0], [0.7, 0.6], 0.8)),
+    lambda: plots.deferral("k", Calibration(9, 0.9, Familiar(0, 9), [], [0.3], [1.0])),
 ]
 
 

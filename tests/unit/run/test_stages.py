@@ -94,6 +94,19 @@ def test_further_seeds_have_keys_and_folders_of_their_own(steps: Any, tmp_path: 
     assert found[3].inputs["student"] == tmp_path / "run" / "student-seed5"
 
 
+def test_a_calibration_is_the_students_own(steps: Any, tmp_path: Path) -> None:
+    asked = {"deferral": {"calibrate": True}}
+    assert names(steps(**asked)) == ["lite", *REST, "calibrate"]
+    assert changed(steps, asked, {"deferral": {"calibrate": True, "agree": 0.9}}) == ["calibrate"]
+    of_second = [step for step in steps(seeds=2, seed=4, **asked) if step.key == "calibrate-seed5"]
+    assert of_second[0].outputs == {"calibration": tmp_path / "run" / "student-seed5" / "calibration.json"}
+    scores = {"task": {"labels": [], "metric": "pearson"}}
+    assert "calibrate" not in names(steps(**scores, **asked))  # what agrees is not said
+    assert "calibrate" in names(steps(**scores, deferral={"calibrate": True, "tolerance": 0.5}))
+    (tmp_path / "test.tsv").unlink()
+    assert "calibrate" not in names(steps(**asked))
+
+
 def test_with_one_method_its_table_is_the_transfer_set(steps: Any, tmp_path: Path) -> None:
     folder = tmp_path / "run" / "transfer"
     assert of(steps(), "export").inputs["transfer"] == folder / "lite.parquet"

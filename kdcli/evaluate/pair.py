@@ -1,0 +1,178 @@
+"""A student that defers what it is unsure of, alone or to its teacher; and how it is calibrated in a run."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from kdcli.api import Reporter, Task
+from kdcli.errors import DataError
+from kdcli.files import atomic, foreign, mark
+from kdcli.student.deferral import FILE, Calibration, Familiar, calibrate, cross_fit, differs, margins, texts_needed
+from kdcli.student.student import Student, load_student
+from kdcli.tasks.labels import encode_labels
+
+if TYPE_CHECKING:
+    from kdcli.config.schema import DeferralSettings
+    from kdcli.teacher.model import Teacher
+
+PART_ROWS = 4096
+"""Rows of a part that a teacher reads too."""
+
+
+@dataclass(frozen=True)
+class PairSpeed:
+    """What a student and its teacher did together in one launch; speeds are texts a second."""
+
+    texts: int
+    deferred: float  # the share of texts that the teacher answered
+    per_second: float  # of the pair
+    teacher_per_second: float | None  # of the teacher, on the texts that it answered; None if it answered none
+
+
+@dataclass
+class DeferringStudent:
+    """A student as a model that says which texts it defers; a teacher answers those."""
+
+    student: Student
+    agree: float | None = None  # by default the target that it was calibrated for
+    teacher: Teacher | None = None
+    counts: Counter[str] = field(default_factory=Counter)  # texts, and those deferred
+    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))  # that student and teacher took
+
+    def __post_init__(self) -> None:
+        """Refuse a student that was not calibrated."""
+        self.calibration = self.student.calibrated
+        self.target = self.calibration.agree if self.agree is None else self.agree
+
+    @property
+    def part_rows(self) -> int:
+        """The best number of rows to predict a file in; a killed run loses little of the teacher's work."""
+        return PART_ROWS if self.teacher else self.student.part_rows
+
+    @property
+    def task(self) -> Task:
+        """The task of both."""
+        return self.student.task
+
+    def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        """Return ``float32 [rows, task.outputs]``: the student's, and the teacher's of the texts that are deferred."""
+        return self.answer(columns)[0]
+
+    def answer(self, columns: Sequence[Sequence[str]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the logits, and which texts are deferred, ``bool [rows]``."""
+        begin = time.perf_counter()
+        logits = self.student.logits(columns)
+        deferred = self.student.deferred(columns, logits, self.agree)
+        middle = time.perf_counter()
+        if self.teacher is not None and deferred.any():
+            logits = logits.copy()
+            logits[deferred] = self.teacher.logits([np.array(column, object)[deferred].tolist() for column in columns])
+        self.counts.update(texts=len(logits), deferred=int(deferred.sum()))
+        self.seconds += np.array([middle - begin, time.perf_counter() - middle])
+        return logits, deferred
+
+    def speed(self) -> PairSpeed | None:
+        """Return the share that the teacher answered and the speeds; None of a student alone."""
+        texts, deferred = self.counts["texts"], self.counts["deferred"]
+        if self.teacher is None or not texts:
+            return None
+        of_teacher = float(deferred / self.seconds[1]) if deferred else None
+        return PairSpeed(texts, deferred / texts, float(texts / self.seconds.sum()), of_teacher)
+
+    def warn_of_cuts(self, reporter: Reporter) -> None:
+        """Say what was deferred, and how fast the pair was; warn of what the teacher could not read whole."""
+        if self.calibration.errors(self.target) is None:
+            reporter.warn(too_few(self.calibration, self.target))
+        else:
+            share = self.counts["deferred"] / max(1, self.counts["texts"])
+            reporter.info(
+                f"{share:.1%} of {self.counts['texts']:,} texts are deferred, for an agreement of {self.target:g}"
+            )
+        if (speed := self.speed()) and speed.teacher_per_second:
+            own = f"the teacher by itself about {speed.teacher_per_second:,.0f}"
+            reporter.info(f"student and teacher together: {speed.per_second:,.0f} texts/s; {own}")
+        if self.teacher is not None:
+            self.teacher.warn_of_cuts(reporter)
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """The target of a run, and what its student may answer for it; shares are of the calibration texts."""
+
+    texts: int  # calibration texts, which neither training nor choice has seen
+    needed: int  # the fewest that can promise the target
+    agree: float  # the target
+    answered: float  # the share that the student answers; 0 where no threshold meets the target
+    # with 95 % confidence at most this share of new texts like these is answered otherwise than by the teacher
+    bound: float
+    # by cross-fitting, on texts that did not choose the threshold: the share answered, and not otherwise
+    measured_answered: float
+    measured_agreement: float
+    accuracy: float | None = None  # of the pair; None without gold labels
+    teacher_accuracy: float | None = None
+
+
+def calibrate_student(
+    *,
+    student: Path,
+    predictions: Path,
+    dev: pl.DataFrame,
+    gold: bool,
+    settings: DeferralSettings,
+    task: Task,
+    reporter: Reporter,
+) -> CalibrationResult:
+    """Calibrate a student on the test texts whose answers are in ``predictions``; write it into the student's folder.
+
+    All of them calibrate: the more there are, the more the student may answer. The bound holds on new texts without a
+    look at further ones; what a user will see is measured by cross-fitting. The ``dev`` texts, which have chosen the
+    model, say what is familiar.
+
+    Raises:
+        DataError: There are no answers for test texts.
+    """
+    found = pl.read_parquet(predictions, glob=False).filter(pl.col("table").str.starts_with("test"))
+    if not len(found):
+        hint = "it takes a test table, with labels unless task.gold is false; kd distil makes one from 5,000 texts on"
+        raise DataError("there are no answers for test texts, which calibrate a student", file=predictions, hint=hint)
+    model = load_student(student)
+    texts, of_dev = ([table[name].to_list() for name in task.columns] for table in (found, dev))
+    theirs = found.select(f"teacher_{number}" for number in range(task.outputs)).to_numpy()
+    ours, familiar = model.logits(texts), Familiar.like(model.word_counts(of_dev))
+    margin = margins(ours, model.word_counts(texts), task, familiar)
+    wrong, right = differs(ours, theirs, task, settings.tolerance), None
+    if gold and not task.is_score:
+        labels = encode_labels(found["label"], task, file=predictions)
+        right = np.stack([theirs.argmax(1) == labels, ours.argmax(1) == labels])
+    calibration = calibrate(margin, wrong, agree=settings.agree, familiar=familiar, right=right)
+    with atomic(student / FILE) as temporary:
+        calibration.save(temporary)
+    mark(student, but=[name for name in foreign(student) if name != FILE])
+    place = calibration.errors()
+    if place is None:
+        reporter.warn(too_few(calibration, settings.agree))
+    return CalibrationResult(
+        calibration.texts,
+        texts_needed(settings.agree),
+        settings.agree,
+        0.0 if place is None else calibration.answered[place],
+        0.0 if place is None else calibration.bounds[place],
+        *cross_fit(margin, wrong, calibration),
+        None if place is None or not calibration.accuracy else calibration.accuracy[place],
+        calibration.teacher_accuracy,
+    )
+
+
+def too_few(calibration: Calibration, agree: float) -> str:
+    """Say why no threshold meets a target."""
+    needed = f"{texts_needed(agree):,} calibration texts at least, and there are {calibration.texts:,}"
+    return f"an agreement of {agree:g} needs {needed}: every text is deferred"
