@@ -35,6 +35,10 @@ Minutes = Annotated[
     float | None,
     option(RUN, "--minutes", "The time there is: kd plans what fits into it.", "N", "as long as all texts take"),
 ]
+Budget = Annotated[
+    int | None,
+    option(RUN, "--budget", "The most texts that the teacher labels, drawn at random.", "N", "all texts"),
+]
 Labels = Annotated[
     str | None,
     option(SETTINGS, "--labels", "Names of the classes, for a zero-shot teacher or one without names.", "NAME,NAME"),
@@ -65,6 +69,7 @@ def distil(
     model: Model,
     texts: Texts,
     minutes: Minutes = None,
+    budget: Budget = None,
     labels: Labels = None,
     label_col: LabelCol = None,
     price: Price = 0.1,
@@ -91,7 +96,7 @@ def distil(
     names = tuple(name.strip() for name in labels.split(",")) if labels else ()
     if labels and (len(names) < 2 or not all(names) or len(set(names)) < len(names)):
         raise UsageError("--labels takes two or more different names", hint="--labels billing,shipping,praise")
-    wanted = Wanted(model, tuple(texts), minutes, names, request.text_col, request.text2_col, label_col)
+    wanted = Wanted(model, tuple(texts), minutes, budget, names, request.text_col, request.text2_col, label_col)
     bare = replace(request, text_col=None, text2_col=None)
 
     def load(values: Mapping[str, Any]) -> Profile:

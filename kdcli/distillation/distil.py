@@ -23,7 +23,7 @@ from kdcli.distillation.derive import (
     task_settings,
     teacher_settings,
 )
-from kdcli.distillation.plan import Plan, measure, most_texts, plan_all, plan_minutes
+from kdcli.distillation.plan import Plan, measure, most_texts, plan_all, plan_minutes, within_budget
 from kdcli.distillation.texts import (
     STDIN,
     TextCounts,
@@ -60,6 +60,7 @@ class Request:
     model: str
     texts: tuple[str, ...]
     minutes: float | None = None
+    budget: int | None = None
     labels: tuple[str, ...] = ()
     text_col: str | None = None
     text2_col: str | None = None
@@ -125,7 +126,7 @@ def distil(
     files = find_files(request.texts, offline=offline)
     load = load or (lambda values: load_profile("distil", flags=values))
     prepared = _prepare(request, files, root, load, options, begin, reporter)
-    _show_plan(prepared, request.minutes, reporter)
+    _show_plan(prepared, request, reporter)
     if options.dry_run:
         return prepared.plan
     outcomes = run_stages(None, prepared.profile, options=replace(options, run_dir=root), reporter=reporter)
@@ -150,6 +151,7 @@ def distil_texts(
     *,
     labels: Sequence[str] = (),
     minutes: float | None = None,
+    budget: int | None = None,
     run_dir: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
@@ -161,6 +163,7 @@ def distil_texts(
         texts: A list of texts, or of pairs of texts; or the path of a table.
         labels: The names of the classes, for a zero-shot teacher or one that does not name them.
         minutes: The time there is; by default as long as all texts take.
+        budget: The most texts that the teacher labels; by default all.
         run_dir: The run folder to keep; by default a temporary one.
         settings: Settings by dotted key, such as ``{"student.epochs": 5}``.
         reporter: Shows the progress.
@@ -171,7 +174,7 @@ def distil_texts(
     with TemporaryDirectory(prefix="kd-distil-") as place:
         root = Path(run_dir) if run_dir else Path(place) / "run"
         path, columns = on_disk(texts, Path(place))
-        request = Request(str(model), (str(path),), minutes, tuple(labels), **columns)
+        request = Request(str(model), (str(path),), minutes, budget, tuple(labels), **columns)
         sets = [f"{key}={inline(value)}" for key, value in (settings or {}).items()]
         result = distil(
             request,
@@ -236,6 +239,10 @@ def _plan(
 ) -> _Prepared:
     """Open the teacher, take the texts, and plan."""
     settings = recipe.settings
+    n_iter: int | None = settings.transfer.lite.n_iter
+    if not n_iter and "transfer.lite.n_iter" not in _said(recipe):
+        n_iter = None  # as many as are of use
+    limits = [] if request.budget is None else [within_budget(request.budget, n_iter, settings)]
     device = resolve(settings.device)
     columns = find_columns(
         files[0], text_col=request.text_col, text2_col=request.text2_col, label_col=request.label_col
@@ -243,6 +250,8 @@ def _plan(
     derived: dict[str, Any] = {"task.name": _name(request.texts)}
     derived |= teacher_settings(request.model, request.labels, settings, reporter)
     source = TeacherSource.of(load(derived).settings, logits=artefact(folder.parent, "logits"))
+    if source.is_remote:
+        n_iter = n_iter or 0  # its answers have a price
     opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
     derived |= task_settings(opened.labels, request.labels, columns, reporter)
     derived |= label_settings(columns, opened.labels)
@@ -254,25 +263,22 @@ def _plan(
     how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
     said = ", labels in " + columns.label if columns.label else ", no labels"
     reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{said}")
-    limit = 0
     if request.minutes is not None:
         reporter.info("measuring the speed of teacher and student")
         sample = first_texts(files[0], how, task, FEW, QuietReporter())
         likely = load(derived | student_settings(sample, own)).settings
         speeds = measure(teacher, sample, request.minutes, likely, device)
-        limit = most_texts(request.minutes, speeds)
-    taken = take_texts(files, how, task, limit=limit, seed=own.seed, reporter=reporter)
+        limits.append(most_texts(request.minutes, speeds))
+    taken = take_texts(files, how, task, limit=min(limits, default=0), seed=own.seed, reporter=reporter)
     derived |= student_settings(taken.rows, own)
     own = load(derived).settings
     if cut := count_cut(taken.rows, own.student.max_length):
         reporter.info(f"the student reads {own.student.max_length} words: {cut:,} texts are longer, and cut")
-    n_iter: int | None = own.transfer.lite.n_iter
-    if not n_iter and "transfer.lite.n_iter" not in _said(recipe) and not source.is_remote:
-        n_iter = None  # as many as are of use
     if request.minutes is None:
-        plan = plan_all(len(taken.rows), own, n_iter)
+        plan = plan_all(len(taken.rows), own, n_iter, request.budget)
     else:
-        plan = plan_minutes(request.minutes, time.perf_counter() - begin, len(taken.rows), speeds, own, n_iter)
+        spent = time.perf_counter() - begin
+        plan = plan_minutes(request.minutes, spent, len(taken.rows), speeds, own, n_iter, request.budget)
     if foreseen := source.estimate(task, [taken.rows[: plan.texts]]):
         every = (f"{name.replace('_', ' ')} {(1 + plan.n_iter) * value:,.4g}" for name, value in foreseen.items())
         reporter.info(f"the teacher's answers will take about: {', '.join(every)}")
@@ -298,7 +304,7 @@ def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
     return {name: cold_start(model) for name, model in models.items()}
 
 
-def _show_plan(prepared: _Prepared, minutes: float | None, reporter: Reporter) -> None:
+def _show_plan(prepared: _Prepared, request: Request, reporter: Reporter) -> None:
     counts, plan = prepared.counts, prepared.plan
     beyond = f", {counts.beyond:,} beyond the plan" if counts.beyond else ""
     test = f", {counts.test:,} for the final figures" if counts.test else ""
@@ -310,14 +316,16 @@ def _show_plan(prepared: _Prepared, minutes: float | None, reporter: Reporter) -
         why = f"that takes {needed:,} texts for the final figures, one in ten of {fewest_texts(needed):,} at least"
         reporter.info(f"{what}: {why}")
     made = f"{plan.n_iter} fabricated ones for each, " if plan.n_iter else ""
-    reporter.info(f"the plan: {made}{plan.updates:,} updates of the student")
+    reporter.info(f"the plan: {made}{plan.labelled:,} texts for the teacher, {plan.updates:,} updates of the student")
+    if request.budget and not counts.beyond:
+        reporter.info(f"the budget of {request.budget:,} suffices for all texts")
     if plan.seconds:
         parts = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in plan.seconds.items())
         total = sum(plan.seconds.values()) / 60
         reporter.info(f"in minutes: {parts}; in all {total:.1f}")
-        if minutes and total > 1.15 * minutes:
+        if request.minutes and total > 1.15 * request.minutes:
             what = f"the least that makes a student takes about {total:.1f} minutes"
-            reporter.warn(f"{what}, more than the {minutes:g} of --minutes")
+            reporter.warn(f"{what}, more than the {request.minutes:g} of --minutes")
 
 
 def outlook(history: Sequence[Mapping[str, float]], metric: str, beyond: int) -> str:
@@ -328,7 +336,7 @@ def outlook(history: Sequence[Mapping[str, float]], metric: str, beyond: int) ->
     third = len(scores) // 3
     gain = max(scores) - max(scores[:-third])
     if gain < 0.1:
-        more = f"time for {beyond:,} more texts may bring more" if beyond else "more time would bring little"
+        more = f"{beyond:,} more texts may bring more" if beyond else "more time would bring little"
         return f"the last third of the training did not raise the dev score: {more}"
     return f"the last third of the training raised the dev score by {gain:.1f} points: more time would bring more"
 

@@ -20,7 +20,8 @@ from kdcli import registry
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import Settings
 from kdcli.distillation.derive import count_words
-from kdcli.distillation.texts import held_out
+from kdcli.distillation.texts import FEWEST, held_out
+from kdcli.errors import UsageError
 from kdcli.student.dataset import Examples, encode_table
 from kdcli.student.encoder_vectors import encoder_vectors
 from kdcli.student.train import train_student
@@ -68,6 +69,7 @@ class Plan:
     """What a run will do."""
 
     texts: int  # the texts to take, those that are held out among them
+    labelled: int  # the texts that the teacher labels at the most: these, and the fabricated ones
     n_iter: int  # fabricated texts for each text to learn from
     epochs: int  # passes over all of them
     updates: int  # the student's steps in all
@@ -76,14 +78,40 @@ class Plan:
     seconds: dict[str, float]  # what it will take, by what is done; empty without a limit of time
 
 
-def plan_all(texts: int, settings: Settings, n_iter: int | None = None) -> Plan:
-    """Plan without a limit of time: all texts, with ``n_iter`` fabricated ones each; None: some where there are few."""
+def plan_all(texts: int, settings: Settings, n_iter: int | None = None, budget: int | None = None) -> Plan:
+    """Plan without a limit of time: all texts, with ``n_iter`` fabricated ones each.
+
+    Without ``n_iter`` there are some where the texts are few, as far as the ``budget`` of texts for the teacher allows.
+    """
     train = texts - sum(held_out(texts))
-    n_iter = min(_MOST_ITER, ceil(ENOUGH / train) - 1) if n_iter is None else n_iter
+    n_iter = min(_most_iter(texts, budget), ceil(ENOUGH / train) - 1) if n_iter is None else n_iter
     student, rows = settings.student, train * (1 + n_iter)
     updates = student.epochs * ceil(rows / student.batch_size)
     words = min(student.max_size, max(_LEAST_WORDS, _WORDS_A_ROW * rows))
-    return Plan(texts, n_iter, student.epochs, updates, max(1, updates // _EVALUATIONS), words, {})
+    steps = max(1, updates // _EVALUATIONS)
+    return Plan(texts, texts + train * n_iter, n_iter, student.epochs, updates, steps, words, {})
+
+
+def _most_iter(texts: int, budget: int | None) -> int:
+    """Return the most fabricated texts for one of the user's."""
+    train = texts - sum(held_out(texts))
+    return _MOST_ITER if budget is None else min(_MOST_ITER, max(0, budget - texts) // train)
+
+
+def within_budget(budget: int, n_iter: int | None, settings: Settings) -> int:
+    """Return the most texts that a teacher can label together with ``n_iter`` fabricated ones for each.
+
+    Raises:
+        UsageError: That is too few to distil with, or there are others to label: of a generator or a corpus.
+    """
+    if settings.transfer.methods != ("lite",):
+        what = f"--budget does not limit the texts of transfer.method = {settings.transfer.method!r}"
+        raise UsageError(what, hint="leave out --budget, or --set transfer.method=lite")
+    each = 1 + (n_iter or 0)
+    if budget < FEWEST * each:
+        what = f"--budget is the number of texts that the teacher labels, {FEWEST * each} at least"
+        raise UsageError(what, hint="hundreds make a student, thousands a good one")
+    return budget // each
 
 
 def most_texts(minutes: float, speeds: Speeds) -> int:
@@ -92,7 +120,13 @@ def most_texts(minutes: float, speeds: Speeds) -> int:
 
 
 def plan_minutes(
-    minutes: float, spent: float, texts: int, speeds: Speeds, settings: Settings, n_iter: int | None = None
+    minutes: float,
+    spent: float,
+    texts: int,
+    speeds: Speeds,
+    settings: Settings,
+    n_iter: int | None = None,
+    budget: int | None = None,
 ) -> Plan:
     """Plan for a number of minutes, of which some seconds are spent.
 
@@ -117,7 +151,7 @@ def plan_minutes(
     held = sum(held_out(taken))
     train, left = taken - held, left - 2 * held * speeds.text
     if n_iter is None and taken == texts:
-        made = min(_MOST_ITER, max(0, int(left / (train * row)) - 1))
+        made = min(_most_iter(texts, budget), max(0, int(left / (train * row)) - 1))
     rows = train * (1 + made)
     passes = min(_MOST_EPOCHS, (left - rows * speeds.text) / (rows * speeds.row))
     updates = max(_LEAST_UPDATES, int(passes * rows / batch))
@@ -129,7 +163,7 @@ def plan_minutes(
         "rest": _START,
     }
     epochs, steps = ceil(max(1.0, updates * batch / rows)), max(1, updates // _EVALUATIONS)
-    return Plan(taken, made, epochs, updates, steps, words, parts)
+    return Plan(taken, taken + train * made, made, epochs, updates, steps, words, parts)
 
 
 def measure(teacher: Teacher, texts: pl.DataFrame, minutes: float, settings: Settings, device: str) -> Speeds:

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from made_teacher import SMALL, make_teacher, texts, write_csv
+from safetensors.numpy import load_file
 from scipy.special import log_softmax
 
 import kdcli
@@ -121,6 +122,9 @@ def test_a_zero_shot_teacher(kd, tmp_path):
         (("negative", "positive"), ("--labels", "good,bad"), 2, "negative, positive"),
         (("negative", "positive"), ("--labels", "good"), 2, "two or more"),
         (("negative", "positive"), ("--minutes", "0"), 2, "--minutes"),
+        (("negative", "positive"), ("--budget", "0"), 2, "--budget"),
+        (("negative", "positive"), ("--budget", "-5"), 2, "--budget"),
+        (("negative", "positive"), ("--budget", "many"), 2, "--budget"),
         (("score",), ("--labels", "good,bad"), 2, "score"),
         (("negative", "positive"), ("--text-col", "id"), 4, "no texts"),
         (("negative", "positive"), ("--text-col", "body"), 4, "id (0), message"),
@@ -149,6 +153,25 @@ def test_minutes_are_planned_and_kept_in_the_profile_as_numbers(kd, tmp_path, te
     assert plan["updates"] == 20 and plan["seconds"]["student"] > 0
     assert "max_steps = 20" in (run / "profile.toml").read_text()
     assert "minutes =" not in (run / "profile.toml").read_text()
+
+
+def test_the_teacher_labels_as_many_texts_as_the_budget_allows(kd, tmp_path, teacher, mails):
+    run = tmp_path / "run"
+    command = ("distil", teacher, mails, *SMALL, "--budget", "40", "--run-dir", run, "--json")
+    code, out, err = kd(*command)
+    assert code == 0, err
+    found = json.loads(out)
+    assert [found["counts"][key] for key in ("train", "dev", "beyond")] == [18, 2, 60]
+    rows = [len(load_file(path)["row_hash"]) for path in run.glob("export*/*.safetensors")]
+    assert len(rows) == 2 and sum(rows) <= found["plan"]["labelled"] == 38
+    code, out, err = kd("run-all", "--profile", run / "profile.toml", "--run-dir", run, "--json")
+    assert code == 0 and not any(stage["reasons"] for stage in json.loads(out)["stages"]), err
+    # Both limits hold; a larger budget is a new plan, and one for more texts than there are takes all.
+    both = ("--budget", "30", "--minutes", "10", "--dry-run")
+    code, out, err = kd("distil", teacher, mails, *SMALL, *both, "--run-dir", tmp_path / "other", "--json")
+    assert code == 0 and json.loads(out)["texts"] == 15, err
+    code, out, err = kd("distil", teacher, mails, *SMALL, "--budget", "5000", "--run-dir", run, "--dry-run", "--json")
+    assert code == 0 and json.loads(out)["texts"] == 80 and "5,000" in err
 
 
 def test_stdin_and_another_run_in_the_folder(kd, tmp_path, teacher, monkeypatch):

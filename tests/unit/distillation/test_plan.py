@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.config.load import load_profile
-from kdcli.distillation.plan import Speeds, plan_all, plan_minutes
+from kdcli.distillation.plan import Speeds, plan_all, plan_minutes, within_budget
 from kdcli.distillation.texts import held_out
+from kdcli.errors import UsageError
 
 SETTINGS = load_profile("distil", environ={}, uses=()).settings
 SPEEDS = Speeds(0.01, 0.001, 0.001)
@@ -48,3 +49,27 @@ def test_without_a_limit_all_texts_are_taken_and_few_are_multiplied():
     small = plan_all(1_000, SETTINGS)
     assert (small.texts, small.n_iter, small.epochs) == (1_000, 20, SETTINGS.student.epochs)
     assert small.updates == 4 * -(-900 * 21 // BATCH)
+
+
+@given(st.integers(10, 10**5), st.integers(210, 10**5), st.sampled_from([None, 0, 3, 20]), st.floats(0.1, 600))
+def test_the_teacher_labels_no_more_than_the_budget(texts, budget, n_iter, minutes):
+    taken = min(texts, within_budget(budget, n_iter, SETTINGS))
+    for plan in (
+        plan_all(taken, SETTINGS, n_iter, budget),
+        plan_minutes(minutes, 0, taken, SPEEDS, SETTINGS, n_iter, budget),
+    ):
+        train = plan.texts - sum(held_out(plan.texts))
+        assert plan.labelled == plan.texts + train * plan.n_iter <= budget
+        assert plan.n_iter == (n_iter if n_iter is not None else plan.n_iter)
+    if n_iter is None and taken < texts:  # real texts come before fabricated ones
+        assert (plan_all(taken, SETTINGS, n_iter, budget).labelled, plan.n_iter) == (budget, 0)
+
+
+def test_a_budget_that_is_too_small_or_of_other_texts():
+    assert [within_budget(40, n_iter, SETTINGS) for n_iter in (None, 0, 1, 3)] == [40, 40, 20, 10]
+    for budget, n_iter in ((-1, None), (0, None), (9, None), (39, 3)):
+        with pytest.raises(UsageError):
+            within_budget(budget, n_iter, SETTINGS)
+    corpus = SETTINGS.model_copy(update={"transfer": SETTINGS.transfer.model_copy(update={"method": "lite+corpus"})})
+    with pytest.raises(UsageError, match="method"):
+        within_budget(1_000, None, corpus)

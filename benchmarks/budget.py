@@ -1,0 +1,217 @@
+r"""Which texts should the teacher label? Ways to choose them against a random choice of as many, by agreement.
+
+    python benchmarks/budget.py --texts movies.parquet --logits movies.safetensors --labels 0,1 \
+        --encoder VECTORS --budgets 1000 4000 16000 --seeds 1 2 3 --output film.jsonl
+
+The texts have logits already (`kd teacher export`), so a choice costs nothing here but its own time. `--test` texts are
+held out for the figures, the same for all; a tenth of the budget, drawn at random, chooses among models, as kd does it.
+All ways share these, the vocabulary, the word vectors, the settings and the number of the student's updates.
+
+`random` takes the first texts of a random order. The others label a quarter of the budget at random, train a short
+student, choose a quarter, train again, and choose the rest; at last a new student learns from all. What they choose:
+
+- `margin`: two thirds are the texts whose two best probabilities differ least (Settles 2009, section 3.1);
+- `entropy`: random texts, drawn in proportion to their entropy (Luccioli et al. 2025, arXiv 2511.11574, section III).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from machine import describe
+from numpy.typing import NDArray
+
+from kdcli.api import QuietReporter, Task
+from kdcli.config.load import load_profile
+from kdcli.config.schema import StudentSettings
+from kdcli.distillation.texts import held_out
+from kdcli.student.dataset import Examples, encode_table
+from kdcli.student.student import Student, load_student, probabilities
+from kdcli.student.train import train_student
+from kdcli.student.vectors import Vectors, make_vectors
+from kdcli.student.vocabulary import Tokenizer, train_vocabulary, vocabulary
+from kdcli.teacher.logits import read_logits
+
+WAYS = ("random", "margin", "entropy")
+SHARES = (0.25, 0.5, 1.0)
+"""The shares of the budget that are labelled after the first, random choice, and after each further one."""
+RANDOM = 3
+"""`margin` takes every third text at random."""
+CANDIDATES = 8
+"""Texts that a student looks at for each one that it chooses."""
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a student trains: passes, and texts an update."""
+
+    epochs: int
+    batch: int
+
+
+def lengths(budget: int) -> tuple[Length, Length]:
+    """Return how long the student trains, and one that only chooses."""
+    if budget <= 2_000:
+        return Length(35, 128), Length(10, 32)
+    return (Length(16, 128), Length(4, 64)) if budget <= 8_000 else (Length(8, 128), Length(3, 128))
+
+
+@dataclass
+class Pool:
+    """All texts, with what the teacher answers, and all that a student needs."""
+
+    task: Task
+    table: pl.DataFrame
+    logits: NDArray[np.float32]
+    tokenizer: Tokenizer
+    vectors: Vectors
+    settings: StudentSettings
+    options: dict[str, Any]
+
+    def columns(self, rows: Rows) -> list[list[str]]:
+        """Return the texts of some rows."""
+        return [self.table[name].gather(rows).to_list() for name in self.task.columns]
+
+    def examples(self, rows: Rows) -> Examples:
+        """Return some rows to learn from."""
+        texts = encode_table(self.table[rows], self.tokenizer, self.task, self.settings.max_length).texts
+        return Examples(texts, self.logits[rows], self.logits[rows].argmax(1))
+
+    def train(self, rows: Rows, dev: Rows, length: Length, seed: int) -> Student:
+        """Train a student; ``dev`` is scored ten times."""
+        updates = length.epochs * -(-len(rows) // length.batch)
+        update = {"batch_size": length.batch, "epochs": length.epochs, "eval_steps": max(1, updates // 10)}
+        with tempfile.TemporaryDirectory() as folder:
+            train_student(
+                examples=self.examples(rows),
+                dev=self.examples(dev),
+                tokenizer=self.tokenizer,
+                vectors=self.vectors,
+                task=self.task,
+                settings=self.settings.model_copy(update=update),
+                options=self.options,
+                seed=seed,
+                output=Path(folder) / "student",
+            )
+            return load_student(Path(folder) / "student")
+
+
+def read_pool(given: argparse.Namespace) -> Pool:
+    table = pl.read_parquet(given.texts)
+    task = Task("budget", "pair" if "sentence1" in table.columns else "single", tuple(given.labels.split(",")))
+    table, found = table.select(task.columns), read_logits(given.logits, task)
+    rows = found.rows([table[name] for name in task.columns], 0)
+    table, logits = table.filter(pl.Series(rows >= 0)), found.logits[rows[rows >= 0]]
+    words = {"max_size": 15_000, "min_freq": 1, "lowercase": True}
+    sizes = {**words, "max_length": 60, "dimension": given.dimension}
+    settings = load_profile("distil").settings.student.model_copy(update=sizes)
+    tokenizer = train_vocabulary((table[name] for name in task.columns), **words)
+    how = {"seed": 1, "device": "cpu", "reporter": QuietReporter()}
+    vectors = make_vectors(vocabulary(tokenizer), source=given.encoder, dimension=given.dimension, **how)
+    options = {"dropout": 0.5, "hidden": given.hidden, "fc": 2 * given.hidden, "embeddings": "non-static"}
+    return Pool(task, table, logits, tokenizer, vectors, settings, options)
+
+
+def choose(way: str, found: NDArray[np.float64], count: int, draws: np.random.Generator) -> Rows:
+    """Choose ``count`` rows of the probabilities ``found [rows, labels]``."""
+    if way == "margin":
+        best = np.sort(found, axis=1)
+        order = np.argsort(best[:, -1] - best[:, -2], kind="stable")
+        sure = count - count // RANDOM
+        return np.concatenate([order[:sure], draws.permutation(order[sure:])[: count - sure]])
+    entropy = -(found * np.log(np.maximum(found, 1e-12))).sum(1)
+    keys = draws.exponential(size=len(found)) / np.maximum(entropy, 1e-9)  # Efraimidis, Spirakis 2006
+    return np.argsort(keys, kind="stable")[:count]
+
+
+def run(way: str, pool: Pool, test: Rows, others: Rows, budget: int, seed: int) -> dict[str, Any]:
+    """Choose, train and score. Times are of the processor; those of a choice include the short students'."""
+    order = np.random.default_rng([seed, 0]).permutation(others)
+    draws, (long, short) = np.random.default_rng([seed, 1]), lengths(budget)
+    dev, order = order[: held_out(budget)[0]], order[held_out(budget)[0] :]
+    count, begin = budget - len(dev), time.process_time()
+    rows = order[: count if way == "random" else int(SHARES[0] * count)]
+    for share in () if way == "random" else SHARES[1:]:
+        wanted = int(share * count) - len(rows)
+        rest = draws.permutation(np.setdiff1d(order, rows))[: CANDIDATES * wanted]
+        student = pool.train(rows, dev, short, seed)
+        chosen = choose(way, probabilities(student.logits(pool.columns(rest))), wanted, draws)
+        rows = np.concatenate([rows, rest[chosen]])
+    middle = time.process_time()
+    student = pool.train(rows, dev, long, seed)
+    end = time.process_time()
+    found, teacher = student.logits(pool.columns(test)), pool.logits[test]
+    p, q = probabilities(teacher), probabilities(found)
+    return {
+        "way": way,
+        "budget": budget,
+        "seed": seed,
+        "agreement": round(100 * float((found.argmax(1) == teacher.argmax(1)).mean()), 2),
+        "kl": round(float((p * np.log((p + 1e-12) / (q + 1e-12))).sum(1).mean()), 4),
+        "choosing": round(middle - begin, 1),
+        "training": round(end - middle, 1),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Return mean and standard deviation over the seeds, and the mean gain over random with its standard error."""
+    frame = pl.DataFrame(rows)
+    base = frame.filter(way="random").select("budget", "seed", random="agreement")
+    frame = frame.join(base, on=["budget", "seed"], how="left").with_columns(
+        gain=pl.col("agreement") - pl.col("random")
+    )
+    agreement, gain = pl.col("agreement"), pl.col("gain")
+    return frame.group_by("budget", "way", maintain_order=True).agg(
+        seeds=pl.len(),
+        mean=agreement.mean(),
+        deviation=agreement.std(),
+        gain=gain.mean(),
+        error=gain.std() / pl.len().sqrt(),
+        choosing=(pl.col("choosing") / pl.col("training")).mean(),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=Path, required=True, help="Parquet with sentence, or sentence1 and sentence2")
+    parser.add_argument("--logits", type=Path, required=True)
+    parser.add_argument("--labels", required=True, help="in the order of the logits")
+    parser.add_argument("--encoder", required=True, help="makes the word vectors; or a file of them")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[1_000, 4_000, 16_000])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--test", type=int, default=5_000, help="texts for the figures")
+    parser.add_argument("--dimension", type=int, default=100, help="of the word vectors")
+    parser.add_argument("--hidden", type=int, default=50, help="of the student")
+    parser.add_argument("--output", type=Path, required=True, help="JSON lines; what is there is not run again")
+    given = parser.parse_args()
+    print(describe(), flush=True)
+    done = list(map(json.loads, given.output.read_text().splitlines())) if given.output.exists() else []
+    known = {(row["way"], row["budget"], row["seed"]) for row in done}
+    pool = read_pool(given)
+    order = np.random.default_rng(0).permutation(len(pool.table))
+    test, others = order[: given.test], order[given.test :]
+    print(f"{len(others):,} texts to choose from, {len(test):,} for the figures", flush=True)
+    for budget in given.budgets:
+        for seed in given.seeds:
+            for way in given.ways:
+                if (way, budget, seed) not in known:
+                    done.append(run(way, pool, test, others, budget, seed))
+                    print(done[-1], flush=True)
+                    with given.output.open("a") as file:
+                        file.write(json.dumps(done[-1]) + "\n")
+    with pl.Config(tbl_rows=-1, tbl_hide_dataframe_shape=True):
+        print(table(done))
+
+
+if __name__ == "__main__":
+    main()
