@@ -121,19 +121,16 @@ def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines
 
 
 def _with_columns_of_run(request: Request) -> Request:
-    """Name the text columns of a student's run, where nothing else does."""
-    named = (request.profile, request.student is None, request.text_col, os.environ.get("KD_TASK__TEXT_COLUMNS"))
+    """Name the text columns of the model's run, where nothing else does."""
+    named = (request.profile, request.text_col, os.environ.get("KD_TASK__TEXT_COLUMNS"))
     if any(named) or any(str(one).startswith("task.text_columns") for one in request.sets or ()):
         return request
-    from kdcli.run.paths import profile_of
+    from kdcli.run.paths import text_columns_of
 
-    own = profile_of(Path(str(request.student)))
-    if own is None or ".txt" in Path(str(request.input)).suffixes:
+    columns = text_columns_of(Path(str(request.student or request.teacher)))
+    if ".txt" in Path(str(request.input)).suffixes:
         return request
-    from kdcli.config.files import read
-
-    columns = read(own).get("task", {}).get("text_columns") or [None]
-    return replace(request, text_col=columns[0], text2_col=columns[1] if len(columns) > 1 else None)
+    return replace(request, **dict(zip(("text_col", "text2_col"), columns, strict=False)))
 
 
 def _own_profile(request: Request, glue: Path | None) -> Path | None:

@@ -16,7 +16,7 @@ from kdcli.cli.results import results_view
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
-    pass
+    from kdcli.config.schema import Settings
 
 
 @command(
@@ -33,6 +33,7 @@ def run_all(request: Request) -> None:
     baseline, results. What is up to date is not run again.
     """
     from kdcli.report.page import report_run
+    from kdcli.run.paths import artefact
     from kdcli.run.runner import run_stages
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -42,6 +43,8 @@ def run_all(request: Request) -> None:
     root = options.root(profile)
     begin = time.monotonic()
     with ui.reporting(profile.name) as reporter:
+        if not (options.dry_run or options.until or options.only or artefact(root, "logits").exists()):
+            _try_teacher(profile.settings)
         outcomes = run_stages(None, profile, options=options, reporter=reporter)
         compared = not request.dry_run and outcomes[-1].name == "results"
         new = any(outcome.reasons for outcome in outcomes)
@@ -54,3 +57,15 @@ def run_all(request: Request) -> None:
         return Group(results_view(result) if compared else ui.panel(outcomes[-1].name, ui.describe(result)), *where)
 
     stage.show(outcomes, request.dry_run, last)
+
+
+def _try_teacher(settings: Settings) -> None:
+    """Load a teacher that is taken as it is, so that what is wrong with it shows before the texts are made."""
+    if settings.teacher.train or settings.task.student_of:
+        return
+    from kdcli.models.device import resolve
+    from kdcli.tasks.split import task_from
+    from kdcli.teacher.model import TeacherSource
+
+    how = {"device": resolve(settings.device), "precision": settings.precision}
+    TeacherSource.of(settings).load(task_from(settings.task), **how)

@@ -19,6 +19,7 @@ from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import Settings
 from kdcli.distillation.derive import (
     FEW,
+    check_labels,
     count_cut,
     label_settings,
     student_settings,
@@ -28,6 +29,7 @@ from kdcli.distillation.derive import (
 from kdcli.distillation.plan import Plan, measure, most_texts, plan_all, plan_minutes
 from kdcli.distillation.texts import (
     STDIN,
+    Columns,
     TextCounts,
     find_columns,
     find_files,
@@ -40,13 +42,12 @@ from kdcli.evaluate.results import Results
 from kdcli.files import atomic, sha256
 from kdcli.models.device import resolve
 from kdcli.report.page import report_run
-from kdcli.run.paths import artefact
+from kdcli.run.paths import REQUEST, artefact
 from kdcli.run.runner import RunOptions, run_stages
 from kdcli.student.student import Student, load_student
 from kdcli.tasks.split import task_from
 from kdcli.teacher.model import TeacherSource
 
-REQUEST = "distil.json"  # what was asked for: the same again goes on with the plan that was made
 Values = Mapping[str, Any]
 Load = Callable[[Values], Profile]  # loads the recipe with settings on top
 
@@ -227,10 +228,11 @@ def _prepare(
         raise UsageError("this run folder is of another command", file=root, hint=hint)
     with TemporaryDirectory() as place:  # of a dry run, which leaves nothing
         folder = (Path(place) if options.dry_run else root) / "texts"
-        prepared = _plan(request, files, folder, recipe, under, begin, reporter)
+        prepared, columns = _plan(request, files, folder, recipe, under, options.seeds, begin, reporter)
     if not options.dry_run:
         profile.unlink(missing_ok=True)
         content = {"request": asked, "counts": asdict(prepared.counts), "plan": asdict(prepared.plan)}
+        content["columns"] = columns.texts
         with atomic(known) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     return replace(prepared, profile=replace(prepared.profile, name=root.name))
@@ -242,8 +244,15 @@ def _said(recipe: Profile) -> set[str]:
 
 
 def _plan(
-    request: Request, files: Sequence[Path], folder: Path, recipe: Profile, load: Load, begin: float, reporter: Reporter
-) -> _Prepared:
+    request: Request,
+    files: Sequence[Path],
+    folder: Path,
+    recipe: Profile,
+    load: Load,
+    seeds: int,
+    begin: float,
+    reporter: Reporter,
+) -> tuple[_Prepared, Columns]:
     """Open the teacher, take the texts, and plan."""
     settings = recipe.settings
     device = resolve(settings.device)
@@ -262,14 +271,13 @@ def _plan(
     how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
     said = ", labels in " + columns.label if columns.label else ", no labels"
     reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{said}")
-    limit = 0
-    if request.minutes is not None:
-        reporter.info("measuring the speed of teacher and student")
-        sample = first_texts(files[0], how, task, FEW, QuietReporter())
-        likely = load(derived | student_settings(sample, own)).settings
-        speeds = measure(teacher, sample, request.minutes, likely, device)
-        limit = most_texts(request.minutes, speeds)
+    check_labels(columns, task, files[0], reporter)
+    sample = first_texts(files[0], how, task, FEW, QuietReporter())
+    likely = load(derived | student_settings(sample, own)).settings
+    speeds = measure(teacher, sample, request.minutes or 0, likely, device, reporter)
+    limit = most_texts(request.minutes, speeds) if request.minutes else 0
     taken = take_texts(files, how, task, limit=limit, seed=own.seed, reporter=reporter)
+    speeds = replace(speeds, row=speeds.row * seeds * (1 + taken.labelled))  # labels train a baseline, too
     derived |= student_settings(taken.rows, own)
     own = load(derived).settings
     if cut := count_cut(taken.rows, own.student.max_length):
@@ -277,11 +285,14 @@ def _plan(
     n_iter: int | None = own.transfer.lite.n_iter
     if not n_iter and "transfer.lite.n_iter" not in _said(recipe):
         n_iter = None  # as many as are of use
+    spent = time.perf_counter() - begin
     if request.minutes is None:
-        plan = plan_all(len(taken.rows), own, n_iter)
+        plan = plan_all(len(taken.rows), spent, speeds, own, n_iter)
     else:
-        plan = plan_minutes(request.minutes, time.perf_counter() - begin, len(taken.rows), speeds, own, n_iter)
+        plan = plan_minutes(request.minutes, spent, len(taken.rows), speeds, own, n_iter)
     counts = taken.divide(plan.texts, task, folder)
+    if counts.labelled:
+        derived |= teacher.fit(pl.read_parquet(folder / "dev.parquet"), reporter)
     derived |= {
         "task.data_dir": str(folder),
         "task.gold": counts.labelled,
@@ -291,7 +302,7 @@ def _plan(
         "student.max_steps": plan.updates,
         "student.eval_steps": plan.eval_steps,
     }
-    return _Prepared(load(derived), counts, plan)
+    return _Prepared(load(derived), counts, plan), columns
 
 
 def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
@@ -310,13 +321,12 @@ def _show_plan(prepared: _Prepared, minutes: float | None, reporter: Reporter) -
     reporter.info(f"{counts.train:,} texts to learn from, {counts.dev:,} to choose by{test}")
     made = f"{plan.n_iter} fabricated ones for each, " if plan.n_iter else ""
     reporter.info(f"the plan: {made}{plan.updates:,} updates of the student")
-    if plan.seconds:
-        parts = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in plan.seconds.items())
-        total = sum(plan.seconds.values()) / 60
-        reporter.info(f"in minutes: {parts}; in all {total:.1f}")
-        if minutes and total > 1.15 * minutes:
-            what = f"the least that makes a student takes about {total:.1f} minutes"
-            reporter.warn(f"{what}, more than the {minutes:g} of --minutes")
+    parts = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in plan.seconds.items())
+    total = sum(plan.seconds.values()) / 60
+    reporter.info(f"about {total:.1f} minutes in all: {parts}")
+    if minutes and total > 1.15 * minutes:
+        what = f"the least that makes a student takes about {total:.1f} minutes"
+        reporter.warn(f"{what}, more than the {minutes:g} of --minutes")
 
 
 def outlook(history: Sequence[Mapping[str, float]], metric: str, beyond: int) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from kdcli import registry
-from kdcli.api import QuietReporter, Task
+from kdcli.api import Progress, QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.distillation.derive import count_words
 from kdcli.distillation.texts import held_out
@@ -50,6 +50,8 @@ _ROUNDS = 4
 """Groups of texts by which it is measured, from short ones to long ones."""
 _WORDS = 320
 _FEW = 16
+_LEAST_FEW = 4
+"""The fewest texts of a group."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,31 @@ class Plan:
     updates: int  # the student's steps in all
     eval_steps: int  # steps between two evaluations
     words: int  # of the student's vocabulary, which is smaller where their vectors would take too long
-    seconds: dict[str, float]  # what it will take, by what is done; empty without a limit of time
+    seconds: dict[str, float]  # what it will take, by what is done
 
 
-def plan_all(texts: int, settings: Settings, n_iter: int | None = None) -> Plan:
+def plan_all(texts: int, spent: float, speeds: Speeds, settings: Settings, n_iter: int | None = None) -> Plan:
     """Plan without a limit of time: all texts, with ``n_iter`` fabricated ones each; None: some where there are few."""
     train = texts - sum(held_out(texts))
     n_iter = min(_MOST_ITER, ceil(ENOUGH / train) - 1) if n_iter is None else n_iter
     student = settings.student
     updates = student.epochs * ceil(train * (1 + n_iter) / student.batch_size)
-    return Plan(texts, n_iter, student.epochs, updates, max(1, updates // _EVALUATIONS), student.max_size, {})
+    return _plan(texts, n_iter, student.epochs, updates, student.max_size, spent, speeds, settings)
+
+
+def _plan(
+    texts: int, n_iter: int, epochs: int, updates: int, words: int, spent: float, speeds: Speeds, settings: Settings
+) -> Plan:
+    """Return the plan of these numbers, with what it takes; ``spent`` seconds have passed."""
+    held = sum(held_out(texts))
+    seconds = {
+        "read and plan": spent,
+        "teacher": ((texts - held) * (1 + n_iter) + 2 * held) * speeds.text,
+        "vectors": words * speeds.word,
+        "student": updates * settings.student.batch_size * speeds.row,
+        "rest": _START,
+    }
+    return Plan(texts, n_iter, epochs, updates, max(1, updates // _EVALUATIONS), words, seconds)
 
 
 def most_texts(minutes: float, speeds: Speeds) -> int:
@@ -118,27 +135,27 @@ def plan_minutes(
     rows = train * (1 + made)
     passes = min(_MOST_EPOCHS, (left - rows * speeds.text) / (rows * speeds.row))
     updates = max(_LEAST_UPDATES, int(passes * rows / batch))
-    parts = {
-        "read and plan": spent,
-        "teacher": (rows + 2 * held) * speeds.text,
-        "vectors": words * speeds.word,
-        "student": updates * batch * speeds.row,
-        "rest": _START,
-    }
-    epochs, steps = ceil(max(1.0, updates * batch / rows)), max(1, updates // _EVALUATIONS)
-    return Plan(taken, made, epochs, updates, steps, words, parts)
+    epochs = ceil(max(1.0, updates * batch / rows))
+    return _plan(taken, made, epochs, updates, words, spent, speeds, settings)
 
 
-def measure(teacher: Teacher, texts: pl.DataFrame, minutes: float, settings: Settings, device: str) -> Speeds:
-    """Measure the speeds on some texts; that takes a few percent of the time that there is."""
+def measure(
+    teacher: Teacher, texts: pl.DataFrame, minutes: float, settings: Settings, device: str, reporter: Reporter
+) -> Speeds:
+    """Measure the speeds on some texts; that takes a few percent of the time that there is, or seconds."""
     columns = [texts[name].to_list() for name in teacher.task.columns]
     limit = max(_LEAST_MEASURED, _MEASURED * 60 * minutes)
     words = sorted({word for column in columns for text in column for word in text.split()})
-    word = _word_seconds(settings, words[:_WORDS], device)
-    return Speeds(_text_seconds(teacher, columns, limit), word, _row_seconds(texts, teacher.task, settings))
+    with reporter.progress("measure the speed of teacher and student", _ROUNDS + 3, "steps") as progress:
+        text = _text_seconds(teacher, columns, limit, progress)
+        word = _word_seconds(settings, words[:_WORDS], device)
+        progress.advance()
+        row = _row_seconds(texts, teacher.task, settings)
+        progress.advance()
+    return Speeds(text, word, row)
 
 
-def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float) -> float:
+def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float, progress: Progress) -> float:
     """Return the seconds that a text takes the teacher among others of its length, as an export has them."""
     order = np.argsort(count_words(pl.Series(columns[0], dtype=pl.String)), kind="stable")
 
@@ -146,10 +163,11 @@ def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float) -> f
         rows = order[max(0, int(middle - size / 2)) :][:size]
         begin = time.perf_counter()
         teacher.logits([[column[row] for row in rows] for column in columns])
+        progress.advance()
         return (time.perf_counter() - begin) / len(rows)
 
     first = seconds(len(order) / 2, _FEW)
-    size = int(np.clip(limit / _ROUNDS / first, _FEW, 2 * BATCH))
+    size = int(np.clip(limit / _ROUNDS / first, _LEAST_FEW, 2 * BATCH))
     found = [seconds((number + 0.5) * len(order) / _ROUNDS, size) for number in range(_ROUNDS)]
     teacher.read.clear()
     return float(np.mean(found))

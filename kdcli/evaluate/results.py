@@ -111,6 +111,7 @@ def compare(
     models = {name: _Measured() for name in ("teacher", *students)}
     with reporter.progress("compare", 2 + sum(map(len, students.values())), "models") as progress:
         big = teacher.load(task, device=device, precision=precision)
+        big.reporter = reporter
         models["teacher"].measure(big, big.megabytes, labelled)
         big.warn_of_cuts(reporter)
         progress.advance()

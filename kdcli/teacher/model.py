@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
@@ -16,6 +17,7 @@ from kdcli import registry
 from kdcli.api import LoadedTeacher, QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.models.classifier import are_generic
+from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.logits import label_positions
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Teacher:
     task: Task  # the task
     loaded: LoadedTeacher  # the plugin's model
     outputs: list[int]  # for each label of the task, the position of its output
+    reporter: Reporter = field(default_factory=QuietReporter)  # shows how far it is in a long list of texts
     read: Counter[str] = field(default_factory=Counter)  # how many texts it has read, and how many of them it has cut
 
     @property
@@ -60,17 +63,31 @@ class Teacher:
             PluginError: The plugin fails, or breaks its contract.
             RuntimeError: The batch does not fit into memory.
         """
-        if not len(columns[0]):
-            return np.empty((0, self.task.outputs), np.float32)
-        cut = self.loaded.cut
-        found = self._ask(columns, batch)
-        self.read.update(texts=len(found), cut=self.loaded.cut - cut)
-        finite = np.isfinite(found).all(axis=1)
-        if not finite.all():
-            text = columns[0][int(np.argmin(finite))]
-            hint = "use --precision fp32 or bf16, since fp16 overflows; in fp32, the model's weights are broken"
-            raise DataError(f"the teacher's logits of {text[:80]!r} are not finite", file=self.source.model, hint=hint)
-        return found[:, self.outputs]
+        rows, cut = len(columns[0]), self.loaded.cut
+        found = np.empty((rows, self.task.outputs), np.float32)
+        # Batches of about one length; the longest texts come first, so that too little memory shows at once.
+        order = sorted(range(rows), key=lambda row: -sum(len(column[row]) for column in columns))
+        reporter = self.reporter if rows > batch else QuietReporter()
+        with reporter.progress("teacher", rows, "texts") as progress:
+            for begin in range(0, rows, batch):
+                some = order[begin : begin + batch]
+                found[some] = self._ask([[column[row] for row in some] for column in columns], batch)
+                progress.advance(len(some))
+        self.read.update(texts=rows, cut=self.loaded.cut - cut)
+        return found
+
+    def fit(self, texts: pl.DataFrame, reporter: Reporter) -> dict[str, Any]:
+        """Let the plugin fit options of its own to texts with gold labels; return these as settings by dotted key."""
+        if not (fit := getattr(self.loaded, "fit", None)):
+            return {}
+        columns = [texts[name].to_list() for name in self.task.columns]
+        gold = encode_labels(texts["label"], self.task, file="dev")
+        gold = gold if self.task.is_score else np.array(self.outputs)[gold]
+        with registry.blaming("teachers", self.source.plugin, "fit"):
+            fitted: dict[str, Any] = fit(columns, gold, BATCH)
+        for name, value in fitted.items():
+            reporter.info(f"teacher: {name} {value}, fitted to the gold labels of {len(texts):,} dev texts")
+        return {f"teachers.{registry.table_name(self.source.plugin)}.{name}": value for name, value in fitted.items()}
 
     def try_out(self, words: int = 0) -> None:
         """Read one text, by default of the longest input, so that what does not fit shows before long work."""
@@ -79,7 +96,7 @@ class Teacher:
             self._ask([["a " * words]] * len(self.task.columns), 1)
 
     def _ask(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
-        """Return the plugin's logits ``[texts, outputs]``, of the right shape."""
+        """Return the logits of a batch; they are checked, and in the task's order of labels."""
         name = self.source.plugin
         with registry.blaming("teachers", name, "logits", but=(MemoryError, torch.OutOfMemoryError)):
             found = self.loaded.logits(columns, batch)
@@ -87,7 +104,13 @@ class Teacher:
         if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.float32:
             there = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
             raise registry.breach("teachers", name, f"gives {there} for logits float32 {list(shape)}")
-        return found
+        finite = np.isfinite(found).all(axis=1)
+        if not finite.all():
+            text = columns[0][int(np.argmin(finite))]
+            hint = "use --precision fp32 or bf16, since fp16 overflows; in fp32, the model's weights are broken"
+            raise DataError(f"the teacher's logits of {text[:80]!r} are not finite", file=self.source.model, hint=hint)
+        ordered: NDArray[np.float32] = found[:, self.outputs]
+        return ordered
 
     def warn_of_cuts(self, reporter: Reporter) -> None:
         """Warn if texts were longer than what it reads."""
@@ -142,7 +165,7 @@ class TeacherSource:
 
     def match(self, loaded: LoadedTeacher, task: Task, reporter: Reporter) -> Teacher:
         """Match the labels of a loaded teacher to a task's, and try it out."""
-        teacher = Teacher(self, task, loaded, _output_positions(loaded.labels, task, self.model, reporter))
+        teacher = Teacher(self, task, loaded, _output_positions(loaded.labels, task, self.model, reporter), reporter)
         teacher.try_out(1)
         return teacher
 

@@ -42,9 +42,12 @@ def test_little_time_does_the_least():
 
 
 def test_without_a_limit_all_texts_are_taken_and_few_are_multiplied():
-    assert plan_all(100_000, SETTINGS).n_iter == 0
-    alone, wanted = plan_all(1_000, SETTINGS, 0), plan_minutes(60, 0, 1_000, SPEEDS, SETTINGS, 2)
+    assert plan_all(100_000, 0, SPEEDS, SETTINGS).n_iter == 0
+    alone, wanted = plan_all(1_000, 3, SPEEDS, SETTINGS, 0), plan_minutes(60, 0, 1_000, SPEEDS, SETTINGS, 2)
     assert (alone.n_iter, alone.updates, wanted.n_iter) == (0, SETTINGS.student.epochs * 4, 2)
-    small = plan_all(1_000, SETTINGS)
+    assert sum(alone.seconds.values()) == pytest.approx(
+        3 + 20 + (900 + 2 * 100) * 0.01 + alone.words * 0.001 + alone.updates * BATCH * 0.001
+    )
+    small = plan_all(1_000, 0, SPEEDS, SETTINGS)
     assert (small.texts, small.n_iter, small.epochs) == (1_000, 20, SETTINGS.student.epochs)
     assert small.updates == 10 * -(-900 * 21 // BATCH)
