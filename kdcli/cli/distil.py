@@ -37,11 +37,23 @@ Minutes = Annotated[
 ]
 Labels = Annotated[
     str | None,
-    option(SETTINGS, "--labels", "Names of the classes, for a zero-shot teacher or one without names.", "NAME,NAME"),
+    option(
+        SETTINGS,
+        "--labels",
+        "Names of the classes, for a zero-shot teacher or one without names.",
+        "NAME,NAME",
+        "the teacher's",
+    ),
 ]
 LabelCol = Annotated[
     str | None,
-    option(SETTINGS, "--label-col", "Column of gold labels; none: read no labels.", "COLUMN", "one named label, ..."),
+    option(
+        SETTINGS,
+        "--label-col",
+        "Column of gold labels; none: read no labels.",
+        "COLUMN",
+        "one with a usual name, such as label",
+    ),
 ]
 Price = Annotated[
     float, option(FILES, "--price", "Price of an hour of this machine, for the cost of predictions.", "PRICE", "0.10")
@@ -56,7 +68,13 @@ Price = Annotated[
         *("profile", "text_col", "text2_col", "run_dir", "force", "seed", "device", "precision", "offline"),
         *("resume", "seeds", "dry_run", "track"),
     ),
-    about={"profile": "|distil", "run_dir": "|runs/TEXTS"},
+    about={
+        "profile": "|distil",
+        "run_dir": "|runs/TEXTS",
+        "text_col": "|the one that holds texts",
+        "text2_col": "|none: single texts",
+        "dry_run": "Show the plan and about how long it takes; write nothing.",
+    },
 )
 def distil(
     request: Request,

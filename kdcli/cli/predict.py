@@ -142,7 +142,7 @@ def _own_profile(request: Request, glue: Path | None) -> Path | None:
     if own := profile_of(Path(request.teacher or str(request.student))):
         return own
     flag = "--teacher" if request.teacher is not None else "--glue"
-    hint = "add --profile sst2, for example, or name a run folder; `kd profile list` names the profiles"
+    hint = "name the run folder of `kd distil` or `kd run-all`, or a profile (--profile sst2) that has its labels"
     raise UsageError(f"{flag} needs a profile, which says what the task is", hint=hint)
 
 

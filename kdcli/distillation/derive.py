@@ -54,7 +54,10 @@ def task_settings(
     if wanted and sorted(wanted) != sorted(labels):
         if not are_generic(labels) or len(wanted) != len(labels):
             what = f"the teacher's labels are {', '.join(labels)}, and --labels names {', '.join(wanted)}"
-            raise UsageError(what, hint="leave out --labels; a zero-shot teacher is a model of inference (NLI)")
+            hint = "leave out --labels, which are for a zero-shot teacher, a model of inference (NLI)"
+            if are_generic(labels):
+                hint = f"name all {len(labels)}; of an NLI model: --set teachers.{ZERO_SHOT}.entailment=NUMBER, from 0"
+            raise UsageError(what, hint=hint)
         pairs = ", ".join(f"{own} as {name}" for own, name in zip(labels, wanted, strict=True))
         reporter.info(f"the teacher's labels are read in their order: {pairs}")
         return {**kind, "task.labels": list(wanted)}
