@@ -127,10 +127,10 @@ def _with_columns_of_run(request: Request) -> Request:
         return request
     from kdcli.run.paths import text_columns_of
 
-    columns = text_columns_of(Path(str(request.student or request.teacher)))
     if ".txt" in Path(str(request.input)).suffixes:
         return request
-    return replace(request, **dict(zip(("text_col", "text2_col"), columns, strict=False)))
+    first, second = [*text_columns_of(Path(str(request.student or request.teacher))), None, None][:2]
+    return replace(request, text_col=first, text2_col=second)
 
 
 def _own_profile(request: Request, glue: Path | None) -> Path | None:

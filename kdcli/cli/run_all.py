@@ -67,5 +67,5 @@ def _try_teacher(settings: Settings) -> None:
     from kdcli.tasks.split import task_from
     from kdcli.teacher.model import TeacherSource
 
-    how = {"device": resolve(settings.device), "precision": settings.precision}
-    TeacherSource.of(settings).load(task_from(settings.task), **how)
+    source, device = TeacherSource.of(settings), resolve(settings.device)
+    source.load(task_from(settings.task), device=device, precision=settings.precision)

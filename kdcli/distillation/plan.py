@@ -146,6 +146,7 @@ def measure(
     columns = [texts[name].to_list() for name in teacher.task.columns]
     limit = max(_LEAST_MEASURED, _MEASURED * 60 * minutes)
     words = sorted({word for column in columns for text in column for word in text.split()})
+    words += [f"word{number}" for number in range(_WORDS)]  # for texts of few words
     with reporter.progress("measure the speed of teacher and student", _ROUNDS + 3, "steps") as progress:
         text = _text_seconds(teacher, columns, limit, progress)
         word = _word_seconds(settings, words[:_WORDS], device)
@@ -183,7 +184,7 @@ def _word_seconds(settings: Settings, words: list[str], device: str) -> float:
         begin = time.perf_counter()
         encoder_vectors(source, some, settings.student.dimension, device=device)
         taken.append(time.perf_counter() - begin)
-    return max(0.0, taken[1] - taken[0]) / max(1, len(words) - _FEW)
+    return max(0.0, taken[1] - taken[0]) / (len(words) - _FEW)
 
 
 def _row_seconds(texts: pl.DataFrame, task: Task, settings: Settings) -> float:

@@ -37,7 +37,6 @@ class Teacher:
     task: Task  # the task
     loaded: LoadedTeacher  # the plugin's model
     outputs: list[int]  # for each label of the task, the position of its output
-    reporter: Reporter = field(default_factory=QuietReporter)  # shows how far it is in a long list of texts
     read: Counter[str] = field(default_factory=Counter)  # how many texts it has read, and how many of them it has cut
 
     @property
@@ -63,17 +62,11 @@ class Teacher:
             PluginError: The plugin fails, or breaks its contract.
             RuntimeError: The batch does not fit into memory.
         """
-        rows, cut = len(columns[0]), self.loaded.cut
-        found = np.empty((rows, self.task.outputs), np.float32)
-        # Batches of about one length; the longest texts come first, so that too little memory shows at once.
-        order = sorted(range(rows), key=lambda row: -sum(len(column[row]) for column in columns))
-        reporter = self.reporter if rows > batch else QuietReporter()
-        with reporter.progress("teacher", rows, "texts") as progress:
-            for begin in range(0, rows, batch):
-                some = order[begin : begin + batch]
-                found[some] = self._ask([[column[row] for row in some] for column in columns], batch)
-                progress.advance(len(some))
-        self.read.update(texts=rows, cut=self.loaded.cut - cut)
+        if not len(columns[0]):
+            return np.empty((0, self.task.outputs), np.float32)
+        cut = self.loaded.cut
+        found = self._ask(columns, batch)
+        self.read.update(texts=len(found), cut=self.loaded.cut - cut)
         return found
 
     def fit(self, texts: pl.DataFrame, reporter: Reporter) -> dict[str, Any]:
@@ -96,7 +89,7 @@ class Teacher:
             self._ask([["a " * words]] * len(self.task.columns), 1)
 
     def _ask(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
-        """Return the logits of a batch; they are checked, and in the task's order of labels."""
+        """Return the plugin's logits ``[texts, task.outputs]``; they are checked, and in the task's order of labels."""
         name = self.source.plugin
         with registry.blaming("teachers", name, "logits", but=(MemoryError, torch.OutOfMemoryError)):
             found = self.loaded.logits(columns, batch)
@@ -165,7 +158,7 @@ class TeacherSource:
 
     def match(self, loaded: LoadedTeacher, task: Task, reporter: Reporter) -> Teacher:
         """Match the labels of a loaded teacher to a task's, and try it out."""
-        teacher = Teacher(self, task, loaded, _output_positions(loaded.labels, task, self.model, reporter), reporter)
+        teacher = Teacher(self, task, loaded, _output_positions(loaded.labels, task, self.model, reporter))
         teacher.try_out(1)
         return teacher
 

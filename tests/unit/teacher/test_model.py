@@ -49,7 +49,7 @@ def one_by_one(folder, *columns, max_length=32):
     return torch.cat([model(**row).logits for row in inputs]).numpy()
 
 
-def test_a_long_list_of_texts_shows_its_progress_batch_by_batch(tiny_teacher, films):
+def test_many_texts_show_their_progress_batch_by_batch(tiny_teacher, films):
     shown = Notes()
     load(tiny_teacher(), films, reporter=shown).logits([TEXTS], 3)
     assert (shown.total, shown.rows) == (len(TEXTS), len(TEXTS)) and shown.updates == 1  # 3 + 3 + 1
