@@ -37,23 +37,11 @@ Minutes = Annotated[
 ]
 Labels = Annotated[
     str | None,
-    option(
-        SETTINGS,
-        "--labels",
-        "Names of the classes, for a zero-shot teacher or one without names.",
-        "NAME,NAME",
-        "the teacher's",
-    ),
+    option(SETTINGS, "--labels", "Names of the classes, where the teacher has none.", "NAME,NAME", "the teacher's"),
 ]
 LabelCol = Annotated[
     str | None,
-    option(
-        SETTINGS,
-        "--label-col",
-        "Column of gold labels; none: read no labels.",
-        "COLUMN",
-        "one with a usual name, such as label",
-    ),
+    option(SETTINGS, "--label-col", "Column of gold labels; none: read no labels.", "COLUMN", "one named label, ..."),
 ]
 Price = Annotated[
     float, option(FILES, "--price", "Price of an hour of this machine, for the cost of predictions.", "PRICE", "0.10")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -14,9 +14,6 @@ from kdcli.cli.options import Request, command
 from kdcli.cli.progress import duration
 from kdcli.cli.results import results_view
 from kdcli.errors import UsageError
-
-if TYPE_CHECKING:
-    from kdcli.config.schema import Settings
 
 
 @command(
@@ -43,8 +40,15 @@ def run_all(request: Request) -> None:
     root = options.root(profile)
     begin = time.monotonic()
     with ui.reporting(profile.name) as reporter:
-        if not (options.dry_run or options.until or options.only or artefact(root, "logits").exists()):
-            _try_teacher(profile.settings)
+        settings, part = profile.settings, options.dry_run or options.until or options.only
+        if not (settings.teacher.train or part or artefact(root, "logits").exists()):
+            from kdcli.models.device import resolve
+            from kdcli.tasks.split import task_from
+            from kdcli.teacher.model import TeacherSource
+
+            # What is wrong with a teacher that is taken as it is shows before the texts are made.
+            source, device = TeacherSource.of(settings), resolve(settings.device)
+            source.load(task_from(settings.task), device=device, precision=settings.precision)
         outcomes = run_stages(None, profile, options=options, reporter=reporter)
         compared = not request.dry_run and outcomes[-1].name == "results"
         new = any(outcome.reasons for outcome in outcomes)
@@ -57,15 +61,3 @@ def run_all(request: Request) -> None:
         return Group(results_view(result) if compared else ui.panel(outcomes[-1].name, ui.describe(result)), *where)
 
     stage.show(outcomes, request.dry_run, last)
-
-
-def _try_teacher(settings: Settings) -> None:
-    """Load a teacher that is taken as it is, so that what is wrong with it shows before the texts are made."""
-    if settings.teacher.train or settings.task.student_of:
-        return
-    from kdcli.models.device import resolve
-    from kdcli.tasks.split import task_from
-    from kdcli.teacher.model import TeacherSource
-
-    source, device = TeacherSource.of(settings), resolve(settings.device)
-    source.load(task_from(settings.task), device=device, precision=settings.precision)

@@ -17,25 +17,9 @@ from kdcli.api import QuietReporter, Reporter
 from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import Settings
-from kdcli.distillation.derive import (
-    FEW,
-    check_labels,
-    count_cut,
-    label_settings,
-    student_settings,
-    task_settings,
-    teacher_settings,
-)
+from kdcli.distillation import derive
 from kdcli.distillation.plan import Plan, measure, most_texts, plan_all, plan_minutes
-from kdcli.distillation.texts import (
-    STDIN,
-    Columns,
-    TextCounts,
-    find_columns,
-    find_files,
-    first_texts,
-    take_texts,
-)
+from kdcli.distillation.texts import STDIN, TextCounts, find_columns, find_files, first_texts, take_texts
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.bench import BenchSubject, cold_start, student_forms
 from kdcli.evaluate.results import Results
@@ -228,11 +212,11 @@ def _prepare(
         raise UsageError("this run folder is of another command", file=root, hint=hint)
     with TemporaryDirectory() as place:  # of a dry run, which leaves nothing
         folder = (Path(place) if options.dry_run else root) / "texts"
-        prepared, columns = _plan(request, files, folder, recipe, under, options.seeds, begin, reporter)
+        prepared = _plan(request, files, folder, recipe, under, options.seeds, begin, reporter)
     if not options.dry_run:
         profile.unlink(missing_ok=True)
         content = {"request": asked, "counts": asdict(prepared.counts), "plan": asdict(prepared.plan)}
-        content["columns"] = columns.texts
+        content["columns"] = prepared.columns
         with atomic(known) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     return replace(prepared, profile=replace(prepared.profile, name=root.name))
@@ -252,7 +236,7 @@ def _plan(
     seeds: int,
     begin: float,
     reporter: Reporter,
-) -> tuple[_Prepared, Columns]:
+) -> _Prepared:
     """Open the teacher, take the texts, and plan."""
     settings = recipe.settings
     device = resolve(settings.device)
@@ -260,27 +244,27 @@ def _plan(
         files[0], text_col=request.text_col, text2_col=request.text2_col, label_col=request.label_col
     )
     derived: dict[str, Any] = {"task.name": _name(request.texts)}
-    derived |= teacher_settings(request.model, request.labels, settings, reporter)
+    derived |= derive.teacher_settings(request.model, request.labels, settings, reporter)
     source = TeacherSource.of(load(derived).settings)
     opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
-    derived |= task_settings(opened.labels, request.labels, columns, reporter)
-    derived |= label_settings(columns, opened.labels)
+    derived |= derive.task_settings(opened.labels, request.labels, columns, reporter)
+    derived |= derive.label_settings(columns, opened.labels)
     own = load(derived).settings
     task = task_from(own.task)
     teacher = source.match(opened, task, reporter)
     how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
     said = ", labels in " + columns.label if columns.label else ", no labels"
     reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{said}")
-    check_labels(columns, task, files[0], reporter)
-    sample = first_texts(files[0], how, task, FEW, QuietReporter())
-    likely = load(derived | student_settings(sample, own)).settings
+    derive.check_labels(columns, task, files[0], reporter)
+    sample = first_texts(files[0], how, task, derive.FEW, QuietReporter())
+    likely = load(derived | derive.student_settings(sample, own)).settings
     speeds = measure(teacher, sample, request.minutes or 0, likely, device, reporter)
     limit = most_texts(request.minutes, speeds) if request.minutes else 0
     taken = take_texts(files, how, task, limit=limit, seed=own.seed, reporter=reporter)
     speeds = replace(speeds, row=speeds.row * seeds * (1 + taken.labelled))  # labels train a baseline, too
-    derived |= student_settings(taken.rows, own)
+    derived |= derive.student_settings(taken.rows, own)
     own = load(derived).settings
-    if cut := count_cut(taken.rows, own.student.max_length):
+    if cut := derive.count_cut(taken.rows, own.student.max_length):
         reporter.info(f"the student reads {own.student.max_length} words: {cut:,} texts are longer, and cut")
     n_iter: int | None = own.transfer.lite.n_iter
     if not n_iter and "transfer.lite.n_iter" not in _said(recipe):
@@ -302,7 +286,7 @@ def _plan(
         "student.max_steps": plan.updates,
         "student.eval_steps": plan.eval_steps,
     }
-    return _Prepared(load(derived), counts, plan), columns
+    return _Prepared(load(derived), counts, plan, columns.texts)
 
 
 def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:

@@ -58,14 +58,14 @@ def profile_of(path: Path) -> Path | None:
 
 def text_columns_of(path: Path) -> list[str]:
     """Return the text columns of the user's tables in the run that a path is, or lies in; empty where unknown."""
-    own = profile_of(path)
-    if own is None:
+    if (own := profile_of(path)) is None:
         return []
     from kdcli.config.files import read
 
-    named: list[str] = read(own).get("task", {}).get("text_columns") or []
     request = own.with_name(REQUEST)
-    return named or (json.loads(request.read_text("utf-8")).get("columns", []) if request.is_file() else [])
+    found = json.loads(request.read_text("utf-8")) if request.is_file() else {}
+    columns: list[str] = read(own).get("task", {}).get("text_columns") or found.get("columns", [])
+    return columns
 
 
 def student_folder(path: Path) -> Path:

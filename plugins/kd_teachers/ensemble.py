@@ -97,12 +97,9 @@ def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -
 
 
 def fit_weights(logits: NDArray[np.float32], gold: NDArray[Any]) -> list[float]:
-    """Return weights that sum to 1, with the least loss of the weighted mean; the loss is convex in them.
+    """Return the weights that sum to 1 and give the mean of ``logits [models, texts, outputs]`` the least loss.
 
-    Args:
-        logits: Of each model, ``[models, texts, outputs]``.
-        gold: The number of the right output of each text: the loss is the cross-entropy. For a single output the right
-            score: it is the squared error.
+    It is convex: the cross-entropy with the numbers of the right outputs, or of one output the squared error.
     """
     import numpy as np
     from scipy.optimize import minimize
