@@ -71,6 +71,7 @@ class _Prepared:
     profile: Profile
     counts: TextCounts
     plan: Plan
+    columns: tuple[str, ...] = ()  # of the texts, in the user's files
 
 
 def distil(
