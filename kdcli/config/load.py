@@ -167,7 +167,7 @@ def _from_flags(flags: Mapping[str, Any]) -> list[Layer]:
     layers = []
     for key, value in flags.items():
         plain = f"--{key.rpartition('.')[2].replace('_', '-')}"
-        own = () if key in _FLAGS or key.startswith("generators.") else flags_of(key)
+        own = () if key in _FLAGS or key.startswith(("generators.", "teachers.")) else flags_of(key)
         name = next((flag.names[0] for _, _, flag in own), _FLAGS.get(key, plain))
         layers.append(Layer(name, _nest(key, value)))
     return layers
