@@ -245,7 +245,11 @@ class TeacherPlugin(Protocol):
 
 
 class LoadedTeacher(Protocol):
-    """A loaded teacher; a size is 0 where it is unknown."""
+    """A loaded teacher; a size is 0 where it is unknown.
+
+    ``represent(columns, batch)`` is optional: it returns the logits with, for each text, the mean of the last hidden
+    states, ``float32 [texts, size]``. A student can learn to predict that too (``student.repr_weight``).
+    """
 
     labels: tuple[str, ...]  # of its outputs, in order; empty for a score; ``LABEL_0`` and so on are no names
     max_length: int  # the longest input in its tokens; 0 = no limit

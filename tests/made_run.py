@@ -1,7 +1,6 @@
 """Run folders as ``kd run-all`` leaves them, made without training anything."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,32 +11,18 @@ NOVELTY = {
     **{f"{kind}distinct_{n}": 0.1 * n for kind in ("", "train_", "equal_", "equal_train_") for n in (1, 2, 3)},
     **dict.fromkeys(("samples", "words", "equal_words", "scored"), 40),
     **{"mean_length": 4.0, "train_mean_length": 3.0, "lengths": {}, "train_lengths": {}, "examples": ["one"]},
-    "in_train": 0.0123,
-    "bits_per_character": 1.75,
+    **{"in_train": 0.0123, "bits_per_character": 1.75},
 }
+EXAMPLE = {"rules": ["masked"], "before": "a fine film", "after": f"a [MASK] {HOSTILE}"}
 RESULTS = {
     "lite": {
-        "rows": 100,
-        "originals": 10,
-        "fabricated": 90,
+        **{"rows": 100, "originals": 10, "fabricated": 90, "duplicates": 5, "held_out_copies": 0, "drop_rate": 0.05},
         "counts": {"words": 1000, "words_masked": 101, "words_replaced": 99, "texts_cut": 20},
-        "duplicates": 5,
-        "held_out_copies": 0,
-        "drop_rate": 0.05,
-        "examples": [{"rules": ["masked"], "before": "a fine film", "after": f"a [MASK] {HOSTILE}"}],
+        "examples": [EXAMPLE],
     },
     "sample": {
-        "rows": 50,
-        "originals": 10,
-        "draws": 64,
-        "samples": 40,
-        "duplicates": 3,
-        "train_copies": 1,
-        "held_out_copies": 0,
-        "excess": 20,
-        "rejected": {"broken characters": 2},
-        "acceptance": 0.94,
-        "novelty": NOVELTY,
+        **{"rows": 50, "originals": 10, "draws": 64, "samples": 40, "duplicates": 3, "train_copies": 1, "excess": 20},
+        **{"held_out_copies": 0, "rejected": {"broken characters": 2}, "acceptance": 0.94, "novelty": NOVELTY},
     },
     "corpus": {
         **{"rows": 50, "originals": 10, "read": 99, "usable": 41, "kept": 40, "examples": ["one"]},
@@ -49,29 +34,12 @@ RESULTS = {
 
 
 def write_run(
-    root: Path,
-    *,
-    labels: tuple[str, ...] = ("no", "yes"),
-    pairs: bool = False,
-    tables: tuple[str, ...] = ("dev",),
-    rows: int = 60,
-    seeds: int = 1,
-    half: bool = False,
-    settings: str = "",
-    metric: str | None = None,
-) -> Path:
-    """Write a run.
+    root, *, labels=("no", "yes"), pairs=False, tables=("dev",), rows=60, seeds=1, half=False, settings="", metric=None
+):
+    """Write a run of so many seeds, each scored table of so many rows, and return its folder.
 
-    Args:
-        root: Its folder.
-        labels: The classes; none for scores from 0 to 5.
-        pairs: Whether its texts are pairs.
-        tables: What the models were scored on.
-        rows: Rows of each table.
-        seeds: How many students and baselines there are.
-        half: Leave off after the transfer set.
-        settings: More lines of the profile.
-        metric: The task's metric.
+    Without ``labels`` it is one of scores from 0 to 5. ``half`` leaves off after the transfer set; ``settings`` are
+    more lines of the profile.
     """
     metric = metric or ("accuracy" if labels else "pearson")
     root.mkdir(parents=True)
@@ -93,28 +61,28 @@ def write_run(
     return root
 
 
-def write_lock(root: Path, entries: dict[str, dict[str, object]]) -> None:
-    """Write ``kd.lock``."""
+def write_lock(root, entries):
     (root / "kd.lock").write_text(json.dumps({"format": 2, "stages": entries}))
 
 
-def entry(name: str, inputs: dict[str, str] | None = None, *, ended: bool = True) -> dict[str, object]:
+def entry(name, inputs=None, *, ended=True):
     """Return a stage's entry in ``kd.lock``, with one output that has the stage's name."""
     outputs = {name.partition("-")[0]: f"{name}-hash"} if ended else {}
     result = RESULTS.get(name, {})
     if name.startswith(("student", "baseline")):
         points = [(step, {"loss": 9 / step, "accuracy": 0.5 + step / 2000, "pearson": 0.5}) for step in (100, 200, 300)]
         result = {"history": [{"update": step, "epoch": step / 100, **values} for step, values in points]}
+    versions = VERSIONS if ended else {}
     return {
         "parameters": {"seed": 7},
         "inputs": inputs or {},
         "outputs": outputs,
         "result": result,
-        "versions": VERSIONS if ended else {},
+        "versions": versions,
     }
 
 
-def _write_transfer(root: Path, texts: tuple[str, ...], outputs: int, draws: np.random.Generator, joined: bool) -> None:
+def _write_transfer(root, texts, outputs, draws, joined):
     """Write 10 originals, 90 rows of lite and 40 of heavy, from 1 to 7 words long; the first text is hostile."""
     path = root / ("join/joined.parquet" if joined else "transfer/transfer.parquet")
     path.parent.mkdir()
@@ -124,26 +92,14 @@ def _write_transfer(root: Path, texts: tuple[str, ...], outputs: int, draws: np.
         **dict(zip(texts, ([HOSTILE, *words[1:]], words), strict=False)),
         "source": sources,
         "label": ["1" if source == "original" else None for source in sources],
-        **{
-            f"logits_{number}": draws.normal(size=len(sources)).astype(np.float32)
-            for number in range(outputs)
-            if joined
-        },
     }
+    for number in range(outputs if joined else 0):
+        columns[f"logits_{number}"] = draws.normal(size=len(sources)).astype(np.float32)
     pl.DataFrame(columns).write_parquet(path)
 
 
-def _write_results(
-    root: Path,
-    labels: tuple[str, ...],
-    texts: tuple[str, ...],
-    tables: tuple[str, ...],
-    rows: int,
-    seeds: int,
-    metric: str,
-    draws: np.random.Generator,
-) -> None:
-    columns: dict[str, list[object]] = {name: [] for name in ("table", "index", *texts, "label")}
+def _write_results(root, labels, texts, tables, rows, seeds, metric, draws):
+    columns = {name: [] for name in ("table", "index", *texts, "label")}
     columns |= {f"{model}_{n}": [] for model in ("teacher", "baseline", "student") for n in range(max(1, len(labels)))}
     for table in tables:
         for row in range(rows):
@@ -156,28 +112,18 @@ def _write_results(
     frame = pl.DataFrame(columns)
     frame.with_columns(pl.col(pl.Float64).cast(pl.Float32)).write_parquet(root / "predictions.parquet")
     models = {"teacher": (0.9, 1000, 100.0), "baseline": (0.7, 100, 1000.0), "student": (0.85, 100, 1000.0)}
-    results = {
-        "metrics": [metric],
-        "rows": [
-            {
-                "model": model,
-                "scores": {
-                    table: {metric: [value + 0.01 * seed for seed in range(1 if model == "teacher" else seeds)]}
-                    for table in tables
-                },
-                "parameters": parameters,
-                "parameters_without_embeddings": parameters // 2,
-                "megabytes": parameters / 100,
-                "per_second": speed,
-            }
-            for model, (value, parameters, speed) in models.items()
-        ],
-        "gap_closed": {table: {metric: 0.75} for table in tables},
-    }
+    found = []
+    for model, (value, parameters, speed) in models.items():
+        scores = [value + 0.01 * seed for seed in range(1 if model == "teacher" else seeds)]
+        row = {"model": model, "scores": {table: {metric: scores} for table in tables}, "per_second": speed}
+        row |= {"parameters": parameters, "parameters_without_embeddings": parameters // 2}
+        found.append(row | {"megabytes": parameters / 100})
+    gaps = {table: {metric: 0.75} for table in tables}
+    results = {"metrics": [metric], "rows": found, "gap_closed": gaps}
     (root / "results.json").write_text(json.dumps(results))
 
 
-def _write_curves(root: Path, metric: str) -> None:
+def _write_curves(root, metric):
     points = [
         {
             "stage": "teacher",
@@ -186,11 +132,9 @@ def _write_curves(root: Path, metric: str) -> None:
             "loss": 50 / step,
             "dev_loss": 0.7,
             "lr": 0.05 / step,
-            "peak_lr": 5e-4,
         }
+        | {"peak_lr": 5e-4}
         for step in (100, 200, 300)
     ]
-    points += [
-        {"stage": "generator", "step": 50, "bits_per_character": 1.9, "loss": 4.1, "dev_loss": None, "lr": 0.001}
-    ]
-    (root / "metrics.jsonl").write_text("".join(f"{json.dumps({'time': 1.0, **point})}\n" for point in points))
+    last = {"stage": "generator", "step": 50, "bits_per_character": 1.9, "loss": 4.1, "dev_loss": None, "lr": 0.001}
+    (root / "metrics.jsonl").write_text("".join(f"{json.dumps({'time': 1.0, **point})}\n" for point in (*points, last)))

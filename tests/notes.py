@@ -1,5 +1,3 @@
-"""A reporter that keeps all messages."""
-
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -22,7 +20,6 @@ class Notes(QuietReporter):
 
     @property
     def scores(self):
-        """The dev score of each evaluation."""
         return [next(iter(values.values())) for *_, values in self.points]
 
     def advance(self, steps=1, **shown):

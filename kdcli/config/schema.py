@@ -165,6 +165,8 @@ class StudentSettings(Table):
     """Weight of the distillation loss."""
     ce_weight: Annotated[Weight, Flag("Distillation", "WEIGHT")] = 0.0
     """Weight of the cross entropy with the label."""
+    repr_weight: Annotated[Weight, Flag("Distillation", "WEIGHT")] = 0.0
+    """Weight of the squared error of the teacher's representation, which a layer for training alone predicts."""
     temperature: Annotated[Rate, Flag("Distillation", "T", ("--temperature", "-T"))] = 1.0
     """Temperature of the KL divergence."""
     optimizer: Literal["adadelta", "adam", "adamw"] = "adadelta"
@@ -187,6 +189,8 @@ class StudentSettings(Table):
     """Stop after this many evaluations without a better dev score; 0 = never."""
     clip: Weight = 0.0
     """Largest norm of the gradient; 0 = no clipping."""
+    ema: Probability = 0.0
+    """Decay of an exponential moving average of the weights, which is what is scored and kept; 0 = the weights."""
     eval_steps: Count = 0
     """Updates between dev evaluations and resume points; 0 = at the end of each epoch."""
 

@@ -250,6 +250,8 @@ def _plan(
     opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
     derived |= derive.task_settings(opened.labels, request.labels, columns, reporter)
     derived |= derive.label_settings(columns, opened.labels)
+    if not hasattr(opened, "represent"):
+        derived["student.repr_weight"] = 0.0
     own = load(derived).settings
     task = task_from(own.task)
     teacher = source.match(opened, task, reporter)

@@ -27,18 +27,20 @@ from kdcli.student.train import train_student
 from kdcli.student.vocabulary import train_vocabulary
 from kdcli.teacher.model import BATCH, Teacher
 
-ENOUGH = 50_000
+ENOUGH = 100_000
 """With fewer texts to learn from, rules fabricate more, up to about this number."""
 _MOST_ITER = 20
 """The most fabricated texts for one of the user's (Tang et al. 2019, section 4.2)."""
-_EPOCHS = 8
+_EPOCHS = 4
 """Passes over the labelled texts for which the time is divided; more where the texts end before it."""
-_MOST_EPOCHS = 30
+_MOST_EPOCHS = 10
 _LEAST = 64
 """The fewest texts to learn from, and the fewest updates, however little time there is."""
 _LEAST_UPDATES = 20
 _VECTORS, _LEAST_WORDS = 0.1, 2_000
 """The share of the time for the vectors of the vocabulary, and its fewest words."""
+_WORDS_A_ROW = 2
+"""Words beyond so many a row would take more time for their vectors than they are worth."""
 _EVALUATIONS = 20
 _BATCHES = 16
 """Updates by which the student's speed is measured."""
@@ -80,9 +82,10 @@ def plan_all(texts: int, spent: float, speeds: Speeds, settings: Settings, n_ite
     """Plan without a limit of time: all texts, with ``n_iter`` fabricated ones each; None: some where there are few."""
     train = texts - sum(held_out(texts))
     n_iter = min(_MOST_ITER, ceil(ENOUGH / train) - 1) if n_iter is None else n_iter
-    student = settings.student
-    updates = student.epochs * ceil(train * (1 + n_iter) / student.batch_size)
-    return _plan(texts, n_iter, student.epochs, updates, student.max_size, spent, speeds, settings)
+    student, rows = settings.student, train * (1 + n_iter)
+    updates = student.epochs * ceil(rows / student.batch_size)
+    words = min(student.max_size, max(_LEAST_WORDS, _WORDS_A_ROW * rows))
+    return _plan(texts, n_iter, student.epochs, updates, words, spent, speeds, settings)
 
 
 def _plan(
@@ -191,14 +194,15 @@ def _row_seconds(texts: pl.DataFrame, task: Task, settings: Settings) -> float:
     """Return the seconds that a row takes in a training with random logits; the dev set is a few rows."""
     student = settings.student
     others = (f"word{number}" for number in range(student.max_size))  # an update takes longer with a large vocabulary
-    how: dict[str, Any] = {"max_size": student.max_size, "min_freq": student.min_freq, "lowercase": student.lowercase}
-    tokenizer = train_vocabulary((texts[name] for name in task.columns), **how, more=others)
+    cut: dict[str, Any] = {"max_size": student.max_size, "min_freq": student.min_freq, "lowercase": student.lowercase}
+    tokenizer = train_vocabulary((texts[name] for name in task.columns), **cut, more=others)
     encoded = encode_table(texts, tokenizer, task, student.max_length)
     random = np.random.default_rng(1)
     logits = random.normal(size=(len(encoded), task.outputs)).astype(np.float32)
     labels = logits[:, 0] if task.is_score else logits.argmax(1)
     few = encode_table(texts.head(_FEW), tokenizer, task, student.max_length)
     epochs = ceil(_BATCHES * student.batch_size / len(encoded))
+    how = {"max_steps": _BATCHES, "epochs": epochs, "eval_steps": _BATCHES, "repr_weight": 0.0}
     with TemporaryDirectory() as folder:
         result = train_student(
             examples=Examples(encoded.texts, logits, labels),
@@ -206,7 +210,7 @@ def _row_seconds(texts: pl.DataFrame, task: Task, settings: Settings) -> float:
             tokenizer=tokenizer,
             vectors=None,
             task=task,
-            settings=student.model_copy(update={"max_steps": _BATCHES, "epochs": epochs, "eval_steps": _BATCHES}),
+            settings=student.model_copy(update=how),
             options=settings.students.get(registry.table_name(student.model), {}),
             seed=1,
             output=Path(folder) / "student",

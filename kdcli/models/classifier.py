@@ -93,21 +93,33 @@ class Classifier:
     def _folders(self) -> list[Path]:
         return [self.folder] if self.base is None else [self.folder, self.base]
 
-    @torch.inference_mode()
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the outputs ``float32 [texts, outputs]`` of texts, or of pairs in two columns.
 
         The texts go through the model in batches of about one length, each padded to its longest text; the batch of a
         text changes its outputs by rounding only. ``[MASK]`` becomes the tokenizer's own mask token.
         """
+        return self._outputs(columns, batch, states=False)
+
+    def represent(
+        self, columns: Sequence[Sequence[str]], batch: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the outputs, as ``logits``, and the mean of the last hidden states, ``float32 [texts, hidden]``."""
+        both = self._outputs(columns, batch, states=True)
+        outputs = self.model.config.num_labels
+        return both[:, :outputs], both[:, outputs:]
+
+    @torch.inference_mode()
+    def _outputs(self, columns: Sequence[Sequence[str]], batch: int, *, states: bool) -> NDArray[np.float32]:
+        """Return the outputs of texts, with the mean of the last hidden states beside them if asked for."""
         pieces, texts = self._pieces(columns)
         order = np.argsort([-len(ids) for ids in pieces["input_ids"]], kind="stable")  # too little memory shows at once
         found = []
         with (self.reporter if len(order) > batch else QuietReporter()).progress("teacher", len(order), "texts") as bar:
             for start in range(0, len(order), batch):
-                found.append(self._forward(pieces, order[start : start + batch]))
+                found.append(self._forward(pieces, order[start : start + batch], states))
                 bar.advance(len(found[-1]))
-        outputs = np.empty((len(order), self.model.config.num_labels), np.float32)
+        outputs = np.empty((len(order), found[0].shape[1] if found else self.model.config.num_labels), np.float32)
         if found:
             outputs[order] = torch.cat(found).float().cpu().numpy()
         if len(texts) == len(columns[0]):
@@ -135,13 +147,21 @@ class Classifier:
         self.cut += int((np.bincount(texts) > 1).sum()) if windows else count_cut(encoded, self.max_length)
         return {name: encoded[name] for name in self.inputs if name in encoded}, texts
 
-    def _forward(self, pieces: Mapping[str, Sequence[Sequence[int]]], rows: NDArray[np.int64]) -> torch.Tensor:
-        """Return the model's outputs for some of the texts, ``[rows, outputs]``."""
+    def _forward(
+        self, pieces: Mapping[str, Sequence[Sequence[int]]], rows: NDArray[np.int64], states: bool
+    ) -> torch.Tensor:
+        """Return the model's outputs for some of the texts, ``[rows, outputs]`` or ``[rows, outputs + hidden]``."""
         pad = DataCollatorWithPadding(self.tokenizer)
         inputs = pad([{name: values[row] for name, values in pieces.items()} for row in rows])
         try:
-            logits: torch.Tensor = self.model(**inputs.to(self.model.device)).logits
-            return logits
+            found = self.model(**inputs.to(self.model.device), **({"output_hidden_states": True} if states else {}))
+            logits: torch.Tensor = found.logits
+            if not states:
+                return logits
+            present = inputs["attention_mask"].unsqueeze(-1)  # [rows, time, 1]
+            hidden = found.get("hidden_states", found.get("decoder_hidden_states"))  # [layers][rows, time, hidden]
+            mean = (hidden[-1] * present).sum(dim=1) / present.sum(dim=1)
+            return torch.cat([logits, mean], dim=1)
         except (IndexError, RuntimeError, ValueError) as error:
             # Configuration, weights and tokenizer may not belong together; a batch that is too large is another matter.
             if isinstance(error, torch.OutOfMemoryError):

@@ -27,7 +27,13 @@ READING = ("teacher.plugin", "teacher.max_length", "teacher.long_texts")
 """The settings that decide how a teacher reads."""
 VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors")
 """The settings of a student that only its vocabulary depends on."""
-DISTILLATION = ("student.kd_loss", "student.kd_weight", "student.ce_weight", "student.temperature")
+DISTILLATION = (
+    "student.kd_loss",
+    "student.kd_weight",
+    "student.repr_weight",
+    "student.ce_weight",
+    "student.temperature",
+)
 """The settings of a student that only its distillation depends on."""
 
 
@@ -82,10 +88,12 @@ class Export(Stage):
         """Add the precision of this stage, and the teacher that the profile takes as it is."""
         teacher = run.settings.teacher
         named = {} if teacher.train else {"teacher.model": teacher.model}
-        return super().parameters(run) | {"precision": teacher.export.precision or run.settings.precision, **named}
+        represent = {"represent": True} if run.settings.student.repr_weight else {}
+        precision = teacher.export.precision or run.settings.precision
+        return super().parameters(run) | {"precision": precision, **named, **represent}
 
     def run(self, run: RunContext) -> Any:
-        return _export(run, run.path("transfer"), "logits")
+        return _export(run, run.path("transfer"), "logits", represent=bool(run.settings.student.repr_weight))
 
 
 class ExportDev(Stage):
@@ -216,6 +224,7 @@ class TrainBaseline(Stage):
         epoch, students_epoch = (ceil(rows / settings.batch_size) for rows in (len(examples), student.config["rows"]))
         labels_only = {
             "kd_weight": 0.0,
+            "repr_weight": 0.0,
             "ce_weight": 1.0,
             "epochs": ceil(updates / epoch),
             "eval_steps": 0,
@@ -287,7 +296,7 @@ def warn_of_dimension(settings: Settings, reporter: Reporter) -> None:
             reporter.warn(f"{what}: the vectors will have {states}")
 
 
-def _export(run: RunContext, table: Path, output: str) -> Any:
+def _export(run: RunContext, table: Path, output: str, *, represent: bool = False) -> Any:
     """Export the teacher's logits of a table of texts."""
     from kdcli.teacher.export import export_logits
 
@@ -297,6 +306,7 @@ def _export(run: RunContext, table: Path, output: str) -> Any:
         settings=run.settings.teacher.export,
         device=run.device,
         precision=run.settings.precision,
+        represent=represent,
         resume=run.resume,
         **run.common(output),
     )

@@ -31,6 +31,7 @@ from kdcli.student.vocabulary import (
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tasks.labels import encode_labels, label_texts, respell, spelling_of
 from kdcli.tasks.text_set import text_columns
+from kdcli.teacher.logits import STATES
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -45,6 +46,7 @@ class Examples:
     texts: tuple[Texts, ...]  # one for each text column
     logits: NDArray[np.float32] | None = None  # the teacher's, ``float32 [rows, task.outputs]``, or None
     labels: NDArray[Any] | None = None  # class ids ``int64 [rows]`` or scores ``float32 [rows]``, or None
+    states: NDArray[np.float16] | None = None  # the teacher's representations, ``float16 [rows, size]``, or None
 
     def __len__(self) -> int:
         return len(self.texts[0].lengths)
@@ -59,7 +61,8 @@ class Examples:
         """Return a hash of all arrays (hex digits)."""
         digest = blake2b(digest_size=16)
         arrays = [array for texts in self.texts for array in (texts.words, texts.offsets)]
-        for array in [*arrays, *(array for array in (self.logits, self.labels) if array is not None)]:
+        others = (array for array in (self.logits, self.states, self.labels) if array is not None)
+        for array in [*arrays, *others]:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
@@ -76,6 +79,7 @@ class EncodeResult:
     labelled: bool  # whether every row has a label
     vectors: str  # the source of the word vectors; empty for random ones
     found: int  # words of the vocabulary that have a vector there
+    representation: int = 0  # the size of the teacher's representations; 0 if there are none
 
 
 def encode(
@@ -130,6 +134,7 @@ def encode(
             vocabulary=tokenizer.get_vocab_size(),
             vectors=vectors.source if vectors else "",
             found=vectors.found if vectors else 0,
+            representation=table.size,
         )
         (folder / "encoded.json").write_text(json.dumps(asdict(result), indent=1) + "\n", "utf-8")
     return result
@@ -150,12 +155,13 @@ def load_examples(folder: Path, task: Task) -> Examples:
         )
         logits = array("logits", np.float32, result.rows, task.outputs)
         labels = array("labels", np.float32 if task.is_score else np.int64, result.rows) if result.labelled else None
+        states = array(STATES, np.float16, result.rows, result.representation) if result.representation else None
         if any(text.offsets[-1] != len(text.words) for text in texts):
             raise ValueError("the words do not fit the offsets")
     except (OSError, TypeError, ValueError) as error:
         what = f"this is no encoded joined set of task {task.name}: {error}"
         raise DataError(what, file=folder, hint="encode the joined set again") from error
-    return Examples(texts, logits, labels)
+    return Examples(texts, logits, labels, states)
 
 
 def encode_table(
@@ -180,13 +186,14 @@ class JoinedSet:
     texts: tuple[str, ...]
     logits: tuple[str, ...]  # the columns of the logits, in the order of the task's labels
     label: str | None
+    size: int  # of the teacher's representations; 0 if there are none
     fabricated: bool  # whether its rows count as fabricated: without a label column the teacher's choice is their label
 
-    def batches(self) -> Iterator[tuple[list[pl.Series], NDArray[np.float32], NDArray[Any] | None]]:
-        """Give the rows in batches: the text columns, the logits, and the labels if all rows have one."""
+    def batches(self) -> Iterator[tuple[list[pl.Series], NDArray[np.float32], NDArray[Any] | None, pl.DataFrame]]:
+        """Give the rows in batches: the text columns, the logits, the labels if all rows have one, and the batch."""
         for batch in self.reader.batches():
             logits = np.stack([self._floats(batch, name) for name in self.logits], axis=1)
-            yield [batch[name] for name in self.texts], logits, self._labels(batch, logits)
+            yield [batch[name] for name in self.texts], logits, self._labels(batch, logits), batch
 
     def texts_alone(self, progress: Progress) -> Iterator[pl.Series]:
         """Give the text columns in pieces."""
@@ -241,8 +248,11 @@ def open_joined(path: Path, task: Task, reporter: Reporter) -> JoinedSet:
         labels = "in 'label'" if label else "the teacher's choice"
         found = ", ".join(map(repr, (*texts, *logits)))
         reporter.info(f"{path.name}: texts and logits in {found}, labels {labels}; all its rows count as fabricated")
-    reader = read_table(path, columns=[*texts, *logits, *([label] if label else [])])
-    return JoinedSet(reader, task, texts, logits, label, fabricated)
+    states = [STATES] if STATES in columns else []
+    kind = pl.scan_parquet(path).collect_schema()[STATES] if states else None  # only Parquet can hold them
+    size = kind.shape[0] if isinstance(kind, pl.Array) else 0
+    reader = read_table(path, columns=[*texts, *logits, *([label] if label else []), *states])
+    return JoinedSet(reader, task, texts, logits, label, size, fabricated)
 
 
 def _write_arrays(folder: Path, table: JoinedSet, encoder: TextEncoder, progress: Progress) -> Mapping[str, Any]:
@@ -255,10 +265,10 @@ def _write_arrays(folder: Path, table: JoinedSet, encoder: TextEncoder, progress
             return stack.enter_context((folder / name).open("wb"))
 
         files = {name: (open_file(f"{name}.words"), open_file(f"{name}.offsets")) for name in words}
-        logits_file, labels_file = open_file("logits"), open_file("labels")
+        logits_file, labels_file, states_file = open_file("logits"), open_file("labels"), open_file(STATES)
         for _, offsets_file in files.values():
             offsets_file.write(np.zeros(1, np.int64).data)
-        for columns, logits, labels in table.batches():
+        for columns, logits, labels, batch in table.batches():
             for (name, (words_file, offsets_file)), column in zip(files.items(), columns, strict=True):
                 texts = encoder.encode(column)
                 words_file.write(texts.words.data)
@@ -267,6 +277,8 @@ def _write_arrays(folder: Path, table: JoinedSet, encoder: TextEncoder, progress
                 masks = column.str.count_matches(MASK, literal=True).sum()
                 unknown += int((texts.words == UNKNOWN).sum()) - int(masks)
             logits_file.write(np.ascontiguousarray(logits).data)
+            if table.size:
+                states_file.write(np.ascontiguousarray(batch[STATES].to_numpy(), np.float16).data)
             if labels is not None:
                 labels_file.write(np.ascontiguousarray(labels).data)
                 labelled += len(labels)
@@ -274,5 +286,7 @@ def _write_arrays(folder: Path, table: JoinedSet, encoder: TextEncoder, progress
             progress.advance(len(logits))
     if labelled < rows:
         (folder / "labels").unlink()
+    if not table.size:
+        (folder / STATES).unlink()
     every = sum(words.values())
     return {"rows": rows, "words": every, "unknown": max(unknown, 0) / every, "labelled": labelled == rows}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from kdcli.config.schema import StudentSettings
 
@@ -123,6 +124,20 @@ def make_optimizer(module: nn.Module, settings: StudentSettings, device: torch.d
     kind = Adam if settings.optimizer == "adam" else AdamW
     fused = device.type in ("cpu", "cuda")
     return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+
+
+def averaged(module: nn.Module, decay: float) -> AveragedModel:
+    """Return a copy of a module that keeps an exponential moving average of its weights.
+
+    The decay grows from 0.1 to ``decay``, so that the first weights, which have learned little, are soon forgotten.
+    """
+
+    def update(averages: Sequence[Tensor], weights: Sequence[Tensor], updates: Tensor | int) -> None:
+        share = 1 - min(decay, (1 + int(updates)) / (10 + int(updates)))
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight, share)
+
+    return AveragedModel(module, multi_avg_fn=torch.no_grad()(update))
 
 
 def clip_gradients(parameters: Iterable[Tensor], largest: float) -> None:

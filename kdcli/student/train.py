@@ -28,7 +28,8 @@ from kdcli.parts import RECORD, claim_folder
 from kdcli.student.build import build_student, collate, count_parameters, evaluate, try_out
 from kdcli.student.checkpoint import FILE, Checkpoint, Position
 from kdcli.student.dataset import Examples
-from kdcli.student.optimize import clip_gradients, loss_of, make_optimizer
+from kdcli.student.optimize import averaged, clip_gradients, loss_of, make_optimizer
+from kdcli.student.representation import Representation
 from kdcli.student.student import Student
 from kdcli.student.vectors import Vectors
 from kdcli.student.vocabulary import UNKNOWN, epoch_batches
@@ -177,14 +178,20 @@ class Training:
 
     def __post_init__(self) -> None:
         self.device = next(self.module.parameters()).device
-        self.optimizer = make_optimizer(self.module, self.settings, self.device)
+        self.average = averaged(self.module, self.settings.ema) if self.settings.ema else None
+        self.scored = self.average.module if self.average else self.module
+        represent = self.settings.repr_weight
+        self.representation = Representation(self.module, self.examples.states).to(self.device) if represent else None
+        self.learning = nn.ModuleList(filter(None, [self.module, self.representation]))
+        self.optimizer = make_optimizer(self.learning, self.settings, self.device)
         self.loss = loss_of(self.settings)
         self.updates = min(self.settings.epochs * ceil(len(self.examples) / self.settings.batch_size), self.limit)
         self._evaluating = 0.0
 
     def run(self, folder: Path) -> None:
         """Train until an end is reached, with a checkpoint in a folder; go on from the one that is there."""
-        self.checkpoint = Checkpoint(folder, self.module, self.optimizer)
+        everything = nn.ModuleList(filter(None, [self.learning, self.average]))
+        self.checkpoint = Checkpoint(folder, everything, self.optimizer)
         restored = self.checkpoint.restore(self.device, self.reporter)
         if restored:
             self.weights, self.position = restored
@@ -224,11 +231,13 @@ class Training:
         self.optimizer.zero_grad()
         with self._blaming("forward"):
             logits = self.module(collate(self.examples, rows, self.device))
-        teacher, labels = (
+        teacher, labels, states = (
             None if array is None else torch.from_numpy(array[rows]).to(self.device)
-            for array in (self.examples.logits, self.examples.labels)
+            for array in (self.examples.logits, self.examples.labels, self.examples.states)
         )
         loss = self.loss(logits, teacher, labels)
+        if self.representation and states is not None:
+            loss = loss + self.settings.repr_weight * self.representation.loss(states)
         value = loss.item()
         if isfinite(value):
             with self._blaming("backward"):
@@ -237,8 +246,10 @@ class Training:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.settings.learning_rate * (1 - self.position.updates / self.updates)
             if self.settings.clip:
-                clip_gradients(self.module.parameters(), self.settings.clip)
+                clip_gradients(self.learning.parameters(), self.settings.clip)
             self.optimizer.step()
+            if self.average:
+                self.average.update_parameters(self.module)
         return value
 
     def _is_over(self) -> bool:
@@ -260,15 +271,15 @@ class Training:
     def _evaluate(self) -> None:
         """Score the model on dev, keep it if it is the best, and write the checkpoint."""
         position, begin = self.position, time.perf_counter()
-        metrics = evaluate(self.module, self.settings.model, self.dev, self.task)
-        if not metrics or not all(value.isfinite().all() for value in self.module.state_dict().values()):
+        metrics = evaluate(self.scored, self.settings.model, self.dev, self.task)
+        if not metrics or not all(value.isfinite().all() for value in self.scored.state_dict().values()):
             self._diverged("logits of dev, or weights, are not finite")
             return
         values = {"loss": position.mean_loss(), "lr": self.optimizer.param_groups[0]["lr"], **metrics}
         position.history.append({"update": position.updates, "epoch": self.epochs, **values})
         if metrics[self.task.metric] > position.best.get(self.task.metric, -inf):
             position.best, position.best_update, position.stale = metrics, position.updates, 0
-            self.weights = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
+            self.weights = {name: value.detach().cpu().clone() for name, value in self.scored.state_dict().items()}
         else:
             position.stale += 1
         self.checkpoint.save(self.weights, position)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter, Task
@@ -19,7 +20,7 @@ from kdcli.parts import Parts
 from kdcli.tables.parquet import slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import open_texts
-from kdcli.teacher.logits import logit_columns, read_logits, write_logits
+from kdcli.teacher.logits import STATES, logit_columns, read_logits, state_column, write_logits
 from kdcli.teacher.model import BATCH, Teacher, TeacherSource, warn_of_cuts
 
 PART_ROWS = 4096
@@ -51,13 +52,15 @@ def export_logits(
     device: str,
     precision: str,
     output: Path,
+    represent: bool = False,
     resume: bool = True,
     reporter: Reporter | None = None,
 ) -> ExportResult:
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.
 
     A killed run resumes at the first part that is missing. Under ``torchrun`` each process makes its share.
-    ``transfer`` is a table or plain lines of texts; a precision in ``settings`` takes the place of ``precision``.
+    ``transfer`` is a table or plain lines of texts; a precision in ``settings`` takes the place of ``precision``. With
+    ``represent`` the file holds the teacher's representation of each text too.
     """
     reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":
@@ -69,6 +72,9 @@ def export_logits(
     precision, wanted = settings.precision or precision, settings.batch_size
     model = teacher.load(task, device=device, precision=precision, reporter=reporter)
     model.try_out()
+    size = model.represent([["a"]] * len(task.columns))[1].shape[1] if represent else 0
+    if size:
+        reporter.info(f"the teacher's representations take up to {2 * size * rows / 1e6:,.0f} MB")
     batch = _largest_batch(model, device) if wanted == "auto" else wanted
     origin = {
         "labels": list(task.labels),
@@ -79,19 +85,23 @@ def export_logits(
         "max_length": model.loaded.max_length,
         "precision": precision,
         **teacher.unusual,
+        **({"representation": size} if size else {}),
     }
     tables = enumerate(slices(texts, PART_ROWS))
+
+    def read(columns: list[list[str]], batch: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        return model.represent(columns, batch) if represent else (model.logits(columns, batch), None)
 
     def make_part(part: int, path: Path) -> None:
         table = next(table for number, table in tables if number == part)  # parts are made in ascending order
         table = table.unique(maintain_order=True)
         columns = [column.to_list() for column in table]
         model.read.clear()
-        logits, used = halve_until_it_fits(
-            lambda size: model.logits(columns, size), batch, reporter=reporter, auto=wanted == "auto", hint=_HINT
+        (logits, states), used = halve_until_it_fits(
+            lambda size: read(columns, size), batch, reporter=reporter, auto=wanted == "auto", hint=_HINT
         )
         hashes = pl.Series("row_hash", text_hash(table.get_columns()))
-        pl.DataFrame([hashes, *logit_columns(logits)]).write_parquet(
+        pl.DataFrame([hashes, *logit_columns(logits), *state_column(states)]).write_parquet(
             path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])}
         )
 
@@ -100,9 +110,10 @@ def export_logits(
         parts = parts.unique("row_hash", keep="first", maintain_order=True)
         notes = [pl.read_parquet_metadata(path) for path in paths]
         used = min(int(note["batch_size"]) for note in notes)
-        logits = parts.drop("row_hash").to_numpy().astype(np.float32, copy=False)
+        logits = parts.drop("row_hash", STATES, strict=False).to_numpy().astype(np.float32, copy=False)
+        states = parts[STATES].to_numpy() if size else None
         metadata = {**origin, "batch_size": used, "cut": sum(int(note["cut"]) for note in notes), "kd": __version__}
-        write_logits(output, logits, parts["row_hash"].to_numpy(), metadata)
+        write_logits(output, logits, parts["row_hash"].to_numpy(), metadata, states)
 
     sizes = [min(PART_ROWS, rows - start) for start in range(0, rows, PART_ROWS)]
     fingerprint = {**origin, "batch_size": batch, "device": torch.device(device).type, "part_rows": PART_ROWS}

@@ -22,7 +22,7 @@ from kdcli.tables.write import write_table
 from kdcli.tasks.labels import label_texts
 from kdcli.tasks.text_set import TextSet, open_texts
 from kdcli.teacher.external import Values, read_external
-from kdcli.teacher.logits import Logits, logit_columns, read_logits
+from kdcli.teacher.logits import STATES, Logits, logit_columns, read_logits, state_column
 
 ORIGINAL = "original"
 
@@ -79,6 +79,7 @@ def join(
     joining = _Joining(texts, found, gold=label == "gold")
     schema: dict[str, pl.DataType] = {name: pl.String() for name in (*task.columns, "source", "label")}
     schema |= {f"logits_{number}": pl.Float32() for number in range(task.outputs)}
+    schema |= {} if found.states is None else {STATES: pl.Array(pl.Float16, found.states.shape[1])}
     wanted = [*task.columns, *(name for name in ("source", "label") if name in texts.columns), ROW_NUMBER]
     with reporter.progress("join") as progress:
 
@@ -137,7 +138,9 @@ class _Joining:
         """Return the rows of a batch with logits, sources and labels."""
         texts, numbers = [batch[name] for name in self.task.columns], batch[ROW_NUMBER]
         nothing = pl.Series([None] * len(batch), dtype=pl.String)
-        values = self._values(texts, numbers)
+        place = self._places(texts, numbers)
+        values, states = self.logits.logits[place], self.logits.states
+        columns = [*logit_columns(values), *state_column(None if states is None else states[place])]
         source = batch["source"].cast(pl.String) if "source" in batch.columns else nothing.fill_null("corpus")
         original = (source == ORIGINAL).fill_null(False)
         own = label_texts(batch["label"], self.path) if "label" in batch.columns else nothing
@@ -152,22 +155,21 @@ class _Joining:
             self.labels.update(dict(labels.value_counts().iter_rows()))
             self.gold_labels.update(dict(gold.drop_nulls().value_counts().iter_rows()))
             self.agreed += int((gold == chosen).sum())
-        return pl.DataFrame([*texts, source.alias("source"), labels.alias("label"), *logit_columns(values)])
+        return pl.DataFrame([*texts, source.alias("source"), labels.alias("label"), *columns])
 
-    def _values(self, texts: Sequence[pl.Series], numbers: pl.Series) -> NDArray[np.float32]:
-        """Return the logits of some texts, ``float32 [rows, outputs]``."""
+    def _places(self, texts: Sequence[pl.Series], numbers: pl.Series) -> NDArray[np.int64]:
+        """Return the row of the logits of each of some texts."""
         place = self.logits.rows(texts, self.rows)
         if len(place) and place.min() < 0:
             row = int(np.argmin(place))
             what = f"this text has no logits: {shown(' | '.join(column[row] for column in texts))}"
             hint = "the logits are those of another transfer set, or texts were changed since: export them again"
             raise DataError(what, file=self.path, row=numbers[row], hint=hint)
-        values = self.logits.logits[place]
-        finite = np.isfinite(values).all(axis=1)
+        finite = np.isfinite(self.logits.logits[place]).all(axis=1)
         if not finite.all():
             row = int(np.argmin(finite))
             raise DataError("the logits of this text are not finite", file=self.path, row=numbers[row])
-        return values
+        return place
 
     def _check_gold(self, gold: pl.Series, original: pl.Series, numbers: pl.Series) -> None:
         wrong = original & gold.is_null()

@@ -22,6 +22,8 @@ from kdcli.files import atomic
 from kdcli.tables.text_hash import text_hash, text_hash_v1
 
 FORMAT = "kd.logits/2"
+STATES = "representation"
+"""The tensor of a logits file, and the column of a joined set, that holds the teacher's representations."""
 HashTexts = Callable[[Sequence[pl.Series]], NDArray[np.uint64]]
 HASHES: Mapping[Any, HashTexts] = {FORMAT: text_hash, "kd.logits/1": text_hash_v1}
 """How each format hashes the texts of a row."""
@@ -35,6 +37,7 @@ class Logits:
     hashes: NDArray[np.uint64] | None  # [N], of each row's texts; None: row i belongs to row i of the transfer set
     metadata: Mapping[str, Any]
     hash_texts: HashTexts = text_hash
+    states: NDArray[np.float16] | None = None  # the teacher's representations ``[N, size]``, where they were exported
 
     def rows(self, texts: Sequence[pl.Series], start: int) -> NDArray[np.int64]:
         """Return the row of logits of each text, ``int64 [texts]``; -1 where there is none.
@@ -58,14 +61,19 @@ class Logits:
 
 
 def write_logits(
-    path: Path, logits: NDArray[np.float32], hashes: NDArray[np.uint64], metadata: Mapping[str, Any]
+    path: Path,
+    logits: NDArray[np.float32],
+    hashes: NDArray[np.uint64],
+    metadata: Mapping[str, Any],
+    states: NDArray[np.float16] | None = None,
 ) -> None:
     """Write a logits file, whole or not at all; equal input gives equal bytes.
 
-    ``logits [N, outputs]`` go with ``hashes [N]`` by ``text_hash``. ``metadata`` holds JSON values: ``labels`` in order
-    (empty for a score), and where the logits come from.
+    ``logits [N, outputs]``, and perhaps ``states [N, size]``, go with ``hashes [N]`` by ``text_hash``. ``metadata``
+    holds JSON values: ``labels`` in order (empty for a score), and where the logits come from.
     """
     arrays: dict[str, NDArray[Any]] = {"logits": logits, "row_hash": hashes}
+    arrays |= {} if states is None else {STATES: states}
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with atomic(path) as temporary:
         # One entry: some versions of the library write several in random order.
@@ -83,16 +91,16 @@ def read_logits(path: Path, task: Task) -> Logits:
     try:
         with safe_open(path, framework="numpy") as file:  # checks the header and the size of the file
             metadata = json.loads((file.metadata() or {}).get("kd", "{}"))
-            names = {"logits", "row_hash"} & set(file.keys())
+            names = {"logits", "row_hash", STATES} & set(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, ValueError, TypeError, AttributeError) as error:  # NumPy has no bfloat16 and no float8
         what = f"the file is cut short, or is not a safetensors file: {error}"
         raise DataError(what, file=path, hint="make it again") from error
     known = isinstance(metadata, dict) and metadata.get("format") in list(HASHES)
-    if not known or len(tensors) != 2:
+    if not known or not {"logits", "row_hash"} <= tensors.keys():
         raise DataError(f"this is not a logits file ({FORMAT})", file=path, hint="`kd teacher export` writes one")
-    for name, kind in (("logits", np.float32), ("row_hash", np.uint64)):
-        if tensors[name].dtype != kind:
+    for name, kind in (("logits", np.float32), ("row_hash", np.uint64), (STATES, np.float16)):
+        if name in tensors and tensors[name].dtype != kind:
             what = f"{name} holds {tensors[name].dtype}, not {np.dtype(kind)}"
             raise DataError(what, file=path, key=name, hint="export them again")
     labels = metadata.get("labels", [])
@@ -101,11 +109,12 @@ def read_logits(path: Path, task: Task) -> Logits:
         theirs, ours = (f"labels {', '.join(map(str, names))}" if names else "a score" for names in sets)
         what = f"the logits are for {theirs}, and the task has {ours}"
         raise DataError(what, file=path, hint="export them again for this task")
-    logits, hashes = tensors["logits"], tensors["row_hash"]
-    if hashes.ndim != 1 or logits.shape != (len(hashes), task.outputs):
-        what = f"logits {list(logits.shape)} and row_hash {list(hashes.shape)} do not belong together"
-        raise DataError(what, file=path)
-    return Logits(logits, hashes, metadata, HASHES[metadata["format"]])
+    logits, hashes, states = tensors["logits"], tensors["row_hash"], tensors.get(STATES)
+    fits = states is None or (states.ndim == 2 and len(states) == len(hashes))
+    if hashes.ndim != 1 or logits.shape != (len(hashes), task.outputs) or not fits:
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+        raise DataError(f"{shapes} do not belong together", file=path)
+    return Logits(logits, hashes, metadata, HASHES[metadata["format"]], states)
 
 
 def answers(logits: Logits, table: pl.DataFrame, task: Task) -> pl.Series:
@@ -131,6 +140,13 @@ def labels_of(logits: NDArray[np.float32], task: Task) -> pl.Series:
 def logit_columns(logits: NDArray[np.float32]) -> list[pl.Series]:
     """Return the columns ``logits_0``, ``logits_1``, ... of a table."""
     return [pl.Series(f"logits_{number}", np.ascontiguousarray(column)) for number, column in enumerate(logits.T)]
+
+
+def state_column(states: NDArray[np.floating[Any]] | None) -> list[pl.Series]:
+    """Return representations ``[rows, size]`` as a column of float16 arrays; no column where there are none."""
+    if states is None or not states.shape[1]:
+        return []
+    return [pl.Series(STATES, states.astype(np.float16), pl.Array(pl.Float16, states.shape[1]))]
 
 
 def label_positions(names: Sequence[str], task: Task) -> list[int] | None:

@@ -54,6 +54,11 @@ class Teacher:
         """The size of its weights on disk, in 10^6 bytes; 0 if unknown."""
         return self.loaded.megabytes
 
+    @property
+    def has_states(self) -> bool:
+        """Whether it gives representations."""
+        return hasattr(self.loaded, "represent")
+
     def logits(self, columns: Sequence[Sequence[str]], batch: int = BATCH) -> NDArray[np.float32]:
         """Return the logits ``float32 [texts, task.outputs]`` of texts, or of pairs in two columns.
 
@@ -64,10 +69,23 @@ class Teacher:
         """
         if not len(columns[0]):
             return np.empty((0, self.task.outputs), np.float32)
+        return self.represent(columns, batch, states=False)[0]
+
+    def represent(
+        self, columns: Sequence[Sequence[str]], batch: int = BATCH, *, states: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the logits of texts, and their representations ``float32 [texts, size]``; size 0 without ``states``.
+
+        Raises:
+            DataError: As ``logits``; or its plugin gives no representation.
+        """
+        if states and not self.has_states:
+            what = f"the teacher plugin {self.source.plugin} gives no representation of a text"
+            raise DataError(what, file=self.source.model, hint="set student.repr_weight to 0")
         cut = self.loaded.cut
-        found = self._ask(columns, batch)
+        found, represented = self._ask(columns, batch, states)
         self.read.update(texts=len(found), cut=self.loaded.cut - cut)
-        return found
+        return found[:, self.outputs], represented
 
     def fit(self, texts: pl.DataFrame, reporter: Reporter) -> dict[str, Any]:
         """Let the plugin fit options of its own to texts with gold labels; return these as settings by dotted key."""
@@ -88,22 +106,26 @@ class Teacher:
         if 0 < words <= _TRIED:
             self._ask([["a " * words]] * len(self.task.columns), 1)
 
-    def _ask(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
-        """Return the plugin's logits ``[texts, task.outputs]``; they are checked, and in the task's order of labels."""
-        name = self.source.plugin
+    def _ask(
+        self, columns: Sequence[Sequence[str]], batch: int, states: bool = False
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the plugin's logits ``[texts, outputs]``, of the right shape, and its representations."""
+        name, represented = self.source.plugin, np.empty((len(columns[0]), 0), np.float32)
         with registry.blaming("teachers", name, "logits", but=(MemoryError, torch.OutOfMemoryError)):
-            found = self.loaded.logits(columns, batch)
+            if states:
+                found, represented = self.loaded.represent(columns, batch)  # type: ignore[attr-defined]
+            else:
+                found = self.loaded.logits(columns, batch)
         shape = (len(columns[0]), len(self.loaded.labels) or 1)
         if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.float32:
             there = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
             raise registry.breach("teachers", name, f"gives {there} for logits float32 {list(shape)}")
-        finite = np.isfinite(found).all(axis=1)
+        finite = np.isfinite(np.concatenate([found, represented], axis=1)).all(axis=1)
         if not finite.all():
             text = columns[0][int(np.argmin(finite))]
             hint = "use --precision fp32 or bf16, since fp16 overflows; in fp32, the model's weights are broken"
             raise DataError(f"the teacher's logits of {text[:80]!r} are not finite", file=self.source.model, hint=hint)
-        ordered: NDArray[np.float32] = found[:, self.outputs]
-        return ordered
+        return found, represented
 
     def warn_of_cuts(self, reporter: Reporter) -> None:
         """Warn if texts were longer than what it reads."""

@@ -20,8 +20,6 @@ method = "lite+corpus"
 
 @pytest.fixture
 def kd(capsys):
-    """Run a command, and return its exit code, stdout and stderr."""
-
     def call(*arguments):
         code = run([str(argument) for argument in arguments])
         return code, *capsys.readouterr()

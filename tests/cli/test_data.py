@@ -72,8 +72,6 @@ def zipped(**files):
 
 @pytest.fixture
 def got(capsys):
-    """Run ``kd data get`` and return its result."""
-
     def get(*arguments):
         code = run(["data", "get", *map(str, arguments), "--json"])
         out, err = capsys.readouterr()
@@ -86,8 +84,6 @@ def got(capsys):
 
 @pytest.fixture
 def failed(capsys):
-    """Run ``kd data get``, which fails, and return the error."""
-
     def get(code, *arguments):
         assert run(["data", "get", *map(str, arguments), "--json"]) == code
         return json.loads(capsys.readouterr().out)["error"]
@@ -97,7 +93,6 @@ def failed(capsys):
 
 @pytest.fixture
 def rte(tmp_path):
-    """A copy of a task's folder on the Hub."""
     folder = tmp_path / "hub"
     (folder / "rte").mkdir(parents=True)
     for split, labels in (("train", [0, 1]), ("validation", [1, 0]), ("test", [-1, -1])):
@@ -116,11 +111,7 @@ def test_list_names_all_there_is(capsys):
     assert [source["name"] for source in listed] == [source.name for source in SOURCES]
     assert not any(source["here"] for source in listed)
     (glove,) = (source for source in listed if source["name"] == "glove.6B.300d")
-    assert (glove["kind"], glove["size"], glove["address"]) == (
-        "vectors",
-        862_182_613,
-        "https://nlp.stanford.edu/data/glove.6B.zip",
-    )
+    assert (glove["kind"], glove["size"]) == ("vectors", 862_182_613) and glove["address"].endswith("/glove.6B.zip")
 
 
 def test_list_shows_what_is_here(rte, got, capsys):
@@ -141,17 +132,11 @@ def test_a_folder_that_lost_a_file_is_not_here(rte, got, here, capsys):
     assert "data/rte" not in capsys.readouterr().out
 
 
-# Tasks
-
-
 def test_a_task_of_a_folder(rte, got, here):
     result = got("rte", "--url", rte)
     assert (result["kind"], result["folder"], result["address"], result["done"]) == ("task", "data/rte", str(rte), True)
-    assert [(file["path"], file["rows"]) for file in result["files"]] == [
-        ("train.tsv", 2),
-        ("dev.tsv", 2),
-        ("test.tsv", 2),
-    ]
+    found = {file["path"]: file["rows"] for file in result["files"]}
+    assert found == {"train.tsv": 2, "dev.tsv": 2, "test.tsv": 2}
     assert (here / "data/rte/dev.tsv").read_text() == (
         "index\tsentence1\tsentence2\tlabel\n0\tone\tthree\tnot_entailment\n1\ttwo\tfour\tentailment\n"
     )
@@ -168,11 +153,7 @@ def test_what_is_here_from_elsewhere_or_is_not_ours_is_not_overwritten(rte, got,
     other = rte.parent / "other"
     rte.rename(other)
     error = failed(4, "rte", "--url", other)
-    assert (error["what"], error["file"], error["hint"]) == (
-        "the output exists already",
-        "data/rte",
-        "--force overwrites it",
-    )
+    assert error["file"] == "data/rte" and "--force" in error["hint"]
     assert got("rte", "--url", other, "--force")["done"] is True
     (here / "mine").mkdir()
     (here / "mine" / "thesis.txt").touch()
@@ -196,9 +177,6 @@ def test_a_task_is_no_single_file(arguments, failed):
     assert "one file" in failed(2, "rte", *arguments)["what"]
 
 
-# Word vectors
-
-
 def test_vectors_are_a_file_that_the_student_reads(served, got, here):
     served["/mirror/glove.6B.zip"] = zipped(**{"glove.6B.50d.txt": b"x", "glove.6B.300d.txt": VECTORS})
     result = got("glove.6B.300d", "--url", f"{served.url}/mirror/glove.6B.zip?download=1")
@@ -217,7 +195,6 @@ def test_vectors_are_a_file_that_the_student_reads(served, got, here):
 
 
 def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, capsys):
-    """One archive of GloVe's holds four sources."""
     from dataclasses import replace
 
     import kdcli.download as sources
@@ -226,11 +203,8 @@ def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, c
     address = f"{served.url}/glove.6B.zip"
     data = zipped(**{"glove.6B.50d.txt": VECTORS, "glove.6B.100d.txt": VECTORS})
     served["/glove.6B.zip"] = data
-    small = tuple(
-        replace(source, address=address, size=len(data), sha256=None)
-        for source in SOURCES
-        if source.name in ("glove.6B.50d", "glove.6B.100d")
-    )
+    two = [source for source in SOURCES if source.name in ("glove.6B.50d", "glove.6B.100d")]
+    small = tuple(replace(source, address=address, size=len(data), sha256=None) for source in two)
     monkeypatch.setattr(sources, "SOURCES", small)
     monkeypatch.setattr(get_module, "SOURCES", small)
     assert run(["data", "get", "glove.6B.50d"]) == 0
@@ -239,9 +213,6 @@ def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, c
     assert run(["data", "get", "glove.6B.100d"]) == 0
     assert "data/glove.6B.zip is here: nothing is downloaded" in capsys.readouterr().err
     assert served.asked == ["/glove.6B.zip"]
-
-
-# Transfer sets
 
 
 SETS = {
@@ -287,9 +258,6 @@ def test_the_profile_names_another_address(served, got, here):
     served["/flag.zip"] = zipped(**{"a.txt": b"one\n"})
     result = got("distillation-data", "-p", "my.toml", "--url", f"{served.url}/flag.zip", "--force")
     assert result["address"] == f"{served.url}/flag.zip", "a flag goes before a profile"
-
-
-# Errors
 
 
 def test_offline_names_the_file_and_its_place(failed, got, here, capsys):

@@ -1,5 +1,3 @@
-"""``kd data check``: what it prints, and what it exits with."""
-
 import json
 
 import pytest
@@ -10,13 +8,7 @@ from kdcli.cli import run
 @pytest.fixture
 def folder(tmp_path):
     """Tables of SST-2's layout: a repeated text with two labels, one with an odd character, one that is in dev."""
-    train = [
-        "good\t1",
-        "bad\t0",
-        "good\t0",
-        "no\u00a0break \t1",
-        *(f"text {number}\t{number % 2}" for number in range(9)),
-    ]
+    train = ["good\t1", "bad\t0", "good\t0", "no\u00a0break \t1", *(f"text {n}\t{n % 2}" for n in range(9))]
     for split, rows in (("train", train), ("dev", ["text 3\t1", "TEXT 4\t0", "other\t1"])):
         (tmp_path / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *rows, ""]), "utf-8")
     return tmp_path
@@ -25,27 +17,6 @@ def folder(tmp_path):
 def result(capsys, *arguments, code=0):
     assert run(["data", "check", *arguments, "--json"]) == code
     return json.loads(capsys.readouterr().out)
-
-
-def test_it_prints_statistics_overlaps_and_problems(capsys, folder):
-    assert run(["data", "check", "--profile", "sst2", "--data-dir", str(folder)]) == 0
-    printed = capsys.readouterr()
-    lines = [" ".join(line.strip("│ ").split()) for line in printed.out.splitlines()]
-    for line in (
-        "train dev",
-        "rows 13 3",
-        "label 0 (negative) 7 53.8% 1 33.3%",
-        "sentence: words 1 to 2 1 to 2",
-        "with white space at an end 1 0",
-        "non-printing characters 1 0",
-        "rows that repeat a text 1 0",
-        "texts with several labels 1 0",
-        "dev train 1 33.3% 2",
-        "warning train.tsv 1 text with several labels, in 2 rows: rows 2 and 4: 'good'",
-        "the profile can run on these tables",
-    ):
-        assert line in lines
-    assert "train.tsv: layout sst2: texts in 'sentence', labels in 'label'" in printed.err
 
 
 def test_json_is_one_object(capsys, folder):

@@ -46,9 +46,6 @@ def test_every_command_is_in_the_table():
     assert set(map(" ".join, COMMANDS)) | groups == set(TABLE)
 
 
-# Global flags, before and after
-
-
 @every_command
 @pytest.mark.parametrize("flag", GLOBAL)
 def test_global_flags_go_to_the_front_of_every_command(path, flag):
@@ -106,17 +103,6 @@ def test_a_plugin_file_needs_a_name(line, capsys):
     assert capsys.readouterr().err.startswith("error: --code needs a value")
 
 
-@every_command
-@pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_after_every_command_is_that_commands(path, flag, capsys):
-    assert run([*path, flag, "--json", "-q"]) == 0
-    shown = capsys.readouterr().out
-    assert f"Usage: kd {' '.join(path)} " in " ".join(shown.split())
-
-
-# Help
-
-
 def test_help_of_every_command_ends_with_an_example_that_parses():
     for path, command in {**COMMANDS, (): ROOT}.items():
         examples = re.findall(r"\[/bold\]  (kd .*)", command.epilog or "")
@@ -125,24 +111,6 @@ def test_help_of_every_command_ends_with_an_example_that_parses():
             _, *arguments = shlex.split(example)
             assert arguments[: len(path)] == list(path)
             parse(to_front(ROOT, arguments)[1])
-
-
-@every_command
-def test_every_option_has_help(path):
-    command = COMMANDS[path]
-    assert (command.help and command.help.strip().splitlines()[0].endswith(".")) or ":" in command.help
-    for option in options(command):
-        assert option.help and option.help.endswith("."), option.name
-    panels = {getattr(option, "rich_help_panel", None) for option in options(command)}
-    assert len(options(command)) <= 4 or None not in panels, "many options are grouped"
-
-
-def test_options_of_settings_are_those_of_the_schema():
-    """Name, help, default and panel of an option stand in the schema alone."""
-    option = next(one for one in COMMANDS["transfer", "heavy"].params if "--sample-temperature" in one.opts)
-    ((_, setting, flag),) = flags_of("transfer.heavy.temperature")
-    assert option.help == setting.description and option.rich_help_panel == flag.panel == "Sampling"
-    assert option.show_default == "the profile's transfer.heavy.temperature, or 1.0"
 
 
 @pytest.mark.parametrize(
@@ -178,10 +146,7 @@ def test_kd_alone_shows_help_and_a_group_alone_is_an_error(capsys):
     assert run([]) == 0
     assert "Usage: kd" in capsys.readouterr().out
     assert run(["profile"]) == 2
-    assert capsys.readouterr().err.splitlines() == [
-        "error: missing command",
-        "hint: `kd profile --help` shows what it takes",
-    ]
+    assert capsys.readouterr().err.startswith("error: missing command\nhint: `kd profile --help`")
 
 
 def imported(*arguments, **environ):
@@ -227,17 +192,12 @@ def test_version(capsys):
 @pytest.mark.parametrize("path", [(), *COMMANDS], ids=" ".join)
 def test_help_has_no_words_of_typers_own(path, capsys):
     """No type in brackets, no range, no braces, no default in parentheses, no second name of a switch that is off."""
-    assert run([*path, "--help"]) == 0
+    assert run([*path, "-h", "--json", "-q"]) == 0
     shown = capsys.readouterr().out
+    assert " ".join(["Usage: kd", *path, ""]) in " ".join(shown.split())
     odd = re.findall(r"<\S+>|\{|\}|list\[|\[x|default: \(|False|None|the table \.| \.\n", shown)
     off = [name for one in COMMANDS.get(path, ROOT).params if one.default is False for name in one.secondary_opts]
     assert odd + [name for name in off if name in shown] == []
-
-
-@every_command
-def test_every_option_with_a_value_names_it(path):
-    takes_value = [option for option in options(COMMANDS[path]) if not option.is_flag]
-    assert [option.name for option in takes_value if not option.metavar or "<" in option.metavar] == []
 
 
 OWN = {
@@ -254,7 +214,6 @@ OWN = {
 
 @every_command
 def test_options_of_settings_belong_to_the_command(path):
-    """Neither an option nor its help is about a setting of another stage."""
     named = {key.replace(".", "_"): key for key in keys(Settings)}
     known = [named[one.name] for one in options(COMMANDS[path]) if one.name in named]
     helps = " ".join(one.help for one in options(COMMANDS[path]))
@@ -270,25 +229,12 @@ def test_a_setting_that_is_true_or_false_is_a_switch(line, value):
     assert parse(["join", *line.split()])["join_rescale"] is value
 
 
-def test_names_without_help_are_still_options():
-    options = parse(["run-all", "--no-force", "--no-dry-run"])
-    assert options is not None
-
-
-# Errors and exit codes
-
-
 @pytest.mark.parametrize(
     ("line", "code", "says", "hint"),
     [
         ("profil", 2, "no such command 'profil'. Did you mean 'profile'?", "`kd --help` shows what it takes"),
         ("profile shwo x", 2, "no such command 'shwo'. Did you mean 'show'?", "`kd profile --help`"),
-        (
-            "run-all --learning_rate 1",
-            2,
-            "no such option: --learning_rate",
-            "it is a setting of one stage: --set teacher",
-        ),
+        ("run-all --learning_rate 1", 2, "no such option: --learning_rate", "it is a setting of one stage: --set"),
         ("student --learning_rate 1", 2, "no such option: --learning_rate", "did you mean --lr?"),
         ("run-all --workspace x", 2, "no such option: --workspace\n", "did you mean --run-dir?"),
         ("run-all --dry_run", 2, "no such option: --dry_run\n", "did you mean --dry-run?"),
@@ -355,11 +301,7 @@ def test_paths_that_cannot_be_are_errors_of_data(tmp_path, monkeypatch, capsys):
     for line in (
         *("run-all --run-dir file/run", f"run-all --run-dir {long}", f"transfer lite --output {long}.tsv"),
         *("transfer lite --output file/o.tsv", "profile copy sst2 file/x.toml", f"profile copy sst2 {long}.toml"),
-        *(
-            f"profile check {long}.toml",
-            f"data check --data-dir {long} -p sst2",
-            f"predict --student {long} --input file",
-        ),
+        *(f"profile check {long}.toml", f"data check --data-dir {long} -p sst2", f"predict --student {long} -i file"),
         *("plugins new student cnn --output file/x", f"report {long}", f"export onnx --student file --output {long}"),
         *(f"eval --student {long}", f"bench --student {long}", "run-all -p sst2 --data-dir file", "report file"),
         *("data get sst2 -o file/x --offline", f"student --input {long}.parquet", f"join --run-dir {long}"),
@@ -422,9 +364,6 @@ def test_nobody_reading_on_is_no_error():
         assert (done.returncode, done.stderr) == (0, ""), arguments
 
 
-# Shell completion
-
-
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -440,9 +379,6 @@ def test_completion(line, expected):
     environ = {**os.environ, "_KD_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words_) - 1)}
     done = kd(env=environ)
     assert done.stdout.split() == expected, done.stderr
-
-
-# Streams
 
 
 def test_python_warnings_are_one_line_each(failing, monkeypatch, capsys):

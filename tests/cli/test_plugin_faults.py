@@ -1,5 +1,3 @@
-"""What commands say of plugins that fail, are gone, have changed, or are named alike."""
-
 import json
 from pathlib import Path
 
@@ -75,23 +73,6 @@ def test_a_generator_that_fails_or_leaves_is_an_error(kd, old, new, says):
     assert (code, says.format(file=Path("bad.py").resolve()) in err) == (5, True), err
 
 
-def test_a_tagger_that_leaves_is_an_error(kd):
-    Path("bad.py").write_text("import sys\napi_version = 2\ndef tag(texts):\n    sys.exit(3)\n")
-    code, _, err = kd("transfer", "lite", "--code", "bad.py", "--tagger", "bad", "-q")
-    assert f"failed in tag: SystemExit: 3 (file {Path('bad.py').resolve()}, row 4)" in err
-    assert code == 5
-
-
-def test_another_plugin_of_the_name_of_kds_breaks_nothing(kd, make_plugin):
-    make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", "api_version = 2", module="kd_other")
-    code, _, err = kd("profile", "check", "demo")
-    assert (code, err.count("warning: ")) == (0, 1)
-    assert "--set student.model=kd-other:bilstm chooses the other" in err
-    make_student(Path("student"), SINGLE)
-    Path("texts.txt").write_text("a film\n")
-    assert kd("predict", "--student", "student", "--input", "texts.txt", "-q")[::2] == (0, "")
-
-
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
@@ -114,11 +95,6 @@ def test_a_command_needs_no_plugins_but_those_that_it_uses(kd, monkeypatch, line
     what = ["--profile", "run/profile.toml"] if line[0] in ("teacher", "join") else ["--student", "run"]
     ended = kd(*line, *what)
     assert (ended[0], says in ended[2], "plugin" in ended[2]) == (code, True, False), ended[2]
-
-
-def test_the_name_of_a_file_is_not_that_of_its_plugin(kd):
-    code, _, err = kd("plugins", "check", "shuffle.py")
-    assert (code, err.splitlines()[1]) == (5, "hint: `kd plugins check shuffle --code shuffle.py`")
 
 
 def test_a_student_whose_file_has_changed_is_one_warning(kd, monkeypatch):

@@ -47,7 +47,3 @@ def test_the_check_of_a_new_teacher_names_its_model(capsys, tmp_path):
     assert run(["plugins", "new", "teacher", "own", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["next"][1] == "kd plugins check own --model kd-own/words.toml"
     assert (tmp_path / "kd-own" / "words.toml").is_file()
-
-
-def test_force():
-    assert [run(["plugins", "new", "tagger", "own", *more]) for more in ([], [], ["--force"])] == [0, 2, 0]

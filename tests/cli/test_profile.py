@@ -80,9 +80,6 @@ def test_check_reports_every_wrong_key_at_once(capsys, tmp_path):
     ]
 
 
-# What it means
-
-
 PLUGIN = """
 'Texts by somebody else.'
 from typing import Literal

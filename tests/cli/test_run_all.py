@@ -1,7 +1,4 @@
-"""The results as ``kd run-all`` prints them."""
-
 import io
-from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -29,8 +26,3 @@ def test_scores_and_the_share_of_the_gap_have_intervals(interval, share):
     text = printed(results)
     assert "dev f1 of yes 94.9 (85.0 to 95.0) 86.7 (85.0 to 95.0) 90.7 ± 0.3 (85.0 to 95.0)" in text
     assert f"dev f1 of yes {share}" in text
-
-
-def test_results_of_an_earlier_version_have_none():
-    text = printed(Results(["f1"], [replace(row, intervals={}) for row in ROWS], {"dev": {"f1": 0.4878}}))
-    assert "dev f1 94.9 86.7 90.7 ± 0.3" in text and "dev f1 49 %" in text and "(" not in text

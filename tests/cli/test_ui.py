@@ -59,9 +59,6 @@ def piped(*arguments, **environ):
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=True)
 
 
-# Progress on a terminal, and elsewhere
-
-
 def test_terminal_gets_a_live_panel():
     seen = in_terminal(pace=0.03)
     assert "kd student" in seen and "╭─" in seen
@@ -73,11 +70,7 @@ def test_terminal_gets_a_live_panel():
     assert "student: 2,000 rows in 1." in last and "accuracy" in last
 
 
-@pytest.mark.parametrize(
-    ("arguments", "environ"),
-    [(["--no-progress"], {}), ([], {"TERM": "dumb"})],
-    ids=["no-progress", "dumb"],
-)
+@pytest.mark.parametrize(("arguments", "environ"), [(["--no-progress"], {}), ([], {"TERM": "dumb"})])
 def test_terminal_without_a_panel(arguments, environ):
     seen = in_terminal(*arguments, **environ)
     assert "─" not in seen and "\x1b[?25l" not in seen
@@ -116,9 +109,6 @@ def test_json_is_one_object_and_of_several_ranks_the_first_reports():
         assert ("half way" in piped(RANK=rank, WORLD_SIZE="2").stderr) == (rank == "0")
 
 
-# The reporter
-
-
 class Clock:
     now = 100.0
 
@@ -144,16 +134,6 @@ def test_rate_and_time_left(clock):
     assert job.counted() == "400/1,000 rows (40 %)"
     assert job.pace() == ["50 rows/s", "loss 0.5", "ETA 12.0 s"]
     assert job.finished() == "student: 400 rows in 8.0 s (50 rows/s), loss 0.5"
-
-
-def test_what_was_done_before_does_not_count_as_speed(clock):
-    job = work(clock)
-    clock.now += 0.01
-    job.advance(800)  # found finished: a run that resumes
-    clock.now += 10
-    job.advance(100)
-    assert job.pace() == ["10 rows/s", "ETA 10.0 s"]
-    assert "(10 rows/s)" in job.finished()
 
 
 def test_resumed_training_that_starts_late_has_the_rate_of_its_own_updates(clock):
@@ -251,9 +231,6 @@ def test_duration(seconds, text):
     assert duration(seconds) == text
 
 
-# Results
-
-
 @dataclass
 class Result:
     rows: int
@@ -273,9 +250,8 @@ def test_any_result_is_laid_out(capsys):
     """Names and values, then a table for each list of records, then long lists a line each."""
     ui.configure(ui.Output())
     records = [Result(3, Path("a"), 0.5, {}), Result(40_000, Path("b"), float("nan"), {})]
-    ui.show(
-        {"dev": {"accuracy": 0.91, "f1": 1e-9}, "done": True, "rows": records, "texts": ["x " * 40, "[bold]"], "n": []}
-    )
+    lists = {"rows": records, "texts": ["x " * 40, "[bold]"], "n": []}
+    ui.show({"dev": {"accuracy": 0.91, "f1": 1e-9}, "done": True, **lists})
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[:3] == ["dev accuracy 0.91", "dev f1 1e-09", "done yes"]
     assert ["rows", "path", "best", "metrics"] in [line.split() for line in lines]

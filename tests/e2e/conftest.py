@@ -58,8 +58,6 @@ batch_size = 16
 
 @dataclass
 class Ended:
-    """What a command left: its exit code and its two streams."""
-
     code: int
     out: str
     err: str
@@ -98,7 +96,6 @@ class Tiny:
         return self.kd(*arguments, "--profile", self.profile, "--run-dir", self.run_dir)
 
     def read(self, name: str) -> pl.DataFrame:
-        """Read a table of the run folder."""
         return pl.read_parquet(self.run_dir / name)
 
     def rows(self, split: str) -> list[list[str]]:
@@ -107,7 +104,6 @@ class Tiny:
 
     @property
     def lock(self) -> dict[str, Any]:
-        """The stages of ``kd.lock``."""
         content = json.loads((self.run_dir / "kd.lock").read_text("utf-8"))
         return content.get("stages", content)
 
@@ -125,7 +121,6 @@ def text(place: int) -> str:
 
 
 def refused(ended: Ended, code: int, *words: object) -> None:
-    """Assert that a command ended with an error and a hint that hold the words."""
     assert ended.code == code, ended.err
     lines = [line for line in ended.err.splitlines() if line.startswith(("error: ", "hint: "))]
     assert lines and lines[0].startswith("error: ") and "Traceback" not in ended.err
@@ -134,7 +129,6 @@ def refused(ended: Ended, code: int, *words: object) -> None:
 
 
 def ran(ended: Ended) -> list[str]:
-    """Return the stages that a command with ``--json`` has run."""
     assert ended.code == 0, ended.err
     return [stage["stage"] for stage in ended.result["stages"] if stage["reasons"]]
 
@@ -153,13 +147,11 @@ def finished(root: Path, *arguments: str) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the tiny task with a finished ``run-all``."""
     return finished(tmp_path_factory.mktemp("trained"), "run-all")
 
 
 @pytest.fixture(scope="session")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the tiny task with a finished ``transfer heavy``."""
     return finished(tmp_path_factory.mktemp("sampled"), "transfer", "heavy")
 
 
@@ -173,13 +165,11 @@ def copy_of(root: Path, tiny: Tiny) -> Tiny:
 
 @pytest.fixture
 def done(trained: Path, tiny: Tiny) -> Tiny:
-    """A tiny task of the test's own with a finished ``run-all``."""
     return copy_of(trained, tiny)
 
 
 @pytest.fixture
 def heavy_done(sampled: Path, tiny: Tiny) -> Tiny:
-    """A tiny task of the test's own with a finished ``transfer heavy``."""
     return copy_of(sampled, tiny)
 
 

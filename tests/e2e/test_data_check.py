@@ -24,7 +24,6 @@ def lines(separator="\t", header=("sentence", "label"), rows=ROWS, end="\n"):
 
 
 def labelled(*labels, **more):
-    """Return a TSV whose rows have these labels in turn."""
     return lines(rows=[(words, labels[place % len(labels)]) for place, (words, _) in enumerate(ROWS)], **more)
 
 

@@ -105,7 +105,6 @@ def folder(trained, tmp_path):
 
 @pytest.fixture
 def vectors(tmp_path):
-    """The address of an archive of word vectors."""
     served = tmp_path / "served"
     served.mkdir()
     with zipfile.ZipFile(served / "vectors.zip", "w") as archive:
@@ -134,7 +133,7 @@ def check(root: Path, name: str, at: int, vectors: str) -> None:
     assert not new
 
 
-QUICK = [("lite", 1), ("predict", 1), ("glue", 6), ("profile", 1), ("plugin", 2), ("get", 1), ("get", 2)]
+QUICK = [("lite", 1), ("predict", 1), ("glue", 6), ("plugin", 2), ("get", 2)]
 SLOW = [
     ("bench", 2),
     ("distil", 9),

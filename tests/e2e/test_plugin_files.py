@@ -13,8 +13,6 @@ from e2e.conftest import refused
 
 @pytest.fixture
 def code(tmp_path):
-    """Copy the source of a module to a file of this name."""
-
     def copy(module, name: str) -> Path:
         path = tmp_path / name
         path.write_text(inspect.getsource(module))
@@ -75,20 +73,3 @@ def test_debug_shows_where_a_plugin_failed(tiny, tmp_path):
     path.write_text("api_version = 2\ndef tag(texts):\n    return 1 / 0\n")
     ended = tiny.stage("transfer", "lite", "--set", "transfer.lite.tagger=own", "--code", path, "--debug")
     assert ended.code == 5 and "return 1 / 0" in ended.err and "Traceback" in ended.err
-
-
-def test_a_broken_plugin_beside_is_nothing_unless_it_is_strict(tiny, make_plugin, monkeypatch):
-    make_plugin("kd-bad", "[kdcli.students]\nbad = bad_module\n", "raise RuntimeError('no')", module="bad_module")
-    ended = tiny.stage("transfer", "lite")
-    assert ended.code == 0 and "warning" not in ended.err
-    monkeypatch.setenv("KD_STRICT_PLUGINS", "1")
-    refused(tiny.stage("transfer", "lite"), 5, "the student plugin kd-bad:bad cannot be imported: RuntimeError: no")
-    monkeypatch.setenv("KD_LOAD_PLUGINS", "")
-    assert tiny.stage("transfer", "lite").code == 0
-
-
-def test_bad_files(tiny, tmp_path):
-    path = tmp_path / "own.py"
-    refused(tiny.kd("plugins", "list", "--code", path), 5, "no such plugin file", "own.py")
-    path.write_text("x = 1")
-    refused(tiny.kd("profile", "list", "--code", path), 5, "this file is no plugin", "own.py")

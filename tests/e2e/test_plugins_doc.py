@@ -29,8 +29,6 @@ ELSEWHERE = ("python -m build", "python -m twine")
 
 
 class Reader:
-    """Somebody who does what the page says."""
-
     def __init__(self, tiny, monkeypatch):
         self.tiny, self.monkeypatch = tiny, monkeypatch
         self.done: list[str] = []

@@ -1,5 +1,3 @@
-"""``kd predict`` on the student and the teacher of a tiny run, as a user runs it."""
-
 import io
 import json
 import os
@@ -30,7 +28,6 @@ def here(trained, tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def predict(here):
-    """Run ``kd predict`` with the student."""
     return lambda *arguments: here.kd("predict", "--student", here.run_dir / "student", *arguments)
 
 
@@ -40,9 +37,6 @@ def pipe(monkeypatch, content):
 
 def lines(out):
     return [line.split("\t") for line in out.splitlines()]
-
-
-# What it predicts
 
 
 def test_a_table_lines_and_python_agree(here, predict, monkeypatch):
@@ -121,9 +115,6 @@ def test_columns_of_the_users_own(here, predict):
     assert len(lines(skipped.out)) == 3 and "1 bad rows skipped" in skipped.err
 
 
-# What users get wrong
-
-
 def test_which_model(here):
     source = ["-i", here.data / "test.tsv"]
     refused(here.kd("predict", *source), 2, "either --student or --teacher")
@@ -142,28 +133,6 @@ def test_the_input_of_another_task(here, predict, monkeypatch):
     pipe(monkeypatch, b"a\tb\n")
     tab = predict()
     assert tab.code == 0 and "row 1" in tab.err and "--input" in tab.err
-
-
-def test_a_text_of_100_000_words_and_empty_ones(here, predict, monkeypatch):
-    long = "word " * 100_000
-    Path("odd.tsv").write_text(f"sentence\n{long}\n\ngood\n")
-    ended = predict("-i", "odd.tsv")
-    assert len(lines(ended.out)) == 4
-    assert "1 rows with an empty text" in ended.err and "row 3" in ended.err
-    pipe(monkeypatch, f"{long}\n\ngood\n".encode())
-    piped = predict()
-    assert piped.out == ended.out
-    assert "row 2" in piped.err and "empty text" in piped.err
-
-
-def test_not_utf8(here, predict, monkeypatch):
-    content = b"good\n" * 50_000 + b"g\xf6od\n" + b"good\n" * 10
-    Path("latin.txt").write_bytes(content)
-    refused(predict("-i", "latin.txt", "-o", "out.tsv"), 4, "latin.txt", "row 50001", "byte 2", "0xf6", "iconv")
-    assert not Path("out.tsv").exists()
-    pipe(monkeypatch, content)
-    as_json = predict("--json")
-    assert as_json.code == 4 and as_json.result["error"]["row"] == 50_001
 
 
 def test_output_that_is_there(here, predict):
@@ -185,9 +154,6 @@ def test_nothing_to_predict(here, predict, monkeypatch):
     refused(predict("--data-dir", here.data, "-p", "sst2"), 2, "--glue")
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     refused(predict(), 2, "nothing to predict", "--input")
-
-
-# Processes
 
 
 def test_a_student_starts_without_torch(here):

@@ -1,5 +1,3 @@
-"""``kd run-all`` and the single stages on a tiny task, as a user runs them."""
-
 import csv
 import json
 import shutil

@@ -61,7 +61,6 @@ def run_all(tiny, path: Path, data: Path, method: str, *more: str):
 
 
 def goes_on(tiny, run_dir: Path, *more: object) -> None:
-    """Let all other commands work with a finished run."""
     for line in (
         ("eval", "--student", run_dir, "--teacher", run_dir, *more),
         ("bench", "--student", run_dir, "--seconds", 0, *more),
@@ -124,9 +123,8 @@ def test_the_demo(tiny):
     ended = tiny.kd("run-all", "--run-dir", run_dir, *small, "--set", "teacher.epochs=1", "--json")
     assert ended.code == 0, ended.err
     check_results("demo", ended.result["result"], ["dev", "test"])
-    ended = tiny.kd(
-        "predict", "--student", run_dir, "--input", Path(kdcli.tasks.__file__).parent / "sample" / "test.tsv", "--json"
-    )
+    table = Path(kdcli.tasks.__file__).parent / "sample" / "test.tsv"
+    ended = tiny.kd("predict", "--student", run_dir, "--input", table, "--json")
     assert ended.code == 0 and len(ended.result["predictions"]) > 100
     goes_on(tiny, run_dir)
 
@@ -190,14 +188,7 @@ def test_a_custom_task_by_flags_alone(tiny):
 
 
 FOLDERS = {
-    "sst2": "SST-2",
-    "cola": "CoLA",
-    "mrpc": "MRPC",
-    "stsb": "STS-B",
-    "qqp": "QQP",
-    "mnli": "MNLI",
-    "qnli": "QNLI",
-    "rte": "RTE",
+    name.lower().replace("-", ""): name for name in ("SST-2", "CoLA", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
 }
 
 
@@ -207,7 +198,6 @@ FOLDERS = {
 @pytest.mark.parametrize("method", ["lite", "heavy"])
 @pytest.mark.parametrize("name", FOLDERS)
 def test_real_rows_go_through(tiny, name, method):
-    """Some hundred rows of the real tables, as they come."""
     data = tiny.root / name
     data.mkdir()
     for table in (SHARED / FOLDERS[name]).glob("*.tsv"):

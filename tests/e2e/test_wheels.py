@@ -40,13 +40,10 @@ print(json.dumps([*files, *(entry for entry in sys.path if (Path(entry) / "kdcli
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment, and a folder to work in."""
-
     prefix: Path
     work: Path
 
     def run(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run one of its programs, which shall succeed."""
         left_out = ("PYTHON", "KD_", "VIRTUAL_ENV")
         environ = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         return succeed(self.prefix / "bin" / name, *arguments, cwd=self.work, env={**environ, "OMP_NUM_THREADS": "1"})

@@ -31,11 +31,3 @@ def test_a_file_that_the_user_adds_while_a_student_is_trained(done, monkeypatch,
     monkeypatch.setattr(TrainStudent, "run", run)
     assert done.stage("student", "--output", done.root / "out").code == 0
     assert [path for path in (done.root / ".out.run").rglob("*") if path.is_file()] == [mine]
-
-
-def test_an_output_that_is_the_input_is_refused_before_any_work(done):
-    joined = done.run_dir / "join/joined.parquet"
-    own = joined.rename(done.root / "j.parquet")
-    content, before = own.read_bytes(), sorted(done.root.rglob("*"))
-    refused(done.stage("student", "--input", own, "--output", own, "--force"), 2, own)
-    assert own.read_bytes() == content and sorted(done.root.rglob("*")) == before

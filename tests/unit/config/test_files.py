@@ -15,11 +15,6 @@ from kdcli.config.validation import keys
 from kdcli.errors import ProfileError
 
 
-def test_profiles_are_found_beside_the_package():
-    assert {"base", "demo", "sst2"} <= set(files.names())
-    assert files.find("demo") == files.folder() / "demo.toml"
-
-
 def test_a_file_is_what_ends_in_toml_or_has_a_slash(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("my.toml").write_text("")

@@ -50,22 +50,6 @@ def test_each_layer_wins_over_the_one_before(tmp_path):
     assert profile.origins["task.labels"] == str(base)
 
 
-@given(given=st.lists(st.sampled_from(["default", "base", "file", "env", "set", "flag"]), unique=True))
-def test_the_last_layer_wins(tmp_path_factory, given):
-    """Whatever subset of the layers sets the seed, the last in the order of the layers wins."""
-    folder = tmp_path_factory.mktemp("profiles")
-    write(folder, "seed = 11\n" if "base" in given else "", "b.toml")
-    mine = write(folder, 'extends = "b.toml"\n' + ("seed = 12\n" if "file" in given else ""))
-    profile = load_profile(
-        mine,
-        environ={"KD_SEED": "13"} if "env" in given else {},
-        sets=["seed=14"] if "set" in given else [],
-        flags={"seed": 15 if "flag" in given else None},
-    )
-    order = {"flag": 15, "set": 14, "env": 13, "file": 12, "base": 11}
-    assert profile.settings.seed == next((value for name, value in order.items() if name in given), 1)
-
-
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
@@ -301,14 +285,6 @@ def test_another_student_of_the_name_of_kds_is_chosen_by_its_full_name(make_plug
     assert [key for key in profile.origins if key.startswith("students.bilstm")] == ["students.bilstm.width"]
 
 
-def test_two_of_other_people_with_one_name_are_one_error(make_plugin):
-    for name in ("kd_a", "kd_b"):
-        make_plugin(name, f"[kdcli.students]\ngru = {name}\n", OTHER.format(version=2), module=name)
-    with pytest.raises(PluginError, match="2 student plugins are named gru") as caught:
-        load_profile(None, sets=["student.model=gru", "students.gru.width=4"], environ={})
-    assert "--set student.model=kd_a:gru" in caught.value.hint
-
-
 def test_a_tagger_of_another_version_is_found_before_anything_runs(make_plugin):
     make_plugin("kd-new", "[kdcli.taggers]\nnew = kd_new\n", OTHER.format(version=9), module="kd_new")
     found = errors_of(None, sets=["transfer.lite.tagger=new"], environ={})
@@ -360,16 +336,12 @@ tables = st.dictionaries(st.sampled_from("abc"), values)
 
 @given(st.lists(tables, max_size=4))
 def test_merging_joins_tables_and_names_the_last_layer(layered):
-    """Compared with the plain recursive definition of laying one table over another."""
     from kdcli.config.load import Layer, flatten
 
     def over(below, above):
         if not (isinstance(below, dict) and isinstance(above, dict)):
             return above
-        return {
-            **below,
-            **{name: over(below[name], value) if name in below else value for name, value in above.items()},
-        }
+        return below | {name: over(below[name], value) if name in below else value for name, value in above.items()}
 
     expected: dict = {}
     for table in layered:

@@ -1,5 +1,3 @@
-"""What an option of a third party's plugin is said to be."""
-
 from pathlib import Path
 
 import pytest

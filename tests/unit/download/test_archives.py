@@ -42,6 +42,7 @@ def tarred_gz(path, files=FILES):
     return tarred(path, files, "w:gz")
 
 
+ODD = ["C:\\evil", "c:evil", "\\evil", "a\\..\\..\\evil", "a\x1b[2Jb", "a\nb"]
 FORMS = {"zip": zipped, "tar": tarred, "tar.gz": tarred_gz}
 every_form = pytest.mark.parametrize("form", FORMS)
 
@@ -52,7 +53,6 @@ def contents(folder):
 
 
 def refused(archive, folder, match):
-    """Unpacking fails, and leaves nothing anywhere."""
     around = archive.parent
     before = sorted(around.rglob("*"))
     with pytest.raises(DataError, match=match) as raised:
@@ -86,26 +86,8 @@ def test_one_file_alone(form, tmp_path):
         unpack(archive, tmp_path / "out2", only="c.txt")
 
 
-# Names that lead elsewhere
-
-
 @every_form
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../evil",
-        "a/../../evil",
-        "/evil",
-        "//host/share/evil",
-        "C:\\evil",
-        "c:evil",
-        "\\evil",
-        "a\\..\\..\\evil",
-        "a/..",
-        "a\x1b[2Jb",
-        "a\nb",
-    ],
-)
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "//host/share/evil", "a/..", *ODD])
 def test_names_that_lead_out_of_the_folder(form, name, tmp_path):
     archive = FORMS[form](tmp_path / "x", {"first": b"1", name: b"evil"})
     refused(archive, tmp_path / "out", "leads out of its folder")
@@ -134,10 +116,7 @@ def test_a_zip_with_links_or_devices(kind, tmp_path):
 
 
 @every_form
-@pytest.mark.parametrize(
-    "names",
-    [("a", "a"), ("a/b", "a"), ("a", "a/b"), ("a", "./a")],
-)
+@pytest.mark.parametrize("names", [("a", "a"), ("a/b", "a"), ("a", "a/b"), ("a", "./a")])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_files_in_one_place(form, names, tmp_path):
     archive = FORMS[form](tmp_path / "x", [(name, b"1") for name in names])
@@ -151,9 +130,6 @@ def test_an_encrypted_zip(tmp_path):
         data[data.index(magic) + at] |= 1
     archive.write_bytes(data)
     refused(archive, tmp_path / "out", "encrypted")
-
-
-# Sizes
 
 
 @every_form
@@ -191,9 +167,6 @@ def test_a_zip_that_lies_about_a_size(tmp_path):
         data = data[:where] + lie + data[where + 4 :]
     archive.write_bytes(data)
     refused(archive, tmp_path / "out", "damaged|more bytes")
-
-
-# Damage
 
 
 @every_form

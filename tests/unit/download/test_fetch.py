@@ -121,12 +121,6 @@ def test_a_break_is_an_error_and_leaves_nothing(server, tmp_path):
     assert (tmp_path / "a").read_bytes() == BODY
 
 
-def test_redirects_are_followed(server, tmp_path):
-    server.answers = [says(302, Location="/elsewhere"), whole]
-    fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert [path for path, _ in server.asked] == ["/a", "/elsewhere"]
-
-
 @pytest.mark.parametrize("status", [404, 403, 410])
 def test_a_file_that_is_not_there(status, server, tmp_path):
     server.answers = [says(status)]
@@ -149,14 +143,6 @@ def test_no_server(server, tmp_path):
 def test_no_address(url, tmp_path):
     with pytest.raises(UsageError, match="not the address"):
         fetch(url, tmp_path / "a")
-
-
-def test_a_proxy_of_the_environment_is_asked(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("http_proxy", server.url)
-    monkeypatch.setenv("no_proxy", "")
-    server.answers = [whole]
-    fetch("http://somewhere.invalid/a", tmp_path / "a", digest=DIGEST)
-    assert server.asked[0][0] == "http://somewhere.invalid/a"
 
 
 def test_two_at_once_do_not_write_the_same_part(server, tmp_path):

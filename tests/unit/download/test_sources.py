@@ -7,12 +7,6 @@ from kdcli.download import SOURCES, find
 from kdcli.errors import UsageError
 
 
-def test_names_are_different_and_fit_into_a_path():
-    names = [source.name for source in SOURCES]
-    assert len(set(names)) == len(names)
-    assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
-
-
 def test_what_is_known_is_well_formed():
     for source in SOURCES:
         assert source.about and source.cite

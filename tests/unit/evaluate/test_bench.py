@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from made_student import PAIR, SINGLE, TEXTS, columns, make_student
+from notes import Notes
 
-from kdcli.api import QuietReporter
 from kdcli.config.schema import Settings
-from kdcli.errors import KdError, UsageError
+from kdcli.errors import KdError
 from kdcli.evaluate import bench as benching
 from kdcli.evaluate.bench import (
     BATCHES,
@@ -29,7 +29,6 @@ from kdcli.evaluate.bench import (
     timed,
 )
 from kdcli.export.onnx import export_onnx
-from kdcli.report.plots import check_plot
 from kdcli.student.student import load_student
 
 
@@ -180,15 +179,10 @@ def test_pairs(tmp_path: Path, faked: list[tuple[BenchSubject, Any, float]]) -> 
 def test_what_is_left_out(
     student: Path, onnx: Path, tmp_path: Path, faked: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warnings: list[str] = []
-
-    class Notes(QuietReporter):
-        def warn(self, message: str) -> None:
-            warnings.append(message)
-
-    found = bench(student=student, onnx=tmp_path, settings=Settings(), profiled=False, reporter=Notes())
-    assert list(found.skipped) == ["student, ONNX", "student, int8"] and len(warnings) == 2
-    assert "kd export onnx" in warnings[0]
+    notes = Notes()
+    found = bench(student=student, onnx=tmp_path, settings=Settings(), profiled=False, reporter=notes)
+    assert list(found.skipped) == ["student, ONNX", "student, int8"] and len(notes.warnings) == 2
+    assert "kd export onnx" in notes.warnings[0]
     monkeypatch.setattr(benching, "find_spec", lambda name: None)
     found = bench(student=student, onnx=onnx, settings=Settings(), profiled=False)
     assert "pip install 'kdcli[onnx]'" in found.skipped["student, int8"] and len(found.models) == 2
@@ -220,8 +214,3 @@ def test_a_ratio_of_unknown_sizes() -> None:
     model = fake(BenchSubject("x", "numpy", "", SINGLE), None, 1)
     assert ratio(model, replace(model, parameters=5)).parameters is None
     assert ratio(model, replace(model, megabytes=0.0)).megabytes is None  # of a teacher that does not know
-
-
-def test_a_plot_of_another_form(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"not 'a\.gif'"):
-        check_plot(tmp_path / "a.gif")

@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 import pytest
 from made_student import PAIR, SCORE, SINGLE, TEXTS, make_student
+from notes import Notes
 
-from kdcli.api import QuietReporter, Task
+from kdcli.api import Task
 from kdcli.config.schema import Settings, TaskSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.evaluate import evaluate_models, evaluate_table
@@ -116,15 +117,12 @@ def test_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_without_labels(tmp_path: Path) -> None:
-    student, warnings = make_student(tmp_path / "student"), []
-
-    class Notes(QuietReporter):
-        def warn(self, message: str) -> None:
-            warnings.append(message)
-
+    student, notes = make_student(tmp_path / "student"), Notes()
     table = write(tmp_path / "some.tsv", "sentence\tlabel", "good\tyes", "bad\t-1", "dull\tno")
-    found = evaluate_models(student=student, settings=Settings(), profiled=False, table=table, reporter=Notes())
-    assert found.tables["some.tsv"].rows == 2 and warnings == [f"1 rows of {table} have no label, and are skipped"]
+    found = evaluate_models(student=student, settings=Settings(), profiled=False, table=table, reporter=notes)
+    assert found.tables["some.tsv"].rows == 2 and notes.warnings == [
+        f"1 rows of {table} have no label, and are skipped"
+    ]
     none = write(tmp_path / "none.tsv", "sentence", "good")
     with pytest.raises(DataError, match="no labels") as wrong:
         evaluate_models(student=student, settings=Settings(), profiled=False, table=none)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from notes import Notes
 
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError
@@ -28,14 +29,6 @@ class Pipe:
         return self.pieces.pop(0) if self.pieces else b""
 
 
-class Warnings(QuietReporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
 class Even:
     """A model that tells texts of an even number of characters from the others."""
 
@@ -47,9 +40,9 @@ class Even:
         return np.array([[0, 1] if each else [1, 0] for each in even], np.float32)
 
 
-def lines(stream: Pipe, task: Task = SINGLE, reporter: Warnings | None = None) -> list[list[str]]:
+def lines(stream: Pipe, task: Task = SINGLE, reporter: Notes | None = None) -> list[list[str]]:
     columns: list[list[str]] = [[] for _ in task.columns]
-    for batch in read_lines(stream, task, reporter or Warnings()):
+    for batch in read_lines(stream, task, reporter or Notes()):
         for column, texts in zip(columns, batch, strict=True):
             column += texts
     return columns
@@ -112,7 +105,7 @@ def test_nothing(content: bytes) -> None:
 
 
 def test_what_is_odd_is_told() -> None:
-    reporter = Warnings()
+    reporter = Notes()
     assert lines(Pipe(b"a\n\n", b"b\tc\n\n"), SINGLE, reporter) == [["a", "", "b\tc", ""]]
     tab, empty = reporter.warnings
     assert "1 rows (the first is row 3) with a tab" in tab

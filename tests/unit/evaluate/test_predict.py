@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from notes import Notes
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import TaskSettings
@@ -34,14 +35,6 @@ class Lengths:
         first, second = ([len(text.split()) for text in texts] for texts in columns)
         difference = np.subtract(first, second)[:, None]
         return (difference * np.arange(1, self.task.outputs + 1)).astype(np.float32)
-
-
-class Warnings(QuietReporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 def predict(model: Lengths, path: Path, *, probabilities: bool = False) -> pl.DataFrame:
@@ -130,7 +123,7 @@ def test_a_killed_prediction_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, 
 
 @pytest.mark.parametrize("change", ["model", "table", "probabilities", "resume"])
 def test_parts_of_something_else_are_made_again(many: Path, killed: Path, change: str) -> None:
-    reporter, model = Warnings(), Lengths(CLASSES if change == "probabilities" else SCORE)
+    reporter, model = Notes(), Lengths(CLASSES if change == "probabilities" else SCORE)
     origin = {**ORIGIN, "student": "other"} if change == "model" else ORIGIN
     if change == "table":
         many.write_bytes(many.read_bytes().replace(b"100\t", b"99\t"))
@@ -165,20 +158,13 @@ def test_a_row_that_is_not_utf8_shows_before_the_work_and_parts_stay(many: Path,
 
 def test_bad_rows_and_empty_texts_are_told_once(tmp_path: Path) -> None:
     path = table(tmp_path, ["0\ta b\tx", "ragged", "1\t\tx", "2\ta\t"])
-    reporter = Warnings()
+    reporter = Notes()
     settings = TaskSettings(kind="pair", metric="pearson", bad_rows="skip")
     predict_file(Lengths(SCORE), path, tmp_path / "out.jsonl", settings, origin=ORIGIN, reporter=reporter)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert rows == [{"index": str(row), "prediction": score} for row, score in enumerate([1, 0, 1])]
     bad, empty = reporter.warnings
     assert "1 bad rows skipped" in bad and "2 rows with an empty text" in empty and "row 4" in empty
-
-
-def test_a_parquet_table_is_predicted_as_the_same_rows_of_a_tsv(tmp_path: Path) -> None:
-    rows = table(tmp_path, ["0\ta b c\td", "1\ta\tb c", "2\ta b\tc"])
-    frame = read_table(rows).frame().drop(ROW_NUMBER)
-    frame.with_columns(frame["index"].cast(pl.Int64)).write_parquet(tmp_path / "test.parquet")
-    assert predict(Lengths(CLASSES), tmp_path / "test.parquet").equals(predict(Lengths(CLASSES), rows))
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

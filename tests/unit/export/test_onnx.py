@@ -38,9 +38,6 @@ def without(monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
 
 
-# The folder
-
-
 @each_kind
 @pytest.mark.parametrize("options", [{}, {"cell": "gru", "layers": 2, "pooling": "max"}], ids=["lstm", "gru"])
 def test_the_exported_student_has_pytorchs_logits(tmp_path, task, options):
@@ -158,9 +155,6 @@ def test_the_example_needs_neither_torch_nor_kd(tmp_path, task):
         assert done.stdout.splitlines() == ["\t".join(found[0])]
 
 
-# The comparison
-
-
 @each_kind
 def test_random_batches_have_every_size_and_padding(task):
     batches = list(random_batches(task, vocabulary=9, max_length=20))
@@ -222,9 +216,6 @@ def test_a_graph_without_a_number_is_refused(tmp_path, student, monkeypatch):
         export_onnx(student=student, output=tmp_path / "onnx", int8=False)
 
 
-# What is not there
-
-
 @pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
 def test_a_missing_library_is_named(tmp_path, student, monkeypatch, library):
     without(monkeypatch, library)
@@ -253,13 +244,6 @@ def test_a_plugin_that_builds_no_graph(tmp_path, student, monkeypatch):
     assert names(tmp_path) == {"student"}
 
 
-def test_a_folder_that_is_no_student(tmp_path):
-    (tmp_path / "empty").mkdir()
-    for place in ("empty", "nowhere"):
-        with pytest.raises(DataError, match="not a folder of a student"):
-            export_onnx(student=tmp_path / place, output=tmp_path / "onnx")
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [("config.json", None), ("config.json", "[]"), ("config.json", '{"format": "kd.student/1"}'), (MODEL, "no graph")],
@@ -272,23 +256,6 @@ def test_a_folder_that_is_no_export(tmp_path, student, name, content):
         (folder / name).write_text(content)
     with pytest.raises(DataError, match=r"exported student|cannot read this graph"):
         load_onnx(folder)
-
-
-# Where it may stand
-
-
-def test_an_output_that_exists_is_an_error(tmp_path, student):
-    for output in (tmp_path / "onnx", tmp_path / "file"):
-        output.mkdir() if output.name == "onnx" else output.write_text("mine")
-        with pytest.raises(DataError, match="the output exists already"):
-            export_onnx(student=student, output=output)
-    export_onnx(student=student, output=tmp_path / "onnx", check=False, force=True)  # it was empty
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "one.jpg").write_text("dear")
-    for output in (tmp_path / "photos", tmp_path / "file"):
-        with pytest.raises(DataError, match=r"kd did not put one\.jpg|this is a file"):
-            export_onnx(student=student, output=output, force=True)
-    assert (tmp_path / "photos" / "one.jpg").read_text() == "dear" and (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("output", ["run", "run/student", "run/student/onnx", "."])

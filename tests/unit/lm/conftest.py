@@ -8,16 +8,9 @@ from kdcli.api import GeneratorSettings
 from kdcli.lm import LanguageModelOptions
 
 END = "<|endoftext|>"
-TEXTS = [
-    "a good film about a bad dog",
-    "the plot is very dull , and the actors are great",
-    "naïve but great fun",
-    "a great film , and very good fun",
-    "it was dull",
-    "the dog is good and the film is bad",
-    "very bad",
-    "fun fun fun !",
-]
+TEXTS = ["a good film about a bad dog", "the plot is very dull , and the actors are great", "naïve but great fun"]
+TEXTS += ["a great film , and very good fun", "it was dull", "the dog is good and the film is bad", "very bad"]
+TEXTS += ["fun fun fun !"]
 
 
 @pytest.fixture
@@ -46,8 +39,6 @@ def spaced_tokenizer():
 
 @pytest.fixture
 def make_model(tokenizer):
-    """Return a function that makes a tiny GPT-2 for the tokenizer, or for other words."""
-
     def make(*, seed=0, words=None, scale=6.0, **config):
         torch.manual_seed(seed)
         end = tokenizer.eos_token_id

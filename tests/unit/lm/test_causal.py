@@ -12,14 +12,8 @@ from kdcli.lm.causal import CausalDecoder
 
 WORDS = 40
 COMMON = {
-    "vocab_size": WORDS,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 32,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
+    **{"vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
+    **{"num_attention_heads": 4, "max_position_embeddings": 32, "bos_token_id": 0, "eos_token_id": 0},
     "pad_token_id": None,
 }
 GROUPED = {**COMMON, "num_key_value_heads": 2}
@@ -37,13 +31,8 @@ WORK = {
     "Gemma3Text": {**GROUPED, "head_dim": 8, "sliding_window": LENGTH},
     "Phi": COMMON,
     "GPTNeo": {
-        "vocab_size": WORDS,
-        "hidden_size": 32,
-        "num_layers": 2,
-        "attention_types": [[["global", "local"], 1]],
-        "num_heads": 4,
-        "max_position_embeddings": 32,
-        "window_size": LENGTH,
+        **{"vocab_size": WORDS, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 32},
+        **{"attention_types": [[["global", "local"], 1]], "window_size": LENGTH},
     },
     "Falcon": {**COMMON, "alibi": False},
     "GPTBigCode": GPT,
@@ -75,15 +64,10 @@ def build(name, sizes, seed=0):
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_rows_at_places_of_their_own_read_as_texts_alone(name):
+def test_rows_read_as_texts_alone_and_pass_the_check(name):
     model = build(name, WORK[name])
     decoder = CausalDecoder(model)
     check_rows(decoder, decoder.logits, lambda text: model(input_ids=text[None]).logits[0], WORDS)
-
-
-@pytest.mark.parametrize("name", WORK)
-def test_what_works_passes_the_check(name):
-    model = build(name, WORK[name])
     for length in (2, 3, LENGTH):
         CausalDecoder(model).check(length)
     CausalDecoder(model.to(torch.bfloat16)).check(LENGTH)

@@ -18,8 +18,6 @@ CORPUS = Corpus("single", TRAIN, ["fun"])
 
 @pytest.fixture
 def make_sampler(make_model, tokenizer, make_settings, notes):
-    """Return a function that makes a sampler of a tiny random GPT-2 that often comes to an end."""
-
     def make(*, max_length=12, model=None, **settings):
         model = model or make_model(scale=2.0, seed=1)
         return CausalSampler(model, tokenizer, make_settings(**{"rows": 16, **settings}), max_length, notes)
@@ -72,17 +70,6 @@ def test_a_part_is_the_same_whatever_was_drawn_before(make_sampler, tokenizer):
     assert len(set(found.texts)) > 10
 
 
-def test_a_part_is_made_of_its_pieces(sampler):
-    whole, first, second = drawn(sampler, 0, 60), drawn(sampler, 0, 30), drawn(sampler, 30, 30)
-    assert whole.texts == first.texts + second.texts and first.texts and second.texts
-    assert whole.rejected == Counter(first.rejected) + Counter(second.rejected)
-
-
-@pytest.mark.parametrize("rows", [1, 5, 1000, "auto"])
-def test_how_many_go_at_once_makes_no_difference(sampler, make_sampler, tokenizer, rows):
-    assert drawn(ending(make_sampler(rows=rows), tokenizer)) == drawn(sampler)
-
-
 def test_every_draw_is_a_text_or_is_rejected_for_a_reason(make_sampler, tokenizer):
     sampler = ending(make_sampler(max_length=6), tokenizer)
     found = drawn(sampler, count=400)
@@ -133,16 +120,6 @@ def naive_bits(model, tokens):
     for place in range(1, len(tokens)):
         total -= math.log2(model(torch.tensor([tokens[:place]])).logits[0, -1].double().softmax(-1)[tokens[place]])
     return total
-
-
-def test_bits_are_those_of_a_naive_loop(make_sampler, make_model, tokenizer):
-    model = make_model(seed=2)
-    sampler = make_sampler(model=model, max_length=40)
-    texts = ["the plot is very dull", "x", "a dog\ta cat", "naïve — 🙂"]
-    expected = [naive_bits(model, [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]) for text in texts]
-    found = sampler.bits(texts)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert found.dtype == np.float64 and sampler.bits([]).shape == (0,)
 
 
 def test_a_text_that_is_too_long_is_judged_by_its_beginning(make_sampler, make_model, tokenizer):

@@ -17,7 +17,6 @@ def logits_of(words, seed=0, spread=3.0):
 
 
 def drawn(logits, uniforms, **options):
-    """Draw one token for each uniform, all from the same logits."""
     return draw(logits.expand(len(uniforms), -1), uniforms, **options)
 
 

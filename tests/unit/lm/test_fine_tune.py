@@ -31,29 +31,13 @@ from kdcli.lm.trainer import ByLength, ByLengthTrainer, Diverged
 
 WORDS = 40
 RECIPE = {
-    "lr": 1e-2,
-    "epochs": 3,
-    "max_steps": 0,
-    "batch_size": 12,
-    "halve": False,
-    "weight_decay": 1e-3,
-    "warmup": 0.1,
-    "save_steps": 0,
-    "seed": 5,
-    "device": "cpu",
-    "precision": "fp32",
+    **{"lr": 1e-2, "epochs": 3, "max_steps": 0, "batch_size": 12, "halve": False, "weight_decay": 1e-3, "warmup": 0.1},
+    **{"save_steps": 0, "seed": 5, "device": "cpu", "precision": "fp32"},
 }
 GPT2 = GPT2Config(vocab_size=WORDS, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0)
 STILL = GPT2Config(**GPT2.to_dict() | {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0})
-LLAMA = LlamaConfig(
-    vocab_size=WORDS,
-    hidden_size=16,
-    intermediate_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    bos_token_id=0,
-    eos_token_id=0,
-)
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+LLAMA = LlamaConfig(vocab_size=WORDS, bos_token_id=0, eos_token_id=0, **SMALL)
 
 
 class Texts:

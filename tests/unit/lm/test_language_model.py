@@ -11,16 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, GPT2C
 from kdcli.api import Corpus, DataError, UsageError
 from kdcli.lm.language_model import LanguageModel, fine_tune_language_model
 
-TRAIN = [
-    "a good film about a bad dog",
-    "the plot is very dull , and the actors are great",
-    "naïve but great fun",
-    "a great film , and very good fun",
-    "it was dull",
-    "the dog is good and the film is bad",
-    "very bad",
-    "fun fun fun !",
-] * 3
+TRAIN = ["a good film about a bad dog", "the plot is very dull , and the actors are great", "naïve but great fun"]
+TRAIN += ["a great film , and very good fun", "it was dull", "the dog is good and the film is bad", "very bad", "fun !"]
+TRAIN *= 3
 DEV = ["a very good dog", "the actors are dull and the plot is bad", "great !"]
 TEST = ["the fun is great", "a dog"]
 CORPUS = Corpus("single", TRAIN, DEV, TEST)
@@ -29,8 +22,6 @@ RECIPE = {"lr": 1e-2, "epochs": 3, "batch_size": 8, "max_length": 60}
 
 @pytest.fixture
 def make_start(tokenizer):
-    """Return a function that lays out a tiny GPT-2 to start from."""
-
     def make(config=None, tokenizer=tokenizer, max_length=60, **sizes):
         end, small = tokenizer.eos_token_id, {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
         ends = {"bos_token_id": end, "eos_token_id": end}
@@ -47,8 +38,6 @@ def make_start(tokenizer):
 
 @pytest.fixture
 def train(tmp_path, make_start, make_settings, notes):
-    """Return a function that fine-tunes into a folder of that name."""
-
     def run(name="model", start=None, corpus=CORPUS, reporter=notes, **settings):
         settings = make_settings(**{**RECIPE, **settings})
         return fine_tune_language_model(start or make_start(), corpus, tmp_path / name, settings, reporter)
@@ -92,10 +81,8 @@ def test_it_learns_and_reports_the_scores_of_the_saved_model(tmp_path, train, no
 
 
 def test_other_texts_or_settings_start_again(tmp_path, train, notes):
-    for change, said in (
-        ({"lr": 1e-3}, "generators.tiny.lr"),
-        ({"corpus": Corpus("single", TRAIN, TEST)}, "dev texts"),
-    ):
+    other = Corpus("single", TRAIN, TEST)
+    for change, said in (({"lr": 1e-3}, "generators.tiny.lr"), ({"corpus": other}, "dev texts")):
         with pytest.raises(KeyboardInterrupt):
             train(reporter=Notes(kill_at=5), save_steps=1)
         notes.updates = 0

@@ -11,7 +11,7 @@ from kdcli.lm import sampling
 from kdcli.lm.causal import CausalDecoder
 from kdcli.lm.sampling import sample
 
-END, WORDS, LENGTH, DRAWS = 0, 8, 5, 200_000
+END, WORDS, LENGTH, DRAWS = 0, 8, 5, 60_000
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +88,12 @@ def test_the_distribution_is_that_of_the_model(tiny, exact, rows):
 
 
 @pytest.mark.parametrize("look", [1, 16])
-@pytest.mark.parametrize("rows", [7, 64, 9000])
+@pytest.mark.parametrize("rows", [7, 9000])
 def test_a_text_depends_on_its_own_uniforms_alone(tiny, monkeypatch, rows, look):
     monkeypatch.setitem(sampling._SYNC_STEPS, "cpu", look)
-    first, uniforms = first_of(200), uniforms_of(200)
+    first, uniforms = first_of(80), uniforms_of(80)
     together = sample(CausalDecoder(tiny), first, uniforms, end=END, rows=rows)
-    alone = [
-        sample(CausalDecoder(tiny), first[[draw]], uniforms[[draw]], end=END, rows=1) for draw in range(0, 200, 10)
-    ]
+    alone = [sample(CausalDecoder(tiny), first[[draw]], uniforms[[draw]], end=END, rows=1) for draw in range(0, 80, 10)]
     assert torch.equal(together[::10], torch.cat(alone))
     assert torch.equal(together, sample(CausalDecoder(tiny), first, uniforms, end=END, rows=1))
 

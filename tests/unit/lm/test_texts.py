@@ -92,8 +92,3 @@ def test_no_text_is_cut_where_a_space_would_come_into_the_cut(spaced_tokenizer):
     assert made.seed is None
     assert made.tokens.tolist() == TokenTexts(texts, spaced_tokenizer, LONG).tokens.tolist()
     assert [spaced_tokenizer.decode(row[:-1]) for row in tokens_of(made)] == texts
-
-
-def test_no_texts(tokenizer):
-    made = TokenTexts([], tokenizer, LONG, seed=1)
-    assert (len(made), made.lengths.tolist(), made.read(), made.tokens.tolist()) == (0, [], [], [])

@@ -30,11 +30,8 @@ def found(work, fingerprint, *, resume=True):
 
 def test_a_killed_training_continues_if_nothing_changed(tmp_path):
     killed(tmp_path / "work", {"lr": (1, 2), "seed": 3})
-    assert found(tmp_path / "work", {"lr": [1, 2], "seed": 3}) == (
-        True,
-        ["continuing the interrupted training"],
-        [],
-    )
+    there, said, warnings = found(tmp_path / "work", {"lr": [1, 2], "seed": 3})
+    assert there and said == ["continuing the interrupted training"] and warnings == []
     assert found(tmp_path / "work", {"seed": 3}) == (False, [], [])
 
 

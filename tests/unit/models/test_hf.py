@@ -1,5 +1,3 @@
-"""Folders and hub names of every kind of Hugging Face model, and what is wrong with them."""
-
 import json
 import shutil
 
@@ -35,7 +33,6 @@ def tokenizer_of(**special):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A masked BERT with its tokenizer."""
     folder, tokenizer = tmp_path_factory.mktemp("saved") / "bert", tokenizer_of()
     set_seed(0)
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)

@@ -16,7 +16,6 @@ from student_forms import (
     assert_all_forms_agree,
     assert_same_gradients,
     batch_of,
-    by_onnx,
     columns_of,
     compared,
     model_of,
@@ -25,11 +24,9 @@ from student_forms import (
 from torch import nn
 
 import kd_bilstm
-from kd_bilstm import GATES, Options, build, fast
+from kd_bilstm import Options, build, fast
 from kd_bilstm.model import maximum, pack
 from kd_bilstm.trained import levels, near, reverse
-from kdcli import registry
-from kdcli.errors import ProfileError
 
 SMALL = {"hidden": 5, "fc": 4}
 VARIANTS = list(itertools.product(["lstm", "gru"], [1, 2, 3], ["last", "max"]))
@@ -99,21 +96,6 @@ def test_texts_of_all_lengths(lengths, options, extra, task):
     assert_all_forms_agree(kd_bilstm, text_by_text, task, lengths, extra, **SMALL, **options)
 
 
-def test_pooling_of_one_word_is_its_state():
-    columns = columns_of(SINGLE, [1, 4, 2])
-    last, highest = (small(pooling=pooling)[0](batch_of(columns)) for pooling in ("last", "max"))
-    assert (last == highest).all(dim=1).tolist() == [True, False, False]
-
-
-@settings(max_examples=25, deadline=None)
-@given(lengths_of, st.integers(0, 99))
-def test_gradient_of_the_maximum(lengths, seed):
-    packed = pack(*map(torch.from_numpy, texts(lengths, WORDS)))
-    numbers = torch.Generator().manual_seed(seed)
-    outputs = torch.rand(2, sum(lengths), 3, generator=numbers, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda outputs: maximum(outputs, packed.counts), (outputs,))
-
-
 def test_gradient_of_equal_maxima_is_shared():
     packed = pack(
         *map(torch.from_numpy, texts([4, 2], WORDS))
@@ -129,26 +111,6 @@ def test_parameters_of_the_paper():
     module = build(Options(), SINGLE, 100, None, 300)
     inside = sum(parameter.numel() for parameter in module.parameters())
     assert inside - 2 * 100 * 300 == 2 * (4 * 150 * (600 + 150) + 8 * 150) + 300 * 200 + 200 + 200 * 2 + 2 == 963_002
-
-
-@settings(max_examples=50, deadline=None)
-@given(lengths_of)
-def test_mirror_leads_from_each_word_to_its_opposite(lengths):
-    words, tensor = map(torch.from_numpy, texts(lengths, WORDS))
-    packed = pack(words, tensor)
-    assert sum(packed.counts) == sum(lengths)
-    assert torch.equal(packed.mirror[packed.mirror], torch.arange(sum(lengths)))
-    for row, length in enumerate(lengths):
-        place = packed.restore[row]
-        assert packed.words[place] == words[row, 0]
-        assert packed.words[packed.mirror[place]] == words[row, length - 1]
-
-
-def test_a_wrong_pooling_is_named():
-    with pytest.raises(ProfileError) as caught:
-        registry.options("students", "bilstm", {"pooling": "mean"})
-    assert caught.value.key == "students.bilstm.pooling"
-    assert "'last' or 'max'" in str(caught.value)
 
 
 # NumPy
@@ -236,12 +198,3 @@ def test_calls_at_once_leave_blas_as_it_was():
 
 
 # ONNX
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_the_order_of_the_gates_matters(cell, monkeypatch):
-    module, chosen = model_of(kd_bilstm, SINGLE, cell=cell, **SMALL)
-    columns = columns_of(SINGLE, [3, 5, 1])
-    expected = by_onnx(kd_bilstm, chosen, SINGLE, module, columns)
-    monkeypatch.setitem(GATES, cell, tuple(range(len(GATES[cell]))))
-    assert np.abs(by_onnx(kd_bilstm, chosen, SINGLE, module, columns) - expected).max() > 1e-2

@@ -1,12 +1,9 @@
-import itertools
-
 import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import kd_bilstm
-import kd_dan
 import kd_kimcnn
 from kdcli.api import Batch, Task
 from kdcli.models.embedding import embedding
@@ -15,14 +12,6 @@ TASK = Task("single", "single", ("0", "1"))
 WORDS, SIZE = 20, 6
 VECTORS = np.arange(WORDS * SIZE, dtype=np.float32).reshape(WORDS, SIZE)
 KINDS = ("rand", "static", "non-static", "multichannel")
-
-each_student = pytest.mark.parametrize(
-    ("student", "kind"),
-    [
-        pytest.param(student, kind, id=f"{student.__name__}-{kind}")
-        for student, kind in itertools.product((kd_bilstm, kd_dan, kd_kimcnn), KINDS)
-    ],
-)
 
 
 def built(student, kind, vectors=VECTORS):
@@ -52,16 +41,6 @@ def test_channels_of_each_kind(kind, trained, frozen):
     assert np.array_equal(vectors, VECTORS)  # the model has copies
 
 
-def test_vectors_of_each_channel_the_trained_one_first():
-    made = embedding("multichannel", WORDS, VECTORS, SIZE)
-    with torch.no_grad():
-        made.trained.weight.neg_()
-    words = torch.tensor([[3, 0], [19, 3]])
-    trained, frozen = made(words)
-    assert np.array_equal(trained.detach().numpy(), -VECTORS[[[3, 0], [19, 3]]])
-    assert np.array_equal(frozen.numpy(), VECTORS[[[3, 0], [19, 3]]])
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_vectors_are_in_range(kind):
     parts = list(embedding(kind, 500, None, 50).parameters())
@@ -87,10 +66,3 @@ def test_a_frozen_channel_costs_no_gradient(student):
     forward, backward = flops(student, "multichannel") - flops(student, "non-static")
     assert backward == forward > 0
     assert flops(student, "non-static")[1] - flops(student, "static")[1] == forward
-
-
-@each_student
-def test_given_vectors_are_what_a_student_begins_with(student, kind):
-    weights = built(student, kind).state_dict()
-    for name in {"embedding.trained.weight", "embedding.frozen.weight"} & set(weights):
-        assert np.array_equal(weights[name].numpy(), VECTORS) == (kind != "rand")

@@ -1,7 +1,6 @@
 """The plugin as ``kd`` uses it; what is below it has tests of its own in tests/unit/lm."""
 
 import json
-import math
 import subprocess
 import sys
 
@@ -155,22 +154,6 @@ def test_it_starts_from_the_weights_of_the_folder_or_from_random_ones(make_folde
     assert one["model.embed_tokens.weight"].shape[0] == len(fresh.tokenizer) == 270
     assert one["model.embed_tokens.weight"].abs().sum(1).min() > 0, "no row is another vocabulary's padding"
     assert kept.identity != fresh.identity
-
-
-def test_a_longer_max_length_than_the_context(tmp_path, make_folder, notes):
-    folder = make_folder()
-    said = "generators.gpt2.max_length is 100, and the model reads 64 tokens: longer texts are cut there"
-    corpus = Corpus("single", [*TRAIN, "very dull " * 40], CORPUS.dev)
-    result = fine_tune(tmp_path / "model", notes, corpus, model=str(folder), max_length=100, epochs=1)
-    assert notes.warnings[0] == said and math.isfinite(result["dev_bits_per_character"])
-    assert notes.warnings[1].startswith("1 of 21 train texts are longer than 64 tokens, and are cut there")
-    assert kd_gpt2.load(tmp_path / "model", settings_of(max_length=100), notes).max_length == 64
-
-
-def test_the_papers_recipe_is_the_default():
-    options = Options()
-    assert (options.model, options.lr, options.weight_decay, options.batch_size) == ("117M", 5e-5, 1e-3, 48)
-    assert (options.epochs, options.warmup, options.max_length) == (3, 0.1, 128)
 
 
 @pytest.mark.parametrize("name", ["kd_gpt2", "kd_mlm", "kd_transfoxl"])

@@ -230,17 +230,6 @@ def test_a_head_without_probabilities_gives_its_decision_function(tmp_path):
     np.testing.assert_allclose(load("setfit", folder, trust=True).logits([TEXTS], 8), wanted, atol=1e-4)
 
 
-def test_the_models_own_probabilities_by_setfit_itself(tmp_path):
-    setfit = pytest.importorskip("setfit")
-    folder = make_setfit(tmp_path / "model", None, list(COLOURS))
-    fitted(LogisticRegression(), folder, np.array(COLOURS)[THREE])
-    model = setfit.SetFitModel.from_pretrained(str(folder))
-    teacher = load("setfit", folder, trust=True)
-    found = teacher.logits([TEXTS], 8)
-    np.testing.assert_allclose(softmax(found), model.predict_proba(TEXTS, as_numpy=True), atol=1e-4)
-    assert [teacher.labels[output] for output in found.argmax(1)] == list(model.predict(TEXTS))
-
-
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_the_head_of_setfits_own(tmp_path, temperature):
     setfit = pytest.importorskip("setfit")
@@ -320,21 +309,6 @@ def test_setfit_cuts_counts_and_follows_its_files(tmp_path):
     after = teacher.fingerprint()
     rewrite(folder, "1_Pooling/config.json", pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
     assert len({before, after, teacher.fingerprint()}) == 3
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_lower_precisions_stay_close(tmp_path, precision):
-    folder = make_setfit(tmp_path / "model", None, list(COLOURS))
-    fitted(LogisticRegression(), folder, THREE)
-    pairs = tiny_teacher(tmp_path / "pairs", COLOURS)
-    for plugin, model, columns, options in (
-        ("setfit", folder, [TEXTS], {"trust": True}),
-        ("cross-encoder", pairs, PAIRS, {}),
-    ):
-        wanted = load(plugin, model, **options).logits(columns, 8)
-        found = load(plugin, model, precision=precision, **options).logits(columns, 8)
-        assert found.dtype == np.float32
-        assert 0 < np.abs(found - wanted).max() < 0.2
 
 
 def test_setfit_keeps_the_contract(tmp_path):

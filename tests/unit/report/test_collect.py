@@ -85,9 +85,6 @@ def test_a_stage_that_is_older_than_what_it_was_made_from(root: Path) -> None:
     }
 
 
-# Curves
-
-
 def written(path: Path, *points: dict[str, object]) -> Path:
     file = path / "metrics.jsonl"
     file.write_text("".join(f"{json.dumps({'time': 1.5, **point})}\n" for point in points))

@@ -94,13 +94,6 @@ def test_a_teacher_of_unknown_size(tmp_path: Path) -> None:
     assert "10.0 times as fast as the teacher." in text and "fewer parameters" not in text
 
 
-def test_a_note_on_the_results_is_shown(tmp_path: Path) -> None:
-    root = write_run(tmp_path / "run")
-    results = json.loads((root / "results.json").read_text())
-    (root / "results.json").write_text(json.dumps(results | {"notes": ["the teacher answers <yes> for every text"]}))
-    assert "the teacher answers <yes> for every text." in page(root).text
-
-
 def test_what_kd_bench_measured_is_a_section(tmp_path: Path) -> None:
     latency = Latency(1.23, 4.56, 7.89, 100)
     student = Measurement(
@@ -120,13 +113,6 @@ def test_what_kd_bench_measured_is_a_section(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a BenchReport") as wrong:
         write_report([root])
     assert wrong.value.hint == "`kd bench` makes it again"
-
-
-def test_a_table_that_is_cut_has_a_shade(tmp_path: Path) -> None:
-    root = write_run(tmp_path / "run", half=True)
-    page(root)
-    rule = re.search(r"\.scroll \{.*?\}", (root / NAME).read_text(), re.DOTALL)
-    assert rule and re.findall(r"no-repeat (\w+)", rule[0]) == ["local", "local", "scroll", "scroll"]
 
 
 def test_every_text_is_text(tmp_path: Path) -> None:

@@ -1,5 +1,3 @@
-"""What a path stands for."""
-
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,3 @@
-"""Stages are run where they are not up to date, and only there."""
-
 from __future__ import annotations
 
 import json
@@ -45,8 +43,6 @@ class Note:
 
 
 class Fake(Stage):
-    """A stage that turns one file into another, and counts its runs."""
-
     command = "kd fake"
     result = f"{__name__}:Note"
     runs: ClassVar[list[str]] = []
@@ -79,8 +75,6 @@ class Doubled(Fake):
 
 
 class Chain:
-    """Two stages, letters -> upper case -> doubled."""
-
     def __init__(self, root: Path) -> None:
         self.root, self.letters = root, root / "letters.txt"
         self.letters.write_text("abc")
@@ -110,13 +104,6 @@ def test_second_run_has_nothing_to_do_and_rebuilds_the_results(chain: Chain) -> 
     expected = [Note("lite", (3,)), Note("join", (6,))]
     assert [outcome.result for outcome in first] == [outcome.result for outcome in second] == expected
     assert results(chain.root) == {"lite": expected[0], "join": expected[1]}
-
-
-def test_stages_that_run_are_numbered(chain: Chain) -> None:
-    notes = Notes()
-    for _ in range(2):
-        run_steps(chain.steps(), Lock(chain.root), reporter=notes)
-    assert [line for line in notes.infos if line.startswith("stage ")] == ["stage 1 of 2: lite", "stage 2 of 2: join"]
 
 
 def test_a_plugin_file_that_breaks_while_a_stage_runs_costs_nothing(
@@ -162,10 +149,8 @@ def test_dry_run_writes_nothing_and_follows_the_chain(chain: Chain) -> None:
     chain.letters.write_text("xyz")
     Fake.runs.clear()
     outcomes = would_run(chain.steps(), Lock(chain.root), force=False)
-    assert [outcome.reasons for outcome in outcomes] == [
-        ["input letters changed"],
-        ["input lite will change"],
-    ] and Fake.runs == []
+    assert [outcome.reasons[0] for outcome in outcomes] == ["input letters changed", "input lite will change"]
+    assert Fake.runs == []
 
 
 @pytest.mark.parametrize("error", [KdError("out of luck"), KeyboardInterrupt()])

@@ -1,5 +1,3 @@
-"""Which stages a profile has, and what each depends on."""
-
 from __future__ import annotations
 
 import importlib

@@ -27,20 +27,6 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_tensorboard_has_every_point(tmp_path: Path, warned: Notes) -> None:
-    root = tmp_path / "not" / "there"
-    with tracking(("tensorboard",), root, "sst2", "cpu", warned) as track:
-        track.metrics("teacher", 5, **{"loss": 0.5})
-        track.metrics("teacher", 10, **{"loss": 0.25, "accuracy": 1})
-        track.metrics("student", 3, **{"loss": 2.0})
-    assert scalars(root / "tensorboard") == {
-        "teacher/loss": [(5, 0.5), (10, 0.25)],
-        "teacher/accuracy": [(10, 1.0)],
-        "student/loss": [(3, 2.0)],
-    }
-    assert warned.warnings == []
-
-
 def test_nothing_is_written_where_there_are_no_points(tmp_path: Path, warned: Notes) -> None:
     with tracking(("tensorboard",), tmp_path, "sst2", "cpu", warned):
         pass
@@ -130,13 +116,6 @@ def test_the_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         with pytest.raises(UsageError) as wrong:
             parse_trackers(text)
         assert wrong.value.hint == "the trackers are tensorboard, wandb"
-
-
-def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("kdcli.run.tracking.find_spec", lambda name: None)
-    with pytest.raises(MissingError) as missing:
-        parse_trackers("tensorboard,wandb")
-    assert missing.value.hint == "pip install 'kdcli[track]'" and missing.value.exit_code == 6
 
 
 def test_a_folder_named_like_a_tracker_is_not_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,5 +1,3 @@
-"""Templates that work under any name, and the names that they can be given."""
-
 import re
 import subprocess
 import sys

@@ -10,7 +10,17 @@ from torch import nn
 from torch.nn import functional
 
 from kdcli.config.schema import StudentSettings
-from kdcli.student.optimize import LOSSES, SparseAdadelta, clip_gradients, kl, label_loss, loss_of, make_optimizer, mse
+from kdcli.student.optimize import (
+    LOSSES,
+    SparseAdadelta,
+    averaged,
+    clip_gradients,
+    kl,
+    label_loss,
+    loss_of,
+    make_optimizer,
+    mse,
+)
 
 NUMBERS = np.random.default_rng(0)
 STUDENT, TEACHER = NUMBERS.normal(size=(5, 3)).astype(np.float32), 3 * NUMBERS.normal(size=(5, 3)).astype(np.float32)
@@ -147,3 +157,16 @@ def test_losses_are_in_float32():
     half = torch.from_numpy(STUDENT).half()
     for loss in (mse(half, half + 1), kl(half, half + 1, 2.0), label_loss(half, torch.from_numpy(LABELS))):
         assert loss.dtype == torch.float32
+
+
+def test_averages_are_near_the_weights_at_first_and_then_decay():
+    module = nn.Linear(3, 2).double()
+    average = averaged(module, 0.5)
+    expected = None
+    for count in range(12):
+        weights = NUMBERS.normal(size=(2, 3))
+        module.weight.data = torch.from_numpy(weights)
+        average.update_parameters(module)
+        decay = min(0.5, (1 + count) / (10 + count))
+        expected = weights if expected is None else decay * expected + (1 - decay) * weights
+        np.testing.assert_allclose(average.module.weight.detach().numpy(), expected, rtol=1e-12)

@@ -273,11 +273,6 @@ def test_no_torch_and_a_package_that_costs_nothing(tmp_path):
     assert done.stdout.split("\n") == ["set()", "2", "set()", ""]
 
 
-def test_the_package_has_nothing_else():
-    with pytest.raises(AttributeError, match="no attribute 'load_teacher'"):
-        kdcli.load_teacher  # noqa: B018
-
-
 @each_form
 def test_large_weights_are_no_warning_and_their_logits_an_error(tmp_path, torch):
     folder = make_student(tmp_path / "student", SINGLE)

@@ -8,9 +8,6 @@ import struct
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from notes import Notes
 
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError
@@ -136,28 +133,6 @@ def test_a_vector_may_lie_across_two_blocks(write, monkeypatch):
             np.testing.assert_array_equal(read_vectors(write(content), [word for word, _ in table]).matrix, expected)
 
 
-words = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8)
-numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
-rows_of = {size: st.tuples(words, st.lists(numbers, min_size=size, max_size=size)) for size in range(1, 7)}
-tables = st.sampled_from(sorted(rows_of)).flatmap(
-    lambda size: st.lists(rows_of[size], min_size=1, max_size=8, unique_by=lambda row: row[0])
-)
-
-
-@given(tables, st.sampled_from(["text", "gensim", "word2vec.c", "parquet"]))
-def test_any_vectors_survive_every_form(tmp_path_factory, table, form):
-    path = tmp_path_factory.mktemp("vectors") / f"v.{form}"
-    if form == "text":
-        path.write_text(text(table, header=True), encoding="utf-8")
-    elif form == "parquet":
-        parquet(path, table)
-    else:
-        path.write_bytes(binary(table, end=b"\n" if form == "word2vec.c" else b""))
-    got = read_vectors(path, [word for word, _ in table])
-    assert got.found.all()
-    np.testing.assert_array_equal(got.matrix, np.array([values for _, values in table], np.float32))
-
-
 CUT = {
     "text, inside a row": (FORMS["glove"][:-12], "row 4 breaks off"),
     "text with a header, after a row": (text(TABLE, header=True).rsplit("naïve")[0].encode(), "3 of 4 vectors"),
@@ -271,15 +246,6 @@ def test_a_missing_file_a_folder_or_a_damaged_parquet_file_is_an_error(tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError):
         read_vectors(path, ["the"])
-
-
-@pytest.mark.parametrize("content", [text(TABLE), text(TABLE, header=True), binary(TABLE)])
-@pytest.mark.parametrize("step", [1, 3, 4, 1000])
-def test_progress_counts_every_row(write, content, step, monkeypatch):
-    monkeypatch.setattr(vector_file, "_STEP", step)
-    reporter = Notes()
-    read_vectors(write(content), ["the"], reporter=reporter)
-    assert reporter.rows == len(TABLE)
 
 
 def test_a_gzipped_file_needs_no_suffix_and_a_plain_one_may_have_it(write):

@@ -1,5 +1,3 @@
-"""Table files to read."""
-
 import gzip
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +23,6 @@ def put(tmp_path: Path) -> Callable[[str, bytes | str], Path]:
 
 @pytest.fixture
 def rows() -> Callable[..., list[tuple[Any, ...]]]:
-    """Read all rows of a table."""
-
     def read(path: Path, **options: Any) -> list[tuple[Any, ...]]:
         return [row[:-1] for row in read_table(path, **options).frame().rows()]
 

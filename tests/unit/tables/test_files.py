@@ -1,7 +1,4 @@
-"""Whole files or none."""
-
 import errno
-import hashlib
 import os
 import subprocess
 import sys
@@ -152,12 +149,6 @@ def test_a_place_that_may_not_be_written(tmp_path, monkeypatch):
     with pytest.raises(KdError, match="cannot write here: Permission denied"), atomic(tmp_path / "a") as temporary:
         temporary.write_text("new")
     assert listing(tmp_path) == []
-
-
-def test_the_hash_of_a_file_is_sha256(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"abc")
-    assert sha256(path) == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_the_hash_of_a_folder_tells_names_and_contents_apart(tmp_path):

@@ -1,7 +1,3 @@
-"""Reading tables: what is text, what ends a row, and what is refused where."""
-
-from pathlib import Path
-
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +8,6 @@ from kdcli.tables import text
 from kdcli.tables.read import ROW_NUMBER, read_table
 from kdcli.tables.write import write_table
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 slow_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
@@ -23,26 +18,12 @@ def plain_rows(content: str) -> list[list[str]]:
     return [line.removesuffix("\r").split("\t") for line in lines] + ([last.split("\t")] if last else [])
 
 
-@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
-def test_a_tsv_has_its_rows_and_columns(put, name):
-    reader = read_table(put(name, "sentence\tlabel\ngood film\t1\nbad\t0\n"))
-    assert reader.columns == ("sentence", "label")
-    assert reader.schema == pl.Schema({"sentence": pl.String(), "label": pl.String()})
-    expected = [{"sentence": "good film", "label": "1"}, {"sentence": "bad", "label": "0"}]
-    assert reader.frame().drop(ROW_NUMBER).to_dicts() == expected
-    assert reader.frame().drop(ROW_NUMBER).to_dicts() == expected, "a reader can be used again"
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", [True, False])
 def test_rows_end_at_lf_or_crlf_and_nothing_else(rows, put, end, last):
     texts = ["a\rb", "\x85", "x\u2028y", "\x0b\x0c\x1c", "\ufeff", "NA", '"', " "]
     content = end.join(["sentence\tlabel", *(f"{text}\t1" for text in texts)]) + end * last
     assert rows(put("a.tsv", content)) == [(text, "1") for text in texts]
-
-
-def test_a_lone_cr_at_the_end_of_the_file_is_text(rows, put):
-    assert rows(put("a.tsv", "s\nx\r\ny\r")) == [("x",), ("y\r",)]
 
 
 def test_a_byte_order_mark_is_skipped_once(rows, put):
@@ -157,9 +138,6 @@ def test_blank_lines_ahead_of_the_header_are_no_rows(put, name):
     assert read_table(put(name, "\n\n")).frame().is_empty()
 
 
-# Columns
-
-
 def test_columns_are_chosen_by_name_in_the_order_asked_for(tmp_path, rows, put):
     for name in ("a.tsv", "a.csv"):
         path = put(name, "a|b|c\n1|2|3\n".replace("|", "\t" if name == "a.tsv" else ","))
@@ -195,9 +173,6 @@ def test_two_columns_of_one_name_are_refused(put, name, content):
         read_table(put(name, content))
 
 
-# Streaming
-
-
 def test_rows_come_before_the_whole_file_is_read(put, monkeypatch):
     monkeypatch.setattr(text, "BLOCK", 1 << 10)
     path = put("a.tsv", "s\tl\n" + "text\t1\n" * 10_000 + "ragged\n")
@@ -214,18 +189,3 @@ def test_a_text_of_100_000_words_is_a_text(tmp_path, form):
     table = pl.DataFrame({"s": ["before", long, "after"]})
     write_table(tmp_path / f"a.{form}", table)
     assert read_table(tmp_path / f"a.{form}").frame().drop(ROW_NUMBER).equals(table)
-
-
-# The odd files of the shared data
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
-class TestSharedData:
-    def test_the_broken_row_is_the_second(self, rows):
-        path = SHARED / "odd" / "csv_quoted_and_broken_row.tsv"
-        with pytest.raises(DataError, match="5 fields instead of 6: '133273") as raised:
-            rows(path)
-        assert raised.value.row == 2
-        reader = read_table(path, bad_rows="skip")
-        assert any('"Is ""rightness""' in text for text in reader.frame()["question1"].to_list()), "quotes are text"
-        assert reader.skipped == 1

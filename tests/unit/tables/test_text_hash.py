@@ -1,5 +1,3 @@
-"""Text hashes, against their definitions written out."""
-
 import hashlib
 
 import numpy as np
@@ -41,11 +39,6 @@ def test_a_known_hash():
     """The empty text's XXH3-64 and the digest of an earlier release, which stored files hold."""
     assert text_hash([pl.Series([""])]).tolist() == [0x2D06800538D394C2]
     assert text_hash_v1([pl.Series(["a"]), pl.Series(["bc"])]).tolist() == [16576754464128796102]
-
-
-@pytest.mark.parametrize("hash_rows", [text_hash, text_hash_v1])
-def test_fields_do_not_run_into_each_other(hash_rows):
-    first, second = ([pl.Series(["a"]), pl.Series(["bc"])], [pl.Series(["ab"]), pl.Series(["c"])])
-    assert hash_rows(first)[0] != hash_rows(second)[0]
-    with pytest.raises(ValueError, match="null"):
-        hash_rows([pl.Series(["a", None])])
+    for hash_rows in (text_hash, text_hash_v1):
+        with pytest.raises(ValueError, match="null"):
+            hash_rows([pl.Series(["a", None])])

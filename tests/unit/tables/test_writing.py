@@ -1,5 +1,3 @@
-"""Writing tables: what is read back, what is refused, and what a full disk leaves."""
-
 import gzip
 import io
 import json

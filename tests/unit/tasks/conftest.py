@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from notes import Notes
 
-from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
 
 LABELS = {
@@ -24,23 +24,9 @@ LABELS = {
 NAMES = {"SST-2": ("negative", "positive"), "MRPC": ("not_equivalent", "equivalent")}
 
 
-class Remembering(QuietReporter):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.infos: list[str] = []
-        self.warnings: list[str] = []
-
-    def info(self, message: str) -> None:
-        self.infos.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
 @pytest.fixture
-def reporter() -> Remembering:
-    return Remembering()
+def reporter() -> Notes:
+    return Notes()
 
 
 @pytest.fixture

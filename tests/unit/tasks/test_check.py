@@ -228,13 +228,3 @@ def test_a_very_long_text_and_very_many_characters(tmp_path):
     table = check(pairs(tmp_path)).tables[0]
     assert table.words["sentence1"].max == 300_000
     assert len(table.characters) == 31 - 2 + 33
-
-
-def test_no_thread_is_left_and_no_order_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "BLOCK", 256)
-    rows = [f"text {number}\t{number % 2}" for number in range(3000)]
-    rows[2999] = rows[1234]
-    put_tsv(tmp_path, train=rows, dev=["x\t1", "text 2998\t0"])
-    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
-    assert report.tables[0].repeated.example == (1236, 3001)
-    assert report.overlaps[0].found.example == (3000, 3)

@@ -35,12 +35,6 @@ def load(tmp_path, settings_of, reporter):
     return read
 
 
-def test_a_split_has_index_texts_and_label(load):
-    table = load(TRAIN)
-    assert table.schema == dict.fromkeys(("index", "sentence", "label"), pl.String)
-    assert table.to_dict(as_series=False) == {"index": ["0", "1"], "sentence": ["good", "bad"], "label": ["1", "0"]}
-
-
 @pytest.mark.parametrize("name", ["train.tsv", "train.csv", "train.jsonl.gz", "train.parquet", "train.txt"])
 def test_a_split_in_any_form(tmp_path, settings_of, reporter, name):
     settings = settings_of("SST-2")

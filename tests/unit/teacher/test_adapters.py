@@ -89,18 +89,6 @@ def test_the_adapters_head_answers_without_the_bases_names(tiny_teacher, base, o
     assert not any("lora" in name for name, _ in teacher.model.named_parameters())
 
 
-@pytest.mark.parametrize(
-    "how",
-    [{"use_dora": True}, {"use_rslora": True},
-     {"kind": peft.IA3Config, "target_modules": ["query"], "feedforward_modules": []}],
-    ids=["dora", "rslora", "ia3"],
-)  # fmt: skip
-def test_relatives_of_lora(tiny_teacher, how):
-    base = tiny_teacher()
-    adapter = adapt(base, **how)
-    np.testing.assert_allclose(load(adapter).logits([TEXTS], 5), by_peft(adapter, base), atol=1e-5)
-
-
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_a_lower_precision_is_that_of_all_weights(tiny_teacher, precision, dtype):
     adapter = adapt(tiny_teacher(initializer_range=0.2))

@@ -5,13 +5,10 @@ import pytest
 import torch
 
 from kdcli.api import Task
-from kdcli.config.schema import ExportSettings
 from kdcli.errors import DataError
 from kdcli.tables.read import ROW_NUMBER, read_table
-from kdcli.teacher.export import export_logits
 from kdcli.teacher.external import read_external
 from kdcli.teacher.join import join
-from kdcli.teacher.model import TeacherSource
 
 FILMS = Task("films", "single", ("0", "1"), names=("negative", "positive"))
 SAME = Task("same", "pair", ("0", "1"))
@@ -92,26 +89,3 @@ def test_the_score_of_a_joined_table(tmp_path, notes):
     table.write_text("sentence1\tsentence2\tscore\n" + "".join(f"{pair}\t{n}.25\n" for n, pair in enumerate(PAIRS)))
     found = read_external(table, transfer=table, task=STARS, reporter=notes)
     assert found.logits.tolist() == [[0.25], [1.25], [2.25]] and found.hashes is not None
-
-
-def test_a_teacher_reads_lines_as_a_table(tmp_path, lines, tiny_teacher, notes):
-    (tmp_path / "table.tsv").write_text("sentence\tsource\n" + "".join(f"{line}\tlite\n" for line in LINES))
-    (tmp_path / "samples.txt").write_text("".join(f"{line}<|endoftext|>\n" for line in LINES))
-    files = []
-    for number, transfer in enumerate([lines, tmp_path / "table.tsv", tmp_path / "samples.txt"]):
-        output = tmp_path / f"{number}.safetensors"
-        result = export_logits(
-            transfer=transfer,
-            teacher=TeacherSource(str(tiny_teacher()), max_length=32),
-            task=FILMS,
-            settings=ExportSettings(),
-            device="cpu",
-            precision="fp32",
-            output=output,
-            reporter=notes,
-        )
-        assert (result.rows, result.distinct) == (5, 4)
-        joined = tmp_path / f"{number}.tsv"
-        join(transfer=transfer, logits=output, task=FILMS, output=joined, reporter=notes)
-        files.append([{**row, "source": ""} for row in rows(joined)])
-    assert files[0] == files[1] == files[2]

@@ -73,10 +73,6 @@ def test_logits_of_pairs_tell_first_from_second(tiny_teacher):
     assert np.abs(got - one_by_one(folder, *columns[::-1])).max() > 0.1
 
 
-def test_no_texts_give_no_logits(tiny_teacher, films):
-    assert load(tiny_teacher(), films).logits([[]]).shape == (0, 2)
-
-
 def test_mask_is_the_tokenizers_own(tiny_teacher, films):
     folder = tiny_teacher(mask="<mask>")
     got = load(folder, films).logits([["a [MASK] film", "a film"]])
@@ -171,13 +167,6 @@ def test_the_positions_decide_where_a_tokenizer_has_no_limit(tiny_teacher, films
         assert teacher.loaded.max_length == 32
         assert np.isfinite(teacher.logits([["good bad " * 100, "good"]])).all()
         assert teacher.read == {"texts": 2, "cut": 1}
-
-
-def test_loading_writes_nothing_to_the_terminal(tiny_teacher, films, capfd):
-    folder = tiny_teacher()
-    capfd.readouterr()
-    load(folder, films).logits([TEXTS])
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the data beside the repository is not there")

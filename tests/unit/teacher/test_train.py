@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import TeacherSettings
-from kdcli.errors import KdError, ProfileError, UsageError
+from kdcli.errors import KdError, ProfileError
 from kdcli.lm.trainer import ByLengthTrainer
 from kdcli.tasks import metrics
 from kdcli.teacher.train import prepare_encoder, train_teacher
@@ -158,15 +158,6 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
     assert (tmp_path / "killed/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
-def test_checkpoints_of_another_training_are_not_read(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "teacher", reporter=Notes(8))
-    notes = Notes()
-    fit(tmp_path / "teacher", epochs=3, reporter=notes)
-    assert notes.updates == 18
-    assert "teacher.epochs" in notes.warnings[0]
-
-
 def test_the_best_checkpoint_on_dev_is_kept(tmp_path, monkeypatch):
     seen = []
 
@@ -229,14 +220,6 @@ def test_a_rate_that_breaks_down_at_once_is_an_error_unless_another_holds(tmp_pa
     assert not (tmp_path / "teacher").exists()
     result = fit(tmp_path / "teacher", lr=(1e30, 1e-2))
     assert result.grid["1e+30"] is None and result.lr == 1e-2
-
-
-def test_bf16_trains_on_the_cpu_and_fp16_is_refused(tmp_path):
-    result = fit(tmp_path / "teacher", precision="bf16", epochs=4)
-    assert result.metrics["accuracy"] > 0.9
-    assert {value.dtype for value in weights(tmp_path / "teacher").values()} == {torch.float32}
-    with pytest.raises(UsageError, match="fp16"):
-        fit(tmp_path / "other", precision="fp16")
 
 
 def test_limits(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from kdcli.api import Corpus
-from kdcli.testing import tiny_corpus, tiny_task, tiny_teacher
+from kdcli.testing import tiny_corpus, tiny_teacher
 
 
 @pytest.mark.parametrize("kind", ["single", "pair"])
@@ -22,15 +22,6 @@ def test_the_corpus_is_what_generators_get(kind):
     )
     known = {word for text in corpus.train for word in text.split()}
     assert {word for text in (*corpus.dev, *corpus.test) for word in text.split()} <= known
-
-
-def test_tasks():
-    assert (tiny_task().kind, tiny_task().outputs, tiny_task().is_score) == ("single", 2, False)
-    assert (tiny_task("pair").columns, tiny_task("pair").outputs) == (("sentence1", "sentence2"), 3)
-    for kind in ("single", "pair"):
-        scores = tiny_task(kind, scores=True)
-        assert (scores.kind, scores.outputs, scores.is_score, scores.score_range) == (kind, 1, True, (0.0, 5.0))
-        assert scores.metric == "pearson"
 
 
 def test_a_teacher_knows_the_words_and_leaves_the_random_state_alone(tmp_path, capfd):

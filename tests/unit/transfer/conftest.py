@@ -1,5 +1,3 @@
-"""Tagged words without a tagger, and the shared data that some tests read."""
-
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -36,7 +34,6 @@ def tagged_words(tagged: Sequence[Sequence[str]]) -> TaggedWords:
 
 @pytest.fixture
 def shared_nltk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let NLTK find the shared data."""
     import nltk
 
     if not (SHARED / "nltk_data").exists():
@@ -46,7 +43,6 @@ def shared_nltk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sst2() -> Callable[[int], list[str]]:
-    """Give the first texts of the SST-2 training set."""
     path = SHARED / "data" / "glue" / "SST-2" / "train.tsv"
     if not path.exists():
         pytest.skip("shared data is not there")

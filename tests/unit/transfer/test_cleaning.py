@@ -1,5 +1,3 @@
-"""What cleaning changes, and what it leaves alone."""
-
 import unicodedata
 
 import polars as pl

@@ -1,5 +1,3 @@
-"""Texts of the user's own: what is read, what is dropped, and which are taken."""
-
 import dataclasses
 import gzip
 import json
@@ -83,15 +81,6 @@ def test_no_copy_of_a_held_out_text_appears_whatever_its_white_space_and_control
         tmp_path / "set.tsv", path, held_out=[dev], settings={"order_by": order}, bits=lambda texts: np.ones(len(texts))
     )
     assert taken(tmp_path / "set.tsv") == ["other"]
-
-
-@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_lines_of_text(tmp_path, name, end, mark):
-    path = put(tmp_path / name, mark + end.join(["one\x85half", "two\u2028", "\ufeffthree", "NA", '"four', "fi\rve"]))
-    assert run(tmp_path / "set.tsv", path).read == 6
-    assert taken(tmp_path / "set.tsv") == ["one half", "two", "three", "NA", '"four', "fi ve"]
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.parquet"])

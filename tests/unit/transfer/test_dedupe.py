@@ -14,7 +14,6 @@ SINGLE, PAIR = Task("t", "single", ("0", "1")), Task("t", "pair", ("0", "1"))
 
 
 def one_by_one(made, train, held_out):
-    """Do the same with sets."""
     seen, keep, duplicates, copies = set(), [], 0, {"train": set(), "held out": set()}
     for key in made:
         duplicates += key in seen

@@ -48,8 +48,6 @@ class Sampler:
 
 @pytest.fixture
 def echo(make_plugin):
-    """Install the generator ``echo`` of the distribution ``kd-echo``, changed as the test wants."""
-
     def install(old="", new=""):
         make_plugin("kd-echo", "[kdcli.generators]\necho = kd_echo\n", ECHO.replace(old, new), module="kd_echo")
 
@@ -130,29 +128,17 @@ def test_the_fingerprint_has_what_samples_depend_on_and_nothing_else(echo):
     [
         ("    checkpoint.mkdir()\n", "    return {}\n", "left no checkpoint"),
         ("1.5", "{1.5}", "not JSON: Object of type set"),
+        ('    return {"dev_bits', '    {"dev_bits', "a NoneType from fine_tune"),
         (
-            '    return {"dev_bits_per_character": 1.5, "width": settings.options.width}\n',
-            "",
-            "a NoneType from fine_tune",
-        ),
-        (
-            '    seen.append(("fine_tune", settings))\n',
-            "    1 / 0\n",
+            '    seen.append(("fine_tune"',
+            '    1 / 0, (("fine_tune"',
             "failed in fine_tune: ZeroDivisionError: division",
         ),
         ("    return Sampler()", "    return [][0]", "failed in load: IndexError: list index"),
         ("    return Sampler()", "    pass", "loads a NoneType, which has no prefixes and no sample"),
         ("    def sample(", "    def draw(", "loads a Sampler, which has no sample"),
-        (
-            "        first = sorted",
-            "        first = corpus.nothing and sorted",
-            "failed in prefixes: AttributeError: 'Corpus'",
-        ),
-        (
-            '        return {"letters": first',
-            '        return [first]\n        return {"l": first',
-            "a list from prefixes",
-        ),
+        ("first = sorted", "first = corpus.nothing and sorted", "failed in prefixes: AttributeError: 'Corpus'"),
+        ('        return {"letters"', '        return [first]\n        return {"l"', "a list from prefixes"),
         ('"letters": first', '"letters": set(first)', "not JSON: Object of type set"),
     ],
 )
@@ -175,8 +161,6 @@ def test_a_damaged_file_of_prefixes(tmp_path, content):
     assert error.value.file == str(path)
     assert "--only prefixes --force" in error.value.hint
 
-
-# The cache
 
 SINGLE, PAIR = TASK, Task("pairs", "pair", ("no", "yes"))
 TRAIN = pl.DataFrame({"sentence": [" a good film", "dull plot ", " \t", "two\nlines"], "label": ["1", "0", "1", "0"]})

@@ -13,7 +13,6 @@ from kdcli.config.transfer import LiteSettings
 from kdcli.errors import DataError, MissingError
 from kdcli.tables.read import read_table
 from kdcli.transfer import lite
-from kdcli.transfer.cleaning import keys
 from kdcli.transfer.lite import MakePart, fabricate, plan
 from kdcli.transfer.rules import Rules
 
@@ -52,9 +51,6 @@ def rows_of(path: Path) -> list[tuple[str | None, ...]]:
 
 def texts_of(path: Path) -> list[str]:
     return [row[0] for row in rows_of(path)]
-
-
-# The whole
 
 
 def test_originals_come_first_as_they_are_then_new_texts_alone(tmp_path):
@@ -206,8 +202,6 @@ def test_missing_data_of_a_tagger_comes_through_the_processes(tmp_path, make_plu
     assert (error.value.exit_code, error.value.hint) == (6, "get it")
 
 
-# One part
-
 ALL = Rules(0.3, 0.3, 0.3, 1, 3)
 FIRST = ["the good film", "", "a bad  plot , really", "one"]
 SECOND = ["is it good ?", "it 's", "no", "two words here"]
@@ -254,16 +248,6 @@ def test_pairs_cycle_through_first_second_and_both(made):
     assert masked == [(True, False), (False, True), (True, True)] * 2
 
 
-def test_parts_differ_and_depend_on_the_seed(made):
-    ways = {"again": {}, "other part": {"part": 1}, "other seed": {"seed": 2}}
-    first = made({"sentence": FIRST}, ALL, 30)
-    assert {name: made({"sentence": FIRST}, ALL, 30, **way).equals(first) for name, way in ways.items()} == {
-        "again": True,
-        "other part": False,
-        "other seed": False,
-    }
-
-
 def test_blocks_change_nothing_where_nothing_is_drawn(made, monkeypatch):
     columns = {"sentence1": FIRST, "sentence2": SECOND}
     whole = made(columns, Rules(0, 0, 0, 1, 5), 40)
@@ -273,13 +257,6 @@ def test_blocks_change_nothing_where_nothing_is_drawn(made, monkeypatch):
     monkeypatch.setattr(MakePart, "_block", lambda *a: sizes.append(len(a[3])) or block(*a))
     assert made(columns, Rules(0, 0, 0, 1, 5), 40).equals(whole)
     assert len(sizes) > 5 and sum(sizes) == 160
-
-
-def test_keys_do_not_see_white_space(made):
-    found = [
-        made({"sentence": texts}, Rules(0, 0, 0, 1, 5), 1)["key"].to_list() for texts in (["a  b"], ["a b", " a b"])
-    ]
-    assert {*found[0], *found[1]} == set(keys(pl.DataFrame({"sentence": ["a b"]})).tolist())
 
 
 def test_a_part_counts_what_was_done(made):

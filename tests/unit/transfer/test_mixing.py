@@ -1,5 +1,3 @@
-"""Transfer sets joined: the originals once, then what each set has made."""
-
 from pathlib import Path
 
 import polars as pl

@@ -118,7 +118,7 @@ def test_each_sample_is_drawn_as_often_as_any_other(monkeypatch):
     monkeypatch.setattr(module, "SCORED", 4)
     monkeypatch.setattr(module, "EXAMPLES", 2)
     drawn, first = Counter(), Counter()
-    for seed in range(400):
+    for seed in range(200):
         asked = []
         found = report(
             [(str(i),) for i in range(10)], seed=seed, bits=lambda texts, asked=asked: asked.extend(texts) or np.ones(4)
@@ -126,9 +126,9 @@ def test_each_sample_is_drawn_as_often_as_any_other(monkeypatch):
         drawn.update(asked)
         first.update(found.examples)
     for counts, of in ((drawn, 4), (first, 2)):
-        assert counts.total() == 400 * of
+        assert counts.total() == 200 * of
         # Drawn without putting back, the counts vary less than chi-square takes them to: scaled to what it expects.
-        expected = 40 * of
+        expected = 20 * of
         scaled = [expected + (counts[str(i)] - expected) * (9 / (10 - of)) ** 0.5 for i in range(10)]
         assert chisquare(scaled).pvalue > 0.001
 

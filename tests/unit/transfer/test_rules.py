@@ -24,8 +24,6 @@ def counts(rows: list[tuple[str, str, int]]) -> pl.DataFrame:
 
 @pytest.fixture
 def rewritten(words_of):
-    """Rewrite each of some texts ``repeat`` times."""
-
     def rewrite(texts, rules, repeat=1, edited=None):
         rewriter = Rewriter(words_of(texts), unigrams_of(texts), rules)
         rows = np.repeat(np.arange(len(texts)), repeat)

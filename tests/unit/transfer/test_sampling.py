@@ -1,11 +1,7 @@
 """Samples of a generator that says, for each draw, what a function says: all counts are checked by plain Python."""
 
 import itertools
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -89,7 +85,7 @@ def normal(text):
 
 
 class Barren(Exception):
-    """A part gave no new text."""
+    pass
 
 
 def expected(say, count, keep_copies=False):
@@ -136,18 +132,13 @@ def check(result, path, say, count, **how):
 
 
 def mixture(draw):
-    """Say something of every kind."""
     new, old = f"text {draw}", f" text\x00  {draw - 17} "
     kinds = (new, None, "", "train one", " \t ", "a bell", "dev  two", "train two", old)
     return kinds[draw % len(kinds)]
 
 
 def half(draw):
-    """Come to nothing in half of the draws."""
     return f"text {draw}" if draw % 2 else None
-
-
-# Counts
 
 
 def test_the_counts_are_exact(tmp_path):
@@ -222,9 +213,6 @@ def test_pairs_without_exactly_one_tab_are_rejected(tmp_path):
     assert (result.duplicates, result.train_copies, result.held_out_copies) == (1, 1, 1)
 
 
-# Parts
-
-
 @pytest.mark.parametrize("after", range(5))
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, after):
     whole = Fake(half)
@@ -239,37 +227,10 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, after):
     assert (tmp_path / "set.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
 
 
-@pytest.mark.parametrize("step", ["novelty", "write_set"])
-def test_a_run_stopped_while_it_is_put_together(tmp_path, monkeypatch, step):
-    run(tmp_path / "whole.tsv", Fake(half), 45)
-
-    def stop(*arguments, **more):
-        raise KeyboardInterrupt
-
-    stopped(tmp_path / "set.tsv")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sampling, step, stop)
-        run(tmp_path / "set.tsv", Fake(half), 45)
-    assert not (tmp_path / "set.tsv").exists()
-    again = Fake(half)
-    run(tmp_path / "set.tsv", again, 45)
-    assert again.parts == []
-    assert (tmp_path / "set.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
-
-
 def stopped(output, count=45, after=3, **more):
-    """Leave a run that has made some parts; return their folder."""
     with pytest.raises(KeyboardInterrupt):
         run(output, Fake(half, stop_after=after), count, **more)
     return output.with_name(f".{output.name}.samples")
-
-
-def test_another_number_goes_on_with_the_same_parts(tmp_path):
-    stopped(tmp_path / "set.tsv", 45)
-    again = Fake(half)
-    result = run(tmp_path / "set.tsv", again, 5)
-    assert again.parts == []
-    check(result, tmp_path / "set.tsv", half, 5)
 
 
 @pytest.mark.parametrize(
@@ -295,41 +256,6 @@ def test_a_changed_setting_starts_again_and_is_named(tmp_path, change, why):
     assert len(notes.warnings) == bool(why) and all(message.startswith(why) for message in notes.warnings)
 
 
-# Several processes
-
-
-PROCESS = """
-import sys
-from pathlib import Path
-sys.path[:0] = [{here!r}]
-import importlib.util
-spec = importlib.util.spec_from_file_location("of_samples", {file!r})
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-module.sampling.DRAWS = {{"cpu": 32}}
-fake = module.Fake(module.half)
-result = module.run(Path({output!r}), fake, 45)
-print(result is not None, *fake.parts)
-"""
-
-
-def test_the_processes_of_a_launch_share_the_parts(tmp_path):
-    run(tmp_path / "whole.tsv", Fake(half), 45)
-    code = PROCESS.format(here=str(Path(__file__).parents[2]), file=__file__, output=str(tmp_path / "set.tsv"))
-    launch = os.environ | {"WORLD_SIZE": "2", "MASTER_PORT": "1"}
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], env=launch | {"RANK": rank}, stdout=subprocess.PIPE, text=True)
-        for rank in "01"
-    ]
-    said = [process.communicate(timeout=120)[0].split() for process in started]
-    assert said == [["True", "0", "2", "4"], ["False", "1", "3"]]
-    assert (tmp_path / "set.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
-    assert not list(tmp_path.glob(".set*"))
-
-
-# What goes wrong
-
-
 def test_a_generator_that_never_ends_a_text_stops_soon(tmp_path):
     fake = Fake(lambda draw: None)
     with pytest.raises(KdError) as error:
@@ -341,6 +267,9 @@ def test_a_generator_that_never_ends_a_text_stops_soon(tmp_path):
     with pytest.raises(KdError, match="0 of 4"):
         run(tmp_path / "set.tsv", again := Fake(half), 1000)
     assert again.parts == [], "the parts are there; another generator has others"
+    with pytest.raises(KdError) as error:
+        run(tmp_path / "known.tsv", Fake(lambda draw: "train one"), 10, options={"seed": 2})
+    assert "--sample-temperature" in error.value.hint
 
 
 def test_a_generator_with_little_to_say_tells_how_much_can_be_asked_for(tmp_path):
@@ -354,12 +283,6 @@ def test_a_generator_with_little_to_say_tells_how_much_can_be_asked_for(tmp_path
     again = Fake(say)
     check(run(tmp_path / "set.tsv", again, 20), tmp_path / "set.tsv", say, 20)
     assert again.parts == []
-
-
-def test_a_generator_that_repeats_the_training_texts(tmp_path):
-    with pytest.raises(KdError, match="0 of 4 draws gave a new text") as error:
-        run(tmp_path / "set.tsv", Fake(lambda draw: "train one"), 10)
-    assert "--sample-temperature" in error.value.hint
 
 
 def test_the_share_that_must_be_new_is_one_in_a_hundred(tmp_path, monkeypatch):

@@ -34,11 +34,6 @@ def test_pattern_tags_as_textblob_does(texts):
     assert pattern.tag(texts) == [textblob_tags(words) for words in texts]
 
 
-def test_pattern_tags_real_texts_as_textblob_does(sst2):
-    texts = [text.split() for text in sst2(1000)]
-    assert pattern.tag(texts) == [textblob_tags(words) for words in texts]
-
-
 @pytest.mark.usefixtures("shared_nltk")
 def test_nltk_tags_as_nltk_does(sst2):
     @settings(deadline=None)

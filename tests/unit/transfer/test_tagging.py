@@ -52,11 +52,6 @@ def test_treebank_cuts_as_nltk_does_and_nothing_is_lost(text):
     assert rejoined.strip() == text.strip()
 
 
-def test_treebank_cuts_real_texts_as_nltk_does(sst2):
-    texts = sst2(1500)
-    assert [list(split(text, "treebank")[0]) for text in texts] == [nltk_words(text) for text in texts]
-
-
 @pytest.mark.parametrize("words", ["treebank", "whitespace"])
 def test_characters_without_spaces_between_are_words(words):
     text = "这部电影很好 is 很good, かな"

@@ -1,11 +1,8 @@
-import math
-
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from kd_transfoxl.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
+from kd_transfoxl.adaptive import AdaptiveSoftmax
 from kdcli.lm import sampling
 
 WORDS, WIDTH = 60, 8
@@ -55,42 +52,6 @@ def test_nats_are_those_of_the_whole_distribution(shape):
         alone = softmax.nats(hidden[:3], torch.full((3,), word))
         torch.testing.assert_close(alone, -whole[:3, word])
     assert softmax.nats(hidden[:0], words[:0]).shape == (0,)
-
-
-def test_the_distribution_is_that_of_pytorchs_adaptive_softmax():
-    """PyTorch's has neither a first projection nor biases in its clusters."""
-    theirs = loud(nn.AdaptiveLogSoftmaxWithLoss(WIDTH, WORDS, [10, 20, 40], div_value=2.0, head_bias=True), seed=3)
-    ours = softmax_of("published")
-    ours.out_projs[0].copy_(torch.eye(WIDTH))
-    ours.out_layers[0].weight.copy_(theirs.head.weight[:10])
-    ours.out_layers[0].bias.copy_(theirs.head.bias[:10])
-    ours.cluster_weight.copy_(theirs.head.weight[10:])
-    ours.cluster_bias.copy_(theirs.head.bias[10:])
-    for cluster, (narrow, table) in enumerate(theirs.tail, start=1):
-        ours.out_projs[cluster].copy_(narrow.weight.T)
-        ours.out_layers[cluster].weight.copy_(table.weight)
-        ours.out_layers[cluster].bias.zero_()
-    hidden, words = hidden_of(WORDS), torch.arange(WORDS)
-    with torch.no_grad():
-        torch.testing.assert_close(ours.log_probs(hidden), theirs.log_prob(hidden))
-        torch.testing.assert_close(ours.nats(hidden, words), -theirs(hidden, words).output)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_embeddings_are_rows_of_their_clusters_table(shape):
-    cutoffs, d_embed, div_val = (SHAPES[shape][name] for name in ("cutoffs", "d_embed", "div_val"))
-    embedding = loud(AdaptiveEmbedding(WORDS, cutoffs, d_embed, WIDTH, div_val))
-    words = torch.randperm(WORDS, generator=torch.Generator().manual_seed(1)).view(6, 10)
-    found = embedding(words)
-    assert found.shape == (6, 10, WIDTH)
-    for place in np.ndindex(6, 10):
-        word = int(words[place])
-        prefixes = [0, *cutoffs] if div_val > 1 else [0]
-        cluster = max(number for number, begin in enumerate(prefixes) if word >= begin)
-        vector = embedding.emb_layers[cluster].weight[word - prefixes[cluster]]
-        if len(vector) != WIDTH or div_val > 1:
-            vector = embedding.emb_projs[cluster] @ vector
-        torch.testing.assert_close(found[place], vector * math.sqrt(WIDTH))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

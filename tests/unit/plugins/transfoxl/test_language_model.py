@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -110,19 +109,3 @@ def test_probabilities_that_are_no_numbers(tmp_path, notes):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(DataError, match=r"its probabilities are not finite in torch.float32"):
         sampler(folder, notes)
-
-
-def test_the_hub_is_asked_for_the_vocabulary_too(tmp_path, notes, monkeypatch):
-    asked = []
-
-    def download(name, **options):
-        if options.get("local_files_only"):
-            raise FileNotFoundError
-        asked.append((name, options["allow_patterns"]))
-        return str(copied(tmp_path / "hub"))
-
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: None)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert len(prepare(Options(), CORPUS, notes).tokenizer) == 301
-    ((name, patterns),) = asked
-    assert name == "transfo-xl/transfo-xl-wt103" and {"*.json", "*.txt", "vocab.pkl", "vocab.bin"} < set(patterns)

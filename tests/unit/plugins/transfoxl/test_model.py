@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from kd_transfoxl.model import TransfoXLConfig, TransfoXLLMHeadModel, shifted
+from kd_transfoxl.model import TransfoXLConfig, TransfoXLLMHeadModel
 from kdcli.api import DataError
 
 REFERENCE = sorted((Path(__file__).parent / "reference" / "model").glob("*.safetensors"))
@@ -96,22 +96,6 @@ def test_the_numbers_are_those_of_transformers(path, tmp_path):
         if mems is not None:
             torch.testing.assert_close(torch.stack(mems), expected[f"{segment}.mems"], **close)
     assert expected["0.log_probs"].std() > 1 and (labels == -100).sum() == 8
-
-
-@torch.no_grad()
-def test_segments_with_memory_are_the_text_at_once():
-    model = build(mem_len=30, same_length=False, clamp_len=-1)
-    words = words_of(2, 12)
-    whole = model(words, return_logits=True).logits
-    mems, pieces = None, []
-    for piece in words.split([5, 1, 4, 2], dim=1):
-        output = model(piece, mems=mems, return_logits=True)
-        mems = output.mems
-        pieces.append(output.logits)
-    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=0, atol=1e-5)
-    assert [memory.shape for memory in mems] == [(2, 12, 12)] * 2
-    forgotten = torch.cat([model(piece, return_logits=True).logits for piece in words.split([5, 1, 4, 2], dim=1)], 1)
-    assert (forgotten - whole)[:, 5:].abs().mean() > 0.1
 
 
 @torch.no_grad()
@@ -204,18 +188,6 @@ def test_new_weights_are_drawn_as_the_configuration_says():
         assert 0.19 < weights.abs().max() <= 0.2
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (4, 4), (3, 8)])
-def test_scores_of_distances_come_to_their_places(shape):
-    time, seen = shape
-    scores = torch.randn(2, *shape, dtype=torch.float64, requires_grad=True)
-    found = shifted(scores)
-    for i in range(time):
-        for j in range(seen - time + i + 1):
-            distance = seen - time + i - j
-            assert torch.equal(found[:, i, j], scores[:, i, seen - 1 - distance])
-    assert torch.autograd.gradcheck(shifted, scores)
-
-
 def gradients(model, words, **inputs):
     model.zero_grad()
     model(words, **inputs).losses.sum().backward()
@@ -246,14 +218,6 @@ def test_gradients_are_right_and_stop_at_the_memory():
             assert (values[0] - values[1]) / 2e-6 == pytest.approx(
                 float((found[name] * ways).sum()), rel=1e-5, abs=1e-5
             )
-
-
-def test_dropout_is_there():
-    model = build(dropout=0.5).train()
-    words = words_of(2, 6)
-    assert not torch.equal(model(words).losses, model(words).losses)
-    attention = build(dropatt=0.5).train()
-    assert not torch.equal(attention(words).losses, attention(words).losses)
 
 
 @torch.no_grad()
