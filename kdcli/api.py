@@ -238,7 +238,7 @@ class TeacherPlugin(Protocol):
             long_texts: What to do with longer texts: cut them, or take the mean or the maximum over windows.
             device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             precision: ``fp32``, ``bf16`` or ``fp16``.
-            reporter: Gets warnings.
+            reporter: Gets warnings, and the progress of long calls of ``logits``.
 
         Raises:
             KdError: ``DataError`` for a wrong model, ``MissingError`` for a missing model or package.

@@ -41,7 +41,7 @@ Budget = Annotated[
 ]
 Labels = Annotated[
     str | None,
-    option(SETTINGS, "--labels", "Names of the classes, for a zero-shot teacher or one without names.", "NAME,NAME"),
+    option(SETTINGS, "--labels", "Names of the classes, where the teacher has none.", "NAME,NAME", "the teacher's"),
 ]
 LabelCol = Annotated[
     str | None,
@@ -61,7 +61,13 @@ Price = Annotated[
         *("profile", "text_col", "text2_col", "run_dir", "force", "seed", "device", "precision", "offline"),
         *("resume", "seeds", "dry_run", "track", "deferral.agree"),
     ),
-    about={"profile": "|distil", "run_dir": "|runs/TEXTS"},
+    about={
+        "profile": "|distil",
+        "run_dir": "|runs/TEXTS",
+        "text_col": "|the one that holds texts",
+        "text2_col": "|none: single texts",
+        "dry_run": "Show the plan and about how long it takes; write nothing.",
+    },
 )
 def distil(
     request: Request,

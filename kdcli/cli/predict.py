@@ -146,19 +146,16 @@ def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines
 
 
 def _with_columns_of_run(request: Request) -> Request:
-    """Name the text columns of a student's run, where nothing else does."""
-    named = (request.profile, request.student is None, request.text_col, os.environ.get("KD_TASK__TEXT_COLUMNS"))
+    """Name the text columns of the model's run, where nothing else does."""
+    named = (request.profile, request.text_col, os.environ.get("KD_TASK__TEXT_COLUMNS"))
     if any(named) or any(str(one).startswith("task.text_columns") for one in request.sets or ()):
         return request
-    from kdcli.run.paths import profile_of
+    from kdcli.run.paths import text_columns_of
 
-    own = profile_of(Path(str(request.student)))
-    if own is None or ".txt" in Path(str(request.input)).suffixes:
+    if ".txt" in Path(str(request.input)).suffixes:
         return request
-    from kdcli.config.files import read
-
-    columns = read(own).get("task", {}).get("text_columns") or [None]
-    return replace(request, text_col=columns[0], text2_col=columns[1] if len(columns) > 1 else None)
+    first, second = [*text_columns_of(Path(str(request.student or request.teacher))), None, None][:2]
+    return replace(request, text_col=first, text2_col=second)
 
 
 def _own_profile(request: Request, glue: Path | None) -> Path | None:
@@ -173,7 +170,7 @@ def _own_profile(request: Request, glue: Path | None) -> Path | None:
     if request.student is not None and glue is None:  # a pair: the student knows the task
         return None
     flag = "--teacher" if request.teacher is not None else "--glue"
-    hint = "add --profile sst2, for example, or name a run folder; `kd profile list` names the profiles"
+    hint = "name the run folder of `kd distil` or `kd run-all`, or a profile (--profile sst2) that has its labels"
     raise UsageError(f"{flag} needs a profile, which says what the task is", hint=hint)
 
 

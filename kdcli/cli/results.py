@@ -36,7 +36,7 @@ def results_view(
             "parameters": row.parameters or None,  # of a teacher that does not know
             "without embeddings": row.parameters_without_embeddings if row.parameters else None,
             "MB": f"{row.megabytes:.1f}" if row.megabytes else None,
-            "texts/s": round(row.per_second),
+            "texts/s": round(row.per_second) if row.per_second >= 10 else round(row.per_second, 2),
             **(
                 {"cold start, s": f"{started:.1f}" if (started := cold_start.get(row.model)) else ""}
                 if cold_start

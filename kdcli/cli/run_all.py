@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -14,9 +14,6 @@ from kdcli.cli.options import Request, command
 from kdcli.cli.progress import duration
 from kdcli.cli.results import results_view
 from kdcli.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 @command(
@@ -33,6 +30,7 @@ def run_all(request: Request) -> None:
     baseline, results. What is up to date is not run again.
     """
     from kdcli.report.page import report_run
+    from kdcli.run.paths import artefact
     from kdcli.run.runner import run_stages
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -42,6 +40,15 @@ def run_all(request: Request) -> None:
     root = options.root(profile)
     begin = time.monotonic()
     with ui.reporting(profile.name) as reporter:
+        settings, part = profile.settings, options.dry_run or options.until or options.only
+        if not (settings.teacher.train or part or artefact(root, "logits").exists()):
+            from kdcli.models.device import resolve
+            from kdcli.tasks.split import task_from
+            from kdcli.teacher.model import TeacherSource
+
+            # What is wrong with a teacher that is taken as it is shows before the texts are made.
+            source, device = TeacherSource.of(settings), resolve(settings.device)
+            source.load(task_from(settings.task), device=device, precision=settings.precision)
         outcomes = run_stages(None, profile, options=options, reporter=reporter)
         compared = not request.dry_run and outcomes[-1].name == "results"
         new = any(outcome.reasons for outcome in outcomes)

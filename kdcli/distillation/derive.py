@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -10,9 +11,10 @@ import polars as pl
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.distillation.texts import Columns
-from kdcli.errors import UsageError
+from kdcli.errors import DataError, UsageError
 from kdcli.models.classifier import are_generic
 from kdcli.models.hf import find_model, load_config
+from kdcli.tasks.labels import spelling_of
 from kdcli.teacher.logits import label_positions
 from kdcli.teacher.model import TeacherSource
 
@@ -55,7 +57,10 @@ def task_settings(
     if wanted and sorted(wanted) != sorted(labels):
         if not are_generic(labels) or len(wanted) != len(labels):
             what = f"the teacher's labels are {', '.join(labels)}, and --labels names {', '.join(wanted)}"
-            raise UsageError(what, hint="leave out --labels; a zero-shot teacher is a model of inference (NLI)")
+            hint = "leave out --labels, which are for a zero-shot teacher, a model of inference (NLI)"
+            if are_generic(labels):
+                hint = f"name all {len(labels)}; of an NLI model: --set teachers.{ZERO_SHOT}.entailment=NUMBER, from 0"
+            raise UsageError(what, hint=hint)
         pairs = ", ".join(f"{own} as {name}" for own, name in zip(labels, wanted, strict=True))
         reporter.info(f"the teacher's labels are read in their order: {pairs}")
         return {**kind, "task.labels": list(wanted)}
@@ -75,6 +80,24 @@ def label_settings(columns: Columns, labels: Sequence[str]) -> dict[str, Any]:
     positions = label_positions(values, Task("labels", "single", tuple(labels)))
     own = [values[position] for position in positions] if positions else list(labels)
     return {} if own == list(labels) else {"task.labels": own, "task.names": list(labels)}
+
+
+def check_labels(columns: Columns, task: Task, file: Path, reporter: Reporter) -> None:
+    """Compare the labels of the first rows with the teacher's.
+
+    Raises:
+        DataError: The teacher does not know one of them.
+    """
+    if columns.label is None or task.is_score:
+        return
+    found = pl.Series(columns.values, dtype=pl.String).str.strip_chars(" ")
+    spelling = spelling_of(found, task)
+    if unknown := [label for label in found if label not in spelling]:
+        what = f"the teacher has no labels {', '.join(unknown[:5])}: it has {', '.join(task.labels)}"
+        hint = "--label-col none reads no labels; a zero-shot teacher takes others with --labels"
+        raise DataError(what, file=file, key=columns.label, hint=hint)
+    if missing := [label for label in task.labels if label not in {spelling[one] for one in found}]:
+        reporter.warn(f"{file.name}: none of the first rows has the label {', '.join(missing)}")
 
 
 def student_settings(texts: pl.DataFrame, settings: Settings) -> dict[str, Any]:

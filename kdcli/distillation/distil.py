@@ -11,19 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import polars as pl
+
 from kdcli.api import QuietReporter, Reporter
 from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import Settings
-from kdcli.distillation.derive import (
-    FEW,
-    count_cut,
-    label_settings,
-    student_settings,
-    task_settings,
-    teacher_settings,
-)
-from kdcli.distillation.plan import Plan, measure, most_texts, plan_all, plan_minutes, within_budget
+from kdcli.distillation import derive
+from kdcli.distillation.plan import Plan, measure, most_texts, outlook, plan_all, plan_minutes, within_budget
 from kdcli.distillation.texts import (
     STDIN,
     TextCounts,
@@ -41,14 +36,13 @@ from kdcli.evaluate.results import Results
 from kdcli.files import atomic, sha256
 from kdcli.models.device import resolve
 from kdcli.report.page import report_run
-from kdcli.run.paths import artefact
+from kdcli.run.paths import REQUEST, artefact
 from kdcli.run.runner import RunOptions, run_stages
 from kdcli.student.deferral import texts_needed
 from kdcli.student.student import Student, load_student
 from kdcli.tasks.split import task_from
 from kdcli.teacher.model import TeacherSource
 
-REQUEST = "distil.json"  # what was asked for: the same again goes on with the plan that was made
 Values = Mapping[str, Any]
 Load = Callable[[Values], Profile]  # loads the recipe with settings on top
 
@@ -90,6 +84,7 @@ class _Prepared:
     profile: Profile
     counts: TextCounts
     plan: Plan
+    columns: tuple[str, ...] = ()  # of the texts, in the user's files
 
 
 def distil(
@@ -220,10 +215,11 @@ def _prepare(
         raise UsageError("this run folder is of another command", file=root, hint=hint)
     with TemporaryDirectory() as place:  # of a dry run, which leaves nothing
         folder = (Path(place) if options.dry_run else root) / "texts"
-        prepared = _plan(request, files, folder, recipe, under, begin, reporter)
+        prepared = _plan(request, files, folder, recipe, under, options, begin, reporter)
     if not options.dry_run:
         profile.unlink(missing_ok=True)
         content = {"request": asked, "counts": asdict(prepared.counts), "plan": asdict(prepared.plan)}
+        content["columns"] = prepared.columns
         with atomic(known) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     return replace(prepared, profile=replace(prepared.profile, name=root.name))
@@ -235,7 +231,14 @@ def _said(recipe: Profile) -> set[str]:
 
 
 def _plan(
-    request: Request, files: Sequence[Path], folder: Path, recipe: Profile, load: Load, begin: float, reporter: Reporter
+    request: Request,
+    files: Sequence[Path],
+    folder: Path,
+    recipe: Profile,
+    load: Load,
+    options: RunOptions,
+    begin: float,
+    reporter: Reporter,
 ) -> _Prepared:
     """Open the teacher, take the texts, and plan."""
     settings = recipe.settings
@@ -248,13 +251,13 @@ def _plan(
         files[0], text_col=request.text_col, text2_col=request.text2_col, label_col=request.label_col
     )
     derived: dict[str, Any] = {"task.name": _name(request.texts)}
-    derived |= teacher_settings(request.model, request.labels, settings, reporter)
+    derived |= derive.teacher_settings(request.model, request.labels, settings, reporter)
     source = TeacherSource.of(load(derived).settings, logits=artefact(folder.parent, "logits"))
     if source.is_remote:
         n_iter = n_iter or 0  # its answers have a price
     opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
-    derived |= task_settings(opened.labels, request.labels, columns, reporter)
-    derived |= label_settings(columns, opened.labels)
+    derived |= derive.task_settings(opened.labels, request.labels, columns, reporter)
+    derived |= derive.label_settings(columns, opened.labels)
     if not hasattr(opened, "represent"):
         derived["student.repr_weight"] = 0.0
     own = load(derived).settings
@@ -263,26 +266,32 @@ def _plan(
     how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
     said = ", labels in " + columns.label if columns.label else ", no labels"
     reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{said}")
-    if request.minutes is not None:
-        reporter.info("measuring the speed of teacher and student")
-        sample = first_texts(files[0], how, task, FEW, QuietReporter())
-        likely = load(derived | student_settings(sample, own)).settings
-        speeds = measure(teacher, sample, request.minutes, likely, device)
+    derive.check_labels(columns, task, files[0], reporter)
+    speeds = None
+    if request.minutes or options.dry_run:
+        sample = first_texts(files[0], how, task, derive.FEW, QuietReporter())
+        likely = load(derived | derive.student_settings(sample, own)).settings
+        speeds = measure(teacher, sample, request.minutes or 0, likely, device, reporter)
+    if request.minutes and speeds:
         limits.append(most_texts(request.minutes, speeds))
     taken = take_texts(files, how, task, limit=min(limits, default=0), seed=own.seed, reporter=reporter)
-    derived |= student_settings(taken.rows, own)
+    if speeds:
+        speeds = replace(speeds, row=speeds.row * options.seeds * (1 + taken.labelled))  # labels train a baseline, too
+    derived |= derive.student_settings(taken.rows, own)
     own = load(derived).settings
-    if cut := count_cut(taken.rows, own.student.max_length):
+    if cut := derive.count_cut(taken.rows, own.student.max_length):
         reporter.info(f"the student reads {own.student.max_length} words: {cut:,} texts are longer, and cut")
-    if request.minutes is None:
-        plan = plan_all(len(taken.rows), own, n_iter, request.budget)
-    else:
-        spent = time.perf_counter() - begin
+    spent = time.perf_counter() - begin
+    if request.minutes and speeds:
         plan = plan_minutes(request.minutes, spent, len(taken.rows), speeds, own, n_iter, request.budget)
+    else:
+        plan = plan_all(len(taken.rows), spent, speeds, own, n_iter, request.budget)
     if foreseen := source.estimate(task, [taken.rows[: plan.texts]]):
         every = (f"{name.replace('_', ' ')} {(1 + plan.n_iter) * value:,.4g}" for name, value in foreseen.items())
         reporter.info(f"the teacher's answers will take about: {', '.join(every)}")
     counts = taken.divide(plan.texts, task, folder)
+    if counts.labelled:
+        derived |= teacher.fit(pl.read_parquet(folder / "dev.parquet"), reporter)
     derived |= {
         "task.data_dir": str(folder),
         "task.gold": counts.labelled,
@@ -292,7 +301,7 @@ def _plan(
         "student.max_steps": plan.updates,
         "student.eval_steps": plan.eval_steps,
     }
-    return _Prepared(load(derived), counts, plan)
+    return _Prepared(load(derived), counts, plan, columns.texts)
 
 
 def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
@@ -322,23 +331,10 @@ def _show_plan(prepared: _Prepared, request: Request, reporter: Reporter) -> Non
     if plan.seconds:
         parts = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in plan.seconds.items())
         total = sum(plan.seconds.values()) / 60
-        reporter.info(f"in minutes: {parts}; in all {total:.1f}")
+        reporter.info(f"about {total:.1f} minutes in all: {parts}")
         if request.minutes and total > 1.15 * request.minutes:
             what = f"the least that makes a student takes about {total:.1f} minutes"
             reporter.warn(f"{what}, more than the {request.minutes:g} of --minutes")
-
-
-def outlook(history: Sequence[Mapping[str, float]], metric: str, beyond: int) -> str:
-    """Say what more time would bring: by how much the last third of the training has raised the best dev score."""
-    scores = [100 * evaluation[metric] for evaluation in history]
-    if len(scores) < 3:
-        return "the training was too short to say what more time would bring"
-    third = len(scores) // 3
-    gain = max(scores) - max(scores[:-third])
-    if gain < 0.1:
-        more = f"{beyond:,} more texts may bring more" if beyond else "more time would bring little"
-        return f"the last third of the training did not raise the dev score: {more}"
-    return f"the last third of the training raised the dev score by {gain:.1f} points: more time would bring more"
 
 
 def _name(texts: Sequence[str]) -> str:

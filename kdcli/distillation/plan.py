@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from kdcli import registry
-from kdcli.api import QuietReporter, Task
+from kdcli.api import Progress, QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.distillation.derive import count_words
 from kdcli.distillation.texts import FEWEST, held_out
@@ -53,6 +54,8 @@ _ROUNDS = 4
 """Groups of texts by which it is measured, from short ones to long ones."""
 _WORDS = 320
 _FEW = 16
+_LEAST_FEW = 4
+"""The fewest texts of a group."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,17 @@ class Plan:
     updates: int  # the student's steps in all
     eval_steps: int  # steps between two evaluations
     words: int  # of the student's vocabulary, which is smaller where their vectors would take too long
-    seconds: dict[str, float]  # what it will take, by what is done; empty without a limit of time
+    seconds: dict[str, float]  # what it will take, by what is done
 
 
-def plan_all(texts: int, settings: Settings, n_iter: int | None = None, budget: int | None = None) -> Plan:
+def plan_all(
+    texts: int,
+    spent: float,
+    speeds: Speeds | None,
+    settings: Settings,
+    n_iter: int | None = None,
+    budget: int | None = None,
+) -> Plan:
     """Plan without a limit of time: all texts, with ``n_iter`` fabricated ones each.
 
     Without ``n_iter`` there are some where the texts are few, as far as the ``budget`` of texts for the teacher allows.
@@ -88,8 +98,31 @@ def plan_all(texts: int, settings: Settings, n_iter: int | None = None, budget: 
     student, rows = settings.student, train * (1 + n_iter)
     updates = student.epochs * ceil(rows / student.batch_size)
     words = min(student.max_size, max(_LEAST_WORDS, _WORDS_A_ROW * rows))
-    steps = max(1, updates // _EVALUATIONS)
-    return Plan(texts, texts + train * n_iter, n_iter, student.epochs, updates, steps, words, {})
+    return _plan(texts, n_iter, student.epochs, updates, words, spent, speeds, settings)
+
+
+def _plan(
+    texts: int,
+    n_iter: int,
+    epochs: int,
+    updates: int,
+    words: int,
+    spent: float,
+    speeds: Speeds | None,
+    settings: Settings,
+) -> Plan:
+    """Return the plan of these numbers, with what it takes; ``spent`` seconds have passed."""
+    held, seconds = sum(held_out(texts)), {}
+    labelled = texts + (texts - held) * n_iter
+    if speeds:
+        seconds = {
+            "read and plan": spent,
+            "teacher": (labelled + held) * speeds.text,
+            "vectors": words * speeds.word,
+            "student": updates * settings.student.batch_size * speeds.row,
+            "rest": _START,
+        }
+    return Plan(texts, labelled, n_iter, epochs, updates, max(1, updates // _EVALUATIONS), words, seconds)
 
 
 def _most_iter(texts: int, budget: int | None) -> int:
@@ -155,27 +188,41 @@ def plan_minutes(
     rows = train * (1 + made)
     passes = min(_MOST_EPOCHS, (left - rows * speeds.text) / (rows * speeds.row))
     updates = max(_LEAST_UPDATES, int(passes * rows / batch))
-    parts = {
-        "read and plan": spent,
-        "teacher": (rows + 2 * held) * speeds.text,
-        "vectors": words * speeds.word,
-        "student": updates * batch * speeds.row,
-        "rest": _START,
-    }
-    epochs, steps = ceil(max(1.0, updates * batch / rows)), max(1, updates // _EVALUATIONS)
-    return Plan(taken, taken + train * made, made, epochs, updates, steps, words, parts)
+    epochs = ceil(max(1.0, updates * batch / rows))
+    return _plan(taken, made, epochs, updates, words, spent, speeds, settings)
 
 
-def measure(teacher: Teacher, texts: pl.DataFrame, minutes: float, settings: Settings, device: str) -> Speeds:
-    """Measure the speeds on some texts; that takes a few percent of the time that there is."""
+def outlook(history: Sequence[Mapping[str, float]], metric: str, beyond: int) -> str:
+    """Say what more time would bring: by how much the last third of the training has raised the best dev score."""
+    scores = [100 * evaluation[metric] for evaluation in history]
+    if len(scores) < 3:
+        return "the training was too short to say what more time would bring"
+    third = len(scores) // 3
+    gain = max(scores) - max(scores[:-third])
+    if gain < 0.1:
+        more = f"{beyond:,} more texts may bring more" if beyond else "more time would bring little"
+        return f"the last third of the training did not raise the dev score: {more}"
+    return f"the last third of the training raised the dev score by {gain:.1f} points: more time would bring more"
+
+
+def measure(
+    teacher: Teacher, texts: pl.DataFrame, minutes: float, settings: Settings, device: str, reporter: Reporter
+) -> Speeds:
+    """Measure the speeds on some texts; that takes a few percent of the time that there is, or seconds."""
     columns = [texts[name].to_list() for name in teacher.task.columns]
     limit = max(_LEAST_MEASURED, _MEASURED * 60 * minutes)
     words = sorted({word for column in columns for text in column for word in text.split()})
-    word = _word_seconds(settings, words[:_WORDS], device)
-    return Speeds(_text_seconds(teacher, columns, limit), word, _row_seconds(texts, teacher.task, settings))
+    words += [f"word{number}" for number in range(_WORDS)]  # for texts of few words
+    with reporter.progress("measure the speed of teacher and student", _ROUNDS + 3, "steps") as progress:
+        text = _text_seconds(teacher, columns, limit, progress)
+        word = _word_seconds(settings, words[:_WORDS], device)
+        progress.advance()
+        row = _row_seconds(texts, teacher.task, settings)
+        progress.advance()
+    return Speeds(text, word, row)
 
 
-def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float) -> float:
+def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float, progress: Progress) -> float:
     """Return the seconds that a text takes the teacher among others of its length, as an export has them."""
     order = np.argsort(count_words(pl.Series(columns[0], dtype=pl.String)), kind="stable")
 
@@ -183,10 +230,11 @@ def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float) -> f
         rows = order[max(0, int(middle - size / 2)) :][:size]
         begin = time.perf_counter()
         teacher.logits([[column[row] for row in rows] for column in columns])
+        progress.advance()
         return (time.perf_counter() - begin) / len(rows)
 
     first = seconds(len(order) / 2, _FEW)
-    size = int(np.clip(limit / _ROUNDS / first, _FEW, 2 * BATCH))
+    size = int(np.clip(limit / _ROUNDS / first, _LEAST_FEW, 2 * BATCH))
     found = [seconds((number + 0.5) * len(order) / _ROUNDS, size) for number in range(_ROUNDS)]
     teacher.read.clear()
     return float(np.mean(found))
@@ -202,7 +250,7 @@ def _word_seconds(settings: Settings, words: list[str], device: str) -> float:
         begin = time.perf_counter()
         encoder_vectors(source, some, settings.student.dimension, device=device)
         taken.append(time.perf_counter() - begin)
-    return max(0.0, taken[1] - taken[0]) / max(1, len(words) - _FEW)
+    return max(0.0, taken[1] - taken[0]) / (len(words) - _FEW)
 
 
 def _row_seconds(texts: pl.DataFrame, task: Task, settings: Settings) -> float:

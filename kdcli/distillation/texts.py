@@ -238,9 +238,11 @@ def take_texts(
 
 
 def first_texts(path: Path, settings: TaskSettings, task: Task, count: int, reporter: Reporter) -> pl.DataFrame:
-    """Read the first texts of a file."""
-    batches = stream_table(path, settings, task, reporter, training=True)
-    return next(batches).select(task.columns).head(count)
+    """Read the first texts of a file; none is a ``DataError``."""
+    rows = next(stream_table(path, settings, task, reporter, training=True), pl.DataFrame())
+    if rows.is_empty():
+        raise DataError("there are no texts in this file", file=path)
+    return rows.select(task.columns).head(count)
 
 
 class _Smallest:

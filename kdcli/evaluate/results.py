@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kdcli.api import Reporter, Task
+from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.evaluate.fidelity import Fidelity, fidelity
 from kdcli.evaluate.linear import Linear, train_linear
 from kdcli.files import atomic
@@ -111,7 +111,7 @@ def compare(
     labelled, notes = _labelled(tables) if gold else (dict(tables), [])
     models = {name: _Measured() for name in ("teacher", *students)}
     with reporter.progress("compare", 2 + sum(map(len, students.values())), "models") as progress:
-        big = teacher.load(task, device=device, precision=precision)
+        big = teacher.load(task, device=device, precision=precision, reporter=_ProgressOnly(reporter))
         models["teacher"].measure(big, big.megabytes, labelled)
         big.warn_of_cuts(reporter)
         progress.advance()
@@ -144,6 +144,13 @@ def compare(
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(asdict(results), indent=1) + "\n", "utf-8")
     return results
+
+
+class _ProgressOnly(QuietReporter):
+    """Shows progress; what there is to say of the teacher was said at its export."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.progress = reporter.progress  # type: ignore[method-assign, assignment]
 
 
 def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:

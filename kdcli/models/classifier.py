@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from kdcli.api import MASK, Reporter
+from kdcli.api import MASK, QuietReporter, Reporter
 from kdcli.errors import DataError, first_line
 from kdcli.models.adapter import base_of, merge_adapter
 from kdcli.models.hf import (
@@ -59,6 +59,7 @@ class Classifier:
     # which text of a pair is cut, as tokenizers call it
     truncation: Literal["longest_first", "only_first"] = "longest_first"
     base: Path | None = None  # the folder of the base model, where ``folder`` holds an adapter
+    reporter: Reporter = field(default_factory=QuietReporter, init=False)  # shows how far it is in many texts
     cut: int = field(default=0, init=False)  # how many texts were longer so far
 
     @property
@@ -113,7 +114,11 @@ class Classifier:
         """Return the outputs of texts, with the mean of the last hidden states beside them if asked for."""
         pieces, texts = self._pieces(columns)
         order = np.argsort([-len(ids) for ids in pieces["input_ids"]], kind="stable")  # too little memory shows at once
-        found = [self._forward(pieces, order[start : start + batch], states) for start in range(0, len(order), batch)]
+        found = []
+        with (self.reporter if len(order) > batch else QuietReporter()).progress("teacher", len(order), "texts") as bar:
+            for start in range(0, len(order), batch):
+                found.append(self._forward(pieces, order[start : start + batch], states))
+                bar.advance(len(found[-1]))
         outputs = np.empty((len(order), found[0].shape[1] if found else self.model.config.num_labels), np.float32)
         if found:
             outputs[order] = torch.cat(found).float().cpu().numpy()
@@ -208,7 +213,9 @@ def load_classifier(
                 "the tokenizer gives no input_ids", file=folder / "tokenizer_config.json", key="model_input_names"
             )
         fit_padding(config, tokenizer)
-        return Classifier(folder, model.to(device), tokenizer, labels, longest, inputs, long_texts, base=base)
+        loaded = Classifier(folder, model.to(device), tokenizer, labels, longest, inputs, long_texts, base=base)
+        loaded.reporter = reporter
+        return loaded
 
 
 def _check_head(folder: Path) -> None:

@@ -5,6 +5,7 @@ Nothing here imports a stage, so that ``kd predict`` stays light.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from kdcli.errors import DataError
@@ -28,6 +29,8 @@ LAYOUT = {
     "predictions": "predictions.parquet",
 }
 """The artefacts of a run: a table for each method of the transfer set and for several joined, then one a stage."""
+REQUEST = "distil.json"
+"""What `kd distil` was asked for, in its run folder: the same again goes on with the plan that was made."""
 
 
 def artefact(root: Path, name: str, seed: int | None = None) -> Path:
@@ -51,6 +54,18 @@ def profile_of(path: Path) -> Path | None:
     """Return the profile of the run that a path is, or lies in."""
     profiles = (root / "profile.toml" for root in (path, path.absolute().parent) if is_run(root))
     return next((profile for profile in profiles if profile.is_file()), None)
+
+
+def text_columns_of(path: Path) -> list[str]:
+    """Return the text columns of the user's tables in the run that a path is, or lies in; empty where unknown."""
+    if (own := profile_of(path)) is None:
+        return []
+    from kdcli.config.files import read
+
+    request = own.with_name(REQUEST)
+    found = json.loads(request.read_text("utf-8")) if request.is_file() else {}
+    columns: list[str] = read(own).get("task", {}).get("text_columns") or found.get("columns", [])
+    return columns
 
 
 def student_folder(path: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
@@ -16,6 +17,7 @@ from kdcli import registry
 from kdcli.api import LoadedTeacher, QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.models.classifier import are_generic
+from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.logits import label_positions
 
 if TYPE_CHECKING:
@@ -92,14 +94,21 @@ class Teacher:
         cut = self.loaded.cut
         found, represented = self._ask(columns, batch, states)
         self.read.update(texts=len(found), cut=self.loaded.cut - cut)
-        unanswered = np.isnan(found).all(axis=1) & getattr(self.loaded, "partial", False)
-        self.read["unanswered"] += int(unanswered.sum())
-        finite = np.isfinite(np.concatenate([found, represented], axis=1)).all(axis=1) | unanswered
-        if not finite.all():
-            text = columns[0][int(np.argmin(finite))]
-            hint = "use --precision fp32 or bf16, since fp16 overflows; in fp32, the model's weights are broken"
-            raise DataError(f"the teacher's logits of {text[:80]!r} are not finite", file=self.source.model, hint=hint)
+        self.read["unanswered"] += int(self._unanswered(found).sum())
         return found[:, self.outputs], represented
+
+    def fit(self, texts: pl.DataFrame, reporter: Reporter) -> dict[str, Any]:
+        """Let the plugin fit options of its own to texts with gold labels; return these as settings by dotted key."""
+        if not (fit := getattr(self.loaded, "fit", None)):
+            return {}
+        columns = [texts[name].to_list() for name in self.task.columns]
+        gold = encode_labels(texts["label"], self.task, file="dev")
+        gold = gold if self.task.is_score else np.array(self.outputs)[gold]
+        with registry.blaming("teachers", self.source.plugin, "fit"):
+            fitted: dict[str, Any] = fit(columns, gold, BATCH)
+        for name, value in fitted.items():
+            reporter.info(f"teacher: {name} {value}, fitted to the gold labels of {len(texts):,} dev texts")
+        return {f"teachers.{registry.table_name(self.source.plugin)}.{name}": value for name, value in fitted.items()}
 
     def try_out(self, words: int = 0) -> None:
         """Read one text, by default of the longest input, so that what does not fit shows before long work."""
@@ -121,7 +130,17 @@ class Teacher:
         if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.float32:
             there = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
             raise registry.breach("teachers", name, f"gives {there} for logits float32 {list(shape)}")
+        finite = np.isfinite(np.concatenate([found, represented], axis=1)).all(axis=1) | self._unanswered(found)
+        if not finite.all():
+            text = columns[0][int(np.argmin(finite))]
+            hint = "use --precision fp32 or bf16, since fp16 overflows; in fp32, the model's weights are broken"
+            raise DataError(f"the teacher's logits of {text[:80]!r} are not finite", file=self.source.model, hint=hint)
         return found, represented
+
+    def _unanswered(self, found: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Tell which texts a teacher that may leave some unanswered has no logits for."""
+        partial = bool(getattr(self.loaded, "partial", False))
+        return np.asarray(np.isnan(found).all(axis=1) & partial)
 
     def warn_of_cuts(self, reporter: Reporter) -> None:
         """Warn if texts were longer than what it reads."""

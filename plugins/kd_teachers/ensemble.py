@@ -27,8 +27,9 @@ class Options(BaseModel):
 
     models: tuple[str, ...] = ()
     """Folders or hub names of the models; `teacher.model` comes before them, unless it is one of them."""
-    weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
-    """Weight of each model's logits, in the order of the models; by default all count the same."""
+    weights: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
+    """Weight of each model's logits, in the order of the models; by default all count the same, or `kd distil` fits
+    them to gold labels of dev texts."""
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Ensemble:
     members: list[Classifier]
     weights: list[float]  # they sum to 1
     outputs: list[list[int]]
+    given: bool  # whether the options have weights
     cut: int = field(default=0, init=False)  # texts that the model with the lowest limit cuts
 
     def __post_init__(self) -> None:
@@ -52,13 +54,23 @@ class Ensemble:
         """Return the weighted mean of the logits, ``float32 [texts, outputs]``."""
         import numpy as np
 
+        mean: NDArray[np.float32] = np.tensordot(self.weights, self._each(columns, batch), axes=1).astype(np.float32)
+        return mean
+
+    def _each(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
+        """Return the logits of each model, ``float32 [models, texts, outputs]``."""
+        import numpy as np
+
         before = [member.cut for member in self.members]
         found = [
             member.logits(columns, batch)[:, order] for member, order in zip(self.members, self.outputs, strict=True)
         ]
         self.cut += max(member.cut - cut for member, cut in zip(self.members, before, strict=True))
-        mean: NDArray[np.float32] = np.tensordot(np.array(self.weights), np.stack(found), axes=1).astype(np.float32)
-        return mean
+        return np.stack(found)
+
+    def fit(self, columns: Sequence[Sequence[str]], gold: NDArray[Any], batch: int) -> dict[str, Any]:
+        """Return the weights that fit gold labels (numbers of outputs) or scores best, unless they are given."""
+        return {} if self.given else {"weights": fit_weights(self._each(columns, batch), gold)}
 
     def fingerprint(self) -> str:
         """Return a hash of the models' files, in their order."""
@@ -74,13 +86,39 @@ def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -
         hint = '--set \'teachers.ensemble.models=["FOLDER", "FOLDER"]\''
         raise ProfileError("an ensemble needs two models or more", key="teachers.ensemble.models", hint=hint)
     weights = options.weights or (1.0,) * len(names)
-    if len(weights) != len(names):
+    if len(weights) != len(names) or not sum(weights):
         what = f"weights: {len(weights)}, and models: {len(names)} ({', '.join(names)})"
-        raise ProfileError(what, key="teachers.ensemble.weights", hint="give one for each, or none")
+        raise ProfileError(what, key="teachers.ensemble.weights", hint="give one for each, not all 0, or none")
     keys = ["teacher.model" if name == model else "teachers.ensemble.models" for name in names]
     members = [load_classifier(name, key=key, **how) for name, key in zip(names, keys, strict=True)]
     outputs = [_positions(members[0], member) for member in members]
-    return Ensemble(members[0].labels, members, [weight / sum(weights) for weight in weights], outputs)
+    shares = [weight / sum(weights) for weight in weights]
+    return Ensemble(members[0].labels, members, shares, outputs, bool(options.weights))
+
+
+def fit_weights(logits: NDArray[np.float32], gold: NDArray[Any]) -> list[float]:
+    """Return the weights that sum to 1 and give the mean of ``logits [models, texts, outputs]`` the least loss.
+
+    It is convex: the cross-entropy with the numbers of the right outputs, or of one output the squared error.
+    """
+    import numpy as np
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax, softmax
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        mean = np.tensordot(weights, logits, axes=1)
+        if logits.shape[2] == 1:
+            error = mean - gold[:, None]
+            return float((error**2).mean()), 2 * (logits * error).mean((1, 2))
+        right = np.eye(logits.shape[2])[gold]
+        value = -(right * log_softmax(mean, 1)).sum(1).mean()
+        return float(value), (logits * (softmax(mean, 1) - right)).sum(2).mean(1)
+
+    models = len(logits)
+    sums_to_1 = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
+    how: Any = {"jac": True, "method": "SLSQP", "bounds": [(0, 1)] * models, "constraints": sums_to_1}
+    found = minimize(loss, np.full(models, 1 / models), options={"ftol": 1e-9, "maxiter": 200}, **how).x
+    return [round(float(weight), 4) for weight in found]
 
 
 def _positions(first: Classifier, member: Classifier) -> list[int]:

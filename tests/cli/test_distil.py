@@ -8,6 +8,7 @@ import pytest
 from made_teacher import SMALL, make_teacher, texts, write_csv
 from safetensors.numpy import load_file
 from scipy.special import log_softmax
+from transformers import BertForSequenceClassification
 
 import kdcli
 from kdcli.errors import DataError
@@ -63,8 +64,9 @@ def test_from_a_table_without_labels_to_a_student(kd, tmp_path, teacher, mails, 
     assert code == 0, err
     assert all(not stage["reasons"] for stage in json.loads(out)["stages"])
     assert (run / "student/model.safetensors").stat().st_mtime_ns == before
-    code, out, _ = kd("predict", "--student", run, "--input", mails, "--text-col", "message")
-    assert code == 0 and len(out.splitlines()) == 81
+    for model in ("--student", "--teacher"):  # the column is that of the run
+        code, out, err = kd("predict", model, run, "--input", mails)
+        assert code == 0 and len(out.splitlines()) == 81, err
 
 
 def test_gold_labels_are_used_where_they_are(kd, tmp_path, teacher):
@@ -135,6 +137,50 @@ def test_what_does_not_go_together(kd, tmp_path, mails, labels, arguments, code,
     found, _, err = kd("distil", teacher, mails, *arguments, "--run-dir", tmp_path / "run")
     assert found == code and word in err
     assert not (tmp_path / "run/kd.lock").exists()
+
+
+def test_what_is_wrong_with_a_teacher_shows_before_the_work(kd, tmp_path, mails):
+    folder = make_teacher(tmp_path / "broken")
+    model = BertForSequenceClassification.from_pretrained(folder)
+    model.classifier.weight.data.fill_(float("nan"))
+    model.save_pretrained(folder)
+    run = tmp_path / "run"
+    code, _, err = kd("distil", folder, mails, "--run-dir", run)
+    assert code == 4 and "not finite" in err and not (run / "texts").exists()
+    own = ("--set", "teacher.train=false", "--set", f"teacher.model={folder}", "--run-dir", run)
+    code, _, err = kd("run-all", *own)
+    assert code == 4 and "not finite" in err and not (run / "transfer").exists()
+
+
+def test_labels_of_the_file_and_of_the_teacher(kd, tmp_path):
+    folder = make_teacher(tmp_path / "nli", labels=("entailment", "neutral", "contradiction"))
+    table = write_csv(
+        tmp_path / "a.csv", [[text, ("good", "bad")[len(text) % 2]] for text in texts(40)], ["text", "label"]
+    )
+    asked = ("distil", folder, table, *SMALL, "--run-dir", tmp_path / "run", "--dry-run")
+    code, _, err = kd(*asked, "--labels", "good,bad,dull")
+    assert code == 0 and "a.csv: none of the first rows has the label dull" in err
+    code, _, err = kd(*asked, "--labels", "good,dull")
+    assert code == 4 and "no labels bad" in err and "--label-col none" in err and "key label" in err
+    generic = make_teacher(tmp_path / "generic", labels=(None, None, None))
+    code, _, err = kd("distil", generic, *asked[2:], "--labels", "good,bad")
+    assert code == 2 and "teachers.zero-shot.entailment" in err
+
+
+def test_weights_of_an_ensemble_are_fitted_to_gold_labels_and_the_time_is_planned(kd, tmp_path, teacher):
+    other = make_teacher(tmp_path / "other", labels=("positive", "negative"))
+    rows = [[text, ("negative", "positive")[len(text) % 2]] for text in texts(60)]
+    table = write_csv(tmp_path / "films.csv", rows, ["text", "label"])
+    models = ("--set", "teacher.plugin=ensemble", "--set", f'teachers.ensemble.models=["{other}"]')
+    asked = ("distil", teacher, table, *models, *SMALL, "--run-dir", tmp_path / "run", "--dry-run", "--json")
+    found = []
+    for more in ((), ("--label-col", "none")):
+        code, out, err = kd(*asked, *more)
+        assert code == 0 and ("weights [" in err) == (not more), err
+        found.append(json.loads(out))
+    assert not (tmp_path / "run").exists()
+    gold, without = (plan["seconds"] for plan in found)
+    assert gold["student"] > 0 and without["teacher"] > 0
 
 
 def test_labels_without_names(kd, tmp_path, mails):

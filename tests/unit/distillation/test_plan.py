@@ -43,10 +43,13 @@ def test_little_time_does_the_least():
 
 
 def test_without_a_limit_all_texts_are_taken_and_few_are_multiplied():
-    assert plan_all(200_000, SETTINGS).n_iter == 0
-    alone, wanted = plan_all(1_000, SETTINGS, 0), plan_minutes(60, 0, 1_000, SPEEDS, SETTINGS, 2)
+    assert plan_all(200_000, 0, SPEEDS, SETTINGS).n_iter == 0
+    alone, wanted = plan_all(1_000, 3, SPEEDS, SETTINGS, 0), plan_minutes(60, 0, 1_000, SPEEDS, SETTINGS, 2)
     assert (alone.n_iter, alone.updates, wanted.n_iter) == (0, SETTINGS.student.epochs * 4, 2)
-    small = plan_all(1_000, SETTINGS)
+    assert sum(alone.seconds.values()) == pytest.approx(
+        3 + 20 + (900 + 2 * 100) * 0.01 + alone.words * 0.001 + alone.updates * BATCH * 0.001
+    )
+    small = plan_all(1_000, 0, SPEEDS, SETTINGS)
     assert (small.texts, small.n_iter, small.epochs) == (1_000, 20, SETTINGS.student.epochs)
     assert small.updates == 4 * -(-900 * 21 // BATCH)
 
@@ -55,14 +58,14 @@ def test_without_a_limit_all_texts_are_taken_and_few_are_multiplied():
 def test_the_teacher_labels_no_more_than_the_budget(texts, budget, n_iter, minutes):
     taken = min(texts, within_budget(budget, n_iter, SETTINGS))
     for plan in (
-        plan_all(taken, SETTINGS, n_iter, budget),
+        plan_all(taken, 0, None, SETTINGS, n_iter, budget),
         plan_minutes(minutes, 0, taken, SPEEDS, SETTINGS, n_iter, budget),
     ):
         train = plan.texts - sum(held_out(plan.texts))
         assert plan.labelled == plan.texts + train * plan.n_iter <= budget
         assert plan.n_iter == (n_iter if n_iter is not None else plan.n_iter)
     if n_iter is None and taken < texts:  # real texts come before fabricated ones
-        assert (plan_all(taken, SETTINGS, n_iter, budget).labelled, plan.n_iter) == (budget, 0)
+        assert (plan_all(taken, 0, None, SETTINGS, n_iter, budget).labelled, plan.n_iter) == (budget, 0)
 
 
 def test_a_budget_that_is_too_small_or_of_other_texts():

@@ -7,7 +7,7 @@ from notes import Notes
 
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
-from kdcli.distillation.texts import Columns, find_columns, find_files, held_out, take_texts
+from kdcli.distillation.texts import Columns, find_columns, find_files, first_texts, held_out, take_texts
 from kdcli.errors import DataError, MissingError
 
 TASK = Task("films", "single", ("negative", "positive"))
@@ -176,3 +176,10 @@ def test_a_dataset_of_the_hub_is_its_training_tables(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: 1 / 0)
     with pytest.raises(MissingError, match="some/reviews is no file"):
         find_files(["some/reviews"])
+
+
+def test_first_texts_leave_out_empty_ones_and_need_one(tmp_path):
+    table = write(tmp_path / "a.csv", {"text": ["", "a film", " ", "another"]})
+    assert first_texts(table, settings(("text",)), TASK, 5, Notes())["sentence"].to_list() == ["a film", "another"]
+    with pytest.raises(DataError, match="no texts"):
+        first_texts(write(tmp_path / "b.csv", {"text": ["", " "]}), settings(("text",)), TASK, 5, Notes())

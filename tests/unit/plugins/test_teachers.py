@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from notes import Notes
+from scipy.special import log_softmax
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForSequenceClassification,
@@ -15,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from kd_teachers.ensemble import fit_weights
 from kdcli import registry
 from kdcli.api import DataError, KdError, MissingError
 from kdcli.testing import tiny_corpus, tiny_teacher
@@ -282,6 +284,36 @@ def test_an_ensemble_averages_logits_by_the_names_of_labels(tmp_path, weights, s
     np.testing.assert_allclose(listed.logits([TEXTS], 3), wanted[:, [2, 0, 1]], atol=1e-5)
 
 
+@pytest.mark.parametrize("outputs", [3, 1])
+def test_weights_fitted_to_gold_labels_are_the_best_of_a_grid(outputs):
+    draw = np.random.default_rng(3)
+    gold = draw.integers(3, size=200)
+    right = np.eye(3)[gold] if outputs == 3 else gold[:, None]
+    noise = np.array([0.5, 1.0, 4.0])[:, None, None]  # the third model is of no use
+    logits = (right + noise * draw.normal(size=(3, 200, outputs))).astype(np.float32)
+
+    def loss(weights):
+        mean = np.tensordot(weights, logits, axes=1)
+        if outputs == 1:
+            return ((mean[:, 0] - gold) ** 2).mean()
+        return -log_softmax(mean.astype(float), 1)[np.arange(200), gold].mean()
+
+    steps = np.arange(0, 1.0001, 0.02)
+    grid = [(one, two, 1 - one - two) for one in steps for two in steps if one + two < 1.0001]
+    found = fit_weights(logits, gold)
+    assert sum(found) == pytest.approx(1, abs=1e-3) and min(found) >= 0
+    assert loss(found) <= min(map(loss, grid)) + 1e-6
+    assert np.abs(np.array(found) - min(grid, key=loss)).max() < 0.02
+
+
+def test_an_ensemble_fits_its_weights_unless_they_are_given(tmp_path):
+    one, two = make_two(tmp_path)
+    gold = classified(two, TEXTS)[:, [1, 2, 0]].argmax(1)  # what the second model says
+    found = load("ensemble", one, models=[str(two)]).fit([TEXTS], gold, 3)["weights"]
+    assert found[1] > 0.5 and sum(found) == pytest.approx(1, abs=1e-3)
+    assert load("ensemble", one, models=[str(two)], weights=[2, 1]).fit([TEXTS], gold, 3) == {}
+
+
 def test_an_ensemble_of_scores(tmp_path):
     one, two = make_two(tmp_path, ("score",), ("points",))
     teacher = load("ensemble", one, models=[str(two)])
@@ -306,7 +338,7 @@ def test_an_ensemble_needs_two_models_and_a_weight_for_each(tmp_path):
         ({}, "models"),
         ({"models": [str(one)]}, "models"),
         ({"models": [str(two)], "weights": [1]}, "weights"),
-        ({"models": [str(two)], "weights": [1, 0]}, "weights"),
+        ({"models": [str(two)], "weights": [0, 0]}, "weights"),
     ):
         with pytest.raises(KdError) as caught:
             load("ensemble", one, **options)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from notes import Notes
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
@@ -46,6 +47,12 @@ def one_by_one(folder, *columns, max_length=32):
         for row in rows
     ]
     return torch.cat([model(**row).logits for row in inputs]).numpy()
+
+
+def test_many_texts_show_their_progress_batch_by_batch(tiny_teacher, films):
+    shown = Notes()
+    load(tiny_teacher(), films, reporter=shown).logits([TEXTS], 3)
+    assert (shown.total, shown.rows) == (len(TEXTS), len(TEXTS)) and shown.updates == 1  # 3 + 3 + 1
 
 
 @pytest.mark.parametrize("batch", [1, 3, 128])
