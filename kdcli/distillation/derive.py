@@ -7,12 +7,13 @@ from typing import Any
 
 import polars as pl
 
-from kdcli.api import Reporter, Task
+from kdcli.api import LoadedTeacher, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.distillation.texts import Columns
 from kdcli.errors import UsageError
 from kdcli.models.classifier import are_generic
 from kdcli.models.hf import find_model, load_config
+from kdcli.tasks.labels import split_sets
 from kdcli.teacher.logits import label_positions
 
 ZERO_SHOT = "zero-shot"
@@ -37,14 +38,17 @@ def teacher_settings(model: str, labels: Sequence[str], settings: Settings, repo
 
 
 def task_settings(
-    labels: tuple[str, ...], wanted: Sequence[str], columns: Columns, reporter: Reporter
+    teacher: LoadedTeacher, wanted: Sequence[str], columns: Columns, reporter: Reporter
 ) -> dict[str, Any]:
     """Derive the task: the labels are the teacher's, or those wanted of one that does not name them.
 
     Raises:
         UsageError: The labels that are wanted are not the teacher's, or it compares texts and there is one a row.
     """
-    kind = {"task.kind": "pair" if len(columns.texts) == 2 else "single"}
+    labels = teacher.labels
+    kind: dict[str, Any] = {"task.kind": "pair" if len(columns.texts) == 2 else "single"}
+    if labels and getattr(teacher, "multi_label", None):
+        kind |= {"task.multi_label": True, "task.metric": "micro_f1", "task.more_metrics": ["macro_f1"]}
     if not labels:
         if wanted:
             raise UsageError("the teacher gives a score, and --labels names classes", hint="leave out --labels")
@@ -64,11 +68,15 @@ def task_settings(
     return {**kind, "task.labels": list(labels)}
 
 
-def label_settings(columns: Columns, labels: Sequence[str]) -> dict[str, Any]:
+def label_settings(columns: Columns, teacher: LoadedTeacher) -> dict[str, Any]:
     """Take the file's own spelling of the teacher's labels where it differs: ``Positive`` for ``POSITIVE``."""
+    labels, values = teacher.labels, columns.values
     if columns.label is None or not labels:
         return {}
-    values = columns.values
+    if getattr(teacher, "multi_label", None):
+        values = tuple(
+            split_sets(pl.Series(values, dtype=pl.String)).explode().drop_nulls().unique(maintain_order=True)
+        )
     positions = label_positions(values, Task("labels", "single", tuple(labels)))
     own = [values[position] for position in positions] if positions else list(labels)
     return {} if own == list(labels) else {"task.labels": own, "task.names": list(labels)}

@@ -254,8 +254,8 @@ def _plan(
     derived |= teacher_settings(request.model, request.labels, settings, reporter)
     source = TeacherSource.of(load(derived).settings)
     opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
-    derived |= task_settings(opened.labels, request.labels, columns, reporter)
-    derived |= label_settings(columns, opened.labels)
+    derived |= task_settings(opened, request.labels, columns, reporter)
+    derived |= label_settings(columns, opened)
     own = load(derived).settings
     task = task_from(own.task)
     teacher = source.match(opened, task, reporter)

@@ -25,6 +25,7 @@ from kdcli.student.dataset import Examples, encode_table
 from kdcli.student.encoder_vectors import encoder_vectors
 from kdcli.student.train import train_student
 from kdcli.student.vocabulary import train_vocabulary
+from kdcli.tasks.answers import answers
 from kdcli.teacher.model import BATCH, Teacher
 
 ENOUGH = 50_000
@@ -177,7 +178,7 @@ def _row_seconds(texts: pl.DataFrame, task: Task, settings: Settings) -> float:
     encoded = encode_table(texts, tokenizer, task, student.max_length)
     random = np.random.default_rng(1)
     logits = random.normal(size=(len(encoded), task.outputs)).astype(np.float32)
-    labels = logits[:, 0] if task.is_score else logits.argmax(1)
+    labels = answers(logits, task)
     few = encode_table(texts.head(_FEW), tokenizer, task, student.max_length)
     epochs = ceil(_BATCHES * student.batch_size / len(encoded))
     with TemporaryDirectory() as folder:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
+from kdcli.tasks.answers import answers, written
+from kdcli.tasks.answers import probabilities as probabilities_of
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings, TaskSettings
@@ -233,22 +235,21 @@ def prediction_schema(task: Task, *, probabilities: bool = False) -> pl.Schema:
 def predict_texts(
     model: Model, index: pl.Series, columns: Sequence[Sequence[str]], *, probabilities: bool = False
 ) -> pl.DataFrame:
-    """Predict a label, or a score, for each text.
+    """Predict a label, a set of labels ``a|b``, or a score, for each text.
 
     Returns:
-        The columns of ``prediction_schema``: the label with the highest logit, or the score, cut to the task's range.
+        The columns of ``prediction_schema``: the label with the highest logit, those above their thresholds, or the
+        score, cut to the task's range.
         A row without any word has an empty prediction, unless the model says that a label must stand.
     """
     task, logits = model.task, model.logits(columns)
-    values: list[Any] = [index]
-    if task.is_score:
-        values.append(logits[:, 0] if task.score_range is None else logits[:, 0].clip(*task.score_range))
-    else:
-        values.append([task.labels[best] for best in logits.argmax(1)])
+    values: list[Any] = [index, answers(logits, task)]
+    if task.labels:
+        values[1] = written(values[1], task.labels)
+    elif task.score_range is not None:
+        values[1] = values[1].clip(*task.score_range)
     if probabilities:
-        from scipy.special import softmax  # for probabilities alone: it takes a tenth of a second
-
-        values += list(softmax(logits.astype(np.float64), axis=1).astype(np.float32).T)
+        values += list(probabilities_of(logits, task).astype(np.float32).T)
     schema = prediction_schema(task, probabilities=probabilities)
     frame = pl.DataFrame(dict(zip(schema, values, strict=True)), schema)
     words = pl.Series([any(text.strip() for text in row) for row in zip(*columns, strict=True)], dtype=pl.Boolean)

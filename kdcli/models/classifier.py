@@ -62,6 +62,12 @@ class Classifier:
     cut: int = field(default=0, init=False)  # how many texts were longer so far
 
     @property
+    def multi_label(self) -> bool | None:
+        """Whether each output is a yes or no of its own, by ``problem_type``; None where that is not set."""
+        problem = self.model.config.problem_type
+        return None if problem is None else problem == "multi_label_classification"
+
+    @property
     def device(self) -> str:
         """The device it runs on."""
         return str(self.model.device)
@@ -221,16 +227,12 @@ def label_names(config: Any, folder: Path) -> tuple[str, ...]:
     """Return the name of each output, from ``id2label`` or ``label2id``; nothing for a score.
 
     Raises:
-        DataError: The two contradict each other, each output is a yes or no of its own, or there are several scores.
+        DataError: The two contradict each other, or there are several scores.
     """
     file, problem = folder / "config.json", config.problem_type
-    if problem == "multi_label_classification":
-        what = "the teacher is multi-label: each of its outputs is a yes or no of its own"
-        hint = "kd distils one label a text, or a score; if it was trained so on soft labels, remove problem_type"
-        raise DataError(what, file=file, key="problem_type", hint=hint)
     if problem == "regression" and config.num_labels > 1:
         what = f"the teacher gives {config.num_labels} scores a text"
-        hint = "kd distils one label a text, or one score; if its outputs are classes, remove problem_type"
+        hint = "kd distils labels, or one score; if its outputs are classes, remove problem_type"
         raise DataError(what, file=file, key="problem_type", hint=hint)
     if config.num_labels == 1:
         return ()

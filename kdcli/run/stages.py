@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kdcli.run.context import RunContext
     from kdcli.student.dataset import Examples
 
-LABELS = ("task.kind", "task.labels", "task.names")
+LABELS = ("task.kind", "task.labels", "task.names", "task.multi_label")
 """The settings that decide which logit is whose."""
 READING = ("teacher.plugin", "teacher.max_length", "teacher.long_texts")
 """The settings that decide how a teacher reads."""
@@ -135,7 +135,15 @@ class Encode(Stage):
     name = "encode"
     command = "kd student"
     result = "kdcli.student.dataset:EncodeResult"
-    settings = ("task.kind", "task.labels", *VOCABULARY, "student.max_length", "student.dimension", "seed")
+    settings = (
+        "task.kind",
+        "task.labels",
+        "task.multi_label",
+        *VOCABULARY,
+        "student.max_length",
+        "student.dimension",
+        "seed",
+    )
     reads = ("joined",)
     makes = ("encoded",)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,14 @@ from tokenizers import Tokenizer
 
 from kdcli import registry
 from kdcli.api import Task
-from kdcli.config.table import Metric
+from kdcli.config.table import metrics_of
 from kdcli.errors import DataError, PluginError, ProfileError, UsageError, first_line
 from kdcli.models.inference import read_weights
 from kdcli.registry.plugin import use
+from kdcli.student.predictions import Predictions, predictions
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import ROWS, Compute, TextEncoder, Texts, compute_batches, load_tokenizer, save_tokenizer
+from kdcli.tasks.answers import probabilities
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,21 +39,6 @@ Schema = TypeVar("Schema", bound=BaseModel)
 WEIGHTS = "model.safetensors"
 FEW = 64
 """So many texts are encoded before Polars is even imported."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable label of a text, or of a pair, and the probability of every label."""
-
-    label: str
-    probabilities: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Score:
-    """The predicted score of a text, or of a pair, within the task's range."""
-
-    score: float
 
 
 @dataclass
@@ -83,7 +70,7 @@ class Student:
             raise DataError(f"the student's logits of {text[:80]!r} are not finite", hint="train the student again")
         return logits
 
-    def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Prediction] | list[Score]:
+    def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Predictions:
         """Return a prediction for each text, or pair of texts; other values are a ``DataError``.
 
         One of a text without words means nothing, and is a warning.
@@ -97,7 +84,7 @@ class Student:
         """Return the probability of each label, ``float64 [texts, labels]``; a student of scores has none."""
         if self.task.is_score:
             raise UsageError("this student gives scores, not probabilities", hint="predict returns them")
-        return probabilities(self.logits(_text_columns(texts, self.task)))
+        return probabilities(self.logits(_text_columns(texts, self.task)), self.task)
 
     def save(self, folder: str | Path) -> None:
         """Write the student's folder, whole or not at all."""
@@ -202,13 +189,17 @@ def load_student(
 
 def _possible(task: Task) -> Task:
     labels, limits = task.labels, task.score_range
-    metrics = {"pearson", "spearman"} if task.is_score else set(get_args(Metric)) - {"pearson", "spearman"}
     for what, wrong in {
         "a task has several different labels, or none for a score": len(labels) == 1 or len(set(labels)) < len(labels),
         "there are not as many names as labels": task.names and len(task.names) != len(labels),
         "a score_range is the lowest and the highest score": limits and not limits[0] < limits[1],
         "positive is one of two labels": task.positive and (task.positive not in labels or len(labels) > 2),
-        "a metric is none of such a task": not {task.metric, *task.more_metrics} <= metrics,
+        "a metric is none of such a task": not {task.metric, *task.more_metrics}
+        <= set(metrics_of(bool(labels), task.multi_label)),
+        "a task with thresholds has one from 0 to 1 for each label": task.thresholds
+        and not (
+            len(task.thresholds) == len(labels) * task.multi_label and all(0 < one < 1 for one in task.thresholds)
+        ),
     }.items():
         if wrong:
             raise ValueError(what)
@@ -276,24 +267,6 @@ def _numpy_form(student: Student) -> Compute:
             shape_at(size)
             raise ValueError(f"they have vectors of more words than the {size} of the vocabulary")
     return registry.blaming("students", name, "fast")(compute)
-
-
-def predictions(logits: NDArray[np.float32], task: Task) -> list[Prediction] | list[Score]:
-    """Return the predictions of logits ``[rows, task.outputs]``."""
-    if task.is_score:
-        scores = logits[:, 0] if task.score_range is None else logits[:, 0].clip(*task.score_range)
-        return [Score(score) for score in scores.tolist()]
-    return [
-        Prediction(task.labels[best], dict(zip(task.labels, row, strict=True)))
-        for best, row in zip(logits.argmax(1).tolist(), probabilities(logits).tolist(), strict=True)
-    ]
-
-
-def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the softmax of logits ``[rows, labels]``."""
-    odds = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf), dtype=np.float64)
-    shares: NDArray[np.float64] = odds / odds.sum(1, keepdims=True)
-    return shares
 
 
 def _text_columns(texts: Sequence[str] | Sequence[tuple[str, str]], task: Task) -> list[list[str]]:
