@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
-from kdcli.tasks.answers import answers, written
-from kdcli.tasks.answers import probabilities as probabilities_of
+from kdcli.tasks import answers as answering
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings, TaskSettings
@@ -243,13 +242,13 @@ def predict_texts(
         A row without any word has an empty prediction, unless the model says that a label must stand.
     """
     task, logits = model.task, model.logits(columns)
-    values: list[Any] = [index, answers(logits, task)]
+    values: list[Any] = [index, answering.answers(logits, task)]
     if task.labels:
-        values[1] = written(values[1], task.labels)
+        values[1] = answering.written(values[1], task.labels)
     elif task.score_range is not None:
         values[1] = values[1].clip(*task.score_range)
     if probabilities:
-        values += list(probabilities_of(logits, task).astype(np.float32).T)
+        values += list(answering.probabilities(logits, task).astype(np.float32).T)
     schema = prediction_schema(task, probabilities=probabilities)
     frame = pl.DataFrame(dict(zip(schema, values, strict=True)), schema)
     words = pl.Series([any(text.strip() for text in row) for row in zip(*columns, strict=True)], dtype=pl.Boolean)

@@ -64,8 +64,7 @@ class Classifier:
     @property
     def multi_label(self) -> bool | None:
         """Whether each output is a yes or no of its own, by ``problem_type``; None where that is not set."""
-        problem = self.model.config.problem_type
-        return None if problem is None else problem == "multi_label_classification"
+        return is_multi_label(self.model.config)
 
     @property
     def device(self) -> str:
@@ -247,6 +246,11 @@ def label_names(config: Any, folder: Path) -> tuple[str, ...]:
         what = f"id2label says {', '.join(by_id)}, and label2id says {', '.join(by_label)}"
         raise DataError(what, file=file, key="label2id", hint="correct the one that is wrong")
     return tuple(by_label if generic[0] and not generic[1] else by_id)
+
+
+def is_multi_label(config: Any) -> bool | None:
+    """Return whether a model was trained so that each output is a yes or no of its own; None where it does not say."""
+    return None if config.problem_type is None else config.problem_type == "multi_label_classification"
 
 
 def _adapter_labels(folder: Path, outputs: int) -> tuple[str, ...]:

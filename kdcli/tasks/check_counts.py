@@ -183,10 +183,8 @@ class TableCounts:
             each = pl.DataFrame({"row": rows, "label": labels})
             if self.task.multi_label:
                 each = each.with_columns(label=split_sets(labels))
-                each, labels = (
-                    each.filter(pl.col("label").list.len().fill_null(1) > 0).explode("label"),
-                    in_order(labels),
-                )
+                each = each.filter(pl.col("label").list.len().fill_null(1) > 0).explode("label")
+                labels = in_order(labels)
             for label, count, first in each.group_by("label").agg(pl.len(), pl.col("row").min()).iter_rows():
                 self.labels[label] = self.labels.get(label, Finding()) + Finding(count, first)
             return labels.hash().set(labels.is_null(), None)

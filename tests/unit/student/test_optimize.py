@@ -73,17 +73,18 @@ def test_balanced_weights_are_those_of_scikit_learn():
     assert balanced_weights(LABELS, 3).tolist() == pytest.approx(own)
     assert balanced_weights(LABELS, 4).tolist() == pytest.approx([*(0.75 * own), 0]), "a class that no row has"
     rows = compute_sample_weight("balanced", LABELS)
-    losses = (label_losses(*tensors(STUDENT, LABELS), balanced_weights(LABELS, 3)), label_losses(*tensors(STUDENT, LABELS)))
-    assert losses[0].numpy() == pytest.approx(losses[1].numpy() * rows, rel=1e-5)
+    plain, weighted = (label_losses(*tensors(STUDENT, LABELS), one) for one in (None, balanced_weights(LABELS, 3)))
+    assert weighted.numpy() == pytest.approx(plain.numpy() * rows, rel=1e-5)
     each = [compute_sample_weight("balanced", label) for label in SETS.T]
-    weighted = label_losses(*tensors(STUDENT, SETS), balanced_weights(SETS, 3))
-    assert weighted.numpy() == pytest.approx(label_losses(*tensors(STUDENT, SETS)).numpy() * np.stack(each, 1), rel=1e-5)
+    plain, weighted = (label_losses(*tensors(STUDENT, SETS), one) for one in (None, balanced_weights(SETS, 3)))
+    assert weighted.numpy() == pytest.approx(plain.numpy() * np.stack(each, 1), rel=1e-5)
 
 
 def test_weights():
     student, teacher, labels = tensors(STUDENT, TEACHER, LABELS)
     both = loss_of(StudentSettings(kd_weight=0.3, ce_weight=2.0))(student, teacher, labels)
-    assert both.item() == pytest.approx(0.3 * mse(student, teacher).item() + 2 * label_losses(student, labels).mean().item())
+    expected = 0.3 * mse(student, teacher).item() + 2 * label_losses(student, labels).mean().item()
+    assert both.item() == pytest.approx(expected)
     assert loss_of(StudentSettings(kd_weight=2.0))(student, teacher, None).item() == 2 * mse(student, teacher).item()
     alone = loss_of(StudentSettings(kd_weight=0.0, ce_weight=1.0))(student, None, labels)
     assert alone.item() == label_losses(student, labels).mean().item()
