@@ -79,7 +79,8 @@ def test_all_commands(tiny):
     goes_on(tiny, run)
     assert json.loads((tiny.root / "onnx" / "labels.json").read_text())["thresholds"] == thresholds.tolist()
     output = tiny.root / "predictions.parquet"
-    ended = tiny.kd("predict", "--student", run, "--input", tiny.root / "test.csv", "--output", output, "--probabilities")
+    table = ["--input", tiny.root / "test.csv"]
+    ended = tiny.kd("predict", "--student", run, *table, "--output", output, "--probabilities")
     assert ended.code == 0, ended.err
     found = pl.read_parquet(output)
     shares = found.select(pl.col("^probability_.*$")).to_numpy()
@@ -90,19 +91,20 @@ def test_all_commands(tiny):
     scores = {row["model"]: row["scores"]["test"] for row in results["rows"]}
     assert set(scores) == {"teacher", "baseline", "tf-idf", "student"}
     assert scores["student"]["micro_f1"] == [pytest.approx(f1_score(gold, said, average="micro"))]
-    ended = tiny.kd("predict", "--teacher", run, "--input", tiny.root / "test.csv", "--json")
+    ended = tiny.kd("predict", "--teacher", run, *table, "--json")
     answers = [row["prediction"] for row in json.loads(ended.out)["predictions"]]
     teacher = [[one in answer.split("|") for one in LABELS] for answer in answers]
     assert scores["teacher"]["micro_f1"] == [pytest.approx(f1_score(gold, teacher, average="micro"))]
     near = next(row for row in results["rows"] if row["model"] == "student")["fidelity"]["test"]
     assert near["agreement"]["value"] == pytest.approx((said == np.array(teacher)).mean())
     assert near["subset"]["value"] == pytest.approx((said == np.array(teacher)).all(1).mean())
-    probabilities = pl.DataFrame({"sentence": joined["sentence"], **dict(zip(LABELS, expit(logits.astype(float)).T))})
-    probabilities.write_csv(tiny.root / "own.csv")
+    own_shares = dict(zip(LABELS, expit(logits.astype(float)).T, strict=True))
+    pl.DataFrame({"sentence": joined["sentence"], **own_shares}).write_csv(tiny.root / "own.csv")
     own = ["--input", run / "transfer" / "lite.parquet", "--logits", tiny.root / "own.csv"]
     ended = tiny.kd("join", *own, "--output", tiny.root / "own.parquet", *where)
     assert ended.code == 0, ended.err
     assert pl.read_parquet(tiny.root / "own.parquet")["label"].to_list() == joined["label"].to_list()
     single = ["--set", "task.multi_label=false", "--set", "task.metric=accuracy", "--set", "task.more_metrics=[]"]
-    more = ["--run-dir", tiny.root / "other", "--set", "teacher.train=false", "--set", f"teacher.model={run / 'teacher'}"]
-    refused(tiny.kd("run-all", *where, *more, *single, "--set", "student.kd_loss=mse"), 4, "task.multi_label")
+    single += ["--set", "student.kd_loss=mse", "--set", "teacher.train=false"]
+    more = ["--run-dir", tiny.root / "other", "--set", f"teacher.model={run / 'teacher'}"]
+    refused(tiny.kd("run-all", *where, *more, *single), 4, "task.multi_label")

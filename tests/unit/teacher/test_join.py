@@ -221,7 +221,8 @@ def test_probabilities_of_sets_become_log_odds(tmp_path, notes, values, scale):
     pl.DataFrame({"sentence": texts["sentence"], "b": scale * shares[:, 1], "a": scale * shares[:, 0]}).write_csv(
         tmp_path / "own.csv"
     )
-    how = {"transfer": tmp_path / "transfer.parquet", "logits": tmp_path / "own.csv", "output": tmp_path / "out.parquet"}
+    names = {"transfer": "transfer.parquet", "logits": "own.csv", "output": "out.parquet"}
+    how = {name: tmp_path / file for name, file in names.items()}
     result = join(task=TOPICS, values=values, reporter=notes, **how)
     found = pl.read_parquet(tmp_path / "out.parquet")
     expected = np.log(shares / (1 - shares))
