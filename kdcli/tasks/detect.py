@@ -119,7 +119,8 @@ def _detect(path: Path, form: Form, settings: TaskSettings, task: Task, how: Map
         rows, first = _first_rows(path, form, **how)
     if settings.text_columns:
         return _from_settings(path, form, first, settings)
-    if rows is not None and not settings.label_column and (headless := _headless(form, rows, settings, task)):
+    ours = settings.label_column or task.multi_label  # of which there is no table without a header
+    if rows is not None and not ours and (headless := _headless(form, rows, settings, task)):
         return headless
     return _from_header(path, form, first, settings, task)
 
