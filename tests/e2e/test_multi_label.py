@@ -105,6 +105,4 @@ def test_all_commands(tiny):
     assert ended.code == 0, ended.err
     assert pl.read_parquet(tiny.root / "own.parquet")["label"].to_list() == joined["label"].to_list()
     single = ["--set", "task.multi_label=false", "--set", "task.metric=accuracy", "--set", "task.more_metrics=[]"]
-    single += ["--set", "student.kd_loss=mse", "--set", "teacher.train=false"]
-    more = ["--run-dir", tiny.root / "other", "--set", f"teacher.model={run / 'teacher'}"]
-    refused(tiny.kd("run-all", *where, *more, *single), 4, "task.multi_label")
+    refused(tiny.kd("predict", "--teacher", run, *table, "--profile", path, *single), 4, "task.multi_label")
