@@ -29,4 +29,10 @@ for begin in range(0, len(lines), 32):
     for row in logits:
         score = row[0].clip(*(task["score_range"] or (-np.inf, np.inf)))
         odds = np.exp(row - row.max())
-        print(f"{task['labels'][row.argmax()]}\t{odds.max() / odds.sum():.4f}" if task["labels"] else f"{score:.6g}")
+        if task["multi_label"]:
+            yes = 1 / (1 + np.exp(-row)) > (task["thresholds"] or 0.5)
+            print("|".join(np.array(task["labels"])[yes]))
+        elif task["labels"]:
+            print(f"{task['labels'][row.argmax()]}\t{odds.max() / odds.sum():.4f}")
+        else:
+            print(f"{score:.6g}")

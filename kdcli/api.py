@@ -60,10 +60,11 @@ class Task:
     labels: tuple[str, ...]  # the classes as written in the tables, in the order of the logits; empty for scores
     names: tuple[str, ...] = ()  # a readable name for each label (``negative``, ``positive``), or empty
     score_range: tuple[float, float] | None = None  # lowest and highest score of a regression task, else None
-    # the metric that chooses among models: ``accuracy``, ``f1``, ``mcc``, ``pearson`` or ``spearman``
-    metric: str = "accuracy"
+    metric: str = "accuracy"  # the one that chooses among models, of those in the setting ``task.metric``
     more_metrics: tuple[str, ...] = ()  # further metrics of the results table
     positive: str = ""  # the label of two that F1 is about; by default the second
+    multi_label: bool = False  # whether a text has any number of the labels: each output is a yes or no of its own
+    thresholds: tuple[float, ...] = ()  # the probability of each label above which a multi-label model says yes
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -248,8 +249,8 @@ class TeacherPlugin(Protocol):
 class LoadedTeacher(Protocol):
     """A loaded teacher; a size is 0 where it is unknown.
 
-    ``represent(columns, batch)`` is optional: it returns the logits with, for each text, the mean of the last hidden
-    states, ``float32 [texts, size]``. A student can learn to predict that too (``student.repr_weight``).
+    Optional: ``multi_label: bool | None``, see ``Task``; ``represent(columns, batch)``, the logits and, for each text,
+    the mean of the last hidden states, ``float32 [texts, size]``, which a student can learn to predict too.
     """
 
     labels: tuple[str, ...]  # of its outputs, in order; empty for a score; ``LABEL_0`` and so on are no names
@@ -271,9 +272,7 @@ class LoadedTeacher(Protocol):
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the logits of texts, before any sigmoid or softmax: ``float32 [texts, outputs]``.
 
-        Args:
-            columns: The texts, or the first and the second texts of pairs.
-            batch: How many to read at once.
+        ``columns`` are the texts, or the first and the second texts of pairs; ``batch`` says how many to read at once.
 
         Raises:
             DataError: It cannot read pairs, or cannot read single texts.

@@ -82,7 +82,9 @@ def _described(report: EvalReport) -> RenderableType:
 
 def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
     parts: list[RenderableType] = [_metrics(table, report.f1), Text(), _lengths(table, report)]
-    if report.labels and len(report.labels) <= MOST_CLASSES:
+    if any(one.confusion is None and one.labels for one in table.models.values()):
+        parts += [Text(), _labels(table)]
+    elif report.labels and len(report.labels) <= MOST_CLASSES:
         named = [f"{label} {name}".strip() for label, name in zip_longest(report.labels, report.names, fillvalue="")]
         for model, evaluation in table.models.items():
             parts += [Text(), _confusion(model, evaluation, named)]
@@ -93,9 +95,12 @@ def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
 
 def _metrics(table: TableEvaluation, f1: str) -> Table:
     names = list(next(iter(table.models.values())).metrics)
+    if f1 == "macro f1":  # of more than two classes the two are one
+        names.remove("macro_f1")
     rows: dict[str, dict[str, object]] = {name: {} for name in (*names, *OF_MODELS)}
     for model, one in table.models.items():
-        for name, measured in one.metrics.items():
+        for name in names:
+            measured = one.metrics[name]
             low, high = _percent(measured.low), _percent(measured.high)
             rows[name][model] = f"{_percent(measured.value)} ({low} to {high})"
         found = (one.agreement, *((one.calibration.confidence, one.calibration.ece) if one.calibration else ()))
@@ -123,6 +128,17 @@ def _confusion(model: str, evaluation: Evaluation, labels: list[str]) -> Table:
     answers = [f"answer {label}" for label in labels]
     rows = zip(labels, evaluation.confusion or [], strict=True)
     return ui.records([{f"{model}: label": label, **dict(zip(answers, row, strict=True))} for label, row in rows])
+
+
+def _labels(table: TableEvaluation) -> Table:
+    """Show the F1 of each label, and the threshold that the model says yes above."""
+    models = {name: one.labels or [] for name, one in table.models.items()}
+    rows = []
+    for found in zip(*models.values(), strict=True):
+        of_models = zip(models, found, strict=True)
+        f1 = {f"{name} F1": f"{_percent(one.f1)} (above {one.threshold:.2f})" for name, one in of_models}
+        rows.append({"label": found[0].label, "rows": found[0].rows, **f1})
+    return ui.records(rows)
 
 
 def _comparison(comparison: Comparison) -> Table:

@@ -13,7 +13,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from kdcli.config.table import BatchSize, Count, Flag, Metric, Positive, Probability, Rate, Table, Weight
+from kdcli.config.table import (
+    BatchSize,
+    Count,
+    Flag,
+    Metric,
+    Positive,
+    Probability,
+    Rate,
+    Table,
+    Weight,
+    metrics_of,
+)
 from kdcli.config.transfer import TransferSettings
 from kdcli.errors import KdError, ProfileError
 
@@ -29,10 +40,13 @@ class TaskSettings(Table):
     """The classes as the tables write them, in the order of the logits; empty for a score."""
     names: tuple[str, ...] = ()
     """A readable name for each label; a teacher's own label names are matched against labels and names."""
+    multi_label: bool = False
+    """Whether a text has any number of the labels, `a|b` or a list in the tables; a label is a yes or no of its own."""
     score_range: tuple[float, float] | None = None
     """Lowest and highest score; only without labels."""
     metric: Metric = "accuracy"
-    """The dev metric that chooses among models; f1 is that of `positive`, or above two classes the macro average."""
+    """The dev metric that chooses among models; f1 is that of `positive`, or above two classes the macro average. Of
+    multi-label tasks micro_f1, macro_f1 or subset_accuracy; of scores pearson or spearman."""
     more_metrics: tuple[Metric, ...] = ()
     """Further metrics of the results table."""
     positive: str = ""
@@ -51,6 +65,8 @@ class TaskSettings(Table):
     """Whether the tables have gold labels; without them the teacher's answers choose among models and are compared."""
     label_column: Annotated[str, Flag("Settings", "COLUMN", ("--label-col",))] = ""
     """Name of the label column, where the layout is your own."""
+    label_columns: tuple[str, ...] = ()
+    """Columns with 0 or 1 in its place, one a label, of a multi-label task; by default those named like the labels."""
     bad_rows: Literal["error", "skip"] = "error"
     """Ragged rows: stop at the first, or skip and count them."""
     quoting: Literal["auto", "csv", "none"] = "auto"
@@ -75,10 +91,16 @@ class TaskSettings(Table):
             raise ValueError("a task has labels or a score_range, not both")
         if self.positive and (len(self.labels) != 2 or self.positive not in self.labels):
             raise ValueError(f"positive is one of two labels, not {self.positive!r}")
+        if self.multi_label and not self.labels:
+            raise ValueError("multi_label needs labels")
+        if self.label_columns and not (self.multi_label and len(self.label_columns) == len(self.labels)):
+            raise ValueError("label_columns are as many as labels, of a task with multi_label = true")
+        if self.multi_label and (wrong := [label for label in self.labels if not label.strip() or "|" in label]):
+            raise ValueError(f"a label of a multi-label task is not empty and has no |: {wrong[0]!r}")
         for metric in (self.metric, *self.more_metrics):
-            if bool(self.labels) == (metric in ("pearson", "spearman")):
-                needs = "is for scores; this task has labels" if self.labels else "needs labels"
-                raise ValueError(f"metric {metric} {needs}")
+            if metric not in (fitting := metrics_of(bool(self.labels), self.multi_label)):
+                kind = "a multi-label task" if self.multi_label else "a task with labels" if self.labels else "scores"
+                raise ValueError(f"metric {metric} is none of {kind}: {', '.join(fitting)}")
         if both := set(self.labels) & set(self.drop_labels):
             raise ValueError(f"drop_labels has {min(both)!r}, which is one of the labels")
         if self.text_columns and len(self.text_columns) != (1 if self.kind == "single" else 2):
@@ -128,6 +150,8 @@ class TeacherSettings(Table):
     """Train on this many rows, drawn at random; 0 = all."""
     save_steps: Count = 0
     """Updates between resume points; 0 = at the end of each epoch."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the rows in the fine-tuning; `balanced`: rows / (classes x rows of its class), for rare classes."""
     export: ExportSettings = Field(default_factory=ExportSettings)
 
 
@@ -159,14 +183,17 @@ class StudentSettings(Table):
     """Word vectors: a word2vec, GloVe, fastText or Parquet file, `teacher` or an encoder (its vectors), or none."""
     dimension: Positive = 300
     """Size of a word vector; a vector file brings its own."""
-    kd_loss: Annotated[Literal["mse", "kl"], Flag("Distillation")] = "mse"
-    """Distance of the logits: mean squared error, or KL divergence at a temperature (times T squared)."""
+    kd_loss: Annotated[Literal["mse", "kl", "bce"], Flag("Distillation")] = "mse"
+    """Distance of the logits: mean squared error, or KL divergence at a temperature (times T squared); of multi-label
+    tasks mse, or the cross entropy with the teacher's probabilities of each label (bce)."""
     kd_weight: Annotated[Weight, Flag("Distillation", "WEIGHT")] = 1.0
     """Weight of the distillation loss."""
     ce_weight: Annotated[Weight, Flag("Distillation", "WEIGHT")] = 0.0
     """Weight of the cross entropy with the label."""
     repr_weight: Annotated[Weight, Flag("Distillation", "WEIGHT")] = 0.0
     """Weight of the squared error of the teacher's representation, which a layer for training alone predicts."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the rows in that cross entropy, the baseline's too; `balanced`: as of the teacher."""
     temperature: Annotated[Rate, Flag("Distillation", "T", ("--temperature", "-T"))] = 1.0
     """Temperature of the KL divergence."""
     optimizer: Literal["adadelta", "adam", "adamw"] = "adadelta"
@@ -266,9 +293,14 @@ class Settings(Table):
         if not student.kd_weight and not student.ce_weight:
             hint = "give one of the losses a weight above 0"
             yield "students", ProfileError("both weights are 0", key="student.kd_weight", hint=hint)
-        if student.kd_weight and student.kd_loss == "kl" and not labels:
-            what = "the KL divergence needs classes, and the task has a score"
+        wrong = {"kl": not labels or self.task.multi_label, "bce": not self.task.multi_label}.get(student.kd_loss)
+        if student.kd_weight and wrong:
+            what = "kl is for tasks of one class a text, bce for multi-label ones, mse for all"
             yield "students", ProfileError(what, key="student.kd_loss", hint='set it to "mse"')
+        for own, table in (("student", student), ("teacher", teacher)):
+            if table.class_weights != "none" and not labels:
+                what = "a score has no classes to weigh"
+                yield "students", ProfileError(what, key=f"{own}.class_weights", hint="leave it out")
         for key, used, needs in (
             ("temperature", student.kd_loss == "kl" and student.kd_weight, 'kd_loss = "kl", with a kd_weight'),
             ("rho", student.optimizer == "adadelta", 'optimizer = "adadelta"'),

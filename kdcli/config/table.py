@@ -7,13 +7,22 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Metric = Literal["accuracy", "f1", "mcc", "pearson", "spearman"]
+Metric = Literal[
+    "accuracy", "f1", "mcc", "macro_f1", "balanced_accuracy", "micro_f1", "subset_accuracy", "pearson", "spearman"
+]
 BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+
+
+def metrics_of(labels: bool, multi_label: bool) -> tuple[str, ...]:
+    """Return the metrics that fit a task with labels, with sets of labels, or with neither: of scores."""
+    if multi_label:
+        return "micro_f1", "macro_f1", "subset_accuracy"
+    return ("accuracy", "f1", "mcc", "macro_f1", "balanced_accuracy") if labels else ("pearson", "spearman")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any
 
 import polars as pl
 
-from kdcli.api import Reporter, Task
+from kdcli.api import LoadedTeacher, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.distillation.texts import Columns
 from kdcli.errors import DataError, UsageError
 from kdcli.models.classifier import are_generic
 from kdcli.models.hf import find_model, load_config
-from kdcli.tasks.labels import spelling_of
+from kdcli.tasks.labels import spelling_of, split_sets
 from kdcli.teacher.logits import label_positions
 from kdcli.teacher.model import TeacherSource
 
@@ -42,14 +42,17 @@ def teacher_settings(model: str, labels: Sequence[str], settings: Settings, repo
 
 
 def task_settings(
-    labels: tuple[str, ...], wanted: Sequence[str], columns: Columns, reporter: Reporter
+    teacher: LoadedTeacher, wanted: Sequence[str], columns: Columns, reporter: Reporter
 ) -> dict[str, Any]:
     """Derive the task: the labels are the teacher's, or those wanted of one that does not name them.
 
     Raises:
         UsageError: The labels that are wanted are not the teacher's, or it compares texts and there is one a row.
     """
-    kind = {"task.kind": "pair" if len(columns.texts) == 2 else "single"}
+    labels = teacher.labels
+    kind: dict[str, Any] = {"task.kind": "pair" if len(columns.texts) == 2 else "single"}
+    if labels and getattr(teacher, "multi_label", None):
+        kind |= {"task.multi_label": True, "task.metric": "micro_f1", "task.more_metrics": ["macro_f1"]}
     if not labels:
         if wanted:
             raise UsageError("the teacher gives a score, and --labels names classes", hint="leave out --labels")
@@ -72,14 +75,20 @@ def task_settings(
     return {**kind, "task.labels": list(labels)}
 
 
-def label_settings(columns: Columns, labels: Sequence[str]) -> dict[str, Any]:
+def label_settings(columns: Columns, teacher: LoadedTeacher) -> dict[str, Any]:
     """Take the file's own spelling of the teacher's labels where it differs: ``Positive`` for ``POSITIVE``."""
+    labels, values = teacher.labels, _labels_in(columns, multi_label=bool(getattr(teacher, "multi_label", None)))
     if columns.label is None or not labels:
         return {}
-    values = columns.values
-    positions = label_positions(values, Task("labels", "single", tuple(labels)))
+    positions = label_positions(values.to_list(), Task("labels", "single", tuple(labels)))
     own = [values[position] for position in positions] if positions else list(labels)
     return {} if own == list(labels) else {"task.labels": own, "task.names": list(labels)}
+
+
+def _labels_in(columns: Columns, *, multi_label: bool) -> pl.Series:
+    """Return the labels of the first rows, each once."""
+    values = pl.Series(columns.values, dtype=pl.String)
+    return split_sets(values).explode().drop_nulls().unique(maintain_order=True) if multi_label else values
 
 
 def check_labels(columns: Columns, task: Task, file: Path, reporter: Reporter) -> None:
@@ -90,7 +99,7 @@ def check_labels(columns: Columns, task: Task, file: Path, reporter: Reporter) -
     """
     if columns.label is None or task.is_score:
         return
-    found = pl.Series(columns.values, dtype=pl.String).str.strip_chars(" ")
+    found = _labels_in(columns, multi_label=task.multi_label).str.strip_chars(" ")
     spelling = spelling_of(found, task)
     if unknown := [label for label in found if label not in spelling]:
         what = f"the teacher has no labels {', '.join(unknown[:5])}: it has {', '.join(task.labels)}"

@@ -256,8 +256,8 @@ def _plan(
     if source.is_remote:
         n_iter = n_iter or 0  # its answers have a price
     opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
-    derived |= derive.task_settings(opened.labels, request.labels, columns, reporter)
-    derived |= derive.label_settings(columns, opened.labels)
+    derived |= derive.task_settings(opened, request.labels, columns, reporter)
+    derived |= derive.label_settings(columns, opened)
     if not hasattr(opened, "represent"):
         derived["student.repr_weight"] = 0.0
     own = load(derived).settings

@@ -27,6 +27,7 @@ from kdcli.student.dataset import Examples, encode_table
 from kdcli.student.encoder_vectors import encoder_vectors
 from kdcli.student.train import train_student
 from kdcli.student.vocabulary import train_vocabulary
+from kdcli.tasks.answers import answers
 from kdcli.teacher.model import BATCH, Teacher
 
 ENOUGH = 100_000
@@ -262,7 +263,7 @@ def _row_seconds(texts: pl.DataFrame, task: Task, settings: Settings) -> float:
     encoded = encode_table(texts, tokenizer, task, student.max_length)
     random = np.random.default_rng(1)
     logits = random.normal(size=(len(encoded), task.outputs)).astype(np.float32)
-    labels = logits[:, 0] if task.is_score else logits.argmax(1)
+    labels = answers(logits, task)
     few = encode_table(texts.head(_FEW), tokenizer, task, student.max_length)
     epochs = ceil(_BATCHES * student.batch_size / len(encoded))
     how = {"max_steps": _BATCHES, "epochs": epochs, "eval_steps": _BATCHES, "repr_weight": 0.0}

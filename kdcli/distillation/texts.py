@@ -138,7 +138,8 @@ def find_columns(
 def _values(rows: pl.DataFrame, column: str | None) -> tuple[str, ...]:
     if column not in rows.columns:
         return ()
-    values = rows[column].drop_nulls().unique(maintain_order=True).cast(pl.String, strict=False).drop_nulls()
+    labels = rows[column].explode() if rows[column].dtype == pl.List else rows[column]
+    values = labels.drop_nulls().unique(maintain_order=True).cast(pl.String, strict=False).drop_nulls()
     return tuple(values.filter(values != ""))
 
 

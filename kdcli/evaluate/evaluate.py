@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from kdcli.evaluate.predict import Model
 from kdcli.run.paths import is_run, student_folder, teacher_of, transfer_set
 from kdcli.student.student import load_student
 from kdcli.tables.parquet import scan, slices
+from kdcli.tasks.answers import at_half
 from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import metric_title
 from kdcli.tasks.split import check_task, load_table, load_tables, table_settings, task_from
@@ -96,7 +97,8 @@ def evaluate_models(
     labelled = {name: _labelled(rows, table or name, reporter) for name, rows in tables.items()}
     how: dict[str, Any] = {"seed": seed, "reporter": reporter}
     found = {name: evaluate_table(models, rows, task, name=name, **how) for name, rows in labelled.items()}
-    places, f1 = {name: places[name] for name in models}, "" if task.is_score else metric_title(task, "f1")
+    f1 = "" if task.is_score or task.multi_label else metric_title(task, "f1")
+    places = {name: places[name] for name in models}
     return EvalReport(task.name, task.labels, task.names, task.metric, places, found, f1)
 
 
@@ -126,10 +128,11 @@ def evaluate_table(
         reporter.warn(f"{(~there).sum():,} rows of {name} are left out, since the teacher has not answered them")
         outputs, gold, words = {key: made[there] for key, made in outputs.items()}, gold[there], words[there]
     teachers = {key: None if key == "teacher" else outputs.get("teacher") for key in outputs}
+    tasks = {key: replace(task, thresholds=models[key].task.thresholds) for key in models}
     evaluated = {
-        key: evaluate(task, made, gold, words, teacher=teachers[key], seed=seed) for key, made in outputs.items()
+        key: evaluate(tasks[key], made, gold, words, teacher=teachers[key], seed=seed) for key, made in outputs.items()
     }
-    first, *others = outputs.items()
+    first, *others = ((key, at_half(made, tasks[key])) for key, made in outputs.items())
     compared = [compare_models(task, first, other, gold, seed=seed) for other in others]
     return TableEvaluation(len(gold), evaluated, compared)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from kdcli.api import Task
+from kdcli.tasks.answers import answers, without_thresholds
 from kdcli.tasks.metrics import RESAMPLES
 from kdcli.tasks.statistics import Interval, bounds
 
@@ -20,36 +21,44 @@ _DRAWN = 1 << 24
 class Fidelity:
     """Agreement with the teacher, each figure with its 95 % interval of a bootstrap over the texts."""
 
-    agreement: Interval | None  # the share of texts with the teacher's label; None for scores
-    # the mean divergence of the student's probabilities from the teacher's, in nats; None for scores
+    # the share of texts with the teacher's label, or of all labels of all texts decided alike; None for scores
+    agreement: Interval | None
+    # the mean divergence of the student's probabilities from the teacher's, in nats; the sum over a multi-label task's
+    # labels; None for scores
     kl: Interval | None
     # the share of the variance of the teacher's logits that the student's explain; 0 where they do not vary
     r2: Interval
+    subset: Interval | None = None  # the share of texts with the teacher's whole set of labels, of a multi-label task
 
 
 def fidelity(student: NDArray[np.float32], teacher: NDArray[np.float32], task: Task, *, seed: int = 1) -> Fidelity:
-    """Compare the logits ``[texts, task.outputs]`` of two models of the same texts.
+    """Compare the logits ``[texts, task.outputs]`` of two models of the same texts; thresholds are the student's.
 
     The logits of classes are centred first: a constant that is added to all of a text means nothing.
     """
     ours, theirs = student.astype(np.float64), teacher.astype(np.float64)
     if not task.is_score:
-        log_ours, log_theirs = log_softmax(ours, 1), log_softmax(theirs, 1)
+        equal = answers(ours, task) == answers(theirs, without_thresholds(task))
+        # Of a yes or no of its own, the probability of no too: [texts, labels, 2], of classes [texts, classes].
+        pair = [np.stack([-one / 2, one / 2], -1) if task.multi_label else one for one in (ours, theirs)]
+        log_ours, log_theirs = (log_softmax(one, -1) for one in pair)
+    if not task.is_score and not task.multi_label:
         ours, theirs = (logits - logits.mean(1, keepdims=True) for logits in (ours, theirs))
     # What R2 needs of each text, so that a resample of texts is a sum: the errors, the squares, the values.
     sums = np.column_stack([((ours - theirs) ** 2).sum(1), (theirs**2).sum(1), theirs])
     values = [sums]
     if not task.is_score:
-        same = ours.argmax(1) == theirs.argmax(1)
-        values += [same[:, None], (np.exp(log_theirs) * (log_theirs - log_ours)).sum(1)[:, None]]
+        divergence = (np.exp(log_theirs) * (log_theirs - log_ours)).reshape(len(ours), -1).sum(1)
+        decided = equal.reshape(len(ours), -1)
+        values += [decided.mean(1)[:, None], divergence[:, None], decided.all(1)[:, None]]
     whole = np.column_stack(values).astype(np.float64)
     drawn = _resampled_means(whole, seed)
     size = sums.shape[1]
     r2 = _interval(_r2(whole[:, :size].mean(0)[None]), _r2(drawn[:, :size]))
     if task.is_score:
         return Fidelity(None, None, r2)
-    agreement, kl = (_interval(whole[:, [place]].mean(0), drawn[:, place]) for place in (size, size + 1))
-    return Fidelity(agreement, kl, r2)
+    agreement, kl, subset = (_interval(whole[:, [size + n]].mean(0), drawn[:, size + n]) for n in range(3))
+    return Fidelity(agreement, kl, r2, subset if task.multi_label else None)
 
 
 def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ import polars as pl
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
 
 from kdcli.api import QuietReporter, Task
 from kdcli.student.dataset import open_joined
+from kdcli.tasks.answers import answers
 
 MOST = 50_000
 """The most rows it learns from: the first, so the task's own texts come before fabricated ones."""
@@ -35,7 +38,8 @@ class Linear:
     @property
     def parameters(self) -> int:
         """The number of its weights."""
-        return int(self.model.coef_.size + np.size(self.model.intercept_))
+        models = getattr(self.model, "estimators_", [self.model])  # one a label where each is a yes or no of its own
+        return sum(int(one.coef_.size + np.size(one.intercept_)) for one in models if hasattr(one, "coef_"))
 
     @property
     def megabytes(self) -> float:
@@ -49,6 +53,8 @@ class Linear:
         if self.task.is_score:
             return np.asarray(self.model.predict(features), np.float32)[:, None]
         found = np.asarray(self.model.decision_function(features), np.float32)
+        if self.task.multi_label:
+            return found
         found = np.stack([-found / 2, found / 2], 1) if found.ndim == 1 else found
         odds = np.full((len(found), self.task.outputs), found.min(initial=0) - _UNSEEN, np.float32)
         odds[:, self.model.classes_] = found
@@ -58,15 +64,15 @@ class Linear:
 def train_linear(joined: Path, task: Task) -> Linear | None:
     """Train on the first rows of a joined set; None where the teacher answers all alike, or no word stands twice."""
     columns: list[list[str]] = [[] for _ in task.columns]
-    answers: list[NDArray[Any]] = []
+    targets: list[NDArray[Any]] = []
     for texts, logits, *_ in open_joined(joined, task, QuietReporter()).batches():
         for column, series in zip(columns, texts, strict=True):
             column += series.head(MOST - len(column)).to_list()
-        answers.append(logits[:, 0] if task.is_score else logits.argmax(1))
+        targets.append(answers(logits, task))
         if len(columns[0]) >= MOST:
             break
-    wanted = np.concatenate(answers)[: len(columns[0])]
-    if len(np.unique(wanted)) < 2:
+    wanted = np.concatenate(targets)[: len(columns[0])]
+    if len(np.unique(wanted, axis=0)) < 2:
         return None
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=min(2, len(wanted) // 10), sublinear_tf=True)
     try:
@@ -74,7 +80,10 @@ def train_linear(joined: Path, task: Task) -> Linear | None:
     except ValueError:  # no word is left
         return None
     model = Ridge() if task.is_score else LogisticRegression(C=10.0, max_iter=200)
-    return Linear(task, vectorizer, model.fit(features, wanted))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a label that all texts have, or none: its answer is constant
+        model = OneVsRestClassifier(model) if task.multi_label else model
+        return Linear(task, vectorizer, model.fit(features, wanted))
 
 
 def _joined(columns: Sequence[Sequence[str]]) -> Sequence[str]:

@@ -18,6 +18,7 @@ from kdcli.errors import DataError
 from kdcli.files import atomic, foreign, mark
 from kdcli.student.deferral import FILE, Calibration, Familiar, calibrate, cross_fit, differs, margins, texts_needed
 from kdcli.student.student import Student, load_student
+from kdcli.tasks.answers import answers, same
 from kdcli.tasks.labels import encode_labels
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def calibrate_student(
     wrong, right = differs(ours, theirs, task, settings.tolerance), None
     if gold and not task.is_score:
         labels = encode_labels(found["label"], task, file=predictions)
-        right = np.stack([theirs.argmax(1) == labels, ours.argmax(1) == labels])
+        right = np.stack([same(answers(logits, task), labels) for logits in (theirs, ours)])
     calibration = calibrate(margin, wrong, agree=settings.agree, familiar=familiar, right=right)
     with atomic(student / FILE) as temporary:
         calibration.save(temporary)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.pair import DeferringStudent, PairSpeed
+from kdcli.tasks import answers as answering
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings, TaskSettings
@@ -258,23 +259,22 @@ def prediction_schema(model: Model, *, probabilities: bool = False) -> pl.Schema
 def predict_texts(
     model: Model, index: pl.Series, columns: Sequence[Sequence[str]], *, probabilities: bool = False
 ) -> pl.DataFrame:
-    """Predict a label, or a score, for each text.
+    """Predict a label, a set of labels ``a|b``, or a score, for each text.
 
     Returns:
-        The columns of ``prediction_schema``: the label with the highest logit, or the score, cut to the task's range.
+        The columns of ``prediction_schema``: the label with the highest logit, those above their thresholds, or the
+        score, cut to the task's range.
         A row without any word or answer has an empty prediction, unless the model says that a label must stand.
     """
     task = model.task
     logits, *deferred = model.answer(columns) if isinstance(model, DeferringStudent) else (model.logits(columns),)
-    values: list[Any] = [index]
-    if task.is_score:
-        values.append(logits[:, 0] if task.score_range is None else logits[:, 0].clip(*task.score_range))
-    else:
-        values.append([task.labels[best] for best in logits.argmax(1)])
+    values: list[Any] = [index, answering.answers(logits, task)]
+    if task.labels:
+        values[1] = answering.written(values[1], task.labels)
+    elif task.score_range is not None:
+        values[1] = values[1].clip(*task.score_range)
     if probabilities:
-        from scipy.special import softmax  # for probabilities alone: it takes a tenth of a second
-
-        values += list(softmax(logits.astype(np.float64), axis=1).astype(np.float32).T)
+        values += list(answering.probabilities(logits, task).astype(np.float32).T)
     schema = prediction_schema(model, probabilities=probabilities)
     frame = pl.DataFrame(dict(zip(schema, [*values, *deferred], strict=True)), schema)
     rows = zip(np.isfinite(logits[:, 0]).tolist(), *columns, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,8 +21,9 @@ from kdcli.evaluate.linear import Linear, train_linear
 from kdcli.files import atomic
 from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.tables.write import write_table
+from kdcli.tasks.answers import Outputs, answers, at_half, written
 from kdcli.tasks.labels import encode_labels
-from kdcli.tasks.metrics import RESAMPLES, Floats, Outputs, metric_title, resampled, score
+from kdcli.tasks.metrics import RESAMPLES, Floats, metric_title, resampled, score
 from kdcli.tasks.statistics import Interval, bounds
 from kdcli.teacher.logits import labels_of
 
@@ -102,11 +104,11 @@ def compare(
 ) -> Results:
     """Score and time all models on the same texts; write the results to ``output``, as JSON, and the logits.
 
-    ``students`` are the folders of ``baseline``, if there is one, and of ``student``, one a seed; from ``joined``, the
-    joined set, TF-IDF and a linear model learn too. Rows without a label are left out; without ``gold`` labels the
-    teacher's answers take their place. The table ``predictions`` has the columns ``table``, ``index``, the texts,
-    ``label``, and the logits ``teacher_0``, ``teacher_1``, ... of each model; those of baseline and student are of the
-    first seed. ``unanswered`` rows of the transfer set had no answer of the teacher's.
+    ``students`` are the folders of ``baseline``, if there is one, and of ``student``, one a seed; from ``joined`` TF-IDF
+    and a linear model learn too. Rows without a label are left out; without ``gold`` labels the teacher's answers are
+    labels. The table ``predictions`` has the columns ``table``, ``index``, the texts, ``label``, and the logits
+    ``teacher_0``, ``teacher_1``, ... of each model, of the first seed, and less their thresholds: above 0 is a yes of a
+    multi-label task. ``unanswered`` rows of the transfer set had no answer of the teacher's.
     """
     labelled, notes = _labelled(tables) if gold else (dict(tables), [])
     models = {name: _Measured() for name in ("teacher", *students)}
@@ -134,12 +136,12 @@ def compare(
     if not gold:
         found = models["teacher"].logits[0]
         labelled = {name: table.with_columns(labels_of(found[name], task)) for name, table in labelled.items()}
-    notes += _answers({name: model.logits[0] for name, model in models.items()}, task)
+    notes += _answers({name: model.at_half[0] for name, model in models.items()}, task)
     results = _results(models, labelled, task, notes, gold)
     notes += _worse_than_labels(results)
     for note in notes:
         reporter.warn(note)
-    shown = {name: model.logits[0] for name, model in models.items() if name != "tf-idf"}
+    shown = {name: model.at_half[0] for name, model in models.items() if name != "tf-idf"}
     write_table(predictions, _with_logits(labelled, shown, task))
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(asdict(results), indent=1) + "\n", "utf-8")
@@ -185,6 +187,7 @@ class _Measured:
     """A model on all tables: the logits of each seed, the rows read and the seconds it took, and its size."""
 
     logits: list[Logits] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)  # of each seed, which has thresholds of its own
     rows: int = 0
     seconds: float = 0.0
     size: tuple[int, int, float] = (0, 0, 0.0)
@@ -196,8 +199,15 @@ class _Measured:
         saved, begin = getattr(model, "saved_seconds", 0.0), time.perf_counter()
         self.logits.append({name: model.logits(texts) for name, texts in columns.items()})
         self.seconds += time.perf_counter() - begin + getattr(model, "saved_seconds", 0.0) - saved
+        self.tasks.append(model.task)
         self.rows += sum(map(len, tables.values()))
         self.size = model.parameters, model.parameters_without_embeddings, megabytes
+
+    @property
+    def at_half(self) -> list[Logits]:
+        """The logits of each seed, counted from the model's thresholds: 0.5 is the threshold of each label."""
+        seeds = zip(self.logits, self.tasks, strict=True)
+        return [{name: at_half(found, task) for name, found in logits.items()} for logits, task in seeds]
 
 
 def _results(
@@ -206,7 +216,7 @@ def _results(
     scored = {
         name: score_models(
             task,
-            {model: [seed[name] for seed in measured.logits] for model, measured in models.items()},
+            {model: [seed[name] for seed in measured.at_half] for model, measured in models.items()},
             encode_labels(table["label"], task, file=name),
         )
         for name, table in tables.items()
@@ -224,7 +234,7 @@ def _results(
                 *models[model].size,
                 _speed(model, models),
                 {name: found.intervals[model] for name, found in scored.items()},
-                _fidelity(model, models, task),
+                _fidelity(model, models),
             )
             for model in models
         ],
@@ -245,11 +255,11 @@ def _speed(model: str, models: Mapping[str, _Measured]) -> float:
     return sum(models[name].rows for name in same) / sum(models[name].seconds for name in same)
 
 
-def _fidelity(model: str, models: Mapping[str, _Measured], task: Task) -> dict[str, Fidelity]:
+def _fidelity(model: str, models: Mapping[str, _Measured]) -> dict[str, Fidelity]:
     if model == "teacher":
         return {}
     pairs = zip(models[model].logits[0].items(), models["teacher"].logits[0].values(), strict=True)
-    return {name: fidelity(own, teacher, task) for (name, own), teacher in pairs}
+    return {name: fidelity(own, teacher, models[model].tasks[0]) for (name, own), teacher in pairs}
 
 
 @dataclass(frozen=True)
@@ -306,9 +316,9 @@ def _answers(logits: Mapping[str, Logits], task: Task) -> list[str]:
         return []
     notes = []
     for model in ("teacher", "student"):
-        answers = np.concatenate([found.argmax(1) for found in logits[model].values()])
-        share = np.bincount(answers).max() / len(answers)
-        label = task.labels[int(np.bincount(answers).argmax())]
+        found = np.concatenate([answers(of_table, task) for of_table in logits[model].values()])
+        label, count = Counter(written(found, task.labels)).most_common(1)[0]
+        share, label = count / len(found), label or "no label"
         if share == 1:
             hint = "there is nothing to distil" if model == "teacher" else "it has learned nothing"
             notes.append(f"the {model} answers {label} for every text: {hint}; train it longer, or on more rows")
@@ -336,9 +346,9 @@ def _worse_than_labels(results: Results) -> list[str]:
 def _with_logits(tables: Mapping[str, pl.DataFrame], logits: Mapping[str, Logits], task: Task) -> pl.DataFrame:
     """Return the rows of all tables with the logits of all models."""
     names = [f"{model}_{number}" for model in logits for number in range(task.outputs)]
+    values = {name: np.concatenate([of_model[name] for of_model in logits.values()], axis=1) for name in tables}
+    wanted = ["index", *task.columns, "label"]
     return pl.concat(
-        table.select(pl.lit(name).alias("table"), "index", *task.columns, "label").hstack(
-            pl.DataFrame(np.concatenate([of_model[name] for of_model in logits.values()], axis=1), names)
-        )
+        table.select(pl.lit(name).alias("table"), *wanted).hstack(pl.DataFrame(values[name], names))
         for name, table in tables.items()
     )

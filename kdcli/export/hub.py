@@ -21,9 +21,13 @@ from kdcli.student.card import fill_card, tags
 from kdcli.student.deferral import FILE as CALIBRATION
 from kdcli.student.student import FORMAT, WEIGHTS, load_student
 from kdcli.student.vocabulary import FILE as TOKENIZER
+from kdcli.tasks.metrics import metric_title
 
 ONNX = "onnx"
-METRICS = {"mcc": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
+METRICS = {
+    **{"mcc": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"},
+    **{"micro_f1": "f1", "macro_f1": "f1", "subset_accuracy": "accuracy"},
+}
 """The Hub's names of metrics, where they are not kd's."""
 
 
@@ -129,6 +133,7 @@ def _card_data(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task
             dataset_config=task.name if dataset and not origin.dataset and "glue" in dataset else None,
             dataset_split="validation",
             metric_type=METRICS.get(metric, metric),
+            metric_name=metric_title(task, metric),
             metric_value=round(value, 4),
         )
         for metric, value in metrics["dev"].items()
@@ -141,7 +146,7 @@ def _card_data(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task
         pipeline_tag="text-classification",
         tags=tags(config, task),
         datasets=[dataset] if dataset else None,
-        metrics=[METRICS.get(metric, metric) for metric in (task.metric, *task.more_metrics)],
+        metrics=list(dict.fromkeys(METRICS.get(metric, metric) for metric in (task.metric, *task.more_metrics))),
         model_name=f"{task.name}-{config['plugin']}",
         eval_results=results or None,
     )

@@ -24,6 +24,7 @@ from kdcli.files import atomic, check_output
 from kdcli.student.config import task_of
 from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.student.vocabulary import Columns, Compute, load_tokenizer, save_tokenizer
+from kdcli.tasks.answers import answers, same
 
 if TYPE_CHECKING:
     from kdcli.config.schema import TaskSettings
@@ -194,9 +195,9 @@ def compare(
             logits = np.concatenate([graph(*batch) for batch in batches])
             difference = float(np.abs(logits - expected).max())
             exact = np.allclose(logits, expected, TOLERANCE, TOLERANCE)
-            same = None if task.is_score else float((logits.argmax(1) == expected.argmax(1)).mean())
+            alike = None if task.is_score else float(same(answers(logits, task), answers(expected, task)).mean())
             pearson = score(task, logits, expected[:, 0])["pearson"] if task.is_score else None
-            found.append(GraphComparison(file, name, len(logits), difference, exact, same, pearson))
+            found.append(GraphComparison(file, name, len(logits), difference, exact, alike, pearson))
     return found
 
 
@@ -271,7 +272,9 @@ def _describe(
     save_tokenizer(student.tokenizer, folder)
     kept = {name: config[name] for name in ("plugin", "options", "vocabulary_size", "max_length")}
     kept = {"format": FORMAT, **kept, "task": asdict(task), "kd": __version__}
-    for name, content in (("config.json", kept), ("labels.json", {"labels": task.labels, "names": task.names})):
+    labels: dict[str, Any] = {"labels": task.labels, "names": task.names}
+    labels |= {"multi_label": True, "thresholds": task.thresholds or [0.5] * task.outputs} if task.multi_label else {}
+    for name, content in (("config.json", kept), ("labels.json", labels)):
         (folder / name).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     use = example_code(config, task)
     card = _fill("onnx.md", task=task, summary=summary(task), megabytes=megabytes, comparisons=comparisons, use=use)

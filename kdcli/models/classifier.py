@@ -63,6 +63,11 @@ class Classifier:
     cut: int = field(default=0, init=False)  # how many texts were longer so far
 
     @property
+    def multi_label(self) -> bool | None:
+        """Whether each output is a yes or no of its own, by ``problem_type``; None where that is not set."""
+        return is_multi_label(self.model.config)
+
+    @property
     def device(self) -> str:
         """The device it runs on."""
         return str(self.model.device)
@@ -248,16 +253,12 @@ def label_names(config: Any, folder: Path) -> tuple[str, ...]:
     """Return the name of each output, from ``id2label`` or ``label2id``; nothing for a score.
 
     Raises:
-        DataError: The two contradict each other, each output is a yes or no of its own, or there are several scores.
+        DataError: The two contradict each other, or there are several scores.
     """
     file, problem = folder / "config.json", config.problem_type
-    if problem == "multi_label_classification":
-        what = "the teacher is multi-label: each of its outputs is a yes or no of its own"
-        hint = "kd distils one label a text, or a score; if it was trained so on soft labels, remove problem_type"
-        raise DataError(what, file=file, key="problem_type", hint=hint)
     if problem == "regression" and config.num_labels > 1:
         what = f"the teacher gives {config.num_labels} scores a text"
-        hint = "kd distils one label a text, or one score; if its outputs are classes, remove problem_type"
+        hint = "kd distils labels, or one score; if its outputs are classes, remove problem_type"
         raise DataError(what, file=file, key="problem_type", hint=hint)
     if config.num_labels == 1:
         return ()
@@ -272,6 +273,11 @@ def label_names(config: Any, folder: Path) -> tuple[str, ...]:
         what = f"id2label says {', '.join(by_id)}, and label2id says {', '.join(by_label)}"
         raise DataError(what, file=file, key="label2id", hint="correct the one that is wrong")
     return tuple(by_label if generic[0] and not generic[1] else by_id)
+
+
+def is_multi_label(config: Any) -> bool | None:
+    """Return whether a model was trained so that each output is a yes or no of its own; None where it does not say."""
+    return None if config.problem_type is None else config.problem_type == "multi_label_classification"
 
 
 def _adapter_labels(folder: Path, outputs: int) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from scipy.special import softmax
 
 from kdcli import __version__
 from kdcli.api import Reporter, Task
@@ -23,6 +23,7 @@ from kdcli.files import atomic, check_output
 from kdcli.report import plots
 from kdcli.report.collect import Curve, RunContents, collect
 from kdcli.report.texts import MOST, SampledRow, TablePredictions, TransferSet
+from kdcli.tasks.answers import answers, probabilities, written
 
 NAME = "report.html"
 CUT = 1000
@@ -271,7 +272,10 @@ def _transfer(found: TransferSet, task: Task) -> Iterator[Plot]:
         yield Plot(plots.score_shares("scores", found.sources), "The teacher's scores, by source.")
     else:
         names = task.names or task.labels
-        yield Plot(plots.balance("balance", found.sources, names), "The labels that the teacher gives, by source.")
+        caption = "The labels that the teacher gives, by source."
+        if task.multi_label:
+            caption += " A text may have several or none: the shares are of all labels given."
+        yield Plot(plots.balance("balance", found.sources, names), caption)
 
 
 def _scatters(table: TablePredictions) -> Iterator[Plot]:
@@ -290,9 +294,10 @@ def _answer(sample: SampledRow, task: Task) -> tuple[str, float | None]:
         return "", None
     if task.is_score:
         return f"{sample.logits[0]:.3g}", sample.logits[0]
-    probabilities = softmax(sample.logits).tolist()
-    best = probabilities.index(max(probabilities))
-    return (task.names or task.labels)[best], probabilities[best]
+    logits = np.array([sample.logits])
+    shares = probabilities(logits, task)[0]
+    sure = np.maximum(shares, 1 - shares).min() if task.multi_label else shares.max()
+    return written(answers(logits, task), task.names or task.labels)[0] or "none", float(sure)
 
 
 def _curves_of_several(runs: dict[str, RunContents]) -> Iterator[Plot]:
@@ -320,7 +325,12 @@ def _is_page(path: Path) -> bool:
 def _render(template: str, values: dict[str, Any]) -> str:
     how: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(_HERE), **how)
-    environment.filters |= {"number": _number, "score": percent, "percent": _percent, "cut": _cut}
+    environment.filters |= {
+        "number": lambda value, digits=0: f"{value:,.{digits}f}",
+        "score": percent,
+        "percent": _percent,
+        "cut": _cut,
+    }
     style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     return environment.get_template(template).render(
         **values,
@@ -332,10 +342,6 @@ def _render(template: str, values: dict[str, Any]) -> str:
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
         safe=Markup,
     )
-
-
-def _number(value: float, digits: int = 0) -> str:
-    return f"{value:,.{digits}f}"
 
 
 def _percent(value: float, digits: int = 1) -> str:

@@ -126,7 +126,7 @@ def balance(name: str, sources: Sequence[SourceCounts], labels: Sequence[str]) -
             axes.barh(places, shares[:, number], left=begin, height=0.6, color=colour, alpha=0.85, label=_short(label))
             begin += shares[:, number]
         axes.set_yticks(places, [_short(source.name) for source in sources])
-        axes.set(xlabel="% of the texts", xlim=(0, 100))
+        axes.set(xlabel="% of the labels", xlim=(0, 100))
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(3, len(labels)))
     return svg[0]
 

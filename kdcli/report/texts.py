@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from kdcli.api import Reporter, Task
 from kdcli.evaluate.results import MODELS
 from kdcli.tables.parquet import scan
+from kdcli.tasks.answers import answers, probabilities, same, written
 from kdcli.tasks.labels import encode_labels
-from kdcli.tasks.statistics import agreement, confusion
+from kdcli.tasks.statistics import LabelScore, agreement, confusion, label_scores
 from kdcli.transfer.cleaning import WORD, take
 
 SAMPLES = 300
@@ -42,7 +42,7 @@ class SourceCounts:
 
     name: str
     lengths: NDArray[np.int64]  # [LONGEST + 1], rows of each length in words (of both texts of a pair)
-    answers: NDArray[np.int64] | None  # [classes], rows to which the teacher gives each label
+    answers: NDArray[np.int64] | None  # [labels], rows to which the teacher gives each label
     scores: NDArray[np.float32] | None  # [rows], the teacher's scores
 
     @property
@@ -88,6 +88,8 @@ def survey(path: Path, task: Task, *, seed: int, reporter: Reporter) -> Transfer
     numbers = {"source": pl.col("source"), "words": words}
     if labelled and task.is_score:
         numbers["score"] = pl.col(outputs[0]).cast(pl.Float32)
+    elif labelled and task.multi_label:
+        numbers |= {name: (pl.col(name) > 0).cast(pl.Int64) for name in outputs}
     elif labelled:
         numbers["answer"] = pl.concat_list(outputs).list.arg_max()
     with reporter.progress("report", None, "rows") as progress:
@@ -110,6 +112,8 @@ def survey(path: Path, task: Task, *, seed: int, reporter: Reporter) -> Transfer
 
 def _count(rows: pl.DataFrame, task: Task) -> SourceCounts:
     answers = np.bincount(rows["answer"].to_numpy(), minlength=task.outputs) if "answer" in rows.columns else None
+    if sets := [name for name in rows.columns if name.startswith("logits_")]:
+        answers = rows.select(sets).sum().to_numpy()[0]
     scores = rows["score"].to_numpy() if "score" in rows.columns else None
     lengths = np.bincount(rows["words"].to_numpy(), minlength=LONGEST + 1)
     return SourceCounts(rows["source"][0], lengths, answers, scores)
@@ -123,11 +127,12 @@ class PredictedText:
     gold: str
     teacher: str
     student: str
-    sure: tuple[float, float] | None  # the probability that each gives its own label, teacher first; None for scores
-    right: str  # teacher, student, or neither; of scores the nearer one
-    # what the list is sorted by: for disagreements the total variation of the two's probabilities, 0 to 1, or the
-    # difference of the scores; for shared errors the least probability that a wrong label has, or the least distance
-    # of the two scores from gold
+    # the probability that each gives its own label, teacher first; None for scores and sets of labels
+    sure: tuple[float, float] | None
+    right: str  # teacher, student, or neither; of scores the nearer one, of sets that with fewer wrong labels
+    # what the list is sorted by: for disagreements the total variation of the two's probabilities, 0 to 1 (the mean
+    # over the labels of a multi-label task), or the difference of the scores; for shared errors the least probability
+    # that a wrong label has, or the least distance of the two scores from gold
     size: float
 
 
@@ -138,12 +143,16 @@ class TablePredictions:
     table: str  # dev, dev_matched, test
     task: Task
     texts: pl.DataFrame  # the task's text columns
-    gold: NDArray[Any]  # [rows], class ids or scores
+    gold: NDArray[Any]  # [rows], class ids or scores, or [rows, labels]
     logits: dict[str, NDArray[np.float32]]  # [rows, outputs] by model; scores are clipped to the task's range
 
     def confusion(self, model: str) -> list[list[int]]:
         """Count the rows of each label (first index) that got each answer (second index)."""
-        return confusion(self.gold, self.logits[model].argmax(1), self.task.outputs)
+        return confusion(self.gold, answers(self.logits[model], self.task), self.task.outputs)
+
+    def label_scores(self, model: str) -> list[LabelScore]:
+        """Return precision, recall and F1 of each label."""
+        return label_scores(self.task, self.logits[model], self.gold)
 
     @property
     def agreement(self) -> float:
@@ -153,7 +162,7 @@ class TablePredictions:
     @cached_property
     def differing(self) -> NDArray[np.int64]:
         """The rows on which student and teacher give different labels, widest gap first; of scores all rows."""
-        differ = np.full(len(self.gold), True) if self.task.is_score else self._answers[0] != self._answers[1]
+        differ = np.full(len(self.gold), True) if self.task.is_score else ~same(*self._answers)
         return _sorted(self._gaps, differ)
 
     @cached_property
@@ -184,51 +193,59 @@ class TablePredictions:
     def _pair(self) -> NDArray[np.float64]:
         """The probabilities, or scores, of teacher and student, ``[2, rows, outputs]``."""
         both = np.stack([self.logits["teacher"], self.logits["student"]]).astype(np.float64)
-        return both if self.task.is_score else softmax(both, axis=2)
+        return both if self.task.is_score else np.stack([probabilities(logits, self.task) for logits in both])
 
     @cached_property
     def _answers(self) -> NDArray[Any]:
-        """Their labels, or scores, ``[2, rows]``."""
+        """Their labels, or scores, ``[2, rows]``, or sets of labels, ``[2, rows, labels]``."""
         of = [self.logits[model] for model in ("teacher", "student")]
-        return self._pair[:, :, 0] if self.task.is_score else np.stack([logits.argmax(1) for logits in of])
+        return self._pair[:, :, 0] if self.task.is_score else np.stack([answers(logits, self.task) for logits in of])
 
     @cached_property
     def _gaps(self) -> NDArray[np.float64]:
         differences: NDArray[np.float64] = np.abs(self._pair[0] - self._pair[1]).sum(axis=1)
-        return differences if self.task.is_score else differences / 2
+        return differences if self.task.is_score else differences / (self.task.outputs if self.task.multi_label else 2)
 
     @cached_property
     def _errors(self) -> NDArray[np.float64]:
         """The size of the error that both make, 0 where one of them is right."""
+        if self.task.multi_label:  # the label that both have wrong and are surest of
+            wrong = (self._answers != self.gold).all(axis=0)
+            sure = np.maximum(self._pair, 1 - self._pair).min(axis=0)
+            return np.asarray(np.where(wrong, sure, 0.0).max(axis=1))
         off = self._answers - self.gold
         shared = np.sign(off[0]) == np.sign(off[1]) if self.task.is_score else (off != 0).all(axis=0)
         sizes = np.abs(off) if self.task.is_score else self._pair.max(axis=2)
-        errors: NDArray[np.float64] = np.where(shared, sizes.min(axis=0), 0.0)
-        return errors
+        return np.where(shared, sizes.min(axis=0), 0.0)
 
     @cached_property
     def _right(self) -> NDArray[np.str_]:
-        teacher, student = np.abs(self._answers - self.gold) if self.task.is_score else self._answers != self.gold
+        off = np.abs(self._answers - self.gold) if self.task.is_score else self._answers != self.gold
+        teacher, student = off if off.ndim == 2 else off.sum(axis=2)
         return np.where(teacher == student, "neither", np.where(teacher < student, "teacher", "student"))
 
     def _shown(self, rows: NDArray[np.int64], sizes: NDArray[np.float64]) -> list[PredictedText]:
-        names, sure = self.task.names or self.task.labels, self._pair.max(axis=2)
+        rows, sure = rows[:MOST], self._pair.max(axis=2)
 
-        def text(value: Any) -> str:
-            return f"{value:.3g}" if self.task.is_score else names[value]
+        def texts_of(values: NDArray[Any]) -> list[str]:
+            if self.task.is_score:
+                return [f"{value:.3g}" for value in values[rows].tolist()]
+            return written(values[rows], self.task.names or self.task.labels)
 
-        rows = rows[:MOST]
+        chosen = map(texts_of, (self.gold, *self._answers))
         return [
             PredictedText(
                 texts,
-                text(self.gold[row]),
-                text(self._answers[0, row]),
-                text(self._answers[1, row]),
-                None if self.task.is_score else (float(sure[0, row]), float(sure[1, row])),
+                gold,
+                teacher,
+                student,
+                None if self.task.is_score or self.task.multi_label else (float(sure[0, row]), float(sure[1, row])),
                 str(self._right[row]),
                 float(sizes[row]),
             )
-            for row, texts in zip(rows.tolist(), self.texts[rows].iter_rows(), strict=True)
+            for row, texts, gold, teacher, student in zip(
+                rows.tolist(), self.texts[rows].iter_rows(), *chosen, strict=True
+            )
         ]
 
 

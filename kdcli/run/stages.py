@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kdcli.config.schema import Settings, StudentSettings
     from kdcli.student.dataset import Examples
 
-LABELS = ("task.kind", "task.labels", "task.names")
+LABELS = ("task.kind", "task.labels", "task.names", "task.multi_label")
 """The settings that decide which logit is whose."""
 VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors")
 """The settings of a student that only its vocabulary depends on."""
@@ -146,7 +146,15 @@ class Encode(Stage):
     name = "encode"
     command = "kd student"
     result = "kdcli.student.dataset:EncodeResult"
-    settings = ("task.kind", "task.labels", *VOCABULARY, "student.max_length", "student.dimension", "seed")
+    settings = (
+        "task.kind",
+        "task.labels",
+        "task.multi_label",
+        *VOCABULARY,
+        "student.max_length",
+        "student.dimension",
+        "seed",
+    )
     reads = ("joined",)
     makes = ("encoded",)
 

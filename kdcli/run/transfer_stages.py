@@ -11,9 +11,10 @@ from kdcli.run.stage import Files, RunContext, Stage, if_local
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
 
-_LABELS = ("task.gold", "task.labels", "task.names", "task.score_range", "task.drop_labels")
-_COLUMNS = ("task.layout", "task.text_columns", "task.label_column", "task.quoting", "task.separator")
-TABLES = ("task.kind", *_LABELS, *_COLUMNS)
+_LABELS = ("task.gold", "task.labels", "task.names", "task.score_range", "task.drop_labels", "task.multi_label")
+_COLUMNS = ("task.layout", "task.text_columns", "task.label_column", "task.label_columns")
+_FIELDS = ("task.quoting", "task.separator")
+TABLES = ("task.kind", *_LABELS, *_COLUMNS, *_FIELDS)
 """The settings that decide what a table of the task says."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from kdcli.api import Batch, Task
 from kdcli.errors import ProfileError
 from kdcli.student.dataset import Examples
 from kdcli.student.vocabulary import ROWS, Columns, Compute, compute_batches
+from kdcli.tasks.answers import best_thresholds
 from kdcli.tasks.metrics import score
 
 FIRST_ROWS = 3
@@ -122,8 +124,20 @@ def module_function(module: nn.Module, plugin: str) -> Compute:
 def evaluate(module: nn.Module, plugin: str, examples: Examples, task: Task) -> dict[str, float]:
     """Score a student on labelled examples by all metrics that fit the task; none if a logit is not finite."""
     assert examples.labels is not None
-    logits = compute_batches(module_function(module, plugin), examples.texts, task.outputs, ROWS)
+    logits = _logits(module, plugin, examples, task)
     return score(task, logits, examples.labels) if np.isfinite(logits).all() else {}
+
+
+def choose_thresholds(module: nn.Module, plugin: str, examples: Examples, task: Task) -> tuple[Task, dict[str, float]]:
+    """Return a multi-label task with the thresholds that suit a student on gold labels, and its scores with them."""
+    assert examples.labels is not None
+    logits = _logits(module, plugin, examples, task)
+    task = replace(task, thresholds=best_thresholds(logits, examples.labels))
+    return task, score(task, logits, examples.labels)
+
+
+def _logits(module: nn.Module, plugin: str, examples: Examples, task: Task) -> NDArray[np.float32]:
+    return compute_batches(module_function(module, plugin), examples.texts, task.outputs, ROWS)
 
 
 def _batch(words: Columns, lengths: Columns, device: torch.device) -> Batch:

@@ -65,6 +65,7 @@ def fill_card(
         f"{metric_title(task, task.metric)} came after {metrics['best_update']:,}",
         "vocabulary": f"{config['vocabulary_size']:,} words, {'lower-cased' if training['lowercase'] else 'cased'}",
         "word vectors": config["vectors"] or "random",
+        **({"thresholds": ", ".join(map("{} {:.3f}".format, task.labels, task.thresholds))} if task.thresholds else {}),
         **made,
     }
     values: dict[str, Any] = {"task": task, "summary": summary(task), "config": config, "sizes": sizes, "made": facts}
@@ -74,7 +75,9 @@ def fill_card(
 
 def summary(task: Task) -> str:
     """Say what a student of the task reads and returns."""
-    answer = "a score" if task.is_score else " or ".join(f"`{label}`" for label in task.labels)
+    between = ", " if task.multi_label else " or "
+    answer = "a score" if task.is_score else between.join(f"`{label}`" for label in task.labels)
+    answer = f"any number of {answer}" if task.multi_label else answer
     if task.names:
         answer += f" ({', '.join(task.names)})"
     return f"Reads {'one text' if task.kind == 'single' else 'two texts'} and answers {answer}."

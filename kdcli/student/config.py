@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from kdcli.api import Task
-from kdcli.config.table import Metric
+from kdcli.config.table import metrics_of
 from kdcli.errors import DataError
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -30,13 +30,17 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 def _possible(task: Task) -> Task:
     labels, limits = task.labels, task.score_range
-    metrics = {"pearson", "spearman"} if task.is_score else set(get_args(Metric)) - {"pearson", "spearman"}
     for what, wrong in {
         "a task has several different labels, or none for a score": len(labels) == 1 or len(set(labels)) < len(labels),
         "there are not as many names as labels": task.names and len(task.names) != len(labels),
         "a score_range is the lowest and the highest score": limits and not limits[0] < limits[1],
         "positive is one of two labels": task.positive and (task.positive not in labels or len(labels) > 2),
-        "a metric is none of such a task": not {task.metric, *task.more_metrics} <= metrics,
+        "a metric is none of such a task": not {task.metric, *task.more_metrics}
+        <= set(metrics_of(bool(labels), task.multi_label)),
+        "a task with thresholds has one from 0 to 1 for each label": task.thresholds
+        and not (
+            len(task.thresholds) == len(labels) * task.multi_label and all(0 < one < 1 for one in task.thresholds)
+        ),
     }.items():
         if wrong:
             raise ValueError(what)

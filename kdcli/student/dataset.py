@@ -29,6 +29,7 @@ from kdcli.student.vocabulary import (
     word_type,
 )
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
+from kdcli.tasks.answers import answers
 from kdcli.tasks.labels import encode_labels, label_texts, respell, spelling_of
 from kdcli.tasks.text_set import STATES, text_columns
 
@@ -153,7 +154,10 @@ def load_examples(folder: Path, task: Task) -> Examples:
             for column in task.columns
         )
         logits = array("logits", np.float32, result.rows, task.outputs)
-        labels = array("labels", np.float32 if task.is_score else np.int64, result.rows) if result.labelled else None
+        kind, columns = (
+            (np.bool_, [task.outputs]) if task.multi_label else (np.float32 if task.is_score else np.int64, [])
+        )
+        labels = array("labels", kind, result.rows, *columns) if result.labelled else None
         states = array(STATES, np.float16, result.rows, result.representation) if result.representation else None
         if any(text.offsets[-1] != len(text.words) for text in texts):
             raise ValueError("the words do not fit the offsets")
@@ -202,9 +206,9 @@ class JoinedSet:
 
     def _labels(self, batch: pl.DataFrame, logits: NDArray[np.float32]) -> NDArray[Any] | None:
         if self.label is None:
-            return None if not self.fabricated else logits[:, 0] if self.task.is_score else logits.argmax(axis=1)
+            return answers(logits, self.task) if self.fabricated else None
         labels = label_texts(batch[self.label], self.reader.path)
-        if labels.null_count() or (labels == "").any():
+        if labels.null_count() or (not self.task.multi_label and (labels == "").any()):
             return None
         if self.task.is_score:  # a teacher's score may lie outside the task's range
             return self._floats(batch, self.label)

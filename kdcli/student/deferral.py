@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import Task
 from kdcli.errors import DataError, first_line
+from kdcli.tasks.answers import answers, at_half, same, without_thresholds
 
 FILE = "calibration.json"  # in the student's folder; a hash of the folder leaves it out (kdcli.files)
 CONFIDENCE = 0.95
@@ -125,11 +126,13 @@ class Calibration:
 def margins(logits: Floats, counts: WordCounts, task: Task, familiar: Familiar) -> Floats:
     """Return how sure a student is of each text, ``[texts]``: by how much the best logit exceeds the second.
 
-    A single score says nothing about that: the fewer words are unknown, the surer it is. No margin of a text that is
+    Of a multi-label task it is how far the least sure label is from its threshold. A single score says nothing about that: the fewer words are unknown, the surer it is. No margin of a text that is
     not familiar is enough: it is minus infinity.
     """
     if task.is_score:
         margin = -counts.unknown
+    elif task.multi_label:
+        margin = np.abs(at_half(logits, task)).min(axis=1)
     else:
         best = np.partition(logits, -2, axis=1)
         margin = best[:, -1] - best[:, -2]
@@ -141,7 +144,7 @@ def differs(student: Floats, teacher: Floats, task: Task, tolerance: float = 0.0
     if task.is_score:
         ours, theirs = (logits[:, 0].clip(*task.score_range or (-inf, inf)) for logits in (student, teacher))
         return np.asarray(np.abs(ours - theirs) > tolerance)
-    return np.asarray(student.argmax(1) != teacher.argmax(1))
+    return ~same(answers(student, task), answers(teacher, without_thresholds(task)))
 
 
 def upper_bound(errors: Any, texts: int) -> NDArray[np.float64]:

@@ -11,9 +11,10 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from kdcli.config.schema import StudentSettings
+from kdcli.models.losses import label_losses
 
 Loss = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
-"""From the student's logits ``[batch, outputs]``, the teacher's and the labels ``[batch]`` to a number."""
+"""From the student's logits ``[batch, outputs]``, the teacher's and the labels to a number."""
 
 
 def mse(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -31,19 +32,20 @@ def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     return functional.kl_div(output, target, reduction="batchmean", log_target=True) * temperature**2
 
 
-LOSSES = {"mse": mse, "kl": kl}
+def bce(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the binary cross entropy with the teacher's probability of each label, the mean over all labels."""
+    return functional.binary_cross_entropy_with_logits(student.float(), teacher.float().sigmoid())
+
+
+LOSSES = {"mse": mse, "kl": kl, "bce": bce}
 """The distillation losses by their name in ``student.kd_loss``."""
 
 
-def label_loss(student: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross entropy with class ids ``int64 [batch]``, or the squared error from scores ``float [batch]``."""
-    if labels.is_floating_point():
-        return functional.mse_loss(student[:, 0].float(), labels)
-    return functional.cross_entropy(student.float(), labels)
+def loss_of(settings: StudentSettings, weights: Tensor | None = None) -> Loss:
+    """Return the weighted sum of the settings' losses; one of weight 0 is not computed, and does not need its input.
 
-
-def loss_of(settings: StudentSettings) -> Loss:
-    """Return the weighted sum of the settings' losses; one of weight 0 is not computed, and does not need its input."""
+    ``weights`` are those of the classes in the label loss.
+    """
     distance = LOSSES[settings.kd_loss]
 
     def loss(student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:
@@ -51,7 +53,7 @@ def loss_of(settings: StudentSettings) -> Loss:
         if settings.kd_weight and teacher is not None:
             parts.append(settings.kd_weight * distance(student, teacher, settings.temperature))
         if settings.ce_weight and labels is not None:
-            parts.append(settings.ce_weight * label_loss(student, labels))
+            parts.append(settings.ce_weight * label_losses(student, labels, weights).mean())
         return sum(parts[1:], start=parts[0])
 
     return loss

@@ -28,6 +28,7 @@ from kdcli.registry.plugin import use
 from kdcli.student.config import REMAKE, Config, Metrics, checked, read_json
 from kdcli.student.deferral import FILE as CALIBRATION
 from kdcli.student.deferral import Calibration, WordCounts, margins
+from kdcli.student.predictions import Predictions, predictions
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import (
     ROWS,
@@ -40,6 +41,7 @@ from kdcli.student.vocabulary import (
     text_columns,
     unknown_words,
 )
+from kdcli.tasks.answers import probabilities
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,23 +51,6 @@ READABLE = (FORMAT, "kd.student/1")
 WEIGHTS = "model.safetensors"
 FEW = 64
 """So many texts are encoded before Polars is even imported."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable label of a text, or of a pair, and the probability of every label."""
-
-    label: str
-    probabilities: dict[str, float]
-    deferred: bool = False  # whether the student is too unsure to answer, where that was asked for
-
-
-@dataclass(frozen=True)
-class Score:
-    """The predicted score of a text, or of a pair, within the task's range."""
-
-    score: float
-    deferred: bool = False
 
 
 @dataclass
@@ -100,7 +85,7 @@ class Student:
 
     def predict(
         self, texts: Sequence[str] | Sequence[tuple[str, str]], *, defer: bool = False, agree: float | None = None
-    ) -> list[Prediction] | list[Score]:
+    ) -> Predictions:
         """Return a prediction for each text, or pair of texts; other values are a ``DataError``.
 
         One of a text without words means nothing, and is a warning. With ``defer`` each says whether it is deferred;
@@ -143,7 +128,7 @@ class Student:
         """Return the probability of each label, ``float64 [texts, labels]``; a student of scores has none."""
         if self.task.is_score:
             raise UsageError("this student gives scores, not probabilities", hint="predict returns them")
-        return probabilities(self.logits(text_columns(texts, self.task)))
+        return probabilities(self.logits(text_columns(texts, self.task)), self.task)
 
     def save(self, folder: str | Path) -> None:
         """Write the student's folder, whole or not at all."""
@@ -269,24 +254,6 @@ def _numpy_form(student: Student) -> Compute:
             shape_at(size)
             raise ValueError(f"they have vectors of more words than the {size} of the vocabulary")
     return registry.blaming("students", name, "fast")(compute)
-
-
-def predictions(logits: NDArray[np.float32], task: Task) -> list[Prediction] | list[Score]:
-    """Return the predictions of logits ``[rows, task.outputs]``."""
-    if task.is_score:
-        scores = logits[:, 0] if task.score_range is None else logits[:, 0].clip(*task.score_range)
-        return [Score(score) for score in scores.tolist()]
-    return [
-        Prediction(task.labels[best], dict(zip(task.labels, row, strict=True)))
-        for best, row in zip(logits.argmax(1).tolist(), probabilities(logits).tolist(), strict=True)
-    ]
-
-
-def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the softmax of logits ``[rows, labels]``."""
-    odds = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf), dtype=np.float64)
-    shares: NDArray[np.float64] = odds / odds.sum(1, keepdims=True)
-    return shares
 
 
 def _check_plugin(config: Mapping[str, Any], folder: Path) -> None:

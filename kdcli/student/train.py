@@ -24,8 +24,9 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError
 from kdcli.files import remove
+from kdcli.models.losses import balanced_weights
 from kdcli.parts import RECORD, claim_folder
-from kdcli.student.build import build_student, collate, count_parameters, evaluate, try_out
+from kdcli.student.build import build_student, choose_thresholds, collate, count_parameters, evaluate, try_out
 from kdcli.student.checkpoint import FILE, Checkpoint, Position
 from kdcli.student.dataset import Examples
 from kdcli.student.optimize import averaged, clip_gradients, loss_of, make_optimizer
@@ -127,6 +128,9 @@ def train_student(
         training = Training(module, examples, dev, task, settings, seed, limit, name, reporter)
         training.run(folder)
     position = training.position
+    if gold and task.multi_label:
+        module.load_state_dict(training.weights)
+        task, position.best = choose_thresholds(module, settings.model, dev, task)
     result = StudentResult(
         position.best,
         position.updates,
@@ -184,7 +188,10 @@ class Training:
         self.representation = Representation(self.module, self.examples.states).to(self.device) if represent else None
         self.learning = nn.ModuleList(filter(None, [self.module, self.representation]))
         self.optimizer = make_optimizer(self.learning, self.settings, self.device)
-        self.loss = loss_of(self.settings)
+        balanced = self.settings.class_weights == "balanced" and self.settings.ce_weight > 0
+        labels = self.examples.labels if balanced else None
+        weights = None if labels is None else balanced_weights(labels, self.task.outputs).to(self.device)
+        self.loss = loss_of(self.settings, weights)
         self.updates = min(self.settings.epochs * ceil(len(self.examples) / self.settings.batch_size), self.limit)
         self._evaluating = 0.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import polars as pl
 
 from kdcli.errors import DataError
 from kdcli.tables import text
+from kdcli.tables.label_sets import LabelSets
 from kdcli.tables.text import (
     ROW_NUMBER,
     BadRows,
@@ -40,7 +41,10 @@ __all__ = [
     "shown",
 ]
 
-_TYPES: dict[type, pl.DataType] = {str: pl.String(), bool: pl.Boolean(), int: pl.Int64(), float: pl.Float64()}
+_TYPES: dict[type, pl.DataType] = {
+    **{str: pl.String(), bool: pl.Boolean(), int: pl.Int64(), float: pl.Float64()},
+    list: pl.List(pl.String()),
+}
 _ERRORS = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError)
 _SHARDS = re.compile(r"-\*-of-(\d+)\.")
 
@@ -99,6 +103,7 @@ def read_table(
     quoted: bool | None = None,
     separator: str | None = None,
     labels: bool | None = None,
+    sets: tuple[str, Mapping[str, str]] | None = None,
 ) -> TableReader:
     """Open a table.
 
@@ -115,12 +120,14 @@ def read_table(
         quoted: Whether a TSV or CSV has CSV's quoting; by default a CSV has it, and a TSV has not.
         separator: What separates the fields of a CSV; by default what its first line shows.
         labels: Whether the lines of a ``.txt`` begin with labels, as fastText has them; by default as its first does.
+        sets: The column of sets of labels, and the labels of the columns with 0 or 1 that it is made of, if it is.
 
     Raises:
         DataError: The file is missing, empty or damaged, its suffix is unknown, or a column is missing.
     """
     path = Path(path)
     source = _open(path, form or form_of(path), header, names, bad_rows, quoted, separator, labels)
+    source = LabelSets(source, path, *sets) if sets else source
     for name in columns or ():
         if name not in source.schema:
             hint = f"the columns are {', '.join(source.schema)}"
@@ -182,7 +189,7 @@ class Chain:
 
 
 class Jsonl:
-    """A file of JSON objects that hold texts, numbers, booleans and nulls; a missing key is a null.
+    """A file of JSON objects that hold texts, numbers, booleans, nulls and lists of texts; a missing key is a null.
 
     It is read once for the keys and their types. Columns that nobody asks for may hold anything. Polars turns values of
     mixed types and half surrogate pairs into other texts in silence, so that Python's ``json`` reads the lines.
@@ -234,6 +241,8 @@ class Jsonl:
 
     def _series(self, name: str, rows: Sequence[int], values: list[Any]) -> pl.Series:
         dtype = self.schema[name]
+        if dtype.is_nested():  # other values in it become texts
+            values = [value and [one if isinstance(one, str) else json.dumps(one) for one in value] for value in values]
         try:
             return pl.Series(name, values, dtype)
         except _ERRORS:

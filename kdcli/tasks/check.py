@@ -112,7 +112,9 @@ class _Table:
             dropped=counts.dropped,
             bad_rows=counts.bad_rows,
             first_bad_row=counts.first_bad_row,
-            labels=_labels(counts.labels, self.task) if labelled and not self.task.is_score else None,
+            labels=_labels(counts.labels, self.task, int(keys["label"].is_not_null().sum()))
+            if labelled and not self.task.is_score
+            else None,
             scores=_scores(counts, self.task) if labelled and self.task.is_score else None,
             words={column: _words(words, max_words) for column, words in columns if len(words)},
             empty=counts.empty,
@@ -178,11 +180,11 @@ def _words(counts: NDArray[np.int64], max_words: int) -> Words:
     return Words(int(lengths[0]), median, float(lengths.mean()), p95, p99, int(lengths[-1]), longer)
 
 
-def _labels(counts: Mapping[str | None, Finding], task: Task) -> Labels:
+def _labels(counts: Mapping[str | None, Finding], task: Task, labelled: int) -> Labels:
     found = {label: finding for label, finding in counts.items() if label is not None}
     spelling = spelling_of(pl.Series(list(found), dtype=pl.String), task)
     written = {label: name for name, label in spelling.items()}
-    total = sum(finding.count for finding in found.values()) or 1
+    total = labelled or 1
     outside = sorted((label for label in found if label not in spelling), key=lambda label: -found[label].count)
 
     def count(written: str, label: str, name: str = "") -> LabelCount:

@@ -22,7 +22,15 @@ from kdcli.tables.read import ROW_NUMBER, as_texts
 from kdcli.tables.text import PIECE
 from kdcli.tasks.check_report import Finding
 from kdcli.tasks.detect import TableLayout
-from kdcli.tasks.labels import class_names, drop_rows, label_texts, parse_scores, without_hidden
+from kdcli.tasks.labels import (
+    class_names,
+    drop_rows,
+    in_order,
+    label_texts,
+    parse_scores,
+    split_sets,
+    without_hidden,
+)
 from kdcli.tasks.split import SPACE, index_texts
 
 NON_PRINTING = (
@@ -172,8 +180,12 @@ class TableCounts:
         if labels is None:
             return pl.repeat(None, len(rows), dtype=pl.Float64 if self.task.is_score else pl.UInt64, eager=True)
         if not self.task.is_score:
-            for label, count in labels.value_counts().iter_rows():
-                first = None if label in self.labels else int(rows[labels.eq_missing(label).arg_max()])
+            each = pl.DataFrame({"row": rows, "label": labels})
+            if self.task.multi_label:
+                each = each.with_columns(label=split_sets(labels))
+                each = each.filter(pl.col("label").list.len().fill_null(1) > 0).explode("label")
+                labels = in_order(labels)
+            for label, count, first in each.group_by("label").agg(pl.len(), pl.col("row").min()).iter_rows():
                 self.labels[label] = self.labels.get(label, Finding()) + Finding(count, first)
             return labels.hash().set(labels.is_null(), None)
         scores, wrong = parse_scores(labels, self.task)

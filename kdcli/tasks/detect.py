@@ -30,8 +30,8 @@ _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 class TableLayout:
     """How to read a table.
 
-    ``index`` is the column that numbers the rows. ``quoted``, ``separator``
-    and ``labelled_lines`` are those of ``read_table``.
+    ``index`` is the column that numbers the rows. ``quoted``, ``separator`` and ``labelled_lines`` are those of
+    ``read_table``. A multi-label task has ``sets``: the labels of the columns with 0 or 1 that ``label`` is made of.
     """
 
     layout: str
@@ -43,6 +43,7 @@ class TableLayout:
     quoted: bool | None = None
     separator: str | None = None
     labelled_lines: bool | None = None
+    sets: Mapping[str, str] | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -51,13 +52,15 @@ class TableLayout:
 
     def __str__(self) -> str:
         header = "" if self.header else ", no header"
-        labels = "no labels" if self.label is None else f"labels in {self.label!r}"
+        labels = "no labels" if self.label is None else f"labels in {_list(list(self.sets or [self.label]))}"
         quoted = ", quoted as in CSV" if self.quoted else ", no quoting" * (self.form == "csv" and self.quoted is False)
         return f"layout {self.layout}{header}{quoted}: texts in {_list(self.texts)}, {labels}"
 
-    def open(self, path: Path, columns: Sequence[str], bad_rows: BadRowsMode) -> TableReader:
-        """Open the table."""
+    def open(self, path: Path, columns: Sequence[str] | None, bad_rows: BadRowsMode) -> TableReader:
+        """Open the table; without ``columns`` all are read."""
         how: dict[str, Any] = {"quoted": self.quoted, "separator": self.separator, "labels": self.labelled_lines}
+        if self.sets is not None and self.label is not None:
+            how["sets"] = self.label, self.sets
         return read_table(path, header=self.header, columns=columns, bad_rows=bad_rows, form=self.form, **how)
 
 
@@ -73,13 +76,33 @@ def detect(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
         raise ProfileError(what, key="task.layout", hint=f"auto, {', '.join([*LINES, *LAYOUT_NAMES])}")
     form = form_of(path)
     if form == "txt":
-        return _plain_lines(path, settings, task)
+        return _with_sets(_plain_lines(path, settings, task), path, settings, task)
     quoted = {"csv": True, "none": False}.get(settings.quoting)
     if quoted is None and form == "tsv":
         quoted = is_quoted(path, settings.name)
     separator = None if settings.separator == "auto" else settings.separator
     how = {"quoted": quoted, "separator": separator}
-    return replace(_detect(path, form, settings, task, how), quoted=quoted, separator=separator)
+    found = replace(_detect(path, form, settings, task, how), quoted=quoted, separator=separator)
+    return _with_sets(found, path, settings, task)
+
+
+def _with_sets(layout: TableLayout, path: Path, settings: TaskSettings, task: Task) -> TableLayout:
+    """Find the columns with 0 or 1 of a multi-label task, where no column holds the labels."""
+    if not task.multi_label:
+        return layout
+    columns = _by_name(layout.open(path, None, "skip").columns)
+    named = settings.label_columns
+    wanted = named or next((names for names in (task.labels, task.names) if names and set(names) <= set(columns)), ())
+    if not set(wanted) & set(columns) or (layout.label is not None and not named):
+        return replace(layout, sets={})
+    for name in wanted:
+        if name not in columns:
+            raise DataError(
+                f"there is no column {name!r}", file=path, key=name, hint=f"there are {_list(list(columns))}"
+            )
+    return replace(
+        layout, label="label", sets={columns[name]: label for name, label in zip(wanted, task.labels, strict=True)}
+    )
 
 
 def is_quoted(path: Path, task: str) -> bool:
@@ -96,7 +119,8 @@ def _detect(path: Path, form: Form, settings: TaskSettings, task: Task, how: Map
         rows, first = _first_rows(path, form, **how)
     if settings.text_columns:
         return _from_settings(path, form, first, settings)
-    if rows is not None and not settings.label_column and (headless := _headless(form, rows, settings, task)):
+    ours = settings.label_column or task.multi_label  # of which there is no table without a header
+    if rows is not None and not ours and (headless := _headless(form, rows, settings, task)):
         return headless
     return _from_header(path, form, first, settings, task)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
+from kdcli.tables import SEPARATOR
 from kdcli.tables.read import ROW_NUMBER
 from kdcli.tasks.glue import HIDDEN_NUMBER
 
@@ -42,14 +43,30 @@ def spellings(task: Task) -> list[Spelling]:
 
 def spelling_of(labels: pl.Series, task: Task) -> Spelling:
     """Return the first spelling that has all the labels; the task's own where none has."""
-    found = set(labels.drop_nulls().unique())
+    found = set((split_sets(labels).explode() if task.multi_label else labels).drop_nulls().unique())
     own = dict(zip(task.labels, task.labels, strict=True))
     return next((spelling for spelling in spellings(task) if found <= spelling.keys()), own)
 
 
 def respell(labels: pl.Series, spelling: Spelling, task: Task) -> pl.Series:
     """Write labels as the task does; a label outside the spelling stays as it is."""
+    if task.multi_label:
+        return split_sets(labels).list.eval(pl.element().replace(dict(spelling))).list.join(SEPARATOR)
     return labels if tuple(spelling) == task.labels else labels.replace(dict(spelling))
+
+
+def split_sets(labels: pl.Series) -> pl.Series:
+    """Return the labels of each row as a list; that of an empty text is empty, and spaces around a label do not count.
+
+    A missing text stays missing.
+    """
+    label = pl.element().str.strip_chars(" ")
+    return labels.str.split(SEPARATOR).list.eval(label.filter(label != ""))
+
+
+def in_order(labels: pl.Series) -> pl.Series:
+    """Return sets of labels as texts that are equal where the sets are, in whatever order they are written."""
+    return split_sets(labels).list.unique().list.sort().list.join(SEPARATOR)
 
 
 def label_texts(
@@ -103,13 +120,13 @@ def _folded(name: str) -> str:
 
 def encode_labels(
     labels: pl.Series, task: Task, *, file: str | Path, rows: pl.Series | NDArray[np.int64] | None = None
-) -> NDArray[np.int64] | NDArray[np.float32]:
+) -> NDArray[Any]:
     """Turn labels into class ids (in the order of ``task.labels``), or into scores.
 
     Without the numbers of the ``rows`` they are counted from 2, below a header.
 
     Returns:
-        ``int64 [rows]`` class ids, or ``float32 [rows]`` scores.
+        ``int64 [rows]`` class ids, ``float32 [rows]`` scores, or of a multi-label task ``bool [rows, labels]``.
 
     Raises:
         DataError: A label is missing or not one of the task's, or a score is no number in the task's range; names
@@ -119,6 +136,8 @@ def encode_labels(
     values: NDArray[Any]
     if task.is_score:
         values, wrong = parse_scores(texts, task)
+    elif task.multi_label:
+        values, wrong = _encode_sets(texts, task)
     else:
         ids = texts.replace_strict(task.labels, range(len(task.labels)), default=-1, return_dtype=pl.Int64)
         values = ids.fill_null(-1).to_numpy()
@@ -127,6 +146,18 @@ def encode_labels(
         place = int(wrong.argmax())
         raise _wrong_label(texts[place], task, file, place + 2 if rows is None else int(rows[place]))
     return values
+
+
+def _encode_sets(texts: pl.Series, task: Task) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which labels each row has, and which rows have none of the task's, or a missing text."""
+    sets = split_sets(texts)
+    counts = sets.list.len().fill_null(0).to_numpy()
+    rows, parts = np.repeat(np.arange(len(texts)), counts), sets.filter(counts > 0).explode()
+    ids = parts.replace_strict(task.labels, range(task.outputs), default=-1, return_dtype=pl.Int64).to_numpy()
+    values, wrong = np.zeros((len(texts), task.outputs), bool), texts.is_null().to_numpy().copy()
+    values[rows[ids >= 0], ids[ids >= 0]] = True
+    wrong[rows[ids < 0]] = True
+    return values, wrong
 
 
 def parse_scores(texts: pl.Series, task: Task) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -162,6 +193,8 @@ class LabelColumn:
         if self.column is None:
             return pl.repeat(None, len(batch), dtype=pl.String, eager=True).alias("label")
         label = label_texts(batch[self.column], self.path, self.names, int(batch[0, ROW_NUMBER])).alias("label")
+        if self.task.multi_label and self.names:
+            label = respell(label, self.names, self.task)
         if batch[self.column].dtype == pl.String:
             self.spaces += int((label != batch[self.column]).sum())
         return label
@@ -198,8 +231,11 @@ def drop_rows(
 
 
 def without_hidden(labels: pl.Series, task: Task, *, labelled: bool) -> pl.Series:
-    """Set empty labels to null, and where labels are not needed also -1, with which GLUE hides those of test rows."""
-    hidden = labels == ""
+    """Set empty labels to null, and where labels are not needed also -1, with which GLUE hides those of test rows.
+
+    In a multi-label task an empty text stands for no label at all.
+    """
+    hidden = labels.is_null() if task.multi_label else labels == ""
     range_has_it = task.is_score and (task.score_range is None or task.score_range[0] <= -1)
     if not labelled and HIDDEN_NUMBER not in task.labels and not range_has_it:
         hidden |= labels == HIDDEN_NUMBER
@@ -212,6 +248,8 @@ def _wrong_label(label: str | None, task: Task, file: str | Path, row: int) -> D
     if task.is_score:
         within = f" from {task.score_range[0]:g} to {task.score_range[1]:g}" if task.score_range else ""
         return DataError(f"the score {label!r} is no number{within}", file=file, row=row, hint="see task.score_range")
+    if task.multi_label:
+        label = next(part for part in split_sets(pl.Series([label])).explode() if part not in task.labels)
     what = f"the label {label!r} is none of the task's: {', '.join(task.labels)}"
     hint = "set task.labels (`kd data check` lists the tables' labels), correct the row, or set task.drop_labels"
     return DataError(what, file=file, row=row, hint=hint)

@@ -17,7 +17,7 @@ from kdcli.errors import DataError, UsageError
 from kdcli.tables.read import ROW_NUMBER, Form, TableReader, as_texts
 from kdcli.tasks.detect import TableLayout, detect
 from kdcli.tasks.glue import PARTS
-from kdcli.tasks.labels import LabelColumn, class_names, drop_rows, encode_labels, label_texts
+from kdcli.tasks.labels import LabelColumn, class_names, drop_rows, encode_labels, label_texts, split_sets
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -44,12 +44,13 @@ def task_from(settings: TaskSettings) -> Task:
         metric=settings.metric,
         more_metrics=settings.more_metrics,
         positive=settings.positive,
+        multi_label=settings.multi_label,
     )
 
 
 def settings_of(task: Task) -> TaskSettings:
     """Return settings that read tables of a task in any known layout; the inverse of ``task_from``."""
-    return TaskSettings(**asdict(task))
+    return TaskSettings(**{name: value for name, value in asdict(task).items() if name != "thresholds"})
 
 
 def table_settings(task: Task, asked: TaskSettings, place: str | Path, *, profiled: bool) -> TaskSettings:
@@ -73,7 +74,7 @@ def table_settings(task: Task, asked: TaskSettings, place: str | Path, *, profil
 
 def check_task(found: Task, wanted: Task, place: str | Path) -> None:
     """Check that a model reads as many texts as a task, and has its labels."""
-    if (found.kind, found.labels) != (wanted.kind, wanted.labels):
+    if any(getattr(found, name) != getattr(wanted, name) for name in ("kind", "labels", "multi_label")):
         what = f"the model is one of task {found.name} ({_shown(found)}), not of {wanted.name} ({_shown(wanted)})"
         raise DataError(what, file=place, hint="name a model of this task, or the profile of that one")
 
@@ -316,7 +317,10 @@ def index_texts(values: pl.Series, path: Path, *, needed: bool) -> pl.Series | N
 def _check_classes(labels: pl.Series, task: Task, path: Path, reporter: Reporter) -> None:
     """Refuse training labels that are all the same, and warn of classes without rows."""
     found: set[Any] = set(encode_labels(labels, task, file=path) if task.is_score else labels)
-    if len(found) < 2:
+    several = len(found) > 1
+    if task.multi_label:
+        found = set(split_sets(labels).explode())
+    if not several:
         what = f"every row has the {'score' if task.is_score else 'label'} {labels[0]!r}: there is nothing to learn"
         raise DataError(what, file=path, hint="two classes at least are needed" if not task.is_score else None)
     missing = [label for label in task.labels if label not in found]
@@ -325,7 +329,8 @@ def _check_classes(labels: pl.Series, task: Task, path: Path, reporter: Reporter
 
 
 def _shown(task: Task) -> str:
-    return f"{_texts(task)}, {'labels ' + ', '.join(task.labels) if task.labels else 'a score'}"
+    labels = f"{'any of the ' * task.multi_label}labels {', '.join(task.labels)}"
+    return f"{_texts(task)}, {labels if task.labels else 'a score'}"
 
 
 def _texts(task: Task) -> str:

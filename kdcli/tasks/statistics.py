@@ -12,7 +12,8 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 
 from kdcli.api import Task
-from kdcli.tasks.metrics import RESAMPLES, Floats, Outputs, resampled, score
+from kdcli.tasks.answers import Outputs, answers, label_matrix, same, without_thresholds
+from kdcli.tasks.metrics import RESAMPLES, Floats, resampled, score
 
 LEVEL = 0.05
 """A difference with a smaller p value counts as significant."""
@@ -68,12 +69,25 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class LabelScore:
+    """One label as a yes or no: the rows that have it, and precision, recall and F1; one without a value is 0."""
+
+    label: str
+    rows: int
+    precision: float
+    recall: float
+    f1: float
+    threshold: float = 0.5  # the probability above which a multi-label model says yes
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A model on one table.
 
-    ``metrics`` begin with the task's. ``confusion`` counts the rows by label and answer, ``[gold][answer]``; it and the
-    calibration are None for scores. ``lengths`` are in words between white space, both of a pair. ``agreement`` with
-    the teacher is the share of equal answers, or Pearson's correlation of the scores; None without one.
+    ``metrics`` begin with the task's. ``confusion`` counts the rows by label and answer, ``[gold][answer]``, of a task
+    with one class a row; ``calibration`` and ``labels`` are those of any labels. ``lengths`` are in words between white
+    space, both of a pair. ``agreement`` with the teacher is the share of equal answers, of a multi-label task over all
+    labels of all rows, or Pearson's correlation of the scores; None without one.
     """
 
     rows: int
@@ -82,6 +96,7 @@ class Evaluation:
     calibration: Calibration | None
     lengths: list[LengthBin]
     agreement: float | None
+    labels: list[LabelScore] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +133,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a model in all ways that fit the task.
 
-    ``outputs`` and the ``teacher``'s are ``[rows, task.outputs]``, ``gold`` the class ids or scores ``[rows]``,
-    ``words`` the length of each row's texts ``[rows]``.
+    ``outputs`` and the ``teacher``'s are ``[rows, task.outputs]``, ``gold`` is as for ``score``, ``words`` the length
+    of each row's texts ``[rows]``; thresholds of the task are the model's, not the teacher's.
     """
     values = score(task, outputs, gold)
     drawn = resampled(task, [outputs], gold, seed=seed, resamples=resamples)[0]
@@ -127,11 +142,23 @@ def evaluate(
     return Evaluation(
         len(gold),
         {name: Interval(values[name], *bounds(drawn[name])) for name in names},
-        None if task.is_score else confusion(gold, outputs.argmax(1), task.outputs),
-        None if task.is_score else calibration(outputs, gold),
+        None if task.is_score or task.multi_label else confusion(gold, answers(outputs, task), task.outputs),
+        None if task.is_score else calibration(*_decisions(outputs, gold, task)),
         by_length(task, outputs, gold, words),
         None if teacher is None else agreement(task, outputs, teacher),
+        None if task.is_score else label_scores(task, outputs, gold),
     )
+
+
+def label_scores(task: Task, outputs: Outputs, gold: NDArray[Any]) -> list[LabelScore]:
+    """Score each label by itself; of one class a row, as against all others."""
+    said, wanted = label_matrix(answers(outputs, task), task), label_matrix(gold, task)
+    counts = np.stack([(said & wanted).sum(0), said.sum(0), wanted.sum(0)]).tolist()
+    thresholds = task.thresholds or [0.5] * task.outputs
+    return [
+        LabelScore(label, rows, right / max(yes, 1), right / max(rows, 1), 2 * right / max(yes + rows, 1), threshold)
+        for label, right, yes, rows, threshold in zip(task.labels, *counts, thresholds, strict=True)
+    ]
 
 
 def confusion(gold: NDArray[np.int64], answer: NDArray[np.int64], classes: int) -> list[list[int]]:
@@ -145,7 +172,7 @@ def agreement(task: Task, outputs: Outputs, teacher: Outputs) -> float:
     """Return the share of rows on which two models give one answer, or the correlation of their scores."""
     if task.is_score:
         return score(task, outputs, teacher[:, 0])["pearson"]
-    return float((outputs.argmax(1) == teacher.argmax(1)).mean())
+    return float((answers(outputs, task) == answers(teacher, without_thresholds(task))).mean())
 
 
 def by_length(task: Task, outputs: Outputs, gold: NDArray[Any], words: NDArray[np.integer[Any]]) -> list[LengthBin]:
@@ -163,6 +190,13 @@ def by_length(task: Task, outputs: Outputs, gold: NDArray[Any], words: NDArray[n
 def count_words(columns: Sequence[Sequence[str]]) -> NDArray[np.int64]:
     """Count the words of each row, in all its texts together (``int64 [rows]``)."""
     return np.array([sum(len(text.split()) for text in row) for row in zip(*columns, strict=True)], np.int64)
+
+
+def _decisions(logits: Outputs, gold: NDArray[Any], task: Task) -> tuple[Outputs, NDArray[np.integer[Any]]]:
+    """Return logits of classes with the gold ones; no and yes are the classes of each label of a multi-label task."""
+    if not task.multi_label:
+        return logits, gold
+    return np.stack([np.zeros(logits.size), logits.ravel()], 1), gold.ravel().astype(np.int64)
 
 
 def calibration(logits: Outputs, gold: NDArray[np.integer[Any]], bins: int = BINS) -> Calibration:
@@ -198,8 +232,8 @@ def compare_models(
 ) -> Comparison:
     """Test whether two models differ, metric by metric.
 
-    Accuracy: McNemar's exact test on the rows that only one model has right. Others: the paired bootstrap of
-    Berg-Kirkpatrick et al. 2012 (section 2), two-sided. All intervals are percentiles of the bootstrap.
+    Accuracy, or subset accuracy: McNemar's exact test on the rows that only one model has right. Others: the paired
+    bootstrap of Berg-Kirkpatrick et al. 2012 (section 2), two-sided. All intervals are percentiles of the bootstrap.
 
     Args:
         task: The task.
@@ -217,10 +251,11 @@ def compare_models(
     }
     if task.is_score:
         return Comparison(first[0], second[0], metrics, None, None)
-    right, other_right = (outputs.argmax(1) == gold for _, outputs in (first, second))
+    right, other_right = (same(answers(outputs, task), gold) for _, outputs in (first, second))
     alone, other_alone = int((right & ~other_right).sum()), int((other_right & ~right).sum())
     p = mcnemar(alone, other_alone)
-    metrics["accuracy"] = replace(metrics["accuracy"], p=p, test="McNemar's exact test")
+    whole = "subset_accuracy" if task.multi_label else "accuracy"
+    metrics[whole] = replace(metrics[whole], p=p, test="McNemar's exact test")
     return Comparison(first[0], second[0], metrics, alone, other_alone)
 
 

@@ -12,6 +12,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.models.device import halve_until_it_fits
+from kdcli.tasks.answers import answers
 from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import metric_title
 from kdcli.tasks.statistics import Interval, count_words, evaluate
@@ -78,7 +79,7 @@ def audit(
     classes: Sequence[ClassAudit] = ()
     if not task.is_score:
         labels = list(range(task.outputs))
-        scores = precision_recall_fscore_support(gold, logits.argmax(1), labels=labels, zero_division=0)
+        scores = precision_recall_fscore_support(gold, answers(logits, task), labels=labels, zero_division=0)
         rows_of = zip(task.names or task.labels, *(column.tolist() for column in scores), strict=True)
         classes = [ClassAudit(*row) for row in rows_of]
     return AuditResult(len(table), int((~there).sum()), metrics, list(classes), found.confusion)

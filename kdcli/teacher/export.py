@@ -85,6 +85,7 @@ def export_logits(
         "rows": rows,
         "max_length": model.loaded.max_length,
         "precision": precision,
+        **({"multi_label": True} if task.multi_label else {}),
         **teacher.unusual,
         **({"representation": size} if size else {}),
     }

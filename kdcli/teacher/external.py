@@ -35,8 +35,8 @@ def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter,
 
     A table with the task's text columns is matched by text. Any other file is matched by position: its row *i* belongs
     to row *i* of the transfer set, with a warning. Probabilities and percentages become the logarithms of
-    probabilities; ``values`` says what the file holds, and ``auto`` takes rows that sum to 1 for probabilities, with a
-    warning too.
+    probabilities, and of a multi-label task their log-odds. ``values`` says what the file holds: ``auto`` takes rows
+    that sum to 1 for probabilities, or of a multi-label task those from 0 to 1, with a warning too.
     ``path`` is ``.npy``, ``.pt`` (a tensor saved by ``torch.save``), or a table (``.csv``, ``.tsv``, ``.jsonl``,
     ``.parquet``) whose columns are ``logits_0..`` or have the names of the labels.
     """
@@ -57,9 +57,9 @@ def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter,
             f"{transfer.name}{order}; a table with the column {' and '.join(task.columns)} would be matched by text"
         )
     if values == "auto":
-        values = _kind_of(logits, path, reporter)
+        values = _kind_of(logits, path, task, reporter)
     if values != "logits":
-        logits = _logarithms(logits / np.float32(100) if values == "percentages" else logits, path)
+        logits = _logarithms(logits / np.float32(100) if values == "percentages" else logits, task, path)
     return Logits(logits, hashes, {})
 
 
@@ -223,11 +223,14 @@ def _check_count(rows: int, path: Path, transfer: Path, task: Task) -> None:
         raise DataError(what, file=path, hint=hint)
 
 
-def _kind_of(values: NDArray[np.float32], path: Path, reporter: Reporter) -> Values:
+def _kind_of(values: NDArray[np.float32], path: Path, task: Task, reporter: Reporter) -> Values:
     """Tell what a file holds: probabilities sum to 1, as far as they are rounded; what is only alike is an error."""
     if values.shape[1] < 2 or not len(values) or values.min() < 0 or values.max() > 100:
         return "logits"
     unit = values.max() <= 1
+    if task.multi_label and unit:
+        reporter.warn(f"{path.name} holds probabilities: their log-odds become the logits")
+        return "probabilities"
     sums = values.sum(axis=1, dtype=np.float64) / (1 if unit else 100)
     step = _last_decimal(values) / (1 if unit else 100)
     off = np.abs(sums - 1) > values.shape[1] * step / 2 + 1e-4
@@ -244,8 +247,8 @@ def _kind_of(values: NDArray[np.float32], path: Path, reporter: Reporter) -> Val
     raise DataError(what, file=path, key="join.values", hint=hint)
 
 
-def _logarithms(values: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
-    """Return the logarithms of probabilities; one that was rounded to 0 is half of the last decimal."""
+def _logarithms(values: NDArray[np.float32], task: Task, path: Path) -> NDArray[np.float32]:
+    """Return the logarithms of probabilities, or log-odds; one that was rounded to 0 is half of the last decimal."""
     wrong = (values < 0).any(axis=1) | (values > 1 + 1e-6).any(axis=1)
     if wrong.any():
         row = int(wrong.argmax())
@@ -253,6 +256,10 @@ def _logarithms(values: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
         raise DataError(what, file=path, row=row + 1, key="join.values", hint="--values says what the file holds")
     step = _last_decimal(values)
     floor = step / 2 if step > 1e-6 else LEAST_PROBABILITY
+    if task.multi_label:
+        shares = values.astype(np.float64).clip(floor, 1 - floor)
+        log_odds: NDArray[np.float32] = np.log(shares / (1 - shares)).astype(np.float32)
+        return log_odds
     return np.log(np.maximum(values, np.float32(floor)))
 
 

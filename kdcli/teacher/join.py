@@ -19,10 +19,10 @@ from kdcli.files import sha256
 from kdcli.tables.parquet import ROWS, slices
 from kdcli.tables.read import ROW_NUMBER, shown
 from kdcli.tables.write import write_table
-from kdcli.tasks.labels import label_texts
+from kdcli.tasks.labels import in_order, label_texts, split_sets
 from kdcli.tasks.text_set import STATES, TextSet, open_texts
 from kdcli.teacher.external import Values, read_external
-from kdcli.teacher.logits import Logits, logit_columns, read_logits, state_column
+from kdcli.teacher.logits import Logits, labels_of, logit_columns, read_logits, state_column
 
 ORIGINAL = "original"
 
@@ -152,7 +152,7 @@ class _Joining:
         source = batch["source"].cast(pl.String) if "source" in batch.columns else nothing.fill_null("corpus")
         original = (source == ORIGINAL).fill_null(False)
         own = label_texts(batch["label"], self.path) if "label" in batch.columns else nothing
-        gold = own.set(~original | (own == ""), None)
+        gold = own.set(~original if self.task.multi_label else ~original | (own == ""), None)
         labels = chosen = _choices(values, self.task)
         if self.gold:
             self._check_gold(gold, original, numbers)
@@ -160,7 +160,9 @@ class _Joining:
         self.rows += len(batch)
         self.original += int(original.sum())
         if not self.task.is_score:
-            self.labels.update(dict(labels.value_counts().iter_rows()))
+            each = split_sets(labels).explode().drop_nulls() if self.task.multi_label else labels
+            self.labels.update(dict(each.value_counts().iter_rows()))
+            gold, chosen = (in_order(one) for one in (gold, chosen)) if self.task.multi_label else (gold, chosen)
             self.gold_labels.update(dict(gold.drop_nulls().value_counts().iter_rows()))
             self.agreed += int((gold == chosen).sum())
         return pl.DataFrame([*texts, source.alias("source"), labels.alias("label"), *columns])
@@ -182,7 +184,10 @@ class _Joining:
 
     def _check_gold(self, gold: pl.Series, original: pl.Series, numbers: pl.Series) -> None:
         wrong = original & gold.is_null()
-        if self.task.labels:
+        if self.task.multi_label:
+            known = pl.element().is_in(self.task.labels)
+            wrong |= ~split_sets(gold).list.eval(known).list.all().fill_null(True)
+        elif self.task.labels:
             wrong |= gold.is_not_null() & ~gold.is_in(self.task.labels).fill_null(False)
         if wrong.any():
             row = int(wrong.arg_true()[0])
@@ -193,7 +198,7 @@ class _Joining:
 
 
 def _choices(values: NDArray[np.float32], task: Task) -> pl.Series:
-    """Return the label of the highest logit; a score is the shortest number that reads back as the same float32."""
+    """Return labels; a score is the shortest number that reads back as the same float32."""
     if task.is_score:
         return pl.Series(np.ascontiguousarray(values[:, 0])).cast(pl.String).str.replace(r"\.0$", "")
-    return pl.Series(task.labels).gather(values.argmax(axis=1))
+    return labels_of(values, task)

@@ -20,6 +20,8 @@ from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.files import atomic
 from kdcli.tables.text_hash import text_hash, text_hash_v1
+from kdcli.tasks.answers import answers as answers_of
+from kdcli.tasks.answers import written
 from kdcli.tasks.text_set import STATES
 
 FORMAT = "kd.logits/2"
@@ -112,6 +114,9 @@ def read_logits(path: Path, task: Task) -> Logits:
         theirs, ours = (f"labels {', '.join(map(str, names))}" if names else "a score" for names in sets)
         what = f"the logits are for {theirs}, and the task has {ours}"
         raise DataError(what, file=path, hint="export them again for this task")
+    if metadata.get("multi_label", False) != task.multi_label:
+        what = "the logits are of one label a text" if task.multi_label else "the logits are of a multi-label teacher"
+        raise DataError(what, file=path, key="task.multi_label", hint="export them again for this task")
     logits, hashes, states = tensors["logits"], tensors["row_hash"], tensors.get(STATES)
     fits = states is None or (states.ndim == 2 and len(states) == len(hashes))
     if hashes.ndim != 1 or logits.shape != (len(hashes), task.outputs) or not fits:
@@ -136,10 +141,11 @@ def with_answers(logits: Logits, table: pl.DataFrame, task: Task) -> pl.DataFram
 
 
 def labels_of(logits: NDArray[np.float32], task: Task) -> pl.Series:
-    """Return logits ``[rows, outputs]`` as labels: the most probable class, or the score, as text."""
+    """Return logits ``[rows, outputs]`` as labels: the most probable class, a set of labels, or the score, as text."""
+    chosen = answers_of(logits, task)
     if task.is_score:
-        return pl.Series("label", logits[:, 0]).cast(pl.String)
-    return pl.Series("label", [task.labels[best] for best in logits.argmax(1)], pl.String)
+        return pl.Series("label", chosen).cast(pl.String)
+    return pl.Series("label", written(chosen, task.labels), pl.String)
 
 
 def logit_columns(logits: NDArray[np.float32]) -> list[pl.Series]:

@@ -202,6 +202,12 @@ class TeacherSource:
     def match(self, loaded: LoadedTeacher, task: Task, reporter: Reporter) -> Teacher:
         """Match the labels of a loaded teacher to a task's, and try it out."""
         teacher = Teacher(self, task, loaded, _output_positions(loaded.labels, task, self.model, reporter))
+        multi_label = getattr(loaded, "multi_label", None)
+        if task.labels and multi_label is not None and multi_label != task.multi_label:
+            kinds = "gives a text one label", "gives a text any number of labels (multi-label)"
+            what = f"the teacher {kinds[multi_label]}, and a model of this task {kinds[not multi_label]}"
+            hint = f"set task.multi_label = {str(multi_label).lower()}; or correct problem_type in its config.json"
+            raise DataError(what, file=self.model, key="task.multi_label", hint=hint)
         teacher.try_out(1)
         return teacher
 

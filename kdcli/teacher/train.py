@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -33,6 +32,7 @@ from kdcli.lm.trainer import Diverged, FineTuneTask
 from kdcli.models.classifier import count_cut, input_names
 from kdcli.models.device import check_device
 from kdcli.models.hf import find_model, fit_max_length, load_config, load_model, load_tokenizer, quiet
+from kdcli.models.losses import balanced_weights, label_losses
 from kdcli.tasks import metrics
 from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.model import warn_of_cuts
@@ -97,7 +97,7 @@ def train_teacher(
         train=train_rows,
         dev=dev_rows,
         build=encoder.build,
-        loss=partial(_loss, task),
+        loss=partial(_loss, _weights(settings, task, train_rows.labels)),
         score=partial(_score, task),
         metric=task.metric,
         greater_is_better=True,
@@ -109,7 +109,7 @@ def train_teacher(
         "dev texts": dev_rows.digest,
         "teacher.model": settings.model if encoder.folder is None else sha256(encoder.folder),
         **{f"teacher.{key}": value for key, value in own.items()},
-        "task": {name: getattr(task, name) for name in ("kind", "labels", "names", "metric")},
+        "task": {name: getattr(task, name) for name in ("kind", "labels", "names", "metric", "multi_label")},
         "seed": seed,
         "device": torch.device(device).type,
         "precision": precision,
@@ -195,7 +195,9 @@ def prepare_encoder(settings: TeacherSettings, task: Task, texts: list[pl.Series
         "num_labels": task.outputs,
         "id2label": dict(enumerate(names)),
         "label2id": {name: number for number, name in enumerate(names)},
-        "problem_type": "regression" if task.is_score else "single_label_classification",
+        "problem_type": "regression"
+        if task.is_score
+        else f"{'multi' if task.multi_label else 'single'}_label_classification",
     }
     folder = None
     if settings.model == "config":
@@ -244,12 +246,17 @@ def _arguments(config: Any) -> Set[str]:
     return inspect.signature(model.forward).parameters.keys()
 
 
-def _loss(task: Task, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
-    """Return the cross entropy of classes, or the squared error of scores, over the rows of the update."""
-    logits = outputs["logits"].float()
-    if task.is_score:
-        return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum") / items
-    return functional.cross_entropy(logits, labels, reduction="sum") / items
+def _weights(settings: TeacherSettings, task: Task, labels: np.ndarray | None) -> Tensor | None:
+    """Return the weights of the classes, if any are wanted."""
+    return (
+        balanced_weights(labels, task.outputs) if settings.class_weights == "balanced" and labels is not None else None
+    )
+
+
+def _loss(weights: Tensor | None, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
+    """Return the mean loss of the labels over the rows of the update; ``items`` are all labels of it."""
+    weights = weights if weights is None else weights.to(labels.device)
+    return label_losses(outputs["logits"], labels, weights).sum() / items
 
 
 def _score(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -21,6 +21,7 @@ from kdcli.errors import DataError, PluginError
 from kdcli.files import atomic, foreign, mark
 from kdcli.tables.parquet import scan
 from kdcli.tables.write import write_table
+from kdcli.tasks.labels import split_sets
 from kdcli.transfer.cleaning import WORD, one_line, plain
 
 if TYPE_CHECKING:
@@ -92,7 +93,10 @@ def read_corpus(path: Path, task: Task) -> Corpus:
 def _texts(table: pl.DataFrame, task: Task, labels: Sequence[str]) -> pl.Series:
     """Make one text of each row; of a row with a blank text an empty one."""
     if labels and table["label"].null_count() < len(table):
-        table = table.filter(pl.col("label").is_in(labels))
+        wanted = pl.col("label").is_in(labels)
+        if task.multi_label:
+            wanted = pl.lit(split_sets(table["label"]).list.eval(pl.element().is_in(labels)).list.any())
+        table = table.filter(wanted)
     lines = table.select(one_line(pl.col(task.columns)))
     whole = pl.all_horizontal(pl.all() != "")
     joined = pl.concat_str(task.columns, separator="\t")

@@ -36,6 +36,7 @@ class PairModel:
     folder: Path
     model: Any  # sentence_transformers.CrossEncoder
     max_length: int
+    multi_label: bool | None  # whether each output is a yes or no of its own
     cut: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ def load(
     """Load the model; see ``kdcli.api.TeacherPlugin``."""
     import torch
 
-    from kdcli.models.classifier import fit_padding, label_names
+    from kdcli.models.classifier import fit_padding, is_multi_label, label_names
     from kdcli.models.hf import DTYPES, fit_max_length, readable
 
     library = sentences.library("sentence-transformers")
@@ -114,4 +115,4 @@ def load(
         names = label_names(config, folder)
     else:
         names = tuple(f"LABEL_{number}" for number in range(loaded.num_labels))
-    return PairModel(names, folder, loaded, longest)
+    return PairModel(names, folder, loaded, longest, is_multi_label(config))

@@ -45,6 +45,7 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         """Sum up what the models say of themselves."""
+        self.multi_label = self.members[0].multi_label
         self.max_length = min(member.max_length for member in self.members)
         self.parameters = sum(member.parameters for member in self.members)
         self.parameters_without_embeddings = sum(member.parameters_without_embeddings for member in self.members)

@@ -1,4 +1,7 @@
-"""A model of natural language inference: a text has the label whose sentence it entails most (Yin et al. 2019)."""
+"""A model of natural language inference: a text has the label whose sentence it entails most (Yin et al. 2019).
+
+Or any number of labels: those whose sentences it entails rather than contradicts.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,11 @@ class Options(BaseModel):
     entailment: str = ""
     """The model's output that means entailment: its name or its number; by default the one that is named so."""
 
+    multi_label: bool = False
+    """Any number of labels a text: the probability of each is that of entailment against contradiction."""
+    contradiction: str = ""
+    """With multi_label: the output that means contradiction, as of `entailment`; of two outputs the other one."""
+
     @field_validator("template")
     @classmethod
     def _template(cls, value: str) -> str:
@@ -48,6 +56,7 @@ class ZeroShot:
     classifier: Classifier
     sentences: list[str]
     entailment: int  # the output that means it
+    contradiction: int | None = None  # that of a multi-label teacher
     cut: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +65,11 @@ class ZeroShot:
         self.parameters = self.classifier.parameters
         self.parameters_without_embeddings = self.classifier.parameters_without_embeddings
         self.megabytes = self.classifier.megabytes
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text has any number of labels."""
+        return self.contradiction is not None
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return for each label how much a text entails its sentence; the model reads each text once a label."""
@@ -66,14 +80,17 @@ class ZeroShot:
             raise DataError("a zero-shot teacher reads one text a row, not pairs", key="teacher.plugin", hint=hint)
         texts, found, cut = columns[0], [], [self.classifier.cut]
         for sentence in self.sentences:
-            found.append(self.classifier.logits([texts, [sentence] * len(texts)], batch)[:, self.entailment])
+            logits = self.classifier.logits([texts, [sentence] * len(texts)], batch)
+            against = 0 if self.contradiction is None else logits[:, self.contradiction]
+            found.append(logits[:, self.entailment] - against)
             cut.append(self.classifier.cut)
         self.cut += int(np.diff(cut).max())  # the longest sentence cuts each text that another one cuts
         return np.stack(found, axis=1)
 
     def fingerprint(self) -> str:
         """Return a hash of the model's files and of the sentences."""
-        known = [self.classifier.fingerprint(), str(self.entailment), *self.sentences]
+        outputs = [str(one) for one in (self.entailment, self.contradiction) if one is not None]
+        known = [self.classifier.fingerprint(), *outputs, *self.sentences]
         return sha256("\n".join(known).encode()).hexdigest()
 
 
@@ -90,19 +107,24 @@ def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -
         if len(pieces) + _ROOM > classifier.max_length:
             what = f"the sentence of this label leaves no room for a text in {classifier.max_length} word pieces"
             raise DataError(what, key=label, hint="shorten the name or teachers.zero-shot.template")
-    return ZeroShot(labels, classifier, sentences, _entailment(options.entailment, classifier))
+    entailment, against = _output("entailment", options.entailment, classifier), None
+    if options.multi_label and len(classifier.labels) == 2 and not options.contradiction:
+        against = 1 - entailment
+    elif options.multi_label:
+        against = _output("contradiction", options.contradiction, classifier)
+    return ZeroShot(labels, classifier, sentences, entailment, against)
 
 
-def _entailment(wanted: str, classifier: Classifier) -> int:
-    """Return the output that means entailment."""
+def _output(meaning: str, wanted: str, classifier: Classifier) -> int:
+    """Return the output that means entailment, or contradiction."""
     names = [name.casefold() for name in classifier.labels]
     if wanted.isdecimal() and int(wanted) < len(names):
         return int(wanted)
-    found = [number for number, name in enumerate(names) if name == (wanted or "entailment").casefold()]
+    found = [number for number, name in enumerate(names) if name == (wanted or meaning).casefold()]
     if not found and not wanted:
-        found = [number for number, name in enumerate(names) if name.startswith("entail")]
+        found = [number for number, name in enumerate(names) if name.startswith(meaning[:6])]
     if len(found) != 1:
-        what = f"none of the model's outputs is named {wanted or 'entailment'}: {', '.join(classifier.labels)}"
-        hint = "its card says which one means it: --set teachers.zero-shot.entailment=NUMBER, counted from 0"
-        raise DataError(what, file=classifier.folder, key="teachers.zero-shot.entailment", hint=hint)
+        what = f"none of the model's outputs is named {wanted or meaning}: {', '.join(classifier.labels)}"
+        hint = f"its card says which one means it: --set teachers.zero-shot.{meaning}=NUMBER, counted from 0"
+        raise DataError(what, file=classifier.folder, key=f"teachers.zero-shot.{meaning}", hint=hint)
     return found[0]

@@ -119,7 +119,7 @@ def test_what_is_no_cross_encoder(tmp_path):
     with pytest.raises(DataError) as caught:
         load("cross-encoder", folder).logits([TEXTS], 8)
     assert caught.value.key == "teacher.plugin"
-    rewrite(folder, problem_type="multi_label_classification")
+    rewrite(folder, problem_type="regression")
     with pytest.raises(DataError) as caught:
         load("cross-encoder", folder)
     assert caught.value.key == "problem_type"

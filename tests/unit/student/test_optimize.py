@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax, rel_entr, softmax
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from torch import nn
 from torch.nn import functional
 
 from kdcli.config.schema import StudentSettings
+from kdcli.models.losses import balanced_weights, label_losses
 from kdcli.student.optimize import (
     LOSSES,
     SparseAdadelta,
     averaged,
+    bce,
     clip_gradients,
     kl,
-    label_loss,
     loss_of,
     make_optimizer,
     mse,
@@ -55,21 +57,47 @@ def test_gradient_of_kl_is_zero_at_equal_logits_and_keeps_its_size():
     assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
 
 
-def test_label_loss():
+def test_label_losses():
     expected = -log_softmax(STUDENT, 1)[np.arange(5), LABELS].mean()
-    assert label_loss(*tensors(STUDENT, LABELS)).item() == pytest.approx(expected, rel=1e-5)
+    assert label_losses(*tensors(STUDENT, LABELS)).mean().item() == pytest.approx(expected, rel=1e-5)
     scores = np.arange(5, dtype=np.float32)
     expected = ((STUDENT[:, 0] - scores) ** 2).mean()
-    assert label_loss(*tensors(STUDENT[:, :1], scores)).item() == pytest.approx(expected, rel=1e-5)
+    assert label_losses(*tensors(STUDENT[:, :1], scores)).mean().item() == pytest.approx(expected, rel=1e-5)
+
+
+SETS = np.array([[0, 1, 1], [0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 0, 1]], bool)
+
+
+def test_each_label_of_a_set_is_a_yes_or_no_of_its_own():
+    def expected(yes):  # the binary cross entropy, by its definition
+        share = 1 / (1 + np.exp(-STUDENT.astype(np.float64)))
+        return -(yes * np.log(share) + (1 - yes) * np.log(1 - share))
+
+    assert label_losses(*tensors(STUDENT, SETS)).numpy() == pytest.approx(expected(SETS), rel=1e-4)
+    soft = 1 / (1 + np.exp(-TEACHER.astype(np.float64)))
+    assert bce(*tensors(STUDENT, TEACHER)).item() == pytest.approx(expected(soft).mean(), rel=1e-4)
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    own = compute_class_weight("balanced", classes=np.arange(3), y=LABELS)
+    assert balanced_weights(LABELS, 3).tolist() == pytest.approx(own)
+    assert balanced_weights(LABELS, 4).tolist() == pytest.approx([*(0.75 * own), 0]), "a class that no row has"
+    rows = compute_sample_weight("balanced", LABELS)
+    plain, weighted = (label_losses(*tensors(STUDENT, LABELS), one) for one in (None, balanced_weights(LABELS, 3)))
+    assert weighted.numpy() == pytest.approx(plain.numpy() * rows, rel=1e-5)
+    each = [compute_sample_weight("balanced", label) for label in SETS.T]
+    plain, weighted = (label_losses(*tensors(STUDENT, SETS), one) for one in (None, balanced_weights(SETS, 3)))
+    assert weighted.numpy() == pytest.approx(plain.numpy() * np.stack(each, 1), rel=1e-5)
 
 
 def test_weights():
     student, teacher, labels = tensors(STUDENT, TEACHER, LABELS)
     both = loss_of(StudentSettings(kd_weight=0.3, ce_weight=2.0))(student, teacher, labels)
-    assert both.item() == pytest.approx(0.3 * mse(student, teacher).item() + 2 * label_loss(student, labels).item())
+    expected = 0.3 * mse(student, teacher).item() + 2 * label_losses(student, labels).mean().item()
+    assert both.item() == pytest.approx(expected)
     assert loss_of(StudentSettings(kd_weight=2.0))(student, teacher, None).item() == 2 * mse(student, teacher).item()
     alone = loss_of(StudentSettings(kd_weight=0.0, ce_weight=1.0))(student, None, labels)
-    assert alone.item() == label_loss(student, labels).item()
+    assert alone.item() == label_losses(student, labels).mean().item()
     warm = loss_of(StudentSettings(kd_loss="kl", temperature=3.0))(student, teacher, None)
     assert warm.item() == kl(student, teacher, 3.0).item()
 
@@ -155,7 +183,7 @@ def test_choice():
 
 def test_losses_are_in_float32():
     half = torch.from_numpy(STUDENT).half()
-    for loss in (mse(half, half + 1), kl(half, half + 1, 2.0), label_loss(half, torch.from_numpy(LABELS))):
+    for loss in (mse(half, half + 1), kl(half, half + 1, 2.0), label_losses(half, torch.from_numpy(LABELS))):
         assert loss.dtype == torch.float32
 
 

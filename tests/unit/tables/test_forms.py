@@ -156,7 +156,7 @@ def test_the_rows_of_jsonl_keep_their_numbers_over_its_blocks(put, monkeypatch):
 
 @pytest.mark.parametrize(
     ("values", "row"),
-    [(['"x"', "1"], 2), (["[1]"], 1), (["1", "null", "true"], 3), (["{}", '"x"'], 1), ([str(2**64)], 1),
+    [(['"x"', "1"], 2), (["1", "[1]"], 2), (["1", "null", "true"], 3), (["{}", '"x"'], 1), ([str(2**64)], 1),
      (['"x"', '"\\ud800"'], 2)],
 )  # fmt: skip
 def test_json_values_that_are_no_column(put, values, row):

@@ -82,7 +82,7 @@ def test_a_correlation_without_a_value_is_0(predicted):
 
 def test_one_class_only_has_an_accuracy_and_no_warnings():
     found = score(BINARY, np.array([[1.0, 0.0]] * 4), np.zeros(4, np.int64))
-    assert found == {"accuracy": 1.0, "f1": 0.0, "mcc": 0.0}
+    assert found == {"accuracy": 1.0, "f1": 0.0, "mcc": 0.0, "macro_f1": 1.0, "balanced_accuracy": 1.0}
 
 
 @pytest.mark.parametrize("outputs", [np.zeros((3, 3)), np.zeros((2, 2)), np.zeros((0, 2))])

@@ -404,9 +404,11 @@ def test_an_index_of_another_type(tmp_path, settings_of, reporter):
 
 CLASSES = Task("nli", "pair", ("e", "n"), ("yes", "maybe"), metric="mcc", more_metrics=("f1", "accuracy"), positive="e")
 SCORES = Task("stsb", "single", (), score_range=(0.0, 5.0), metric="pearson", more_metrics=("spearman",))
+SETS = Task("topics", "single", ("a", "b"), metric="micro_f1", multi_label=True)
 
 
-@pytest.mark.parametrize("task", [CLASSES, SCORES], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [CLASSES, SCORES, SETS], ids=lambda task: task.name)
 def test_settings_of_a_task_make_that_task(task):
     assert task_from(settings_of_task(task)) == task
-    assert all(any(getattr(one, field.name) for one in (CLASSES, SCORES)) for field in fields(Task))
+    settings = [field.name for field in fields(Task) if field.name != "thresholds"]  # those are a student's own
+    assert all(any(getattr(one, name) for one in (CLASSES, SCORES, SETS)) for name in settings)

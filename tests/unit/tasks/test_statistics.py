@@ -33,7 +33,7 @@ def test_classes():
     logits, gold, words, teacher = drawn()
     found = evaluate(THREE, logits, gold, words, teacher=teacher)
     assert found.rows == 60
-    assert list(found.metrics) == ["f1", "mcc", "accuracy"]  # the task's own first
+    assert list(found.metrics) == ["f1", "mcc", "accuracy", "macro_f1", "balanced_accuracy"]  # the task's own first
     assert {name: one.value for name, one in found.metrics.items()} == pytest.approx(score(THREE, logits, gold))
     assert all(one.low < one.value < one.high for one in found.metrics.values())
     assert found.confusion == confusion_matrix(gold, logits.argmax(1), labels=[0, 1, 2]).tolist()

@@ -208,3 +208,32 @@ def test_a_teacher_no_better_than_chance_is_said(transfer, logits, tmp_path, not
     write(tmp_path / "l3.safetensors", [*VALUES], FILMS, transfer)
     assert joined(transfer, tmp_path / "l3.safetensors", reporter=notes)[0].agreement == 1
     assert notes.warnings == []
+
+
+TOPICS = Task("topics", "single", ("a", "b"), metric="micro_f1", multi_label=True)
+
+
+@pytest.mark.parametrize(("values", "scale"), [("auto", 1), ("probabilities", 1), ("percentages", 100)])
+def test_probabilities_of_sets_become_log_odds(tmp_path, notes, values, scale):
+    shares = np.array([[0.9, 0.2], [0.1, 0.1], [0.7, 0.8]])
+    texts = pl.DataFrame({"sentence": ["one", "two", "three"], "source": "original", "label": ["b|a", "", None]})
+    texts.write_parquet(tmp_path / "transfer.parquet")
+    pl.DataFrame({"sentence": texts["sentence"], "b": scale * shares[:, 1], "a": scale * shares[:, 0]}).write_csv(
+        tmp_path / "own.csv"
+    )
+    names = {"transfer": "transfer.parquet", "logits": "own.csv", "output": "out.parquet"}
+    how = {name: tmp_path / file for name, file in names.items()}
+    result = join(task=TOPICS, values=values, reporter=notes, **how)
+    found = pl.read_parquet(tmp_path / "out.parquet")
+    expected = np.log(shares / (1 - shares))
+    assert found.select("logits_0", "logits_1").to_numpy() == pytest.approx(expected, rel=1e-4)
+    assert found["label"].to_list() == ["a", "", "a|b"]
+    assert result.labels == {"a": 2, "b": 1}
+    assert result.agreement == 0.5, "the second of the two rows with gold labels"
+    texts[:2].write_parquet(tmp_path / "transfer.parquet")
+    join(task=TOPICS, values=values, label="gold", reporter=notes, **how)
+    assert pl.read_parquet(tmp_path / "out.parquet")["label"].to_list() == ["b|a", ""]
+    texts.with_columns(label=pl.Series(["a", "a|x", ""])).write_parquet(tmp_path / "transfer.parquet")
+    with pytest.raises(DataError) as raised:
+        join(task=TOPICS, values=values, label="gold", reporter=notes, **how)
+    assert raised.value.row == 2

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,10 +125,22 @@ def test_a_folder_without_a_tokenizer_is_an_error(tiny_teacher, films):
     assert "tokenizer.json" in caught.value.hint
 
 
-@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
-def test_outputs_that_are_no_classes_of_a_text_are_refused(tiny_teacher, films, problem):
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_teacher_of_sets_of_labels_is_for_such_a_task_alone(tiny_teacher, films, multi_label):
+    folder, metric = tiny_teacher(), "micro_f1" if multi_label else "accuracy"
+    task = replace(films, multi_label=multi_label, metric=metric)
+    rewrite(folder, problem_type="single_label_classification" if multi_label else "multi_label_classification")
+    with pytest.raises(DataError) as caught:
+        load(folder, task)
+    assert (caught.value.file, caught.value.key) == (str(folder), "task.multi_label")
+    for problem in ("multi_label_classification" if multi_label else "single_label_classification", None):
+        rewrite(folder, problem_type=problem)
+        assert load(folder, task).logits([["a text"]]).shape == (1, task.outputs)
+
+
+def test_several_scores_are_refused(tiny_teacher, films):
     folder = tiny_teacher()
-    rewrite(folder, problem_type=problem)
+    rewrite(folder, problem_type="regression")
     with pytest.raises(DataError) as caught:
         load(folder, films)
     assert (caught.value.file, caught.value.key) == (str(folder / "config.json"), "problem_type")

@@ -1,0 +1,107 @@
+"""From logits to answers, the one place for each kind of task: a score, one class, or a set of labels (multi-label).
+
+It needs NumPy alone, so that a student predicts with little else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcli.api import Task
+from kdcli.tables import SEPARATOR
+
+Outputs = NDArray[np.floating[Any]]
+
+
+def probabilities(logits: Outputs, task: Task) -> NDArray[np.float64]:
+    """Return the probability of each label, ``[rows, labels]``: a softmax, or of a multi-label task sigmoids."""
+    logits = logits.astype(np.float64)
+    if task.multi_label:
+        shares: NDArray[np.float64] = (1 + np.tanh(logits / 2)) / 2  # the sigmoid, without an overflow
+        return shares
+    odds = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
+    shares = odds / odds.sum(1, keepdims=True)
+    return shares
+
+
+def answers(logits: Outputs, task: Task) -> NDArray[Any]:
+    """Return the answers of logits ``[rows, task.outputs]``.
+
+    They are class ids ``int64 [rows]``, scores ``[rows]``, or of a multi-label task ``bool [rows, labels]``: whether a
+    label's probability is above its threshold, 0.5 by default.
+    """
+    if task.multi_label:
+        return at_half(logits, task) > 0
+    return logits[:, 0] if task.is_score else logits.argmax(1)
+
+
+def at_half(logits: Outputs, task: Task) -> Outputs:
+    """Return logits less those of the task's thresholds: with them 0.5 is the threshold of each label."""
+    if not task.thresholds:
+        return logits
+    thresholds = np.array(task.thresholds)
+    moved: Outputs = logits - np.log(thresholds / (1 - thresholds))
+    return moved
+
+
+def without_thresholds(task: Task) -> Task:
+    """Return the task of a model that decides at 0.5."""
+    return replace(task, thresholds=())
+
+
+def written(answers: NDArray[Any], names: Sequence[str]) -> list[str]:
+    """Write class ids, or sets of labels, as texts; ``names`` are those of the labels."""
+    if answers.ndim == 1:
+        return [names[label] for label in answers.tolist()]
+    found: list[list[str]] = [[] for _ in answers]
+    for row, label in zip(*(places.tolist() for places in np.nonzero(answers)), strict=True):
+        found[row].append(names[label])
+    return list(map(SEPARATOR.join, found))
+
+
+def label_matrix(answers: NDArray[Any], task: Task) -> NDArray[np.bool_]:
+    """Return class ids as ``bool [rows, labels]``; of a multi-label task they are so already."""
+    return answers if task.multi_label else np.eye(task.outputs, dtype=bool)[answers]
+
+
+def same(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which rows have the same answer, ``[rows]``: the same class, or the same set of labels."""
+    equal: NDArray[np.bool_] = (first == second).reshape(len(first), -1).all(1)
+    return equal
+
+
+def best_thresholds(logits: Outputs, gold: NDArray[np.bool_]) -> tuple[float, ...]:
+    """Return for each label the threshold of its probability with the highest F1 (Lipton et al. 2014).
+
+    Candidates are 0.5 and the middles between neighbouring logits; of equally good ones the nearest to 0.5 wins. A
+    label that no row has, or all rows have, gets 0.5.
+
+    Args:
+        logits: ``[rows, labels]``.
+        gold: Which labels each row has, ``bool [rows, labels]``.
+    """
+    return tuple(_best_threshold(*columns) for columns in zip(logits.T.astype(np.float64), gold.T, strict=True))
+
+
+def _best_threshold(logits: NDArray[np.float64], gold: NDArray[np.bool_]) -> float:
+    if gold.all() or not gold.any():
+        return 0.5
+    ordered = np.unique(logits)
+    cuts = np.append((ordered[1:] + ordered[:-1]) / 2, 0.0)
+    cuts = cuts[np.abs(cuts) <= _FARTHEST]
+    cuts = cuts[np.argsort(np.abs(cuts), kind="stable")]
+    rows = np.sort(logits)
+    positives = np.sort(logits[gold])
+    said = len(rows) - np.searchsorted(rows, cuts, "right")  # how many lie above each cut
+    right = len(positives) - np.searchsorted(positives, cuts, "right")
+    best = cuts[np.argmax(2 * right / (said + len(positives)))]
+    return float((1 + np.tanh(best / 2)) / 2)
+
+
+_FARTHEST = 10.0
+"""The farthest that a threshold's logit lies from 0: a probability of 0.99995."""

@@ -1,0 +1,126 @@
+"""Sets of labels as tables write them: texts, lists, columns with 0 or 1; and what is none."""
+
+import json
+
+import polars as pl
+import pytest
+
+from kdcli.config.schema import TaskSettings
+from kdcli.errors import DataError
+from kdcli.tasks.check import check_data
+from kdcli.tasks.labels import encode_labels
+from kdcli.tasks.split import load_split, task_from
+
+TEXTS = ["one text", "two texts", "three texts", "four texts"]
+SETS = [["a", "b"], [], ["c"], ["b"]]
+
+
+def settings(folder, **more):
+    how = {"labels": ("a", "b", "c"), "multi_label": True, "metric": "micro_f1", "text_columns": ("text",), **more}
+    return TaskSettings(data_dir=str(folder), **how)
+
+
+def columns(values=("0", "1")):
+    return {label: [values[label in one] for one in SETS] for label in "abc"}
+
+
+def put_csv(folder, table):
+    pl.DataFrame(table).write_csv(folder / "train.csv")
+
+
+def put_parquet(folder, table):
+    pl.DataFrame(table).write_parquet(folder / "train.parquet")
+
+
+def put_jsonl(folder, table):
+    rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+WAYS = {
+    "texts": (put_csv, {"label": ["a|b", "", "c", " b "]}, {}),
+    "texts in parquet": (put_parquet, {"label": ["b|a", "", "c", "b"]}, {}),
+    "numbers": (put_csv, {"label": ["0|1", "", "2", "1"]}, {}),
+    "lists in jsonl": (put_jsonl, {"label": SETS}, {}),
+    "lists in parquet": (put_parquet, {"label": SETS}, {}),
+    "lists of numbers": (put_parquet, {"label": [[0, 1], [], [2], [1]]}, {}),
+    "columns of the labels' names": (put_csv, columns(), {}),
+    "columns of booleans": (put_parquet, columns((False, True)), {}),
+    "columns of floats": (put_jsonl, columns((0.0, 1.0)), {}),
+    "columns of other names": (
+        put_csv,
+        {f"is_{label}": values for label, values in columns().items()},
+        {"label_columns": ("is_a", "is_b", "is_c")},
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_all_ways_say_the_same(way, tmp_path, reporter):
+    put, table, more = WAYS[way]
+    put(tmp_path, {"text": TEXTS, **table})
+    own = settings(tmp_path, **more)
+    task = task_from(own)
+    rows = load_split(own, task, "train", reporter)
+    assert rows["sentence"].to_list() == TEXTS
+    matrix = encode_labels(rows["label"], task, file="train")
+    assert matrix.tolist() == [[label in one for label in "abc"] for one in SETS]
+
+
+WRONG = {
+    "another label": ({"label": ["a", "a|x", "b", ""]}, 3, None),
+    "another value": ({**columns(), "b": ["0", "yes", "1", "0"]}, 3, "b"),
+    "a column is missing": ({"a": ["0"] * 4, "b": ["1"] * 4}, None, "c"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_no_set_is_an_error(what, tmp_path, reporter):
+    table, row, key = WRONG[what]
+    put_csv(tmp_path, {"text": TEXTS, **table})
+    own = settings(tmp_path, label_columns=("a", "b", "c")) if key == "c" else settings(tmp_path)
+    with pytest.raises(DataError) as raised:
+        load_split(own, task_from(own), "train", reporter)
+    assert (raised.value.row, raised.value.key) == (row, key)
+
+
+def test_hidden_labels_are_none(tmp_path, reporter):
+    hidden = {**columns(), "a": ["-1", "0", "0", "0"], "b": ["-1", "0", "0", "1"]}
+    pl.DataFrame({"text": TEXTS, **hidden}).write_csv(tmp_path / "test.csv")
+    own = settings(tmp_path)
+    assert load_split(own, task_from(own), "test", reporter)["label"].to_list() == [None, "", "c", "b"]
+
+
+def test_a_label_that_never_occurs_is_a_warning_and_a_row_without_any_is_allowed(tmp_path, reporter):
+    put_csv(tmp_path, {"text": TEXTS, "label": ["a", "", "a", "b"]})
+    pl.DataFrame({"text": ["five"], "label": ["a|b"]}).write_csv(tmp_path / "dev.csv")
+    own = settings(tmp_path)
+    assert len(load_split(own, task_from(own), "train", reporter)) == 4
+    report = check_data(own, task_from(own), reporter)
+    assert report.fit
+    assert [one.count for one in report.tables[0].labels.known] == [2, 1, 0]
+    assert report.tables[0].labels.known[0].share == 0.5
+    assert report.tables[0].labels.missing.count == 0
+    assert sum("'c'" in problem.what for problem in report.problems) == 2
+
+
+def test_every_row_alike_is_nothing_to_learn(tmp_path, reporter):
+    put_csv(tmp_path, {"text": TEXTS, "label": ["a|b"] * 4})
+    own = settings(tmp_path)
+    with pytest.raises(DataError):
+        load_split(own, task_from(own), "train", reporter)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"metric": "accuracy"},
+        {"labels": (), "metric": "micro_f1"},
+        {"labels": ("a|b", "c")},
+        {"label_columns": ("a",)},
+        {"multi_label": False},
+    ],
+)
+def test_settings_that_do_not_go_together(wrong, tmp_path):
+    with pytest.raises(ValueError, match=r"multi.label|metric|labels"):
+        settings(tmp_path, **wrong)
