@@ -21,7 +21,10 @@ NOTICE = "<!-- Written by `make docs`: change the source, not this page. -->"
 
 PUBLIC = ("api", "lm", "models", "testing", "testing.fixtures")
 """What plugins may import of ``kdcli``, beside ``load_student`` and its classes."""
-PREDICTING = ("load_student", "Student", "Prediction", "Score")
+PREDICTING = (
+    *("student.load_student", "student.Student"),
+    *("predictions.Prediction", "predictions.LabelSet", "predictions.Score"),
+)
 
 
 def main() -> None:
@@ -148,7 +151,7 @@ def api_page() -> str:
     kdcli = griffe.GriffeLoader(search_paths=[DOCS.parent], allow_inspection=False).load("kdcli")
     assert isinstance(kdcli, griffe.Module)
     modules = [module for name in PUBLIC for module in _modules(kdcli[name])]
-    predicting = [kdcli["student.student"][name] for name in PREDICTING]
+    predicting = [kdcli["student"][name] for name in PREDICTING]
     blocks = [
         "# What is public",
         NOTICE,

@@ -1,7 +1,4 @@
-"""What a plugin author imports: the contracts, and the values that pass through them.
-
-Importing this module costs nothing: no torch, no pydantic, no polars.
-"""
+"""What a plugin author imports: the contracts, and the values that pass through them. It imports nothing large."""
 
 from __future__ import annotations
 

@@ -104,11 +104,10 @@ def compare(
 ) -> Results:
     """Score and time all models on the same texts; write the results to ``output``, as JSON, and the logits.
 
-    ``students`` are the folders of ``baseline``, if there is one, and of ``student``, one a seed; from ``joined`` TF-IDF
-    and a linear model learn too. Rows without a label are left out; without ``gold`` labels the teacher's answers are
-    labels. The table ``predictions`` has the columns ``table``, ``index``, the texts, ``label``, and the logits
-    ``teacher_0``, ``teacher_1``, ... of each model, of the first seed, and less their thresholds: above 0 is a yes of a
-    multi-label task. ``unanswered`` rows of the transfer set had no answer of the teacher's.
+    ``students`` are the folders of ``baseline``, if there is one, and of ``student``, one a seed. Rows without a label
+    are left out; without ``gold`` labels the teacher's answers are labels. The table ``predictions`` has the columns
+    ``table``, ``index``, the texts, ``label``, and the logits ``teacher_0``, ``teacher_1``, ... of each model's first
+    seed, less its thresholds. ``unanswered`` rows of the transfer set had no answer of the teacher's.
     """
     labelled, notes = _labelled(tables) if gold else (dict(tables), [])
     models = {name: _Measured() for name in ("teacher", *students)}
@@ -117,14 +116,11 @@ def compare(
         models["teacher"].measure(big, big.megabytes, labelled)
         big.warn_of_cuts(reporter)
         progress.advance()
-        for name, folders in students.items():
-            for folder in folders:
-                small, megabytes = load_student(folder, device=device), (folder / WEIGHTS).stat().st_size / 1e6
-                models[name].measure(small, megabytes, labelled)
-                progress.advance()
+        for name, folder in ((name, folder) for name, folders in students.items() for folder in folders):
+            models[name].measure(load_student(folder, device=device), (folder / WEIGHTS).stat().st_size / 1e6, labelled)
+            progress.advance()
         if linear := train_linear(joined, task):
-            models["tf-idf"] = _Measured()
-            models["tf-idf"].measure(linear, linear.megabytes, labelled)
+            models.setdefault("tf-idf", _Measured()).measure(linear, linear.megabytes, labelled)
         progress.advance()
     models = {name: models[name] for name in MODELS if name in models}
     labelled, left_out = _answered(models, labelled)

@@ -316,10 +316,7 @@ def _curves_of_several(runs: dict[str, RunContents]) -> Iterator[Plot]:
 
 
 def _is_page(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return _MARK in file.read(1024)
+    return path.is_file() and _MARK in path.read_bytes()[:1024]
 
 
 def _render(template: str, values: dict[str, Any]) -> str:

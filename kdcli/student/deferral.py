@@ -126,8 +126,8 @@ class Calibration:
 def margins(logits: Floats, counts: WordCounts, task: Task, familiar: Familiar) -> Floats:
     """Return how sure a student is of each text, ``[texts]``: by how much the best logit exceeds the second.
 
-    Of a multi-label task it is how far the least sure label is from its threshold. A single score says nothing about that: the fewer words are unknown, the surer it is. No margin of a text that is
-    not familiar is enough: it is minus infinity.
+    Of a multi-label task it is how far the least sure label is from its threshold. A single score says nothing about
+    that: the fewer words are unknown, the surer it is. A text that is not familiar has minus infinity.
     """
     if task.is_score:
         margin = -counts.unknown
