@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -130,6 +131,12 @@ def atomic(path: Path) -> Iterator[Path]:
         raise KdError(f"cannot write here: {error.strerror}", file=path, hint="choose another place") from error
     finally:
         _remove(temporary)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
 @contextmanager

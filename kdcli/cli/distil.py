@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group, RenderableType
@@ -19,7 +18,6 @@ from kdcli.cli.results import deferral_lines, results_view
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdcli.config.load import Profile
     from kdcli.distillation.distil import DistilResult
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The teacher: a classifier's folder or hub name.")]
@@ -104,19 +102,18 @@ def distil(
         raise UsageError("--labels takes two or more different names", hint="--labels billing,shipping,praise")
     wanted = Wanted(model, tuple(texts), minutes, budget, names, request.text_col, request.text2_col, label_col)
     bare = replace(request, text_col=None, text2_col=None)
-
-    def load(values: Mapping[str, Any]) -> Profile:
-        return bare.load("distil", settings=dict(values))
-
+    load, offline = lambda values: bare.load("distil", settings=values), request.offline
     with ui.reporting("distil") as reporter:
-        result = distil_model(
-            wanted, load, options=options, offline=request.offline, time_starts=True, reporter=reporter
-        )
-    ui.show(result, lambda found: _view(found, price) if isinstance(found, DistilResult) else ui.describe(found))
+        result = distil_model(wanted, load, options=options, offline=offline, price=price, reporter=reporter)
+    ui.show(result, lambda found: _view(found) if isinstance(found, DistilResult) else ui.describe(found))
 
 
-def _view(result: DistilResult, price: float) -> RenderableType:
-    lines = deferral_lines(result.deferral) if result.deferral else []
-    lines += [f"student: {result.student}", *([f"report: {result.report}"] if result.report else []), result.outlook]
+def _view(result: DistilResult) -> RenderableType:
+    page = [f"report: {result.report}"] if result.report else []
+    lines = [*deferral_lines(result.deferral), f"student: {result.student}", *page, result.outlook]
+    columns = {
+        "cold start, s": {model: f"{seconds:.1f}" for model, seconds in result.cold_start.items()},
+        "cost of 1,000,000": {model: f"{cost:.2g}" for model, cost in result.cost.items()},
+    }
     ended = Text(f"done in {duration(result.seconds)}", "dim")
-    return Group(results_view(result.results, price, result.cold_start), Text(""), *map(Text, lines), ended)
+    return Group(results_view(result.results, columns), Text(""), *map(Text, lines), ended)

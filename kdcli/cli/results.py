@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from kdcli.tasks.statistics import Interval
 
 
-def results_view(
-    result: Results, price: float | None = None, cold_start: Mapping[str, float] = MappingProxyType({})
-) -> RenderableType:
-    """Show the comparison of all models; ``price`` is that of an hour of the machine: a million texts cost so much."""
+def results_view(result: Results, columns: Mapping[str, Mapping[str, str]] = MappingProxyType({})) -> RenderableType:
+    """Show the comparison of all models; ``columns`` are further ones, by title and model."""
     scored = [(split, metric) for split, shares in result.gap_closed.items() for metric in shares]
     titles = {(split, metric): f"{split} {result.titles.get(metric, metric)}" for split, metric in scored}
     scores = [{"score": titles[pair], **{row.model: _score(row, *pair) for row in result.rows}} for pair in scored]
@@ -37,12 +35,7 @@ def results_view(
             "without embeddings": row.parameters_without_embeddings if row.parameters else None,
             "MB": f"{row.megabytes:.1f}" if row.megabytes else None,
             "texts/s": round(row.per_second) if row.per_second >= 10 else round(row.per_second, 2),
-            **(
-                {"cold start, s": f"{started:.1f}" if (started := cold_start.get(row.model)) else ""}
-                if cold_start
-                else {}
-            ),
-            **({} if price is None else {"cost of 1,000,000": f"{price * 1e6 / row.per_second / 3600:.2g}"}),
+            **{title: values.get(row.model) for title, values in columns.items()},
         }
         for row in result.rows
     ]
@@ -56,8 +49,10 @@ def results_view(
     return Group(*parts, *(Text(note, "yellow") for note in result.notes))
 
 
-def deferral_lines(found: CalibrationResult) -> list[str]:
+def deferral_lines(found: CalibrationResult | None) -> list[str]:
     """Say what the student answers itself for its target, and what that rests on."""
+    if found is None:
+        return []
     asked = f"an agreement of {found.agree:g} with the teacher"
     if found.texts < found.needed:
         return [f"{asked} needs {found.needed:,} calibration texts, and there are {found.texts:,}: all are deferred"]

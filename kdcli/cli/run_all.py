@@ -12,7 +12,7 @@ from rich.text import Text
 from kdcli.cli import stage, ui
 from kdcli.cli.options import Request, command
 from kdcli.cli.progress import duration
-from kdcli.cli.results import results_view
+from kdcli.cli.results import deferral_lines, results_view
 from kdcli.errors import UsageError
 
 
@@ -50,14 +50,17 @@ def run_all(request: Request) -> None:
             source, device = TeacherSource.of(settings), resolve(settings.device)
             source.load(task_from(settings.task), device=device, precision=settings.precision)
         outcomes = run_stages(None, profile, options=options, reporter=reporter)
-        compared = not request.dry_run and outcomes[-1].name == "results"
+        by_name = {} if request.dry_run else {outcome.name: outcome.result for outcome in outcomes}
         new = any(outcome.reasons for outcome in outcomes)
-        page = report_run(root, new=new, reporter=reporter) if compared else None
+        page = report_run(root, new=new, reporter=reporter) if "results" in by_name else None
     ran = any(outcome.seconds for outcome in outcomes)
     ended = f"done in {duration(time.monotonic() - begin)}" if ran else "up to date, nothing to do"
     where = [Text(f"run folder: {root}"), *([Text(f"report: {page}")] if page else []), Text(ended, "dim")]
 
     def last(result: Any) -> RenderableType:
-        return Group(results_view(result) if compared else ui.panel(outcomes[-1].name, ui.describe(result)), *where)
+        if "results" not in by_name:
+            return Group(ui.panel(outcomes[-1].name, ui.describe(result)), *where)
+        calibrated = by_name.get("calibrate")
+        return Group(results_view(by_name["results"]), *map(Text, deferral_lines(calibrated)), *where)
 
     stage.show(outcomes, request.dry_run, last)

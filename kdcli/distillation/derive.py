@@ -111,7 +111,7 @@ def check_labels(columns: Columns, task: Task, file: Path, reporter: Reporter) -
 
 def student_settings(texts: pl.DataFrame, settings: Settings) -> dict[str, Any]:
     """Derive the student's longest text, which 99 of 100 texts do not exceed, and its batch, smaller of few texts."""
-    longest = max(int(count_words(column).quantile(0.99, "higher") or 0) for column in text_columns(texts))
+    longest = max(int(words.quantile(0.99, "higher") or 0) for words in _word_counts(texts))
     return {
         "student.max_length": max(_SHORTEST, min(_LONGEST, longest)),
         "student.batch_size": settings.student.batch_size if len(texts) >= FEW else _BATCH,
@@ -120,12 +120,11 @@ def student_settings(texts: pl.DataFrame, settings: Settings) -> dict[str, Any]:
 
 def count_cut(texts: pl.DataFrame, longest: int) -> int:
     """Count the texts that are longer than a student reads."""
-    return sum(int((count_words(column) > longest).sum()) for column in text_columns(texts))
+    return sum(int((words > longest).sum()) for words in _word_counts(texts))
 
 
-def text_columns(texts: pl.DataFrame) -> list[pl.Series]:
-    """Return the columns of texts, without the labels."""
-    return [texts[name] for name in texts.columns if name != "label"]
+def _word_counts(texts: pl.DataFrame) -> list[pl.Series]:
+    return [count_words(texts[name]) for name in texts.columns if name != "label"]
 
 
 def count_words(texts: pl.Series) -> pl.Series:

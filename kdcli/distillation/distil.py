@@ -18,7 +18,7 @@ from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import Settings
 from kdcli.distillation import derive
-from kdcli.distillation.plan import Plan, measure, most_texts, outlook, plan_all, plan_minutes, within_budget
+from kdcli.distillation.plan import Limits, Plan, make_plan, measure, outlook
 from kdcli.distillation.texts import (
     STDIN,
     TextCounts,
@@ -33,7 +33,7 @@ from kdcli.errors import UsageError
 from kdcli.evaluate.bench import BenchSubject, cold_start, student_forms
 from kdcli.evaluate.pair import CalibrationResult
 from kdcli.evaluate.results import Results
-from kdcli.files import atomic, sha256
+from kdcli.files import sha256, write_json
 from kdcli.models.device import resolve
 from kdcli.report.page import report_run
 from kdcli.run.paths import REQUEST, artefact
@@ -72,8 +72,9 @@ class DistilResult:
     seconds: float  # what this launch took
     results: Results  # the comparison of all models
     outlook: str  # what more time would bring
-    # the seconds from the first import to the first answer, by model, where they were measured
+    # by model, where a price was given: the seconds from the first import to the first answer
     cold_start: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)  # and what a million predictions cost at that price
     deferral: CalibrationResult | None = None  # what the student answers itself; None of too few texts
 
 
@@ -84,7 +85,7 @@ class _Prepared:
     profile: Profile
     counts: TextCounts
     plan: Plan
-    columns: tuple[str, ...] = ()  # of the texts, in the user's files
+    columns: tuple[str, ...]  # of the texts, in the user's files
 
 
 def distil(
@@ -93,7 +94,7 @@ def distil(
     *,
     options: RunOptions | None = None,
     offline: bool = False,
-    time_starts: bool = False,
+    price: float | None = None,
     reporter: Reporter | None = None,
 ) -> DistilResult | Plan:
     """Distil a teacher into a student.
@@ -107,7 +108,7 @@ def distil(
         load: Loads the recipe; by default the profile ``distil``.
         options: How to run: ``run_dir``, ``force``, ``resume``, ``dry_run`` (returns the plan), ``seeds``, ``track``.
         offline: Download nothing.
-        time_starts: Whether to time the cold start of teacher and student.
+        price: That of an hour of this machine: reckon the cost of predictions, and time the cold starts.
         reporter: Shows the progress.
 
     Raises:
@@ -118,24 +119,34 @@ def distil(
     begin = time.perf_counter()
     reporter, options = reporter or QuietReporter(), options or RunOptions()
     root = options.run_dir or Path("runs") / _name(request.texts)
+    options = replace(options, run_dir=root)
     files = find_files(request.texts, offline=offline)
     load = load or (lambda values: load_profile("distil", flags=values))
-    prepared = _prepare(request, files, root, load, options, begin, reporter)
+    prepared = _prepare(request, files, load, options, begin, reporter)
     _show_plan(prepared, request, reporter)
     if options.dry_run:
         return prepared.plan
-    outcomes = run_stages(None, prepared.profile, options=replace(options, run_dir=root), reporter=reporter)
+    outcomes = run_stages(None, prepared.profile, options=options, reporter=reporter)
     by_name = {outcome.name: outcome.result for outcome in outcomes}
-    student = artefact(root, "student")
+    settings, student, results = prepared.profile.settings, artefact(root, "student"), by_name["results"]
+    new = any(outcome.reasons for outcome in outcomes)
+    starts: dict[str, float] = {}
+    costs: dict[str, float] = {}
+    if price is not None:
+        record = json.loads((root / REQUEST).read_text("utf-8"))  # the page reads it
+        starts = (not new and record.get("cold_start")) or _cold_starts(settings, student)
+        costs, new = {row.model: row.cost(price) for row in results.rows}, new or record.get("price") != price
+        write_json(root / REQUEST, {**record, "price": price, "cold_start": starts})
     return DistilResult(
         student,
-        report_run(root, new=any(outcome.reasons for outcome in outcomes), reporter=reporter),
+        report_run(root, new=new, reporter=reporter),
         prepared.counts,
         prepared.plan,
         time.perf_counter() - begin,
-        by_name["results"],
-        outlook(by_name["student"].history, task_from(prepared.profile.settings.task).metric, prepared.counts.beyond),
-        _cold_starts(prepared.profile.settings, student) if time_starts else {},
+        results,
+        outlook(by_name["student"].history, task_from(settings.task).metric, prepared.counts.beyond),
+        starts,
+        costs,
         by_name.get("calibrate"),
     )
 
@@ -182,118 +193,94 @@ def distil_texts(
 
 
 def _prepare(
-    request: Request,
-    files: Sequence[Path],
-    root: Path,
-    load: Load,
-    options: RunOptions,
-    begin: float,
-    reporter: Reporter,
+    request: Request, files: Sequence[Path], load: Load, options: RunOptions, begin: float, reporter: Reporter
 ) -> _Prepared:
     """Return the texts and the plan of the run folder, made now unless the same was asked for before."""
     recipe = load({})
-    own = _said(recipe)
-
-    def under(values: Values) -> Profile:  # what is derived, but for what the user sets
-        return load({key: value for key, value in values.items() if key not in own})
-
+    root = options.root(recipe)
+    record, profile = root / REQUEST, root / "profile.toml"
     asked = {**asdict(request), "files": {str(file): sha256(file) for file in files}}
     # Another agreement changes neither the plan nor the student.
     asked = json.loads(json.dumps({**asked, "settings": recipe.settings.model_dump(mode="json", exclude={"deferral"})}))
-    known, profile = root / REQUEST, root / "profile.toml"
-    if known.is_file() and profile.is_file() and options.resume:
+    if record.is_file() and profile.is_file() and options.resume:
         with suppress(ValueError, KeyError, TypeError):  # a damaged record: it is planned anew
-            content = json.loads(known.read_text("utf-8"))
-            if content["request"] == asked:
-                counts, plan = TextCounts(**content["counts"]), Plan(**content["plan"])
-                reporter.info("the texts and the plan are those of the run folder")
+            known = json.loads(record.read_text("utf-8"))
+            if known["request"] == asked:
                 kept = load_profile(profile, environ={})
                 settings = kept.settings.model_copy(update={"deferral": recipe.settings.deferral})
-                return _Prepared(replace(kept, name=root.name, settings=settings), counts, plan)
-    if (root / "kd.lock").exists() and not known.exists() and not options.force:
+                kept = replace(kept, name=root.name, settings=settings)
+                found = _Prepared(kept, TextCounts(**known["counts"]), Plan(**known["plan"]), known["columns"])
+                reporter.info("the texts and the plan are those of the run folder")
+                return found
+    if (root / "kd.lock").exists() and not record.exists() and not options.force:
         hint = "name another one with --run-dir; --force makes it a run of distil"
         raise UsageError("this run folder is of another command", file=root, hint=hint)
-    with TemporaryDirectory() as place:  # of a dry run, which leaves nothing
-        folder = (Path(place) if options.dry_run else root) / "texts"
-        prepared = _plan(request, files, folder, recipe, under, options, begin, reporter)
+    with TemporaryDirectory() as place:
+        planned = replace(options, run_dir=Path(place)) if options.dry_run else options  # that leaves nothing
+        found = _plan(request, files, load, planned, begin, reporter)
     if not options.dry_run:
         profile.unlink(missing_ok=True)
-        content = {"request": asked, "counts": asdict(prepared.counts), "plan": asdict(prepared.plan)}
-        content["columns"] = prepared.columns
-        with atomic(known) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    return replace(prepared, profile=replace(prepared.profile, name=root.name))
-
-
-def _said(recipe: Profile) -> set[str]:
-    """Return the keys that the command line or the environment sets."""
-    return {key for key, origin in recipe.origins.items() if origin.startswith(("--", "KD_"))}
+        made = {"counts": asdict(found.counts), "plan": asdict(found.plan), "columns": found.columns}
+        write_json(record, {"request": asked, **made})
+    return replace(found, profile=replace(found.profile, name=root.name))
 
 
 def _plan(
-    request: Request,
-    files: Sequence[Path],
-    folder: Path,
-    recipe: Profile,
-    load: Load,
-    options: RunOptions,
-    begin: float,
-    reporter: Reporter,
+    request: Request, files: Sequence[Path], load: Load, options: RunOptions, begin: float, reporter: Reporter
 ) -> _Prepared:
     """Open the teacher, take the texts, and plan."""
+    recipe = load({})
+    root = options.root(recipe)
+    said = {key for key, origin in recipe.origins.items() if origin.startswith(("--", "KD_"))}
     settings = recipe.settings
-    n_iter: int | None = settings.transfer.lite.n_iter
-    if not n_iter and "transfer.lite.n_iter" not in _said(recipe):
-        n_iter = None  # as many as are of use
-    limits = [] if request.budget is None else [within_budget(request.budget, n_iter, settings)]
-    device = resolve(settings.device)
-    columns = find_columns(
-        files[0], text_col=request.text_col, text2_col=request.text2_col, label_col=request.label_col
-    )
     derived: dict[str, Any] = {"task.name": _name(request.texts)}
-    derived |= derive.teacher_settings(request.model, request.labels, settings, reporter)
-    source = TeacherSource.of(load(derived).settings, logits=artefact(folder.parent, "logits"))
-    if source.is_remote:
-        n_iter = n_iter or 0  # its answers have a price
-    opened = source.open(request.labels, device=device, precision=settings.precision, reporter=reporter)
-    derived |= derive.task_settings(opened, request.labels, columns, reporter)
-    derived |= derive.label_settings(columns, opened)
+
+    def profile() -> Profile:  # with what is derived, but for what the user sets
+        return load({key: value for key, value in derived.items() if key not in said})
+
+    n_iter: int | None = settings.transfer.lite.n_iter
+    if not n_iter and "transfer.lite.n_iter" not in said:
+        n_iter = None  # as many as are of use
+    limits = Limits(request.minutes, request.budget, n_iter)
+    limits.check(settings)
+    device, labels = resolve(settings.device), request.labels
+    columns = find_columns(files[0], request.text_col, request.text2_col, request.label_col, labels)
+    derived |= derive.teacher_settings(request.model, labels, settings, reporter)
+    source = TeacherSource.of(profile().settings, logits=artefact(root, "logits"))
+    if source.is_remote and n_iter is None:
+        limits = replace(limits, n_iter=0)  # its answers have a price
+    opened = source.open(labels, device=device, precision=settings.precision, reporter=reporter)
+    derived |= derive.task_settings(opened, labels, columns, reporter) | derive.label_settings(columns, opened)
     if not hasattr(opened, "represent"):
         derived["student.repr_weight"] = 0.0
-    own = load(derived).settings
+    own = profile().settings
     task = task_from(own.task)
     teacher = source.match(opened, task, reporter)
     how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
-    said = ", labels in " + columns.label if columns.label else ", no labels"
-    reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{said}")
+    found = ", labels in " + columns.label if columns.label else ", no labels"
+    reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{found}")
     derive.check_labels(columns, task, files[0], reporter)
     speeds = None
     if request.minutes or options.dry_run:
-        sample = first_texts(files[0], how, task, derive.FEW, QuietReporter())
-        likely = load(derived | derive.student_settings(sample, own)).settings
-        speeds = measure(teacher, sample, request.minutes or 0, likely, device, reporter)
-    if request.minutes and speeds:
-        limits.append(most_texts(request.minutes, speeds))
-    taken = take_texts(files, how, task, limit=min(limits, default=0), seed=own.seed, reporter=reporter)
+        sample = first_texts(files[0], how, task, derive.FEW)
+        derived |= derive.student_settings(sample, own)
+        speeds = measure(teacher, sample, request.minutes or 0, profile().settings, device, reporter)
+    taken = take_texts(files, how, task, limit=limits.most_texts(speeds), seed=own.seed, reporter=reporter)
     if speeds:
         speeds = replace(speeds, row=speeds.row * options.seeds * (1 + taken.labelled))  # labels train a baseline, too
     derived |= derive.student_settings(taken.rows, own)
-    own = load(derived).settings
+    own = profile().settings
     if cut := derive.count_cut(taken.rows, own.student.max_length):
         reporter.info(f"the student reads {own.student.max_length} words: {cut:,} texts are longer, and cut")
-    spent = time.perf_counter() - begin
-    if request.minutes and speeds:
-        plan = plan_minutes(request.minutes, spent, len(taken.rows), speeds, own, n_iter, request.budget)
-    else:
-        plan = plan_all(len(taken.rows), spent, speeds, own, n_iter, request.budget)
+    plan = make_plan(len(taken.rows), time.perf_counter() - begin, speeds, limits, own)
     if foreseen := source.estimate(task, [taken.rows[: plan.texts]]):
         every = (f"{name.replace('_', ' ')} {(1 + plan.n_iter) * value:,.4g}" for name, value in foreseen.items())
         reporter.info(f"the teacher's answers will take about: {', '.join(every)}")
-    counts = taken.divide(plan.texts, task, folder)
+    counts = taken.divide(plan.texts, task, root / "texts")
     if counts.labelled:
-        derived |= teacher.fit(pl.read_parquet(folder / "dev.parquet"), reporter)
+        derived |= teacher.fit(pl.read_parquet(root / "texts/dev.parquet"), reporter)
     derived |= {
-        "task.data_dir": str(folder),
+        "task.data_dir": str(root / "texts"),
         "task.gold": counts.labelled,
         "transfer.lite.n_iter": plan.n_iter,
         "student.max_size": plan.words,
@@ -301,7 +288,7 @@ def _plan(
         "student.max_steps": plan.updates,
         "student.eval_steps": plan.eval_steps,
     }
-    return _Prepared(load(derived), counts, plan, columns.texts)
+    return _Prepared(profile(), counts, plan, columns.texts)
 
 
 def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:

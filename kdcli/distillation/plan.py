@@ -69,6 +69,39 @@ class Speeds:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a distillation may take."""
+
+    minutes: float | None = None
+    budget: int | None = None  # the most texts that the teacher labels
+    n_iter: int | None = None  # fabricated texts for each text to learn from; None: as many as are of use
+
+    def check(self, settings: Settings) -> None:
+        """Check the budget: a ``UsageError`` if it is too small to distil with, or cannot limit the texts."""
+        if self.budget is None:
+            return
+        if settings.transfer.methods != ("lite",):  # a generator or a corpus has others to label
+            what = f"--budget does not limit the texts of transfer.method = {settings.transfer.method!r}"
+            raise UsageError(what, hint="leave out --budget, or --set transfer.method=lite")
+        if self.budget < (fewest := FEWEST * (1 + (self.n_iter or 0))):
+            what = f"--budget is the number of texts that the teacher labels, {fewest} at least"
+            raise UsageError(what, hint="hundreds make a student, thousands a good one")
+
+    def most_texts(self, speeds: Speeds | None = None) -> int:
+        """Return the most texts that budget and minutes may suffice for; 0 without a limit."""
+        most = [] if self.budget is None else [self.budget // (1 + (self.n_iter or 0))]
+        if self.minutes and speeds:
+            most.append(max(2 * _LEAST, int(60 * self.minutes / (speeds.text + speeds.row))))
+        return min(most, default=0)
+
+    def most_iter(self, texts: int) -> int:
+        """Return the most fabricated texts for one to learn from, of so many texts."""
+        if self.budget is None:
+            return _MOST_ITER
+        return min(_MOST_ITER, max(0, self.budget - texts) // (texts - sum(held_out(texts))))
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run will do."""
 
@@ -82,115 +115,51 @@ class Plan:
     seconds: dict[str, float]  # what it will take, by what is done
 
 
-def plan_all(
-    texts: int,
-    spent: float,
-    speeds: Speeds | None,
-    settings: Settings,
-    n_iter: int | None = None,
-    budget: int | None = None,
-) -> Plan:
-    """Plan without a limit of time: all texts, with ``n_iter`` fabricated ones each.
+def make_plan(texts: int, spent: float, speeds: Speeds | None, limits: Limits, settings: Settings) -> Plan:
+    """Plan for so many texts, of which no more are taken than ``limits.minutes`` allow; ``spent`` seconds have passed.
 
-    Without ``n_iter`` there are some where the texts are few, as far as the ``budget`` of texts for the teacher allows.
+    Without a limit of time all texts are taken, and where they are few rules fabricate more. With one, the time that a
+    labelled row takes is the teacher's pass and ``_EPOCHS`` of the student's; where there is more time than all texts
+    take, rules fabricate more, and at last there are more epochs.
     """
-    train = texts - sum(held_out(texts))
-    n_iter = min(_most_iter(texts, budget), ceil(ENOUGH / train) - 1) if n_iter is None else n_iter
-    student, rows = settings.student, train * (1 + n_iter)
-    updates = student.epochs * ceil(rows / student.batch_size)
-    words = min(student.max_size, max(_LEAST_WORDS, _WORDS_A_ROW * rows))
-    return _plan(texts, n_iter, student.epochs, updates, words, spent, speeds, settings)
+    student, made, epochs = settings.student, limits.n_iter, settings.student.epochs
+    words, batch = student.max_size, student.batch_size
+    if not (limits.minutes and speeds):
+        train = texts - sum(held_out(texts))
+        made = min(limits.most_iter(texts), ceil(ENOUGH / train) - 1) if made is None else made
+        rows = train * (1 + made)
+        updates = epochs * ceil(rows / batch)
+        words = min(words, max(_LEAST_WORDS, _WORDS_A_ROW * rows))
+    else:
+        if speeds.word:
+            words = min(words, max(_LEAST_WORDS, int(_VECTORS * 60 * limits.minutes / speeds.word)))
+        row = speeds.text + _EPOCHS * speeds.row
+        left = 60 * limits.minutes - spent - _START - words * speeds.word
 
+        def seconds(taken: int) -> float:
+            held = sum(held_out(taken))  # they are labelled, and not learned from
+            return (taken - held) * (1 + (made or 0)) * row + held * speeds.text
 
-def _plan(
-    texts: int,
-    n_iter: int,
-    epochs: int,
-    updates: int,
-    words: int,
-    spent: float,
-    speeds: Speeds | None,
-    settings: Settings,
-) -> Plan:
-    """Return the plan of these numbers, with what it takes; ``spent`` seconds have passed."""
-    held, seconds = sum(held_out(texts)), {}
-    labelled = texts + (texts - held) * n_iter
+        least = min(texts, 2 * _LEAST)
+        taken = least + max(0, bisect_right(range(least, texts + 1), left, key=seconds) - 1)
+        train = taken - sum(held_out(taken))
+        left -= (taken - train) * speeds.text
+        if made is None:
+            made = min(limits.most_iter(texts), max(0, int(left / (train * row)) - 1)) if taken == texts else 0
+        texts, rows = taken, train * (1 + made)
+        passes = min(_MOST_EPOCHS, (left - rows * speeds.text) / (rows * speeds.row))
+        updates = max(_LEAST_UPDATES, int(passes * rows / batch))
+        epochs = ceil(max(1.0, updates * batch / rows))
+    labelled, taking = texts - train + rows, {}
     if speeds:
-        seconds = {
+        taking = {
             "read and plan": spent,
-            "teacher": (labelled + held) * speeds.text,
+            "teacher": labelled * speeds.text,
             "vectors": words * speeds.word,
-            "student": updates * settings.student.batch_size * speeds.row,
+            "student": updates * batch * speeds.row,
             "rest": _START,
         }
-    return Plan(texts, labelled, n_iter, epochs, updates, max(1, updates // _EVALUATIONS), words, seconds)
-
-
-def _most_iter(texts: int, budget: int | None) -> int:
-    """Return the most fabricated texts for one of the user's."""
-    train = texts - sum(held_out(texts))
-    return _MOST_ITER if budget is None else min(_MOST_ITER, max(0, budget - texts) // train)
-
-
-def within_budget(budget: int, n_iter: int | None, settings: Settings) -> int:
-    """Return the most texts that a teacher can label together with ``n_iter`` fabricated ones for each.
-
-    Raises:
-        UsageError: That is too few to distil with, or there are others to label: of a generator or a corpus.
-    """
-    if settings.transfer.methods != ("lite",):
-        what = f"--budget does not limit the texts of transfer.method = {settings.transfer.method!r}"
-        raise UsageError(what, hint="leave out --budget, or --set transfer.method=lite")
-    each = 1 + (n_iter or 0)
-    if budget < FEWEST * each:
-        what = f"--budget is the number of texts that the teacher labels, {FEWEST * each} at least"
-        raise UsageError(what, hint="hundreds make a student, thousands a good one")
-    return budget // each
-
-
-def most_texts(minutes: float, speeds: Speeds) -> int:
-    """Return the most texts that a number of minutes may suffice for, so that no more are kept in memory."""
-    return max(2 * _LEAST, int(60 * minutes / (speeds.text + speeds.row)))
-
-
-def plan_minutes(
-    minutes: float,
-    spent: float,
-    texts: int,
-    speeds: Speeds,
-    settings: Settings,
-    n_iter: int | None = None,
-    budget: int | None = None,
-) -> Plan:
-    """Plan for a number of minutes, of which some seconds are spent.
-
-    The time that a labelled row takes is the teacher's pass and ``_EPOCHS`` of the student's. Where there is more time
-    than all texts take, rules fabricate more (``n_iter`` for each text, if that is given), and at last there are more
-    epochs.
-    """
-    made = n_iter or 0
-    words, batch = settings.student.max_size, settings.student.batch_size
-    if speeds.word:
-        words = min(words, max(_LEAST_WORDS, int(_VECTORS * 60 * minutes / speeds.word)))
-    row = speeds.text + _EPOCHS * speeds.row
-    left = 60 * minutes - spent - _START - words * speeds.word
-
-    def seconds(taken: int) -> float:
-        """Return what so many texts take; those held out go through the teacher once, and again in the comparison."""
-        held = sum(held_out(taken))
-        return (taken - held) * (1 + made) * row + 2 * held * speeds.text
-
-    least = min(texts, 2 * _LEAST)
-    taken = least + max(0, bisect_right(range(least, texts + 1), left, key=seconds) - 1)
-    held = sum(held_out(taken))
-    train, left = taken - held, left - 2 * held * speeds.text
-    if n_iter is None and taken == texts:
-        made = min(_most_iter(texts, budget), max(0, int(left / (train * row)) - 1))
-    rows = train * (1 + made)
-    passes = min(_MOST_EPOCHS, (left - rows * speeds.text) / (rows * speeds.row))
-    updates = max(_LEAST_UPDATES, int(passes * rows / batch))
-    epochs = ceil(max(1.0, updates * batch / rows))
-    return _plan(taken, made, epochs, updates, words, spent, speeds, settings)
+    return Plan(texts, labelled, made, epochs, updates, max(1, updates // _EVALUATIONS), words, taking)
 
 
 def outlook(history: Sequence[Mapping[str, float]], metric: str, beyond: int) -> str:

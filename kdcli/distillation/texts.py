@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kdcli.api import Reporter, Task
+from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, MissingError, UsageError, first_line
 from kdcli.tables.read import ROW_NUMBER, Form, form_of, read_table
@@ -104,12 +104,16 @@ def _dataset(name: str, offline: bool) -> list[Path]:
 
 
 def find_columns(
-    path: Path, *, text_col: str | None = None, text2_col: str | None = None, label_col: str | None = None
+    path: Path,
+    text_col: str | None = None,
+    text2_col: str | None = None,
+    label_col: str | None = None,
+    labels: Collection[str] = (),
 ) -> Columns:
     """Find the columns of a table that hold the texts and the labels: as they are named, else by content and name.
 
     The texts are in the only column of texts, else in one with a usual name. ``label_col`` names the labels'; by
-    default it is one with a usual name, and ``none`` stands for none.
+    default it is one that holds ``labels`` alone, else one with a usual name, and ``none`` stands for none.
 
     Raises:
         DataError: No column holds texts, or several do; the error shows an example of each.
@@ -120,7 +124,8 @@ def find_columns(
     if first is None:
         raise DataError("there are no texts in this file", file=path)
     rows = first.drop(ROW_NUMBER).head(_LOOKED_AT)
-    label = None if label_col == "none" else label_col or _named(rows.columns, _LABEL_NAMES)
+    holding = [name for name in rows.columns if (values := _values(rows, name)) and set(values) <= set(labels)]
+    label = None if label_col == "none" else label_col or next(iter(holding), _named(rows.columns, _LABEL_NAMES))
     if form == "txt":
         return Columns(("sentence",), label, _values(first, label))
     if text_col is None:
@@ -192,10 +197,9 @@ class TakenTexts:
         """
         sides = _divide(self.rows.head(count), self.labelled and not task.is_score)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("train", "dev", "test"):
-            (folder / f"{name}.parquet").unlink(missing_ok=True)
-            if len(sides[name]):
-                sides[name].write_parquet(folder / f"{name}.parquet")
+        for name, side in sides.items():
+            path = folder / f"{name}.parquet"
+            side.write_parquet(path) if len(side) else path.unlink(missing_ok=True)
         sizes = {name: len(side) for name, side in sides.items()}
         beyond = self.different - self.unlabelled - min(count, len(self.rows))
         return TextCounts(self.read, self.read - self.different, beyond, labelled=self.labelled, **sizes)
@@ -238,9 +242,9 @@ def take_texts(
     return TakenTexts(rows if labelled else rows.select(task.columns), read, different, labelled, unlabelled)
 
 
-def first_texts(path: Path, settings: TaskSettings, task: Task, count: int, reporter: Reporter) -> pl.DataFrame:
+def first_texts(path: Path, settings: TaskSettings, task: Task, count: int) -> pl.DataFrame:
     """Read the first texts of a file; none is a ``DataError``."""
-    rows = next(stream_table(path, settings, task, reporter, training=True), pl.DataFrame())
+    rows = next(stream_table(path, settings, task, QuietReporter(), training=True), pl.DataFrame())
     if rows.is_empty():
         raise DataError("there are no texts in this file", file=path)
     return rows.select(task.columns).head(count)

@@ -5,7 +5,6 @@ Each model is measured in a process of its own. It imports this file, so what is
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
 import sys
@@ -24,7 +23,7 @@ import numpy as np
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import KdError
-from kdcli.files import atomic
+from kdcli.files import write_json
 from kdcli.parts import processes, usable_cores
 from kdcli.run.paths import is_run, student_folder, teacher_of
 
@@ -170,8 +169,7 @@ def keep(report: BenchReport, student: Path) -> Path | None:
     """Write ``bench.json`` into the student's run, whose report shows it; return None for a student's own folder."""
     if not is_run(student):
         return None
-    with atomic(student / "bench.json") as temporary:
-        temporary.write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
+    write_json(student / "bench.json", asdict(report))
     return student / "bench.json"
 
 

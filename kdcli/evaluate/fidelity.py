@@ -30,6 +30,11 @@ class Fidelity:
     r2: Interval
     subset: Interval | None = None  # the share of texts with the teacher's whole set of labels, of a multi-label task
 
+    @property
+    def nearness(self) -> Interval:
+        """The agreement, or R2 of scores."""
+        return self.agreement or self.r2
+
 
 def fidelity(student: NDArray[np.float32], teacher: NDArray[np.float32], task: Task, *, seed: int = 1) -> Fidelity:
     """Compare the logits ``[texts, task.outputs]`` of two models of the same texts; thresholds are the student's.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.evaluate.fidelity import Fidelity, fidelity
 from kdcli.evaluate.linear import Linear, train_linear
-from kdcli.files import atomic
+from kdcli.files import write_json
 from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.tables.write import write_table
 from kdcli.tasks.answers import Outputs, answers, at_half, written
@@ -58,6 +57,10 @@ class Row:
     per_second: float
     intervals: dict[str, dict[str, Range]] = field(default_factory=dict)  # of the mean score of the seeds
     fidelity: dict[str, Fidelity] = field(default_factory=dict)  # by table, of its first seed; the teacher has none
+
+    def cost(self, price: float) -> float:
+        """Return what a million predictions cost at the price of an hour of this machine."""
+        return price * 1e6 / self.per_second / 3600
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,12 @@ def compare(
         labelled = {name: table.with_columns(labels_of(found[name], task)) for name, table in labelled.items()}
     notes += _answers({name: model.at_half[0] for name, model in models.items()}, task)
     results = _results(models, labelled, task, notes, gold)
-    notes += _worse_than_labels(results)
+    notes += _beaten(results)
     for note in notes:
         reporter.warn(note)
     shown = {name: model.at_half[0] for name, model in models.items() if name != "tf-idf"}
     write_table(predictions, _with_logits(labelled, shown, task))
-    with atomic(output) as temporary:
-        temporary.write_text(json.dumps(asdict(results), indent=1) + "\n", "utf-8")
+    write_json(output, asdict(results))
     return results
 
 
@@ -220,7 +222,7 @@ def _results(
     titles = {metric: metric_title(task, metric) for metric in (task.metric, *task.more_metrics)}
     if not gold and "accuracy" in titles:
         titles["accuracy"] = "agreement with the teacher"
-    all_gaps = {name: found.gaps for name, found in scored.items()}
+    gaps = {name: found.gaps for name, found in scored.items()}
     return Results(
         list(titles),
         [
@@ -234,13 +236,10 @@ def _results(
             )
             for model in models
         ],
-        {name: {metric: gap.value if gap else None for metric, gap in gaps.items()} for name, gaps in all_gaps.items()},
+        {name: {key: gap.value if gap else None for key, gap in ours.items()} for name, ours in gaps.items()},
         notes,
         titles,
-        {
-            name: {metric: (gap.low, gap.high) if gap else None for metric, gap in gaps.items()}
-            for name, gaps in all_gaps.items()
-        },
+        {name: {key: (gap.low, gap.high) if gap else None for key, gap in ours.items()} for name, ours in gaps.items()},
         gold,
     )
 
@@ -319,24 +318,25 @@ def _answers(logits: Mapping[str, Logits], task: Task) -> list[str]:
             hint = "there is nothing to distil" if model == "teacher" else "it has learned nothing"
             notes.append(f"the {model} answers {label} for every text: {hint}; train it longer, or on more rows")
         elif model == "teacher" and share > (1 + 1 / task.outputs) / 2:  # half-way from chance to always
-            notes.append(
-                f"the teacher answers {label} for {share:.0%} of the texts: so does a model that knows nothing"
-            )
+            notes.append(f"the teacher answers {label} for {share:.0%} of the texts, as one that knows nothing would")
     return notes
 
 
-def _worse_than_labels(results: Results) -> list[str]:
-    """Note a teacher whose whole interval lies below the score of the same student trained on labels alone."""
-    rows = {row.model: row for row in results.rows}
-    if "baseline" not in rows:
-        return []
-    metric = results.metrics[0]
-    worse = [
-        f"{100 * fmean(rows['teacher'].scores[table][metric]):.1f} on {table}, where labels alone give {100 * low:.1f}"
-        for table in results.gap_closed
-        if rows["teacher"].intervals[table][metric][1] < (low := fmean(rows["baseline"].scores[table][metric]))
-    ]
-    return [f"the teacher has {', '.join(worse)}: take another teacher, or the baseline as it is"] if worse else []
+def _beaten(results: Results) -> list[str]:
+    """Note a teacher whose interval lies below the score of labels alone, and a student no nearer to it than TF-IDF."""
+    rows, metric, notes = {row.model: row for row in results.rows}, results.metrics[0], []
+    for table in results.gap_closed:
+        if "baseline" in rows:
+            teacher, labels = (fmean(rows[model].scores[table][metric]) for model in ("teacher", "baseline"))
+            if rows["teacher"].intervals[table][metric][1] < labels:
+                figures = f"{100 * teacher:.1f} on {table}, where labels alone give {100 * labels:.1f}"
+                notes.append(f"the teacher has {figures}: take another teacher, or the baseline as it is")
+        if "tf-idf" in rows:
+            student, words = (rows[model].fidelity[table].nearness for model in ("student", "tf-idf"))
+            if words.value >= student.low:
+                figures = f"{student.value:.3f} on {table}, where tf-idf has {words.value:.3f}"
+                notes.append(f"the student's nearness to the teacher is {figures}: take that, or train on more texts")
+    return notes
 
 
 def _with_logits(tables: Mapping[str, pl.DataFrame], logits: Mapping[str, Logits], task: Task) -> pl.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from kdcli.evaluate.bench import BenchReport
 from kdcli.evaluate.results import Results
 from kdcli.report.texts import TablePredictions, TransferSet, read_predictions, survey
 from kdcli.run.lock import Entry, Lock
-from kdcli.run.paths import artefact, transfer_set
+from kdcli.run.paths import REQUEST, artefact, transfer_set
 from kdcli.run.stages import STAGES
 from kdcli.student.deferral import FILE as CALIBRATION
 from kdcli.student.deferral import Calibration
@@ -76,6 +76,7 @@ class RunContents:
     transfer: TransferSet | None
     predictions: list[TablePredictions]
     calibration: Calibration | None = None  # of its first student
+    request: Mapping[str, Any] = field(default_factory=dict)  # the record of `kd distil`
 
     @property
     def name(self) -> str:
@@ -135,6 +136,7 @@ def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None =
         transfer=survey(table, task, seed=seed, reporter=reporter or QuietReporter()) if table else None,
         predictions=read_predictions(artefact(root, "predictions"), task) if texts else [],
         calibration=Calibration.load(artefact(root, "student") / CALIBRATION),
+        request=_read(root / REQUEST, dict[str, Any], "kd distil") or {},
     )
 
 

@@ -48,11 +48,9 @@ class CompareResults(Stage):
             joined=run.path("joined"),
             tables=self._tables(run),
             gold=run.settings.task.gold,
-            device=run.device,
-            precision=run.settings.precision,
             predictions=run.path("predictions"),
             unanswered=joined.result.get("unanswered", 0) if joined else 0,
-            **run.common("results"),
+            **run.common("results", "device", "precision"),
         )
 
     def _models(self, run: RunContext) -> list[str]:

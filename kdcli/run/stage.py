@@ -55,6 +55,11 @@ class RunContext:
         """The seed: that of the profile, or one of the numbers that follow it for further students."""
         return self.settings.seed + self.number
 
+    @property
+    def precision(self) -> str:
+        """The precision of the profile."""
+        return self.settings.precision
+
     def each_seed(self) -> list[RunContext]:
         """Return a context for each student."""
         return [replace(self, number=number) for number in range(self.seeds)]
@@ -90,9 +95,13 @@ class RunContext:
                 found[name] = self.path(name)
         return found
 
-    def common(self, output: str) -> dict[str, Any]:
-        """Return the arguments that the functions behind most stages share; ``output`` is an artefact."""
-        return {"task": self.task, "output": self.path(output), "reporter": self.reporter}
+    def common(self, output: str, *more: str) -> dict[str, Any]:
+        """Return the arguments that the functions behind most stages share, and ``more`` of this context by name.
+
+        ``output`` is an artefact.
+        """
+        shared = {"task": self.task, "output": self.path(output), "reporter": self.reporter}
+        return shared | {name: getattr(self, name) for name in more}
 
     def read(self, split: Split) -> pl.DataFrame:
         """Read the table of a split."""

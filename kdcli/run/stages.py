@@ -25,13 +25,7 @@ LABELS = ("task.kind", "task.labels", "task.names", "task.multi_label")
 """The settings that decide which logit is whose."""
 VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors")
 """The settings of a student that only its vocabulary depends on."""
-DISTILLATION = (
-    "student.kd_loss",
-    "student.kd_weight",
-    "student.repr_weight",
-    "student.ce_weight",
-    "student.temperature",
-)
+DISTILLATION = tuple(f"student.{name}" for name in ("kd_loss", "kd_weight", "repr_weight", "ce_weight", "temperature"))
 """The settings of a student that only its distillation depends on."""
 
 
@@ -58,16 +52,8 @@ class TrainTeacher(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.teacher.train import train_teacher
 
-        return train_teacher(
-            train=run.read("train"),
-            dev=run.read("dev"),
-            settings=run.settings.teacher,
-            seed=run.seed,
-            device=run.device,
-            precision=run.settings.precision,
-            resume=run.resume,
-            **run.common("teacher"),
-        )
+        shared = run.common("teacher", "seed", "device", "precision", "resume")
+        return train_teacher(train=run.read("train"), dev=run.read("dev"), settings=run.settings.teacher, **shared)
 
 
 class Export(Stage):
@@ -147,13 +133,8 @@ class Encode(Stage):
     command = "kd student"
     result = "kdcli.student.dataset:EncodeResult"
     settings = (
-        "task.kind",
-        "task.labels",
-        "task.multi_label",
-        *VOCABULARY,
-        "student.max_length",
-        "student.dimension",
-        "seed",
+        *("task.kind", "task.labels", "task.multi_label"),
+        *(*VOCABULARY, "student.max_length", "student.dimension", "seed"),
     )
     reads = ("joined",)
     makes = ("encoded",)
@@ -172,10 +153,8 @@ class Encode(Stage):
         return encode(
             joined=run.path("joined"),
             settings=run.settings.student,
-            seed=run.seed,
-            device=run.device,
             encoder=run.settings.vectors_source,
-            **run.common("encoded"),
+            **run.common("encoded", "seed", "device"),
         )
 
 
@@ -271,11 +250,8 @@ def _export(run: RunContext, table: Path, output: str, *, represent: bool = Fals
         transfer=table,
         teacher=run.teacher,
         settings=run.settings.teacher.export,
-        device=run.device,
-        precision=run.settings.precision,
         represent=represent,
-        resume=run.resume,
-        **run.common(output),
+        **run.common(output, "device", "precision", "resume"),
     )
 
 
@@ -307,11 +283,8 @@ def _train(
         vectors=load_vectors(encoded),
         settings=settings,
         options=run.settings.students.get(registry.table_name(settings.model), {}),
-        seed=run.seed,
-        device=run.device,
         max_updates=max_updates,
         gold=run.settings.task.gold,
-        resume=run.resume,
         name=run.path(name).name,
-        **run.common(name),
+        **run.common(name, "seed", "device", "resume"),
     )

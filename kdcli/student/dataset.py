@@ -192,11 +192,14 @@ class JoinedSet:
     size: int  # of the teacher's representations; 0 if there are none
     fabricated: bool  # whether its rows count as fabricated: without a label column the teacher's choice is their label
 
-    def batches(self) -> Iterator[tuple[list[pl.Series], NDArray[np.float32], NDArray[Any] | None, pl.DataFrame]]:
-        """Give the rows in batches: the text columns, the logits, the labels if all rows have one, and the batch."""
+    def batches(
+        self,
+    ) -> Iterator[tuple[list[pl.Series], NDArray[np.float32], NDArray[Any] | None, NDArray[np.float16] | None]]:
+        """Give the rows in batches: text columns, logits, labels if all rows have one, representations if any."""
         for batch in self.reader.batches():
             logits = np.stack([self._floats(batch, name) for name in self.logits], axis=1)
-            yield [batch[name] for name in self.texts], logits, self._labels(batch, logits), batch
+            states = batch[STATES].to_numpy().astype(np.float16) if self.size else None
+            yield [batch[name] for name in self.texts], logits, self._labels(batch, logits), states
 
     def texts_alone(self, progress: Progress) -> Iterator[pl.Series]:
         """Give the text columns in pieces."""
@@ -263,33 +266,30 @@ def _write_arrays(folder: Path, table: JoinedSet, encoder: TextEncoder, progress
     rows = unknown = labelled = 0
     words = dict.fromkeys(table.task.columns, 0)
     with ExitStack() as stack:
+        files: dict[str, BinaryIO] = {}
 
-        def open_file(name: str) -> BinaryIO:
-            return stack.enter_context((folder / name).open("wb"))
+        def write(name: str, array: NDArray[Any]) -> None:
+            if name not in files:
+                files[name] = stack.enter_context((folder / name).open("wb"))
+            files[name].write(np.ascontiguousarray(array).data)
 
-        files = {name: (open_file(f"{name}.words"), open_file(f"{name}.offsets")) for name in words}
-        logits_file, labels_file, states_file = open_file("logits"), open_file("labels"), open_file(STATES)
-        for _, offsets_file in files.values():
-            offsets_file.write(np.zeros(1, np.int64).data)
-        for columns, logits, labels, batch in table.batches():
-            for (name, (words_file, offsets_file)), column in zip(files.items(), columns, strict=True):
+        for columns, logits, labels, states in table.batches():
+            for name, column in zip(words, columns, strict=True):
                 texts = encoder.encode(column)
-                words_file.write(texts.words.data)
-                offsets_file.write((texts.offsets[1:] + words[name]).data)
+                write(f"{name}.words", texts.words)
+                write(f"{name}.offsets", texts.offsets[1 if rows else 0 :] + words[name])
                 words[name] += len(texts.words)
                 masks = column.str.count_matches(MASK, literal=True).sum()
                 unknown += int((texts.words == UNKNOWN).sum()) - int(masks)
-            logits_file.write(np.ascontiguousarray(logits).data)
-            if table.size:
-                states_file.write(np.ascontiguousarray(batch[STATES].to_numpy(), np.float16).data)
+            write("logits", logits)
+            if states is not None:
+                write(STATES, states)
             if labels is not None:
-                labels_file.write(np.ascontiguousarray(labels).data)
+                write("labels", labels)
                 labelled += len(labels)
             rows += len(logits)
             progress.advance(len(logits))
     if labelled < rows:
-        (folder / "labels").unlink()
-    if not table.size:
-        (folder / STATES).unlink()
+        (folder / "labels").unlink(missing_ok=True)
     every = sum(words.values())
     return {"rows": rows, "words": every, "unknown": max(unknown, 0) / every, "labelled": labelled == rows}

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.config.load import load_profile
-from kdcli.distillation.plan import Speeds, plan_all, plan_minutes, within_budget
+from kdcli.distillation.plan import Limits, Speeds, make_plan
 from kdcli.distillation.texts import held_out
 from kdcli.errors import UsageError
 
@@ -14,11 +14,11 @@ BATCH = SETTINGS.student.batch_size
 
 @given(st.floats(2, 600), st.integers(1000, 10**6), st.floats(1e-5, 0.5), st.floats(1e-5, 5e-3), st.floats(1e-5, 5e-3))
 def test_a_plan_fills_the_time_and_no_more(minutes, texts, text, word, row):
-    plan = plan_minutes(minutes, 5.0, texts, Speeds(text, word, row), SETTINGS)
+    plan = make_plan(texts, 5.0, Speeds(text, word, row), Limits(minutes), SETTINGS)
     train = plan.texts - sum(held_out(plan.texts))
     rows = train * (1 + plan.n_iter)
     # What the plan takes, reckoned anew from its numbers.
-    teacher = (rows + 2 * (plan.texts - train)) * text
+    teacher = (rows + plan.texts - train) * text
     taken = 5.0 + 20.0 + teacher + plan.words * word + plan.updates * BATCH * row
     assert plan.words == SETTINGS.student.max_size or plan.words * word <= max(6 * minutes, 2_000 * word)
     assert taken == pytest.approx(sum(plan.seconds.values()))
@@ -30,49 +30,52 @@ def test_a_plan_fills_the_time_and_no_more(minutes, texts, text, word, row):
 
 
 def test_more_time_buys_more_texts_then_fabricated_ones_then_epochs():
-    plans = [plan_minutes(minutes, 0, 10_000, SPEEDS, SETTINGS) for minutes in (2, 5, 20, 2000)]
+    plans = [make_plan(10_000, 0, SPEEDS, Limits(minutes), SETTINGS) for minutes in (2, 4.7, 20, 2000)]
     assert plans[0].texts < plans[1].texts == plans[2].texts == plans[3].texts == 10_000
     assert [plan.n_iter for plan in plans] == [0, 0, 9, 20]
     assert plans[3].epochs == 10 > plans[2].epochs
 
 
 def test_little_time_does_the_least():
-    plan = plan_minutes(0.1, 30, 10_000, SPEEDS, SETTINGS)
+    plan = make_plan(10_000, 30, SPEEDS, Limits(0.1), SETTINGS)
     assert (plan.texts, plan.n_iter, plan.updates) == (128, 0, 20)
     assert sum(plan.seconds.values()) > 6
 
 
 def test_without_a_limit_all_texts_are_taken_and_few_are_multiplied():
-    assert plan_all(200_000, 0, SPEEDS, SETTINGS).n_iter == 0
-    alone, wanted = plan_all(1_000, 3, SPEEDS, SETTINGS, 0), plan_minutes(60, 0, 1_000, SPEEDS, SETTINGS, 2)
+    assert make_plan(200_000, 0, SPEEDS, Limits(), SETTINGS).n_iter == 0
+    alone = make_plan(1_000, 3, SPEEDS, Limits(n_iter=0), SETTINGS)
+    wanted = make_plan(1_000, 0, SPEEDS, Limits(60, n_iter=2), SETTINGS)
     assert (alone.n_iter, alone.updates, wanted.n_iter) == (0, SETTINGS.student.epochs * 4, 2)
     assert sum(alone.seconds.values()) == pytest.approx(
-        3 + 20 + (900 + 2 * 100) * 0.01 + alone.words * 0.001 + alone.updates * BATCH * 0.001
+        3 + 20 + 1_000 * 0.01 + alone.words * 0.001 + alone.updates * BATCH * 0.001
     )
-    small = plan_all(1_000, 0, SPEEDS, SETTINGS)
+    small = make_plan(1_000, 0, SPEEDS, Limits(), SETTINGS)
     assert (small.texts, small.n_iter, small.epochs) == (1_000, 20, SETTINGS.student.epochs)
     assert small.updates == 4 * -(-900 * 21 // BATCH)
 
 
 @given(st.integers(10, 10**5), st.integers(210, 10**5), st.sampled_from([None, 0, 3, 20]), st.floats(0.1, 600))
 def test_the_teacher_labels_no_more_than_the_budget(texts, budget, n_iter, minutes):
-    taken = min(texts, within_budget(budget, n_iter, SETTINGS))
+    limits = Limits(None, budget, n_iter)
+    limits.check(SETTINGS)
+    taken = min(texts, limits.most_texts())
     for plan in (
-        plan_all(taken, 0, None, SETTINGS, n_iter, budget),
-        plan_minutes(minutes, 0, taken, SPEEDS, SETTINGS, n_iter, budget),
+        make_plan(taken, 0, None, limits, SETTINGS),
+        make_plan(taken, 0, SPEEDS, Limits(minutes, budget, n_iter), SETTINGS),
     ):
         train = plan.texts - sum(held_out(plan.texts))
         assert plan.labelled == plan.texts + train * plan.n_iter <= budget
         assert plan.n_iter == (n_iter if n_iter is not None else plan.n_iter)
     if n_iter is None and taken < texts:  # real texts come before fabricated ones
-        assert (plan_all(taken, 0, None, SETTINGS, n_iter, budget).labelled, plan.n_iter) == (budget, 0)
+        assert (make_plan(taken, 0, None, limits, SETTINGS).labelled, plan.n_iter) == (budget, 0)
 
 
 def test_a_budget_that_is_too_small_or_of_other_texts():
-    assert [within_budget(40, n_iter, SETTINGS) for n_iter in (None, 0, 1, 3)] == [40, 40, 20, 10]
+    assert [Limits(None, 40, n_iter).most_texts() for n_iter in (None, 0, 1, 3)] == [40, 40, 20, 10]
     for budget, n_iter in ((-1, None), (0, None), (9, None), (39, 3)):
         with pytest.raises(UsageError):
-            within_budget(budget, n_iter, SETTINGS)
+            Limits(None, budget, n_iter).check(SETTINGS)
     corpus = SETTINGS.model_copy(update={"transfer": SETTINGS.transfer.model_copy(update={"method": "lite+corpus"})})
     with pytest.raises(UsageError, match="method"):
-        within_budget(1_000, None, corpus)
+        Limits(None, 1_000).check(corpus)

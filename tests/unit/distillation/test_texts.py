@@ -46,6 +46,9 @@ def test_among_several_the_usual_name_decides(tmp_path):
     assert find_columns(table) == Columns(("Review",), "label")
     assert find_columns(table, label_col="none") == Columns(("Review",), None)
     assert find_columns(table, text_col="words", text2_col="Review") == Columns(("words", "Review"), "label")
+    assert find_columns(table, labels=("Rome", "Oslo", "Bonn", "Bern")) == Columns(("Review",), "city")
+    assert find_columns(table, labels=("Rome", "Oslo")) == Columns(("Review",), "label")
+    assert find_columns(table, labels=("Rome", "Oslo", "Bonn"), label_col="none") == Columns(("Review",), None)
 
 
 def test_a_doubt_is_an_error_that_shows_the_columns(tmp_path):
@@ -180,6 +183,6 @@ def test_a_dataset_of_the_hub_is_its_training_tables(tmp_path, monkeypatch):
 
 def test_first_texts_leave_out_empty_ones_and_need_one(tmp_path):
     table = write(tmp_path / "a.csv", {"text": ["", "a film", " ", "another"]})
-    assert first_texts(table, settings(("text",)), TASK, 5, Notes())["sentence"].to_list() == ["a film", "another"]
+    assert first_texts(table, settings(("text",)), TASK, 5)["sentence"].to_list() == ["a film", "another"]
     with pytest.raises(DataError, match="no texts"):
-        first_texts(write(tmp_path / "b.csv", {"text": ["", " "]}), settings(("text",)), TASK, 5, Notes())
+        first_texts(write(tmp_path / "b.csv", {"text": ["", " "]}), settings(("text",)), TASK, 5)
