@@ -16,7 +16,7 @@ import polars as pl
 from kdcli.api import QuietReporter, Reporter
 from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
-from kdcli.config.schema import Settings
+from kdcli.config.schema import DeferralSettings, Settings
 from kdcli.distillation import derive
 from kdcli.distillation.plan import Limits, Plan, make_plan, measure, outlook
 from kdcli.distillation.texts import (
@@ -78,16 +78,6 @@ class DistilResult:
     deferral: CalibrationResult | None = None  # what the student answers itself; None of too few texts
 
 
-@dataclass
-class _Prepared:
-    """The texts and the plan of a run folder."""
-
-    profile: Profile
-    counts: TextCounts
-    plan: Plan
-    columns: tuple[str, ...]  # of the texts, in the user's files
-
-
 def distil(
     request: Request,
     load: Load | None = None,
@@ -122,13 +112,13 @@ def distil(
     options = replace(options, run_dir=root)
     files = find_files(request.texts, offline=offline)
     load = load or (lambda values: load_profile("distil", flags=values))
-    prepared = _prepare(request, files, load, options, begin, reporter)
-    _show_plan(prepared, request, reporter)
+    profile, counts, plan = _prepare(request, files, load, options, begin, reporter)
+    _show_plan(counts, plan, profile.settings.deferral, request, reporter)
     if options.dry_run:
-        return prepared.plan
-    outcomes = run_stages(None, prepared.profile, options=options, reporter=reporter)
+        return plan
+    outcomes = run_stages(None, profile, options=options, reporter=reporter)
     by_name = {outcome.name: outcome.result for outcome in outcomes}
-    settings, student, results = prepared.profile.settings, artefact(root, "student"), by_name["results"]
+    settings, student, results = profile.settings, artefact(root, "student"), by_name["results"]
     new = any(outcome.reasons for outcome in outcomes)
     starts: dict[str, float] = {}
     costs: dict[str, float] = {}
@@ -140,11 +130,11 @@ def distil(
     return DistilResult(
         student,
         report_run(root, new=new, reporter=reporter),
-        prepared.counts,
-        prepared.plan,
+        counts,
+        plan,
         time.perf_counter() - begin,
         results,
-        outlook(by_name["student"].history, task_from(settings.task).metric, prepared.counts.beyond),
+        outlook(by_name["student"].history, task_from(settings.task).metric, counts.beyond),
         starts,
         costs,
         by_name.get("calibrate"),
@@ -194,8 +184,8 @@ def distil_texts(
 
 def _prepare(
     request: Request, files: Sequence[Path], load: Load, options: RunOptions, begin: float, reporter: Reporter
-) -> _Prepared:
-    """Return the texts and the plan of the run folder, made now unless the same was asked for before."""
+) -> tuple[Profile, TextCounts, Plan]:
+    """Return what is derived and planned for the run folder: now, unless the same was asked for before."""
     recipe = load({})
     root = options.root(recipe)
     record, profile = root / REQUEST, root / "profile.toml"
@@ -208,27 +198,26 @@ def _prepare(
             if known["request"] == asked:
                 kept = load_profile(profile, environ={})
                 settings = kept.settings.model_copy(update={"deferral": recipe.settings.deferral})
-                kept = replace(kept, name=root.name, settings=settings)
-                found = _Prepared(kept, TextCounts(**known["counts"]), Plan(**known["plan"]), known["columns"])
+                counts, plan = TextCounts(**known["counts"]), Plan(**known["plan"])
                 reporter.info("the texts and the plan are those of the run folder")
-                return found
+                return replace(kept, name=root.name, settings=settings), counts, plan
     if (root / "kd.lock").exists() and not record.exists() and not options.force:
         hint = "name another one with --run-dir; --force makes it a run of distil"
         raise UsageError("this run folder is of another command", file=root, hint=hint)
     with TemporaryDirectory() as place:
         planned = replace(options, run_dir=Path(place)) if options.dry_run else options  # that leaves nothing
-        found = _plan(request, files, load, planned, begin, reporter)
+        derived, counts, plan, columns = _plan(request, files, load, planned, begin, reporter)
     if not options.dry_run:
         profile.unlink(missing_ok=True)
-        made = {"counts": asdict(found.counts), "plan": asdict(found.plan), "columns": found.columns}
+        made = {"counts": asdict(counts), "plan": asdict(plan), "columns": columns}
         write_json(record, {"request": asked, **made})
-    return replace(found, profile=replace(found.profile, name=root.name))
+    return replace(derived, name=root.name), counts, plan
 
 
 def _plan(
     request: Request, files: Sequence[Path], load: Load, options: RunOptions, begin: float, reporter: Reporter
-) -> _Prepared:
-    """Open the teacher, take the texts, and plan."""
+) -> tuple[Profile, TextCounts, Plan, tuple[str, ...]]:
+    """Open the teacher, take the texts, and plan; the last value is the columns of the texts."""
     recipe = load({})
     root = options.root(recipe)
     said = {key for key, origin in recipe.origins.items() if origin.startswith(("--", "KD_"))}
@@ -288,7 +277,7 @@ def _plan(
         "student.max_steps": plan.updates,
         "student.eval_steps": plan.eval_steps,
     }
-    return _Prepared(profile(), counts, plan, columns.texts)
+    return profile(), counts, plan, columns.texts
 
 
 def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
@@ -300,13 +289,13 @@ def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
     return {name: cold_start(model) for name, model in models.items()}
 
 
-def _show_plan(prepared: _Prepared, request: Request, reporter: Reporter) -> None:
-    counts, plan = prepared.counts, prepared.plan
+def _show_plan(
+    counts: TextCounts, plan: Plan, deferral: DeferralSettings, request: Request, reporter: Reporter
+) -> None:
     beyond = f", {counts.beyond:,} beyond the plan" if counts.beyond else ""
     test = f", {counts.test:,} for the final figures" if counts.test else ""
     reporter.info(f"{counts.read:,} texts read, {counts.duplicates:,} copies left out{beyond}")
     reporter.info(f"{counts.train:,} texts to learn from, {counts.dev:,} to choose by{test}")
-    deferral = prepared.profile.settings.deferral
     if deferral.calibrate and counts.test < (needed := texts_needed(deferral.agree)):
         what = f"an agreement of {deferral.agree:g} with the teacher cannot be promised"
         why = f"that takes {needed:,} texts for the final figures, one in ten of {fewest_texts(needed):,} at least"

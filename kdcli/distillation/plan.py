@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,9 +22,10 @@ from kdcli.config.schema import Settings
 from kdcli.distillation.derive import count_words
 from kdcli.distillation.texts import FEWEST, held_out
 from kdcli.errors import UsageError
+from kdcli.student.build import build_student
 from kdcli.student.dataset import Examples, encode_table
 from kdcli.student.encoder_vectors import encoder_vectors
-from kdcli.student.train import train_student
+from kdcli.student.train import Training
 from kdcli.student.vocabulary import train_vocabulary
 from kdcli.tasks.answers import answers
 from kdcli.teacher.model import BATCH, Teacher
@@ -187,7 +187,7 @@ def measure(
         text = _text_seconds(teacher, columns, limit, progress)
         word = _word_seconds(settings, words[:_WORDS], device)
         progress.advance()
-        row = _row_seconds(texts, teacher.task, settings)
+        row = _row_seconds(texts, teacher.task, settings, device)
         progress.advance()
     return Speeds(text, word, row)
 
@@ -223,30 +223,23 @@ def _word_seconds(settings: Settings, words: list[str], device: str) -> float:
     return max(0.0, taken[1] - taken[0]) / (len(words) - _FEW)
 
 
-def _row_seconds(texts: pl.DataFrame, task: Task, settings: Settings) -> float:
+def _row_seconds(texts: pl.DataFrame, task: Task, settings: Settings, device: str) -> float:
     """Return the seconds that a row takes in a training with random logits; the dev set is a few rows."""
     student = settings.student
     others = (f"word{number}" for number in range(student.max_size))  # an update takes longer with a large vocabulary
-    cut: dict[str, Any] = {"max_size": student.max_size, "min_freq": student.min_freq, "lowercase": student.lowercase}
+    cut = student.model_dump(include={"max_size", "min_freq", "lowercase"})
     tokenizer = train_vocabulary((texts[name] for name in task.columns), **cut, more=others)
-    encoded = encode_table(texts, tokenizer, task, student.max_length)
-    random = np.random.default_rng(1)
-    logits = random.normal(size=(len(encoded), task.outputs)).astype(np.float32)
+    encoded, few = (encode_table(some, tokenizer, task, student.max_length) for some in (texts, texts.head(_FEW)))
+    logits = np.random.default_rng(1).normal(size=(len(encoded), task.outputs)).astype(np.float32)
     labels = answers(logits, task)
-    few = encode_table(texts.head(_FEW), tokenizer, task, student.max_length)
+    examples, dev = Examples(encoded.texts, logits, labels), Examples(few.texts, labels=labels[:_FEW])
+    table = settings.students.get(registry.table_name(student.model), {})
+    options = registry.options("students", student.model, table).model_dump(mode="json")
+    size = tokenizer.get_vocab_size()
+    module = build_student(student.model, options, task, size, None, student.dimension).to(device)
     epochs = ceil(_BATCHES * student.batch_size / len(encoded))
-    how = {"max_steps": _BATCHES, "epochs": epochs, "eval_steps": _BATCHES, "repr_weight": 0.0}
+    how = student.model_copy(update={"epochs": epochs, "eval_steps": _BATCHES, "repr_weight": 0.0})
+    training = Training(module, examples, dev, task, how, 1, _BATCHES, "student", QuietReporter())
     with TemporaryDirectory() as folder:
-        result = train_student(
-            examples=Examples(encoded.texts, logits, labels),
-            dev=Examples(few.texts, labels=labels[:_FEW]),
-            tokenizer=tokenizer,
-            vectors=None,
-            task=task,
-            settings=student.model_copy(update=how),
-            options=settings.students.get(registry.table_name(student.model), {}),
-            seed=1,
-            output=Path(folder) / "student",
-            reporter=QuietReporter(),
-        )
-    return 1 / result.rows_per_second
+        training.run(Path(folder))
+    return 1 / training.rows_per_second
