@@ -334,8 +334,8 @@ def _beaten(results: Results) -> list[str]:
         if "tf-idf" in rows:
             student, words = (rows[model].fidelity[table].nearness for model in ("student", "tf-idf"))
             if words.value >= student.low:
-                figures = f"{student.value:.3f} on {table}, where tf-idf has {words.value:.3f}"
-                notes.append(f"the student's nearness to the teacher is {figures}: take that, or train on more texts")
+                figures = f"{words.value:.3f} on {table}, the student {student.value:.3f}"
+                notes.append(f"tf-idf is as near to the teacher as the student ({figures}): take that, or more texts")
     return notes
 
 

@@ -72,6 +72,8 @@ def test_a_run_calibrates_its_student(kd, tmp_path, monkeypatch):
     assert code == 0, err
     ran = [stage["stage"] for stage in json.loads(out)["stages"] if stage["reasons"]]
     assert ran == ["student", "results", "calibrate"]
+    code, out, err = kd(*again[:-1], "--set", "student.lr=0.01")  # the table, though another stage is the last
+    assert code == 0 and "texts/s" in out and "report.html" in out, err
     student = kdcli.load_student(run / "student")
     code, _, err = kd("export", "hub-folder", "--student", run, "--output", "hub")
     assert code == 0 and kdcli.load_student("hub").calibration == student.calibration, err

@@ -36,8 +36,13 @@ def test_from_a_table_without_labels_to_a_student(kd, tmp_path, teacher, mails, 
         **{"read": 80, "duplicates": 0, "beyond": 0, "train": 72, "dev": 8, "test": 0},
         "labelled": False,
     }
-    assert [row["model"] for row in result["results"]["rows"]] == ["teacher", "tf-idf", "student"]
+    speeds = {row["model"]: row["per_second"] for row in result["results"]["rows"]}
+    assert list(speeds) == ["teacher", "tf-idf", "student"]
+    assert result["cost"] == pytest.approx({model: 0.1 / 3600 * 1e6 / speed for model, speed in speeds.items()})
+    assert result["cold_start"].keys() == {"teacher", "student"} and min(result["cold_start"].values()) > 0
     run = tmp_path / "runs/mails"
+    page = (run / "report.html").read_text()
+    assert all(f"{value:.2g}</td>" in page for value in result["cost"].values()) and "cold start" in page
     profile = run / "profile.toml"
     assert 'labels = ["negative", "positive"]' in profile.read_text()
     card = (run / "student/README.md").read_text()
@@ -58,8 +63,11 @@ def test_from_a_table_without_labels_to_a_student(kd, tmp_path, teacher, mails, 
     assert near["r2"]["value"] == pytest.approx(1 - ((centred[0] - centred[1]) ** 2).sum() / spread, abs=1e-4)
     # The same again, by both doors, has nothing to do.
     before = (run / "student/model.safetensors").stat().st_mtime_ns
-    code, out, err = kd("distil", teacher, mails, *SMALL, "--json")
-    assert code == 0 and json.loads(out)["plan"] == result["plan"]
+    code, out, err = kd("distil", teacher, mails, *SMALL, "--json", "--price", "0.2")
+    again = json.loads(out)
+    assert code == 0 and (again["plan"], again["cold_start"]) == (result["plan"], result["cold_start"])
+    assert again["cost"]["student"] == pytest.approx(2 * result["cost"]["student"])
+    assert "at 0.2 for an hour" in (run / "report.html").read_text()
     code, out, err = kd("run-all", "--profile", profile, "--run-dir", run, "--json")
     assert code == 0, err
     assert all(not stage["reasons"] for stage in json.loads(out)["stages"])

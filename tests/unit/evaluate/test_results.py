@@ -68,6 +68,8 @@ def test_rows_without_a_label_are_left_out_and_a_teacher_of_one_class_is_noted(t
     assert any("dev: 1 rows without a label" in note for note in results.notes)
     assert any("answers yes for every text" in note for note in results.notes) == always
     assert notes.warnings == results.notes
+    near = {row.model: row.fidelity["dev"].agreement for row in results.rows if row.fidelity}
+    assert any("tf-idf" in note for note in results.notes) == (near["tf-idf"].value >= near["student"].low)
     assert teacher.texts[-3:] == ["good film", "bad film", "dull"] and len(teacher.texts) == 4, "each text once"
     speeds = {row.model: row.per_second for row in results.rows}
     assert min(speeds.values()) > 0 and speeds["baseline"] == speeds["student"], "one architecture, one speed"
