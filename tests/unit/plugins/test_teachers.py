@@ -81,6 +81,21 @@ def test_zero_shot_takes_the_output_that_is_named_entailment(tmp_path, names):
     assert all(np.abs(found[:, :1] - other).max() > 0.1 for other in others)
 
 
+def test_the_representation_of_zero_shot_is_the_mean_over_its_sentences(tmp_path):
+    folder = tiny_teacher(tmp_path / "nli")
+    teacher = load("zero-shot", folder)
+    logits, states = teacher.represent([TEXTS], 3)
+    np.testing.assert_allclose(logits, teacher.logits([TEXTS], 8), atol=1e-5)
+    tokenizer, model = parts(folder)
+    wanted = 0
+    for sentence in teacher.sentences:
+        pairs = (tokenizer(text, sentence, return_tensors="pt") for text in TEXTS)
+        with torch.inference_mode():
+            hidden = [model(**pair, output_hidden_states=True).hidden_states[-1][0].mean(0) for pair in pairs]
+        wanted = wanted + torch.stack(hidden).numpy() / len(teacher.sentences)
+    np.testing.assert_allclose(states, wanted, atol=1e-5)
+
+
 def test_zero_shot_with_another_template(tmp_path):
     folder = tiny_teacher(tmp_path / "nli")
     found = load("zero-shot", folder, template="the {} plot").logits([TEXTS], 8)
