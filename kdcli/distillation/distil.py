@@ -246,8 +246,6 @@ def _plan(
     task = task_from(own.task)
     teacher = source.match(opened, task, reporter)
     how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
-    found = ", labels in " + columns.label if columns.label else ", no labels"
-    reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{found}")
     derive.check_labels(columns, task, files[0], reporter)
     speeds = None
     if request.minutes or options.dry_run:
@@ -300,8 +298,8 @@ def _show_plan(
         what = f"an agreement of {deferral.agree:g} with the teacher cannot be promised"
         why = f"that takes {needed:,} texts for the final figures, one in ten of {fewest_texts(needed):,} at least"
         reporter.info(f"{what}: {why}")
-    made = f"{plan.n_iter} fabricated ones for each, " if plan.n_iter else ""
-    reporter.info(f"the plan: {made}{plan.labelled:,} texts for the teacher, {plan.updates:,} updates of the student")
+    made = f", {plan.n_iter} fabricated for each to learn from among them" if plan.n_iter else ""
+    reporter.info(f"the plan: {plan.labelled:,} texts for the teacher{made}; {plan.updates:,} updates of the student")
     if request.budget and not counts.beyond:
         reporter.info(f"the budget of {request.budget:,} suffices for all texts")
     if plan.seconds:
