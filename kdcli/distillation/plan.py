@@ -34,8 +34,8 @@ ENOUGH = 100_000
 """With fewer texts to learn from, rules fabricate more, up to about this number."""
 _MOST_ITER = 20
 """The most fabricated texts for one of the user's (Tang et al. 2019, section 4.2)."""
-_EPOCHS = 4
-"""Passes over the labelled texts for which the time is divided; more where the texts end before it."""
+_EPOCHS = 2.5
+"""Passes over the labelled texts, at the least: beyond them more texts, fabricated ones too, bring more."""
 _MOST_EPOCHS = 10
 _LEAST = 64
 """The fewest texts to learn from, and the fewest updates, however little time there is."""

@@ -94,7 +94,8 @@ class Teacher:
         cut = self.loaded.cut
         found, represented = self._ask(columns, batch, states)
         self.read.update(texts=len(found), cut=self.loaded.cut - cut)
-        self.read["unanswered"] += int(self._unanswered(found).sum())
+        if unanswered := int(self._unanswered(found).sum()):
+            self.read["unanswered"] += unanswered
         return found[:, self.outputs], represented
 
     def fit(self, texts: pl.DataFrame, reporter: Reporter) -> dict[str, Any]:

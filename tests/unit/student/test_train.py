@@ -81,7 +81,7 @@ def test_it_learns_and_leaves_a_folder_that_predicts(tmp_path):
     notes = Notes()
     result = train(tmp_path / "student", reporter=notes, epochs=15, patience=0, optimizer="adam", lr=0.03)
     assert result.dev["accuracy"] >= 0.9
-    assert result.dev.keys() == {"accuracy", "f1", "mcc"}
+    assert result.dev.keys() == {"accuracy", "balanced_accuracy", "f1", "macro_f1", "mcc"}
     assert (result.updates, result.epochs, result.stopped) == (90, 15, "epochs")
     assert result.dev["accuracy"] == max(point["accuracy"] for point in result.history)
     assert [(stage, step) for stage, step, _ in notes.points] == [("student", 6 * k) for k in range(1, 16)]
