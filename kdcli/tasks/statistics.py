@@ -72,7 +72,7 @@ class Calibration:
 class LabelScore:
     """One label as a yes or no: the rows that have it, and precision, recall and F1; one without a value is 0."""
 
-    label: str
+    label: str  # its readable name, if it has one
     rows: int
     precision: float
     recall: float
@@ -157,7 +157,7 @@ def label_scores(task: Task, outputs: Outputs, gold: NDArray[Any]) -> list[Label
     thresholds = task.thresholds or [0.5] * task.outputs
     return [
         LabelScore(label, rows, right / max(yes, 1), right / max(rows, 1), 2 * right / max(yes + rows, 1), threshold)
-        for label, right, yes, rows, threshold in zip(task.labels, *counts, thresholds, strict=True)
+        for label, right, yes, rows, threshold in zip(task.names or task.labels, *counts, thresholds, strict=True)
     ]
 
 
