@@ -5,7 +5,7 @@ Or any number of labels: those whose sentences it entails rather than contradict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -73,19 +73,37 @@ class ZeroShot:
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return for each label how much a text entails its sentence; the model reads each text once a label."""
+        return self._entailment(self._passes(columns, lambda pairs: self.classifier.logits(pairs, batch)))
+
+    def represent(
+        self, columns: Sequence[Sequence[str]], batch: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the logits, and the mean of the last hidden states over the text and all sentences."""
         import numpy as np
 
+        logits, states = zip(*self._passes(columns, lambda pairs: self.classifier.represent(pairs, batch)), strict=True)
+        return self._entailment(logits), np.mean(states, axis=0, dtype=np.float32)
+
+    def _entailment(self, passes: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the logits of the labels from the model's outputs for each sentence, ``[texts, outputs]`` each."""
+        import numpy as np
+
+        against = [0 if self.contradiction is None else found[:, self.contradiction] for found in passes]
+        entailed = [found[:, self.entailment] for found in passes]
+        return np.stack([one - other for one, other in zip(entailed, against, strict=True)], axis=1)
+
+    def _passes(self, columns: Sequence[Sequence[str]], read: Callable[[list[Sequence[str]]], Any]) -> list[Any]:
+        """Let the model read the texts with each sentence."""
         if len(columns) > 1:
             hint = "use a teacher that was fine-tuned for pairs: --set teacher.plugin=transformers"
             raise DataError("a zero-shot teacher reads one text a row, not pairs", key="teacher.plugin", hint=hint)
-        texts, found, cut = columns[0], [], [self.classifier.cut]
+        texts, found, cut = columns[0], [], 0
         for sentence in self.sentences:
-            logits = self.classifier.logits([texts, [sentence] * len(texts)], batch)
-            against = 0 if self.contradiction is None else logits[:, self.contradiction]
-            found.append(logits[:, self.entailment] - against)
-            cut.append(self.classifier.cut)
-        self.cut += int(np.diff(cut).max())  # the longest sentence cuts each text that another one cuts
-        return np.stack(found, axis=1)
+            before = self.classifier.cut
+            found.append(read([texts, [sentence] * len(texts)]))
+            cut = max(cut, self.classifier.cut - before)
+        self.cut += cut  # the longest sentence cuts each text that another one cuts
+        return found
 
     def fingerprint(self) -> str:
         """Return a hash of the model's files and of the sentences."""

@@ -24,7 +24,7 @@ from kdcli.api import DataError, KdError, MissingError
 from kdcli.testing import tiny_corpus, tiny_teacher
 
 TEXTS = [*tiny_corpus().train[:6], "", "dull"]
-LONG = "the plot is warm and the cast is poor but i found music " * 12
+LONG = "the plot is warm and the cast is poor and the music is slow " * 12
 NLI = ("contradiction", "neutral", "entailment")
 
 
@@ -81,6 +81,21 @@ def test_zero_shot_takes_the_output_that_is_named_entailment(tmp_path, names):
         entailed(folder, TEXTS, ["This example is dull."], other) for other in range(len(names)) if other != output
     ]
     assert all(np.abs(found[:, :1] - other).max() > 0.1 for other in others)
+
+
+def test_the_representation_of_zero_shot_is_the_mean_over_its_sentences(tmp_path):
+    folder = tiny_teacher(tmp_path / "nli")
+    teacher = load("zero-shot", folder)
+    logits, states = teacher.represent([TEXTS], 3)
+    np.testing.assert_allclose(logits, teacher.logits([TEXTS], 8), atol=1e-5)
+    tokenizer, model = parts(folder)
+    wanted = 0
+    for sentence in teacher.sentences:
+        pairs = (tokenizer(text, sentence, return_tensors="pt") for text in TEXTS)
+        with torch.inference_mode():
+            hidden = [model(**pair, output_hidden_states=True).hidden_states[-1][0].mean(0) for pair in pairs]
+        wanted = wanted + torch.stack(hidden).numpy() / len(teacher.sentences)
+    np.testing.assert_allclose(states, wanted, atol=1e-5)
 
 
 def test_zero_shot_with_another_template(tmp_path):
@@ -158,10 +173,11 @@ def test_zero_shot_cuts_the_premise_alone_and_counts_texts_once(tmp_path):
 @pytest.mark.parametrize("way", ["mean", "max"])
 def test_zero_shot_in_windows_of_the_premise(tmp_path, way):
     folder = tiny_teacher(tmp_path / "nli")
-    sentences = [f"This example is {label}." for label in ("dull", "warm")]
-    found = load("zero-shot", folder, ("dull", "warm"), max_length=32, long_texts=way).logits([[LONG, "dull"]], 4)
+    sentences = [f"the plot is {label}" for label in ("dull", "warm")]  # of four pieces
+    how = {"max_length": 32, "long_texts": way, "template": "the plot is {}"}
+    found = load("zero-shot", folder, ("dull", "warm"), **how).logits([[LONG, "dull"]], 4)
     words = LONG.split()
-    stride, room = 32 // 4, 32 - 3 - 5
+    stride, room = 32 // 4, 32 - 3 - 4
     starts = [0]
     while starts[-1] + room < len(words):
         starts.append(starts[-1] + room - stride)
