@@ -115,6 +115,7 @@ def test_zero_shot_with_several_labels_is_the_library_s(tmp_path, names):
     labels = ["dull", "warm", "slow"]
     teacher = load("zero-shot", folder, tuple(labels), multi_label=True)
     assert teacher.multi_label and not load("zero-shot", folder).multi_label
+    rewrite(folder, label2id={name: number for number, name in enumerate(names)})
     library = pipeline("zero-shot-classification", model=str(folder), device="cpu")
     found = teacher.logits([TEXTS[:6]], 4)
     for shares, one in zip(expit(found), library(TEXTS[:6], labels, multi_label=True), strict=True):
