@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 STYLES = {"error": "bold red", "warning": "yellow"}
 SELDOM = (
-    *("rows dropped for their labels", "rows that cannot be read", "rows with none of the labels", "rows with other labels"),
+    *("rows dropped for their labels", "rows that cannot be read"),
+    *("rows with none of the labels", "rows with other labels"),
     *("with white space at an end", "with a tab or a line end", "non-printing characters"),
 )
 """Shown only where they occur."""

@@ -183,7 +183,8 @@ class TableCounts:
             each = pl.DataFrame({"row": rows, "label": labels})
             if self.task.multi_label:
                 sets = split_sets(labels)
-                each = each.with_columns(label=pl.when(sets.list.len() == 0).then([""]).otherwise(sets)).explode("label")
+                sets = pl.select(pl.when(sets.list.len() == 0).then([""]).otherwise(sets)).to_series()
+                each = each.with_columns(label=sets).explode("label")
                 labels = in_order(labels)
             for label, count, first in each.group_by("label").agg(pl.len(), pl.col("row").min()).iter_rows():
                 self.labels[label] = self.labels.get(label, Finding()) + Finding(count, first)

@@ -24,7 +24,7 @@ class AuditResult:
     unanswered: int  # rows that the teacher has left without an answer; the scores are those of the others
     metrics: dict[str, Interval]
     labels: list[LabelScore] | None  # None of a score
-    confusion: list[list[int]] | None  # rows by label and answer, [gold][answer], in the order of the labels; None of sets
+    confusion: list[list[int]] | None  # rows by label and answer, [gold][answer]; None of sets and scores
 
 
 def draw(table: pl.DataFrame, rows: int, seed: int) -> pl.DataFrame:

@@ -100,8 +100,8 @@ def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -
 def fit_weights(logits: NDArray[np.float32], gold: NDArray[Any]) -> list[float]:
     """Return the weights that sum to 1 and give the mean of ``logits [models, texts, outputs]`` the least loss.
 
-    ``gold`` are the numbers of the right outputs, ``bool [texts, outputs]`` where each output is a yes or no of its own,
-    or scores. The loss is the cross-entropy, of scores half the squared error; all are convex.
+    ``gold`` are the numbers of the right outputs, ``bool [texts, outputs]`` where each is a yes or no of its own, or
+    scores. The loss is the cross-entropy, of scores half the squared error; all are convex.
     """
     import numpy as np
     from scipy.optimize import minimize

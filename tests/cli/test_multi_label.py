@@ -106,7 +106,9 @@ def test_weights_of_an_ensemble_and_the_audit(kd, tmp_path, teacher):
     source = TeacherSource(str(teacher)).load(load_student(run / "student").task)
     said = expit(source.logits([dev["sentence"].to_list()])) > 0.5
     wanted = [[label in one.split("|") for label in LABELS] for one in dev["label"]]
-    for one, *values in zip(found["labels"], *precision_recall_fscore_support(wanted, said, zero_division=0), strict=True):
+    for one, *values in zip(
+        found["labels"], *precision_recall_fscore_support(wanted, said, zero_division=0), strict=True
+    ):
         assert [one["precision"], one["recall"], one["f1"], one["rows"]] == pytest.approx(values)
     code, out, _ = kd("teacher", "audit", "--profile", run / "profile.toml", "--teacher", teacher)
     assert code == 0 and all(label in out for label in LABELS)
