@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 STYLES = {"error": "bold red", "warning": "yellow"}
 SELDOM = (
-    *("rows dropped for their labels", "rows that cannot be read", "rows with other labels"),
+    *("rows dropped for their labels", "rows that cannot be read"),
+    *("rows with none of the labels", "rows with other labels"),
     *("with white space at an end", "with a tab or a line end", "non-printing characters"),
 )
 """Shown only where they occur."""
@@ -180,7 +181,8 @@ def _labels(table: TableReport) -> dict[str, object]:
     shown: dict[str, object] = {}
     for one in table.labels.known:
         shown[f"label {one.label}" + (f" ({one.name})" if one.name else "")] = f"{one.count:,}  {one.share:6.1%}"
-    return {**shown, "rows with other labels": table.labels.outside.count}
+    labels = table.labels
+    return {**shown, "rows with none of the labels": labels.none.count, "rows with other labels": labels.outside.count}
 
 
 def _scores(table: TableReport) -> dict[str, object]:

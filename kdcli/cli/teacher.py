@@ -112,17 +112,15 @@ def _audit_view(result: AuditResult) -> RenderableType:
         for name, one in result.metrics.items()
     }
     parts: list[RenderableType] = [ui.names_and_values(left_without_an_answer=share, **scores)]
-    if result.confusion:
-        names = [one.label for one in result.classes]
-        of_class = zip(result.classes, result.confusion, strict=True)
+    if labels := result.labels:
         rows = [
             {
                 "label": one.label,
                 **{name: f"{100 * getattr(one, name):.1f}" for name in ("precision", "recall", "f1")},
-                "rows": one.support,
-                **{f"answer {name}": count for name, count in zip(names, counts, strict=True)},
+                "rows": one.rows,
+                **{f"answer {other.label}": count for other, count in zip(labels, counts, strict=False)},
             }
-            for one, counts in of_class
+            for one, counts in zip(labels, result.confusion or [()] * len(labels), strict=True)
         ]
         parts += [Text(), ui.records(rows)]
     return Group(*parts, Text("x 100, with 95 % intervals of a bootstrap over the answered rows", "dim"))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from kdcli.api import Task
-from kdcli.tasks.answers import answers, without_thresholds
+from kdcli.tasks.answers import answers, as_classes, without_thresholds
 from kdcli.tasks.metrics import RESAMPLES
 from kdcli.tasks.statistics import Interval, bounds
 
@@ -42,28 +42,25 @@ def fidelity(student: NDArray[np.float32], teacher: NDArray[np.float32], task: T
     The logits of classes are centred first: a constant that is added to all of a text means nothing.
     """
     ours, theirs = student.astype(np.float64), teacher.astype(np.float64)
-    if not task.is_score:
-        equal = answers(ours, task) == answers(theirs, without_thresholds(task))
-        # Of a yes or no of its own, the probability of no too: [texts, labels, 2], of classes [texts, classes].
-        pair = [np.stack([-one / 2, one / 2], -1) if task.multi_label else one for one in (ours, theirs)]
-        log_ours, log_theirs = (log_softmax(one, -1) for one in pair)
+    nearness = [np.empty((len(ours), 0))] if task.is_score else _nearness(ours, theirs, task)
     if not task.is_score and not task.multi_label:
         ours, theirs = (logits - logits.mean(1, keepdims=True) for logits in (ours, theirs))
     # What R2 needs of each text, so that a resample of texts is a sum: the errors, the squares, the values.
-    sums = np.column_stack([((ours - theirs) ** 2).sum(1), (theirs**2).sum(1), theirs])
-    values = [sums]
-    if not task.is_score:
-        divergence = (np.exp(log_theirs) * (log_theirs - log_ours)).reshape(len(ours), -1).sum(1)
-        decided = equal.reshape(len(ours), -1)
-        values += [decided.mean(1)[:, None], divergence[:, None], decided.all(1)[:, None]]
-    whole = np.column_stack(values).astype(np.float64)
-    drawn = _resampled_means(whole, seed)
-    size = sums.shape[1]
-    r2 = _interval(_r2(whole[:, :size].mean(0)[None]), _r2(drawn[:, :size]))
+    values = np.column_stack([*nearness, ((ours - theirs) ** 2).sum(1), (theirs**2).sum(1), theirs])
+    drawn = np.concatenate([values.mean(0)[None], _resampled_means(values, seed)])
     if task.is_score:
-        return Fidelity(None, None, r2)
-    agreement, kl, subset = (_interval(whole[:, [size + n]].mean(0), drawn[:, size + n]) for n in range(3))
-    return Fidelity(agreement, kl, r2, subset if task.multi_label else None)
+        return Fidelity(None, None, _interval(_r2(drawn)))
+    agreement, kl, subset = map(_interval, drawn.T[:3])
+    return Fidelity(agreement, kl, _interval(_r2(drawn[:, 3:])), subset if task.multi_label else None)
+
+
+def _nearness(ours: NDArray[np.float64], theirs: NDArray[np.float64], task: Task) -> list[NDArray[np.float64]]:
+    """Return of each text the share of equal decisions, the divergence, and whether all decisions are equal."""
+    rows = len(ours)
+    equal = (answers(ours, task) == answers(theirs, without_thresholds(task))).reshape(rows, -1)
+    log_ours, log_theirs = (log_softmax(as_classes(one, task), -1) for one in (ours, theirs))
+    divergence = np.exp(log_theirs) * (log_theirs - log_ours)
+    return [equal.mean(1), divergence.reshape(rows, -1).sum(1), equal.all(1)]
 
 
 def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
@@ -83,5 +80,6 @@ def _r2(means: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(spread > 0, 1 - means[:, 0] / np.where(spread > 0, spread, 1), 0.0)
 
 
-def _interval(value: NDArray[np.float64], drawn: NDArray[np.float64]) -> Interval:
-    return Interval(float(value[0]), *bounds(drawn))
+def _interval(values: NDArray[np.float64]) -> Interval:
+    """Return the interval of a figure of all texts, followed by those of the resamples."""
+    return Interval(float(values[0]), *bounds(values[1:]))

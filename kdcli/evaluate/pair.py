@@ -18,7 +18,7 @@ from kdcli.errors import DataError
 from kdcli.files import atomic, foreign, mark
 from kdcli.student.deferral import FILE, Calibration, Familiar, calibrate, cross_fit, differs, margins, texts_needed
 from kdcli.student.student import Student, load_student
-from kdcli.tasks.answers import answers, same
+from kdcli.tasks.answers import answers, at_half, same, without_thresholds
 from kdcli.tasks.labels import encode_labels
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ class DeferringStudent:
 
     @property
     def task(self) -> Task:
-        """The task of both."""
-        return self.student.task
+        """The task of both; the student's thresholds are not the teacher's, and with it they are in the logits."""
+        return without_thresholds(self.student.task) if self.teacher else self.student.task
 
     def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         """Return ``float32 [rows, task.outputs]``: the student's, and the teacher's of the texts that are deferred."""
@@ -74,8 +74,9 @@ class DeferringStudent:
         logits = self.student.logits(columns)
         deferred = self.student.deferred(columns, logits, self.agree)
         middle = time.perf_counter()
+        if self.teacher is not None:
+            logits = at_half(logits, self.student.task).astype(np.float32)
         if self.teacher is not None and deferred.any():
-            logits = logits.copy()
             logits[deferred] = self.teacher.logits([np.array(column, object)[deferred].tolist() for column in columns])
         self.counts.update(texts=len(logits), deferred=int(deferred.sum()))
         self.seconds += np.array([middle - begin, time.perf_counter() - middle])
@@ -149,11 +150,11 @@ def calibrate_student(
     texts, of_dev = ([table[name].to_list() for name in task.columns] for table in (found, dev))
     theirs = found.select(f"teacher_{number}" for number in range(task.outputs)).to_numpy()
     ours, familiar = model.logits(texts), Familiar.like(model.word_counts(of_dev))
-    margin = margins(ours, model.word_counts(texts), task, familiar)
-    wrong, right = differs(ours, theirs, task, settings.tolerance), None
+    margin = margins(ours, model.word_counts(texts), model.task, familiar)  # with the student's own thresholds
+    wrong, right = differs(ours, theirs, model.task, settings.tolerance), None
     if gold and not task.is_score:
         labels = encode_labels(found["label"], task, file=predictions)
-        right = np.stack([same(answers(logits, task), labels) for logits in (theirs, ours)])
+        right = np.stack([same(answers(theirs, task), labels), same(answers(ours, model.task), labels)])
     calibration = calibrate(margin, wrong, agree=settings.agree, familiar=familiar, right=right)
     with atomic(student / FILE) as temporary:
         calibration.save(temporary)

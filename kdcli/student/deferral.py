@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import Task
 from kdcli.errors import DataError, first_line
-from kdcli.tasks.answers import answers, at_half, same, without_thresholds
+from kdcli.tasks.answers import answers, as_classes, at_half, same, without_thresholds
 
 FILE = "calibration.json"  # in the student's folder; a hash of the folder leaves it out (kdcli.files)
 CONFIDENCE = 0.95
@@ -131,11 +131,9 @@ def margins(logits: Floats, counts: WordCounts, task: Task, familiar: Familiar) 
     """
     if task.is_score:
         margin = -counts.unknown
-    elif task.multi_label:
-        margin = np.abs(at_half(logits, task)).min(axis=1)
     else:
-        best = np.partition(logits, -2, axis=1)
-        margin = best[:, -1] - best[:, -2]
+        best = np.partition(as_classes(at_half(logits, task), task), -2, axis=-1)
+        margin = (best[..., -1] - best[..., -2]).reshape(len(logits), -1).min(axis=1)
     return np.where(familiar.includes(counts), margin, -inf)
 
 

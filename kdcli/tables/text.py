@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from kdcli.errors import DataError
+from kdcli.tables import SEPARATOR
 
 Form = Literal["tsv", "csv", "jsonl", "parquet", "txt"]
 BadRowsMode = Literal["error", "skip"]
@@ -166,7 +167,7 @@ def with_row_numbers(frame: pl.DataFrame, rows: Sequence[int] | pl.Series) -> pl
 
 
 class LabelledLines:
-    """Lines of fastText, ``__label__NAME`` and a text: the columns ``sentence`` and ``label``."""
+    """Lines of fastText, ``__label__a __label__b text``: the columns ``sentence`` and ``label``, of several ``a|b``."""
 
     def __init__(self, lines: Delimited) -> None:
         self._lines, self._text = lines, lines.columns[0]
@@ -180,13 +181,15 @@ class LabelledLines:
             return stream.readline(len(_LABEL)).startswith(_LABEL)
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
-        """Yield the columns; a line without a label, or with several, is a bad row."""
+        """Yield the columns; the label of a line without one is empty, and a label without a name is a bad row."""
         for frame in self._lines.batches([self._text], bad):
-            parts = pl.col(self._text).str.extract_groups(r"^__label__(\S+)\s*(.*)$").struct
-            found = frame.select(parts.field("2").alias(self._text), parts.field("1").alias("label"), ROW_NUMBER)
-            wrong = found["label"].is_null() | found[self._text].str.starts_with(_LABEL.decode()).fill_null(False)
+            parts = pl.col(self._text).str.extract_groups(r"^((?:__label__\S+(?:\s+|$))*)(.*)$").struct
+            labels = parts.field("1").str.strip_chars_end().str.strip_prefix(_LABEL.decode())
+            labels = labels.str.replace_all(r"\s+__label__", SEPARATOR)
+            found = frame.select(parts.field("2").alias(self._text), labels.alias("label"), ROW_NUMBER)
+            wrong = found[self._text].str.starts_with(_LABEL.decode())
             for row in found.filter(wrong)[ROW_NUMBER]:
-                bad.add(int(row), "not one label and a text")
+                bad.add(int(row), "a label without a name")
             yield found.filter(~wrong).select(*columns, ROW_NUMBER)
 
 

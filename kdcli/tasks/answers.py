@@ -49,6 +49,14 @@ def at_half(logits: Outputs, task: Task) -> Outputs:
     return moved
 
 
+def as_classes(logits: Outputs, task: Task) -> Outputs:
+    """Return logits of classes in the last axis; no and yes are the classes of each label of a multi-label task.
+
+    They are ``[rows, classes]``, or ``[rows, labels, 2]``.
+    """
+    return np.stack([np.zeros_like(logits), logits], axis=-1) if task.multi_label else logits
+
+
 def without_thresholds(task: Task) -> Task:
     """Return the task of a model that decides at 0.5."""
     return replace(task, thresholds=())

@@ -181,7 +181,7 @@ def _words(counts: NDArray[np.int64], max_words: int) -> Words:
 
 
 def _labels(counts: Mapping[str | None, Finding], task: Task, labelled: int) -> Labels:
-    found = {label: finding for label, finding in counts.items() if label is not None}
+    found = {label: finding for label, finding in counts.items() if label}
     spelling = spelling_of(pl.Series(list(found), dtype=pl.String), task)
     written = {label: name for name, label in spelling.items()}
     total = labelled or 1
@@ -197,6 +197,7 @@ def _labels(counts: Mapping[str | None, Finding], task: Task, labelled: int) -> 
         others=[count(label, label) for label in outside[:_MOST]],
         outside=sum((found[label] for label in outside), start=Finding()),
         missing=counts.get(None, Finding()),
+        none=counts.get("", Finding()),
     )
 
 

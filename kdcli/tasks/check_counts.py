@@ -182,8 +182,9 @@ class TableCounts:
         if not self.task.is_score:
             each = pl.DataFrame({"row": rows, "label": labels})
             if self.task.multi_label:
-                each = each.with_columns(label=split_sets(labels))
-                each = each.filter(pl.col("label").list.len().fill_null(1) > 0).explode("label")
+                sets = split_sets(labels)
+                sets = pl.select(pl.when(sets.list.len() == 0).then([""]).otherwise(sets)).to_series()
+                each = each.with_columns(label=sets).explode("label")
                 labels = in_order(labels)
             for label, count, first in each.group_by("label").agg(pl.len(), pl.col("row").min()).iter_rows():
                 self.labels[label] = self.labels.get(label, Finding()) + Finding(count, first)

@@ -57,12 +57,16 @@ class LabelCount:
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of a table: the task's in its order, at most twenty others, rows with others, and rows without one."""
+    """The labels of a table: the task's in its order, at most twenty others, rows with others, and rows without one.
+
+    ``none`` are rows of a multi-label task that have none of its labels, and say so.
+    """
 
     known: Sequence[LabelCount]
     others: Sequence[LabelCount]
     outside: Finding
     missing: Finding
+    none: Finding
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 
 from kdcli.api import Task
-from kdcli.tasks.answers import Outputs, answers, label_matrix, same, without_thresholds
+from kdcli.tasks.answers import Outputs, answers, as_classes, label_matrix, same, without_thresholds
 from kdcli.tasks.metrics import RESAMPLES, Floats, resampled, score
 
 LEVEL = 0.05
@@ -72,7 +72,7 @@ class Calibration:
 class LabelScore:
     """One label as a yes or no: the rows that have it, and precision, recall and F1; one without a value is 0."""
 
-    label: str
+    label: str  # its readable name, if it has one
     rows: int
     precision: float
     recall: float
@@ -143,7 +143,7 @@ def evaluate(
         len(gold),
         {name: Interval(values[name], *bounds(drawn[name])) for name in names},
         None if task.is_score or task.multi_label else confusion(gold, answers(outputs, task), task.outputs),
-        None if task.is_score else calibration(*_decisions(outputs, gold, task)),
+        None if task.is_score else calibration(as_classes(outputs, task), gold),
         by_length(task, outputs, gold, words),
         None if teacher is None else agreement(task, outputs, teacher),
         None if task.is_score else label_scores(task, outputs, gold),
@@ -157,7 +157,7 @@ def label_scores(task: Task, outputs: Outputs, gold: NDArray[Any]) -> list[Label
     thresholds = task.thresholds or [0.5] * task.outputs
     return [
         LabelScore(label, rows, right / max(yes, 1), right / max(rows, 1), 2 * right / max(yes + rows, 1), threshold)
-        for label, right, yes, rows, threshold in zip(task.labels, *counts, thresholds, strict=True)
+        for label, right, yes, rows, threshold in zip(task.names or task.labels, *counts, thresholds, strict=True)
     ]
 
 
@@ -192,31 +192,25 @@ def count_words(columns: Sequence[Sequence[str]]) -> NDArray[np.int64]:
     return np.array([sum(len(text.split()) for text in row) for row in zip(*columns, strict=True)], np.int64)
 
 
-def _decisions(logits: Outputs, gold: NDArray[Any], task: Task) -> tuple[Outputs, NDArray[np.integer[Any]]]:
-    """Return logits of classes with the gold ones; no and yes are the classes of each label of a multi-label task."""
-    if not task.multi_label:
-        return logits, gold
-    return np.stack([np.zeros(logits.size), logits.ravel()], 1), gold.ravel().astype(np.int64)
-
-
-def calibration(logits: Outputs, gold: NDArray[np.integer[Any]], bins: int = BINS) -> Calibration:
+def calibration(logits: Outputs, gold: NDArray[Any], bins: int = BINS) -> Calibration:
     """Compare confidence with accuracy, in bins of equal width (Guo et al. 2017, section 2).
 
     ECE is the sum over the bins B of |B| / n * |accuracy(B) - confidence(B)|; bin m of M holds the rows
     whose confidence, the highest softmax probability, lies in ((m - 1) / M, m / M].
 
     Args:
-        logits: ``[rows, classes]``, at least one row.
-        gold: Class ids, ``[rows]``.
+        logits: ``[rows, classes]``, at least one row; or ``[rows, labels, 2]``, where each label counts as a row.
+        gold: Class ids, ``[rows]``; or whether a row has a label, ``[rows, labels]``.
         bins: The number of bins, M.
     """
-    confidence, right = softmax(logits.astype(np.float64), axis=1).max(1), logits.argmax(1) == gold
+    confidence = softmax(logits.astype(np.float64), axis=-1).max(-1).ravel()
+    right = (logits.argmax(-1) == gold).ravel()
     limits = np.linspace(0, 1, bins + 1)
     # Rounding may carry a probability to just above 1.
     which = np.clip(np.searchsorted(limits, confidence, side="left") - 1, 0, bins - 1)
     counts = np.bincount(which, minlength=bins)
     means = [np.bincount(which, values, bins) / np.maximum(counts, 1) for values in (confidence, right)]
-    ece = float((counts * np.abs(means[0] - means[1])).sum() / len(gold))
+    ece = float((counts * np.abs(means[0] - means[1])).sum() / len(right))
     rows = zip(limits[:-1].tolist(), limits[1:].tolist(), counts.tolist(), *(m.tolist() for m in means), strict=True)
     return Calibration(ece, float(confidence.mean()), float(right.mean()), [ReliabilityBin(*row) for row in rows])
 

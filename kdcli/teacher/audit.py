@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from sklearn.metrics import precision_recall_fscore_support
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.models.device import halve_until_it_fits
-from kdcli.tasks.answers import answers
 from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import metric_title
-from kdcli.tasks.statistics import Interval, count_words, evaluate
+from kdcli.tasks.statistics import Interval, LabelScore, count_words, evaluate
 from kdcli.teacher.model import TeacherSource
-
-
-@dataclass(frozen=True)
-class ClassAudit:
-    """The answers of one class: precision and recall, their harmonic mean, and the rows that have the label."""
-
-    label: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
 
 
 @dataclass(frozen=True)
@@ -37,8 +23,8 @@ class AuditResult:
     rows: int  # of the sample
     unanswered: int  # rows that the teacher has left without an answer; the scores are those of the others
     metrics: dict[str, Interval]
-    classes: list[ClassAudit]  # none of a score
-    confusion: list[list[int]] | None  # rows by label and answer, [gold][answer], in the order of the classes
+    labels: list[LabelScore] | None  # None of a score
+    confusion: list[list[int]] | None  # rows by label and answer, [gold][answer]; None of sets and scores
 
 
 def draw(table: pl.DataFrame, rows: int, seed: int) -> pl.DataFrame:
@@ -76,10 +62,4 @@ def audit(
     gold, logits = encode_labels(table["label"], task, file="the sample")[there], logits[there]
     found = evaluate(task, logits, gold, count_words(columns)[there], seed=seed)
     metrics = {metric_title(task, name): value for name, value in found.metrics.items()}
-    classes: Sequence[ClassAudit] = ()
-    if not task.is_score:
-        labels = list(range(task.outputs))
-        scores = precision_recall_fscore_support(gold, answers(logits, task), labels=labels, zero_division=0)
-        rows_of = zip(task.names or task.labels, *(column.tolist() for column in scores), strict=True)
-        classes = [ClassAudit(*row) for row in rows_of]
-    return AuditResult(len(table), int((~there).sum()), metrics, list(classes), found.confusion)
+    return AuditResult(len(table), int((~there).sum()), metrics, found.labels, found.confusion)

@@ -104,7 +104,8 @@ class Teacher:
             return {}
         columns = [texts[name].to_list() for name in self.task.columns]
         gold = encode_labels(texts["label"], self.task, file="dev")
-        gold = gold if self.task.is_score else np.array(self.outputs)[gold]
+        if not self.task.is_score:  # in the order of the plugin's outputs
+            gold = gold[:, np.argsort(self.outputs)] if gold.ndim == 2 else np.array(self.outputs)[gold]
         with registry.blaming("teachers", self.source.plugin, "fit"):
             fitted: dict[str, Any] = fit(columns, gold, BATCH)
         for name, value in fitted.items():

@@ -70,7 +70,7 @@ class Ensemble:
         return np.stack(found)
 
     def fit(self, columns: Sequence[Sequence[str]], gold: NDArray[Any], batch: int) -> dict[str, Any]:
-        """Return the weights that fit gold labels (numbers of outputs) or scores best, unless they are given."""
+        """Return the weights that fit gold labels best, unless they are given; see ``fit_weights``."""
         return {} if self.given else {"weights": fit_weights(self._each(columns, batch), gold)}
 
     def fingerprint(self) -> str:
@@ -100,20 +100,26 @@ def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -
 def fit_weights(logits: NDArray[np.float32], gold: NDArray[Any]) -> list[float]:
     """Return the weights that sum to 1 and give the mean of ``logits [models, texts, outputs]`` the least loss.
 
-    It is convex: the cross-entropy with the numbers of the right outputs, or of one output the squared error.
+    ``gold`` are the numbers of the right outputs, ``bool [texts, outputs]`` where each is a yes or no of its own, or
+    scores. The loss is the cross-entropy, of scores half the squared error; all are convex.
     """
     import numpy as np
     from scipy.optimize import minimize
-    from scipy.special import log_softmax, softmax
+    from scipy.special import expit, logsumexp, softmax
+
+    def expected(mean: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the normaliser of each text, by which its loss exceeds -right x mean, and its gradient."""
+        if gold.ndim == 2:
+            return np.logaddexp(0, mean).sum(1), expit(mean)
+        return (logsumexp(mean, 1), softmax(mean, 1)) if logits.shape[2] > 1 else ((mean**2).sum(1) / 2, mean)
+
+    right = gold if gold.ndim == 2 else np.eye(logits.shape[2])[gold] if logits.shape[2] > 1 else gold[:, None]
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         mean = np.tensordot(weights, logits, axes=1)
-        if logits.shape[2] == 1:
-            error = mean - gold[:, None]
-            return float((error**2).mean()), 2 * (logits * error).mean((1, 2))
-        right = np.eye(logits.shape[2])[gold]
-        value = -(right * log_softmax(mean, 1)).sum(1).mean()
-        return float(value), (logits * (softmax(mean, 1) - right)).sum(2).mean(1)
+        normaliser, shares = expected(mean)
+        value = (normaliser - (right * mean).sum(1)).mean()
+        return float(value), (logits * (shares - right)).sum(2).mean(1)
 
     models = len(logits)
     sums_to_1 = {"type": "eq", "fun": lambda weights: weights.sum() - 1}

@@ -81,6 +81,7 @@ class LLM:
     parameters_without_embeddings: int = 0
     megabytes: float = 0.0
     partial: bool = True
+    multi_label: bool = False
     _method: Method | None = None
     _at_once: int = 0  # answers of a request for votes
     _times: int = 1  # how often it is sent

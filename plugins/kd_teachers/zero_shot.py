@@ -65,11 +65,7 @@ class ZeroShot:
         self.parameters = self.classifier.parameters
         self.parameters_without_embeddings = self.classifier.parameters_without_embeddings
         self.megabytes = self.classifier.megabytes
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether a text has any number of labels."""
-        return self.contradiction is not None
+        self.multi_label = self.contradiction is not None
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return for each label how much a text entails its sentence; the model reads each text once a label."""
@@ -88,9 +84,9 @@ class ZeroShot:
         """Return the logits of the labels from the model's outputs for each sentence, ``[texts, outputs]`` each."""
         import numpy as np
 
-        against = [0 if self.contradiction is None else found[:, self.contradiction] for found in passes]
-        entailed = [found[:, self.entailment] for found in passes]
-        return np.stack([one - other for one, other in zip(entailed, against, strict=True)], axis=1)
+        found = np.stack(passes, axis=1)  # [texts, labels, outputs]
+        entailed = found[:, :, self.entailment]
+        return entailed if self.contradiction is None else entailed - found[:, :, self.contradiction]
 
     def _passes(self, columns: Sequence[Sequence[str]], read: Callable[[list[Sequence[str]]], Any]) -> list[Any]:
         """Let the model read the texts with each sentence."""
@@ -130,6 +126,9 @@ def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -
         against = 1 - entailment
     elif options.multi_label:
         against = _output("contradiction", options.contradiction, classifier)
+    if against == entailment:
+        what = f"the output {classifier.labels[entailment]} means entailment, and cannot mean contradiction too"
+        raise ProfileError(what, key="teachers.zero-shot.contradiction")
     return ZeroShot(labels, classifier, sentences, entailment, against)
 
 

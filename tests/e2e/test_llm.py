@@ -150,10 +150,10 @@ def test_audit_of_a_teacher(tmp_path):
     assert result["rows"] == len(TEXTS) and result["unanswered"] == len(TEXTS) - len(kept)
     confusion = [[sum(one == (bool(answer), bool(label)) for one in kept) for answer in (0, 1)] for label in (0, 1)]
     assert result["confusion"] == confusion
-    for number, one in enumerate(result["classes"]):
+    for number, one in enumerate(result["labels"]):
         right, column = confusion[number][number], sum(row[number] for row in confusion)
-        assert one["support"] == sum(confusion[number])
-        assert one["recall"] == pytest.approx(right / one["support"])
+        assert one["rows"] == sum(confusion[number])
+        assert one["recall"] == pytest.approx(right / one["rows"])
         assert one["precision"] == pytest.approx(right / column)
     assert result["metrics"]["accuracy"]["value"] == pytest.approx(sum(a == b for a, b in kept) / len(kept))
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from notes import Notes
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
+from sklearn.metrics import log_loss
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForSequenceClassification,
@@ -14,6 +15,7 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     PreTrainedTokenizerFast,
+    pipeline,
 )
 
 from kd_teachers.ensemble import fit_weights
@@ -105,6 +107,36 @@ def test_zero_shot_with_another_template(tmp_path):
         with pytest.raises(KdError) as caught:
             load("zero-shot", folder, template=template)
         assert caught.value.key == "teachers.zero-shot.template"
+
+
+@pytest.mark.parametrize("names", [NLI, NLI[::-1], ("entailment", "other"), ("other", "entailment")])
+def test_zero_shot_with_several_labels_is_the_library_s(tmp_path, names):
+    folder = tiny_teacher(tmp_path / "nli", names)
+    labels = ["dull", "warm", "slow"]
+    teacher = load("zero-shot", folder, tuple(labels), multi_label=True)
+    assert teacher.multi_label and not load("zero-shot", folder).multi_label
+    rewrite(folder, label2id={name: number for number, name in enumerate(names)})
+    library = pipeline("zero-shot-classification", model=str(folder), device="cpu")
+    found = teacher.logits([TEXTS[:6]], 4)
+    for shares, one in zip(expit(found), library(TEXTS[:6], labels, multi_label=True), strict=True):
+        wanted = dict(zip(one["labels"], one["scores"], strict=True))
+        assert shares.tolist() == pytest.approx([wanted[label] for label in labels], abs=1e-5)
+    assert teacher.fingerprint() != load("zero-shot", folder, tuple(labels)).fingerprint()
+
+
+def test_zero_shot_with_several_labels_needs_to_know_contradiction(tmp_path):
+    folder = tiny_teacher(tmp_path / "nli", ("entailment", "x", "y"))
+    with pytest.raises(DataError) as caught:
+        load("zero-shot", folder, multi_label=True)
+    assert caught.value.key == "teachers.zero-shot.contradiction"
+    sentences = [f"This example is {label}." for label in ("dull", "warm", "slow")]
+    wanted = entailed(folder, TEXTS, sentences, 0) - entailed(folder, TEXTS, sentences, 2)
+    for contradiction in ("2", "y"):
+        found = load("zero-shot", folder, multi_label=True, contradiction=contradiction).logits([TEXTS], 8)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    with pytest.raises(KdError) as caught:
+        load("zero-shot", folder, multi_label=True, contradiction="entailment")
+    assert caught.value.key == "teachers.zero-shot.contradiction"
 
 
 @pytest.mark.parametrize("names", [("LABEL_0", "LABEL_1", "LABEL_2"), ("yes", "no")])
@@ -300,18 +332,20 @@ def test_an_ensemble_averages_logits_by_the_names_of_labels(tmp_path, weights, s
     np.testing.assert_allclose(listed.logits([TEXTS], 3), wanted[:, [2, 0, 1]], atol=1e-5)
 
 
-@pytest.mark.parametrize("outputs", [3, 1])
-def test_weights_fitted_to_gold_labels_are_the_best_of_a_grid(outputs):
+@pytest.mark.parametrize("kind", ["classes", "score", "sets"])
+def test_weights_fitted_to_gold_labels_are_the_best_of_a_grid(kind):
     draw = np.random.default_rng(3)
-    gold = draw.integers(3, size=200)
-    right = np.eye(3)[gold] if outputs == 3 else gold[:, None]
+    gold = draw.random((200, 3)) < 0.4 if kind == "sets" else draw.integers(3, size=200)
+    right = {"classes": np.eye(3)[gold.astype(int)], "score": gold[:, None], "sets": 2 * gold - 1.0}[kind]
     noise = np.array([0.5, 1.0, 4.0])[:, None, None]  # the third model is of no use
-    logits = (right + noise * draw.normal(size=(3, 200, outputs))).astype(np.float32)
+    logits = (right + noise * draw.normal(size=(3, *right.shape))).astype(np.float32)
 
     def loss(weights):
         mean = np.tensordot(weights, logits, axes=1)
-        if outputs == 1:
+        if kind == "score":
             return ((mean[:, 0] - gold) ** 2).mean()
+        if kind == "sets":
+            return np.mean([log_loss(*columns) for columns in zip(gold.T, expit(mean.astype(float)).T, strict=True)])
         return -log_softmax(mean.astype(float), 1)[np.arange(200), gold].mean()
 
     steps = np.arange(0, 1.0001, 0.02)

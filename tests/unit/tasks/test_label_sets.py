@@ -32,6 +32,12 @@ def put_parquet(folder, table):
     pl.DataFrame(table).write_parquet(folder / "train.parquet")
 
 
+def put_fasttext(folder, table):
+    rows = zip(table["text"], table["label"], strict=True)
+    lines = [" ".join([*(f"__label__{one}" for one in labels), text]) for text, labels in rows]
+    (folder / "train.txt").write_text("".join(f"{line}\n" for line in lines))
+
+
 def put_jsonl(folder, table):
     rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -41,6 +47,7 @@ WAYS = {
     "texts": (put_csv, {"label": ["a|b", "", "c", " b "]}, {}),
     "texts in parquet": (put_parquet, {"label": ["b|a", "", "c", "b"]}, {}),
     "numbers": (put_csv, {"label": ["0|1", "", "2", "1"]}, {}),
+    "lines of fastText": (put_fasttext, {"label": SETS}, {"text_columns": ()}),
     "lists in jsonl": (put_jsonl, {"label": SETS}, {}),
     "lists in parquet": (put_parquet, {"label": SETS}, {}),
     "lists of numbers": (put_parquet, {"label": [[0, 1], [], [2], [1]]}, {}),
@@ -101,6 +108,7 @@ def test_a_label_that_never_occurs_is_a_warning_and_a_row_without_any_is_allowed
     assert [one.count for one in report.tables[0].labels.known] == [2, 1, 0]
     assert report.tables[0].labels.known[0].share == 0.5
     assert report.tables[0].labels.missing.count == 0
+    assert (report.tables[0].labels.none.count, report.tables[0].labels.none.first_row) == (1, 3)
     assert sum("'c'" in problem.what for problem in report.problems) == 2
 
 
