@@ -120,7 +120,7 @@ def _audit_view(result: AuditResult) -> RenderableType:
                 "rows": one.rows,
                 **{f"answer {other.label}": count for other, count in zip(labels, counts, strict=False)},
             }
-            for one, counts in zip(labels, result.confusion or [()] * len(labels), strict=True)
+            for one, counts in zip(labels, result.confusion or [[]] * len(labels), strict=True)
         ]
         parts += [Text(), ui.records(rows)]
     return Group(*parts, Text("x 100, with 95 % intervals of a bootstrap over the answered rows", "dim"))
