@@ -268,7 +268,7 @@ def _plan(
     reporter.info(f"{files[0].name}: texts in {' and '.join(columns.texts)}{said}")
     derive.check_labels(columns, task, files[0], reporter)
     speeds = None
-    if request.minutes or options.dry_run:
+    if (request.minutes or options.dry_run) and not (options.dry_run and source.is_remote):  # which would be asked
         sample = first_texts(files[0], how, task, derive.FEW, QuietReporter())
         likely = load(derived | derive.student_settings(sample, own)).settings
         speeds = measure(teacher, sample, request.minutes or 0, likely, device, reporter)
@@ -286,7 +286,7 @@ def _plan(
         plan = plan_minutes(request.minutes, spent, len(taken.rows), speeds, own, n_iter, request.budget)
     else:
         plan = plan_all(len(taken.rows), spent, speeds, own, n_iter, request.budget)
-    if foreseen := source.estimate(task, [taken.rows[: plan.texts]]):
+    if foreseen := source.estimate(task, taken.rows[: plan.texts]):
         every = (f"{name.replace('_', ' ')} {(1 + plan.n_iter) * value:,.4g}" for name, value in foreseen.items())
         reporter.info(f"the teacher's answers will take about: {', '.join(every)}")
     counts = taken.divide(plan.texts, task, folder)
