@@ -37,8 +37,8 @@ def main() -> None:
         table = {"endpoint": server.stdout.readline().strip(), "concurrency": AT_ONCE}
         options = registry.options("teachers", "llm", table)
         plugin: object = registry.load("teachers", "llm")
-        teacher = plugin.load("m", options, labels=("negative", "positive"), reporter=QuietReporter())  # type: ignore[attr-defined]
-        teacher.remember(Path(folder) / "answers.jsonl")
+        how = {"reporter": QuietReporter(), "answers": Path(folder) / "answers.jsonl"}
+        teacher = plugin.load("m", options, labels=("negative", "positive"), **how)  # type: ignore[attr-defined]
         texts = [f"a good film, number {number}" for number in range(TEXTS)]
         begin, busy = time.perf_counter(), time.process_time()
         teacher.logits([texts], 64)

@@ -203,7 +203,7 @@ class TeacherPlugin(Protocol):
     """The module that an entry point of the group ``kdcli.teachers`` names: a classifier to distil.
 
     The module imports torch inside functions only. ``kdcli.models.classifier`` loads Hugging Face models. A teacher
-    behind a server has members beside these, in the module and when loaded: docs/plugins.md, Teachers behind a server.
+    behind a server has a function ``estimate`` beside ``load``: docs/plugins.md, Teachers behind a server.
 
     Attributes:
         api_version: The version of the contracts that it is written for, 2.

@@ -70,10 +70,11 @@ def eval_(request: Request, *, against: Against = None, split: Split = "dev") ->
             seed=settings.seed,
             reporter=reporter,
         )
-    ui.show(report, _described)
+    ui.show(report, report_view)
 
 
-def _described(report: EvalReport) -> RenderableType:
+def report_view(report: EvalReport) -> RenderableType:
+    """Show all scores of all tables."""
     folders = ui.names_and_values(**report.models)
     note = "metrics x 100, with 95 % intervals of a bootstrap; ECE: 15 bins of equal width (Guo et al. 2017)"
     panels = [_table(name, table, report) for name, table in report.tables.items()]
@@ -82,15 +83,17 @@ def _described(report: EvalReport) -> RenderableType:
 
 def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
     parts: list[RenderableType] = [_metrics(table, report.f1), Text(), _lengths(table, report)]
-    if any(one.confusion is None and one.labels for one in table.models.values()):
+    if all(one.labels and (one.confusion is None or name == "teacher") for name, one in table.models.items()):
         parts += [Text(), _labels(table)]
-    elif report.labels and len(report.labels) <= MOST_CLASSES:
+    if report.labels and len(report.labels) <= MOST_CLASSES:
         named = [f"{label} {name}".strip() for label, name in zip_longest(report.labels, report.names, fillvalue="")]
         for model, evaluation in table.models.items():
-            parts += [Text(), _confusion(model, evaluation, named)]
+            parts += [Text(), _confusion(model, evaluation, named)] if evaluation.confusion else []
     for comparison in table.comparisons:
         parts += [Text(), _comparison(comparison), *map(Text, _in_words(comparison))]
-    return ui.panel(f"{name}: {table.rows:,} rows", *parts)
+    share = table.unanswered / (table.rows + table.unanswered)
+    without = f", {table.unanswered:,} ({share:.1%}) without an answer are left out" if table.unanswered else ""
+    return ui.panel(f"{name}: {table.rows:,} rows{without}", *parts)
 
 
 def _metrics(table: TableEvaluation, f1: str) -> Table:
@@ -131,13 +134,16 @@ def _confusion(model: str, evaluation: Evaluation, labels: list[str]) -> Table:
 
 
 def _labels(table: TableEvaluation) -> Table:
-    """Show the F1 of each label, and the threshold that the model says yes above."""
-    models = {name: one.labels or [] for name, one in table.models.items()}
+    """Show the F1 of each label, of one model precision and recall too; and the threshold of a multi-label model."""
     rows = []
-    for found in zip(*models.values(), strict=True):
-        of_models = zip(models, found, strict=True)
-        f1 = {f"{name} F1": f"{_percent(one.f1)} (above {one.threshold:.2f})" for name, one in of_models}
-        rows.append({"label": found[0].label, "rows": found[0].rows, **f1})
+    for found in zip(*(one.labels or [] for one in table.models.values()), strict=True):
+        row: dict[str, object] = {"label": found[0].label, "rows": found[0].rows}
+        for (name, model), one in zip(table.models.items(), found, strict=True):
+            if len(found) == 1:
+                row |= {"precision": _percent(one.precision), "recall": _percent(one.recall)}
+            above = f" (above {one.threshold:.2f})" if model.confusion is None else ""
+            row[f"{name} F1"] = f"{_percent(one.f1)}{above}"
+        rows.append(row)
     return ui.records(rows)
 
 

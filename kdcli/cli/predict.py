@@ -104,10 +104,10 @@ def predict(
             loaded = predicting.open_student(request.student, settings.device if settings else "auto")
             if defer:
                 agree = settings.deferral.agree if settings and request.flags["deferral.agree"] is not None else None
-                loaded = predicting.open_deferring(loaded, agree, teacher, settings, reporter)
+                loaded = predicting.open_deferring(loaded, agree, teacher, settings, reporter, request.output)
         else:
             assert teacher is not None and settings is not None
-            loaded = predicting.open_teacher(teacher, settings, reporter)
+            loaded = predicting.open_teacher(teacher, settings, reporter, output=request.output)
         for file in outputs:
             check_output(file, [*loaded.folders, *filter(None, [input])], force=request.force, ours=file in begun)
         table = None

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from rich.console import Group, RenderableType
-from rich.text import Text
-
 from kdcli.cli import stage, ui
 from kdcli.cli.options import FILES, RUN, Request, command, option
 
 if TYPE_CHECKING:
     from kdcli.config.load import Profile
-    from kdcli.teacher.audit import AuditResult
 
 Rows = Annotated[int, option(RUN, "--rows", "Rows to ask about, drawn at random.", "N", "200", min=1)]
 Split = Annotated[Literal["train", "dev"], option(FILES, "--split", "Split of the data folder.", default="dev")]
@@ -50,16 +46,7 @@ def export(request: Request) -> None:
 @command(
     "kd teacher audit --profile sst2 --data-dir data/SST-2 --rows 500",
     options=(
-        "profile",
-        "task",
-        "teacher",
-        "teachers.*",
-        "seed",
-        "device",
-        "precision",
-        "offline",
-        "run_dir",
-        "dry_run",
+        *("profile", "task", "teacher", "teachers.*", "seed", "device", "precision", "offline", "run_dir", "dry_run"),
     ),
     about={"dry_run": "Show what it would take, of a teacher behind a server; ask nothing."},
 )
@@ -68,33 +55,25 @@ def audit(request: Request, *, rows: Rows = 200, split: Split = "dev") -> None:
 
     A teacher behind a server writes its answers into the run folder, and is not asked again for them.
     """
+    from kdcli.cli.eval import report_view
+    from kdcli.evaluate.evaluate import audit_teacher, draw_labelled
     from kdcli.models.device import resolve
     from kdcli.run.stage import RunContext
-    from kdcli.teacher.audit import audit as audit_teacher
-    from kdcli.teacher.audit import draw
 
     profile = _with_teacher(request)
     settings = profile.settings
     with ui.reporting("audit") as reporter:
         device = resolve(settings.device)
         run = RunContext(settings, request.run_options().root(profile), device=device, reporter=reporter)
-        table = draw(run.read(split), rows, settings.seed)
+        table = draw_labelled(run.read(split), rows, settings.seed, reporter)
         if request.dry_run:
-            foreseen = run.teacher.estimate(run.task, [table])
+            foreseen = run.teacher.estimate(run.task, table)
         else:
-            found = audit_teacher(
-                table=table,
-                teacher=run.teacher,
-                task=run.task,
-                seed=settings.seed,
-                device=device,
-                precision=settings.precision,
-                reporter=reporter,
-            )
+            report = audit_teacher(run.teacher, table, run.task, settings, device, reporter)
     if request.dry_run:
         ui.show({"rows": len(table), "estimate": foreseen}, ui.describe)
     else:
-        ui.show(found, _audit_view)
+        ui.show(report, report_view)
 
 
 def _with_teacher(request: Request) -> Profile:
@@ -103,24 +82,3 @@ def _with_teacher(request: Request) -> Profile:
 
     model = teacher_of(request.teacher) if request.teacher else None
     return request.load("demo", uses=(), settings={"teacher.model": model, "teacher.train": False if model else None})
-
-
-def _audit_view(result: AuditResult) -> RenderableType:
-    share = f"{result.unanswered:,} of {result.rows:,} rows ({result.unanswered / result.rows:.1%})"
-    scores = {
-        name: f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})"
-        for name, one in result.metrics.items()
-    }
-    parts: list[RenderableType] = [ui.names_and_values(left_without_an_answer=share, **scores)]
-    if labels := result.labels:
-        rows = [
-            {
-                "label": one.label,
-                **{name: f"{100 * getattr(one, name):.1f}" for name in ("precision", "recall", "f1")},
-                "rows": one.rows,
-                **{f"answer {other.label}": count for other, count in zip(labels, counts, strict=False)},
-            }
-            for one, counts in zip(labels, result.confusion or [[]] * len(labels), strict=True)
-        ]
-        parts += [Text(), ui.records(rows)]
-    return Group(*parts, Text("x 100, with 95 % intervals of a bootstrap over the answered rows", "dim"))

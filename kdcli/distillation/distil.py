@@ -248,7 +248,7 @@ def _plan(
     how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
     derive.check_labels(columns, task, files[0], reporter)
     speeds = None
-    if request.minutes or options.dry_run:
+    if (request.minutes or options.dry_run) and not (options.dry_run and source.is_remote):  # which would be asked
         sample = first_texts(files[0], how, task, derive.FEW)
         derived |= derive.student_settings(sample, own)
         speeds = measure(teacher, sample, request.minutes or 0, profile().settings, device, reporter)
@@ -260,7 +260,7 @@ def _plan(
     if cut := derive.count_cut(taken.rows, own.student.max_length):
         reporter.info(f"the student reads {own.student.max_length} words: {cut:,} texts are longer, and cut")
     plan = make_plan(len(taken.rows), time.perf_counter() - begin, speeds, limits, own)
-    if foreseen := source.estimate(task, [taken.rows[: plan.texts]]):
+    if foreseen := source.estimate(task, taken.rows[: plan.texts]):
         every = (f"{name.replace('_', ' ')} {(1 + plan.n_iter) * value:,.4g}" for name, value in foreseen.items())
         reporter.info(f"the teacher's answers will take about: {', '.join(every)}")
     counts = taken.divide(plan.texts, task, root / "texts")

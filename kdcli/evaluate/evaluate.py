@@ -15,7 +15,7 @@ from kdcli.api import Progress, QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError
 from kdcli.evaluate.predict import Model
-from kdcli.run.paths import is_run, student_folder, teacher_of, transfer_set
+from kdcli.run.paths import artefact, is_run, student_folder, teacher_of, transfer_set
 from kdcli.student.student import load_student
 from kdcli.tables.parquet import scan, slices
 from kdcli.tasks.answers import at_half
@@ -38,6 +38,7 @@ class TableEvaluation:
     rows: int
     models: dict[str, Evaluation]
     comparisons: list[Comparison]
+    unanswered: int = 0  # rows that the teacher has left without an answer: no score counts them
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def evaluate_models(
         check_task(models["against"].task, task, places["against"])
     if teacher is not None:
         places["teacher"] = teacher_of(teacher)
-        source = TeacherSource.of(settings, places["teacher"])
+        logits = artefact(student, "logits") if is_run(student) else None
+        source = TeacherSource.of(settings, places["teacher"], logits)
         models["teacher"] = source.load(task, device=device, precision=settings.precision, reporter=reporter)
     models = {name: models[name] for name in ORDER if name in models}
     if table is not None:
@@ -97,8 +99,30 @@ def evaluate_models(
     labelled = {name: _labelled(rows, table or name, reporter) for name, rows in tables.items()}
     how: dict[str, Any] = {"seed": seed, "reporter": reporter}
     found = {name: evaluate_table(models, rows, task, name=name, **how) for name, rows in labelled.items()}
+    return _report(task, {name: places[name] for name in models}, found)
+
+
+def audit_teacher(
+    teacher: TeacherSource, table: pl.DataFrame, task: Task, settings: Settings, device: str, reporter: Reporter
+) -> EvalReport:
+    """Evaluate a teacher by itself on a labelled table, which the report calls ``sample``.
+
+    Raises:
+        DataError: The teacher answers none of the texts.
+    """
+    model = teacher.load(task, device=device, precision=settings.precision, reporter=reporter)
+    found = evaluate_table({"teacher": model}, table, task, seed=settings.seed, name="sample", reporter=reporter)
+    return _report(task, {"teacher": teacher.model}, {"sample": found})
+
+
+def draw_labelled(table: pl.DataFrame, rows: int, seed: int, reporter: Reporter) -> pl.DataFrame:
+    """Draw labelled rows at random, in the order of the table; a table without labels is a ``DataError``."""
+    table = _labelled(table, "the table", reporter)
+    return table[np.sort(np.random.default_rng(seed).permutation(len(table))[:rows])]
+
+
+def _report(task: Task, places: dict[str, str], found: dict[str, TableEvaluation]) -> EvalReport:
     f1 = "" if task.is_score or task.multi_label else metric_title(task, "f1")
-    places = {name: places[name] for name in models}
     return EvalReport(task.name, task.labels, task.names, task.metric, places, found, f1)
 
 
@@ -123,7 +147,7 @@ def evaluate_table(
     words = count_words(columns)
     there = np.all([np.isfinite(made).all(axis=1) for made in outputs.values()], axis=0)
     if not there.any():
-        raise DataError("the teacher has answered none of these texts", file=name, hint="kd teacher audit")
+        raise DataError("the teacher has answered none of these texts", file=name)
     if not there.all():
         reporter.warn(f"{(~there).sum():,} rows of {name} are left out, since the teacher has not answered them")
         outputs, gold, words = {key: made[there] for key, made in outputs.items()}, gold[there], words[there]
@@ -134,7 +158,7 @@ def evaluate_table(
     }
     first, *others = ((key, at_half(made, tasks[key])) for key, made in outputs.items())
     compared = [compare_models(task, first, other, gold, seed=seed) for other in others]
-    return TableEvaluation(len(gold), evaluated, compared)
+    return TableEvaluation(len(gold), evaluated, compared, int((~there).sum()))
 
 
 def _outputs(model: Model, columns: list[list[str]], progress: Progress) -> NDArray[np.float32]:

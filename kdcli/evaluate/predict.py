@@ -86,24 +86,34 @@ def open_student(path: Path, device: str = "auto") -> LoadedModel:
     return LoadedModel(load_student(path, device=device), (path,), lambda: files_sha256(path), how)
 
 
-def open_teacher(name: str, settings: Settings, reporter: Reporter, task: Task | None = None) -> LoadedModel:
-    """Load a teacher from its folder, a run's, or by hub name; the task is by default that of the settings."""
+def open_teacher(
+    name: str, settings: Settings, reporter: Reporter, task: Task | None = None, output: Path | None = None
+) -> LoadedModel:
+    """Load a teacher from its folder, a run's, or by hub name; the task is by default that of the settings.
+
+    One behind a server keeps its answers beside ``output``.
+    """
     from kdcli.models.device import resolve
     from kdcli.run.paths import teacher_of
     from kdcli.tasks.split import task_from
     from kdcli.teacher.model import TeacherSource
 
     device, precision = resolve(settings.device), settings.precision
-    source = TeacherSource.of(settings, teacher_of(name))
+    source = TeacherSource.of(settings, teacher_of(name), output)
     model = source.load(task or task_from(settings.task), device=device, precision=precision, reporter=reporter)
     how = {"max_length": model.loaded.max_length, "precision": precision, "device": device.partition(":")[0]}
     return LoadedModel(model, (Path(source.model),), model.loaded.fingerprint, {**how, **source.unusual})
 
 
 def open_deferring(
-    student: LoadedModel, agree: float | None, teacher: str | None, settings: Settings | None, reporter: Reporter
+    student: LoadedModel,
+    agree: float | None,
+    teacher: str | None,
+    settings: Settings | None,
+    reporter: Reporter,
+    output: Path | None = None,
 ) -> LoadedModel:
-    """Make a loaded student defer what it is unsure of, to a teacher if one is named.
+    """Make a loaded student defer what it is unsure of, to a teacher if one is named; see ``open_teacher``.
 
     Raises:
         DataError: The student was not calibrated, or the teacher has other labels.
@@ -112,7 +122,7 @@ def open_deferring(
     how = {**student.how, "agree": model.target}
     if teacher is None or settings is None:
         return replace(student, model=model, how=how)
-    opened = open_teacher(teacher, settings, reporter, student.model.task)
+    opened = open_teacher(teacher, settings, reporter, student.model.task, output)
     model.teacher = cast("Teacher", opened.model)
     how["teacher"] = dict(opened.how)
     folders = student.folders + opened.folders

@@ -117,6 +117,8 @@ def compare(
     with reporter.progress("compare", 2 + sum(map(len, students.values())), "models") as progress:
         big = teacher.load(task, device=device, precision=precision, reporter=_ProgressOnly(reporter))
         models["teacher"].measure(big, big.megabytes, labelled)
+        labelled, left_out = _answered(models["teacher"], labelled)
+        notes += left_out
         big.warn_of_cuts(reporter)
         progress.advance()
         for name, folder in ((name, folder) for name, folders in students.items() for folder in folders):
@@ -126,8 +128,6 @@ def compare(
             models.setdefault("tf-idf", _Measured()).measure(linear, linear.megabytes, labelled)
         progress.advance()
     models = {name: models[name] for name in MODELS if name in models}
-    labelled, left_out = _answered(models, labelled)
-    notes += left_out
     if unanswered:
         notes.append(f"{unanswered:,} rows of the transfer set are left out, since the teacher has not answered them")
     if teacher.is_remote:
@@ -165,19 +165,15 @@ def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFram
     return found, notes
 
 
-def _answered(
-    models: Mapping[str, _Measured], tables: Mapping[str, pl.DataFrame]
-) -> tuple[dict[str, pl.DataFrame], list[str]]:
-    """Leave out, of tables and logits, the rows that the teacher has not answered; return the tables, and notes."""
-    found, notes = dict(tables), []
-    for name, logits in models["teacher"].logits[0].items():
-        there = np.isfinite(logits[:, 0])
-        if left_out := int((~there).sum()):
-            found[name] = tables[name].filter(there)
-            notes.append(f"{name}: {left_out:,} rows are left out, since the teacher has not answered them")
-            for seed in (seed for model in models.values() for seed in model.logits):
-                seed[name] = seed[name][there]
-    return found, notes
+def _answered(teacher: _Measured, tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
+    """Leave out the rows that the teacher has not answered; return the tables, and notes."""
+    logits = teacher.logits[0]
+    there = {name: np.isfinite(found[:, 0]) for name, found in logits.items()}
+    teacher.logits[0] = {name: found[there[name]] for name, found in logits.items()}
+    without = {name: int((~rows).sum()) for name, rows in there.items()}
+    what = "rows are left out, since the teacher has not answered them"
+    notes = [f"{name}: {rows:,} {what}" for name, rows in without.items() if rows]
+    return {name: table.filter(there[name]) for name, table in tables.items()}, notes
 
 
 @dataclass

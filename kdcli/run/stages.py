@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli import registry
+from kdcli.api import QuietReporter
 from kdcli.run.result_stages import READING, Calibrate, CompareResults
 from kdcli.run.stage import Files, RunContext, Stage, if_local
 from kdcli.run.transfer_stages import TABLES, Cache, FineTune, Lite, Mix, Prefixes, Sample, TakeCorpus
@@ -80,9 +81,7 @@ class Export(Stage):
         return _export(run, run.path("transfer"), "logits", represent=bool(run.settings.student.repr_weight))
 
     def estimate(self, run: RunContext) -> dict[str, float] | None:
-        from kdcli.teacher.export import estimate_logits
-
-        return estimate_logits(run.path("transfer"), run.teacher, run.task)
+        return _estimate(run, run.path("transfer"))
 
 
 class ExportDev(Stage):
@@ -107,6 +106,10 @@ class ExportDev(Stage):
     def run(self, run: RunContext) -> Any:
         (table,) = split_files(run.settings.task, "dev")
         return _export(run, table, "dev_logits")
+
+    def estimate(self, run: RunContext) -> dict[str, float] | None:
+        (table,) = split_files(run.settings.task, "dev")
+        return _estimate(run, table)
 
 
 class Join(Stage):
@@ -253,6 +256,16 @@ def _export(run: RunContext, table: Path, output: str, *, represent: bool = Fals
         represent=represent,
         **run.common(output, "device", "precision", "resume"),
     )
+
+
+def _estimate(run: RunContext, table: Path) -> dict[str, float] | None:
+    """Return what the distinct texts of a table will take, of a teacher that answers over the network."""
+    from kdcli.tasks.text_set import open_texts
+
+    if not run.teacher.is_remote or not table.exists():
+        return None
+    texts = open_texts(table, run.task, QuietReporter()).frame.select(run.task.columns).unique()
+    return run.teacher.estimate(run.task, texts.collect())
 
 
 def _dev(run: RunContext) -> pl.DataFrame:

@@ -134,14 +134,6 @@ def export_logits(
     return ExportResult(rows, len(found.logits), used, precision, longest, model.parameters, cut, unanswered)
 
 
-def estimate_logits(transfer: Path, teacher: TeacherSource, task: Task) -> dict[str, float] | None:
-    """Return what the texts of a transfer set will take, by name, of a teacher that answers over the network."""
-    if not teacher.is_remote or not transfer.exists():
-        return None
-    texts = open_texts(transfer, task, QuietReporter()).frame.select(task.columns).unique()
-    return teacher.estimate(task, [texts.collect()])
-
-
 def _largest_batch(model: Teacher, device: str) -> int:
     """Return the largest power of two of the longest texts that fit into the device's memory."""
     if device == "cpu":

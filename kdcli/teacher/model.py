@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,8 +94,6 @@ class Teacher:
         cut = self.loaded.cut
         found, represented = self._ask(columns, batch, states)
         self.read.update(texts=len(found), cut=self.loaded.cut - cut)
-        if unanswered := int(self._unanswered(found).sum()):
-            self.read["unanswered"] += unanswered
         return found[:, self.outputs], represented
 
     def fit(self, texts: pl.DataFrame, reporter: Reporter) -> dict[str, Any]:
@@ -132,17 +130,14 @@ class Teacher:
         if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.float32:
             there = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
             raise registry.breach("teachers", name, f"gives {there} for logits float32 {list(shape)}")
-        finite = np.isfinite(np.concatenate([found, represented], axis=1)).all(axis=1) | self._unanswered(found)
+        finite = np.isfinite(np.concatenate([found, represented], axis=1)).all(axis=1)
+        if self.source.is_remote:
+            finite |= np.isnan(found).all(axis=1)  # without an answer
         if not finite.all():
             text = columns[0][int(np.argmin(finite))]
             hint = "use --precision fp32 or bf16, since fp16 overflows; in fp32, the model's weights are broken"
             raise DataError(f"the teacher's logits of {text[:80]!r} are not finite", file=self.source.model, hint=hint)
         return found, represented
-
-    def _unanswered(self, found: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Tell which texts a teacher that may leave some unanswered has no logits for."""
-        partial = bool(getattr(self.loaded, "partial", False))
-        return np.asarray(np.isnan(found).all(axis=1) & partial)
 
     def warn_of_cuts(self, reporter: Reporter) -> None:
         """Warn if texts were longer than what it reads."""
@@ -217,11 +212,10 @@ class TeacherSource:
         """Load the plugin's model; ``labels`` are the names of the task's labels, as far as they are known."""
         plugin: Any = registry.load("teachers", self.plugin)
         options = registry.options("teachers", self.plugin, self.options)
-        how = {"max_length": self.max_length, "long_texts": self.long_texts, "device": device, "precision": precision}
+        how: dict[str, Any] = {"max_length": self.max_length, "long_texts": self.long_texts}
+        how |= {"device": device, "precision": precision, **({"answers": self.answers} if self.is_remote else {})}
         with registry.blaming("teachers", self.plugin, "load"):
             loaded: LoadedTeacher = plugin.load(self.model, options, labels=tuple(labels), reporter=reporter, **how)
-            if self.answers and hasattr(loaded, "remember"):
-                loaded.remember(self.answers)
         return loaded
 
     @property
@@ -229,18 +223,16 @@ class TeacherSource:
         """Whether it answers over the network, where each answer may have its price."""
         return hasattr(registry.load("teachers", self.plugin), "estimate")
 
-    def estimate(self, task: Task, tables: Iterable[pl.DataFrame]) -> dict[str, float] | None:
-        """Return what the texts of tables will take, by name; None unless the teacher answers over the network."""
+    def estimate(self, task: Task, table: pl.DataFrame) -> dict[str, float] | None:
+        """Return what the texts of a table will take, by name; None unless the teacher answers over the network."""
         if not self.is_remote:
             return None
         plugin: Any = registry.load("teachers", self.plugin)
-        options, total = registry.options("teachers", self.plugin, self.options), Counter[str]()
-        for table in tables:
-            columns = [table[name].to_list() for name in task.columns]
-            how = {"labels": task.names or task.labels, "columns": columns, "answers": self.answers}
-            with registry.blaming("teachers", self.plugin, "estimate"):
-                total.update(plugin.estimate(self.model, options, **how))
-        return dict(total)
+        options = registry.options("teachers", self.plugin, self.options)
+        how = {"labels": task.names or task.labels, "columns": [table[name].to_list() for name in task.columns]}
+        with registry.blaming("teachers", self.plugin, "estimate"):
+            found: dict[str, float] = plugin.estimate(self.model, options, answers=self.answers, **how)
+        return found
 
 
 def _output_positions(names: Sequence[str], task: Task, model: str, reporter: Reporter) -> list[int]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import string
-from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import exp, isfinite, log
 from pathlib import Path
+from statistics import median_low
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from kd_teachers.answers import Journal
-from kd_teachers.server import CHAT, LimitReached, Server, ServerOptions, count_tokens
+from kd_teachers.answers import Answers
+from kd_teachers.server import CHAT, Server, ServerOptions, count_tokens
 from kdcli.api import API_VERSION, DataError, KdError, ProfileError, QuietReporter
 
 if TYPE_CHECKING:
@@ -27,18 +27,17 @@ if TYPE_CHECKING:
 
 api_version = API_VERSION
 Found = dict[str, list[float] | None]  # the probabilities of the classes, by text
-Method = Literal["logprobs", "systemone", "votes"]
 SYSTEM_ONE = "systemone"
-TOP = 20
-"""Tokens whose log-probabilities are asked for, the most that OpenAI gives."""
+LOGPROBS = {"temperature": 0, "logprobs": True, "top_logprobs": 20}  # the most that OpenAI gives
 LEAST = 1e-7
 """The smallest probability whose logarithm is taken."""
 SMOOTHING = 0.5
 """What each class has beside its votes (Krichevsky and Trofimov 1981)."""
 HOPELESS = 50
 """After so many texts without any answer, the run stops."""
-DRAWS = 4  # answers that show whether a server samples
 RANDOM = "Write ten random letters."  # what a server that samples answers in many ways
+DRAWS = 4  # answers to it
+BLANK = string.punctuation + string.whitespace
 
 
 class Options(ServerOptions):
@@ -80,13 +79,9 @@ class LLM:
     parameters: int = 0
     parameters_without_embeddings: int = 0
     megabytes: float = 0.0
-    partial: bool = True
     multi_label: bool = False
-    _method: Method | None = None
-    _at_once: int = 0  # answers of a request for votes
-    _times: int = 1  # how often it is sent
-    _texts: int = 0
-    _answered: int = 0
+    _method: Literal["logprobs", "systemone", "votes"] | None = None
+    _votes: int = 0  # answers to draw for each text
 
     def __post_init__(self) -> None:
         """Give each class its letter; above 26 classes, a number."""
@@ -94,17 +89,12 @@ class LLM:
         numbers = map(str, range(1, len(self.labels) + 1))
         self.marks = list(string.ascii_uppercase[: len(self.labels)] if letters else numbers)
         first, last = self.marks[0], self.marks[-1]
-        self._at_once = self.options.votes
         self.answers = f"{', '.join(self.marks[:-1])} or {last}" if letters else f"a number from {first} to {last}"
 
     @property
     def saved_seconds(self) -> float:
         """The seconds that the answers which were there took when they were asked for."""
         return self.server.saved_seconds / self.options.concurrency
-
-    def remember(self, file: Path) -> None:
-        """Write each answer to a file as it comes, and take those that are there."""
-        self.server.journal = Journal(file)
 
     def fingerprint(self) -> str:
         """Return a hash of the server's address, the model's name and the classes."""
@@ -113,34 +103,21 @@ class LLM:
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the logarithms of the classes' probabilities, ``float32 [texts, labels]``; NaN without an answer."""
         import numpy as np
+        from anyio.from_thread import start_blocking_portal
 
-        texts = [self._shown(row) for row in zip(*columns, strict=True)]
-        found = _run(self._ask_all(list(dict.fromkeys(texts))))
+        texts = one_text(columns)
+        with start_blocking_portal() as portal:  # inside of a notebook's loop, too
+            found = portal.call(self._ask_all, list(dict.fromkeys(texts)))
         unanswered = [float("nan")] * len(self.labels)
         probabilities = np.array([found[text] or unanswered for text in texts])
         logits: NDArray[np.float32] = np.log(probabilities.clip(LEAST, 1)).astype(np.float32)
         return logits
 
-    def requests(self, text: str, again: bool = False) -> dict[Method, tuple[str, dict[str, Any]]]:
-        """Return path and body of the request about a text, for each way to ask."""
-        prompt = self.prompt(text) + (f"\n\nAnswer with {self.answers}: no other word." if again else "")
-        chat: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
-        chat["max_tokens"] = self.options.max_tokens
-        described = {label: self.options.descriptions.get(label) for label in self.labels}
-        orders = [[*self.labels[place:], *self.labels[:place]] for place in range(len(self.labels))]
-        questions = {
-            str(place): {
-                "type": "choice",
-                "instructions": self.options.question,
-                "criteria": {label: described[label] for label in order},
-            }
-            for place, order in enumerate(orders)
-        }
-        return {
-            "logprobs": (CHAT, {**chat, "temperature": 0, "logprobs": True, "top_logprobs": TOP}),
-            "systemone": (SYSTEM_ONE, {"model": self.model, "state": text, "questions": questions}),
-            "votes": (CHAT, {**chat, "temperature": 1, **({"n": self._at_once} if self._at_once > 1 else {})}),
-        }
+    def requests(self, text: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return path and body of all requests that may be sent about a text, but for those after a wrong answer."""
+        chat = self._chat(self.prompt(text))
+        draws = [(CHAT, _draw(chat, votes)) for votes in range(1, self.options.votes + 1)]
+        return [(CHAT, chat | LOGPROBS), (SYSTEM_ONE, self._system_one(text)), *draws]
 
     def prompt(self, text: str) -> str:
         """Return the template with a text in it; braces in the text are text."""
@@ -154,10 +131,23 @@ class LLM:
         }
         return re.sub(r"\{(\w+)\}", lambda found: parts.get(found[1], found[0]), self.options.template)
 
+    def _chat(self, prompt: str) -> dict[str, Any]:
+        messages = [{"role": "user", "content": prompt}]
+        return {"model": self.model, "messages": messages, "max_tokens": self.options.max_tokens}
+
+    def _system_one(self, text: str) -> dict[str, Any]:
+        """Return the request to ``transformers serve``: each class is once the first of all."""
+        questions = {}
+        for place in range(len(self.labels)):
+            order = [*self.labels[place:], *self.labels[:place]]
+            criteria = {label: self.options.descriptions.get(label) for label in order}
+            questions[str(place)] = {"type": "choice", "instructions": self.options.question, "criteria": criteria}
+        return {"model": self.model, "state": text, "questions": questions}
+
     async def _ask_all(self, texts: Sequence[str]) -> Found:
-        """Return the probabilities of different texts; where a limit is reached, after all answers that are coming."""
+        """Return the probabilities of different texts; after an error, wait for the answers that are coming."""
         found: Found = {}
-        waiting, limits = iter(texts), list[LimitReached]()
+        waiting, errors = iter(texts), list[KdError]()
         async with self.server.open():
             with self.reporter.progress("ask", len(texts), "texts") as progress:
 
@@ -165,90 +155,81 @@ class LLM:
                     for text in waiting:
                         try:
                             found[text] = await self._probabilities(text)
-                        except LimitReached as limit:
-                            limits.append(limit)
+                            self._check_hope(found)
+                        except KdError as error:
+                            errors.append(error)
+                        if errors:
                             return
-                        self._count(found[text])
                         progress.advance()
 
                 if texts and self._method is None:
-                    self._method = await self._choose(texts)
+                    await self._choose(texts)
                 await asyncio.gather(*(work() for _ in range(self.options.concurrency)))
-        if limits:
-            raise limits[0]
+        if errors:
+            raise errors[0]
         return found
 
-    def _count(self, found: list[float] | None) -> None:
-        self._texts, self._answered = self._texts + 1, self._answered + (found is not None)
-        if self._texts >= HOPELESS and not self._answered:
-            what = f"the model has named no class for any of {self._texts} texts"
+    def _check_hope(self, found: Found) -> None:
+        if len(found) >= HOPELESS and not any(found.values()):
+            what = f"the model has named no class for any of {len(found)} texts"
             hint = "change teachers.llm.template, or raise teachers.llm.max_tokens for a model that reasons aloud"
             raise DataError(what, key="teachers.llm.template", hint=hint)
 
-    async def _choose(self, texts: Sequence[str]) -> Method:
+    async def _choose(self, texts: Sequence[str]) -> None:
         """Find out by the first text that it does not refuse what the server can do, and say it.
 
         A server may answer 200 to a request and leave out what it does not know.
         """
+        self._method = "logprobs"
         if len(self.marks) <= len(string.ascii_uppercase):  # the tokens of 1 and of 12 may begin alike
             for text in texts:
-                ways = self.requests(text)
-                first = (await self.server.ask(*ways["logprobs"], self._read_chat)).value
-                if first:
+                if first := await self.server.ask(CHAT, self._chat(self.prompt(text)) | LOGPROBS, self._read_chat):
                     break
             if first is None or first["logprobs"] is not None:
-                return "logprobs"
+                return
             try:
-                offered = (await self.server.ask(*ways["systemone"], self._read_system_one, tries=1)).value
-            except LimitReached:
-                raise
+                offered = await self.server.ask(SYSTEM_ONE, self._system_one(text), self._read_system_one, tries=1)
             except KdError:  # a path that it does not know may be answered in any way
                 offered = None
             if offered:
+                self._method = "systemone"
                 self.reporter.info(f"the server gives no log-probabilities: /{SYSTEM_ONE} is asked, in all orders")
-                return "systemone"
-        await self._try_draws()
-        return "votes"
+                return
+        self._method = "votes"
+        samples = len(set(await self._say(self._chat(RANDOM), DRAWS))) > 1
+        self._votes = self.options.votes if samples else 1
+        why = "" if samples else ", and the same answer to every draw: it does not sample"
+        self.reporter.warn(f"the server gives no log-probabilities{why}; answers that count for a text: {self._votes}")
 
-    async def _try_draws(self) -> None:
-        """Find out whether the server gives several answers to a request, and whether they differ."""
-        body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": RANDOM}]}
-        body |= {"max_tokens": 16, "temperature": 1}
-        drawn = await self._say({**body, "n": DRAWS})
-        if len(drawn) < DRAWS:
-            self._at_once, self._times = 1, self.options.votes
-            drawn = [said for draw in range(DRAWS) for said in await self._say(body, draw)]
-        if len(set(drawn)) < 2:
-            self._at_once = self._times = 1
-        votes = self._at_once * self._times
-        how = f"{votes} answers a text are counted, in {self._times} requests" if votes > 1 else "one answer counts"
-        why = "" if len(set(drawn)) > 1 else ", and the same answer to every draw: it does not sample"
-        self.reporter.warn(f"the server gives no log-probabilities{why}; {how}")
-
-    async def _say(self, body: Mapping[str, Any], draw: int = 0) -> list[str]:
-        value = (await self.server.ask(CHAT, body, self._read_chat, draw=draw)).value
-        said: list[str] = value["said"] if value else []
+    async def _say(self, chat: Mapping[str, Any], votes: int) -> list[str]:
+        """Draw answers to a request; a server may give fewer at once than it is asked for, or refuse the text."""
+        said: list[str] = []
+        while len(said) < votes and (
+            reply := await self.server.ask(CHAT, _draw(chat, votes - len(said)), self._read_chat)
+        ):
+            said += reply["said"]
         return said
 
     async def _probabilities(self, text: str) -> list[float] | None:
         """Return the probabilities of the classes; None if the model names none, asked twice, or refuses the text."""
-        assert self._method
-        for again in (False, True):
-            path, body = self.requests(text, again)[self._method]
-            if self._method == "systemone":
-                answer: list[float] | None = (await self.server.ask(path, body, self._read_system_one)).value
-                return answer
-            times = range(self._times if self._method == "votes" else 1)
-            found = [(await self.server.ask(path, body, self._read_chat, draw=draw)).value for draw in times]
-            values = [value for value in found if value]
-            named = [self._named(said) for value in values for said in value["said"]]
-            votes = [named.count(number) for number in range(len(self.labels))]
-            if sum(votes) and self._method == "logprobs" and values[0]["logprobs"]:
-                weights = [exp(logprob - max(values[0]["logprobs"])) for logprob in values[0]["logprobs"]]
+        if self._method == "systemone":
+            found: list[float] | None
+            found = await self.server.ask(SYSTEM_ONE, self._system_one(text), self._read_system_one)
+            return found
+        prompt = self.prompt(text)
+        for chat in map(self._chat, (prompt, f"{prompt}\n\nAnswer with {self.answers}: no other word.")):
+            if self._method == "votes":
+                reply: dict[str, Any] | None = {"said": await self._say(chat, self._votes), "logprobs": None}
+            else:
+                reply = await self.server.ask(CHAT, chat | LOGPROBS, self._read_chat)
+            named = [self._named(said) for said in reply["said"]] if reply else []
+            counts = [named.count(number) for number in range(len(self.labels))]
+            if reply and reply["logprobs"] and sum(counts):
+                weights = [exp(logprob - max(reply["logprobs"])) for logprob in reply["logprobs"]]
                 return [weight / sum(weights) for weight in weights]
-            if sum(votes):
-                return [(count + SMOOTHING) / (sum(votes) + SMOOTHING * len(votes)) for count in votes]
-            if not values:
+            if sum(counts):
+                return [(count + SMOOTHING) / (sum(counts) + SMOOTHING * len(counts)) for count in counts]
+            if not named:
                 break
         return None
 
@@ -259,7 +240,7 @@ class LLM:
         if mark and mark[1] in self.marks:
             return self.marks.index(mark[1])
         names = [label.casefold().strip(string.punctuation) for label in self.labels]
-        plain = said.casefold().strip(string.punctuation + string.whitespace)
+        plain = said.casefold().strip(BLANK)
         return names.index(plain) if names.count(plain) == 1 else None
 
     def _read_chat(self, reply: Any) -> dict[str, Any]:
@@ -267,7 +248,7 @@ class LLM:
         choices = reply["choices"]
         said = [str(choice["message"].get("content") or "") for choice in choices]
         tokens = (choices[0].get("logprobs") or {}).get("content")
-        return {"said": said, "logprobs": None if not tokens else self._of_marks(tokens)}
+        return {"said": said, "logprobs": self._of_marks(tokens or [])}
 
     def _of_marks(self, tokens: Sequence[Mapping[str, Any]]) -> list[float] | None:
         """Return the log-probabilities of the letters where one was said first; None without those of other tokens.
@@ -280,9 +261,9 @@ class LLM:
             given |= len(listed) > 1
             found: dict[str, float] = {}
             for text, logprob in listed.items():
-                if (mark := text.strip(string.punctuation + string.whitespace)) in self.marks and isfinite(logprob):
+                if (mark := text.strip(BLANK)) in self.marks and isfinite(logprob):
                     found[mark] = found.get(mark, 0.0) + exp(logprob)
-            if token["token"].strip(string.punctuation + string.whitespace) in self.marks and given and found:
+            if token["token"].strip(BLANK) in self.marks and given and found:
                 least = min(logprob for logprob in listed.values() if isfinite(logprob))
                 return [log(found[mark]) if found.get(mark) else least for mark in self.marks]
         return [] if given else None
@@ -290,14 +271,15 @@ class LLM:
     def _read_system_one(self, reply: Any) -> list[float]:
         """Read the probabilities of the classes, their mean over the orders in which the classes were named."""
         rows = [[answer["probabilities"][label] for label in self.labels] for answer in reply["answers"].values()]
-        means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-        if not all(map(isfinite, means)) or not sum(means):
+        total = sum(map(sum, rows))
+        if not 0 < total < float("inf"):
             raise ValueError("no probabilities")
-        return [mean / sum(means) for mean in means]
+        return [sum(column) / total for column in zip(*rows, strict=True)]
 
-    def _shown(self, row: Sequence[str]) -> str:
-        """Return a text, or both of a pair."""
-        return "\n\nSecond text: ".join(text.strip() for text in row)
+
+def one_text(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Return the texts; of a pair, both in one."""
+    return ["\n\nSecond text: ".join(text.strip() for text in row) for row in zip(*columns, strict=True)]
 
 
 def load(
@@ -308,6 +290,7 @@ def load(
     max_length: int = 0,
     long_texts: str = "cut",
     reporter: Reporter,
+    answers: Path | None = None,
     **_: Any,
 ) -> LLM:
     """Make the teacher; see ``kdcli.api.TeacherPlugin``. Nothing is asked before the first text."""
@@ -320,7 +303,7 @@ def load(
         raise ProfileError("a language model reads whole texts", key="teacher.long_texts", hint='set it to "cut"')
     if max_length:
         reporter.warn("teacher.max_length has no effect on a language model behind a server")
-    return LLM(labels, model, options, reporter, Server(options, reporter))
+    return LLM(labels, model, options, reporter, Server(options, reporter, Answers(answers)))
 
 
 def estimate(
@@ -328,24 +311,20 @@ def estimate(
 ) -> dict[str, float]:
     """Estimate what texts will take that the file of answers does not have; see ``kdcli.api.TeacherPlugin``.
 
-    With votes in requests of their own it is as many times as much.
+    A text takes as many requests as those took whose answers are there; else one.
     """
-    llm = load(model, options, labels=labels, reporter=QuietReporter())
-    if answers:
-        llm.remember(answers)
-    tokens, requests = (0, 0), 0
-    for text in {llm._shown(row) for row in zip(*columns, strict=True)}:
-        if not any(llm.server.key(*request) in llm.server.journal.answers for request in llm.requests(text).values()):
-            requests, tokens = requests + 1, (tokens[0] + count_tokens(llm.prompt(text)), tokens[1] + 1)
+    llm = load(model, options, labels=labels, reporter=QuietReporter(), answers=answers)
+    there, known, new = llm.server.answers.known, list[int](), list[str]()
+    for text in set(one_text(columns)):
+        if asked := sum(llm.server.key(*request) in there for request in llm.requests(text)) if there else 0:
+            known.append(asked)
+        else:
+            new.append(llm.prompt(text))
+    each = median_low(known) if known else 1
+    tokens = each * sum(map(count_tokens, new)), each * len(new)
     cost = {"cost": options.cost(tokens)} if options.input_price or options.output_price else {}
-    return {"requests": requests, "input_tokens": tokens[0], "output_tokens": tokens[1], **cost}
+    return {"requests": each * len(new), "input_tokens": tokens[0], "output_tokens": tokens[1], **cost}
 
 
-def _run(work: Coroutine[Any, Any, Found]) -> Found:
-    """Run a coroutine to its end, inside of a notebook's loop too."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+def _draw(chat: Mapping[str, Any], votes: int) -> dict[str, Any]:
+    return {**chat, "temperature": 1, "n": votes}

@@ -101,6 +101,9 @@ def test_texts_without_an_answer_are_left_out_and_counted(tmp_path):
         (tmp_path / "t.tsv").write_text("sentence\na good film\nthe music\n")
         run = run_cli(*predict, "--output", tmp_path / "p.tsv", *settings(server))
         assert run.code == 0, run.stderr
+        asked = len(server.paths)
+        assert run_cli(*predict, "--output", tmp_path / "p.tsv", "--force", *settings(server)).code == 0
+        assert len(server.paths) == asked
     assert (tmp_path / "p.tsv").read_text().splitlines()[1:] == ["0\t1", "1\t"]
 
 
@@ -122,6 +125,10 @@ def test_distil_from_a_language_model(tmp_path):
         again = run_cli("run-all", "--profile", tmp_path / "run/profile.toml", "--run-dir", tmp_path / "run", "--json")
         assert again.code == 0, again.stderr
         assert len(server.paths) == asked and not [one for one in again.json["stages"] if one["reasons"]]
+        anew = ["--run-dir", tmp_path / "other", "--dry-run", "--json"]
+        dry = run_cli("run-all", "--profile", tmp_path / "run/profile.toml", *anew)
+        stages = {one["name"]: one["result"] for one in dry.json["stages"]}
+        assert stages["export-dev"]["requests"] == 12 and len(server.paths) == asked
         forced = ["--only", "export", "--force", "--set", "teachers.llm.concurrency=2"]
         again = run_cli("run-all", "--profile", tmp_path / "run/profile.toml", "--run-dir", tmp_path / "run", *forced)
         assert again.code == 0 and len(server.paths) == asked, again.stderr
@@ -147,15 +154,17 @@ def test_audit_of_a_teacher(tmp_path):
         assert run_cli(*arguments, "--rows", "30").code == 0 and len(server.paths) == asked
         assert run_cli(*arguments, "--max-requests", "1").code == 0  # all is answered already
     kept = [(score_of(text) > 0, label == "1") for text, label in zip(TEXTS, gold, strict=True) if "music" not in text]
-    assert result["rows"] == len(TEXTS) and result["unanswered"] == len(TEXTS) - len(kept)
+    result = result["tables"]["sample"]
+    assert result["rows"] == len(kept) and result["unanswered"] == len(TEXTS) - len(kept)
+    teacher = result["models"]["teacher"]
     confusion = [[sum(one == (bool(answer), bool(label)) for one in kept) for answer in (0, 1)] for label in (0, 1)]
-    assert result["confusion"] == confusion
-    for number, one in enumerate(result["labels"]):
+    assert teacher["confusion"] == confusion
+    for number, one in enumerate(teacher["labels"]):
         right, column = confusion[number][number], sum(row[number] for row in confusion)
         assert one["rows"] == sum(confusion[number])
         assert one["recall"] == pytest.approx(right / one["rows"])
         assert one["precision"] == pytest.approx(right / column)
-    assert result["metrics"]["accuracy"]["value"] == pytest.approx(sum(a == b for a, b in kept) / len(kept))
+    assert teacher["metrics"]["accuracy"]["value"] == pytest.approx(sum(a == b for a, b in kept) / len(kept))
 
 
 def test_audit_of_a_fine_tuned_teacher(tmp_path):
@@ -164,4 +173,5 @@ def test_audit_of_a_fine_tuned_teacher(tmp_path):
     folder = make_teacher(tmp_path / "teacher")
     run = run_cli("teacher", "audit", "--teacher", folder, "--rows", "20", "--run-dir", tmp_path / "run", "--json")
     assert run.code == 0, run.stderr
-    assert run.json["rows"] == 20 and run.json["unanswered"] == 0 and not Path(tmp_path / "run").exists()
+    found = run.json["tables"]["sample"]
+    assert found["rows"] == 20 and found["unanswered"] == 0 and not Path(tmp_path / "run").exists()

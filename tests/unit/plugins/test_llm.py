@@ -26,11 +26,8 @@ def quick(monkeypatch):
 
 def load(server, *, labels=LABELS, notes=None, file=None, **options):
     endpoint = getattr(server, "endpoint", server)
-    made = registry.options("teachers", "llm", {"endpoint": endpoint, "concurrency": 4, "tries": 3, **options})
-    teacher = registry.load("teachers", "llm").load("m", made, labels=labels, reporter=notes or Notes())
-    if file:
-        teacher.remember(file)
-    return teacher
+    made = registry.options("teachers", "llm", {"endpoint": endpoint, "concurrency": 4, **options})
+    return registry.load("teachers", "llm").load("m", made, labels=labels, reporter=notes or Notes(), answers=file)
 
 
 def log_probabilities(scores):
@@ -127,7 +124,7 @@ def test_a_text_without_an_answer_is_asked_about_once_more(logprobs):
     with LLMServer(logprobs=logprobs, answer=lambda text: "neither" if "odd" in text else None) as server:
         teacher = load(server, notes=notes)
         found = teacher.logits([["good film", "odd film"]], 8)
-    assert np.isfinite(found[0]).all() and np.isnan(found[1]).all() and teacher.partial
+    assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
     assert len({prompt for prompt in server.prompts if "odd" in prompt}) == 2
 
 
@@ -202,8 +199,8 @@ def code(status, **headers):
     [
         (code(401), MissingError, 1), (code(403), MissingError, 1), (code(404), MissingError, 1),
         (code(418), DataError, 1), (html, DataError, 1), (half, DataError, 1), (empty, DataError, 1),
-        (cut, KdError, 3), (code(429), KdError, 3), (code(500), KdError, 3),
-        (code(503, **{"retry-after": "0"}), KdError, 3),
+        (cut, KdError, 8), (code(429), KdError, 8), (code(500), KdError, 8),
+        (code(503, **{"retry-after": "0"}), KdError, 8),
         (code(429, **{"retry-after": "3600"}), KdError, 1),
     ],
 )  # fmt: skip
@@ -257,9 +254,9 @@ def test_a_server_that_stops_answering(tmp_path):
             time.sleep(0.6)
 
     with LLMServer(fault=fault) as server, pytest.raises(KdError) as caught:
-        load(server, timeout=0.2, tries=2, concurrency=1, file=tmp_path / "a.jsonl").logits([TEXTS], 8)
+        load(server, timeout=0.2, concurrency=1, file=tmp_path / "a.jsonl").logits([TEXTS], 8)
     assert type(caught.value) is KdError and "timeout" in caught.value.what
-    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1 + 3
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 3
 
 
 def test_no_server_at_all():
@@ -313,7 +310,7 @@ def test_answers_are_taken_from_the_file(tmp_path):
     with LLMServer(seconds=0.02) as server:
         first = load(server, file=file).logits([TEXTS], 8)
         content = file.read_bytes()
-        assert len(content.splitlines()) == 1 + len(TEXTS)
+        assert len(content.splitlines()) == len(TEXTS)
         file.write_bytes(content[:-30])  # killed while it wrote the last one
         again = load(server, file=file, concurrency=1)
         np.testing.assert_array_equal(again.logits([TEXTS], 8), first)
@@ -322,7 +319,7 @@ def test_answers_are_taken_from_the_file(tmp_path):
         third = load(server, file=file, template="{classes} {question}\n\nText: {text}\n\nAnswer with {answers}")
         third.logits([TEXTS], 8)
     assert len(server.paths) == 2 * len(TEXTS) + 1
-    assert len(load(server, file=file).server.journal.answers) == 2 * len(TEXTS)
+    assert len(load(server, file=file).server.answers.known) == 2 * len(TEXTS)
 
 
 def test_another_file_is_not_written_into(tmp_path):
@@ -344,6 +341,15 @@ def test_an_estimate_asks_nothing_and_knows_the_answers(tmp_path):
     assert found["requests"] == len(TEXTS) - 3
     assert found["cost"] == pytest.approx(found["input_tokens"] * 2e-6)
     assert not registry.effective("teachers", "llm", made.model_dump()).keys() & {"max_cost", "timeout"}
+
+
+def test_an_estimate_counts_votes_that_come_one_at_a_time(tmp_path):
+    module, file = registry.load("teachers", "llm"), tmp_path / "a.jsonl"
+    with LLMServer(logprobs=False, several=False) as server:
+        made = registry.options("teachers", "llm", {"endpoint": server.endpoint, "votes": 3})
+        load(server, votes=3, file=file).logits([TEXTS[:4]], 8)
+        found = module.estimate("m", made, labels=LABELS, columns=[TEXTS], answers=file)
+    assert found["requests"] == 3 * (len(TEXTS) - 4)
 
 
 def test_it_keeps_the_contract_of_teachers():
