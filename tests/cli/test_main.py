@@ -208,8 +208,10 @@ OWN = {
     "teacher export": ["teacher.max_length", "teacher.export", "device"],
     "join": ["join"],
     "student": ["student", "device"],
+    "distil": ["deferral.agree", "device", "precision"],
+    "predict": ["deferral.agree", "device", "precision"],
 }
-"""The settings that a command of one stage reads, beside those of the task and the seed."""
+"""The settings that such a command reads, beside those of the task and the seed."""
 
 
 @every_command

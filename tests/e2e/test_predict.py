@@ -60,7 +60,7 @@ def test_files_and_streams_say_the_same(here, predict, monkeypatch):
     shown = predict(*source)
     assert shown.out.startswith("index\tprediction\tprobability_0\tprobability_1\n")
     ended = predict(*source, "-o", "out.tsv", "--json")
-    assert ended.result == {"rows": 16, "output": "out.tsv"}
+    assert ended.result == {"rows": 16, "output": "out.tsv", "deferral": None}
     assert Path("out.tsv").read_text() == shown.out
     rows = predict(*source, "--json").result["predictions"]
     assert predict(*source, "-o", "out.jsonl").code == 0
@@ -90,7 +90,7 @@ def test_glue(here, predict, monkeypatch):
     task = ["--profile", "sst2", "--data-dir", here.data]
     ended = predict("--glue", "submission", *task, "--json")
     assert ended.code == 0, ended.err
-    assert ended.result == {"files": [{"output": "submission/SST-2.tsv", "rows": 16}]}
+    assert ended.result == {"files": [{"output": "submission/SST-2.tsv", "rows": 16, "deferral": None}]}
     assert lines(Path("submission/SST-2.tsv").read_text()) == lines(predict("-i", here.data / "test.tsv").out)
     refused(predict("--glue", "submission", *task), 4, "SST-2.tsv", "--force")
     again = predict("--glue", "submission", *task, "--force")
@@ -117,9 +117,9 @@ def test_columns_of_the_users_own(here, predict):
 
 def test_which_model(here):
     source = ["-i", here.data / "test.tsv"]
-    refused(here.kd("predict", *source), 2, "either --student or --teacher")
+    refused(here.kd("predict", *source), 2, "--student or --teacher")
     both = ["--student", here.run_dir, "--teacher", here.run_dir]
-    refused(here.kd("predict", *both, *source), 2, "either --student or --teacher")
+    refused(here.kd("predict", *both, *source), 2, "--student or --teacher")
     shutil.copytree(here.run_dir / "teacher", "teacher")
     refused(here.kd("predict", "--teacher", "teacher", *source), 2, "--profile")
     refused(here.kd("predict", "--student", "nowhere", *source), 4, "nowhere", "kd student")

@@ -12,6 +12,7 @@ from made_teacher import make_teacher
 from typer.main import get_command
 
 from kdcli.cli import all_commands, app
+from kdcli.student.deferral import Calibration, Familiar
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = ("api.md", "cli.md", "plugins.md")
@@ -60,6 +61,15 @@ def here(line, trained, tiny, dbert, monkeypatch):
     assert tiny.kd("profile", "copy", "sst2", "my.toml").code == 0
     texts = [text for text, _ in tiny.rows("train")]
     pl.DataFrame({"review": texts}).write_csv("reviews.csv")
+    pl.DataFrame({"sentence": texts}).write_csv("new.csv")
+    shutil.copy("reviews.csv", "texts.csv")
+    shutil.copy("reviews.txt", "texts.txt")
+    (block,) = re.findall(
+        r"```toml\n(.*?)```", (ROOT / "docs/teachers.md").read_text("utf-8").partition("server\n")[2], re.S
+    )
+    Path("mine.toml").write_text(f'extends = "sst2"\n{block}')
+    for student in Path("runs").glob("*/student"):
+        Calibration(100, 0.95, Familiar(1.0, 1_000), [], [0.01], [1.0]).save(student / "calibration.json")
     pl.DataFrame({"mail": texts}).write_ndjson("mails.jsonl")
     return tiny
 
@@ -80,8 +90,9 @@ def test_the_readme_is_short_and_names_every_page():
 
 @pytest.mark.parametrize("line", sorted(LINES))
 def test_a_command_of_a_page(line, here, nli):
-    models = ("MODEL", here.root / "runs/sst2/teacher"), ("facebook/bart-large-mnli", nli)
-    for old, new in (("DATA/MINE", here.root / "mine"), (r"DATA/\S+", here.data), *models):
+    runs = here.root / "runs"
+    models = ("MODEL", runs / "sst2/teacher"), ("OTHER", runs / "custom/teacher"), ("facebook/bart-large-mnli", nli)
+    for old, new in (("DATA/MINE", here.root / "mine"), (r"DATA\b(/\S+)?", here.data), *models):
         line = re.sub(old, str(new), line)
     name, words = split(re.sub(r"\b(FOLDER|ENCODER|golden)\b", str(here.root / "runs/sst2/teacher"), line))
     if name == "profile copy":
