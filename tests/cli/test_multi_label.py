@@ -101,8 +101,9 @@ def test_weights_of_an_ensemble_and_the_audit(kd, tmp_path, teacher):
     assert load_student(run / "student").task.multi_label
     code, out, err = kd("teacher", "audit", "--profile", run / "profile.toml", "--teacher", teacher, "--json")
     assert code == 0, err
-    found, dev = json.loads(out), pl.read_parquet(run / "texts/dev.parquet")
-    assert found["rows"] == len(dev) and found["confusion"] is None
+    sample, dev = json.loads(out)["tables"]["sample"], pl.read_parquet(run / "texts/dev.parquet")
+    found = sample["models"]["teacher"]
+    assert sample["rows"] == len(dev) and found["confusion"] is None
     source = TeacherSource(str(teacher)).load(load_student(run / "student").task)
     said = expit(source.logits([dev["sentence"].to_list()])) > 0.5
     wanted = [[label in one.split("|") for label in LABELS] for one in dev["label"]]

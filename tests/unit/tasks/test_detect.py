@@ -190,10 +190,7 @@ def test_a_setting_overrules_that_lines_begin_with_labels(tmp_path, layout, text
     assert (found["sentence"].to_list(), found["label"].to_list()) == (texts, labels)
 
 
-def test_lines_without_a_label_are_bad_rows_where_the_setting_says_that_they_have_one(tmp_path):
+def test_lines_without_a_label_are_left_out_where_the_setting_says_that_they_have_one(tmp_path):
     (tmp_path / "dev.txt").write_text("good\n__label__1 bad\n")
-    settings = TaskSettings(labels=("0", "1"), layout="fasttext", bad_rows="skip", data_dir=str(tmp_path))
+    settings = TaskSettings(labels=("0", "1"), layout="fasttext", data_dir=str(tmp_path))
     assert load_tables(settings, task_from(settings), "dev", QuietReporter())["dev"]["sentence"].to_list() == ["bad"]
-    with pytest.raises(DataError) as raised:
-        load_tables(settings.model_copy(update={"bad_rows": "error"}), task_from(settings), "dev", QuietReporter())
-    assert raised.value.row == 1
