@@ -191,7 +191,8 @@ class StudentSettings(Table):
     ce_weight: Annotated[Weight, Flag("Distillation", "WEIGHT")] = 0.0
     """Weight of the cross entropy with the label."""
     repr_weight: Annotated[Weight, Flag("Distillation", "WEIGHT")] = 0.0
-    """Weight of the squared error of the teacher's representation, which a layer for training alone predicts."""
+    """Weight of the squared error of the teacher's representation (in units of the logits' variance), which a layer for
+    training alone predicts."""
     class_weights: Literal["none", "balanced"] = "none"
     """Weights of the rows in that cross entropy, the baseline's too; `balanced`: as of the teacher."""
     temperature: Annotated[Rate, Flag("Distillation", "T", ("--temperature", "-T"))] = 1.0

@@ -18,14 +18,15 @@ _SAMPLE = 20_000
 class Representation(nn.Module):
     """A layer that predicts the teacher's representation from what the student's layer ``logits`` reads.
 
-    It serves the training alone (Mukherjee and Hassan Awadallah 2019, section 4.2, where it is a stage of its own).
+    Its loss is in units of the variance of the teacher's logits, so that one weight suits teachers of any scale. It
+    serves the training alone (Mukherjee and Hassan Awadallah 2019, section 4.2, where it is a stage of its own).
 
     Raises:
         DataError: There are no representations.
         ProfileError: The student has no linear layer of that name.
     """
 
-    def __init__(self, module: nn.Module, states: NDArray[np.float16] | None) -> None:
+    def __init__(self, module: nn.Module, states: NDArray[np.float16] | None, logits: NDArray[np.float32]) -> None:
         super().__init__()
         key, last = "student.repr_weight", getattr(module, "logits", None)
         if states is None:
@@ -35,7 +36,9 @@ class Representation(nn.Module):
             raise ProfileError(
                 "this student has no linear layer `logits` to learn them by", key=key, hint="set it to 0"
             )
-        sample = torch.from_numpy(states[:: ceil(len(states) / _SAMPLE)].astype(np.float32))
+        every = ceil(len(states) / _SAMPLE)
+        sample = torch.from_numpy(states[::every].astype(np.float32))
+        self.scale = float(logits[::every].var(axis=0).mean())
         # Parameters, so that they move to the device with the rest.
         self.mean = nn.Parameter(sample.mean(dim=0), requires_grad=False)
         self.spread = nn.Parameter(sample.std(dim=0, correction=0).clamp(min=1e-6), requires_grad=False)
@@ -46,6 +49,6 @@ class Representation(nn.Module):
         self.read = inputs[0]
 
     def loss(self, states: Tensor) -> Tensor:
-        """Return the mean squared error of the last batch's representations, each value standardised."""
+        """Return the mean squared error of the last batch's standardised representations, times the logits' variance."""
         wanted = (states - self.mean) / self.spread
-        return nn.functional.mse_loss(self.predict(self.read.float()), wanted)
+        return self.scale * nn.functional.mse_loss(self.predict(self.read.float()), wanted)

@@ -184,8 +184,10 @@ class Training:
         self.device = next(self.module.parameters()).device
         self.average = averaged(self.module, self.settings.ema) if self.settings.ema else None
         self.scored = self.average.module if self.average else self.module
-        represent = self.settings.repr_weight
-        self.representation = Representation(self.module, self.examples.states).to(self.device) if represent else None
+        self.representation = None
+        if self.settings.repr_weight and self.examples.logits is not None:
+            made = Representation(self.module, self.examples.states, self.examples.logits)
+            self.representation = made.to(self.device)
         self.learning = nn.ModuleList(filter(None, [self.module, self.representation]))
         self.optimizer = make_optimizer(self.learning, self.settings, self.device)
         balanced = self.settings.class_weights == "balanced" and self.settings.ce_weight > 0

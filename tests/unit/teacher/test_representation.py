@@ -90,12 +90,13 @@ def test_the_loss_is_that_of_standardised_values(exported, films, tmp_path):
     states = np.random.default_rng(1).normal(3, 2, (50, 4)).astype(np.float16)
     module = torch.nn.Module()
     module.logits = torch.nn.Linear(5, 2)
-    head = Representation(module, states)
+    logits = np.random.default_rng(2).normal(1, 3, (50, 2)).astype(np.float32)
+    head = Representation(module, states, logits)
     features = torch.randn(50, 5)
     module.logits(features)
     wanted = (states - states.astype(np.float64).mean(0)) / states.astype(np.float64).std(0)
     predicted = features.numpy() @ head.predict.weight.detach().numpy().T + head.predict.bias.detach().numpy()
-    expected = ((predicted - wanted) ** 2).mean()
+    expected = ((predicted - wanted) ** 2).mean() * logits.astype(np.float64).var(0).mean()
     assert head.loss(torch.from_numpy(states)).item() == pytest.approx(expected, rel=1e-4)
 
 
