@@ -49,6 +49,6 @@ class Representation(nn.Module):
         self.read = inputs[0]
 
     def loss(self, states: Tensor) -> Tensor:
-        """Return the mean squared error of the last batch's standardised representations, times the logits' variance."""
+        """Return the mean squared error of the last batch's standardised representations, times that variance."""
         wanted = (states - self.mean) / self.spread
         return self.scale * nn.functional.mse_loss(self.predict(self.read.float()), wanted)
