@@ -62,7 +62,7 @@ COMMANDS = {
     "get-task": ["data", "get", "rte", "--output", "out", "--url", "hub"],
 }
 """What each writes begins with ``out``."""
-TIMES = {"results.json", "metrics.jsonl", "kd.lock", ".launch.lock", "README.md", "metrics.json"}
+TIMES = {"results.json", "metrics.jsonl", "kd.lock", ".launch.lock", "README.md", "metrics.json", "distil.json"}
 """Files that hold times."""
 
 
