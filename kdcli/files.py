@@ -23,7 +23,7 @@ _UMASK = os.umask(0o022)
 os.umask(_UMASK)  # it can be read only by setting it
 MARKER = ".kdfiles"
 """The file in each folder of kd that names the files which kd has put there."""
-ADDED = "calibration.json"
+CALIBRATION = "calibration.json"
 """A file that a later stage adds to a student's folder; it is no part of the folder's hash."""
 
 
@@ -190,7 +190,9 @@ def sha256(path: Path) -> str:
     """Hash a file's bytes, or a folder's file names and bytes in order of name (hex digits)."""
     if path.is_dir():
         folder = hashlib.sha256()
-        for file in sorted(file for file in path.rglob("*") if file.is_file() and file.name not in (MARKER, ADDED)):
+        for file in sorted(
+            file for file in path.rglob("*") if file.is_file() and file.name not in (MARKER, CALIBRATION)
+        ):
             folder.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
         return folder.hexdigest()
     with path.open("rb") as stream:

@@ -206,7 +206,7 @@ def _prepare(
         raise UsageError("this run folder is of another command", file=root, hint=hint)
     with TemporaryDirectory() as place:
         planned = replace(options, run_dir=Path(place)) if options.dry_run else options  # that leaves nothing
-        derived, counts, plan, columns = _plan(request, files, load, planned, begin, reporter)
+        derived, counts, plan, columns = _plan(request, files, recipe, load, planned, begin, reporter)
     if not options.dry_run:
         profile.unlink(missing_ok=True)
         made = {"counts": asdict(counts), "plan": asdict(plan), "columns": columns}
@@ -215,10 +215,15 @@ def _prepare(
 
 
 def _plan(
-    request: Request, files: Sequence[Path], load: Load, options: RunOptions, begin: float, reporter: Reporter
+    request: Request,
+    files: Sequence[Path],
+    recipe: Profile,
+    load: Load,
+    options: RunOptions,
+    begin: float,
+    reporter: Reporter,
 ) -> tuple[Profile, TextCounts, Plan, tuple[str, ...]]:
     """Open the teacher, take the texts, and plan; the last value is the columns of the texts."""
-    recipe = load({})
     root = options.root(recipe)
     said = {key for key, origin in recipe.origins.items() if origin.startswith(("--", "KD_"))}
     settings = recipe.settings

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
-from kdcli.files import atomic, foreign, mark
-from kdcli.student.deferral import FILE, Calibration, Familiar, calibrate, cross_fit, differs, margins, texts_needed
+from kdcli.files import CALIBRATION, atomic, foreign, mark
+from kdcli.student.deferral import Calibration, Familiar, calibrate, cross_fit, differs, margins, texts_needed
 from kdcli.student.student import Student, load_student
 from kdcli.tasks.answers import answers, at_half, same, without_thresholds
 from kdcli.tasks.labels import encode_labels
@@ -156,9 +156,9 @@ def calibrate_student(
         labels = encode_labels(found["label"], task, file=predictions)
         right = np.stack([same(answers(theirs, task), labels), same(answers(ours, model.task), labels)])
     calibration = calibrate(margin, wrong, agree=settings.agree, familiar=familiar, right=right)
-    with atomic(student / FILE) as temporary:
+    with atomic(student / CALIBRATION) as temporary:
         calibration.save(temporary)
-    mark(student, but=[name for name in foreign(student) if name != FILE])
+    mark(student, but=[name for name in foreign(student) if name != CALIBRATION])
     place = calibration.errors()
     if place is None:
         reporter.warn(too_few(calibration, settings.agree))

@@ -16,9 +16,8 @@ from kdcli.config.schema import TaskSettings
 from kdcli.download import SOURCES
 from kdcli.errors import DataError
 from kdcli.export.onnx import OnnxExport, example_code, export_onnx
-from kdcli.files import atomic, check_output
+from kdcli.files import CALIBRATION, atomic, check_output
 from kdcli.student.card import fill_card, tags
-from kdcli.student.deferral import FILE as CALIBRATION
 from kdcli.student.student import FORMAT, WEIGHTS, load_student
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.tasks.metrics import metric_title

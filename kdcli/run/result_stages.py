@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdcli.files import CALIBRATION
 from kdcli.run.lock import Lock
 from kdcli.run.stage import Files, RunContext, Stage
 from kdcli.run.transfer_stages import TABLES
@@ -78,7 +79,7 @@ class Calibrate(Stage):
 
     def outputs(self, run: RunContext) -> Files:
         """Add a file to the student's folder."""
-        return {"calibration": run.path("student") / "calibration.json"}
+        return {"calibration": run.path("student") / CALIBRATION}
 
     def run(self, run: RunContext) -> Any:
         from kdcli.evaluate.pair import calibrate_student

@@ -28,7 +28,6 @@ from kdcli.api import Task
 from kdcli.errors import DataError, first_line
 from kdcli.tasks.answers import answers, as_classes, at_half, same, without_thresholds
 
-FILE = "calibration.json"  # in the student's folder; a hash of the folder leaves it out (kdcli.files)
 CONFIDENCE = 0.95
 _USUAL = 0.99
 """The share of texts whose unknown words and length say what is familiar."""

@@ -23,10 +23,10 @@ from tokenizers import Tokenizer
 from kdcli import registry
 from kdcli.api import Task
 from kdcli.errors import DataError, PluginError, ProfileError, UsageError, first_line
+from kdcli.files import CALIBRATION
 from kdcli.models.inference import read_weights
 from kdcli.registry.plugin import use
 from kdcli.student.config import REMAKE, Config, Metrics, checked, read_json
-from kdcli.student.deferral import FILE as CALIBRATION
 from kdcli.student.deferral import Calibration, WordCounts, margins
 from kdcli.student.predictions import Predictions, predictions
 from kdcli.student.vocabulary import FILE as TOKENIZER
