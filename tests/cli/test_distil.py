@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from made_teacher import SMALL, make_teacher, texts, write_csv
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from scipy.special import log_softmax
 from transformers import BertForSequenceClassification
@@ -207,6 +208,19 @@ def test_minutes_are_planned_and_kept_in_the_profile_as_numbers(kd, tmp_path, te
     assert plan["updates"] == 20 and plan["seconds"]["student"] > 0
     assert "max_steps = 20" in (run / "profile.toml").read_text()
     assert "minutes =" not in (run / "profile.toml").read_text()
+
+
+def test_the_teacher_labels_in_the_precision_that_is_fastest_unless_one_is_named(
+    kd, tmp_path, teacher, mails, monkeypatch
+):
+    monkeypatch.setattr("kdcli.distillation.distil.fastest_precision", lambda device: "bf16")
+    for flags, wanted in (((), "bf16"), (("--precision", "fp32"), "fp32")):
+        code, _, err = kd("distil", teacher, mails, *SMALL, *flags, "--run-dir", tmp_path / wanted)
+        assert code == 0, err
+        logits = tmp_path / wanted / "export/logits.safetensors"
+        with safe_open(logits, "numpy") as file:
+            assert json.loads(file.metadata()["kd"])["precision"] == wanted
+        assert ('precision = "bf16"' in (tmp_path / wanted / "profile.toml").read_text()) == (wanted == "bf16")
 
 
 def test_the_teacher_labels_as_many_texts_as_the_budget_allows(kd, tmp_path, teacher, mails):
