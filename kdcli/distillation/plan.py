@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -200,10 +201,10 @@ def measure(
 
 def _made_length(columns: list[list[str]], rules: LiteSettings) -> float:
     """Return the words of a fabricated text for each word of its original, from the rule that keeps an n-gram."""
-    kept = np.mean([int(n) for n in rules.ngram.split(":")])
-    words = np.mean([count_words(pl.Series(column, dtype=pl.String)).mean() for column in columns])
+    kept = fmean(int(n) for n in rules.ngram.split(":"))
+    words = fmean(count for column in columns for count in count_words(pl.Series(column, dtype=pl.String)))
     changed = 1 if len(columns) == 1 else 2 / 3  # of a pair the first text, the second, or both
-    return float(1 - changed * rules.p_ngram * max(0.0, 1 - kept / words))
+    return 1 - changed * rules.p_ngram * max(0.0, 1 - kept / max(1.0, words))
 
 
 def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float, progress: Progress) -> float:

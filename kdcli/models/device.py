@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import timeit
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -61,7 +62,7 @@ def fastest_precision(device: str) -> str:
         return "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     plain = torch.ones(_TRIAL, _TRIAL)
     short = plain.bfloat16()
-    seconds = [min(timeit.repeat(lambda one=one: one @ one, number=1, repeat=5)) for one in (plain, short)]
+    seconds = [min(timeit.repeat(partial(torch.mm, one, one), number=1, repeat=5)) for one in (plain, short)]
     return "bf16" if seconds[0] > 1.5 * seconds[1] else "fp32"
 
 
