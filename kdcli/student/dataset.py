@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.files import atomic
-from kdcli.student.vectors import make_vectors, save_vectors, words_with_vectors
+from kdcli.student.vectors import make_vectors, pieces_with_vectors, save_vectors, words_with_vectors
 from kdcli.student.vocabulary import (
     UNKNOWN,
     TextEncoder,
@@ -113,6 +113,7 @@ def encode(
             min_freq=settings.min_freq,
             lowercase=settings.lowercase,
             more=words_with_vectors(source, reporter) if source else (),
+            pieces=pieces_with_vectors(source, reporter) if source and settings.word_pieces else (),
         )
     vectors = source and make_vectors(
         vocabulary(tokenizer),

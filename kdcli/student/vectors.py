@@ -86,6 +86,15 @@ def words_with_vectors(source: str, reporter: Reporter) -> Iterator[str]:
     return (word.decode(errors="replace") for word, _ in rows)
 
 
+def pieces_with_vectors(source: str, reporter: Reporter) -> Iterator[str]:
+    """Give the pieces that words can be cut into, of an encoder; a file has none."""
+    if Path(source).expanduser().is_file():
+        return iter(())
+    from kdcli.student.encoder_vectors import encoder_pieces
+
+    return encoder_pieces(source, reporter)
+
+
 def save_vectors(vectors: Vectors, folder: Path) -> None:
     """Write the vectors into an encoded set."""
     metadata = {"kd": json.dumps({"source": vectors.source, "found": vectors.found})}
