@@ -33,10 +33,10 @@ def main() -> None:
     corpus = Corpus("single", [line for i, line in enumerate(lines) if i % 100], lines[::100])
     options = kd_transfoxl.Options(
         from_scratch=True,
-        n_layer=args.layers,
-        d_model=args.width,
-        n_head=args.width // 64,
-        div_val=2,
+        config={
+            **{"n_layer": args.layers, "d_model": args.width, "d_embed": args.width, "d_inner": 4 * args.width},
+            **{"n_head": args.width // 64, "div_val": 2},
+        },
         epochs=args.epochs,
         max_steps=args.max_steps,
         batch_size=args.batch_size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kd_transfoxl import Options
 
 KEY = "generators.transfoxl"
-SIZES = ("n_layer", "d_model", "n_head", "d_head", "d_inner", "div_val", "cutoffs", "mem_len")
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "tiny": {"n_layer": 2, "d_model": 64, "d_embed": 64, "n_head": 2, "d_head": 32, "d_inner": 128, "div_val": 2},
     "wt103": {},
@@ -37,10 +36,9 @@ def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageMod
     """Find the model that the options name, or configure one with random weights."""
     words = detect_words(corpus.train) if options.words == "auto" else options.words
     scratch = options.from_scratch or options.model == "tiny"
-    sizes = {name: value for name in SIZES if (value := getattr(options, name)) != "auto"}
-    if sizes and not scratch:
-        key = f"{KEY}.{next(iter(sizes))}"
-        raise ProfileError("a pretrained model has its size already", key=key, hint='use "auto", or set from_scratch')
+    if options.config and not scratch:
+        hint = "leave it out, or set from_scratch"
+        raise ProfileError("a pretrained model has its configuration already", key=f"{KEY}.config", hint=hint)
     folder: Path | None = None
     if scratch and options.model in CONFIGURATIONS:
         config = TransfoXLConfig(**CONFIGURATIONS[options.model])
@@ -52,7 +50,7 @@ def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageMod
     else:
         most = options.max_size or None
         tokenizer = WordTokenizer.train(corpus.train, words, min_freq=options.min_freq, max_size=most)
-        config, folder = _resize(config, sizes, tokenizer), None
+        config, folder = _resize(config, options.config, tokenizer), None
     _report_unknown(tokenizer, corpus.train, reporter)
     return LanguageModel(KEY, tokenizer, config, folder, options.max_length, nats=nats, check=check)
 
@@ -81,33 +79,26 @@ def nats(losses: Tensor, labels: Tensor) -> Tensor:
 def check(model: TransfoXLLMHeadModel, length: int) -> None:
     """Make sure that the probabilities of a model are finite in texts of ``length`` words."""
     words = torch.arange(length - 1, device=model.device) % model.config.vocab_size
-    hidden, _ = model.transformer(words[None])
+    hidden = model.transformer(words[None])
     if not model.crit.log_probs(hidden[0, -1:]).isfinite().all():
         what = f"the model cannot be sampled from: its probabilities are not finite in {model.dtype}"
         raise DataError(what, hint="sample in fp32, or fine-tune it again")
 
 
-def _resize(config: TransfoXLConfig, sizes: dict[str, Any], tokenizer: WordTokenizer) -> TransfoXLConfig:
-    """Return a configuration with these sizes, for a vocabulary."""
-    cutoffs = list(sizes.pop("cutoffs", fitting_cutoffs(len(tokenizer))))
-    d_model, n_head = sizes.get("d_model", config.d_model), sizes.get("n_head", config.n_head)
-    mem_len = sizes.get("mem_len", config.mem_len)
-    values: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "eos_token_id": tokenizer.eos_token_id,
-        "cutoffs": cutoffs,
-        "tie_projs": None,  # the number of clusters may differ: tied like the published ones, all but the first
-        "same_length": config.same_length and mem_len > 0,  # else a word would see nothing
-    }
-    if "d_model" in sizes:
-        values |= {"d_embed": d_model, "d_inner": max(d_model * config.d_inner // config.d_model, 1)}
-    if "d_model" in sizes or "n_head" in sizes:
-        values["d_head"] = max(d_model // n_head, 1)
-    resized: TransfoXLConfig = TransfoXLConfig.from_dict({**config.to_dict(), **values, **sizes})
+def _resize(config: TransfoXLConfig, values: Mapping[str, Any], tokenizer: WordTokenizer) -> TransfoXLConfig:
+    """Return a configuration for a vocabulary, with some values of the user's."""
+    known = TransfoXLConfig()
+    for name, value in values.items():
+        default = getattr(known, name, None)
+        if not isinstance(value, (int, float) if isinstance(default, float) else type(default)):
+            raise ProfileError(f"no Transformer-XL has {name} = {value!r}", key=f"{KEY}.config.{name}")
+    own: dict[str, Any] = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    own |= {"cutoffs": fitting_cutoffs(len(tokenizer)), "tie_projs": None}
+    resized: TransfoXLConfig = TransfoXLConfig.from_dict({**config.to_dict(), **own, **values})
     try:
         resized.check()
     except DataError as error:
-        raise ProfileError(error.what, key=f"{KEY}.{error.key}", hint=error.hint) from error
+        raise ProfileError(error.what, key=f"{KEY}.config.{error.key}", hint=error.hint) from error
     return resized
 
 
@@ -147,10 +138,8 @@ def _load_tokenizer(folder: Path, config: TransfoXLConfig, words: Words | None =
 class TransfoXLDecoder:
     """A Transformer-XL with preallocated keys and values: a ``kdcli.lm.sampling.Decoder``.
 
-    Each text starts with an empty memory, and its words see what they see when the whole text is read at once: with
-    ``same_length`` the last ``mem_len`` positions, otherwise all. The cache has as many, and is written in a ring:
-    attention depends on distances only, so it does not matter where a position is kept. ``draw`` draws words ``[rows]``
-    from hidden states ``[rows, d_model]`` and uniforms ``[rows]``; by default, ``model.crit.draw``.
+    ``draw`` draws words ``[rows]`` from hidden states ``[rows, d_model]`` and uniforms ``[rows]``; by default,
+    ``model.crit.draw``.
     """
 
     def __init__(self, model: TransfoXLLMHeadModel, draw: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
@@ -168,13 +157,12 @@ class TransfoXLDecoder:
     def open(self, rows: int, length: int) -> None:
         """See ``Decoder``."""
         config = self.model.config
-        self.size = min(length, config.mem_len) if config.same_length else length
-        shape = (config.n_layer, rows, config.n_head, self.size, config.d_head)
+        shape = (config.n_layer, rows, config.n_head, length, config.d_head)
         self.keys = torch.zeros(shape, dtype=self.model.dtype, device=self.device)
         self.values = torch.zeros_like(self.keys)
-        sines = self.model.transformer.sines(torch.arange(self.size, device=self.device), self.model.dtype)
+        sines = self.model.transformer.sines(torch.arange(length, device=self.device), self.model.dtype)
         keys = [layer.dec_attn.distance_keys(sines).permute(1, 2, 0) for layer in self.layers]
-        self.distance_keys = torch.stack(keys)  # [layers, heads, d_head, size], the same for all texts
+        self.distance_keys = torch.stack(keys)  # [layers, heads, d_head, length], the same for all texts
 
     def step(self, tokens: Tensor, positions: Tensor, width: int, uniforms: Tensor) -> Tensor:
         """See ``Decoder``."""
@@ -182,10 +170,8 @@ class TransfoXLDecoder:
 
     def hidden(self, tokens: Tensor, positions: Tensor, width: int) -> Tensor:
         """Read a word of each row; return the last hidden states ``[rows, d_model]``."""
-        width = min(width, self.size)
-        distances = (positions[:, None] - torch.arange(width, device=positions.device)) % self.size  # [rows, width]
-        # What is farther back than the text's beginning belongs to an earlier text.
-        unseen = distances > positions[:, None]
+        distances = positions[:, None] - torch.arange(width, device=positions.device)  # [rows, width]
+        unseen = (distances < 0) | (distances >= self.model.config.window)
         distances = distances.masked_fill(unseen, 0)
         hidden: Tensor = self.model.transformer.word_emb(tokens)
         for number, layer in enumerate(self.layers):
@@ -203,8 +189,8 @@ class TransfoXLDecoder:
         attention, width = layer.dec_attn, distances.shape[1]
         queries, keys, values = attention.heads(hidden)  # [rows, heads, d_head]
         rows = torch.arange(len(positions), device=positions.device)
-        self.keys[number, rows, :, positions % self.size] = keys
-        self.values[number, rows, :, positions % self.size] = values
+        self.keys[number, rows, :, positions] = keys
+        self.values[number, rows, :, positions] = values
         distance_keys = self.distance_keys[number, :, :, :width]
         by_distance = torch.einsum("bhd,hdj->bhj", queries + attention.r_r_bias, distance_keys)
         by_position = by_distance.gather(2, distances[:, None].expand(-1, by_distance.shape[1], -1))

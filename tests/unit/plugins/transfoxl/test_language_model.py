@@ -46,13 +46,13 @@ def test_the_papers_recipe_and_model_are_the_default(notes):
     assert (config.d_inner, config.div_val, config.mem_len, config.clamp_len) == (4096, 4, 1600, 1000)
 
 
-def test_sizes_of_ones_own(notes):
-    sizes = {"n_layer": 4, "d_model": 256, "n_head": 8, "div_val": 1, "cutoffs": (5, 9), "mem_len": 20}
-    config = prepare(Options(model="wt103", from_scratch=True, **sizes), CORPUS, notes).config
-    assert {name: getattr(config, name) for name in sizes} == {**sizes, "cutoffs": [5, 9]}
-    assert (config.d_embed, config.d_head, config.d_inner, config.tie_projs) == (256, 32, 1024, [False, True, True])
-    one = prepare(Options(model="tiny", cutoffs=[], d_head=5, d_inner=7), CORPUS, notes).config
-    assert (one.cutoffs, one.tie_projs, one.d_head, one.d_inner) == ([], [False], 5, 7)
+def test_a_configuration_of_ones_own(notes):
+    own = {"n_layer": 4, "d_model": 256, "d_embed": 128, "n_head": 8, "div_val": 2, "cutoffs": [5, 9], "mem_len": 20}
+    config = prepare(Options(model="wt103", from_scratch=True, config=own), CORPUS, notes).config
+    assert {name: getattr(config, name) for name in own} == own
+    assert (config.d_head, config.d_inner, config.tie_projs) == (64, 4096, [False, True, True])
+    one = prepare(Options(model="tiny", config={"cutoffs": [], "d_head": 5}), CORPUS, notes).config
+    assert (one.cutoffs, one.tie_projs, one.d_head, one.d_inner) == ([], [False], 5, 128)
     words = len(WordTokenizer.train(TRAIN, "whitespace", min_freq=2))
     assert one.vocab_size == words == prepare(Options(model="tiny"), CORPUS, notes).config.vocab_size
     assert prepare(Options(model="tiny", max_size=6), CORPUS, notes).config.vocab_size == 6
@@ -69,17 +69,19 @@ def test_no_memory_but_words_that_see_nothing_else(tmp_path, notes):
 
 def test_options_that_make_no_model(notes):
     for wrong, key in (
-        ({"cutoffs": [9, 2000]}, "cutoffs"),
-        ({"cutoffs": [9, 9]}, "cutoffs"),
-        ({"d_model": 7}, "d_model"),
-        ({"d_model": 8, "div_val": 100, "cutoffs": [5, 9]}, "d_embed"),
+        ({"cutoffs": [9, 2000]}, "config.cutoffs"),
+        ({"d_model": 7}, "config.d_model"),
+        ({"d_model": 8, "d_embed": 8, "div_val": 100, "cutoffs": [5, 9]}, "config.d_embed"),
+        ({"n_layers": 3}, "config.n_layers"),
+        ({"n_layer": "many"}, "config.n_layer"),
+        ({"n_head": 0}, "config.n_head"),
     ):
         with pytest.raises(ProfileError) as error:
-            prepare(Options(model="tiny", **wrong), CORPUS, notes)
+            prepare(Options(model="tiny", config=wrong), CORPUS, notes)
         assert error.value.key == f"generators.transfoxl.{key}"
-    with pytest.raises(ProfileError, match=r"has its size already .*n_layer"):
-        prepare(Options(model=str(PUBLISHED), n_layer=3), CORPUS, notes)
-    for name, value in (("n_layer", 0), ("mem_len", -1), ("cutoffs", [0]), ("words", "none"), ("max_length", 1)):
+    with pytest.raises(ProfileError, match="has its configuration already"):
+        prepare(Options(model=str(PUBLISHED), config={"n_layer": 3}), CORPUS, notes)
+    for name, value in (("min_freq", 0), ("max_size", -1), ("config", [0]), ("words", "none"), ("max_length", 1)):
         with pytest.raises(ValidationError):
             Options(**{name: value})
     with pytest.raises(DataError, match="no word occurs 99 times"):
