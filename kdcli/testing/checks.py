@@ -172,7 +172,7 @@ def loads(subject: Subject) -> str:
 
 
 def options(subject: Subject) -> str:
-    """Validate the options of this check; look for a description of each option, and try one that does not exist."""
+    """Validate the options of this check, and look for a description of each option."""
     from pydantic import ValidationError
 
     model = subject.plugin.Options
@@ -181,11 +181,9 @@ def options(subject: Subject) -> str:
     except ValidationError as error:
         errors = in_one_line(*explain(error, model))
         raise Failure("options that are valid (--set key=value, or options={...})", errors) from None
-    silent = [name for name, field in model.model_fields.items() if not (field.description or "").strip()]
-    expected = "a description of each option: a docstring below it and use_attribute_docstrings=True, or Field(...)"
-    expect(not silent, expected, f"none of {', '.join(silent)}")
-    expected = 'model_config = ConfigDict(extra="forbid"), so that a misspelt option is an error'
-    expect(model.model_config.get("extra") == "forbid", expected, "an Options that takes any")
+    if silent := [name for name, field in model.model_fields.items() if not (field.description or "").strip()]:
+        expected = "a description of each option: a docstring below it and use_attribute_docstrings=True, or Field(...)"
+        raise Doubt(expected, f"none of {', '.join(silent)}")
     return ", ".join(f"{name} = {value!r}" for name, value in subject.table.items()) or "the defaults"
 
 
@@ -215,11 +213,12 @@ def public_imports(subject: Subject) -> str:
 def _internals(path: Path) -> Iterator[tuple[int, str]]:
     """Yield imports of ``kdcli`` that are not public, with their lines."""
     for node in ast.walk(ast.parse(path.read_bytes())):
-        names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
         for name in names:
             if name.startswith("kdcli.") and not any(f"{name}.".startswith(f"{public}.") for public in PUBLIC):
                 yield node.lineno, name

@@ -110,7 +110,7 @@ class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
         self.transformer = TransfoXLModel(config)
         self.crit = AdaptiveSoftmax(config.vocab_size, config.cutoffs, config.d_embed, config.d_model, config.div_val)
         tied, embeddings = {}, "transformer.word_emb"
-        for cluster, shared in enumerate(config.tie_projs):
+        for cluster, shared in enumerate(config.tie_projs or []):
             if config.tie_word_embeddings:
                 tied[f"crit.out_layers.{cluster}.weight"] = f"{embeddings}.emb_layers.{cluster}.weight"
             if shared:

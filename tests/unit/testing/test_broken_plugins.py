@@ -14,8 +14,6 @@ MODULES = [
     ("loads", "class Options(BaseModel)", "class Options", "Options that are no Pydantic model"),
     ("loads", "scores = True", "scores = True\nfast = 3", "a fast that is no function"),
     ("options", FORBID, FORBID + "\n    deep: int", "(key deep)"),
-    ("options", 'extra="forbid", ', "", "an Options that takes any"),
-    ("options", "use_attribute_docstrings=True", "", "a description of each option"),
     ("cheap import", "from typing", "import torch\nfrom typing", "came torch too: import that inside the functions"),
 ]
 MAKE = "checkpoint.mkdir(parents=True, exist_ok=True)"
@@ -28,7 +26,7 @@ GENERATORS = [
     ("load", 'return {"beginnings": [', 'return {"none": {1}, "beginnings": [', "prefixes to return a mapping of JSON"),
     ("sample", "return Samples([", "return tuple, ([", "came a sampler that returns no Samples, but tuple"),
     ("sample", "in range(part.count)", "in range(part.count - 3)", "asked for 48 draws, and accounts for 45"),
-    ("sample", 'if end else ""', 'if not end else ""', "came all 48 rejected"),
+    ("sample", 'if end else ""', 'if not end else ""', "came 0 of 0, and rejected: {'nothing to go on with': 48"),
     ("sample", COUNT, '{"empty": 0, 3: 0.0}', "rejected are no counts by reason, but {'empty': 0, 3: 0.0}"),
     ("sample", "[beginning, *end]", '[beginning + "\\ud800", *end]', "half of a surrogate pair"),
     ("sample", "[text for text in texts if text],", "dict.fromkeys(texts),", "texts are no list"),
@@ -123,6 +121,11 @@ def test_a_broken_fast(broken, outcome_of, name, code, says):
 def test_a_broken_teacher(broken, outcome_of, name, old, new, says):
     made = broken((old, new), source=(TEACHER / "kd_example/__init__.py").read_text())
     check(outcome_of("teachers", name, made, model=str(TEACHER / "words.toml")), "failed", says)
+
+
+def test_an_option_without_a_description_is_a_warning(broken, outcome_of):
+    found = outcome_of("students", "options", broken(("use_attribute_docstrings=True", "")))
+    check(found, "warned", "a description of each option")
 
 
 def test_imports_of_what_is_not_public_are_a_warning(broken, outcome_of):
