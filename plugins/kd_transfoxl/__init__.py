@@ -11,7 +11,8 @@ from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
 from kdcli.lm import LanguageModelOptions, Positive
 
 api_version = API_VERSION
-EARLIER = ("n_layer", "d_model", "n_head", "d_head", "d_inner", "div_val", "cutoffs", "mem_len")
+SIZES = ("n_layer", "d_model", "n_head", "d_head", "d_inner", "div_val", "cutoffs", "mem_len")
+EARLIER = {"from_scratch": False, "max_size": 0, **dict.fromkeys(SIZES, "auto")}  # options that are no more
 
 
 class Options(LanguageModelOptions):
@@ -19,24 +20,18 @@ class Options(LanguageModelOptions):
 
     model: str = "wt103"
     """wt103, as published; tiny, which has no pretrained weights; or a hub name or folder of the published form."""
-    from_scratch: bool = False
-    """Start from random weights, with a vocabulary and clusters counted from the training texts."""
     words: Literal["auto", "moses", "whitespace"] = "auto"
     """Split texts by the rules of Moses, or at white space; `auto`: at white space if they are tokenised already."""
     min_freq: Positive = 2
-    """From scratch: occurrences that a word needs."""
-    max_size: Annotated[int, Field(ge=0)] = 0
-    """From scratch: the most words, the most frequent ones; 0 = no limit."""
-    config: dict[str, Any] = Field(default_factory=dict)
-    """From scratch: what differs from the configuration of `model`, such as `n_layer`."""
+    """Of the model `tiny`: occurrences that a word of its vocabulary needs."""
     max_length: Annotated[int, Field(ge=2)] = 80
     """Longest text in words, its end included: longer ones are cut in training, and rejected in sampling."""
 
     @model_validator(mode="before")
     @classmethod
     def _earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Accept profiles of earlier versions, in which each size stands as ``auto``."""
-        return {name: value for name, value in values.items() if name not in EARLIER or value != "auto"}
+        """Accept what profiles of earlier versions hold without effect."""
+        return {name: value for name, value in values.items() if name not in EARLIER or value != EARLIER[name]}
 
 
 def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> dict[str, Any]:

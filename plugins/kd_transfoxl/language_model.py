@@ -1,12 +1,12 @@
-"""The model that learns the task's texts, published or from scratch, and how texts are sampled from it."""
+"""The model that learns the task's texts, and how texts are sampled from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from kd_transfoxl.model import TransfoXLConfig, TransfoXLLayer, TransfoXLLMHeadModel
 from kd_transfoxl.words import Words, WordTokenizer, detect_words, fitting_cutoffs
-from kdcli.api import Corpus, DataError, GeneratorSettings, ProfileError, Reporter, Sampler
+from kdcli.api import Corpus, DataError, GeneratorSettings, Reporter, Sampler
 from kdcli.lm.causal import CausalSampler
 from kdcli.lm.language_model import LanguageModel
 from kdcli.lm.texts import IGNORED
@@ -24,35 +24,31 @@ if TYPE_CHECKING:
     from kd_transfoxl import Options
 
 KEY = "generators.transfoxl"
-CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "tiny": {"n_layer": 2, "d_model": 64, "d_embed": 64, "n_head": 2, "d_head": 32, "d_inner": 128, "div_val": 2},
-    "wt103": {},
-}  # differences from the published configuration
+TINY = {"n_layer": 2, "d_model": 64, "d_embed": 64, "n_head": 2, "d_head": 32, "d_inner": 128, "div_val": 2}
 HUB = {"wt103": "transfo-xl/transfo-xl-wt103"}  # the hub names of the published weights
 _SAMPLE = 1000  # texts in which unknown words are counted
 
 
 def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
-    """Find the model that the options name, or configure one with random weights."""
+    """Find the model that the options name, or configure the tiny one."""
     words = detect_words(corpus.train) if options.words == "auto" else options.words
-    scratch = options.from_scratch or options.model == "tiny"
-    if options.config and not scratch:
-        hint = "leave it out, or set from_scratch"
-        raise ProfileError("a pretrained model has its configuration already", key=f"{KEY}.config", hint=hint)
     folder: Path | None = None
-    if scratch and options.model in CONFIGURATIONS:
-        config = TransfoXLConfig(**CONFIGURATIONS[options.model])
+    if options.model == "tiny":
+        tokenizer = WordTokenizer.train(corpus.train, words, min_freq=options.min_freq)
+        config = configuration(tokenizer, **TINY)
     else:
         folder = find_model(HUB.get(options.model, options.model), reporter, key=f"{KEY}.model")
         config = _load_config(folder)
-    if folder and not scratch:
         tokenizer = _load_tokenizer(folder, config, words)
-    else:
-        most = options.max_size or None
-        tokenizer = WordTokenizer.train(corpus.train, words, min_freq=options.min_freq, max_size=most)
-        config, folder = _resize(config, options.config, tokenizer), None
     _report_unknown(tokenizer, corpus.train, reporter)
     return LanguageModel(KEY, tokenizer, config, folder, options.max_length, nats=nats, check=check)
+
+
+def configuration(tokenizer: WordTokenizer, **sizes: int) -> TransfoXLConfig:
+    """Return the published configuration with other sizes and a vocabulary, its clusters in the same proportions."""
+    words = len(tokenizer)
+    own = {"vocab_size": words, "cutoffs": fitting_cutoffs(words), "eos_token_id": tokenizer.eos_token_id}
+    return TransfoXLConfig(**own, **sizes)
 
 
 def sampler(checkpoint: Path, settings: GeneratorSettings, max_length: int, reporter: Reporter) -> Sampler:
@@ -85,30 +81,13 @@ def check(model: TransfoXLLMHeadModel, length: int) -> None:
         raise DataError(what, hint="sample in fp32, or fine-tune it again")
 
 
-def _resize(config: TransfoXLConfig, values: Mapping[str, Any], tokenizer: WordTokenizer) -> TransfoXLConfig:
-    """Return a configuration for a vocabulary, with some values of the user's."""
-    known = TransfoXLConfig()
-    for name, value in values.items():
-        default = getattr(known, name, None)
-        if not isinstance(value, (int, float) if isinstance(default, float) else type(default)):
-            raise ProfileError(f"no Transformer-XL has {name} = {value!r}", key=f"{KEY}.config.{name}")
-    own: dict[str, Any] = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
-    own |= {"cutoffs": fitting_cutoffs(len(tokenizer)), "tie_projs": None}
-    resized: TransfoXLConfig = TransfoXLConfig.from_dict({**config.to_dict(), **own, **values})
-    try:
-        resized.check()
-    except DataError as error:
-        raise ProfileError(error.what, key=f"{KEY}.config.{error.key}", hint=error.hint) from error
-    return resized
-
-
 def _report_unknown(tokenizer: WordTokenizer, texts: Sequence[str], reporter: Reporter) -> None:
     """Report how many words are outside the vocabulary; all of them are an error."""
     sample = texts[:_SAMPLE]
     tokens = list(chain.from_iterable(tokenizer(sample)["input_ids"]))
     words, unknown = len(tokens) - tokens.count(tokenizer.eos_token_id), tokens.count(tokenizer.unk_token_id)
     if words and unknown == words:
-        hint = "is it the model of another language? from_scratch counts a vocabulary of these texts"
+        hint = "is it the model of another language?"
         raise DataError("the model knows no word of the training texts", hint=hint, key=f"{KEY}.model")
     if unknown:
         share = f"{unknown / words:.1%} of the words of {len(sample)} training texts"

@@ -76,7 +76,6 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
         wide = self.div_val > 1 and self.d_embed // self.div_val ** (clusters - 1) > 0
         for key, sound, must in (
             *((key, getattr(self, key, value) == value, f"be {value}, as published") for key, value in FIXED.items()),
-            *((key, getattr(self, key) > 0, "be 1 or more") for key in ("n_layer", "n_head", "d_head", "d_inner")),
             ("cutoffs", rising, f"rise from 1 on to less than {self.vocab_size}, the vocabulary"),
             ("tie_projs", projections == clusters, f"be {clusters}, one for each cluster"),
             ("d_embed", wide, f"leave the last cluster a width, with a div_val of 2 or more ({self.div_val})"),

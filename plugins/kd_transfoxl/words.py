@@ -57,17 +57,14 @@ def check_vocabulary(words: Sequence[Any]) -> Sequence[str]:
     return words
 
 
-def count_vocabulary(words: Iterable[str], *, min_freq: int = 1, max_size: int | None = None) -> Sequence[str]:
-    """Return the most frequent words, which come first; equally frequent ones in alphabetic order.
-
-    A word needs ``min_freq`` occurrences; ``<eos>`` and ``<unk>`` count towards ``max_size``.
-    """
+def count_vocabulary(words: Iterable[str], min_freq: int = 1) -> Sequence[str]:
+    """Return the words that occur ``min_freq`` times, the most frequent first, and equal ones in alphabetic order."""
     counts = Counter(words)
     frequent = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
     kept = [word for _, word in frequent if word not in (END, UNKNOWN)]
     if not kept:
         raise DataError(f"no word occurs {min_freq} times", hint="a vocabulary needs more texts, or a lower min_freq")
-    return [END, UNKNOWN, *kept][:max_size]
+    return [END, UNKNOWN, *kept]
 
 
 def fitting_cutoffs(size: int) -> list[int]:
@@ -239,13 +236,10 @@ class WordTokenizer:
         self.unk_token_id = self._ids[UNKNOWN]
 
     @classmethod
-    def train(
-        cls, texts: Sequence[str], words: Words, *, min_freq: int = 1, max_size: int | None = None
-    ) -> WordTokenizer:
+    def train(cls, texts: Sequence[str], words: Words, min_freq: int = 1) -> WordTokenizer:
         """Count the words of texts; see ``count_vocabulary``."""
         sides = chain.from_iterable(text.split("\t") for text in texts)
-        counted = chain.from_iterable(split(side, words) for side in sides)
-        return cls(count_vocabulary(counted, min_freq=min_freq, max_size=max_size), words)
+        return cls(count_vocabulary(chain.from_iterable(split(side, words) for side in sides), min_freq), words)
 
     @classmethod
     def from_pretrained(cls, folder: Path, words: Words | None = None) -> WordTokenizer:
