@@ -12,8 +12,11 @@ import argparse
 from pathlib import Path
 
 import kd_transfoxl
+from kd_transfoxl.language_model import KEY, check, configuration, nats
+from kd_transfoxl.words import WordTokenizer, detect_words
 from kdcli.api import Corpus, GeneratorSettings
 from kdcli.cli import ui
+from kdcli.lm.language_model import LanguageModel, fine_tune_language_model
 
 
 def main() -> None:
@@ -32,20 +35,15 @@ def main() -> None:
     lines = [" ".join(line.split()) for line in lines if line]
     corpus = Corpus("single", [line for i, line in enumerate(lines) if i % 100], lines[::100])
     options = kd_transfoxl.Options(
-        from_scratch=True,
-        n_layer=args.layers,
-        d_model=args.width,
-        n_head=args.width // 64,
-        div_val=2,
-        epochs=args.epochs,
-        max_steps=args.max_steps,
-        batch_size=args.batch_size,
-        lr=args.lr,
-        warmup=0.05,
+        epochs=args.epochs, max_steps=args.max_steps, batch_size=args.batch_size, lr=args.lr, warmup=0.05
     )
+    tokenizer = WordTokenizer.train(corpus.train, detect_words(corpus.train), min_freq=options.min_freq)
+    sizes = {"n_layer": args.layers, "d_model": args.width, "d_embed": args.width, "d_inner": 4 * args.width}
+    config = configuration(tokenizer, **sizes, n_head=args.width // 64, d_head=64, div_val=2)
+    model = LanguageModel(KEY, tokenizer, config, None, options.max_length, nats=nats, check=check)
     settings = GeneratorSettings(options, "single", seed=1, device="cpu", precision=args.precision)
     with ui.reporting("pretrain") as reporter:
-        print(kd_transfoxl.fine_tune(corpus, args.output, settings, reporter))
+        print(fine_tune_language_model(model, corpus, args.output, settings, reporter))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).resolve().parent
 NOTICE = "<!-- Written by `make docs`: change the source, not this page. -->"
 
-PUBLIC = ("api", "lm", "models", "testing", "testing.fixtures")
+PUBLIC = ("api", "lm", "models", "testing")
 """What plugins may import of ``kdcli``, beside ``load_student`` and its classes."""
 PREDICTING = (
     *("student.load_student", "student.Student"),

@@ -244,27 +244,17 @@ class TeacherPlugin(Protocol):
 
 
 class LoadedTeacher(Protocol):
-    """A loaded teacher; a size is 0 where it is unknown.
+    """A loaded teacher.
 
-    Optional: ``multi_label: bool | None``, see ``Task``; ``represent(columns, batch)``, the logits and, for each text,
-    the mean of the last hidden states, ``float32 [texts, size]``, which a student can learn to predict too.
+    Optional: ``parameters`` and ``parameters_without_embeddings``, the number of all and of those outside of embedding
+    tables; ``megabytes``, the size of its weights on disk in 10^6 bytes; ``multi_label: bool | None``, see ``Task``;
+    ``represent(columns, batch)``, the logits and, for each text, the mean of the last hidden states, ``float32 [texts,
+    size]``, which a student can learn to predict too.
     """
 
     labels: tuple[str, ...]  # of its outputs, in order; empty for a score; ``LABEL_0`` and so on are no names
     max_length: int  # the longest input in its tokens; 0 = no limit
     cut: int  # how many texts were longer so far
-
-    @property
-    def parameters(self) -> int:
-        """The number of its parameters."""
-
-    @property
-    def parameters_without_embeddings(self) -> int:
-        """The number of those outside of embedding tables."""
-
-    @property
-    def megabytes(self) -> float:
-        """The size of its weights on disk, in 10^6 bytes."""
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the logits of texts, before any sigmoid or softmax: ``float32 [texts, outputs]``.

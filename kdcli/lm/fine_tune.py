@@ -133,7 +133,7 @@ class _Training:
         processes = PartialState().num_processes
         self.share = math.ceil(recipe.batch_size / processes)  # rows of an update in this process
         self.update = self.share * processes
-        self.epoch_updates = math.ceil(len(task.train) / self.update)
+        self.epoch_updates = math.ceil(len(task.train.rows) / self.update)
         every = self.epoch_updates * recipe.epochs
         self.updates = min(recipe.max_steps or every, every)
         self.at_once = self.share
@@ -157,7 +157,6 @@ class _Training:
                 args=self._arguments(),
                 train_dataset=task.train,
                 eval_dataset=task.dev,
-                data_collator=task.train.batch,
                 compute_metrics=lambda found: task.score(np.asarray(found.predictions), found.label_ids),
                 # The Trainer expects a loss divided by the rows of the whole update. A model's own loss is divided by
                 # the rows that it sees, so that gradients would grow with the pieces of an update and the processes.

@@ -136,7 +136,7 @@ def _check_texts(model: LanguageModel, train: Any, dev: Any, reporter: Reporter)
             what = f"the tokenizer is another model's: it has token {texts.tokens.max()}, the model has {known} tokens"
             raise DataError(what, hint="copy the model again, its tokenizer with it", key=f"{model.key}.model")
         if cut := int((~texts.whole).sum()):
-            longer = f"{cut} of {len(texts)} {name} texts are longer than {texts.max_length} tokens"
+            longer = f"{cut} of {len(texts.whole)} {name} texts are longer than {texts.max_length} tokens"
             reporter.warn(f"{longer}, and are cut there ({model.key}.max_length)")
     if train.seed is None:
         reporter.info("the tokenizer does not continue a word that was cut: no text is split for training")

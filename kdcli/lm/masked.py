@@ -39,6 +39,7 @@ class MaskedTexts:
         whole: ``bool [texts]``, whether a text is read to its end, at most ``max_length`` tokens.
         tokens: ``int32 [tokens]``, those of all texts, one after the other, before any is masked.
         words: ``int64 [texts]``, the words of each text.
+        rows: The model's inputs and ``labels``, special tokens included, padded on the right.
     """
 
     def __init__(
@@ -49,18 +50,10 @@ class MaskedTexts:
         self._read()
         self.start(0)
 
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """``int64 [texts]``: tokens of each text, special ones included."""
-        return self.rows.lengths
-
     def start(self, epoch: int) -> None:
         """Mask the texts as they are learned in this epoch."""
         random = np.random.default_rng((self.seed or 0, epoch if self.seed is not None else 0))
-        self.mask(random.random(len(self)), random.random(int(self.words.sum())))
+        self.mask(random.random(len(self.words)), random.random(int(self.words.sum())))
 
     def mask(self, rounding: NDArray[np.float64], keys: NDArray[np.float64]) -> None:
         """Mask the words with the lowest keys of each text.
@@ -71,7 +64,7 @@ class MaskedTexts:
             keys: ``[words]``, those of all texts one after the other.
         """
         masked_words = np.maximum((self.share * self.words + rounding).astype(np.int64), 1)
-        text = np.repeat(np.arange(len(self)), self.words)
+        text = np.repeat(np.arange(len(self.words)), self.words)
         rank = np.arange(len(text)) - np.repeat(self.words.cumsum() - self.words, self.words)
         chosen = np.zeros(len(text) + 1, bool)  # the last stands for tokens outside words
         chosen[np.lexsort((keys, text))] = rank < masked_words[text]
@@ -79,10 +72,6 @@ class MaskedTexts:
         hidden = np.int32(self.tokenizer.mask_token_id)
         self.rows.fields["input_ids"] = np.where(self.masked, hidden, self.tokens)
         self.rows.fields["labels"] = np.where(self.masked, self.tokens, np.int32(IGNORED))
-
-    def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """Return the model's inputs and ``labels``, each ``int64 [rows, time]``, padded on the right."""
-        return self.rows.batch(rows)
 
     def filled(self, tokens: NDArray[np.integer]) -> list[str]:
         """Return the texts with the words of ``tokens [tokens]`` for the masked ones, and all else as it is written."""
@@ -202,11 +191,11 @@ class MaskedSampler:
     @torch.inference_mode()
     def _fill(self, texts: MaskedTexts, uniforms: Tensor, at_once: int) -> NDArray[np.int32]:
         """Return the tokens of all texts, the masked ones drawn; ``uniforms`` are ``[texts, time]``."""
-        tokens, order = texts.tokens.copy(), np.argsort(-texts.lengths, kind="stable")
+        tokens, order = texts.tokens.copy(), np.argsort(-texts.rows.lengths, kind="stable")
         uniforms = uniforms.float() if self.model.device.type == "mps" else uniforms
         for first in range(0, len(order), at_once):
             rows = order[first : first + at_once].tolist()
-            batch = {name: values.to(self.model.device) for name, values in texts.batch(rows).items()}
+            batch = {name: values.to(self.model.device) for name, values in texts.rows.batch(rows).items()}
             labels, random = batch.pop("labels"), uniforms[rows].to(self.model.device)
             masked = labels != IGNORED
             turn = masked.cumsum(dim=1) * masked

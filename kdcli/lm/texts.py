@@ -26,19 +26,11 @@ Nats = Callable[[Tensor, Tensor], Tensor]
 
 
 class TrainingSet(Protocol):
-    """The rows of a training or dev set."""
-
-    def __len__(self) -> int: ...
+    """A training or dev set, whose rows may differ from epoch to epoch."""
 
     @property
-    def lengths(self) -> np.ndarray:
-        """``int64 [rows]``: the length of each row in this epoch."""
-
-    def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """Return the model's inputs for some rows, padded to the longest of them, and ``labels``.
-
-        Labels are ``[batch]``, or ``[batch, time]`` with -100 where nothing is predicted.
-        """
+    def rows(self) -> TokenRows:
+        """The rows of this epoch."""
 
     def start(self, epoch: int) -> None:
         """Prepare the rows of an epoch, counted from 0; they depend on the epoch alone, so that a training resumes."""
@@ -70,11 +62,19 @@ class TokenRows:
             digest.update(values.tobytes())
         return digest.hexdigest()
 
+    @property
+    def rows(self) -> TokenRows:
+        """These rows, in every epoch."""
+        return self
+
     def start(self, epoch: int) -> None:
-        """Do nothing: every epoch has the same rows."""
+        """Do nothing."""
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """Return ``[batch, time]`` tensors padded to the longest of the rows, and the labels."""
+        """Return the model's inputs for some rows, ``[batch, time]``, padded to the longest of them, and ``labels``.
+
+        Labels are ``[batch]``, or ``[batch, time]`` with -100 where nothing is predicted.
+        """
         starts = self.offsets[rows]
         lengths = self.offsets[np.asarray(rows) + 1] - starts
         used = np.arange(lengths.max()) < lengths[:, None]
@@ -100,6 +100,7 @@ class TokenTexts:
 
     Attributes:
         whole: ``bool [texts]``, whether a text is read to its end.
+        rows: Its tokens, the end included, as ``input_ids`` and as ``labels``, padded on the right.
     """
 
     def __init__(self, texts: Sequence[str], tokenizer: Any, max_length: int, seed: int | None = None) -> None:
@@ -107,14 +108,6 @@ class TokenTexts:
         joins = self._decode([*chain(*self._encode(["hel", "lo"]))]) == "hello"
         self.seed = seed if joins else None
         self._read(0)
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """``int64 [texts]``: tokens of each text, its end included."""
-        return self.rows.lengths
 
     @property
     def tokens(self) -> NDArray[np.int32]:
@@ -125,10 +118,6 @@ class TokenTexts:
         """Encode the texts as they are learned in this epoch."""
         if self.seed is not None:
             self._read(epoch)
-
-    def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """Return ``input_ids``, ``attention_mask`` and ``labels``, each ``int64 [rows, time]``, padded on the right."""
-        return self.rows.batch(rows)
 
     def read(self) -> list[str]:
         """Return the texts, each as far as it is read."""
@@ -196,13 +185,13 @@ def token_nats(logits: Tensor, labels: Tensor) -> Tensor:
 @torch.inference_mode()
 def text_nats(model: Any, texts: TrainingSet, tokens: int = TOKENS, nats: Nats = token_nats) -> NDArray[np.float64]:
     """Return the nats of each text, ``float64 [texts]``; ``tokens``, padding included, go through the model at once."""
-    lengths = texts.lengths
+    lengths = texts.rows.lengths
     total = np.zeros(len(lengths))
     order = np.argsort(-lengths, kind="stable").tolist()
     while order:
         batch = max(tokens // int(lengths[order[0]]), 1)
         rows, order = order[:batch], order[batch:]
-        inputs = {name: values.to(model.device) for name, values in texts.batch(rows).items()}
+        inputs = {name: values.to(model.device) for name, values in texts.rows.batch(rows).items()}
         labels = inputs.pop("labels")
         total[rows] = nats(scores_of(model(**inputs, use_cache=False)), labels).double().cpu().numpy()
     return total

@@ -57,10 +57,10 @@ class ByLength(Sampler[int]):
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.examples.rows)
 
     def __iter__(self) -> Iterator[int]:
-        rows, lengths = len(self.examples), self.examples.lengths
+        rows, lengths = len(self), self.examples.rows.lengths
         random = np.random.default_rng((self.seed, self.epoch))
         pool = self.update * min(max(rows // (4 * self.update), 1), POOL)
         order = random.permutation(rows)
@@ -111,12 +111,13 @@ class ByLengthTrainer(Trainer):  # type: ignore[misc]
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Return batches of rows from short to long."""
-        order = np.argsort(self.eval_dataset.lengths, kind="stable").tolist()
+        order = np.argsort(self.eval_dataset.rows.lengths, kind="stable").tolist()
         return self._batches(self.eval_dataset, self.args.eval_batch_size, order)
 
     def _batches(self, examples: TrainingSet, batch_size: int, order: Any) -> Any:
-        numbers: Any = range(len(examples))
-        loader = DataLoader(numbers, batch_size, sampler=order, collate_fn=examples.batch)
+        numbers: Any = range(len(examples.rows))
+        # A new epoch may bring new rows.
+        loader = DataLoader(numbers, batch_size, sampler=order, collate_fn=lambda rows: examples.rows.batch(rows))
         return self.accelerator.prepare(loader)
 
 

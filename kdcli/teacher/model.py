@@ -44,17 +44,17 @@ class Teacher:
     @property
     def parameters(self) -> int:
         """The number of its parameters; 0 if unknown."""
-        return self.loaded.parameters
+        return int(getattr(self.loaded, "parameters", 0))
 
     @property
     def parameters_without_embeddings(self) -> int:
-        """The number of parameters outside of embedding tables."""
-        return self.loaded.parameters_without_embeddings
+        """The number of parameters outside of embedding tables; 0 if unknown."""
+        return int(getattr(self.loaded, "parameters_without_embeddings", 0))
 
     @property
     def megabytes(self) -> float:
         """The size of its weights on disk, in 10^6 bytes; 0 if unknown."""
-        return self.loaded.megabytes
+        return float(getattr(self.loaded, "megabytes", 0.0))
 
     @property
     def has_states(self) -> bool:

@@ -1,15 +1,12 @@
 """For a plugin's own tests: the checks of the contract, a tiny task, and ``kd`` in a process of its own.
 
-``kd plugins check NAME`` runs the same checks. With
-``pytest_plugins = ["kdcli.testing.fixtures"]`` in a ``conftest.py``, all of it is there as pytest fixtures. Importing
-this module imports neither pytest nor torch.
+``kd plugins check NAME`` runs the same checks. Importing this module imports neither pytest nor torch.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +14,9 @@ from typing import Any
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.registry import Group
-from kdcli.testing.checks import CheckOutcome, run_checks
-from kdcli.testing.processes import Run, fake_dist, run_cli, tiny_corpus, tiny_task, tiny_teacher
+from kdcli.testing.checks import CheckOutcome, Checks, run_checks
+from kdcli.testing.processes import Run, run_cli
+from kdcli.testing.tiny import tiny_corpus, tiny_task, tiny_teacher
 
 __all__ = [
     "CheckOutcome",
@@ -27,7 +25,6 @@ __all__ = [
     "check_student",
     "check_tagger",
     "check_teacher",
-    "fake_dist",
     "run_cli",
     "tiny_corpus",
     "tiny_task",
@@ -73,15 +70,8 @@ def check_teacher(
 ) -> list[CheckOutcome]:
     """Check that a teacher plugin keeps the contract of ``kdcli.api.TeacherPlugin``.
 
-    The check loads the model several times, and compares its logits of 40 sentences and of 40 pairs.
-
-    Args:
-        plugin: As for ``check_generator``.
-        model: What it loads; by default the folder of ``tiny_teacher``.
-        options: Its table of a profile.
-
-    Returns:
-        As ``check_generator``.
+    The check compares its logits of 40 sentences and of 40 pairs, read in several ways. ``model`` is what it loads; by
+    default the folder of ``tiny_teacher``. Other arguments and the result are those of ``check_generator``.
     """
     return _assert(check_plugin("teachers", plugin, options, model=model))
 
@@ -95,18 +85,17 @@ def check_plugin(
     reporter: Reporter | None = None,
 ) -> list[CheckOutcome]:
     """Run all checks of a plugin's group, and raise nothing; ``model`` is what a teacher loads."""
-    module = import_module(f"kdcli.testing.{group}")
+    checks: Checks = import_module(f"kdcli.testing.{group}").CHECKS
     found = []
     with (
         TemporaryDirectory(prefix="kd-check-") as folder,
-        (reporter or QuietReporter()).progress("check", len(module.CHECKS), "checks") as progress,
+        (reporter or QuietReporter()).progress("check", len(checks.steps + checks.others), "checks") as progress,
     ):
         more = {"model": str(model)} if model else {}
-        subject = module.SUBJECT(group, plugin, dict(options or {}), Path(folder), **more)
-        with redirect_stdout(subject.stdout):
-            for outcome in run_checks(module.CHECKS, subject):
-                found.append(outcome)
-                progress.advance(last=outcome.check)
+        subject = checks.subject(group, plugin, dict(options or {}), Path(folder), **more)
+        for outcome in run_checks(checks, subject):
+            found.append(outcome)
+            progress.advance(last=outcome.check)
     return found
 
 

@@ -81,7 +81,6 @@ def draw_samples(
     known, held = hashes([train], task), hashes(held_out, task)
     starts, sampler = read_prefixes(prefixes), generator.load(checkpoint, reporter)
     most = DRAWS.get(generator.settings.device.partition(":")[0], DRAWS_ELSEWHERE)
-    make_part = DrawPart(generator.generator, sampler, starts, task, most, generator.settings.seed)
     old = known[:0] if settings.keep_copies else known
     tally = Tally(settings.num_samples, most, np.concatenate([old, held]))
     fingerprint = {
@@ -93,6 +92,10 @@ def draw_samples(
         "keep_copies": settings.keep_copies,
         "training and held-out texts": hashlib.sha256(known.tobytes() + b"|" + held.tobytes()).hexdigest()[:16],
     }
+
+    def make_part(number: int, path: Path) -> None:
+        part = Part(first_of(number, most), size_of(number, most), generator.settings.seed)
+        draw_part(generator, sampler, starts, part, task, path)
 
     def assemble(paths: list[Path]) -> SampleResult:
         parts = pl.scan_parquet(paths)
@@ -155,30 +158,20 @@ def first_of(part: int, most: int) -> int:
     return sum(size_of(earlier, most) for earlier in range(part))
 
 
-@dataclass(frozen=True)
-class DrawPart:
-    """Makes a part: the texts drawn, clean, and their hashes (``key``); the file's metadata counts the rejected."""
-
-    generator: str
-    sampler: Sampler
-    prefixes: dict[str, Any]
-    task: Task
-    most: int  # draws of the largest parts
-    seed: int
-
-    def __call__(self, part: int, path: Path) -> None:
-        """Write part ``part`` to ``path``."""
-        size = size_of(part, self.most)
-        with registry.blaming("generators", self.generator, "sample"):
-            drawn = self.sampler.sample(self.prefixes, Part(first_of(part, self.most), size, self.seed))
-        if fault := fault_of(drawn, size, self.task):
-            raise registry.breach("generators", self.generator, fault)
-        texts, rejected = _clean(drawn, self.task)
-        texts.with_columns(key=keys(texts)).write_parquet(path, metadata={"rejected": json.dumps(rejected)})
+def draw_part(
+    generator: GeneratorRun, sampler: Sampler, prefixes: Mapping[str, Any], part: Part, task: Task, path: Path
+) -> None:
+    """Write the texts of a part, clean, with their hashes (``key``); the file's metadata counts the rejected draws."""
+    with registry.blaming("generators", generator.generator, "sample"):
+        drawn = sampler.sample(prefixes, part)
+    if fault := fault_of(drawn, part.count, task):
+        raise registry.breach("generators", generator.generator, fault)
+    texts, rejected = cleaned(drawn, task)
+    texts.with_columns(key=keys(texts)).write_parquet(path, metadata={"rejected": json.dumps(rejected)})
 
 
-def _clean(drawn: Samples, task: Task) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Clean the texts, and count those that are rejected ("Cleaning")."""
+def cleaned(drawn: Samples, task: Task) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Return the clean texts of a part, and how many draws gave none, by reason ("Cleaning")."""
     texts = pl.Series(list(drawn.texts), dtype=pl.String)
     if task.kind == "pair":
         frame = split_pairs(texts, task.columns)

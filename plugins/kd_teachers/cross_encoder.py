@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -14,9 +11,6 @@ from kd_teachers import sentences
 from kdcli.api import API_VERSION, DataError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from kdcli.api import Reporter
 
 api_version = API_VERSION
@@ -26,50 +20,6 @@ class Options(BaseModel):
     """The table ``[teachers.cross-encoder]`` of a profile: there is nothing to choose."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-@dataclass
-class PairModel:
-    """A loaded cross-encoder."""
-
-    labels: tuple[str, ...]
-    folder: Path
-    model: Any  # sentence_transformers.CrossEncoder
-    max_length: int
-    multi_label: bool | None  # whether each output is a yes or no of its own
-    cut: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        """Count what the model consists of."""
-        from kdcli.models.classifier import count_parameters
-
-        self.parameters, self.parameters_without_embeddings = count_parameters(self.model)
-        self.megabytes = sentences.megabytes(self.folder)
-
-    def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
-        """Return the head's raw outputs, ``float32 [pairs, outputs]``.
-
-        The library applies a function to them that its own settings name, by default a sigmoid to a single output, and
-        takes no notice of ``problem_type`` in ``config.json``. Here it applies none.
-        """
-        import numpy as np
-        import torch
-
-        if len(columns) < 2:
-            hint = "a classifier of single texts is read by --set teacher.plugin=transformers"
-            raise DataError("a cross-encoder reads pairs of texts", key="teacher.plugin", hint=hint)
-        columns = sentences.with_masks(columns, self.model.tokenizer)
-        self.cut += sentences.count_long(columns, self.model.tokenizer, self.max_length)
-        pairs = [list(pair) for pair in zip(*columns, strict=True)]
-        found = self.model.predict(
-            pairs, batch_size=batch, activation_fn=torch.nn.Identity(), apply_softmax=False, show_progress_bar=False
-        )
-        logits: NDArray[np.float32] = np.asarray(found, np.float32).reshape(len(pairs), -1)
-        return logits
-
-    def fingerprint(self) -> str:
-        """Return a hash of its files."""
-        return sentences.fingerprint(self.folder)
 
 
 def load(
@@ -82,7 +32,7 @@ def load(
     device: str,
     precision: str,
     reporter: Reporter,
-) -> PairModel:
+) -> sentences.SentenceTeacher:
     """Load the model; see ``kdcli.api.TeacherPlugin``."""
     import torch
 
@@ -115,4 +65,18 @@ def load(
         names = label_names(config, folder)
     else:
         names = tuple(f"LABEL_{number}" for number in range(loaded.num_labels))
-    return PairModel(names, folder, loaded, longest, is_multi_label(config))
+
+    def read(columns: list[list[str]], batch: int) -> Any:
+        """Return the head's raw outputs.
+
+        The library applies a function to them that its own settings name, by default a sigmoid to a single output, and
+        takes no notice of ``problem_type`` in ``config.json``. Here it applies none.
+        """
+        if len(columns) < 2:
+            hint = "a classifier of single texts is read by --set teacher.plugin=transformers"
+            raise DataError("a cross-encoder reads pairs of texts", key="teacher.plugin", hint=hint)
+        pairs = [list(pair) for pair in zip(*columns, strict=True)]
+        raw = {"activation_fn": torch.nn.Identity(), "apply_softmax": False}
+        return loaded.predict(pairs, batch_size=batch, show_progress_bar=False, **raw)
+
+    return sentences.SentenceTeacher(names, folder, loaded, longest, read, is_multi_label(config))

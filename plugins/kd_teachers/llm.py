@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from kd_teachers.answers import Answers
-from kd_teachers.server import CHAT, Server, ServerOptions, count_tokens
+from kd_teachers.server import CHAT, Answers, Server, ServerOptions, count_tokens
 from kdcli.api import API_VERSION, DataError, KdError, ProfileError, QuietReporter
 
 if TYPE_CHECKING:
@@ -76,9 +75,6 @@ class LLM:
     server: Server
     max_length: int = 0
     cut: int = 0
-    parameters: int = 0
-    parameters_without_embeddings: int = 0
-    megabytes: float = 0.0
     multi_label: bool = False
     _method: Literal["logprobs", "systemone", "votes"] | None = None
     _votes: int = 0  # answers to draw for each text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,41 +32,6 @@ class Options(BaseModel):
     """Read the head, a pickle file: its author can run any code on this machine."""
 
 
-@dataclass
-class SetFit:
-    """A loaded model: its body, and the function from embeddings to logits."""
-
-    labels: tuple[str, ...]
-    folder: Path
-    body: Any  # sentence_transformers.SentenceTransformer
-    head: Callable[[Any], NDArray[np.float32]]
-    normalize: bool
-    max_length: int
-    cut: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        """Count what the body consists of."""
-        from kdcli.models.classifier import count_parameters
-
-        self.parameters, self.parameters_without_embeddings = count_parameters(self.body)
-        self.megabytes = sentences.megabytes(self.folder)
-
-    def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
-        """Return the logits, ``float32 [texts, labels]``; see ``_head`` for what they are."""
-        if len(columns) > 1:
-            raise DataError("a model of setfit reads one text a row, not pairs", key="teacher.plugin")
-        columns = sentences.with_masks(columns, self.body.tokenizer)
-        self.cut += sentences.count_long(columns, self.body.tokenizer, self.max_length)
-        vectors = self.body.encode(
-            columns[0], batch_size=batch, normalize_embeddings=self.normalize, show_progress_bar=False
-        )
-        return self.head(np.asarray(vectors, np.float32))
-
-    def fingerprint(self) -> str:
-        """Return a hash of its files, the head's too."""
-        return sentences.fingerprint(self.folder)
-
-
 def load(
     model: str,
     options: Options,
@@ -78,7 +42,7 @@ def load(
     device: str,
     precision: str,
     reporter: Reporter,
-) -> SetFit:
+) -> sentences.SentenceTeacher:
     """Load the model; see ``kdcli.api.TeacherPlugin``."""
     from kdcli.models.hf import DTYPES, fit_max_length, readable
 
@@ -101,7 +65,15 @@ def load(
     config = body.transformers_model.config
     longest = fit_max_length(max_length, config, body.tokenizer, key="teacher.max_length", reporter=reporter)
     body.max_seq_length = longest
-    return SetFit(names, folder, body, head, bool(written.get("normalize_embeddings")), longest)
+    normalize = bool(written.get("normalize_embeddings"))
+
+    def read(columns: list[list[str]], batch: int) -> NDArray[np.float32]:
+        if len(columns) > 1:
+            raise DataError("a model of setfit reads one text a row, not pairs", key="teacher.plugin")
+        how = {"normalize_embeddings": normalize, "show_progress_bar": False}
+        return head(np.asarray(body.encode(columns[0], batch_size=batch, **how), np.float32))
+
+    return sentences.SentenceTeacher(names, folder, body, longest, read)
 
 
 def _unpickled(file: Path) -> Any:

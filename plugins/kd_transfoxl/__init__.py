@@ -5,51 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
 from kdcli.lm import LanguageModelOptions, Positive
 
 api_version = API_VERSION
-
-Natural = Annotated[int, Field(ge=0)]
-Size = Positive | Literal["auto"]
+SIZES = ("n_layer", "d_model", "n_head", "d_head", "d_inner", "div_val", "cutoffs", "mem_len")
+EARLIER = {"from_scratch": False, "max_size": 0, **dict.fromkeys(SIZES, "auto")}  # options that are no more
 
 
 class Options(LanguageModelOptions):
-    """The table ``[generators.transfoxl]`` of a profile.
-
-    Sizes and vocabulary are for a model from scratch; ``auto`` takes those of ``model``, or its proportions.
-    """
+    """The table ``[generators.transfoxl]`` of a profile."""
 
     model: str = "wt103"
     """wt103, as published; tiny, which has no pretrained weights; or a hub name or folder of the published form."""
-    from_scratch: bool = False
-    """Start from random weights, with a vocabulary counted from the training texts."""
     words: Literal["auto", "moses", "whitespace"] = "auto"
     """Split texts by the rules of Moses, or at white space; `auto`: at white space if they are tokenised already."""
     min_freq: Positive = 2
-    """From scratch: occurrences that a word needs."""
-    max_size: Natural = 0
-    """From scratch: the most words, the most frequent ones; 0 = no limit."""
-    n_layer: Size = "auto"
-    """From scratch: layers."""
-    d_model: Size = "auto"
-    """From scratch: width of the hidden states and of the embeddings of the most frequent words."""
-    n_head: Size = "auto"
-    """From scratch: heads."""
-    d_head: Size = "auto"
-    """From scratch: width of a head; `auto`: together the heads are `d_model` wide."""
-    d_inner: Size = "auto"
-    """From scratch: width inside the feed-forward layers; `auto` grows with `d_model`."""
-    div_val: Size = "auto"
-    """From scratch: the embeddings of each cluster are so many times narrower than of the one before; 1 = as wide."""
-    cutoffs: tuple[Positive, ...] | Literal["auto"] = "auto"
-    """From scratch: the first word of each cluster but the first; `auto`: in wt103's proportions; [] = one cluster."""
-    mem_len: Natural | Literal["auto"] = "auto"
-    """From scratch: positions that a layer remembers; 0 = none: a text is read at once."""
+    """Of the model `tiny`: occurrences that a word of its vocabulary needs."""
     max_length: Annotated[int, Field(ge=2)] = 80
     """Longest text in words, its end included: longer ones are cut in training, and rejected in sampling."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Accept what profiles of earlier versions hold without effect."""
+        return {name: value for name, value in values.items() if name not in EARLIER or value != EARLIER[name]}
 
 
 def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> dict[str, Any]:

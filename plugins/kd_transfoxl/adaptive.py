@@ -2,9 +2,9 @@
 
 Words are sorted by frequency and cut into clusters. The first words are predicted at once, together with a score for
 each of the other clusters; a word of these needs a second softmax, inside its cluster (Grave et al. 2017, arXiv
-1609.04309; the embeddings: Baevski and Auli 2019, arXiv 1809.10853). With ``div_val`` > 1 the embeddings of each
-cluster are narrower than those before, and a projection makes them ``d_model`` wide. The softmax has tables and
-projections of the same shapes, so that they can be shared.
+1609.04309; the embeddings: Baevski and Auli 2019, arXiv 1809.10853). The embeddings of each cluster are narrower than
+those before, and a projection makes them ``d_model`` wide. The softmax has tables and projections of the same shapes,
+so that they can be shared.
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ class AdaptiveEmbedding(nn.Module):
 
     def __init__(self, vocab_size: int, cutoffs: Sequence[int], d_embed: int, d_model: int, div_val: int) -> None:
         super().__init__()
-        self.cutoffs = list(cutoffs) if div_val > 1 else []
-        self.scale = math.sqrt(d_model)
-        sizes = [end - start for start, end in pairwise([0, *self.cutoffs, vocab_size])]
-        widths = [d_embed // div_val**cluster for cluster in range(len(sizes))]
-        self.emb_layers = nn.ModuleList(nn.Embedding(size, width) for size, width in zip(sizes, widths, strict=True))
-        self.emb_projs = _projections(d_model, widths, div_val)
+        self.cutoffs, self.scale = list(cutoffs), math.sqrt(d_model)
+        shapes = _shapes(vocab_size, cutoffs, d_embed, div_val)
+        self.emb_layers = nn.ModuleList(nn.Embedding(size, width) for size, width in shapes)
+        self.emb_projs = nn.ParameterList(nn.Parameter(torch.empty(d_model, width)) for _, width in shapes)
 
     def forward(self, words: Tensor) -> Tensor:
         """Return ``[rows, time, d_model]`` for ``int64 [rows, time]``.
@@ -44,9 +42,7 @@ class AdaptiveEmbedding(nn.Module):
         result = tables[0].weight.new_zeros(())  # in the weights' precision, also where autocast lowers projections
         for cluster, (start, table) in enumerate(zip([0, *self.cutoffs], tables, strict=True)):
             inside = clusters == cluster
-            vectors = table(torch.where(inside, words - start, 0))
-            if self.emb_projs:
-                vectors = functional.linear(vectors, self.emb_projs[cluster])
+            vectors = functional.linear(table(torch.where(inside, words - start, 0)), self.emb_projs[cluster])
             result = torch.where(inside[..., None], vectors.to(result.dtype), result)
         return result * self.scale
 
@@ -56,16 +52,13 @@ class AdaptiveSoftmax(nn.Module):
 
     def __init__(self, vocab_size: int, cutoffs: Sequence[int], d_embed: int, d_model: int, div_val: int) -> None:
         super().__init__()
-        self.cutoffs = list(cutoffs)
-        self.ends = [0, *cutoffs, vocab_size]
-        self.count = len(cutoffs) + 1
-        widths = [d_embed // div_val**cluster for cluster in range(self.count)]
-        sizes = [end - start for start, end in pairwise(self.ends)] if div_val > 1 else [vocab_size]
+        self.cutoffs, self.starts = list(cutoffs), [0, *cutoffs]
+        shapes = _shapes(vocab_size, cutoffs, d_embed, div_val)
         if cutoffs:
             self.cluster_weight = nn.Parameter(torch.empty(len(cutoffs), d_embed))
             self.cluster_bias = nn.Parameter(torch.empty(len(cutoffs)))
-        self.out_layers = nn.ModuleList(nn.Linear(width, size) for width, size in zip(widths, sizes, strict=False))
-        self.out_projs = _projections(d_model, widths, div_val)
+        self.out_layers = nn.ModuleList(nn.Linear(width, size) for size, width in shapes)
+        self.out_projs = nn.ParameterList(nn.Parameter(torch.empty(d_model, width)) for _, width in shapes)
 
     def nats(self, hidden: Tensor, words: Tensor) -> Tensor:
         """Return the nats of ``words``, ``[rows]``, without probabilities of the whole vocabulary.
@@ -78,8 +71,8 @@ class AdaptiveSoftmax(nn.Module):
         chosen = torch.cat([word, scores[:, 1:]], dim=1).gather(1, clusters[:, None])[:, 0]
         nats = scores.logsumexp(dim=1) - chosen
         # A cluster without rows is computed too: every parameter needs a gradient, as in the embeddings.
-        for cluster, rows in enumerate(_rows(clusters, self.count)[1:], start=1):
-            inside = words[rows] - self.ends[cluster]
+        for cluster, rows in enumerate(_rows(clusters, len(self.starts))[1:], start=1):
+            inside = words[rows] - self.starts[cluster]
             tail = functional.cross_entropy(self._logits(hidden[rows], cluster), inside, reduction="none")
             nats = nats.index_add(0, rows, tail)
         return nats
@@ -90,7 +83,7 @@ class AdaptiveSoftmax(nn.Module):
         total = scores.logsumexp(dim=1, keepdim=True)
         tails = [
             self._logits(hidden, cluster).log_softmax(dim=1) + scores[:, cluster, None] - total
-            for cluster in range(1, self.count)
+            for cluster in range(1, len(self.starts))
         ]
         return torch.cat([first - total, *tails], dim=1)
 
@@ -111,7 +104,7 @@ class AdaptiveSoftmax(nn.Module):
         ``kdcli.lm.sampling.draw``; the word ``without`` is never drawn, its probability goes to the others.
         """
         # A word of a later cluster has a share in that cluster's score, which only the whole vocabulary gives.
-        beyond = without is not None and without >= self.ends[1]
+        beyond = without is not None and _clusters(torch.tensor(without), self.cutoffs) > 0
         if temperature != 1.0 or top_k or top_p < 1.0 or beyond:
             logits = self.log_probs(hidden)
             if without is not None:
@@ -122,16 +115,16 @@ class AdaptiveSoftmax(nn.Module):
         clusters, rest = sampling.invert(chances, uniforms)
         rest = rest / chances.gather(1, clusters[:, None])[:, 0]
         words = torch.empty_like(clusters)
-        for cluster, rows in enumerate(_rows(clusters, self.count)):
+        for cluster, rows in enumerate(_rows(clusters, len(self.starts))):
             if len(rows):
                 logits = self._logits(hidden[rows], cluster) if cluster else first[rows]
-                words[rows] = self.ends[cluster] + sampling.draw(logits, rest[rows])
+                words[rows] = self.starts[cluster] + sampling.draw(logits, rest[rows])
         return words
 
     def _head(self, hidden: Tensor, without: int | None = None) -> tuple[Tensor, Tensor]:
         """Return the logits of the first words, ``[rows, words]``, and the log-scores of all clusters."""
-        near = self._near(hidden, 0)
-        first = _wide(functional.linear(near, *self._table(0)))
+        near = hidden @ self.out_projs[0]
+        first = _wide(self.out_layers[0](near))
         if without is not None:
             first[:, without] = -torch.inf
         scores = first.logsumexp(dim=1, keepdim=True)
@@ -142,23 +135,13 @@ class AdaptiveSoftmax(nn.Module):
 
     def _logits(self, hidden: Tensor, cluster: int) -> Tensor:
         """Return the logits of a cluster's words, ``[rows, words]``, float32 or wider."""
-        return _wide(functional.linear(self._near(hidden, cluster), *self._table(cluster)))
-
-    def _table(self, cluster: int) -> tuple[Tensor, Tensor]:
-        """Return weights and biases of a cluster's words."""
-        single = len(self.out_layers) == 1
-        table = cast(nn.Linear, self.out_layers[0 if single else cluster])
-        inside = slice(self.ends[cluster], self.ends[cluster + 1]) if single else slice(None)
-        return table.weight[inside], table.bias[inside]
-
-    def _near(self, hidden: Tensor, cluster: int) -> Tensor:
-        """Return the hidden states in the width of a cluster's embeddings."""
-        return hidden @ self.out_projs[cluster] if self.out_projs else hidden
+        return _wide(self.out_layers[cluster](hidden @ self.out_projs[cluster]))
 
 
-def _projections(d_model: int, widths: Sequence[int], div_val: int) -> nn.ParameterList:
-    needed = div_val > 1 or widths[0] != d_model
-    return nn.ParameterList(nn.Parameter(torch.empty(d_model, width)) for width in widths if needed)
+def _shapes(vocab_size: int, cutoffs: Sequence[int], d_embed: int, div_val: int) -> list[tuple[int, int]]:
+    """Return the size of each cluster, and the width of its embeddings."""
+    bounds = pairwise([0, *cutoffs, vocab_size])
+    return [(end - start, d_embed // div_val**cluster) for cluster, (start, end) in enumerate(bounds)]
 
 
 def _clusters(words: Tensor, cutoffs: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The model that learns the task's texts, published or from scratch, and how texts are sampled from it."""
+"""The model that learns the task's texts, and how texts are sampled from it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from kd_transfoxl.model import TransfoXLConfig, TransfoXLLayer, TransfoXLLMHeadModel
 from kd_transfoxl.words import Words, WordTokenizer, detect_words, fitting_cutoffs
-from kdcli.api import Corpus, DataError, GeneratorSettings, ProfileError, Reporter, Sampler
+from kdcli.api import Corpus, DataError, GeneratorSettings, Reporter, Sampler
 from kdcli.lm.causal import CausalSampler
 from kdcli.lm.language_model import LanguageModel
 from kdcli.lm.texts import IGNORED
@@ -24,37 +24,31 @@ if TYPE_CHECKING:
     from kd_transfoxl import Options
 
 KEY = "generators.transfoxl"
-SIZES = ("n_layer", "d_model", "n_head", "d_head", "d_inner", "div_val", "cutoffs", "mem_len")
-CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "tiny": {"n_layer": 2, "d_model": 64, "d_embed": 64, "n_head": 2, "d_head": 32, "d_inner": 128, "div_val": 2},
-    "wt103": {},
-}  # differences from the published configuration
+TINY = {"n_layer": 2, "d_model": 64, "d_embed": 64, "n_head": 2, "d_head": 32, "d_inner": 128, "div_val": 2}
 HUB = {"wt103": "transfo-xl/transfo-xl-wt103"}  # the hub names of the published weights
 _SAMPLE = 1000  # texts in which unknown words are counted
 
 
 def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
-    """Find the model that the options name, or configure one with random weights."""
+    """Find the model that the options name, or configure the tiny one."""
     words = detect_words(corpus.train) if options.words == "auto" else options.words
-    scratch = options.from_scratch or options.model == "tiny"
-    sizes = {name: value for name in SIZES if (value := getattr(options, name)) != "auto"}
-    if sizes and not scratch:
-        key = f"{KEY}.{next(iter(sizes))}"
-        raise ProfileError("a pretrained model has its size already", key=key, hint='use "auto", or set from_scratch')
     folder: Path | None = None
-    if scratch and options.model in CONFIGURATIONS:
-        config = TransfoXLConfig(**CONFIGURATIONS[options.model])
+    if options.model == "tiny":
+        tokenizer = WordTokenizer.train(corpus.train, words, min_freq=options.min_freq)
+        config = configuration(tokenizer, **TINY)
     else:
         folder = find_model(HUB.get(options.model, options.model), reporter, key=f"{KEY}.model")
         config = _load_config(folder)
-    if folder and not scratch:
         tokenizer = _load_tokenizer(folder, config, words)
-    else:
-        most = options.max_size or None
-        tokenizer = WordTokenizer.train(corpus.train, words, min_freq=options.min_freq, max_size=most)
-        config, folder = _resize(config, sizes, tokenizer), None
     _report_unknown(tokenizer, corpus.train, reporter)
     return LanguageModel(KEY, tokenizer, config, folder, options.max_length, nats=nats, check=check)
+
+
+def configuration(tokenizer: WordTokenizer, **sizes: int) -> TransfoXLConfig:
+    """Return the published configuration with other sizes and a vocabulary, its clusters in the same proportions."""
+    words = len(tokenizer)
+    own = {"vocab_size": words, "cutoffs": fitting_cutoffs(words), "eos_token_id": tokenizer.eos_token_id}
+    return TransfoXLConfig(**own, **sizes)
 
 
 def sampler(checkpoint: Path, settings: GeneratorSettings, max_length: int, reporter: Reporter) -> Sampler:
@@ -81,34 +75,10 @@ def nats(losses: Tensor, labels: Tensor) -> Tensor:
 def check(model: TransfoXLLMHeadModel, length: int) -> None:
     """Make sure that the probabilities of a model are finite in texts of ``length`` words."""
     words = torch.arange(length - 1, device=model.device) % model.config.vocab_size
-    hidden, _ = model.transformer(words[None])
+    hidden = model.transformer(words[None])
     if not model.crit.log_probs(hidden[0, -1:]).isfinite().all():
         what = f"the model cannot be sampled from: its probabilities are not finite in {model.dtype}"
         raise DataError(what, hint="sample in fp32, or fine-tune it again")
-
-
-def _resize(config: TransfoXLConfig, sizes: dict[str, Any], tokenizer: WordTokenizer) -> TransfoXLConfig:
-    """Return a configuration with these sizes, for a vocabulary."""
-    cutoffs = list(sizes.pop("cutoffs", fitting_cutoffs(len(tokenizer))))
-    d_model, n_head = sizes.get("d_model", config.d_model), sizes.get("n_head", config.n_head)
-    mem_len = sizes.get("mem_len", config.mem_len)
-    values: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "eos_token_id": tokenizer.eos_token_id,
-        "cutoffs": cutoffs,
-        "tie_projs": None,  # the number of clusters may differ: tied like the published ones, all but the first
-        "same_length": config.same_length and mem_len > 0,  # else a word would see nothing
-    }
-    if "d_model" in sizes:
-        values |= {"d_embed": d_model, "d_inner": max(d_model * config.d_inner // config.d_model, 1)}
-    if "d_model" in sizes or "n_head" in sizes:
-        values["d_head"] = max(d_model // n_head, 1)
-    resized: TransfoXLConfig = TransfoXLConfig.from_dict({**config.to_dict(), **values, **sizes})
-    try:
-        resized.check()
-    except DataError as error:
-        raise ProfileError(error.what, key=f"{KEY}.{error.key}", hint=error.hint) from error
-    return resized
 
 
 def _report_unknown(tokenizer: WordTokenizer, texts: Sequence[str], reporter: Reporter) -> None:
@@ -117,7 +87,7 @@ def _report_unknown(tokenizer: WordTokenizer, texts: Sequence[str], reporter: Re
     tokens = list(chain.from_iterable(tokenizer(sample)["input_ids"]))
     words, unknown = len(tokens) - tokens.count(tokenizer.eos_token_id), tokens.count(tokenizer.unk_token_id)
     if words and unknown == words:
-        hint = "is it the model of another language? from_scratch counts a vocabulary of these texts"
+        hint = "is it the model of another language?"
         raise DataError("the model knows no word of the training texts", hint=hint, key=f"{KEY}.model")
     if unknown:
         share = f"{unknown / words:.1%} of the words of {len(sample)} training texts"
@@ -147,10 +117,8 @@ def _load_tokenizer(folder: Path, config: TransfoXLConfig, words: Words | None =
 class TransfoXLDecoder:
     """A Transformer-XL with preallocated keys and values: a ``kdcli.lm.sampling.Decoder``.
 
-    Each text starts with an empty memory, and its words see what they see when the whole text is read at once: with
-    ``same_length`` the last ``mem_len`` positions, otherwise all. The cache has as many, and is written in a ring:
-    attention depends on distances only, so it does not matter where a position is kept. ``draw`` draws words ``[rows]``
-    from hidden states ``[rows, d_model]`` and uniforms ``[rows]``; by default, ``model.crit.draw``.
+    ``draw`` draws words ``[rows]`` from hidden states ``[rows, d_model]`` and uniforms ``[rows]``; by default,
+    ``model.crit.draw``.
     """
 
     def __init__(self, model: TransfoXLLMHeadModel, draw: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
@@ -168,13 +136,12 @@ class TransfoXLDecoder:
     def open(self, rows: int, length: int) -> None:
         """See ``Decoder``."""
         config = self.model.config
-        self.size = min(length, config.mem_len) if config.same_length else length
-        shape = (config.n_layer, rows, config.n_head, self.size, config.d_head)
+        shape = (config.n_layer, rows, config.n_head, length, config.d_head)
         self.keys = torch.zeros(shape, dtype=self.model.dtype, device=self.device)
         self.values = torch.zeros_like(self.keys)
-        sines = self.model.transformer.sines(torch.arange(self.size, device=self.device), self.model.dtype)
+        sines = self.model.transformer.sines(torch.arange(length, device=self.device), self.model.dtype)
         keys = [layer.dec_attn.distance_keys(sines).permute(1, 2, 0) for layer in self.layers]
-        self.distance_keys = torch.stack(keys)  # [layers, heads, d_head, size], the same for all texts
+        self.distance_keys = torch.stack(keys)  # [layers, heads, d_head, length], the same for all texts
 
     def step(self, tokens: Tensor, positions: Tensor, width: int, uniforms: Tensor) -> Tensor:
         """See ``Decoder``."""
@@ -182,10 +149,8 @@ class TransfoXLDecoder:
 
     def hidden(self, tokens: Tensor, positions: Tensor, width: int) -> Tensor:
         """Read a word of each row; return the last hidden states ``[rows, d_model]``."""
-        width = min(width, self.size)
-        distances = (positions[:, None] - torch.arange(width, device=positions.device)) % self.size  # [rows, width]
-        # What is farther back than the text's beginning belongs to an earlier text.
-        unseen = distances > positions[:, None]
+        distances = positions[:, None] - torch.arange(width, device=positions.device)  # [rows, width]
+        unseen = (distances < 0) | (distances >= self.model.config.window)
         distances = distances.masked_fill(unseen, 0)
         hidden: Tensor = self.model.transformer.word_emb(tokens)
         for number, layer in enumerate(self.layers):
@@ -203,8 +168,8 @@ class TransfoXLDecoder:
         attention, width = layer.dec_attn, distances.shape[1]
         queries, keys, values = attention.heads(hidden)  # [rows, heads, d_head]
         rows = torch.arange(len(positions), device=positions.device)
-        self.keys[number, rows, :, positions % self.size] = keys
-        self.values[number, rows, :, positions % self.size] = values
+        self.keys[number, rows, :, positions] = keys
+        self.values[number, rows, :, positions] = values
         distance_keys = self.distance_keys[number, :, :, :width]
         by_distance = torch.einsum("bhd,hdj->bhj", queries + attention.r_r_bias, distance_keys)
         by_position = by_distance.gather(2, distances[:, None].expand(-1, by_distance.shape[1], -1))

@@ -12,7 +12,6 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from itertools import chain
@@ -44,36 +43,28 @@ _ALONE = re.compile(r"(?<!\S)[,.;:?!](?!\S)")
 _ATTACHED = re.compile(r"\w[,.;:?!](?!\S)")
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """The words of a model; the id of a word is its index."""
-
-    words: Sequence[str]  # the most frequent ones first; ``<eos>`` and ``<unk>`` are among them
-    lower_case: bool = False  # whether texts are converted to lower case first
-
-    def __post_init__(self) -> None:
-        seen = set()
-        for row, word in enumerate(self.words, 1):
-            if not isinstance(word, str) or word.split() != [word]:
-                raise DataError(f"the vocabulary holds {word!r}, which is not a word", row=row)
-            if word in seen:
-                raise DataError(f"the vocabulary holds {word!r} twice", row=row)
-            seen.add(word)
-        if missing := [word for word in (END, UNKNOWN) if word not in seen]:
-            raise DataError(f"the vocabulary has no {missing[0]}", hint="is it that of a word-level Transformer-XL?")
+def check_vocabulary(words: Sequence[Any]) -> Sequence[str]:
+    """Return the words of a model, whose ids are their indexes; a ``DataError`` says what is wrong with others."""
+    seen = set()
+    for row, word in enumerate(words, 1):
+        if not isinstance(word, str) or word.split() != [word]:
+            raise DataError(f"the vocabulary holds {word!r}, which is not a word", row=row)
+        if word in seen:
+            raise DataError(f"the vocabulary holds {word!r} twice", row=row)
+        seen.add(word)
+    if missing := [word for word in (END, UNKNOWN) if word not in seen]:
+        raise DataError(f"the vocabulary has no {missing[0]}", hint="is it that of a word-level Transformer-XL?")
+    return words
 
 
-def count_vocabulary(words: Iterable[str], *, min_freq: int = 1, max_size: int | None = None) -> Vocabulary:
-    """Make a vocabulary of the most frequent words, which come first; equally frequent ones in alphabetic order.
-
-    A word needs ``min_freq`` occurrences; ``<eos>`` and ``<unk>`` count towards ``max_size``.
-    """
+def count_vocabulary(words: Iterable[str], min_freq: int = 1) -> Sequence[str]:
+    """Return the words that occur ``min_freq`` times, the most frequent first, and equal ones in alphabetic order."""
     counts = Counter(words)
     frequent = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
     kept = [word for _, word in frequent if word not in (END, UNKNOWN)]
     if not kept:
         raise DataError(f"no word occurs {min_freq} times", hint="a vocabulary needs more texts, or a lower min_freq")
-    return Vocabulary([END, UNKNOWN, *kept][:max_size])
+    return [END, UNKNOWN, *kept]
 
 
 def fitting_cutoffs(size: int) -> list[int]:
@@ -87,12 +78,17 @@ def fitting_cutoffs(size: int) -> list[int]:
     return sorted(cutoff for cutoff in shares if 2 <= cutoff < size)
 
 
-def read_vocabulary(folder: Path) -> Vocabulary:
-    """Read ``vocab.txt``, or else the ``vocab.pkl`` or ``vocab.bin`` of a published model."""
-    for name in (FILE, *PICKLED):
+def read_vocabulary(folder: Path) -> tuple[Sequence[str], bool]:
+    """Read ``vocab.txt``, or else the ``vocab.pkl`` or ``vocab.bin`` of a published model.
+
+    Returns:
+        The words, and whether texts are converted to lower case first.
+    """
+    for name, read in ((FILE, _read_words), *((name, _read_pickle) for name in PICKLED)):
         if (path := folder / name).is_file():
             try:
-                return _read_words(path) if name == FILE else _read_pickle(path)
+                words, lower_case = read(path)
+                return check_vocabulary(words), lower_case
             except DataError as error:
                 row = error.row if name == FILE else None
                 raise DataError(error.what, hint=error.hint, file=path, row=row) from error
@@ -168,15 +164,15 @@ def _refused(name: str) -> DataError:
     return DataError(f"the vocabulary holds a {name}, and is not read", hint=hint)
 
 
-def _read_words(path: Path) -> Vocabulary:
+def _read_words(path: Path) -> tuple[list[str], bool]:
     try:
         lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"the vocabulary is not UTF-8: {error}") from error
-    return Vocabulary(["".join(line.split()[:1]) for line in lines])  # some files have counts behind the words
+    return ["".join(line.split()[:1]) for line in lines], False  # some files have counts behind the words
 
 
-def _read_pickle(path: Path) -> Vocabulary:
+def _read_pickle(path: Path) -> tuple[list[str], bool]:
     value = unpickle(path)
     ids = value.get("sym2idx") if isinstance(value, dict) else None
     if not isinstance(ids, dict) or not all(isinstance(number, int) for number in ids.values()):
@@ -186,7 +182,7 @@ def _read_pickle(path: Path) -> Vocabulary:
         raise DataError("the ids of the words are not 0, 1, 2 and so on")
     if value.get("delimiter") == "":
         raise DataError("the vocabulary is one of characters, and the model knows words")
-    return Vocabulary(words, lower_case=bool(value.get("lower_case")))
+    return words, bool(value.get("lower_case"))
 
 
 def split(text: str, words: Words) -> list[str]:
@@ -233,41 +229,36 @@ class WordTokenizer:
     ``<eos>``.
     """
 
-    def __init__(self, vocabulary: Vocabulary, words: Words) -> None:
-        self.vocabulary = vocabulary
-        self.words = words
+    def __init__(self, vocabulary: Sequence[str], words: Words, lower_case: bool = False) -> None:
+        self.vocabulary, self.words, self.lower_case = vocabulary, words, lower_case
         self._ids = self.get_vocab()
         self.eos_token_id = self._ids.pop(END)
         self.unk_token_id = self._ids[UNKNOWN]
 
     @classmethod
-    def train(
-        cls, texts: Sequence[str], words: Words, *, min_freq: int = 1, max_size: int | None = None
-    ) -> WordTokenizer:
+    def train(cls, texts: Sequence[str], words: Words, min_freq: int = 1) -> WordTokenizer:
         """Count the words of texts; see ``count_vocabulary``."""
         sides = chain.from_iterable(text.split("\t") for text in texts)
-        counted = chain.from_iterable(split(side, words) for side in sides)
-        return cls(count_vocabulary(counted, min_freq=min_freq, max_size=max_size), words)
+        return cls(count_vocabulary(chain.from_iterable(split(side, words) for side in sides), min_freq), words)
 
     @classmethod
     def from_pretrained(cls, folder: Path, words: Words | None = None) -> WordTokenizer:
         """Read the files of ``save_pretrained``, or the vocabulary of a published model, which has Moses's words."""
-        vocabulary, config = read_vocabulary(folder), _read_config(folder / CONFIG)
-        lower_case = bool(config.get("lower_case", vocabulary.lower_case))
-        return cls(Vocabulary(vocabulary.words, lower_case), words or config.get("words", "moses"))
+        (vocabulary, lower_case), config = read_vocabulary(folder), _read_config(folder / CONFIG)
+        return cls(vocabulary, words or config.get("words", "moses"), bool(config.get("lower_case", lower_case)))
 
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:
         """Write ``vocab.txt`` and ``tokenizer_config.json`` into a folder."""
-        config = {"words": self.words, "lower_case": self.vocabulary.lower_case}
+        config = {"words": self.words, "lower_case": self.lower_case}
         Path(folder, CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8", newline="\n")
-        Path(folder, FILE).write_text("\n".join(self.vocabulary.words) + "\n", "utf-8", newline="\n")
+        Path(folder, FILE).write_text("\n".join(self.vocabulary) + "\n", "utf-8", newline="\n")
 
     def __len__(self) -> int:
-        return len(self.vocabulary.words)
+        return len(self.vocabulary)
 
     def get_vocab(self) -> dict[str, int]:
         """Return the id of each word."""
-        return {word: number for number, word in enumerate(self.vocabulary.words)}
+        return {word: number for number, word in enumerate(self.vocabulary)}
 
     def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, list[list[int]]]:
         """Return ``input_ids``: the tokens of each text, without the ``<eos>`` that ends it."""
@@ -284,13 +275,13 @@ class WordTokenizer:
             if token == self.eos_token_id:
                 sides.append([])
             else:
-                sides[-1].append(self.vocabulary.words[token])
+                sides[-1].append(self.vocabulary[token])
         return "\t".join(join(side, self.words) for side in sides)
 
     def _encode(self, text: str) -> list[int]:
         tokens: list[int] = []
         for side in text.split("\t"):
-            side = side.lower() if self.vocabulary.lower_case else side
+            side = side.lower() if self.lower_case else side
             tokens += [self._ids.get(word, self.unk_token_id) for word in split(side, self.words)]
             tokens.append(self.eos_token_id)
         return tokens[:-1]

@@ -14,7 +14,7 @@ STEPS = ["cache", "fine-tune", "prefixes", "sample"]
 FILES = ("cache.parquet", "generator/model.safetensors", "prefixes.json", "heavy.parquet")
 OPTIONS = {
     "gpt2": "",
-    "transfoxl": 'model = "tiny"\nn_layer = 3\nmin_freq = 1\nmax_length = 32\nlr = 1e-2\nepochs = 12\n',
+    "transfoxl": 'model = "tiny"\nmin_freq = 1\nmax_length = 32\nlr = 1e-2\nepochs = 12\n',
     "mlm": 'model = "tiny"\nvocab_size = 300\nmax_length = 48\nlr = 1e-2\nbatch_size = 16\nepochs = 8\n',
 }
 

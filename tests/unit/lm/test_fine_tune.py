@@ -64,16 +64,6 @@ class Texts:
         padding = {"input_ids": 0, "labels": -100}
         self.rows = TokenRows({"input_ids": tokens, "labels": labels}, padding, starts)
 
-    def __len__(self):
-        return len(self.rows)
-
-    @property
-    def lengths(self):
-        return self.rows.lengths
-
-    def batch(self, rows):
-        return self.rows.batch(rows)
-
 
 def nats(logits, labels, ahead):
     logits, labels = (logits, labels) if ahead else (logits[:, :-1], labels[:, 1:])
@@ -196,8 +186,8 @@ def test_the_loss_is_the_mean_over_the_real_tokens_of_an_update(tmp_path, config
     learner = Writer(config, ahead=ahead)
     model = learner.build(RECIPE["seed"])
     rows = list(ByLength(learner.train, 12, RECIPE["seed"]))[:12]
-    assert len(set(learner.train.lengths[rows])) > 1, "padding has to matter"
-    texts = [learner.train.batch([row])["input_ids"] for row in rows]
+    assert len(set(learner.train.rows.lengths[rows])) > 1, "padding has to matter"
+    texts = [learner.train.rows.batch([row])["input_ids"] for row in rows]
     expected = np.concatenate([losses(model, text[0]) for text in texts]).mean()
 
     for at_once in (12, 5, 1):

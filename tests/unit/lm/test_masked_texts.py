@@ -64,7 +64,7 @@ def tokenizer():
 @pytest.mark.parametrize("texts", [TEXTS, PAIRS], ids=["single", "pair"])
 def test_masks_are_whole_words_and_nothing_else(any_tokenizer, texts):
     made = MaskedTexts(texts, any_tokenizer, 200, seed=1)
-    batch = made.batch(range(len(texts)))
+    batch = made.rows.batch(range(len(texts)))
     for row, text in enumerate(texts):
         expected = any_tokenizer(*text.split("\t"), return_offsets_mapping=True)
         length = len(expected["input_ids"])
@@ -85,7 +85,7 @@ def test_masks_are_whole_words_and_nothing_else(any_tokenizer, texts):
 
 def test_pairs_are_encoded_as_bert_encodes_pairs(tokenizer):
     made = MaskedTexts(PAIRS, tokenizer, 200)
-    types = made.batch([1])["token_type_ids"][0].tolist()
+    types = made.rows.batch([1])["token_type_ids"][0].tolist()
     first, second = PAIRS[1].split("\t")
     assert types == tokenizer(first, second)["token_type_ids"] and sum(types) == len(tokenizer(second)["input_ids"]) - 1
 
@@ -98,7 +98,7 @@ def test_the_share_of_masked_words_is_kept_on_average(tokenizer):
     counts = []
     for epoch in range(400):
         made.start(epoch)
-        counts.append([int((row != IGNORED).sum()) for row in made.batch(range(len(words)))["labels"]])
+        counts.append([int((row != IGNORED).sum()) for row in made.rows.batch(range(len(words)))["labels"]])
     spread = {tuple(sorted(set(column))) for column in zip(*counts, strict=True)}
     assert spread == {(1, 2), (2, 3), (3, 4), (1,)}
     assert np.mean(counts, axis=0) == pytest.approx([1.5, 2.1, 3.6, 1, 1], abs=0.08)
@@ -111,7 +111,7 @@ def test_masks_depend_on_seed_and_epoch_alone_and_dev_stays_as_it_is(tokenizer):
         made = MaskedTexts(TEXTS * 5, tokenizer, 100, seed)
         for epoch in epochs:
             made.start(epoch)
-        return made.batch(range(30))["input_ids"].tolist()
+        return made.rows.batch(range(30))["input_ids"].tolist()
 
     assert masked(1, 0, 1, 2) == masked(1, 2) != masked(1, 1)
     assert masked(1, 2) != masked(2, 2) and masked(1) == masked(1, 0)
@@ -158,16 +158,16 @@ def test_a_text_that_spells_mask_has_no_mask_there(tokenizer):
 
 def test_long_texts_are_read_up_to_there_and_texts_without_words_have_no_mask(tokenizer):
     made = MaskedTexts(["bad " * 20, "bad fun", "\u200b"], tokenizer, 8)
-    assert made.whole.tolist() == [False, True, True] and made.lengths.max() == 8
+    assert made.whole.tolist() == [False, True, True] and made.rows.lengths.max() == 8
     assert made.words.tolist()[1:] == [2, 0] and not made.masked[-2:].any()
     pairs = MaskedTexts(["bad " * 20 + "\t fun"], tokenizer, 8)
-    assert pairs.lengths.tolist() == [8] and not pairs.whole[0]
-    assert len(MaskedTexts([], tokenizer, 8)) == 0
+    assert pairs.rows.lengths.tolist() == [8] and not pairs.whole[0]
+    assert len(MaskedTexts([], tokenizer, 8).rows) == 0
 
 
 def test_nats_are_those_of_the_masked_tokens_alone(tokenizer):
     made = MaskedTexts(TEXTS, tokenizer, 100, seed=1)
-    labels = made.batch(range(len(TEXTS)))["labels"]
+    labels = made.rows.batch(range(len(TEXTS)))["labels"]
     torch.manual_seed(0)
     logits = torch.randn(*labels.shape, len(tokenizer))
     chances = logits.double().softmax(-1)

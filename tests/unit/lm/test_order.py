@@ -12,7 +12,7 @@ class Lengths(SimpleNamespace):
 
 
 def drawn(rows, seed=0):
-    return Lengths(lengths=np.random.default_rng(seed).integers(3, 60, rows))
+    return SimpleNamespace(rows=Lengths(lengths=np.random.default_rng(seed).integers(3, 60, rows)))
 
 
 @pytest.mark.parametrize("rows", [5, 64, 1003])
@@ -26,7 +26,7 @@ def test_order_by_length(rows):
     assert first == again
     assert sorted(first) == sorted(second) == list(range(rows))
     if rows == 1003:
-        lengths = examples.lengths
+        lengths = examples.rows.lengths
         assert first != second and first != list(ByLength(examples, 16, seed=2))
         assert lengths.max() in lengths[first[:16]]
 

@@ -20,7 +20,7 @@ def test_tokens_are_those_of_the_text_and_an_end(tokenizer, texts, seed):
     rows = [row.tolist() for row in tokens_of(made)]
     assert [tokenizer.decode(row[:-1]) for row in rows] == texts
     assert all(row[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id not in row[:-1] for row in rows)
-    assert made.lengths.tolist() == list(map(len, rows)) and len(made) == len(texts)
+    assert made.rows.lengths.tolist() == list(map(len, rows)) and len(made.rows) == len(texts)
     assert made.whole.all() and made.read() == texts
 
 
@@ -59,8 +59,8 @@ def test_cuts_are_at_random_characters_and_pieces_are_encoded_for_themselves(tok
 
 def test_the_first_token_is_given_and_padding_does_not_count(tokenizer):
     made = TokenTexts(TEXTS, tokenizer, LONG)
-    batch = {name: values.numpy() for name, values in made.batch([0, 2]).items()}
-    longest, short = made.lengths[[0, 2]]
+    batch = {name: values.numpy() for name, values in made.rows.batch([0, 2]).items()}
+    longest, short = made.rows.lengths[[0, 2]]
     assert batch["input_ids"].shape == (2, longest) and short == 2 < longest
     assert batch["attention_mask"].sum(1).tolist() == [longest, short]
     assert batch["labels"][:, 0].tolist() == [IGNORED] * 2
@@ -74,10 +74,10 @@ def test_a_text_that_is_too_long_has_no_end(tokenizer):
     encoded = tokenizer(text)["input_ids"]
     fits = len(encoded) + 1
     made = TokenTexts([text, "x"], tokenizer, fits)
-    assert made.whole.all() and made.lengths.tolist() == [fits, 2]
+    assert made.whole.all() and made.rows.lengths.tolist() == [fits, 2]
 
     made = TokenTexts([text, "x"], tokenizer, fits - 1)
-    assert made.whole.tolist() == [False, True] and made.lengths.tolist() == [fits - 1, 2]
+    assert made.whole.tolist() == [False, True] and made.rows.lengths.tolist() == [fits - 1, 2]
     assert tokens_of(made)[0].tolist() == encoded, "all of it, and no end"
     made = TokenTexts([text, "x"], tokenizer, 4)
     assert made.read() == [tokenizer.decode(encoded[:4]), "x"] and text.startswith(made.read()[0])

@@ -227,7 +227,7 @@ def test_dev_is_judged_by_the_saved_model_on_masks_that_stay(tmp_path, notes):
     sampler = kd_mlm.load(tmp_path / "model", settings_of(), notes)
     bits = count = 0
     for row in range(len(CORPUS.dev)):
-        made = MaskedTexts(CORPUS.dev, sampler.tokenizer, 40).batch([row])
+        made = MaskedTexts(CORPUS.dev, sampler.tokenizer, 40).rows.batch([row])
         labels = made.pop("labels")[0]
         with torch.no_grad():
             logs = model(**made).logits[0].double().log_softmax(-1)

@@ -1,47 +1,46 @@
 """Broken plugins: the fake with lines replaced, as files that another process can import too."""
 
-from contextlib import ExitStack
+import sys
+from dataclasses import replace
 from importlib import import_module
 from inspect import getsource
 
 import fake_plugin
 import pytest
 
-from kdcli.testing import fake_dist
-from kdcli.testing.checks import run_checks
+from kdcli.testing.checks import name_of, run_checks
 
 
 @pytest.fixture
-def broken(tmp_path_factory):
+def broken(tmp_path_factory, monkeypatch):
     """Return a function that makes a fake's module anew with texts of its source replaced."""
-    with ExitStack() as stack:
 
-        def make(group, *replacements, source=None):
-            source = source or getsource(fake_plugin)
-            for old, new in replacements:
-                assert old in source, old
-                source = source.replace(old, new)
-            entry_points, modules = {group: {"broken": "kd_broken"}}, {"kd_broken": source}
-            stack.enter_context(fake_dist(tmp_path_factory.mktemp("site"), "kd-broken", entry_points, modules))
-            return import_module("kd_broken")
+    def make(*replacements, source=None):
+        source = source or getsource(fake_plugin)
+        for old, new in replacements:
+            assert old in source, old
+            source = source.replace(old, new)
+        site = tmp_path_factory.mktemp("site")
+        (site / "kd_broken.py").write_text(source, "utf-8")
+        monkeypatch.syspath_prepend(str(site))
+        sys.modules.pop("kd_broken", None)
+        return import_module("kd_broken")
 
-        yield make
+    return make
 
 
 @pytest.fixture
 def outcome_of(tmp_path_factory):
-    """Return a function that runs one check, and those that it needs, which have to pass."""
+    """Return a function that runs one check, and the steps before it, which have to pass."""
 
     def run(group, name, given, *, model="", **options):
-        module = import_module(f"kdcli.testing.{group}")
-        wanted = {name}
-        for check in reversed(module.CHECKS):
-            if check.names[0] in wanted:
-                wanted |= {needed.__name__.replace("_", " ") for needed in check.needs}
-        some = [check for check in module.CHECKS if check.names[0] in wanted]
+        checks = import_module(f"kdcli.testing.{group}").CHECKS
+        names = [name_of(check) for check in checks.steps]
+        steps = checks.steps[: names.index(name) + 1] if name in names else checks.steps
+        others = tuple(check for check in checks.others if name_of(check) == name)
         loads = {"model": model} if model else {}
-        subject = module.SUBJECT(group, given, options, tmp_path_factory.mktemp("checks"), **loads)
-        *before, last = run_checks(some, subject)
+        subject = checks.subject(group, given, options, tmp_path_factory.mktemp("checks"), **loads)
+        *before, last = run_checks(replace(checks, steps=steps, others=others), subject)
         assert [outcome for outcome in before if outcome.result != "passed"] == []
         assert last.check == name
         return last

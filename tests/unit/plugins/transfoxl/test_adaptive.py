@@ -8,8 +8,6 @@ from kdcli.lm import sampling
 WORDS, WIDTH = 60, 8
 SHAPES = {
     "published": {"cutoffs": [10, 20, 40], "d_embed": 8, "div_val": 2},
-    "one_table": {"cutoffs": [10, 20, 40], "d_embed": 8, "div_val": 1},
-    "one_narrow_table": {"cutoffs": [10, 20, 40], "d_embed": 4, "div_val": 1},
     "plain": {"cutoffs": [], "d_embed": 8, "div_val": 2},
     "small_clusters": {"cutoffs": [1, 2, 59], "d_embed": 9, "div_val": 2},
 }

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 import kd_transfoxl
 from kd_transfoxl import Options
 from kd_transfoxl.language_model import prepare
+from kd_transfoxl.model import TransfoXLConfig
 from kd_transfoxl.words import WordTokenizer
-from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, ProfileError, QuietReporter
+from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, QuietReporter
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
 CORPUS = Corpus("single", TRAIN, ["the plot is very dull"])
@@ -37,25 +38,27 @@ def copied(folder, *left_out):
     return folder
 
 
-def test_the_papers_recipe_and_model_are_the_default(notes):
+def test_the_papers_recipe_and_model_are_the_default():
     options = Options()
     assert (options.model, options.lr, options.weight_decay, options.batch_size) == ("wt103", 5e-5, 1e-3, 48)
     assert (options.epochs, options.warmup, options.max_length) == (3, 0.1, 80)
-    config = prepare(Options(from_scratch=True), CORPUS, notes).config
+    config = TransfoXLConfig()
     assert (config.n_layer, config.d_model, config.d_embed, config.n_head, config.d_head) == (18, 1024, 1024, 16, 64)
     assert (config.d_inner, config.div_val, config.mem_len, config.clamp_len) == (4096, 4, 1600, 1000)
 
 
-def test_sizes_of_ones_own(notes):
-    sizes = {"n_layer": 4, "d_model": 256, "n_head": 8, "div_val": 1, "cutoffs": (5, 9), "mem_len": 20}
-    config = prepare(Options(model="wt103", from_scratch=True, **sizes), CORPUS, notes).config
-    assert {name: getattr(config, name) for name in sizes} == {**sizes, "cutoffs": [5, 9]}
-    assert (config.d_embed, config.d_head, config.d_inner, config.tie_projs) == (256, 32, 1024, [False, True, True])
-    one = prepare(Options(model="tiny", cutoffs=[], d_head=5, d_inner=7), CORPUS, notes).config
-    assert (one.cutoffs, one.tie_projs, one.d_head, one.d_inner) == ([], [False], 5, 7)
-    words = len(WordTokenizer.train(TRAIN, "whitespace", min_freq=2))
-    assert one.vocab_size == words == prepare(Options(model="tiny"), CORPUS, notes).config.vocab_size
-    assert prepare(Options(model="tiny", max_size=6), CORPUS, notes).config.vocab_size == 6
+def test_the_tiny_one_has_the_vocabulary_of_the_texts(notes):
+    config = prepare(Options(model="tiny"), CORPUS, notes).config
+    assert config.vocab_size == len(WordTokenizer.train(TRAIN, "whitespace", min_freq=2))
+    assert (config.n_layer, config.d_model, config.d_head, config.mem_len) == (2, 64, 32, 1600)
+    assert config.tie_projs == [cluster > 0 for cluster in range(len(config.cutoffs) + 1)]
+
+
+def test_profiles_of_earlier_versions(notes):
+    assert Options(n_layer="auto", cutoffs="auto", from_scratch=False, max_size=0) == Options()
+    for name, value in (("n_layer", 4), ("from_scratch", True)):
+        with pytest.raises(ValidationError):
+            Options(**{name: value})
 
 
 def test_no_memory_but_words_that_see_nothing_else(tmp_path, notes):
@@ -68,18 +71,7 @@ def test_no_memory_but_words_that_see_nothing_else(tmp_path, notes):
 
 
 def test_options_that_make_no_model(notes):
-    for wrong, key in (
-        ({"cutoffs": [9, 2000]}, "cutoffs"),
-        ({"cutoffs": [9, 9]}, "cutoffs"),
-        ({"d_model": 7}, "d_model"),
-        ({"d_model": 8, "div_val": 100, "cutoffs": [5, 9]}, "d_embed"),
-    ):
-        with pytest.raises(ProfileError) as error:
-            prepare(Options(model="tiny", **wrong), CORPUS, notes)
-        assert error.value.key == f"generators.transfoxl.{key}"
-    with pytest.raises(ProfileError, match=r"has its size already .*n_layer"):
-        prepare(Options(model=str(PUBLISHED), n_layer=3), CORPUS, notes)
-    for name, value in (("n_layer", 0), ("mem_len", -1), ("cutoffs", [0]), ("words", "none"), ("max_length", 1)):
+    for name, value in (("min_freq", 0), ("words", "none"), ("max_length", 1)):
         with pytest.raises(ValidationError):
             Options(**{name: value})
     with pytest.raises(DataError, match="no word occurs 99 times"):

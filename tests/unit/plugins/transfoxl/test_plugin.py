@@ -76,7 +76,8 @@ def test_bits_are_those_of_the_full_softmax_of_a_text_alone(learned, notes):
     tokens = [[*ids, 0] for ids in sampler.tokenizer(texts)["input_ids"]]
     with torch.inference_mode():
         for bits, row in zip(sampler.bits(texts), tokens, strict=True):
-            logits = sampler.model(torch.tensor([row]), return_logits=True).logits[0, :-1].double()
+            hidden = sampler.model.transformer(torch.tensor([row]))[0, :-1]
+            logits = sampler.model.crit.log_probs(hidden).double()
             expected = -sum(logits[place, word] for place, word in enumerate(row[1:])) / np.log(2)
             assert bits == pytest.approx(float(expected), rel=1e-5)
 
@@ -113,8 +114,9 @@ def test_unknown_words_are_no_prefix_and_are_never_drawn(tmp_path, notes, how):
     texts = drawn(sampler, 300, rare).texts
     assert len(texts) > 50 and not any("<unk>" in text for text in texts)
     with torch.inference_mode():  # though it is learned as likely
-        chances = sampler.model(torch.tensor([sampler.tokenizer(["the"])["input_ids"][0]]), return_logits=True).logits
-    assert chances[0, -1, sampler.tokenizer.unk_token_id].exp() > 0.1
+        hidden = sampler.model.transformer(torch.tensor(sampler.tokenizer(["the"])["input_ids"]))[:, -1]
+        chances = sampler.model.crit.log_probs(hidden)
+    assert chances[0, sampler.tokenizer.unk_token_id].exp() > 0.1
 
 
 def test_texts_that_start_with_nothing_known(learned, notes):
