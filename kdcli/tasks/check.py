@@ -7,10 +7,11 @@ are those of these numbers.
 from __future__ import annotations
 
 import unicodedata
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
 from kdcli.tables import SEPARATOR
 from kdcli.tables.read import ROW_NUMBER, as_texts, shown
+from kdcli.tables.text import PIECE
 from kdcli.tasks.check_report import (
     Character,
     Common,
@@ -52,16 +54,16 @@ NON_PRINTING = (
     r"[\x00-\x08\x0b-\x1f\x7f-\x{a0}\x{ad}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}\x{fffd}]"
 )
 """Controls but for TAB and LF, no-break and zero-width ones, those of direction, and the replacement character."""
-_ODD = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ | $|^$"
-"""Texts but those of words with single spaces between them."""
+_ODD = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ |^$"
+"""Texts but those of words with single spaces between them, and perhaps one at the end."""
 _FACTORS = np.array([1, 0x9E3779B97F4A7C15], np.uint64)
 """Of the hashes of a pair's texts in their sum, so that their order counts."""
+_THREADS = 2
+_SPACE = np.uint8(ord(" "))
 _BINS = 10
 _MOST = 20
 _CONTROLS = {"\0": "NULL", "\r": "CARRIAGE RETURN", "\x1b": "ESCAPE", "\x7f": "DELETE", "\x85": "NEXT LINE"}
 """Names of controls, for which Unicode has none."""
-
-_Example = TypeVar("_Example", Repeats, Common)
 
 
 def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_words: int = 128) -> DataReport:
@@ -102,9 +104,10 @@ class _Table:
     """The numbers of a table.
 
     ``rows`` hold of each row its number ``row``, a hash ``exact`` of its texts, a hash ``folded`` that ignores case and
-    white space, the words of each text under the text's name, and its ``label``: the score, or the label as the table
-    writes it; null where there is none. ``odd`` has a row for each odd text, ``characters`` for each odd character.
-    After an ``error`` they are those of the rows before it.
+    white space, the words of each text (``words 0``, ``words 1``), and its ``label``: the score, or the label as the
+    table writes it; null where there is none. ``odd`` has a row for each text that is empty, begins or ends with white
+    space or has a line break, ``characters`` for each odd character, ``wrong`` for each score that is none. After an
+    ``error`` they are those of the rows before it.
     """
 
     def __init__(self, path: Path, split: Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
@@ -122,16 +125,21 @@ class _Table:
         nothing = pl.DataFrame(schema={**dict.fromkeys(texts, pl.String), ROW_NUMBER: pl.Int64})
         found = [_numbers(nothing, texts, pl.Series([], dtype=pl.String), task)]
         reader = self.layout.open(path, [*texts, *filter(None, [label, index])], "skip")
-        with reporter.progress(path.name) as progress:
+        waiting: deque[Future[tuple[pl.DataFrame, ...]]] = deque()
+        # Polars and NumPy do not hold the interpreter's lock: threads look at texts while the next ones are read.
+        with ThreadPoolExecutor(_THREADS) as threads, reporter.progress(path.name) as progress:
             try:
                 for batch in reader.batches():
                     if index is not None:
                         index_texts(batch[index], path, needed=True)
                     kept, of_kept = labels.read(as_texts(batch, texts, path))
-                    found.append(_numbers(kept, texts, of_kept, task))
+                    waiting.append(threads.submit(_numbers, kept, texts, of_kept, task))
+                    if len(waiting) > _THREADS:
+                        found.append(waiting.popleft().result())
                     progress.advance(len(kept))
             except DataError as error:
                 self.error = error
+            found += [each.result() for each in waiting]
         for note in reader.notes:
             reporter.info(f"{path.name}: {note}")
         self.dropped, self.bad_rows, self.first_bad_row = labels.dropped, reader.skipped, reader.first_skipped
@@ -147,7 +155,9 @@ class _Table:
     def report(self, max_words: int) -> TableReport:
         """Describe the table."""
         rows, odd = self.rows, self.odd
-        repeated, conflicts = (self.with_texts(each, each.example) for each in _repeats(rows))
+        repeated, conflicts = (
+            replace(each, shown=self.shown(each.example[0])) if each.example else each for each in _repeats(rows)
+        )
         labelled, words = self.layout.label is not None and len(rows) > 0, pl.col("^words .*$")
         lengths = zip(self.layout.texts, rows.select(words), strict=True)
         worded = rows.filter(pl.all_horizontal(words > 0))
@@ -172,31 +182,25 @@ class _Table:
             targets=worded["label"].drop_nulls().n_unique(),
         )
 
-    def with_texts(self, found: _Example, example: tuple[int, int] | None) -> _Example:
-        """Add the texts of an example, whose second row is one of this table."""
-        if example is None:
-            return found
+    def shown(self, number: int) -> str:
+        """Return the texts of a row for a message."""
         texts = self.layout.texts
         for batch in self.layout.open(self.path, texts, "skip").batches():
-            row = batch.filter(pl.col(ROW_NUMBER) == example[1])
+            row = batch.filter(pl.col(ROW_NUMBER) == number)
             if len(row):
-                return replace(found, shown=" | ".join(shown(row[0, name]) for name in texts))
-        return found
+                return " | ".join(shown(row[0, name]) for name in texts)
+        return ""
 
 
 def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task) -> tuple[pl.DataFrame, ...]:
     """Return the numbers of a batch: its rows, its odd texts, their characters, and the scores that are none."""
-    row, text = batch[ROW_NUMBER].alias("row"), pl.col("text")
-    every = pl.concat([pl.DataFrame([row, batch[name].alias("text")]) for name in texts])
-    found = every.lazy().select(
-        exact=text.hash(),
-        folded=text.str.to_lowercase().hash(),
-        words=text.str.count_matches(" ", literal=True) + 1,
-        odd=text.str.contains(_ODD),
-    )
-    exact, folded, words, is_odd = found.collect().get_columns()
-    normal = text.str.replace_all(f"{SPACE}+", " ").str.strip_chars(" ")
-    odd = every.filter(is_odd).select(
+    row, text, normal = batch[ROW_NUMBER].alias("row"), pl.col("text"), pl.col("normal")
+    every = pl.concat([pl.DataFrame([row, batch[name].alias("text")]) for name in texts], rechunk=True)
+    exact, folded = every.select(text.hash(), text.str.strip_suffix(" ").str.to_lowercase().hash().alias("folded"))
+    words, edges, places = _look_at_bytes(every["text"])
+    places = places.filter(every["text"].gather(places).str.contains(_ODD))
+    odd = every[places].with_columns(normal=text.str.replace_all(f"{SPACE}+", " ").str.strip_chars(" "))
+    odd = odd.select(
         "row",
         folded=normal.str.to_lowercase().hash(),
         words=pl.when(normal == "").then(0).otherwise(normal.str.count_matches(" ", literal=True) + 1),
@@ -205,8 +209,8 @@ def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
         breaks=text.str.contains(r"[\t\n\r]"),
         character=text.str.extract_all(NON_PRINTING),
     )
-    places = is_odd.arg_true()
-    both = exact.alias("exact"), folded.scatter(places, odd["folded"]).alias("folded")
+    plain = every.filter(edges.scatter(places, False)).select("row", empty=False, edges=True, breaks=False)
+    both = exact.alias("exact"), folded.scatter(places, odd["folded"])
     hashes = [pl.Series(of.name, _FACTORS[: len(texts)] @ of.to_numpy().reshape(len(texts), -1)) for of in both]
     words = words.scatter(places, odd["words"])
     of_text = [words.slice(number * len(batch), len(batch)).alias(f"words {number}") for number in range(len(texts))]
@@ -218,14 +222,40 @@ def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
     else:
         wrong = wrong.clear()
         label = (in_order(label) if task.multi_label else label).cast(pl.Categorical)
-    characters = odd.select("row", "character").explode("character").drop_nulls()
-    counted = characters.group_by("character").agg(pl.len().alias("count"), pl.col("row").min())
     return (
         pl.DataFrame([row, *hashes, label.alias("label"), *of_text]),
-        odd.select("row", "empty", "edges", "breaks"),
-        counted,
+        pl.concat([odd.select(plain.columns), plain]),
+        odd.select("row", "character").explode("character").drop_nulls().cast({"character": pl.Categorical}),
         wrong,
     )
+
+
+def _look_at_bytes(texts: pl.Series) -> tuple[pl.Series, pl.Series, pl.Series]:
+    """Count the words of plain texts, by all bytes at once.
+
+    Returns:
+        The words of each text, whether a space ends it, and the places of texts that may not be plain: they are empty,
+        begin with a space, or have one behind another one, or a byte that is no printable ASCII.
+    """
+    size = texts.str.len_bytes().to_numpy()
+    data = texts.cast(pl.Binary).cast(pl.List(pl.UInt8)).explode(empty_as_null=False).to_numpy()
+    begins = np.cumsum(size, dtype=np.int64) - size
+    words, edges, odd = np.ones(len(size), np.uint32), np.zeros(len(size), np.bool_), size == 0
+    # The arrays of a piece need no memory that the system has to clear.
+    for places in np.array_split(np.flatnonzero(size), len(data) // PIECE + 1):
+        if len(places):
+            first, length = begins[places[0]], size[places]
+            begin, end = begins[places] - first, begins[places] - first + length
+            piece = data[first : first + end[-1]]
+            spaces = piece == _SPACE
+            strange = piece - _SPACE > ord("~") - _SPACE  # below the space it wraps around
+            strange[1:] |= spaces[1:] & spaces[:-1]
+            strange[begin] |= spaces[begin]
+            edges[places] = at_end = spaces[end - 1]
+            fits = np.uint8 if length.max() < 256 else np.uint32  # without a conversion it is faster
+            words[places] += np.add.reduceat(spaces.view(np.uint8), begin, dtype=fits) - at_end
+            odd[places[np.searchsorted(begin, np.flatnonzero(strange), "right") - 1]] = True
+    return pl.Series(words), pl.Series(edges), pl.Series(odd).arg_true()
 
 
 def _finding(found: pl.DataFrame) -> Finding:
@@ -263,7 +293,7 @@ def _overlap(first: _Table, second: _Table) -> Overlap:
     if found.alike:
         key, row = ("exact", exact.row(0, named=True)) if found.rows else ("folded", alike.row(0, named=True))
         example = (one.filter(pl.col(key) == row[key])[0, "row"], row["row"])
-        found = second.with_texts(replace(found, example=example), example)
+        found = replace(found, example=example, shown=second.shown(row["row"]))
     return Overlap(first.name, second.name, found.rows / max(len(two), 1), found)
 
 
@@ -313,8 +343,8 @@ def _scores(rows: pl.DataFrame, wrong: pl.DataFrame, task: Task) -> Scores:
 
 def _characters(found: pl.DataFrame) -> list[Character]:
     """List characters, the most frequent first."""
-    every = found.group_by("character").agg(pl.col("count").sum(), pl.col("row").min())
+    every = found.group_by("character").agg(pl.len(), pl.col("row").min()).cast({"character": pl.String})
     return [
         Character(f"U+{ord(one):04X}", unicodedata.name(one, _CONTROLS.get(one, "control character")), count, row)
-        for one, count, row in every.sort(-pl.col("count").cast(pl.Int64), "character").iter_rows()
+        for one, count, row in sorted(every.iter_rows(), key=lambda each: (-each[1], each[0]))
     ]
