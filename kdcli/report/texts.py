@@ -84,7 +84,10 @@ def survey(path: Path, task: Task, *, seed: int, reporter: Reporter) -> Transfer
         pl.col("words").quantile(0.5, "lower").cast(pl.Int64),
         pl.col(list(given)).sum(),
     )
-    sources = [SourceCounts(*row[:4], list(row[4:]) or None) for row in counted.iter_rows()]
+    sources = [
+        SourceCounts(name, count, mean, median, list(answers) or None)
+        for name, count, mean, median, *answers in counted.iter_rows()
+    ]
     random = np.random.default_rng(seed)
     parts = rows.partition_by("source", maintain_order=True)
     drawn = [random.permutation(part["row"].to_numpy())[: SAMPLES // len(parts)] for part in parts]

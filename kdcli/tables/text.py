@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
@@ -225,7 +225,7 @@ class Delimited:
                 bad.blank += not stream.readline().strip()
             if self._header:
                 self._first_row(stream)
-            blocks = _blocks(stream, self._empty)
+            blocks = whole_lines(stream.read, self._empty)
             for frame in self._frames(blocks, bad, 1 + self._before + self._header):
                 yield frame[[*columns, ROW_NUMBER]]
 
@@ -294,10 +294,10 @@ def _count(data: bytes, byte: int) -> int:
     return sum(int(np.count_nonzero(pieces[begin : begin + PIECE] == byte)) for begin in range(0, len(data), PIECE))
 
 
-def _blocks(stream: io.BufferedReader | gzip.GzipFile, before: bytes) -> Iterator[bytes]:
-    """Cut a stream into blocks of whole lines, each after ``before``; the last line gets a line end."""
+def whole_lines(read: Callable[[int], bytes], before: bytes = b"") -> Iterator[bytes]:
+    """Cut what a function reads into blocks of whole lines, each after ``before``; the last line gets a line end."""
     held = [before]
-    while data := stream.read(BLOCK):
+    while data := read(BLOCK):
         if cut := data.rfind(b"\n") + 1:
             yield b"".join([*held, memoryview(data)[:cut]])
             held = [before]

@@ -21,7 +21,6 @@ from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
 from kdcli.tables import SEPARATOR
 from kdcli.tables.read import ROW_NUMBER, as_texts, shown
-from kdcli.tables.text import PIECE
 from kdcli.tasks.check_report import (
     Character,
     Common,
@@ -58,6 +57,8 @@ _ODD = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ |^$"
 """Texts but those of words with single spaces between them, and perhaps one at the end."""
 _FACTORS = np.array([1, 0x9E3779B97F4A7C15], np.uint64)
 """Of the hashes of a pair's texts in their sum, so that their order counts."""
+_PIECE = 1 << 18
+"""Bytes that are looked at together: such arrays need no memory that the system has to clear."""
 _THREADS = 2
 _SPACE = np.uint8(ord(" "))
 _BINS = 10
@@ -241,8 +242,7 @@ def _look_at_bytes(texts: pl.Series) -> tuple[pl.Series, pl.Series, pl.Series]:
     data = texts.cast(pl.Binary).cast(pl.List(pl.UInt8)).explode(empty_as_null=False).to_numpy()
     begins = np.cumsum(size, dtype=np.int64) - size
     words, edges, odd = np.ones(len(size), np.uint32), np.zeros(len(size), np.bool_), size == 0
-    # The arrays of a piece need no memory that the system has to clear.
-    for places in np.array_split(np.flatnonzero(size), len(data) // PIECE + 1):
+    for places in np.array_split(np.flatnonzero(size), len(data) // _PIECE + 1):
         if len(places):
             first, length = begins[places[0]], size[places]
             begin, end = begins[places] - first, begins[places] - first + length
@@ -305,9 +305,9 @@ def _words(words: pl.Series, max_words: int) -> Words:
 
 def _labels(rows: pl.DataFrame, task: Task) -> Labels:
     counts: dict[str | None, Finding] = {}
-    for label, count, row in rows.group_by("label").agg(pl.len(), pl.col("row").min()).iter_rows():
+    for label, *finding in rows.group_by("label").agg(pl.len(), pl.col("row").min()).iter_rows():
         for one in label.split(SEPARATOR) if label and task.multi_label else [label]:
-            counts[one] = counts.get(one, Finding()) + Finding(count, row)
+            counts[one] = counts.get(one, Finding()) + Finding(*finding)
     found = {label: finding for label, finding in counts.items() if label}
     spelling = spelling_of(pl.Series(list(found), dtype=pl.String), task)
     written = {label: name for name, label in spelling.items()}
@@ -334,11 +334,9 @@ def _scores(rows: pl.DataFrame, wrong: pl.DataFrame, task: Task) -> Scores:
     limits = task.score_range or ((float(low), float(high)) if len(values) else (0.0, 1.0))
     histogram, edges = np.histogram(values, _BINS, limits)
     missing = rows.filter(pl.col("label").is_null() & ~pl.col("row").is_in(wrong["row"].implode()))
-    return Scores(
-        *(float(low), float(mean), float(high)),
-        *(edges.tolist(), histogram.tolist()),
-        *(_finding(wrong), wrong[0, "label"] if len(wrong) else "", _finding(missing)),
-    )
+    numbers = float(low), float(mean), float(high)
+    found = _finding(wrong), str(wrong[0, "label"]) if len(wrong) else "", _finding(missing)
+    return Scores(*numbers, edges.tolist(), histogram.tolist(), *found)
 
 
 def _characters(found: pl.DataFrame) -> list[Character]:
