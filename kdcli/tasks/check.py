@@ -305,7 +305,7 @@ def _words(words: pl.Series, max_words: int) -> Words:
 
 def _labels(rows: pl.DataFrame, task: Task) -> Labels:
     counts: dict[str | None, Finding] = {}
-    for label, *finding in rows.group_by("label").agg(pl.len(), pl.col("row").min()).iter_rows():
+    for label, *finding in rows.group_by("label", maintain_order=True).agg(pl.len(), pl.col("row").min()).iter_rows():
         for one in label.split(SEPARATOR) if label and task.multi_label else [label]:
             counts[one] = counts.get(one, Finding()) + Finding(*finding)
     found = {label: finding for label, finding in counts.items() if label}
