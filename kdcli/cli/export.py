@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from kdcli.cli import ui
-from kdcli.cli.options import FILES, RUN, Request, command, option, switch
+from kdcli.cli.options import RUN, Request, command, option, switch
 
 if TYPE_CHECKING:
     from kdcli.config.load import Profile
@@ -26,7 +26,6 @@ Dataset = Annotated[
     str | None,
     option(CARD, "--dataset", "Name of the training texts on the Hub.", "NAME", default="known for GLUE's tasks"),
 ]
-Onnx = Annotated[bool, switch(FILES, "--onnx/--no-onnx", "Add the student as ONNX, checked.")]
 
 
 @command(
@@ -60,18 +59,13 @@ def onnx(request: Request, *, int8: Int8 = True, check: Check = True) -> None:
 
 
 @command(
-    "kd export hub-folder --student runs/demo --output hub --onnx",
+    "kd export hub-folder --student runs/demo --output hub --license mit",
     options=("student", "output", "force"),
     required=("student", "output"),
     about={"output": "Folder to write."},
 )
 def hub_folder(
-    request: Request,
-    *,
-    licence: Licence = "unknown",
-    language: Language = "en",
-    dataset: Dataset = None,
-    onnx: Onnx = False,
+    request: Request, *, licence: Licence = "unknown", language: Language = "en", dataset: Dataset = None
 ) -> None:
     """Write a student as a folder for the Hub.
 
@@ -88,16 +82,8 @@ def hub_folder(
         teacher, method = profile.settings.teacher, profile.settings.transfer.method
         scratch = f"{teacher.config.get('model_type')}, trained from scratch"
         origin = {"teacher": scratch if teacher.model == "config" else teacher.model, "transfer": method}
-    with ui.reporting("export hub-folder") as reporter:
-        exported = export_hub_folder(
-            student=student_folder(student),
-            output=output,
-            origin=Origin(licence, language, dataset, **origin),
-            onnx=onnx,
-            dev=_dev(profile, required=False) if onnx else None,
-            force=request.force,
-            reporter=reporter,
-        )
+    made = Origin(licence, language, dataset, **origin)
+    exported = export_hub_folder(student=student_folder(student), output=output, origin=made, force=request.force)
     upload = Text(f"hf upload USER/NAME {output}", "cyan")
     ui.show(exported, lambda result: Group(ui.describe(result), Text("next"), upload))
 

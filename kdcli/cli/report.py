@@ -1,4 +1,4 @@
-"""``kd report``: a run as one HTML page, or several runs side by side."""
+"""``kd report``: a run as one HTML page."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ import typer
 from kdcli.cli import ui
 from kdcli.cli.options import Request, command
 
-Runs = Annotated[list[Path], typer.Argument(help="Run folders; one may be half done.", metavar="RUN")]
+Run = Annotated[Path, typer.Argument(help="Run folder, also of a run that is half done.", metavar="RUN")]
 
 
 @command(
     "kd report runs/sst2",
-    "kd report runs/sst2 runs/sst2-heavy --output sst2.html",
+    "kd report runs/sst2 --output sst2.html",
     options=("output", "force"),
     about={"output": "The page: an .html file.|RUN/report.html"},
 )
-def report(request: Request, *, runs: Runs) -> None:
+def report(request: Request, *, run: Run) -> None:
     """Write one HTML page.
 
-    Several runs are compared on one page, by default report.html. A page of kd's own is replaced without --force,
-    another file is not.
+    A page of kd's own is replaced without --force, another file is not.
     """
     from kdcli.report.page import write_report
 
     with ui.reporting("report") as reporter:
-        written = write_report(runs, output=request.output, force=request.force, reporter=reporter)
+        written = write_report(run, output=request.output, force=request.force, reporter=reporter)
     ui.show(written)

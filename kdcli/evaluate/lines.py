@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedIOBase
 
 import polars as pl
@@ -11,11 +11,9 @@ import polars as pl
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 from kdcli.evaluate.predict import Model, predict_texts
-from kdcli.tables.text import check_utf8
+from kdcli.tables.text import BLOCK, check_utf8, whole_lines
 
 NAME = "stdin"
-BLOCK = 1 << 20
-"""Most bytes that are read at once."""
 
 
 def predict_lines(
@@ -44,7 +42,8 @@ def read_lines(stream: BufferedIOBase, task: Task, reporter: Reporter) -> Iterat
     done = 0
     empty: list[int] = []
     tabs: list[int] = []
-    for lines in _whole_lines(stream):
+    for block in whole_lines(_after_mark(stream)):
+        lines = block.split(b"\n")[:-1]
         wrong, texts = None, []
         for row, line in enumerate(lines, done + 1):
             try:
@@ -67,23 +66,18 @@ def read_lines(stream: BufferedIOBase, task: Task, reporter: Reporter) -> Iterat
             reporter.warn(f"{NAME}: {len(rows)} rows (the first is row {rows[0]}) {what}")
 
 
-def _whole_lines(stream: BufferedIOBase) -> Iterator[list[bytes]]:
-    """Yield the lines that have ended, and at last one that has not; without their ends and a byte order mark."""
-    held: list[bytes] = []
-    mark = codecs.BOM_UTF8
-    while block := stream.read1(BLOCK):
-        head, end, rest = block.rpartition(b"\n")
-        if end:
-            whole = b"".join([*held, head]).removeprefix(mark)
-            yield [line.removesuffix(b"\r") for line in whole.split(b"\n")]
-            held, mark = [], b""
-        held.append(rest)
-    if last := b"".join(held).removeprefix(mark):
-        yield [last]
+def _after_mark(stream: BufferedIOBase) -> Callable[[int], bytes]:
+    """Return a function that reads what is there, without a byte order mark."""
+    head, mark = b"", codecs.BOM_UTF8
+    while head != mark and mark.startswith(head) and (more := stream.read1(BLOCK)):
+        head += more
+    heads = [head.removeprefix(mark)]
+    return lambda size: (heads.pop() if heads else b"") or stream.read1(size)
 
 
 def _texts(line: bytes, task: Task, row: int) -> list[str]:
     """Return the texts of a line, one or two."""
+    line = line.removesuffix(b"\r")
     check_utf8(line, NAME, row)
     if task.kind == "single":
         return [line.decode()]

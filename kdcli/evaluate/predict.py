@@ -199,6 +199,7 @@ def predict_file(
 
 def _beside(table: Path, settings: TaskSettings, task: Task, predictions: pl.LazyFrame) -> pl.LazyFrame:
     """Return a table with its predictions behind its own columns; one of their names is a ``DataError``."""
+    from kdcli.tables.parquet import stream
     from kdcli.tables.read import ROW_NUMBER
     from kdcli.tasks.detect import detect
 
@@ -214,28 +215,19 @@ def _beside(table: Path, settings: TaskSettings, task: Task, predictions: pl.Laz
             yield batch.drop(ROW_NUMBER).hstack(predictions.select(*new).slice(begin, len(batch)).collect())
             begin += len(batch)
 
-    return _lazy(frames(), {**reader.schema, **new})
+    return stream(frames(), {**reader.schema, **new})
 
 
 def write_predictions(
     output: Path, frames: Iterator[pl.DataFrame], model: Model, *, probabilities: bool = False
 ) -> PredictResult:
     """Write predictions to a file as they come; the file is there when they end."""
+    from kdcli.tables.parquet import stream
     from kdcli.tables.write import write_table
 
     columns = file_columns(output, model, probabilities=probabilities)
-    lazy = _lazy(frames, prediction_schema(model, probabilities=probabilities))
+    lazy = stream(frames, prediction_schema(model, probabilities=probabilities))
     return PredictResult(output, write_table(output, lazy.select(columns)))
-
-
-def _lazy(frames: Iterator[pl.DataFrame], schema: Mapping[str, Any]) -> pl.LazyFrame:
-    """Return a table that is read once, frame by frame."""
-    from polars.io.plugins import register_io_source
-
-    def source(columns: list[str] | None, *_: Any) -> Iterator[pl.DataFrame]:
-        return (frame if columns is None else frame.select(columns) for frame in frames)
-
-    return register_io_source(source, schema=schema)
 
 
 def file_columns(output: Path, model: Model, *, probabilities: bool = False) -> list[str]:
@@ -297,20 +289,10 @@ def _parts(
     model: Model, table: Path, settings: TaskSettings | None, reporter: Reporter, size: int
 ) -> Iterator[pl.DataFrame]:
     """Read a table in frames of ``size`` rows, the last one of what is left."""
+    from kdcli.tables.parquet import in_frames_of
     from kdcli.tasks.split import settings_of, stream_table
 
-    held: list[pl.DataFrame] = []
-    rows = 0
-    for batch in stream_table(table, settings or settings_of(model.task), model.task, reporter):
-        held.append(batch)
-        rows += len(batch)
-        if rows >= size:
-            frame = pl.concat(held)
-            rows %= size
-            yield from frame[: len(frame) - rows].iter_slices(size)
-            held = [frame[len(frame) - rows :]]
-    if rows:
-        yield pl.concat(held)
+    return in_frames_of(size, stream_table(table, settings or settings_of(model.task), model.task, reporter))
 
 
 def _predict_part(model: Model, part: pl.DataFrame, probabilities: bool) -> pl.DataFrame:

@@ -15,7 +15,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
-from kdcli.evaluate.fidelity import Fidelity, fidelity
 from kdcli.evaluate.linear import Linear, train_linear
 from kdcli.files import write_json
 from kdcli.student.student import WEIGHTS, Student, load_student
@@ -23,7 +22,7 @@ from kdcli.tables.write import write_table
 from kdcli.tasks.answers import Outputs, answers, at_half, written
 from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import RESAMPLES, Floats, metric_title, resampled, score
-from kdcli.tasks.statistics import Interval, bounds
+from kdcli.tasks.statistics import Fidelity, Interval, bounds, fidelity
 from kdcli.teacher.logits import labels_of
 
 if TYPE_CHECKING:

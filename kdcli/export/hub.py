@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from kdcli.api import Reporter, Task
-from kdcli.config.schema import TaskSettings
+from kdcli.api import Task
 from kdcli.download import SOURCES
 from kdcli.errors import DataError
-from kdcli.export.onnx import OnnxExport, example_code, export_onnx
 from kdcli.files import CALIBRATION, atomic, check_output
 from kdcli.student.card import fill_card, tags
 from kdcli.student.student import FORMAT, WEIGHTS, load_student
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.tasks.metrics import metric_title
 
-ONNX = "onnx"
 METRICS = {
     **{"mcc": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"},
     **{"micro_f1": "f1", "macro_f1": "f1", "subset_accuracy": "accuracy"},
@@ -32,12 +29,11 @@ METRICS = {
 
 @dataclass(frozen=True)
 class HubFolder:
-    """The result of an export: the size of each file, and the export to ONNX, if that was asked for."""
+    """The result of an export: the size of each file."""
 
     folder: Path
     task: str
     bytes: dict[str, int]
-    onnx: OnnxExport | None
 
 
 @dataclass(frozen=True)
@@ -51,24 +47,13 @@ class Origin:
     transfer: str = ""  # how the transfer set was made
 
 
-def export_hub_folder(
-    *,
-    student: Path,
-    output: Path,
-    origin: Origin | None = None,
-    onnx: bool = False,
-    dev: TaskSettings | None = None,
-    force: bool = False,
-    reporter: Reporter | None = None,
-) -> HubFolder:
+def export_hub_folder(*, student: Path, output: Path, origin: Origin | None = None, force: bool = False) -> HubFolder:
     """Write a student's folder for the Hub, whole or not at all, without the paths of this machine.
 
-    ``onnx`` adds a folder with the student as ONNX, compared on the texts of ``dev``; ``force`` replaces an earlier
-    export.
+    ``force`` replaces an earlier export.
 
     Raises:
         DataError: The folder is not a student's, or the output exists.
-        KdError: As ``export_onnx``.
     """
     check_output(output, [student], force=force)
     loaded = load_student(student)
@@ -80,29 +65,22 @@ def export_hub_folder(
         if loaded.calibration:
             loaded.calibration.save(folder / CALIBRATION)
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
-        exported = None
-        if onnx:
-            inside = export_onnx(student=student, output=folder / ONNX, dev=dev, reporter=reporter)
-            exported = replace(inside, folder=output / ONNX)
         size = (folder / WEIGHTS).stat().st_size
-        card = hub_card(config, loaded.metrics, loaded.task, size, origin or Origin(), onnx=onnx)
+        card = hub_card(config, loaded.metrics, loaded.task, size, origin or Origin())
         (folder / "README.md").write_text(card, "utf-8")
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    return HubFolder(output, loaded.task.name, sizes, exported)
+    return HubFolder(output, loaded.task.name, sizes)
 
 
-def hub_card(
-    config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, size: int, origin: Origin, *, onnx: bool
-) -> str:
-    """Fill in the card as the Hub reads it; ``onnx`` adds the use of the folder with the student as ONNX."""
+def hub_card(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, size: int, origin: Origin) -> str:
+    """Fill in the card as the Hub reads it."""
     made = {"kd": str(config.get("kd", ""))}
     if config.get("training", {}).get("kd_weight"):  # a baseline of the same run has no teacher
         made = {"teacher": _public_name(origin.teacher), "transfer set": origin.transfer, **made}
     try:
         data, made = _card_data(config, metrics, task, origin), {name: value for name, value in made.items() if value}
-        use = example_code(config, task, f"{ONNX}/") if onnx else ""
-        return fill_card(data, config, metrics, task, size, made=made, on_hub=True, onnx_use=use)
+        return fill_card(data, config, metrics, task, size, made=made, on_hub=True)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         hint = "train it again, or take the folder that `kd student` has written"
         raise DataError(f"config.json or metrics.json of the student is not whole: {error!r}", hint=hint) from error

@@ -175,11 +175,6 @@ def export_onnx(
     return OnnxExport(output, task.name, megabytes, comparisons)
 
 
-def example_code(config: Mapping[str, Any], task: Task, folder: str = "") -> str:
-    """Return Markdown that shows how the exported student in a folder (with a slash at the end) predicts."""
-    return _fill("onnx_use.md", task=task, max_length=config["max_length"], folder=folder)
-
-
 def compare(
     student: Student, graphs: Mapping[str, Compute], texts: Mapping[str, Sequence[tuple[Columns, Columns]]]
 ) -> list[GraphComparison]:
@@ -276,11 +271,6 @@ def _describe(
     labels |= {"multi_label": True, "thresholds": task.thresholds or [0.5] * task.outputs} if task.multi_label else {}
     for name, content in (("config.json", kept), ("labels.json", labels)):
         (folder / name).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    use = example_code(config, task)
-    card = _fill("onnx.md", task=task, summary=summary(task), megabytes=megabytes, comparisons=comparisons, use=use)
-    (folder / "README.md").write_text(card, "utf-8")
-
-
-def _fill(template: str, **values: Any) -> str:
-    source = Path(__file__).with_name(template).read_text("utf-8")
-    return f"{jinja2.Template(source, undefined=jinja2.StrictUndefined).render(**values)}\n"
+    template = jinja2.Template(Path(__file__).with_name("onnx.md").read_text("utf-8"), undefined=jinja2.StrictUndefined)
+    values = {"task": task, "summary": summary(task), "max_length": config["max_length"], "megabytes": megabytes}
+    (folder / "README.md").write_text(f"{template.render(values, comparisons=comparisons)}\n", "utf-8")

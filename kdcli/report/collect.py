@@ -108,8 +108,8 @@ class RunContents:
         }
 
 
-def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None = None) -> RunContents:
-    """Read the folder of a run that has ended or is half done, the tables of texts only if asked for.
+def collect(root: str | Path, *, reporter: Reporter | None = None) -> RunContents:
+    """Read the folder of a run that has ended or is half done.
 
     Raises:
         DataError: The folder is not a run's, or one of its files is damaged.
@@ -123,7 +123,7 @@ def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None =
     entries = Lock(root).entries()
     stages = {key: StageState(_state(key, entries), entry) for key, entry in entries.items()}
     histories = {key: stage.result["history"] for key, stage in stages.items() if "history" in stage.result}
-    table, seed = transfer_set(root) if texts else None, int(settings["seed"])
+    table, seed = transfer_set(root), int(settings["seed"])
     return RunContents(
         root=root,
         task=task,
@@ -134,7 +134,7 @@ def collect(root: str | Path, *, texts: bool = True, reporter: Reporter | None =
         bench=_read(root / "bench.json", BenchReport, "kd bench"),
         curves=read_curves(root / "metrics.jsonl", histories, stages["teacher"].result if "teacher" in stages else {}),
         transfer=survey(table, task, seed=seed, reporter=reporter or QuietReporter()) if table else None,
-        predictions=read_predictions(artefact(root, "predictions"), task) if texts else [],
+        predictions=read_predictions(artefact(root, "predictions"), task),
         calibration=Calibration.load(artefact(root, "student") / CALIBRATION),
         request=_read(root / REQUEST, dict[str, Any], "kd distil") or {},
     )

@@ -1,4 +1,4 @@
-"""The page of a run, or of several side by side: one HTML file that loads nothing."""
+"""The page of a run: one HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from kdcli import __version__
-from kdcli.api import Reporter, Task
+from kdcli.api import Reporter
 from kdcli.errors import KdError
 from kdcli.evaluate.results import Results, percent
 from kdcli.files import atomic, check_output
 from kdcli.report import plots
 from kdcli.report.collect import Curve, RunContents, collect
-from kdcli.report.texts import MOST, SampledRow, TablePredictions, TransferSet
-from kdcli.tasks.answers import answers, probabilities, written
+from kdcli.report.texts import MOST, TablePredictions
 
 NAME = "report.html"
 CUT = 1000
@@ -40,14 +38,7 @@ SECTIONS = {
     "profile": "Profile",
     "provenance": "Provenance",
 }
-"""The sections of a page of one run."""
-OF_SEVERAL = {
-    "results": "Results",
-    "curves": "Learning curves",
-    "differences": "Settings that differ",
-    "provenance": "Provenance",
-}
-"""The sections of a page of several runs."""
+"""The sections of a page."""
 _DEFERRAL = "The student answers what it is sure of, and the teacher the rest: all texts, by the student's share."
 _HERE = Path(__file__).parent
 _MARK = b'<meta name="generator" content="kd '
@@ -66,9 +57,9 @@ class Report:
 
     output: Path
     bytes: int
-    runs: list[str]
+    run: str
     sections: list[str]
-    left_out: list[str]  # sections that no run has come to
+    left_out: list[str]  # sections that the run has not come to
 
 
 def report_run(root: Path, *, new: bool, reporter: Reporter) -> Path | None:
@@ -79,7 +70,7 @@ def report_run(root: Path, *, new: bool, reporter: Reporter) -> Path | None:
     page = root / NAME
     if new or not page.exists():
         try:
-            write_report([root], reporter=reporter)
+            write_report(root, reporter=reporter)
         except KdError as error:
             reporter.warn(f"there is no new report: {error}")
             return None
@@ -87,28 +78,23 @@ def report_run(root: Path, *, new: bool, reporter: Reporter) -> Path | None:
 
 
 def write_report(
-    runs: Sequence[str | Path], *, output: Path | None = None, force: bool = False, reporter: Reporter | None = None
+    run: str | Path, *, output: Path | None = None, force: bool = False, reporter: Reporter | None = None
 ) -> Report:
-    """Write the page of a run, or one that puts several side by side; a run may be half done.
+    """Write the page of a run, which may be half done.
 
-    The default output is ``report.html``, in the folder of one run, and here for several. A page of kd is replaced, and
-    any other file with ``force``.
+    The default output is ``report.html`` in its folder. A page of kd is replaced, and any other file with ``force``.
 
     Raises:
-        DataError: A folder is not a run's or a file in it is damaged; or the output is another file.
+        DataError: The folder is not a run's or a file in it is damaged; or the output is another file.
     """
-    alone = len(runs) == 1
-    path = output or (Path(runs[0]) / NAME if alone else Path(NAME))
-    found = [collect(run, texts=alone, reporter=reporter) for run in runs]
-    parts = [part for run in runs for part in Path(run).iterdir() if part.name != NAME]
-    check_output(path, parts, force=force, ours=_is_page(path))
-    values = page_of(found[0]) if alone else comparison_of(found)
-    page = _render("run.html" if alone else "comparison.html", values)
+    path = output or Path(run) / NAME
+    values = page_of(collect(run, reporter=reporter))
+    others = [part for part in Path(run).iterdir() if part.name != NAME]
+    check_output(path, others, force=force, ours=_is_page(path))
+    page = _render("run.html", values)
     with atomic(path) as temporary:
         temporary.write_text(page, "utf-8")
-    return Report(
-        path, len(page.encode()), [str(run) for run in runs], list(values["sections"]), list(values["left_out"])
-    )
+    return Report(path, len(page.encode()), str(run), list(values["sections"]), list(values["left_out"]))
 
 
 def page_of(run: RunContents) -> dict[str, Any]:
@@ -122,7 +108,7 @@ def page_of(run: RunContents) -> dict[str, Any]:
     texts = {
         kind: sorted(
             ((table.table, text) for table in run.predictions for text in getattr(table, kind)),
-            key=lambda pair: -pair[1].size,
+            key=lambda pair: -pair[1]["size"],
         )
         for kind in ("disagreements", "shared_errors")
     }
@@ -139,33 +125,13 @@ def page_of(run: RunContents) -> dict[str, Any]:
             "results": [_tradeoff(results)] if results else [],
             "deferral": [Plot(plots.deferral("deferral", run.calibration), _DEFERRAL)] if run.calibration else [],
             "curves": list(_curves(run)),
-            "transfer": list(_transfer(transfer, run.task)) if transfer else [],
             "confusion": [list(_scatters(table)) for table in run.predictions] if run.task.is_score else [],
         },
-        "samples": [(sample, *_answer(sample, run.task)) for sample in transfer.samples] if transfer else [],
+        "samples": transfer.samples if transfer else [],
         **texts,
         "seeds": max((len(seeds) for tables in scores for metrics in tables for seeds in metrics.values()), default=1),
         "most": MOST,
         "fidelities": [(row.model, table, near) for row in shown for table, near in row.fidelity.items()],
-    }
-
-
-def comparison_of(runs: Sequence[RunContents]) -> dict[str, Any]:
-    """Return the values of the template that puts several runs side by side."""
-    names = [run.name for run in runs]
-    names = [name if names.count(name) == 1 else str(run.root) for name, run in zip(names, runs, strict=True)]
-    by_name = dict(zip(names, runs, strict=True))
-    curves = list(_curves_of_several(by_name))
-    missing = {"results": not any(run.results for run in runs), "curves": not curves}
-    settings = {key: [run.settings.get(key) for run in runs] for run in runs for key in run.settings}
-    return {
-        "runs": by_name,
-        "sections": {name: title for name, title in OF_SEVERAL.items() if not missing.get(name)},
-        "left_out": {name: title for name, title in OF_SEVERAL.items() if missing.get(name)},
-        "without_results": [name for name, run in by_name.items() if not run.results],
-        "scored": list(dict.fromkeys(pair for run in runs if run.results for pair in scored(run.results))),
-        "differences": {key: found for key, found in settings.items() if any(value != found[0] for value in found)},
-        "plots": {"curves": curves},
     }
 
 
@@ -221,61 +187,39 @@ def _curves(run: RunContents) -> Iterator[Plot]:
     metric = run.task.metric
     best = run.stages["teacher"].result.get("metrics", {}).get(metric) if "teacher" in run.stages else None
     levels = {} if best is None else {"teacher": (100 * best, plots.colour_of("teacher"))}
-    by_stage = {name: [curve for curve in run.curves if curve.stage == name] for name in plots.COLOURS}
-    for stage in ("teacher", "generator"):
-        curves = by_stage[stage]
-        yield from _losses(stage, curves)
-        for name in dict.fromkeys(name for curve in curves for name in curve.metrics):
-            drawn = [_line(curve, name, curves, percent=name == metric) for curve in curves]
-            readable = name.replace("_", " ")
-            yield Plot(plots.lines(f"{stage}-{name}", drawn, y=f"dev {readable}"), f"The {stage}'s {readable} on dev.")
-    if small := [curve for curve in run.curves if curve.stage in ("student", "baseline") and metric in curve.values]:
-        drawn = [_line(curve, metric, percent=True) for curve in small]
-        stages = " and ".join(dict.fromkeys(curve.stage for curve in small)).capitalize()
-        caption = f"{stages} on dev" + (", beside the teacher's best." if levels else ".")
-        yield Plot(plots.lines(f"students-{metric}", drawn, y=f"dev {metric}", levels=levels), caption)
-    for stage in ("student", "baseline"):
-        yield from _losses(stage, by_stage[stage])
+    stages = ("teacher", "generator", "student", "baseline")
+    by_stage = {stage: [curve for curve in run.curves if curve.stage == stage] for stage in stages}
     for stage, curves in by_stage.items():
+        how: dict[str, Any] = {"y": "loss", "log": True}
+        yield from _plot(f"{stage}-loss", curves, ["loss", "dev_loss"], f"The {stage}'s loss.", **how)
+        if stage in ("teacher", "generator"):
+            for name in dict.fromkeys(name for curve in curves for name in curve.metrics):
+                title, percent = name.replace("_", " "), name == metric
+                caption = f"The {stage}'s {title} on dev."
+                yield from _plot(f"{stage}-{name}", curves, [name], caption, percent=percent, y=f"dev {title}")
         if any(len(set(curve.values.get("lr", []))) > 1 for curve in curves):  # a constant rate needs no plot
-            drawn = [_line(curve, "lr", curves) for curve in curves if "lr" in curve.values]
             caption = f"The {stage}'s learning rate: of each point, that of its last update."
-            yield Plot(plots.lines(f"{stage}-lr", drawn, y="learning rate"), caption)
+            yield from _plot(f"{stage}-lr", curves, ["lr"], caption, y="learning rate")
+    small = by_stage["student"] + by_stage["baseline"]
+    caption = f"The {metric} on dev" + (", beside the teacher's best." if levels else ".")
+    yield from _plot(f"students-{metric}", small, [metric], caption, percent=True, y=f"dev {metric}", levels=levels)
 
 
-def _losses(stage: str, curves: list[Curve]) -> Iterator[Plot]:
-    apart = curves if stage in ("teacher", "generator") else []
-    drawn = [
-        _line(curve, name, apart, of="dev" if name == "dev_loss" else "training")
-        for curve in curves
-        for name in ("loss", "dev_loss")
-        if name in curve.values
-    ]
-    if curves:
-        yield Plot(plots.lines(f"{stage}-loss", drawn, y="loss", log=True), f"The {stage}'s loss.")
-
-
-def _line(curve: Curve, name: str, apart: Sequence[Curve] = (), *, percent: bool = False, of: str = "") -> plots.Line:
-    """Make a line of a curve: each of several ``apart`` has its colour, else each stage has; seeds share one."""
-    several = len(apart) > 1
-    label = " ".join(word for word in (curve.label if several else "" if of else curve.stage, of) if word)
-    colour = apart.index(curve) if several else plots.colour_of(curve.stage)
-    values = [100 * value if percent and value is not None else value for value in curve.values[name]]
-    return plots.Line(label, curve.steps, values, colour % len(plots.PALETTE), dashed=of == "dev")
-
-
-def _transfer(found: TransferSet, task: Task) -> Iterator[Plot]:
-    yield Plot(plots.lengths("lengths", found.sources), "Lengths: words between white space, both texts of a pair.")
-    if not found.labelled:
-        return
-    if task.is_score:
-        yield Plot(plots.score_shares("scores", found.sources), "The teacher's scores, by source.")
-    else:
-        names = task.names or task.labels
-        caption = "The labels that the teacher gives, by source."
-        if task.multi_label:
-            caption += " A text may have several or none: the shares are of all labels given."
-        yield Plot(plots.balance("balance", found.sources, names), caption)
+def _plot(
+    name: str, curves: Sequence[Curve], quantities: Sequence[str], caption: str, *, percent: bool = False, **how: Any
+) -> Iterator[Plot]:
+    """Draw quantities of curves, if there are any: of a grid each curve has its colour, else each stage has."""
+    drawn = []
+    for number, curve in enumerate(curves):
+        grid = curve.label.startswith("lr ")
+        colour = number % len(plots.PALETTE) if grid else plots.colour_of(curve.stage)
+        for quantity in (one for one in quantities if one in curve.values):
+            of = {"loss": "training", "dev_loss": "dev"}.get(quantity, "")
+            label = " ".join(filter(None, [curve.label if grid else "" if of else curve.stage, of]))
+            values = [100 * value if percent and value is not None else value for value in curve.values[quantity]]
+            drawn.append(plots.Line(label, curve.steps, values, colour, dashed=quantity == "dev_loss"))
+    if drawn:
+        yield Plot(plots.lines(name, drawn, **how), caption)
 
 
 def _scatters(table: TablePredictions) -> Iterator[Plot]:
@@ -286,33 +230,6 @@ def _scatters(table: TablePredictions) -> Iterator[Plot]:
     both = table.logits["teacher"][:, 0], table.logits["student"][:, 0]
     svg = plots.scatter(f"{table.table}-both", *both, labels=("teacher", "student"), colour=4)
     yield Plot(svg, f"The student's scores on {table.table} against the teacher's.")
-
-
-def _answer(sample: SampledRow, task: Task) -> tuple[str, float | None]:
-    """Return the teacher's answer to a sample, and its probability: for scores the score itself."""
-    if sample.logits is None:
-        return "", None
-    if task.is_score:
-        return f"{sample.logits[0]:.3g}", sample.logits[0]
-    logits = np.array([sample.logits])
-    shares = probabilities(logits, task)[0]
-    sure = np.maximum(shares, 1 - shares).min() if task.multi_label else shares.max()
-    return written(answers(logits, task), task.names or task.labels)[0] or "none", float(sure)
-
-
-def _curves_of_several(runs: dict[str, RunContents]) -> Iterator[Plot]:
-    """Draw the dev scores of all students together, those of tasks with different metrics apart; so the baselines'."""
-    for metric in dict.fromkeys(run.task.metric for run in runs.values()):
-        for stage in ("student", "baseline"):
-            drawn = [
-                plots.Line(name, curve.steps, [value and 100 * value for value in curve.values[metric]], number % 6)
-                for number, (name, run) in enumerate(runs.items())
-                for curve in run.curves
-                if curve.stage == stage and run.task.metric == metric and metric in curve.values
-            ]
-            if drawn:
-                svg = plots.lines(f"{stage}-{metric}", drawn, y=f"dev {metric}")
-                yield Plot(svg, f"The {stage}s' {metric} on dev.")
 
 
 def _is_page(path: Path) -> bool:

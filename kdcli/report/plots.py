@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from kdcli.errors import UsageError
 from kdcli.evaluate.bench import BATCHES, BenchReport
 from kdcli.files import atomic
-from kdcli.report.texts import SourceCounts
 from kdcli.student.deferral import Calibration
 
 INK, FAINT = "#0000e0", "#0000e1"
@@ -99,52 +98,6 @@ def lines(
         axes.set(xlabel="updates", ylabel=y, xlim=(0, None))
         if len(known) + len(levels or {}) > 1:
             axes.legend()
-    return svg[0]
-
-
-def lengths(name: str, sources: Sequence[SourceCounts]) -> str:
-    """Draw the share of each source's texts by their length."""
-    counts = np.sum([source.lengths for source in sources], axis=0)
-    longest = int(np.searchsorted(counts.cumsum(), 0.995 * counts.sum())) + 1
-    edges = np.arange(0, longest + 1 + (width := max(1, -(-longest // 32))), width)
-    shares = {
-        source.name: 100 * np.array([source.lengths[low : low + width].sum() for low in edges[:-1]]) / source.rows
-        for source in sources
-    }
-    return _stairs(name, "share of the texts by length", "words", shares, edges, xlim=(0, edges[-1]))
-
-
-def balance(name: str, sources: Sequence[SourceCounts], labels: Sequence[str]) -> str:
-    """Draw the labels that the teacher gives, as shares of each source."""
-    with _axes(name, "labels that the teacher gives, by source", height=0.9 + 0.42 * len(sources)) as (axes, svg):
-        places = np.arange(len(sources))[::-1]
-        answers = [source.answers for source in sources if source.answers is not None]
-        shares = np.array([100 * of_source / max(1, of_source.sum()) for of_source in answers])  # [sources, labels]
-        begin = np.zeros(len(sources))
-        for number, label in enumerate(labels):
-            colour = PALETTE[-1 - number % len(PALETTE)]  # the first ones mean models
-            axes.barh(places, shares[:, number], left=begin, height=0.6, color=colour, alpha=0.85, label=_short(label))
-            begin += shares[:, number]
-        axes.set_yticks(places, [_short(source.name) for source in sources])
-        axes.set(xlabel="% of the labels", xlim=(0, 100))
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(3, len(labels)))
-    return svg[0]
-
-
-def score_shares(name: str, sources: Sequence[SourceCounts]) -> str:
-    """Draw the share of each source's texts by the teacher's score."""
-    found = {source.name: source.scores for source in sources if source.scores is not None}
-    edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=25)
-    shares = {source: 100 * np.histogram(scores, edges)[0] / len(scores) for source, scores in found.items()}
-    return _stairs(name, "share of the texts by the teacher's score", "the teacher's score", shares, edges)
-
-
-def _stairs(name: str, what: str, x: str, shares: Mapping[str, NDArray[Any]], edges: NDArray[Any], **axis: Any) -> str:
-    with _axes(name, f"{what}: {', '.join(shares)}") as (axes, svg):
-        for source, of_source in shares.items():
-            axes.stairs(of_source, edges, color=PALETTE[colour_of(source)], label=_short(source), linewidth=1.6)
-        axes.set(xlabel=x, ylabel="% of the texts", ylim=(0, None), **axis)
-        axes.legend()
     return svg[0]
 
 

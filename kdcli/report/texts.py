@@ -21,8 +21,6 @@ from kdcli.transfer.cleaning import WORD, take
 
 SAMPLES = 300
 """Rows of a transfer set to page through, as many of each source."""
-LONGEST = 4096
-"""Words from which on texts are counted together."""
 MOST = 300
 """Predicted texts to show of a table, in each list."""
 
@@ -33,7 +31,8 @@ class SampledRow:
 
     texts: tuple[str, ...]  # its text, or both of a pair
     source: str
-    logits: tuple[float, ...] | None  # the teacher's, or None
+    answer: str  # the teacher's label, labels or score; empty where it has not answered yet
+    sure: float | None  # the probability of the answer, or the score
 
 
 @dataclass(frozen=True)
@@ -41,24 +40,10 @@ class SourceCounts:
     """The rows of one source: original, lite, heavy or corpus."""
 
     name: str
-    lengths: NDArray[np.int64]  # [LONGEST + 1], rows of each length in words (of both texts of a pair)
-    answers: NDArray[np.int64] | None  # [labels], rows to which the teacher gives each label
-    scores: NDArray[np.float32] | None  # [rows], the teacher's scores
-
-    @property
-    def rows(self) -> int:
-        """The number of its rows."""
-        return int(self.lengths.sum())
-
-    @property
-    def mean_length(self) -> float:
-        """Words of a row, on average."""
-        return float(self.lengths @ np.arange(len(self.lengths)) / self.rows)
-
-    @property
-    def median_length(self) -> int:
-        """Words of the row in the middle."""
-        return int(np.searchsorted(self.lengths.cumsum(), (self.rows + 1) // 2))
+    rows: int
+    mean_length: float  # words of a row, in both texts of a pair
+    median_length: int
+    answers: list[int] | None  # [labels], rows to which the teacher gives each label
 
 
 @dataclass(frozen=True)
@@ -84,56 +69,49 @@ def survey(path: Path, task: Task, *, seed: int, reporter: Reporter) -> Transfer
     outputs = [f"logits_{number}" for number in range(task.outputs)]
     labelled = set(outputs) <= set(scan(path).collect_schema().names())
     table = scan(path, [*task.columns, "source", *(outputs if labelled else [])])
-    words = pl.sum_horizontal(pl.col(task.columns).str.count_matches(WORD)).clip(upper_bound=LONGEST)
-    numbers = {"source": pl.col("source"), "words": words}
-    if labelled and task.is_score:
-        numbers["score"] = pl.col(outputs[0]).cast(pl.Float32)
-    elif labelled and task.multi_label:
-        numbers |= {name: (pl.col(name) > 0).cast(pl.Int64) for name in outputs}
-    elif labelled:
-        numbers["answer"] = pl.concat_list(outputs).list.arg_max()
+    words = pl.sum_horizontal(pl.col(task.columns).str.count_matches(WORD))
+    chosen = pl.concat_list(outputs).list.arg_max()
+    given = {
+        name: pl.col(name) > 0 if task.multi_label else chosen == number
+        for number, name in enumerate(outputs if labelled and task.labels else [])
+    }
     with reporter.progress("report", None, "rows") as progress:
-        counted = table.select(**numbers).collect().with_row_index("row")
-        progress.advance(len(counted))
-    by_source = counted.partition_by("source", maintain_order=True)
-    random = np.random.default_rng(seed)
-    drawn = [random.permutation(rows["row"].to_numpy())[: SAMPLES // len(by_source)] for rows in by_source]
-    chosen = random.permutation(np.concatenate([np.zeros(0, np.int64), *drawn]))
-    samples = [
-        SampledRow(
-            tuple(row[name] for name in task.columns),
-            row["source"],
-            tuple(row[name] for name in outputs) if labelled else None,
-        )
-        for row in take(table, chosen, len(counted)).iter_rows(named=True)
+        rows = table.select("source", words=words, **given).collect().with_row_index("row")
+        progress.advance(len(rows))
+    counted = rows.group_by("source", maintain_order=True).agg(
+        pl.len(),
+        pl.col("words").mean().alias("mean"),
+        pl.col("words").quantile(0.5, "lower").cast(pl.Int64),
+        pl.col(list(given)).sum(),
+    )
+    sources = [
+        SourceCounts(name, count, mean, median, list(answers) or None)
+        for name, count, mean, median, *answers in counted.iter_rows()
     ]
-    return TransferSet(labelled, [_count(rows, task) for rows in by_source], samples)
+    random = np.random.default_rng(seed)
+    parts = rows.partition_by("source", maintain_order=True)
+    drawn = [random.permutation(part["row"].to_numpy())[: SAMPLES // len(parts)] for part in parts]
+    numbers = random.permutation(np.concatenate([np.zeros(0, np.int64), *drawn]))
+    return TransferSet(labelled, sources, _samples(take(table, numbers, len(rows)), outputs if labelled else [], task))
 
 
-def _count(rows: pl.DataFrame, task: Task) -> SourceCounts:
-    answers = np.bincount(rows["answer"].to_numpy(), minlength=task.outputs) if "answer" in rows.columns else None
-    if sets := [name for name in rows.columns if name.startswith("logits_")]:
-        answers = rows.select(sets).sum().to_numpy()[0]
-    scores = rows["score"].to_numpy() if "score" in rows.columns else None
-    lengths = np.bincount(rows["words"].to_numpy(), minlength=LONGEST + 1)
-    return SourceCounts(rows["source"][0], lengths, answers, scores)
+def _samples(rows: pl.DataFrame, outputs: list[str], task: Task) -> list[SampledRow]:
+    """Return rows with the teacher's answers, and how sure it is of them: for scores the score itself."""
+    said, sure = [""] * len(rows), [None] * len(rows)
+    if outputs:
+        logits = rows.select(outputs).to_numpy()
+        shares = logits if task.is_score else probabilities(logits, task)
+        sure = (np.maximum(shares, 1 - shares).min(1) if task.multi_label else shares.max(1)).tolist()
+        said = [label or "none" for label in _shown(answers(logits, task), task)]
+    texts = rows.select(task.columns).rows()
+    return [SampledRow(*row) for row in zip(texts, rows["source"], said, sure, strict=True)]
 
 
-@dataclass(frozen=True)
-class PredictedText:
-    """A text with its label and the answers of student and teacher, or its score and theirs."""
-
-    texts: tuple[str, ...]  # the text, or both of a pair
-    gold: str
-    teacher: str
-    student: str
-    # the probability that each gives its own label, teacher first; None for scores and sets of labels
-    sure: tuple[float, float] | None
-    right: str  # teacher, student, or neither; of scores the nearer one, of sets that with fewer wrong labels
-    # what the list is sorted by: for disagreements the total variation of the two's probabilities, 0 to 1 (the mean
-    # over the labels of a multi-label task), or the difference of the scores; for shared errors the least probability
-    # that a wrong label has, or the least distance of the two scores from gold
-    size: float
+def _shown(values: NDArray[Any], task: Task) -> list[str]:
+    """Write answers for people: the labels' readable names, or scores."""
+    return (
+        [f"{value:.3g}" for value in values.tolist()] if task.is_score else written(values, task.names or task.labels)
+    )
 
 
 @dataclass(frozen=True)
@@ -160,99 +138,72 @@ class TablePredictions:
         return agreement(self.task, self.logits["student"], self.logits["teacher"])
 
     @cached_property
-    def differing(self) -> NDArray[np.int64]:
-        """The rows on which student and teacher give different labels, widest gap first; of scores all rows."""
-        differ = np.full(len(self.gold), True) if self.task.is_score else ~same(*self._answers)
-        return _sorted(self._gaps, differ)
+    def rows(self) -> pl.DataFrame:
+        """The rows with the answers of teacher and student, and how far these are from each other and from gold.
 
-    @cached_property
-    def both_wrong(self) -> NDArray[np.int64]:
-        """The rows on which student and teacher are both wrong, surest first.
-
-        Of scores, those that both put on the same side of gold, farthest first.
+        ``sure`` are the probabilities that both give their own label, teacher first; null for scores and sets.
+        ``right`` is teacher, student or neither: of scores the nearer one, of sets that with fewer wrong labels.
+        ``gap`` is the total variation of their probabilities, 0 to 1 (the mean over the labels of a multi-label task),
+        or the difference of the scores. ``error`` is 0 where one is right, else the least probability that a wrong
+        label has, or the least distance of two scores on the same side of gold.
         """
-        return _sorted(self._errors, self._errors > 0)
+        task = self.task
+        logits = [self.logits[model].astype(np.float64) for model in ("teacher", "student")]
+        shares = np.stack([one if task.is_score else probabilities(one, task) for one in logits])  # [2, rows, outputs]
+        said = np.stack([answers(one, task) for one in logits])  # [2, rows], or [2, rows, labels]
+        if task.is_score:
+            signs, off = np.sign(said - self.gold), np.abs(said - self.gold)
+            error = np.where(signs[0] == signs[1], off.min(0), 0.0)
+        elif task.multi_label:  # the label that both have wrong and are surest of
+            wrong = said != self.gold
+            error = np.where(wrong.all(0), np.maximum(shares, 1 - shares).min(0), 0.0).max(1)
+            off = wrong.sum(2)
+        else:
+            off = said != self.gold
+            error = np.where(off.all(0), shares.max(2).min(0), 0.0)
+        many = task.is_score or task.multi_label
+        shown = [_shown(values, task) for values in (self.gold, *said)]
+        return pl.DataFrame(
+            {
+                "texts": [list(row) for row in self.texts.iter_rows()],
+                **dict(zip(("gold", "teacher", "student"), shown, strict=True)),
+                "sure": [None] * len(off[0]) if many else shares.max(2).T.tolist(),
+                "right": np.where(off[0] == off[1], "neither", np.where(off[0] < off[1], "teacher", "student")),
+                "differ": np.full(len(off[0]), True) if task.is_score else ~same(*said),
+                "gap": np.abs(shares[0] - shares[1]).sum(1) / (task.outputs if many else 2),
+                "error": error,
+            }
+        )
+
+    @property
+    def differing(self) -> int:
+        """On how many rows student and teacher give different labels; of scores on all."""
+        return int(self.rows["differ"].sum())
+
+    @property
+    def both_wrong(self) -> int:
+        """On how many rows both are wrong; of scores, those that both put on the same side of gold."""
+        return int((self.rows["error"] > 0).sum())
 
     @property
     def right(self) -> dict[str, int]:
         """On how many of the differing rows the teacher is right, the student, or neither."""
-        found = self._right[self.differing]
+        found = self.rows.filter("differ")["right"]
         return {name: int((found == name).sum()) for name in ("teacher", "student", "neither")}
 
     @property
-    def disagreements(self) -> list[PredictedText]:
+    def disagreements(self) -> list[dict[str, Any]]:
         """The texts with the widest gap between student and teacher, widest first."""
-        return self._shown(self.differing, self._gaps)
+        return self._most(pl.col("differ"), "gap")
 
     @property
-    def shared_errors(self) -> list[PredictedText]:
+    def shared_errors(self) -> list[dict[str, Any]]:
         """The texts on which student and teacher are both wrong, those first of which both are surest."""
-        return self._shown(self.both_wrong, self._errors)
+        return self._most(pl.col("error") > 0, "error")
 
-    @cached_property
-    def _pair(self) -> NDArray[np.float64]:
-        """The probabilities, or scores, of teacher and student, ``[2, rows, outputs]``."""
-        both = np.stack([self.logits["teacher"], self.logits["student"]]).astype(np.float64)
-        return both if self.task.is_score else np.stack([probabilities(logits, self.task) for logits in both])
-
-    @cached_property
-    def _answers(self) -> NDArray[Any]:
-        """Their labels, or scores, ``[2, rows]``, or sets of labels, ``[2, rows, labels]``."""
-        of = [self.logits[model] for model in ("teacher", "student")]
-        return self._pair[:, :, 0] if self.task.is_score else np.stack([answers(logits, self.task) for logits in of])
-
-    @cached_property
-    def _gaps(self) -> NDArray[np.float64]:
-        differences: NDArray[np.float64] = np.abs(self._pair[0] - self._pair[1]).sum(axis=1)
-        return differences if self.task.is_score else differences / (self.task.outputs if self.task.multi_label else 2)
-
-    @cached_property
-    def _errors(self) -> NDArray[np.float64]:
-        """The size of the error that both make, 0 where one of them is right."""
-        if self.task.multi_label:  # the label that both have wrong and are surest of
-            wrong = (self._answers != self.gold).all(axis=0)
-            sure = np.maximum(self._pair, 1 - self._pair).min(axis=0)
-            return np.asarray(np.where(wrong, sure, 0.0).max(axis=1))
-        off = self._answers - self.gold
-        shared = np.sign(off[0]) == np.sign(off[1]) if self.task.is_score else (off != 0).all(axis=0)
-        sizes = np.abs(off) if self.task.is_score else self._pair.max(axis=2)
-        return np.where(shared, sizes.min(axis=0), 0.0)
-
-    @cached_property
-    def _right(self) -> NDArray[np.str_]:
-        off = np.abs(self._answers - self.gold) if self.task.is_score else self._answers != self.gold
-        teacher, student = off if off.ndim == 2 else off.sum(axis=2)
-        return np.where(teacher == student, "neither", np.where(teacher < student, "teacher", "student"))
-
-    def _shown(self, rows: NDArray[np.int64], sizes: NDArray[np.float64]) -> list[PredictedText]:
-        rows, sure = rows[:MOST], self._pair.max(axis=2)
-
-        def texts_of(values: NDArray[Any]) -> list[str]:
-            if self.task.is_score:
-                return [f"{value:.3g}" for value in values[rows].tolist()]
-            return written(values[rows], self.task.names or self.task.labels)
-
-        chosen = map(texts_of, (self.gold, *self._answers))
-        return [
-            PredictedText(
-                texts,
-                gold,
-                teacher,
-                student,
-                None if self.task.is_score or self.task.multi_label else (float(sure[0, row]), float(sure[1, row])),
-                str(self._right[row]),
-                float(sizes[row]),
-            )
-            for row, texts, gold, teacher, student in zip(
-                rows.tolist(), self.texts[rows].iter_rows(), *chosen, strict=True
-            )
-        ]
-
-
-def _sorted(sizes: NDArray[np.float64], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the chosen rows, those with the largest size first."""
-    order = np.argsort(-sizes, kind="stable")
-    return order[chosen[order]]
+    def _most(self, wanted: pl.Expr, size: str) -> list[dict[str, Any]]:
+        rows = self.rows.filter(wanted).sort(size, descending=True, maintain_order=True).head(MOST)
+        return rows.with_columns(size=size).to_dicts()
 
 
 def read_predictions(path: Path, task: Task) -> list[TablePredictions]:

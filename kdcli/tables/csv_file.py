@@ -9,8 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -19,23 +18,25 @@ import polars as pl
 
 from kdcli.errors import DataError
 from kdcli.tables import text
-from kdcli.tables.text import BadRows, Delimited, blank_lines, check_utf8, open_bytes, ragged, shown, with_row_numbers
+from kdcli.tables.text import (
+    BadRows,
+    BadRowsMode,
+    Delimited,
+    blank_lines,
+    check_utf8,
+    open_bytes,
+    ragged,
+    shown,
+    with_row_numbers,
+)
 
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
-_BROKEN: list[str] = []
 _EXCEL = re.compile(rb'"?sep=([\x01-\x7f])"?\r?\n?', re.I)
 _ESCAPED = re.compile(rb"\\\\|\\\"")
 
 
-def open_csv(
-    path: Path,
-    *,
-    header: bool = True,
-    names: Sequence[str] | None = None,
-    quoted: bool | None = None,
-    separator: str | None = None,
-) -> Delimited:
+def open_csv(path: Path, *, header: bool = True, quoted: bool | None = None, separator: str | None = None) -> Delimited:
     """Open a CSV by its first line that is not blank: the separator is what it has most of; Excel's may be ``sep=;``.
 
     One with tabs is a TSV, whose quotes count only where all of them fit.
@@ -51,7 +52,7 @@ def open_csv(
     if quoted is None:
         quoted = separator != "\t" or has_csv_quoting(path)
     kind = QuotedFile if quoted else Delimited
-    table = kind(path, separator, header=header, names=names, before=blank + 1 if excel else 0)
+    table = kind(path, separator, header=header, before=blank + 1 if excel else 0)
     if excel:
         table.notes.append(f"the first line, {line.strip().decode()}, is Excel's and no row")
     if separator != ",":
@@ -60,7 +61,15 @@ def open_csv(
 
 
 class QuotedFile(Delimited):
-    """A file of rows whose fields may be quoted."""
+    """A file of rows whose fields may be quoted, and the quotes in them doubled or, as Spark has it, ``escaped``."""
+
+    def __init__(
+        self, path: Path, separator: str, *, header: bool = True, before: int = 0, escaped: bool | None = None
+    ) -> None:
+        super().__init__(path, separator, header=header, before=before)
+        self._escaped = _is_escaped(path, _state(path), separator, before) if escaped is None else escaped
+        if self._escaped:
+            self.notes.append("quotes are escaped by a backslash")
 
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         rows = iter(lines)
@@ -84,128 +93,100 @@ class QuotedFile(Delimited):
     def _read_records(self, blocks: Iterable[bytes], bad: BadRows, row: int) -> Iterator[pl.DataFrame]:
         """Read rows that may be quoted."""
         csv.field_size_limit(_FIELD_LIMIT)
-        records = _Records((block[len(self._empty) :] for block in blocks), self._separator)
+        content: list[bytes] = []  # the lines of the latest row
+        reader = csv.reader(self._lines(blocks, content), delimiter=self._separator, strict=True)
         rows: list[int] = []
         found: list[list[str]] = []
-        while (record := self._next_record(records, bad, row)) is not None:
-            if record is not _BROKEN:
-                rows.append(row)
-                found.append(record or [""])
-            if len(rows) == _RECORDS:
-                yield self._frame(rows, found)
-                rows, found = [], []
+        while True:
+            content.clear()
+            try:
+                record = next(reader, None)
+            except UnicodeDecodeError:
+                check_utf8(b"".join(content), self.path, row)
+                raise
+            except csv.Error as error:
+                self._refuse(str(error), b"".join(content), bad, row)
+            else:
+                if record is not None and len(record or [""]) == len(self.columns):
+                    rows.append(row)
+                    found.append(record or [""])
+                elif record == []:
+                    bad.blank += 1
+                elif record is not None:
+                    bad.add(row, ragged(len(record), len(self.columns), b"".join(content)))
+                if rows and (record is None or len(rows) == _RECORDS):
+                    columns = zip(self.columns, zip(*found, strict=True), strict=True)
+                    frame = pl.DataFrame([pl.Series(name, texts, pl.String) for name, texts in columns])
+                    yield with_row_numbers(frame, rows)
+                    rows, found = [], []
+                if record is None:
+                    return
             row += 1
-        if rows:
-            yield self._frame(rows, found)
 
-    def _frame(self, rows: list[int], records: list[list[str]]) -> pl.DataFrame:
-        columns = zip(self.columns, zip(*records, strict=True), strict=True)
-        return with_row_numbers(pl.DataFrame([pl.Series(name, texts, pl.String) for name, texts in columns]), rows)
+    def _lines(self, blocks: Iterable[bytes], content: list[bytes]) -> Iterator[str]:
+        """Yield lines, with all quotes inside a field doubled; note each in ``content`` as it is in the file."""
+        for line in (line for block in blocks for line in io.BytesIO(block[len(self._empty) :])):
+            content.append(line)
+            yield (_ESCAPED.sub(_doubled, line) if self._escaped else line).decode()
 
-    def _next_record(self, records: _Records, bad: BadRows, row: int) -> list[str] | None:
-        """Return the next row, None at the end, or ``_BROKEN`` for one that has been counted as bad."""
-        message = ""
-        try:
-            record = records.next()
-            if record == [] and len(self.columns) > 1:
-                bad.blank += 1
-                return _BROKEN
-            if record is None or len(record or [""]) == len(self.columns):
-                return record
-        except UnicodeDecodeError:
-            check_utf8(records.content(), self.path, row)
-            raise
-        except csv.Error as error:
-            record, message = [], str(error)
-        content = records.content()
-        if rb"\"" in content and (escaped := records.read_escaped(len(self.columns))):
-            note = f"quotes are escaped by a backslash from row {row} on"
-            self.notes = [*filter(note.__ne__, self.notes), note]
-            return escaped
+    def _refuse(self, message: str, content: bytes, bad: BadRows, row: int) -> None:
+        """Count a row that is not CSV."""
         if "unexpected end" in message or "field larger" in message:
             what = f"a quote is never closed: {shown(content)}"
             raise DataError(what, file=self.path, row=row, hint="close the quote, or double it")
         if "new-line" in message:
             what = "a lone carriage return outside quotes"
             bad.add(row, what, "quote the text, or keep the table as .tsv or .parquet")
-        elif message:
-            bad.add(row, f"text after a closing quote: {shown(content.rstrip())}")
         else:
-            bad.add(row, ragged(len(record), len(self.columns), content))
-        return _BROKEN
+            bad.add(row, f"text after a closing quote: {shown(content.rstrip())}")
 
 
 def has_csv_quoting(path: Path) -> bool:
     """Return whether a TSV has CSV's quoting, as pandas writes it: some fields are quoted, and none wrongly."""
-    state = path.stat() if path.exists() else None
-    return _has_csv_quoting(path, state and (state.st_mtime_ns, state.st_size))
+    return _has_csv_quoting(path, _state(path))
 
 
 @lru_cache
 def _has_csv_quoting(path: Path, state: object) -> bool:
-    if not _quotes_begin_fields(path):
+    return _contains(path, b'\t"', b'\n"') and _unreadable(path, "\t", "error") == 0
+
+
+@lru_cache
+def _is_escaped(path: Path, state: object, separator: str, before: int) -> bool:
+    """Return whether more rows can be read where a backslash escapes a quote than where it is text."""
+    if not _contains(path, b'\\"'):
         return False
+    strict, escaped = (_unreadable(path, separator, "skip", before, escaped=either) for either in (False, True))
+    return escaped < strict
+
+
+def _unreadable(
+    path: Path, separator: str, mode: BadRowsMode, before: int = 0, *, escaped: bool | None = None
+) -> float:
+    """Count the rows of a file that cannot be read; infinity where an error ends the reading."""
+    bad = BadRows(path, mode)
     try:
-        for _ in QuotedFile(path, "\t").batches([], BadRows(path, "error")):
+        for _ in QuotedFile(path, separator, header=False, before=before, escaped=escaped).batches([], bad):
             pass
     except DataError:
-        return False
-    return True
+        return float("inf")
+    return bad.count
 
 
-def _quotes_begin_fields(path: Path) -> bool:
+def _state(path: Path) -> object:
+    """Return what tells a file from an earlier one of its name."""
+    state = path.stat() if path.exists() else None
+    return state and (state.st_mtime_ns, state.st_size)
+
+
+def _contains(path: Path, *any_of: bytes) -> bool:
     last = b"\n"
     with open_bytes(path) as stream:
         while data := stream.read(min(text.BLOCK, text.PIECE)):
-            if b'"' in data and any(begin in last + data for begin in (b'\t"', b'\n"')):
+            if b'"' in data and any(one in last + data for one in any_of):
                 return True
             last = data[-1:]
     return False
-
-
-class _Records:
-    """The rows of a CSV, and the bytes of the latest one."""
-
-    def __init__(self, blocks: Iterable[bytes], separator: str) -> None:
-        self._lines = (line for block in blocks for line in io.BytesIO(block))
-        self._separator = separator
-        self._again: deque[bytes] = deque()
-        self._start(escaped=False)
-
-    def _start(self, *, escaped: bool) -> None:
-        self._taken: list[bytes] = []
-        self._escaped = escaped
-        self._reader = csv.reader(self._decoded(), delimiter=self._separator, strict=True)
-
-    def next(self) -> list[str] | None:
-        self._taken = []
-        return next(self._reader, None)
-
-    def content(self) -> bytes:
-        return b"".join(self._taken)
-
-    def read_escaped(self, fields: int) -> list[str] | None:
-        r"""Read the latest row again, and then all that follow, with ``\"`` for a quote; None where that fails too."""
-        if self._escaped:
-            return None
-        taken = self._taken
-        self._again.extendleft(reversed(taken))
-        self._start(escaped=True)
-        try:
-            record = self.next()
-            if record and len(record) == fields:
-                return record
-        except csv.Error:
-            pass
-        self._again.extendleft(reversed(self._taken[len(taken) :]))
-        self._start(escaped=False)
-        self._taken = taken
-        return None
-
-    def _decoded(self) -> Iterator[str]:
-        while line := self._again.popleft() if self._again else next(self._lines, b""):
-            self._taken.append(line)
-            yield (_ESCAPED.sub(_doubled, line) if self._escaped else line).decode()
 
 
 def _doubled(escaped: re.Match[bytes]) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from polars.io.plugins import register_io_source
 
 from kdcli.errors import DataError
 from kdcli.tables.text import ROW_NUMBER, BadRows, is_gzip, open_bytes
@@ -92,11 +93,16 @@ def slices(table: Path | pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
                 frame = lazy.slice(begin, size).collect()
             yield frame
         return
+    yield from in_frames_of(size, table.collect_batches(chunk_size=size, maintain_order=True))
+
+
+def in_frames_of(size: int, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Put the rows of frames of any size into frames of ``size`` rows; the last may be smaller."""
     waiting: list[pl.DataFrame] = []
     rows = 0
-    for batch in table.collect_batches(chunk_size=size, maintain_order=True):
-        waiting.append(batch)
-        rows += len(batch)
+    for frame in frames:
+        waiting.append(frame)
+        rows += len(frame)
         if rows >= size:
             whole = pl.concat(waiting)
             cut = rows - rows % size
@@ -104,6 +110,28 @@ def slices(table: Path | pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
             waiting, rows = [whole[cut:]], rows - cut
     if rows:
         yield pl.concat(waiting)
+
+
+def stream(
+    frames: Iterable[pl.DataFrame] | Callable[[list[str] | None], Iterable[pl.DataFrame]], schema: Any
+) -> pl.LazyFrame:
+    """Make a lazy table of frames that come one after the other.
+
+    It can be collected once; but of a function, which gets the wanted columns (None: all), as often as one likes.
+    """
+
+    def source(
+        columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        for frame in frames(columns) if callable(frames) else frames:
+            chosen = frame if rows is None else frame.head(rows)
+            rows = None if rows is None else rows - len(chosen)
+            chosen = chosen if predicate is None else chosen.filter(predicate)
+            yield chosen if columns is None else chosen.select(columns)
+            if rows == 0:
+                return
+
+    return register_io_source(source, schema=schema)
 
 
 @contextmanager

@@ -97,7 +97,6 @@ def read_table(
     *,
     columns: Sequence[str] | None = None,
     header: bool = True,
-    names: Sequence[str] | None = None,
     bad_rows: BadRowsMode = "error",
     form: Form | None = None,
     quoted: bool | None = None,
@@ -113,8 +112,7 @@ def read_table(
     Args:
         path: The file; its suffix decides the form.
         columns: The columns to read, in this order; all by default.
-        header: Whether the first row of a TSV or CSV names the columns.
-        names: The names of the columns where it does not, else ``c0``, ``c1``, ...; of a ``.txt`` else ``sentence``.
+        header: Whether the first row of a TSV or CSV names the columns; without it they are ``c0``, ``c1``, ...
         bad_rows: Whether a row that cannot be read is an error, or is counted and skipped.
         form: The form, where the suffix does not tell.
         quoted: Whether a TSV or CSV has CSV's quoting; by default a CSV has it, and a TSV has not.
@@ -126,7 +124,7 @@ def read_table(
         DataError: The file is missing, empty or damaged, its suffix is unknown, or a column is missing.
     """
     path = Path(path)
-    source = _open(path, form or form_of(path), header, names, bad_rows, quoted, separator, labels)
+    source = _open(path, form or form_of(path), header, bad_rows, quoted, separator, labels)
     source = LabelSets(source, path, *sets) if sets else source
     for name in columns or ():
         if name not in source.schema:
@@ -280,17 +278,16 @@ def _open_file(
     path: Path,
     form: Form,
     header: bool,
-    names: Sequence[str] | None,
     bad_rows: BadRowsMode,
     quoted: bool | None,
     separator: str | None,
     labels: bool | None,
 ) -> TableSource:
     if form == "txt":
-        lines = Delimited(path, "", header=False, names=names or ("sentence",))
+        lines = Delimited(path, "", header=False)
         return LabelledLines(lines) if labels or (labels is None and LabelledLines.fits(path)) else lines
     if form == "tsv" and not quoted:
-        return Delimited(path, "\t", header=header, names=names)
+        return Delimited(path, "\t", header=header)
     if form == "jsonl":
         return Jsonl(path, BadRows(path, bad_rows))
     if form == "parquet":
@@ -300,5 +297,5 @@ def _open_file(
     from kdcli.tables.csv_file import QuotedFile, open_csv
 
     if form == "tsv":
-        return QuotedFile(path, "\t", header=header, names=names)
-    return open_csv(path, header=header, names=names, quoted=quoted, separator=separator)
+        return QuotedFile(path, "\t", header=header)
+    return open_csv(path, header=header, quoted=quoted, separator=separator)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, takewhile
-from mmap import mmap
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
@@ -194,20 +193,12 @@ class LabelledLines:
 
 
 class Delimited:
-    """A file of rows, or of one text a line with an empty separator.
+    """A file of rows, or of one text a line, ``sentence``, with an empty separator.
 
-    Without a header ``names`` are the columns. So many lines ``before`` are no rows, nor are blank ones that follow.
+    So many lines ``before`` are no rows, nor are blank ones that follow.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        separator: str,
-        *,
-        header: bool = True,
-        names: Sequence[str] | None = None,
-        before: int = 0,
-    ) -> None:
+    def __init__(self, path: Path, separator: str, *, header: bool = True, before: int = 0) -> None:
         self.path = path
         self.notes: list[str] = []
         self._separator = separator
@@ -217,9 +208,9 @@ class Delimited:
             first = self._first_row(islice(stream, self._before, None))
         if not header and len(first) == 1:
             self._before = before  # a blank line is an empty text
-        self.columns = tuple(first) if header else tuple(names or (f"c{index}" for index in range(len(first))))
-        if len(self.columns) != len(first):
-            raise DataError(f"{_fields(len(first))} instead of {len(self.columns)}", file=path, row=1)
+        self.columns = tuple(first) if header else tuple(f"c{index}" for index in range(len(first)))
+        if not separator:
+            self.columns = ("sentence",)
         for name in self.columns:
             if self.columns.count(name) > 1:
                 raise DataError(f"two columns have the name {name!r}", file=path, row=1, key=name)
@@ -234,7 +225,7 @@ class Delimited:
                 bad.blank += not stream.readline().strip()
             if self._header:
                 self._first_row(stream)
-            blocks = _blocks(stream, self._empty)
+            blocks = whole_lines(stream.read, self._empty)
             for frame in self._frames(blocks, bad, 1 + self._before + self._header):
                 yield frame[[*columns, ROW_NUMBER]]
 
@@ -303,30 +294,19 @@ def _count(data: bytes, byte: int) -> int:
     return sum(int(np.count_nonzero(pieces[begin : begin + PIECE] == byte)) for begin in range(0, len(data), PIECE))
 
 
-def _blocks(stream: io.BufferedReader | gzip.GzipFile, before: bytes) -> Iterator[bytes]:
-    """Cut a stream into blocks of whole lines, each after ``before``; the last line gets a line end."""
-    # One piece of memory for all reads, which the system clears where it is used: most tables are small.
-    buffer, kept = mmap(-1, 2 * BLOCK), 0
-    while got := stream.readinto(memoryview(buffer)[kept : kept + BLOCK]):
-        end = kept + got
-        cut = buffer.rfind(b"\n", kept, end) + 1
-        if cut:
-            yield b"".join([before, memoryview(buffer)[:cut]])
-        kept = end - cut
-        buffer.move(0, cut, kept)
-        if kept + BLOCK > len(buffer):
-            longer = mmap(-1, 2 * len(buffer))
-            longer[:kept] = buffer[:kept]
-            buffer = longer
-    if kept:
-        last = before + buffer[:kept]
+def whole_lines(read: Callable[[int], bytes], before: bytes = b"") -> Iterator[bytes]:
+    """Cut what a function reads into blocks of whole lines, each after ``before``; the last line gets a line end."""
+    held = [before]
+    while data := read(BLOCK):
+        if cut := data.rfind(b"\n") + 1:
+            yield b"".join([*held, memoryview(data)[:cut]])
+            held = [before]
+        held.append(data[cut:])
+    last = b"".join(held)
+    if len(last) > len(before):
         yield last + (b"\r\n" if last.endswith(b"\r") else b"\n")  # a lone CR at the end of the file is text
 
 
 def ragged(fields: int, expected: int, content: bytes) -> str:
     """Say what is wrong with a row of another number of fields."""
-    return f"{_fields(fields)} instead of {expected}: {shown(content)}"
-
-
-def _fields(count: int) -> str:
-    return f"{count} field{'s' * (count != 1)}"
+    return f"{fields} field{'s' * (fields != 1)} instead of {expected}: {shown(content)}"

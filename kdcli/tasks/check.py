@@ -1,23 +1,26 @@
-"""``kd data check``: what the tables of a task are like, and whether a profile can run on them."""
+"""``kd data check``: what the tables of a task are like, and whether a profile can run on them.
+
+A table is read once. Of each row some numbers stay in memory (hashes, lengths, the label), and no text; all statistics
+are those of these numbers.
+"""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
-from kdcli.tables.read import ROW_NUMBER, shown
-from kdcli.tasks.check_counts import TableCounts
+from kdcli.tables import SEPARATOR
+from kdcli.tables.read import ROW_NUMBER, as_texts, shown
 from kdcli.tasks.check_report import (
     Character,
     Common,
@@ -34,15 +37,34 @@ from kdcli.tasks.check_report import (
     find_problems,
 )
 from kdcli.tasks.detect import detect
-from kdcli.tasks.labels import spelling_of
-from kdcli.tasks.split import SPLITS, Split, missing_label_column, missing_split, split_files, table_name
+from kdcli.tasks.labels import LabelColumn, in_order, parse_scores, spelling_of
+from kdcli.tasks.split import (
+    SPACE,
+    SPLITS,
+    Split,
+    index_texts,
+    missing_label_column,
+    missing_split,
+    split_files,
+    table_name,
+)
 
+NON_PRINTING = (
+    r"[\x00-\x08\x0b-\x1f\x7f-\x{a0}\x{ad}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}\x{fffd}]"
+)
+"""Controls but for TAB and LF, no-break and zero-width ones, those of direction, and the replacement character."""
+_ODD = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ |^$"
+"""Texts but those of words with single spaces between them, and perhaps one at the end."""
+_FACTORS = np.array([1, 0x9E3779B97F4A7C15], np.uint64)
+"""Of the hashes of a pair's texts in their sum, so that their order counts."""
+_PIECE = 1 << 18
+"""Bytes that are looked at together: such arrays need no memory that the system has to clear."""
+_THREADS = 2
+_SPACE = np.uint8(ord(" "))
 _BINS = 10
 _MOST = 20
 _CONTROLS = {"\0": "NULL", "\r": "CARRIAGE RETURN", "\x1b": "ESCAPE", "\x7f": "DELETE", "\x85": "NEXT LINE"}
 """Names of controls, for which Unicode has none."""
-
-_Example = TypeVar("_Example", Repeats, Common)
 
 
 def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_words: int = 128) -> DataReport:
@@ -80,68 +102,171 @@ def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_wo
 
 
 class _Table:
-    """A table and its counts."""
+    """The numbers of a table.
+
+    ``rows`` hold of each row its number ``row``, a hash ``exact`` of its texts, a hash ``folded`` that ignores case and
+    white space, the words of each text (``words 0``, ``words 1``), and its ``label``: the score, or the label as the
+    table writes it; null where there is none. ``odd`` has a row for each text that is empty, begins or ends with white
+    space or has a line break, ``characters`` for each odd character, ``wrong`` for each score that is none. After an
+    ``error`` they are those of the rows before it.
+    """
 
     def __init__(self, path: Path, split: Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
+        """Read a table; of a test table no row is dropped, and -1 is no label."""
         self.path, self.split, self.settings, self.task = path, split, settings, task
         self.name = table_name(path, split)
         self.labelled = split != "test"
         self.layout = detect(path, settings, task)
+        self.error: DataError | None = None
         reporter.info(f"{path.name}: {self.layout}")
-        self.counts = TableCounts(path, self.layout, settings, task, reporter, labelled=self.labelled)
+        texts, label = list(self.layout.texts), self.layout.label
+        labels = LabelColumn(path, label, task, reporter, labelled=self.labelled, drop=settings.drop_labels)
+        # Only the predictions of a test table need an index.
+        index = None if self.labelled else self.layout.index
+        nothing = pl.DataFrame(schema={**dict.fromkeys(texts, pl.String), ROW_NUMBER: pl.Int64})
+        found = [_numbers(nothing, texts, pl.Series([], dtype=pl.String), task)]
+        reader = self.layout.open(path, [*texts, *filter(None, [label, index])], "skip")
+        waiting: deque[Future[tuple[pl.DataFrame, ...]]] = deque()
+        # Polars and NumPy do not hold the interpreter's lock: threads look at texts while the next ones are read.
+        with ThreadPoolExecutor(_THREADS) as threads, reporter.progress(path.name) as progress:
+            try:
+                for batch in reader.batches():
+                    if index is not None:
+                        index_texts(batch[index], path, needed=True)
+                    kept, of_kept = labels.read(as_texts(batch, texts, path))
+                    waiting.append(threads.submit(_numbers, kept, texts, of_kept, task))
+                    if len(waiting) > _THREADS:
+                        found.append(waiting.popleft().result())
+                    progress.advance(len(kept))
+            except DataError as error:
+                self.error = error
+            found += [each.result() for each in waiting]
+        for note in reader.notes:
+            reporter.info(f"{path.name}: {note}")
+        self.dropped, self.bad_rows, self.first_bad_row = labels.dropped, reader.skipped, reader.first_skipped
+        self.rows, self.odd, self.characters, self.wrong = map(pl.concat, zip(*found, strict=True))
 
     def errors(self) -> list[KdError]:
         """Return the errors of the table as a whole."""
-        found: list[KdError] = [] if self.counts.error is None else [self.counts.error]
+        found: list[KdError] = [] if self.error is None else [self.error]
         if self.labelled and self.layout.label is None:
             found.append(missing_label_column(self.path, self.settings))
         return found
 
     def report(self, max_words: int) -> TableReport:
         """Describe the table."""
-        counts, keys = self.counts, self.counts.keys
-        repeated, conflicts = (self.with_texts(each, each.example) for each in _repeats(keys))
-        labelled = self.layout.label is not None and len(keys) > 0
-        columns = zip(self.layout.texts, counts.words, strict=True)
+        rows, odd = self.rows, self.odd
+        repeated, conflicts = (
+            replace(each, shown=self.shown(each.example[0])) if each.example else each for each in _repeats(rows)
+        )
+        labelled, words = self.layout.label is not None and len(rows) > 0, pl.col("^words .*$")
+        lengths = zip(self.layout.texts, rows.select(words), strict=True)
+        worded = rows.filter(pl.all_horizontal(words > 0))
         return TableReport(
             name=self.name,
             file=str(self.path),
             layout=str(self.layout),
-            whole=counts.error is None,
-            rows=len(keys),
-            dropped=counts.dropped,
-            bad_rows=counts.bad_rows,
-            first_bad_row=counts.first_bad_row,
-            labels=_labels(counts.labels, self.task, int(keys["label"].is_not_null().sum()))
-            if labelled and not self.task.is_score
-            else None,
-            scores=_scores(counts, self.task) if labelled and self.task.is_score else None,
-            words={column: _words(words, max_words) for column, words in columns if len(words)},
-            empty=counts.empty,
-            edges=counts.edges,
-            breaks=counts.breaks,
-            characters=_characters(counts.characters),
+            whole=self.error is None,
+            rows=len(rows),
+            dropped=dict(self.dropped),
+            bad_rows=self.bad_rows,
+            first_bad_row=self.first_bad_row,
+            labels=_labels(rows, self.task) if labelled and not self.task.is_score else None,
+            scores=_scores(rows, self.wrong, self.task) if labelled and self.task.is_score else None,
+            words={name: _words(of_text, max_words) for name, of_text in lengths if len(rows)},
+            empty=_finding(odd.filter("empty")),
+            edges=_finding(odd.filter("edges")),
+            breaks=_finding(odd.filter("breaks")),
+            characters=_characters(self.characters),
             repeated=repeated,
             conflicts=conflicts,
-            targets=counts.targets,
+            targets=worded["label"].drop_nulls().n_unique(),
         )
 
-    def with_texts(self, found: _Example, example: tuple[int, int] | None) -> _Example:
-        """Add the texts of an example, whose second row is one of this table."""
-        if example is None:
-            return found
+    def shown(self, number: int) -> str:
+        """Return the texts of a row for a message."""
         texts = self.layout.texts
         for batch in self.layout.open(self.path, texts, "skip").batches():
-            row = batch.filter(pl.col(ROW_NUMBER) == example[1])
+            row = batch.filter(pl.col(ROW_NUMBER) == number)
             if len(row):
-                return replace(found, shown=" | ".join(shown(row[0, name]) for name in texts))
-        return found
+                return " | ".join(shown(row[0, name]) for name in texts)
+        return ""
 
 
-def _repeats(keys: pl.DataFrame) -> tuple[Repeats, Repeats]:
+def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task) -> tuple[pl.DataFrame, ...]:
+    """Return the numbers of a batch: its rows, its odd texts, their characters, and the scores that are none."""
+    row, text, normal = batch[ROW_NUMBER].alias("row"), pl.col("text"), pl.col("normal")
+    every = pl.concat([pl.DataFrame([row, batch[name].alias("text")]) for name in texts], rechunk=True)
+    exact, folded = every.select(text.hash(), text.str.strip_suffix(" ").str.to_lowercase().hash().alias("folded"))
+    words, edges, places = _look_at_bytes(every["text"])
+    places = places.filter(every["text"].gather(places).str.contains(_ODD))
+    odd = every[places].with_columns(normal=text.str.replace_all(f"{SPACE}+", " ").str.strip_chars(" "))
+    odd = odd.select(
+        "row",
+        folded=normal.str.to_lowercase().hash(),
+        words=pl.when(normal == "").then(0).otherwise(normal.str.count_matches(" ", literal=True) + 1),
+        empty=text == "",
+        edges=text.str.contains(f"^{SPACE}|{SPACE}$"),
+        breaks=text.str.contains(r"[\t\n\r]"),
+        character=text.str.extract_all(NON_PRINTING),
+    )
+    plain = every.filter(edges.scatter(places, False)).select("row", empty=False, edges=True, breaks=False)
+    both = exact.alias("exact"), folded.scatter(places, odd["folded"])
+    hashes = [pl.Series(of.name, _FACTORS[: len(texts)] @ of.to_numpy().reshape(len(texts), -1)) for of in both]
+    words = words.scatter(places, odd["words"])
+    of_text = [words.slice(number * len(batch), len(batch)).alias(f"words {number}") for number in range(len(texts))]
+    wrong = pl.DataFrame([row, label.alias("label")])
+    if task.is_score:
+        scores, no_score = parse_scores(label, task)
+        wrong = wrong.filter(pl.Series(no_score) & label.is_not_null())
+        label = pl.Series(scores, dtype=pl.Float64).set(pl.Series(no_score), None)
+    else:
+        wrong = wrong.clear()
+        label = (in_order(label) if task.multi_label else label).cast(pl.Categorical)
+    return (
+        pl.DataFrame([row, *hashes, label.alias("label"), *of_text]),
+        pl.concat([odd.select(plain.columns), plain]),
+        odd.select("row", "character").explode("character").drop_nulls().cast({"character": pl.Categorical}),
+        wrong,
+    )
+
+
+def _look_at_bytes(texts: pl.Series) -> tuple[pl.Series, pl.Series, pl.Series]:
+    """Count the words of plain texts, by all bytes at once.
+
+    Returns:
+        The words of each text, whether a space ends it, and the places of texts that may not be plain: they are empty,
+        begin with a space, or have one behind another one, or a byte that is no printable ASCII.
+    """
+    size = texts.str.len_bytes().to_numpy()
+    data = texts.cast(pl.Binary).cast(pl.List(pl.UInt8)).explode(empty_as_null=False).to_numpy()
+    begins = np.cumsum(size, dtype=np.int64) - size
+    words, edges, odd = np.ones(len(size), np.uint32), np.zeros(len(size), np.bool_), size == 0
+    for places in np.array_split(np.flatnonzero(size), len(data) // _PIECE + 1):
+        if len(places):
+            first, length = begins[places[0]], size[places]
+            begin, end = begins[places] - first, begins[places] - first + length
+            piece = data[first : first + end[-1]]
+            spaces = piece == _SPACE
+            strange = piece - _SPACE > ord("~") - _SPACE  # below the space it wraps around
+            strange[1:] |= spaces[1:] & spaces[:-1]
+            strange[begin] |= spaces[begin]
+            edges[places] = at_end = spaces[end - 1]
+            fits = np.uint8 if length.max() < 256 else np.uint32  # without a conversion it is faster
+            words[places] += np.add.reduceat(spaces.view(np.uint8), begin, dtype=fits) - at_end
+            odd[places[np.searchsorted(begin, np.flatnonzero(strange), "right") - 1]] = True
+    return pl.Series(words), pl.Series(edges), pl.Series(odd).arg_true()
+
+
+def _finding(found: pl.DataFrame) -> Finding:
+    """Return how many rows a frame has, and the first of them."""
+    return Finding(len(found), found.select(pl.col("row").min()).item())
+
+
+def _repeats(rows: pl.DataFrame) -> tuple[Repeats, Repeats]:
     """Find the rows whose texts another row has, and those of them whose texts have several labels."""
-    hashes = keys["exact"].sort()
-    members = keys.filter(pl.col("exact").is_in(hashes.filter(hashes == hashes.shift()).implode()))
+    hashes = rows["exact"].sort()
+    members = rows.filter(pl.col("exact").is_in(hashes.filter(hashes == hashes.shift()).implode()))
     if members.is_empty():
         return Repeats(), Repeats()
     label = pl.col("label").drop_nulls()
@@ -152,14 +277,14 @@ def _repeats(keys: pl.DataFrame) -> tuple[Repeats, Repeats]:
     conflicts = groups.filter("several")
     if conflicts.is_empty():
         return repeated, Repeats()
-    rows = members.filter((pl.col("exact") == conflicts[0, "exact"]) & pl.col("label").is_not_null())
-    other = rows.filter(pl.col("label") != rows[0, "label"])
-    example = (rows[0, "row"], other[0, "row"])
+    found = members.filter((pl.col("exact") == conflicts[0, "exact"]) & pl.col("label").is_not_null())
+    other = found.filter(pl.col("label") != found["label"].first())
+    example = (found[0, "row"], other[0, "row"])
     return repeated, Repeats(len(conflicts), int(conflicts["len"].sum()), example)
 
 
 def _overlap(first: _Table, second: _Table) -> Overlap:
-    one, two = first.counts.keys, second.counts.keys
+    one, two = first.rows, second.rows
     # Equal texts have equal folded hashes: few rows of the first table are left.
     one = one.filter(pl.col("folded").is_in(two["folded"].implode()))
     alike = two.filter(pl.col("folded").is_in(one["folded"].implode()))
@@ -168,23 +293,25 @@ def _overlap(first: _Table, second: _Table) -> Overlap:
     if found.alike:
         key, row = ("exact", exact.row(0, named=True)) if found.rows else ("folded", alike.row(0, named=True))
         example = (one.filter(pl.col(key) == row[key])[0, "row"], row["row"])
-        found = second.with_texts(replace(found, example=example), example)
+        found = replace(found, example=example, shown=second.shown(row["row"]))
     return Overlap(first.name, second.name, found.rows / max(len(two), 1), found)
 
 
-def _words(counts: NDArray[np.int64], max_words: int) -> Words:
-    """Describe lengths, given the number of texts of each length."""
-    lengths = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    median, p95, p99 = np.quantile(lengths, [0.5, 0.95, 0.99]).tolist()
-    longer = int(counts[max_words + 1 :].sum())
-    return Words(int(lengths[0]), median, float(lengths.mean()), p95, p99, int(lengths[-1]), longer)
+def _words(words: pl.Series, max_words: int) -> Words:
+    """Describe lengths."""
+    low, median, p95, p99, high = np.quantile(words, [0, 0.5, 0.95, 0.99, 1]).tolist()
+    return Words(int(low), median, float(words.to_numpy().mean()), p95, p99, int(high), int((words > max_words).sum()))
 
 
-def _labels(counts: Mapping[str | None, Finding], task: Task, labelled: int) -> Labels:
+def _labels(rows: pl.DataFrame, task: Task) -> Labels:
+    counts: dict[str | None, Finding] = {}
+    for label, *finding in rows.group_by("label", maintain_order=True).agg(pl.len(), pl.col("row").min()).iter_rows():
+        for one in label.split(SEPARATOR) if label and task.multi_label else [label]:
+            counts[one] = counts.get(one, Finding()) + Finding(*finding)
     found = {label: finding for label, finding in counts.items() if label}
     spelling = spelling_of(pl.Series(list(found), dtype=pl.String), task)
     written = {label: name for name, label in spelling.items()}
-    total = labelled or 1
+    total = int(rows["label"].is_not_null().sum()) or 1
     outside = sorted((label for label in found if label not in spelling), key=lambda label: -found[label].count)
 
     def count(written: str, label: str, name: str = "") -> LabelCount:
@@ -201,21 +328,21 @@ def _labels(counts: Mapping[str | None, Finding], task: Task, labelled: int) -> 
     )
 
 
-def _scores(counts: TableCounts, task: Task) -> Scores:
-    values = np.concatenate(counts.scores)
+def _scores(rows: pl.DataFrame, wrong: pl.DataFrame, task: Task) -> Scores:
+    values = rows["label"].drop_nulls().to_numpy()
     low, high, mean = (values.min(), values.max(), values.mean()) if len(values) else (np.nan, np.nan, np.nan)
     limits = task.score_range or ((float(low), float(high)) if len(values) else (0.0, 1.0))
     histogram, edges = np.histogram(values, _BINS, limits)
+    missing = rows.filter(pl.col("label").is_null() & ~pl.col("row").is_in(wrong["row"].implode()))
     numbers = float(low), float(mean), float(high)
-    found = counts.wrong, counts.first_wrong, counts.missing
+    found = _finding(wrong), str(wrong[0, "label"]) if len(wrong) else "", _finding(missing)
     return Scores(*numbers, edges.tolist(), histogram.tolist(), *found)
 
 
-def _characters(found: Mapping[str, Finding]) -> list[Character]:
+def _characters(found: pl.DataFrame) -> list[Character]:
     """List characters, the most frequent first."""
+    every = found.group_by("character").agg(pl.len(), pl.col("row").min()).cast({"character": pl.String})
     return [
-        Character(
-            f"U+{ord(one):04X}", unicodedata.name(one, _CONTROLS.get(one, "control character")), of.count, of.first_row
-        )
-        for one, of in sorted(found.items(), key=lambda item: (-item[1].count, item[0]))
+        Character(f"U+{ord(one):04X}", unicodedata.name(one, _CONTROLS.get(one, "control character")), count, row)
+        for one, count, row in sorted(every.iter_rows(), key=lambda each: (-each[1], each[0]))
     ]

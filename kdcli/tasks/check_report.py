@@ -192,7 +192,7 @@ def find_problems(
     """Find the problems of tables, in the order of the tables."""
     found = [problem for table in tables for problem in _of_table(table, settings, task, max_words)]
     hint = _ready_labels(tables, settings)
-    found += [problem for table in tables if table.labels for problem in _of_labels(table, table.labels, task, hint)]
+    found += [problem for table in tables for problem in _of_answers(table, task, hint)]
     return found + [_of_overlap(overlap, tables) for overlap in overlaps if overlap.found.alike]
 
 
@@ -205,8 +205,6 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
         yield Problem("warning" if skip else "error", what, hint, table.file)
     if not table.rows and table.whole:
         yield Problem("error", "the table has no rows", None, table.file)
-    if table.scores:
-        yield from _of_scores(table, table.scores, task)
     if table.conflicts.texts:
         what = f"{_many(table.conflicts.texts, 'text')} with several labels, in {table.conflicts.rows:,} rows"
         kind = "scores differ" if task.is_score else "labels contradict each other"
@@ -232,46 +230,35 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
         yield warning(f"non-printing characters: {each}{more}", row=row, hint="they are kept as they are")
 
 
-def _of_missing(table: TableReport, missing: Finding, what: Literal["label", "score"]) -> Iterator[Problem]:
-    if missing.count and not _is_test(table):
+def _of_answers(table: TableReport, task: Task, hint: str) -> Iterator[Problem]:
+    """Find the problems of a table's labels or scores; ``hint`` helps with labels that are none of the task's."""
+    labels, scores, found = table.labels, table.scores, table.labels or table.scores
+    if found is None:
+        return
+    kind, missing = "label" if labels else "score", found.missing
+    if missing.count and not table.name.startswith("test"):
         level: Literal["warning", "error"] = "warning" if missing.count < table.rows else "error"
-        hint = "they are left out"
-        yield Problem(level, f"{_many(missing.count, 'row')} without a {what}", hint, table.file, missing.first_row)
-
-
-def _of_scores(table: TableReport, scores: Scores, task: Task) -> Iterator[Problem]:
-    yield from _of_missing(table, scores.missing, "score")
-    if scores.wrong.count:
+        what = f"{_many(missing.count, 'row')} without a {kind}"
+        yield Problem(level, what, "they are left out", table.file, missing.first_row)
+    if labels and labels.outside.count:
+        each = ", ".join(f"{shown(one.label)} ({one.count:,})" for one in labels.others)
+        what = f"{_many(labels.outside.count, 'row')} with labels that are none of the task's {', '.join(task.labels)}"
+        yield Problem("error", f"{what}: {each}", hint, table.file, labels.outside.first_row)
+    elif scores and scores.wrong.count:
         within = f" from {task.score_range[0]:g} to {task.score_range[1]:g}" if task.score_range else ""
         what = f"{_many(scores.wrong.count, 'score')} that is no number{within}, the first is {scores.first_wrong!r}"
         hint = "see task.score_range and task.label_column (--label-col)"
         yield Problem("error", what, hint, table.file, scores.wrong.first_row)
-    elif scores.missing.count < table.rows:
-        yield from _of_targets(table)
-
-
-def _of_labels(table: TableReport, labels: Labels, task: Task, hint: str) -> Iterator[Problem]:
-    yield from _of_missing(table, labels.missing, "label")
-    if labels.outside.count:
-        each = ", ".join(f"{shown(one.label)} ({one.count:,})" for one in labels.others)
-        what = f"{_many(labels.outside.count, 'row')} with labels that are none of the task's {', '.join(task.labels)}"
-        yield Problem("error", f"{what}: {each}", hint, table.file, labels.outside.first_row)
-    elif labels.missing.count < table.rows:
-        yield from _of_targets(table)
-    there = [one for one in labels.known if one.count]
-    if len(there) > 1 or (there and table.name != "train"):
+    elif missing.count < table.rows and table.name == "train" and table.targets < 2:
+        what = f"every text has the same {kind}" if table.targets else f"no text has a {kind}"
+        yield Problem("error", f"{what}: there is nothing to learn", f"two {kind}s at least are needed", table.file)
+    there = [one for one in labels.known if one.count] if labels else []
+    if labels and (len(there) > 1 or (there and table.name != "train")):
         for one in labels.known:
             if one.share < _RARE / len(labels.known):
                 what = f"no row has the label {one.label!r}"
                 rare = f"only {_many(one.count, 'row')} ({one.share:.1%}) with the label {one.label!r}"
                 yield Problem("warning", rare if one.count else what, None, table.file)
-
-
-def _of_targets(table: TableReport) -> Iterator[Problem]:
-    if table.name == "train" and table.targets < 2:
-        kind = "label" if table.labels else "score"
-        what = f"every text has the same {kind}" if table.targets else f"no text has a {kind}"
-        yield Problem("error", f"{what}: there is nothing to learn", f"two {kind}s at least are needed", table.file)
 
 
 def _ready_labels(tables: Sequence[TableReport], settings: TaskSettings) -> str:
@@ -304,10 +291,6 @@ def _of_overlap(overlap: Overlap, tables: Sequence[TableReport]) -> Problem:
     row, other = reversed(found.example or ())
     hint = f"they make the score on {second} look better than it is: leave them out of {first}"
     return Problem("warning", f"{what}: row {row} is row {other} of {first}: {found.shown}", hint, file)
-
-
-def _is_test(table: TableReport) -> bool:
-    return table.name.startswith("test")
 
 
 def _pair(rows: tuple[int, int] | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 from kdcli.tables import SEPARATOR
-from kdcli.tables.read import ROW_NUMBER
+from kdcli.tables.read import ROW_NUMBER, files_of, form_of
 from kdcli.tasks.glue import HIDDEN_NUMBER
 
 Spelling = Mapping[str, str]
@@ -95,9 +96,8 @@ def class_names(path: Path, column: str | None, task: Task, reporter: Reporter) 
     They count where the task knows one of them, in whatever case; otherwise the numbers are the labels.
     """
     from kdcli.tables.parquet import stored_class_names
-    from kdcli.tables.read import files_of
 
-    stored = stored_class_names(files_of(path)[0], column) if column else ()
+    stored = stored_class_names(files_of(path)[0], column) if column and form_of(path) == "parquet" else ()
     spelled = [{_folded(name): name for name in names} for names in (task.labels, task.names)]
     known = max(spelled, key=lambda names: sum(_folded(name) in names for name in stored))
     if not any(_folded(name) in known for name in stored):
@@ -170,40 +170,59 @@ def parse_scores(texts: pl.Series, task: Task) -> tuple[NDArray[np.float32], NDA
 
 
 class LabelColumn:
-    """The label column of a table, whose spelling its first labels show; ``spaces`` counts those with spaces around."""
+    """The label column of a table: the rows that count for it, and their labels in the task's spelling.
+
+    ``dropped`` counts the labels of rows that are left out, ``spaces`` the labels with spaces around them.
+    """
 
     def __init__(
         self,
         path: Path,
         column: str | None,
-        names: Mapping[str, str],
         task: Task,
         reporter: Reporter,
         *,
         labelled: bool,
+        drop: Sequence[str] = (),
     ) -> None:
-        """Take the column, and its class names from ``class_names``; ``labelled``: every row should have a label."""
-        self.path, self.column, self.names, self.task, self.reporter = path, column, names, task, reporter
-        self.labelled = labelled
+        """Take a column, and the labels to drop; ``labelled``: every row should have a label."""
+        self.path, self.column, self.task, self.reporter = path, column, task, reporter
+        self.labelled, self.drop = labelled, drop
+        self.names = class_names(path, column, task, reporter)
         self.spelling: Spelling | None = None
+        self.dropped: Counter[str] = Counter()
         self.spaces = 0
 
-    def texts(self, batch: pl.DataFrame) -> pl.Series:
-        """Return the labels as the table writes them."""
+    def read(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+        """Return the rows that are not dropped, and their labels as the table writes them, null where there is none.
+
+        Where labels are not needed, no row is dropped, and -1, with which GLUE hides those of test rows, is none.
+        """
         if self.column is None:
-            return pl.repeat(None, len(batch), dtype=pl.String, eager=True).alias("label")
-        label = label_texts(batch[self.column], self.path, self.names, int(batch[0, ROW_NUMBER])).alias("label")
-        if self.task.multi_label and self.names:
-            label = respell(label, self.names, self.task)
-        if batch[self.column].dtype == pl.String:
-            self.spaces += int((label != batch[self.column]).sum())
-        return label
+            return batch, pl.repeat(None, len(batch), dtype=pl.String, eager=True).alias("label")
+        task, found = self.task, batch[self.column]
+        label = label_texts(found, self.path, self.names, int(batch[0, ROW_NUMBER])).alias("label")
+        if task.multi_label and self.names:
+            label = respell(label, self.names, task)
+        if found.dtype == pl.String:
+            self.spaces += int((label != found).sum())
+        if self.drop:
+            dropped = label.is_in(self.drop).fill_null(False)
+            if self.labelled:
+                self.dropped.update(label.filter(dropped))
+                batch, label = batch.filter(~dropped), label.filter(~dropped)
+            else:
+                label = label.set(dropped, None)
+        hidden = label.is_null() if task.multi_label else label == ""  # no label at all is one of these sets
+        range_has_it = task.is_score and (task.score_range is None or task.score_range[0] <= -1)
+        if not self.labelled and HIDDEN_NUMBER not in task.labels and not range_has_it:
+            hidden |= label == HIDDEN_NUMBER
+        return batch, label.set(hidden, None) if hidden.any() else label
 
     def checked(self, label: pl.Series, rows: pl.Series) -> pl.Series:
-        """Return the labels as the task writes them, null where there is none; another label is a ``DataError``."""
+        """Return labels as the task writes them; one that is none of the task's is a ``DataError``."""
         if self.column is None:
             return label
-        label = without_hidden(label, self.task, labelled=self.labelled)
         if self.spelling is None and label.null_count() < len(label):
             self.spelling = spelling_of(label, self.task)
             if not self.names and tuple(self.spelling) != self.task.labels:
@@ -212,34 +231,6 @@ class LabelColumn:
         there = label.is_not_null()
         encode_labels(label.filter(there), self.task, file=self.path, rows=rows.filter(there))
         return label
-
-
-def drop_rows(
-    batch: pl.DataFrame, labels: pl.Series, drop: Sequence[str], *, labelled: bool
-) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
-    """Leave out the rows whose labels are dropped; where labels are not needed, the labels alone.
-
-    Returns:
-        The rows, their labels, and the labels of the rows that are left out.
-    """
-    if not drop:
-        return batch, labels, labels.clear()
-    dropped = labels.is_in(drop).fill_null(False)
-    if not labelled:
-        return batch, labels.set(dropped, None), labels.clear()
-    return batch.filter(~dropped), labels.filter(~dropped), labels.filter(dropped)
-
-
-def without_hidden(labels: pl.Series, task: Task, *, labelled: bool) -> pl.Series:
-    """Set empty labels to null, and where labels are not needed also -1, with which GLUE hides those of test rows.
-
-    In a multi-label task an empty text stands for no label at all.
-    """
-    hidden = labels.is_null() if task.multi_label else labels == ""
-    range_has_it = task.is_score and (task.score_range is None or task.score_range[0] <= -1)
-    if not labelled and HIDDEN_NUMBER not in task.labels and not range_has_it:
-        hidden |= labels == HIDDEN_NUMBER
-    return labels.set(hidden, None) if hidden.any() else labels
 
 
 def _wrong_label(label: str | None, task: Task, file: str | Path, row: int) -> DataError:

@@ -7,7 +7,7 @@ resamples cost the same for a thousand rows and for a million.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,11 +88,15 @@ def resampled(
     keys = [np.packbits(column, axis=1) if task.multi_label else column[:, None] for column in columns]
     _, places, counts = np.unique(np.concatenate(keys, 1), axis=0, return_index=True, return_counts=True)
     gold_cells, *cells = (label_matrix(column[places], task) for column in columns)  # [cells, labels]
-    block, blocks = max(1, _AT_ONCE // len(counts)), []
+    draws = resampled_counts(counts, random, resamples)
+    return _joined([[_of_labels(task, drawn, gold_cells, answer) for answer in cells] for drawn in draws])
+
+
+def resampled_counts(counts: NDArray[Any], random: np.random.Generator, resamples: int = RESAMPLES) -> Iterator[Floats]:
+    """Yield how often each kind of row is in resamples, ``[resamples, kinds]``; ``counts`` are those of all rows."""
+    rows, block = int(counts.sum()), max(1, _AT_ONCE // len(counts))
     for begin in range(0, resamples, block):
-        drawn = random.multinomial(len(gold), counts / len(gold), min(block, resamples - begin)).astype(np.float64)
-        blocks.append([_of_labels(task, drawn, gold_cells, answer) for answer in cells])
-    return _joined(blocks)
+        yield random.multinomial(rows, counts / rows, min(block, resamples - begin)).astype(np.float64)
 
 
 def _joined(blocks: Sequence[Sequence[Values]]) -> list[Values]:

@@ -17,7 +17,7 @@ from kdcli.errors import DataError, UsageError
 from kdcli.tables.read import ROW_NUMBER, Form, TableReader, as_texts
 from kdcli.tasks.detect import TableLayout, detect
 from kdcli.tasks.glue import PARTS
-from kdcli.tasks.labels import LabelColumn, class_names, drop_rows, encode_labels, label_texts, split_sets
+from kdcli.tasks.labels import LabelColumn, encode_labels, label_texts, split_sets
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -234,15 +234,10 @@ def _read(
     if labelled and layout.index and reader.schema[layout.index] == pl.Object:  # nobody needs it
         layout = replace(layout, index=None)
         reader = layout.open(path, layout.columns, settings.bad_rows)
-    names = class_names(path, layout.label, task, reporter) if layout.form == "parquet" else {}
-    labels = LabelColumn(path, layout.label, names, task, reporter, labelled=labelled)
+    labels = LabelColumn(path, layout.label, task, reporter, labelled=labelled, drop=settings.drop_labels)
     rows, odd = 0, _Odd()
     for batch in reader.batches():
-        batch = as_texts(batch, layout.texts, path)
-        label = labels.texts(batch)
-        if layout.label is not None:
-            batch, label, left_out = drop_rows(batch, label, settings.drop_labels, labelled=labelled)
-            odd.dropped += len(left_out)
+        batch, label = labels.read(as_texts(batch, layout.texts, path))
         label = labels.checked(label, batch[ROW_NUMBER])
         blank = batch.select(pl.any_horizontal(pl.col(*layout.texts).str.contains(f"^{SPACE}*$"))).to_series()
         odd.empty.extend(batch[ROW_NUMBER].filter(blank))
@@ -261,7 +256,7 @@ def _read(
         rows += len(batch)
     if odd.unlabelled and not rows:
         raise DataError("no row has a label", file=path, key=layout.label, hint="name the column with --label-col")
-    odd.spaces = labels.spaces
+    odd.spaces, odd.dropped = labels.spaces, labels.dropped.total()
     odd.report(reader, settings, reporter, training=training)
     if not rows:
         raise DataError("the table has no rows", file=path)

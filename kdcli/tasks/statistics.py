@@ -1,4 +1,4 @@
-"""Score a model on labelled rows and say how sure the score is: intervals, calibration, significance."""
+"""Score a model, and say how sure the score is: intervals, calibration, significance, nearness to the teacher."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 
 from kdcli.api import Task
 from kdcli.tasks.answers import Outputs, answers, as_classes, label_matrix, same, without_thresholds
-from kdcli.tasks.metrics import RESAMPLES, Floats, resampled, score
+from kdcli.tasks.metrics import RESAMPLES, Floats, resampled, resampled_counts, score
 
 LEVEL = 0.05
 """A difference with a smaller p value counts as significant."""
@@ -264,3 +264,61 @@ def _by_bootstrap(difference: float, drawn: Floats) -> Difference:
     as_large = np.abs(drawn - difference) >= abs(difference) - _ROUNDING
     p = (1 + int(as_large.sum())) / (1 + len(drawn))
     return Difference(difference, *bounds(drawn), p, "paired bootstrap")
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Agreement with the teacher, each figure with its 95 % interval of a bootstrap over the texts."""
+
+    # the share of texts with the teacher's label, or of all labels of all texts decided alike; None for scores
+    agreement: Interval | None
+    # the mean divergence of the student's probabilities from the teacher's, in nats; the sum over a multi-label task's
+    # labels; None for scores
+    kl: Interval | None
+    # the share of the variance of the teacher's logits that the student's explain; 0 where they do not vary
+    r2: Interval
+    subset: Interval | None = None  # the share of texts with the teacher's whole set of labels, of a multi-label task
+
+    @property
+    def nearness(self) -> Interval:
+        """The agreement, or R2 of scores."""
+        return self.agreement or self.r2
+
+
+def fidelity(student: NDArray[np.float32], teacher: NDArray[np.float32], task: Task, *, seed: int = 1) -> Fidelity:
+    """Compare the logits ``[texts, task.outputs]`` of two models of the same texts; thresholds are the student's.
+
+    The logits of classes are centred first: a constant that is added to all of a text means nothing.
+    """
+    ours, theirs = student.astype(np.float64), teacher.astype(np.float64)
+    nearness = [np.empty((len(ours), 0))] if task.is_score else _nearness(ours, theirs, task)
+    if not task.is_score and not task.multi_label:
+        ours, theirs = (logits - logits.mean(1, keepdims=True) for logits in (ours, theirs))
+    # What R2 needs of each text, so that a resample of texts is a sum: the errors, the squares, the values.
+    values = np.column_stack([*nearness, ((ours - theirs) ** 2).sum(1), (theirs**2).sum(1), theirs])
+    draws = resampled_counts(np.ones(len(values)), np.random.Generator(np.random.Philox(seed)))
+    drawn = np.concatenate([values.mean(0)[None], *(drawn @ values / len(values) for drawn in draws)])
+    if task.is_score:
+        return Fidelity(None, None, _interval(_r2(drawn)))
+    agreement, kl, subset = map(_interval, drawn.T[:3])
+    return Fidelity(agreement, kl, _interval(_r2(drawn[:, 3:])), subset if task.multi_label else None)
+
+
+def _nearness(ours: Floats, theirs: Floats, task: Task) -> list[Floats]:
+    """Return of each text the share of equal decisions, the divergence, and whether all decisions are equal."""
+    rows = len(ours)
+    equal = (answers(ours, task) == answers(theirs, without_thresholds(task))).reshape(rows, -1)
+    log_ours, log_theirs = (log_softmax(as_classes(one, task), -1) for one in (ours, theirs))
+    divergence = np.exp(log_theirs) * (log_theirs - log_ours)
+    return [equal.mean(1), divergence.reshape(rows, -1).sum(1), equal.all(1)]
+
+
+def _r2(means: Floats) -> Floats:
+    """Return R2 from means of errors, squares and values, ``[resamples]``."""
+    spread = means[:, 1] - (means[:, 2:] ** 2).sum(1)
+    return np.where(spread > 0, 1 - means[:, 0] / np.where(spread > 0, spread, 1), 0.0)
+
+
+def _interval(values: Floats) -> Interval:
+    """Return the interval of a figure of all texts, followed by those of the resamples."""
+    return Interval(float(values[0]), *bounds(values[1:]))

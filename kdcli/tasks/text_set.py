@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
+from kdcli.tables.parquet import stream
 from kdcli.tables.read import ROW_NUMBER, Form, as_texts, form_of, read_table, shown
 
 STATES = "representation"
@@ -120,23 +120,13 @@ def with_tabs(pairs: pl.Expr) -> pl.Expr:
 def _lazy(path: Path, form: Form, task: Task, names: dict[str, str], schema: dict[str, pl.DataType]) -> pl.LazyFrame:
     """Return a lazy frame that reads the file when it is collected; ``names`` maps the file's columns to its own."""
 
-    def batches(
-        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
-    ) -> Iterator[pl.DataFrame]:
-        wanted = [name for name, new in names.items() if with_columns is None or new in with_columns]
-        reader = read_table(path, form=form, columns=wanted or None)
-        rows = 0
-        for batch in reader.batches():
+    def batches(columns: list[str] | None) -> Iterator[pl.DataFrame]:
+        wanted = [name for name, new in names.items() if columns is None or new in columns]
+        for batch in read_table(path, form=form, columns=wanted or None).batches():
             frame = batch.rename(names, strict=False) if names else _from_lines(batch, task, path)
-            frame = as_texts(frame, [name for name in task.columns if name in frame.columns], path)
-            frame = frame.head(n_rows - rows) if n_rows is not None else frame
-            rows += len(frame)
-            frame = frame if predicate is None else frame.filter(predicate)
-            yield frame if with_columns is None else frame.select(with_columns)
-            if n_rows is not None and rows >= n_rows:
-                return
+            yield as_texts(frame, [name for name in task.columns if name in frame.columns], path)
 
-    return register_io_source(batches, schema={**schema, ROW_NUMBER: pl.Int64()})
+    return stream(batches, {**schema, ROW_NUMBER: pl.Int64()})
 
 
 def _from_lines(batch: pl.DataFrame, task: Task, path: Path) -> pl.DataFrame:

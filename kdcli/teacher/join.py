@@ -11,12 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from polars.io.plugins import register_io_source
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
 from kdcli.files import sha256
-from kdcli.tables.parquet import ROWS, slices
+from kdcli.tables.parquet import ROWS, slices, stream
 from kdcli.tables.read import ROW_NUMBER, shown
 from kdcli.tables.write import write_table
 from kdcli.tasks.labels import in_order, label_texts, split_sets
@@ -90,7 +89,7 @@ def join(
                 yield joining.join(batch)
                 progress.advance(len(batch))
 
-        write_table(output, register_io_source(batches, schema=schema))
+        write_table(output, stream(batches, schema))
     agreement = None
     if total := joining.gold_labels.total():
         agreement, commonest = joining.agreed / total, max(joining.gold_labels.values()) / total

@@ -6,15 +6,13 @@ every table; ``one_line`` is for a generator's copy of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from polars.io.plugins import register_io_source
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError
@@ -138,19 +136,6 @@ def take(rows: pl.LazyFrame, numbers: NDArray[np.int64], count: int) -> pl.DataF
     keep = np.zeros(count, np.bool_)
     keep[numbers] = True
     return select(rows, keep).collect()[numbers.argsort().argsort()]
-
-
-def stream(frames: Iterable[pl.DataFrame], schema: Any) -> pl.LazyFrame:
-    """Make a lazy table of frames that come one after the other; it can be collected once."""
-
-    def source(
-        columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, size: int | None
-    ) -> Iterator[pl.DataFrame]:
-        for frame in frames:
-            chosen = frame if predicate is None else frame.filter(predicate)
-            yield chosen if columns is None else chosen.select(columns)
-
-    return register_io_source(source, schema=schema)
 
 
 def write_set(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, ProfileError
 from kdcli.files import check_output, full_disk, temporary_path
-from kdcli.tables.parquet import slices
+from kdcli.tables.parquet import slices, stream
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tables.text import BadRowsMode, form_of
 from kdcli.tasks.detect import is_quoted
@@ -213,7 +213,7 @@ def _read(
 
 
 def _store(frames: Iterator[pl.DataFrame], schema: Mapping[str, Any], path: Path) -> pl.LazyFrame:
-    cleaning.stream(frames, schema).sink_parquet(path, compression="lz4", row_group_size=_ROWS)
+    stream(frames, schema).sink_parquet(path, compression="lz4", row_group_size=_ROWS)
     return pl.scan_parquet(path)
 
 

@@ -22,6 +22,7 @@ from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.files import atomic
 from kdcli.parts import Parts, processes, usable_cores
+from kdcli.tables.parquet import stream
 from kdcli.tables.text_hash import text_hash
 from kdcli.transfer import cleaning
 from kdcli.transfer.rules import ROWS, Indexes, Rewriter, Rules, TaggedWords, TagPart, Unigrams
@@ -158,7 +159,7 @@ class MakePart:
 
     def __call__(self, part: int, path: Path) -> None:
         """Write part ``part`` to ``path``."""
-        texts = cleaning.stream(self.blocks(part), _schema(self.columns))
+        texts = stream(self.blocks(part), _schema(self.columns))
         texts.sink_parquet(path, compression="uncompressed", row_group_size=16_384)
 
     def blocks(self, part: int) -> Iterator[pl.DataFrame]:

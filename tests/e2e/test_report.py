@@ -38,7 +38,7 @@ def written(tmp_path_factory):
     """The page of a run with two dev tables of pairs and three classes."""
     root = tmp_path_factory.mktemp("runs") / "made"
     write_run(root, labels=("no", "maybe", "yes"), pairs=True, tables=("dev_matched", "dev_mismatched"), seeds=2)
-    return write_report([root]).output
+    return write_report(root).output
 
 
 @contextmanager
@@ -231,15 +231,3 @@ def test_on_paper_and_without_scripts_all_sections_show(chromium, written):
         assert len(shown(page, "main > section > h2")) == 9 and not shown(page, "[role=tab], #theme, .pager button")
     with opened(chromium, written, java_script_enabled=False) as page:
         assert len(shown(page, "main > section > h2")) == 9 and not shown(page, "[role=tab], #theme")
-
-
-@browser
-def test_the_comparison_in_the_browser(chromium, written, tmp_path):
-    runs = [written.parent, write_run(tmp_path / "other", labels=())]
-    both = write_report(runs, output=tmp_path / "both.html").output
-    with opened(chromium, both, viewport={"width": 390, "height": 800}) as page:
-        assert page.inner_text("h1") == "2 runs side by side"
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        page.click("#results th:has-text('texts/s') button")
-        speeds = [cell.inner_text() for cell in page.query_selector_all("#results table.runs td:last-child")]
-        assert speeds[:2] == ["1,000", "1,000"] and speeds[-1] == "100"

@@ -8,7 +8,6 @@ import kdcli
 from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.export.hub import Origin, export_hub_folder, without_folders
-from kdcli.export.onnx import load_onnx
 from kdcli.files import MARKER
 
 SST2 = Task("sst2", "single", ("0", "1"), names=("negative", "positive"), more_metrics=("mcc",))
@@ -94,17 +93,6 @@ def test_another_task_another_card(tmp_path):
         assert {one.dataset_type for one in card.data.eval_results} == {origin.dataset or "toy"}
         assert 'student.predict([("a text", "another")])' in card.text
     assert card.data.metrics == ["pearsonr", "spearmanr"]
-
-
-def test_onnx_inside(tmp_path):
-    student = make_student(tmp_path / "student")
-    result = export_hub_folder(student=student, output=tmp_path / "hub", onnx=True)
-    assert result.onnx.folder == tmp_path / "hub" / "onnx"
-    assert result.onnx.comparisons[0].exact
-    assert {"onnx/model.onnx", "onnx/model.int8.onnx", "onnx/tokenizer.json"} < set(result.bytes)
-    labels = [one.label for one in load_onnx(tmp_path / "hub" / "onnx").predict(TEXTS)]
-    assert labels == [one.label for one in kdcli.load_student(tmp_path / "hub").predict(TEXTS)]
-    assert 'InferenceSession("onnx/model.onnx")' in (tmp_path / "hub" / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])

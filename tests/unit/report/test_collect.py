@@ -16,7 +16,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_results_are_dataclasses_again(root: Path) -> None:
-    run = collect(root, texts=False)
+    run = collect(root)
     assert run.made.keys() == {"lite", "heavy", "mix"}
     assert run.made["lite"].fabricated == 90 and run.made["lite"].examples[0]["rules"] == ["masked"]
     assert run.made["heavy"].novelty.equal_distinct_2 == pytest.approx(0.2)
@@ -27,7 +27,7 @@ def test_results_are_dataclasses_again(root: Path) -> None:
 def test_a_method_that_the_profile_left_is_not_shown(root: Path) -> None:
     profile = root / "profile.toml"
     profile.write_text(profile.read_text().replace("lite+heavy", "lite"))
-    assert "heavy" not in collect(root, texts=False).made
+    assert "heavy" not in collect(root).made
 
 
 def test_the_environment_changes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_a_stage_that_is_older_than_what_it_was_made_from(root: Path) -> None:
         "encode": entry("encode", ended=False),
     }
     write_lock(root, entries)
-    assert {key: stage.state for key, stage in collect(root, texts=False).stages.items()} == {
+    assert {key: stage.state for key, stage in collect(root).stages.items()} == {
         "teacher": "done",
         "export": "older than teacher",
         "student": "done",

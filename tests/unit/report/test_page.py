@@ -49,13 +49,13 @@ class Seen(HTMLParser):
 
 
 def page(root: Path) -> Seen:
-    report = write_report([root])
+    report = write_report(root)
     assert report.output == root / NAME and report.bytes == report.output.stat().st_size
     return Seen(report.output)
 
 
 def test_a_whole_run_has_all_sections(tmp_path: Path) -> None:
-    report = write_report([write_run(tmp_path / "run")])
+    report = write_report(write_run(tmp_path / "run"))
     assert (report.sections, report.left_out) == (ALL, [])
     seen = Seen(report.output)
     assert seen.open == [] and len(seen.ids) == len(set(seen.ids)) and set(ALL) <= set(seen.ids)
@@ -76,9 +76,9 @@ def test_intervals_stand_beside_scores_and_shares(tmp_path: Path) -> None:
     results["gap_closed"]["test"]["accuracy"] = None
     results["gap_intervals"] = {"dev": {"accuracy": [0.61, 0.92]}, "test": {"accuracy": None}}
     (root / "results.json").write_text(json.dumps(results))
-    for text in (page(root).text, Seen(write_report([root, root], output=tmp_path / "both.html").output).text):
-        assert text.count("84.0 to 86.0") >= 6 and text.count("61\u00a0% to 92\u00a0%") >= 1
-        assert "not defined" in text
+    text = page(root).text
+    assert text.count("84.0 to 86.0") >= 6 and text.count("61\u00a0% to 92\u00a0%") >= 1
+    assert "not defined" in text
     assert "75\u00a0% of the gap between the two is closed (95\u00a0% interval: 61 to 92)." in page(root).text
     del results["gap_closed"]["dev"]
     (root / "results.json").write_text(json.dumps(results))
@@ -104,14 +104,14 @@ def test_what_kd_bench_measured_is_a_section(tmp_path: Path) -> None:
     machine = {"processor": "some processor", "cores": "2"}
     measured = BenchReport("made", 60, 7.5, "dev", machine, 3.0, [student, teacher], ratios, {})
     root = write_run(tmp_path / "run")
-    assert keep(measured, root / "student") is None and "speed" not in write_report([root]).sections
+    assert keep(measured, root / "student") is None and "speed" not in write_report(root).sections
     assert keep(measured, root) == root / "bench.json"
     seen = page(root)
     assert "speed" in seen.ids and "<script>student" in seen.text and seen.elements.count("script") == 1
     assert "6,000 150.0\u00d7" in seen.text and "4.56" in seen.text and "some processor, 2 cores" in seen.text
     (root / "bench.json").write_text('{"models": []}')
     with pytest.raises(DataError, match="not a BenchReport") as wrong:
-        write_report([root])
+        write_report(root)
     assert wrong.value.hint == "`kd bench` makes it again"
 
 
@@ -141,7 +141,7 @@ def test_all_kinds_of_tasks(tmp_path: Path, labels: tuple[str, ...], pairs: bool
 
 
 def test_a_half_done_run_says_what_is_left_out(tmp_path: Path) -> None:
-    report = write_report([write_run(tmp_path / "run", half=True)])
+    report = write_report(write_run(tmp_path / "run", half=True))
     assert report.sections == ["transfer", "samples", "profile", "provenance"]
     assert report.left_out == ["results", "curves", "confusion", "disagreements", "errors"]
     seen = Seen(report.output)
@@ -153,7 +153,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     root = write_run(tmp_path / "run", half=True)
     (root / "kd.lock").unlink()
     (root / "transfer" / "transfer.parquet").unlink()
-    assert write_report([root]).sections == ["profile"]
+    assert write_report(root).sections == ["profile"]
 
 
 def test_counts_of_a_corpus(tmp_path: Path) -> None:
@@ -164,39 +164,20 @@ def test_counts_of_a_corpus(tmp_path: Path) -> None:
     assert "too long" in text and "99" in text and "texts fabricated" not in text
 
 
-def test_several_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "b").mkdir()
-    runs = [
-        write_run(tmp_path / "one", settings="[student]\nlr = 0.5\nepochs = 3\n"),
-        write_run(tmp_path / "two", labels=(), settings="[student]\nlr = 1.0\nepochs = 3\n"),
-        write_run(tmp_path / "b" / "one", half=True, settings="[student]\nepochs = 3\n"),
-    ]
-    report = write_report(runs)
-    assert report.output == Path(NAME) and report.sections == ["results", "curves", "differences", "provenance"]
-    seen = Seen(report.output)
-    assert seen.open == [] and "3 runs side by side" in seen.text
-    assert "student.lr" in seen.text and "student.epochs" not in seen.text
-    assert f"Without results as yet: {runs[2]}" in seen.text
-    assert "dev pearson" in seen.text and "dev accuracy" in seen.text
-    assert write_report([runs[0], runs[0]]).sections == report.sections
-    assert "All settings are the same." in Seen(report.output).text
-
-
 def test_only_a_page_of_kds_own_is_written_again(tmp_path: Path) -> None:
     root = write_run(tmp_path / "run")
-    write_report([root])
-    write_report([root])
+    write_report(root)
+    write_report(root)
     (root / NAME).write_text("mine")
     with pytest.raises(DataError, match="exists already") as caught:
-        write_report([root])
+        write_report(root)
     assert caught.value.exit_code == 4 and (root / NAME).read_text() == "mine"
-    write_report([root], force=True)
+    write_report(root, force=True)
     assert (root / NAME).read_text().startswith("<!doctype html>")
     (root / "student").mkdir()
     for output in (tmp_path, root / "metrics.jsonl", root / "student" / "report.html"):
         with pytest.raises(UsageError):
-            write_report([root], output=output, force=True)
+            write_report(root, output=output, force=True)
 
 
 def test_a_long_text_is_cut_and_says_so(tmp_path: Path) -> None:

@@ -8,26 +8,15 @@ import numpy as np
 import pytest
 
 from kdcli.report import plots
-from kdcli.report.texts import LONGEST, SourceCounts
 from kdcli.student.deferral import Calibration, Familiar
 
 ODD = "a <b> & $x_1$ \"c\" 'd'"
-
-
-def source(name: str, classes: int = 2) -> SourceCounts:
-    lengths = np.bincount([3, 4, 4, 9], minlength=LONGEST + 1)
-    return SourceCounts(
-        name, lengths, np.array([1] * (classes - 1) + [5 - classes]), np.array([0.5, 1, 2, 4], np.float32)
-    )
 
 
 DRAWN: list[Callable[[], str]] = [
     lambda: plots.lines("a", [plots.Line(ODD, [1, 2], [0.1, None], 0), plots.Line("_x", [1], [9.0], 1, True)], y=ODD),
     lambda: plots.lines("b", [plots.Line("x", [1, 900], [0.01, 90.0], 3)], y="loss", log=True),
     lambda: plots.lines("c", [plots.Line("x", [1], [None], 3)], y="loss", log=True, levels={ODD: (0.5, 0)}),
-    lambda: plots.lengths("d", [source("original"), source(ODD)]),
-    lambda: plots.balance("e", [source("original"), source("lite")], ["no", ODD]),
-    lambda: plots.score_shares("f", [source("original")]),
     lambda: plots.scatter("g", np.arange(5.0), np.arange(5.0), labels=("gold", ODD), colour=1),
     lambda: plots.scatter("h", np.ones(1), np.ones(1), labels=("gold", "student"), colour=1),
     lambda: plots.tradeoff("i", {ODD: (100.0, 80.0), "student": (40_000.0, 79.0)}, y="dev accuracy"),
@@ -60,7 +49,7 @@ def test_identifiers_of_two_plots_differ() -> None:
 
 
 def test_a_long_label_leaves_room() -> None:
-    svg = plots.balance("x", [source("original")], ["no", "very " * 50 + "long"])
+    svg = plots.tradeoff("x", {"very " * 50 + "long": (100.0, 80.0), "student": (400.0, 79.0)}, y="dev accuracy")
     assert "very very very very very very v…" in svg
 
 

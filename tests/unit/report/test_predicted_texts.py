@@ -31,36 +31,36 @@ def test_tables_are_apart_and_confusions_are_those_of_scikit_learn(tmp_path: Pat
         for model, logits in table.logits.items():
             expected = confusion_matrix(table.gold, logits.argmax(1), labels=[0, 1, 2])
             assert table.confusion(model) == expected.tolist()
-        assert table.differing.size == round(50 * (1 - table.agreement)) == sum(table.right.values())
+        assert table.differing == round(50 * (1 - table.agreement)) == sum(table.right.values())
 
 
 def test_where_they_part() -> None:
     teacher = [[4, 0, 0], [0, 2, 0], [0, 0, 3], [1, 0, 0]]
     student = [[3, 0, 0], [2, 0, 0], [9, 0, 0], [0, 2, 0]]
     found = made(THREE, [0, 1, 1, 1], teacher, student)
-    assert found.differing.size == 3 and found.agreement == 0.25
+    assert found.differing == 3 and found.agreement == 0.25
     assert found.right == {"teacher": 1, "student": 1, "neither": 1}
-    assert [row.texts for row in found.disagreements] == [("text 2",), ("text 1",), ("text 3",)]
+    assert [row["texts"] for row in found.disagreements] == [["text 2"], ["text 1"], ["text 3"]]
     widest = found.disagreements[0]
-    assert (widest.gold, widest.teacher, widest.student, widest.right) == ("bee", "see", "ay", "neither")
+    assert [widest[name] for name in ("gold", "teacher", "student", "right")] == ["bee", "see", "ay", "neither"]
     p, q = softmax([0.0, 0, 3]), softmax([9.0, 0, 0])
-    assert widest.sure == (pytest.approx(p.max()), pytest.approx(q.max()))
+    assert widest["sure"] == [pytest.approx(p.max()), pytest.approx(q.max())]
     # The total variation is the most that the two differ on any set of labels.
-    assert widest.size == pytest.approx(
+    assert widest["size"] == pytest.approx(
         max(abs(p[list(s)].sum() - q[list(s)].sum()) for s in ([0], [1], [2])), abs=1e-6
     )
-    assert [row.right for row in found.disagreements] == ["neither", "teacher", "student"]
+    assert [row["right"] for row in found.disagreements] == ["neither", "teacher", "student"]
 
 
 def test_of_scores_all_are_compared() -> None:
     found = made(SCORE, [1.0, 2.0, 5.0], [[1.5], [2.0], [4.0]], [[1.0], [5.0], [3.0]])
-    assert found.differing.size == 3
-    assert [(part.texts[0], part.size, part.right) for part in found.disagreements] == [
+    assert found.differing == 3
+    assert [(part["texts"][0], part["size"], part["right"]) for part in found.disagreements] == [
         ("text 1", 3.0, "teacher"),
         ("text 2", 1.0, "teacher"),
         ("text 0", 0.5, "student"),
     ]
-    assert found.disagreements[0].sure is None and found.disagreements[0].student == "5"
+    assert found.disagreements[0]["sure"] is None and found.disagreements[0]["student"] == "5"
     assert found.agreement == pytest.approx(np.corrcoef([1.5, 2, 4], [1, 5, 3])[0, 1])
 
 
@@ -72,8 +72,8 @@ def test_scores_go_no_further_than_the_range(tmp_path: Path) -> None:
 def test_no_more_than_the_widest_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts, "MOST", 2)
     found = made(THREE, [0] * 4, [[2, 0, 0]] * 4, [[0, 1, 0], [0, 3, 0], [0, 2, 0], [2, 0, 0]])
-    assert [row.texts[0] for row in found.disagreements] == ["text 1", "text 2"]
-    assert found.differing.size == 3
+    assert [row["texts"][0] for row in found.disagreements] == ["text 1", "text 2"]
+    assert found.differing == 3
 
 
 def test_errors_that_both_make_the_surest_first() -> None:
@@ -85,15 +85,15 @@ def test_errors_that_both_make_the_surest_first() -> None:
         if gold not in (int(np.argmax(one)), int(np.argmax(other))):
             expected[f"text {row}"] = min(softmax(np.float64(one)).max(), softmax(np.float64(other)).max())
     assert set(expected) == {"text 0", "text 1", "text 2"}
-    assert {text.texts[0]: text.size for text in found.shared_errors} == pytest.approx(expected)
-    sizes = [text.size for text in found.shared_errors]
-    assert sizes == sorted(sizes, reverse=True) and found.both_wrong.size == 3
+    assert {text["texts"][0]: text["size"] for text in found.shared_errors} == pytest.approx(expected)
+    sizes = [text["size"] for text in found.shared_errors]
+    assert sizes == sorted(sizes, reverse=True) and found.both_wrong == 3
     first = found.shared_errors[0]
-    assert (first.texts, first.right) == (("text 0",), "neither")
-    assert (first.gold, first.teacher, first.student) == ("bee", "ay", "ay")
+    assert (first["texts"], first["right"]) == (["text 0"], "neither")
+    assert (first["gold"], first["teacher"], first["student"]) == ("bee", "ay", "ay")
 
 
 def test_of_scores_errors_are_shared_on_one_side_of_gold() -> None:
     found = made(SCORE, [1.0, 2.0, 5.0, 3.0], [[1.5], [1.0], [4.0], [4.0]], [[2.0], [4.0], [2.0], [3.0]])
-    assert [(text.texts[0], text.size) for text in found.shared_errors] == [("text 2", 1.0), ("text 0", 0.5)]
-    assert found.shared_errors[0].right == "teacher"
+    assert [(text["texts"][0], text["size"]) for text in found.shared_errors] == [("text 2", 1.0), ("text 0", 0.5)]
+    assert found.shared_errors[0]["right"] == "teacher"

@@ -34,7 +34,6 @@ def test_counts_by_source(tmp_path: Path, pairs: bool) -> None:
     for source in found.sources:
         own = [row for row in rows if row["source"] == source.name]
         words = [sum(len(row[column].split()) for column in task.columns) for row in own]
-        assert {length: count for length, count in enumerate(source.lengths.tolist()) if count} == Counter(words)
         assert source.mean_length == pytest.approx(np.mean(words))
         assert source.median_length == sorted(words)[(len(words) - 1) // 2]
         assert source.answers is not None
@@ -43,10 +42,11 @@ def test_counts_by_source(tmp_path: Path, pairs: bool) -> None:
 
 def test_scores(tmp_path: Path) -> None:
     path = write_run(tmp_path / "run", labels=()) / "join" / "joined.parquet"
-    (_, lite, _) = surveyed(path, Task("made", "single", (), score_range=(0.0, 5.0))).sources
-    scores = [float(row["logits_0"]) for row in rows_of(path) if row["source"] == "lite"]
-    assert lite.answers is None and lite.scores is not None
-    np.testing.assert_allclose(lite.scores, scores, rtol=1e-6)
+    found = surveyed(path, Task("made", "single", (), score_range=(0.0, 5.0)))
+    assert [source.answers for source in found.sources] == [None] * 3
+    there = {(row["sentence"], float(row["logits_0"])) for row in rows_of(path)}
+    assert {(*sample.texts, sample.sure) for sample in found.samples} <= there
+    assert all(sample.answer == f"{sample.sure:.3g}" for sample in found.samples)
 
 
 def test_samples_are_rows_of_the_table_as_many_of_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_samples_are_rows_of_the_table_as_many_of_each_source(tmp_path: Path, mo
     path = write_run(tmp_path / "run") / "join" / "joined.parquet"
     found = surveyed(path, CLASSES).samples
     assert Counter(sample.source for sample in found) == {"original": 8, "lite": 8, "heavy": 8}
-    there = {(row["sentence"], row["source"], row["logits_0"]) for row in rows_of(path)}
-    assert all(sample.logits is not None for sample in found)
-    assert {(*sample.texts, sample.source, (sample.logits or (0,))[0]) for sample in found} <= there
+    there = {(row["sentence"], row["source"], row["logits_1"] > row["logits_0"]) for row in rows_of(path)}
+    assert all(sample.sure is not None and 0.5 <= sample.sure <= 1 for sample in found)
+    assert {(*sample.texts, sample.source, sample.answer == "yes") for sample in found} <= there
     assert found == surveyed(path, CLASSES).samples != surveyed(path, CLASSES, seed=8).samples

@@ -13,7 +13,6 @@ from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
 from kdcli.tables import text
 from kdcli.tables.write import write_table
-from kdcli.tasks import check_counts
 from kdcli.tasks.check import check_data
 from kdcli.tasks.split import task_from
 
@@ -60,7 +59,6 @@ def quantile(values, share):
 def test_every_statistic_is_that_of_plain_python(tmp_path_factory, monkeypatch, form, block, train, dev):
     if block:
         monkeypatch.setattr(text, "BLOCK", block)
-        monkeypatch.setattr(check_counts, "_HELD", 5)
     assume(form != "jsonl" or (train and dev))  # it would be an empty file
     folder = tmp_path_factory.mktemp("data")
     put(folder, form, train=train, dev=dev)

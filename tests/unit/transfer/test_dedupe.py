@@ -7,7 +7,8 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from kdcli.api import Task
-from kdcli.transfer.cleaning import hashes, keys, new_texts, plain, select, stream, take
+from kdcli.tables.parquet import stream
+from kdcli.transfer.cleaning import hashes, keys, new_texts, plain, select, take
 
 HASHES = st.lists(st.sampled_from([0, 1, 2, 3, 2**63, 2**64 - 2, 2**64 - 1]), max_size=12)
 SINGLE, PAIR = Task("t", "single", ("0", "1")), Task("t", "pair", ("0", "1"))
