@@ -92,7 +92,7 @@ TAGGERS = [
     ("same in another process", 'else "NN"', 'else f"NN{hash(word) % 9}"', "no order of a set, no hash()"),
 ]
 
-TEACHER = Path(__file__).resolve().parents[3] / "kdcli/scaffold/teacher"
+TEACHER = Path(__file__).resolve().parents[2]
 FOUND = "return found\n"
 MADE = "return WeightedWords("
 TEACHERS = [
@@ -213,12 +213,12 @@ def test_taggers(broken, outcome_of, name, old, new, says):
 
 @pytest.mark.parametrize(("name", "old", "new", "says"), TEACHERS)
 def test_teachers(broken, outcome_of, name, old, new, says):
-    made = broken("teachers", (old, new), source=(TEACHER / "kd_example/__init__.py").read_text())
+    made = broken("teachers", (old, new), source=(TEACHER / "weighted_words.py").read_text())
     check(outcome_of("teachers", name, made, model=str(TEACHER / "words.toml")), "failed", says)
 
 
 def test_a_teacher_that_does_not_read_is_a_warning(broken, outcome_of):
-    source = (TEACHER / "kd_example/__init__.py").read_text()
+    source = (TEACHER / "weighted_words.py").read_text()
     made, model = broken("teachers", (FOUND, "return found * 0\n"), source=source), str(TEACHER / "words.toml")
     check(outcome_of("teachers", "every text counts", made, model=model), "warned", "that depend on the text (single")
     pairs = ("if len(columns) > 1", "if False")
