@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from kdcli import registry
 from kdcli.api import API_VERSION
-from kdcli.config.validation import explain
+from kdcli.config.table import explain
 from kdcli.errors import KdError, each, shown
 from kdcli.registry import Group, Plugin
 from kdcli.registry.plugin import NEEDED, faults, version_fault

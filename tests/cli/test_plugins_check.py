@@ -32,7 +32,7 @@ def test_a_sound_plugin(capsys, install):
     assert (plugin["group"], plugin["full_name"], plugin["version"]) == ("taggers", "kd-own:own", "1.0")
     assert {outcome["result"] for outcome in plugin["checks"]} == {"passed"}
     assert [outcome["check"] for outcome in plugin["checks"]][:2] == ["loads", "api version"]
-    assert run(["plugins", "check", "kd-own:own"]) == 0
+    assert run(["plugins", "check", "own"]) == 0
     out, err = capsys.readouterr()
     assert "one tag a word             passed" in out and out.splitlines()[-1] == "11 passed"
     assert "Traceback" not in err
