@@ -57,7 +57,7 @@ TABLE = {
     "plugins show": "Show a plugin: its origin, its abilities and its options.",
     "plugins check": "Check a plugin against its contract; the exit code is 5 if a check has failed.",
     "plugins new": "Write a working plugin, a package with tests, that you change into your own.",
-    "doctor": "Check Python, packages, machine, devices, plugins and profiles.",
+    "doctor": "Check Python, packages, machine, devices and plugins.",
 }
 """The help line of each command and group; ``transfer lite`` is the function ``lite`` of ``kdcli.cli.transfer``."""
 PANELS = {
@@ -168,41 +168,24 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
     rest: list[str] = []
     left = list(arguments)
     while left:
-        argument, takes_value = left.pop(0), False
+        argument = left.pop(0)
         if argument == "--":
             return flags, [*rest, argument, *left]
+        letters = [f"-{letter}" for letter in argument[1:]] if argument.startswith("-") else []
         if argument in GLOBAL:
             flags.append(argument)
+        elif letters and set(letters) <= GLOBAL.keys():  # -qv
+            flags += letters
         elif argument.partition("=")[0] == CODE:
             flags.append(argument if "=" in argument else f"{argument}={left.pop(0) if left else ''}")
-        elif argument.startswith("--"):
-            rest.append(argument)
-            takes_value = "=" not in argument and _takes_value(command, argument)
-        elif argument.startswith("-") and len(argument) > 1:
-            kept, takes_value = _short(command, argument, flags)
-            rest += kept
         else:
             rest.append(argument)
-            if argument in getattr(command, "commands", ()):
+            if letters and _takes_value(command, argument):
+                rest += left[:1]
+                del left[:1]
+            elif argument in getattr(command, "commands", ()):
                 command = command.load(argument)
-        if takes_value:
-            rest += left[:1]
-            del left[:1]
     return flags, rest
-
-
-def _short(command: Any, argument: str, flags: list[str]) -> tuple[list[str], bool]:
-    """Take the global flags out of joined short ones (``-fq``); return the rest, and whether a value follows."""
-    kept, letters = "", argument[1:]
-    for index, letter in enumerate(letters):
-        flag = f"-{letter}"
-        if flag in GLOBAL:
-            flags.append(flag)
-        elif _takes_value(command, flag):
-            return [f"-{kept}{letters[index:]}"], index == len(letters) - 1
-        else:
-            kept += letter
-    return ([f"-{kept}"] if kept else []), False
 
 
 def _takes_value(command: Any, flag: str) -> bool:
@@ -308,7 +291,7 @@ def _interrupted() -> int:
 
 
 def _usage(error: Exception) -> UsageError:
-    from kdcli.config.validation import nearest
+    from kdcli.config.table import nearest
 
     context = getattr(error, "ctx", None)
     message = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
@@ -325,7 +308,7 @@ def _usage(error: Exception) -> UsageError:
 def _option_hint(typed: str, context: Any) -> str | None:
     """Name the option that is meant: one of the command, or a setting that only ``--set`` takes there."""
     from kdcli.config.schema import Settings
-    from kdcli.config.validation import keys, nearest
+    from kdcli.config.table import keys, nearest
 
     options = [name for option in context.command.params for name in option.opts if name.startswith("--")]
     name = typed.lstrip("-").replace("_", "-")

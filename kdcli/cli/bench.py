@@ -12,7 +12,7 @@ from kdcli.cli import ui
 from kdcli.cli.options import FILES, RUN, Request, command, option
 
 if TYPE_CHECKING:
-    from kdcli.evaluate.bench import BenchReport, Ratio
+    from kdcli.evaluate.bench import BenchReport, Measurement, Ratio
 
 NOTE = (
     "From text to logits, warmed up, each model in a process of its own. Memory is the largest resident size of that "
@@ -20,7 +20,6 @@ NOTE = (
 )
 
 Onnx = Annotated[Path | None, option(FILES, "--onnx", "The student as `kd export onnx` wrote it.", "FOLDER")]
-Plot = Annotated[Path | None, option(FILES, "--plot", "Draw it: an .svg, .png or .pdf file.", "FILE")]
 Seconds = Annotated[
     float, option(RUN, "--seconds", "Time for each batch size of each model; one call at least.", "SECONDS", "3", min=0)
 ]
@@ -28,12 +27,12 @@ Seconds = Annotated[
 
 @command(
     "kd bench --student runs/sst2",
-    "kd bench --student runs/sst2/student --onnx student-onnx --plot bench.svg",
-    options=("student", "teacher", "input", "force", "profile", "texts", "seed", "device", "precision", "offline"),
+    "kd bench --student runs/sst2/student --onnx student-onnx",
+    options=("student", "teacher", "input", "profile", "texts", "seed", "device", "precision", "offline"),
     required=("student",),
     about={"input": "Texts: .parquet .tsv .csv .jsonl .txt, also .gz."},
 )
-def bench(request: Request, *, onnx: Onnx = None, plot: Plot = None, seconds: Seconds = 3.0) -> None:
+def bench(request: Request, *, onnx: Onnx = None, seconds: Seconds = 3.0) -> None:
     """Time the student and the teacher.
 
     A run folder stands for its student, its teacher and its dev texts, and its report shows the figures. Without texts,
@@ -41,16 +40,11 @@ def bench(request: Request, *, onnx: Onnx = None, plot: Plot = None, seconds: Se
     """
     from kdcli.evaluate.bench import bench as run
     from kdcli.evaluate.bench import keep
-    from kdcli.files import check_output
     from kdcli.models.device import resolve
-    from kdcli.report import plots
-    from kdcli.run.paths import own_teacher, profile_of
+    from kdcli.run.folder import own_teacher, profile_of
 
     student = request.student
     assert student is not None
-    if plot is not None:
-        plots.check_plot(plot)
-        check_output(plot, [student, *filter(None, [request.input])], force=request.force)
     own = profile_of(student)
     settings = request.load_for_model(own)
     with ui.reporting("bench") as reporter:
@@ -68,51 +62,39 @@ def bench(request: Request, *, onnx: Onnx = None, plot: Plot = None, seconds: Se
         )
     if (kept := keep(report, student)) is not None:
         ui.info(f"{kept} is written: `kd report {student}` shows it")
-    if plot is not None:
-        plots.bench(report, plot)
-    ui.show(report, lambda _: _described(report, plot))
+    ui.show(report, _described)
 
 
-def _described(report: BenchReport, plot: Path | None) -> RenderableType:
-    speeds = [
-        {
-            "model": model.name,
-            **{f"sentences/s, batch {batch}": _number(value) for batch, value in model.per_second.items()},
-            **{f"{name} ms": _number(getattr(model.latency, name)) for name in ("p50", "p95", "p99")},
-        }
-        for model in report.models
-    ]
-    sizes = [
-        {
-            "model": model.name,
-            "parameters": model.parameters or None,
-            "without embeddings": model.parameters_without_embeddings if model.parameters else None,
-            "MB on disk": f"{model.megabytes:.1f}" if model.megabytes else None,
-            "peak MB": round(model.peak_megabytes),
-            "ready after s": f"{model.load_seconds:.2f}",
-            **({"peak MB on the GPU": round(model.gpu_peak_megabytes)} if model.gpu_peak_megabytes is not None else {}),
-        }
-        for model in report.models
-    ]
-    parts: list[RenderableType] = [ui.records(speeds), Text(), ui.records(sizes)]
-    if report.ratios:
-        parts += [Text(), ui.records([_ratio(name, one) for name, one in report.ratios.items()])]
+def _described(report: BenchReport) -> RenderableType:
     machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
-    parts += [Text(), Text(f"{report.texts:,} texts of {report.source}, {report.words:.1f} words each; {machine}")]
-    parts += [Text(f"plot: {plot}")] if plot else []
-    return Group(*parts, Text(NOTE, "dim"))
+    texts = f"{report.texts:,} texts of {report.source}, {report.words:.1f} words each; {machine}"
+    figures = {model.name: _figures(model, report.ratios.get(model.name)) for model in report.models}
+    return Group(ui.columns(figures), Text(), Text(texts), Text(NOTE, "dim"))
 
 
-def _ratio(name: str, one: Ratio) -> dict[str, object]:
-    values = {
-        **{f"faster, batch {batch}": value for batch, value in one.per_second.items()},
-        "shorter latency": one.latency,
-        "fewer parameters": one.parameters,
-        "smaller on disk": one.megabytes,
-        "less memory": one.peak_megabytes,
+def _figures(model: Measurement, ratio: Ratio | None) -> dict[str, object]:
+    """Return the figures of a model by name; a ratio says how many times better than the teacher it is."""
+    figures = {
+        **{f"sentences/s, batch {batch}": _number(value) for batch, value in model.per_second.items()},
+        **{f"{name} ms": _number(getattr(model.latency, name)) for name in ("p50", "p95", "p99")},
+        "parameters": model.parameters or None,
+        "without embeddings": model.parameters_without_embeddings if model.parameters else None,
+        "MB on disk": f"{model.megabytes:.1f}" if model.megabytes else None,
+        "peak MB": round(model.peak_megabytes),
+        "peak MB on the GPU": None if model.gpu_peak_megabytes is None else round(model.gpu_peak_megabytes),
+        "ready after s": f"{model.load_seconds:.2f}",
     }
-    times = {column: None if value is None else f"{_number(value)}x" for column, value in values.items()}
-    return {"against the teacher": name, **times}
+    better = (
+        {
+            **{f"faster than the teacher, batch {batch}": value for batch, value in ratio.per_second.items()},
+            **{"shorter latency": ratio.latency, "fewer parameters": ratio.parameters},
+            **{"smaller on disk": ratio.megabytes, "less memory": ratio.peak_megabytes},
+        }
+        if ratio
+        else {}
+    )
+    times = {name: f"{_number(value)}x" for name, value in better.items() if value is not None}
+    return {**figures, **times}
 
 
 def _number(value: float) -> str:

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from kdcli.cli import ui
@@ -22,12 +21,6 @@ if TYPE_CHECKING:
     from kdcli.tasks.check_report import DataReport, Overlap, Problem, TableReport
 
 STYLES = {"error": "bold red", "warning": "yellow"}
-SELDOM = (
-    *("rows dropped for their labels", "rows that cannot be read"),
-    *("rows with none of the labels", "rows with other labels"),
-    *("with white space at an end", "with a tab or a line end", "non-printing characters"),
-)
-"""Shown only where they occur."""
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -40,11 +33,12 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `kd data li
 Url = Annotated[
     str | None,
     option(
-        *(FILES, "--url", "Another source: a URL, a dataset of the Hub, or a file or folder of this machine."),
-        *("URL|DATASET|PATH", "the profile's sources.NAME"),
+        FILES,
+        "--url",
+        "Another source: a URL, a dataset of the Hub, or a file or folder of this machine.",
+        "URL|DATASET|PATH",
     ),
 ]
-Sha256 = Annotated[str | None, option(FILES, "--sha256", "Expected SHA-256 of the file.", "HEX")]
 
 
 @command("kd data list")
@@ -59,28 +53,19 @@ def list_(request: Request) -> None:
     "kd data get sst2",
     "kd data get glove.840B.300d --output ~/vectors/glove",
     "kd data get rte -f",
-    options=("output", "force", "profile", "offline"),
+    options=("output", "force", "offline"),
     about={"output": "Folder to write.|data/NAME", "offline": "Take it from this machine alone."},
 )
-def get(request: Request, *, name: Name, url: Url = None, sha256: Sha256 = None) -> None:
+def get(request: Request, *, name: Name, url: Url = None) -> None:
     """Get data.
 
-    An interrupted download starts again from its beginning. Proxies are taken
-    from HTTPS_PROXY and HTTP_PROXY.
+    An interrupted download starts again from its beginning. Proxies are taken from HTTPS_PROXY and HTTP_PROXY.
     """
     from kdcli.download.get import get as run
 
-    sources = request.load("base", uses=()).settings.sources
+    offline, force = request.offline, request.force
     with ui.reporting(f"data get {name}") as reporter:
-        result = run(
-            name,
-            request.output,
-            url=url or sources.get(name),
-            digest=sha256,
-            offline=request.offline,
-            force=request.force,
-            reporter=reporter,
-        )
+        result = run(name, request.output, url=url, offline=offline, force=force, reporter=reporter)
     ui.show(result, _result)
 
 
@@ -139,7 +124,8 @@ def _described(report: DataReport) -> RenderableType:
     parts: list[RenderableType] = []
     if report.tables:
         files = {one.name: f"{one.file}: {one.layout}{'' if one.whole else '; read in part'}" for one in report.tables}
-        parts.append(ui.panel(report.task, ui.names_and_values(**files), Text(), _statistics(report)))
+        figures = {table.name: _figures(table, report.max_words) for table in report.tables}
+        parts.append(ui.panel(report.task, ui.describe(files), Text(), ui.columns(figures)))
     if report.overlaps:
         parts.append(ui.panel("texts that two tables share", ui.records([_overlap(one) for one in report.overlaps])))
     parts += [line for problem in report.problems for line in _problem(problem)]
@@ -149,58 +135,36 @@ def _described(report: DataReport) -> RenderableType:
     return Group(*parts)
 
 
-def _statistics(report: DataReport) -> Table:
-    values = {table.name: _values(table, report.max_words) for table in report.tables}
-    names = dict.fromkeys(name for of_table in values.values() for name in of_table)
-    rows = [{"": name, **{table: found.get(name) for table, found in values.items()}} for name in names]
-    return ui.records([row for row in rows if row[""] not in SELDOM or any(list(row.values())[1:])])
-
-
-def _values(table: TableReport, max_words: int) -> dict[str, object]:
-    """Return the statistics of a table, by name."""
-    return {
-        "rows": table.rows,
+def _figures(table: TableReport, max_words: int) -> dict[str, object]:
+    """Return the statistics of a table by name; those that seldom occur where they do."""
+    seldom = {
         "rows dropped for their labels": sum(table.dropped.values()),
         "rows that cannot be read": table.bad_rows,
-        **_labels(table),
-        **_scores(table),
-        **_words(table),
-        f"longer than {max_words} words": sum(words.longer for words in table.words.values()),
-        "empty": table.empty.count,
         "with white space at an end": table.edges.count,
         "with a tab or a line end": table.breaks.count,
         "non-printing characters": sum(one.count for one in table.characters),
+    }
+    figures: dict[str, object] = {"rows": table.rows}
+    if labels := table.labels:
+        seldom |= {"rows with none of the labels": labels.none.count, "rows with other labels": labels.outside.count}
+        for one in labels.known:
+            name = f" ({one.name})" if one.name else ""
+            figures[f"label {one.label}{name}"] = f"{one.count:,}  {one.share:6.1%}"
+    if scores := table.scores:
+        figures |= {"scores": f"{scores.min:g} to {scores.max:g}", "scores: mean": f"{scores.mean:.3g}"}
+        for (low, high), count in zip(pairwise(scores.edges), scores.histogram, strict=True):
+            figures[f"scores from {low:.3g} to {high:.3g}"] = count
+    for column, words in table.words.items():
+        figures[f"{column}: words"] = f"{words.min:,} to {words.max:,}"
+        figures[f"{column}: median, mean"] = f"{words.median:g}, {words.mean:.1f}"
+        figures[f"{column}: 95 %, 99 % have at most"] = f"{words.p95:.0f}, {words.p99:.0f}"
+    return figures | {
+        f"longer than {max_words} words": sum(words.longer for words in table.words.values()),
+        "empty": table.empty.count,
         "rows that repeat a text": table.repeated.rows,
         "texts with several labels": table.conflicts.texts,
+        **{name: count for name, count in seldom.items() if count},
     }
-
-
-def _labels(table: TableReport) -> dict[str, object]:
-    if table.labels is None:
-        return {}
-    shown: dict[str, object] = {}
-    for one in table.labels.known:
-        shown[f"label {one.label}" + (f" ({one.name})" if one.name else "")] = f"{one.count:,}  {one.share:6.1%}"
-    labels = table.labels
-    return {**shown, "rows with none of the labels": labels.none.count, "rows with other labels": labels.outside.count}
-
-
-def _scores(table: TableReport) -> dict[str, object]:
-    scores = table.scores
-    if scores is None:
-        return {}
-    bins = zip(pairwise(scores.edges), scores.histogram, strict=True)
-    shown = {f"scores from {low:.3g} to {high:.3g}": count for (low, high), count in bins}
-    return {"scores": f"{scores.min:g} to {scores.max:g}", "scores: mean": f"{scores.mean:.3g}", **shown}
-
-
-def _words(table: TableReport) -> dict[str, object]:
-    shown: dict[str, object] = {}
-    for column, words in table.words.items():
-        shown[f"{column}: words"] = f"{words.min:,} to {words.max:,}"
-        shown[f"{column}: median, mean"] = f"{words.median:g}, {words.mean:.1f}"
-        shown[f"{column}: 95 %, 99 % have at most"] = f"{words.p95:.0f}, {words.p99:.0f}"
-    return shown
 
 
 def _overlap(one: Overlap) -> dict[str, object]:

@@ -14,7 +14,7 @@ from rich.text import Text
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, RUN, SETTINGS, Request, command, option
 from kdcli.cli.progress import duration
-from kdcli.cli.results import deferral_lines, results_view
+from kdcli.cli.run_all import deferral_lines, results_view
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -111,9 +111,9 @@ def distil(
 def _view(result: DistilResult) -> RenderableType:
     page = [f"report: {result.report}"] if result.report else []
     lines = [*deferral_lines(result.deferral), f"student: {result.student}", *page, result.outlook]
-    columns = {
+    more = {
         "cold start, s": {model: f"{seconds:.1f}" for model, seconds in result.cold_start.items()},
         "cost of 1,000,000": {model: f"{cost:.2g}" for model, cost in result.cost.items()},
     }
     ended = Text(f"done in {duration(result.seconds)}", "dim")
-    return Group(results_view(result.results, columns), Text(""), *map(Text, lines), ended)
+    return Group(results_view(result.results, more), Text(""), *map(Text, lines), ended)

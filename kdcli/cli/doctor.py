@@ -1,4 +1,4 @@
-"""``kd doctor``: the state of this machine: packages, devices, plugins, profiles."""
+"""``kd doctor``: the state of this machine: packages, devices, plugins."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def doctor(request: Request) -> None:
     """Look at everything that kd needs."""
     with ui.reporting("kd doctor") as reporter, reporter.progress("looking", unit="checks") as progress:
         checks = []
-        for part in (_python, _machine, _devices, _plugins, _profiles):
+        for part in (_python, _machine, _devices, _plugins):
             for check in part():
                 checks.append(check)
                 progress.advance()
@@ -99,14 +99,7 @@ def _devices() -> Iterator[Diagnosis]:
 def _plugins() -> Iterator[Diagnosis]:
     from kdcli import registry
     from kdcli.config.transfer import LiteSettings
-    from kdcli.config.validation import nearest
 
-    groups = [f"kdcli.{group}" for group in registry.GROUPS]
-    for distribution, odd in registry.odd_entry_points():
-        hint = f"its plugins are not seen; the groups are {', '.join(groups)}"
-        if close := nearest(odd, groups):
-            hint = f"its plugins are not seen: did you mean {close}?"
-        yield Diagnosis(f"entry points of {distribution}", "look", f"{odd} is not a group of plugins", hint)
     for plugin in (plugin for group in registry.GROUPS for plugin in registry.plugins(group)):
         name = f"{plugin.group.removesuffix('s')} {plugin.full_name}"
         try:
@@ -119,19 +112,6 @@ def _plugins() -> Iterator[Diagnosis]:
             yield _fault(name, known, "broken" if plugin.is_ours and not optional else "look")
         else:
             yield Diagnosis(name, "fine", f"{plugin.distribution} {plugin.version}")
-
-
-def _profiles() -> Iterator[Diagnosis]:
-    from kdcli.config import files
-    from kdcli.config.load import load_profile
-
-    for name in files.names():
-        try:
-            count = len(load_profile(name).origins)
-        except KdError as error:
-            yield _fault(f"profile {name}", error)
-        else:
-            yield Diagnosis(f"profile {name}", "fine", f"valid, {count} settings")
 
 
 def _fault(name: str, error: KdError, status: Status = "broken") -> Diagnosis:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,12 +17,10 @@ from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
     from kdcli.evaluate.evaluate import EvalReport, TableEvaluation
-    from kdcli.tasks.statistics import Comparison, Difference, Evaluation
+    from kdcli.tasks.statistics import Comparison, Evaluation
 
 MOST_CLASSES = 12
 """Larger confusion matrices are shown with ``--json`` alone."""
-
-OF_MODELS = ("agrees with the teacher", "mean confidence", "ECE")
 
 Against = Annotated[
     Path | None, option(FILES, "--against", "Another student, or run: test whether they differ.", "FOLDER")
@@ -47,7 +44,7 @@ def eval_(request: Request, *, against: Against = None, split: Split = "dev") ->
     """
     from kdcli.evaluate.evaluate import evaluate_models
     from kdcli.models.device import resolve
-    from kdcli.run.paths import own_teacher, profile_of
+    from kdcli.run.folder import own_teacher, profile_of
 
     student, table = request.student, request.input
     assert student is not None
@@ -75,56 +72,47 @@ def eval_(request: Request, *, against: Against = None, split: Split = "dev") ->
 
 def report_view(report: EvalReport) -> RenderableType:
     """Show all scores of all tables."""
-    folders = ui.names_and_values(**report.models)
+    folders = ui.describe(report.models)
     note = "metrics x 100, with 95 % intervals of a bootstrap; ECE: 15 bins of equal width (Guo et al. 2017)"
     panels = [_table(name, table, report) for name, table in report.tables.items()]
     return Group(folders, *panels, Text(note, "dim"))
 
 
 def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
-    parts: list[RenderableType] = [_metrics(table, report.f1), Text(), _lengths(table, report)]
-    if all(one.labels and (one.confusion is None or name == "teacher") for name, one in table.models.items()):
-        parts += [Text(), _labels(table)]
+    figures = {model: _figures(evaluation, report) for model, evaluation in table.models.items()}
+    parts: list[RenderableType] = [ui.columns(figures)]
     if report.labels and len(report.labels) <= MOST_CLASSES:
         named = [f"{label} {name}".strip() for label, name in zip_longest(report.labels, report.names, fillvalue="")]
         for model, evaluation in table.models.items():
             parts += [Text(), _confusion(model, evaluation, named)] if evaluation.confusion else []
     for comparison in table.comparisons:
-        parts += [Text(), _comparison(comparison), *map(Text, _in_words(comparison))]
+        parts += [Text(), _comparison(comparison)]
     share = table.unanswered / (table.rows + table.unanswered)
     without = f", {table.unanswered:,} ({share:.1%}) without an answer are left out" if table.unanswered else ""
     return ui.panel(f"{name}: {table.rows:,} rows{without}", *parts)
 
 
-def _metrics(table: TableEvaluation, f1: str) -> Table:
-    names = list(next(iter(table.models.values())).metrics)
-    if f1 == "macro f1":  # of more than two classes the two are one
-        names.remove("macro_f1")
-    rows: dict[str, dict[str, object]] = {name: {} for name in (*names, *OF_MODELS)}
-    for model, one in table.models.items():
-        for name in names:
-            measured = one.metrics[name]
-            low, high = _percent(measured.low), _percent(measured.high)
-            rows[name][model] = f"{_percent(measured.value)} ({low} to {high})"
-        found = (one.agreement, *((one.calibration.confidence, one.calibration.ece) if one.calibration else ()))
-        for name, value in zip(OF_MODELS, found, strict=False):
-            if value is not None:
-                rows[name][model] = _percent(value)
-    return ui.records([{"metric": f1 if name == "f1" else name, **row} for name, row in rows.items() if row])
-
-
-def _lengths(table: TableEvaluation, report: EvalReport) -> Table:
-    metric = report.metric
-    title = report.f1 if metric == "f1" else metric
-    rows = [
-        {
-            "words": f"{bins[0].shortest:,} to {bins[0].longest:,}",
-            "rows": bins[0].rows,
-            **{f"{name} {title}": _percent(one.metrics[metric]) for name, one in zip(table.models, bins, strict=True)},
-        }
-        for bins in zip(*(one.lengths for one in table.models.values()), strict=True)
-    ]
-    return ui.records(rows)
+def _figures(evaluation: Evaluation, report: EvalReport) -> dict[str, object]:
+    """Return the figures of a model: its metrics, those by length, those of each label."""
+    titles = {**{name: name for name in evaluation.metrics}, "f1": report.f1}
+    if report.f1 == "macro f1":  # of more than two classes the two are one
+        titles.pop("macro_f1", None)
+    shown: dict[str, object] = {}
+    for name, title in titles.items():
+        if one := evaluation.metrics.get(name):
+            shown[title] = f"{_percent(one.value)} ({_percent(one.low)} to {_percent(one.high)})"
+    if evaluation.agreement is not None:
+        shown["agrees with the teacher"] = _percent(evaluation.agreement)
+    if found := evaluation.calibration:
+        shown |= {"mean confidence": _percent(found.confidence), "ECE": _percent(found.ece)}
+    for part in evaluation.lengths:
+        words = f"{part.shortest:,} to {part.longest:,} words, {part.rows:,} rows"
+        shown[f"{titles.get(report.metric, report.metric)} of {words}"] = _percent(part.metrics[report.metric])
+    for label in evaluation.labels or []:
+        above = f" (above {label.threshold:.2f})" if evaluation.confusion is None else ""
+        values = ", ".join(map(_percent, (label.f1, label.precision, label.recall)))
+        shown[f"F1, precision, recall of {label.label}, {label.rows:,} rows"] = values + above
+    return shown
 
 
 def _confusion(model: str, evaluation: Evaluation, labels: list[str]) -> Table:
@@ -133,22 +121,9 @@ def _confusion(model: str, evaluation: Evaluation, labels: list[str]) -> Table:
     return ui.records([{f"{model}: label": label, **dict(zip(answers, row, strict=True))} for label, row in rows])
 
 
-def _labels(table: TableEvaluation) -> Table:
-    """Show the F1 of each label, of one model precision and recall too; and the threshold of a multi-label model."""
-    rows = []
-    for found in zip(*(one.labels or [] for one in table.models.values()), strict=True):
-        row: dict[str, object] = {"label": found[0].label, "rows": found[0].rows}
-        for (name, model), one in zip(table.models.items(), found, strict=True):
-            if len(found) == 1:
-                row |= {"precision": _percent(one.precision), "recall": _percent(one.recall)}
-            above = f" (above {one.threshold:.2f})" if model.confusion is None else ""
-            row[f"{name} F1"] = f"{_percent(one.f1)}{above}"
-        rows.append(row)
-    return ui.records(rows)
-
-
 def _comparison(comparison: Comparison) -> Table:
-    rows = [
+    """Show the differences of two models: a small p says that chance alone would seldom make one."""
+    rows: list[dict[str, object]] = [
         {
             f"{comparison.first} - {comparison.second}": name,
             "difference": f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})",
@@ -158,24 +133,6 @@ def _comparison(comparison: Comparison) -> Table:
         for name, one in comparison.metrics.items()
     ]
     return ui.records(rows)
-
-
-def _in_words(comparison: Comparison) -> Iterator[str]:
-    from kdcli.tasks.statistics import LEVEL
-
-    first, second = comparison.first, comparison.second
-    if (only := comparison.only_first_right) is not None:
-        yield f"{only:,} rows are right in {first} alone, {comparison.only_second_right:,} in {second} alone."
-    sure = {name: one for name, one in comparison.metrics.items() if one.p < LEVEL}
-    yield from (f"{name}: {_better(one, first, second)}" for name, one in sure.items())
-    if unsure := ", ".join(name for name in comparison.metrics if name not in sure):
-        yield f"{unsure}: these rows do not show that either is better (p at least {LEVEL:g}); more rows might."
-
-
-def _better(difference: Difference, first: str, second: str) -> str:
-    better = first if difference.difference > 0 else second
-    chance = f"{100 * difference.p:.1f} %" if difference.p >= 0.001 else "less than 0.1 %"
-    return f"{better} is better: were they equally good, chance would make such a difference in {chance} of cases."
 
 
 def _percent(value: float | None) -> str:

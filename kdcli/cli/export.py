@@ -40,7 +40,7 @@ def onnx(request: Request, *, int8: Int8 = True, check: Check = True) -> None:
     The float32 graph must give PyTorch's logits within 1e-5, padded or not; the distance of the 8-bit one is shown.
     """
     from kdcli.export.onnx import export_onnx
-    from kdcli.run.paths import student_folder
+    from kdcli.run.folder import student_folder
 
     student, output = request.student, request.output
     assert student is not None and output is not None
@@ -72,7 +72,7 @@ def hub_folder(
     `hf upload` takes it as it is.
     """
     from kdcli.export.hub import Origin, export_hub_folder
-    from kdcli.run.paths import student_folder
+    from kdcli.run.folder import student_folder
 
     student, output = request.student, request.output
     assert student is not None and output is not None
@@ -90,7 +90,7 @@ def hub_folder(
 
 def _profile(request: Request) -> Profile | None:
     """Return the profile of the command line, or that of the student's run; None where there is neither."""
-    from kdcli.run.paths import profile_of
+    from kdcli.run.folder import profile_of
 
     assert request.student is not None
     alone = request.profile is None and request.flags.get("task.data_dir") is None

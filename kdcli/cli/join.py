@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from kdcli.cli import stage
 from kdcli.cli.options import FILES, Request, command, option
+from kdcli.cli.run_all import show_stages
 
 Logits = Annotated[
     Path | None,
@@ -25,4 +25,4 @@ Logits = Annotated[
 def join(request: Request, *, logits: Logits = None) -> None:
     """Join the teacher's logits to the transfer set."""
     inputs, outputs = {"transfer": request.input, "logits": logits}, {"joined": request.output}
-    stage.run(["join"], request, request.load("demo", uses=()), inputs=inputs, outputs=outputs)
+    show_stages(["join"], request, request.load("demo", uses=()), inputs=inputs, outputs=outputs)

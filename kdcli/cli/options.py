@@ -84,9 +84,7 @@ def _plugins(*groups: Group) -> Callable[[str], list[str]]:
 ProfileName = Annotated[
     str, typer.Argument(metavar="NAME|FILE", help="A profile's name, or a .toml file.", autocompletion=_profiles)
 ]
-PluginName = Annotated[
-    str, typer.Argument(metavar="NAME", help="A plugin: NAME, or DISTRIBUTION:NAME.", autocompletion=_plugins())
-]
+PluginName = Annotated[str, typer.Argument(metavar="NAME", help="A plugin's name.", autocompletion=_plugins())]
 
 
 _SHARED = {
@@ -157,10 +155,7 @@ class Request:
         columns = [column for column in (self.text_col, self.text2_col) if column is not None]
         of_columns = {"task.text_columns": columns or None, "task.kind": "pair" if self.text2_col else None}
         flags = {**self.flags, **of_columns, **(settings or {})}
-        loaded = load_profile(self.profile or default, sets=self.sets or (), flags=flags, uses=uses)
-        for warning in loaded.warnings:
-            ui.warn(warning)
-        return loaded
+        return load_profile(self.profile or default, sets=self.sets or (), flags=flags, uses=uses)
 
     def load_for_model(self, own: Path | None) -> Settings:
         """Load the settings of a command whose model knows its task; ``own`` is the profile of the model's run."""

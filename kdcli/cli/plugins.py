@@ -36,15 +36,7 @@ NewName = Annotated[str, typer.Argument(metavar="NAME", help="Its name: lower-ca
 @command("kd plugins list")
 def list_(request: Request) -> None:
     """List the plugins."""
-    found = [plugin for group in registry.GROUPS for plugin in registry.plugins(group)]
-    names = [(plugin.group, plugin.name) for plugin in found]
-    rows = [{**_described(plugin), "clash": names.count((plugin.group, plugin.name)) > 1} for plugin in found]
-    for row in rows:
-        if row["clash"]:
-            ui.warn(f"{row['name']} is more than one of the {row['group']}: write {row['full_name']} to choose it")
-    if hidden := registry.left_out():
-        ui.info(f"left out by KD_LOAD_PLUGINS: {', '.join(plugin.full_name for plugin in hidden)}")
-    ui.show({"plugins": rows})
+    ui.show({"plugins": [_described(plugin) for group in registry.GROUPS for plugin in registry.plugins(group)]})
 
 
 @command("kd plugins show bilstm")
@@ -52,19 +44,17 @@ def show(request: Request, *, name: PluginName) -> None:
     """Show a plugin."""
     from pydantic import BaseModel
 
-    from kdcli.config.docs import options_of
+    from kdcli.config.files import options_of
 
     shown = []
     for plugin in registry.find_all(name):
-        loaded: Any = registry.load(plugin.group, plugin.full_name)
+        loaded: Any = plugin.load()
         model = getattr(loaded, "Options", BaseModel)
         extras = {"fast": "fast", "onnx": "to_onnx"} if plugin.group == "students" else {}
         shown.append(
             {
                 **_described(plugin),
                 "about": registry.about(loaded),
-                "summary": plugin.summary,
-                "home_page": plugin.home_page,
                 "file": getattr(sys.modules.get(plugin.module.partition(":")[0], loaded), "__file__", None),
                 "api_version": loaded.api_version,
                 **{flag: getattr(loaded, flag) for flag in ("pairs", "scores") if hasattr(loaded, flag)},
@@ -97,7 +87,7 @@ def check(request: Request, *, name: PluginName, sets: Sets = None, model: Model
             )
         with ui.reporting("kd plugins check") as reporter:  # what a plugin prints when it is imported is no result
             table = _options(plugin, sets or ())
-            checks = check_plugin(plugin.group, plugin.full_name, table, model=model, reporter=reporter)
+            checks = check_plugin(plugin.group, plugin.name, table, model=model, reporter=reporter)
         passed = not any(outcome.result == "failed" for outcome in checks)
         found.append({**_described(plugin), "passed": passed, "checks": checks})
     ui.show({"plugins": found}, lambda _: Group(*(part for plugin in found for part in _checked(plugin))))
@@ -117,7 +107,7 @@ def new(request: Request, *, kind: Kind, name: NewName) -> None:
 
     plugin = new_plugin(kind=kind, name=name, folder=request.output, force=request.force)
     folder = shlex.quote(str(plugin.folder))
-    model = f" --model {folder}/words.toml" if kind == "teacher" else ""
+    model = " --model textblob" if kind == "teacher" else ""
     steps = [f"pip install -e {folder}", f"kd plugins check {plugin.name}{model}", f"python -m pytest {folder}"]
     lines = [f"the {kind} {name} in {plugin.folder}", *(f"  {file}" for file in plugin.files)]
     lines += ["next:", *(f"  {step}" for step in steps)]
@@ -139,7 +129,7 @@ def _options(plugin: registry.Plugin, sets: Sequence[str]) -> dict[str, Any]:
     values, _ = merge(from_sets([text.removeprefix(prefix) for text in sets]))
     if values:
         with suppress(PluginError):  # the checks report errors of the plugin itself
-            registry.options(plugin.group, plugin.full_name, values)
+            registry.options(plugin.group, plugin.name, values)
     return values
 
 

@@ -150,7 +150,7 @@ def _with_columns_of_run(request: Request) -> Request:
     named = (request.profile, request.text_col, os.environ.get("KD_TASK__TEXT_COLUMNS"))
     if any(named) or any(str(one).startswith("task.text_columns") for one in request.sets or ()):
         return request
-    from kdcli.run.paths import text_columns_of
+    from kdcli.run.folder import text_columns_of
 
     if ".txt" in Path(str(request.input)).suffixes:
         return request
@@ -162,7 +162,7 @@ def _own_profile(request: Request, glue: Path | None) -> Path | None:
     """Return the profile of the model's run, where the command needs one and has none."""
     if request.profile is not None or (request.teacher is None and glue is None):
         return None
-    from kdcli.run.paths import profile_of
+    from kdcli.run.folder import profile_of
 
     for model in (request.teacher, request.student):
         if model is not None and (own := profile_of(Path(model))):

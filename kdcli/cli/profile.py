@@ -49,12 +49,8 @@ def show(request: Request, *, name: ProfileName, resolved: Resolved = False, doc
         result: dict[str, Any] = {"name": profile.name, "settings": settings, "origins": profile.origins}
         ui.show(result, lambda _: _toml(profile.to_toml(with_origins=True)))
         return
-    from kdcli.config.docs import explain, to_toml
-
-    chapters, warnings = explain(profile)
-    for warning in warnings:
-        ui.warn(warning)
-    ui.show({"name": profile.name, "tables": chapters}, lambda _: _toml(to_toml(profile.name, chapters)))
+    explained, text = files.explain(profile)
+    ui.show({"name": profile.name, "settings": explained}, lambda _: _toml(text))
 
 
 @command("kd profile copy sst2 my.toml", options=("force",))

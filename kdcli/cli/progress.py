@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.progress import Progress as Tasks
 
-AT_ONCE = 0.05
-"""Seconds after the start in which units are counted that an earlier run has done."""
 MARGIN = 3
 """Columns of the terminal that the panel leaves free: a ``^C`` at its end would start a line that nobody erases."""
 _spinners: list[Live] = []
@@ -82,14 +80,13 @@ class Work:
     def finished(self) -> str:
         """Return a line with the units, the time and the mean rate."""
         now = self._tasks.get_time()
-        seconds = now - self._started
         before, since = self._first or (0, now)
-        # The first units may be those of an earlier run: the rate is that of the others, where there are any.
-        if self.done == before and since - self._started >= AT_ONCE:
-            before, since = 0, self._started
+        # The first units may be those of an earlier run: the rate is that of the others.
         done = self.done - before
         rate = f" ({_number(done / (now - since))} {self.unit}/s)" if now > since and done else ""
-        return ", ".join([f"{self.title}: {self.done:,} {self.unit} in {duration(seconds)}{rate}", *self._values()])
+        return ", ".join(
+            [f"{self.title}: {self.done:,} {self.unit} in {duration(now - self._started)}{rate}", *self._values()]
+        )
 
     def _values(self) -> list[str]:
         return [

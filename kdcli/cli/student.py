@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kdcli.cli import stage
 from kdcli.cli.options import Request, command
+from kdcli.cli.run_all import show_stages
 
 MADE = ("kd.lock", "profile.toml", "metrics.jsonl", ".launch.lock", "tensorboard/*", "wandb/*")
 """The files of a run folder that holds a student alone, beside those of its artefacts."""
@@ -19,7 +19,7 @@ MADE = ("kd.lock", "profile.toml", "metrics.jsonl", ".launch.lock", "tensorboard
 def student(request: Request) -> None:
     """Distil the joined set into a student."""
     from kdcli.files import check_replaceable, remove
-    from kdcli.run.paths import artefact, is_run
+    from kdcli.run.folder import artefact, is_run
 
     profile = request.load("demo", uses={"students"})
     joined, output = request.input, request.output
@@ -30,7 +30,7 @@ def student(request: Request) -> None:
         if not is_run(folder):
             check_replaceable(folder, MADE)
         request = replace(request, run_dir=folder)
-    stage.run(["encode", "student"], request, profile, inputs={"joined": joined}, outputs={"student": output})
+    show_stages(["encode", "student"], request, profile, inputs={"joined": joined}, outputs={"student": output})
     if output is not None and not request.dry_run:
         if (folder / "encode").is_dir():
             remove(folder / "encode")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from kdcli.cli import stage, ui
+from kdcli.cli import ui
 from kdcli.cli.options import FILES, RUN, Request, command, option
+from kdcli.cli.run_all import show_stages
 
 if TYPE_CHECKING:
     from kdcli.config.load import Profile
@@ -22,7 +23,7 @@ Split = Annotated[Literal["train", "dev"], option(FILES, "--split", "Split of th
 def train(request: Request) -> None:
     """Fine-tune an encoder on the labelled texts."""
     profile = request.load("demo", uses=(), settings={"teacher.train": True})
-    stage.run(["teacher"], request, profile, outputs={"teacher": request.output})
+    show_stages(["teacher"], request, profile, outputs={"teacher": request.output})
 
 
 @command(
@@ -40,7 +41,7 @@ def train(request: Request) -> None:
 def export(request: Request) -> None:
     """Export the teacher's logits."""
     profile = _with_teacher(request)
-    stage.run(["export"], request, profile, inputs={"transfer": request.input}, outputs={"logits": request.output})
+    show_stages(["export"], request, profile, inputs={"transfer": request.input}, outputs={"logits": request.output})
 
 
 @command(
@@ -78,7 +79,7 @@ def audit(request: Request, *, rows: Rows = 200, split: Split = "dev") -> None:
 
 def _with_teacher(request: Request) -> Profile:
     """Load the profile; ``--teacher`` names a teacher that is taken as it is."""
-    from kdcli.run.paths import teacher_of
+    from kdcli.run.folder import teacher_of
 
     model = teacher_of(request.teacher) if request.teacher else None
     return request.load("demo", uses=(), settings={"teacher.model": model, "teacher.train": False if model else None})

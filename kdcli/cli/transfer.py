@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from kdcli.cli import stage
 from kdcli.cli.options import RUN, Request, command, option
+from kdcli.cli.run_all import show_stages
 
 Step = Annotated[
     Literal["cache", "fine-tune", "prefixes", "sample"] | None,
@@ -24,7 +24,7 @@ ABOUT = {"output": "The texts: .parquet .tsv .csv .jsonl .txt, also .gz."}
 def lite(request: Request) -> None:
     """Fabricate texts by rules."""
     profile = request.load("demo", uses={"taggers"}, settings={"transfer.method": "lite"})
-    stage.run(["lite"], request, profile, outputs={"lite": request.output})
+    show_stages(["lite"], request, profile, outputs={"lite": request.output})
 
 
 @command(
@@ -43,7 +43,7 @@ def heavy(request: Request, *, only: Step = None) -> None:
     """
     steps, made = ([only], MADE[only]) if only else (list(MADE), "heavy")
     profile = request.load("demo", uses={"generators"}, settings={"transfer.method": "heavy"})
-    stage.run(steps, request, profile, outputs={made: request.output})
+    show_stages(steps, request, profile, outputs={made: request.output})
 
 
 @command(
@@ -62,4 +62,4 @@ def corpus(request: Request) -> None:
     profile = request.load("demo", uses={"generators"}, settings={"transfer.method": "corpus"})
     by_model = profile.settings.transfer.corpus.order_by == "lm"
     steps = ["cache", "fine-tune", "corpus"] if by_model else ["corpus"]
-    stage.run(steps, request, profile, outputs={"corpus": request.output})
+    show_stages(steps, request, profile, outputs={"corpus": request.output})

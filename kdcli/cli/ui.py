@@ -90,7 +90,8 @@ def plain(value: Any) -> Any:
 
 def describe(result: object) -> Group:
     """Lay out any result: names and values, and a table for each list of records."""
-    rows, parts = names_and_values(), list[RenderableType]()
+    rows = Table("", Column("", overflow="fold"), box=None, pad_edge=False, show_header=False)
+    parts: list[RenderableType] = []
     for name, value in plain(result).items():
         _lay_out(name.replace("_", " "), value, rows, parts)
     return Group(*([rows] if rows.row_count else []), *parts)
@@ -116,12 +117,10 @@ def records(rows: Sequence[Mapping[str, object]], *, numbers: bool = True) -> Ta
     return table
 
 
-def names_and_values(**values: object) -> Table:
-    """Return a table of two columns without a header."""
-    table = Table("", Column("", overflow="fold"), box=None, pad_edge=False, show_header=False)
-    for name, value in values.items():
-        table.add_row(Text(name.replace("_", " "), "dim"), Text(cell(value)))
-    return table
+def columns(figures: Mapping[str, Mapping[str, object]], title: str = "") -> Table:
+    """Return a table with a column for each of several things, and a line for each of their figures."""
+    names = dict.fromkeys(name for found in figures.values() for name in found)
+    return records([{title: name, **{thing: found.get(name) for thing, found in figures.items()}} for name in names])
 
 
 def cell(value: object) -> str:

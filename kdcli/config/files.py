@@ -1,18 +1,34 @@
-"""Profile files: their places, and their text in TOML. Light: listings and completion import it."""
+"""Profiles as text: their places, their TOML, and every setting in words. Light: listings and completion import it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from textwrap import wrap
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import tomli
 import tomli_w
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 import kdcli
-from kdcli.config.validation import nearest
+from kdcli import registry
+from kdcli.config.table import nearest
 from kdcli.errors import ProfileError
+
+if TYPE_CHECKING:
+    from kdcli.config.load import Profile
+
+_PLAIN: dict[Any, str] = {
+    **{int: "whole number", float: "number", bool: "true | false", str: "text"},
+    **{NoneType: "unset", Path: "path", Any: "anything"},
+}
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_OF_PLUGINS: tuple[registry.Group, ...] = ("students", "generators", "teachers")
 
 
 def folder() -> Path:
@@ -85,9 +101,14 @@ def about(path: Path) -> str:
     return "\n".join(lines).strip()
 
 
-def to_toml(values: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> str:
-    """Write tables inside tables as TOML, one value a line; ``notes`` are comments by dotted key."""
-    return "\n".join(_table(values, notes or {}, ())).strip() + "\n"
+def to_toml(
+    values: Mapping[str, Any], notes: Mapping[str, str] | None = None, *, above: Mapping[str, str] | None = None
+) -> str:
+    """Write tables inside tables as TOML, one value a line; None becomes a comment.
+
+    By dotted key, ``notes`` are comments behind a value, and ``above`` those above a value or a table.
+    """
+    return "\n".join(_table(values, notes or {}, above or {}, ())).strip() + "\n"
 
 
 def quoted(name: str) -> str:
@@ -104,16 +125,121 @@ def inline(value: Any) -> str:
     return tomli_w.dumps({"v": value}).removeprefix("v = ").rstrip("\n")
 
 
-def _table(values: Mapping[str, Any], notes: Mapping[str, str], path: tuple[str, ...]) -> Iterator[str]:
+def _table(
+    values: Mapping[str, Any], notes: Mapping[str, str], above: Mapping[str, str], path: tuple[str, ...]
+) -> Iterator[str]:
     inside = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-    lines = {name: f"{quoted(name)} = {inline(value)}" for name, value in values.items() if name not in inside}
+    lines = {name: _line(name, value) for name, value in values.items() if name not in inside}
     if path and (lines or not inside):
+        yield from _comment(above, path)
         yield f"[{'.'.join(map(quoted, path))}]"
     width = max(map(len, lines.values()), default=0)
     for name, line in lines.items():
+        if comment := _comment(above, (*path, name)):
+            yield from ["", *comment]
         note = notes.get(".".join((*path, name)))
         yield f"{line:<{min(width, 60)}}  # {note}" if note else line
     if lines or not inside:
         yield ""
     for name, value in inside.items():
-        yield from _table(value, notes, (*path, name))
+        yield from _table(value, notes, above, (*path, name))
+
+
+def _line(name: str, value: Any) -> str:
+    return f"# {quoted(name)} =" if value is None else f"{quoted(name)} = {inline(value)}"
+
+
+def _comment(above: Mapping[str, str], path: tuple[str, ...]) -> list[str]:
+    lines = above.get(".".join(path), "").splitlines()
+    return [f"# {part}" for line in lines for part in wrap(line, 110)]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One key of a table: its dotted key, type in words, default as a JSON value, and meaning."""
+
+    key: str
+    type: str
+    default: Any
+    required: bool
+    about: str
+
+
+def options_of(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
+    """Go through the options of a model and of the models inside it; keys begin with ``prefix``."""
+    for name, field in model.model_fields.items():
+        key, inside = prefix + name, field.annotation
+        if isinstance(inside, type) and issubclass(inside, BaseModel):
+            yield from options_of(inside, f"{key}.")
+            continue
+        depends = getattr(field, "default_factory_takes_validated_data", False)  # on the other options
+        default = None if field.is_required() or depends else field.get_default(call_default_factory=True)
+        kind, about = type_of(inside, field.metadata), " ".join((field.description or "").split())
+        yield Option(key, kind, to_jsonable_python(default, fallback=str), field.is_required(), about)
+
+
+def type_of(kind: Any, bounds: Iterable[Any] = ()) -> str:
+    """Return in words what an option takes: ``whole number >= 1``, ``lstm | gru``."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return type_of(inside[0], [one for more in inside[1:] for one in getattr(more, "metadata", [more])])
+    if origin in (Union, UnionType):
+        return " | ".join(dict.fromkeys(type_of(one, bounds) for one in inside))
+    if origin is Literal:
+        return " | ".join(map(str, inside))
+    if origin is dict:
+        return "table" if inside[1] is Any else f"table of {type_of(inside[1])}"
+    if origin in (list, tuple, set, frozenset):
+        words = ", ".join(type_of(one) for one in inside if one is not ...)
+        return f"list of ({words})" if " | " in words or ", " in words else f"list of {words}"
+    words = _PLAIN.get(kind, getattr(kind, "__name__", str(kind)))
+    signs = [f"{sign} {getattr(one, name)}" for one in bounds for name, sign in _BOUNDS.items() if hasattr(one, name)]
+    return f"{words} {', '.join(signs)}" if signs and kind in (int, float) else words
+
+
+def explain(profile: Profile) -> tuple[list[dict[str, Any]], str]:
+    """Explain every setting of a profile, those of the plugins that it chooses too.
+
+    Returns:
+        The fields of each ``Option``, with the value and its origin; and a profile of the same settings with comments.
+    """
+    from kdcli.config.schema import Settings
+
+    values = profile.settings.model_dump(mode="json")
+    chapters: dict[str, tuple[type[BaseModel], str]] = {"": (Settings, "")}
+    for group in _OF_PLUGINS:
+        for name in values[group]:
+            module: Any = registry.load(group, name)
+            chapters[f"{group}.{name}."] = module.Options, registry.about(module)
+    found: list[dict[str, Any]] = []
+    comments: dict[str, str] = {}
+    for prefix, (model, about) in chapters.items():
+        comments |= {**_abouts(model, prefix), prefix.rstrip("."): about}
+        for option in options_of(model, prefix):
+            if option.key in _OF_PLUGINS:
+                continue
+            origins = (origin for key, origin in profile.origins.items() if f"{key}.".startswith(f"{option.key}."))
+            *tables, name = option.key.split(".")
+            table = values
+            for one in tables:
+                table = table.setdefault(one, {})
+            setting = {**asdict(option), "value": table.setdefault(name), "origin": next(origins, "default")}
+            comments[option.key] = f"{option.about}\n{_facts(setting)}"
+            found.append(setting)
+    return found, f"# {profile.name}, every setting explained\n\n{to_toml(values, above=comments)}"
+
+
+def _abouts(model: type[BaseModel], prefix: str) -> dict[str, str]:
+    """Return the first line of the docstring of each table inside a table, by the table's name."""
+    found: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found[prefix + name] = (field.annotation.__doc__ or "").partition("\n")[0]
+            found |= _abouts(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+def _facts(setting: dict[str, Any]) -> str:
+    default = "unset" if setting["default"] is None else inline(setting["default"])
+    default = "required" if setting["required"] else f"default: {default}"
+    return f"{setting['type']}; {default}" + ("" if setting["origin"] == "default" else f"; from {setting['origin']}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import kdcli
 from kdcli import registry
 from kdcli.config import files
 from kdcli.config.schema import Settings, flags_of
-from kdcli.config.validation import explain, nearest, unknown
+from kdcli.config.table import explain, nearest, unknown
 from kdcli.errors import KdError, PluginError, ProfileError, UsageError, each, raise_all
 
 PREFIX = "KD_"
@@ -31,7 +31,6 @@ class Profile:
     name: str  # its file's name without .toml, or "default"
     settings: Settings  # the tables of installed plugins hold all of their options
     origins: Mapping[str, str]  # by dotted key: default, a file, KD_..., --set or --flag
-    warnings: tuple[str, ...] = ()  # for the user, though the settings are valid
 
     def to_toml(self, *, with_origins: bool = False) -> str:
         """Write the settings as a profile that gives the same ones again, without what it extends."""
@@ -71,16 +70,16 @@ def load_profile(
     settings, wrong = _validate(values)
     if settings:
         wrong += [error for group, error in settings.conflicts() if group in uses]
-    checked = _check_plugins(values, settings, uses, origins)
-    wrong += checked.errors
+    tables, of_plugins = _check_plugins(values, settings, uses)
+    wrong += of_plugins
     errors = [*(_trace(error, _source_of(error.key or "", origins)) for error in wrong), *errors]
     if errors or settings is None:
         raise_all(errors)
-    settings = settings.model_copy(update=checked.tables)
+    settings = settings.model_copy(update=tables)
     resolved = flatten(settings.model_dump(mode="json"))
     sources = {key: _source_of(key, origins) for key, value in resolved if value != {} or "." not in key}
     named = {key: layer.origin if layer else "default" for key, layer in sources.items()}
-    return Profile(files.find(profile).stem if profile else "default", settings, named, tuple(checked.warnings))
+    return Profile(files.find(profile).stem if profile else "default", settings, named)
 
 
 @dataclass(frozen=True)
@@ -240,7 +239,7 @@ def _of_chosen(key: str, values: Mapping[str, Any]) -> str:
     """Return ``generators.*.lr`` with the name of the chosen plugin's table in it."""
     setting = next(setting for group, setting in registry.KEYS.items() if key.startswith(f"{group}."))
     name = dict(flatten(values)).get(setting)
-    return key.replace("*", registry.table_name(name if isinstance(name, str) else attrgetter(setting)(Settings())))
+    return key.replace("*", name if isinstance(name, str) else attrgetter(setting)(Settings()))
 
 
 def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[KdError]]:
@@ -259,87 +258,43 @@ def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[KdError]
     return None, errors
 
 
-@dataclass
-class _Checked:
-    """The tables of plugins, those of installed ones complete, with errors and warnings."""
-
-    tables: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    errors: list[KdError] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def blame(self, error: KdError, group: registry.Group) -> None:
-        """Add an error; that of a plugin gets the key that chose it, those of its options name their own."""
-        for one in each(error):
-            if isinstance(one, PluginError):
-                one = PluginError(one.what, hint=one.hint, file=one.file, row=one.row, key=registry.KEYS[group])
-            self.errors.append(one)
-
-
 def _check_plugins(
-    values: Mapping[str, Any], settings: Settings | None, uses: Collection[registry.Group], origins: dict[str, Layer]
-) -> _Checked:
-    """Check the chosen plugins and the tables ``students``, ``generators`` and ``teachers``."""
-    checked = _Checked()
-    registry.plugins("taggers")  # an error of the installed plugins as a whole belongs to no key
+    values: Mapping[str, Any], settings: Settings | None, uses: Collection[registry.Group]
+) -> tuple[dict[str, dict[str, Any]], list[KdError]]:
+    """Check the chosen plugins, and the options of all; return their tables, now complete, and all errors."""
+    tables: dict[str, dict[str, Any]] = {}
+    errors: list[KdError] = []
     for group in uses:
-        name, found = "", settings is not None
+        written = values.get(group, {})
+        named = dict(written) if isinstance(written, Mapping) else {}
         if settings:
-            name = attrgetter(registry.KEYS[group])(settings)
-            if doubt := registry.passed_over(group, name):
-                checked.warnings.append(doubt)
+            chosen = attrgetter(registry.KEYS[group])(settings)
             try:
-                registry.load(group, name)
+                registry.load(group, chosen)
+                named.setdefault(chosen, {})
             except KdError as error:
-                checked.blame(error, group)
-                found = False
-        if group != "taggers":
-            tables = values.get(group, {})
-            if found and not registry.find(group, name).is_ours:
-                tables = _without_kds(tables, registry.table_name(name), f"{group}.", origins)
-            _check_tables(checked, group, tables, name, found)
-    return checked
-
-
-def _without_kds(tables: Any, name: str, prefix: str, origins: dict[str, Layer]) -> Any:
-    """Leave out what kd's own profiles set for kd's plugin of this name: the chosen plugin is somebody else's."""
-    if not isinstance(tables, Mapping) or not isinstance(tables.get(name), Mapping):
-        return tables
-    sources = {option: _source_of(f"{prefix}{name}.{option}", origins) for option in tables[name]}
-    kds = [option for option, layer in sources.items() if layer and layer.file and files.is_kds(layer.file)]
-    for key in list(origins):
-        if any(f"{key}.".startswith(f"{prefix}{name}.{option}.") for option in kds):
-            del origins[key]
-    return {**tables, name: {option: value for option, value in tables[name].items() if option not in kds}}
-
-
-def _check_tables(checked: _Checked, group: registry.Group, written: Any, chosen: str, found: bool) -> None:
-    """Check the tables ``group.NAME``; the chosen plugin always has one."""
-    written = written if isinstance(written, Mapping) else {}
-    tables = {name: dict(table) for name, table in written.items() if isinstance(table, Mapping)}
-    short = registry.table_name(chosen)
-    if found:
-        tables.setdefault(short, {})
-    checked.tables[group] = tables
-    installed = {plugin.name for plugin in registry.plugins(group)}
-    for name, table in tables.items():
-        if name == short and not found:  # reported by _load
+                named.pop(chosen, None)
+                errors += _blamed(error, registry.KEYS[group])
+        if group == "taggers":  # these have no options
             continue
-        key = f"{group}.{name}"
-        if name not in installed:
-            what = f"no {group.removesuffix('s')} plugin is named {name}"
-            if close := nearest(name, installed):
-                checked.errors.append(PluginError(what, key=key, hint=f"did you mean {group}.{close}?"))
-            else:
-                checked.warnings.append(f"{key} is not checked: {what}")
-            continue
-        try:
-            valid = registry.options(group, chosen if name == short else name, table)
-            tables[name] = valid.model_dump(mode="json", exclude_none=True)
-        except KdError as error:
-            if isinstance(error, PluginError) and name != short:
-                checked.warnings.append(f"{key} is not checked: {error.what}")
-            else:
-                checked.blame(error, group)
+        tables[group] = named
+        for name, table in named.items():
+            if isinstance(table, Mapping):  # else reported by _validate
+                try:
+                    named[name] = registry.options(group, name, table).model_dump(mode="json", exclude_none=True)
+                except KdError as error:
+                    errors += _blamed(error, f"{group}.{name}")
+    return tables, errors
+
+
+def _blamed(error: KdError, key: str) -> list[KdError]:
+    """Return the single errors; that of a plugin gets a key, those of its options name their own."""
+    return [
+        PluginError(one.what, hint=one.hint, file=one.file, row=one.row, key=key)
+        if isinstance(one, PluginError)
+        else one
+        for one in each(error)
+    ]
 
 
 def _without(values: Mapping[str, Any], keys: Sequence[tuple[str | int, ...]], at: tuple[str, ...] = ()) -> Any:

@@ -13,18 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from kdcli.config.table import (
-    BatchSize,
-    Count,
-    Flag,
-    Metric,
-    Positive,
-    Probability,
-    Rate,
-    Table,
-    Weight,
-    metrics_of,
-)
+from kdcli.config.table import BatchSize, Count, Flag, Metric, Positive, Probability, Rate, Table, Weight, metrics_of
 from kdcli.config.transfer import TransferSettings
 from kdcli.errors import KdError, ProfileError
 
@@ -272,8 +261,6 @@ class Settings(Table):
     """Options of generator plugins, one table each."""
     teachers: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of teacher plugins, one table each."""
-    sources: dict[str, str] = Field(default_factory=dict)
-    """Where `kd data get` takes things from instead, by name: a URL, a dataset of the Hub, or a path."""
 
     @field_validator("device")
     @classmethod

@@ -1,11 +1,20 @@
-"""What the tables of settings are made of: the types of values, and the option on the command line."""
+"""What the tables of settings are made of: the types of values, the option of each, and the errors, one a key."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from kdcli.errors import KdError, ProfileError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic.fields import FieldInfo
 
 Metric = Literal[
     "accuracy", "f1", "mcc", "macro_f1", "balanced_accuracy", "micro_f1", "subset_accuracy", "pearson", "spearman"
@@ -41,3 +50,99 @@ class Table(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, defer_build=True
     )
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the name that is spelt most like ``name``, or None."""
+    return next(iter(get_close_matches(name, list(names), n=1)), None)
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Go through the dotted keys of a model and of the models inside it."""
+    for name, field in model.model_fields.items():
+        inner = _model(field.annotation)
+        if inner is None:
+            yield prefix + name
+        else:
+            yield from keys(inner, f"{prefix}{name}.")
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[KdError]:
+    """Turn an error of Pydantic's into one error a key; ``prefix`` is what the keys begin with, dot included."""
+    findings: dict[str, list[Any]] = {}
+    fields: dict[str, FieldInfo | None] = {}
+    for finding in error.errors(include_url=False):
+        path, field = _locate(model, finding["loc"])
+        key = prefix + ".".join(path)
+        findings.setdefault(key, []).append(finding)
+        fields[key] = field
+    return [
+        unknown(key, model, prefix) if found[0]["type"] == "extra_forbidden" else _wrong(key, found, fields[key])
+        for key, found in findings.items()
+    ]
+
+
+def unknown(key: str, model: type[BaseModel], prefix: str = "") -> KdError:
+    """Return the error for a key that ``model`` does not have, with the nearest one that it has.
+
+    A similar name in the same table comes first, then the same name in another table.
+    """
+    inside = key.removeprefix(prefix)
+    table, _, name = inside.rpartition(".")
+    known, start = list(keys(model)), f"{table}." if table else ""
+    siblings = list(dict.fromkeys(key.removeprefix(start).split(".")[0] for key in known if key.startswith(start)))
+    if close := nearest(name, siblings):
+        meant = [start + close]
+    else:
+        namesakes = [other for other in known if other.rpartition(".")[2] == name]
+        close = nearest(inside, namesakes or ([] if siblings else known))
+        meant = [close] if close else namesakes
+    if meant:
+        hint = f"did you mean {' or '.join(prefix + other for other in meant)}?"
+    elif siblings:
+        hint = f"the keys of {(prefix + table).rstrip('.') or 'a profile'} are {', '.join(siblings)}"
+    else:
+        hint = "it takes no keys"
+    return ProfileError("unknown key", key=key, hint=hint)
+
+
+def _wrong(key: str, findings: Sequence[Mapping[str, Any]], field: FieldInfo | None) -> KdError:
+    first = findings[0]
+    if first["type"] == "missing":
+        about = f": {' '.join(field.description.split())}" if field and field.description else ""
+        return ProfileError("this needs a value, and has no default", key=key, hint=f"--set {key}=VALUE{about}")
+    texts = []
+    for finding in findings:
+        text = finding["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        if finding["type"] != "value_error":
+            text = text.partition(",")[0].replace("valid tuple", "list")
+            text = re.sub(r"valid dictionary( or instance of \w+)?", "table", text)
+        texts.append(text)
+    what = ", or ".join(dict.fromkeys(texts))
+    if first["type"] != "value_error":
+        what = f"{first['input']!r} {what}"
+    hint = "`kd profile show base` explains every key"
+    if first["type"] == "string_type":
+        hint = f'put it in quotes: "{first["input"]}"'
+    elif field and field.description:
+        hint = f"{key}: {' '.join(field.description.split())}"
+    return ProfileError(what, key=key or None, hint=hint)
+
+
+def _locate(model: type[BaseModel], place: Sequence[str | int]) -> tuple[list[str], FieldInfo | None]:
+    """Follow a location through tables; after the last table come Pydantic's own steps (a union's branch, an item)."""
+    path: list[str] = []
+    field: FieldInfo | None = None
+    inside: Any = model
+    for step in place:
+        table = _model(inside)
+        if isinstance(step, int) or (table is None and get_origin(inside) is not dict):
+            break
+        path.append(step)
+        field = table.model_fields.get(step) if table else field
+        inside = (field.annotation if field else None) if table else get_args(inside)[1]
+    return path, field
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

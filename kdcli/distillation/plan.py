@@ -248,7 +248,7 @@ def _row_seconds(texts: pl.DataFrame, task: Task, settings: Settings, device: st
     logits = np.random.default_rng(1).normal(size=(len(encoded), task.outputs)).astype(np.float32)
     labels = answers(logits, task)
     examples, dev = Examples(encoded.texts, logits, labels), Examples(few.texts, labels=labels[:_FEW])
-    table = settings.students.get(registry.table_name(student.model), {})
+    table = settings.students.get(student.model, {})
     options = registry.options("students", student.model, table).model_dump(mode="json")
     size = tokenizer.get_vocab_size()
     module = build_student(student.model, options, task, size, None, student.dimension).to(device)

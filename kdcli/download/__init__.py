@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
-from kdcli.config.validation import nearest
+from kdcli.config.table import nearest
 from kdcli.errors import UsageError
 
 Kind = Literal["task", "vectors", "texts"]
@@ -41,15 +43,20 @@ class Source:
         """Whether the address is a URL, and not a dataset's name or a path."""
         return "://" in self.address
 
+    @property
+    def file_name(self) -> str:
+        """The name of its file, as the address ends."""
+        name = Path(unquote(urlsplit(self.address).path) if self.is_url else self.address).name
+        return name if name not in ("", "..") else self.name
+
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file in the folder of a source; ``holds`` says of transfer sets: texts, logits or something else."""
+    """A file in the folder of a source; ``rows`` where they are counted."""
 
     path: str
     size: int
     rows: int | None = None
-    holds: str = ""
 
 
 def _task(name: str, rows: str, cite: str, address: str = GLUE) -> Source:

@@ -1,61 +1,36 @@
-"""One file from the network, by ``pooch``, whole and checked or not there at all; and an archive, unpacked.
-
-Of an archive come nothing but files, and nothing outside the folder.
-"""
+"""One file from the network, by ``pooch``, whole and checked or not there at all; and an archive, unpacked."""
 
 from __future__ import annotations
 
-import errno
-import gzip
-import stat
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path, PureWindowsPath
-from typing import IO, cast
+from collections.abc import Callable
+from pathlib import Path
 
 import pooch
 import requests
 
 from kdcli import __version__
-from kdcli.api import Progress, QuietReporter, Reporter
+from kdcli.api import Progress, Reporter
 from kdcli.errors import DataError, KdError, MissingError, UsageError
 from kdcli.files import alone, atomic, sha256
 
 _CHUNK = 1 << 18
 # Without compression on the way, sizes are those of the file.
 _HEADERS = {"User-Agent": f"kd/{__version__}", "Accept-Encoding": "identity"}
-
-RATIO = 100
-"""An archive that unpacks to more than so many times its size is a bomb: texts shrink to a tenth or so."""
-SLACK = 1 << 24
-"""Bytes that even a small archive may unpack to."""
-_AGAIN = "remove it, and get it again"
-_BLOCK = 1 << 20
-_NO_PLACE = (FileExistsError, NotADirectoryError, IsADirectoryError)
 _DAMAGE = (
-    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error),
-    *(EOFError, NotImplementedError, ValueError, RuntimeError, LookupError),
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error),
+    *(EOFError, RuntimeError, ValueError, LookupError),
 )
 
 
-def fetch(
-    url: str,
-    output: Path,
-    *,
-    digest: str | None = None,
-    size: int | None = None,
-    by_hand: Path | None = None,
-    reporter: Reporter | None = None,
-) -> None:
+def fetch(url: str, output: Path, *, digest: str | None, size: int | None, by_hand: Path, reporter: Reporter) -> None:
     """Download a file; proxies are taken from the environment.
 
     The file must have the SHA-256 ``digest`` (hex digits), where it is known. ``by_hand`` is where a user may put the
-    file instead, ``output`` by default.
+    file instead.
 
     Raises:
         MissingError: The server cannot be reached, or does not give the file.
@@ -63,13 +38,12 @@ def fetch(
         KdError: The connection breaks off, or the disk is full.
         UsageError: The address is not an HTTP one.
     """
-    output = output.absolute()
-    elsewhere = f"name another address with --url, or fetch the file elsewhere and put it at {by_hand or output}"
+    elsewhere = f"name another address with --url, or fetch the file elsewhere and put it at {by_hand.absolute()}"
     try:
         with alone(output, "another kd downloads this file now"), atomic(output) as temporary:
-            with (reporter or QuietReporter()).progress(output.name, size, "bytes") as progress:
+            with reporter.progress(by_hand.name, size, "bytes") as progress:
                 pooch.HTTPDownloader(_Bar(progress), _CHUNK, timeout=60, headers=_HEADERS)(url, temporary, None)
-            if digest and sha256(temporary) != digest.lower():
+            if digest and sha256(temporary) != digest:
                 what = f"the file is not the expected one: its SHA-256 is not {digest}"
                 hint = "it was damaged on its way, or has changed: run it again, or name another address with --url"
                 raise DataError(what, file=url, hint=hint)
@@ -114,112 +88,37 @@ def is_archive(path: Path) -> bool:
     return _is_zip(path) or tarfile.is_tarfile(path)
 
 
-def unpack(archive: Path, folder: Path, *, only: str = "", reporter: Reporter | None = None) -> list[Path]:
-    """Unpack a zip, tar, tar.gz or gz into a folder, which appears when all is there.
+def unpack(archive: Path, folder: Path, only: str = "") -> list[Path]:
+    """Unpack a zip or a tar into a folder; the standard library keeps all files inside the folder.
 
-    ``only``: unpack the file of this name alone, in whatever folder of the archive it is.
+    Args:
+        archive: The archive.
+        folder: The folder to make.
+        only: The name of the one file that is wanted, in whatever folder of the archive it is.
 
     Returns:
-        The files, in the archive's order, as paths in ``folder``.
+        The files, in order of name.
 
     Raises:
-        BadArchive: The archive is damaged, encrypted or of another form, holds a name outside the folder, a link or a
-            device, unpacks to an absurd size, or lacks ``only``.
-        KdError: The disk is full.
+        BadArchive: The archive is damaged, encrypted or of another form, lacks ``only``, or is dangerous.
     """
-    reporter = reporter or QuietReporter()
-    found: list[Path] = []
-    others: list[str] = []
-    most = SLACK + RATIO * archive.stat().st_size if archive.is_file() else 0
-    with (
-        _readable(archive),
-        atomic(folder) as temporary,
-        reporter.progress(f"unpacking {archive.name}", unit="bytes") as progress,
-    ):
-        temporary.mkdir()
-        for name, open_member in _members(archive):
-            path = PureWindowsPath(name)  # knows both kinds of slash, and drives
-            if path.anchor or ".." in path.parts or not name.isprintable():
-                raise _unsafe(f"a name that leads out of its folder: {name!r}", archive)
-            if only not in ("", path.name):
-                others.append(name)
-                continue
-            target = temporary.joinpath(*path.parts)
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with open_member() as source, target.open("xb") as sink:
-                    while chunk := source.read(_BLOCK):
-                        most -= sink.write(chunk)
-                        progress.advance(len(chunk))
-                        if most < 0:
-                            raise _unsafe("more bytes than its size allows", archive)
-            except _NO_PLACE as error:
-                raise _unsafe(f"{name!r} twice, or as a file and a folder", archive) from error
-            found.append(folder.joinpath(*path.parts))
-        if not found:
-            hint = f"it holds {', '.join(others[:10])}" if others else _AGAIN
-            raise BadArchive(f"the archive holds no {only or 'files'}", file=archive, hint=hint)
+    try:
+        if _is_zip(archive):
+            with zipfile.ZipFile(archive) as file:
+                file.extractall(folder, [name for name in file.namelist() if only in ("", Path(name).name)])
+        else:
+            with tarfile.open(archive) as file:
+                members = [member for member in file if only in ("", Path(member.name).name)]
+                file.extractall(folder, members, filter="data")
+    except _DAMAGE as error:
+        what = f"this is no zip or tar, or a damaged one: {error}"
+        raise BadArchive(what, file=archive, hint="remove it, check its address, and get it again") from error
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not found:
+        raise BadArchive(f"the archive holds no {only or 'files'}", file=archive, hint="remove it, check its address")
     return found
-
-
-def _members(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    """Yield the name of each file in an archive, and what opens it."""
-    if _is_zip(archive):
-        return _zip_members(archive)
-    if tarfile.is_tarfile(archive):
-        return _tar_members(archive)
-    with archive.open("rb") as stream:
-        begin = stream.read(64)
-    if begin.startswith(b"\x1f\x8b"):
-        # The name in the header may be anything; the archive's own is harmless.
-        name = archive.stem if archive.suffix.lower() == ".gz" else archive.name
-        return iter([(name, lambda: cast(IO[bytes], gzip.open(archive)))])
-    page = begin.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))
-    what = "a web page, not an archive" if page else f"not a zip, tar or gz: it begins with {begin[:8]!r}"
-    raise BadArchive(f"the file is {what}", file=archive, hint="remove it, and check its address")
-
-
-def _zip_members(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    with zipfile.ZipFile(archive) as file:
-        for info in file.infolist():
-            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _unsafe(f"a link or a device: {info.filename!r}", archive)
-            if info.flag_bits & 1:
-                raise BadArchive("the archive is encrypted", file=archive, hint="unpack it by hand")
-            if not info.is_dir():
-                # The name as it stands there, before the library has made it harmless.
-                yield info.orig_filename, partial(file.open, info)
-
-
-def _tar_members(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    with tarfile.open(archive) as file:
-        for info in file:
-            if not info.isreg() and not info.isdir():
-                raise _unsafe(f"a link or a device: {info.name!r}", archive)
-            if info.isreg():
-                yield info.name, cast(Callable[[], IO[bytes]], partial(file.extractfile, info))
 
 
 def _is_zip(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-def _unsafe(what: str, archive: Path) -> BadArchive:
-    return BadArchive(f"the archive holds {what}", file=archive, hint="it may be malicious: remove it")
-
-
-@contextmanager
-def _readable(archive: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise BadArchive("the archive does not exist", file=archive) from error
-    except KdError:
-        raise
-    except _DAMAGE as error:
-        raise BadArchive(f"the archive is truncated or damaged: {error}", file=archive, hint=_AGAIN) from error
-    except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.EINVAL):
-            raise
-        raise BadArchive(f"the archive is damaged: {error.strerror}", file=archive, hint=_AGAIN) from error

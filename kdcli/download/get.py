@@ -6,20 +6,20 @@ import hashlib
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from pydantic import TypeAdapter
 
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter
 from kdcli.download import SOURCES, Source, SourceFile, find
-from kdcli.errors import DataError, MissingError, UsageError
+from kdcli.errors import DataError, MissingError, UsageError, first_line
 from kdcli.files import atomic, sha256
 
 DATA = Path("data")
@@ -27,10 +27,10 @@ DATA = Path("data")
 CARD = "source.json"
 """The file in such a folder that says where its files are from, and which they are."""
 FORMAT = "kd.data/1"
+IMDB_SEED = 1
+_IMDB_DEV = 10
+"""One training review in so many goes to the dev set: 2,500 of the 25,000."""
 _HUB = "https://huggingface.co/datasets/"
-_BLOCK = 1 << 20
-_BESIDE = re.compile(r"readme|licen[cs]e|^\.|\.(md|py|sh|json|jsonl|parquet|pt|pkl|bin|html|pdf)$", re.IGNORECASE)
-_TASKS = {"sst": "sst2", "cola": "cola", "mrpc": "mrpc", "sts": "stsb", "qqp": "qqp", "mnli": "mnli", "qnli": "qnli"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ def get(
     output: Path | None = None,
     *,
     url: str | None = None,
-    digest: str | None = None,
     offline: bool = False,
     force: bool = False,
     reporter: Reporter | None = None,
@@ -65,8 +64,7 @@ def get(
     """Get a source: a task's tables, word vectors, or transfer sets.
 
     ``output`` is ``data/NAME`` by default. ``url`` is another place: a URL, a dataset's name on the Hub, or a file or
-    folder of this machine; ``digest`` the SHA-256 that the file must have. ``force`` replaces what an earlier call has
-    written.
+    folder of this machine. ``force`` replaces what an earlier call has written.
 
     Raises:
         UsageError: No source has this name, or the address does not fit it.
@@ -74,7 +72,7 @@ def get(
         DataError: Something stands at ``output``, or the source is damaged or another one.
         KdError: The disk is full, or the download breaks off; its part stays for the next call.
     """
-    source = _at_address(find(name), url, digest)
+    source = _at_address(find(name), url)
     folder = output or DATA / name
     found = _read_card(folder)
     if found and not force and _is_whole(found, source):
@@ -88,10 +86,10 @@ def get(
             temporary.mkdir()
             files, notes = _write_task(source, temporary, reporter, offline)
             return _write_card(temporary, folder, source, files, notes)
-    with _downloaded(source, folder.parent, offline, reporter) as path, atomic(folder) as temporary:
+    with _file_of(source, folder.parent, offline, reporter) as path, atomic(folder) as temporary:
         temporary.mkdir()
         source = replace(source, sha256=source.sha256 or sha256(path))
-        return _write_card(temporary, folder, source, _write_files(source, path, temporary, reporter), [])
+        return _write_card(temporary, folder, source, _write_files(source, path, temporary), [])
 
 
 def available() -> list[dict[str, Any]]:
@@ -104,34 +102,28 @@ def _here(source: Source) -> Path | None:
     return found.folder if found and _is_whole(found, replace(source, address=found.address, sha256=None)) else None
 
 
-def _at_address(source: Source, url: str | None, digest: str | None) -> Source:
+def _at_address(source: Source, url: str | None) -> Source:
     """Return the source at another address, where its known hash does not hold."""
     if url and url != source.address:
         source = replace(source, address=url, size=None, sha256=None)
     if source.is_dataset:
         source = replace(source, address=source.address.removeprefix(_HUB).rstrip("/"))
-        if digest or source.is_url:
+        if source.is_url:
             what = "a task is a dataset of the Hub or a folder, not one file"
-            raise UsageError(what, hint="--url takes OWNER/DATASET or a folder here, and --sha256 is for other sources")
-    if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
-        raise UsageError(f"a SHA-256 has 64 hex digits, unlike {digest!r}", hint="sha256sum FILE prints it")
-    return replace(source, sha256=digest.lower()) if digest else source
+            raise UsageError(what, hint="--url takes OWNER/DATASET or a folder here")
+    return source
 
 
 @contextmanager
-def _downloaded(source: Source, beside: Path, offline: bool, reporter: Reporter) -> Iterator[Path]:
-    """Give the file of a source.
+def _file_of(source: Source, beside: Path, offline: bool, reporter: Reporter) -> Iterator[Path]:
+    """Give the file of a source: one that is there, or a download.
 
-    A file that is there is used as it is, and stays. A download lies in a folder of its own, which is removed when the
-    block ends well; if other sources are in the file, too, it is moved out of there and kept. It stays for the next
-    call when the block fails, unless the file itself is damaged.
+    A download has a hidden name. It is removed when the block ends well; if other sources are in the file, too, it is
+    kept. It stays for the next call when the block fails, unless the file itself is damaged.
     """
     from kdcli.download.fetch import BadArchive, fetch
 
-    path = Path(source.address).expanduser()
-    if source.is_url:
-        name = Path(unquote(urlsplit(source.address).path)).name
-        path = beside / (name if name not in ("", "..") else source.name)
+    path = beside / source.file_name if source.is_url else Path(source.address).expanduser()
     if path.is_file():
         reporter.info(f"{path} is here: nothing is downloaded")
         if source.sha256 not in (None, found := sha256(path)):
@@ -142,67 +134,115 @@ def _downloaded(source: Source, beside: Path, offline: bool, reporter: Reporter)
     if not source.is_url:
         hint = "--url takes the address of a file, or a file of this machine"
         raise MissingError("the file does not exist", file=path, hint=hint)
-    own = beside / f".kd-download-{hashlib.sha256(source.address.encode()).hexdigest()[:16]}"
-    loaded = own / path.name
+    loaded = beside / f".kd-download-{hashlib.sha256(source.address.encode()).hexdigest()[:8]}.{path.name}"
     if not loaded.is_file() or source.sha256 not in (None, sha256(loaded)):
         if offline:
             hint = f"fetch it elsewhere and put it at {path}, or name a copy with --url FILE"
             raise MissingError("the file is not here, and --offline is set", file=source.address, hint=hint)
-        try:
-            by_hand, size = path.absolute(), source.size
-            fetch(source.address, loaded, digest=source.sha256, size=size, by_hand=by_hand, reporter=reporter)
-        except BaseException:
-            with suppress(OSError):  # another kd may be downloading the same
-                own.rmdir()
-            raise
+        fetch(source.address, loaded, digest=source.sha256, size=source.size, by_hand=path, reporter=reporter)
     try:
         yield loaded
     except BadArchive:
-        shutil.rmtree(own)
+        loaded.unlink()
         raise
-    others = [other.name for other in SOURCES if other.address == source.address and other.name != source.name]
-    if others:
+    if others := [one.name for one in SOURCES if one.address == source.address and one.name != source.name]:
         loaded.rename(path)
         reporter.info(f"{path} is kept for {', '.join(others)}: remove it if you need none of them")
-    shutil.rmtree(own)
+    else:
+        loaded.unlink()
 
 
 def _write_task(source: Source, folder: Path, reporter: Reporter, offline: bool) -> tuple[list[SourceFile], list[str]]:
-    """Write the tables of a task, and note how they differ from its authors'."""
-    from kdcli.download import hub
-    from kdcli.tasks.glue import TASKS, UNKNOWN
+    """Copy the Parquet files of a task, which kd reads as they are; a dev set is drawn from IMDB's training reviews."""
+    from kdcli.tables.parquet import row_count
 
-    layout = TASKS.get(source.name)
-    patterns = layout.files(source.name) if layout else hub.IMDB_FILES
-    splits = hub.read_splits(source.address, patterns, reporter, offline=offline)
-    tables = hub.glue_tables(source.name, splits) if layout else hub.imdb_tables(splits)
-    written = hub.write_splits(folder, tables, no_header=layout.no_header if layout else ())
+    imdb = source.name == "imdb"
+    for file in _parquet_files(source.address, "plain_text" if imdb else source.name, reporter, offline):
+        shutil.copyfile(file, folder / file.name)
     notes = []
-    if layout is None:
-        notes.append(f"dev is {len(tables['dev']):,} of the training reviews, drawn with seed {hub.IMDB_SEED}")
-    elif layout.leaves_out:
-        notes.append(f"columns of GLUE that the Hub leaves out hold {UNKNOWN!r}")
-    if any(path.suffix == ".parquet" for path in written):
-        notes.append("a text holds a tab or a line end, which TSV cannot hold: the tables are .parquet")
-    return [SourceFile(path.name, path.stat().st_size, rows) for path, rows in written.items()], notes
+    if imdb:
+        held_out = _divide_imdb(folder)
+        notes.append(f"dev is {held_out:,} of the training reviews, drawn with seed {IMDB_SEED}")
+    return [SourceFile(path.name, path.stat().st_size, row_count(path)) for path in sorted(folder.iterdir())], notes
 
 
-def _write_files(source: Source, path: Path, folder: Path, reporter: Reporter) -> list[SourceFile]:
+def _parquet_files(where: str, task: str, reporter: Reporter, offline: bool) -> list[Path]:
+    """Return the files of a task: ``where`` is a dataset on the Hub, or a folder that holds the same files."""
+    folder = Path(where).expanduser()
+    if folder.is_dir():
+        if files := _whole_tables(folder / task):
+            return files
+        what, hint = f"the folder has no whole tables {task}/*.parquet", "it must be a copy of the dataset on the Hub"
+        raise DataError(what, file=folder, hint=hint)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()  # the terminal is the reporter's
+    reporter.info(f"the dataset {where} of the Hugging Face Hub" + (", from its cache" if offline else ""))
+    hint = "check the network and HTTPS_PROXY, or name a folder that holds a copy of the dataset: --url FOLDER"
+    try:
+        patterns = [f"{task}/*.parquet"]
+        found = snapshot_download(where, repo_type="dataset", allow_patterns=patterns, local_files_only=offline)
+    except Exception as error:
+        why = "it is not in the cache, and --offline is set" if offline else first_line(error)
+        raise MissingError(f"the dataset {where!r} cannot be downloaded: {why}", hint=hint) from error
+    if files := _whole_tables(Path(found) / task):
+        return files
+    raise MissingError(f"the dataset {where!r} has no whole tables {task}/*.parquet", hint=hint)
+
+
+def _whole_tables(folder: Path) -> list[Path]:
+    """Return the Parquet files of a folder; none if a shard is missing (``train-00000-of-00002.parquet``)."""
+    files = sorted(folder.glob("*.parquet"))
+    for name, count in Counter(re.sub(r"-\d+-of-", "-of-", file.name) for file in files).items():
+        shards = re.search(r"-of-(\d+)", name)
+        if shards and int(shards[1]) != count:
+            return []
+    return files
+
+
+def _divide_imdb(folder: Path) -> int:
+    """Draw a dev set from the training reviews, which are shuffled: the Hub has all negative ones first."""
+    import numpy as np
+    import polars as pl
+
+    from kdcli.tables.write import write_table
+
+    tables = {}
+    for split in ("train", "test", "unsupervised"):
+        files = sorted(folder.glob(f"{split}-*.parquet"))
+        if not files:
+            raise DataError(f"the dataset has no {split} table", hint="name a copy of the dataset: --url FOLDER")
+        tables[split] = pl.read_parquet(files).rename({"text": "sentence"})
+        for file in files:
+            file.unlink()
+    train = tables["train"]
+    order = np.random.default_rng(IMDB_SEED).permutation(len(train))
+    held_out = len(train) // _IMDB_DEV
+    tables |= {"train": train[order[held_out:]], "dev": train[order[:held_out]]}
+    tables["unsupervised"] = tables["unsupervised"].select("sentence")
+    for name, table in tables.items():
+        write_table(folder / f"{name}.parquet", table)
+    return held_out
+
+
+def _write_files(source: Source, path: Path, folder: Path) -> list[SourceFile]:
     """Unpack word vectors or transfer sets, or copy a file of word vectors that is not packed."""
     from kdcli.download.fetch import is_archive, unpack
     from kdcli.student.vector_file import VectorFile
 
     if source.kind == "texts":
-        return [_describe(folder, file) for file in unpack(path, folder, reporter=reporter)]
+        files = unpack(path, folder / "texts")
+        return [SourceFile(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
     if is_archive(path):
-        files = unpack(path, folder / "unpacked", only=source.member, reporter=reporter)
+        files = unpack(path, folder / "unpacked", only=source.member)
         if len(files) > 1:
             names = ", ".join(file.name for file in files)
             raise DataError("the archive holds several files, not one of word vectors", file=path, hint=names)
         plain = files[0].rename(folder / files[0].name)
         shutil.rmtree(folder / "unpacked")
     else:
-        plain = folder / path.name
+        plain = folder / source.file_name
         shutil.copyfile(path, plain)
     return [SourceFile(plain.name, plain.stat().st_size, VectorFile(plain).count)]
 
@@ -211,39 +251,13 @@ def _next_commands(source: Source, folder: Path, files: list[SourceFile]) -> lis
     first = quote(str(folder / files[0].path))
     if source.kind == "vectors":
         return [f"kd run-all --profile sst2 --data-dir data/sst2 --set student.vectors={first}"]
+    if source.kind == "texts":
+        return ["kd transfer corpus --profile sst2 --data-dir data/sst2 --input FILE"]
     if source.name == "ax":
         return [f"kd predict --student runs/mnli/student --profile ax --input {first} --output AX.tsv"]
-    if source.kind == "task":
-        start = f"--profile {source.name} --data-dir {quote(str(folder))}"
-        texts = [quote(str(folder / file.path)) for file in files if file.path.startswith("unsupervised")]
-        return [f"kd run-all {start}", *(f"kd transfer corpus {start} --input {path}" for path in texts)]
-    largest = {file.holds: file for file in sorted(files, key=lambda file: file.size) if file.holds != "other"}
-    commands = []
-    for holds, file in sorted(largest.items(), reverse=True):
-        task = next((task for part, task in _TASKS.items() if part in file.path.lower()), "sst2")
-        start, path = f"--profile {task} --data-dir data/{task}", folder / file.path
-        corpus = f"kd run-all {start} --set transfer.method=corpus --set 'transfer.corpus.files=[\"{path}\"]'"
-        commands.append(corpus if holds == "texts" else f"kd student {start} --input {path}")
-    return commands
-
-
-def _describe(folder: Path, path: Path) -> SourceFile:
-    """Describe a file of transfer sets; one of lines without the suffix of a table gets ``.tsv`` or ``.txt``."""
-    from kdcli.tables.text import form_of, open_bytes
-
-    rows, holds = None, "other"
-    if not _BESIDE.search(path.name) and "__MACOSX" not in path.parts:
-        with suppress(DataError, UnicodeDecodeError), open_bytes(path) as stream:
-            first = stream.readline(_BLOCK).decode()
-            if first.endswith("\n") and "\0" not in first:
-                rows = 1 + sum(1 for _ in stream)
-                holds = "logits" if re.search(r"(^|\t)logits_0(\t|\r?\n)", first) else "texts"
-    if rows:
-        try:
-            form_of(path)
-        except DataError:
-            path = path.rename(path.with_name(path.name + (".tsv" if "\t" in first else ".txt")))
-    return SourceFile(path.relative_to(folder).as_posix(), path.stat().st_size, rows, holds)
+    start = f"--profile {source.name} --data-dir {quote(str(folder))}"
+    texts = [quote(str(folder / file.path)) for file in files if file.path.startswith("unsupervised")]
+    return [f"kd run-all {start}", *(f"kd transfer corpus {start} --input {path}" for path in texts)]
 
 
 def _read_card(folder: Path) -> GetResult | None:

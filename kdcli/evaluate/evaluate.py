@@ -15,7 +15,7 @@ from kdcli.api import Progress, QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError
 from kdcli.evaluate.predict import Model
-from kdcli.run.paths import artefact, is_run, student_folder, teacher_of, transfer_set
+from kdcli.run.folder import artefact, is_run, student_folder, teacher_of, transfer_set
 from kdcli.student.student import load_student
 from kdcli.tables.parquet import scan, slices
 from kdcli.tasks.answers import at_half

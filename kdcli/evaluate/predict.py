@@ -73,7 +73,7 @@ def open_student(path: Path, device: str = "auto") -> LoadedModel:
     from kdcli.student.student import load_student
 
     if not (path / "config.json").is_file():
-        from kdcli.run.paths import student_folder
+        from kdcli.run.folder import student_folder
 
         path = student_folder(path)
     if device == "auto":
@@ -94,7 +94,7 @@ def open_teacher(
     One behind a server keeps its answers beside ``output``.
     """
     from kdcli.models.device import resolve
-    from kdcli.run.paths import teacher_of
+    from kdcli.run.folder import teacher_of
     from kdcli.tasks.split import task_from
     from kdcli.teacher.model import TeacherSource
 

@@ -35,7 +35,7 @@ KEYS: Mapping[Group, str] = {
 }
 """The setting that chooses a plugin of a group."""
 OURS = "kdcli"
-"""The distribution whose plugins are always seen, and come before others of the same name."""
+"""The distribution whose plugins come before others of the same name."""
 
 NEEDED: Mapping[Group, tuple[str, ...]] = {
     "generators": ("Options", "fine_tune", "load"),
@@ -100,7 +100,7 @@ class Plugin:
 
     @property
     def full_name(self) -> str:
-        """The name that is never ambiguous: ``DISTRIBUTION:NAME``."""
+        """Its name, behind that of its distribution."""
         return f"{self.distribution}:{self.name}"
 
     @property
@@ -117,27 +117,6 @@ class Plugin:
     def is_ours(self) -> bool:
         """Whether it comes with ``kd``."""
         return normal(self.distribution) == OURS
-
-    @property
-    def summary(self) -> str:
-        """The one-line description of its distribution, or an empty text."""
-        return next(iter(self._metadata("Summary")), "")
-
-    @property
-    def home_page(self) -> str:
-        """The URL of its distribution's home page, else any URL of its metadata."""
-        urls = [one.split(",", 1) for one in self._metadata("Project-URL")]
-        homes = [url for label, url in urls if normal(label) in ("homepage", "home-page", "home")]
-        return next(iter([*homes, *self._metadata("Home-page"), *(url for _, url in urls)]), "").strip()
-
-    def _metadata(self, field: str) -> list[str]:
-        distribution = getattr(self.source, "dist", None)
-        return [str(value) for value in distribution.metadata.get_all(field) or ()] if distribution else []
-
-    def is_called(self, name: str) -> bool:
-        """Return whether a name, with or without a distribution, is this plugin's."""
-        distribution, _, short = name.rpartition(":")
-        return short == self.name and same(distribution, self.distribution)
 
     @property
     def remedy(self) -> str:
@@ -178,16 +157,6 @@ def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def same(wanted: str, distribution: str) -> bool:
-    """Return whether a distribution is the wanted one; an empty text accepts any."""
-    return not wanted or normal(wanted) == normal(distribution)
-
-
-def table_name(name: str) -> str:
-    """Return the name of a plugin's table in a profile: its name, without the distribution before it."""
-    return name.rpartition(":")[2]
-
-
 def version_fault(module: Any) -> str:
     """Return what is wrong with a plugin's ``api_version``, or an empty text."""
     if not hasattr(module, "api_version"):
@@ -222,9 +191,6 @@ def faults(group: Group, module: Any) -> Iterator[str]:
 def use(files: Iterable[str | Path]) -> None:
     """Add files to those that this process, and its child processes, take plugins from."""
     more = [str(Path(file).expanduser().resolve()) for file in files]
-    for file in more:
-        if os.pathsep in file:
-            raise PluginError(f"a plugin's file has no {os.pathsep!r} in its path", file=file, hint="rename it")
     joined = os.pathsep.join([*filter(None, [os.environ.get(ENVIRONMENT)]), *more])
     if more:
         os.environ[ENVIRONMENT] = os.pathsep.join(str(file.path) for file in _read_all(joined))
@@ -236,18 +202,14 @@ def read_code_files() -> list[CodeFile]:
 
 
 def _read_all(joined: str) -> list[CodeFile]:
-    found: dict[str, CodeFile] = {}
+    found = []
     for path in dict.fromkeys(Path(name).expanduser().resolve() for name in joined.split(os.pathsep) if name):
         try:
             state = path.stat()
         except OSError as error:
             raise PluginError("there is no such plugin file", file=path, hint="--code takes a FILE.py") from error
-        file = _read(path, state.st_mtime_ns, state.st_size)
-        if file.name in found:
-            what = f"two plugin files are named {file.name}: {found[file.name].path} and {path}"
-            raise PluginError(what, hint="a plugin is named after its file: rename one of them")
-        found[file.name] = file
-    return list(found.values())
+        found.append(_read(path, state.st_mtime_ns, state.st_size))
+    return found
 
 
 @lru_cache

@@ -20,8 +20,7 @@ from kdcli.evaluate.bench import BenchReport
 from kdcli.evaluate.results import Results
 from kdcli.files import CALIBRATION
 from kdcli.report.texts import TablePredictions, TransferSet, read_predictions, survey
-from kdcli.run.lock import Entry, Lock
-from kdcli.run.paths import REQUEST, artefact, transfer_set
+from kdcli.run.folder import REQUEST, Entry, Lock, artefact, transfer_set
 from kdcli.run.stages import STAGES
 from kdcli.student.deferral import Calibration
 from kdcli.tasks.split import task_from

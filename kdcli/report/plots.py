@@ -1,4 +1,4 @@
-"""Plots by matplotlib: of a page, as inline SVG in its colours and letters; of ``kd bench``, as a file."""
+"""Plots of a page by matplotlib: inline SVG in the page's colours and letters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -18,9 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from kdcli.errors import UsageError
-from kdcli.evaluate.bench import BATCHES, BenchReport
-from kdcli.files import atomic
 from kdcli.student.deferral import Calibration
 
 INK, FAINT = "#0000e0", "#0000e1"
@@ -34,9 +30,6 @@ _IN_PAGE = {
     FAINT: "var(--rule)",
     **{colour: f"var(--c{number})" for number, colour in enumerate(PALETTE)},
 }
-FILES = (".svg", ".png", ".pdf")
-_FORMS = {"pytorch": "#4477aa", "numpy": "#66ccee", "onnx": "#228833", "int8": "#ccbb44", "teacher": "#ee6677"}
-"""Paul Tol's bright scheme, distinct for colour-blind eyes too."""
 _STYLE: dict[Any, Any] = {
     **{"font.size": 9.5, "axes.labelsize": 9.5, "legend.fontsize": 9, "lines.linewidth": 1.6, "lines.markersize": 3.5},
     **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), FAINT),
@@ -164,41 +157,6 @@ def deferral(name: str, found: Calibration) -> str:
         axes.set(xlabel="% of the texts that the student answers", ylabel="% of all texts", xlim=(0, 100))
         axes.legend(loc="lower left")
     return svg[0]
-
-
-def check_plot(path: Path) -> None:
-    """Check the form of a plot, before hours of measuring."""
-    if path.suffix not in FILES:
-        raise UsageError(f"a plot is {', '.join(FILES)}, not {path.name!r}", hint="for example --plot bench.svg")
-
-
-def bench(report: BenchReport, path: Path) -> None:
-    """Draw sentences per second by batch, and latency at batch 1, both on logarithmic scales."""
-    figure = Figure(figsize=(10, 1.6 + 0.45 * len(report.models)), layout="constrained")
-    speed, latency = figure.subplots(1, 2, width_ratios=[3, 2], sharey=True)
-    height = 0.8 / len(BATCHES)
-    for row, model in enumerate(report.models):
-        colour, taken = _FORMS[model.kind], model.latency
-        for number, batch in enumerate(BATCHES):
-            place, value = row + (number - 1) * height, model.per_second[batch]
-            speed.barh(place, value, height * 0.9, color=colour, alpha=0.4 + 0.3 * number)
-            text = f"{value:,.0f}  (batch {batch})" if value >= 10 else f"{value:.2g}  (batch {batch})"
-            beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-            speed.annotate(text, (value, place), fontsize=7, **beside)
-        latency.plot([taken.p50, taken.p99], [row, row], color=colour, linewidth=2)
-        for marker, value in zip("o|x", (taken.p50, taken.p95, taken.p99), strict=True):
-            latency.plot(value, row, marker, color=colour, markersize=7)
-    for axes, label in ((speed, "sentences per second"), (latency, "ms for one text: p50 o, p95 |, p99 x")):
-        axes.set(xscale="log", xlabel=label)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="x", alpha=0.3)
-    rates = [rate for model in report.models for rate in model.per_second.values()]
-    speed.set_xlim(10 ** np.floor(np.log10(min(rates) / 2)), max(rates) * 8)
-    speed.set_yticks(range(len(report.models)), [model.name for model in report.models])
-    speed.set_ylim(len(report.models) - 0.5, -0.5)
-    figure.suptitle(f"{report.task}: {report.machine['processor']}, {report.machine['cores']} cores", fontsize=10)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=150)
 
 
 def _short(label: str) -> str:

@@ -17,7 +17,7 @@ from kdcli.config.transfer import METHODS
 from kdcli.errors import DataError, UsageError, first_line
 from kdcli.files import alone, atomic, check_output, sha256
 from kdcli.parts import is_main_process, usable_cores
-from kdcli.run.lock import Entry, Lock, hashes, stale, versions
+from kdcli.run.folder import Entry, Lock, hashes, stale, versions
 from kdcli.run.parallel import Execute, run_at_once
 from kdcli.run.stage import Files, RunContext, Stage
 from kdcli.run.stages import STAGES, TRANSFER, warn_of_dimension

@@ -14,7 +14,7 @@ from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.load import flatten
 from kdcli.config.schema import Settings
-from kdcli.run.paths import artefact
+from kdcli.run.folder import artefact
 from kdcli.tables.read import files_of
 from kdcli.tasks.split import SPLITS, Split, has_split, load_split, load_tables, split_files, task_from
 
@@ -157,10 +157,9 @@ class Stage(ABC):
         if self.plugin is None or self.plugin == "taggers":  # a tagger has no options
             return found
         name = _chosen(self.plugin, run)
-        table = registry.table_name(name)
-        options = registry.options(self.plugin, name, getattr(run.settings, self.plugin).get(table, {}))
+        options = registry.options(self.plugin, name, getattr(run.settings, self.plugin).get(name, {}))
         plain = registry.effective(self.plugin, name, options.model_dump(mode="json"))
-        return found | {registry.KEYS[self.plugin]: name, **_flat(plain, f"{self.plugin}.{table}.")}
+        return found | {registry.KEYS[self.plugin]: name, **_flat(plain, f"{self.plugin}.{name}.")}
 
     def estimate(self, run: RunContext) -> dict[str, float] | None:
         """Return what it would take, by name, where that is known without doing it."""

@@ -1,4 +1,4 @@
-"""All stages of a run, in order: those of the transfer set, then the teacher, its logits, the student, the results."""
+"""All stages of a run, in order; here those of the student and of what is measured."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli import registry
-from kdcli.api import QuietReporter
-from kdcli.run.result_stages import READING, Calibrate, CompareResults
+from kdcli.files import CALIBRATION
+from kdcli.run import data_stages
+from kdcli.run.data_stages import READING, TABLES
+from kdcli.run.folder import Lock
 from kdcli.run.stage import Files, RunContext, Stage, if_local
-from kdcli.run.transfer_stages import TABLES, Cache, FineTune, Lite, Mix, Prefixes, Sample, TakeCorpus
-from kdcli.tasks.split import split_files
+from kdcli.tasks.split import has_split
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,111 +22,10 @@ if TYPE_CHECKING:
     from kdcli.config.schema import Settings, StudentSettings
     from kdcli.student.dataset import Examples
 
-LABELS = ("task.kind", "task.labels", "task.names", "task.multi_label")
-"""The settings that decide which logit is whose."""
 VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors", "student.word_pieces")
 """The settings of a student that only its vocabulary depends on."""
 DISTILLATION = tuple(f"student.{name}" for name in ("kd_loss", "kd_weight", "repr_weight", "ce_weight", "temperature"))
 """The settings of a student that only its distillation depends on."""
-
-
-class TrainTeacher(Stage):
-    """Fine-tune the teacher on the labelled texts; without ``teacher.train`` the profile names one that is."""
-
-    name = "teacher"
-    command = "kd teacher train"
-    result = "kdcli.teacher.train:TeacherResult"
-    settings = (*TABLES, "task.metric", "teacher", "precision", "seed")
-    without = ("teacher.plugin", "teacher.long_texts")
-    reads = ("train", "dev")
-    labelled = ("train", "dev")
-    makes = ("teacher",)
-    together = True
-
-    def applies(self, settings: Settings) -> bool:
-        return settings.teacher.train
-
-    def inputs(self, run: RunContext) -> Files:
-        """Add the pretrained model."""
-        return super().inputs(run) | if_local("model", run.settings.teacher.model)
-
-    def run(self, run: RunContext) -> Any:
-        from kdcli.teacher.train import train_teacher
-
-        shared = run.common("teacher", "seed", "device", "precision", "resume")
-        return train_teacher(train=run.read("train"), dev=run.read("dev"), settings=run.settings.teacher, **shared)
-
-
-class Export(Stage):
-    """Export the teacher's logits of the transfer set."""
-
-    name = "export"
-    command = "kd teacher export"
-    result = "kdcli.teacher.export:ExportResult"
-    settings = (*LABELS, *READING)
-    plugin = "teachers"
-    reads = ("transfer", "teacher")
-    makes = ("logits",)
-    together = True
-
-    def parameters(self, run: RunContext) -> dict[str, Any]:
-        """Add the precision of this stage, and the teacher that the profile takes as it is."""
-        teacher = run.settings.teacher
-        named = {} if teacher.train else {"teacher.model": teacher.model}
-        represent = {"represent": True} if run.settings.student.repr_weight else {}
-        precision = teacher.export.precision or run.settings.precision
-        return super().parameters(run) | {"precision": precision, **named, **represent}
-
-    def run(self, run: RunContext) -> Any:
-        return _export(run, run.path("transfer"), "logits", represent=bool(run.settings.student.repr_weight))
-
-    def estimate(self, run: RunContext) -> dict[str, float] | None:
-        return _estimate(run, run.path("transfer"))
-
-
-class ExportDev(Stage):
-    """Export the teacher's logits of the dev texts, where there are no gold labels to choose a student by."""
-
-    name = "export-dev"
-    command = "kd run-all --only export-dev"
-    result = "kdcli.teacher.export:ExportResult"
-    settings = (*TABLES, *READING)
-    plugin = "teachers"
-    reads = ("dev", "teacher")
-    makes = ("dev_logits",)
-    together = True
-
-    def applies(self, settings: Settings) -> bool:
-        return not settings.task.gold
-
-    def parameters(self, run: RunContext) -> dict[str, Any]:
-        """Add those of the export."""
-        return super().parameters(run) | Export().parameters(run)
-
-    def run(self, run: RunContext) -> Any:
-        (table,) = split_files(run.settings.task, "dev")
-        return _export(run, table, "dev_logits")
-
-    def estimate(self, run: RunContext) -> dict[str, float] | None:
-        (table,) = split_files(run.settings.task, "dev")
-        return _estimate(run, table)
-
-
-class Join(Stage):
-    """Join the logits to the transfer set."""
-
-    name = "join"
-    command = "kd join"
-    result = "kdcli.teacher.join:JoinResult"
-    settings = (*LABELS, "join")
-    reads = ("transfer", "logits")
-    makes = ("joined",)
-
-    def run(self, run: RunContext) -> Any:
-        from kdcli.teacher.join import join
-
-        transfer, logits = run.path("transfer"), run.path("logits")
-        return join(transfer=transfer, logits=logits, **run.settings.join.model_dump(), **run.common("joined"))
 
 
 class Encode(Stage):
@@ -226,10 +125,91 @@ class TrainBaseline(Stage):
         return _train(run, self.name, examples, settings.model_copy(update=labels_only), updates)
 
 
-_TRANSFER: tuple[type[Stage], ...] = (Lite, Cache, FineTune, Prefixes, Sample, TakeCorpus, Mix)
-_TEACHER: tuple[type[Stage], ...] = (TrainTeacher, Export, ExportDev, Join)
-_STUDENT: tuple[type[Stage], ...] = (Encode, TrainStudent, TrainBaseline, CompareResults, Calibrate)
-STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_TEACHER, *_STUDENT)}
+class CompareResults(Stage):
+    """Compare teacher, baseline and student: scores, sizes and speeds."""
+
+    name = "results"
+    command = "kd run-all --only results"
+    result = "kdcli.evaluate.results:Results"
+    settings = (*TABLES, "task.metric", "task.more_metrics", *READING, "precision")
+    plugin = "teachers"
+    reads = ("teacher", "joined", "dev", "test")
+    makes = ("results", "predictions")
+
+    def inputs(self, run: RunContext) -> Files:
+        """Add the students and baselines of all seeds."""
+        models = [one.path(name) for name in self._models(run) for one in run.each_seed()]
+        return {path.name: path for path in models} | super().inputs(run)
+
+    def parameters(self, run: RunContext) -> dict[str, Any]:
+        """Add the seeds."""
+        return {"seeds": [one.seed for one in run.each_seed()]} | super().parameters(run)
+
+    def run(self, run: RunContext) -> Any:
+        from kdcli.evaluate.results import compare
+
+        joined = Lock(run.root).entry("join")
+        return compare(
+            teacher=run.teacher,
+            students={name: [one.path(name) for one in run.each_seed()] for name in self._models(run)},
+            joined=run.path("joined"),
+            tables=self._tables(run),
+            gold=run.settings.task.gold,
+            predictions=run.path("predictions"),
+            unanswered=joined.result.get("unanswered", 0) if joined else 0,
+            **run.common("results", "device", "precision"),
+        )
+
+    def _models(self, run: RunContext) -> list[str]:
+        return ["baseline", "student"] if run.settings.task.gold else ["student"]
+
+    def _tables(self, run: RunContext) -> dict[str, pl.DataFrame]:
+        """Return the tables to compare on; without gold labels test alone if there is one, for dev has chosen."""
+        gold, has_test = run.settings.task.gold, has_split(run.settings.task, "test")
+        return run.read_tables("dev", "test") if gold else run.read_tables("test" if has_test else "dev")
+
+
+class Calibrate(Stage):
+    """Calibrate the student on the test texts: which ones it answers itself, and which it leaves to the teacher."""
+
+    name = "calibrate"
+    command = "kd run-all --only calibrate"
+    result = "kdcli.evaluate.pair:CalibrationResult"
+    settings = (*TABLES, "deferral")
+    reads = ("student", "predictions", "dev")
+    per_seed = True
+
+    def applies(self, settings: Settings) -> bool:
+        agrees = bool(settings.task.labels) or settings.deferral.tolerance > 0
+        return settings.deferral.calibrate and agrees and has_split(settings.task, "test")
+
+    def outputs(self, run: RunContext) -> Files:
+        """Add a file to the student's folder."""
+        return {"calibration": run.path("student") / CALIBRATION}
+
+    def run(self, run: RunContext) -> Any:
+        from kdcli.evaluate.pair import calibrate_student
+
+        return calibrate_student(
+            student=run.path("student"),
+            predictions=run.path("predictions"),
+            dev=run.read("dev"),
+            gold=run.settings.task.gold,
+            settings=run.settings.deferral,
+            task=run.task,
+            reporter=run.reporter,
+        )
+
+
+_TRANSFER: tuple[type[Stage], ...] = (
+    *(data_stages.Lite, data_stages.Cache, data_stages.FineTune, data_stages.Prefixes, data_stages.Sample),
+    *(data_stages.TakeCorpus, data_stages.Mix),
+)
+_OTHERS: tuple[type[Stage], ...] = (
+    *(data_stages.TrainTeacher, data_stages.Export, data_stages.ExportDev, data_stages.Join),
+    *(Encode, TrainStudent, TrainBaseline, CompareResults, Calibrate),
+)
+STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_OTHERS)}
 """All stages by name, in order."""
 TRANSFER = tuple(stage.name for stage in _TRANSFER)
 """The stages that make the transfer set; together they are called ``transfer``."""
@@ -243,29 +223,6 @@ def warn_of_dimension(settings: Settings, reporter: Reporter) -> None:
         if isinstance(states, int) and states < student.dimension:
             what = f"student.dimension is {student.dimension}, and the states of {config.parent} have {states} values"
             reporter.warn(f"{what}: the vectors will have {states}")
-
-
-def _export(run: RunContext, table: Path, output: str, *, represent: bool = False) -> Any:
-    """Export the teacher's logits of a table of texts."""
-    from kdcli.teacher.export import export_logits
-
-    return export_logits(
-        transfer=table,
-        teacher=run.teacher,
-        settings=run.settings.teacher.export,
-        represent=represent,
-        **run.common(output, "device", "precision", "resume"),
-    )
-
-
-def _estimate(run: RunContext, table: Path) -> dict[str, float] | None:
-    """Return what the distinct texts of a table will take, of a teacher that answers over the network."""
-    from kdcli.tasks.text_set import open_texts
-
-    if not run.teacher.is_remote or not table.exists():
-        return None
-    texts = open_texts(table, run.task, QuietReporter()).frame.select(run.task.columns).unique()
-    return run.teacher.estimate(run.task, texts.collect())
 
 
 def _dev(run: RunContext) -> pl.DataFrame:
@@ -295,7 +252,7 @@ def _train(
         tokenizer=tokenizer,
         vectors=load_vectors(encoded),
         settings=settings,
-        options=run.settings.students.get(registry.table_name(settings.model), {}),
+        options=run.settings.students.get(settings.model, {}),
         max_updates=max_updates,
         gold=run.settings.task.gold,
         name=run.path(name).name,

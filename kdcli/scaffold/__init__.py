@@ -1,6 +1,6 @@
 """``kd plugins new``: write a plugin to begin with, from a template.
 
-A template is a package that works as it stands, so it is linted and tested like all other code. Its name, ``example``,
+A template is a package that works as it stands, so it is linted and checked like all other code. Its name, ``example``,
 is replaced by the plugin's wherever it occurs, in file names too; no template uses the word otherwise.
 """
 
@@ -14,7 +14,7 @@ from typing import Literal
 
 from kdcli import registry
 from kdcli.errors import PluginError, UsageError
-from kdcli.files import atomic
+from kdcli.files import atomic, check_output
 
 Kind = Literal["generator", "student", "tagger", "teacher"]
 GROUPS: dict[Kind, registry.Group] = {
@@ -28,6 +28,16 @@ EXAMPLE = "example"
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 SUFFIXES = (".py", ".toml", ".md")
 """Files of a template; an installed kd has compiled files beside them."""
+TEST = '''"""The contract that every {kind} keeps."""
+
+from kdcli.testing import check_{kind}
+
+import {package}
+
+
+def test_the_contract():
+    check_{kind}({package}{more})
+'''
 
 
 @dataclass(frozen=True)
@@ -49,11 +59,12 @@ def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool
         kind: ``generator``, ``student``, ``tagger`` or ``teacher``.
         name: Its name: lower-case letters, digits and underscores.
         folder: The folder to write; by default ``kd-NAME``.
-        force: Write over the files of a plugin in that folder; its other files stay.
+        force: Replace such a folder, unless it holds files of others.
 
     Raises:
         PluginError: Another plugin, or a package, has the name.
-        UsageError: The name is not valid, or the folder exists.
+        UsageError: The name is not valid.
+        DataError: The folder exists.
     """
     if not NAME.fullmatch(name):
         hint = "take lower-case letters, digits and single underscores between them, a letter first"
@@ -63,33 +74,25 @@ def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool
     files = template(kind, name)
     new = NewPlugin(kind, name, f"kd-{name}", f"kd_{name}", folder or Path(f"kd-{name}"), tuple(files))
     _check_free(new, force)
-    replaceable = new.folder.is_dir() and (force or _is_unfinished(new.folder, files))
-    if new.folder.exists() and not replaceable:
-        hint = "it is a file: name another place with --output" if new.folder.is_file() else "--force writes over it"
-        raise UsageError("the folder exists already", file=new.folder, hint=hint)
-    for file, text in files.items():
-        with atomic(new.folder / file) as temporary:
-            temporary.write_text(text, "utf-8")
+    check_output(new.folder, force=force)
+    with atomic(new.folder) as temporary:
+        for file, text in files.items():
+            path = temporary / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
     return new
 
 
 def template(kind: Kind, name: str) -> dict[str, str]:
     """Return the text of each file of a new plugin, by its path in the plugin's folder."""
     folder = Path(__file__).resolve().parent / kind
-    return {
+    files = {
         path.relative_to(folder).as_posix().replace(EXAMPLE, name): path.read_text("utf-8").replace(EXAMPLE, name)
         for path in sorted(folder.rglob("*"))
         if path.suffix in SUFFIXES
     }
-
-
-def _is_unfinished(folder: Path, files: dict[str, str]) -> bool:
-    """Return whether a killed process has begun to write these files to a folder that holds nothing else."""
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    ours = all(
-        path.name.startswith(".kd-") or files.get(name) == path.read_text("utf-8") for name, path in found.items()
-    )
-    return bool(found) and ours and not files.keys() <= found.keys()
+    more = ', model="textblob"' if kind == "teacher" else ""
+    return {**files, f"tests/test_kd_{name}.py": TEST.format(kind=kind, package=f"kd_{name}", more=more)}
 
 
 def _check_free(new: NewPlugin, force: bool) -> None:
@@ -97,7 +100,7 @@ def _check_free(new: NewPlugin, force: bool) -> None:
     hint = "take another name; `kd plugins list` shows those that are taken"
     namesakes = [plugin for plugin in registry.plugins(GROUPS[new.kind]) if plugin.name == new.name]
     for plugin in namesakes:
-        if not (force and plugin.is_called(f"{new.distribution}:{new.name}")):
+        if not (force and plugin.distribution == new.distribution):
             raise PluginError(f"a {new.kind} is named {new.name} already: {plugin.full_name}", key="NAME", hint=hint)
     if not namesakes and (spec := find_spec(new.package)) and spec.origin:
         what = f"a package named {new.package} is installed already"

@@ -106,7 +106,7 @@ def train_student(
     matrix, dimension = (vectors.matrix, vectors.matrix.shape[1]) if vectors else (None, settings.dimension)
     fingerprint = {
         **{f"student.{key}": value for key, value in settings.model_dump(mode="json").items()},
-        **{f"students.{registry.table_name(settings.model)}.{key}": value for key, value in chosen.items()},
+        **{f"students.{settings.model}.{key}": value for key, value in chosen.items()},
         "task": asdict(task),
         "seed": seed,
         "max_updates": max_updates,

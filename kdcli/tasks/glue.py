@@ -6,13 +6,9 @@ No other module knows GLUE. The layouts are those that GLUE's own tables, the Hu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-UNKNOWN = "none"
-"""The text in a column that the Hub leaves out; GLUE itself writes it where it knows no value."""
-HIDDEN = "-"
-"""MNLI's label where the annotators did not agree."""
 HIDDEN_NUMBER = "-1"
 """The Hub's label in test tables, whose labels GLUE keeps back."""
 PARTS = ("", "_matched", "_mismatched")
@@ -60,117 +56,28 @@ HEADLESS = (
 INDEX_COLUMNS = ("index", "idx", "id")
 LAYOUT_NAMES = sorted({name for layout in (*LAYOUTS, *HEADLESS) for name in layout.names})
 
-Columns = Mapping[str, str | None]
-"""GLUE's columns in order, each with the Hub's column that fills it; None where the Hub has none."""
+_ENTAILED = ("entailment", "not_entailment")
+_NLI = ("entailment", "neutral", "contradiction")
 
 
 @dataclass(frozen=True)
 class GlueTask:
-    """A task of GLUE."""
+    """A task of GLUE: the file to submit for each test table, and the classes as it writes them (none for a score)."""
 
-    train: Columns  # the columns of its train table
-    test: Columns  # the columns of its test tables, which have no labels
-    dev: Columns | None = None  # the columns of its dev tables, where they differ from train's
-    # the classes as GLUE's tables and submissions write them, in the Hub's order; empty for a score
+    submission: Mapping[str, str]
     labels: tuple[str, ...] = ("0", "1")
-    # the Hub's split for each file
-    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "dev": "validation", "test": "test"})
-    header: bool = True  # whether train and dev have a header
-    submission: Mapping[str, str] = field(default_factory=dict)  # the file to submit for each test table
 
-    @property
-    def score(self) -> bool:
-        """Whether the label is a number of three decimals."""
-        return not self.labels
-
-    @property
-    def numbers(self) -> bool:
-        """Whether GLUE writes the classes by their numbers."""
-        return all(label.isdecimal() for label in self.labels)
-
-    def columns(self, name: str) -> Columns:
-        """Return the columns of the file of this name."""
-        if name.startswith("dev"):
-            return self.dev or self.train
-        return self.train if name == "train" else self.test
-
-    def files(self, folder: str) -> dict[str, str]:
-        """Return the Parquet files of each split on the Hub."""
-        return {split: f"{folder}/{split}-*.parquet" for split in self.splits.values()}
-
-    @property
-    def leaves_out(self) -> bool:
-        """Whether the Hub lacks columns of GLUE's tables."""
-        return None in {**self.train, **self.test}.values()
-
-    @property
-    def no_header(self) -> tuple[str, ...]:
-        """The files without a header."""
-        return () if self.header else ("train", "dev")
-
-
-def _unknown(names: str) -> Columns:
-    return dict.fromkeys(names.split())
-
-
-_TEXT = {"sentence": "sentence"}
-_PAIR = {"sentence1": "sentence1", "sentence2": "sentence2"}
-_INDEX = {"index": "idx"}
-_LABEL = {"label": "label"}
-_IDS: Columns = {"#1 ID": None, "#2 ID": None}
-_STRINGS = {"#1 String": "sentence1", "#2 String": "sentence2"}
-_MNLI_TEST = {
-    **_INDEX,
-    **_unknown("promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"),
-    "sentence1": "premise",
-    "sentence2": "hypothesis",
-}
-_STSB_TEST = {**_INDEX, **_unknown("genre filename year old_index source1 source2"), **_PAIR}
-_QUESTION = {**_INDEX, "question": "question", "sentence": "sentence"}
-_QUESTIONS = {"question1": "question1", "question2": "question2"}
-_ENTAILED = ("entailment", "not_entailment")
-_NLI = ("entailment", "neutral", "contradiction")
 
 TASKS = {
-    "cola": GlueTask(
-        {"source": None, **_LABEL, "mark": None, **_TEXT},
-        _INDEX | _TEXT,
-        header=False,
-        submission={"test": "CoLA.tsv"},
-    ),
-    "sst2": GlueTask(_TEXT | _LABEL, _INDEX | _TEXT, submission={"test": "SST-2.tsv"}),
-    "mrpc": GlueTask(
-        {"Quality": "label", **_IDS, **_STRINGS}, {**_INDEX, **_IDS, **_STRINGS}, submission={"test": "MRPC.tsv"}
-    ),
-    "stsb": GlueTask({**_STSB_TEST, "score": "label"}, _STSB_TEST, labels=(), submission={"test": "STS-B.tsv"}),
-    "qqp": GlueTask(
-        {"id": "idx", **_unknown("qid1 qid2"), **_QUESTIONS, "is_duplicate": "label"},
-        {"id": "idx", **_QUESTIONS},
-        submission={"test": "QQP.tsv"},
-    ),
-    "mnli": GlueTask(
-        {**_MNLI_TEST, "label1": None, "gold_label": "label"},
-        _MNLI_TEST,
-        {**_MNLI_TEST, **_unknown("label1 label2 label3 label4 label5"), "gold_label": "label"},
-        labels=_NLI,
-        splits={
-            "train": "train",
-            "dev_matched": "validation_matched",
-            "dev_mismatched": "validation_mismatched",
-            "test_matched": "test_matched",
-            "test_mismatched": "test_mismatched",
-        },
-        submission={"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
-    ),
-    "qnli": GlueTask(_QUESTION | _LABEL, _QUESTION, labels=_ENTAILED, submission={"test": "QNLI.tsv"}),
-    "rte": GlueTask(_INDEX | _PAIR | _LABEL, _INDEX | _PAIR, labels=_ENTAILED, submission={"test": "RTE.tsv"}),
-    "wnli": GlueTask(_INDEX | _PAIR | _LABEL, _INDEX | _PAIR, submission={"test": "WNLI.tsv"}),
-    "ax": GlueTask(
-        {},
-        {**_INDEX, "sentence1": "premise", "sentence2": "hypothesis"},
-        labels=_NLI,
-        splits={"diagnostic": "test"},
-        submission={"test": "AX.tsv"},
-    ),
+    "cola": GlueTask({"test": "CoLA.tsv"}),
+    "sst2": GlueTask({"test": "SST-2.tsv"}),
+    "mrpc": GlueTask({"test": "MRPC.tsv"}),
+    "stsb": GlueTask({"test": "STS-B.tsv"}, ()),
+    "qqp": GlueTask({"test": "QQP.tsv"}),
+    "mnli": GlueTask({"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"}, _NLI),
+    "qnli": GlueTask({"test": "QNLI.tsv"}, _ENTAILED),
+    "rte": GlueTask({"test": "RTE.tsv"}, _ENTAILED),
+    "wnli": GlueTask({"test": "WNLI.tsv"}),
+    "ax": GlueTask({"test": "AX.tsv"}, _NLI),
 }
 """By the name of the task."""

@@ -15,8 +15,6 @@ from kdcli.api import Task
 from kdcli.tasks.answers import Outputs, answers, as_classes, label_matrix, same, without_thresholds
 from kdcli.tasks.metrics import RESAMPLES, Floats, resampled, resampled_counts, score
 
-LEVEL = 0.05
-"""A difference with a smaller p value counts as significant."""
 BINS = 15
 """Bins of the calibration, as in Guo et al. 2017."""
 _ROUNDING = 1e-12

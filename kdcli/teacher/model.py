@@ -108,7 +108,7 @@ class Teacher:
             fitted: dict[str, Any] = fit(columns, gold, BATCH)
         for name, value in fitted.items():
             reporter.info(f"teacher: {name} {value}, fitted to the gold labels of {len(texts):,} dev texts")
-        return {f"teachers.{registry.table_name(self.source.plugin)}.{name}": value for name, value in fitted.items()}
+        return {f"teachers.{self.source.plugin}.{name}": value for name, value in fitted.items()}
 
     def try_out(self, words: int = 0) -> None:
         """Read one text, by default of the longest input, so that what does not fit shows before long work."""
@@ -170,7 +170,7 @@ class TeacherSource:
         Answers are written down beside the file ``logits``.
         """
         teacher = settings.teacher
-        table = settings.teachers.get(registry.table_name(teacher.plugin), {})
+        table = settings.teachers.get(teacher.plugin, {})
         name = str(teacher.model if model is None else model)
         answers = logits and logits.with_suffix(".answers.jsonl")
         return cls(name, teacher.plugin, table, teacher.max_length, teacher.long_texts, answers)

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from kdcli import registry
-from kdcli.config.validation import explain
+from kdcli.config.table import explain
 from kdcli.errors import KdError, each, shown
 from kdcli.registry import Group, Plugin
 from kdcli.registry.plugin import faults, version_fault

@@ -141,7 +141,7 @@ class GeneratorRun:
         return cls(
             name,
             GeneratorSettings(
-                options=registry.options("generators", name, settings.generators.get(registry.table_name(name), {})),
+                options=registry.options("generators", name, settings.generators.get(name, {})),
                 kind=task.kind,
                 seed=seed,
                 device=device,
@@ -170,7 +170,7 @@ class GeneratorRun:
         """Load the fine-tuned generator."""
         plugin = registry.load("generators", self.generator)
         with registry.blaming("generators", self.generator, "load"):
-            sampler = plugin.load(checkpoint, self.settings, reporter or QuietReporter())
+            sampler: Sampler = plugin.load(checkpoint, self.settings, reporter or QuietReporter())
         if lacking := [name for name in ("prefixes", "sample") if not callable(getattr(sampler, name, None))]:
             what = f"{self.title} loads a {type(sampler).__name__}, which has no {' and no '.join(lacking)}"
             raise PluginError(what, hint=_CONTRACT)
@@ -200,12 +200,11 @@ class GeneratorRun:
         values = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
         options = values.pop("options").model_dump(mode="json")
         del values["resume"]
-        name = registry.table_name(self.generator)
         return {
             "generator": self.generator,
             **registry.versions("generators", self.generator),
             **values,
-            **{f"generators.{name}.{option}": value for option, value in options.items()},
+            **{f"generators.{self.generator}.{option}": value for option, value in options.items()},
             "device": self.settings.device.partition(":")[0],
         }
 

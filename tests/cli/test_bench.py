@@ -54,9 +54,9 @@ def test_tables(student, kd):
     code, out, err, _ = kd("--student", student, "--teacher", "some/body")
     assert code == 0, err
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert "student, PyTorch 1,234 20,000 50,000 0.81 0.9 1.2" in lines
-    assert "student, PyTorch 100x 100x 100x 100x 100x 200x 1x" in lines
-    assert "teacher 70,000 300 300.0 90 0.20 7" in lines
+    assert "sentences/s, batch 1 1,234 1,234 12.3" in lines
+    assert "smaller on disk 200x 200x" in lines
+    assert "parameters 700 700 70,000" in lines and "peak MB on the GPU 7" in lines
     assert any("160 texts of kd:sample" in line for line in lines)
     assert any("resident" in line for line in lines)
 
@@ -75,18 +75,6 @@ def test_a_run_brings_its_teacher_and_its_texts(tmp_path, student, kd):
     assert json.loads(out)["texts"] == 1
     code, out, err, asked = kd("--student", run_dir / "student", "--json")
     assert code == 0 and json.loads(out)["ratios"] == {}
-
-
-def test_plot(tmp_path, student, kd):
-    picture = tmp_path / "bench.svg"
-    code, out, err, _ = kd("--student", student, "--teacher", "some/body", "--plot", picture)
-    assert code == 0, err
-    assert "<svg" in picture.read_text("utf-8") and f"plot: {picture}" in out
-    code, _, err, asked = kd("--student", student, "--plot", picture)
-    assert code == 4 and "the output exists already" in err and len(asked) == 3, "nothing was measured again"
-    code, _, err, _ = kd("--student", student, "--plot", tmp_path / "bench.bmp")
-    assert code == 2 and "a plot is .svg, .png, .pdf" in err
-    assert kd("--student", student, "--plot", picture, "--force")[0] == 0
 
 
 def test_texts_of_ones_own(tmp_path, student, kd):

@@ -1,10 +1,8 @@
 import json
-import shutil
 
 import pytest
 
 from kdcli.cli import doctor, run
-from kdcli.config import files
 
 
 @pytest.fixture
@@ -23,7 +21,7 @@ def check(capsys, monkeypatch):
 def test_everything_here_is_fine(capsys):
     assert run(["doctor"]) == 0
     out = capsys.readouterr().out
-    for name in ("python", "torch", "transformers", "cores", "memory free", "disk free", "profile demo"):
+    for name in ("python", "torch", "transformers", "cores", "memory free", "disk free"):
         assert f"{name} " in out
     assert "student kdcli:bilstm" in out and "tagger kdcli:pattern" in out
     assert "broken" not in out
@@ -48,32 +46,12 @@ def test_missing_dependency_is_broken(check, monkeypatch):
     assert checks["no_such_module"]["status"] == "broken" and checks["json"]["status"] == "fine"
 
 
-def test_invalid_profile_is_broken(check, monkeypatch, tmp_path):
-    shutil.copytree(files.folder(), tmp_path / "profiles")
-    (tmp_path / "profiles" / "mine.toml").write_text("sede = 1\n[student]\nlr = 0\n")
-    monkeypatch.setattr("kdcli.config.files.folder", lambda: tmp_path / "profiles")
-    code, checks, _ = check()
-    assert code == 3
-    assert checks["profile mine"]["status"] == "broken"
-    assert "sede" in checks["profile mine"]["found"] and "student.lr" in checks["profile mine"]["found"]
-    assert checks["profile demo"]["status"] == "fine"
-
-
 def test_broken_plugin_of_somebody_else_is_to_be_looked_at(check, make_plugin):
     make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "1 / 0", module="kd_bad_module")
     code, checks, fine = check()
     assert (code, fine) == (0, True)
     assert checks["student kd-bad:bad"]["status"] == "look"
     assert "pip uninstall kd-bad" in checks["student kd-bad:bad"]["hint"]
-
-
-def test_a_misspelt_group_of_entry_points_is_to_be_looked_at(check, make_plugin):
-    make_plugin("kd-bad", "[kdcli.student]\nbad = kd_bad_module\n")
-    code, checks, fine = check()
-    assert (code, fine) == (0, True)
-    found = checks["entry points of kd-bad"]
-    assert (found["status"], found["found"]) == ("look", "kdcli.student is not a group of plugins")
-    assert "did you mean kdcli.students?" in found["hint"]
 
 
 def test_little_disk_is_to_be_looked_at(check, monkeypatch):

@@ -33,7 +33,7 @@ def test_a_sound_plugin(capsys, install):
     assert (plugin["group"], plugin["full_name"], plugin["version"]) == ("taggers", "kd-own:own", "1.0")
     assert {outcome["result"] for outcome in plugin["checks"]} == {"passed"}
     assert [outcome["check"] for outcome in plugin["checks"]][:2] == ["loads", "one tag a word"]
-    assert run(["plugins", "check", "kd-own:own"]) == 0
+    assert run(["plugins", "check", "own"]) == 0
     out, err = capsys.readouterr()
     assert re.search(r"one tag a word +passed", out) and out.splitlines()[-1] == "6 passed"
     assert "Traceback" not in err

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from kdcli.cli.results import results_view
+from kdcli.cli.run_all import results_view
 from kdcli.evaluate.results import Results, Row
 
 SCORES = {"teacher": [0.949], "baseline": [0.867], "student": [0.905, 0.909]}

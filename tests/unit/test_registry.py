@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from kdcli import registry
-from kdcli.errors import MissingError, PluginError, ProfileError, ValidationErrors, each
+from kdcli.errors import MissingError, PluginError, ProfileError, each
 from kdcli.parts import processes
 from kdcli.registry import plugin as code_files
 
@@ -25,8 +25,6 @@ GOOD = STUDENT.format(version=2)
 
 
 def test_listing_and_finding_import_nothing(make_plugin):
-    make_plugin("kd-odd", "[kdcli.student]\nbad = kd_bad\nworse = kd_bad\n[console_scripts]\nbad = kd_bad:main\n")
-    assert registry.odd_entry_points() == (("kd-odd", "kdcli.student"),)
     make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "raise RuntimeError('no')", module="kd_bad_module")
     names = [plugin.name for plugin in registry.plugins("students")]
     assert names == ["bad", "bilstm", "dan", "kimcnn"]
@@ -141,68 +139,6 @@ class Options(BaseModel):
         registry.options("students", "odd", {})
 
 
-@pytest.mark.filterwarnings("ignore:KD_LOAD_PLUGINS names")
-@pytest.mark.parametrize(
-    ("allowed", "seen"),
-    [
-        (None, ["one", "two", "two"]),
-        ("", []),
-        (" , ", []),
-        ("two", ["two", "two"]),
-        ("Kd.One", ["one", "two"]),
-        ("kd_other:two,one", ["one", "two"]),
-        ("kd-other", ["two"]),
-        ("kd-one:three, kd", []),
-    ],
-)
-def test_the_allow_list(make_plugin, monkeypatch, allowed, seen):
-    make_plugin("kd-one", "[kdcli.students]\none = kd_one\ntwo = kd_one\n")
-    make_plugin("kd-other", "[kdcli.students]\ntwo = kd_other\n")
-    if allowed is not None:
-        monkeypatch.setenv("KD_LOAD_PLUGINS", allowed)
-    names = [plugin.name for plugin in registry.plugins("students")]
-    assert sorted(names) == sorted([*seen, "bilstm", "dan", "kimcnn"])
-    assert len(registry.left_out()) == 3 - len(seen)
-
-
-def test_the_allow_list_warns_once_of_what_names_nothing(make_plugin, monkeypatch):
-    make_plugin("kd-one", "[kdcli.students]\none = kd_one\n")
-    monkeypatch.setenv("KD_LOAD_PLUGINS", "kd-othr, kd-one:one, kd_one, kdcli, two")
-    with pytest.warns(UserWarning, match="KD_LOAD_PLUGINS names kd-othr, two: no plugin") as warned:
-        registry.plugins("students")
-        registry.plugins("taggers")
-    assert len(warned) == 1
-
-
-def test_one_that_is_left_out_is_said_to_be(make_plugin, monkeypatch):
-    make_plugin("kd-one", "[kdcli.students]\none = kd_one\n")
-    make_plugin("kd-torn", "[kdcli.students]\nthis is no entry point\n")
-    monkeypatch.setenv("KD_LOAD_PLUGINS", "")
-    with pytest.raises(PluginError) as caught:  # and no warning of the one that cannot be read
-        registry.find("students", "one")
-    assert caught.value.hint == "KD_LOAD_PLUGINS leaves out kd-one:one: name it there"
-
-
-def test_strict_makes_any_broken_plugin_an_error(make_plugin, monkeypatch):
-    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "raise RuntimeError('no')", module="kd_bad_module")
-    monkeypatch.setenv("KD_STRICT_PLUGINS", "0")
-    assert registry.load("students", "bilstm")
-    monkeypatch.setenv("KD_STRICT_PLUGINS", "1")
-    for _ in range(2):
-        with pytest.raises(PluginError, match="kd-bad:bad cannot be imported: RuntimeError: no"):
-            registry.plugins("taggers")
-    make_plugin("kd-gone", "[kdcli.taggers]\ngone = kd_gone\n")
-    with pytest.raises(ValidationErrors, match="cannot be imported") as caught:
-        registry.load("students", "bilstm")
-    assert len(caught.value.errors) == 2 and caught.value.exit_code == 5
-    monkeypatch.setenv("KD_LOAD_PLUGINS", "")
-    assert registry.load("students", "bilstm")
-    make_plugin("kd-torn", "[kdcli.students]\nthis is no entry point\n")
-    monkeypatch.setenv("KD_LOAD_PLUGINS", "kd_torn")
-    with pytest.raises(PluginError, match="its metadata cannot be read"):
-        registry.plugins("students")
-
-
 @pytest.fixture
 def code(tmp_path):
     def write(text, name="mine.py"):
@@ -225,7 +161,6 @@ def test_a_file_is_a_plugin_of_what_it_holds_and_is_not_run_before_it_is_chosen(
     assert plugin.version == hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     assert "KD_RAN" not in os.environ
     assert registry.load("taggers", "mine").tag([["a", "b"]]) == [["X", "X"]]
-    assert registry.load("taggers", "mine.py:mine").__file__ == str(path)
     assert os.environ.pop("KD_RAN")
     assert [group for group in registry.GROUPS if "mine" in {one.name for one in registry.plugins(group)}] == [
         "taggers"
@@ -299,8 +234,10 @@ def test_a_file_that_is_not_there_and_two_of_one_name(code, tmp_path):
         code_files.use(["nowhere.py"])
     one, other = code(TAGGER), code(TAGGER, "sub/mine.py")
     code_files.use([one, one])
-    with pytest.raises(PluginError, match="two plugin files are named mine") as caught:
-        code_files.use([other])
+    assert registry.find("taggers", "mine").file == one
+    code_files.use([other])
+    with pytest.raises(PluginError, match="2 tagger plugins are named mine") as caught:
+        registry.find("taggers", "mine")
     assert str(one) in caught.value.what and str(other) in caught.value.what
 
 
@@ -321,7 +258,6 @@ def test_errors_of_a_file_name_the_line(code):
 @pytest.mark.parametrize(
     ("find", "name", "hint"),
     [
-        (partial(registry.find, "students"), "mine.py:mine", "--code mine.py"),
         (partial(registry.find, "students"), "sub/mine.py", "mine --code sub/mine.py"),
         (registry.find_all, "sub/mine.py", "mine --code sub/mine.py"),
         (partial(registry.load, "students"), "bilsmt", "did you mean bilstm?"),
@@ -342,34 +278,19 @@ def test_plugin_that_lacks_an_extra_says_so_itself(make_plugin):
     assert caught.value.hint == "pip install kd-jax[jax]"
 
 
-def test_clash_is_an_error_that_the_full_name_resolves(make_plugin):
-    make_plugin("Other.Kd", "[kdcli.students]\ngru = kd_other\n", STUDENT.format(version=2), module="kd_other")
-    make_plugin("kd-gru", "[kdcli.students]\ngru = kd_gru\n", STUDENT.format(version=2), module="kd_gru")
-    with pytest.raises(PluginError) as caught:
-        registry.load("students", "gru")
-    assert "2 student plugins are named gru" in str(caught.value)
-    assert "Other.Kd:gru or kd-gru:gru (--set student.model=Other.Kd:gru" in caught.value.hint
-    assert registry.load("students", "other-kd:gru").__name__ == "kd_other"
-    assert registry.load("students", "kd-gru:gru").__name__ == "kd_gru"
-    assert registry.passed_over("students", "gru") == ""
-    assert [plugin.module for plugin in registry.find_all("other-kd:gru")] == ["kd_other"]
-    with pytest.raises(PluginError, match="2 student plugins are named gru"):
-        registry.find_all("gru")
+def test_a_clash_is_an_error(make_plugin):
+    make_plugin("Other.Kd", "[kdcli.students]\ngru = kd_other\n", GOOD, module="kd_other")
+    make_plugin("kd-gru", "[kdcli.students]\ngru = kd_gru\n", GOOD, module="kd_gru")
+    for find in (partial(registry.load, "students"), registry.find_all):
+        with pytest.raises(PluginError, match=r"are named gru: Other\.Kd:gru and kd-gru"):
+            find("gru")
 
 
 def test_kds_own_comes_before_others_of_its_name(make_plugin, code):
-    for distribution, module in (("Other.Kd", "kd_other"), ("zzz", "kd_zzz")):
-        make_plugin(distribution, f"[kdcli.students]\nbilstm = {module}\n", GOOD, module=module)
-    assert registry.load("students", "bilstm").__name__ == "kd_bilstm"
-    assert registry.load("students", "other-kd:bilstm").__name__ == "kd_other"
-    doubt = registry.passed_over("students", "bilstm")
-    assert "Other.Kd:bilstm or zzz:bilstm" in doubt and "--set student.model=Other.Kd:bilstm" in doubt
-    assert registry.passed_over("students", "zzz:bilstm") == registry.passed_over("students", "kimcnn") == ""
+    make_plugin("Other.Kd", "[kdcli.students]\nbilstm = kd_other\n", GOOD, module="kd_other")
     code_files.use([code(GOOD, "bilstm.py")])
-    assert "bilstm.py:bilstm" in registry.passed_over("students", "bilstm")
-    assert registry.find("students", "bilstm.py:bilstm").file and registry.find("students", "bilstm").is_ours
-    with pytest.warns(UserWarning, match="kd's own student"):
-        assert [plugin.module for plugin in registry.find_all("bilstm")] == ["kd_bilstm"]
+    with pytest.warns(UserWarning, match="kd's own student, not Other.Kd:bilstm and .*bilstm.py"):
+        assert registry.load("students", "bilstm").__name__ == "kd_bilstm"
 
 
 def test_options_of_a_careless_plugin_refuse_unknown_keys_too(make_plugin):
@@ -386,7 +307,7 @@ import json, sys
 from kdcli import registry
 for group in registry.GROUPS:
     for plugin in registry.plugins(group):
-        module = registry.load(group, plugin.full_name)
+        module = registry.load(group, plugin.name)
 registry.options("students", "bilstm", {})
 print(json.dumps([name for name in ("torch", "nltk", "textblob", "transformers", "polars") if name in sys.modules]))
 """

@@ -11,7 +11,7 @@ from kdcli.cli import Commands, app
 from kdcli.config import files
 from kdcli.config.load import load_profile
 from kdcli.config.schema import Settings
-from kdcli.config.validation import keys
+from kdcli.config.table import keys
 from kdcli.errors import ProfileError
 
 
@@ -73,7 +73,7 @@ def test_base_is_the_defaults_and_names_every_setting():
     written = set(dict(_flat(values)))
     for name, table in tables.items():
         assert set(values["generators"][name]) == set(table)
-    hidden = {"teacher.config", "teacher.export.precision", "students", "generators", "teachers", "sources"}
+    hidden = {"teacher.config", "teacher.export.precision", "students", "generators", "teachers"}
     described = {f"task.{key}" for key in re.findall(r"(?m)^# (\w+) = ", path.read_text("utf-8"))}
     assert set(keys(Settings)) - hidden <= written | described
 

@@ -238,18 +238,14 @@ def test_unknown_plugins_are_found_before_anything_runs():
     assert "students.bilstmm" in errors_of(None, sets=["students.bilstmm.hidden=3"], environ={})
 
 
-def test_table_of_a_plugin_that_is_not_installed_is_kept():
-    profile = load_profile(None, sets=["students.elsewhere.widths=[3, 4]"], environ={})
-    assert profile.settings.students["elsewhere"] == {"widths": [3, 4]}
-    assert profile.warnings == ("students.elsewhere is not checked: no student plugin is named elsewhere",)
-
-
-def test_broken_plugin_is_a_warning_unless_it_is_chosen(make_plugin):
+def test_tables_of_plugins_that_are_missing_or_broken_are_errors(make_plugin):
+    found = errors_of(None, sets=["students.elsewhere.widths=[3, 4]"], environ={})
+    assert "no student plugin is named elsewhere" in found["students.elsewhere"].what
     make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "raise RuntimeError('no')", module="kd_bad_module")
-    profile = load_profile(None, sets=["students.bad.x=1"], environ={})
-    assert len(profile.warnings) == 1 and "kd-bad:bad cannot be imported" in profile.warnings[0]
-    with pytest.raises(PluginError, match="kd-bad:bad cannot be imported"):
-        load_profile(None, sets=["student.model=bad"], environ={})
+    assert load_profile(None, environ={}).settings.student.model == "bilstm"
+    for key, sets in (("students.bad", "students.bad.x=1"), ("student.model", "student.model=bad")):
+        found = errors_of(None, sets=[sets], environ={})
+        assert "kd-bad:bad cannot be imported" in found[key].what
 
 
 def test_broken_plugin_of_a_file_names_the_row(tmp_path):
@@ -270,19 +266,6 @@ def fine_tune(): ...
 def load(): ...
 def tag(texts): ...
 """
-
-
-def test_another_student_of_the_name_of_kds_is_chosen_by_its_full_name(make_plugin):
-    make_plugin("kd-other", "[kdcli.students]\nbilstm = kd_other\n", OTHER.format(version=2), module="kd_other")
-    profile = load_profile("demo", sets=["students.bilstm.hidden=9"], environ={})
-    assert (profile.settings.students["bilstm"]["hidden"], profile.settings.students["bilstm"]["layers"]) == (9, 1)
-    assert len(profile.warnings) == 1 and "--set student.model=kd-other:bilstm chooses" in profile.warnings[0]
-    own = load_profile("demo", sets=["student.model=kdcli:bilstm"], environ={})
-    assert not own.warnings and own.settings.students["bilstm"]["layers"] == 1
-    # What kd's own profiles say of bilstm is not said of this one.
-    profile = load_profile("demo", sets=["student.model=kd-other:bilstm", "students.bilstm.width=4"], environ={})
-    assert profile.settings.students["bilstm"] == {"width": 4} and not profile.warnings
-    assert [key for key in profile.origins if key.startswith("students.bilstm")] == ["students.bilstm.width"]
 
 
 def test_a_tagger_of_another_version_is_found_before_anything_runs(make_plugin):

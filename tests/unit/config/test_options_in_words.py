@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
-from kdcli.config.docs import options_of
+from kdcli.config.files import options_of
 
 
 class Options(BaseModel):

@@ -3,7 +3,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kdcli.config.validation import explain, keys, unknown
+from kdcli.config.table import explain, keys, unknown
 from kdcli.errors import ProfileError, ValidationErrors, each, raise_all
 
 

@@ -5,11 +5,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from kdcli.api import QuietReporter
-from kdcli.download.fetch import fetch
+from kdcli.download.fetch import fetch as fetch_file
 from kdcli.errors import DataError, KdError, MissingError, UsageError
 
 BODY = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+def fetch(url, output, *, digest=None, size=None, reporter=None):
+    fetch_file(url, output, digest=digest, size=size, by_hand=output, reporter=reporter or QuietReporter())
 
 
 class Server(ThreadingHTTPServer):
@@ -92,7 +96,7 @@ class Counting(QuietReporter):
 def test_a_file_comes_whole(server, tmp_path):
     server.answers = [whole]
     output, counting = tmp_path / "new" / "a.zip", Counting()
-    fetch(f"{server.url}/a.zip", output, digest=DIGEST.upper(), size=len(BODY), reporter=counting)
+    fetch(f"{server.url}/a.zip", output, digest=DIGEST, size=len(BODY), reporter=counting)
     assert (tmp_path / "new" / "a.zip").read_bytes() == BODY
     assert parts(tmp_path / "new") == ["a.zip"]
     assert counting.shown == ("a.zip", len(BODY), "bytes")

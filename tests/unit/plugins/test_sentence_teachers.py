@@ -153,7 +153,7 @@ def test_a_decoder_as_a_cross_encoder_is_padded_on_the_right(tmp_path, pad_in_co
 
 def test_the_cross_encoder_keeps_the_contract():
     pytest.importorskip("sentence_transformers")
-    found = {outcome.check: outcome for outcome in check_teacher("kdcli:cross-encoder")}
+    found = {outcome.check: outcome for outcome in check_teacher("cross-encoder")}
     assert {name for name, outcome in found.items() if outcome.result != "passed"} == {"long texts"}
     assert found["logits"].detail == "pairs" and found["long texts"].result == "skipped"
 
@@ -314,6 +314,6 @@ def test_setfit_cuts_counts_and_follows_its_files(tmp_path):
 def test_setfit_keeps_the_contract(tmp_path):
     folder = make_setfit(tmp_path / "model", None, list(COLOURS))
     fitted(LogisticRegression(), folder, THREE)
-    found = {outcome.check: outcome for outcome in check_teacher("kdcli:setfit", model=folder, options={"trust": True})}
+    found = {outcome.check: outcome for outcome in check_teacher("setfit", model=folder, options={"trust": True})}
     assert {outcome.result for outcome in found.values()} == {"passed"}
     assert found["logits"].detail == "single texts" and found["long texts"].detail == "read by cut"

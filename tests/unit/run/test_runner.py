@@ -16,8 +16,7 @@ from kdcli.config.schema import Settings
 from kdcli.errors import DataError, KdError, UsageError
 from kdcli.files import alone, sha256
 from kdcli.run import runner
-from kdcli.run.lock import Entry, Lock, stale
-from kdcli.run.paths import LAYOUT, artefact
+from kdcli.run.folder import LAYOUT, Entry, Lock, artefact, stale
 from kdcli.run.runner import (
     ALONE,
     Outcome,

@@ -9,7 +9,7 @@ import pytest
 
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError, ProfileError
-from kdcli.run.lock import Lock
+from kdcli.run.folder import Lock
 from kdcli.run.runner import Step, check, plan
 from kdcli.run.stage import RunContext
 from kdcli.run.stages import STAGES, TRANSFER

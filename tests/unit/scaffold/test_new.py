@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcli.errors import PluginError, UsageError
+from kdcli.errors import DataError, PluginError, UsageError
+from kdcli.files import MARKER
 from kdcli.scaffold import GROUPS, NAME, new_plugin, template
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,7 +25,7 @@ def python(*arguments, cwd):
 def test_a_package_of_its_name_is_written(kind, tmp_path):
     new = new_plugin(kind=kind, name="my_own", folder=tmp_path / "deep" / "kd-my_own")
     files = sorted(path.relative_to(new.folder).as_posix() for path in new.folder.rglob("*") if path.is_file())
-    assert files == sorted(new.files)
+    assert files == sorted([MARKER, *new.files])
     assert {"README.md", "pyproject.toml", "kd_my_own/__init__.py", "tests/test_kd_my_own.py"} <= set(files)
     project = tomllib.loads((new.folder / "pyproject.toml").read_text())["project"]
     assert project["name"] == new.distribution == "kd-my_own" and "kdcli" in project["dependencies"]
@@ -38,7 +39,7 @@ def test_a_template_has_no_file_that_is_left_out(kind):
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     caches = ("__pycache__", ".ruff_cache", ".mypy_cache", ".pytest_cache")
     wanted = {file.as_posix() for file in files if not set(file.parts) & set(caches)}
-    assert set(template(kind, "example")) == wanted
+    assert set(template(kind, "example")) == wanted | {"tests/test_kd_example.py"}
 
 
 @every_kind
@@ -59,18 +60,18 @@ def test_linted_under_any_name(tmp_path, name):
 
 def test_a_folder_that_is_there_is_kept(tmp_path):
     new = new_plugin(kind="tagger", name="mine", folder=tmp_path / "mine")
-    (new.folder / "notes.txt").write_text("mine too")
     (new.folder / "README.md").write_text("changed")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(DataError, match="exists already"):
         new_plugin(kind="tagger", name="mine", folder=new.folder)
     assert (new.folder / "README.md").read_text() == "changed"
     new_plugin(kind="tagger", name="mine", folder=new.folder, force=True)
     assert (new.folder / "README.md").read_text() != "changed"
-    assert (new.folder / "notes.txt").read_text() == "mine too"
+    (new.folder / "notes.txt").write_text("mine too")
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(UsageError, match="exists already"):
-        new_plugin(kind="tagger", name="mine", folder=tmp_path / "file", force=True)
-    assert (tmp_path / "file").read_text() == "a file"
+    for folder in (new.folder, tmp_path / "file"):
+        with pytest.raises(DataError):
+            new_plugin(kind="tagger", name="mine", folder=folder, force=True)
+    assert (new.folder / "notes.txt").exists() and (tmp_path / "file").read_text() == "a file"
 
 
 @pytest.mark.parametrize(
@@ -101,4 +102,4 @@ def test_a_name_that_is_taken(tmp_path, make_plugin):
     with pytest.raises(PluginError, match="named mine already: kd-mine:mine"):
         new_plugin(kind="student", name="mine", folder=tmp_path / "new")
     new_plugin(kind="student", name="mine", folder=tmp_path / "new", force=True)
-    assert (tmp_path / "new" / "kd_mine" / "model.py").exists()
+    assert (tmp_path / "new" / "kd_mine" / "__init__.py").exists()

@@ -71,7 +71,7 @@ TAGGERS = [
     ("same in another process", 'else "NN"', 'else f"NN{hash(word) % 9}"', "no order of a set, no hash()"),
 ]
 
-TEACHER = Path(__file__).resolve().parents[3] / "kdcli/scaffold/teacher"
+TEACHER = Path(__file__).resolve().parents[2]
 FOUND = "return found\n"
 MADE = "return WeightedWords("
 TEACHERS = [
@@ -119,7 +119,7 @@ def test_a_broken_fast(broken, outcome_of, name, code, says):
 
 @pytest.mark.parametrize(("name", "old", "new", "says"), TEACHERS)
 def test_a_broken_teacher(broken, outcome_of, name, old, new, says):
-    made = broken((old, new), source=(TEACHER / "kd_example/__init__.py").read_text())
+    made = broken((old, new), source=(TEACHER / "weighted_words.py").read_text())
     check(outcome_of("teachers", name, made, model=str(TEACHER / "words.toml")), "failed", says)
 
 

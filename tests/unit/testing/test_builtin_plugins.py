@@ -21,7 +21,7 @@ SHARED = Path(__file__).resolve().parents[4] / "shared/nltk_data"
 
 @pytest.mark.parametrize("plugin", [plugin for plugin in OURS if plugin.group in CHECK], ids=lambda plugin: plugin.name)
 def test_generators_and_students(plugin):
-    found = {one.check: one for one in CHECK[plugin.group](plugin.full_name, options=SMALL.get(plugin.name, {}))}
+    found = {one.check: one for one in CHECK[plugin.group](plugin.name, options=SMALL.get(plugin.name, {}))}
     assert found["public imports"].result == "passed"
     left_out = {check for check, outcome in found.items() if outcome.result == "skipped"}
     assert left_out <= {"bits", "fast", "fast without torch"}
@@ -32,15 +32,15 @@ def test_generators_and_students(plugin):
 def test_teachers(name, tmp_path):
     options = {"models": [str(tiny_teacher(tmp_path / "one"))]} if name == "ensemble" else {}
     model = tiny_teacher(tmp_path / "two") if name == "ensemble" else ""
-    found = {outcome.check: outcome for outcome in check_teacher(f"kdcli:{name}", model=model, options=options)}
+    found = {outcome.check: outcome for outcome in check_teacher(name, model=model, options=options)}
     assert {outcome.result for outcome in found.values()} == {"passed"}
     assert found["long texts"].detail == "read by cut, mean, max"
     assert found["logits"].detail == ("single texts" if name == "zero-shot" else "single texts, pairs")
 
 
-@pytest.mark.parametrize("name", [plugin.full_name for plugin in OURS if plugin.group == "taggers"])
+@pytest.mark.parametrize("name", [plugin.name for plugin in OURS if plugin.group == "taggers"])
 def test_taggers(name, monkeypatch):
-    if name == "kdcli:nltk":
+    if name == "nltk":
         import nltk
 
         if not SHARED.exists():

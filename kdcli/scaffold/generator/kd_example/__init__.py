@@ -1,4 +1,4 @@
-"""A word n-gram language model with back-off: it learns a task's texts in seconds, without a GPU."""
+"""A word n-gram language model: it learns a task's texts in seconds, without a GPU."""
 
 import json
 import re
@@ -17,8 +17,7 @@ TAB, END = "\t", "\n"  # words like any other: a tab between the texts of a pair
 class Options(BaseModel, extra="forbid", frozen=True):
     """The table ``[generators.example]`` of a profile."""
 
-    order: int = Field(3, ge=1, description="Words of an n-gram: a word depends on the `order - 1` before it.")
-    back_off: float = Field(0.2, ge=0, le=1, description="Probability that it depends on one word less.")
+    order: int = Field(2, ge=1, description="Words of an n-gram: a word depends on the `order - 1` before it.")
     max_words: int = Field(128, ge=1, description="Longest text: a draw with no end by then is rejected.")
 
 
@@ -29,8 +28,7 @@ def fine_tune(corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, rep
     for text in corpus.train:
         words = [END, *re.findall(r"\t|\S+", text), END]
         for place in range(1, len(words)):
-            for history in histories(words[:place], settings.options.order):
-                followers.setdefault(history, []).append(words[place])
+            followers.setdefault(history(words[:place], settings.options.order), []).append(words[place])
     checkpoint.mkdir(parents=True, exist_ok=True)
     (checkpoint / "followers.json").write_text(json.dumps(followers), "utf-8")
     return {"histories": len(followers)}
@@ -46,9 +44,9 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
         raise DataError("this is no n-gram model", file=checkpoint, hint="fine-tune it again") from error
 
 
-def histories(words: list[str], order: int) -> list[str]:
-    """Return the last ``order - 1`` words, then one less, ..., at last none."""
-    return [" ".join(words[first:]) for first in range(max(len(words) - order + 1, 0), len(words) + 1)]
+def history(words: list[str], order: int) -> str:
+    """Return what the next word depends on: the last ``order - 1`` words."""
+    return " ".join(words[max(len(words) - order + 1, 0) :])
 
 
 class NgramSampler:
@@ -70,9 +68,10 @@ class NgramSampler:
     def _draw(self, random: Random) -> str:
         words = [END]
         while len(words) <= self.options.max_words:
-            known = (history for history in histories(words, self.options.order) if history in self.followers)
-            history = next((longest for longest in known if random.random() >= self.options.back_off), "")
-            word = random.choice(self.followers[history])
+            known = self.followers.get(history(words, self.options.order))
+            if known is None:  # a pair's first text that ends as second ones do
+                return ""
+            word = random.choice(known)
             if word in (TAB, END) and (TAB in words or not self.pair):
                 return " ".join(words[1:]).replace(f" {TAB} ", TAB)
             words.append(TAB if word == END else word)

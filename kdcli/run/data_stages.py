@@ -1,12 +1,14 @@
-"""The stages that make the transfer set: one method's table is the set, and several are joined by ``mix``."""
+"""The stages that make what a student learns from: transfer set, teacher, logits, and these joined."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdcli.api import QuietReporter
 from kdcli.errors import ProfileError
 from kdcli.run.stage import Files, RunContext, Stage, if_local
+from kdcli.tasks.split import split_files
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
@@ -16,6 +18,10 @@ _COLUMNS = ("task.layout", "task.text_columns", "task.label_column", "task.label
 _FIELDS = ("task.quoting", "task.separator")
 TABLES = ("task.kind", *_LABELS, *_COLUMNS, *_FIELDS)
 """The settings that decide what a table of the task says."""
+LABELS = ("task.kind", "task.labels", "task.names", "task.multi_label")
+"""The settings that decide which logit is whose."""
+READING = ("teacher.plugin", "teacher.max_length", "teacher.long_texts")
+"""The settings that decide how a teacher reads."""
 
 
 class Lite(Stage):
@@ -187,6 +193,105 @@ class Mix(Stage):
         return mix(sets=self.inputs(run), **run.common("transfer"))
 
 
+class TrainTeacher(Stage):
+    """Fine-tune the teacher on the labelled texts; without ``teacher.train`` the profile names one that is."""
+
+    name = "teacher"
+    command = "kd teacher train"
+    result = "kdcli.teacher.train:TeacherResult"
+    settings = (*TABLES, "task.metric", "teacher", "precision", "seed")
+    without = ("teacher.plugin", "teacher.long_texts")
+    reads = ("train", "dev")
+    labelled = ("train", "dev")
+    makes = ("teacher",)
+    together = True
+
+    def applies(self, settings: Settings) -> bool:
+        return settings.teacher.train
+
+    def inputs(self, run: RunContext) -> Files:
+        """Add the pretrained model."""
+        return super().inputs(run) | if_local("model", run.settings.teacher.model)
+
+    def run(self, run: RunContext) -> Any:
+        from kdcli.teacher.train import train_teacher
+
+        shared = run.common("teacher", "seed", "device", "precision", "resume")
+        return train_teacher(train=run.read("train"), dev=run.read("dev"), settings=run.settings.teacher, **shared)
+
+
+class Export(Stage):
+    """Export the teacher's logits of the transfer set."""
+
+    name = "export"
+    command = "kd teacher export"
+    result = "kdcli.teacher.export:ExportResult"
+    settings = (*LABELS, *READING)
+    plugin = "teachers"
+    reads = ("transfer", "teacher")
+    makes = ("logits",)
+    together = True
+
+    def parameters(self, run: RunContext) -> dict[str, Any]:
+        """Add the precision of this stage, and the teacher that the profile takes as it is."""
+        teacher = run.settings.teacher
+        named = {} if teacher.train else {"teacher.model": teacher.model}
+        represent = {"represent": True} if run.settings.student.repr_weight else {}
+        precision = teacher.export.precision or run.settings.precision
+        return super().parameters(run) | {"precision": precision, **named, **represent}
+
+    def run(self, run: RunContext) -> Any:
+        return _export(run, run.path("transfer"), "logits", represent=bool(run.settings.student.repr_weight))
+
+    def estimate(self, run: RunContext) -> dict[str, float] | None:
+        return _estimate(run, run.path("transfer"))
+
+
+class ExportDev(Stage):
+    """Export the teacher's logits of the dev texts, where there are no gold labels to choose a student by."""
+
+    name = "export-dev"
+    command = "kd run-all --only export-dev"
+    result = "kdcli.teacher.export:ExportResult"
+    settings = (*TABLES, *READING)
+    plugin = "teachers"
+    reads = ("dev", "teacher")
+    makes = ("dev_logits",)
+    together = True
+
+    def applies(self, settings: Settings) -> bool:
+        return not settings.task.gold
+
+    def parameters(self, run: RunContext) -> dict[str, Any]:
+        """Add those of the export."""
+        return super().parameters(run) | Export().parameters(run)
+
+    def run(self, run: RunContext) -> Any:
+        (table,) = split_files(run.settings.task, "dev")
+        return _export(run, table, "dev_logits")
+
+    def estimate(self, run: RunContext) -> dict[str, float] | None:
+        (table,) = split_files(run.settings.task, "dev")
+        return _estimate(run, table)
+
+
+class Join(Stage):
+    """Join the logits to the transfer set."""
+
+    name = "join"
+    command = "kd join"
+    result = "kdcli.teacher.join:JoinResult"
+    settings = (*LABELS, "join")
+    reads = ("transfer", "logits")
+    makes = ("joined",)
+
+    def run(self, run: RunContext) -> Any:
+        from kdcli.teacher.join import join
+
+        transfer, logits = run.path("transfer"), run.path("logits")
+        return join(transfer=transfer, logits=logits, **run.settings.join.model_dump(), **run.common("joined"))
+
+
 def _texts(run: RunContext, method: str) -> dict[str, Any]:
     """Return the arguments that the functions that make texts share."""
     held_out = list(run.read_all("dev", "test").values())
@@ -208,3 +313,26 @@ def _corpus(run: RunContext) -> Any:
     from kdcli.transfer.heavy import read_corpus
 
     return read_corpus(run.path("cache"), run.task)
+
+
+def _export(run: RunContext, table: Path, output: str, *, represent: bool = False) -> Any:
+    """Export the teacher's logits of a table of texts."""
+    from kdcli.teacher.export import export_logits
+
+    return export_logits(
+        transfer=table,
+        teacher=run.teacher,
+        settings=run.settings.teacher.export,
+        represent=represent,
+        **run.common(output, "device", "precision", "resume"),
+    )
+
+
+def _estimate(run: RunContext, table: Path) -> dict[str, float] | None:
+    """Return what the distinct texts of a table will take, of a teacher that answers over the network."""
+    from kdcli.tasks.text_set import open_texts
+
+    if not run.teacher.is_remote or not table.exists():
+        return None
+    texts = open_texts(table, run.task, QuietReporter()).frame.select(run.task.columns).unique()
+    return run.teacher.estimate(run.task, texts.collect())

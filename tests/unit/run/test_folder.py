@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from kdcli.errors import DataError
-from kdcli.run.paths import own_teacher, profile_of, student_folder, teacher_of
+from kdcli.run.folder import own_teacher, profile_of, student_folder, teacher_of
 
 
 @pytest.fixture
