@@ -45,6 +45,8 @@ _VECTORS, _LEAST_WORDS = 0.1, 2_000
 _WORDS_A_ROW = 2
 """Words beyond so many a row would take more time for their vectors than they are worth."""
 _EVALUATIONS = 20
+_CHOICE = 0.1
+"""The time to choose texts in rounds, as a share of that of teacher and student, at the most."""
 _BATCHES = 16
 """Updates by which the student's speed is measured."""
 _START = 20.0
@@ -115,8 +117,12 @@ class Plan:
     seconds: dict[str, float]  # what it will take, by what is done
 
 
-def make_plan(texts: int, spent: float, speeds: Speeds | None, limits: Limits, settings: Settings) -> Plan:
+def make_plan(
+    texts: int, spent: float, speeds: Speeds | None, limits: Limits, settings: Settings, more: bool = False
+) -> Plan:
     """Plan for so many texts, of which no more are taken than ``limits.minutes`` allow; ``spent`` seconds have passed.
+
+    ``more``: whether there are other texts, among which they are chosen.
 
     Without a limit of time all texts are taken, and where they are few rules fabricate more. With one, the time that a
     labelled row takes is the teacher's pass and ``_EPOCHS`` of the student's; where there is more time than all texts
@@ -124,6 +130,7 @@ def make_plan(texts: int, spent: float, speeds: Speeds | None, limits: Limits, s
     """
     student, made, epochs = settings.student, limits.n_iter, settings.student.epochs
     words, batch = student.max_size, student.batch_size
+    choice = _CHOICE if settings.transfer.choose == "entropy" and (more or limits.minutes) else 0.0
     if not (limits.minutes and speeds):
         train = texts - sum(held_out(texts))
         made = min(limits.most_iter(texts), ceil(ENOUGH / train) - 1) if made is None else made
@@ -134,7 +141,7 @@ def make_plan(texts: int, spent: float, speeds: Speeds | None, limits: Limits, s
         if speeds.word:
             words = min(words, max(_LEAST_WORDS, int(_VECTORS * 60 * limits.minutes / speeds.word)))
         row = speeds.text + _EPOCHS * speeds.row
-        left = 60 * limits.minutes - spent - _START - words * speeds.word
+        left = (60 * limits.minutes - spent - _START - words * speeds.word) / (1 + choice)
 
         def seconds(taken: int) -> float:
             held = sum(held_out(taken))  # they are labelled, and not learned from
@@ -159,6 +166,7 @@ def make_plan(texts: int, spent: float, speeds: Speeds | None, limits: Limits, s
             "student": updates * batch * speeds.row,
             "rest": _START,
         }
+        taking |= {"choice": choice * (taking["teacher"] + taking["student"])} if choice else {}
     return Plan(texts, labelled, made, epochs, updates, max(1, updates // _EVALUATIONS), words, taking)
 
 

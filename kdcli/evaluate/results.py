@@ -24,15 +24,21 @@ from kdcli.tasks.answers import Outputs, answers, at_half, written
 from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.metrics import RESAMPLES, Floats, metric_title, resampled, score
 from kdcli.tasks.statistics import Interval, bounds
-from kdcli.teacher.logits import labels_of
+from kdcli.teacher.logits import Logits as Known
+from kdcli.teacher.logits import labels_of, read_logits
 
 if TYPE_CHECKING:
     from kdcli.teacher.model import Teacher, TeacherSource
 
+    Model = Teacher | Student | Linear
+
+Tables = Mapping[str, pl.DataFrame]
 Logits = dict[str, NDArray[np.float32]]
 """``float32 [rows, task.outputs]`` by table."""
 Range = tuple[float, float]
 """A 95 % interval: percentiles of a bootstrap over the texts, the same resamples for all models."""
+_TIMED = 128
+"""Texts by which the speed of a teacher is measured whose answers are known."""
 MODELS = ("teacher", "baseline", "tf-idf", "student")
 """The models of the table, in order; the second and the third are not always there."""
 
@@ -95,7 +101,7 @@ def compare(
     teacher: TeacherSource,
     students: Mapping[str, Sequence[Path]],
     joined: Path,
-    tables: Mapping[str, pl.DataFrame],
+    tables: Tables,
     task: Task,
     gold: bool = True,
     device: str,
@@ -103,6 +109,7 @@ def compare(
     output: Path,
     predictions: Path,
     unanswered: int = 0,
+    known: Path | None = None,
     reporter: Reporter,
 ) -> Results:
     """Score and time all models on the same texts; write the results to ``output``, as JSON, and the logits.
@@ -110,16 +117,18 @@ def compare(
     ``students`` are the folders of ``baseline``, if there is one, and of ``student``, one a seed. Rows without a label
     are left out; without ``gold`` labels the teacher's answers are labels. The table ``predictions`` has the columns
     ``table``, ``index``, the texts, ``label``, and the logits ``teacher_0``, ``teacher_1``, ... of each model's first
-    seed, less its thresholds. ``unanswered`` rows of the transfer set had no answer of the teacher's.
+    seed, less its thresholds. ``unanswered`` rows of the transfer set had no answer of the teacher's. It reads
+    some texts, for its speed, of tables whose logits are in the file ``known``.
     """
     labelled, notes = _labelled(tables) if gold else (dict(tables), [])
     models = {name: _Measured() for name in ("teacher", *students)}
     with reporter.progress("compare", 2 + sum(map(len, students.values())), "models") as progress:
         big = teacher.load(task, device=device, precision=precision, reporter=_ProgressOnly(reporter))
-        models["teacher"].measure(big, big.megabytes, labelled)
+        models["teacher"].measure(big, big.megabytes, labelled, known and read_logits(known, task))
         labelled, left_out = _answered(models["teacher"], labelled)
         notes += left_out
-        big.warn_of_cuts(reporter)
+        if not known:  # else it was said when they were asked for
+            big.warn_of_cuts(reporter)
         progress.advance()
         for name, folder in ((name, folder) for name, folders in students.items() for folder in folders):
             models[name].measure(load_student(folder, device=device), (folder / WEIGHTS).stat().st_size / 1e6, labelled)
@@ -153,26 +162,22 @@ class _ProgressOnly(QuietReporter):
         self.progress = reporter.progress  # type: ignore[method-assign, assignment]
 
 
-def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
+def _labelled(tables: Tables) -> tuple[dict[str, pl.DataFrame], list[str]]:
     """Return the rows that have a label, and a note for each table that lacks some."""
-    found, notes = {}, []
-    for name, table in tables.items():
-        there = table.filter(pl.col("label").is_not_null())
-        if len(there):
-            found[name] = there
-            if left_out := len(table) - len(there):
-                notes.append(f"{name}: {left_out:,} rows without a label are left out")
+    there = pl.col("label").is_not_null()
+    found = {name: rows for name, table in tables.items() if len(rows := table.filter(there))}
+    without = {name: len(tables[name]) - len(table) for name, table in found.items()}
+    notes = [f"{name}: {rows:,} rows without a label are left out" for name, rows in without.items() if rows]
     return found, notes
 
 
-def _answered(teacher: _Measured, tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
+def _answered(teacher: _Measured, tables: Tables) -> tuple[dict[str, pl.DataFrame], list[str]]:
     """Leave out the rows that the teacher has not answered; return the tables, and notes."""
     logits = teacher.logits[0]
     there = {name: np.isfinite(found[:, 0]) for name, found in logits.items()}
     teacher.logits[0] = {name: found[there[name]] for name, found in logits.items()}
-    without = {name: int((~rows).sum()) for name, rows in there.items()}
     what = "rows are left out, since the teacher has not answered them"
-    notes = [f"{name}: {rows:,} {what}" for name, rows in without.items() if rows]
+    notes = [f"{name}: {(~rows).sum():,} {what}" for name, rows in there.items() if not rows.all()]
     return {name: table.filter(there[name]) for name, table in tables.items()}, notes
 
 
@@ -186,15 +191,18 @@ class _Measured:
     seconds: float = 0.0
     size: tuple[int, int, float] = (0, 0, 0.0)
 
-    def measure(self, model: Teacher | Student | Linear, megabytes: float, tables: Mapping[str, pl.DataFrame]) -> None:
-        """Add a seed; each text is fresh, and read once."""
-        columns = {name: [table[column].to_list() for column in model.task.columns] for name, table in tables.items()}
+    def measure(self, model: Model, megabytes: float, tables: Tables, known: Known | None = None) -> None:
+        """Add a seed; each text is fresh, and read once. Of texts whose logits are ``known`` it reads a few."""
+        texts = {name: table.select(model.task.columns).get_columns() for name, table in tables.items()}
+        most = _TIMED if known else None
+        columns = {name: [column.head(most or len(column)).to_list() for column in own] for name, own in texts.items()}
         model.logits([["a"]] * len(model.task.columns))  # what only a first call takes
         saved, begin = getattr(model, "saved_seconds", 0.0), time.perf_counter()
-        self.logits.append({name: model.logits(texts) for name, texts in columns.items()})
+        found = {name: model.logits(own) for name, own in columns.items()}
         self.seconds += time.perf_counter() - begin + getattr(model, "saved_seconds", 0.0) - saved
+        self.rows += sum(map(len, found.values()))
+        self.logits.append({name: known.logits[known.rows(own, 0)] for name, own in texts.items()} if known else found)
         self.tasks.append(model.task)
-        self.rows += sum(map(len, tables.values()))
         self.size = model.parameters, model.parameters_without_embeddings, megabytes
 
     @property
@@ -204,9 +212,7 @@ class _Measured:
         return [{name: at_half(found, task) for name, found in logits.items()} for logits, task in seeds]
 
 
-def _results(
-    models: Mapping[str, _Measured], tables: Mapping[str, pl.DataFrame], task: Task, notes: list[str], gold: bool
-) -> Results:
+def _results(models: Mapping[str, _Measured], tables: Tables, task: Task, notes: list[str], gold: bool) -> Results:
     scored = {
         name: score_models(
             task,
@@ -219,19 +225,14 @@ def _results(
     if not gold and "accuracy" in titles:
         titles["accuracy"] = "agreement with the teacher"
     gaps = {name: found.gaps for name, found in scored.items()}
+    rows = []
+    for model in models:
+        scores = {name: found.scores[model] for name, found in scored.items()}
+        intervals = {name: found.intervals[model] for name, found in scored.items()}
+        rows.append(Row(model, scores, *models[model].size, _speed(model, models), intervals, _fidelity(model, models)))
     return Results(
         list(titles),
-        [
-            Row(
-                model,
-                {name: found.scores[model] for name, found in scored.items()},
-                *models[model].size,
-                _speed(model, models),
-                {name: found.intervals[model] for name, found in scored.items()},
-                _fidelity(model, models),
-            )
-            for model in models
-        ],
+        rows,
         {name: {key: gap.value if gap else None for key, gap in ours.items()} for name, ours in gaps.items()},
         notes,
         titles,
@@ -335,7 +336,7 @@ def _beaten(results: Results) -> list[str]:
     return notes
 
 
-def _with_logits(tables: Mapping[str, pl.DataFrame], logits: Mapping[str, Logits], task: Task) -> pl.DataFrame:
+def _with_logits(tables: Tables, logits: Mapping[str, Logits], task: Task) -> pl.DataFrame:
     """Return the rows of all tables with the logits of all models."""
     names = [f"{model}_{number}" for model in logits for number in range(task.outputs)]
     values = {name: np.concatenate([of_model[name] for of_model in logits.values()], axis=1) for name in tables}

@@ -33,7 +33,8 @@ class CompareResults(Stage):
     def inputs(self, run: RunContext) -> Files:
         """Add the students and baselines of all seeds."""
         models = [one.path(name) for name in self._models(run) for one in run.each_seed()]
-        return {path.name: path for path in models} | super().inputs(run)
+        known = run.files("dev_logits") if self._knows(run) else {}
+        return {path.name: path for path in models} | super().inputs(run) | known
 
     def parameters(self, run: RunContext) -> dict[str, Any]:
         """Add the seeds."""
@@ -51,11 +52,16 @@ class CompareResults(Stage):
             gold=run.settings.task.gold,
             predictions=run.path("predictions"),
             unanswered=joined.result.get("unanswered", 0) if joined else 0,
+            known=run.path("dev_logits") if self._knows(run) else None,
             **run.common("results", "device", "precision"),
         )
 
     def _models(self, run: RunContext) -> list[str]:
         return ["baseline", "student"] if run.settings.task.gold else ["student"]
+
+    def _knows(self, run: RunContext) -> bool:
+        """Return whether the teacher has answered the texts to compare on: dev, where it chose the student."""
+        return not run.settings.task.gold and not has_split(run.settings.task, "test")
 
     def _tables(self, run: RunContext) -> dict[str, pl.DataFrame]:
         """Return the tables to compare on; without gold labels test alone if there is one, for dev has chosen."""

@@ -254,6 +254,7 @@ def _export(run: RunContext, table: Path, output: str, *, represent: bool = Fals
         teacher=run.teacher,
         settings=run.settings.teacher.export,
         represent=represent,
+        known=run.path("known"),
         **run.common(output, "device", "precision", "resume"),
     )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,13 +23,16 @@ from kdcli.parts import Parts
 from kdcli.tables.parquet import slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import STATES, open_texts
-from kdcli.teacher.logits import logit_columns, read_logits, state_column, write_logits
+from kdcli.teacher.logits import FORMAT, Logits, logit_columns, read_logits, state_column, write_logits
 from kdcli.teacher.model import BATCH, Teacher, TeacherSource, warn_of_cuts
 
 PART_ROWS = 4096
 """Rows a part: enough that batches of one length are padded by a few percent, few enough to lose little."""
 _LARGEST_BATCH = 512
 """Larger ones would pad the few thousand texts of a part too much."""
+States = NDArray[np.floating[Any]] | None
+_OF_A_FILE = {"transfer_sha256", "rows", "batch_size", "cut", "kd", "unanswered"}
+"""What the metadata of two logits files of one teacher may differ in."""
 _HINT = "a smaller batch: --batch-size N, or --batch-size auto"
 
 
@@ -47,21 +53,23 @@ class ExportResult:
 def export_logits(
     *,
     transfer: Path,
-    teacher: TeacherSource,
+    teacher: TeacherSource | Teacher,
     task: Task,
     settings: ExportSettings,
     device: str,
     precision: str,
     output: Path,
     represent: bool = False,
+    known: Path | None = None,
     resume: bool = True,
     reporter: Reporter | None = None,
 ) -> ExportResult:
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.
 
     A killed run resumes at the first part that is missing. Under ``torchrun`` each process makes its share.
-    ``transfer`` is a table or plain lines of texts; a precision in ``settings`` takes the place of ``precision``. With
-    ``represent`` the file holds the teacher's representation of each text too.
+    ``transfer`` is a table or plain lines of texts; a precision in ``settings`` takes the place of ``precision``; a
+    ``teacher`` may be loaded already. With ``represent`` the file holds the teacher's representation of each text too.
+    The rows of ``known``, a logits file of the same teacher, are kept, and no text of theirs is read again.
     """
     reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":
@@ -71,44 +79,48 @@ def export_logits(
     if not rows:
         raise DataError("the transfer set has no rows", file=transfer)
     precision, wanted = settings.precision or precision, settings.batch_size
-    model = teacher.load(task, device=device, precision=precision, reporter=reporter)
+    how: dict[str, Any] = {"device": device, "precision": precision, "reporter": reporter}
+    model = teacher if isinstance(teacher, Teacher) else teacher.load(task, **how)
     model.try_out()
     size = model.represent([["a"]] * len(task.columns))[1].shape[1] if represent else 0
-    if size:
-        reporter.info(f"the teacher's representations take up to {2 * size * rows / 1e6:,.0f} MB")
+    if (megabytes := 2 * size * rows / 1e6) >= 1:
+        reporter.info(f"the teacher's representations take up to {megabytes:,.0f} MB")
     batch = _largest_batch(model, device) if wanted == "auto" else wanted
     origin = {
         "labels": list(task.labels),
-        "teacher": teacher.model,
+        "teacher": model.source.model,
         "teacher_sha256": model.loaded.fingerprint(),
         "transfer_sha256": sha256(transfer),
         "rows": rows,
         "max_length": model.loaded.max_length,
         "precision": precision,
         **({"multi_label": True} if task.multi_label else {}),
-        **teacher.unusual,
+        **model.source.unusual,
         **({"representation": size} if size else {}),
     }
+    before = _known(known, origin, task, size)
     tables = enumerate(slices(texts, PART_ROWS))
 
-    def read(columns: list[list[str]], batch: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        return model.represent(columns, batch) if represent else (model.logits(columns, batch), None)
+    def read(columns: list[list[str]], batch: int) -> tuple[NDArray[np.float32], States]:
+        if represent and columns[0]:
+            return model.represent(columns, batch)
+        return model.logits(columns, batch), np.empty((0, size), np.float32) if represent else None
 
     def make_part(part: int, path: Path) -> None:
         table = next(table for number, table in tables if number == part)  # parts are made in ascending order
         table = table.unique(maintain_order=True)
+        table = table.filter(before.rows(table.get_columns(), 0) < 0)
         columns = [column.to_list() for column in table]
         model.read.clear()
         (logits, states), used = halve_until_it_fits(
             lambda size: read(columns, size), batch, reporter=reporter, auto=wanted == "auto", hint=_HINT
         )
-        hashes = pl.Series("row_hash", text_hash(table.get_columns()))
-        pl.DataFrame([hashes, *logit_columns(logits), *state_column(states)]).write_parquet(
-            path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])}
-        )
+        made = _part(text_hash(table.get_columns()), logits, states)
+        made.write_parquet(path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])})
 
     def assemble(paths: list[Path]) -> None:
-        parts = pl.concat([pl.read_parquet(path, glob=False) for path in paths])
+        made = [pl.read_parquet(path, glob=False) for path in paths]
+        parts = pl.concat([_part(before.hashes, before.logits, before.states), *made])
         parts = parts.unique("row_hash", keep="first", maintain_order=True)
         notes = [pl.read_parquet_metadata(path) for path in paths]
         used = min(int(note["batch_size"]) for note in notes)
@@ -117,12 +129,14 @@ def export_logits(
         unanswered = int(np.isnan(logits).all(axis=1).sum())
         if unanswered == len(logits):
             raise DataError("the teacher has answered none of the texts", file=transfer, hint="kd teacher audit")
-        metadata = {**origin, "batch_size": used, "cut": sum(int(note["cut"]) for note in notes), "kd": __version__}
+        cut = sum((int(note["cut"]) for note in notes), before.metadata["cut"])
+        metadata = {**origin, "batch_size": used, "cut": cut, "kd": __version__}
         metadata |= {"unanswered": unanswered} if unanswered else {}
         write_logits(output, logits, parts["row_hash"].to_numpy(), metadata, states)
 
     sizes = [min(PART_ROWS, rows - start) for start in range(0, rows, PART_ROWS)]
     fingerprint = {**origin, "batch_size": batch, "device": torch.device(device).type, "part_rows": PART_ROWS}
+    fingerprint |= {"known": sha256(known)} if known and known.exists() else {}
     folder = output.with_name(f".{output.name}.parts")
     with Parts(folder, fingerprint, resume=resume, reporter=reporter) as parts:
         parts.make(sizes, make_part, title="teacher logits")
@@ -130,8 +144,26 @@ def export_logits(
     found = read_logits(output, task)
     used, cut, unanswered = (found.metadata.get(name, 0) for name in ("batch_size", "cut", "unanswered"))
     longest = model.loaded.max_length
-    warn_of_cuts(cut, len(found.logits), longest, teacher.long_texts, reporter)
+    warn_of_cuts(cut, len(found.logits), longest, model.source.long_texts, reporter)
     return ExportResult(rows, len(found.logits), used, precision, longest, model.parameters, cut, unanswered)
+
+
+def _known(path: Path | None, origin: Mapping[str, Any], task: Task, size: int) -> Logits:
+    """Return the answers in a logits file that are of the same teacher; none where there is no file."""
+    if path is not None and path.exists():
+        found, wanted = read_logits(path, task), json.loads(json.dumps({"format": FORMAT, **origin}))
+        theirs, ours = ({key: each[key] for key in each.keys() - _OF_A_FILE} for each in (found.metadata, wanted))
+        if theirs == ours and found.hashes is not None:
+            there = np.isfinite(found.logits[:, 0])
+            states = None if found.states is None else found.states[there]
+            return replace(found, logits=found.logits[there], hashes=found.hashes[there], states=states)
+    nothing = np.empty(0, np.uint64)
+    return Logits(np.empty((0, task.outputs), np.float32), nothing, {"cut": 0}, states=np.empty((0, size), np.float16))
+
+
+def _part(hashes: NDArray[np.uint64] | None, logits: NDArray[np.float32], states: States) -> pl.DataFrame:
+    """Return logits as a table: a part of a logits file."""
+    return pl.DataFrame([pl.Series("row_hash", hashes), *logit_columns(logits), *state_column(states)])
 
 
 def _largest_batch(model: Teacher, device: str) -> int:

@@ -104,6 +104,34 @@ def test_a_killed_export_goes_on_with_the_part_that_is_missing(run, tmp_path, mo
     assert (tmp_path / "logits.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
+def test_answers_that_are_known_are_not_asked_for_again(run, tmp_path, monkeypatch, tiny_teacher):
+    pl.DataFrame({"sentence": TEXTS[3:8]}).write_parquet(tmp_path / "few.parquet")
+    known, cut = tmp_path / "known.safetensors", {"max_length": 6}
+    before = run("known.safetensors", transfer=tmp_path / "few.parquet", represent=True, **cut)
+    whole = run("whole.safetensors", represent=True, **cut)
+    read, represent = [], Teacher.represent
+
+    def counted(self, columns, *rest, **how):
+        read.extend(columns[0])
+        return represent(self, columns, *rest, **how)
+
+    monkeypatch.setattr(Teacher, "represent", counted)
+    result = run(known=known, represent=True, **cut)
+    assert set(read) == {"a", *DISTINCT} - set(TEXTS[3:8])
+    assert (result.distinct, result.cut) == (whole.distinct, whole.cut) and 0 < before.cut < whole.cut
+    found, wanted = (load_file(tmp_path / name) for name in ("logits.safetensors", "whole.safetensors"))
+    order, other = (np.argsort(each["row_hash"]) for each in (found, wanted))
+    for name, close in (("row_hash", 0), ("logits", 1e-5), ("representation", 1e-2)):
+        assert np.abs(found[name][order].astype(float) - wanted[name][other].astype(float)).max() <= close
+    read.clear()
+    run("again.safetensors", known=known, transfer=tmp_path / "few.parquet", represent=True, **cut)
+    assert read == ["a"]
+    for other in ({"teacher": tiny_teacher("other", labels=("1", "0"))}, {"represent": False}, {"max_length": 32}):
+        read.clear()
+        run("other.safetensors", known=known, **{"represent": True, **cut, **other})
+        assert set(read) >= set(DISTINCT)
+
+
 def test_parts_made_otherwise_are_thrown_away_and_said(run, tmp_path, notes, monkeypatch):
     run("other.safetensors", precision="bf16")
     interrupt(monkeypatch, 2)
