@@ -135,18 +135,11 @@ def choose_texts(root: Path, settings: Settings, count: int, reporter: Reporter)
 
     def read(rows: Rows, fresh: Rows) -> Logits:
         labelled = texts[rows]
-        labelled.write_parquet(table)
-        export_logits(
-            transfer=table,
-            teacher=teacher,
-            task=task,
-            settings=settings.teacher.export,
-            **how,
-            output=known,
-            represent=bool(settings.student.repr_weight),
-            known=known,
-            reporter=reporter,
-        )
+        if not known.exists() or (read_logits(known, task).rows(labelled.get_columns(), 0) < 0).any():
+            labelled.write_parquet(table)
+            represent, export = bool(settings.student.repr_weight), settings.teacher.export
+            more: dict[str, Any] = {"represent": represent, "settings": export, "reporter": reporter, **how}
+            export_logits(transfer=table, teacher=teacher, task=task, output=known, known=known, **more)
         found = read_logits(known, task)
         logits = found.logits[found.rows(labelled.get_columns(), 0)]
         there = ~found.unanswered(logits)

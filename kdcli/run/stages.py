@@ -78,7 +78,9 @@ class Export(Stage):
         return super().parameters(run) | {"precision": precision, **named, **represent}
 
     def run(self, run: RunContext) -> Any:
-        return _export(run, run.path("transfer"), "logits", represent=bool(run.settings.student.repr_weight))
+        known = None if run.elsewhere else run.path("known")
+        represent = bool(run.settings.student.repr_weight)
+        return _export(run, run.path("transfer"), "logits", represent=represent, known=known)
 
     def estimate(self, run: RunContext) -> dict[str, float] | None:
         return _estimate(run, run.path("transfer"))
@@ -245,7 +247,7 @@ def warn_of_dimension(settings: Settings, reporter: Reporter) -> None:
             reporter.warn(f"{what}: the vectors will have {states}")
 
 
-def _export(run: RunContext, table: Path, output: str, *, represent: bool = False) -> Any:
+def _export(run: RunContext, table: Path, output: str, *, represent: bool = False, known: Path | None = None) -> Any:
     """Export the teacher's logits of a table of texts."""
     from kdcli.teacher.export import export_logits
 
@@ -254,7 +256,7 @@ def _export(run: RunContext, table: Path, output: str, *, represent: bool = Fals
         teacher=run.teacher,
         settings=run.settings.teacher.export,
         represent=represent,
-        known=run.path("known"),
+        known=known,
         **run.common(output, "device", "precision", "resume"),
     )
 

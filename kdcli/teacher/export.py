@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,13 @@ from kdcli.parts import Parts
 from kdcli.tables.parquet import slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import STATES, open_texts
-from kdcli.teacher.logits import FORMAT, Logits, logit_columns, read_logits, state_column, write_logits
+from kdcli.teacher.logits import FORMAT, logit_columns, read_logits, state_column, write_logits
 from kdcli.teacher.model import BATCH, Teacher, TeacherSource, warn_of_cuts
 
 PART_ROWS = 4096
 """Rows a part: enough that batches of one length are padded by a few percent, few enough to lose little."""
 _LARGEST_BATCH = 512
 """Larger ones would pad the few thousand texts of a part too much."""
-States = NDArray[np.floating[Any]] | None
 _OF_A_FILE = {"transfer_sha256", "rows", "batch_size", "cut", "kd", "unanswered"}
 """What the metadata of two logits files of one teacher may differ in."""
 _HINT = "a smaller batch: --batch-size N, or --batch-size auto"
@@ -69,7 +68,7 @@ def export_logits(
     A killed run resumes at the first part that is missing. Under ``torchrun`` each process makes its share.
     ``transfer`` is a table or plain lines of texts; a precision in ``settings`` takes the place of ``precision``; a
     ``teacher`` may be loaded already. With ``represent`` the file holds the teacher's representation of each text too.
-    The rows of ``known``, a logits file of the same teacher, are kept, and no text of theirs is read again.
+    What ``known`` has, a logits file of the same teacher for some of these texts, is not asked for again.
     """
     reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":
@@ -98,29 +97,30 @@ def export_logits(
         **model.source.unusual,
         **({"representation": size} if size else {}),
     }
-    before = _known(known, origin, task, size)
+    nothing = np.empty((0, task.outputs), np.float32), np.empty((0, size), np.float32)
+    before, cut_before = _known(known, origin, task) or (_part(np.empty(0, np.uint64), *nothing), 0)
     tables = enumerate(slices(texts, PART_ROWS))
-
-    def read(columns: list[list[str]], batch: int) -> tuple[NDArray[np.float32], States]:
-        if represent and columns[0]:
-            return model.represent(columns, batch)
-        return model.logits(columns, batch), np.empty((0, size), np.float32) if represent else None
 
     def make_part(part: int, path: Path) -> None:
         table = next(table for number, table in tables if number == part)  # parts are made in ascending order
         table = table.unique(maintain_order=True)
-        table = table.filter(before.rows(table.get_columns(), 0) < 0)
-        columns = [column.to_list() for column in table]
+        hashes = text_hash(table.get_columns())
+        new = ~np.isin(hashes, before["row_hash"])
+        columns = [column.filter(new).to_list() for column in table]
         model.read.clear()
         (logits, states), used = halve_until_it_fits(
-            lambda size: read(columns, size), batch, reporter=reporter, auto=wanted == "auto", hint=_HINT
+            lambda most: model.represent(columns, most, states=bool(size)) if columns[0] else nothing,
+            batch,
+            reporter=reporter,
+            auto=wanted == "auto",
+            hint=_HINT,
         )
-        made = _part(text_hash(table.get_columns()), logits, states)
+        old = before.filter(np.isin(before["row_hash"], hashes))
+        made = pl.concat([old, _part(hashes[new], logits, states)])
         made.write_parquet(path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])})
 
     def assemble(paths: list[Path]) -> None:
-        made = [pl.read_parquet(path, glob=False) for path in paths]
-        parts = pl.concat([_part(before.hashes, before.logits, before.states), *made])
+        parts = pl.concat([pl.read_parquet(path, glob=False) for path in paths])
         parts = parts.unique("row_hash", keep="first", maintain_order=True)
         notes = [pl.read_parquet_metadata(path) for path in paths]
         used = min(int(note["batch_size"]) for note in notes)
@@ -129,14 +129,13 @@ def export_logits(
         unanswered = int(np.isnan(logits).all(axis=1).sum())
         if unanswered == len(logits):
             raise DataError("the teacher has answered none of the texts", file=transfer, hint="kd teacher audit")
-        cut = sum((int(note["cut"]) for note in notes), before.metadata["cut"])
+        cut = sum((int(note["cut"]) for note in notes), cut_before)
         metadata = {**origin, "batch_size": used, "cut": cut, "kd": __version__}
         metadata |= {"unanswered": unanswered} if unanswered else {}
         write_logits(output, logits, parts["row_hash"].to_numpy(), metadata, states)
 
     sizes = [min(PART_ROWS, rows - start) for start in range(0, rows, PART_ROWS)]
     fingerprint = {**origin, "batch_size": batch, "device": torch.device(device).type, "part_rows": PART_ROWS}
-    fingerprint |= {"known": sha256(known)} if known and known.exists() else {}
     folder = output.with_name(f".{output.name}.parts")
     with Parts(folder, fingerprint, resume=resume, reporter=reporter) as parts:
         parts.make(sizes, make_part, title="teacher logits")
@@ -148,20 +147,21 @@ def export_logits(
     return ExportResult(rows, len(found.logits), used, precision, longest, model.parameters, cut, unanswered)
 
 
-def _known(path: Path | None, origin: Mapping[str, Any], task: Task, size: int) -> Logits:
-    """Return the answers in a logits file that are of the same teacher; none where there is no file."""
-    if path is not None and path.exists():
-        found, wanted = read_logits(path, task), json.loads(json.dumps({"format": FORMAT, **origin}))
-        theirs, ours = ({key: each[key] for key in each.keys() - _OF_A_FILE} for each in (found.metadata, wanted))
-        if theirs == ours and found.hashes is not None:
-            there = np.isfinite(found.logits[:, 0])
-            states = None if found.states is None else found.states[there]
-            return replace(found, logits=found.logits[there], hashes=found.hashes[there], states=states)
-    nothing = np.empty(0, np.uint64)
-    return Logits(np.empty((0, task.outputs), np.float32), nothing, {"cut": 0}, states=np.empty((0, size), np.float16))
+def _known(path: Path | None, origin: Mapping[str, Any], task: Task) -> tuple[pl.DataFrame, int] | None:
+    """Return the answers in a logits file, if they are of the same teacher, and how many of the texts it has cut."""
+    if path is None or not path.exists():
+        return None
+    found, wanted = read_logits(path, task), json.loads(json.dumps({"format": FORMAT, **origin}))
+    theirs, ours = ({key: each[key] for key in each.keys() - _OF_A_FILE} for each in (found.metadata, wanted))
+    if theirs != ours:
+        return None
+    there = np.isfinite(found.logits[:, 0])
+    return _part(found.hashes, found.logits, found.states).filter(there), found.metadata["cut"]
 
 
-def _part(hashes: NDArray[np.uint64] | None, logits: NDArray[np.float32], states: States) -> pl.DataFrame:
+def _part(
+    hashes: NDArray[np.uint64] | None, logits: NDArray[np.float32], states: NDArray[np.floating[Any]] | None
+) -> pl.DataFrame:
     """Return logits as a table: a part of a logits file."""
     return pl.DataFrame([pl.Series("row_hash", hashes), *logit_columns(logits), *state_column(states)])
 

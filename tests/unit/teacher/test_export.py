@@ -52,15 +52,15 @@ def run(tmp_path, transfer, tiny_teacher, films, notes):
 
 def interrupt(monkeypatch, after):
     """Interrupt the export once, after so many parts; the list that is returned grows with each part."""
-    seen, logits = [], Teacher.logits
+    seen, represent = [], Teacher.represent
 
-    def killed(self, columns, batch):
+    def killed(self, columns, batch, **how):
         seen.append(batch)
         if len(seen) == after + 1:
             raise KeyboardInterrupt
-        return logits(self, columns, batch)
+        return represent(self, columns, batch, **how)
 
-    monkeypatch.setattr(Teacher, "logits", killed)
+    monkeypatch.setattr(Teacher, "represent", killed)
     return seen
 
 
@@ -154,14 +154,14 @@ def test_precision_of_this_stage_alone(run, tmp_path):
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    logits = Teacher.logits
+    represent = Teacher.represent
 
-    def tight(self, columns, batch):
+    def tight(self, columns, batch, **how):
         if batch > 2 and len(columns[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return logits(self, columns, batch)
+        return represent(self, columns, batch, **how)
 
-    monkeypatch.setattr(Teacher, "logits", tight)
+    monkeypatch.setattr(Teacher, "represent", tight)
 
 
 def test_auto_batch_size_is_halved_when_memory_does_not_suffice(
