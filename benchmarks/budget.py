@@ -30,17 +30,17 @@ import numpy as np
 import polars as pl
 from machine import describe
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.load import load_profile
 from kdcli.config.schema import StudentSettings
 from kdcli.distillation.choose import Rows, ShortStudent, by_entropy, in_rounds
 from kdcli.distillation.texts import held_out
-from kdcli.student.dataset import Examples, encode_table
+from kdcli.student.dataset import Examples, encode_table, make_words
 from kdcli.student.student import Student, load_student
 from kdcli.student.train import train_student
-from kdcli.student.vectors import Vectors, make_vectors
-from kdcli.student.vocabulary import Tokenizer, train_vocabulary, vocabulary
+from kdcli.student.vectors import Vectors
 from kdcli.tasks.answers import probabilities
 from kdcli.teacher.logits import read_logits
 
@@ -63,7 +63,7 @@ class Pool:
     table: pl.DataFrame
     logits: NDArray[np.float32]
     tokenizer: Tokenizer
-    vectors: Vectors
+    vectors: Vectors | None
     settings: StudentSettings
     options: dict[str, Any]
 
@@ -106,12 +106,11 @@ def read_pool(given: argparse.Namespace) -> Pool:
     table, found = table.select(task.columns), read_logits(given.logits, task)
     rows = found.rows([table[name] for name in task.columns], 0)
     table, logits = table.filter(pl.Series(rows >= 0)), found.logits[rows[rows >= 0]]
-    words = {"max_size": 15_000, "min_freq": 1, "lowercase": True}
-    sizes = {**words, "max_length": 60, "dimension": given.dimension}
+    sizes = {"max_size": 15_000, "max_length": 60, "dimension": given.dimension}
     settings = load_profile("distil").settings.student.model_copy(update=sizes)
-    tokenizer = train_vocabulary((table[name] for name in task.columns), **words)
-    how = {"seed": 1, "device": "cpu", "reporter": QuietReporter()}
-    vectors = make_vectors(vocabulary(tokenizer), source=given.encoder, dimension=given.dimension, **how)
+    columns = (table[name] for name in task.columns)
+    reporter = QuietReporter()
+    tokenizer, vectors = make_words(columns, settings, given.encoder, seed=1, device="cpu", reporter=reporter)
     options = {"dropout": 0.5, "hidden": given.hidden, "fc": 2 * given.hidden, "embeddings": "non-static"}
     return Pool(task, table, logits, tokenizer, vectors, settings, options)
 

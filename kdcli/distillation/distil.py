@@ -248,8 +248,10 @@ def _plan(
     limits.check(settings)
     device, labels = resolve(settings.device), request.labels
     first = next((file for file in files if form_of(file) != "txt"), files[0])
-    named = (request.text_col, request.text2_col) if request.text_col else (*settings.task.text_columns, None, None)[:2]
-    columns = find_columns(first, *named, request.label_col or settings.task.label_column or None, labels)
+    text, text2 = (*settings.task.text_columns, None, None)[:2]
+    if request.text_col:
+        text, text2 = request.text_col, request.text2_col
+    columns = find_columns(first, text, text2, request.label_col or settings.task.label_column or None, labels)
     derived |= derive.teacher_settings(request.model, labels, settings, reporter)
     source = TeacherSource.of(profile().settings, logits=artefact(root, "logits"))
     if source.is_remote and n_iter is None:

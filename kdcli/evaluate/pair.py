@@ -165,7 +165,7 @@ def calibrate_student(
         reporter.warn(too_few(calibration, settings.agree))
     else:
         share, bound = calibration.answered[place], calibration.bounds[place]
-        accuracy = calibration.accuracy and calibration.accuracy[place]
+        accuracy = calibration.accuracy[place] if calibration.accuracy else None
     chosen = calibration.texts, texts_needed(settings.agree), settings.agree, share, bound
     return CalibrationResult(*chosen, *cross_fit(margin, wrong, calibration), accuracy, calibration.teacher_accuracy)
 

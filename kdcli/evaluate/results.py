@@ -124,7 +124,7 @@ def compare(
     models = {name: _Measured() for name in ("teacher", *students)}
     with reporter.progress("compare", 2 + sum(map(len, students.values())), "models") as progress:
         big = teacher.load(task, device=device, precision=precision, reporter=_ProgressOnly(reporter))
-        models["teacher"].measure(big, big.megabytes, labelled, known and read_logits(known, task))
+        models["teacher"].measure(big, big.megabytes, labelled, read_logits(known, task) if known else None)
         labelled, left_out = _answered(models["teacher"], labelled)
         notes += left_out
         if not known:  # else it was said when they were asked for
