@@ -7,8 +7,8 @@
 `splits`: 200 random splits of the held-out texts, 1,000 that calibrate and the rest to test; a target is missed where
 more of the test texts than it allows are answered otherwise than by the teacher. `LOGITS` are the teacher's of these
 texts, from `kd teacher export`. `accuracy`: student, teacher and the pair on SST-2 dev, calibrated on all held-out
-texts. `speed`: teacher and pair on halves of SST-2's test sentences, each read once in the process; processor time,
-one thread.
+texts. `speed`: teacher and pair on halves of `--rows` of SST-2's sentences, each read once in the process; processor
+time, one thread.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, required=True, help="a table of texts that training has not seen")
     parser.add_argument("--dev", type=Path, required=True, help="the table of texts that chose the student")
     parser.add_argument("--teacher", help="its folder")
-    parser.add_argument("--sst2", type=Path, help="SST-2's dev.tsv; for a speed its test.tsv")
+    parser.add_argument("--sst2", type=Path, help="SST-2's dev.tsv; for a speed its test.tsv or train.tsv")
+    parser.add_argument("--rows", type=int, default=8_000, help="the most sentences for a speed, drawn at random")
     given = parser.parse_args()
     print(describe())
     student = load_student(student_folder(given.student))
@@ -64,7 +65,9 @@ def main() -> None:
     else:
         fresh = load_student(student_folder(given.student))  # with cold caches
         fresh.calibration = student.calibration
-        speed(fresh, teacher, pl.read_csv(given.sst2, separator="\t", quote_char=None)["sentence"].to_list())
+        sentences = pl.read_csv(given.sst2, separator="\t", quote_char=None)["sentence"].unique(maintain_order=True)
+        drawn = np.random.default_rng(1).permutation(len(sentences))[: given.rows]
+        speed(fresh, teacher, sentences.gather(drawn).to_list())
 
 
 def splits(margin: np.ndarray, wrong: np.ndarray, familiar: Familiar) -> None:

@@ -35,7 +35,7 @@ from kdcli.evaluate.bench import BenchSubject, cold_start, student_forms
 from kdcli.evaluate.pair import CalibrationResult
 from kdcli.evaluate.results import Results
 from kdcli.files import atomic, sha256, write_json
-from kdcli.models.device import resolve
+from kdcli.models.device import fastest_precision, resolve
 from kdcli.report.page import report_run
 from kdcli.run.paths import REQUEST, artefact
 from kdcli.run.runner import RunOptions, run_stages
@@ -256,7 +256,12 @@ def _plan(
     source = TeacherSource.of(profile().settings, logits=artefact(root, "logits"))
     if source.is_remote and n_iter is None:
         limits = replace(limits, n_iter=0)  # its answers have a price
-    opened = source.open(labels, device=device, precision=settings.precision, reporter=reporter)
+    elif not said & {"precision", "teacher.export.precision"} and (best := fastest_precision(device)) != "fp32":
+        derived["teacher.export.precision"] = best
+        reporter.info(f"the teacher labels texts in {best}, which is faster here (--precision fp32: as it is)")
+    own = profile().settings
+    precision = own.teacher.export.precision or own.precision
+    opened = source.open(labels, device=device, precision=precision, reporter=reporter)
     derived |= derive.task_settings(opened, labels, columns, reporter) | derive.label_settings(columns, opened)
     if not hasattr(opened, "represent"):
         derived["student.repr_weight"] = 0.0

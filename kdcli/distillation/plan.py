@@ -6,11 +6,13 @@ Times are measured on the first texts: the teacher's of a text and of a word alo
 from __future__ import annotations
 
 import time
+import timeit
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -19,6 +21,7 @@ import polars as pl
 from kdcli import registry
 from kdcli.api import Progress, QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
+from kdcli.config.transfer import LiteSettings
 from kdcli.distillation.derive import count_words
 from kdcli.distillation.texts import FEWEST, held_out
 from kdcli.errors import UsageError
@@ -68,6 +71,7 @@ class Speeds:
     text: float
     word: float
     row: float
+    made: float = 1.0  # the length of a fabricated text in those of the one that it is made from
 
 
 @dataclass(frozen=True)
@@ -130,13 +134,14 @@ def make_plan(
     """
     student, made, epochs = settings.student, limits.n_iter, settings.student.epochs
     words, batch = student.max_size, student.batch_size
-    choice = _CHOICE if settings.transfer.choose == "entropy" and (more or limits.minutes) else 0.0
+    choice = _CHOICE if settings.transfer.choose == "entropy" else 0.0
     if not (limits.minutes and speeds):
         train = texts - sum(held_out(texts))
         made = min(limits.most_iter(texts), ceil(ENOUGH / train) - 1) if made is None else made
         rows = train * (1 + made)
         updates = epochs * ceil(rows / batch)
         words = min(words, max(_LEAST_WORDS, _WORDS_A_ROW * rows))
+        short = train * (1 + made * speeds.made) / rows if speeds else 1.0
     else:
         if speeds.word:
             words = min(words, max(_LEAST_WORDS, int(_VECTORS * 60 * limits.minutes / speeds.word)))
@@ -145,28 +150,31 @@ def make_plan(
 
         def seconds(taken: int) -> float:
             held = sum(held_out(taken))  # they are labelled, and not learned from
-            return (taken - held) * (1 + (made or 0)) * row + held * speeds.text
+            return (taken - held) * (1 + (made or 0) * speeds.made) * row + held * speeds.text
 
         least = min(texts, 2 * _LEAST)
         taken = least + max(0, bisect_right(range(least, texts + 1), left, key=seconds) - 1)
         train = taken - sum(held_out(taken))
         left -= (taken - train) * speeds.text
         if made is None:
-            made = min(limits.most_iter(texts), max(0, int(left / (train * row)) - 1)) if taken == texts else 0
+            most = int((left / (train * row) - 1) / speeds.made)
+            made = min(limits.most_iter(texts), max(0, most)) if taken == texts else 0
+        more = more or taken < texts
         texts, rows = taken, train * (1 + made)
-        passes = min(_MOST_EPOCHS, (left - rows * speeds.text) / (rows * speeds.row))
+        short = train * (1 + made * speeds.made) / rows
+        passes = min(_MOST_EPOCHS, (left / (rows * short) - speeds.text) / speeds.row)
         updates = max(_LEAST_UPDATES, int(passes * rows / batch))
         epochs = ceil(max(1.0, updates * batch / rows))
     labelled, taking = texts - train + rows, {}
     if speeds:
         taking = {
             "read and plan": spent,
-            "teacher": labelled * speeds.text,
+            "teacher": (texts - train + rows * short) * speeds.text,
             "vectors": words * speeds.word,
-            "student": updates * batch * speeds.row,
+            "student": updates * batch * short * speeds.row,
             "rest": _START,
         }
-        taking |= {"choice": choice * (taking["teacher"] + taking["student"])} if choice else {}
+        taking |= {"choice": choice * (taking["teacher"] + taking["student"])} if choice and more else {}
     return Plan(texts, labelled, made, epochs, updates, max(1, updates // _EVALUATIONS), words, taking)
 
 
@@ -197,7 +205,15 @@ def measure(
         progress.advance()
         row = _row_seconds(texts, teacher.task, settings, device)
         progress.advance()
-    return Speeds(text, word, row)
+    return Speeds(text, word, row, _made_length(columns, settings.transfer.lite))
+
+
+def _made_length(columns: list[list[str]], rules: LiteSettings) -> float:
+    """Return the words of a fabricated text for each word of its original, from the rule that keeps an n-gram."""
+    kept = fmean(int(n) for n in rules.ngram.split(":"))
+    words = fmean(count for column in columns for count in count_words(pl.Series(column, dtype=pl.String)))
+    changed = 1 if len(columns) == 1 else 2 / 3  # of a pair the first text, the second, or both
+    return 1 - changed * rules.p_ngram * max(0.0, 1 - kept / max(1.0, words))
 
 
 def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float, progress: Progress) -> float:
@@ -206,13 +222,13 @@ def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float, prog
 
     def seconds(middle: float, size: int) -> float:
         rows = order[max(0, int(middle - size / 2)) :][:size]
-        begin = time.perf_counter()
-        teacher.logits([[column[row] for row in rows] for column in columns])
+        some = [[column[row] for row in rows] for column in columns]
+        taken = min(timeit.repeat(lambda: teacher.logits(some), number=1, repeat=2))  # first calls are slow
         progress.advance()
-        return (time.perf_counter() - begin) / len(rows)
+        return taken / len(rows)
 
     first = seconds(len(order) / 2, _FEW)
-    size = int(np.clip(limit / _ROUNDS / first, _LEAST_FEW, 2 * BATCH))
+    size = int(np.clip(limit / _ROUNDS / 2 / first, _LEAST_FEW, 2 * BATCH))
     found = [seconds((number + 0.5) * len(order) / _ROUNDS, size) for number in range(_ROUNDS)]
     teacher.read.clear()
     return float(np.mean(found))

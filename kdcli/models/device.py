@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import timeit
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -12,6 +14,8 @@ from kdcli.api import Reporter
 from kdcli.errors import KdError, MissingError, UsageError
 
 Result = TypeVar("Result")
+_TRIAL = 768
+"""Rows of the matrices of a trial: as wide as an encoder."""
 
 
 def resolve(device: str) -> str:
@@ -46,6 +50,20 @@ def check_device(device: str, precision: str, what: str) -> None:
     if precision not in able:
         problem = f"a {what} cannot be trained in {precision} on this {kind} device"
         raise UsageError(problem, hint=f"use --precision {' or '.join(sorted(able))}", key="precision")
+
+
+def fastest_precision(device: str) -> str:
+    """Return ``bf16`` where the device multiplies matrices faster in it, by half at least, else ``fp32``.
+
+    A processor shows by a short trial whether it does: newer ones of most makers do, in two or three different ways.
+    """
+    kind = torch.device(device).type
+    if kind != "cpu":
+        return "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    plain = torch.ones(_TRIAL, _TRIAL)
+    short = plain.bfloat16()
+    seconds = [min(timeit.repeat(partial(torch.mm, one, one), number=1, repeat=5)) for one in (plain, short)]
+    return "bf16" if seconds[0] > 1.5 * seconds[1] else "fp32"
 
 
 def halve_until_it_fits(

@@ -60,8 +60,9 @@ class CompareResults(Stage):
         return ["baseline", "student"] if run.settings.task.gold else ["student"]
 
     def _knows(self, run: RunContext) -> bool:
-        """Return whether the teacher has answered the texts to compare on: dev, where it chose the student."""
-        return not run.settings.task.gold and not has_split(run.settings.task, "test")
+        """Return whether the teacher has answered the texts to compare on, dev, for the choice of the student."""
+        same = run.settings.teacher.export.precision in (None, run.precision)
+        return same and not run.settings.task.gold and not has_split(run.settings.task, "test")
 
     def _tables(self, run: RunContext) -> dict[str, pl.DataFrame]:
         """Return the tables to compare on; without gold labels test alone if there is one, for dev has chosen."""

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 from made_teacher import SMALL, make_teacher, texts, write_csv
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from scipy.special import log_softmax
 from transformers import BertForSequenceClassification
@@ -211,6 +212,19 @@ def test_minutes_are_planned_and_kept_in_the_profile_as_numbers(kd, tmp_path, te
     assert "minutes =" not in (run / "profile.toml").read_text()
 
 
+def test_the_teacher_labels_in_the_precision_that_is_fastest_unless_one_is_named(
+    kd, tmp_path, teacher, mails, monkeypatch
+):
+    monkeypatch.setattr("kdcli.distillation.distil.fastest_precision", lambda device: "bf16")
+    for flags, wanted in (((), "bf16"), (("--precision", "fp32"), "fp32")):
+        code, _, err = kd("distil", teacher, mails, *SMALL, *flags, "--run-dir", tmp_path / wanted)
+        assert code == 0, err
+        logits = tmp_path / wanted / "export/logits.safetensors"
+        with safe_open(logits, "numpy") as file:
+            assert json.loads(file.metadata()["kd"])["precision"] == wanted
+        assert ('precision = "bf16"' in (tmp_path / wanted / "profile.toml").read_text()) == (wanted == "bf16")
+
+
 def test_the_teacher_labels_as_many_texts_as_the_budget_allows(kd, tmp_path, teacher, mails):
     run = tmp_path / "run"
     command = ("distil", teacher, mails, *SMALL, "--budget", "40", "--run-dir", run, "--json")
@@ -251,7 +265,8 @@ def test_a_choice_in_rounds_asks_for_no_text_twice_and_ends_the_same_after_a_kil
     small = (*SMALL[:10], "--set", "transfer.lite.n_iter=0", "--set", "transfer.choose=entropy")
 
     def command(run):
-        return ("distil", teacher, table, *small, "--budget", "40", "--run-dir", tmp_path / run, "--json")
+        more = ("--precision", "fp32", "--run-dir", tmp_path / run, "--json")
+        return ("distil", teacher, table, *small, "--budget", "40", *more)
 
     def learned(run):
         return pl.read_parquet(tmp_path / run / "texts/train.parquet")["sentence"].to_list()
@@ -299,7 +314,7 @@ def test_the_teacher_reads_the_texts_that_choose_once_and_some_for_its_speed(
 ):
     monkeypatch.setattr("kdcli.evaluate.results._TIMED", 3)
     run = tmp_path / "run"
-    code, _, err = kd("distil", teacher, mails, *SMALL, "--run-dir", run)
+    code, _, err = kd("distil", teacher, mails, *SMALL, "--precision", "fp32", "--run-dir", run)
     assert code == 0 and " 0 MB" not in err, err
     dev = pl.read_parquet(run / "texts/dev.parquet")["sentence"].to_list()
     assert sorted(Counter(asked)[text] for text in dev) == [1] * 5 + [2] * 3

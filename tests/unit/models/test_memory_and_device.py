@@ -3,7 +3,7 @@ import torch
 
 from kdcli.api import KdError, QuietReporter
 from kdcli.errors import MissingError, UsageError
-from kdcli.models.device import check_device, halve_until_it_fits, resolve
+from kdcli.models.device import check_device, fastest_precision, halve_until_it_fits, resolve
 
 FULL = "CUDA out of memory. Tried to allocate 20.00 MiB."
 
@@ -54,3 +54,16 @@ def test_a_gpu_that_is_not_there():
         with pytest.raises(MissingError) as error:
             check_device(device, "fp32", "teacher")
         assert error.value.key == "device"
+
+
+def test_the_fastest_precision_is_found_by_a_trial(monkeypatch):
+    taken = {torch.float32: 3.0, torch.bfloat16: 1.0}
+
+    def repeat(trial, number, repeat):
+        return [taken[trial().dtype]] * repeat
+
+    monkeypatch.setattr("timeit.repeat", repeat)
+    assert fastest_precision("cpu") == "bf16"
+    taken[torch.bfloat16] = 2.5  # not worth the rounding
+    assert fastest_precision("cpu") == "fp32"
+    assert fastest_precision("mps") == "fp32"
