@@ -106,7 +106,7 @@ def read_pool(given: argparse.Namespace) -> Pool:
     table, found = table.select(task.columns), read_logits(given.logits, task)
     rows = found.rows([table[name] for name in task.columns], 0)
     table, logits = table.filter(pl.Series(rows >= 0)), found.logits[rows[rows >= 0]]
-    sizes = {"max_size": 15_000, "max_length": 60, "dimension": given.dimension}
+    sizes = {"max_size": 15_000, "max_length": 60, "dimension": given.dimension, "repr_weight": 0.0}
     settings = load_profile("distil").settings.student.model_copy(update=sizes)
     columns = (table[name] for name in task.columns)
     reporter = QuietReporter()
