@@ -38,13 +38,15 @@ from kdcli.teacher.model import TeacherSource
 
 POOL = "texts/pool.parquet"
 """The texts to choose from, in a run folder: those that a random draw would take to learn from, then all others."""
-LARGER = 4
+VECTORS = "texts/vectors.parquet"
+"""The word vectors that a choice makes of the teacher, and that the student begins with."""
+LARGER = 5
 """How many times as many texts as the plan takes are read to choose from, at the most."""
 _SHARES = (0.25, 0.5, 1.0)
 """The shares of the texts that are chosen after the first, random draw, and after each further one."""
-_CANDIDATES = 4
+_CANDIDATES = 8
 """Texts that a student reads for each one that is drawn."""
-_PASSES, _BATCH, _FEW = 4, 32, 64
+_PASSES, _BATCH, _FEW = 10, 32, 64
 _SMALL = {"hidden": 50, "fc": 100, "dropout": 0.5}
 """A small student: its choice has to cost less than what it saves."""
 Rows = NDArray[np.int64]
@@ -150,14 +152,9 @@ def choose_texts(root: Path, settings: Settings, count: int, reporter: Reporter)
         pool[np.sort(rows)].write_parquet(temporary)
 
 
-def vectors_of(root: Path) -> Path:
-    """Return the file of the word vectors that a choice makes of the teacher, and the student begins with."""
-    return root / "texts/vectors.parquet"
-
-
 def _words(texts: pl.DataFrame, settings: Settings, root: Path, reporter: Reporter) -> tuple[Tokenizer, Vectors | None]:
     """Return the vocabulary of all texts, and its vectors; those made of the teacher are kept for the student."""
-    made, source = vectors_of(root), settings.vectors_source
+    made, source = root / VECTORS, settings.vectors_source
     first = source == str(made) and not made.exists()
     tokenizer, vectors = make_words(
         texts.get_columns(),

@@ -18,7 +18,7 @@ from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import DeferralSettings, Settings
 from kdcli.distillation import derive
-from kdcli.distillation.choose import LARGER, POOL, choose_texts, vectors_of
+from kdcli.distillation.choose import LARGER, POOL, VECTORS, choose_texts
 from kdcli.distillation.plan import Limits, Plan, make_plan, measure, outlook
 from kdcli.distillation.texts import (
     STDIN,
@@ -291,10 +291,10 @@ def _plan(
         every = (f"{name.replace('_', ' ')} {(1 + plan.n_iter) * value:,.4g}" for name, value in foreseen.items())
         reporter.info(f"the teacher's answers will take about: {', '.join(every)}")
     counts = taken.divide(plan.texts, task, root / "texts", choose=choose)
-    for made in (vectors_of(root), artefact(root, "known")):  # of an earlier plan
+    for made in (root / VECTORS, artefact(root, "known")):  # of an earlier plan
         made.unlink(missing_ok=True)
     if own.student.vectors == "teacher" and (root / POOL).exists():
-        derived["student.vectors"] = str(vectors_of(root))
+        derived["student.vectors"] = str(root / VECTORS)
     if counts.labelled:
         derived |= teacher.fit(pl.read_parquet(root / "texts/dev.parquet"), reporter)
     derived |= {

@@ -48,8 +48,8 @@ _VECTORS, _LEAST_WORDS = 0.1, 2_000
 _WORDS_A_ROW = 2
 """Words beyond so many a row would take more time for their vectors than they are worth."""
 _EVALUATIONS = 20
-_CHOICE = 0.1
-"""The time to choose texts in rounds, as a share of that of teacher and student, at the most."""
+_CHOICE = 4
+"""The time to choose a text in rounds, in training rows of the student."""
 _BATCHES = 16
 """Updates by which the student's speed is measured."""
 _START = 20.0
@@ -134,7 +134,7 @@ def make_plan(
     """
     student, made, epochs = settings.student, limits.n_iter, settings.student.epochs
     words, batch = student.max_size, student.batch_size
-    choice = _CHOICE if settings.transfer.choose == "entropy" else 0.0
+    choice = _CHOICE * speeds.row if speeds and settings.transfer.choose == "entropy" else 0.0
     if not (limits.minutes and speeds):
         train = texts - sum(held_out(texts))
         made = min(limits.most_iter(texts), ceil(ENOUGH / train) - 1) if made is None else made
@@ -146,20 +146,20 @@ def make_plan(
         if speeds.word:
             words = min(words, max(_LEAST_WORDS, int(_VECTORS * 60 * limits.minutes / speeds.word)))
         row = speeds.text + _EPOCHS * speeds.row
-        left = (60 * limits.minutes - spent - _START - words * speeds.word) / (1 + choice)
+        left = 60 * limits.minutes - spent - _START - words * speeds.word
 
         def seconds(taken: int) -> float:
             held = sum(held_out(taken))  # they are labelled, and not learned from
-            return (taken - held) * (1 + (made or 0) * speeds.made) * row + held * speeds.text
+            return (taken - held) * ((1 + (made or 0) * speeds.made) * row + choice) + held * speeds.text
 
         least = min(texts, 2 * _LEAST)
         taken = least + max(0, bisect_right(range(least, texts + 1), left, key=seconds) - 1)
         train = taken - sum(held_out(taken))
-        left -= (taken - train) * speeds.text
+        more = more or taken < texts
+        left -= (taken - train) * speeds.text + train * choice * more
         if made is None:
             most = int((left / (train * row) - 1) / speeds.made)
             made = min(limits.most_iter(texts), max(0, most)) if taken == texts else 0
-        more = more or taken < texts
         texts, rows = taken, train * (1 + made)
         short = train * (1 + made * speeds.made) / rows
         passes = min(_MOST_EPOCHS, (left / (rows * short) - speeds.text) / speeds.row)
@@ -174,7 +174,7 @@ def make_plan(
             "student": updates * batch * short * speeds.row,
             "rest": _START,
         }
-        taking |= {"choice": choice * (taking["teacher"] + taking["student"])} if choice and more else {}
+        taking |= {"choice": train * choice} if choice and more else {}
     return Plan(texts, labelled, made, epochs, updates, max(1, updates // _EVALUATIONS), words, taking)
 
 
