@@ -177,6 +177,8 @@ class StudentSettings(Table):
     """Occurrences a word needs to enter the vocabulary."""
     lowercase: bool = True
     """Lower-case texts."""
+    word_pieces: bool = False
+    """Read a word outside the vocabulary in the pieces of the encoder that makes the vectors; else as [MASK]."""
     max_length: Annotated[Positive, Flag("Training", "N")] = 128
     """Longest text in words; longer ones are cut."""
     vectors: str = ""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LABELS = ("task.kind", "task.labels", "task.names", "task.multi_label")
 """The settings that decide which logit is whose."""
-VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors")
+VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors", "student.word_pieces")
 """The settings of a student that only its vocabulary depends on."""
 DISTILLATION = tuple(f"student.{name}" for name in ("kd_loss", "kd_weight", "repr_weight", "ce_weight", "temperature"))
 """The settings of a student that only its distillation depends on."""

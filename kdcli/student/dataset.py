@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.files import atomic
-from kdcli.student.vectors import Vectors, make_vectors, save_vectors, words_with_vectors
+from kdcli.student.vectors import Vectors, make_vectors, pieces_with_vectors, save_vectors, words_with_vectors
 from kdcli.student.vocabulary import (
     UNKNOWN,
     TextEncoder,
@@ -130,8 +130,10 @@ def make_words(
     texts: Iterable[pl.Series], settings: StudentSettings, source: str, *, seed: int, device: str, reporter: Reporter
 ) -> tuple[Tokenizer, Vectors | None]:
     """Make a vocabulary of texts, and its word vectors from a file or an encoder; without a source there are none."""
-    cut = settings.model_dump(include={"max_size", "min_freq", "lowercase"})
-    tokenizer = train_vocabulary(texts, **cut, more=words_with_vectors(source, reporter) if source else ())
+    cut: dict[str, Any] = settings.model_dump(include={"max_size", "min_freq", "lowercase"})
+    cut["more"] = words_with_vectors(source, reporter) if source else ()
+    cut["pieces"] = pieces_with_vectors(source, reporter) if source and settings.word_pieces else ()
+    tokenizer = train_vocabulary(texts, **cut)
     how: dict[str, Any] = {"source": source, "dimension": settings.dimension, "seed": seed, "device": device}
     return tokenizer, make_vectors(vocabulary(tokenizer), **how, reporter=reporter) if source else None
 

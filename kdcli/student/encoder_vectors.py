@@ -14,14 +14,15 @@ from transformers import AutoModel
 from kdcli.api import MASK, QuietReporter, Reporter
 from kdcli.models import hf
 from kdcli.models.adapter import base_of
+from kdcli.student.vocabulary import CONTINUES
 
 SPREAD = 0.25 / 3**0.5
 """Standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words."""
 
-_CONTINUES = "##"
-"""The beginning of a piece inside a word, in WordPiece."""
 _BEGINS = ("\u0120", "\u2581")
 """The beginning of a piece at the start of a word, in byte-level BPE and in SentencePiece."""
+_LETTER = "a"
+"""A text of one piece, in whose place a piece inside a word is read."""
 _MAX_PIECES = 64
 _BATCH = 128
 
@@ -35,8 +36,9 @@ def encoder_vectors(
     averaged. The averages are centred, reduced by PCA, and scaled by one factor to the standard deviation ``SPREAD``,
     that of random vectors. One factor for all components keeps the proportions of distances: a student learns better.
 
-    The vocabulary's ``[MASK]`` and ``[PAD]`` are the encoder's own. A word that has no word pieces gets zeros, the
-    centre of all words. Returns ``float32 [words, dimension]``, with at most as many values as the states have.
+    The vocabulary's ``[MASK]`` and ``[PAD]`` are the encoder's own, and so are its pieces, ``##ing``. A word that has
+    no word pieces gets zeros, the centre of all words. Returns ``float32 [words, dimension]``, with at most as many
+    values as the states have.
     """
     reporter = reporter or QuietReporter()
     folder = _find(encoder, reporter)
@@ -47,8 +49,10 @@ def encoder_vectors(
         reporter.warn(f"{what}: the vectors have {largest}")
         dimension = largest
     own = {MASK: tokenizer.mask_token, "[PAD]": tokenizer.pad_token}
-    texts = [own.get(word) or word for word in words]
-    states, known = _states(texts, tokenizer, model.to(device), reporter)
+    ids = tokenizer.get_vocab()
+    pieces = np.array([ids.get(word, ids.get(word[2:], -1)) if word.startswith(CONTINUES) else -1 for word in words])
+    texts = [_LETTER if piece >= 0 else own.get(word) or word for word, piece in zip(words, pieces, strict=True)]
+    states, known = _states(texts, pieces, tokenizer, model.to(device), reporter)
     vectors = np.zeros((len(words), dimension), np.float32)
     vectors[known] = project(states[known], dimension)
     return vectors
@@ -56,13 +60,27 @@ def encoder_vectors(
 
 def encoder_words(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
     """Give the whole words of an encoder's vocabulary, in its order; such vocabularies begin with the frequent ones."""
+    yield from (word for word in _wordpiece(encoder, reporter) if not word.startswith(CONTINUES))
+
+
+def encoder_pieces(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
+    """Give what cuts any word in pieces: single characters that begin one, and pieces inside of words, ``##ing``."""
+    for word in _wordpiece(encoder, reporter):
+        piece = word.removeprefix(CONTINUES)
+        if piece.isalnum() and (len(piece) == 1 or piece != word):
+            yield word
+
+
+def _wordpiece(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
+    """Give an encoder's vocabulary in its order, as WordPiece writes it: what begins a word plain, the rest with ##."""
     vocabulary = hf.load_tokenizer(_find(encoder, reporter)).get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    if any(piece.startswith(CONTINUES) for piece in pieces):
+        yield from pieces
+        return
     mark = max(_BEGINS, key=lambda begin: sum(piece.startswith(begin) for piece in pieces))
-    if any(piece.startswith(_CONTINUES) for piece in pieces):
-        yield from (piece for piece in pieces if not piece.startswith(_CONTINUES))
-    else:
-        yield from (piece.removeprefix(mark) for piece in pieces if piece.startswith(mark))
+    for piece in pieces:
+        yield piece.removeprefix(mark) if piece.startswith(mark) else CONTINUES + piece
 
 
 def _find(encoder: str | Path, reporter: Reporter) -> Path:
@@ -88,9 +106,12 @@ def project(states: NDArray[np.floating[Any]], dimension: int) -> NDArray[np.flo
 
 @torch.inference_mode()
 def _states(
-    texts: Sequence[str], tokenizer: Any, model: Any, reporter: Reporter
+    texts: Sequence[str], own: NDArray[np.int64], tokenizer: Any, model: Any, reporter: Reporter
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Average the states of each text's word pieces, ``[texts, hidden]``; also tell which have any, ``[texts]``."""
+    """Average the states of each text's word pieces, ``[texts, hidden]``; also tell which have any, ``[texts]``.
+
+    Where ``own [texts]`` is not -1, that id is read in the place of a text of one piece.
+    """
     cut = {"truncation": True, "max_length": _MAX_PIECES}
     lengths = [len(pieces) for pieces in tokenizer(texts, **cut)["input_ids"]]
     order = np.argsort(lengths, kind="stable")
@@ -104,6 +125,9 @@ def _states(
             ).to(model.device)
             # The mask of special tokens covers the padding too.
             pieces = 1 - batch.pop("special_tokens_mask").unsqueeze(-1)  # [batch, time, 1]
+            ids = torch.from_numpy(own[rows]).to(model.device)[:, None]  # [batch, 1]
+            inside = (ids >= 0) & (pieces[:, :, 0] > 0)
+            batch["input_ids"] = torch.where(inside, ids, batch["input_ids"])
             hidden = model(**batch).last_hidden_state  # [batch, time, hidden]
             counts = pieces.sum(dim=1)
             states[rows] = ((hidden * pieces).sum(dim=1) / counts.clamp(min=1)).cpu().numpy()

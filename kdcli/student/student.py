@@ -103,7 +103,8 @@ class Student:
         """Count the words of texts, and those that the student does not know; here no text is cut."""
         whole = copy(self._encoder)  # which shares what is cached
         whole.max_length = sys.maxsize
-        words, unknown = np.sum([unknown_words(self._encode(column, whole)) for column in columns], axis=0)
+        counts = [unknown_words(self._encode(column, whole), whole.foreign) for column in columns]
+        words, unknown = np.sum(counts, axis=0)
         return WordCounts(words, unknown / words)
 
     @property

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import WordLevel, WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
@@ -29,6 +29,8 @@ SPECIAL = ("[PAD]", MASK)
 """The first ids. MASK also stands for every word outside the vocabulary: a student that was distilled on masked texts
 has learned to do without a masked word, and has never seen a special word for unknown ones."""
 UNKNOWN = SPECIAL.index(MASK)
+CONTINUES = "##"
+"""The beginning of a piece inside a word, as WordPiece writes it."""
 
 CELLS = 1 << 22
 """The largest padded batch of ``compute_batches``, in words: a bound on memory."""
@@ -68,34 +70,45 @@ class Texts:
 
 
 def train_vocabulary(
-    texts: Iterable[pl.Series], *, max_size: int, min_freq: int, lowercase: bool, more: Iterable[str] = ()
+    texts: Iterable[pl.Series],
+    *,
+    max_size: int,
+    min_freq: int,
+    lowercase: bool,
+    more: Iterable[str] = (),
+    pieces: Iterable[str] = (),
 ) -> Tokenizer:
     """Make a tokenizer of the most frequent words, and of other words as far as there is room.
 
     Words of the same frequency are taken in the order of their characters. ``max_size`` includes the special words;
     ``more`` are words that are not in the texts, the most wanted first. Single letters among these, and what is not one
-    word, are skipped. Texts without any word are a ``DataError``.
+    word, are skipped. With ``pieces``, of which at most half of ``max_size`` are taken, a word outside the vocabulary
+    is read in pieces, the longest first (Wu et al. 2016, section 4.1), and not as ``MASK``. Texts without any word are
+    a ``DataError``.
     """
     normalizer, pre_tokenizer = BertNormalizer(lowercase=lowercase), BertPreTokenizer()
-    pieces: Counter[str] = Counter()
+    inside = [piece for piece in pieces if normalizer.normalize_str(piece) == piece][: max_size // 2]
+    parts: Counter[str] = Counter()
     for column in texts:
         split = column.drop_nulls().str.replace_all(MASK, " ", literal=True).str.split(" ").explode()
         for piece, count in split.value_counts().iter_rows():
-            pieces[piece] += count
+            parts[piece] += count
     counts: Counter[str] = Counter()
-    for piece, count in pieces.items():
+    for piece, count in parts.items():
         for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(piece)):
             counts[word] += count
     if not counts:
         raise DataError("the texts hold no word", hint="at least one text must not be empty")
     frequent = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
-    words = dict.fromkeys([*SPECIAL, *(word for _, word in frequent)][: max(max_size, len(SPECIAL))])
+    room = max(max_size - len(inside), len(SPECIAL))
+    words = dict.fromkeys([*[*SPECIAL, *(word for _, word in frequent)][:room], *inside])
     others = iter(more)
     while len(words) < max_size and (other := next(others, None)) is not None:
         word = normalizer.normalize_str(other)
         if len(word) > 1 and len(pre_tokenizer.pre_tokenize_str(word)) == 1:
             words.setdefault(word)
-    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=MASK))
+    model = WordPiece if inside else WordLevel
+    tokenizer = Tokenizer(model({word: number for number, word in enumerate(words)}, unk_token=MASK))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.add_special_tokens([MASK])
@@ -121,6 +134,8 @@ class TextEncoder:
         self.dtype = word_type(tokenizer.get_vocab_size())
         # The tokenizer neither changes nor cuts these words.
         ids = tokenizer.get_vocab(with_added_tokens=False)
+        self.foreign = np.zeros(tokenizer.get_vocab_size(), np.bool_)  # ids of what is no word of the vocabulary
+        self.foreign[[UNKNOWN, *(number for word, number in ids.items() if word.startswith(CONTINUES))]] = True
         self._known = {
             word: [number] for word, number in ids.items() if word.isascii() and word.isalnum() and word == word.lower()
         }
@@ -235,9 +250,9 @@ def _offsets(lengths: NDArray[Any]) -> NDArray[np.int64]:
     return offsets
 
 
-def unknown_words(texts: Texts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the words of each text, and those of them that are outside the vocabulary, or masked: ``[texts]`` each."""
-    unknown = np.concatenate([[0], np.cumsum(texts.words == UNKNOWN)])
+def unknown_words(texts: Texts, foreign: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the words of each text, and those of them whose ids are ``foreign``, ``bool [ids]``: ``[texts]`` each."""
+    unknown = np.concatenate([[0], np.cumsum(foreign[texts.words])])
     return np.diff(texts.offsets), np.diff(unknown[texts.offsets])
 
 

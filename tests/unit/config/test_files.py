@@ -79,8 +79,10 @@ def test_base_is_the_defaults_and_names_every_setting():
 
 
 def test_sst2_has_the_values_of_paper_a():
-    settings = load_profile("sst2", environ={}).settings
+    settings = load_profile("sst2-paper", environ={}).settings
     lite, student = settings.transfer.lite, settings.student
+    training = student.optimizer, student.learning_rate, student.decay, student.rho, student.batch_size, student.ema
+    assert training == ("adadelta", 1.0, "none", 0.95, 50, 0.0)
     assert (lite.p_mask, lite.p_pos, lite.p_ngram, lite.ngram) == (0.1, 0.1, 0.25, "1:5")
     assert (student.kd_loss, student.kd_weight, student.ce_weight) == ("mse", 1.0, 0.0)
     assert settings.task.labels == ("0", "1") and settings.task.names == ("negative", "positive")

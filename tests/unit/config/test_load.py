@@ -171,7 +171,7 @@ def test_extends_by_name_and_relative_to_the_file(tmp_path):
     assert (profile.settings.seed, profile.settings.student.lr) == (5, 0.5)
     assert profile.settings.task.name == "sst2"
     assert profile.origins["task.name"] == "sst2.toml"
-    assert profile.origins["student.patience"] == "base.toml"
+    assert profile.origins["student.min_freq"] == "base.toml"
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_merging_joins_tables_and_names_the_last_layer(layered):
     ("optimizer", "lr", "rate"),
     [("adadelta", "auto", 1.0), ("adam", "auto", 0.001), ("adamw", "auto", 0.001), ("adam", 0.5, 0.5)],
 )
-@pytest.mark.parametrize("profile", [None, "sst2", "demo"])
+@pytest.mark.parametrize("profile", [None, "sst2-paper", "demo"])
 def test_a_learning_rate_that_is_not_set_follows_the_optimizer(profile, optimizer, lr, rate):
     sets = [f"student.optimizer={optimizer}", f"student.lr={lr}"]
     loaded = load_profile(profile, sets=sets if lr != "auto" else sets[:1], environ={})
@@ -378,7 +378,7 @@ def test_a_learning_rate_that_is_not_set_follows_the_optimizer(profile, optimize
 )
 def test_a_setting_without_effect_is_an_error_where_it_was_set(sets, key):
     with pytest.raises(ProfileError) as caught:
-        load_profile("sst2", sets=sets, environ={})
+        load_profile("sst2-paper", sets=sets, environ={})
     assert key in caught.value.key and "--set" in str(caught.value)
 
 
@@ -391,4 +391,4 @@ def test_a_setting_without_effect_is_an_error_where_it_was_set(sets, key):
     ],
 )
 def test_a_setting_with_an_effect_is_none(sets):
-    assert load_profile("sst2", sets=sets, environ={}).settings.student
+    assert load_profile("sst2-paper", sets=sets, environ={}).settings.student

@@ -225,6 +225,21 @@ def test_vectors_of_an_encoder(tmp_path, monkeypatch):
     assert (result.vectors, result.found) == ("encoder some/encoder", 7)
 
 
+def test_words_are_cut_into_the_pieces_of_an_encoder_and_not_of_a_file(tmp_path, monkeypatch):
+    def made(encoder, words, dimension, *, device, reporter):
+        return np.ones((len(words), dimension), np.float32)
+
+    monkeypatch.setattr(encoder_vectors, "encoder_vectors", made)
+    monkeypatch.setattr(encoder_vectors, "encoder_words", lambda encoder, reporter: iter(["scene"]))
+    monkeypatch.setattr(encoder_vectors, "encoder_pieces", lambda encoder, reporter: iter(["##s", "##ic"]))
+    _, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", word_pieces=True)
+    assert load_tokenizer(output).encode("films scenic").tokens == ["film", "##s", "[MASK]"]
+    file = tmp_path / "v.txt"
+    file.write_text("film 1 2 3\n")
+    _, output = run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file), word_pieces=True)
+    assert load_tokenizer(output).encode("films").tokens == ["[MASK]"]
+
+
 def test_table_with_labels_or_without(tmp_path):
     _, output = run(tmp_path, single(tmp_path))
     tokenizer = load_tokenizer(output)

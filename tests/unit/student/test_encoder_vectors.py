@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from kdcli.api import QuietReporter
 from kdcli.errors import MissingError
 from kdcli.student import encoder_vectors as module
-from kdcli.student.encoder_vectors import encoder_vectors, encoder_words
+from kdcli.student.encoder_vectors import encoder_pieces, encoder_vectors, encoder_words
 
 HIDDEN = 16
 WHOLE = ["film", "dull", "bright", "slow", "sharp", "plot", "wit", "tears", "song", "noise", "charm", "star"]
@@ -97,6 +97,19 @@ def test_special_words_are_the_encoders_own(tmp_path):
     np.testing.assert_allclose(vectors, plain_projection(named, 8), atol=1e-5)
 
 
+def test_a_piece_is_read_alone_between_the_encoders_special_tokens(encoder):
+    words = [*WORDS, "##film", "##wit"]
+    vectors = encoder_vectors(encoder, words, 8, device="cpu")
+    ids = Tokenizer.from_file(str(encoder / "tokenizer.json")).get_vocab()
+    model = BertModel.from_pretrained(encoder).eval()
+    with torch.no_grad():
+        inside = [model(torch.tensor([[2, ids[piece], 3]])).last_hidden_state[0, 1] for piece in words[-2:]]
+    states = np.concatenate([plain_states(encoder, WORDS), torch.stack(inside).double().numpy()])
+    np.testing.assert_allclose(vectors, plain_projection(states, 8), atol=1e-5)
+    found = list(encoder_pieces(encoder, QuietReporter()))
+    assert found == [f"##{word}" for word in WHOLE]
+
+
 def test_half_precision_weights_are_computed_in_full(encoder, tmp_path):
     make_encoder(tmp_path)
     BertModel.from_pretrained(encoder).half().save_pretrained(tmp_path)
@@ -118,11 +131,12 @@ def test_the_words_of_a_wordpiece_vocabulary_are_those_that_no_piece_continues(e
 
 @pytest.mark.parametrize("mark", ["\u0120", "\u2581"])
 def test_the_words_of_other_vocabularies_are_those_that_a_mark_begins(tmp_path, mark):
-    pieces = ["<s>", f"{mark}film", "ing", f"{mark}dull", "s"]
+    pieces = ["<s>", f"{mark}film", "ing", f"{mark}dull", "s", f"{mark}d", "!"]
     tokenizer = Tokenizer(WordLevel({piece: number for number, piece in enumerate(pieces)}, unk_token="<s>"))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<s>").save_pretrained(tmp_path)
-    BertConfig(vocab_size=5).save_pretrained(tmp_path)
-    assert list(encoder_words(tmp_path, QuietReporter())) == ["film", "dull"]
+    BertConfig(vocab_size=7).save_pretrained(tmp_path)
+    assert list(encoder_words(tmp_path, QuietReporter())) == ["film", "dull", "d"]
+    assert list(encoder_pieces(tmp_path, QuietReporter())) == ["##ing", "##s", "d"]
 
 
 def test_more_dimensions_than_states_are_fewer_and_said(encoder):

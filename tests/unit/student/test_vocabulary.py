@@ -8,7 +8,14 @@ from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
 
 from kdcli.errors import DataError
-from kdcli.student.vocabulary import SPREAD, TextEncoder, epoch_batches, train_vocabulary, vocabulary
+from kdcli.student.vocabulary import (
+    SPREAD,
+    TextEncoder,
+    epoch_batches,
+    train_vocabulary,
+    unknown_words,
+    vocabulary,
+)
 
 TEXTS = ["It 's a GOOD film , isn't it ?", "a [MASK] film", "", "naïve café  中文", "a good good film"]
 
@@ -57,6 +64,30 @@ def test_other_words_fill_what_room_there_is():
     assert words(5) == own[:5]
 
 
+PIECES = ["f", "##i", "##s", "g", "##oo", "##ING", "##d"]
+
+
+def test_a_word_outside_the_vocabulary_is_read_in_pieces():
+    tokenizer = train_vocabulary([pl.Series(TEXTS)], max_size=100, min_freq=2, lowercase=True, pieces=iter(PIECES))
+    assert vocabulary(tokenizer) == ["[PAD]", "[MASK]", "a", "film", "good", "'", "it", *PIECES[:5], "##d"]
+    for text, tokens in {
+        "goods films": ["good", "##s", "film", "##s"],
+        "fis [MASK] FISS": ["f", "##i", "##s", "[MASK]", "f", "##i", "##s", "##s"],
+        "fit good": ["[MASK]", "good"],  # nothing fits t
+    }.items():
+        assert tokenizer.encode(text).tokens == tokens
+    encoder = TextEncoder(tokenizer, 9)
+    words, unknown = unknown_words(encoder.encode(pl.Series(["goods films", "a good film", "fit"])), encoder.foreign)
+    assert (words.tolist(), unknown.tolist()) == ([4, 3, 1], [2, 0, 1])
+
+
+def test_pieces_take_at_most_half_of_the_room():
+    how = {"max_size": 8, "min_freq": 1, "lowercase": True, "pieces": iter(PIECES), "more": iter(["scene"])}
+    assert vocabulary(train_vocabulary([pl.Series(TEXTS)], **how)) == ["[PAD]", "[MASK]", "a", "film", *PIECES[:4]]
+    how |= {"max_size": 100, "pieces": iter(PIECES), "more": iter(["scene", "##x"])}
+    assert vocabulary(train_vocabulary([pl.Series(["a b"])], **how))[2:] == ["a", "b", *PIECES[:5], "##d", "scene"]
+
+
 def test_mask_is_one_word_and_other_marks_are_text():
     tokenizer = trained([*TEXTS, "x [ pad ] unk y"])
     assert tokenizer.encode("x[MASK]y [PAD] [unk]").tokens == ["x", "[MASK]", "y", "[", "pad", "]", "[", "unk", "]"]
@@ -68,9 +99,10 @@ def test_no_word_is_an_error():
 
 
 @settings(max_examples=300, deadline=None)
-@given(texts_of, st.booleans())
-def test_ids_are_the_tokenizers(texts, lowercase):
-    tokenizer = trained([*TEXTS, *texts[::2]], max_size=20, lowercase=lowercase)
+@given(texts_of, st.booleans(), st.booleans())
+def test_ids_are_the_tokenizers(texts, lowercase, cut):
+    columns, pieces = [pl.Series([*TEXTS, *texts[::2]])], PIECES if cut else ()
+    tokenizer = train_vocabulary(columns, max_size=20, min_freq=1, lowercase=lowercase, pieces=pieces)
     ids = [tokenizer.encode(text).ids for text in texts]
     for length in (1000, 2):
         expected = [row[:length] or [1] for row in ids]
