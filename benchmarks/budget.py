@@ -7,11 +7,12 @@ The texts have logits already (`kd teacher export`), so a choice costs nothing h
 held out for the figures, the same for all; a tenth of the budget, drawn at random, chooses among models, as kd does it.
 All ways share these, the vocabulary, the word vectors, the settings and the number of the student's updates.
 
-`random` takes the first texts of a random order. The others label a quarter of the budget at random, train a short
-student, choose a quarter, train again, and choose the rest; at last a new student learns from all. What they choose:
+`random` takes the first texts of a random order. The others choose in rounds, as `transfer.choose = "entropy"` does
+(`kdcli/distillation/choose.py`): a quarter of the budget at random, a short student, a quarter that it chooses, another
+one, the rest; at last a new student learns from all. What they choose:
 
 - `margin`: two thirds are the texts whose two best probabilities differ least (Settles 2009, section 3.1);
-- `entropy`: random texts, drawn in proportion to their entropy (Luccioli et al. 2025, arXiv 2511.11574, section III).
+- `entropy`: random texts, drawn in proportion to their entropy: what the product does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,41 +30,29 @@ import numpy as np
 import polars as pl
 from machine import describe
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.load import load_profile
 from kdcli.config.schema import StudentSettings
+from kdcli.distillation.choose import Rows, ShortStudent, by_entropy, in_rounds
 from kdcli.distillation.texts import held_out
-from kdcli.student.dataset import Examples, encode_table
-from kdcli.student.student import Student, load_student, probabilities
+from kdcli.student.dataset import Examples, encode_table, make_words
+from kdcli.student.student import Student, load_student
 from kdcli.student.train import train_student
-from kdcli.student.vectors import Vectors, make_vectors
-from kdcli.student.vocabulary import Tokenizer, train_vocabulary, vocabulary
+from kdcli.student.vectors import Vectors
+from kdcli.tasks.answers import probabilities
 from kdcli.teacher.logits import read_logits
 
 WAYS = ("random", "margin", "entropy")
-SHARES = (0.25, 0.5, 1.0)
-"""The shares of the budget that are labelled after the first, random choice, and after each further one."""
 RANDOM = 3
 """`margin` takes every third text at random."""
-CANDIDATES = 8
-"""Texts that a student looks at for each one that it chooses."""
-Rows = NDArray[np.int64]
+BATCH = 128
 
 
-@dataclass(frozen=True)
-class Length:
-    """How long a student trains: passes, and texts an update."""
-
-    epochs: int
-    batch: int
-
-
-def lengths(budget: int) -> tuple[Length, Length]:
-    """Return how long the student trains, and one that only chooses."""
-    if budget <= 2_000:
-        return Length(35, 128), Length(10, 32)
-    return (Length(16, 128), Length(4, 64)) if budget <= 8_000 else (Length(8, 128), Length(3, 128))
+def passes(budget: int) -> int:
+    """Return how long the student trains."""
+    return 35 if budget <= 2_000 else 16 if budget <= 8_000 else 8
 
 
 @dataclass
@@ -73,7 +63,7 @@ class Pool:
     table: pl.DataFrame
     logits: NDArray[np.float32]
     tokenizer: Tokenizer
-    vectors: Vectors
+    vectors: Vectors | None
     settings: StudentSettings
     options: dict[str, Any]
 
@@ -86,10 +76,15 @@ class Pool:
         texts = encode_table(self.table[rows], self.tokenizer, self.task, self.settings.max_length).texts
         return Examples(texts, self.logits[rows], self.logits[rows].argmax(1))
 
-    def train(self, rows: Rows, dev: Rows, length: Length, seed: int) -> Student:
+    def read(self, rows: Rows, others: Rows, seed: int) -> NDArray[np.float32]:
+        """Train a short student on some rows, and return its logits of others."""
+        student = ShortStudent(self.task, self.tokenizer, self.vectors, self.settings, seed)
+        return student.read(self.table[rows], self.logits[rows], self.table[others])
+
+    def train(self, rows: Rows, dev: Rows, epochs: int, seed: int) -> Student:
         """Train a student; ``dev`` is scored ten times."""
-        updates = length.epochs * -(-len(rows) // length.batch)
-        update = {"batch_size": length.batch, "epochs": length.epochs, "eval_steps": max(1, updates // 10)}
+        updates = epochs * -(-len(rows) // BATCH)
+        update = {"batch_size": BATCH, "epochs": epochs, "eval_steps": max(1, updates // 10)}
         with tempfile.TemporaryDirectory() as folder:
             train_student(
                 examples=self.examples(rows),
@@ -111,46 +106,38 @@ def read_pool(given: argparse.Namespace) -> Pool:
     table, found = table.select(task.columns), read_logits(given.logits, task)
     rows = found.rows([table[name] for name in task.columns], 0)
     table, logits = table.filter(pl.Series(rows >= 0)), found.logits[rows[rows >= 0]]
-    words = {"max_size": 15_000, "min_freq": 1, "lowercase": True}
-    sizes = {**words, "max_length": 60, "dimension": given.dimension}
+    sizes = {"max_size": 15_000, "max_length": 60, "dimension": given.dimension, "repr_weight": 0.0}
     settings = load_profile("distil").settings.student.model_copy(update=sizes)
-    tokenizer = train_vocabulary((table[name] for name in task.columns), **words)
-    how = {"seed": 1, "device": "cpu", "reporter": QuietReporter()}
-    vectors = make_vectors(vocabulary(tokenizer), source=given.encoder, dimension=given.dimension, **how)
+    columns = (table[name] for name in task.columns)
+    reporter = QuietReporter()
+    tokenizer, vectors = make_words(columns, settings, given.encoder, seed=1, device="cpu", reporter=reporter)
     options = {"dropout": 0.5, "hidden": given.hidden, "fc": 2 * given.hidden, "embeddings": "non-static"}
     return Pool(task, table, logits, tokenizer, vectors, settings, options)
 
 
-def choose(way: str, found: NDArray[np.float64], count: int, draws: np.random.Generator) -> Rows:
-    """Choose ``count`` rows of the probabilities ``found [rows, labels]``."""
-    if way == "margin":
-        best = np.sort(found, axis=1)
-        order = np.argsort(best[:, -1] - best[:, -2], kind="stable")
-        sure = count - count // RANDOM
-        return np.concatenate([order[:sure], draws.permutation(order[sure:])[: count - sure]])
-    entropy = -(found * np.log(np.maximum(found, 1e-12))).sum(1)
-    keys = draws.exponential(size=len(found)) / np.maximum(entropy, 1e-9)  # Efraimidis, Spirakis 2006
-    return np.argsort(keys, kind="stable")[:count]
+def by_margin(logits: NDArray[np.float32], count: int, draws: np.random.Generator, task: Task) -> Rows:
+    """Choose ``count`` rows of ``logits [rows, labels]``."""
+    best = np.sort(probabilities(logits, task), axis=1)
+    order = np.argsort(best[:, -1] - best[:, -2], kind="stable")
+    sure = count - count // RANDOM
+    return np.concatenate([order[:sure], draws.permutation(order[sure:])[: count - sure]])
 
 
 def run(way: str, pool: Pool, test: Rows, others: Rows, budget: int, seed: int) -> dict[str, Any]:
     """Choose, train and score. Times are of the processor; those of a choice include the short students'."""
     order = np.random.default_rng([seed, 0]).permutation(others)
-    draws, (long, short) = np.random.default_rng([seed, 1]), lengths(budget)
     dev, order = order[: held_out(budget)[0]], order[held_out(budget)[0] :]
     count, begin = budget - len(dev), time.process_time()
-    rows = order[: count if way == "random" else int(SHARES[0] * count)]
-    for share in () if way == "random" else SHARES[1:]:
-        wanted = int(share * count) - len(rows)
-        rest = draws.permutation(np.setdiff1d(order, rows))[: CANDIDATES * wanted]
-        student = pool.train(rows, dev, short, seed)
-        chosen = choose(way, probabilities(student.logits(pool.columns(rest))), wanted, draws)
-        rows = np.concatenate([rows, rest[chosen]])
+    if way == "random":
+        rows = order[:count]
+    else:
+        draw = partial(by_margin if way == "margin" else by_entropy, task=pool.task)
+        rows = in_rounds(order, count, partial(pool.read, seed=seed), draw, seed)
     middle = time.process_time()
-    student = pool.train(rows, dev, long, seed)
+    student = pool.train(rows, dev, passes(budget), seed)
     end = time.process_time()
     found, teacher = student.logits(pool.columns(test)), pool.logits[test]
-    p, q = probabilities(teacher), probabilities(found)
+    p, q = probabilities(teacher, pool.task), probabilities(found, pool.task)
     return {
         "way": way,
         "budget": budget,

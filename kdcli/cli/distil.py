@@ -35,7 +35,7 @@ Minutes = Annotated[
 ]
 Budget = Annotated[
     int | None,
-    option(RUN, "--budget", "The most texts that the teacher labels, drawn at random.", "N", "all texts"),
+    option(RUN, "--budget", "The most texts that the teacher labels; transfer.choose says which.", "N", "all texts"),
 ]
 Labels = Annotated[
     str | None,

@@ -299,6 +299,9 @@ class Settings(Table):
             if not used and getattr(student, key) != StudentSettings.model_fields[key].default:
                 hint = f"it needs {needs}; or leave it out"
                 yield "students", ProfileError("this setting has no effect here", key=f"student.{key}", hint=hint)
+        if self.transfer.choose == "entropy" and not labels:
+            what = "a score has no entropy to choose texts by"
+            yield "students", ProfileError(what, key="transfer.choose", hint='set it to "random"')
         if self.join.rescale and labels:
             hint = "it is for scores; leave it out"
             yield "students", ProfileError("this setting has no effect on classes", key="join.rescale", hint=hint)

@@ -95,6 +95,9 @@ class TransferSettings(Table):
     lite: LiteSettings = Field(default_factory=LiteSettings)
     heavy: HeavySettings = Field(default_factory=HeavySettings)
     corpus: CorpusSettings = Field(default_factory=CorpusSettings)
+    choose: Literal["random", "entropy"] = "random"
+    """Which texts `kd distil` takes, where there are more than its plan: a random draw, or, in rounds, those of which a
+    short student is unsure."""
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import DeferralSettings, Settings
 from kdcli.distillation import derive
+from kdcli.distillation.choose import LARGER, POOL, VECTORS, choose_texts
 from kdcli.distillation.plan import Limits, Plan, make_plan, measure, outlook
 from kdcli.distillation.texts import (
     STDIN,
@@ -33,16 +34,20 @@ from kdcli.errors import UsageError
 from kdcli.evaluate.bench import BenchSubject, cold_start, student_forms
 from kdcli.evaluate.pair import CalibrationResult
 from kdcli.evaluate.results import Results
-from kdcli.files import sha256, write_json
+from kdcli.files import atomic, sha256, write_json
 from kdcli.models.device import fastest_precision, resolve
 from kdcli.report.page import report_run
 from kdcli.run.folder import REQUEST, artefact
 from kdcli.run.runner import RunOptions, run_stages
 from kdcli.student.deferral import texts_needed
 from kdcli.student.student import Student, load_student
+from kdcli.tables.read import form_of
+from kdcli.tasks.detect import detect
 from kdcli.tasks.split import task_from
 from kdcli.teacher.model import TeacherSource
 
+_OWN_TABLES = {"task.text_columns": (), "task.label_column": ""}
+"""The columns of the run's own tables are kd's."""
 Values = Mapping[str, Any]
 Load = Callable[[Values], Profile]  # loads the recipe with settings on top
 
@@ -116,15 +121,18 @@ def distil(
     _show_plan(counts, plan, profile.settings.deferral, request, reporter)
     if options.dry_run:
         return plan
+    if (root / POOL).exists() and not (root / "texts/train.parquet").exists():
+        choose_texts(root, profile.settings, counts.train, reporter)
     outcomes = run_stages(None, profile, options=options, reporter=reporter)
     by_name = {outcome.name: outcome.result for outcome in outcomes}
     settings, student, results = profile.settings, artefact(root, "student"), by_name["results"]
-    new = any(outcome.reasons for outcome in outcomes)
+    ran = {outcome.name for outcome in outcomes if outcome.reasons}
+    new = bool(ran)
     starts: dict[str, float] = {}
     costs: dict[str, float] = {}
     if price is not None:
         record = json.loads((root / REQUEST).read_text("utf-8"))  # the page reads it
-        starts = (not new and record.get("cold_start")) or _cold_starts(settings, student)
+        starts = ("results" not in ran and record.get("cold_start")) or _cold_starts(settings, student)
         costs, new = {row.model: row.cost(price) for row in results.rows}, new or record.get("price") != price
         write_json(root / REQUEST, {**record, "price": price, "cold_start": starts})
     return DistilResult(
@@ -207,11 +215,14 @@ def _prepare(
     with TemporaryDirectory() as place:
         planned = replace(options, run_dir=Path(place)) if options.dry_run else options  # that leaves nothing
         derived, counts, plan, columns = _plan(request, files, recipe, load, planned, begin, reporter)
+    derived = replace(derived, name=root.name)
     if not options.dry_run:
         profile.unlink(missing_ok=True)
         made = {"counts": asdict(counts), "plan": asdict(plan), "columns": columns}
         write_json(record, {"request": asked, **made})
-    return replace(derived, name=root.name), counts, plan
+        with atomic(profile) as temporary:
+            temporary.write_text(derived.to_toml(), "utf-8")
+    return derived, counts, plan
 
 
 def _plan(
@@ -230,15 +241,17 @@ def _plan(
     derived: dict[str, Any] = {"task.name": _name(request.texts)}
 
     def profile() -> Profile:  # with what is derived, but for what the user sets
-        return load({key: value for key, value in derived.items() if key not in said})
+        return load({key: value for key, value in derived.items() if key not in said} | _OWN_TABLES)
 
-    n_iter: int | None = settings.transfer.lite.n_iter
-    if not n_iter and "transfer.lite.n_iter" not in said:
-        n_iter = None  # as many as are of use
+    n_iter = settings.transfer.lite.n_iter or (0 if "transfer.lite.n_iter" in said else None)  # as many as are of use
     limits = Limits(request.minutes, request.budget, n_iter)
     limits.check(settings)
     device, labels = resolve(settings.device), request.labels
-    columns = find_columns(files[0], request.text_col, request.text2_col, request.label_col, labels)
+    first = next((file for file in files if form_of(file) != "txt"), files[0])
+    text, text2 = (*settings.task.text_columns, None, None)[:2]
+    if request.text_col:
+        text, text2 = request.text_col, request.text2_col
+    columns = find_columns(first, text, text2, request.label_col or settings.task.label_column or None, labels)
     derived |= derive.teacher_settings(request.model, labels, settings, reporter)
     source = TeacherSource.of(profile().settings, logits=artefact(root, "logits"))
     if source.is_remote and n_iter is None:
@@ -256,24 +269,32 @@ def _plan(
     task = task_from(own.task)
     teacher = source.match(opened, task, reporter)
     how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
-    derive.check_labels(columns, task, files[0], reporter)
+    derive.check_labels(columns, task, first, reporter)
+    for file in files:
+        detect(file, how, task)  # which reads the columns by their names in the first table
     speeds = None
     if (request.minutes or options.dry_run) and not (options.dry_run and source.is_remote):  # which would be asked
-        sample = first_texts(files[0], how, task, derive.FEW)
+        sample = first_texts(first, how, task, derive.FEW)
         derived |= derive.student_settings(sample, own)
         speeds = measure(teacher, sample, request.minutes or 0, profile().settings, device, reporter)
-    taken = take_texts(files, how, task, limit=limits.most_texts(speeds), seed=own.seed, reporter=reporter)
+    most, choose = limits.most_texts(speeds), own.transfer.choose != "random"
+    taken = take_texts(files, how, task, limit=most * (LARGER if choose else 1), seed=own.seed, reporter=reporter)
+    few = taken.rows.head(most or len(taken.rows))
     if speeds:
         speeds = replace(speeds, row=speeds.row * options.seeds * (1 + taken.labelled))  # labels train a baseline, too
-    derived |= derive.student_settings(taken.rows, own)
+    derived |= derive.student_settings(few, own)
     own = profile().settings
-    if cut := derive.count_cut(taken.rows, own.student.max_length):
+    if cut := derive.count_cut(few, own.student.max_length):
         reporter.info(f"the student reads {own.student.max_length} words: {cut:,} texts are longer, and cut")
-    plan = make_plan(len(taken.rows), time.perf_counter() - begin, speeds, limits, own)
+    plan = make_plan(len(few), time.perf_counter() - begin, speeds, limits, own, len(few) < len(taken.rows))
     if foreseen := source.estimate(task, taken.rows[: plan.texts]):
         every = (f"{name.replace('_', ' ')} {(1 + plan.n_iter) * value:,.4g}" for name, value in foreseen.items())
         reporter.info(f"the teacher's answers will take about: {', '.join(every)}")
-    counts = taken.divide(plan.texts, task, root / "texts")
+    counts = taken.divide(plan.texts, task, root / "texts", choose=choose)
+    for made in (root / VECTORS, artefact(root, "known")):  # of an earlier plan
+        made.unlink(missing_ok=True)
+    if own.student.vectors == "teacher" and (root / POOL).exists():
+        derived["student.vectors"] = str(root / VECTORS)
     if counts.labelled:
         derived |= teacher.fit(pl.read_parquet(root / "texts/dev.parquet"), reporter)
     derived |= {

@@ -48,6 +48,8 @@ _VECTORS, _LEAST_WORDS = 0.1, 2_000
 _WORDS_A_ROW = 2
 """Words beyond so many a row would take more time for their vectors than they are worth."""
 _EVALUATIONS = 20
+_CHOICE = 4
+"""The time to choose a text in rounds, in training rows of the student."""
 _BATCHES = 16
 """Updates by which the student's speed is measured."""
 _START = 20.0
@@ -119,8 +121,12 @@ class Plan:
     seconds: dict[str, float]  # what it will take, by what is done
 
 
-def make_plan(texts: int, spent: float, speeds: Speeds | None, limits: Limits, settings: Settings) -> Plan:
+def make_plan(
+    texts: int, spent: float, speeds: Speeds | None, limits: Limits, settings: Settings, more: bool = False
+) -> Plan:
     """Plan for so many texts, of which no more are taken than ``limits.minutes`` allow; ``spent`` seconds have passed.
+
+    ``more``: whether there are other texts, among which they are chosen.
 
     Without a limit of time all texts are taken, and where they are few rules fabricate more. With one, the time that a
     labelled row takes is the teacher's pass and ``_EPOCHS`` of the student's; where there is more time than all texts
@@ -128,6 +134,7 @@ def make_plan(texts: int, spent: float, speeds: Speeds | None, limits: Limits, s
     """
     student, made, epochs = settings.student, limits.n_iter, settings.student.epochs
     words, batch = student.max_size, student.batch_size
+    choice = _CHOICE * speeds.row if speeds and settings.transfer.choose == "entropy" else 0.0
     if not (limits.minutes and speeds):
         train = texts - sum(held_out(texts))
         made = min(limits.most_iter(texts), ceil(ENOUGH / train) - 1) if made is None else made
@@ -143,12 +150,13 @@ def make_plan(texts: int, spent: float, speeds: Speeds | None, limits: Limits, s
 
         def seconds(taken: int) -> float:
             held = sum(held_out(taken))  # they are labelled, and not learned from
-            return (taken - held) * (1 + (made or 0) * speeds.made) * row + held * speeds.text
+            return (taken - held) * ((1 + (made or 0) * speeds.made) * row + choice) + held * speeds.text
 
         least = min(texts, 2 * _LEAST)
         taken = least + max(0, bisect_right(range(least, texts + 1), left, key=seconds) - 1)
         train = taken - sum(held_out(taken))
-        left -= (taken - train) * speeds.text
+        more = more or taken < texts
+        left -= (taken - train) * speeds.text + train * choice * more
         if made is None:
             most = int((left / (train * row) - 1) / speeds.made)
             made = min(limits.most_iter(texts), max(0, most)) if taken == texts else 0
@@ -166,6 +174,7 @@ def make_plan(texts: int, spent: float, speeds: Speeds | None, limits: Limits, s
             "student": updates * batch * short * speeds.row,
             "rest": _START,
         }
+        taking |= {"choice": train * choice} if choice and more else {}
     return Plan(texts, labelled, made, epochs, updates, max(1, updates // _EVALUATIONS), words, taking)
 
 

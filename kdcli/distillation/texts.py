@@ -190,17 +190,20 @@ class TakenTexts:
     labelled: bool  # whether every row has a label
     unlabelled: int = 0  # texts that are left out, for they have no label
 
-    def divide(self, count: int, task: Task, folder: Path) -> TextCounts:
+    def divide(self, count: int, task: Task, folder: Path, *, choose: bool = False) -> TextCounts:
         """Write the first ``count`` texts: ``train``, ``dev`` and, of many, ``test.parquet``.
 
-        With labels each side has about the same share of every one.
+        With labels each side has about the same share of every one. With ``choose``, where there are more texts,
+        ``pool.parquet`` takes the place of ``train.parquet``: its texts, then all others.
         """
         sides = _divide(self.rows.head(count), self.labelled and not task.is_score)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, side in sides.items():
-            path = folder / f"{name}.parquet"
-            side.write_parquet(path) if len(side) else path.unlink(missing_ok=True)
         sizes = {name: len(side) for name, side in sides.items()}
+        if choose and count < len(self.rows):
+            sides["pool"] = pl.concat([sides.pop("train"), self.rows[count:]])
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("train", "dev", "test", "pool"):
+            path = folder / f"{name}.parquet"
+            sides[name].write_parquet(path) if len(sides.get(name, ())) else path.unlink(missing_ok=True)
         beyond = self.different - self.unlabelled - min(count, len(self.rows))
         return TextCounts(self.read, self.read - self.different, beyond, labelled=self.labelled, **sizes)
 
@@ -217,17 +220,20 @@ def take_texts(
         DataError: There are fewer than ``FEWEST`` different texts, or a label is not one of the task's.
     """
     labelled, unlabelled = bool(settings.label_column), 0
-    taken, found = _Smallest(limit, seed), []
+    frames: list[pl.DataFrame] = []
+    found: list[NDArray[np.uint64]] = []
     with reporter.progress("read", unit="texts") as progress:
         for path in files:
             for batch in stream_table(path, settings, task, reporter, training=True, labels=labelled):
                 rows = batch.drop("index")
                 rows = rows.with_columns(key=keys(rows.select(task.columns)))
                 found.append(rows["key"].to_numpy())
-                taken.add(rows)
+                frames.append(rows.with_columns(rank=_mixed(found[-1], np.uint64(seed))))
+                if limit and sum(map(len, frames)) > limit + _ROWS:
+                    frames = [_smallest(frames, limit)]
                 progress.advance(len(rows))
-    rows, read = taken.rows(), sum(map(len, found))
-    different = len(np.unique(np.concatenate(found))) if found else 0
+    rows, read = _smallest(frames, limit).drop("key", "rank"), sum(map(len, found))
+    different = len(np.unique(np.concatenate(found)))
     if different < FEWEST:
         what = f"{read:,} texts, of which {different:,} are different: {FEWEST} at least are needed"
         raise DataError(what, file=", ".join(map(str, files)), hint="hundreds make a student, thousands a good one")
@@ -250,26 +256,10 @@ def first_texts(path: Path, settings: TaskSettings, task: Task, count: int) -> p
     return rows.select(task.columns).head(count)
 
 
-class _Smallest:
-    """The texts with the smallest hashes, each once; all of them without a limit."""
-
-    def __init__(self, limit: int, seed: int) -> None:
-        self._limit, self._seed = limit, np.uint64(seed)
-        self._frames: list[pl.DataFrame] = []
-        self._pending = 0
-
-    def add(self, rows: pl.DataFrame) -> None:
-        self._frames.append(rows.with_columns(rank=_mixed(rows["key"].to_numpy(), self._seed)))
-        self._pending += len(rows)
-        if self._limit and self._pending > _ROWS:
-            self._frames, self._pending = [self._chosen()], 0
-
-    def rows(self) -> pl.DataFrame:
-        return self._chosen().drop("key", "rank") if self._frames else pl.DataFrame()
-
-    def _chosen(self) -> pl.DataFrame:
-        rows = pl.concat(self._frames).unique("key", keep="first", maintain_order=True).sort("rank")
-        return rows.head(self._limit) if self._limit else rows
+def _smallest(frames: Sequence[pl.DataFrame], limit: int) -> pl.DataFrame:
+    """Return the texts with the smallest hashes in order, each once; without a limit all of them."""
+    rows = pl.concat(frames).unique("key", keep="first", maintain_order=True).sort("rank")
+    return rows.head(limit or len(rows))
 
 
 def _mixed(hashes: NDArray[np.uint64], seed: np.uint64) -> NDArray[np.uint64]:

@@ -76,8 +76,9 @@ class DeferringStudent:
         middle = time.perf_counter()
         if self.teacher is not None:
             logits = at_half(logits, self.student.task).astype(np.float32)
-        if self.teacher is not None and deferred.any():
-            logits[deferred] = self.teacher.logits([np.array(column, object)[deferred].tolist() for column in columns])
+            if deferred.any():
+                texts = [np.array(column, object)[deferred].tolist() for column in columns]
+                logits[deferred] = self.teacher.logits(texts)
         self.counts.update(texts=len(logits), deferred=int(deferred.sum()))
         self.seconds += np.array([middle - begin, time.perf_counter() - middle])
         return logits, deferred
@@ -159,19 +160,14 @@ def calibrate_student(
     with atomic(student / CALIBRATION) as temporary:
         calibration.save(temporary)
     mark(student, but=[name for name in foreign(student) if name != CALIBRATION])
-    place = calibration.errors()
+    share, bound, accuracy, place = 0.0, 0.0, None, calibration.errors()
     if place is None:
         reporter.warn(too_few(calibration, settings.agree))
-    return CalibrationResult(
-        calibration.texts,
-        texts_needed(settings.agree),
-        settings.agree,
-        0.0 if place is None else calibration.answered[place],
-        0.0 if place is None else calibration.bounds[place],
-        *cross_fit(margin, wrong, calibration),
-        None if place is None or not calibration.accuracy else calibration.accuracy[place],
-        calibration.teacher_accuracy,
-    )
+    else:
+        share, bound = calibration.answered[place], calibration.bounds[place]
+        accuracy = calibration.accuracy[place] if calibration.accuracy else None
+    chosen = calibration.texts, texts_needed(settings.agree), settings.agree, share, bound
+    return CalibrationResult(*chosen, *cross_fit(margin, wrong, calibration), accuracy, calibration.teacher_accuracy)
 
 
 def too_few(calibration: Calibration, agree: float) -> str:

@@ -241,7 +241,9 @@ class Export(Stage):
         return super().parameters(run) | {"precision": precision, **named, **represent}
 
     def run(self, run: RunContext) -> Any:
-        return _export(run, run.path("transfer"), "logits", represent=bool(run.settings.student.repr_weight))
+        known = None if run.elsewhere else run.path("known")
+        represent = bool(run.settings.student.repr_weight)
+        return _export(run, run.path("transfer"), "logits", represent=represent, known=known)
 
     def estimate(self, run: RunContext) -> dict[str, float] | None:
         return _estimate(run, run.path("transfer"))
@@ -315,7 +317,7 @@ def _corpus(run: RunContext) -> Any:
     return read_corpus(run.path("cache"), run.task)
 
 
-def _export(run: RunContext, table: Path, output: str, *, represent: bool = False) -> Any:
+def _export(run: RunContext, table: Path, output: str, *, represent: bool = False, known: Path | None = None) -> Any:
     """Export the teacher's logits of a table of texts."""
     from kdcli.teacher.export import export_logits
 
@@ -324,6 +326,7 @@ def _export(run: RunContext, table: Path, output: str, *, represent: bool = Fals
         teacher=run.teacher,
         settings=run.settings.teacher.export,
         represent=represent,
+        known=known,
         **run.common(output, "device", "precision", "resume"),
     )
 

@@ -27,6 +27,7 @@ LAYOUT = {
     "generator": "transfer/generator",
     "prefixes": "transfer/prefixes.json",
     "teacher": "teacher",
+    "known": "texts/known.safetensors",
     "logits": "export/logits.safetensors",
     "dev_logits": "export/dev.safetensors",
     "joined": "join/joined.parquet",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.files import atomic
-from kdcli.student.vectors import make_vectors, pieces_with_vectors, save_vectors, words_with_vectors
+from kdcli.student.vectors import Vectors, make_vectors, pieces_with_vectors, save_vectors, words_with_vectors
 from kdcli.student.vocabulary import (
     UNKNOWN,
     TextEncoder,
@@ -106,23 +106,8 @@ def encode(
     reporter = reporter or QuietReporter()
     table = open_joined(joined, task, reporter)
     source = settings.vectors and (encoder or settings.vectors)
-    with reporter.progress("vocabulary") as progress:
-        tokenizer = train_vocabulary(
-            table.texts_alone(progress),
-            max_size=settings.max_size,
-            min_freq=settings.min_freq,
-            lowercase=settings.lowercase,
-            more=words_with_vectors(source, reporter) if source else (),
-            pieces=pieces_with_vectors(source, reporter) if source and settings.word_pieces else (),
-        )
-    vectors = source and make_vectors(
-        vocabulary(tokenizer),
-        source=source,
-        dimension=settings.dimension,
-        seed=seed,
-        device=device,
-        reporter=reporter,
-    )
+    texts = table.texts_alone(reporter)
+    tokenizer, vectors = make_words(texts, settings, source, seed=seed, device=device, reporter=reporter)
     with atomic(output) as folder:
         folder.mkdir()
         save_tokenizer(tokenizer, folder)
@@ -139,6 +124,18 @@ def encode(
         )
         (folder / "encoded.json").write_text(json.dumps(asdict(result), indent=1) + "\n", "utf-8")
     return result
+
+
+def make_words(
+    texts: Iterable[pl.Series], settings: StudentSettings, source: str, *, seed: int, device: str, reporter: Reporter
+) -> tuple[Tokenizer, Vectors | None]:
+    """Make a vocabulary of texts, and its word vectors from a file or an encoder; without a source there are none."""
+    cut: dict[str, Any] = settings.model_dump(include={"max_size", "min_freq", "lowercase"})
+    cut["more"] = words_with_vectors(source, reporter) if source else ()
+    cut["pieces"] = pieces_with_vectors(source, reporter) if source and settings.word_pieces else ()
+    tokenizer = train_vocabulary(texts, **cut)
+    how: dict[str, Any] = {"source": source, "dimension": settings.dimension, "seed": seed, "device": device}
+    return tokenizer, make_vectors(vocabulary(tokenizer), **how, reporter=reporter) if source else None
 
 
 def load_examples(folder: Path, task: Task) -> Examples:
@@ -202,11 +199,12 @@ class JoinedSet:
             states = batch[STATES].to_numpy().astype(np.float16) if self.size else None
             yield [batch[name] for name in self.texts], logits, self._labels(batch, logits), states
 
-    def texts_alone(self, progress: Progress) -> Iterator[pl.Series]:
-        """Give the text columns in pieces."""
-        for batch in read_table(self.reader.path, columns=self.texts).batches():
-            yield from (batch[name] for name in self.texts)
-            progress.advance(len(batch))
+    def texts_alone(self, reporter: Reporter) -> Iterator[pl.Series]:
+        """Give the text columns in pieces, for a vocabulary."""
+        with reporter.progress("vocabulary") as progress:
+            for batch in read_table(self.reader.path, columns=self.texts).batches():
+                yield from (batch[name] for name in self.texts)
+                progress.advance(len(batch))
 
     def _labels(self, batch: pl.DataFrame, logits: NDArray[np.float32]) -> NDArray[Any] | None:
         if self.label is None:

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import DataError, first_line
 from kdcli.student.vector_file import Row, VectorFile
+from kdcli.student.vocabulary import CONTINUES
 
 FILE = "vectors.safetensors"
 RANGE = 0.25
@@ -87,9 +88,12 @@ def words_with_vectors(source: str, reporter: Reporter) -> Iterator[str]:
 
 
 def pieces_with_vectors(source: str, reporter: Reporter) -> Iterator[str]:
-    """Give the pieces that words can be cut into, of an encoder; a file has none."""
-    if Path(source).expanduser().is_file():
-        return iter(())
+    """Give the pieces that words can be cut into, of an encoder, or of a Parquet file that has such pieces."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        words = list(words_with_vectors(source, reporter)) if path.suffix == ".parquet" else []
+        inside = [word for word in words if word.startswith(CONTINUES)]
+        return iter([word for word in words if len(word) == 1 and word.isalnum()] + inside if inside else [])
     from kdcli.student.encoder_vectors import encoder_pieces
 
     return encoder_pieces(source, reporter)

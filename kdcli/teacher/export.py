@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,13 +23,15 @@ from kdcli.parts import Parts
 from kdcli.tables.parquet import slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import STATES, open_texts
-from kdcli.teacher.logits import logit_columns, read_logits, state_column, write_logits
+from kdcli.teacher.logits import FORMAT, logit_columns, read_logits, state_column, write_logits
 from kdcli.teacher.model import BATCH, Teacher, TeacherSource, warn_of_cuts
 
 PART_ROWS = 4096
 """Rows a part: enough that batches of one length are padded by a few percent, few enough to lose little."""
 _LARGEST_BATCH = 512
 """Larger ones would pad the few thousand texts of a part too much."""
+_OF_A_FILE = {"transfer_sha256", "rows", "batch_size", "cut", "kd", "unanswered"}
+"""What the metadata of two logits files of one teacher may differ in."""
 _HINT = "a smaller batch: --batch-size N, or --batch-size auto"
 
 
@@ -47,21 +52,23 @@ class ExportResult:
 def export_logits(
     *,
     transfer: Path,
-    teacher: TeacherSource,
+    teacher: TeacherSource | Teacher,
     task: Task,
     settings: ExportSettings,
     device: str,
     precision: str,
     output: Path,
     represent: bool = False,
+    known: Path | None = None,
     resume: bool = True,
     reporter: Reporter | None = None,
 ) -> ExportResult:
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.
 
     A killed run resumes at the first part that is missing. Under ``torchrun`` each process makes its share.
-    ``transfer`` is a table or plain lines of texts; a precision in ``settings`` takes the place of ``precision``. With
-    ``represent`` the file holds the teacher's representation of each text too.
+    ``transfer`` is a table or plain lines of texts; a precision in ``settings`` takes the place of ``precision``; a
+    ``teacher`` may be loaded already. With ``represent`` the file holds the teacher's representation of each text too.
+    What ``known`` has, a logits file of the same teacher for some of these texts, is not asked for again.
     """
     reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":
@@ -71,41 +78,46 @@ def export_logits(
     if not rows:
         raise DataError("the transfer set has no rows", file=transfer)
     precision, wanted = settings.precision or precision, settings.batch_size
-    model = teacher.load(task, device=device, precision=precision, reporter=reporter)
+    how: dict[str, Any] = {"device": device, "precision": precision, "reporter": reporter}
+    model = teacher if isinstance(teacher, Teacher) else teacher.load(task, **how)
     model.try_out()
     size = model.represent([["a"]] * len(task.columns))[1].shape[1] if represent else 0
-    if size:
-        reporter.info(f"the teacher's representations take up to {2 * size * rows / 1e6:,.0f} MB")
+    if (megabytes := 2 * size * rows / 1e6) >= 1:
+        reporter.info(f"the teacher's representations take up to {megabytes:,.0f} MB")
     batch = _largest_batch(model, device) if wanted == "auto" else wanted
     origin = {
         "labels": list(task.labels),
-        "teacher": teacher.model,
+        "teacher": model.source.model,
         "teacher_sha256": model.loaded.fingerprint(),
         "transfer_sha256": sha256(transfer),
         "rows": rows,
         "max_length": model.loaded.max_length,
         "precision": precision,
         **({"multi_label": True} if task.multi_label else {}),
-        **teacher.unusual,
+        **model.source.unusual,
         **({"representation": size} if size else {}),
     }
+    nothing = np.empty((0, task.outputs), np.float32), np.empty((0, size), np.float32)
+    before, cut_before = _known(known, origin, task) or (_part(np.empty(0, np.uint64), *nothing), 0)
     tables = enumerate(slices(texts, PART_ROWS))
-
-    def read(columns: list[list[str]], batch: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        return model.represent(columns, batch) if represent else (model.logits(columns, batch), None)
 
     def make_part(part: int, path: Path) -> None:
         table = next(table for number, table in tables if number == part)  # parts are made in ascending order
         table = table.unique(maintain_order=True)
-        columns = [column.to_list() for column in table]
+        hashes = text_hash(table.get_columns())
+        new = ~np.isin(hashes, before["row_hash"])
+        columns = [column.filter(new).to_list() for column in table]
         model.read.clear()
         (logits, states), used = halve_until_it_fits(
-            lambda size: read(columns, size), batch, reporter=reporter, auto=wanted == "auto", hint=_HINT
+            lambda most: model.represent(columns, most, states=bool(size)) if columns[0] else nothing,
+            batch,
+            reporter=reporter,
+            auto=wanted == "auto",
+            hint=_HINT,
         )
-        hashes = pl.Series("row_hash", text_hash(table.get_columns()))
-        pl.DataFrame([hashes, *logit_columns(logits), *state_column(states)]).write_parquet(
-            path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])}
-        )
+        old = before.filter(np.isin(before["row_hash"], hashes))
+        made = pl.concat([old, _part(hashes[new], logits, states)])
+        made.write_parquet(path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])})
 
     def assemble(paths: list[Path]) -> None:
         parts = pl.concat([pl.read_parquet(path, glob=False) for path in paths])
@@ -117,7 +129,8 @@ def export_logits(
         unanswered = int(np.isnan(logits).all(axis=1).sum())
         if unanswered == len(logits):
             raise DataError("the teacher has answered none of the texts", file=transfer, hint="kd teacher audit")
-        metadata = {**origin, "batch_size": used, "cut": sum(int(note["cut"]) for note in notes), "kd": __version__}
+        cut = sum((int(note["cut"]) for note in notes), cut_before)
+        metadata = {**origin, "batch_size": used, "cut": cut, "kd": __version__}
         metadata |= {"unanswered": unanswered} if unanswered else {}
         write_logits(output, logits, parts["row_hash"].to_numpy(), metadata, states)
 
@@ -130,8 +143,27 @@ def export_logits(
     found = read_logits(output, task)
     used, cut, unanswered = (found.metadata.get(name, 0) for name in ("batch_size", "cut", "unanswered"))
     longest = model.loaded.max_length
-    warn_of_cuts(cut, len(found.logits), longest, teacher.long_texts, reporter)
+    warn_of_cuts(cut, len(found.logits), longest, model.source.long_texts, reporter)
     return ExportResult(rows, len(found.logits), used, precision, longest, model.parameters, cut, unanswered)
+
+
+def _known(path: Path | None, origin: Mapping[str, Any], task: Task) -> tuple[pl.DataFrame, int] | None:
+    """Return the answers in a logits file, if they are of the same teacher, and how many of the texts it has cut."""
+    if path is None or not path.exists():
+        return None
+    found, wanted = read_logits(path, task), json.loads(json.dumps({"format": FORMAT, **origin}))
+    theirs, ours = ({key: each[key] for key in each.keys() - _OF_A_FILE} for each in (found.metadata, wanted))
+    if theirs != ours:
+        return None
+    there = np.isfinite(found.logits[:, 0])
+    return _part(found.hashes, found.logits, found.states).filter(there), found.metadata["cut"]
+
+
+def _part(
+    hashes: NDArray[np.uint64] | None, logits: NDArray[np.float32], states: NDArray[np.floating[Any]] | None
+) -> pl.DataFrame:
+    """Return logits as a table: a part of a logits file."""
+    return pl.DataFrame([pl.Series("row_hash", hashes), *logit_columns(logits), *state_column(states)])
 
 
 def _largest_batch(model: Teacher, device: str) -> int:

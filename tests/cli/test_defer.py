@@ -63,9 +63,11 @@ def test_a_run_calibrates_its_student(kd, tmp_path, monkeypatch):
     code, out, err = kd(*again)
     assert code == 0 and not any(stage["reasons"] for stage in json.loads(out)["stages"]), err
     assert "30 calibration texts" in (run / "report.html").read_text()
-    # Another target calibrates alone; another student is calibrated again.
+    # Another target calibrates alone, and times no cold start; another student is calibrated again.
+    before = json.loads((run / "distil.json").read_text())["cold_start"]
     code, out, err = kd("distil", teacher, mails, *SMALL, "--agree", "0.9", "--json")
     assert code == 0 and json.loads(out)["deferral"]["agree"] == 0.9, err
+    assert json.loads(out)["cold_start"] == before
     assert (run / "student/model.safetensors").stat().st_mtime_ns == weights
     assert kdcli.load_student(run / "student").calibrated.agree == 0.9
     code, out, err = kd(*again, "--set", "student.lr=0.01")

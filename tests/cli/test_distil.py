@@ -1,6 +1,7 @@
 """``kd distil`` from a table to a student, with tiny models."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import polars as pl
@@ -12,8 +13,9 @@ from scipy.special import log_softmax
 from transformers import BertForSequenceClassification
 
 import kdcli
+from kdcli.distillation.choose import ShortStudent
 from kdcli.errors import DataError
-from kdcli.teacher.model import TeacherSource
+from kdcli.teacher.model import Teacher, TeacherSource
 
 
 @pytest.fixture
@@ -240,6 +242,104 @@ def test_the_teacher_labels_as_many_texts_as_the_budget_allows(kd, tmp_path, tea
     assert code == 0 and json.loads(out)["texts"] == 15, err
     code, out, err = kd("distil", teacher, mails, *SMALL, "--budget", "5000", "--run-dir", run, "--dry-run", "--json")
     assert code == 0 and json.loads(out)["texts"] == 80 and "5,000" in err
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The texts that teachers have read, in order; those of pairs are the first ones."""
+    seen, ask = [], Teacher._ask
+
+    def counted(self, columns, *rest):
+        seen.extend(columns[0])
+        return ask(self, columns, *rest)
+
+    monkeypatch.setattr(Teacher, "_ask", counted)
+    return seen
+
+
+def test_a_choice_in_rounds_asks_for_no_text_twice_and_ends_the_same_after_a_kill(
+    kd, tmp_path, teacher, asked, monkeypatch
+):
+    rows = texts(160)
+    table = write_csv(tmp_path / "films.csv", [[text] for text in rows], ["text"])
+    sets = [one for one in SMALL[1:10:2] if not one.startswith("transfer")]
+    sets += ["transfer.lite.n_iter=0", "transfer.choose=entropy", "precision=fp32"]
+
+    def distil(run, **more):
+        settings = dict(tuple(one.split("=")) for one in sets) | more
+        settings = {key: int(value) if value.isdigit() else value for key, value in settings.items()}
+        return kdcli.distil(teacher, table, budget=40, settings=settings, run_dir=tmp_path / run)
+
+    def learned(run):
+        return pl.read_parquet(tmp_path / run / "texts/train.parquet")["sentence"].to_list()
+
+    flags = [flag for one in sets for flag in ("--set", one)]
+    code, out, err = kd("distil", teacher, table, *flags, "--budget", "40", "--dry-run", "--json")
+    assert code == 0 and json.loads(out)["seconds"]["choice"] > 0, err
+    asked.clear()
+    whole = distil("whole")
+    times = Counter(asked)
+    assert [times[text] for text in learned("whole")] == [1] * 36
+    assert len(set(asked) & set(rows)) == 40  # with those of dev
+    # A quarter is the random draw's.
+    distil("random", **{"transfer.choose": "random"})
+    assert learned("random")[:9] == learned("whole")[:9] and set(learned("random")) != set(learned("whole"))
+    # Killed in the second round, and run again.
+    read, asked[:] = ShortStudent.read, []
+
+    def killed(self, texts, *rest):
+        if len(texts) > 9:
+            raise KeyboardInterrupt
+        return read(self, texts, *rest)
+
+    monkeypatch.setattr(ShortStudent, "read", killed)
+    with pytest.raises(KeyboardInterrupt):
+        distil("killed")
+    assert len(set(asked) & set(rows)) == 18
+    monkeypatch.setattr(ShortStudent, "read", read)
+    resumed = distil("killed")
+    assert learned("killed") == learned("whole")
+    times = Counter(asked)
+    assert [times[text] for text in learned("killed")] == [1] * 36
+    assert all(np.array_equal(resumed.weights[name], value) for name, value in whole.weights.items())
+    again = ("run-all", "--profile", tmp_path / "killed/profile.toml", "--run-dir", tmp_path / "killed", "--json")
+    code, out, err = kd(*again)
+    assert code == 0 and not any(stage["reasons"] for stage in json.loads(out)["stages"]), err
+
+
+def test_columns_that_a_profile_names(kd, tmp_path, teacher):
+    sides = [f"the {text}" for text in texts(40, 3)]
+    rows = [
+        [*row, ("positive", "negative")[number % 2]] for number, row in enumerate(zip(texts(40), sides, strict=True))
+    ]
+    table = write_csv(tmp_path / "films.csv", rows, ["text", "notes", "stars"])
+    own = tmp_path / "my.toml"
+    own.write_text('extends = "distil"\n[task]\ntext_columns = ["notes"]\nlabel_column = "stars"\n')
+    columns = ("--set", 'task.text_columns=["notes"]', "--set", "task.label_column=stars")
+    for number, named in enumerate((("--profile", own), columns)):
+        run = tmp_path / f"run{number}"
+        code, out, err = kd("distil", teacher, table, *SMALL, *named, "--run-dir", run, "--json")
+        assert code == 0 and json.loads(out)["counts"]["labelled"], err
+        found = pl.concat(pl.read_parquet(run / f"texts/{side}.parquet") for side in ("train", "dev"))
+        assert sorted(found["sentence"]) == sorted(sides) and set(found["label"]) == {"positive", "negative"}
+        code, out, err = kd("predict", "--student", run, "--input", table)
+        assert code == 0 and len(out.splitlines()) == 41, err
+    code, _, err = kd("distil", teacher, table, *SMALL, *columns, "--text-col", "text", "--run-dir", tmp_path / "other")
+    found = pl.read_parquet(tmp_path / "other/texts/train.parquet")
+    assert code == 0 and set(found["sentence"]) <= {row[0] for row in rows}, err
+
+
+def test_several_tables_are_read_by_the_names_of_the_first(kd, tmp_path, teacher):
+    parts = [texts(120)[start : start + 40] for start in (0, 40, 80)]
+    first = write_csv(tmp_path / "a.csv", [[number, text] for number, text in enumerate(parts[0])], ["id", "text"])
+    other = write_csv(tmp_path / "b.csv", [[text, text[:3]] for text in parts[1]], ["text", "more"])
+    lines = tmp_path / "0.txt"
+    lines.write_text("".join(f"{text}\n" for text in parts[2]))
+    code, out, err = kd("distil", teacher, lines, first, other, *SMALL, "--run-dir", tmp_path / "run", "--json")
+    assert code == 0 and json.loads(out)["counts"]["read"] == 120, err
+    write_csv(other, [[text] for text in parts[1]], ["review"])
+    code, _, err = kd("distil", teacher, first, other, *SMALL, "--run-dir", tmp_path / "third")
+    assert code == 4 and "b.csv, key text" in err and "review" in err and not (tmp_path / "third/texts").exists()
 
 
 def test_stdin_and_another_run_in_the_folder(kd, tmp_path, teacher, monkeypatch):

@@ -52,15 +52,15 @@ def run(tmp_path, transfer, tiny_teacher, films, notes):
 
 def interrupt(monkeypatch, after):
     """Interrupt the export once, after so many parts; the list that is returned grows with each part."""
-    seen, logits = [], Teacher.logits
+    seen, represent = [], Teacher.represent
 
-    def killed(self, columns, batch):
+    def killed(self, columns, batch, **how):
         seen.append(batch)
         if len(seen) == after + 1:
             raise KeyboardInterrupt
-        return logits(self, columns, batch)
+        return represent(self, columns, batch, **how)
 
-    monkeypatch.setattr(Teacher, "logits", killed)
+    monkeypatch.setattr(Teacher, "represent", killed)
     return seen
 
 
@@ -104,6 +104,34 @@ def test_a_killed_export_goes_on_with_the_part_that_is_missing(run, tmp_path, mo
     assert (tmp_path / "logits.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
+def test_answers_that_are_known_are_not_asked_for_again(run, tmp_path, monkeypatch, tiny_teacher):
+    pl.DataFrame({"sentence": TEXTS[3:8]}).write_parquet(tmp_path / "few.parquet")
+    known, cut = tmp_path / "known.safetensors", {"max_length": 6}
+    before = run("known.safetensors", transfer=tmp_path / "few.parquet", represent=True, **cut)
+    whole = run("whole.safetensors", represent=True, **cut)
+    read, represent = [], Teacher.represent
+
+    def counted(self, columns, *rest, **how):
+        read.extend(columns[0])
+        return represent(self, columns, *rest, **how)
+
+    monkeypatch.setattr(Teacher, "represent", counted)
+    result = run(known=known, represent=True, **cut)
+    assert set(read) == {"a", *DISTINCT} - set(TEXTS[3:8])
+    assert (result.distinct, result.cut) == (whole.distinct, whole.cut) and 0 < before.cut < whole.cut
+    found, wanted = (load_file(tmp_path / name) for name in ("logits.safetensors", "whole.safetensors"))
+    order, other = (np.argsort(each["row_hash"]) for each in (found, wanted))
+    for name, close in (("row_hash", 0), ("logits", 1e-5), ("representation", 1e-2)):
+        assert np.abs(found[name][order].astype(float) - wanted[name][other].astype(float)).max() <= close
+    read.clear()
+    run("again.safetensors", known=known, transfer=tmp_path / "few.parquet", represent=True, **cut)
+    assert read == ["a"]
+    for other in ({"teacher": tiny_teacher("other", labels=("1", "0"))}, {"represent": False}, {"max_length": 32}):
+        read.clear()
+        run("other.safetensors", known=known, **{"represent": True, **cut, **other})
+        assert set(read) >= set(DISTINCT)
+
+
 def test_parts_made_otherwise_are_thrown_away_and_said(run, tmp_path, notes, monkeypatch):
     run("other.safetensors", precision="bf16")
     interrupt(monkeypatch, 2)
@@ -126,14 +154,14 @@ def test_precision_of_this_stage_alone(run, tmp_path):
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    logits = Teacher.logits
+    represent = Teacher.represent
 
-    def tight(self, columns, batch):
+    def tight(self, columns, batch, **how):
         if batch > 2 and len(columns[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return logits(self, columns, batch)
+        return represent(self, columns, batch, **how)
 
-    monkeypatch.setattr(Teacher, "logits", tight)
+    monkeypatch.setattr(Teacher, "represent", tight)
 
 
 def test_auto_batch_size_is_halved_when_memory_does_not_suffice(
