@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any, Literal
 
 from kdcli import registry
-from kdcli.config.table import explain
 from kdcli.errors import KdError, each, shown
 from kdcli.registry import Group, Plugin
 from kdcli.registry.plugin import faults, version_fault
@@ -174,6 +173,8 @@ def loads(subject: Subject) -> str:
 def options(subject: Subject) -> str:
     """Validate the options of this check, and look for a description of each option."""
     from pydantic import ValidationError
+
+    from kdcli.config.table import explain
 
     model = subject.plugin.Options
     try:

@@ -204,7 +204,7 @@ OWN = {
     "teacher export": ["teacher.max_length", "teacher.export", "device"],
     "join": ["join"],
     "student": ["student", "device"],
-    "distil": ["deferral.agree", "device", "precision"],
+    "distil": ["deferral.agree", "transfer.choose", "device", "precision"],
     "predict": ["deferral.agree", "device", "precision"],
 }
 """The settings that such a command reads, beside those of the task and the seed."""

@@ -80,9 +80,6 @@ def test_run_all_writes_the_page_and_says_where(done):
     assert spared.code == 0 and page.read_text() == "mine" and "report:" not in spared.out
     assert done.kd("report", done.run_dir, "--force").code == 0 and page.read_text().startswith("<!doctype")
 
-    both = done.root / "both.html"
-    assert "differences" in done.kd("report", done.run_dir, done.run_dir, "-o", both).out and both.exists()
-
 
 def test_the_predictions_are_the_scored_ones(done):
     rows = pl.read_parquet(done.run_dir / "predictions.parquet").to_dicts()
