@@ -262,6 +262,12 @@ class Settings(Table):
     teachers: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of teacher plugins, one table each."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Accept a table that has no effect: the profiles of runs of earlier versions end with an empty one."""
+        return {name: value for name, value in values.items() if name != "sources" or value}
+
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:

@@ -220,6 +220,12 @@ def test_resolved_toml_runs_again_as_it_is(tmp_path):
     assert first.settings.student.vectors == 'C:\\a "b" ü\t'
 
 
+def test_the_profile_of_a_run_of_an_earlier_version_is_read(tmp_path):
+    new = load_profile(write(tmp_path, LABELS), environ={})
+    assert load_profile(write(tmp_path, f"{LABELS}[sources]\n", "old.toml"), environ={}).settings == new.settings
+    assert set(errors_of(write(tmp_path, f'{LABELS}[sources]\nmnist = "x"\n', "used.toml"), environ={})) == {"sources"}
+
+
 def test_tables_of_plugins_are_complete_after_loading():
     profile = load_profile(None, sets=["students.bilstm.hidden=7"], environ={})
     assert profile.settings.students["bilstm"]["hidden"] == 7
