@@ -42,6 +42,8 @@ anew in each epoch, so that even few texts, or those of rare lengths, meet other
 
 _REMEMBERED = 1_000_000
 """Pieces of text whose ids are cached: a bound on memory."""
+_LONGEST = 100
+"""Characters of the longest word that the library's WordPiece reads; a longer one is ``MASK``."""
 
 Columns = tuple[NDArray[Any], ...]
 Compute = Callable[[Columns, Columns], NDArray[np.float32]]
@@ -132,12 +134,14 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.dtype = word_type(tokenizer.get_vocab_size())
-        # The tokenizer neither changes nor cuts these words.
         ids = tokenizer.get_vocab(with_added_tokens=False)
         self.foreign = np.zeros(tokenizer.get_vocab_size(), np.bool_)  # ids of what is no word of the vocabulary
         self.foreign[[UNKNOWN, *(number for word, number in ids.items() if word.startswith(CONTINUES))]] = True
+        # The tokenizer neither changes nor cuts these words.
         self._known = {
-            word: [number] for word, number in ids.items() if word.isascii() and word.isalnum() and word == word.lower()
+            word: [number]
+            for word, number in ids.items()
+            if word.isascii() and word.isalnum() and word == word.lower() and len(word) <= _LONGEST
         }
 
     def encode(self, texts: pl.Series) -> Texts:

@@ -81,6 +81,17 @@ def test_a_word_outside_the_vocabulary_is_read_in_pieces():
     assert (words.tolist(), unknown.tolist()) == ([4, 3, 1], [2, 0, 1])
 
 
+def test_a_word_too_long_for_pieces_is_a_masked_one_here_as_in_the_tokenizer():
+    long = "ab" * 51
+    tokenizer = train_vocabulary(
+        [pl.Series([f"{long} a"])], max_size=100, min_freq=1, lowercase=True, pieces=iter(PIECES)
+    )
+    assert long in vocabulary(tokenizer) and tokenizer.encode(f"{long} a").tokens == ["[MASK]", "a"]
+    assert rows(encode_texts(pl.Series([f"{long} a"]), tokenizer, 9)) == [tokenizer.encode(f"{long} a").ids]
+    whole = train_vocabulary([pl.Series([f"{long} a"])], max_size=100, min_freq=1, lowercase=True)
+    assert rows(encode_texts(pl.Series([long]), whole, 9)) == [[whole.token_to_id(long)]]
+
+
 def test_pieces_take_at_most_half_of_the_room():
     how = {"max_size": 8, "min_freq": 1, "lowercase": True, "pieces": iter(PIECES), "more": iter(["scene"])}
     assert vocabulary(train_vocabulary([pl.Series(TEXTS)], **how)) == ["[PAD]", "[MASK]", "a", "film", *PIECES[:4]]
