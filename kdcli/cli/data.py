@@ -162,7 +162,7 @@ def _figures(table: TableReport, max_words: int) -> dict[str, object]:
         f"longer than {max_words} words": sum(words.longer for words in table.words.values()),
         "empty": table.empty.count,
         "rows that repeat a text": table.repeated.rows,
-        "texts with several labels": table.conflicts.texts,
+        "texts repeated with different labels": table.conflicts.texts,
         **{name: count for name, count in seldom.items() if count},
     }
 

@@ -264,7 +264,7 @@ def _finding(found: pl.DataFrame) -> Finding:
 
 
 def _repeats(rows: pl.DataFrame) -> tuple[Repeats, Repeats]:
-    """Find the rows whose texts another row has, and those of them whose texts have several labels."""
+    """Find the rows whose texts another row has, and those of them whose label is not the same in all these rows."""
     hashes = rows["exact"].sort()
     members = rows.filter(pl.col("exact").is_in(hashes.filter(hashes == hashes.shift()).implode()))
     if members.is_empty():

@@ -123,7 +123,7 @@ class TableReport:
     ``whole``: it could be read to its end. ``rows`` are those that are neither dropped for their labels nor bad.
     ``targets`` are the different labels, or scores, of the rows whose texts all have words. ``breaks`` are texts with
     a tab or a line end, ``edges`` begin or end with white space. The texts of ``repeated`` rows are those of another
-    row, with several labels in ``conflicts``.
+    row; in ``conflicts`` with another label, score or set of labels.
     """
 
     name: str
@@ -206,9 +206,10 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
     if not table.rows and table.whole:
         yield Problem("error", "the table has no rows", None, table.file)
     if table.conflicts.texts:
-        what = f"{_many(table.conflicts.texts, 'text')} with several labels, in {table.conflicts.rows:,} rows"
-        kind = "scores differ" if task.is_score else "labels contradict each other"
-        yield warning(f"{what}: {_pair(table.conflicts.example)} {table.conflicts.shown}", hint=f"their {kind}")
+        kind = "scores" if task.is_score else "sets of labels" if task.multi_label else "labels"
+        what = f"{_many(table.conflicts.texts, 'text')} repeated with different {kind}"
+        what += f", in {table.conflicts.rows:,} rows: {_pair(table.conflicts.example)} {table.conflicts.shown}"
+        yield warning(what, hint=f"a model can learn one of the {kind} at most: correct the others")
     if table.repeated.rows:
         share = table.repeated.rows / table.rows
         what = f"{_many(table.repeated.rows, 'row')} ({share:.1%}) with texts of an earlier one"

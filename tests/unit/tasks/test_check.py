@@ -75,7 +75,7 @@ def test_planted_faults_are_found_with_their_rows(tmp_path):
     }
     told = "\n".join(problems(report, "warning"))
     for what in (
-        "train.tsv: 1 text with several labels, in 2 rows: rows 12 and 22: 'the same'",
+        "train.tsv: 1 text repeated with different labels, in 2 rows: rows 12 and 22: 'the same'",
         "train.tsv: 2 rows (4.0%) with texts of an earlier one: rows 12 and 22: 'the same'",
         "train.tsv: 1 empty text",
         "train.tsv: 1 text (2.0%) longer than 128 words, up to 200",
@@ -169,8 +169,20 @@ def test_texts_with_different_scores(tmp_path):
         tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t2", "a\tb\t2.0", "c\td\t1", "c\td\t3"], dev=["e\tf\t1"]
     )
     settings = pairs(tmp_path, labels=(), score_range=(0, 5), metric="pearson", drop_labels=())
-    table = check(settings).tables[0]
+    report = check(settings)
+    table = report.tables[0]
     assert (table.repeated.texts, table.conflicts.texts, table.conflicts.example) == (2, 1, (4, 5))
+    assert "1 text repeated with different scores, in 2 rows: rows 4 and 5" in "".join(problems(report, "warning"))
+
+
+def test_texts_with_different_sets_of_labels(tmp_path):
+    put_tsv(tmp_path, train=["a\tx|y", "a\ty|x", "b\tx", "b\tx|y"], dev=["c\tx|y"])
+    settings = TaskSettings(labels=("x", "y"), multi_label=True, metric="micro_f1", data_dir=str(tmp_path))
+    report = check(settings)
+    table = report.tables[0]
+    assert (table.repeated.texts, table.conflicts.texts, table.conflicts.example) == (2, 1, (4, 5))
+    told = "train.tsv: 1 text repeated with different sets of labels, in 2 rows: rows 4 and 5: 'b'"
+    assert told in problems(report, "warning")
 
 
 def test_unknown_labels_come_with_a_line_for_the_profile(tmp_path):
