@@ -161,7 +161,7 @@ class StudentSettings(Table):
     model: str = "bilstm"
     """Student plugin; its own options are the table [students.NAME]."""
     max_size: Positive = 15_000
-    """Largest vocabulary: special tokens, the words of the joined set, then others that have vectors."""
+    """Largest vocabulary: special tokens, pieces of words, the words of the joined set, others that have vectors."""
     min_freq: Positive = 1
     """Occurrences a word needs to enter the vocabulary."""
     lowercase: bool = True
@@ -169,7 +169,7 @@ class StudentSettings(Table):
     word_pieces: bool = False
     """Read a word outside the vocabulary in the pieces of the encoder that makes the vectors; else as [MASK]."""
     max_length: Annotated[Positive, Flag("Training", "N")] = 128
-    """Longest text in words; longer ones are cut."""
+    """Longest text in words, or their pieces; longer ones are cut."""
     vectors: str = ""
     """Word vectors: a word2vec, GloVe, fastText or Parquet file, `teacher` or an encoder (its vectors), or none."""
     dimension: Positive = 300

@@ -57,13 +57,16 @@ def fill_card(
     temperature = f" at temperature {training['temperature']:g}" if training["kd_loss"] == "kl" else ""
     distillation = f"{training['kd_loss'].upper()} with the teacher's logits{temperature}"
     losses = {distillation: training["kd_weight"], "label loss": training["ce_weight"]}
+    # A student of an earlier version has no such setting, and the vectors of a text file have no pieces.
+    cut = training.get("word_pieces") and (config["vectors"] or "").startswith("encoder ")
+    words = "words and pieces of words" if cut else "words"
     facts = {
         "student": f"{config['plugin']} ({', '.join(f'{name} {value}' for name, value in config['options'].items())})",
         "loss": " + ".join(f"{weight:g} x {name}" for name, weight in losses.items() if weight),
         "optimiser": f"{training['optimizer']}, lr {training['lr']:g}, batches of {training['batch_size']}",
         "training": f"{metrics['updates']:,} updates over {config['rows']:,} rows, seed {config['seed']}; the best dev "
         f"{metric_title(task, task.metric)} came after {metrics['best_update']:,}",
-        "vocabulary": f"{config['vocabulary_size']:,} words, {'lower-cased' if training['lowercase'] else 'cased'}",
+        "vocabulary": f"{config['vocabulary_size']:,} {words}, {'lower-cased' if training['lowercase'] else 'cased'}",
         "word vectors": config["vectors"] or "random",
         **({"thresholds": ", ".join(map("{} {:.3f}".format, task.labels, task.thresholds))} if task.thresholds else {}),
         **made,

@@ -35,6 +35,7 @@ from kdcli.tasks.text_set import STATES, text_columns
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 
     from kdcli.config.schema import StudentSettings
 
@@ -129,11 +130,17 @@ def encode(
 def make_words(
     texts: Iterable[pl.Series], settings: StudentSettings, source: str, *, seed: int, device: str, reporter: Reporter
 ) -> tuple[Tokenizer, Vectors | None]:
-    """Make a vocabulary of texts, and its word vectors from a file or an encoder; without a source there are none."""
+    """Make a vocabulary of texts, and its word vectors from a file or an encoder; without a source there are none.
+
+    Nor are there pieces of words then, or where a file has none.
+    """
     cut: dict[str, Any] = settings.model_dump(include={"max_size", "min_freq", "lowercase"})
     cut["more"] = words_with_vectors(source, reporter) if source else ()
     cut["pieces"] = pieces_with_vectors(source, reporter) if source and settings.word_pieces else ()
     tokenizer = train_vocabulary(texts, **cut)
+    if settings.word_pieces and not isinstance(tokenizer.model, WordPiece):
+        what = f"{source} has no pieces of words" if source else "without word vectors there are no pieces of words"
+        reporter.info(f"{what}: a word outside the vocabulary is read as {MASK}")
     how: dict[str, Any] = {"source": source, "dimension": settings.dimension, "seed": seed, "device": device}
     return tokenizer, make_vectors(vocabulary(tokenizer), **how, reporter=reporter) if source else None
 

@@ -100,7 +100,10 @@ class Student:
         return [replace(prediction, deferred=flag) for prediction, flag in zip(found, deferred.tolist(), strict=True)]
 
     def word_counts(self, columns: Sequence[Sequence[str]]) -> WordCounts:
-        """Count the words of texts, and those that the student does not know; here no text is cut."""
+        """Count the words of texts, and those that the student does not know; here no text is cut.
+
+        The pieces of a word outside the vocabulary count as words; those inside of it are unknown ones.
+        """
         whole = copy(self._encoder)  # which shares what is cached
         whole.max_length = sys.maxsize
         counts = [unknown_words(self._encode(column, whole), whole.foreign) for column in columns]

@@ -9,6 +9,7 @@ from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.export.hub import Origin, export_hub_folder, without_folders
 from kdcli.files import MARKER
+from kdcli.student.card import student_card
 
 SST2 = Task("sst2", "single", ("0", "1"), names=("negative", "positive"), more_metrics=("mcc",))
 FILES = {"model.safetensors", "config.json", "tokenizer.json", "metrics.json", "README.md"}
@@ -23,6 +24,17 @@ def test_the_folder_is_the_student(tmp_path):
         assert (tmp_path / "hub" / name).read_bytes() == (student / name).read_bytes()
         assert result.bytes[name] == (student / name).stat().st_size
     assert kdcli.load_student(tmp_path / "hub").predict(TEXTS) == kdcli.load_student(student).predict(TEXTS)
+
+
+def test_the_card_says_whether_words_are_read_in_pieces(tmp_path):
+    student = kdcli.load_student(make_student(tmp_path / "student"))
+    kinds = []
+    for vectors in ("encoder bert", "file glove.txt"):
+        training = {**student.config["training"], "word_pieces": True}
+        config = {**student.config, "vectors": vectors, "training": training}
+        kinds.append("words and pieces of words, " in student_card(config, student.metrics, SINGLE, 1))
+    assert kinds == [True, False]
+    assert "words and pieces of words" not in student_card(student.config, student.metrics, SINGLE, 1)
 
 
 def test_nothing_tells_of_this_machines_folders(tmp_path):

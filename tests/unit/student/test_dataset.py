@@ -232,12 +232,17 @@ def test_words_are_cut_into_the_pieces_of_an_encoder_and_not_of_a_file(tmp_path,
     monkeypatch.setattr(encoder_vectors, "encoder_vectors", made)
     monkeypatch.setattr(encoder_vectors, "encoder_words", lambda encoder, reporter: iter(["scene"]))
     monkeypatch.setattr(encoder_vectors, "encoder_pieces", lambda encoder, reporter: iter(["##s", "##ic"]))
-    _, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", word_pieces=True)
+    notes, said = Notes(), "a word outside the vocabulary is read as [MASK]"
+    how = {"word_pieces": True, "reporter": notes}
+    _, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", **how)
     assert load_tokenizer(output).encode("films scenic").tokens == ["film", "##s", "[MASK]"]
+    assert not any(said in info for info in notes.infos)
     file = tmp_path / "v.txt"
     file.write_text("film 1 2 3\n")
-    _, output = run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file), word_pieces=True)
+    _, output = run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file), **how)
     assert load_tokenizer(output).encode("films").tokens == ["[MASK]"]
+    run(tmp_path, single(tmp_path), **how)
+    assert sum(said in info for info in notes.infos) == 2
 
 
 def test_table_with_labels_or_without(tmp_path):
