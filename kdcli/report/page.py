@@ -208,7 +208,7 @@ def _curves(run: RunContents) -> Iterator[Plot]:
 def _plot(
     name: str, curves: Sequence[Curve], quantities: Sequence[str], caption: str, *, percent: bool = False, **how: Any
 ) -> Iterator[Plot]:
-    """Draw quantities of curves, if there are any: of a grid each curve has its colour, else each stage has."""
+    """Draw quantities of curves, if there are any; each curve of a grid has its own colour, else each stage has."""
     drawn = []
     for number, curve in enumerate(curves):
         grid = curve.label.startswith("lr ")

@@ -39,12 +39,12 @@ def fill_card(
     size: int,
     *,
     made: Mapping[str, str],
-    **sections: Any,
+    on_hub: bool = False,
 ) -> str:
     """Fill in the template from a student's ``config.json`` and ``metrics.json``; a missing value is a ``KeyError``.
 
-    ``data`` is the part for machines, ``size`` the bytes of the weights, ``made`` more facts of how it was made, by
-    name, and ``sections`` are more values of the template.
+    ``data`` is the part for machines, ``size`` the bytes of the weights, and ``made`` more facts of how it was made, by
+    name. ``on_hub`` adds how it is used from there.
     """
     against = "" if config.get("gold", True) else " against the teacher's answers"
     sizes = {
@@ -72,8 +72,8 @@ def fill_card(
         **made,
     }
     values: dict[str, Any] = {"task": task, "summary": summary(task), "config": config, "sizes": sizes, "made": facts}
-    values["distilled"] = training["kd_weight"] > 0
-    return f"{ModelCard.from_template(data, template_path=str(TEMPLATE), **values, **sections)}\n"
+    values |= {"distilled": training["kd_weight"] > 0, "on_hub": on_hub}
+    return f"{ModelCard.from_template(data, template_path=str(TEMPLATE), **values)}\n"
 
 
 def summary(task: Task) -> str:

@@ -22,7 +22,7 @@ SPREAD = 0.25 / 3**0.5
 _BEGINS = ("\u0120", "\u2581")
 """The beginning of a piece at the start of a word, in byte-level BPE and in SentencePiece."""
 _LETTER = "a"
-"""A text of one piece, in whose place a piece inside a word is read."""
+"""A text of one piece: a piece inside a word, which no text begins with, takes its place."""
 _MAX_PIECES = 64
 _BATCH = 128
 
@@ -64,7 +64,7 @@ def encoder_words(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
 
 
 def encoder_pieces(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
-    """Give what cuts any word in pieces: single characters that begin one, and pieces inside of words, ``##ing``."""
+    """Give the pieces that cover most words: single characters that begin one, and those inside of words, ``##ing``."""
     for word in _wordpiece(encoder, reporter):
         piece = word.removeprefix(CONTINUES)
         if piece.isalnum() and (len(piece) == 1 or piece != word):
@@ -110,7 +110,7 @@ def _states(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Average the states of each text's word pieces, ``[texts, hidden]``; also tell which have any, ``[texts]``.
 
-    Where ``own [texts]`` is not -1, that id is read in the place of a text of one piece.
+    Where ``own [texts]`` is not -1, the text has one piece, and this id is read in its place.
     """
     cut = {"truncation": True, "max_length": _MAX_PIECES}
     lengths = [len(pieces) for pieces in tokenizer(texts, **cut)["input_ids"]]

@@ -135,7 +135,7 @@ class TextEncoder:
         self.max_length = max_length
         self.dtype = word_type(tokenizer.get_vocab_size())
         ids = tokenizer.get_vocab(with_added_tokens=False)
-        self.foreign = np.zeros(tokenizer.get_vocab_size(), np.bool_)  # ids of what is no word of the vocabulary
+        self.foreign = np.zeros(tokenizer.get_vocab_size(), np.bool_)  # whether an id is MASK, or a piece inside a word
         self.foreign[[UNKNOWN, *(number for word, number in ids.items() if word.startswith(CONTINUES))]] = True
         # The tokenizer neither changes nor cuts these words.
         self._known = {

@@ -174,7 +174,7 @@ def _unreadable(
 
 
 def _state(path: Path) -> object:
-    """Return what tells a file from an earlier one of its name."""
+    """Return what changes when a file is replaced by another one of its name."""
     state = path.stat() if path.exists() else None
     return state and (state.st_mtime_ns, state.st_size)
 

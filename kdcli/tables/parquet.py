@@ -117,7 +117,7 @@ def stream(
 ) -> pl.LazyFrame:
     """Make a lazy table of frames that come one after the other.
 
-    It can be collected once; but of a function, which gets the wanted columns (None: all), as often as one likes.
+    Frames can be collected once. A function is called each time, with the names of the columns to read (None: all).
     """
 
     def source(

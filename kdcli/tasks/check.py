@@ -106,9 +106,9 @@ class _Table:
 
     ``rows`` hold of each row its number ``row``, a hash ``exact`` of its texts, a hash ``folded`` that ignores case and
     white space, the words of each text (``words 0``, ``words 1``), and its ``label``: the score, or the label as the
-    table writes it; null where there is none. ``odd`` has a row for each text that is empty, begins or ends with white
-    space or has a line break, ``characters`` for each odd character, ``wrong`` for each score that is none. After an
-    ``error`` they are those of the rows before it.
+    table writes it; null where there is none. ``odd`` says of each text that is not plain, words with single spaces
+    between them, whether it is empty, begins or ends with white space, or has a tab or a line end. ``characters`` are
+    those that do not print, ``wrong`` the scores that are none. After an ``error`` all are of the rows before it.
     """
 
     def __init__(self, path: Path, split: Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:

@@ -196,7 +196,7 @@ class LabelColumn:
     def read(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
         """Return the rows that are not dropped, and their labels as the table writes them, null where there is none.
 
-        Where labels are not needed, no row is dropped, and -1, with which GLUE hides those of test rows, is none.
+        Where labels are not needed, no row is dropped; and -1, by which GLUE hides labels of test rows, is no label.
         """
         if self.column is None:
             return batch, pl.repeat(None, len(batch), dtype=pl.String, eager=True).alias("label")

@@ -21,7 +21,7 @@ PUBLIC = ("kdcli.api", "kdcli.lm", "kdcli.models", "kdcli.testing", "kdcli.load_
 """What plugins may import of ``kdcli``; the rest changes without notice."""
 
 Check = Callable[[Any], str]
-"""Checks a ``Subject``; returns a detail, or raises ``Failure``, ``Doubt`` or ``Skip``. The function's name is its."""
+"""Checks a ``Subject``; returns a detail, or raises ``Failure``, ``Doubt`` or ``Skip``. It has the function's name."""
 Result = Literal["passed", "failed", "skipped", "warned"]
 
 

@@ -1,4 +1,4 @@
-"""The checks of a generator: what ``kd transfer heavy`` relies on, and does not notice by itself."""
+"""The checks of a generator: what ``kd transfer heavy`` relies on, and does not check itself."""
 
 from __future__ import annotations
 

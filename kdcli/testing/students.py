@@ -1,4 +1,4 @@
-"""The checks of a student: what its training, its folder and prediction rely on, and do not notice by themselves."""
+"""The checks of a student: what training, loading and prediction rely on, and do not check themselves."""
 
 from __future__ import annotations
 
