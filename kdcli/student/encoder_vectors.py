@@ -75,10 +75,11 @@ def _wordpiece(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
     """Give an encoder's vocabulary in its order, as WordPiece writes it: what begins a word plain, the rest with ##."""
     vocabulary = hf.load_tokenizer(_find(encoder, reporter)).get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
-    if any(piece.startswith(CONTINUES) for piece in pieces):
+    # The vocabularies of GPT-2 and RoBERTa have signs of Markdown, ## and ###, too: the most frequent mark counts.
+    mark = max((*_BEGINS, CONTINUES), key=lambda mark: sum(piece.startswith(mark) for piece in pieces))
+    if mark == CONTINUES:
         yield from pieces
         return
-    mark = max(_BEGINS, key=lambda begin: sum(piece.startswith(begin) for piece in pieces))
     for piece in pieces:
         yield piece.removeprefix(mark) if piece.startswith(mark) else CONTINUES + piece
 
