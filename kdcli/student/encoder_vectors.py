@@ -19,7 +19,7 @@ from kdcli.student.vocabulary import CONTINUES
 SPREAD = 0.25 / 3**0.5
 """Standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words."""
 
-_BEGINS = ("\u0120", "\u2581")
+_BYTES, _SENTENCE = "\u0120", "\u2581"
 """The beginning of a piece at the start of a word, in byte-level BPE and in SentencePiece."""
 _LETTER = "a"
 """A text of one piece: a piece inside a word, which no text begins with, takes its place."""
@@ -76,12 +76,15 @@ def _wordpiece(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
     vocabulary = hf.load_tokenizer(_find(encoder, reporter)).get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     # The vocabularies of GPT-2 and RoBERTa have signs of Markdown, ## and ###, too: the most frequent mark counts.
-    mark = max((*_BEGINS, CONTINUES), key=lambda mark: sum(piece.startswith(mark) for piece in pieces))
+    mark = max((_BYTES, _SENTENCE, CONTINUES), key=lambda sign: sum(piece.startswith(sign) for piece in pieces))
     if mark == CONTINUES:
         yield from pieces
         return
     for piece in pieces:
-        yield piece.removeprefix(mark) if piece.startswith(mark) else CONTINUES + piece
+        plain = piece.removeprefix(mark)
+        if mark == _BYTES and not plain.isascii():  # the bytes of other letters, written as letters
+            continue
+        yield plain if piece.startswith(mark) else CONTINUES + piece
 
 
 def _find(encoder: str | Path, reporter: Reporter) -> Path:
