@@ -262,6 +262,12 @@ class Settings(Table):
     teachers: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of teacher plugins, one table each."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Accept the empty table ``sources``, which the profile of each earlier run holds."""
+        return {key: value for key, value in values.items() if (key, value) != ("sources", {})}
+
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
