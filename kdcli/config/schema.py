@@ -265,8 +265,8 @@ class Settings(Table):
     @model_validator(mode="before")
     @classmethod
     def _earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Accept a table that has no effect: the profiles of runs of earlier versions end with an empty one."""
-        return {name: value for name, value in values.items() if name != "sources" or value}
+        """Accept the empty table ``sources``, which the profile of each earlier run holds."""
+        return {key: value for key, value in values.items() if (key, value) != ("sources", {})}
 
     @field_validator("device")
     @classmethod

@@ -256,9 +256,10 @@ def _plan(
     source = TeacherSource.of(profile().settings, logits=artefact(root, "logits"))
     if source.is_remote and n_iter is None:
         limits = replace(limits, n_iter=0)  # its answers have a price
-    elif not said & {"precision", "teacher.export.precision"} and (best := fastest_precision(device)) != "fp32":
+    named = "precision" in said or settings.precision != "fp32" or settings.teacher.export.precision is not None
+    if not (source.is_remote or named) and (best := fastest_precision(device)) != "fp32":
         derived["teacher.export.precision"] = best
-        reporter.info(f"the teacher labels texts in {best}, which is faster here (--precision fp32: as it is)")
+        reporter.info(f"the teacher labels texts in {best}, which is faster here; --precision fp32 turns that off")
     own = profile().settings
     precision = own.teacher.export.precision or own.precision
     opened = source.open(labels, device=device, precision=precision, reporter=reporter)

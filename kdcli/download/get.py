@@ -70,7 +70,7 @@ def get(
         UsageError: No source has this name, or the address does not fit it.
         MissingError: The source cannot be downloaded, or must not be.
         DataError: Something stands at ``output``, or the source is damaged or another one.
-        KdError: The disk is full, or the download breaks off; its part stays for the next call.
+        KdError: The disk is full, or the download breaks off.
     """
     source = _at_address(find(name), url)
     folder = output or DATA / name

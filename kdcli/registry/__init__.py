@@ -1,7 +1,7 @@
 """Plugins: found by their metadata alone, imported only when they are chosen, a broken one isolated.
 
-A plugin is an entry point of an installed distribution, or a file of ``--code``. Of plugins with one name, kd's own is
-meant; two others of one name are an error.
+A plugin is an entry point of an installed distribution, or a file of ``--code``. If two have the same name, kd takes
+its own; if neither is its own, that is an error.
 """
 
 from __future__ import annotations

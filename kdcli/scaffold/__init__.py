@@ -38,6 +38,7 @@ import {package}
 def test_the_contract():
     check_{kind}({package}{more})
 '''
+"""The test of each new plugin."""
 
 
 @dataclass(frozen=True)

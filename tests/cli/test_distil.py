@@ -216,13 +216,16 @@ def test_the_teacher_labels_in_the_precision_that_is_fastest_unless_one_is_named
     kd, tmp_path, teacher, mails, monkeypatch
 ):
     monkeypatch.setattr("kdcli.distillation.distil.fastest_precision", lambda device: "bf16")
-    for flags, wanted in (((), "bf16"), (("--precision", "fp32"), "fp32")):
-        code, _, err = kd("distil", teacher, mails, *SMALL, *flags, "--run-dir", tmp_path / wanted)
+    own = tmp_path / "my.toml"
+    own.write_text('extends = "distil"\n[teacher.export]\nprecision = "fp32"\n')
+    cases = [((), "bf16"), (("--precision", "fp32"), "fp32"), (("--profile", own), "fp32")]
+    for number, (flags, wanted) in enumerate(cases):
+        run = tmp_path / f"run{number}"
+        code, _, err = kd("distil", teacher, mails, *SMALL, *flags, "--run-dir", run)
         assert code == 0, err
-        logits = tmp_path / wanted / "export/logits.safetensors"
-        with safe_open(logits, "numpy") as file:
+        with safe_open(run / "export/logits.safetensors", "numpy") as file:
             assert json.loads(file.metadata()["kd"])["precision"] == wanted
-        assert ('precision = "bf16"' in (tmp_path / wanted / "profile.toml").read_text()) == (wanted == "bf16")
+        assert ('precision = "bf16"' in (run / "profile.toml").read_text()) == (wanted == "bf16")
 
 
 def test_the_teacher_labels_as_many_texts_as_the_budget_allows(kd, tmp_path, teacher, mails):

@@ -153,7 +153,7 @@ def folder(trained, tmp_path, monkeypatch):
     (root / "data" / "rte").mkdir()
     (root / "data" / "rte" / "train.tsv").write_text("sentence\tlabel\n")
     card = {"format": "kd.data/1", "kd": "1", "name": "rte", "kind": "task", "address": "nowhere", "sha256": None}
-    files = [{"path": "train.tsv", "size": 15, "rows": 0, "holds": ""}]
+    files = [{"path": "train.tsv", "size": 15, "rows": 0}]
     card |= {"cite": "", "files": files, "notes": ["a note"], "next": ["a command"]}
     (root / "data" / "rte" / "source.json").write_text(json.dumps(card))
     return root

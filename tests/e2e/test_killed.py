@@ -52,7 +52,6 @@ COMMANDS = {
     "student": ["student", "--output", "out", *RUN],
     "predict": ["predict", "--student", "run/student", "--input", "data/test.tsv", "--output", "out.tsv"],
     "glue": ["predict", "--student", "mnli", "--glue", "out", "--profile", "mnli", "--data-dir", "mnli-data"],
-    "bench": ["bench", "--student", "run", "--plot", "out.svg", "--seconds", "0"],
     "onnx": ["export", "onnx", "--student", "run", "--output", "out"],
     "hub": ["export", "hub-folder", "--student", "run", "--output", "out"],
     "report": ["report", "run", "--output", "out.html"],
@@ -86,7 +85,7 @@ def contents(path: Path) -> dict[str, str]:
     return {
         file.relative_to(path).as_posix(): sha256(file)
         for file in files
-        if file.name not in TIMES and file.suffix not in (".html", ".svg")
+        if file.name not in TIMES and file.suffix != ".html"
     }
 
 
@@ -135,9 +134,8 @@ def check(root: Path, name: str, at: int, vectors: str) -> None:
 
 QUICK = [("lite", 1), ("predict", 1), ("glue", 6), ("plugin", 2), ("get", 2)]
 SLOW = [
-    ("bench", 2),
     ("distil", 9),
-    *((name, at) for name in COMMANDS for at in (1, 3) if name != "bench" and (name, at) not in QUICK),
+    *((name, at) for name in COMMANDS for at in (1, 3) if (name, at) not in QUICK),
 ]
 
 

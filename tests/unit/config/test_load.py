@@ -162,6 +162,12 @@ def test_a_error_that_is_overridden_is_none(tmp_path):
     assert load_profile(mine, sets=["student.lr=1"], environ={}).settings.student.lr == 1
 
 
+def test_the_profile_of_an_earlier_run_holds_an_empty_table_of_sources(tmp_path):
+    assert load_profile(write(tmp_path, "seed = 5\n[sources]\n"), environ={}).settings.seed == 5
+    other = write(tmp_path, '[sources]\nrte = "https://host"\n', "other.toml")
+    assert errors_of(other, environ={})["sources"].file == str(other)
+
+
 def test_extends_by_name_and_relative_to_the_file(tmp_path):
     (tmp_path / "inner").mkdir()
     write(tmp_path, 'extends = "sst2"\nseed = 5\n', "b.toml")
@@ -218,12 +224,6 @@ def test_resolved_toml_runs_again_as_it_is(tmp_path):
         assert load_profile(write(tmp_path, again.to_toml()), environ={}).settings == first.settings
     assert "student.vectors" not in first.to_toml()
     assert first.settings.student.vectors == 'C:\\a "b" ü\t'
-
-
-def test_the_profile_of_a_run_of_an_earlier_version_is_read(tmp_path):
-    new = load_profile(write(tmp_path, LABELS), environ={})
-    assert load_profile(write(tmp_path, f"{LABELS}[sources]\n", "old.toml"), environ={}).settings == new.settings
-    assert set(errors_of(write(tmp_path, f'{LABELS}[sources]\nmnist = "x"\n', "used.toml"), environ={})) == {"sources"}
 
 
 def test_tables_of_plugins_are_complete_after_loading():

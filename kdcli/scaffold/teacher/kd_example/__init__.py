@@ -29,9 +29,6 @@ class Polarity:
     labels: tuple[str, ...] = ("negative", "positive")
     max_length: int = 0
     cut: int = 0
-    parameters: int = 0
-    parameters_without_embeddings: int = 0
-    megabytes: float = 0.0
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the logits, ``float32 [texts, labels]``."""
