@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import polars as pl
 from numpy.typing import DTypeLike, NDArray
+from tokenizers.models import WordPiece
 
 from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
 from kdcli.errors import DataError
@@ -35,7 +36,6 @@ from kdcli.tasks.text_set import STATES, text_columns
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
 
     from kdcli.config.schema import StudentSettings
 
