@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 TOPICS = {
-    "money": "money invest investment bank loan price salary pay rupees rupee notes dollar earn cost stock tax business",
+    "money": "money invest investment bank loan price salary pay rupees rupee notes dollar earn cost stock tax",
     "education": "college university school exam study student students learn degree engineering mba course teacher",
     "technology": "phone computer laptop software programming java python android iphone app google facebook website",
     "health": "health weight doctor disease diet pain medicine sleep skin hair cancer pregnancy eat food exercise body",
