@@ -280,6 +280,11 @@ class Settings(Table):
         """The file or model that the word vectors come from; ``teacher`` is the model that the teacher starts from."""
         return self.teacher.model if self.student.vectors == "teacher" else self.student.vectors
 
+    @property
+    def export_precision(self) -> str:
+        """The precision in which the teacher labels texts: that of the export, or else the profile's."""
+        return self.teacher.export.precision or self.precision
+
     def conflicts(self) -> Iterator[tuple[str, KdError]]:
         """Go through the settings that do not go together, each with the group of plugins whose users it concerns."""
         student, teacher, labels = self.student, self.teacher, self.task.labels

@@ -129,7 +129,7 @@ def choose_texts(root: Path, settings: Settings, count: int, reporter: Reporter)
     texts, and the stage that exports the logits takes them from there.
     """
     task, known, device = task_from(settings.task), artefact(root, "known"), resolve(settings.device)
-    how: dict[str, Any] = {"device": device, "precision": settings.teacher.export.precision or settings.precision}
+    how: dict[str, Any] = {"device": device, "precision": settings.export_precision}
     teacher = TeacherSource.of(settings, logits=artefact(root, "logits")).load(task, **how, reporter=reporter)
     pool = pl.read_parquet(root / POOL)
     texts, table = pool.select(task.columns), known.with_suffix(".parquet")

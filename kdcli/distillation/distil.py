@@ -256,13 +256,11 @@ def _plan(
     source = TeacherSource.of(profile().settings, logits=artefact(root, "logits"))
     if source.is_remote and n_iter is None:
         limits = replace(limits, n_iter=0)  # its answers have a price
-    named = "precision" in said or settings.precision != "fp32" or settings.teacher.export.precision is not None
+    named = "precision" in said or settings.teacher.export.precision is not None or settings.precision != "fp32"
     if not (source.is_remote or named) and (best := fastest_precision(device)) != "fp32":
         derived["teacher.export.precision"] = best
         reporter.info(f"the teacher labels texts in {best}, which is faster here; --precision fp32 turns that off")
-    own = profile().settings
-    precision = own.teacher.export.precision or own.precision
-    opened = source.open(labels, device=device, precision=precision, reporter=reporter)
+    opened = source.open(labels, device=device, precision=profile().settings.export_precision, reporter=reporter)
     derived |= derive.task_settings(opened, labels, columns, reporter) | derive.label_settings(columns, opened)
     if not hasattr(opened, "represent"):
         derived["student.repr_weight"] = 0.0

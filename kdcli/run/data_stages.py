@@ -237,8 +237,7 @@ class Export(Stage):
         teacher = run.settings.teacher
         named = {} if teacher.train else {"teacher.model": teacher.model}
         represent = {"represent": True} if run.settings.student.repr_weight else {}
-        precision = teacher.export.precision or run.settings.precision
-        return super().parameters(run) | {"precision": precision, **named, **represent}
+        return super().parameters(run) | {"precision": run.settings.export_precision, **named, **represent}
 
     def run(self, run: RunContext) -> Any:
         known = None if run.elsewhere else run.path("known")
