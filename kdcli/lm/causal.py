@@ -123,10 +123,13 @@ class CausalSampler:
 
 
 class CausalDecoder:
-    """Any ``AutoModelForCausalLM`` with a preallocated key-value cache, each row at a position of its own."""
+    """Any ``AutoModelForCausalLM`` with a preallocated key-value cache, each row at a position of its own.
 
-    def __init__(self, model: Any, draw: Draw = draw) -> None:
-        self.model, self.draw = model, draw
+    ``read`` takes what ``draw`` draws from out of the model's output: ``[rows, 1, ...]``, by default the logits.
+    """
+
+    def __init__(self, model: Any, draw: Draw = draw, read: Callable[[Any], Tensor] = lambda out: out.logits) -> None:
+        self.model, self.draw, self.read = model, draw, read
         self.open(0, 0)
 
     @property
@@ -153,8 +156,7 @@ class CausalDecoder:
         self.current.positions, self.current.width = positions, width
         inputs = {"input_ids": tokens[:, None], "position_ids": positions[:, None]}
         inputs["attention_mask"] = mask[:, None, None]  # [rows, 1, 1, width]
-        logits: Tensor = self.model(**inputs, past_key_values=self.cache, use_cache=True).logits[:, -1]
-        return logits
+        return self.read(self.model(**inputs, past_key_values=self.cache, use_cache=True))[:, -1]
 
     def keep(self, rows: Tensor) -> None:
         """See ``Decoder``."""
