@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, initialization
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -234,7 +235,7 @@ class RelativeAttention(nn.Module):
         self.r_w_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
         self.r_r_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
         self.drop = nn.Dropout(config.dropout)
-        self.dropatt = nn.Dropout(config.dropatt)
+        self.dropatt = config.dropatt
 
     def forward(
         self, hidden: Tensor, sines: Tensor, distances: Tensor, unseen: Tensor, cache: CacheLayerMixin | None
@@ -249,11 +250,16 @@ class RelativeAttention(nn.Module):
         if cache is not None:
             keys, values = cache.update(keys, values)
         distance_keys = self.r_net(sines).unflatten(-1, (self.n_head, self.d_head)).permute(1, 2, 0)
-        by_word = (queries + self.r_w_bias[:, None]) @ keys.transpose(-1, -2)  # terms (a) and (c)
-        by_distance = (queries + self.r_r_bias[:, None]) @ distance_keys  # (b) and (d)
-        by_position = by_distance.gather(-1, distances[:, None].expand_as(by_distance))
-        scores = (self.scale * (by_word + by_position)).masked_fill(unseen[:, None], -torch.inf)
-        found = self.dropatt(scores.softmax(dim=-1)) @ values
+        by_distance = (queries + self.r_r_bias[:, None]) @ distance_keys  # terms (b) and (d)
+        by_position = self.scale * by_distance.gather(-1, distances[:, None].expand_as(by_distance))
+        found = functional.scaled_dot_product_attention(  # terms (a) and (c)
+            queries + self.r_w_bias[:, None],
+            keys,
+            values,
+            attn_mask=by_position.masked_fill(unseen[:, None], -torch.inf),
+            dropout_p=self.dropatt if self.training else 0.0,
+            scale=self.scale,
+        )
         output: Tensor = self.layer_norm(hidden + self.drop(self.o_net(found.transpose(1, 2).flatten(-2))))
         return output
 
