@@ -174,8 +174,13 @@ class _Training:
 
     def outcome(self, stopped: str | None) -> tuple[int | None, TrainingOutcome]:
         """Return the update of the best checkpoint, and the outcome."""
-        best, epoch, scores = _best(self.folder, self.task.metric)
-        done = max(_states(self.folder), default=0) if stopped else self.updates
+        states, score, epoch, scores = _states(self.folder), f"eval_{self.task.metric}", 0.0, {}
+        done = max(states, default=0) if stopped else self.updates
+        if best := states[max(states)]["best_global_step"] if states else None:
+            history = states[best]["log_history"]
+            point = next(point for point in history if point["step"] == best and score in point)
+            found = {name.removeprefix("eval_"): value for name, value in point.items() if name.startswith("eval_")}
+            epoch, scores = point["epoch"], {name: found[name] for name in found if name not in _TIMING}
         if not self.parameters:
             self._model()
         return best, TrainingOutcome(
@@ -279,18 +284,6 @@ def _states(folder: Path) -> dict[int, dict[str, Any]]:
         with suppress(ValueError):
             states[int(path.parent.name.removeprefix("checkpoint-"))] = json.loads(path.read_text("utf-8"))
     return states
-
-
-def _best(folder: Path, metric: str) -> tuple[int | None, float, dict[str, float]]:
-    """Return the best checkpoint on dev: its update, epoch and scores; ``(None, 0, {})`` before any evaluation."""
-    states = _states(folder)
-    best = states[max(states)]["best_global_step"] if states else None
-    if not best:
-        return None, 0.0, {}
-    history = states[best]["log_history"]
-    point = next(point for point in history if point["step"] == best and f"eval_{metric}" in point)
-    scores = {name.removeprefix("eval_"): value for name, value in point.items() if name.startswith("eval_")}
-    return best, point["epoch"], {name: value for name, value in scores.items() if name not in _TIMING}
 
 
 def _keep(checkpoint: Path, output: Path, tokenizer: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kd_transfoxl.model import TransfoXLConfig, TransfoXLLMHeadModel
-from kd_transfoxl.words import Words, WordTokenizer, detect_words, fitting_cutoffs
+from kd_transfoxl.words import Words, WordTokenizer, detect_words
 from kdcli.api import Corpus, DataError, GeneratorSettings, Reporter, Sampler
 from kdcli.lm.causal import CausalDecoder, CausalSampler, Draw
 from kdcli.lm.language_model import LanguageModel
@@ -23,31 +23,18 @@ if TYPE_CHECKING:
     from kd_transfoxl import Options
 
 KEY = "generators.transfoxl"
-TINY = {"n_layer": 2, "d_model": 64, "d_embed": 64, "n_head": 2, "d_head": 32, "d_inner": 128, "div_val": 2}
 HUB = {"wt103": "transfo-xl/transfo-xl-wt103"}  # the hub names of the published weights
 _SAMPLE = 1000  # texts in which unknown words are counted
 
 
 def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
-    """Find the model that the options name, or configure the tiny one."""
+    """Find the model that the options name."""
     words = detect_words(corpus.train) if options.words == "auto" else options.words
-    folder: Path | None = None
-    if options.model == "tiny":
-        tokenizer = WordTokenizer.train(corpus.train, words, min_freq=options.min_freq)
-        config = configuration(tokenizer, **TINY)
-    else:
-        folder = find_model(HUB.get(options.model, options.model), reporter, key=f"{KEY}.model")
-        config = _load_config(folder)
-        tokenizer = _load_tokenizer(folder, config, words)
+    folder = find_model(HUB.get(options.model, options.model), reporter, key=f"{KEY}.model")
+    config = _load_config(folder)
+    tokenizer = _load_tokenizer(folder, config, words)
     _report_unknown(tokenizer, corpus.train, reporter)
     return LanguageModel(KEY, tokenizer, config, folder, options.max_length, nats=nats, check=check)
-
-
-def configuration(tokenizer: WordTokenizer, **sizes: int) -> TransfoXLConfig:
-    """Return the published configuration with other sizes and a vocabulary, its clusters in the same proportions."""
-    words = len(tokenizer)
-    own = {"vocab_size": words, "cutoffs": fitting_cutoffs(words), "eos_token_id": tokenizer.eos_token_id}
-    return TransfoXLConfig(**own, **sizes)
 
 
 def sampler(checkpoint: Path, settings: GeneratorSettings, max_length: int, reporter: Reporter) -> Sampler:

@@ -10,11 +10,9 @@ import json
 import pickle
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, Literal
@@ -29,8 +27,6 @@ UNKNOWN = "<unk>"  # stands for every word outside the vocabulary
 FILE = "vocab.txt"  # one word a line, in the order of their ids
 PICKLED = ("vocab.pkl", "vocab.bin")
 
-_PUBLISHED_SIZE = 267_735
-_PUBLISHED_CUTOFFS = (20_000, 40_000, 200_000)  # of transfo-xl-wt103
 _TORCH = 0x1950A86A20F9469CFC6C  # the number that ``torch.save`` wrote first, before it wrote zip archives
 Words = Literal["moses", "whitespace"]
 """How texts are split: by the rules of Moses; or at white space, where they are tokenised already."""
@@ -55,27 +51,6 @@ def check_vocabulary(words: Sequence[Any]) -> Sequence[str]:
     if missing := [word for word in (END, UNKNOWN) if word not in seen]:
         raise DataError(f"the vocabulary has no {missing[0]}", hint="is it that of a word-level Transformer-XL?")
     return words
-
-
-def count_vocabulary(words: Iterable[str], min_freq: int = 1) -> Sequence[str]:
-    """Return the words that occur ``min_freq`` times, the most frequent first, and equal ones in alphabetic order."""
-    counts = Counter(words)
-    frequent = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
-    kept = [word for _, word in frequent if word not in (END, UNKNOWN)]
-    if not kept:
-        raise DataError(f"no word occurs {min_freq} times", hint="a vocabulary needs more texts, or a lower min_freq")
-    return [END, UNKNOWN, *kept]
-
-
-def fitting_cutoffs(size: int) -> list[int]:
-    """Return the cutoffs of transfo-xl-wt103, or the same shares of a vocabulary of ``size`` words.
-
-    The first is at least 2, as ``<eos>`` and ``<unk>`` come first.
-    """
-    if size > _PUBLISHED_CUTOFFS[-1]:
-        return list(_PUBLISHED_CUTOFFS)
-    shares = {round(cutoff * size / _PUBLISHED_SIZE) for cutoff in _PUBLISHED_CUTOFFS}
-    return sorted(cutoff for cutoff in shares if 2 <= cutoff < size)
 
 
 def read_vocabulary(folder: Path) -> tuple[Sequence[str], bool]:
@@ -234,12 +209,6 @@ class WordTokenizer:
         self._ids = self.get_vocab()
         self.eos_token_id = self._ids.pop(END)
         self.unk_token_id = self._ids[UNKNOWN]
-
-    @classmethod
-    def train(cls, texts: Sequence[str], words: Words, min_freq: int = 1) -> WordTokenizer:
-        """Count the words of texts; see ``count_vocabulary``."""
-        sides = chain.from_iterable(text.split("\t") for text in texts)
-        return cls(count_vocabulary(chain.from_iterable(split(side, words) for side in sides), min_freq), words)
 
     @classmethod
     def from_pretrained(cls, folder: Path, words: Words | None = None) -> WordTokenizer:

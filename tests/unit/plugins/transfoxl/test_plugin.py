@@ -9,6 +9,7 @@ import pytest
 import torch
 from notes import Notes
 from safetensors.torch import load_file
+from tiny_transfoxl import write_tiny
 
 import kd_transfoxl
 from kd_transfoxl import Options
@@ -31,14 +32,15 @@ def notes():
 
 
 def settings_of(*, kind="single", seed=2, precision="fp32", rows=16, resume=True, **options):
-    recipe = {"model": "tiny", "lr": 1e-2, "batch_size": 6, "epochs": 2, "max_length": 12}
+    recipe = {"lr": 1e-2, "batch_size": 6, "epochs": 2, "max_length": 12}
     own = {name: options.pop(name) for name in ("temperature", "top_k", "top_p") if name in options}
     options = Options(**{**recipe, **options})
     common = {"seed": seed, "device": "cpu", "precision": precision, "batch_size": rows, "resume": resume}
     return GeneratorSettings(options, kind, **common, **own)
 
 
-def fine_tune(folder, notes, corpus=CORPUS, **settings):
+def fine_tune(folder, notes, corpus=CORPUS, min_freq=2, **settings):
+    settings.setdefault("model", write_tiny(folder.with_name(f"{folder.name}-start"), corpus.train, min_freq))
     return kd_transfoxl.fine_tune(corpus, folder, settings_of(kind=corpus.kind, **settings), notes)
 
 
