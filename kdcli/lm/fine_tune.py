@@ -71,10 +71,6 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
 
     The folder lies inside that of ``one_training``. An outcome in it is used as it is, and a training continues from
     its checkpoints. Under ``torchrun`` all processes call this.
-
-    Raises:
-        KdError: Memory or disk space ran out.
-        ProfileError: The model has no gradient checkpointing.
     """
     record = folder / "outcome.json"
     if not record.exists():
@@ -248,10 +244,7 @@ def one_training(
     """Train in a folder that belongs to this training alone, and is removed when it ends well; all processes enter.
 
     With ``resume``, a killed training continues if its fingerprint was the same: inputs, settings, seed, and what is
-    added here, the number of processes and the versions of the libraries.
-
-    Raises:
-        KdError: Another process trains ``what`` (a teacher, a generator) here.
+    added here, the number of processes and the versions of the libraries. Another process at it is a ``KdError``.
     """
     state = PartialState()
     with alone(folder, f"another process trains this {what} already") if state.is_main_process else nullcontext():

@@ -237,8 +237,7 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
 def label_names(config: Any, folder: Path) -> tuple[str, ...]:
     """Return the name of each output, from ``id2label`` or ``label2id``; nothing for a score.
 
-    Raises:
-        DataError: The two contradict each other, or there are several scores.
+    Where the two contradict each other, or there are several scores, it is a ``DataError``.
     """
     file, problem = folder / "config.json", config.problem_type
     if problem == "regression" and config.num_labels > 1:

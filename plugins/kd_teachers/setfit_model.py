@@ -138,16 +138,8 @@ def _unpickled(file: Path) -> Any:
 def _head(head: Any, labels: Sequence[str], file: Path) -> tuple[tuple[str, ...], Callable[[Any], NDArray[np.float32]]]:
     """Return the labels of a head in the order of its outputs, and the function from embeddings to logits.
 
-    The softmax of the logits gives the head's probabilities:
-
-    - of setfit's own head, its logits, divided by its temperature;
-    - of a logistic regression, its decision function; of two classes this is the log-odds of the second, and each
-      class gets half of it;
-    - of any other classifier, the logarithms of its probabilities, clipped at 1e-7; without probabilities, as a linear
-      SVM has none, its decision function.
-
-    ``labels`` are names that the folder gives to classes that are numbers. A classifier of scikit-learn has its outputs
-    in the order of ``classes_``, whatever the order of ``labels``.
+    The softmax of the logits gives the head's probabilities. ``labels`` are names of classes that are numbers; the
+    outputs of scikit-learn's are in the order of ``classes_``, whatever the order of ``labels``.
     """
     import torch
 
@@ -177,7 +169,10 @@ def _own_logits(head: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _sklearn_logits(head: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits of a classifier of scikit-learn."""
+    """Return the decision function of a logistic regression or an SVM; of any other classifier, its log-probabilities.
+
+    Of two classes the decision function is the log-odds of the second: each class gets half of it.
+    """
     from sklearn.linear_model import LogisticRegression
 
     # liblinear fits one class against the rest: there the softmax of the decision function is something else.

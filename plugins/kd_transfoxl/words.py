@@ -54,11 +54,7 @@ def check_vocabulary(words: Sequence[Any]) -> Sequence[str]:
 
 
 def read_vocabulary(folder: Path) -> tuple[Sequence[str], bool]:
-    """Read ``vocab.txt``, or else the ``vocab.pkl`` or ``vocab.bin`` of a published model.
-
-    Returns:
-        The words, and whether texts are converted to lower case first.
-    """
+    """Return the words of ``vocab.txt``, else of ``vocab.pkl`` or ``vocab.bin``; and whether texts are lower-cased."""
     for name, read in ((FILE, _read_words), *((name, _read_pickle) for name in PICKLED)):
         if (path := folder / name).is_file():
             try:
@@ -186,10 +182,7 @@ def join(words: Iterable[str], rules: Words) -> str:
 
 
 def detect_words(texts: Iterable[str]) -> Words:
-    """Return ``whitespace`` if most punctuation of the texts stands alone: they are tokenised already, and stay so.
-
-    Otherwise a student would see different words in the samples: ``doesn't`` in place of ``does n't``.
-    """
+    """Return ``whitespace`` if most punctuation of the texts stands alone: they are tokenised already, and stay so."""
     alone = attached = 0
     for text in texts:
         alone += len(_ALONE.findall(text))
