@@ -46,16 +46,45 @@ def test_nltk_tags_as_nltk_does(sst2):
     assert nltk_perceptron.tag(texts) == [nltk_tags(words) for words in texts]
 
 
+@st.composite
+def models(draw):
+    """Make a small perceptron of NLTK's, in which ties are common."""
+    from nltk.tag.perceptron import PerceptronTagger
+
+    words = ["a", "-START2-", "-END-", "!YEAR", "tal", "b"]
+    features = ["bias", "i-1 tag A", "i-1 tag -START-", "i-2 tag -START2-", "i-2 tag B", "i tag+i-2 tag A B"]
+    features += ["i-1 tag+i word C a", "i pref1 t", "i suffix tal"]
+    features += [f"{name} {word}" for name in ("i word", "i-1 word", "i-1 suffix", "i-2 word") for word in words]
+    features += [f"{name} {word}" for name in ("i+1 word", "i+1 suffix", "i+2 word") for word in words]
+    weights = st.dictionaries(st.sampled_from("ABC"), st.sampled_from([0.1, 0.2, 0.3, -0.3, 1.0]), max_size=3)
+    tagger = PerceptronTagger(load=False)
+    tagger.classes = tagger.model.classes = set("ABC")
+    tagger.model.weights = {"bias": {}} | {name: draw(weights) for name in draw(st.sets(st.sampled_from(features)))}
+    tagger.tagdict = draw(st.dictionaries(st.sampled_from(["b", "Total"]), st.sampled_from("ABC")))
+    return tagger
+
+
+@settings(deadline=None)
+@given(models(), st.lists(st.lists(st.sampled_from(["a", "b", "Total", "1999", "x-y", "A"]), max_size=6), max_size=4))
+def test_any_perceptron_tags_as_nltk_does(tagger, texts):
+    expected = [[tag for _, tag in tagger.tag(words)] for words in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nltk.tag.perceptron.PerceptronTagger", lambda: tagger)
+        nltk_perceptron._model.cache_clear()
+        assert nltk_perceptron.tag(texts) == expected
+    nltk_perceptron._model.cache_clear()
+
+
 def test_nltk_without_its_data_says_what_to_do(monkeypatch):
     import nltk
 
     monkeypatch.setattr(nltk.data, "path", [])
-    nltk_perceptron._tagger.cache_clear()
+    nltk_perceptron._model.cache_clear()
     with pytest.raises(MissingError, match="averaged_perceptron_tagger_eng") as error:
         nltk_perceptron.tag([["a"]])
     assert error.value.exit_code == 6
     assert "NLTK_DATA" in (error.value.hint or "")
-    nltk_perceptron._tagger.cache_clear()
+    nltk_perceptron._model.cache_clear()
 
 
 @pytest.mark.parametrize(
