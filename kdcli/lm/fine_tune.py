@@ -19,7 +19,7 @@ from transformers import PrinterCallback
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError, ProfileError
-from kdcli.files import alone, atomic, full_disk, remove
+from kdcli.files import alone, atomic, full_disk, remove, write_json
 from kdcli.lm.trainer import Arguments, ByLength, ByLengthTrainer, Diverged, FineTuneTask, Watch
 from kdcli.models.device import halve_until_it_fits
 from kdcli.models.hf import quiet
@@ -114,8 +114,7 @@ def _train(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter)
             best, outcome = training.outcome(stopped)
             if best:
                 _keep(folder / f"checkpoint-{best}", folder / "model", task.tokenizer)
-            with atomic(folder / "outcome.json") as temporary:
-                temporary.write_text(json.dumps(asdict(outcome)), "utf-8")
+            write_json(folder / "outcome.json", asdict(outcome))
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     state.wait_for_everyone()

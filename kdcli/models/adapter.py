@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from kdcli.api import Reporter
@@ -73,12 +73,10 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
     """Return the shape of each tensor in an adapter's file, by its name in the base model."""
     file = folder / "adapter_model.safetensors"
     if file.is_file():
-        with safe_open(file, "pt") as tensors:
-            found = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+        weights = load_file(file)
     else:
         weights = torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
-        found = {name: list(tensor.shape) for name, tensor in weights.items()}
-    return {name.removeprefix(_PREFIX): shape for name, shape in found.items()}
+    return {name.removeprefix(_PREFIX): list(tensor.shape) for name, tensor in weights.items()}
 
 
 def _outputs(shapes: dict[str, list[int]], base: Path, folder: Path) -> int:

@@ -253,14 +253,15 @@ def weight_megabytes(folders: Iterable[Path]) -> float:
 
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a folder holds the files of a tokenizer."""
-    return any(any(folder.glob(pattern)) for pattern in VOCABULARY)
+    return _holds(folder, VOCABULARY)
+
+
+def _holds(folder: Path, patterns: Iterable[str]) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def _whole(folder: Path, weights: bool, cards: Collection[str]) -> bool:
-    def holds(patterns: Iterable[str]) -> bool:
-        return any(any(folder.glob(pattern)) for pattern in patterns)
-
-    return holds(cards) and holds(WEIGHTS) if weights else has_tokenizer(folder)
+    return _holds(folder, cards) and _holds(folder, WEIGHTS) if weights else has_tokenizer(folder)
 
 
 def _download(
