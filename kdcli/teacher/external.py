@@ -40,14 +40,16 @@ def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter,
     if not path.is_file():
         raise DataError("there is no such file", file=path)
     hashes = None
-    if path.suffix == ".npy":
-        logits = _checked(_numpy(path), task, path)
-    elif path.suffix in (".pt", ".pth"):
-        logits = _checked(_tensor(path), task, path)
+    if path.suffix in (".npy", ".pt", ".pth"):
+        logits = _checked(_arrays(path), task, path)
     else:
         logits, hashes = _table(path, task, reporter)
     if hashes is None:
-        _check_count(len(logits), path, transfer, task)
+        needed = int(open_texts(transfer, task, QuietReporter()).frame.select(pl.len()).collect().item())
+        if len(logits) != needed:
+            what = f"this file has {len(logits):,} rows of logits, and the transfer set has {needed:,}"
+            hint = "rows are matched by position here: make the logits for this very transfer set, in its order"
+            raise DataError(what, file=path, hint=hint)
         order = "" if task.is_score else f", its columns for {', '.join(task.labels)}"
         reporter.warn(
             f"{path.name} is matched by position: each of its {len(logits):,} rows is for the same row of "
@@ -58,13 +60,6 @@ def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter,
     if values != "logits":
         logits = _logarithms(logits / np.float32(100) if values == "percentages" else logits, task, path)
     return Logits(logits, hashes, {})
-
-
-def _numpy(path: Path) -> NDArray[Any]:
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"this .npy file cannot be read: {error}", file=path) from error
 
 
 _RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
@@ -81,8 +76,11 @@ _NUMPY: list[Any] = [
 """All that a pickled array of numbers needs: d-bert's ``logits.pt`` is a list of such arrays, one a batch."""
 
 
-def _tensor(path: Path) -> NDArray[Any]:
+def _arrays(path: Path) -> NDArray[Any]:
+    """Read an array, a tensor or a list of both: the batches, one after the other."""
     try:
+        if path.suffix == ".npy":
+            return np.lib.format.open_memmap(path, mode="r")
         with torch.serialization.safe_globals(_NUMPY):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
         pieces = [_array(piece) for piece in (loaded if isinstance(loaded, list) else [loaded])]
@@ -202,14 +200,6 @@ def _finite(values: NDArray[np.float32], numbers: Sequence[int] | pl.Series, pat
         what = f"a logit is missing or is not finite: {values[row].tolist()}"
         raise DataError(what, file=path, row=int(numbers[row]))
     return values
-
-
-def _check_count(rows: int, path: Path, transfer: Path, task: Task) -> None:
-    needed = int(open_texts(transfer, task, QuietReporter()).frame.select(pl.len()).collect().item())
-    if rows != needed:
-        what = f"this file has {rows:,} rows of logits, and the transfer set has {needed:,}"
-        hint = "rows are matched by position here: make the logits for this very transfer set, in its order"
-        raise DataError(what, file=path, hint=hint)
 
 
 def _kind_of(values: NDArray[np.float32], path: Path, task: Task, reporter: Reporter) -> Values:

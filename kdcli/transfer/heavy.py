@@ -209,13 +209,11 @@ class GeneratorRun:
 
     def _json(self, value: Any, what: str) -> str:
         """Write a plugin's answer as JSON."""
-        if not isinstance(value, Mapping):
-            problem = f"{self.title} returns a {type(value).__name__} from {what}, not a mapping"
-            raise PluginError(problem, hint=_CONTRACT)
         try:
-            return json.dumps(dict(value), ensure_ascii=False, indent=1)
+            return json.dumps({**value}, ensure_ascii=False, indent=1)
         except (TypeError, ValueError) as error:
-            raise PluginError(f"{self.title} returns from {what} what is not JSON: {error}", hint=_CONTRACT) from error
+            problem = f"{self.title} returns from {what} no mapping of JSON values: {error}"
+            raise PluginError(problem, hint=_CONTRACT) from error
 
 
 def _changed(file: Path) -> int | None:

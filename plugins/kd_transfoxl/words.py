@@ -75,23 +75,18 @@ def unpickle(path: Path) -> Any:
     """
     try:
         with path.open("rb") as stream:
-            if not zipfile.is_zipfile(stream):
-                stream.seek(0)
-                value = _load(stream)
-                if value == _TORCH:  # then a version, the system, and the value
-                    value = [_load(stream) for _ in range(3)][-1]
-                return value
-            with zipfile.ZipFile(stream) as archive:
-                pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
-                if len(pickles) != 1:
-                    raise ValueError(f"an archive with {len(pickles)} pickles")
-                return _load(BytesIO(archive.read(pickles[0])))
-    except DataError as error:
-        raise DataError(error.what, hint=error.hint, file=path) from error
+            if zipfile.is_zipfile(stream):
+                with zipfile.ZipFile(stream) as archive:
+                    (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+                    return _load(BytesIO(archive.read(name)))
+            stream.seek(0)
+            value = _load(stream)
+            # Behind its number, torch.save wrote a version and the system first.
+            return [_load(stream) for _ in range(3)][-1] if value == _TORCH else value
     except Exception as error:  # a broken file makes the unpickler raise anything
-        reason = str(error) or type(error).__name__
-        hint = "copy the file again; a download may have been cut short"
-        raise DataError(f"the vocabulary cannot be read: {reason}", hint=hint, file=path) from error
+        what = f"the vocabulary cannot be read: {str(error) or type(error).__name__}"
+        hint = "copy the file again from where the model was published, or make a vocab.txt of it"
+        raise DataError(what, hint=hint, file=path) from error
 
 
 class _Ignored:
@@ -119,20 +114,15 @@ _TYPES = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _TYPES:
-            raise _refused(f"{module}.{name}")
+            raise pickle.UnpicklingError(f"it holds a {module}.{name}")
         return _TYPES[f"{module}.{name}"]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _refused("tensor")
+        raise pickle.UnpicklingError("it holds a tensor")
 
 
 def _load(stream: BinaryIO) -> Any:
     return _Unpickler(stream, encoding="utf-8").load()
-
-
-def _refused(name: str) -> DataError:
-    hint = "a pickle can run any program: take the file from where the model was published, or make a vocab.txt of it"
-    return DataError(f"the vocabulary holds a {name}, and is not read", hint=hint)
 
 
 def _read_words(path: Path) -> tuple[list[str], bool]:
