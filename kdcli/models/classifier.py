@@ -47,7 +47,7 @@ _OVERLAP = 1 / 4
 
 @dataclass
 class Classifier:
-    """A classifier with its tokenizer."""
+    """A classifier with its tokenizer; its size and its kind are attributes, as of ``kdcli.api.LoadedTeacher``."""
 
     folder: Path  # the folder of its files
     model: Any  # the Hugging Face model, on its device
