@@ -108,7 +108,7 @@ def test_unknown_words_are_no_prefix_and_are_never_drawn(tmp_path, notes, how):
     often = Corpus("single", ["zz the a xx", "the yy", "a the"] * 8 + ["uu a ww"], ["the a"])
     rare = Corpus("single", [text.replace("zz", f"z{n}").replace("yy", f"y{n}") for n, text in enumerate(often.train)],
                   often.dev)  # fmt: skip
-    fine_tune(tmp_path / "model", notes, rare, epochs=3, min_freq=3)
+    fine_tune(tmp_path / "model", notes, rare, epochs=6, min_freq=3)
     sampler = kd_transfoxl.load(tmp_path / "model", settings_of(**how), notes)
     prefixes = sampler.prefixes(rare)
     assert sorted(prefixes["texts"]) == ["a", "the"] and sum(prefixes["counts"]) == 16
