@@ -215,7 +215,7 @@ def _read(path: Path, changed: int, size: int) -> CodeFile:
     hint = f"fix it: python {path.name} shows where"
     try:
         source = path.read_bytes()
-        symbols = symtable(source, str(path), "exec").get_symbols()
+        symbols = symtable(source, str(path), "exec").get_symbols()  # type: ignore[arg-type]  # it takes bytes too
     except SyntaxError as error:
         raise PluginError(f"this is no Python: {error.msg}", file=path, row=error.lineno, hint=hint) from error
     except (OSError, ValueError) as error:

@@ -67,7 +67,7 @@ def load(
         raise MissingError(what, key="teacher.plugin", hint=hint) from error
     with readable("model of setfit", folder):
         how: dict[str, Any] = {"device": device, "model_kwargs": {"dtype": DTYPES[precision]}, "local_files_only": True}
-        body = SentenceTransformer(str(folder), **how).eval()
+        body: Any = SentenceTransformer(str(folder), **how).eval()
         settings = folder / "config_setfit.json"
         written = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
         inside = [folder / module["path"] for module in json.loads((folder / "modules.json").read_text("utf-8"))]
