@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -142,7 +141,7 @@ def _figures(table: TableReport, max_words: int) -> dict[str, object]:
         "rows that cannot be read": table.bad_rows,
         "with white space at an end": table.edges.count,
         "with a tab or a line end": table.breaks.count,
-        "non-printing characters": sum(one.count for one in table.characters),
+        "non-printing characters": sum(one.count for one in table.characters.values()),
     }
     figures: dict[str, object] = {"rows": table.rows}
     if labels := table.labels:
@@ -152,8 +151,6 @@ def _figures(table: TableReport, max_words: int) -> dict[str, object]:
             figures[f"label {one.label}{name}"] = f"{one.count:,}  {one.share:6.1%}"
     if scores := table.scores:
         figures |= {"scores": f"{scores.min:g} to {scores.max:g}", "scores: mean": f"{scores.mean:.3g}"}
-        for (low, high), count in zip(pairwise(scores.edges), scores.histogram, strict=True):
-            figures[f"scores from {low:.3g} to {high:.3g}"] = count
     for column, words in table.words.items():
         figures[f"{column}: words"] = f"{words.min:,} to {words.max:,}"
         figures[f"{column}: median, mean"] = f"{words.median:g}, {words.mean:.1f}"
@@ -168,7 +165,7 @@ def _figures(table: TableReport, max_words: int) -> dict[str, object]:
 
 
 def _overlap(one: Overlap) -> dict[str, object]:
-    share = {"rows": one.found.rows, "share": f"{one.share:.1%}", "but for case and space": one.found.alike}
+    share = {"rows": one.rows, "share": f"{one.share:.1%}", "but for case and space": one.alike}
     return {"rows of": one.second, "with texts of": one.first, **share}
 
 

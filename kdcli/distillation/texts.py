@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import TaskSettings
-from kdcli.errors import DataError, MissingError, UsageError, first_line
+from kdcli.errors import DataError, MissingError, UsageError
 from kdcli.tables.read import ROW_NUMBER, Form, form_of, read_table
 from kdcli.tasks.detect import is_quoted
 from kdcli.tasks.split import stream_table
@@ -89,16 +89,10 @@ def find_files(names: Sequence[str], *, offline: bool = False) -> list[Path]:
 
 def _dataset(name: str, offline: bool) -> list[Path]:
     """Download the tables of a dataset of the Hub, those of its training split alone where they are named so."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from kdcli.download.fetch import fetch_dataset
 
-    disable_progress_bars()  # the terminal is the reporter's
-    try:
-        patterns = ["*.parquet", "*.jsonl", "*.csv"]
-        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns, local_files_only=offline))
-    except Exception as error:  # no network, no such dataset, or one that needs a login
-        what = f"{name} is no file, and cannot be fetched from the Hub as a dataset: {first_line(error)}"
-        raise MissingError(what, hint="check the name, or name a file") from error
+    patterns = ["*.parquet", "*.jsonl", "*.csv"]
+    folder = fetch_dataset(name, patterns, offline=offline, hint=f"{name} is no file here: check the name")
     files = sorted(file for pattern in patterns for file in folder.rglob(pattern))
     return [file for file in files if "train" in file.name] or files
 

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter
 from kdcli.download import SOURCES, Source, SourceFile, find
-from kdcli.errors import DataError, MissingError, UsageError, first_line
+from kdcli.errors import DataError, MissingError, UsageError
 from kdcli.files import atomic, sha256
 
 DATA = Path("data")
@@ -118,8 +118,8 @@ def _at_address(source: Source, url: str | None) -> Source:
 def _file_of(source: Source, beside: Path, offline: bool, reporter: Reporter) -> Iterator[Path]:
     """Give the file of a source: one that is there, or a download.
 
-    A download has a hidden name. It is removed when the block ends well; if other sources are in the file, too, it is
-    kept. It stays for the next call when the block fails, unless the file itself is damaged.
+    A download has a hidden name. It is removed when the block ends well, or kept for the other sources that are in it.
+    It stays for the next call when the block fails, unless the file itself is damaged.
     """
     from kdcli.download.fetch import BadArchive, fetch
 
@@ -135,7 +135,7 @@ def _file_of(source: Source, beside: Path, offline: bool, reporter: Reporter) ->
         hint = "--url takes the address of a file, or a file of this machine"
         raise MissingError("the file does not exist", file=path, hint=hint)
     loaded = beside / f".kd-download-{hashlib.sha256(source.address.encode()).hexdigest()[:8]}.{path.name}"
-    if not loaded.is_file() or source.sha256 not in (None, sha256(loaded)):
+    if not loaded.is_file():
         if offline:
             hint = f"fetch it elsewhere and put it at {path}, or name a copy with --url FILE"
             raise MissingError("the file is not here, and --offline is set", file=source.address, hint=hint)
@@ -174,19 +174,12 @@ def _parquet_files(where: str, task: str, reporter: Reporter, offline: bool) -> 
             return files
         what, hint = f"the folder has no whole tables {task}/*.parquet", "it must be a copy of the dataset on the Hub"
         raise DataError(what, file=folder, hint=hint)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from kdcli.download.fetch import fetch_dataset
 
-    disable_progress_bars()  # the terminal is the reporter's
-    reporter.info(f"the dataset {where} of the Hugging Face Hub" + (", from its cache" if offline else ""))
     hint = "check the network and HTTPS_PROXY, or name a folder that holds a copy of the dataset: --url FOLDER"
-    try:
-        patterns = [f"{task}/*.parquet"]
-        found = snapshot_download(where, repo_type="dataset", allow_patterns=patterns, local_files_only=offline)
-    except Exception as error:
-        why = "it is not in the cache, and --offline is set" if offline else first_line(error)
-        raise MissingError(f"the dataset {where!r} cannot be downloaded: {why}", hint=hint) from error
-    if files := _whole_tables(Path(found) / task):
+    reporter.info(f"the dataset {where} of the Hugging Face Hub" + (", from its cache" if offline else ""))
+    found = fetch_dataset(where, [f"{task}/*.parquet"], offline=offline, hint=hint)
+    if files := _whole_tables(found / task):
         return files
     raise MissingError(f"the dataset {where!r} has no whole tables {task}/*.parquet", hint=hint)
 

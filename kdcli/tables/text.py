@@ -74,12 +74,16 @@ def form_of(path: Path) -> Form:
     """Return the form of a table by the suffix of its name, ``.gz`` aside.
 
     Raises:
-        DataError: No form has this suffix.
+        DataError: No form has this suffix, or the file is a gzipped Parquet file.
     """
     suffix = Path(path.stem if is_gzip(path) else path.name).suffix.lower().removeprefix(".")
     if suffix not in get_args(Form):
         known = ", ".join(f".{form}" for form in get_args(Form))
-        raise DataError("the file name has no suffix of a table", file=path, hint=f"use {known}, each also as .gz")
+        raise DataError("the file name has no suffix of a table", file=path, hint=f"use {known}, also as .gz")
+    if suffix == "parquet" and is_gzip(path):
+        raise DataError(
+            "Parquet is compressed by itself, and not by gzip", file=path, hint="decompress it: gunzip FILE"
+        )
     return cast(Form, suffix)
 
 

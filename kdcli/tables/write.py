@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +42,11 @@ def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
     form = form_of(path)
     if form == "parquet":
         with atomic(path) as temporary:
-            return _write_parquet(path, temporary, frame)
+            if isinstance(frame, pl.LazyFrame):
+                frame.sink_parquet(temporary, row_group_size=_GROUP)
+            else:
+                frame.rechunk().write_parquet(temporary, row_group_size=_GROUP)
+            return row_count(temporary)
     schema = frame.collect_schema()
     for name, dtype in schema.items():
         if dtype in (pl.Binary, pl.Object) or (form != "jsonl" and dtype.is_nested()):
@@ -64,22 +67,6 @@ def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
             _write_lines(stream, form, batch, header=False)
             rows += len(batch)
     return rows
-
-
-def _write_parquet(path: Path, temporary: Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
-    plain = temporary.with_suffix("") if is_gzip(path) else temporary
-    try:
-        if isinstance(frame, pl.LazyFrame):
-            frame.sink_parquet(plain, row_group_size=_GROUP)
-        else:
-            frame.rechunk().write_parquet(plain, row_group_size=_GROUP)
-        if plain != temporary:
-            with _open(path, temporary) as stream, plain.open("rb") as source:
-                shutil.copyfileobj(source, stream, 1 << 20)
-        return row_count(plain)
-    finally:
-        if plain != temporary:
-            plain.unlink(missing_ok=True)
 
 
 @contextmanager

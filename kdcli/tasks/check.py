@@ -22,8 +22,6 @@ from kdcli.errors import DataError, KdError
 from kdcli.tables import SEPARATOR
 from kdcli.tables.read import ROW_NUMBER, as_texts, shown
 from kdcli.tasks.check_report import (
-    Character,
-    Common,
     DataReport,
     Finding,
     LabelCount,
@@ -61,7 +59,6 @@ _PIECE = 1 << 18
 """Bytes that are looked at together: such arrays need no memory that the system has to clear."""
 _THREADS = 2
 _SPACE = np.uint8(ord(" "))
-_BINS = 10
 _MOST = 20
 _CONTROLS = {"\0": "NULL", "\r": "CARRIAGE RETURN", "\x1b": "ESCAPE", "\x7f": "DELETE", "\x85": "NEXT LINE"}
 """Names of controls, for which Unicode has none."""
@@ -172,7 +169,7 @@ class _Table:
             bad_rows=self.bad_rows,
             first_bad_row=self.first_bad_row,
             labels=_labels(rows, self.task) if labelled and not self.task.is_score else None,
-            scores=_scores(rows, self.wrong, self.task) if labelled and self.task.is_score else None,
+            scores=_scores(rows, self.wrong) if labelled and self.task.is_score else None,
             words={name: _words(of_text, max_words) for name, of_text in lengths if len(rows)},
             empty=_finding(odd.filter("empty")),
             edges=_finding(odd.filter("edges")),
@@ -289,12 +286,12 @@ def _overlap(first: _Table, second: _Table) -> Overlap:
     one = one.filter(pl.col("folded").is_in(two["folded"].implode()))
     alike = two.filter(pl.col("folded").is_in(one["folded"].implode()))
     exact = alike.filter(pl.col("exact").is_in(one["exact"].implode()))
-    found = Common(len(exact), len(alike))
+    found = Overlap(first.name, second.name, len(exact), len(alike), len(exact) / max(len(two), 1))
     if found.alike:
         key, row = ("exact", exact.row(0, named=True)) if found.rows else ("folded", alike.row(0, named=True))
         example = (one.filter(pl.col(key) == row[key])[0, "row"], row["row"])
         found = replace(found, example=example, shown=second.shown(row["row"]))
-    return Overlap(first.name, second.name, found.rows / max(len(two), 1), found)
+    return found
 
 
 def _words(words: pl.Series, max_words: int) -> Words:
@@ -328,21 +325,18 @@ def _labels(rows: pl.DataFrame, task: Task) -> Labels:
     )
 
 
-def _scores(rows: pl.DataFrame, wrong: pl.DataFrame, task: Task) -> Scores:
+def _scores(rows: pl.DataFrame, wrong: pl.DataFrame) -> Scores:
     values = rows["label"].drop_nulls().to_numpy()
-    low, high, mean = (values.min(), values.max(), values.mean()) if len(values) else (np.nan, np.nan, np.nan)
-    limits = task.score_range or ((float(low), float(high)) if len(values) else (0.0, 1.0))
-    histogram, edges = np.histogram(values, _BINS, limits)
+    low, mean, high = (values.min(), values.mean(), values.max()) if len(values) else (np.nan, np.nan, np.nan)
     missing = rows.filter(pl.col("label").is_null() & ~pl.col("row").is_in(wrong["row"].implode()))
-    numbers = float(low), float(mean), float(high)
-    found = _finding(wrong), str(wrong[0, "label"]) if len(wrong) else "", _finding(missing)
-    return Scores(*numbers, edges.tolist(), histogram.tolist(), *found)
+    first_wrong = str(wrong[0, "label"]) if len(wrong) else ""
+    return Scores(float(low), float(mean), float(high), _finding(wrong), first_wrong, _finding(missing))
 
 
-def _characters(found: pl.DataFrame) -> list[Character]:
-    """List characters, the most frequent first."""
+def _characters(found: pl.DataFrame) -> dict[str, Finding]:
+    """Return characters by code and name, the most frequent first."""
     every = found.group_by("character").agg(pl.len(), pl.col("row").min()).cast({"character": pl.String})
-    return [
-        Character(f"U+{ord(one):04X}", unicodedata.name(one, _CONTROLS.get(one, "control character")), count, row)
+    return {
+        f"U+{ord(one):04X} {unicodedata.name(one, _CONTROLS.get(one, 'control character'))}": Finding(count, row)
         for one, count, row in sorted(every.iter_rows(), key=lambda each: (-each[1], each[0]))
-    ]
+    }

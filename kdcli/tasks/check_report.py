@@ -71,26 +71,14 @@ class Labels:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of a table, in ten bins over the task's range or their own; wrong ones are no number in the range."""
+    """The scores of a table; wrong ones are no number in the task's range."""
 
     min: float
     mean: float
     max: float
-    edges: Sequence[float]
-    histogram: Sequence[int]
     wrong: Finding
     first_wrong: str
     missing: Finding
-
-
-@dataclass(frozen=True)
-class Character:
-    """A non-printing character of a table's texts."""
-
-    code: str
-    name: str
-    count: int
-    first_row: int | None
 
 
 @dataclass(frozen=True)
@@ -104,26 +92,13 @@ class Repeats:
 
 
 @dataclass(frozen=True)
-class Common:
-    """Rows of a second table whose texts are in a first one; ``alike`` ignores case and white space.
-
-    The example is a row of the first table and one of the second, with the texts of the latter.
-    """
-
-    rows: int
-    alike: int
-    example: tuple[int, int] | None = None
-    shown: str = ""
-
-
-@dataclass(frozen=True)
 class TableReport:
     """The findings in one table.
 
     ``whole``: it could be read to its end. ``rows`` are those that are neither dropped for their labels nor bad.
     ``targets`` are the different labels, or scores, of the rows whose texts all have words. ``breaks`` are texts with
-    a tab or a line end, ``edges`` begin or end with white space. The texts of ``repeated`` rows are those of another
-    row; in ``conflicts`` with another label, score or set of labels.
+    a tab or a line end, ``edges`` begin or end with white space, ``characters`` do not print. The texts of ``repeated``
+    rows are those of another row; in ``conflicts`` with another label, score or set of labels.
     """
 
     name: str
@@ -140,7 +115,7 @@ class TableReport:
     empty: Finding
     edges: Finding
     breaks: Finding
-    characters: Sequence[Character]
+    characters: Mapping[str, Finding]
     repeated: Repeats
     conflicts: Repeats
     targets: int
@@ -148,12 +123,18 @@ class TableReport:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The texts that two tables share, and the share of the second's rows with texts of the first."""
+    """Rows of a second table whose texts are in a first one; ``alike`` ignores case and white space.
+
+    ``share`` is of the second's rows. The example is a row of each table, with the texts of the latter.
+    """
 
     first: str
     second: str
+    rows: int
+    alike: int
     share: float
-    found: Common
+    example: tuple[int, int] | None = None
+    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -193,7 +174,7 @@ def find_problems(
     found = [problem for table in tables for problem in _of_table(table, settings, task, max_words)]
     hint = _ready_labels(tables, settings)
     found += [problem for table in tables for problem in _of_answers(table, task, hint)]
-    return found + [_of_overlap(overlap, tables) for overlap in overlaps if overlap.found.alike]
+    return found + [_of_overlap(overlap, tables) for overlap in overlaps if overlap.alike]
 
 
 def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words: int) -> Iterator[Problem]:
@@ -225,9 +206,9 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
         what = f"{_many(table.breaks.count, 'text')} with a tab or a line end"
         yield warning(what, row=table.breaks.first_row, hint="such texts can be in .parquet and .jsonl, not in .tsv")
     if table.characters:
-        each = ", ".join(f"{one.code} {one.name} ({one.count:,})" for one in table.characters[:5])
+        each = ", ".join(f"{name} ({one.count:,})" for name, one in list(table.characters.items())[:5])
         more = ", ..." if len(table.characters) > 5 else ""
-        row = min(one.first_row for one in table.characters if one.first_row is not None)
+        row = sum(table.characters.values(), start=Finding()).first_row
         yield warning(f"non-printing characters: {each}{more}", row=row, hint="they are kept as they are")
 
 
@@ -283,8 +264,8 @@ def _order(label: str) -> tuple[int, int, str]:
     return (0, int(label), label) if label.isdecimal() else (1, 0, label)
 
 
-def _of_overlap(overlap: Overlap, tables: Sequence[TableReport]) -> Problem:
-    found, first, second = overlap.found, overlap.first, overlap.second
+def _of_overlap(found: Overlap, tables: Sequence[TableReport]) -> Problem:
+    first, second = found.first, found.second
     file = next(table.file for table in tables if table.name == second)
     what = f"{_many(found.rows or found.alike, 'row')} with texts of {first}"
     if found.alike > found.rows:

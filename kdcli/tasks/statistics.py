@@ -46,24 +46,12 @@ class LengthBin:
 
 
 @dataclass(frozen=True)
-class ReliabilityBin:
-    """The rows whose confidence lies above ``low``, up to ``high``; mean confidence and accuracy are 0 without rows."""
-
-    low: float
-    high: float
-    rows: int
-    confidence: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
 class Calibration:
-    """The expected calibration error, mean confidence, accuracy, and the bars of a reliability diagram."""
+    """The expected calibration error, mean confidence and accuracy."""
 
     ece: float
     confidence: float
     accuracy: float
-    bins: list[ReliabilityBin]
 
 
 @dataclass(frozen=True)
@@ -206,11 +194,8 @@ def calibration(logits: Outputs, gold: NDArray[Any], bins: int = BINS) -> Calibr
     limits = np.linspace(0, 1, bins + 1)
     # Rounding may carry a probability to just above 1.
     which = np.clip(np.searchsorted(limits, confidence, side="left") - 1, 0, bins - 1)
-    counts = np.bincount(which, minlength=bins)
-    means = [np.bincount(which, values, bins) / np.maximum(counts, 1) for values in (confidence, right)]
-    ece = float((counts * np.abs(means[0] - means[1])).sum() / len(right))
-    rows = zip(limits[:-1].tolist(), limits[1:].tolist(), counts.tolist(), *(m.tolist() for m in means), strict=True)
-    return Calibration(ece, float(confidence.mean()), float(right.mean()), [ReliabilityBin(*row) for row in rows])
+    ece = float(np.abs(np.bincount(which, right - confidence, bins)).sum() / len(right))
+    return Calibration(ece, float(confidence.mean()), float(right.mean()))
 
 
 def compare_models(
