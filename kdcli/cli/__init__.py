@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import errno
 import gc
 import os
 import re
@@ -276,11 +275,8 @@ def _unexpected(error: BaseException) -> int:
 
 def _unusable(error: OSError) -> DataError:
     """Word what the system says about a path."""
-    below_a_file = error.errno in (errno.ENOTDIR, errno.EEXIST)
-    hints = {errno.ENAMETOOLONG: "choose a shorter name", errno.ENOSPC: "make room on this disk, and run it again"}
-    hint = "a folder is needed here, and a file is there: choose another path" if below_a_file else None
     what = f"this path cannot be used: {(error.strerror or str(error)).lower()}"
-    hint = hint or hints.get(error.errno or 0, "check the path, and who may read and write it")
+    hint = "choose another path, or see who may read and write it, and whether there is room"
     return DataError(what, file=os.fsdecode(error.filename), hint=hint)
 
 

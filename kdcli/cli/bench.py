@@ -40,7 +40,6 @@ def bench(request: Request, *, onnx: Onnx = None, seconds: Seconds = 3.0) -> Non
     """
     from kdcli.evaluate.bench import bench as run
     from kdcli.evaluate.bench import keep
-    from kdcli.models.device import resolve
     from kdcli.run.folder import own_teacher, profile_of
 
     student = request.student
@@ -55,9 +54,7 @@ def bench(request: Request, *, onnx: Onnx = None, seconds: Seconds = 3.0) -> Non
             settings=settings,
             profiled=bool(request.profile or own),
             table=request.input,
-            device=resolve(settings.device),
             seconds=seconds,
-            seed=settings.seed,
             reporter=reporter,
         )
     if (kept := keep(report, student)) is not None:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 from rich.console import Group, RenderableType
+from rich.filesize import decimal
 from rich.text import Text
 
 from kdcli.cli import ui
@@ -74,7 +75,7 @@ def _sources(result: dict[str, Any]) -> RenderableType:
             **{name: source[name] for name in ("name", "kind")},
             "from": urlsplit(source["address"]).hostname or source["address"],
             **{name: source[name] for name in ("here", "about")},
-            "size": source["size"] and _size(source["size"]),
+            "size": source["size"] and decimal(source["size"], precision=2),
         }
         for source in result["sources"]
     ]
@@ -82,19 +83,11 @@ def _sources(result: dict[str, Any]) -> RenderableType:
 
 
 def _result(result: GetResult) -> RenderableType:
-    files = [{**vars(file), "size": _size(file.size)} for file in result.files]
+    files = [{**vars(file), "size": decimal(file.size)} for file in result.files]
     about = {"folder": result.folder, "from": result.address, "by": result.cite}
     before = [] if result.done else [Text("it is here already: nothing to do")]
     shown = ui.panel(result.name, ui.describe({**about, "files": files, "notes": result.notes}))
     return Group(*before, shown, Text("next"), *(Text(line, "cyan") for line in result.next))
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
 
 
 @command(

@@ -43,7 +43,6 @@ def eval_(request: Request, *, against: Against = None, split: Split = "dev") ->
     student, its teacher and its profile.
     """
     from kdcli.evaluate.evaluate import evaluate_models
-    from kdcli.models.device import resolve
     from kdcli.run.folder import own_teacher, profile_of
 
     student, table = request.student, request.input
@@ -63,8 +62,6 @@ def eval_(request: Request, *, against: Against = None, split: Split = "dev") ->
             profiled=profiled,
             table=table,
             split=split,
-            device=resolve(settings.device),
-            seed=settings.seed,
             reporter=reporter,
         )
     ui.show(report, report_view)

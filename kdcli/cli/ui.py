@@ -75,17 +75,13 @@ def show(result: object, view: Callable[[Any], RenderableType] | None = None) ->
 
 def plain(value: Any) -> Any:
     """Turn a result into JSON values: NaN and infinity are null, a path is a string."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # NumPy
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int) else str(value)
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(
+        value,
+        inf_nan_mode="null",
+        fallback=lambda one: one.tolist() if hasattr(one, "tolist") else str(one),  # NumPy's
+    )
 
 
 def describe(result: object) -> Group:

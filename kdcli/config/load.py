@@ -67,9 +67,12 @@ def load_profile(
     chosen = merge(stack)[0]
     stack += _from_flags({_of_chosen(key, chosen): flags[key] for key in flags if ".*." in key})
     values, origins = merge(stack)
-    settings, wrong = _validate(values)
-    if settings:
+    settings, wrong = None, []
+    try:
+        settings = Settings.model_validate(values)
         wrong += [error for group, error in settings.conflicts() if group in uses]
+    except ValidationError as error:
+        wrong += explain(error, Settings)
     tables, of_plugins = _check_plugins(values, settings, uses)
     wrong += of_plugins
     errors = [*(_trace(error, _source_of(error.key or "", origins)) for error in wrong), *errors]
@@ -242,22 +245,6 @@ def _of_chosen(key: str, values: Mapping[str, Any]) -> str:
     return key.replace("*", name if isinstance(name, str) else attrgetter(setting)(Settings()))
 
 
-def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[KdError]]:
-    """Validate twice if there are unknown keys: Pydantic does not check a table as a whole while it has any."""
-    try:
-        return Settings.model_validate(values), []
-    except ValidationError as error:
-        unknown = [finding["loc"] for finding in error.errors() if finding["type"] == "extra_forbidden"]
-        errors = explain(error, Settings)
-    if unknown:
-        try:
-            Settings.model_validate(_without(values, unknown))
-        except ValidationError as error:
-            known = {(one.key, one.what) for one in errors}
-            errors += [new for new in explain(error, Settings) if (new.key, new.what) not in known]
-    return None, errors
-
-
 def _check_plugins(
     values: Mapping[str, Any], settings: Settings | None, uses: Collection[registry.Group]
 ) -> tuple[dict[str, dict[str, Any]], list[KdError]]:
@@ -279,7 +266,7 @@ def _check_plugins(
             continue
         tables[group] = named
         for name, table in named.items():
-            if isinstance(table, Mapping):  # else reported by _validate
+            if isinstance(table, Mapping):  # else reported already
                 try:
                     named[name] = registry.options(group, name, table).model_dump(mode="json", exclude_none=True)
                 except KdError as error:
@@ -295,11 +282,3 @@ def _blamed(error: KdError, key: str) -> list[KdError]:
         else one
         for one in each(error)
     ]
-
-
-def _without(values: Mapping[str, Any], keys: Sequence[tuple[str | int, ...]], at: tuple[str, ...] = ()) -> Any:
-    return {
-        name: _without(value, keys, (*at, name)) if isinstance(value, Mapping) else value
-        for name, value in values.items()
-        if (*at, name) not in keys
-    }

@@ -122,23 +122,22 @@ def bench(
     settings: Settings,
     profiled: bool = True,
     table: Path | None = None,
-    device: str = "cpu",
     seconds: float = 3.0,
-    seed: int = 1,
     reporter: Reporter | None = None,
 ) -> BenchReport:
     """Measure a student in all its forms, and a teacher, each in a process of its own.
 
     A model is named by its folder or its run, the teacher also by its hub name; ``onnx`` is what ``kd export onnx`` has
     written. The texts are those of ``table``, else of dev, or without a profile (``profiled``) those of the embedded
-    sample. PyTorch computes on ``device``, NumPy and ONNX on the CPU. Each batch size is timed for ``seconds``, but one
-    call at least. A model that does not fit into memory is a ``KdError``.
+    sample. PyTorch computes on the settings' device, NumPy and ONNX on the CPU. Each batch size is timed for
+    ``seconds``, but one call at least. A model that does not fit into memory is a ``KdError``.
     """
+    from kdcli.models.device import resolve
     from kdcli.student.student import load_student
     from kdcli.tasks.split import table_settings
     from kdcli.tasks.statistics import count_words
 
-    reporter, folder = reporter or QuietReporter(), student_folder(student)
+    reporter, folder, device = reporter or QuietReporter(), student_folder(student), resolve(settings.device)
     loaded = load_student(folder)
     task = loaded.task
     subjects, skipped = student_forms(folder, loaded.config["plugin"], task, onnx, device)
@@ -150,7 +149,7 @@ def bench(
     for name, reason in skipped.items():
         reporter.warn(f"{name} is skipped: {reason}")
     reading = table_settings(task, settings.task, folder, profiled=profiled)
-    columns, source = _texts(task, reading, table, seed, reporter)
+    columns, source = _texts(task, reading, table, settings.seed, reporter)
     models: list[Measurement] = []
     with reporter.progress("bench", len(subjects), "models") as progress:
         for subject in subjects:

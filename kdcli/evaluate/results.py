@@ -206,37 +206,25 @@ class _Measured:
 def _results(
     models: Mapping[str, _Measured], tables: Mapping[str, pl.DataFrame], task: Task, notes: list[str], gold: bool
 ) -> Results:
-    scored = {
-        name: score_models(
-            task,
-            {model: [seed[name] for seed in measured.at_half] for model, measured in models.items()},
-            encode_labels(table["label"], task, file=name),
-        )
-        for name, table in tables.items()
-    }
+    scores: dict[str, dict[str, dict[str, list[float]]]] = {model: {} for model in models}
+    intervals: dict[str, dict[str, dict[str, Range]]] = {model: {} for model in models}
+    gaps: dict[str, dict[str, Interval | None]] = {}
+    for name, table in tables.items():
+        outputs = {model: [seed[name] for seed in measured.at_half] for model, measured in models.items()}
+        found = score_models(task, outputs, encode_labels(table["label"], task, file=name))
+        gaps[name] = found.gaps
+        for model in models:
+            scores[model][name], intervals[model][name] = found.scores[model], found.intervals[model]
     titles = {metric: metric_title(task, metric) for metric in (task.metric, *task.more_metrics)}
     if not gold and "accuracy" in titles:
         titles["accuracy"] = "agreement with the teacher"
-    gaps = {name: found.gaps for name, found in scored.items()}
-    return Results(
-        list(titles),
-        [
-            Row(
-                model,
-                {name: found.scores[model] for name, found in scored.items()},
-                *models[model].size,
-                _speed(model, models),
-                {name: found.intervals[model] for name, found in scored.items()},
-                _fidelity(model, models),
-            )
-            for model in models
-        ],
-        {name: {key: gap.value if gap else None for key, gap in ours.items()} for name, ours in gaps.items()},
-        notes,
-        titles,
-        {name: {key: (gap.low, gap.high) if gap else None for key, gap in ours.items()} for name, ours in gaps.items()},
-        gold,
-    )
+    rows = []
+    for model, measured in models.items():
+        speed, near = _speed(model, models), _fidelity(model, models)
+        rows.append(Row(model, scores[model], *measured.size, speed, intervals[model], near))
+    shares = {name: {key: gap and gap.value for key, gap in found.items()} for name, found in gaps.items()}
+    ranges = {name: {key: gap and (gap.low, gap.high) for key, gap in found.items()} for name, found in gaps.items()}
+    return Results(list(titles), rows, shares, notes, titles, ranges, gold)
 
 
 def _speed(model: str, models: Mapping[str, _Measured]) -> float:

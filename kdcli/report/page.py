@@ -118,7 +118,6 @@ def page_of(run: RunContents) -> dict[str, Any]:
         "run": run,
         "sections": {name: title for name, title in SECTIONS.items() if content[name]},
         "left_out": {name: title for name, title in SECTIONS.items() if not content[name] and name != "speed"},
-        "summary": summary(results) if results else "",
         "models": {row.model: row for row in shown},
         "scored": scored(results) if results else [],
         "plots": {
@@ -138,39 +137,6 @@ def page_of(run: RunContents) -> dict[str, Any]:
 def scored(results: Results) -> list[tuple[str, str]]:
     """Return the tables and metrics that were scored, in order."""
     return [(table, metric) for table, shares in results.gap_closed.items() for metric in shares]
-
-
-def summary(results: Results) -> str:
-    """Sum the results up in a sentence."""
-    rows = {row.model: row for row in results.rows}
-    table, metric = scored(results)[0]
-    score = {model: 100 * statistics.fmean(row.scores[table][metric]) for model, row in rows.items()}
-    faster = rows["student"].per_second / rows["teacher"].per_second
-    fewer = ""
-    if rows["teacher"].parameters:
-        smaller = rows["teacher"].parameters / rows["student"].parameters
-        times = f"{smaller:.1f} times fewer" if smaller >= 1 else f"{1 / smaller:.1f} times as many"
-        fewer = f" and has {times} parameters"
-    quick = f"The student is {faster:.1f} times as fast as the teacher{fewer}."
-    if not results.gold:
-        near = rows["student"].fidelity[table]
-        figure = f"R2 of the scores {near.r2.value:.3f}"
-        if near.agreement:
-            low, high = 100 * near.agreement.low, 100 * near.agreement.high
-            figure = f"{100 * near.agreement.value:.1f} % of the texts (95\u00a0% interval: {low:.1f} to {high:.1f})"
-        return f"There are no gold labels. Student and teacher agree on {table}: {figure}. {quick}"
-    share, interval = results.gap_closed[table][metric], results.gap_intervals.get(table, {}).get(metric)
-    if share is None:
-        closed = ". These texts do not show a gap between the two, so its share is not defined"
-    else:
-        sure = f" (95\u00a0% interval: {100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else ""
-        closed = f": {100 * share:.0f}\u00a0% of the gap between the two is closed{sure}"
-    title = results.titles.get(metric, metric)
-    return (
-        f"The student reaches {score['student']:.1f} {title} on {table}; its teacher reaches {score['teacher']:.1f}, "
-        f"the same model trained on labels alone {score['baseline']:.1f}{closed}. "
-        f"{quick}"
-    )
 
 
 def _tradeoff(results: Results) -> Plot:

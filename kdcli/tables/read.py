@@ -162,11 +162,7 @@ class Chain:
         self._sources = dict(zip(files, sources, strict=True))
         for file, source in self._sources.items():
             if source.schema != self.schema:
-                there, here = (
-                    ", ".join(f"{name} ({kind})" for name, kind in each.items())
-                    for each in (self.schema, source.schema)
-                )
-                what = f"its columns are {here}, and those of {files[0].name} {there}"
+                what = f"its columns are {dict(source.schema)}, and those of {files[0].name} {dict(self.schema)}"
                 raise DataError(what, file=file, hint="the files of one table have the same columns")
 
     @property
