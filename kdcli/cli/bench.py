@@ -81,15 +81,11 @@ def _figures(model: Measurement, ratio: Ratio | None) -> dict[str, object]:
         "peak MB on the GPU": None if model.gpu_peak_megabytes is None else round(model.gpu_peak_megabytes),
         "ready after s": f"{model.load_seconds:.2f}",
     }
-    better = (
-        {
-            **{f"faster than the teacher, batch {batch}": value for batch, value in ratio.per_second.items()},
-            **{"shorter latency": ratio.latency, "fewer parameters": ratio.parameters},
-            **{"smaller on disk": ratio.megabytes, "less memory": ratio.peak_megabytes},
-        }
-        if ratio
-        else {}
-    )
+    better: dict[str, float | None] = {}
+    if ratio:
+        better = {f"faster than the teacher, batch {batch}": value for batch, value in ratio.per_second.items()}
+        better |= {"shorter latency": ratio.latency, "fewer parameters": ratio.parameters}
+        better |= {"smaller on disk": ratio.megabytes, "less memory": ratio.peak_megabytes}
     times = {name: f"{_number(value)}x" for name, value in better.items() if value is not None}
     return {**figures, **times}
 

@@ -128,13 +128,12 @@ def _described(report: DataReport) -> RenderableType:
 
 
 def _figures(table: TableReport, max_words: int) -> dict[str, object]:
-    """Return the statistics of a table by name; those that seldom occur where they do."""
     seldom = {
         "rows dropped for their labels": sum(table.dropped.values()),
         "rows that cannot be read": table.bad_rows,
         "with white space at an end": table.edges.count,
         "with a tab or a line end": table.breaks.count,
-        "non-printing characters": sum(one.count for one in table.characters.values()),
+        "with characters that do not print": table.characters.count,
     }
     figures: dict[str, object] = {"rows": table.rows}
     if labels := table.labels:

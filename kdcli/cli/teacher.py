@@ -76,7 +76,6 @@ def audit(request: Request, *, rows: Rows = 200, split: Split = "dev") -> None:
 
 
 def _with_teacher(request: Request) -> Profile:
-    """Load the profile; ``--teacher`` names a teacher that is taken as it is."""
     from kdcli.run.folder import teacher_of
 
     model = teacher_of(request.teacher) if request.teacher else None

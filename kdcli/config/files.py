@@ -38,11 +38,6 @@ def folder() -> Path:
     return inside if inside.is_dir() else package.parent / "profiles"
 
 
-def is_kds(file: Path) -> bool:
-    """Return whether a profile's file comes with ``kd``."""
-    return file.resolve().parent == folder().resolve()
-
-
 def names() -> list[str]:
     """List the profiles that come with ``kd``."""
     return sorted(path.stem for path in folder().glob("*.toml"))

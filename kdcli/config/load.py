@@ -95,7 +95,6 @@ class Layer:
 
 
 def _from_files(profile: str | Path) -> list[Layer]:
-    """Read a profile and those that it extends, the base first."""
     layers: list[Layer] = []
     seen: list[Path] = []
     wanted, beside = profile, None
@@ -114,7 +113,8 @@ def _from_files(profile: str | Path) -> list[Layer]:
         wanted, beside = values.pop("extends", ""), path.parent
         if not isinstance(wanted, str):
             raise ProfileError("extends is the name or file of one profile, in quotes", file=path, key="extends")
-        layers.insert(0, Layer(path.name if files.is_kds(path) else str(path), values, path))
+        ours = path.resolve().parent == files.folder().resolve()
+        layers.insert(0, Layer(path.name if ours else str(path), values, path))
     return layers
 
 

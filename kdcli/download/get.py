@@ -167,7 +167,6 @@ def _write_task(source: Source, folder: Path, reporter: Reporter, offline: bool)
 
 
 def _parquet_files(where: str, task: str, reporter: Reporter, offline: bool) -> list[Path]:
-    """Return the files of a task: ``where`` is a dataset on the Hub, or a folder that holds the same files."""
     folder = Path(where).expanduser()
     if folder.is_dir():
         if files := _whole_tables(folder / task):
@@ -254,7 +253,6 @@ def _next_commands(source: Source, folder: Path, files: list[SourceFile]) -> lis
 
 
 def _read_card(folder: Path) -> GetResult | None:
-    """Return what an earlier call has noted of this folder."""
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
         if card.pop("format") != FORMAT or not card.pop("kd"):
@@ -274,7 +272,6 @@ def _write_card(temporary: Path, folder: Path, source: Source, files: list[Sourc
 
 
 def _is_whole(found: GetResult, source: Source) -> bool:
-    """Return whether all files of a source are there."""
     sizes = {found.folder / file.path: file.size for file in found.files}
     same = (found.name, found.address) == (source.name, source.address) and source.sha256 in (None, found.sha256)
     return same and all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())

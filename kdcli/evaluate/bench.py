@@ -193,10 +193,10 @@ def student_forms(
     skipped: dict[str, str] = {}
     if hasattr(registry.load("students", plugin), "fast"):
         subjects.append(BenchSubject(_NAMES["numpy"], "numpy", str(folder), task))
+    if onnx is None:
+        return subjects, skipped
     graphs: dict[Kind, str] = {"onnx": MODEL, "int8": INT8}
     for kind, file in graphs.items():
-        if onnx is None:
-            break
         if find_spec("onnxruntime") is None:
             skipped[_NAMES[kind]] = "onnxruntime is not installed: pip install 'kdcli[onnx]'"
         elif not (onnx / file).is_file():

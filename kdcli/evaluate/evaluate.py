@@ -171,7 +171,6 @@ def _outputs(model: Model, columns: list[list[str]], progress: Progress) -> NDAr
 
 
 def _warn_of_seen(student: Path, tables: Mapping[str, pl.DataFrame], task: Task, reporter: Reporter) -> None:
-    """Warn of texts that the student of a run has learned from."""
     path = transfer_set(student) if is_run(student) else None
     if path is None:
         return

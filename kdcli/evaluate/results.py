@@ -154,24 +154,18 @@ class _ProgressOnly(QuietReporter):
 
 def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
     """Return the rows that have a label, and a note for each table that lacks some."""
-    found, notes = {}, []
-    for name, table in tables.items():
-        there = table.filter(pl.col("label").is_not_null())
-        if len(there):
-            found[name] = there
-            if left_out := len(table) - len(there):
-                notes.append(f"{name}: {left_out:,} rows without a label are left out")
-    return found, notes
+    found = {name: table.drop_nulls("label") for name, table in tables.items()}
+    lacking = {name: len(tables[name]) - len(table) for name, table in found.items() if len(table)}
+    notes = [f"{name}: {rows:,} rows without a label are left out" for name, rows in lacking.items() if rows]
+    return {name: found[name] for name in lacking}, notes
 
 
 def _answered(teacher: _Measured, tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
     """Leave out the rows that the teacher has not answered; return the tables, and notes."""
-    logits = teacher.logits[0]
-    there = {name: np.isfinite(found[:, 0]) for name, found in logits.items()}
-    teacher.logits[0] = {name: found[there[name]] for name, found in logits.items()}
-    without = {name: int((~rows).sum()) for name, rows in there.items()}
+    there = {name: np.isfinite(found[:, 0]) for name, found in teacher.logits[0].items()}
+    teacher.logits[0] = {name: found[there[name]] for name, found in teacher.logits[0].items()}
     what = "rows are left out, since the teacher has not answered them"
-    notes = [f"{name}: {rows:,} {what}" for name, rows in without.items() if rows]
+    notes = [f"{name}: {(~rows).sum():,} {what}" for name, rows in there.items() if not rows.all()]
     return {name: table.filter(there[name]) for name, table in tables.items()}, notes
 
 
@@ -323,7 +317,6 @@ def _beaten(results: Results) -> list[str]:
 
 
 def _with_logits(tables: Mapping[str, pl.DataFrame], logits: Mapping[str, Logits], task: Task) -> pl.DataFrame:
-    """Return the rows of all tables with the logits of all models."""
     names = [f"{model}_{number}" for model in logits for number in range(task.outputs)]
     values = {name: np.concatenate([of_model[name] for of_model in logits.values()], axis=1) for name in tables}
     wanted = ["index", *task.columns, "label"]

@@ -90,7 +90,8 @@ def write_report(
     path = output or Path(run) / NAME
     values = page_of(collect(run, reporter=reporter))
     others = [part for part in Path(run).iterdir() if part.name != NAME]
-    check_output(path, others, force=force, ours=_is_page(path))
+    ours = path.is_file() and _MARK in path.read_bytes()[:1024]
+    check_output(path, others, force=force, ours=ours)
     page = _render("run.html", values)
     with atomic(path) as temporary:
         temporary.write_text(page, "utf-8")
@@ -196,10 +197,6 @@ def _scatters(table: TablePredictions) -> Iterator[Plot]:
     both = table.logits["teacher"][:, 0], table.logits["student"][:, 0]
     svg = plots.scatter(f"{table.table}-both", *both, labels=("teacher", "student"), colour=4)
     yield Plot(svg, f"The student's scores on {table.table} against the teacher's.")
-
-
-def _is_page(path: Path) -> bool:
-    return path.is_file() and _MARK in path.read_bytes()[:1024]
 
 
 def _render(template: str, values: dict[str, Any]) -> str:

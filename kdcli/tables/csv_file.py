@@ -33,7 +33,8 @@ from kdcli.tables.text import (
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
 _EXCEL = re.compile(rb'"?sep=([\x01-\x7f])"?\r?\n?', re.I)
-_ESCAPED = re.compile(rb"\\\\|\\\"")
+_ESCAPED = re.compile(rb'(?<!\\)((?:\\\\)*)\\"')
+"""A quote behind an odd number of backslashes."""
 
 
 def open_csv(path: Path, *, header: bool = True, quoted: bool | None = None, separator: str | None = None) -> Delimited:
@@ -127,10 +128,9 @@ class QuotedFile(Delimited):
         """Yield lines, with all quotes inside a field doubled; note each in ``content`` as it is in the file."""
         for line in (line for block in blocks for line in io.BytesIO(block[len(self._empty) :])):
             content.append(line)
-            yield (_ESCAPED.sub(_doubled, line) if self._escaped else line).decode()
+            yield (_ESCAPED.sub(rb'\1""', line) if self._escaped else line).decode()
 
     def _refuse(self, message: str, content: bytes, bad: BadRows, row: int) -> None:
-        """Count a row that is not CSV."""
         if "unexpected end" in message or "field larger" in message:
             what = f"a quote is never closed: {shown(content)}"
             raise DataError(what, file=self.path, row=row, hint="close the quote, or double it")
@@ -187,7 +187,3 @@ def _contains(path: Path, *any_of: bytes) -> bool:
                 return True
             last = data[-1:]
     return False
-
-
-def _doubled(escaped: re.Match[bytes]) -> bytes:
-    return b'""' if escaped[0] == rb"\"" else escaped[0]

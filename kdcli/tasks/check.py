@@ -6,7 +6,6 @@ are those of these numbers.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -60,8 +59,6 @@ _PIECE = 1 << 18
 _THREADS = 2
 _SPACE = np.uint8(ord(" "))
 _MOST = 20
-_CONTROLS = {"\0": "NULL", "\r": "CARRIAGE RETURN", "\x1b": "ESCAPE", "\x7f": "DELETE", "\x85": "NEXT LINE"}
-"""Names of controls, for which Unicode has none."""
 
 
 def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_words: int = 128) -> DataReport:
@@ -104,8 +101,8 @@ class _Table:
     ``rows`` hold of each row its number ``row``, a hash ``exact`` of its texts, a hash ``folded`` that ignores case and
     white space, the words of each text (``words 0``, ``words 1``), and its ``label``: the score, or the label as the
     table writes it; null where there is none. ``odd`` says of each text that is not plain, words with single spaces
-    between them, whether it is empty, begins or ends with white space, or has a tab or a line end. ``characters`` are
-    those that do not print, ``wrong`` the scores that are none. After an ``error`` all are of the rows before it.
+    between them, whether it is empty, begins or ends with white space, or has a tab, a line end or a character that
+    does not print. ``wrong`` are the scores that are none. After an ``error`` all are of the rows before it.
     """
 
     def __init__(self, path: Path, split: Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
@@ -141,7 +138,7 @@ class _Table:
         for note in reader.notes:
             reporter.info(f"{path.name}: {note}")
         self.dropped, self.bad_rows, self.first_bad_row = labels.dropped, reader.skipped, reader.first_skipped
-        self.rows, self.odd, self.characters, self.wrong = map(pl.concat, zip(*found, strict=True))
+        self.rows, self.odd, self.wrong = map(pl.concat, zip(*found, strict=True))
 
     def errors(self) -> list[KdError]:
         """Return the errors of the table as a whole."""
@@ -174,7 +171,7 @@ class _Table:
             empty=_finding(odd.filter("empty")),
             edges=_finding(odd.filter("edges")),
             breaks=_finding(odd.filter("breaks")),
-            characters=_characters(self.characters),
+            characters=_finding(odd.filter("characters")),
             repeated=repeated,
             conflicts=conflicts,
             targets=worded["label"].drop_nulls().n_unique(),
@@ -191,7 +188,7 @@ class _Table:
 
 
 def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task) -> tuple[pl.DataFrame, ...]:
-    """Return the numbers of a batch: its rows, its odd texts, their characters, and the scores that are none."""
+    """Return the numbers of a batch: its rows, its odd texts, and the scores that are none."""
     row, text, normal = batch[ROW_NUMBER].alias("row"), pl.col("text"), pl.col("normal")
     every = pl.concat([pl.DataFrame([row, batch[name].alias("text")]) for name in texts], rechunk=True)
     exact, folded = every.select(text.hash(), text.str.strip_suffix(" ").str.to_lowercase().hash().alias("folded"))
@@ -205,9 +202,11 @@ def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
         empty=text == "",
         edges=text.str.contains(f"^{SPACE}|{SPACE}$"),
         breaks=text.str.contains(r"[\t\n\r]"),
-        character=text.str.extract_all(NON_PRINTING),
+        characters=text.str.contains(NON_PRINTING),
     )
-    plain = every.filter(edges.scatter(places, False)).select("row", empty=False, edges=True, breaks=False)
+    plain = every.filter(edges.scatter(places, False)).select(
+        "row", empty=False, edges=True, breaks=False, characters=False
+    )
     both = exact.alias("exact"), folded.scatter(places, odd["folded"])
     hashes = [pl.Series(of.name, _FACTORS[: len(texts)] @ of.to_numpy().reshape(len(texts), -1)) for of in both]
     words = words.scatter(places, odd["words"])
@@ -223,7 +222,6 @@ def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
     return (
         pl.DataFrame([row, *hashes, label.alias("label"), *of_text]),
         pl.concat([odd.select(plain.columns), plain]),
-        odd.select("row", "character").explode("character").drop_nulls().cast({"character": pl.Categorical}),
         wrong,
     )
 
@@ -295,7 +293,6 @@ def _overlap(first: _Table, second: _Table) -> Overlap:
 
 
 def _words(words: pl.Series, max_words: int) -> Words:
-    """Describe lengths."""
     low, median, p95, p99, high = np.quantile(words, [0, 0.5, 0.95, 0.99, 1]).tolist()
     return Words(int(low), median, float(words.to_numpy().mean()), p95, p99, int(high), int((words > max_words).sum()))
 
@@ -331,12 +328,3 @@ def _scores(rows: pl.DataFrame, wrong: pl.DataFrame) -> Scores:
     missing = rows.filter(pl.col("label").is_null() & ~pl.col("row").is_in(wrong["row"].implode()))
     first_wrong = str(wrong[0, "label"]) if len(wrong) else ""
     return Scores(float(low), float(mean), float(high), _finding(wrong), first_wrong, _finding(missing))
-
-
-def _characters(found: pl.DataFrame) -> dict[str, Finding]:
-    """Return characters by code and name, the most frequent first."""
-    every = found.group_by("character").agg(pl.len(), pl.col("row").min()).cast({"character": pl.String})
-    return {
-        f"U+{ord(one):04X} {unicodedata.name(one, _CONTROLS.get(one, 'control character'))}": Finding(count, row)
-        for one, count, row in sorted(every.iter_rows(), key=lambda each: (-each[1], each[0]))
-    }

@@ -97,8 +97,8 @@ class TableReport:
 
     ``whole``: it could be read to its end. ``rows`` are those that are neither dropped for their labels nor bad.
     ``targets`` are the different labels, or scores, of the rows whose texts all have words. ``breaks`` are texts with
-    a tab or a line end, ``edges`` begin or end with white space, ``characters`` do not print. The texts of ``repeated``
-    rows are those of another row; in ``conflicts`` with another label, score or set of labels.
+    a tab or a line end, ``edges`` begin or end with white space, ``characters`` have some that do not print. The texts
+    of ``repeated`` rows are those of another row; in ``conflicts`` with another label, score or set of labels.
     """
 
     name: str
@@ -115,7 +115,7 @@ class TableReport:
     empty: Finding
     edges: Finding
     breaks: Finding
-    characters: Mapping[str, Finding]
+    characters: Finding
     repeated: Repeats
     conflicts: Repeats
     targets: int
@@ -205,11 +205,9 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
     if table.breaks.count:
         what = f"{_many(table.breaks.count, 'text')} with a tab or a line end"
         yield warning(what, row=table.breaks.first_row, hint="such texts can be in .parquet and .jsonl, not in .tsv")
-    if table.characters:
-        each = ", ".join(f"{name} ({one.count:,})" for name, one in list(table.characters.items())[:5])
-        more = ", ..." if len(table.characters) > 5 else ""
-        row = sum(table.characters.values(), start=Finding()).first_row
-        yield warning(f"non-printing characters: {each}{more}", row=row, hint="they are kept as they are")
+    if table.characters.count:
+        what = f"{_many(table.characters.count, 'text')} with characters that do not print"
+        yield warning(what, row=table.characters.first_row, hint="they are kept as they are")
 
 
 def _of_answers(table: TableReport, task: Task, hint: str) -> Iterator[Problem]:

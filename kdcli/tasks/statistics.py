@@ -184,10 +184,8 @@ def calibration(logits: Outputs, gold: NDArray[Any], bins: int = BINS) -> Calibr
     ECE is the sum over the bins B of |B| / n * |accuracy(B) - confidence(B)|; bin m of M holds the rows
     whose confidence, the highest softmax probability, lies in ((m - 1) / M, m / M].
 
-    Args:
-        logits: ``[rows, classes]``, at least one row; or ``[rows, labels, 2]``, where each label counts as a row.
-        gold: Class ids, ``[rows]``; or whether a row has a label, ``[rows, labels]``.
-        bins: The number of bins, M.
+    ``logits`` are ``[rows, classes]`` of at least one row, and ``gold`` class ids ``[rows]``; or ``[rows, labels, 2]``
+    and whether a row has a label, ``[rows, labels]``: each label counts as a row.
     """
     confidence = softmax(logits.astype(np.float64), axis=-1).max(-1).ravel()
     right = (logits.argmax(-1) == gold).ravel()
@@ -211,14 +209,7 @@ def compare_models(
 
     Accuracy, or subset accuracy: McNemar's exact test on the rows that only one model has right. Others: the paired
     bootstrap of Berg-Kirkpatrick et al. 2012 (section 2), two-sided. All intervals are percentiles of the bootstrap.
-
-    Args:
-        task: The task.
-        first: A model's name and outputs, ``[rows, task.outputs]``.
-        second: The other's.
-        gold: The class ids or the scores, ``[rows]``.
-        seed: Seed of the resamples.
-        resamples: Their number.
+    ``first`` and ``second`` are a model's name and outputs, ``[rows, task.outputs]``; ``gold`` is as for ``score``.
     """
     found = [score(task, outputs, gold) for _, outputs in (first, second)]
     drawn = resampled(task, [first[1], second[1]], gold, seed=seed, resamples=resamples)
@@ -303,5 +294,4 @@ def _r2(means: Floats) -> Floats:
 
 
 def _interval(values: Floats) -> Interval:
-    """Return the interval of a figure of all texts, followed by those of the resamples."""
     return Interval(float(values[0]), *bounds(values[1:]))
