@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
@@ -83,9 +84,7 @@ def lines(
         heights = [value for line in drawn for value in line.y if value is not None]
         if log and min(heights, default=0) > 0 and max(heights) > 8 * min(heights):
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            _label_logs(axes.yaxis, (1, 2, 5))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value % 1 == 0 else ""))
         axes.set(xlabel="updates", ylabel=y, xlim=(0, None))
@@ -127,9 +126,7 @@ def tradeoff(
             axes.annotate(_short(label), (speed, height), **beside)
         axes.set_xscale("log")
         speeds = [speed for speed, _ in points.values()]
-        digits = "125" if max(speeds) < 100 * min(speeds) else "1"
-        for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            axis(FuncFormatter(lambda value, _: f"{value:,.0f}" if _plain(value, digits) else ""))
+        _label_logs(axes.xaxis, (1, 2, 5) if max(speeds) < 100 * min(speeds) else (1,))
         axes.margins(0.18, 0.25)
         low, high = axes.get_ylim()
         if high - low < LEAST_HEIGHT:  # or models that are equal would seem to differ
@@ -165,9 +162,11 @@ def _short(label: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
-def _plain(value: float, digits: str) -> bool:
-    """Whether a logarithmic axis should name a value: with the digits 125, these are 100, 200, 500, 1000, ..."""
-    return value > 0 and f"{value:e}"[0] in digits and float(f"{value:.0e}") == round(value, 12)
+def _label_logs(axis: Axis, digits: Sequence[float]) -> None:
+    """Name the values of a logarithmic axis that begin with one of the digits: 100, 200, 500, 1,000."""
+    axis.set_major_locator(LogLocator(subs=digits))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 @contextmanager

@@ -106,12 +106,8 @@ def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
             if not stream.peek(1):
                 raise DataError("the file is empty", file=path)
             yield stream
-    except FileNotFoundError as error:
-        raise DataError("the file does not exist", file=path) from error
-    except IsADirectoryError as error:
-        raise DataError("this is a folder, not a table", file=path) from error
-    except PermissionError as error:
-        raise DataError("no permission to read the file", file=path) from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise DataError(f"the file cannot be read: {error.strerror.lower()}", file=path) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"the compressed file is truncated or damaged: {error}", file=path) from error
 

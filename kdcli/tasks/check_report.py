@@ -195,19 +195,18 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
         share = table.repeated.rows / table.rows
         what = f"{_many(table.repeated.rows, 'row')} ({share:.1%}) with texts of an earlier one"
         yield warning(f"{what}: {_pair(table.repeated.example)} {table.repeated.shown}")
-    if table.empty.count:
-        yield warning(f"{_many(table.empty.count, 'empty text')}", row=table.empty.first_row)
+    for found, what, hint in (
+        (table.empty, "without a character", None),
+        (table.breaks, "with a tab or a line end", "such texts can be in .parquet and .jsonl, not in .tsv"),
+        (table.characters, "with characters that do not print", "they are kept as they are"),
+    ):
+        if found.count:
+            yield warning(f"{_many(found.count, 'text')} {what}", row=found.first_row, hint=hint)
     for column, words in table.words.items():
         if words.longer:
             share = words.longer / table.rows
             what = f"{_many(words.longer, 'text')} ({share:.1%}) longer than {max_words} words, up to {words.max:,}"
             yield warning(what, key=column, hint="the student cuts them at student.max_length, in words")
-    if table.breaks.count:
-        what = f"{_many(table.breaks.count, 'text')} with a tab or a line end"
-        yield warning(what, row=table.breaks.first_row, hint="such texts can be in .parquet and .jsonl, not in .tsv")
-    if table.characters.count:
-        what = f"{_many(table.characters.count, 'text')} with characters that do not print"
-        yield warning(what, row=table.characters.first_row, hint="they are kept as they are")
 
 
 def _of_answers(table: TableReport, task: Task, hint: str) -> Iterator[Problem]:

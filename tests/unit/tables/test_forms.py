@@ -201,7 +201,7 @@ def test_slices_hold_all_rows_in_order(tmp_path, size, lazy):
 
 
 def test_a_table_of_a_run_that_is_missing_damaged_or_another(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="no such file"):
         scan(tmp_path / "a.parquet")
     pl.DataFrame({"s": ["x"], "t": ["y"]}).write_parquet(tmp_path / "a.parquet")
     assert scan(tmp_path / "a.parquet", ["t", "s"]).collect().columns == ["t", "s"]
@@ -216,12 +216,12 @@ def test_a_table_of_a_run_that_is_missing_damaged_or_another(tmp_path):
 
 @pytest.mark.parametrize("form", ["tsv", "csv", "jsonl", "parquet", "txt", "tsv.gz", "csv.gz", "jsonl.gz"])
 def test_an_empty_or_missing_file_is_refused(tmp_path, put, form):
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / f"a.{form}")
     with pytest.raises(DataError, match="the file is empty"):
         read_table(put(f"a.{form}", b""))
     (tmp_path / f"folder.{form}").mkdir()
-    with pytest.raises(DataError, match="a folder"):
+    with pytest.raises(DataError, match="is a directory"):
         read_table(tmp_path / f"folder.{form}")
 
 

@@ -74,7 +74,7 @@ def test_planted_faults_are_found_with_their_rows(tmp_path):
     for what in (
         "train.tsv: 1 text repeated with different labels, in 2 rows: rows 12 and 22: 'the same'",
         "train.tsv: 2 rows (4.0%) with texts of an earlier one: rows 12 and 22: 'the same'",
-        "train.tsv: 1 empty text",
+        "train.tsv: 1 text without a character",
         "train.tsv: 1 text (2.0%) longer than 128 words, up to 200",
         "train.tsv: 1 text with characters that do not print",
         "dev.tsv: 1 row with texts of train, 2 but for case and white space: row 5 is row 14 of train: 'text number",
