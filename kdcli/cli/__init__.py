@@ -179,17 +179,13 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
             flags.append(argument if "=" in argument else f"{argument}={left.pop(0) if left else ''}")
         else:
             rest.append(argument)
-            if letters and _takes_value(command, argument):
+            named = [option for option in command.params if letters and argument in option.opts]
+            if any(not (option.is_flag or option.count) for option in named):  # it takes a value
                 rest += left[:1]
                 del left[:1]
             elif argument in getattr(command, "commands", ()):
                 command = command.load(argument)
     return flags, rest
-
-
-def _takes_value(command: Any, flag: str) -> bool:
-    options = [option for option in command.params if flag in option.opts]
-    return any(not (option.is_flag or option.count) for option in options)
 
 
 app = typer.Typer(

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pooch
 import requests
@@ -83,9 +84,9 @@ def fetch_dataset(name: str, patterns: Sequence[str], *, offline: bool, hint: st
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()  # the terminal is the reporter's
-    how = {"repo_type": "dataset", "allow_patterns": list(patterns), "local_files_only": offline}
+    how: dict[str, Any] = {"repo_type": "dataset", "allow_patterns": list(patterns), "local_files_only": offline}
     try:
-        return Path(snapshot_download(name, **how))  # type: ignore[arg-type]
+        return Path(snapshot_download(name, **how))
     except Exception as error:
         why = "it is not in the cache, and --offline is set" if offline else first_line(error)
         raise MissingError(f"the dataset {name!r} of the Hub cannot be downloaded: {why}", hint=hint) from error

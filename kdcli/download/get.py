@@ -255,18 +255,16 @@ def _next_commands(source: Source, folder: Path, files: list[SourceFile]) -> lis
 def _read_card(folder: Path) -> GetResult | None:
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
-        if card.pop("format") != FORMAT or not card.pop("kd"):
-            return None
-        return TypeAdapter(GetResult).validate_python({**card, "folder": folder, "done": False})
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        found = TypeAdapter(GetResult).validate_python({**card, "folder": folder, "done": False})
+        return found if card["format"] == FORMAT else None
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def _write_card(temporary: Path, folder: Path, source: Source, files: list[SourceFile], notes: list[str]) -> GetResult:
     known = {key: getattr(source, key) for key in ("name", "kind", "address", "sha256", "cite")}
     result = GetResult(folder=folder, files=files, notes=notes, next=_next_commands(source, folder, files), **known)
-    card = {"format": FORMAT, "kd": __version__, **asdict(result)}
-    del card["folder"], card["done"]
+    card = {"format": FORMAT, "kd": __version__, **asdict(result), "folder": str(folder)}
     (temporary / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return result
 

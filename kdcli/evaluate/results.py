@@ -216,8 +216,10 @@ def _results(
     for model, measured in models.items():
         speed, near = _speed(model, models), _fidelity(model, models)
         rows.append(Row(model, scores[model], *measured.size, speed, intervals[model], near))
-    shares = {name: {key: gap and gap.value for key, gap in found.items()} for name, found in gaps.items()}
-    ranges = {name: {key: gap and (gap.low, gap.high) for key, gap in found.items()} for name, found in gaps.items()}
+    shares = {name: {key: gap.value if gap else None for key, gap in found.items()} for name, found in gaps.items()}
+    ranges = {
+        name: {key: (gap.low, gap.high) if gap else None for key, gap in found.items()} for name, found in gaps.items()
+    }
     return Results(list(titles), rows, shares, notes, titles, ranges, gold)
 
 

@@ -154,7 +154,10 @@ def read_curves(path: Path, histories: Mapping[str, Sequence[Point]], teacher: M
     """
     trainings: dict[tuple[str, str], dict[int, Point]] = {}
     for point in _points(path):
-        key, step = (point["stage"], _grid_rate(point)), point["step"]
+        stage, step, rate = point["stage"], point["step"], point.get("peak_lr")
+        if rate is None and stage in ("teacher", "generator"):
+            rate = point.get("lr")  # of an earlier run, the peak
+        key = stage, "" if rate is None else f"{rate:g}"
         before = trainings.get(key, {})
         trainings[key] = {**{other: value for other, value in before.items() if other < step}, step: point}
     grid = {f"{float(rate):g}" for rate in teacher.get("grid", {})}
@@ -186,10 +189,3 @@ def _curve(name: str, rate: str, points: Mapping[int, Point], names: Sequence[st
     keys = dict.fromkeys(key for point in points.values() for key in point)
     kept = [key for key in keys if key not in ("time", "stage", "step", "peak_lr", "update", "epoch")]
     return Curve(stage, label, list(points), {key: [point.get(key) for point in points.values()] for key in kept})
-
-
-def _grid_rate(point: Mapping[str, Any]) -> str:
-    """Return the peak learning rate of a point's training, which tells the trainings of a grid apart."""
-    # Without this key, ``lr`` of an earlier run is the peak; students had none.
-    peak = point.get("peak_lr", point.get("lr") if point["stage"] in ("teacher", "generator") else None)
-    return "" if peak is None else f"{peak:g}"

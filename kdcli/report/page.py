@@ -205,8 +205,8 @@ def _render(template: str, values: dict[str, Any]) -> str:
     environment.filters |= {
         "number": lambda value, digits=0: f"{value:,.{digits}f}",
         "score": percent,
-        "percent": _percent,
-        "cut": _cut,
+        "percent": lambda value, digits=1: f"{100 * value:.{digits}f}\u00a0%",
+        "cut": lambda text: text if len(text) <= CUT else f"{text[:CUT]}… ({len(text):,} characters)",
     }
     style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     return environment.get_template(template).render(
@@ -219,11 +219,3 @@ def _render(template: str, values: dict[str, Any]) -> str:
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
         safe=Markup,
     )
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f}\u00a0%"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= CUT else f"{text[:CUT]}… ({len(text):,} characters)"

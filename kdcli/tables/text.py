@@ -107,7 +107,7 @@ def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
                 raise DataError("the file is empty", file=path)
             yield stream
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise DataError(f"the file cannot be read: {error.strerror.lower()}", file=path) from error
+        raise DataError(f"the file cannot be read: {str(error.strerror).lower()}", file=path) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"the compressed file is truncated or damaged: {error}", file=path) from error
 

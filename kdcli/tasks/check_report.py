@@ -195,13 +195,13 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
         share = table.repeated.rows / table.rows
         what = f"{_many(table.repeated.rows, 'row')} ({share:.1%}) with texts of an earlier one"
         yield warning(f"{what}: {_pair(table.repeated.example)} {table.repeated.shown}")
-    for found, what, hint in (
+    for found, what, advice in (
         (table.empty, "without a character", None),
         (table.breaks, "with a tab or a line end", "such texts can be in .parquet and .jsonl, not in .tsv"),
         (table.characters, "with characters that do not print", "they are kept as they are"),
     ):
         if found.count:
-            yield warning(f"{_many(found.count, 'text')} {what}", row=found.first_row, hint=hint)
+            yield warning(f"{_many(found.count, 'text')} {what}", row=found.first_row, hint=advice)
     for column, words in table.words.items():
         if words.longer:
             share = words.longer / table.rows
