@@ -44,11 +44,9 @@ def names() -> list[str]:
 
 
 def find(profile: str | Path, beside: Path | None = None) -> Path:
-    """Return the file of a profile.
+    """Return the file of a profile: of a name, or itself, which ends in ``.toml`` or holds a slash.
 
-    Args:
-        profile: A name, or a file: it ends in ``.toml`` or holds a slash.
-        beside: The folder that a relative file is relative to; by default the current one.
+    ``beside`` is the folder that it is relative to, by default the current one.
 
     Raises:
         ProfileError: There is no such profile.

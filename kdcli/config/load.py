@@ -47,14 +47,11 @@ def load_profile(
     environ: Mapping[str, str] = os.environ,
     uses: Collection[registry.Group] = registry.GROUPS,
 ) -> Profile:
-    """Load a profile with everything that overrides it.
+    """Load a profile, a name or a file, with everything that overrides it; None is the defaults alone.
 
-    Args:
-        profile: A name or a file; None for the defaults alone.
-        sets: ``key=value`` texts.
-        flags: Values by dotted key, None for missing ones; ``generators.*.lr`` is an option of the chosen one.
-        environ: Holds ``KD_SECTION__KEY``.
-        uses: The groups of plugins that are needed; the tables of others are not checked.
+    ``sets`` are ``key=value`` texts; ``flags`` values by dotted key, None for missing ones (``generators.*.lr`` is an
+    option of the chosen one); ``environ`` holds ``KD_SECTION__KEY``. Plugins of groups that nobody ``uses`` are not
+    checked.
 
     Raises:
         ProfileError: Keys or values are wrong; every one is reported.

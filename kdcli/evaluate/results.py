@@ -269,11 +269,8 @@ def score_models(
 def gap_closed(scores: Mapping[str, float], drawn: Mapping[str, Floats]) -> Interval | None:
     """Return the share of the gap between baseline and teacher that the student closes, with its 95 % interval.
 
-    None where the texts do not show a gap: the interval of teacher - baseline is not above 0.
-
-    Args:
-        scores: Of teacher, baseline and student, the mean over the seeds.
-        drawn: The same in each resample of the texts, ``[resamples]``.
+    None where the texts do not show a gap: the interval of teacher - baseline is not above 0. ``scores`` are the means
+    over the seeds, ``drawn`` the same in each resample of the texts, ``[resamples]``.
     """
     gaps = drawn["teacher"] - drawn["baseline"]
     gap = scores["teacher"] - scores["baseline"]

@@ -24,12 +24,8 @@ _BOM = "\ufeff"
 def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
     """Write a table, gzipped if its name ends in ``.gz``; a lazy frame is written as it is computed.
 
-    In TSV and CSV a null is an empty field. A float is the shortest number that reads back as the same one. Equal rows
-    give equal bytes.
-
-    Args:
-        path: The file; its suffix decides the form. A ``.txt`` takes one column.
-        frame: The rows.
+    The suffix decides the form; a ``.txt`` takes one column. In TSV and CSV a null is an empty field. A float is the
+    shortest number that reads back as the same one. Equal rows give equal bytes.
 
     Returns:
         The number of rows.

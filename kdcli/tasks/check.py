@@ -20,6 +20,7 @@ from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
 from kdcli.tables import SEPARATOR
 from kdcli.tables.read import ROW_NUMBER, as_texts, shown
+from kdcli.tasks import split as splits
 from kdcli.tasks.check_report import (
     DataReport,
     Finding,
@@ -35,16 +36,6 @@ from kdcli.tasks.check_report import (
 )
 from kdcli.tasks.detect import detect
 from kdcli.tasks.labels import LabelColumn, in_order, parse_scores, spelling_of
-from kdcli.tasks.split import (
-    SPACE,
-    SPLITS,
-    Split,
-    index_texts,
-    missing_label_column,
-    missing_split,
-    split_files,
-    table_name,
-)
 
 NON_PRINTING = (
     r"[\x00-\x08\x0b-\x1f\x7f-\x{a0}\x{ad}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}\x{fffd}]"
@@ -75,11 +66,11 @@ def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_wo
     """
     errors: list[KdError] = []
     tables: list[_Table] = []
-    for split in SPLITS:
-        files = split_files(settings, split)
+    for split in splits.SPLITS:
+        files = splits.split_files(settings, split)
         # A task that another's student predicts needs nothing but texts to predict.
         if not files and (split == "test") == bool(settings.student_of):
-            errors.append(missing_split(settings, split))
+            errors.append(splits.missing_split(settings, split))
         for path in files:
             try:
                 tables.append(_Table(path, split, settings, task, reporter))
@@ -105,10 +96,10 @@ class _Table:
     does not print. ``wrong`` are the scores that are none. After an ``error`` all are of the rows before it.
     """
 
-    def __init__(self, path: Path, split: Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
+    def __init__(self, path: Path, split: splits.Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
         """Read a table; of a test table no row is dropped, and -1 is no label."""
         self.path, self.split, self.settings, self.task = path, split, settings, task
-        self.name = table_name(path, split)
+        self.name = splits.table_name(path, split)
         self.labelled = split != "test"
         self.layout = detect(path, settings, task)
         self.error: DataError | None = None
@@ -126,7 +117,7 @@ class _Table:
             try:
                 for batch in reader.batches():
                     if index is not None:
-                        index_texts(batch[index], path, needed=True)
+                        splits.index_texts(batch[index], path, needed=True)
                     kept, of_kept = labels.read(as_texts(batch, texts, path))
                     waiting.append(threads.submit(_numbers, kept, texts, of_kept, task))
                     if len(waiting) > _THREADS:
@@ -144,7 +135,7 @@ class _Table:
         """Return the errors of the table as a whole."""
         found: list[KdError] = [] if self.error is None else [self.error]
         if self.labelled and self.layout.label is None:
-            found.append(missing_label_column(self.path, self.settings))
+            found.append(splits.missing_label_column(self.path, self.settings))
         return found
 
     def report(self, max_words: int) -> TableReport:
@@ -194,13 +185,13 @@ def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
     exact, folded = every.select(text.hash(), text.str.strip_suffix(" ").str.to_lowercase().hash().alias("folded"))
     words, edges, places = _look_at_bytes(every["text"])
     places = places.filter(every["text"].gather(places).str.contains(_ODD))
-    odd = every[places].with_columns(normal=text.str.replace_all(f"{SPACE}+", " ").str.strip_chars(" "))
+    odd = every[places].with_columns(normal=text.str.replace_all(f"{splits.SPACE}+", " ").str.strip_chars(" "))
     odd = odd.select(
         "row",
         folded=normal.str.to_lowercase().hash(),
         words=pl.when(normal == "").then(0).otherwise(normal.str.count_matches(" ", literal=True) + 1),
         empty=text == "",
-        edges=text.str.contains(f"^{SPACE}|{SPACE}$"),
+        edges=text.str.contains(f"^{splits.SPACE}|{splits.SPACE}$"),
         breaks=text.str.contains(r"[\t\n\r]"),
         characters=text.str.contains(NON_PRINTING),
     )
