@@ -11,7 +11,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from io import StringIO
 from typing import IO, Any
 
 from rich.console import Console, Group, RenderableType
@@ -55,22 +54,14 @@ def show(result: object, view: Callable[[Any], RenderableType] | None = None) ->
     if output.json:
         write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
         return
-    file = StringIO()
     out = _stdout or sys.stdout
-    # Without a terminal there is no width to cut at.
-    seen = Console(file=out, color_system=_color_system())
-    console = Console(
-        file=file,
-        force_terminal=seen.is_terminal,
-        color_system=_color_system() and seen.color_system,  # type: ignore[arg-type]
-        width=seen.width if out.isatty() else max(seen.width, 200),
-        highlight=False,
-        markup=False,  # a label may look like it
-        emoji=False,
-        safe_box=True,
-    )
-    console.print((view or describe)(result))
-    write("\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n")
+    how: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # a label may look like markup
+    console = Console(file=out, color_system=_color_system(), safe_box=True, **how)
+    if not out.isatty():  # there is no width to cut at
+        console.width = max(console.width, 200)
+    with console.capture() as captured:
+        console.print((view or describe)(result))
+    write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
 
 
 def plain(value: Any) -> Any:

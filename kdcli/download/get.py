@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -167,29 +166,20 @@ def _write_task(source: Source, folder: Path, reporter: Reporter, offline: bool)
 
 
 def _parquet_files(where: str, task: str, reporter: Reporter, offline: bool) -> list[Path]:
-    folder = Path(where).expanduser()
-    if folder.is_dir():
-        if files := _whole_tables(folder / task):
-            return files
-        what, hint = f"the folder has no whole tables {task}/*.parquet", "it must be a copy of the dataset on the Hub"
-        raise DataError(what, file=folder, hint=hint)
+    """Return the files of a task: ``where`` is a dataset on the Hub, or a folder that holds the same files."""
     from kdcli.download.fetch import fetch_dataset
+    from kdcli.tables.read import files_of
 
-    hint = "check the network and HTTPS_PROXY, or name a folder that holds a copy of the dataset: --url FOLDER"
-    reporter.info(f"the dataset {where} of the Hugging Face Hub" + (", from its cache" if offline else ""))
-    found = fetch_dataset(where, [f"{task}/*.parquet"], offline=offline, hint=hint)
-    if files := _whole_tables(found / task):
-        return files
-    raise MissingError(f"the dataset {where!r} has no whole tables {task}/*.parquet", hint=hint)
-
-
-def _whole_tables(folder: Path) -> list[Path]:
-    """Return the Parquet files of a folder; none if a shard is missing (``train-00000-of-00002.parquet``)."""
-    files = sorted(folder.glob("*.parquet"))
-    for name, count in Counter(re.sub(r"-\d+-of-", "-of-", file.name) for file in files).items():
-        shards = re.search(r"-of-(\d+)", name)
-        if shards and int(shards[1]) != count:
-            return []
+    found, hint = Path(where).expanduser(), "name a folder that holds a copy of the dataset: --url FOLDER"
+    if not found.is_dir():
+        reporter.info(f"the dataset {where} of the Hugging Face Hub" + (", from its cache" if offline else ""))
+        hint = f"check the network and HTTPS_PROXY, or {hint}"
+        found = fetch_dataset(where, [f"{task}/*.parquet"], offline=offline, hint=hint)
+    files = sorted((found / task).glob("*.parquet"))
+    if not files:
+        raise DataError(f"there are no tables {task}/*.parquet", file=where, hint=hint)
+    for file in files:  # a shard that is missing is an error
+        files_of(file.with_name(re.sub(r"-\d+-of-", "-*-of-", file.name)))
     return files
 
 

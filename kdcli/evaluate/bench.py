@@ -89,19 +89,8 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """A model compared with the teacher: above 1, it is so many times faster (by the median latency) or smaller."""
-
-    per_second: dict[int, float]
-    latency: float
-    parameters: float | None
-    megabytes: float | None
-    peak_megabytes: float
-
-
-@dataclass(frozen=True)
 class BenchReport:
-    """The result of ``kd bench``; the teacher is the last of the models, and without one there are no ratios."""
+    """The result of ``kd bench``."""
 
     task: str
     texts: int
@@ -109,9 +98,13 @@ class BenchReport:
     source: str  # of the texts
     machine: dict[str, str]
     seconds: float
-    models: list[Measurement]
-    ratios: dict[str, Ratio]
+    models: list[Measurement]  # the teacher, if there is one, is the last
     skipped: dict[str, str]  # why a form was left out
+
+    @property
+    def teacher(self) -> Measurement | None:
+        """The teacher's measurement."""
+        return self.models[-1] if self.models[-1].kind == "teacher" else None
 
 
 def bench(
@@ -159,9 +152,8 @@ def bench(
                 one = replace(one, parameters=every, parameters_without_embeddings=without)
             models.append(one)
             progress.advance(measured=subject.name)
-    ratios = {one.name: ratio(one, models[-1]) for one in models[:-1]} if teacher else {}
     texts, words = len(columns[0]), float(count_words(columns).mean())
-    return BenchReport(task.name, texts, words, source, _machine(device), seconds, models, ratios, skipped)
+    return BenchReport(task.name, texts, words, source, _machine(device), seconds, models, skipped)
 
 
 def keep(report: BenchReport, student: Path) -> Path | None:
@@ -170,17 +162,6 @@ def keep(report: BenchReport, student: Path) -> Path | None:
         return None
     write_json(student / "bench.json", asdict(report))
     return student / "bench.json"
-
-
-def ratio(model: Measurement, teacher: Measurement) -> Ratio:
-    """Compare a model with the teacher."""
-    return Ratio(
-        {batch: model.per_second[batch] / teacher.per_second[batch] for batch in BATCHES},
-        teacher.latency.p50 / model.latency.p50,
-        teacher.parameters / model.parameters if teacher.parameters and model.parameters else None,
-        teacher.megabytes / model.megabytes if teacher.megabytes else None,
-        teacher.peak_megabytes / model.peak_megabytes,
-    )
 
 
 def student_forms(
