@@ -90,8 +90,11 @@ def unknown(key: str, model: type[BaseModel], prefix: str = "") -> KdError:
     table, _, name = key.removeprefix(prefix).rpartition(".")
     known, start = list(keys(model)), f"{table}." if table else ""
     siblings = list(dict.fromkeys(key.removeprefix(start).split(".")[0] for key in known if key.startswith(start)))
-    close = nearest(name, siblings)
-    meant = [start + close] if close else [other for other in known if other.rpartition(".")[2] == name]
+    if close := nearest(name, siblings):
+        meant = [start + close]
+    else:
+        meant = [other for other in known if other.rpartition(".")[2] == name]
+        meant = [close] if (close := nearest(start + name, meant)) else meant
     if meant:
         hint = f"did you mean {' or '.join(prefix + other for other in meant)}?"
     elif siblings:

@@ -19,7 +19,7 @@ from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
 from kdcli.tables import SEPARATOR
-from kdcli.tables.read import ROW_NUMBER, as_texts, shown
+from kdcli.tables.read import ROW_NUMBER, as_texts
 from kdcli.tasks import split as splits
 from kdcli.tasks.check_report import (
     DataReport,
@@ -141,9 +141,7 @@ class _Table:
     def report(self, max_words: int) -> TableReport:
         """Describe the table."""
         rows, odd = self.rows, self.odd
-        repeated, conflicts = (
-            replace(each, shown=self.shown(each.example[0])) if each.example else each for each in _repeats(rows)
-        )
+        repeated, conflicts = _repeats(rows)
         labelled, words = self.layout.label is not None and len(rows) > 0, pl.col("^words .*$")
         lengths = zip(self.layout.texts, rows.select(words), strict=True)
         worded = rows.filter(pl.all_horizontal(words > 0))
@@ -167,15 +165,6 @@ class _Table:
             conflicts=conflicts,
             targets=worded["label"].drop_nulls().n_unique(),
         )
-
-    def shown(self, number: int) -> str:
-        """Return the texts of a row for a message."""
-        texts = self.layout.texts
-        for batch in self.layout.open(self.path, texts, "skip").batches():
-            row = batch.filter(pl.col(ROW_NUMBER) == number)
-            if len(row):
-                return " | ".join(shown(row[0, name]) for name in texts)
-        return ""
 
 
 def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task) -> tuple[pl.DataFrame, ...]:
@@ -279,7 +268,7 @@ def _overlap(first: _Table, second: _Table) -> Overlap:
     if found.alike:
         key, row = ("exact", exact.row(0, named=True)) if found.rows else ("folded", alike.row(0, named=True))
         example = (one.filter(pl.col(key) == row[key])[0, "row"], row["row"])
-        found = replace(found, example=example, shown=second.shown(row["row"]))
+        found = replace(found, example=example)
     return found
 
 

@@ -88,7 +88,6 @@ class Repeats:
     texts: int = 0
     rows: int = 0
     example: tuple[int, int] | None = None
-    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class TableReport:
 class Overlap:
     """Rows of a second table whose texts are in a first one; ``alike`` ignores case and white space.
 
-    ``share`` is of the second's rows. The example is a row of each table, with the texts of the latter.
+    ``share`` is of the second's rows. The example is a row of each table.
     """
 
     first: str
@@ -134,7 +133,6 @@ class Overlap:
     alike: int
     share: float
     example: tuple[int, int] | None = None
-    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,12 +187,12 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
     if table.conflicts.texts:
         kind = "scores" if task.is_score else "sets of labels" if task.multi_label else "labels"
         what = f"{_many(table.conflicts.texts, 'text')} repeated with different {kind}"
-        what += f", in {table.conflicts.rows:,} rows: {_pair(table.conflicts.example)} {table.conflicts.shown}"
+        what += f", in {table.conflicts.rows:,} rows: {_pair(table.conflicts.example)}"
         yield warning(what, hint=f"a model can learn one of the {kind} at most: correct the others")
     if table.repeated.rows:
         share = table.repeated.rows / table.rows
         what = f"{_many(table.repeated.rows, 'row')} ({share:.1%}) with texts of an earlier one"
-        yield warning(f"{what}: {_pair(table.repeated.example)} {table.repeated.shown}")
+        yield warning(f"{what}: {_pair(table.repeated.example)}")
     for found, what, advice in (
         (table.empty, "without a character", None),
         (table.breaks, "with a tab or a line end", "such texts can be in .parquet and .jsonl, not in .tsv"),
@@ -269,11 +267,11 @@ def _of_overlap(found: Overlap, tables: Sequence[TableReport]) -> Problem:
         what += f"{f', {found.alike:,}' if found.rows else ''} but for case and white space"
     row, other = reversed(found.example or ())
     hint = f"they make the score on {second} look better than it is: leave them out of {first}"
-    return Problem("warning", f"{what}: row {row} is row {other} of {first}: {found.shown}", hint, file)
+    return Problem("warning", f"{what}: row {row} is row {other} of {first}", hint, file)
 
 
 def _pair(rows: tuple[int, int] | None) -> str:
-    return f"rows {rows[0]} and {rows[1]}:" if rows else ""
+    return f"rows {rows[0]} and {rows[1]}" if rows else ""
 
 
 def _many(count: int, what: str) -> str:
