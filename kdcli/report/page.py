@@ -153,40 +153,27 @@ def _tradeoff(results: Results) -> Plot:
 def _curves(run: RunContents) -> Iterator[Plot]:
     metric = run.task.metric
     best = run.stages["teacher"].result.get("metrics", {}).get(metric) if "teacher" in run.stages else None
-    levels = {} if best is None else {"teacher": (100 * best, plots.colour_of("teacher"))}
     stages = ("teacher", "generator", "student", "baseline")
     by_stage = {stage: [curve for curve in run.curves if curve.stage == stage] for stage in stages}
     for stage, curves in by_stage.items():
-        how: dict[str, Any] = {"y": "loss", "log": True}
-        yield from _plot(f"{stage}-loss", curves, ["loss", "dev_loss"], f"The {stage}'s loss.", **how)
+        yield from _plot(f"{stage}-loss", curves, ["loss", "dev_loss"], f"The {stage}'s loss.", y="loss")
         if stage in ("teacher", "generator"):
             for name in dict.fromkeys(name for curve in curves for name in curve.metrics):
-                title, percent = name.replace("_", " "), name == metric
+                title, times = name.replace("_", " "), 100 if name == metric else 1
                 caption = f"The {stage}'s {title} on dev."
-                yield from _plot(f"{stage}-{name}", curves, [name], caption, percent=percent, y=f"dev {title}")
+                yield from _plot(f"{stage}-{name}", curves, [name], caption, times=times, y=f"dev {title}")
         if any(len(set(curve.values.get("lr", []))) > 1 for curve in curves):  # a constant rate needs no plot
             caption = f"The {stage}'s learning rate: of each point, that of its last update."
             yield from _plot(f"{stage}-lr", curves, ["lr"], caption, y="learning rate")
     small = by_stage["student"] + by_stage["baseline"]
-    caption = f"The {metric} on dev" + (", beside the teacher's best." if levels else ".")
-    yield from _plot(f"students-{metric}", small, [metric], caption, percent=True, y=f"dev {metric}", levels=levels)
+    caption = f"The {metric} on dev" + ("." if best is None else ", beside the teacher's best.")
+    level = None if best is None else 100 * best
+    yield from _plot(f"students-{metric}", small, [metric], caption, times=100, y=f"dev {metric}", teacher=level)
 
 
-def _plot(
-    name: str, curves: Sequence[Curve], quantities: Sequence[str], caption: str, *, percent: bool = False, **how: Any
-) -> Iterator[Plot]:
-    """Draw quantities of curves, if there are any; each curve of a grid has its own colour, else each stage has."""
-    drawn = []
-    for number, curve in enumerate(curves):
-        grid = curve.label.startswith("lr ")
-        colour = number % len(plots.PALETTE) if grid else plots.colour_of(curve.stage)
-        for quantity in (one for one in quantities if one in curve.values):
-            of = {"loss": "training", "dev_loss": "dev"}.get(quantity, "")
-            label = " ".join(filter(None, [curve.label if grid else "" if of else curve.stage, of]))
-            values = [100 * value if percent and value is not None else value for value in curve.values[quantity]]
-            drawn.append(plots.Line(label, curve.steps, values, colour, dashed=quantity == "dev_loss"))
-    if drawn:
-        yield Plot(plots.lines(name, drawn, **how), caption)
+def _plot(name: str, curves: Sequence[Curve], quantities: Sequence[str], caption: str, **how: Any) -> Iterator[Plot]:
+    if any(quantity in curve.values for curve in curves for quantity in quantities):
+        yield Plot(plots.curves(name, curves, quantities, **how), caption)
 
 
 def _scatters(table: TablePredictions) -> Iterator[Plot]:

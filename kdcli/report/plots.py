@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from html import escape
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +18,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from kdcli.student.deferral import Calibration
+
+if TYPE_CHECKING:
+    from kdcli.report.collect import Curve
 
 INK, FAINT = "#0000e0", "#0000e1"
 LEAST_HEIGHT = 4.0
@@ -41,54 +43,49 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a plot."""
-
-    label: str  # lines of one label share an entry of the legend
-    x: Sequence[float]  # updates
-    y: Sequence[float | None]  # None leaves a hole
-    colour: int  # its number in the palette
-    dashed: bool = False
-
-
 def colour_of(name: str) -> int:
     """Return the palette's number of a model or source: the same in every plot."""
     return COLOURS.get(name, 4)
 
 
-def lines(
+def curves(
     name: str,
-    drawn: Sequence[Line],
+    drawn: Sequence[Curve],
+    quantities: Sequence[str],
     *,
     y: str,
-    levels: Mapping[str, tuple[float, int]] | None = None,
-    log: bool = False,
+    times: float = 1.0,
+    teacher: float | None = None,
 ) -> str:
-    """Draw values against updates; ``levels`` are horizontal lines by label: the height and the colour's number."""
-    with _axes(name, f"{y} against updates: {', '.join(dict.fromkeys(line.label for line in drawn))}") as (axes, svg):
-        known: set[str] = set()
-        for line in drawn:
-            axes.plot(
-                line.x,
-                [np.nan if value is None else value for value in line.y],
-                color=PALETTE[line.colour],
-                linestyle="--" if line.dashed else "-",
-                marker="o" if len(line.x) < 40 else "",
-                markerfacecolor="none" if line.dashed else None,
-                label="_" if line.label in known else _short(line.label),
-            )
-            known.add(line.label)
-        for label, (height, colour) in (levels or {}).items():
-            axes.axhline(height, color=PALETTE[colour], linestyle=":", label=_short(label))
-        heights = [value for line in drawn for value in line.y if value is not None]
-        if log and min(heights, default=0) > 0 and max(heights) > 8 * min(heights):
+    """Draw quantities of learning curves, so many ``times``, against updates, and a line at the teacher's height.
+
+    Each curve of a grid has its own colour, else each stage has.
+    """
+    with _axes(name, f"{y} against updates") as (axes, svg):
+        labels: set[str] = set()
+        heights: list[float] = []
+        for number, curve in enumerate(drawn):
+            grid = curve.label.startswith("lr ")
+            colour = PALETTE[number % len(PALETTE) if grid else colour_of(curve.stage)]
+            for quantity in (one for one in quantities if one in curve.values):
+                of = {"loss": "training", "dev_loss": "dev"}.get(quantity, "")
+                label = " ".join(filter(None, [curve.label if grid else "" if of else curve.stage, of]))
+                dashed = {"linestyle": "--", "markerfacecolor": "none"} if quantity == "dev_loss" else {}
+                values = times * np.array(curve.values[quantity], float)  # None is NaN, and leaves a hole
+                marker = "o" if len(values) < 40 else ""
+                once = "_" if label in labels else label  # of several seeds
+                axes.plot(curve.steps, values, color=colour, marker=marker, label=once, **dashed)
+                labels.add(label)
+                heights += values[np.isfinite(values)].tolist()
+        if teacher is not None:
+            axes.axhline(teacher, color=PALETTE[colour_of("teacher")], linestyle=":", label="teacher")
+        if y == "loss" and min(heights, default=0) > 0 and max(heights) > 8 * min(heights):
             axes.set_yscale("log")
             _label_logs(axes.yaxis, (1, 2, 5))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value % 1 == 0 else ""))
         axes.set(xlabel="updates", ylabel=y, xlim=(0, None))
-        if len(known) + len(levels or {}) > 1:
+        if len(labels) + (teacher is not None) > 1:
             axes.legend()
     return svg[0]
 
@@ -137,10 +134,7 @@ def tradeoff(
 
 def deferral(name: str, found: Calibration) -> str:
     """Draw the agreement of student and teacher as a pair, and its accuracy, by the share that the student answers."""
-    with _axes(name, "agreement with the teacher against the share of the texts that the student answers") as (
-        axes,
-        svg,
-    ):
+    with _axes(name, "agreement with the teacher against the share that the student answers") as (axes, svg):
         shares, texts = 100 * np.array(found.answered), found.texts
         agreed = 100 * (1 - np.arange(len(shares)) / texts)
         axes.plot(shares, agreed, color=PALETTE[1], label="agreement")
@@ -157,9 +151,8 @@ def deferral(name: str, found: Calibration) -> str:
 
 
 def _short(label: str) -> str:
-    """Return a label that leaves the plot some room; one that begins with an underscore would not be shown."""
-    label = label if len(label) <= 32 else f"{label[:31]}…"
-    return f" {label}" if label.startswith("_") else label
+    """Return a label that leaves the plot some room."""
+    return label if len(label) <= 32 else f"{label[:31]}…"
 
 
 def _label_logs(axis: Axis, digits: Sequence[float]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,28 +29,19 @@ _STEMS: dict[Split, str] = {"train": "train", "dev": "dev|validation", "test": "
 SPACE = r"[\s\x1c-\x1f]"
 """White space, as Python's ``split`` has it."""
 _UUID = r"^(.{8})(.{4})(.{4})(.{4})(.{12})$"
+_OF_TASK = [field.name for field in fields(Task) if field.name != "thresholds"]
 _WITHOUT_PROFILE = ("text_columns", "label_column", "layout", "bad_rows", "quoting", "separator")
 """The settings that a command takes without a profile."""
 
 
 def task_from(settings: TaskSettings) -> Task:
     """Make the task that a profile's table ``[task]`` describes."""
-    return Task(
-        name=settings.name,
-        kind=settings.kind,
-        labels=settings.labels,
-        names=settings.names,
-        score_range=settings.score_range,
-        metric=settings.metric,
-        more_metrics=settings.more_metrics,
-        positive=settings.positive,
-        multi_label=settings.multi_label,
-    )
+    return Task(**{name: getattr(settings, name) for name in _OF_TASK})
 
 
 def settings_of(task: Task) -> TaskSettings:
     """Return settings that read tables of a task in any known layout; the inverse of ``task_from``."""
-    return TaskSettings(**{name: value for name, value in asdict(task).items() if name != "thresholds"})
+    return TaskSettings(**{name: getattr(task, name) for name in _OF_TASK})
 
 
 def table_settings(task: Task, asked: TaskSettings, place: str | Path, *, profiled: bool) -> TaskSettings:

@@ -221,7 +221,7 @@ def test_an_empty_or_missing_file_is_refused(tmp_path, put, form):
     with pytest.raises(DataError, match="the file is empty"):
         read_table(put(f"a.{form}", b""))
     (tmp_path / f"folder.{form}").mkdir()
-    with pytest.raises(DataError, match="is a directory"):
+    with pytest.raises(DataError, match="a folder"):
         read_table(tmp_path / f"folder.{form}")
 
 
