@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from textwrap import wrap
 from types import NoneType, UnionType
@@ -86,12 +87,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def about(path: Path) -> str:
     """Return the comment that a profile opens with, without its ``#`` signs."""
-    lines = []
-    for line in path.read_text("utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("#").strip())
-    return "\n".join(lines).strip()
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
+    return "\n".join(line.lstrip("#").strip() for line in lines).strip()
 
 
 def to_toml(values: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> str:

@@ -70,19 +70,17 @@ def find_files(names: Sequence[str], *, offline: bool = False) -> list[Path]:
         path = Path(name).expanduser()
         if path.is_dir() and not any(path.glob("part-*")):  # a folder of part files is one table
             files = sorted(file for file in path.iterdir() if file.name.endswith(_FORMS) and file.is_file())
-            what, hint = "this folder holds no table and no text file", f"it looks for {', '.join(_FORMS[::2])}"
         elif path.exists():
-            files, what, hint = [path], "", ""
+            files = [path]
         elif set(name) & set("*?["):
             files = sorted(Path(file) for file in glob.glob(str(path)))
-            what, hint = f"no file is named {name}", "check the pattern; quote it, so that the shell leaves it alone"
         elif name.count("/") == 1 and not name.endswith(_FORMS) and name[0] not in "./~":
             files = _dataset(name, offline)
-            what, hint = f"the dataset {name} has no Parquet, JSONL or CSV file", "download it, and name its files"
         else:
             raise MissingError("there is no such file or folder", file=path, hint="name a table, or texts one a line")
         if not files:
-            raise DataError(what, file=name, hint=hint)
+            hint = f"it looks for {', '.join(_FORMS[::2])}; quote a pattern, so that the shell leaves it alone"
+            raise DataError("there is no table and no text file", file=name, hint=hint)
         found += files
     return list(dict.fromkeys(found))
 
