@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -189,12 +189,13 @@ def _scatters(table: TablePredictions) -> Iterator[Plot]:
 def _render(template: str, values: dict[str, Any]) -> str:
     how: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(_HERE), **how)
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "number": lambda value, digits=0: f"{value:,.{digits}f}",
         "score": percent,
         "percent": lambda value, digits=1: f"{100 * value:.{digits}f}\u00a0%",
         "cut": lambda text: text if len(text) <= CUT else f"{text[:CUT]}… ({len(text):,} characters)",
     }
+    environment.filters |= filters
     style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     return environment.get_template(template).render(
         **values,

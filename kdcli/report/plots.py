@@ -70,7 +70,9 @@ def curves(
             for quantity in (one for one in quantities if one in curve.values):
                 of = {"loss": "training", "dev_loss": "dev"}.get(quantity, "")
                 label = " ".join(filter(None, [curve.label if grid else "" if of else curve.stage, of]))
-                dashed = {"linestyle": "--", "markerfacecolor": "none"} if quantity == "dev_loss" else {}
+                dashed: dict[str, Any] = (
+                    {"linestyle": "--", "markerfacecolor": "none"} if quantity == "dev_loss" else {}
+                )
                 values = times * np.array(curve.values[quantity], float)  # None is NaN, and leaves a hole
                 marker = "o" if len(values) < 40 else ""
                 once = "_" if label in labels else label  # of several seeds
