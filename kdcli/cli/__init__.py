@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import errno
 import gc
 import os
 import re
@@ -180,17 +179,13 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
             flags.append(argument if "=" in argument else f"{argument}={left.pop(0) if left else ''}")
         else:
             rest.append(argument)
-            if letters and _takes_value(command, argument):
+            named = [option for option in command.params if letters and argument in option.opts]
+            if any(not (option.is_flag or option.count) for option in named):  # it takes a value
                 rest += left[:1]
                 del left[:1]
             elif argument in getattr(command, "commands", ()):
                 command = command.load(argument)
     return flags, rest
-
-
-def _takes_value(command: Any, flag: str) -> bool:
-    options = [option for option in command.params if flag in option.opts]
-    return any(not (option.is_flag or option.count) for option in options)
 
 
 app = typer.Typer(
@@ -276,11 +271,8 @@ def _unexpected(error: BaseException) -> int:
 
 def _unusable(error: OSError) -> DataError:
     """Word what the system says about a path."""
-    below_a_file = error.errno in (errno.ENOTDIR, errno.EEXIST)
-    hints = {errno.ENAMETOOLONG: "choose a shorter name", errno.ENOSPC: "make room on this disk, and run it again"}
-    hint = "a folder is needed here, and a file is there: choose another path" if below_a_file else None
     what = f"this path cannot be used: {(error.strerror or str(error)).lower()}"
-    hint = hint or hints.get(error.errno or 0, "check the path, and who may read and write it")
+    hint = "choose another path, or see who may read and write it, and whether there is room"
     return DataError(what, file=os.fsdecode(error.filename), hint=hint)
 
 

@@ -11,7 +11,7 @@ import pytest
 from made_run import HOSTILE, entry, write_lock, write_run
 
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.bench import BenchReport, Latency, Measurement, Ratio, keep
+from kdcli.evaluate.bench import BenchReport, Latency, Measurement, keep
 from kdcli.report.page import NAME, write_report
 
 ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements", "errors", "profile", "provenance"]
@@ -99,10 +99,9 @@ def test_what_kd_bench_measured_is_a_section(tmp_path: Path) -> None:
     student = Measurement(
         "<script>student", "numpy", "", "cpu", {1: 2000.0, 32: 6000.0}, latency, 10, 5, 1.5, 90, None, 0.1
     )
-    teacher = replace(student, name="teacher", per_second={1: 20.0, 32: 40.0})
-    ratios = {student.name: Ratio({1: 100.0, 32: 150.0}, 1.0, 1.0, 1.0, 1.0)}
+    teacher = replace(student, name="teacher", kind="teacher", per_second={1: 20.0, 32: 40.0})
     machine = {"processor": "some processor", "cores": "2"}
-    measured = BenchReport("made", 60, 7.5, "dev", machine, 3.0, [student, teacher], ratios, {})
+    measured = BenchReport("made", 60, 7.5, "dev", machine, 3.0, [student, teacher], {})
     root = write_run(tmp_path / "run")
     assert keep(measured, root / "student") is None and "speed" not in write_report(root).sections
     assert keep(measured, root) == root / "bench.json"
