@@ -6,7 +6,8 @@ from onnx import numpy_helper, parser
 
 from kdcli.export.bits import narrow_tables
 
-GRAPH = """<ir_version: 8, opset_import: ["": 17]> g (int64[n] ids, float[n, 8] x) => (float[n, 8] found, float[8, n] y) {
+GRAPH = """<ir_version: 8, opset_import: ["": 17]>
+g (int64[n] ids, float[n, 8] x) => (float[n, 8] found, float[8, n] y) {
     one = Gather (table, ids)
     two = Gather <axis = 0> (table, ids)
     both = Add (one, two)
