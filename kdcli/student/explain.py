@@ -109,9 +109,9 @@ def _read(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[tupl
     """Return of each text as much as may be read, and the words in it that are."""
     found = []
     for text, encoding in zip(texts, tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True):
-        words = dict.fromkeys(encoding.word_ids[:longest])
+        words = dict.fromkeys(word for word in encoding.word_ids[:longest] if word is not None)
         end = encoding.offsets[longest + _BEYOND][0] if len(encoding) > longest + _BEYOND else len(text)
-        found.append((text[:end], [encoding.word_to_chars(word) for word in words]))
+        found.append((text[:end], [span for word in words if (span := encoding.word_to_chars(word))]))
     return found
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.util import minibatch
 
 from kdcli.api import DataError
 from kdcli.student.student import Student, load_student
@@ -40,7 +40,8 @@ class StudentPipe:
 
     def pipe(self, stream: Iterable[Doc], batch_size: int = 256) -> Iterator[Doc]:
         """Set the ``cats`` of documents, so many at once."""
-        for docs in minibatch(stream, batch_size):
+        waiting = iter(stream)
+        for docs in iter(lambda: list(islice(waiting, batch_size)), []):
             task, found = self.student.task, self.student.predict([doc.text for doc in docs])
             for doc, one in zip(docs, found, strict=True):
                 doc.cats |= {task.name: one.score} if task.is_score else one.probabilities

@@ -159,7 +159,7 @@ class Student:
         shares = probabilities(self.logits(text_columns(texts, self.task)), self.task)
         return shares[:, np.argsort(self.task.labels)]
 
-    def decision_function(self, texts: Any) -> NDArray[np.float64]:
+    def decision_function(self, texts: Any) -> NDArray[np.floating[Any]]:
         """Return the logit of each of ``classes_``, ``float64 [texts, labels]``; a student of scores has none.
 
         Of two labels it is the second's less the first's, ``[texts]``, and of a multi-label task each label's less that
@@ -204,8 +204,8 @@ class Student:
     def __reduce__(self) -> Any:
         if self.folder is None:
             raise UsageError("a student is pickled as its folder, and this one has none", hint="save it first")
-        how = {"device": self.device, "torch": self.compute is None}
-        return partial(load_student, self.folder.resolve(), **how), ()
+        load = partial(load_student, self.folder.resolve(), device=self.device, torch=self.compute is None)
+        return load, ()
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Student:
