@@ -36,6 +36,7 @@ TABLE = {
     "join": "Join the teacher's logits to the transfer set, by hash of the text.",
     "student": "Distil the joined set into a student; the best checkpoint on dev is kept.",
     "predict": "Predict a label, or a score, for each text.",
+    "explain": "Show which words made a student decide so.",
     "eval": "Score a student on labelled texts, with intervals, confusion, calibration and tests.",
     "bench": "Time the student (PyTorch, NumPy, ONNX, int8) and the teacher on the same texts.",
     "export": "Export a student as ONNX, or as a folder for the Hugging Face Hub.",
@@ -61,7 +62,7 @@ TABLE = {
 """The help line of each command and group; ``transfer lite`` is the function ``lite`` of ``kdcli.cli.transfer``."""
 PANELS = {
     "Distil": ("distil", "run-all", "transfer", "teacher", "join", "student"),
-    "Use a student": ("predict", "eval", "bench", "export", "report"),
+    "Use a student": ("predict", "explain", "eval", "bench", "export", "report"),
     "Profiles, data, plugins": ("data", "profile", "plugins", "doctor"),
 }
 CONTEXT = {"help_option_names": ["-h", "--help"]}

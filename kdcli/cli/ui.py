@@ -49,11 +49,13 @@ def configure(flags: Output) -> None:
     warnings.showwarning = _show_warning
 
 
-def show(result: object, view: Callable[[Any], RenderableType] | None = None) -> None:
-    """Print a command's result: with ``--json`` one object, else what ``view`` (or ``describe``) makes of it."""
+def show(result: object, view: Callable[[Any], RenderableType] | None = None) -> bool:
+    """Print a command's result: with ``--json`` one object, else what ``view`` (or ``describe``) makes of it.
+
+    Returns False once the reader has gone, like ``write``.
+    """
     if output.json:
-        write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
-        return
+        return write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
     out = _stdout or sys.stdout
     how: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # a label may look like markup
     console = Console(file=out, color_system=_color_system(), safe_box=True, **how)
@@ -61,7 +63,7 @@ def show(result: object, view: Callable[[Any], RenderableType] | None = None) ->
         console.width = max(console.width, 200)
     with console.capture() as captured:
         console.print((view or describe)(result))
-    write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
+    return write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
 
 
 def plain(value: Any) -> Any:

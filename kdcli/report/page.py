@@ -11,21 +11,27 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from kdcli import __version__
-from kdcli.api import Reporter
+from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import KdError
 from kdcli.evaluate.results import Results, percent
 from kdcli.files import atomic, check_output
 from kdcli.report import plots
 from kdcli.report.collect import Curve, RunContents, collect
 from kdcli.report.texts import MOST, TablePredictions
+from kdcli.run.folder import artefact
+from kdcli.student.explain import Explanation
+from kdcli.student.student import load_student
 
 NAME = "report.html"
 CUT = 1000
 """Characters that are shown of a text."""
+MOST_MASKED = 400_000
+"""Words of all masked texts that a page is worth: some seconds of work."""
 SECTIONS = {
     "results": "Results",
     "speed": "Speed",  # after ``kd bench`` alone
@@ -89,6 +95,7 @@ def write_report(
     """
     path = output or Path(run) / NAME
     values = page_of(collect(run, reporter=reporter))
+    mark_words(run, [text for _, text in values["disagreements"]], reporter or QuietReporter())
     others = [part for part in Path(run).iterdir() if part.name != NAME]
     ours = path.is_file() and _MARK in path.read_bytes()[:1024]
     check_output(path, others, force=force, ours=ours)
@@ -96,6 +103,30 @@ def write_report(
     with atomic(path) as temporary:
         temporary.write_text(page, "utf-8")
     return Report(path, len(page.encode()), str(run), list(values["sections"]), list(values["left_out"]))
+
+
+def mark_words(run: str | Path, texts: Sequence[dict[str, Any]], reporter: Reporter) -> None:
+    """Add to short texts what each word does to the student's answer: to the first ones, while it takes seconds."""
+    folder = artefact(Path(run), "student")
+    shown = [text for text in texts if max(map(len, text["texts"])) <= CUT]
+    work = np.cumsum([sum(one.count(" ") + 1 for one in text["texts"]) ** 2 for text in shown])
+    chosen = shown[: np.searchsorted(work, MOST_MASKED)]
+    if not (chosen and folder.exists()):
+        return
+    try:
+        student = load_student(folder)
+        rows = [text["texts"][0] if student.task.kind == "single" else tuple(text["texts"]) for text in chosen]
+        for text, found in zip(chosen, student.explain(rows, pairs=False), strict=True):
+            text["marked"] = found.marked()
+    except KdError as error:
+        reporter.warn(f"the words of the disagreements are not coloured: {error}")
+
+
+def write_explanations(found: Sequence[Explanation], task: Task, output: Path) -> None:
+    """Write explanations as one HTML page that loads nothing."""
+    page = _render("explanations.html", {"found": found, "task": task})
+    with atomic(output) as temporary:
+        temporary.write_text(page, "utf-8")
 
 
 def page_of(run: RunContents) -> dict[str, Any]:
