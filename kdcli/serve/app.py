@@ -1,0 +1,139 @@
+"""The HTTP service: a student behind ``/predict`` and ``/explain``, with ``/health``, ``/metrics`` and a web page."""
+
+# FastAPI reads the annotations of endpoints as values, also those made here: none is postponed.
+import errno
+import secrets
+import signal
+import socket
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector, generate_latest
+from pydantic import Field, create_model
+from pydantic_core import to_json
+
+from kdcli import __version__
+from kdcli.errors import DataError, KdError
+from kdcli.serve.requests import Together, Watch
+from kdcli.student.predictions import LabelSet, Prediction, Score
+from kdcli.student.student import Student
+
+JSON, PROMETHEUS = "application/json", "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may hold; a larger one is refused with the status 413 or 422, and the reason."""
+
+    texts: int = 1000
+    characters: int = 20_000  # of each text
+    bytes: int = 4_000_000  # of the whole request
+
+
+def create_app(
+    student: Student, *, limits: Limits | None = None, token: str | None = None, web: Path | None = None
+) -> FastAPI:
+    """Return the service as an ASGI application.
+
+    Args:
+        student: The student. One that was calibrated says which texts it defers.
+        limits: What a request may hold.
+        token: What clients send as ``Authorization: Bearer TOKEN``; ``/health`` and the pages are open to all.
+        web: A folder of ``kd export web``, the page at ``/``.
+
+    Raises:
+        DataError: ``web`` has no page.
+    """
+    if web is not None and not (web / "index.html").is_file():
+        raise DataError("this folder has no web page", file=web, hint="`kd export web --output FOLDER` writes one")
+    limits, task, metrics = limits or Limits(), student.task, CollectorRegistry()
+    app = FastAPI(title=f"kd serve: {task.name}", version=__version__)
+    app.add_middleware(Watch, limit=limits.bytes, metrics=metrics)
+    app.exception_handler(RequestValidationError)(_invalid)
+    ProcessCollector(registry=metrics)
+    count = Counter("kd_texts", "Texts that were predicted or explained.", registry=metrics)
+    text: Any = Annotated[str, Field(max_length=limits.characters)]
+    row = text if task.kind == "single" else tuple[text, text]
+    rows = Annotated[list[row], Field(min_length=1, max_length=limits.texts)]  # type: ignore[valid-type]
+    body: Any = create_model("Texts", texts=(rows, ...))
+    kind = Score if task.is_score else LabelSet if task.multi_label else Prediction
+    answer: Any = create_model("Predictions", predictions=(list[kind], ...))  # type: ignore[valid-type]
+    guard = [] if token is None else [Depends(_guard(token))]
+    thread = ThreadPoolExecutor(1)
+    together = Together(lambda texts: student.predict(texts, defer=student.calibration is not None), thread)
+
+    @app.post("/predict", response_model=answer, dependencies=guard)
+    async def predict(request: body) -> Response:
+        """Predict a label, a set of labels, or a score for each text, or pair of texts."""
+        count.inc(len(request.texts))
+        return Response(to_json({"predictions": await together(request.texts)}), media_type=JSON)
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """Say that the service works, and what it predicts."""
+        calibrated = student.calibration is not None
+        return {"status": "ok", "task": task.name, "kind": task.kind, "labels": task.labels, "calibrated": calibrated}
+
+    @app.get("/metrics", dependencies=guard)
+    async def of_prometheus() -> Response:
+        """Return counts, times and memory for Prometheus."""
+        return Response(generate_latest(metrics), media_type=PROMETHEUS)
+
+    if web is not None:
+        app.mount("/", StaticFiles(directory=web, html=True))
+    else:
+        app.get("/", include_in_schema=False)(lambda: RedirectResponse("docs"))
+    return app
+
+
+def serve(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM, and answer what has been asked before that.
+
+    Args:
+        app: The application.
+        host: The address to listen at.
+        port: The port; 0 is a free one.
+        ready: Called with the service's URL once it listens.
+
+    Raises:
+        KdError: It cannot listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        what = f"port {port} is taken" if taken else f"cannot listen at {host}, port {port}: {error.strerror or error}"
+        hint = "--port 0 takes a free one" if taken else "name an address of this machine with --host"
+        raise KdError(what, hint=hint) from error
+    # Without these a signal ends the process once more after the service has ended well.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    warnings.filterwarnings("ignore", ".* texts are empty")  # which is the client's affair
+    name = f"[{host}]" if ":" in host else host
+    ready(f"http://{name}:{listening.getsockname()[1]}")
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")).run([listening])
+
+
+def _guard(token: str) -> Callable[..., None]:
+    def guard(given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]) -> None:
+        if given is None or not secrets.compare_digest(given.credentials.encode(), token.encode()):
+            what = "the token is wrong" if given else "a token is needed: Authorization: Bearer TOKEN"
+            raise HTTPException(401, what, {"WWW-Authenticate": "Bearer"})
+
+    return guard
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Say what is wrong where, but not repeat the text, which may be long or private."""
+    return JSONResponse({"detail": [{key: one[key] for key in ("loc", "msg", "type")} for one in error.errors()]}, 422)
