@@ -37,6 +37,7 @@ TABLE = {
     "join": "Join the teacher's logits to the transfer set, by hash of the text.",
     "student": "Distil the joined set into a student; the best checkpoint on dev is kept.",
     "predict": "Predict a label, or a score, for each text.",
+    "explain": "Show which words made a student decide so.",
     "eval": "Score a student on labelled texts, with intervals, confusion, calibration and tests.",
     "serve": "Serve a student over HTTP: predict, explain, health, metrics, a web page.",
     "bench": "Time the student (PyTorch, NumPy, ONNX, int8) and the teacher on the same texts.",
@@ -64,7 +65,7 @@ TABLE = {
 """The help line of each command and group; ``transfer lite`` is the function ``lite`` of ``kdcli.cli.transfer``."""
 PANELS = {
     "Distil": ("distil", "run-all", "transfer", "teacher", "join", "student"),
-    "Use a student": ("predict", "eval", "serve", "bench", "export", "report"),
+    "Use a student": ("predict", "explain", "eval", "serve", "bench", "export", "report"),
     "Profiles, data, plugins": ("data", "profile", "plugins", "doctor"),
 }
 CONTEXT = {"help_option_names": ["-h", "--help"]}

@@ -50,11 +50,13 @@ def configure(flags: Output) -> None:
     warnings.showwarning = _show_warning
 
 
-def show(result: object, view: Callable[[Any], RenderableType] | None = None) -> None:
-    """Print a command's result: with ``--json`` one object, else what ``view`` (or ``describe``) makes of it."""
+def show(result: object, view: Callable[[Any], RenderableType] | None = None) -> bool:
+    """Print a command's result: with ``--json`` one object, else what ``view`` (or ``describe``) makes of it.
+
+    Returns False once the reader has gone, like ``write``.
+    """
     if output.json:
-        write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
-        return
+        return write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
     file = StringIO()
     out = _stdout or sys.stdout
     # Without a terminal there is no width to cut at.
@@ -70,7 +72,7 @@ def show(result: object, view: Callable[[Any], RenderableType] | None = None) ->
         safe_box=True,
     )
     console.print((view or describe)(result))
-    write("\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n")
+    return write("\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n")
 
 
 def plain(value: Any) -> Any:

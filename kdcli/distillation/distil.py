@@ -187,7 +187,9 @@ def distil_texts(
             reporter=reporter,
         )
         assert isinstance(result, DistilResult)
-        return load_student(result.student)
+        student = load_student(result.student)
+        student.folder = student.folder if run_dir else None
+        return student
 
 
 def _prepare(

@@ -15,17 +15,22 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from kdcli import __version__
-from kdcli.api import Reporter
+from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import KdError
 from kdcli.evaluate.results import Results, percent
 from kdcli.files import atomic, check_output
 from kdcli.report import plots
 from kdcli.report.collect import Curve, RunContents, collect
 from kdcli.report.texts import MOST, TablePredictions
+from kdcli.run.folder import artefact
+from kdcli.student.explain import Explanation
+from kdcli.student.student import load_student
 
 NAME = "report.html"
 CUT = 1000
 """Characters that are shown of a text."""
+MOST_MASKED = 400_000
+"""Words of all masked texts that a page is worth: some seconds of work."""
 SECTIONS = {
     "results": "Results",
     "speed": "Speed",  # after ``kd bench`` alone
@@ -89,12 +94,40 @@ def write_report(
     """
     path = output or Path(run) / NAME
     values = page_of(collect(run, reporter=reporter))
+    mark_words(run, [text for _, text in values["disagreements"]], reporter or QuietReporter())
     others = [part for part in Path(run).iterdir() if part.name != NAME]
     check_output(path, others, force=force, ours=_is_page(path))
     page = _render("run.html", values)
     with atomic(path) as temporary:
         temporary.write_text(page, "utf-8")
     return Report(path, len(page.encode()), str(run), list(values["sections"]), list(values["left_out"]))
+
+
+def mark_words(run: str | Path, texts: Sequence[dict[str, Any]], reporter: Reporter) -> None:
+    """Add to texts what each word does to the answer of the run's student, to the first ones while it takes seconds."""
+    folder = artefact(Path(run), "student")
+    chosen, work = [], 0
+    for text in texts:
+        text["marked"] = None
+        work += sum(one.count(" ") + 1 for one in text["texts"]) ** 2
+        if folder.exists() and work < MOST_MASKED and all(len(one) <= CUT for one in text["texts"]):
+            chosen.append(text)
+    if not chosen:
+        return
+    try:
+        student = load_student(folder)
+        rows = [text["texts"][0] if student.task.kind == "single" else tuple(text["texts"]) for text in chosen]
+        for text, found in zip(chosen, student.explain(rows, pairs=False), strict=True):
+            text["marked"] = found.marked()
+    except KdError as error:
+        reporter.warn(f"the words of the disagreements are not coloured: {error}")
+
+
+def write_explanations(found: Sequence[Explanation], task: Task, output: Path) -> None:
+    """Write explanations as one HTML page that loads nothing."""
+    page = _render("explanations.html", {"found": found, "task": task})
+    with atomic(output) as temporary:
+        temporary.write_text(page, "utf-8")
 
 
 def page_of(run: RunContents) -> dict[str, Any]:
