@@ -66,7 +66,7 @@ def serve(
     except ImportError as error:
         raise MissingError(f"kd serve needs the library {error.name}", hint="pip install 'kdcli[serve]'") from error
     student = load_student(student_folder(request.student))
-    limits = Limits(max_texts, max_characters, max_bytes)
+    limits = Limits(texts=max_texts, characters=max_characters, bytes=max_bytes)
     app = create_app(student, limits=limits, token=token, web=web)
     if token is None and host not in ("127.0.0.1", "localhost", "::1"):
         ui.warn("everyone who reaches this machine can use the service: KD_TOKEN limits it")

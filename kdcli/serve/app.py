@@ -24,18 +24,22 @@ from pydantic_core import to_json
 
 from kdcli import __version__
 from kdcli.errors import DataError, KdError
-from kdcli.serve.requests import Together, Watch
+from kdcli.serve.requests import Compute, Together, Watch
+from kdcli.student.explain import Explanation
 from kdcli.student.predictions import LabelSet, Prediction, Score
 from kdcli.student.student import Student
 
-JSON, PROMETHEUS = "application/json", "text/plain; version=0.0.4; charset=utf-8"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+_PREDICT = "Predict a label, a set of labels, or a score for each text, or pair of texts, in their order."
+_EXPLAIN = "Say for each text what its answer loses when a word, or two neighbours, are masked."
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a request may hold; a larger one is refused with the status 413 or 422, and the reason."""
 
-    texts: int = 1000
+    texts: int = 1000  # of /predict
+    explained: int = 20  # of /explain, which computes a text once for each word and each two neighbours
     characters: int = 20_000  # of each text
     bytes: int = 4_000_000  # of the whole request
 
@@ -62,27 +66,33 @@ def create_app(
     app.exception_handler(RequestValidationError)(_invalid)
     ProcessCollector(registry=metrics)
     count = Counter("kd_texts", "Texts that were predicted or explained.", registry=metrics)
-    text: Any = Annotated[str, Field(max_length=limits.characters)]
-    row = text if task.kind == "single" else tuple[text, text]
-    rows = Annotated[list[row], Field(min_length=1, max_length=limits.texts)]  # type: ignore[valid-type]
-    body: Any = create_model("Texts", texts=(rows, ...))
-    kind = Score if task.is_score else LabelSet if task.multi_label else Prediction
-    answer: Any = create_model("Predictions", predictions=(list[kind], ...))  # type: ignore[valid-type]
     guard = [] if token is None else [Depends(_guard(token))]
     thread = ThreadPoolExecutor(1)
-    together = Together(lambda texts: student.predict(texts, defer=student.calibration is not None), thread)
+    text: Any = Annotated[str, Field(max_length=limits.characters)]
+    row: Any = text if task.kind == "single" else tuple[text, text]
 
-    @app.post("/predict", response_model=answer, dependencies=guard)
-    async def predict(request: body) -> Response:
-        """Predict a label, a set of labels, or a score for each text, or pair of texts."""
-        count.inc(len(request.texts))
-        return Response(to_json({"predictions": await together(request.texts)}), media_type=JSON)
+    def add(path: str, compute: Compute, result: Any, most: int, about: str) -> None:
+        name = path.removeprefix("/").capitalize()
+        texts: Any = Annotated[list[row], Field(min_length=1, max_length=most)]
+        body: Any = create_model(f"{name}Request", texts=(texts, ...))
+        answer = create_model(f"{name}Response", results=(list[result], ...))
+        together = Together(compute, thread)
+
+        @app.post(path, response_model=answer, dependencies=guard, summary=name, description=about)
+        async def endpoint(request: body) -> Response:
+            results = await together(request.texts)  # type: ignore[attr-defined]
+            count.inc(len(results))
+            return Response(to_json({"results": results}), media_type="application/json")
+
+    kind = Score if task.is_score else LabelSet if task.multi_label else Prediction
+    defer = student.calibration is not None
+    add("/predict", lambda texts: student.predict(texts, defer=defer), kind, limits.texts, _PREDICT)
+    add("/explain", student.explain, Explanation, limits.explained, _EXPLAIN)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
         """Say that the service works, and what it predicts."""
-        calibrated = student.calibration is not None
-        return {"status": "ok", "task": task.name, "kind": task.kind, "labels": task.labels, "calibrated": calibrated}
+        return {"status": "ok", "task": task.name, "kind": task.kind, "labels": task.labels, "calibrated": defer}
 
     @app.get("/metrics", dependencies=guard)
     async def of_prometheus() -> Response:
@@ -96,7 +106,7 @@ def create_app(
     return app
 
 
-def serve(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(app: FastAPI, *, host: str, port: int, ready: Callable[[str], object]) -> None:
     """Serve until SIGINT or SIGTERM, and answer what has been asked before that.
 
     Args:
@@ -127,7 +137,8 @@ def serve(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -
 
 def _guard(token: str) -> Callable[..., None]:
     def guard(given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]) -> None:
-        if given is None or not secrets.compare_digest(given.credentials.encode(), token.encode()):
+        # Bytes of a header are read as Latin-1.
+        if given is None or not secrets.compare_digest(given.credentials.encode("latin-1"), token.encode()):
             what = "the token is wrong" if given else "a token is needed: Authorization: Bearer TOKEN"
             raise HTTPException(401, what, {"WWW-Authenticate": "Bearer"})
 
@@ -136,4 +147,6 @@ def _guard(token: str) -> Callable[..., None]:
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     """Say what is wrong where, but not repeat the text, which may be long or private."""
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        return JSONResponse({"detail": "the body is JSON: send the header Content-Type: application/json"}, 415)
     return JSONResponse({"detail": [{key: one[key] for key in ("loc", "msg", "type")} for one in error.errors()]}, 422)

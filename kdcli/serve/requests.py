@@ -17,11 +17,14 @@ PATHS = ("/predict", "/explain", "/health", "/metrics")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 """The bounds of the histogram of a request's time."""
 
+Compute = Callable[[list[Any]], Sequence[Any]]
+"""Texts, or pairs of texts, to a result for each."""
+
 
 class Together:
     """Computes texts in a thread; requests that come meanwhile go together into the next call, which saves time."""
 
-    def __init__(self, compute: Callable[[list[Any]], Sequence[Any]], thread: ThreadPoolExecutor) -> None:
+    def __init__(self, compute: Compute, thread: ThreadPoolExecutor) -> None:
         self.compute = compute
         self.thread = thread
         self.waiting: list[tuple[list[Any], asyncio.Future[list[Any]]]] = []
@@ -60,8 +63,8 @@ class Watch:
         self.app = app
         self.limit = limit
         self.requests = Counter("kd_requests", "Requests.", ["path", "status"], registry=metrics)
-        times = {"buckets": SECONDS, "registry": metrics}
-        self.seconds = Histogram("kd_request_seconds", "Seconds that a request takes.", ["path"], **times)
+        about = "Seconds that a request takes."
+        self.seconds = Histogram("kd_request_seconds", about, ["path"], registry=metrics, buckets=SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
