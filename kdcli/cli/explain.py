@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.text import Text
 
 from kdcli.cli import ui
@@ -15,7 +15,7 @@ from kdcli.cli.options import FILES, SETTINGS, Request, command, option
 from kdcli.cli.predict import with_columns_of_run
 
 if TYPE_CHECKING:
-    from kdcli.api import Reporter, Task
+    from kdcli.api import Reporter
     from kdcli.student.explain import Explanation
     from kdcli.student.student import Student
 
@@ -44,6 +44,7 @@ def explain(request: Request, *, label: Label = None, html: Html = None) -> None
     """
     from kdcli.evaluate.predict import open_student
     from kdcli.files import check_output
+    from kdcli.report.page import write_explanations
 
     assert request.student is not None
     with ui.reporting("explain") as reporter:
@@ -51,61 +52,44 @@ def explain(request: Request, *, label: Label = None, html: Html = None) -> None
         student = cast("Student", loaded.model)
         if html is not None:
             check_output(html, [*loaded.folders, *filter(None, [request.input])], force=request.force)
-        found = _explained(request, student, label, reporter)
+        found = (one for texts in _read(request, student, reporter) for one in student.explain(texts, label))
         if html is not None:
-            from kdcli.report.page import write_explanations
-
-            write_explanations([one for part in found for one in part], student.task, html)
+            write_explanations(list(found), student.task, html)
             ui.show({"page": html})
         elif ui.output.json:
-            ui.show({"explanations": [one for part in found for one in part]})
-        else:
-            for part in found:
-                if not ui.show(part, lambda shown: Group(*(_view(one, student.task) for one in shown))):
-                    return
+            ui.show({"explanations": list(found)})
+        elif not all(ui.show(one, _view) for one in found):
+            return  # nobody reads them any more
 
 
-def _explained(
-    request: Request, student: Student, label: str | None, reporter: Reporter
-) -> Iterator[list[Explanation]]:
-    """Read texts, and explain some at once: lines as soon as they are there."""
-    if str(request.input or "-") == "-":
-        from kdcli.evaluate.lines import read_lines
-
-        parts: Iterator[Sequence[Sequence[str]]] = read_lines(cast(Any, sys.stdin.buffer), student.task, reporter)
-    else:
-        parts = _table(request, student, reporter)
-    for columns in parts:
-        rows = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-        for begin in range(0, len(rows), ROWS):
-            yield student.explain(rows[begin : begin + ROWS], label)
-
-
-def _table(request: Request, student: Student, reporter: Reporter) -> Iterator[Sequence[Sequence[str]]]:
+def _read(request: Request, student: Student, reporter: Reporter) -> Iterator[list[Any]]:
+    """Read texts, some at once: lines as soon as they are there."""
+    from kdcli.evaluate.lines import read_lines
     from kdcli.tasks.split import stream_table, table_settings
 
-    request = with_columns_of_run(request)
-    settings = table_settings(student.task, request.load_for_model(None).task, str(request.student), profiled=False)
-    for frame in stream_table(cast(Path, request.input), settings, student.task, reporter):
-        yield [frame[column].to_list() for column in student.task.columns]
+    task, table = student.task, request.input
+    parts: Iterator[Sequence[Sequence[str]]]
+    if table is None or str(table) == "-":
+        parts = iter(read_lines(cast(Any, sys.stdin.buffer), task, reporter))
+    else:
+        asked = with_columns_of_run(request).load_for_model(None).task
+        settings = table_settings(task, asked, str(request.student), profiled=False)
+        frames = stream_table(table, settings, task, reporter)
+        parts = ([frame[column].to_list() for column in task.columns] for frame in frames)
+    for columns in parts:
+        rows = list(columns[0] if len(columns) == 1 else zip(*columns, strict=True))
+        yield from (rows[begin : begin + ROWS] for begin in range(0, len(rows), ROWS))
 
 
-def _view(found: Explanation, task: Task) -> RenderableType:
-    """Show a text: its label, its words in green (for it) and red (against it), and the largest effects."""
-    name = dict(zip(task.labels, task.names, strict=False)).get(found.label, "")
-    sure = f"{found.logit:.2f}" if found.probability is None else f"{found.probability:.1%}"
-    lines = [Text(" ".join(filter(None, [found.label, name, sure])), "bold")]
-    for pieces in found.marked():
-        text = Text("  ")
-        for piece, effect in pieces:
-            text.append(piece, _style(effect))
-        lines.append(text)
+def _view(found: Explanation) -> Group:
+    """Show a text below its answer, its words in green (for it) and red (against it), and the largest effects."""
+    answer = f"{found.logit:.2f}" if found.probability is None else f"{found.label} {found.probability:.1%}"
+    texts = [Text.assemble("  ", *((piece, _style(effect)) for piece, effect in line)) for line in found.marked()]
     largest = sorted(found.words, key=lambda word: -abs(word.logit))[:SHOWN]
-    lines.append(Text("  " + "   ".join(f"{word.text} {word.logit:+.2f}" for word in largest), "dim"))
-    return Group(*lines)
+    effects = "   ".join(f"{word.text} {word.logit:+.2f}" for word in largest)
+    return Group(Text(answer, "bold"), *texts, Text(f"  {effects}", "dim"))
 
 
 def _style(effect: float) -> str:
-    if abs(effect) < 0.1:
-        return ""
-    return ("green" if effect > 0 else "red") + (" bold" if abs(effect) > 0.5 else "")
+    colour = "green" if effect > 0 else "red"
+    return "" if abs(effect) < 0.1 else colour if abs(effect) < 0.5 else f"bold {colour}"

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -104,15 +105,12 @@ def write_report(
 
 
 def mark_words(run: str | Path, texts: Sequence[dict[str, Any]], reporter: Reporter) -> None:
-    """Add to texts what each word does to the answer of the run's student, to the first ones while it takes seconds."""
+    """Add to short texts what each word does to the student's answer: to the first ones, while it takes seconds."""
     folder = artefact(Path(run), "student")
-    chosen, work = [], 0
-    for text in texts:
-        text["marked"] = None
-        work += sum(one.count(" ") + 1 for one in text["texts"]) ** 2
-        if folder.exists() and work < MOST_MASKED and all(len(one) <= CUT for one in text["texts"]):
-            chosen.append(text)
-    if not chosen:
+    shown = [text for text in texts if max(map(len, text["texts"])) <= CUT]
+    work = np.cumsum([sum(one.count(" ") + 1 for one in text["texts"]) ** 2 for text in shown])
+    chosen = shown[: np.searchsorted(work, MOST_MASKED)]
+    if not (chosen and folder.exists()):
         return
     try:
         student = load_student(folder)

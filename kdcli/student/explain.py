@@ -6,23 +6,25 @@ what the answer's logit, and its probability, lose when the word is masked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
-from operator import itemgetter
+from itertools import accumulate, islice
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from kdcli.api import Task
+from kdcli.api import MASK, Task
 from kdcli.errors import UsageError
-from kdcli.student.vocabulary import CELLS, UNKNOWN, Texts, word_type
+from kdcli.student.vocabulary import CELLS
 from kdcli.tasks.answers import probabilities
 
 Logits = NDArray[np.float32]
-Compute = Callable[[Sequence[Texts]], Logits]
-"""Each text column to logits ``[texts, outputs]``."""
+Place = tuple[int, list[tuple[int, int]]]
+"""What is masked: words of a text column, by their first characters and those behind their last."""
+
+_BEYOND = 400
+"""So many pieces behind the last one that is read may be read when two words of up to 100 pieces are masked."""
 
 
 @dataclass(frozen=True)
@@ -31,53 +33,37 @@ class Effect:
 
     text: str  # as it is written; of two neighbours with all that stands between them
     column: int  # 0, or 1 in the second text of a pair
-    begin: int  # its first character, and the one behind its last, in the text
-    end: int
+    begin: int  # its first character in the text
+    end: int  # the character behind its last
     logit: float  # what the logit (of a score: the score) loses when it is masked
     probability: float | None  # what the probability loses; None of a score
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """An answer for a text, or a pair, and the effect of each word on it."""
+    """An answer for a text, or a pair, and the effect of each word that the student reads."""
 
     texts: tuple[str, ...]
     label: str  # the label that is explained; empty for a score
     logit: float  # the label's, or the score
     probability: float | None  # None for a score
-    words: tuple[Effect, ...]  # of all texts, in their order; words behind the student's max_length have no effect
+    words: tuple[Effect, ...]
     pairs: tuple[Effect, ...]  # of two neighbours together
 
     def marked(self) -> list[list[tuple[str, float]]]:
-        """Cut each text into words and what stands between them, each with its effect, relative to the largest one.
+        """Cut each text into words and what stands between them, each with its effect relative to the largest one.
 
         The effects are between -1 and 1, and 0 for what is no word.
         """
         most = max((abs(word.logit) for word in self.words), default=0.0) or 1.0
-        found: list[list[tuple[str, float]]] = []
+        found = []
         for column, text in enumerate(self.texts):
             pieces, end = [], 0
-            for word in self.words:
-                if word.column == column:
-                    pieces += [(text[end : word.begin], 0.0), (word.text, word.logit / most)]
-                    end = word.end
-            pieces.append((text[end:], 0.0))
-            found.append([(piece, effect) for piece, effect in pieces if piece])
+            for word in (word for word in self.words if word.column == column):
+                pieces += [(text[end : word.begin], 0.0), (word.text, word.logit / most)]
+                end = word.end
+            found.append([piece for piece in (*pieces, (text[end:], 0.0)) if piece[0]])
         return found
-
-
-@dataclass(frozen=True)
-class _Words:
-    """A text as the tokenizer reads it."""
-
-    ids: list[int]  # the pieces of all words
-    places: list[int]  # where each word begins in ``ids``, and where the last ends
-    spans: list[tuple[int, int]]  # the characters of each word
-
-    def masked(self, begin: int, end: int, longest: int) -> list[int]:
-        """Return ids with ``MASK`` in the place of each of some words."""
-        before, after = self.ids[: self.places[begin]], self.ids[self.places[end] :]
-        return [*before, *[UNKNOWN] * (end - begin), *after][:longest] or [UNKNOWN]
 
 
 def explain_texts(
@@ -85,123 +71,79 @@ def explain_texts(
     task: Task,
     tokenizer: Tokenizer,
     longest: int,
-    compute: Compute,
+    logits: Callable[[list[list[str]]], Logits],
     *,
     label: str | None = None,
     pairs: bool = True,
 ) -> list[Explanation]:
-    """Explain the answers for texts.
+    """Explain the answers for texts; see ``Student.explain``.
 
-    Args:
-        columns: The text columns.
-        task: The student's.
-        tokenizer: The student's.
-        longest: The student's ``max_length``.
-        compute: The student. It gets the masked texts of all texts in batches of ``CELLS`` words: a bound on memory.
-        label: The label to explain, by default the most probable one.
-        pairs: Whether neighbours are masked together, too.
-
-    Raises:
-        UsageError: The task has no such label.
+    ``longest`` is the student's ``max_length``. ``logits`` of masked texts are computed some thousands at once.
     """
-    chosen = _number_of(label, task)
-    read = [_read(tokenizer, column) for column in columns]
-    rows = [list(row) for row in zip(*read, strict=True)]
-    jobs = [_jobs(row, longest, pairs) for row in rows]
-    variants = (
-        [words.masked(*((begin, end) if column == place else (0, 0)), longest) for place, words in enumerate(row)]
-        for row, found in zip(rows, jobs, strict=True)
-        for column, begin, end in [(0, 0, 0), *found]
-    )
-    logits = _computed(variants, compute, word_type(tokenizer.get_vocab_size()), task.outputs)
-    ends = list(accumulate(len(found) + 1 for found in jobs))
-    return [
-        _explanation(texts, row, found, logits[end - len(found) - 1 : end], task, chosen)
-        for texts, row, found, end in zip(zip(*columns, strict=True), rows, jobs, ends, strict=True)
-    ]
+    output = _output_of(label, task)
+    rows = list(zip(*columns, strict=True))
+    read = zip(*(_read(tokenizer, texts, longest) for texts in columns), strict=True)
+    texts, words = zip(*(zip(*row, strict=True) for row in read), strict=True) if rows else ((), ())
+    places = [_places(row, 1 + pairs) for row in words]
+    masked = (_masked(row, place) for row, found in zip(texts, places, strict=True) for place in [(0, []), *found])
+    size = max(1, CELLS // (longest + _BEYOND))
+    parts = iter(lambda: list(islice(masked, size)), [])
+    computed = [logits(list(map(list, zip(*part, strict=True)))) for part in parts]
+    ends = list(accumulate(len(found) + 1 for found in places))
+    by_text = np.split(np.concatenate(computed), ends[:-1]) if computed else []
+    return [_explanation(*found, task, output) for found in zip(rows, places, by_text, strict=True)]
 
 
-def _number_of(label: str | None, task: Task) -> int | None:
+def _output_of(label: str | None, task: Task) -> int | None:
     """Return the output of a label, or of its readable name; None for none."""
-    if label is None:
-        return None
     for known in (task.labels, task.names):
         if label in known:
             return known.index(label)
-    hint = f"its labels are {', '.join(task.labels)}" if task.labels else "it predicts scores: name no label"
-    raise UsageError(f"the student has no label {label!r}", hint=hint)
+    if label is not None:
+        hint = f"its labels are {', '.join(task.labels)}" if task.labels else "it predicts scores: name no label"
+        raise UsageError(f"the student has no label {label!r}", hint=hint)
+    return None
 
 
-def _read(tokenizer: Tokenizer, texts: Sequence[str]) -> list[_Words]:
+def _read(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[tuple[str, list[tuple[int, int]]]]:
+    """Return of each text as much as may be read, and the words in it that are."""
     found = []
-    for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False):
-        pieces = zip(encoding.word_ids, encoding.offsets, strict=True)
-        words = [[span for _, span in group] for _, group in groupby(pieces, itemgetter(0))]
-        places = [0, *accumulate(map(len, words))]
-        found.append(_Words(encoding.ids, places, [(word[0][0], word[-1][1]) for word in words]))
+    for text, encoding in zip(texts, tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True):
+        words = dict.fromkeys(word for word in encoding.word_ids[:longest] if word is not None)
+        end = encoding.offsets[longest + _BEYOND][0] if len(encoding) > longest + _BEYOND else len(text)
+        found.append((text[:end], [span for word in words if (span := encoding.word_to_chars(word))]))
     return found
 
 
-def _jobs(row: Sequence[_Words], longest: int, pairs: bool) -> list[tuple[int, int, int]]:
-    """List what to mask: a column, the first word, and the one behind the last; each word, then each pair.
-
-    A word that begins behind the longest text is not read.
-    """
+def _places(row: Sequence[list[tuple[int, int]]], most: int) -> list[Place]:
+    """List what to mask of a row: up to ``most`` neighbouring words at once."""
     return [
-        (column, begin, begin + size)
-        for size in ((1, 2) if pairs else (1,))
+        (column, words[begin : begin + size])
         for column, words in enumerate(row)
-        for begin in range(len(words.spans) - size + 1)
-        if words.places[begin] < longest
+        for begin in range(len(words))
+        for size in range(1, min(most, len(words) - begin) + 1)
     ]
 
 
-def _computed(variants: Iterator[list[list[int]]], compute: Compute, dtype: np.dtype, outputs: int) -> Logits:
-    """Compute the logits of texts, as many at once as make ``CELLS`` words."""
-    found: list[Logits] = [np.empty((0, outputs), np.float32)]
-    waiting: list[list[list[int]]] = []
-    words = 0
-    for variant in variants:
-        waiting.append(variant)
-        words += max(map(len, variant))
-        if words >= CELLS:
-            found.append(compute(_as_texts(waiting, dtype)))
-            waiting, words = [], 0
-    if waiting:
-        found.append(compute(_as_texts(waiting, dtype)))
-    return np.concatenate(found)
-
-
-def _as_texts(rows: Sequence[Sequence[list[int]]], dtype: np.dtype) -> list[Texts]:
-    texts = []
-    for column in zip(*rows, strict=True):
-        offsets = np.array([0, *accumulate(map(len, column))], np.int64)
-        texts.append(Texts(np.fromiter((word for ids in column for word in ids), dtype, offsets[-1]), offsets))
-    return texts
+def _masked(row: Sequence[str], place: Place) -> list[str]:
+    changed, (column, words) = list(row), place
+    for begin, end in reversed(words):
+        changed[column] = f"{changed[column][:begin]}{MASK}{changed[column][end:]}"
+    return changed
 
 
 def _explanation(
-    texts: tuple[str, ...],
-    row: Sequence[_Words],
-    jobs: Sequence[tuple[int, int, int]],
-    logits: Logits,
-    task: Task,
-    chosen: int | None,
+    texts: tuple[str, ...], places: Sequence[Place], logits: Logits, task: Task, output: int | None
 ) -> Explanation:
     """Compare the logits of a text, the first row, with those of its masked forms."""
-    output = int(logits[0].argmax()) if chosen is None else chosen
-    values = logits[:, output].astype(np.float64)
-    shares = None if task.is_score else probabilities(logits, task)[:, output]
-    lost = (values[0] - values[1:]).tolist()
-    lost_shares = [None] * len(jobs) if shares is None else (shares[0] - shares[1:]).tolist()
-    effects = {job: pair for job, *pair in zip(jobs, lost, lost_shares, strict=True)}
-
-    def effect(column: int, begin: int, end: int) -> Effect:
-        first, last = row[column].spans[begin][0], row[column].spans[end - 1][1]
-        nothing = 0.0, None if shares is None else 0.0
-        return Effect(texts[column][first:last], column, first, last, *effects.get((column, begin, end), nothing))
-
-    words = [effect(column, at, at + 1) for column, found in enumerate(row) for at in range(len(found.spans))]
-    pairs = [effect(*job) for job in jobs if job[2] - job[1] == 2]
-    label, sure = ("", None) if shares is None else (task.labels[output], float(shares[0]))
-    return Explanation(texts, label, float(values[0]), sure, tuple(words), tuple(pairs))
+    output = int(logits[0].argmax()) if output is None else output
+    values = logits[:, output].astype(np.float64).tolist()
+    shares = probabilities(logits, task)[:, output].tolist() if task.labels else None
+    effects: tuple[list[Effect], list[Effect]] = [], []
+    for number, (column, words) in enumerate(places, 1):
+        begin, end = words[0][0], words[-1][1]
+        lost = None if shares is None else shares[0] - shares[number]
+        effect = Effect(texts[column][begin:end], column, begin, end, values[0] - values[number], lost)
+        effects[len(words) - 1].append(effect)
+    label, share = (task.labels[output], shares[0]) if shares else ("", None)
+    return Explanation(texts, label, values[0], share, *map(tuple, effects))

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.util import minibatch
 
 from kdcli.api import DataError
 from kdcli.student.student import Student, load_student
 
 
+@Language.factory("kd_student", assigns=["doc.cats"], default_config={"model": ""})
 class StudentPipe:
-    """A component that sets ``doc.cats``: the probability of each label, or the score under the task's name."""
+    """A component that sets ``doc.cats``: the probability of each label, or the score under the task's name.
 
-    def __init__(self, model: str) -> None:
+    ``model`` is the student's folder, or its name on the Hub; of a pipeline from disk it is the folder in there.
+    """
+
+    def __init__(self, nlp: Language, name: str, model: str) -> None:
         self.model = model
 
     @cached_property
     def student(self) -> Student:
-        """The student, loaded at its first use: of a pipeline from disk it is the one beside it."""
+        """The student, loaded at its first use."""
         student = load_student(self.model)
         if student.task.kind == "pair":
             raise DataError("a document is one text, and this student reads pairs", file=self.model)
@@ -35,24 +40,18 @@ class StudentPipe:
 
     def pipe(self, stream: Iterable[Doc], batch_size: int = 256) -> Iterator[Doc]:
         """Set the ``cats`` of documents, so many at once."""
-        for docs in minibatch(stream, batch_size):
+        waiting = iter(stream)
+        for docs in iter(lambda: list(islice(waiting, batch_size)), []):
             task, found = self.student.task, self.student.predict([doc.text for doc in docs])
             for doc, one in zip(docs, found, strict=True):
                 doc.cats |= {task.name: one.score} if task.is_score else one.probabilities
                 yield doc
 
-    def to_disk(self, path: str | Path, exclude: Iterable[str] = ()) -> None:
+    def to_disk(self, path: str | Path, **_: Any) -> None:
         """Write the student's folder into the pipeline's."""
         replace(self.student).save(path)
 
-    def from_disk(self, path: str | Path, exclude: Iterable[str] = ()) -> StudentPipe:
+    def from_disk(self, path: str | Path, **_: Any) -> StudentPipe:
         """Take the student of the pipeline's folder."""
         self.model = str(path)
-        self.__dict__.pop("student", None)
         return self
-
-
-@Language.factory("kd_student", assigns=["doc.cats"], default_config={"model": ""})
-def make(nlp: Language, name: str, model: str) -> StudentPipe:
-    """Make the component; ``model`` is the folder of a student, or its name on the Hugging Face Hub."""
-    return StudentPipe(model)

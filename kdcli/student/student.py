@@ -27,10 +27,8 @@ from kdcli.models.inference import read_weights
 from kdcli.registry.plugin import use
 from kdcli.student.config import REMAKE, Config, Metrics, checked, read_json
 from kdcli.student.deferral import Calibration, WordCounts, margins
-from kdcli.student.estimator import by_class, classes, decisions, tags
 from kdcli.student.explain import Explanation, explain_texts
-from kdcli.student.hub import fetch
-from kdcli.student.plugin import check_plugin, numpy_form
+from kdcli.student.loading import check_plugin, fetch, numpy_form
 from kdcli.student.predictions import Predictions, predictions
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import (
@@ -44,7 +42,7 @@ from kdcli.student.vocabulary import (
     text_columns,
     unknown_words,
 )
-from kdcli.tasks.answers import probabilities
+from kdcli.tasks.answers import at_half, probabilities
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,7 +77,12 @@ class Student:
 
     def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         """Return ``float32 [rows, task.outputs]`` for the text columns; ``DataError`` if a value is not finite."""
-        logits = self._compute([self._encode(column, self._encoder) for column in columns])
+        compute = self.compute or self._module_function
+        texts = [self._encode(column, self._encoder) for column in columns]
+        if len(columns[0]) == 1:
+            logits = compute(tuple(text.words[None] for text in texts), tuple(np.diff(text.offsets) for text in texts))
+        else:
+            logits = compute_batches(compute, texts, self.task.outputs, self.batch_rows)
         finite = np.isfinite(logits).all(axis=1)
         if not finite.all():
             text = columns[0][int(np.argmin(finite))]
@@ -106,17 +109,11 @@ class Student:
     def explain(self, texts: Any, label: str | None = None, *, pairs: bool = True) -> list[Explanation]:
         """Mask each word of each text in turn, and return what that does to the answer.
 
-        A word is what the tokenizer reads as one, in however many pieces.
-
-        Args:
-            texts: As for ``predict``.
-            label: The label to explain, by default the most probable one of each text.
-            pairs: Mask each two neighbours together, too: twice the work.
-
-        Raises:
-            UsageError: The task has no such label.
+        A word is what the tokenizer reads as one, in however many pieces. The answer is ``label``, by default the most
+        probable one of each text; a label that the task has not is a ``UsageError``. With ``pairs`` each two neighbours
+        are masked together, too, which is twice the work.
         """
-        how = self.task, self.tokenizer, self.config["max_length"], self._compute if self.compute else self._halving
+        how = self.task, self.tokenizer, self.config["max_length"], self.logits if self.compute else self._halving
         return explain_texts(text_columns(texts, self.task), *how, label=label, pairs=pairs)
 
     def word_counts(self, columns: Sequence[Sequence[str]]) -> WordCounts:
@@ -150,16 +147,19 @@ class Student:
 
     @property
     def classes_(self) -> NDArray[np.str_]:
-        """The labels, sorted as scikit-learn sorts them: not in the order of the logits. A student of scores has none."""
-        return classes(self.task)
+        """The labels, sorted as scikit-learn sorts them, not in the order of the logits; scores have none."""
+        if self.task.is_score:
+            raise AttributeError("a student of scores has no classes")
+        return np.sort(self.task.labels)
 
     def predict_proba(self, texts: Any) -> NDArray[np.float64]:
         """Return the probability of each of ``classes_``, ``float64 [texts, labels]``; a student of scores has none."""
         if self.task.is_score:
             raise UsageError("this student gives scores, not probabilities", hint="predict returns them")
-        return by_class(probabilities(self.logits(text_columns(texts, self.task)), self.task), self.task)
+        shares = probabilities(self.logits(text_columns(texts, self.task)), self.task)
+        return shares[:, np.argsort(self.task.labels)]
 
-    def decision_function(self, texts: Any) -> NDArray[np.float64]:
+    def decision_function(self, texts: Any) -> NDArray[np.floating[Any]]:
         """Return the logit of each of ``classes_``, ``float64 [texts, labels]``; a student of scores has none.
 
         Of two labels it is the second's less the first's, ``[texts]``, and of a multi-label task each label's less that
@@ -167,11 +167,19 @@ class Student:
         """
         if self.task.is_score:
             raise UsageError("this student gives scores, not logits of labels", hint="predict returns them")
-        return decisions(self.logits(text_columns(texts, self.task)), self.task)
+        logits = at_half(self.logits(text_columns(texts, self.task)).astype(np.float64), self.task)
+        logits = logits[:, np.argsort(self.task.labels)]
+        return logits[:, 1] - logits[:, 0] if len(self.task.labels) == 2 and not self.task.multi_label else logits
 
     def fit(self, texts: Any, labels: Any = None) -> Student:
         """Return the student as it is, for scikit-learn: kd trains students."""
         return self
+
+    def score(self, texts: Any, labels: Any) -> float:
+        """Return the accuracy, or of scores R2, as all of scikit-learn's estimators do."""
+        from sklearn.metrics import accuracy_score, r2_score
+
+        return float((r2_score if self.task.is_score else accuracy_score)(labels, self.predict(texts)))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters that scikit-learn may set: none."""
@@ -181,7 +189,14 @@ class Student:
         return self
 
     def __sklearn_tags__(self) -> Any:
-        return tags(self.task)
+        from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
+
+        task, how = self.task, {"no_validation": True, "requires_fit": False}
+        inputs = InputTags(one_d_array=True, two_d_array=task.kind == "pair", string=True)
+        if task.is_score:
+            return Tags("regressor", TargetTags(False), None, None, RegressorTags(), inputs, **how)
+        labels = ClassifierTags(multi_label=task.multi_label)
+        return Tags("classifier", TargetTags(False), None, labels, None, inputs, **how)
 
     def __repr__(self) -> str:
         return f"Student({self.task.name!r}, {self.config['plugin']!r}, folder={str(self.folder or '')!r})"
@@ -189,31 +204,19 @@ class Student:
     def __reduce__(self) -> Any:
         if self.folder is None:
             raise UsageError("a student is pickled as its folder, and this one has none", hint="save it first")
-        how = {"device": self.device, "torch": self.compute is None}
-        return partial(load_student, self.folder.resolve(), **how), ()
+        load = partial(load_student, self.folder.resolve(), device=self.device, torch=self.compute is None)
+        return load, ()
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Student:
-        """Load a student from its folder or, by its name ``USER/NAME``, from the Hugging Face Hub; see ``load_student``.
-
-        Raises:
-            MissingError: The Hub has no such student, or cannot be reached.
-        """
-        folder = Path(name)
-        return load_student(folder if folder.exists() else fetch(str(name), revision))
+        """Load a student from its folder, or by its name ``USER/NAME`` from the Hub: see ``load_student``."""
+        return load_student(name if Path(name).exists() else fetch(str(name), revision))
 
     def push_to_hub(self, name: str, *, private: bool | None = None, token: str | None = None, **card: str) -> str:
-        """Upload the student with a filled model card to the Hugging Face Hub, and return its address.
+        """Upload the student as ``USER/NAME`` to the Hugging Face Hub, and return its address.
 
-        Args:
-            name: Its name there, ``USER/NAME``.
-            private: Whether others may not see it.
-            token: By default that of ``hf auth login``.
-            card: What the card says beside all that the student knows: ``licence``, ``language``, ``dataset``,
-                ``teacher``, ``transfer``.
-
-        Raises:
-            MissingError: The Hub cannot be reached, or refuses.
+        ``card`` is what the model card says beside all that the student knows: ``licence``, ``language``, ``dataset``,
+        ``teacher``, ``transfer``. A Hub that refuses, or cannot be reached, is a ``MissingError``.
         """
         import kdcli  # an export is built on students, and not the other way round
 
@@ -271,17 +274,16 @@ class Student:
     def _encoder(self) -> TextEncoder:
         return TextEncoder(self.tokenizer, self.config["max_length"])
 
-    def _compute(self, texts: Sequence[Texts], rows: int | None = None) -> NDArray[np.float32]:
-        compute = self.compute or self._module_function
-        if len(texts[0].lengths) == 1:
-            return compute(tuple(text.words[None] for text in texts), tuple(np.diff(text.offsets) for text in texts))
-        return compute_batches(compute, texts, self.task.outputs, rows or self.batch_rows)
-
-    def _halving(self, texts: Sequence[Texts]) -> NDArray[np.float32]:
+    def _halving(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        """Return the logits, in batches that fit into memory."""
         from kdcli.models.device import halve_until_it_fits
 
-        count = len(texts[0].lengths)
-        return halve_until_it_fits(partial(self._compute, texts), ROWS, count=count, reporter=QuietReporter())[0]
+        def run(rows: int) -> NDArray[np.float32]:
+            self.batch_rows = rows
+            return self.logits(columns)
+
+        count = len(columns[0])
+        return halve_until_it_fits(run, self.batch_rows or ROWS, count=count, reporter=QuietReporter())[0]
 
     def _encode(self, texts: Sequence[str], encoder: TextEncoder) -> Texts:
         if len(texts) <= FEW:

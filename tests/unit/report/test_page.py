@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from made_run import HOSTILE, entry, write_lock, write_run
+from made_student import SINGLE, make_student
 
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.bench import BenchReport, Latency, Measurement, Ratio, keep
@@ -120,6 +121,22 @@ def test_every_text_is_text(tmp_path: Path) -> None:
     assert seen.elements.count("script") == 1 and "img" not in seen.elements
     assert seen.text.count(HOSTILE) > 60
     assert seen.open == []
+
+
+def test_words_of_disagreements_are_coloured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_run(tmp_path / "run")
+    assert "<mark" not in write_report(root).output.read_text()
+    make_student(root / "student", SINGLE)
+    predictions = pl.read_parquet(root / "predictions.parquet")
+    predictions.with_columns(sentence=pl.lit("a <i>good</i> film")).write_parquet(root / "predictions.parquet")
+    seen = page(root)
+    rows = int(re.search(r"differ on (\d+) of 60", seen.text)[1])  # type: ignore[index]
+    assert seen.elements.count("mark") >= 3 * rows > 0 and "i" not in seen.elements
+    assert "words in blue" in seen.text and seen.text.count("a <i>good</i> film") >= rows
+    monkeypatch.setattr("kdcli.report.page.MOST_MASKED", 20)
+    assert 0 < page(root).elements.count("mark") < 20
+    (root / "student" / "model.safetensors").unlink()
+    assert "mark" not in page(root).elements
 
 
 def test_nothing_is_loaded(tmp_path: Path) -> None:

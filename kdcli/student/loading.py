@@ -1,4 +1,4 @@
-"""A student's plugin, as its folder needs it: whether it is there, and its model in NumPy."""
+"""What it takes to load a student: its folder from the Hub, its plugin, and the plugin's model in NumPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kdcli import registry
 from kdcli.api import Task
-from kdcli.errors import PluginError
+from kdcli.errors import MissingError, PluginError, first_line
 from kdcli.student.vocabulary import Compute
 
 
@@ -55,3 +55,14 @@ def check_plugin(config: Mapping[str, Any], folder: Path) -> None:
     now = registry.versions("students", config["plugin"]).get(distribution, version)
     if distribution.endswith(".py") and now != version:
         registry.warn(f"{distribution} has changed since the student in {folder} was trained: {version} -> {now}")
+
+
+def fetch(name: str, revision: str | None = None) -> Path:
+    """Return the folder of a student of the Hub: its newest revision, or without a network the one fetched last."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # no network, no such name, or one that needs a login
+        what = f"{name} is no folder, and cannot be fetched from the Hub: {first_line(error)}"
+        raise MissingError(what, hint="check the name; `hf auth login` for one that is private") from error
