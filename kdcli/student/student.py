@@ -23,7 +23,7 @@ from kdcli import registry
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError, ProfileError, UsageError, first_line
 from kdcli.files import CALIBRATION
-from kdcli.models.inference import read_weights
+from kdcli.models.inference import narrow, read_weights
 from kdcli.registry.plugin import use
 from kdcli.student.config import REMAKE, Config, Metrics, checked, read_json
 from kdcli.student.deferral import Calibration, WordCounts, margins
@@ -223,11 +223,14 @@ class Student:
         return kdcli.push_to_hub(self, name, private=private, token=token, **card)
 
     def save(self, folder: str | Path) -> None:
-        """Write the student's folder, whole or not at all."""
+        """Write the student's folder, whole or not at all.
+
+        Weights that float16 holds exactly, the word vectors of a trained student among them, take two bytes each.
+        """
         from kdcli.files import atomic
         from kdcli.student.card import student_card
 
-        binary = save({name: np.ascontiguousarray(value) for name, value in self.weights.items()})
+        binary = save({name: narrow(value) for name, value in self.weights.items()})
         config = {"format": FORMAT} | {**self.config, "format": FORMAT, "task": asdict(self.task)}
         with atomic(Path(folder)) as temporary:
             temporary.mkdir()

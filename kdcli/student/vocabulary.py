@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 FILE = "tokenizer.json"
-SPECIAL = ("[PAD]", MASK)
+PAD = "[PAD]"
+SPECIAL = (PAD, MASK)
 """The first ids. MASK also stands for every word outside the vocabulary: a student that was distilled on masked texts
 has learned to do without a masked word, and has never seen a special word for unknown ones."""
 UNKNOWN = SPECIAL.index(MASK)
