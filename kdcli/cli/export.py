@@ -30,15 +30,9 @@ Dataset = Annotated[
 ]
 
 Single = Annotated[bool, switch(FILES, "--single/--no-single", "One .html file that opens from the disk.")]
+_RUNTIME = "The page's libraries: a folder with what `npm pack` has written, or the address of a registry of npm."
 Runtime = Annotated[
-    str | None,
-    option(
-        FILES,
-        "--runtime",
-        "The page's libraries: a folder with what `npm pack` has written, or the address of a registry of npm.",
-        "FOLDER|URL",
-        "npm, from its cache or the network",
-    ),
+    str | None, option(FILES, "--runtime", _RUNTIME, "FOLDER|URL", "npm, from its cache or the network")
 ]
 
 
@@ -90,18 +84,13 @@ def web(request: Request, *, single: Single = False, runtime: Runtime = None) ->
 
     student, output = request.student, request.output
     assert student is not None and output is not None
+    folder, force = student_folder(student), request.force
     with ui.reporting("export web") as reporter:
         exported = export_web(
-            student=student_folder(student),
-            output=output,
-            single=single,
-            runtime=runtime,
-            force=request.force,
-            reporter=reporter,
+            student=folder, output=output, single=single, runtime=runtime, force=force, reporter=reporter
         )
-    how = (
-        f"open {output} in a browser" if single else f"{Path(sys.executable).name} -m http.server --directory {output}"
-    )
+    serve = f"{Path(sys.executable).name} -m http.server --directory {output}"
+    how = f"open {output} in a browser" if single else serve
     ui.show(exported, lambda result: Group(ui.describe(result), Text("next"), Text(how, "cyan")))
 
 

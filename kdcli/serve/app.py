@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry, Counter, ProcessCollector, generate_latest
@@ -101,22 +101,13 @@ def create_app(
 
     if web is not None:
         app.mount("/", StaticFiles(directory=web, html=True))
-    else:
-        app.get("/", include_in_schema=False)(lambda: RedirectResponse("docs"))
     return app
 
 
 def serve(app: FastAPI, *, host: str, port: int, ready: Callable[[str], object]) -> None:
-    """Serve until SIGINT or SIGTERM, and answer what has been asked before that.
+    """Serve until SIGINT or SIGTERM, and answer what has been asked before that; port 0 is a free one.
 
-    Args:
-        app: The application.
-        host: The address to listen at.
-        port: The port; 0 is a free one.
-        ready: Called with the service's URL once it listens.
-
-    Raises:
-        KdError: It cannot listen there.
+    ``ready`` gets the service's URL once it listens. An address that it cannot listen at is a ``KdError``.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import jinja2
 
@@ -30,8 +31,7 @@ from kdcli.student.vocabulary import FILE as TOKENIZER
 PAGE = "index.html"
 
 
-@dataclass(frozen=True)
-class Library:
+class Library(NamedTuple):
     """A package of npm, and the files of it that the page reads."""
 
     name: str
@@ -45,29 +45,20 @@ class Library:
         """The name that ``npm pack`` gives the archive."""
         return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
 
-    @property
-    def spec(self) -> str:
-        """The package as npm takes it."""
-        return f"{self.name}@{self.version}"
-
 
 LIBRARIES = (
     Library(
-        name="onnxruntime-web",
-        version="1.30.0",
-        licence="MIT",
-        sha256="d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71",
-        files=("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
+        *("onnxruntime-web", "1.30.0", "MIT"),
+        "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71",
+        ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
     ),
     Library(
-        name="@huggingface/tokenizers",
-        version="0.2.0",
-        licence="Apache-2.0",
-        sha256="2800014c83b8186b2e4210c20672f1fb65a12cef85d7e95e0f2003e022611b4a",
-        files=("tokenizers.min.mjs",),
+        *("@huggingface/tokenizers", "0.2.0", "Apache-2.0"),
+        "2800014c83b8186b2e4210c20672f1fb65a12cef85d7e95e0f2003e022611b4a",
+        ("tokenizers.min.mjs",),
     ),
 )
-PACK = f"npm pack {' '.join(library.spec for library in LIBRARIES)}"
+PACK = f"npm pack {' '.join(f'{library.name}@{library.version}' for library in LIBRARIES)}"
 WITHOUT_NPM = f"--runtime https://registry.npmjs.org needs no npm, and --runtime FOLDER no network: run there {PACK}"
 
 
@@ -171,7 +162,7 @@ def _pack(folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise MissingError("there is no npm here, which fetches the libraries of the page", hint=WITHOUT_NPM)
-    command = [npm, "pack", "--prefer-offline", "--loglevel=error", *(library.spec for library in LIBRARIES)]
+    command = [npm, *PACK.split()[1:], "--prefer-offline", "--loglevel=error"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise MissingError(f"npm cannot fetch the libraries: {' '.join(done.stderr.split())[:200]}", hint=WITHOUT_NPM)

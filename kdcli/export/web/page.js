@@ -5,7 +5,7 @@ const columns = task.kind === "pair" ? 2 : 1;
 const MASK = 1;
 const TOGETHER = 8; // masked texts at once; between these the page looks for what was typed meanwhile
 
-let ort, session, tokenizer, lowercase;
+let ort, session, tokenizer;
 
 // Loading
 
@@ -37,7 +37,6 @@ async function start() {
   ort.env.wasm.wasmBinary = wasm;
   session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
   const vocabulary = JSON.parse(new TextDecoder().decode(json));
-  lowercase = vocabulary.normalizer.lowercase;
   tokenizer = new Tokenizer(vocabulary, { unk_token: vocabulary.model.unk_token });
 }
 
@@ -50,15 +49,14 @@ const MARKS = "\\p{P}!-/:-@\\[-`{-~";
 const SPACES = "\\t\\n\\r\\p{Z}";
 const WORD = new RegExp(`\\[MASK\\]|[${CHINESE}${MARKS}]|[^${CHINESE}${MARKS}${SPACES}]+`, "gu");
 
-// The words of a text: where each stands, and the ids of its pieces. Two things differ between tokenizers.js and the
-// library in Python: Chinese characters beyond U+FFFF, which are words here by themselves, and a sigma that ends a word.
+// The words of a text: where each stands, and the ids of its pieces. Each is encoded by itself: tokenizers.js would not
+// cut Chinese characters beyond U+FFFF apart, as the library in Python does.
 function read(text) {
   const words = [];
   let place = 0;
-  for (const { 0: found, index: begin } of text.matchAll(WORD)) {
-    const word = lowercase ? found.replaceAll("Σ", "σ") : found;
+  for (const { 0: word, index: begin } of text.matchAll(WORD)) {
     const { ids } = tokenizer.encode(word, { add_special_tokens: false });
-    if (ids.length) words.push({ begin, end: begin + found.length, ids, unread: place >= longest, effect: 0 });
+    if (ids.length) words.push({ begin, end: begin + word.length, ids, unread: place >= longest, effect: 0 });
     place += ids.length;
   }
   return words;

@@ -36,7 +36,7 @@ def packed(tmp_path_factory):
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
         digest = sha256((folder / library.archive).read_bytes()).hexdigest()
-        libraries.append(replace(library, sha256=digest))
+        libraries.append(library._replace(sha256=digest))
     return folder, tuple(libraries)
 
 
