@@ -182,11 +182,14 @@ async function update() {
   wanted = true;
   if (busy) return;
   busy = true;
-  while (wanted) {
-    wanted = false;
-    await answer([...document.querySelectorAll("textarea")].map((area) => area.value.toWellFormed()));
+  try {
+    while (wanted) {
+      wanted = false;
+      await answer([...document.querySelectorAll("textarea")].map((area) => area.value.toWellFormed()));
+    }
+  } finally {
+    busy = false;
   }
-  busy = false;
 }
 
 async function answer(typed) {
@@ -197,13 +200,18 @@ async function answer(typed) {
   const [logits] = await compute([texts.map((words) => idsOf(words))]);
   show(logits);
   const output = bestOf(logits);
+  element("words").className = "old"; // until those of this text are coloured
   if (!(await explain(texts, output, logits[output]))) return;
   const words = texts.flat();
   const most = Math.max(...words.map((word) => Math.abs(word.effect))) || 1;
   element("words").replaceChildren(...typed.map((text, column) => coloured(text, texts[column], most)));
-  element("explained").textContent = (task.names[output] ?? task.labels[output] ?? "a high score") + ": the stronger, the more it changes without the word.";
+  element("words").className = "";
+  const explained = task.names[output] ?? task.labels[output] ?? "a high score";
+  element("explained").textContent = `${explained}: the stronger, the more it changes without the word.`;
+  const agree = +(100 * deferral?.agree).toFixed(2);
+  const unsure = `The student is unsure, and would leave this to its teacher, to agree with it in ${agree} % of all texts.`;
   const notes = {
-    [`The student is unsure, and would leave this to its teacher, with which it agrees in ${deferral?.agree * 100} % of all texts.`]: deferral && defers(texts, logits),
+    [unsure]: deferral && defers(texts, logits),
     [`Grey: the student reads no more than ${longest} words or parts of words.`]: words.some((word) => word.unread),
     "Dotted: the student does not know this word.": words.some((word) => word.ids.includes(MASK)),
   };
