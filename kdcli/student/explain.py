@@ -80,7 +80,10 @@ def explain_texts(
 
     ``longest`` is the student's ``max_length``. ``logits`` of masked texts are computed some thousands at once.
     """
-    output = _output_of(label, task)
+    named = [names.index(label) for names in (task.labels, task.names) if label in names]
+    if label is not None and not named:
+        hint = f"its labels are {', '.join(task.labels)}" if task.labels else "it predicts scores: name no label"
+        raise UsageError(f"the student has no label {label!r}", hint=hint)
     rows = list(zip(*columns, strict=True))
     read = zip(*(_read(tokenizer, texts, longest) for texts in columns), strict=True)
     texts, words = zip(*(zip(*row, strict=True) for row in read), strict=True) if rows else ((), ())
@@ -91,18 +94,7 @@ def explain_texts(
     computed = [logits(list(map(list, zip(*part, strict=True)))) for part in parts]
     ends = list(accumulate(len(found) + 1 for found in places))
     by_text = np.split(np.concatenate(computed), ends[:-1]) if computed else []
-    return [_explanation(*found, task, output) for found in zip(rows, places, by_text, strict=True)]
-
-
-def _output_of(label: str | None, task: Task) -> int | None:
-    """Return the output of a label, or of its readable name; None for none."""
-    for known in (task.labels, task.names):
-        if label in known:
-            return known.index(label)
-    if label is not None:
-        hint = f"its labels are {', '.join(task.labels)}" if task.labels else "it predicts scores: name no label"
-        raise UsageError(f"the student has no label {label!r}", hint=hint)
-    return None
+    return [_explanation(*found, task, *named[:1]) for found in zip(rows, places, by_text, strict=True)]
 
 
 def _read(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[tuple[str, list[tuple[int, int]]]]:
@@ -133,9 +125,9 @@ def _masked(row: Sequence[str], place: Place) -> list[str]:
 
 
 def _explanation(
-    texts: tuple[str, ...], places: Sequence[Place], logits: Logits, task: Task, output: int | None
+    texts: tuple[str, ...], places: Sequence[Place], logits: Logits, task: Task, output: int | None = None
 ) -> Explanation:
-    """Compare the logits of a text, the first row, with those of its masked forms."""
+    """Compare the logits of a text, the first row, with those of its masked forms; by default of the best output."""
     output = int(logits[0].argmax()) if output is None else output
     values = logits[:, output].astype(np.float64).tolist()
     shares = probabilities(logits, task)[:, output].tolist() if task.labels else None
