@@ -38,9 +38,11 @@ TABLE = {
     "predict": "Predict a label, or a score, for each text.",
     "explain": "Show which words made a student decide so.",
     "eval": "Score a student on labelled texts, with intervals, confusion, calibration and tests.",
+    "serve": "Serve a student over HTTP: predict, explain, health, metrics, a web page.",
     "bench": "Time the student (PyTorch, NumPy, ONNX, int8) and the teacher on the same texts.",
-    "export": "Export a student as ONNX, or as a folder for the Hugging Face Hub.",
+    "export": "Export a student as ONNX, as a web page, or as a folder for the Hugging Face Hub.",
     "export onnx": "Write a student as ONNX graphs, in float32 and 8 bits; onnxruntime and tokenizers run them.",
+    "export web": "Write a student as a web page that runs it in the browser, a folder or a single file.",
     "export hub-folder": "Write a student as a folder for the Hugging Face Hub, with a filled model card.",
     "report": "Write one HTML page of a run: results, curves, transfer set, disagreements, settings.",
     "data": "Tasks, word vectors and transfer sets: list, get and check them.",
@@ -62,7 +64,7 @@ TABLE = {
 """The help line of each command and group; ``transfer lite`` is the function ``lite`` of ``kdcli.cli.transfer``."""
 PANELS = {
     "Distil": ("distil", "run-all", "transfer", "teacher", "join", "student"),
-    "Use a student": ("predict", "explain", "eval", "bench", "export", "report"),
+    "Use a student": ("predict", "explain", "eval", "serve", "bench", "export", "report"),
     "Profiles, data, plugins": ("data", "profile", "plugins", "doctor"),
 }
 CONTEXT = {"help_option_names": ["-h", "--help"]}
