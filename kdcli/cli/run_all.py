@@ -51,12 +51,12 @@ def run_all(request: Request) -> None:
     with ui.reporting(profile.name) as reporter:
         settings, part = profile.settings, options.dry_run or options.until or options.only
         if not (settings.teacher.train or part or artefact(root, "logits").exists()):
-            from kdcli.models.device import at_hand
+            from kdcli.models.device import resolve
             from kdcli.tasks.split import task_from
             from kdcli.teacher.model import TeacherSource
 
             # What is wrong with a teacher that is taken as it is shows before the texts are made.
-            source, device = TeacherSource.of(settings), at_hand(settings.device)
+            source, device = TeacherSource.of(settings), resolve(settings.device)
             source.load(task_from(settings.task), device=device, precision=settings.precision)
         outcomes = run_stages(None, profile, options=options, reporter=reporter)
         by_name = {} if request.dry_run else {outcome.name: outcome.result for outcome in outcomes}

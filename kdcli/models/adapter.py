@@ -13,7 +13,6 @@ from transformers import AutoModelForSequenceClassification
 from kdcli.api import Reporter
 from kdcli.errors import DataError, MissingError
 from kdcli.models.hf import ADAPTER, find_model, load_config, load_model, readable
-from kdcli.parts.engine import place
 
 _PREFIX = "base_model.model."
 _PROBE = 9973  # a number of outputs that no other tensor has as its first dimension
@@ -33,7 +32,7 @@ def base_of(folder: Path, reporter: Reporter) -> Path:
     if not name:
         raise DataError("the adapter does not name its base model", file=file, key=key, hint=hint)
     try:
-        return find_model(place(name), reporter, key=key)
+        return find_model(name, reporter, key=key)
     except MissingError as error:
         what = f"the adapter's base model {name!r} is not there: {error.what}"
         raise MissingError(what, file=file, key=key, hint=hint) from error

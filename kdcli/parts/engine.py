@@ -17,16 +17,15 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from kdcli.errors import KdError
 from kdcli.files import atomic, sha256
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from kdcli.parts.ray_engine import RayEngine
 
-    from kdcli.config.schema import Settings
-
+Engine: TypeAlias = "LocalEngine | RayEngine"
 MakePart = Callable[
     ..., None
 ]  # write part ``i`` to the path: ``make(i, path)``, or with ``read`` ``make(i, path, data)``
@@ -36,15 +35,22 @@ T = TypeVar("T")
 
 _AHEAD = 2
 """Parts that are read for each process, so that it does not wait for the next one; more would fill the memory."""
-_places: dict[str, str] = {}
+_places: dict[Path, Path] = {}
 """Where this process finds the files and folders of another machine, by their paths there."""
 
 
-class Engine(Protocol):
-    """Makes parts, in any order; a context manager, at whose end the processes that make them end."""
+class PartFailed(Exception):
+    """A part failed wherever it was tried: its number, and what was raised last."""
 
-    width: int  # how many parts it makes at once, about
-    shown: Mapping[str, str]  # values for the progress
+
+class LocalEngine:
+    """Makes parts in this process, or in several of this machine; a context manager, at whose end these end."""
+
+    width = 1  # how many parts are made at once, about
+
+    def __init__(self) -> None:
+        self.shown: dict[str, str] = {}  # values for the progress
+        self._pool: ProcessPoolExecutor | None = None
 
     def start(self) -> None:
         """Make sure that it can work."""
@@ -54,6 +60,7 @@ class Engine(Protocol):
 
     def device(self, own: str) -> str:
         """Return the device that parts are made on, where the one of this process is ``own``."""
+        return own
 
     def make(
         self,
@@ -67,63 +74,13 @@ class Engine(Protocol):
     ) -> Iterator[int]:
         """Make parts, each whole at its path, and yield their numbers as they come.
 
-        ``workers`` is the number of processes on one machine. On others, ``files`` are the files and folders of this
-        machine that ``Loaded`` models read.
+        They are made here in order, or with more ``workers`` in as many processes. Another engine makes them on a
+        ``device`` of another machine, to which it sends the ``files`` and folders that ``Loaded`` models read.
 
         Raises:
-            KdError: What the function raises; or the processes that make the parts die.
+            KdError: What the function raises; or a process has died.
             PartFailed: A part has failed several times.
         """
-
-    def __enter__(self) -> Engine:
-        """Return itself."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """End the processes."""
-
-
-class PartFailed(Exception):
-    """A part failed wherever it was tried: its number, and what was raised last."""
-
-
-def engine_of(settings: Settings) -> Engine:
-    """Return the engine that settings choose."""
-    if settings.engine == "local":
-        return LocalEngine()
-    from kdcli.parts.ray_engine import RayEngine
-
-    return RayEngine(settings.ray_address, settings.device)
-
-
-class LocalEngine:
-    """Makes parts in this process, or in several of this machine."""
-
-    width = 1
-
-    def __init__(self) -> None:
-        self.shown: dict[str, str] = {}
-        self._pool: ProcessPoolExecutor | None = None
-
-    def start(self) -> None:
-        """Do nothing."""
-
-    stop = start
-
-    def device(self, own: str) -> str:
-        """Return the process's own device."""
-        return own
-
-    def make(
-        self,
-        make: MakePart,
-        parts: Mapping[int, Path],
-        *,
-        read: Read | None = None,
-        workers: int = 1,
-        device: str = "cpu",
-        files: Sequence[Path] = (),
-    ) -> Iterator[int]:
-        """Make parts in order here, with more ``workers`` in as many processes; see ``Engine``."""
         if workers == 1 or len(parts) < 2:
             for part, path in parts.items():
                 make_one(make, part, path, *data_of(part, read))
@@ -176,8 +133,7 @@ def checksum(path: Path) -> Path:
 class Loaded(Generic[T]):
     """What ``function(*arguments)`` has loaded, such as a model; another process that unpickles it loads it again.
 
-    ``files`` are the files and folders that this reads. On another machine they lie elsewhere: an argument that is one
-    of them becomes the path of the copy, and one with a method ``moved`` replaces them in itself.
+    ``files`` are the files and folders that this reads, on another machine their copies.
     """
 
     value: T
@@ -190,22 +146,16 @@ class Loaded(Generic[T]):
 
 
 def _load(function: Callable[..., T], arguments: tuple[Any, ...]) -> Loaded[T]:
-    return Loaded(function(*map(_moved, arguments)), function, arguments)
+    return Loaded(function(*(place(one) if isinstance(one, Path) else one for one in arguments)), function, arguments)
 
 
-def _moved(value: Any) -> Any:
-    if isinstance(value, Path):
-        return Path(place(str(value)))
-    return value.moved() if hasattr(value, "moved") else value
-
-
-def place(path: str) -> str:
+def place(path: str | Path) -> Path:
     """Return where a file or folder of the driver lies on this machine."""
-    return _places.get(path, path)
+    return _places.get(Path(path), Path(path))
 
 
 @contextmanager
-def places(found: Mapping[str, str]) -> Iterator[None]:
+def places(found: Mapping[Path, Path]) -> Iterator[None]:
     """Say where the files of the driver are, while what reads them is unpickled."""
     _places.update(found)
     try:

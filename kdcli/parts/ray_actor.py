@@ -30,13 +30,14 @@ class Work:
 
     number: int
     make: Any  # the pickled function
-    files: Mapping[str, Any]  # the content of files and folders, by their paths on the driver
-    code: Sequence[str]  # those of them that are plugins
+    files: Mapping[Path, Any]  # the content of files and folders, by their paths on the driver
+    code: Sequence[Path]  # those of them that are plugins
     node: str  # the driver's, which has all of them
 
 
 def content_of(path: Path) -> dict[str, Any]:
     """Return the bytes of a file, or of the files of a folder by their names in it."""
+    path = path.expanduser()
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     return {file.relative_to(path).as_posix(): np.frombuffer(file.read_bytes(), np.uint8) for file in files}
 
@@ -78,18 +79,17 @@ class Maker:
         self.folder, found = tempfile.TemporaryDirectory(prefix="kd-"), {path: path for path in work.files}
         if ray.get_runtime_context().get_node_id() != work.node:
             for number, (path, content) in enumerate(work.files.items()):
-                found[path] = str(Path(self.folder.name) / str(number) / Path(path).name)
+                found[path] = Path(self.folder.name) / str(number) / path.name
                 for name, values in ray.get(content).items():
-                    file = Path(found[path]) / name
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    values.tofile(file)
-        os.environ[ENVIRONMENT] = os.pathsep.join(found[path] for path in work.code)
+                    (found[path] / name).parent.mkdir(parents=True, exist_ok=True)
+                    values.tofile(found[path] / name)
+        os.environ[ENVIRONMENT] = os.pathsep.join(str(found[path]) for path in work.code)
         with places(found):
             self.make_part = ray.cloudpickle.loads(ray.get(work.make))
         self.number = work.number
         for path in found.keys() - set(work.code):
             if found[path] != path:
-                shutil.rmtree(Path(found[path]).parent)
+                shutil.rmtree(found[path].parent)
 
 
 def report() -> dict[str, str]:

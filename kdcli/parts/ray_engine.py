@@ -150,7 +150,7 @@ class RayEngine:
         device: str = "cpu",
         files: Sequence[Path] = (),
     ) -> Iterator[int]:
-        """Make parts on all nodes; see ``Engine``.
+        """Make parts on all nodes; see ``LocalEngine``.
 
         A part whose process dies is made again elsewhere. Errors of kd's kind are raised as they are.
         """
@@ -184,8 +184,8 @@ class RayEngine:
 
         self.start()
         self._works += 1
-        code = [str(file.path) for file in read_code_files()]
-        content = {str(path): ray.put(content_of(Path(path))) for path in dict.fromkeys((*map(str, files), *code))}
+        code = [file.path for file in read_code_files()]
+        content = {path: ray.put(content_of(path)) for path in dict.fromkeys((*files, *code))}
         node = ray.get_runtime_context().get_node_id()
         return Work(self._works, ray.put(ray.cloudpickle.dumps(make)), content, code, node)
 

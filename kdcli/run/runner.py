@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import Reporter
 from kdcli.config.transfer import METHODS
-from kdcli.errors import DataError, MissingError, UsageError, first_line
+from kdcli.errors import DataError, UsageError, first_line
 from kdcli.files import alone, atomic, check_output, sha256
 from kdcli.parts import engine_of, is_main_process, usable_cores
 from kdcli.run.folder import Entry, Lock, hashes, stale, versions
@@ -27,7 +27,6 @@ from kdcli.tasks.split import check_labelled
 
 if TYPE_CHECKING:
     from kdcli.config.load import Profile
-    from kdcli.config.schema import Settings
 
 _POLL_SECONDS = 0.5
 ALONE = "another kd is at work in this run folder"
@@ -102,9 +101,11 @@ def run_stages(
         outputs: Artefacts to write outside it; the stages that write them leave no trace in it.
         reporter: Shows the progress.
     """
+    from kdcli.models.device import resolve
+
     options = options or RunOptions()
     _check_trainable(profile)
-    trackers, root, device = parse_trackers(options.track), options.root(profile), _device(profile.settings)
+    trackers, root, device = parse_trackers(options.track), options.root(profile), resolve(profile.settings.device)
     own = {name: path for name, path in (outputs or {}).items() if path is not None}
     given = {name: path for name, path in (inputs or {}).items() if path is not None}
     more: dict[str, Any] = {"elsewhere": {**given, **own}, "engine": engine_of(profile.settings)}
@@ -270,18 +271,6 @@ def results(root: Path) -> dict[str, Any]:
     """Return the result dataclass of every stage of a run folder that ended, by its key."""
     lock = Lock(root)
     return {key: _result(key, entry, lock) for key, entry in lock.entries().items() if entry.ended}
-
-
-def _device(settings: Settings) -> str:
-    """Return the device of this process; a cluster may have one that this machine lacks."""
-    from kdcli.models.device import resolve
-
-    try:
-        return resolve(settings.device)
-    except MissingError:
-        if settings.engine == "local":
-            raise
-        return settings.device
 
 
 def _reasons(step: Step, inputs: dict[str, str], lock: Lock, force: bool) -> list[str]:

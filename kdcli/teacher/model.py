@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from kdcli import registry
 from kdcli.api import LoadedTeacher, QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.models.classifier import are_generic
+from kdcli.models.device import resolve
 from kdcli.models.hf import ADAPTER
-from kdcli.parts.engine import place
 from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.logits import label_positions
 
@@ -188,17 +188,12 @@ class TeacherSource:
     @property
     def files(self) -> tuple[Path, ...]:
         """The folders and files of this machine that it is loaded from; the base of an adapter is one of them."""
-        named = [self.model, *(one for value in self.options.values() for one in _texts(value))]
-        found = [Path(name) for name in named if Path(name).exists()]
-        for adapter in [path / ADAPTER for path in found if (path / ADAPTER).is_file()]:
-            base = Path(json.loads(adapter.read_text("utf-8")).get("base_model_name_or_path") or "")
-            found += [base] if base.is_dir() else []
-        return tuple(found)
-
-    def moved(self) -> TeacherSource:
-        """Return the same teacher in another process, which has these files perhaps elsewhere."""
-        options = {key: _placed(value) for key, value in self.options.items()}
-        return replace(self, model=place(self.model), options=options)
+        values = [one for value in self.options.values() for one in (value if isinstance(value, list) else [value])]
+        found = [Path(name) for name in (self.model, *values) if isinstance(name, str)]
+        for adapter in [path.expanduser() / ADAPTER for path in found]:
+            if adapter.is_file():
+                found.append(Path(json.loads(adapter.read_text("utf-8")).get("base_model_name_or_path") or ""))
+        return tuple(path for path in found if path != Path() and path.expanduser().exists())
 
     def load(
         self, task: Task, *, device: str = "cpu", precision: str = "fp32", reporter: Reporter | None = None
@@ -254,20 +249,8 @@ class TeacherSource:
 
 
 def load_teacher(source: TeacherSource, task: Task, device: str, precision: str) -> Teacher:
-    """Load a teacher, perhaps in another process than the first time."""
-    return source.load(task, device=device, precision=precision)
-
-
-def _texts(value: Any) -> list[str]:
-    """Return the texts in an option's value."""
-    return [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, str)]
-
-
-def _placed(value: Any) -> Any:
-    """Return an option's value with the paths of this process."""
-    if isinstance(value, list | tuple):
-        return [_placed(one) for one in value]
-    return place(value) if isinstance(value, str) else value
+    """Load a teacher in another process, perhaps on another machine."""
+    return source.load(task, device=resolve(device), precision=precision)
 
 
 def _output_positions(names: Sequence[str], task: Task, model: str, reporter: Reporter) -> list[int]:
