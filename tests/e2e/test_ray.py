@@ -26,7 +26,8 @@ import sys
 export.PART_ROWS = predict.ROWS = Student.part_rows = 64
 lite.ROWS, lite.TEXTS = 512, 2_000
 sampling.DRAWS = {"cpu": 64}
-sys.exit(run(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
 """
 """``kd`` with parts of a few texts."""
 
@@ -105,7 +106,7 @@ def wait_for_parts(output, count, process):
 
 def test_fabricated_and_predicted_are_the_same_bytes(made, cluster):
     predict = ("predict", "--student", made / "student", "--input", made / "many.txt", "--output")
-    lite = ("transfer", "lite", "--profile", "sst2", "--data-dir", made / "data", "--n-iter", 8, "--output")
+    lite = ("transfer", "lite", "--profile", "sst2", "--data-dir", made / "data", "--n-iter", 8, "--workers", 1, "--output")
     for name, command in (("predictions.parquet", predict), ("lite.parquet", lite)):
         for engine, on in (("local", None), ("ray", cluster)):
             where = ("--run-dir", made / f"run-{engine}") if command is lite else ()
