@@ -25,7 +25,11 @@ WAYS = {
     "lite": ("local", "ray"),
     "export": ("local", "ray", "one node", "two nodes"),
 }
-WANTED = {("lite", "ray"): ("local", 0.9), ("export", "ray"): ("local", 0.9), ("export", "two nodes"): ("one node", 1.7)}
+WANTED = {
+    ("lite", "ray"): ("local", 0.9),
+    ("export", "ray"): ("local", 0.9),
+    ("export", "two nodes"): ("one node", 1.7),
+}
 N_ITER = 20
 
 
@@ -96,7 +100,9 @@ def measure(work: str, way: str, folder: Path) -> dict[str, float]:
 
         more: dict[str, Any] = {"settings": ExportSettings(), "device": "cpu", "precision": "fp32"}
         source, output = TeacherSource(str(folder / "teacher")), folder / "logits.safetensors"
-        export_logits(transfer=folder / "texts.parquet", teacher=source, task=task, output=output, engine=engine, **more)
+        export_logits(
+            transfer=folder / "texts.parquet", teacher=source, task=task, output=output, engine=engine, **more
+        )
     seconds = time.perf_counter() - started
     engine.stop()
     if cluster:

@@ -32,7 +32,8 @@ class Work:
     make: Any  # the pickled function
     files: Mapping[Path, Any]  # the content of files and folders, by their paths on the driver
     code: Sequence[Path]  # those of them that are plugins
-    node: str  # the driver's, which has all of them
+    here: Mapping[Path, Path]  # where they are on the driver's machine
+    node: str  # which is this one
 
 
 def content_of(path: Path) -> dict[str, Any]:
@@ -76,7 +77,7 @@ class Maker:
         """Unpickle the function; the files that it reads lie on this machine until then, those of plugins longer."""
         import ray
 
-        self.folder, found = tempfile.TemporaryDirectory(prefix="kd-"), {path: path for path in work.files}
+        self.folder, found = tempfile.TemporaryDirectory(prefix="kd-"), dict(work.here)
         if ray.get_runtime_context().get_node_id() != work.node:
             for number, (path, content) in enumerate(work.files.items()):
                 found[path] = Path(self.folder.name) / str(number) / path.name
@@ -88,7 +89,7 @@ class Maker:
             self.make_part = ray.cloudpickle.loads(ray.get(work.make))
         self.number = work.number
         for path in found.keys() - set(work.code):
-            if found[path] != path:
+            if found[path] != work.here[path]:
                 shutil.rmtree(found[path].parent)
 
 

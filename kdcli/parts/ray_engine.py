@@ -22,19 +22,13 @@ from kdcli.parts.engine import MakePart, PartFailed, Read, data_of, make_one
 from kdcli.parts.ray_actor import Maker, Work, content_of, fault_of, report
 from kdcli.registry.plugin import read_code_files
 
-TRIES = 3
-"""How often a part may fail, and a process that makes parts may end as it starts."""
-_AHEAD = 2
-"""Parts that an actor has at once, so that it does not wait for the next one."""
-_SECONDS = 10.0
-"""How long a cluster has to answer."""
+TRIES = 3  # how often a part may fail, and an actor may end as it starts
+_AHEAD = 2  # parts that an actor has at once, so that it does not wait for the next one
+_SECONDS = 10.0  # how long a cluster has to answer
 _POLL_SECONDS = 1.0
+# The beginning of an HTTP/2 connection (RFC 9113, section 3.4): Ray's servers answer with a frame of the type 4.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""The beginning of an HTTP/2 connection (RFC 9113, section 3.4), to which Ray's servers answer with their settings."""
-_SETTINGS = 4
-"""The type of that answer, at its fourth byte."""
-_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-"""Environment variables of the driver that count on all nodes."""
+_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # those of the driver count on all nodes
 
 
 @dataclass
@@ -45,34 +39,36 @@ class _Hand:
     calls: dict[Any, int | None]
 
 
+@dataclass
 class _Queue:
     """The parts that are not there yet."""
 
-    def __init__(self, parts: Mapping[int, Path], read: Read | None) -> None:
-        self.left, self.waiting = dict(parts), deque(parts)
-        self._read, self._data = read, dict[int, bytes]()
-        self._failures: Counter[int] = Counter()
+    left: dict[int, Path]
+    read: Read | None
+    waiting: deque[int]
+    data: dict[int, bytes] = field(default_factory=dict)  # what was read for those that are being made
+    failures: Counter[int] = field(default_factory=Counter)
 
     def next(self) -> tuple[int, bytes]:
         """Take a part, with what was read for it, pickled."""
         from ray import cloudpickle
 
         part = self.waiting.popleft()
-        if part not in self._data:
-            self._data[part] = cloudpickle.dumps(data_of(part, self._read))
-        return part, self._data[part]
+        if part not in self.data:
+            self.data[part] = cloudpickle.dumps(data_of(part, self.read))
+        return part, self.data[part]
 
     def failed(self, part: int, why: str) -> None:
         """Put a part back, unless it has failed too often."""
-        self._failures[part] += 1
-        if self._failures[part] == TRIES:
+        self.failures[part] += 1
+        if self.failures[part] == TRIES:
             raise PartFailed(part, why)
         self.waiting.appendleft(part)
 
     def write(self, part: int, content: bytes) -> None:
         """Write the file of a part."""
         make_one(lambda _, path: path.write_bytes(content), part, self.left.pop(part))
-        del self._data[part]
+        del self.data[part]
 
 
 @dataclass
@@ -89,11 +85,7 @@ class RayEngine:
     _ours: bool = False
 
     def start(self) -> None:
-        """Connect to the cluster.
-
-        Raises:
-            MissingError: Ray is not installed, or the cluster does not answer.
-        """
+        """Connect to the cluster; a ``MissingError`` if Ray is not installed, or the cluster does not answer."""
         try:
             import ray
         except ImportError as error:
@@ -154,7 +146,7 @@ class RayEngine:
 
         A part whose process dies is made again elsewhere. Errors of kd's kind are raised as they are.
         """
-        queue, work, looked = _Queue(parts, read), self._send(make, files), 0.0
+        queue, work, looked = _Queue(dict(parts), read, deque(parts)), self._send(make, files), 0.0
         while queue.left:
             if not self._hands or time.monotonic() - looked > _POLL_SECONDS:
                 self._hire(device, len(queue.left))
@@ -186,8 +178,9 @@ class RayEngine:
         self._works += 1
         code = [file.path for file in read_code_files()]
         content = {path: ray.put(content_of(path)) for path in dict.fromkeys((*files, *code))}
+        here = {path: path.expanduser().absolute() for path in content}
         node = ray.get_runtime_context().get_node_id()
-        return Work(self._works, ray.put(ray.cloudpickle.dumps(make)), content, code, node)
+        return Work(self._works, ray.put(ray.cloudpickle.dumps(make)), content, code, here, node)
 
     def _hire(self, device: str, most: int) -> None:
         """Start an actor for each core, or GPU, that has none; where no node is left, one waits for a new one."""
@@ -275,7 +268,7 @@ def _knock(address: str) -> None:
             answer = server.recv(16)
     except (OSError, ValueError) as error:
         raise _silent(address, shown(error)) from error
-    if answer[3:4] != bytes([_SETTINGS]):
+    if answer[3:4] != b"\x04":
         raise _silent(address, "another kind of server answers")
 
 

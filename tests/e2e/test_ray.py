@@ -20,12 +20,12 @@ from kdcli.cli import run
 from kdcli.evaluate import predict
 from kdcli.student.student import Student
 from kdcli.teacher import export
-from kdcli.transfer import lite, sampling
+from kdcli.transfer import corpus, lite
 import sys
 
 export.PART_ROWS = predict.ROWS = Student.part_rows = 64
 lite.ROWS, lite.TEXTS = 512, 2_000
-sampling.DRAWS = {"cpu": 64}
+corpus.ROWS = 1_000
 if __name__ == "__main__":
     sys.exit(run(sys.argv[1:]))
 """
@@ -104,12 +104,14 @@ def wait_for_parts(output, count, process):
     return len(list(parts.glob("*.parquet")))
 
 
-def test_fabricated_and_predicted_are_the_same_bytes(made, cluster):
+def test_predicted_fabricated_and_cleaned_are_the_same_bytes(made, cluster):
     predict = ("predict", "--student", made / "student", "--input", made / "many.txt", "--output")
-    lite = ("transfer", "lite", "--profile", "sst2", "--data-dir", made / "data", "--n-iter", 8, "--workers", 1, "--output")
-    for name, command in (("predictions.parquet", predict), ("lite.parquet", lite)):
+    task = ("--profile", "sst2", "--data-dir", made / "data")
+    lite = ("transfer", "lite", *task, "--n-iter", 8, "--workers", 1, "--output")
+    corpus = ("transfer", "corpus", *task, "--input", made / "many.txt", "--output")
+    for name, command in (("predictions.parquet", predict), ("lite.parquet", lite), ("corpus.parquet", corpus)):
         for engine, on in (("local", None), ("ray", cluster)):
-            where = ("--run-dir", made / f"run-{engine}") if command is lite else ()
+            where = () if command is predict else ("--run-dir", made / f"run-{engine}")
             kd(made, *command, made / f"{engine}-{name}", *where, cluster=on)
         assert hashed(made / f"local-{name}") == hashed(made / f"ray-{name}")
 
