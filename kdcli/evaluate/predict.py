@@ -148,7 +148,7 @@ def open_deferring(
 
 
 def _deferring(student: Loaded[Any], agree: float | None, teacher: Loaded[Any] | None = None) -> Loaded[Any]:
-    model = DeferringStudent(student.value, agree, teacher and teacher.value)
+    model = DeferringStudent(student.value, agree, teacher.value if teacher else None)
     files = student.files + (teacher.files if teacher else ())
     return Loaded(model, _load_deferring, (student, agree, teacher), files)
 

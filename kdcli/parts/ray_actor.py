@@ -21,7 +21,7 @@ import numpy as np
 from kdcli import __version__
 from kdcli.errors import KdError, MissingError, shown
 from kdcli.parts.engine import MakePart, places
-from kdcli.registry.plugin import ENVIRONMENT
+from kdcli.registry.plugin import ENVIRONMENT, read_code_files
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ class Maker:
                     (found[path] / name).parent.mkdir(parents=True, exist_ok=True)
                     values.tofile(found[path] / name)
         os.environ[ENVIRONMENT] = os.pathsep.join(str(found[path]) for path in work.code)
+        for file in read_code_files():
+            file.load()  # its classes may be in what is unpickled
         with places(found):
             self.make_part = ray.cloudpickle.loads(ray.get(work.make))
         self.number = work.number

@@ -80,8 +80,8 @@ def export_logits(
         raise DataError("the transfer set has no rows", file=transfer)
     precision, wanted = settings.precision or precision, settings.batch_size
     here = at_hand(device)  # a cluster may have another one
-    loaded = teacher if isinstance(teacher, Teacher) else None
-    model = loaded or teacher.load(task, device=here, precision=precision, reporter=reporter)
+    how: dict[str, Any] = {"device": here, "precision": precision, "reporter": reporter}
+    model = teacher if isinstance(teacher, Teacher) else teacher.load(task, **how)
     engine = LocalEngine() if engine is None or model.source.is_remote else engine
     model.try_out()
     size = model.represent([["a"]] * len(task.columns))[1].shape[1] if represent else 0

@@ -100,8 +100,8 @@ def fabricate(
             counts = Loaded(read_unigrams(unigrams), read_unigrams, (unigrams,), (unigrams,))
             make = MakePart(counts, task.columns, tuple(slices), rules, settings.n_iter, seed)
             sizes = [rows * settings.n_iter for _, rows in slices]
-            how = {"read": partial(_tagged, words, slices), "workers": _workers(settings), "files": counts.files}
-            parts.make(sizes, make, title="fabricate", unit="texts", **how)
+            how: dict[str, Any] = {"workers": _workers(settings), "files": counts.files}
+            parts.make(sizes, make, title="fabricate", unit="texts", read=partial(_tagged, words, slices), **how)
         return parts.assemble(len(slices), lambda paths: gather(paths, train, held_out, task, output, reporter))
 
 
@@ -123,8 +123,8 @@ def tag(
         with Parts(folder / "tags", {}, engine=engine, reporter=reporter) as parts:
             sizes = [min(ROWS, len(texts) - first) for first in range(0, len(texts), ROWS)]
             make = TagPart(settings.tagger, settings.words, settings.max_words, ROWS)
-            how = {"read": lambda part: texts[part * ROWS : (part + 1) * ROWS], "workers": _workers(settings)}
-            parts.make(sizes, make, title="tag", **how)
+            read, workers = lambda part: texts[part * ROWS : (part + 1) * ROWS], _workers(settings)
+            parts.make(sizes, make, title="tag", read=read, workers=workers)
             parts.assemble(len(sizes), assemble)
     return words, unigrams
 
