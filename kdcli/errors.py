@@ -80,6 +80,7 @@ class ValidationErrors(ProfileError):
         codes = {error.exit_code for error in errors}
         self.exit_code = codes.pop() if len(codes) == 1 else ProfileError.exit_code
         super().__init__("; ".join(map(str, self.errors)))
+        self.args = (self.errors,)  # with which it is unpickled
 
 
 def raise_all(errors: Sequence[KdError]) -> NoReturn:

@@ -57,7 +57,7 @@ Price = Annotated[
     "kd distil facebook/bart-large-mnli mails.jsonl --labels billing,shipping,praise",
     options=(
         *("profile", "text_col", "text2_col", "run_dir", "force", "seed", "device", "precision", "offline"),
-        *("resume", "seeds", "dry_run", "track", "deferral.agree"),
+        *("resume", "seeds", "dry_run", "track", "engine", "deferral.agree"),
     ),
     about={
         "profile": "|distil",

@@ -40,11 +40,12 @@ _TOGETHER = {
     "task": ("task.data_dir", "text_col", "text2_col", "task.label_column"),
     "texts": ("task.data_dir", "text_col", "text2_col"),
     "profile": ("profile", "sets"),
+    "engine": ("engine", "ray_address"),
     "run": ("run_dir", "force", "resume", "dry_run"),
     **{group: tuple(key for key in _OF_PLUGINS if key.startswith(group)) for group in ("generators.*", "teachers.*")},
 }
 """Names that stand for several options."""
-_TOP = ("seed", "device", "precision")
+_TOP = ("seed", "device", "precision", "engine", "ray_address")
 """Settings in no table."""
 _COLUMNS = "the profile's task.text_columns"
 _DEFAULTS = {

@@ -44,7 +44,7 @@ Keep = Annotated[bool, switch(FILES, "--keep/--no-keep", "All columns of the tab
     "kd predict --student runs/mails --teacher MODEL --agree 0.98 --input mails.csv --output answers.csv",
     options=(
         *("student", "teacher", "input", "output", "force", "profile", "texts"),
-        *("device", "precision", "offline", "resume", "deferral.agree"),
+        *("device", "precision", "offline", "resume", "engine", "deferral.agree"),
     ),
     about={
         "teacher": "Teacher instead, or for what is deferred: its folder, a run, or a hub name.|",
@@ -92,6 +92,7 @@ def predict(
     settings = request.load_for_model(own) if needed else None
     from kdcli.evaluate import predict as predicting
     from kdcli.files import check_output
+    from kdcli.parts import engine_of
 
     outputs = [request.output] if request.output is not None else []
     begun: list[Path] = []
@@ -120,12 +121,14 @@ def predict(
             _write_stream(request, loaded.model, table, probabilities, lines, reporter)
             loaded.warn(reporter)
             return
-        how: dict[str, Any] = {"origin": loaded.origin(), "resume": request.resume == "auto", "reporter": reporter}
+        engine = engine_of(settings) if settings and not loaded.is_remote else None
+        how: dict[str, Any] = {"resume": request.resume == "auto", "engine": engine, "reporter": reporter}
+        how |= {"origin": loaded.origin()}
         if glue is not None and table is not None:
-            ui.show({"files": predict_glue(loaded.model, table, glue, **how)})
+            ui.show({"files": predict_glue(loaded.loaded, table, glue, **how)})
         elif request.output is not None and input is not None:
             more = {"probabilities": probabilities, "keep": keep, **how}
-            ui.show(predicting.predict_file(loaded.model, input, request.output, table, **more))
+            ui.show(predicting.predict_file(loaded.loaded, input, request.output, table, **more))
         loaded.warn(reporter)
 
 

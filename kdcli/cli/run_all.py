@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "kd run-all --profile sst2 --data-dir data/SST-2 --seeds 3",
     options=(
         *("profile", "task", "run_dir", "force", "seed", "device", "precision", "offline"),
-        *("resume", "first", "until", "only", "seeds", "dry_run", "track"),
+        *("resume", "first", "until", "only", "seeds", "dry_run", "track", "engine"),
     ),
 )
 def run_all(request: Request) -> None:

@@ -31,7 +31,7 @@ def train(request: Request) -> None:
     "kd teacher export --profile sst2 --teacher runs/sst2 --input texts.tsv --output logits.safetensors",
     options=(
         *("profile", "task.data_dir", "teacher", "input", "output", "teacher.max_length", "teacher.export.*"),
-        *("teachers.*", "device", "offline", "run"),
+        *("teachers.*", "device", "offline", "run", "engine"),
     ),
     about={
         "input": "The texts: .parquet .tsv .csv .jsonl .txt, also .gz.|the run's transfer set",

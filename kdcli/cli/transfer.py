@@ -18,7 +18,7 @@ ABOUT = {"output": "The texts: .parquet .tsv .csv .jsonl .txt, also .gz."}
 
 @command(
     "kd transfer lite --profile sst2 --data-dir data/SST-2 --n-iter 20",
-    options=("profile", "task", "transfer.lite.*", "seed", "output", "run"),
+    options=("profile", "task", "transfer.lite.*", "seed", "output", "run", "engine"),
     about=ABOUT,
 )
 def lite(request: Request) -> None:
@@ -31,7 +31,7 @@ def lite(request: Request) -> None:
     "kd transfer heavy --profile sst2 --data-dir data/SST-2 --num-samples 800000",
     options=(
         *("profile", "task", "transfer.generator", "transfer.heavy.*", "generators.*"),
-        *("seed", "device", "precision", "offline", "output", "run", "track"),
+        *("seed", "device", "precision", "offline", "output", "run", "track", "engine"),
     ),
     about={"output": "What the last step makes: a table, or the folder of the generator."},
 )
@@ -50,7 +50,7 @@ def heavy(request: Request, *, only: Step = None) -> None:
     "kd transfer corpus --profile sst2 --data-dir data/SST-2 --input reviews.txt",
     options=(
         *("profile", "task", "transfer.corpus.*", "transfer.generator"),
-        *("seed", "device", "precision", "offline", "output", "run"),
+        *("seed", "device", "precision", "offline", "output", "run", "engine"),
     ),
     about=ABOUT,
 )

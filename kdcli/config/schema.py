@@ -249,6 +249,10 @@ class Settings(Table):
     """Where to compute; `auto` takes a GPU where there is one."""
     precision: Annotated[Literal["fp32", "bf16", "fp16"], Flag("Machine")] = "fp32"
     """Arithmetic of the teacher and of the generator; the student trains in fp32."""
+    engine: Annotated[Literal["local", "ray"], Flag("Machine")] = "local"
+    """Where parts of long work are made: by processes of this machine, or by those of a Ray cluster."""
+    ray_address: Annotated[str, Flag("Machine", "ADDRESS")] = ""
+    """Ray cluster: HOST:PORT; by default one that this machine belongs to, else one of its own cores."""
     task: TaskSettings = Field(default_factory=lambda: TaskSettings(metric="pearson"))
     transfer: TransferSettings = Field(default_factory=TransferSettings)
     teacher: TeacherSettings = Field(default_factory=TeacherSettings)

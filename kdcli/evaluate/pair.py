@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -46,8 +46,8 @@ class DeferringStudent:
     student: Student
     agree: float | None = None  # by default the target that it was calibrated for
     teacher: Teacher | None = None
-    counts: Counter[str] = field(default_factory=Counter)  # texts, and those deferred
-    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))  # that student and teacher took
+    # texts, those deferred, and the seconds that student and teacher took
+    counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         """Refuse a student that was not calibrated."""
@@ -79,8 +79,8 @@ class DeferringStudent:
             if deferred.any():
                 texts = [np.array(column, object)[deferred].tolist() for column in columns]
                 logits[deferred] = self.teacher.logits(texts)
-        self.counts.update(texts=len(logits), deferred=int(deferred.sum()))
-        self.seconds += np.array([middle - begin, time.perf_counter() - middle])
+        seconds: dict[str, Any] = {"student": middle - begin, "teacher": time.perf_counter() - middle}
+        self.counts.update(texts=len(logits), deferred=int(deferred.sum()), **seconds)
         return logits, deferred
 
     def speed(self) -> PairSpeed | None:
@@ -88,8 +88,8 @@ class DeferringStudent:
         texts, deferred = self.counts["texts"], self.counts["deferred"]
         if self.teacher is None or not texts:
             return None
-        of_teacher = float(deferred / self.seconds[1]) if deferred else None
-        return PairSpeed(texts, deferred / texts, float(texts / self.seconds.sum()), of_teacher)
+        student, teacher = self.counts["student"], self.counts["teacher"]
+        return PairSpeed(texts, deferred / texts, texts / (student + teacher), deferred / teacher if deferred else None)
 
     def warn_of_cuts(self, reporter: Reporter) -> None:
         """Say what was deferred, and how fast the pair was; warn of what the teacher could not read whole."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -14,12 +16,12 @@ from numpy.typing import NDArray
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.pair import DeferringStudent, PairSpeed
+from kdcli.parts import Engine, Loaded, LocalEngine, Parts
 from kdcli.tasks import answers as answering
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings, TaskSettings
     from kdcli.student.student import Student
-    from kdcli.teacher.model import Teacher
 
 ROWS = 4096
 """Rows of a part: enough that batches of one length are padded little, few enough to lose little. A model that gains
@@ -43,10 +45,21 @@ class Model(Protocol):
 class LoadedModel:
     """A model, its folder and its teacher's, a hash of all that it consists of, and how it computes, as JSON values."""
 
-    model: Model
+    loaded: Loaded[Model]
     folders: tuple[Path, ...]
     fingerprint: Callable[[], str]
     how: Mapping[str, Any]
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self.loaded.value
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a teacher answers over the network: this process alone asks it."""
+        source = getattr(getattr(self.model, "teacher", self.model), "source", None)
+        return source is not None and bool(source.is_remote)
 
     def warn(self, reporter: Reporter) -> None:
         """Warn of what the model could not read whole."""
@@ -70,7 +83,6 @@ class PredictResult:
 def open_student(path: Path, device: str = "auto") -> LoadedModel:
     """Load a student from its folder or a run's; ``auto`` is the CPU, which needs no PyTorch."""
     from kdcli.files import files_sha256
-    from kdcli.student.student import load_student
 
     if not (path / "config.json").is_file():
         from kdcli.run.folder import student_folder
@@ -82,8 +94,14 @@ def open_student(path: Path, device: str = "auto") -> LoadedModel:
         from kdcli.models.device import resolve
 
         device = resolve(device)
-    how = {"device": device.partition(":")[0]}
-    return LoadedModel(load_student(path, device=device), (path,), lambda: files_sha256(path), how)
+    loaded = Loaded[Model](_load_student(path, device), _load_student, (path, device), (path,))
+    return LoadedModel(loaded, (path,), lambda: files_sha256(path), {"device": device.partition(":")[0]})
+
+
+def _load_student(path: Path, device: str) -> Student:
+    from kdcli.student.student import load_student
+
+    return load_student(path, device=device)
 
 
 def open_teacher(
@@ -96,13 +114,14 @@ def open_teacher(
     from kdcli.models.device import resolve
     from kdcli.run.folder import teacher_of
     from kdcli.tasks.split import task_from
-    from kdcli.teacher.model import TeacherSource
+    from kdcli.teacher.model import TeacherSource, load_teacher
 
-    device, precision = resolve(settings.device), settings.precision
+    device, precision, task = resolve(settings.device), settings.precision, task or task_from(settings.task)
     source = TeacherSource.of(settings, teacher_of(name), output)
-    model = source.load(task or task_from(settings.task), device=device, precision=precision, reporter=reporter)
+    model = source.load(task, device=device, precision=precision, reporter=reporter)
     how = {"max_length": model.loaded.max_length, "precision": precision, "device": device.partition(":")[0]}
-    return LoadedModel(model, (Path(source.model),), model.loaded.fingerprint, {**how, **source.unusual})
+    loaded = Loaded[Model](model, load_teacher, (source, task, settings.device, precision), source.files)
+    return LoadedModel(loaded, (Path(source.model),), model.loaded.fingerprint, {**how, **source.unusual})
 
 
 def open_deferring(
@@ -118,15 +137,25 @@ def open_deferring(
     Raises:
         DataError: The student was not calibrated, or the teacher has other labels.
     """
-    model = DeferringStudent(cast("Student", student.model), agree)
-    how = {**student.how, "agree": model.target}
     if teacher is None or settings is None:
-        return replace(student, model=model, how=how)
+        loaded = _deferring(student.loaded, agree)
+        return replace(student, loaded=loaded, how={**student.how, "agree": loaded.value.target})
     opened = open_teacher(teacher, settings, reporter, student.model.task, output)
-    model.teacher = cast("Teacher", opened.model)
-    how["teacher"] = dict(opened.how)
+    loaded = _deferring(student.loaded, agree, opened.loaded)
+    how = {**student.how, "agree": loaded.value.target, "teacher": dict(opened.how)}
     folders = student.folders + opened.folders
-    return LoadedModel(model, folders, lambda: student.fingerprint()[:8] + opened.fingerprint()[:8], how)
+    return LoadedModel(loaded, folders, lambda: student.fingerprint()[:8] + opened.fingerprint()[:8], how)
+
+
+def _deferring(student: Loaded[Any], agree: float | None, teacher: Loaded[Any] | None = None) -> Loaded[Any]:
+    model = DeferringStudent(student.value, agree, teacher.value if teacher else None)
+    files = student.files + (teacher.files if teacher else ())
+    return Loaded(model, _load_deferring, (student, agree, teacher), files)
+
+
+def _load_deferring(*arguments: Any) -> DeferringStudent:
+    model: DeferringStudent = _deferring(*arguments).value
+    return model
 
 
 def predict_table(
@@ -142,7 +171,7 @@ def predict_table(
 
 
 def predict_file(
-    model: Model,
+    model: Model | Loaded[Model],
     table: Path,
     output: Path,
     settings: TaskSettings | None = None,
@@ -151,6 +180,7 @@ def predict_file(
     probabilities: bool = False,
     keep: bool = False,
     resume: bool = True,
+    engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> PredictResult:
     """Write the predictions for a table to a file; ``keep`` puts them behind all columns of the table.
@@ -162,12 +192,13 @@ def predict_file(
     as JSON values: parts of another one are not used, and none are without ``resume``.
     """
     from kdcli.files import sha256
-    from kdcli.parts import Parts
     from kdcli.tables.read import files_of
     from kdcli.tables.write import write_table
     from kdcli.tasks.split import settings_of
 
-    reporter = reporter or QuietReporter()
+    reporter, engine = reporter or QuietReporter(), engine or LocalEngine()
+    loaded = model if isinstance(model, Loaded) else Loaded(model, type(model), ())
+    model = loaded.value
     task, settings = model.task, settings or settings_of(model.task)
     columns = file_columns(output, model, probabilities=probabilities)
     size: int = getattr(model, "part_rows", ROWS)
@@ -175,13 +206,13 @@ def predict_file(
     sizes = [min(size, rows - begin) for begin in range(0, rows, size)]
     frames = enumerate(_parts(model, table, settings, QuietReporter(), size))
 
-    def make_part(part: int, path: Path) -> None:
-        frame = next(frame for number, frame in frames if number == part)  # parts are made in ascending order
-        _predict_part(model, frame, probabilities).write_parquet(path)
+    def read(part: int) -> pl.DataFrame:
+        return next(frame for number, frame in frames if number == part)  # parts are read in ascending order
 
     def assemble(paths: list[Path]) -> None:
         found = pl.concat([pl.scan_parquet(path, glob=False) for path in paths]).select(columns)
         write_table(output, _beside(table, settings, task, found) if keep else found)
+        _count(model, paths)
 
     fingerprint = {
         "form": "kd.predictions/2",
@@ -191,8 +222,12 @@ def predict_file(
         "columns": [*prediction_schema(model, probabilities=probabilities), *task.labels],
         "part_rows": size,
     }
-    with Parts(output.with_name(f".{output.name}.parts"), fingerprint, resume=resume, reporter=reporter) as parts:
-        parts.make(sizes, make_part, title="predict")
+    if "device" in origin:
+        fingerprint["device"] = engine.device(origin["device"])
+    how: dict[str, Any] = {"read": read, "device": fingerprint.get("device", "cpu"), "files": loaded.files}
+    folder = output.with_name(f".{output.name}.parts")
+    with engine, Parts(folder, fingerprint, resume=resume, engine=engine, reporter=reporter) as parts:
+        parts.make(sizes, PredictPart(loaded, probabilities), title="predict", **how)
         parts.assemble(len(sizes), assemble)
     return PredictResult(output, rows, model.speed() if isinstance(model, DeferringStudent) else None)
 
@@ -293,6 +328,36 @@ def _parts(
     from kdcli.tasks.split import settings_of, stream_table
 
     return in_frames_of(size, stream_table(table, settings or settings_of(model.task), model.task, reporter))
+
+
+@dataclass(frozen=True)
+class PredictPart:
+    """Makes a part of a file of predictions; its metadata has what the model has counted."""
+
+    model: Loaded[Model]
+    probabilities: bool
+
+    def __call__(self, part: int, path: Path, frame: pl.DataFrame) -> None:
+        """Write the predictions of a frame to ``path``."""
+        for counter in _counters(self.model.value):
+            counter.clear()
+        found = _predict_part(self.model.value, frame, self.probabilities)
+        found.write_parquet(path, metadata={"counts": json.dumps(_counters(self.model.value))})
+
+
+def _counters(model: Model) -> list[Counter[str]]:
+    """Return the counters of a model, and of the teacher that a student defers to."""
+    both = (model, getattr(model, "teacher", None))
+    return [found for one in both for name in ("counts", "read") if (found := getattr(one, name, None)) is not None]
+
+
+def _count(model: Model, paths: Sequence[Path]) -> None:
+    """Set the counters of a model to the sums over all parts, wherever they were made."""
+    found = [json.loads(pl.read_parquet_metadata(path)["counts"]) for path in paths]
+    for number, counter in enumerate(_counters(model)):
+        counter.clear()
+        for counts in found:
+            counter.update(counts[number])
 
 
 def _predict_part(model: Model, part: pl.DataFrame, probabilities: bool) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.predict import Model, PredictResult, predict_file
 from kdcli.files import atomic
+from kdcli.parts import Loaded
 from kdcli.tasks.glue import TASKS
 from kdcli.tasks.split import needed_files, table_name
 
@@ -47,13 +48,15 @@ def begun_files(folder: Path) -> list[Path]:
         return []
 
 
-def predict_glue(model: Model, settings: TaskSettings, folder: Path, **how: Any) -> list[PredictResult]:
+def predict_glue(model: Model | Loaded[Model], settings: TaskSettings, folder: Path, **how: Any) -> list[PredictResult]:
     """Write GLUE's submission files for the test tables of a task, with the rows' own index.
 
-    ``how`` are ``origin``, ``resume`` and ``reporter`` of ``predict_file``.
+    ``how`` are ``origin``, ``resume``, ``engine`` and ``reporter`` of ``predict_file``.
     """
+    loaded = model if isinstance(model, Loaded) else Loaded(model, type(model), ())
     files = submission_files(settings, folder)
-    spelled = _RenamedLabels(model, glue_task(model.task, settings.name))
+    task = glue_task(loaded.value.task, settings.name)
+    spelled = Loaded[Model](_renamed(loaded, task), _renamed, (loaded, task), loaded.files)
     with atomic(folder / UNFINISHED) as temporary:
         temporary.write_text(json.dumps([file.name for file in files]), "utf-8")
     results = [predict_file(spelled, table, file, settings, **how) for file, table in files.items()]
@@ -70,6 +73,10 @@ def glue_task(task: Task, name: str) -> Task:
     found, wants = (f"the labels {', '.join(labels)}" if labels else "scores" for labels in (task.labels, wanted))
     what = f"the model's task {task.name} has {found}, and GLUE's {name} has {wants}"
     raise DataError(what, hint="name a model of this task")
+
+
+def _renamed(model: Loaded[Model], task: Task) -> _RenamedLabels:
+    return _RenamedLabels(model.value, task)
 
 
 @dataclass(frozen=True)

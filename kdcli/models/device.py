@@ -36,6 +36,14 @@ def resolve(device: str) -> str:
     return device
 
 
+def at_hand(device: str) -> str:
+    """Return the device if this machine has it, else ``cpu``: parts may be made on another machine."""
+    try:
+        return resolve(device)
+    except MissingError:
+        return "cpu"
+
+
 def check_device(device: str, precision: str, what: str) -> None:
     """Make sure that ``what`` (a teacher, a generator) can be trained on a device in a precision.
 

@@ -27,6 +27,7 @@ from kdcli.api import Reporter
 from kdcli.errors import DataError, KdError, MissingError, first_line
 from kdcli.files import files_sha256 as files_sha256  # the identity of a model, for plugins
 from kdcli.files import sha256 as sha256
+from kdcli.parts.engine import place
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 VOCABULARY = ("tokenizer*", "vocab*", "*.model")
@@ -69,7 +70,7 @@ def find_model(
         DataError: The folder holds no model.
         MissingError: There is no such folder, or the hub cannot be reached or has no such model.
     """
-    path = Path(name).expanduser()
+    path = place(name).expanduser()
     if (path / ADAPTER).is_file():
         if adapters:
             return path

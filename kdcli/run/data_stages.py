@@ -125,7 +125,7 @@ class Sample(Stage):
         from kdcli.transfer.sampling import draw_samples
 
         return draw_samples(
-            generator=_generator(run),
+            generator=_generator(run, run.parts_device),
             checkpoint=run.path("generator"),
             prefixes=run.path("prefixes"),
             settings=run.settings.transfer.heavy,
@@ -296,7 +296,7 @@ class Join(Stage):
 def _texts(run: RunContext, method: str) -> dict[str, Any]:
     """Return the arguments that the functions that make texts share."""
     held_out = list(run.read_all("dev", "test").values())
-    return {"train": run.read("train"), "held_out": held_out, **run.common(method)}
+    return {"train": run.read("train"), "held_out": held_out, **run.common(method, "engine")}
 
 
 def _orders_corpus(settings: Settings) -> bool:
@@ -304,10 +304,10 @@ def _orders_corpus(settings: Settings) -> bool:
     return "corpus" in settings.transfer.methods and settings.transfer.corpus.order_by == "lm"
 
 
-def _generator(run: RunContext) -> Any:
+def _generator(run: RunContext, device: str | None = None) -> Any:
     from kdcli.transfer.heavy import GeneratorRun
 
-    return GeneratorRun.of(run.settings, run.task, device=run.device, seed=run.seed, resume=run.resume)
+    return GeneratorRun.of(run.settings, run.task, device=device or run.device, seed=run.seed, resume=run.resume)
 
 
 def _corpus(run: RunContext) -> Any:
@@ -326,7 +326,8 @@ def _export(run: RunContext, table: Path, output: str, *, represent: bool = Fals
         settings=run.settings.teacher.export,
         represent=represent,
         known=known,
-        **run.common(output, "device", "precision", "resume"),
+        device=run.parts_device,
+        **run.common(output, "precision", "resume", "engine"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -16,7 +17,7 @@ from kdcli.api import Reporter
 from kdcli.config.transfer import METHODS
 from kdcli.errors import DataError, UsageError, first_line
 from kdcli.files import alone, atomic, check_output, sha256
-from kdcli.parts import is_main_process, usable_cores
+from kdcli.parts import engine_of, is_main_process, usable_cores
 from kdcli.run.folder import Entry, Lock, hashes, stale, versions
 from kdcli.run.parallel import Execute, run_at_once
 from kdcli.run.stage import Files, RunContext, Stage
@@ -107,7 +108,8 @@ def run_stages(
     trackers, root, device = parse_trackers(options.track), options.root(profile), resolve(profile.settings.device)
     own = {name: path for name, path in (outputs or {}).items() if path is not None}
     given = {name: path for name, path in (inputs or {}).items() if path is not None}
-    run = RunContext(profile.settings, root, device, options.resume, options.seeds, elsewhere={**given, **own})
+    more: dict[str, Any] = {"elsewhere": {**given, **own}, "engine": engine_of(profile.settings)}
+    run = RunContext(profile.settings, root, device, options.resume, options.seeds, **more)
     stages = [STAGES[name]() for name in names or STAGES]
     if names is None:
         applying = [stage for stage in stages if stage.applies(profile.settings)]
@@ -121,13 +123,15 @@ def run_stages(
         check(steps, lock, force=options.force, dry_run=options.dry_run)
     if options.dry_run:
         return would_run(steps, lock, force=options.force)
-    if not is_main_process() or all(step.alone for step in steps):
+    with ExitStack() as stack:
+        stack.callback(run.engine.stop)
+        if is_main_process() and not all(step.alone for step in steps):
+            stack.enter_context(alone(root, ALONE, inside=True))
+            reporter = stack.enter_context(tracking(trackers, root, profile.name, device, reporter))
+            if names is None or not (root / "profile.toml").exists():  # one stage alone does not change what the run is
+                with atomic(root / "profile.toml") as temporary:
+                    temporary.write_text(profile.to_toml(), "utf-8")
         return run_steps(steps, lock, reporter=reporter, force=options.force)
-    with alone(root, ALONE, inside=True), tracking(trackers, root, profile.name, device, reporter) as curves:
-        if names is None or not (root / "profile.toml").exists():  # one stage alone does not change what the run is
-            with atomic(root / "profile.toml") as temporary:
-                temporary.write_text(profile.to_toml(), "utf-8")
-        return run_steps(steps, lock, reporter=curves, force=options.force)
 
 
 def select(stages: Sequence[Stage], first: str | None, until: str | None, only: str | None) -> list[Stage]:
@@ -226,6 +230,8 @@ def run_steps(steps: Sequence[Step], lock: Lock, *, reporter: Reporter, force: b
             inputs = hashes(step.inputs)
             own = replace(step, run=replace(step.run, reporter=reporter))
             calls.append((own, inputs, _reasons(own, inputs, lock, force)))
+        if any(reasons for *_, reasons in calls):
+            calls[0][0].run.engine.start()  # before the work that comes first, whatever does it
         if len(names) > 1 and any(reasons for *_, reasons in calls):
             reporter.info(f"stage {names.index(name) + 1} of {len(names)}: {name}")
         works = [partial(run_step, *call, lock) for call in calls]

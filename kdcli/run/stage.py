@@ -14,6 +14,7 @@ from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.load import flatten
 from kdcli.config.schema import Settings
+from kdcli.parts import Engine, LocalEngine
 from kdcli.run.folder import artefact
 from kdcli.tables.read import files_of
 from kdcli.tasks.split import SPLITS, Split, has_split, load_split, load_tables, split_files, task_from
@@ -43,6 +44,7 @@ class RunContext:
     seeds: int = 1  # the number of students, and of baselines
     number: int = 0  # which of them this context is for
     elsewhere: Mapping[str, Path] = field(default_factory=dict)  # artefacts outside the run folder, by name
+    engine: Engine = field(default_factory=LocalEngine)  # makes the parts of long work
     reporter: Reporter = field(default_factory=QuietReporter)
 
     @property
@@ -59,6 +61,11 @@ class RunContext:
     def precision(self) -> str:
         """The precision of the profile."""
         return self.settings.precision
+
+    @property
+    def parts_device(self) -> str:
+        """The device that parts are made on."""
+        return self.engine.device(self.device)
 
     def each_seed(self) -> list[RunContext]:
         """Return a context for each student."""

@@ -18,13 +18,13 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import ExportSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.files import sha256
-from kdcli.models.device import halve_until_it_fits
-from kdcli.parts import Parts
+from kdcli.models.device import at_hand, halve_until_it_fits
+from kdcli.parts import Engine, Loaded, LocalEngine, Parts
 from kdcli.tables.parquet import slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import STATES, open_texts
 from kdcli.teacher.logits import FORMAT, logit_columns, read_logits, state_column, write_logits
-from kdcli.teacher.model import BATCH, Teacher, TeacherSource, warn_of_cuts
+from kdcli.teacher.model import BATCH, Teacher, TeacherSource, load_teacher, warn_of_cuts
 
 PART_ROWS = 4096
 """Rows a part: enough that batches of one length are padded by a few percent, few enough to lose little."""
@@ -61,6 +61,7 @@ def export_logits(
     represent: bool = False,
     known: Path | None = None,
     resume: bool = True,
+    engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> ExportResult:
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.
@@ -78,13 +79,15 @@ def export_logits(
     if not rows:
         raise DataError("the transfer set has no rows", file=transfer)
     precision, wanted = settings.precision or precision, settings.batch_size
-    how: dict[str, Any] = {"device": device, "precision": precision, "reporter": reporter}
+    here = at_hand(device)  # a cluster may have another one
+    how: dict[str, Any] = {"device": here, "precision": precision, "reporter": reporter}
     model = teacher if isinstance(teacher, Teacher) else teacher.load(task, **how)
+    engine = LocalEngine() if engine is None or model.source.is_remote else engine
     model.try_out()
     size = model.represent([["a"]] * len(task.columns))[1].shape[1] if represent else 0
     if (megabytes := 2 * size * rows / 1e6) >= 1:
         reporter.info(f"the teacher's representations take up to {megabytes:,.0f} MB")
-    batch = _largest_batch(model, device) if wanted == "auto" else wanted
+    batch = wanted if wanted != "auto" else _largest_batch(model, here) if here == device else _LARGEST_BATCH
     origin = {
         "labels": list(task.labels),
         "teacher": model.source.model,
@@ -101,23 +104,13 @@ def export_logits(
     before, cut_before = _known(known, origin, task) or (_part(np.empty(0, np.uint64), *nothing), 0)
     tables = enumerate(slices(texts, PART_ROWS))
 
-    def make_part(part: int, path: Path) -> None:
-        table = next(table for number, table in tables if number == part)  # parts are made in ascending order
+    def read(part: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the distinct texts of a part that are to be asked, and the answers that are there already."""
+        table = next(table for number, table in tables if number == part)  # parts are read in ascending order
         table = table.unique(maintain_order=True)
         hashes = text_hash(table.get_columns())
-        new = ~np.isin(hashes, before["row_hash"])
-        columns = [column.filter(new).to_list() for column in table]
-        model.read.clear()
-        (logits, states), used = halve_until_it_fits(
-            lambda most: model.represent(columns, most, states=bool(size)) if columns[0] else nothing,
-            batch,
-            reporter=reporter,
-            auto=wanted == "auto",
-            hint=_HINT,
-        )
         old = before.filter(np.isin(before["row_hash"], hashes))
-        made = pl.concat([old, _part(hashes[new], logits, states)])
-        made.write_parquet(path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])})
+        return table.filter(~np.isin(hashes, before["row_hash"])), old
 
     def assemble(paths: list[Path]) -> None:
         parts = pl.concat([pl.read_parquet(path, glob=False) for path in paths])
@@ -137,14 +130,46 @@ def export_logits(
     sizes = [min(PART_ROWS, rows - start) for start in range(0, rows, PART_ROWS)]
     fingerprint = {**origin, "batch_size": batch, "device": torch.device(device).type, "part_rows": PART_ROWS}
     folder = output.with_name(f".{output.name}.parts")
-    with Parts(folder, fingerprint, resume=resume, reporter=reporter) as parts:
-        parts.make(sizes, make_part, title="teacher logits")
+    again = Loaded(model, load_teacher, (model.source, task, device, precision), model.source.files)
+    make = LogitsPart(again, batch, size, wanted == "auto", reporter)
+    with engine, Parts(folder, fingerprint, resume=resume, engine=engine, reporter=reporter) as parts:
+        parts.make(sizes, make, title="teacher logits", read=read, device=device, files=again.files)
         parts.assemble(len(sizes), assemble)
     found = read_logits(output, task)
     used, cut, unanswered = (found.metadata.get(name, 0) for name in ("batch_size", "cut", "unanswered"))
     longest = model.loaded.max_length
     warn_of_cuts(cut, len(found.logits), longest, model.source.long_texts, reporter)
     return ExportResult(rows, len(found.logits), used, precision, longest, model.parameters, cut, unanswered)
+
+
+@dataclass
+class LogitsPart:
+    """Makes a part of a logits file: the answers that are there, and the teacher's of the other texts."""
+
+    teacher: Loaded[Teacher]
+    batch: int
+    size: int  # of a representation; 0 for none
+    auto: bool  # whether a batch that does not fit may be halved
+    reporter: Reporter
+
+    def __call__(self, part: int, path: Path, data: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+        """Write a part of texts and known answers to ``path``."""
+        table, old = data
+        model, columns = self.teacher.value, [column.to_list() for column in table]
+        model.read.clear()
+        nothing = np.empty((0, model.task.outputs), np.float32), np.empty((0, self.size), np.float32)
+        (logits, states), used = halve_until_it_fits(
+            lambda most: model.represent(columns, most, states=bool(self.size)) if columns[0] else nothing,
+            self.batch,
+            reporter=self.reporter,
+            auto=self.auto,
+            hint=_HINT,
+        )
+        made = pl.concat([old, _part(text_hash(table.get_columns()), logits, states)])
+        made.write_parquet(path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "reporter": QuietReporter()}
 
 
 def _known(path: Path | None, origin: Mapping[str, Any], task: Task) -> tuple[pl.DataFrame, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from kdcli import registry
 from kdcli.api import LoadedTeacher, QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.models.classifier import are_generic
+from kdcli.models.device import resolve
+from kdcli.models.hf import ADAPTER
 from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.logits import label_positions
 
@@ -164,6 +167,16 @@ class TeacherSource:
         values = {"plugin": self.plugin, "long_texts": self.long_texts, "options": options}
         return {name: value for name, value in values.items() if value not in ("transformers", "cut", {})}
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The folders and files of this machine that it is loaded from; the base of an adapter is one of them."""
+        values = [one for value in self.options.values() for one in (value if isinstance(value, list) else [value])]
+        found = [Path(name) for name in (self.model, *values) if isinstance(name, str)]
+        for adapter in [path.expanduser() / ADAPTER for path in found]:
+            if adapter.is_file():
+                found.append(Path(json.loads(adapter.read_text("utf-8")).get("base_model_name_or_path") or ""))
+        return tuple(path for path in found if path != Path() and path.expanduser().exists())
+
     def load(
         self, task: Task, *, device: str = "cpu", precision: str = "fp32", reporter: Reporter | None = None
     ) -> Teacher:
@@ -209,6 +222,11 @@ class TeacherSource:
         with registry.blaming("teachers", self.plugin, "estimate"):
             found: dict[str, float] = plugin.estimate(self.model, options, answers=self.answers, **how)
         return found
+
+
+def load_teacher(source: TeacherSource, task: Task, device: str, precision: str) -> Teacher:
+    """Load a teacher in another process, perhaps on another machine."""
+    return source.load(task, device=resolve(device), precision=precision)
 
 
 def _output_positions(names: Sequence[str], task: Task, model: str, reporter: Reporter) -> list[int]:

@@ -1,11 +1,12 @@
 """``kd transfer corpus``: texts of the user's own, cleaned and without those that the task has.
 
-The clean texts wait in a temporary table while their hashes are compared; memory holds some numbers for each text, and
-never the texts.
+The texts are cleaned in parts, which wait on the disk while their hashes are compared; memory holds some numbers for
+each text, and never the texts.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, ProfileError
 from kdcli.files import check_output, full_disk, temporary_path
-from kdcli.tables.parquet import slices, stream
+from kdcli.parts import Engine, LocalEngine, Parts, usable_cores
+from kdcli.tables.parquet import in_frames_of, slices, stream
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tables.text import BadRowsMode, form_of
 from kdcli.tasks.detect import is_quoted
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 EXAMPLES = 6
 _ROWS = 16_384
 ASKED = 4096  # texts whose nearness is computed together
-ROWS = 262_144  # texts that are read together when they are put in order
+ROWS = 262_144  # texts that are cleaned, or put in order, together
 
 Bits = Callable[[Sequence[str]], NDArray[np.float64]]  # gives the bits that each text takes, ``float64 [texts]``
 
@@ -78,6 +80,7 @@ def from_corpus(
     output: Path,
     bits: Bits | None = None,
     bad_rows: BadRowsMode = "error",
+    engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> CorpusResult:
     """Make a transfer set: the originals, then texts of the user's files, cleaned.
@@ -98,10 +101,15 @@ def from_corpus(
             raise ProfileError(what, key="transfer.corpus.order_by", hint="take tfidf, or another generator")
         nearness = lm_nearness(bits)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output.parent, prefix=f"{temporary_path(output).name}-") as name, full_disk(output):
+    beside = f"{temporary_path(output).name}-"
+    with (
+        TemporaryDirectory(dir=output.parent, prefix=beside) as name,
+        full_disk(output),
+        engine or LocalEngine() as made,
+    ):
         folder = Path(name)
         cleaning.write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
-        texts, counts = _read(readers, settings, task, folder / "clean.parquet", reporter)
+        texts, counts = _read(readers, settings, task, folder / "clean", made, reporter)
         found = texts.select("key").collect()["key"].to_numpy()
         new = cleaning.new_texts(found, cleaning.hashes([train], task), cleaning.hashes(held_out, task))
         for reason in ("duplicates", "train_copies", "held_out_copies"):
@@ -178,32 +186,54 @@ def _columns(reader: TableReader, settings: CorpusSettings, task: Task, reporter
 
 
 def _read(
-    readers: Sequence[TableReader], settings: CorpusSettings, task: Task, path: Path, reporter: Reporter
+    readers: Sequence[TableReader],
+    settings: CorpusSettings,
+    task: Task,
+    folder: Path,
+    engine: Engine,
+    reporter: Reporter,
 ) -> tuple[pl.LazyFrame, Counter[str]]:
     """Store the clean texts that are neither blank nor too long, with their hashes, and count the others."""
     counts = Counter(dict.fromkeys(("read", *_DROPS), 0))
 
     def frames() -> Iterator[pl.DataFrame]:
-        for batch in (batch for reader in readers for batch in reader.batches()):
-            texts, unpaired = _clean(batch.drop(ROW_NUMBER), task)
-            there = texts.filter(pl.all_horizontal(pl.all() != ""))
-            # One space stands between words.
-            short = there.filter(pl.all_horizontal(pl.all().str.count_matches(" ", literal=True) < settings.max_words))
-            counts.update(
-                read=len(batch),
-                unpaired=unpaired,
-                blank=len(batch) - unpaired - len(there),
-                too_long=len(there) - len(short),
-            )
-            progress.advance(len(batch))
-            yield short.with_columns(key=cleaning.keys(short, plain=True))
+        for reader in readers:
+            yield from in_frames_of(ROWS, (batch.drop(ROW_NUMBER) for batch in reader.batches()))
 
-    with reporter.progress("read", unit="texts") as progress:
-        texts = _store(frames(), {**dict.fromkeys(task.columns, pl.String), "key": pl.UInt64}, path)
+    def read(part: int) -> pl.DataFrame:
+        return next(frame for number, frame in numbered if number == part)  # parts are read in ascending order
+
+    sizes, numbered = [len(frame) for frame in frames()], enumerate(frames())
+    make = CleanPart(task, settings.max_words)
+    with Parts(folder, {}, engine=engine, reporter=reporter) as parts:
+        parts.make(sizes, make, title="read", unit="texts", read=read, workers=usable_cores())
+    paths = [parts.path(part) for part in range(len(sizes))]
+    for path in paths:
+        counts.update(json.loads(pl.read_parquet_metadata(path)["counts"]))
     for reader in readers:
         if reader.skipped:
             reporter.warn(f"{reader.path.name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
-    return texts, counts
+    schema = {**dict.fromkeys(task.columns, pl.String), "key": pl.UInt64}
+    return pl.scan_parquet(paths, glob=False) if paths else pl.LazyFrame(schema=schema), counts
+
+
+@dataclass(frozen=True)
+class CleanPart:
+    """Makes a part: clean texts with their hashes (``key``); the file's metadata counts the texts left out."""
+
+    task: Task
+    max_words: int
+
+    def __call__(self, part: int, path: Path, frame: pl.DataFrame) -> None:
+        """Write the clean texts of a frame to ``path``."""
+        texts, unpaired = _clean(frame, self.task)
+        there = texts.filter(pl.all_horizontal(pl.all() != ""))
+        # One space stands between words.
+        short = there.filter(pl.all_horizontal(pl.all().str.count_matches(" ", literal=True) < self.max_words))
+        blank, too_long = len(frame) - unpaired - len(there), len(there) - len(short)
+        counts = {"read": len(frame), "unpaired": unpaired, "blank": blank, "too_long": too_long}
+        clean = short.with_columns(key=cleaning.keys(short, plain=True))
+        clean.write_parquet(path, compression="lz4", row_group_size=_ROWS, metadata={"counts": json.dumps(counts)})
 
 
 def _store(frames: Iterator[pl.DataFrame], schema: Mapping[str, Any], path: Path) -> pl.LazyFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,10 +166,13 @@ class GeneratorRun:
         return FineTuneResult(self.generator, len(corpus.train), dict(metrics))
 
     def load(self, checkpoint: Path, reporter: Reporter | None = None) -> Sampler:
-        """Load the fine-tuned generator."""
+        """Load the fine-tuned generator; where this machine lacks the device, on the CPU."""
+        from kdcli.models.device import at_hand
+
+        settings = replace(self.settings, device=at_hand(self.settings.device))
         plugin = registry.load("generators", self.generator)
         with registry.blaming("generators", self.generator, "load"):
-            sampler: Sampler = plugin.load(checkpoint, self.settings, reporter or QuietReporter())
+            sampler: Sampler = plugin.load(checkpoint, settings, reporter or QuietReporter())
         if lacking := [name for name in ("prefixes", "sample") if not callable(getattr(sampler, name, None))]:
             what = f"{self.title} loads a {type(sampler).__name__}, which has no {' and no '.join(lacking)}"
             raise PluginError(what, hint=_CONTRACT)

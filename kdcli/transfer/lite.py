@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ import polars as pl
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.files import atomic
-from kdcli.parts import Parts, processes, usable_cores
+from kdcli.parts import Engine, Loaded, LocalEngine, Parts, usable_cores
 from kdcli.tables.parquet import stream
 from kdcli.tables.text_hash import text_hash
 from kdcli.transfer import cleaning
@@ -62,6 +61,7 @@ def fabricate(
     seed: int,
     output: Path,
     resume: bool = True,
+    engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> LiteResult | None:
     """Make a transfer set: the originals, then texts that the rules make of them, but none of the held-out texts.
@@ -69,7 +69,7 @@ def fabricate(
     The table depends on the texts, the settings (but for ``workers``) and the seed alone. A run that was stopped goes
     on where it was, with ``resume``. The processes of a ``torchrun`` that wait for the main one get None.
     """
-    reporter = reporter or QuietReporter()
+    reporter, engine = reporter or QuietReporter(), engine or LocalEngine()
     train, held_out = cleaning.plain(train, task), [cleaning.plain(table, task) for table in held_out]
     texts = train.select(task.columns)
     fingerprint = {
@@ -81,29 +81,29 @@ def fabricate(
         **registry.versions("taggers", settings.tagger),
     }
     slices = plan(len(train), settings.n_iter)
-    workers = settings.workers or usable_cores()
     folder = output.with_name(f"{output.name}.parts")
-    with Parts(folder, fingerprint, more=MADE, resume=resume, reporter=reporter) as parts:
+    with engine, Parts(folder, fingerprint, more=MADE, resume=resume, engine=engine, reporter=reporter) as parts:
         cleaning.write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
         if slices:
-            with processes(workers) if workers > 1 else nullcontext(1) as pool:
-                words, unigrams = tag(folder, texts, settings, pool, reporter)
-                if cut := int(pl.read_parquet_metadata(unigrams)["cut"]):
-                    what = f"{cut:,} training texts have more than {settings.max_words} words"
-                    reporter.warn(f"{what} (transfer.lite.max_words): new texts are made of their beginnings")
-                shortest, longest = map(int, settings.ngram.split(":"))
-                rules = Rules(settings.p_mask, settings.p_pos, settings.p_ngram, shortest, longest)
-                make = MakePart(words, unigrams, task.columns, tuple(slices), rules, settings.n_iter, seed)
-                sizes = [rows * settings.n_iter for _, rows in slices]
-                parts.make(sizes, make, title="fabricate", unit="texts", workers=pool)
+            words, unigrams = tag(folder, texts, settings, engine, reporter)
+            if cut := int(pl.read_parquet_metadata(unigrams)["cut"]):
+                what = f"{cut:,} training texts have more than {settings.max_words} words"
+                reporter.warn(f"{what} (transfer.lite.max_words): new texts are made of their beginnings")
+            shortest, longest = map(int, settings.ngram.split(":"))
+            rules = Rules(settings.p_mask, settings.p_pos, settings.p_ngram, shortest, longest)
+            counts = Loaded(read_unigrams(unigrams), read_unigrams, (unigrams,), (unigrams,))
+            make = MakePart(counts, task.columns, tuple(slices), rules, settings.n_iter, seed)
+            sizes = [rows * settings.n_iter for _, rows in slices]
+            how: dict[str, Any] = {"workers": _workers(settings), "files": counts.files}
+            parts.make(sizes, make, title="fabricate", unit="texts", read=partial(_tagged, words, slices), **how)
         return parts.assemble(len(slices), lambda paths: gather(paths, train, held_out, task, output, reporter))
 
 
 def tag(
-    folder: Path, texts: pl.DataFrame, settings: LiteSettings, workers: int | Executor, reporter: Reporter
+    folder: Path, texts: pl.DataFrame, settings: LiteSettings, engine: Engine, reporter: Reporter
 ) -> tuple[Path, Path]:
-    """Tag the words of the training texts, and count them by tag and word: two files that all processes read."""
-    texts_file, words, unigrams = (folder / f"{name}.parquet" for name in ("texts", "words", "unigrams"))
+    """Tag the words of the training texts, and count them by tag and word: two files."""
+    words, unigrams = (folder / f"{name}.parquet" for name in ("words", "unigrams"))
 
     def assemble(paths: list[Path]) -> None:
         with atomic(words) as temporary:
@@ -114,14 +114,28 @@ def tag(
             counts.collect().write_parquet(temporary, metadata={"cut": str(cut)})
 
     if not unigrams.exists():
-        with atomic(texts_file) as temporary:
-            texts.write_parquet(temporary, row_group_size=ROWS)
-        with Parts(folder / "tags", {}, reporter=reporter) as parts:
+        with Parts(folder / "tags", {}, engine=engine, reporter=reporter) as parts:
             sizes = [min(ROWS, len(texts) - first) for first in range(0, len(texts), ROWS)]
-            make = TagPart(texts_file, settings.tagger, settings.words, settings.max_words, ROWS)
-            parts.make(sizes, make, title="tag", unit="rows", workers=workers)
+            make = TagPart(settings.tagger, settings.words, settings.max_words, ROWS)
+            read, workers = lambda part: texts[part * ROWS : (part + 1) * ROWS], _workers(settings)
+            parts.make(sizes, make, title="tag", read=read, workers=workers)
             parts.assemble(len(sizes), assemble)
     return words, unigrams
+
+
+def _workers(settings: LiteSettings) -> int:
+    return settings.workers or usable_cores()
+
+
+def _tagged(words: Path, slices: Sequence[tuple[int, int]], part: int) -> pl.DataFrame:
+    """Read the tagged words of a part."""
+    first, count = slices[part]
+    return pl.scan_parquet(words).filter(pl.col("row").is_between(first, first + count - 1)).collect()
+
+
+def read_unigrams(path: Path) -> Unigrams:
+    """Read the counts of all words by tag."""
+    return Unigrams(pl.read_parquet(path))
 
 
 def plan(rows: int, n_iter: int) -> list[tuple[int, int]]:
@@ -143,27 +157,25 @@ class MakePart:
     rules did: ``words`` kept, ``masked``, ``replaced``, and texts ``cut``.
     """
 
-    words: Path
-    unigrams: Path
+    unigrams: Loaded[Unigrams]
     columns: tuple[str, ...]
     slices: tuple[tuple[int, int], ...]
     rules: Rules
     n_iter: int
     seed: int
 
-    def __call__(self, part: int, path: Path) -> None:
-        """Write part ``part`` to ``path``."""
-        texts = stream(self.blocks(part), _schema(self.columns))
+    def __call__(self, part: int, path: Path, tagged: pl.DataFrame) -> None:
+        """Write part ``part``, of its tagged words, to ``path``."""
+        texts = stream(self.blocks(part, tagged), _schema(self.columns))
         texts.sink_parquet(path, compression="uncompressed", row_group_size=16_384)
 
-    def blocks(self, part: int) -> Iterator[pl.DataFrame]:
+    def blocks(self, part: int, tagged: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """Make the texts of a part, some at a time."""
         first, count = self.slices[part]
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(part,))))
-        tagged = pl.scan_parquet(self.words).filter(pl.col("row").is_between(first, first + count - 1)).collect()
-        unigrams = Unigrams(pl.read_parquet(self.unigrams))
         columns = [tagged.filter(pl.col("column") == number) for number in range(len(self.columns))]
-        rewriters = [Rewriter(TaggedWords.of(column, first, count), unigrams, self.rules) for column in columns]
+        texts = [TaggedWords.of(column, first, count) for column in columns]
+        rewriters = [Rewriter(one, self.unigrams.value, self.rules) for one in texts]
         rows = np.repeat(np.arange(count), self.n_iter)
         turns = np.tile(np.arange(self.n_iter), count)
         lengths = np.sum([rewriter.lengths[rows] for rewriter in rewriters], axis=0)

@@ -75,16 +75,14 @@ def _ids(values: pl.Series) -> tuple[NDArray[np.int32], pl.Series]:
 class TagPart:
     """Makes a part: the tagged words of ``ROWS`` texts."""
 
-    texts: Path
     tagger: str
     words: Literal["treebank", "whitespace"]
     max_words: int  # of a text; 0 = no limit
     rows: int  # of a part
 
-    def __call__(self, part: int, path: Path) -> None:
-        """Write part ``part`` to ``path``."""
+    def __call__(self, part: int, path: Path, frame: pl.DataFrame) -> None:
+        """Write part ``part``, of its texts, to ``path``."""
         tagger = registry.load("taggers", self.tagger)
-        frame = pl.scan_parquet(self.texts).slice(part * self.rows, self.rows).collect()
         tagged, cut = [], 0
         for number, column in enumerate(frame.iter_columns()):
             words, gaps = zip(*(split(text, self.words) for text in column), strict=True)

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from kdcli import registry
 from kdcli.api import Part, QuietReporter, Reporter, Sampler, Samples, Task
 from kdcli.errors import KdError
 from kdcli.files import sha256
-from kdcli.parts import Parts, process_count, process_index
+from kdcli.parts import Engine, Loaded, LocalEngine, Parts, process_count, process_index
 from kdcli.transfer.cleaning import Hashes, clean, hashes, keys, new_texts, plain, select, split_pairs, write_set
 from kdcli.transfer.heavy import GeneratorRun, read_prefixes
 from kdcli.transfer.novelty import Novelty, novelty
@@ -63,6 +64,7 @@ def draw_samples(
     held_out: Sequence[pl.DataFrame],
     task: Task,
     output: Path,
+    engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> SampleResult | None:
     """Make a transfer set: the originals, then new texts sampled from a fine-tuned generator.
@@ -76,11 +78,11 @@ def draw_samples(
         KdError: The generator has next to nothing new to say; memory or disk space ran out.
         PluginError: The generator breaks its contract.
     """
-    reporter = reporter or QuietReporter()
+    reporter, engine = reporter or QuietReporter(), engine or LocalEngine()
     train, held_out = plain(train, task), [plain(table, task) for table in held_out]
     known, held = hashes([train], task), hashes(held_out, task)
-    starts, sampler = read_prefixes(prefixes), generator.load(checkpoint, reporter)
-    most = DRAWS.get(generator.settings.device.partition(":")[0], DRAWS_ELSEWHERE)
+    device, starts, sampler = generator.settings.device, read_prefixes(prefixes), generator.load(checkpoint, reporter)
+    most = DRAWS.get(device.partition(":")[0], DRAWS_ELSEWHERE)
     old = known[:0] if settings.keep_copies else known
     tally = Tally(settings.num_samples, most, np.concatenate([old, held]))
     fingerprint = {
@@ -93,9 +95,8 @@ def draw_samples(
         "training and held-out texts": hashlib.sha256(known.tobytes() + b"|" + held.tobytes()).hexdigest()[:16],
     }
 
-    def make_part(number: int, path: Path) -> None:
-        part = Part(first_of(number, most), size_of(number, most), generator.settings.seed)
-        draw_part(generator, sampler, starts, part, task, path)
+    loaded = Loaded(sampler, GeneratorRun.load, (generator, checkpoint), (checkpoint,))
+    make_part = SamplePart(generator, loaded, starts, task, most)
 
     def assemble(paths: list[Path]) -> SampleResult:
         parts = pl.scan_parquet(paths)
@@ -132,16 +133,18 @@ def draw_samples(
         return result
 
     folder, resume = output.with_name(f".{output.name}.samples"), generator.settings.resume
-    with Parts(folder, fingerprint, more=["originals-*"], resume=resume, reporter=reporter) as parts:
+    how: dict[str, Any] = {"more": ["originals-*"], "resume": resume, "engine": engine, "reporter": reporter}
+    with engine, Parts(folder, fingerprint, **how) as parts:
         if not parts.finished():
             write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
         with reporter.progress("sample", settings.num_samples, "new texts") as progress:
             while not tally.complete:
-                # One part for each process of the launch. All wait for the same parts, and so agree on the next ones.
-                todo = tally.next_parts(process_count())
-                for part in todo:
-                    if part % process_count() == process_index():
-                        parts.make_one(part, make_part)
+                # Some parts for each process of the launch. All wait for the same parts, and so agree on the next ones.
+                todo = tally.next_parts(process_count() * engine.width)
+                share = [part for part in todo if part % process_count() == process_index()]
+                size = partial(size_of, most=most)
+                for _ in parts.made(share, size, make_part, "draws", device=device, files=[checkpoint]):
+                    progress.advance(0, **engine.shown)
                 parts.wait(todo.stop)
                 new = sum(tally.add(parts.path(part)) for part in todo)
                 progress.advance(new, accepted=f"{sum(tally.news) / tally.draws:.1%}")
@@ -158,16 +161,25 @@ def first_of(part: int, most: int) -> int:
     return sum(size_of(earlier, most) for earlier in range(part))
 
 
-def draw_part(
-    generator: GeneratorRun, sampler: Sampler, prefixes: Mapping[str, Any], part: Part, task: Task, path: Path
-) -> None:
-    """Write the texts of a part, clean, with their hashes (``key``); the file's metadata counts the rejected draws."""
-    with registry.blaming("generators", generator.generator, "sample"):
-        drawn = sampler.sample(prefixes, part)
-    if fault := fault_of(drawn, part.count, task):
-        raise registry.breach("generators", generator.generator, fault)
-    texts, rejected = cleaned(drawn, task)
-    texts.with_columns(key=keys(texts)).write_parquet(path, metadata={"rejected": json.dumps(rejected)})
+@dataclass(frozen=True)
+class SamplePart:
+    """Makes a part: clean texts with their hashes (``key``); the file's metadata counts the rejected draws."""
+
+    generator: GeneratorRun
+    sampler: Loaded[Sampler]
+    prefixes: Mapping[str, Any]
+    task: Task
+    most: int  # draws of the largest parts
+
+    def __call__(self, number: int, path: Path) -> None:
+        """Write part ``number`` to ``path``."""
+        part = Part(first_of(number, self.most), size_of(number, self.most), self.generator.settings.seed)
+        with registry.blaming("generators", self.generator.generator, "sample"):
+            drawn = self.sampler.value.sample(self.prefixes, part)
+        if fault := fault_of(drawn, part.count, self.task):
+            raise registry.breach("generators", self.generator.generator, fault)
+        texts, rejected = cleaned(drawn, self.task)
+        texts.with_columns(key=keys(texts)).write_parquet(path, metadata={"rejected": json.dumps(rejected)})
 
 
 def cleaned(drawn: Samples, task: Task) -> tuple[pl.DataFrame, dict[str, int]]:

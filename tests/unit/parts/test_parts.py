@@ -13,7 +13,7 @@ import pytest
 from notes import Notes
 
 from kdcli.errors import DataError, KdError
-from kdcli.parts import Parts, processes
+from kdcli.parts import LocalEngine, Parts
 
 SIZES = [3, 3, 3, 2]
 
@@ -41,6 +41,10 @@ def die(part: int, path: Path) -> None:
 def opened(folder: Path, *, name: str = "work.parts", **changes) -> Parts:
     settings = {"fingerprint": {"seed": 1}, "suffix": ".txt"} | changes
     return Parts(folder / name, **settings)
+
+
+def make(parts: Parts, part: int, make_part) -> None:
+    assert list(parts.made([part], SIZES.__getitem__, make_part)) in ([], [part])
 
 
 def joined(folder: Path, parts: Parts, count: int = len(SIZES)) -> str:
@@ -143,15 +147,15 @@ def test_parts_whose_number_is_not_known_beforehand(tmp_path):
     with opened(tmp_path) as parts:
         assert parts.finished() == []
         for part in (10, 2, 1_000_000, 0, 2):
-            parts.make_one(part, partial(write_and_log, log=log))
+            make(parts, part, partial(write_and_log, log=log))
         with pytest.raises(DataError):
-            parts.make_one(1, fail)
+            make(parts, 1, fail)
         (parts.folder / "texts.txt").touch()  # work keeps files of its own here
         assert parts.finished() == [0, 2, 10, 1_000_000]
     assert log == [10, 2, 1_000_000, 0]
     with opened(tmp_path) as parts:
         assert parts.finished() == [0, 2, 10, 1_000_000]
-        parts.make_one(1, write)
+        make(parts, 1, write)
         assert joined(tmp_path, parts, 3) == "part 0 part 1 part 2 "
         assert parts.finished() == []
 
@@ -248,16 +252,16 @@ def test_the_processes_of_torchrun_share_the_parts(tmp_path, stale, mine):
 
 
 def test_one_pool_serves_several_calls_and_errors_come_through(tmp_path):
-    with processes(2) as pool:
+    with LocalEngine() as engine:
         for name in ("a", "b"):
             (tmp_path / name).mkdir()
             reporter = Notes()
-            with opened(tmp_path / name, reporter=reporter) as parts:
-                parts.make(SIZES, write, title="t", workers=pool)
+            with opened(tmp_path / name, engine=engine, reporter=reporter) as parts:
+                parts.make(SIZES, write, title="t", workers=2)
                 assert reporter.rows == 11
                 assert joined(tmp_path / name, parts) == WHOLE
-        with opened(tmp_path) as parts, pytest.raises(DataError) as error:
-            parts.make(SIZES, fail, title="t", workers=pool)
+        with opened(tmp_path, engine=engine) as parts, pytest.raises(DataError) as error:
+            parts.make(SIZES, fail, title="t", workers=2)
     assert (error.value.what, error.value.file, error.value.row, error.value.hint) == ("bad row", "x.tsv", 7, "mend it")
 
 

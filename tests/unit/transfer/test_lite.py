@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kdcli.api import QuietReporter, Task
 from kdcli.config.transfer import LiteSettings
 from kdcli.errors import DataError, MissingError
+from kdcli.parts import Loaded, LocalEngine
 from kdcli.tables.read import read_table
 from kdcli.transfer import lite
 from kdcli.transfer.lite import MakePart, fabricate, plan
@@ -117,12 +118,12 @@ def stop(monkeypatch, where, after):
     kind = getattr(lite, where)
     call = kind.__call__
 
-    def stop_in_the_middle(self, part, path):
+    def stop_in_the_middle(self, part, path, data):
         if part == after and len(done) == after:
             path.write_bytes(b"half a part")
             raise KeyboardInterrupt
         done.append(part)
-        call(self, part, path)
+        call(self, part, path, data)
 
     monkeypatch.setattr(kind, "__call__", stop_in_the_middle)
     return done
@@ -212,12 +213,13 @@ def made(tmp_path):
     """Make part ``part`` of two equal ones from all of some texts, which the pattern tagger tags."""
 
     def make(columns: dict[str, list[str]], rules: Rules, n_iter: int, seed: int = 1, part: int = 0) -> pl.DataFrame:
-        settings, texts = LiteSettings(tagger="pattern", words="whitespace"), pl.DataFrame(columns)
+        settings, texts = LiteSettings(tagger="pattern", words="whitespace", workers=1), pl.DataFrame(columns)
         folder = tmp_path / str(next(numbers))
         folder.mkdir()
-        words, unigrams = lite.tag(folder, texts, settings, 1, QuietReporter())
-        slices = ((0, len(texts)),) * 2
-        MakePart(words, unigrams, tuple(columns), slices, rules, n_iter, seed)(part, tmp_path / "part.parquet")
+        words, counts = lite.tag(folder, texts, settings, LocalEngine(), QuietReporter())
+        slices, unigrams = ((0, len(texts)),) * 2, Loaded(lite.read_unigrams(counts), lite.read_unigrams, (counts,))
+        make_part = MakePart(unigrams, tuple(columns), slices, rules, n_iter, seed)
+        make_part(part, tmp_path / "part.parquet", pl.read_parquet(words))
         return pl.read_parquet(tmp_path / "part.parquet")
 
     numbers = itertools.count()
@@ -235,7 +237,9 @@ def test_plan_makes_each_row_once_in_order(rows, n_iter):
 
 def test_unigrams_are_the_words_of_each_tag_in_all_parts_and_columns(tmp_path):
     texts = pl.DataFrame({"sentence1": TEXTS, "sentence2": ["the end"] * 42})
-    words, unigrams = lite.tag(tmp_path, texts, LiteSettings(tagger="pattern"), 1, QuietReporter())
+    words, unigrams = lite.tag(
+        tmp_path, texts, LiteSettings(tagger="pattern", workers=1), LocalEngine(), QuietReporter()
+    )
     tagged, counts = pl.read_parquet(words), pl.read_parquet(unigrams)
     assert Counter(tagged.select("tag", "word").rows()) == {(tag, word): n for tag, word, n in counts.rows()}
     assert counts.select("tag", "word").rows() == sorted(counts.select("tag", "word").rows())

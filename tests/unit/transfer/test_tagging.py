@@ -81,8 +81,8 @@ def tagged(tmp_path, monkeypatch):
 
     def run(texts, tag, words="treebank", part=0):
         monkeypatch.setattr(rules.registry, "load", lambda group, name: SimpleNamespace(tag=tag))
-        pl.DataFrame(texts).write_parquet(tmp_path / "texts.parquet")
-        TagPart(tmp_path / "texts.parquet", "any", words, 0, 2)(part, tmp_path / "part.parquet")
+        frame = pl.DataFrame(texts)[2 * part : 2 * part + 2]
+        TagPart("any", words, 0, 2)(part, tmp_path / "part.parquet", frame)
         return pl.read_parquet(tmp_path / "part.parquet")
 
     return run
@@ -131,9 +131,8 @@ def test_plain_texts_need_no_nltk(monkeypatch):
 @pytest.mark.parametrize(("max_words", "cut"), [(0, 0), (2, 2), (3, 1), (4, 0)])
 def test_long_texts_are_cut_and_counted(tmp_path, monkeypatch, max_words, cut):
     texts = pl.DataFrame({"sentence": ["one two three", "a b c d", "x"]})
-    texts.write_parquet(tmp_path / "texts.parquet")
     part = tmp_path / "part.parquet"
-    TagPart(tmp_path / "texts.parquet", "pattern", "whitespace", max_words, 3)(0, part)
+    TagPart("pattern", "whitespace", max_words, 3)(0, part, texts)
     words = [text.split()[: max_words or None] for text in texts["sentence"]]
     found = pl.read_parquet(part).group_by("row", maintain_order=True).agg("word")["word"].to_list()
     assert found == words

@@ -1,4 +1,4 @@
-"""Resumable parts, and the processes that make them: those of this machine, and those that ``torchrun`` has started.
+"""Resumable parts, and what the processes of ``torchrun`` have in common.
 
 Work is cut into parts that depend only on the inputs, the options, the seed and their number. Each finished part is a
 file, with its SHA-256 beside it: a damaged part is made again. A killed run resumes at the first missing part. The
@@ -10,23 +10,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, nullcontext, suppress
-from multiprocessing import get_context, parent_process
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from threading import Thread
 from typing import Any, TypeVar
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
 from kdcli.files import alone, atomic, check_replaceable, is_running, remove, sha256
-
-MakePart = Callable[[int, Path], None]  # write part ``i`` to the path; with more than one worker it must be picklable
+from kdcli.parts.engine import Engine, LocalEngine, MakePart, PartFailed, checksum
 
 T = TypeVar("T")
 
@@ -45,6 +39,7 @@ class Parts:
         suffix: The file name suffix of a part.
         more: Patterns of the files that the work itself writes into the folder.
         resume: Whether parts that are there are used.
+        engine: Makes the parts; by default this process.
         reporter: Gets the reason why parts are not used, and the progress.
     """
 
@@ -56,14 +51,18 @@ class Parts:
         suffix: str = ".parquet",
         more: Sequence[str] = (),
         resume: bool = True,
+        engine: Engine | None = None,
         reporter: Reporter | None = None,
     ) -> None:
         self.folder, self.suffix = folder, suffix
+        self.engine = engine or LocalEngine()
         self.fingerprint, self.resume = fingerprint, resume
         self.reporter = reporter or QuietReporter()
         self._made = (f"[0-9]*{suffix}", f"[0-9]*{suffix}.sha256", "launch.json", "ready-*", *more)
         self._launch = folder / "launch.json"
         self._lock = ExitStack()
+        if engine is None:
+            self._lock.enter_context(self.engine)
 
     def __enter__(self) -> Parts:
         if is_main_process():
@@ -81,7 +80,7 @@ class Parts:
     def __exit__(self, *_: object) -> None:
         if is_main_process():
             self._launch.unlink(missing_ok=True)
-            self._lock.close()
+        self._lock.close()
 
     def path(self, part: int) -> Path:
         """Return the file of a part."""
@@ -92,39 +91,35 @@ class Parts:
         names = (re.fullmatch(rf"(\d{{6,}}){re.escape(self.suffix)}", path.name) for path in self.folder.glob("*"))
         return sorted(int(name[1]) for name in names if name)
 
-    def make_one(self, part: int, make_part: MakePart) -> None:
-        """Make a part in this process, unless it is finished."""
-        _make_one(make_part, part, self.path(part))
+    def make(self, sizes: Sequence[int], make_part: MakePart, *, title: str, unit: str = "rows", **how: Any) -> None:
+        """Make the missing parts of this process's share, and show how far it is.
 
-    def make(
-        self, sizes: Sequence[int], make_part: MakePart, *, title: str, unit: str = "rows", workers: int | Executor = 1
-    ) -> None:
-        """Make the missing parts of this process's share, each to a temporary file that is renamed when it is whole.
-
-        ``sizes`` are the units in each part, for the progress bar. ``workers`` is how many processes make parts (with 1
-        they are made here), or the ``processes`` to use; one that dies is a ``KdError``.
+        ``sizes`` are the units in each part. ``how`` are ``read``, ``workers``, ``device`` and ``files`` of the engine.
         """
         share = range(process_index(), len(sizes), process_count())
         missing = [part for part in share if not self.path(part).exists()]
         with self.reporter.progress(title, sum(sizes[part] for part in share), unit) as progress:
             progress.advance(sum(sizes[part] for part in share) - sum(sizes[part] for part in missing))
-            if workers == 1 or len(missing) < 2:
-                for part in missing:
-                    self.make_one(part, make_part)
-                    progress.advance(sizes[part])
-                return
-            with nullcontext(workers) if isinstance(workers, Executor) else processes(workers) as pool:
-                running = {pool.submit(_make_one, make_part, part, self.path(part)): part for part in missing}
-                try:
-                    for future in as_completed(running):
-                        future.result()
-                        progress.advance(sizes[running[future]])
-                except BrokenProcessPool:
-                    hint = "the memory may be too small for so many processes; a new start with fewer resumes here"
-                    raise KdError("a worker process died", file=self.folder, hint=hint) from None
-                finally:
-                    for future in running:
-                        future.cancel()
+            for part in self.made(missing, sizes.__getitem__, make_part, unit, **how):
+                progress.advance(sizes[part], **self.engine.shown)
+
+    def made(
+        self, parts: Iterable[int], size: Callable[[int], int], make_part: MakePart, unit: str = "rows", **how: Any
+    ) -> Iterator[int]:
+        """Make those of these parts that are missing, and yield the number of each as it is there.
+
+        Raises:
+            KdError: What ``make_part`` raises; a process has died; or a part has failed several times: names its rows.
+        """
+        missing = {part: path for part in parts if not (path := self.path(part)).exists()}
+        try:
+            yield from self.engine.make(make_part, missing, **how)
+        except PartFailed as error:
+            part, last = error.args
+            first = sum(map(size, range(part)))
+            rows = f"{unit} {first + 1:,} to {first + size(part):,} (part {part})"
+            hint = "the other parts are kept: the same command resumes"
+            raise KdError(f"{rows} failed several times: {last}", file=self.folder, hint=hint) from error
 
     def wait(self, count: int) -> None:
         """Wait until the first ``count`` parts are finished; a missing one that no process makes is a ``KdError``."""
@@ -218,22 +213,9 @@ def _wait(condition: Callable[[], bool]) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _make_one(make_part: MakePart, part: int, path: Path) -> None:
-    if path.exists():
-        return
-    with atomic(path) as temporary:
-        make_part(part, temporary)
-        # Before the part is there, or a kill in between would leave one without.
-        _checksum(path).write_text(sha256(temporary), "utf-8")
-
-
-def _checksum(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
 def _is_whole(path: Path) -> bool:
     try:
-        return _checksum(path).read_text("utf-8") == sha256(path)
+        return checksum(path).read_text("utf-8") == sha256(path)
     except (OSError, ValueError):
         return False
 
@@ -251,26 +233,3 @@ def process_index() -> int:
 def process_count() -> int:
     """Return how many processes ``torchrun`` or ``accelerate launch`` has started (1 without them)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processes(count: int) -> ProcessPoolExecutor:
-    """Return a pool of processes that end with this one; it can serve several calls of ``Parts.make``."""
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=follow_parent)
-
-
-def follow_parent() -> None:
-    """Leave Ctrl-C to the parent process, and end with it, even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

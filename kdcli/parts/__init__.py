@@ -1,0 +1,36 @@
+"""Resumable parts: all long work on rows is cut into them, and an engine says where they are made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdcli.parts.engine import Engine, Loaded, LocalEngine, follow_parent, processes, usable_cores
+from kdcli.parts.parts import RECORD, Parts, claim_folder, is_main_process, process_count, process_index
+
+if TYPE_CHECKING:
+    from kdcli.config.schema import Settings
+
+__all__ = [
+    "RECORD",
+    "Engine",
+    "Loaded",
+    "LocalEngine",
+    "Parts",
+    "claim_folder",
+    "engine_of",
+    "follow_parent",
+    "is_main_process",
+    "process_count",
+    "process_index",
+    "processes",
+    "usable_cores",
+]
+
+
+def engine_of(settings: Settings) -> Engine:
+    """Return the engine that settings choose."""
+    if settings.engine == "local":
+        return LocalEngine()
+    from kdcli.parts.ray_engine import RayEngine
+
+    return RayEngine(settings.ray_address, settings.device)
