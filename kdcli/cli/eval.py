@@ -13,6 +13,7 @@ from rich.text import Text
 
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, Request, command, option
+from kdcli.cli.predict import with_columns_of_run
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def eval_(request: Request, *, against: Against = None, split: Split = "dev") ->
     if not profiled and table is None:
         hint = "add --input TABLE, --profile NAME with --data-dir FOLDER, or name a run folder"
         raise UsageError("eval needs labelled texts", hint=hint)
+    if not profiled:
+        request = with_columns_of_run(request, label=True)
     settings = request.load_for_model(own)
     with ui.reporting("eval") as reporter:
         report = evaluate_models(

@@ -148,17 +148,21 @@ def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines
         raise UsageError("lines from stdin have no columns", hint="--text-col is for a table: name it with --input")
 
 
-def with_columns_of_run(request: Request) -> Request:
-    """Name the text columns of the model's run, where nothing else does."""
+def with_columns_of_run(request: Request, *, label: bool = False) -> Request:
+    """Name the text columns of the model's run, and with ``label`` that of the labels, where nothing else does."""
     named = (request.profile, request.text_col, os.environ.get("KD_TASK__TEXT_COLUMNS"))
     if any(named) or any(str(one).startswith("task.text_columns") for one in request.sets or ()):
         return request
-    from kdcli.run.folder import text_columns_of
+    from kdcli.run.folder import columns_of
 
     if ".txt" in Path(str(request.input)).suffixes:
         return request
-    first, second = [*text_columns_of(Path(str(request.student or request.teacher))), None, None][:2]
-    return replace(request, text_col=first, text2_col=second)
+    texts, gold = columns_of(Path(str(request.student or request.teacher)))
+    first, second = [*texts, None, None][:2]
+    flags = dict(request.flags)
+    if label and flags.get("task.label_column") is None:
+        flags["task.label_column"] = gold
+    return replace(request, text_col=first, text2_col=second, flags=flags)
 
 
 def _own_profile(request: Request, glue: Path | None) -> Path | None:

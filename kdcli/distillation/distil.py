@@ -22,6 +22,7 @@ from kdcli.distillation.choose import LARGER, POOL, VECTORS, choose_texts
 from kdcli.distillation.plan import Limits, Plan, make_plan, measure, outlook
 from kdcli.distillation.texts import (
     STDIN,
+    Columns,
     TextCounts,
     fewest_texts,
     find_columns,
@@ -220,7 +221,7 @@ def _prepare(
     derived = replace(derived, name=root.name)
     if not options.dry_run:
         profile.unlink(missing_ok=True)
-        made = {"counts": asdict(counts), "plan": asdict(plan), "columns": columns}
+        made = {"counts": asdict(counts), "plan": asdict(plan), "columns": columns.texts, "label_column": columns.label}
         write_json(record, {"request": asked, **made})
         with atomic(profile) as temporary:
             temporary.write_text(derived.to_toml(), "utf-8")
@@ -235,8 +236,8 @@ def _plan(
     options: RunOptions,
     begin: float,
     reporter: Reporter,
-) -> tuple[Profile, TextCounts, Plan, tuple[str, ...]]:
-    """Open the teacher, take the texts, and plan; the last value is the columns of the texts."""
+) -> tuple[Profile, TextCounts, Plan, Columns]:
+    """Open the teacher, take the texts, and plan; the last value is the columns of the tables."""
     root = options.root(recipe)
     said = {key for key, origin in recipe.origins.items() if origin.startswith(("--", "KD_"))}
     settings = recipe.settings
@@ -307,7 +308,7 @@ def _plan(
         "student.max_steps": plan.updates,
         "student.eval_steps": plan.eval_steps,
     }
-    return profile(), counts, plan, columns.texts
+    return profile(), counts, plan, columns
 
 
 def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:

@@ -67,16 +67,19 @@ def profile_of(path: Path) -> Path | None:
     return next((profile for profile in profiles if profile.is_file()), None)
 
 
-def text_columns_of(path: Path) -> list[str]:
-    """Return the text columns of the user's tables in the run that a path is, or lies in; empty where unknown."""
+def columns_of(path: Path) -> tuple[list[str], str | None]:
+    """Return the text columns and the label column of the user's tables in the run that a path is, or lies in.
+
+    They are empty and None where unknown.
+    """
     if (own := profile_of(path)) is None:
-        return []
+        return [], None
     from kdcli.config.files import read
 
-    request = own.with_name(REQUEST)
+    request, task = own.with_name(REQUEST), read(own).get("task", {})
     found = json.loads(request.read_text("utf-8")) if request.is_file() else {}
-    columns: list[str] = read(own).get("task", {}).get("text_columns") or found.get("columns", [])
-    return columns
+    texts, label = task.get("text_columns") or found.get("columns", []), task.get("label_column")
+    return texts, label or found.get("label_column")
 
 
 def student_folder(path: Path) -> Path:
