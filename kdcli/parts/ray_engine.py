@@ -96,11 +96,12 @@ class RayEngine:
         if address and ":" in address:
             _knock(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # of a local one on a busy machine
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # later versions of Ray do so by themselves
         try:
             ray.init(address or None, include_dashboard=False, log_to_driver=False, logging_level="error")
         except (Exception, SystemExit) as error:  # Ray ends the process where a cluster does not answer
-            raise _silent(address or "the last address", shown(error)) from error
+            raise _silent(address or "this machine", shown(error)) from error
         self._ours = True
         if current_thread() is main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's ends a process like an error
