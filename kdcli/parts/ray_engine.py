@@ -96,7 +96,6 @@ class RayEngine:
         if address and ":" in address:
             _knock(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # of a local one on a busy machine
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # later versions of Ray do so by themselves
         try:
             ray.init(address or None, include_dashboard=False, log_to_driver=False, logging_level="error")
