@@ -100,7 +100,7 @@ class RayEngine:
         try:
             ray.init(address or None, include_dashboard=False, log_to_driver=False, logging_level="error")
         except (Exception, SystemExit) as error:  # Ray ends the process where a cluster does not answer
-            raise _silent(address or "the last address", shown(error)) from error
+            raise _silent(address or "this machine", shown(error)) from error
         self._ours = True
         if current_thread() is main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's ends a process like an error
