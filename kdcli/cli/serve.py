@@ -50,7 +50,7 @@ def serve(
 ) -> None:
     """Serve a student over HTTP.
 
-    POST /predict and /explain take {"texts": ["a text", ...]}, pairs as [["one", "two"], ...]; GET /health, /metrics
+    POST /predict and /explain take JSON with a list `texts`, of pairs a list of two each; GET /health, /metrics
     (for Prometheus), /docs. It listens on this machine alone, unless --host says otherwise. Ctrl-C or SIGTERM ends it
     when the requests in work are answered.
     """
