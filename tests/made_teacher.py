@@ -1,6 +1,7 @@
 """Tiny random classifiers on disk, in the form of real ones."""
 
 import csv
+import json
 import random
 from pathlib import Path
 
@@ -59,3 +60,10 @@ def write_csv(path, rows, header):
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     return path
+
+
+def rewrite(path, name="config.json", **values):
+    """Change values of a JSON file, or of that one of a folder; what becomes ``...`` goes."""
+    file = path / name if path.is_dir() else path
+    content = (json.loads(file.read_text()) if file.exists() else {}) | values
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))

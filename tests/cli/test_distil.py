@@ -204,9 +204,7 @@ def test_labels_without_names(kd, tmp_path, mails):
 
 def test_minutes_are_planned_and_kept_in_the_profile_as_numbers(kd, tmp_path, teacher, mails):
     run = tmp_path / "run"
-    code, out, err = kd("distil", teacher, mails, *SMALL[:10], "--minutes", "0.01", "--run-dir", run, "--json")
-    assert code == 0, err
-    plan = json.loads(out)["plan"]
+    plan = kd.ok("distil", teacher, mails, *SMALL[:10], "--minutes", "0.01", "--run-dir", run, "--json")["plan"]
     assert plan["updates"] == 20 and plan["seconds"]["student"] > 0
     assert "max_steps = 20" in (run / "profile.toml").read_text()
     assert "minutes =" not in (run / "profile.toml").read_text()
@@ -221,8 +219,7 @@ def test_the_teacher_labels_in_the_precision_that_is_fastest_unless_one_is_named
     cases = [((), "bf16"), (("--precision", "fp32"), "fp32"), (("--profile", own), "fp32")]
     for number, (flags, wanted) in enumerate(cases):
         run = tmp_path / f"run{number}"
-        code, _, err = kd("distil", teacher, mails, *SMALL, *flags, "--run-dir", run)
-        assert code == 0, err
+        kd.ok("distil", teacher, mails, *SMALL, *flags, "--run-dir", run)
         with safe_open(run / "export/logits.safetensors", "numpy") as file:
             assert json.loads(file.metadata()["kd"])["precision"] == wanted
         assert ('precision = "bf16"' in (run / "profile.toml").read_text()) == (wanted == "bf16")

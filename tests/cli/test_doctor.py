@@ -39,13 +39,6 @@ def test_missing_data_of_the_optional_tagger_is_no_fault(check, monkeypatch, tmp
     assert checks["tagger kdcli:nltk"]["status"] == "look" and checks["tagger kdcli:nltk"]["hint"]
 
 
-def test_missing_dependency_is_broken(check, monkeypatch):
-    monkeypatch.setattr(doctor, "NEEDED", ("json", "no_such_module"))
-    code, checks, fine = check()
-    assert (code, fine) == (6, False)
-    assert checks["no_such_module"]["status"] == "broken" and checks["json"]["status"] == "fine"
-
-
 def test_broken_plugin_of_somebody_else_is_to_be_looked_at(check, make_plugin):
     make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", "1 / 0", module="kd_bad_module")
     code, checks, fine = check()
@@ -54,10 +47,14 @@ def test_broken_plugin_of_somebody_else_is_to_be_looked_at(check, make_plugin):
     assert "pip uninstall kd-bad" in checks["student kd-bad:bad"]["hint"]
 
 
-def test_little_disk_is_to_be_looked_at(check, monkeypatch):
+def test_little_disk_is_to_be_looked_at_and_a_missing_dependency_is_broken(check, monkeypatch):
     monkeypatch.setattr(doctor, "LITTLE_DISK", 1e30)
     monkeypatch.setattr(doctor, "LITTLE_MEMORY", 1e30)
     code, checks, _ = check()
     assert code == 0
     assert checks["disk free"]["status"] == "look" and "--run-dir" in checks["disk free"]["hint"]
     assert checks["memory free"]["status"] == "look"
+    monkeypatch.setattr(doctor, "NEEDED", ("json", "no_such_module"))
+    code, checks, fine = check()
+    assert (code, fine) == (6, False)
+    assert checks["no_such_module"]["status"] == "broken" and checks["json"]["status"] == "fine"

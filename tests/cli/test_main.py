@@ -290,6 +290,9 @@ def test_unexpected_error_has_a_traceback_with_debug_alone(failing, capsys):
     out, err = capsys.readouterr()
     assert "Traceback (most recent call last)" in err and "raise error" in err
     assert json.loads(out)["error"]["what"] == "unexpected ZeroDivisionError: by zero"
+    failing(SystemExit(0))
+    assert run(["profile", "list"]) == 1
+    assert capsys.readouterr().err.startswith("error: unexpected SystemExit: 0\nhint: ")
 
 
 def test_paths_that_cannot_be_are_errors_of_data(tmp_path, monkeypatch, capsys):
@@ -307,12 +310,6 @@ def test_paths_that_cannot_be_are_errors_of_data(tmp_path, monkeypatch, capsys):
         assert 2 <= run([*line.split(), "--json"]) <= 6, line
         error = json.loads(capsys.readouterr().out)["error"]
         assert "unexpected" not in error["what"] and error["hint"], line
-
-
-def test_leaving_in_the_middle_is_no_success(failing, capsys):
-    failing(SystemExit(0))
-    assert run(["profile", "list"]) == 1
-    assert capsys.readouterr().err.startswith("error: unexpected SystemExit: 0\nhint: ")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])

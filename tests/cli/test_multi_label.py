@@ -58,8 +58,7 @@ def test_the_guarantee_is_of_whole_sets_of_labels(kd, tmp_path, teacher, monkeyp
     # The pair: the student's thresholds are not the teacher's.
     table = write_csv(tmp_path / "new.csv", [[text] for text in columns[0]], ["message"])
     pair = ("predict", "--student", run, "--teacher", teacher, "--input", table, "--agree", "0.8", "--probabilities")
-    code, _, err = kd(*pair, "--output", tmp_path / "out.parquet")
-    assert code == 0, err
+    kd.ok(*pair, "--output", tmp_path / "out.parquet")
     answers = pl.read_parquet(tmp_path / "out.parquet")
     late = answers["deferred"].to_numpy()
     assert answers["deferred"].to_list() == deferred.tolist() and late.any()
@@ -120,8 +119,7 @@ def test_zero_shot(kd, tmp_path):
     lines = tmp_path / "lines.txt"
     lines.write_text("".join(f"{text}\n" for text in texts(60)))
     several = ("--set", "teachers.zero-shot.multi_label=true", "--labels", "good,bad,dull")
-    code, _, err = kd("distil", teacher, lines, *several, *SMALL, "--run-dir", tmp_path / "run")
-    assert code == 0, err
+    kd.ok("distil", teacher, lines, *several, *SMALL, "--run-dir", tmp_path / "run")
     student = load_student(tmp_path / "run/student")
     assert student.task.multi_label and student.task.labels == LABELS
     assert all(set(one.labels) <= set(LABELS) for one in student.predict(texts(5)))

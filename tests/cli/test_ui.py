@@ -134,9 +134,6 @@ def test_rate_and_time_left(clock):
     assert job.counted() == "400/1,000 rows (40 %)"
     assert job.pace() == ["50 rows/s", "loss 0.5", "ETA 12.0 s"]
     assert job.finished() == "student: 400 rows in 8.0 s (50 rows/s), loss 0.5"
-
-
-def test_resumed_training_that_starts_late_has_the_rate_of_its_own_updates(clock):
     job = work(clock)
     clock.now += 20  # the model is loaded
     job.advance(800)
@@ -184,7 +181,7 @@ def test_plain_line_every_few_seconds(clock):
     ]
 
 
-def test_work_inside_other_work_leaves_no_line(clock):
+def test_work_inside_other_work_and_work_that_fails_leave_no_line(clock):
     said, report = reporter(clock)
     with report.progress("epochs", 2, "epochs") as outer:
         with report.progress("dev", 10) as inner:
@@ -192,9 +189,6 @@ def test_work_inside_other_work_leaves_no_line(clock):
         clock.now += 1
         outer.advance()
     assert said == ["epochs: 1 epochs in 1.0 s"]
-
-
-def test_work_that_fails_leaves_no_line(clock):
     said, report = reporter(clock)
     with pytest.raises(ValueError, match="no"), report.progress("student", 10) as progress:
         progress.advance(1)
@@ -205,7 +199,7 @@ def test_work_that_fails_leaves_no_line(clock):
     assert said == []
 
 
-def test_quiet_reporter_warns_still(clock):
+def test_what_a_quiet_reporter_and_a_verbose_one_say(clock):
     said, report = reporter(clock, quiet=True)
     with report.progress("student", 10) as progress:
         clock.now += 60
@@ -213,9 +207,6 @@ def test_quiet_reporter_warns_still(clock):
     report.info("x")
     report.warn("careful")
     assert said == ["warning: careful"]
-
-
-def test_points_of_learning_curves_are_printed_if_asked_for():
     said, report = reporter(verbose=True)
     report.metrics("student", 1, loss=0.5, accuracy=0.75)
     assert said == ["student 1: loss 0.5, accuracy 0.75"]

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,7 +15,6 @@ from kdcli.testing import run_cli, tiny_corpus
 
 KEY = "sk-very-secret-0123456789"
 TEXTS = [f"{text} {number}" for number in range(3) for text in tiny_corpus().train]
-LABELS = '"negative","positive"'
 
 
 def settings(server, **more):
@@ -165,13 +163,3 @@ def test_audit_of_a_teacher(tmp_path):
         assert one["recall"] == pytest.approx(right / one["rows"])
         assert one["precision"] == pytest.approx(right / column)
     assert teacher["metrics"]["accuracy"]["value"] == pytest.approx(sum(a == b for a, b in kept) / len(kept))
-
-
-def test_audit_of_a_fine_tuned_teacher(tmp_path):
-    from made_teacher import make_teacher
-
-    folder = make_teacher(tmp_path / "teacher")
-    run = run_cli("teacher", "audit", "--teacher", folder, "--rows", "20", "--run-dir", tmp_path / "run", "--json")
-    assert run.code == 0, run.stderr
-    found = run.json["tables"]["sample"]
-    assert found["rows"] == 20 and found["unanswered"] == 0 and not Path(tmp_path / "run").exists()

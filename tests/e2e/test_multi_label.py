@@ -6,7 +6,7 @@ import random
 import numpy as np
 import polars as pl
 import pytest
-from e2e.conftest import refused
+from e2e.conftest import refused, succeeded
 from e2e.test_tasks import goes_on
 from scipy.special import expit
 from sklearn.metrics import f1_score
@@ -66,10 +66,8 @@ def test_all_commands(tiny):
     path, run = tiny.root / "colours.toml", tiny.root / "run"
     path.write_text(PROFILE)
     where = ["--profile", path, "--data-dir", tiny.root]
-    ended = tiny.kd("data", "check", *where, "--json")
-    assert ended.code == 0, ended.err
-    ended = tiny.kd("run-all", *where, "--run-dir", run, "--json")
-    assert ended.code == 0, ended.err
+    succeeded(tiny.kd("data", "check", *where, "--json"))
+    succeeded(tiny.kd("run-all", *where, "--run-dir", run, "--json"))
     joined = pl.read_parquet(run / "join" / "joined.parquet")
     logits = joined.select(pl.col("^logits_.*$")).to_numpy()
     assert joined["label"].to_list() == ["|".join(np.array(LABELS)[row > 0]) for row in logits]
@@ -80,8 +78,7 @@ def test_all_commands(tiny):
     assert json.loads((tiny.root / "onnx" / "labels.json").read_text())["thresholds"] == thresholds.tolist()
     output = tiny.root / "predictions.parquet"
     table = ["--input", tiny.root / "test.csv"]
-    ended = tiny.kd("predict", "--student", run, *table, "--output", output, "--probabilities")
-    assert ended.code == 0, ended.err
+    succeeded(tiny.kd("predict", "--student", run, *table, "--output", output, "--probabilities"))
     found = pl.read_parquet(output)
     shares = found.select(pl.col("^probability_.*$")).to_numpy()
     said = shares > thresholds
@@ -101,8 +98,7 @@ def test_all_commands(tiny):
     own_shares = dict(zip(LABELS, expit(logits.astype(float)).T, strict=True))
     pl.DataFrame({"sentence": joined["sentence"], **own_shares}).write_csv(tiny.root / "own.csv")
     own = ["--input", run / "transfer" / "lite.parquet", "--logits", tiny.root / "own.csv"]
-    ended = tiny.kd("join", *own, "--output", tiny.root / "own.parquet", *where)
-    assert ended.code == 0, ended.err
+    succeeded(tiny.kd("join", *own, "--output", tiny.root / "own.parquet", *where))
     assert pl.read_parquet(tiny.root / "own.parquet")["label"].to_list() == joined["label"].to_list()
     single = ["--set", "task.multi_label=false", "--set", "task.metric=accuracy", "--set", "task.more_metrics=[]"]
     refused(tiny.kd("predict", "--teacher", run, *table, "--profile", path, *single), 4, "task.multi_label")

@@ -4,16 +4,15 @@ import inspect
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import fake_plugin
 import pytest
-from e2e.conftest import refused
+from e2e.conftest import refused, succeeded
 
 
 @pytest.fixture
 def code(tmp_path):
-    def copy(module, name: str) -> Path:
+    def copy(module, name):
         path = tmp_path / name
         path.write_text(inspect.getsource(module))
         return path
@@ -26,8 +25,7 @@ def test_a_whole_run_and_a_changed_file(tiny, code, monkeypatch):
     files = ("--code", splice, "--code", bag)
     chosen = ("--set", "transfer.method=heavy", "--set", "transfer.generator=splice", "--set", "student.model=bag")
     line = ("run-all", "--until", "student", *chosen, *files)
-    ended = tiny.stage(*line, "--json")
-    assert ended.code == 0, ended.err
+    succeeded(tiny.stage(*line, "--json"))
     versions = tiny.lock["student"]["versions"]
     assert {"splice.py", "bag.py"} < set(versions) and len(versions["bag.py"]) == 8
 
@@ -59,8 +57,7 @@ def test_a_tagger_in_worker_processes(tiny, tmp_path):
     path = tmp_path / "own.py"
     path.write_text("api_version = 2\ndef tag(texts):\n    return [['X' for _ in words] for words in texts]\n")
     lite = ("transfer", "lite", "--set", "transfer.lite.tagger=own", "--workers", 2, "--code", path)
-    ended = tiny.stage(*lite)
-    assert ended.code == 0, ended.err
+    succeeded(tiny.stage(*lite))
     path.write_text(path.read_text().replace("'X'", "'Y'"))
     ended = tiny.stage(*lite, "--dry-run", "--json")
     assert [stage["reasons"] for stage in ended.result["stages"] if stage["stage"] == "lite"] == [

@@ -31,8 +31,8 @@ ELSEWHERE = ("python -m build", "python -m twine")
 class Reader:
     def __init__(self, tiny, monkeypatch):
         self.tiny, self.monkeypatch = tiny, monkeypatch
-        self.done: list[str] = []
-        self.failed: dict[str, str] = {}
+        self.done = []
+        self.failed = {}
 
     def block(self, language, code):
         if language == "python":

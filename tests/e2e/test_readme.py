@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from e2e.conftest import THINGS
+from e2e.conftest import THINGS, succeeded
 from made_teacher import make_teacher
 from typer.main import get_command
 
@@ -104,5 +104,4 @@ def test_a_command_of_a_page(line, here, nli):
         return
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
     more = ["--dry-run"] if "--dry-run" in options else ["--seconds", "0.05"] if name == "bench" else []
-    ended = here.kd(*words, *(word for word in more if word not in words))
-    assert ended.code == 0, ended.err
+    succeeded(here.kd(*words, *(word for word in more if word not in words)))

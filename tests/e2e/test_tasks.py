@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from e2e.conftest import MODELS, refused
+from e2e.conftest import MODELS, refused, succeeded
 from glue_tables import TASKS, write
 
 import kdcli.tasks
@@ -46,21 +46,20 @@ batch_size = 16
 METRICS = {"cola": ["mcc"], "mrpc": ["f1", "accuracy"], "qqp": ["f1", "accuracy"], "stsb": ["pearson", "spearman"]}
 
 
-def profile(tiny, name: str, generator_epochs: int = 12) -> Path:
+def profile(tiny, name, generator_epochs=12):
     path = tiny.root / f"{name}.toml"
     path.write_text(SMALL.format(name=name, generator_epochs=generator_epochs) + MODELS)
     return path
 
 
-def run_all(tiny, path: Path, data: Path, method: str, *more: str):
+def run_all(tiny, path, data, method, *more):
     run_dir = tiny.root / f"run-{method}"
     where = ["--profile", path, "--data-dir", data, "--run-dir", run_dir, "--set", f"transfer.method={method}"]
-    ended = tiny.kd("run-all", *where, *more, "--json")
-    assert ended.code == 0, ended.err
+    ended = succeeded(tiny.kd("run-all", *where, *more, "--json"))
     return run_dir, ended
 
 
-def goes_on(tiny, run_dir: Path, *more: object) -> None:
+def goes_on(tiny, run_dir, *more):
     for line in (
         ("eval", "--student", run_dir, "--teacher", run_dir, *more),
         ("bench", "--student", run_dir, "--seconds", 0, *more),
@@ -72,7 +71,7 @@ def goes_on(tiny, run_dir: Path, *more: object) -> None:
         assert ended.code == 0, (line, ended.err)
 
 
-def check_results(name: str, results: dict, dev_tables: list[str]) -> None:
+def check_results(name, results, dev_tables):
     metrics = METRICS.get(name, ["accuracy"])
     assert results["metrics"] == metrics
     assert list(results["gap_closed"]) == dev_tables
@@ -120,8 +119,7 @@ def test_every_task_goes_through(tiny, name):
 @pytest.mark.slow
 def test_the_demo(tiny):
     run_dir, small = tiny.root / "run", ["--set", "transfer.lite.n_iter=1", "--set", "student.epochs=2"]
-    ended = tiny.kd("run-all", "--run-dir", run_dir, *small, "--set", "teacher.epochs=1", "--json")
-    assert ended.code == 0, ended.err
+    ended = succeeded(tiny.kd("run-all", "--run-dir", run_dir, *small, "--set", "teacher.epochs=1", "--json"))
     check_results("demo", ended.result["result"], ["dev", "test"])
     table = Path(kdcli.tasks.__file__).parent / "sample" / "test.tsv"
     ended = tiny.kd("predict", "--student", run_dir, "--input", table, "--json")
@@ -138,8 +136,7 @@ def test_the_student_of_mnli_predicts_the_diagnostics(tiny):
     table = tiny.root / "diagnostic.tsv"
     table.write_text("index\tsentence1\tsentence2\n" + "".join(f"{n}\t{a}\t{b}\n" for n, (a, b) in enumerate(pairs)))
     for model in (["--student", run_dir / "student"], ["--teacher", run_dir / "teacher"]):
-        ended = tiny.kd("predict", *model, "--profile", "ax", "--input", table, "--json")
-        assert ended.code == 0, ended.err
+        ended = succeeded(tiny.kd("predict", *model, "--profile", "ax", "--input", table, "--json"))
         predictions = ended.result["predictions"]
         assert [row["index"] for row in predictions] == ["0", "1", "2"]
         assert {row["prediction"] for row in predictions} <= {"entailment", "neutral", "contradiction"}
@@ -152,8 +149,7 @@ def test_the_student_of_mnli_predicts_the_diagnostics(tiny):
     ax = tiny.root / "ax"
     ax.mkdir()
     table.rename(ax / "diagnostic.tsv")
-    ended = tiny.kd("predict", "--student", run_dir, "--profile", "ax", "--data-dir", ax, "--glue", submission)
-    assert ended.code == 0, ended.err
+    succeeded(tiny.kd("predict", "--student", run_dir, "--profile", "ax", "--data-dir", ax, "--glue", submission))
     assert [len(file.read_text().splitlines()) for file in submission.iterdir()] == [4]
     refused(tiny.kd("run-all", "--profile", "ax", "--data-dir", tiny.root), 2, "mnli", "kd run-all --profile mnli")
 

@@ -43,16 +43,16 @@ class Environment:
     prefix: Path
     work: Path
 
-    def run(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, name, *arguments):
         left_out = ("PYTHON", "KD_", "VIRTUAL_ENV")
         environ = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         return succeed(self.prefix / "bin" / name, *arguments, cwd=self.work, env={**environ, "OMP_NUM_THREADS": "1"})
 
-    def kd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def kd(self, *arguments):
         return self.run("kd", *arguments)
 
 
-def succeed(*command: object, **more: object) -> subprocess.CompletedProcess[str]:
+def succeed(*command, **more):
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, **more)
     assert done.returncode == 0, done.stdout + done.stderr
     return done

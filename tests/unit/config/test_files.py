@@ -4,11 +4,17 @@ from pathlib import Path
 
 import pytest
 import tomli
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
+from raising import raising
 from typer.main import get_command
 
 from kdcli import registry
 from kdcli.cli import Commands, app
 from kdcli.config import files
+from kdcli.config.files import options_of, to_toml
 from kdcli.config.load import load_profile
 from kdcli.config.schema import Settings
 from kdcli.config.table import keys
@@ -23,24 +29,18 @@ def test_a_file_is_what_ends_in_toml_or_has_a_slash(tmp_path, monkeypatch):
     assert files.find("my.toml", beside=tmp_path) == tmp_path / "my.toml"
     with pytest.raises(ProfileError, match=r"no such profile file \(file other.toml\)"):
         files.find("other.toml")
-    with pytest.raises(ProfileError) as caught:
+    with raising(ProfileError, hint="did you mean my.toml?"):
         files.find("my")
-    assert caught.value.hint == "did you mean my.toml?"
-
-
-def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(ProfileError) as caught:
-        files.find("stt2")
-    assert caught.value.hint == "did you mean sst2?"
-    with pytest.raises(ProfileError) as caught:
-        files.find("xyzzy")
-    assert "base, cola, custom, demo" in caught.value.hint
-
-
-def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "my.toml").write_text("")
     assert files.find("~/my.toml") == tmp_path / "my.toml"
+
+
+def test_unknown_name_suggests_the_nearest():
+    with raising(ProfileError, hint="did you mean sst2?"):
+        files.find("stt2")
+    with raising(ProfileError, hint="base, cola, custom, demo"):
+        files.find("xyzzy")
 
 
 @pytest.mark.parametrize("name", files.names())
@@ -94,3 +94,47 @@ def _flat(table, prefix=""):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+# TOML cannot hold lone surrogates; everything else must come back.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+scalars = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | texts
+items = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3))
+tables = st.dictionaries(texts, items | st.dictionaries(texts, items, max_size=3), max_size=4)
+
+
+@given(tables, st.booleans())
+def test_what_is_written_is_read_again(values, noted):
+    notes = dict.fromkeys(values, "somewhere") if noted else {}
+    assert tomli.loads(to_toml(values, notes)) == values
+
+
+def test_form():
+    values = {"seed": 1, "task": {"labels": ["0", "1"]}, "teacher": {"export": {"batch_size": "auto"}}, "free": {}}
+    assert to_toml(values, {"task.labels": "demo.toml"}) == (
+        'seed = 1\n\n[task]\nlabels = ["0", "1"]  # demo.toml\n\n[teacher.export]\nbatch_size = "auto"\n\n[free]\n'
+    )
+
+
+class Options(BaseModel):
+    needed: int
+    path: Path = Path("x")
+    sizes: list[int] = Field(default_factory=lambda: [3, 4], description="How\n  wide.")
+
+
+def test_defaults_are_json_and_those_that_are_made_are_made():
+    found = {option.key: option for option in options_of(Options, "students.own.")}
+    assert [(one.default, one.required) for one in found.values()] == [(None, True), ("x", False), ([3, 4], False)]
+    sizes = found["students.own.sizes"]
+    assert (sizes.type, sizes.about) == ("list of whole number", "How wide.")
+    assert found["students.own.path"].type == "path"
+
+
+@pytest.mark.skipif(not hasattr(FieldInfo, "default_factory_takes_validated_data"), reason="an older Pydantic")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_default_that_depends_on_another_option_is_none():
+    class Deep(BaseModel):
+        width: int = 3
+        depth: int = Field(default_factory=lambda known: known["width"] + 1)
+
+    assert [option.default for option in options_of(Deep)] == [3, None]

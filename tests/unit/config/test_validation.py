@@ -68,13 +68,6 @@ def test_each_error_names_key_and_hint(values, key, what, hint):
     assert found[key].hint
 
 
-def test_all_at_once_with_a_prefix():
-    values = {"inner": {"rat": 1, "rate": 0}, "size": "x", "nmaes": []}
-    found = explained(values, "students.x.")
-    assert set(found) == {"students.x.inner.rat", "students.x.inner.rate", "students.x.size", "students.x.nmaes"}
-    assert found["students.x.nmaes"].hint == "did you mean students.x.names?"
-
-
 def test_unknown_key_of_nothing():
     class Empty(BaseModel):
         pass

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from notes import Notes
+from raising import raising
 
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
@@ -37,11 +38,9 @@ def take(tmp_path, files, *, limit=0, label="", notes=None):
     return counts, {path.stem: pl.read_parquet(path) for path in (tmp_path / "out").glob("*.parquet")}
 
 
-def test_the_only_column_of_texts_is_found(tmp_path):
+def test_the_columns_of_texts_and_labels_are_found(tmp_path):
     assert find_columns(write(tmp_path / "a.csv", TABLE)) == Columns(("words",), None)
-
-
-def test_among_several_the_usual_name_decides(tmp_path):
+    assert find_columns(write(tmp_path / "a.csv", {"n": ["1", "2"], "w": ["good", "bad"]})).texts == ("w",)
     table = write(tmp_path / "a.csv", {**TABLE, "Review": TABLE["words"][::-1], "label": list("01010")})
     assert find_columns(table) == Columns(("Review",), "label")
     assert find_columns(table, label_col="none") == Columns(("Review",), None)
@@ -51,27 +50,17 @@ def test_among_several_the_usual_name_decides(tmp_path):
     assert find_columns(table, labels=("Rome", "Oslo", "Bonn"), label_col="none") == Columns(("Review",), None)
 
 
-def test_a_doubt_is_an_error_that_shows_the_columns(tmp_path):
+def test_a_doubt_about_the_columns_is_an_error(tmp_path):
     table = write(tmp_path / "a.csv", {**TABLE, "more": TABLE["words"][::-1]})
-    with pytest.raises(DataError, match="2 columns may hold the texts: words, more") as caught:
+    with raising(DataError, "2 columns may hold the texts: words, more", hint=("words (a good film)", "--text-col")):
         find_columns(table)
-    assert "words (a good film)" in caught.value.hint and "--text-col" in caught.value.hint
-    with pytest.raises(DataError, match="no column 'text'") as caught:
+    with raising(DataError, "no column 'text'", key="text"):
         find_columns(table, text_col="text")
-    assert caught.value.key == "text"
-
-
-def test_numbers_are_no_texts(tmp_path):
     numbers = {"a": ["1", "2.5"], "b": ["2026-01-02", "2026-02-03"]}
     with pytest.raises(DataError, match="no column holds texts"):
         find_columns(write(tmp_path / "a.csv", numbers))
-    with pytest.raises(DataError, match="this column holds no texts") as caught:
+    with raising(DataError, "this column holds no texts", key="a"):
         find_columns(write(tmp_path / "a.csv", numbers), text_col="a")
-    assert caught.value.key == "a"
-
-
-def test_single_words_are_texts_where_there_is_nothing_else(tmp_path):
-    assert find_columns(write(tmp_path / "a.csv", {"n": ["1", "2"], "w": ["good", "bad"]})).texts == ("w",)
 
 
 def test_files_folders_and_patterns(tmp_path):
@@ -132,14 +121,10 @@ def test_rows_without_a_label_are_left_out_or_labels_are_not_used(tmp_path):
     assert not counts.labelled and counts.train + counts.dev == 200 and sides["dev"].columns == ["sentence"]
 
 
-def test_a_label_that_the_teacher_does_not_know_is_an_error_with_its_row(tmp_path):
+def test_texts_that_cannot_be_taken(tmp_path):
     labels = ["negative", "positive"] * 99 + ["neutral", "positive"]
-    with pytest.raises(DataError, match="neutral") as caught:
+    with raising(DataError, "neutral", row=200):
         take(tmp_path, [write(tmp_path / "a.csv", {"text": TEXTS, "label": labels})], label="label")
-    assert caught.value.row == 200
-
-
-def test_too_few_texts_are_an_error(tmp_path):
     with pytest.raises(DataError, match="200 texts, of which 1 are different"):
         take(tmp_path, [write(tmp_path / "a.csv", {"text": ["all equal"] * 200, "n": [1] * 200})])
 

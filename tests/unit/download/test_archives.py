@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 
 import pytest
+from raising import raising
 
 from kdcli.download.fetch import is_archive, unpack
 from kdcli.errors import DataError
@@ -86,6 +87,5 @@ def test_an_archive_that_is_cut_or_is_none(form, tmp_path):
     data = archive.read_bytes()
     for content in (data[: len(data) // 2], data[:700], b"<!DOCTYPE html><title>Sign in</title>", b""):
         archive.write_bytes(content)
-        with pytest.raises(DataError) as raised:
+        with raising(DataError, file=archive, hint=True):
             unpack(archive, tmp_path / "out")
-        assert raised.value.file == str(archive) and raised.value.hint

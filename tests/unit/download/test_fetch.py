@@ -3,6 +3,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from raising import raising
 
 from kdcli.api import QuietReporter
 from kdcli.download.fetch import fetch as fetch_file
@@ -106,9 +107,8 @@ def test_a_file_comes_whole(server, tmp_path):
 
 def test_a_file_without_the_expected_hash_is_refused_and_leaves_nothing(server, tmp_path):
     server.answers = [lambda handler: handler.send(200, BODY[:-1], length="none")]
-    with pytest.raises(DataError) as raised:
+    with raising(DataError, file=f"{server.url}/a", what=DIGEST):
         fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert DIGEST in raised.value.what and raised.value.file == f"{server.url}/a"
     assert parts(tmp_path) == []
     fetch(f"{server.url}/a", tmp_path / "a")
     assert (tmp_path / "a").stat().st_size == len(BODY) - 1
@@ -117,9 +117,8 @@ def test_a_file_without_the_expected_hash_is_refused_and_leaves_nothing(server, 
 def test_a_break_is_an_error_and_leaves_nothing(server, tmp_path):
     (tmp_path / "a").write_text("old")
     server.answers = [broken(1000), whole]
-    with pytest.raises(KdError) as raised:
+    with raising(KdError, file=f"{server.url}/a", exit_code=1):
         fetch(f"{server.url}/a", tmp_path / "a")
-    assert raised.value.exit_code == 1 and raised.value.file == f"{server.url}/a"
     assert parts(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
     fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
     assert (tmp_path / "a").read_bytes() == BODY
@@ -138,9 +137,8 @@ def test_a_file_that_is_not_there(status, server, tmp_path):
 
 
 def test_no_server(server, tmp_path):
-    with pytest.raises(MissingError, match=r"cannot be reached: .*refused") as raised:
+    with raising(MissingError, r"cannot be reached: .*refused", hint=("HTTPS_PROXY", str(tmp_path / "a"))):
         fetch("http://127.0.0.1:9/a", tmp_path / "a")
-    assert "HTTPS_PROXY" in raised.value.hint and str(tmp_path / "a") in raised.value.hint
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/a", "http://", "nonsense://x"])

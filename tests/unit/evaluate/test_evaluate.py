@@ -1,18 +1,14 @@
 """Evaluating models on tables: which rows, which models, which comparisons."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from made_student import PAIR, SCORE, SINGLE, TEXTS, make_student
 from notes import Notes
+from raising import raising
 
 from kdcli.api import Task
 from kdcli.config.schema import Settings, TaskSettings
@@ -26,27 +22,27 @@ from kdcli.teacher.model import TeacherSource
 class Fixed:
     """A model with a fixed answer for each text."""
 
-    def __init__(self, task: Task, answers: dict[str, int]) -> None:
+    def __init__(self, task, answers):
         self.task, self.answers = task, answers
-        self.sizes: list[int] = []
+        self.sizes = []
 
-    def logits(self, columns: Sequence[Sequence[str]]) -> np.ndarray:
+    def logits(self, columns):
         self.sizes.append(len(columns[0]))
         return np.eye(self.task.outputs, dtype=np.float32)[[self.answers[text] for text in columns[0]]]
 
 
-def settings(task: Task, folder: Path) -> Settings:
+def settings(task, folder):
     tasks = {"name": task.name, "kind": task.kind, "labels": task.labels, "score_range": task.score_range}
     return Settings.model_validate({"task": {**tasks, "metric": task.metric, "data_dir": str(folder)}})
 
 
-def write(path: Path, header: str, *rows: str) -> Path:
+def write(path, header, *rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in (header, *rows)), "utf-8")
     return path
 
 
-def test_models_on_the_rows_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_on_the_rows_of_a_table(monkeypatch):
     monkeypatch.setattr("kdcli.evaluate.evaluate.ROWS", 2)
     table = pl.DataFrame({"sentence": ["a", "b b", "c", "d", "e"], "label": ["no", "yes", "yes", "no", "yes"]})
     student = Fixed(SINGLE, {"a": 0, "b b": 1, "c": 1, "d": 1, "e": 0})
@@ -62,7 +58,7 @@ def test_models_on_the_rows_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {(one.shortest, one.longest, one.rows) for one in found.models["student"].lengths} == {(1, 1, 4), (2, 2, 1)}
 
 
-def test_matched_and_mismatched_apart(tmp_path: Path) -> None:
+def test_matched_and_mismatched_apart(tmp_path):
     student = make_student(tmp_path / "student", PAIR)
     other = make_student(tmp_path / "other", PAIR, seed=2)
     rows = [f"{text}\t{TEXTS[-2]}\t{'abc'[place % 3]}" for place, text in enumerate(TEXTS) if text]
@@ -81,7 +77,7 @@ def test_matched_and_mismatched_apart(tmp_path: Path) -> None:
     assert json.loads(json.dumps(asdict(found)))["tables"]["dev_matched"]["rows"] == 5
 
 
-def test_scores_from_a_table_of_ones_own(tmp_path: Path) -> None:
+def test_scores_from_a_table_of_ones_own(tmp_path):
     student = make_student(tmp_path / "student", SCORE)
     rows = [f"{text}\tseen\t{place / 2}" for place, text in enumerate(TEXTS) if text]
     table = write(tmp_path / "mine.tsv", "one\ttwo\tstars", *rows)
@@ -91,16 +87,15 @@ def test_scores_from_a_table_of_ones_own(tmp_path: Path) -> None:
     assert result.rows == len(rows) and list(result.models["student"].metrics) == ["pearson", "spearman"]
     assert found.labels == () and result.models["student"].calibration is None
     one = Settings(task=TaskSettings(metric="pearson", text_columns=("one",)))
-    with pytest.raises(UsageError) as wrong:
+    with raising(UsageError, hint="it takes --text-col and --text2-col"):
         evaluate_models(student=student, settings=one, profiled=False, table=table)
-    assert wrong.value.hint == "it takes --text-col and --text2-col"
 
 
-def test_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_teacher(tmp_path, monkeypatch):
     student = make_student(tmp_path / "student")
-    asked: list[Any] = []
+    asked = []
 
-    def load(*arguments: Any, **more: Any) -> Fixed:
+    def load(*arguments, **more):
         asked.append((arguments, more))
         return Fixed(SINGLE, dict.fromkeys(TEXTS, 1))
 
@@ -116,7 +111,7 @@ def test_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.models["teacher"] == "some/body"
 
 
-def test_rows_without_labels(tmp_path: Path) -> None:
+def test_rows_without_labels(tmp_path):
     student, notes = make_student(tmp_path / "student"), Notes()
     table = write(tmp_path / "some.tsv", "sentence\tlabel", "good\tyes", "bad\t-1", "dull\tno")
     found = evaluate_models(student=student, settings=Settings(), profiled=False, table=table, reporter=notes)
@@ -124,14 +119,12 @@ def test_rows_without_labels(tmp_path: Path) -> None:
         f"1 rows of {table} have no label, and are skipped"
     ]
     none = write(tmp_path / "none.tsv", "sentence", "good")
-    with pytest.raises(DataError, match="no labels") as wrong:
+    with raising(DataError, "no labels", file=none):
         evaluate_models(student=student, settings=Settings(), profiled=False, table=none)
-    assert wrong.value.file == str(none)
 
 
 @pytest.mark.parametrize("task", [PAIR, SCORE, Task("x", "single", ("yes", "no")), Task("y", "single", ("0", "1"))])
-def test_a_student_of_another_task(tmp_path: Path, task: Task) -> None:
+def test_a_student_of_another_task(tmp_path, task):
     student = make_student(tmp_path / "student")
-    with pytest.raises(DataError, match="the model is one of task toy") as wrong:
+    with raising(DataError, "the model is one of task toy", file=student):
         evaluate_models(student=student, settings=settings(task, tmp_path))
-    assert wrong.value.file == str(student)

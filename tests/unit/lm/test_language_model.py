@@ -94,19 +94,6 @@ def test_bf16_and_gradient_checkpointing_on_a_cpu(tmp_path, train, make_start):
     torch.testing.assert_close(saved, exact, atol=0.05, rtol=0)
 
 
-def test_texts_longer_than_max_length_are_cut_with_a_warning(tmp_path, train, make_start, notes):
-    corpus = replace(CORPUS, train=[*TRAIN, "a very long film " * 5], dev=[*DEV, "dull " * 20], test=["bad " * 20])
-    result = train(start=make_start(n_positions=20, max_length=20), corpus=corpus, epochs=1)
-    texts = notes.warnings
-    assert "train texts are longer than 20 tokens, and are cut there" in texts[0] and "dev texts" in texts[1]
-    assert math.isfinite(result["test_bits_per_character"])
-
-
-def test_a_tokenizer_that_puts_spaces_leaves_texts_whole(train, make_start, spaced_tokenizer, notes):
-    train(start=make_start(tokenizer=spaced_tokenizer), epochs=1)
-    assert any("no text is split" in info for info in notes.infos)
-
-
 def test_bad_input(tmp_path, train, make_start, tokenizer):
     for wrong, name in ((replace(CORPUS, train=[]), "train"), (replace(CORPUS, dev=[]), "dev")):
         with pytest.raises(DataError, match=f"there are no {name} texts"):

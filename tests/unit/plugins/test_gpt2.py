@@ -4,14 +4,8 @@ import json
 
 import pytest
 import torch
-from notes import Notes
 from tokenizers import ByteLevelBPETokenizer
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GPT2Config,
-    LlamaConfig,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig
 
 import kd_gpt2
 from kd_gpt2 import SIZES, Options, prepare, train_bpe
@@ -22,11 +16,6 @@ CORPUS = Corpus("single", TRAIN, ["a good plot", "very dull"], ["the fun"])
 
 
 END = "<|endoftext|>"
-
-
-@pytest.fixture
-def notes():
-    return Notes()
 
 
 def settings_of(*, seed=2, precision="fp32", rows=16, **options):

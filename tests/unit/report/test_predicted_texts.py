@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from collections import Counter
+from collections.abc import Callable
+from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
@@ -9,21 +12,22 @@ from made_run import write_run
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
-from kdcli.api import Task
-from kdcli.report import texts
-from kdcli.report.texts import TablePredictions, read_predictions
+from kdcli.api import QuietReporter, Task
+from kdcli.report import plots, texts
+from kdcli.report.texts import TablePredictions, read_predictions, survey
+from kdcli.student.deferral import Calibration, Familiar
 
 THREE = Task("made", "single", ("a", "b", "c"), ("ay", "bee", "see"))
 SCORE = Task("made", "single", (), score_range=(0.0, 5.0))
 
 
-def made(task: Task, gold: list[float], teacher: object, student: object) -> TablePredictions:
+def made(task, gold, teacher, student):
     texts = pl.DataFrame({"sentence": [f"text {row}" for row in range(len(gold))]})
     of = {name: np.array(values, np.float32) for name, values in (("teacher", teacher), ("student", student))}
     return TablePredictions("dev", task, texts, np.array(gold), of)
 
 
-def test_tables_are_apart_and_confusions_are_those_of_scikit_learn(tmp_path: Path) -> None:
+def test_tables_are_apart_and_confusions_are_those_of_scikit_learn(tmp_path):
     root = write_run(tmp_path / "run", labels=THREE.labels, tables=("dev_matched", "dev_mismatched"), rows=50)
     found = read_predictions(root / "predictions.parquet", THREE)
     assert [(table.table, len(table.gold)) for table in found] == [("dev_matched", 50), ("dev_mismatched", 50)]
@@ -34,7 +38,7 @@ def test_tables_are_apart_and_confusions_are_those_of_scikit_learn(tmp_path: Pat
         assert table.differing == round(50 * (1 - table.agreement)) == sum(table.right.values())
 
 
-def test_where_they_part() -> None:
+def test_where_they_part():
     teacher = [[4, 0, 0], [0, 2, 0], [0, 0, 3], [1, 0, 0]]
     student = [[3, 0, 0], [2, 0, 0], [9, 0, 0], [0, 2, 0]]
     found = made(THREE, [0, 1, 1, 1], teacher, student)
@@ -52,7 +56,7 @@ def test_where_they_part() -> None:
     assert [row["right"] for row in found.disagreements] == ["neither", "teacher", "student"]
 
 
-def test_of_scores_all_are_compared() -> None:
+def test_scores_are_all_compared_and_their_errors_shared_on_one_side_of_gold():
     found = made(SCORE, [1.0, 2.0, 5.0], [[1.5], [2.0], [4.0]], [[1.0], [5.0], [3.0]])
     assert found.differing == 3
     assert [(part["texts"][0], part["size"], part["right"]) for part in found.disagreements] == [
@@ -62,21 +66,24 @@ def test_of_scores_all_are_compared() -> None:
     ]
     assert found.disagreements[0]["sure"] is None and found.disagreements[0]["student"] == "5"
     assert found.agreement == pytest.approx(np.corrcoef([1.5, 2, 4], [1, 5, 3])[0, 1])
+    found = made(SCORE, [1.0, 2.0, 5.0, 3.0], [[1.5], [1.0], [4.0], [4.0]], [[2.0], [4.0], [2.0], [3.0]])
+    assert [(text["texts"][0], text["size"]) for text in found.shared_errors] == [("text 2", 1.0), ("text 0", 0.5)]
+    assert found.shared_errors[0]["right"] == "teacher"
 
 
-def test_scores_go_no_further_than_the_range(tmp_path: Path) -> None:
+def test_scores_go_no_further_than_the_range(tmp_path):
     (dev,) = read_predictions(write_run(tmp_path / "run", labels=()) / "predictions.parquet", SCORE)
     assert all(logits.min() >= 0 and logits.max() <= 5 for logits in dev.logits.values())
 
 
-def test_no_more_than_the_widest_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_the_widest_are_shown(monkeypatch):
     monkeypatch.setattr(texts, "MOST", 2)
     found = made(THREE, [0] * 4, [[2, 0, 0]] * 4, [[0, 1, 0], [0, 3, 0], [0, 2, 0], [2, 0, 0]])
     assert [row["texts"][0] for row in found.disagreements] == ["text 1", "text 2"]
     assert found.differing == 3
 
 
-def test_errors_that_both_make_the_surest_first() -> None:
+def test_errors_that_both_make_the_surest_first():
     teacher = [[4, 0, 0], [0, 2, 0], [0, 0, 3], [1, 0, 0], [9, 0, 0]]
     student = [[3, 0, 0], [2, 0, 0], [9, 0, 0], [0, 2, 0], [0, 4, 0]]
     found = made(THREE, [1, 2, 1, 1, 0], teacher, student)
@@ -93,7 +100,91 @@ def test_errors_that_both_make_the_surest_first() -> None:
     assert (first["gold"], first["teacher"], first["student"]) == ("bee", "ay", "ay")
 
 
-def test_of_scores_errors_are_shared_on_one_side_of_gold() -> None:
-    found = made(SCORE, [1.0, 2.0, 5.0, 3.0], [[1.5], [1.0], [4.0], [4.0]], [[2.0], [4.0], [2.0], [3.0]])
-    assert [(text["texts"][0], text["size"]) for text in found.shared_errors] == [("text 2", 1.0), ("text 0", 0.5)]
-    assert found.shared_errors[0]["right"] == "teacher"
+CLASSES = Task("made", "single", ("no", "yes"))
+
+
+def surveyed(path, task, seed=7):
+    return survey(path, task, seed=seed, reporter=QuietReporter())
+
+
+def rows_of(path):
+    return pl.read_parquet(path).to_dicts()
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_counts_by_source(tmp_path, pairs):
+    path = write_run(tmp_path / "run", pairs=pairs) / "join" / "joined.parquet"
+    task = Task("made", "pair" if pairs else "single", ("no", "yes"))
+    found, rows = surveyed(path, task), rows_of(path)
+    assert [(source.name, source.rows) for source in found.sources] == [("original", 10), ("lite", 90), ("heavy", 40)]
+    assert found.rows == len(rows) == 140
+    for source in found.sources:
+        own = [row for row in rows if row["source"] == source.name]
+        words = [sum(len(row[column].split()) for column in task.columns) for row in own]
+        assert source.mean_length == pytest.approx(np.mean(words))
+        assert source.median_length == sorted(words)[(len(words) - 1) // 2]
+        assert source.answers is not None
+        assert source.answers[1] == sum(float(row["logits_1"]) > float(row["logits_0"]) for row in own)
+
+
+def test_scores(tmp_path):
+    path = write_run(tmp_path / "run", labels=()) / "join" / "joined.parquet"
+    found = surveyed(path, Task("made", "single", (), score_range=(0.0, 5.0)))
+    assert [source.answers for source in found.sources] == [None] * 3
+    there = {(row["sentence"], float(row["logits_0"])) for row in rows_of(path)}
+    assert {(*sample.texts, sample.sure) for sample in found.samples} <= there
+    assert all(sample.answer == f"{sample.sure:.3g}" for sample in found.samples)
+
+
+def test_samples_are_rows_of_the_table_as_many_of_each_source(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "SAMPLES", 24)
+    path = write_run(tmp_path / "run") / "join" / "joined.parquet"
+    found = surveyed(path, CLASSES).samples
+    assert Counter(sample.source for sample in found) == {"original": 8, "lite": 8, "heavy": 8}
+    there = {(row["sentence"], row["source"], row["logits_1"] > row["logits_0"]) for row in rows_of(path)}
+    assert all(sample.sure is not None and 0.5 <= sample.sure <= 1 for sample in found)
+    assert {(*sample.texts, sample.source, sample.answer == "yes") for sample in found} <= there
+    assert found == surveyed(path, CLASSES).samples != surveyed(path, CLASSES, seed=8).samples
+
+
+ODD = "a <b> & $x_1$ \"c\" 'd'"
+
+DRAWN: list[Callable[[], str]] = [
+    lambda: plots.lines("a", [plots.Line(ODD, [1, 2], [0.1, None], 0), plots.Line("_x", [1], [9.0], 1, True)], y=ODD),
+    lambda: plots.lines("b", [plots.Line("x", [1, 900], [0.01, 90.0], 3)], y="loss", log=True),
+    lambda: plots.lines("c", [plots.Line("x", [1], [None], 3)], y="loss", log=True, levels={ODD: (0.5, 0)}),
+    lambda: plots.scatter("g", np.arange(5.0), np.arange(5.0), labels=("gold", ODD), colour=1),
+    lambda: plots.scatter("h", np.ones(1), np.ones(1), labels=("gold", "student"), colour=1),
+    lambda: plots.tradeoff("i", {ODD: (100.0, 80.0), "student": (40_000.0, 79.0)}, y="dev accuracy"),
+    lambda: plots.deferral("j", Calibration(9, 0.5, Familiar(0, 9), [2.0], [0.3, 0.6], [0.5, 1.0], [0.7, 0.6], 0.8)),
+    lambda: plots.deferral("k", Calibration(9, 0.9, Familiar(0, 9), [], [0.3], [1.0])),
+]
+
+
+@pytest.mark.parametrize("draw", DRAWN)
+def test_a_plot_is_one_element_in_the_colours_and_letters_of_the_page(draw):
+    svg = draw()
+    root = ElementTree.fromstring(svg)
+    assert root.tag == "svg" and root.get("role") == "img" and root.get("aria-label")
+    texts = [element for element in root.iter() if element.tag == "text"]
+    assert texts and all("fill: currentColor" in (text.get("style") or "") for text in texts)
+    assert not re.findall(r"#[0-9a-f]{6}|<style|font-family|xmlns|<script", svg)
+    assert svg == draw()
+
+
+def test_labels_and_identifiers():
+    root = ElementTree.fromstring(DRAWN[0]())
+    texts = ["".join(element.itertext()).strip() for element in root.iter() if element.tag == "text"]
+    assert texts.count(ODD) == 2 and "_x" in texts  # the axis, and the legend
+    assert ODD in (root.get("aria-label") or "")
+    found = [set(re.findall(r'id="([^"]+)"', draw())) for draw in DRAWN]
+    assert sum(map(len, found)) == len(set().union(*found)) > 0
+    svg = plots.tradeoff("x", {"very " * 50 + "long": (100.0, 80.0), "student": (400.0, 79.0)}, y="dev accuracy")
+    assert "very very very very very very v…" in svg
+
+
+@pytest.mark.parametrize(("teacher", "apart"), [(96.9, False), (90.0, True)])
+def test_models_that_are_equal_look_so(teacher, apart):
+    svg = plots.tradeoff("t", {"teacher": (100, teacher), "student": (1000, 96.914)}, y="dev accuracy")
+    one, two = map(float, re.findall(r'<use [^>]*y="([\d.]+)"', svg)[-2:])  # the markers of the two models
+    assert (abs(one - two) > 20) == apart

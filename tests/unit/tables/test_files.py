@@ -5,17 +5,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from raising import raising
 
 from kdcli import files
 from kdcli.errors import DataError, KdError, UsageError
 from kdcli.files import MARKER, atomic, check_output, sha256
 
 
-def listing(folder: Path) -> list[str]:
+def listing(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def write_folder(path: Path, *names: str) -> None:
+def write_folder(path, *names):
     with atomic(path) as temporary:
         temporary.mkdir()
         for name in names:
@@ -34,9 +35,8 @@ def test_a_folder_with_a_file_of_someone_else_is_not_replaced(tmp_path):
         with pytest.raises(DataError):
             check_output(path, force=force)
     for work in (lambda: write_folder(path, "model"), lambda: check_output(path, ours=True)):
-        with pytest.raises(DataError) as raised:
+        with raising(DataError, file=path / "deep" / "notes"):
             work()
-        assert raised.value.file == str(path / "deep" / "notes")
     assert (path / "deep" / "notes").read_text() == "mine"
     assert listing(tmp_path) == ["student"]
     (path / "deep" / "notes").unlink()
@@ -113,16 +113,15 @@ def test_a_full_disk_is_an_error_and_the_old_file_is_whole(tmp_path, monkeypatch
     path = tmp_path / "table.tsv"
     path.write_text("old")
 
-    def full(descriptor: int) -> None:
+    def full(descriptor):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(KdError) as raised, atomic(path) as temporary:
+    with (
+        raising(KdError, file=path, exit_code=1, what="the disk is full", hint="free some space"),
+        atomic(path) as temporary,
+    ):
         temporary.write_text("new")
-    assert raised.value.what == "the disk is full"
-    assert raised.value.file == str(path)
-    assert "free some space" in str(raised.value.hint)
-    assert raised.value.exit_code == 1
     assert path.read_text() == "old"
     assert listing(tmp_path) == ["table.tsv"]
 
@@ -142,7 +141,7 @@ def test_what_dead_processes_of_this_host_left_is_removed(tmp_path):
 
 
 def test_a_place_that_may_not_be_written(tmp_path, monkeypatch):
-    def refuse(source: Path, target: Path) -> None:
+    def refuse(source, target):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(files.os, "replace", refuse)

@@ -2,6 +2,7 @@
 
 import polars as pl
 import pytest
+from raising import raising
 
 from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
@@ -43,13 +44,11 @@ def test_a_missing_shard_and_one_of_other_columns_are_named(tmp_path):
     shards(tmp_path)
     middle = tmp_path / "train-00001-of-00003.parquet"
     pl.DataFrame({"sentence": ["x"], "label": [1.5]}).write_parquet(middle)
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, file=middle):
         read_table(tmp_path / "train-*-of-00003.parquet")
-    assert caught.value.file == str(middle)
     middle.unlink()
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, file=middle):
         load_split(settings(tmp_path), task_from(settings(tmp_path)), "train", QuietReporter())
-    assert caught.value.file == str(middle)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
@@ -68,9 +67,8 @@ def test_a_folder_of_part_files_is_one_table(tmp_path, form):
     if form != "parquet":
         last = folder / f"part-00001-c000.{form}"
         last.write_bytes(last.read_bytes() + b'{"a,b,c,d\n')
-        with pytest.raises(DataError) as caught:
+        with raising(DataError, row=5 if form == "csv" else 4, file=last):
             read_table(folder).frame()
-        assert (caught.value.file, caught.value.row) == (str(last), 5 if form == "csv" else 4)
     (tmp_path / "dev.csv").mkdir()
     with pytest.raises(DataError):
         read_table(tmp_path / "dev.csv")
@@ -84,12 +82,10 @@ def test_lines_of_fasttext_are_texts_with_labels(tmp_path):
     assert table["sentence"].to_list() == ["a gripping film", "a dull mess", ", lovely"]
     assert table["label"].to_list() == ["pos", "neg", "pos"]
     path.write_text("__label__pos a film\n__label__neg __label__pos two labels\n")
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, row=2):
         load_split(own, task_from(own), "train", QuietReporter())
-    assert caught.value.row == 2
     path.write_text("__label__pos a film\n__label__ no name\n")
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, row=2):
         read_table(path).frame()
-    assert caught.value.row == 2
     reader = read_table(path, bad_rows="skip")
     assert (len(reader.frame()), reader.skipped) == (1, 1)

@@ -2,6 +2,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from raising import raising
 
 from kdcli.errors import DataError
 from kdcli.tables import text
@@ -11,19 +12,11 @@ from kdcli.tables.write import write_table
 slow_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
-def plain_rows(content: str) -> list[list[str]]:
+def plain_rows(content):
     """Split a TSV as the definition says, in plain Python."""
     lines = content.split("\n")
     lines, last = lines[:-1], lines[-1]
     return [line.removesuffix("\r").split("\t") for line in lines] + ([last.split("\t")] if last else [])
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("last", [True, False])
-def test_rows_end_at_lf_or_crlf_and_nothing_else(rows, put, end, last):
-    texts = ["a\rb", "\x85", "x\u2028y", "\x0b\x0c\x1c", "\ufeff", "NA", '"', " "]
-    content = end.join(["sentence\tlabel", *(f"{text}\t1" for text in texts)]) + end * last
-    assert rows(put("a.tsv", content)) == [(text, "1") for text in texts]
 
 
 def test_a_byte_order_mark_is_skipped_once(rows, put):
@@ -55,19 +48,12 @@ def test_a_blank_line_between_rows_of_several_columns_is_no_row(put, name, betwe
     assert (reader.skipped, len(reader.notes)) == (0, 1)
 
 
-def test_rows_of_empty_fields_are_no_blank_lines(rows, put):
-    assert rows(put("a.tsv", "s\tl\n\t\n")) == [("", "")]
-    assert rows(put("a.csv", 's,l\n,\n"",""\n"\n\n","\r"\n')) == [("", ""), ("", ""), ("\n\n", "\r")]
-
-
 @pytest.mark.parametrize(("name", "between"), [("a.tsv", "\t"), ("a.csv", ","), ("a.tsv.gz", "\t"), ("a.csv.gz", ",")])
 def test_a_ragged_row_is_an_error_with_number_and_content(rows, put, name, between):
     content = "s|l\nx|1\ny\nz|0|?|!\nw|1\n".replace("|", between)
     path = put(name, content)
-    with pytest.raises(DataError, match="1 field instead of 2: 'y'") as raised:
+    with raising(DataError, "1 field instead of 2: 'y'", row=3, hint="skip"):
         rows(path)
-    assert raised.value.row == 3
-    assert "skip" in str(raised.value.hint)
     reader = read_table(path, bad_rows="skip")
     assert reader.frame().select("s", ROW_NUMBER).to_dict(as_series=False) == {"s": ["x", "w"], ROW_NUMBER: [2, 5]}
     assert reader.skipped == 2
@@ -86,32 +72,27 @@ def test_bytes_that_are_not_utf8_are_refused_with_row_and_byte(rows, put, name):
     lines = {"jsonl": [b'{"s": "good"}', b'{"s": "caf\xe9"}'], "txt": [b"x", b"caf\xe9"]}
     lines = lines.get(name.split(".")[1], [b"s", b"caf\xe9"])
     path = put(name, b"\n".join([*lines, b"last"]))
-    with pytest.raises(DataError, match=r"not UTF-8: byte \d+ of the row is 0xe9") as raised:
+    with raising(DataError, row=2, what=f"byte {lines[1].index(0xE9) + 1} of", hint="iconv"):
         rows(path)
-    assert raised.value.row == 2
-    assert f"byte {lines[1].index(0xE9) + 1} of" in raised.value.what
-    assert "iconv" in str(raised.value.hint)
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
 def test_a_header_that_is_not_utf8_is_refused(put, name):
-    with pytest.raises(DataError, match="0xff") as raised:
+    with raising(DataError, "0xff", row=1):
         read_table(put(name, b"s\xff\nx\n"))
-    assert raised.value.row == 1
 
 
 def test_a_parquet_text_that_is_not_utf8_is_refused(tmp_path, rows):
     path = tmp_path / "a.parquet"
     pl.DataFrame({"s": ["fine", "caf\u00e9"]}).write_parquet(path, compression="uncompressed", statistics=False)
     path.write_bytes(path.read_bytes().replace("caf\u00e9".encode(), b"caf\xe9x"))
-    with pytest.raises(DataError) as raised:
+    with raising(DataError, file=path):
         rows(path)
-    assert raised.value.file == str(path)
 
 
 @slow_files
 @given(
-    content=st.text(st.sampled_from("ab\té\r\n\u2028🎬"), min_size=1).filter(
+    content=st.text(st.sampled_from('ab\té\r\n\u2028🎬\x85\x0b\x1c\ufeff" '), min_size=1).filter(
         lambda text: not text.startswith("\ufeff")
     ),
     block=st.integers(1, 9),
@@ -149,11 +130,8 @@ def test_columns_are_chosen_by_name_in_the_order_asked_for(tmp_path, rows, put):
 
 def test_a_missing_column_names_those_that_there_are(put):
     path = put("a.tsv", "sentence\tlabel\nx\t1\n")
-    with pytest.raises(DataError, match="no column 'text'") as raised:
+    with raising(DataError, "no column 'text'", key="text", hint="sentence, label"):
         read_table(path, columns=["text"])
-    assert raised.value.key == "text"
-    assert "sentence, label" in str(raised.value.hint)
-    assert raised.value.exit_code == 4
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.tsv", "x\t1\ny\t0\n"), ("a.csv", "x,1\ny,0\n")])
@@ -175,9 +153,8 @@ def test_rows_come_before_the_whole_file_is_read(put, monkeypatch):
     path = put("a.tsv", "s\tl\n" + "text\t1\n" * 10_000 + "ragged\n")
     batches = read_table(path).batches()
     assert 0 < len(next(batches)) < 1000
-    with pytest.raises(DataError) as raised:
+    with raising(DataError, row=10_002):
         list(batches)
-    assert raised.value.row == 10_002
 
 
 @pytest.mark.parametrize("form", ["tsv", "csv", "jsonl", "parquet"])

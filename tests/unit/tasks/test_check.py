@@ -58,15 +58,6 @@ def test_planted_faults_are_found_with_their_rows(tmp_path):
     put_tsv(tmp_path, train=train, dev=dev, test=["text number 12\t-1", "other 1\t-1"])
     report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
     assert report.fit and problems(report) == []
-    table = report.tables[0]
-    assert (table.repeated.rows, table.repeated.example, table.repeated.shown) == (2, (12, 22), "'the same'")
-    assert (table.conflicts.texts, table.conflicts.rows, table.conflicts.example) == (1, 2, (12, 22))
-    assert [(one.code, one.name, one.count, one.first_row) for one in table.characters] == [
-        ("U+00A0", "NO-BREAK SPACE", 1, 7),
-        ("U+200B", "ZERO WIDTH SPACE", 1, 7),
-    ]
-    assert (table.empty.first_row, table.edges.count) == (9, 3)
-    assert (table.words["sentence"].max, table.words["sentence"].longer) == (200, 1)
     found = {(one.first, one.second): (one.found.rows, one.found.alike, one.found.example) for one in report.overlaps}
     assert found == {
         ("train", "dev"): (1, 2, (14, 5)),
@@ -103,9 +94,6 @@ def test_both_of_mnlis_dev_tables_are_checked_and_dropped_labels_counted(tmp_pat
 GOOD = ["good\t1", "bad\t0"]
 
 
-ALL_ONE = "train.tsv: every text has the same label: there is nothing to learn"
-
-
 @pytest.mark.parametrize(
     ("train", "dev", "changes", "expected"),
     [
@@ -119,13 +107,10 @@ ALL_ONE = "train.tsv: every text has the same label: there is nothing to learn"
             ["train.tsv: 3 rows with labels that are none of the task's 0, 1"],
         ),
         (["a\t1", "b\t2", "c\t2", "d\t3"], ["e\t4"], {}, [": '2' (2), '3' (1)", ": '4' (1)"]),
-        (["a\t1", "b\t1"], GOOD, {}, [ALL_ONE]),
-        (["a\t1", "b\t"], GOOD, {}, [ALL_ONE]),
-        (["a\t1", " \t0", "\t0"], GOOD, {}, [ALL_ONE]),
+        (["a\t1", " \t0", "\t0"], GOOD, {}, ["train.tsv: every text has the same label: there is nothing to learn"]),
         (["a\t", " \t0", "\t1"], GOOD, {}, ["train.tsv: no text has a label"]),
         ([*GOOD, "ragged", "x\ty\t1"], GOOD, {}, ["train.tsv: 2 rows cannot be read, the first is row 4: 1 field"]),
         (GOOD, [], {}, ["dev.tsv: the table has no rows"]),
-        (GOOD, GOOD, {"label_column": "stars"}, ["train.tsv: there is no column 'stars'", "dev.tsv: there is no"]),
         (GOOD, GOOD, {"text_columns": ("review",)}, ["train.tsv: there is no column 'review'", "dev.tsv: there is no"]),
     ],
 )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from raising import raising
 
 from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
@@ -16,7 +17,7 @@ SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 def load(tmp_path, settings_of, reporter):
     """Read one table of a GLUE task, given as lines with | for the tabs; give its rows."""
 
-    def read(task: str, *lines: str, name: str = "table.tsv", **changes):
+    def read(task, *lines, name="table.tsv", **changes):
         path = tmp_path / name
         path.write_text("".join(line.replace("|", "\t") + "\n" for line in lines), "utf-8")
         settings = settings_of(task, **changes)
@@ -114,10 +115,8 @@ def test_columns_of_the_users_own(load, reporter):
     ],
 )
 def test_a_column_that_is_missing(load, changes, lines, what):
-    with pytest.raises(DataError, match=what) as raised:
+    with raising(DataError, what, hint=True):
         load("SST-2", *lines, **changes)
-    assert raised.value.hint
-    assert raised.value.exit_code == 4
 
 
 def test_single_texts_where_pairs_are_wanted(load):
@@ -127,9 +126,8 @@ def test_single_texts_where_pairs_are_wanted(load):
 
 def test_a_layout_can_be_named(load):
     assert load("CoLA", "index|sentence", "0|x", layout="cola") == [("0", "x", None)]
-    with pytest.raises(ProfileError, match="no layout 'sst'") as raised:
+    with raising(ProfileError, "no layout 'sst'", hint="sst2"):
         load("SST-2", "sentence|label", "x|1", layout="sst")
-    assert "sst2" in str(raised.value.hint)
 
 
 def test_plain_lines(load):
@@ -146,7 +144,7 @@ def test_plain_lines(load):
 class TestOddFiles:
     @pytest.fixture
     def odd(self, settings_of, reporter):
-        def read(name: str, task: str, **changes):
+        def read(name, task, **changes):
             settings = settings_of(task, **changes)
             return load_table(SHARED / "odd" / name, settings, task_from(settings), reporter)
 
@@ -164,9 +162,8 @@ class TestOddFiles:
         assert table["label"].null_count() == 0
 
     def test_the_sts_benchmark_is_refused_at_its_first_ragged_row(self, odd, reporter):
-        with pytest.raises(DataError, match="9 fields") as raised:
+        with raising(DataError, "9 fields", row=61):
             odd("ragged_no_header.csv", "STS-B")
-        assert raised.value.row == 61
         table = odd("ragged_no_header.csv", "STS-B", bad_rows="skip")
         assert len(table) == 90
         assert table["sentence2"][0] == "An air plane is taking off."

@@ -66,13 +66,10 @@ def test_bins_of_lengths_hold_every_row_once_and_none_is_empty(lengths):
         assert one.metrics == pytest.approx(score(THREE, logits[rows], gold[rows]))
 
 
-def test_quarters():
+def test_quarters_of_counted_words():
     words = np.arange(100)
     bins = by_length(THREE, np.zeros((100, 3)), np.zeros(100, np.int64), words)
     assert [(one.shortest, one.longest) for one in bins] == [(0, 24), (25, 49), (50, 74), (75, 99)]
-
-
-def test_count_words():
     assert count_words([["a b", "", " c\u00a0d "], ["x", "y  z", ""]]).tolist() == [3, 2, 2]
 
 
@@ -112,13 +109,10 @@ def test_ece(drawn):
     assert told == pytest.approx(found.ece)
 
 
-def test_certainty_is_in_the_last_bin():
+def test_bins_at_their_limits():
     found = calibration(np.array([[1000.0, -1000.0]]), np.array([1]))
     assert found.bins[-1].rows == 1 and found.bins[-1].confidence == 1 and found.bins[-1].high == 1
     assert found.ece == 1 and len(found.bins) == 15
-
-
-def test_a_limit_belongs_to_the_bin_below_it():
     found = calibration(np.array([[0.0, 0.0]]), np.array([0]), bins=2)
     assert [one.rows for one in found.bins] == [1, 0]
 

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from raising import raising
 from safetensors.numpy import load_file
 from transformers import AutoModel, AutoTokenizer
 
@@ -51,9 +52,8 @@ def test_they_follow_their_texts_from_the_teacher_to_the_student(exported, films
     examples = load_examples(tmp_path / "encoded", films)
     assert result.representation == written.shape[1]
     assert (examples.states == written[[list(dict.fromkeys(TEXTS)).index(text) for text in TEXTS]]).all()
-    with pytest.raises(DataError) as error:
+    with raising(DataError, key="representation"):
         join(transfer=transfer, logits=logits, task=films, output=tmp_path / "joined.tsv")
-    assert error.value.key == "representation"
 
 
 def train(folder, encoded, task, examples=None, **settings):
@@ -105,11 +105,9 @@ def test_what_has_none_is_said(exported, films, tmp_path, tiny_teacher):
     join(transfer=transfer, logits=logits, task=films, output=tmp_path / "joined.parquet")
     pl.read_parquet(tmp_path / "joined.parquet").drop("representation").write_parquet(tmp_path / "plain.parquet")
     encode(joined=tmp_path / "plain.parquet", task=films, settings=StudentSettings(), seed=1, output=tmp_path / "e")
-    with pytest.raises(KdError) as error:
+    with raising(KdError, key="student.repr_weight"):
         train(tmp_path / "student", tmp_path / "e", films, repr_weight=1.0)
-    assert error.value.key == "student.repr_weight"
     teacher = TeacherSource(str(exported[0]), max_length=32).load(Task("films", "single", films.labels, films.names))
     teacher.loaded = type("Plain", (), {"cut": 0, "labels": teacher.loaded.labels})()
-    with pytest.raises(DataError) as error:
+    with raising(DataError, hint="student.repr_weight"):
         teacher.represent([["a"]])
-    assert "student.repr_weight" in str(error.value.hint)

@@ -17,7 +17,6 @@ MODULES = [
     ("cheap import", "from typing", "import torch\nfrom typing", "came torch too: import that inside the functions"),
 ]
 MAKE = "checkpoint.mkdir(parents=True, exist_ok=True)"
-COUNT = '{"nothing to go on with": texts.count("")}'
 BITS = "    def bits(self, texts):\n        return [float(len(texts))] * len(texts)\n\n    def _text"
 GENERATORS = [
     ("fine tune", '{"texts": len(corpus.train)}', '{"texts": {1}}', "JSON values; came {'texts': {1}}"),
@@ -27,9 +26,6 @@ GENERATORS = [
     ("sample", "return Samples([", "return tuple, ([", "came a sampler that returns no Samples, but tuple"),
     ("sample", "in range(part.count)", "in range(part.count - 3)", "asked for 48 draws, and accounts for 45"),
     ("sample", 'if end else ""', 'if not end else ""', "came 0 of 0, and rejected: {'nothing to go on with': 48"),
-    ("sample", COUNT, '{"empty": 0, 3: 0.0}', "rejected are no counts by reason, but {'empty': 0, 3: 0.0}"),
-    ("sample", "[beginning, *end]", '[beginning + "\\ud800", *end]', "half of a surrogate pair"),
-    ("sample", "[text for text in texts if text],", "dict.fromkeys(texts),", "texts are no list"),
     ("sample", "[beginning, *end]", '[beginning + "\\t"[: len(beginning) % 3], *end]', "a tab in a single text"),
     ("sample", "[beginning, *end]", '" "', "'blank': 48"),
     ("same in another process", "random.Random(seed)", "random.Random(hash(seed))", "no hash()"),

@@ -1,14 +1,31 @@
 """A whole plugin at once: what pytest is told, and how checks that make no sense are left out."""
 
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
 import fake_plugin
 import pytest
+import torch
+from transformers import AutoConfig, AutoTokenizer
 
+from kdcli import __version__
+from kdcli.api import Corpus, PluginError
 from kdcli.registry import GROUPS
-from kdcli.testing import CheckOutcome, check_generator, check_plugin, check_student, check_tagger
+from kdcli.testing import (
+    CheckOutcome,
+    check_generator,
+    check_plugin,
+    check_student,
+    check_tagger,
+    run_cli,
+    tiny_corpus,
+    tiny_teacher,
+)
+from kdcli.testing.checks import heavy_modules
+from kdcli.testing.processes import in_another_process, run_python
 
 DOCS = Path(__file__).resolve().parents[3] / "docs/plugins.md"
 
@@ -93,18 +110,10 @@ def test_an_object_in_place_of_a_module():
     assert {check for check, result in found.items() if result == "skipped"} == skipped
 
 
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        ("import nowhere_to_be_found", "cannot be imported: ModuleNotFoundError"),
-        ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
-        ("api_version = 3\ndef tag(texts): ...", "is written for api_version 3; this kd has 2"),
-    ],
-)
-def test_by_name_what_cannot_be_loaded_fails_the_first_check(make_plugin, source, says):
-    make_plugin("kd-own", "[kdcli.taggers]\nown = kd_own\n", source, module="kd_own")
+def test_by_name_what_cannot_be_loaded_fails_the_first_check(make_plugin):
+    make_plugin("kd-own", "[kdcli.taggers]\nown = kd_own\n", "raise SystemExit(3)", module="kd_own")
     first, *others = check_plugin("taggers", "own")
-    assert first.check == "loads" and first.result == "failed" and says in first.detail
+    assert (first.check, first.result) == ("loads", "failed") and "SystemExit: 3" in first.detail
     assert "pip install -U kd-own" in first.detail
     assert {outcome.result for outcome in others} == {"skipped"}
 
@@ -116,3 +125,83 @@ def test_every_check_points_to_what_is_there():
         assert len({check.__name__ for check in every}) == len(every)
         file, section = checks.see.split(", ")
         assert (file, section in titles) == ("docs/plugins.md", True)
+
+
+TAGGER = "'''Own.'''\napi_version = 2\ndef tag(texts): return [[WORD] * len(words) for words in texts]\nWORD = 'X'\n"
+
+
+def test_run_cli(tmp_path, monkeypatch):
+    done = run_cli("--version", "--json")
+    assert (done.code, done.json, done.stderr) == (0, {"version": __version__}, "")
+    wrong = run_cli("plugins", "show", "bilsmt")
+    assert wrong.code == 5 and "did you mean bilstm" in wrong.stderr and wrong.stdout == ""
+    monkeypatch.setenv("KD_STUDENT__LR", "fast")
+    assert run_cli("profile", "check", "demo").code == 3
+    monkeypatch.delenv("KD_STUDENT__LR")
+    run_cli("profile", "copy", "demo", "mine.toml", cwd=tmp_path)
+    assert list(tmp_path.iterdir())
+
+
+def test_another_process_finds_the_modules_of_this_one(tmp_path, monkeypatch):
+    (tmp_path / "kd_beside.py").write_text("print('beside')")
+    assert run_python("-c", "import kd_beside").code == 1
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert run_python("-c", "import kd_beside").stdout == "beside\n"
+    assert run_python("-c", "import os; print(os.environ['A'])", environ={"A": "b"}).stdout == "b\n"
+
+
+def test_the_current_folder_is_not_searched(tmp_path, monkeypatch):
+    """Unless this process searches it: a ``random.py`` there is none of Python's."""
+    for name in ("random", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    (tmp_path / "shape.py").write_text(TAGGER)
+    done = run_cli("plugins", "check", "shape", "--code", "shape.py", "--json", cwd=tmp_path)
+    assert done.code == 0 and {one["result"] for one in done.json["plugins"][0]["checks"]} == {"passed"}, done
+    for name in ("random", "json"):
+        (tmp_path / f"{name}.py").unlink()
+    (tmp_path / "test_shape.py").write_text(
+        "import shape\nfrom kdcli.testing import check_tagger\n\n"
+        "def test_it():\n    assert {one.result for one in check_tagger(shape)} == {'passed'}\n"
+    )
+    done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "test_shape.py", cwd=tmp_path)
+    assert done.code == 0 and "1 passed" in done.stdout, done
+
+
+def test_a_plugin_that_fails_in_another_process():
+    with pytest.raises(PluginError, match="ModuleNotFoundError: No module named 'kd_no'"):
+        in_another_process(heavy_modules, ("", "kd_no"), ())
+
+
+@pytest.mark.parametrize("kind", ["single", "pair"])
+def test_the_corpus_is_what_generators_get(kind):
+    corpus = tiny_corpus(kind)
+    texts = [*corpus.train, *corpus.dev, *corpus.test]
+    assert isinstance(corpus, Corpus) and corpus.kind == kind
+    assert [len(part) for part in (corpus.train, corpus.dev, corpus.test)] == [40, 10, 10]
+    assert len(set(texts)) == 60
+    assert {text.count("\t") for text in texts} == {int(kind == "pair")}
+    assert all(
+        side.strip() == side and side and len(side.splitlines()) == 1 for text in texts for side in text.split("\t")
+    )
+    known = {word for text in corpus.train for word in text.split()}
+    assert {word for text in (*corpus.dev, *corpus.test) for word in text.split()} <= known
+
+
+def test_a_teacher_knows_the_words_and_leaves_the_random_state_alone(tmp_path, capfd):
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    folder = tiny_teacher(tmp_path / "one")
+    assert torch.equal(torch.random.get_rng_state(), before) and capfd.readouterr() == ("", "")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.unk_token_id not in tokenizer(" ".join(tiny_corpus().train))["input_ids"]
+    assert AutoConfig.from_pretrained(folder).id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+    names = AutoConfig.from_pretrained(tiny_teacher(tmp_path / "two", ("no", "yes"))).id2label
+    assert names == {0: "no", 1: "yes"}
+    again = tiny_teacher(tmp_path / "again")
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_importing_it_costs_nothing_and_needs_no_pytest():
+    code = "import sys, kdcli.testing; print(*{'pytest', '_pytest', 'torch', 'numpy', 'pydantic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from notes import Notes
 from pydantic import BaseModel
+from raising import raising
 
 from kdcli.api import GeneratorSettings, Samples, Task
 from kdcli.config.transfer import HeavySettings
@@ -258,28 +259,22 @@ def test_a_changed_setting_starts_again_and_is_named(tmp_path, change, why):
 
 def test_a_generator_that_never_ends_a_text_stops_soon(tmp_path):
     fake = Fake(lambda draw: None)
-    with pytest.raises(KdError) as error:
+    with raising(KdError, key="transfer.heavy.num_samples"):
         run(tmp_path / "set.tsv", fake, 1000)
-    assert error.value.what == "0 of 4 draws gave a new text (0.00%); rejected: 4 no end"
-    assert "longer" in error.value.hint and "max_length, if it is a language model" in error.value.hint
-    assert error.value.key == "transfer.heavy.num_samples"
     assert not (tmp_path / "set.tsv").exists()
     with pytest.raises(KdError, match="0 of 4"):
         run(tmp_path / "set.tsv", again := Fake(half), 1000)
     assert again.parts == [], "the parts are there; another generator has others"
-    with pytest.raises(KdError) as error:
+    with raising(KdError, hint="--sample-temperature"):
         run(tmp_path / "known.tsv", Fake(lambda draw: "train one"), 10, options={"seed": 2})
-    assert "--sample-temperature" in error.value.hint
 
 
 def test_a_generator_with_little_to_say_tells_how_much_can_be_asked_for(tmp_path):
     def say(draw):
         return f"text {draw % 20}"
 
-    with pytest.raises(KdError) as error:
+    with raising(KdError, what="20 of 60 draws gave a new text (33.33%), 0 of the last 32", hint="--num-samples 20"):
         run(tmp_path / "set.tsv", Fake(say), 1000)
-    assert error.value.what == "20 of 60 draws gave a new text (33.33%), 0 of the last 32"
-    assert "--num-samples 20" in error.value.hint
     again = Fake(say)
     check(run(tmp_path / "set.tsv", again, 20), tmp_path / "set.tsv", say, 20)
     assert again.parts == []
@@ -315,9 +310,9 @@ def test_a_generator_whose_samples_are_none(tmp_path, samples, says):
         def sample(self, prefixes, part):
             return samples(part.count)
 
-    with pytest.raises(PluginError, match=says) as error:
+    with raising(PluginError, says, hint=True) as error:
         run(tmp_path / "set.tsv", Careless(half))
-    assert error.value.what.startswith("the generator plugin fake ") and error.value.hint
+    assert error.value.what.startswith("the generator plugin fake ")
     assert not (tmp_path / "set.tsv").exists()
 
 

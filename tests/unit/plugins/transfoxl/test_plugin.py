@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 from notes import Notes
-from safetensors.torch import load_file
+from pydantic import ValidationError
+from raising import raising
+from safetensors.torch import load_file, save_file
 
 import kd_transfoxl
 from kd_transfoxl import Options
 from kd_transfoxl.language_model import nats, prepare
-from kdcli.api import Corpus, DataError, GeneratorSettings, Part
+from kd_transfoxl.model import TransfoXLConfig
+from kd_transfoxl.words import WordTokenizer
+from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, Part
 from kdcli.lm.texts import IGNORED
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
@@ -23,11 +27,6 @@ PAIRS = Corpus("pair", [f"{text}\tit is {text}" for text in TRAIN if text], ["a 
 CLOSE = 2e-4
 """Of weights after a few updates of 1e-3: Adam makes as much of a gradient that is rounding as of any other."""
 PUBLISHED = Path(__file__).parent / "reference/wt103"
-
-
-@pytest.fixture
-def notes():
-    return Notes()
 
 
 def settings_of(*, kind="single", seed=2, precision="fp32", rows=16, resume=True, **options):
@@ -179,3 +178,77 @@ def test_what_was_trained_from_scratch_is_fine_tuned_on_other_texts(tmp_path, le
     assert notes.scores[-1] < notes.scores[0]
     with pytest.raises(DataError, match="the model knows no word of the training texts"):
         fine_tune(tmp_path / "none", notes, Corpus("single", ["zebra zebra"], ["a"]), model=str(learned[0]))
+
+
+COUNTED = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
+FEW = Corpus("single", COUNTED, ["the plot is very dull"])
+
+
+def sampler(folder, notes):
+    return kd_transfoxl.load(
+        folder, GeneratorSettings(Options(), "single", seed=1, device="cpu", precision="fp32"), notes
+    )
+
+
+def test_the_papers_recipe_and_model_are_the_default():
+    options = Options()
+    assert (options.model, options.lr, options.weight_decay, options.batch_size) == ("wt103", 5e-5, 1e-3, 48)
+    assert (options.epochs, options.warmup, options.max_length) == (3, 0.1, 80)
+    config = TransfoXLConfig()
+    assert (config.n_layer, config.d_model, config.d_embed, config.n_head, config.d_head) == (18, 1024, 1024, 16, 64)
+    assert (config.d_inner, config.div_val, config.mem_len, config.clamp_len) == (4096, 4, 1600, 1000)
+
+
+def test_the_tiny_one_has_the_vocabulary_of_the_texts(notes):
+    config = prepare(Options(model="tiny"), FEW, notes).config
+    assert config.vocab_size == len(WordTokenizer.train(COUNTED, "whitespace", min_freq=2))
+    assert (config.n_layer, config.d_model, config.d_head, config.mem_len) == (2, 64, 32, 1600)
+    assert config.tie_projs == [cluster > 0 for cluster in range(len(config.cutoffs) + 1)]
+
+
+def test_profiles_of_earlier_versions(notes):
+    assert Options(n_layer="auto", cutoffs="auto", from_scratch=False, max_size=0) == Options()
+    for name, value in (("n_layer", 4), ("from_scratch", True)):
+        with pytest.raises(ValidationError):
+            Options(**{name: value})
+
+
+def test_no_memory_but_words_that_see_nothing_else(tmp_path, notes):
+    folder = copied(tmp_path / "wt103")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"mem_len": 0}))
+    with raising(DataError, "mem_len is 0", says=str(folder)):
+        prepare(Options(model=str(folder)), FEW, notes)
+
+
+def test_options_that_make_no_model(notes):
+    for name, value in (("min_freq", 0), ("words", "none"), ("max_length", 1)):
+        with pytest.raises(ValidationError):
+            Options(**{name: value})
+    with pytest.raises(DataError, match="no word occurs 99 times"):
+        prepare(Options(model="tiny", min_freq=99), FEW, notes)
+
+
+def test_a_vocabulary_that_is_another_models(tmp_path, notes):
+    folder = copied(tmp_path / "wt103", "vocab.*")
+    (folder / "vocab.txt").write_text("<eos>\n<unk>\na\n")
+    for attempt in (lambda: prepare(Options(model=str(folder)), FEW, notes), lambda: sampler(folder, notes)):
+        with pytest.raises(DataError, match="it has 3 words, the model knows 301"):
+            attempt()
+
+
+def test_another_kind_of_model(tmp_path, notes):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(DataError, match="a gpt2 model is not a Transformer-XL"):
+        prepare(Options(model=str(tmp_path)), FEW, notes)
+    with raising(MissingError, key="generators.transfoxl.model"):
+        prepare(Options(model=str(tmp_path / "none")), FEW, notes)
+
+
+def test_probabilities_that_are_no_numbers(tmp_path, notes):
+    folder = copied(tmp_path / "wt103", "pytorch_model.bin")
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.layers.1.dec_attn.r_net.weight"][0, 0] = np.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=r"its probabilities are not finite in torch.float32"):
+        sampler(folder, notes)

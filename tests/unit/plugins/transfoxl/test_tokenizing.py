@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from raising import raising
 
 from kd_transfoxl.model import TransfoXLLMHeadModel
 from kd_transfoxl.words import WordTokenizer, _moses, detect_words, join, split
@@ -16,7 +17,6 @@ from kdcli.api import DataError, MissingError
 from kdcli.models.hf import quiet
 
 REFERENCE = Path(__file__).parent / "reference"
-
 
 TEXTS = json.loads((REFERENCE / "texts.json").read_text("utf-8"))
 ROWS = TEXTS["rows"]
@@ -34,17 +34,13 @@ RAW = [
     'He called her "the witness" twice.',
 ]
 
-
 # As transformers 4.35.2
 
 
-def test_words_are_those_of_the_published_tokenizer():
+def test_words_and_texts_are_those_of_the_published_tokenizer():
     assert len(ROWS) > 150
     for row in ROWS:
         assert split(row["text"], "moses") == row["words"], row["text"]
-
-
-def test_texts_are_made_again_as_the_published_tokenizer_does():
     for row in ROWS:
         assert join(row["words"], "moses") == row["joined"], row["text"]
 
@@ -102,15 +98,13 @@ def test_how_texts_are_cut_is_seen_from_them():
 
 
 @pytest.fixture
-def tokenizer() -> WordTokenizer:
+def tokenizer():
     return WordTokenizer(["<eos>", "<unk>", "a", "b", "A", "@-@", "."], "whitespace")
 
 
-def test_what_is_not_in_the_vocabulary_is_unknown(tokenizer):
+def test_ids_of_unknown_words_of_eos_and_of_the_tab_of_a_pair(tokenizer):
     assert tokenizer(["a b", "a z A", "", "b-a."])["input_ids"] == [[2, 3], [2, 1, 4], [], [3, 5, 1]]
-
-
-def test_the_tab_of_a_pair_is_the_end_of_a_text(tokenizer):
+    assert tokenizer(["a <eos> b", "<unk>"])["input_ids"] == [[2, 1, 3], [1]]
     assert tokenizer(["a b\tb", "a\t"])["input_ids"] == [[2, 3, 0, 3], [2, 0]]
     assert tokenizer.batch_decode([[2, 3, 0, 3], [2, 0], [0, 2], [2, 0, 0, 2], []]) == [
         "a b\tb",
@@ -119,10 +113,6 @@ def test_the_tab_of_a_pair_is_the_end_of_a_text(tokenizer):
         "a\t\ta",
         "",
     ]
-
-
-def test_a_text_that_spells_eos_does_not_end(tokenizer):
-    assert tokenizer(["a <eos> b", "<unk>"])["input_ids"] == [[2, 1, 3], [1]]
 
 
 def test_lower_case_is_that_of_the_vocabulary():
@@ -161,7 +151,6 @@ def test_a_broken_configuration(tmp_path, text):
 def test_moses_may_be_missing(monkeypatch):
     _moses.cache_clear()
     monkeypatch.setitem(sys.modules, "sacremoses", None)
-    with pytest.raises(MissingError, match="need sacremoses, which is not installed") as caught:
+    with raising(MissingError, "need sacremoses, which is not installed", hint="pip install sacremoses"):
         split("a", "moses")
-    assert caught.value.hint == "pip install sacremoses"
     assert split("a b", "whitespace") == ["a", "b"]
