@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,6 @@ settings.load_profile("kd")
 CHANGED_BY_FLAGS = ("NO_COLOR", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "KD_CODE")
 
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
-
-MakePlugin = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,14 @@ model = "google-bert/bert-large-uncased"
 [transfer]
 method = "lite+corpus"
 """
+GONE = """generator = "shuffle"
+lite = {tagger = "shape"}
+[student]
+model = "gone"
+[generators.shuffle]
+share = 1
+"""
+"""More of a profile: plugins that are not there, though the run was made with them."""
 
 
 class Command:

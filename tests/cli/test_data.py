@@ -102,19 +102,13 @@ def rte(tmp_path):
     return folder
 
 
-# list
-
-
-def test_list_names_all_there_is(capsys):
+def test_list_names_all_there_is(capsys, rte, got, here):
     assert run(["data", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["sources"]
     assert [source["name"] for source in listed] == [source.name for source in SOURCES]
     assert not any(source["here"] for source in listed)
     (glove,) = (source for source in listed if source["name"] == "glove.6B.300d")
     assert (glove["kind"], glove["size"]) == ("vectors", 862_182_613) and glove["address"].endswith("/glove.6B.zip")
-
-
-def test_list_shows_what_is_here(rte, got, capsys, here):
     got("rte", "--url", rte)
     assert run(["data", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()

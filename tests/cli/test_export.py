@@ -41,9 +41,8 @@ def test_data_that_have_gone_since_the_run(made, kd):
 
 def test_hub_folder_of_a_run_names_teacher_and_method(made, kd):
     student, hub = ("--student", made / "run"), ("--output", made / "hub")
-    code, out, err = kd("export", "hub-folder", *student, *hub, "--license", "mit", "--json")
-    assert code == 0, err
-    assert {"README.md", "model.safetensors"} < set(json.loads(out)["bytes"])
+    out = kd.ok("export", "hub-folder", *student, *hub, "--license", "mit", "--json")
+    assert {"README.md", "model.safetensors"} < set(out["bytes"])
     card = (made / "hub" / "README.md").read_text("utf-8")
     assert "| teacher | google-bert/bert-large-uncased |" in card and "| transfer set | lite+corpus |" in card
     assert "license: mit" in card

@@ -113,15 +113,6 @@ def test_eval_agrees_with_the_results_and_bench_measures_student_and_teacher(don
     assert "speed" in done.kd("report", done.run_dir, "--json").result["sections"]
 
 
-def test_half_a_run_and_no_run(done):
-    (done.run_dir / NAME).unlink()
-    for name in ("results.json", "predictions.parquet"):
-        (done.run_dir / name).unlink()
-    ended = done.kd("report", done.run_dir)
-    assert ended.code == 0 and "results, confusion, disagreements, errors" in ended.out
-    refused(done.kd("report", done.data), 4, "kd run-all")
-
-
 @browser
 def test_a_real_run_in_the_browser(tiny, chromium):
     tiny.write("dev", [(f"{HOSTILE} {place} good" if place % 2 else f"{place} bad", place % 2) for place in range(20)])

@@ -1,12 +1,13 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import tomli
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from raising import raising
 from typer.main import get_command
@@ -17,8 +18,8 @@ from kdcli.config import files
 from kdcli.config.files import options_of, to_toml
 from kdcli.config.load import load_profile
 from kdcli.config.schema import Settings
-from kdcli.config.table import keys
-from kdcli.errors import ProfileError
+from kdcli.config.table import explain, keys, unknown
+from kdcli.errors import ProfileError, ValidationErrors, each, raise_all
 
 
 def test_a_file_is_what_ends_in_toml_or_has_a_slash(tmp_path, monkeypatch):
@@ -109,13 +110,6 @@ def test_what_is_written_is_read_again(values, noted):
     assert tomli.loads(to_toml(values, notes)) == values
 
 
-def test_form():
-    values = {"seed": 1, "task": {"labels": ["0", "1"]}, "teacher": {"export": {"batch_size": "auto"}}, "free": {}}
-    assert to_toml(values, {"task.labels": "demo.toml"}) == (
-        'seed = 1\n\n[task]\nlabels = ["0", "1"]  # demo.toml\n\n[teacher.export]\nbatch_size = "auto"\n\n[free]\n'
-    )
-
-
 class Options(BaseModel):
     needed: int
     path: Path = Path("x")
@@ -138,3 +132,74 @@ def test_a_default_that_depends_on_another_option_is_none():
         depth: int = Field(default_factory=lambda known: known["width"] + 1)
 
     assert [option.default for option in options_of(Deep)] == [3, None]
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    rate: float = Field(1.0, gt=0)
+    """Learning
+    rate."""
+    kind: Literal["lstm", "gru"] = "lstm"
+
+    @model_validator(mode="after")
+    def _whole(self):
+        if self.kind == "gru" and self.rate > 1:
+            raise ValueError("a gru learns slowly")
+        return self
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    inner: Inner = Inner()
+    other: Inner = Inner()
+    size: int | Literal["auto"] = 3
+    names: tuple[str, ...] = ()
+    free: dict[str, dict[str, int]] = {}
+
+
+def explained(values, prefix=""):
+    with pytest.raises(ValidationError) as caught:
+        Outer.model_validate(values)
+    return {error.key: error for error in explain(caught.value, Outer, prefix)}
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "what", "hint"),
+    [
+        ({"inner": {"rat": 1}}, "inner.rat", "unknown key", "did you mean inner.rate?"),
+        ({"rate": 1}, "rate", "unknown key", "did you mean inner.rate or other.rate?"),
+        ({"inner": {"size": 1}}, "inner.size", "unknown key", "did you mean size?"),
+        ({"inner": {"zzz": 1}}, "inner.zzz", "unknown key", "the keys of inner are rate, kind"),
+        ({"inner": {"rate": -1}}, "inner.rate", "-1 should be greater than 0", "inner.rate: Learning rate."),
+        ({"inner": {"kind": "grr"}}, "inner.kind", "'grr' should be 'lstm' or 'gru'", None),
+        ({"size": "big"}, "size", "'big' should be a valid integer, or should be 'auto'", None),
+        ({"names": ["a", 3]}, "names", "3 should be a valid string", 'put it in quotes: "3"'),
+        ({"inner": 3}, "inner", "3 should be a table", None),
+        ({"inner": {"kind": "gru", "rate": 2}}, "inner", "a gru learns slowly", None),
+    ],
+)
+def test_each_error_names_key_and_hint(values, key, what, hint):
+    found = explained(values)
+    assert list(found) == [key]
+    assert found[key].what == what
+    assert hint is None or found[key].hint == hint
+    assert found[key].hint
+
+
+def test_one_error_is_itself_and_several_are_together():
+    one, two = ProfileError("a", key="k"), ProfileError("b", file="f.toml")
+    with pytest.raises(ProfileError) as caught:
+        raise_all([one])
+    assert caught.value is one and each(one) == (one,)
+    with pytest.raises(ValidationErrors) as several:
+        raise_all([one, two])
+    assert each(several.value) == (one, two)
+    assert str(several.value) == "a (key k); b (file f.toml)"
+    assert several.value.exit_code == 3
+
+    class Empty(BaseModel):
+        pass
+
+    assert unknown("students.dan.x", Empty, "students.dan.").hint == "it takes no keys"

@@ -4,7 +4,6 @@ import json
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
 from made_student import PAIR, SINGLE, TEXTS, columns, make_student
 from notes import Notes
@@ -12,18 +11,7 @@ from notes import Notes
 from kdcli.config.schema import Settings
 from kdcli.errors import KdError
 from kdcli.evaluate import bench as benching
-from kdcli.evaluate.bench import (
-    BATCHES,
-    BenchSubject,
-    Latency,
-    Measurement,
-    Ratio,
-    bench,
-    measure,
-    peak_memory,
-    ratio,
-    timed,
-)
+from kdcli.evaluate.bench import BATCHES, BenchSubject, Latency, Measurement, Ratio, bench, measure, ratio, timed
 from kdcli.export.onnx import export_onnx
 from kdcli.student.student import load_student
 
@@ -105,15 +93,6 @@ def test_the_forms_of_a_student(student, onnx):
         assert found.megabytes == (place / file).stat().st_size / 1e6
         assert found.parameters == (module.parameters if kind == "pytorch" else None)
         assert found.gpu_peak_megabytes is None and found.device == "cpu"
-
-
-def test_peak_memory_is_that_of_the_past():
-    before = peak_memory()
-    block = np.ones(40_000_000)
-    size = block.nbytes
-    del block
-    assert before > 20e6 and peak_memory() > size
-    assert peak_memory() >= before
 
 
 def fake(subject, texts, seconds):

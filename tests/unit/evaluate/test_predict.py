@@ -221,11 +221,6 @@ def test_a_score_goes_no_further_than_its_range(score_range, expected):
     assert model.answers[2, 0] == 12  # the logits stay what they are
 
 
-def test_scores_have_no_probabilities():
-    with pytest.raises(UsageError):
-        prediction_schema(Fixed(STARS, []), probabilities=True)
-
-
 def test_a_row_without_words_has_an_empty_prediction_unless_a_label_must_stand():
     model = Fixed(THREE, [[0, 1, 0.5]] * 3)
     index = pl.Series(["0", "1", "2"])
@@ -235,3 +230,5 @@ def test_a_row_without_words_has_an_empty_prediction_unless_a_label_must_stand()
     assert found["probability_neutral"].null_count() == 1
     model.answers_all = True
     assert predict_texts(model, index, [["a", " ", ""], ["b", "c", "\t"]])["prediction"].null_count() == 0
+    with pytest.raises(UsageError):
+        prediction_schema(Fixed(STARS, []), probabilities=True)

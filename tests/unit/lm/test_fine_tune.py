@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from kdcli.api import QuietReporter
 from kdcli.errors import KdError, ProfileError
-from kdcli.lm.fine_tune import Recipe, TrainingOutcome, best_of, fine_tune
+from kdcli.lm.fine_tune import Recipe, fine_tune
 from kdcli.lm.texts import TokenRows
 from kdcli.lm.trainer import ByLength, ByLengthTrainer, Diverged
 
@@ -256,23 +256,9 @@ def test_the_best_score_is_the_lowest_or_the_greatest(tmp_path, monkeypatch, gre
     assert not np.allclose(np.sort(seen[2]), np.sort(expected), rtol=1e-3)
     assert (outcome.metrics, outcome.best_epoch, outcome.epochs) == ({"nats_per_token": best}, 2, 3)
     assert notes.shown["best"] == f"{best:.4f}"
-    assert all(values["dev_loss"] == values["nats_per_token"] for *_, values in notes.points), "whatever the batches"
+    assert greater or all(values["dev_loss"] == values["nats_per_token"] for *_, values in notes.points), "not the loss"
     scores = [("generator", 5, 3 - best), ("generator", 10, best), ("generator", 15, 1.5)]
     assert [(stage, step, values["nats_per_token"]) for stage, step, values in notes.points] == scores
-
-
-def outcome_of(score, stopped=None):
-    return TrainingOutcome(1e-3, {} if score is None else {"nats_per_token": score}, 1, 1, 1, 1, 1, 1, stopped)
-
-
-def test_the_best_of_several_trainings():
-    outcomes = {Path(name): outcome_of(score) for name, score in {"a": None, "b": 2.0, "c": 1.5, "d": 1.5}.items()}
-    learner = Writer(rows=1)
-    assert best_of(outcomes, learner) == Path("c")
-    learner.greater_is_better = True
-    assert best_of(outcomes, learner) == Path("b")
-    with raising(KdError, "broke down: the loss is nan", key="generators.tiny.lr", hint="generators.tiny.warmup"):
-        best_of({Path("a"): outcome_of(None, "the loss is nan")}, learner)
 
 
 def test_a_score_that_is_no_number_ends_the_training(tmp_path, monkeypatch):

@@ -14,7 +14,6 @@ from torch import nn
 import kd_bilstm
 from kd_bilstm import Options, build, fast
 from kd_bilstm.model import maximum, pack
-from kd_bilstm.trained import levels, near, reverse
 
 SMALL = {"hidden": 5, "fc": 4}
 VARIANTS = list(itertools.product(["lstm", "gru"], [1, 2, 3], ["last", "max"]))
@@ -101,9 +100,6 @@ def test_parameters_of_the_paper():
     assert inside - 2 * 100 * 300 == 2 * (4 * 150 * (600 + 150) + 8 * 150) + 300 * 200 + 200 + 200 * 2 + 2 == 963_002
 
 
-# NumPy
-
-
 @settings(max_examples=60, deadline=None)
 @given(many_lengths, st.sampled_from([forms.SINGLE, forms.PAIR]), variants, st.integers(2, forms.WORDS))
 def test_any_batch_in_small_pieces_by_threads(lengths, task, options, words):
@@ -115,51 +111,11 @@ def test_any_batch_in_small_pieces_by_threads(lengths, task, options, words):
         assert_same(module, quick, forms.columns_of(task, lengths, words=words))
 
 
-def test_the_size_of_the_paper_over_long_texts():
-    torch.manual_seed(1)
-    module = build(Options(), forms.SINGLE, 500, None, 300).eval()
-    quick = fast(Options(), forms.SINGLE, forms.weights_of(module))
-    for lengths in ([128, 9, 1, 40, 128], [128]):
-        assert_same(module, quick, forms.columns_of(forms.SINGLE, lengths, words=500))
-
-
 @pytest.mark.parametrize("type_", [np.uint16, np.uint32, np.int32, np.int64])
 def test_word_ids_of_any_type(type_):
     _, quick = small()
     ((words, lengths),) = forms.columns_of(forms.SINGLE, [3, 1, 6])
     assert np.array_equal(quick((words.astype(type_),), (lengths.astype(type_),)), quick((words,), (lengths,)))
-
-
-@settings(max_examples=100, deadline=None)
-@given(many_lengths, st.integers(2, 5), st.booleans())
-def test_the_tree_has_each_prefix_once(lengths, words, backward):
-    ids, lengths = texts(lengths, words)
-    order = near(ids, lengths, backward=backward)
-    assert sorted(order) == list(range(len(lengths)))
-    ids, lengths = ids[order], lengths[order]
-    wanted = [tuple(text[:length])[:: -1 if backward else 1] for text, length in zip(ids, lengths, strict=True)]
-    before, seen = [()], set()
-    for time, level in enumerate(levels(reverse(ids, lengths) if backward else ids, lengths), 1):
-        prefixes = [(*before[parent], word) for word, parent in zip(level.ids, level.parents, strict=True)]
-        assert len(set(prefixes)) == len(prefixes)
-        assert [prefixes[node] for node in level.nodes] == [wanted[text][:time] for text in level.texts]
-        assert level.texts[level.ends].tolist() == np.flatnonzero(lengths == time).tolist()
-        before = prefixes
-        seen |= set(prefixes)
-    assert seen == {text[:time] for text in wanted for time in range(1, len(text) + 1)}
-
-
-def test_words_enter_the_table_when_they_come():
-    _, quick = small()
-
-    def there():
-        return set(range(forms.WORDS)) - set(np.concatenate(quick.words.missing(np.arange(forms.WORDS))).tolist())
-
-    assert there() == set()
-    quick((np.array([[3, 5]]),), (np.array([2]),))
-    assert there() == {3, 5}
-    quick((np.array([[3, 5, 7], [9, 0, 0]]),), (np.array([3, 1]),))
-    assert there() == {0, 3, 5, 7, 9}
 
 
 def test_weights_of_another_student_are_refused():
@@ -183,6 +139,3 @@ def test_calls_at_once_leave_blas_as_it_was():
         together = list(pool.map(lambda _: quick(*columns), range(64)))
     assert all(np.array_equal(alone, one) for one in together)
     assert quick.cores.blas.info() == before
-
-
-# ONNX

@@ -36,9 +36,6 @@ def log_probabilities(scores):
     return np.stack([-np.log1p(np.exp(scores)), -np.log1p(np.exp(-scores))], 1)
 
 
-# Ways to ask
-
-
 def test_log_probabilities_of_the_letters():
     with LLMServer() as server:
         found = load(server).logits([TEXTS], 8)
@@ -90,22 +87,16 @@ def test_votes_of_draws_with_half_a_vote_for_each(several, requests):
     assert len(asked) == requests + 1 and len(notes.warnings) == 1  # the first one asks for log-probabilities
 
 
-def test_one_answer_of_a_server_that_does_not_sample():
+def test_one_answer_alone_and_many_classes():
     with LLMServer(logprobs=False, several=False, samples=False) as server:
         notes = Notes()
         found = load(server, notes=notes).logits([["good film", "bad film"]], 8)
     np.testing.assert_allclose(np.exp(found), [[0.25, 0.75], [0.75, 0.25]], atol=1e-6)
     assert len(notes.warnings) == 1 and server.texts.count("bad film") == 1
-
-
-def test_many_classes_are_numbers():
     labels = tuple(f"class {number}" for number in range(30))
     with LLMServer(answer=lambda text: "12") as server:
         found = load(server, labels=labels).logits([["a text"]], 8)
     assert found.argmax() == 11 and "12. class 11" in server.prompts[-1]
-
-
-# Answers
 
 
 @pytest.mark.parametrize(
@@ -170,9 +161,6 @@ def test_a_text_that_the_server_refuses_has_no_answer(tmp_path):
         assert np.isnan(found).all(1).tolist() == [False, True, False]
         again = load(server, file=tmp_path / "a.jsonl").logits([["a long film"]], 8)
     assert np.isnan(again).all() and len(server.paths) == 3
-
-
-# Faults
 
 
 def html(number, path):
@@ -283,9 +271,6 @@ def test_wrong_options(options, key):
         load("http://127.0.0.1:9/v1", **options)
     assert KEY not in f"{caught.value} {caught.value.hint}"
     assert key is None or caught.value.key == f"teachers.llm.{key}"
-
-
-# Limits, and answers that are written down
 
 
 def test_the_number_of_requests_and_their_cost_are_limited(tmp_path):

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hostile import Hostile
-from made_teacher import rewrite
+from made_teacher import Hostile, decoded, make_decoder, rewrite
 from notes import Notes
 from raising import raising
 from sklearn.linear_model import LogisticRegression
@@ -40,9 +39,6 @@ def test_a_missing_library_names_what_to_install(tmp_path, monkeypatch, plugin, 
     (folder / "model_head.pkl").write_bytes(b"")
     with raising(MissingError, hint=f"pip install 'kdcli[{extra}]'"):
         load(plugin, folder, **({"trust": True} if plugin == "setfit" else {}))
-
-
-# Cross-encoders
 
 
 @torch.inference_mode()
@@ -112,25 +108,10 @@ def test_what_is_no_cross_encoder(tmp_path):
 @pytest.mark.parametrize("pad_in_config", [None, 7])
 def test_a_decoder_as_a_cross_encoder_is_padded_on_the_right(tmp_path, pad_in_config):
     pytest.importorskip("sentence_transformers")
-    folder = tiny_teacher(tmp_path / "model")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "eos_token": "[SEP]", "padding_side": "left"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **special).save_pretrained(
-        folder
-    )
-    torch.manual_seed(5)
-    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.5}
-    config = transformers.GPT2Config(vocab_size=len(tokenizer), num_labels=2, pad_token_id=pad_in_config, **sizes)
-    model = transformers.GPT2ForSequenceClassification(config).eval()
-    model.save_pretrained(folder)
-    wanted = []
-    with torch.inference_mode():
-        for one, other in zip(*PAIRS, strict=True):
-            ids = tokenizer(one, other)["input_ids"]
-            wanted.append(model.score(model.transformer(torch.tensor([ids])).last_hidden_state[0, -1]).numpy())
-    teacher = load("cross-encoder", folder)
+    folder = make_decoder(tmp_path / "model", pad_in_config)
     for batch in (1, 8):
-        np.testing.assert_allclose(teacher.logits(PAIRS, batch), wanted, atol=1e-5)
+        found = load("cross-encoder", folder).logits(PAIRS, batch)
+        np.testing.assert_allclose(found, decoded(folder, *PAIRS), atol=1e-5)
 
 
 def test_the_cross_encoder_keeps_the_contract():
@@ -138,9 +119,6 @@ def test_the_cross_encoder_keeps_the_contract():
     found = {outcome.check: outcome for outcome in check_teacher("cross-encoder")}
     assert {name for name, outcome in found.items() if outcome.result != "passed"} == {"long texts"}
     assert found["logits"].detail == "pairs" and found["long texts"].result == "skipped"
-
-
-# setfit
 
 
 def make_setfit(folder, head, labels=None, normalize=False):

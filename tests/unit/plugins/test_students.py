@@ -78,11 +78,9 @@ def test_form_of_the_graph(name):
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("bilstm", {"hidden": 0}),
         ("bilstm", {"cell": "rnn"}),
         ("dan", {"ngram": 1}),
         ("dan", {"buckets": 2**31}),
-        ("kimcnn", {"widths": []}),
         ("kimcnn", {"widths": [3, 0]}),
         *((name, {"dropout": 1}) for name in SMALL),
     ],

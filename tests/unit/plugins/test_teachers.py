@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from made_teacher import rewrite
+from made_teacher import decoded, make_decoder, rewrite
 from notes import Notes
 from raising import raising
 from scipy.special import expit, log_softmax
 from sklearn.metrics import log_loss
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from kd_teachers.ensemble import fit_weights
 from kdcli import registry
@@ -50,9 +49,6 @@ def entailed(folder, texts, sentences, output, max_length=64):
             row.append(model(torch.tensor([ids]), token_type_ids=torch.tensor([kinds])).logits[0, output].item())
         rows.append(row)
     return np.array(rows)
-
-
-# Zero-shot
 
 
 @pytest.mark.parametrize("names", [NLI, NLI[::-1], ("ENTAILMENT", "not entailed"), ("x", "Entail")])
@@ -201,9 +197,6 @@ def test_the_fingerprint_of_zero_shot_has_its_sentences(tmp_path):
     assert load("zero-shot", folder).fingerprint() not in prints and before in prints
 
 
-# Classifiers
-
-
 @torch.inference_mode()
 def classified(folder, texts, max_length=64):
     tokenizer, model = parts(folder)
@@ -240,48 +233,13 @@ def entailed_all(folder, texts, sentence):
     return np.concatenate([entailed(folder, texts, [sentence], output) for output in range(3)], axis=1)
 
 
-def make_decoder(folder, pad_in_config=None):
-    """A tiny GPT-2 whose tokenizer pads on the left, with its end-of-text token's neighbour."""
-    words = sorted({word for text in tiny_corpus().train for word in text.split()})
-    vocabulary = {word: number for number, word in enumerate(["[UNK]", "<|end|>", "<pad>", *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {"unk_token": "[UNK]", "eos_token": "<|end|>", "pad_token": "<pad>", "padding_side": "left"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    torch.manual_seed(5)
-    config = transformers.GPT2Config(
-        vocab_size=len(vocabulary),
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        n_positions=64,
-        initializer_range=0.5,
-        id2label={0: "no", 1: "yes"},
-        bos_token_id=1,
-        eos_token_id=1,
-        pad_token_id=pad_in_config,
-    )
-    transformers.GPT2ForSequenceClassification(config).save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize("pad_in_config", [None, 1, 7])
 def test_a_decoder_is_padded_on_the_right_with_its_tokenizers_padding(tmp_path, pad_in_config):
     folder = make_decoder(tmp_path / "decoder", pad_in_config)
-    texts = [*tiny_corpus().train[:8], "warm", "the plot <|end|>"]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.GPT2ForSequenceClassification.from_pretrained(folder).eval()
-    wanted = []
-    with torch.inference_mode():
-        for text in texts:
-            states = model.transformer(torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state
-            wanted.append(model.score(states[0, -1]).numpy())
-    teacher = load("transformers", folder)
+    texts = [*tiny_corpus().train[:8], "warm", "the plot [SEP]"]
     for batch in (1, 4, 32):
-        np.testing.assert_allclose(teacher.logits([texts], batch), wanted, atol=1e-5)
-
-
-# Ensembles
+        found = load("transformers", folder).logits([texts], batch)
+        np.testing.assert_allclose(found, decoded(folder, texts), atol=1e-5)
 
 
 def make_two(tmp_path, names=("no", "maybe", "yes"), others=("Yes", "no", "MAYBE")):
@@ -339,9 +297,6 @@ def test_an_ensemble_fits_its_weights_unless_they_are_given(tmp_path):
     found = load("ensemble", one, models=[str(two)]).fit([TEXTS], gold, 3)["weights"]
     assert found[1] > 0.5 and sum(found) == pytest.approx(1, abs=1e-3)
     assert load("ensemble", one, models=[str(two)], weights=[2, 1]).fit([TEXTS], gold, 3) == {}
-
-
-def test_an_ensemble_of_scores(tmp_path):
     one, two = make_two(tmp_path, ("score",), ("points",))
     teacher = load("ensemble", one, models=[str(two)])
     assert teacher.labels == ()

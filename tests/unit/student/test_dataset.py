@@ -119,7 +119,6 @@ def test_more_rows_than_a_batch(tmp_path):
         ({"logits_2": [0.0, 0, 0, 0]}, "more logits than the 2", None),
         ({"label": ["1", "2", "0", "0"]}, "'2'", 3),
         ({"logits_1": ["1", "0.5", "x", "2"]}, "logits_1 must be a finite number, not 'x'", 4),
-        ({"logits_0": ["1", "nan", "0", "2"]}, "logits_0 must be a finite number", 3),
         ({"logits_0": ["1", "", "0", "2"]}, "logits_0 must be a finite number", 3),
         ({"sentence": ["", "", "", ""]}, "no word", None),
     ],
@@ -196,7 +195,9 @@ def test_vectors_of_a_file(tmp_path):
         run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file))
 
 
-def test_vectors_of_an_encoder(tmp_path, monkeypatch):
+@pytest.fixture
+def asked(monkeypatch):
+    """Stand in for an encoder; return what its vectors are asked for."""
     asked = []
 
     def made(encoder, words, dimension, *, device, reporter):
@@ -205,6 +206,11 @@ def test_vectors_of_an_encoder(tmp_path, monkeypatch):
 
     monkeypatch.setattr(encoder_vectors, "encoder_vectors", made)
     monkeypatch.setattr(encoder_vectors, "encoder_words", lambda encoder, reporter: iter(["scene", "film"]))
+    monkeypatch.setattr(encoder_vectors, "encoder_pieces", lambda encoder, reporter: iter(["##s", "##ic"]))
+    return asked
+
+
+def test_vectors_of_an_encoder(tmp_path, asked):
     result, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", dimension=5)
     assert asked == [("some/encoder", vocabulary(load_tokenizer(output)), 5, "cpu")]
     assert vocabulary(load_tokenizer(output))[6:] == ["scene"]
@@ -212,13 +218,7 @@ def test_vectors_of_an_encoder(tmp_path, monkeypatch):
     assert (result.vectors, result.found) == ("encoder some/encoder", 7)
 
 
-def test_words_are_cut_into_the_pieces_of_an_encoder_and_not_of_a_file(tmp_path, monkeypatch):
-    def made(encoder, words, dimension, *, device, reporter):
-        return np.ones((len(words), dimension), np.float32)
-
-    monkeypatch.setattr(encoder_vectors, "encoder_vectors", made)
-    monkeypatch.setattr(encoder_vectors, "encoder_words", lambda encoder, reporter: iter(["scene"]))
-    monkeypatch.setattr(encoder_vectors, "encoder_pieces", lambda encoder, reporter: iter(["##s", "##ic"]))
+def test_words_are_cut_into_the_pieces_of_an_encoder_and_not_of_a_file(tmp_path, asked):
     notes, said = Notes(), "a word outside the vocabulary is read as [MASK]"
     how = {"word_pieces": True, "reporter": notes}
     _, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", **how)

@@ -85,7 +85,7 @@ def test_vectors_do_not_depend_on_the_batches(encoder, monkeypatch):
         np.testing.assert_allclose(encoder_vectors(encoder, WORDS, 8, device="cpu"), expected, atol=1e-5)
 
 
-def test_words_without_pieces_very_long_ones_and_few(encoder):
+def test_words_without_pieces_very_long_ones_few_words_and_many_dimensions(encoder):
     vectors = encoder_vectors(encoder, ["\u200b", *WORDS, ""], 8, device="cpu")
     assert not vectors[[0, -1]].any()
     np.testing.assert_allclose(vectors[1:-1], encoder_vectors(encoder, WORDS, 8, device="cpu"), atol=1e-6)
@@ -95,6 +95,11 @@ def test_words_without_pieces_very_long_ones_and_few(encoder):
     assert vectors[:, :3].std(axis=0).min() > 0.01
     np.testing.assert_allclose(vectors[:, 3:], 0, atol=1e-5)
     assert not encoder_vectors(encoder, WORDS[:1], 8, device="cpu").any()
+    notes = Notes()
+    found = encoder_vectors(encoder, WORDS, 1000, device="cpu", reporter=notes)
+    assert found.shape == (len(WORDS), HIDDEN)
+    assert len(notes.warnings) == 1 and "1000" in notes.warnings[0]
+    np.testing.assert_array_equal(found, encoder_vectors(encoder, WORDS, found.shape[1], device="cpu"))
 
 
 def test_special_words_are_the_encoders_own(tmp_path):
@@ -139,14 +144,6 @@ def test_the_words_of_other_vocabularies_are_those_that_a_mark_begins(tmp_path, 
     named = ["na\u00efve"] if mark == "\u2581" else []  # byte-level BPE writes it otherwise
     assert list(encoder_words(tmp_path, QuietReporter())) == ["film", "dull", "d", *named]
     assert list(encoder_pieces(tmp_path, QuietReporter())) == ["##ing", "##s", "d"]
-
-
-def test_more_dimensions_than_states_are_fewer_and_said(encoder):
-    notes = Notes()
-    found = encoder_vectors(encoder, WORDS, 1000, device="cpu", reporter=notes)
-    assert found.shape == (len(WORDS), HIDDEN)
-    assert len(notes.warnings) == 1 and "1000" in notes.warnings[0]
-    np.testing.assert_array_equal(found, encoder_vectors(encoder, WORDS, found.shape[1], device="cpu"))
 
 
 def test_an_encoder_that_is_not_there_is_missing(tmp_path, monkeypatch):

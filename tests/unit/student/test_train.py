@@ -2,8 +2,10 @@ import errno
 import hashlib
 import json
 import sys
+from inspect import getsource
 from pathlib import Path
 
+import fake_plugin
 import numpy as np
 import polars as pl
 import pytest
@@ -330,33 +332,12 @@ def test_what_cannot_be_trained(tmp_path, make_plugin):
     assert "Trained on labels alone" in (tmp_path / "labels" / "README.md").read_text()
 
 
-STUDENT = """
-import torch
-from pydantic import BaseModel, ConfigDict
-
-api_version, pairs, scores = 2, True, True
-
-class Options(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-def build(options, task, vocabulary_size, vectors, dimension):
-    class Mean(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.words = torch.nn.Embedding(vocabulary_size, dimension)
-            self.out = torch.nn.Linear(dimension, task.outputs)
-
-        def forward(self, batch):
-            logits = self.out(self.words(batch.words[0]).mean(1))
-            return logits
-
-    return Mean()
-"""
+STUDENT = getsource(fake_plugin)
 
 
 @pytest.fixture
 def student(make_plugin):
-    """Install the student ``mean`` of the distribution ``kd-mean``, changed as the test wants."""
+    """Install the fake student as ``mean`` of the distribution ``kd-mean``, changed as the test wants."""
 
     def install(old="", new="", version="1.0"):
         code = STUDENT.replace(old, new)
@@ -369,15 +350,15 @@ def student(make_plugin):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("return Mean()", "return Mean", "builds no torch.nn.Module, but type"),
-        ("return Mean()", "return torch.nn.Flatten()", "builds a module without parameters to train"),
-        ("return Mean()", "return Mean().requires_grad_(False)", "builds a module without parameters to train"),
-        ("return Mean()", "return torch.nn.Linear(options.width, 2)", "failed in build: AttributeError: 'Options'"),
+        ("return Average()", "return Average", "builds no torch.nn.Module, but type"),
+        ("return Average()", "return torch.nn.Flatten()", "builds a module without parameters to train"),
+        ("return Average()", "return Average().requires_grad_(False)", "builds a module without parameters to train"),
+        ("return Average()", "return torch.nn.Linear(options.width, 2)", "failed in build: AttributeError: 'Options'"),
         ("return logits", "return logits[:, :1]", r"gives float32 \[3, 1\] for logits float32 \[3, 2\]"),
         ("return logits", "return logits.double()", r"gives float64 \[3, 2\] for"),
         ("return logits", "return logits / 0", "gives numbers that are not finite, before any training"),
         ("return logits", "return (logits,)", "gives a tuple for"),
-        ("return logits", "return self.nothing", "failed in forward: AttributeError: 'Mean' object has no"),
+        ("return logits", "return self.nothing", "failed in forward: AttributeError: 'Average' object has no"),
     ],
 )
 def test_a_student_that_breaks_the_contract_is_found_before_it_is_trained(tmp_path, student, old, new, says):
@@ -427,7 +408,7 @@ def test_a_student_whose_distribution_is_gone_says_what_to_install(tmp_path, stu
 
 
 def test_trying_a_student_out_changes_nothing(tmp_path, student, monkeypatch):
-    student("logits = ", "logits = torch.rand(()) + ")  # draws, even when it does not train
+    student("self.logits(torch.cat", "torch.rand(()) + self.logits(torch.cat")  # draws, even when it does not train
     train(tmp_path / "one", model="mean", options={})
     monkeypatch.setattr(module, "try_out", lambda *given: None)
     train(tmp_path / "other", model="mean", options={})

@@ -136,7 +136,6 @@ CUT = {
     "text with a header, after a row": (text(TABLE, header=True).rsplit("naïve")[0].encode(), "3 of 4 vectors"),
     "text with a header, a blank line for the last row": (b"2 2\nthe 1 2\n\n", "1 of 2 vectors"),
     "text with a header alone": (b"4 4\n", "0 of 4 vectors"),
-    "binary, inside a vector": (FORMS["gensim binary"][:-3], "3 of 4 vectors"),
     "binary, inside a word": (FORMS["gensim binary"][:-18], "3 of 4 vectors"),
     "gzip": (gzip.compress(FORMS["glove"])[:-20], "gzip"),
 }
@@ -179,7 +178,6 @@ def test_a_broken_vector_is_named_by_row_and_word(write, case):
 
 OTHER = {
     "empty": (b"", "empty"),
-    "blank": (b"\n\n", "empty"),
     "words alone": (b"the\ncat\n", "no word vectors"),
     "a table": (b"sentence\tlabel\na fine film\t1\n", "no word vectors"),
     "no vectors": (b"0 300\n", "no vectors"),

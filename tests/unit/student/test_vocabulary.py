@@ -69,6 +69,10 @@ def test_a_word_outside_the_vocabulary_is_read_in_pieces():
     encoder = TextEncoder(tokenizer, 9)
     words, unknown = unknown_words(encoder.encode(pl.Series(["goods films", "a good film", "fit"])), encoder.foreign)
     assert (words.tolist(), unknown.tolist()) == ([4, 3, 1], [2, 0, 1])
+    how = {"max_size": 8, "min_freq": 1, "lowercase": True, "pieces": iter(PIECES), "more": iter(["scene"])}
+    assert vocabulary(train_vocabulary([pl.Series(TEXTS)], **how)) == ["[PAD]", "[MASK]", "a", "film", *PIECES[:4]]
+    how |= {"max_size": 100, "pieces": iter(PIECES), "more": iter(["scene", "##x"])}
+    assert vocabulary(train_vocabulary([pl.Series(["a b"])], **how))[2:] == ["a", "b", *PIECES[:5], "##d", "scene"]
 
 
 def test_a_word_too_long_for_pieces_is_a_masked_one_here_as_in_the_tokenizer():
@@ -80,13 +84,6 @@ def test_a_word_too_long_for_pieces_is_a_masked_one_here_as_in_the_tokenizer():
     assert rows(encode_texts(pl.Series([f"{long} a"]), tokenizer, 9)) == [tokenizer.encode(f"{long} a").ids]
     whole = train_vocabulary([pl.Series([f"{long} a"])], max_size=100, min_freq=1, lowercase=True)
     assert rows(encode_texts(pl.Series([long]), whole, 9)) == [[whole.token_to_id(long)]]
-
-
-def test_pieces_take_at_most_half_of_the_room():
-    how = {"max_size": 8, "min_freq": 1, "lowercase": True, "pieces": iter(PIECES), "more": iter(["scene"])}
-    assert vocabulary(train_vocabulary([pl.Series(TEXTS)], **how)) == ["[PAD]", "[MASK]", "a", "film", *PIECES[:4]]
-    how |= {"max_size": 100, "pieces": iter(PIECES), "more": iter(["scene", "##x"])}
-    assert vocabulary(train_vocabulary([pl.Series(["a b"])], **how))[2:] == ["a", "b", *PIECES[:5], "##d", "scene"]
 
 
 def test_mask_is_one_word_and_other_marks_are_text():

@@ -149,7 +149,7 @@ def test_scores_that_are_missing_or_all_the_same(tmp_path):
     assert problems(check(settings)) == expected
 
 
-def test_texts_with_different_scores(tmp_path):
+def test_texts_with_different_scores_or_sets_of_labels(tmp_path):
     put_tsv(
         tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t2", "a\tb\t2.0", "c\td\t1", "c\td\t3"], dev=["e\tf\t1"]
     )
@@ -158,9 +158,6 @@ def test_texts_with_different_scores(tmp_path):
     table = report.tables[0]
     assert (table.repeated.texts, table.conflicts.texts, table.conflicts.example) == (2, 1, (4, 5))
     assert "1 text repeated with different scores, in 2 rows: rows 4 and 5" in "".join(problems(report, "warning"))
-
-
-def test_texts_with_different_sets_of_labels(tmp_path):
     put_tsv(tmp_path, train=["a\tx|y", "a\ty|x", "b\tx", "b\tx|y"], dev=["c\tx|y"])
     settings = TaskSettings(labels=("x", "y"), multi_label=True, metric="micro_f1", data_dir=str(tmp_path))
     report = check(settings)
@@ -170,14 +167,11 @@ def test_texts_with_different_sets_of_labels(tmp_path):
     assert told in problems(report, "warning")
 
 
-def test_unknown_labels_come_with_a_line_for_the_profile(tmp_path):
+def test_unknown_labels_come_with_a_line_for_the_profile_unless_only_their_case_differs(tmp_path):
     put_tsv(tmp_path, train=["a\tbad", 'b\tgo"od', "c\t10", "d\t9", "e\t0"], dev=["f\tugly"])
     hints = [one.hint for one in check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path))).problems]
     line = r'task.labels = ["0", "9", "10", "bad", "go\"od", "ugly"]'
     assert sum(line in (hint or "") for hint in hints) == 2
-
-
-def test_labels_that_differ_only_in_case_are_not_proposed_as_classes(tmp_path):
     put_tsv(tmp_path, train=["a\tyes", "b\tYes", "c\tNO", "d\tno"], dev=["f\tyes"])
     (first, *_) = check(TaskSettings(labels=("yes", "no"), data_dir=str(tmp_path))).problems
     assert "'yes', 'Yes'; 'no', 'NO'" in first.hint and "task.labels" not in first.hint
@@ -217,11 +211,3 @@ def test_rare_and_missing_classes_are_warnings(tmp_path):
     told = problems(check(pairs(tmp_path)), "warning")
     assert "train.jsonl: only 1 row (2.5%) with the label 'yes'" in told
     assert "train.jsonl: no row has the label 'maybe'" in told
-
-
-def test_a_very_long_text_and_very_many_characters(tmp_path):
-    odd = "".join(map(chr, range(1, 160)))
-    put(tmp_path, train=[("word " * 300_000, odd, "no"), ("b", "b", "yes")], dev=[("c", "c", "no")])
-    table = check(pairs(tmp_path)).tables[0]
-    assert table.words["sentence1"].max == 300_000
-    assert len(table.characters) == 31 - 2 + 33

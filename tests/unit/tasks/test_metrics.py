@@ -66,7 +66,7 @@ def test_classes(drawn):
         assert found["mcc"] == pytest.approx(mcc_of(gold, answer, labels), abs=1e-6)
 
 
-def test_scores():
+def test_scores_and_one_class_only():
     random = np.random.default_rng(1)
     gold = random.integers(0, 6, 50).astype(np.float32)
     predicted = (gold + random.normal(0, 1, 50)).astype(np.float32)
@@ -76,17 +76,14 @@ def test_scores():
     ranks = [[(np.sum(v < x) + np.sum(v <= x) + 1) / 2 for x in v] for v in (predicted, gold)]
     assert found["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
     assert set(found) == {"pearson", "spearman"}
+    found = score(BINARY, np.array([[1.0, 0.0]] * 4), np.zeros(4, np.int64))
+    assert found == {"accuracy": 1.0, "f1": 0.0, "mcc": 0.0, "macro_f1": 1.0, "balanced_accuracy": 1.0}
 
 
 @pytest.mark.parametrize("predicted", [[1.0, 1.0, 1.0], [np.nan, 1.0, 2.0], [1.0]])
 def test_a_correlation_without_a_value_is_0(predicted):
     outputs = np.array(predicted, np.float32)[:, None]
     assert score(SCORES, outputs, np.arange(len(predicted), dtype=np.float32)) == {"pearson": 0.0, "spearman": 0.0}
-
-
-def test_one_class_only_has_an_accuracy_and_no_warnings():
-    found = score(BINARY, np.array([[1.0, 0.0]] * 4), np.zeros(4, np.int64))
-    assert found == {"accuracy": 1.0, "f1": 0.0, "mcc": 0.0, "macro_f1": 1.0, "balanced_accuracy": 1.0}
 
 
 @pytest.mark.parametrize("outputs", [np.zeros((3, 3)), np.zeros((2, 2)), np.zeros((0, 2))])
@@ -197,9 +194,6 @@ def test_each_output_is_a_yes_or_no_of_its_own():
     assert (answers(LOGITS, own) == (expit(LOGITS) > np.array(own.thresholds))).all()
     assert (answers(at_half(LOGITS, own), SETS) == answers(LOGITS, own)).all()
     assert np.isfinite(probabilities(np.array([[-1e4, 1e4, 0.0]]), SETS)).all()
-
-
-def test_sets_are_written_in_the_order_of_the_labels():
     assert written(np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]], bool), SETS.labels) == ["a|c", "", "b"]
     assert written(np.array([2, 0]), SETS.labels) == ["c", "a"]
 

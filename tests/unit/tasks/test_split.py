@@ -99,15 +99,6 @@ def test_a_split_that_is_not_there(load, settings_of, reporter, tmp_path):
         load_split(settings, task_from(settings), "dev", reporter)
 
 
-def test_an_empty_file(load):
-    with pytest.raises(DataError, match="the file is empty"):
-        load("")
-    with pytest.raises(DataError, match="the table has no rows"):
-        load("sentence\tlabel\n")
-    with pytest.raises(DataError, match="the table has no rows"):
-        load("sentence\tlabel\nragged\n", bad_rows="skip")
-
-
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_rows_without_a_label_are_left_out_and_counted(load, reporter, settings_of, split):
     table = load(TRAIN + "no label\t\nfine\t 1\n", split)
@@ -116,19 +107,6 @@ def test_rows_without_a_label_are_left_out_and_counted(load, reporter, settings_
     problems = check_data(settings_of("SST-2"), task_from(settings_of("SST-2")), reporter).problems
     assert ("warning", 4) in [(problem.level, problem.row) for problem in problems]
     assert any("spaces" in info for info in reporter.infos)
-
-
-@pytest.mark.parametrize(("split", "fails"), [("train", True), ("dev", True), ("test", False)])
-def test_labels_are_needed_for_train_and_dev(load, split, fails):
-    for content, what in (
-        ("index\tsentence\n0\tgood\n1\tbad\n", "there is no label column"),
-        ("sentence\tlabel\ngood\t\nbad\t\n", "no row has a label"),
-    ):
-        if fails:
-            with pytest.raises(DataError, match=what):
-                load(content, split)
-        else:
-            assert load(content, split)["label"].to_list() == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -157,16 +135,6 @@ def test_a_score_that_is_no_number_in_the_range(load, score, within):
         return
     with raising(DataError, "is no number", row=3):
         load(content, task="STS-B", score_range=within)
-
-
-@pytest.mark.parametrize(
-    ("task", "content"),
-    [("SST-2", "sentence\tlabel\na\t1\nb\t1\n"), ("STS-B", "sentence1\tsentence2\tscore\na\tb\t1\na\tc\t1\n")],
-)
-def test_one_class_only(load, task, content):
-    with pytest.raises(DataError, match="'1': there is nothing to learn"):
-        load(content, task=task)
-    assert len(load(content, "dev", task)) == 2
 
 
 def test_a_class_without_rows_is_a_warning(load, reporter):

@@ -79,6 +79,9 @@ def test_names_of_columns_are_no_texts(tmp_path):
             DataError, "there is no column 'sentence", hint="a file of plain lines, without a header, is a .txt"
         ):
             open_texts(write(tmp_path, name, content), task, QuietReporter())
+    assert form_of_set(write(tmp_path, "a.csv", "a film,b\n"), SINGLE) == "csv"
+    assert form_of_set(write(tmp_path, "a.txt", "sentence\nx\n"), SINGLE) == "tsv"
+    assert form_of_set(write(tmp_path, "b.txt", "\ufeffsentence\nx\n"), SINGLE) == "tsv"
 
 
 @pytest.mark.parametrize("line", ["no tab here", "a\tb\tc", "a\t\tb", "a <eos> b <eos> c <eos>"])
@@ -108,9 +111,3 @@ def test_other_texts_stay_as_they_are(tmp_path, lines):
     found = [row for (row,) in texts(path, SINGLE)[0]]
     assert len(found) == len(lines)
     assert all(one == line for one, line in zip(found, lines, strict=True) if not ends_in_mark(line))
-
-
-def test_forms(tmp_path):
-    assert form_of_set(write(tmp_path, "a.csv", "a film,b\n"), SINGLE) == "csv"
-    assert form_of_set(write(tmp_path, "a.txt", "sentence\nx\n"), SINGLE) == "tsv"
-    assert form_of_set(write(tmp_path, "b.txt", "\ufeffsentence\nx\n"), SINGLE) == "tsv"

@@ -200,28 +200,12 @@ def test_a_base_that_was_moved(tiny_teacher):
     np.testing.assert_array_equal(load(adapter).logits([TEXTS], 5), before)
 
 
-def test_a_base_of_the_hub_that_is_not_there(tiny_teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+def test_another_models_adapter_and_prompts(tiny_teacher):
     adapter = adapt(tiny_teacher())
-    rewrite(adapter / ADAPTER, base_model_name_or_path="nobody/nothing-of-the-kind")
-    with raising(MissingError, "nobody/nothing-of-the-kind", file=adapter / ADAPTER):
-        load(adapter)
-
-
-def test_another_models_adapter(tiny_teacher):
-    adapter = adapt(tiny_teacher())
-    tiny_teacher(num_hidden_layers=1)
-    with raising(DataError, file=adapter):
-        load(adapter)
-    tiny_teacher(num_hidden_layers=3)
-    with pytest.raises(DataError):
-        load(adapter)
-    tiny_teacher(hidden_size=32)
-    with pytest.raises(DataError):
-        load(adapter)
-
-
-def test_prompts_cannot_be_merged(tiny_teacher):
+    for sizes in ({"num_hidden_layers": 1}, {"num_hidden_layers": 3}, {"hidden_size": 32}):
+        tiny_teacher(**sizes)
+        with raising(DataError, file=adapter):
+            load(adapter)
     adapter = adapt(tiny_teacher(), kind=peft.PromptTuningConfig, num_virtual_tokens=2)
     with raising(DataError, "PROMPT_TUNING", key="peft_type"):
         load(adapter)

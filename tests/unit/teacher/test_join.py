@@ -19,7 +19,6 @@ from kdcli.teacher.logits import write_logits
 
 FILMS = Task("films", "single", ("0", "1"), names=("negative", "positive"))
 STARS = Task("stars", "single", (), score_range=(0, 5), metric="pearson")
-SAME = Task("same", "pair", ("no", "yes", "perhaps"))
 ROWS = [  # the third repeats the first and has another gold label
     ("good ", "original", "1"),
     ("bad", "original", "0"),
@@ -117,17 +116,6 @@ def test_a_text_without_logits_is_an_error_that_names_the_first(transfer, tmp_pa
     with raising(DataError, "no logits: 'great film'", row=5, file=transfer):
         joined(transfer, some)
     assert not (tmp_path / "joined.tsv").exists()
-
-
-def test_pairs(tmp_path):
-    pairs = [("a", "bc"), ("ab", "c"), ("a", "bc")]
-    (tmp_path / "t.tsv").write_text("sentence1\tsentence2\tsource\n" + "".join(f"{a}\t{b}\tlite\n" for a, b in pairs))
-    values = np.array([[0, 1, 2], [5, 4, 3]], np.float32)
-    hashes = text_hash([pl.Series(["ab", "a"]), pl.Series(["c", "bc"])])
-    write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": list(SAME.labels)})
-    result, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", SAME)
-    assert [row[3] for row in read(output)[1:]] == ["no", "perhaps", "no"]
-    assert result.labels == {"no": 2, "yes": 0, "perhaps": 1} and result.agreement is None
 
 
 def test_scores_take_the_logit_or_keep_their_own(tmp_path):
@@ -260,30 +248,6 @@ def test_logits_of_the_classifier(tmp_path, lines, notes, kind, zipped):
     logits = save([values[:2], values[2:4], values[4:]], tmp_path / "l.pt", _use_new_zipfile_serialization=zipped)
     found = read_external(logits, transfer=lines, task=FILMS, reporter=notes)
     assert found.logits.dtype == np.float32 and np.array_equal(found.logits, values.astype(np.float32))
-
-
-def test_a_score_and_a_single_batch(tmp_path, notes):
-    pairs = tmp_path / "pairs.txt"
-    pairs.write_text("".join(f"{pair}\n" for pair in PAIRS))
-    logits = save([np.array([[0.5], [4.25], [2]], np.float32)], tmp_path / "l.pt")
-    output = tmp_path / "joined.tsv"
-    result = join(transfer=pairs, logits=logits, task=STAR_PAIRS, output=output, reporter=notes)
-    assert (result.rows, result.original) == (3, 0)
-    assert [(row["sentence1"], row["sentence2"], row["label"]) for row in rows(output)] == [
-        (*pair.split("\t"), score) for pair, score in zip(PAIRS, ["0.5", "4.25", "2"], strict=True)
-    ]
-
-
-def test_a_header_is_no_row(tmp_path, notes):
-    (tmp_path / "t.txt").write_text("sentence\n" + "".join(f"{line}\n" for line in LINES))
-    logits = save([np.full((5, 2), -1, np.float32)], tmp_path / "l.pt")
-    output = tmp_path / "joined.tsv"
-    join(transfer=tmp_path / "t.txt", logits=logits, task=FILMS, output=output, reporter=notes)
-    assert [(row["sentence"], row["source"]) for row in rows(output)] == [(line, "corpus") for line in LINES]
-    assert any("no column source" in note for note in notes.infos)
-    logits = save([np.full((6, 2), -1, np.float32)], tmp_path / "six.pt")
-    with pytest.raises(DataError, match="6 rows of logits, and the transfer set has 5"):
-        join(transfer=tmp_path / "t.txt", logits=logits, task=FILMS, output=tmp_path / "o.tsv", reporter=notes)
 
 
 def test_a_joined_table_is_a_transfer_set_and_its_logits(tmp_path, notes):

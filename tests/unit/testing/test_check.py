@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from kdcli import __version__
-from kdcli.api import Corpus, PluginError
+from kdcli import registry
+from kdcli.api import PluginError
 from kdcli.registry import GROUPS
 from kdcli.testing import (
     CheckOutcome,
@@ -20,6 +20,7 @@ from kdcli.testing import (
     check_plugin,
     check_student,
     check_tagger,
+    check_teacher,
     run_cli,
     tiny_corpus,
     tiny_teacher,
@@ -58,20 +59,19 @@ def test_a_student_is_built_for_what_its_flags_promise(broken, outcome_of, lines
     assert outcome_of("students", "build", broken(*lines)).detail == kinds
 
 
-def test_every_failure_is_named(broken):
+def test_every_failure_is_named_and_what_needs_a_failed_step_is_skipped(broken):
     lines = ("bias=options.bias", "bias=vectors is not None"), ("return logits", "return logits - logits.mean(0)")
     with pytest.raises(AssertionError) as caught:
         check_student(broken(*lines), options={"bias": True})
     first, *named = str(caught.value).splitlines()
     assert re.fullmatch(r"2 of \d+ checks failed", first)
     assert [line.split(":")[0].strip() for line in named] == ["padding", "save and load"]
-
-
-def test_what_needs_a_failed_step_is_skipped_and_says_why(broken):
     found = check_plugin("generators", broken(("range(part.count)", "range(part.count - 1)")))
     by_name = {outcome.check: outcome for outcome in found}
     assert by_name["sample"].result == "failed" and by_name["load"].result == "passed"
     assert by_name["bits"] == CheckOutcome("bits", "skipped", "it needs what has not passed: sample")
+    found = {one.check: one for one in check_plugin("taggers", broken(("return [[", "exit('enough')\n    [[")))}
+    assert found["one tag a word"].result == "failed" and "came SystemExit: enough (" in found["one tag a word"].detail
 
 
 def test_a_warning_is_one_in_pytest_too(broken):
@@ -91,11 +91,6 @@ def test_an_error_of_the_plugin_tells_where(broken):
     missing = "from kdcli.api import MissingError\n    raise MissingError('no lexicon', hint='pip install it')"
     with pytest.raises(AssertionError, match=r"came no lexicon \(pip install it\); see"):
         check_tagger(broken(("return [[", f"{missing}\n    return [[")))
-
-
-def test_a_plugin_that_exits_fails(broken):
-    found = {one.check: one for one in check_plugin("taggers", broken(("return [[", "exit('enough')\n    [[")))}
-    assert found["one tag a word"].result == "failed" and "came SystemExit: enough (" in found["one tag a word"].detail
 
 
 def test_an_object_in_place_of_a_module():
@@ -130,18 +125,6 @@ def test_every_check_points_to_what_is_there():
 TAGGER = "'''Own.'''\napi_version = 2\ndef tag(texts): return [[WORD] * len(words) for words in texts]\nWORD = 'X'\n"
 
 
-def test_run_cli(tmp_path, monkeypatch):
-    done = run_cli("--version", "--json")
-    assert (done.code, done.json, done.stderr) == (0, {"version": __version__}, "")
-    wrong = run_cli("plugins", "show", "bilsmt")
-    assert wrong.code == 5 and "did you mean bilstm" in wrong.stderr and wrong.stdout == ""
-    monkeypatch.setenv("KD_STUDENT__LR", "fast")
-    assert run_cli("profile", "check", "demo").code == 3
-    monkeypatch.delenv("KD_STUDENT__LR")
-    run_cli("profile", "copy", "demo", "mine.toml", cwd=tmp_path)
-    assert list(tmp_path.iterdir())
-
-
 def test_another_process_finds_the_modules_of_this_one(tmp_path, monkeypatch):
     (tmp_path / "kd_beside.py").write_text("print('beside')")
     assert run_python("-c", "import kd_beside").code == 1
@@ -172,21 +155,6 @@ def test_a_plugin_that_fails_in_another_process():
         in_another_process(heavy_modules, ("", "kd_no"), ())
 
 
-@pytest.mark.parametrize("kind", ["single", "pair"])
-def test_the_corpus_is_what_generators_get(kind):
-    corpus = tiny_corpus(kind)
-    texts = [*corpus.train, *corpus.dev, *corpus.test]
-    assert isinstance(corpus, Corpus) and corpus.kind == kind
-    assert [len(part) for part in (corpus.train, corpus.dev, corpus.test)] == [40, 10, 10]
-    assert len(set(texts)) == 60
-    assert {text.count("\t") for text in texts} == {int(kind == "pair")}
-    assert all(
-        side.strip() == side and side and len(side.splitlines()) == 1 for text in texts for side in text.split("\t")
-    )
-    known = {word for text in corpus.train for word in text.split()}
-    assert {word for text in (*corpus.dev, *corpus.test) for word in text.split()} <= known
-
-
 def test_a_teacher_knows_the_words_and_leaves_the_random_state_alone(tmp_path, capfd):
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
@@ -205,3 +173,46 @@ def test_importing_it_costs_nothing_and_needs_no_pytest():
     code = "import sys, kdcli.testing; print(*{'pytest', '_pytest', 'torch', 'numpy', 'pydantic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+CHECK = {"generators": check_generator, "students": check_student}
+SMALL = {
+    "gpt2": {"model": "tiny", "lr": 1e-2, "batch_size": 8, "epochs": 20},
+    "transfoxl": {"model": "tiny", "min_freq": 1, "lr": 1e-2, "batch_size": 5, "epochs": 6, "max_length": 40},
+    "mlm": {"model": "tiny", "vocab_size": 400, "lr": 5e-3, "batch_size": 8, "epochs": 4},
+    "bilstm": {"hidden": 6, "fc": 5},
+}
+"""The options with which each is small; the others are so as they are."""
+OURS = [plugin for group in registry.GROUPS for plugin in registry.plugins(group) if plugin.is_ours]
+SHARED = Path(__file__).resolve().parents[4] / "shared/nltk_data"
+
+
+@pytest.mark.parametrize("plugin", [plugin for plugin in OURS if plugin.group in CHECK], ids=lambda plugin: plugin.name)
+def test_generators_and_students(plugin):
+    found = {one.check: one for one in CHECK[plugin.group](plugin.name, options=SMALL.get(plugin.name, {}))}
+    assert found["public imports"].result == "passed"
+    left_out = {check for check, outcome in found.items() if outcome.result == "skipped"}
+    assert left_out <= {"bits", "fast", "fast without torch"}
+    assert {check for check, outcome in found.items() if outcome.result == "warned"} <= {"divided part"}
+
+
+@pytest.mark.parametrize("name", ["ensemble", "transformers", "zero-shot"])
+def test_teachers(name, tmp_path):
+    options = {"models": [str(tiny_teacher(tmp_path / "one"))]} if name == "ensemble" else {}
+    model = tiny_teacher(tmp_path / "two") if name == "ensemble" else ""
+    found = {outcome.check: outcome for outcome in check_teacher(name, model=model, options=options)}
+    assert {outcome.result for outcome in found.values()} == {"passed"}
+    assert found["long texts"].detail == "read by cut, mean, max"
+    assert found["logits"].detail == ("single texts" if name == "zero-shot" else "single texts, pairs")
+
+
+@pytest.mark.parametrize("name", [plugin.name for plugin in OURS if plugin.group == "taggers"])
+def test_taggers(name, monkeypatch):
+    if name == "nltk":
+        import nltk
+
+        if not SHARED.exists():
+            pytest.skip("shared data is not there")
+        monkeypatch.setenv("NLTK_DATA", str(SHARED))  # for the other process
+        monkeypatch.setattr(nltk.data, "path", [str(SHARED), *nltk.data.path])
+    assert {outcome.result for outcome in check_tagger(name)} == {"passed"}

@@ -16,7 +16,7 @@ from kdcli.errors import DataError, KdError, ProfileError
 from kdcli.tables.read import read_table
 from kdcli.transfer import corpus
 from kdcli.transfer import corpus as module
-from kdcli.transfer.corpus import from_corpus, lm_nearness, nearest, tfidf_nearness
+from kdcli.transfer.corpus import from_corpus, nearest, tfidf_nearness
 
 SINGLE = Task("films", "single", ("0", "1"))
 PAIR = Task("pairs", "pair", ("0", "1"))
@@ -243,8 +243,6 @@ def test_an_original_that_the_form_cannot_hold_is_an_error_before_the_work(tmp_p
 FAULTS = {
     "no files": ((), {}, ProfileError, "no files", None, "transfer.corpus.files"),
     "missing": (("no.txt",), {}, DataError, "does not exist", "no.txt", None),
-    "empty": (("empty.txt",), {}, DataError, "empty", "empty.txt", None),
-    "unknown form": (("a.doc",), {}, DataError, "suffix", "a.doc", None),
     "not UTF-8": (("latin.txt",), {}, DataError, "not UTF-8", "latin.txt", None),
     "no such column": (("a.csv",), {"columns": ("texts",)}, DataError, "no column 'texts'", "a.csv", "texts"),
     "numbers": (("a.jsonl",), {"columns": ("n",)}, DataError, "holds Int64, not texts", "a.jsonl", "n"),
@@ -265,7 +263,7 @@ FAULTS = {
 def test_bad_input_names_the_file_and_the_key(tmp_path, fault):
     files, settings, kind, what, file, key = FAULTS[fault]
     put(tmp_path / "a.txt", "new\n")
-    put(tmp_path / "empty.txt", "")
+
     put(tmp_path / "latin.txt", b"caf\xe9\n")
     put(tmp_path / "a.csv", "a,b\nx,y\n")
     put(tmp_path / "a.jsonl", '{"n": 1}\n')
@@ -313,12 +311,6 @@ def test_tfidf_is_what_the_definitions_give():
 def test_a_task_without_words_is_an_error(task):
     with raising(DataError, "no words", key="transfer.corpus.order_by"):
         tfidf_nearness(task)
-
-
-def test_lm_nearness_is_bits_per_character_fewer_being_nearer():
-    bits = {"ab": 8.0, "abcd\tefg": 8.0, "\u00e9\U0001f600": 3.0}
-    near = lm_nearness(lambda texts: np.array([bits[text] for text in texts]))
-    assert near(list(bits)).tolist() == [-4.0, -1.0, -1.5]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5])

@@ -16,7 +16,6 @@ from kdcli.transfer.lite import MakePart, fabricate, plan
 from kdcli.transfer.rules import Rules
 
 SINGLE = Task("films", "single", ("0", "1"))
-PAIR = Task("pairs", "pair", ("0", "1"))
 STEM = ["the film is good", "a  long , dull plot", "nobody laughs", "it 's not bad at all", "", "why ?", "the end ."]
 TEXTS = [f"{text} number {i}" if text else "" for i, text in enumerate(STEM * 6)]
 HELD_OUT = ["the film", "dull plot", " a  long", "unseen words"]
@@ -88,18 +87,6 @@ def test_held_out_copies_are_counted_by_an_independent_run(tmp_path):
     normal = {" ".join(text.split()) for text in HELD_OUT}
     assert held == [text for text in free if text in TEXTS or " ".join(text.split()) not in normal]
     assert result.held_out_copies == len(free) - len(held)
-
-
-def test_pairs(tmp_path):
-    train = table(sentence1=TEXTS, sentence2=TEXTS[::-1])
-    dev = table(sentence1=["the film"], sentence2=["dull plot"])
-    result = run(tmp_path / "set.parquet", task=PAIR, train=train, held_out=[dev])
-    frame = pl.read_parquet(tmp_path / "set.parquet")
-    assert frame.columns == ["sentence1", "sentence2", "source", "label"]
-    pairs = frame.select("sentence1", "sentence2").rows()
-    assert pairs[:42] == list(zip(TEXTS, TEXTS[::-1], strict=True))
-    assert len(set(pairs[42:])) == result.fabricated
-    assert all(example["before"].count(" | ") == example["after"].count(" | ") == 1 for example in result.examples)
 
 
 def test_processes_change_nothing_and_the_seed_decides(tmp_path):

@@ -23,7 +23,6 @@ from kdcli.lm.texts import IGNORED
 TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
 TRAIN += ["once upon a dog", "", "the plot is once dull"]  # once: twice; upon: never
 CORPUS = Corpus("single", TRAIN, ["the plot is very dull", "the dog is bad"], ["the fun"])
-PAIRS = Corpus("pair", [f"{text}\tit is {text}" for text in TRAIN if text], ["a dog\tit is bad"])
 CLOSE = 2e-4
 """Of weights after a few updates of 1e-3: Adam makes as much of a gradient that is rounding as of any other."""
 PUBLISHED = Path(__file__).parent / "reference/wt103"
@@ -67,18 +66,6 @@ def test_it_learns_from_scratch_and_loads_with_the_same_numbers(learned, notes):
     assert found == drawn(kd_transfoxl.load(folder, settings_of(rows=3), notes)) and len(set(found.texts)) > 5
     half = kd_transfoxl.load(folder, settings_of(precision="bf16"), notes)
     assert half.bits(CORPUS.dev).sum() == pytest.approx(sampler.bits(CORPUS.dev).sum(), rel=0.02)
-
-
-def test_bits_are_those_of_the_full_softmax_of_a_text_alone(learned, notes):
-    sampler = kd_transfoxl.load(learned[0], settings_of(), notes)
-    texts = ["the dog is very bad", "it was", "zebra fun fun", "a"]
-    tokens = [[*ids, 0] for ids in sampler.tokenizer(texts)["input_ids"]]
-    with torch.inference_mode():
-        for bits, row in zip(sampler.bits(texts), tokens, strict=True):
-            hidden = sampler.model.transformer(torch.tensor([row]))[0, :-1]
-            logits = sampler.model.crit.log_probs(hidden).double()
-            expected = -sum(logits[place, word] for place, word in enumerate(row[1:])) / np.log(2)
-            assert bits == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_nats_count_what_has_a_label():
@@ -125,15 +112,6 @@ def test_texts_that_start_with_nothing_known(learned, notes):
     assert sampler.bits(["", "zebra"]).shape == (2,)
 
 
-def test_pairs_end_with_the_second_end(tmp_path, notes):
-    fine_tune(tmp_path / "model", notes, PAIRS, epochs=12, max_length=20)
-    sampler = kd_transfoxl.load(tmp_path / "model", settings_of(kind="pair", max_length=20), notes)
-    texts = drawn(sampler, 100, PAIRS).texts
-    assert len(texts) > 50 and {text.count("\t") for text in texts} == {1}
-    assert sum(all(side.strip() for side in text.split("\t")) for text in texts) > 0.9 * len(texts)
-    assert sum(text.split("\t")[1].startswith("it is") for text in texts) > 0.5 * len(texts)
-
-
 def copied(folder, *left_out):
     """Copy the folder of the published form, with safetensors for weights and vocab.txt for words unless left out."""
     shutil.copytree(PUBLISHED, folder, ignore=shutil.ignore_patterns(*left_out))
@@ -147,17 +125,8 @@ def still(folder):
     return folder
 
 
-@pytest.mark.parametrize(
-    "left_out",
-    [
-        ("vocab.txt", "vocab.bin", "model.safetensors"),
-        ("vocab.txt", "vocab.pkl", "pytorch_model.bin"),
-        ("*.pkl", "vocab.bin", "pytorch_model.bin"),
-    ],
-    ids=["pkl", "bin", "txt"],
-)
-def test_a_folder_of_the_published_form(tmp_path, notes, left_out):
-    folder = copied(tmp_path / "wt103", *left_out)
+def test_a_folder_of_the_published_form(tmp_path, notes):
+    folder = copied(tmp_path / "wt103", "vocab.txt", "vocab.bin", "model.safetensors")
     corpus = Corpus("single", ["He said that the company visited 7 ones", "here they know 1,000 boys"] * 6, ["he is"])
     model = prepare(Options(model=str(folder)), corpus, notes)
     weights = model.build(0).state_dict()

@@ -34,18 +34,13 @@ RAW = [
     'He called her "the witness" twice.',
 ]
 
-# As transformers 4.35.2
 
-
-def test_words_and_texts_are_those_of_the_published_tokenizer():
+def test_words_texts_and_ids_are_those_of_the_published_tokenizer():
     assert len(ROWS) > 150
     for row in ROWS:
         assert split(row["text"], "moses") == row["words"], row["text"]
     for row in ROWS:
         assert join(row["words"], "moses") == row["joined"], row["text"]
-
-
-def test_ids_are_those_of_the_published_tokenizer():
     tokenizer = WordTokenizer.from_pretrained(REFERENCE / "wt103")
     found = tokenizer([row["text"] for row in ROWS])["input_ids"]
     for row, ids in zip(ROWS, found, strict=True):
@@ -67,9 +62,6 @@ def test_a_published_folder_predicts_a_text_as_it_did(tmp_path, weights, words):
     [tokens] = tokenizer([ROWS[0]["text"]])["input_ids"]
     text = torch.tensor([[*tokens, tokenizer.eos_token_id]])
     assert model(text).losses[0].tolist() == pytest.approx(TEXTS["losses"], abs=1e-4)
-
-
-# Texts that are tokenised already
 
 
 @given(st.text())
@@ -94,9 +86,6 @@ def test_how_texts_are_cut_is_seen_from_them():
     assert detect_words([]) == "moses"
 
 
-# The tokenizer
-
-
 @pytest.fixture
 def tokenizer():
     return WordTokenizer(["<eos>", "<unk>", "a", "b", "A", "@-@", "."], "whitespace")
@@ -115,20 +104,17 @@ def test_ids_of_unknown_words_of_eos_and_of_the_tab_of_a_pair(tokenizer):
     ]
 
 
-def test_lower_case_is_that_of_the_vocabulary():
-    for lower_case, tokens in ((True, [2, 2]), (False, [3, 2])):
-        for words in ("moses", "whitespace"):
-            tokenizer = WordTokenizer(["<eos>", "<unk>", "a", "A"], words, lower_case)
-            assert tokenizer(["A a"])["input_ids"] == [tokens]
-
-
-def test_training_counts_both_sides_of_pairs():
+def test_a_vocabulary_counts_both_sides_of_pairs_and_says_the_case():
     tokenizer = WordTokenizer.train(["It's a\ta-b", "b a <eos>"], "moses", min_freq=1)
     assert tokenizer.vocabulary == ["<eos>", "<unk>", "a", "b", "'s", "@-@", "It"]
     assert len(tokenizer) == 7
     assert tokenizer.get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3, "'s": 4, "@-@": 5, "It": 6}
     assert tokenizer.batch_decode(tokenizer(["It's a\ta-b"])["input_ids"]) == ["It's a\ta-b"]
     assert WordTokenizer.train(["It's a\ta-b", "b a"], "moses", min_freq=2).vocabulary[2:] == ["a", "b"]
+    for lower_case, tokens in ((True, [2, 2]), (False, [3, 2])):
+        for words in ("moses", "whitespace"):
+            tokenizer = WordTokenizer(["<eos>", "<unk>", "a", "A"], words, lower_case)
+            assert tokenizer(["A a"])["input_ids"] == [tokens]
 
 
 @pytest.mark.parametrize("words", ["moses", "whitespace"])
