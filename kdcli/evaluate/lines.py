@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BufferedIOBase
 
 import polars as pl
@@ -11,7 +11,7 @@ import polars as pl
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 from kdcli.evaluate.predict import Model, predict_texts
-from kdcli.tables.text import BLOCK, check_utf8, whole_lines
+from kdcli.tables.text import check_utf8, whole_lines
 
 NAME = "stdin"
 
@@ -24,7 +24,7 @@ def predict_lines(
     A line holds a text, or two with a tab between them, and ends at LF or CRLF. The index counts the lines from 0.
 
     Raises:
-        DataError: There is no line, or one is not UTF-8, or no pair; the lines before it are predicted.
+        DataError: There is no line, or one is not UTF-8, or no pair.
     """
     done = 0
     for columns in read_lines(stream, model.task, reporter):
@@ -42,47 +42,20 @@ def read_lines(stream: BufferedIOBase, task: Task, reporter: Reporter) -> Iterat
     done = 0
     empty: list[int] = []
     tabs: list[int] = []
-    for block in whole_lines(_after_mark(stream)):
-        lines = block.split(b"\n")[:-1]
-        wrong, texts = None, []
-        for row, line in enumerate(lines, done + 1):
-            try:
-                texts.append(_texts(line, task, row))
-            except DataError as error:
-                wrong = error
-                break
-            if "" in texts[-1]:
-                empty.append(row)
-            if task.kind == "single" and b"\t" in line:
-                tabs.append(row)
-        if texts:
-            yield [list(column) for column in zip(*texts, strict=True)]
-        if wrong:
-            raise wrong
+    for block in whole_lines(stream.read1):
+        block = block if done else block.removeprefix(codecs.BOM_UTF8)
+        check_utf8(block, NAME, done + 1)
+        lines = [line.removesuffix("\r") for line in block.decode().split("\n")[:-1]]
+        rows = [line.split("\t") if task.kind == "pair" else [line] for line in lines]
+        for row, texts in enumerate(rows, done + 1):
+            if len(texts) != len(task.columns):
+                hint = f"{task.name} takes pairs; name a table with --input FILE"
+                raise DataError("a pair is two texts with one tab between them", file=NAME, row=row, hint=hint)
+            empty += [row] if "" in texts else []
+            tabs += [row] if "\t" in texts[0] else []
+        yield [list(column) for column in zip(*rows, strict=True)]
         done += len(lines)
     table = "with a tab in the text; if this is a table, name its file with --input"
-    for rows, what in ((tabs, table), (empty, "with an empty text are predicted too")):
-        if rows:
-            reporter.warn(f"{NAME}: {len(rows)} rows (the first is row {rows[0]}) {what}")
-
-
-def _after_mark(stream: BufferedIOBase) -> Callable[[int], bytes]:
-    """Return a function that reads what is there, without a byte order mark."""
-    head, mark = b"", codecs.BOM_UTF8
-    while head != mark and mark.startswith(head) and (more := stream.read1(BLOCK)):
-        head += more
-    heads = [head.removeprefix(mark)]
-    return lambda size: (heads.pop() if heads else b"") or stream.read1(size)
-
-
-def _texts(line: bytes, task: Task, row: int) -> list[str]:
-    """Return the texts of a line, one or two."""
-    line = line.removesuffix(b"\r")
-    check_utf8(line, NAME, row)
-    if task.kind == "single":
-        return [line.decode()]
-    texts = line.decode().split("\t")
-    if len(texts) != 2:
-        hint = f"{task.name} takes pairs; name a table with --input FILE"
-        raise DataError("a pair is two texts with one tab between them", file=NAME, row=row, hint=hint)
-    return texts
+    for odd, what in ((tabs, table), (empty, "with an empty text are predicted too")):
+        if odd:
+            reporter.warn(f"{NAME}: {len(odd)} rows (the first is row {odd[0]}) {what}")

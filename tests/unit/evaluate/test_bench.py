@@ -2,16 +2,17 @@
 
 import json
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 from made_student import PAIR, SINGLE, TEXTS, columns, make_student
 from notes import Notes
 
+from kdcli.cli import run
 from kdcli.config.schema import Settings
 from kdcli.errors import KdError
 from kdcli.evaluate import bench as benching
-from kdcli.evaluate.bench import BATCHES, BenchSubject, Latency, Measurement, Ratio, bench, measure, ratio, timed
+from kdcli.evaluate.bench import BATCHES, BenchSubject, Latency, Measurement, bench, measure, timed
 from kdcli.export.onnx import export_onnx
 from kdcli.student.student import load_student
 
@@ -130,13 +131,24 @@ def test_all_models_on_the_same_texts(student, onnx, tmp_path, faked):
     assert (teacher.place, teacher.precision) == ("some/body", "bf16")
     assert teacher.source and (teacher.source.model, teacher.source.max_length) == ("some/body", 64)
     assert {one.parameters for one in found.models[:-1]} == {1000}, "all forms have the module's"
-    assert found.ratios["student, NumPy"] == Ratio(
-        pytest.approx({1: 400, 32: 400, 512: 400}), 400, 350, 400, pytest.approx(500 / 101)
-    )
-    assert set(found.ratios) == {one.name for one in found.models[:-1]}
+    assert found.teacher is found.models[-1]
     assert found.texts == len(TEXTS) and found.source == f"dev of {tmp_path}"
     assert found.words == pytest.approx(sum(len(text.split()) for text in TEXTS) / len(TEXTS))
     json.dumps(asdict(found))
+
+
+def test_the_table_tells_how_many_times_better_than_the_teacher_they_are(student, faked, capsys):
+    assert run(["bench", "--student", str(student), "--teacher", "some/body"]) == 0
+    lines = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert {
+        "sentences/s, batch 1 100 1,000 2.5",
+        "parameters 1,000 1,000 350,000",
+        "faster than the teacher, batch 32 40x 400x",
+        "shorter latency 40x 400x",
+        "fewer parameters 350x 350x",
+        "smaller on disk 40x 400x",
+        "less memory 4.55x 4.95x",
+    } <= lines
 
 
 def test_pairs(tmp_path, faked):
@@ -179,9 +191,3 @@ def test_a_model_that_does_not_fit_into_memory(student, monkeypatch):
     monkeypatch.setattr(benching, "processes", lambda count: Broken())
     with pytest.raises(KdError, match="the process that measured student, PyTorch was killed"):
         bench(student=student, settings=Settings(), profiled=False)
-
-
-def test_a_ratio_of_unknown_sizes():
-    model = fake(BenchSubject("x", "numpy", "", SINGLE), None, 1)
-    assert ratio(model, replace(model, parameters=5)).parameters is None
-    assert ratio(model, replace(model, megabytes=0.0)).megabytes is None  # of a teacher that does not know

@@ -1,3 +1,4 @@
+import codecs
 import io
 
 import numpy as np
@@ -138,7 +139,7 @@ def test_lines_do_not_depend_on_how_they_come(texts, end, ended, mark, data):
     content = (end.join(texts) + end * ended).encode("utf-8-sig" if mark else "utf-8")
     cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=5)))
     pieces = [content[begin:stop] for begin, stop in zip([0, *cuts], [*cuts, len(content)], strict=True)]
-    expected = texts if ended or texts[-1] else texts[:-1]
+    expected = texts if ended or texts[-1] or content == codecs.BOM_UTF8 else texts[:-1]
     assert lines(Pipe(*filter(None, pieces))) == [expected]
 
 
@@ -150,17 +151,15 @@ def test_what_ends_a_line_and_parts_a_pair():
 @pytest.mark.parametrize("wrong", [b"one text", b"a\tb\tc"])
 def test_no_pair(wrong):
     made = predict_lines(Even(PAIR), Pipe(b"a\tb\n", b"a\tc\n" + wrong + b"\n"), QuietReporter())
-    assert [len(next(made)) for _ in range(2)] == [1, 1]
+    assert len(next(made)) == 1
     with raising(DataError, row=3):
         next(made)
 
 
-def test_what_is_not_utf8_is_named_and_what_comes_before_is_predicted():
+def test_what_is_not_utf8_is_named():
     content = b"good\n" * 9_999 + b"g\xf6od\n" + b"good\n" * 10_000
-    made = predict_lines(Even(), io.BytesIO(content), QuietReporter())
-    assert len(next(made)) == 9_999
     with raising(DataError, r"not UTF-8: byte 2 of the row is 0xf6", row=10_000):
-        next(made)
+        list(predict_lines(Even(), io.BytesIO(content), QuietReporter()))
 
 
 def test_what_is_odd_is_told():

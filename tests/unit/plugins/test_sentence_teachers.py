@@ -32,13 +32,12 @@ def load(plugin, folder, max_length=0, long_texts="cut", precision="fp32", **opt
     return registry.load("teachers", plugin).load(str(folder), made, labels=(), reporter=Notes(), **how)
 
 
-@pytest.mark.parametrize(("plugin", "extra"), [("cross-encoder", "sentence-transformers"), ("setfit", "setfit")])
-def test_a_missing_library_names_what_to_install(tmp_path, monkeypatch, plugin, extra):
+def test_a_missing_library_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     folder = tiny_teacher(tmp_path / "model")
     (folder / "model_head.pkl").write_bytes(b"")
-    with raising(MissingError, hint=f"pip install 'kdcli[{extra}]'"):
-        load(plugin, folder, **({"trust": True} if plugin == "setfit" else {}))
+    with raising(MissingError, hint="pip install 'kdcli[setfit]'"):
+        load("setfit", folder, trust=True)
 
 
 @torch.inference_mode()
@@ -58,7 +57,6 @@ def paired(folder, columns, max_length=64):
     [(COLOURS, None), (COLOURS, "single_label_classification"), (("score",), None), (("score",), "regression")],
 )
 def test_a_cross_encoder_gives_raw_logits_whatever_its_settings_say(tmp_path, labels, problem):
-    pytest.importorskip("sentence_transformers")
     folder = tiny_teacher(tmp_path / "model", labels)
     settings = {"activation_fn": "torch.nn.modules.activation.Sigmoid", "version": "6.2.0"}
     rewrite(folder, problem_type=problem, sentence_transformers=settings)
@@ -82,32 +80,27 @@ def test_a_cross_encoder_that_the_library_has_saved(tmp_path):
 
 
 def test_a_cross_encoder_cuts_and_counts_long_pairs_and_reads_masks(tmp_path):
-    pytest.importorskip("sentence_transformers")
     folder = tiny_teacher(tmp_path / "model", COLOURS)
     columns = [[LONG, "warm [MASK]", "dull"], ["poor", "the cast", LONG]]
     teacher = load("cross-encoder", folder, max_length=20)
     np.testing.assert_allclose(teacher.logits(columns, 2), paired(folder, columns, 20), atol=1e-5)
     assert (teacher.max_length, teacher.cut) == (20, 2)
-    with raising(KdError, key="teacher.long_texts", exit_code=3):
-        load("cross-encoder", folder, long_texts="mean")
 
 
 def test_what_is_no_cross_encoder(tmp_path):
-    pytest.importorskip("sentence_transformers")
     folder = tiny_teacher(tmp_path / "model")
     with raising(DataError, key="teacher.plugin"):
         load("cross-encoder", folder).logits([TEXTS], 8)
     rewrite(folder, problem_type="regression")
     with raising(DataError, key="problem_type"):
         load("cross-encoder", folder)
-    transformers.BertModel.from_pretrained(folder).save_pretrained(folder)  # the library would begin with a random head
-    with raising(DataError, key="teacher.model", says="BertModel"):
+    transformers.BertModel.from_pretrained(folder).save_pretrained(folder)
+    with raising(DataError, key="architectures", says="BertModel"):
         load("cross-encoder", folder)
 
 
 @pytest.mark.parametrize("pad_in_config", [None, 7])
 def test_a_decoder_as_a_cross_encoder_is_padded_on_the_right(tmp_path, pad_in_config):
-    pytest.importorskip("sentence_transformers")
     folder = make_decoder(tmp_path / "model", pad_in_config)
     for batch in (1, 8):
         found = load("cross-encoder", folder).logits(PAIRS, batch)
@@ -115,7 +108,6 @@ def test_a_decoder_as_a_cross_encoder_is_padded_on_the_right(tmp_path, pad_in_co
 
 
 def test_the_cross_encoder_keeps_the_contract():
-    pytest.importorskip("sentence_transformers")
     found = {outcome.check: outcome for outcome in check_teacher("cross-encoder")}
     assert {name for name, outcome in found.items() if outcome.result != "passed"} == {"long texts"}
     assert found["logits"].detail == "pairs" and found["long texts"].result == "skipped"

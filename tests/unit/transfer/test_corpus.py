@@ -242,7 +242,7 @@ def test_an_original_that_the_form_cannot_hold_is_an_error_before_the_work(tmp_p
 
 FAULTS = {
     "no files": ((), {}, ProfileError, "no files", None, "transfer.corpus.files"),
-    "missing": (("no.txt",), {}, DataError, "does not exist", "no.txt", None),
+    "missing": (("no.txt",), {}, DataError, "no such file", "no.txt", None),
     "not UTF-8": (("latin.txt",), {}, DataError, "not UTF-8", "latin.txt", None),
     "no such column": (("a.csv",), {"columns": ("texts",)}, DataError, "no column 'texts'", "a.csv", "texts"),
     "numbers": (("a.jsonl",), {"columns": ("n",)}, DataError, "holds Int64, not texts", "a.jsonl", "n"),

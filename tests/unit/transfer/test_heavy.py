@@ -127,7 +127,7 @@ def test_the_fingerprint_has_what_samples_depend_on_and_nothing_else(echo):
     ("old", "new", "says"),
     [
         ("    checkpoint.mkdir()\n", "    return {}\n", "left no checkpoint"),
-        ("1.5", "{1.5}", "not JSON: Object of type set"),
+        ("1.5", "{1.5}", "JSON values: Object of type set"),
         (
             '    seen.append(("fine_tune"',
             '    1 / 0, (("fine_tune"',
@@ -136,7 +136,7 @@ def test_the_fingerprint_has_what_samples_depend_on_and_nothing_else(echo):
         ("    return Sampler()", "    return [][0]", "failed in load: IndexError: list index"),
         ("    def sample(", "    def draw(", "loads a Sampler, which has no sample"),
         ("first = sorted", "first = corpus.nothing and sorted", "failed in prefixes: AttributeError: 'Corpus'"),
-        ('        return {"letters"', '        return [first]\n        return {"l"', "a list from prefixes"),
+        ('        return {"letters"', '        return [first]\n        return {"l"', "from prefixes no mapping"),
     ],
 )
 def test_a_plugin_that_breaks_the_contract(echo, tmp_path, old, new, says):

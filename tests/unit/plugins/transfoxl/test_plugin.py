@@ -11,12 +11,12 @@ from notes import Notes
 from pydantic import ValidationError
 from raising import raising
 from safetensors.torch import load_file, save_file
+from tiny_transfoxl import write_tiny
 
 import kd_transfoxl
 from kd_transfoxl import Options
 from kd_transfoxl.language_model import nats, prepare
 from kd_transfoxl.model import TransfoXLConfig
-from kd_transfoxl.words import WordTokenizer
 from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, Part
 from kdcli.lm.texts import IGNORED
 
@@ -29,14 +29,15 @@ PUBLISHED = Path(__file__).parent / "reference/wt103"
 
 
 def settings_of(*, kind="single", seed=2, precision="fp32", rows=16, resume=True, **options):
-    recipe = {"model": "tiny", "lr": 1e-2, "batch_size": 6, "epochs": 2, "max_length": 12}
+    recipe = {"lr": 1e-2, "batch_size": 6, "epochs": 2, "max_length": 12}
     own = {name: options.pop(name) for name in ("temperature", "top_k", "top_p") if name in options}
     options = Options(**{**recipe, **options})
     common = {"seed": seed, "device": "cpu", "precision": precision, "batch_size": rows, "resume": resume}
     return GeneratorSettings(options, kind, **common, **own)
 
 
-def fine_tune(folder, notes, corpus=CORPUS, **settings):
+def fine_tune(folder, notes, corpus=CORPUS, min_freq=2, **settings):
+    settings.setdefault("model", write_tiny(folder.with_name(f"{folder.name}-start"), corpus.train, min_freq))
     return kd_transfoxl.fine_tune(corpus, folder, settings_of(kind=corpus.kind, **settings), notes)
 
 
@@ -92,7 +93,7 @@ def test_unknown_words_are_no_prefix_and_are_never_drawn(tmp_path, notes, how):
     often = Corpus("single", ["zz the a xx", "the yy", "a the"] * 8 + ["uu a ww"], ["the a"])
     rare = Corpus("single", [text.replace("zz", f"z{n}").replace("yy", f"y{n}") for n, text in enumerate(often.train)],
                   often.dev)  # fmt: skip
-    fine_tune(tmp_path / "model", notes, rare, epochs=3, min_freq=3)
+    fine_tune(tmp_path / "model", notes, rare, epochs=6, min_freq=3)
     sampler = kd_transfoxl.load(tmp_path / "model", settings_of(**how), notes)
     prefixes = sampler.prefixes(rare)
     assert sorted(prefixes["texts"]) == ["a", "the"] and sum(prefixes["counts"]) == 16
@@ -168,15 +169,8 @@ def test_the_papers_recipe_and_model_are_the_default():
     assert (config.d_inner, config.div_val, config.mem_len, config.clamp_len) == (4096, 4, 1600, 1000)
 
 
-def test_the_tiny_one_has_the_vocabulary_of_the_texts(notes):
-    config = prepare(Options(model="tiny"), FEW, notes).config
-    assert config.vocab_size == len(WordTokenizer.train(COUNTED, "whitespace", min_freq=2))
-    assert (config.n_layer, config.d_model, config.d_head, config.mem_len) == (2, 64, 32, 1600)
-    assert config.tie_projs == [cluster > 0 for cluster in range(len(config.cutoffs) + 1)]
-
-
 def test_profiles_of_earlier_versions(notes):
-    assert Options(n_layer="auto", cutoffs="auto", from_scratch=False, max_size=0) == Options()
+    assert Options(min_freq=2, n_layer="auto", cutoffs="auto", from_scratch=False, max_size=0) == Options()
     for name, value in (("n_layer", 4), ("from_scratch", True)):
         with pytest.raises(ValidationError):
             Options(**{name: value})
@@ -190,12 +184,10 @@ def test_no_memory_but_words_that_see_nothing_else(tmp_path, notes):
         prepare(Options(model=str(folder)), FEW, notes)
 
 
-def test_options_that_make_no_model(notes):
-    for name, value in (("min_freq", 0), ("words", "none"), ("max_length", 1)):
+def test_options_that_make_no_model():
+    for name, value in (("words", "none"), ("max_length", 1)):
         with pytest.raises(ValidationError):
             Options(**{name: value})
-    with pytest.raises(DataError, match="no word occurs 99 times"):
-        prepare(Options(model="tiny", min_freq=99), FEW, notes)
 
 
 def test_a_vocabulary_that_is_another_models(tmp_path, notes):

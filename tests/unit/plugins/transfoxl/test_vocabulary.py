@@ -1,4 +1,4 @@
-"""Vocabularies that are counted, and those that come with a published model."""
+"""Vocabularies that come with a published model."""
 
 import contextlib
 import functools
@@ -8,16 +8,13 @@ import pickle
 import re
 import shutil
 from collections import Counter, OrderedDict
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from raising import raising
 
-from kd_transfoxl.words import count_vocabulary, fitting_cutoffs, read_vocabulary, unpickle
+from kd_transfoxl.words import read_vocabulary, unpickle
 from kdcli.api import DataError
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -98,36 +95,6 @@ def test_a_folder_without_a_vocabulary_or_with_something_else(tmp_path):
     (tmp_path / "vocab.bin").write_bytes(pickle.dumps(["<eos>", "<unk>"]))
     with pytest.raises(DataError, match=r"the file holds no vocabulary.*vocab\.bin"):
         read_vocabulary(tmp_path)
-
-
-# Those that are counted
-
-WORDS = st.lists(st.sampled_from(["a", "b", "c", "B", "ä", "<eos>", "<unk>", "@-@"]), min_size=1)
-
-
-@given(WORDS, st.integers(1, 3))
-def test_counted_words_are_the_most_frequent_ones(words, min_freq):
-    counts = Counter(word for word in words if word not in ("<eos>", "<unk>"))
-    enough = {word for word, count in counts.items() if count >= min_freq}
-    if not enough:
-        with pytest.raises(DataError, match=f"no word occurs {min_freq} times"):
-            count_vocabulary(words, min_freq)
-        return
-    end, unknown, *kept = count_vocabulary(words, min_freq)
-    assert (end, unknown, set(kept)) == ("<eos>", "<unk>", enough)
-    for first, second in pairwise(kept):
-        assert (counts[first], second) > (counts[second], first)
-
-
-def test_published_cutoffs_where_they_fit():
-    assert fitting_cutoffs(267_735) == [20_000, 40_000, 200_000]
-    assert fitting_cutoffs(200_001) == [20_000, 40_000, 200_000]
-
-
-@given(st.integers(3, 300_000))
-def test_cutoffs_fit_every_vocabulary(size):
-    cutoffs = [1, *fitting_cutoffs(size), size]
-    assert all(first < second for first, second in pairwise(cutoffs))
 
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -219,7 +186,7 @@ def test_nothing_is_run(tmp_path, name, place, form):
     assert not marker.exists()
     # Python 2, whose names torch writes, had other modules.
     asked = name if form == "pickle" else rf"\S+\.{name.rpartition('.')[2]}"
-    assert re.fullmatch(rf"the vocabulary holds a {asked}, and is not read", caught.value.what)
+    assert re.fullmatch(rf"the vocabulary cannot be read: it holds a {asked}", caught.value.what)
     assert caught.value.file == str(tmp_path / "vocab.bin")
     assert leaves_mark(data, marker), "the attack is none"
 
