@@ -220,7 +220,7 @@ def test_a_header_alone_is_a_table_without_rows(put):
 
 @pytest.mark.parametrize("name", ["a", "a.gz", "a.xlsx", "tsv", "a.parquet.gz"])
 def test_a_name_without_the_suffix_of_a_table_is_refused(tmp_path, rows, put, name):
-    with raising(DataError, hint=".parquet"):
+    with raising(DataError, hint=True):
         read_table(put(name, b"x"))
     assert rows(tmp_path / name, form="tsv", header=False) == [("x",)]
 

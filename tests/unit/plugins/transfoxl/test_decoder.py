@@ -73,7 +73,7 @@ def test_sampled_texts_are_those_of_a_plain_loop(kind, options):
         assert torch.equal(found, sample(decoder_of(model), first, uniforms, end=END, rows=50))
 
 
-WORDS, WIDTH = 60, 8
+SIZE, WIDTH = 60, 8
 SHAPES = {
     "published": {"cutoffs": [10, 20, 40], "d_embed": 8, "div_val": 2},
     "plain": {"cutoffs": [], "d_embed": 8, "div_val": 2},
@@ -89,7 +89,7 @@ def loud(module, seed=0, spread=0.7):
     return module
 
 
-def softmax_of(shape, words=WORDS, seed=0):
+def softmax_of(shape, words=SIZE, seed=0):
     made = AdaptiveSoftmax(words, SHAPES[shape]["cutoffs"], SHAPES[shape]["d_embed"], WIDTH, SHAPES[shape]["div_val"])
     return loud(made, seed).requires_grad_(False)
 
@@ -103,16 +103,16 @@ def uniforms_of(count, seed=0):
 
 
 def shares(words):
-    return np.bincount(words.numpy(), minlength=WORDS) / len(words)
+    return np.bincount(words.numpy(), minlength=SIZE) / len(words)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_nats_are_those_of_the_whole_distribution(shape):
-    softmax, words = softmax_of(shape), torch.randperm(WORDS, generator=torch.Generator().manual_seed(1))
-    hidden = hidden_of(WORDS)
+    softmax, words = softmax_of(shape), torch.randperm(SIZE, generator=torch.Generator().manual_seed(1))
+    hidden = hidden_of(SIZE)
     whole = softmax.log_probs(hidden)
-    assert whole.shape == (WORDS, WORDS) and whole.std() > 0.5
-    torch.testing.assert_close(whole.exp().sum(1), torch.ones(WORDS))
+    assert whole.shape == (SIZE, SIZE) and whole.std() > 0.5
+    torch.testing.assert_close(whole.exp().sum(1), torch.ones(SIZE))
     torch.testing.assert_close(softmax.nats(hidden, words), -whole.gather(1, words[:, None])[:, 0])
     for word in (0, 9, 10, 40, 59):  # clusters without words
         alone = softmax.nats(hidden[:3], torch.full((3,), word))
@@ -144,10 +144,10 @@ def test_without_a_word_the_others_have_their_shares_of_its_probability(shape, w
     softmax, hidden, count = softmax_of(shape).double(), hidden_of(1, seed=4).double(), 4000
     chances = softmax.log_probs(hidden)[0].exp().numpy() ** (1 / options.get("temperature", 1))
     chances[without] = 0
-    order = np.argsort(-chances)[: options.get("top_k", WORDS)]
+    order = np.argsort(-chances)[: options.get("top_k", SIZE)]
     kept = chances[order] / chances[order].sum()
     kept[np.cumsum(kept) - kept >= options.get("top_p", 1)] = 0
-    expected = np.zeros(WORDS)
+    expected = np.zeros(SIZE)
     expected[order] = kept / kept.sum()
     even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     words = softmax.draw(hidden.expand(count, -1), even, without=without, **options)
@@ -161,13 +161,13 @@ def test_the_ends_of_the_unit_interval(shape, dtype):
     softmax = softmax_of(shape)
     edges = torch.tensor([0.0, 1 - 2**-24], dtype=dtype)
     softmax.out_layers[-1].bias[-1] = 3.0
-    assert softmax.draw(hidden_of(1).expand(2, -1), edges).tolist() == [0, WORDS - 1]
-    assert softmax.draw(hidden_of(1), torch.ones(1, dtype=dtype)).tolist() == [WORDS - 1], "what rounding makes of it"
+    assert softmax.draw(hidden_of(1).expand(2, -1), edges).tolist() == [0, SIZE - 1]
+    assert softmax.draw(hidden_of(1), torch.ones(1, dtype=dtype)).tolist() == [SIZE - 1], "what rounding makes of it"
 
 
 def test_half_precision_draws_and_scores():
     softmax = softmax_of("published").to(torch.bfloat16)
-    hidden, words = hidden_of(200).to(torch.bfloat16), torch.arange(200) % WORDS
+    hidden, words = hidden_of(200).to(torch.bfloat16), torch.arange(200) % SIZE
     assert softmax.nats(hidden, words).dtype == torch.float32
-    assert softmax.draw(hidden, uniforms_of(200)).max() < WORDS
+    assert softmax.draw(hidden, uniforms_of(200)).max() < SIZE
     torch.testing.assert_close(softmax.log_probs(hidden).exp().sum(1), torch.ones(200))
