@@ -2,11 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from notes import Notes
 
 # A busy machine is no error; half of the usual examples find the same faults here.
 settings.register_profile("kd", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -16,11 +16,9 @@ CHANGED_BY_FLAGS = ("NO_COLOR", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "KD_CO
 
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 
-MakePlugin = Callable[..., Path]
-
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch):
     for name in [name for name in os.environ if name.startswith("KD_")]:
         monkeypatch.delenv(name)
     for name in (*CHANGED_BY_FLAGS, "FORCE_COLOR", "RANK", "WORLD_SIZE", "COLUMNS"):
@@ -29,7 +27,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def forget_plugins() -> Iterator[None]:
+def forget_plugins():
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
@@ -38,10 +36,16 @@ def forget_plugins() -> Iterator[None]:
 
 
 @pytest.fixture
-def make_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlugin:
+def notes():
+    """Give a reporter that remembers what it is told."""
+    return Notes()
+
+
+@pytest.fixture
+def make_plugin(tmp_path, monkeypatch):
     """Install a distribution that consists of one module and its entry points."""
 
-    def make(distribution: str, entry_points: str, code: str = "", *, module: str = "", version: str = "1.0") -> Path:
+    def make(distribution, entry_points, code="", *, module="", version="1.0"):
         site = tmp_path / f"site-{distribution}-{version}"
         info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True)

@@ -1,12 +1,16 @@
 """Tiny random classifiers on disk, in the form of real ones."""
 
 import csv
+import json
+import os
 import random
 from pathlib import Path
 
 import torch
+import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from kdcli.testing import tiny_teacher
 
 TEXT = "a good bad film not very dull the plot is and actors but great boring it was"
 WORDS = TEXT.split()
@@ -30,7 +34,9 @@ def make_teacher(folder, *, labels=("negative", "positive"), mask="[MASK]", mode
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     special = dict(zip(names, [*SPECIAL, mask], strict=True))
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **special).save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=inputs, **special
+    ).save_pretrained(folder)
     torch.manual_seed(7)
     settings = {
         "vocab_size": len(vocabulary),
@@ -44,7 +50,7 @@ def make_teacher(folder, *, labels=("negative", "positive"), mask="[MASK]", mode
         **({"id2label": dict(enumerate(labels))} if labels[0] is not None else {}),
         **config,
     }
-    model = (model_class or BertForSequenceClassification)(BertConfig(**settings))
+    model = (model_class or transformers.BertForSequenceClassification)(transformers.BertConfig(**settings))
     model.to(dtype or torch.float32).save_pretrained(folder)
     return folder
 
@@ -59,3 +65,43 @@ def write_csv(path, rows, header):
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     return path
+
+
+def rewrite(path, name="config.json", **values):
+    """Change values of a JSON file, or of that one of a folder; what becomes ``...`` goes."""
+    file = path / name if path.is_dir() else path
+    content = (json.loads(file.read_text()) if file.exists() else {}) | values
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+
+
+def make_decoder(folder, pad_in_config=None):
+    """Save a tiny random GPT-2 classifier whose tokenizer pads on the left, and return its folder."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_teacher(folder))
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "eos_token": "[SEP]", "padding_side": "left"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **special).save_pretrained(
+        folder
+    )
+    torch.manual_seed(5)
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.5}
+    config = transformers.GPT2Config(vocab_size=len(tokenizer), num_labels=2, pad_token_id=pad_in_config, **sizes)
+    transformers.GPT2ForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@torch.inference_mode()
+def decoded(folder, *columns):
+    """Compute a decoder's logits from the last token of each text alone, ``[texts, labels]``."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.GPT2ForSequenceClassification.from_pretrained(folder).eval()
+    rows = [torch.tensor([tokenizer(*row)["input_ids"]]) for row in zip(*columns, strict=True)]
+    return torch.stack([model.score(model.transformer(row).last_hidden_state[0, -1]) for row in rows]).numpy()
+
+
+class Hostile:
+    """What makes a folder as soon as it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)

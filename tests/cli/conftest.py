@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from made_student import SINGLE, TEXTS, make_student
 
@@ -16,15 +18,36 @@ model = "google-bert/bert-large-uncased"
 [transfer]
 method = "lite+corpus"
 """
+GONE = """generator = "shuffle"
+lite = {tagger = "shape"}
+[student]
+model = "gone"
+[generators.shuffle]
+share = 1
+"""
+"""More of a profile: plugins that are not there, though the run was made with them."""
+
+
+class Command:
+    """``kd`` in this process: its exit code, stdout and stderr."""
+
+    def __init__(self, capsys):
+        self.capsys = capsys
+
+    def __call__(self, *arguments):
+        code = run([str(argument) for argument in arguments])
+        return code, *self.capsys.readouterr()
+
+    def ok(self, *arguments):
+        """Expect success; return stdout, or with ``--json`` the object in it."""
+        code, out, err = self(*arguments)
+        assert code == 0, err
+        return json.loads(out) if "--json" in arguments else out
 
 
 @pytest.fixture
 def kd(capsys):
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return call
+    return Command(capsys)
 
 
 @pytest.fixture

@@ -102,19 +102,13 @@ def rte(tmp_path):
     return folder
 
 
-# list
-
-
-def test_list_names_all_there_is(capsys):
+def test_list_names_all_there_is(capsys, rte, got, here):
     assert run(["data", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["sources"]
     assert [source["name"] for source in listed] == [source.name for source in SOURCES]
     assert not any(source["here"] for source in listed)
     (glove,) = (source for source in listed if source["name"] == "glove.6B.300d")
     assert (glove["kind"], glove["size"]) == ("vectors", 862_182_613) and glove["address"].endswith("/glove.6B.zip")
-
-
-def test_list_shows_what_is_here(rte, got, capsys):
     got("rte", "--url", rte)
     assert run(["data", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -123,9 +117,6 @@ def test_list_shows_what_is_here(rte, got, capsys):
     assert sum("data/" in line for line in lines) == 1
     (line,) = (line for line in lines if line.startswith("glove.840B.300d"))
     assert line.endswith("2.18 GB") and "nlp.stanford.edu" in line
-
-
-def test_a_folder_that_lost_a_file_is_not_here(rte, got, here, capsys):
     got("rte", "--url", rte)
     (here / "data/rte/validation-00000-of-00001.parquet").unlink()
     run(["data", "list"])
@@ -139,9 +130,6 @@ def test_a_task_of_a_folder(rte, got, here):
     assert found == {"train": 2, "validation": 2, "test": 2}
     assert all((here / "data/rte" / file["path"]).is_file() for file in result["files"])
     assert result["next"] == ["kd run-all --profile rte --data-dir data/rte"]
-
-
-def test_the_next_command_runs(rte, got, capsys):
     (command,) = got("rte", "--url", rte, "-o", "my data/rte")["next"]
     assert run([*shlex.split(command)[1:], "--dry-run"]) == 0
 
@@ -160,14 +148,6 @@ def test_what_is_here_from_elsewhere_or_is_not_ours_is_not_overwritten(rte, got,
         assert error["hint"] == "name another folder with --output"
     assert (here / "mine" / "thesis.txt").exists()
     assert failed(4, "rte", "--url", other, "-o", ".")["what"] == "the output exists already"
-
-
-def test_a_task_offline(failed, monkeypatch):
-    def not_cached(*args, **options):
-        raise OSError("not cached")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", not_cached)
-    assert "--url FOLDER" in failed(6, "rte", "--offline")["hint"]
 
 
 def test_a_task_is_no_single_file(failed):
@@ -229,3 +209,62 @@ def test_offline_names_the_file_and_its_place(failed, got, here, capsys):
     (here / "data").mkdir()
     (here / "data/distillation-data.zip").write_bytes(zipped(**{"a.txt": b"one\n"}))
     assert got("distillation-data", "--offline")["files"][0]["path"] == "texts/a.txt"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Tables of SST-2's layout: a repeated text with two labels, one with an odd character, one that is in dev."""
+    train = ["good\t1", "bad\t0", "good\t0", "no\u00a0break \t1", *(f"text {n}\t{n % 2}" for n in range(9))]
+    for split, rows in (("train", train), ("dev", ["text 3\t1", "TEXT 4\t0", "other\t1"])):
+        (tmp_path / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *rows, ""]), "utf-8")
+    return tmp_path
+
+
+def result(capsys, *arguments, code=0):
+    assert run(["data", "check", *arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json_is_one_object(capsys, folder):
+    report = result(capsys, "--profile", "sst2", "--data-dir", str(folder))
+    assert report["fit"] is True
+    train, dev = report["tables"]
+    assert (train["name"], train["rows"], dev["rows"]) == ("train", 13, 3)
+    assert train["labels"]["known"][1] == {"label": "1", "name": "positive", "count": 6, "share": 6 / 13}
+    found = {name: report["overlaps"][0][name] for name in ("rows", "alike", "example")}
+    assert found == {"rows": 1, "alike": 2, "example": [9, 2]}
+
+
+def test_a_profile_that_cannot_run_exits_with_4_and_all_reasons(capsys, folder):
+    (folder / "dev.tsv").write_text("sentence\tlabel\ngood\t1\nbad\tx\nragged\n")
+    report = result(capsys, "--profile", "sst2", "--data-dir", str(folder), code=4)
+    assert report["fit"] is False
+    errors = [problem for problem in report["problems"] if problem["level"] == "error"]
+    assert [(error["what"].partition(":")[0], error["row"]) for error in errors] == [
+        ("1 row cannot be read, the first is row 4", None),
+        ("1 row with labels that are none of the task's 0, 1", 3),
+    ]
+    assert run(["data", "check", "--profile", "sst2", "--data-dir", str(folder)]) == 4
+    printed = capsys.readouterr().out
+    assert 'hint: if they are classes: task.labels = ["0", "1", "x"] and task.names = []' in printed
+    assert "the profile cannot run on these tables: 2 errors" in printed
+
+
+def test_columns_and_settings_of_ones_own(capsys, folder):
+    (folder / "train.tsv").write_text("essay\tstars\na b c\t1\nd\t2\n")
+    (folder / "dev.tsv").write_text("essay\tstars\na\t1\n")
+    assert run(["data", "check", "--profile", "custom", "--data-dir", str(folder)]) == 4
+    assert "--text-col" in capsys.readouterr().out
+    flags = ["--text-col", "essay", "--label-col", "stars", "--set", 'task.labels=["1","2"]']
+    more = ["--set", "student.max_length=2"]
+    report = result(capsys, "--profile", "custom", "--data-dir", str(folder), *flags, *more)
+    assert report["max_words"] == 2
+    assert report["tables"][0]["words"]["essay"]["longer"] == 1
+
+
+def test_without_a_profile_it_checks_the_sample(capsys):
+    assert result(capsys)["task"] == "demo"
+
+
+def test_a_folder_needs_a_profile(capsys, folder):
+    assert run(["data", "check", "--data-dir", str(folder)]) == 2

@@ -43,9 +43,8 @@ def test_a_run_calibrates_its_student(kd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     teacher = make_teacher(tmp_path / "teacher")
     mails = write_csv(tmp_path / "mails.csv", [[text] for text in texts(300)], ["message"])
-    code, out, err = kd("distil", teacher, mails, *SMALL, "--agree", "0.8", "--json")
-    assert code == 0, err
-    found = json.loads(out)["deferral"]
+    out = kd.ok("distil", teacher, mails, *SMALL, "--agree", "0.8", "--json")
+    found = out["deferral"]
     assert (found["texts"], found["needed"], found["agree"], found["accuracy"]) == (30, 14, 0.8, None)
     run = tmp_path / "runs/mails"
     # The same figures, from the texts and both models anew.
@@ -115,12 +114,11 @@ def test_the_teacher_answers_what_is_deferred(kd, student, table, tmp_path):
     teacher = make_teacher(tmp_path / "teacher", labels=("no", "yes"))
     output = tmp_path / "out.parquet"
     pair = ("predict", "--student", student, "--teacher", teacher, "--input", table, "--output", output)
-    code, out, err = kd(*pair, "--agree", "0.9", "--probabilities", "--json")
-    assert code == 0, err
+    out = kd.ok(*pair, "--agree", "0.9", "--probabilities", "--json")
     found, loaded = pl.read_parquet(output), kdcli.load_student(student)
     deferred = found["deferred"].to_numpy()
     assert 0 < deferred.sum() < len(TEXTS)
-    told = json.loads(out)["deferral"]
+    told = out["deferral"]
     assert told["texts"] == len(TEXTS) and told["deferred"] == pytest.approx(deferred.mean())
     assert told["per_second"] > 0 and told["teacher_per_second"] > 0
     logits = loaded.logits([TEXTS])

@@ -1,40 +1,19 @@
 """``kd eval``: what it takes and what it shows; the numbers are tested where they are made."""
 
-import json
+import io
 
-import numpy as np
 import pytest
-from cli.conftest import LABELS
-from made_student import SINGLE, TEXTS, make_student
+from cli.conftest import GONE
+from made_student import SINGLE, make_student
+from rich.console import Console
 
-from kdcli.student.student import load_student
-from kdcli.tasks.metrics import score
+from kdcli.cli.run_all import results_view
+from kdcli.evaluate.results import Results, Row
 
 
 @pytest.fixture
 def other(tmp_path):
     return make_student(tmp_path / "other", SINGLE, seed=5)
-
-
-def test_a_run_needs_nothing_else(made, kd):
-    code, out, err = kd("eval", "--student", made / "run", "--json")
-    assert code == 0, err
-    found = json.loads(out)
-    gold = np.array([["no", "yes"].index(label) for label in LABELS])
-    expected = score(SINGLE, load_student(made / "run" / "student").logits([TEXTS]), gold)
-    measured = found["tables"]["dev"]["models"]["student"]["metrics"]
-    assert {name: one["value"] for name, one in measured.items()} == pytest.approx(expected)
-    assert found["models"] == {"student": str(made / "run" / "student")}
-    assert found["labels"] == ["no", "yes"] and found["tables"]["dev"]["comparisons"] == []
-
-
-GONE = """generator = "shuffle"
-lite = {tagger = "shape"}
-[student]
-model = "gone"
-[generators.shuffle]
-share = 1
-"""
 
 
 def test_plugins_that_made_the_run_need_not_be_there(made, kd):
@@ -59,7 +38,55 @@ def test_another_run_s_data(made, kd):
     (made / "data").rename(made / "moved")
     code, _, err = kd("eval", "--student", made / "run" / "student")
     assert code == 4 and "there is no such data folder" in err
-    code, out, err = kd("eval", "--student", made / "run" / "student", "--data-dir", made / "moved", "--json")
-    assert code == 0, err
+    out = kd.ok("eval", "--student", made / "run" / "student", "--data-dir", made / "moved", "--json")
     assert kd("eval", "--student", made / "run", "--data-dir", made / "moved", "--split", "test")[0] == 4
-    assert json.loads(out)["tables"]["dev"]["rows"] == 10
+    assert out["tables"]["dev"]["rows"] == 10
+
+
+@pytest.fixture
+def own(made):
+    """A table whose columns only the student's run knows, with a text in another column."""
+    profile = made / "run" / "profile.toml"
+    profile.write_text(profile.read_text().replace("[teacher]", 'text_columns = ["essay"]\n[teacher]'))
+    table = made / "own.csv"
+    table.write_text("id,essay,remark\n7,a gripping film,x\n9,dull,y\n")
+    return table
+
+
+def test_text_columns_are_those_of_the_students_run(kd, made, own):
+    code, named, _ = kd("predict", "--student", made / "run" / "student", "-i", own, "--text-col", "essay")
+    assert code == 0 and len(named.splitlines()) == 3
+    for student in (made / "run", made / "run" / "student"):
+        assert kd("predict", "--student", student, "-i", own)[:2] == (0, named)
+    assert kd("predict", "--student", made / "run", "-i", own, "--text-col", "remark")[1] != ""
+    (made / "run" / "profile.toml").unlink()
+    assert kd("predict", "--student", made / "run", "-i", own)[0] == 4
+
+
+def test_a_dash_as_output_is_stdout(kd, made, own, monkeypatch):
+    monkeypatch.chdir(made)
+    plain = kd("predict", "--student", "run", "-i", own)
+    assert kd("predict", "--student", "run", "-i", own, "--output", "-")[:2] == plain[:2]
+    assert not (made / "-").exists()
+
+
+SCORES = {"teacher": [0.949], "baseline": [0.867], "student": [0.905, 0.909]}
+ROWS = [
+    Row(model, {"dev": {"f1": scores}}, 10, 5, 1.0, 100.0, {"dev": {"f1": (0.85, 0.95)}})
+    for model, scores in SCORES.items()
+]
+
+
+def printed(results):
+    file = io.StringIO()
+    Console(file=file, width=100).print(results_view(results))
+    return " ".join(file.getvalue().split())
+
+
+@pytest.mark.parametrize(("interval", "share"), [((0.3, 0.66), "49 % (30 to 66)"), (None, "not defined")])
+def test_scores_and_the_share_of_the_gap_have_intervals(interval, share):
+    gap = 0.4878 if interval else None
+    results = Results(["f1"], ROWS, {"dev": {"f1": gap}}, [], {"f1": "f1 of yes"}, {"dev": {"f1": interval}})
+    text = printed(results)
+    assert "dev f1 of yes 94.9 (85.0 to 95.0) 86.7 (85.0 to 95.0) 90.7 ± 0.3 (85.0 to 95.0)" in text
+    assert f"dev f1 of yes {share}" in text

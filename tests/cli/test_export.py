@@ -25,8 +25,7 @@ def test_onnx_of_a_folder_is_a_panel(made, kd):
     code, out, err = kd("export", "onnx", "--student", student, "-o", made / "dev", *data)
     assert code == 0, err
     assert " dev " in out and "model.int8.onnx" in out
-    code, out, err = kd("export", "onnx", "--student", student, "-o", made / "bare", "--no-check")
-    assert code == 0, err
+    out = kd.ok("export", "onnx", "--student", student, "-o", made / "bare", "--no-check")
     assert "PyTorch" not in out
 
 
@@ -42,14 +41,12 @@ def test_data_that_have_gone_since_the_run(made, kd):
 
 def test_hub_folder_of_a_run_names_teacher_and_method(made, kd):
     student, hub = ("--student", made / "run"), ("--output", made / "hub")
-    code, out, err = kd("export", "hub-folder", *student, *hub, "--license", "mit", "--json")
-    assert code == 0, err
-    assert {"README.md", "model.safetensors"} < set(json.loads(out)["bytes"])
+    out = kd.ok("export", "hub-folder", *student, *hub, "--license", "mit", "--json")
+    assert {"README.md", "model.safetensors"} < set(out["bytes"])
     card = (made / "hub" / "README.md").read_text("utf-8")
     assert "| teacher | google-bert/bert-large-uncased |" in card and "| transfer set | lite+corpus |" in card
     assert "license: mit" in card
-    code, out, err = kd("export", "hub-folder", *student, *hub, "--force")
-    assert code == 0, err
+    out = kd.ok("export", "hub-folder", *student, *hub, "--force")
     assert f"hf upload USER/NAME {made / 'hub'}" in out
 
 

@@ -1,6 +1,5 @@
 """A teacher of several labels a text through ``kd distil``: alone, with a guarantee, as an ensemble, and zero-shot."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -35,9 +34,8 @@ def test_the_guarantee_is_of_whole_sets_of_labels(kd, tmp_path, teacher, monkeyp
     monkeypatch.setattr("kdcli.distillation.texts._TEST_FROM", 50)
     run = tmp_path / "run"
     mails = write_csv(tmp_path / "mails.csv", [[text, gold(text)] for text in texts(300)], ["message", "label"])
-    code, out, err = kd("distil", teacher, mails, *SMALL, "--agree", "0.8", "--run-dir", run, "--json")
-    assert code == 0, err
-    found = json.loads(out)["deferral"]
+    out = kd.ok("distil", teacher, mails, *SMALL, "--agree", "0.8", "--run-dir", run, "--json")
+    found = out["deferral"]
     student = kdcli.load_student(run / "student")
     assert student.task.multi_label and len(student.task.thresholds) == 3  # chosen by the gold labels of dev
     held_out = pl.read_parquet(run / "texts/test.parquet")
@@ -58,8 +56,7 @@ def test_the_guarantee_is_of_whole_sets_of_labels(kd, tmp_path, teacher, monkeyp
     # The pair: the student's thresholds are not the teacher's.
     table = write_csv(tmp_path / "new.csv", [[text] for text in columns[0]], ["message"])
     pair = ("predict", "--student", run, "--teacher", teacher, "--input", table, "--agree", "0.8", "--probabilities")
-    code, _, err = kd(*pair, "--output", tmp_path / "out.parquet")
-    assert code == 0, err
+    kd.ok(*pair, "--output", tmp_path / "out.parquet")
     answers = pl.read_parquet(tmp_path / "out.parquet")
     late = answers["deferred"].to_numpy()
     assert answers["deferred"].to_list() == deferred.tolist() and late.any()
@@ -69,8 +66,7 @@ def test_the_guarantee_is_of_whole_sets_of_labels(kd, tmp_path, teacher, monkeyp
     shares = answers.select(pl.col("^probability_.*$")).to_numpy()
     np.testing.assert_allclose(shares[late], expit(big.logits(columns))[late], atol=1e-5)
     assert sets(np.log(shares / (1 - shares))) == answers["prediction"].to_list()
-    code, out, err = kd("predict", "--student", run, "--input", table, "--defer", "--json")
-    alone = json.loads(out)["predictions"]
+    alone = kd.ok("predict", "--student", run, "--input", table, "--defer", "--json")["predictions"]
     assert [row["prediction"] for row in alone] == ours and [row["deferred"] for row in alone] == deferred.tolist()
 
 
@@ -99,9 +95,8 @@ def test_weights_of_an_ensemble_and_the_audit(kd, tmp_path, teacher):
     assert code == 0, err
     assert "weights [" in err
     assert load_student(run / "student").task.multi_label
-    code, out, err = kd("teacher", "audit", "--profile", run / "profile.toml", "--teacher", teacher, "--json")
-    assert code == 0, err
-    sample, dev = json.loads(out)["tables"]["sample"], pl.read_parquet(run / "texts/dev.parquet")
+    out = kd.ok("teacher", "audit", "--profile", run / "profile.toml", "--teacher", teacher, "--json")
+    sample, dev = out["tables"]["sample"], pl.read_parquet(run / "texts/dev.parquet")
     found = sample["models"]["teacher"]
     assert sample["rows"] == len(dev) and found["confusion"] is None
     source = TeacherSource(str(teacher)).load(load_student(run / "student").task)
@@ -113,15 +108,3 @@ def test_weights_of_an_ensemble_and_the_audit(kd, tmp_path, teacher):
         assert [one["precision"], one["recall"], one["f1"], one["rows"]] == pytest.approx(values)
     code, out, _ = kd("teacher", "audit", "--profile", run / "profile.toml", "--teacher", teacher)
     assert code == 0 and all(label in out for label in LABELS)
-
-
-def test_zero_shot(kd, tmp_path):
-    teacher = make_teacher(tmp_path / "nli", labels=("entailment", "neutral", "contradiction"))
-    lines = tmp_path / "lines.txt"
-    lines.write_text("".join(f"{text}\n" for text in texts(60)))
-    several = ("--set", "teachers.zero-shot.multi_label=true", "--labels", "good,bad,dull")
-    code, _, err = kd("distil", teacher, lines, *several, *SMALL, "--run-dir", tmp_path / "run")
-    assert code == 0, err
-    student = load_student(tmp_path / "run/student")
-    assert student.task.multi_label and student.task.labels == LABELS
-    assert all(set(one.labels) <= set(LABELS) for one in student.predict(texts(5)))

@@ -1,48 +1,13 @@
 import json
+from inspect import getsource
 from pathlib import Path
 
+import fake_plugin
 import pytest
+from cli.conftest import GONE, PROFILE
 from made_student import SINGLE, make_student
 
 from kdcli.errors import KdError
-
-GENERATOR = """
-import sys
-from pydantic import BaseModel
-
-api_version = 2
-
-class Options(BaseModel, extra="forbid"): ...
-
-def fine_tune(corpus, checkpoint, settings, reporter):
-    checkpoint.mkdir()
-    return {}
-
-def load(checkpoint, settings, reporter):
-    return Sampler()
-
-class Sampler:
-    def prefixes(self, corpus):
-        return {}
-
-    def sample(self, prefixes, part):
-        sys.exit(3)
-"""
-
-
-RUN = """
-extends = "base"
-[task]
-name = "toy"
-labels = ["no", "yes"]
-[transfer]
-generator = "shuffle"
-lite = {tagger = "shape"}
-[student]
-model = "gone"
-[generators.shuffle]
-share = 1
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -50,25 +15,20 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-BITS = """        from kdcli.api import Samples
-
-        return Samples([f"text number {draw}" for draw in range(part.first, part.first + part.count)], {})
-
-    def bits(self, texts):
-        return texts[0].bits
-"""
-
-
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("place", "code", "says"),
     [
-        ("", "", "failed in sample: SystemExit: 3 (file {file}, row 21)"),
-        ("    checkpoint.mkdir()", "    sys.exit()", "failed in fine_tune: SystemExit"),
-        ("        sys.exit(3)\n", BITS, "failed in bits: AttributeError: 'str' object has no attribute 'bits' (file"),
+        ("        texts = [self._text(", "        exit(3)\n", "failed in sample: SystemExit: 3 (file {file}, row "),
+        ("    checkpoint.mkdir(", "    exit()\n", "failed in fine_tune: SystemExit"),
+        (
+            "    def _text(",
+            "    def bits(self, texts):\n        return texts[0].bits\n\n",
+            "failed in bits: AttributeError",
+        ),
     ],
 )
-def test_a_generator_that_fails_or_leaves_is_an_error(kd, old, new, says):
-    Path("bad.py").write_text(GENERATOR.replace(old, new) if old else GENERATOR)
+def test_a_generator_that_fails_or_leaves_is_an_error(kd, place, code, says):
+    Path("bad.py").write_text(getsource(fake_plugin).replace(place, code + place))
     code, _, err = kd("transfer", "heavy", "--code", "bad.py", "--generator", "bad", "--num-samples", 5, "-q")
     assert (code, says.format(file=Path("bad.py").resolve()) in err) == (5, True), err
 
@@ -91,7 +51,7 @@ def test_a_command_needs_no_plugins_but_those_that_it_uses(kd, monkeypatch, line
     monkeypatch.setattr("kdcli.evaluate.bench._alone", measure)
     make_student(Path("run/student"), SINGLE)
     Path("run/kd.lock").write_text("{}")
-    Path("run/profile.toml").write_text(RUN)
+    Path("run/profile.toml").write_text(PROFILE.replace('data_dir = "{data}"\n', "") + GONE)
     what = ["--profile", "run/profile.toml"] if line[0] in ("teacher", "join") else ["--student", "run"]
     ended = kd(*line, *what)
     assert (ended[0], says in ended[2], "plugin" in ended[2]) == (code, True, False), ended[2]

@@ -1,6 +1,9 @@
 import json
+import re
 
-from kdcli.cli import run
+import pytest
+
+from kdcli.cli import doctor, run
 
 STUDENT = """
 '''A student made by somebody else.
@@ -62,10 +65,7 @@ def test_show_describes_a_plugin_and_its_options(capsys, make_plugin):
     assert own["file"] == str(site / "kd_own.py")
     assert run(["plugins", "show", "own"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    for line in (
-        "students.own.width whole number yes How wide.",
-        "students.own.depth whole number 2 no",
-    ):
+    for line in ("students.own.width whole number yes How wide.", "students.own.depth whole number 2 no"):
         assert line in lines
 
 
@@ -75,3 +75,167 @@ def test_show_every_builtin(capsys):
         assert shown["about"] and shown["api_version"] == 2 and shown["file"].endswith(".py")
         for option in shown.get("options"):
             assert option["about"] and option["type"] not in ("", "anything"), option["key"]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_new_names_the_files_and_the_next_commands(capsys, tmp_path):
+    assert run(["plugins", "new", "generator", "own"]) == 0
+    out = capsys.readouterr().out
+    assert "the generator own in kd-own" in out and "kd_own/__init__.py" in out
+    assert "pip install -e kd-own\n  kd plugins check own\n  python -m pytest kd-own\n" in out
+    assert (tmp_path / "kd-own" / "pyproject.toml").exists()
+
+
+def test_new_as_json_and_elsewhere(capsys, tmp_path):
+    assert run(["plugins", "new", "tagger", "own", "--output", "a place/own", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["kind"], result["name"], result["distribution"]) == ("tagger", "own", "kd-own")
+    assert (result["package"], result["folder"]) == ("kd_own", "a place/own")
+    assert all((tmp_path / result["folder"] / file).is_file() for file in result["files"])
+    assert result["next"][0] == "pip install -e 'a place/own'"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["generator", "there"], 4, "(file kd-there)\nhint: --force "),
+        (["loss", "own"], 2, "'loss' is not one of 'generator', 'student', 'tagger', 'teacher'"),
+        (["studnet", "own"], 2, "hint: did you mean student?"),
+    ],
+)
+def test_errors(capsys, tmp_path, arguments, code, says):
+    (tmp_path / "kd-there").mkdir()
+    assert run(["plugins", "new", *arguments]) == code
+    assert says in capsys.readouterr().err
+
+
+def test_the_check_of_a_new_teacher_names_its_model(capsys, tmp_path):
+    assert run(["plugins", "new", "teacher", "own", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["next"][1] == "kd plugins check own --model textblob"
+
+
+SHAPE = """
+'''Tag words by what they look like.'''
+api_version = {version}
+def tag(texts): return [[word[-1:] for word in words] for words in texts]
+"""
+
+
+def checked(capsys, *arguments):
+    code = run(["plugins", "check", *arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def install(make_plugin):
+    def make(group, code):
+        make_plugin("kd-own", f"[kdcli.{group}]\nown = kd_own\n", code, module="kd_own")
+
+    return make
+
+
+def test_a_sound_plugin(capsys, install):
+    install("taggers", SHAPE.format(version=2))
+    code, result = checked(capsys, "own")
+    (plugin,) = result["plugins"]
+    assert code == 0 and plugin["passed"]
+    assert (plugin["group"], plugin["full_name"], plugin["version"]) == ("taggers", "kd-own:own", "1.0")
+    assert {outcome["result"] for outcome in plugin["checks"]} == {"passed"}
+    assert [outcome["check"] for outcome in plugin["checks"]][:2] == ["loads", "one tag a word"]
+    assert run(["plugins", "check", "own"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"one tag a word +passed", out) and out.splitlines()[-1] == "6 passed"
+    assert "Traceback" not in err
+
+
+def test_a_broken_plugin_is_exit_code_5(capsys, install):
+    install("taggers", SHAPE.format(version=3))
+    code, result = checked(capsys, "own")
+    failed = [outcome for outcome in result["plugins"][0]["checks"] if outcome["result"] == "failed"]
+    assert code == 5 and not result["plugins"][0]["passed"]
+    assert [outcome["check"] for outcome in failed] == ["loads"]
+    assert "api_version 3" in failed[0]["detail"] and "docs/plugins.md" in failed[0]["detail"]
+    assert run(["plugins", "check", "own"]) == 5
+    assert capsys.readouterr().out.splitlines()[-1] == "1 failed, 5 skipped"
+
+
+def test_options(capsys):
+    code, result = checked(capsys, "bilstm", "--set", "hidden=4", "-s", "students.bilstm.fc=5")
+    (given,) = [one for one in result["plugins"][0]["checks"] if one["check"] == "options"]
+    assert code == 0 and given["detail"] == "hidden = 4, fc = 5"
+
+
+def test_a_teacher_and_its_model(capsys, tmp_path):
+    code, result = checked(capsys, "transformers", "--model", str(tmp_path / "nowhere"))
+    found = {one["check"]: one for one in result["plugins"][0]["checks"]}
+    assert code == 5 and found["load"]["result"] == "failed" and "nowhere" in found["load"]["detail"]
+    assert found["logits"]["result"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["nope"], 5, "no plugin is named nope"),
+        (["bilsmt"], 5, "did you mean bilstm?"),
+        (["bilstm", "--set", "hiden=4"], 3, "did you mean students.bilstm.hidden?"),
+        (["gpt2", "--set", "lr=-1"], 3, "generators.gpt2.lr"),
+        (["bilstm", "--set", "hidden"], 2, "--set takes key=value"),
+        (["pattern", "--set", "a=1"], 2, "a tagger has no options"),
+        (["bilstm", "--model", "x"], 2, "key --model"),
+        (["zero-shot", "--set", "template=None"], 3, "teachers.zero-shot.template"),
+    ],
+)
+def test_what_cannot_be_checked(capsys, arguments, code, says):
+    assert run(["plugins", "check", *arguments]) == code
+    assert says in capsys.readouterr().err
+
+
+@pytest.fixture
+def check(capsys, monkeypatch):
+    """Run ``kd doctor`` and return its exit code and checks by name; torch is imported for one test alone."""
+    monkeypatch.setattr(doctor, "NEEDED", ("json",))
+
+    def run_it():
+        code = run(["doctor", "--json"])
+        result = json.loads(capsys.readouterr().out)
+        return code, {check["name"]: check for check in result["checks"]}, result["fine"]
+
+    return run_it
+
+
+def test_everything_here_is_fine(capsys):
+    assert run(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for name in ("python", "torch", "transformers", "cores", "memory free", "disk free"):
+        assert f"{name} " in out
+    assert "student kdcli:bilstm" in out and "tagger kdcli:pattern" in out
+    assert "broken" not in out
+
+
+def test_missing_data_of_the_optional_tagger_is_no_fault(check, monkeypatch, tmp_path):
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
+    import kd_taggers.nltk_perceptron as tagger
+
+    for value in vars(tagger).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+    code, checks, fine = check()
+    assert (code, fine) == (0, True)
+    assert checks["tagger kdcli:nltk"]["status"] == "look" and checks["tagger kdcli:nltk"]["hint"]
+
+
+def test_little_disk_is_to_be_looked_at_and_a_missing_dependency_is_broken(check, monkeypatch):
+    monkeypatch.setattr(doctor, "LITTLE_DISK", 1e30)
+    monkeypatch.setattr(doctor, "LITTLE_MEMORY", 1e30)
+    code, checks, _ = check()
+    assert code == 0
+    assert checks["disk free"]["status"] == "look" and "--run-dir" in checks["disk free"]["hint"]
+    assert checks["memory free"]["status"] == "look"
+    monkeypatch.setattr(doctor, "NEEDED", ("json", "no_such_module"))
+    code, checks, fine = check()
+    assert (code, fine) == (6, False)
+    assert checks["no_such_module"]["status"] == "broken" and checks["json"]["status"] == "fine"

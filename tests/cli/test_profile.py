@@ -13,14 +13,6 @@ def result(capsys, *arguments, code=0):
     return json.loads(capsys.readouterr().out)
 
 
-def test_list_names_the_purpose_of_each(capsys):
-    listed = result(capsys, "profile", "list")["profiles"]
-    assert [profile["name"] for profile in listed] == files.names()
-    assert all(profile["about"] for profile in listed)
-    assert run(["profile", "list"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(listed) + 1
-
-
 def test_show_resolved_prints_each_value_with_its_origin(capsys, monkeypatch):
     monkeypatch.setenv("KD_SEED", "7")
     assert run(["profile", "show", "demo", "--resolved", "-s", "student.lr=0.25"]) == 0

@@ -70,16 +70,15 @@ def test_terminal_gets_a_live_panel():
     assert "student: 2,000 rows in 1." in last and "accuracy" in last
 
 
-@pytest.mark.parametrize(("arguments", "environ"), [(["--no-progress"], {}), ([], {"TERM": "dumb"})])
-def test_terminal_without_a_panel(arguments, environ):
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [([], {"TERM": "dumb"}), (["--no-color", "--no-progress"], {}), (["--no-progress"], {"NO_COLOR": "1"})],
+)
+def test_terminal_without_a_panel_or_colours(arguments, environ):
     seen = in_terminal(*arguments, **environ)
+    assert "TERM" in environ or "\x1b[" not in seen
     assert "─" not in seen and "\x1b[?25l" not in seen
     assert "student: 2,000 rows in" in seen
-
-
-def test_no_color_on_a_terminal():
-    for seen in (in_terminal("--no-color", "--no-progress"), in_terminal("--no-progress", NO_COLOR="1")):
-        assert "\x1b[" not in seen
 
 
 def test_elsewhere_plain_lines():
@@ -134,9 +133,6 @@ def test_rate_and_time_left(clock):
     assert job.counted() == "400/1,000 rows (40 %)"
     assert job.pace() == ["50 rows/s", "loss 0.5", "ETA 12.0 s"]
     assert job.finished() == "student: 400 rows in 8.0 s (50 rows/s), loss 0.5"
-
-
-def test_resumed_training_that_starts_late_has_the_rate_of_its_own_updates(clock):
     job = work(clock)
     clock.now += 20  # the model is loaded
     job.advance(800)
@@ -184,7 +180,7 @@ def test_plain_line_every_few_seconds(clock):
     ]
 
 
-def test_work_inside_other_work_leaves_no_line(clock):
+def test_work_inside_other_work_and_work_that_fails_leave_no_line(clock):
     said, report = reporter(clock)
     with report.progress("epochs", 2, "epochs") as outer:
         with report.progress("dev", 10) as inner:
@@ -192,9 +188,6 @@ def test_work_inside_other_work_leaves_no_line(clock):
         clock.now += 1
         outer.advance()
     assert said == ["epochs: 1 epochs in 1.0 s"]
-
-
-def test_work_that_fails_leaves_no_line(clock):
     said, report = reporter(clock)
     with pytest.raises(ValueError, match="no"), report.progress("student", 10) as progress:
         progress.advance(1)
@@ -205,7 +198,7 @@ def test_work_that_fails_leaves_no_line(clock):
     assert said == []
 
 
-def test_quiet_reporter_warns_still(clock):
+def test_what_a_quiet_reporter_and_a_verbose_one_say(clock):
     said, report = reporter(clock, quiet=True)
     with report.progress("student", 10) as progress:
         clock.now += 60
@@ -213,9 +206,6 @@ def test_quiet_reporter_warns_still(clock):
     report.info("x")
     report.warn("careful")
     assert said == ["warning: careful"]
-
-
-def test_points_of_learning_curves_are_printed_if_asked_for():
     said, report = reporter(verbose=True)
     report.metrics("student", 1, loss=0.5, accuracy=0.75)
     assert said == ["student 1: loss 0.5, accuracy 0.75"]
@@ -239,15 +229,11 @@ class Result:
     metrics: dict[str, float]
 
 
-def test_json_of_a_dataclass(capsys):
+def test_any_result_is_json_or_laid_out(capsys):
     ui.configure(ui.Output(json=True))
     ui.show(Result(3, Path("a/b"), float("nan"), {"accuracy": np.float32(0.5), "n": np.int64(3)}), lambda _: "never")
     shown = json.loads(capsys.readouterr().out)
     assert shown == {"rows": 3, "path": "a/b", "best": None, "metrics": {"accuracy": 0.5, "n": 3}}
-
-
-def test_any_result_is_laid_out(capsys):
-    """Names and values, then a table for each list of records, then long lists a line each."""
     ui.configure(ui.Output())
     records = [Result(3, Path("a"), 0.5, {}), Result(40_000, Path("b"), float("nan"), {})]
     lists = {"rows": records, "texts": ["x " * 40, "[bold]"], "n": []}

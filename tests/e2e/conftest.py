@@ -3,8 +3,6 @@
 import json
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -63,14 +61,14 @@ class Ended:
     err: str
 
     @property
-    def result(self) -> Any:
+    def result(self):
         return json.loads(self.out)
 
 
 class Tiny:
     """A folder with a task of film opinions, a profile for it, and a run folder."""
 
-    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str] | None) -> None:
+    def __init__(self, root, capsys):
         self.root = root
         self.capsys = capsys
         self.data = root / "data"
@@ -81,46 +79,46 @@ class Tiny:
             self.write(split, [(text(place), place % 2) for place in places])
         self.profile.write_text(PROFILE.format(data=self.data) + MODELS)
 
-    def write(self, split: str, rows: list[tuple[str, object]], header: str = "sentence\tlabel") -> Path:
+    def write(self, split, rows, header="sentence\tlabel"):
         path = self.data / f"{split}.tsv"
         path.write_text("".join(f"{line}\n" for line in (header, *("\t".join(map(str, row)) for row in rows))))
         return path
 
-    def kd(self, *arguments: object) -> Ended:
+    def kd(self, *arguments):
         """Run ``kd`` as on the command line, with this profile and run folder where the command has them."""
         code = run([str(argument) for argument in arguments])
         out, err = self.capsys.readouterr()
         return Ended(code, out, err)
 
-    def stage(self, *arguments: object) -> Ended:
+    def stage(self, *arguments):
         return self.kd(*arguments, "--profile", self.profile, "--run-dir", self.run_dir)
 
-    def read(self, name: str) -> pl.DataFrame:
+    def read(self, name):
         return pl.read_parquet(self.run_dir / name)
 
-    def rows(self, split: str) -> list[list[str]]:
+    def rows(self, split):
         """Return the fields of a table of the task, without its header."""
         return [line.split("\t") for line in (self.data / f"{split}.tsv").read_text().splitlines()[1:]]
 
     @property
-    def lock(self) -> dict[str, Any]:
+    def lock(self):
         content = json.loads((self.run_dir / "kd.lock").read_text("utf-8"))
         return content.get("stages", content)
 
-    def make_pairs(self) -> None:
+    def make_pairs(self):
         """Turn the task into one of pairs; the profile needs ``task.kind=pair``."""
         for split in ("train", "dev", "test"):
             rows = [(f"{place} is", *row) for place, row in enumerate(self.rows(split))]
             self.write(split, rows, "sentence1\tsentence2\tlabel")
 
 
-def text(place: int) -> str:
+def text(place):
     words = GOOD if place % 2 else BAD
     first, second = words[place % 6], words[(place // 6) % 6]
     return f"the {THINGS[place % 8]} is {first} and the {THINGS[(place // 8) % 8]} number {place} was {second} ."
 
 
-def refused(ended: Ended, code: int, *words: object) -> None:
+def refused(ended, code, *words):
     assert ended.code == code, ended.err
     lines = [line for line in ended.err.splitlines() if line.startswith(("error: ", "hint: "))]
     assert lines and lines[0].startswith("error: ") and "Traceback" not in ended.err
@@ -128,17 +126,22 @@ def refused(ended: Ended, code: int, *words: object) -> None:
         assert str(word) in "\n".join(lines), ended.err
 
 
-def ran(ended: Ended) -> list[str]:
+def succeeded(ended):
+    assert ended.code == 0, ended.err
+    return ended
+
+
+def ran(ended):
     assert ended.code == 0, ended.err
     return [stage["stage"] for stage in ended.result["stages"] if stage["reasons"]]
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Tiny:
+def tiny(tmp_path, capsys):
     return Tiny(tmp_path, capsys)
 
 
-def finished(root: Path, *arguments: str) -> Path:
+def finished(root, *arguments):
     """Run a command on the tiny task in a folder of its own; no test changes it."""
     tiny = Tiny(root, None)
     assert run([*arguments, "-p", str(tiny.profile), "--run-dir", str(tiny.run_dir), "-q"]) == 0
@@ -146,16 +149,16 @@ def finished(root: Path, *arguments: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory):
     return finished(tmp_path_factory.mktemp("trained"), "run-all")
 
 
 @pytest.fixture(scope="session")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sampled(tmp_path_factory):
     return finished(tmp_path_factory.mktemp("sampled"), "transfer", "heavy")
 
 
-def copy_of(root: Path, tiny: Tiny) -> Tiny:
+def copy_of(root, tiny):
     """Give a tiny task the data, the profile and a copy of the run of another one."""
     shutil.copytree(root / "run", tiny.run_dir)
     shutil.rmtree(tiny.data)
@@ -164,19 +167,19 @@ def copy_of(root: Path, tiny: Tiny) -> Tiny:
 
 
 @pytest.fixture
-def done(trained: Path, tiny: Tiny) -> Tiny:
+def done(trained, tiny):
     return copy_of(trained, tiny)
 
 
 @pytest.fixture
-def heavy_done(sampled: Path, tiny: Tiny) -> Tiny:
+def heavy_done(sampled, tiny):
     return copy_of(sampled, tiny)
 
 
 class Dbert:
     """Files as d-bert's tools write them, for the tiny task, in the current folder of a test."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root):
         self.texts = [text(place) for place in range(100, 130)]
         self.logits = np.array([(-1.5, 1.25) if place % 2 else (2.0, -0.75) for place in range(30)], np.float32)
         (root / "augmented.txt").write_text("".join(f"{line}\n" for line in self.texts))
@@ -188,5 +191,5 @@ class Dbert:
 
 
 @pytest.fixture
-def dbert(tiny: Tiny) -> Dbert:
+def dbert(tiny):
     return Dbert(tiny.root)

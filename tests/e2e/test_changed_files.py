@@ -1,7 +1,6 @@
 """Files that kd reads, with a value replaced, removed or doubled: they work, or a worded error names the file.
 
-Of most files only some of the changed forms are tried; the slow form tries twenty times as many.
-"""
+Of most files only some of the changed forms are tried; the slow form tries twenty times as many."""
 
 import copy
 import datetime
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
+from e2e.conftest import refused, succeeded
 from safetensors.torch import load_file, save
 
 from kdcli.cli import run
@@ -175,3 +175,48 @@ def test_a_changed_file(folder, capsys, name, more):
         if code not in (0, 2, 3, 4, 5, 6) or "error: unexpected" in err or not (code == 0 or named):
             found.append((kind, code, err.splitlines()[:1]))
     assert not found
+
+
+def lite(tiny, *arguments):
+    return tiny.stage("transfer", "lite", *arguments)
+
+
+def heavy(tiny, *arguments):
+    return tiny.stage("transfer", "heavy", *arguments)
+
+
+def test_a_text_of_100_000_words_and_an_empty_one(tiny):
+    tiny.write("train", [*map(tuple, tiny.rows("train")), ("word " * 100_000, 1), ("", 0)])
+    succeeded(tiny.stage("run-all", "--until", "student"))
+    succeeded(heavy(tiny, "--only", "cache"))
+    ended = heavy(tiny, "--only", "fine-tune", "--max-steps", 2)
+    assert ended.code == 0 and "longer than 32 tokens" in ended.err
+
+
+def test_a_folder_of_the_user_with_the_name_of_ours(done):
+    output = done.root / "out"
+    mine = done.root / ".out.run" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    refused(done.stage("student", "--output", output), 4, mine)
+    assert mine.read_text() == "mine" and not output.exists()
+    mine.unlink()
+    assert done.stage("student", "--output", output).code == 0
+    assert output.is_dir() and not mine.parent.exists()
+
+
+@pytest.mark.parametrize("inside", ["", "encode", "own"])
+def test_a_file_that_the_user_adds_while_a_student_is_trained(done, monkeypatch, inside):
+    from kdcli.run.stages import TrainStudent
+
+    mine = done.root / ".out.run" / inside / "notes.txt"
+    train = TrainStudent.run
+
+    def run(self, context):
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        return train(self, context)
+
+    monkeypatch.setattr(TrainStudent, "run", run)
+    assert done.stage("student", "--output", done.root / "out").code == 0
+    assert [path for path in (done.root / ".out.run").rglob("*") if path.is_file()] == [mine]

@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 
 import polars as pl
 import pytest
-from e2e.conftest import ran, refused
+from e2e.conftest import ran, refused, succeeded
 from tiny_transfoxl import write_tiny
 
 STEPS = ["cache", "fine-tune", "prefixes", "sample"]
@@ -21,8 +21,7 @@ OPTIONS = {
 
 
 def heavy(tiny, *arguments):
-    ended = tiny.stage("transfer", "heavy", *arguments)
-    assert ended.code == 0, ended.err
+    ended = succeeded(tiny.stage("transfer", "heavy", *arguments))
     return ended
 
 
@@ -44,7 +43,7 @@ def sources(table):
     return dict(table.group_by("source", maintain_order=True).len().rows())
 
 
-@pytest.mark.parametrize("generator", ["gpt2", "transfoxl"])
+@pytest.mark.parametrize("generator", ["gpt2", pytest.param("transfoxl", marks=pytest.mark.slow)])
 def test_four_steps_each_with_its_entry_and_then_nothing_to_do(tiny, generator):
     chosen = choose(tiny, generator)
     first = heavy(tiny, *chosen, "--json")
@@ -123,7 +122,8 @@ def test_run_all_goes_through_to_the_student(heavy_done, generator):
     assert ran(tiny.stage("run-all", "--until", "transfer", "--json", "--set", "transfer.method=lite")) == []
 
 
-@pytest.mark.parametrize("generator", ["gpt2", pytest.param("transfoxl", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("generator", ["gpt2", "transfoxl"])
 def test_pairs(tiny, generator):
     tiny.make_pairs()
     epochs = ["--set", f"generators.{generator}.epochs={24 if generator == 'transfoxl' else 16}"]

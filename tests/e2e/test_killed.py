@@ -65,7 +65,7 @@ TIMES = {"results.json", "metrics.jsonl", "kd.lock", ".launch.lock", "README.md"
 """Files that hold times."""
 
 
-def start(root: Path, at: int, arguments: list[object]) -> int:
+def start(root, at, arguments):
     command = [sys.executable, "-c", KILLED, str(at), *map(str, arguments), "-q"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=240)
@@ -73,14 +73,14 @@ def start(root: Path, at: int, arguments: list[object]) -> int:
     return done.returncode
 
 
-def left_over(root: Path) -> list[str]:
+def left_over(root):
     """Return what a killed command may leave: temporaries, parts, unfinished trainings, folders to resume with."""
     names = [path.relative_to(root).as_posix() for path in root.rglob("*")]
     ends = (".parts", ".training", ".resume", ".run", ".lock")
     return [name for name in names if "/.kd-" in f"/{name}" or (name.endswith(ends) and Path(name).name not in TIMES)]
 
 
-def contents(path: Path) -> dict[str, str]:
+def contents(path):
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return {
         file.relative_to(path).as_posix(): sha256(file)
@@ -117,7 +117,7 @@ def vectors(tmp_path):
     server.server_close()
 
 
-def check(root: Path, name: str, at: int, vectors: str) -> None:
+def check(root, name, at, vectors):
     arguments = [*COMMANDS[name], *([vectors] if name == "get" else [])]
     assert start(root, 10_000, arguments) == 0
     output = root / next(argument for argument in arguments if argument.startswith("out"))
@@ -133,10 +133,7 @@ def check(root: Path, name: str, at: int, vectors: str) -> None:
 
 
 QUICK = [("lite", 1), ("predict", 1), ("glue", 6), ("plugin", 2), ("get", 2)]
-SLOW = [
-    ("distil", 9),
-    *((name, at) for name in COMMANDS for at in (1, 3) if (name, at) not in QUICK),
-]
+SLOW = [("distil", 9), *((name, at) for name in COMMANDS for at in (1, 3) if (name, at) not in QUICK)]
 
 
 @pytest.mark.parametrize(("name", "at"), QUICK)

@@ -1,19 +1,26 @@
 """The page for plugin authors, from top to bottom: each block is saved, checked or run, and so is each command.
 
-A command that names no profile gets one of a tiny task; pip is stood in for, since ``test_wheels.py`` runs it.
-"""
+A command that names no profile gets one of a tiny task; pip is stood in for, since ``test_wheels.py`` runs it."""
 
+import inspect
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import fake_plugin
+import polars as pl
 import pytest
+from e2e.conftest import THINGS, refused, succeeded
+from made_teacher import make_teacher
 from typer.main import get_command
 
 from kdcli.cli import all_commands, app
+from kdcli.student.deferral import Calibration, Familiar
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text("utf-8")
 PIECE = re.compile(r"^```(\w+)\n((?s:.*?))^```$|^    (\S.*)$|`(kd [^`]+)`", re.MULTILINE)
@@ -31,8 +38,8 @@ ELSEWHERE = ("python -m build", "python -m twine")
 class Reader:
     def __init__(self, tiny, monkeypatch):
         self.tiny, self.monkeypatch = tiny, monkeypatch
-        self.done: list[str] = []
-        self.failed: dict[str, str] = {}
+        self.done = []
+        self.failed = {}
 
     def block(self, language, code):
         if language == "python":
@@ -107,3 +114,140 @@ def test_the_page_from_top_to_bottom(reader):
     test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_splice.py"]
     done = subprocess.run(test, cwd=reader.tiny.root, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
+
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITTEN = ("api.md", "cli.md", "plugins.md")
+"""Two pages are generated; test_plugins_doc.py reads the third."""
+DOCUMENTS = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in WRITTEN)]
+D_BERT = """augment_data augment_paired_data cache_datasets pair-sentence finetune_transfoxl finetune_gpt build_sampler
+model-type sample_transfoxl --paired sst2-ft.json sst_export.json join_logits distill_birnn"""
+"""What stands in the commands of d-bert's README."""
+INDENTED, INLINE = r"^    (kd .+?)(?:\s+#.*)?$", r"`(kd [a-z][^`]+)`"
+
+
+def commands(pattern):
+    texts = [document.read_text("utf-8").replace("\\\n", " ") for document in DOCUMENTS]
+    return {line for text in texts for line in re.findall(pattern, text, re.MULTILINE)}
+
+
+def split(line):
+    """Return the longest command that a line begins with, and its words."""
+    words = shlex.split(line)[1:]
+    name = next(" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in COMMANDS)
+    return name, words
+
+
+LINES = commands(INDENTED) | {line for line in commands(INLINE) if line.removeprefix("kd ") not in COMMANDS}
+
+
+@pytest.fixture(scope="module")
+def nli(tmp_path_factory):
+    return make_teacher(tmp_path_factory.mktemp("nli"), labels=("contradiction", "neutral", "entailment"))
+
+
+@pytest.fixture
+def here(line, trained, tiny, dbert, monkeypatch):
+    """The current folder holds what the pages speak of: runs, texts, a table in columns of its own."""
+    monkeypatch.chdir(tiny.root)
+    for name in ("sst2", "custom", "reviews"):
+        if name != "reviews" or "runs/reviews" in line:
+            shutil.copytree(trained / "run", f"runs/{name}")
+    shutil.copy(tiny.data / "test.tsv", "test.tsv")
+    Path("reviews.txt").write_text("".join(f"a review of the {thing} .\n" for thing in THINGS))
+    Path("mine").mkdir()
+    for name in ("train", "dev"):
+        rows = [f"{text}\t{text}\t{label}\n" for text, label in tiny.rows(name)]
+        Path(f"mine/{name}.tsv").write_text("review\treply\tstars\n" + "".join(rows))
+    assert tiny.kd("profile", "copy", "sst2", "my.toml").code == 0
+    texts = [text for text, _ in tiny.rows("train")]
+    pl.DataFrame({"review": texts}).write_csv("reviews.csv")
+    pl.DataFrame({"sentence": texts}).write_csv("new.csv")
+    shutil.copy("reviews.csv", "texts.csv")
+    shutil.copy("reviews.txt", "texts.txt")
+    (block,) = re.findall(
+        r"```toml\n(.*?)```", (ROOT / "docs/teachers.md").read_text("utf-8").partition("server\n")[2], re.S
+    )
+    Path("mine.toml").write_text(f'extends = "sst2"\n{block}')
+    for student in Path("runs").glob("*/student") if line.startswith("kd predict") else ():
+        Calibration(100, 0.95, Familiar(1.0, 1_000), [], [0.01], [1.0]).save(student / "calibration.json")
+    pl.DataFrame({"mail": texts}).write_ndjson("mails.jsonl")
+    monkeypatch.setattr("kdcli.export.web._library_files", lambda *_: {})  # npm would need the network
+    monkeypatch.setattr("kdcli.serve.app.serve", lambda app, **_: None)  # it would go on
+    if line.startswith("kd serve"):
+        Path("sst2-web").mkdir()
+        Path("sst2-web/index.html").touch()
+    return tiny
+
+
+def test_the_readme_is_short_and_names_every_page_and_d_berts_commands_have_their_rows():
+    readme = DOCUMENTS[0].read_text("utf-8")
+    assert len(readme.splitlines()) <= 150
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in readme] == []
+    assert any(line.startswith("kd run-all") for line in commands(INDENTED)) and len(LINES) > 30
+    page = (ROOT / "docs" / "from-d-bert.md").read_text("utf-8")
+    table = page.partition("## Commands")[2].partition("## Files")[0]
+    rows = [row.split("|") for row in table.splitlines() if row.startswith("|")]
+    assert [name for name in D_BERT.split() if not any(name in row[1] and "`kd " in row[2] for row in rows)] == []
+
+
+@pytest.mark.parametrize("line", sorted(LINES))
+def test_a_command_of_a_page(line, here, nli):
+    runs = here.root / "runs"
+    models = ("MODEL", runs / "sst2/teacher"), ("OTHER", runs / "custom/teacher"), ("facebook/bart-large-mnli", nli)
+    for old, new in (("DATA/MINE", here.root / "mine"), (r"DATA\b(/\S+)?", here.data), *models):
+        line = re.sub(old, str(new), line)
+    name, words = split(re.sub(r"\b(FOLDER|ENCODER|golden)\b", str(here.root / "runs/sst2/teacher"), line))
+    if name == "profile copy":
+        Path("my.toml").unlink()
+    if name == "distil":
+        shutil.rmtree("runs/reviews", ignore_errors=True)  # the fixture's is of run-all
+    if name == "data get":  # it would need the network
+        assert here.kd(*words, "--offline").code == 6
+        return
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    more = ["--dry-run"] if "--dry-run" in options else ["--seconds", "0.05"] if name == "bench" else []
+    succeeded(here.kd(*words, *(word for word in more if word not in words)))
+
+
+@pytest.fixture
+def code(tmp_path):
+    def copy(module, name):
+        path = tmp_path / name
+        path.write_text(inspect.getsource(module))
+        return path
+
+    return copy
+
+
+def test_a_whole_run_and_a_changed_file(tiny, code, monkeypatch):
+    splice, bag = code(fake_plugin, "splice.py"), code(fake_plugin, "bag.py")
+    files = ("--code", splice, "--code", bag)
+    chosen = ("--set", "transfer.method=heavy", "--set", "transfer.generator=splice", "--set", "student.model=bag")
+    line = ("run-all", "--until", "student", *chosen, *files)
+    succeeded(tiny.stage(*line, "--json"))
+    versions = tiny.lock["student"]["versions"]
+    assert {"splice.py", "bag.py"} < set(versions) and len(versions["bag.py"]) == 8
+
+    monkeypatch.delenv("KD_CODE")
+    ended = tiny.stage(*line, "--dry-run", "--json")
+    assert not any(stage["reasons"] for stage in ended.result["stages"])
+    bag.write_text(bag.read_text() + "\n# changed\n")
+    reasons = {stage["stage"]: stage["reasons"] for stage in tiny.stage(*line, "--dry-run", "--json").result["stages"]}
+    assert reasons.pop("student") == ["input bag.py changed"]
+    assert not any(reasons.values()), "nothing else depends on it"
+    splice.write_text(splice.read_text() + "\n# changed\n")
+    reasons = {stage["stage"]: stage["reasons"] for stage in tiny.stage(*line, "--dry-run", "--json").result["stages"]}
+    for stage in ("fine-tune", "prefixes", "sample"):
+        assert "input splice.py changed" in reasons[stage]
+    assert not reasons["cache"] and not reasons["teacher"]
+
+    monkeypatch.delenv("KD_CODE")
+    predict = ("predict", "--student", tiny.run_dir / "student", "--input", tiny.data / "test.tsv")
+    ended = tiny.kd(*predict)
+    refused(ended, 5, "no student plugin is named bag", "--code bag.py")
+    # In a process of its own, and from elsewhere: the flag stands anywhere, and the path is relative.
+    arguments = [sys.executable, "-m", "kdcli", *map(str, predict), "--json", "--code", "bag.py"]
+    done = subprocess.run(arguments, cwd=bag.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)

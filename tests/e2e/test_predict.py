@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from e2e.conftest import Tiny, refused, text
+from e2e.conftest import Tiny, refused, succeeded, text
 
 import kdcli
 
@@ -75,11 +75,9 @@ def test_files_and_streams_say_the_same(here, predict, monkeypatch):
 
 
 def test_a_run_folder_stands_for_its_student_and_its_teacher(here, predict):
-    student = here.kd("predict", "--student", here.run_dir, "-i", here.data / "test.tsv")
-    assert student.code == 0, student.err
+    student = succeeded(here.kd("predict", "--student", here.run_dir, "-i", here.data / "test.tsv"))
     assert student.out == predict("-i", here.data / "test.tsv").out
-    teacher = here.kd("predict", "--teacher", here.run_dir, "-i", here.data / "test.tsv", "--probabilities")
-    assert teacher.code == 0, teacher.err
+    teacher = succeeded(here.kd("predict", "--teacher", here.run_dir, "-i", here.data / "test.tsv", "--probabilities"))
     named = ["--teacher", here.run_dir / "teacher", "-p", here.profile]
     assert here.kd("predict", *named, "-i", here.data / "test.tsv", "--probabilities").out == teacher.out
     assert here.kd("predict", *named, "-i", here.data / "test.tsv", "-o", "teacher.tsv").code == 0
@@ -88,8 +86,7 @@ def test_a_run_folder_stands_for_its_student_and_its_teacher(here, predict):
 
 def test_glue(here, predict, monkeypatch):
     task = ["--profile", "sst2", "--data-dir", here.data]
-    ended = predict("--glue", "submission", *task, "--json")
-    assert ended.code == 0, ended.err
+    ended = succeeded(predict("--glue", "submission", *task, "--json"))
     assert ended.result == {"files": [{"output": "submission/SST-2.tsv", "rows": 16, "deferral": None}]}
     assert lines(Path("submission/SST-2.tsv").read_text()) == lines(predict("-i", here.data / "test.tsv").out)
     refused(predict("--glue", "submission", *task), 4, "SST-2.tsv", "--force")

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import polars as pl
-from e2e.conftest import ran, refused
+from e2e.conftest import ran, refused, succeeded
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
@@ -67,8 +67,7 @@ def test_single_stages_do_the_same_as_run_all(done):
     made = {path: (done.run_dir / path).read_bytes() for path in ("join/joined.parquet", "student/model.safetensors")}
     shutil.rmtree(done.run_dir)
     for command in (["transfer", "lite"], ["teacher", "train"], ["teacher", "export"], ["join"], ["student"]):
-        ended = done.stage(*command)
-        assert ended.code == 0, ended.err
+        succeeded(done.stage(*command))
     for path, content in made.items():
         assert (done.run_dir / path).read_bytes() == content
 
@@ -103,8 +102,7 @@ def test_several_seeds_repeat_student_and_baseline_alone(done):
 
 def test_the_baseline_is_as_patient_as_the_student(done):
     how = ["student.patience=2", "student.epochs=8", "student.optimizer=adam", "student.lr=1e-9"]  # it learns nothing
-    ended = done.stage("run-all", "--until", "baseline", *(part for one in how for part in ("--set", one)))
-    assert ended.code == 0, ended.err
+    succeeded(done.stage("run-all", "--until", "baseline", *(part for one in how for part in ("--set", one))))
     files = (done.run_dir / name / "metrics.json" for name in ("student", "baseline"))
     student, baseline = (json.loads(file.read_text()) for file in files)
     assert student["stopped"] == "patience" and student["updates"] - student["best_update"] > 20

@@ -1,12 +1,16 @@
 """Every task goes through ``kd run-all`` in GLUE's own layout, and through predict, eval, bench, export, report."""
 
 import json
+import random
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
-from e2e.conftest import MODELS, refused
+from e2e.conftest import MODELS, refused, succeeded
 from glue_tables import TASKS, write
+from scipy.special import expit
+from sklearn.metrics import f1_score
 
 import kdcli.tasks
 
@@ -46,21 +50,20 @@ batch_size = 16
 METRICS = {"cola": ["mcc"], "mrpc": ["f1", "accuracy"], "qqp": ["f1", "accuracy"], "stsb": ["pearson", "spearman"]}
 
 
-def profile(tiny, name: str, generator_epochs: int = 12) -> Path:
+def profile(tiny, name, generator_epochs=12):
     path = tiny.root / f"{name}.toml"
     path.write_text(SMALL.format(name=name, generator_epochs=generator_epochs) + MODELS)
     return path
 
 
-def run_all(tiny, path: Path, data: Path, method: str, *more: str):
+def run_all(tiny, path, data, method, *more):
     run_dir = tiny.root / f"run-{method}"
     where = ["--profile", path, "--data-dir", data, "--run-dir", run_dir, "--set", f"transfer.method={method}"]
-    ended = tiny.kd("run-all", *where, *more, "--json")
-    assert ended.code == 0, ended.err
+    ended = succeeded(tiny.kd("run-all", *where, *more, "--json"))
     return run_dir, ended
 
 
-def goes_on(tiny, run_dir: Path, *more: object) -> None:
+def goes_on(tiny, run_dir, *more):
     for line in (
         ("eval", "--student", run_dir, "--teacher", run_dir, *more),
         ("bench", "--student", run_dir, "--seconds", 0, *more),
@@ -72,7 +75,7 @@ def goes_on(tiny, run_dir: Path, *more: object) -> None:
         assert ended.code == 0, (line, ended.err)
 
 
-def check_results(name: str, results: dict, dev_tables: list[str]) -> None:
+def check_results(name, results, dev_tables):
     metrics = METRICS.get(name, ["accuracy"])
     assert results["metrics"] == metrics
     assert list(results["gap_closed"]) == dev_tables
@@ -120,8 +123,7 @@ def test_every_task_goes_through(tiny, name):
 @pytest.mark.slow
 def test_the_demo(tiny):
     run_dir, small = tiny.root / "run", ["--set", "transfer.lite.n_iter=1", "--set", "student.epochs=2"]
-    ended = tiny.kd("run-all", "--run-dir", run_dir, *small, "--set", "teacher.epochs=1", "--json")
-    assert ended.code == 0, ended.err
+    ended = succeeded(tiny.kd("run-all", "--run-dir", run_dir, *small, "--set", "teacher.epochs=1", "--json"))
     check_results("demo", ended.result["result"], ["dev", "test"])
     table = Path(kdcli.tasks.__file__).parent / "sample" / "test.tsv"
     ended = tiny.kd("predict", "--student", run_dir, "--input", table, "--json")
@@ -138,8 +140,7 @@ def test_the_student_of_mnli_predicts_the_diagnostics(tiny):
     table = tiny.root / "diagnostic.tsv"
     table.write_text("index\tsentence1\tsentence2\n" + "".join(f"{n}\t{a}\t{b}\n" for n, (a, b) in enumerate(pairs)))
     for model in (["--student", run_dir / "student"], ["--teacher", run_dir / "teacher"]):
-        ended = tiny.kd("predict", *model, "--profile", "ax", "--input", table, "--json")
-        assert ended.code == 0, ended.err
+        ended = succeeded(tiny.kd("predict", *model, "--profile", "ax", "--input", table, "--json"))
         predictions = ended.result["predictions"]
         assert [row["index"] for row in predictions] == ["0", "1", "2"]
         assert {row["prediction"] for row in predictions} <= {"entailment", "neutral", "contradiction"}
@@ -152,8 +153,7 @@ def test_the_student_of_mnli_predicts_the_diagnostics(tiny):
     ax = tiny.root / "ax"
     ax.mkdir()
     table.rename(ax / "diagnostic.tsv")
-    ended = tiny.kd("predict", "--student", run_dir, "--profile", "ax", "--data-dir", ax, "--glue", submission)
-    assert ended.code == 0, ended.err
+    succeeded(tiny.kd("predict", "--student", run_dir, "--profile", "ax", "--data-dir", ax, "--glue", submission))
     assert [len(file.read_text().splitlines()) for file in submission.iterdir()] == [4]
     refused(tiny.kd("run-all", "--profile", "ax", "--data-dir", tiny.root), 2, "mnli", "kd run-all --profile mnli")
 
@@ -210,3 +210,79 @@ def test_real_rows_go_through(tiny, name, method):
     report = json.loads((run_dir / "results.json").read_text())
     models = [row["model"] for row in report["rows"]]
     assert [model for model in models if model != "tf-idf"] == ["teacher", "baseline", "student"]
+
+
+LABELS = ("red", "blue", "green")
+COLOURS = """[task]
+name = "colours"
+labels = ["red", "blue", "green"]
+multi_label = true
+metric = "micro_f1"
+more_metrics = ["macro_f1", "subset_accuracy"]
+"""
+STUDENT = """kd_loss = "bce"
+ce_weight = 0.5
+class_weights = "balanced"
+dimension = 8
+epochs = 3"""
+
+
+def colours():
+    made = SMALL.format(name="base", generator_epochs=1) + MODELS + COLOURS
+    made = made.replace("lr = 1e-3\nepochs = 1", 'lr = 1e-2\nepochs = 4\nclass_weights = "balanced"')
+    return made.replace('vectors = ""\ndimension = 8\nepochs = 1', STUDENT)
+
+
+def rows(count, seed):
+    draw = random.Random(seed)
+    for _ in range(count):
+        said = [label for label in LABELS if draw.random() < 0.4]
+        words = [*said, *(draw.choice(["house", "river", "stone", "cloud", "field"]) for _ in range(4))]
+        draw.shuffle(words)
+        yield {"sentence": f"{' '.join(words)} {draw.randrange(999)}", **{one: int(one in said) for one in LABELS}}
+
+
+@pytest.mark.slow
+def test_all_commands(tiny):
+    for name, count in (("train", 160), ("dev", 60), ("test", 40)):
+        table = pl.DataFrame(list(rows(count, count)))
+        table.write_csv(tiny.root / f"{name}.csv")
+    path, run = tiny.root / "colours.toml", tiny.root / "run"
+    path.write_text(colours())
+    where = ["--profile", path, "--data-dir", tiny.root]
+    succeeded(tiny.kd("data", "check", *where, "--json"))
+    succeeded(tiny.kd("run-all", *where, "--run-dir", run, "--json"))
+    joined = pl.read_parquet(run / "join" / "joined.parquet")
+    logits = joined.select(pl.col("^logits_.*$")).to_numpy()
+    assert joined["label"].to_list() == ["|".join(np.array(LABELS)[row > 0]) for row in logits]
+    task = json.loads((run / "student" / "config.json").read_text())["task"]
+    thresholds = np.array(task["thresholds"])
+    assert task["multi_label"] and len(thresholds) == 3
+    goes_on(tiny, run)
+    assert json.loads((tiny.root / "onnx" / "labels.json").read_text())["thresholds"] == thresholds.tolist()
+    output = tiny.root / "predictions.parquet"
+    table = ["--input", tiny.root / "test.csv"]
+    succeeded(tiny.kd("predict", "--student", run, *table, "--output", output, "--probabilities"))
+    found = pl.read_parquet(output)
+    shares = found.select(pl.col("^probability_.*$")).to_numpy()
+    said = shares > thresholds
+    assert found["prediction"].to_list() == ["|".join(np.array(LABELS)[row]) for row in said]
+    gold = pl.read_csv(tiny.root / "test.csv").select(LABELS).to_numpy()
+    results = json.loads((run / "results.json").read_text())
+    scores = {row["model"]: row["scores"]["test"] for row in results["rows"]}
+    assert set(scores) == {"teacher", "baseline", "tf-idf", "student"}
+    assert scores["student"]["micro_f1"] == [pytest.approx(f1_score(gold, said, average="micro"))]
+    ended = tiny.kd("predict", "--teacher", run, *table, "--json")
+    answers = [row["prediction"] for row in json.loads(ended.out)["predictions"]]
+    teacher = [[one in answer.split("|") for one in LABELS] for answer in answers]
+    assert scores["teacher"]["micro_f1"] == [pytest.approx(f1_score(gold, teacher, average="micro"))]
+    near = next(row for row in results["rows"] if row["model"] == "student")["fidelity"]["test"]
+    assert near["agreement"]["value"] == pytest.approx((said == np.array(teacher)).mean())
+    assert near["subset"]["value"] == pytest.approx((said == np.array(teacher)).all(1).mean())
+    own_shares = dict(zip(LABELS, expit(logits.astype(float)).T, strict=True))
+    pl.DataFrame({"sentence": joined["sentence"], **own_shares}).write_csv(tiny.root / "own.csv")
+    own = ["--input", run / "transfer" / "lite.parquet", "--logits", tiny.root / "own.csv"]
+    succeeded(tiny.kd("join", *own, "--output", tiny.root / "own.parquet", *where))
+    assert pl.read_parquet(tiny.root / "own.parquet")["label"].to_list() == joined["label"].to_list()
+    single = ["--set", "task.multi_label=false", "--set", "task.metric=accuracy", "--set", "task.more_metrics=[]"]
+    refused(tiny.kd("predict", "--teacher", run, *table, "--profile", path, *single), 4, "task.multi_label")

@@ -43,16 +43,16 @@ class Environment:
     prefix: Path
     work: Path
 
-    def run(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, name, *arguments):
         left_out = ("PYTHON", "KD_", "VIRTUAL_ENV")
         environ = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         return succeed(self.prefix / "bin" / name, *arguments, cwd=self.work, env={**environ, "OMP_NUM_THREADS": "1"})
 
-    def kd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def kd(self, *arguments):
         return self.run("kd", *arguments)
 
 
-def succeed(*command: object, **more: object) -> subprocess.CompletedProcess[str]:
+def succeed(*command, **more):
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, **more)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -84,9 +84,6 @@ def test_kd_is_the_wheels(fresh):
     (site,) = (fresh.prefix / "lib").glob("python*/site-packages")
     packages = ("kdcli", "kd_bilstm", "kd_trigrams")
     assert origins == [*(str(site / package / "__init__.py") for package in packages), str(site)]
-
-
-def test_listed_without_importing_any(fresh):
     listed = fresh.kd("plugins", "list", "--json")
     names = {plugin["full_name"] for plugin in json.loads(listed.stdout)["plugins"]}
     assert {"kd-trigrams:trigrams", "kd-torn:torn", "kdcli:gpt2", "kdcli:bilstm"} <= names
@@ -102,9 +99,6 @@ def test_run_all_with_the_plugin_beside_a_broken_one(fresh):
     assert (fresh.work / "run/transfer/generator/followers.json").exists()
     assert sum("torn" in line for line in done.stderr.splitlines() if line.startswith("warning:")) <= 1
     assert "no GPU today" not in done.stdout
-
-
-def test_the_broken_plugin_is_one_finding_of_doctor(fresh):
     found = [line for line in fresh.kd("doctor").stdout.splitlines() if "no GPU today" in line]
     assert len(found) == 1 and found[0].startswith("generator kd-torn:torn")
 

@@ -5,24 +5,59 @@ repository:
 
     python3 -m venv ORACLE
     ORACLE/bin/pip install "transformers==4.35.2" "numpy<2" "torch==2.13.0" "sacremoses==0.2.0"
-    ORACLE/bin/python tests/oracle/transfoxl.py
+    PYTHONHASHSEED=0 ORACLE/bin/python tests/oracle/transfoxl.py [REFERENCE]
 
-Each file holds weights, inputs and outputs of a small random model that reads texts segment by segment. Three things
-are asked of the old code in another way than it does by itself: the losses in the order of the words
-(``keep_order``), memories that are empty at the start (it starts with ``mem_len`` places of zeros), and all numbers
-written as float32. The tests read the first segment.
+REFERENCE, by default beside the tests, becomes:
+
+    model/       weights, inputs and outputs of small random models that read texts segment by segment; the tests read
+                 the first one. Three things are asked in another way than the old code does by itself: losses in the
+                 order of the words (``keep_order``), memories that are empty at the start, all numbers as float32
+    wt103/       a small model in the published form: configuration, weights in both forms, vocabulary in all three
+    forms/       the vocabulary as torch saves it today, and as transformers 4.35.2 saved what it had loaded
+    texts.json   texts, their words, ids and what is made of them again; the loss of each word of one text
+    shared.json  hashes of the words of many texts in ../shared
 """
 
+import contextlib
+import hashlib
 import json
+import pickle
+import random
+import shutil
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import TransfoXLConfig, TransfoXLLMHeadModel
+from transformers import TransfoXLConfig, TransfoXLLMHeadModel, TransfoXLTokenizer
 
-FOLDER = Path(__file__).resolve().parents[1] / "unit" / "plugins" / "transfoxl" / "reference" / "model"
-ROWS, TIMES, IGNORED = 3, (6, 4, 1, 7), -100
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "tests/unit/plugins/transfoxl/reference"
+SHARED = ROOT.parent / "shared/data"
+WORDS = 300
+MADE = 150
+ROWS = 400
+
+PUBLISHED = ("counter", "special", "min_freq", "max_size", "lower_case", "delimiter", "vocab_file", "idx2sym")
+PUBLISHED += ("sym2idx", "eos_idx")
+WRITTEN = (ROOT / "tests/oracle/transfoxl_texts.txt").read_text("utf-8").splitlines()
+PIECES = sorted({piece for text in WRITTEN for piece in text.split()} - {"<eos>"})
+GLUED = ("", " ", " ", " ", " ", "  ")
+FILES = {
+    "glue/MRPC/dev.tsv": 3,
+    "glue/QQP/dev.tsv": 3,
+    "glue/CoLA/dev.tsv": 3,
+    "glue/STS-B/dev.tsv": 7,
+    "glue/RTE/dev.tsv": 1,
+    "glue/QNLI/dev.tsv": 2,
+    "glue/SST-2/dev.tsv": 0,
+    "text/wikitext-2.test.txt": 0,
+    "text/movie_reviews_sentences.txt": 0,
+}
+"""Files in ../shared, and the column with texts."""
+SEGMENT_ROWS, TIMES, IGNORED = 3, (6, 4, 1, 7), -100
 SMALL = {"vocab_size": 40, "d_model": 12, "d_embed": 12, "n_head": 2, "d_head": 5, "d_inner": 20, "n_layer": 2}
 CASES = {
     "untied": {
@@ -50,9 +85,9 @@ def read(model: TransfoXLLMHeadModel) -> dict[str, torch.Tensor]:
     config, found = model.config, {}
     mems = None
     if config.mem_len:
-        mems = [torch.empty(0, ROWS, config.d_model) for _ in range(config.n_layer)]
+        mems = [torch.empty(0, SEGMENT_ROWS, config.d_model) for _ in range(config.n_layer)]
     for number, time in enumerate(TIMES):
-        words = torch.randint(1, config.vocab_size, (ROWS, time))
+        words = torch.randint(1, config.vocab_size, (SEGMENT_ROWS, time))
         labels = words.clone()
         if number == len(TIMES) - 1:
             for row, padding in ((1, 3), (2, 5)):
@@ -60,7 +95,7 @@ def read(model: TransfoXLLMHeadModel) -> dict[str, torch.Tensor]:
         output = model(input_ids=words, mems=mems)
         segment = {"input_ids": words, "labels": labels, "log_probs": output.logits}
         if time > 1:
-            segment["losses"] = model(input_ids=words, mems=mems, labels=labels).losses.view(ROWS, time - 1)
+            segment["losses"] = model(input_ids=words, mems=mems, labels=labels).losses.view(SEGMENT_ROWS, time - 1)
         mems = output.mems
         if mems is not None:
             segment["mems"] = torch.stack(list(mems)).transpose(1, 2)  # [layers, rows, places, d_model]
@@ -76,19 +111,105 @@ def ties(model: TransfoXLLMHeadModel) -> list[list[str]]:
     return sorted(sorted(group) for group in names.values() if len(group) > 1)
 
 
-def main() -> None:
+def write_cases(folder: Path) -> None:
     """Write a file for each case."""
     assert transformers.__version__ == "4.35.2", "another version is another oracle"
     torch.set_num_threads(1)
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, changes in CASES.items():
         model = build(changes, SEEDS[name])
         weights = {f"weights.{name}": values.clone() for name, values in model.state_dict().items()}
         about = {"config": model.config.to_diff_dict(), "ties": ties(model), "start": "empty"}
         # One entry: several would be in another order each time.
         metadata = {"about": json.dumps(about, sort_keys=True)}
-        save_file({**weights, **read(model)}, FOLDER / f"{name}.safetensors", metadata)
+        save_file({**weights, **read(model)}, folder / f"{name}.safetensors", metadata)
+
+
+def main(reference: Path) -> None:
+    write_cases(reference / "model")
+    for name in ("wt103", "forms"):
+        shutil.rmtree(reference / name, ignore_errors=True)
+        (reference / name).mkdir(parents=True)
+    texts = [*WRITTEN, *made_texts()]
+    counting = TransfoXLTokenizer(special=["<eos>"], max_size=WORDS)
+    cut = [counting.tokenize(text, split_special_tokens=True) for text in texts]
+    write_vocabulary(counting, cut, reference)
+    with TemporaryDirectory() as folder:
+        shutil.copy(reference / "wt103/vocab.pkl", folder)  # alone: a vocab.txt would be read too
+        with contextlib.chdir(folder):  # it pickles its path
+            tokenizer = TransfoXLTokenizer.from_pretrained(".")
+            tokenizer.save_pretrained(".")
+        shutil.copy(Path(folder, "vocab.pkl"), reference / "forms/resaved.pkl")
+    encoded = tokenizer(texts, split_special_tokens=True)["input_ids"]
+    rows = [
+        {"text": text, "words": words, "ids": ids, "joined": tokenizer.convert_tokens_to_string(words)}
+        for text, words, ids in zip(texts, cut, encoded, strict=True)
+    ]
+    config = write_model(reference / "wt103", len(tokenizer))
+    write_json(reference / "texts.json", {"rows": rows, "losses": losses(reference / "wt103", config, encoded[0])})
+    if SHARED.exists():
+        write_json(reference / "shared.json", {name: digest(tokenizer, name, column) for name, column in FILES.items()})
+
+
+def made_texts() -> list[str]:
+    draw = random.Random(0)
+    lengths = [draw.randint(2, 14) for _ in range(MADE)]
+    return ["".join(draw.choice(PIECES) + draw.choice(GLUED) for _ in range(length)) for length in lengths]
+
+
+def write_vocabulary(counting: TransfoXLTokenizer, cut: list[list[str]], reference: Path) -> None:
+    """Write the dictionary that was published: the attributes of what the authors had counted their words with."""
+    counting.count_sents(cut)
+    del counting.counter["<eos>"]
+    counting.counter["<unk>"] = counting.counter["<formula>"] = 1000  # frequent, as in WikiText-103
+    counting.build_vocab()
+    published = {name: getattr(counting, name) for name in PUBLISHED}
+    folder = reference / "wt103"
+    with (folder / "vocab.pkl").open("wb") as stream:
+        pickle.dump(published, stream, protocol=3)
+    torch.save(published, folder / "vocab.bin", _use_new_zipfile_serialization=False)
+    torch.save(published, reference / "forms/zip.bin")
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in counting.idx2sym), "utf-8")
+
+
+def write_model(folder: Path, words: int) -> TransfoXLConfig:
+    torch.manual_seed(0)
+    shape = {"d_model": 8, "d_embed": 8, "n_head": 2, "d_head": 4, "d_inner": 16, "n_layer": 2, "mem_len": 8}
+    config = TransfoXLConfig(vocab_size=words, cutoffs=[20, 60, 200], div_val=2, clamp_len=16, **shape)
+    model = TransfoXLLMHeadModel(config)
+    with torch.no_grad():  # the published initial values are near 0, and would hide what is mixed up
+        for weights in model.parameters():
+            weights.normal_(std=0.5)
+    model.save_pretrained(folder, safe_serialization=False)
+    model.save_pretrained(folder, safe_serialization=True)
+    (folder / "model.safetensors").chmod(0o644)
+    return config
+
+
+def losses(folder: Path, config: TransfoXLConfig, ids: list[int]) -> list[float]:
+    """Return the nats of each word but the first, of the text and its end."""
+    model = TransfoXLLMHeadModel.from_pretrained(folder, config=config).eval()
+    model.crit.keep_order = True  # else the losses stand in the order of the clusters
+    tokens = torch.tensor([[*ids, 0]])
+    with torch.no_grad():
+        nothing = [torch.empty(0, 1, config.d_model)] * config.n_layer  # else it remembers zeros
+        found: list[float] = model(tokens, mems=nothing, labels=tokens).losses[0].tolist()
+    return found
+
+
+def digest(tokenizer: TransfoXLTokenizer, name: str, column: int) -> dict[str, str | int]:
+    """Hash the words of the first texts of a file, and what is made of them again."""
+    lines = (SHARED / name).read_text("utf-8").split("\n")[:ROWS]
+    texts = [row[column] for line in lines if len(row := line.split("\t")) > column]
+    cut = [tokenizer.tokenize(text, split_special_tokens=True) for text in texts]
+    joined = [tokenizer.convert_tokens_to_string(words) for words in cut]
+    hashed = hashlib.sha256(json.dumps([cut, joined]).encode()).hexdigest()
+    return {"column": column, "rows": ROWS, "texts": len(texts), "sha256": hashed}
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=0) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else REFERENCE)

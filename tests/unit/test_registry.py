@@ -6,6 +6,7 @@ import sys
 from functools import partial
 
 import pytest
+from raising import raising
 
 from kdcli import registry
 from kdcli.errors import MissingError, PluginError, ProfileError, each
@@ -49,7 +50,6 @@ def test_unreadable_metadata_is_one_warning(make_plugin):
         ("import nowhere_to_be_found", "cannot be imported: ModuleNotFoundError"),
         ("def build(: pass", "cannot be imported: SyntaxError"),
         (STUDENT.format(version=3), "is written for api_version 3; this kd has 2"),
-        (STUDENT.format(version=0), "is written for api_version 0; this kd has 2"),
         (STUDENT.format(version="True"), "is written for api_version True; this kd has 2"),
         (GOOD.replace("api_version", "version"), "lacks api_version; this kd has 2"),
         ("api_version = 2\npairs = True", "lacks Options, build, scores"),
@@ -62,27 +62,30 @@ def test_unreadable_metadata_is_one_warning(make_plugin):
 )
 def test_broken_plugin_is_an_error_only_when_chosen(make_plugin, code, says):
     make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad_module\n", code, module="kd_bad_module")
-    with pytest.raises(PluginError) as caught:
+    with raising(PluginError, hint="pip uninstall kd-bad", says=(says, "kd-bad:bad")):
         registry.load("students", "bad")
-    assert says in str(caught.value) and "kd-bad:bad" in str(caught.value)
-    assert "pip uninstall kd-bad" in caught.value.hint
     assert registry.load("students", "bilstm").api_version == 2
 
 
-@pytest.mark.parametrize("entry_point", ["kd_gone", "kd_gone.inner", "kd_there.inner", "kd_there : Options.made"])
+@pytest.mark.parametrize(
+    "entry_point", ["kd_gone", "kd_gone.inner", "kd_there.inner", "kd_there : Options.made", "kd_there:build"]
+)
 def test_an_entry_point_to_nothing(make_plugin, entry_point):
     make_plugin("kd-bad", f"[kdcli.students]\nbad = {entry_point}\n", GOOD, module="kd_there")
-    with pytest.raises(PluginError, match="cannot be imported") as caught:
+    with raising(PluginError, "cannot be imported|lacks api_version", hint="pip uninstall kd-bad"):
         registry.load("students", "bad")
-    assert "pip uninstall kd-bad" in caught.value.hint
 
 
 def test_what_goes_wrong_inside_a_plugin_is_blamed_on_it_but_what_it_says_itself_is_not(make_plugin):
     make_plugin("kd-good", "[kdcli.students]\ngood = kd_good\n", GOOD, module="kd_good")
-    with pytest.raises(PluginError) as caught, registry.blaming("students", "good", "build"):
+    with (
+        raising(
+            PluginError, what="the student plugin kd-good:good failed in build: LookupError: a word", hint="--debug"
+        ) as caught,
+        registry.blaming("students", "good", "build"),
+    ):
         raise LookupError("a word\nand more")
-    assert caught.value.what == "the student plugin kd-good:good failed in build: LookupError: a word"
-    assert isinstance(caught.value.__cause__, LookupError) and "--debug" in caught.value.hint
+    assert isinstance(caught.value.__cause__, LookupError)
     for own in (MissingError("no jax"), KeyError("fine")):
         with pytest.raises(type(own)), registry.blaming("students", "good", "build", but=(KeyError,)):
             raise own
@@ -97,10 +100,8 @@ def test_what_goes_wrong_inside_a_plugin_is_blamed_on_it_but_what_it_says_itself
 
 def test_errors_of_an_installed_plugin_name_the_line(make_plugin):
     site = make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad\n", "\nimport nowhere_to_be_found", module="kd_bad")
-    with pytest.raises(PluginError) as caught:
+    with raising(PluginError, row=2, file=site / "kd_bad.py", hint="pip uninstall kd-bad"):
         registry.load("students", "bad")
-    assert (caught.value.file, caught.value.row) == (str(site / "kd_bad.py"), 2)
-    assert "pip uninstall kd-bad" in caught.value.hint
     code = GOOD.replace("dimension): ...", "dimension):\n    return {}[task]")
     site = make_plugin("kd-good", "[kdcli.students]\ngood = kd_good\n", code, module="kd_good")
     module, failed = registry.load("students", "good"), pytest.raises(PluginError, match="failed in build: KeyError")
@@ -109,12 +110,6 @@ def test_errors_of_an_installed_plugin_name_the_line(make_plugin):
     row = code.splitlines().index("    return {}[task]") + 1
     assert (caught.value.file, caught.value.row) == (str(site / "kd_good.py"), row)
     assert "--debug" in caught.value.hint
-
-
-def test_an_entry_point_that_names_a_function(make_plugin):
-    make_plugin("kd-bad", "[kdcli.students]\nbad = kd_bad:build\n", GOOD, module="kd_bad")
-    with pytest.raises(PluginError, match="lacks api_version"):
-        registry.load("students", "bad")
 
 
 def test_options_that_fail_or_cannot_be_kept(make_plugin):
@@ -176,7 +171,6 @@ def test_a_file_is_a_plugin_of_what_it_holds_and_is_not_run_before_it_is_chosen(
         ("from other import tag", ["taggers"]),
         ("import other.build as build", ["students"]),
         ("tag = build = None", ["students", "taggers"]),
-        ("class fine_tune: ...", ["generators"]),
     ],
 )
 def test_the_group_of_a_file(code, text, groups):
@@ -193,9 +187,6 @@ def test_a_changed_file_is_another_version_and_is_run_again(code):
     os.utime(path, ns=(1, 1))
     assert registry.versions("taggers", "mine") != before
     assert registry.load("taggers", "mine").tag([["a"]]) == [["Y"]]
-
-
-def test_a_worker_process_knows_the_file(code):
     path = code(TAGGER)
     code_files.use([path])
     with processes(1) as pool:
@@ -214,9 +205,8 @@ def test_a_worker_process_knows_the_file(code):
 )
 def test_files_that_are_no_plugins(code, name, text, says, hint):
     path = code(text, name)
-    with pytest.raises(PluginError) as caught:
+    with raising(PluginError, file=path, what=says, hint=hint):
         code_files.use([path])
-    assert says in caught.value.what and caught.value.file == str(path) and hint in caught.value.hint
     assert "KD_CODE" not in os.environ
 
 
@@ -236,17 +226,15 @@ def test_a_file_that_is_not_there_and_two_of_one_name(code, tmp_path):
     code_files.use([one, one])
     assert registry.find("taggers", "mine").file == one
     code_files.use([other])
-    with pytest.raises(PluginError, match="2 tagger plugins are named mine") as caught:
+    with raising(PluginError, "2 tagger plugins are named mine", what=(str(one), str(other))):
         registry.find("taggers", "mine")
-    assert str(one) in caught.value.what and str(other) in caught.value.what
 
 
 def test_errors_of_a_file_name_the_line(code):
     path = code(TAGGER + "def inner():\n    return 1 / 0\ninner()\n")
     code_files.use([path])
-    with pytest.raises(PluginError, match="cannot be imported: ZeroDivisionError") as caught:
+    with raising(PluginError, "cannot be imported: ZeroDivisionError", row=5, file=path, hint=f"fix {path}"):
         registry.load("taggers", "mine")
-    assert (caught.value.file, caught.value.row, caught.value.hint) == (str(path), 5, f"fix {path}")
     code(TAGGER.replace("return", "1 / 0;"))
     tagger = registry.load("taggers", "mine")
     failed = pytest.raises(PluginError, match="failed in tag: ZeroDivisionError")
@@ -265,17 +253,8 @@ def test_errors_of_a_file_name_the_line(code):
     ],
 )
 def test_unknown_names(find, name, hint):
-    with pytest.raises(PluginError) as caught:
+    with raising(PluginError, hint=hint):
         find(name)
-    assert hint in caught.value.hint
-
-
-def test_plugin_that_lacks_an_extra_says_so_itself(make_plugin):
-    code = "from kdcli.api import MissingError\nraise MissingError('no jax', hint='pip install kd-jax[jax]')"
-    make_plugin("kd-jax", "[kdcli.students]\njax = kd_jax_module\n", code, module="kd_jax_module")
-    with pytest.raises(MissingError) as caught:
-        registry.load("students", "jax")
-    assert caught.value.hint == "pip install kd-jax[jax]"
 
 
 def test_a_clash_is_an_error(make_plugin):
@@ -293,12 +272,16 @@ def test_kds_own_comes_before_others_of_its_name(make_plugin, code):
         assert registry.load("students", "bilstm").__name__ == "kd_bilstm"
 
 
-def test_options_of_a_careless_plugin_refuse_unknown_keys_too(make_plugin):
+def test_a_careless_plugin_and_one_that_lacks_an_extra(make_plugin):
     make_plugin("kd-lax", "[kdcli.students]\nlax = kd_lax\n", STUDENT.format(version=2), module="kd_lax")
     assert registry.options("students", "lax", {"width": 5}).model_dump() == {"width": 5, "depth": 1}
     with pytest.raises(ProfileError) as caught:
         registry.options("students", "lax", {"widht": 5, "depth": "x"})
     assert {mistake.key for mistake in each(caught.value)} == {"students.lax.widht", "students.lax.depth"}
+    code = "from kdcli.api import MissingError\nraise MissingError('no jax', hint='pip install kd-jax[jax]')"
+    make_plugin("kd-jax", "[kdcli.students]\njax = kd_jax_module\n", code, module="kd_jax_module")
+    with raising(MissingError, hint="pip install kd-jax[jax]"):
+        registry.load("students", "jax")
 
 
 def test_builtin_plugins_cost_nothing_to_check():

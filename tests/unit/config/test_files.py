@@ -1,18 +1,25 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import tomli
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from raising import raising
 from typer.main import get_command
 
 from kdcli import registry
 from kdcli.cli import Commands, app
 from kdcli.config import files
+from kdcli.config.files import options_of, to_toml
 from kdcli.config.load import load_profile
 from kdcli.config.schema import Settings
-from kdcli.config.table import keys
-from kdcli.errors import ProfileError
+from kdcli.config.table import explain, keys, unknown
+from kdcli.errors import ProfileError, ValidationErrors, each, raise_all
 
 
 def test_a_file_is_what_ends_in_toml_or_has_a_slash(tmp_path, monkeypatch):
@@ -23,24 +30,18 @@ def test_a_file_is_what_ends_in_toml_or_has_a_slash(tmp_path, monkeypatch):
     assert files.find("my.toml", beside=tmp_path) == tmp_path / "my.toml"
     with pytest.raises(ProfileError, match=r"no such profile file \(file other.toml\)"):
         files.find("other.toml")
-    with pytest.raises(ProfileError) as caught:
+    with raising(ProfileError, hint="did you mean my.toml?"):
         files.find("my")
-    assert caught.value.hint == "did you mean my.toml?"
-
-
-def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(ProfileError) as caught:
-        files.find("stt2")
-    assert caught.value.hint == "did you mean sst2?"
-    with pytest.raises(ProfileError) as caught:
-        files.find("xyzzy")
-    assert "base, cola, custom, demo" in caught.value.hint
-
-
-def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "my.toml").write_text("")
     assert files.find("~/my.toml") == tmp_path / "my.toml"
+
+
+def test_unknown_name_suggests_the_nearest():
+    with raising(ProfileError, hint="did you mean sst2?"):
+        files.find("stt2")
+    with raising(ProfileError, hint="base, cola, custom, demo"):
+        files.find("xyzzy")
 
 
 @pytest.mark.parametrize("name", files.names())
@@ -94,3 +95,111 @@ def _flat(table, prefix=""):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+# TOML cannot hold lone surrogates; everything else must come back.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+scalars = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | texts
+items = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3))
+tables = st.dictionaries(texts, items | st.dictionaries(texts, items, max_size=3), max_size=4)
+
+
+@given(tables, st.booleans())
+def test_what_is_written_is_read_again(values, noted):
+    notes = dict.fromkeys(values, "somewhere") if noted else {}
+    assert tomli.loads(to_toml(values, notes)) == values
+
+
+class Options(BaseModel):
+    needed: int
+    path: Path = Path("x")
+    sizes: list[int] = Field(default_factory=lambda: [3, 4], description="How\n  wide.")
+
+
+def test_defaults_are_json_and_those_that_are_made_are_made():
+    found = {option.key: option for option in options_of(Options, "students.own.")}
+    assert [(one.default, one.required) for one in found.values()] == [(None, True), ("x", False), ([3, 4], False)]
+    sizes = found["students.own.sizes"]
+    assert (sizes.type, sizes.about) == ("list of whole number", "How wide.")
+    assert found["students.own.path"].type == "path"
+
+
+@pytest.mark.skipif(not hasattr(FieldInfo, "default_factory_takes_validated_data"), reason="an older Pydantic")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_default_that_depends_on_another_option_is_none():
+    class Deep(BaseModel):
+        width: int = 3
+        depth: int = Field(default_factory=lambda known: known["width"] + 1)
+
+    assert [option.default for option in options_of(Deep)] == [3, None]
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    rate: float = Field(1.0, gt=0)
+    """Learning
+    rate."""
+    kind: Literal["lstm", "gru"] = "lstm"
+
+    @model_validator(mode="after")
+    def _whole(self):
+        if self.kind == "gru" and self.rate > 1:
+            raise ValueError("a gru learns slowly")
+        return self
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    inner: Inner = Inner()
+    other: Inner = Inner()
+    size: int | Literal["auto"] = 3
+    names: tuple[str, ...] = ()
+    free: dict[str, dict[str, int]] = {}
+
+
+def explained(values, prefix=""):
+    with pytest.raises(ValidationError) as caught:
+        Outer.model_validate(values)
+    return {error.key: error for error in explain(caught.value, Outer, prefix)}
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "what", "hint"),
+    [
+        ({"inner": {"rat": 1}}, "inner.rat", "unknown key", "did you mean inner.rate?"),
+        ({"rate": 1}, "rate", "unknown key", "did you mean inner.rate or other.rate?"),
+        ({"inner": {"size": 1}}, "inner.size", "unknown key", "did you mean size?"),
+        ({"inner": {"zzz": 1}}, "inner.zzz", "unknown key", "the keys of inner are rate, kind"),
+        ({"inner": {"rate": -1}}, "inner.rate", "-1 should be greater than 0", "inner.rate: Learning rate."),
+        ({"inner": {"kind": "grr"}}, "inner.kind", "'grr' should be 'lstm' or 'gru'", None),
+        ({"size": "big"}, "size", "'big' should be a valid integer, or should be 'auto'", None),
+        ({"names": ["a", 3]}, "names", "3 should be a valid string", 'put it in quotes: "3"'),
+        ({"inner": 3}, "inner", "3 should be a table", None),
+        ({"inner": {"kind": "gru", "rate": 2}}, "inner", "a gru learns slowly", None),
+    ],
+)
+def test_each_error_names_key_and_hint(values, key, what, hint):
+    found = explained(values)
+    assert list(found) == [key]
+    assert found[key].what == what
+    assert hint is None or found[key].hint == hint
+    assert found[key].hint
+
+
+def test_one_error_is_itself_and_several_are_together():
+    one, two = ProfileError("a", key="k"), ProfileError("b", file="f.toml")
+    with pytest.raises(ProfileError) as caught:
+        raise_all([one])
+    assert caught.value is one and each(one) == (one,)
+    with pytest.raises(ValidationErrors) as several:
+        raise_all([one, two])
+    assert each(several.value) == (one, two)
+    assert str(several.value) == "a (key k); b (file f.toml)"
+    assert several.value.exit_code == 3
+
+    class Empty(BaseModel):
+        pass
+
+    assert unknown("students.dan.x", Empty, "students.dan.").hint == "it takes no keys"

@@ -1,25 +1,23 @@
-from pathlib import Path
-
 import pytest
 import tomli
 from hypothesis import given
 from hypothesis import strategies as st
+from raising import raising
 
 from kdcli.config.load import from_sets, load_profile, merge
 from kdcli.config.schema import Settings
 from kdcli.errors import KdError, PluginError, ProfileError, UsageError, ValidationErrors, each
-from kdcli.registry.plugin import use
 
 LABELS = '[task]\nlabels = ["0", "1"]\n'
 
 
-def write(folder: Path, text: str, name: str = "my.toml") -> Path:
+def write(folder, text, name="my.toml"):
     path = folder / name
     path.write_text(text, "utf-8")
     return path
 
 
-def errors_of(*arguments, **keywords) -> dict[str | None, KdError]:
+def errors_of(*arguments, **keywords):
     with pytest.raises(KdError) as caught:
         load_profile(*arguments, **keywords)
     return {error.key: error for error in each(caught.value)}
@@ -30,6 +28,11 @@ def test_without_anything_settings_are_the_defaults():
     assert profile.name == "default"
     assert profile.settings.model_copy(update={"students": {}, "generators": {}, "teachers": {}}) == Settings()
     assert set(profile.origins.values()) == {"default"}
+    profile = load_profile(None, sets=["students.bilstm.hidden=7"], environ={})
+    assert profile.settings.students["bilstm"]["hidden"] == 7
+    assert profile.settings.students["bilstm"]["cell"] == "lstm"
+    assert profile.origins["students.bilstm.hidden"] == "--set"
+    assert profile.origins["students.bilstm.cell"] == "default"
 
 
 def test_each_layer_wins_over_the_one_before(tmp_path):
@@ -53,16 +56,9 @@ def test_each_layer_wins_over_the_one_before(tmp_path):
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
-        ("student.lr=5e-4", "student.lr", 5e-4),
-        ("seed=7", "seed", 7),
-        ("student.vectors=teacher", "student.vectors", "teacher"),
-        ('student.vectors="a b"', "student.vectors", "a b"),
         ("student.vectors=a=b.vec", "student.vectors", "a=b.vec"),
         ("student.vectors=", "student.vectors", ""),
-        ("student.lowercase=false", "student.lowercase", False),
         ("teacher.lr=[2e-5, 3e-5]", "teacher.lr", [2e-5, 3e-5]),
-        ("teacher.config={hidden_size = 8}", "teacher.config", {"hidden_size": 8}),
-        ("teacher.model=./a\nb = 3", "teacher.model", "./a\nb = 3"),
         ("seed=1\nb = 3", "seed", "1\nb = 3"),
         (" student.lr =1", "student.lr", 1),
     ],
@@ -88,9 +84,8 @@ def test_set_never_loses_a_text(text):
 
 @pytest.mark.parametrize("text", ["student.lr", "=3", "", "student..lr=3", ".=1"])
 def test_set_without_key_or_value_is_a_usage_error(text):
-    with pytest.raises(UsageError) as caught:
+    with raising(UsageError, hint="--set student.lr=0.5"):
         load_profile(None, sets=[text], environ={})
-    assert "--set student.lr=0.5" in caught.value.hint
 
 
 def test_environment_reads_lists_as_json_and_any_section():
@@ -120,9 +115,6 @@ def test_environment_has_no_silent_typo_but_leaves_strangers_alone():
     assert "KD_STUDENT__LRR in the environment" in str(found["student.lrr"])
     assert found["sede"].hint == "did you mean seed?"
     assert found["studnt.lr"].hint == "did you mean student.lr?"
-
-
-def test_environment_value_that_is_no_json():
     found = errors_of(None, environ={"KD_TASK__LABELS": "0,1"})
     assert "KD_TASK__LABELS" in str(found["task.labels"])
     assert "KD_TASK__LABELS='[" in found["task.labels"].hint
@@ -182,29 +174,22 @@ def test_extends_by_name_and_relative_to_the_file(tmp_path):
     ("files", "says"),
     [
         ({"my.toml": 'extends = "b.toml"', "b.toml": 'extends = "my.toml"'}, "in a circle: my.toml -> b.toml -> my"),
-        ({"my.toml": 'extends = "my.toml"'}, "in a circle"),
         ({"my.toml": 'extends = "c.toml"'}, "there is no such profile file"),
         ({"my.toml": 'extends = "ss2"'}, "no profile is named ss2"),
-        ({"my.toml": 'extends = ["base"]'}, "extends is the name or file of one profile"),
         ({"my.toml": "extends = 3"}, "extends is the name or file of one profile"),
     ],
 )
 def test_extends_that_leads_nowhere(tmp_path, files, says):
     for name, text in files.items():
         write(tmp_path, text, name)
-    with pytest.raises(ProfileError, match=says) as caught:
+    with raising(ProfileError, says, key="extends") as caught:
         load_profile(tmp_path / "my.toml", environ={})
-    assert caught.value.key == "extends"
     assert caught.value.file and caught.value.file.startswith(str(tmp_path))
 
 
-def test_profile_that_is_not_toml_names_the_row(tmp_path):
-    with pytest.raises(ProfileError) as caught:
+def test_a_profile_that_is_no_toml_not_utf8_or_no_file(tmp_path):
+    with raising(ProfileError, row=3, file=tmp_path / "my.toml"):
         load_profile(write(tmp_path, "seed = 1\n[student]\nlr = fast\n"), environ={})
-    assert caught.value.row == 3 and caught.value.file == str(tmp_path / "my.toml")
-
-
-def test_profile_that_is_not_utf8_or_no_file(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
     with pytest.raises(ProfileError, match="not UTF-8, at byte 6"):
         load_profile(tmp_path / "latin.toml", environ={})
@@ -224,24 +209,6 @@ def test_resolved_toml_runs_again_as_it_is(tmp_path):
     assert first.settings.student.vectors == 'C:\\a "b" ü\t'
 
 
-def test_tables_of_plugins_are_complete_after_loading():
-    profile = load_profile(None, sets=["students.bilstm.hidden=7"], environ={})
-    assert profile.settings.students["bilstm"]["hidden"] == 7
-    assert profile.settings.students["bilstm"]["cell"] == "lstm"
-    assert profile.origins["students.bilstm.hidden"] == "--set"
-    assert profile.origins["students.bilstm.cell"] == "default"
-
-
-def test_unknown_plugins_are_found_before_anything_runs():
-    found = errors_of(None, sets=["student.model=bilsmt", "transfer.lite.tagger=patern"], environ={})
-    assert found["student.model"].hint == "did you mean bilstm?"
-    assert found["transfer.lite.tagger"].hint == "did you mean pattern?"
-    with pytest.raises(PluginError) as caught:
-        load_profile(None, sets=["student.model=bilsmt"], environ={})
-    assert caught.value.exit_code == 5
-    assert "students.bilstmm" in errors_of(None, sets=["students.bilstmm.hidden=3"], environ={})
-
-
 def test_tables_of_plugins_that_are_missing_or_broken_are_errors(make_plugin):
     found = errors_of(None, sets=["students.elsewhere.widths=[3, 4]"], environ={})
     assert "no student plugin is named elsewhere" in found["students.elsewhere"].what
@@ -250,14 +217,6 @@ def test_tables_of_plugins_that_are_missing_or_broken_are_errors(make_plugin):
     for key, sets in (("students.bad", "students.bad.x=1"), ("student.model", "student.model=bad")):
         found = errors_of(None, sets=[sets], environ={})
         assert "kd-bad:bad cannot be imported" in found[key].what
-
-
-def test_broken_plugin_of_a_file_names_the_row(tmp_path):
-    path = write(tmp_path, "def build(): ...\nimport nowhere_to_be_found\n", "mine.py")
-    use([path])
-    mine = write(tmp_path, LABELS + '[student]\nmodel = "mine"\n')
-    found = errors_of(mine, environ={})["student.model"]
-    assert (found.file, found.row) == (str(path), 2)
 
 
 OTHER = """
@@ -278,12 +237,18 @@ def test_a_tagger_of_another_version_is_found_before_anything_runs(make_plugin):
     assert "is written for api_version 9" in found["transfer.lite.tagger"].what
 
 
-def test_only_what_is_used_has_to_be_there():
+def test_unknown_plugins_are_found_where_they_are_used():
     sets = ["transfer.generator=one", "transfer.lite.tagger=shape", "student.model=two", "students.two.width=3"]
     profile = load_profile(None, sets=sets, environ={}, uses=())
     assert (profile.settings.student.model, profile.settings.students) == ("two", {"two": {"width": 3}})
     assert list(errors_of(None, sets=sets, environ={}, uses={"taggers"})) == ["transfer.lite.tagger"]
     assert len(errors_of(None, sets=sets, environ={})) == 3
+    found = errors_of(None, sets=["student.model=bilsmt", "transfer.lite.tagger=patern"], environ={})
+    assert found["student.model"].hint == "did you mean bilstm?"
+    assert found["transfer.lite.tagger"].hint == "did you mean pattern?"
+    with raising(PluginError):
+        load_profile(None, sets=["student.model=bilsmt"], environ={})
+    assert "students.bilstmm" in errors_of(None, sets=["students.bilstmm.hidden=3"], environ={})
 
 
 def test_a_required_option_names_its_flag(make_plugin):
@@ -330,7 +295,7 @@ def test_merging_joins_tables_and_names_the_last_layer(layered):
             return above
         return below | {name: over(below[name], value) if name in below else value for name, value in above.items()}
 
-    expected: dict = {}
+    expected = {}
     for table in layered:
         expected = over(expected, table)
     merged, origins = merge([Layer(str(number), table) for number, table in enumerate(layered)])
@@ -364,9 +329,9 @@ def test_a_learning_rate_that_is_not_set_follows_the_optimizer(profile, optimize
     ],
 )
 def test_a_setting_without_effect_is_an_error_where_it_was_set(sets, key):
-    with pytest.raises(ProfileError) as caught:
+    with raising(ProfileError, says="--set") as caught:
         load_profile("sst2-paper", sets=sets, environ={})
-    assert key in caught.value.key and "--set" in str(caught.value)
+    assert key in caught.value.key
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,21 @@
+from functools import partial
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from notes import Notes
+from raising import raising
+from scipy.stats import entropy
 
 from kdcli.api import Task
+from kdcli.config.load import load_profile
 from kdcli.config.schema import TaskSettings
+from kdcli.distillation.choose import by_entropy, in_rounds
+from kdcli.distillation.plan import Limits, Speeds, make_plan
 from kdcli.distillation.texts import Columns, find_columns, find_files, first_texts, held_out, take_texts
-from kdcli.errors import DataError, MissingError
+from kdcli.errors import DataError, MissingError, ProfileError, UsageError
 
 TASK = Task("films", "single", ("negative", "positive"))
 TEXTS = [f"a film of number {number}" for number in range(200)]
@@ -37,11 +44,9 @@ def take(tmp_path, files, *, limit=0, label="", notes=None):
     return counts, {path.stem: pl.read_parquet(path) for path in (tmp_path / "out").glob("*.parquet")}
 
 
-def test_the_only_column_of_texts_is_found(tmp_path):
+def test_the_columns_of_texts_and_labels_are_found(tmp_path):
     assert find_columns(write(tmp_path / "a.csv", TABLE)) == Columns(("words",), None)
-
-
-def test_among_several_the_usual_name_decides(tmp_path):
+    assert find_columns(write(tmp_path / "a.csv", {"n": ["1", "2"], "w": ["good", "bad"]})).texts == ("w",)
     table = write(tmp_path / "a.csv", {**TABLE, "Review": TABLE["words"][::-1], "label": list("01010")})
     assert find_columns(table) == Columns(("Review",), "label")
     assert find_columns(table, label_col="none") == Columns(("Review",), None)
@@ -51,27 +56,17 @@ def test_among_several_the_usual_name_decides(tmp_path):
     assert find_columns(table, labels=("Rome", "Oslo", "Bonn"), label_col="none") == Columns(("Review",), None)
 
 
-def test_a_doubt_is_an_error_that_shows_the_columns(tmp_path):
+def test_a_doubt_about_the_columns_is_an_error(tmp_path):
     table = write(tmp_path / "a.csv", {**TABLE, "more": TABLE["words"][::-1]})
-    with pytest.raises(DataError, match="2 columns may hold the texts: words, more") as caught:
+    with raising(DataError, "2 columns may hold the texts: words, more", hint=("words (a good film)", "--text-col")):
         find_columns(table)
-    assert "words (a good film)" in caught.value.hint and "--text-col" in caught.value.hint
-    with pytest.raises(DataError, match="no column 'text'") as caught:
+    with raising(DataError, "no column 'text'", key="text"):
         find_columns(table, text_col="text")
-    assert caught.value.key == "text"
-
-
-def test_numbers_are_no_texts(tmp_path):
     numbers = {"a": ["1", "2.5"], "b": ["2026-01-02", "2026-02-03"]}
     with pytest.raises(DataError, match="no column holds texts"):
         find_columns(write(tmp_path / "a.csv", numbers))
-    with pytest.raises(DataError, match="this column holds no texts") as caught:
+    with raising(DataError, "this column holds no texts", key="a"):
         find_columns(write(tmp_path / "a.csv", numbers), text_col="a")
-    assert caught.value.key == "a"
-
-
-def test_single_words_are_texts_where_there_is_nothing_else(tmp_path):
-    assert find_columns(write(tmp_path / "a.csv", {"n": ["1", "2"], "w": ["good", "bad"]})).texts == ("w",)
 
 
 def test_files_folders_and_patterns(tmp_path):
@@ -132,14 +127,10 @@ def test_rows_without_a_label_are_left_out_or_labels_are_not_used(tmp_path):
     assert not counts.labelled and counts.train + counts.dev == 200 and sides["dev"].columns == ["sentence"]
 
 
-def test_a_label_that_the_teacher_does_not_know_is_an_error_with_its_row(tmp_path):
+def test_texts_that_cannot_be_taken(tmp_path):
     labels = ["negative", "positive"] * 99 + ["neutral", "positive"]
-    with pytest.raises(DataError, match="neutral") as caught:
+    with raising(DataError, "neutral", row=200):
         take(tmp_path, [write(tmp_path / "a.csv", {"text": TEXTS, "label": labels})], label="label")
-    assert caught.value.row == 200
-
-
-def test_too_few_texts_are_an_error(tmp_path):
     with pytest.raises(DataError, match="200 texts, of which 1 are different"):
         take(tmp_path, [write(tmp_path / "a.csv", {"text": ["all equal"] * 200, "n": [1] * 200})])
 
@@ -152,20 +143,6 @@ def test_a_third_part_is_held_out_of_many_texts():
         (2_000, 6_472),
         (2_000, 10_000),
     ]
-
-
-@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=50), st.integers(0, 3))
-def test_hashes_are_mixed_as_splitmix64_does(hashes, seed):
-    from kdcli.distillation.texts import _mixed
-
-    def one(value):
-        mask = 2**64 - 1
-        value = (value + (seed + 1) * 0x9E3779B97F4A7C15) & mask
-        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
-        return value ^ (value >> 31)
-
-    assert _mixed(np.array(hashes, np.uint64), np.uint64(seed)).tolist() == list(map(one, hashes))
 
 
 def test_a_dataset_of_the_hub_is_its_training_tables(tmp_path, monkeypatch):
@@ -186,3 +163,148 @@ def test_first_texts_leave_out_empty_ones_and_need_one(tmp_path):
     assert first_texts(table, settings(("text",)), TASK, 5)["sentence"].to_list() == ["a film", "another"]
     with pytest.raises(DataError, match="no texts"):
         first_texts(write(tmp_path / "b.csv", {"text": ["", " "]}), settings(("text",)), TASK, 5)
+
+
+SETTINGS = load_profile("distil", environ={}, uses=()).settings
+SPEEDS = Speeds(0.01, 0.001, 0.001)
+BATCH = SETTINGS.student.batch_size
+
+
+@given(st.floats(2, 600), st.integers(1000, 10**6), st.floats(1e-5, 0.5), st.floats(1e-5, 5e-3), st.floats(1e-5, 5e-3))
+def test_a_plan_fills_the_time_and_no_more(minutes, texts, text, word, row):
+    plan = make_plan(texts, 5.0, Speeds(text, word, row), Limits(minutes), SETTINGS)
+    train = plan.texts - sum(held_out(plan.texts))
+    rows = train * (1 + plan.n_iter)
+    # What the plan takes, reckoned anew from its numbers.
+    teacher = (rows + plan.texts - train) * text
+    taken = 5.0 + 20.0 + teacher + plan.words * word + plan.updates * BATCH * row
+    assert plan.words == SETTINGS.student.max_size or plan.words * word <= max(6 * minutes, 2_000 * word)
+    assert taken == pytest.approx(sum(plan.seconds.values()))
+    least = plan.updates == 20 or plan.texts == 128
+    most = plan.epochs == 10  # more texts, or one more for each, would take too long
+    assert least or taken <= 60 * minutes * 1.02
+    assert least or most or taken >= 60 * minutes * 0.85
+    assert plan.texts <= texts and (least or plan.epochs == -(-plan.updates * BATCH // rows))
+
+
+def test_more_time_buys_more_texts_then_fabricated_ones_then_epochs():
+    plans = [make_plan(10_000, 0, SPEEDS, Limits(minutes), SETTINGS) for minutes in (2, 4.7, 20, 2000)]
+    assert plans[0].texts < plans[1].texts == plans[2].texts == plans[3].texts == 10_000
+    assert [plan.n_iter for plan in plans] == [0, 1, 10, 20]
+    assert plans[3].epochs == 10 > plans[2].epochs
+    plan = make_plan(10_000, 30, SPEEDS, Limits(0.1), SETTINGS)
+    assert (plan.texts, plan.n_iter, plan.updates) == (128, 0, 20)
+    assert sum(plan.seconds.values()) > 6
+
+
+def test_plans_of_shorter_texts_and_without_a_limit():
+    shorter = Speeds(0.01, 0.001, 0.001, made=0.8)
+    plan = make_plan(10_000, 0, shorter, Limits(20), SETTINGS)
+    assert plan.n_iter > make_plan(10_000, 0, SPEEDS, Limits(20), SETTINGS).n_iter
+    train = 10_000 - sum(held_out(10_000))
+    long = train * (1 + plan.n_iter * 0.8)
+    assert plan.seconds["teacher"] == pytest.approx(0.01 * (long + 10_000 - train))
+    assert plan.seconds["student"] == pytest.approx(0.001 * plan.updates * BATCH * long / (train + plan.n_iter * train))
+    assert 0.95 * 20 * 60 < sum(plan.seconds.values()) <= 1.02 * 20 * 60
+    assert make_plan(200_000, 0, SPEEDS, Limits(), SETTINGS).n_iter == 0
+    alone = make_plan(1_000, 3, SPEEDS, Limits(n_iter=0), SETTINGS)
+    wanted = make_plan(1_000, 0, SPEEDS, Limits(60, n_iter=2), SETTINGS)
+    assert (alone.n_iter, alone.updates, wanted.n_iter) == (0, SETTINGS.student.epochs * 4, 2)
+    assert sum(alone.seconds.values()) == pytest.approx(
+        3 + 20 + 1_000 * 0.01 + alone.words * 0.001 + alone.updates * BATCH * 0.001
+    )
+    small = make_plan(1_000, 0, SPEEDS, Limits(), SETTINGS)
+    assert (small.texts, small.n_iter, small.epochs) == (1_000, 20, SETTINGS.student.epochs)
+    assert small.updates == 4 * -(-900 * 21 // BATCH)
+
+
+@given(st.integers(10, 10**5), st.integers(210, 10**5), st.sampled_from([None, 0, 3, 20]), st.floats(0.1, 600))
+def test_the_teacher_labels_no_more_than_the_budget(texts, budget, n_iter, minutes):
+    limits = Limits(None, budget, n_iter)
+    limits.check(SETTINGS)
+    taken = min(texts, limits.most_texts())
+    for plan in (
+        make_plan(taken, 0, None, limits, SETTINGS),
+        make_plan(taken, 0, SPEEDS, Limits(minutes, budget, n_iter), SETTINGS),
+    ):
+        train = plan.texts - sum(held_out(plan.texts))
+        assert plan.labelled == plan.texts + train * plan.n_iter <= budget
+        assert plan.n_iter == (n_iter if n_iter is not None else plan.n_iter)
+    if n_iter is None and taken < texts:  # real texts come before fabricated ones
+        assert (make_plan(taken, 0, None, limits, SETTINGS).labelled, plan.n_iter) == (budget, 0)
+
+
+def test_a_budget_that_is_too_small_or_of_other_texts():
+    assert [Limits(None, 40, n_iter).most_texts() for n_iter in (None, 0, 1, 3)] == [40, 40, 20, 10]
+    for budget, n_iter in ((-1, None), (0, None), (9, None), (39, 3)):
+        with pytest.raises(UsageError):
+            Limits(None, budget, n_iter).check(SETTINGS)
+    corpus = SETTINGS.model_copy(update={"transfer": SETTINGS.transfer.model_copy(update={"method": "lite+corpus"})})
+    with pytest.raises(UsageError, match="method"):
+        Limits(None, 1_000).check(corpus)
+
+
+SINGLE = Task("films", "single", ("bad", "mixed", "good"))
+MANY = Task("topics", "single", ("a", "b"), multi_label=True)
+
+
+@pytest.mark.parametrize("count", [40, 99])
+def test_a_quarter_is_random_and_the_rest_drawn_from_fresh_rows_in_two_rounds(count):
+    order, seen = np.random.default_rng(3).permutation(300), []
+
+    def read(rows, others):
+        seen.append((rows, others))
+        return others[:, None].astype(np.float32)  # the logit is the row's number
+
+    def draw(logits, wanted, draws):
+        return np.argsort(-logits[:, 0])[:wanted]
+
+    rows = in_rounds(order, count, read, draw, seed=1)
+    assert len(set(rows.tolist())) == count and set(rows) <= set(order)
+    assert [len(labelled) for labelled, _ in seen] == [count // 4, count // 2]
+    assert np.array_equal(rows[: count // 4], order[: count // 4])
+    for labelled, others in seen:
+        assert not set(labelled) & set(others) and len(set(others)) == len(others)
+    first = seen[0][1]
+    assert set(rows[count // 4 : count // 2]) == set(np.sort(first)[::-1][: count // 2 - count // 4])
+    assert np.array_equal(rows, in_rounds(order, count, read, draw, seed=1))
+    assert not np.array_equal(rows, in_rounds(order, count, read, draw, seed=2))
+
+
+def sigmoid(value):
+    return 1 / (1 + np.exp(-value))
+
+
+@pytest.mark.parametrize("task", [SINGLE, MANY])
+def test_rows_are_drawn_in_proportion_to_their_entropy(task):
+    logits = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 1.0], [40.0, 0.0, -40.0]])[:, : task.outputs].astype(np.float32)
+    if task.multi_label:
+        logits[2] = 40, -40
+        sure = [entropy([sigmoid(value), sigmoid(-value)]) for value in logits.ravel()]
+        wanted = np.reshape(sure, logits.shape).sum(1)
+    else:
+        wanted = entropy(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), axis=1)
+    draws = np.random.default_rng(1)
+    found = np.bincount([by_entropy(logits, 1, draws, task)[0] for _ in range(4000)], minlength=3) / 4000
+    assert found[2] == 0 and found == pytest.approx(wanted / wanted.sum(), abs=0.03)
+    assert sorted(by_entropy(logits, 3, draws, task)) == [0, 1, 2]
+
+
+def test_a_choice_takes_time_in_the_plan():
+    load = partial(load_profile, "distil", environ={}, uses=())
+    alone, chosen = (load(flags={"transfer.choose": way}).settings for way in ("random", "entropy"))
+    speeds = Speeds(0.01, 0.001, 0.001)
+    budget, minutes = Limits(budget=4_000), Limits(2)
+    plain = make_plan(4_000, 0, speeds, budget, alone)
+    plan = make_plan(4_000, 0, speeds, budget, chosen, more=True)
+    own = plan.seconds.pop("choice")
+    assert plan == plain and own == pytest.approx(4 * 0.001 * (4_000 - 400))
+    assert make_plan(4_000, 0, speeds, budget, chosen) == plain  # there is nothing to choose
+    assert 0.85 * 120 <= sum(make_plan(20_000, 0, speeds, minutes, chosen).seconds.values()) <= 1.02 * 120
+
+
+def test_a_score_has_no_entropy(tmp_path):
+    (tmp_path / "my.toml").write_text('extends = "distil"\n[transfer]\nchoose = "entropy"\n')
+    score = {"task.labels": (), "task.names": (), "task.metric": "pearson"}
+    with raising(ProfileError, "entropy", key="transfer.choose"):
+        load_profile(tmp_path / "my.toml", environ={}, flags=score)

@@ -1,11 +1,18 @@
 import hashlib
+import io
+import os
+import stat
+import tarfile
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from raising import raising
 
 from kdcli.api import QuietReporter
 from kdcli.download.fetch import fetch as fetch_file
+from kdcli.download.fetch import is_archive, unpack
 from kdcli.errors import DataError, KdError, MissingError
 
 BODY = bytes(range(256)) * 1000
@@ -106,9 +113,8 @@ def test_a_file_comes_whole(server, tmp_path):
 
 def test_a_file_without_the_expected_hash_is_refused_and_leaves_nothing(server, tmp_path):
     server.answers = [lambda handler: handler.send(200, BODY[:-1], length="none")]
-    with pytest.raises(DataError) as raised:
+    with raising(DataError, file=f"{server.url}/a", what=DIGEST):
         fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
-    assert DIGEST in raised.value.what and raised.value.file == f"{server.url}/a"
     assert parts(tmp_path) == []
     fetch(f"{server.url}/a", tmp_path / "a")
     assert (tmp_path / "a").stat().st_size == len(BODY) - 1
@@ -117,9 +123,8 @@ def test_a_file_without_the_expected_hash_is_refused_and_leaves_nothing(server, 
 def test_a_break_is_an_error_and_leaves_nothing(server, tmp_path):
     (tmp_path / "a").write_text("old")
     server.answers = [broken(1000), whole]
-    with pytest.raises(MissingError) as raised:
+    with raising(MissingError, file=f"{server.url}/a"):
         fetch(f"{server.url}/a", tmp_path / "a")
-    assert raised.value.file == f"{server.url}/a"
     assert parts(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
     fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
     assert (tmp_path / "a").read_bytes() == BODY
@@ -139,9 +144,8 @@ def test_a_file_that_is_not_there(status, server, tmp_path):
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/a", "ftp://127.0.0.1/a", "http://", "nonsense://x"])
 def test_no_server_or_no_address(url, tmp_path):
-    with pytest.raises(MissingError) as raised:
+    with raising(MissingError, hint=("HTTPS_PROXY", str(tmp_path / "a"))):
         fetch(url, tmp_path / "a")
-    assert "HTTPS_PROXY" in raised.value.hint and str(tmp_path / "a") in raised.value.hint
 
 
 def test_two_at_once_do_not_write_the_same_part(server, tmp_path):
@@ -159,3 +163,84 @@ def test_two_at_once_do_not_write_the_same_part(server, tmp_path):
     fetch(f"{server.url}/a", tmp_path / "a")
     assert inside.is_set() and outcome and "another kd downloads this file now" in outcome[0]
     assert parts(tmp_path) == ["a"]
+
+
+FILES = {"a.txt": b"one\ntwo\n", "deep/empty": b"", "deep/er/b.tsv": b"sentence\tlabel\n"}
+
+
+def zipped(path, files=FILES):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def tarred(path, files=FILES, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def tarred_gz(path, files=FILES):
+    return tarred(path, files, "w:gz")
+
+
+FORMS = {"zip": zipped, "tar": tarred, "tar.gz": tarred_gz}
+every_form = pytest.mark.parametrize("form", FORMS)
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@every_form
+def test_all_files_are_unpacked(form, tmp_path):
+    archive = FORMS[form](tmp_path / "download")
+    assert is_archive(archive)
+    assert unpack(archive, tmp_path / "out") == [tmp_path / "out" / name for name in FILES]
+    assert contents(tmp_path / "out") == FILES
+
+
+@every_form
+def test_one_file_alone(form, tmp_path):
+    archive = FORMS[form](tmp_path / "download")
+    assert unpack(archive, tmp_path / "out", only="b.tsv") == [tmp_path / "out" / "deep/er/b.tsv"]
+    assert list(contents(tmp_path / "out")) == ["deep/er/b.tsv"]
+    with pytest.raises(DataError, match=r"holds no c\.txt"):
+        unpack(archive, tmp_path / "out2", only="c.txt")
+
+
+@every_form
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil"])
+def test_nothing_leaves_the_folder(form, name, tmp_path):
+    archive = FORMS[form](tmp_path / "x", {"first": b"1", name: b"evil"})
+    try:
+        found = unpack(archive, tmp_path / "in" / "out")
+    except DataError:  # of a tar
+        found = []
+    assert all(path.is_relative_to(tmp_path / "in" / "out") for path in found)
+    assert {path.name for path in tmp_path.iterdir()} <= {"x", "in"}
+
+
+def test_links_and_devices(tmp_path):
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+    with pytest.raises(DataError):
+        unpack(tarred(tmp_path / "tar", {link: b""}), tmp_path / "out")
+    link = zipfile.ZipInfo("link")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    (found,) = unpack(zipped(tmp_path / "zip", {link: b"/etc"}), tmp_path / "out2")
+    assert not found.is_symlink()
+
+
+@every_form
+def test_an_archive_that_is_cut_or_is_none(form, tmp_path):
+    archive = FORMS[form](tmp_path / "x", {"a": os.urandom(5000), "b": os.urandom(5000)})
+    data = archive.read_bytes()
+    for content in (data[: len(data) // 2], data[:700], b"<!DOCTYPE html><title>Sign in</title>", b""):
+        archive.write_bytes(content)
+        with raising(DataError, file=archive, hint=True):
+            unpack(archive, tmp_path / "out")

@@ -1,13 +1,17 @@
 import json
+import re
+from urllib.parse import urlsplit
 
 import polars as pl
 import pytest
 from glue_tables import HUB_TEXTS
+from raising import raising
 
 from kdcli.api import QuietReporter
 from kdcli.config.load import load_profile
+from kdcli.download import SOURCES, find
 from kdcli.download.get import get
-from kdcli.errors import DataError, MissingError
+from kdcli.errors import DataError, MissingError, UsageError
 from kdcli.tasks.glue import TASKS
 from kdcli.tasks.split import load_split, task_from
 
@@ -119,6 +123,32 @@ def test_what_the_hub_has_is_downloaded(hub, tmp_path):
 
 @pytest.mark.parametrize(("task", "offline", "kind"), [("rte", True, MissingError), ("qnli", False, DataError)])
 def test_what_cannot_be_downloaded(hub, tmp_path, task, offline, kind):
-    with pytest.raises(kind) as raised:
+    with raising(kind, hint="--url FOLDER") as raised:
         get(task, tmp_path / "out", offline=offline)
-    assert "--url FOLDER" in raised.value.hint and "\n" not in raised.value.what
+    assert "\n" not in raised.value.what
+
+
+def test_what_is_known_is_well_formed():
+    for source in SOURCES:
+        assert source.about and source.cite
+        assert source.is_url == (not source.is_dataset)
+        if source.is_url:
+            assert urlsplit(source.address).scheme == "https"
+        if source.sha256 is not None:
+            assert re.fullmatch("[0-9a-f]{64}", source.sha256)
+    digests = {source.address: source.sha256 for source in SOURCES}
+    assert all(digests[source.address] == source.sha256 for source in SOURCES), "one file has one hash"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("sst-2", "did you mean sst2?"),
+        ("glove.6B", "did you mean glove.6B.50d?"),
+        ("distilation-data", "did you mean distillation-data?"),
+        ("xyz", "`kd data list` names what there is"),
+    ],
+)
+def test_an_unknown_name(name, hint):
+    with raising(UsageError, f"nothing is named {name}", hint=hint):
+        find(name)

@@ -1,31 +1,18 @@
 """What a bench measures, and how; in this process where no other is needed."""
 
-from __future__ import annotations
-
 import json
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from made_student import PAIR, SINGLE, TEXTS, columns, make_student
 from notes import Notes
 
+from kdcli.cli import run
 from kdcli.config.schema import Settings
 from kdcli.errors import KdError
 from kdcli.evaluate import bench as benching
-from kdcli.evaluate.bench import (
-    BATCHES,
-    BenchSubject,
-    Latency,
-    Measurement,
-    bench,
-    measure,
-    peak_memory,
-    timed,
-)
+from kdcli.evaluate.bench import BATCHES, BenchSubject, Latency, Measurement, bench, measure, timed
 from kdcli.export.onnx import export_onnx
 from kdcli.student.student import load_student
 
@@ -33,26 +20,26 @@ from kdcli.student.student import load_student
 class Clock:
     """A clock that a model winds on: 1 ms a call and 0.5 ms a text."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 0.0
-        self.calls: list[list[list[str]]] = []
+        self.calls = []
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
-    def logits(self, texts: Any) -> None:
+    def logits(self, texts):
         self.calls.append(texts)
         self.now += 0.001 + 0.0005 * len(texts[0])
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch):
     found = Clock()
     monkeypatch.setattr("kdcli.evaluate.bench.time.perf_counter", found)
     return found
 
 
-def test_calls_are_timed_one_by_one_until_the_time_is_up(clock: Clock) -> None:
+def test_calls_are_timed_one_by_one_until_the_time_is_up(clock):
     texts = [list("abcde"), list("vwxyz")]
     rate, taken = timed(clock.logits, texts, 1, 0.0025)
     assert (rate, taken) == (pytest.approx(1 / 0.0015), pytest.approx([0.0015] * 2))
@@ -68,7 +55,7 @@ def test_calls_are_timed_one_by_one_until_the_time_is_up(clock: Clock) -> None:
     assert len(timed(clock.logits, [["a"]], 8, 0)[1]) == 1 and clock.calls == [[["a"]]]
 
 
-def test_rates_and_latencies_are_those_of_the_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_and_latencies_are_those_of_the_clock(clock, monkeypatch):
     monkeypatch.setattr(benching, "_load", lambda subject: benching._Loaded(clock.logits, 1.5))
     found = measure(BenchSubject("x", "numpy", "", SINGLE), [[str(number) for number in range(6000)]], 0.1)
     assert found.per_second == pytest.approx({1: 1 / 0.0015, 32: 32 / 0.017, 512: 512 / 0.257})
@@ -82,18 +69,18 @@ def test_rates_and_latencies_are_those_of_the_clock(clock: Clock, monkeypatch: p
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def student(tmp_path_factory):
     return make_student(tmp_path_factory.mktemp("student") / "student")
 
 
 @pytest.fixture(scope="module")
-def onnx(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def onnx(student, tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx") / "onnx"
     export_onnx(student=student, output=folder, check=False)
     return folder
 
 
-def test_the_forms_of_a_student(student: Path, onnx: Path) -> None:
+def test_the_forms_of_a_student(student, onnx):
     module = load_student(student)
     for kind, place, file in (
         ("pytorch", student, "model.safetensors"),
@@ -101,7 +88,7 @@ def test_the_forms_of_a_student(student: Path, onnx: Path) -> None:
         ("onnx", onnx, "model.onnx"),
         ("int8", onnx, "model.int8.onnx"),
     ):
-        found = measure(BenchSubject(kind, kind, str(place), SINGLE), columns(SINGLE), 0.0)  # type: ignore[arg-type]
+        found = measure(BenchSubject(kind, kind, str(place), SINGLE), columns(SINGLE), 0.0)
         assert found.kind == kind and set(found.per_second) == set(BATCHES)
         assert all(rate > 0 for rate in found.per_second.values()) and found.latency.calls == 1
         assert found.megabytes == (place / file).stat().st_size / 1e6
@@ -109,16 +96,7 @@ def test_the_forms_of_a_student(student: Path, onnx: Path) -> None:
         assert found.gpu_peak_megabytes is None and found.device == "cpu"
 
 
-def test_peak_memory_is_that_of_the_past() -> None:
-    before = peak_memory()
-    block = np.ones(40_000_000)
-    size = block.nbytes
-    del block
-    assert before > 20e6 and peak_memory() > size
-    assert peak_memory() >= before
-
-
-def fake(subject: BenchSubject, texts: Any, seconds: float) -> Measurement:
+def fake(subject, texts, seconds):
     slow = {"pytorch": 10.0, "numpy": 1.0, "onnx": 2.0, "int8": 1.5, "teacher": 400.0}[subject.kind]
     rates = {batch: batch * 1000 / slow for batch in BATCHES}
     parameters = {"pytorch": (1000, 200), "teacher": (350_000, 300_000)}.get(subject.kind, (None, None))
@@ -129,10 +107,10 @@ def fake(subject: BenchSubject, texts: Any, seconds: float) -> Measurement:
 
 
 @pytest.fixture
-def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[BenchSubject, Any, float]]:
-    calls: list[tuple[BenchSubject, Any, float]] = []
+def faked(monkeypatch):
+    calls = []
 
-    def alone(work: Any, subject: BenchSubject, texts: Any, seconds: float) -> Measurement:
+    def alone(work, subject, texts, seconds):
         assert work is benching.measure
         calls.append((subject, texts, seconds))
         return fake(subject, texts, seconds)
@@ -141,9 +119,7 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[BenchSubject, Any, floa
     return calls
 
 
-def test_all_models_on_the_same_texts(
-    student: Path, onnx: Path, tmp_path: Path, faked: list[tuple[BenchSubject, Any, float]]
-) -> None:
+def test_all_models_on_the_same_texts(student, onnx, tmp_path, faked):
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\n" + "".join(f"{text}\tyes\n" for text in TEXTS), "utf-8")
     task = {"labels": ["no", "yes"], "data_dir": str(tmp_path)}
     settings = Settings.model_validate({"task": task, "precision": "bf16", "teacher": {"max_length": 64}})
@@ -161,7 +137,21 @@ def test_all_models_on_the_same_texts(
     json.dumps(asdict(found))
 
 
-def test_pairs(tmp_path: Path, faked: list[tuple[BenchSubject, Any, float]]) -> None:
+def test_the_table_tells_how_many_times_better_than_the_teacher_they_are(student, faked, capsys):
+    assert run(["bench", "--student", str(student), "--teacher", "some/body"]) == 0
+    lines = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert {
+        "sentences/s, batch 1 100 1,000 2.5",
+        "parameters 1,000 1,000 350,000",
+        "faster than the teacher, batch 32 40x 400x",
+        "shorter latency 40x 400x",
+        "fewer parameters 350x 350x",
+        "smaller on disk 40x 400x",
+        "less memory 4.55x 4.95x",
+    } <= lines
+
+
+def test_pairs(tmp_path, faked):
     student = make_student(tmp_path / "student", PAIR)
     bench(student=student, settings=Settings(), profiled=False)
     first, second = faked[0][1]
@@ -171,9 +161,7 @@ def test_pairs(tmp_path: Path, faked: list[tuple[BenchSubject, Any, float]]) -> 
     assert faked[-1][1] == [["first one"], ["second one"]] and found.words == 4
 
 
-def test_what_is_left_out(
-    student: Path, onnx: Path, tmp_path: Path, faked: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_left_out(student, onnx, tmp_path, faked, monkeypatch):
     notes = Notes()
     found = bench(student=student, onnx=tmp_path, settings=Settings(), profiled=False, reporter=notes)
     assert list(found.skipped) == ["student, ONNX", "student, int8"] and len(notes.warnings) == 2
@@ -186,20 +174,20 @@ def test_what_is_left_out(
 class Broken:
     """A pool whose process the system has killed."""
 
-    def __enter__(self) -> Broken:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         pass
 
-    def submit(self, *_: object) -> Broken:
+    def submit(self, *_):
         return self
 
-    def result(self) -> None:
+    def result(self):
         raise BrokenProcessPool
 
 
-def test_a_model_that_does_not_fit_into_memory(student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_fit_into_memory(student, monkeypatch):
     monkeypatch.setattr(benching, "processes", lambda count: Broken())
     with pytest.raises(KdError, match="the process that measured student, PyTorch was killed"):
         bench(student=student, settings=Settings(), profiled=False)

@@ -1,18 +1,16 @@
-from __future__ import annotations
-
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from notes import Notes
+from raising import raising
+from scipy.special import softmax as reference
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.predict import predict_file, predict_table, write_predictions
+from kdcli.evaluate.predict import predict_file, predict_table, predict_texts, prediction_schema, write_predictions
 from kdcli.tables.read import ROW_NUMBER, read_table
 
 SCORE = Task("stsb", "pair", (), score_range=(0.0, 5.0), metric="pearson")
@@ -24,11 +22,11 @@ class Lengths:
     """A model whose output is the number of words of the first text, less those of the second, as many times as the
     task has outputs; it stops after so many calls."""
 
-    def __init__(self, task: Task, calls: int = 1000) -> None:
+    def __init__(self, task, calls=1000):
         self.task = task
         self.left = calls
 
-    def logits(self, columns: Sequence[Sequence[str]]) -> np.ndarray:
+    def logits(self, columns):
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
@@ -37,32 +35,32 @@ class Lengths:
         return (difference * np.arange(1, self.task.outputs + 1)).astype(np.float32)
 
 
-def predict(model: Lengths, path: Path, *, probabilities: bool = False) -> pl.DataFrame:
+def predict(model, path, *, probabilities=False):
     return pl.concat(predict_table(model, path, None, QuietReporter(), probabilities=probabilities))
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_parts(monkeypatch):
     monkeypatch.setattr("kdcli.evaluate.predict.ROWS", 3)
 
 
-def table(folder: Path, rows: Sequence[str]) -> Path:
+def table(folder, rows):
     path = folder / "test.tsv"
     path.write_text("".join(f"{row}\n" for row in ("index\tsentence1\tsentence2", *rows)), "utf-8")
     return path
 
 
 @pytest.fixture
-def many(tmp_path: Path) -> Path:
+def many(tmp_path):
     """Ten rows, so four parts; the score of row n is n / 2."""
     return table(tmp_path, [f"{100 + row}\t{'a ' * (row // 2 + 1)}b\tx" for row in range(10)])
 
 
-def read(path: Path) -> dict[str, list[object]]:
+def read(path):
     return read_table(path).frame().drop(ROW_NUMBER).to_dict(as_series=False)
 
 
-def test_more_rows_than_go_at_once(many: Path) -> None:
+def test_more_rows_than_go_at_once(many):
     batches = predict_table(Lengths(CLASSES), many, None, QuietReporter(), probabilities=True)
     sizes = [len(batch) for batch in batches]
     assert sizes == [3, 3, 3, 1]
@@ -81,7 +79,7 @@ FORMS = [
 
 @pytest.mark.parametrize(("form", "content"), FORMS, ids=[form for form, _ in FORMS])
 @pytest.mark.parametrize("to", ["tsv", "csv", "jsonl", "parquet", "tsv.gz"])
-def test_every_form_to_every_form(tmp_path: Path, form: str, content: str, to: str) -> None:
+def test_every_form_to_every_form(tmp_path, form, content, to):
     source, output = tmp_path / f"in.{form}", tmp_path / f"out.{to}"
     source.write_text(content, "utf-8")
     expected = predict(Lengths(CLASSES), source, probabilities=True).to_dict(as_series=False)
@@ -95,7 +93,7 @@ def test_every_form_to_every_form(tmp_path: Path, form: str, content: str, to: s
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, output.name])
 
 
-def test_a_txt_holds_the_predictions_alone(tmp_path: Path, many: Path) -> None:
+def test_a_txt_holds_the_predictions_alone(tmp_path, many):
     predict_file(Lengths(SCORE), many, tmp_path / "out.txt", origin=ORIGIN)
     assert [float(line) for line in (tmp_path / "out.txt").read_text().split()] == [1 + row // 2 for row in range(10)]
     with pytest.raises(UsageError, match=r"\.txt"):
@@ -103,7 +101,7 @@ def test_a_txt_holds_the_predictions_alone(tmp_path: Path, many: Path) -> None:
 
 
 @pytest.fixture
-def killed(tmp_path: Path, many: Path) -> Path:
+def killed(tmp_path, many):
     """The output of a prediction that was killed when two parts of four were there."""
     output = tmp_path / "out.tsv"
     with pytest.raises(KeyboardInterrupt):
@@ -112,17 +110,8 @@ def killed(tmp_path: Path, many: Path) -> Path:
     return output
 
 
-def test_a_killed_prediction_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, many: Path, killed: Path) -> None:
-    model = Lengths(SCORE, calls=2)
-    predict_file(model, many, killed, origin=ORIGIN)
-    assert model.left == 0
-    predict_file(Lengths(SCORE), many, tmp_path / "whole.tsv", origin=ORIGIN)
-    assert killed.read_bytes() == (tmp_path / "whole.tsv").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tsv", "test.tsv", "whole.tsv"]
-
-
 @pytest.mark.parametrize("change", ["model", "table", "probabilities", "resume"])
-def test_parts_of_something_else_are_made_again(many: Path, killed: Path, change: str) -> None:
+def test_parts_of_something_else_are_made_again(many, killed, change):
     reporter, model = Notes(), Lengths(CLASSES if change == "probabilities" else SCORE)
     origin = {**ORIGIN, "student": "other"} if change == "model" else ORIGIN
     if change == "table":
@@ -135,7 +124,7 @@ def test_parts_of_something_else_are_made_again(many: Path, killed: Path, change
     assert [each.startswith(told[change]) for each in reporter.warnings] == [True] * (change != "resume")
 
 
-def test_predictions_of_a_stream_go_to_any_form(tmp_path: Path, many: Path) -> None:
+def test_predictions_of_a_stream_go_to_any_form(tmp_path, many):
     for name in ("out.parquet", "out.tsv", "out.jsonl"):
         frames = predict_table(Lengths(CLASSES), many, None, QuietReporter(), probabilities=True)
         assert write_predictions(tmp_path / name, frames, Lengths(CLASSES), probabilities=True).rows == 10
@@ -143,20 +132,19 @@ def test_predictions_of_a_stream_go_to_any_form(tmp_path: Path, many: Path) -> N
         assert (tmp_path / name).read_bytes() == (tmp_path / f"file_{name}").read_bytes()
 
 
-def test_a_row_that_is_not_utf8_shows_before_the_work_and_parts_stay(many: Path, killed: Path) -> None:
+def test_a_row_that_is_not_utf8_shows_before_the_work_and_parts_stay(many, killed):
     whole = many.read_bytes()
     many.write_bytes(whole + b"a\tb\tc\n" * 5000 + b"110\tg\xf6od\tx\n" + b"a\tb\tc\n" * 5000)
     model = Lengths(SCORE)
-    with pytest.raises(DataError, match="not UTF-8") as refused:
+    with raising(DataError, "not UTF-8", row=5012):
         predict_file(model, many, killed, origin=ORIGIN)
-    assert refused.value.row == 5012
     assert model.left == 1000
     many.write_bytes(whole)
     predict_file(model, many, killed, origin=ORIGIN)
     assert 1000 - model.left == 2
 
 
-def test_bad_rows_and_empty_texts_are_told_once(tmp_path: Path) -> None:
+def test_bad_rows_and_empty_texts_are_told_once(tmp_path):
     path = table(tmp_path, ["0\ta b\tx", "ragged", "1\t\tx", "2\ta\t"])
     reporter = Notes()
     settings = TaskSettings(kind="pair", metric="pearson", bad_rows="skip")
@@ -169,7 +157,7 @@ def test_bad_rows_and_empty_texts_are_told_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 @pytest.mark.parametrize("to", ["csv", "parquet", "jsonl"])
-def test_all_columns_of_the_table_may_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, to: str) -> None:
+def test_all_columns_of_the_table_may_stay(tmp_path, monkeypatch, form, to):
     monkeypatch.setattr("kdcli.evaluate.predict.ROWS", 3)
     rows = 10
     table = pl.DataFrame(
@@ -189,6 +177,58 @@ def test_all_columns_of_the_table_may_stay(tmp_path: Path, monkeypatch: pytest.M
     assert found["meta"].cast(pl.Int64).to_list() == list(range(rows))
     assert found["prediction"].cast(pl.String).to_list() == plain["prediction"].to_list()
     table.with_columns(prediction=pl.lit("mine")).write_csv(tmp_path / "taken.csv")
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, key="prediction"):
         predict_file(Lengths(CLASSES), tmp_path / "taken.csv", tmp_path / "no.csv", origin=ORIGIN, keep=True)
-    assert caught.value.key == "prediction" and not (tmp_path / "no.csv").exists()
+    assert not (tmp_path / "no.csv").exists()
+
+
+THREE = Task("nli", "single", ("entailment", "neutral", "contradiction"))
+STARS = Task("stsb", "single", (), score_range=(0.0, 5.0), metric="pearson")
+
+
+class Fixed:
+    """A model with fixed logits."""
+
+    def __init__(self, task, logits):
+        self.task = task
+        self.answers = np.array(logits, np.float32)
+
+    def logits(self, columns):
+        return self.answers
+
+
+def made(model, **how):
+    index = pl.Series([str(row) for row in range(len(model.answers))])
+    return predict_texts(model, index, [["a text"] * len(model.answers)], **how).to_dict(as_series=False)
+
+
+def test_the_label_of_the_highest_logit_and_its_probability():
+    model = Fixed(THREE, [[0, 1, 0.5], [3, -1, 2]])
+    assert made(model) == {"index": ["0", "1"], "prediction": ["neutral", "entailment"]}
+    found = made(model, probabilities=True)
+    assert list(found) == ["index", "prediction", *(f"probability_{label}" for label in THREE.labels)]
+    expected = reference(model.answers.astype(np.float64), axis=1).astype(np.float32)
+    np.testing.assert_array_equal([found[f"probability_{label}"] for label in THREE.labels], expected.T)
+
+
+@pytest.mark.parametrize(
+    ("score_range", "expected"),
+    [(None, [-0.25, 3.140625, 12]), ((0.0, 5.0), [0, 3.140625, 5]), ((-1.0, 0.125), [-0.25, 0.125, 0.125])],
+)
+def test_a_score_goes_no_further_than_its_range(score_range, expected):
+    model = Fixed(Task("score", "single", (), score_range=score_range, metric="pearson"), [[-0.25], [3.140625], [12]])
+    assert made(model)["prediction"] == expected
+    assert model.answers[2, 0] == 12  # the logits stay what they are
+
+
+def test_a_row_without_words_has_an_empty_prediction_unless_a_label_must_stand():
+    model = Fixed(THREE, [[0, 1, 0.5]] * 3)
+    index = pl.Series(["0", "1", "2"])
+    found = predict_texts(model, index, [["a", " ", ""], ["b", "c", "\t"]], probabilities=True)
+    assert found["prediction"].to_list() == ["neutral", "neutral", None]
+    assert found["index"].to_list() == ["0", "1", "2"]
+    assert found["probability_neutral"].null_count() == 1
+    model.answers_all = True
+    assert predict_texts(model, index, [["a", " ", ""], ["b", "c", "\t"]])["prediction"].null_count() == 0
+    with pytest.raises(UsageError):
+        prediction_schema(Fixed(STARS, []), probabilities=True)

@@ -1,16 +1,18 @@
-from __future__ import annotations
-
-from collections.abc import Sequence
-from pathlib import Path
+import codecs
+import io
 
 import numpy as np
 import pytest
 from glue_tables import TASKS, write
+from hypothesis import given
+from hypothesis import strategies as st
+from notes import Notes
+from raising import raising
 
-from kdcli.api import Task
+from kdcli.api import QuietReporter, Task
 from kdcli.config.load import load_profile
-from kdcli.config.schema import TaskSettings
-from kdcli.errors import DataError, UsageError
+from kdcli.errors import DataError
+from kdcli.evaluate.lines import predict_lines, read_lines
 from kdcli.evaluate.submission import glue_task, predict_glue, submission_files
 from kdcli.tasks import glue
 from kdcli.tasks.split import task_from
@@ -33,22 +35,22 @@ FILES = {
 class Turns:
     """A model that gives its classes by turns, and scores from far below the range to far above."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task):
         self.task = task
 
-    def logits(self, columns: Sequence[Sequence[str]]) -> np.ndarray:
+    def logits(self, columns):
         rows = np.arange(len(columns[0]))
         if self.task.is_score:
             return (rows[:, None] * 2 - 4).astype(np.float32)
         return np.eye(self.task.outputs, dtype=np.float32)[rows % self.task.outputs]
 
 
-def settings_for(name: str, folder: Path) -> TaskSettings:
+def settings_for(name, folder):
     return load_profile(name, environ={}).settings.task.model_copy(update={"data_dir": str(folder)})
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_files_of_every_task(name: str, tmp_path: Path) -> None:
+def test_the_files_of_every_task(name, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     if name == "ax":
         data.mkdir()
@@ -74,7 +76,7 @@ def test_the_files_of_every_task(name: str, tmp_path: Path) -> None:
             assert set(told) == known == set(glue.TASKS[name].labels)
 
 
-def test_labels_are_written_as_glue_writes_them() -> None:
+def test_labels_are_written_as_glue_writes_them():
     """The Hub numbers the classes that GLUE's tables name."""
     task = Task("rte", "pair", ("0", "1"), names=("entailment", "not_entailment"))
     assert glue_task(task, "rte").labels == ("entailment", "not_entailment")
@@ -83,20 +85,86 @@ def test_labels_are_written_as_glue_writes_them() -> None:
 
 
 @pytest.mark.parametrize("labels", [("yes", "no"), ("0", "1", "2"), ()])
-def test_other_labels_are_refused(labels: tuple[str, ...]) -> None:
+def test_other_labels_are_refused(labels):
     with pytest.raises(DataError, match="GLUE's sst2 has the labels 0, 1"):
         glue_task(Task("mine", "single", labels), "sst2")
 
 
-def test_a_task_that_glue_has_not(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="GLUE has no task 'imdb'") as refused:
-        submission_files(settings_for("imdb", tmp_path), tmp_path)
-    assert refused.value.hint is not None and "cola, sst2" in refused.value.hint
-
-
-def test_test_tables_that_glue_has_not(tmp_path: Path) -> None:
+def test_test_tables_that_glue_has_not(tmp_path):
     with pytest.raises(DataError, match="there is no test table"):
         submission_files(settings_for("sst2", tmp_path), tmp_path)
     (tmp_path / "test.tsv").write_text("index\tsentence1\tsentence2\n0\ta\tb\n")
     with pytest.raises(DataError, match="test_matched and test_mismatched"):
         submission_files(settings_for("mnli", tmp_path), tmp_path)
+
+
+LINES = Task("sst2", "single", ("0", "1"))
+PAIR = Task("nli", "pair", ("no", "yes"))
+
+
+class Pipe:
+    """A stream that gives one piece at a time."""
+
+    def __init__(self, *pieces):
+        self.pieces = list(pieces)
+
+    def read1(self, size, /):
+        return self.pieces.pop(0) if self.pieces else b""
+
+
+class Even:
+    """A model that tells texts of an even number of characters from the others."""
+
+    def __init__(self, task=LINES):
+        self.task = task
+
+    def logits(self, columns):
+        even = [sum(map(len, texts)) % 2 == 0 for texts in zip(*columns, strict=True)]
+        return np.array([[0, 1] if each else [1, 0] for each in even], np.float32)
+
+
+def lines(stream, task=LINES, reporter=None):
+    columns = [[] for _ in task.columns]
+    for batch in read_lines(stream, task, reporter or Notes()):
+        for column, texts in zip(columns, batch, strict=True):
+            column += texts
+    return columns
+
+
+TEXT = st.text(st.characters(exclude_characters="\n\r\ufeff", exclude_categories=["Cs"]))
+
+
+@given(st.lists(TEXT, min_size=1), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans(), st.data())
+def test_lines_do_not_depend_on_how_they_come(texts, end, ended, mark, data):
+    content = (end.join(texts) + end * ended).encode("utf-8-sig" if mark else "utf-8")
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=5)))
+    pieces = [content[begin:stop] for begin, stop in zip([0, *cuts], [*cuts, len(content)], strict=True)]
+    expected = texts if ended or texts[-1] or content == codecs.BOM_UTF8 else texts[:-1]
+    assert lines(Pipe(*filter(None, pieces))) == [expected]
+
+
+def test_what_ends_a_line_and_parts_a_pair():
+    assert lines(Pipe("a\rb\u2028c\u0085d\r\ne\r".encode())) == [["a\rb\u2028c\u0085d", "e\r"]]
+    assert lines(Pipe(b"a b\tc\n\td\n"), PAIR) == [["a b", ""], ["c", "d"]]
+
+
+@pytest.mark.parametrize("wrong", [b"one text", b"a\tb\tc"])
+def test_no_pair(wrong):
+    made = predict_lines(Even(PAIR), Pipe(b"a\tb\n", b"a\tc\n" + wrong + b"\n"), QuietReporter())
+    assert len(next(made)) == 1
+    with raising(DataError, row=3):
+        next(made)
+
+
+def test_what_is_not_utf8_is_named():
+    content = b"good\n" * 9_999 + b"g\xf6od\n" + b"good\n" * 10_000
+    with raising(DataError, r"not UTF-8: byte 2 of the row is 0xf6", row=10_000):
+        list(predict_lines(Even(), io.BytesIO(content), QuietReporter()))
+
+
+def test_what_is_odd_is_told():
+    reporter = Notes()
+    assert lines(Pipe(b"a\n\n", b"b\tc\n\n"), LINES, reporter) == [["a", "", "b\tc", ""]]
+    tab, empty = reporter.warnings
+    assert "1 rows (the first is row 3) with a tab" in tab
+    assert "2 rows (the first is row 2) with an empty text" in empty

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from notes import Notes
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
@@ -11,11 +10,6 @@ END = "<|endoftext|>"
 TEXTS = ["a good film about a bad dog", "the plot is very dull , and the actors are great", "naïve but great fun"]
 TEXTS += ["a great film , and very good fun", "it was dull", "the dog is good and the film is bad", "very bad"]
 TEXTS += ["fun fun fun !"]
-
-
-@pytest.fixture
-def notes():
-    return Notes()
 
 
 @pytest.fixture(scope="session")

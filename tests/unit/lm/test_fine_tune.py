@@ -9,23 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from notes import Notes
+from raising import raising
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from torch.nn import functional
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    PreTrainedTokenizerFast,
-    set_seed,
-)
 
 from kdcli.api import QuietReporter
 from kdcli.errors import KdError, ProfileError
-from kdcli.lm.fine_tune import Recipe, TrainingOutcome, best_of, fine_tune
+from kdcli.lm.fine_tune import Recipe, fine_tune
 from kdcli.lm.texts import TokenRows
 from kdcli.lm.trainer import ByLength, ByLengthTrainer, Diverged
 
@@ -34,10 +27,12 @@ RECIPE = {
     **{"lr": 1e-2, "epochs": 3, "max_steps": 0, "batch_size": 12, "halve": False, "weight_decay": 1e-3, "warmup": 0.1},
     **{"save_steps": 0, "seed": 5, "device": "cpu", "precision": "fp32"},
 }
-GPT2 = GPT2Config(vocab_size=WORDS, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0)
-STILL = GPT2Config(**GPT2.to_dict() | {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0})
+GPT2 = transformers.GPT2Config(
+    vocab_size=WORDS, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
+)
+STILL = transformers.GPT2Config(**GPT2.to_dict() | {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0})
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-LLAMA = LlamaConfig(vocab_size=WORDS, bos_token_id=0, eos_token_id=0, **SMALL)
+LLAMA = transformers.LlamaConfig(vocab_size=WORDS, bos_token_id=0, eos_token_id=0, **SMALL)
 
 
 class Texts:
@@ -84,12 +79,12 @@ class Writer:
         self.dev = Texts(20, seed=2, changing=False, ahead=ahead)
         vocabulary = {str(number): number for number in range(WORDS)}
         tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))
-        self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="0")
+        self.tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="0")
         self.seen = []
 
     def build(self, seed):
-        set_seed(seed)
-        return AutoModelForCausalLM.from_config(self.config)
+        transformers.set_seed(seed)
+        return transformers.AutoModelForCausalLM.from_config(self.config)
 
     def loss(self, outputs, labels, items):
         return nats(outputs["logits"], labels, self.train.ahead).sum() / items
@@ -170,8 +165,8 @@ def test_every_epoch_has_its_own_rows(tmp_path, whole):
 
 def test_the_saved_model_has_the_score_of_the_outcome(whole):
     folder, outcome = whole
-    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
-    assert AutoTokenizer.from_pretrained(folder / "model").eos_token == "0"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    assert transformers.AutoTokenizer.from_pretrained(folder / "model").eos_token == "0"
     expected = np.concatenate([losses(model, torch.from_numpy(text)) for text in Writer().dev.texts]).mean()
     assert outcome.metrics == {"nats_per_token": pytest.approx(expected, abs=1e-5)}
     assert expected < 3 < np.log(WORDS)
@@ -217,19 +212,18 @@ def test_auto_halves_what_goes_at_once(tmp_path, monkeypatch):
     assert [re.findall(r"(\d+) from here on", warning) for warning in notes.warnings] == [["24"], ["12"], ["6"]]
     torch.testing.assert_close(weights(tmp_path / "halved"), weights(tmp_path / "whole"), atol=2e-5, rtol=0)
 
-    with pytest.raises(KdError, match="not enough memory for 12 texts at once") as error:
+    with raising(KdError, key="generators.tiny.batch_size", hint="generators.tiny.batch_size"):
         train(tmp_path / "fixed")
-    assert error.value.key == "generators.tiny.batch_size" and "generators.tiny.batch_size" in error.value.hint
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, whole, monkeypatch):
-    forward, checkpointing = GPT2LMHeadModel.forward, set()
+    forward, checkpointing = transformers.GPT2LMHeadModel.forward, set()
 
     def spying(self, *args, **kwargs):
         checkpointing.add((self.training, self.is_gradient_checkpointing))
         return forward(self, *args, **kwargs)
 
-    monkeypatch.setattr(GPT2LMHeadModel, "forward", spying)
+    monkeypatch.setattr(transformers.GPT2LMHeadModel, "forward", spying)
     train(tmp_path / "training", gradient_checkpointing=True)
     assert (True, True) in checkpointing and (True, False) not in checkpointing
     torch.testing.assert_close(weights(tmp_path / "training"), weights(whole[0]), atol=1e-5, rtol=0)
@@ -240,48 +234,31 @@ def test_a_model_without_gradient_checkpointing_is_an_error(tmp_path, monkeypatc
     model = learner.build(0)
     model.supports_gradient_checkpointing = False
     monkeypatch.setattr(learner, "build", lambda seed: model)
-    with pytest.raises(ProfileError, match="GPT2LMHeadModel") as error:
+    with raising(ProfileError, "GPT2LMHeadModel", key="generators.tiny.gradient_checkpointing"):
         train(tmp_path / "training", learner, gradient_checkpointing=True)
-    assert error.value.key == "generators.tiny.gradient_checkpointing"
 
 
-def test_the_lowest_score_is_the_best_where_it_should_be(tmp_path, monkeypatch):
+@pytest.mark.parametrize("greater", [False, True])
+def test_the_best_score_is_the_lowest_or_the_greatest(tmp_path, monkeypatch, greater):
     learner, notes, seen = Writer(), Notes(), []
+    learner.greater_is_better, best = greater, (1.0, 2.0)[greater]
 
     def scripted(predictions, labels):
         seen.append(predictions)
-        return {"nats_per_token": [2.0, 1.0, 1.5][len(seen) - 1]}
+        return {"nats_per_token": [3 - best, best, 1.5][len(seen) - 1]}
 
     monkeypatch.setattr(learner, "score", scripted)
     outcome = train(tmp_path / "training", learner, notes)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "training/model").eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "training/model").eval()
     expected = [losses(model, torch.from_numpy(text)).sum() for text in learner.dev.texts]
 
     np.testing.assert_allclose(np.sort(seen[1]), np.sort(expected), rtol=1e-4)
     assert not np.allclose(np.sort(seen[2]), np.sort(expected), rtol=1e-3)
-    assert (outcome.metrics, outcome.best_epoch, outcome.epochs) == ({"nats_per_token": 1.0}, 2, 3)
-    assert notes.shown["best"] == "1.0000"
-    assert all(values["dev_loss"] == values["nats_per_token"] for *_, values in notes.points), "whatever the batches"
-    assert [(stage, step, values["nats_per_token"]) for stage, step, values in notes.points] == [
-        ("generator", 5, 2.0),
-        ("generator", 10, 1.0),
-        ("generator", 15, 1.5),
-    ]
-
-
-def outcome_of(score, stopped=None):
-    return TrainingOutcome(1e-3, {} if score is None else {"nats_per_token": score}, 1, 1, 1, 1, 1, 1, stopped)
-
-
-def test_the_best_of_several_trainings():
-    outcomes = {Path(name): outcome_of(score) for name, score in {"a": None, "b": 2.0, "c": 1.5, "d": 1.5}.items()}
-    learner = Writer(rows=1)
-    assert best_of(outcomes, learner) == Path("c")
-    learner.greater_is_better = True
-    assert best_of(outcomes, learner) == Path("b")
-    with pytest.raises(KdError, match="broke down: the loss is nan") as error:
-        best_of({Path("a"): outcome_of(None, "the loss is nan")}, learner)
-    assert error.value.key == "generators.tiny.lr" and "generators.tiny.warmup" in error.value.hint
+    assert (outcome.metrics, outcome.best_epoch, outcome.epochs) == ({"nats_per_token": best}, 2, 3)
+    assert notes.shown["best"] == f"{best:.4f}"
+    assert greater or all(values["dev_loss"] == values["nats_per_token"] for *_, values in notes.points), "not the loss"
+    scores = [("generator", 5, 3 - best), ("generator", 10, best), ("generator", 15, 1.5)]
+    assert [(stage, step, values["nats_per_token"]) for stage, step, values in notes.points] == scores
 
 
 def test_a_score_that_is_no_number_ends_the_training(tmp_path, monkeypatch):

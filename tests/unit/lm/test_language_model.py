@@ -4,11 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from filelock import FileLock
 from notes import Notes
+from raising import raising
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, GPT2Config
 
-from kdcli.api import Corpus, DataError, UsageError
+from kdcli.api import Corpus, DataError, QuietReporter, UsageError
+from kdcli.errors import KdError
+from kdcli.files import MARKER
+from kdcli.lm.fine_tune import one_training, publish
 from kdcli.lm.language_model import LanguageModel, fine_tune_language_model
 
 TRAIN = ["a good film about a bad dog", "the plot is very dull , and the actors are great", "naïve but great fun"]
@@ -94,20 +99,7 @@ def test_bf16_and_gradient_checkpointing_on_a_cpu(tmp_path, train, make_start):
     torch.testing.assert_close(saved, exact, atol=0.05, rtol=0)
 
 
-def test_texts_longer_than_max_length_are_cut_with_a_warning(tmp_path, train, make_start, notes):
-    corpus = replace(CORPUS, train=[*TRAIN, "a very long film " * 5], dev=[*DEV, "dull " * 20], test=["bad " * 20])
-    result = train(start=make_start(n_positions=20, max_length=20), corpus=corpus, epochs=1)
-    texts = notes.warnings
-    assert "train texts are longer than 20 tokens, and are cut there" in texts[0] and "dev texts" in texts[1]
-    assert math.isfinite(result["test_bits_per_character"])
-
-
-def test_a_tokenizer_that_puts_spaces_leaves_texts_whole(train, make_start, spaced_tokenizer, notes):
-    train(start=make_start(tokenizer=spaced_tokenizer), epochs=1)
-    assert any("no text is split" in info for info in notes.infos)
-
-
-def test_bad_input(tmp_path, train, make_start, tokenizer):
+def test_bad_input_is_refused_before_the_training(tmp_path, train, make_start, tokenizer, notes):
     for wrong, name in ((replace(CORPUS, train=[]), "train"), (replace(CORPUS, dev=[]), "dev")):
         with pytest.raises(DataError, match=f"there are no {name} texts"):
             train(corpus=wrong)
@@ -116,10 +108,83 @@ def test_bad_input(tmp_path, train, make_start, tokenizer):
     with pytest.raises(UsageError, match="fp16"):
         train(precision="fp16")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_model_that_could_not_be_sampled_from_is_refused_before_it_is_trained(train, make_start, tokenizer, notes):
     config = BloomConfig(vocab_size=len(tokenizer), hidden_size=16, n_layer=1, n_head=2, eos_token_id=0)
     with pytest.raises(DataError, match="BloomForCausalLM cannot be sampled from"):
         train(start=make_start(config))
     assert notes.updates == 0
+
+
+HALF = "run/model/config.json"
+
+
+def killed(work, fingerprint):
+    with pytest.raises(KeyboardInterrupt), one_training(work, fingerprint, True, QuietReporter(), "generator"):
+        (work / "run/model").mkdir(parents=True)
+        (work / HALF).touch()
+        raise KeyboardInterrupt
+
+
+def found(work, fingerprint, *, resume=True):
+    """Return what the next training finds of the last one, and what it says."""
+    said = Notes()
+    with one_training(work, fingerprint, resume, said, "generator"):
+        there = (work / HALF).exists()
+    assert not work.exists(), "a training that ended well leaves nothing"
+    return there, said.infos, said.warnings
+
+
+def test_a_killed_training_continues_or_starts_again_with_the_reason(tmp_path, monkeypatch):
+    killed(tmp_path / "work", {"lr": (1, 2), "seed": 3})
+    there, said, warnings = found(tmp_path / "work", {"lr": [1, 2], "seed": 3})
+    assert there and said == ["continuing the interrupted training"] and warnings == []
+    assert found(tmp_path / "work", {"seed": 3}) == (False, [], [])
+    killed(tmp_path / "work", {"lr": 1, "seed": 3})
+    there, _, warnings = found(tmp_path / "work", {"lr": 2, "seed": 3, "batch": 4})
+    assert not there and warnings == [
+        "lr changed (1 -> 2): starting again",
+        "batch changed (None -> 4): starting again",
+    ]
+
+    killed(tmp_path / "work", {"seed": 3})
+    assert found(tmp_path / "work", {"seed": 3}, resume=False) == (False, [], [])
+
+    killed(tmp_path / "work", {"seed": 3})
+    monkeypatch.setattr("torch.__version__", "0.1")
+    assert found(tmp_path / "work", {"seed": 3})[2][0].startswith("torch changed")
+
+
+def test_one_training_at_a_time(tmp_path):
+    killed(tmp_path / "work", {})
+    with (
+        FileLock(tmp_path / ".work.lock"),
+        pytest.raises(KdError, match="another process trains this generator already"),
+        one_training(tmp_path / "work", {}, True, QuietReporter(), "generator"),
+    ):
+        raise AssertionError
+    assert (tmp_path / "work" / HALF).exists()
+    assert found(tmp_path / "work", {})[0], "the lock is free again"
+
+
+def test_files_of_the_user_in_the_folder_stay(tmp_path):
+    work = tmp_path / "work"
+    killed(work, {"lr": 1})
+    (work / "notes.txt").write_text("mine")
+    for fingerprint, resume in (({"lr": 2}, True), ({"lr": 1}, False)):  # the folder would be emptied
+        with (
+            raising(DataError, file=work / "notes.txt"),
+            one_training(work, fingerprint, resume, QuietReporter(), "teacher"),
+        ):
+            raise AssertionError
+        assert (work / HALF).exists()
+    with one_training(work, {"lr": 1}, True, QuietReporter(), "teacher"):
+        assert (work / HALF).exists()
+    assert [path.name for path in work.rglob("*")] == ["notes.txt"], "only what kd made is removed"
+
+
+def test_a_published_model_takes_the_place_of_the_old_one(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.bin").touch()
+        publish(tmp_path / name, tmp_path / "output", {"bits": 2.5, "of": name})
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"new.bin", "metrics.json", MARKER}
+    assert json.loads((tmp_path / "output/metrics.json").read_text()) == {"bits": 2.5, "of": "new"}

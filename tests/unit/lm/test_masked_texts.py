@@ -1,13 +1,11 @@
-import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from kdcli.lm.masked import MaskedTexts, masked_fit, masked_nats
+from kdcli.lm.masked import MaskedTexts
 from kdcli.lm.texts import IGNORED, SPECIAL, train_wordpiece
 
 TEXTS = [
@@ -150,32 +148,13 @@ def test_words_that_are_written_as_one_character_are_one():
     assert made.words.tolist() == [2] and made.masked.sum() == len(made.tokens) - 2
 
 
-def test_a_text_that_spells_mask_has_no_mask_there(tokenizer):
-    made = MaskedTexts(["[MASK] film [SEP] film of [CLS] fun"], tokenizer, 100)
-    assert (made.tokens[1:-1] != tokenizer.mask_token_id).all()
-    assert set(made.tokens[1:-1].tolist()).isdisjoint({tokenizer.sep_token_id, tokenizer.cls_token_id})
-
-
-def test_long_texts_are_read_up_to_there_and_texts_without_words_have_no_mask(tokenizer):
+def test_long_texts_those_without_words_and_those_that_spell_a_mask(tokenizer):
     made = MaskedTexts(["bad " * 20, "bad fun", "\u200b"], tokenizer, 8)
     assert made.whole.tolist() == [False, True, True] and made.rows.lengths.max() == 8
     assert made.words.tolist()[1:] == [2, 0] and not made.masked[-2:].any()
     pairs = MaskedTexts(["bad " * 20 + "\t fun"], tokenizer, 8)
     assert pairs.rows.lengths.tolist() == [8] and not pairs.whole[0]
     assert len(MaskedTexts([], tokenizer, 8).rows) == 0
-
-
-def test_nats_are_those_of_the_masked_tokens_alone(tokenizer):
-    made = MaskedTexts(TEXTS, tokenizer, 100, seed=1)
-    labels = made.rows.batch(range(len(TEXTS)))["labels"]
-    torch.manual_seed(0)
-    logits = torch.randn(*labels.shape, len(tokenizer))
-    chances = logits.double().softmax(-1)
-    expected = [
-        sum(-math.log(chances[row, place, token]) for place, token in enumerate(tokens) if token != IGNORED)
-        for row, tokens in enumerate(labels.tolist())
-    ]
-    found = masked_nats(logits, labels)
-    assert found.tolist() == pytest.approx(expected, rel=1e-5)
-    fit = masked_fit(float(found.sum()), made)
-    assert fit["bits_per_masked_token"] == pytest.approx(sum(expected) / math.log(2) / int((labels != IGNORED).sum()))
+    made = MaskedTexts(["[MASK] film [SEP] film of [CLS] fun"], tokenizer, 100)
+    assert (made.tokens[1:-1] != tokenizer.mask_token_id).all()
+    assert set(made.tokens[1:-1].tolist()).isdisjoint({tokenizer.sep_token_id, tokenizer.cls_token_id})

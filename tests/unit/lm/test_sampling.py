@@ -1,15 +1,16 @@
+import math
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from kdcli.lm import sampling
 from kdcli.lm.causal import CausalDecoder
-from kdcli.lm.sampling import sample
+from kdcli.lm.sampling import draw, sample
 
 END, WORDS, LENGTH, DRAWS = 0, 8, 5, 60_000
 
@@ -120,13 +121,13 @@ class Script:
         self.seen[rows, places] = tokens
         draws, asked = uniforms.long() // 1000, uniforms.long() % 1000
         drawn = torch.zeros_like(tokens)
-        for row, (draw, place) in enumerate(zip(draws.tolist(), asked.tolist(), strict=True)):
-            if draw:  # draw 0 is nobody's
+        for row, (number, place) in enumerate(zip(draws.tolist(), asked.tolist(), strict=True)):
+            if number:  # draw 0 is nobody's
                 assert place == places[row] + 1
-                assert self.seen[row, :place].tolist() == self.script[draw - 1][:place], (
+                assert self.seen[row, :place].tolist() == self.script[number - 1][:place], (
                     "all that came before, and no other"
                 )
-                drawn[row] = self.script[draw - 1][place]
+                drawn[row] = self.script[number - 1][place]
         self.steps += 1
         self.widths.append(width)
         return drawn
@@ -154,12 +155,9 @@ def test_every_draw_appears_once_and_in_its_place(texts, rows, length):
     scripted([text[:length] for text in texts], rows, length)
 
 
-def test_steps_are_those_of_full_rows():
+def test_rows_are_full_or_given_up():
     decoder = scripted([[1] * 4] * 90, rows=10, length=9)
     assert decoder.steps == 4 * 90 / 10 and decoder.kept == []
-
-
-def test_rows_without_a_draw_are_given_up_and_cost_no_width():
     # One text goes on for 30 steps when the others have ended.
     decoder = scripted([[1, 2]] * 15 + [[1] * 30], rows=16, length=40)
     assert decoder.kept == [(16, 1)] and decoder.steps == 30
@@ -171,14 +169,91 @@ def test_rows_without_a_draw_are_given_up_and_cost_no_width():
     assert max(decoder.widths) == 12
 
 
-def test_more_rows_than_draws_and_no_draws():
-    assert scripted([[1, 2], [3]], rows=1000, length=6).seen.shape[0] <= 2
-    assert scripted([], rows=5, length=6).steps == 0
+LAST = {torch.float64: math.nextafter(1, 0), torch.float32: 1 - 2**-24}
 
 
-def test_a_text_that_never_ends_has_no_end():
-    texts = [[1] * 6, [2, 3], [4] * 6, [5] * 5]
-    decoder = scripted(texts, rows=2, length=6)
-    assert decoder.steps <= 5 + 5 + 2
-    found = sample(Script(texts[:1]), torch.tensor([1]), 1000.0 + torch.arange(6)[None], end=END, rows=1)
-    assert found.tolist() == [[1] * 6] and not (found == END).any()
+def logits_of(words, seed=0, spread=3.0):
+    return spread * torch.randn(words, generator=torch.Generator().manual_seed(seed))
+
+
+def drawn(logits, uniforms, **options):
+    return draw(logits.expand(len(uniforms), -1), uniforms, **options)
+
+
+def plainly(logits, temperature=1.0, top_k=0, top_p=1.0):
+    """Compute the probabilities that tokens are drawn with, one token after the other."""
+    weights = [math.exp(value / temperature) for value in logits.double().tolist()]
+    ranked = sorted(range(len(weights)), key=lambda token: -weights[token])[: top_k or None]
+    total, kept, so_far = sum(weights[token] for token in ranked), [], 0.0
+    for token in ranked:
+        kept.append(token)
+        so_far += weights[token] / total
+        if so_far >= top_p:
+            break
+    total = sum(weights[token] for token in kept)
+    return np.array([weights[token] / total if token in kept else 0.0 for token in range(len(weights))])
+
+
+def shares(tokens, words):
+    return np.bincount(tokens.numpy(), minlength=words) / len(tokens)
+
+
+@settings(max_examples=60)
+@given(
+    words=st.sampled_from([255, 256, 257, 512]) | st.integers(2, 700),
+    seed=st.integers(0, 1000),
+    temperature=st.sampled_from([0.5, 1.0, 1.7]),
+    top_k=st.sampled_from([0, 1, 2, 7, 300]),
+    top_p=st.floats(0.05, 1.0),
+)
+def test_truncation_and_temperature_as_in_a_plain_loop(words, seed, temperature, top_k, top_p):
+    logits, count = logits_of(words, seed), 4000
+    expected = plainly(logits, temperature, top_k, top_p)
+    even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    found = drawn(logits, even, temperature=temperature, top_k=top_k, top_p=top_p)
+    assert (found.diff() >= 0).all(), "the greater the uniform, the later the token"
+    np.testing.assert_allclose(shares(found, words), expected, atol=1.01 / count)
+
+
+def test_tokens_as_likely_as_the_last_of_top_k_count_too():
+    logits = torch.tensor([1.0, 3.0, 1.0, 0.0])
+    even = torch.linspace(0, 0.999, 1000, dtype=torch.float64)
+    assert drawn(logits, even, top_k=2).unique().tolist() == [0, 1, 2]
+    assert drawn(logits, even, top_k=1).unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("words", [5, 256, 300, 700])
+def test_the_ends_of_the_unit_interval(words, dtype):
+    logits = logits_of(words)
+    edges = torch.tensor([0.0, LAST[dtype]], dtype=dtype)
+    assert drawn(logits, edges).tolist() == [0, words - 1]
+    assert drawn(logits, torch.tensor([1.0], dtype=dtype)).tolist() == [words - 1], "what rounding makes of the last"
+
+    logits[[0, 1, -1]] = -torch.inf
+    assert drawn(logits, edges).tolist() == [2, words - 2]
+    logits[:] = -torch.inf
+    logits[words // 2] = 0.0
+    assert drawn(logits, edges).tolist() == [words // 2] * 2
+
+
+@settings(max_examples=60)
+@given(words=st.integers(2, 900), seed=st.integers(0, 1000), share=st.floats(0.02, 0.98))
+def test_a_token_of_probability_0_is_never_drawn(words, seed, share):
+    logits = logits_of(words, seed)
+    random = np.random.default_rng(seed)
+    never = random.random(words) < share
+    never[random.integers(words)] = False
+    logits[torch.from_numpy(never)] = -torch.inf
+    # Where tokens border on each other is where rounding can go wrong.
+    borders = logits.float().softmax(0).double().cumsum(0).numpy()
+    close = np.concatenate([np.nextafter(borders, 0), borders, np.nextafter(borders, 2)])
+    found = drawn(logits, torch.from_numpy(close[close <= 1]))
+    assert not never[found.numpy()].any()
+
+
+def test_half_precision_and_no_rows():
+    logits = logits_of(300)
+    even = torch.linspace(0, 0.999, 500, dtype=torch.float64)
+    assert torch.equal(drawn(logits.bfloat16(), even), drawn(logits.bfloat16().float(), even))
+    assert draw(logits.expand(0, -1), even[:0]).shape == (0,)

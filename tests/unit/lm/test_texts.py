@@ -1,9 +1,15 @@
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcli.lm.texts import IGNORED, TokenTexts
+from kdcli.lm.texts import IGNORED, TokenRows, TokenTexts, causal_fit, text_nats
+from kdcli.lm.trainer import ByLength
 
 TEXTS = ["a good film about a bad dog", "naïve — 你好 🙂", "x", "it\twas  dull ", "the <|endoftext|> is near"]
 LONG = 10_000
@@ -92,3 +98,114 @@ def test_no_text_is_cut_where_a_space_would_come_into_the_cut(spaced_tokenizer):
     assert made.seed is None
     assert made.tokens.tolist() == TokenTexts(texts, spaced_tokenizer, LONG).tokens.tolist()
     assert [spaced_tokenizer.decode(row[:-1]) for row in tokens_of(made)] == texts
+
+
+ROWS = TokenRows(
+    fields={"input_ids": np.array([5, 6, 7, 8, 9, 4], np.int32), "labels": np.array([-100, 6, 7, -100, 9, -100])},
+    padding={"input_ids": 0, "labels": -100},
+    offsets=np.array([0, 3, 5, 6]),
+)
+
+
+def test_rows_are_cut_out_and_padded():
+    batch = {name: values.tolist() for name, values in ROWS.batch([2, 0]).items()}
+    assert (len(ROWS), ROWS.lengths.tolist()) == (3, [3, 2, 1])
+    assert batch == {
+        "attention_mask": [[1, 0, 0], [1, 1, 1]],
+        "input_ids": [[4, 0, 0], [5, 6, 7]],
+        "labels": [[-100, -100, -100], [-100, 6, 7]],
+    }
+    assert replace(ROWS, left=True).batch([1, 0])["input_ids"].tolist() == [[0, 8, 9], [5, 6, 7]]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"labels": np.zeros(3)},
+        {"offsets": np.array([0, 2, 5, 6])},
+        {"fields": ROWS.fields | {"input_ids": np.array([5, 6, 7, 8, 9, 3], np.int32)}},
+    ],
+)
+def test_the_digest_depends_on_all_arrays(other):
+    assert ROWS.digest == replace(ROWS).digest != replace(ROWS, **other).digest
+
+
+class Lengths(SimpleNamespace):
+    def __len__(self):
+        return len(self.lengths)
+
+
+def drawn(rows, seed=0):
+    return SimpleNamespace(rows=Lengths(lengths=np.random.default_rng(seed).integers(3, 60, rows)))
+
+
+@pytest.mark.parametrize("rows", [5, 64, 1003])
+def test_order_by_length(rows):
+    examples = drawn(rows)
+    order = ByLength(examples, 16, seed=1)
+    first, again = list(order), list(order)
+    order.epoch = 1
+    second = list(order)
+
+    assert first == again
+    assert sorted(first) == sorted(second) == list(range(rows))
+    if rows == 1003:
+        lengths = examples.rows.lengths
+        assert first != second and first != list(ByLength(examples, 16, seed=2))
+        assert lengths.max() in lengths[first[:16]]
+
+        def padded(indices):
+            return sum(len(part) * lengths[part].max() for part in np.array_split(indices, range(16, rows, 16)))
+
+        assert padded(second) < 1.1 * lengths.sum() < padded(np.random.default_rng(0).permutation(rows))
+
+
+SCORED = ["a good film about a bad dog", "x", "naïve but great fun", "it was dull", "fun fun fun !"]
+
+
+@torch.no_grad()
+def naive(model, tokens):
+    """Compute the nats of all tokens but the first, one by one."""
+    total = 0.0
+    for place in range(1, len(tokens)):
+        chances = model(torch.tensor([tokens[:place]])).logits[0, -1].double().softmax(-1)
+        total -= math.log(chances[tokens[place]])
+    return total
+
+
+@pytest.fixture
+def encoded(tokenizer):
+    return [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in SCORED]
+
+
+@pytest.mark.parametrize("at_once", [1, 40, 4096])
+def test_nats_of_texts_are_those_of_a_naive_loop(tokenizer, make_model, encoded, at_once):
+    model = make_model()
+    found = text_nats(model, TokenTexts(SCORED, tokenizer, 64), at_once)
+    np.testing.assert_allclose(found, [naive(model, tokens) for tokens in encoded], rtol=1e-5)
+    assert found.dtype == np.float64 and found.min() > 0
+
+
+def test_no_batch_has_more_tokens_than_may_go_at_once(tokenizer, make_model, monkeypatch):
+    model, shapes = make_model(), []
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda **inputs: shapes.append(inputs["input_ids"].shape) or forward(**inputs)
+    )
+    made = TokenTexts(SCORED * 20, tokenizer, 64)
+    text_nats(model, made, 200)
+    assert sum(rows for rows, _ in shapes) == 100
+    assert all(100 < rows * time <= 200 for rows, time in shapes[:-1])
+    assert len(text_nats(model, TokenTexts([], tokenizer, 64))) == 0
+
+
+def test_what_is_cut_off_does_not_count(tokenizer, make_model):
+    model, text = make_model(), SCORED[0]
+    made = TokenTexts([text], tokenizer, 7)
+    tokens = tokenizer(text)["input_ids"][:7]
+    read = tokenizer.decode(tokens)
+    fit = causal_fit(text_nats(model, made).sum(), made)
+    assert 0 < len(read) < len(text)
+    assert fit["bits_per_character"] == pytest.approx(naive(model, tokens) / math.log(2) / len(read))
+    assert fit["word_perplexity"] == pytest.approx(math.exp(naive(model, tokens) / len(read.split())))
+    assert causal_fit(1e9, made)["word_perplexity"] < math.inf

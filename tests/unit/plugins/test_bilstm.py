@@ -5,34 +5,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import student_forms as forms
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from student_forms import (
-    PAIR,
-    SCORE,
-    SINGLE,
-    WORDS,
-    assert_all_forms_agree,
-    assert_same_gradients,
-    batch_of,
-    columns_of,
-    compared,
-    model_of,
-    weights_of,
-)
 from torch import nn
 
 import kd_bilstm
 from kd_bilstm import Options, build, fast
 from kd_bilstm.model import maximum, pack
-from kd_bilstm.trained import levels, near, reverse
 
 SMALL = {"hidden": 5, "fc": 4}
 VARIANTS = list(itertools.product(["lstm", "gru"], [1, 2, 3], ["last", "max"]))
 
 each_variant = pytest.mark.parametrize(("cell", "layers", "pooling"), VARIANTS)
-each_kind = pytest.mark.parametrize("task", [SINGLE, PAIR, SCORE], ids=lambda task: task.name)
+each_kind = pytest.mark.parametrize("task", [forms.SINGLE, forms.PAIR, forms.SCORE], ids=lambda task: task.name)
 variants = st.fixed_dictionaries(
     {"cell": st.sampled_from(["lstm", "gru"]), "layers": st.integers(1, 2), "pooling": st.sampled_from(["last", "max"])}
 )
@@ -50,18 +37,18 @@ def text_by_text(module, columns):
             hidden = result[0] if isinstance(module.rnn, nn.LSTM) else result
             last = torch.cat([hidden[-2, 0], hidden[-1, 0]])
             states[-1].append(last if module.pooling == "last" else outputs[:, 0].max(dim=0).values)
-    return module.logits(torch.relu(module.fc(compared(map(torch.stack, states)))))
+    return module.logits(torch.relu(module.fc(forms.compared(map(torch.stack, states)))))
 
 
-def small(task=SINGLE, **options):
+def small(task=forms.SINGLE, **options):
     """Return a module and its NumPy form."""
-    module, chosen = model_of(kd_bilstm, task, **{**SMALL, **options})
-    return module, fast(chosen, task, weights_of(module))
+    module, chosen = forms.model_of(kd_bilstm, task, **{**SMALL, **options})
+    return module, fast(chosen, task, forms.weights_of(module))
 
 
 def assert_same(module, quick, columns):
     logits = quick(*map(tuple, zip(*columns, strict=True)))
-    np.testing.assert_allclose(logits, module(batch_of(columns)).detach().numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits, module(forms.batch_of(columns)).detach().numpy(), rtol=0, atol=1e-5)
 
 
 def texts(lengths, words):
@@ -75,30 +62,30 @@ def texts(lengths, words):
 def test_all_forms_are_pytorchs_text_by_text(task, cell, layers, pooling):
     options = {**SMALL, "cell": cell, "layers": layers, "pooling": pooling}
     for lengths, extra in (([1], 0), ([4, 1], 1), (range(1, 33), 3)):
-        logits = assert_all_forms_agree(kd_bilstm, text_by_text, task, lengths, extra, **options)
+        logits = forms.assert_all_forms_agree(kd_bilstm, text_by_text, task, lengths, extra, **options)
         assert len(logits) < 32 or logits.std(axis=0).min() > 5e-3
 
 
 @pytest.mark.parametrize("embeddings", ["rand", "static", "non-static", "multichannel"])
 def test_each_kind_of_embedding(embeddings):
-    assert_all_forms_agree(kd_bilstm, text_by_text, SINGLE, [3, 5, 1], embeddings=embeddings, **SMALL)
+    forms.assert_all_forms_agree(kd_bilstm, text_by_text, forms.SINGLE, [3, 5, 1], embeddings=embeddings, **SMALL)
 
 
 @each_variant
 def test_gradients_are_those_text_by_text(cell, layers, pooling):
     options = {"cell": cell, "layers": layers, "pooling": pooling, "embeddings": "multichannel"}
-    assert_same_gradients(kd_bilstm, text_by_text, **SMALL, **options)
+    forms.assert_same_gradients(kd_bilstm, text_by_text, **SMALL, **options)
 
 
 @settings(max_examples=30, deadline=None)
-@given(lengths_of, variants, st.integers(0, 3), st.sampled_from([SINGLE, PAIR]))
+@given(lengths_of, variants, st.integers(0, 3), st.sampled_from([forms.SINGLE, forms.PAIR]))
 def test_texts_of_all_lengths(lengths, options, extra, task):
-    assert_all_forms_agree(kd_bilstm, text_by_text, task, lengths, extra, **SMALL, **options)
+    forms.assert_all_forms_agree(kd_bilstm, text_by_text, task, lengths, extra, **SMALL, **options)
 
 
 def test_gradient_of_equal_maxima_is_shared():
     packed = pack(
-        *map(torch.from_numpy, texts([4, 2], WORDS))
+        *map(torch.from_numpy, texts([4, 2], forms.WORDS))
     )  # words of the first text: 0, 2, 4, 5; of the second: 1, 3
     outputs = torch.tensor([0.0, 5.0, 7.0, 5.0, 7.0, 1.0]).expand(2, 6).unsqueeze(2).clone().requires_grad_()
     pooled = maximum(outputs, packed.counts)
@@ -108,93 +95,47 @@ def test_gradient_of_equal_maxima_is_shared():
 
 
 def test_parameters_of_the_paper():
-    module = build(Options(), SINGLE, 100, None, 300)
+    module = build(Options(), forms.SINGLE, 100, None, 300)
     inside = sum(parameter.numel() for parameter in module.parameters())
     assert inside - 2 * 100 * 300 == 2 * (4 * 150 * (600 + 150) + 8 * 150) + 300 * 200 + 200 + 200 * 2 + 2 == 963_002
 
 
-# NumPy
-
-
 @settings(max_examples=60, deadline=None)
-@given(many_lengths, st.sampled_from([SINGLE, PAIR]), variants, st.integers(2, WORDS))
+@given(many_lengths, st.sampled_from([forms.SINGLE, forms.PAIR]), variants, st.integers(2, forms.WORDS))
 def test_any_batch_in_small_pieces_by_threads(lengths, task, options, words):
     module, quick = small(task, **options)
     quick.cores.count = 3
     with pytest.MonkeyPatch.context() as patch:
         for name, size in (("BLOCK", 3), ("WORDS", 20), ("ROWS", 4)):
             patch.setattr(f"kd_bilstm.trained.{name}", size)
-        assert_same(module, quick, columns_of(task, lengths, words=words))
-
-
-def test_the_size_of_the_paper_over_long_texts():
-    torch.manual_seed(1)
-    module = build(Options(), SINGLE, 500, None, 300).eval()
-    quick = fast(Options(), SINGLE, weights_of(module))
-    for lengths in ([128, 9, 1, 40, 128], [128]):
-        assert_same(module, quick, columns_of(SINGLE, lengths, words=500))
+        assert_same(module, quick, forms.columns_of(task, lengths, words=words))
 
 
 @pytest.mark.parametrize("type_", [np.uint16, np.uint32, np.int32, np.int64])
 def test_word_ids_of_any_type(type_):
     _, quick = small()
-    ((words, lengths),) = columns_of(SINGLE, [3, 1, 6])
+    ((words, lengths),) = forms.columns_of(forms.SINGLE, [3, 1, 6])
     assert np.array_equal(quick((words.astype(type_),), (lengths.astype(type_),)), quick((words,), (lengths,)))
 
 
-@settings(max_examples=100, deadline=None)
-@given(many_lengths, st.integers(2, 5), st.booleans())
-def test_the_tree_has_each_prefix_once(lengths, words, backward):
-    ids, lengths = texts(lengths, words)
-    order = near(ids, lengths, backward=backward)
-    assert sorted(order) == list(range(len(lengths)))
-    ids, lengths = ids[order], lengths[order]
-    wanted = [tuple(text[:length])[:: -1 if backward else 1] for text, length in zip(ids, lengths, strict=True)]
-    before, seen = [()], set()
-    for time, level in enumerate(levels(reverse(ids, lengths) if backward else ids, lengths), 1):
-        prefixes = [(*before[parent], word) for word, parent in zip(level.ids, level.parents, strict=True)]
-        assert len(set(prefixes)) == len(prefixes)
-        assert [prefixes[node] for node in level.nodes] == [wanted[text][:time] for text in level.texts]
-        assert level.texts[level.ends].tolist() == np.flatnonzero(lengths == time).tolist()
-        before = prefixes
-        seen |= set(prefixes)
-    assert seen == {text[:time] for text in wanted for time in range(1, len(text) + 1)}
-
-
-def test_words_enter_the_table_when_they_come():
-    _, quick = small()
-
-    def there():
-        return set(range(WORDS)) - set(np.concatenate(quick.words.missing(np.arange(WORDS))).tolist())
-
-    assert there() == set()
-    quick((np.array([[3, 5]]),), (np.array([2]),))
-    assert there() == {3, 5}
-    quick((np.array([[3, 5, 7], [9, 0, 0]]),), (np.array([3, 1]),))
-    assert there() == {0, 3, 5, 7, 9}
-
-
 def test_weights_of_another_student_are_refused():
-    weights, gru = weights_of(small(cell="gru")[0]), {**SMALL, "cell": "gru"}
+    weights, gru = forms.weights_of(small(cell="gru")[0]), {**SMALL, "cell": "gru"}
     for options in ({"hidden": 6}, {"cell": "lstm"}):
         with pytest.raises(ValueError, match="reshape"):
-            fast(Options(**{**gru, **options}), SINGLE, weights)
+            fast(Options(**{**gru, **options}), forms.SINGLE, weights)
     more = {**weights, **{name.replace("l0", "l1"): value for name, value in weights.items()}}
     with pytest.raises(ValueError, match="more weights"):
-        fast(Options(**gru), SINGLE, more)
+        fast(Options(**gru), forms.SINGLE, more)
     del weights["rnn.bias_hh_l0"]
     with pytest.raises(KeyError, match="bias_hh_l0"):
-        fast(Options(**gru), SINGLE, weights)
+        fast(Options(**gru), forms.SINGLE, weights)
 
 
 def test_calls_at_once_leave_blas_as_it_was():
     _, quick = small()
-    columns = [*map(tuple, zip(*columns_of(SINGLE, [7] * 40), strict=True))]
+    columns = [*map(tuple, zip(*forms.columns_of(forms.SINGLE, [7] * 40), strict=True))]
     alone, before = quick(*columns), quick.cores.blas.info()
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda _: quick(*columns), range(64)))
     assert all(np.array_equal(alone, one) for one in together)
     assert quick.cores.blas.info() == before
-
-
-# ONNX

@@ -4,14 +4,8 @@ import json
 
 import pytest
 import torch
-from notes import Notes
 from tokenizers import ByteLevelBPETokenizer
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GPT2Config,
-    LlamaConfig,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig
 
 import kd_gpt2
 from kd_gpt2 import SIZES, Options, prepare, train_bpe
@@ -20,13 +14,7 @@ from kdcli.api import Corpus, GeneratorSettings, Part
 TRAIN = ["a good film about a dog", "the plot is very dull", "naïve fun", "it was bad", "the dog is good"] * 4
 CORPUS = Corpus("single", TRAIN, ["a good plot", "very dull"], ["the fun"])
 
-
 END = "<|endoftext|>"
-
-
-@pytest.fixture
-def notes():
-    return Notes()
 
 
 def settings_of(*, seed=2, precision="fp32", rows=16, **options):
@@ -126,16 +114,6 @@ def test_from_scratch_with_a_tokenizer_of_two_files(tmp_path, notes, tokenizer):
     assert kept("the plot is dull")["input_ids"] == bpe.encode("the plot is dull").ids
     assert json.loads((tmp_path / "model/config.json").read_text())["vocab_size"] == 270
     assert drawn(kd_gpt2.load(tmp_path / "model", settings_of(), notes))
-
-
-def test_a_model_of_another_kind(tmp_path, make_folder, tokenizer, notes):
-    folder = make_folder(llama(tokenizer))
-    before = kd_gpt2.load(folder, settings_of(), notes).bits(TRAIN).sum()
-    fine_tune(tmp_path / "model", notes, model=str(folder), epochs=4)
-    sampler = kd_gpt2.load(tmp_path / "model", settings_of(), notes)
-    assert type(sampler.model).__name__ == "LlamaForCausalLM"
-    assert sampler.bits(TRAIN).sum() < 0.9 * before
-    assert drawn(sampler)
 
 
 def test_it_starts_from_the_weights_of_the_folder_or_from_random_ones(make_folder, tokenizer, notes):

@@ -9,15 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from notes import Notes
 from scipy.stats import chisquare
-from transformers import (
-    AutoModelForMaskedLM,
-    BertConfig,
-    DistilBertConfig,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-)
+from transformers import AutoModelForMaskedLM, BertConfig, DistilBertConfig, PreTrainedTokenizerFast, RobertaConfig
 
 import kd_mlm
 from kd_mlm import INPUTS, Options, prepare
@@ -34,11 +27,6 @@ TRAIN = [
 ] * 4
 CORPUS = Corpus("single", TRAIN, ["a good plot", "very dull and bad"], ["the fun"])
 PAIRS = Corpus("pair", [f"{a}\t{b}" for a, b in pairwise(TRAIN)], ["a good plot\tit is bad"], ["a dog\tfun"])
-
-
-@pytest.fixture
-def notes():
-    return Notes()
 
 
 def settings_of(*, kind="single", seed=2, precision="fp32", rows=16, options=None, **sampling):
@@ -91,43 +79,11 @@ def drawn(sampler, first=0, count=60, seed=1, corpus=CORPUS):
     return found.texts
 
 
-def chances(folder, tokenizer, text, place):
-    """Return the logits of what can begin a word at a masked place, by Hugging Face's own call."""
-    model = AutoModelForMaskedLM.from_pretrained(folder).eval()
-    inputs = tokenizer(*text.split("\t"), return_tensors="pt")
-    inputs["input_ids"][0, place] = tokenizer.mask_token_id
-    with torch.no_grad():
-        logits = model(**inputs).logits[0, place, : len(tokenizer)].double()
-    allowed = [not token.startswith("##") for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
-    allowed = torch.tensor(allowed)
-    allowed[tokenizer.all_special_ids] = False
-    return logits.masked_fill(~allowed, -torch.inf)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_one_mask_is_drawn_from_the_models_distribution(folder, tokenizer, notes, temperature):
-    text = "bad"
-    corpus = Corpus("single", [text], [text])
-    sampler = kd_mlm.load(folder, settings_of(rows=512, temperature=temperature), notes)
-    assert tokenizer.tokenize(text) == ["bad"]
-    texts = drawn(sampler, count=6000, corpus=corpus)
-    expected = (chances(folder, tokenizer, text, 1) / temperature).softmax(-1).numpy() * 6000
-    counts = Counter(tokenizer.convert_tokens_to_ids(text) for text in texts)
-    observed = np.array([counts[token] for token in range(len(tokenizer))])
-    assert observed.sum() == 6000 and observed[expected == 0].sum() == 0
-    order = np.argsort(expected)
-    order = order[expected[order] > 0]
-    groups = (expected[order].cumsum() // 10).astype(int)  # those that are seldom drawn are counted together
-    found, wanted = (np.bincount(groups, values[order]) for values in (observed, expected))
-    found, wanted = found[wanted > 5], wanted[wanted > 5]
-    assert len(found) > 5 and chisquare(found, wanted * found.sum() / wanted.sum()).pvalue > 0.01
-
-
 def test_masks_are_filled_one_after_another(folder, tokenizer, notes):
     """The second of two masks is drawn given the first: all pairs of pieces have their joint probability."""
-    text = "bad dog"
-    options = {"mask_share": 1.0}
-    sampler = kd_mlm.load(folder, settings_of(rows=512, options=options, top_k=3), notes)
+    text, temperature = "bad dog", 1.5
+    how = {"options": {"mask_share": 1.0}, "top_k": 3, "temperature": temperature}
+    sampler = kd_mlm.load(folder, settings_of(rows=512, **how), notes)
     texts = drawn(sampler, count=3000, corpus=Corpus("single", [text], [text]))
     model = AutoModelForMaskedLM.from_pretrained(folder).eval()
     inputs = tokenizer(text, return_tensors="pt")
@@ -140,7 +96,7 @@ def test_masks_are_filled_one_after_another(folder, tokenizer, notes):
         ids = torch.tensor([[tokenizer.cls_token_id, *tokens, tokenizer.sep_token_id]])
         logits = model(**{**inputs, "input_ids": ids}).logits[0, place, : len(tokenizer)].double()
         best = logits.masked_fill(~plain, -torch.inf).topk(3)
-        return zip(best.indices.tolist(), best.values.softmax(0).tolist(), strict=True)
+        return zip(best.indices.tolist(), (best.values / temperature).softmax(0).tolist(), strict=True)
 
     mask = tokenizer.mask_token_id
     expected = {

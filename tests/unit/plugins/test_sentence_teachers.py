@@ -1,26 +1,20 @@
 """Teachers of Sentence Transformers and setfit against the raw models; skipped where the library is missing."""
 
 import json
-import os
 import sys
 
 import joblib
 import numpy as np
 import pytest
 import torch
+import transformers
+from made_teacher import Hostile, decoded, make_decoder, rewrite
 from notes import Notes
+from raising import raising
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.svm import LinearSVC
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertModel,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    PreTrainedTokenizerFast,
-)
 
 from kdcli import registry
 from kdcli.api import DataError, KdError, MissingError
@@ -38,28 +32,19 @@ def load(plugin, folder, max_length=0, long_texts="cut", precision="fp32", **opt
     return registry.load("teachers", plugin).load(str(folder), made, labels=(), reporter=Notes(), **how)
 
 
-def rewrite(folder, name="config.json", **values):
-    path = folder / name
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
 def test_a_missing_library_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     folder = tiny_teacher(tmp_path / "model")
     (folder / "model_head.pkl").write_bytes(b"")
-    with pytest.raises(MissingError) as caught:
+    with raising(MissingError, hint="pip install 'kdcli[setfit]'"):
         load("setfit", folder, trust=True)
-    assert caught.value.hint == "pip install 'kdcli[setfit]'"
-
-
-# Cross-encoders
 
 
 @torch.inference_mode()
 def paired(folder, columns, max_length=64):
     """The raw outputs of each pair alone."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     rows = [
         tokenizer([one], [other], truncation=True, max_length=max_length, return_tensors="pt")
         for one, other in zip(*columns, strict=True)
@@ -69,12 +54,7 @@ def paired(folder, columns, max_length=64):
 
 @pytest.mark.parametrize(
     ("labels", "problem"),
-    [
-        (COLOURS, None),
-        (COLOURS, "single_label_classification"),
-        (("score",), None),
-        (("score",), "regression"),
-    ],
+    [(COLOURS, None), (COLOURS, "single_label_classification"), (("score",), None), (("score",), "regression")],
 )
 def test_a_cross_encoder_gives_raw_logits_whatever_its_settings_say(tmp_path, labels, problem):
     folder = tiny_teacher(tmp_path / "model", labels)
@@ -109,38 +89,22 @@ def test_a_cross_encoder_cuts_and_counts_long_pairs_and_reads_masks(tmp_path):
 
 def test_what_is_no_cross_encoder(tmp_path):
     folder = tiny_teacher(tmp_path / "model")
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, key="teacher.plugin"):
         load("cross-encoder", folder).logits([TEXTS], 8)
-    assert caught.value.key == "teacher.plugin"
     rewrite(folder, problem_type="regression")
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, key="problem_type"):
         load("cross-encoder", folder)
-    assert caught.value.key == "problem_type"
-    BertModel.from_pretrained(folder).save_pretrained(folder)
-    with pytest.raises(DataError) as caught:
+    transformers.BertModel.from_pretrained(folder).save_pretrained(folder)
+    with raising(DataError, key="architectures", says="BertModel"):
         load("cross-encoder", folder)
-    assert caught.value.key == "architectures" and "BertModel" in str(caught.value)
 
 
 @pytest.mark.parametrize("pad_in_config", [None, 7])
 def test_a_decoder_as_a_cross_encoder_is_padded_on_the_right(tmp_path, pad_in_config):
-    folder = tiny_teacher(tmp_path / "model")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "eos_token": "[SEP]", "padding_side": "left"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **special).save_pretrained(folder)
-    torch.manual_seed(5)
-    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.5}
-    config = GPT2Config(vocab_size=len(tokenizer), num_labels=2, pad_token_id=pad_in_config, **sizes)
-    model = GPT2ForSequenceClassification(config).eval()
-    model.save_pretrained(folder)
-    wanted = []
-    with torch.inference_mode():
-        for one, other in zip(*PAIRS, strict=True):
-            ids = tokenizer(one, other)["input_ids"]
-            wanted.append(model.score(model.transformer(torch.tensor([ids])).last_hidden_state[0, -1]).numpy())
-    teacher = load("cross-encoder", folder)
+    folder = make_decoder(tmp_path / "model", pad_in_config)
     for batch in (1, 8):
-        np.testing.assert_allclose(teacher.logits(PAIRS, batch), wanted, atol=1e-5)
+        found = load("cross-encoder", folder).logits(PAIRS, batch)
+        np.testing.assert_allclose(found, decoded(folder, *PAIRS), atol=1e-5)
 
 
 def test_the_cross_encoder_keeps_the_contract():
@@ -149,14 +113,11 @@ def test_the_cross_encoder_keeps_the_contract():
     assert found["logits"].detail == "pairs" and found["long texts"].result == "skipped"
 
 
-# setfit
-
-
 def make_setfit(folder, head, labels=None, normalize=False):
     """A body of one tiny layer with mean pooling, and a head that was fitted on its embeddings."""
     library = pytest.importorskip("sentence_transformers")
     encoder = tiny_teacher(folder.parent / f"{folder.name}-encoder")
-    BertModel.from_pretrained(encoder).save_pretrained(encoder)
+    transformers.BertModel.from_pretrained(encoder).save_pretrained(encoder)
     library.SentenceTransformer(str(encoder), local_files_only=True).save(str(folder))
     settings = {"labels": labels, "normalize_embeddings": normalize}
     (folder / "config_setfit.json").write_text(json.dumps(settings))
@@ -167,7 +128,10 @@ def make_setfit(folder, head, labels=None, normalize=False):
 @torch.inference_mode()
 def embedded(folder, texts=TEXTS, max_length=64, normalize=False):
     """The mean of the last layer's states of each text alone."""
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder).eval()
+    tokenizer, model = (
+        transformers.AutoTokenizer.from_pretrained(folder),
+        transformers.BertModel.from_pretrained(folder).eval(),
+    )
     rows = []
     for text in texts:
         inputs = tokenizer([text], truncation=True, max_length=max_length, return_tensors="pt")
@@ -248,26 +212,15 @@ def test_heads_of_several_labels_are_refused(tmp_path, head):
     rows = np.array(head.predict_proba(embedded(folder)))
     if rows.ndim == 2:
         assert np.abs(rows.sum(1) - 1).max() > 0.1  # what a softmax of their logarithms would hide
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, file=folder / "model_head.pkl"):
         load("setfit", folder, trust=True)
-    assert caught.value.file == str(folder / "model_head.pkl")
-
-
-class Hostile:
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
 
 
 def test_the_pickle_is_read_on_explicit_trust_alone(tmp_path):
     folder = tiny_teacher(tmp_path / "model")
     joblib.dump(Hostile(tmp_path / "ran"), folder / "model_head.pkl")
-    with pytest.raises(KdError) as caught:
+    with raising(KdError, key="teachers.setfit.trust", exit_code=3, hint="teachers.setfit.trust=true"):
         load("setfit", folder)
-    assert (caught.value.exit_code, caught.value.key) == (3, "teachers.setfit.trust")
-    assert "teachers.setfit.trust=true" in caught.value.hint
     assert not (tmp_path / "ran").exists()
 
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 from notes import Notes
+from raising import raising
 from safetensors.numpy import load_file
 
 from kdcli.api import Task
@@ -21,7 +22,6 @@ from kdcli.tables.write import write_table
 
 SINGLE = Task("t", "single", ("0", "1"))
 PAIR = Task("t", "pair", ("no", "yes", "maybe"))
-SCORE = Task("t", "single", (), score_range=(0.0, 5.0), metric="pearson")
 SAME = Task("same", "pair", ("0", "1"))
 QNLI = Task("qnli", "pair", ("entailment", "not_entailment"))
 STARS = Task("stars", "pair", (), score_range=(0, 5), metric="pearson")
@@ -90,17 +90,6 @@ def test_pair_has_one_vocabulary(tmp_path):
     assert examples.labels.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("suffix", ["tsv", "parquet"])
-def test_scores(tmp_path, suffix):
-    # A teacher's own score may leave the task's range.
-    columns = {"sentence": ["a", "b"], "label": [5.25, -0.5], "source": ["x", "x"], "logits_0": [5.25, -0.5]}
-    _, output = run(tmp_path, joined(tmp_path, columns, suffix), SCORE)
-    examples = load_examples(output, SCORE)
-    assert examples.labels.dtype == np.float32
-    assert examples.labels.tolist() == [5.25, -0.5]
-    assert examples.logits.tolist() == [[5.25], [-0.5]]
-
-
 @pytest.mark.parametrize("labels", [None, ["1", "", "0", "0"], ["", "", "", ""]])
 def test_labels_are_all_there_or_not_at_all(tmp_path, labels):
     result, output = run(tmp_path, single(tmp_path, label=labels))
@@ -130,15 +119,13 @@ def test_more_rows_than_a_batch(tmp_path):
         ({"logits_2": [0.0, 0, 0, 0]}, "more logits than the 2", None),
         ({"label": ["1", "2", "0", "0"]}, "'2'", 3),
         ({"logits_1": ["1", "0.5", "x", "2"]}, "logits_1 must be a finite number, not 'x'", 4),
-        ({"logits_0": ["1", "nan", "0", "2"]}, "logits_0 must be a finite number", 3),
         ({"logits_0": ["1", "", "0", "2"]}, "logits_0 must be a finite number", 3),
         ({"sentence": ["", "", "", ""]}, "no word", None),
     ],
 )
 def test_bad_tables(tmp_path, changed, message, row):
-    with pytest.raises(DataError, match=message) as caught:
+    with raising(DataError, message, row=row):
         run(tmp_path, single(tmp_path, **changed))
-    assert caught.value.row == row
     assert not (tmp_path / "encoded").exists()
 
 
@@ -181,9 +168,8 @@ def test_tables_of_d_bert(tmp_path, header, rows, task, texts, labels):
 )
 def test_a_table_of_another_task(tmp_path, header, task, missing):
     (tmp_path / "t.tsv").write_text(header.replace(" ", "\t") + "\n")
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, key=missing):
         run(tmp_path, tmp_path / "t.tsv", task)
-    assert caught.value.key == missing
 
 
 def test_vectors_of_a_file(tmp_path):
@@ -209,7 +195,9 @@ def test_vectors_of_a_file(tmp_path):
         run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file))
 
 
-def test_vectors_of_an_encoder(tmp_path, monkeypatch):
+@pytest.fixture
+def asked(monkeypatch):
+    """Stand in for an encoder; return what its vectors are asked for."""
     asked = []
 
     def made(encoder, words, dimension, *, device, reporter):
@@ -218,6 +206,11 @@ def test_vectors_of_an_encoder(tmp_path, monkeypatch):
 
     monkeypatch.setattr(encoder_vectors, "encoder_vectors", made)
     monkeypatch.setattr(encoder_vectors, "encoder_words", lambda encoder, reporter: iter(["scene", "film"]))
+    monkeypatch.setattr(encoder_vectors, "encoder_pieces", lambda encoder, reporter: iter(["##s", "##ic"]))
+    return asked
+
+
+def test_vectors_of_an_encoder(tmp_path, asked):
     result, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", dimension=5)
     assert asked == [("some/encoder", vocabulary(load_tokenizer(output)), 5, "cpu")]
     assert vocabulary(load_tokenizer(output))[6:] == ["scene"]
@@ -225,13 +218,7 @@ def test_vectors_of_an_encoder(tmp_path, monkeypatch):
     assert (result.vectors, result.found) == ("encoder some/encoder", 7)
 
 
-def test_words_are_cut_into_the_pieces_of_an_encoder_and_not_of_a_file(tmp_path, monkeypatch):
-    def made(encoder, words, dimension, *, device, reporter):
-        return np.ones((len(words), dimension), np.float32)
-
-    monkeypatch.setattr(encoder_vectors, "encoder_vectors", made)
-    monkeypatch.setattr(encoder_vectors, "encoder_words", lambda encoder, reporter: iter(["scene"]))
-    monkeypatch.setattr(encoder_vectors, "encoder_pieces", lambda encoder, reporter: iter(["##s", "##ic"]))
+def test_words_are_cut_into_the_pieces_of_an_encoder_and_not_of_a_file(tmp_path, asked):
     notes, said = Notes(), "a word outside the vocabulary is read as [MASK]"
     how = {"word_pieces": True, "reporter": notes}
     _, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", **how)
@@ -256,9 +243,8 @@ def test_table_with_labels_or_without(tmp_path):
     assert encode_table(table.drop("label"), tokenizer, SINGLE, 128).labels is None
     none = table.with_columns(label=pl.lit(None, pl.String))
     assert encode_table(none, tokenizer, SINGLE, 128).labels is None
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, file="dev.tsv"):
         encode_table(none.with_columns(label=pl.Series(["0", None, "1"])), tokenizer, SINGLE, 128, file="dev.tsv")
-    assert caught.value.file == "dev.tsv"
 
 
 def test_a_folder_of_another_task_or_a_damaged_one_is_refused(tmp_path):

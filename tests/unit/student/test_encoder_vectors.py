@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from notes import Notes
+from raising import raising
 from sklearn.decomposition import PCA
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
@@ -84,10 +85,21 @@ def test_vectors_do_not_depend_on_the_batches(encoder, monkeypatch):
         np.testing.assert_allclose(encoder_vectors(encoder, WORDS, 8, device="cpu"), expected, atol=1e-5)
 
 
-def test_a_word_without_pieces_is_zero_and_changes_no_other(encoder):
+def test_words_without_pieces_very_long_ones_few_words_and_many_dimensions(encoder):
     vectors = encoder_vectors(encoder, ["\u200b", *WORDS, ""], 8, device="cpu")
     assert not vectors[[0, -1]].any()
     np.testing.assert_allclose(vectors[1:-1], encoder_vectors(encoder, WORDS, 8, device="cpu"), atol=1e-6)
+    vectors = encoder_vectors(encoder, [*WORDS, "film-" * 5_000], 8, device="cpu")
+    assert np.isfinite(vectors).all()
+    vectors = encoder_vectors(encoder, WORDS[:4], 8, device="cpu")
+    assert vectors[:, :3].std(axis=0).min() > 0.01
+    np.testing.assert_allclose(vectors[:, 3:], 0, atol=1e-5)
+    assert not encoder_vectors(encoder, WORDS[:1], 8, device="cpu").any()
+    notes = Notes()
+    found = encoder_vectors(encoder, WORDS, 1000, device="cpu", reporter=notes)
+    assert found.shape == (len(WORDS), HIDDEN)
+    assert len(notes.warnings) == 1 and "1000" in notes.warnings[0]
+    np.testing.assert_array_equal(found, encoder_vectors(encoder, WORDS, found.shape[1], device="cpu"))
 
 
 def test_special_words_are_the_encoders_own(tmp_path):
@@ -117,13 +129,6 @@ def test_half_precision_weights_are_computed_in_full(encoder, tmp_path):
     np.testing.assert_allclose(vectors, encoder_vectors(encoder, WORDS, 4, device="cpu"), atol=0.02)
 
 
-def test_fewer_words_than_dimensions_leave_the_rest_empty(encoder):
-    vectors = encoder_vectors(encoder, WORDS[:4], 8, device="cpu")
-    assert vectors[:, :3].std(axis=0).min() > 0.01
-    np.testing.assert_allclose(vectors[:, 3:], 0, atol=1e-5)
-    assert not encoder_vectors(encoder, WORDS[:1], 8, device="cpu").any()
-
-
 def test_the_words_of_a_wordpiece_vocabulary_are_those_that_no_piece_continues(encoder):
     words = list(encoder_words(encoder, QuietReporter()))
     assert words == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "-", *WHOLE]
@@ -141,25 +146,11 @@ def test_the_words_of_other_vocabularies_are_those_that_a_mark_begins(tmp_path, 
     assert list(encoder_pieces(tmp_path, QuietReporter())) == ["##ing", "##s", "d"]
 
 
-def test_more_dimensions_than_states_are_fewer_and_said(encoder):
-    notes = Notes()
-    found = encoder_vectors(encoder, WORDS, 1000, device="cpu", reporter=notes)
-    assert found.shape == (len(WORDS), HIDDEN)
-    assert len(notes.warnings) == 1 and "1000" in notes.warnings[0]
-    np.testing.assert_array_equal(found, encoder_vectors(encoder, WORDS, found.shape[1], device="cpu"))
-
-
 def test_an_encoder_that_is_not_there_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(MissingError) as caught:
+    with raising(MissingError, key="student.vectors") as caught:
         encoder_vectors("no/such/folder", WORDS, 4, device="cpu")
-    assert caught.value.key == "student.vectors"
     assert "\n" not in caught.value.what
-
-
-def test_a_very_long_word_is_cut(encoder):
-    vectors = encoder_vectors(encoder, [*WORDS, "film-" * 5_000], 8, device="cpu")
-    assert np.isfinite(vectors).all()

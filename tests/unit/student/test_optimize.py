@@ -35,26 +35,16 @@ def tensors(*arrays):
 
 def test_mse_is_the_mean_over_all_logits():
     assert mse(*tensors(STUDENT, TEACHER)).item() == pytest.approx(((STUDENT - TEACHER) ** 2).mean(), rel=1e-5)
+    half = torch.from_numpy(STUDENT).half()
+    for loss in (mse(half, half + 1), kl(half, half + 1, 2.0), label_losses(half, torch.from_numpy(LABELS))):
+        assert loss.dtype == torch.float32
+    assert set(LOSSES) == set(get_args(StudentSettings.model_fields["kd_loss"].annotation))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_kl_from_teacher_to_student_times_t_squared(temperature):
     expected = rel_entr(softmax(TEACHER / temperature, 1), softmax(STUDENT / temperature, 1)).sum(1).mean()
     assert kl(*tensors(STUDENT, TEACHER), temperature).item() == pytest.approx(expected * temperature**2, rel=1e-4)
-
-
-def test_gradient_of_kl_is_zero_at_equal_logits_and_keeps_its_size():
-    student = torch.from_numpy(TEACHER.copy()).requires_grad_()
-    loss = kl(student, torch.from_numpy(TEACHER), 2.0)
-    loss.backward()
-    assert loss.item() == pytest.approx(0, abs=1e-6)
-    assert student.grad.abs().max().item() == pytest.approx(0, abs=1e-6)
-    sizes = []
-    for temperature in (50.0, 100.0):
-        student = torch.from_numpy(STUDENT).requires_grad_()
-        kl(student, torch.from_numpy(TEACHER), temperature).backward()
-        sizes.append(student.grad.norm().item())
-    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
 
 
 def test_label_losses():
@@ -64,11 +54,6 @@ def test_label_losses():
     expected = ((STUDENT[:, 0] - scores) ** 2).mean()
     assert label_losses(*tensors(STUDENT[:, :1], scores)).mean().item() == pytest.approx(expected, rel=1e-5)
 
-
-SETS = np.array([[0, 1, 1], [0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 0, 1]], bool)
-
-
-def test_each_label_of_a_set_is_a_yes_or_no_of_its_own():
     def expected(yes):  # the binary cross entropy, by its definition
         share = 1 / (1 + np.exp(-STUDENT.astype(np.float64)))
         return -(yes * np.log(share) + (1 - yes) * np.log(1 - share))
@@ -76,6 +61,9 @@ def test_each_label_of_a_set_is_a_yes_or_no_of_its_own():
     assert label_losses(*tensors(STUDENT, SETS)).numpy() == pytest.approx(expected(SETS), rel=1e-4)
     soft = 1 / (1 + np.exp(-TEACHER.astype(np.float64)))
     assert bce(*tensors(STUDENT, TEACHER)).item() == pytest.approx(expected(soft).mean(), rel=1e-4)
+
+
+SETS = np.array([[0, 1, 1], [0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 0, 1]], bool)
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
@@ -100,10 +88,6 @@ def test_weights():
     assert alone.item() == label_losses(student, labels).mean().item()
     warm = loss_of(StudentSettings(kd_loss="kl", temperature=3.0))(student, teacher, None)
     assert warm.item() == kl(student, teacher, 3.0).item()
-
-
-def test_the_table_of_losses_is_that_of_the_settings():
-    assert set(LOSSES) == set(get_args(StudentSettings.model_fields["kd_loss"].annotation))
 
 
 CPU = torch.device("cpu")
@@ -144,7 +128,7 @@ def test_adadelta_is_the_dense_one(forms):
     assert (theirs.weight - start).abs().max() > 0.1
 
 
-def test_clipping_counts_sparse_gradients():
+def test_clipping_counts_sparse_gradients_and_leaves_small_ones():
     ours, theirs = table(True), table(False)
     mine = SparseAdadelta(ours.parameters())
     dense = torch.optim.Adadelta(theirs.parameters(), lr=1.0, rho=0.95, eps=1e-6)
@@ -155,9 +139,6 @@ def test_clipping_counts_sparse_gradients():
         nn.utils.clip_grad_norm_(theirs.parameters(), 0.05)
         dense.step()
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=0, atol=1e-6)
-
-
-def test_clipping_leaves_small_gradients():
     parameter = nn.Parameter(torch.ones(3))
     parameter.grad = torch.tensor([0.3, 0.0, 0.4])
     clip_gradients([parameter], 1.0)
@@ -179,12 +160,6 @@ def test_choice():
         other = make_optimizer(nn.Embedding(3, 2), StudentSettings(optimizer=name, lr=0.1, weight_decay=0.2), CPU)
         assert type(other) is kind
         assert other.param_groups[0]["weight_decay"] == 0.2
-
-
-def test_losses_are_in_float32():
-    half = torch.from_numpy(STUDENT).half()
-    for loss in (mse(half, half + 1), kl(half, half + 1, 2.0), label_losses(half, torch.from_numpy(LABELS))):
-        assert loss.dtype == torch.float32
 
 
 def test_averages_are_near_the_weights_at_first_and_then_decay():

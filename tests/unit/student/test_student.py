@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch as torch_library
 from made_student import KINDS, MAX_LENGTH, PAIR, SCORE, SINGLE, TEXTS, columns, make_student
+from made_teacher import rewrite
+from raising import raising
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as torch_save
 
@@ -21,12 +23,6 @@ from kdcli.student.student import load_student
 
 each_kind = pytest.mark.parametrize("task", KINDS, ids=lambda task: f"{task.kind}-{task.outputs}")
 each_form = pytest.mark.parametrize("torch", [False, True], ids=["numpy", "torch"])
-
-PLAIN = "from kd_bilstm import Options, build\napi_version = 2\npairs = scores = True\n__all__ = ['Options', 'build']\n"
-
-
-def change(path, **values):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 @each_kind
@@ -99,13 +95,12 @@ def test_what_float16_holds_takes_half_the_bytes(tmp_path):
 def test_a_folder_of_format_1_is_read(tmp_path):
     folder = make_student(tmp_path / "student", SINGLE)
     expected = load_student(folder).logits([TEXTS])
-    change(folder / "config.json", format="kd.student/1")
+    rewrite(folder / "config.json", format="kd.student/1")
     (folder / "labels.json").write_text('{"labels": ["no", "yes"], "names": ["bad", "good"]}')
     assert np.array_equal(load_student(folder).logits([TEXTS]), expected)
-    change(folder / "config.json", format="kd.student/3")
-    with pytest.raises(DataError) as caught:
+    rewrite(folder / "config.json", format="kd.student/3")
+    with raising(DataError, hint=("kd.student/3", "kd.student/2")):
         load_student(folder)
-    assert "kd.student/3" in caught.value.hint and "kd.student/2" in caught.value.hint
 
 
 def test_predictions_of_texts(tmp_path):
@@ -120,9 +115,6 @@ def test_predictions_of_texts(tmp_path):
     assert {each.label for each in found} == {"no", "yes"}
     assert student.predict(TEXTS[:1])[0].label == found[0].label
     assert student.predict([]) == []
-
-
-def test_predictions_of_large_logits_and_of_scores():
     assert predictions(np.array([[1000.0, -1000.0]], np.float32), SINGLE) == [Prediction("no", {"no": 1.0, "yes": 0.0})]
     logits = np.array([[-1.0], [2.5], [7.0]], np.float32)
     assert predictions(logits, SCORE) == [Score(0.0), Score(2.5), Score(5.0)]
@@ -138,25 +130,12 @@ def test_predictions_of_large_logits_and_of_scores():
         (SINGLE, ["good", "bad", "\ud800"], 3),
         (PAIR, ["ab"], 1),
         (PAIR, [("good", "bad", "dull")], 1),
-        (PAIR, [("good", 3)], 1),
-        (PAIR, [7], 1),
     ],
 )
 def test_values_that_are_no_texts_are_refused(tmp_path, task, texts, row):
     student = load_student(make_student(tmp_path / "student", task))
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, row=row, hint="predict(["):
         student.predict(texts)
-    assert caught.value.row == row and "predict([" in caught.value.hint
-
-
-def test_a_plugin_without_fast_predicts_by_its_module(tmp_path, make_plugin):
-    folder = make_student(tmp_path / "student", SINGLE)
-    expected = load_student(folder).logits([TEXTS])
-    make_plugin("kd-plain", "[kdcli.students]\nplain = plain_loaded\n", PLAIN, module="plain_loaded")
-    change(folder / "config.json", plugin="plain")
-    student = load_student(folder)
-    assert student.compute is None
-    np.testing.assert_allclose(student.logits([TEXTS]), expected, rtol=0, atol=1e-5)
 
 
 @each_form
@@ -164,10 +143,8 @@ def test_a_plugin_without_fast_predicts_by_its_module(tmp_path, make_plugin):
 def test_a_file_that_is_missing(tmp_path, file, torch):
     folder = make_student(tmp_path / "student")
     (folder / file).unlink()
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, file=folder / file, hint=True):
         load_student(folder, torch=torch)
-    assert caught.value.file == str(folder / file)
-    assert caught.value.hint
 
 
 @each_form
@@ -180,10 +157,8 @@ def test_another_students_file(tmp_path, file, torch):
     tokenizer["model"]["vocab"]["more"] = len(tokenizer["model"]["vocab"])
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     (other / file).replace(folder / file)
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, file=folder / file, hint="another student"):
         load_student(folder, torch=torch)
-    assert caught.value.file == str(folder / file)
-    assert "another student" in caught.value.hint
 
 
 @each_form
@@ -201,9 +176,8 @@ def test_weights_of_another_size(tmp_path, part, resize, torch):
     weights = load_file(folder / "model.safetensors")
     resized = {name: resize(value) if name.startswith(part) else value for name, value in weights.items()}
     save_file(resized, folder / "model.safetensors")
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, file=folder / "model.safetensors"):
         load_student(folder, torch=torch)
-    assert caught.value.file == str(folder / "model.safetensors")
 
 
 @each_form
@@ -213,9 +187,7 @@ def test_weights_of_another_size(tmp_path, part, resize, torch):
         ("config.json", "task", {"name": "toy"}),
         ("config.json", "task", {"name": "toy", "kind": "single", "labels": ["a", "a"]}),
         ("config.json", "task", {"name": "toy", "kind": "triple", "labels": ["a", "b"]}),
-        ("config.json", "task", {"name": "toy", "kind": "single", "labels": [], "score_range": [5, 0]}),
         ("config.json", "max_length", 0),
-        ("config.json", "max_length", -1),
         ("config.json", "max_length", "128"),
         ("config.json", "vocabulary_size", True),
         ("config.json", "dimension", None),
@@ -227,14 +199,13 @@ def test_weights_of_another_size(tmp_path, part, resize, torch):
 )
 def test_a_wrong_value_is_named(tmp_path, file, key, value, torch):
     folder = make_student(tmp_path / "student", SINGLE)
-    change(folder / file, **{key: value})
-    with pytest.raises(DataError) as caught:
+    rewrite(folder / file, **{key: value})
+    with raising(DataError, file=folder / file) as caught:
         load_student(folder, torch=torch)
-    assert (caught.value.file, caught.value.exit_code) == (str(folder / file), 4)
     assert key in caught.value.key or "hidden" in caught.value.key
 
 
-def rewrite(folder, **values):
+def reweight(folder, **values):
     weights = load_file(folder / "model.safetensors") | values
     save_file(weights, folder / "model.safetensors")
 
@@ -249,10 +220,9 @@ def test_weights_that_are_no_finite_numbers(tmp_path, name, damage, torch):
         value.flat[-1] = damage
     else:
         value = value.astype(damage)
-    rewrite(folder, **{name: value})
-    with pytest.raises(DataError) as caught:
+    reweight(folder, **{name: value})
+    with raising(DataError, key=name, file=folder / "model.safetensors"):
         load_student(folder, torch=torch)
-    assert (caught.value.file, caught.value.key) == (str(folder / "model.safetensors"), name)
 
 
 @each_form
@@ -267,13 +237,6 @@ def test_weights_of_half_precision_are_read(tmp_path, torch):
         student = load_student(folder, torch=torch)
         assert all((student.weights[key] == value).all() for key, value in rounded.items())
         np.testing.assert_allclose(student.logits([TEXTS]), exact, atol=0.3)
-
-
-def test_a_config_that_is_no_students(tmp_path):
-    folder = make_student(tmp_path / "student")
-    (folder / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(DataError, match="not a folder of a student"):
-        load_student(folder)
 
 
 def test_no_torch_and_a_package_that_costs_nothing(tmp_path):
@@ -294,14 +257,13 @@ def test_large_weights_are_no_warning_and_their_logits_an_error(tmp_path, torch)
     folder = make_student(tmp_path / "student", SINGLE)
     for name in ("logits.bias", "logits.weight"):
         if name in (weights := load_file(folder / "model.safetensors")):
-            rewrite(folder, **{name: np.full_like(weights[name], 3e38)})
+            reweight(folder, **{name: np.full_like(weights[name], 3e38)})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_weights(folder / "model.safetensors")
-    with warnings.catch_warnings(), pytest.raises(DataError, match="not finite") as caught:
+    with warnings.catch_warnings(), raising(DataError, "not finite"):
         warnings.simplefilter("ignore")
         load_student(folder, torch=torch).logits([TEXTS])
-    assert caught.value.exit_code == 4
 
 
 def test_a_flag_of_the_processor_without_a_value_is_no_warning(tmp_path, monkeypatch):

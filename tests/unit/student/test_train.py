@@ -2,13 +2,16 @@ import errno
 import hashlib
 import json
 import sys
+from inspect import getsource
 from pathlib import Path
 
+import fake_plugin
 import numpy as np
 import polars as pl
 import pytest
 import torch
 from notes import Notes
+from raising import raising
 from safetensors.torch import load_file
 
 import kdcli
@@ -252,9 +255,8 @@ def test_nan_stops_says_so_and_keeps_the_best(tmp_path, monkeypatch):
 def test_nan_before_any_evaluation_is_an_error(tmp_path):
     examples, _ = data()
     broken = Examples(examples.texts, np.full_like(examples.logits, np.nan), examples.labels)
-    with pytest.raises(KdError, match="the loss became nan at update 1") as caught:
+    with raising(KdError, "the loss became nan at update 1", hint="student.lr"):
         train(tmp_path / "student", examples=broken)
-    assert "student.lr" in caught.value.hint
     with pytest.raises(KdError, match=r"the loss became (inf|nan)"):
         train(tmp_path / "student", optimizer="adam", lr=1e30, eval_steps=1000)
     assert not (tmp_path / "student").exists()
@@ -301,18 +303,9 @@ def test_folder(tmp_path):
     defaults = {"cell": "lstm", "layers": 1, "pooling": "last", "dropout": 0.1}
     assert student.config["options"] == {**OPTIONS, **defaults}
     card = (folder / "README.md").read_text()
-    size = (folder / "model.safetensors").stat().st_size
-    for part in (
-        f"| dev accuracy | {result.dev['accuracy']:.4f} |",
-        f"| parameters | {inside + 42:,} |",
-        f"| parameters without embeddings | {inside:,} |",
-        f"{size / 1e6:.1f} MB",
-        "1 x KL with the teacher's logits at temperature 4 + 0.5 x label loss",
-        "`0` or `1` (bad, good)",
-        f"torch {torch.__version__}",
-        "seed 1",
-    ):
-        assert part in card
+    megabytes = (folder / "model.safetensors").stat().st_size / 1e6
+    for number in (f"{result.dev['accuracy']:.4f}", f"{inside + 42:,}", f"{inside:,}", f"{megabytes:.1f} MB", "seed 1"):
+        assert number in card
 
 
 @pytest.mark.parametrize("file", ["checkpoint", "model"])
@@ -357,33 +350,12 @@ def test_what_cannot_be_trained(tmp_path, make_plugin):
     assert "Trained on labels alone" in (tmp_path / "labels" / "README.md").read_text()
 
 
-STUDENT = """
-import torch
-from pydantic import BaseModel, ConfigDict
-
-api_version, pairs, scores = 2, True, True
-
-class Options(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-def build(options, task, vocabulary_size, vectors, dimension):
-    class Mean(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.words = torch.nn.Embedding(vocabulary_size, dimension)
-            self.out = torch.nn.Linear(dimension, task.outputs)
-
-        def forward(self, batch):
-            logits = self.out(self.words(batch.words[0]).mean(1))
-            return logits
-
-    return Mean()
-"""
+STUDENT = getsource(fake_plugin)
 
 
 @pytest.fixture
 def student(make_plugin):
-    """Install the student ``mean`` of the distribution ``kd-mean``, changed as the test wants."""
+    """Install the fake student as ``mean`` of the distribution ``kd-mean``, changed as the test wants."""
 
     def install(old="", new="", version="1.0"):
         code = STUDENT.replace(old, new)
@@ -396,25 +368,22 @@ def student(make_plugin):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("return Mean()", "return None", "builds no torch.nn.Module, but NoneType"),
-        ("return Mean()", "return Mean", "builds no torch.nn.Module, but type"),
-        ("return Mean()", "return torch.nn.Flatten()", "builds a module without parameters to train"),
-        ("return Mean()", "return Mean().requires_grad_(False)", "builds a module without parameters to train"),
-        ("return Mean()", "return torch.nn.Linear(options.width, 2)", "failed in build: AttributeError: 'Options'"),
+        ("return Average()", "return Average", "builds no torch.nn.Module, but type"),
+        ("return Average()", "return torch.nn.Flatten()", "builds a module without parameters to train"),
+        ("return Average()", "return Average().requires_grad_(False)", "builds a module without parameters to train"),
+        ("return Average()", "return torch.nn.Linear(options.width, 2)", "failed in build: AttributeError: 'Options'"),
         ("return logits", "return logits[:, :1]", r"gives float32 \[3, 1\] for logits float32 \[3, 2\]"),
-        ("return logits", "return logits.T", r"gives float32 \[2, 3\] for"),
         ("return logits", "return logits.double()", r"gives float64 \[3, 2\] for"),
-        ("return logits", "return logits.argmax(1)", r"gives int64 \[3\] for"),
         ("return logits", "return logits / 0", "gives numbers that are not finite, before any training"),
         ("return logits", "return (logits,)", "gives a tuple for"),
-        ("return logits", "return self.nothing", "failed in forward: AttributeError: 'Mean' object has no"),
+        ("return logits", "return self.nothing", "failed in forward: AttributeError: 'Average' object has no"),
     ],
 )
 def test_a_student_that_breaks_the_contract_is_found_before_it_is_trained(tmp_path, student, old, new, says):
     student(old, new)
-    with pytest.raises(PluginError, match=says) as error:
+    with raising(PluginError, says, hint=True) as error:
         train(tmp_path / "student", model="mean", options={})
-    assert error.value.what.startswith("the student plugin kd-mean:mean ") and error.value.hint
+    assert error.value.what.startswith("the student plugin kd-mean:mean ")
     assert not list(tmp_path.glob("*student*")), "nothing is left"
 
 
@@ -457,7 +426,7 @@ def test_a_student_whose_distribution_is_gone_says_what_to_install(tmp_path, stu
 
 
 def test_trying_a_student_out_changes_nothing(tmp_path, student, monkeypatch):
-    student("logits = ", "logits = torch.rand(()) + ")  # draws, even when it does not train
+    student("self.logits(torch.cat", "torch.rand(()) + self.logits(torch.cat")  # draws, even when it does not train
     train(tmp_path / "one", model="mean", options={})
     monkeypatch.setattr(module, "try_out", lambda *given: None)
     train(tmp_path / "other", model="mean", options={})
@@ -489,9 +458,8 @@ def test_the_file_of_a_student_is_named_in_python(tmp_path, monkeypatch):
     monkeypatch.setenv("KD_CODE", str(path))
     train(tmp_path / "student", model="mean", options={})
     monkeypatch.delenv("KD_CODE")
-    with pytest.raises(PluginError) as error:
+    with raising(PluginError, hint='load_student(folder, code="mean.py"), or set KD_CODE'):
         kdcli.load_student(tmp_path / "student")
-    assert 'load_student(folder, code="mean.py"), or set KD_CODE' in error.value.hint
     assert kdcli.load_student(tmp_path / "student", code=path).predict(["a b"])
 
 

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import polars as pl
 import pytest
+from raising import raising
 
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError
@@ -93,10 +94,15 @@ def test_a_mark_at_the_beginning_and_more_spaces_lose_no_word(write, header):
     assert got.matrix.tolist() == [[1, 2], [3, 4]]
 
 
-def test_the_first_of_several_vectors_of_a_word_counts(write):
+def test_the_first_vector_of_a_word_counts_and_any_byte_may_come(write):
     table = [("cat", [1.0, 1.0]), ("dog", [5.0, 5.0]), ("cat", [2.0, 2.0])]
     for content in (text(table), binary(table)):
         assert read_vectors(write(content), ["cat"]).matrix.tolist() == [[1.0, 1.0]]
+    # 0x20 and 0x0a inside the values are neither separators nor line ends
+    values = struct.unpack("<2f", b"\x20\x0a\x20\x3f\x0a\x20\x0a\x3f")
+    for end in (b"", b"\n"):
+        got = read_vectors(write(binary([("a", values), ("the", values), ("b", [1.0, 2.0])], end=end)), ["the", "b"])
+        assert got.matrix.tolist() == [list(values), [1.0, 2.0]]
 
 
 @pytest.mark.parametrize(
@@ -115,14 +121,6 @@ def test_odd_rows(write, rows, wanted, matrix):
     assert read_vectors(write(rows), wanted).matrix.tolist() == matrix
 
 
-def test_binary_words_and_values_may_hold_any_byte(write):
-    # 0x20 and 0x0a inside the values are neither separators nor line ends
-    values = struct.unpack("<2f", b"\x20\x0a\x20\x3f\x0a\x20\x0a\x3f")
-    for end in (b"", b"\n"):
-        got = read_vectors(write(binary([("a", values), ("the", values), ("b", [1.0, 2.0])], end=end)), ["the", "b"])
-        assert got.matrix.tolist() == [list(values), [1.0, 2.0]]
-
-
 def test_a_vector_may_lie_across_two_blocks(write, monkeypatch):
     rng = np.random.default_rng(0)
     table = [(f"word{i}", rng.normal(size=7).astype(np.float32).tolist()) for i in range(50)]
@@ -138,7 +136,6 @@ CUT = {
     "text with a header, after a row": (text(TABLE, header=True).rsplit("naïve")[0].encode(), "3 of 4 vectors"),
     "text with a header, a blank line for the last row": (b"2 2\nthe 1 2\n\n", "1 of 2 vectors"),
     "text with a header alone": (b"4 4\n", "0 of 4 vectors"),
-    "binary, inside a vector": (FORMS["gensim binary"][:-3], "3 of 4 vectors"),
     "binary, inside a word": (FORMS["gensim binary"][:-18], "3 of 4 vectors"),
     "gzip": (gzip.compress(FORMS["glove"])[:-20], "gzip"),
 }
@@ -149,10 +146,8 @@ def test_a_cut_file_is_refused_whatever_words_are_wanted(write, case):
     content, reason = CUT[case]
     path = write(content)
     for wanted in (["the"], ["naïve"], []):
-        with pytest.raises(DataError, match="cut") as caught:
+        with raising(DataError, "cut", file=path, what=reason):
             read_vectors(path, wanted)
-        assert reason in caught.value.what
-        assert caught.value.file == str(path)
 
 
 def test_every_place_to_cut_a_binary_file_is_noticed(write):
@@ -177,15 +172,12 @@ BROKEN = {
 def test_a_broken_vector_is_named_by_row_and_word(write, case):
     content, row, reason = BROKEN[case]
     path = write(content)
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, row=row, file=path, what=reason):
         read_vectors(path, ["dog", "cat"])
-    assert reason in caught.value.what
-    assert (caught.value.row, caught.value.file) == (row, str(path))
 
 
 OTHER = {
     "empty": (b"", "empty"),
-    "blank": (b"\n\n", "empty"),
     "words alone": (b"the\ncat\n", "no word vectors"),
     "a table": (b"sentence\tlabel\na fine film\t1\n", "no word vectors"),
     "no vectors": (b"0 300\n", "no vectors"),
@@ -225,9 +217,8 @@ def test_a_parquet_file_gives_the_same_vectors(tmp_path, kind):
 )
 def test_a_parquet_file_of_something_else(tmp_path, columns, reason):
     pl.DataFrame(columns).write_parquet(tmp_path / "v.parquet")
-    with pytest.raises(DataError, match=reason) as caught:
+    with raising(DataError, reason, file=tmp_path / "v.parquet"):
         read_vectors(tmp_path / "v.parquet", ["the", "b"])
-    assert caught.value.file == str(tmp_path / "v.parquet")
 
 
 def test_the_words_of_a_file_in_its_order(tmp_path):
@@ -239,9 +230,8 @@ def test_the_words_of_a_file_in_its_order(tmp_path):
 
 def test_a_missing_file_a_folder_or_a_damaged_parquet_file_is_an_error(tmp_path):
     for path in (tmp_path / "absent.txt", tmp_path):
-        with pytest.raises(DataError, match="cannot read") as caught:
+        with raising(DataError, "cannot read", hint=True):
             read_vectors(path, ["the"])
-        assert caught.value.hint
     path = parquet(tmp_path / "v.parquet", TABLE)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError):

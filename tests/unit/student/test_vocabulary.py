@@ -8,14 +8,7 @@ from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
 
 from kdcli.errors import DataError
-from kdcli.student.vocabulary import (
-    SPREAD,
-    TextEncoder,
-    epoch_batches,
-    train_vocabulary,
-    unknown_words,
-    vocabulary,
-)
+from kdcli.student.vocabulary import SPREAD, TextEncoder, epoch_batches, train_vocabulary, unknown_words, vocabulary
 
 TEXTS = ["It 's a GOOD film , isn't it ?", "a [MASK] film", "", "naïve café  中文", "a good good film"]
 
@@ -41,9 +34,6 @@ def test_words_by_frequency_behind_the_special_ones():
     assert words[2:7] == ["a", "film", "good", "'", "it"]
     assert {"cafe", "naive", "中", "文", "?", "isn", "t"} <= set(words)
     assert not {"mask", "[", "]", "GOOD"} & set(words)
-
-
-def test_limits():
     assert vocabulary(trained(max_size=4)) == ["[PAD]", "[MASK]", "a", "film"]
     assert vocabulary(trained(min_freq=3)) == ["[PAD]", "[MASK]", "a", "film", "good"]
     assert {"GOOD", "café", "It"} <= set(vocabulary(trained(lowercase=False)))
@@ -79,6 +69,10 @@ def test_a_word_outside_the_vocabulary_is_read_in_pieces():
     encoder = TextEncoder(tokenizer, 9)
     words, unknown = unknown_words(encoder.encode(pl.Series(["goods films", "a good film", "fit"])), encoder.foreign)
     assert (words.tolist(), unknown.tolist()) == ([4, 3, 1], [2, 0, 1])
+    how = {"max_size": 8, "min_freq": 1, "lowercase": True, "pieces": iter(PIECES), "more": iter(["scene"])}
+    assert vocabulary(train_vocabulary([pl.Series(TEXTS)], **how)) == ["[PAD]", "[MASK]", "a", "film", *PIECES[:4]]
+    how |= {"max_size": 100, "pieces": iter(PIECES), "more": iter(["scene", "##x"])}
+    assert vocabulary(train_vocabulary([pl.Series(["a b"])], **how))[2:] == ["a", "b", *PIECES[:5], "##d", "scene"]
 
 
 def test_a_word_too_long_for_pieces_is_a_masked_one_here_as_in_the_tokenizer():
@@ -92,19 +86,9 @@ def test_a_word_too_long_for_pieces_is_a_masked_one_here_as_in_the_tokenizer():
     assert rows(encode_texts(pl.Series([long]), whole, 9)) == [[whole.token_to_id(long)]]
 
 
-def test_pieces_take_at_most_half_of_the_room():
-    how = {"max_size": 8, "min_freq": 1, "lowercase": True, "pieces": iter(PIECES), "more": iter(["scene"])}
-    assert vocabulary(train_vocabulary([pl.Series(TEXTS)], **how)) == ["[PAD]", "[MASK]", "a", "film", *PIECES[:4]]
-    how |= {"max_size": 100, "pieces": iter(PIECES), "more": iter(["scene", "##x"])}
-    assert vocabulary(train_vocabulary([pl.Series(["a b"])], **how))[2:] == ["a", "b", *PIECES[:5], "##d", "scene"]
-
-
 def test_mask_is_one_word_and_other_marks_are_text():
     tokenizer = trained([*TEXTS, "x [ pad ] unk y"])
     assert tokenizer.encode("x[MASK]y [PAD] [unk]").tokens == ["x", "[MASK]", "y", "[", "pad", "]", "[", "unk", "]"]
-
-
-def test_no_word_is_an_error():
     with pytest.raises(DataError, match="no word"):
         trained(["", " ", "[MASK]"])
 
@@ -142,6 +126,9 @@ def test_odd_texts():
     assert rows(found)[0] == rows(found)[3] == [1]
     assert set(rows(found)[1]) == {tokenizer.token_to_id("film")}
     assert encode_texts(pl.Series([], dtype=pl.String), tokenizer, 128).lengths.tolist() == []
+    assert encode_texts(pl.Series(["a"]), trained(), 9).words.dtype == np.uint16
+    many = trained([" ".join(f"w{number}" for number in range(70_000))], max_size=66_000)
+    assert encode_texts(pl.Series(["w9"]), many, 9).words.dtype == np.uint32
 
 
 def test_what_is_remembered_changes_nothing(monkeypatch):
@@ -156,12 +143,6 @@ def test_what_is_remembered_changes_nothing(monkeypatch):
     )
 
 
-def test_id_type_follows_the_size():
-    assert encode_texts(pl.Series(["a"]), trained(), 9).words.dtype == np.uint16
-    many = trained([" ".join(f"w{number}" for number in range(70_000))], max_size=66_000)
-    assert encode_texts(pl.Series(["w9"]), many, 9).words.dtype == np.uint32
-
-
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 128), min_size=1, max_size=200), st.integers(1, 60), st.integers(0, 2**40))
 def test_an_epoch_is_a_partition(lengths, size, seed):
@@ -170,13 +151,10 @@ def test_an_epoch_is_a_partition(lengths, size, seed):
     assert sorted(map(len, batches), reverse=True)[:-1] == [size] * (len(batches) - 1)
 
 
-def test_lengths_of_a_batch_are_close():
+def test_batches_of_close_lengths_in_an_order_of_the_seed_and_epoch_alone():
     lengths = np.random.default_rng(0).integers(1, 60, 10_000)
     for batch in epoch_batches(lengths, 50, 1, 0):
         assert lengths[batch].max() <= lengths[batch].min() * (1 + SPREAD) + 2
-
-
-def test_order_depends_on_seed_and_epoch_alone():
     lengths = np.random.default_rng(0).integers(1, 60, 1000)
 
     def order(seed, epoch):
@@ -184,15 +162,9 @@ def test_order_depends_on_seed_and_epoch_alone():
 
     assert order(1, 5) == order(1, 5)
     assert order(1, 5) != order(1, 6) != order(2, 6)
-
-
-def test_batches_come_in_no_order_of_length():
     lengths = np.random.default_rng(0).integers(1, 60, 5000)
     means = [lengths[batch].mean() for batch in epoch_batches(lengths, 50, 1, 0)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
-
-
-def test_few_rows_meet_others_each_time():
     lengths = np.arange(10, 40)
     meetings = {tuple(sorted(batch)) for epoch in range(10) for batch in epoch_batches(lengths, 10, 1, epoch)}
     assert len(meetings) > 20

@@ -1,7 +1,4 @@
 import gzip
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -9,10 +6,10 @@ from kdcli.tables.read import read_table
 
 
 @pytest.fixture
-def put(tmp_path: Path) -> Callable[[str, bytes | str], Path]:
+def put(tmp_path):
     """Write a file of some bytes, zipped if its name says so."""
 
-    def write(name: str, content: bytes | str) -> Path:
+    def write(name, content):
         data = content.encode() if isinstance(content, str) else content
         path = tmp_path / name
         path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
@@ -22,8 +19,8 @@ def put(tmp_path: Path) -> Callable[[str, bytes | str], Path]:
 
 
 @pytest.fixture
-def rows() -> Callable[..., list[tuple[Any, ...]]]:
-    def read(path: Path, **options: Any) -> list[tuple[Any, ...]]:
+def rows():
+    def read(path, **options):
         return [row[:-1] for row in read_table(path, **options).frame().rows()]
 
     return read

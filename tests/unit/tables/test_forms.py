@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from raising import raising
 
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError
@@ -35,10 +36,10 @@ def test_a_csv_that_python_writes_is_read_as_python_means_it(rows, put, monkeypa
 
 def test_a_lone_cr_outside_quotes_cannot_be_read_from_csv(rows, put):
     path = put("a.csv", 's,l\n"a\r\n\rb",1\nx\ry,0\n')
-    with pytest.raises(DataError, match="lone carriage return outside quotes") as raised:
+    with raising(DataError, "lone carriage return outside quotes", row=3):
         rows(path)
-    assert raised.value.row == 3
     assert rows(put("b.csv", 's,l\n5" tall,1\n"a\rb",0\n')) == [('5" tall', "1"), ("a\rb", "0")]
+    assert rows(put("a.csv", "s\tl\nx, y\t1\n")) == [("x, y", "1")]
 
 
 @pytest.mark.parametrize("end", ["1", '"1"'])
@@ -55,9 +56,8 @@ def test_the_rows_of_a_csv_keep_their_numbers_over_its_blocks(put, monkeypatch, 
 def test_what_is_wrong_with_quotes_names_the_row(rows, put):
     for content, row in (('s,l\nx,1\n"never closed,1\ny,0\n', 3), ('s,l\n"a"b,1\n', 2)):
         path = put("a.csv", content)
-        with pytest.raises(DataError) as raised:
+        with raising(DataError, row=row, file=path):
             rows(path)
-        assert (raised.value.row, raised.value.file) == (row, str(path))
     reader = read_table(put("b.csv", 's,l\n"a"b,1\n"c",2\n'), bad_rows="skip")
     assert reader.frame().rows() == [("c", "2", 3)]
     assert reader.skipped == 1
@@ -65,9 +65,8 @@ def test_what_is_wrong_with_quotes_names_the_row(rows, put):
 
 def test_a_field_of_a_csv_that_is_too_long_is_refused(rows, put, monkeypatch):
     monkeypatch.setattr(csv_file, "_FIELD_LIMIT", 64)
-    with pytest.raises(DataError, match="never closed") as raised:
+    with raising(DataError, "never closed", row=3):
         rows(put("a.csv", f's,l\nx,1\n"{"long " * 100}",1\n'))
-    assert raised.value.row == 3
 
 
 @pytest.mark.parametrize(
@@ -76,12 +75,10 @@ def test_a_field_of_a_csv_that_is_too_long_is_refused(rows, put, monkeypatch):
         ("s;l\na, b;1\n", [("a, b", "1", 2)], 1),
         ('s;l\n"a; b";1\n', [("a; b", "1", 2)], 1),
         ("sep=;\r\ns;l\r\nx;1\r\n", [("x", "1", 3)], 2),
-        ("sep=,\ns,l\nx,1\n", [("x", "1", 3)], 1),
         ('s,l\n"a \\"b\\" c",1\n"d\\"",0\n', [('a "b" c', "1", 2), ('d"', "0", 3)], 1),
         ('s,l\n"\\"b\\"",1\n"C:\\new",2\n', [('"b"', "1", 2), ("C:\\new", "2", 3)], 1),
         ("s,l\na\\b,1\n", [("a\\b", "1", 2)], 0),
         ('s,l\n"he said \\",\\" twice",1\n', [('he said "," twice', "1", 2)], 1),
-        ('s,l\n"last \\"",1', [('last "', "1", 2)], 1),
         ('s,l\n"one\\"\nline",1\n"C:\\\\",0\n', [('one"\nline', "1", 2), ("C:\\\\", "0", 3)], 1),
         ('s,l\n"C:\\",1\n"a ""b"" c",0\n', [("C:\\", "1", 2), ('a "b" c', "0", 3)], 0),
         ('"sep=|"\ns|l\na, b;|1\n', [("a, b;", "1", 3)], 2),
@@ -92,10 +89,6 @@ def test_csv_of_other_programs(put, content, expected, notes):
     assert reader.columns == ("s", "l")
     assert reader.frame().rows() == expected
     assert len(reader.notes) == notes
-
-
-def test_a_csv_with_tabs_between_its_fields_is_a_tsv(rows, put):
-    assert rows(put("a.csv", "s\tl\nx, y\t1\n")) == [("x, y", "1")]
 
 
 def test_a_bad_row_with_a_backslash_changes_no_other_row(put):
@@ -131,9 +124,8 @@ def test_jsonl_keeps_its_types_and_a_missing_key_is_null(put):
 @pytest.mark.parametrize("line", ["{", "[1]", '"text"', '{"s": "x"} {"s": "y"}', "[" * 100_000])
 def test_a_line_that_is_not_a_json_object_is_a_bad_row(rows, put, line):
     path = put("a.jsonl", f'{{"s": "x"}}\n{line}\n{{"s": "y"}}\n')
-    with pytest.raises(DataError, match="not a JSON object") as raised:
+    with raising(DataError, "not a JSON object", row=2):
         rows(path)
-    assert raised.value.row == 2
     reader = read_table(path, bad_rows="skip")
     assert reader.frame()[ROW_NUMBER].to_list() == [1, 3]
     assert reader.skipped == 1
@@ -141,9 +133,8 @@ def test_a_line_that_is_not_a_json_object_is_a_bad_row(rows, put, line):
 
 def test_blank_lines_of_jsonl_are_skipped_and_an_array_is_refused(put):
     assert read_table(put("a.jsonl", '{"s": "x"}\n\n{"s": "y"}\n \n')).frame().rows() == [("x", 1), ("y", 3)]
-    with pytest.raises(DataError, match="array") as raised:
+    with raising(DataError, "array", hint="jq"):
         read_table(put("b.jsonl", '[{"s": "x"},\n {"s": "y"}]\n'))
-    assert "jq" in str(raised.value.hint)
 
 
 def test_the_rows_of_jsonl_keep_their_numbers_over_its_blocks(put, monkeypatch):
@@ -161,9 +152,8 @@ def test_the_rows_of_jsonl_keep_their_numbers_over_its_blocks(put, monkeypatch):
 )  # fmt: skip
 def test_json_values_that_are_no_column(put, values, row):
     path = put("a.jsonl", "".join(f'{{"s": {value}, "t": "text"}}\n' for value in values))
-    with pytest.raises(DataError) as raised:
+    with raising(DataError, key="s", row=row):
         read_table(path).frame()
-    assert (raised.value.row, raised.value.key) == (row, "s")
     assert len(read_table(path, columns=["t"]).frame()) == len(values), "what nobody asks for may hold anything"
 
 
@@ -183,11 +173,6 @@ def test_parquet_keeps_its_types_and_categories_are_texts(tmp_path):
     assert frame.schema == {**reader.schema, ROW_NUMBER: pl.Int64}
 
 
-def test_a_column_that_nobody_asks_for_may_hold_anything(tmp_path):
-    pl.DataFrame({"id": [{"oid": "x"}], "s": ["text"]}).write_parquet(tmp_path / "a.parquet")
-    assert read_table(tmp_path / "a.parquet", columns=["s"]).frame().rows() == [("text", 1)]
-
-
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_slices_hold_all_rows_in_order(tmp_path, size, lazy):
@@ -205,13 +190,14 @@ def test_a_table_of_a_run_that_is_missing_damaged_or_another(tmp_path):
         scan(tmp_path / "a.parquet")
     pl.DataFrame({"s": ["x"], "t": ["y"]}).write_parquet(tmp_path / "a.parquet")
     assert scan(tmp_path / "a.parquet", ["t", "s"]).collect().columns == ["t", "s"]
-    with pytest.raises(DataError, match="no column 'u'") as raised:
+    with raising(DataError, "no column 'u'", key="u"):
         scan(tmp_path / "a.parquet", ["u"])
-    assert raised.value.key == "u"
     (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-5])
     for read in (scan, row_count, read_table, lambda path: list(slices(path, 3))):
         with pytest.raises(DataError, match="cannot be read"):
             read(tmp_path / "a.parquet")
+    pl.DataFrame({"id": [{"oid": "x"}], "s": ["text"]}).write_parquet(tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet", columns=["s"]).frame().rows() == [("text", 1)]
 
 
 @pytest.mark.parametrize("form", ["tsv", "csv", "jsonl", "parquet", "txt", "tsv.gz", "csv.gz", "jsonl.gz"])
@@ -234,9 +220,8 @@ def test_a_header_alone_is_a_table_without_rows(put):
 
 @pytest.mark.parametrize("name", ["a", "a.gz", "a.xlsx", "tsv", "a.parquet.gz"])
 def test_a_name_without_the_suffix_of_a_table_is_refused(tmp_path, rows, put, name):
-    with pytest.raises(DataError) as raised:
+    with raising(DataError, hint=True):
         read_table(put(name, b"x"))
-    assert raised.value.hint
     assert rows(tmp_path / name, form="tsv", header=False) == [("x",)]
 
 
@@ -251,9 +236,8 @@ def test_jsons_and_large_decimals_of_a_parquet_file(tmp_path):
     assert reader.columns == ("sentence", "bytes", "label")
     assert [note for note in reader.notes if "'id'" in note]
     assert as_texts(reader.frame(), ["sentence"], path)["sentence"].to_list() == ["a b", "é"]
-    with pytest.raises(DataError) as raised:
+    with raising(DataError, row=1):
         as_texts(reader.frame(), ["bytes"], path)
-    assert raised.value.row == 1
     found = open_texts(path, Task("own", "single", ("0", "1")), QuietReporter()).frame.collect()
     assert found["sentence"].to_list() == ["a b", "é"]
 
@@ -263,6 +247,5 @@ def test_a_cut_gzip_file_is_refused(tmp_path, rows, form):
     path = tmp_path / f"a.{form}.gz"
     write_table(path, pl.DataFrame({"s": [f"{number * 7919 % 10007} text" for number in range(5000)]}))
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(DataError, match="truncated or damaged") as raised:
+    with raising(DataError, "truncated or damaged", file=path):
         rows(path)
-    assert raised.value.file == str(path)

@@ -1,6 +1,10 @@
+import errno
 import gzip
-import io
+import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +12,15 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from raising import raising
+from xxhash import xxh3_64
 
-from kdcli.errors import DataError
+from kdcli import files
+from kdcli.errors import DataError, KdError, UsageError
+from kdcli.files import MARKER, atomic, check_output, sha256
 from kdcli.tables import write
-from kdcli.tables.read import ROW_NUMBER, read_table
+from kdcli.tables.read import read_table
+from kdcli.tables.text_hash import text_hash, text_hash_v1
 from kdcli.tables.write import write_table
 
 FORMS = ["tsv", "csv", "jsonl", "parquet"]
@@ -35,10 +44,8 @@ def test_what_is_written_is_read_back_or_refused(tmp_path, rows, monkeypatch, ta
     frame = pl.DataFrame(table, schema={"s": pl.String, "t": pl.String}, orient="row")
     frame = frame.lazy() if lazy else frame
     if form == "tsv" and wrong:
-        with pytest.raises(DataError) as raised:
+        with raising(DataError, row=wrong[0], hint=".parquet"):
             write_table(path, frame)
-        assert raised.value.row == wrong[0]
-        assert ".parquet" in str(raised.value.hint)
         assert not path.exists()
         return
     assert write_table(path, frame) == len(table)
@@ -73,10 +80,13 @@ def test_floats_read_back_as_the_same_number(tmp_path, form, kind):
     assert np.array(found.to_list(), kind).tobytes() == values.tobytes()
 
 
-def test_numbers_in_a_tsv_are_short(tmp_path):
+def test_how_numbers_and_objects_are_written(tmp_path):
     thirds = pl.Series([0.1, 2.0, 1 / 3], dtype=pl.Float32)
     write_table(tmp_path / "a.tsv", pl.DataFrame({"x": thirds, "n": [1, None, 3], "b": [True, False, None]}))
     assert (tmp_path / "a.tsv").read_text() == "x\tn\tb\n0.1\t1\ttrue\n2.0\t\tfalse\n0.33333334\t3\t\n"
+    write_table(tmp_path / "a.jsonl", pl.DataFrame({"s": ["é\n", None], "n": [1, 2]}))
+    lines = (tmp_path / "a.jsonl").read_text("utf-8").split("\n")
+    assert [json.loads(line) for line in lines[:-1]] == [{"s": "é\n", "n": 1}, {"s": None, "n": 2}]
 
 
 @pytest.mark.parametrize(("form", "expected"), [("tsv", ""), ("csv", ""), ("jsonl", None), ("parquet", None)])
@@ -101,47 +111,205 @@ def test_what_a_form_cannot_hold_is_refused(tmp_path):
     with pytest.raises(DataError, match="one column"):
         write_table(tmp_path / "a.txt", pairs)
     for table in (pl.DataFrame({"s": [[1, 2]]}), pl.DataFrame({"a\tb": ["x"]})):
-        with pytest.raises(DataError) as raised:
+        with raising(DataError, hint=".parquet"):
             write_table(tmp_path / "a.tsv", table)
-        assert ".parquet" in str(raised.value.hint)
     assert not list(tmp_path.iterdir())
 
 
-def test_jsonl_is_one_object_a_line(tmp_path):
-    write_table(tmp_path / "a.jsonl", pl.DataFrame({"s": ["é\n", None], "n": [1, 2]}))
-    lines = (tmp_path / "a.jsonl").read_text("utf-8").split("\n")
-    assert [json.loads(line) for line in lines[:-1]] == [{"s": "é\n", "n": 1}, {"s": None, "n": 2}]
+pairs = st.lists(st.tuples(st.text(), st.text()), max_size=20)
 
 
-def test_a_tab_from_a_parquet_text_names_its_row_in_the_tsv(tmp_path, put, monkeypatch):
-    monkeypatch.setattr(write, "ROWS", 1)
-    pl.DataFrame({"s": ["fine", "a\ttab"], "l": ["1", "0"]}).write_parquet(tmp_path / "a.parquet")
-    put("b.tsv", "old")
-    frame = read_table(tmp_path / "a.parquet").frame().drop(ROW_NUMBER)
-    with pytest.raises(DataError) as raised:
-        write_table(tmp_path / "b.tsv", frame)
-    assert (raised.value.row, raised.value.key) == (3, "s")
-    assert (tmp_path / "b.tsv").read_text() == "old"
+def by_definition(*fields):
+    value = 0
+    for field in fields:
+        value = xxh3_64(field.encode(), seed=value).intdigest()
+    return value
 
 
-@pytest.mark.parametrize("form", [*FORMS, "tsv.gz"])
-def test_a_full_disk_leaves_the_old_table_whole(tmp_path, put, monkeypatch, form):
-    path = put(f"a.{form}", b"old")
-    before = path.read_bytes()
+def by_definition_v1(*fields):
+    message = b"".join(len(field.encode()).to_bytes(8, "little") + field.encode() for field in fields)
+    return int.from_bytes(hashlib.blake2b(message, digest_size=8).digest(), "little")
 
-    class Full(io.FileIO):
-        def write(self, data) -> int:
-            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "open", lambda self, mode: Full(self, mode.replace("b", "")))
+@pytest.mark.parametrize(("hash_rows", "expected"), [(text_hash, by_definition), (text_hash_v1, by_definition_v1)])
+@given(rows=pairs)
+def test_hashes_follow_the_definition(hash_rows, expected, rows):
+    columns = [pl.Series(column, dtype=pl.String) for column in zip(*rows, strict=True)]
+    columns = columns or [pl.Series([], dtype=pl.String)] * 2
+    hashes = hash_rows(columns)
+    assert hashes.dtype == np.uint64
+    np.testing.assert_array_equal(hashes, np.array([expected(*row) for row in rows], np.uint64))
+    np.testing.assert_array_equal(hash_rows(columns[:1]), np.array([expected(row[0]) for row in rows], np.uint64))
 
-    def full(*args, **options):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
-    with pytest.raises(Exception, match="the disk is full") as raised:
-        write_table(path, pl.DataFrame({"s": ["new"] * 100_000}))
-    monkeypatch.undo()
-    assert raised.value.file == str(path)
-    assert path.read_bytes() == before
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+def test_a_known_hash():
+    """The empty text's XXH3-64 and the digest of an earlier release, which stored files hold."""
+    assert text_hash([pl.Series([""])]).tolist() == [0x2D06800538D394C2]
+    assert text_hash_v1([pl.Series(["a"]), pl.Series(["bc"])]).tolist() == [16576754464128796102]
+    for hash_rows in (text_hash, text_hash_v1):
+        with pytest.raises(ValueError, match="null"):
+            hash_rows([pl.Series(["a", None])])
+
+
+def listing(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_folder(path, *names):
+    with atomic(path) as temporary:
+        temporary.mkdir()
+        for name in names:
+            (temporary / name).write_text(name)
+
+
+def test_a_folder_with_a_file_of_someone_else_is_not_replaced(tmp_path):
+    path = tmp_path / "student"
+    write_folder(path, "model", "config")
+    before = sha256(path)
+    write_folder(path, "model")
+    assert listing(path) == [MARKER, "model"]
+    (path / "deep").mkdir()
+    (path / "deep" / "notes").write_text("mine")
+    for force in (False, True):
+        with pytest.raises(DataError):
+            check_output(path, force=force)
+    for work in (lambda: write_folder(path, "model"), lambda: check_output(path, ours=True)):
+        with raising(DataError, file=path / "deep" / "notes"):
+            work()
+    assert (path / "deep" / "notes").read_text() == "mine"
+    assert listing(tmp_path) == ["student"]
+    (path / "deep" / "notes").unlink()
+    write_folder(path, "config", "model")
+    assert sha256(path) == before, "the list of files is no part of the content"
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_folder_without_the_list_of_its_files_is_someone_elses(tmp_path, ours):
+    (tmp_path / "photos").mkdir()
+    check_output(tmp_path / "photos", force=True)
+    (tmp_path / "photos" / "one.jpg").write_text("dear")
+    with pytest.raises(DataError, match=r"one\.jpg"):
+        check_output(tmp_path / "photos", force=True, ours=ours)
+
+
+def test_a_file_takes_no_folders_place_and_no_folder_a_files(tmp_path):
+    write_folder(tmp_path / "student", "model")
+    with pytest.raises(DataError, match="this is a folder"), atomic(tmp_path / "student") as temporary:
+        temporary.write_text("predictions")
+    (tmp_path / "table").write_text("mine")
+    with pytest.raises(DataError, match="this is a file"):
+        write_folder(tmp_path / "table", "model")
+    assert (listing(tmp_path / "student"), (tmp_path / "table").read_text()) == ([MARKER, "model"], "mine")
+    assert listing(tmp_path) == ["student", "table"]
+
+
+@pytest.mark.parametrize("output", ["data/train.tsv", "data", ".", "data/train.tsv/x", "link", "link/train.tsv"])
+def test_an_output_is_no_input_and_neither_holds_the_other(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/train.tsv").write_text("texts")
+    Path("link").symlink_to("data")
+    with pytest.raises(UsageError):
+        check_output(Path(output), [tmp_path / "data" / "train.tsv"], force=True)
+    check_output(Path("data/dev.tsv"), [Path("data/train.tsv")])
+    assert Path("data/train.tsv").read_text() == "texts"
+
+
+def test_a_file_takes_its_place_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "table.tsv.gz"
+    with atomic(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.name.endswith(".tsv.gz")
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert listing(path.parent) == ["table.tsv.gz"]
+
+
+def test_what_stood_there_stays_when_the_block_fails(tmp_path):
+    path = tmp_path / "table.tsv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="by the block"), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("by the block")
+    assert path.read_text() == "old"
+    assert listing(tmp_path) == ["table.tsv"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_an_error_and_the_old_file_is_whole(tmp_path, monkeypatch, number):
+    path = tmp_path / "table.tsv"
+    path.write_text("old")
+
+    def full(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with (
+        raising(KdError, file=path, exit_code=1, what="the disk is full", hint="free some space"),
+        atomic(path) as temporary,
+    ):
+        temporary.write_text("new")
+    assert path.read_text() == "old"
+    assert listing(tmp_path) == ["table.tsv"]
+
+
+def test_what_dead_processes_of_this_host_left_is_removed(tmp_path):
+    host = files.temporary_path(tmp_path / "x").name.removesuffix(f"-{os.getpid()}.x")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f"{host}-{dead.pid}.table.tsv").touch()
+    (tmp_path / f"{host}-{dead.pid}.student").mkdir()
+    kept = [f"{host}-{os.getppid()}.table.tsv", f".kd-elsewhere-{dead.pid}.table.tsv", ".hidden"]
+    for name in kept:
+        (tmp_path / name).touch()
+    with atomic(tmp_path / "new") as temporary:
+        temporary.touch()
+    assert listing(tmp_path) == sorted([*kept, "new"])
+
+
+def test_a_place_that_may_not_be_written(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files.os, "replace", refuse)
+    with pytest.raises(KdError, match="cannot write here: Permission denied"), atomic(tmp_path / "a") as temporary:
+        temporary.write_text("new")
+    assert listing(tmp_path) == []
+
+
+def test_the_hash_of_a_folder_tells_names_and_contents_apart(tmp_path):
+    first, second, third = tmp_path / "1", tmp_path / "2", tmp_path / "3"
+    for folder, name, content in ((first, "a", "x"), (second, "b", "x"), (third, "a", "y")):
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / name).write_text(content)
+    again = tmp_path / "again"
+    (again / "deep").mkdir(parents=True)
+    (again / "deep" / "a").write_text("x")
+    assert sha256(first) == sha256(again)
+    assert len({sha256(first), sha256(second), sha256(third)}) == 3
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from kdcli import files
+rename = os.replace
+def replace(source, target):
+    rename(source, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+files.os.replace = replace
+with files.atomic(Path("student")) as temporary:
+    temporary.mkdir()
+    (temporary / "new").touch()
+"""
+
+
+def test_a_folder_survives_a_kill_between_the_two_renames(tmp_path):
+    write_folder(tmp_path / "student", "old")
+    subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path)
+    assert not (tmp_path / "student").exists()
+    with atomic(tmp_path / "table.tsv") as temporary:
+        temporary.touch()
+    assert listing(tmp_path) == ["student", "table.tsv"]
+    assert listing(tmp_path / "student") == [MARKER, "old"]

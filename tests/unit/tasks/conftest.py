@@ -1,9 +1,5 @@
 """Tasks, their settings, and a reporter that remembers."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 from notes import Notes
 
@@ -25,15 +21,15 @@ NAMES = {"SST-2": ("negative", "positive"), "MRPC": ("not_equivalent", "equivale
 
 
 @pytest.fixture
-def reporter() -> Notes:
+def reporter():
     return Notes()
 
 
 @pytest.fixture
-def settings_of(tmp_path: Path) -> Callable[..., TaskSettings]:
+def settings_of(tmp_path):
     """Give the settings of a GLUE task whose data lie in the test's folder."""
 
-    def make(name: str, **changes: Any) -> TaskSettings:
+    def make(name, **changes):
         labels = LABELS[name]
         scores = {} if labels else {"score_range": (0, 5), "metric": "pearson"}
         kind = "single" if name in ("SST-2", "CoLA") else "pair"

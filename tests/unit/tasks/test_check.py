@@ -58,12 +58,6 @@ def test_planted_faults_are_found_with_their_rows(tmp_path):
     put_tsv(tmp_path, train=train, dev=dev, test=["text number 12\t-1", "other 1\t-1"])
     report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
     assert report.fit and problems(report) == []
-    table = report.tables[0]
-    assert (table.repeated.rows, table.repeated.example) == (2, (12, 22))
-    assert (table.conflicts.texts, table.conflicts.rows, table.conflicts.example) == (1, 2, (12, 22))
-    assert (table.characters.count, table.characters.first_row) == (1, 7)
-    assert (table.empty.first_row, table.edges.count) == (9, 3)
-    assert (table.words["sentence"].max, table.words["sentence"].longer) == (200, 1)
     found = {(one.first, one.second): (one.rows, one.alike, one.example) for one in report.overlaps}
     assert found == {
         ("train", "dev"): (1, 2, (14, 5)),
@@ -100,9 +94,6 @@ def test_both_of_mnlis_dev_tables_are_checked_and_dropped_labels_counted(tmp_pat
 GOOD = ["good\t1", "bad\t0"]
 
 
-ALL_ONE = "train.tsv: every text has the same label: there is nothing to learn"
-
-
 @pytest.mark.parametrize(
     ("train", "dev", "changes", "expected"),
     [
@@ -116,13 +107,10 @@ ALL_ONE = "train.tsv: every text has the same label: there is nothing to learn"
             ["train.tsv: 3 rows with labels that are none of the task's 0, 1"],
         ),
         (["a\t1", "b\t2", "c\t2", "d\t3"], ["e\t4"], {}, [": '2' (2), '3' (1)", ": '4' (1)"]),
-        (["a\t1", "b\t1"], GOOD, {}, [ALL_ONE]),
-        (["a\t1", "b\t"], GOOD, {}, [ALL_ONE]),
-        (["a\t1", " \t0", "\t0"], GOOD, {}, [ALL_ONE]),
+        (["a\t1", " \t0", "\t0"], GOOD, {}, ["train.tsv: every text has the same label: there is nothing to learn"]),
         (["a\t", " \t0", "\t1"], GOOD, {}, ["train.tsv: no text has a label"]),
         ([*GOOD, "ragged", "x\ty\t1"], GOOD, {}, ["train.tsv: 2 rows cannot be read, the first is row 4: 1 field"]),
         (GOOD, [], {}, ["dev.tsv: the table has no rows"]),
-        (GOOD, GOOD, {"label_column": "stars"}, ["train.tsv: there is no column 'stars'", "dev.tsv: there is no"]),
         (GOOD, GOOD, {"text_columns": ("review",)}, ["train.tsv: there is no column 'review'", "dev.tsv: there is no"]),
     ],
 )
@@ -160,7 +148,7 @@ def test_scores_that_are_missing_or_all_the_same(tmp_path):
     assert problems(check(settings)) == expected
 
 
-def test_texts_with_different_scores(tmp_path):
+def test_texts_with_different_scores_or_sets_of_labels(tmp_path):
     put_tsv(
         tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t2", "a\tb\t2.0", "c\td\t1", "c\td\t3"], dev=["e\tf\t1"]
     )
@@ -169,9 +157,6 @@ def test_texts_with_different_scores(tmp_path):
     table = report.tables[0]
     assert (table.repeated.texts, table.conflicts.texts, table.conflicts.example) == (2, 1, (4, 5))
     assert "1 text repeated with different scores, in 2 rows: rows 4 and 5" in "".join(problems(report, "warning"))
-
-
-def test_texts_with_different_sets_of_labels(tmp_path):
     put_tsv(tmp_path, train=["a\tx|y", "a\ty|x", "b\tx", "b\tx|y"], dev=["c\tx|y"])
     settings = TaskSettings(labels=("x", "y"), multi_label=True, metric="micro_f1", data_dir=str(tmp_path))
     report = check(settings)
@@ -181,14 +166,11 @@ def test_texts_with_different_sets_of_labels(tmp_path):
     assert told in problems(report, "warning")
 
 
-def test_unknown_labels_come_with_a_line_for_the_profile(tmp_path):
+def test_unknown_labels_come_with_a_line_for_the_profile_unless_only_their_case_differs(tmp_path):
     put_tsv(tmp_path, train=["a\tbad", 'b\tgo"od', "c\t10", "d\t9", "e\t0"], dev=["f\tugly"])
     hints = [one.hint for one in check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path))).problems]
     line = r'task.labels = ["0", "9", "10", "bad", "go\"od", "ugly"]'
     assert sum(line in (hint or "") for hint in hints) == 2
-
-
-def test_labels_that_differ_only_in_case_are_not_proposed_as_classes(tmp_path):
     put_tsv(tmp_path, train=["a\tyes", "b\tYes", "c\tNO", "d\tno"], dev=["f\tyes"])
     (first, *_) = check(TaskSettings(labels=("yes", "no"), data_dir=str(tmp_path))).problems
     assert "'yes', 'Yes'; 'no', 'NO'" in first.hint and "task.labels" not in first.hint
@@ -228,11 +210,3 @@ def test_rare_and_missing_classes_are_warnings(tmp_path):
     told = problems(check(pairs(tmp_path)), "warning")
     assert "train.jsonl: only 1 row (2.5%) with the label 'yes'" in told
     assert "train.jsonl: no row has the label 'maybe'" in told
-
-
-def test_a_very_long_text_and_very_many_characters(tmp_path):
-    odd = "".join(map(chr, range(1, 160)))
-    put(tmp_path, train=[("word " * 300_000, odd, "no"), ("b", "b", "yes")], dev=[("c", "c", "no")])
-    table = check(pairs(tmp_path)).tables[0]
-    assert table.words["sentence1"].max == 300_000
-    assert table.characters.count == 1

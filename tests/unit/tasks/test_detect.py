@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+from glue_tables import TASKS, write
+from raising import raising
 
 from kdcli.api import QuietReporter
+from kdcli.config.load import load_profile
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.tasks.split import load_table, load_tables, task_from
+from kdcli.tasks.split import load_split, load_table, load_tables, task_from
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 
@@ -16,7 +19,7 @@ SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 def load(tmp_path, settings_of, reporter):
     """Read one table of a GLUE task, given as lines with | for the tabs; give its rows."""
 
-    def read(task: str, *lines: str, name: str = "table.tsv", **changes):
+    def read(task, *lines, name="table.tsv", **changes):
         path = tmp_path / name
         path.write_text("".join(line.replace("|", "\t") + "\n" for line in lines), "utf-8")
         settings = settings_of(task, **changes)
@@ -35,7 +38,6 @@ STSB = "main|MSRvid|2012|0001|none|none|"
         ("SST-2", ["sentence|label", "good|1", "bad|0"], "sst2"),
         ("SST-2", ["label|sentence", "1|good", "0|bad"], "sst2"),
         ("SST-2", ["label|content", "1|good", "0|bad"], "sst2"),
-        ("SST-2", ["text|label", "good|1", "bad|0"], "imdb"),
         ("SST-2", ["good|1", "bad|0"], "sst2, no header"),
         ("SST-2", ["1|good", "0|bad"], "sst2, no header"),
         ("SST-2", ["sentence|source|label|logits_0", "good|original|1|0.5", "bad|original|0|1"], "sst2"),
@@ -80,14 +82,11 @@ def test_tables_for_prediction_need_no_labels(load, task, lines, row):
     assert load(task, *lines) == [row]
 
 
-def test_minus_1_is_a_score_where_the_range_has_it(load):
-    assert load("STS-B", "sentence1|sentence2|score", "a|b|-1", score_range=(-1, 1)) == [("0", "a", "b", "-1")]
-
-
 def test_the_layout_without_header_is_that_of_most_rows(load):
     """The first text looks like a label; the others tell which column has the labels."""
     assert load("SST-2", "1|0", "good|1", "bad|0")[0] == ("0", "1", "0")
     assert load("SST-2", "1|0", "1|good", "0|bad")[0] == ("0", "0", "1")
+    assert load("STS-B", "sentence1|sentence2|score", "a|b|-1", score_range=(-1, 1)) == [("0", "a", "b", "-1")]
 
 
 def test_columns_of_the_users_own(load, reporter):
@@ -107,29 +106,22 @@ def test_columns_of_the_users_own(load, reporter):
     [
         ({"text_columns": ("review",)}, ["text|label", "x|1"], "no column 'review'"),
         ({"text_columns": ("c5",)}, ["x|1"], "no column 'c5'"),
-        ({}, ["index|label", "0|1"], "no known layout: its first row is 'index', 'label'"),
         ({}, ["opinion|stars", "x|1", "y|0"], "no known layout: its first row is 'opinion', 'stars'"),
         ({"layout": "mrpc"}, ["sentence|label", "x|1"], "no table of layout mrpc"),
         ({}, ["question|sentence|label", "q|s|1"], "a table of pairs, and task.kind is single"),
     ],
 )
 def test_a_column_that_is_missing(load, changes, lines, what):
-    with pytest.raises(DataError, match=what) as raised:
+    with raising(DataError, what, hint=True):
         load("SST-2", *lines, **changes)
-    assert raised.value.hint
-    assert raised.value.exit_code == 4
-
-
-def test_single_texts_where_pairs_are_wanted(load):
-    with pytest.raises(DataError, match="a table of single texts"):
-        load("RTE", "sentence|label", "x|entailment")
 
 
 def test_a_layout_can_be_named(load):
     assert load("CoLA", "index|sentence", "0|x", layout="cola") == [("0", "x", None)]
-    with pytest.raises(ProfileError, match="no layout 'sst'") as raised:
+    with raising(ProfileError, "no layout 'sst'", hint="sst2"):
         load("SST-2", "sentence|label", "x|1", layout="sst")
-    assert "sst2" in str(raised.value.hint)
+    with pytest.raises(DataError, match="a table of single texts"):
+        load("RTE", "sentence|label", "x|entailment")
 
 
 def test_plain_lines(load):
@@ -146,7 +138,7 @@ def test_plain_lines(load):
 class TestOddFiles:
     @pytest.fixture
     def odd(self, settings_of, reporter):
-        def read(name: str, task: str, **changes):
+        def read(name, task, **changes):
             settings = settings_of(task, **changes)
             return load_table(SHARED / "odd" / name, settings, task_from(settings), reporter)
 
@@ -164,9 +156,8 @@ class TestOddFiles:
         assert table["label"].null_count() == 0
 
     def test_the_sts_benchmark_is_refused_at_its_first_ragged_row(self, odd, reporter):
-        with pytest.raises(DataError, match="9 fields") as raised:
+        with raising(DataError, "9 fields", row=61):
             odd("ragged_no_header.csv", "STS-B")
-        assert raised.value.row == 61
         table = odd("ragged_no_header.csv", "STS-B", bad_rows="skip")
         assert len(table) == 90
         assert table["sentence2"][0] == "An air plane is taking off."
@@ -194,3 +185,48 @@ def test_lines_without_a_label_are_left_out_where_the_setting_says_that_they_hav
     (tmp_path / "dev.txt").write_text("good\n__label__1 bad\n")
     settings = TaskSettings(labels=("0", "1"), layout="fasttext", data_dir=str(tmp_path))
     assert load_tables(settings, task_from(settings), "dev", QuietReporter())["dev"]["sentence"].to_list() == ["bad"]
+
+
+TEXTS = {"sst2": (0,), "cola": (3,), "mrpc": (3, 4), "stsb": (7, 8), "qqp": (3, 4), "mnli": (8, 9), "imdb": (0,)}
+"""Where the texts stand in a row of GLUE's own; 1 and 2 otherwise."""
+
+
+@pytest.fixture
+def load_task(tmp_path, reporter):
+    def read(name, split):
+        settings = load_profile(name, flags={"task.data_dir": str(tmp_path)}).settings.task
+        return load_tables(settings, task_from(settings), split, reporter)
+
+    return read
+
+
+def rows_of(name, places):
+    """Texts and label of the rows that have a gold label."""
+    glue = TASKS[name]
+    rows = [glue.row(place) for place in places]
+    return [(*(row[at] for at in TEXTS.get(name, (1, 2))), row[glue.label]) for row in rows if row[glue.label] != "-"]
+
+
+def seen(table):
+    return table.drop("index").rows()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_glues_archives(name, tmp_path, load_task, reporter):
+    write(name, tmp_path, sizes=(24, 12, 6))
+    glue = TASKS[name]
+    assert seen(load_task(name, "train")["train"]) == rows_of(name, range(24))
+    dev = load_task(name, "dev")
+    assert tuple(dev) == glue.dev
+    settings = load_profile(name, flags={"task.data_dir": str(tmp_path)}).settings.task
+    assert len(load_split(settings, task_from(settings), "dev", reporter)) == sum(map(len, dev.values()))
+    for number, table in enumerate(dev.values()):
+        begin = 24 + 12 * number
+        assert seen(table) == rows_of(name, range(begin, begin + 12))
+    test = load_task(name, "test")
+    assert tuple(test) == glue.test
+    for table in test.values():
+        assert table["index"].to_list() == [str(number) for number in range(6)]
+        assert table["label"].null_count() == 6
+    assert not reporter.warnings
+    assert any("layout" in info for info in reporter.infos)

@@ -4,6 +4,7 @@ import json
 
 import polars as pl
 import pytest
+from raising import raising
 
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
@@ -86,9 +87,8 @@ def test_what_is_no_set_is_an_error(what, tmp_path, reporter):
     table, row, key = WRONG[what]
     put_csv(tmp_path, {"text": TEXTS, **table})
     own = settings(tmp_path, label_columns=("a", "b", "c")) if key == "c" else settings(tmp_path)
-    with pytest.raises(DataError) as raised:
+    with raising(DataError, key=key, row=row):
         load_split(own, task_from(own), "train", reporter)
-    assert (raised.value.row, raised.value.key) == (row, key)
 
 
 def test_hidden_labels_are_none(tmp_path, reporter):

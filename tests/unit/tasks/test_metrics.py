@@ -2,18 +2,22 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from scipy import stats
+from scipy.special import expit, softmax
+from sklearn import metrics as sk
 from sklearn.metrics import f1_score
 
 from kdcli.api import Task
 from kdcli.tasks import metrics
+from kdcli.tasks.answers import answers, at_half, best_thresholds, probabilities, same, written
 from kdcli.tasks.metrics import metric_title, resampled, score
+from kdcli.tasks.statistics import agreement, compare_models, evaluate, label_scores
 
 BINARY = Task("sst2", "single", ("0", "1"))
 THREE = Task("mnli", "pair", ("a", "b", "c"))
@@ -27,12 +31,12 @@ def no_warnings():
         yield
 
 
-def f1_of(label: int, gold: list[int], answer: list[int]) -> float:
+def f1_of(label, gold, answer):
     right = sum(g == a == label for g, a in zip(gold, answer, strict=True))
     return 2 * right / max(1, gold.count(label) + answer.count(label))
 
 
-def mcc_of(gold: list[int], answer: list[int], labels: int) -> float:
+def mcc_of(gold, answer, labels):
     """The correlation of the two as points of a simplex: Gorodkin's R_K, written as a covariance."""
     first, second = np.eye(labels)[gold], np.eye(labels)[answer]
     first, second = first - first.mean(0), second - second.mean(0)
@@ -62,7 +66,7 @@ def test_classes(drawn):
         assert found["mcc"] == pytest.approx(mcc_of(gold, answer, labels), abs=1e-6)
 
 
-def test_scores():
+def test_scores_and_one_class_only():
     random = np.random.default_rng(1)
     gold = random.integers(0, 6, 50).astype(np.float32)
     predicted = (gold + random.normal(0, 1, 50)).astype(np.float32)
@@ -72,17 +76,14 @@ def test_scores():
     ranks = [[(np.sum(v < x) + np.sum(v <= x) + 1) / 2 for x in v] for v in (predicted, gold)]
     assert found["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
     assert set(found) == {"pearson", "spearman"}
+    found = score(BINARY, np.array([[1.0, 0.0]] * 4), np.zeros(4, np.int64))
+    assert found == {"accuracy": 1.0, "f1": 0.0, "mcc": 0.0, "macro_f1": 1.0, "balanced_accuracy": 1.0}
 
 
 @pytest.mark.parametrize("predicted", [[1.0, 1.0, 1.0], [np.nan, 1.0, 2.0], [1.0]])
 def test_a_correlation_without_a_value_is_0(predicted):
     outputs = np.array(predicted, np.float32)[:, None]
     assert score(SCORES, outputs, np.arange(len(predicted), dtype=np.float32)) == {"pearson": 0.0, "spearman": 0.0}
-
-
-def test_one_class_only_has_an_accuracy_and_no_warnings():
-    found = score(BINARY, np.array([[1.0, 0.0]] * 4), np.zeros(4, np.int64))
-    assert found == {"accuracy": 1.0, "f1": 0.0, "mcc": 0.0, "macro_f1": 1.0, "balanced_accuracy": 1.0}
 
 
 @pytest.mark.parametrize("outputs", [np.zeros((3, 3)), np.zeros((2, 2)), np.zeros((0, 2))])
@@ -157,20 +158,6 @@ def test_each_resample_of_scores_too(recorded, monkeypatch):
             assert {name: value[number] for name, value in values.items()} == pytest.approx(expected)
 
 
-def test_the_spread_is_that_of_rows_drawn_one_by_one():
-    """Multinomial counts of cells are what drawing rows with replacement gives."""
-    random = np.random.default_rng(5)
-    gold = random.integers(0, 2, 200)
-    answer = np.where(random.random(200) < 0.8, gold, 1 - gold)
-    found = resampled(classes(2), [outputs_of(answer, 2)], gold, resamples=4000)[0]
-    right = (gold == answer).astype(float)
-    plain = np.array([right[random.integers(0, 200, 200)].mean() for _ in range(4000)])
-    assert found["accuracy"].mean() == pytest.approx(plain.mean(), abs=0.003)
-    assert found["accuracy"].std() == pytest.approx(plain.std(), rel=0.06)
-    scipys = stats.bootstrap((right,), np.mean, method="percentile", n_resamples=4000, rng=random).confidence_interval
-    assert np.percentile(found["accuracy"], [2.5, 97.5]) == pytest.approx([scipys.low, scipys.high], abs=0.011)
-
-
 def test_the_same_seed_gives_the_same_resamples():
     gold, outputs = np.array([0, 1, 1, 0, 1]), [outputs_of([0, 1, 0, 0, 1], 2)]
     first, second, third = (resampled(classes(2), outputs, gold, seed=seed)[0]["f1"] for seed in (1, 1, 2))
@@ -189,3 +176,86 @@ def test_f1_is_that_of_the_label_asked_for(positive):
     assert abs(resamples["f1"].mean() - expected) < 0.02
     assert metric_title(task, "f1") == f"f1 of {positive or 'ham'}" and metric_title(task, "mcc") == "mcc"
     assert metric_title(Task("t", "single", ("a", "b", "c")), "f1") == "macro f1"
+
+
+SETS = Task("topics", "single", ("a", "b", "c"), metric="micro_f1", multi_label=True)
+CLASSES = Task("three", "single", ("a", "b", "c"))
+NUMBERS = np.random.default_rng(4)
+LOGITS = NUMBERS.normal(size=(60, 3)).astype(np.float32)
+GOLD = LOGITS + NUMBERS.normal(size=(60, 3)) > 0.4
+GOLD[:5] = False  # no label at all
+
+
+def test_each_output_is_a_yes_or_no_of_its_own():
+    assert probabilities(LOGITS, SETS) == pytest.approx(expit(LOGITS.astype(np.float64)))
+    assert probabilities(LOGITS, CLASSES) == pytest.approx(softmax(LOGITS.astype(np.float64), axis=1))
+    assert (answers(LOGITS, SETS) == (expit(LOGITS) > 0.5)).all()
+    own = replace(SETS, thresholds=(0.3, 0.5, 0.8))
+    assert (answers(LOGITS, own) == (expit(LOGITS) > np.array(own.thresholds))).all()
+    assert (answers(at_half(LOGITS, own), SETS) == answers(LOGITS, own)).all()
+    assert np.isfinite(probabilities(np.array([[-1e4, 1e4, 0.0]]), SETS)).all()
+    assert written(np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]], bool), SETS.labels) == ["a|c", "", "b"]
+    assert written(np.array([2, 0]), SETS.labels) == ["c", "a"]
+
+
+def test_a_threshold_has_the_highest_f1_of_its_label():
+    shares = expit(LOGITS.astype(np.float64))
+    for label, threshold in enumerate(best_thresholds(LOGITS, GOLD)):
+        tried = [sk.f1_score(GOLD[:, label], shares[:, label] > cut) for cut in (0.5, *shares[:, label])]
+        assert sk.f1_score(GOLD[:, label], shares[:, label] > threshold) == pytest.approx(max(tried))
+    never = GOLD & [True, False, True]
+    assert best_thresholds(LOGITS, never)[1] == 0.5
+    assert best_thresholds(np.array([[1.0], [-1.0]]), np.array([[True], [False]])) == (0.5,), "the nearest to 0.5"
+
+
+def test_metrics_are_those_of_scikit_learn():
+    said = answers(LOGITS, SETS)
+    assert score(SETS, LOGITS, GOLD) == pytest.approx(
+        {
+            "micro_f1": sk.f1_score(GOLD, said, average="micro"),
+            "macro_f1": sk.f1_score(GOLD, said, average="macro"),
+            "subset_accuracy": sk.accuracy_score(GOLD, said),
+        }
+    )
+    precision, recall, f1, rows = sk.precision_recall_fscore_support(GOLD, said, zero_division=0)
+    for one, *expected in zip(label_scores(SETS, LOGITS, GOLD), precision, recall, f1, rows, strict=True):
+        assert [one.precision, one.recall, one.f1, one.rows] == pytest.approx(expected)
+    classes, answer = NUMBERS.integers(0, 3, 60), LOGITS.argmax(1)
+    found = score(CLASSES, LOGITS, classes)
+    assert found["macro_f1"] == pytest.approx(sk.f1_score(classes, answer, average="macro"))
+    assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(classes, answer))
+
+
+def test_a_resample_scores_as_its_rows_do(monkeypatch):
+    drawn, multinomial = [], np.random.Generator.multinomial
+
+    class Recorded(np.random.Generator):
+        def multinomial(self, *arguments):
+            drawn.append(multinomial(self, *arguments))
+            return drawn[-1]
+
+    monkeypatch.setattr("kdcli.tasks.metrics.np.random.Generator", Recorded)
+    monkeypatch.setattr("kdcli.tasks.metrics._AT_ONCE", 300)  # several blocks
+    logits, gold = LOGITS[:12], GOLD[:12]
+    (found,) = resampled(SETS, [logits], gold, resamples=40)
+    keys = np.concatenate([np.packbits(gold, axis=1), np.packbits(answers(logits, SETS), axis=1)], 1)
+    _, places = np.unique(keys, axis=0, return_index=True)
+    assert len(drawn) > 1
+    for number, counts in enumerate(np.concatenate(drawn)):
+        rows = np.repeat(places, counts)
+        expected = score(SETS, logits[rows], gold[rows])
+        assert {name: values[number] for name, values in found.items()} == pytest.approx(expected)
+
+
+def test_agreement_counts_decisions_and_tests_whole_sets():
+    other = (LOGITS + NUMBERS.normal(size=LOGITS.shape)).astype(np.float32)
+    first, second = answers(LOGITS, SETS), answers(other, SETS)
+    assert agreement(SETS, LOGITS, other) == pytest.approx((first == second).mean())
+    found = compare_models(SETS, ("one", LOGITS), ("two", other), GOLD)
+    right, wrong = same(first, GOLD), same(second, GOLD)
+    assert found.only_first_right == int((right & ~wrong).sum())
+    assert found.metrics["subset_accuracy"].test == "McNemar's exact test"
+    own = replace(SETS, thresholds=best_thresholds(LOGITS, GOLD))
+    evaluated = evaluate(own, LOGITS, GOLD, np.arange(60), teacher=other)
+    assert evaluated.confusion is None and [one.threshold for one in evaluated.labels] == list(own.thresholds)
+    assert evaluated.metrics["macro_f1"].value >= score(SETS, LOGITS, GOLD)["macro_f1"], "chosen on these very rows"

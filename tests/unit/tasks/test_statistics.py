@@ -66,13 +66,10 @@ def test_bins_of_lengths_hold_every_row_once_and_none_is_empty(lengths):
         assert one.metrics == pytest.approx(score(THREE, logits[rows], gold[rows]))
 
 
-def test_quarters():
+def test_quarters_of_counted_words():
     words = np.arange(100)
     bins = by_length(THREE, np.zeros((100, 3)), np.zeros(100, np.int64), words)
     assert [(one.shortest, one.longest) for one in bins] == [(0, 24), (25, 49), (50, 74), (75, 99)]
-
-
-def test_count_words():
     assert count_words([["a b", "", " c\u00a0d "], ["x", "y  z", ""]]).tolist() == [3, 2, 2]
 
 
@@ -150,13 +147,6 @@ def test_two_models():
     assert f1.p == 1 / 1001  # none of the resamples is as far off
 
 
-def test_a_model_does_not_differ_from_itself():
-    gold = np.array([0, 1, 1, 0])
-    found = compare_models(BINARY, ("a", outputs_of([0, 1, 0, 0])), ("b", outputs_of([0, 1, 0, 0])), gold)
-    assert {(one.difference, one.low, one.high, one.p) for one in found.metrics.values()} == {(0, 0, 0, 1)}
-    assert (found.only_first_right, found.only_second_right) == (0, 0)
-
-
 def test_two_models_of_scores():
     random = np.random.default_rng(2)
     gold = random.uniform(0, 5, 150).astype(np.float32)
@@ -168,3 +158,7 @@ def test_two_models_of_scores():
     assert pearson.difference == pytest.approx(expected)
     assert pearson.low < expected < pearson.high and pearson.p == 1 / 201
     assert {one.test for one in found.metrics.values()} == {"paired bootstrap"}
+    gold = np.array([0, 1, 1, 0])
+    found = compare_models(BINARY, ("a", outputs_of([0, 1, 0, 0])), ("b", outputs_of([0, 1, 0, 0])), gold)
+    assert {(one.difference, one.low, one.high, one.p) for one in found.metrics.values()} == {(0, 0, 0, 1)}
+    assert (found.only_first_right, found.only_second_right) == (0, 0)

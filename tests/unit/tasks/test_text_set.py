@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from raising import raising
 
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError
@@ -74,23 +75,25 @@ def test_headers_of_dbert(tmp_path, header, task, name, alone):
 
 def test_names_of_columns_are_no_texts(tmp_path):
     for name, content, task in (("a.tsv", "text\ngood film\n", SINGLE), ("b.tsv", "one\ttwo\na b\tc\n", PAIR)):
-        with pytest.raises(DataError, match="there is no column 'sentence") as caught:
+        with raising(
+            DataError, "there is no column 'sentence", hint="a file of plain lines, without a header, is a .txt"
+        ):
             open_texts(write(tmp_path, name, content), task, QuietReporter())
-        assert "a file of plain lines, without a header, is a .txt" in caught.value.hint
+    assert form_of_set(write(tmp_path, "a.csv", "a film,b\n"), SINGLE) == "csv"
+    assert form_of_set(write(tmp_path, "a.txt", "sentence\nx\n"), SINGLE) == "tsv"
+    assert form_of_set(write(tmp_path, "b.txt", "\ufeffsentence\nx\n"), SINGLE) == "tsv"
 
 
 @pytest.mark.parametrize("line", ["no tab here", "a\tb\tc", "a\t\tb", "a <eos> b <eos> c <eos>"])
 def test_a_line_that_is_no_pair_is_named(tmp_path, line):
     path = write(tmp_path, "pairs.txt", f"a good one\tanother\n{line}\n")
-    with pytest.raises(DataError, match="one tab between them") as caught:
+    with raising(DataError, "one tab between them", row=2, hint="kd transfer corpus"):
         texts(path, PAIR)
-    assert caught.value.row == 2 and "kd transfer corpus" in caught.value.hint
 
 
 def test_a_pair_task_on_single_texts(tmp_path):
-    with pytest.raises(DataError, match="one tab between them") as caught:
+    with raising(DataError, "one tab between them", row=1):
         texts(write(tmp_path, "texts.txt", "a film\n"), PAIR)
-    assert caught.value.row == 1
     with pytest.raises(DataError, match="no column 'sentence'"):
         texts(write(tmp_path, "pairs.tsv", "a film\tb film\n"), SINGLE)
 
@@ -108,9 +111,3 @@ def test_other_texts_stay_as_they_are(tmp_path, lines):
     found = [row for (row,) in texts(path, SINGLE)[0]]
     assert len(found) == len(lines)
     assert all(one == line for one, line in zip(found, lines, strict=True) if not ends_in_mark(line))
-
-
-def test_forms(tmp_path):
-    assert form_of_set(write(tmp_path, "a.csv", "a film,b\n"), SINGLE) == "csv"
-    assert form_of_set(write(tmp_path, "a.txt", "sentence\nx\n"), SINGLE) == "tsv"
-    assert form_of_set(write(tmp_path, "b.txt", "\ufeffsentence\nx\n"), SINGLE) == "tsv"

@@ -1,13 +1,7 @@
 import pytest
 from made_teacher import make_teacher
-from notes import Notes
 
 from kdcli.api import Task
-
-
-@pytest.fixture
-def notes():
-    return Notes()
 
 
 @pytest.fixture

@@ -1,22 +1,15 @@
 """Adapters of PEFT (LoRA) as teachers: whose head answers, what its outputs are called, and where the base is."""
 
-import json
 import shutil
 import sys
 
 import numpy as np
 import pytest
 import torch
+import transformers
+from made_teacher import rewrite
+from raising import raising
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertForMaskedLM,
-    GPT2Config,
-    GPT2Model,
-    ModernBertConfig,
-    ModernBertModel,
-)
 
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError, KdError, MissingError
@@ -37,7 +30,9 @@ def adapt(base, name="adapter", *, outputs=3, tokenizer=False, tokens=0, kind=pe
     """Save an adapter of a base model as its trainer would, all of its weights random; return its folder."""
     folder = base.parent / name
     torch.manual_seed(1)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=outputs, ignore_mismatched_sizes=True)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=outputs, ignore_mismatched_sizes=True
+    )
     if tokens:
         model.resize_token_embeddings(model.config.vocab_size + tokens)
     how = {"task_type": "SEQ_CLS", **how}
@@ -49,32 +44,30 @@ def adapt(base, name="adapter", *, outputs=3, tokenizer=False, tokens=0, kind=pe
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.save_pretrained(folder)
     if tokenizer:
-        AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
     return folder
 
 
 @torch.inference_mode()
 def by_peft(folder, base, outputs=3, tokens=0):
     """Logits of each text alone by PEFT itself, without merging: ``[texts, outputs]``."""
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=outputs, ignore_mismatched_sizes=True)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=outputs, ignore_mismatched_sizes=True
+    )
     if tokens:
         model.resize_token_embeddings(model.config.vocab_size + tokens)
     model = peft.PeftModel.from_pretrained(model, folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     return torch.cat([model(**tokenizer([text], return_tensors="pt")).logits for text in TEXTS]).numpy()
-
-
-def rewrite(file, **values):
-    content = json.loads(file.read_text()) if file.is_file() else {}
-    file.write_text(json.dumps({**content, **values}))
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 5])
 @pytest.mark.parametrize("base", ["classifier", "encoder"])
 def test_the_adapters_head_answers_without_the_bases_names(tiny_teacher, base, outputs):
-    made = {"classifier": {"labels": ("entailment", "contradiction")}, "encoder": {"model_class": BertForMaskedLM}}[
-        base
-    ]
+    made = {
+        "classifier": {"labels": ("entailment", "contradiction")},
+        "encoder": {"model_class": transformers.BertForMaskedLM},
+    }[base]
     folder = tiny_teacher(**made)
     if base == "encoder":  # with its pooler, as BERT's pretraining leaves it
         whole = tiny_teacher("whole", labels=("entailment", "contradiction"))
@@ -109,9 +102,8 @@ def test_names_are_those_in_the_adapters_own_folder(tiny_teacher):
     rewrite(adapter / "config.json", id2label={"0": "praise", "1": "complaint", "2": "question"})
     assert load(adapter).labels == ("praise", "complaint", "question")
     rewrite(adapter / "config.json", id2label={"0": "praise", "1": "complaint"})
-    with pytest.raises(DataError) as error:
+    with raising(DataError, key="id2label", file=adapter / "config.json"):
         load(adapter)
-    assert (error.value.file, error.value.key) == (str(adapter / "config.json"), "id2label")
 
 
 def test_the_tokenizer_is_its_own_or_the_bases(tiny_teacher):
@@ -148,9 +140,8 @@ def test_weights_in_the_old_form(tiny_teacher):
 
 def test_a_head_that_was_not_saved_is_an_error(tiny_teacher):
     adapter = adapt(tiny_teacher(), task_type=None)
-    with pytest.raises(DataError, match="classifier") as error:
+    with raising(DataError, "classifier", key="modules_to_save", file=adapter):
         load(adapter)
-    assert (error.value.file, error.value.key) == (str(adapter), "modules_to_save")
 
 
 def test_a_head_that_lora_changed_is_the_bases_with_the_change(tiny_teacher):
@@ -160,9 +151,8 @@ def test_a_head_that_lora_changed_is_the_bases_with_the_change(tiny_teacher):
     tensors = load_file(base / "model.safetensors")
     save_file({name: tensors[name] for name in tensors if "classifier" not in name}, base / "model.safetensors",
               {"format": "pt"})  # fmt: skip
-    with pytest.raises(DataError, match=r"classifier\.weight") as error:
+    with raising(DataError, r"classifier\.weight", hint="modules_to_save"):
         load(adapter)
-    assert "modules_to_save" in error.value.hint
 
 
 def test_layers_that_are_new_and_were_not_saved_are_an_error(tiny_teacher):
@@ -170,7 +160,9 @@ def test_layers_that_are_new_and_were_not_saved_are_an_error(tiny_teacher):
     base = tiny_teacher()
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     special = {"vocab_size": 30, "pad_token_id": 0, "eos_token_id": 3, "bos_token_id": 2, "cls_token_id": 2}
-    ModernBertModel(ModernBertConfig(**small, **special, sep_token_id=3)).save_pretrained(base)
+    transformers.ModernBertModel(transformers.ModernBertConfig(**small, **special, sep_token_id=3)).save_pretrained(
+        base
+    )
     with pytest.raises(DataError, match=r"head\.dense\.weight") as error:
         load(adapt(base, target_modules=["Wqkv"]))
     assert (error.value.file, "modules_to_save" in error.value.hint) == (str(base), True)
@@ -183,8 +175,8 @@ def test_layers_that_are_new_and_were_not_saved_are_an_error(tiny_teacher):
 @pytest.mark.parametrize("how", [{}, {"tokens": 2}, {"tokens": 2, "trainable_token_indices": [31]}])
 def test_a_decoder_with_tokens_of_its_own(tiny_teacher, how):
     base = tiny_teacher()
-    config = GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2, n_positions=32, pad_token_id=0)
-    GPT2Model(config).save_pretrained(base)
+    config = transformers.GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2, n_positions=32, pad_token_id=0)
+    transformers.GPT2Model(config).save_pretrained(base)
     adapter = adapt(base, target_modules=["c_attn"], fan_in_fan_out=True, **how)
     expected = by_peft(adapter, base, tokens=how.get("tokens", 0))
     teacher = load(adapter)
@@ -208,34 +200,15 @@ def test_a_base_that_was_moved(tiny_teacher):
     np.testing.assert_array_equal(load(adapter).logits([TEXTS], 5), before)
 
 
-def test_a_base_of_the_hub_that_is_not_there(tiny_teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+def test_another_models_adapter_and_prompts(tiny_teacher):
     adapter = adapt(tiny_teacher())
-    rewrite(adapter / ADAPTER, base_model_name_or_path="nobody/nothing-of-the-kind")
-    with pytest.raises(MissingError, match="nobody/nothing-of-the-kind") as error:
-        load(adapter)
-    assert (error.value.exit_code, error.value.file) == (6, str(adapter / ADAPTER))
-
-
-def test_another_models_adapter(tiny_teacher):
-    adapter = adapt(tiny_teacher())
-    tiny_teacher(num_hidden_layers=1)
-    with pytest.raises(DataError) as error:
-        load(adapter)
-    assert error.value.file == str(adapter)
-    tiny_teacher(num_hidden_layers=3)
-    with pytest.raises(DataError):
-        load(adapter)
-    tiny_teacher(hidden_size=32)
-    with pytest.raises(DataError):
-        load(adapter)
-
-
-def test_prompts_cannot_be_merged(tiny_teacher):
+    for sizes in ({"num_hidden_layers": 1}, {"num_hidden_layers": 3}, {"hidden_size": 32}):
+        tiny_teacher(**sizes)
+        with raising(DataError, file=adapter):
+            load(adapter)
     adapter = adapt(tiny_teacher(), kind=peft.PromptTuningConfig, num_virtual_tokens=2)
-    with pytest.raises(DataError, match="PROMPT_TUNING") as error:
+    with raising(DataError, "PROMPT_TUNING", key="peft_type"):
         load(adapter)
-    assert error.value.key == "peft_type"
 
 
 @pytest.mark.parametrize(
@@ -256,12 +229,10 @@ def test_broken_files(tiny_teacher, name, text):
 def test_without_peft(tiny_teacher, monkeypatch):
     adapter = adapt(tiny_teacher())
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(MissingError) as error:
+    with raising(MissingError, hint="pip install 'kdcli[peft]'"):
         load(adapter)
-    assert error.value.hint == "pip install 'kdcli[peft]'"
 
 
 def test_what_else_needs_a_model_gets_no_adapter(tiny_teacher):
-    with pytest.raises(KdError, match="adapter") as error:
+    with raising(KdError, "adapter", key="generators.gpt2.model", exit_code=4):
         find_model(adapt(tiny_teacher()), QuietReporter(), key="generators.gpt2.model")
-    assert (error.value.exit_code, error.value.key) == (4, "generators.gpt2.model")

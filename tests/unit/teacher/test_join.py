@@ -3,19 +3,22 @@ import csv
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from raising import raising
 
 from kdcli.api import Task
-from kdcli.errors import DataError, UsageError
+from kdcli.errors import DataError
 from kdcli.files import sha256
+from kdcli.tables.read import ROW_NUMBER, read_table
 from kdcli.tables.text_hash import text_hash
+from kdcli.teacher.external import read_external
 from kdcli.teacher.join import join
 from kdcli.teacher.logits import write_logits
 
 FILMS = Task("films", "single", ("0", "1"), names=("negative", "positive"))
 STARS = Task("stars", "single", (), score_range=(0, 5), metric="pearson")
-SAME = Task("same", "pair", ("no", "yes", "perhaps"))
 ROWS = [  # the third repeats the first and has another gold label
     ("good ", "original", "1"),
     ("bad", "original", "0"),
@@ -110,30 +113,9 @@ def test_logits_keep_every_bit(tmp_path, suffix, values):
 
 def test_a_text_without_logits_is_an_error_that_names_the_first(transfer, tmp_path):
     some = write(tmp_path / "some.safetensors", ["good ", "bad", "film"], FILMS, transfer)
-    with pytest.raises(DataError, match="no logits: 'great film'") as caught:
+    with raising(DataError, "no logits: 'great film'", row=5, file=transfer):
         joined(transfer, some)
-    assert (caught.value.row, caught.value.file) == (5, str(transfer))
     assert not (tmp_path / "joined.tsv").exists()
-
-
-def test_inputs_are_never_overwritten(transfer, logits, tmp_path):
-    (tmp_path / "link.tsv").symlink_to(transfer)
-    before = transfer.read_bytes(), logits.read_bytes()
-    for output in (transfer, tmp_path / "link.tsv", logits):
-        with pytest.raises(UsageError, match="one of the inputs"):
-            joined(transfer, logits, output=output)
-    assert (transfer.read_bytes(), logits.read_bytes()) == before
-
-
-def test_pairs(tmp_path):
-    pairs = [("a", "bc"), ("ab", "c"), ("a", "bc")]
-    (tmp_path / "t.tsv").write_text("sentence1\tsentence2\tsource\n" + "".join(f"{a}\t{b}\tlite\n" for a, b in pairs))
-    values = np.array([[0, 1, 2], [5, 4, 3]], np.float32)
-    hashes = text_hash([pl.Series(["ab", "a"]), pl.Series(["c", "bc"])])
-    write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": list(SAME.labels)})
-    result, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", SAME)
-    assert [row[3] for row in read(output)[1:]] == ["no", "perhaps", "no"]
-    assert result.labels == {"no": 2, "yes": 0, "perhaps": 1} and result.agreement is None
 
 
 def test_scores_take_the_logit_or_keep_their_own(tmp_path):
@@ -150,9 +132,8 @@ def test_scores_take_the_logit_or_keep_their_own(tmp_path):
 @pytest.mark.parametrize(("label", "what"), [("", "no gold label"), ("2", "label '2' is not one of the task's")])
 def test_gold_labels_must_be_there(transfer, logits, label, what):
     transfer.write_text(transfer.read_text().replace("bad\toriginal\t0", f"bad\toriginal\t{label}"))
-    with pytest.raises(DataError, match=what) as caught:
+    with raising(DataError, what, key="label", row=3):
         joined(transfer, logits, label="gold")
-    assert (caught.value.row, caught.value.key) == (3, "label")
     assert joined(transfer, logits)[0].rows == 6  # the teacher needs none
 
 
@@ -167,9 +148,8 @@ def test_logits_that_are_not_finite(transfer, tmp_path):
     values = np.array([*VALUES.values()], np.float32)
     values[1, 0] = np.inf
     write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": ["0", "1"]})
-    with pytest.raises(DataError, match="not finite") as caught:
+    with raising(DataError, "not finite", row=3):
         joined(transfer, tmp_path / "l.safetensors")
-    assert caught.value.row == 3
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".csv"])
@@ -234,6 +214,61 @@ def test_probabilities_of_sets_become_log_odds(tmp_path, notes, values, scale):
     join(task=TOPICS, values=values, label="gold", reporter=notes, **how)
     assert pl.read_parquet(tmp_path / "out.parquet")["label"].to_list() == ["b|a", ""]
     texts.with_columns(label=pl.Series(["a", "a|x", ""])).write_parquet(tmp_path / "transfer.parquet")
-    with pytest.raises(DataError) as raised:
+    with raising(DataError, row=2):
         join(task=TOPICS, values=values, label="gold", reporter=notes, **how)
-    assert raised.value.row == 2
+
+
+PARAPHRASES = Task("same", "pair", ("0", "1"))
+STAR_PAIRS = Task("stars", "pair", (), score_range=(0, 5), metric="pearson")
+LINES = ["a good film", "a [MASK] film", "not very dull", "great", "a good film"]
+PAIRS = ["a film\tthe plot", "good\tbad and dull", "the plot\twas boring"]
+
+
+def save(batches, path, **more):
+    """Save what ``finetune.classifier --export`` saves: a list with the NumPy array of each batch."""
+    torch.save([np.asarray(batch) for batch in batches], path, **more)
+    return path
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "augmented.txt"
+    path.write_text("".join(f"{line}\n" for line in LINES))
+    return path
+
+
+def rows(path):
+    return read_table(path).frame().drop(ROW_NUMBER).to_dicts()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])  # confs with fp16 export half precision
+@pytest.mark.parametrize("zipped", [True, False])  # PyTorch before 1.6 had another form
+def test_logits_of_the_classifier(tmp_path, lines, notes, kind, zipped):
+    values = np.arange(10, dtype=kind).reshape(5, 2) - 4.5
+    logits = save([values[:2], values[2:4], values[4:]], tmp_path / "l.pt", _use_new_zipfile_serialization=zipped)
+    found = read_external(logits, transfer=lines, task=FILMS, reporter=notes)
+    assert found.logits.dtype == np.float32 and np.array_equal(found.logits, values.astype(np.float32))
+
+
+def test_a_joined_table_is_a_transfer_set_and_its_logits(tmp_path, notes):
+    table = tmp_path / "qqp.tsv"
+    header = "is_duplicate\tquestion1\tquestion2\tlogits_0\tlogits_1"
+    values = np.array([[1.5, -2.25], [0.125, 3], [-1, 0.5]], np.float32)
+    made = [f"0\t{pair}\t{a}\t{b}" for pair, (a, b) in zip(PAIRS, values.tolist(), strict=True)]
+    table.write_text("\n".join([header, *made]) + "\n")
+    shuffled = tmp_path / "shuffled.tsv"
+    shuffled.write_text("\n".join([header, *reversed(made)]) + "\n")
+    output = tmp_path / "joined.tsv"
+    join(transfer=table, logits=shuffled, task=PARAPHRASES, output=output, reporter=notes)
+    assert [(row["sentence1"], row["sentence2"]) for row in rows(output)] == [tuple(pair.split("\t")) for pair in PAIRS]
+    found = [[float(row["logits_0"]), float(row["logits_1"])] for row in rows(output)]
+    assert np.array_equal(np.array(found, np.float32), values)
+    assert [row["label"] for row in rows(output)] == ["0", "1", "1"]  # is_duplicate is 0 whatever the teacher says
+    assert not notes.warnings  # by text
+
+
+def test_the_score_of_a_joined_table(tmp_path, notes):
+    table = tmp_path / "sts.tsv"
+    table.write_text("sentence1\tsentence2\tscore\n" + "".join(f"{pair}\t{n}.25\n" for n, pair in enumerate(PAIRS)))
+    found = read_external(table, transfer=table, task=STAR_PAIRS, reporter=notes)
+    assert found.logits.tolist() == [[0.25], [1.25], [2.25]] and found.hashes is not None

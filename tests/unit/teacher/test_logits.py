@@ -1,5 +1,4 @@
 import json
-import os
 import struct
 from hashlib import blake2b
 
@@ -9,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from made_teacher import Hostile
+from raising import raising
 from safetensors.numpy import save_file
 
 from kdcli.api import Task
@@ -79,13 +80,6 @@ def test_file_is_the_one_of_the_design(path):
     assert metadata == {"format": "kd.logits/2", "labels": ["0", "1"], "teacher": "t"}
 
 
-def test_no_rows(tmp_path):
-    write_logits(tmp_path / "e.safetensors", VALUES[:0], HASHES[:0], {"labels": ["0", "1"]})
-    found = read_logits(tmp_path / "e.safetensors", FILMS)
-    assert found.logits.shape == (0, 2)
-    assert found.rows(COLUMNS, 0).tolist() == [-1, -1, -1]
-
-
 @given(st.lists(st.text(max_size=3), max_size=20, unique=True), st.lists(st.text(max_size=3), max_size=20))
 def test_rows_are_found_whatever_their_order(texts, asked):
     place = {text: row for row, text in enumerate(texts)}
@@ -101,6 +95,10 @@ def test_files_of_the_first_format_are_read(tmp_path):
     metadata = {"kd": json.dumps({"format": "kd.logits/1", "labels": ["0", "1"]})}
     save_file(tensors, tmp_path / "old.safetensors", metadata=metadata)
     assert read_logits(tmp_path / "old.safetensors", FILMS).rows(COLUMNS, 0).tolist() == [0, 1, 2]
+    write_logits(tmp_path / "e.safetensors", VALUES[:0], HASHES[:0], {"labels": ["0", "1"]})
+    found = read_logits(tmp_path / "e.safetensors", FILMS)
+    assert found.logits.shape == (0, 2)
+    assert found.rows(COLUMNS, 0).tolist() == [-1, -1, -1]
 
 
 @pytest.mark.parametrize(
@@ -134,14 +132,10 @@ def test_array_by_position(tmp_path, notes, external):
     assert np.array_equal(found.logits, VALUES) and found.logits.dtype == np.float32
     assert found.hashes is None and found.rows([COLUMNS[0][:2]], 1).tolist() == [1, 2]
     assert len(notes.warnings) == 1 and "by position" in notes.warnings[0] and "3 rows" in notes.warnings[0]
-
-
-class Hostile:
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
+    np.save(tmp_path / "l.npy", np.array([0.5, 0.25, 0.25], np.float32))
+    found = external("l.npy", STARS)
+    assert found.logits.tolist() == [[0.5], [0.25], [0.25]]
+    assert not any("probabilities" in warning for warning in notes.warnings)
 
 
 def test_pickled_code_is_refused(tmp_path, external):
@@ -155,12 +149,15 @@ def test_pickled_code_is_refused(tmp_path, external):
     assert not (tmp_path / "ran").exists()
 
 
-def test_rows_are_counted(tmp_path, external):
+def test_rows_are_counted_and_columns_hold_numbers(tmp_path, external):
     np.save(tmp_path / "l.npy", VALUES[:2])
     with pytest.raises(DataError, match="2 rows of logits, and the transfer set has 3"):
         external("l.npy")
     with pytest.raises(DataError, match="no such file"):
         external("none.npy")
+    (tmp_path / "l.csv").write_text("sentence,logits_0,logits_1\nbad,1,2\ngood,1,high\n")
+    with raising(DataError, "not a number: 'high'", key="logits_1", row=3):
+        external("l.csv")
 
 
 @pytest.mark.parametrize("values", [VALUES[:, :1], VALUES[:, [0, 1, 1]], VALUES.ravel(), VALUES > 0])
@@ -170,25 +167,20 @@ def test_arrays_of_another_shape(tmp_path, values, external):
         external("l.npy")
 
 
-def test_scores_may_be_flat(tmp_path, notes, external):
-    np.save(tmp_path / "l.npy", np.array([0.5, 0.25, 0.25], np.float32))
-    found = external("l.npy", STARS)
-    assert found.logits.tolist() == [[0.5], [0.25], [0.25]]
-    assert not any("probabilities" in warning for warning in notes.warnings)
-
-
 def test_values_that_are_not_finite(tmp_path, external):
     np.save(tmp_path / "l.npy", np.where(VALUES == -7, np.nan, VALUES))
-    with pytest.raises(DataError, match="not finite") as caught:
+    with raising(DataError, "not finite", row=3):
         external("l.npy")
-    assert caught.value.row == 3
     (tmp_path / "l.csv").write_text("logits_0,logits_1\n1,2\n3,\n5,6\n")
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, row=3):
         external("l.csv")
-    assert caught.value.row == 3
 
 
-def test_table_by_text(tmp_path, notes, external):
+def test_tables_by_text_and_by_label(tmp_path, notes, external):
+    (tmp_path / "l.csv").write_text('sentence,Positive,id,negative\n"good ",0.75,x,-1\nbad,-2.5,y,3\n')
+    found = external("l.csv")
+    assert found.logits.tolist() == [[-1, 0.75], [3, -2.5]]
+    assert notes.warnings == []
     table = pl.DataFrame(
         {"logits_1": VALUES[:, 1], "sentence": TEXTS, "logits_0": VALUES[:, 0], "label": ["1", "0", "1"]}
     )
@@ -199,21 +191,6 @@ def test_table_by_text(tmp_path, notes, external):
     assert notes.warnings == []
 
 
-def test_columns_named_by_label_are_put_in_order(tmp_path, notes, external):
-    (tmp_path / "l.csv").write_text('sentence,Positive,id,negative\n"good ",0.75,x,-1\nbad,-2.5,y,3\n')
-    found = external("l.csv")
-    assert found.logits.tolist() == [[-1, 0.75], [3, -2.5]]
-    assert notes.warnings == []
-
-
-def test_columns_without_names_go_by_position_and_are_said(tmp_path, notes, external):
-    (tmp_path / "l.csv").write_text("first,second\n 1 ,2\n3,4\n5,6\n")
-    found = external("l.csv")
-    assert found.logits.tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert any("first as 0, second as 1" in warning for warning in notes.warnings)
-    assert any("by position" in warning for warning in notes.warnings)
-
-
 @pytest.mark.parametrize(
     ("header", "what"),
     [("sentence,score", "no columns with the logits"), ("logits_0,logits_1,logits_2", "more logits_... columns")],
@@ -222,13 +199,6 @@ def test_columns_that_do_not_fit(tmp_path, header, what, external):
     (tmp_path / "l.csv").write_text(f"{header}\n" + ",".join("1" for _ in header.split(",")) + "\n")
     with pytest.raises(DataError, match=what):
         external("l.csv")
-
-
-def test_columns_that_are_no_numbers(tmp_path, external):
-    (tmp_path / "l.csv").write_text("sentence,logits_0,logits_1\nbad,1,2\ngood,1,high\n")
-    with pytest.raises(DataError, match="not a number: 'high'") as caught:
-        external("l.csv")
-    assert (caught.value.key, caught.value.row) == ("logits_1", 3)
 
 
 def test_probabilities_become_logarithms_and_are_said(tmp_path, notes, external):
@@ -251,9 +221,8 @@ def test_what_a_file_holds_may_be_said(read_array, values):
     shares = np.array([[0.2, 0.8], [0.5, 0.9]], np.float32)
     stored = shares * (100 if values == "percentages" else 1)
     if values != "percentages":
-        with pytest.raises(DataError) as caught:
+        with raising(DataError, key="join.values"):
             read_array(stored)
-        assert caught.value.key == "join.values"
     expected = shares if values == "logits" else np.log(shares)
     np.testing.assert_allclose(read_array(stored, values=values), expected, rtol=1e-6)
 
@@ -320,6 +289,5 @@ def test_one_hot_rows_stay_one_hot(read_array, values, classes):
 
 @pytest.mark.parametrize("rows", [[[1, 1], [0, 0]], [[1, 0]] * 1000 + [[0.62, 0.9]]])
 def test_rows_that_are_no_probabilities_are_found_wherever_they_are(read_array, rows):
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, key="join.values"):
         read_array(rows)
-    assert caught.value.key == "join.values"

@@ -1,17 +1,19 @@
 import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_teacher import Hostile, rewrite
 from notes import Notes
-from safetensors.torch import load_file
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from raising import raising
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdcli.api import Task
 from kdcli.errors import DataError
@@ -88,20 +90,6 @@ def test_outputs_in_another_order_are_reordered_and_said(tiny_teacher, films, no
     assert any("another order (POSITIVE, NEGATIVE)" in warning for warning in notes.warnings)
 
 
-def test_labels_without_names_go_by_position_and_are_said(tiny_teacher, films, notes):
-    folder = tiny_teacher(labels=(None, None))
-    got = load(folder, films, reporter=notes).logits([TEXTS])
-    assert np.abs(got - one_by_one(folder, TEXTS)).max() < 1e-5
-    assert any("LABEL_1 as 1 = positive" in warning for warning in notes.warnings)
-
-
-def test_score(tiny_teacher):
-    folder = tiny_teacher(labels=("score",))
-    got = load(folder, Task("stars", "single", (), score_range=(0, 5), metric="pearson")).logits([TEXTS])
-    assert got.shape == (7, 1)
-    assert np.abs(got - one_by_one(folder, TEXTS)).max() < 1e-5
-
-
 @settings(max_examples=30)
 @given(st.lists(st.sampled_from(["a", "b", "c", "not_a", "not a"]), max_size=4))
 def test_positions_match_once_each_or_not_at_all(found):
@@ -119,15 +107,7 @@ def test_stored_half_precision_is_raised_to_the_one_asked_for(tiny_teacher, film
         assert torch.equal(parameter, stored[name].float())
 
 
-@pytest.mark.parametrize(("precision", "close"), [("bf16", 0.1), ("fp16", 0.02)])
-def test_lower_precisions_stay_close(tiny_teacher, films, precision, close):
-    folder = tiny_teacher(initializer_range=0.2)
-    got = load(folder, films, precision=precision).logits([TEXTS])
-    assert got.dtype == np.float32
-    assert 0 < np.abs(got - one_by_one(folder, TEXTS)).max() < close
-
-
-def test_counts_and_size(tiny_teacher, films):
+def test_counts_and_sizes_also_of_weights_of_the_d_bert_era(tiny_teacher, films):
     folder = tiny_teacher()
     teacher = load(folder, films)
     tensors = load_file(folder / "model.safetensors")
@@ -136,17 +116,6 @@ def test_counts_and_size(tiny_teacher, films):
     assert teacher.parameters == sum(tensor.numel() for tensor in tensors.values())
     assert teacher.parameters - teacher.parameters_without_embeddings == sum(tensors[name].numel() for name in tables)
     assert teacher.megabytes == (folder / "model.safetensors").stat().st_size / 1e6
-
-
-def test_long_texts_are_cut_where_the_model_ends(tiny_teacher, films, notes):
-    folder = tiny_teacher()
-    text = "good bad " * 50_000
-    got = load(folder, films, max_length=512, reporter=notes).logits([[text, "good"]])
-    assert np.abs(got - one_by_one(folder, ["good bad " * 30, "good"], max_length=32)).max() < 1e-5
-    assert any("32" in warning for warning in notes.warnings)
-
-
-def test_weights_of_the_d_bert_era_are_read(tiny_teacher, films):
     folder = tiny_teacher()
     expected = one_by_one(folder, TEXTS)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
@@ -179,12 +148,6 @@ def test_a_real_teacher_is_right_and_does_not_depend_on_batches(films):
     assert np.abs(logits - teacher.logits([texts], 3)).max() < 1e-4
 
 
-def rewrite(folder, name="config.json", **values):
-    path = folder / name
-    content = {key: value for key, value in (json.loads(path.read_text()) | values).items() if value is not ...}
-    path.write_text(json.dumps(content))
-
-
 @pytest.mark.parametrize(
     ("id2label", "label2id", "order"),
     [
@@ -200,9 +163,8 @@ def test_label_names_come_from_either_of_two_places(tiny_teacher, films, id2labe
     plain = load(folder, films).logits([TEXTS])
     rewrite(folder, id2label=id2label, label2id=label2id)
     if order is None:
-        with pytest.raises(DataError) as caught:
+        with raising(DataError, key="label2id", file=folder / "config.json"):
             load(folder, films)
-        assert (caught.value.file, caught.value.key) == (str(folder / "config.json"), "label2id")
     else:
         np.testing.assert_array_equal(load(folder, films).logits([TEXTS]), plain[:, order])
 
@@ -253,6 +215,96 @@ def test_a_tokenizer_of_another_model_shows_before_the_work(tiny_teacher, films)
     rewrite(folder, max_position_embeddings=32)
     teacher = load(folder, films)
     teacher.loaded.model.bert.embeddings.position_embeddings = torch.nn.Embedding(8, 16)
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, key="teacher.max_length"):
         teacher.try_out()
-    assert caught.value.key == "teacher.max_length"
+
+
+FILMS = ["a good film", "", "bad", "the plot is dull but the actors not"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "what"),
+    [
+        (("happy", "sad"), Task("f", "single", ("0", "1"), ("negative", "positive")), "not the task's"),
+        (("LABEL_1", "LABEL_0"), Task("f", "single", ("0", "1")), "not the task's"),
+        (("negative", "neutral", "positive"), Task("f", "single", ("negative", "positive")), "3 outputs"),
+        (("negative", "positive"), Task("f", "single", (), metric="pearson"), "2 outputs"),
+    ],
+)
+def test_labels_of_another_task_are_an_error(tiny_teacher, labels, task, what):
+    with pytest.raises(DataError, match=what):
+        load(tiny_teacher(labels=labels), task)
+
+
+@pytest.mark.parametrize(
+    "model_class",
+    [
+        transformers.BertModel,
+        transformers.BertForMaskedLM,
+        transformers.BertForTokenClassification,
+        transformers.GPT2LMHeadModel,
+        transformers.T5ForConditionalGeneration,
+    ],
+)
+def test_a_model_without_a_head_is_an_error_that_names_what_it_is(tiny_teacher, films, model_class):
+    folder = tiny_teacher()
+    small = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "d_kv": 8}
+    model_class(model_class.config_class(**small, d_ff=16, intermediate_size=16)).save_pretrained(folder)
+    rewrite(folder, "tokenizer_config.json", pad_token=None)  # the head is what matters
+    with raising(DataError, key="architectures", file=folder / "config.json"):
+        load(folder, films)
+
+
+def test_a_head_that_is_not_in_the_weights_and_a_model_of_no_text(tiny_teacher, films):
+    folder = tiny_teacher(model_class=transformers.BertModel)
+    for architectures in (None, ["BertForSequenceClassification"]):
+        rewrite(folder, architectures=architectures)
+        with raising(DataError, r"classifier\.(bias|weight)", hint="teacher.train = true"):
+            load(folder, films)
+    folder = tiny_teacher()
+    transformers.ViTConfig().save_pretrained(folder)
+    with raising(DataError, "vit", key="architectures"):
+        load(folder, films)
+
+
+def test_pickled_code_in_weights_is_refused(tiny_teacher, films, tmp_path):
+    folder = tiny_teacher()
+    (folder / "model.safetensors").unlink()
+    for save in (lambda value, file: file.write(pickle.dumps(value)), torch.save):
+        with (folder / "pytorch_model.bin").open("wb") as file:
+            save({"weight": Hostile(tmp_path / "ran")}, file)
+        with pytest.raises(DataError, match="cannot be read"):
+            load(folder, films)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_an_error(tiny_teacher, films, value):
+    folder = tiny_teacher()
+    weights = load_file(folder / "model.safetensors")
+    word = transformers.AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("dull")
+    weights["bert.embeddings.word_embeddings.weight"][word] = value
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    teacher = load(folder, films)
+    assert np.isfinite(teacher.logits([FILMS[:3]])).all()
+    with raising(DataError, file=folder, hint=("--precision", "weights")):
+        teacher.logits([FILMS])
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_teacher_of_sets_of_labels_is_for_such_a_task_alone(tiny_teacher, films, multi_label):
+    folder, metric = tiny_teacher(), "micro_f1" if multi_label else "accuracy"
+    task = replace(films, multi_label=multi_label, metric=metric)
+    rewrite(folder, problem_type="single_label_classification" if multi_label else "multi_label_classification")
+    with raising(DataError, key="task.multi_label", file=folder):
+        load(folder, task)
+    for problem in ("multi_label_classification" if multi_label else "single_label_classification", None):
+        rewrite(folder, problem_type=problem)
+        assert load(folder, task).logits([["a text"]]).shape == (1, task.outputs)
+
+
+def test_several_scores_are_refused(tiny_teacher, films):
+    folder = tiny_teacher()
+    rewrite(folder, problem_type="regression")
+    with raising(DataError, key="problem_type", file=folder / "config.json", hint="remove problem_type"):
+        load(folder, films)

@@ -1,4 +1,3 @@
-from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -12,12 +11,12 @@ SHARED = Path(__file__).resolve().parents[4] / "shared"
 
 
 @pytest.fixture
-def words_of() -> Callable[[Sequence[Sequence[str]]], TaggedWords]:
+def words_of():
     """Take texts such as ``["the/DT", "film/NN"]``; one space stands after each word."""
     return tagged_words
 
 
-def tagged_words(tagged: Sequence[Sequence[str]]) -> TaggedWords:
+def tagged_words(tagged):
     pairs = [[word.rpartition("/") for word in text] for text in tagged]
     flat = list(chain.from_iterable(pairs))
     vocabulary, names = (sorted({pair[part] for pair in flat}) for part in (0, 2))
@@ -33,7 +32,7 @@ def tagged_words(tagged: Sequence[Sequence[str]]) -> TaggedWords:
 
 
 @pytest.fixture
-def shared_nltk(monkeypatch: pytest.MonkeyPatch) -> None:
+def shared_nltk(monkeypatch):
     import nltk
 
     if not (SHARED / "nltk_data").exists():
@@ -42,12 +41,12 @@ def shared_nltk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sst2() -> Callable[[int], list[str]]:
+def sst2():
     path = SHARED / "data" / "glue" / "SST-2" / "train.tsv"
     if not path.exists():
         pytest.skip("shared data is not there")
 
-    def first(count: int) -> list[str]:
+    def first(count):
         with path.open(encoding="utf-8", newline="\n") as file:
             return [line.split("\t")[0] for line, _ in zip(file, range(count + 1), strict=False)][1:]
 

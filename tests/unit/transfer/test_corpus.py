@@ -1,19 +1,22 @@
 import dataclasses
 import gzip
 import json
-from pathlib import Path
+import math
+import re
 
 import numpy as np
 import polars as pl
 import pytest
 from notes import Notes
+from raising import raising
 
-from kdcli.api import Task
+from kdcli.api import QuietReporter, Task
 from kdcli.config.transfer import CorpusSettings
-from kdcli.errors import DataError, KdError, ProfileError, UsageError
+from kdcli.errors import DataError, KdError, ProfileError
 from kdcli.tables.read import read_table
 from kdcli.transfer import corpus
-from kdcli.transfer.corpus import from_corpus
+from kdcli.transfer import corpus as module
+from kdcli.transfer.corpus import from_corpus, nearest, tfidf_nearness
 
 SINGLE = Task("films", "single", ("0", "1"))
 PAIR = Task("pairs", "pair", ("0", "1"))
@@ -23,27 +26,27 @@ TEST = pl.DataFrame({"sentence": ["of the test"]})
 PAIRS = pl.DataFrame({"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": ["1", "0"]})
 
 
-def put(path: Path, content: bytes | str) -> str:
+def put(path, content):
     data = content.encode() if isinstance(content, str) else content
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return str(path)
 
 
-def run(output: Path, *files: str, **changes):
+def run(output, *files, **changes):
     settings = CorpusSettings(files=files, **changes.pop("settings", {}))
     arguments = {"train": TRAIN, "held_out": [DEV, TEST], "task": SINGLE, "seed": 1} | changes
     return from_corpus(settings=settings, output=output, **arguments)
 
 
-def rows_of(path: Path) -> list[tuple[str, ...]]:
+def rows_of(path):
     return read_table(path).frame().drop("__row__").rows()
 
 
-def taken(path: Path) -> list[str]:
+def taken(path):
     return [row[0] for row in rows_of(path) if row[-2] == "corpus"]
 
 
-def many(tmp_path: Path, count: int = 60) -> str:
+def many(tmp_path, count=60):
     """Write texts of which one in six says what an earlier one says."""
     return put(tmp_path / "many.txt", "".join(f"text number {i - (i % 6 == 5)}\n" for i in range(count)))
 
@@ -95,10 +98,8 @@ def test_a_column_of_a_table(tmp_path, name):
     else:
         by = "," if ".csv" in name else "\t"
         put(path, "".join(f"{a}{by}{b}\n" for a, b in [("id", "text"), *zip("123", texts, strict=True)]))
-    with pytest.raises(DataError, match="no column sentence") as error:
+    with raising(DataError, "no column sentence", key="transfer.corpus.columns", file=path, hint="id, text"):
         run(tmp_path / "set.tsv", str(path))
-    assert (error.value.file, error.value.key) == (str(path), "transfer.corpus.columns")
-    assert "id, text" in error.value.hint
     result = run(tmp_path / "set.tsv", str(path), settings={"columns": ("text",)}, reporter=notes)
     assert taken(tmp_path / "set.tsv") == ["one", "two words"]
     assert (result.read, result.blank, notes.infos) == (3, 1, [])
@@ -182,7 +183,7 @@ def test_the_size_of_a_batch_changes_nothing(tmp_path, monkeypatch, order):
 @pytest.mark.parametrize("count", [0, 2])
 def test_the_nearest_by_the_generator_come_first(tmp_path, count):
     path = put(tmp_path / "a.txt", "aaaa\nbbbbbbbb\ncc\ndddd\naaaa\n")
-    asked: list[str] = []
+    asked = []
 
     def bits(texts):
         asked.extend(texts)
@@ -221,9 +222,8 @@ def test_more_wanted_than_there_are_takes_all_and_says_so(tmp_path):
 
 def test_bad_rows_are_an_error_or_counted(tmp_path):
     path = put(tmp_path / "a.tsv", "sentence\tx\none\t1\nragged\ntwo\t2\n")
-    with pytest.raises(DataError) as error:
+    with raising(DataError, row=3, file=path):
         run(tmp_path / "set.tsv", path)
-    assert (error.value.file, error.value.row) == (path, 3)
     notes = Notes()
     run(tmp_path / "set.tsv", path, bad_rows="skip", reporter=notes)
     assert taken(tmp_path / "set.tsv") == ["one", "two"]
@@ -243,8 +243,6 @@ def test_an_original_that_the_form_cannot_hold_is_an_error_before_the_work(tmp_p
 FAULTS = {
     "no files": ((), {}, ProfileError, "no files", None, "transfer.corpus.files"),
     "missing": (("no.txt",), {}, DataError, "no such file", "no.txt", None),
-    "empty": (("empty.txt",), {}, DataError, "empty", "empty.txt", None),
-    "unknown form": (("a.doc",), {}, DataError, "suffix", "a.doc", None),
     "not UTF-8": (("latin.txt",), {}, DataError, "not UTF-8", "latin.txt", None),
     "no such column": (("a.csv",), {"columns": ("texts",)}, DataError, "no column 'texts'", "a.csv", "texts"),
     "numbers": (("a.jsonl",), {"columns": ("n",)}, DataError, "holds Int64, not texts", "a.jsonl", "n"),
@@ -265,7 +263,7 @@ FAULTS = {
 def test_bad_input_names_the_file_and_the_key(tmp_path, fault):
     files, settings, kind, what, file, key = FAULTS[fault]
     put(tmp_path / "a.txt", "new\n")
-    put(tmp_path / "empty.txt", "")
+
     put(tmp_path / "latin.txt", b"caf\xe9\n")
     put(tmp_path / "a.csv", "a,b\nx,y\n")
     put(tmp_path / "a.jsonl", '{"n": 1}\n')
@@ -278,8 +276,51 @@ def test_bad_input_names_the_file_and_the_key(tmp_path, fault):
     assert not list(tmp_path.glob("*set*"))
 
 
-def test_the_output_is_never_one_of_the_files(tmp_path):
-    path = put(tmp_path / "a.tsv", "sentence\nnew\n")
-    with pytest.raises(UsageError, match="the output is an input"):
-        run(tmp_path / "a.tsv", path)
-    assert (tmp_path / "a.tsv").read_text() == "sentence\nnew\n"
+TASK = ["The film film film is good", "a dull plot", "Good plot , good film !", "of the"]
+TEXTS = ["good GOOD film", "the plot of a film", "dull", "unseen words", "the of and", "film film film plot good"]
+FUNCTION_WORDS = {"the", "is", "a", "of", "and"}
+
+
+def by_hand(task, texts):
+    """Compute the cosines from the definitions: (1 + ln tf) * (1 + ln((1 + n) / (1 + df))), of length 1."""
+
+    def words(text):
+        return [word for word in re.findall(r"\w\w+", text.lower()) if word not in FUNCTION_WORDS]
+
+    terms = sorted({word for text in task for word in words(text)})
+    idf = {t: 1 + math.log((1 + len(task)) / (1 + sum(t in words(text) for text in task))) for t in terms}
+
+    def vector(text):
+        found = words(text)
+        weights = [(1 + math.log(found.count(t))) * idf[t] if t in found else 0.0 for t in terms]
+        return np.array(weights) / (np.linalg.norm(weights) or 1)
+
+    centroid = np.mean([vector(text) for text in task], axis=0)
+    return [float(vector(text) @ centroid / np.linalg.norm(centroid)) for text in texts]
+
+
+def test_tfidf_is_what_the_definitions_give():
+    found = tfidf_nearness(TASK)(TEXTS)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, by_hand(TASK, TEXTS), rtol=1e-9, atol=1e-12)
+    assert found[3] == found[4] == 0
+    assert 0 < found.max() <= 1
+
+
+@pytest.mark.parametrize("task", [[], ["of the", "!"]])
+def test_a_task_without_words_is_an_error(task):
+    with raising(DataError, "no words", key="transfer.corpus.order_by"):
+        tfidf_nearness(task)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 5])
+def test_the_nearest_come_first_and_equal_ones_in_their_order(monkeypatch, count):
+    monkeypatch.setattr(module, "ROWS", 2)
+    monkeypatch.setattr(module, "ASKED", 2)
+    pairs = [("b\u00e9", "1"), ("a", "2"), ("c", "3"), ("", "4"), ("a", "5")]
+    score = {"b\u00e9\t1": 0.5, "a\t2": 0.1, "c\t3": 0.9, "\t4": 0.5, "a\t5": math.nan}
+    texts = pl.DataFrame(pairs, schema=["x", "y"], orient="row").lazy()
+    found = list(nearest(texts, lambda asked: np.array([score[text] for text in asked]), count, 5, QuietReporter()))
+    assert all(len(frame) <= 2 and frame.columns == ["x", "y"] for frame in found)
+    rows = [row for frame in found for row in frame.rows()]
+    assert rows == [("c", "3"), ("b\u00e9", "1"), ("", "4"), ("a", "2"), ("a", "5")][:count]

@@ -5,6 +5,7 @@ import json
 import polars as pl
 import pytest
 from notes import Notes
+from raising import raising
 
 from kdcli.api import Corpus, Part, Samples, Task
 from kdcli.config.schema import Settings
@@ -54,7 +55,7 @@ def echo(make_plugin):
     return install
 
 
-def chosen(generator="echo", **generators) -> GeneratorRun:
+def chosen(generator="echo", **generators):
     transfer = {"generator": generator, "heavy": {"top_k": 5, "temperature": 0.5, "batch_size": 7}}
     settings = Settings.model_validate({"transfer": transfer, "generators": generators, "precision": "bf16"})
     return GeneratorRun.of(settings, TASK, device="cuda:1", seed=9, resume=False)
@@ -127,27 +128,23 @@ def test_the_fingerprint_has_what_samples_depend_on_and_nothing_else(echo):
     [
         ("    checkpoint.mkdir()\n", "    return {}\n", "left no checkpoint"),
         ("1.5", "{1.5}", "JSON values: Object of type set"),
-        ('    return {"dev_bits', '    {"dev_bits', "from fine_tune no mapping"),
         (
             '    seen.append(("fine_tune"',
             '    1 / 0, (("fine_tune"',
             "failed in fine_tune: ZeroDivisionError: division",
         ),
         ("    return Sampler()", "    return [][0]", "failed in load: IndexError: list index"),
-        ("    return Sampler()", "    pass", "loads a NoneType, which has no prefixes and no sample"),
         ("    def sample(", "    def draw(", "loads a Sampler, which has no sample"),
         ("first = sorted", "first = corpus.nothing and sorted", "failed in prefixes: AttributeError: 'Corpus'"),
         ('        return {"letters"', '        return [first]\n        return {"l"', "from prefixes no mapping"),
-        ('"letters": first', '"letters": set(first)', "JSON values: Object of type set"),
     ],
 )
 def test_a_plugin_that_breaks_the_contract(echo, tmp_path, old, new, says):
     echo(old, new)
     generator = chosen()
-    with pytest.raises(PluginError, match=says) as error:
+    with raising(PluginError, says, says="the generator plugin kd-echo:echo"):
         generator.fine_tune(CORPUS, tmp_path / "generator")
         generator.prefixes(CORPUS, tmp_path / "generator", tmp_path / "prefixes.json")
-    assert "the generator plugin kd-echo:echo" in str(error.value)
     assert not (tmp_path / "prefixes.json").exists()
 
 
@@ -155,10 +152,8 @@ def test_a_plugin_that_breaks_the_contract(echo, tmp_path, old, new, says):
 def test_a_damaged_file_of_prefixes(tmp_path, content):
     path = tmp_path / "prefixes.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(DataError, match="not a file of prefixes") as error:
+    with raising(DataError, "not a file of prefixes", file=path, hint="--only prefixes --force"):
         read_prefixes(path)
-    assert error.value.file == str(path)
-    assert "--only prefixes --force" in error.value.hint
 
 
 SINGLE, PAIR = TASK, Task("pairs", "pair", ("no", "yes"))
@@ -209,9 +204,8 @@ def test_a_chosen_label_where_there_are_labels(tmp_path):
     ],
 )
 def test_an_empty_corpus_is_an_error(tmp_path, splits, labels, says):
-    with pytest.raises(DataError, match=says) as error:
+    with raising(DataError, says, key="transfer.heavy.labels" if labels else None):
         corpus_of(tmp_path, splits, labels=labels)
-    assert error.value.key == ("transfer.heavy.labels" if labels else None)
     assert not list(tmp_path.iterdir())
 
 
@@ -225,7 +219,5 @@ def test_what_is_no_cache_is_an_error_that_names_the_command(tmp_path, how):
         path.write_bytes(path.read_bytes()[:-30])
     elif how == "another table":
         TRAIN.write_parquet(path)
-    with pytest.raises(DataError) as error:
+    with raising(DataError, file=path, hint="--only cache --force"):
         read_corpus(path, PAIR if how == "pairs" else SINGLE)
-    assert error.value.file == str(path)
-    assert "--only cache --force" in error.value.hint

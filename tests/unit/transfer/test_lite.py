@@ -1,12 +1,11 @@
 import itertools
 from collections import Counter
-from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raising import raising
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.transfer import LiteSettings
@@ -18,13 +17,12 @@ from kdcli.transfer.lite import MakePart, fabricate, plan
 from kdcli.transfer.rules import Rules
 
 SINGLE = Task("films", "single", ("0", "1"))
-PAIR = Task("pairs", "pair", ("0", "1"))
 STEM = ["the film is good", "a  long , dull plot", "nobody laughs", "it 's not bad at all", "", "why ?", "the end ."]
 TEXTS = [f"{text} number {i}" if text else "" for i, text in enumerate(STEM * 6)]
 HELD_OUT = ["the film", "dull plot", " a  long", "unseen words"]
 
 
-def table(**columns) -> pl.DataFrame:
+def table(**columns):
     rows = len(next(iter(columns.values())))
     columns.setdefault("label", [str(i % 2) for i in range(rows)])
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
@@ -40,17 +38,17 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(lite, "TEXTS", 30)
 
 
-def run(output: Path, **changes):
+def run(output, **changes):
     settings = {"n_iter": 10, "workers": 1, "p_mask": 0.2, "ngram": "1:3"} | changes.pop("settings", {})
     arguments = {"train": TRAIN, "held_out": [DEV], "task": SINGLE, "seed": 1} | changes
     return fabricate(settings=LiteSettings(**settings), output=output, **arguments)
 
 
-def rows_of(path: Path) -> list[tuple[str | None, ...]]:
+def rows_of(path):
     return read_table(path).frame().drop("__row__").rows()
 
 
-def texts_of(path: Path) -> list[str]:
+def texts_of(path):
     return [row[0] for row in rows_of(path)]
 
 
@@ -92,18 +90,6 @@ def test_held_out_copies_are_counted_by_an_independent_run(tmp_path):
     assert result.held_out_copies == len(free) - len(held)
 
 
-def test_pairs(tmp_path):
-    train = table(sentence1=TEXTS, sentence2=TEXTS[::-1])
-    dev = table(sentence1=["the film"], sentence2=["dull plot"])
-    result = run(tmp_path / "set.parquet", task=PAIR, train=train, held_out=[dev])
-    frame = pl.read_parquet(tmp_path / "set.parquet")
-    assert frame.columns == ["sentence1", "sentence2", "source", "label"]
-    pairs = frame.select("sentence1", "sentence2").rows()
-    assert pairs[:42] == list(zip(TEXTS, TEXTS[::-1], strict=True))
-    assert len(set(pairs[42:])) == result.fabricated
-    assert all(example["before"].count(" | ") == example["after"].count(" | ") == 1 for example in result.examples)
-
-
 def test_processes_change_nothing_and_the_seed_decides(tmp_path):
     for name, seed, workers in (("a", 5, 1), ("b", 5, 2), ("c", 6, 1), ("d", 2**80, 1)):
         run(tmp_path / f"{name}.tsv", seed=seed, settings={"workers": workers})
@@ -114,7 +100,7 @@ def test_processes_change_nothing_and_the_seed_decides(tmp_path):
 
 def stop(monkeypatch, where, after):
     """Let the parts of a kind stop after some; return the numbers of those made."""
-    done: list[int] = []
+    done = []
     kind = getattr(lite, where)
     call = kind.__call__
 
@@ -158,7 +144,7 @@ def test_parts_of_other_settings_are_not_used(tmp_path, monkeypatch, changes, wh
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop(patch, "MakePart", 3)
         run(tmp_path / "set.tsv")
-    said: list[str] = []
+    said = []
     reporter = QuietReporter()
     monkeypatch.setattr(reporter, "warn", said.append)
     run(tmp_path / "set.tsv", reporter=reporter, **changes)
@@ -198,12 +184,10 @@ def test_missing_data_of_a_tagger_comes_through_the_processes(tmp_path, make_plu
     code = "from kdcli.api import MissingError\napi_version = 2\n"
     code += "def tag(texts):\n    raise MissingError('no data', hint='get it')\n"
     make_plugin("kd-lost", "[kdcli.taggers]\nlost = kd_lost\n", code, module="kd_lost")
-    with pytest.raises(MissingError, match="no data") as error:
+    with raising(MissingError, "no data", hint="get it"):
         run(tmp_path / "set.tsv", settings={"tagger": "lost", "workers": 2})
-    assert (error.value.exit_code, error.value.hint) == (6, "get it")
 
 
-ALL = Rules(0.3, 0.3, 0.3, 1, 3)
 FIRST = ["the good film", "", "a bad  plot , really", "one"]
 SECOND = ["is it good ?", "it 's", "no", "two words here"]
 
@@ -212,7 +196,7 @@ SECOND = ["is it good ?", "it 's", "no", "two words here"]
 def made(tmp_path):
     """Make part ``part`` of two equal ones from all of some texts, which the pattern tagger tags."""
 
-    def make(columns: dict[str, list[str]], rules: Rules, n_iter: int, seed: int = 1, part: int = 0) -> pl.DataFrame:
+    def make(columns, rules, n_iter, seed=1, part=0):
         settings, texts = LiteSettings(tagger="pattern", words="whitespace", workers=1), pl.DataFrame(columns)
         folder = tmp_path / str(next(numbers))
         folder.mkdir()
@@ -261,13 +245,3 @@ def test_blocks_change_nothing_where_nothing_is_drawn(made, monkeypatch):
     monkeypatch.setattr(MakePart, "_block", lambda *a: sizes.append(len(a[3])) or block(*a))
     assert made(columns, Rules(0, 0, 0, 1, 5), 40).equals(whole)
     assert len(sizes) > 5 and sum(sizes) == 160
-
-
-def test_a_part_counts_what_was_done(made):
-    part = made({"sentence": FIRST}, ALL, 100)
-    texts = part["sentence"].to_list()
-    assert part["words"].to_list() == [len(text.split()) for text in texts]
-    assert part["masked"].to_list() == [text.split().count("[MASK]") for text in texts]
-    lengths = np.repeat([len(text.split()) for text in FIRST], 100)
-    assert part["cut"].to_list() == [len(text.split()) < n for text, n in zip(texts, lengths, strict=True)]
-    assert 0.25 < part["replaced"].sum() / part["words"].sum() < 0.35

@@ -1,6 +1,4 @@
-import json
 from collections import Counter
-from dataclasses import asdict
 from itertools import islice
 
 import numpy as np
@@ -8,7 +6,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 
 from kdcli.api import Task
 from kdcli.transfer import novelty as module
@@ -98,31 +95,3 @@ def test_draws_at_random_and_by_the_seed(monkeypatch):
     assert report(samples).examples == found.examples
     assert report(samples, seed=2).examples != found.examples
     assert report([("a b", "c")], [], PAIR).examples == ["a b | c"]
-
-
-def test_each_sample_is_drawn_as_often_as_any_other(monkeypatch):
-    monkeypatch.setattr(module, "SCORED", 4)
-    monkeypatch.setattr(module, "EXAMPLES", 2)
-    drawn, first = Counter(), Counter()
-    for seed in range(200):
-        asked = []
-        found = report(
-            [(str(i),) for i in range(10)], seed=seed, bits=lambda texts, asked=asked: asked.extend(texts) or np.ones(4)
-        )
-        drawn.update(asked)
-        first.update(found.examples)
-    for counts, of in ((drawn, 4), (first, 2)):
-        assert counts.total() == 200 * of
-        # Drawn without putting back, the counts vary less than chi-square takes them to: scaled to what it expects.
-        expected = 20 * of
-        scaled = [expected + (counts[str(i)] - expected) * (9 / (10 - of)) ** 0.5 for i in range(10)]
-        assert chisquare(scaled).pvalue > 0.001
-
-
-def test_nothing_at_all_and_empty_texts():
-    found = report([], [])
-    assert json.loads(json.dumps(asdict(found))) == asdict(found)
-    assert not any(asdict(found)[name] for name in ("samples", "words", "equal_distinct_1", "in_train", "mean_length"))
-    found = report([("",), ("a b",)], [("",)], bits=lambda texts: np.ones(len(texts)))
-    assert (found.samples, found.words, found.bits_per_character) == (2, 2, 2 / 3)
-    assert report([("",)], bits=lambda texts: np.ones(len(texts))).bits_per_character is None

@@ -13,12 +13,12 @@ NOTHING = Rules(0, 0, 0, 1, 5)
 TEXT = ["the/DT", "good/JJ", "film/NN", "has/VB", "a/DT", "plot/NN", "and/CC", "ends/VB"]
 
 
-def unigrams_of(texts: list[list[str]]) -> Unigrams:
+def unigrams_of(texts):
     found = sorted(Counter(tuple(reversed(word.split("/"))) for text in texts for word in text).items())
     return Unigrams(counts([(*key, count) for key, count in found]))
 
 
-def counts(rows: list[tuple[str, str, int]]) -> pl.DataFrame:
+def counts(rows):
     return pl.DataFrame(rows, schema={"tag": pl.String, "word": pl.String, "count": pl.UInt32}, orient="row")
 
 
@@ -33,11 +33,15 @@ def rewritten(words_of):
     return rewrite
 
 
-def test_without_rules_the_texts_stay(rewritten):
+def test_texts_without_rules_or_not_edited_stay(rewritten):
     done = rewritten([TEXT, [], TEXT[:1]], NOTHING)
     assert done.texts.to_list() == ["the good film has a plot and ends", "", "the"]
     assert done.words.tolist() == [8, 0, 1]
     assert not (done.masked.any() or done.replaced.any() or done.cut.any())
+    done = rewritten([TEXT, TEXT], Rules(0.5, 0.5, 1, 1, 2), edited=[False, True])
+    assert done.texts[0] == "the good film has a plot and ends"
+    assert len(done.texts[1].split()) <= 2
+    assert (done.masked + done.replaced > 0).tolist() == done.cut.tolist() == [False, True]
 
 
 def test_masks_and_replaces_as_often_as_asked(rewritten):
@@ -101,13 +105,6 @@ def test_windows_lie_within_the_text(length, shortest, more, seed):
     assert (starts + sizes <= length).all()
     assert (sizes >= min(length, shortest)).all()
     assert (sizes <= min(length, shortest + more)).all()
-
-
-def test_texts_that_are_not_edited_stay(rewritten):
-    done = rewritten([TEXT, TEXT], Rules(0.5, 0.5, 1, 1, 2), edited=[False, True])
-    assert done.texts[0] == "the good film has a plot and ends"
-    assert len(done.texts[1].split()) <= 2
-    assert (done.masked + done.replaced > 0).tolist() == done.cut.tolist() == [False, True]
 
 
 @pytest.mark.parametrize("rules", [Rules(1, 0, 0, 1, 5), Rules(0, 1, 1, 1, 1)])

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nltk.tokenize import NLTKWordTokenizer
+from raising import raising
 
-from kdcli.errors import PluginError
+from kd_taggers import nltk_perceptron, pattern
+from kdcli.errors import MissingError, PluginError
 from kdcli.transfer import rules
 from kdcli.transfer.rules import TaggedWords, TagPart, split
 
@@ -24,7 +26,7 @@ TEXTS = st.lists(st.tuples(st.sampled_from(PIECES), GAPS), max_size=8).map(
 )
 
 
-def nltk_words(text: str) -> list[str] | None:
+def nltk_words(text):
     try:
         return [text[start:end] for start, end in NLTKWordTokenizer().span_tokenize(text)]
     except ValueError:
@@ -59,14 +61,6 @@ def test_characters_without_spaces_between_are_words(words):
     tail = ["很", "good", ","] if words == "treebank" else ["很", "good,"]
     assert found == [*"这部电影很好", "is", *tail, "か", "な"]
     assert "".join(word + gap for word, gap in zip(found, gaps, strict=True)).strip() == text
-
-
-def test_words_hold_what_follows_them():
-    assert split(" It's  over ,no. ", "treebank") == (
-        ["It", "'s", "over", ",", "no", "."],
-        ["", "  ", " ", "", "", ""],
-    )
-    assert split("a\tb  c", "whitespace") == (["a", "b", "c"], ["\t", "  ", ""])
 
 
 @pytest.mark.parametrize("unit", ["word ", "it's, ", "'' \"x\" "])
@@ -108,9 +102,6 @@ def test_part_holds_words_gaps_and_tags(tagged):
     assert words.vocabulary.gather(words.words).to_list() == ["a", "bad", "film"]
     assert [words.spaces[gap] for gap in words.gaps] == [" ", "  ", ""]
     assert [words.tag_names[tag] for tag in words.tags] == ["A", "B", "F"]
-
-
-def test_part_of_empty_texts(tagged):
     words = TaggedWords.of(tagged({"sentence": ["", " "]}, initials, "whitespace"), 0, 2)
     assert words.offsets.tolist() == [0, 0, 0]
     assert (len(words.words), words.tag_names) == (0, [])
@@ -137,3 +128,87 @@ def test_long_texts_are_cut_and_counted(tmp_path, monkeypatch, max_words, cut):
     found = pl.read_parquet(part).group_by("row", maintain_order=True).agg("word")["word"].to_list()
     assert found == words
     assert int(pl.read_parquet_metadata(part)["cut"]) == cut
+
+
+WORDS = st.one_of(
+    st.sampled_from(["The", "the", "Film", "film", "running", "badly", "1999", "2.5", "n't", "'s", ",", "and/or", "-"]),
+    st.sampled_from(["Paris", "zyxed", "half-hearted", "$", "...", "[MASK]", "1980s", "École", "A", "was", "been"]),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1, max_size=8),
+)
+WORD_LISTS = st.lists(st.lists(WORDS, max_size=7), max_size=5)
+
+
+def textblob_tags(words):
+    from textblob.en.taggers import PatternTagger
+
+    return [tag for _, tag in PatternTagger().tag(" ".join(words), tokenize=False)] if words else []
+
+
+def nltk_tags(words):
+    import nltk
+
+    return [tag for _, tag in nltk.pos_tag(words)]
+
+
+@settings(deadline=None)
+@given(WORD_LISTS)
+def test_pattern_tags_as_textblob_does(texts):
+    assert pattern.tag(texts) == [textblob_tags(words) for words in texts]
+
+
+@pytest.mark.usefixtures("shared_nltk")
+def test_nltk_tags_as_nltk_does(sst2):
+    @settings(deadline=None)
+    @given(WORD_LISTS)
+    def on_any_words(texts):
+        assert nltk_perceptron.tag(texts) == [nltk_tags(words) for words in texts]
+
+    on_any_words()
+    texts = [text.split() for text in sst2(1500)]
+    assert nltk_perceptron.tag(texts) == [nltk_tags(words) for words in texts]
+
+
+@st.composite
+def models(draw):
+    """Make a small perceptron of NLTK's, in which ties are common."""
+    from nltk.tag.perceptron import PerceptronTagger
+
+    words = ["a", "-START2-", "-END-", "!YEAR", "tal", "b"]
+    features = ["bias", "i-1 tag A", "i-1 tag -START-", "i-2 tag -START2-", "i-2 tag B", "i tag+i-2 tag A B"]
+    features += ["i-1 tag+i word C a", "i pref1 t", "i suffix tal"]
+    features += [f"{name} {word}" for name in ("i word", "i-1 word", "i-1 suffix", "i-2 word") for word in words]
+    features += [f"{name} {word}" for name in ("i+1 word", "i+1 suffix", "i+2 word") for word in words]
+    weights = st.dictionaries(st.sampled_from("ABC"), st.sampled_from([0.1, 0.2, 0.3, -0.3, 1.0]), max_size=3)
+    tagger = PerceptronTagger(load=False)
+    tagger.classes = tagger.model.classes = set("ABC")
+    tagger.model.weights = {"bias": {}} | {name: draw(weights) for name in draw(st.sets(st.sampled_from(features)))}
+    tagger.tagdict = draw(st.dictionaries(st.sampled_from(["b", "Total"]), st.sampled_from("ABC")))
+    return tagger
+
+
+@settings(deadline=None)
+@given(models(), st.lists(st.lists(st.sampled_from(["a", "b", "Total", "1999", "x-y", "A"]), max_size=6), max_size=4))
+def test_any_perceptron_tags_as_nltk_does(tagger, texts):
+    expected = [[tag for _, tag in tagger.tag(words)] for words in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nltk.tag.perceptron.PerceptronTagger", lambda: tagger)
+        nltk_perceptron._model.cache_clear()
+        assert nltk_perceptron.tag(texts) == expected
+    nltk_perceptron._model.cache_clear()
+
+
+def test_nltk_without_its_data_says_what_to_do(monkeypatch):
+    import nltk
+
+    monkeypatch.setattr(nltk.data, "path", [])
+    nltk_perceptron._model.cache_clear()
+    with raising(MissingError, "averaged_perceptron_tagger_eng", hint="NLTK_DATA"):
+        nltk_perceptron.tag([["a"]])
+    nltk_perceptron._model.cache_clear()
+
+
+def test_pattern_without_textblob_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(pattern, "find_spec", lambda name: None)
+    pattern._find_tags.cache_clear()
+    with raising(MissingError, "needs textblob", hint="pip install textblob"):
+        pattern.tag([["a word that nobody has tagged before"]])

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from decoding import check_rows
 from torch import nn
 
+from kd_transfoxl.adaptive import AdaptiveSoftmax
 from kd_transfoxl.language_model import decoder as decoder_of
 from kd_transfoxl.model import TransfoXLConfig, TransfoXLLMHeadModel
 from kdcli.lm import sampling
@@ -69,3 +71,103 @@ def test_sampled_texts_are_those_of_a_plain_loop(kind, options):
     assert (ends == 0).any() and (ends > 3).any()
     if not options:
         assert torch.equal(found, sample(decoder_of(model), first, uniforms, end=END, rows=50))
+
+
+SIZE, WIDTH = 60, 8
+SHAPES = {
+    "published": {"cutoffs": [10, 20, 40], "d_embed": 8, "div_val": 2},
+    "plain": {"cutoffs": [], "d_embed": 8, "div_val": 2},
+    "small_clusters": {"cutoffs": [1, 2, 59], "d_embed": 9, "div_val": 2},
+}
+
+
+def loud(module, seed=0, spread=0.7):
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weights in module.parameters():
+            weights.copy_(spread * torch.randn(weights.shape, generator=random))
+    return module
+
+
+def softmax_of(shape, words=SIZE, seed=0):
+    made = AdaptiveSoftmax(words, SHAPES[shape]["cutoffs"], SHAPES[shape]["d_embed"], WIDTH, SHAPES[shape]["div_val"])
+    return loud(made, seed).requires_grad_(False)
+
+
+def hidden_of(rows, seed=0):
+    return torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def uniforms_of(count, seed=0):
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def shares(words):
+    return np.bincount(words.numpy(), minlength=SIZE) / len(words)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nats_are_those_of_the_whole_distribution(shape):
+    softmax, words = softmax_of(shape), torch.randperm(SIZE, generator=torch.Generator().manual_seed(1))
+    hidden = hidden_of(SIZE)
+    whole = softmax.log_probs(hidden)
+    assert whole.shape == (SIZE, SIZE) and whole.std() > 0.5
+    torch.testing.assert_close(whole.exp().sum(1), torch.ones(SIZE))
+    torch.testing.assert_close(softmax.nats(hidden, words), -whole.gather(1, words[:, None])[:, 0])
+    for word in (0, 9, 10, 40, 59):  # clusters without words
+        alone = softmax.nats(hidden[:3], torch.full((3,), word))
+        torch.testing.assert_close(alone, -whole[:3, word])
+    assert softmax.nats(hidden[:0], words[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_draw_is_the_one_of_the_whole_cumulative_sum(shape):
+    softmax, count = softmax_of(shape).double(), 3000
+    hidden, uniforms = hidden_of(count).double(), uniforms_of(count)
+    whole = softmax.log_probs(hidden)
+    words = softmax.draw(hidden, uniforms)
+    sums = whole.exp().cumsum(1)
+    before = sums.gather(1, words[:, None])[:, 0] - whole.gather(1, words[:, None])[:, 0].exp()
+    after = sums.gather(1, words[:, None])[:, 0]
+    assert (before <= uniforms + 1e-6).all() and (uniforms <= after + 1e-6).all()
+    assert len(words.unique()) > 30
+    assert (words == sampling.draw(whole, uniforms)).float().mean() > 0.999
+    assert torch.equal(words, softmax.draw(hidden, uniforms))
+    alone = [softmax.draw(hidden[[row]], uniforms[[row]]) for row in range(100)]
+    assert torch.equal(words[:100], torch.cat(alone))
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.5}, {"top_k": 7}, {"top_p": 0.6}], ids=str)
+@pytest.mark.parametrize("without", [0, 1, 9, 10, 35, 59])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_without_a_word_the_others_have_their_shares_of_its_probability(shape, without, options):
+    softmax, hidden, count = softmax_of(shape).double(), hidden_of(1, seed=4).double(), 4000
+    chances = softmax.log_probs(hidden)[0].exp().numpy() ** (1 / options.get("temperature", 1))
+    chances[without] = 0
+    order = np.argsort(-chances)[: options.get("top_k", SIZE)]
+    kept = chances[order] / chances[order].sum()
+    kept[np.cumsum(kept) - kept >= options.get("top_p", 1)] = 0
+    expected = np.zeros(SIZE)
+    expected[order] = kept / kept.sum()
+    even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    words = softmax.draw(hidden.expand(count, -1), even, without=without, **options)
+    assert not (words == without).any()
+    np.testing.assert_allclose(shares(words), expected, atol=1.01 / count)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_ends_of_the_unit_interval(shape, dtype):
+    softmax = softmax_of(shape)
+    edges = torch.tensor([0.0, 1 - 2**-24], dtype=dtype)
+    softmax.out_layers[-1].bias[-1] = 3.0
+    assert softmax.draw(hidden_of(1).expand(2, -1), edges).tolist() == [0, SIZE - 1]
+    assert softmax.draw(hidden_of(1), torch.ones(1, dtype=dtype)).tolist() == [SIZE - 1], "what rounding makes of it"
+
+
+def test_half_precision_draws_and_scores():
+    softmax = softmax_of("published").to(torch.bfloat16)
+    hidden, words = hidden_of(200).to(torch.bfloat16), torch.arange(200) % SIZE
+    assert softmax.nats(hidden, words).dtype == torch.float32
+    assert softmax.draw(hidden, uniforms_of(200)).max() < SIZE
+    torch.testing.assert_close(softmax.log_probs(hidden).exp().sum(1), torch.ones(200))

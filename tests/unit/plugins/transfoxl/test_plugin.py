@@ -8,27 +8,24 @@ import numpy as np
 import pytest
 import torch
 from notes import Notes
-from safetensors.torch import load_file
+from pydantic import ValidationError
+from raising import raising
+from safetensors.torch import load_file, save_file
 from tiny_transfoxl import write_tiny
 
 import kd_transfoxl
 from kd_transfoxl import Options
 from kd_transfoxl.language_model import nats, prepare
-from kdcli.api import Corpus, DataError, GeneratorSettings, Part
+from kd_transfoxl.model import TransfoXLConfig
+from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, Part
 from kdcli.lm.texts import IGNORED
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
 TRAIN += ["once upon a dog", "", "the plot is once dull"]  # once: twice; upon: never
 CORPUS = Corpus("single", TRAIN, ["the plot is very dull", "the dog is bad"], ["the fun"])
-PAIRS = Corpus("pair", [f"{text}\tit is {text}" for text in TRAIN if text], ["a dog\tit is bad"])
 CLOSE = 2e-4
 """Of weights after a few updates of 1e-3: Adam makes as much of a gradient that is rounding as of any other."""
 PUBLISHED = Path(__file__).parent / "reference/wt103"
-
-
-@pytest.fixture
-def notes():
-    return Notes()
 
 
 def settings_of(*, kind="single", seed=2, precision="fp32", rows=16, resume=True, **options):
@@ -70,18 +67,6 @@ def test_it_learns_from_scratch_and_loads_with_the_same_numbers(learned, notes):
     assert found == drawn(kd_transfoxl.load(folder, settings_of(rows=3), notes)) and len(set(found.texts)) > 5
     half = kd_transfoxl.load(folder, settings_of(precision="bf16"), notes)
     assert half.bits(CORPUS.dev).sum() == pytest.approx(sampler.bits(CORPUS.dev).sum(), rel=0.02)
-
-
-def test_bits_are_those_of_the_full_softmax_of_a_text_alone(learned, notes):
-    sampler = kd_transfoxl.load(learned[0], settings_of(), notes)
-    texts = ["the dog is very bad", "it was", "zebra fun fun", "a"]
-    tokens = [[*ids, 0] for ids in sampler.tokenizer(texts)["input_ids"]]
-    with torch.inference_mode():
-        for bits, row in zip(sampler.bits(texts), tokens, strict=True):
-            hidden = sampler.model.transformer(torch.tensor([row]))[0, :-1]
-            logits = sampler.model.crit.log_probs(hidden).double()
-            expected = -sum(logits[place, word] for place, word in enumerate(row[1:])) / np.log(2)
-            assert bits == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_nats_count_what_has_a_label():
@@ -128,15 +113,6 @@ def test_texts_that_start_with_nothing_known(learned, notes):
     assert sampler.bits(["", "zebra"]).shape == (2,)
 
 
-def test_pairs_end_with_the_second_end(tmp_path, notes):
-    fine_tune(tmp_path / "model", notes, PAIRS, epochs=12, max_length=20)
-    sampler = kd_transfoxl.load(tmp_path / "model", settings_of(kind="pair", max_length=20), notes)
-    texts = drawn(sampler, 100, PAIRS).texts
-    assert len(texts) > 50 and {text.count("\t") for text in texts} == {1}
-    assert sum(all(side.strip() for side in text.split("\t")) for text in texts) > 0.9 * len(texts)
-    assert sum(text.split("\t")[1].startswith("it is") for text in texts) > 0.5 * len(texts)
-
-
 def copied(folder, *left_out):
     """Copy the folder of the published form, with safetensors for weights and vocab.txt for words unless left out."""
     shutil.copytree(PUBLISHED, folder, ignore=shutil.ignore_patterns(*left_out))
@@ -150,17 +126,8 @@ def still(folder):
     return folder
 
 
-@pytest.mark.parametrize(
-    "left_out",
-    [
-        ("vocab.txt", "vocab.bin", "model.safetensors"),
-        ("vocab.txt", "vocab.pkl", "pytorch_model.bin"),
-        ("*.pkl", "vocab.bin", "pytorch_model.bin"),
-    ],
-    ids=["pkl", "bin", "txt"],
-)
-def test_a_folder_of_the_published_form(tmp_path, notes, left_out):
-    folder = copied(tmp_path / "wt103", *left_out)
+def test_a_folder_of_the_published_form(tmp_path, notes):
+    folder = copied(tmp_path / "wt103", "vocab.txt", "vocab.bin", "model.safetensors")
     corpus = Corpus("single", ["He said that the company visited 7 ones", "here they know 1,000 boys"] * 6, ["he is"])
     model = prepare(Options(model=str(folder)), corpus, notes)
     weights = model.build(0).state_dict()
@@ -181,3 +148,68 @@ def test_what_was_trained_from_scratch_is_fine_tuned_on_other_texts(tmp_path, le
     assert notes.scores[-1] < notes.scores[0]
     with pytest.raises(DataError, match="the model knows no word of the training texts"):
         fine_tune(tmp_path / "none", notes, Corpus("single", ["zebra zebra"], ["a"]), model=str(learned[0]))
+
+
+COUNTED = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
+FEW = Corpus("single", COUNTED, ["the plot is very dull"])
+
+
+def sampler(folder, notes):
+    return kd_transfoxl.load(
+        folder, GeneratorSettings(Options(), "single", seed=1, device="cpu", precision="fp32"), notes
+    )
+
+
+def test_the_papers_recipe_and_model_are_the_default():
+    options = Options()
+    assert (options.model, options.lr, options.weight_decay, options.batch_size) == ("wt103", 5e-5, 1e-3, 48)
+    assert (options.epochs, options.warmup, options.max_length) == (3, 0.1, 80)
+    config = TransfoXLConfig()
+    assert (config.n_layer, config.d_model, config.d_embed, config.n_head, config.d_head) == (18, 1024, 1024, 16, 64)
+    assert (config.d_inner, config.div_val, config.mem_len, config.clamp_len) == (4096, 4, 1600, 1000)
+
+
+def test_profiles_of_earlier_versions(notes):
+    assert Options(min_freq=2, n_layer="auto", cutoffs="auto", from_scratch=False, max_size=0) == Options()
+    for name, value in (("n_layer", 4), ("from_scratch", True)):
+        with pytest.raises(ValidationError):
+            Options(**{name: value})
+
+
+def test_no_memory_but_words_that_see_nothing_else(tmp_path, notes):
+    folder = copied(tmp_path / "wt103")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"mem_len": 0}))
+    with raising(DataError, "mem_len is 0", says=str(folder)):
+        prepare(Options(model=str(folder)), FEW, notes)
+
+
+def test_options_that_make_no_model():
+    for name, value in (("words", "none"), ("max_length", 1)):
+        with pytest.raises(ValidationError):
+            Options(**{name: value})
+
+
+def test_a_vocabulary_that_is_another_models(tmp_path, notes):
+    folder = copied(tmp_path / "wt103", "vocab.*")
+    (folder / "vocab.txt").write_text("<eos>\n<unk>\na\n")
+    for attempt in (lambda: prepare(Options(model=str(folder)), FEW, notes), lambda: sampler(folder, notes)):
+        with pytest.raises(DataError, match="it has 3 words, the model knows 301"):
+            attempt()
+
+
+def test_another_kind_of_model(tmp_path, notes):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(DataError, match="a gpt2 model is not a Transformer-XL"):
+        prepare(Options(model=str(tmp_path)), FEW, notes)
+    with raising(MissingError, key="generators.transfoxl.model"):
+        prepare(Options(model=str(tmp_path / "none")), FEW, notes)
+
+
+def test_probabilities_that_are_no_numbers(tmp_path, notes):
+    folder = copied(tmp_path / "wt103", "pytorch_model.bin")
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.layers.1.dec_attn.r_net.weight"][0, 0] = np.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=r"its probabilities are not finite in torch.float32"):
+        sampler(folder, notes)
