@@ -206,7 +206,7 @@ OWN = {
     "distil": ["deferral.agree", "transfer.choose", "device", "precision"],
     "predict": ["deferral.agree", "device", "precision"],
 }
-"""The settings that such a command reads, beside those of the task and the seed."""
+"""The settings that such a command reads, beside those of the task, the seed and the engine."""
 
 
 @every_command
@@ -215,7 +215,7 @@ def test_options_of_settings_belong_to_the_command(path):
     known = [named[one.name] for one in options(COMMANDS[path]) if one.name in named]
     helps = " ".join(one.help for one in options(COMMANDS[path]))
     known += re.findall(r"\b(?:task|transfer|teacher|join|student)\.[a-z_.]*[a-z_]", helps)
-    allowed = ("task", "seed", *OWN.get(" ".join(path), ("device", "precision")))
+    allowed = ("task", "seed", "engine", "ray_address", *OWN.get(" ".join(path), ("device", "precision")))
     assert [key for key in known if not any(f"{key}.".startswith(f"{table}.") for table in allowed)] == []
 
 

@@ -19,6 +19,7 @@ from e2e.conftest import THINGS, refused, succeeded
 from made_teacher import make_teacher
 from typer.main import get_command
 
+import kdcli.serve.app as service
 from kdcli.cli import all_commands, app
 from kdcli.student.deferral import Calibration, Familiar
 
@@ -173,7 +174,7 @@ def here(line, trained, tiny, dbert, monkeypatch):
         Calibration(100, 0.95, Familiar(1.0, 1_000), [], [0.01], [1.0]).save(student / "calibration.json")
     pl.DataFrame({"mail": texts}).write_ndjson("mails.jsonl")
     monkeypatch.setattr("kdcli.export.web._library_files", lambda *_: {})  # npm would need the network
-    monkeypatch.setattr("kdcli.serve.app.serve", lambda app, **_: None)  # it would go on
+    monkeypatch.setattr(service, "serve", lambda app, **_: None)  # it would go on
     if line.startswith("kd serve"):
         Path("sst2-web").mkdir()
         Path("sst2-web/index.html").touch()

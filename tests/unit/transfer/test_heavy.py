@@ -1,6 +1,7 @@
 """The steps before the samples, with a generator of another distribution: ``kd`` knows none by name."""
 
 import json
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -71,7 +72,7 @@ def test_all_that_a_profile_says_reaches_the_plugin(echo, tmp_path):
     assert (result.generator, result.texts) == ("echo", 3)
     assert result.metrics == {"dev_bits_per_character": 1.5, "width": 4}
     (_, trained), (_, loaded) = kd_echo.seen
-    assert trained == loaded
+    assert replace(loaded, device=trained.device) == trained  # where this machine lacks it, it is loaded on the CPU
     found = (trained.kind, trained.seed, trained.device, trained.precision, trained.resume, trained.options.width)
     assert found == ("single", 9, "cuda:1", "bf16", False, 4)
     assert (trained.temperature, trained.top_k, trained.top_p, trained.batch_size) == (0.5, 5, 1.0, 7)
