@@ -1,4 +1,4 @@
-"""``kd export``: a student as ONNX, or for the Hugging Face Hub."""
+"""``kd export``: a student as ONNX, as one file that predicts, or for the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -86,6 +86,28 @@ def hub_folder(
     exported = export_hub_folder(student=student_folder(student), output=output, origin=made, force=request.force)
     upload = Text(f"hf upload USER/NAME {output}", "cyan")
     ui.show(exported, lambda result: Group(ui.describe(result), Text("next"), upload))
+
+
+@command(
+    "kd export binary --student runs/demo --output predict",
+    options=("student", "output", "force"),
+    required=("student", "output"),
+    about={"output": "File to write."},
+)
+def binary(request: Request) -> None:
+    """Write a student as one file that predicts.
+
+    It needs Python alone, of the version that kd runs with here, and the same kind of machine; its output is that of
+    `kd predict` for lines. The first start unpacks it to ~/.cache/kd.
+    """
+    from kdcli.export.binary import export_binary
+    from kdcli.run.folder import student_folder
+
+    student, output = request.student, request.output
+    assert student is not None and output is not None
+    exported = export_binary(student=student_folder(student), output=output, force=request.force)
+    call = Text(f"{output.absolute()} --probabilities < texts.txt", "cyan")
+    ui.show(exported, lambda result: Group(ui.describe(result), Text("next"), call))
 
 
 def _profile(request: Request) -> Profile | None:

@@ -186,11 +186,12 @@ class Student:
         return TextEncoder(self.tokenizer, self.config["max_length"])
 
     def _encode(self, texts: Sequence[str], encoder: TextEncoder) -> Texts:
-        if len(texts) <= FEW:
-            return encoder.encode_few(texts)
-        import polars as pl
+        if len(texts) > FEW:
+            with suppress(ImportError):  # a file of `kd export binary` has no Polars
+                import polars as pl
 
-        return encoder.encode(pl.Series(texts, dtype=pl.String))
+                return encoder.encode(pl.Series(texts, dtype=pl.String))
+        return encoder.encode_few(texts)
 
 
 def load_student(

@@ -17,18 +17,18 @@ from pathlib import Path
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables import text
+from kdcli.tables import text, text_lines
 from kdcli.tables.text import (
     BadRows,
     BadRowsMode,
     Delimited,
     blank_lines,
-    check_utf8,
     open_bytes,
     ragged,
     shown,
     with_row_numbers,
 )
+from kdcli.tables.text_lines import check_utf8
 
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
@@ -182,7 +182,7 @@ def _state(path: Path) -> object:
 def _contains(path: Path, *any_of: bytes) -> bool:
     last = b"\n"
     with open_bytes(path) as stream:
-        while data := stream.read(min(text.BLOCK, text.PIECE)):
+        while data := stream.read(min(text_lines.BLOCK, text.PIECE)):
             if b'"' in data and any(one in last + data for one in any_of):
                 return True
             last = data[-1:]

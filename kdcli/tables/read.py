@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables import text
+from kdcli.tables import text_lines
 from kdcli.tables.label_sets import LabelSets
 from kdcli.tables.text import (
     ROW_NUMBER,
@@ -22,12 +22,12 @@ from kdcli.tables.text import (
     LabelledLines,
     TableSource,
     as_texts,
-    check_utf8,
     form_of,
     open_bytes,
     shown,
     with_row_numbers,
 )
+from kdcli.tables.text_lines import check_utf8
 
 __all__ = [
     "ROW_NUMBER",
@@ -219,7 +219,7 @@ class Jsonl:
             if stream.peek(1).lstrip()[:1] == b"[":
                 hint = f"write one object a line: jq -c '.[]' {self.path} > NEW.jsonl"
                 raise DataError("the file is one JSON array, not one object a line", file=self.path, row=1, hint=hint)
-            while lines := stream.readlines(text.BLOCK):
+            while lines := stream.readlines(text_lines.BLOCK):
                 check_utf8(b"".join(lines), self.path, row)
                 rows, objects = [], []
                 for number, line in enumerate(lines, row):
