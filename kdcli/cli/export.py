@@ -97,17 +97,15 @@ def hub_folder(
 def binary(request: Request) -> None:
     """Write a student as one file that predicts.
 
-    It needs Python alone, of the version that kd runs with here, and the same kind of machine; its output is that of
-    `kd predict` for lines. The first start unpacks it to ~/.cache/kd.
+    It is for this version of Python and this kind of machine, and needs nothing else. It writes what `kd predict`
+    writes for lines from stdin; its first start unpacks it into ~/.cache/kd.
     """
     from kdcli.export.binary import export_binary
     from kdcli.run.folder import student_folder
 
     student, output = request.student, request.output
     assert student is not None and output is not None
-    exported = export_binary(student=student_folder(student), output=output, force=request.force)
-    call = Text(f"{output.absolute()} --probabilities < texts.txt", "cyan")
-    ui.show(exported, lambda result: Group(ui.describe(result), Text("next"), call))
+    ui.show(export_binary(student=student_folder(student), output=output, force=request.force))
 
 
 def _profile(request: Request) -> Profile | None:

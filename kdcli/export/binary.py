@@ -1,47 +1,43 @@
 """A student as one file that predicts: the student, its NumPy form, and the libraries that this needs.
 
-The libraries are those of this environment, so the file runs on this kind of machine and with this version of Python;
-``start.py`` is its beginning.
+The libraries are those of this environment, so the file is for this kind of machine and this version of Python.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import zipfile
-from collections.abc import Iterable, Mapping
+import zipapp
+from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
 
-from kdcli import registry
+from kdcli import __version__, registry
 from kdcli.errors import KdError, PluginError
-from kdcli.export import start
+from kdcli.export import program
 from kdcli.export.hub import without_folders
-from kdcli.files import MARKER, atomic, check_output
-from kdcli.student.student import Student, load_student
+from kdcli.files import MARKER, atomic, check_output, sha256
+from kdcli.student.student import load_student
 
-LEFT_OUT = {"__pycache__", "tests", "f2py", "distutils", "include", "scaffold"}
-"""Folders of libraries that no prediction needs."""
-UNREAD = {".a", ".c", ".h", ".pxd", ".pyc", ".pyi", ".pyx"}
-"""Suffixes of files that Python does not need."""
-LICENCES = ("METADATA", "LICENSE", "LICENCE", "NOTICE", "COPYING")
-TEXT = "a gripping film"
-"""What the file is tried on."""
+UNUSED = shutil.ignore_patterns(
+    *("__pycache__", "tests", "f2py", "distutils", "include", "scaffold", "*.a", "*.h", "*.pxd", "*.pyi")
+)
+"""What no prediction needs of a library."""
+ABOUT_LIBRARY = ("METADATA", "entry_points.txt", "LICEN", "NOTICE", "COPYING")
+"""Beginnings of the names of files about a library that are kept."""
 _TRACE = """
 import io, json, sys
 before = set(sys.modules)
-from pathlib import Path
-from kdcli.export.predictor import load_student, predicted
-student = load_student(sys.argv[1])
-rows = "".join(predicted(student, io.BytesIO(sys.argv[2].encode()), "stdin"))
+from kdcli.export.program import predicted
+from kdcli.student.student import load_student
+rows = "".join(predicted(load_student(sys.argv[1]), io.BytesIO(sys.argv[2].encode())))
 print(json.dumps([rows, sorted({name.partition(".")[0] for name in set(sys.modules) - before})]))
 """
 
@@ -53,11 +49,11 @@ class BinaryExport:
     file: Path
     megabytes: float  # 10^6 bytes
     runs_on: str  # version of Python, system and processor
-    libraries: dict[str, str]  # what is inside beside kd, with versions
+    libraries: dict[str, str]  # what is inside, with versions
 
 
 def export_binary(*, student: Path, output: Path, force: bool = False) -> BinaryExport:
-    """Write a student as one file that predicts, on this kind of machine and with this version of Python.
+    """Write a student as one file that predicts, right or not at all: it is tried on a text.
 
     Raises:
         DataError: The folder is not a student's, or the output exists.
@@ -66,86 +62,64 @@ def export_binary(*, student: Path, output: Path, force: bool = False) -> Binary
     """
     check_output(output, [student], force=force)
     loaded = load_student(student)
-    no_form = PluginError(
-        f"the student plugin {loaded.config['plugin']} predicts with PyTorch alone",
-        hint="a student plugin says by its function `fast` how it predicts without; the plugin bilstm has one",
-    )
-    if loaded.compute is None:
-        raise no_form
-    text = "\t".join([TEXT] * len(loaded.task.columns))
-    path = os.pathsep.join(filter(None, sys.path))
-    traced = _run([sys.executable, "-c", _TRACE, str(student), text], {**os.environ, "PYTHONPATH": path})
-    expected, modules = json.loads(traced)
-    if "torch" in modules:
-        raise no_form
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    about = {"runs_on": f"Python {version} on {sysconfig.get_platform()}", "modules": start.MODULES}
-    libraries: dict[str, str] = {}
-    content = {**_packages(modules, libraries), **_student(student, loaded)}
-    with atomic(output) as temporary:
-        with temporary.open("wb") as stream:
-            stream.write(f"#!/usr/bin/env python{version}\n".encode())
-            _write(stream, content, about)
-        with tempfile.TemporaryDirectory() as cache:
-            found = _run([sys.executable, "-I", str(temporary)], {"XDG_CACHE_HOME": cache}, text)
+    plugin = registry.find("students", loaded.config["plugin"])
+    text = "\t".join(["a gripping film"] * len(loaded.task.columns))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    modules: list[str] = []
+    if loaded.compute is not None:
+        expected, modules = json.loads(_run([sys.executable, "-c", _TRACE, str(student), text], environment))
+    if not modules or "torch" in modules:
+        hint = "a student plugin says by its function `fast` how it predicts without; the plugin bilstm has one"
+        raise PluginError(f"the student plugin {plugin.name} predicts with PyTorch alone", hint=hint)
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    about = {"kd": __version__, "runs_on": f"{python} on {sysconfig.get_platform()}", "modules": program.MODULES}
+    with tempfile.TemporaryDirectory() as place, atomic(output) as temporary:
+        content, archive = Path(place, "content"), Path(place, "archive")
+        libraries = _copy_libraries(modules, plugin.distribution, content)
+        shutil.copytree(student, content / program.STUDENT, ignore=shutil.ignore_patterns(MARKER, "README.md"))
+        (content / program.STUDENT / "config.json").write_text(json.dumps(without_folders(loaded.config)), "utf-8")
+        if plugin.file:
+            (content / "plugin").mkdir()
+            shutil.copyfile(plugin.file, content / "plugin" / plugin.file.name)
+        archive.mkdir()
+        (archive / program.ABOUT).write_text(json.dumps({**about, "digest": sha256(content)}), "utf-8")
+        shutil.copyfile(program.__file__, archive / "__main__.py")
+        shutil.make_archive(str(archive / "content"), "xztar", content)
+        zipapp.create_archive(archive, temporary, f"/usr/bin/env {python}")
+        found = _run([sys.executable, "-I", str(temporary)], {"XDG_CACHE_HOME": place}, text)
         if found != expected:
             what = f"the file predicts {found.splitlines()[-1:]}, and the student {expected.splitlines()[-1:]}"
             raise KdError(what, hint="show the author of its plugin this message")
     output.chmod(output.stat().st_mode | 0o111)
-    return BinaryExport(output, output.stat().st_size / 1e6, about["runs_on"], dict(sorted(libraries.items())))
+    return BinaryExport(output, output.stat().st_size / 1e6, about["runs_on"], libraries)
 
 
-def _write(stream: BinaryIO, content: Mapping[str, bytes], about: Mapping[str, str]) -> None:
-    """Write a zip file that Python runs; it is the same for the same content."""
-    digest = sha256()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for place, data in sorted(content.items()):
-            digest.update(f"{place}\0{len(data)}\0".encode() + data)
-            how = zipfile.ZIP_LZMA if ".so" in place else zipfile.ZIP_DEFLATED  # a third less, and slow to write
-            archive.writestr(zipfile.ZipInfo(place), data, how)
-        about = {**about, "digest": digest.hexdigest()[:32]}
-        archive.writestr(zipfile.ZipInfo(start.ABOUT), json.dumps(about))
-        archive.writestr(zipfile.ZipInfo("__main__.py"), Path(start.__file__).read_bytes())
-
-
-def _student(folder: Path, student: Student) -> dict[str, bytes]:
-    """Return the files of a student by their places, and the file of ``--code`` that it was made with."""
-    files = [file for file in folder.iterdir() if file.is_file() and file.name not in (MARKER, "README.md")]
-    found = {f"{start.STUDENT}/{file.name}": file.read_bytes() for file in files}
-    found[f"{start.STUDENT}/config.json"] = json.dumps(without_folders(student.config)).encode()
-    plugin = registry.find("students", student.config["plugin"])
-    if plugin.file:
-        return {**found, f"code/{plugin.file.name}": plugin.file.read_bytes()}
-    info = f"{plugin.distribution}-{plugin.version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {plugin.distribution}\nVersion: {plugin.version}\n"
-    entry = f"[kdcli.students]\n{plugin.name} = {plugin.module}\n"
-    return {**found, f"{info}/METADATA": metadata.encode(), f"{info}/entry_points.txt": entry.encode()}
-
-
-def _packages(modules: Iterable[str], libraries: dict[str, str]) -> dict[str, bytes]:
-    """Return the files of imported packages by their places, with their licences, and note their versions."""
-    found: dict[str, bytes] = {}
-    distributions = metadata.packages_distributions()
-    for name in modules:
-        spec = None if name in sys.stdlib_module_names or name.startswith("_") else find_spec(name)
+def _copy_libraries(modules: Iterable[str], plugin: str, folder: Path) -> dict[str, str]:
+    """Copy the packages of imported modules, with what is said about them, and return their versions."""
+    distributions, names = metadata.packages_distributions(), {plugin}
+    folder.mkdir()
+    for module in modules:
+        spec = None if module in sys.stdlib_module_names or module.startswith("_") else find_spec(module)
         if spec is None or spec.origin is None:
             continue
         package = Path(spec.origin) if spec.submodule_search_locations is None else Path(spec.origin).parent
-        for folder in (package, package.with_name(f"{name}.libs")):
-            files = folder.rglob("*") if folder.is_dir() else [folder] if folder.exists() else []
-            for file in files:
-                place = file.relative_to(package.parent)
-                if file.is_file() and file.suffix not in UNREAD and LEFT_OUT.isdisjoint(place.parts):
-                    found[place.as_posix()] = file.read_bytes()
-        for distribution in map(metadata.distribution, distributions.get(name, [])):
-            libraries[distribution.name] = distribution.version
-            for licence in distribution.files or []:
-                if ".dist-info" in licence.parts[0] and licence.name.startswith(LICENCES):
-                    found[licence.as_posix()] = Path(licence.locate()).read_bytes()
+        for place in (package, package.with_name(f"{module}.libs")):
+            if place.is_dir():
+                shutil.copytree(place, folder / place.name, ignore=UNUSED)
+            elif place.exists():
+                shutil.copyfile(place, folder / place.name)
+        names.update(distributions.get(module, []))
+    found = {}
+    for distribution in map(metadata.distribution, sorted(names)):
+        found[distribution.name] = distribution.version
+        for file in distribution.files or []:
+            if ".dist-info" in file.parts[0] and file.name.startswith(ABOUT_LIBRARY):
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file.locate(), folder / file)
     return found
 
 
-def _run(command: list[str], environment: Mapping[str, str], given: str = "") -> str:
+def _run(command: list[str], environment: dict[str, str], given: str = "") -> str:
     """Run a program that must succeed, and return what it prints."""
     done = subprocess.run(command, input=given.encode(), capture_output=True, env=environment)
     if done.returncode:

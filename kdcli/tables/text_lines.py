@@ -50,7 +50,7 @@ def read_lines(stream: BufferedIOBase, task: Task, reporter: Reporter, name: str
         wrong, texts = None, []
         for row, line in enumerate(lines, done + 1):
             try:
-                texts.append(_texts(line, task, row, name))
+                texts.append(_texts(line, task, row))
             except DataError as error:
                 wrong = error
                 break
@@ -66,7 +66,7 @@ def read_lines(stream: BufferedIOBase, task: Task, reporter: Reporter, name: str
     table = "with a tab in the text; if this is a table, name its file with --input"
     for rows, what in ((tabs, table), (empty, "with an empty text are predicted too")):
         if rows:
-            reporter.warn(f"{name}: {len(rows)} rows (the first is row {rows[0]}) {what}")
+            reporter.warn(f"{STDIN}: {len(rows)} rows (the first is row {rows[0]}) {what}")
 
 
 def _after_mark(stream: BufferedIOBase) -> Callable[[int], bytes]:
@@ -78,14 +78,14 @@ def _after_mark(stream: BufferedIOBase) -> Callable[[int], bytes]:
     return lambda size: (heads.pop() if heads else b"") or stream.read1(size)
 
 
-def _texts(line: bytes, task: Task, row: int, name: str) -> list[str]:
+def _texts(line: bytes, task: Task, row: int) -> list[str]:
     """Return the texts of a line, one or two."""
     line = line.removesuffix(b"\r")
-    check_utf8(line, name, row)
+    check_utf8(line, STDIN, row)
     if task.kind == "single":
         return [line.decode()]
     texts = line.decode().split("\t")
     if len(texts) != 2:
         hint = f"{task.name} takes pairs; name a table with --input FILE"
-        raise DataError("a pair is two texts with one tab between them", file=name, row=row, hint=hint)
+        raise DataError("a pair is two texts with one tab between them", file=STDIN, row=row, hint=hint)
     return texts
