@@ -24,7 +24,7 @@ from zipimport import zipimporter
 if TYPE_CHECKING:
     from kdcli.student.student import Student
 
-ABOUT, CONTENT, STUDENT = "about.json", "content.tar.xz", "student"
+ABOUT, CONTENT, PACKAGES = "about.json", "content", "packages.tar.xz"
 MODULES = EXTENSION_SUFFIXES[0]
 """How this Python names compiled modules: its version, processor and C library."""
 
@@ -51,9 +51,9 @@ def unpacked(archive: Path, digest: str) -> Path:
     if not folder.exists():
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=cache) as temporary:  # for this user alone
-            file = zipfile.ZipFile(archive).extract(CONTENT, temporary)
-            new = Path(temporary, "content")
-            shutil.unpack_archive(file, new)
+            zipfile.ZipFile(archive).extractall(temporary)
+            new = Path(temporary, CONTENT)
+            shutil.unpack_archive(new / PACKAGES, new)
             new.chmod(0o700)
             try:
                 new.rename(folder)
@@ -75,7 +75,7 @@ def predict(folder: Path, version: str) -> int:
     parser.add_argument("-V", "--version", action="version", version=version)
     given = parser.parse_args()
     try:
-        student = load_student(folder / STUDENT, code=next(folder.glob("plugin/*.py"), None))
+        student = load_student(folder / "student", code=next(folder.glob("plugin/*.py"), None))
         for rows in predicted(student, sys.stdin.buffer, given.probabilities):
             sys.stdout.buffer.write(rows.encode())
             sys.stdout.flush()

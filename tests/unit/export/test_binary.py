@@ -88,7 +88,7 @@ def packed(
     with zipfile.ZipFile(folder / "file", "w") as archive, tarfile.open(folder / "tar", "w:xz") as content:
         content.add(folder / "in", ".")
         content.close()
-        archive.write(folder / "tar", program.CONTENT)
+        archive.write(folder / "tar", f"{program.CONTENT}/{program.PACKAGES}")
         about = {"modules": modules, "digest": DIGEST, "runs_on": "Python 3.99", "kd": "1"}
         archive.writestr(program.ABOUT, json.dumps(about))
         archive.write(program.__file__, "__main__.py")
