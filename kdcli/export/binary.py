@@ -90,7 +90,7 @@ def export_binary(*, student: Path, output: Path, force: bool = False) -> Binary
             tar.add(packages, ".", filter=_without_owner)
         shutil.copyfile(program.__file__, archive / "__main__.py")
         zipapp.create_archive(archive, temporary, f"/usr/bin/env {python}", compressed=True)
-        found = _run([sys.executable, "-I", str(temporary)], {"XDG_CACHE_HOME": place}, text)
+        found = _run([sys.executable, "-I", str(temporary)], {**environment, "XDG_CACHE_HOME": place}, text)
         if found != expected:
             what = f"the file predicts {found.splitlines()[-1:]}, and the student {expected.splitlines()[-1:]}"
             raise KdError(what, hint="show the author of its plugin this message")
