@@ -29,7 +29,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-PEERS = ("fasttext-numpy2==0.10.4", "model2vec[distill,train]==0.10.0", "onnxscript==0.7.2")
+# Without the extra model2vec[distill], which asks for transformers before 5.4.
+PEERS = ("fasttext-numpy2==0.10.4", "model2vec[train]==0.10.0", "onnxscript==0.7.2")
 ROOT = Path(__file__).resolve().parents[1]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 Predict = Callable[[list[str]], Sequence[str]]
