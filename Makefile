@@ -26,6 +26,11 @@ types: $(VENV)/.installed-dev
 	for kind in generator student tagger teacher; do MYPYPATH=kdcli/scaffold/$$kind $(BIN)/mypy -p kd_example || exit 1; done
 	$(BIN)/mypy docs/generate.py
 
+build/npm: $(VENV)/.installed-dev  # what the page of `kd export web` is made of
+	mkdir -p $@.new
+	cd $@.new && $$($(abspath $(BIN))/python -c 'from kdcli.export.web import PACK; print(PACK)')
+	mv $@.new $@
+
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
 

@@ -9,11 +9,13 @@ One text a line; every hundredth is a dev text. The training is the plugin's own
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 import kd_transfoxl
-from kd_transfoxl.language_model import KEY, check, configuration, nats
-from kd_transfoxl.words import WordTokenizer, detect_words
+from kd_transfoxl.language_model import KEY, check, nats
+from kd_transfoxl.model import TransfoXLConfig
+from kd_transfoxl.words import END, UNKNOWN, WordTokenizer, detect_words, split
 from kdcli.api import Corpus, GeneratorSettings
 from kdcli.cli import ui
 from kdcli.lm.language_model import LanguageModel, fine_tune_language_model
@@ -37,9 +39,14 @@ def main() -> None:
     options = kd_transfoxl.Options(
         epochs=args.epochs, max_steps=args.max_steps, batch_size=args.batch_size, lr=args.lr, warmup=0.05
     )
-    tokenizer = WordTokenizer.train(corpus.train, detect_words(corpus.train), min_freq=options.min_freq)
+    rules = detect_words(corpus.train)
+    counts = Counter(word for text in corpus.train for word in split(text, rules))
+    frequent = [word for word, count in counts.most_common() if count > 1 and word not in (END, UNKNOWN)]
+    tokenizer = WordTokenizer([END, UNKNOWN, *frequent], rules)
+    shares = [round(cutoff * len(tokenizer) / 267_735) for cutoff in (20_000, 40_000, 200_000)]  # those of wt103
     sizes = {"n_layer": args.layers, "d_model": args.width, "d_embed": args.width, "d_inner": 4 * args.width}
-    config = configuration(tokenizer, **sizes, n_head=args.width // 64, d_head=64, div_val=2)
+    sizes |= {"n_head": args.width // 64, "d_head": 64, "div_val": 2}
+    config = TransfoXLConfig(vocab_size=len(tokenizer), cutoffs=shares, **sizes)
     model = LanguageModel(KEY, tokenizer, config, None, options.max_length, nats=nats, check=check)
     settings = GeneratorSettings(options, "single", seed=1, device="cpu", precision=args.precision)
     with ui.reporting("pretrain") as reporter:

@@ -185,7 +185,7 @@ def synchronise(device: str) -> None:
 
 def transformer_xl(args: argparse.Namespace, texts: list[str]) -> None:
     """Compare the ways of a Transformer-XL: its words are those of a text, whichever they are."""
-    from kd_transfoxl.language_model import TransfoXLDecoder
+    from kd_transfoxl.language_model import decoder as decoder_of
     from kd_transfoxl.model import TransfoXLConfig, TransfoXLLMHeadModel
 
     rows, end = args.batch_size, 0
@@ -193,7 +193,7 @@ def transformer_xl(args: argparse.Namespace, texts: list[str]) -> None:
     first = torch.randint(1, XL["cutoffs"][0], lengths.shape)
     model = TransfoXLLMHeadModel(TransfoXLConfig(**XL)).to(args.device).eval()
     job = Job(model, first.to(args.device), lengths.to(args.device), end)
-    full = TransfoXLDecoder(model, lambda hidden, uniforms: draw(model.crit.log_probs(hidden), uniforms))
+    full = decoder_of(model, lambda hidden, uniforms: draw(model.crit.log_probs(hidden), uniforms))
     rates = {}
     if args.oracle:
         some = {"first": first[: args.one].tolist(), "lengths": lengths[: args.one].tolist()}
@@ -203,7 +203,7 @@ def transformer_xl(args: argparse.Namespace, texts: list[str]) -> None:
         rates["transformers 4.35.2, one text at a time"] = float(run.stdout)
     run_on = partial(job.run_on, rows, full)
     rates[f"ours, full softmax, batch {rows} to its longest text"] = rate(run_on, args.generated, args)
-    ours = partial(job.full_batch, rows, decoder=TransfoXLDecoder(model))
+    ours = partial(job.full_batch, rows, decoder=decoder_of(model))
     rates[f"kd, a full batch of {rows}"] = rate(ours, args.draws, args)
     table = Table(title=f"Transformer-XL, {XL['vocab_size']:,} words, on {args.device}, fp32")
     for column in ("", "texts/s", *(f"to the {place}" for place in ("first", "second")[: len(rates) - 1])):

@@ -23,7 +23,8 @@ PUBLIC = ("api", "lm", "models", "testing")
 """What plugins may import of ``kdcli``, beside ``load_student`` and its classes."""
 PREDICTING = (
     *("student.load_student", "student.Student"),
-    *("predictions.Prediction", "predictions.LabelSet", "predictions.Score"),
+    *("predictions.Predictions", "predictions.Prediction", "predictions.LabelSet", "predictions.Score"),
+    *("explain.Explanation", "explain.Effect"),
 )
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdcli.distillation.distil import distil_texts as distil
+    from kdcli.export.hub import push_to_hub
     from kdcli.student.student import Student, load_student
 
 __version__ = "0.1.0"
-__all__ = ["Student", "__version__", "distil", "load_student"]
+__all__ = ["Student", "__version__", "distil", "load_student", "push_to_hub"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,6 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module("kdcli.student.student"), name)
     if name == "distil":
         return import_module("kdcli.distillation.distil").distil_texts
+    if name == "push_to_hub":
+        return import_module("kdcli.export.hub").push_to_hub
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

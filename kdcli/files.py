@@ -28,17 +28,9 @@ CALIBRATION = "calibration.json"
 
 
 def check_output(output: Path, inputs: Iterable[Path] = (), *, force: bool = False, ours: bool = False) -> None:
-    """Check, before any work, that an output may be written.
+    """Check, before any work, that an output may be written: it is no input, holds none and lies in none.
 
-    Args:
-        output: A file or a folder.
-        inputs: The files and folders that are read.
-        force: Whether a file, or a folder of kd, may be replaced.
-        ours: Whether that holds without ``force``, too.
-
-    Raises:
-        UsageError: The output is an input, contains one, or lies in one.
-        DataError: Something stands there that may not be replaced.
+    With ``force`` or ``ours``, a file or a folder of kd may be replaced.
     """
     place = output.absolute().resolve()
     for path in inputs:
@@ -92,12 +84,8 @@ def remove(folder: Path, made: Iterable[str] = ()) -> None:
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; when the block ends well, it replaces ``path``.
 
-    The temporary path has the same suffixes, for writers that look at them. It may become a file or a folder. When the
-    block fails, it is removed, and what stood at ``path`` is still there. What killed processes left is removed, too.
-
-    Raises:
-        DataError: A folder stands there with files that kd did not put there, or where a file is to be written.
-        KdError: The disk is full, or the folder cannot be written.
+    The temporary path, of a file or a folder, has the same suffixes, for writers that look at them. When the block
+    fails, it is removed, and what stood at ``path`` is still there. What killed processes left is removed, too.
     """
     temporary = temporary_path(path)
     try:
@@ -141,12 +129,9 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def alone(path: Path, what: str, *, seconds: float = 0.0, inside: bool = False) -> Iterator[None]:
-    """Hold the lock beside a file or folder, or ``inside`` a folder, which has ``seconds`` to become free.
+    """Hold the lock beside a file or folder, or ``inside`` one, which has ``seconds`` to become free.
 
-    It leaves nothing behind.
-
-    Raises:
-        KdError: Another process holds it: it says ``what``.
+    Where another process holds it, a ``KdError`` says ``what``.
     """
     place = path / ".launch.lock" if inside else path.with_name(f".{path.name}.lock")
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -169,11 +154,7 @@ def temporary_path(path: Path) -> Path:
 
 @contextmanager
 def full_disk(path: Path) -> Iterator[None]:
-    """Turn what a library raises on a full disk into an error that says so.
-
-    Raises:
-        KdError: The disk of ``path`` is full.
-    """
+    """Turn what a library raises on a full disk into an error that says so."""
     try:
         yield
     except Exception as error:

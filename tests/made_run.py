@@ -8,9 +8,9 @@ import polars as pl
 HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"> & </script>"
 VERSIONS = {"python": "3.11.7", "kdcli": "0.1.0", "torch": "2.13.0"}
 NOVELTY = {
-    **{f"{kind}distinct_{n}": 0.1 * n for kind in ("", "train_", "equal_", "equal_train_") for n in (1, 2, 3)},
+    **{f"{kind}distinct_{n}": 0.1 * n for kind in ("equal_", "equal_train_") for n in (1, 2, 3)},
     **dict.fromkeys(("samples", "words", "equal_words", "scored"), 40),
-    **{"mean_length": 4.0, "train_mean_length": 3.0, "lengths": {}, "train_lengths": {}, "examples": ["one"]},
+    **{"mean_length": 4.0, "train_mean_length": 3.0, "examples": ["one"]},
     **{"in_train": 0.0123, "bits_per_character": 1.75},
 }
 EXAMPLE = {"rules": ["masked"], "before": "a fine film", "after": f"a [MASK] {HOSTILE}"}

@@ -30,13 +30,20 @@ TEXTS = [
 ]
 
 
-def make_student(folder, task=SINGLE, *, seed=1, **options):
+SMALL = {
+    "bilstm": {"hidden": 6, "fc": 5, "layers": 1, "embeddings": "multichannel"},
+    "kimcnn": {"filters": 4, "widths": [1, 2]},
+    "dan": {"buckets": 7, "fc": 5},
+}
+
+
+def make_student(folder, task=SINGLE, *, seed=1, plugin="bilstm", pieces=(), **options):
     """Write a student's folder; its logits are large enough to tell models apart."""
-    tokenizer = train_vocabulary([pl.Series([WORDS])], max_size=100, min_freq=1, lowercase=True)
-    options = {"hidden": 6, "fc": 5, "layers": 1, "embeddings": "multichannel", **options}
+    tokenizer = train_vocabulary([pl.Series([WORDS])], max_size=100, min_freq=1, lowercase=True, pieces=pieces)
+    options = {**SMALL[plugin], **options}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = build_student("bilstm", options, task, tokenizer.get_vocab_size(), None, 4)
+        module = build_student(plugin, options, task, tokenizer.get_vocab_size(), None, 4)
         for parameter in module.parameters():
             torch.nn.init.uniform_(parameter, -1, 1)
         words = tuple(torch.randint(1, tokenizer.get_vocab_size(), (200, 6)) for _ in task.columns)
@@ -47,7 +54,7 @@ def make_student(folder, task=SINGLE, *, seed=1, **options):
     training = {"kd_loss": "mse", "kd_weight": 1.0, "ce_weight": 0.0, "temperature": 1.0, "lowercase": True}
     training |= {"optimizer": "adam", "lr": 0.002, "batch_size": 50, "vectors": "/home/somebody/minilm"}
     config = {
-        "plugin": "bilstm",
+        "plugin": plugin,
         "options": options,
         "vocabulary_size": tokenizer.get_vocab_size(),
         "dimension": 4,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import errno
 import gc
 import os
 import re
@@ -37,10 +36,13 @@ TABLE = {
     "join": "Join the teacher's logits to the transfer set, by hash of the text.",
     "student": "Distil the joined set into a student; the best checkpoint on dev is kept.",
     "predict": "Predict a label, or a score, for each text.",
+    "explain": "Show which words made a student decide so.",
     "eval": "Score a student on labelled texts, with intervals, confusion, calibration and tests.",
+    "serve": "Serve a student over HTTP: predict, explain, health, metrics, a web page.",
     "bench": "Time the student (PyTorch, NumPy, ONNX, int8) and the teacher on the same texts.",
-    "export": "Export a student as ONNX, as one file that predicts, or for the Hugging Face Hub.",
+    "export": "Export a student as ONNX, as a web page, as one file that predicts, or for the Hugging Face Hub.",
     "export onnx": "Write a student as ONNX graphs, in float32 and 8 bits; onnxruntime and tokenizers run them.",
+    "export web": "Write a student as a web page that runs it in the browser, a folder or a single file.",
     "export binary": "Write a student as one file that predicts: it needs Python, and nothing else.",
     "export hub-folder": "Write a student as a folder for the Hugging Face Hub, with a filled model card.",
     "report": "Write one HTML page of a run: results, curves, transfer set, disagreements, settings.",
@@ -63,7 +65,7 @@ TABLE = {
 """The help line of each command and group; ``transfer lite`` is the function ``lite`` of ``kdcli.cli.transfer``."""
 PANELS = {
     "Distil": ("distil", "run-all", "transfer", "teacher", "join", "student"),
-    "Use a student": ("predict", "eval", "bench", "export", "report"),
+    "Use a student": ("predict", "explain", "eval", "serve", "bench", "export", "report"),
     "Profiles, data, plugins": ("data", "profile", "plugins", "doctor"),
 }
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -181,17 +183,13 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
             flags.append(argument if "=" in argument else f"{argument}={left.pop(0) if left else ''}")
         else:
             rest.append(argument)
-            if letters and _takes_value(command, argument):
+            named = [option for option in command.params if letters and argument in option.opts]
+            if any(not (option.is_flag or option.count) for option in named):  # it takes a value
                 rest += left[:1]
                 del left[:1]
             elif argument in getattr(command, "commands", ()):
                 command = command.load(argument)
     return flags, rest
-
-
-def _takes_value(command: Any, flag: str) -> bool:
-    options = [option for option in command.params if flag in option.opts]
-    return any(not (option.is_flag or option.count) for option in options)
 
 
 app = typer.Typer(
@@ -277,11 +275,8 @@ def _unexpected(error: BaseException) -> int:
 
 def _unusable(error: OSError) -> DataError:
     """Word what the system says about a path."""
-    below_a_file = error.errno in (errno.ENOTDIR, errno.EEXIST)
-    hints = {errno.ENAMETOOLONG: "choose a shorter name", errno.ENOSPC: "make room on this disk, and run it again"}
-    hint = "a folder is needed here, and a file is there: choose another path" if below_a_file else None
     what = f"this path cannot be used: {(error.strerror or str(error)).lower()}"
-    hint = hint or hints.get(error.errno or 0, "check the path, and who may read and write it")
+    hint = "choose another path, or see who may read and write it, and whether there is room"
     return DataError(what, file=os.fsdecode(error.filename), hint=hint)
 
 

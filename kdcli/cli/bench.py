@@ -12,7 +12,7 @@ from kdcli.cli import ui
 from kdcli.cli.options import FILES, RUN, Request, command, option
 
 if TYPE_CHECKING:
-    from kdcli.evaluate.bench import BenchReport, Measurement, Ratio
+    from kdcli.evaluate.bench import BenchReport, Measurement
 
 NOTE = (
     "From text to logits, warmed up, each model in a process of its own. Memory is the largest resident size of that "
@@ -40,7 +40,6 @@ def bench(request: Request, *, onnx: Onnx = None, seconds: Seconds = 3.0) -> Non
     """
     from kdcli.evaluate.bench import bench as run
     from kdcli.evaluate.bench import keep
-    from kdcli.models.device import resolve
     from kdcli.run.folder import own_teacher, profile_of
 
     student = request.student
@@ -55,9 +54,7 @@ def bench(request: Request, *, onnx: Onnx = None, seconds: Seconds = 3.0) -> Non
             settings=settings,
             profiled=bool(request.profile or own),
             table=request.input,
-            device=resolve(settings.device),
             seconds=seconds,
-            seed=settings.seed,
             reporter=reporter,
         )
     if (kept := keep(report, student)) is not None:
@@ -68,13 +65,13 @@ def bench(request: Request, *, onnx: Onnx = None, seconds: Seconds = 3.0) -> Non
 def _described(report: BenchReport) -> RenderableType:
     machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
     texts = f"{report.texts:,} texts of {report.source}, {report.words:.1f} words each; {machine}"
-    figures = {model.name: _figures(model, report.ratios.get(model.name)) for model in report.models}
+    figures = {model.name: _figures(model, report.teacher) for model in report.models}
     return Group(ui.columns(figures), Text(), Text(texts), Text(NOTE, "dim"))
 
 
-def _figures(model: Measurement, ratio: Ratio | None) -> dict[str, object]:
-    """Return the figures of a model by name; a ratio says how many times better than the teacher it is."""
-    figures = {
+def _figures(model: Measurement, teacher: Measurement | None) -> dict[str, object]:
+    """Return the figures of a model by name, and how many times better than the teacher's they are."""
+    figures: dict[str, object] = {
         **{f"sentences/s, batch {batch}": _number(value) for batch, value in model.per_second.items()},
         **{f"{name} ms": _number(getattr(model.latency, name)) for name in ("p50", "p95", "p99")},
         "parameters": model.parameters or None,
@@ -84,17 +81,16 @@ def _figures(model: Measurement, ratio: Ratio | None) -> dict[str, object]:
         "peak MB on the GPU": None if model.gpu_peak_megabytes is None else round(model.gpu_peak_megabytes),
         "ready after s": f"{model.load_seconds:.2f}",
     }
-    better = (
-        {
-            **{f"faster than the teacher, batch {batch}": value for batch, value in ratio.per_second.items()},
-            **{"shorter latency": ratio.latency, "fewer parameters": ratio.parameters},
-            **{"smaller on disk": ratio.megabytes, "less memory": ratio.peak_megabytes},
-        }
-        if ratio
-        else {}
-    )
-    times = {name: f"{_number(value)}x" for name, value in better.items() if value is not None}
-    return {**figures, **times}
+    if teacher is None or model is teacher:
+        return figures
+    for batch, value in model.per_second.items():
+        figures[f"faster than the teacher, batch {batch}"] = f"{_number(value / teacher.per_second[batch])}x"
+    figures["shorter latency"] = f"{_number(teacher.latency.p50 / model.latency.p50)}x"
+    sizes = {"fewer parameters": "parameters", "smaller on disk": "megabytes", "less memory": "peak_megabytes"}
+    for title, name in sizes.items():
+        if getattr(model, name) and getattr(teacher, name):
+            figures[title] = f"{_number(getattr(teacher, name) / getattr(model, name))}x"
+    return figures
 
 
 def _number(value: float) -> str:

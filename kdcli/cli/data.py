@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 from rich.console import Group, RenderableType
+from rich.filesize import decimal
 from rich.text import Text
 
 from kdcli.cli import ui
@@ -18,7 +18,7 @@ from kdcli.errors import DataError
 
 if TYPE_CHECKING:
     from kdcli.download.get import GetResult
-    from kdcli.tasks.check_report import DataReport, Overlap, Problem, TableReport
+    from kdcli.tasks.check_report import DataReport, Problem, TableReport
 
 STYLES = {"error": "bold red", "warning": "yellow"}
 
@@ -75,7 +75,7 @@ def _sources(result: dict[str, Any]) -> RenderableType:
             **{name: source[name] for name in ("name", "kind")},
             "from": urlsplit(source["address"]).hostname or source["address"],
             **{name: source[name] for name in ("here", "about")},
-            "size": source["size"] and _size(source["size"]),
+            "size": source["size"] and decimal(source["size"], precision=2),
         }
         for source in result["sources"]
     ]
@@ -83,19 +83,11 @@ def _sources(result: dict[str, Any]) -> RenderableType:
 
 
 def _result(result: GetResult) -> RenderableType:
-    files = [{**vars(file), "size": _size(file.size)} for file in result.files]
+    files = [{**vars(file), "size": decimal(file.size)} for file in result.files]
     about = {"folder": result.folder, "from": result.address, "by": result.cite}
     before = [] if result.done else [Text("it is here already: nothing to do")]
     shown = ui.panel(result.name, ui.describe({**about, "files": files, "notes": result.notes}))
     return Group(*before, shown, Text("next"), *(Text(line, "cyan") for line in result.next))
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
 
 
 @command(
@@ -124,10 +116,8 @@ def _described(report: DataReport) -> RenderableType:
     parts: list[RenderableType] = []
     if report.tables:
         files = {one.name: f"{one.file}: {one.layout}{'' if one.whole else '; read in part'}" for one in report.tables}
-        figures = {table.name: _figures(table, report.max_words) for table in report.tables}
+        figures = {table.name: _figures(table) for table in report.tables}
         parts.append(ui.panel(report.task, ui.describe(files), Text(), ui.columns(figures)))
-    if report.overlaps:
-        parts.append(ui.panel("texts that two tables share", ui.records([_overlap(one) for one in report.overlaps])))
     parts += [line for problem in report.problems for line in _problem(problem)]
     errors = len(report.errors)
     last = f"the profile cannot run on these tables: {errors} error{'s' * (errors > 1)}"
@@ -135,41 +125,24 @@ def _described(report: DataReport) -> RenderableType:
     return Group(*parts)
 
 
-def _figures(table: TableReport, max_words: int) -> dict[str, object]:
-    """Return the statistics of a table by name; those that seldom occur where they do."""
-    seldom = {
-        "rows dropped for their labels": sum(table.dropped.values()),
-        "rows that cannot be read": table.bad_rows,
-        "with white space at an end": table.edges.count,
-        "with a tab or a line end": table.breaks.count,
-        "non-printing characters": sum(one.count for one in table.characters),
-    }
+def _figures(table: TableReport) -> dict[str, object]:
+    """Return what a table is like; what is odd about it stands among the problems."""
     figures: dict[str, object] = {"rows": table.rows}
-    if labels := table.labels:
-        seldom |= {"rows with none of the labels": labels.none.count, "rows with other labels": labels.outside.count}
-        for one in labels.known:
-            name = f" ({one.name})" if one.name else ""
-            figures[f"label {one.label}{name}"] = f"{one.count:,}  {one.share:6.1%}"
+    for one in table.labels.known if table.labels else ():
+        name = f" ({one.name})" if one.name else ""
+        figures[f"label {one.label}{name}"] = f"{one.count:,}  {one.share:6.1%}"
     if scores := table.scores:
         figures |= {"scores": f"{scores.min:g} to {scores.max:g}", "scores: mean": f"{scores.mean:.3g}"}
-        for (low, high), count in zip(pairwise(scores.edges), scores.histogram, strict=True):
-            figures[f"scores from {low:.3g} to {high:.3g}"] = count
     for column, words in table.words.items():
         figures[f"{column}: words"] = f"{words.min:,} to {words.max:,}"
         figures[f"{column}: median, mean"] = f"{words.median:g}, {words.mean:.1f}"
         figures[f"{column}: 95 %, 99 % have at most"] = f"{words.p95:.0f}, {words.p99:.0f}"
-    return figures | {
-        f"longer than {max_words} words": sum(words.longer for words in table.words.values()),
-        "empty": table.empty.count,
-        "rows that repeat a text": table.repeated.rows,
-        "texts repeated with different labels": table.conflicts.texts,
-        **{name: count for name, count in seldom.items() if count},
+    seldom = {
+        "rows dropped for their labels": sum(table.dropped.values()),
+        "rows with none of the labels": table.labels.none.count if table.labels else 0,
+        "texts with white space at an end": table.edges.count,
     }
-
-
-def _overlap(one: Overlap) -> dict[str, object]:
-    share = {"rows": one.found.rows, "share": f"{one.share:.1%}", "but for case and space": one.found.alike}
-    return {"rows of": one.second, "with texts of": one.first, **share}
+    return figures | {name: count for name, count in seldom.items() if count}
 
 
 def _problem(problem: Problem) -> Iterator[Text]:

@@ -42,7 +42,7 @@ def doctor(request: Request) -> None:
     """Look at everything that kd needs."""
     with ui.reporting("kd doctor") as reporter, reporter.progress("looking", unit="checks") as progress:
         checks = []
-        for part in (_python, _machine, _devices, _plugins):
+        for part in (_python, _machine, _plugins):
             for check in part():
                 checks.append(check)
                 progress.advance()
@@ -59,12 +59,10 @@ def _python() -> Iterator[Diagnosis]:
     yield Diagnosis("kd", "fine", f"{version('kdcli')} ({Path(__file__).resolve().parent.parent})")
     for name in NEEDED:
         try:
-            found = getattr(import_module(name), "__version__", "there")
+            yield Diagnosis(name, "fine", getattr(import_module(name), "__version__", "there"))
         except Exception as error:
             hint = "install kd again: pip install --force-reinstall kdcli"
             yield _fault(name, MissingError(f"cannot be imported: {shown(error)}", hint=hint))
-        else:
-            yield Diagnosis(name, "fine", found)
 
 
 def _machine() -> Iterator[Diagnosis]:
@@ -77,23 +75,19 @@ def _machine() -> Iterator[Diagnosis]:
         yield Diagnosis("memory free", "look" if memory < LITTLE_MEMORY else "fine", _gigabytes(memory), hint)
     hint = "runs are written to --run-dir: name a place with more"
     yield Diagnosis("disk free", "look" if disk < LITTLE_DISK else "fine", f"{_gigabytes(disk)} here", hint)
-
-
-def _devices() -> Iterator[Diagnosis]:
     try:
         import torch
     except Exception:
         return  # reported by _python
     for number in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(number)
+        gpu = torch.cuda.get_device_properties(number)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: use fp16"
-        found = f"{properties.name}, {_gigabytes(properties.total_memory)}, {bf16}"
-        yield Diagnosis(f"cuda:{number}", "fine", found)
+        yield Diagnosis(f"cuda:{number}", "fine", f"{gpu.name}, {_gigabytes(gpu.total_memory)}, {bf16}")
     if torch.backends.mps.is_available():
         yield Diagnosis("mps", "fine", "Apple GPU")
-    if not torch.cuda.device_count() and not torch.backends.mps.is_available():
-        threads = f"only the CPU, {torch.get_num_threads()} threads"
-        yield Diagnosis("devices", "fine", f"{threads}; a small teacher fine-tunes in half an hour")
+    elif not torch.cuda.device_count():
+        found = f"only the CPU, {torch.get_num_threads()} threads; a small teacher fine-tunes in half an hour"
+        yield Diagnosis("devices", "fine", found)
 
 
 def _plugins() -> Iterator[Diagnosis]:
@@ -106,12 +100,11 @@ def _plugins() -> Iterator[Diagnosis]:
             loaded = plugin.load()
             if plugin.group == "taggers":
                 loaded.tag([["films"]])  # needs the tagger's data
+            yield Diagnosis(name, "fine", f"{plugin.distribution} {plugin.version}")
         except Exception as error:
             known = error if isinstance(error, KdError) else PluginError(shown(error), hint=plugin.remedy)
             optional = isinstance(error, MissingError) and plugin.name != LiteSettings().tagger
             yield _fault(name, known, "broken" if plugin.is_ours and not optional else "look")
-        else:
-            yield Diagnosis(name, "fine", f"{plugin.distribution} {plugin.version}")
 
 
 def _fault(name: str, error: KdError, status: Status = "broken") -> Diagnosis:
@@ -120,11 +113,9 @@ def _fault(name: str, error: KdError, status: Status = "broken") -> Diagnosis:
 
 def _free_memory() -> int | None:
     """Return the bytes that can be used without swapping, where the system says so."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
+    info = Path("/proc/meminfo")
+    lines = info.read_text("ascii").splitlines() if info.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _gigabytes(size: float) -> str:

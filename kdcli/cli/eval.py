@@ -43,7 +43,6 @@ def eval_(request: Request, *, against: Against = None, split: Split = "dev") ->
     student, its teacher and its profile.
     """
     from kdcli.evaluate.evaluate import evaluate_models
-    from kdcli.models.device import resolve
     from kdcli.run.folder import own_teacher, profile_of
 
     student, table = request.student, request.input
@@ -63,8 +62,6 @@ def eval_(request: Request, *, against: Against = None, split: Split = "dev") ->
             profiled=profiled,
             table=table,
             split=split,
-            device=resolve(settings.device),
-            seed=settings.seed,
             reporter=reporter,
         )
     ui.show(report, report_view)
@@ -93,7 +90,6 @@ def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
 
 
 def _figures(evaluation: Evaluation, report: EvalReport) -> dict[str, object]:
-    """Return the figures of a model: its metrics, those by length, those of each label."""
     titles = {**{name: name for name in evaluation.metrics}, "f1": report.f1}
     if report.f1 == "macro f1":  # of more than two classes the two are one
         titles.pop("macro_f1", None)
@@ -122,7 +118,6 @@ def _confusion(model: str, evaluation: Evaluation, labels: list[str]) -> Table:
 
 
 def _comparison(comparison: Comparison) -> Table:
-    """Show the differences of two models: a small p says that chance alone would seldom make one."""
     rows: list[dict[str, object]] = [
         {
             f"{comparison.first} - {comparison.second}": name,

@@ -1,14 +1,16 @@
-"""``kd export``: a student as ONNX, as one file that predicts, or for the Hugging Face Hub."""
+"""``kd export``: a student as ONNX, as a web page, as one file that predicts, or for the Hugging Face Hub."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Group
 from rich.text import Text
 
 from kdcli.cli import ui
-from kdcli.cli.options import RUN, Request, command, option, switch
+from kdcli.cli.options import FILES, RUN, Request, command, option, switch
 
 if TYPE_CHECKING:
     from kdcli.config.load import Profile
@@ -25,6 +27,12 @@ Language = Annotated[str, option(CARD, "--language", "ISO 639 code of the texts'
 Dataset = Annotated[
     str | None,
     option(CARD, "--dataset", "Name of the training texts on the Hub.", "NAME", default="known for GLUE's tasks"),
+]
+
+Single = Annotated[bool, switch(FILES, "--single/--no-single", "One .html file that opens from the disk.")]
+_RUNTIME = "The page's libraries: a folder with what `npm pack` has written, or the address of a registry of npm."
+Runtime = Annotated[
+    str | None, option(FILES, "--runtime", _RUNTIME, "FOLDER|URL", "npm, from its cache or the network")
 ]
 
 
@@ -56,6 +64,34 @@ def onnx(request: Request, *, int8: Int8 = True, check: Check = True) -> None:
             reporter=reporter,
         )
     ui.show(exported)
+
+
+@command(
+    "kd export web --student runs/demo --output web",
+    "kd export web --student runs/demo --output demo.html --single",
+    options=("student", "output", "force"),
+    required=("student", "output"),
+    about={"output": "Folder to write; with --single, the file."},
+)
+def web(request: Request, *, single: Single = False, runtime: Runtime = None) -> None:
+    """Write a student as a web page.
+
+    The page classifies what one types and colours the words by their effect, all in the browser: the student runs there
+    on onnxruntime-web and @huggingface/tokenizers. It asks no other host for anything.
+    """
+    from kdcli.export.web import export_web
+    from kdcli.run.folder import student_folder
+
+    student, output = request.student, request.output
+    assert student is not None and output is not None
+    folder, force = student_folder(student), request.force
+    with ui.reporting("export web") as reporter:
+        exported = export_web(
+            student=folder, output=output, single=single, runtime=runtime, force=force, reporter=reporter
+        )
+    serve = f"{Path(sys.executable).name} -m http.server --directory {output}"
+    how = f"open {output} in a browser" if single else serve
+    ui.show(exported, lambda result: Group(ui.describe(result), Text("next"), Text(how, "cyan")))
 
 
 @command(

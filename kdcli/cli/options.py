@@ -275,7 +275,6 @@ def _of_setting(key: str, setting: FieldInfo, flag: Flag) -> inspect.Parameter:
 
 
 def _choices(kind: Any) -> Any:
-    """Return the ``Literal`` that a type is, or is beside None."""
     return next((one for one in (kind, *get_args(kind)) if get_origin(one) is Literal), None)
 
 

@@ -83,7 +83,7 @@ def predict(
     if keep and (request.output is None or lines or glue is not None):
         raise UsageError("--keep needs a table and a file", hint="name them with --input FILE --output FILE")
     if glue is None and not lines:
-        request = _with_columns_of_run(request)
+        request = with_columns_of_run(request)
     own = _own_profile(request, glue)
     pair = teacher is not None and request.student is not None
     # Settings are read only where something sets one: that takes a third of a second.
@@ -145,7 +145,7 @@ def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines
         raise UsageError("lines from stdin have no columns", hint="--text-col is for a table: name it with --input")
 
 
-def _with_columns_of_run(request: Request) -> Request:
+def with_columns_of_run(request: Request) -> Request:
     """Name the text columns of the model's run, where nothing else does."""
     named = (request.profile, request.text_col, os.environ.get("KD_TASK__TEXT_COLUMNS"))
     if any(named) or any(str(one).startswith("task.text_columns") for one in request.sets or ()):

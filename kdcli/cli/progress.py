@@ -152,7 +152,6 @@ class Reporting:
             self.say(", ".join([f"{work.title}: {work.counted()}", *work.pace()]))
 
     def _draw(self) -> None:
-        """Start the display with the first piece of work, and end it with the last."""
         if self._printed and self.console is not None and not self.quiet and self._live is None:
             from rich.live import Live
 

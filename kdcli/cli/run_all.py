@@ -141,13 +141,11 @@ def results_view(result: Results, more: Mapping[str, Mapping[str, str]] = Mappin
 
 
 def _scored(result: Results) -> dict[tuple[str, str], str]:
-    """Return the title of each split and metric."""
     scored = [(split, metric) for split, shares in result.gap_closed.items() for metric in shares]
     return {(split, metric): f"{split} {result.titles.get(metric, metric)}" for split, metric in scored}
 
 
 def _figures(row: Row, result: Results) -> dict[str, object]:
-    """Return the figures of a model by name: scores, nearness to the teacher, size and speed."""
     scored = _scored(result)
     near = {
         f"{split} {title}": _near(row, split, name)

@@ -58,19 +58,17 @@ def audit(request: Request, *, rows: Rows = 200, split: Split = "dev") -> None:
     """
     from kdcli.cli.eval import report_view
     from kdcli.evaluate.evaluate import audit_teacher, draw_labelled
-    from kdcli.models.device import resolve
     from kdcli.run.stage import RunContext
 
     profile = _with_teacher(request)
     settings = profile.settings
     with ui.reporting("audit") as reporter:
-        device = resolve(settings.device)
-        run = RunContext(settings, request.run_options().root(profile), device=device, reporter=reporter)
+        run = RunContext(settings, request.run_options().root(profile), reporter=reporter)
         table = draw_labelled(run.read(split), rows, settings.seed, reporter)
         if request.dry_run:
             foreseen = run.teacher.estimate(run.task, table)
         else:
-            report = audit_teacher(run.teacher, table, run.task, settings, device, reporter)
+            report = audit_teacher(run.teacher, table, run.task, settings, reporter)
     if request.dry_run:
         ui.show({"rows": len(table), "estimate": foreseen}, ui.describe)
     else:
@@ -78,7 +76,6 @@ def audit(request: Request, *, rows: Rows = 200, split: Split = "dev") -> None:
 
 
 def _with_teacher(request: Request) -> Profile:
-    """Load the profile; ``--teacher`` names a teacher that is taken as it is."""
     from kdcli.run.folder import teacher_of
 
     model = teacher_of(request.teacher) if request.teacher else None

@@ -11,7 +11,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from io import StringIO
 from typing import IO, Any
 
 from rich.console import Console, Group, RenderableType
@@ -50,42 +49,32 @@ def configure(flags: Output) -> None:
     warnings.showwarning = _show_warning
 
 
-def show(result: object, view: Callable[[Any], RenderableType] | None = None) -> None:
-    """Print a command's result: with ``--json`` one object, else what ``view`` (or ``describe``) makes of it."""
+def show(result: object, view: Callable[[Any], RenderableType] | None = None) -> bool:
+    """Print a command's result: with ``--json`` one object, else what ``view`` (or ``describe``) makes of it.
+
+    Returns False once the reader has gone, like ``write``.
+    """
     if output.json:
-        write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
-        return
-    file = StringIO()
+        return write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
     out = _stdout or sys.stdout
-    # Without a terminal there is no width to cut at.
-    seen = Console(file=out, color_system=_color_system())
-    console = Console(
-        file=file,
-        force_terminal=seen.is_terminal,
-        color_system=_color_system() and seen.color_system,  # type: ignore[arg-type]
-        width=seen.width if out.isatty() else max(seen.width, 200),
-        highlight=False,
-        markup=False,  # a label may look like it
-        emoji=False,
-        safe_box=True,
-    )
-    console.print((view or describe)(result))
-    write("\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n")
+    how: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # a label may look like markup
+    console = Console(file=out, color_system=_color_system(), safe_box=True, **how)
+    if not out.isatty():  # there is no width to cut at
+        console.width = max(console.width, 200)
+    with console.capture() as captured:
+        console.print((view or describe)(result))
+    return write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
 
 
 def plain(value: Any) -> Any:
     """Turn a result into JSON values: NaN and infinity are null, a path is a string."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # NumPy
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int) else str(value)
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(
+        value,
+        inf_nan_mode="null",
+        fallback=lambda one: one.tolist() if hasattr(one, "tolist") else str(one),  # NumPy's
+    )
 
 
 def describe(result: object) -> Group:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from textwrap import wrap
 from types import NoneType, UnionType
@@ -38,22 +39,15 @@ def folder() -> Path:
     return inside if inside.is_dir() else package.parent / "profiles"
 
 
-def is_kds(file: Path) -> bool:
-    """Return whether a profile's file comes with ``kd``."""
-    return file.resolve().parent == folder().resolve()
-
-
 def names() -> list[str]:
     """List the profiles that come with ``kd``."""
     return sorted(path.stem for path in folder().glob("*.toml"))
 
 
 def find(profile: str | Path, beside: Path | None = None) -> Path:
-    """Return the file of a profile.
+    """Return the file of a profile: of a name, or itself, which ends in ``.toml`` or holds a slash.
 
-    Args:
-        profile: A name, or a file: it ends in ``.toml`` or holds a slash.
-        beside: The folder that a relative file is relative to; by default the current one.
+    ``beside`` is the folder that it is relative to, by default the current one.
 
     Raises:
         ProfileError: There is no such profile.
@@ -93,22 +87,16 @@ def read(path: Path) -> dict[str, Any]:
 
 def about(path: Path) -> str:
     """Return the comment that a profile opens with, without its ``#`` signs."""
-    lines = []
-    for line in path.read_text("utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("#").strip())
-    return "\n".join(lines).strip()
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
+    return "\n".join(line.lstrip("#").strip() for line in lines).strip()
 
 
-def to_toml(
-    values: Mapping[str, Any], notes: Mapping[str, str] | None = None, *, above: Mapping[str, str] | None = None
-) -> str:
+def to_toml(values: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> str:
     """Write tables inside tables as TOML, one value a line; None becomes a comment.
 
-    By dotted key, ``notes`` are comments behind a value, and ``above`` those above a value or a table.
+    By dotted key, ``notes`` are comments behind a value.
     """
-    return "\n".join(_table(values, notes or {}, above or {}, ())).strip() + "\n"
+    return "\n".join(_table(values, notes or {}, ())).strip() + "\n"
 
 
 def quoted(name: str) -> str:
@@ -125,33 +113,23 @@ def inline(value: Any) -> str:
     return tomli_w.dumps({"v": value}).removeprefix("v = ").rstrip("\n")
 
 
-def _table(
-    values: Mapping[str, Any], notes: Mapping[str, str], above: Mapping[str, str], path: tuple[str, ...]
-) -> Iterator[str]:
+def _table(values: Mapping[str, Any], notes: Mapping[str, str], path: tuple[str, ...]) -> Iterator[str]:
     inside = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-    lines = {name: _line(name, value) for name, value in values.items() if name not in inside}
+    lines = {name: _line(quoted(name), value) for name, value in values.items() if name not in inside}
     if path and (lines or not inside):
-        yield from _comment(above, path)
         yield f"[{'.'.join(map(quoted, path))}]"
     width = max(map(len, lines.values()), default=0)
     for name, line in lines.items():
-        if comment := _comment(above, (*path, name)):
-            yield from ["", *comment]
         note = notes.get(".".join((*path, name)))
         yield f"{line:<{min(width, 60)}}  # {note}" if note else line
     if lines or not inside:
         yield ""
     for name, value in inside.items():
-        yield from _table(value, notes, above, (*path, name))
+        yield from _table(value, notes, (*path, name))
 
 
-def _line(name: str, value: Any) -> str:
-    return f"# {quoted(name)} =" if value is None else f"{quoted(name)} = {inline(value)}"
-
-
-def _comment(above: Mapping[str, str], path: tuple[str, ...]) -> list[str]:
-    lines = above.get(".".join(path), "").splitlines()
-    return [f"# {part}" for line in lines for part in wrap(line, 110)]
+def _line(key: str, value: Any) -> str:
+    return f"# {key} =" if value is None else f"{key} = {inline(value)}"
 
 
 @dataclass(frozen=True)
@@ -206,40 +184,26 @@ def explain(profile: Profile) -> tuple[list[dict[str, Any]], str]:
     from kdcli.config.schema import Settings
 
     values = profile.settings.model_dump(mode="json")
-    chapters: dict[str, tuple[type[BaseModel], str]] = {"": (Settings, "")}
+    chapters: dict[str, type[BaseModel]] = {"": Settings}
     for group in _OF_PLUGINS:
         for name in values[group]:
             module: Any = registry.load(group, name)
-            chapters[f"{group}.{name}."] = module.Options, registry.about(module)
+            chapters[f"{group}.{name}."] = module.Options
     found: list[dict[str, Any]] = []
-    comments: dict[str, str] = {}
-    for prefix, (model, about) in chapters.items():
-        comments |= {**_abouts(model, prefix), prefix.rstrip("."): about}
+    blocks = [f"# {profile.name}, every setting explained"]
+    for prefix, model in chapters.items():
         for option in options_of(model, prefix):
             if option.key in _OF_PLUGINS:
                 continue
+            value: Any = values
+            for name in option.key.split("."):
+                value = (value or {}).get(name)
             origins = (origin for key, origin in profile.origins.items() if f"{key}.".startswith(f"{option.key}."))
-            *tables, name = option.key.split(".")
-            table = values
-            for one in tables:
-                table = table.setdefault(one, {})
-            setting = {**asdict(option), "value": table.setdefault(name), "origin": next(origins, "default")}
-            comments[option.key] = f"{option.about}\n{_facts(setting)}"
-            found.append(setting)
-    return found, f"# {profile.name}, every setting explained\n\n{to_toml(values, above=comments)}"
-
-
-def _abouts(model: type[BaseModel], prefix: str) -> dict[str, str]:
-    """Return the first line of the docstring of each table inside a table, by the table's name."""
-    found: dict[str, str] = {}
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found[prefix + name] = (field.annotation.__doc__ or "").partition("\n")[0]
-            found |= _abouts(field.annotation, f"{prefix}{name}.")
-    return found
-
-
-def _facts(setting: dict[str, Any]) -> str:
-    default = "unset" if setting["default"] is None else inline(setting["default"])
-    default = "required" if setting["required"] else f"default: {default}"
-    return f"{setting['type']}; {default}" + ("" if setting["origin"] == "default" else f"; from {setting['origin']}")
+            origin = next(origins, "default")
+            found.append({**asdict(option), "value": value, "origin": origin})
+            default = "unset" if option.default is None else inline(option.default)
+            facts = f"{option.type}; {'required' if option.required else f'default: {default}'}"
+            lines = [option.about, facts + ("" if origin == "default" else f"; from {origin}")]
+            comments = [f"# {part}" for line in lines for part in wrap(line, 110)]
+            blocks.append("\n".join([*comments, _line(option.key, value)]))
+    return found, "\n\n".join(blocks) + "\n"

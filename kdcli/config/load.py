@@ -47,14 +47,11 @@ def load_profile(
     environ: Mapping[str, str] = os.environ,
     uses: Collection[registry.Group] = registry.GROUPS,
 ) -> Profile:
-    """Load a profile with everything that overrides it.
+    """Load a profile, a name or a file, with everything that overrides it; None is the defaults alone.
 
-    Args:
-        profile: A name or a file; None for the defaults alone.
-        sets: ``key=value`` texts.
-        flags: Values by dotted key, None for missing ones; ``generators.*.lr`` is an option of the chosen one.
-        environ: Holds ``KD_SECTION__KEY``.
-        uses: The groups of plugins that are needed; the tables of others are not checked.
+    ``sets`` are ``key=value`` texts; ``flags`` values by dotted key, None for missing ones (``generators.*.lr`` is an
+    option of the chosen one); ``environ`` holds ``KD_SECTION__KEY``. Plugins of groups that nobody ``uses`` are not
+    checked.
 
     Raises:
         ProfileError: Keys or values are wrong; every one is reported.
@@ -67,9 +64,12 @@ def load_profile(
     chosen = merge(stack)[0]
     stack += _from_flags({_of_chosen(key, chosen): flags[key] for key in flags if ".*." in key})
     values, origins = merge(stack)
-    settings, wrong = _validate(values)
-    if settings:
+    settings, wrong = None, []
+    try:
+        settings = Settings.model_validate(values)
         wrong += [error for group, error in settings.conflicts() if group in uses]
+    except ValidationError as error:
+        wrong += explain(error, Settings)
     tables, of_plugins = _check_plugins(values, settings, uses)
     wrong += of_plugins
     errors = [*(_trace(error, _source_of(error.key or "", origins)) for error in wrong), *errors]
@@ -92,7 +92,6 @@ class Layer:
 
 
 def _from_files(profile: str | Path) -> list[Layer]:
-    """Read a profile and those that it extends, the base first."""
     layers: list[Layer] = []
     seen: list[Path] = []
     wanted, beside = profile, None
@@ -111,7 +110,8 @@ def _from_files(profile: str | Path) -> list[Layer]:
         wanted, beside = values.pop("extends", ""), path.parent
         if not isinstance(wanted, str):
             raise ProfileError("extends is the name or file of one profile, in quotes", file=path, key="extends")
-        layers.insert(0, Layer(path.name if files.is_kds(path) else str(path), values, path))
+        ours = path.resolve().parent == files.folder().resolve()
+        layers.insert(0, Layer(path.name if ours else str(path), values, path))
     return layers
 
 
@@ -242,22 +242,6 @@ def _of_chosen(key: str, values: Mapping[str, Any]) -> str:
     return key.replace("*", name if isinstance(name, str) else attrgetter(setting)(Settings()))
 
 
-def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[KdError]]:
-    """Validate twice if there are unknown keys: Pydantic does not check a table as a whole while it has any."""
-    try:
-        return Settings.model_validate(values), []
-    except ValidationError as error:
-        unknown = [finding["loc"] for finding in error.errors() if finding["type"] == "extra_forbidden"]
-        errors = explain(error, Settings)
-    if unknown:
-        try:
-            Settings.model_validate(_without(values, unknown))
-        except ValidationError as error:
-            known = {(one.key, one.what) for one in errors}
-            errors += [new for new in explain(error, Settings) if (new.key, new.what) not in known]
-    return None, errors
-
-
 def _check_plugins(
     values: Mapping[str, Any], settings: Settings | None, uses: Collection[registry.Group]
 ) -> tuple[dict[str, dict[str, Any]], list[KdError]]:
@@ -279,7 +263,7 @@ def _check_plugins(
             continue
         tables[group] = named
         for name, table in named.items():
-            if isinstance(table, Mapping):  # else reported by _validate
+            if isinstance(table, Mapping):  # else reported already
                 try:
                     named[name] = registry.options(group, name, table).model_dump(mode="json", exclude_none=True)
                 except KdError as error:
@@ -295,11 +279,3 @@ def _blamed(error: KdError, key: str) -> list[KdError]:
         else one
         for one in each(error)
     ]
-
-
-def _without(values: Mapping[str, Any], keys: Sequence[tuple[str | int, ...]], at: tuple[str, ...] = ()) -> Any:
-    return {
-        name: _without(value, keys, (*at, name)) if isinstance(value, Mapping) else value
-        for name, value in values.items()
-        if (*at, name) not in keys
-    }

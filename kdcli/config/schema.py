@@ -288,20 +288,23 @@ class Settings(Table):
     def conflicts(self) -> Iterator[tuple[str, KdError]]:
         """Go through the settings that do not go together, each with the group of plugins whose users it concerns."""
         student, teacher, labels = self.student, self.teacher, self.task.labels
+
+        def wrong(group: str, key: str, what: str, hint: str) -> tuple[str, KdError]:
+            return group, ProfileError(what, key=key, hint=hint)
+
         if unknown := [label for label in self.transfer.heavy.labels if label not in labels]:
-            what, hint = f"the task has no label {unknown[0]!r}", f"its labels are {', '.join(labels) or 'scores'}"
-            yield "generators", ProfileError(what, key="transfer.heavy.labels", hint=hint)
+            hint = f"its labels are {', '.join(labels) or 'scores'}"
+            yield wrong("generators", "transfer.heavy.labels", f"the task has no label {unknown[0]!r}", hint)
         if not student.kd_weight and not student.ce_weight:
             hint = "give one of the losses a weight above 0"
-            yield "students", ProfileError("both weights are 0", key="student.kd_weight", hint=hint)
-        wrong = {"kl": not labels or self.task.multi_label, "bce": not self.task.multi_label}.get(student.kd_loss)
-        if student.kd_weight and wrong:
+            yield wrong("students", "student.kd_weight", "both weights are 0", hint)
+        misfit = {"kl": not labels or self.task.multi_label, "bce": not self.task.multi_label}.get(student.kd_loss)
+        if student.kd_weight and misfit:
             what = "kl is for tasks of one class a text, bce for multi-label ones, mse for all"
-            yield "students", ProfileError(what, key="student.kd_loss", hint='set it to "mse"')
+            yield wrong("students", "student.kd_loss", what, 'set it to "mse"')
         for own, table in (("student", student), ("teacher", teacher)):
             if table.class_weights != "none" and not labels:
-                what = "a score has no classes to weigh"
-                yield "students", ProfileError(what, key=f"{own}.class_weights", hint="leave it out")
+                yield wrong("students", f"{own}.class_weights", "a score has no classes to weigh", "leave it out")
         for key, used, needs in (
             ("temperature", student.kd_loss == "kl" and student.kd_weight, 'kd_loss = "kl", with a kd_weight'),
             ("rho", student.optimizer == "adadelta", 'optimizer = "adadelta"'),
@@ -309,21 +312,20 @@ class Settings(Table):
         ):
             if not used and getattr(student, key) != StudentSettings.model_fields[key].default:
                 hint = f"it needs {needs}; or leave it out"
-                yield "students", ProfileError("this setting has no effect here", key=f"student.{key}", hint=hint)
+                yield wrong("students", f"student.{key}", "this setting has no effect here", hint)
         if self.transfer.choose == "entropy" and not labels:
             what = "a score has no entropy to choose texts by"
-            yield "students", ProfileError(what, key="transfer.choose", hint='set it to "random"')
+            yield wrong("students", "transfer.choose", what, 'set it to "random"')
         if self.join.rescale and labels:
-            hint = "it is for scores; leave it out"
-            yield "students", ProfileError("this setting has no effect on classes", key="join.rescale", hint=hint)
+            what = "this setting has no effect on classes"
+            yield wrong("students", "join.rescale", what, "it is for scores; leave it out")
         if student.vectors == "teacher" and teacher.model == "config":
             what = "the vectors come from a pretrained model, and this teacher starts from a configuration"
-            hint = "name a vector file or an encoder, or leave it empty"
-            yield "students", ProfileError(what, key="student.vectors", hint=hint)
+            yield wrong("students", "student.vectors", what, "name a vector file or an encoder, or leave it empty")
         if teacher.train and teacher.plugin != "transformers":
-            hint = "set teacher.train to false, or the plugin to transformers"
             what = f"a teacher of the plugin {teacher.plugin} is not fine-tuned by kd"
-            yield "teachers", ProfileError(what, key="teacher.plugin", hint=hint)
+            hint = "set teacher.train to false, or the plugin to transformers"
+            yield wrong("teachers", "teacher.plugin", what, hint)
 
 
 def flags_of(name: str) -> Iterator[tuple[str, FieldInfo, Flag]]:

@@ -87,16 +87,14 @@ def unknown(key: str, model: type[BaseModel], prefix: str = "") -> KdError:
 
     A similar name in the same table comes first, then the same name in another table.
     """
-    inside = key.removeprefix(prefix)
-    table, _, name = inside.rpartition(".")
+    table, _, name = key.removeprefix(prefix).rpartition(".")
     known, start = list(keys(model)), f"{table}." if table else ""
     siblings = list(dict.fromkeys(key.removeprefix(start).split(".")[0] for key in known if key.startswith(start)))
     if close := nearest(name, siblings):
         meant = [start + close]
     else:
-        namesakes = [other for other in known if other.rpartition(".")[2] == name]
-        close = nearest(inside, namesakes or ([] if siblings else known))
-        meant = [close] if close else namesakes
+        meant = [other for other in known if other.rpartition(".")[2] == name]
+        meant = [close] if (close := nearest(start + name, meant)) else meant
     if meant:
         hint = f"did you mean {' or '.join(prefix + other for other in meant)}?"
     elif siblings:

@@ -60,14 +60,10 @@ def in_rounds(
     draw: Callable[[Logits, int, np.random.Generator], Rows],
     seed: int,
 ) -> Rows:
-    """Choose ``count`` rows, the first quarter of them at random.
+    """Choose ``count`` rows, the first quarter of them at random; ``order`` holds all rows in random order.
 
-    Args:
-        order: All rows, more than ``count``, in random order.
-        count: How many to choose.
-        read: Trains a student on the rows chosen so far, and returns its logits of other rows, ``[others, outputs]``.
-        draw: Draws so many of these others: returns their places in the logits.
-        seed: Decides which others are read, and what is drawn.
+    ``read`` trains a student on the rows chosen so far, and returns its logits of other rows, ``[others, outputs]``;
+    ``draw`` draws so many of these: returns their places in the logits.
     """
     draws = np.random.default_rng([seed, 1])
     rows = order[: int(_SHARES[0] * count)]

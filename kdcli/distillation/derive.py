@@ -86,7 +86,6 @@ def label_settings(columns: Columns, teacher: LoadedTeacher) -> dict[str, Any]:
 
 
 def _labels_in(columns: Columns, *, multi_label: bool) -> pl.Series:
-    """Return the labels of the first rows, each once."""
     values = pl.Series(columns.values, dtype=pl.String)
     return split_sets(values).explode().drop_nulls().unique(maintain_order=True) if multi_label else values
 

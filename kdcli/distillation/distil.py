@@ -127,9 +127,9 @@ def distil(
     by_name = {outcome.name: outcome.result for outcome in outcomes}
     settings, student, results = profile.settings, artefact(root, "student"), by_name["results"]
     ran = {outcome.name for outcome in outcomes if outcome.reasons}
-    new = bool(ran)
     starts: dict[str, float] = {}
     costs: dict[str, float] = {}
+    new = bool(ran)
     if price is not None:
         record = json.loads((root / REQUEST).read_text("utf-8"))  # the page reads it
         starts = ("results" not in ran and record.get("cold_start")) or _cold_starts(settings, student)
@@ -187,7 +187,9 @@ def distil_texts(
             reporter=reporter,
         )
         assert isinstance(result, DistilResult)
-        return load_student(result.student)
+        student = load_student(result.student)
+        student.folder = student.folder if run_dir else None
+        return student
 
 
 def _prepare(
@@ -309,7 +311,6 @@ def _plan(
 
 
 def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
-    """Time both models in processes of their own."""
     task, source, device = task_from(settings.task), TeacherSource.of(settings), resolve(settings.device)
     teacher = BenchSubject("teacher", "teacher", source.model, task, device, settings.precision, source)
     forms, _ = student_forms(student, settings.student.model, task)
@@ -330,8 +331,6 @@ def _show_plan(
         reporter.info(f"{what}: {why}")
     made = f", {plan.n_iter} fabricated for each to learn from among them" if plan.n_iter else ""
     reporter.info(f"the plan: {plan.labelled:,} texts for the teacher{made}; {plan.updates:,} updates of the student")
-    if request.budget and not counts.beyond:
-        reporter.info(f"the budget of {request.budget:,} suffices for all texts")
     if plan.seconds:
         parts = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in plan.seconds.items())
         total = sum(plan.seconds.values()) / 60

@@ -17,9 +17,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from kdcli import registry
-from kdcli.api import Progress, QuietReporter, Reporter, Task
+from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.config.transfer import LiteSettings
 from kdcli.distillation.derive import count_words
@@ -56,12 +57,10 @@ _START = 20.0
 """Seconds of a run that do not depend on the texts: imports, TF-IDF, the report."""
 _MEASURED, _LEAST_MEASURED = 0.02, 2.0
 """The share of the time, and the fewest seconds, in which the teacher's speed is measured."""
-_ROUNDS = 4
-"""Groups of texts by which it is measured, from short ones to long ones."""
+_MOST_MEASURED = 8 * BATCH
+"""The most texts by which it is measured, of all lengths."""
 _WORDS = 320
 _FEW = 16
-_LEAST_FEW = 4
-"""The fewest texts of a group."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +198,9 @@ def measure(
     limit = max(_LEAST_MEASURED, _MEASURED * 60 * minutes)
     words = sorted({word for column in columns for text in column for word in text.split()})
     words += [f"word{number}" for number in range(_WORDS)]  # for texts of few words
-    with reporter.progress("measure the speed of teacher and student", _ROUNDS + 3, "steps") as progress:
-        text = _text_seconds(teacher, columns, limit, progress)
+    with reporter.progress("measure the speed of teacher and student", 3, "steps") as progress:
+        text = _text_seconds(teacher, columns, limit)
+        progress.advance()
         word = _word_seconds(settings, words[:_WORDS], device)
         progress.advance()
         row = _row_seconds(texts, teacher.task, settings, device)
@@ -216,22 +216,18 @@ def _made_length(columns: list[list[str]], rules: LiteSettings) -> float:
     return 1 - changed * rules.p_ngram * max(0.0, 1 - kept / max(1.0, words))
 
 
-def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float, progress: Progress) -> float:
+def _text_seconds(teacher: Teacher, columns: list[list[str]], limit: float) -> float:
     """Return the seconds that a text takes the teacher among others of its length, as an export has them."""
     order = np.argsort(count_words(pl.Series(columns[0], dtype=pl.String)), kind="stable")
 
-    def seconds(middle: float, size: int) -> float:
-        rows = order[max(0, int(middle - size / 2)) :][:size]
+    def seconds(rows: NDArray[np.int64]) -> float:
         some = [[column[row] for row in rows] for column in columns]
-        taken = min(timeit.repeat(lambda: teacher.logits(some), number=1, repeat=2))  # first calls are slow
-        progress.advance()
-        return taken / len(rows)
+        return min(timeit.repeat(lambda: teacher.logits(some), number=1, repeat=2)) / len(rows)  # first calls are slow
 
-    first = seconds(len(order) / 2, _FEW)
-    size = int(np.clip(limit / _ROUNDS / 2 / first, _LEAST_FEW, 2 * BATCH))
-    found = [seconds((number + 0.5) * len(order) / _ROUNDS, size) for number in range(_ROUNDS)]
+    size = int(np.clip(limit / 2 / seconds(order[len(order) // 2 :][:_FEW]), _FEW, _MOST_MEASURED))
+    found = seconds(order[:: max(1, len(order) // size)])
     teacher.read.clear()
-    return float(np.mean(found))
+    return found
 
 
 def _word_seconds(settings: Settings, words: list[str], device: str) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import TaskSettings
-from kdcli.errors import DataError, MissingError, UsageError, first_line
+from kdcli.errors import DataError, MissingError, UsageError
 from kdcli.tables.read import ROW_NUMBER, Form, form_of, read_table
 from kdcli.tasks.detect import is_quoted
 from kdcli.tasks.split import stream_table
@@ -70,35 +70,27 @@ def find_files(names: Sequence[str], *, offline: bool = False) -> list[Path]:
         path = Path(name).expanduser()
         if path.is_dir() and not any(path.glob("part-*")):  # a folder of part files is one table
             files = sorted(file for file in path.iterdir() if file.name.endswith(_FORMS) and file.is_file())
-            what, hint = "this folder holds no table and no text file", f"it looks for {', '.join(_FORMS[::2])}"
         elif path.exists():
-            files, what, hint = [path], "", ""
+            files = [path]
         elif set(name) & set("*?["):
             files = sorted(Path(file) for file in glob.glob(str(path)))
-            what, hint = f"no file is named {name}", "check the pattern; quote it, so that the shell leaves it alone"
         elif name.count("/") == 1 and not name.endswith(_FORMS) and name[0] not in "./~":
             files = _dataset(name, offline)
-            what, hint = f"the dataset {name} has no Parquet, JSONL or CSV file", "download it, and name its files"
         else:
             raise MissingError("there is no such file or folder", file=path, hint="name a table, or texts one a line")
         if not files:
-            raise DataError(what, file=name, hint=hint)
+            hint = f"it looks for {', '.join(_FORMS[::2])}; quote a pattern, so that the shell leaves it alone"
+            raise DataError("there is no table and no text file", file=name, hint=hint)
         found += files
     return list(dict.fromkeys(found))
 
 
 def _dataset(name: str, offline: bool) -> list[Path]:
     """Download the tables of a dataset of the Hub, those of its training split alone where they are named so."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from kdcli.download.fetch import fetch_dataset
 
-    disable_progress_bars()  # the terminal is the reporter's
-    try:
-        patterns = ["*.parquet", "*.jsonl", "*.csv"]
-        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns, local_files_only=offline))
-    except Exception as error:  # no network, no such dataset, or one that needs a login
-        what = f"{name} is no file, and cannot be fetched from the Hub as a dataset: {first_line(error)}"
-        raise MissingError(what, hint="check the name, or name a file") from error
+    patterns = ["*.parquet", "*.jsonl", "*.csv"]
+    folder = fetch_dataset(name, patterns, offline=offline, hint=f"{name} is no file here: check the name")
     files = sorted(file for pattern in patterns for file in folder.rglob(pattern))
     return [file for file in files if "train" in file.name] or files
 

@@ -1,4 +1,4 @@
-"""The sources of ``kd data get``: their addresses, and the size and SHA-256 that several independent places publish."""
+"""The sources of ``kd data get``, which ``sources.toml`` lists: their addresses, and what is known of their files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+import tomli
+
 from kdcli.config.table import nearest
 from kdcli.errors import UsageError
 
 Kind = Literal["task", "vectors", "texts"]
-
-GLUE = "nyu-mll/glue"
-"""GLUE's dataset on the Hub; each task is a folder of Parquet files in it."""
 
 
 @dataclass(frozen=True)
@@ -59,89 +58,8 @@ class SourceFile:
     rows: int | None = None
 
 
-def _task(name: str, rows: str, cite: str, address: str = GLUE) -> Source:
-    return Source(name, "task", f"train, dev, test: {rows} rows", address, cite)
-
-
-_GLUE = "Wang et al. 2019, gluebenchmark.com"
-_GLOVE = "Pennington, Socher, Manning 2014, PDDL 1.0"
-_FASTTEXT = "Mikolov et al. 2018, CC BY-SA 3.0"
-
-
-def _glove_6b(dimension: int) -> Source:
-    return Source(
-        f"glove.6B.{dimension}d",
-        "vectors",
-        f"GloVe, Wikipedia and Gigaword, 400,000 words, {dimension}-d",
-        "https://nlp.stanford.edu/data/glove.6B.zip",
-        _GLOVE,
-        862_182_613,
-        "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb",
-        f"glove.6B.{dimension}d.txt",
-    )
-
-
-SOURCES = (
-    _task("sst2", "67,349, 872, 1,821", f"Socher et al. 2013; {_GLUE}"),
-    _task("cola", "8,551, 1,043, 1,063", f"Warstadt, Singh, Bowman 2019; {_GLUE}"),
-    _task("mrpc", "3,668, 408, 1,725", f"Dolan, Brockett 2005; {_GLUE}"),
-    _task("stsb", "5,749, 1,500, 1,379", f"Cer et al. 2017; {_GLUE}"),
-    _task("qqp", "363,846, 40,430, 390,965", f"Quora question pairs; {_GLUE}"),
-    _task("mnli", "392,702, 9,815 + 9,832, 9,796 + 9,847", f"Williams, Nangia, Bowman 2018; {_GLUE}"),
-    _task("qnli", "104,743, 5,463, 5,463", f"Rajpurkar et al. 2016; {_GLUE}"),
-    _task("rte", "2,490, 277, 3,000", f"Bentivogli et al. 2009; {_GLUE}"),
-    _task("wnli", "635, 71, 146", f"Levesque, Davis, Morgenstern 2012; {_GLUE}"),
-    Source("ax", "task", "GLUE's diagnostics, for MNLI's student: 1,104 rows", GLUE, _GLUE),
-    _task("imdb", "22,500, 2,500, 25,000, and 50,000 unlabelled", "Maas et al. 2011", "stanfordnlp/imdb"),
-    *(_glove_6b(dimension) for dimension in (50, 100, 200, 300)),
-    Source(
-        "glove.840B.300d",
-        "vectors",
-        "GloVe, Common Crawl, 2.2 million words, 300-d",
-        "https://nlp.stanford.edu/data/glove.840B.300d.zip",
-        _GLOVE,
-        2_176_768_927,
-        "c06db255e65095393609f19a4cfca20bf3a71e20cc53e892aafa490347e3849f",
-        "glove.840B.300d.txt",
-    ),
-    Source(
-        "word2vec.300d",
-        "vectors",
-        "word2vec, Google News, 3 million words, 300-d: paper A's",
-        # A mirror: the authors' own place is a page that wants a browser.
-        "https://huggingface.co/LoganKilpatrick/GoogleNews-vectors-negative300/resolve/main/GoogleNews-vectors-negative300.bin.gz",
-        "Mikolov et al. 2013, Apache 2.0",
-        1_647_046_227,
-        "21c05ae916a67a4da59b1d006903355cced7de7da1e42bff9f0504198c748da8",
-    ),
-    Source(
-        "fasttext.crawl.300d",
-        "vectors",
-        "fastText, Common Crawl, 2 million words, 300-d",
-        "https://dl.fbaipublicfiles.com/fasttext/vectors-english/crawl-300d-2M.vec.zip",
-        _FASTTEXT,
-        1_523_785_255,
-        "5bfffffbabdab299d4c9165c47275e8f982807a6eaca37ee1f71d3a79ddb544d",
-        "crawl-300d-2M.vec",
-    ),
-    Source(
-        "fasttext.wiki-news.300d",
-        "vectors",
-        "fastText, Wikipedia and news, 1 million words, 300-d",
-        "https://dl.fbaipublicfiles.com/fasttext/vectors-english/wiki-news-300d-1M.vec.zip",
-        _FASTTEXT,
-        None,
-        "bdeb85f44892c505953e3654183e9cb0d792ee51be0992460593e27198d746f8",
-        "wiki-news-300d-1M.vec",
-    ),
-    Source(
-        "distillation-data",
-        "texts",
-        "the transfer sets of paper B",
-        # So an earlier README of d-bert; a later one names git.uwaterloo.ca/r33tang/distillation-data.
-        "https://nlp.nyc3.digitaloceanspaces.com/distillation-data.zip",
-        "Tang, Lu, Lin 2019",
-    ),
+SOURCES = tuple(
+    Source(**source) for source in tomli.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"))["sources"]
 )
 
 

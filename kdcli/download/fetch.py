@@ -1,4 +1,4 @@
-"""One file from the network, by ``pooch``, whole and checked or not there at all; and an archive, unpacked."""
+"""What comes from the network: one file, by ``pooch``, whole and checked or not there at all; a dataset of the Hub."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pooch
 import requests
 
 from kdcli import __version__
 from kdcli.api import Progress, Reporter
-from kdcli.errors import DataError, KdError, MissingError, UsageError
+from kdcli.errors import DataError, MissingError, first_line
 from kdcli.files import alone, atomic, sha256
 
 _CHUNK = 1 << 18
@@ -33,12 +34,10 @@ def fetch(url: str, output: Path, *, digest: str | None, size: int | None, by_ha
     file instead.
 
     Raises:
-        MissingError: The server cannot be reached, or does not give the file.
+        MissingError: The file cannot be downloaded.
         DataError: The file does not have the SHA-256 that it must have.
-        KdError: The connection breaks off, or the disk is full.
-        UsageError: The address is not an HTTP one.
+        KdError: The disk is full.
     """
-    elsewhere = f"name another address with --url, or fetch the file elsewhere and put it at {by_hand.absolute()}"
     try:
         with alone(output, "another kd downloads this file now"), atomic(output) as temporary:
             with reporter.progress(by_hand.name, size, "bytes") as progress:
@@ -47,16 +46,10 @@ def fetch(url: str, output: Path, *, digest: str | None, size: int | None, by_ha
                 what = f"the file is not the expected one: its SHA-256 is not {digest}"
                 hint = "it was damaged on its way, or has changed: run it again, or name another address with --url"
                 raise DataError(what, file=url, hint=hint)
-    except requests.HTTPError as error:
-        what = f"the server does not give the file: {str(error).partition(' for url')[0]}"
-        raise MissingError(what, file=url, hint=elsewhere) from error
-    except requests.exceptions.ChunkedEncodingError as error:
-        raise KdError("the connection broke off", file=url, hint=f"run it again; {elsewhere}") from error
     except requests.RequestException as error:
-        if isinstance(error, ValueError):  # this is how requests marks a wrong address
-            raise UsageError("not the address of a file", file=url, hint="start it with https://") from error
-        hint = f"check the network and HTTPS_PROXY, {elsewhere}"
-        raise MissingError(f"the server cannot be reached: {_reason(error)}", file=url, hint=hint) from error
+        elsewhere = f"name another address with --url, or fetch the file elsewhere and put it at {by_hand.absolute()}"
+        hint = f"run it again, check the network and HTTPS_PROXY, {elsewhere}"
+        raise MissingError(f"the file cannot be downloaded: {_reason(error)}", file=url, hint=hint) from error
 
 
 class _Bar:
@@ -75,8 +68,28 @@ class _Bar:
 
 
 def _reason(error: requests.RequestException) -> str:
+    if isinstance(error, requests.HTTPError):
+        return str(error).partition(" for url")[0]
     reason = getattr(error.args[0] if error.args else None, "reason", None) or error
     return str(reason).rpartition(": ")[2].rstrip(".") or type(reason).__name__
+
+
+def fetch_dataset(name: str, patterns: Sequence[str], *, offline: bool, hint: str) -> Path:
+    """Return the folder of a dataset of the Hub with the files that match; they are in the Hub's cache afterwards.
+
+    Raises:
+        MissingError: There is no network, no such dataset, or it needs a login.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()  # the terminal is the reporter's
+    how: dict[str, Any] = {"repo_type": "dataset", "allow_patterns": list(patterns), "local_files_only": offline}
+    try:
+        return Path(snapshot_download(name, **how))
+    except Exception as error:
+        why = "it is not in the cache, and --offline is set" if offline else first_line(error)
+        raise MissingError(f"the dataset {name!r} of the Hub cannot be downloaded: {why}", hint=hint) from error
 
 
 class BadArchive(DataError):
@@ -89,12 +102,7 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(archive: Path, folder: Path, only: str = "") -> list[Path]:
-    """Unpack a zip or a tar into a folder; the standard library keeps all files inside the folder.
-
-    Args:
-        archive: The archive.
-        folder: The folder to make.
-        only: The name of the one file that is wanted, in whatever folder of the archive it is.
+    """Unpack a zip or a tar into a folder, or ``only`` one file of it; no file leaves the folder.
 
     Returns:
         The files, in order of name.

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from pydantic import TypeAdapter
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter
 from kdcli.download import SOURCES, Source, SourceFile, find
-from kdcli.errors import DataError, MissingError, UsageError, first_line
+from kdcli.errors import DataError, MissingError, UsageError
 from kdcli.files import atomic, sha256
 
 DATA = Path("data")
@@ -118,8 +117,8 @@ def _at_address(source: Source, url: str | None) -> Source:
 def _file_of(source: Source, beside: Path, offline: bool, reporter: Reporter) -> Iterator[Path]:
     """Give the file of a source: one that is there, or a download.
 
-    A download has a hidden name. It is removed when the block ends well; if other sources are in the file, too, it is
-    kept. It stays for the next call when the block fails, unless the file itself is damaged.
+    A download has a hidden name. It is removed when the block ends well, or kept for the other sources that are in it.
+    It stays for the next call when the block fails, unless the file itself is damaged.
     """
     from kdcli.download.fetch import BadArchive, fetch
 
@@ -135,7 +134,7 @@ def _file_of(source: Source, beside: Path, offline: bool, reporter: Reporter) ->
         hint = "--url takes the address of a file, or a file of this machine"
         raise MissingError("the file does not exist", file=path, hint=hint)
     loaded = beside / f".kd-download-{hashlib.sha256(source.address.encode()).hexdigest()[:8]}.{path.name}"
-    if not loaded.is_file() or source.sha256 not in (None, sha256(loaded)):
+    if not loaded.is_file():
         if offline:
             hint = f"fetch it elsewhere and put it at {path}, or name a copy with --url FILE"
             raise MissingError("the file is not here, and --offline is set", file=source.address, hint=hint)
@@ -168,36 +167,19 @@ def _write_task(source: Source, folder: Path, reporter: Reporter, offline: bool)
 
 def _parquet_files(where: str, task: str, reporter: Reporter, offline: bool) -> list[Path]:
     """Return the files of a task: ``where`` is a dataset on the Hub, or a folder that holds the same files."""
-    folder = Path(where).expanduser()
-    if folder.is_dir():
-        if files := _whole_tables(folder / task):
-            return files
-        what, hint = f"the folder has no whole tables {task}/*.parquet", "it must be a copy of the dataset on the Hub"
-        raise DataError(what, file=folder, hint=hint)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from kdcli.download.fetch import fetch_dataset
+    from kdcli.tables.read import files_of
 
-    disable_progress_bars()  # the terminal is the reporter's
-    reporter.info(f"the dataset {where} of the Hugging Face Hub" + (", from its cache" if offline else ""))
-    hint = "check the network and HTTPS_PROXY, or name a folder that holds a copy of the dataset: --url FOLDER"
-    try:
-        patterns = [f"{task}/*.parquet"]
-        found = snapshot_download(where, repo_type="dataset", allow_patterns=patterns, local_files_only=offline)
-    except Exception as error:
-        why = "it is not in the cache, and --offline is set" if offline else first_line(error)
-        raise MissingError(f"the dataset {where!r} cannot be downloaded: {why}", hint=hint) from error
-    if files := _whole_tables(Path(found) / task):
-        return files
-    raise MissingError(f"the dataset {where!r} has no whole tables {task}/*.parquet", hint=hint)
-
-
-def _whole_tables(folder: Path) -> list[Path]:
-    """Return the Parquet files of a folder; none if a shard is missing (``train-00000-of-00002.parquet``)."""
-    files = sorted(folder.glob("*.parquet"))
-    for name, count in Counter(re.sub(r"-\d+-of-", "-of-", file.name) for file in files).items():
-        shards = re.search(r"-of-(\d+)", name)
-        if shards and int(shards[1]) != count:
-            return []
+    found, hint = Path(where).expanduser(), "name a folder that holds a copy of the dataset: --url FOLDER"
+    if not found.is_dir():
+        reporter.info(f"the dataset {where} of the Hugging Face Hub" + (", from its cache" if offline else ""))
+        hint = f"check the network and HTTPS_PROXY, or {hint}"
+        found = fetch_dataset(where, [f"{task}/*.parquet"], offline=offline, hint=hint)
+    files = sorted((found / task).glob("*.parquet"))
+    if not files:
+        raise DataError(f"there are no tables {task}/*.parquet", file=where, hint=hint)
+    for file in files:  # a shard that is missing is an error
+        files_of(file.with_name(re.sub(r"-\d+-of-", "-*-of-", file.name)))
     return files
 
 
@@ -261,27 +243,23 @@ def _next_commands(source: Source, folder: Path, files: list[SourceFile]) -> lis
 
 
 def _read_card(folder: Path) -> GetResult | None:
-    """Return what an earlier call has noted of this folder."""
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
-        if card.pop("format") != FORMAT or not card.pop("kd"):
-            return None
-        return TypeAdapter(GetResult).validate_python({**card, "folder": folder, "done": False})
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        found = TypeAdapter(GetResult).validate_python({**card, "folder": folder, "done": False})
+        return found if card["format"] == FORMAT else None
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def _write_card(temporary: Path, folder: Path, source: Source, files: list[SourceFile], notes: list[str]) -> GetResult:
     known = {key: getattr(source, key) for key in ("name", "kind", "address", "sha256", "cite")}
     result = GetResult(folder=folder, files=files, notes=notes, next=_next_commands(source, folder, files), **known)
-    card = {"format": FORMAT, "kd": __version__, **asdict(result)}
-    del card["folder"], card["done"]
+    card = {"format": FORMAT, "kd": __version__, **asdict(result), "folder": str(folder)}
     (temporary / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return result
 
 
 def _is_whole(found: GetResult, source: Source) -> bool:
-    """Return whether all files of a source are there."""
     sizes = {found.folder / file.path: file.size for file in found.files}
     same = (found.name, found.address) == (source.name, source.address) and source.sha256 in (None, found.sha256)
     return same and all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())

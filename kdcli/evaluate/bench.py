@@ -89,19 +89,8 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """A model compared with the teacher: above 1, it is so many times faster (by the median latency) or smaller."""
-
-    per_second: dict[int, float]
-    latency: float
-    parameters: float | None
-    megabytes: float | None
-    peak_megabytes: float
-
-
-@dataclass(frozen=True)
 class BenchReport:
-    """The result of ``kd bench``; the teacher is the last of the models, and without one there are no ratios."""
+    """The result of ``kd bench``."""
 
     task: str
     texts: int
@@ -109,9 +98,13 @@ class BenchReport:
     source: str  # of the texts
     machine: dict[str, str]
     seconds: float
-    models: list[Measurement]
-    ratios: dict[str, Ratio]
+    models: list[Measurement]  # the teacher, if there is one, is the last
     skipped: dict[str, str]  # why a form was left out
+
+    @property
+    def teacher(self) -> Measurement | None:
+        """The teacher's measurement."""
+        return self.models[-1] if self.models[-1].kind == "teacher" else None
 
 
 def bench(
@@ -122,23 +115,22 @@ def bench(
     settings: Settings,
     profiled: bool = True,
     table: Path | None = None,
-    device: str = "cpu",
     seconds: float = 3.0,
-    seed: int = 1,
     reporter: Reporter | None = None,
 ) -> BenchReport:
     """Measure a student in all its forms, and a teacher, each in a process of its own.
 
     A model is named by its folder or its run, the teacher also by its hub name; ``onnx`` is what ``kd export onnx`` has
     written. The texts are those of ``table``, else of dev, or without a profile (``profiled``) those of the embedded
-    sample. PyTorch computes on ``device``, NumPy and ONNX on the CPU. Each batch size is timed for ``seconds``, but one
-    call at least. A model that does not fit into memory is a ``KdError``.
+    sample. PyTorch computes on the settings' device, NumPy and ONNX on the CPU. Each batch size is timed for
+    ``seconds``, but one call at least. A model that does not fit into memory is a ``KdError``.
     """
+    from kdcli.models.device import resolve
     from kdcli.student.student import load_student
     from kdcli.tasks.split import table_settings
     from kdcli.tasks.statistics import count_words
 
-    reporter, folder = reporter or QuietReporter(), student_folder(student)
+    reporter, folder, device = reporter or QuietReporter(), student_folder(student), resolve(settings.device)
     loaded = load_student(folder)
     task = loaded.task
     subjects, skipped = student_forms(folder, loaded.config["plugin"], task, onnx, device)
@@ -150,7 +142,7 @@ def bench(
     for name, reason in skipped.items():
         reporter.warn(f"{name} is skipped: {reason}")
     reading = table_settings(task, settings.task, folder, profiled=profiled)
-    columns, source = _texts(task, reading, table, seed, reporter)
+    columns, source = _texts(task, reading, table, settings.seed, reporter)
     models: list[Measurement] = []
     with reporter.progress("bench", len(subjects), "models") as progress:
         for subject in subjects:
@@ -160,9 +152,8 @@ def bench(
                 one = replace(one, parameters=every, parameters_without_embeddings=without)
             models.append(one)
             progress.advance(measured=subject.name)
-    ratios = {one.name: ratio(one, models[-1]) for one in models[:-1]} if teacher else {}
     texts, words = len(columns[0]), float(count_words(columns).mean())
-    return BenchReport(task.name, texts, words, source, _machine(device), seconds, models, ratios, skipped)
+    return BenchReport(task.name, texts, words, source, _machine(device), seconds, models, skipped)
 
 
 def keep(report: BenchReport, student: Path) -> Path | None:
@@ -171,17 +162,6 @@ def keep(report: BenchReport, student: Path) -> Path | None:
         return None
     write_json(student / "bench.json", asdict(report))
     return student / "bench.json"
-
-
-def ratio(model: Measurement, teacher: Measurement) -> Ratio:
-    """Compare a model with the teacher."""
-    return Ratio(
-        {batch: model.per_second[batch] / teacher.per_second[batch] for batch in BATCHES},
-        teacher.latency.p50 / model.latency.p50,
-        teacher.parameters / model.parameters if teacher.parameters and model.parameters else None,
-        teacher.megabytes / model.megabytes if teacher.megabytes else None,
-        teacher.peak_megabytes / model.peak_megabytes,
-    )
 
 
 def student_forms(
@@ -194,10 +174,10 @@ def student_forms(
     skipped: dict[str, str] = {}
     if hasattr(registry.load("students", plugin), "fast"):
         subjects.append(BenchSubject(_NAMES["numpy"], "numpy", str(folder), task))
+    if onnx is None:
+        return subjects, skipped
     graphs: dict[Kind, str] = {"onnx": MODEL, "int8": INT8}
     for kind, file in graphs.items():
-        if onnx is None:
-            break
         if find_spec("onnxruntime") is None:
             skipped[_NAMES[kind]] = "onnxruntime is not installed: pip install 'kdcli[onnx]'"
         elif not (onnx / file).is_file():

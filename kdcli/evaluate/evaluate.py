@@ -15,6 +15,7 @@ from kdcli.api import Progress, QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError
 from kdcli.evaluate.predict import Model
+from kdcli.models.device import resolve
 from kdcli.run.folder import artefact, is_run, student_folder, teacher_of, transfer_set
 from kdcli.student.student import load_student
 from kdcli.tables.parquet import scan, slices
@@ -63,14 +64,12 @@ def evaluate_models(
     profiled: bool = True,
     table: Path | None = None,
     split: Literal["dev", "test"] = "dev",
-    device: str = "cpu",
-    seed: int = 1,
     reporter: Reporter | None = None,
 ) -> EvalReport:
     """Evaluate models on one table, or on those of a split.
 
     A model is named by its folder or its run, the teacher also by its hub name. ``profiled``: the settings describe the
-    task; otherwise the student does, and they only say how to read a table. The teacher runs on ``device``, a student
+    task; otherwise the student does, and they only say how to read a table. The teacher runs on their device, a student
     on the CPU.
 
     Raises:
@@ -89,6 +88,7 @@ def evaluate_models(
         places["teacher"] = teacher_of(teacher)
         logits = artefact(student, "logits") if is_run(student) else None
         source = TeacherSource.of(settings, places["teacher"], logits)
+        device = resolve(settings.device)
         models["teacher"] = source.load(task, device=device, precision=settings.precision, reporter=reporter)
     models = {name: models[name] for name in ORDER if name in models}
     if table is not None:
@@ -97,20 +97,21 @@ def evaluate_models(
         tables = load_tables(tasks, task, split, reporter)
     _warn_of_seen(student, tables, task, reporter)
     labelled = {name: _labelled(rows, table or name, reporter) for name, rows in tables.items()}
-    how: dict[str, Any] = {"seed": seed, "reporter": reporter}
+    how: dict[str, Any] = {"seed": settings.seed, "reporter": reporter}
     found = {name: evaluate_table(models, rows, task, name=name, **how) for name, rows in labelled.items()}
     return _report(task, {name: places[name] for name in models}, found)
 
 
 def audit_teacher(
-    teacher: TeacherSource, table: pl.DataFrame, task: Task, settings: Settings, device: str, reporter: Reporter
+    teacher: TeacherSource, table: pl.DataFrame, task: Task, settings: Settings, reporter: Reporter
 ) -> EvalReport:
     """Evaluate a teacher by itself on a labelled table, which the report calls ``sample``.
 
     Raises:
         DataError: The teacher answers none of the texts.
     """
-    model = teacher.load(task, device=device, precision=settings.precision, reporter=reporter)
+    device, precision = resolve(settings.device), settings.precision
+    model = teacher.load(task, device=device, precision=precision, reporter=reporter)
     found = evaluate_table({"teacher": model}, table, task, seed=settings.seed, name="sample", reporter=reporter)
     return _report(task, {"teacher": teacher.model}, {"sample": found})
 
@@ -170,7 +171,6 @@ def _outputs(model: Model, columns: list[list[str]], progress: Progress) -> NDAr
 
 
 def _warn_of_seen(student: Path, tables: Mapping[str, pl.DataFrame], task: Task, reporter: Reporter) -> None:
-    """Warn of texts that the student of a run has learned from."""
     path = transfer_set(student) if is_run(student) else None
     if path is None:
         return

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from kdcli.api import QuietReporter, Task
 from kdcli.student.dataset import open_joined
@@ -31,33 +31,33 @@ class Linear:
     """A linear model of the words and word pairs of a text."""
 
     task: Task
-    vectorizer: TfidfVectorizer
-    model: Any
+    pipeline: Pipeline
     parameters_without_embeddings: int = 0
 
     @property
     def parameters(self) -> int:
         """The number of its weights."""
-        models = getattr(self.model, "estimators_", [self.model])  # one a label where each is a yes or no of its own
+        model = self.pipeline[-1]
+        models = getattr(model, "estimators_", [model])  # one a label where each is a yes or no of its own
         return sum(int(one.coef_.size + np.size(one.intercept_)) for one in models if hasattr(one, "coef_"))
 
     @property
     def megabytes(self) -> float:
         """The size of its weights in float32 and of its vocabulary, in 10^6 bytes."""
-        words = sum(len(word.encode()) for word in self.vectorizer.vocabulary_)
-        return (4 * (self.parameters + len(self.vectorizer.vocabulary_)) + words) / 1e6
+        words = self.pipeline[0].vocabulary_
+        return (4 * (self.parameters + len(words)) + sum(len(word.encode()) for word in words)) / 1e6
 
     def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         """Return the log-odds of the classes, or the scores, ``float32 [texts, task.outputs]``."""
-        features = self.vectorizer.transform(_joined(columns))
+        texts = list(map(_BETWEEN.join, zip(*columns, strict=True)))
         if self.task.is_score:
-            return np.asarray(self.model.predict(features), np.float32)[:, None]
-        found = np.asarray(self.model.decision_function(features), np.float32)
+            return np.asarray(self.pipeline.predict(texts), np.float32)[:, None]
+        found = np.asarray(self.pipeline.decision_function(texts), np.float32)
         if self.task.multi_label:
             return found
         found = np.stack([-found / 2, found / 2], 1) if found.ndim == 1 else found
         odds = np.full((len(found), self.task.outputs), found.min(initial=0) - _UNSEEN, np.float32)
-        odds[:, self.model.classes_] = found
+        odds[:, self.pipeline.classes_] = found
         return odds
 
 
@@ -74,18 +74,12 @@ def train_linear(joined: Path, task: Task) -> Linear | None:
     wanted = np.concatenate(targets)[: len(columns[0])]
     if len(np.unique(wanted, axis=0)) < 2:
         return None
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=min(2, len(wanted) // 10), sublinear_tf=True)
-    try:
-        features = vectorizer.fit_transform(_joined(columns))
-    except ValueError:  # no word is left
-        return None
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=min(2, len(wanted) // 10), sublinear_tf=True)
     model = Ridge() if task.is_score else LogisticRegression(C=10.0, max_iter=200)
+    pipeline = make_pipeline(words, OneVsRestClassifier(model) if task.multi_label else model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a label that all texts have, or none: its answer is constant
-        model = OneVsRestClassifier(model) if task.multi_label else model
-        return Linear(task, vectorizer, model.fit(features, wanted))
-
-
-def _joined(columns: Sequence[Sequence[str]]) -> Sequence[str]:
-    pairs = pl.select(pl.concat_str([pl.Series(column, dtype=pl.String) for column in columns], separator=_BETWEEN))
-    return pairs.to_series().to_list()
+        try:
+            return Linear(task, pipeline.fit(list(map(_BETWEEN.join, zip(*columns, strict=True))), wanted))
+        except ValueError:  # no word is left
+            return None

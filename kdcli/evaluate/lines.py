@@ -21,7 +21,7 @@ def predict_lines(
     A line holds a text, or two with a tab between them, and ends at LF or CRLF. The index counts the lines from 0.
 
     Raises:
-        DataError: There is no line, or one is not UTF-8, or no pair; the lines before it are predicted.
+        DataError: There is no line, or one is not UTF-8, or no pair.
     """
     done = 0
     for columns in read_lines(stream, model.task, reporter):

@@ -154,24 +154,18 @@ class _ProgressOnly(QuietReporter):
 
 def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
     """Return the rows that have a label, and a note for each table that lacks some."""
-    found, notes = {}, []
-    for name, table in tables.items():
-        there = table.filter(pl.col("label").is_not_null())
-        if len(there):
-            found[name] = there
-            if left_out := len(table) - len(there):
-                notes.append(f"{name}: {left_out:,} rows without a label are left out")
-    return found, notes
+    found = {name: table.drop_nulls("label") for name, table in tables.items()}
+    lacking = {name: len(tables[name]) - len(table) for name, table in found.items() if len(table)}
+    notes = [f"{name}: {rows:,} rows without a label are left out" for name, rows in lacking.items() if rows]
+    return {name: found[name] for name in lacking}, notes
 
 
 def _answered(teacher: _Measured, tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
     """Leave out the rows that the teacher has not answered; return the tables, and notes."""
-    logits = teacher.logits[0]
-    there = {name: np.isfinite(found[:, 0]) for name, found in logits.items()}
-    teacher.logits[0] = {name: found[there[name]] for name, found in logits.items()}
-    without = {name: int((~rows).sum()) for name, rows in there.items()}
+    there = {name: np.isfinite(found[:, 0]) for name, found in teacher.logits[0].items()}
+    teacher.logits[0] = {name: found[there[name]] for name, found in teacher.logits[0].items()}
     what = "rows are left out, since the teacher has not answered them"
-    notes = [f"{name}: {rows:,} {what}" for name, rows in without.items() if rows]
+    notes = [f"{name}: {(~rows).sum():,} {what}" for name, rows in there.items() if not rows.all()]
     return {name: table.filter(there[name]) for name, table in tables.items()}, notes
 
 
@@ -206,37 +200,27 @@ class _Measured:
 def _results(
     models: Mapping[str, _Measured], tables: Mapping[str, pl.DataFrame], task: Task, notes: list[str], gold: bool
 ) -> Results:
-    scored = {
-        name: score_models(
-            task,
-            {model: [seed[name] for seed in measured.at_half] for model, measured in models.items()},
-            encode_labels(table["label"], task, file=name),
-        )
-        for name, table in tables.items()
-    }
+    scores: dict[str, dict[str, dict[str, list[float]]]] = {model: {} for model in models}
+    intervals: dict[str, dict[str, dict[str, Range]]] = {model: {} for model in models}
+    gaps: dict[str, dict[str, Interval | None]] = {}
+    for name, table in tables.items():
+        outputs = {model: [seed[name] for seed in measured.at_half] for model, measured in models.items()}
+        found = score_models(task, outputs, encode_labels(table["label"], task, file=name))
+        gaps[name] = found.gaps
+        for model in models:
+            scores[model][name], intervals[model][name] = found.scores[model], found.intervals[model]
     titles = {metric: metric_title(task, metric) for metric in (task.metric, *task.more_metrics)}
     if not gold and "accuracy" in titles:
         titles["accuracy"] = "agreement with the teacher"
-    gaps = {name: found.gaps for name, found in scored.items()}
-    return Results(
-        list(titles),
-        [
-            Row(
-                model,
-                {name: found.scores[model] for name, found in scored.items()},
-                *models[model].size,
-                _speed(model, models),
-                {name: found.intervals[model] for name, found in scored.items()},
-                _fidelity(model, models),
-            )
-            for model in models
-        ],
-        {name: {key: gap.value if gap else None for key, gap in ours.items()} for name, ours in gaps.items()},
-        notes,
-        titles,
-        {name: {key: (gap.low, gap.high) if gap else None for key, gap in ours.items()} for name, ours in gaps.items()},
-        gold,
-    )
+    rows = []
+    for model, measured in models.items():
+        speed, near = _speed(model, models), _fidelity(model, models)
+        rows.append(Row(model, scores[model], *measured.size, speed, intervals[model], near))
+    shares = {name: {key: gap.value if gap else None for key, gap in found.items()} for name, found in gaps.items()}
+    ranges = {
+        name: {key: (gap.low, gap.high) if gap else None for key, gap in found.items()} for name, found in gaps.items()
+    }
+    return Results(list(titles), rows, shares, notes, titles, ranges, gold)
 
 
 def _speed(model: str, models: Mapping[str, _Measured]) -> float:
@@ -285,11 +269,8 @@ def score_models(
 def gap_closed(scores: Mapping[str, float], drawn: Mapping[str, Floats]) -> Interval | None:
     """Return the share of the gap between baseline and teacher that the student closes, with its 95 % interval.
 
-    None where the texts do not show a gap: the interval of teacher - baseline is not above 0.
-
-    Args:
-        scores: Of teacher, baseline and student, the mean over the seeds.
-        drawn: The same in each resample of the texts, ``[resamples]``.
+    None where the texts do not show a gap: the interval of teacher - baseline is not above 0. ``scores`` are the means
+    over the seeds, ``drawn`` the same in each resample of the texts, ``[resamples]``.
     """
     gaps = drawn["teacher"] - drawn["baseline"]
     gap = scores["teacher"] - scores["baseline"]
@@ -335,7 +316,6 @@ def _beaten(results: Results) -> list[str]:
 
 
 def _with_logits(tables: Mapping[str, pl.DataFrame], logits: Mapping[str, Logits], task: Task) -> pl.DataFrame:
-    """Return the rows of all tables with the logits of all models."""
     names = [f"{model}_{number}" for model in logits for number in range(task.outputs)]
     values = {name: np.concatenate([of_model[name] for of_model in logits.values()], axis=1) for name in tables}
     wanted = ["index", *task.columns, "label"]

@@ -74,8 +74,6 @@ def glue_task(task: Task, name: str) -> Task:
 
 @dataclass(frozen=True)
 class _RenamedLabels:
-    """A model whose labels have other names."""
-
     model: Model
     task: Task
     answers_all = True  # GLUE takes a label for each row

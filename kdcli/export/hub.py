@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, HfApi, ModelCardData
 
 from kdcli.api import Task
 from kdcli.download import SOURCES
-from kdcli.errors import DataError
-from kdcli.files import CALIBRATION, atomic, check_output
+from kdcli.errors import DataError, MissingError, first_line
+from kdcli.files import CALIBRATION, MARKER, atomic, check_output
 from kdcli.student.card import fill_card, tags
-from kdcli.student.student import FORMAT, WEIGHTS, load_student
+from kdcli.student.student import FORMAT, WEIGHTS, Student, load_student
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.tasks.metrics import metric_title
 
@@ -45,6 +46,7 @@ class Origin:
     dataset: str | None = None  # as on the Hub; by default the task's known one
     teacher: str = ""
     transfer: str = ""  # how the transfer set was made
+    name: str = "USER/NAME"  # the student's own, on the Hub
 
 
 def export_hub_folder(*, student: Path, output: Path, origin: Origin | None = None, force: bool = False) -> HubFolder:
@@ -73,6 +75,24 @@ def export_hub_folder(*, student: Path, output: Path, origin: Origin | None = No
     return HubFolder(output, loaded.task.name, sizes)
 
 
+def push_to_hub(
+    student: Student, name: str, *, private: bool | None = None, token: str | None = None, **card: str
+) -> str:
+    """Upload a student to the Hub, and return its address there; see ``Student.push_to_hub``."""
+    with TemporaryDirectory() as place:
+        own, output = Path(place) / "student", Path(place) / "hub"
+        replace(student).save(own)
+        export_hub_folder(student=own, output=output, origin=Origin(name=name, **card))
+        try:
+            hub = HfApi(token=token)
+            address = str(hub.create_repo(name, private=private, exist_ok=True))
+            hub.upload_folder(repo_id=name, folder_path=output, ignore_patterns=[MARKER])
+        except Exception as error:  # no network, no such name, or no right to write there
+            what = f"the student cannot be uploaded as {name}: {first_line(error)}"
+            raise MissingError(what, hint="`hf auth login` takes a token that may write") from error
+    return address
+
+
 def hub_card(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, size: int, origin: Origin) -> str:
     """Fill in the card as the Hub reads it."""
     made = {"kd": str(config.get("kd", ""))}
@@ -80,7 +100,7 @@ def hub_card(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, 
         made = {"teacher": _public_name(origin.teacher), "transfer set": origin.transfer, **made}
     try:
         data, made = _card_data(config, metrics, task, origin), {name: value for name, value in made.items() if value}
-        return fill_card(data, config, metrics, task, size, made=made, on_hub=True)
+        return fill_card(data, config, metrics, task, size, made=made, on_hub=origin.name)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         hint = "train it again, or take the folder that `kd student` has written"
         raise DataError(f"config.json or metrics.json of the student is not whole: {error!r}", hint=hint) from error

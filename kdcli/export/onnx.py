@@ -11,19 +11,22 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from itertools import cycle
 from pathlib import Path
+from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, normalizers
 
 from kdcli import __version__, registry
-from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.api import MASK, QuietReporter, Reporter, Task
 from kdcli.errors import DataError, KdError, MissingError, PluginError, first_line
+from kdcli.export.bits import narrow_tables, quantise
 from kdcli.files import atomic, check_output
 from kdcli.student.config import task_of
 from kdcli.student.student import WEIGHTS, Student, load_student
-from kdcli.student.vocabulary import Columns, Compute, load_tokenizer, save_tokenizer
+from kdcli.student.vocabulary import PAD, Columns, Compute, load_tokenizer, save_tokenizer
 from kdcli.tasks.answers import answers, same
 
 if TYPE_CHECKING:
@@ -34,8 +37,6 @@ FORMAT = "kd.onnx/1"
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
 BATCH = 16
 """Texts that go through a graph at once: more of them overflow the processor's caches, and it takes longer."""
-QUANTISED = ("Conv", "Gather", "LSTM", "MatMul")
-"""Operators whose weights are stored in 8 bits; onnxruntime has no such GRU."""
 DEV_ROWS = 2048
 """Texts of dev that a graph is compared on."""
 SIZES = (1, 2, 7, 32)
@@ -44,6 +45,8 @@ LONGEST = (1, 2, 5, 13, 40)
 """Words of such a batch's longest text, beside the most that the student reads."""
 TOLERANCE = 1e-5
 """For float32: |ours - PyTorch's| is at most this, and this share of PyTorch's more."""
+TIMED, WORDS, SECONDS = (1, 64), 20, 0.1
+"""Rows of the batches that graphs are timed on, words of each text, and how long."""
 
 
 class Session:
@@ -105,7 +108,8 @@ class GraphComparison:
     texts: str  # ``random`` words, or the texts of ``dev``
     rows: int
     difference: float  # the largest between two logits
-    exact: bool  # whether all are within ``TOLERANCE``
+    alone: float  # the largest between two logits of the graph: of a text in its batch, and by itself
+    exact: bool  # whether all are within ``TOLERANCE`` of PyTorch's
     same_labels: float | None  # share of rows; None for scores
     pearson: float | None  # correlation of the scores; None for labels
 
@@ -118,6 +122,8 @@ class OnnxExport:
     task: str
     megabytes: dict[str, float]  # of each graph, and of the student's weights, 10^6 bytes
     comparisons: list[GraphComparison]  # each graph against PyTorch; empty without a check
+    # texts of 20 words by the rows of a batch, on one thread, of the best call; empty without a check
+    per_second: dict[str, dict[int, float]]
 
 
 def export_onnx(
@@ -133,7 +139,7 @@ def export_onnx(
     """Write a student as ONNX, whole and right or not at all: the graphs, the tokenizer, the labels and a card.
 
     ``int8`` adds a second graph with 8-bit weights. ``check`` compares with PyTorch on random words, and on the texts
-    of ``dev``. ``force`` replaces an earlier export.
+    of ``dev``, and times the graphs. ``force`` replaces an earlier export.
 
     Raises:
         DataError: The folder is not a student's, the output exists, or the texts cannot be read.
@@ -160,19 +166,23 @@ def export_onnx(
         (folder / MODEL).write_bytes(graph)
         progress.advance()
         if int8:
-            _quantise(folder / MODEL, folder / INT8)
+            quantise(folder / MODEL, folder / INT8)
+            narrow_tables(folder / INT8, int8=True)
+        narrow_tables(folder / MODEL)
         progress.advance()
-        comparisons = compare(loaded, {file: Session(folder / file) for file in files}, texts)
+        graphs = {file: Session(folder / file, threads=1) for file in files}
+        comparisons = compare(loaded, graphs, texts)
         for one in comparisons:
             if one.file == MODEL and not one.exact:
                 what = f"{MODEL} differs from PyTorch by {one.difference:.2g}, on {one.texts} texts"
                 hint = "its plugin's to_onnx is not the same model; --no-check would write it all the same"
                 raise KdError(what, hint=hint)
         progress.advance()
+        speeds = {file: speed(graph, task, loaded.config["vocabulary_size"]) for file, graph in graphs.items() if check}
         megabytes = {file: (folder / file).stat().st_size / 1e6 for file in files}
-        _describe(folder, loaded, megabytes, comparisons)
+        _describe(folder, loaded, megabytes, comparisons, speeds)
     megabytes[WEIGHTS] = (student / WEIGHTS).stat().st_size / 1e6
-    return OnnxExport(output, task.name, megabytes, comparisons)
+    return OnnxExport(output, task.name, megabytes, comparisons, speeds)
 
 
 def compare(
@@ -188,11 +198,33 @@ def compare(
         expected = np.concatenate([module(*batch) for batch in batches])
         for file, graph in graphs.items():
             logits = np.concatenate([graph(*batch) for batch in batches])
-            difference = float(np.abs(logits - expected).max())
+            alone = np.concatenate([graph(*row) for batch in batches for row in _rows(*batch)])
+            difference, apart = (float(np.abs(logits - other).max()) for other in (expected, alone))
             exact = np.allclose(logits, expected, TOLERANCE, TOLERANCE)
             alike = None if task.is_score else float(same(answers(logits, task), answers(expected, task)).mean())
             pearson = score(task, logits, expected[:, 0])["pearson"] if task.is_score else None
-            found.append(GraphComparison(file, name, len(logits), difference, exact, alike, pearson))
+            found.append(GraphComparison(file, name, len(logits), difference, apart, exact, alike, pearson))
+    return found
+
+
+def _rows(words: Columns, lengths: Columns) -> Iterator[tuple[Columns, Columns]]:
+    """Return each row of a batch as a batch of its own, without padding."""
+    for row in range(len(lengths[0])):
+        counts = tuple(column[row : row + 1] for column in lengths)
+        yield tuple(ids[row : row + 1, : count[0]] for ids, count in zip(words, counts, strict=True)), counts
+
+
+def speed(graph: Compute, task: Task, vocabulary: int) -> dict[int, float]:
+    """Return the texts a second of a graph by the rows of a batch; their words are random."""
+    numbers, found = np.random.default_rng(0), {}
+    for rows in TIMED:
+        words = tuple(numbers.integers(1, max(vocabulary, 2), (rows, WORDS)) for _ in task.columns)
+        lengths = tuple(np.full(rows, WORDS) for _ in task.columns)
+        ends = [thread_time()]
+        while ends[-1] < ends[0] + SECONDS:
+            graph(words, lengths)
+            ends.append(thread_time())
+        found[rows] = float(rows / np.diff(ends).min())
     return found
 
 
@@ -233,44 +265,37 @@ def _graph(student: Student) -> bytes:
     return graph
 
 
-def _quantise(source: Path, target: Path) -> None:
-    """Store the weights in 8 bits, a scale for each row of a matrix; activations are scaled batch by batch."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    shaped = source.with_name(f".{source.name}")
-    try:
-        quant_pre_process(source, shaped, skip_optimization=True, skip_symbolic_shape=True)
-        quantize_dynamic(
-            shaped,
-            target,
-            op_types_to_quantize=list(QUANTISED),
-            per_channel=True,
-            # 7 bits of the 8: AVX2 without VNNI adds two products in 16 bits, and full weights would saturate there.
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
-        )
-    except Exception as error:
-        hint = "--no-int8 leaves the 8-bit graph out"
-        raise KdError(f"onnxruntime cannot quantise this graph: {first_line(error)}", hint=hint) from error
-    finally:
-        shaped.unlink(missing_ok=True)
-
-
 def _describe(
-    folder: Path, student: Student, megabytes: Mapping[str, float], comparisons: Sequence[GraphComparison]
+    folder: Path,
+    student: Student,
+    megabytes: Mapping[str, float],
+    comparisons: Sequence[GraphComparison],
+    per_second: Mapping[str, Mapping[int, float]],
 ) -> None:
     """Write what a program needs beside the graphs, and a card."""
     from kdcli.student.card import summary
 
     task, config = student.task, student.config
-    save_tokenizer(student.tokenizer, folder)
+    save_tokenizer(_portable(student.tokenizer), folder)
+    # JavaScript's tokenizers read these from here alone.
+    reading = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config["max_length"]}
+    reading |= {"unk_token": MASK, "mask_token": MASK, "pad_token": PAD, "truncation_side": "right"}
     kept = {name: config[name] for name in ("plugin", "options", "vocabulary_size", "max_length")}
     kept = {"format": FORMAT, **kept, "task": asdict(task), "kd": __version__}
     labels: dict[str, Any] = {"labels": task.labels, "names": task.names}
     labels |= {"multi_label": True, "thresholds": task.thresholds or [0.5] * task.outputs} if task.multi_label else {}
-    for name, content in (("config.json", kept), ("labels.json", labels)):
+    files = {"config.json": kept, "labels.json": labels, "tokenizer_config.json": reading}
+    for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     template = jinja2.Template(Path(__file__).with_name("onnx.md").read_text("utf-8"), undefined=jinja2.StrictUndefined)
     values = {"task": task, "summary": summary(task), "max_length": config["max_length"], "megabytes": megabytes}
-    (folder / "README.md").write_text(f"{template.render(values, comparisons=comparisons)}\n", "utf-8")
+    values |= {"comparisons": comparisons, "per_second": per_second}
+    (folder / "README.md").write_text(f"{template.render(values)}\n", "utf-8")
+
+
+def _portable(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer that reads Greek alike everywhere: JavaScript lower-cases a sigma by its place in the word."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    sigma = copy.normalizer.normalize_str("Σ")
+    copy.normalizer = normalizers.Sequence([normalizers.Replace("Σ", sigma), copy.normalizer])
+    return copy

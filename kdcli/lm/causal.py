@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -123,10 +123,13 @@ class CausalSampler:
 
 
 class CausalDecoder:
-    """Any ``AutoModelForCausalLM`` with a preallocated key-value cache, each row at a position of its own."""
+    """Any ``AutoModelForCausalLM`` with a preallocated key-value cache, each row at a position of its own.
 
-    def __init__(self, model: Any, draw: Draw = draw) -> None:
-        self.model, self.draw = model, draw
+    ``read`` takes what ``draw`` draws from out of the model's output: ``[rows, 1, ...]``, by default the logits.
+    """
+
+    def __init__(self, model: Any, draw: Draw = draw, read: Callable[[Any], Tensor] = lambda out: out.logits) -> None:
+        self.model, self.draw, self.read = model, draw, read
         self.open(0, 0)
 
     @property
@@ -136,7 +139,8 @@ class CausalDecoder:
 
     def open(self, rows: int, length: int) -> None:
         """See ``Decoder``; the first step reserves the memory."""
-        self.current = _Step()
+        # Where the next keys and values belong: all layers share it.
+        self.current = SimpleNamespace(rows=None, positions=None, width=0)
         layers = self.model.config.get_text_config().num_hidden_layers
         self.cache = Cache(layers=[_RowLayer(self.current, length) for _ in range(layers)])
 
@@ -153,8 +157,7 @@ class CausalDecoder:
         self.current.positions, self.current.width = positions, width
         inputs = {"input_ids": tokens[:, None], "position_ids": positions[:, None]}
         inputs["attention_mask"] = mask[:, None, None]  # [rows, 1, 1, width]
-        logits: Tensor = self.model(**inputs, past_key_values=self.cache, use_cache=True).logits[:, -1]
-        return logits
+        return self.read(self.model(**inputs, past_key_values=self.cache, use_cache=True))[:, -1]
 
     def keep(self, rows: Tensor) -> None:
         """See ``Decoder``."""
@@ -207,28 +210,18 @@ class CausalDecoder:
         return float(torch.stack(gaps).max())
 
 
-@dataclass
-class _Step:
-    """Where the next keys and values belong; all layers of a cache share it."""
-
-    rows: Tensor | None = None
-    positions: Tensor | None = None
-    width: int = 0
-
-
 class _RowLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one layer, ``[rows, heads, length, head width]``, each row written at its own position."""
 
-    def __init__(self, current: _Step, length: int) -> None:
+    def __init__(self, current: SimpleNamespace, length: int) -> None:
         super().__init__()
-        self.current = current
-        self.length = length
+        self.current, self.length = current, length
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Reserve the memory for the longest texts."""
-        rows, heads, _, _ = key_states.shape
-        self.keys = key_states.new_zeros(rows, heads, self.length, key_states.shape[-1])
-        self.values = value_states.new_zeros(rows, heads, self.length, value_states.shape[-1])
+        self.keys, self.values = (
+            states.new_zeros(*states.shape[:2], self.length, states.shape[-1]) for states in (key_states, value_states)
+        )
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -245,7 +238,7 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_seq_length(self) -> int:
         """Return the number of positions before the new one."""
-        return self.current.width - 1
+        return int(self.current.width) - 1
 
     def get_max_length(self) -> int:
         """Return the largest number of positions."""

@@ -19,7 +19,7 @@ from transformers import PrinterCallback
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError, ProfileError
-from kdcli.files import alone, atomic, full_disk, remove
+from kdcli.files import alone, atomic, full_disk, remove, write_json
 from kdcli.lm.trainer import Arguments, ByLength, ByLengthTrainer, Diverged, FineTuneTask, Watch
 from kdcli.models.device import halve_until_it_fits
 from kdcli.models.hf import quiet
@@ -71,10 +71,6 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
 
     The folder lies inside that of ``one_training``. An outcome in it is used as it is, and a training continues from
     its checkpoints. Under ``torchrun`` all processes call this.
-
-    Raises:
-        KdError: Memory or disk space ran out.
-        ProfileError: The model has no gradient checkpointing.
     """
     record = folder / "outcome.json"
     if not record.exists():
@@ -118,8 +114,7 @@ def _train(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter)
             best, outcome = training.outcome(stopped)
             if best:
                 _keep(folder / f"checkpoint-{best}", folder / "model", task.tokenizer)
-            with atomic(folder / "outcome.json") as temporary:
-                temporary.write_text(json.dumps(asdict(outcome)), "utf-8")
+            write_json(folder / "outcome.json", asdict(outcome))
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     state.wait_for_everyone()
@@ -174,8 +169,13 @@ class _Training:
 
     def outcome(self, stopped: str | None) -> tuple[int | None, TrainingOutcome]:
         """Return the update of the best checkpoint, and the outcome."""
-        best, epoch, scores = _best(self.folder, self.task.metric)
-        done = max(_states(self.folder), default=0) if stopped else self.updates
+        states, score, epoch, scores = _states(self.folder), f"eval_{self.task.metric}", 0.0, {}
+        done = max(states, default=0) if stopped else self.updates
+        if best := states[max(states)]["best_global_step"] if states else None:
+            history = states[best]["log_history"]
+            point = next(point for point in history if point["step"] == best and score in point)
+            found = {name.removeprefix("eval_"): value for name, value in point.items() if name.startswith("eval_")}
+            epoch, scores = point["epoch"], {name: found[name] for name in found if name not in _TIMING}
         if not self.parameters:
             self._model()
         return best, TrainingOutcome(
@@ -243,10 +243,7 @@ def one_training(
     """Train in a folder that belongs to this training alone, and is removed when it ends well; all processes enter.
 
     With ``resume``, a killed training continues if its fingerprint was the same: inputs, settings, seed, and what is
-    added here, the number of processes and the versions of the libraries.
-
-    Raises:
-        KdError: Another process trains ``what`` (a teacher, a generator) here.
+    added here, the number of processes and the versions of the libraries. Another process at it is a ``KdError``.
     """
     state = PartialState()
     with alone(folder, f"another process trains this {what} already") if state.is_main_process else nullcontext():
@@ -279,18 +276,6 @@ def _states(folder: Path) -> dict[int, dict[str, Any]]:
         with suppress(ValueError):
             states[int(path.parent.name.removeprefix("checkpoint-"))] = json.loads(path.read_text("utf-8"))
     return states
-
-
-def _best(folder: Path, metric: str) -> tuple[int | None, float, dict[str, float]]:
-    """Return the best checkpoint on dev: its update, epoch and scores; ``(None, 0, {})`` before any evaluation."""
-    states = _states(folder)
-    best = states[max(states)]["best_global_step"] if states else None
-    if not best:
-        return None, 0.0, {}
-    history = states[best]["log_history"]
-    point = next(point for point in history if point["step"] == best and f"eval_{metric}" in point)
-    scores = {name.removeprefix("eval_"): value for name, value in point.items() if name.startswith("eval_")}
-    return best, point["epoch"], {name: value for name, value in scores.items() if name not in _TIMING}
 
 
 def _keep(checkpoint: Path, output: Path, tokenizer: Any) -> None:

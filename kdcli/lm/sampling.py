@@ -140,10 +140,9 @@ def draw(logits: Tensor, uniforms: Tensor, *, temperature: float = 1.0, top_k: i
 
 
 def invert(weights: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Find where the cumulative sum of ``weights [rows, columns]`` passes each of the ``targets [rows]``.
+    """Find the columns ``int64 [rows]`` where the sum of ``weights [rows, columns]`` passes the ``targets [rows]``.
 
-    Returns:
-        The columns, ``int64 [rows]``, never one of weight 0; and what is left of the targets there, ``[rows]``.
+    None has weight 0. The second result is what is left of the targets there, ``[rows]``.
     """
     sums = weights.cumsum(dim=-1)
     end = sums[:, -1]  # a target that rounding has put beyond it is moved back

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from kdcli.api import Reporter
@@ -19,12 +19,7 @@ _PROBE = 9973  # a number of outputs that no other tensor has as its first dimen
 
 
 def base_of(folder: Path, reporter: Reporter) -> Path:
-    """Return the folder of an adapter's base model, fetched if it is on the hub.
-
-    Raises:
-        DataError: ``adapter_config.json`` cannot be read, or names none.
-        MissingError: The base model is not there.
-    """
+    """Return the folder of an adapter's base model, fetched if it is on the hub."""
     file, key = folder / ADAPTER, "base_model_name_or_path"
     hint = f"correct {key} in this file: a hub name, or the folder of the model that the adapter was trained on"
     with readable("adapter's configuration", folder):
@@ -62,14 +57,8 @@ def merge_adapter(folder: Path, base: Path, precision: str = "fp32") -> Any:
     names = {number: f"LABEL_{number}" for number in range(outputs)}  # the base's names are those of another task
     config = load_config(base, num_labels=outputs, id2label=names, problem_type=None)
     hint = "neither the base model nor the adapter holds them: train it again with them in modules_to_save"
-    model = load_model(
-        base,
-        AutoModelForSequenceClassification,
-        config=config,
-        precision=precision,
-        allow_new=frozenset(shapes),
-        hint=hint,
-    )
+    how: dict[str, Any] = {"config": config, "precision": precision, "allow_new": frozenset(shapes), "hint": hint}
+    model = load_model(base, AutoModelForSequenceClassification, **how)
     with readable("adapter", folder):
         _resize(model, shapes)
         adapted = PeftModel.from_pretrained(model, str(folder), torch_device="cpu")
@@ -84,12 +73,10 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
     """Return the shape of each tensor in an adapter's file, by its name in the base model."""
     file = folder / "adapter_model.safetensors"
     if file.is_file():
-        with safe_open(file, "pt") as tensors:
-            found = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+        weights = load_file(file)
     else:
         weights = torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
-        found = {name: list(tensor.shape) for name, tensor in weights.items()}
-    return {name.removeprefix(_PREFIX): shape for name, shape in found.items()}
+    return {name.removeprefix(_PREFIX): list(tensor.shape) for name, tensor in weights.items()}
 
 
 def _outputs(shapes: dict[str, list[int]], base: Path, folder: Path) -> int:

@@ -27,7 +27,6 @@ from kdcli.errors import DataError, first_line
 from kdcli.models.adapter import base_of, merge_adapter
 from kdcli.models.hf import (
     ADAPTER,
-    WEIGHTS,
     files_sha256,
     find_model,
     fit_max_length,
@@ -36,6 +35,7 @@ from kdcli.models.hf import (
     load_model,
     load_tokenizer,
     readable,
+    weight_megabytes,
 )
 
 LongTexts = Literal["cut", "mean", "max"]
@@ -47,7 +47,7 @@ _OVERLAP = 1 / 4
 
 @dataclass
 class Classifier:
-    """A classifier with its tokenizer."""
+    """A classifier with its tokenizer; its size and its kind are attributes, as of ``kdcli.api.LoadedTeacher``."""
 
     folder: Path  # the folder of its files
     model: Any  # the Hugging Face model, on its device
@@ -58,45 +58,27 @@ class Classifier:
     long_texts: LongTexts = "cut"  # what happens to a longer text
     # which text of a pair is cut, as tokenizers call it
     truncation: Literal["longest_first", "only_first"] = "longest_first"
+    pairs_only: bool = False  # whether single texts are refused
     base: Path | None = None  # the folder of the base model, where ``folder`` holds an adapter
     reporter: Reporter = field(default_factory=QuietReporter, init=False)  # shows how far it is in many texts
     cut: int = field(default=0, init=False)  # how many texts were longer so far
 
-    @property
-    def multi_label(self) -> bool | None:
-        """Whether each output is a yes or no of its own, by ``problem_type``; None where that is not set."""
-        return is_multi_label(self.model.config)
+    def __post_init__(self) -> None:
+        """Count the parameters, those outside of embedding tables too, and the 10^6 bytes of the weights on disk."""
+        self.folders = [self.folder] if self.base is None else [self.folder, self.base]
+        self.parameters, self.parameters_without_embeddings = count_parameters(self.model)
+        self.megabytes = weight_megabytes(self.folders)
+        self.multi_label = is_multi_label(self.model.config)
 
     @property
     def device(self) -> str:
         """The device it runs on."""
         return str(self.model.device)
 
-    @property
-    def parameters(self) -> int:
-        """The number of parameters."""
-        return count_parameters(self.model)[0]
-
-    @property
-    def parameters_without_embeddings(self) -> int:
-        """The number of parameters outside of embedding tables."""
-        return count_parameters(self.model)[1]
-
-    @property
-    def megabytes(self) -> float:
-        """The size of its weights on disk, in 10^6 bytes."""
-        patterns = (*WEIGHTS, "adapter_model.bin")
-        files = [next(found for name in patterns if (found := list(place.glob(name)))) for place in self._folders]
-        return sum(file.stat().st_size for found in files for file in found) / 1e6
-
     def fingerprint(self) -> str:
         """Return a hash of its files, those of an adapter's base model included."""
-        hashes = [files_sha256(place) for place in self._folders]
+        hashes = [files_sha256(place) for place in self.folders]
         return hashes[0] if self.base is None else hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-    @property
-    def _folders(self) -> list[Path]:
-        return [self.folder] if self.base is None else [self.folder, self.base]
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the outputs ``float32 [texts, outputs]`` of texts, or of pairs in two columns.
@@ -117,6 +99,9 @@ class Classifier:
     @torch.inference_mode()
     def _outputs(self, columns: Sequence[Sequence[str]], batch: int, *, states: bool) -> NDArray[np.float32]:
         """Return the outputs of texts, with the mean of the last hidden states beside them if asked for."""
+        if self.pairs_only and len(columns) < 2:
+            hint = "a classifier of single texts is read by --set teacher.plugin=transformers"
+            raise DataError("a cross-encoder reads pairs of texts", key="teacher.plugin", hint=hint)
         pieces, texts = self._pieces(columns)
         order = np.argsort([-len(ids) for ids in pieces["input_ids"]], kind="stable")  # too little memory shows at once
         found = []
@@ -252,8 +237,7 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
 def label_names(config: Any, folder: Path) -> tuple[str, ...]:
     """Return the name of each output, from ``id2label`` or ``label2id``; nothing for a score.
 
-    Raises:
-        DataError: The two contradict each other, or there are several scores.
+    Where the two contradict each other, or there are several scores, it is a ``DataError``.
     """
     file, problem = folder / "config.json", config.problem_type
     if problem == "regression" and config.num_labels > 1:

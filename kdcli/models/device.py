@@ -53,10 +53,7 @@ def check_device(device: str, precision: str, what: str) -> None:
 
 
 def fastest_precision(device: str) -> str:
-    """Return ``bf16`` where the device multiplies matrices faster in it, by half at least, else ``fp32``.
-
-    A processor shows by a short trial whether it does: newer ones of most makers do, in two or three different ways.
-    """
+    """Return ``bf16`` where the device multiplies matrices faster in it, by half at least, else ``fp32``."""
     kind = torch.device(device).type
     if kind != "cpu":
         return "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

@@ -1,10 +1,11 @@
-"""Word vectors, for student plugins: trained ones, frozen ones, or both side by side.
+"""Word vectors, for student plugins: trained ones, frozen ones, or both side by side; and how a pair is compared.
 
 It imports torch at its top, so a plugin imports it inside of ``build``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -54,3 +55,11 @@ def embedding(kind: Kind, vocabulary_size: int, vectors: NDArray[np.float32] | N
     trained = start.clone() if kind != "static" else None
     frozen = start.clone() if kind in ("static", "multichannel") else None
     return Embedding(trained, frozen)
+
+
+def compared(states: Sequence[Tensor]) -> Tensor:
+    """Return the states ``[batch, size]`` of each text column side by side; of a pair [h1, h2, |h1 - h2|, h1 * h2]."""
+    if len(states) == 2:
+        one, two = states
+        states = [one, two, (one - two).abs(), one * two]
+    return torch.cat(list(states), dim=1)

@@ -97,22 +97,16 @@ def find_model(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers, Sentence Transformers and the hub from writing to the terminal, which is the reporter's."""
-    others = [logging.getLogger(name) for name in ("huggingface_hub", "sentence_transformers")]
-    levels = transformers_logging.get_verbosity(), [other.level for other in others]
-    had_bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
+    """Keep all libraries from writing to the terminal, which is the reporter's: logs, warnings and bars."""
+    had_bar, level = transformers_logging.is_progress_bar_enabled(), logging.root.manager.disable
     transformers_logging.disable_progress_bar()
-    for other in others:
-        other.setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        transformers_logging.set_verbosity(levels[0])
-        for other, level in zip(others, levels[1], strict=True):
-            other.setLevel(level)
+        logging.disable(level)
         if had_bar:
             transformers_logging.enable_progress_bar()
 
@@ -172,17 +166,12 @@ def load_model(
     with readable("model's weights", folder):
         model, report = auto_class.from_pretrained(folder, config=config, **how)
 
-    def shape(size: Iterable[int]) -> str:
-        return " x ".join(map(str, size))
-
-    missing = {name: name for name in report["missing_keys"]}
-    shapes = {name: f"{name} ({shape(file)}, not {shape(own)})" for name, file, own in report["mismatched_keys"]}
-    for problem, tensors in (("missing", missing), ("of another shape", shapes)):
-        wrong = sorted(text for name, text in tensors.items() if not _may_be_new(name, model, allow_new))
-        if wrong:
-            named = ", ".join(wrong[:_NAMED]) + (" and others" if len(wrong) > _NAMED else "")
-            what = f"the weights do not fit config.json: {len(wrong)} tensors are {problem}: {named}"
-            raise DataError(what, file=folder, hint=hint)
+    new = {name: f"{name} (missing)" for name in report["missing_keys"]}
+    new |= {name: f"{name} ({list(file)}, not {list(own)})" for name, file, own in report["mismatched_keys"]}
+    if wrong := sorted(text for name, text in new.items() if not _may_be_new(name, model, allow_new)):
+        named = ", ".join(wrong[:_NAMED]) + (" and others" if len(wrong) > _NAMED else "")
+        what = f"the weights do not fit config.json: {len(wrong)} tensors are missing or of another shape: {named}"
+        raise DataError(what, file=folder, hint=hint)
     return model
 
 
@@ -256,16 +245,23 @@ def readable(what: str, folder: Path) -> Iterator[None]:
         raise DataError(f"the {what} cannot be read: {first_line(error)}", file=folder, hint=hint) from error
 
 
+def weight_megabytes(folders: Iterable[Path]) -> float:
+    """Return the size of the weights in some folders, in 10^6 bytes; in each, one form of them counts."""
+    forms = ([list(folder.glob(pattern)) for pattern in (*WEIGHTS, "adapter_model.bin")] for folder in folders)
+    return sum(file.stat().st_size for files in forms for file in next(filter(None, files), [])) / 1e6
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a folder holds the files of a tokenizer."""
-    return any(any(folder.glob(pattern)) for pattern in VOCABULARY)
+    return _holds(folder, VOCABULARY)
+
+
+def _holds(folder: Path, patterns: Iterable[str]) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def _whole(folder: Path, weights: bool, cards: Collection[str]) -> bool:
-    def holds(patterns: Iterable[str]) -> bool:
-        return any(any(folder.glob(pattern)) for pattern in patterns)
-
-    return holds(cards) and holds(WEIGHTS) if weights else has_tokenizer(folder)
+    return _holds(folder, cards) and _holds(folder, WEIGHTS) if weights else has_tokenizer(folder)
 
 
 def _download(

@@ -116,6 +116,14 @@ def read_weights(path: Path) -> dict[str, Floats]:
     return weights
 
 
+def narrow(values: NDArray[Any]) -> NDArray[Any]:
+    """Return float32 values as float16 where that changes none, others as they are; without gaps in memory."""
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    same = values.dtype == np.float32 and np.array_equal(half, values)
+    return np.ascontiguousarray(half if same else values)
+
+
 def channels(weights: Weights) -> list[Floats]:
     """Return the vectors of ``kdcli.models.embedding.Embedding``, a model's attribute ``embedding``.
 

@@ -102,20 +102,12 @@ def _no_such(name: str, kind: str, installed: list[Plugin]) -> PluginError:
 
 
 def load(group: Group, name: str) -> Any:
-    """Import a plugin, a module or an object, and check its contract, see ``kdcli.api``.
-
-    Raises:
-        PluginError: The plugin is missing, its name is ambiguous, it cannot be imported or breaks the contract.
-    """
+    """Import a plugin, a module or an object, and check its contract, see ``kdcli.api``."""
     return find(group, name).load()
 
 
 def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
-    """Validate a plugin's table of the profile, and return its ``Options``.
-
-    Raises:
-        ProfileError: Keys or values are wrong; it reports every one.
-    """
+    """Validate a plugin's table of the profile, and return its ``Options``; each wrong key or value is reported."""
     from pydantic import ValidationError
 
     module: Any = load(group, name)
@@ -147,10 +139,7 @@ def effective(group: Group, name: str, table: Mapping[str, Any]) -> dict[str, An
 
 @contextmanager
 def blaming(group: Group, name: str, inside: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turn an exception inside a plugin's function into an error that names the plugin.
-
-    A ``KdError``, and the exceptions of ``but``, stay as they are.
-    """
+    """Name the plugin in an exception inside its function, unless it is a ``KdError`` or one of ``but``."""
     try:
         yield
     except (Exception, SystemExit) as error:

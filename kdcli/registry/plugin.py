@@ -5,17 +5,17 @@ A file is known by its text, and run only when it is chosen.
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from symtable import symtable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -138,7 +138,7 @@ class Plugin:
             file, row = self.place(error)
             what = f"{self.title} cannot be imported: {shown(error)}"
             raise PluginError(what, hint=self.remedy, file=file, row=row) from error
-        if found := [version_fault(module)] if version_fault(module) else list(faults(self.group, module)):
+        if found := faults(self.group, module):
             raise PluginError(f"{self.title} {', and '.join(found)}", hint=self.remedy)
         return module
 
@@ -157,35 +157,29 @@ def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def version_fault(module: Any) -> str:
-    """Return what is wrong with a plugin's ``api_version``, or an empty text."""
-    if not hasattr(module, "api_version"):
-        return f"lacks api_version; this kd has {API_VERSION}"
-    version = module.api_version
-    if isinstance(version, bool) or version != API_VERSION:  # True == 1, and is no version
-        return f"is written for api_version {version!r}; this kd has {API_VERSION}"
-    return ""
-
-
-def faults(group: Group, module: Any) -> Iterator[str]:
-    """Yield everything that is wrong with the content of a plugin's module, one verb phrase for each fault."""
+def faults(group: Group, module: Any) -> list[str]:
+    """Return what is wrong with a plugin's module, a verb phrase each: its version, or else all of its content."""
     from pydantic import BaseModel
 
-    if missing := [name for name in NEEDED[group] if not hasattr(module, name)]:
-        yield f"lacks {', '.join(missing)}"
+    version = getattr(module, "api_version", None)
+    if isinstance(version, bool) or version != API_VERSION:  # True == 1, and is no version
+        lacks = version is None
+        return [
+            f"{'lacks api_version' if lacks else f'is written for api_version {version!r}'}; this kd has {API_VERSION}"
+        ]
+    missing = [name for name in NEEDED[group] if not hasattr(module, name)]
+    found = [f"lacks {', '.join(missing)}"] if missing else []
     for name in (*NEEDED[group], *OPTIONAL.get(group, ())):
-        if not hasattr(module, name):
-            continue
-        value = getattr(module, name)
-        kind = f"the class {value.__qualname__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+        value = getattr(module, name, None)
         if name == "Options":
-            if not (isinstance(value, type) and issubclass(value, BaseModel)):
-                yield f"has Options that are no Pydantic model class, but {kind}"
+            right, kind = isinstance(value, type) and issubclass(value, BaseModel), "a Pydantic model class"
         elif name in ("pairs", "scores"):
-            if not isinstance(value, bool):
-                yield f"has {name} = {value!r:.40}, which must be True or False"
-        elif not callable(value):
-            yield f"has a {name} that is no function, but {kind}"
+            right, kind = isinstance(value, bool), "True or False"
+        else:
+            right, kind = callable(value), "a function"
+        if hasattr(module, name) and not right:
+            found.append(f"has {name} = {value!r:.40}, which must be {kind}")
+    return found
 
 
 def use(files: Iterable[str | Path]) -> None:
@@ -221,12 +215,12 @@ def _read(path: Path, changed: int, size: int) -> CodeFile:
     hint = f"fix it: python {path.name} shows where"
     try:
         source = path.read_bytes()
-        tree = ast.parse(source, path)
+        symbols = symtable(source, str(path), "exec").get_symbols()  # type: ignore[arg-type]  # it takes bytes too
     except SyntaxError as error:
         raise PluginError(f"this is no Python: {error.msg}", file=path, row=error.lineno, hint=hint) from error
     except (OSError, ValueError) as error:
         raise PluginError(f"this is no Python: {error}", file=path, hint=hint) from error
-    names = set(_names(tree))
+    names = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
     groups = tuple(group for mark, group in MARKS.items() if mark in names)
     if "load" in names and "generators" not in groups:  # a generator has one too
         groups = (*groups, "teachers")
@@ -234,15 +228,3 @@ def _read(path: Path, changed: int, size: int) -> CodeFile:
         hint = "it must define build (a student), fine_tune (a generator), tag (a tagger) or load (a teacher)"
         raise PluginError("this file is no plugin", file=path, hint=hint)
     return CodeFile(path, groups, source)
-
-
-def _names(tree: ast.Module) -> Iterator[str]:
-    """Yield the names that a module defines or imports at its top level."""
-    for node in tree.body:
-        match node:
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                yield name
-            case ast.Assign(targets=targets):
-                yield from (target.id for target in targets if isinstance(target, ast.Name))
-            case ast.Import(names=names) | ast.ImportFrom(names=names):
-                yield from (name.asname or name.name for name in names)

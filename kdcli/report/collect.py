@@ -32,19 +32,6 @@ _STAGES = {"lite": "lite", "heavy": "sample", "corpus": "corpus", "mix": "mix"}
 
 
 @dataclass(frozen=True)
-class StageState:
-    """A stage of the run, by ``kd.lock``."""
-
-    state: str  # ``done``, ``not ended``, or ``older than KEY``: a stage before it was run again since
-    entry: Entry
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """Its result; empty where it did not end."""
-        return self.entry.result if self.entry.ended else {}
-
-
-@dataclass(frozen=True)
 class Curve:
     """A learning curve."""
 
@@ -68,7 +55,7 @@ class RunContents:
     task: Task
     settings: dict[str, Any]  # the resolved profile, by dotted key
     profile: str  # the same as TOML
-    stages: dict[str, StageState]  # in the order in which they ran first
+    stages: dict[str, Entry]  # by kd.lock, in the order in which they ran first
     results: Results | None
     bench: BenchReport | None
     curves: list[Curve]
@@ -92,7 +79,7 @@ class RunContents:
         """The stages that ran with each version, by package: one version where nothing was updated in between."""
         found: dict[str, dict[str, list[str]]] = {}
         for key, stage in self.stages.items():
-            for package, version in stage.entry.versions.items():
+            for package, version in stage.versions.items():
                 found.setdefault(package, {}).setdefault(version, []).append(key)
         return found
 
@@ -119,8 +106,7 @@ def collect(root: str | Path, *, reporter: Reporter | None = None) -> RunContent
         what = "this is not a run folder: it has no profile.toml" if root.is_dir() else "there is no such run folder"
         raise DataError(what, file=root, hint="name a folder that `kd run-all` has made, runs/demo for example")
     task, settings = _settings(profile)
-    entries = Lock(root).entries()
-    stages = {key: StageState(_state(key, entries), entry) for key, entry in entries.items()}
+    stages = Lock(root).entries()
     histories = {key: stage.result["history"] for key, stage in stages.items() if "history" in stage.result}
     table, seed = transfer_set(root), int(settings["seed"])
     return RunContents(
@@ -149,23 +135,7 @@ def _settings(path: Path) -> tuple[Task, dict[str, Any]]:
     return task, {"seed": 1, **{key: value for key, value in flatten(values) if value != {}}}
 
 
-def _state(key: str, entries: Mapping[str, Entry]) -> str:
-    """Compare the inputs of a stage with the last outputs of the stages that make them."""
-    if not entries[key].ended:
-        return "not ended"
-    kind, dash, seed = key.partition("-seed")
-    for name, hashed in entries[key].inputs.items():
-        # The "student" of a baseline, or of a calibration, is that of its own seed; all others are named as the stage
-        # or as its output.
-        maker = entries.get(f"{name}{dash}{seed}" if kind in ("baseline", "calibrate") else name)
-        maker = maker or next((entry for entry in entries.values() if name in entry.outputs), None)
-        if maker and maker.ended and hashed not in maker.outputs.values():
-            return f"older than {name}"
-    return "done"
-
-
 def _read(path: Path, kind: type[T], command: str) -> T | None:
-    """Read a dataclass from a JSON file, if it is there."""
     if not path.exists():
         return None
     try:
@@ -184,7 +154,10 @@ def read_curves(path: Path, histories: Mapping[str, Sequence[Point]], teacher: M
     """
     trainings: dict[tuple[str, str], dict[int, Point]] = {}
     for point in _points(path):
-        key, step = (point["stage"], _grid_rate(point)), point["step"]
+        stage, step, rate = point["stage"], point["step"], point.get("peak_lr")
+        if rate is None and stage in ("teacher", "generator"):
+            rate = point.get("lr")  # of an earlier run, the peak
+        key = stage, "" if rate is None else f"{rate:g}"
         before = trainings.get(key, {})
         trainings[key] = {**{other: value for other, value in before.items() if other < step}, step: point}
     grid = {f"{float(rate):g}" for rate in teacher.get("grid", {})}
@@ -216,10 +189,3 @@ def _curve(name: str, rate: str, points: Mapping[int, Point], names: Sequence[st
     keys = dict.fromkeys(key for point in points.values() for key in point)
     kept = [key for key in keys if key not in ("time", "stage", "step", "peak_lr", "update", "epoch")]
     return Curve(stage, label, list(points), {key: [point.get(key) for point in points.values()] for key in kept})
-
-
-def _grid_rate(point: Mapping[str, Any]) -> str:
-    """Return the peak learning rate of a point's training, which tells the trainings of a grid apart."""
-    # Without this key, ``lr`` of an earlier run is the peak; students had none.
-    peak = point.get("peak_lr", point.get("lr") if point["stage"] in ("teacher", "generator") else None)
-    return "" if peak is None else f"{peak:g}"

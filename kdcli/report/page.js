@@ -99,7 +99,7 @@ function theme(button) {
   apply("auto");
 }
 
-tabs(document.querySelector("[role=tablist]"));
+document.querySelectorAll("[role=tablist]").forEach(tabs);
 for (const table of document.querySelectorAll("table")) {
   sorting(table, table.dataset.page ? pager(table) : () => {});
 }

@@ -5,19 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from html import escape
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from kdcli.student.deferral import Calibration
+
+if TYPE_CHECKING:
+    from kdcli.report.collect import Curve
 
 INK, FAINT = "#0000e0", "#0000e1"
 LEAST_HEIGHT = 4.0
@@ -40,56 +43,51 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a plot."""
-
-    label: str  # lines of one label share an entry of the legend
-    x: Sequence[float]  # updates
-    y: Sequence[float | None]  # None leaves a hole
-    colour: int  # its number in the palette
-    dashed: bool = False
-
-
 def colour_of(name: str) -> int:
     """Return the palette's number of a model or source: the same in every plot."""
     return COLOURS.get(name, 4)
 
 
-def lines(
+def curves(
     name: str,
-    drawn: Sequence[Line],
+    drawn: Sequence[Curve],
+    quantities: Sequence[str],
     *,
     y: str,
-    levels: Mapping[str, tuple[float, int]] | None = None,
-    log: bool = False,
+    times: float = 1.0,
+    teacher: float | None = None,
 ) -> str:
-    """Draw values against updates; ``levels`` are horizontal lines by label: the height and the colour's number."""
-    with _axes(name, f"{y} against updates: {', '.join(dict.fromkeys(line.label for line in drawn))}") as (axes, svg):
-        known: set[str] = set()
-        for line in drawn:
-            axes.plot(
-                line.x,
-                [np.nan if value is None else value for value in line.y],
-                color=PALETTE[line.colour],
-                linestyle="--" if line.dashed else "-",
-                marker="o" if len(line.x) < 40 else "",
-                markerfacecolor="none" if line.dashed else None,
-                label="_" if line.label in known else _short(line.label),
-            )
-            known.add(line.label)
-        for label, (height, colour) in (levels or {}).items():
-            axes.axhline(height, color=PALETTE[colour], linestyle=":", label=_short(label))
-        heights = [value for line in drawn for value in line.y if value is not None]
-        if log and min(heights, default=0) > 0 and max(heights) > 8 * min(heights):
+    """Draw quantities of learning curves, so many ``times``, against updates, and a line at the teacher's height.
+
+    Each curve of a grid has its own colour, else each stage has.
+    """
+    with _axes(name, f"{y} against updates") as (axes, svg):
+        labels: set[str] = set()
+        heights: list[float] = []
+        for number, curve in enumerate(drawn):
+            grid = curve.label.startswith("lr ")
+            colour = PALETTE[number % len(PALETTE) if grid else colour_of(curve.stage)]
+            for quantity in (one for one in quantities if one in curve.values):
+                of = {"loss": "training", "dev_loss": "dev"}.get(quantity, "")
+                label = " ".join(filter(None, [curve.label if grid else "" if of else curve.stage, of]))
+                dashed: dict[str, Any] = (
+                    {"linestyle": "--", "markerfacecolor": "none"} if quantity == "dev_loss" else {}
+                )
+                values = times * np.array(curve.values[quantity], float)  # None is NaN, and leaves a hole
+                marker = "o" if len(values) < 40 else ""
+                once = "_" if label in labels else label  # of several seeds
+                axes.plot(curve.steps, values, color=colour, marker=marker, label=once, **dashed)
+                labels.add(label)
+                heights += values[np.isfinite(values)].tolist()
+        if teacher is not None:
+            axes.axhline(teacher, color=PALETTE[colour_of("teacher")], linestyle=":", label="teacher")
+        if y == "loss" and min(heights, default=0) > 0 and max(heights) > 8 * min(heights):
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            _label_logs(axes.yaxis, (1, 2, 5))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value % 1 == 0 else ""))
         axes.set(xlabel="updates", ylabel=y, xlim=(0, None))
-        if len(known) + len(levels or {}) > 1:
+        if len(labels) + (teacher is not None) > 1:
             axes.legend()
     return svg[0]
 
@@ -127,9 +125,7 @@ def tradeoff(
             axes.annotate(_short(label), (speed, height), **beside)
         axes.set_xscale("log")
         speeds = [speed for speed, _ in points.values()]
-        digits = "125" if max(speeds) < 100 * min(speeds) else "1"
-        for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            axis(FuncFormatter(lambda value, _: f"{value:,.0f}" if _plain(value, digits) else ""))
+        _label_logs(axes.xaxis, (1, 2, 5) if max(speeds) < 100 * min(speeds) else (1,))
         axes.margins(0.18, 0.25)
         low, high = axes.get_ylim()
         if high - low < LEAST_HEIGHT:  # or models that are equal would seem to differ
@@ -140,10 +136,7 @@ def tradeoff(
 
 def deferral(name: str, found: Calibration) -> str:
     """Draw the agreement of student and teacher as a pair, and its accuracy, by the share that the student answers."""
-    with _axes(name, "agreement with the teacher against the share of the texts that the student answers") as (
-        axes,
-        svg,
-    ):
+    with _axes(name, "agreement with the teacher against the share that the student answers") as (axes, svg):
         shares, texts = 100 * np.array(found.answered), found.texts
         agreed = 100 * (1 - np.arange(len(shares)) / texts)
         axes.plot(shares, agreed, color=PALETTE[1], label="agreement")
@@ -160,14 +153,15 @@ def deferral(name: str, found: Calibration) -> str:
 
 
 def _short(label: str) -> str:
-    """Return a label that leaves the plot some room; one that begins with an underscore would not be shown."""
-    label = label if len(label) <= 32 else f"{label[:31]}…"
-    return f" {label}" if label.startswith("_") else label
+    """Return a label that leaves the plot some room."""
+    return label if len(label) <= 32 else f"{label[:31]}…"
 
 
-def _plain(value: float, digits: str) -> bool:
-    """Whether a logarithmic axis should name a value: with the digits 125, these are 100, 200, 500, 1000, ..."""
-    return value > 0 and f"{value:e}"[0] in digits and float(f"{value:.0e}") == round(value, 12)
+def _label_logs(axis: Axis, digits: Sequence[float]) -> None:
+    """Name the values of a logarithmic axis that begin with one of the digits: 100, 200, 500, 1,000."""
+    axis.set_major_locator(LogLocator(subs=digits))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 @contextmanager

@@ -176,11 +176,6 @@ class TablePredictions:
         )
 
     @property
-    def differing(self) -> int:
-        """On how many rows student and teacher give different labels; of scores on all."""
-        return int(self.rows["differ"].sum())
-
-    @property
     def both_wrong(self) -> int:
         """On how many rows both are wrong; of scores, those that both put on the same side of gold."""
         return int((self.rows["error"] > 0).sum())

@@ -1,7 +1,7 @@
 """``kd plugins new``: write a plugin to begin with, from a template.
 
-A template is a package that works as it stands, so it is linted and checked like all other code. Its name, ``example``,
-is replaced by the plugin's wherever it occurs, in file names too; no template uses the word otherwise.
+A template is a package that works as it stands. Its name, ``example``, is replaced by the plugin's wherever it occurs,
+in file names too; no template uses the word otherwise.
 """
 
 from __future__ import annotations
@@ -54,18 +54,9 @@ class NewPlugin:
 
 
 def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool = False) -> NewPlugin:
-    """Write a plugin that works: packaging, code, tests and a README.
+    """Write a plugin that works, by default into ``kd-NAME``: packaging, code, tests and a README.
 
-    Args:
-        kind: ``generator``, ``student``, ``tagger`` or ``teacher``.
-        name: Its name: lower-case letters, digits and underscores.
-        folder: The folder to write; by default ``kd-NAME``.
-        force: Replace such a folder, unless it holds files of others.
-
-    Raises:
-        PluginError: Another plugin, or a package, has the name.
-        UsageError: The name is not valid.
-        DataError: The folder exists.
+    ``force`` replaces such a folder, unless it holds files of others.
     """
     if not NAME.fullmatch(name):
         hint = "take lower-case letters, digits and single underscores between them, a letter first"

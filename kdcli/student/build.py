@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from kdcli import registry
 from kdcli.api import Batch, Task
@@ -64,10 +64,23 @@ def load_module(config: Mapping[str, Any], task: Task, weights: Mapping[str, NDA
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """Count all parameters, and those outside of embeddings."""
-    tables = [part for part in module.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)]
     every = sum(parameter.numel() for parameter in module.parameters())
-    inside = {parameter for table in tables for parameter in table.parameters()}
+    inside = {module.get_parameter(name) for name in _tables(module)}
     return every, every - sum(parameter.numel() for parameter in inside)
+
+
+def round_tables(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Round the embeddings among a module's weights to float16, which ``Student.save`` stores in half the bytes.
+
+    A table with a value beyond float16 stays as it is.
+    """
+    rounded = {name: weights[name].half().float() for name in _tables(module) & weights.keys()}
+    return {**weights, **{name: table for name, table in rounded.items() if table.isfinite().all()}}
+
+
+def _tables(module: nn.Module) -> set[str]:
+    tables = [name for name, part in module.named_modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)]
+    return {f"{name}.weight".removeprefix(".") for name in tables}
 
 
 def collate(examples: Examples, rows: NDArray[np.int64], device: torch.device) -> Batch:

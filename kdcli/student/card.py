@@ -39,12 +39,12 @@ def fill_card(
     size: int,
     *,
     made: Mapping[str, str],
-    on_hub: bool = False,
+    on_hub: str = "",
 ) -> str:
     """Fill in the template from a student's ``config.json`` and ``metrics.json``; a missing value is a ``KeyError``.
 
     ``data`` is the part for machines, ``size`` the bytes of the weights, and ``made`` more facts of how it was made, by
-    name. ``on_hub`` adds how it is used from there.
+    name. ``on_hub``, its name there, adds how it is used from there.
     """
     against = "" if config.get("gold", True) else " against the teacher's answers"
     sizes = {

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from importlib import metadata
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,15 @@ from safetensors.numpy import save
 from tokenizers import Tokenizer
 
 from kdcli import registry
-from kdcli.api import Task
-from kdcli.errors import DataError, PluginError, ProfileError, UsageError, first_line
+from kdcli.api import QuietReporter, Task
+from kdcli.errors import DataError, ProfileError, UsageError, first_line
 from kdcli.files import CALIBRATION
-from kdcli.models.inference import read_weights
+from kdcli.models.inference import narrow, read_weights
 from kdcli.registry.plugin import use
 from kdcli.student.config import REMAKE, Config, Metrics, checked, read_json
 from kdcli.student.deferral import Calibration, WordCounts, margins
+from kdcli.student.explain import Explanation, explain_texts
+from kdcli.student.loading import check_plugin, fetch, numpy_form
 from kdcli.student.predictions import Predictions, predictions
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import (
@@ -41,7 +43,7 @@ from kdcli.student.vocabulary import (
     text_columns,
     unknown_words,
 )
-from kdcli.tasks.answers import probabilities
+from kdcli.tasks.answers import at_half, probabilities
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,9 +55,13 @@ FEW = 64
 """So many texts are encoded before Polars is even imported."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Student:
-    """A student, ready to predict."""
+    """A student, ready to predict; for scikit-learn a classifier, or of scores a regressor, that is fitted already.
+
+    ``texts`` are a list, or an array, or a column of pandas or Polars; pairs are a list of pairs, or a table of two
+    columns. It is pickled as the path of its folder.
+    """
 
     # the best number of rows to predict a file in: texts of one part share their beginnings and ends
     part_rows: ClassVar[int] = 131_072
@@ -68,6 +74,7 @@ class Student:
     compute: Compute | None = None  # the model as a function of word ids, where that is not the PyTorch module
     batch_rows: int | None = ROWS  # texts that are computed at once; None for as many as memory allows
     calibration: Calibration | None = None  # which texts it answers itself; None where it was not calibrated
+    folder: Path | None = None  # where it lies; None of one that was not saved
 
     def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         """Return ``float32 [rows, task.outputs]`` for the text columns; ``DataError`` if a value is not finite."""
@@ -83,10 +90,11 @@ class Student:
             raise DataError(f"the student's logits of {text[:80]!r} are not finite", hint="train the student again")
         return logits
 
-    def predict(
-        self, texts: Sequence[str] | Sequence[tuple[str, str]], *, defer: bool = False, agree: float | None = None
-    ) -> Predictions:
+    def predict(self, texts: Any, *, defer: bool = False, agree: float | None = None) -> Predictions:
         """Return a prediction for each text, or pair of texts; other values are a ``DataError``.
+
+        NumPy and scikit-learn read the list as an array: of labels, of scores, or of a multi-label task of zeros and
+        ones, ``[texts, labels]``, a column for each of ``classes_``.
 
         One of a text without words means nothing, and is a warning. With ``defer`` each says whether it is deferred;
         ``agree`` is the agreement with the teacher to keep to, by default the one that the student was calibrated for.
@@ -96,8 +104,18 @@ class Student:
             warnings.warn(f"{empty:,} of {len(texts):,} texts are empty: their prediction means nothing", stacklevel=2)
         logits = self.logits(columns)
         deferred = self.deferred(columns, logits, agree) if defer else np.zeros(len(logits), bool)
-        found: list[Any] = predictions(logits, self.task)
-        return [replace(prediction, deferred=flag) for prediction, flag in zip(found, deferred.tolist(), strict=True)]
+        found = zip(predictions(logits, self.task), deferred.tolist(), strict=True)
+        return Predictions(replace(prediction, deferred=flag) for prediction, flag in found)
+
+    def explain(self, texts: Any, label: str | None = None, *, pairs: bool = True) -> list[Explanation]:
+        """Mask each word of each text in turn, and return what that does to the answer.
+
+        A word is what the tokenizer reads as one, in however many pieces. The answer is ``label``, by default the most
+        probable one of each text; a label that the task has not is a ``UsageError``. With ``pairs`` each two neighbours
+        are masked together, too, which is twice the work.
+        """
+        how = self.task, self.tokenizer, self.config["max_length"], self.logits if self.compute else self._halving
+        return explain_texts(text_columns(texts, self.task), *how, label=label, pairs=pairs)
 
     def word_counts(self, columns: Sequence[Sequence[str]]) -> WordCounts:
         """Count the words of texts, and those that the student does not know; here no text is cut.
@@ -128,18 +146,92 @@ class Student:
         margin = margins(logits, self.word_counts(columns), self.task, self.calibrated.familiar)
         return self.calibrated.defers(margin, agree)
 
-    def predict_proba(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """Return the probability of each label, ``float64 [texts, labels]``; a student of scores has none."""
+    @property
+    def classes_(self) -> NDArray[np.str_]:
+        """The labels, sorted as scikit-learn sorts them, not in the order of the logits; scores have none."""
+        if self.task.is_score:
+            raise AttributeError("a student of scores has no classes")
+        return np.sort(self.task.labels)
+
+    def predict_proba(self, texts: Any) -> NDArray[np.float64]:
+        """Return the probability of each of ``classes_``, ``float64 [texts, labels]``; a student of scores has none."""
         if self.task.is_score:
             raise UsageError("this student gives scores, not probabilities", hint="predict returns them")
-        return probabilities(self.logits(text_columns(texts, self.task)), self.task)
+        shares = probabilities(self.logits(text_columns(texts, self.task)), self.task)
+        return shares[:, np.argsort(self.task.labels)]
+
+    def decision_function(self, texts: Any) -> NDArray[np.floating[Any]]:
+        """Return the logit of each of ``classes_``, ``float64 [texts, labels]``; a student of scores has none.
+
+        Of two labels it is the second's less the first's, ``[texts]``, and of a multi-label task each label's less that
+        of its threshold: what is positive is predicted.
+        """
+        if self.task.is_score:
+            raise UsageError("this student gives scores, not logits of labels", hint="predict returns them")
+        logits = at_half(self.logits(text_columns(texts, self.task)).astype(np.float64), self.task)
+        logits = logits[:, np.argsort(self.task.labels)]
+        return logits[:, 1] - logits[:, 0] if len(self.task.labels) == 2 and not self.task.multi_label else logits
+
+    def fit(self, texts: Any, labels: Any = None) -> Student:
+        """Return the student as it is, for scikit-learn: kd trains students."""
+        return self
+
+    def score(self, texts: Any, labels: Any) -> float:
+        """Return the accuracy, or of scores R2, as all of scikit-learn's estimators do."""
+        from sklearn.metrics import accuracy_score, r2_score
+
+        return float((r2_score if self.task.is_score else accuracy_score)(labels, self.predict(texts)))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters that scikit-learn may set: none."""
+        return {}
+
+    def __sklearn_clone__(self) -> Student:
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
+
+        task, how = self.task, {"no_validation": True, "requires_fit": False}
+        inputs = InputTags(one_d_array=True, two_d_array=task.kind == "pair", string=True)
+        if task.is_score:
+            return Tags("regressor", TargetTags(False), None, None, RegressorTags(), inputs, **how)
+        labels = ClassifierTags(multi_label=task.multi_label)
+        return Tags("classifier", TargetTags(False), None, labels, None, inputs, **how)
+
+    def __repr__(self) -> str:
+        return f"Student({self.task.name!r}, {self.config['plugin']!r}, folder={str(self.folder or '')!r})"
+
+    def __reduce__(self) -> Any:
+        if self.folder is None:
+            raise UsageError("a student is pickled as its folder, and this one has none", hint="save it first")
+        load = partial(load_student, self.folder.resolve(), device=self.device, torch=self.compute is None)
+        return load, ()
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Student:
+        """Load a student from its folder, or by its name ``USER/NAME`` from the Hub: see ``load_student``."""
+        return load_student(name if Path(name).exists() else fetch(str(name), revision))
+
+    def push_to_hub(self, name: str, *, private: bool | None = None, token: str | None = None, **card: str) -> str:
+        """Upload the student as ``USER/NAME`` to the Hugging Face Hub, and return its address.
+
+        ``card`` is what the model card says beside all that the student knows: ``licence``, ``language``, ``dataset``,
+        ``teacher``, ``transfer``. A Hub that refuses, or cannot be reached, is a ``MissingError``.
+        """
+        import kdcli  # an export is built on students, and not the other way round
+
+        return kdcli.push_to_hub(self, name, private=private, token=token, **card)
 
     def save(self, folder: str | Path) -> None:
-        """Write the student's folder, whole or not at all."""
+        """Write the student's folder, whole or not at all.
+
+        Weights that float16 holds exactly, the word vectors of a trained student among them, take two bytes each.
+        """
         from kdcli.files import atomic
         from kdcli.student.card import student_card
 
-        binary = save({name: np.ascontiguousarray(value) for name, value in self.weights.items()})
+        binary = save({name: narrow(value) for name, value in self.weights.items()})
         config = {"format": FORMAT} | {**self.config, "format": FORMAT, "task": asdict(self.task)}
         with atomic(Path(folder)) as temporary:
             temporary.mkdir()
@@ -151,6 +243,7 @@ class Student:
                 self.calibration.save(temporary / CALIBRATION)
             card = student_card(config, self.metrics, self.task, len(binary))
             (temporary / "README.md").write_text(card, "utf-8")
+        self.folder = Path(folder)
 
     @cached_property
     def module(self) -> nn.Module:
@@ -185,6 +278,17 @@ class Student:
     def _encoder(self) -> TextEncoder:
         return TextEncoder(self.tokenizer, self.config["max_length"])
 
+    def _halving(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        """Return the logits, in batches that fit into memory."""
+        from kdcli.models.device import halve_until_it_fits
+
+        def run(rows: int) -> NDArray[np.float32]:
+            self.batch_rows = rows
+            return self.logits(columns)
+
+        count = len(columns[0])
+        return halve_until_it_fits(run, self.batch_rows or ROWS, count=count, reporter=QuietReporter())[0]
+
     def _encode(self, texts: Sequence[str], encoder: TextEncoder) -> Texts:
         if len(texts) > FEW:
             with suppress(ImportError):  # a file of `kd export binary` has no Polars
@@ -200,7 +304,7 @@ def load_student(
     """Load a student: on the CPU without torch if its plugin has a NumPy form, else as its PyTorch module.
 
     Args:
-        folder: The student's folder.
+        folder: The student's folder; or, as a string, the name of a student on the Hugging Face Hub, ``USER/NAME``.
         code: The file of its plugin, for a student that was made with ``--code``; from here on ``KD_CODE`` names it.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         torch: Use the PyTorch module in any case.
@@ -208,9 +312,11 @@ def load_student(
     Raises:
         DataError: The folder is not a student's, or a file of it is missing, broken, or another student's.
         PluginError: Its plugin is missing or broken.
+        MissingError: The Hub has no such student, or cannot be reached.
     """
     use([] if code is None else [code])
-    folder = Path(folder)
+    on_hub = isinstance(folder, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", folder) and not Path(folder).exists()
+    folder = fetch(str(folder)) if on_hub else Path(folder)
     config = read_json(folder, "config.json")
     if config.get("format") not in READABLE:
         hint = f"it has format {config.get('format')!r}, and {FORMAT!r} is expected; {REMAKE}"
@@ -221,62 +327,22 @@ def load_student(
     if tokenizer.get_vocab_size() != vocabulary_size:
         what = f"this tokenizer has {tokenizer.get_vocab_size()} words, and the student has {vocabulary_size}"
         raise DataError(what, file=folder / TOKENIZER, hint=_FOREIGN)
-    _check_plugin(config, folder)
+    check_plugin(config, folder)
     metrics, weights = read_json(folder, "metrics.json"), folder / WEIGHTS
     checked(Metrics, metrics, folder / "metrics.json")
     try:
         student = Student(task, config, metrics, tokenizer, read_weights(weights), device)
-        student.calibration = Calibration.load(folder / CALIBRATION)
+        student.calibration, student.folder = Calibration.load(folder / CALIBRATION), folder
         if torch or device != "cpu" or not hasattr(registry.load("students", config["plugin"]), "fast"):
             _ = student.module  # whose weights are checked as it is built
         else:
-            student.compute, student.batch_rows = _numpy_form(student), None
+            student.compute, student.batch_rows = numpy_form(config, task, student.weights), None
     except (OSError, SafetensorError, LookupError, ValueError) as error:
         hint = _FOREIGN if weights.exists() else REMAKE
         raise DataError(f"the weights cannot be read: {first_line(error)}", file=weights, hint=hint) from error
     except ProfileError as error:
         raise DataError(error.what, file=folder / "config.json", key=error.key, hint=REMAKE) from error
     return student
-
-
-def _numpy_form(student: Student) -> Compute:
-    """Return the plugin's NumPy form; weights that do not fit are a ``LookupError`` or a ``ValueError``."""
-    name, config = student.config["plugin"], student.config
-    options, plugin = registry.options("students", name, config["options"]), cast(Any, registry.load("students", name))
-    texts, size = len(student.task.columns), config["vocabulary_size"]
-
-    def shape_at(word: int) -> tuple[int, ...]:
-        return compute((np.array([[word]]),) * texts, (np.ones(1, np.int64),) * texts).shape
-
-    with registry.blaming("students", name, "fast", but=(LookupError, ValueError)):
-        # Matrix products of some processors flag an invalid value in the room that they pad a matrix with.
-        compute: Compute = np.errstate(invalid="ignore")(plugin.fast(options, student.task, student.weights))
-        # The last word of the vocabulary, and one beyond it: weights of another student show at once.
-        found = shape_at(size - 1)
-        if found != (1, student.task.outputs):
-            raise ValueError(f"they give logits of shape {found}, and the task has {student.task.outputs}")
-        with suppress(IndexError):
-            shape_at(size)
-            raise ValueError(f"they have vectors of more words than the {size} of the vocabulary")
-    return registry.blaming("students", name, "fast")(compute)
-
-
-def _check_plugin(config: Mapping[str, Any], folder: Path) -> None:
-    """Check that the plugin is there; warn if its file has changed since the student was trained."""
-    distribution, version = next(iter(config.get("plugin_version", {}).items()), ("", ""))
-    try:
-        registry.find("students", config["plugin"])
-    except PluginError as error:
-        hint = error.hint
-        if distribution.endswith(".py"):
-            hint = f"the student was made with --code {distribution}: add that, with the file's path; "
-            hint += f'in Python, load_student(folder, code="{distribution}"), or set KD_CODE'
-        elif distribution and not any(metadata.distributions(name=distribution)):
-            hint = f"the student was made with {distribution} {version}: pip install {distribution}"
-        raise PluginError(error.what, file=folder / "config.json", hint=hint) from error
-    now = registry.versions("students", config["plugin"]).get(distribution, version)
-    if distribution.endswith(".py") and now != version:
-        registry.warn(f"{distribution} has changed since the student in {folder} was trained: {version} -> {now}")
 
 
 _UNCALIBRATED = (

@@ -26,7 +26,15 @@ from kdcli.errors import DataError, KdError
 from kdcli.files import remove
 from kdcli.models.losses import balanced_weights
 from kdcli.parts import RECORD, claim_folder
-from kdcli.student.build import build_student, choose_thresholds, collate, count_parameters, evaluate, try_out
+from kdcli.student.build import (
+    build_student,
+    choose_thresholds,
+    collate,
+    count_parameters,
+    evaluate,
+    round_tables,
+    try_out,
+)
 from kdcli.student.checkpoint import FILE, Checkpoint, Position
 from kdcli.student.dataset import Examples
 from kdcli.student.optimize import averaged, clip_gradients, loss_of, make_optimizer
@@ -127,9 +135,9 @@ def train_student(
         limit = min((limit for limit in (settings.max_steps, max_updates) if limit), default=inf)
         training = Training(module, examples, dev, task, settings, seed, limit, name, reporter)
         training.run(folder)
-    position = training.position
+    position, best = training.position, round_tables(module, training.weights)
     if gold and task.multi_label:
-        module.load_state_dict(training.weights)
+        module.load_state_dict(best)
         task, position.best = choose_thresholds(module, settings.model, dev, task)
     result = StudentResult(
         position.best,
@@ -156,7 +164,7 @@ def train_student(
         "training": {**settings.model_dump(mode="json"), "lr": settings.learning_rate},
         "kd": __version__,
     }
-    weights = {name: value.numpy() for name, value in training.weights.items()}
+    weights = {name: value.numpy() for name, value in best.items()}
     Student(task, config, asdict(result), tokenizer, weights).save(output)
     remove(folder, [RECORD, FILE])
     return result

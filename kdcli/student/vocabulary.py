@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 FILE = "tokenizer.json"
-SPECIAL = ("[PAD]", MASK)
+PAD = "[PAD]"
+SPECIAL = (PAD, MASK)
 """The first ids. MASK also stands for every word outside the vocabulary: a student that was distilled on masked texts
 has learned to do without a masked word, and has never seen a special word for unknown ones."""
 UNKNOWN = SPECIAL.index(MASK)
@@ -260,12 +261,18 @@ def unknown_words(texts: Texts, foreign: NDArray[np.bool_]) -> tuple[NDArray[np.
     return np.diff(texts.offsets), np.diff(unknown[texts.offsets])
 
 
-def text_columns(texts: Sequence[str] | Sequence[tuple[str, str]], task: Task) -> list[list[str]]:
-    """Return what a caller gave as the text columns of a task; what is no text, or no pair, is a ``DataError``."""
+def text_columns(texts: Any, task: Task) -> list[list[str]]:
+    """Return what a caller gave as the text columns of a task; what is no text, or no pair, is a ``DataError``.
+
+    Of an array, or a table of pandas or Polars, it is the columns, whatever their names.
+    """
     single = task.kind == "single"
     hint = 'give it texts: predict(["..."])' if single else 'give it pairs of texts: predict([("...", "...")])'
     if isinstance(texts, str):
         raise DataError("predict was given one text alone", hint=hint)
+    texts = texts.to_numpy() if hasattr(texts, "to_numpy") else texts
+    if isinstance(texts, np.ndarray):  # a column of texts may stand in a table of its own
+        texts = texts.ravel().tolist() if single and texts.shape[1:] == (1,) else texts.tolist()
     columns: list[list[str]] = [[] for _ in task.columns]
     for number, row in enumerate(texts, 1):
         parts = (row,) if single or not isinstance(row, list | tuple) else row

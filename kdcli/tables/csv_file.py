@@ -18,31 +18,23 @@ import polars as pl
 
 from kdcli.errors import DataError
 from kdcli.tables import text, text_lines
-from kdcli.tables.text import (
-    BadRows,
-    BadRowsMode,
-    Delimited,
-    blank_lines,
-    open_bytes,
-    ragged,
-    shown,
-    with_row_numbers,
-)
-from kdcli.tables.text_lines import check_utf8
 
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
 _EXCEL = re.compile(rb'"?sep=([\x01-\x7f])"?\r?\n?', re.I)
-_ESCAPED = re.compile(rb"\\\\|\\\"")
+_ESCAPED = re.compile(rb'(?<!\\)((?:\\\\)*)\\"')
+"""A quote behind an odd number of backslashes."""
 
 
-def open_csv(path: Path, *, header: bool = True, quoted: bool | None = None, separator: str | None = None) -> Delimited:
+def open_csv(
+    path: Path, *, header: bool = True, quoted: bool | None = None, separator: str | None = None
+) -> text.Delimited:
     """Open a CSV by its first line that is not blank: the separator is what it has most of; Excel's may be ``sep=;``.
 
     One with tabs is a TSV, whose quotes count only where all of them fit.
     """
-    blank = blank_lines(path)
-    with open_bytes(path) as stream:
+    blank = text.blank_lines(path)
+    with text.open_bytes(path) as stream:
         line = next(islice(stream, blank, None), b"")
     excel = _EXCEL.fullmatch(line)
     if not separator:
@@ -51,7 +43,7 @@ def open_csv(path: Path, *, header: bool = True, quoted: bool | None = None, sep
         separator = excel[1].decode() if excel else by_count
     if quoted is None:
         quoted = separator != "\t" or has_csv_quoting(path)
-    kind = QuotedFile if quoted else Delimited
+    kind = QuotedFile if quoted else text.Delimited
     table = kind(path, separator, header=header, before=blank + 1 if excel else 0)
     if excel:
         table.notes.append(f"the first line, {line.strip().decode()}, is Excel's and no row")
@@ -60,7 +52,7 @@ def open_csv(path: Path, *, header: bool = True, quoted: bool | None = None, sep
     return table
 
 
-class QuotedFile(Delimited):
+class QuotedFile(text.Delimited):
     """A file of rows whose fields may be quoted, and the quotes in them doubled or, as Spark has it, ``escaped``."""
 
     def __init__(
@@ -74,14 +66,14 @@ class QuotedFile(Delimited):
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         rows = iter(lines)
         line = next(rows, b"")
-        check_utf8(line, self.path, 1 + self._before)
+        text_lines.check_utf8(line, self.path, 1 + self._before)
         try:
             texts = map(bytes.decode, chain([line], rows))
             return next(csv.reader(texts, delimiter=self._separator, strict=True), [])
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"the first row is not CSV: {error}", file=self.path, row=1 + self._before) from None
 
-    def _frames(self, blocks: Iterable[bytes], bad: BadRows, row: int) -> Iterator[pl.DataFrame]:
+    def _frames(self, blocks: Iterable[bytes], bad: text.BadRows, row: int) -> Iterator[pl.DataFrame]:
         rest = iter(blocks)
         for block in rest:
             if b'"' in block or block.count(b"\r") != block.count(b"\r\n"):
@@ -90,7 +82,7 @@ class QuotedFile(Delimited):
             yield from super()._frames([block], bad, row)
             row += block.count(b"\n") - 1
 
-    def _read_records(self, blocks: Iterable[bytes], bad: BadRows, row: int) -> Iterator[pl.DataFrame]:
+    def _read_records(self, blocks: Iterable[bytes], bad: text.BadRows, row: int) -> Iterator[pl.DataFrame]:
         """Read rows that may be quoted."""
         csv.field_size_limit(_FIELD_LIMIT)
         content: list[bytes] = []  # the lines of the latest row
@@ -102,7 +94,7 @@ class QuotedFile(Delimited):
             try:
                 record = next(reader, None)
             except UnicodeDecodeError:
-                check_utf8(b"".join(content), self.path, row)
+                text_lines.check_utf8(b"".join(content), self.path, row)
                 raise
             except csv.Error as error:
                 self._refuse(str(error), b"".join(content), bad, row)
@@ -113,11 +105,11 @@ class QuotedFile(Delimited):
                 elif record == []:
                     bad.blank += 1
                 elif record is not None:
-                    bad.add(row, ragged(len(record), len(self.columns), b"".join(content)))
+                    bad.add(row, text.ragged(len(record), len(self.columns), b"".join(content)))
                 if rows and (record is None or len(rows) == _RECORDS):
                     columns = zip(self.columns, zip(*found, strict=True), strict=True)
                     frame = pl.DataFrame([pl.Series(name, texts, pl.String) for name, texts in columns])
-                    yield with_row_numbers(frame, rows)
+                    yield text.with_row_numbers(frame, rows)
                     rows, found = [], []
                 if record is None:
                     return
@@ -127,18 +119,17 @@ class QuotedFile(Delimited):
         """Yield lines, with all quotes inside a field doubled; note each in ``content`` as it is in the file."""
         for line in (line for block in blocks for line in io.BytesIO(block[len(self._empty) :])):
             content.append(line)
-            yield (_ESCAPED.sub(_doubled, line) if self._escaped else line).decode()
+            yield (_ESCAPED.sub(rb'\1""', line) if self._escaped else line).decode()
 
-    def _refuse(self, message: str, content: bytes, bad: BadRows, row: int) -> None:
-        """Count a row that is not CSV."""
+    def _refuse(self, message: str, content: bytes, bad: text.BadRows, row: int) -> None:
         if "unexpected end" in message or "field larger" in message:
-            what = f"a quote is never closed: {shown(content)}"
+            what = f"a quote is never closed: {text.shown(content)}"
             raise DataError(what, file=self.path, row=row, hint="close the quote, or double it")
         if "new-line" in message:
             what = "a lone carriage return outside quotes"
             bad.add(row, what, "quote the text, or keep the table as .tsv or .parquet")
         else:
-            bad.add(row, f"text after a closing quote: {shown(content.rstrip())}")
+            bad.add(row, f"text after a closing quote: {text.shown(content.rstrip())}")
 
 
 def has_csv_quoting(path: Path) -> bool:
@@ -161,10 +152,10 @@ def _is_escaped(path: Path, state: object, separator: str, before: int) -> bool:
 
 
 def _unreadable(
-    path: Path, separator: str, mode: BadRowsMode, before: int = 0, *, escaped: bool | None = None
+    path: Path, separator: str, mode: text.BadRowsMode, before: int = 0, *, escaped: bool | None = None
 ) -> float:
     """Count the rows of a file that cannot be read; infinity where an error ends the reading."""
-    bad = BadRows(path, mode)
+    bad = text.BadRows(path, mode)
     try:
         for _ in QuotedFile(path, separator, header=False, before=before, escaped=escaped).batches([], bad):
             pass
@@ -181,13 +172,9 @@ def _state(path: Path) -> object:
 
 def _contains(path: Path, *any_of: bytes) -> bool:
     last = b"\n"
-    with open_bytes(path) as stream:
+    with text.open_bytes(path) as stream:
         while data := stream.read(min(text_lines.BLOCK, text.PIECE)):
             if b'"' in data and any(one in last + data for one in any_of):
                 return True
             last = data[-1:]
     return False
-
-
-def _doubled(escaped: re.Match[bytes]) -> bytes:
-    return b'""' if escaped[0] == rb"\"" else escaped[0]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from kdcli.errors import DataError
-from kdcli.tables.text import ROW_NUMBER, BadRows, is_gzip, open_bytes
+from kdcli.tables.text import ROW_NUMBER, BadRows, open_bytes
 
 ROWS = 65_536
 """Rows that are read at once."""
@@ -28,8 +26,7 @@ class ParquetFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notes: list[str] = []
-        with _plain(path) as plain:
-            found = _schema(plain, path)
+        found = _schema(path)
         for name in [name for name, dtype in found.items() if not _exists(dtype)]:
             self.notes.append(f"column {name!r} is left out: Polars cannot read {found.pop(name)}")
         texts = {
@@ -43,10 +40,10 @@ class ParquetFile:
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns; there are no bad rows."""
-        with _plain(self.path) as plain, readable(self.path):
-            lazy = pl.scan_parquet(plain, glob=False).select(columns)
+        with readable(self.path):
+            lazy = pl.scan_parquet(self.path, glob=False).select(columns)
             lazy = lazy.with_columns(text for name, text in self._texts.items() if name in columns)
-            count, row = row_count(plain), 1
+            count, row = row_count(self.path), 1
             for begin in range(0, count, ROWS):
                 frame = lazy.slice(begin, ROWS).collect()
                 yield frame.with_columns(pl.int_range(row, row + len(frame), dtype=pl.Int64).alias(ROW_NUMBER))
@@ -59,8 +56,7 @@ def scan(path: Path, columns: Sequence[str] | None = None) -> pl.LazyFrame:
     Raises:
         DataError: The file is missing or damaged, or lacks a column.
     """
-    with open_bytes(path):
-        found = _schema(path, path)
+    found = _schema(path)
     for name in columns or ():
         if name not in found:
             hint = f"the columns are {', '.join(found)}"
@@ -147,9 +143,9 @@ def readable(path: Path) -> Iterator[None]:
         raise DataError(f"the Parquet file cannot be read: {first}", file=path, hint=hint) from error
 
 
-def _schema(plain: Path, path: Path) -> dict[str, Any]:
-    with readable(path):
-        return dict(pl.read_parquet_schema(plain))
+def _schema(path: Path) -> dict[str, Any]:
+    with open_bytes(path), readable(path):
+        return dict(pl.read_parquet_schema(path))
 
 
 def _exists(dtype: Any) -> bool:
@@ -158,16 +154,3 @@ def _exists(dtype: Any) -> bool:
     except pl.exceptions.PolarsError:  # a Decimal of more than 38 digits
         return False
     return True
-
-
-@contextmanager
-def _plain(path: Path) -> Iterator[Path]:
-    """Give the file itself, or a temporary one that it is decompressed into."""
-    with open_bytes(path) as stream:
-        if not is_gzip(path):
-            yield path
-            return
-        with tempfile.NamedTemporaryFile(suffix=".parquet") as plain:
-            shutil.copyfileobj(stream, plain, 1 << 20)
-            plain.flush()
-            yield Path(plain.name)

@@ -11,35 +11,11 @@ from typing import Any
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables import text_lines
+from kdcli.tables import text, text_lines
 from kdcli.tables.label_sets import LabelSets
-from kdcli.tables.text import (
-    ROW_NUMBER,
-    BadRows,
-    BadRowsMode,
-    Delimited,
-    Form,
-    LabelledLines,
-    TableSource,
-    as_texts,
-    form_of,
-    open_bytes,
-    shown,
-    with_row_numbers,
-)
-from kdcli.tables.text_lines import check_utf8
+from kdcli.tables.text import ROW_NUMBER, BadRowsMode, Form, as_texts, form_of, shown
 
-__all__ = [
-    "ROW_NUMBER",
-    "BadRowsMode",
-    "Form",
-    "TableReader",
-    "as_texts",
-    "files_of",
-    "form_of",
-    "read_table",
-    "shown",
-]
+__all__ = ["ROW_NUMBER", "BadRowsMode", "Form", "TableReader", "as_texts", "files_of", "form_of", "read_table", "shown"]
 
 _TYPES: dict[type, pl.DataType] = {
     **{str: pl.String(), bool: pl.Boolean(), int: pl.Int64(), float: pl.Float64()},
@@ -52,12 +28,12 @@ _SHARDS = re.compile(r"-\*-of-(\d+)\.")
 class TableReader:
     """A table on disk, which can be read as often as wanted."""
 
-    def __init__(self, source: TableSource, path: Path, columns: Sequence[str], bad_rows: BadRowsMode) -> None:
+    def __init__(self, source: text.TableSource, path: Path, columns: Sequence[str], bad_rows: BadRowsMode) -> None:
         self.path = path
         self.columns = tuple(columns)
         self.schema = pl.Schema({name: source.schema[name] for name in columns})
         self._source = source
-        self._bad = BadRows(path, bad_rows)
+        self._bad = text.BadRows(path, bad_rows)
 
     @property
     def skipped(self) -> int:
@@ -81,7 +57,7 @@ class TableReader:
         Raises:
             DataError: A row is bad (and not skipped), bytes are not UTF-8, or a column mixes types.
         """
-        self._bad = BadRows(self.path, self._bad.mode)
+        self._bad = text.BadRows(self.path, self._bad.mode)
         for frame in self._source.batches(self.columns, self._bad):
             if len(frame):
                 yield frame
@@ -157,16 +133,12 @@ def files_of(path: Path) -> list[Path]:
 class Chain:
     """Files of the same columns that are one table."""
 
-    def __init__(self, path: Path, sources: Sequence[TableSource], files: Sequence[Path]) -> None:
+    def __init__(self, path: Path, sources: Sequence[text.TableSource], files: Sequence[Path]) -> None:
         self.schema = sources[0].schema
         self._sources = dict(zip(files, sources, strict=True))
         for file, source in self._sources.items():
             if source.schema != self.schema:
-                there, here = (
-                    ", ".join(f"{name} ({kind})" for name, kind in each.items())
-                    for each in (self.schema, source.schema)
-                )
-                what = f"its columns are {here}, and those of {files[0].name} {there}"
+                what = f"its columns are {dict(source.schema)}, and those of {files[0].name} {dict(self.schema)}"
                 raise DataError(what, file=file, hint="the files of one table have the same columns")
 
     @property
@@ -175,7 +147,7 @@ class Chain:
         own = next((source.notes for source in self._sources.values() if source.notes), [])
         return [f"{len(self._sources)} files are one table", *own]
 
-    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+    def batches(self, columns: Sequence[str], bad: text.BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns of one file after the other; rows are counted over all of them."""
         last = 0
         for file, source in self._sources.items():
@@ -193,7 +165,7 @@ class Jsonl:
     mixed types and half surrogate pairs into other texts in silence, so that Python's ``json`` reads the lines.
     """
 
-    def __init__(self, path: Path, bad: BadRows) -> None:
+    def __init__(self, path: Path, bad: text.BadRows) -> None:
         self.path = path
         self.notes: list[str] = []
         self._wrong: dict[str, DataError] = {}
@@ -204,23 +176,23 @@ class Jsonl:
                     seen.setdefault(key, {}).setdefault(type(value), row)
         self.schema = pl.Schema({key: self._type(key, types) for key, types in seen.items()})
 
-    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+    def batches(self, columns: Sequence[str], bad: text.BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns, a block of lines at a time."""
         for name in columns:
             if name in self._wrong:
                 raise self._wrong[name]
         for rows, objects in self._objects(bad):
             series = [self._series(name, rows, [values.get(name) for values in objects]) for name in columns]
-            yield with_row_numbers(pl.DataFrame(series), rows)
+            yield text.with_row_numbers(pl.DataFrame(series), rows)
 
-    def _objects(self, bad: BadRows) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+    def _objects(self, bad: text.BadRows) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
         row = 1
-        with open_bytes(self.path) as stream:
+        with text.open_bytes(self.path) as stream:
             if stream.peek(1).lstrip()[:1] == b"[":
                 hint = f"write one object a line: jq -c '.[]' {self.path} > NEW.jsonl"
                 raise DataError("the file is one JSON array, not one object a line", file=self.path, row=1, hint=hint)
             while lines := stream.readlines(text_lines.BLOCK):
-                check_utf8(b"".join(lines), self.path, row)
+                text_lines.check_utf8(b"".join(lines), self.path, row)
                 rows, objects = [], []
                 for number, line in enumerate(lines, row):
                     try:
@@ -268,7 +240,7 @@ class Jsonl:
         return pl.Object()
 
 
-def _open(path: Path, form: Form, *how: Any) -> TableSource:
+def _open(path: Path, form: Form, *how: Any) -> text.TableSource:
     files = files_of(path)
     sources = [_open_file(file, form, *how) for file in files]
     return sources[0] if files == [path] else Chain(path, sources, files)
@@ -282,14 +254,14 @@ def _open_file(
     quoted: bool | None,
     separator: str | None,
     labels: bool | None,
-) -> TableSource:
+) -> text.TableSource:
     if form == "txt":
-        lines = Delimited(path, "", header=False)
-        return LabelledLines(lines) if labels or (labels is None and LabelledLines.fits(path)) else lines
+        lines = text.Delimited(path, "", header=False)
+        return text.LabelledLines(lines) if labels or (labels is None and text.LabelledLines.fits(path)) else lines
     if form == "tsv" and not quoted:
-        return Delimited(path, "\t", header=header)
+        return text.Delimited(path, "\t", header=header)
     if form == "jsonl":
-        return Jsonl(path, BadRows(path, bad_rows))
+        return Jsonl(path, text.BadRows(path, bad_rows))
     if form == "parquet":
         from kdcli.tables.parquet import ParquetFile
 

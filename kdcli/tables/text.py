@@ -72,12 +72,16 @@ def form_of(path: Path) -> Form:
     """Return the form of a table by the suffix of its name, ``.gz`` aside.
 
     Raises:
-        DataError: No form has this suffix.
+        DataError: No form has this suffix, or the file is a gzipped Parquet file.
     """
     suffix = Path(path.stem if is_gzip(path) else path.name).suffix.lower().removeprefix(".")
     if suffix not in get_args(Form):
         known = ", ".join(f".{form}" for form in get_args(Form))
-        raise DataError("the file name has no suffix of a table", file=path, hint=f"use {known}, each also as .gz")
+        raise DataError("the file name has no suffix of a table", file=path, hint=f"use {known}, also as .gz")
+    if suffix == "parquet" and is_gzip(path):
+        raise DataError(
+            "Parquet is compressed by itself, and not by gzip", file=path, hint="decompress it: gunzip FILE"
+        )
     return cast(Form, suffix)
 
 
@@ -100,12 +104,8 @@ def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
             if not stream.peek(1):
                 raise DataError("the file is empty", file=path)
             yield stream
-    except FileNotFoundError as error:
-        raise DataError("the file does not exist", file=path) from error
-    except IsADirectoryError as error:
-        raise DataError("this is a folder, not a table", file=path) from error
-    except PermissionError as error:
-        raise DataError("no permission to read the file", file=path) from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise DataError(f"the file cannot be read: {str(error.strerror).lower()}", file=path) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"the compressed file is truncated or damaged: {error}", file=path) from error
 

@@ -40,52 +40,25 @@ def whole_lines(read: Callable[[int], bytes], before: bytes = b"") -> Iterator[b
         yield last + (b"\r\n" if last.endswith(b"\r") else b"\n")  # a lone CR at the end of the file is text
 
 
-def read_lines(stream: BufferedIOBase, task: Task, reporter: Reporter, name: str = STDIN) -> Iterator[list[list[str]]]:
+def read_lines(stream: BufferedIOBase, task: Task, reporter: Reporter) -> Iterator[list[list[str]]]:
     """Yield the lines that are there as soon as they are, as the text columns of the task."""
     done = 0
     empty: list[int] = []
     tabs: list[int] = []
-    for block in whole_lines(_after_mark(stream)):
-        lines = block.split(b"\n")[:-1]
-        wrong, texts = None, []
-        for row, line in enumerate(lines, done + 1):
-            try:
-                texts.append(_texts(line, task, row))
-            except DataError as error:
-                wrong = error
-                break
-            if "" in texts[-1]:
-                empty.append(row)
-            if task.kind == "single" and b"\t" in line:
-                tabs.append(row)
-        if texts:
-            yield [list(column) for column in zip(*texts, strict=True)]
-        if wrong:
-            raise wrong
+    for block in whole_lines(stream.read1):
+        block = block if done else block.removeprefix(codecs.BOM_UTF8)
+        check_utf8(block, STDIN, done + 1)
+        lines = [line.removesuffix("\r") for line in block.decode().split("\n")[:-1]]
+        rows = [line.split("\t") if task.kind == "pair" else [line] for line in lines]
+        for row, texts in enumerate(rows, done + 1):
+            if len(texts) != len(task.columns):
+                hint = f"{task.name} takes pairs; name a table with --input FILE"
+                raise DataError("a pair is two texts with one tab between them", file=STDIN, row=row, hint=hint)
+            empty += [row] if "" in texts else []
+            tabs += [row] if "\t" in texts[0] else []
+        yield [list(column) for column in zip(*rows, strict=True)]
         done += len(lines)
     table = "with a tab in the text; if this is a table, name its file with --input"
-    for rows, what in ((tabs, table), (empty, "with an empty text are predicted too")):
-        if rows:
-            reporter.warn(f"{STDIN}: {len(rows)} rows (the first is row {rows[0]}) {what}")
-
-
-def _after_mark(stream: BufferedIOBase) -> Callable[[int], bytes]:
-    """Return a function that reads what is there, without a byte order mark."""
-    head, mark = b"", codecs.BOM_UTF8
-    while head != mark and mark.startswith(head) and (more := stream.read1(BLOCK)):
-        head += more
-    heads = [head.removeprefix(mark)]
-    return lambda size: (heads.pop() if heads else b"") or stream.read1(size)
-
-
-def _texts(line: bytes, task: Task, row: int) -> list[str]:
-    """Return the texts of a line, one or two."""
-    line = line.removesuffix(b"\r")
-    check_utf8(line, STDIN, row)
-    if task.kind == "single":
-        return [line.decode()]
-    texts = line.decode().split("\t")
-    if len(texts) != 2:
-        hint = f"{task.name} takes pairs; name a table with --input FILE"
-        raise DataError("a pair is two texts with one tab between them", file=STDIN, row=row, hint=hint)
-    return texts
+    for odd, what in ((tabs, table), (empty, "with an empty text are predicted too")):
+        if odd:
+            reporter.warn(f"{STDIN}: {len(odd)} rows (the first is row {odd[0]}) {what}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +24,8 @@ _BOM = "\ufeff"
 def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
     """Write a table, gzipped if its name ends in ``.gz``; a lazy frame is written as it is computed.
 
-    In TSV and CSV a null is an empty field. A float is the shortest number that reads back as the same one. Equal rows
-    give equal bytes.
-
-    Args:
-        path: The file; its suffix decides the form. A ``.txt`` takes one column.
-        frame: The rows.
+    The suffix decides the form; a ``.txt`` takes one column. In TSV and CSV a null is an empty field. A float is the
+    shortest number that reads back as the same one. Equal rows give equal bytes.
 
     Returns:
         The number of rows.
@@ -43,7 +38,11 @@ def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
     form = form_of(path)
     if form == "parquet":
         with atomic(path) as temporary:
-            return _write_parquet(path, temporary, frame)
+            if isinstance(frame, pl.LazyFrame):
+                frame.sink_parquet(temporary, row_group_size=_GROUP)
+            else:
+                frame.rechunk().write_parquet(temporary, row_group_size=_GROUP)
+            return row_count(temporary)
     schema = frame.collect_schema()
     for name, dtype in schema.items():
         if dtype in (pl.Binary, pl.Object) or (form != "jsonl" and dtype.is_nested()):
@@ -64,22 +63,6 @@ def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
             _write_lines(stream, form, batch, header=False)
             rows += len(batch)
     return rows
-
-
-def _write_parquet(path: Path, temporary: Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
-    plain = temporary.with_suffix("") if is_gzip(path) else temporary
-    try:
-        if isinstance(frame, pl.LazyFrame):
-            frame.sink_parquet(plain, row_group_size=_GROUP)
-        else:
-            frame.rechunk().write_parquet(plain, row_group_size=_GROUP)
-        if plain != temporary:
-            with _open(path, temporary) as stream, plain.open("rb") as source:
-                shutil.copyfileobj(source, stream, 1 << 20)
-        return row_count(plain)
-    finally:
-        if plain != temporary:
-            plain.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -103,12 +103,8 @@ def same(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:
 def best_thresholds(logits: Outputs, gold: NDArray[np.bool_]) -> tuple[float, ...]:
     """Return for each label the threshold of its probability with the highest F1 (Lipton et al. 2014).
 
-    Candidates are 0.5 and the middles between neighbouring logits; of equally good ones the nearest to 0.5 wins. A
-    label that no row has, or all rows have, gets 0.5.
-
-    Args:
-        logits: ``[rows, labels]``.
-        gold: Which labels each row has, ``bool [rows, labels]``.
+    ``gold`` says which labels each row has; both are ``[rows, labels]``. Candidates are 0.5 and the middles between
+    neighbouring logits; of equally good ones the nearest to 0.5 wins. A label of no row, or of all, gets 0.5.
     """
     return tuple(_best_threshold(*columns) for columns in zip(logits.T.astype(np.float64), gold.T, strict=True))
 

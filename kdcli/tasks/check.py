@@ -6,7 +6,6 @@ are those of these numbers.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -20,10 +19,9 @@ from kdcli.api import Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
 from kdcli.tables import SEPARATOR
-from kdcli.tables.read import ROW_NUMBER, as_texts, shown
+from kdcli.tables.read import ROW_NUMBER, as_texts
+from kdcli.tasks import split as splits
 from kdcli.tasks.check_report import (
-    Character,
-    Common,
     DataReport,
     Finding,
     LabelCount,
@@ -38,16 +36,6 @@ from kdcli.tasks.check_report import (
 )
 from kdcli.tasks.detect import detect
 from kdcli.tasks.labels import LabelColumn, in_order, parse_scores, spelling_of
-from kdcli.tasks.split import (
-    SPACE,
-    SPLITS,
-    Split,
-    index_texts,
-    missing_label_column,
-    missing_split,
-    split_files,
-    table_name,
-)
 
 NON_PRINTING = (
     r"[\x00-\x08\x0b-\x1f\x7f-\x{a0}\x{ad}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}\x{fffd}]"
@@ -61,10 +49,7 @@ _PIECE = 1 << 18
 """Bytes that are looked at together: such arrays need no memory that the system has to clear."""
 _THREADS = 2
 _SPACE = np.uint8(ord(" "))
-_BINS = 10
 _MOST = 20
-_CONTROLS = {"\0": "NULL", "\r": "CARRIAGE RETURN", "\x1b": "ESCAPE", "\x7f": "DELETE", "\x85": "NEXT LINE"}
-"""Names of controls, for which Unicode has none."""
 
 
 def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_words: int = 128) -> DataReport:
@@ -81,11 +66,11 @@ def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_wo
     """
     errors: list[KdError] = []
     tables: list[_Table] = []
-    for split in SPLITS:
-        files = split_files(settings, split)
+    for split in splits.SPLITS:
+        files = splits.split_files(settings, split)
         # A task that another's student predicts needs nothing but texts to predict.
         if not files and (split == "test") == bool(settings.student_of):
-            errors.append(missing_split(settings, split))
+            errors.append(splits.missing_split(settings, split))
         for path in files:
             try:
                 tables.append(_Table(path, split, settings, task, reporter))
@@ -107,14 +92,14 @@ class _Table:
     ``rows`` hold of each row its number ``row``, a hash ``exact`` of its texts, a hash ``folded`` that ignores case and
     white space, the words of each text (``words 0``, ``words 1``), and its ``label``: the score, or the label as the
     table writes it; null where there is none. ``odd`` says of each text that is not plain, words with single spaces
-    between them, whether it is empty, begins or ends with white space, or has a tab or a line end. ``characters`` are
-    those that do not print, ``wrong`` the scores that are none. After an ``error`` all are of the rows before it.
+    between them, whether it is empty, begins or ends with white space, or has a tab, a line end or a character that
+    does not print. ``wrong`` are the scores that are none. After an ``error`` all are of the rows before it.
     """
 
-    def __init__(self, path: Path, split: Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
+    def __init__(self, path: Path, split: splits.Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
         """Read a table; of a test table no row is dropped, and -1 is no label."""
         self.path, self.split, self.settings, self.task = path, split, settings, task
-        self.name = table_name(path, split)
+        self.name = splits.table_name(path, split)
         self.labelled = split != "test"
         self.layout = detect(path, settings, task)
         self.error: DataError | None = None
@@ -132,7 +117,7 @@ class _Table:
             try:
                 for batch in reader.batches():
                     if index is not None:
-                        index_texts(batch[index], path, needed=True)
+                        splits.index_texts(batch[index], path, needed=True)
                     kept, of_kept = labels.read(as_texts(batch, texts, path))
                     waiting.append(threads.submit(_numbers, kept, texts, of_kept, task))
                     if len(waiting) > _THREADS:
@@ -144,21 +129,19 @@ class _Table:
         for note in reader.notes:
             reporter.info(f"{path.name}: {note}")
         self.dropped, self.bad_rows, self.first_bad_row = labels.dropped, reader.skipped, reader.first_skipped
-        self.rows, self.odd, self.characters, self.wrong = map(pl.concat, zip(*found, strict=True))
+        self.rows, self.odd, self.wrong = map(pl.concat, zip(*found, strict=True))
 
     def errors(self) -> list[KdError]:
         """Return the errors of the table as a whole."""
         found: list[KdError] = [] if self.error is None else [self.error]
         if self.labelled and self.layout.label is None:
-            found.append(missing_label_column(self.path, self.settings))
+            found.append(splits.missing_label_column(self.path, self.settings))
         return found
 
     def report(self, max_words: int) -> TableReport:
         """Describe the table."""
         rows, odd = self.rows, self.odd
-        repeated, conflicts = (
-            replace(each, shown=self.shown(each.example[0])) if each.example else each for each in _repeats(rows)
-        )
+        repeated, conflicts = _repeats(rows)
         labelled, words = self.layout.label is not None and len(rows) > 0, pl.col("^words .*$")
         lengths = zip(self.layout.texts, rows.select(words), strict=True)
         worded = rows.filter(pl.all_horizontal(words > 0))
@@ -172,45 +155,38 @@ class _Table:
             bad_rows=self.bad_rows,
             first_bad_row=self.first_bad_row,
             labels=_labels(rows, self.task) if labelled and not self.task.is_score else None,
-            scores=_scores(rows, self.wrong, self.task) if labelled and self.task.is_score else None,
+            scores=_scores(rows, self.wrong) if labelled and self.task.is_score else None,
             words={name: _words(of_text, max_words) for name, of_text in lengths if len(rows)},
             empty=_finding(odd.filter("empty")),
             edges=_finding(odd.filter("edges")),
             breaks=_finding(odd.filter("breaks")),
-            characters=_characters(self.characters),
+            characters=_finding(odd.filter("characters")),
             repeated=repeated,
             conflicts=conflicts,
             targets=worded["label"].drop_nulls().n_unique(),
         )
 
-    def shown(self, number: int) -> str:
-        """Return the texts of a row for a message."""
-        texts = self.layout.texts
-        for batch in self.layout.open(self.path, texts, "skip").batches():
-            row = batch.filter(pl.col(ROW_NUMBER) == number)
-            if len(row):
-                return " | ".join(shown(row[0, name]) for name in texts)
-        return ""
-
 
 def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task) -> tuple[pl.DataFrame, ...]:
-    """Return the numbers of a batch: its rows, its odd texts, their characters, and the scores that are none."""
+    """Return the numbers of a batch: its rows, its odd texts, and the scores that are none."""
     row, text, normal = batch[ROW_NUMBER].alias("row"), pl.col("text"), pl.col("normal")
     every = pl.concat([pl.DataFrame([row, batch[name].alias("text")]) for name in texts], rechunk=True)
     exact, folded = every.select(text.hash(), text.str.strip_suffix(" ").str.to_lowercase().hash().alias("folded"))
     words, edges, places = _look_at_bytes(every["text"])
     places = places.filter(every["text"].gather(places).str.contains(_ODD))
-    odd = every[places].with_columns(normal=text.str.replace_all(f"{SPACE}+", " ").str.strip_chars(" "))
+    odd = every[places].with_columns(normal=text.str.replace_all(f"{splits.SPACE}+", " ").str.strip_chars(" "))
     odd = odd.select(
         "row",
         folded=normal.str.to_lowercase().hash(),
         words=pl.when(normal == "").then(0).otherwise(normal.str.count_matches(" ", literal=True) + 1),
         empty=text == "",
-        edges=text.str.contains(f"^{SPACE}|{SPACE}$"),
+        edges=text.str.contains(f"^{splits.SPACE}|{splits.SPACE}$"),
         breaks=text.str.contains(r"[\t\n\r]"),
-        character=text.str.extract_all(NON_PRINTING),
+        characters=text.str.contains(NON_PRINTING),
     )
-    plain = every.filter(edges.scatter(places, False)).select("row", empty=False, edges=True, breaks=False)
+    plain = every.filter(edges.scatter(places, False)).select(
+        "row", empty=False, edges=True, breaks=False, characters=False
+    )
     both = exact.alias("exact"), folded.scatter(places, odd["folded"])
     hashes = [pl.Series(of.name, _FACTORS[: len(texts)] @ of.to_numpy().reshape(len(texts), -1)) for of in both]
     words = words.scatter(places, odd["words"])
@@ -226,7 +202,6 @@ def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
     return (
         pl.DataFrame([row, *hashes, label.alias("label"), *of_text]),
         pl.concat([odd.select(plain.columns), plain]),
-        odd.select("row", "character").explode("character").drop_nulls().cast({"character": pl.Categorical}),
         wrong,
     )
 
@@ -289,16 +264,15 @@ def _overlap(first: _Table, second: _Table) -> Overlap:
     one = one.filter(pl.col("folded").is_in(two["folded"].implode()))
     alike = two.filter(pl.col("folded").is_in(one["folded"].implode()))
     exact = alike.filter(pl.col("exact").is_in(one["exact"].implode()))
-    found = Common(len(exact), len(alike))
+    found = Overlap(first.name, second.name, len(exact), len(alike), len(exact) / max(len(two), 1))
     if found.alike:
         key, row = ("exact", exact.row(0, named=True)) if found.rows else ("folded", alike.row(0, named=True))
         example = (one.filter(pl.col(key) == row[key])[0, "row"], row["row"])
-        found = replace(found, example=example, shown=second.shown(row["row"]))
-    return Overlap(first.name, second.name, found.rows / max(len(two), 1), found)
+        found = replace(found, example=example)
+    return found
 
 
 def _words(words: pl.Series, max_words: int) -> Words:
-    """Describe lengths."""
     low, median, p95, p99, high = np.quantile(words, [0, 0.5, 0.95, 0.99, 1]).tolist()
     return Words(int(low), median, float(words.to_numpy().mean()), p95, p99, int(high), int((words > max_words).sum()))
 
@@ -328,21 +302,9 @@ def _labels(rows: pl.DataFrame, task: Task) -> Labels:
     )
 
 
-def _scores(rows: pl.DataFrame, wrong: pl.DataFrame, task: Task) -> Scores:
+def _scores(rows: pl.DataFrame, wrong: pl.DataFrame) -> Scores:
     values = rows["label"].drop_nulls().to_numpy()
-    low, high, mean = (values.min(), values.max(), values.mean()) if len(values) else (np.nan, np.nan, np.nan)
-    limits = task.score_range or ((float(low), float(high)) if len(values) else (0.0, 1.0))
-    histogram, edges = np.histogram(values, _BINS, limits)
+    low, mean, high = (values.min(), values.mean(), values.max()) if len(values) else (np.nan, np.nan, np.nan)
     missing = rows.filter(pl.col("label").is_null() & ~pl.col("row").is_in(wrong["row"].implode()))
-    numbers = float(low), float(mean), float(high)
-    found = _finding(wrong), str(wrong[0, "label"]) if len(wrong) else "", _finding(missing)
-    return Scores(*numbers, edges.tolist(), histogram.tolist(), *found)
-
-
-def _characters(found: pl.DataFrame) -> list[Character]:
-    """List characters, the most frequent first."""
-    every = found.group_by("character").agg(pl.len(), pl.col("row").min()).cast({"character": pl.String})
-    return [
-        Character(f"U+{ord(one):04X}", unicodedata.name(one, _CONTROLS.get(one, "control character")), count, row)
-        for one, count, row in sorted(every.iter_rows(), key=lambda each: (-each[1], each[0]))
-    ]
+    first_wrong = str(wrong[0, "label"]) if len(wrong) else ""
+    return Scores(float(low), float(mean), float(high), _finding(wrong), first_wrong, _finding(missing))

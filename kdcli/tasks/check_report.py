@@ -71,26 +71,14 @@ class Labels:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of a table, in ten bins over the task's range or their own; wrong ones are no number in the range."""
+    """The scores of a table; wrong ones are no number in the task's range."""
 
     min: float
     mean: float
     max: float
-    edges: Sequence[float]
-    histogram: Sequence[int]
     wrong: Finding
     first_wrong: str
     missing: Finding
-
-
-@dataclass(frozen=True)
-class Character:
-    """A non-printing character of a table's texts."""
-
-    code: str
-    name: str
-    count: int
-    first_row: int | None
 
 
 @dataclass(frozen=True)
@@ -100,20 +88,6 @@ class Repeats:
     texts: int = 0
     rows: int = 0
     example: tuple[int, int] | None = None
-    shown: str = ""
-
-
-@dataclass(frozen=True)
-class Common:
-    """Rows of a second table whose texts are in a first one; ``alike`` ignores case and white space.
-
-    The example is a row of the first table and one of the second, with the texts of the latter.
-    """
-
-    rows: int
-    alike: int
-    example: tuple[int, int] | None = None
-    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,8 +96,8 @@ class TableReport:
 
     ``whole``: it could be read to its end. ``rows`` are those that are neither dropped for their labels nor bad.
     ``targets`` are the different labels, or scores, of the rows whose texts all have words. ``breaks`` are texts with
-    a tab or a line end, ``edges`` begin or end with white space. The texts of ``repeated`` rows are those of another
-    row; in ``conflicts`` with another label, score or set of labels.
+    a tab or a line end, ``edges`` begin or end with white space, ``characters`` have some that do not print. The texts
+    of ``repeated`` rows are those of another row; in ``conflicts`` with another label, score or set of labels.
     """
 
     name: str
@@ -140,7 +114,7 @@ class TableReport:
     empty: Finding
     edges: Finding
     breaks: Finding
-    characters: Sequence[Character]
+    characters: Finding
     repeated: Repeats
     conflicts: Repeats
     targets: int
@@ -148,12 +122,17 @@ class TableReport:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The texts that two tables share, and the share of the second's rows with texts of the first."""
+    """Rows of a second table whose texts are in a first one; ``alike`` ignores case and white space.
+
+    ``share`` is of the second's rows. The example is a row of each table.
+    """
 
     first: str
     second: str
+    rows: int
+    alike: int
     share: float
-    found: Common
+    example: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +172,7 @@ def find_problems(
     found = [problem for table in tables for problem in _of_table(table, settings, task, max_words)]
     hint = _ready_labels(tables, settings)
     found += [problem for table in tables for problem in _of_answers(table, task, hint)]
-    return found + [_of_overlap(overlap, tables) for overlap in overlaps if overlap.found.alike]
+    return found + [_of_overlap(overlap, tables) for overlap in overlaps if overlap.alike]
 
 
 def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words: int) -> Iterator[Problem]:
@@ -208,27 +187,24 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
     if table.conflicts.texts:
         kind = "scores" if task.is_score else "sets of labels" if task.multi_label else "labels"
         what = f"{_many(table.conflicts.texts, 'text')} repeated with different {kind}"
-        what += f", in {table.conflicts.rows:,} rows: {_pair(table.conflicts.example)} {table.conflicts.shown}"
+        what += f", in {table.conflicts.rows:,} rows: {_pair(table.conflicts.example)}"
         yield warning(what, hint=f"a model can learn one of the {kind} at most: correct the others")
     if table.repeated.rows:
         share = table.repeated.rows / table.rows
         what = f"{_many(table.repeated.rows, 'row')} ({share:.1%}) with texts of an earlier one"
-        yield warning(f"{what}: {_pair(table.repeated.example)} {table.repeated.shown}")
-    if table.empty.count:
-        yield warning(f"{_many(table.empty.count, 'empty text')}", row=table.empty.first_row)
+        yield warning(f"{what}: {_pair(table.repeated.example)}")
+    for found, what, advice in (
+        (table.empty, "without a character", None),
+        (table.breaks, "with a tab or a line end", "such texts can be in .parquet and .jsonl, not in .tsv"),
+        (table.characters, "with characters that do not print", "they are kept as they are"),
+    ):
+        if found.count:
+            yield warning(f"{_many(found.count, 'text')} {what}", row=found.first_row, hint=advice)
     for column, words in table.words.items():
         if words.longer:
             share = words.longer / table.rows
             what = f"{_many(words.longer, 'text')} ({share:.1%}) longer than {max_words} words, up to {words.max:,}"
             yield warning(what, key=column, hint="the student cuts them at student.max_length, in words")
-    if table.breaks.count:
-        what = f"{_many(table.breaks.count, 'text')} with a tab or a line end"
-        yield warning(what, row=table.breaks.first_row, hint="such texts can be in .parquet and .jsonl, not in .tsv")
-    if table.characters:
-        each = ", ".join(f"{one.code} {one.name} ({one.count:,})" for one in table.characters[:5])
-        more = ", ..." if len(table.characters) > 5 else ""
-        row = min(one.first_row for one in table.characters if one.first_row is not None)
-        yield warning(f"non-printing characters: {each}{more}", row=row, hint="they are kept as they are")
 
 
 def _of_answers(table: TableReport, task: Task, hint: str) -> Iterator[Problem]:
@@ -283,19 +259,19 @@ def _order(label: str) -> tuple[int, int, str]:
     return (0, int(label), label) if label.isdecimal() else (1, 0, label)
 
 
-def _of_overlap(overlap: Overlap, tables: Sequence[TableReport]) -> Problem:
-    found, first, second = overlap.found, overlap.first, overlap.second
+def _of_overlap(found: Overlap, tables: Sequence[TableReport]) -> Problem:
+    first, second = found.first, found.second
     file = next(table.file for table in tables if table.name == second)
     what = f"{_many(found.rows or found.alike, 'row')} with texts of {first}"
     if found.alike > found.rows:
         what += f"{f', {found.alike:,}' if found.rows else ''} but for case and white space"
     row, other = reversed(found.example or ())
     hint = f"they make the score on {second} look better than it is: leave them out of {first}"
-    return Problem("warning", f"{what}: row {row} is row {other} of {first}: {found.shown}", hint, file)
+    return Problem("warning", f"{what}: row {row} is row {other} of {first}", hint, file)
 
 
 def _pair(rows: tuple[int, int] | None) -> str:
-    return f"rows {rows[0]} and {rows[1]}:" if rows else ""
+    return f"rows {rows[0]} and {rows[1]}" if rows else ""
 
 
 def _many(count: int, what: str) -> str:

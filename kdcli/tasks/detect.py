@@ -174,7 +174,6 @@ def _headless(form: Form, rows: pl.DataFrame, settings: TaskSettings, task: Task
 
 
 def _from_header(path: Path, form: Form, first: Sequence[str], settings: TaskSettings, task: Task) -> TableLayout:
-    """Find the columns by known names."""
     columns = _by_name(first)
     known = [layout for layout in LAYOUTS if _fits(settings, layout) and all(name in columns for name in layout.texts)]
     if not known:

@@ -33,11 +33,8 @@ def score(task: Task, outputs: NDArray[np.floating[Any]], gold: NDArray[Any]) ->
     and the macro average where there are more. A metric that has no value (the correlation with a constant) is 0. All
     are as scikit-learn defines them; the subset accuracy is its accuracy of whole sets of labels.
 
-    Args:
-        task: The task.
-        outputs: Logits, ``[rows, task.outputs]``.
-        gold: The class ids ``int64 [rows]``, the scores ``float32 [rows]``, or of a multi-label task whether a row has
-            a label, ``bool [rows, labels]``.
+    ``outputs`` are logits ``[rows, task.outputs]``. ``gold`` are class ids ``int64 [rows]``, scores ``float32 [rows]``,
+    or of a multi-label task whether a row has a label, ``bool [rows, labels]``.
 
     Returns:
         The values of ``metrics_of`` the task. None is in percent.
@@ -63,7 +60,6 @@ def metric_title(task: Task, metric: str) -> str:
 
 
 def _positive(task: Task) -> int:
-    """Return the number of the label that F1 is about."""
     return task.labels.index(task.positive) if task.positive in task.labels else 1
 
 
@@ -72,14 +68,7 @@ def resampled(
 ) -> list[Values]:
     """Score models on resamples of the rows, drawn with replacement; the same resamples for all models.
 
-    The metrics are those of ``score``.
-
-    Args:
-        task: The task.
-        outputs: Of each model, ``[rows, task.outputs]``.
-        gold: As for ``score``.
-        seed: Seed of the resamples.
-        resamples: Their number.
+    The metrics and ``gold`` are those of ``score``; ``outputs`` are ``[rows, task.outputs]`` of each model.
     """
     random = np.random.Generator(np.random.Philox(seed))
     if task.is_score:
@@ -110,11 +99,8 @@ def _joined(blocks: Sequence[Sequence[Values]]) -> list[Values]:
 def _of_labels(task: Task, drawn: Floats, gold: NDArray[np.bool_], answer: NDArray[np.bool_]) -> Values:
     """Score labels in each resample.
 
-    Args:
-        task: The task.
-        drawn: How often each row is drawn, ``[resamples, rows]``.
-        gold: Which labels each row has, ``[rows, labels]``.
-        answer: Which labels the model gives it.
+    ``drawn`` says how often each row is drawn, ``[resamples, rows]``; ``gold`` and ``answer`` which labels it has, and
+    which the model gives it, ``[rows, labels]``.
     """
     rows, whole = drawn.sum(1), drawn @ (answer == gold).all(1)
     right, wanted, said = (drawn @ one for one in (answer & gold, gold, answer))  # [resamples, labels]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,28 +29,19 @@ _STEMS: dict[Split, str] = {"train": "train", "dev": "dev|validation", "test": "
 SPACE = r"[\s\x1c-\x1f]"
 """White space, as Python's ``split`` has it."""
 _UUID = r"^(.{8})(.{4})(.{4})(.{4})(.{12})$"
+_OF_TASK = [field.name for field in fields(Task) if field.name != "thresholds"]
 _WITHOUT_PROFILE = ("text_columns", "label_column", "layout", "bad_rows", "quoting", "separator")
 """The settings that a command takes without a profile."""
 
 
 def task_from(settings: TaskSettings) -> Task:
     """Make the task that a profile's table ``[task]`` describes."""
-    return Task(
-        name=settings.name,
-        kind=settings.kind,
-        labels=settings.labels,
-        names=settings.names,
-        score_range=settings.score_range,
-        metric=settings.metric,
-        more_metrics=settings.more_metrics,
-        positive=settings.positive,
-        multi_label=settings.multi_label,
-    )
+    return Task(**{name: getattr(settings, name) for name in _OF_TASK})
 
 
 def settings_of(task: Task) -> TaskSettings:
     """Return settings that read tables of a task in any known layout; the inverse of ``task_from``."""
-    return TaskSettings(**{name: value for name, value in asdict(task).items() if name != "thresholds"})
+    return TaskSettings(**{name: getattr(task, name) for name in _OF_TASK})
 
 
 def table_settings(task: Task, asked: TaskSettings, place: str | Path, *, profiled: bool) -> TaskSettings:
@@ -119,9 +110,7 @@ def load_table(
     path: Path, settings: TaskSettings, task: Task, reporter: Reporter, *, labels: bool = True
 ) -> pl.DataFrame:
     """Read one table of a task, as ``load_split`` does; labels are not needed, and no row is dropped."""
-    layout = detect(path, settings, task)
-    layout = layout if labels else replace(layout, label=None)
-    return pl.concat(_read(path, layout, settings, task, reporter, labelled=False))
+    return pl.concat(stream_table(path, settings, task, reporter, labels=labels))
 
 
 def check_labelled(settings: TaskSettings, task: Task, split: Split) -> None:
@@ -235,63 +224,53 @@ def _read(
         layout = replace(layout, index=None)
         reader = layout.open(path, layout.columns, settings.bad_rows)
     labels = LabelColumn(path, layout.label, task, reporter, labelled=labelled, drop=settings.drop_labels)
-    rows, odd = 0, _Odd()
+    rows, quoted = 0, 0
+    empty: list[int] = []
+    unlabelled: list[int] = []
     for batch in reader.batches():
         batch, label = labels.read(as_texts(batch, layout.texts, path))
         label = labels.checked(label, batch[ROW_NUMBER])
         blank = batch.select(pl.any_horizontal(pl.col(*layout.texts).str.contains(f"^{SPACE}*$"))).to_series()
-        odd.empty.extend(batch[ROW_NUMBER].filter(blank))
+        empty.extend(batch[ROW_NUMBER].filter(blank))
         if training and blank.any():
             batch, label = batch.filter(~blank), label.filter(~blank)
         if labelled and label.null_count():
-            odd.unlabelled.extend(batch[ROW_NUMBER].filter(label.is_null()))
+            unlabelled.extend(batch[ROW_NUMBER].filter(label.is_null()))
             batch, label = batch.filter(label.is_not_null()), label.drop_nulls()
         texts = [batch[text].alias(name) for text, name in zip(layout.texts, task.columns, strict=True)]
         if layout.form == "tsv" and not layout.quoted:
-            odd.quoted += sum(int((text.str.starts_with('"') & text.str.ends_with('"')).sum()) for text in texts)
+            quoted += sum(int((text.str.starts_with('"') & text.str.ends_with('"')).sum()) for text in texts)
         index = None if layout.index is None else index_texts(batch[layout.index], path, needed=not labelled)
         if index is None:
             index = pl.int_range(rows, rows + len(batch), eager=True).cast(pl.String)
         yield pl.DataFrame([index.alias("index"), *texts, label])
         rows += len(batch)
-    if odd.unlabelled and not rows:
+    if unlabelled and not rows:
         raise DataError("no row has a label", file=path, key=layout.label, hint="name the column with --label-col")
-    odd.spaces, odd.dropped = labels.spaces, labels.dropped.total()
-    odd.report(reader, settings, reporter, training=training)
+    kept = "left out" if training else "kept"
+    odd = {f"rows with an empty text are {kept}": empty, "rows without a label are left out": unlabelled}
+    _report(reader, labels, quoted, odd, reporter)
     if not rows:
         raise DataError("the table has no rows", file=path)
 
 
-@dataclass
-class _Odd:
-    """What is odd about a table: numbers of rows, texts or labels, and the numbers of the rows themselves."""
-
-    dropped: int = 0
-    quoted: int = 0
-    spaces: int = 0
-    empty: list[int] = field(default_factory=list)
-    unlabelled: list[int] = field(default_factory=list)
-
-    def report(self, reader: TableReader, settings: TaskSettings, reporter: Reporter, *, training: bool) -> None:
-        """Say what was found."""
-        infos = list(reader.notes)
-        if self.dropped:
-            infos.append(f"{self.dropped:,} rows dropped whose label is {' or '.join(settings.drop_labels)}")
-        if self.quoted:
-            infos.append(f"{self.quoted:,} texts look quoted, and are read as they are (task.quoting)")
-        if self.spaces:
-            infos.append(f"{self.spaces:,} labels have spaces around them, which do not count")
-        warnings = [f"{reader.skipped} bad rows skipped, the first is {reader.first_skipped}"] if reader.skipped else []
-        if self.empty:
-            what = f"rows with an empty text are {'left out' if training else 'kept'}"
-            warnings.append(f"{len(self.empty):,} {what}, the first is row {self.empty[0]}")
-        if self.unlabelled:
-            what = "rows without a label are left out"
-            warnings.append(f"{len(self.unlabelled):,} {what}, the first is row {self.unlabelled[0]}")
-        for info in infos:
-            reporter.info(f"{reader.path.name}: {info}")
-        for warning in warnings:
-            reporter.warn(f"{reader.path.name}: {warning}")
+def _report(
+    reader: TableReader, labels: LabelColumn, quoted: int, odd: Mapping[str, list[int]], reporter: Reporter
+) -> None:
+    """Say what is odd about a table; ``odd`` are numbers of rows."""
+    counts = {
+        f"rows dropped whose label is {' or '.join(labels.drop)}": labels.dropped.total(),
+        "texts look quoted, and are read as they are (task.quoting)": quoted,
+        "labels have spaces around them, which do not count": labels.spaces,
+    }
+    name = reader.path.name
+    for note in [*reader.notes, *(f"{count:,} {what}" for what, count in counts.items() if count)]:
+        reporter.info(f"{name}: {note}")
+    if reader.skipped:
+        reporter.warn(f"{name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
+    for what, rows in odd.items():
+        if rows:
+            reporter.warn(f"{name}: {len(rows):,} {what}, the first is row {rows[0]}")
 
 
 def index_texts(values: pl.Series, path: Path, *, needed: bool) -> pl.Series | None:

@@ -46,24 +46,12 @@ class LengthBin:
 
 
 @dataclass(frozen=True)
-class ReliabilityBin:
-    """The rows whose confidence lies above ``low``, up to ``high``; mean confidence and accuracy are 0 without rows."""
-
-    low: float
-    high: float
-    rows: int
-    confidence: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
 class Calibration:
-    """The expected calibration error, mean confidence, accuracy, and the bars of a reliability diagram."""
+    """The expected calibration error, mean confidence and accuracy."""
 
     ece: float
     confidence: float
     accuracy: float
-    bins: list[ReliabilityBin]
 
 
 @dataclass(frozen=True)
@@ -196,21 +184,16 @@ def calibration(logits: Outputs, gold: NDArray[Any], bins: int = BINS) -> Calibr
     ECE is the sum over the bins B of |B| / n * |accuracy(B) - confidence(B)|; bin m of M holds the rows
     whose confidence, the highest softmax probability, lies in ((m - 1) / M, m / M].
 
-    Args:
-        logits: ``[rows, classes]``, at least one row; or ``[rows, labels, 2]``, where each label counts as a row.
-        gold: Class ids, ``[rows]``; or whether a row has a label, ``[rows, labels]``.
-        bins: The number of bins, M.
+    ``logits`` are ``[rows, classes]`` of at least one row, and ``gold`` class ids ``[rows]``; or ``[rows, labels, 2]``
+    and whether a row has a label, ``[rows, labels]``: each label counts as a row.
     """
     confidence = softmax(logits.astype(np.float64), axis=-1).max(-1).ravel()
     right = (logits.argmax(-1) == gold).ravel()
     limits = np.linspace(0, 1, bins + 1)
     # Rounding may carry a probability to just above 1.
     which = np.clip(np.searchsorted(limits, confidence, side="left") - 1, 0, bins - 1)
-    counts = np.bincount(which, minlength=bins)
-    means = [np.bincount(which, values, bins) / np.maximum(counts, 1) for values in (confidence, right)]
-    ece = float((counts * np.abs(means[0] - means[1])).sum() / len(right))
-    rows = zip(limits[:-1].tolist(), limits[1:].tolist(), counts.tolist(), *(m.tolist() for m in means), strict=True)
-    return Calibration(ece, float(confidence.mean()), float(right.mean()), [ReliabilityBin(*row) for row in rows])
+    ece = float(np.abs(np.bincount(which, right - confidence, bins)).sum() / len(right))
+    return Calibration(ece, float(confidence.mean()), float(right.mean()))
 
 
 def compare_models(
@@ -226,14 +209,7 @@ def compare_models(
 
     Accuracy, or subset accuracy: McNemar's exact test on the rows that only one model has right. Others: the paired
     bootstrap of Berg-Kirkpatrick et al. 2012 (section 2), two-sided. All intervals are percentiles of the bootstrap.
-
-    Args:
-        task: The task.
-        first: A model's name and outputs, ``[rows, task.outputs]``.
-        second: The other's.
-        gold: The class ids or the scores, ``[rows]``.
-        seed: Seed of the resamples.
-        resamples: Their number.
+    ``first`` and ``second`` are a model's name and outputs, ``[rows, task.outputs]``; ``gold`` is as for ``score``.
     """
     found = [score(task, outputs, gold) for _, outputs in (first, second)]
     drawn = resampled(task, [first[1], second[1]], gold, seed=seed, resamples=resamples)
@@ -318,5 +294,4 @@ def _r2(means: Floats) -> Floats:
 
 
 def _interval(values: Floats) -> Interval:
-    """Return the interval of a figure of all texts, followed by those of the resamples."""
     return Interval(float(values[0]), *bounds(values[1:]))

@@ -16,21 +16,10 @@ from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 from kdcli.tables.parquet import stream
 from kdcli.tables.read import ROW_NUMBER, Form, as_texts, form_of, read_table, shown
+from kdcli.tasks.glue import LAYOUTS
 
 STATES = "representation"
 """The column of a joined set, and the tensor of a logits file, that holds the teacher's representations."""
-_TEXTS = {
-    "single": (("sentence",),),
-    "pair": (
-        ("sentence1", "sentence2"),
-        ("question1", "question2"),
-        ("question", "sentence"),
-        ("premise", "hypothesis"),
-        ("#1 String", "#2 String"),
-    ),
-}
-"""Possible names of the text columns, those of ``kd`` first."""
-
 _END = r"(\s*(<\|endoftext\|>|<eos>))+\s*$"
 _BETWEEN = r" *(\t|<eos>) *"
 
@@ -85,8 +74,9 @@ def open_texts(path: Path, task: Task, reporter: Reporter) -> TextSet:
 
 
 def text_columns(columns: Sequence[str], task: Task) -> tuple[str, ...] | None:
-    """Return the columns that hold the texts of a task, by their names; None where they are not there."""
-    return next((names for names in _TEXTS[task.kind] if set(names) <= set(columns)), None)
+    """Return the columns that hold the texts of a task, named as kd or GLUE (pairs) does; None where none do."""
+    pairs = [layout.texts for layout in LAYOUTS if layout.kind == task.kind == "pair"]
+    return next((names for names in (task.columns, *pairs) if set(names) <= set(columns)), None)
 
 
 def form_of_set(path: Path, task: Task) -> Form:
@@ -130,7 +120,6 @@ def _lazy(path: Path, form: Form, task: Task, names: dict[str, str], schema: dic
 
 
 def _from_lines(batch: pl.DataFrame, task: Task, path: Path) -> pl.DataFrame:
-    """Return the texts of plain lines, one or two each."""
     line = pl.col(batch.columns[0])
     if task.kind == "single":
         return batch.select(without_marks(line).alias(task.columns[0]), ROW_NUMBER)

@@ -31,26 +31,25 @@ Values = Literal["auto", "logits", "probabilities", "percentages"]
 
 
 def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter, values: Values = "auto") -> Logits:
-    """Read logits made elsewhere.
+    """Read logits made elsewhere: ``.npy``, ``.pt``, or a table with the columns ``logits_0..`` or the labels' names.
 
-    A table with the task's text columns is matched by text. Any other file is matched by position: its row *i* belongs
-    to row *i* of the transfer set, with a warning. Probabilities and percentages become the logarithms of
-    probabilities, and of a multi-label task their log-odds. ``values`` says what the file holds: ``auto`` takes rows
-    that sum to 1 for probabilities, or of a multi-label task those from 0 to 1, with a warning too.
-    ``path`` is ``.npy``, ``.pt`` (a tensor saved by ``torch.save``), or a table (``.csv``, ``.tsv``, ``.jsonl``,
-    ``.parquet``) whose columns are ``logits_0..`` or have the names of the labels.
+    A table with the task's text columns is matched by text, any other file by position. Probabilities and percentages
+    become the logarithms of probabilities, and of a multi-label task their log-odds. ``values`` says what the file
+    holds: ``auto`` takes rows that sum to 1 for probabilities, or of a multi-label task those from 0 to 1.
     """
     if not path.is_file():
         raise DataError("there is no such file", file=path)
     hashes = None
-    if path.suffix == ".npy":
-        logits = _checked(_numpy(path), task, path)
-    elif path.suffix in (".pt", ".pth"):
-        logits = _checked(_tensor(path), task, path)
+    if path.suffix in (".npy", ".pt", ".pth"):
+        logits = _checked(_arrays(path), task, path)
     else:
         logits, hashes = _table(path, task, reporter)
     if hashes is None:
-        _check_count(len(logits), path, transfer, task)
+        needed = int(open_texts(transfer, task, QuietReporter()).frame.select(pl.len()).collect().item())
+        if len(logits) != needed:
+            what = f"this file has {len(logits):,} rows of logits, and the transfer set has {needed:,}"
+            hint = "rows are matched by position here: make the logits for this very transfer set, in its order"
+            raise DataError(what, file=path, hint=hint)
         order = "" if task.is_score else f", its columns for {', '.join(task.labels)}"
         reporter.warn(
             f"{path.name} is matched by position: each of its {len(logits):,} rows is for the same row of "
@@ -61,13 +60,6 @@ def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter,
     if values != "logits":
         logits = _logarithms(logits / np.float32(100) if values == "percentages" else logits, task, path)
     return Logits(logits, hashes, {})
-
-
-def _numpy(path: Path) -> NDArray[Any]:
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"this .npy file cannot be read: {error}", file=path) from error
 
 
 _RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
@@ -84,32 +76,28 @@ _NUMPY: list[Any] = [
 """All that a pickled array of numbers needs: d-bert's ``logits.pt`` is a list of such arrays, one a batch."""
 
 
-def _tensor(path: Path) -> NDArray[Any]:
+def _arrays(path: Path) -> NDArray[Any]:
+    """Read an array, a tensor or a list of both: the batches, one after the other."""
     try:
+        if path.suffix == ".npy":
+            return np.lib.format.open_memmap(path, mode="r")
         with torch.serialization.safe_globals(_NUMPY):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
+        pieces = [_array(piece) for piece in (loaded if isinstance(loaded, list) else [loaded])]
+        return pieces[0] if len(pieces) == 1 else np.concatenate([np.atleast_2d(piece) for piece in pieces])
     except Exception as error:  # a broken or hostile file makes the allow-list raise anything
-        what = "this file is damaged, or holds more than a tensor and is refused"
-        hint = "kd loads tensors only and runs no pickled code; save the logits with torch.save(tensor) or as .npy"
+        what = f"this file is damaged, or holds more than numbers and is refused: {first_line(error)}"
+        hint = "kd runs no pickled code: save one dense float tensor [rows, labels] with torch.save, or as .npy"
         raise DataError(what, file=path, hint=hint) from error
-    pieces = loaded if isinstance(loaded, list) and loaded else [loaded]
-    if not all(isinstance(piece, torch.Tensor | np.ndarray) for piece in pieces):
-        what = f"this file holds a {type(pieces[0]).__name__}, and tensors or arrays [rows, labels] are needed"
-        raise DataError(what, file=path)
-    try:
-        arrays = [_array(piece) if isinstance(piece, torch.Tensor) else piece for piece in pieces]
-        return np.concatenate([np.atleast_2d(array) for array in arrays]) if len(arrays) > 1 else arrays[0]
-    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:  # ragged, quantised, of no values
-        what = f"these tensors are no table of numbers: {first_line(error)}"
-        raise DataError(what, file=path, hint="save one dense float tensor [rows, labels]") from error
 
 
-def _array(tensor: torch.Tensor) -> NDArray[Any]:
-    """Return a dense tensor of real numbers as an array; another is a ``TypeError``."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        kind = "quantised" if tensor.is_quantized else "without values" if tensor.is_meta else "sparse"
-        raise TypeError(f"this tensor is {kind}")
-    tensor = tensor.detach().resolve_conj().resolve_neg()
+def _array(piece: Any) -> NDArray[Any]:
+    """Return an array, or a dense tensor of numbers as one; anything else raises."""
+    if isinstance(piece, np.ndarray):
+        return piece
+    if not isinstance(piece, torch.Tensor) or piece.is_quantized:
+        raise TypeError(f"it holds a {type(piece).__name__}, not a tensor of numbers")
+    tensor = piece.detach().resolve_conj().resolve_neg()
     array: NDArray[Any] = (tensor.float() if tensor.dtype.is_floating_point else tensor).numpy()
     return array
 
@@ -165,8 +153,7 @@ def _logit_columns(
 def _in_order(names: Sequence[str], prefix: str, task: Task, path: Path, reporter: Reporter) -> list[str] | None:
     """Return columns in the order of the labels: by the labels, or by numbers from 0 on, behind a prefix or alone.
 
-    Where both readings are there and differ, kd's own columns decide, which are ``logits_NUMBER`` and
-    ``probability_LABEL``; others are a ``DataError``.
+    Where the two differ, kd's own ``logits_NUMBER`` and ``probability_LABEL`` decide; others are a ``DataError``.
     """
     ends = [name.removeprefix(prefix) for name in names]
     numbered = [f"{prefix}{number}" for number in range(task.outputs)]
@@ -213,14 +200,6 @@ def _finite(values: NDArray[np.float32], numbers: Sequence[int] | pl.Series, pat
         what = f"a logit is missing or is not finite: {values[row].tolist()}"
         raise DataError(what, file=path, row=int(numbers[row]))
     return values
-
-
-def _check_count(rows: int, path: Path, transfer: Path, task: Task) -> None:
-    needed = int(open_texts(transfer, task, QuietReporter()).frame.select(pl.len()).collect().item())
-    if rows != needed:
-        what = f"this file has {rows:,} rows of logits, and the transfer set has {needed:,}"
-        hint = "rows are matched by position here: make the logits for this very transfer set, in its order"
-        raise DataError(what, file=path, hint=hint)
 
 
 def _kind_of(values: NDArray[np.float32], path: Path, task: Task, reporter: Reporter) -> Values:

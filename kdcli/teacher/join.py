@@ -50,12 +50,10 @@ def join(
 ) -> JoinResult:
     """Write the transfer set with the columns ``label`` and ``logits_0..``, its rows in their order.
 
-    ``transfer`` is a table with the task's text columns, ``source`` and, for gold labels, ``label``; or plain lines of
-    texts. Without ``source`` no row is original. ``logits`` is a logits file, or logits or probabilities from
-    elsewhere. ``label`` is that of original rows: the teacher's choice, or their own. Other rows get the teacher's
-    choice; for scores that is the logit. ``values`` says what a file from elsewhere holds. ``rescale`` gives the
-    teacher's scores the mean and the spread that the gold ones of the original rows have. Rows whose texts the teacher
-    has left without an answer are left out.
+    ``transfer`` is a table, in which no row is original without the column ``source``, or plain lines of texts.
+    ``label`` is that of original rows: the teacher's choice, or their own. Other rows get the teacher's choice; for
+    scores that is the logit. ``values`` says what logits from elsewhere are. ``rescale`` gives the teacher's scores the
+    mean and the spread of the gold ones. Rows that the teacher has left without an answer are left out.
     """
     reporter = reporter or QuietReporter()
     for path in (transfer, logits):

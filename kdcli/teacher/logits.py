@@ -86,11 +86,7 @@ def write_logits(
 
 
 def read_logits(path: Path, task: Task) -> Logits:
-    """Read a logits file.
-
-    Raises:
-        DataError: It is not a logits file, is cut short, or is for other labels.
-    """
+    """Read a logits file; another file, one cut short or for other labels is a ``DataError``."""
     if not path.is_file():
         raise DataError("there is no such file", file=path)
     try:
@@ -104,10 +100,6 @@ def read_logits(path: Path, task: Task) -> Logits:
     known = isinstance(metadata, dict) and metadata.get("format") in list(HASHES)
     if not known or not {"logits", "row_hash"} <= tensors.keys():
         raise DataError(f"this is not a logits file ({FORMAT})", file=path, hint="`kd teacher export` writes one")
-    for name, kind in (("logits", np.float32), ("row_hash", np.uint64), (STATES, np.float16)):
-        if name in tensors and tensors[name].dtype != kind:
-            what = f"{name} holds {tensors[name].dtype}, not {np.dtype(kind)}"
-            raise DataError(what, file=path, key=name, hint="export them again")
     labels = metadata.get("labels", [])
     if labels != list(task.labels):
         sets = (labels if isinstance(labels, list) else [labels], task.labels)
@@ -118,19 +110,18 @@ def read_logits(path: Path, task: Task) -> Logits:
         what = "the logits are of one label a text" if task.multi_label else "the logits are of a multi-label teacher"
         raise DataError(what, file=path, key="task.multi_label", hint="export them again for this task")
     logits, hashes, states = tensors["logits"], tensors["row_hash"], tensors.get(STATES)
+    kinds = {"logits": np.float32, "row_hash": np.uint64, STATES: np.float16}
+    wrong = [name for name, tensor in tensors.items() if tensor.dtype != kinds[name]]
     fits = states is None or (states.ndim == 2 and len(states) == len(hashes))
-    if hashes.ndim != 1 or logits.shape != (len(hashes), task.outputs) or not fits:
-        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
-        raise DataError(f"{shapes} do not belong together", file=path)
+    if wrong or hashes.ndim != 1 or logits.shape != (len(hashes), task.outputs) or not fits:
+        found = ", ".join(f"{name} {tensor.dtype} {list(tensor.shape)}" for name, tensor in tensors.items())
+        what, key = f"{found} do not belong into one logits file", wrong[0] if wrong else None
+        raise DataError(what, file=path, key=key, hint="export them again")
     return Logits(logits, hashes, metadata, HASHES[metadata["format"]], states)
 
 
 def with_answers(logits: Logits, table: pl.DataFrame, task: Task) -> pl.DataFrame:
-    """Return a table with the teacher's answers, its choices or scores, as ``label``; without the unanswered rows.
-
-    Raises:
-        DataError: A text has no logits.
-    """
+    """Return a table with the teacher's answers, its choices or scores, as ``label``; without the unanswered rows."""
     rows = logits.rows([table[name] for name in task.columns], 0)
     if (rows < 0).any():
         text = table[task.columns[0]][int(np.argmax(rows < 0))]
@@ -163,8 +154,7 @@ def state_column(states: NDArray[np.floating[Any]] | None) -> list[pl.Series]:
 def label_positions(names: Sequence[str], task: Task) -> list[int] | None:
     """Return for each label of the task its position in ``names``; None unless each is there exactly once.
 
-    The names may be the labels themselves or their readable names: as they are written, else without regard to case,
-    ``_`` and ``-``.
+    The names may be the labels or their readable names, as written, else without regard to case, ``_`` and ``-``.
     """
     for fold in (str.strip, _fold):
         found, *ours = ([fold(name) for name in some] for some in (names, task.labels, task.names))

@@ -41,20 +41,11 @@ class Teacher:
     outputs: list[int]  # for each label of the task, the position of its output
     read: Counter[str] = field(default_factory=Counter)  # how many texts it has read, and how many of them it has cut
 
-    @property
-    def parameters(self) -> int:
-        """The number of its parameters; 0 if unknown."""
-        return int(getattr(self.loaded, "parameters", 0))
-
-    @property
-    def parameters_without_embeddings(self) -> int:
-        """The number of parameters outside of embedding tables; 0 if unknown."""
-        return int(getattr(self.loaded, "parameters_without_embeddings", 0))
-
-    @property
-    def megabytes(self) -> float:
-        """The size of its weights on disk, in 10^6 bytes; 0 if unknown."""
-        return float(getattr(self.loaded, "megabytes", 0.0))
+    def __post_init__(self) -> None:
+        """Take over what the plugin's model says of its size; 0 if it is unknown."""
+        self.parameters = int(getattr(self.loaded, "parameters", 0))
+        self.parameters_without_embeddings = int(getattr(self.loaded, "parameters_without_embeddings", 0))
+        self.megabytes = float(getattr(self.loaded, "megabytes", 0.0))
 
     @property
     def has_states(self) -> bool:
@@ -70,11 +61,6 @@ class Teacher:
         """Return the logits ``float32 [texts, task.outputs]`` of texts, or of pairs in two columns.
 
         Those of a text that the teacher leaves without an answer are NaN.
-
-        Raises:
-            DataError: It gives logits that are not finite.
-            PluginError: The plugin fails, or breaks its contract.
-            RuntimeError: The batch does not fit into memory.
         """
         if not len(columns[0]):
             return np.empty((0, self.task.outputs), np.float32)
@@ -83,11 +69,7 @@ class Teacher:
     def represent(
         self, columns: Sequence[Sequence[str]], batch: int = BATCH, *, states: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the logits of texts, and their representations ``float32 [texts, size]``; size 0 without ``states``.
-
-        Raises:
-            DataError: As ``logits``; or its plugin gives no representation.
-        """
+        """Return logits of texts, and their representations ``float32 [texts, size]``; size 0 without ``states``."""
         if states and not self.has_states:
             what = f"the teacher plugin {self.source.plugin} gives no representation of a text"
             raise DataError(what, file=self.source.model, hint="set student.repr_weight to 0")
@@ -185,13 +167,7 @@ class TeacherSource:
     def load(
         self, task: Task, *, device: str = "cpu", precision: str = "fp32", reporter: Reporter | None = None
     ) -> Teacher:
-        """Load the teacher, match its labels to the task's, and try it out.
-
-        Raises:
-            DataError: It has other labels, or cannot be read.
-            MissingError: It, or a package that it needs, is not there.
-            PluginError: Its plugin is missing or broken.
-        """
+        """Load the teacher, match its labels to the task's, and try it out."""
         reporter = reporter or QuietReporter()
         loaded = self.open(task.names or task.labels, device=device, precision=precision, reporter=reporter)
         return self.match(loaded, task, reporter)

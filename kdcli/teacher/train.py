@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Set
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from transformers import (
 
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TeacherSettings
+from kdcli.config.table import nearest
 from kdcli.errors import ProfileError
 from kdcli.files import sha256
 from kdcli.lm.fine_tune import Recipe, best_of, fine_tune, join_processes, one_training, publish
@@ -74,11 +74,10 @@ def train_teacher(
     resume: bool = True,
     reporter: Reporter | None = None,
 ) -> TeacherResult:
-    """Fine-tune all parameters of an encoder and keep the best checkpoint on dev.
+    """Fine-tune all parameters of an encoder and keep the best checkpoint on dev, a Hugging Face folder.
 
-    Each learning rate is trained in a folder of its own beside the output, ``OUTPUT.training/lr-VALUE``, from where
-    a killed run goes on; the folder is removed at the end. Under ``torchrun`` all processes call this. Weights and
-    optimiser are float32 whatever the precision. ``output`` becomes a Hugging Face folder.
+    Each learning rate is trained in ``OUTPUT.training/lr-VALUE``, from where a killed run goes on. Under ``torchrun``
+    all processes call this. Weights and optimiser are float32 whatever the precision.
     """
     check_device(device, precision, "teacher")
     reporter = join_processes(device, reporter)
@@ -90,6 +89,9 @@ def train_teacher(
         encoder.encode(table.select(task.columns), encode_labels(table["label"], task, file=split), reporter)
         for split, table in (("train", train), ("dev", dev))
     )
+    weights = None
+    if settings.class_weights == "balanced" and train_rows.labels is not None:
+        weights = balanced_weights(train_rows.labels, task.outputs)
     fine_tuning = FineTuneTask(
         stage="teacher",
         key="teacher",
@@ -97,7 +99,7 @@ def train_teacher(
         train=train_rows,
         dev=dev_rows,
         build=encoder.build,
-        loss=partial(_loss, _weights(settings, task, train_rows.labels)),
+        loss=partial(_loss, weights),
         score=partial(_score, task),
         metric=task.metric,
         greater_is_better=True,
@@ -116,13 +118,9 @@ def train_teacher(
     }
     recipe = Recipe(
         lr=0.0,
-        epochs=settings.epochs,
-        max_steps=settings.max_steps,
+        **settings.model_dump(include={"epochs", "max_steps", "weight_decay", "warmup", "save_steps"}),
         batch_size=AUTO if settings.batch_size == "auto" else settings.batch_size,
         halve=settings.batch_size == "auto",
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        save_steps=settings.save_steps,
         seed=seed,
         device=device,
         precision=precision,
@@ -224,14 +222,12 @@ def _config(table: dict[str, Any], vocab_size: int, head: dict[str, Any]) -> Any
     kind = values.pop("model_type", None)
     if kind not in CONFIG_MAPPING:
         what = f"there is no model type {kind!r}" if kind else 'model = "config" needs a model_type'
-        near = difflib.get_close_matches(str(kind), CONFIG_MAPPING.keys(), n=1) or ["bert"]
-        raise ProfileError(what, key="teacher.config.model_type", hint=f'for example model_type = "{near[0]}"')
+        near = nearest(str(kind), CONFIG_MAPPING) or "bert"
+        raise ProfileError(what, key="teacher.config.model_type", hint=f'for example model_type = "{near}"')
     known = CONFIG_MAPPING[kind]().to_dict()
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else None
-            raise ProfileError(f"a {kind} configuration has no {name!r}", key=f"teacher.config.{name}", hint=hint)
+    for name in sorted(set(values) - set(known)):
+        hint = f"did you mean {nearest(name, known)!r}?" if nearest(name, known) else None
+        raise ProfileError(f"a {kind} configuration has no {name!r}", key=f"teacher.config.{name}", hint=hint)
     # The vocabulary is ours, so the ids that a model type has for its own would point anywhere.
     ids = {f"{name}_id": number for number, name in enumerate(SPECIAL)} | {"bos_token_id": None, "eos_token_id": None}
     ours = {"vocab_size": vocab_size, **{name: number for name, number in ids.items() if name in known}}
@@ -244,13 +240,6 @@ def _config(table: dict[str, Any], vocab_size: int, head: dict[str, Any]) -> Any
 def _arguments(config: Any) -> Set[str]:
     model = AutoModelForSequenceClassification._model_mapping[type(config)]
     return inspect.signature(model.forward).parameters.keys()
-
-
-def _weights(settings: TeacherSettings, task: Task, labels: np.ndarray | None) -> Tensor | None:
-    """Return the weights of the classes, if any are wanted."""
-    return (
-        balanced_weights(labels, task.outputs) if settings.class_weights == "balanced" and labels is not None else None
-    )
 
 
 def _loss(weights: Tensor | None, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:

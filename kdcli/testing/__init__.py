@@ -52,10 +52,9 @@ def check_generator(plugin: Any, *, options: Mapping[str, Any] | None = None) ->
 
 
 def check_student(plugin: Any, *, options: Mapping[str, Any] | None = None) -> list[CheckOutcome]:
-    """Check that a student plugin keeps the contract of ``kdcli.api.StudentPlugin``.
+    """Check a student plugin against ``kdcli.api.StudentPlugin``, with a model for each kind of task it promises.
 
-    The check builds a model for each kind of task that its flags promise, and compares ``fast`` with the module where
-    the plugin has it. Small options suffice. Arguments and result are those of ``check_generator``.
+    Small options suffice. Arguments and result are those of ``check_generator``.
     """
     return _assert(check_plugin("students", plugin, options))
 

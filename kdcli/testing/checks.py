@@ -14,7 +14,7 @@ from typing import Any, Literal
 from kdcli import registry
 from kdcli.errors import KdError, each, shown
 from kdcli.registry import Group, Plugin
-from kdcli.registry.plugin import faults, version_fault
+from kdcli.registry.plugin import faults
 from kdcli.testing.processes import HEAVY, in_another_process
 
 PUBLIC = ("kdcli.api", "kdcli.lm", "kdcli.models", "kdcli.testing", "kdcli.load_student")
@@ -165,8 +165,8 @@ def loads(subject: Subject) -> str:
         subject.plugin = subject.known.load()
         return f"{subject.known.full_name} {subject.known.version}, {subject.known.module}"
     subject.plugin = subject.source
-    found = version_fault(subject.plugin) or ", and ".join(faults(subject.group, subject.plugin))
-    expect(not found, "a plugin with all that its contract names", f"one that {found}")
+    found = faults(subject.group, subject.plugin)
+    expect(not found, "a plugin with all that its contract names", f"one that {', and '.join(found)}")
     return "a module or an object"
 
 

@@ -49,16 +49,10 @@ def tiny_teacher(folder: Path, labels: tuple[str, ...] = ("entailment", "neutral
     PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=inputs, **SPECIAL).save_pretrained(folder)
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(SEED)
-        config = BertConfig(
-            vocab_size=pieces.get_vocab_size(),
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-            max_position_embeddings=64,
-            initializer_range=0.5,  # logits that differ from text to text
-            id2label=dict(enumerate(labels)),
-        )
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        sizes |= {"max_position_embeddings": 64, "vocab_size": pieces.get_vocab_size()}
+        # A wide initialisation gives logits that differ from text to text.
+        config = BertConfig(**sizes, initializer_range=0.5, id2label=dict(enumerate(labels)))
         BertForSequenceClassification(config).save_pretrained(folder)
     return folder
 

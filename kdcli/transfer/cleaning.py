@@ -42,21 +42,14 @@ def clean(text: pl.Expr) -> pl.Expr:
 
 
 def split_pairs(texts: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
-    """Cut pairs at their only tab and make both sides plain.
-
-    Returns:
-        The two columns, without the texts that have no tab or several, or nothing but white space on one side.
-    """
+    """Cut pairs at their only tab and clean both sides; texts without one tab, or with a blank side, are left out."""
     pairs = texts.filter(texts.str.count_matches("\t", literal=True) == 1).str.split_exact("\t", 1)
     sides = pairs.struct.rename_fields(columns).struct.unnest().select(clean(pl.col(columns)))
     return sides.filter(pl.all_horizontal(pl.col(columns) != ""))
 
 
 def one_line(text: pl.Expr) -> pl.Expr:
-    """Bring a text of the task into one line without a tab, for a generator to learn from.
-
-    Each run of tabs and line ends becomes one space, and white space at the ends is dropped. All else stays.
-    """
+    """Bring a text of the task into one line without a tab or white space at its ends; all else stays."""
     return text.str.replace_all(_LINE_ENDS, " ").str.replace_all(f"^{_WHITE}+|{_WHITE}+$", "")
 
 
@@ -72,11 +65,9 @@ def hashes(frames: Sequence[pl.DataFrame], task: Task) -> Hashes:
 
 
 def keys(texts: pl.DataFrame, *, plain: bool = False) -> Hashes:
-    """Hash the texts of each row so that near-copies of a text are copies of it.
+    """Hash the texts of each row; texts that differ in case, accents, spaces and control characters alone are equal.
 
-    Equal are texts of the same characters, whatever their case, accents, spaces and control characters: all that a
-    student by default reads alike, as its words are BERT's. ``plain`` texts have no white space but spaces and no
-    control characters.
+    A student by default reads these alike, as its words are BERT's. ``plain`` texts have been cleaned.
     """
     return text_hash([_bare(column, plain=plain) for column in texts.get_columns()])
 

@@ -83,13 +83,7 @@ def from_corpus(
     """Make a transfer set: the originals, then texts of the user's files, cleaned.
 
     Texts are taken at random, in the order of the files, or the nearest to the task first; held-out texts never. The
-    table depends on the texts, the settings and the seed alone. ``bits`` are those of the fine-tuned generator, for
-    ``order_by = "lm"``.
-
-    Raises:
-        ProfileError: No files are named, too few or too many columns, or an order that needs ``bits``.
-        DataError: A file cannot be read or has no such columns, or nothing is left of the texts.
-        UsageError: The output is one of the files.
+    table depends on the texts, the settings and the seed alone. ``order_by = "lm"`` needs the generator's ``bits``.
     """
     reporter = reporter or QuietReporter()
     check_output(output, [Path(name).expanduser() for name in settings.files], ours=True)
@@ -231,8 +225,7 @@ def _clean(batch: pl.DataFrame, task: Task) -> tuple[pl.DataFrame, int]:
 def tfidf_nearness(task_texts: Sequence[str]) -> Nearness:
     """Take the cosine, 0 to 1, of a text's TF-IDF vector and the centroid of the task's.
 
-    Words have two letters or more, in lower case; a text's counts are 1 + log. English function words are left out.
-    With them the centroid is mostly theirs, and so are the nearest texts: the long ones, whatever they are about.
+    English function words are left out: the centroid would be mostly theirs, and the nearest texts the long ones.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer  # takes a second
 
@@ -256,10 +249,7 @@ def lm_nearness(bits: Bits) -> Nearness:
 def nearest(
     texts: pl.LazyFrame, nearness: Nearness, count: int, total: int, reporter: Reporter
 ) -> Iterator[pl.DataFrame]:
-    """Yield the ``count`` texts nearest to the task, the nearest first; of equally near ones, the earlier.
-
-    ``texts`` are the text columns of ``total`` rows on disk. All are read before the first is given.
-    """
+    """Yield the ``count`` nearest of ``total`` texts on disk, the nearest first; of equally near ones, the earlier."""
     near = [np.zeros(0)]
     with reporter.progress("order", total, unit="texts") as progress:
         for frame in slices(texts, ASKED):

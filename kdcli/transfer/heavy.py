@@ -53,11 +53,10 @@ def cache(
     output: Path,
     reporter: Reporter | None = None,
 ) -> CacheResult:
-    """Write the texts of ``train``, ``dev`` and ``test`` into one table, without labels ("Cache").
+    """Write the texts of ``train``, ``dev`` and ``test`` into one table, with the columns ``text`` and ``split``.
 
-    The table has the columns ``text`` and ``split``; the two texts of a pair are one, with the only tab between them.
-    With ``labels``, only the rows of these are taken, where a split has labels. A split that is needed and has no such
-    texts is a ``DataError``.
+    The two texts of a pair are one, with the only tab between them. With ``labels``, only the rows of these are taken,
+    where a split has labels.
     """
     texts = {name: _texts(plain(splits[name], task), task, labels) for name in SPLITS if name in splits}
     frame = pl.concat(pl.DataFrame({"text": column}).with_columns(split=pl.lit(name)) for name, column in texts.items())
@@ -210,13 +209,11 @@ class GeneratorRun:
 
     def _json(self, value: Any, what: str) -> str:
         """Write a plugin's answer as JSON."""
-        if not isinstance(value, Mapping):
-            problem = f"{self.title} returns a {type(value).__name__} from {what}, not a mapping"
-            raise PluginError(problem, hint=_CONTRACT)
         try:
-            return json.dumps(dict(value), ensure_ascii=False, indent=1)
+            return json.dumps({**value}, ensure_ascii=False, indent=1)
         except (TypeError, ValueError) as error:
-            raise PluginError(f"{self.title} returns from {what} what is not JSON: {error}", hint=_CONTRACT) from error
+            problem = f"{self.title} returns from {what} no mapping of JSON values: {error}"
+            raise PluginError(problem, hint=_CONTRACT) from error
 
 
 def _changed(file: Path) -> int | None:

@@ -66,14 +66,8 @@ def fabricate(
 ) -> LiteResult | None:
     """Make a transfer set: the originals, then texts that the rules make of them, but none of the held-out texts.
 
-    The table depends on the texts, the settings (but for ``workers``) and the seed alone. It has the text columns,
-    ``source`` (``original`` or ``lite``) and ``label`` (null for the new texts). With ``resume`` a run that was stopped
-    goes on where it was. The processes of a ``torchrun`` that wait for the main one get None.
-
-    Raises:
-        PluginError: There is no such tagger, or it breaks its contract.
-        MissingError: The tagger's data is not there.
-        DataError: A text does not fit into a table of this form.
+    The table depends on the texts, the settings (but for ``workers``) and the seed alone. A run that was stopped goes
+    on where it was, with ``resume``. The processes of a ``torchrun`` that wait for the main one get None.
     """
     reporter = reporter or QuietReporter()
     train, held_out = cleaning.plain(train, task), [cleaning.plain(table, task) for table in held_out]

@@ -108,9 +108,8 @@ class TagPart:
 def split(text: str, words: Literal["treebank", "whitespace"]) -> tuple[Sequence[str], Sequence[str]]:
     """Cut a text into its words and the white space after each.
 
-    ``whitespace`` cuts at white space alone, ``treebank`` by the Penn Treebank rules too, as NLTK's
-    ``NLTKWordTokenizer`` does, but without changing a character. Chinese and Japanese characters are words of their
-    own either way: nothing stands between the words there.
+    ``treebank`` cuts as NLTK's ``NLTKWordTokenizer`` does, but without changing a character. Chinese and Japanese
+    characters are words of their own either way.
     """
     found, gaps = _split(text, words)
     if not _UNSPACED.search(text):

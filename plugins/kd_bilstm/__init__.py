@@ -26,9 +26,9 @@ START = """
     counts = Cast <to = 6> (lengths)
 """
 LAYER = """
-    every_{n}, last_{n} = {kind} <hidden_size = {hidden}, direction = "bidirectional"{attributes}>
+    every_{n}, last_{n} = {kind} <hidden_size = {hidden}, direction = "bidirectional", clip = 1000000.0{attributes}>
         (layer_{n}, input_weights_{n}, recurrent_weights_{n}, biases_{n}, counts)
-"""  # [time, 2, texts, hidden], [2, texts, hidden]
+"""  # [time, 2, texts, hidden], [2, texts, hidden]; no gate reaches the bound, but OpenVINO reads counts only with one
 BETWEEN = """
     beside_{n} = Transpose <perm = [0, 2, 1, 3]> (every_{n})
     side_by_side_{n} = Constant <value_ints = [0, 0, {size}]> ()

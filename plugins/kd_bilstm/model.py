@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdcli.api import Batch
-from kdcli.models.embedding import Embedding
+from kdcli.models.embedding import Embedding, compared
 
 warnings.filterwarnings("ignore", message="index_reduce")  # PyTorch calls it a beta
 
@@ -56,10 +56,7 @@ class BiRNN(nn.Module):
         """Return logits, ``[batch, outputs]``."""
         longest = max(words.shape[1] for words in batch.words)
         words = torch.cat([functional.pad(words, (0, longest - words.shape[1])) for words in batch.words])
-        states = self.encode(words, torch.cat(batch.lengths))  # [texts, 2 * hidden]
-        if len(batch.words) == 2:
-            one, two = states.chunk(2)
-            states = torch.cat([one, two, (one - two).abs(), one * two], dim=-1)
+        states = compared(self.encode(words, torch.cat(batch.lengths)).chunk(len(batch.words)))
         hidden = self.dropout(functional.relu(self.fc(states)))  # [batch, fc]
         logits: Tensor = self.logits(hidden)
         return logits

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kdcli.api import API_VERSION, Task
+from kdcli.api import API_VERSION, Batch, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,12 +76,48 @@ def ngram_rows(words: Any, longest: int, buckets: int) -> list[Any]:
 
 def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> nn.Module:
     """Build the model; see ``kdcli.api.StudentPlugin``. Without vectors, every kind of embedding begins at random."""
-    from kd_dan.model import DAN
-    from kdcli.models.embedding import embedding
+    import torch
+    from torch import nn
+    from torch.nn import functional
 
-    words = embedding(options.embeddings, vocabulary_size, vectors, dimension)
-    others = options.model_dump(exclude={"embeddings"})
-    return DAN(words, ngram_rows, **others, pair=task.kind == "pair", outputs=task.outputs)
+    from kdcli.models.embedding import compared, embedding
+
+    class DAN(nn.Module):
+        """The average of a text's n-grams -> FC + ReLU -> FC (Iyyer et al. 2015; n-grams as in Ye et al. 2022).
+
+        Single words have vectors of their own; longer n-grams are hashed into the rows of one table, in place of a list
+        of the most frequent ones. The rows begin at zero, so an n-gram that was never trained says nothing. The sum is
+        divided by the root of the number: the mean of many small vectors is so small that AdaDelta hardly begins to
+        learn.
+        """
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = embedding(options.embeddings, vocabulary_size, vectors, dimension)
+            self.longest, size = options.ngram, self.embedding.dimension
+            self.ngrams = nn.Embedding(options.buckets, size, _weight=torch.zeros(options.buckets, size))
+            self.fc = nn.Linear(size * (4 if task.kind == "pair" else 1), options.fc)
+            self.dropout = nn.Dropout(options.dropout)
+            self.logits = nn.Linear(options.fc, task.outputs)
+
+        def forward(self, batch: Batch) -> torch.Tensor:  # [batch, outputs]
+            states = [self.encode(*column) for column in zip(batch.words, batch.lengths, strict=True)]
+            logits: torch.Tensor = self.logits(self.dropout(functional.relu(self.fc(compared(states)))))
+            return logits
+
+        def encode(self, words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            """Return the averages, ``[batch, dimension]``, of texts ``[batch, time]``."""
+            time = words.shape[1]
+            present = torch.arange(time, device=words.device) < lengths.to(words.device)[:, None]
+            # An n-gram lies in a text if its last word does.
+            counted = torch.cat([present[:, n:] for n in range(self.longest)], dim=1)
+            shares = functional.normalize(counted.to(self.ngrams.weight.dtype), dim=1)[:, None]  # [batch, 1, n-grams]
+            rows = torch.cat(ngram_rows(words, self.longest, self.ngrams.num_embeddings), dim=1)
+            # Channel by channel, so that no gradient is computed for a frozen one.
+            singles = torch.cat([shares[:, :, :time] @ channel for channel in self.embedding(words)], dim=2)
+            return torch.squeeze(singles + shares[:, :, time:] @ self.ngrams(rows), dim=1)
+
+    return DAN()
 
 
 def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kdcli.api import API_VERSION, Task
+from kdcli.api import API_VERSION, Batch, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,12 +50,50 @@ class Options(BaseModel):
 
 def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> nn.Module:
     """Build the model; see ``kdcli.api.StudentPlugin``. Without vectors, every kind of embedding begins at random."""
-    from kd_kimcnn.model import KimCNN
-    from kdcli.models.embedding import embedding
+    import torch
+    from torch import nn
+    from torch.nn import functional
 
-    words = embedding(options.embeddings, vocabulary_size, vectors, dimension)
-    others = options.model_dump(exclude={"embeddings"})
-    return KimCNN(words, **others, pair=task.kind == "pair", outputs=task.outputs)
+    from kdcli.models.embedding import compared, embedding
+
+    class KimCNN(nn.Module):
+        """Filters over word vectors, the largest value of each over time -> dropout -> FC (Kim 2014, section 2).
+
+        A window may reach over the ends of a text, where it sees zeros, as long as it sees a word: there are
+        ``length + width - 1`` of them, whatever the text is padded to. Both texts of a pair take the same filters.
+        """
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = embedding(options.embeddings, vocabulary_size, vectors, dimension)
+            size, filters = self.embedding.dimension, options.filters
+            self.filters = nn.ModuleList(nn.Conv1d(size, filters, width) for width in options.widths)
+            self.dropout = nn.Dropout(options.dropout)
+            sides = 4 if task.kind == "pair" else 1
+            self.logits = nn.Linear(filters * len(options.widths) * sides, task.outputs)
+
+        def forward(self, batch: Batch) -> torch.Tensor:  # [batch, outputs]
+            states = [self.encode(*column) for column in zip(batch.words, batch.lengths, strict=True)]
+            logits: torch.Tensor = self.logits(self.dropout(compared(states)))
+            return logits
+
+        def encode(self, words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            """Return the largest value of each filter, ``[batch, widths * filters]``, for texts ``[batch, time]``."""
+            ends = lengths.to(words.device)[:, None]
+            present = torch.arange(words.shape[1], device=words.device) < ends
+            channels = [(channel * present[:, :, None]).transpose(1, 2) for channel in self.embedding(words)]
+            states = []
+            for convolution in self.filters:
+                assert isinstance(convolution, nn.Conv1d) and convolution.bias is not None
+                beyond = convolution.kernel_size[0] - 1
+                # Apart, so that no gradient is computed for a frozen channel.
+                parts = zip(channels, torch.chunk(convolution.weight, len(channels), dim=1), strict=True)
+                values = sum((functional.conv1d(*part, padding=beyond) for part in parts), convolution.bias[:, None])
+                windows = torch.arange(values.shape[2], device=words.device) < ends + beyond
+                states.append(values.masked_fill(~windows[:, None], -torch.inf).amax(dim=2))
+            return functional.relu(torch.cat(states, dim=1))
+
+    return KimCNN()
 
 
 def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:

@@ -1,8 +1,4 @@
-"""Masked-language-model filling as a generator: words of the task's texts are masked, and drawn anew.
-
-Tang, Lu, Lin 2019 compare it with language models that write whole texts: a BERT, fine-tuned on the task's texts, and
-20 % of the words.
-"""
+"""Masked-language-model filling as a generator: words of the task's texts are drawn anew (Tang, Lu, Lin 2019)."""
 
 from __future__ import annotations
 

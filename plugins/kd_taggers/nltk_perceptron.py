@@ -7,7 +7,7 @@ of a matrix, and a word's scores are the sum of its rows, added in NLTK's order 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Rows = NDArray[np.int32]
+    Places = NDArray[np.int64]
 
 api_version = 2
 
@@ -33,18 +34,7 @@ class _Model(NamedTuple):
     tags: list[str]  # the classes, then the two tags that stand before a text
     rows: dict[str, int]
     weights: NDArray[np.float64]  # [features + 1, classes]
-    before: Rows  # [tag before]
-    before2: Rows  # [tag two before]
-    before_both: Rows  # [tag before, tag two before]
     pairs: dict[str, Rows]  # a word and the tag before it: [tag before]
-
-
-class _Features(NamedTuple):
-    """The different words of a call, and the rows of their features."""
-
-    only_tag: Rows  # [words], -1 where the context decides
-    rows: dict[str, Rows]  # feature name -> [words]
-    pairs: Rows  # [words, tag before]
 
 
 def tag(texts: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -54,79 +44,62 @@ def tag(texts: Sequence[Sequence[str]]) -> list[list[str]]:
     model = _model()
     ids: dict[str, int] = {}
     start, end = model.nltk.START, model.nltk.END
-    tokens = [ids.setdefault(word, len(ids)) for text in texts for word in chain(start, text, end)]
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    firsts = np.cumsum(lengths + 4) - lengths - 2
-    tags = _tag_side_by_side(model, _look_up(model, ids), np.array(tokens, np.int32), firsts, lengths)
+    numbers = [ids.setdefault(word, len(ids)) for text in texts for word in chain(start, text, end)]
+    tokens = np.array(numbers, np.int32)
+    lengths = np.array([len(text) for text in texts], np.int64)
+    firsts = np.cumsum(lengths + 4) - lengths - 2  # where the words of each text begin
+    tags = np.full(len(tokens), len(model.tags) - 1, np.int32)
+    tags[firsts - 1] = len(model.tags) - 2  # nltk takes its two start tags the other way round than its start words
+    tag_ids = {name: number for number, name in enumerate(model.tags)}
+    only = np.array([tag_ids[name] if (name := model.nltk.tagdict.get(word)) else -1 for word in ids], np.int32)
+    score = _scores(model, tokens, tags, list(ids))
+    order = np.argsort(-lengths, kind="stable")
+    starts, sizes = firsts[order], -lengths[order]
+    for i in range(int(lengths.max(initial=0))):
+        here = starts[: np.searchsorted(sizes, -i)] + i  # longest first: those that still have an i-th word
+        tags[here] = only[tokens[here]]
+        here = here[tags[here] < 0]  # the context decides
+        tags[here] = score(here).argmax(axis=1)
     names = np.array(model.tags, dtype=object)[tags]
     return [names[first : first + length].tolist() for first, length in zip(firsts, lengths, strict=True)]
 
 
-def _tag_side_by_side(
-    model: _Model, features: _Features, tokens: Rows, firsts: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> Rows:
-    """Tag the i-th words of all texts, for one i after the other: ``[tokens]`` tag ids.
-
-    ``tokens`` are word ids; each text stands between two start and two end words, and its own words, ``lengths`` of
-    them, begin at ``firsts``.
-    """
-    import numpy as np
-
-    tags = np.full(len(tokens), len(model.tags) - 1, dtype=np.int32)
-    tags[firsts - 1] = len(model.tags) - 2  # nltk takes its two start tags the other way round than its start words
-    order = np.argsort(-lengths, kind="stable")
-    firsts, lengths = firsts[order], -lengths[order]
-    bias = model.weights[model.rows.get("bias", len(model.rows))]
-    for i in range(-int(lengths.min(initial=0))):
-        here = firsts[: np.searchsorted(lengths, -i)] + i  # longest first: those that still have an i-th word
-        only = features.only_tag[tokens[here]]
-        tags[here] = only
-        here = here[only < 0]
-        word, last, next_ = tokens[here], tokens[here - 1], tokens[here + 1]
-        before, before2 = tags[here - 1], tags[here - 2]
-        found = (  # in nltk's order
-            features.rows["i suffix"][word],
-            features.rows["i pref1"][word],
-            model.before[before],
-            model.before2[before2],
-            model.before_both[before, before2],
-            features.rows["i word"][word],
-            features.pairs[word, before],
-            features.rows["i-1 word"][last],
-            features.rows["i-1 suffix"][last],
-            features.rows["i-2 word"][tokens[here - 2]],
-            features.rows["i+1 word"][next_],
-            features.rows["i+1 suffix"][next_],
-            features.rows["i+2 word"][tokens[here + 2]],
-        )
-        scores = np.broadcast_to(bias, (len(here), len(bias))).copy()
-        for rows in found:
-            scores += model.weights[rows]
-        tags[here] = scores.argmax(axis=1)
-    return tags
-
-
-def _look_up(model: _Model, ids: Iterable[str]) -> _Features:
-    """Find the rows of the features of each word."""
+def _scores(model: _Model, tokens: Rows, tags: Rows, words: Sequence[str]) -> Callable[[Places], NDArray[np.float64]]:
+    """Return a function from places in ``tokens``, which are ids of ``words``, to the scores ``[places, classes]``."""
     import numpy as np
 
     none = len(model.rows)
-    tag_ids = {name: i for i, name in enumerate(model.tags)}
     edges = {*model.nltk.START, *model.nltk.END}
-    normal = [word if word in edges else model.nltk.normalize(word) for word in ids]
+    normal = [word if word in edges else model.nltk.normalize(word) for word in words]
+    endings = [word[-3:] for word in normal]
 
     def rows(name: str, values: Sequence[str]) -> Rows:
-        return np.array([model.rows.get(f"{name} {value}", none) for value in values], dtype=np.int32)
+        return np.array([model.rows.get(f"{name} {value}", none) for value in values], np.int32)
 
-    endings = [word[-3:] for word in normal]
-    by_name = {name: rows(name, normal) for name in ("i word", "i-1 word", "i-2 word", "i+1 word", "i+2 word")}
-    by_name |= {name: rows(name, endings) for name in ("i-1 suffix", "i+1 suffix")}
-    by_name |= {"i suffix": rows("i suffix", [word[-3:] for word in ids])}
-    by_name |= {"i pref1": rows("i pref1", [word[:1] for word in ids])}
-    no_pairs = np.full(len(model.tags), none, dtype=np.int32)
-    pairs = np.stack([model.pairs.get(word, no_pairs) for word in normal]) if normal else no_pairs[None]
-    only = [tag_ids[name] if (name := model.nltk.tagdict.get(word)) else -1 for word in ids]
-    return _Features(np.array(only, dtype=np.int32), by_name, pairs)
+    suffix, prefix = rows("i suffix", [word[-3:] for word in words]), rows("i pref1", [word[:1] for word in words])
+    word, word_1, word_2 = (rows(f"i{place} word", normal) for place in ("", "-1", "-2"))
+    next_1, next_2 = (rows(f"i+{place} word", normal) for place in (1, 2))
+    suffix_1, next_suffix = (rows(f"i{place} suffix", endings) for place in ("-1", "+1"))
+    tag_1, tag_2 = (rows(f"i-{place} tag", model.tags) for place in (1, 2))
+    both = np.stack([rows(f"i tag+i-2 tag {tag}", model.tags) for tag in model.tags])
+    no_pairs = np.full(len(model.tags), none, np.int32)
+    pairs = np.stack([model.pairs.get(one, no_pairs) for one in normal]) if normal else no_pairs[None]
+    bias = model.weights[model.rows.get("bias", none)]
+
+    def scores(here: Places) -> NDArray[np.float64]:
+        own, last, following = tokens[here], tokens[here - 1], tokens[here + 1]
+        before, before_2 = tags[here - 1], tags[here - 2]
+        found = (  # in nltk's order
+            *(suffix[own], prefix[own], tag_1[before], tag_2[before_2], both[before, before_2], word[own]),
+            *(pairs[own, before], word_1[last], suffix_1[last], word_2[tokens[here - 2]]),
+            *(next_1[following], next_suffix[following], next_2[tokens[here + 2]]),
+        )
+        result = np.broadcast_to(bias, (len(here), len(bias))).copy()
+        for one in found:
+            result += model.weights[one]
+        return result
+
+    return scores
 
 
 @lru_cache(maxsize=1)
@@ -141,25 +114,16 @@ def _model() -> _Model:
         hint = f"python -m nltk.downloader {DATA}, or set NLTK_DATA to the folder it is in, or take the tagger pattern"
         raise MissingError(what, hint=hint) from error
     # nltk gives a tie to the tag that is last in the alphabet, argmax to the first column.
-    tags = sorted(nltk.classes, reverse=True)
+    tags = [*sorted(nltk.classes, reverse=True), *nltk.START]
     column = {name: i for i, name in enumerate(tags)}
     rows = {feature: row for row, feature in enumerate(nltk.model.weights)}
-    weights = np.zeros((len(rows) + 1, len(tags)))
-    for row, by_tag in enumerate(nltk.model.weights.values()):
+    weights = np.zeros((len(rows) + 1, len(nltk.classes)))
+    pairs: dict[str, Rows] = {}
+    for row, (feature, by_tag) in enumerate(nltk.model.weights.items()):
         for name, weight in by_tag.items():
             weights[row, column[name]] = weight
-    nltk.model.weights = {}  # tens of thousands of dicts that the garbage collector would visit again and again
-    tags += nltk.START
-    none = len(rows)
-    pairs: dict[str, Rows] = {}
-    place = {name: i for i, name in enumerate(tags)}
-    for feature, row in rows.items():
         if feature.startswith("i-1 tag+i word "):
             name, word = feature.removeprefix("i-1 tag+i word ").split(" ", 1)
-            pairs.setdefault(word, np.full(len(tags), none, dtype=np.int32))[place[name]] = row
-
-    def of_tags(name: str) -> Rows:
-        return np.array([rows.get(f"{name} {tag}", none) for tag in tags], dtype=np.int32)
-
-    both = np.stack([of_tags(f"i tag+i-2 tag {tag}") for tag in tags])
-    return _Model(nltk, tags, rows, weights, of_tags("i-1 tag"), of_tags("i-2 tag"), both, pairs)
+            pairs.setdefault(word, np.full(len(tags), len(rows), np.int32))[column[name]] = row
+    nltk.model.weights = {}  # tens of thousands of dicts that the garbage collector would visit again and again
+    return _Model(nltk, tags, rows, weights, pairs)

@@ -101,25 +101,22 @@ def fit_weights(logits: NDArray[np.float32], gold: NDArray[Any]) -> list[float]:
     """Return the weights that sum to 1 and give the mean of ``logits [models, texts, outputs]`` the least loss.
 
     ``gold`` are the numbers of the right outputs, ``bool [texts, outputs]`` where each is a yes or no of its own, or
-    scores. The loss is the cross-entropy, of scores half the squared error; all are convex.
+    scores. The loss, that of ``kdcli.models.losses``, is convex.
     """
     import numpy as np
+    import torch
     from scipy.optimize import minimize
-    from scipy.special import expit, logsumexp, softmax
 
-    def expected(mean: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the normaliser of each text, by which its loss exceeds -right x mean, and its gradient."""
-        if gold.ndim == 2:
-            return np.logaddexp(0, mean).sum(1), expit(mean)
-        return (logsumexp(mean, 1), softmax(mean, 1)) if logits.shape[2] > 1 else ((mean**2).sum(1) / 2, mean)
+    from kdcli.models.losses import label_losses
 
-    right = gold if gold.ndim == 2 else np.eye(logits.shape[2])[gold] if logits.shape[2] > 1 else gold[:, None]
+    each = torch.from_numpy(logits)
+    labels = torch.from_numpy(gold.astype(np.float32) if logits.shape[2] == 1 else gold)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        mean = np.tensordot(weights, logits, axes=1)
-        normaliser, shares = expected(mean)
-        value = (normaliser - (right * mean).sum(1)).mean()
-        return float(value), (logits * (shares - right)).sum(2).mean(1)
+        leaf = torch.tensor(weights, dtype=torch.float32, requires_grad=True)
+        value = label_losses(torch.tensordot(leaf, each, dims=1), labels).mean()
+        (gradient,) = torch.autograd.grad(value, leaf)
+        return float(value.detach()), gradient.double().numpy()
 
     models = len(logits)
     sums_to_1 = {"type": "eq", "fun": lambda weights: weights.sum() - 1}

@@ -151,7 +151,10 @@ class LLM:
                     for text in waiting:
                         try:
                             found[text] = await self._probabilities(text)
-                            self._check_hope(found)
+                            if len(found) >= HOPELESS and not any(found.values()):
+                                what = f"the model has named no class for any of {len(found)} texts"
+                                hint = "change it, or raise teachers.llm.max_tokens for a model that reasons aloud"
+                                raise DataError(what, key="teachers.llm.template", hint=hint)
                         except KdError as error:
                             errors.append(error)
                         if errors:
@@ -164,12 +167,6 @@ class LLM:
         if errors:
             raise errors[0]
         return found
-
-    def _check_hope(self, found: Found) -> None:
-        if len(found) >= HOPELESS and not any(found.values()):
-            what = f"the model has named no class for any of {len(found)} texts"
-            hint = "change teachers.llm.template, or raise teachers.llm.max_tokens for a model that reasons aloud"
-            raise DataError(what, key="teachers.llm.template", hint=hint)
 
     async def _choose(self, texts: Sequence[str]) -> None:
         """Find out by the first text that it does not refuse what the server can do, and say it.

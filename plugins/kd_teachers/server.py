@@ -96,11 +96,7 @@ class Answer:
 
 
 class Answers:
-    """Answers by the hash of the request. With a file, each is appended to it as it comes.
-
-    Raises:
-        DataError: The file is another one.
-    """
+    """Answers by the hash of the request. With a file, each is appended to it as it comes."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.file, self.known, self.tokens = file, dict[str, Answer](), (0, 0)
@@ -166,12 +162,8 @@ class Server:
     async def ask(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], tries: int = TRIES) -> Any:
         """Return what ``read`` finds in the reply to a request, as JSON values; None if the server refuses it.
 
-        A known answer is not asked for again. ``read`` raises what comes of other values than the protocol's.
-
-        Raises:
-            DataError: The server speaks no such protocol, or refuses the first request.
-            KdError: It fails ``tries`` times in a row, or the request would go beyond the user's limits.
-            MissingError: There is no server, no such model, or it does not accept the key.
+        A known answer is not asked for again. ``read`` raises what comes of other values than the protocol's. A server
+        that fails ``tries`` times in a row, or a request beyond the user's limits, is a ``KdError``.
         """
         key = self.key(path, body)
         if known := self.answers.known.get(key):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from kd_teachers import sentences
-from kdcli.api import API_VERSION, DataError, MissingError, ProfileError
+from kdcli.api import API_VERSION, MASK, DataError, MissingError, ProfileError
 
 if TYPE_CHECKING:
     from kdcli.api import Reporter
 
 api_version = API_VERSION
+HEAD = "model_head.pkl"
 _LEAST = 1e-7
 """The smallest probability whose logarithm is taken."""
 
@@ -42,38 +44,79 @@ def load(
     device: str,
     precision: str,
     reporter: Reporter,
-) -> sentences.SentenceTeacher:
+) -> SetFit:
     """Load the model; see ``kdcli.api.TeacherPlugin``."""
-    from kdcli.models.hf import DTYPES, fit_max_length, readable
+    from kdcli.models.hf import DTYPES, find_model, fit_max_length, readable
 
-    folder = sentences.find(model, long_texts, reporter)
-    file = folder / sentences.HEAD
+    if long_texts != "cut":
+        what = "a model of setfit cuts long texts, and has no windows"
+        raise ProfileError(what, key="teacher.long_texts", hint='set it to "cut"')
+    folder = find_model(model, reporter, more=("*/config.json", "*/model.safetensors", "*/pytorch_model.bin", HEAD))
+    file = folder / HEAD
     if not file.is_file():
-        what = f"this folder holds no model of setfit: {sentences.HEAD} is missing"
+        what = f"this folder holds no model of setfit: {HEAD} is missing"
         raise DataError(what, file=folder, key="teacher.model", hint="name the folder that save_pretrained wrote")
     if not options.trust:
         what = "the head of this model is a pickle file, which can run any code on this machine"
         hint = "if you trust its author: --set teachers.setfit.trust=true"
         raise ProfileError(what, file=file, key="teachers.setfit.trust", hint=hint)
-    library = sentences.library("setfit")
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        what, hint = "this teacher needs the library sentence-transformers", "pip install 'kdcli[setfit]'"
+        raise MissingError(what, key="teacher.plugin", hint=hint) from error
     with readable("model of setfit", folder):
-        arguments = {"device": device, "model_kwargs": {"dtype": DTYPES[precision]}, "local_files_only": True}
-        body = library.SentenceTransformer(str(folder), **arguments).eval()
+        how: dict[str, Any] = {"device": device, "model_kwargs": {"dtype": DTYPES[precision]}, "local_files_only": True}
+        body: Any = SentenceTransformer(str(folder), **how).eval()
         settings = folder / "config_setfit.json"
         written = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+        inside = [folder / module["path"] for module in json.loads((folder / "modules.json").read_text("utf-8"))]
     names, head = _head(_unpickled(file), written.get("labels") or [], file)
     config = body.transformers_model.config
     longest = fit_max_length(max_length, config, body.tokenizer, key="teacher.max_length", reporter=reporter)
     body.max_seq_length = longest
-    normalize = bool(written.get("normalize_embeddings"))
+    return SetFit(names, sorted({folder, *inside}), body, head, longest, bool(written.get("normalize_embeddings")))
 
-    def read(columns: list[list[str]], batch: int) -> NDArray[np.float32]:
+
+@dataclass
+class SetFit:
+    """A loaded model."""
+
+    labels: tuple[str, ...]
+    folders: list[Path]  # its own, and those of its modules
+    body: Any  # the Sentence Transformer
+    head: Callable[[NDArray[np.float32]], NDArray[np.float32]]  # from embeddings to logits
+    max_length: int
+    normalize: bool  # whether embeddings are brought to length 1
+    cut: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Count what the model consists of."""
+        from kdcli.models.classifier import count_parameters
+        from kdcli.models.hf import weight_megabytes
+
+        self.parameters, self.parameters_without_embeddings = count_parameters(self.body)
+        self.megabytes = weight_megabytes(self.folders)
+
+    def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
+        """Return the logits, ``float32 [texts, outputs]``; kd's mask token becomes the tokenizer's own."""
+        from kdcli.models.classifier import count_cut
+
         if len(columns) > 1:
             raise DataError("a model of setfit reads one text a row, not pairs", key="teacher.plugin")
-        how = {"normalize_embeddings": normalize, "show_progress_bar": False}
-        return head(np.asarray(body.encode(columns[0], batch_size=batch, **how), np.float32))
+        tokenizer = self.body.tokenizer
+        mask = tokenizer.mask_token or tokenizer.unk_token or MASK
+        texts = [text.replace(MASK, mask) for text in columns[0]]
+        how = {"normalize_embeddings": self.normalize, "show_progress_bar": False}
+        found = self.head(np.asarray(self.body.encode(texts, batch_size=batch, **how), np.float32))
+        self.cut += count_cut(tokenizer(texts, truncation=True, max_length=self.max_length), self.max_length)
+        return found.reshape(len(texts), -1)
 
-    return sentences.SentenceTeacher(names, folder, body, longest, read)
+    def fingerprint(self) -> str:
+        """Return a hash of all files of the model."""
+        from kdcli.models.hf import files_sha256
+
+        return sha256("\n".join(files_sha256(place) for place in self.folders).encode()).hexdigest()
 
 
 def _unpickled(file: Path) -> Any:
@@ -95,16 +138,8 @@ def _unpickled(file: Path) -> Any:
 def _head(head: Any, labels: Sequence[str], file: Path) -> tuple[tuple[str, ...], Callable[[Any], NDArray[np.float32]]]:
     """Return the labels of a head in the order of its outputs, and the function from embeddings to logits.
 
-    The softmax of the logits gives the head's probabilities:
-
-    - of setfit's own head, its logits, divided by its temperature;
-    - of a logistic regression, its decision function; of two classes this is the log-odds of the second, and each
-      class gets half of it;
-    - of any other classifier, the logarithms of its probabilities, clipped at 1e-7; without probabilities, as a linear
-      SVM has none, its decision function.
-
-    ``labels`` are names that the folder gives to classes that are numbers. A classifier of scikit-learn has its outputs
-    in the order of ``classes_``, whatever the order of ``labels``.
+    The softmax of the logits gives the head's probabilities. ``labels`` are names of classes that are numbers; the
+    outputs of scikit-learn's are in the order of ``classes_``, whatever the order of ``labels``.
     """
     import torch
 
@@ -117,13 +152,11 @@ def _head(head: Any, labels: Sequence[str], file: Path) -> tuple[tuple[str, ...]
         raise DataError(what, file=file, key="teacher.model", hint=hint)
     if classes is None or not (hasattr(head, "decision_function") or hasattr(head, "predict_proba")):
         raise DataError(f"the head is no classifier: {type(head).__name__}", file=file, key="teacher.model")
-    names = [one if isinstance(one, str) else _named(int(one), labels) for one in np.asarray(classes).tolist()]
+    known = dict(enumerate(labels))
+    names = (
+        one if isinstance(one, str) else known.get(int(one), str(int(one))) for one in np.asarray(classes).tolist()
+    )
     return tuple(names), partial(_own_logits if own else _sklearn_logits, head)
-
-
-def _named(number: int, labels: Sequence[str]) -> str:
-    """Return the name of a class that is a number."""
-    return labels[number] if 0 <= number < len(labels) else str(number)
 
 
 def _own_logits(head: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -136,7 +169,10 @@ def _own_logits(head: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _sklearn_logits(head: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits of a classifier of scikit-learn."""
+    """Return the decision function of a logistic regression or an SVM; of any other classifier, its log-probabilities.
+
+    Of two classes the decision function is the log-odds of the second: each class gets half of it.
+    """
     from sklearn.linear_model import LogisticRegression
 
     # liblinear fits one class against the rest: there the softmax of the decision function is something else.

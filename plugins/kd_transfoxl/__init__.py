@@ -8,22 +8,25 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from kdcli.api import API_VERSION, Corpus, GeneratorSettings, Reporter, Sampler
-from kdcli.lm import LanguageModelOptions, Positive
+from kdcli.lm import LanguageModelOptions
 
 api_version = API_VERSION
 SIZES = ("n_layer", "d_model", "n_head", "d_head", "d_inner", "div_val", "cutoffs", "mem_len")
-EARLIER = {"from_scratch": False, "max_size": 0, **dict.fromkeys(SIZES, "auto")}  # options that are no more
+EARLIER = {
+    "from_scratch": False,
+    "max_size": 0,
+    "min_freq": 2,
+    **dict.fromkeys(SIZES, "auto"),
+}  # options that are no more
 
 
 class Options(LanguageModelOptions):
     """The table ``[generators.transfoxl]`` of a profile."""
 
     model: str = "wt103"
-    """wt103, as published; tiny, which has no pretrained weights; or a hub name or folder of the published form."""
+    """wt103, as published, or a hub name or folder of the published form."""
     words: Literal["auto", "moses", "whitespace"] = "auto"
     """Split texts by the rules of Moses, or at white space; `auto`: at white space if they are tokenised already."""
-    min_freq: Positive = 2
-    """Of the model `tiny`: occurrences that a word of its vocabulary needs."""
     max_length: Annotated[int, Field(ge=2)] = 80
     """Longest text in words, its end included: longer ones are cut in training, and rejected in sampling."""
 

@@ -34,8 +34,8 @@ class AdaptiveEmbedding(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """Return ``[rows, time, d_model]`` for ``int64 [rows, time]``.
 
-        Each table looks up all words, those of other clusters as its first one: this costs little beside a layer, does
-        not wait for a GPU to count words, and gives every parameter the gradient that several processes require.
+        Each table looks up all words, those of other clusters as its first one: this does not wait for a GPU, and gives
+        every parameter the gradient that several processes require.
         """
         clusters = _clusters(words, self.cutoffs)
         tables = cast(list[nn.Embedding], list(self.emb_layers))
@@ -99,8 +99,7 @@ class AdaptiveSoftmax(nn.Module):
     ) -> Tensor:
         """Draw a word for each row of ``hidden [rows, d_model]``: first its cluster, then the word in it alone.
 
-        The uniform chooses the cluster, and what is left of it the word. Clusters being in the order of their words,
-        it is the word that the cumulative sum over the whole vocabulary would give. The options are those of
+        It is the word that the cumulative sum over the whole vocabulary would give. The options are those of
         ``kdcli.lm.sampling.draw``; the word ``without`` is never drawn, its probability goes to the others.
         """
         # A word of a later cluster has a share in that cluster's score, which only the whole vocabulary gives.

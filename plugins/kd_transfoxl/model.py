@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, initialization
+from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
@@ -92,6 +94,7 @@ class TransfoXLOutput(ModelOutput):  # type: ignore[misc]
     """The output for some texts."""
 
     losses: Tensor | None = None  # [rows, time - 1], the nats of each word but the first, 0 for padding
+    hidden: Tensor | None = None  # [rows, 1, d_model], of the next word, with a cache
 
 
 class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
@@ -118,9 +121,20 @@ class TransfoXLLMHeadModel(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, use_cache: bool = False
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool = False,
     ) -> TransfoXLOutput:
-        """Read the texts of the rows, ``int64 [rows, time]``, and predict each word after the first."""
+        """Read the texts of the rows, ``int64 [rows, time]``, and predict each word after the first.
+
+        With a cache of the words before it, read one word of each row, at its ``position_ids [rows, 1]``.
+        """
+        if past_key_values is not None and attention_mask is not None:
+            width = attention_mask.shape[-1]
+            return TransfoXLOutput(hidden=self.transformer(input_ids, position_ids, past_key_values, width))
         hidden, targets = self.transformer(input_ids), input_ids[:, 1:]
         real = targets >= 0 if attention_mask is None else attention_mask[:, 1:] > 0
         nats = self.crit.nats(hidden[:, :-1][real], targets[real])
@@ -157,15 +171,21 @@ class TransfoXLModel(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(TransfoXLLayer(config) for _ in range(config.n_layer))
 
-    def forward(self, words: Tensor) -> Tensor:
-        """Return the last hidden states ``[rows, time, d_model]`` for ``int64 [rows, time]``."""
+    def forward(
+        self, words: Tensor, positions: Tensor | None = None, cache: Cache | None = None, width: int = 0
+    ) -> Tensor:
+        """Return the last hidden states ``[rows, time, d_model]`` for ``int64 [rows, time]``.
+
+        With a ``cache`` of ``width`` positions, the words stand at ``positions [rows, time]`` of their texts.
+        """
         hidden = self.drop(self.word_emb(words))
-        positions = torch.arange(words.shape[1], device=words.device)
-        sines = self.drop(self.sines(positions.flip(0), hidden.dtype))
-        distances = positions[:, None] - positions  # [time, time]
+        seen = torch.arange(width or words.shape[1], device=words.device)
+        sines = self.drop(self.sines(seen, hidden.dtype))
+        distances = (seen[None] if positions is None else positions)[..., None] - seen  # [rows or 1, time, seen]
         unseen = (distances < 0) | (distances >= self.config.window)
-        for layer in self.layers:
-            hidden = layer(hidden, sines, unseen)
+        distances = distances.clamp(min=0)
+        for number, layer in enumerate(self.layers):
+            hidden = layer(hidden, sines, distances, unseen, None if cache is None else cache.layers[number])
         last: Tensor = self.drop(hidden)
         return last
 
@@ -190,9 +210,9 @@ class TransfoXLLayer(GradientCheckpointingLayer):  # type: ignore[misc]
         self.dec_attn = RelativeAttention(config)
         self.pos_ff = FeedForward(config)
 
-    def forward(self, hidden: Tensor, sines: Tensor, unseen: Tensor) -> Tensor:
+    def forward(self, *inputs: Any) -> Tensor:
         """Return ``[rows, time, d_model]``; see ``RelativeAttention.forward``."""
-        output: Tensor = self.pos_ff(self.dec_attn(hidden, sines, unseen))
+        output: Tensor = self.pos_ff(self.dec_attn(*inputs))
         return output
 
 
@@ -215,45 +235,33 @@ class RelativeAttention(nn.Module):
         self.r_w_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
         self.r_r_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
         self.drop = nn.Dropout(config.dropout)
-        self.dropatt = nn.Dropout(config.dropatt)
+        self.dropatt = config.dropatt
 
-    def forward(self, hidden: Tensor, sines: Tensor, unseen: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, sines: Tensor, distances: Tensor, unseen: Tensor, cache: CacheLayerMixin | None
+    ) -> Tensor:
         """Attend to the text, and return ``[rows, time, d_model]``.
 
-        ``sines`` are ``[time, d_model]``, distance 0 last; ``unseen``, ``bool [time, time]``, hides what is not seen.
+        ``sines`` are ``[seen, d_model]``, distance 0 first. ``distances`` from each word to those that it may see, and
+        those ``unseen``, are ``[rows or 1, time, seen]``. A ``cache`` keeps keys and values, and has those before.
         """
-        queries, keys, values = self.heads(hidden)
-        by_word = torch.einsum("bihd,bjhd->bhij", queries + self.r_w_bias, keys)  # terms (a) and (c)
-        by_distance = torch.einsum("bihd,jhd->bhij", queries + self.r_r_bias, self.distance_keys(sines))  # (b), (d)
-        scores = self.scale * (by_word + shifted(by_distance))  # [rows, heads, time, time]
-        weights = self.dropatt(scores.masked_fill(unseen, -torch.inf).softmax(dim=-1))
-        return self.out(hidden, torch.einsum("bhij,bjhd->bihd", weights, values))
-
-    def heads(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, each ``[..., heads, d_head]``."""
-        queries, keys, values = self.qkv_net(hidden).unflatten(-1, (3, self.n_head, self.d_head)).unbind(-3)
-        return queries, keys, values
-
-    def distance_keys(self, sines: Tensor) -> Tensor:
-        """Return the keys of distances, ``[seen, heads, d_head]``."""
-        keys: Tensor = self.r_net(sines).unflatten(-1, (self.n_head, self.d_head))
-        return keys
-
-    def out(self, hidden: Tensor, values: Tensor) -> Tensor:
-        """Add the values of all heads, ``[..., heads, d_head]``, to the hidden states."""
-        output: Tensor = self.layer_norm(hidden + self.drop(self.o_net(values.flatten(-2))))
+        parts = self.qkv_net(hidden).unflatten(-1, (3, self.n_head, self.d_head)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = parts.unbind()  # [rows, heads, time, d_head]
+        if cache is not None:
+            keys, values = cache.update(keys, values)
+        distance_keys = self.r_net(sines).unflatten(-1, (self.n_head, self.d_head)).permute(1, 2, 0)
+        by_distance = (queries + self.r_r_bias[:, None]) @ distance_keys  # terms (b) and (d)
+        by_position = self.scale * by_distance.gather(-1, distances[:, None].expand_as(by_distance))
+        found = functional.scaled_dot_product_attention(  # terms (a) and (c)
+            queries + self.r_w_bias[:, None],
+            keys,
+            values,
+            attn_mask=by_position.masked_fill(unseen[:, None], -torch.inf),
+            dropout_p=self.dropatt if self.training else 0.0,
+            scale=self.scale,
+        )
+        output: Tensor = self.layer_norm(hidden + self.drop(self.o_net(found.transpose(1, 2).flatten(-2))))
         return output
-
-
-def shifted(scores: Tensor) -> Tensor:
-    """Bring scores, ``[..., time, time]``, from the order of distances (0 last) to that of positions (appendix B).
-
-    The last row has distance 0 in its last column, where it belongs; the row before has it one column too far to the
-    right, and so on. Read end to end, each row has to begin one earlier than ``time`` after the one before. Columns
-    after the row's own position hold arbitrary values.
-    """
-    time = scores.shape[-1]
-    return scores.flatten(-2)[..., time - 1 :].unfold(-1, time, max(time - 1, 1))
 
 
 class FeedForward(nn.Module):

@@ -10,11 +10,9 @@ import json
 import pickle
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, Literal
@@ -29,8 +27,6 @@ UNKNOWN = "<unk>"  # stands for every word outside the vocabulary
 FILE = "vocab.txt"  # one word a line, in the order of their ids
 PICKLED = ("vocab.pkl", "vocab.bin")
 
-_PUBLISHED_SIZE = 267_735
-_PUBLISHED_CUTOFFS = (20_000, 40_000, 200_000)  # of transfo-xl-wt103
 _TORCH = 0x1950A86A20F9469CFC6C  # the number that ``torch.save`` wrote first, before it wrote zip archives
 Words = Literal["moses", "whitespace"]
 """How texts are split: by the rules of Moses; or at white space, where they are tokenised already."""
@@ -57,33 +53,8 @@ def check_vocabulary(words: Sequence[Any]) -> Sequence[str]:
     return words
 
 
-def count_vocabulary(words: Iterable[str], min_freq: int = 1) -> Sequence[str]:
-    """Return the words that occur ``min_freq`` times, the most frequent first, and equal ones in alphabetic order."""
-    counts = Counter(words)
-    frequent = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
-    kept = [word for _, word in frequent if word not in (END, UNKNOWN)]
-    if not kept:
-        raise DataError(f"no word occurs {min_freq} times", hint="a vocabulary needs more texts, or a lower min_freq")
-    return [END, UNKNOWN, *kept]
-
-
-def fitting_cutoffs(size: int) -> list[int]:
-    """Return the cutoffs of transfo-xl-wt103, or the same shares of a vocabulary of ``size`` words.
-
-    The first is at least 2, as ``<eos>`` and ``<unk>`` come first.
-    """
-    if size > _PUBLISHED_CUTOFFS[-1]:
-        return list(_PUBLISHED_CUTOFFS)
-    shares = {round(cutoff * size / _PUBLISHED_SIZE) for cutoff in _PUBLISHED_CUTOFFS}
-    return sorted(cutoff for cutoff in shares if 2 <= cutoff < size)
-
-
 def read_vocabulary(folder: Path) -> tuple[Sequence[str], bool]:
-    """Read ``vocab.txt``, or else the ``vocab.pkl`` or ``vocab.bin`` of a published model.
-
-    Returns:
-        The words, and whether texts are converted to lower case first.
-    """
+    """Return the words of ``vocab.txt``, else of ``vocab.pkl`` or ``vocab.bin``; and whether texts are lower-cased."""
     for name, read in ((FILE, _read_words), *((name, _read_pickle) for name in PICKLED)):
         if (path := folder / name).is_file():
             try:
@@ -104,23 +75,18 @@ def unpickle(path: Path) -> Any:
     """
     try:
         with path.open("rb") as stream:
-            if not zipfile.is_zipfile(stream):
-                stream.seek(0)
-                value = _load(stream)
-                if value == _TORCH:  # then a version, the system, and the value
-                    value = [_load(stream) for _ in range(3)][-1]
-                return value
-            with zipfile.ZipFile(stream) as archive:
-                pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
-                if len(pickles) != 1:
-                    raise ValueError(f"an archive with {len(pickles)} pickles")
-                return _load(BytesIO(archive.read(pickles[0])))
-    except DataError as error:
-        raise DataError(error.what, hint=error.hint, file=path) from error
+            if zipfile.is_zipfile(stream):
+                with zipfile.ZipFile(stream) as archive:
+                    (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+                    return _load(BytesIO(archive.read(name)))
+            stream.seek(0)
+            value = _load(stream)
+            # Behind its number, torch.save wrote a version and the system first.
+            return [_load(stream) for _ in range(3)][-1] if value == _TORCH else value
     except Exception as error:  # a broken file makes the unpickler raise anything
-        reason = str(error) or type(error).__name__
-        hint = "copy the file again; a download may have been cut short"
-        raise DataError(f"the vocabulary cannot be read: {reason}", hint=hint, file=path) from error
+        what = f"the vocabulary cannot be read: {str(error) or type(error).__name__}"
+        hint = "copy the file again from where the model was published, or make a vocab.txt of it"
+        raise DataError(what, hint=hint, file=path) from error
 
 
 class _Ignored:
@@ -148,20 +114,15 @@ _TYPES = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _TYPES:
-            raise _refused(f"{module}.{name}")
+            raise pickle.UnpicklingError(f"it holds a {module}.{name}")
         return _TYPES[f"{module}.{name}"]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _refused("tensor")
+        raise pickle.UnpicklingError("it holds a tensor")
 
 
 def _load(stream: BinaryIO) -> Any:
     return _Unpickler(stream, encoding="utf-8").load()
-
-
-def _refused(name: str) -> DataError:
-    hint = "a pickle can run any program: take the file from where the model was published, or make a vocab.txt of it"
-    return DataError(f"the vocabulary holds a {name}, and is not read", hint=hint)
 
 
 def _read_words(path: Path) -> tuple[list[str], bool]:
@@ -211,10 +172,7 @@ def join(words: Iterable[str], rules: Words) -> str:
 
 
 def detect_words(texts: Iterable[str]) -> Words:
-    """Return ``whitespace`` if most punctuation of the texts stands alone: they are tokenised already, and stay so.
-
-    Otherwise a student would see different words in the samples: ``doesn't`` in place of ``does n't``.
-    """
+    """Return ``whitespace`` if most punctuation of the texts stands alone: they are tokenised already, and stay so."""
     alone = attached = 0
     for text in texts:
         alone += len(_ALONE.findall(text))
@@ -234,12 +192,6 @@ class WordTokenizer:
         self._ids = self.get_vocab()
         self.eos_token_id = self._ids.pop(END)
         self.unk_token_id = self._ids[UNKNOWN]
-
-    @classmethod
-    def train(cls, texts: Sequence[str], words: Words, min_freq: int = 1) -> WordTokenizer:
-        """Count the words of texts; see ``count_vocabulary``."""
-        sides = chain.from_iterable(text.split("\t") for text in texts)
-        return cls(count_vocabulary(chain.from_iterable(split(side, words) for side in sides), min_freq), words)
 
     @classmethod
     def from_pretrained(cls, folder: Path, words: Words | None = None) -> WordTokenizer:

@@ -46,7 +46,7 @@ def test_json(student, kd):
     found = json.loads(out)
     assert [model["kind"] for model in found["models"]] == ["pytorch", "numpy"]
     assert found["models"][0]["per_second"] == {"1": 1234.5, "32": 20_000, "512": 50_000}
-    assert found["ratios"] == {} and found["source"] == "kd:sample"
+    assert found["source"] == "kd:sample"
     assert {seconds for _, seconds in asked} == {0.25}
 
 
@@ -55,7 +55,8 @@ def test_tables(student, kd):
     assert code == 0, err
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "sentences/s, batch 1 1,234 1,234 12.3" in lines
-    assert "smaller on disk 200x 200x" in lines
+    assert "smaller on disk 200x 200x" in lines and "shorter latency 100x 100x" in lines
+    assert "faster than the teacher, batch 32 100x 100x" in lines and "fewer parameters 100x 100x" in lines
     assert "parameters 700 700 70,000" in lines and "peak MB on the GPU 7" in lines
     assert any("160 texts of kd:sample" in line for line in lines)
     assert any("resident" in line for line in lines)
@@ -74,7 +75,7 @@ def test_a_run_brings_its_teacher_and_its_texts(tmp_path, student, kd):
     assert asked[-1][0].place == str(run_dir / "teacher")
     assert json.loads(out)["texts"] == 1
     code, out, err, asked = kd("--student", run_dir / "student", "--json")
-    assert code == 0 and json.loads(out)["ratios"] == {}
+    assert code == 0 and all(model["kind"] != "teacher" for model in json.loads(out)["models"])
 
 
 def test_texts_of_ones_own(tmp_path, student, kd):

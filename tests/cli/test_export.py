@@ -51,3 +51,14 @@ def test_hub_folder_of_a_run_names_teacher_and_method(made, kd):
     code, out, err = kd("export", "hub-folder", *student, *hub, "--force")
     assert code == 0, err
     assert f"hf upload USER/NAME {made / 'hub'}" in out
+
+
+def test_web_says_how_to_open_the_page(made, kd, monkeypatch):
+    monkeypatch.setattr("kdcli.export.web._library_files", lambda *_: {})  # npm would need the network
+    code, out, err = kd("export", "web", "--student", made / "run", "--output", made / "web")
+    assert code == 0, err
+    assert f"-m http.server --directory {made / 'web'}" in out and (made / "web" / "index.html").is_file()
+    page = made / "page.html"
+    code, out, err = kd("export", "web", "--student", made / "run", "--output", page, "--single", "--json")
+    assert code == 0, err
+    assert json.loads(out)["output"] == str(page) and page.stat().st_size > (made / "web" / "index.html").stat().st_size

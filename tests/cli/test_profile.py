@@ -107,12 +107,12 @@ def test_docs_explain_every_setting_and_are_a_profile_of_the_same(capsys, tmp_pa
     assert run(["profile", "show", "demo", "--docs", *sets]) == 0
     out, _ = capsys.readouterr()
     for block in (
-        "# Passes over the joined set.\n# whole number >= 1; default: 30; from demo.toml\nepochs = ",
-        'default: "auto"; from --set\nlr = 0.25\n',
-        "# Texts by somebody else.\n[generators.own]\n\n# Words that the next one depends on.\n"
-        '# whole number >= 2; default: 3\norder = 3\n\n# text; required; from --set\nname = "x"\n',
-        "[generators.own.inner]\n\n# How deep.\n# number > 0, < 1; default: 0.5\ndepth = 0.5\n",
-        "# a | b | unset; default: unset\n# kind =\n",
+        "# Passes over the joined set.\n# whole number >= 1; default: 30; from demo.toml\nstudent.epochs = ",
+        'default: "auto"; from --set\nstudent.lr = 0.25\n',
+        "# Words that the next one depends on.\n# whole number >= 2; default: 3\ngenerators.own.order = 3\n",
+        '\n# text; required; from --set\ngenerators.own.name = "x"\n',
+        "# How deep.\n# number > 0, < 1; default: 0.5\ngenerators.own.inner.depth = 0.5\n",
+        "# a | b | unset; default: unset\n# generators.own.kind =\n",
     ):
         assert block in out
     wanted = result(capsys, "profile", "show", "demo", "--resolved", *sets)["settings"]

@@ -9,12 +9,13 @@ from difflib import SequenceMatcher
 import polars as pl
 import pytest
 from e2e.conftest import ran, refused
+from tiny_transfoxl import write_tiny
 
 STEPS = ["cache", "fine-tune", "prefixes", "sample"]
 FILES = ("cache.parquet", "generator/model.safetensors", "prefixes.json", "heavy.parquet")
 OPTIONS = {
     "gpt2": "",
-    "transfoxl": 'model = "tiny"\nmin_freq = 1\nmax_length = 32\nlr = 1e-2\nepochs = 12\n',
+    "transfoxl": 'model = "FOLDER"\nmax_length = 32\nlr = 1e-2\nepochs = 12\n',
     "mlm": 'model = "tiny"\nvocab_size = 300\nmax_length = 48\nlr = 1e-2\nbatch_size = 16\nepochs = 8\n',
 }
 
@@ -27,8 +28,11 @@ def heavy(tiny, *arguments):
 
 def choose(tiny, generator):
     """Write a generator's sizes into the profile, and return the flags that choose it."""
-    if OPTIONS[generator]:
-        tiny.profile.write_text(f"{tiny.profile.read_text()}[generators.{generator}]\n{OPTIONS[generator]}")
+    if options := OPTIONS[generator]:
+        if generator == "transfoxl":
+            texts = ["\t".join(row[:-1]) for row in tiny.rows("train")]
+            options = options.replace("FOLDER", write_tiny(tiny.root / "transfoxl", texts))
+        tiny.profile.write_text(f"{tiny.profile.read_text()}[generators.{generator}]\n{options}")
     return ["--generator", generator]
 
 

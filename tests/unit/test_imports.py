@@ -14,7 +14,7 @@ LAYERS = (
     ("parts", "models"),
     ("lm",),
     ("transfer", "teacher", "student"),
-    ("evaluate", "export", "report", "download", "run"),
+    ("evaluate", "export", "report", "download", "run", "serve"),
     ("distillation",),
     ("testing", "scaffold"),
     ("cli",),

@@ -6,7 +6,7 @@ import pytest
 
 from kdcli.api import QuietReporter
 from kdcli.download.fetch import fetch as fetch_file
-from kdcli.errors import DataError, KdError, MissingError, UsageError
+from kdcli.errors import DataError, KdError, MissingError
 
 BODY = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -117,9 +117,9 @@ def test_a_file_without_the_expected_hash_is_refused_and_leaves_nothing(server, 
 def test_a_break_is_an_error_and_leaves_nothing(server, tmp_path):
     (tmp_path / "a").write_text("old")
     server.answers = [broken(1000), whole]
-    with pytest.raises(KdError) as raised:
+    with pytest.raises(MissingError) as raised:
         fetch(f"{server.url}/a", tmp_path / "a")
-    assert raised.value.exit_code == 1 and raised.value.file == f"{server.url}/a"
+    assert raised.value.file == f"{server.url}/a"
     assert parts(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
     fetch(f"{server.url}/a", tmp_path / "a", digest=DIGEST)
     assert (tmp_path / "a").read_bytes() == BODY
@@ -128,7 +128,7 @@ def test_a_break_is_an_error_and_leaves_nothing(server, tmp_path):
 @pytest.mark.parametrize("status", [404, 403, 410])
 def test_a_file_that_is_not_there(status, server, tmp_path):
     server.answers = [says(status)]
-    with pytest.raises(MissingError, match=f"does not give the file: {status}") as raised:
+    with pytest.raises(MissingError, match=f"cannot be downloaded: {status}") as raised:
         fetch(f"{server.url}/a", tmp_path / "a")
     error = raised.value
     assert error.exit_code == 6 and error.file == f"{server.url}/a"
@@ -137,16 +137,11 @@ def test_a_file_that_is_not_there(status, server, tmp_path):
     assert parts(tmp_path) == []
 
 
-def test_no_server(server, tmp_path):
-    with pytest.raises(MissingError, match=r"cannot be reached: .*refused") as raised:
-        fetch("http://127.0.0.1:9/a", tmp_path / "a")
-    assert "HTTPS_PROXY" in raised.value.hint and str(tmp_path / "a") in raised.value.hint
-
-
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/a", "http://", "nonsense://x"])
-def test_no_address(url, tmp_path):
-    with pytest.raises(UsageError, match="not the address"):
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/a", "ftp://127.0.0.1/a", "http://", "nonsense://x"])
+def test_no_server_or_no_address(url, tmp_path):
+    with pytest.raises(MissingError) as raised:
         fetch(url, tmp_path / "a")
+    assert "HTTPS_PROXY" in raised.value.hint and str(tmp_path / "a") in raised.value.hint
 
 
 def test_two_at_once_do_not_write_the_same_part(server, tmp_path):

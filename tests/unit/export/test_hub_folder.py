@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from huggingface_hub import ModelCard
@@ -6,7 +7,7 @@ from made_student import PAIR, SCORE, SINGLE, TEXTS, make_student
 
 import kdcli
 from kdcli.api import Task
-from kdcli.errors import DataError
+from kdcli.errors import DataError, MissingError
 from kdcli.export.hub import Origin, export_hub_folder, without_folders
 from kdcli.files import MARKER
 from kdcli.student.card import student_card
@@ -116,3 +117,65 @@ def test_a_student_that_is_not_whole(tmp_path, name):
     with pytest.raises(DataError, match=r"is not whole|is missing"):
         export_hub_folder(student=student, output=tmp_path / "hub")
     assert not (tmp_path / "hub").exists()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that is a folder, with a folder for each name and revision."""
+
+    class Api:
+        def __init__(self, token=None):
+            self.token = token
+
+        def create_repo(self, name, *, private, exist_ok):
+            if self.token == "wrong":
+                raise PermissionError("403: this token\nmay not write")
+            assert exist_ok
+            (tmp_path / "hub" / name).mkdir(parents=True, exist_ok=True)
+            return f"https://huggingface.co/{name}" + "?private" * bool(private)
+
+        def upload_folder(self, *, repo_id, folder_path, ignore_patterns):
+            ignored = shutil.ignore_patterns(*ignore_patterns)
+            shutil.copytree(folder_path, tmp_path / "hub" / repo_id, ignore=ignored, dirs_exist_ok=True)
+
+    def download(name, *, revision, allow_patterns):
+        folder = tmp_path / "hub" / name
+        if not folder.is_dir() or revision not in (None, "v1"):
+            raise ConnectionError("no such\nstudent")
+        return str(shutil.copytree(folder, tmp_path / "cache", dirs_exist_ok=True))
+
+    monkeypatch.setattr("kdcli.export.hub.HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return tmp_path / "hub"
+
+
+def test_to_the_hub_and_back(hub, tmp_path):
+    student = kdcli.load_student(make_student(tmp_path / "student"))
+    address = student.push_to_hub("me/toy", private=True, licence="mit", teacher="/home/somebody/big")
+    assert address == "https://huggingface.co/me/toy?private" and student.folder == tmp_path / "student"
+    assert {path.name for path in (hub / "me/toy").iterdir()} == FILES
+    card = ModelCard.load(hub / "me/toy/README.md")
+    assert card.data.license == "mit" and 'from_pretrained("me/toy")' in card.text and "| teacher | big |" in card.text
+    loaded = [
+        kdcli.Student.from_pretrained("me/toy"),
+        kdcli.Student.from_pretrained("me/toy", revision="v1"),
+        kdcli.load_student("me/toy"),
+        kdcli.Student.from_pretrained(tmp_path / "student"),
+    ]
+    assert all(one.predict(TEXTS) == student.predict(TEXTS) for one in loaded)
+
+
+def test_a_hub_that_has_no_such_student_or_refuses(hub, tmp_path, monkeypatch):
+    student = kdcli.load_student(make_student(tmp_path / "student"))
+    with pytest.raises(MissingError) as caught:
+        student.push_to_hub("me/toy", token="wrong")
+    assert "\n" not in caught.value.what and "hf auth login" in caught.value.hint
+    for load in (kdcli.load_student, kdcli.Student.from_pretrained):
+        with pytest.raises(MissingError, match="me/other") as caught:
+            load("me/other")
+        assert "\n" not in caught.value.what
+    monkeypatch.chdir(tmp_path)
+    assert kdcli.load_student("./student").task == student.task
+    for place in (tmp_path / "none", "./none", "runs/sst2/student"):  # nothing that a hub would have
+        with pytest.raises(DataError):
+            kdcli.load_student(place)

@@ -84,13 +84,13 @@ def test_broken_folders(folder, name, text, said):
 
 
 def test_weights_that_do_not_fit_are_named(folder):
-    with pytest.raises(DataError, match=r"2 tensors are missing: classifier.bias, classifier.weight") as error:
+    with pytest.raises(DataError, match=r"2 tensors are .*: classifier.bias \(missing\), classifier.weight") as error:
         hf.load_model(folder, AutoModelForSequenceClassification, allow_new="pooler", hint="fine-tune it first")
     assert error.value.hint == "fine-tune it first"
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 32}))
     for allowed in ("nothing", "head"):
-        with pytest.raises(DataError, match=r"of another shape: .*position_embeddings.weight \(64 x 16, not 32 x 16\)"):
+        with pytest.raises(DataError, match=r"shape: .*position_embeddings.weight \(\[64, 16\], not \[32, 16\]\)"):
             hf.load_model(folder, AutoModelForMaskedLM, allow_new=allowed)
 
 
@@ -98,13 +98,13 @@ def test_a_new_head_and_a_new_pooler(folder):
     config = hf.load_config(folder, num_labels=3)
     model = hf.load_model(folder, AutoModelForSequenceClassification, config=config, allow_new="head")
     assert model.classifier.weight.shape == (3, 16)
-    with pytest.raises(DataError, match="missing: pooler"):
+    with pytest.raises(DataError, match="shape: pooler"):
         hf.load_model(folder, AutoModel)
     assert hf.load_model(folder, AutoModel, allow_new="pooler").pooler is not None
     other = AutoModelForMaskedLM.from_config(RobertaConfig(vocab_size=99, **TINY))
     other.save_pretrained(folder)
     (folder / "config.json").write_text(config.to_json_string())
-    with pytest.raises(DataError, match=r"\d+ tensors are missing: .* and others"):
+    with pytest.raises(DataError, match=r"\d+ tensors are missing .* and others"):
         hf.load_model(folder, AutoModelForSequenceClassification, allow_new="head")
 
 

@@ -43,14 +43,13 @@ def rewrite(folder, name="config.json", **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-@pytest.mark.parametrize(("plugin", "extra"), [("cross-encoder", "sentence-transformers"), ("setfit", "setfit")])
-def test_a_missing_library_names_what_to_install(tmp_path, monkeypatch, plugin, extra):
+def test_a_missing_library_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     folder = tiny_teacher(tmp_path / "model")
     (folder / "model_head.pkl").write_bytes(b"")
     with pytest.raises(MissingError) as caught:
-        load(plugin, folder, **({"trust": True} if plugin == "setfit" else {}))
-    assert caught.value.hint == f"pip install 'kdcli[{extra}]'"
+        load("setfit", folder, trust=True)
+    assert caught.value.hint == "pip install 'kdcli[setfit]'"
 
 
 # Cross-encoders
@@ -78,7 +77,6 @@ def paired(folder, columns, max_length=64):
     ],
 )
 def test_a_cross_encoder_gives_raw_logits_whatever_its_settings_say(tmp_path, labels, problem):
-    pytest.importorskip("sentence_transformers")
     folder = tiny_teacher(tmp_path / "model", labels)
     settings = {"activation_fn": "torch.nn.modules.activation.Sigmoid", "version": "6.2.0"}
     rewrite(folder, problem_type=problem, sentence_transformers=settings)
@@ -102,19 +100,14 @@ def test_a_cross_encoder_that_the_library_has_saved(tmp_path):
 
 
 def test_a_cross_encoder_cuts_and_counts_long_pairs_and_reads_masks(tmp_path):
-    pytest.importorskip("sentence_transformers")
     folder = tiny_teacher(tmp_path / "model", COLOURS)
     columns = [[LONG, "warm [MASK]", "dull"], ["poor", "the cast", LONG]]
     teacher = load("cross-encoder", folder, max_length=20)
     np.testing.assert_allclose(teacher.logits(columns, 2), paired(folder, columns, 20), atol=1e-5)
     assert (teacher.max_length, teacher.cut) == (20, 2)
-    with pytest.raises(KdError) as caught:
-        load("cross-encoder", folder, long_texts="mean")
-    assert (caught.value.exit_code, caught.value.key) == (3, "teacher.long_texts")
 
 
 def test_what_is_no_cross_encoder(tmp_path):
-    pytest.importorskip("sentence_transformers")
     folder = tiny_teacher(tmp_path / "model")
     with pytest.raises(DataError) as caught:
         load("cross-encoder", folder).logits([TEXTS], 8)
@@ -123,15 +116,14 @@ def test_what_is_no_cross_encoder(tmp_path):
     with pytest.raises(DataError) as caught:
         load("cross-encoder", folder)
     assert caught.value.key == "problem_type"
-    BertModel.from_pretrained(folder).save_pretrained(folder)  # the library would begin with a random head
+    BertModel.from_pretrained(folder).save_pretrained(folder)
     with pytest.raises(DataError) as caught:
         load("cross-encoder", folder)
-    assert caught.value.key == "teacher.model" and "BertModel" in str(caught.value)
+    assert caught.value.key == "architectures" and "BertModel" in str(caught.value)
 
 
 @pytest.mark.parametrize("pad_in_config", [None, 7])
 def test_a_decoder_as_a_cross_encoder_is_padded_on_the_right(tmp_path, pad_in_config):
-    pytest.importorskip("sentence_transformers")
     folder = tiny_teacher(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "eos_token": "[SEP]", "padding_side": "left"}
@@ -152,7 +144,6 @@ def test_a_decoder_as_a_cross_encoder_is_padded_on_the_right(tmp_path, pad_in_co
 
 
 def test_the_cross_encoder_keeps_the_contract():
-    pytest.importorskip("sentence_transformers")
     found = {outcome.check: outcome for outcome in check_teacher("cross-encoder")}
     assert {name for name, outcome in found.items() if outcome.result != "passed"} == {"long texts"}
     assert found["logits"].detail == "pairs" and found["long texts"].result == "skipped"

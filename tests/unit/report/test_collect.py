@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_run import entry, write_lock, write_run
+from made_run import write_run
 
 from kdcli.errors import DataError
 from kdcli.report.collect import Curve, collect, read_curves
@@ -59,30 +59,6 @@ def test_a_damaged_file_is_named(root: Path, name: str, content: str) -> None:
     with pytest.raises(DataError) as caught:
         collect(root)
     assert caught.value.file == str(root / name)
-
-
-def test_a_stage_that_is_older_than_what_it_was_made_from(root: Path) -> None:
-    entries = {
-        "teacher": entry("teacher"),
-        "export": entry("export", {"transfer": "t", "teacher": "another-hash"}),
-        "student": entry("student"),
-        "student-seed8": entry("student-seed8"),
-        "baseline": entry("baseline", {"student": "student-hash"}),
-        "baseline-seed8": entry("baseline-seed8", {"student": "student-seed8-hash", "dev.tsv": "user's own"}),
-        "results": entry("results", {"student-seed8": "student-seed8-hash", "baseline": "gone-hash"}),
-        "encode": entry("encode", ended=False),
-    }
-    write_lock(root, entries)
-    assert {key: stage.state for key, stage in collect(root).stages.items()} == {
-        "teacher": "done",
-        "export": "older than teacher",
-        "student": "done",
-        "student-seed8": "done",
-        "baseline": "done",
-        "baseline-seed8": "done",
-        "results": "older than baseline",
-        "encode": "not ended",
-    }
 
 
 def written(path: Path, *points: dict[str, object]) -> Path:

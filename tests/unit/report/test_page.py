@@ -9,9 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 from made_run import HOSTILE, entry, write_lock, write_run
+from made_student import SINGLE, make_student
 
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.bench import BenchReport, Latency, Measurement, Ratio, keep
+from kdcli.evaluate.bench import BenchReport, Latency, Measurement, keep
 from kdcli.report.page import NAME, write_report
 
 ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements", "errors", "profile", "provenance"]
@@ -99,10 +100,9 @@ def test_what_kd_bench_measured_is_a_section(tmp_path: Path) -> None:
     student = Measurement(
         "<script>student", "numpy", "", "cpu", {1: 2000.0, 32: 6000.0}, latency, 10, 5, 1.5, 90, None, 0.1
     )
-    teacher = replace(student, name="teacher", per_second={1: 20.0, 32: 40.0})
-    ratios = {student.name: Ratio({1: 100.0, 32: 150.0}, 1.0, 1.0, 1.0, 1.0)}
+    teacher = replace(student, name="teacher", kind="teacher", per_second={1: 20.0, 32: 40.0})
     machine = {"processor": "some processor", "cores": "2"}
-    measured = BenchReport("made", 60, 7.5, "dev", machine, 3.0, [student, teacher], ratios, {})
+    measured = BenchReport("made", 60, 7.5, "dev", machine, 3.0, [student, teacher], {})
     root = write_run(tmp_path / "run")
     assert keep(measured, root / "student") is None and "speed" not in write_report(root).sections
     assert keep(measured, root) == root / "bench.json"
@@ -120,6 +120,22 @@ def test_every_text_is_text(tmp_path: Path) -> None:
     assert seen.elements.count("script") == 1 and "img" not in seen.elements
     assert seen.text.count(HOSTILE) > 60
     assert seen.open == []
+
+
+def test_words_of_disagreements_are_coloured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_run(tmp_path / "run")
+    assert "<mark" not in write_report(root).output.read_text()
+    make_student(root / "student", SINGLE)
+    predictions = pl.read_parquet(root / "predictions.parquet")
+    predictions.with_columns(sentence=pl.lit("a <i>good</i> film")).write_parquet(root / "predictions.parquet")
+    seen = page(root)
+    rows = int(re.search(r"differ on (\d+) of 60", seen.text)[1])  # type: ignore[index]
+    assert seen.elements.count("mark") >= 3 * rows > 0 and "i" not in seen.elements
+    assert "words in blue" in seen.text and seen.text.count("a <i>good</i> film") >= rows
+    monkeypatch.setattr("kdcli.report.page.MOST_MASKED", 20)
+    assert 0 < page(root).elements.count("mark") < 20
+    (root / "student" / "model.safetensors").unlink()
+    assert "mark" not in page(root).elements
 
 
 def test_nothing_is_loaded(tmp_path: Path) -> None:

@@ -8,15 +8,21 @@ import numpy as np
 import pytest
 
 from kdcli.report import plots
+from kdcli.report.collect import Curve
 from kdcli.student.deferral import Calibration, Familiar
 
+LOSSES = ["loss", "dev_loss"]
 ODD = "a <b> & $x_1$ \"c\" 'd'"
 
 
 DRAWN: list[Callable[[], str]] = [
-    lambda: plots.lines("a", [plots.Line(ODD, [1, 2], [0.1, None], 0), plots.Line("_x", [1], [9.0], 1, True)], y=ODD),
-    lambda: plots.lines("b", [plots.Line("x", [1, 900], [0.01, 90.0], 3)], y="loss", log=True),
-    lambda: plots.lines("c", [plots.Line("x", [1], [None], 3)], y="loss", log=True, levels={ODD: (0.5, 0)}),
+    lambda: plots.curves(
+        "a", [Curve("student", "", [1, 2], {"loss": [0.1, None], "dev_loss": [9.0, 8.0]})], LOSSES, y=ODD
+    ),
+    lambda: plots.curves(
+        "b", [Curve("teacher", f"lr {lr}", [1, 9], {"loss": [0.01, 9.0]}) for lr in "123"], LOSSES, y="loss"
+    ),
+    lambda: plots.curves("c", [Curve("student", "", [1], {"f1": [None]})], ["f1"], y="f1", times=100, teacher=50.0),
     lambda: plots.scatter("g", np.arange(5.0), np.arange(5.0), labels=("gold", ODD), colour=1),
     lambda: plots.scatter("h", np.ones(1), np.ones(1), labels=("gold", "student"), colour=1),
     lambda: plots.tradeoff("i", {ODD: (100.0, 80.0), "student": (40_000.0, 79.0)}, y="dev accuracy"),
@@ -39,7 +45,7 @@ def test_a_plot_is_one_element_in_the_colours_and_letters_of_the_page(draw: Call
 def test_labels_are_text() -> None:
     root = ElementTree.fromstring(DRAWN[0]())
     texts = ["".join(element.itertext()).strip() for element in root.iter() if element.tag == "text"]
-    assert texts.count(ODD) == 2 and "_x" in texts  # the axis, and the legend
+    assert texts.count(ODD) == 1 and {"training", "dev"} <= set(texts)
     assert ODD in (root.get("aria-label") or "")
 
 

@@ -81,6 +81,21 @@ def test_attributes_and_saving_again(tmp_path):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_what_float16_holds_takes_half_the_bytes(tmp_path):
+    student = load_student(make_student(tmp_path / "student"))
+    tables = [name for name in student.weights if name.startswith("embedding.")]
+    narrow = {name: student.weights[name].astype(np.float16) for name in tables}
+    student.weights = {**student.weights, **{name: value.astype(np.float32) for name, value in narrow.items()}}
+    student.save(tmp_path / "narrow")
+    stored = load_file(tmp_path / "narrow" / "model.safetensors")
+    assert {name for name, value in stored.items() if value.dtype == np.float16} == set(tables)
+    found = load_student(tmp_path / "narrow")
+    assert all(np.array_equal(value, student.weights[name]) for name, value in found.weights.items())
+    assert {value.dtype for value in found.weights.values()} == {np.dtype(np.float32)}
+    expected = load_student(tmp_path / "narrow", torch=True).logits([TEXTS])
+    np.testing.assert_allclose(found.logits([TEXTS]), expected, rtol=0, atol=1e-5)
+
+
 def test_a_folder_of_format_1_is_read(tmp_path):
     folder = make_student(tmp_path / "student", SINGLE)
     expected = load_student(folder).logits([TEXTS])

@@ -17,6 +17,7 @@ from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError, PluginError, ProfileError
 from kdcli.files import MARKER, sha256
 from kdcli.student import train as module
+from kdcli.student.build import round_tables
 from kdcli.student.dataset import Examples, encode_table
 from kdcli.student.student import load_student
 from kdcli.student.train import Training, train_student
@@ -75,6 +76,23 @@ def train(
 
 def weights_hash(folder):
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_word_vectors_are_kept_in_16_bits(tmp_path):
+    train(tmp_path / "student", epochs=1)
+    stored = load_file(tmp_path / "student" / "model.safetensors")
+    assert {name for name, value in stored.items() if value.dtype == torch.float16} == {"embedding.trained.weight"}
+
+
+def test_a_table_beyond_16_bits_stays_as_it_is():
+    tables = torch.nn.ModuleList([torch.nn.Embedding(2, 3), torch.nn.Linear(3, 2), torch.nn.Embedding(2, 3)])
+    weights = tables.state_dict()
+    weights["0.weight"][0, 0] = 1e5
+    rounded = round_tables(tables, weights)
+    assert list(rounded) == list(weights)
+    changed = {name for name, value in rounded.items() if not torch.equal(value, weights[name])}
+    assert changed == {"2.weight"}
+    np.testing.assert_allclose(rounded["2.weight"], weights["2.weight"], rtol=2**-11)
 
 
 def test_it_learns_and_leaves_a_folder_that_predicts(tmp_path):
@@ -178,8 +196,8 @@ def test_best_model_is_kept_and_patience_ends_it(tmp_path, monkeypatch):
     assert (result.stopped, result.updates, result.best_update) == ("patience", 24, 12)
     assert result.dev == {"accuracy": 0.8}
     weights = load_file(tmp_path / "student" / "model.safetensors")
-    assert all(torch.equal(value, states[1][name]) for name, value in weights.items())
-    assert not all(torch.equal(value, states[3][name]) for name, value in weights.items())
+    assert all(torch.equal(value, states[1][name].to(value.dtype)) for name, value in weights.items())
+    assert not all(torch.equal(value, states[3][name].to(value.dtype)) for name, value in weights.items())
 
 
 @pytest.mark.parametrize(("limit", "max_steps", "updates"), [(7, 0, 7), (None, 8, 8), (7, 8, 7), (30, 0, 18)])
@@ -256,7 +274,7 @@ def test_tasks_and_losses(tmp_path, task, loss):
 
 
 def test_vectors_are_where_it_begins(tmp_path):
-    matrix = np.linspace(-1, 1, 7 * 3, dtype=np.float32).reshape(7, 3)
+    matrix = np.linspace(-1.25, 1.25, 7 * 3, dtype=np.float32).reshape(7, 3)  # float16 holds them
     options = {**OPTIONS, "embeddings": "multichannel"}
     train(tmp_path / "student", vectors=Vectors(matrix, "file v.txt", 5), options=options)
     weights = load_file(tmp_path / "student" / "model.safetensors")

@@ -167,7 +167,7 @@ def test_json_values_that_are_no_column(put, values, row):
     assert len(read_table(path, columns=["t"]).frame()) == len(values), "what nobody asks for may hold anything"
 
 
-def test_parquet_keeps_its_types_and_categories_are_texts(tmp_path, put):
+def test_parquet_keeps_its_types_and_categories_are_texts(tmp_path):
     texts = ["a\ttab", "a\nline", "\r\n", ""]
     table = pl.DataFrame({
         "text": texts,
@@ -176,13 +176,11 @@ def test_parquet_keeps_its_types_and_categories_are_texts(tmp_path, put):
         "label": pl.Series([0, 1, None, 0], dtype=pl.Int8),
     })  # fmt: skip
     table.write_parquet(tmp_path / "a.parquet")
-    put("b.parquet.gz", (tmp_path / "a.parquet").read_bytes())
-    for name in ("a.parquet", "b.parquet.gz"):
-        reader = read_table(tmp_path / name)
-        assert reader.schema == {"text": pl.String, "category": pl.String, "enum": pl.String, "label": pl.Int8}
-        frame = reader.frame()
-        assert frame.rows() == [(*row, number) for number, row in enumerate(table.rows(), 1)]
-        assert frame.schema == {**reader.schema, ROW_NUMBER: pl.Int64}
+    reader = read_table(tmp_path / "a.parquet")
+    assert reader.schema == {"text": pl.String, "category": pl.String, "enum": pl.String, "label": pl.Int8}
+    frame = reader.frame()
+    assert frame.rows() == [(*row, number) for number, row in enumerate(table.rows(), 1)]
+    assert frame.schema == {**reader.schema, ROW_NUMBER: pl.Int64}
 
 
 def test_a_column_that_nobody_asks_for_may_hold_anything(tmp_path):
@@ -203,7 +201,7 @@ def test_slices_hold_all_rows_in_order(tmp_path, size, lazy):
 
 
 def test_a_table_of_a_run_that_is_missing_damaged_or_another(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="no such file"):
         scan(tmp_path / "a.parquet")
     pl.DataFrame({"s": ["x"], "t": ["y"]}).write_parquet(tmp_path / "a.parquet")
     assert scan(tmp_path / "a.parquet", ["t", "s"]).collect().columns == ["t", "s"]
@@ -216,11 +214,9 @@ def test_a_table_of_a_run_that_is_missing_damaged_or_another(tmp_path):
             read(tmp_path / "a.parquet")
 
 
-@pytest.mark.parametrize(
-    "form", ["tsv", "csv", "jsonl", "parquet", "txt", "tsv.gz", "csv.gz", "jsonl.gz", "parquet.gz"]
-)
+@pytest.mark.parametrize("form", ["tsv", "csv", "jsonl", "parquet", "txt", "tsv.gz", "csv.gz", "jsonl.gz"])
 def test_an_empty_or_missing_file_is_refused(tmp_path, put, form):
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / f"a.{form}")
     with pytest.raises(DataError, match="the file is empty"):
         read_table(put(f"a.{form}", b""))
@@ -236,11 +232,11 @@ def test_a_header_alone_is_a_table_without_rows(put):
         assert frame.is_empty()
 
 
-@pytest.mark.parametrize("name", ["a", "a.gz", "a.xlsx", "tsv"])
+@pytest.mark.parametrize("name", ["a", "a.gz", "a.xlsx", "tsv", "a.parquet.gz"])
 def test_a_name_without_the_suffix_of_a_table_is_refused(tmp_path, rows, put, name):
     with pytest.raises(DataError) as raised:
         read_table(put(name, b"x"))
-    assert ".parquet" in str(raised.value.hint)
+    assert raised.value.hint
     assert rows(tmp_path / name, form="tsv", header=False) == [("x",)]
 
 
@@ -262,7 +258,7 @@ def test_jsons_and_large_decimals_of_a_parquet_file(tmp_path):
     assert found["sentence"].to_list() == ["a b", "é"]
 
 
-@pytest.mark.parametrize("form", ["tsv", "csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("form", ["tsv", "csv", "jsonl"])
 def test_a_cut_gzip_file_is_refused(tmp_path, rows, form):
     path = tmp_path / f"a.{form}.gz"
     write_table(path, pl.DataFrame({"s": [f"{number * 7919 % 10007} text" for number in range(5000)]}))

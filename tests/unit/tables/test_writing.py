@@ -28,6 +28,7 @@ texts = st.text(st.sampled_from(["a", " ", "\t", "\n", "\r", '"', ",", "é", "\u
 )
 def test_what_is_written_is_read_back_or_refused(tmp_path, rows, monkeypatch, table, form, zipped, lazy):
     monkeypatch.setattr(write, "ROWS", 2)
+    zipped = zipped and form != "parquet"
     path = tmp_path / f"a.{form}{'.gz' * zipped}"
     path.unlink(missing_ok=True)
     wrong = [row for row, (s, t) in enumerate(table, 2) if set("\t\n") & set(s + t) or t.endswith("\r")]
@@ -84,7 +85,7 @@ def test_a_null_is_an_empty_field_or_a_null(tmp_path, rows, form, expected):
     assert rows(tmp_path / f"a.{form}") == [("x", expected), (expected, "1")]
 
 
-@pytest.mark.parametrize("form", ["tsv.gz", "csv.gz", "jsonl.gz", "parquet", "parquet.gz"])
+@pytest.mark.parametrize("form", ["tsv.gz", "csv.gz", "jsonl.gz", "parquet"])
 def test_the_same_rows_give_the_same_bytes_under_any_name(tmp_path, form):
     table = pl.DataFrame({"s": ["x", "y", "z"]})
     pieces = pl.concat([table[:1], table[1:]], rechunk=False)
@@ -123,7 +124,7 @@ def test_a_tab_from_a_parquet_text_names_its_row_in_the_tsv(tmp_path, put, monke
     assert (tmp_path / "b.tsv").read_text() == "old"
 
 
-@pytest.mark.parametrize("form", [*FORMS, "tsv.gz", "parquet.gz"])
+@pytest.mark.parametrize("form", [*FORMS, "tsv.gz"])
 def test_a_full_disk_leaves_the_old_table_whole(tmp_path, put, monkeypatch, form):
     path = put(f"a.{form}", b"old")
     before = path.read_bytes()

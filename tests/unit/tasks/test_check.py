@@ -59,15 +59,12 @@ def test_planted_faults_are_found_with_their_rows(tmp_path):
     report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
     assert report.fit and problems(report) == []
     table = report.tables[0]
-    assert (table.repeated.rows, table.repeated.example, table.repeated.shown) == (2, (12, 22), "'the same'")
+    assert (table.repeated.rows, table.repeated.example) == (2, (12, 22))
     assert (table.conflicts.texts, table.conflicts.rows, table.conflicts.example) == (1, 2, (12, 22))
-    assert [(one.code, one.name, one.count, one.first_row) for one in table.characters] == [
-        ("U+00A0", "NO-BREAK SPACE", 1, 7),
-        ("U+200B", "ZERO WIDTH SPACE", 1, 7),
-    ]
+    assert (table.characters.count, table.characters.first_row) == (1, 7)
     assert (table.empty.first_row, table.edges.count) == (9, 3)
     assert (table.words["sentence"].max, table.words["sentence"].longer) == (200, 1)
-    found = {(one.first, one.second): (one.found.rows, one.found.alike, one.found.example) for one in report.overlaps}
+    found = {(one.first, one.second): (one.rows, one.alike, one.example) for one in report.overlaps}
     assert found == {
         ("train", "dev"): (1, 2, (14, 5)),
         ("train", "test"): (1, 1, (14, 2)),
@@ -75,13 +72,13 @@ def test_planted_faults_are_found_with_their_rows(tmp_path):
     }
     told = "\n".join(problems(report, "warning"))
     for what in (
-        "train.tsv: 1 text repeated with different labels, in 2 rows: rows 12 and 22: 'the same'",
-        "train.tsv: 2 rows (4.0%) with texts of an earlier one: rows 12 and 22: 'the same'",
-        "train.tsv: 1 empty text",
+        "train.tsv: 1 text repeated with different labels, in 2 rows: rows 12 and 22",
+        "train.tsv: 2 rows (4.0%) with texts of an earlier one: rows 12 and 22",
+        "train.tsv: 1 text without a character",
         "train.tsv: 1 text (2.0%) longer than 128 words, up to 200",
-        "train.tsv: non-printing characters: U+00A0 NO-BREAK SPACE (1), U+200B ZERO WIDTH SPACE (1)",
-        "dev.tsv: 1 row with texts of train, 2 but for case and white space: row 5 is row 14 of train: 'text number",
-        "test.tsv: 2 rows with texts of dev: row 2 is row 5 of dev: 'text number 12'",
+        "train.tsv: 1 text with characters that do not print",
+        "dev.tsv: 1 row with texts of train, 2 but for case and white space: row 5 is row 14 of train",
+        "test.tsv: 2 rows with texts of dev: row 2 is row 5 of dev",
     ):
         assert what in told
 
@@ -96,7 +93,7 @@ def test_both_of_mnlis_dev_tables_are_checked_and_dropped_labels_counted(tmp_pat
         ("dev_matched", 1, {}),
         ("dev_mismatched", 1, {"-": 1}),
     ]
-    assert [(one.second, one.found.rows) for one in report.overlaps] == [("dev_matched", 0), ("dev_mismatched", 1)]
+    assert [(one.second, one.rows) for one in report.overlaps] == [("dev_matched", 0), ("dev_mismatched", 1)]
     assert report.fit
 
 
@@ -154,7 +151,6 @@ def test_scores_outside_their_range(tmp_path, score):
     report = check(settings)
     assert problems(report) == [f"train.tsv: 1 score that is no number from 0 to 5, the first is {score!r}"]
     assert [one.row for one in report.problems if one.level == "error"] == [3]
-    assert report.tables[0].scores.histogram == [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]
 
 
 def test_scores_that_are_missing_or_all_the_same(tmp_path):
@@ -181,7 +177,7 @@ def test_texts_with_different_sets_of_labels(tmp_path):
     report = check(settings)
     table = report.tables[0]
     assert (table.repeated.texts, table.conflicts.texts, table.conflicts.example) == (2, 1, (4, 5))
-    told = "train.tsv: 1 text repeated with different sets of labels, in 2 rows: rows 4 and 5: 'b'"
+    told = "train.tsv: 1 text repeated with different sets of labels, in 2 rows: rows 4 and 5"
     assert told in problems(report, "warning")
 
 
@@ -239,4 +235,4 @@ def test_a_very_long_text_and_very_many_characters(tmp_path):
     put(tmp_path, train=[("word " * 300_000, odd, "no"), ("b", "b", "yes")], dev=[("c", "c", "no")])
     table = check(pairs(tmp_path)).tables[0]
     assert table.words["sentence1"].max == 300_000
-    assert len(table.characters) == 31 - 2 + 33
+    assert table.characters.count == 1

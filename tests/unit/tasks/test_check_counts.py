@@ -67,7 +67,7 @@ def test_every_statistic_is_that_of_plain_python(tmp_path_factory, monkeypatch, 
     for found, values in zip(report.tables, (train, dev), strict=True):
         compare(found, list(enumerate(values, 2 if form == "tsv" else 1)))
     kept = [[row for row in values if row[2] != "-"] for values in (train, dev)]
-    compare_overlap(report.overlaps[0].found, *kept)
+    compare_overlap(report.overlaps[0], *kept)
 
 
 def compare(found, numbered):
@@ -103,14 +103,10 @@ def compare_texts(found, rows):
         (found.empty, lambda text: text == ""),
         (found.edges, lambda text: text != text.strip()),
         (found.breaks, lambda text: bool(re.search("[\t\n\r]", text))),
+        (found.characters, lambda text: bool(set(text) & set(ODD.replace("\u3000", "")))),
     ):
         where = [row for row, text in rows if test(text)]
         assert (finding.count, finding.first_row) == (len(where), min(where, default=None))
-    odd = [
-        (row, f"U+{ord(letter):04X}") for row, text in rows for letter in text if letter in ODD.replace("\u3000", "")
-    ]
-    assert {one.code: one.count for one in found.characters} == Counter(code for _, code in odd)
-    assert all(one.first_row == min(row for row, code in odd if code == one.code) for one in found.characters)
 
 
 def compare_repeats(found, rows):
@@ -146,6 +142,3 @@ def test_scores_are_described(tmp_path_factory, values):
     scores = check(folder, labels=(), score_range=(0, 5), metric="pearson", drop_labels=()).tables[0].scores
     assert (scores.min, scores.max) == (min(values), max(values))
     assert scores.mean == pytest.approx(statistics.fmean(values), abs=1e-6)
-    bins = Counter(min(int(value / 0.5), 9) for value in values)
-    assert scores.histogram == [bins[place] for place in range(10)]
-    assert scores.edges == pytest.approx([place / 2 for place in range(11)])

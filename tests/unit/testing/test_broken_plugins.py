@@ -11,8 +11,8 @@ MODULES = [
     ("loads", VERSION, "", "lacks api_version"),
     ("loads", "def build(", "def builds(", "one that lacks build"),
     ("loads", "pairs = True", "pairs = 'yes'", "has pairs = 'yes'"),
-    ("loads", "class Options(BaseModel)", "class Options", "Options that are no Pydantic model"),
-    ("loads", "scores = True", "scores = True\nfast = 3", "a fast that is no function"),
+    ("loads", "class Options(BaseModel)", "class Options", "which must be a Pydantic model class"),
+    ("loads", "scores = True", "scores = True\nfast = 3", "has fast = 3"),
     ("options", FORBID, FORBID + "\n    deep: int", "(key deep)"),
     ("cheap import", "from typing", "import torch\nfrom typing", "came torch too: import that inside the functions"),
 ]

@@ -242,7 +242,7 @@ def test_an_original_that_the_form_cannot_hold_is_an_error_before_the_work(tmp_p
 
 FAULTS = {
     "no files": ((), {}, ProfileError, "no files", None, "transfer.corpus.files"),
-    "missing": (("no.txt",), {}, DataError, "does not exist", "no.txt", None),
+    "missing": (("no.txt",), {}, DataError, "no such file", "no.txt", None),
     "empty": (("empty.txt",), {}, DataError, "empty", "empty.txt", None),
     "unknown form": (("a.doc",), {}, DataError, "suffix", "a.doc", None),
     "not UTF-8": (("latin.txt",), {}, DataError, "not UTF-8", "latin.txt", None),

@@ -126,8 +126,8 @@ def test_the_fingerprint_has_what_samples_depend_on_and_nothing_else(echo):
     ("old", "new", "says"),
     [
         ("    checkpoint.mkdir()\n", "    return {}\n", "left no checkpoint"),
-        ("1.5", "{1.5}", "not JSON: Object of type set"),
-        ('    return {"dev_bits', '    {"dev_bits', "a NoneType from fine_tune"),
+        ("1.5", "{1.5}", "JSON values: Object of type set"),
+        ('    return {"dev_bits', '    {"dev_bits', "from fine_tune no mapping"),
         (
             '    seen.append(("fine_tune"',
             '    1 / 0, (("fine_tune"',
@@ -137,8 +137,8 @@ def test_the_fingerprint_has_what_samples_depend_on_and_nothing_else(echo):
         ("    return Sampler()", "    pass", "loads a NoneType, which has no prefixes and no sample"),
         ("    def sample(", "    def draw(", "loads a Sampler, which has no sample"),
         ("first = sorted", "first = corpus.nothing and sorted", "failed in prefixes: AttributeError: 'Corpus'"),
-        ('        return {"letters"', '        return [first]\n        return {"l"', "a list from prefixes"),
-        ('"letters": first', '"letters": set(first)', "not JSON: Object of type set"),
+        ('        return {"letters"', '        return [first]\n        return {"l"', "from prefixes no mapping"),
+        ('"letters": first', '"letters": set(first)', "JSON values: Object of type set"),
     ],
 )
 def test_a_plugin_that_breaks_the_contract(echo, tmp_path, old, new, says):

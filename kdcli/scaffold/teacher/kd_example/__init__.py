@@ -1,14 +1,12 @@
 """A teacher that knows the polarity of words: negative or positive, by the lexicon of TextBlob."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal
+from typing import Any
 
 import numpy as np
-from kdcli.api import DataError, ProfileError, Reporter
+from kdcli.api import DataError, ProfileError
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
@@ -44,18 +42,8 @@ class Polarity:
         return version("textblob")
 
 
-def load(
-    model: str,
-    options: Options,
-    *,
-    labels: tuple[str, ...],
-    max_length: int,
-    long_texts: Literal["cut", "mean", "max"],
-    device: str,
-    precision: str,
-    reporter: Reporter,
-) -> Polarity:
-    """Return the teacher that ``teacher.model`` names."""
+def load(model: str, options: Options, *, long_texts: str, **how: Any) -> Polarity:
+    """Return the teacher that ``teacher.model`` names; see ``kdcli.api.TeacherPlugin`` for all arguments."""
     if model != "textblob":
         raise DataError(f"there is one lexicon, textblob, not {model}", key="teacher.model")
     if long_texts != "cut":

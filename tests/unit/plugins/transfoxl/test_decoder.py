@@ -3,7 +3,7 @@ import torch
 from decoding import check_rows
 from torch import nn
 
-from kd_transfoxl.language_model import TransfoXLDecoder
+from kd_transfoxl.language_model import decoder as decoder_of
 from kd_transfoxl.model import TransfoXLConfig, TransfoXLLMHeadModel
 from kdcli.lm import sampling
 from kdcli.lm.sampling import sample
@@ -33,8 +33,8 @@ def build(kind, seed=0):
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_at_places_of_their_own_read_as_texts_alone(kind):
     model = build(kind)
-    decoder = TransfoXLDecoder(model)
-    check_rows(decoder, decoder.hidden, lambda text: model.transformer(text[None])[0], WORDS)
+    decoder = decoder_of(model)
+    check_rows(decoder, decoder.logits, lambda text: model.transformer(text[None])[0], WORDS)
 
 
 @torch.no_grad()
@@ -63,9 +63,9 @@ def test_sampled_texts_are_those_of_a_plain_loop(kind, options):
     def draw(hidden, uniforms):
         return model.crit.draw(hidden, uniforms, **options)
 
-    found = sample(TransfoXLDecoder(model, draw), first, uniforms, end=END, rows=16)
+    found = sample(decoder_of(model, draw), first, uniforms, end=END, rows=16)
     assert torch.equal(found, one_by_one(model, first, uniforms, **options))
     ends = (found == END).sum(1)
     assert (ends == 0).any() and (ends > 3).any()
     if not options:
-        assert torch.equal(found, sample(TransfoXLDecoder(model), first, uniforms, end=END, rows=50))
+        assert torch.equal(found, sample(decoder_of(model), first, uniforms, end=END, rows=50))

@@ -13,7 +13,6 @@ import kd_transfoxl
 from kd_transfoxl import Options
 from kd_transfoxl.language_model import prepare
 from kd_transfoxl.model import TransfoXLConfig
-from kd_transfoxl.words import WordTokenizer
 from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, QuietReporter
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
@@ -47,15 +46,8 @@ def test_the_papers_recipe_and_model_are_the_default():
     assert (config.d_inner, config.div_val, config.mem_len, config.clamp_len) == (4096, 4, 1600, 1000)
 
 
-def test_the_tiny_one_has_the_vocabulary_of_the_texts(notes):
-    config = prepare(Options(model="tiny"), CORPUS, notes).config
-    assert config.vocab_size == len(WordTokenizer.train(TRAIN, "whitespace", min_freq=2))
-    assert (config.n_layer, config.d_model, config.d_head, config.mem_len) == (2, 64, 32, 1600)
-    assert config.tie_projs == [cluster > 0 for cluster in range(len(config.cutoffs) + 1)]
-
-
 def test_profiles_of_earlier_versions(notes):
-    assert Options(n_layer="auto", cutoffs="auto", from_scratch=False, max_size=0) == Options()
+    assert Options(min_freq=2, n_layer="auto", cutoffs="auto", from_scratch=False, max_size=0) == Options()
     for name, value in (("n_layer", 4), ("from_scratch", True)):
         with pytest.raises(ValidationError):
             Options(**{name: value})
@@ -70,12 +62,10 @@ def test_no_memory_but_words_that_see_nothing_else(tmp_path, notes):
     assert str(folder) in str(error.value)
 
 
-def test_options_that_make_no_model(notes):
-    for name, value in (("min_freq", 0), ("words", "none"), ("max_length", 1)):
+def test_options_that_make_no_model():
+    for name, value in (("words", "none"), ("max_length", 1)):
         with pytest.raises(ValidationError):
             Options(**{name: value})
-    with pytest.raises(DataError, match="no word occurs 99 times"):
-        prepare(Options(model="tiny", min_freq=99), CORPUS, notes)
 
 
 def test_a_vocabulary_that_is_another_models(tmp_path, notes):

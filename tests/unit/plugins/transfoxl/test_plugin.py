@@ -9,6 +9,7 @@ import pytest
 import torch
 from notes import Notes
 from safetensors.torch import load_file
+from tiny_transfoxl import write_tiny
 
 import kd_transfoxl
 from kd_transfoxl import Options
@@ -31,14 +32,15 @@ def notes():
 
 
 def settings_of(*, kind="single", seed=2, precision="fp32", rows=16, resume=True, **options):
-    recipe = {"model": "tiny", "lr": 1e-2, "batch_size": 6, "epochs": 2, "max_length": 12}
+    recipe = {"lr": 1e-2, "batch_size": 6, "epochs": 2, "max_length": 12}
     own = {name: options.pop(name) for name in ("temperature", "top_k", "top_p") if name in options}
     options = Options(**{**recipe, **options})
     common = {"seed": seed, "device": "cpu", "precision": precision, "batch_size": rows, "resume": resume}
     return GeneratorSettings(options, kind, **common, **own)
 
 
-def fine_tune(folder, notes, corpus=CORPUS, **settings):
+def fine_tune(folder, notes, corpus=CORPUS, min_freq=2, **settings):
+    settings.setdefault("model", write_tiny(folder.with_name(f"{folder.name}-start"), corpus.train, min_freq))
     return kd_transfoxl.fine_tune(corpus, folder, settings_of(kind=corpus.kind, **settings), notes)
 
 
@@ -106,7 +108,7 @@ def test_unknown_words_are_no_prefix_and_are_never_drawn(tmp_path, notes, how):
     often = Corpus("single", ["zz the a xx", "the yy", "a the"] * 8 + ["uu a ww"], ["the a"])
     rare = Corpus("single", [text.replace("zz", f"z{n}").replace("yy", f"y{n}") for n, text in enumerate(often.train)],
                   often.dev)  # fmt: skip
-    fine_tune(tmp_path / "model", notes, rare, epochs=3, min_freq=3)
+    fine_tune(tmp_path / "model", notes, rare, epochs=6, min_freq=3)
     sampler = kd_transfoxl.load(tmp_path / "model", settings_of(**how), notes)
     prefixes = sampler.prefixes(rare)
     assert sorted(prefixes["texts"]) == ["a", "the"] and sum(prefixes["counts"]) == 16

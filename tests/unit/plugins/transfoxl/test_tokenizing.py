@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tiny_transfoxl import tokenizer_of
 
 from kd_transfoxl.model import TransfoXLLMHeadModel
 from kd_transfoxl.words import WordTokenizer, _moses, detect_words, join, split
@@ -132,18 +133,16 @@ def test_lower_case_is_that_of_the_vocabulary():
             assert tokenizer(["A a"])["input_ids"] == [tokens]
 
 
-def test_training_counts_both_sides_of_pairs():
-    tokenizer = WordTokenizer.train(["It's a\ta-b", "b a <eos>"], "moses", min_freq=1)
-    assert tokenizer.vocabulary == ["<eos>", "<unk>", "a", "b", "'s", "@-@", "It"]
+def test_both_sides_of_pairs():
+    tokenizer = WordTokenizer(["<eos>", "<unk>", "a", "b", "'s", "@-@", "It"], "moses")
     assert len(tokenizer) == 7
     assert tokenizer.get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3, "'s": 4, "@-@": 5, "It": 6}
     assert tokenizer.batch_decode(tokenizer(["It's a\ta-b"])["input_ids"]) == ["It's a\ta-b"]
-    assert WordTokenizer.train(["It's a\ta-b", "b a"], "moses", min_freq=2).vocabulary[2:] == ["a", "b"]
 
 
 @pytest.mark.parametrize("words", ["moses", "whitespace"])
 def test_it_is_loaded_as_it_was_saved(tmp_path, words):
-    tokenizer = WordTokenizer.train([*TOKENISED, "naïve Ærø 你好"], words)
+    tokenizer = tokenizer_of([*TOKENISED, "naïve Ærø 你好"], words)
     tokenizer.save_pretrained(tmp_path)
     again = WordTokenizer.from_pretrained(tmp_path)
     assert (again.vocabulary, again.words) == (tokenizer.vocabulary, words)

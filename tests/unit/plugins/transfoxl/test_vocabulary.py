@@ -1,16 +1,12 @@
-"""Vocabularies that are counted, and those that come with a published model."""
+"""Vocabularies that come with a published model."""
 
 import pickle
 import shutil
-from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kd_transfoxl.words import count_vocabulary, fitting_cutoffs, read_vocabulary
+from kd_transfoxl.words import read_vocabulary
 from kdcli.api import DataError
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -23,9 +19,6 @@ FORMS = {
     "forms/resaved.pkl": "vocab.pkl",
 }
 """What transformers 4.35.2 wrote, and the name that it has in a folder."""
-
-
-# Those that come with a model
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -106,36 +99,3 @@ def test_a_folder_without_a_vocabulary(tmp_path):
     with pytest.raises(DataError, match="the folder holds no vocabulary") as caught:
         read_vocabulary(tmp_path)
     assert "vocab.pkl" in str(caught.value.hint)
-
-
-# Those that are counted
-
-WORDS = st.lists(st.sampled_from(["a", "b", "c", "B", "ä", "<eos>", "<unk>", "@-@"]), min_size=1)
-
-
-@given(WORDS, st.integers(1, 3))
-def test_counted_words_are_the_most_frequent_ones(words, min_freq):
-    counts = Counter(word for word in words if word not in ("<eos>", "<unk>"))
-    enough = {word for word, count in counts.items() if count >= min_freq}
-    if not enough:
-        with pytest.raises(DataError, match=f"no word occurs {min_freq} times"):
-            count_vocabulary(words, min_freq)
-        return
-    end, unknown, *kept = count_vocabulary(words, min_freq)
-    assert (end, unknown, set(kept)) == ("<eos>", "<unk>", enough)
-    for first, second in pairwise(kept):
-        assert (counts[first], second) > (counts[second], first)
-
-
-# Cutoffs
-
-
-def test_published_cutoffs_where_they_fit():
-    assert fitting_cutoffs(267_735) == [20_000, 40_000, 200_000]
-    assert fitting_cutoffs(200_001) == [20_000, 40_000, 200_000]
-
-
-@given(st.integers(3, 300_000))
-def test_cutoffs_fit_every_vocabulary(size):
-    cutoffs = [1, *fitting_cutoffs(size), size]
-    assert all(first < second for first, second in pairwise(cutoffs))

@@ -1,0 +1,73 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from made_student import make_student
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    return make_student(tmp_path_factory.mktemp("made") / "student")
+
+
+def test_what_cannot_be_served(student, tmp_path, kd, monkeypatch):
+    serve = ("serve", "--student", student, "--port")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, _, err = kd(*serve, port)
+    assert code == 1 and f"port {port} is taken" in err and "--port 0" in err
+    code, _, err = kd(*serve, 0, "--host", "192.0.2.1")
+    assert code == 1 and "192.0.2.1" in err and "KD_TOKEN" in err
+    assert kd(*serve, 70_000)[0] == 2 and kd(*serve, 0, "--token", "")[0] == 2
+    code, _, err = kd(*serve, 0, "--web", tmp_path)
+    assert code == 4 and "kd export web" in err
+    for name in [name for name in sys.modules if name.startswith("kdcli.serve")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    code, _, err = kd(*serve, 0)
+    assert code == 6 and "uvicorn" in err and "pip install 'kdcli[serve]'" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_when_requests_are_answered(student, number):
+    """Eight clients ask one request after another until the service is gone: none of these is half answered."""
+    command = [sys.executable, "-m", "kdcli", "serve", "--student", student, "--port", "0", "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env={**os.environ, "KD_TOKEN": "geheim"}, **pipes) as service:
+        lines = iter(service.stdout.readline, "}\n")
+        url = json.loads("".join(lines) + "}")["url"]
+        many = threading.Semaphore(0)
+
+        def ask(client):
+            body = json.dumps({"texts": [f"a good film {client}"] * 50}).encode()
+            headers = {"Content-Type": "application/json", "Authorization": "Bearer geheim"}
+            answered = 0
+            while True:
+                try:
+                    with urllib.request.urlopen(urllib.request.Request(f"{url}/predict", body, headers)) as answer:
+                        assert len(json.load(answer)["results"]) == 50
+                except (urllib.error.URLError, ConnectionError) as error:
+                    refused = getattr(error, "reason", error)
+                    assert isinstance(refused, ConnectionError), error
+                    return answered
+                answered += 1
+                many.release()
+
+        with ThreadPoolExecutor(8) as clients:
+            asking = [clients.submit(ask, client) for client in range(8)]
+            for _ in range(40):
+                assert many.acquire(timeout=60)
+            service.send_signal(number)
+            answered = sum(one.result(timeout=60) for one in asking)
+        out, err = service.communicate(timeout=60)
+    assert service.returncode == 0 and answered >= 40
+    assert out == "" and err == "", "nothing is logged, least of all the token"
