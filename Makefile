@@ -1,11 +1,12 @@
 # make demo: install kd and distil the embedded sample.  make test: lint, types, tests.  make test-slow: tests that need a
-# browser, servers of other projects, long kills, or all tasks.  make docs: the generated pages.
+# browser, servers of other projects, long kills, or all tasks.  make docs: the generated pages.  make binary: dist/kd, one
+# file that runs every command.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := kdcli plugins tests benchmarks examples docs
 
-.PHONY: demo test test-slow lint types docs clean
+.PHONY: demo test test-slow lint types docs binary clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kd run-all
@@ -32,6 +33,17 @@ build/npm: $(VENV)/.installed-dev  # what the page of `kd export web` is made of
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
+
+# shiv and not pex, whose quick form (--venv) finds no plugins beside it, nor PyInstaller, which finds none at all.
+binary:
+	rm -rf build/binary
+	$(MAKE) VENV=build/binary/tools build/binary/tools/.created
+	build/binary/tools/bin/pip install -q -c constraints.txt shiv
+	build/binary/tools/bin/pip install -q -c constraints.txt --no-compile --target build/binary/site '.[onnx,serve]'
+	mkdir -p dist
+	build/binary/tools/bin/shiv --site-packages build/binary/site --console-script kd --extend-pythonpath \
+	    --python "/usr/bin/env $$($(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')" --output-file dist/kd
+	rm -rf build/binary
 
 $(VENV)/.created:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "kd needs Python 3.11 or later")'

@@ -1,4 +1,4 @@
-"""``kd export``: a student as ONNX, as a web page, or for the Hugging Face Hub."""
+"""``kd export``: a student as ONNX, as a web page, as one file that predicts, or for the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -48,14 +48,12 @@ def onnx(request: Request, *, int8: Int8 = True, check: Check = True) -> None:
     The float32 graph must give PyTorch's logits within 1e-5, padded or not; the distance of the 8-bit one is shown.
     """
     from kdcli.export.onnx import export_onnx
-    from kdcli.run.folder import student_folder
 
-    student, output = request.student, request.output
-    assert student is not None and output is not None
+    student, output = _places(request)
     profile = _profile(request)
     with ui.reporting("export onnx") as reporter:
         exported = export_onnx(
-            student=student_folder(student),
+            student=student,
             output=output,
             int8=int8,
             check=check,
@@ -80,14 +78,11 @@ def web(request: Request, *, single: Single = False, runtime: Runtime = None) ->
     on onnxruntime-web and @huggingface/tokenizers. It asks no other host for anything.
     """
     from kdcli.export.web import export_web
-    from kdcli.run.folder import student_folder
 
-    student, output = request.student, request.output
-    assert student is not None and output is not None
-    folder, force = student_folder(student), request.force
+    student, output = _places(request)
     with ui.reporting("export web") as reporter:
         exported = export_web(
-            student=folder, output=output, single=single, runtime=runtime, force=force, reporter=reporter
+            student=student, output=output, single=single, runtime=runtime, force=request.force, reporter=reporter
         )
     serve = f"{Path(sys.executable).name} -m http.server --directory {output}"
     how = f"open {output} in a browser" if single else serve
@@ -108,10 +103,8 @@ def hub_folder(
     `hf upload` takes it as it is.
     """
     from kdcli.export.hub import Origin, export_hub_folder
-    from kdcli.run.folder import student_folder
 
-    student, output = request.student, request.output
-    assert student is not None and output is not None
+    student, output = _places(request)
     profile = _profile(request)
     origin = {}
     if profile is not None:
@@ -119,9 +112,35 @@ def hub_folder(
         scratch = f"{teacher.config.get('model_type')}, trained from scratch"
         origin = {"teacher": scratch if teacher.model == "config" else teacher.model, "transfer": method}
     made = Origin(licence, language, dataset, **origin)
-    exported = export_hub_folder(student=student_folder(student), output=output, origin=made, force=request.force)
+    exported = export_hub_folder(student=student, output=output, origin=made, force=request.force)
     upload = Text(f"hf upload USER/NAME {output}", "cyan")
     ui.show(exported, lambda result: Group(ui.describe(result), Text("next"), upload))
+
+
+@command(
+    "kd export binary --student runs/demo --output predict",
+    options=("student", "output", "force"),
+    required=("student", "output"),
+    about={"output": "File to write."},
+)
+def binary(request: Request) -> None:
+    """Write a student as one file that predicts.
+
+    It is for this version of Python and this kind of machine, and needs nothing else. It writes what `kd predict`
+    writes for lines from stdin; its first start unpacks it into ~/.cache/kd.
+    """
+    from kdcli.export.binary import export_binary
+
+    student, output = _places(request)
+    ui.show(export_binary(student=student, output=output, force=request.force))
+
+
+def _places(request: Request) -> tuple[Path, Path]:
+    """Return the student's folder and the output, which the command line must name."""
+    from kdcli.run.folder import student_folder
+
+    assert request.student is not None and request.output is not None
+    return student_folder(request.student), request.output
 
 
 def _profile(request: Request) -> Profile | None:

@@ -305,15 +305,9 @@ def predict_texts(
     """
     task = model.task
     logits, *deferred = model.answer(columns) if isinstance(model, DeferringStudent) else (model.logits(columns),)
-    values: list[Any] = [index, answering.answers(logits, task)]
-    if task.labels:
-        values[1] = answering.written(values[1], task.labels)
-    elif task.score_range is not None:
-        values[1] = values[1].clip(*task.score_range)
-    if probabilities:
-        values += list(answering.probabilities(logits, task).astype(np.float32).T)
+    values = answering.shown(logits, task, shares=probabilities).values()
     schema = prediction_schema(model, probabilities=probabilities)
-    frame = pl.DataFrame(dict(zip(schema, [*values, *deferred], strict=True)), schema)
+    frame = pl.DataFrame(dict(zip(schema, [index, *values, *deferred], strict=True)), schema)
     rows = zip(np.isfinite(logits[:, 0]).tolist(), *columns, strict=True)
     there = pl.Series([known and any(text.strip() for text in row) for known, *row in rows], dtype=pl.Boolean)
     there |= getattr(model, "answers_all", False)

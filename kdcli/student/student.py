@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -285,11 +286,10 @@ class Student:
             self.batch_rows = rows
             return self.logits(columns)
 
-        count = len(columns[0])
-        return halve_until_it_fits(run, self.batch_rows or ROWS, count=count, reporter=QuietReporter())[0]
+        return halve_until_it_fits(run, self.batch_rows or ROWS, count=len(columns[0]), reporter=QuietReporter())[0]
 
     def _encode(self, texts: Sequence[str], encoder: TextEncoder) -> Texts:
-        if len(texts) <= FEW:
+        if len(texts) <= FEW or not find_spec("polars"):  # a file of `kd export binary` has none
             return encoder.encode_few(texts)
         import polars as pl
 

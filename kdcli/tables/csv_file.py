@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables import text
+from kdcli.tables import text, text_lines
 
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
@@ -66,7 +66,7 @@ class QuotedFile(text.Delimited):
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         rows = iter(lines)
         line = next(rows, b"")
-        text.check_utf8(line, self.path, 1 + self._before)
+        text_lines.check_utf8(line, self.path, 1 + self._before)
         try:
             texts = map(bytes.decode, chain([line], rows))
             return next(csv.reader(texts, delimiter=self._separator, strict=True), [])
@@ -94,7 +94,7 @@ class QuotedFile(text.Delimited):
             try:
                 record = next(reader, None)
             except UnicodeDecodeError:
-                text.check_utf8(b"".join(content), self.path, row)
+                text_lines.check_utf8(b"".join(content), self.path, row)
                 raise
             except csv.Error as error:
                 self._refuse(str(error), b"".join(content), bad, row)
@@ -173,7 +173,7 @@ def _state(path: Path) -> object:
 def _contains(path: Path, *any_of: bytes) -> bool:
     last = b"\n"
     with text.open_bytes(path) as stream:
-        while data := stream.read(min(text.BLOCK, text.PIECE)):
+        while data := stream.read(min(text_lines.BLOCK, text.PIECE)):
             if b'"' in data and any(one in last + data for one in any_of):
                 return True
             last = data[-1:]

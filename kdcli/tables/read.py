@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables import text
+from kdcli.tables import text, text_lines
 from kdcli.tables.label_sets import LabelSets
 from kdcli.tables.text import ROW_NUMBER, BadRowsMode, Form, as_texts, form_of, shown
 
@@ -191,8 +191,8 @@ class Jsonl:
             if stream.peek(1).lstrip()[:1] == b"[":
                 hint = f"write one object a line: jq -c '.[]' {self.path} > NEW.jsonl"
                 raise DataError("the file is one JSON array, not one object a line", file=self.path, row=1, hint=hint)
-            while lines := stream.readlines(text.BLOCK):
-                text.check_utf8(b"".join(lines), self.path, row)
+            while lines := stream.readlines(text_lines.BLOCK):
+                text_lines.check_utf8(b"".join(lines), self.path, row)
                 rows, objects = [], []
                 for number, line in enumerate(lines, row):
                     try:

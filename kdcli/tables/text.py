@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
@@ -21,15 +21,13 @@ import polars as pl
 
 from kdcli.errors import DataError
 from kdcli.tables import SEPARATOR
+from kdcli.tables.text_lines import check_utf8, whole_lines
 
 Form = Literal["tsv", "csv", "jsonl", "parquet", "txt"]
 BadRowsMode = Literal["error", "skip"]
 
 ROW_NUMBER = "__row__"
 """The column that holds each row's number in its file, ``Int64``, counted from 1 with a header as row 1."""
-
-BLOCK = 3 << 20
-"""Bytes of text that are read and parsed at once."""
 
 PIECE = 1 << 16
 """Bytes that are looked at together: so few need no memory that the system has to clear."""
@@ -116,18 +114,6 @@ def blank_lines(path: Path, before: int = 0) -> int:
     """Return how many blank lines a file has behind so many lines, and ahead of all others."""
     with open_bytes(path) as stream:
         return sum(1 for _ in takewhile(lambda line: line in (b"\n", b"\r\n"), islice(stream, before, None)))
-
-
-def check_utf8(data: bytes, path: str | Path, row: int) -> None:
-    """Check that whole lines are UTF-8; ``row`` is the number of the first."""
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = error.start - data.rfind(b"\n", 0, error.start)
-        row += data.count(b"\n", 0, error.start)
-        what = f"not UTF-8: byte {byte} of the row is 0x{data[error.start]:02x}"
-        hint = "convert the file: iconv -f ENCODING -t UTF-8 FILE > NEW"
-        raise DataError(what, file=path, row=row, hint=hint) from None
 
 
 def as_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFrame:
@@ -292,19 +278,6 @@ class Delimited:
 def _count(data: bytes, byte: int) -> int:
     pieces = np.frombuffer(data, np.uint8)
     return sum(int(np.count_nonzero(pieces[begin : begin + PIECE] == byte)) for begin in range(0, len(data), PIECE))
-
-
-def whole_lines(read: Callable[[int], bytes], before: bytes = b"") -> Iterator[bytes]:
-    """Cut what a function reads into blocks of whole lines, each after ``before``; the last line gets a line end."""
-    held = [before]
-    while data := read(BLOCK):
-        if cut := data.rfind(b"\n") + 1:
-            yield b"".join([*held, memoryview(data)[:cut]])
-            held = [before]
-        held.append(data[cut:])
-    last = b"".join(held)
-    if len(last) > len(before):
-        yield last + (b"\r\n" if last.endswith(b"\r") else b"\n")  # a lone CR at the end of the file is text
 
 
 def ragged(fields: int, expected: int, content: bytes) -> str:

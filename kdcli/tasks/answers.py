@@ -72,6 +72,23 @@ def written(answers: NDArray[Any], names: Sequence[str]) -> list[str]:
     return list(map(SEPARATOR.join, found))
 
 
+def shown(logits: Outputs, task: Task, *, shares: bool = False) -> dict[str, Any]:
+    """Return the columns of predictions that depend on the logits: ``prediction`` and ``probability_LABEL``.
+
+    A prediction is the label with the highest logit, the set of labels above their thresholds, or the score, cut to
+    the task's range.
+    """
+    found: dict[str, Any] = {"prediction": answers(logits, task)}
+    if task.labels:
+        found["prediction"] = written(found["prediction"], task.labels)
+    elif task.score_range is not None:
+        found["prediction"] = found["prediction"].clip(*task.score_range)
+    if shares:
+        columns = probabilities(logits, task).astype(np.float32).T
+        found |= {f"probability_{label}": column for label, column in zip(task.labels, columns, strict=True)}
+    return found
+
+
 def label_matrix(answers: NDArray[Any], task: Task) -> NDArray[np.bool_]:
     """Return class ids as ``bool [rows, labels]``; of a multi-label task they are so already."""
     return answers if task.multi_label else np.eye(task.outputs, dtype=bool)[answers]

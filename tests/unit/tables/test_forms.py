@@ -10,7 +10,7 @@ from raising import raising
 
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError
-from kdcli.tables import csv_file, text
+from kdcli.tables import csv_file, text_lines
 from kdcli.tables.csv_file import has_csv_quoting
 from kdcli.tables.parquet import row_count, scan, slices
 from kdcli.tables.read import ROW_NUMBER, as_texts, read_table
@@ -27,7 +27,7 @@ slow_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture
     style=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
 )
 def test_a_csv_that_python_writes_is_read_as_python_means_it(rows, put, monkeypatch, table, block, style):
-    monkeypatch.setattr(text, "BLOCK", block)
+    monkeypatch.setattr(text_lines, "BLOCK", block)
     monkeypatch.setattr(csv_file, "_RECORDS", 2)
     written = io.StringIO(newline="")
     csv.writer(written, quoting=style).writerows([("s", "l"), *table])
@@ -44,7 +44,7 @@ def test_a_lone_cr_outside_quotes_cannot_be_read_from_csv(rows, put):
 
 @pytest.mark.parametrize("end", ["1", '"1"'])
 def test_the_rows_of_a_csv_keep_their_numbers_over_its_blocks(put, monkeypatch, end):
-    monkeypatch.setattr(text, "BLOCK", 64)
+    monkeypatch.setattr(text_lines, "BLOCK", 64)
     monkeypatch.setattr(csv_file, "_RECORDS", 5)
     lines = [f"text {number},{end}" if number % 7 else "ragged" for number in range(2, 200)]
     reader = read_table(put("a.csv", "\n".join(["s,l", *lines])), bad_rows="skip")
@@ -100,7 +100,7 @@ def test_a_bad_row_with_a_backslash_changes_no_other_row(put):
 
 @pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
 def test_a_tsv_with_the_quoting_of_csv_is_recognised(put, monkeypatch, block):
-    monkeypatch.setattr(text, "BLOCK", block)
+    monkeypatch.setattr(text_lines, "BLOCK", block)
     quoted = put("a.tsv", 's\tl\n"he said ""no"""\t1\n"a\ttab and a\nline"\t0\nplain\t1\n')
     assert has_csv_quoting(quoted)
     frame = read_table(quoted, quoted=True).frame()
@@ -138,7 +138,7 @@ def test_blank_lines_of_jsonl_are_skipped_and_an_array_is_refused(put):
 
 
 def test_the_rows_of_jsonl_keep_their_numbers_over_its_blocks(put, monkeypatch):
-    monkeypatch.setattr(text, "BLOCK", 64)
+    monkeypatch.setattr(text_lines, "BLOCK", 64)
     lines = [f'{{"n": {number}}}' if number % 7 else "bad" for number in range(1, 200)]
     batches = list(read_table(put("a.jsonl", "\n".join(lines)), bad_rows="skip").batches())
     assert len(batches) > 10

@@ -7,7 +7,7 @@ from raising import raising
 from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
-from kdcli.tables import text
+from kdcli.tables import text_lines
 from kdcli.tables.read import ROW_NUMBER, files_of, read_table
 from kdcli.tables.write import write_table
 from kdcli.tasks.split import load_split, split_files, task_from
@@ -98,7 +98,7 @@ def test_a_parquet_text_that_is_not_utf8_is_refused(tmp_path, rows):
     block=st.integers(1, 9),
 )
 def test_any_tsv_is_split_as_defined_wherever_its_blocks_end(put, monkeypatch, content, block):
-    monkeypatch.setattr(text, "BLOCK", block)
+    monkeypatch.setattr(text_lines, "BLOCK", block)
     expected = plain_rows(content)
     width = len(next((row for row in expected if row != [""]), [""]))  # blank lines ahead are no rows
     reader = read_table(put("a.tsv", content), header=False, bad_rows="skip")
@@ -149,7 +149,7 @@ def test_two_columns_of_one_name_are_refused(put, name, content):
 
 
 def test_rows_come_before_the_whole_file_is_read(put, monkeypatch):
-    monkeypatch.setattr(text, "BLOCK", 1 << 10)
+    monkeypatch.setattr(text_lines, "BLOCK", 1 << 10)
     path = put("a.tsv", "s\tl\n" + "text\t1\n" * 10_000 + "ragged\n")
     batches = read_table(path).batches()
     assert 0 < len(next(batches)) < 1000

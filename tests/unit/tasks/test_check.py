@@ -9,7 +9,7 @@ import pytest
 from kdcli.api import QuietReporter
 from kdcli.cli.ui import plain
 from kdcli.config.schema import TaskSettings
-from kdcli.tables import text
+from kdcli.tables import text_lines
 from kdcli.tasks.check import check_data
 from kdcli.tasks.split import task_from
 
@@ -187,7 +187,7 @@ def test_an_unknown_layout_tells_the_columns_and_the_flags(tmp_path):
 
 
 def test_what_was_read_before_bytes_that_are_not_utf8_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "BLOCK", 64)
+    monkeypatch.setattr(text_lines, "BLOCK", 64)
     put_tsv(tmp_path, train=[*(f"text {number}\t{number % 2}" for number in range(20))], dev=GOOD)
     with (tmp_path / "train.tsv").open("ab") as file:
         file.write(b"caf\xe9\t1\n")

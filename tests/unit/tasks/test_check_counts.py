@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
-from kdcli.tables import text
+from kdcli.tables import text_lines
 from kdcli.tables.write import write_table
 from kdcli.tasks.check import check_data
 from kdcli.tasks.split import task_from
@@ -58,7 +58,7 @@ def quantile(values, share):
 @given(rows, rows)
 def test_every_statistic_is_that_of_plain_python(tmp_path_factory, monkeypatch, form, block, train, dev):
     if block:
-        monkeypatch.setattr(text, "BLOCK", block)
+        monkeypatch.setattr(text_lines, "BLOCK", block)
     monkeypatch.setattr("kdcli.tasks.check._PIECE", 16)
     assume(form != "jsonl" or (train and dev))  # it would be an empty file
     folder = tmp_path_factory.mktemp("data")
