@@ -19,7 +19,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from io import BufferedIOBase
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from kdcli.student.student import Student
@@ -89,7 +89,7 @@ def predict(folder: Path, version: str) -> int:
         signal.signal(ended, signal.SIG_DFL)
     try:
         student = load_student(folder / "student", code=next(folder.glob("plugin/*.py"), None))
-        for rows in predicted(student, sys.stdin.buffer, given.probabilities):
+        for rows in predicted(student, cast("BufferedIOBase", sys.stdin.buffer), given.probabilities):
             sys.stdout.buffer.write(rows.encode())
             sys.stdout.flush()
     except KdError as error:

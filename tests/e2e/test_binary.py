@@ -19,12 +19,14 @@ from kdcli.export.binary import _copy_libraries
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 LISTED = """
+import json
 import sys
 before = set(sys.modules)
 from kdcli.cli import run
 run(["plugins", "list", "--json"])
 run(["plugins", "show", "pattern", "--json"])
-print(*{name.partition(".")[0] for name in set(sys.modules) - before}, file=sys.stderr)
+added = {name.partition(".")[0] for name in set(sys.modules) - before} & set(sys.modules)
+json.dump({name: getattr(sys.modules[name], "__file__", None) for name in added}, sys.stderr)
 """
 
 
@@ -32,7 +34,8 @@ def test_one_file_finds_plugins_inside_and_beside_it(tmp_path):
     kd = subprocess.run([sys.executable, "-c", LISTED], capture_output=True, text=True, check=True)
     found, _ = json.JSONDecoder().raw_decode(kd.stdout)
     ours = {plugin["full_name"] for plugin in found["plugins"] if plugin["distribution"] == "kdcli"}
-    _copy_libraries(kd.stderr.split(), "kdcli", tmp_path / "site")
+    (tmp_path / "site").mkdir()
+    _copy_libraries(json.loads(kd.stderr), "kdcli", tmp_path / "site")
     command = re.search(r"bin/(shiv .*?--extend-pythonpath)", (ROOT / "Makefile").read_text("utf-8"))[1]
     _, *flags = shlex.split(command.replace("build/binary/site", str(tmp_path / "site")))
     shiv = sys.executable, "-m", "shiv", *flags, "--output-file", str(tmp_path / "kd")
