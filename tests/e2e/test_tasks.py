@@ -213,24 +213,41 @@ def test_real_rows_go_through(tiny, name, method):
 
 
 LABELS = ("red", "blue", "green")
-COLOURS = """[task]
+COLOURS = """
+extends = "base"
+device = "cpu"
+[task]
 name = "colours"
 labels = ["red", "blue", "green"]
 multi_label = true
 metric = "micro_f1"
 more_metrics = ["macro_f1", "subset_accuracy"]
-"""
-STUDENT = """kd_loss = "bce"
+[transfer.lite]
+n_iter = 1
+workers = 1
+[teacher]
+model = "config"
+vocab_size = 200
+lr = 1e-2
+epochs = 4
+batch_size = 16
+max_length = 32
+class_weights = "balanced"
+[teacher.config]
+model_type = "bert"
+hidden_size = 16
+num_hidden_layers = 1
+num_attention_heads = 2
+intermediate_size = 16
+max_position_embeddings = 64
+[student]
+kd_loss = "bce"
 ce_weight = 0.5
 class_weights = "balanced"
 dimension = 8
-epochs = 3"""
-
-
-def colours():
-    made = SMALL.format(name="base", generator_epochs=1) + MODELS + COLOURS
-    made = made.replace("lr = 1e-3\nepochs = 1", 'lr = 1e-2\nepochs = 4\nclass_weights = "balanced"')
-    return made.replace('vectors = ""\ndimension = 8\nepochs = 1', STUDENT)
+epochs = 3
+batch_size = 16
+"""
 
 
 def rows(count, seed):
@@ -248,7 +265,7 @@ def test_all_commands(tiny):
         table = pl.DataFrame(list(rows(count, count)))
         table.write_csv(tiny.root / f"{name}.csv")
     path, run = tiny.root / "colours.toml", tiny.root / "run"
-    path.write_text(colours())
+    path.write_text(COLOURS)
     where = ["--profile", path, "--data-dir", tiny.root]
     succeeded(tiny.kd("data", "check", *where, "--json"))
     succeeded(tiny.kd("run-all", *where, "--run-dir", run, "--json"))
