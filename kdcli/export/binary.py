@@ -103,7 +103,7 @@ def _copy_libraries(files: Mapping[str, str | None], plugin: str, folder: Path) 
     for module, file in files.items():
         if not file or "." in module or module.startswith("_") or module in sys.stdlib_module_names:
             continue
-        package = Path(file).parent if Path(file).stem == "__init__" else Path(file)
+        package = Path(file).parent if Path(file).name.startswith("__init__.") else Path(file)
         places |= {package, package.with_name(f"{module}.libs")}
         names.update(distributions.get(module, []))
     found = list(map(metadata.distribution, sorted(names)))
