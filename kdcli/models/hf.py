@@ -98,16 +98,19 @@ def find_model(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep all libraries from writing to the terminal, which is the reporter's: logs, warnings and bars."""
-    had_bar, level = transformers_logging.is_progress_bar_enabled(), logging.root.manager.disable
+    """Keep transformers, Sentence Transformers and the hub from writing to the terminal, which is the reporter's."""
+    libraries = [logging.getLogger(name) for name in ("transformers", "sentence_transformers", "huggingface_hub")]
+    levels, had_bar = [library.level for library in libraries], transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
-    logging.disable(logging.CRITICAL)
+    for library in libraries:
+        library.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(level)
+        for library, level in zip(libraries, levels, strict=True):
+            library.setLevel(level)
         if had_bar:
             transformers_logging.enable_progress_bar()
 
