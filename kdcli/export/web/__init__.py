@@ -59,7 +59,7 @@ LIBRARIES = (
     ),
 )
 PACK = f"npm pack {' '.join(f'{library.name}@{library.version}' for library in LIBRARIES)}"
-WITHOUT_NPM = f"--runtime https://registry.npmjs.org needs no npm, and --runtime FOLDER no network: run there {PACK}"
+WITHOUT_NPM = f"--runtime https://REGISTRY (npm's) needs no npm, and --runtime FOLDER no network: run there {PACK}"
 
 
 @dataclass(frozen=True)
