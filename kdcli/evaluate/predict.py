@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.pair import DeferringStudent, PairSpeed
-from kdcli.parts import Engine, Loaded, LocalEngine, Parts
+from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
 from kdcli.tasks import answers as answering
 
 if TYPE_CHECKING:
@@ -204,10 +204,7 @@ def predict_file(
     size: int = getattr(model, "part_rows", ROWS)
     rows = sum(map(len, _parts(model, table, settings, reporter, size)))
     sizes = [min(size, rows - begin) for begin in range(0, rows, size)]
-    frames = enumerate(_parts(model, table, settings, QuietReporter(), size))
-
-    def read(part: int) -> pl.DataFrame:
-        return next(frame for number, frame in frames if number == part)  # parts are read in ascending order
+    read = in_turn(_parts(model, table, settings, QuietReporter(), size))
 
     def assemble(paths: list[Path]) -> None:
         found = pl.concat([pl.scan_parquet(path, glob=False) for path in paths]).select(columns)

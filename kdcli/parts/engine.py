@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from kdcli.parts.ray_engine import RayEngine
 
 Engine: TypeAlias = "LocalEngine | RayEngine"
-MakePart = Callable[
-    ..., None
-]  # write part ``i`` to the path: ``make(i, path)``, or with ``read`` ``make(i, path, data)``
+MakePart = Callable[..., None]
+"""Writes part ``i`` to the path: ``make(i, path)``, or with ``read`` ``make(i, path, data)``."""
 Read = Callable[[int], Any]  # reads here what a part is made of; it is called once a part, in the order of the parts
 
 T = TypeVar("T")
@@ -107,6 +106,12 @@ class LocalEngine:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+
+def in_turn(data: Iterable[T]) -> Callable[[int], T]:
+    """Return what reads the data of a part: asked for ascending numbers, it passes over those in between."""
+    numbered = enumerate(data)
+    return lambda part: next(one for number, one in numbered if number == part)
 
 
 def data_of(part: int, read: Read | None) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from kdcli.config.schema import ExportSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.files import sha256
 from kdcli.models.device import at_hand, halve_until_it_fits
-from kdcli.parts import Engine, Loaded, LocalEngine, Parts
+from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
 from kdcli.tables.parquet import slices
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import STATES, open_texts
@@ -102,12 +102,11 @@ def export_logits(
     }
     nothing = np.empty((0, task.outputs), np.float32), np.empty((0, size), np.float32)
     before, cut_before = _known(known, origin, task) or (_part(np.empty(0, np.uint64), *nothing), 0)
-    tables = enumerate(slices(texts, PART_ROWS))
+    table_of = in_turn(slices(texts, PART_ROWS))
 
     def read(part: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return the distinct texts of a part that are to be asked, and the answers that are there already."""
-        table = next(table for number, table in tables if number == part)  # parts are read in ascending order
-        table = table.unique(maintain_order=True)
+        table = table_of(part).unique(maintain_order=True)
         hashes = text_hash(table.get_columns())
         old = before.filter(np.isin(before["row_hash"], hashes))
         return table.filter(~np.isin(hashes, before["row_hash"])), old

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, ProfileError
 from kdcli.files import check_output, full_disk, temporary_path
-from kdcli.parts import Engine, LocalEngine, Parts, usable_cores
+from kdcli.parts import Engine, LocalEngine, Parts, in_turn, usable_cores
 from kdcli.tables.parquet import in_frames_of, slices, stream
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tables.text import BadRowsMode, form_of
@@ -200,10 +200,7 @@ def _read(
         for reader in readers:
             yield from in_frames_of(ROWS, (batch.drop(ROW_NUMBER) for batch in reader.batches()))
 
-    def read(part: int) -> pl.DataFrame:
-        return next(frame for number, frame in numbered if number == part)  # parts are read in ascending order
-
-    sizes, numbered = [len(frame) for frame in frames()], enumerate(frames())
+    sizes, read = [len(frame) for frame in frames()], in_turn(frames())
     make = CleanPart(task, settings.max_words)
     with Parts(folder, {}, engine=engine, reporter=reporter) as parts:
         parts.make(sizes, make, title="read", unit="texts", read=read, workers=usable_cores())
