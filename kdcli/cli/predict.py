@@ -90,7 +90,8 @@ def predict(
     set_by = (request.profile, own, request.sets, request.text_col, *request.flags.values())
     needed = pair or any(set_by) or any(name.startswith("KD_") for name in os.environ)
     settings = request.load_for_model(own) if needed else None
-    from kdcli.evaluate import predict as predicting
+    from kdcli.evaluate.open_model import open_deferring, open_student, open_teacher
+    from kdcli.evaluate.predict import predict_file
     from kdcli.files import check_output
     from kdcli.parts import engine_of
 
@@ -102,13 +103,13 @@ def predict(
         outputs, begun = list(submission_files(settings.task, glue)), begun_files(glue)
     with ui.reporting("predict") as reporter:
         if request.student is not None:
-            loaded = predicting.open_student(request.student, settings.device if settings else "auto")
+            loaded = open_student(request.student, settings.device if settings else "auto")
             if defer:
                 agree = settings.deferral.agree if settings and request.flags["deferral.agree"] is not None else None
-                loaded = predicting.open_deferring(loaded, agree, teacher, settings, reporter, request.output)
+                loaded = open_deferring(loaded, agree, teacher, settings, reporter, request.output)
         else:
             assert teacher is not None and settings is not None
-            loaded = predicting.open_teacher(teacher, settings, reporter, output=request.output)
+            loaded = open_teacher(teacher, settings, reporter, output=request.output)
         for file in outputs:
             check_output(file, [*loaded.folders, *filter(None, [input])], force=request.force, ours=file in begun)
         table = None
@@ -128,7 +129,7 @@ def predict(
             ui.show({"files": predict_glue(loaded.loaded, table, glue, **how)})
         elif request.output is not None and input is not None:
             more = {"probabilities": probabilities, "keep": keep, **how}
-            ui.show(predicting.predict_file(loaded.loaded, input, request.output, table, **more))
+            ui.show(predict_file(loaded.loaded, input, request.output, table, **more))
         loaded.warn(reporter)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,8 +20,7 @@ from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
 from kdcli.tasks import answers as answering
 
 if TYPE_CHECKING:
-    from kdcli.config.schema import Settings, TaskSettings
-    from kdcli.student.student import Student
+    from kdcli.config.schema import TaskSettings
 
 ROWS = 4096
 """Rows of a part: enough that batches of one length are padded little, few enough to lose little. A model that gains
@@ -42,120 +41,12 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """A model, its folder and its teacher's, a hash of all that it consists of, and how it computes, as JSON values."""
-
-    loaded: Loaded[Model]
-    folders: tuple[Path, ...]
-    fingerprint: Callable[[], str]
-    how: Mapping[str, Any]
-
-    @property
-    def model(self) -> Model:
-        """The model."""
-        return self.loaded.value
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether a teacher answers over the network: this process alone asks it."""
-        source = getattr(getattr(self.model, "teacher", self.model), "source", None)
-        return source is not None and bool(source.is_remote)
-
-    def warn(self, reporter: Reporter) -> None:
-        """Warn of what the model could not read whole."""
-        if warn := getattr(self.model, "warn_of_cuts", None):
-            warn(reporter)
-
-    def origin(self) -> dict[str, Any]:
-        """Return all that its predictions depend on."""
-        return {"model": self.fingerprint()[:16], **self.how}
-
-
-@dataclass(frozen=True)
 class PredictResult:
     """A file of predictions, and its number of rows."""
 
     output: Path
     rows: int
     deferral: PairSpeed | None = None  # of a student with its teacher
-
-
-def open_student(path: Path, device: str = "auto") -> LoadedModel:
-    """Load a student from its folder or a run's; ``auto`` is the CPU, which needs no PyTorch."""
-    from kdcli.files import files_sha256
-
-    if not (path / "config.json").is_file():
-        from kdcli.run.folder import student_folder
-
-        path = student_folder(path)
-    if device == "auto":
-        device = "cpu"
-    if device != "cpu":
-        from kdcli.models.device import resolve
-
-        device = resolve(device)
-    loaded = Loaded[Model](_load_student(path, device), _load_student, (path, device), (path,))
-    return LoadedModel(loaded, (path,), lambda: files_sha256(path), {"device": device.partition(":")[0]})
-
-
-def _load_student(path: Path, device: str) -> Student:
-    from kdcli.student.student import load_student
-
-    return load_student(path, device=device)
-
-
-def open_teacher(
-    name: str, settings: Settings, reporter: Reporter, task: Task | None = None, output: Path | None = None
-) -> LoadedModel:
-    """Load a teacher from its folder, a run's, or by hub name; the task is by default that of the settings.
-
-    One behind a server keeps its answers beside ``output``.
-    """
-    from kdcli.models.device import resolve
-    from kdcli.run.folder import teacher_of
-    from kdcli.tasks.split import task_from
-    from kdcli.teacher.model import TeacherSource, load_teacher
-
-    device, precision, task = resolve(settings.device), settings.precision, task or task_from(settings.task)
-    source = TeacherSource.of(settings, teacher_of(name), output)
-    model = source.load(task, device=device, precision=precision, reporter=reporter)
-    how = {"max_length": model.loaded.max_length, "precision": precision, "device": device.partition(":")[0]}
-    loaded = Loaded[Model](model, load_teacher, (source, task, settings.device, precision), source.files)
-    return LoadedModel(loaded, (Path(source.model),), model.loaded.fingerprint, {**how, **source.unusual})
-
-
-def open_deferring(
-    student: LoadedModel,
-    agree: float | None,
-    teacher: str | None,
-    settings: Settings | None,
-    reporter: Reporter,
-    output: Path | None = None,
-) -> LoadedModel:
-    """Make a loaded student defer what it is unsure of, to a teacher if one is named; see ``open_teacher``.
-
-    Raises:
-        DataError: The student was not calibrated, or the teacher has other labels.
-    """
-    if teacher is None or settings is None:
-        loaded = _deferring(student.loaded, agree)
-        return replace(student, loaded=loaded, how={**student.how, "agree": loaded.value.target})
-    opened = open_teacher(teacher, settings, reporter, student.model.task, output)
-    loaded = _deferring(student.loaded, agree, opened.loaded)
-    how = {**student.how, "agree": loaded.value.target, "teacher": dict(opened.how)}
-    folders = student.folders + opened.folders
-    return LoadedModel(loaded, folders, lambda: student.fingerprint()[:8] + opened.fingerprint()[:8], how)
-
-
-def _deferring(student: Loaded[Any], agree: float | None, teacher: Loaded[Any] | None = None) -> Loaded[Any]:
-    model = DeferringStudent(student.value, agree, teacher.value if teacher else None)
-    files = student.files + (teacher.files if teacher else ())
-    return Loaded(model, _load_deferring, (student, agree, teacher), files)
-
-
-def _load_deferring(*arguments: Any) -> DeferringStudent:
-    model: DeferringStudent = _deferring(*arguments).value
-    return model
 
 
 def predict_table(
