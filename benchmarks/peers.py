@@ -29,8 +29,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# Without the extra model2vec[distill], which asks for transformers before 5.4.
-PEERS = ("fasttext-numpy2==0.10.4", "model2vec[train]==0.10.0", "onnxscript==0.7.2")
+# skeletoken is what the extra model2vec[distill] needs here; the extra itself asks for transformers before 5.4.
+PEERS = ("fasttext-numpy2==0.10.4", "model2vec[train]==0.10.0", "skeletoken==0.6.1", "onnxscript==0.7.2")
 ROOT = Path(__file__).resolve().parents[1]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 Predict = Callable[[list[str]], Sequence[str]]
@@ -96,10 +96,12 @@ def make_teacher(given: argparse.Namespace, folder: Path) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(given.teacher, attn_implementation="eager").eval()
+    how = {"attn_implementation": "eager", "dtype": torch.float32}  # the folder may hold halves
+    model = AutoModelForSequenceClassification.from_pretrained(given.teacher, **how).eval()
     words = torch.ones((2, 8), dtype=torch.int64)
     batch, length = torch.export.Dim("batch", min=1, max=512), torch.export.Dim("length", min=2, max=512)
-    inputs = {"input_ids": words, "attention_mask": words, "token_type_ids": torch.zeros_like(words)}
+    # Three tensors: the export makes one input of two that are the same (findings/torch-export-one-example-twice.sh).
+    inputs = {"input_ids": words, "attention_mask": words.clone(), "token_type_ids": torch.zeros_like(words)}
     shapes = {name: {0: batch, 1: length} for name in inputs}
     torch.onnx.export(model, kwargs=inputs, dynamic_shapes=shapes, dynamo=True).save(str(folder / "model.onnx"))
     (folder / "tokenizer.json").write_bytes((given.teacher / "tokenizer.json").read_bytes())

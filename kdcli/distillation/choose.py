@@ -46,7 +46,9 @@ _SHARES = (0.25, 0.5, 1.0)
 """The shares of the texts that are chosen after the first, random draw, and after each further one."""
 _CANDIDATES = 8
 """Texts that a student reads for each one that is drawn."""
-_PASSES, _BATCH, _FEW = 10, 32, 64
+_PASSES, _LEAST_PASSES, _ROWS = 10, 2, 20_000
+"""How long a short student learns: about so many rows, in so many passes at the most and at the least."""
+_BATCH, _FEW = 32, 64
 _SMALL = {"hidden": 50, "fc": 100, "dropout": 0.5}
 """A small student: its choice has to cost less than what it saves."""
 Rows = NDArray[np.int64]
@@ -99,8 +101,9 @@ class ShortStudent:
             for some in (texts, texts.head(_FEW))
         )
         labels = answers(logits, self.task)
-        last = _PASSES * -(-len(logits) // _BATCH)  # the only evaluation, so its last weights are kept
-        short = {"model": "bilstm", "batch_size": _BATCH, "epochs": _PASSES, "eval_steps": last, "max_steps": 0}
+        passes = int(np.clip(_ROWS // len(logits), _LEAST_PASSES, _PASSES))
+        last = passes * -(-len(logits) // _BATCH)  # the only evaluation, so its last weights are kept
+        short = {"model": "bilstm", "batch_size": _BATCH, "epochs": passes, "eval_steps": last, "max_steps": 0}
         with TemporaryDirectory() as folder:
             train_student(
                 examples=Examples(encoded, logits, labels),
