@@ -17,31 +17,10 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from torch import Tensor, nn
 
-__all__ = [
-    "API_VERSION",
-    "MASK",
-    "Batch",
-    "Corpus",
-    "DataError",
-    "GeneratorPlugin",
-    "GeneratorSettings",
-    "KdError",
-    "LoadedTeacher",
-    "MissingError",
-    "Part",
-    "PluginError",
-    "ProfileError",
-    "Progress",
-    "QuietReporter",
-    "Reporter",
-    "Sampler",
-    "Samples",
-    "StudentPlugin",
-    "TaggerPlugin",
-    "Task",
-    "TeacherPlugin",
-    "UsageError",
-]
+__all__ = ["API_VERSION", "MASK", "Batch", "Corpus", "GeneratorSettings", "Part", "Samples", "Task"]
+__all__ += ["GeneratorPlugin", "LoadedTeacher", "Sampler", "StudentPlugin", "TaggerPlugin", "TeacherPlugin"]
+__all__ += ["DataError", "KdError", "MissingError", "PluginError", "ProfileError", "UsageError"]
+__all__ += ["Progress", "QuietReporter", "Reporter"]
 
 API_VERSION = 2  # of these contracts; the api_version of a plugin says which it is written for
 MASK = "[MASK]"

@@ -54,7 +54,7 @@ def show(request: Request, *, name: PluginName) -> None:
         shown.append(
             {
                 **_described(plugin),
-                "about": registry.about(loaded),
+                "about": (loaded.__doc__ or "").strip().partition("\n")[0],
                 "file": getattr(sys.modules.get(plugin.module.partition(":")[0], loaded), "__file__", None),
                 "api_version": loaded.api_version,
                 **{flag: getattr(loaded, flag) for flag in ("pairs", "scores") if hasattr(loaded, flag)},

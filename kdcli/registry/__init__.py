@@ -164,11 +164,6 @@ def breach(group: Group, name: str, what: str) -> PluginError:
 # Describing
 
 
-def about(module: Any) -> str:
-    """Return the first line of a loaded plugin's docstring."""
-    return (getattr(module, "__doc__", None) or "").strip().partition("\n")[0]
-
-
 def title(group: Group, name: str) -> str:
     """Return the name of a plugin, installed or not, in messages."""
     plugin = _find_or_none(group, name)
@@ -185,11 +180,6 @@ def versions(group: Group, name: str) -> dict[str, str]:
     """Return the version of a plugin by its distribution; nothing for kd's own or a missing one."""
     plugin = _find_or_none(group, name)
     return {plugin.distribution: plugin.version} if plugin and not plugin.is_ours else {}
-
-
-def all_versions() -> dict[str, str]:
-    """Return the versions of all plugins but kd's own."""
-    return {plugin.distribution: plugin.version for plugin in all_plugins() if not plugin.is_ours}
 
 
 def _find_or_none(group: Group, name: str) -> Plugin | None:

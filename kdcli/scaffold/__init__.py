@@ -10,20 +10,13 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from kdcli import registry
 from kdcli.errors import PluginError, UsageError
 from kdcli.files import atomic, check_output
 
-Kind = Literal["generator", "student", "tagger", "teacher"]
-GROUPS: dict[Kind, registry.Group] = {
-    "generator": "generators",
-    "student": "students",
-    "tagger": "taggers",
-    "teacher": "teachers",
-}
-
+GROUPS = {group.removesuffix("s"): group for group in registry.GROUPS}
+"""The group of each kind of plugin."""
 EXAMPLE = "example"
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 SUFFIXES = (".py", ".toml", ".md")
@@ -45,7 +38,7 @@ def test_the_contract():
 class NewPlugin:
     """A new plugin: its kind, its names as plugin, distribution and package, its folder, and its files there."""
 
-    kind: Kind
+    kind: str
     name: str
     distribution: str
     package: str
@@ -53,7 +46,7 @@ class NewPlugin:
     files: tuple[str, ...]
 
 
-def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool = False) -> NewPlugin:
+def new_plugin(*, kind: str, name: str, folder: Path | None = None, force: bool = False) -> NewPlugin:
     """Write a plugin that works, by default into ``kd-NAME``: packaging, code, tests and a README.
 
     ``force`` replaces such a folder, unless it holds files of others.
@@ -75,7 +68,7 @@ def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool
     return new
 
 
-def template(kind: Kind, name: str) -> dict[str, str]:
+def template(kind: str, name: str) -> dict[str, str]:
     """Return the text of each file of a new plugin, by its path in the plugin's folder."""
     folder = Path(__file__).resolve().parent / kind
     files = {

@@ -18,18 +18,8 @@ from kdcli.testing.checks import CheckOutcome, Checks, run_checks
 from kdcli.testing.processes import Run, run_cli
 from kdcli.testing.tiny import tiny_corpus, tiny_task, tiny_teacher
 
-__all__ = [
-    "CheckOutcome",
-    "Run",
-    "check_generator",
-    "check_student",
-    "check_tagger",
-    "check_teacher",
-    "run_cli",
-    "tiny_corpus",
-    "tiny_task",
-    "tiny_teacher",
-]
+__all__ = ["CheckOutcome", "check_generator", "check_student", "check_tagger", "check_teacher"]
+__all__ += ["Run", "run_cli", "tiny_corpus", "tiny_task", "tiny_teacher"]
 
 
 def check_generator(plugin: Any, *, options: Mapping[str, Any] | None = None) -> list[CheckOutcome]:
@@ -85,12 +75,9 @@ def check_plugin(
 ) -> list[CheckOutcome]:
     """Run all checks of a plugin's group, and raise nothing; ``model`` is what a teacher loads."""
     checks: Checks = import_module(f"kdcli.testing.{group}").CHECKS
-    found = []
-    with (
-        TemporaryDirectory(prefix="kd-check-") as folder,
-        (reporter or QuietReporter()).progress("check", len(checks.steps + checks.others), "checks") as progress,
-    ):
-        more = {"model": str(model)} if model else {}
+    found, more = [], {"model": str(model)} if model else {}
+    bar = (reporter or QuietReporter()).progress("check", len(checks.steps + checks.others), "checks")
+    with TemporaryDirectory(prefix="kd-check-") as folder, bar as progress:
         subject = checks.subject(group, plugin, dict(options or {}), Path(folder), **more)
         for outcome in run_checks(checks, subject):
             found.append(outcome)
@@ -99,11 +86,9 @@ def check_plugin(
 
 
 def _assert(found: list[CheckOutcome]) -> list[CheckOutcome]:
-    failed = [outcome for outcome in found if outcome.result == "failed"]
     for outcome in found:
         if outcome.result == "warned":
             warnings.warn(f"{outcome.check}: {outcome.detail}", stacklevel=3)
-    if failed:
-        lines = [f"\n  {outcome.check}: {outcome.detail}" for outcome in failed]
-        raise AssertionError(f"{len(failed)} of {len(found)} checks failed{''.join(lines)}")
+    if failed := [f"\n  {outcome.check}: {outcome.detail}" for outcome in found if outcome.result == "failed"]:
+        raise AssertionError(f"{len(failed)} of {len(found)} checks failed{''.join(failed)}")
     return found

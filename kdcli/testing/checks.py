@@ -61,12 +61,6 @@ class Checks:
     subject: type[Subject]
     steps: tuple[Check, ...]  # each needs those before it
     others: tuple[Check, ...]  # each needs all steps
-    see: str  # where the contract is described
-
-
-def name_of(check: Check) -> str:
-    """Return the name of a check."""
-    return check.__name__.replace("_", " ")
 
 
 def expect(holds: bool, expected: str, actual: object) -> None:
@@ -91,14 +85,15 @@ def run_checks(checks: Checks, subject: Subject) -> Iterator[CheckOutcome]:
     """Run checks one after the other; after a step that has failed the others are skipped."""
     failed = ""
     for check in (*checks.steps, *checks.others):
+        name = check.__name__.replace("_", " ")
         if failed:
-            yield CheckOutcome(name_of(check), "skipped", f"it needs what has not passed: {failed}")
+            yield CheckOutcome(name, "skipped", f"it needs what has not passed: {failed}")
             continue
         result, detail = _result(check, subject)
         if result == "failed" and check in checks.steps:
-            failed = name_of(check)
-        see = f"; see {checks.see}" if result in ("failed", "warned") else ""
-        yield CheckOutcome(name_of(check), result, detail + see)
+            failed = name
+        see = f"; see docs/plugins.md, {subject.group.capitalize()}" if result in ("failed", "warned") else ""
+        yield CheckOutcome(name, result, detail + see)
 
 
 def _result(check: Check, subject: Subject) -> tuple[Result, str]:

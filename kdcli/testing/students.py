@@ -210,9 +210,5 @@ def fast_without_torch(subject: StudentSubject) -> str:
     return "no torch"
 
 
-CHECKS = Checks(
-    StudentSubject,
-    (loads, options, build, training),
-    (padding, save_and_load, fast, fast_without_torch, *OF_ALL),
-    "docs/plugins.md, Students",
-)
+STEPS = (loads, options, build, training)
+CHECKS = Checks(StudentSubject, STEPS, (padding, save_and_load, fast, fast_without_torch, *OF_ALL))

@@ -134,9 +134,5 @@ def read_texts(plugin: Any, model: str, table: dict[str, Any], kind: str) -> tup
     return loaded.fingerprint(), loaded.logits(COLUMNS[kind], BATCH).tolist()
 
 
-CHECKS = Checks(
-    TeacherSubject,
-    (loads, options, load, logits),
-    (independent_of_neighbours, long_texts, same_in_another_process, *OF_ALL),
-    "docs/plugins.md, Teachers",
-)
+STEPS = (loads, options, load, logits)
+CHECKS = Checks(TeacherSubject, STEPS, (independent_of_neighbours, long_texts, same_in_another_process, *OF_ALL))
