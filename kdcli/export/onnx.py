@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from tokenizers import Tokenizer, normalizers
 
 from kdcli import __version__, registry
@@ -24,7 +25,7 @@ from kdcli.api import MASK, QuietReporter, Reporter, Task
 from kdcli.errors import DataError, KdError, MissingError, PluginError, first_line
 from kdcli.export.bits import narrow_tables, quantise
 from kdcli.files import atomic, check_output
-from kdcli.student.config import task_of
+from kdcli.student.config import PossibleTask
 from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.student.vocabulary import PAD, Columns, Compute, load_tokenizer, save_tokenizer
 from kdcli.tasks.answers import answers, same
@@ -84,7 +85,7 @@ def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> Studen
         config = json.loads((folder / "config.json").read_text("utf-8"))
         if config["format"] != FORMAT:
             raise ValueError(f"its format is {config['format']!r}, and {FORMAT!r} is expected")
-        task = task_of(config)
+        task = TypeAdapter[Task](PossibleTask).validate_python(config["task"])
     except (OSError, LookupError, TypeError, ValueError) as error:
         hint = "name the folder that `kd export onnx` has written"
         raise DataError(f"this is not a folder of an exported student: {error}", file=folder, hint=hint) from error

@@ -38,9 +38,10 @@ def build_student(
         ProfileError: Its options are wrong, or it cannot do such a task.
     """
     student = registry.load("students", plugin)
-    if (task.kind == "pair" and not student.pairs) or (task.is_score and not student.scores):
-        what = "pairs of texts" if task.kind == "pair" and not student.pairs else "scores"
-        raise ProfileError(f"the student {plugin} cannot do {what}", key="student.model", hint="choose another student")
+    no_pairs, no_scores = task.kind == "pair" and not student.pairs, task.is_score and not student.scores
+    if no_pairs or no_scores:
+        what = f"the student {plugin} cannot do {'pairs of texts' if no_pairs else 'scores'}"
+        raise ProfileError(what, key="student.model", hint="choose another student")
     valid = registry.options("students", plugin, options)
     with registry.blaming("students", plugin, "build"):
         module: Any = student.build(valid, task, vocabulary_size, vectors, dimension)
@@ -85,14 +86,11 @@ def _tables(module: nn.Module) -> set[str]:
 
 def collate(examples: Examples, rows: NDArray[np.int64], device: torch.device) -> Batch:
     """Gather rows into a padded batch on the device; the lengths stay on the CPU."""
-    words, lengths = zip(*(texts.padded(rows) for texts in examples.texts), strict=True)
-    return _batch(words, lengths, device)
+    return _batch(*zip(*(texts.padded(rows) for texts in examples.texts), strict=True), device)
 
 
 def try_out(plugin: str, module: nn.Module, examples: Examples, task: Task) -> None:
-    """Give a module its first batch, so that a wrong result shows before the training.
-
-    Leaves the module and the random state unchanged.
+    """Give a module its first batch, so that a wrong result shows before the training; it stays as it is.
 
     Raises:
         PluginError: It fails, or returns no finite ``float32 [batch, task.outputs]``.

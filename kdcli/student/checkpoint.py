@@ -43,12 +43,6 @@ class Position:
         self.loss += loss
         self.losses += 1
 
-    def mean_loss(self) -> float:
-        """Return the mean loss since the last call."""
-        mean = self.loss / self.losses
-        self.loss, self.losses = 0.0, 0
-        return mean
-
 
 @dataclass(frozen=True)
 class Checkpoint:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from kdcli.api import Task
 from kdcli.config.table import metrics_of
@@ -47,14 +47,15 @@ def _possible(task: Task) -> Task:
     return task
 
 
-_PossibleTask = Annotated[Task, AfterValidator(_possible)]
+PossibleTask = Annotated[Task, AfterValidator(_possible)]
+"""A task that a model can have; another one is a ``ValueError`` of Pydantic's."""
 _Size = Annotated[int, Field(strict=True, ge=1)]
 
 
 class Config(BaseModel, extra="allow"):
     """What ``config.json`` must hold."""
 
-    task: _PossibleTask
+    task: PossibleTask
     plugin: str
     options: dict[str, Any]
     vocabulary_size: _Size
@@ -81,8 +82,3 @@ def checked(schema: type[Schema], content: Mapping[str, Any], file: Path) -> Sch
         message = first["msg"].removeprefix("Value error, ").lower()
         what = "this is missing" if first["type"] == "missing" else f"{message}, and it is {first['input']!r:.80}"
         raise DataError(what, file=file, key=".".join(map(str, first["loc"])), hint=REMAKE) from error
-
-
-def task_of(config: Mapping[str, Any]) -> Task:
-    """Return the task in the ``config.json`` of an exported student; a wrong one is a ``ValueError``."""
-    return TypeAdapter(_PossibleTask).validate_python(config["task"])

@@ -94,10 +94,9 @@ class Student:
         """Return a prediction for each text, or pair of texts; other values are a ``DataError``.
 
         NumPy and scikit-learn read the list as an array: of labels, of scores, or of a multi-label task of zeros and
-        ones, ``[texts, labels]``, a column for each of ``classes_``.
-
-        One of a text without words means nothing, and is a warning. With ``defer`` each says whether it is deferred;
-        ``agree`` is the agreement with the teacher to keep to, by default the one that the student was calibrated for.
+        ones, ``[texts, labels]``, a column for each of ``classes_``. Texts without words are a warning. With ``defer``
+        each says whether it is deferred; ``agree`` is the agreement with the teacher to keep to, by default the one
+        that the student was calibrated for.
         """
         columns = text_columns(texts, self.task)
         if empty := sum(not any(map(str.strip, row)) for row in zip(*columns, strict=True)):
@@ -118,10 +117,7 @@ class Student:
         return explain_texts(text_columns(texts, self.task), *how, label=label, pairs=pairs)
 
     def word_counts(self, columns: Sequence[Sequence[str]]) -> WordCounts:
-        """Count the words of texts, and those that the student does not know; here no text is cut.
-
-        The pieces of a word outside the vocabulary count as words; those inside of it are unknown ones.
-        """
+        """Count the words of texts, and those that the student does not know, the pieces inside of words among them."""
         whole = copy(self._encoder)  # which shares what is cached
         whole.max_length = sys.maxsize
         counts = [unknown_words(self._encode(column, whole), whole.foreign) for column in columns]
@@ -138,11 +134,7 @@ class Student:
     def deferred(
         self, columns: Sequence[Sequence[str]], logits: NDArray[np.float32], agree: float | None = None
     ) -> NDArray[np.bool_]:
-        """Return which texts the student is too unsure of, ``bool [rows]``, given its logits of them.
-
-        Raises:
-            DataError: The student was not calibrated.
-        """
+        """Return which texts the student is too unsure of, ``bool [rows]``, given its logits; see ``calibrated``."""
         margin = margins(logits, self.word_counts(columns), self.task, self.calibrated.familiar)
         return self.calibrated.defers(margin, agree)
 
@@ -255,18 +247,16 @@ class Student:
     @property
     def parameters(self) -> int:
         """The number of all parameters."""
-        return self._sizes[0]
+        from kdcli.student.build import count_parameters
+
+        return count_parameters(self.module)[0]
 
     @property
     def parameters_without_embeddings(self) -> int:
         """The number of parameters that are not word vectors."""
-        return self._sizes[1]
-
-    @cached_property
-    def _sizes(self) -> tuple[int, int]:
         from kdcli.student.build import count_parameters
 
-        return count_parameters(self.module)
+        return count_parameters(self.module)[1]
 
     @cached_property
     def _module_function(self) -> Compute:

@@ -84,13 +84,10 @@ def train_student(
 ) -> StudentResult:
     """Train a student and write its folder; the model that is best on dev is kept.
 
-    On the CPU, a training that was killed and is called again ends with the same weights, bit by bit, as one that was
-    not.
-
     The student learns from ``examples`` and is chosen by ``dev``, both encoded by ``tokenizer``. ``options`` is the
-    plugin's table of the profile, ``seed`` decides weights, the order of the rows and dropout. With ``resume`` the
-    training goes on where one with the same arguments was stopped; ``name`` stands in its learning curve, ``gold`` in
-    the student's configuration: whether the labels of dev are gold ones.
+    plugin's table of the profile, ``seed`` decides weights, the order of the rows and dropout. With ``resume`` a
+    training goes on where one with the same arguments was stopped, on the CPU to the same weights, bit by bit.
+    ``name`` stands in its learning curve; ``gold`` says whether the labels of dev are gold ones.
 
     Raises:
         DataError: There are no rows, or the losses need inputs that the rows lack.
@@ -139,16 +136,8 @@ def train_student(
     if gold and task.multi_label:
         module.load_state_dict(best)
         task, position.best = choose_thresholds(module, settings.model, dev, task)
-    result = StudentResult(
-        position.best,
-        position.updates,
-        position.best_update,
-        training.epochs,
-        training.rows_per_second,
-        training.stopped,
-        *count_parameters(module),
-        position.history,
-    )
+    ended = training.epochs, training.rows_per_second, training.stopped, *count_parameters(module)
+    result = StudentResult(position.best, position.updates, position.best_update, *ended, position.history)
     config = {
         "plugin": settings.model,
         "plugin_version": versions,
@@ -240,11 +229,14 @@ class Training:
 
     @property
     def epochs(self) -> float:
-        """How often the rows have been seen."""
+        """The passes over the rows."""
         return self.position.rows / len(self.examples)
 
     def _update(self, rows: NDArray[np.int64]) -> float:
-        """Take a step from one batch and return its loss; none from a loss that is not finite."""
+        """Take a step from one batch, unless its loss is not finite; return the loss.
+
+        An error inside the module blames the plugin, but for memory: that may be the batch's fault.
+        """
         self.optimizer.zero_grad()
         with self._blaming("forward"):
             logits = self.module(collate(self.examples, rows, self.device))
@@ -292,7 +284,9 @@ class Training:
         if not metrics or not all(value.isfinite().all() for value in self.scored.state_dict().values()):
             self._diverged("logits of dev, or weights, are not finite")
             return
-        values = {"loss": position.mean_loss(), "lr": self.optimizer.param_groups[0]["lr"], **metrics}
+        mean = position.loss / position.losses
+        position.loss, position.losses = 0.0, 0
+        values = {"loss": mean, "lr": self.optimizer.param_groups[0]["lr"], **metrics}
         position.history.append({"update": position.updates, "epoch": self.epochs, **values})
         if metrics[self.task.metric] > position.best.get(self.task.metric, -inf):
             position.best, position.best_update, position.stale = metrics, position.updates, 0
@@ -314,5 +308,4 @@ class Training:
         self.stopped = "nan"
 
     def _blaming(self, inside: str) -> AbstractContextManager[None]:
-        """Blame the plugin for what goes wrong in its module, but for memory: that may be the batch's fault."""
         return registry.blaming("students", self.settings.model, inside, but=(OutOfMemoryError,))

@@ -26,10 +26,7 @@ _BUFFER = 1 << 18
 _BLOCK = 1 << 20
 _SAMPLE_ROWS = 20
 _BOM = b"\xef\xbb\xbf"
-_MAGIC = {
-    b"PK\x03\x04": "a zip archive",
-    b"\xba\x16\x4f\x2f": "a fastText model",
-}
+_MAGIC = {b"PK\x03\x04": "a zip archive", b"\xba\x16\x4f\x2f": "a fastText model"}
 
 
 class VectorFile:
@@ -49,8 +46,7 @@ class VectorFile:
                 raise DataError(f"this is {what}, not a file of word vectors", file=path, hint=FORMS)
         self._start, self._binary = bom, False
         self.count: int | None = None
-        header = re.match(rb"\s*(\d+)[ \t]+(\d+)[ \t]*\r?\n", sample[bom:])
-        if header:
+        if header := re.match(rb"\s*(\d+)[ \t]+(\d+)[ \t]*\r?\n", sample[bom:]):
             self.count, self.dimension, self._start = int(header[1]), int(header[2]), bom + header.end()
             if not self.count or not self.dimension:
                 raise DataError("the header line says that there are no vectors", file=path, row=1)
@@ -85,11 +81,9 @@ class VectorFile:
         start = 1 if self.count is None else 2
         row, line = start - 1, b""
         for row, line in enumerate(stream, start):
-            if needs(line[: line.find(b" ")]):
-                parsed = self._parse(line, row)
-                # The text before the first space may be the first piece of a word that holds spaces.
-                if parsed is not None and needs(parsed[0]):
-                    yield row, parsed
+            # The text before the first space may be the first piece of a word that holds spaces.
+            if needs(line[: line.find(b" ")]) and (parsed := self._parse(line, row)) and needs(parsed[0]):
+                yield row, parsed
             if (row - start) % _STEP == 0:
                 self._parse(line, row)
                 advance(min(row - start, _STEP))

@@ -51,8 +51,8 @@ def make_vectors(
 ) -> Vectors:
     """Find or make a vector for each word of a vocabulary, the padding first; a word without one gets a random one.
 
-    The source is a vector file, or an encoder's folder or hub name, whose vectors have the dimension asked for; a file
-    has its own. A file without a vector for any word is a ``DataError``.
+    The source is a vector file, which has a dimension of its own, or an encoder's folder or hub name. A file without a
+    vector for any word is a ``DataError``.
     """
     file = Path(source).expanduser()
     if file.is_file():
@@ -119,20 +119,17 @@ def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None
 
     A word is looked up as written, else in lower case, capitalised, in upper case, or in any case (``iphone`` as
     ``iPhone``). Of a word that the file holds several times the first vector counts. Of the other rows only a few are
-    parsed, the first and the last among them, so a fault in one of them may go unnoticed.
-
-    A Parquet file has the columns ``word`` and ``vector``, a list of numbers; the others may be gzipped, and text may
-    have a header line ``count dimension``.
+    parsed, so a fault in one of them may go unnoticed. A Parquet file has the columns ``word`` and ``vector``, a list
+    of numbers; for the others see ``VectorFile``.
 
     Raises:
         DataError: The file is missing, cut, of another form, or holds a vector of the wrong size or with NaN.
     """
     spellings: dict[bytes, list[tuple[int, int]]] = {}
+    folded: dict[bytes, list[tuple[int, int]]] = {}
     for index, word in enumerate(wanted):
         for rank, spelling in enumerate(_SPELLINGS):
             spellings.setdefault(spelling(word).encode(), []).append((index, rank))
-    folded: dict[bytes, list[tuple[int, int]]] = {}
-    for index, word in enumerate(wanted):
         folded.setdefault(word.encode().lower(), []).append((index, _IN_ANY_CASE))
     best = [_IN_ANY_CASE + 1] * len(wanted)
 

@@ -84,10 +84,9 @@ def train_vocabulary(
     """Make a tokenizer of the most frequent words, and of other words as far as there is room.
 
     Words of the same frequency are taken in the order of their characters. ``max_size`` includes the special words;
-    ``more`` are words that are not in the texts, the most wanted first. Single letters among these, and what is not one
-    word, are skipped. With ``pieces``, of which at most half of ``max_size`` are taken, a word outside the vocabulary
-    is read in pieces, the longest first (Wu et al. 2016, section 4.1), and not as ``MASK``. Texts without any word are
-    a ``DataError``.
+    ``more`` are words that are not in the texts, the most wanted first; single letters are skipped. With ``pieces``, of
+    which at most half of ``max_size`` are taken, a word outside the vocabulary is read in pieces, the longest first (Wu
+    et al. 2016, section 4.1), and not as ``MASK``. Texts without any word are a ``DataError``.
     """
     normalizer, pre_tokenizer = BertNormalizer(lowercase=lowercase), BertPreTokenizer()
     inside = [piece for piece in pieces if normalizer.normalize_str(piece) == piece][: max_size // 2]
@@ -112,8 +111,7 @@ def train_vocabulary(
             words.setdefault(word)
     model = WordPiece if inside else WordLevel
     tokenizer = Tokenizer(model({word: number for number, word in enumerate(words)}, unk_token=MASK))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     tokenizer.add_special_tokens([MASK])
     return tokenizer
 
