@@ -1,7 +1,5 @@
 """Whole files or none, and no file of anyone else: where kd may write, atomic writes, and content hashes."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -1,13 +1,11 @@
 """``kd``: the command line, its table of commands, errors and exit codes. A command is imported when it is chosen."""
 
-from __future__ import annotations
-
 import builtins
 import gc
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from traceback import walk_tb
@@ -149,16 +147,6 @@ class Commands(Help, TyperGroup):
         """Return the command that a line names, with its options."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command and self.load(str(name)), rest
-
-
-def all_commands(group: Commands) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Go through all commands, each with its path; this imports them all."""
-    for name in group.commands:
-        command = group.load(name)
-        if isinstance(command, Commands):
-            yield from (((name, *path), inner) for path, inner in all_commands(command))
-        else:
-            yield (name,), command
 
 
 def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,7 +1,5 @@
 """``kd doctor``: the state of this machine: packages, devices, plugins."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """``kd join``: the teacher's logits beside the texts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

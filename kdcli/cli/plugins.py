@@ -1,7 +1,5 @@
 """``kd plugins``: list, show, check and write plugins."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Sequence

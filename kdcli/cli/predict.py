@@ -187,11 +187,9 @@ def _write_stream(
 ) -> None:
     """Write predictions as they are made: to a file, as JSON, or as TSV until nobody reads them any more."""
     stop_spinner()  # somebody may type the lines
-    from kdcli.evaluate.predict import predict_table, write_predictions
+    from kdcli.evaluate.predict import predict_lines, predict_table, write_predictions
 
     if lines:
-        from kdcli.evaluate.lines import predict_lines
-
         rows = predict_lines(model, cast(Any, sys.stdin.buffer), reporter, probabilities=probabilities)
     else:
         assert request.input is not None

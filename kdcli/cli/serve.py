@@ -1,7 +1,5 @@
 """``kd serve``: a student as an HTTP service."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

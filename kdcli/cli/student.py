@@ -1,7 +1,5 @@
 """``kd student``: distil the teacher into a student."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from kdcli.cli.options import Request, command

@@ -1,7 +1,5 @@
 """``kd transfer``: make a transfer set."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from kdcli.cli.options import RUN, Request, command, option

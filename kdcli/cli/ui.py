@@ -1,7 +1,5 @@
 """The two streams: results on stdout (text, or one JSON object), everything else on stderr."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """Evaluate a student on labelled tables: alone, beside its teacher, and against another student."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """TF-IDF and a linear model on the teacher's answers: what a student has to beat, in seconds."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,7 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.pair import DeferringStudent, PairSpeed
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
+from kdcli.tables.text_lines import STDIN, read_lines
 from kdcli.tasks import answers as answering
 
 if TYPE_CHECKING:
@@ -59,6 +61,27 @@ def predict_table(
     """
     for part in _parts(model, table, settings, reporter, ROWS):
         yield _predict_part(model, part, probabilities)
+
+
+def predict_lines(
+    model: Model, stream: BufferedIOBase, reporter: Reporter, *, probabilities: bool = False
+) -> Iterator[pl.DataFrame]:
+    """Predict a label, or a score, for each line as soon as it is there; memory does not grow with their number.
+
+    A line holds a text, or two with a tab between them, and ends at LF or CRLF. The index counts the lines from 0.
+
+    Raises:
+        DataError: There is no line, or one is not UTF-8, or no pair.
+    """
+    done = 0
+    for columns in read_lines(stream, model.task, reporter):
+        rows = len(columns[0])
+        index = pl.int_range(done, done + rows, eager=True).cast(pl.String)
+        yield predict_texts(model, index, columns, probabilities=probabilities)
+        done += rows
+    if not done:
+        hint = "pipe lines of text into it, or name a table with --input FILE"
+        raise DataError("there is no line to predict", file=STDIN, hint=hint)
 
 
 def predict_file(

@@ -3,8 +3,6 @@
 What a text gets from tables in 8 bits does not depend on its batch; from computing in 8 bits it does, a little.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

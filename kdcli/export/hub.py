@@ -1,7 +1,5 @@
 """A student as the Hugging Face Hub wants it: a folder to upload as it is, with a model card."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

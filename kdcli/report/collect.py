@@ -1,7 +1,5 @@
 """Read the folder of a run that has ended or is half done."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The page of a run: one HTML file that loads nothing."""
 
-from __future__ import annotations
-
 import statistics
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence

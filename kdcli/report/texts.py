@@ -1,7 +1,5 @@
 """The texts of a run: its transfer set by source, and the labelled ones with the predictions of all models."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

@@ -3,8 +3,6 @@
 Nothing here imports a stage, so that ``kd predict`` stays light.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import threading

@@ -4,8 +4,6 @@ A template is a package that works as it stands. Its name, ``example``, is repla
 in file names too; no template uses the word otherwise.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec

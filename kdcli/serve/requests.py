@@ -1,7 +1,5 @@
 """What happens to every request: it is counted, timed and limited, and computed together with those that wait too."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """A student plugin's PyTorch module: built, checked, tried out, and scored."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

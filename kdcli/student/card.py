@@ -1,7 +1,5 @@
 """The card of a student: what it is, how good, how large, how it was made, and how it is used."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version

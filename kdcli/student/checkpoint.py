@@ -1,7 +1,5 @@
 """Where a stopped training goes on: the position, the weights, the optimiser and the random state, in one file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

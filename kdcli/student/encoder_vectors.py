@@ -1,7 +1,5 @@
 """Word vectors made from a pretrained encoder, without any download of vectors."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

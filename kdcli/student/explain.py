@@ -4,8 +4,6 @@ The student has learned to read ``MASK``, so a text with a masked word is nothin
 what the answer's logit, and its probability, lose when the word is masked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice

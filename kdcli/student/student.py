@@ -26,10 +26,9 @@ from kdcli.errors import DataError, ProfileError, UsageError, first_line
 from kdcli.files import CALIBRATION
 from kdcli.models.inference import narrow, read_weights
 from kdcli.registry.plugin import use
-from kdcli.student.config import REMAKE, Config, Metrics, checked, read_json
 from kdcli.student.deferral import Calibration, WordCounts, margins
 from kdcli.student.explain import Explanation, explain_texts
-from kdcli.student.loading import check_plugin, fetch, numpy_form
+from kdcli.student.loading import REMAKE, Config, Metrics, check_plugin, checked, fetch, numpy_form, read_json
 from kdcli.student.predictions import Predictions, predictions
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import (

@@ -1,7 +1,5 @@
 """Training a student: distilled, or on labels alone."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -37,8 +35,7 @@ from kdcli.student.build import (
 )
 from kdcli.student.checkpoint import FILE, Checkpoint, Position
 from kdcli.student.dataset import Examples
-from kdcli.student.optimize import averaged, clip_gradients, loss_of, make_optimizer
-from kdcli.student.representation import Representation
+from kdcli.student.optimize import Representation, averaged, clip_gradients, loss_of, make_optimizer
 from kdcli.student.student import Student
 from kdcli.student.vectors import Vectors
 from kdcli.student.vocabulary import UNKNOWN, epoch_batches

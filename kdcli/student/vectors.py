@@ -1,7 +1,5 @@
 """The word vectors that a student begins with: read from a file, or made from an encoder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

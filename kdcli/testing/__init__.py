@@ -3,8 +3,6 @@
 ``kd plugins check NAME`` runs the same checks. Importing this module imports neither pytest nor torch.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from importlib import import_module

@@ -1,7 +1,5 @@
 """The checks of a generator: what ``kd transfer heavy`` relies on, and does not check itself."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """``kd`` and Python in processes of their own."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

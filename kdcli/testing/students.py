@@ -1,7 +1,5 @@
 """The checks of a student: what training, loading and prediction rely on, and do not check themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, wraps

@@ -1,7 +1,5 @@
 """The checks of a tagger: everything that ``kd transfer lite`` relies on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The checks of a teacher: what the export of logits relies on, and does not check itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -4,8 +4,6 @@ The page reads the student as ONNX by onnxruntime-web, and its vocabulary by @hu
 in one pinned version, and their archives are checked.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import math
