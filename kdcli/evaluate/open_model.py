@@ -104,22 +104,18 @@ def open_deferring(
     Raises:
         DataError: The student was not calibrated, or the teacher has other labels.
     """
-    if teacher is None or settings is None:
-        loaded = _deferring(student.loaded, agree)
-        return replace(student, loaded=loaded, how={**student.how, "agree": loaded.value.target})
-    opened = open_teacher(teacher, settings, reporter, student.model.task, output)
-    loaded = _deferring(student.loaded, agree, opened.loaded)
-    how = {**student.how, "agree": loaded.value.target, "teacher": dict(opened.how)}
-    folders = student.folders + opened.folders
+    opened = None
+    if teacher is not None and settings is not None:
+        opened = open_teacher(teacher, settings, reporter, student.model.task, output)
+    parts = student.loaded, agree, opened and opened.loaded
+    model = _load_deferring(*parts)
+    files = student.loaded.files + (opened.loaded.files if opened else ())
+    loaded, how = Loaded[Model](model, _load_deferring, parts, files), {**student.how, "agree": model.target}
+    if opened is None:
+        return replace(student, loaded=loaded, how=how)
+    folders, how["teacher"] = student.folders + opened.folders, dict(opened.how)
     return LoadedModel(loaded, folders, lambda: student.fingerprint()[:8] + opened.fingerprint()[:8], how)
 
 
-def _deferring(student: Loaded[Any], agree: float | None, teacher: Loaded[Any] | None = None) -> Loaded[Any]:
-    model = DeferringStudent(student.value, agree, teacher.value if teacher else None)
-    files = student.files + (teacher.files if teacher else ())
-    return Loaded(model, _load_deferring, (student, agree, teacher), files)
-
-
-def _load_deferring(*arguments: Any) -> DeferringStudent:
-    model: DeferringStudent = _deferring(*arguments).value
-    return model
+def _load_deferring(student: Loaded[Any], agree: float | None, teacher: Loaded[Any] | None) -> DeferringStudent:
+    return DeferringStudent(student.value, agree, teacher.value if teacher else None)

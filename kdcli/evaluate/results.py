@@ -21,7 +21,7 @@ from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.tables.write import write_table
 from kdcli.tasks.answers import Outputs, answers, at_half, written
 from kdcli.tasks.labels import encode_labels
-from kdcli.tasks.metrics import RESAMPLES, Floats, metric_title, resampled, score
+from kdcli.tasks.metrics import Floats, metric_title, resampled, score
 from kdcli.tasks.statistics import Fidelity, Interval, bounds, fidelity
 from kdcli.teacher.logits import labels_of
 
@@ -200,27 +200,22 @@ class _Measured:
 def _results(
     models: Mapping[str, _Measured], tables: Mapping[str, pl.DataFrame], task: Task, notes: list[str], gold: bool
 ) -> Results:
-    scores: dict[str, dict[str, dict[str, list[float]]]] = {model: {} for model in models}
-    intervals: dict[str, dict[str, dict[str, Range]]] = {model: {} for model in models}
-    gaps: dict[str, dict[str, Interval | None]] = {}
+    seeds, found = {model: measured.at_half for model, measured in models.items()}, {}
     for name, table in tables.items():
-        outputs = {model: [seed[name] for seed in measured.at_half] for model, measured in models.items()}
-        found = score_models(task, outputs, encode_labels(table["label"], task, file=name))
-        gaps[name] = found.gaps
-        for model in models:
-            scores[model][name], intervals[model][name] = found.scores[model], found.intervals[model]
+        outputs = {model: [seed[name] for seed in own] for model, own in seeds.items()}
+        found[name] = score_models(task, outputs, encode_labels(table["label"], task, file=name))
     titles = {metric: metric_title(task, metric) for metric in (task.metric, *task.more_metrics)}
     if not gold and "accuracy" in titles:
         titles["accuracy"] = "agreement with the teacher"
     rows = []
     for model, measured in models.items():
-        speed, near = _speed(model, models), _fidelity(model, models)
-        rows.append(Row(model, scores[model], *measured.size, speed, intervals[model], near))
-    shares = {name: {key: gap.value if gap else None for key, gap in found.items()} for name, found in gaps.items()}
-    ranges = {
-        name: {key: (gap.low, gap.high) if gap else None for key, gap in found.items()} for name, found in gaps.items()
-    }
-    return Results(list(titles), rows, shares, notes, titles, ranges, gold)
+        scores = {name: one.scores[model] for name, one in found.items()}
+        ranges = {name: one.intervals[model] for name, one in found.items()}
+        rows.append(Row(model, scores, *measured.size, _speed(model, models), ranges, _fidelity(model, models)))
+    gaps = {name: one.gaps for name, one in found.items()}
+    shares = {name: {key: gap and gap.value for key, gap in of.items()} for name, of in gaps.items()}
+    sure = {name: {key: gap and (gap.low, gap.high) for key, gap in of.items()} for name, of in gaps.items()}
+    return Results(list(titles), rows, shares, notes, titles, sure, gold)
 
 
 def _speed(model: str, models: Mapping[str, _Measured]) -> float:
@@ -245,15 +240,13 @@ class ModelScores:
     gaps: dict[str, Interval | None]
 
 
-def score_models(
-    task: Task, outputs: Mapping[str, Sequence[Outputs]], gold: NDArray[Any], *, resamples: int = RESAMPLES
-) -> ModelScores:
+def score_models(task: Task, outputs: Mapping[str, Sequence[Outputs]], gold: NDArray[Any]) -> ModelScores:
     """Score the seeds of each model (``[rows, task.outputs]``) on the same texts, with intervals.
 
     An interval says how much the score depends on these texts; how much it depends on the seed is no part of it.
     """
     found = {model: [score(task, seed, gold) for seed in seeds] for model, seeds in outputs.items()}
-    drawn = iter(resampled(task, [seed for seeds in outputs.values() for seed in seeds], gold, resamples=resamples))
+    drawn = iter(resampled(task, [seed for seeds in outputs.values() for seed in seeds], gold))
     draws = {model: [next(drawn) for _ in seeds] for model, seeds in outputs.items()}
     result = ModelScores({model: {} for model in outputs}, {model: {} for model in outputs}, {})
     for metric in (task.metric, *task.more_metrics):
