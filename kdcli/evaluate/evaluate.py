@@ -103,11 +103,7 @@ def evaluate_models(
 def audit_teacher(
     teacher: TeacherSource, table: pl.DataFrame, task: Task, settings: Settings, reporter: Reporter
 ) -> EvalReport:
-    """Evaluate a teacher by itself on a labelled table, which the report calls ``sample``.
-
-    Raises:
-        DataError: The teacher answers none of the texts.
-    """
+    """Evaluate a teacher on a labelled table; one that answers none of its texts is a ``DataError``."""
     device, precision = resolve(settings.device), settings.precision
     model = teacher.load(task, device=device, precision=precision, reporter=reporter)
     found = evaluate_table({"teacher": model}, table, task, seed=settings.seed, name="sample", reporter=reporter)
@@ -134,10 +130,7 @@ def evaluate_table(
     name: str = "the table",
     reporter: Reporter | None = None,
 ) -> TableEvaluation:
-    """Evaluate models on the rows of a labelled table, and compare the first of them with each of the others.
-
-    The table holds ``task.columns`` and ``label``; agreement is that with the model named ``teacher``.
-    """
+    """Evaluate models on a labelled table, and compare the first with the others; agreement is that with ``teacher``."""
     reporter = reporter or QuietReporter()
     gold = encode_labels(table["label"], task, file=name)
     columns = [table[column].to_list() for column in task.columns]

@@ -74,10 +74,7 @@ def _load_student(path: Path, device: str) -> Student:
 def open_teacher(
     name: str, settings: Settings, reporter: Reporter, task: Task | None = None, output: Path | None = None
 ) -> LoadedModel:
-    """Load a teacher from its folder, a run's, or by hub name; the task is by default that of the settings.
-
-    One behind a server keeps its answers beside ``output``.
-    """
+    """Load a teacher from its folder, a run's, or the Hub; one behind a server keeps its answers beside ``output``."""
     from kdcli.models.device import resolve
     from kdcli.run.folder import teacher_of
     from kdcli.tasks.split import task_from
@@ -99,11 +96,7 @@ def open_deferring(
     reporter: Reporter,
     output: Path | None = None,
 ) -> LoadedModel:
-    """Make a loaded student defer what it is unsure of, to a teacher if one is named; see ``open_teacher``.
-
-    Raises:
-        DataError: The student was not calibrated, or the teacher has other labels.
-    """
+    """Make a student defer, to a teacher if one is named; one that was not calibrated is a ``DataError``."""
     opened = None
     if teacher is not None and settings is not None:
         opened = open_teacher(teacher, settings, reporter, student.model.task, output)

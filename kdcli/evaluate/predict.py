@@ -189,10 +189,7 @@ def file_columns(output: Path, model: Model, *, probabilities: bool = False) -> 
 
 
 def prediction_schema(model: Model, *, probabilities: bool = False) -> pl.Schema:
-    """Return the columns of predictions: ``index``, ``prediction``, and ``probability_LABEL`` for each label.
-
-    A ``DeferringStudent`` has a column ``deferred`` too.
-    """
+    """Return the columns of predictions, with ``probability_LABEL`` if asked for, and ``deferred`` where a student defers."""
     task = model.task
     if probabilities and task.is_score:
         raise UsageError(f"{task.name} predicts scores, which have no probabilities", hint="leave out --probabilities")

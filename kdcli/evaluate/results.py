@@ -241,10 +241,7 @@ class ModelScores:
 
 
 def score_models(task: Task, outputs: Mapping[str, Sequence[Outputs]], gold: NDArray[Any]) -> ModelScores:
-    """Score the seeds of each model (``[rows, task.outputs]``) on the same texts, with intervals.
-
-    An interval says how much the score depends on these texts; how much it depends on the seed is no part of it.
-    """
+    """Score the seeds of each model, ``[rows, task.outputs]``; the intervals are over these texts, not over seeds."""
     found = {model: [score(task, seed, gold) for seed in seeds] for model, seeds in outputs.items()}
     drawn = iter(resampled(task, [seed for seeds in outputs.values() for seed in seeds], gold))
     draws = {model: [next(drawn) for _ in seeds] for model, seeds in outputs.items()}

@@ -15,11 +15,7 @@ QUANTISED = ("Conv", "LSTM", "MatMul")
 
 
 def quantise(source: Path, target: Path) -> None:
-    """Store the recurrence and the layers in 8 bits, a scale for each row; activations are scaled batch by batch.
-
-    Raises:
-        KdError: onnxruntime cannot do that.
-    """
+    """Store recurrence and layers in 8 bits, a scale for each row; what onnxruntime cannot do is a ``KdError``."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -93,11 +93,7 @@ class RunContents:
 
 
 def collect(root: str | Path, *, reporter: Reporter | None = None) -> RunContents:
-    """Read the folder of a run that has ended or is half done.
-
-    Raises:
-        DataError: The folder is not a run's, or one of its files is damaged.
-    """
+    """Read the folder of a run that has ended or is half done; another folder, or a damaged file, is a ``DataError``."""
     root = Path(root)
     profile = root / "profile.toml"
     if not profile.is_file():

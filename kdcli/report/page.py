@@ -67,10 +67,7 @@ class Report:
 
 
 def report_run(root: Path, *, new: bool, reporter: Reporter) -> Path | None:
-    """Write the page of a run that has ended, if it has something ``new`` or no page yet, and return its path.
-
-    An error here is a warning, for the run itself is done.
-    """
+    """Write the page of a run that has ended, if it has something ``new`` or no page; an error here is a warning."""
     page = root / NAME
     if new or not page.exists():
         try:

@@ -57,15 +57,12 @@ def curves(
     times: float = 1.0,
     teacher: float | None = None,
 ) -> str:
-    """Draw quantities of learning curves, so many ``times``, against updates, and a line at the teacher's height.
-
-    Each curve of a grid has its own colour, else each stage has.
-    """
+    """Draw quantities of learning curves, so many ``times``, against updates, and a line at the teacher's height."""
     with _axes(name, f"{y} against updates") as (axes, svg):
         labels: set[str] = set()
         heights: list[float] = []
         for number, curve in enumerate(drawn):
-            grid = curve.label.startswith("lr ")
+            grid = curve.label.startswith("lr ")  # each of its curves has its own colour
             colour = PALETTE[number % len(PALETTE) if grid else colour_of(curve.stage)]
             for quantity in (one for one in quantities if one in curve.values):
                 of = {"loss": "training", "dev_loss": "dev"}.get(quantity, "")

@@ -59,11 +59,7 @@ class TransferSet:
 
 
 def survey(path: Path, task: Task, *, seed: int, reporter: Reporter) -> TransferSet:
-    """Read a transfer set, or a joined one; of each row some numbers are in memory, but not the texts.
-
-    Raises:
-        DataError: The table cannot be read, or lacks a column.
-    """
+    """Read a transfer set, or a joined one, but not its texts into memory; a damaged table is a ``DataError``."""
     outputs = [f"logits_{number}" for number in range(task.outputs)]
     labelled = set(outputs) <= set(scan(path).collect_schema().names())
     table = scan(path, [*task.columns, "source", *(outputs if labelled else [])])
@@ -200,11 +196,7 @@ class TablePredictions:
 
 
 def read_predictions(path: Path, task: Task) -> list[TablePredictions]:
-    """Read the table that the results stage writes; nothing where it has not run yet.
-
-    Raises:
-        DataError: The table is damaged, or another task's.
-    """
+    """Read the table of the results stage, if it is there; one that is damaged, or another task's, is a ``DataError``."""
     if not path.exists():
         return []
     there = scan(path, None).collect_schema().names()

@@ -66,10 +66,7 @@ def profile_of(path: Path) -> Path | None:
 
 
 def columns_of(path: Path) -> tuple[list[str], str | None]:
-    """Return the text columns and the label column of the user's tables in the run that a path is, or lies in.
-
-    They are empty and None where unknown.
-    """
+    """Return the text columns and the label column of the run that a path is, or lies in; empty and None where unknown."""
     if (own := profile_of(path)) is None:
         return [], None
     from kdcli.config.files import read
@@ -144,11 +141,7 @@ class Lock:
         self._writing = threading.Lock()
 
     def entries(self) -> dict[str, Entry]:
-        """Return all entries, in the order in which the stages ran first.
-
-        Raises:
-            DataError: The file is damaged, or an older kd wrote it.
-        """
+        """Return all entries, in the order of their first runs; a damaged file, or an older kd's, is a ``DataError``."""
         if not self.path.exists():
             return {}
         try:
@@ -180,10 +173,7 @@ class Lock:
 def stale(
     entry: Entry | None, parameters: Mapping[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, Path]
 ) -> list[str]:
-    """Return why a stage has to run; nothing where it is up to date.
-
-    It is up to date if it ended with the same settings and the same hashes of inputs, and its outputs exist.
-    """
+    """Return why a stage has to run: changed settings or hashes of inputs, missing outputs; nothing if it is up to date."""
     if entry is None:
         return ["first run"]
     if not entry.ended:

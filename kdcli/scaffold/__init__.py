@@ -45,10 +45,7 @@ class NewPlugin:
 
 
 def new_plugin(*, kind: str, name: str, folder: Path | None = None, force: bool = False) -> NewPlugin:
-    """Write a plugin that works, by default into ``kd-NAME``: packaging, code, tests and a README.
-
-    ``force`` replaces such a folder, unless it holds files of others.
-    """
+    """Write a plugin that works, by default into ``kd-NAME``; ``force`` replaces one, but no files of others."""
     if not NAME.fullmatch(name):
         hint = "take lower-case letters, digits and single underscores between them, a letter first"
         likely = re.sub(r"[^a-z0-9]+", "_", name.lower()).removeprefix("kd_").strip("_")

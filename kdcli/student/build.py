@@ -69,10 +69,7 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
 
 
 def round_tables(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Round the embeddings among a module's weights to float16, which ``Student.save`` stores in half the bytes.
-
-    A table with a value beyond float16 stays as it is.
-    """
+    """Round the embeddings among a module's weights to float16, half the bytes on disk; one beyond its range stays."""
     rounded = {name: weights[name].half().float() for name in _tables(module) & weights.keys()}
     return {**weights, **{name: table for name, table in rounded.items() if table.isfinite().all()}}
 

@@ -49,10 +49,7 @@ class Explanation:
     pairs: tuple[Effect, ...]  # of two neighbours together
 
     def marked(self) -> list[list[tuple[str, float]]]:
-        """Cut each text into words and what stands between them, each with its effect relative to the largest one.
-
-        The effects are between -1 and 1, and 0 for what is no word.
-        """
+        """Cut each text into words and the rest, each with its effect relative to the largest: -1 to 1, 0 for the rest."""
         most = max((abs(word.logit) for word in self.words), default=0.0) or 1.0
         found = []
         for column, text in enumerate(self.texts):
@@ -74,10 +71,7 @@ def explain_texts(
     label: str | None = None,
     pairs: bool = True,
 ) -> list[Explanation]:
-    """Explain the answers for texts; see ``Student.explain``.
-
-    ``longest`` is the student's ``max_length``. ``logits`` of masked texts are computed some thousands at once.
-    """
+    """Explain the answers for texts, which are read up to ``longest`` words; see ``Student.explain``."""
     named = [names.index(label) for names in (task.labels, task.names) if label in names]
     if label is not None and not named:
         hint = f"its labels are {', '.join(task.labels)}" if task.labels else "it predicts scores: name no label"

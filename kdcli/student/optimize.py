@@ -46,10 +46,7 @@ LOSSES = {"mse": mse, "kl": kl, "bce": bce}
 
 
 def loss_of(settings: StudentSettings, weights: Tensor | None = None) -> Loss:
-    """Return the weighted sum of the settings' losses; one of weight 0 is not computed, and does not need its input.
-
-    ``weights`` are those of the classes in the label loss.
-    """
+    """Return the weighted sum of the settings' losses, without those of weight 0; ``weights`` are those of the classes."""
     distance = LOSSES[settings.kd_loss]
 
     def loss(student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:

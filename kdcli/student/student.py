@@ -215,10 +215,7 @@ class Student:
         return kdcli.push_to_hub(self, name, private=private, token=token, **card)
 
     def save(self, folder: str | Path) -> None:
-        """Write the student's folder, whole or not at all.
-
-        Weights that float16 holds exactly, the word vectors of a trained student among them, take two bytes each.
-        """
+        """Write the student's folder, whole or not at all; weights that float16 holds exactly take two bytes each."""
         from kdcli.files import atomic
         from kdcli.student.card import student_card
 

@@ -230,10 +230,7 @@ class Training:
         return self.position.rows / len(self.examples)
 
     def _update(self, rows: NDArray[np.int64]) -> float:
-        """Take a step from one batch, unless its loss is not finite; return the loss.
-
-        An error inside the module blames the plugin, but for memory: that may be the batch's fault.
-        """
+        """Take a step from one batch and return its loss; none from a loss that is not finite."""
         self.optimizer.zero_grad()
         with self._blaming("forward"):
             logits = self.module(collate(self.examples, rows, self.device))
@@ -305,4 +302,5 @@ class Training:
         self.stopped = "nan"
 
     def _blaming(self, inside: str) -> AbstractContextManager[None]:
-        return registry.blaming("students", self.settings.model, inside, but=(OutOfMemoryError,))
+        but = (OutOfMemoryError,)  # which may be the batch's fault
+        return registry.blaming("students", self.settings.model, inside, but=but)

@@ -30,11 +30,7 @@ _MAGIC = {b"PK\x03\x04": "a zip archive", b"\xba\x16\x4f\x2f": "a fastText model
 
 
 class VectorFile:
-    """A file of word vectors, gzipped or not: text with or without a header line ``count dimension``, or binary.
-
-    Attributes:
-        count: The number of vectors in the header line; None where there is none.
-    """
+    """A file of word vectors, gzipped or not: text with or without a header line ``count dimension``, or binary."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,7 +41,7 @@ class VectorFile:
             if sample.startswith(magic):
                 raise DataError(f"this is {what}, not a file of word vectors", file=path, hint=FORMS)
         self._start, self._binary = bom, False
-        self.count: int | None = None
+        self.count: int | None = None  # the number of vectors in the header line
         if header := re.match(rb"\s*(\d+)[ \t]+(\d+)[ \t]*\r?\n", sample[bom:]):
             self.count, self.dimension, self._start = int(header[1]), int(header[2]), bom + header.end()
             if not self.count or not self.dimension:

@@ -26,14 +26,11 @@ _IN_ANY_CASE = len(_SPELLINGS)
 
 @dataclass(frozen=True)
 class Vectors:
-    """The word vectors that a student begins with: ``float32 [vocabulary, dimension]``, the padding's zero.
+    """The word vectors that a student begins with; a word that the source does not have gets a random one."""
 
-    The source has vectors for ``found`` words; the others have a random one.
-    """
-
-    matrix: NDArray[np.float32]
+    matrix: NDArray[np.float32]  # [vocabulary, dimension], the padding's zero
     source: str
-    found: int
+    found: int  # words that it has a vector for
 
 
 @dataclass(frozen=True)
@@ -70,10 +67,7 @@ def make_vectors(
 
 
 def words_with_vectors(source: str, reporter: Reporter) -> Iterator[str]:
-    """Give words that have vectors, the most frequent first: those of a file, or an encoder's own vocabulary.
-
-    A student that begins with vectors can read words that its training set lacks: they lie where similar words do.
-    """
+    """Give words that have vectors, the most frequent first: a student can read those that its training set lacks."""
     path = Path(source).expanduser()
     if not path.is_file():
         from kdcli.student.encoder_vectors import encoder_words

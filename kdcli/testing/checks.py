@@ -82,7 +82,7 @@ def expect_close(found: Any, wanted: Any, expected: str, tolerance: float) -> No
 
 
 def run_checks(checks: Checks, subject: Subject) -> Iterator[CheckOutcome]:
-    """Run checks one after the other; after a step that has failed the others are skipped."""
+    """Run checks in order; after a step that has failed the others are skipped."""
     failed = ""
     for check in (*checks.steps, *checks.others):
         name = check.__name__.replace("_", " ")
