@@ -93,7 +93,7 @@ def show_stages(
 
 
 def _show(outcomes: Sequence[Outcome], dry_run: bool, last: Callable[[Any], RenderableType] | None = None) -> None:
-    """Show the results of stages (by ``last`` the last alone), or for a dry run what would run; once under ``torchrun``."""
+    """Show the results of stages (by ``last`` the last alone), or what would run; once under ``torchrun``."""
     from kdcli.parts import is_main_process
 
     if not is_main_process():

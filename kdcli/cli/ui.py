@@ -48,7 +48,7 @@ def configure(flags: Output) -> None:
 
 
 def show(result: object, view: Callable[[Any], RenderableType] | None = None) -> bool:
-    """Print a result: with ``--json`` one object, else what ``view`` makes of it; return False once the reader has gone."""
+    """Print a result: with ``--json`` one object, else what ``view`` makes of it; False once the reader has gone."""
     if output.json:
         return write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
     out = _stdout or sys.stdout
@@ -130,7 +130,7 @@ def warn(message: str) -> None:
 
 
 def fail(error: KdError, trace: BaseException | None = None) -> int:
-    """Report an error, with ``--debug`` the traceback of ``trace`` and with ``--json`` one object; return the exit code."""
+    """Report an error, with ``--debug`` the traceback of ``trace``, with ``--json`` one object; return the exit code."""
     if output.debug and trace:
         _say("".join(traceback.format_exception(trace)).rstrip())
     for one in each(error):

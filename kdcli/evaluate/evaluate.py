@@ -130,7 +130,7 @@ def evaluate_table(
     name: str = "the table",
     reporter: Reporter | None = None,
 ) -> TableEvaluation:
-    """Evaluate models on a labelled table, and compare the first with the others; agreement is that with ``teacher``."""
+    """Evaluate models on a labelled table, and compare the first with the others; agreement is with ``teacher``."""
     reporter = reporter or QuietReporter()
     gold = encode_labels(table["label"], task, file=name)
     columns = [table[column].to_list() for column in task.columns]

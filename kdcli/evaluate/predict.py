@@ -189,7 +189,7 @@ def file_columns(output: Path, model: Model, *, probabilities: bool = False) -> 
 
 
 def prediction_schema(model: Model, *, probabilities: bool = False) -> pl.Schema:
-    """Return the columns of predictions, with ``probability_LABEL`` if asked for, and ``deferred`` where a student defers."""
+    """Return the columns of predictions, with those of the probabilities, and ``deferred`` where a student defers."""
     task = model.task
     if probabilities and task.is_score:
         raise UsageError(f"{task.name} predicts scores, which have no probabilities", hint="leave out --probabilities")

@@ -49,7 +49,7 @@ def begun_files(folder: Path) -> list[Path]:
 
 
 def predict_glue(model: Model | Loaded[Model], settings: TaskSettings, folder: Path, **how: Any) -> list[PredictResult]:
-    """Write GLUE's submission files for a task's test tables, with the rows' own index; ``how`` is for ``predict_file``."""
+    """Write GLUE's submission files for a task's test tables, with their index; ``how`` is for ``predict_file``."""
     loaded = model if isinstance(model, Loaded) else Loaded(model, type(model), ())
     files = submission_files(settings, folder)
     task = glue_task(loaded.value.task, settings.name)

@@ -93,7 +93,7 @@ class RunContents:
 
 
 def collect(root: str | Path, *, reporter: Reporter | None = None) -> RunContents:
-    """Read the folder of a run that has ended or is half done; another folder, or a damaged file, is a ``DataError``."""
+    """Read the folder of a run that has ended or is half done; another or a damaged one is a ``DataError``."""
     root = Path(root)
     profile = root / "profile.toml"
     if not profile.is_file():

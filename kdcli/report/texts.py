@@ -196,7 +196,7 @@ class TablePredictions:
 
 
 def read_predictions(path: Path, task: Task) -> list[TablePredictions]:
-    """Read the table of the results stage, if it is there; one that is damaged, or another task's, is a ``DataError``."""
+    """Read the table of the results stage, if it is there; one that is damaged or another task's is a ``DataError``."""
     if not path.exists():
         return []
     there = scan(path, None).collect_schema().names()

@@ -66,7 +66,7 @@ def profile_of(path: Path) -> Path | None:
 
 
 def columns_of(path: Path) -> tuple[list[str], str | None]:
-    """Return the text columns and the label column of the run that a path is, or lies in; empty and None where unknown."""
+    """Return the text and label columns of the run that a path is, or lies in; empty and None where unknown."""
     if (own := profile_of(path)) is None:
         return [], None
     from kdcli.config.files import read
@@ -141,7 +141,7 @@ class Lock:
         self._writing = threading.Lock()
 
     def entries(self) -> dict[str, Entry]:
-        """Return all entries, in the order of their first runs; a damaged file, or an older kd's, is a ``DataError``."""
+        """Return all entries, in the order of their first runs; a damaged file or an older kd's is a ``DataError``."""
         if not self.path.exists():
             return {}
         try:
@@ -173,7 +173,7 @@ class Lock:
 def stale(
     entry: Entry | None, parameters: Mapping[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, Path]
 ) -> list[str]:
-    """Return why a stage has to run: changed settings or hashes of inputs, missing outputs; nothing if it is up to date."""
+    """Return why a stage has to run: changed settings or inputs, missing outputs; nothing if it is up to date."""
     if entry is None:
         return ["first run"]
     if not entry.ended:

@@ -103,7 +103,7 @@ class RunContext:
         return found
 
     def common(self, output: str, *more: str) -> dict[str, Any]:
-        """Return the arguments that most stages' functions share, with the artefact ``output``, and ``more`` by name."""
+        """Return the arguments that most stages' functions share, the artefact ``output``, and ``more`` by name."""
         shared = {"task": self.task, "output": self.path(output), "reporter": self.reporter}
         return shared | {name: getattr(self, name) for name in more}
 

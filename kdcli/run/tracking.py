@@ -35,7 +35,7 @@ def parse_trackers(text: str | None) -> tuple[str, ...]:
 def tracking(
     trackers: tuple[str, ...], root: Path, project: str, device: str, reporter: Reporter
 ) -> Iterator[CurveReporter]:
-    """Give a reporter that also writes learning curves to the run folder and to trackers; one that fails is left out."""
+    """Give a reporter that also writes learning curves to the run folder and trackers; one that fails is left out."""
     curves = CurveReporter(reporter, root, {name: _Tracker(name, root, project, device) for name in trackers})
     try:
         yield curves

@@ -49,7 +49,7 @@ class Explanation:
     pairs: tuple[Effect, ...]  # of two neighbours together
 
     def marked(self) -> list[list[tuple[str, float]]]:
-        """Cut each text into words and the rest, each with its effect relative to the largest: -1 to 1, 0 for the rest."""
+        """Cut each text into words and the rest, each with its effect relative to the largest; the rest has 0."""
         most = max((abs(word.logit) for word in self.words), default=0.0) or 1.0
         found = []
         for column, text in enumerate(self.texts):

@@ -46,7 +46,7 @@ LOSSES = {"mse": mse, "kl": kl, "bce": bce}
 
 
 def loss_of(settings: StudentSettings, weights: Tensor | None = None) -> Loss:
-    """Return the weighted sum of the settings' losses, without those of weight 0; ``weights`` are those of the classes."""
+    """Return the weighted sum of the settings' losses, without those of weight 0; ``weights`` are the classes'."""
     distance = LOSSES[settings.kd_loss]
 
     def loss(student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:

@@ -206,7 +206,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def compute_batches(
     compute: Compute, texts: Sequence[Texts], outputs: int, rows: int | None = None
 ) -> NDArray[np.float32]:
-    """Return the logits of texts, ``float32 [texts, outputs]``, in batches of ``rows`` alike long, or of ``CELLS`` words."""
+    """Return the logits of texts, ``float32 [texts, outputs]``; texts of similar lengths go together.
+
+    A batch has so many rows, or, for None, as many as make ``CELLS`` padded words.
+    """
     lengths = np.maximum.reduce([column.lengths for column in texts])
     order = np.argsort(lengths, kind="stable")
     logits = np.empty((len(order), outputs), np.float32)
