@@ -124,7 +124,7 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def alone(path: Path, what: str, *, seconds: float = 0.0, inside: bool = False) -> Iterator[None]:
-    """Hold the lock beside a path, or ``inside`` a folder, free within ``seconds``, else a ``KdError`` says ``what``."""
+    """Hold the lock beside a path, or ``inside`` a folder, free in ``seconds``; else a ``KdError`` says ``what``."""
     place = path / ".launch.lock" if inside else path.with_name(f".{path.name}.lock")
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place)

@@ -152,8 +152,7 @@ class Commands(Help, TyperGroup):
 def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate the global flags from the rest of the line, since Typer takes them before the sub-command alone.
 
-    Arguments after ``--`` stay, and so does the value of another option, whatever it looks like. Both lists keep their
-    order; the option is written ``--code=FILE``.
+    Arguments after ``--`` stay, and so does the value of another option, whatever it looks like.
     """
     flags: list[str] = []
     rest: list[str] = []
@@ -250,7 +249,9 @@ def run(arguments: Sequence[str]) -> int:
         if hasattr(error, "format_message"):  # Typer's own: wrong usage
             return ui.fail(_usage(error), error)
         if isinstance(error, OSError) and error.filename is not None:
-            return ui.fail(_unusable(error), error)
+            what = f"this path cannot be used: {(error.strerror or str(error)).lower()}"
+            hint = "choose another path, or see who may read and write it, and whether there is room"
+            return ui.fail(DataError(what, file=os.fsdecode(error.filename), hint=hint), error)
         return _unexpected(error)
     finally:
         stop_spinner()
@@ -259,13 +260,6 @@ def run(arguments: Sequence[str]) -> int:
 def _unexpected(error: BaseException) -> int:
     what = f"unexpected {type(error).__name__}: {error}"
     return ui.fail(KdError(what, hint="run it again with --debug and report what it prints"), error)
-
-
-def _unusable(error: OSError) -> DataError:
-    """Word what the system says about a path."""
-    what = f"this path cannot be used: {(error.strerror or str(error)).lower()}"
-    hint = "choose another path, or see who may read and write it, and whether there is room"
-    return DataError(what, file=os.fsdecode(error.filename), hint=hint)
 
 
 def _interrupted() -> int:

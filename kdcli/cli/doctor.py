@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import typer
 
 from kdcli.cli import ui
@@ -67,10 +68,9 @@ def _machine() -> Iterator[Diagnosis]:
     from kdcli.parts import usable_cores
 
     yield Diagnosis("cores", "fine", str(usable_cores()))
-    memory, disk = _free_memory(), shutil.disk_usage(Path.cwd()).free
-    if memory is not None:
-        hint = "a smaller student.batch_size and teacher.export.batch_size need less"
-        yield Diagnosis("memory free", "look" if memory < LITTLE_MEMORY else "fine", _gigabytes(memory), hint)
+    memory, disk = psutil.virtual_memory().available, shutil.disk_usage(Path.cwd()).free
+    hint = "a smaller student.batch_size and teacher.export.batch_size need less"
+    yield Diagnosis("memory free", "look" if memory < LITTLE_MEMORY else "fine", _gigabytes(memory), hint)
     hint = "runs are written to --run-dir: name a place with more"
     yield Diagnosis("disk free", "look" if disk < LITTLE_DISK else "fine", f"{_gigabytes(disk)} here", hint)
     try:
@@ -107,13 +107,6 @@ def _plugins() -> Iterator[Diagnosis]:
 
 def _fault(name: str, error: KdError, status: Status = "broken") -> Diagnosis:
     return Diagnosis(name, status, "; ".join(map(str, each(error))), each(error)[0].hint, error.exit_code)
-
-
-def _free_memory() -> int | None:
-    """Return the bytes that can be used without swapping, where the system says so."""
-    info = Path("/proc/meminfo")
-    lines = info.read_text("ascii").splitlines() if info.exists() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _gigabytes(size: float) -> str:

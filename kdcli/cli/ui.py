@@ -130,7 +130,7 @@ def warn(message: str) -> None:
 
 
 def fail(error: KdError, trace: BaseException | None = None) -> int:
-    """Report an error, with ``--debug`` the traceback of ``trace``, with ``--json`` one object; return the exit code."""
+    """Report an error, with ``--debug`` the traceback of ``trace``, with ``--json`` an object; return its exit code."""
     if output.debug and trace:
         _say("".join(traceback.format_exception(trace)).rstrip())
     for one in each(error):

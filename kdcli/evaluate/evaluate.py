@@ -68,11 +68,7 @@ def evaluate_models(
 
     A model is named by its folder or its run, the teacher also by its hub name. ``profiled``: the settings describe the
     task; otherwise the student does, and they only say how to read a table. The teacher runs on their device, a student
-    on the CPU.
-
-    Raises:
-        DataError: A model is not one of the task, or the table has no labels.
-        UsageError: The task has another number of text columns.
+    on the CPU. A model of another task, or a table without labels, is a ``DataError``.
     """
     reporter = reporter or QuietReporter()
     places = {"student": str(student_folder(student))}

@@ -138,10 +138,7 @@ def calibrate_student(
 
     All of them calibrate: the more there are, the more the student may answer. The bound holds on new texts without a
     look at further ones; what a user will see is measured by cross-fitting. The ``dev`` texts, which have chosen the
-    model, say what is familiar.
-
-    Raises:
-        DataError: There are no answers for test texts.
+    model, say what is familiar. No answers for test texts are a ``DataError``.
     """
     found = pl.read_parquet(predictions, glob=False).filter(pl.col("table").str.starts_with("test"))
     if not len(found):

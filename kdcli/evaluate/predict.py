@@ -68,10 +68,8 @@ def predict_lines(
 ) -> Iterator[pl.DataFrame]:
     """Predict a label, or a score, for each line as soon as it is there; memory does not grow with their number.
 
-    A line holds a text, or two with a tab between them, and ends at LF or CRLF. The index counts the lines from 0.
-
-    Raises:
-        DataError: There is no line, or one is not UTF-8, or no pair.
+    A line holds a text, or two with a tab between them, and ends at LF or CRLF; one that does not, one that is not
+    UTF-8, or none at all is a ``DataError``. The index counts the lines from 0.
     """
     done = 0
     for columns in read_lines(stream, model.task, reporter):
@@ -204,12 +202,10 @@ def prediction_schema(model: Model, *, probabilities: bool = False) -> pl.Schema
 def predict_texts(
     model: Model, index: pl.Series, columns: Sequence[Sequence[str]], *, probabilities: bool = False
 ) -> pl.DataFrame:
-    """Predict a label, a set of labels ``a|b``, or a score, for each text.
+    """Predict a label, a set of labels ``a|b``, or a score, for each text: the columns of ``prediction_schema``.
 
-    Returns:
-        The columns of ``prediction_schema``: the label with the highest logit, those above their thresholds, or the
-        score, cut to the task's range.
-        A row without any word or answer has an empty prediction, unless the model says that a label must stand.
+    The label has the highest logit, those of a set are above their thresholds, a score is cut to the task's range. A
+    row without any word or answer has an empty prediction, unless the model says that a label must stand.
     """
     task = model.task
     logits, *deferred = model.answer(columns) if isinstance(model, DeferringStudent) else (model.logits(columns),)

@@ -81,12 +81,10 @@ def report_run(root: Path, *, new: bool, reporter: Reporter) -> Path | None:
 def write_report(
     run: str | Path, *, output: Path | None = None, force: bool = False, reporter: Reporter | None = None
 ) -> Report:
-    """Write the page of a run, which may be half done.
+    """Write the page of a run, which may be half done, by default as ``report.html`` in its folder.
 
-    The default output is ``report.html`` in its folder. A page of kd is replaced, and any other file with ``force``.
-
-    Raises:
-        DataError: The folder is not a run's or a file in it is damaged; or the output is another file.
+    A page of kd is replaced, and any other file with ``force``, else that is a ``DataError``; so is a folder that is no
+    run's, or a damaged file in it.
     """
     path = output or Path(run) / NAME
     values = page_of(collect(run, reporter=reporter))

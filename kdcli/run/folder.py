@@ -100,7 +100,7 @@ def teacher_of(name: str) -> str:
 def own_teacher(path: Path) -> str | None:
     """Return the teacher of the run that a path is: the one fine-tuned there, or the one that its profile names.
 
-    None where the path is not a run folder (the folder of a student stands for itself alone), or the run has none.
+    None where the run has none, or the path is not a run folder: a student's folder stands for itself alone.
     """
     if not is_run(path):
         return None

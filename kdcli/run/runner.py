@@ -91,15 +91,10 @@ def run_stages(
     outputs: Mapping[str, Path | None] | None = None,
     reporter: Reporter,
 ) -> list[Outcome]:
-    """Run stages of a profile.
+    """Run the stages of those names in order, or all of the profile as far as ``options`` chooses them.
 
-    Args:
-        names: The stages, in order; None for all of the profile, as far as ``options`` chooses them.
-        profile: The resolved profile.
-        options: How to run them.
-        inputs: Artefacts to take from outside the run folder, by their name in ``LAYOUT``; None means its own.
-        outputs: Artefacts to write outside it; the stages that write them leave no trace in it.
-        reporter: Shows the progress.
+    ``inputs`` are artefacts to take from outside the run folder, by their name in ``LAYOUT``; None means its own.
+    ``outputs`` are to be written outside it; the stages that write them leave no trace in it.
     """
     from kdcli.models.device import resolve
 

@@ -97,11 +97,8 @@ def encode(
     """Turn the joined set into a folder of arrays, with its vocabulary and, if asked for, word vectors.
 
     The set, see ``open_joined``, is read twice as a stream; memory does not grow with its rows. ``encoder`` is the file
-    or encoder that ``settings.vectors`` stands for; words without a vector get one by the seed.
-
-    Raises:
-        DataError: A column is missing, a logit is no finite number, a label is not the task's, there is no word, or
-            none has a vector in the file.
+    or encoder that ``settings.vectors`` stands for; words without a vector get one by the seed. A wrong value, texts
+    without any word, or a file without their vectors are a ``DataError``.
     """
     reporter = reporter or QuietReporter()
     table = open_joined(joined, task, reporter)
@@ -227,10 +224,8 @@ def open_joined(path: Path, task: Task, reporter: Reporter) -> JoinedSet:
     """Open a joined set by its header.
 
     d-bert's tables have the text columns of GLUE's, a score in the column ``score``, no ``source``, and in ``label``
-    the number of the teacher's choice, or no such column (QQP's ``is_duplicate`` is 0 in every row).
-
-    Raises:
-        DataError: The file cannot be read, a column is missing, or there are more logits than the task has labels.
+    the number of the teacher's choice, or no such column (QQP's ``is_duplicate`` is 0 in every row). A missing column,
+    or more logits than the task has labels, is a ``DataError``.
     """
     columns = read_table(path).columns
     texts = text_columns(columns, task) or task.columns

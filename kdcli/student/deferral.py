@@ -162,12 +162,9 @@ def calibrate(
 ) -> Calibration:
     """Calibrate a student on texts that neither its training nor its choice has seen.
 
-    Args:
-        margin: How sure the student is of each text, ``[texts]``, by ``margins``.
-        wrong: Whether it answers otherwise than the teacher, ``[texts]``.
-        agree: The target that is meant where none is named.
-        familiar: The limits, from other texts than these.
-        right: Whether teacher and student are right by gold labels, ``[2, texts]``.
+    ``margin [texts]``, by ``margins``, says how sure it is, ``wrong [texts]`` whether it answers otherwise than the
+    teacher, ``right [2, texts]`` whether teacher and student are right by gold labels. ``agree`` is the target where
+    none is named; ``familiar`` comes from other texts.
     """
     texts, order = len(margin), np.argsort(-margin, kind="stable")
     falling, thresholds = -margin[order], np.append(margin[order][wrong[order] & (margin[order] > -inf)], -inf)

@@ -64,11 +64,8 @@ class Representation(nn.Module):
     """A layer that predicts the teacher's representation from what the student's layer ``logits`` reads.
 
     Its loss is in units of the variance of the teacher's logits, so that one weight suits teachers of any scale. It
-    serves the training alone (Mukherjee and Hassan Awadallah 2019, section 4.2, where it is a stage of its own).
-
-    Raises:
-        DataError: There are no representations.
-        ProfileError: The student has no linear layer of that name.
+    serves the training alone (Mukherjee and Hassan Awadallah 2019, section 4.2, where it is a stage of its own). No
+    representations are a ``DataError``, and a student without such a linear layer is a ``ProfileError``.
     """
 
     def __init__(self, module: nn.Module, states: NDArray[np.float16] | None, logits: NDArray[np.float32]) -> None:

@@ -58,10 +58,8 @@ class VectorFile:
     def rows(self, needs: Callable[[bytes], bool], advance: Callable[[int], None]) -> Iterator[Row]:
         """Yield the rows whose word is needed, in the file's order; only these, and a few others, are parsed.
 
-        ``needs`` may change its answer on the way; ``advance`` counts the rows.
-
-        Raises:
-            DataError: The file is cut, or a vector is of the wrong size or holds NaN, infinity or no number.
+        ``needs`` may change its answer on the way; ``advance`` counts the rows. A file that is cut, or a vector of the
+        wrong size, with NaN, infinity or no number, is a ``DataError``.
         """
         with _open(self.path) as stream:
             stream.read(self._start)

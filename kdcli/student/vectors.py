@@ -107,15 +107,12 @@ def load_vectors(folder: Path) -> Vectors | None:
 
 
 def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None = None) -> WordVectors:
-    """Read the vectors of the wanted words from a word2vec, GloVe, fastText or Parquet file.
+    """Read the vectors of the wanted words from a file: ``VectorFile``, or Parquet with the columns word and vector.
 
     A word is looked up as written, else in lower case, capitalised, in upper case, or in any case (``iphone`` as
     ``iPhone``). Of a word that the file holds several times the first vector counts. Of the other rows only a few are
-    parsed, so a fault in one of them may go unnoticed. A Parquet file has the columns ``word`` and ``vector``, a list
-    of numbers; for the others see ``VectorFile``.
-
-    Raises:
-        DataError: The file is missing, cut, of another form, or holds a vector of the wrong size or with NaN.
+    parsed, so a fault in one of them may go unnoticed. A file that is missing, cut or of another form, or that holds a
+    vector of the wrong size or with NaN, is a ``DataError``.
     """
     spellings: dict[bytes, list[tuple[int, int]]] = {}
     folded: dict[bytes, list[tuple[int, int]]] = {}
