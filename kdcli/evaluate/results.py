@@ -207,28 +207,20 @@ def _results(
     titles = {metric: metric_title(task, metric) for metric in (task.metric, *task.more_metrics)}
     if not gold and "accuracy" in titles:
         titles["accuracy"] = "agreement with the teacher"
-    rows = []
+    rows, alike, teacher = [], ("baseline", "student"), models["teacher"].logits[0]
     for model, measured in models.items():
         scores = {name: one.scores[model] for name, one in found.items()}
         ranges = {name: one.intervals[model] for name, one in found.items()}
-        rows.append(Row(model, scores, *measured.size, _speed(model, models), ranges, _fidelity(model, models)))
+        # Baseline and student are one architecture, and measured together.
+        same = [models[name] for name in alike if name in models] if model in alike else [measured]
+        speed = sum(one.rows for one in same) / sum(one.seconds for one in same)
+        logits = {} if model == "teacher" else measured.logits[0]
+        near = {name: fidelity(own, teacher[name], measured.tasks[0]) for name, own in logits.items()}
+        rows.append(Row(model, scores, *measured.size, speed, ranges, near))
     gaps = {name: one.gaps for name, one in found.items()}
     shares = {name: {key: gap and gap.value for key, gap in of.items()} for name, of in gaps.items()}
     sure = {name: {key: gap and (gap.low, gap.high) for key, gap in of.items()} for name, of in gaps.items()}
     return Results(list(titles), rows, shares, notes, titles, sure, gold)
-
-
-def _speed(model: str, models: Mapping[str, _Measured]) -> float:
-    """Return texts a second; baseline and student are one architecture, and measured together."""
-    same = [name for name in ("baseline", "student") if name in models] if model in ("baseline", "student") else [model]
-    return sum(models[name].rows for name in same) / sum(models[name].seconds for name in same)
-
-
-def _fidelity(model: str, models: Mapping[str, _Measured]) -> dict[str, Fidelity]:
-    if model == "teacher":
-        return {}
-    pairs = zip(models[model].logits[0].items(), models["teacher"].logits[0].values(), strict=True)
-    return {name: fidelity(own, teacher, models[model].tasks[0]) for (name, own), teacher in pairs}
 
 
 @dataclass(frozen=True)

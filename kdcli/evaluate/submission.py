@@ -15,7 +15,7 @@ from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.predict import Model, PredictResult, predict_file
-from kdcli.files import atomic
+from kdcli.files import write_json
 from kdcli.parts import Loaded
 from kdcli.tasks.glue import TASKS
 from kdcli.tasks.split import needed_files, table_name
@@ -54,8 +54,7 @@ def predict_glue(model: Model | Loaded[Model], settings: TaskSettings, folder: P
     files = submission_files(settings, folder)
     task = glue_task(loaded.value.task, settings.name)
     spelled = Loaded[Model](_renamed(loaded, task), _renamed, (loaded, task), loaded.files)
-    with atomic(folder / UNFINISHED) as temporary:
-        temporary.write_text(json.dumps([file.name for file in files]), "utf-8")
+    write_json(folder / UNFINISHED, [file.name for file in files])
     results = [predict_file(spelled, table, file, settings, **how) for file, table in files.items()]
     (folder / UNFINISHED).unlink()
     return results

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["GROUPS", "KEYS", "Group", "Plugin"]
 
 
-# Finding
-
-
 @lru_cache(maxsize=1)
 def _installed(path: tuple[str, ...]) -> tuple[Plugin, ...]:
     """Read the metadata of everything on ``path`` (``sys.path``: the key of the cache); what is unreadable warns."""
@@ -98,9 +95,6 @@ def _no_such(name: str, kind: str, installed: list[Plugin]) -> PluginError:
     return PluginError(f"no {kind}plugin is named {name}", hint=hint)
 
 
-# Loading
-
-
 def load(group: Group, name: str) -> Any:
     """Import a plugin, a module or an object, and check its contract, see ``kdcli.api``."""
     return find(group, name).load()
@@ -159,9 +153,6 @@ def breach(group: Group, name: str, what: str) -> PluginError:
     plugin = _find_or_none(group, name)
     wanted = f"{plugin.name} --code {plugin.file}" if plugin and plugin.file else name
     return PluginError(f"{title(group, name)} {what}", hint=f"`kd plugins check {wanted}` shows what it must keep")
-
-
-# Describing
 
 
 def title(group: Group, name: str) -> str:

@@ -92,10 +92,8 @@ def write_report(
     others = [part for part in Path(run).iterdir() if part.name != NAME]
     ours = path.is_file() and _MARK in path.read_bytes()[:1024]
     check_output(path, others, force=force, ours=ours)
-    page = _render("run.html", values)
-    with atomic(path) as temporary:
-        temporary.write_text(page, "utf-8")
-    return Report(path, len(page.encode()), str(run), list(values["sections"]), list(values["left_out"]))
+    _write(path, "run.html", values)
+    return Report(path, path.stat().st_size, str(run), list(values["sections"]), list(values["left_out"]))
 
 
 def mark_words(run: str | Path, texts: Sequence[dict[str, Any]], reporter: Reporter) -> None:
@@ -117,9 +115,7 @@ def mark_words(run: str | Path, texts: Sequence[dict[str, Any]], reporter: Repor
 
 def write_explanations(found: Sequence[Explanation], task: Task, output: Path) -> None:
     """Write explanations as one HTML page that loads nothing."""
-    page = _render("explanations.html", {"found": found, "task": task})
-    with atomic(output) as temporary:
-        temporary.write_text(page, "utf-8")
+    _write(output, "explanations.html", {"found": found, "task": task})
 
 
 def page_of(run: RunContents) -> dict[str, Any]:
@@ -210,7 +206,7 @@ def _scatters(table: TablePredictions) -> Iterator[Plot]:
     yield Plot(svg, f"The student's scores on {table.table} against the teacher's.")
 
 
-def _render(template: str, values: dict[str, Any]) -> str:
+def _write(path: Path, template: str, values: dict[str, Any]) -> None:
     how: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(_HERE), **how)
     filters: dict[str, Callable[..., str]] = {
@@ -221,7 +217,7 @@ def _render(template: str, values: dict[str, Any]) -> str:
     }
     environment.filters |= filters
     style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template(template).render(
+    page = environment.get_template(template).render(
         **values,
         version=__version__,
         written=datetime.now(UTC),
@@ -231,3 +227,5 @@ def _render(template: str, values: dict[str, Any]) -> str:
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
         safe=Markup,
     )
+    with atomic(path) as temporary:
+        temporary.write_text(page, "utf-8")

@@ -98,7 +98,11 @@ class _PipeReporter:
     """A reporter, and a progress, that sends everything through a pipe; the innermost progress advances."""
 
     def __init__(self, pipe: Connection) -> None:
+        def sender(kind: str) -> Callable[..., None]:
+            return lambda *values, **named: pipe.send((kind, *values, named))
+
         self._pipe = pipe
+        self.advance, self.info, self.warn, self.metrics = map(sender, ("advance", "info", "warn", "metrics"))
 
     @contextmanager
     def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[_PipeReporter]:
@@ -107,15 +111,3 @@ class _PipeReporter:
             yield self
         finally:
             self._pipe.send(("close", {}))
-
-    def advance(self, steps: int = 1, **shown: float | str) -> None:
-        self._pipe.send(("advance", steps, shown))
-
-    def info(self, message: str) -> None:
-        self._pipe.send(("info", message, {}))
-
-    def warn(self, message: str) -> None:
-        self._pipe.send(("warn", message, {}))
-
-    def metrics(self, stage: str, step: int, **values: float) -> None:
-        self._pipe.send(("metrics", stage, step, values))

@@ -24,15 +24,7 @@ from kdcli.errors import DataError, KdError
 from kdcli.files import remove
 from kdcli.models.losses import balanced_weights
 from kdcli.parts import RECORD, claim_folder
-from kdcli.student.build import (
-    build_student,
-    choose_thresholds,
-    collate,
-    count_parameters,
-    evaluate,
-    round_tables,
-    try_out,
-)
+from kdcli.student import build
 from kdcli.student.checkpoint import FILE, Checkpoint, Position
 from kdcli.student.dataset import Examples
 from kdcli.student.optimize import Representation, averaged, clip_gradients, loss_of, make_optimizer
@@ -123,17 +115,17 @@ def train_student(
     folder = output.with_name(f".{output.name}.resume")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = build_student(settings.model, chosen, task, vocabulary_size, matrix, dimension).to(device)
-        try_out(settings.model, module, examples, task)
+        module = build.build_student(settings.model, chosen, task, vocabulary_size, matrix, dimension).to(device)
+        build.try_out(settings.model, module, examples, task)
         claim_folder(folder, fingerprint, [FILE], resume=resume, reporter=reporter)
         limit = min((limit for limit in (settings.max_steps, max_updates) if limit), default=inf)
         training = Training(module, examples, dev, task, settings, seed, limit, name, reporter)
         training.run(folder)
-    position, best = training.position, round_tables(module, training.weights)
+    position, best = training.position, build.round_tables(module, training.weights)
     if gold and task.multi_label:
         module.load_state_dict(best)
-        task, position.best = choose_thresholds(module, settings.model, dev, task)
-    ended = training.epochs, training.rows_per_second, training.stopped, *count_parameters(module)
+        task, position.best = build.choose_thresholds(module, settings.model, dev, task)
+    ended = training.epochs, training.rows_per_second, training.stopped, *build.count_parameters(module)
     result = StudentResult(position.best, position.updates, position.best_update, *ended, position.history)
     config = {
         "plugin": settings.model,
@@ -233,7 +225,7 @@ class Training:
         """Take a step from one batch and return its loss; none from a loss that is not finite."""
         self.optimizer.zero_grad()
         with self._blaming("forward"):
-            logits = self.module(collate(self.examples, rows, self.device))
+            logits = self.module(build.collate(self.examples, rows, self.device))
         teacher, labels, states = (
             None if array is None else torch.from_numpy(array[rows]).to(self.device)
             for array in (self.examples.logits, self.examples.labels, self.examples.states)
@@ -274,7 +266,7 @@ class Training:
     def _evaluate(self) -> None:
         """Score the model on dev, keep it if it is the best, and write the checkpoint."""
         position, begin = self.position, time.perf_counter()
-        metrics = evaluate(self.scored, self.settings.model, self.dev, self.task)
+        metrics = build.evaluate(self.scored, self.settings.model, self.dev, self.task)
         if not metrics or not all(value.isfinite().all() for value in self.scored.state_dict().values()):
             self._diverged("logits of dev, or weights, are not finite")
             return

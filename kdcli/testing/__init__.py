@@ -21,17 +21,11 @@ __all__ += ["Run", "run_cli", "tiny_corpus", "tiny_task", "tiny_teacher"]
 
 
 def check_generator(plugin: Any, *, options: Mapping[str, Any] | None = None) -> list[CheckOutcome]:
-    """Check that a generator plugin keeps the contract of ``kdcli.api.GeneratorPlugin``.
+    """Check that a generator plugin keeps the contract of ``kdcli.api.GeneratorPlugin``; return each outcome.
 
-    The check fine-tunes it twice, on 40 short sentences and on 40 pairs, in a temporary folder. Choose options with
-    which that takes seconds, and after which it generates texts.
-
-    Args:
-        plugin: The plugin's module, an object with the same attributes, or the name of an installed plugin.
-        options: Its table of a profile.
-
-    Returns:
-        The outcome of each check; none has failed.
+    ``plugin`` is its module, an object with the same attributes, or its installed name; ``options`` its table of a
+    profile. The check fine-tunes it twice, on 40 short sentences and on 40 pairs, in a temporary folder. Choose options
+    with which that takes seconds, and after which it generates texts.
 
     Raises:
         AssertionError: Checks have failed. It names each, with the expected and the actual behaviour.
