@@ -19,8 +19,7 @@ from kdcli.errors import DataError, KdError, UsageError
 
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)  # it can be read only by setting it
-MARKER = ".kdfiles"
-"""The file in each folder of kd that names the files which kd has put there."""
+MARKER = ".kdfiles"  # the file in each folder of kd that names the files which kd has put there
 CALIBRATION = "calibration.json"
 """A file that a later stage adds to a student's folder; it is no part of the folder's hash."""
 

@@ -74,8 +74,7 @@ GLOBAL = {
     **{"-V": "version", "--version": "version"},
 }
 """The name of each global flag. ``-h`` is not global: it asks about the command before it."""
-CODE = "--code"
-"""The global option with a value: the next argument, or what follows ``=``."""
+CODE = "--code"  # the global option with a value: the next argument, or what follows ``=``
 INTERRUPTED = 130
 OTHER_NAMES = {
     **{"workspace": "run-dir", "out": "output", "output-dir": "output", "learning-rate": "lr", "steps": "max-steps"},

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from kdcli.evaluate.evaluate import EvalReport, TableEvaluation
     from kdcli.tasks.statistics import Comparison, Evaluation
 
-MOST_CLASSES = 12
-"""Larger confusion matrices are shown with ``--json`` alone."""
+MOST_CLASSES = 12  # larger confusion matrices are shown with ``--json`` alone
 
 Against = Annotated[
     Path | None, option(FILES, "--against", "Another student, or run: test whether they differ.", "FOLDER")

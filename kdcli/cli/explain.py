@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from kdcli.student.explain import Explanation
     from kdcli.student.student import Student
 
-ROWS = 64
-"""Texts that are explained at once."""
-SHOWN = 6
-"""The words with the largest effects, whose numbers are shown below a text."""
+ROWS = 64  # texts that are explained at once
+SHOWN = 6  # the words with the largest effects, whose numbers are shown below a text
 
 Label = Annotated[str | None, option(SETTINGS, "--label", "Label to explain.", "LABEL", "the most probable of a text")]
 Html = Annotated[Path | None, option(FILES, "--html", "Write one HTML page instead.", "FILE")]

@@ -45,8 +45,7 @@ _TOGETHER = {
     **{group: tuple(key for key in _OF_PLUGINS if key.startswith(group)) for group in ("generators.*", "teachers.*")},
 }
 """Names that stand for several options."""
-_TOP = ("seed", "device", "precision", "engine", "ray_address")
-"""Settings in no table."""
+_TOP = ("seed", "device", "precision", "engine", "ray_address")  # settings in no table
 _COLUMNS = "the profile's task.text_columns"
 _DEFAULTS = {
     "run_dir": {"profile": "demo", "input": "the run's", "output": "in the run folder"},

@@ -26,8 +26,7 @@ from kdcli.teacher.model import TeacherSource
 from kdcli.transfer.cleaning import keys
 
 ROWS = 1024
-ORDER = ("student", "teacher", "against")
-"""The order of the models; the first is compared with the others."""
+ORDER = ("student", "teacher", "against")  # the order of the models; the first is compared with the others
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from kdcli.config.schema import DeferralSettings
     from kdcli.teacher.model import Teacher
 
-PART_ROWS = 4096
-"""Rows of a part that a teacher reads too."""
+PART_ROWS = 4096  # rows of a part that a teacher reads too
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 ROWS = 4096
 """Rows of a part: enough that batches of one length are padded little, few enough to lose little. A model that gains
 by more, because it computes shared beginnings of texts once, says so in its ``part_rows``."""
-_READING = {"layout", "text_columns", "bad_rows", "quoting", "separator"}
-"""Settings that say how a table is read."""
+_READING = {"layout", "text_columns", "bad_rows", "quoting", "separator"}  # settings that say how a table is read
 
 
 class Model(Protocol):

@@ -28,8 +28,7 @@ from kdcli.teacher.logits import labels_of
 if TYPE_CHECKING:
     from kdcli.teacher.model import Teacher, TeacherSource
 
-Logits = dict[str, NDArray[np.float32]]
-"""``float32 [rows, task.outputs]`` by table."""
+Logits = dict[str, NDArray[np.float32]]  # ``float32 [rows, task.outputs]`` by table
 Range = tuple[float, float]
 """A 95 % interval: percentiles of a bootstrap over the texts, the same resamples for all models."""
 MODELS = ("teacher", "baseline", "tf-idf", "student")

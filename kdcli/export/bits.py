@@ -10,8 +10,7 @@ import numpy as np
 from kdcli.errors import KdError, first_line
 from kdcli.models.inference import narrow
 
-QUANTISED = ("Conv", "LSTM", "MatMul")
-"""Operators that compute in 8 bits; onnxruntime has no such GRU."""
+QUANTISED = ("Conv", "LSTM", "MatMul")  # operators that compute in 8 bits; onnxruntime has no such GRU
 
 
 def quantise(source: Path, target: Path) -> None:

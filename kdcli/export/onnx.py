@@ -36,16 +36,11 @@ if TYPE_CHECKING:
 
 FORMAT = "kd.onnx/1"
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
-BATCH = 16
-"""Texts that go through a graph at once: more of them overflow the processor's caches, and it takes longer."""
-DEV_ROWS = 2048
-"""Texts of dev that a graph is compared on."""
-SIZES = (1, 2, 7, 32)
-"""Rows of a batch that graphs are compared on."""
-LONGEST = (1, 2, 5, 13, 40)
-"""Words of such a batch's longest text, beside the most that the student reads."""
-TOLERANCE = 1e-5
-"""For float32: |ours - PyTorch's| is at most this, and this share of PyTorch's more."""
+BATCH = 16  # texts that go through a graph at once: more of them overflow the processor's caches, and it takes longer
+DEV_ROWS = 2048  # texts of dev that a graph is compared on
+SIZES = (1, 2, 7, 32)  # rows of a batch that graphs are compared on
+LONGEST = (1, 2, 5, 13, 40)  # words of such a batch's longest text, beside the most that the student reads
+TOLERANCE = 1e-5  # for float32: |ours - PyTorch's| is at most this, and this share of PyTorch's more
 TIMED, WORDS, SECONDS = (1, 64), 20, 0.1
 """Rows of the batches that graphs are timed on, words of each text, and how long."""
 

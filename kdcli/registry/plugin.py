@@ -34,8 +34,7 @@ KEYS: Mapping[Group, str] = {
     "teachers": "teacher.plugin",
 }
 """The setting that chooses a plugin of a group."""
-OURS = "kdcli"
-"""The distribution whose plugins come before others of the same name."""
+OURS = "kdcli"  # the distribution whose plugins come before others of the same name
 
 NEEDED: Mapping[Group, tuple[str, ...]] = {
     "generators": ("Options", "fine_tune", "load"),

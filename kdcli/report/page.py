@@ -26,10 +26,8 @@ from kdcli.student.explain import Explanation
 from kdcli.student.student import load_student
 
 NAME = "report.html"
-CUT = 1000
-"""Characters that are shown of a text."""
-MOST_MASKED = 400_000
-"""Words of all masked texts that a page is worth: some seconds of work."""
+CUT = 1000  # characters that are shown of a text
+MOST_MASKED = 400_000  # words of all masked texts that a page is worth: some seconds of work
 SECTIONS = {
     "results": "Results",
     "speed": "Speed",  # after ``kd bench`` alone

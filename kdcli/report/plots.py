@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from kdcli.report.collect import Curve
 
 INK, FAINT = "#0000e0", "#0000e1"
-LEAST_HEIGHT = 4.0
-"""The least height of an axis of scores, in points of a score: less is noise."""
+LEAST_HEIGHT = 4.0  # the least height of an axis of scores, in points of a score: less is noise
 PALETTE = ("#0000c0", "#0000c1", "#0000c2", "#0000c3", "#0000c4", "#0000c5")
 """Stand-ins for the page's own colours, which differ in light and dark."""
 COLOURS = {"teacher": 0, "student": 1, "baseline": 2, "generator": 3, "original": 2, "lite": 1, "heavy": 0, "corpus": 3}

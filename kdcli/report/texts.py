@@ -17,10 +17,8 @@ from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.statistics import LabelScore, agreement, confusion, label_scores
 from kdcli.transfer.cleaning import WORD, take
 
-SAMPLES = 300
-"""Rows of a transfer set to page through, as many of each source."""
-MOST = 300
-"""Predicted texts to show of a table, in each list."""
+SAMPLES = 300  # rows of a transfer set to page through, as many of each source
+MOST = 300  # predicted texts to show of a table, in each list
 
 
 @dataclass(frozen=True)

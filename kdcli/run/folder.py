@@ -38,8 +38,7 @@ LAYOUT = {
 """The artefacts of a run: a table for each method of the transfer set and for several joined, then one a stage."""
 REQUEST = "distil.json"
 """What `kd distil` was asked for, in its run folder: the same again goes on with the plan that was made."""
-FORMAT = 2
-"""The number of the format; files without one are of an older kd."""
+FORMAT = 2  # the number of the format; files without one are of an older kd
 
 
 def artefact(root: Path, name: str, seed: int | None = None) -> Path:

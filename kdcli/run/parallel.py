@@ -17,8 +17,7 @@ from kdcli.parts import follow_parent, usable_cores
 from kdcli.run.stage import RunContext, Stage
 
 Outcome = TypeVar("Outcome")
-Execute = Callable[[Stage, RunContext], Any]
-"""Runs a stage and returns its result."""
+Execute = Callable[[Stage, RunContext], Any]  # runs a stage and returns its result
 
 
 def run_at_once(calls: Sequence[Callable[[Execute], Outcome]], workers: int, reporter: Reporter) -> list[Outcome]:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from kdcli.teacher.model import TeacherSource
 
-Files = dict[str, Path]
-"""Files and folders by name."""
+Files = dict[str, Path]  # files and folders by name
 NO_EFFECT = (
     *("transfer.lite.workers", "transfer.heavy.batch_size"),
     *("teacher.train", "teacher.save_steps", "teacher.export"),

@@ -209,8 +209,7 @@ _OTHERS: tuple[type[Stage], ...] = (
     *(data_stages.TrainTeacher, data_stages.Export, data_stages.ExportDev, data_stages.Join),
     *(Encode, TrainStudent, TrainBaseline, CompareResults, Calibrate),
 )
-STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_OTHERS)}
-"""All stages by name, in order."""
+STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_OTHERS)}  # all stages by name, in order
 TRANSFER = tuple(stage.name for stage in _TRANSFER)
 """The stages that make the transfer set; together they are called ``transfer``."""
 

@@ -14,8 +14,7 @@ from typing import Any
 from kdcli.api import Reporter
 from kdcli.errors import MissingError, UsageError, shown
 
-TRACKERS = ("tensorboard", "wandb")
-"""The trackers; each is the name of its package too."""
+TRACKERS = ("tensorboard", "wandb")  # the trackers; each is the name of its package too
 
 
 def parse_trackers(text: str | None) -> tuple[str, ...]:

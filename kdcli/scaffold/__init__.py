@@ -13,12 +13,10 @@ from kdcli import registry
 from kdcli.errors import PluginError, UsageError
 from kdcli.files import atomic, check_output
 
-GROUPS = {group.removesuffix("s"): group for group in registry.GROUPS}
-"""The group of each kind of plugin."""
+GROUPS = {group.removesuffix("s"): group for group in registry.GROUPS}  # the group of each kind of plugin
 EXAMPLE = "example"
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-SUFFIXES = (".py", ".toml", ".md")
-"""Files of a template; an installed kd has compiled files beside them."""
+SUFFIXES = (".py", ".toml", ".md")  # files of a template; an installed kd has compiled files beside them
 TEST = '''"""The contract that every {kind} keeps."""
 
 from kdcli.testing import check_{kind}

@@ -17,8 +17,7 @@ from kdcli.student.vocabulary import ROWS, Columns, Compute, compute_batches
 from kdcli.tasks.answers import best_thresholds
 from kdcli.tasks.metrics import score
 
-FIRST_ROWS = 3
-"""Rows of the first batch: few, so that memory suffices, and another number than most tasks have outputs."""
+FIRST_ROWS = 3  # rows of the first batch: few, so that memory suffices, and another number than most tasks have outputs
 
 
 def build_student(

@@ -29,8 +29,7 @@ from kdcli.errors import DataError, first_line
 from kdcli.tasks.answers import answers, as_classes, at_half, same, without_thresholds
 
 CONFIDENCE = 0.95
-_USUAL = 0.99
-"""The share of texts whose unknown words and length say what is familiar."""
+_USUAL = 0.99  # the share of texts whose unknown words and length say what is familiar
 
 Floats = NDArray[np.floating[Any]]
 Flags = NDArray[np.bool_]

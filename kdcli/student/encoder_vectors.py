@@ -14,13 +14,11 @@ from kdcli.models import hf
 from kdcli.models.adapter import base_of
 from kdcli.student.vocabulary import CONTINUES
 
-SPREAD = 0.25 / 3**0.5
-"""Standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words."""
+SPREAD = 0.25 / 3**0.5  # standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words
 
 _BYTES, _SENTENCE = "\u0120", "\u2581"
 """The beginning of a piece at the start of a word, in byte-level BPE and in SentencePiece."""
-_LETTER = "a"
-"""A text of one piece: a piece inside a word, which no text begins with, takes its place."""
+_LETTER = "a"  # a text of one piece: a piece inside a word, which no text begins with, takes its place
 _MAX_PIECES = 64
 _BATCH = 128
 

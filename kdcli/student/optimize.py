@@ -17,8 +17,7 @@ from kdcli.models.losses import label_losses
 
 Loss = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 """From the student's logits ``[batch, outputs]``, the teacher's and the labels to a number."""
-_SAMPLE = 20_000
-"""The rows by which the values are standardised: enough, and no matter how many there are."""
+_SAMPLE = 20_000  # the rows by which the values are standardised: enough, and no matter how many there are
 
 
 def mse(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -41,8 +40,7 @@ def bce(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     return functional.binary_cross_entropy_with_logits(student.float(), teacher.float().sigmoid())
 
 
-LOSSES = {"mse": mse, "kl": kl, "bce": bce}
-"""The distillation losses by their name in ``student.kd_loss``."""
+LOSSES = {"mse": mse, "kl": kl, "bce": bce}  # the distillation losses by their name in ``student.kd_loss``
 
 
 def loss_of(settings: StudentSettings, weights: Tensor | None = None) -> Loss:

@@ -50,8 +50,7 @@ if TYPE_CHECKING:
 FORMAT = "kd.student/2"
 READABLE = (FORMAT, "kd.student/1")
 WEIGHTS = "model.safetensors"
-FEW = 64
-"""So many texts are encoded before Polars is even imported."""
+FEW = 64  # so many texts are encoded before Polars is even imported
 
 
 @dataclass(eq=False, repr=False)

@@ -32,8 +32,7 @@ from kdcli.student.student import Student
 from kdcli.student.vectors import Vectors
 from kdcli.student.vocabulary import UNKNOWN, epoch_batches
 
-_MANY = 1 / 3
-"""The share of unknown words in the dev set from which on there is a warning."""
+_MANY = 1 / 3  # the share of unknown words in the dev set from which on there is a warning
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from kdcli.errors import DataError
 
-Row: TypeAlias = tuple[bytes, NDArray[np.float32]]
-"""A word (UTF-8) and its vector, ``float32 [dimension]``."""
+Row: TypeAlias = tuple[bytes, NDArray[np.float32]]  # a word (UTF-8) and its vector, ``float32 [dimension]``
 
 FORMS = "word2vec (text or binary), GloVe and fastText .vec files are read, each also as .gz, and .parquet"
 _STEP = 1 << 16

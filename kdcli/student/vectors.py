@@ -17,8 +17,7 @@ from kdcli.student.vector_file import Row, VectorFile
 from kdcli.student.vocabulary import CONTINUES
 
 FILE = "vectors.safetensors"
-RANGE = 0.25
-"""Words without a vector get one from U(-0.25, 0.25) (Tang et al. 2019, section 4.2)."""
+RANGE = 0.25  # words without a vector get one from U(-0.25, 0.25) (Tang et al. 2019, section 4.2).
 _SPELLINGS: tuple[Callable[[str], str], ...] = (str, str.lower, str.capitalize, str.upper)
 _LOWER = pl.col("word").str.to_lowercase()
 _IN_ANY_CASE = len(_SPELLINGS)

@@ -33,18 +33,14 @@ UNKNOWN = SPECIAL.index(MASK)
 CONTINUES = "##"
 """The beginning of a piece inside a word, as WordPiece writes it."""
 
-CELLS = 1 << 22
-"""The largest padded batch of ``compute_batches``, in words: a bound on memory."""
-ROWS = 256
-"""Texts that a PyTorch module predicts at once."""
+CELLS = 1 << 22  # the largest padded batch of ``compute_batches``, in words: a bound on memory
+ROWS = 256  # texts that a PyTorch module predicts at once
 SPREAD = 0.25
 """How far apart the lengths of a training batch lie: rows are sorted by their length plus up to this share of it, drawn
 anew in each epoch, so that even few texts, or those of rare lengths, meet others every time."""
 
-_REMEMBERED = 1_000_000
-"""Pieces of text whose ids are cached: a bound on memory."""
-_LONGEST = 100
-"""Characters of the longest word that the library's WordPiece reads; a longer one is ``MASK``."""
+_REMEMBERED = 1_000_000  # pieces of text whose ids are cached: a bound on memory
+_LONGEST = 100  # characters of the longest word that the library's WordPiece reads; a longer one is ``MASK``
 
 Columns = tuple[NDArray[Any], ...]
 Compute = Callable[[Columns, Columns], NDArray[np.float32]]

@@ -220,5 +220,4 @@ def _internals(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name
 
 
-OF_ALL = (cheap_import, public_imports)
-"""The last checks of every plugin."""
+OF_ALL = (cheap_import, public_imports)  # the last checks of every plugin

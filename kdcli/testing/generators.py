@@ -15,8 +15,7 @@ from kdcli.testing.checks import OF_ALL, Checks, Doubt, Failure, Skip, Subject, 
 from kdcli.testing.tiny import SEED, Kind, tiny_corpus, tiny_settings, tiny_task
 from kdcli.transfer.sampling import cleaned, fault_of
 
-DRAWS = 48
-"""Draws of a part."""
+DRAWS = 48  # draws of a part
 
 
 @dataclass

@@ -25,8 +25,7 @@ COLUMNS = {
 BATCH = 8  # texts that are read at once
 SHORT = 48  # the longest input with which long texts are tried, in the teacher's tokens
 LONG = "the plot is warm and " * 100
-TOLERANCE = 1e-4
-"""Of float32, absolute and relative: another batch has another order of sums."""
+TOLERANCE = 1e-4  # of float32, absolute and relative: another batch has another order of sums
 
 Logits = NDArray[np.float32]
 
