@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -52,8 +53,6 @@ def doctor(request: Request) -> None:
 
 
 def _python() -> Iterator[Diagnosis]:
-    from importlib.metadata import version
-
     yield Diagnosis("python", "fine", f"{sys.version.split()[0]} ({sys.executable})")
     yield Diagnosis("kd", "fine", f"{version('kdcli')} ({Path(__file__).resolve().parent.parent})")
     for name in NEEDED:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from kdcli.api import Reporter, Task
 from kdcli.evaluate.pair import DeferringStudent
 from kdcli.evaluate.predict import Model
+from kdcli.files import files_sha256
 from kdcli.parts import Loaded
+from kdcli.student.student import Student, load_student
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
-    from kdcli.student.student import Student
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,6 @@ class LoadedModel:
 
 def open_student(path: Path, device: str = "auto") -> LoadedModel:
     """Load a student from its folder or a run's; ``auto`` is the CPU, which needs no PyTorch."""
-    from kdcli.files import files_sha256
-
     if not (path / "config.json").is_file():
         from kdcli.run.folder import student_folder
 
@@ -66,8 +65,6 @@ def open_student(path: Path, device: str = "auto") -> LoadedModel:
 
 
 def _load_student(path: Path, device: str) -> Student:
-    from kdcli.student.student import load_student
-
     return load_student(path, device=device)
 
 

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from kdcli import registry
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError, ProfileError, UsageError, first_line
-from kdcli.files import CALIBRATION
+from kdcli.files import CALIBRATION, atomic
 from kdcli.models.inference import narrow, read_weights
 from kdcli.registry.plugin import use
 from kdcli.student.deferral import Calibration, WordCounts, margins
@@ -215,7 +215,6 @@ class Student:
 
     def save(self, folder: str | Path) -> None:
         """Write the student's folder, whole or not at all; weights that float16 holds exactly take two bytes each."""
-        from kdcli.files import atomic
         from kdcli.student.card import student_card
 
         binary = save({name: narrow(value) for name, value in self.weights.items()})
