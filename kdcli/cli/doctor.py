@@ -39,7 +39,6 @@ class Diagnosis:
 
 @command("kd doctor")
 def doctor(request: Request) -> None:
-    """Look at everything that kd needs."""
     with ui.reporting("kd doctor") as reporter, reporter.progress("looking", unit="checks") as progress:
         checks = []
         for part in (_python, _machine, _plugins):

@@ -21,6 +21,5 @@ Logits = Annotated[
     },
 )
 def join(request: Request, *, logits: Logits = None) -> None:
-    """Join the teacher's logits to the transfer set."""
     inputs, outputs = {"transfer": request.input, "logits": logits}, {"joined": request.output}
     show_stages(["join"], request, request.load("demo", uses=()), inputs=inputs, outputs=outputs)

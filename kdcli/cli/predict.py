@@ -62,9 +62,7 @@ def predict(
     keep: Keep = False,
     defer: Defer = False,
 ) -> None:
-    """Predict a label, or a score, for each text.
-
-    The result is TSV on stdout (also with --output -), or the file of --output (a .txt holds the predictions alone):
+    """The result is TSV on stdout (also with --output -), or the file of --output (a .txt holds the predictions alone):
     the columns index and prediction, and probabilities if you ask for them. A killed run with --output continues where
     it stopped. With --defer or --agree a student says which texts it is unsure of; with --teacher too, the teacher
     answers those.

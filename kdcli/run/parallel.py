@@ -31,8 +31,7 @@ def run_at_once(calls: Sequence[Callable[[Execute], Outcome]], workers: int, rep
 
     def execute(stage: Stage, run: RunContext) -> Any:
         ours, theirs = get_context("spawn").Pipe(duplex=False)
-        bare = replace(run, reporter=QuietReporter())
-        arguments = (stage, bare, max(1, usable_cores() // workers), theirs)
+        arguments = (stage, replace(run, reporter=QuietReporter()), max(1, usable_cores() // workers), theirs)
         process = get_context("spawn").Process(target=_run, args=arguments)
         process.start()
         processes.append(process)

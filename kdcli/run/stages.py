@@ -81,8 +81,7 @@ class TrainStudent(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.student.dataset import load_examples
 
-        examples = load_examples(run.path("encoded"), run.task)
-        return _train(run, self.name, examples, run.settings.student)
+        return _train(run, self.name, load_examples(run.path("encoded"), run.task), run.settings.student)
 
 
 class TrainBaseline(Stage):

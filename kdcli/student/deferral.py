@@ -116,8 +116,7 @@ class Calibration:
             found = TypeAdapter(Calibration).validate_json(path.read_bytes())
         except ValidationError as error:
             hint = "`kd run-all --only calibrate` makes it again; a student without this file defers nothing"
-            what = f"this is not a calibration: {first_line(error)}"
-            raise DataError(what, file=path, hint=hint) from error
+            raise DataError(f"this is not a calibration: {first_line(error)}", file=path, hint=hint) from error
         return found
 
 

@@ -195,8 +195,7 @@ class Student:
     def __reduce__(self) -> Any:
         if self.folder is None:
             raise UsageError("a student is pickled as its folder, and this one has none", hint="save it first")
-        load = partial(load_student, self.folder.resolve(), device=self.device, torch=self.compute is None)
-        return load, ()
+        return partial(load_student, self.folder.resolve(), device=self.device, torch=self.compute is None), ()
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Student:

@@ -69,8 +69,7 @@ def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | 
             size, filters = self.embedding.dimension, options.filters
             self.filters = nn.ModuleList(nn.Conv1d(size, filters, width) for width in options.widths)
             self.dropout = nn.Dropout(options.dropout)
-            sides = 4 if task.kind == "pair" else 1
-            self.logits = nn.Linear(filters * len(options.widths) * sides, task.outputs)
+            self.logits = nn.Linear(filters * len(options.widths) * (4 if task.kind == "pair" else 1), task.outputs)
 
         def forward(self, batch: Batch) -> torch.Tensor:  # [batch, outputs]
             states = [self.encode(*column) for column in zip(batch.words, batch.lengths, strict=True)]

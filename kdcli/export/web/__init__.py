@@ -147,8 +147,7 @@ def _library_files(folder: Path, runtime: str | None, reporter: Reporter) -> dic
         if not archive.is_file():
             raise MissingError(f"{library.archive} is not in this folder", file=place, hint=f"run there: {PACK}")
         if sha256(archive) != library.sha256:
-            what = "this is another archive: its SHA-256 differs"
-            raise DataError(what, file=archive, hint=f"run again: {PACK}")
+            raise DataError("this is another archive: its SHA-256 differs", file=archive, hint=f"run again: {PACK}")
         for name in library.files:
             found[name] = unpack(archive, folder / name, only=name)[0]
     return found
