@@ -1,7 +1,5 @@
 """GLUE's submission files: predictions of the test tables under the names, and with the labels, that GLUE wants."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -71,10 +69,6 @@ def glue_task(task: Task, name: str) -> Task:
     raise DataError(what, hint="name a model of this task")
 
 
-def _renamed(model: Loaded[Model], task: Task) -> _RenamedLabels:
-    return _RenamedLabels(model.value, task)
-
-
 @dataclass(frozen=True)
 class _RenamedLabels:
     model: Model
@@ -83,3 +77,7 @@ class _RenamedLabels:
 
     def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         return self.model.logits(columns)
+
+
+def _renamed(model: Loaded[Model], task: Task) -> _RenamedLabels:
+    return _RenamedLabels(model.value, task)

@@ -1,13 +1,11 @@
 """Plots of a page by matplotlib: inline SVG in the page's colours and letters."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,10 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from kdcli.report.collect import Curve
 from kdcli.student.deferral import Calibration
-
-if TYPE_CHECKING:
-    from kdcli.report.collect import Curve
 
 INK, FAINT = "#0000e0", "#0000e1"
 LEAST_HEIGHT = 4.0  # the least height of an axis of scores, in points of a score: less is noise

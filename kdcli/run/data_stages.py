@@ -1,17 +1,13 @@
 """The stages that make what a student learns from: transfer set, teacher, logits, and these joined."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdcli.api import QuietReporter
+from kdcli.config.schema import Settings
 from kdcli.errors import ProfileError
 from kdcli.run.stage import Files, RunContext, Stage, if_local
 from kdcli.tasks.split import split_files
-
-if TYPE_CHECKING:
-    from kdcli.config.schema import Settings
 
 _LABELS = ("task.gold", "task.labels", "task.names", "task.score_range", "task.drop_labels", "task.multi_label")
 _COLUMNS = ("task.layout", "task.text_columns", "task.label_column", "task.label_columns")

@@ -1,7 +1,5 @@
 """Stages in processes of their own, which report to this one: several students are trained at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -9,7 +7,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
@@ -103,7 +101,7 @@ class _PipeReporter:
         self.advance, self.info, self.warn, self.metrics = map(sender, ("advance", "info", "warn", "metrics"))
 
     @contextmanager
-    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[_PipeReporter]:
+    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[Self]:
         self._pipe.send(("open", title, total, unit, {}))
         try:
             yield self

@@ -1,7 +1,5 @@
 """Published word vectors, read as a stream: word2vec (text or binary), GloVe and fastText."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import re
@@ -10,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +67,7 @@ class VectorFile:
                 yield word, vector
 
     def _text_rows(
-        self, stream: io.BufferedReader[Any], needs: Callable[[bytes], bool], advance: Callable[[int], None]
+        self, stream: BinaryIO, needs: Callable[[bytes], bool], advance: Callable[[int], None]
     ) -> Iterator[tuple[int, Row]]:
         start = 1 if self.count is None else 2
         row, line = start - 1, b""
@@ -106,7 +104,7 @@ class VectorFile:
             raise self._error(row, word, f"is no list of numbers ({error})") from None
 
     def _binary_rows(
-        self, stream: io.BufferedReader[Any], needs: Callable[[bytes], bool], advance: Callable[[int], None]
+        self, stream: BinaryIO, needs: Callable[[bytes], bool], advance: Callable[[int], None]
     ) -> Iterator[tuple[int, Row]]:
         size, count = 4 * self.dimension, self.count or 0
         block, position, counted = b"", 0, 0
@@ -135,7 +133,7 @@ class VectorFile:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[io.BufferedReader[Any]]:
+def _open(path: Path) -> Iterator[BinaryIO]:
     """Open a file, gzipped or not; what cannot be read is a ``DataError``."""
     try:
         with path.open("rb", buffering=0) as plain:

@@ -1,7 +1,5 @@
 """How checks are run, and those that every plugin has: its module, its options, its imports."""
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +50,43 @@ class Doubt(Failure):
 
 class Skip(Exception):
     """A check does not apply: its text says why."""
+
+
+@dataclass
+class Subject:
+    """A plugin under check."""
+
+    group: Group
+    source: Any  # its module, an object like one, or its installed name
+    table: Mapping[str, Any]  # of a profile
+    folder: Path  # where its checks may write
+    plugin: Any = None  # the module, or the object, once it is loaded
+
+    @property
+    def module(self) -> ModuleType:
+        """The plugin, if it is a module of a file; else the check is skipped."""
+        module = self.plugin
+        if not isinstance(module, ModuleType) or not module.__file__ or module.__name__ == "__main__":
+            raise Skip("the plugin is no module of a file, and this check is for these")
+        return module
+
+    @property
+    def known(self) -> Plugin:
+        """Its metadata; without an installed name, just the name of its module."""
+        if isinstance(self.source, str):
+            return registry.find(self.group, self.source)
+        name = self.source.__name__ if isinstance(self.source, ModuleType) else type(self.source).__module__
+        return Plugin(self.group, name, name, "", name, EntryPoint(name, name, f"kdcli.{self.group}"))
+
+    @property
+    def options(self) -> Any:
+        """The validated options."""
+        return self.plugin.Options.model_validate(dict(self.table))
+
+    def elsewhere(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function with the plugin and JSON values in another process; see ``in_another_process``."""
+        address = (self.group, self.source) if isinstance(self.source, str) else ("", self.module.__name__)
+        return in_another_process(function, address, arguments)
 
 
 @dataclass(frozen=True)
@@ -115,43 +150,6 @@ def in_one_line(*errors: KdError) -> str:
     """Join errors, each with its hint."""
     every = [one for error in errors for one in each(error)]
     return "; ".join(f"{one} ({one.hint})" if one.hint else str(one) for one in every)
-
-
-@dataclass
-class Subject:
-    """A plugin under check."""
-
-    group: Group
-    source: Any  # its module, an object like one, or its installed name
-    table: Mapping[str, Any]  # of a profile
-    folder: Path  # where its checks may write
-    plugin: Any = None  # the module, or the object, once it is loaded
-
-    @property
-    def module(self) -> ModuleType:
-        """The plugin, if it is a module of a file; else the check is skipped."""
-        module = self.plugin
-        if not isinstance(module, ModuleType) or not module.__file__ or module.__name__ == "__main__":
-            raise Skip("the plugin is no module of a file, and this check is for these")
-        return module
-
-    @property
-    def known(self) -> Plugin:
-        """Its metadata; without an installed name, just the name of its module."""
-        if isinstance(self.source, str):
-            return registry.find(self.group, self.source)
-        name = self.source.__name__ if isinstance(self.source, ModuleType) else type(self.source).__module__
-        return Plugin(self.group, name, name, "", name, EntryPoint(name, name, f"kdcli.{self.group}"))
-
-    @property
-    def options(self) -> Any:
-        """The validated options."""
-        return self.plugin.Options.model_validate(dict(self.table))
-
-    def elsewhere(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function with the plugin and JSON values in another process; see ``in_another_process``."""
-        address = (self.group, self.source) if isinstance(self.source, str) else ("", self.module.__name__)
-        return in_another_process(function, address, arguments)
 
 
 def loads(subject: Subject) -> str:
