@@ -114,7 +114,7 @@ def tradeoff(
             # Baseline and student are equally fast: a name on each side.
             side, align = (-7, "right") if label == "baseline" else (7, "left")
             beside: dict[str, Any] = {"xytext": (side, 0), "textcoords": "offset points", "ha": align, "va": "center"}
-            axes.annotate(_short(label), (speed, height), **beside)
+            axes.annotate(label if len(label) <= 32 else f"{label[:31]}…", (speed, height), **beside)
         axes.set_xscale("log")
         speeds = [speed for speed, _ in points.values()]
         _label_logs(axes.xaxis, (1, 2, 5) if max(speeds) < 100 * min(speeds) else (1,))
@@ -142,11 +142,6 @@ def deferral(name: str, found: Calibration) -> str:
         axes.set(xlabel="% of the texts that the student answers", ylabel="% of all texts", xlim=(0, 100))
         axes.legend(loc="lower left")
     return svg[0]
-
-
-def _short(label: str) -> str:
-    """Return a label that leaves the plot some room."""
-    return label if len(label) <= 32 else f"{label[:31]}…"
 
 
 def _label_logs(axis: Axis, digits: Sequence[float]) -> None:

@@ -98,7 +98,8 @@ def export_web(
         files |= {file: onnx / file for file in (MODEL, TOKENIZER)}
         with atomic(output) as target:
             if single:
-                packed = {file: _packed(path) for file, path in files.items()}
+                zipped = {file: gzip.compress(path.read_bytes(), mtime=0) for file, path in files.items()}
+                packed = {file: base64.b64encode(content).decode("ascii") for file, content in zipped.items()}
                 target.write_text(_page(loaded, files, packed), "utf-8")
                 sizes = {output.name: target.stat().st_size / 1e6}
             else:
@@ -127,10 +128,6 @@ def _page(student: Student, files: Mapping[str, Path], packed: Mapping[str, str]
         version=__version__,
         packed=packed,
     )
-
-
-def _packed(file: Path) -> str:
-    return base64.b64encode(gzip.compress(file.read_bytes(), mtime=0)).decode("ascii")
 
 
 def _library_files(folder: Path, runtime: str | None, reporter: Reporter) -> dict[str, Path]:
