@@ -1,5 +1,7 @@
 """Stages in processes of their own, which report to this one: several students are trained at once."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -7,7 +9,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from threading import Lock
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
@@ -15,7 +17,8 @@ from kdcli.parts import follow_parent, usable_cores
 from kdcli.run.stage import RunContext, Stage
 
 Outcome = TypeVar("Outcome")
-Execute = Callable[[Stage, RunContext], Any]  # runs a stage and returns its result
+Execute = Callable[[Stage, RunContext], Any]
+"""Runs a stage and returns its result."""
 
 
 def run_at_once(calls: Sequence[Callable[[Execute], Outcome]], workers: int, reporter: Reporter) -> list[Outcome]:
@@ -29,7 +32,8 @@ def run_at_once(calls: Sequence[Callable[[Execute], Outcome]], workers: int, rep
 
     def execute(stage: Stage, run: RunContext) -> Any:
         ours, theirs = get_context("spawn").Pipe(duplex=False)
-        arguments = (stage, replace(run, reporter=QuietReporter()), max(1, usable_cores() // workers), theirs)
+        bare = replace(run, reporter=QuietReporter())
+        arguments = (stage, bare, max(1, usable_cores() // workers), theirs)
         process = get_context("spawn").Process(target=_run, args=arguments)
         process.start()
         processes.append(process)
@@ -94,16 +98,24 @@ class _PipeReporter:
     """A reporter, and a progress, that sends everything through a pipe; the innermost progress advances."""
 
     def __init__(self, pipe: Connection) -> None:
-        def sender(kind: str) -> Callable[..., None]:
-            return lambda *values, **named: pipe.send((kind, *values, named))
-
         self._pipe = pipe
-        self.advance, self.info, self.warn, self.metrics = map(sender, ("advance", "info", "warn", "metrics"))
 
     @contextmanager
-    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[Self]:
+    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[_PipeReporter]:
         self._pipe.send(("open", title, total, unit, {}))
         try:
             yield self
         finally:
             self._pipe.send(("close", {}))
+
+    def advance(self, steps: int = 1, **shown: float | str) -> None:
+        self._pipe.send(("advance", steps, shown))
+
+    def info(self, message: str) -> None:
+        self._pipe.send(("info", message, {}))
+
+    def warn(self, message: str) -> None:
+        self._pipe.send(("warn", message, {}))
+
+    def metrics(self, stage: str, step: int, **values: float) -> None:
+        self._pipe.send(("metrics", stage, step, values))

@@ -1,5 +1,7 @@
 """Run the stages that are not up to date, in order, and record them in ``kd.lock``."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -7,12 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import Reporter
-from kdcli.config.load import Profile
 from kdcli.config.transfer import METHODS
 from kdcli.errors import DataError, UsageError, first_line
 from kdcli.files import alone, atomic, check_output, sha256
@@ -23,6 +24,9 @@ from kdcli.run.stage import Files, RunContext, Stage
 from kdcli.run.stages import STAGES, TRANSFER, warn_of_dimension
 from kdcli.run.tracking import parse_trackers, tracking
 from kdcli.tasks.split import check_labelled
+
+if TYPE_CHECKING:
+    from kdcli.config.load import Profile
 
 _POLL_SECONDS = 0.5
 ALONE = "another kd is at work in this run folder"
@@ -87,10 +91,15 @@ def run_stages(
     outputs: Mapping[str, Path | None] | None = None,
     reporter: Reporter,
 ) -> list[Outcome]:
-    """Run the stages of those names in order, or all of the profile as far as ``options`` chooses them.
+    """Run stages of a profile.
 
-    ``inputs`` are artefacts to take from outside the run folder, by their name in ``LAYOUT``; None means its own.
-    ``outputs`` are to be written outside it; the stages that write them leave no trace in it.
+    Args:
+        names: The stages, in order; None for all of the profile, as far as ``options`` chooses them.
+        profile: The resolved profile.
+        options: How to run them.
+        inputs: Artefacts to take from outside the run folder, by their name in ``LAYOUT``; None means its own.
+        outputs: Artefacts to write outside it; the stages that write them leave no trace in it.
+        reporter: Shows the progress.
     """
     from kdcli.models.device import resolve
 

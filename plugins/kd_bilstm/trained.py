@@ -7,6 +7,8 @@ different prefix is computed once. sigmoid(x) is (tanh(x / 2) + 1) / 2: the halv
 tanh serves all gates at once; those outside are applied together, one for each product of gates.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -117,41 +119,6 @@ def _gates(weights: Weights, name: str, hidden: int, order: Sequence[int], scale
 
 
 CELLS = {"lstm": Cell(4, 2, _lstm_layer, _lstm), "gru": Cell(3, 1, _gru_layer, _gru)}
-
-
-class WordTable:
-    """The input's part of the gates for each word, ``[2, vocabulary, gates * hidden]``, computed at its first use."""
-
-    def __init__(self, channels: Sequence[Floats], layer: LayerWeights) -> None:
-        self.channels, self.layer = channels, layer
-        # Memory is taken only where something is written.
-        self.table = np.empty((2, channels[0].shape[0], layer.inputs.shape[2]), np.float32)
-        self._filled = np.zeros(channels[0].shape[0], np.bool_)
-
-    def missing(self, words: Ints) -> list[Places]:
-        """Return those of the words that are not in the table yet, in blocks; an unknown one is an ``IndexError``."""
-        if self._filled[words].all():
-            return []
-        needed = np.zeros_like(self._filled)
-        needed[words] = True
-        new = np.flatnonzero(needed & ~self._filled)
-        return [new[begin : begin + ROWS] for begin in range(0, len(new), ROWS)]
-
-    def fill(self, words: Places) -> None:
-        """Put words into the table."""
-        vectors = np.concatenate([channel[words] for channel in self.channels], axis=1)
-        self.table[:, words] = self.layer.input_part(vectors)
-        self._filled[words] = True
-
-
-class Level(NamedTuple):
-    """The nodes of the tree of prefixes at one time step, and the texts that have a word there."""
-
-    ids: Places  # [nodes], the last word of each prefix
-    parents: Places  # [nodes], its node of the level before, the root for those of the first
-    texts: Places  # [texts here]
-    nodes: Places  # [texts here], the node of each text
-    ends: NDArray[np.bool_]  # [texts here], whether it is the text's last
 
 
 class FoldedBiRNN:
@@ -275,6 +242,41 @@ class FoldedBiRNN:
                     np.maximum(work[-1], new[parts - 1], out=new[-1])
             yield level, after
             before = after
+
+
+class WordTable:
+    """The input's part of the gates for each word, ``[2, vocabulary, gates * hidden]``, computed at its first use."""
+
+    def __init__(self, channels: Sequence[Floats], layer: LayerWeights) -> None:
+        self.channels, self.layer = channels, layer
+        # Memory is taken only where something is written.
+        self.table = np.empty((2, channels[0].shape[0], layer.inputs.shape[2]), np.float32)
+        self._filled = np.zeros(channels[0].shape[0], np.bool_)
+
+    def missing(self, words: Ints) -> list[Places]:
+        """Return those of the words that are not in the table yet, in blocks; an unknown one is an ``IndexError``."""
+        if self._filled[words].all():
+            return []
+        needed = np.zeros_like(self._filled)
+        needed[words] = True
+        new = np.flatnonzero(needed & ~self._filled)
+        return [new[begin : begin + ROWS] for begin in range(0, len(new), ROWS)]
+
+    def fill(self, words: Places) -> None:
+        """Put words into the table."""
+        vectors = np.concatenate([channel[words] for channel in self.channels], axis=1)
+        self.table[:, words] = self.layer.input_part(vectors)
+        self._filled[words] = True
+
+
+class Level(NamedTuple):
+    """The nodes of the tree of prefixes at one time step, and the texts that have a word there."""
+
+    ids: Places  # [nodes], the last word of each prefix
+    parents: Places  # [nodes], its node of the level before, the root for those of the first
+    texts: Places  # [texts here]
+    nodes: Places  # [texts here], the node of each text
+    ends: NDArray[np.bool_]  # [texts here], whether it is the text's last
 
 
 def levels(ids: Ints, lengths: Ints) -> Iterator[Level]:
