@@ -63,8 +63,7 @@ class Batch:
     """Texts as word ids, padded with 0 on the right; 1 is ``MASK``, which stands for unknown words too."""
 
     words: tuple[Tensor, ...]  # one ``int64 [batch, time]`` tensor for each text column (one, or two for a pair)
-    # one ``int64 [batch]`` tensor for each text column, on the CPU, every length at least 1
-    lengths: tuple[Tensor, ...]
+    lengths: tuple[Tensor, ...]  # one ``int64 [batch]`` tensor for each text column, on the CPU, none below 1
 
 
 @dataclass(frozen=True)

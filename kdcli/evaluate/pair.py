@@ -45,8 +45,7 @@ class DeferringStudent:
     student: Student
     agree: float | None = None  # by default the target that it was calibrated for
     teacher: Teacher | None = None
-    # texts, those deferred, and the seconds that student and teacher took
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)  # texts, those deferred, and the seconds of both models
 
     def __post_init__(self) -> None:
         """Refuse a student that was not calibrated."""
@@ -114,11 +113,9 @@ class CalibrationResult:
     needed: int  # the fewest that can promise the target
     agree: float  # the target
     answered: float  # the share that the student answers; 0 where no threshold meets the target
-    # with 95 % confidence at most this share of new texts like these is answered otherwise than by the teacher
-    bound: float
-    # by cross-fitting, on texts that did not choose the threshold: the share answered, and not otherwise
-    measured_answered: float
-    measured_agreement: float
+    bound: float  # with 95 % confidence at most this share of new texts is answered otherwise than by the teacher
+    measured_answered: float  # by cross-fitting, on texts that did not choose the threshold
+    measured_agreement: float  # likewise: the share that is not answered otherwise
     accuracy: float | None = None  # of the pair; None without gold labels
     teacher_accuracy: float | None = None
 

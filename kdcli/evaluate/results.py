@@ -50,9 +50,7 @@ class Row:
     parameters: int
     parameters_without_embeddings: int  # those that are not word vectors
     megabytes: float  # of its weights on disk, 10^6 bytes
-    # texts a second, from text to logits, each text fresh; baseline and student have one architecture, and so one
-    # figure: that of all their seeds together
-    per_second: float
+    per_second: float  # texts, from text to logits, each fresh; baseline and student, one architecture, share it
     intervals: dict[str, dict[str, Range]] = field(default_factory=dict)  # of the mean score of the seeds
     fidelity: dict[str, Fidelity] = field(default_factory=dict)  # by table, of its first seed; the teacher has none
 

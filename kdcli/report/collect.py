@@ -36,8 +36,7 @@ class Curve:
     stage: str  # teacher, generator, student or baseline
     label: str  # its seed or its learning rate, where the stage has several curves; else empty
     steps: list[int]  # updates done at each point
-    # by quantity (loss, dev_loss, lr, a metric), a value for each step; None where it was no number
-    values: dict[str, list[float | None]]
+    values: dict[str, list[float | None]]  # by quantity (loss, dev_loss, lr, a metric); None where it was no number
 
     @property
     def metrics(self) -> list[str]:

@@ -28,8 +28,7 @@ class Position:
     loss: float = 0.0  # the sum of the losses since the last evaluation
     losses: int = 0  # their number
     stale: int = 0  # evaluations since the best
-    # the dev metrics of the best model, empty before the first evaluation
-    best: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)  # the best dev metrics, empty before the first evaluation
     best_update: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 

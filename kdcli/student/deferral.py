@@ -75,8 +75,7 @@ class Calibration:
     margins: list[float]  # the threshold; the last entry, at which every familiar text is answered, is left out
     bounds: list[float]  # the upper bound of the risk
     answered: list[float]  # the share of the calibration texts that are answered
-    # the accuracy of the pair, in which the teacher answers the rest; None without gold labels
-    accuracy: list[float] | None = None
+    accuracy: list[float] | None = None  # of the pair: the teacher answers the rest; None without gold labels
     teacher_accuracy: float | None = None
     format: Literal["kd.calibration/1"] = "kd.calibration/1"
 

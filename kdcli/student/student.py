@@ -61,8 +61,7 @@ class Student:
     columns. It is pickled as the path of its folder.
     """
 
-    # the best number of rows to predict a file in: texts of one part share their beginnings and ends
-    part_rows: ClassVar[int] = 131_072
+    part_rows: ClassVar[int] = 131_072  # of a file to predict: texts of one part share their beginnings and ends
     task: Task
     config: Mapping[str, Any]  # ``config.json``: how it was built and trained
     metrics: Mapping[str, Any]  # ``metrics.json``: the result of its training

@@ -47,9 +47,7 @@ class StudentResult:
     stopped: str  # why it ended: ``epochs``, ``max_steps``, ``patience`` or ``nan``
     parameters: int
     parameters_without_embeddings: int
-    # for each evaluation: update, epoch, mean training loss since the one before, the learning rate of the last
-    # update, and the dev metrics
-    history: list[dict[str, float]]
+    history: list[dict[str, float]]  # of each evaluation: update, epoch, mean loss since the last one, lr, dev metrics
 
 
 def train_student(

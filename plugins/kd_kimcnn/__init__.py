@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
     from kdcli.models.inference import Floats, Graph, Ints, Model, Weights
 
-api_version = API_VERSION
-pairs = True
-scores = True
+api_version, pairs, scores = API_VERSION, True, True
 
 ENCODE = """
     found = Gather (vectors, words)
