@@ -62,16 +62,6 @@ class RunContents:
     request: Mapping[str, Any] = field(default_factory=dict)  # the record of `kd distil`
 
     @property
-    def name(self) -> str:
-        """The name of its folder."""
-        return self.root.resolve().name
-
-    @property
-    def seed(self) -> int:
-        """Its first seed."""
-        return int(self.settings["seed"])
-
-    @property
     def versions(self) -> dict[str, dict[str, list[str]]]:
         """The stages that ran with each version, by package: one version where nothing was updated in between."""
         found: dict[str, dict[str, list[str]]] = {}
@@ -103,7 +93,7 @@ def collect(root: str | Path, *, reporter: Reporter | None = None) -> RunContent
     histories = {key: stage.result["history"] for key, stage in stages.items() if "history" in stage.result}
     table, seed = transfer_set(root), int(settings["seed"])
     return RunContents(
-        root=root,
+        root=root.resolve(),
         task=task,
         settings=settings,
         profile=profile.read_text("utf-8"),

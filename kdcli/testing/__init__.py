@@ -12,8 +12,7 @@ from typing import Any
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.registry import Group
-from kdcli.testing.checks import CheckOutcome, Checks, run_checks
-from kdcli.testing.processes import Run, run_cli
+from kdcli.testing.checks import CheckOutcome, Checks, Run, run_checks, run_cli
 from kdcli.testing.tiny import tiny_corpus, tiny_task, tiny_teacher
 
 __all__ = ["CheckOutcome", "check_generator", "check_student", "check_tagger", "check_teacher"]

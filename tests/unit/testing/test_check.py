@@ -26,8 +26,7 @@ from kdcli.testing import (
     tiny_corpus,
     tiny_teacher,
 )
-from kdcli.testing.checks import heavy_modules
-from kdcli.testing.processes import in_another_process, run_python
+from kdcli.testing.checks import heavy_modules, in_another_process, run_python
 
 DOCS = Path(__file__).resolve().parents[3] / "docs/plugins.md"
 
