@@ -17,31 +17,10 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from torch import Tensor, nn
 
-__all__ = [
-    "API_VERSION",
-    "MASK",
-    "Batch",
-    "Corpus",
-    "DataError",
-    "GeneratorPlugin",
-    "GeneratorSettings",
-    "KdError",
-    "LoadedTeacher",
-    "MissingError",
-    "Part",
-    "PluginError",
-    "ProfileError",
-    "Progress",
-    "QuietReporter",
-    "Reporter",
-    "Sampler",
-    "Samples",
-    "StudentPlugin",
-    "TaggerPlugin",
-    "Task",
-    "TeacherPlugin",
-    "UsageError",
-]
+__all__ = ["API_VERSION", "MASK", "Batch", "Corpus", "GeneratorSettings", "Part", "Samples", "Task"]
+__all__ += ["GeneratorPlugin", "LoadedTeacher", "Sampler", "StudentPlugin", "TaggerPlugin", "TeacherPlugin"]
+__all__ += ["DataError", "KdError", "MissingError", "PluginError", "ProfileError", "UsageError"]
+__all__ += ["Progress", "QuietReporter", "Reporter"]
 
 API_VERSION = 2  # of these contracts; the api_version of a plugin says which it is written for
 MASK = "[MASK]"
@@ -84,8 +63,7 @@ class Batch:
     """Texts as word ids, padded with 0 on the right; 1 is ``MASK``, which stands for unknown words too."""
 
     words: tuple[Tensor, ...]  # one ``int64 [batch, time]`` tensor for each text column (one, or two for a pair)
-    # one ``int64 [batch]`` tensor for each text column, on the CPU, every length at least 1
-    lengths: tuple[Tensor, ...]
+    lengths: tuple[Tensor, ...]  # one ``int64 [batch]`` tensor for each text column, on the CPU, none below 1
 
 
 @dataclass(frozen=True)

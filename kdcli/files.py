@@ -1,7 +1,5 @@
 """Whole files or none, and no file of anyone else: where kd may write, atomic writes, and content hashes."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -21,8 +19,7 @@ from kdcli.errors import DataError, KdError, UsageError
 
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)  # it can be read only by setting it
-MARKER = ".kdfiles"
-"""The file in each folder of kd that names the files which kd has put there."""
+MARKER = ".kdfiles"  # the file in each folder of kd that names the files which kd has put there
 CALIBRATION = "calibration.json"
 """A file that a later stage adds to a student's folder; it is no part of the folder's hash."""
 
@@ -46,10 +43,7 @@ def check_output(output: Path, inputs: Iterable[Path] = (), *, force: bool = Fal
 
 
 def check_replaceable(path: Path, made: Iterable[str] = ()) -> None:
-    """Raise a ``DataError`` for a folder with a file that kd did not put there; it names the file.
-
-    ``made`` are the files that kd makes in a folder where it works, as patterns: ``checkpoint-*``.
-    """
+    """Raise a ``DataError`` for a folder with a file that kd did not put there; ``made`` are patterns of its own."""
     for name in foreign(path, made):
         hint = "move it away, or name another place: kd replaces no folder that holds files of others"
         raise DataError(f"kd did not put {name} into this folder", file=path / name, hint=hint)
@@ -129,10 +123,7 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def alone(path: Path, what: str, *, seconds: float = 0.0, inside: bool = False) -> Iterator[None]:
-    """Hold the lock beside a file or folder, or ``inside`` one, which has ``seconds`` to become free.
-
-    Where another process holds it, a ``KdError`` says ``what``.
-    """
+    """Hold the lock beside a path, or ``inside`` a folder, free in ``seconds``; else a ``KdError`` says ``what``."""
     place = path / ".launch.lock" if inside else path.with_name(f".{path.name}.lock")
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place)

@@ -1,13 +1,11 @@
 """``kd``: the command line, its table of commands, errors and exit codes. A command is imported when it is chosen."""
 
-from __future__ import annotations
-
 import builtins
 import gc
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from traceback import walk_tb
@@ -76,8 +74,7 @@ GLOBAL = {
     **{"-V": "version", "--version": "version"},
 }
 """The name of each global flag. ``-h`` is not global: it asks about the command before it."""
-CODE = "--code"
-"""The global option with a value: the next argument, or what follows ``=``."""
+CODE = "--code"  # the global option with a value: the next argument, or what follows ``=``
 INTERRUPTED = 130
 OTHER_NAMES = {
     **{"workspace": "run-dir", "out": "output", "output-dir": "output", "learning-rate": "lr", "steps": "max-steps"},
@@ -151,21 +148,10 @@ class Commands(Help, TyperGroup):
         return name, command and self.load(str(name)), rest
 
 
-def all_commands(group: Commands) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Go through all commands, each with its path; this imports them all."""
-    for name in group.commands:
-        command = group.load(name)
-        if isinstance(command, Commands):
-            yield from (((name, *path), inner) for path, inner in all_commands(command))
-        else:
-            yield (name,), command
-
-
 def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate the global flags from the rest of the line, since Typer takes them before the sub-command alone.
 
-    Arguments after ``--`` stay, and so does the value of another option, whatever it looks like. Both lists keep their
-    order; the option is written ``--code=FILE``.
+    Arguments after ``--`` stay, and so does the value of another option, whatever it looks like.
     """
     flags: list[str] = []
     rest: list[str] = []
@@ -262,7 +248,9 @@ def run(arguments: Sequence[str]) -> int:
         if hasattr(error, "format_message"):  # Typer's own: wrong usage
             return ui.fail(_usage(error), error)
         if isinstance(error, OSError) and error.filename is not None:
-            return ui.fail(_unusable(error), error)
+            what = f"this path cannot be used: {(error.strerror or str(error)).lower()}"
+            hint = "choose another path, or see who may read and write it, and whether there is room"
+            return ui.fail(DataError(what, file=os.fsdecode(error.filename), hint=hint), error)
         return _unexpected(error)
     finally:
         stop_spinner()
@@ -271,13 +259,6 @@ def run(arguments: Sequence[str]) -> int:
 def _unexpected(error: BaseException) -> int:
     what = f"unexpected {type(error).__name__}: {error}"
     return ui.fail(KdError(what, hint="run it again with --debug and report what it prints"), error)
-
-
-def _unusable(error: OSError) -> DataError:
-    """Word what the system says about a path."""
-    what = f"this path cannot be used: {(error.strerror or str(error)).lower()}"
-    hint = "choose another path, or see who may read and write it, and whether there is room"
-    return DataError(what, file=os.fsdecode(error.filename), hint=hint)
 
 
 def _interrupted() -> int:

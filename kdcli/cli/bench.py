@@ -33,10 +33,8 @@ Seconds = Annotated[
     about={"input": "Texts: .parquet .tsv .csv .jsonl .txt, also .gz."},
 )
 def bench(request: Request, *, onnx: Onnx = None, seconds: Seconds = 3.0) -> None:
-    """Time the student and the teacher.
-
-    A run folder stands for its student, its teacher and its dev texts, and its report shows the figures. Without texts,
-    those of the embedded sample are taken.
+    """A run folder stands for its student, its teacher and its dev texts, and its report shows the figures. Without
+    texts, those of the embedded sample are taken.
     """
     from kdcli.evaluate.bench import bench as run
     from kdcli.evaluate.bench import keep

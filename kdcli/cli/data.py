@@ -43,7 +43,6 @@ Url = Annotated[
 
 @command("kd data list")
 def list_(request: Request) -> None:
-    """List what kd can get."""
     from kdcli.download.get import available
 
     ui.show({"sources": available()}, _sources)
@@ -57,10 +56,7 @@ def list_(request: Request) -> None:
     about={"output": "Folder to write.|data/NAME", "offline": "Take it from this machine alone."},
 )
 def get(request: Request, *, name: Name, url: Url = None) -> None:
-    """Get data.
-
-    An interrupted download starts again from its beginning. Proxies are taken from HTTPS_PROXY and HTTP_PROXY.
-    """
+    """An interrupted download starts again from its beginning. Proxies are taken from HTTPS_PROXY and HTTP_PROXY."""
     from kdcli.download.get import get as run
 
     offline, force = request.offline, request.force
@@ -97,10 +93,7 @@ def _result(result: GetResult) -> RenderableType:
     about={"profile": "|demo"},
 )
 def check(request: Request) -> None:
-    """Describe a task's tables.
-
-    The exit code is 4 if the profile cannot run on them; all reasons are reported at once.
-    """
+    """The exit code is 4 if the profile cannot run on them; all reasons are reported at once."""
     from kdcli.tasks.check import check_data
     from kdcli.tasks.split import task_from
 

@@ -78,12 +78,10 @@ def distil(
     label_col: LabelCol = None,
     price: Price = 0.1,
 ) -> None:
-    """Distil a classifier into a student that is hundreds of times faster.
-
-    The texts need no labels: the teacher's answers choose the student, and say how near it comes. What is not said is
-    derived: columns, labels, held-out texts, lengths, the number of updates. The student is runs/NAME/student, after
-    the first file's name, and runs/NAME/profile.toml runs again with kd run-all. A killed run resumes by the same
-    command.
+    """The texts need no labels: the teacher's answers choose the student, and say how near it comes. What is not
+    said is derived: columns, labels, held-out texts, lengths, the number of updates. The student is
+    runs/NAME/student, after the first file's name, and runs/NAME/profile.toml runs again with kd run-all. A killed
+    run resumes by the same command.
     """
     from kdcli.distillation.distil import DistilResult
     from kdcli.distillation.distil import Request as Wanted

@@ -1,15 +1,15 @@
 """``kd doctor``: the state of this machine: packages, devices, plugins."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import typer
 
 from kdcli.cli import ui
@@ -39,7 +39,6 @@ class Diagnosis:
 
 @command("kd doctor")
 def doctor(request: Request) -> None:
-    """Look at everything that kd needs."""
     with ui.reporting("kd doctor") as reporter, reporter.progress("looking", unit="checks") as progress:
         checks = []
         for part in (_python, _machine, _plugins):
@@ -53,8 +52,6 @@ def doctor(request: Request) -> None:
 
 
 def _python() -> Iterator[Diagnosis]:
-    from importlib.metadata import version
-
     yield Diagnosis("python", "fine", f"{sys.version.split()[0]} ({sys.executable})")
     yield Diagnosis("kd", "fine", f"{version('kdcli')} ({Path(__file__).resolve().parent.parent})")
     for name in NEEDED:
@@ -69,10 +66,9 @@ def _machine() -> Iterator[Diagnosis]:
     from kdcli.parts import usable_cores
 
     yield Diagnosis("cores", "fine", str(usable_cores()))
-    memory, disk = _free_memory(), shutil.disk_usage(Path.cwd()).free
-    if memory is not None:
-        hint = "a smaller student.batch_size and teacher.export.batch_size need less"
-        yield Diagnosis("memory free", "look" if memory < LITTLE_MEMORY else "fine", _gigabytes(memory), hint)
+    memory, disk = psutil.virtual_memory().available, shutil.disk_usage(Path.cwd()).free
+    hint = "a smaller student.batch_size and teacher.export.batch_size need less"
+    yield Diagnosis("memory free", "look" if memory < LITTLE_MEMORY else "fine", _gigabytes(memory), hint)
     hint = "runs are written to --run-dir: name a place with more"
     yield Diagnosis("disk free", "look" if disk < LITTLE_DISK else "fine", f"{_gigabytes(disk)} here", hint)
     try:
@@ -109,13 +105,6 @@ def _plugins() -> Iterator[Diagnosis]:
 
 def _fault(name: str, error: KdError, status: Status = "broken") -> Diagnosis:
     return Diagnosis(name, status, "; ".join(map(str, each(error))), each(error)[0].hint, error.exit_code)
-
-
-def _free_memory() -> int | None:
-    """Return the bytes that can be used without swapping, where the system says so."""
-    info = Path("/proc/meminfo")
-    lines = info.read_text("ascii").splitlines() if info.exists() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _gigabytes(size: float) -> str:

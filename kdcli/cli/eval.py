@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from kdcli.evaluate.evaluate import EvalReport, TableEvaluation
     from kdcli.tasks.statistics import Comparison, Evaluation
 
-MOST_CLASSES = 12
-"""Larger confusion matrices are shown with ``--json`` alone."""
+MOST_CLASSES = 12  # larger confusion matrices are shown with ``--json`` alone
 
 Against = Annotated[
     Path | None, option(FILES, "--against", "Another student, or run: test whether they differ.", "FOLDER")
@@ -38,10 +37,8 @@ Split = Annotated[Literal["dev", "test"], option(FILES, "--split", "Split of the
     about={"input": "Labelled texts: .parquet .tsv .csv .jsonl, also .gz."},
 )
 def eval_(request: Request, *, against: Against = None, split: Split = "dev") -> None:
-    """Score a student on labelled texts.
-
-    Beside a teacher: their agreement. Against another student: a paired significance test. A run folder stands for its
-    student, its teacher and its profile.
+    """Beside a teacher: their agreement. Against another student: a paired significance test. A run folder stands
+    for its student, its teacher and its profile.
     """
     from kdcli.evaluate.evaluate import evaluate_models
     from kdcli.run.folder import own_teacher, profile_of

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from kdcli.student.explain import Explanation
     from kdcli.student.student import Student
 
-ROWS = 64
-"""Texts that are explained at once."""
-SHOWN = 6
-"""The words with the largest effects, whose numbers are shown below a text."""
+ROWS = 64  # texts that are explained at once
+SHOWN = 6  # the words with the largest effects, whose numbers are shown below a text
 
 Label = Annotated[str | None, option(SETTINGS, "--label", "Label to explain.", "LABEL", "the most probable of a text")]
 Html = Annotated[Path | None, option(FILES, "--html", "Write one HTML page instead.", "FILE")]
@@ -37,10 +35,8 @@ Html = Annotated[Path | None, option(FILES, "--html", "Write one HTML page inste
     about={"input": "Table (.parquet .tsv .csv .jsonl) or lines (.txt), also .gz; -: lines of stdin.|stdin"},
 )
 def explain(request: Request, *, label: Label = None, html: Html = None) -> None:
-    """Show which words made a student decide so.
-
-    Each word is masked in turn, and each two neighbours: the effect is what the answer's logit and probability lose. A
-    positive one speaks for the label. JSON has all effects, also those of neighbours.
+    """Each word is masked in turn, and each two neighbours: the effect is what the answer's logit and probability
+    lose. A positive one speaks for the label. JSON has all effects, also those of neighbours.
     """
     from kdcli.evaluate.open_model import open_student
     from kdcli.files import check_output

@@ -43,10 +43,7 @@ Runtime = Annotated[
     about={"output": "Folder of the graphs."},
 )
 def onnx(request: Request, *, int8: Int8 = True, check: Check = True) -> None:
-    """Write a student as ONNX graphs.
-
-    The float32 graph must give PyTorch's logits within 1e-5, padded or not; the distance of the 8-bit one is shown.
-    """
+    """The float32 graph must give PyTorch's logits within 1e-5, padded or not; the 8-bit one's distance is shown."""
     from kdcli.export.onnx import export_onnx
 
     student, output = _places(request)
@@ -72,10 +69,8 @@ def onnx(request: Request, *, int8: Int8 = True, check: Check = True) -> None:
     about={"output": "Folder to write; with --single, the file."},
 )
 def web(request: Request, *, single: Single = False, runtime: Runtime = None) -> None:
-    """Write a student as a web page.
-
-    The page classifies what one types and colours the words by their effect, all in the browser: the student runs there
-    on onnxruntime-web and @huggingface/tokenizers. It asks no other host for anything.
+    """The page classifies what one types and colours the words by their effect, all in the browser: the student
+    runs there on onnxruntime-web and @huggingface/tokenizers. It asks no other host for anything.
     """
     from kdcli.export.web import export_web
 
@@ -98,10 +93,7 @@ def web(request: Request, *, single: Single = False, runtime: Runtime = None) ->
 def hub_folder(
     request: Request, *, licence: Licence = "unknown", language: Language = "en", dataset: Dataset = None
 ) -> None:
-    """Write a student as a folder for the Hub.
-
-    `hf upload` takes it as it is.
-    """
+    """`hf upload` takes it as it is."""
     from kdcli.export.hub import Origin, export_hub_folder
 
     student, output = _places(request)
@@ -124,9 +116,7 @@ def hub_folder(
     about={"output": "File to write."},
 )
 def binary(request: Request) -> None:
-    """Write a student as one file that predicts.
-
-    It is for this version of Python and this kind of machine, and needs nothing else. It writes what `kd predict`
+    """It is for this version of Python and this kind of machine, and needs nothing else. It writes what `kd predict`
     writes for lines from stdin; its first start unpacks it into ~/.cache/kd.
     """
     from kdcli.export.binary import export_binary

@@ -1,7 +1,5 @@
 """``kd join``: the teacher's logits beside the texts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +21,5 @@ Logits = Annotated[
     },
 )
 def join(request: Request, *, logits: Logits = None) -> None:
-    """Join the teacher's logits to the transfer set."""
     inputs, outputs = {"transfer": request.input, "logits": logits}, {"joined": request.output}
     show_stages(["join"], request, request.load("demo", uses=()), inputs=inputs, outputs=outputs)

@@ -45,8 +45,7 @@ _TOGETHER = {
     **{group: tuple(key for key in _OF_PLUGINS if key.startswith(group)) for group in ("generators.*", "teachers.*")},
 }
 """Names that stand for several options."""
-_TOP = ("seed", "device", "precision", "engine", "ray_address")
-"""Settings in no table."""
+_TOP = ("seed", "device", "precision", "engine", "ray_address")  # settings in no table
 _COLUMNS = "the profile's task.text_columns"
 _DEFAULTS = {
     "run_dir": {"profile": "demo", "input": "the run's", "output": "in the run folder"},
@@ -207,9 +206,9 @@ class Command:
 
         callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         callback.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        more_help = inspect.cleandoc(self.function.__doc__ or "").partition("\n\n")[2]
         app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        text = re.sub(r"(?<!\n)\n(?!\n)", " ", f"{help}\n\n{more_help}".strip())  # the terminal breaks the lines
+        text = f"{help}\n\n{inspect.cleandoc(self.function.__doc__ or '')}".strip()
+        text = re.sub(r"(?<!\n)\n(?!\n)", " ", text)  # the terminal breaks the lines
         end = "\n\n".join(f"[bold]Example[/bold]  {line}" for line in self.examples)
         app.command(name, cls=SingleCommand, help=text, epilog=end, context_settings=CONTEXT)(callback)
         return get_command(app)
@@ -237,9 +236,10 @@ def command(
 ) -> Callable[[Callable[..., None]], Command]:
     """Make a command of a function that takes a ``Request``, and options of its own as keywords.
 
-    The help ends with ``examples``. ``options`` are fields of ``Request``, settings by key (``student.*``: all of that
-    table) and names in ``_TOGETHER``; those in ``required`` have no default. ``about`` has for some of these
-    fields the help, the default behind a ``|``, or both, where they are not those of all commands.
+    Its help is its line in ``TABLE``, the function's docstring and ``examples``. ``options`` are fields of ``Request``,
+    settings by key (``student.*``: all of that table) and names in ``_TOGETHER``; those in ``required`` have no
+    default. ``about`` has for some of these fields the help, the default behind a ``|``, or both, where they are not
+    those of all commands.
     """
     return lambda function: Command(function, options, examples, required, about or {})
 

@@ -1,7 +1,5 @@
 """``kd plugins``: list, show, check and write plugins."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Sequence
@@ -35,13 +33,11 @@ NewName = Annotated[str, typer.Argument(metavar="NAME", help="Its name: lower-ca
 
 @command("kd plugins list")
 def list_(request: Request) -> None:
-    """List the plugins."""
     ui.show({"plugins": [_described(plugin) for group in registry.GROUPS for plugin in registry.plugins(group)]})
 
 
 @command("kd plugins show bilstm")
 def show(request: Request, *, name: PluginName) -> None:
-    """Show a plugin."""
     from pydantic import BaseModel
 
     from kdcli.config.files import options_of
@@ -54,7 +50,7 @@ def show(request: Request, *, name: PluginName) -> None:
         shown.append(
             {
                 **_described(plugin),
-                "about": registry.about(loaded),
+                "about": (loaded.__doc__ or "").strip().partition("\n")[0],
                 "file": getattr(sys.modules.get(plugin.module.partition(":")[0], loaded), "__file__", None),
                 "api_version": loaded.api_version,
                 **{flag: getattr(loaded, flag) for flag in ("pairs", "scores") if hasattr(loaded, flag)},
@@ -71,9 +67,7 @@ def show(request: Request, *, name: PluginName) -> None:
     "kd plugins check zero-shot --model FOLDER",
 )
 def check(request: Request, *, name: PluginName, sets: Sets = None, model: Model = "") -> None:
-    """Check a plugin.
-
-    A generator is fine-tuned on 40 sentences and on 40 pairs, and a student trained for a moment, on the CPU: set
+    """A generator is fine-tuned on 40 sentences and on 40 pairs, and a student trained for a moment, on the CPU: set
     options that make a big model small (--set model=tiny), and with which it learns these few texts in seconds.
     A teacher reads these sentences and pairs.
     """
@@ -102,7 +96,6 @@ def check(request: Request, *, name: PluginName, sets: Sets = None, model: Model
     about={"output": "Folder to write.|kd-NAME"},
 )
 def new(request: Request, *, kind: Kind, name: NewName) -> None:
-    """Write a plugin that works."""
     from kdcli.scaffold import new_plugin
 
     plugin = new_plugin(kind=kind, name=name, folder=request.output, force=request.force)

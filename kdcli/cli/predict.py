@@ -62,9 +62,7 @@ def predict(
     keep: Keep = False,
     defer: Defer = False,
 ) -> None:
-    """Predict a label, or a score, for each text.
-
-    The result is TSV on stdout (also with --output -), or the file of --output (a .txt holds the predictions alone):
+    """The result is TSV on stdout (also with --output -), or the file of --output (a .txt holds the predictions alone):
     the columns index and prediction, and probabilities if you ask for them. A killed run with --output continues where
     it stopped. With --defer or --agree a student says which texts it is unsure of; with --teacher too, the teacher
     answers those.
@@ -187,11 +185,9 @@ def _write_stream(
 ) -> None:
     """Write predictions as they are made: to a file, as JSON, or as TSV until nobody reads them any more."""
     stop_spinner()  # somebody may type the lines
-    from kdcli.evaluate.predict import predict_table, write_predictions
+    from kdcli.evaluate.predict import predict_lines, predict_table, write_predictions
 
     if lines:
-        from kdcli.evaluate.lines import predict_lines
-
         rows = predict_lines(model, cast(Any, sys.stdin.buffer), reporter, probabilities=probabilities)
     else:
         assert request.input is not None

@@ -25,7 +25,6 @@ WithDocs = Annotated[bool, switch("Options", "--docs/--no-docs", "Every setting 
 
 @command("kd profile list")
 def list_(request: Request) -> None:
-    """List the profiles."""
     found = [
         {"name": name, "about": files.about(files.find(name)).partition("\n")[0], "file": str(files.find(name))}
         for name in files.names()
@@ -35,7 +34,6 @@ def list_(request: Request) -> None:
 
 @command("kd profile show sst2 --resolved", "kd profile show sst2 --docs", options=("sets",))
 def show(request: Request, *, name: ProfileName, resolved: Resolved = False, docs: WithDocs = False) -> None:
-    """Show a profile."""
     if not (resolved or docs):
         if request.sets:
             raise UsageError("--set changes what --resolved and --docs show", hint="add --resolved, or --docs")
@@ -55,7 +53,6 @@ def show(request: Request, *, name: ProfileName, resolved: Resolved = False, doc
 
 @command("kd profile copy sst2 my.toml", options=("force",))
 def copy(request: Request, *, name: OwnName, file: Target = None) -> None:
-    """Copy a profile."""
     from kdcli.files import atomic, check_output
 
     if "/" in name or name.endswith(".toml"):
@@ -72,10 +69,7 @@ def copy(request: Request, *, name: OwnName, file: Target = None) -> None:
 
 @command("kd profile check my.toml", options=("sets",))
 def check(request: Request, *, name: ProfileName) -> None:
-    """Check a profile.
-
-    Where its data folder is there, its tables and its stages are checked too, as `kd data check` and `--dry-run` do.
-    """
+    """Where its data folder is there, its tables and stages are checked too, as `kd data check` and `--dry-run` do."""
     profile = request.load(name)
     with ui.reporting("kd profile check") as reporter:
         data = _check_data(profile, reporter)

@@ -97,10 +97,7 @@ class Work:
 
 @dataclass
 class Reporting:
-    """The reporter of a command (``kdcli.api.Reporter``).
-
-    With a ``console`` it draws; else it prints a line every ``interval`` seconds (infinite: only the last).
-    """
+    """The reporter of a command: it draws on a ``console``, or prints a line every ``interval`` seconds."""
 
     title: str
     say: Callable[[str], None]

@@ -1,7 +1,5 @@
 """``kd report``: a run as one HTML page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +18,7 @@ Run = Annotated[Path, typer.Argument(help="Run folder, also of a run that is hal
     about={"output": "The page: an .html file.|RUN/report.html"},
 )
 def report(request: Request, *, run: Run) -> None:
-    """Write one HTML page.
-
-    A page of kd's own is replaced without --force, another file is not.
-    """
+    """A page of kd's own is replaced without --force, another file is not."""
     from kdcli.report.page import write_report
 
     with ui.reporting("report") as reporter:

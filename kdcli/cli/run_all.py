@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     ),
 )
 def run_all(request: Request) -> None:
-    """Run all stages of a profile.
-
-    Stages: transfer (lite, cache, fine-tune, prefixes, sample, corpus, mix), teacher, export, join, encode, student,
+    """Stages: transfer (lite, cache, fine-tune, prefixes, sample, corpus, mix), teacher, export, join, encode, student,
     baseline, results. What is up to date is not run again.
     """
     from kdcli.report.page import report_run
@@ -69,8 +67,7 @@ def run_all(request: Request) -> None:
     def last(result: Any) -> RenderableType:
         if "results" not in by_name:
             return Group(ui.panel(outcomes[-1].name, ui.describe(result)), *where)
-        calibrated = by_name.get("calibrate")
-        return Group(results_view(by_name["results"]), *map(Text, deferral_lines(calibrated)), *where)
+        return Group(results_view(by_name["results"]), *map(Text, deferral_lines(by_name.get("calibrate"))), *where)
 
     _show(outcomes, request.dry_run, last)
 
@@ -93,10 +90,7 @@ def show_stages(
 
 
 def _show(outcomes: Sequence[Outcome], dry_run: bool, last: Callable[[Any], RenderableType] | None = None) -> None:
-    """Show the results of stages (by ``last`` the last alone), or for a dry run what would run and why.
-
-    Of the processes that ``torchrun`` starts, the main one shows them.
-    """
+    """Show the results of stages (by ``last`` the last alone), or what would run; once under ``torchrun``."""
     from kdcli.parts import is_main_process
 
     if not is_main_process():

@@ -1,7 +1,5 @@
 """``kd serve``: a student as an HTTP service."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -48,9 +46,7 @@ def serve(
     max_characters: Characters = 20_000,
     max_bytes: Bytes = 4_000_000,
 ) -> None:
-    """Serve a student over HTTP.
-
-    POST /predict and /explain take JSON with a list `texts`, of pairs a list of two each; GET /health, /metrics
+    """POST /predict and /explain take JSON with a list `texts`, of pairs a list of two each; GET /health, /metrics
     (for Prometheus), /docs. It listens on this machine alone, unless --host says otherwise. Ctrl-C or SIGTERM ends it
     when the requests in work are answered.
     """

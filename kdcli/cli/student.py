@@ -1,7 +1,5 @@
 """``kd student``: distil the teacher into a student."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from kdcli.cli.options import Request, command
@@ -17,7 +15,6 @@ MADE = ("kd.lock", "profile.toml", "metrics.jsonl", ".launch.lock", "tensorboard
     about={"input": "The joined set: .parquet .tsv .csv .jsonl, also .gz.", "output": "Folder of the student."},
 )
 def student(request: Request) -> None:
-    """Distil the joined set into a student."""
     from kdcli.files import check_replaceable, remove
     from kdcli.run.folder import artefact, is_run
 

@@ -21,7 +21,6 @@ Split = Annotated[Literal["train", "dev"], option(FILES, "--split", "Split of th
     about={"output": "Folder of the fine-tuned teacher."},
 )
 def train(request: Request) -> None:
-    """Fine-tune an encoder on the labelled texts."""
     profile = request.load("demo", uses=(), settings={"teacher.train": True})
     show_stages(["teacher"], request, profile, outputs={"teacher": request.output})
 
@@ -39,7 +38,6 @@ def train(request: Request) -> None:
     },
 )
 def export(request: Request) -> None:
-    """Export the teacher's logits."""
     profile = _with_teacher(request)
     show_stages(["export"], request, profile, inputs={"transfer": request.input}, outputs={"logits": request.output})
 
@@ -52,10 +50,7 @@ def export(request: Request) -> None:
     about={"dry_run": "Show what it would take, of a teacher behind a server; ask nothing."},
 )
 def audit(request: Request, *, rows: Rows = 200, split: Split = "dev") -> None:
-    """Compare a teacher with gold labels: scores, each class, confusions, texts without an answer.
-
-    A teacher behind a server writes its answers into the run folder, and is not asked again for them.
-    """
+    """A teacher behind a server writes its answers into the run folder, and is not asked again for them."""
     from kdcli.cli.eval import report_view
     from kdcli.evaluate.evaluate import audit_teacher, draw_labelled
     from kdcli.run.stage import RunContext

@@ -1,7 +1,5 @@
 """``kd transfer``: make a transfer set."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from kdcli.cli.options import RUN, Request, command, option
@@ -22,7 +20,6 @@ ABOUT = {"output": "The texts: .parquet .tsv .csv .jsonl .txt, also .gz."}
     about=ABOUT,
 )
 def lite(request: Request) -> None:
-    """Fabricate texts by rules."""
     profile = request.load("demo", uses={"taggers"}, settings={"transfer.method": "lite"})
     show_stages(["lite"], request, profile, outputs={"lite": request.output})
 
@@ -36,9 +33,7 @@ def lite(request: Request) -> None:
     about={"output": "What the last step makes: a table, or the folder of the generator."},
 )
 def heavy(request: Request, *, only: Step = None) -> None:
-    """Sample texts from a language model.
-
-    Four steps: cache the task's texts, fine-tune the generator on them, count the texts' first words (prefixes),
+    """Four steps: cache the task's texts, fine-tune the generator on them, count the texts' first words (prefixes),
     sample.
     """
     steps, made = ([only], MADE[only]) if only else (list(MADE), "heavy")
@@ -55,10 +50,7 @@ def heavy(request: Request, *, only: Step = None) -> None:
     about=ABOUT,
 )
 def corpus(request: Request) -> None:
-    """Take unlabelled texts.
-
-    With --order-by lm, the generator is fine-tuned first, as in transfer heavy.
-    """
+    """With --order-by lm, the generator is fine-tuned first, as in transfer heavy."""
     profile = request.load("demo", uses={"generators"}, settings={"transfer.method": "corpus"})
     by_model = profile.settings.transfer.corpus.order_by == "lm"
     steps = ["cache", "fine-tune", "corpus"] if by_model else ["corpus"]

@@ -1,7 +1,5 @@
 """The two streams: results on stdout (text, or one JSON object), everything else on stderr."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -50,10 +48,7 @@ def configure(flags: Output) -> None:
 
 
 def show(result: object, view: Callable[[Any], RenderableType] | None = None) -> bool:
-    """Print a command's result: with ``--json`` one object, else what ``view`` (or ``describe``) makes of it.
-
-    Returns False once the reader has gone, like ``write``.
-    """
+    """Print a result: with ``--json`` one object, else what ``view`` makes of it; False once the reader has gone."""
     if output.json:
         return write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
     out = _stdout or sys.stdout
@@ -135,11 +130,7 @@ def warn(message: str) -> None:
 
 
 def fail(error: KdError, trace: BaseException | None = None) -> int:
-    """Report an error: two lines on stderr for each single one; with ``--json`` also one object on stdout.
-
-    Returns:
-        The exit code. ``--debug`` shows the traceback of ``trace``.
-    """
+    """Report an error, with ``--debug`` the traceback of ``trace``, with ``--json`` an object; return its exit code."""
     if output.debug and trace:
         _say("".join(traceback.format_exception(trace)).rstrip())
     for one in each(error):

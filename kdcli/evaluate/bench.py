@@ -67,25 +67,20 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The speed and the size of a model.
-
-    Texts ``per_second`` are by the number of texts in a call, from text to logits. ``megabytes`` (10^6 bytes) are the
-    weights on disk, ``peak_megabytes`` the most memory that its process held resident: Python, libraries, model, texts
-    and what computing takes. ``load_seconds`` go from the start of the imports to a model that is ready.
-    """
+    """The speed and the size of a model; a megabyte is 10^6 bytes."""
 
     name: str
     kind: Kind
     place: str
     device: str
-    per_second: dict[int, float]
+    per_second: dict[int, float]  # texts, from text to logits, by the number of texts in a call
     latency: Latency
     parameters: int | None  # None where the form does not show them
     parameters_without_embeddings: int | None
-    megabytes: float
-    peak_megabytes: float
+    megabytes: float  # of the weights on disk
+    peak_megabytes: float  # the most that its process held resident: Python, libraries, model, texts, computing
     gpu_peak_megabytes: float | None
-    load_seconds: float
+    load_seconds: float  # from the start of the imports to a model that is ready
 
 
 @dataclass(frozen=True)
@@ -121,9 +116,9 @@ def bench(
     """Measure a student in all its forms, and a teacher, each in a process of its own.
 
     A model is named by its folder or its run, the teacher also by its hub name; ``onnx`` is what ``kd export onnx`` has
-    written. The texts are those of ``table``, else of dev, or without a profile (``profiled``) those of the embedded
-    sample. PyTorch computes on the settings' device, NumPy and ONNX on the CPU. Each batch size is timed for
-    ``seconds``, but one call at least. A model that does not fit into memory is a ``KdError``.
+    written. The texts are those of ``table``, else of dev, or without a profile (``profiled``) the embedded sample's.
+    PyTorch computes on the settings' device, NumPy and ONNX on the CPU. Each batch size is timed for ``seconds``, but
+    one call at least. A model that does not fit into memory is a ``KdError``.
     """
     from kdcli.models.device import resolve
     from kdcli.student.student import load_student
@@ -230,13 +225,6 @@ def _machine(device: str) -> dict[str, str]:
     return {**found, "python": platform.python_version(), **{name: version(name) for name in libraries}}
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    logits: Logits
-    megabytes: float
-    parameters: tuple[int | None, int | None] = (None, None)
-
-
 def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurement:
     """Load a model, warm it up and time it on fresh texts, for ``seconds`` or until they end.
 
@@ -244,15 +232,15 @@ def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurem
     """
     with redirect_stdout(sys.stderr):  # this process shares the parent's stdout, which is for the result
         begin = time.perf_counter()
-        model = _load(subject)
+        logits, megabytes, parameters = _load(subject)
         loaded = time.perf_counter() - begin
         rates: dict[int, float] = {}
         times: dict[int, list[float]] = {}
         for number, batch in enumerate(BATCHES):
             if number and subject.kind != "teacher":
-                model = _load(subject)
+                logits = _load(subject)[0]
             texts = [column[number :: len(BATCHES)] or column for column in columns]
-            rates[batch], times[batch] = timed(model.logits, texts, batch, seconds)
+            rates[batch], times[batch] = timed(logits, texts, batch, seconds)
         gpu_peak = None
         if subject.device.startswith("cuda"):
             import torch
@@ -261,7 +249,7 @@ def measure(subject: BenchSubject, columns: Columns, seconds: float) -> Measurem
     p50, p95, p99 = (1000 * float(value) for value in np.percentile(times[1], [50, 95, 99]))
     latency, memory = Latency(p50, p95, p99, len(times[1])), (peak_memory() / 1e6, gpu_peak)
     what = subject.name, subject.kind, subject.place, subject.device
-    return Measurement(*what, rates, latency, *model.parameters, model.megabytes, *memory, loaded)
+    return Measurement(*what, rates, latency, *parameters, megabytes, *memory, loaded)
 
 
 def cold_start(subject: BenchSubject) -> float:
@@ -272,7 +260,7 @@ def cold_start(subject: BenchSubject) -> float:
 def _start(subject: BenchSubject) -> float:
     with redirect_stdout(sys.stderr):
         begin = time.perf_counter()
-        _load(subject).logits([["a text"]] * len(subject.task.columns))
+        _load(subject)[0]([["a text"]] * len(subject.task.columns))
     return time.perf_counter() - begin
 
 
@@ -304,7 +292,8 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _load(subject: BenchSubject) -> _Loaded:
+def _load(subject: BenchSubject) -> tuple[Logits, float, tuple[int | None, int | None]]:
+    """Load a model: its logits, its megabytes, all its parameters and those outside of embeddings, where known."""
     folder, device = Path(subject.place), subject.device
     if subject.kind == "teacher":
         from kdcli.teacher.model import BATCH
@@ -313,7 +302,7 @@ def _load(subject: BenchSubject) -> _Loaded:
         teacher = subject.source.load(subject.task, device=device, precision=subject.precision)
         batch = LARGE if device.startswith("cuda") else BATCH
         parameters = teacher.parameters, teacher.parameters_without_embeddings
-        return _Loaded(lambda columns: teacher.logits(columns, batch), teacher.megabytes, parameters)
+        return lambda columns: teacher.logits(columns, batch), teacher.megabytes, parameters
     if subject.kind in ("pytorch", "numpy"):
         from kdcli.student.student import WEIGHTS, load_student
 
@@ -321,8 +310,8 @@ def _load(subject: BenchSubject) -> _Loaded:
         torch = subject.kind == "pytorch"
         student = load_student(folder, device=device, torch=torch)
         sizes = (student.parameters, student.parameters_without_embeddings) if torch else (None, None)
-        return _Loaded(student.logits, (folder / WEIGHTS).stat().st_size / 1e6, sizes)
+        return student.logits, (folder / WEIGHTS).stat().st_size / 1e6, sizes
     from kdcli.export.onnx import INT8, MODEL, load_onnx
 
     file = MODEL if subject.kind == "onnx" else INT8
-    return _Loaded(load_onnx(folder, file).logits, (folder / file).stat().st_size / 1e6)
+    return load_onnx(folder, file).logits, (folder / file).stat().st_size / 1e6, (None, None)

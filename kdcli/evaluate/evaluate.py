@@ -1,7 +1,5 @@
 """Evaluate a student on labelled tables: alone, beside its teacher, and against another student."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,8 +26,7 @@ from kdcli.teacher.model import TeacherSource
 from kdcli.transfer.cleaning import keys
 
 ROWS = 1024
-ORDER = ("student", "teacher", "against")
-"""The order of the models; the first is compared with the others."""
+ORDER = ("student", "teacher", "against")  # the order of the models; the first is compared with the others
 
 
 @dataclass(frozen=True)
@@ -70,11 +67,7 @@ def evaluate_models(
 
     A model is named by its folder or its run, the teacher also by its hub name. ``profiled``: the settings describe the
     task; otherwise the student does, and they only say how to read a table. The teacher runs on their device, a student
-    on the CPU.
-
-    Raises:
-        DataError: A model is not one of the task, or the table has no labels.
-        UsageError: The task has another number of text columns.
+    on the CPU. A model of another task, or a table without labels, is a ``DataError``.
     """
     reporter = reporter or QuietReporter()
     places = {"student": str(student_folder(student))}
@@ -105,11 +98,7 @@ def evaluate_models(
 def audit_teacher(
     teacher: TeacherSource, table: pl.DataFrame, task: Task, settings: Settings, reporter: Reporter
 ) -> EvalReport:
-    """Evaluate a teacher by itself on a labelled table, which the report calls ``sample``.
-
-    Raises:
-        DataError: The teacher answers none of the texts.
-    """
+    """Evaluate a teacher on a labelled table; one that answers none of its texts is a ``DataError``."""
     device, precision = resolve(settings.device), settings.precision
     model = teacher.load(task, device=device, precision=precision, reporter=reporter)
     found = evaluate_table({"teacher": model}, table, task, seed=settings.seed, name="sample", reporter=reporter)
@@ -136,10 +125,7 @@ def evaluate_table(
     name: str = "the table",
     reporter: Reporter | None = None,
 ) -> TableEvaluation:
-    """Evaluate models on the rows of a labelled table, and compare the first of them with each of the others.
-
-    The table holds ``task.columns`` and ``label``; agreement is that with the model named ``teacher``.
-    """
+    """Evaluate models on a labelled table, and compare the first with the others; agreement is with ``teacher``."""
     reporter = reporter or QuietReporter()
     gold = encode_labels(table["label"], task, file=name)
     columns = [table[column].to_list() for column in task.columns]

@@ -1,7 +1,5 @@
 """TF-IDF and a linear model on the teacher's answers: what a student has to beat, in seconds."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +17,9 @@ from kdcli.api import QuietReporter, Task
 from kdcli.student.dataset import open_joined
 from kdcli.tasks.answers import answers
 
-MOST = 50_000
-"""The most rows it learns from: the first, so the task's own texts come before fabricated ones."""
+MOST = 50_000  # the most rows it learns from: the first, so the task's own texts come before fabricated ones
 _BETWEEN = " [SEP] "
-_UNSEEN = 5.0
-"""How far the log-odds of classes that it has not seen lie below all others."""
+_UNSEEN = 5.0  # how far the log-odds of classes that it has not seen lie below all others
 
 
 @dataclass(frozen=True)

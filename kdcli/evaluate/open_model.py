@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from kdcli.api import Reporter, Task
 from kdcli.evaluate.pair import DeferringStudent
 from kdcli.evaluate.predict import Model
+from kdcli.files import files_sha256
 from kdcli.parts import Loaded
+from kdcli.student.student import Student, load_student
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
-    from kdcli.student.student import Student
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,6 @@ class LoadedModel:
 
 def open_student(path: Path, device: str = "auto") -> LoadedModel:
     """Load a student from its folder or a run's; ``auto`` is the CPU, which needs no PyTorch."""
-    from kdcli.files import files_sha256
-
     if not (path / "config.json").is_file():
         from kdcli.run.folder import student_folder
 
@@ -66,18 +65,13 @@ def open_student(path: Path, device: str = "auto") -> LoadedModel:
 
 
 def _load_student(path: Path, device: str) -> Student:
-    from kdcli.student.student import load_student
-
     return load_student(path, device=device)
 
 
 def open_teacher(
     name: str, settings: Settings, reporter: Reporter, task: Task | None = None, output: Path | None = None
 ) -> LoadedModel:
-    """Load a teacher from its folder, a run's, or by hub name; the task is by default that of the settings.
-
-    One behind a server keeps its answers beside ``output``.
-    """
+    """Load a teacher from its folder, a run's, or the Hub; one behind a server keeps its answers beside ``output``."""
     from kdcli.models.device import resolve
     from kdcli.run.folder import teacher_of
     from kdcli.tasks.split import task_from
@@ -99,27 +93,19 @@ def open_deferring(
     reporter: Reporter,
     output: Path | None = None,
 ) -> LoadedModel:
-    """Make a loaded student defer what it is unsure of, to a teacher if one is named; see ``open_teacher``.
-
-    Raises:
-        DataError: The student was not calibrated, or the teacher has other labels.
-    """
-    if teacher is None or settings is None:
-        loaded = _deferring(student.loaded, agree)
-        return replace(student, loaded=loaded, how={**student.how, "agree": loaded.value.target})
-    opened = open_teacher(teacher, settings, reporter, student.model.task, output)
-    loaded = _deferring(student.loaded, agree, opened.loaded)
-    how = {**student.how, "agree": loaded.value.target, "teacher": dict(opened.how)}
-    folders = student.folders + opened.folders
+    """Make a student defer, to a teacher if one is named; one that was not calibrated is a ``DataError``."""
+    opened = None
+    if teacher is not None and settings is not None:
+        opened = open_teacher(teacher, settings, reporter, student.model.task, output)
+    parts = student.loaded, agree, opened and opened.loaded
+    model = _load_deferring(*parts)
+    files = student.loaded.files + (opened.loaded.files if opened else ())
+    loaded, how = Loaded[Model](model, _load_deferring, parts, files), {**student.how, "agree": model.target}
+    if opened is None:
+        return replace(student, loaded=loaded, how=how)
+    folders, how["teacher"] = student.folders + opened.folders, dict(opened.how)
     return LoadedModel(loaded, folders, lambda: student.fingerprint()[:8] + opened.fingerprint()[:8], how)
 
 
-def _deferring(student: Loaded[Any], agree: float | None, teacher: Loaded[Any] | None = None) -> Loaded[Any]:
-    model = DeferringStudent(student.value, agree, teacher.value if teacher else None)
-    files = student.files + (teacher.files if teacher else ())
-    return Loaded(model, _load_deferring, (student, agree, teacher), files)
-
-
-def _load_deferring(*arguments: Any) -> DeferringStudent:
-    model: DeferringStudent = _deferring(*arguments).value
-    return model
+def _load_deferring(student: Loaded[Any], agree: float | None, teacher: Loaded[Any] | None) -> DeferringStudent:
+    return DeferringStudent(student.value, agree, teacher.value if teacher else None)

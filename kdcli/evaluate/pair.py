@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from kdcli.config.schema import DeferralSettings
     from kdcli.teacher.model import Teacher
 
-PART_ROWS = 4096
-"""Rows of a part that a teacher reads too."""
+PART_ROWS = 4096  # rows of a part that a teacher reads too
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ class DeferringStudent:
     student: Student
     agree: float | None = None  # by default the target that it was calibrated for
     teacher: Teacher | None = None
-    # texts, those deferred, and the seconds that student and teacher took
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)  # texts, those deferred, and the seconds of both models
 
     def __post_init__(self) -> None:
         """Refuse a student that was not calibrated."""
@@ -115,11 +113,9 @@ class CalibrationResult:
     needed: int  # the fewest that can promise the target
     agree: float  # the target
     answered: float  # the share that the student answers; 0 where no threshold meets the target
-    # with 95 % confidence at most this share of new texts like these is answered otherwise than by the teacher
-    bound: float
-    # by cross-fitting, on texts that did not choose the threshold: the share answered, and not otherwise
-    measured_answered: float
-    measured_agreement: float
+    bound: float  # with 95 % confidence at most this share of new texts is answered otherwise than by the teacher
+    measured_answered: float  # by cross-fitting, on texts that did not choose the threshold
+    measured_agreement: float  # likewise: the share that is not answered otherwise
     accuracy: float | None = None  # of the pair; None without gold labels
     teacher_accuracy: float | None = None
 
@@ -138,10 +134,7 @@ def calibrate_student(
 
     All of them calibrate: the more there are, the more the student may answer. The bound holds on new texts without a
     look at further ones; what a user will see is measured by cross-fitting. The ``dev`` texts, which have chosen the
-    model, say what is familiar.
-
-    Raises:
-        DataError: There are no answers for test texts.
+    model, say what is familiar. No answers for test texts are a ``DataError``.
     """
     found = pl.read_parquet(predictions, glob=False).filter(pl.col("table").str.starts_with("test"))
     if not len(found):

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,7 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.pair import DeferringStudent, PairSpeed
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
+from kdcli.tables.text_lines import STDIN, read_lines
 from kdcli.tasks import answers as answering
 
 if TYPE_CHECKING:
@@ -25,8 +27,7 @@ if TYPE_CHECKING:
 ROWS = 4096
 """Rows of a part: enough that batches of one length are padded little, few enough to lose little. A model that gains
 by more, because it computes shared beginnings of texts once, says so in its ``part_rows``."""
-_READING = {"layout", "text_columns", "bad_rows", "quoting", "separator"}
-"""Settings that say how a table is read."""
+_READING = {"layout", "text_columns", "bad_rows", "quoting", "separator"}  # settings that say how a table is read
 
 
 class Model(Protocol):
@@ -59,6 +60,25 @@ def predict_table(
     """
     for part in _parts(model, table, settings, reporter, ROWS):
         yield _predict_part(model, part, probabilities)
+
+
+def predict_lines(
+    model: Model, stream: BufferedIOBase, reporter: Reporter, *, probabilities: bool = False
+) -> Iterator[pl.DataFrame]:
+    """Predict a label, or a score, for each line as soon as it is there; memory does not grow with their number.
+
+    A line holds a text, or two with a tab between them, and ends at LF or CRLF; one that does not, one that is not
+    UTF-8, or none at all is a ``DataError``. The index counts the lines from 0.
+    """
+    done = 0
+    for columns in read_lines(stream, model.task, reporter):
+        rows = len(columns[0])
+        index = pl.int_range(done, done + rows, eager=True).cast(pl.String)
+        yield predict_texts(model, index, columns, probabilities=probabilities)
+        done += rows
+    if not done:
+        hint = "pipe lines of text into it, or name a table with --input FILE"
+        raise DataError("there is no line to predict", file=STDIN, hint=hint)
 
 
 def predict_file(
@@ -166,10 +186,7 @@ def file_columns(output: Path, model: Model, *, probabilities: bool = False) -> 
 
 
 def prediction_schema(model: Model, *, probabilities: bool = False) -> pl.Schema:
-    """Return the columns of predictions: ``index``, ``prediction``, and ``probability_LABEL`` for each label.
-
-    A ``DeferringStudent`` has a column ``deferred`` too.
-    """
+    """Return the columns of predictions, with those of the probabilities, and ``deferred`` where a student defers."""
     task = model.task
     if probabilities and task.is_score:
         raise UsageError(f"{task.name} predicts scores, which have no probabilities", hint="leave out --probabilities")
@@ -184,12 +201,10 @@ def prediction_schema(model: Model, *, probabilities: bool = False) -> pl.Schema
 def predict_texts(
     model: Model, index: pl.Series, columns: Sequence[Sequence[str]], *, probabilities: bool = False
 ) -> pl.DataFrame:
-    """Predict a label, a set of labels ``a|b``, or a score, for each text.
+    """Predict a label, a set of labels ``a|b``, or a score, for each text: the columns of ``prediction_schema``.
 
-    Returns:
-        The columns of ``prediction_schema``: the label with the highest logit, those above their thresholds, or the
-        score, cut to the task's range.
-        A row without any word or answer has an empty prediction, unless the model says that a label must stand.
+    The label has the highest logit, those of a set are above their thresholds, a score is cut to the task's range. A
+    row without any word or answer has an empty prediction, unless the model says that a label must stand.
     """
     task = model.task
     logits, *deferred = model.answer(columns) if isinstance(model, DeferringStudent) else (model.logits(columns),)

@@ -21,15 +21,14 @@ from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.tables.write import write_table
 from kdcli.tasks.answers import Outputs, answers, at_half, written
 from kdcli.tasks.labels import encode_labels
-from kdcli.tasks.metrics import RESAMPLES, Floats, metric_title, resampled, score
+from kdcli.tasks.metrics import Floats, metric_title, resampled, score
 from kdcli.tasks.statistics import Fidelity, Interval, bounds, fidelity
 from kdcli.teacher.logits import labels_of
 
 if TYPE_CHECKING:
     from kdcli.teacher.model import Teacher, TeacherSource
 
-Logits = dict[str, NDArray[np.float32]]
-"""``float32 [rows, task.outputs]`` by table."""
+Logits = dict[str, NDArray[np.float32]]  # ``float32 [rows, task.outputs]`` by table
 Range = tuple[float, float]
 """A 95 % interval: percentiles of a bootstrap over the texts, the same resamples for all models."""
 MODELS = ("teacher", "baseline", "tf-idf", "student")
@@ -51,9 +50,7 @@ class Row:
     parameters: int
     parameters_without_embeddings: int  # those that are not word vectors
     megabytes: float  # of its weights on disk, 10^6 bytes
-    # texts a second, from text to logits, each text fresh; baseline and student have one architecture, and so one
-    # figure: that of all their seeds together
-    per_second: float
+    per_second: float  # texts, from text to logits, each fresh; baseline and student, one architecture, share it
     intervals: dict[str, dict[str, Range]] = field(default_factory=dict)  # of the mean score of the seeds
     fidelity: dict[str, Fidelity] = field(default_factory=dict)  # by table, of its first seed; the teacher has none
 
@@ -200,40 +197,27 @@ class _Measured:
 def _results(
     models: Mapping[str, _Measured], tables: Mapping[str, pl.DataFrame], task: Task, notes: list[str], gold: bool
 ) -> Results:
-    scores: dict[str, dict[str, dict[str, list[float]]]] = {model: {} for model in models}
-    intervals: dict[str, dict[str, dict[str, Range]]] = {model: {} for model in models}
-    gaps: dict[str, dict[str, Interval | None]] = {}
+    seeds, found = {model: measured.at_half for model, measured in models.items()}, {}
     for name, table in tables.items():
-        outputs = {model: [seed[name] for seed in measured.at_half] for model, measured in models.items()}
-        found = score_models(task, outputs, encode_labels(table["label"], task, file=name))
-        gaps[name] = found.gaps
-        for model in models:
-            scores[model][name], intervals[model][name] = found.scores[model], found.intervals[model]
+        outputs = {model: [seed[name] for seed in own] for model, own in seeds.items()}
+        found[name] = score_models(task, outputs, encode_labels(table["label"], task, file=name))
     titles = {metric: metric_title(task, metric) for metric in (task.metric, *task.more_metrics)}
     if not gold and "accuracy" in titles:
         titles["accuracy"] = "agreement with the teacher"
-    rows = []
+    rows, alike, teacher = [], ("baseline", "student"), models["teacher"].logits[0]
     for model, measured in models.items():
-        speed, near = _speed(model, models), _fidelity(model, models)
-        rows.append(Row(model, scores[model], *measured.size, speed, intervals[model], near))
-    shares = {name: {key: gap.value if gap else None for key, gap in found.items()} for name, found in gaps.items()}
-    ranges = {
-        name: {key: (gap.low, gap.high) if gap else None for key, gap in found.items()} for name, found in gaps.items()
-    }
-    return Results(list(titles), rows, shares, notes, titles, ranges, gold)
-
-
-def _speed(model: str, models: Mapping[str, _Measured]) -> float:
-    """Return texts a second; baseline and student are one architecture, and measured together."""
-    same = [name for name in ("baseline", "student") if name in models] if model in ("baseline", "student") else [model]
-    return sum(models[name].rows for name in same) / sum(models[name].seconds for name in same)
-
-
-def _fidelity(model: str, models: Mapping[str, _Measured]) -> dict[str, Fidelity]:
-    if model == "teacher":
-        return {}
-    pairs = zip(models[model].logits[0].items(), models["teacher"].logits[0].values(), strict=True)
-    return {name: fidelity(own, teacher, models[model].tasks[0]) for (name, own), teacher in pairs}
+        scores = {name: one.scores[model] for name, one in found.items()}
+        ranges = {name: one.intervals[model] for name, one in found.items()}
+        # Baseline and student are one architecture, and measured together.
+        same = [models[name] for name in alike if name in models] if model in alike else [measured]
+        speed = sum(one.rows for one in same) / sum(one.seconds for one in same)
+        logits = {} if model == "teacher" else measured.logits[0]
+        near = {name: fidelity(own, teacher[name], measured.tasks[0]) for name, own in logits.items()}
+        rows.append(Row(model, scores, *measured.size, speed, ranges, near))
+    gaps = {name: one.gaps for name, one in found.items()}
+    shares = {name: {key: gap and gap.value for key, gap in of.items()} for name, of in gaps.items()}
+    sure = {name: {key: gap and (gap.low, gap.high) for key, gap in of.items()} for name, of in gaps.items()}
+    return Results(list(titles), rows, shares, notes, titles, sure, gold)
 
 
 @dataclass(frozen=True)
@@ -245,15 +229,10 @@ class ModelScores:
     gaps: dict[str, Interval | None]
 
 
-def score_models(
-    task: Task, outputs: Mapping[str, Sequence[Outputs]], gold: NDArray[Any], *, resamples: int = RESAMPLES
-) -> ModelScores:
-    """Score the seeds of each model (``[rows, task.outputs]``) on the same texts, with intervals.
-
-    An interval says how much the score depends on these texts; how much it depends on the seed is no part of it.
-    """
+def score_models(task: Task, outputs: Mapping[str, Sequence[Outputs]], gold: NDArray[Any]) -> ModelScores:
+    """Score the seeds of each model, ``[rows, task.outputs]``; the intervals are over these texts, not over seeds."""
     found = {model: [score(task, seed, gold) for seed in seeds] for model, seeds in outputs.items()}
-    drawn = iter(resampled(task, [seed for seeds in outputs.values() for seed in seeds], gold, resamples=resamples))
+    drawn = iter(resampled(task, [seed for seeds in outputs.values() for seed in seeds], gold))
     draws = {model: [next(drawn) for _ in seeds] for model, seeds in outputs.items()}
     result = ModelScores({model: {} for model in outputs}, {model: {} for model in outputs}, {})
     for metric in (task.metric, *task.more_metrics):

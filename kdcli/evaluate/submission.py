@@ -1,7 +1,5 @@
 """GLUE's submission files: predictions of the test tables under the names, and with the labels, that GLUE wants."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +13,7 @@ from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.predict import Model, PredictResult, predict_file
-from kdcli.files import atomic
+from kdcli.files import write_json
 from kdcli.parts import Loaded
 from kdcli.tasks.glue import TASKS
 from kdcli.tasks.split import needed_files, table_name
@@ -49,16 +47,12 @@ def begun_files(folder: Path) -> list[Path]:
 
 
 def predict_glue(model: Model | Loaded[Model], settings: TaskSettings, folder: Path, **how: Any) -> list[PredictResult]:
-    """Write GLUE's submission files for the test tables of a task, with the rows' own index.
-
-    ``how`` are ``origin``, ``resume``, ``engine`` and ``reporter`` of ``predict_file``.
-    """
+    """Write GLUE's submission files for a task's test tables, with their index; ``how`` is for ``predict_file``."""
     loaded = model if isinstance(model, Loaded) else Loaded(model, type(model), ())
     files = submission_files(settings, folder)
     task = glue_task(loaded.value.task, settings.name)
     spelled = Loaded[Model](_renamed(loaded, task), _renamed, (loaded, task), loaded.files)
-    with atomic(folder / UNFINISHED) as temporary:
-        temporary.write_text(json.dumps([file.name for file in files]), "utf-8")
+    write_json(folder / UNFINISHED, [file.name for file in files])
     results = [predict_file(spelled, table, file, settings, **how) for file, table in files.items()]
     (folder / UNFINISHED).unlink()
     return results
@@ -75,10 +69,6 @@ def glue_task(task: Task, name: str) -> Task:
     raise DataError(what, hint="name a model of this task")
 
 
-def _renamed(model: Loaded[Model], task: Task) -> _RenamedLabels:
-    return _RenamedLabels(model.value, task)
-
-
 @dataclass(frozen=True)
 class _RenamedLabels:
     model: Model
@@ -87,3 +77,7 @@ class _RenamedLabels:
 
     def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         return self.model.logits(columns)
+
+
+def _renamed(model: Loaded[Model], task: Task) -> _RenamedLabels:
+    return _RenamedLabels(model.value, task)

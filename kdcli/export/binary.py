@@ -3,8 +3,6 @@
 The libraries are those of this environment, so the file is for this kind of machine and this version of Python.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -3,8 +3,6 @@
 What a text gets from tables in 8 bits does not depend on its batch; from computing in 8 bits it does, a little.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +10,11 @@ import numpy as np
 from kdcli.errors import KdError, first_line
 from kdcli.models.inference import narrow
 
-QUANTISED = ("Conv", "LSTM", "MatMul")
-"""Operators that compute in 8 bits; onnxruntime has no such GRU."""
+QUANTISED = ("Conv", "LSTM", "MatMul")  # operators that compute in 8 bits; onnxruntime has no such GRU
 
 
 def quantise(source: Path, target: Path) -> None:
-    """Store the recurrence and the layers in 8 bits, a scale for each row; activations are scaled batch by batch.
-
-    Raises:
-        KdError: onnxruntime cannot do that.
-    """
+    """Store recurrence and layers in 8 bits, a scale for each row; what onnxruntime cannot do is a ``KdError``."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -1,7 +1,5 @@
 """A student as the Hugging Face Hub wants it: a folder to upload as it is, with a model card."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping
@@ -10,13 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import EvalResult, HfApi, ModelCardData
+from huggingface_hub import EvalResult, HfApi
 
 from kdcli.api import Task
 from kdcli.download import SOURCES
 from kdcli.errors import DataError, MissingError, first_line
 from kdcli.files import CALIBRATION, MARKER, atomic, check_output
-from kdcli.student.card import fill_card, tags
+from kdcli.student.card import student_card
 from kdcli.student.student import FORMAT, WEIGHTS, Student, load_student
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.tasks.metrics import metric_title
@@ -52,10 +50,7 @@ class Origin:
 def export_hub_folder(*, student: Path, output: Path, origin: Origin | None = None, force: bool = False) -> HubFolder:
     """Write a student's folder for the Hub, whole or not at all, without the paths of this machine.
 
-    ``force`` replaces an earlier export.
-
-    Raises:
-        DataError: The folder is not a student's, or the output exists.
+    ``force`` replaces an earlier one. A folder that is not a student's, or an output that exists, is a ``DataError``.
     """
     check_output(output, [student], force=force)
     loaded = load_student(student)
@@ -100,7 +95,7 @@ def hub_card(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, 
         made = {"teacher": _public_name(origin.teacher), "transfer set": origin.transfer, **made}
     try:
         data, made = _card_data(config, metrics, task, origin), {name: value for name, value in made.items() if value}
-        return fill_card(data, config, metrics, task, size, made=made, on_hub=origin.name)
+        return student_card(config, metrics, task, size, made=made, on_hub=origin.name, data=data)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         hint = "train it again, or take the folder that `kd student` has written"
         raise DataError(f"config.json or metrics.json of the student is not whole: {error!r}", hint=hint) from error
@@ -118,8 +113,8 @@ def without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _card_data(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, origin: Origin) -> ModelCardData:
-    """Return the part of the card for machines."""
+def _card_data(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, origin: Origin) -> dict[str, Any]:
+    """Return what the part of the card for machines has beside that of the student's own card."""
     known = {source.name: source.address for source in SOURCES if source.kind == "task"}
     dataset = origin.dataset or known.get(task.name)
     results = [
@@ -136,17 +131,14 @@ def _card_data(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task
         for metric, value in metrics["dev"].items()
         if config.get("gold", True)  # agreement with the teacher is no accuracy
     ]
-    return ModelCardData(
-        license=origin.licence,
-        language=origin.language,
-        library_name="kdcli",
-        pipeline_tag="text-classification",
-        tags=tags(config, task),
-        datasets=[dataset] if dataset else None,
-        metrics=list(dict.fromkeys(METRICS.get(metric, metric) for metric in (task.metric, *task.more_metrics))),
-        model_name=f"{task.name}-{config['plugin']}",
-        eval_results=results or None,
-    )
+    return {
+        "license": origin.licence,
+        "language": origin.language,
+        "datasets": [dataset] if dataset else None,
+        "metrics": list(dict.fromkeys(METRICS.get(metric, metric) for metric in (task.metric, *task.more_metrics))),
+        "model_name": f"{task.name}-{config['plugin']}",
+        "eval_results": results or None,
+    }
 
 
 def _public_name(source: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from tokenizers import Tokenizer, normalizers
 
 from kdcli import __version__, registry
@@ -24,7 +25,7 @@ from kdcli.api import MASK, QuietReporter, Reporter, Task
 from kdcli.errors import DataError, KdError, MissingError, PluginError, first_line
 from kdcli.export.bits import narrow_tables, quantise
 from kdcli.files import atomic, check_output
-from kdcli.student.config import task_of
+from kdcli.student.loading import PossibleTask
 from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.student.vocabulary import PAD, Columns, Compute, load_tokenizer, save_tokenizer
 from kdcli.tasks.answers import answers, same
@@ -35,16 +36,11 @@ if TYPE_CHECKING:
 
 FORMAT = "kd.onnx/1"
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
-BATCH = 16
-"""Texts that go through a graph at once: more of them overflow the processor's caches, and it takes longer."""
-DEV_ROWS = 2048
-"""Texts of dev that a graph is compared on."""
-SIZES = (1, 2, 7, 32)
-"""Rows of a batch that graphs are compared on."""
-LONGEST = (1, 2, 5, 13, 40)
-"""Words of such a batch's longest text, beside the most that the student reads."""
-TOLERANCE = 1e-5
-"""For float32: |ours - PyTorch's| is at most this, and this share of PyTorch's more."""
+BATCH = 16  # texts that go through a graph at once: more of them overflow the processor's caches, and it takes longer
+DEV_ROWS = 2048  # texts of dev that a graph is compared on
+SIZES = (1, 2, 7, 32)  # rows of a batch that graphs are compared on
+LONGEST = (1, 2, 5, 13, 40)  # words of such a batch's longest text, beside the most that the student reads
+TOLERANCE = 1e-5  # for float32: |ours - PyTorch's| is at most this, and this share of PyTorch's more
 TIMED, WORDS, SECONDS = (1, 64), 20, 0.1
 """Rows of the batches that graphs are timed on, words of each text, and how long."""
 
@@ -84,7 +80,7 @@ def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> Studen
         config = json.loads((folder / "config.json").read_text("utf-8"))
         if config["format"] != FORMAT:
             raise ValueError(f"its format is {config['format']!r}, and {FORMAT!r} is expected")
-        task = task_of(config)
+        task = TypeAdapter[Task](PossibleTask).validate_python(config["task"])
     except (OSError, LookupError, TypeError, ValueError) as error:
         hint = "name the folder that `kd export onnx` has written"
         raise DataError(f"this is not a folder of an exported student: {error}", file=folder, hint=hint) from error

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from kdcli.student.student import Student
 
 ABOUT, CONTENT, PACKAGES, WEIGHTS = "about.json", "content", "packages.tar.xz", "model.safetensors"
-MODULES = EXTENSION_SUFFIXES[0]
-"""How this Python names compiled modules: its version, processor and C library."""
+MODULES = EXTENSION_SUFFIXES[0]  # how this Python names compiled modules: its version, processor and C library
 
 
 def main(archive: Path) -> int | str:

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["GROUPS", "KEYS", "Group", "Plugin"]
 
 
-# Finding
-
-
 @lru_cache(maxsize=1)
 def _installed(path: tuple[str, ...]) -> tuple[Plugin, ...]:
     """Read the metadata of everything on ``path`` (``sys.path``: the key of the cache); what is unreadable warns."""
@@ -98,9 +95,6 @@ def _no_such(name: str, kind: str, installed: list[Plugin]) -> PluginError:
     return PluginError(f"no {kind}plugin is named {name}", hint=hint)
 
 
-# Loading
-
-
 def load(group: Group, name: str) -> Any:
     """Import a plugin, a module or an object, and check its contract, see ``kdcli.api``."""
     return find(group, name).load()
@@ -161,14 +155,6 @@ def breach(group: Group, name: str, what: str) -> PluginError:
     return PluginError(f"{title(group, name)} {what}", hint=f"`kd plugins check {wanted}` shows what it must keep")
 
 
-# Describing
-
-
-def about(module: Any) -> str:
-    """Return the first line of a loaded plugin's docstring."""
-    return (getattr(module, "__doc__", None) or "").strip().partition("\n")[0]
-
-
 def title(group: Group, name: str) -> str:
     """Return the name of a plugin, installed or not, in messages."""
     plugin = _find_or_none(group, name)
@@ -185,11 +171,6 @@ def versions(group: Group, name: str) -> dict[str, str]:
     """Return the version of a plugin by its distribution; nothing for kd's own or a missing one."""
     plugin = _find_or_none(group, name)
     return {plugin.distribution: plugin.version} if plugin and not plugin.is_ours else {}
-
-
-def all_versions() -> dict[str, str]:
-    """Return the versions of all plugins but kd's own."""
-    return {plugin.distribution: plugin.version for plugin in all_plugins() if not plugin.is_ours}
 
 
 def _find_or_none(group: Group, name: str) -> Plugin | None:

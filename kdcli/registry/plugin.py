@@ -34,8 +34,7 @@ KEYS: Mapping[Group, str] = {
     "teachers": "teacher.plugin",
 }
 """The setting that chooses a plugin of a group."""
-OURS = "kdcli"
-"""The distribution whose plugins come before others of the same name."""
+OURS = "kdcli"  # the distribution whose plugins come before others of the same name
 
 NEEDED: Mapping[Group, tuple[str, ...]] = {
     "generators": ("Options", "fine_tune", "load"),
@@ -187,17 +186,14 @@ def use(files: Iterable[str | Path]) -> None:
     more = [str(Path(file).expanduser().resolve()) for file in files]
     joined = os.pathsep.join([*filter(None, [os.environ.get(ENVIRONMENT)]), *more])
     if more:
-        os.environ[ENVIRONMENT] = os.pathsep.join(str(file.path) for file in _read_all(joined))
+        os.environ[ENVIRONMENT] = os.pathsep.join(str(file.path) for file in read_code_files(joined))
 
 
-def read_code_files() -> list[CodeFile]:
-    """Read the files that the environment names, without running any."""
-    return _read_all(os.environ.get(ENVIRONMENT, ""))
-
-
-def _read_all(joined: str) -> list[CodeFile]:
+def read_code_files(joined: str | None = None) -> list[CodeFile]:
+    """Read files of plugins, joined as in ``PATH``, without running any; by default those of the environment."""
     found = []
-    for path in dict.fromkeys(Path(name).expanduser().resolve() for name in joined.split(os.pathsep) if name):
+    names = (os.environ.get(ENVIRONMENT, "") if joined is None else joined).split(os.pathsep)
+    for path in dict.fromkeys(Path(name).expanduser().resolve() for name in names if name):
         try:
             state = path.stat()
         except OSError as error:

@@ -1,7 +1,5 @@
 """Read the folder of a run that has ended or is half done."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -38,8 +36,7 @@ class Curve:
     stage: str  # teacher, generator, student or baseline
     label: str  # its seed or its learning rate, where the stage has several curves; else empty
     steps: list[int]  # updates done at each point
-    # by quantity (loss, dev_loss, lr, a metric), a value for each step; None where it was no number
-    values: dict[str, list[float | None]]
+    values: dict[str, list[float | None]]  # by quantity (loss, dev_loss, lr, a metric); None where it was no number
 
     @property
     def metrics(self) -> list[str]:
@@ -65,16 +62,6 @@ class RunContents:
     request: Mapping[str, Any] = field(default_factory=dict)  # the record of `kd distil`
 
     @property
-    def name(self) -> str:
-        """The name of its folder."""
-        return self.root.resolve().name
-
-    @property
-    def seed(self) -> int:
-        """Its first seed."""
-        return int(self.settings["seed"])
-
-    @property
     def versions(self) -> dict[str, dict[str, list[str]]]:
         """The stages that ran with each version, by package: one version where nothing was updated in between."""
         found: dict[str, dict[str, list[str]]] = {}
@@ -95,11 +82,7 @@ class RunContents:
 
 
 def collect(root: str | Path, *, reporter: Reporter | None = None) -> RunContents:
-    """Read the folder of a run that has ended or is half done.
-
-    Raises:
-        DataError: The folder is not a run's, or one of its files is damaged.
-    """
+    """Read the folder of a run that has ended or is half done; another or a damaged one is a ``DataError``."""
     root = Path(root)
     profile = root / "profile.toml"
     if not profile.is_file():
@@ -110,7 +93,7 @@ def collect(root: str | Path, *, reporter: Reporter | None = None) -> RunContent
     histories = {key: stage.result["history"] for key, stage in stages.items() if "history" in stage.result}
     table, seed = transfer_set(root), int(settings["seed"])
     return RunContents(
-        root=root,
+        root=root.resolve(),
         task=task,
         settings=settings,
         profile=profile.read_text("utf-8"),

@@ -1,7 +1,5 @@
 """The page of a run: one HTML file that loads nothing."""
 
-from __future__ import annotations
-
 import statistics
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
@@ -28,10 +26,8 @@ from kdcli.student.explain import Explanation
 from kdcli.student.student import load_student
 
 NAME = "report.html"
-CUT = 1000
-"""Characters that are shown of a text."""
-MOST_MASKED = 400_000
-"""Words of all masked texts that a page is worth: some seconds of work."""
+CUT = 1000  # characters that are shown of a text
+MOST_MASKED = 400_000  # words of all masked texts that a page is worth: some seconds of work
 SECTIONS = {
     "results": "Results",
     "speed": "Speed",  # after ``kd bench`` alone
@@ -69,10 +65,7 @@ class Report:
 
 
 def report_run(root: Path, *, new: bool, reporter: Reporter) -> Path | None:
-    """Write the page of a run that has ended, if it has something ``new`` or no page yet, and return its path.
-
-    An error here is a warning, for the run itself is done.
-    """
+    """Write the page of a run that has ended, if it has something ``new`` or no page; an error here is a warning."""
     page = root / NAME
     if new or not page.exists():
         try:
@@ -86,12 +79,10 @@ def report_run(root: Path, *, new: bool, reporter: Reporter) -> Path | None:
 def write_report(
     run: str | Path, *, output: Path | None = None, force: bool = False, reporter: Reporter | None = None
 ) -> Report:
-    """Write the page of a run, which may be half done.
+    """Write the page of a run, which may be half done, by default as ``report.html`` in its folder.
 
-    The default output is ``report.html`` in its folder. A page of kd is replaced, and any other file with ``force``.
-
-    Raises:
-        DataError: The folder is not a run's or a file in it is damaged; or the output is another file.
+    A page of kd is replaced, and any other file with ``force``, else that is a ``DataError``; so is a folder that is no
+    run's, or a damaged file in it.
     """
     path = output or Path(run) / NAME
     values = page_of(collect(run, reporter=reporter))
@@ -99,10 +90,8 @@ def write_report(
     others = [part for part in Path(run).iterdir() if part.name != NAME]
     ours = path.is_file() and _MARK in path.read_bytes()[:1024]
     check_output(path, others, force=force, ours=ours)
-    page = _render("run.html", values)
-    with atomic(path) as temporary:
-        temporary.write_text(page, "utf-8")
-    return Report(path, len(page.encode()), str(run), list(values["sections"]), list(values["left_out"]))
+    _write(path, "run.html", values)
+    return Report(path, path.stat().st_size, str(run), list(values["sections"]), list(values["left_out"]))
 
 
 def mark_words(run: str | Path, texts: Sequence[dict[str, Any]], reporter: Reporter) -> None:
@@ -124,9 +113,7 @@ def mark_words(run: str | Path, texts: Sequence[dict[str, Any]], reporter: Repor
 
 def write_explanations(found: Sequence[Explanation], task: Task, output: Path) -> None:
     """Write explanations as one HTML page that loads nothing."""
-    page = _render("explanations.html", {"found": found, "task": task})
-    with atomic(output) as temporary:
-        temporary.write_text(page, "utf-8")
+    _write(output, "explanations.html", {"found": found, "task": task})
 
 
 def page_of(run: RunContents) -> dict[str, Any]:
@@ -217,7 +204,7 @@ def _scatters(table: TablePredictions) -> Iterator[Plot]:
     yield Plot(svg, f"The student's scores on {table.table} against the teacher's.")
 
 
-def _render(template: str, values: dict[str, Any]) -> str:
+def _write(path: Path, template: str, values: dict[str, Any]) -> None:
     how: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(_HERE), **how)
     filters: dict[str, Callable[..., str]] = {
@@ -228,7 +215,7 @@ def _render(template: str, values: dict[str, Any]) -> str:
     }
     environment.filters |= filters
     style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template(template).render(
+    page = environment.get_template(template).render(
         **values,
         version=__version__,
         written=datetime.now(UTC),
@@ -238,3 +225,5 @@ def _render(template: str, values: dict[str, Any]) -> str:
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
         safe=Markup,
     )
+    with atomic(path) as temporary:
+        temporary.write_text(page, "utf-8")

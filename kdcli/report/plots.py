@@ -1,13 +1,11 @@
 """Plots of a page by matplotlib: inline SVG in the page's colours and letters."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,14 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from kdcli.report.collect import Curve
 from kdcli.student.deferral import Calibration
 
-if TYPE_CHECKING:
-    from kdcli.report.collect import Curve
-
 INK, FAINT = "#0000e0", "#0000e1"
-LEAST_HEIGHT = 4.0
-"""The least height of an axis of scores, in points of a score: less is noise."""
+LEAST_HEIGHT = 4.0  # the least height of an axis of scores, in points of a score: less is noise
 PALETTE = ("#0000c0", "#0000c1", "#0000c2", "#0000c3", "#0000c4", "#0000c5")
 """Stand-ins for the page's own colours, which differ in light and dark."""
 COLOURS = {"teacher": 0, "student": 1, "baseline": 2, "generator": 3, "original": 2, "lite": 1, "heavy": 0, "corpus": 3}
@@ -57,15 +52,12 @@ def curves(
     times: float = 1.0,
     teacher: float | None = None,
 ) -> str:
-    """Draw quantities of learning curves, so many ``times``, against updates, and a line at the teacher's height.
-
-    Each curve of a grid has its own colour, else each stage has.
-    """
+    """Draw quantities of learning curves, so many ``times``, against updates, and a line at the teacher's height."""
     with _axes(name, f"{y} against updates") as (axes, svg):
         labels: set[str] = set()
         heights: list[float] = []
         for number, curve in enumerate(drawn):
-            grid = curve.label.startswith("lr ")
+            grid = curve.label.startswith("lr ")  # each of its curves has its own colour
             colour = PALETTE[number % len(PALETTE) if grid else colour_of(curve.stage)]
             for quantity in (one for one in quantities if one in curve.values):
                 of = {"loss": "training", "dev_loss": "dev"}.get(quantity, "")
@@ -122,7 +114,7 @@ def tradeoff(
             # Baseline and student are equally fast: a name on each side.
             side, align = (-7, "right") if label == "baseline" else (7, "left")
             beside: dict[str, Any] = {"xytext": (side, 0), "textcoords": "offset points", "ha": align, "va": "center"}
-            axes.annotate(_short(label), (speed, height), **beside)
+            axes.annotate(label if len(label) <= 32 else f"{label[:31]}…", (speed, height), **beside)
         axes.set_xscale("log")
         speeds = [speed for speed, _ in points.values()]
         _label_logs(axes.xaxis, (1, 2, 5) if max(speeds) < 100 * min(speeds) else (1,))
@@ -150,11 +142,6 @@ def deferral(name: str, found: Calibration) -> str:
         axes.set(xlabel="% of the texts that the student answers", ylabel="% of all texts", xlim=(0, 100))
         axes.legend(loc="lower left")
     return svg[0]
-
-
-def _short(label: str) -> str:
-    """Return a label that leaves the plot some room."""
-    return label if len(label) <= 32 else f"{label[:31]}…"
 
 
 def _label_logs(axis: Axis, digits: Sequence[float]) -> None:

@@ -1,7 +1,5 @@
 """The texts of a run: its transfer set by source, and the labelled ones with the predictions of all models."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +17,8 @@ from kdcli.tasks.labels import encode_labels
 from kdcli.tasks.statistics import LabelScore, agreement, confusion, label_scores
 from kdcli.transfer.cleaning import WORD, take
 
-SAMPLES = 300
-"""Rows of a transfer set to page through, as many of each source."""
-MOST = 300
-"""Predicted texts to show of a table, in each list."""
+SAMPLES = 300  # rows of a transfer set to page through, as many of each source
+MOST = 300  # predicted texts to show of a table, in each list
 
 
 @dataclass(frozen=True)
@@ -61,11 +57,7 @@ class TransferSet:
 
 
 def survey(path: Path, task: Task, *, seed: int, reporter: Reporter) -> TransferSet:
-    """Read a transfer set, or a joined one; of each row some numbers are in memory, but not the texts.
-
-    Raises:
-        DataError: The table cannot be read, or lacks a column.
-    """
+    """Read a transfer set, or a joined one, but not its texts into memory; a damaged table is a ``DataError``."""
     outputs = [f"logits_{number}" for number in range(task.outputs)]
     labelled = set(outputs) <= set(scan(path).collect_schema().names())
     table = scan(path, [*task.columns, "source", *(outputs if labelled else [])])
@@ -202,11 +194,7 @@ class TablePredictions:
 
 
 def read_predictions(path: Path, task: Task) -> list[TablePredictions]:
-    """Read the table that the results stage writes; nothing where it has not run yet.
-
-    Raises:
-        DataError: The table is damaged, or another task's.
-    """
+    """Read the table of the results stage, if it is there; one that is damaged or another task's is a ``DataError``."""
     if not path.exists():
         return []
     there = scan(path, None).collect_schema().names()

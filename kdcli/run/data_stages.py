@@ -1,27 +1,20 @@
 """The stages that make what a student learns from: transfer set, teacher, logits, and these joined."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdcli.api import QuietReporter
+from kdcli.config.schema import Settings
 from kdcli.errors import ProfileError
 from kdcli.run.stage import Files, RunContext, Stage, if_local
 from kdcli.tasks.split import split_files
 
-if TYPE_CHECKING:
-    from kdcli.config.schema import Settings
-
 _LABELS = ("task.gold", "task.labels", "task.names", "task.score_range", "task.drop_labels", "task.multi_label")
 _COLUMNS = ("task.layout", "task.text_columns", "task.label_column", "task.label_columns")
 _FIELDS = ("task.quoting", "task.separator")
-TABLES = ("task.kind", *_LABELS, *_COLUMNS, *_FIELDS)
-"""The settings that decide what a table of the task says."""
-LABELS = ("task.kind", "task.labels", "task.names", "task.multi_label")
-"""The settings that decide which logit is whose."""
-READING = ("teacher.plugin", "teacher.max_length", "teacher.long_texts")
-"""The settings that decide how a teacher reads."""
+TABLES = ("task.kind", *_LABELS, *_COLUMNS, *_FIELDS)  # the settings that decide what a table of the task says
+LABELS = ("task.kind", "task.labels", "task.names", "task.multi_label")  # the settings that decide which logit is whose
+READING = ("teacher.plugin", "teacher.max_length", "teacher.long_texts")  # the settings that decide how a teacher reads
 
 
 class Lite(Stage):

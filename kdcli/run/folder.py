@@ -3,8 +3,6 @@
 Nothing here imports a stage, so that ``kd predict`` stays light.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import threading
@@ -40,8 +38,7 @@ LAYOUT = {
 """The artefacts of a run: a table for each method of the transfer set and for several joined, then one a stage."""
 REQUEST = "distil.json"
 """What `kd distil` was asked for, in its run folder: the same again goes on with the plan that was made."""
-FORMAT = 2
-"""The number of the format; files without one are of an older kd."""
+FORMAT = 2  # the number of the format; files without one are of an older kd
 
 
 def artefact(root: Path, name: str, seed: int | None = None) -> Path:
@@ -68,10 +65,7 @@ def profile_of(path: Path) -> Path | None:
 
 
 def columns_of(path: Path) -> tuple[list[str], str | None]:
-    """Return the text columns and the label column of the user's tables in the run that a path is, or lies in.
-
-    They are empty and None where unknown.
-    """
+    """Return the text and label columns of the run that a path is, or lies in; empty and None where unknown."""
     if (own := profile_of(path)) is None:
         return [], None
     from kdcli.config.files import read
@@ -105,7 +99,7 @@ def teacher_of(name: str) -> str:
 def own_teacher(path: Path) -> str | None:
     """Return the teacher of the run that a path is: the one fine-tuned there, or the one that its profile names.
 
-    None where the path is not a run folder (the folder of a student stands for itself alone), or the run has none.
+    None where the run has none, or the path is not a run folder: a student's folder stands for itself alone.
     """
     if not is_run(path):
         return None
@@ -146,11 +140,7 @@ class Lock:
         self._writing = threading.Lock()
 
     def entries(self) -> dict[str, Entry]:
-        """Return all entries, in the order in which the stages ran first.
-
-        Raises:
-            DataError: The file is damaged, or an older kd wrote it.
-        """
+        """Return all entries, in the order of their first runs; a damaged file or an older kd's is a ``DataError``."""
         if not self.path.exists():
             return {}
         try:
@@ -182,10 +172,7 @@ class Lock:
 def stale(
     entry: Entry | None, parameters: Mapping[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, Path]
 ) -> list[str]:
-    """Return why a stage has to run; nothing where it is up to date.
-
-    It is up to date if it ended with the same settings and the same hashes of inputs, and its outputs exist.
-    """
+    """Return why a stage has to run: changed settings or inputs, missing outputs; nothing if it is up to date."""
     if entry is None:
         return ["first run"]
     if not entry.ended:
@@ -214,7 +201,7 @@ def versions() -> dict[str, str]:
     """Return the versions that a result may depend on, those of other people's plugins among them."""
     packages = ("kdcli", "torch", "transformers", "tokenizers", "numpy", "polars")
     found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    return found | registry.all_versions()
+    return found | {one.distribution: one.version for one in registry.all_plugins() if not one.is_ours}
 
 
 def _show(value: Any) -> str:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from kdcli.teacher.model import TeacherSource
 
-Files = dict[str, Path]
-"""Files and folders by name."""
+Files = dict[str, Path]  # files and folders by name
 NO_EFFECT = (
     *("transfer.lite.workers", "transfer.heavy.batch_size"),
     *("teacher.train", "teacher.save_steps", "teacher.export"),
@@ -103,10 +102,7 @@ class RunContext:
         return found
 
     def common(self, output: str, *more: str) -> dict[str, Any]:
-        """Return the arguments that the functions behind most stages share, and ``more`` of this context by name.
-
-        ``output`` is an artefact.
-        """
+        """Return the arguments that most stages' functions share, the artefact ``output``, and ``more`` by name."""
         shared = {"task": self.task, "output": self.path(output), "reporter": self.reporter}
         return shared | {name: getattr(self, name) for name in more}
 

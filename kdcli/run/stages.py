@@ -81,8 +81,7 @@ class TrainStudent(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.student.dataset import load_examples
 
-        examples = load_examples(run.path("encoded"), run.task)
-        return _train(run, self.name, examples, run.settings.student)
+        return _train(run, self.name, load_examples(run.path("encoded"), run.task), run.settings.student)
 
 
 class TrainBaseline(Stage):
@@ -209,8 +208,7 @@ _OTHERS: tuple[type[Stage], ...] = (
     *(data_stages.TrainTeacher, data_stages.Export, data_stages.ExportDev, data_stages.Join),
     *(Encode, TrainStudent, TrainBaseline, CompareResults, Calibrate),
 )
-STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_OTHERS)}
-"""All stages by name, in order."""
+STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_OTHERS)}  # all stages by name, in order
 TRANSFER = tuple(stage.name for stage in _TRANSFER)
 """The stages that make the transfer set; together they are called ``transfer``."""
 

@@ -1,7 +1,5 @@
 """Learning curves: ``metrics.jsonl``, and TensorBoard and Weights & Biases through Accelerate's trackers."""
 
-from __future__ import annotations
-
 import json
 import math
 import time
@@ -14,8 +12,7 @@ from typing import Any
 from kdcli.api import Reporter
 from kdcli.errors import MissingError, UsageError, shown
 
-TRACKERS = ("tensorboard", "wandb")
-"""The trackers; each is the name of its package too."""
+TRACKERS = ("tensorboard", "wandb")  # the trackers; each is the name of its package too
 
 
 def parse_trackers(text: str | None) -> tuple[str, ...]:
@@ -29,47 +26,6 @@ def parse_trackers(text: str | None) -> tuple[str, ...]:
         if found is None or found.origin is None:  # a folder of that name in the current one is not the library
             raise MissingError(f"--track {name} needs the library {name}", hint="pip install 'kdcli[track]'")
     return names
-
-
-@contextmanager
-def tracking(
-    trackers: tuple[str, ...], root: Path, project: str, device: str, reporter: Reporter
-) -> Iterator[CurveReporter]:
-    """Give a reporter that also writes the points of learning curves to a run folder and to trackers.
-
-    A tracker begins with the first point. One that fails is left out with a warning, and training goes on.
-    """
-    curves = CurveReporter(reporter, root, {name: _Tracker(name, root, project, device) for name in trackers})
-    try:
-        yield curves
-    finally:
-        curves.each("finish")
-
-
-class CurveReporter:
-    """A reporter that writes each point of a learning curve to ``metrics.jsonl`` and to trackers."""
-
-    def __init__(self, reporter: Reporter, root: Path, trackers: Mapping[str, _Tracker]) -> None:
-        self.progress, self.info, self.warn = reporter.progress, reporter.info, reporter.warn
-        self._reporter, self._file, self._trackers = reporter, root / "metrics.jsonl", dict(trackers)
-
-    def metrics(self, stage: str, step: int, **values: float) -> None:
-        """Write a point; a value that is not finite is null in the file."""
-        self._reporter.metrics(stage, step, **values)
-        numbers = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), "stage": stage, "step": step, **numbers}) + "\n")
-        self.each("send", stage, step, values)
-
-    def each(self, method: str, *values: Any) -> None:
-        """Call a method of all trackers that work."""
-        for name, tracker in list(self._trackers.items()):
-            try:
-                getattr(tracker, method)(*values)
-            except Exception as error:  # whatever a tracker, its service or the network may raise
-                self.warn(f"{name} does not track any more: {shown(error)}")
-                del self._trackers[name]
 
 
 class _Tracker:
@@ -107,3 +63,41 @@ class _Tracker:
             tracker = WandBTracker(self.project, name=self.root.name, dir=str(self.root))
         tracker.start()
         return tracker
+
+
+class CurveReporter:
+    """A reporter that writes each point of a learning curve to ``metrics.jsonl`` and to trackers."""
+
+    def __init__(self, reporter: Reporter, root: Path, trackers: Mapping[str, _Tracker]) -> None:
+        self.progress, self.info, self.warn = reporter.progress, reporter.info, reporter.warn
+        self._reporter, self._file, self._trackers = reporter, root / "metrics.jsonl", dict(trackers)
+
+    def metrics(self, stage: str, step: int, **values: float) -> None:
+        """Write a point; a value that is not finite is null in the file."""
+        self._reporter.metrics(stage, step, **values)
+        numbers = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": round(time.time(), 3), "stage": stage, "step": step, **numbers}) + "\n")
+        self.each("send", stage, step, values)
+
+    def each(self, method: str, *values: Any) -> None:
+        """Call a method of all trackers that work."""
+        for name, tracker in list(self._trackers.items()):
+            try:
+                getattr(tracker, method)(*values)
+            except Exception as error:  # whatever a tracker, its service or the network may raise
+                self.warn(f"{name} does not track any more: {shown(error)}")
+                del self._trackers[name]
+
+
+@contextmanager
+def tracking(
+    trackers: tuple[str, ...], root: Path, project: str, device: str, reporter: Reporter
+) -> Iterator[CurveReporter]:
+    """Give a reporter that also writes learning curves to the run folder and trackers; one that fails is left out."""
+    curves = CurveReporter(reporter, root, {name: _Tracker(name, root, project, device) for name in trackers})
+    try:
+        yield curves
+    finally:
+        curves.each("finish")

@@ -4,30 +4,19 @@ A template is a package that works as it stands. Its name, ``example``, is repla
 in file names too; no template uses the word otherwise.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from kdcli import registry
 from kdcli.errors import PluginError, UsageError
 from kdcli.files import atomic, check_output
 
-Kind = Literal["generator", "student", "tagger", "teacher"]
-GROUPS: dict[Kind, registry.Group] = {
-    "generator": "generators",
-    "student": "students",
-    "tagger": "taggers",
-    "teacher": "teachers",
-}
-
+GROUPS = {group.removesuffix("s"): group for group in registry.GROUPS}  # the group of each kind of plugin
 EXAMPLE = "example"
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-SUFFIXES = (".py", ".toml", ".md")
-"""Files of a template; an installed kd has compiled files beside them."""
+SUFFIXES = (".py", ".toml", ".md")  # files of a template; an installed kd has compiled files beside them
 TEST = '''"""The contract that every {kind} keeps."""
 
 from kdcli.testing import check_{kind}
@@ -45,7 +34,7 @@ def test_the_contract():
 class NewPlugin:
     """A new plugin: its kind, its names as plugin, distribution and package, its folder, and its files there."""
 
-    kind: Kind
+    kind: str
     name: str
     distribution: str
     package: str
@@ -53,11 +42,8 @@ class NewPlugin:
     files: tuple[str, ...]
 
 
-def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool = False) -> NewPlugin:
-    """Write a plugin that works, by default into ``kd-NAME``: packaging, code, tests and a README.
-
-    ``force`` replaces such a folder, unless it holds files of others.
-    """
+def new_plugin(*, kind: str, name: str, folder: Path | None = None, force: bool = False) -> NewPlugin:
+    """Write a plugin that works, by default into ``kd-NAME``; ``force`` replaces one, but no files of others."""
     if not NAME.fullmatch(name):
         hint = "take lower-case letters, digits and single underscores between them, a letter first"
         likely = re.sub(r"[^a-z0-9]+", "_", name.lower()).removeprefix("kd_").strip("_")
@@ -75,7 +61,7 @@ def new_plugin(*, kind: Kind, name: str, folder: Path | None = None, force: bool
     return new
 
 
-def template(kind: Kind, name: str) -> dict[str, str]:
+def template(kind: str, name: str) -> dict[str, str]:
     """Return the text of each file of a new plugin, by its path in the plugin's folder."""
     folder = Path(__file__).resolve().parent / kind
     files = {

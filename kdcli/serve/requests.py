@@ -1,7 +1,5 @@
 """What happens to every request: it is counted, timed and limited, and computed together with those that wait too."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Sequence
@@ -12,13 +10,11 @@ from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PATHS = ("/predict", "/explain", "/health", "/metrics")
-"""The paths that are counted by name."""
+PATHS = ("/predict", "/explain", "/health", "/metrics")  # the paths that are counted by name
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 """The bounds of the histogram of a request's time."""
 
-Compute = Callable[[list[Any]], Sequence[Any]]
-"""Texts, or pairs of texts, to a result for each."""
+Compute = Callable[[list[Any]], Sequence[Any]]  # texts, or pairs of texts, to a result for each
 
 
 class Together:

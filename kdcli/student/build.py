@@ -1,7 +1,5 @@
 """A student plugin's PyTorch module: built, checked, tried out, and scored."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,8 +17,7 @@ from kdcli.student.vocabulary import ROWS, Columns, Compute, compute_batches
 from kdcli.tasks.answers import best_thresholds
 from kdcli.tasks.metrics import score
 
-FIRST_ROWS = 3
-"""Rows of the first batch: few, so that memory suffices, and another number than most tasks have outputs."""
+FIRST_ROWS = 3  # rows of the first batch: few, so that memory suffices, and another number than most tasks have outputs
 
 
 def build_student(
@@ -38,9 +35,10 @@ def build_student(
         ProfileError: Its options are wrong, or it cannot do such a task.
     """
     student = registry.load("students", plugin)
-    if (task.kind == "pair" and not student.pairs) or (task.is_score and not student.scores):
-        what = "pairs of texts" if task.kind == "pair" and not student.pairs else "scores"
-        raise ProfileError(f"the student {plugin} cannot do {what}", key="student.model", hint="choose another student")
+    no_pairs, no_scores = task.kind == "pair" and not student.pairs, task.is_score and not student.scores
+    if no_pairs or no_scores:
+        what = f"the student {plugin} cannot do {'pairs of texts' if no_pairs else 'scores'}"
+        raise ProfileError(what, key="student.model", hint="choose another student")
     valid = registry.options("students", plugin, options)
     with registry.blaming("students", plugin, "build"):
         module: Any = student.build(valid, task, vocabulary_size, vectors, dimension)
@@ -70,10 +68,7 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
 
 
 def round_tables(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Round the embeddings among a module's weights to float16, which ``Student.save`` stores in half the bytes.
-
-    A table with a value beyond float16 stays as it is.
-    """
+    """Round the embeddings among a module's weights to float16, half the bytes on disk; one beyond its range stays."""
     rounded = {name: weights[name].half().float() for name in _tables(module) & weights.keys()}
     return {**weights, **{name: table for name, table in rounded.items() if table.isfinite().all()}}
 
@@ -85,14 +80,11 @@ def _tables(module: nn.Module) -> set[str]:
 
 def collate(examples: Examples, rows: NDArray[np.int64], device: torch.device) -> Batch:
     """Gather rows into a padded batch on the device; the lengths stay on the CPU."""
-    words, lengths = zip(*(texts.padded(rows) for texts in examples.texts), strict=True)
-    return _batch(words, lengths, device)
+    return _batch(*zip(*(texts.padded(rows) for texts in examples.texts), strict=True), device)
 
 
 def try_out(plugin: str, module: nn.Module, examples: Examples, task: Task) -> None:
-    """Give a module its first batch, so that a wrong result shows before the training.
-
-    Leaves the module and the random state unchanged.
+    """Give a module its first batch, so that a wrong result shows before the training; it stays as it is.
 
     Raises:
         PluginError: It fails, or returns no finite ``float32 [batch, task.outputs]``.

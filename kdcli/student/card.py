@@ -1,7 +1,5 @@
 """The card of a student: what it is, how good, how large, how it was made, and how it is used."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -17,35 +15,26 @@ PACKAGES = ("kdcli", "torch", "tokenizers", "safetensors", "numpy")
 TEMPLATE = Path(__file__).with_name("card.md")
 
 
-def student_card(config: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, size: int) -> str:
-    """Fill in the card of a student's own folder; see ``fill_card``."""
-    data = ModelCardData(
-        library_name="kdcli", pipeline_tag="text-classification", tags=tags(config, task), metrics=[task.metric]
-    )
-    versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
-    return fill_card(data, config, metrics, task, size, made={"versions": ", ".join(versions)})
-
-
-def tags(config: Mapping[str, Any], task: Task) -> list[str]:
-    """Return the tags of a student."""
-    return ["knowledge-distillation", config["plugin"], task.name]
-
-
-def fill_card(
-    data: ModelCardData,
+def student_card(
     config: Mapping[str, Any],
     metrics: Mapping[str, Any],
     task: Task,
     size: int,
     *,
-    made: Mapping[str, str],
+    made: Mapping[str, str] | None = None,
     on_hub: str = "",
+    data: Mapping[str, Any] | None = None,
 ) -> str:
-    """Fill in the template from a student's ``config.json`` and ``metrics.json``; a missing value is a ``KeyError``.
+    """Fill in the card from a student's ``config.json`` and ``metrics.json``; a missing value is a ``KeyError``.
 
-    ``data`` is the part for machines, ``size`` the bytes of the weights, and ``made`` more facts of how it was made, by
-    name. ``on_hub``, its name there, adds how it is used from there.
+    ``size`` are the bytes of the weights, ``made`` more facts of how it was made, by default the versions of now.
+    ``on_hub``, its name there, adds how it is used from there; ``data`` are more fields of the part for machines.
     """
+    tags = ["knowledge-distillation", config["plugin"], task.name]
+    fields = {"tags": tags, "metrics": [task.metric], "pipeline_tag": "text-classification", **(data or {})}
+    if made is None:
+        versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
+        made = {"versions": ", ".join(versions)}
     against = "" if config.get("gold", True) else " against the teacher's answers"
     sizes = {
         **{f"dev {metric_title(task, name)}{against}": f"{value:.4f}" for name, value in metrics["dev"].items()},
@@ -73,7 +62,8 @@ def fill_card(
     }
     values: dict[str, Any] = {"task": task, "summary": summary(task), "config": config, "sizes": sizes, "made": facts}
     values |= {"distilled": training["kd_weight"] > 0, "on_hub": on_hub}
-    return f"{ModelCard.from_template(data, template_path=str(TEMPLATE), **values)}\n"
+    card = ModelCard.from_template(ModelCardData(library_name="kdcli", **fields), template_path=str(TEMPLATE), **values)
+    return f"{card}\n"
 
 
 def summary(task: Task) -> str:

@@ -1,7 +1,5 @@
 """Where a stopped training goes on: the position, the weights, the optimiser and the random state, in one file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -30,8 +28,7 @@ class Position:
     loss: float = 0.0  # the sum of the losses since the last evaluation
     losses: int = 0  # their number
     stale: int = 0  # evaluations since the best
-    # the dev metrics of the best model, empty before the first evaluation
-    best: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)  # the best dev metrics, empty before the first evaluation
     best_update: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -42,12 +39,6 @@ class Position:
         self.rows += rows
         self.loss += loss
         self.losses += 1
-
-    def mean_loss(self) -> float:
-        """Return the mean loss since the last call."""
-        mean = self.loss / self.losses
-        self.loss, self.losses = 0.0, 0
-        return mean
 
 
 @dataclass(frozen=True)

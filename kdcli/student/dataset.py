@@ -96,13 +96,9 @@ def encode(
 ) -> EncodeResult:
     """Turn the joined set into a folder of arrays, with its vocabulary and, if asked for, word vectors.
 
-    The set is read twice as a stream; memory does not grow with its rows. It has the task's text columns, ``logits_0``
-    and so on, and (optionally) ``label``, or is one of d-bert's. ``encoder`` is the vector file, or the encoder's
-    folder or hub name, that ``settings.vectors`` stands for; words without a vector get one by the seed.
-
-    Raises:
-        DataError: A column is missing, a logit is no finite number, a label is not the task's, there is no word, or
-            none has a vector in the file.
+    The set, see ``open_joined``, is read twice as a stream; memory does not grow with its rows. ``encoder`` is the file
+    or encoder that ``settings.vectors`` stands for; words without a vector get one by the seed. A wrong value, texts
+    without any word, or a file without their vectors are a ``DataError``.
     """
     reporter = reporter or QuietReporter()
     table = open_joined(joined, task, reporter)
@@ -130,10 +126,7 @@ def encode(
 def make_words(
     texts: Iterable[pl.Series], settings: StudentSettings, source: str, *, seed: int, device: str, reporter: Reporter
 ) -> tuple[Tokenizer, Vectors | None]:
-    """Make a vocabulary of texts, and its word vectors from a file or an encoder; without a source there are none.
-
-    Nor are there pieces of words then, or where a file has none.
-    """
+    """Make a vocabulary of texts, and its word vectors from a file or an encoder; without a source there are none."""
     cut: dict[str, Any] = settings.model_dump(include={"max_size", "min_freq", "lowercase"})
     cut["more"] = words_with_vectors(source, reporter) if source else ()
     cut["pieces"] = pieces_with_vectors(source, reporter) if source and settings.word_pieces else ()
@@ -159,9 +152,8 @@ def load_examples(folder: Path, task: Task) -> Examples:
             for column in task.columns
         )
         logits = array("logits", np.float32, result.rows, task.outputs)
-        kind, columns = (
-            (np.bool_, [task.outputs]) if task.multi_label else (np.float32 if task.is_score else np.int64, [])
-        )
+        kind = np.bool_ if task.multi_label else np.float32 if task.is_score else np.int64
+        columns = [task.outputs] if task.multi_label else []
         labels = array("labels", kind, result.rows, *columns) if result.labelled else None
         states = array(STATES, np.float16, result.rows, result.representation) if result.representation else None
         if any(text.offsets[-1] != len(text.words) for text in texts):
@@ -172,17 +164,12 @@ def load_examples(folder: Path, task: Task) -> Examples:
     return Examples(texts, logits, labels, states)
 
 
-def encode_table(
-    table: pl.DataFrame, tokenizer: Tokenizer, task: Task, max_length: int, *, file: str | Path = "the table"
-) -> Examples:
-    """Turn a table in memory into examples without logits, and without labels where the column is missing or all null.
-
-    Messages call the table ``file``.
-    """
+def encode_table(table: pl.DataFrame, tokenizer: Tokenizer, task: Task, max_length: int) -> Examples:
+    """Turn a table in memory into examples without logits; without labels where the column is missing or all null."""
     encoder = TextEncoder(tokenizer, max_length)
     texts = tuple(encoder.encode(table[column]) for column in task.columns)
     labelled = "label" in table.columns and table["label"].null_count() < len(table)
-    return Examples(texts, labels=encode_labels(table["label"], task, file=file) if labelled else None)
+    return Examples(texts, labels=encode_labels(table["label"], task, file="the table") if labelled else None)
 
 
 @dataclass(frozen=True)
@@ -237,10 +224,8 @@ def open_joined(path: Path, task: Task, reporter: Reporter) -> JoinedSet:
     """Open a joined set by its header.
 
     d-bert's tables have the text columns of GLUE's, a score in the column ``score``, no ``source``, and in ``label``
-    the number of the teacher's choice, or no such column (QQP's ``is_duplicate`` is 0 in every row).
-
-    Raises:
-        DataError: The file cannot be read, a column is missing, or there are more logits than the task has labels.
+    the number of the teacher's choice, or no such column (QQP's ``is_duplicate`` is 0 in every row). A missing column,
+    or more logits than the task has labels, is a ``DataError``.
     """
     columns = read_table(path).columns
     texts = text_columns(columns, task) or task.columns

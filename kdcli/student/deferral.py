@@ -29,8 +29,7 @@ from kdcli.errors import DataError, first_line
 from kdcli.tasks.answers import answers, as_classes, at_half, same, without_thresholds
 
 CONFIDENCE = 0.95
-_USUAL = 0.99
-"""The share of texts whose unknown words and length say what is familiar."""
+_USUAL = 0.99  # the share of texts whose unknown words and length say what is familiar
 
 Floats = NDArray[np.floating[Any]]
 Flags = NDArray[np.bool_]
@@ -76,8 +75,7 @@ class Calibration:
     margins: list[float]  # the threshold; the last entry, at which every familiar text is answered, is left out
     bounds: list[float]  # the upper bound of the risk
     answered: list[float]  # the share of the calibration texts that are answered
-    # the accuracy of the pair, in which the teacher answers the rest; None without gold labels
-    accuracy: list[float] | None = None
+    accuracy: list[float] | None = None  # of the pair: the teacher answers the rest; None without gold labels
     teacher_accuracy: float | None = None
     format: Literal["kd.calibration/1"] = "kd.calibration/1"
 
@@ -117,8 +115,7 @@ class Calibration:
             found = TypeAdapter(Calibration).validate_json(path.read_bytes())
         except ValidationError as error:
             hint = "`kd run-all --only calibrate` makes it again; a student without this file defers nothing"
-            what = f"this is not a calibration: {first_line(error)}"
-            raise DataError(what, file=path, hint=hint) from error
+            raise DataError(f"this is not a calibration: {first_line(error)}", file=path, hint=hint) from error
         return found
 
 
@@ -162,12 +159,9 @@ def calibrate(
 ) -> Calibration:
     """Calibrate a student on texts that neither its training nor its choice has seen.
 
-    Args:
-        margin: How sure the student is of each text, ``[texts]``, by ``margins``.
-        wrong: Whether it answers otherwise than the teacher, ``[texts]``.
-        agree: The target that is meant where none is named.
-        familiar: The limits, from other texts than these.
-        right: Whether teacher and student are right by gold labels, ``[2, texts]``.
+    ``margin [texts]``, by ``margins``, says how sure it is, ``wrong [texts]`` whether it answers otherwise than the
+    teacher, ``right [2, texts]`` whether teacher and student are right by gold labels. ``agree`` is the target where
+    none is named; ``familiar`` comes from other texts.
     """
     texts, order = len(margin), np.argsort(-margin, kind="stable")
     falling, thresholds = -margin[order], np.append(margin[order][wrong[order] & (margin[order] > -inf)], -inf)

@@ -1,7 +1,5 @@
 """Word vectors made from a pretrained encoder, without any download of vectors."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,11 @@ from kdcli.models import hf
 from kdcli.models.adapter import base_of
 from kdcli.student.vocabulary import CONTINUES
 
-SPREAD = 0.25 / 3**0.5
-"""Standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words."""
+SPREAD = 0.25 / 3**0.5  # standard deviation of U(-0.25, 0.25), from which the paper draws the vectors of unknown words
 
 _BYTES, _SENTENCE = "\u0120", "\u2581"
 """The beginning of a piece at the start of a word, in byte-level BPE and in SentencePiece."""
-_LETTER = "a"
-"""A text of one piece: a piece inside a word, which no text begins with, takes its place."""
+_LETTER = "a"  # a text of one piece: a piece inside a word, which no text begins with, takes its place
 _MAX_PIECES = 64
 _BATCH = 128
 
@@ -30,15 +26,11 @@ _BATCH = 128
 def encoder_vectors(
     encoder: str | Path, words: Sequence[str], dimension: int, *, device: str, reporter: Reporter | None = None
 ) -> NDArray[np.float32]:
-    """Make word vectors from an encoder.
+    """Make word vectors from an encoder, ``float32 [words, dimension]``, at most as wide as its states.
 
     Each word goes alone through the encoder; the last states of its word pieces, special tokens left out, are
-    averaged. The averages are centred, reduced by PCA, and scaled by one factor to the standard deviation ``SPREAD``,
-    that of random vectors. One factor for all components keeps the proportions of distances: a student learns better.
-
-    The vocabulary's ``[MASK]`` and ``[PAD]`` are the encoder's own, and so are its pieces, ``##ing``. A word that has
-    no word pieces gets zeros, the centre of all words. Returns ``float32 [words, dimension]``, with at most as many
-    values as the states have.
+    averaged, see ``project``. The vocabulary's ``[MASK]`` and ``[PAD]`` are the encoder's own, and so are its pieces,
+    ``##ing``. A word that has no word pieces gets zeros, the centre of all words.
     """
     reporter = reporter or QuietReporter()
     folder = _find(encoder, reporter)
@@ -77,14 +69,12 @@ def _wordpiece(encoder: str | Path, reporter: Reporter) -> Iterator[str]:
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     # The vocabularies of GPT-2 and RoBERTa have signs of Markdown, ## and ###, too: the most frequent mark counts.
     mark = max((_BYTES, _SENTENCE, CONTINUES), key=lambda sign: sum(piece.startswith(sign) for piece in pieces))
-    if mark == CONTINUES:
-        yield from pieces
-        return
     for piece in pieces:
         plain = piece.removeprefix(mark)
-        if mark == _BYTES and not plain.isascii():  # the bytes of other letters, written as letters
-            continue
-        yield plain if piece.startswith(mark) else CONTINUES + piece
+        if mark == CONTINUES:
+            yield piece
+        elif mark != _BYTES or plain.isascii():  # else the bytes of other letters, written as letters
+            yield plain if piece.startswith(mark) else CONTINUES + piece
 
 
 def _find(encoder: str | Path, reporter: Reporter) -> Path:
@@ -96,7 +86,8 @@ def _find(encoder: str | Path, reporter: Reporter) -> Path:
 def project(states: NDArray[np.floating[Any]], dimension: int) -> NDArray[np.float32]:
     """Centre ``[words, hidden]`` states, reduce them by PCA to ``[words, dimension]``, scale them to ``SPREAD``.
 
-    The sign of each component is the one that makes its largest loading positive.
+    One factor for all components keeps the proportions of distances: a student learns better. The sign of each
+    component is the one that makes its largest loading positive.
     """
     centred = states.astype(np.float64) - states.mean(axis=0, dtype=np.float64)
     _, axes = np.linalg.eigh(centred.T @ centred)

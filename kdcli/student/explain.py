@@ -4,8 +4,6 @@ The student has learned to read ``MASK``, so a text with a masked word is nothin
 what the answer's logit, and its probability, lose when the word is masked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -51,10 +49,7 @@ class Explanation:
     pairs: tuple[Effect, ...]  # of two neighbours together
 
     def marked(self) -> list[list[tuple[str, float]]]:
-        """Cut each text into words and what stands between them, each with its effect relative to the largest one.
-
-        The effects are between -1 and 1, and 0 for what is no word.
-        """
+        """Cut each text into words and the rest, each with its effect relative to the largest; the rest has 0."""
         most = max((abs(word.logit) for word in self.words), default=0.0) or 1.0
         found = []
         for column, text in enumerate(self.texts):
@@ -76,10 +71,7 @@ def explain_texts(
     label: str | None = None,
     pairs: bool = True,
 ) -> list[Explanation]:
-    """Explain the answers for texts; see ``Student.explain``.
-
-    ``longest`` is the student's ``max_length``. ``logits`` of masked texts are computed some thousands at once.
-    """
+    """Explain the answers for texts, which are read up to ``longest`` words; see ``Student.explain``."""
     named = [names.index(label) for names in (task.labels, task.names) if label in names]
     if label is not None and not named:
         hint = f"its labels are {', '.join(task.labels)}" if task.labels else "it predicts scores: name no label"

@@ -1,20 +1,23 @@
-"""What an update needs: the losses, the optimisers, and gradient clipping."""
-
-from __future__ import annotations
+"""What an update needs: the losses, the teacher's representation as a further one, the optimisers, and clipping."""
 
 from collections.abc import Callable, Iterable, Sequence
+from math import ceil
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from kdcli.config.schema import StudentSettings
+from kdcli.errors import DataError, ProfileError
 from kdcli.models.losses import label_losses
 
 Loss = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 """From the student's logits ``[batch, outputs]``, the teacher's and the labels to a number."""
+_SAMPLE = 20_000  # the rows by which the values are standardised: enough, and no matter how many there are
 
 
 def mse(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -37,15 +40,11 @@ def bce(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     return functional.binary_cross_entropy_with_logits(student.float(), teacher.float().sigmoid())
 
 
-LOSSES = {"mse": mse, "kl": kl, "bce": bce}
-"""The distillation losses by their name in ``student.kd_loss``."""
+LOSSES = {"mse": mse, "kl": kl, "bce": bce}  # the distillation losses by their name in ``student.kd_loss``
 
 
 def loss_of(settings: StudentSettings, weights: Tensor | None = None) -> Loss:
-    """Return the weighted sum of the settings' losses; one of weight 0 is not computed, and does not need its input.
-
-    ``weights`` are those of the classes in the label loss.
-    """
+    """Return the weighted sum of the settings' losses, without those of weight 0; ``weights`` are the classes'."""
     distance = LOSSES[settings.kd_loss]
 
     def loss(student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:
@@ -57,6 +56,42 @@ def loss_of(settings: StudentSettings, weights: Tensor | None = None) -> Loss:
         return sum(parts[1:], start=parts[0])
 
     return loss
+
+
+class Representation(nn.Module):
+    """A layer that predicts the teacher's representation from what the student's layer ``logits`` reads.
+
+    Its loss is in units of the variance of the teacher's logits, so that one weight suits teachers of any scale. It
+    serves the training alone (Mukherjee and Hassan Awadallah 2019, section 4.2, where it is a stage of its own). No
+    representations are a ``DataError``, and a student without such a linear layer is a ``ProfileError``.
+    """
+
+    def __init__(self, module: nn.Module, states: NDArray[np.float16] | None, logits: NDArray[np.float32]) -> None:
+        super().__init__()
+        key, last = "student.repr_weight", getattr(module, "logits", None)
+        if states is None:
+            hint = "export and join the logits again with this setting, or set it to 0"
+            raise DataError("the joined set has no representations of the teacher", key=key, hint=hint)
+        if not isinstance(last, nn.Linear):
+            raise ProfileError(
+                "this student has no linear layer `logits` to learn them by", key=key, hint="set it to 0"
+            )
+        every = ceil(len(states) / _SAMPLE)
+        sample = torch.from_numpy(states[::every].astype(np.float32))
+        self.scale = float(logits[::every].var(axis=0).mean())
+        # Parameters, so that they move to the device with the rest.
+        self.mean = nn.Parameter(sample.mean(dim=0), requires_grad=False)
+        self.spread = nn.Parameter(sample.std(dim=0, correction=0).clamp(min=1e-6), requires_grad=False)
+        self.predict = nn.Linear(last.in_features, states.shape[1])
+        last.register_forward_pre_hook(self._keep)
+
+    def _keep(self, layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        self.read = inputs[0]
+
+    def loss(self, states: Tensor) -> Tensor:
+        """Return the mean squared error of the last batch's standardised representations, times that variance."""
+        wanted = (states - self.mean) / self.spread
+        return self.scale * functional.mse_loss(self.predict(self.read.float()), wanted)
 
 
 class SparseAdadelta(Optimizer):

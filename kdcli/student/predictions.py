@@ -1,7 +1,5 @@
 """The predictions of a student, as values of Python."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,13 +1,11 @@
 """The student in a spaCy pipeline: ``nlp.add_pipe("kd_student", config={"model": FOLDER})`` fills in ``doc.cats``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -51,7 +49,7 @@ class StudentPipe:
         """Write the student's folder into the pipeline's."""
         replace(self.student).save(path)
 
-    def from_disk(self, path: str | Path, **_: Any) -> StudentPipe:
+    def from_disk(self, path: str | Path, **_: Any) -> Self:
         """Take the student of the pipeline's folder."""
         self.model = str(path)
         return self

@@ -23,13 +23,12 @@ from tokenizers import Tokenizer
 from kdcli import registry
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError, ProfileError, UsageError, first_line
-from kdcli.files import CALIBRATION
+from kdcli.files import CALIBRATION, atomic
 from kdcli.models.inference import narrow, read_weights
 from kdcli.registry.plugin import use
-from kdcli.student.config import REMAKE, Config, Metrics, checked, read_json
 from kdcli.student.deferral import Calibration, WordCounts, margins
 from kdcli.student.explain import Explanation, explain_texts
-from kdcli.student.loading import check_plugin, fetch, numpy_form
+from kdcli.student.loading import REMAKE, Config, Metrics, check_plugin, checked, fetch, numpy_form, read_json
 from kdcli.student.predictions import Predictions, predictions
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.student.vocabulary import (
@@ -51,8 +50,7 @@ if TYPE_CHECKING:
 FORMAT = "kd.student/2"
 READABLE = (FORMAT, "kd.student/1")
 WEIGHTS = "model.safetensors"
-FEW = 64
-"""So many texts are encoded before Polars is even imported."""
+FEW = 64  # so many texts are encoded before Polars is even imported
 
 
 @dataclass(eq=False, repr=False)
@@ -63,8 +61,7 @@ class Student:
     columns. It is pickled as the path of its folder.
     """
 
-    # the best number of rows to predict a file in: texts of one part share their beginnings and ends
-    part_rows: ClassVar[int] = 131_072
+    part_rows: ClassVar[int] = 131_072  # of a file to predict: texts of one part share their beginnings and ends
     task: Task
     config: Mapping[str, Any]  # ``config.json``: how it was built and trained
     metrics: Mapping[str, Any]  # ``metrics.json``: the result of its training
@@ -94,10 +91,9 @@ class Student:
         """Return a prediction for each text, or pair of texts; other values are a ``DataError``.
 
         NumPy and scikit-learn read the list as an array: of labels, of scores, or of a multi-label task of zeros and
-        ones, ``[texts, labels]``, a column for each of ``classes_``.
-
-        One of a text without words means nothing, and is a warning. With ``defer`` each says whether it is deferred;
-        ``agree`` is the agreement with the teacher to keep to, by default the one that the student was calibrated for.
+        ones, ``[texts, labels]``, a column for each of ``classes_``. Texts without words are a warning. With ``defer``
+        each says whether it is deferred; ``agree`` is the agreement with the teacher to keep to, by default the one
+        that the student was calibrated for.
         """
         columns = text_columns(texts, self.task)
         if empty := sum(not any(map(str.strip, row)) for row in zip(*columns, strict=True)):
@@ -118,10 +114,7 @@ class Student:
         return explain_texts(text_columns(texts, self.task), *how, label=label, pairs=pairs)
 
     def word_counts(self, columns: Sequence[Sequence[str]]) -> WordCounts:
-        """Count the words of texts, and those that the student does not know; here no text is cut.
-
-        The pieces of a word outside the vocabulary count as words; those inside of it are unknown ones.
-        """
+        """Count the words of texts, and those that the student does not know, the pieces inside of words among them."""
         whole = copy(self._encoder)  # which shares what is cached
         whole.max_length = sys.maxsize
         counts = [unknown_words(self._encode(column, whole), whole.foreign) for column in columns]
@@ -138,11 +131,7 @@ class Student:
     def deferred(
         self, columns: Sequence[Sequence[str]], logits: NDArray[np.float32], agree: float | None = None
     ) -> NDArray[np.bool_]:
-        """Return which texts the student is too unsure of, ``bool [rows]``, given its logits of them.
-
-        Raises:
-            DataError: The student was not calibrated.
-        """
+        """Return which texts the student is too unsure of, ``bool [rows]``, given its logits; see ``calibrated``."""
         margin = margins(logits, self.word_counts(columns), self.task, self.calibrated.familiar)
         return self.calibrated.defers(margin, agree)
 
@@ -205,8 +194,7 @@ class Student:
     def __reduce__(self) -> Any:
         if self.folder is None:
             raise UsageError("a student is pickled as its folder, and this one has none", hint="save it first")
-        load = partial(load_student, self.folder.resolve(), device=self.device, torch=self.compute is None)
-        return load, ()
+        return partial(load_student, self.folder.resolve(), device=self.device, torch=self.compute is None), ()
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Student:
@@ -224,11 +212,7 @@ class Student:
         return kdcli.push_to_hub(self, name, private=private, token=token, **card)
 
     def save(self, folder: str | Path) -> None:
-        """Write the student's folder, whole or not at all.
-
-        Weights that float16 holds exactly, the word vectors of a trained student among them, take two bytes each.
-        """
-        from kdcli.files import atomic
+        """Write the student's folder, whole or not at all; weights that float16 holds exactly take two bytes each."""
         from kdcli.student.card import student_card
 
         binary = save({name: narrow(value) for name, value in self.weights.items()})
@@ -255,18 +239,16 @@ class Student:
     @property
     def parameters(self) -> int:
         """The number of all parameters."""
-        return self._sizes[0]
+        from kdcli.student.build import count_parameters
+
+        return count_parameters(self.module)[0]
 
     @property
     def parameters_without_embeddings(self) -> int:
         """The number of parameters that are not word vectors."""
-        return self._sizes[1]
-
-    @cached_property
-    def _sizes(self) -> tuple[int, int]:
         from kdcli.student.build import count_parameters
 
-        return count_parameters(self.module)
+        return count_parameters(self.module)[1]
 
     @cached_property
     def _module_function(self) -> Compute:

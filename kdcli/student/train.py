@@ -1,7 +1,5 @@
 """Training a student: distilled, or on labels alone."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -26,25 +24,15 @@ from kdcli.errors import DataError, KdError
 from kdcli.files import remove
 from kdcli.models.losses import balanced_weights
 from kdcli.parts import RECORD, claim_folder
-from kdcli.student.build import (
-    build_student,
-    choose_thresholds,
-    collate,
-    count_parameters,
-    evaluate,
-    round_tables,
-    try_out,
-)
+from kdcli.student import build
 from kdcli.student.checkpoint import FILE, Checkpoint, Position
 from kdcli.student.dataset import Examples
-from kdcli.student.optimize import averaged, clip_gradients, loss_of, make_optimizer
-from kdcli.student.representation import Representation
+from kdcli.student.optimize import Representation, averaged, clip_gradients, loss_of, make_optimizer
 from kdcli.student.student import Student
 from kdcli.student.vectors import Vectors
 from kdcli.student.vocabulary import UNKNOWN, epoch_batches
 
-_MANY = 1 / 3
-"""The share of unknown words in the dev set from which on there is a warning."""
+_MANY = 1 / 3  # the share of unknown words in the dev set from which on there is a warning
 
 
 @dataclass(frozen=True)
@@ -59,9 +47,7 @@ class StudentResult:
     stopped: str  # why it ended: ``epochs``, ``max_steps``, ``patience`` or ``nan``
     parameters: int
     parameters_without_embeddings: int
-    # for each evaluation: update, epoch, mean training loss since the one before, the learning rate of the last
-    # update, and the dev metrics
-    history: list[dict[str, float]]
+    history: list[dict[str, float]]  # of each evaluation: update, epoch, mean loss since the last one, lr, dev metrics
 
 
 def train_student(
@@ -84,13 +70,10 @@ def train_student(
 ) -> StudentResult:
     """Train a student and write its folder; the model that is best on dev is kept.
 
-    On the CPU, a training that was killed and is called again ends with the same weights, bit by bit, as one that was
-    not.
-
     The student learns from ``examples`` and is chosen by ``dev``, both encoded by ``tokenizer``. ``options`` is the
-    plugin's table of the profile, ``seed`` decides weights, the order of the rows and dropout. With ``resume`` the
-    training goes on where one with the same arguments was stopped; ``name`` stands in its learning curve, ``gold`` in
-    the student's configuration: whether the labels of dev are gold ones.
+    plugin's table of the profile, ``seed`` decides weights, the order of the rows and dropout. With ``resume`` a
+    training goes on where one with the same arguments was stopped, on the CPU to the same weights, bit by bit.
+    ``name`` stands in its learning curve; ``gold`` says whether the labels of dev are gold ones.
 
     Raises:
         DataError: There are no rows, or the losses need inputs that the rows lack.
@@ -129,26 +112,18 @@ def train_student(
     folder = output.with_name(f".{output.name}.resume")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = build_student(settings.model, chosen, task, vocabulary_size, matrix, dimension).to(device)
-        try_out(settings.model, module, examples, task)
+        module = build.build_student(settings.model, chosen, task, vocabulary_size, matrix, dimension).to(device)
+        build.try_out(settings.model, module, examples, task)
         claim_folder(folder, fingerprint, [FILE], resume=resume, reporter=reporter)
         limit = min((limit for limit in (settings.max_steps, max_updates) if limit), default=inf)
         training = Training(module, examples, dev, task, settings, seed, limit, name, reporter)
         training.run(folder)
-    position, best = training.position, round_tables(module, training.weights)
+    position, best = training.position, build.round_tables(module, training.weights)
     if gold and task.multi_label:
         module.load_state_dict(best)
-        task, position.best = choose_thresholds(module, settings.model, dev, task)
-    result = StudentResult(
-        position.best,
-        position.updates,
-        position.best_update,
-        training.epochs,
-        training.rows_per_second,
-        training.stopped,
-        *count_parameters(module),
-        position.history,
-    )
+        task, position.best = build.choose_thresholds(module, settings.model, dev, task)
+    ended = training.epochs, training.rows_per_second, training.stopped, *build.count_parameters(module)
+    result = StudentResult(position.best, position.updates, position.best_update, *ended, position.history)
     config = {
         "plugin": settings.model,
         "plugin_version": versions,
@@ -240,14 +215,14 @@ class Training:
 
     @property
     def epochs(self) -> float:
-        """How often the rows have been seen."""
+        """The passes over the rows."""
         return self.position.rows / len(self.examples)
 
     def _update(self, rows: NDArray[np.int64]) -> float:
         """Take a step from one batch and return its loss; none from a loss that is not finite."""
         self.optimizer.zero_grad()
         with self._blaming("forward"):
-            logits = self.module(collate(self.examples, rows, self.device))
+            logits = self.module(build.collate(self.examples, rows, self.device))
         teacher, labels, states = (
             None if array is None else torch.from_numpy(array[rows]).to(self.device)
             for array in (self.examples.logits, self.examples.labels, self.examples.states)
@@ -288,11 +263,13 @@ class Training:
     def _evaluate(self) -> None:
         """Score the model on dev, keep it if it is the best, and write the checkpoint."""
         position, begin = self.position, time.perf_counter()
-        metrics = evaluate(self.scored, self.settings.model, self.dev, self.task)
+        metrics = build.evaluate(self.scored, self.settings.model, self.dev, self.task)
         if not metrics or not all(value.isfinite().all() for value in self.scored.state_dict().values()):
             self._diverged("logits of dev, or weights, are not finite")
             return
-        values = {"loss": position.mean_loss(), "lr": self.optimizer.param_groups[0]["lr"], **metrics}
+        mean = position.loss / position.losses
+        position.loss, position.losses = 0.0, 0
+        values = {"loss": mean, "lr": self.optimizer.param_groups[0]["lr"], **metrics}
         position.history.append({"update": position.updates, "epoch": self.epochs, **values})
         if metrics[self.task.metric] > position.best.get(self.task.metric, -inf):
             position.best, position.best_update, position.stale = metrics, position.updates, 0
@@ -314,5 +291,5 @@ class Training:
         self.stopped = "nan"
 
     def _blaming(self, inside: str) -> AbstractContextManager[None]:
-        """Blame the plugin for what goes wrong in its module, but for memory: that may be the batch's fault."""
-        return registry.blaming("students", self.settings.model, inside, but=(OutOfMemoryError,))
+        but = (OutOfMemoryError,)  # which may be the batch's fault
+        return registry.blaming("students", self.settings.model, inside, but=but)

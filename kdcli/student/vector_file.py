@@ -1,7 +1,5 @@
 """Published word vectors, read as a stream: word2vec (text or binary), GloVe and fastText."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import re
@@ -10,15 +8,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.errors import DataError
 
-Row: TypeAlias = tuple[bytes, NDArray[np.float32]]
-"""A word (UTF-8) and its vector, ``float32 [dimension]``."""
+Row: TypeAlias = tuple[bytes, NDArray[np.float32]]  # a word (UTF-8) and its vector, ``float32 [dimension]``
 
 FORMS = "word2vec (text or binary), GloVe and fastText .vec files are read, each also as .gz, and .parquet"
 _STEP = 1 << 16
@@ -26,18 +23,11 @@ _BUFFER = 1 << 18
 _BLOCK = 1 << 20
 _SAMPLE_ROWS = 20
 _BOM = b"\xef\xbb\xbf"
-_MAGIC = {
-    b"PK\x03\x04": "a zip archive",
-    b"\xba\x16\x4f\x2f": "a fastText model",
-}
+_MAGIC = {b"PK\x03\x04": "a zip archive", b"\xba\x16\x4f\x2f": "a fastText model"}
 
 
 class VectorFile:
-    """A file of word vectors, gzipped or not: text with or without a header line ``count dimension``, or binary.
-
-    Attributes:
-        count: The number of vectors in the header line; None where there is none.
-    """
+    """A file of word vectors, gzipped or not: text with or without a header line ``count dimension``, or binary."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,9 +38,8 @@ class VectorFile:
             if sample.startswith(magic):
                 raise DataError(f"this is {what}, not a file of word vectors", file=path, hint=FORMS)
         self._start, self._binary = bom, False
-        self.count: int | None = None
-        header = re.match(rb"\s*(\d+)[ \t]+(\d+)[ \t]*\r?\n", sample[bom:])
-        if header:
+        self.count: int | None = None  # the number of vectors in the header line
+        if header := re.match(rb"\s*(\d+)[ \t]+(\d+)[ \t]*\r?\n", sample[bom:]):
             self.count, self.dimension, self._start = int(header[1]), int(header[2]), bom + header.end()
             if not self.count or not self.dimension:
                 raise DataError("the header line says that there are no vectors", file=path, row=1)
@@ -66,10 +55,8 @@ class VectorFile:
     def rows(self, needs: Callable[[bytes], bool], advance: Callable[[int], None]) -> Iterator[Row]:
         """Yield the rows whose word is needed, in the file's order; only these, and a few others, are parsed.
 
-        ``needs`` may change its answer on the way; ``advance`` counts the rows.
-
-        Raises:
-            DataError: The file is cut, or a vector is of the wrong size or holds NaN, infinity or no number.
+        ``needs`` may change its answer on the way; ``advance`` counts the rows. A file that is cut, or a vector of the
+        wrong size, with NaN, infinity or no number, is a ``DataError``.
         """
         with _open(self.path) as stream:
             stream.read(self._start)
@@ -80,16 +67,14 @@ class VectorFile:
                 yield word, vector
 
     def _text_rows(
-        self, stream: io.BufferedReader[Any], needs: Callable[[bytes], bool], advance: Callable[[int], None]
+        self, stream: BinaryIO, needs: Callable[[bytes], bool], advance: Callable[[int], None]
     ) -> Iterator[tuple[int, Row]]:
         start = 1 if self.count is None else 2
         row, line = start - 1, b""
         for row, line in enumerate(stream, start):
-            if needs(line[: line.find(b" ")]):
-                parsed = self._parse(line, row)
-                # The text before the first space may be the first piece of a word that holds spaces.
-                if parsed is not None and needs(parsed[0]):
-                    yield row, parsed
+            # The text before the first space may be the first piece of a word that holds spaces.
+            if needs(line[: line.find(b" ")]) and (parsed := self._parse(line, row)) and needs(parsed[0]):
+                yield row, parsed
             if (row - start) % _STEP == 0:
                 self._parse(line, row)
                 advance(min(row - start, _STEP))
@@ -119,7 +104,7 @@ class VectorFile:
             raise self._error(row, word, f"is no list of numbers ({error})") from None
 
     def _binary_rows(
-        self, stream: io.BufferedReader[Any], needs: Callable[[bytes], bool], advance: Callable[[int], None]
+        self, stream: BinaryIO, needs: Callable[[bytes], bool], advance: Callable[[int], None]
     ) -> Iterator[tuple[int, Row]]:
         size, count = 4 * self.dimension, self.count or 0
         block, position, counted = b"", 0, 0
@@ -148,7 +133,7 @@ class VectorFile:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[io.BufferedReader[Any]]:
+def _open(path: Path) -> Iterator[BinaryIO]:
     """Open a file, gzipped or not; what cannot be read is a ``DataError``."""
     try:
         with path.open("rb", buffering=0) as plain:

@@ -1,7 +1,5 @@
 """The word vectors that a student begins with: read from a file, or made from an encoder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +17,7 @@ from kdcli.student.vector_file import Row, VectorFile
 from kdcli.student.vocabulary import CONTINUES
 
 FILE = "vectors.safetensors"
-RANGE = 0.25
-"""Words without a vector get one from U(-0.25, 0.25) (Tang et al. 2019, section 4.2)."""
+RANGE = 0.25  # words without a vector get one from U(-0.25, 0.25) (Tang et al. 2019, section 4.2).
 _SPELLINGS: tuple[Callable[[str], str], ...] = (str, str.lower, str.capitalize, str.upper)
 _LOWER = pl.col("word").str.to_lowercase()
 _IN_ANY_CASE = len(_SPELLINGS)
@@ -28,14 +25,11 @@ _IN_ANY_CASE = len(_SPELLINGS)
 
 @dataclass(frozen=True)
 class Vectors:
-    """The word vectors that a student begins with: ``float32 [vocabulary, dimension]``, the padding's zero.
+    """The word vectors that a student begins with; a word that the source does not have gets a random one."""
 
-    The source has vectors for ``found`` words; the others have a random one.
-    """
-
-    matrix: NDArray[np.float32]
+    matrix: NDArray[np.float32]  # [vocabulary, dimension], the padding's zero
     source: str
-    found: int
+    found: int  # words that it has a vector for
 
 
 @dataclass(frozen=True)
@@ -51,8 +45,8 @@ def make_vectors(
 ) -> Vectors:
     """Find or make a vector for each word of a vocabulary, the padding first; a word without one gets a random one.
 
-    The source is a vector file, or an encoder's folder or hub name, whose vectors have the dimension asked for; a file
-    has its own. A file without a vector for any word is a ``DataError``.
+    The source is a vector file, which has a dimension of its own, or an encoder's folder or hub name. A file without a
+    vector for any word is a ``DataError``.
     """
     file = Path(source).expanduser()
     if file.is_file():
@@ -72,10 +66,7 @@ def make_vectors(
 
 
 def words_with_vectors(source: str, reporter: Reporter) -> Iterator[str]:
-    """Give words that have vectors, the most frequent first: those of a file, or an encoder's own vocabulary.
-
-    A student that begins with vectors can read words that its training set lacks: they lie where similar words do.
-    """
+    """Give words that have vectors, the most frequent first: a student can read those that its training set lacks."""
     path = Path(source).expanduser()
     if not path.is_file():
         from kdcli.student.encoder_vectors import encoder_words
@@ -115,24 +106,18 @@ def load_vectors(folder: Path) -> Vectors | None:
 
 
 def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None = None) -> WordVectors:
-    """Read the vectors of the wanted words from a word2vec, GloVe, fastText or Parquet file.
+    """Read the vectors of the wanted words from a file: ``VectorFile``, or Parquet with the columns word and vector.
 
     A word is looked up as written, else in lower case, capitalised, in upper case, or in any case (``iphone`` as
     ``iPhone``). Of a word that the file holds several times the first vector counts. Of the other rows only a few are
-    parsed, the first and the last among them, so a fault in one of them may go unnoticed.
-
-    A Parquet file has the columns ``word`` and ``vector``, a list of numbers; the others may be gzipped, and text may
-    have a header line ``count dimension``.
-
-    Raises:
-        DataError: The file is missing, cut, of another form, or holds a vector of the wrong size or with NaN.
+    parsed, so a fault in one of them may go unnoticed. A file that is missing, cut or of another form, or that holds a
+    vector of the wrong size or with NaN, is a ``DataError``.
     """
     spellings: dict[bytes, list[tuple[int, int]]] = {}
+    folded: dict[bytes, list[tuple[int, int]]] = {}
     for index, word in enumerate(wanted):
         for rank, spelling in enumerate(_SPELLINGS):
             spellings.setdefault(spelling(word).encode(), []).append((index, rank))
-    folded: dict[bytes, list[tuple[int, int]]] = {}
-    for index, word in enumerate(wanted):
         folded.setdefault(word.encode().lower(), []).append((index, _IN_ANY_CASE))
     best = [_IN_ANY_CASE + 1] * len(wanted)
 

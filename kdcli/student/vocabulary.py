@@ -33,18 +33,14 @@ UNKNOWN = SPECIAL.index(MASK)
 CONTINUES = "##"
 """The beginning of a piece inside a word, as WordPiece writes it."""
 
-CELLS = 1 << 22
-"""The largest padded batch of ``compute_batches``, in words: a bound on memory."""
-ROWS = 256
-"""Texts that a PyTorch module predicts at once."""
+CELLS = 1 << 22  # the largest padded batch of ``compute_batches``, in words: a bound on memory
+ROWS = 256  # texts that a PyTorch module predicts at once
 SPREAD = 0.25
 """How far apart the lengths of a training batch lie: rows are sorted by their length plus up to this share of it, drawn
 anew in each epoch, so that even few texts, or those of rare lengths, meet others every time."""
 
-_REMEMBERED = 1_000_000
-"""Pieces of text whose ids are cached: a bound on memory."""
-_LONGEST = 100
-"""Characters of the longest word that the library's WordPiece reads; a longer one is ``MASK``."""
+_REMEMBERED = 1_000_000  # pieces of text whose ids are cached: a bound on memory
+_LONGEST = 100  # characters of the longest word that the library's WordPiece reads; a longer one is ``MASK``
 
 Columns = tuple[NDArray[Any], ...]
 Compute = Callable[[Columns, Columns], NDArray[np.float32]]
@@ -84,10 +80,9 @@ def train_vocabulary(
     """Make a tokenizer of the most frequent words, and of other words as far as there is room.
 
     Words of the same frequency are taken in the order of their characters. ``max_size`` includes the special words;
-    ``more`` are words that are not in the texts, the most wanted first. Single letters among these, and what is not one
-    word, are skipped. With ``pieces``, of which at most half of ``max_size`` are taken, a word outside the vocabulary
-    is read in pieces, the longest first (Wu et al. 2016, section 4.1), and not as ``MASK``. Texts without any word are
-    a ``DataError``.
+    ``more`` are words that are not in the texts, the most wanted first; single letters are skipped. With ``pieces``, of
+    which at most half of ``max_size`` are taken, a word outside the vocabulary is read in pieces, the longest first (Wu
+    et al. 2016, section 4.1), and not as ``MASK``. Texts without any word are a ``DataError``.
     """
     normalizer, pre_tokenizer = BertNormalizer(lowercase=lowercase), BertPreTokenizer()
     inside = [piece for piece in pieces if normalizer.normalize_str(piece) == piece][: max_size // 2]
@@ -112,8 +107,7 @@ def train_vocabulary(
             words.setdefault(word)
     model = WordPiece if inside else WordLevel
     tokenizer = Tokenizer(model({word: number for number, word in enumerate(words)}, unk_token=MASK))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     tokenizer.add_special_tokens([MASK])
     return tokenizer
 

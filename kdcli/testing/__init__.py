@@ -3,8 +3,6 @@
 ``kd plugins check NAME`` runs the same checks. Importing this module imports neither pytest nor torch.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
@@ -14,36 +12,19 @@ from typing import Any
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.registry import Group
-from kdcli.testing.checks import CheckOutcome, Checks, run_checks
-from kdcli.testing.processes import Run, run_cli
+from kdcli.testing.checks import CheckOutcome, Checks, Run, run_checks, run_cli
 from kdcli.testing.tiny import tiny_corpus, tiny_task, tiny_teacher
 
-__all__ = [
-    "CheckOutcome",
-    "Run",
-    "check_generator",
-    "check_student",
-    "check_tagger",
-    "check_teacher",
-    "run_cli",
-    "tiny_corpus",
-    "tiny_task",
-    "tiny_teacher",
-]
+__all__ = ["CheckOutcome", "check_generator", "check_student", "check_tagger", "check_teacher"]
+__all__ += ["Run", "run_cli", "tiny_corpus", "tiny_task", "tiny_teacher"]
 
 
 def check_generator(plugin: Any, *, options: Mapping[str, Any] | None = None) -> list[CheckOutcome]:
-    """Check that a generator plugin keeps the contract of ``kdcli.api.GeneratorPlugin``.
+    """Check that a generator plugin keeps the contract of ``kdcli.api.GeneratorPlugin``; return each outcome.
 
-    The check fine-tunes it twice, on 40 short sentences and on 40 pairs, in a temporary folder. Choose options with
-    which that takes seconds, and after which it generates texts.
-
-    Args:
-        plugin: The plugin's module, an object with the same attributes, or the name of an installed plugin.
-        options: Its table of a profile.
-
-    Returns:
-        The outcome of each check; none has failed.
+    ``plugin`` is its module, an object with the same attributes, or its installed name; ``options`` its table of a
+    profile. The check fine-tunes it twice, on 40 short sentences and on 40 pairs, in a temporary folder. Choose options
+    with which that takes seconds, and after which it generates texts.
 
     Raises:
         AssertionError: Checks have failed. It names each, with the expected and the actual behaviour.
@@ -85,12 +66,9 @@ def check_plugin(
 ) -> list[CheckOutcome]:
     """Run all checks of a plugin's group, and raise nothing; ``model`` is what a teacher loads."""
     checks: Checks = import_module(f"kdcli.testing.{group}").CHECKS
-    found = []
-    with (
-        TemporaryDirectory(prefix="kd-check-") as folder,
-        (reporter or QuietReporter()).progress("check", len(checks.steps + checks.others), "checks") as progress,
-    ):
-        more = {"model": str(model)} if model else {}
+    found, more = [], {"model": str(model)} if model else {}
+    bar = (reporter or QuietReporter()).progress("check", len(checks.steps + checks.others), "checks")
+    with TemporaryDirectory(prefix="kd-check-") as folder, bar as progress:
         subject = checks.subject(group, plugin, dict(options or {}), Path(folder), **more)
         for outcome in run_checks(checks, subject):
             found.append(outcome)
@@ -99,11 +77,9 @@ def check_plugin(
 
 
 def _assert(found: list[CheckOutcome]) -> list[CheckOutcome]:
-    failed = [outcome for outcome in found if outcome.result == "failed"]
     for outcome in found:
         if outcome.result == "warned":
             warnings.warn(f"{outcome.check}: {outcome.detail}", stacklevel=3)
-    if failed:
-        lines = [f"\n  {outcome.check}: {outcome.detail}" for outcome in failed]
-        raise AssertionError(f"{len(failed)} of {len(found)} checks failed{''.join(lines)}")
+    if failed := [f"\n  {outcome.check}: {outcome.detail}" for outcome in found if outcome.result == "failed"]:
+        raise AssertionError(f"{len(failed)} of {len(found)} checks failed{''.join(failed)}")
     return found

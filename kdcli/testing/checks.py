@@ -1,10 +1,12 @@
-"""How checks are run, and those that every plugin has: its module, its options, its imports."""
-
-from __future__ import annotations
+"""How checks are run, also in other processes, and those that every plugin has: its module, options, imports."""
 
 import ast
+import importlib
+import json
+import os
+import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -12,13 +14,17 @@ from types import ModuleType
 from typing import Any, Literal
 
 from kdcli import registry
-from kdcli.errors import KdError, each, shown
+from kdcli.errors import KdError, PluginError, each, shown
 from kdcli.registry import Group, Plugin
 from kdcli.registry.plugin import faults
-from kdcli.testing.processes import HEAVY, in_another_process
 
 PUBLIC = ("kdcli.api", "kdcli.lm", "kdcli.models", "kdcli.testing", "kdcli.load_student")
 """What plugins may import of ``kdcli``; the rest changes without notice."""
+HEAVY = (
+    *("jax", "nltk", "onnx", "onnxruntime", "pandas", "polars", "pyarrow", "scipy", "sklearn", "tensorflow"),
+    *("textblob", "torch", "transformers"),
+)
+"""Libraries that take long to import; a plugin imports them inside its functions."""
 
 Check = Callable[[Any], str]
 """Checks a ``Subject``; returns a detail, or raises ``Failure``, ``Doubt`` or ``Skip``. It has the function's name."""
@@ -52,74 +58,6 @@ class Doubt(Failure):
 
 class Skip(Exception):
     """A check does not apply: its text says why."""
-
-
-@dataclass(frozen=True)
-class Checks:
-    """The checks of one kind of plugin."""
-
-    subject: type[Subject]
-    steps: tuple[Check, ...]  # each needs those before it
-    others: tuple[Check, ...]  # each needs all steps
-    see: str  # where the contract is described
-
-
-def name_of(check: Check) -> str:
-    """Return the name of a check."""
-    return check.__name__.replace("_", " ")
-
-
-def expect(holds: bool, expected: str, actual: object) -> None:
-    """Raise a failure unless something holds."""
-    if not holds:
-        raise Failure(expected, actual)
-
-
-def expect_close(found: Any, wanted: Any, expected: str, tolerance: float) -> None:
-    """Raise a failure unless two arrays are of one form and within the tolerance, absolute and relative to wanted."""
-    import numpy as np
-
-    form, right = (
-        f"{type(one).__name__} of {getattr(one, 'dtype', '')} {getattr(one, 'shape', '')}" for one in (found, wanted)
-    )
-    expect(form == right, f"{expected}: {right}", form)
-    close = bool(np.allclose(found, wanted, rtol=tolerance, atol=tolerance))
-    expect(close, expected, f"{np.abs(found - wanted).max(initial=0):.2g} of difference, more than {tolerance:g}")
-
-
-def run_checks(checks: Checks, subject: Subject) -> Iterator[CheckOutcome]:
-    """Run checks one after the other; after a step that has failed the others are skipped."""
-    failed = ""
-    for check in (*checks.steps, *checks.others):
-        if failed:
-            yield CheckOutcome(name_of(check), "skipped", f"it needs what has not passed: {failed}")
-            continue
-        result, detail = _result(check, subject)
-        if result == "failed" and check in checks.steps:
-            failed = name_of(check)
-        see = f"; see {checks.see}" if result in ("failed", "warned") else ""
-        yield CheckOutcome(name_of(check), result, detail + see)
-
-
-def _result(check: Check, subject: Subject) -> tuple[Result, str]:
-    try:
-        return "passed", check(subject)
-    except Skip as reason:
-        return "skipped", str(reason)
-    except Failure as reason:
-        return "warned" if isinstance(reason, Doubt) else "failed", str(reason)
-    except KdError as error:
-        actual = in_one_line(error)
-    except (Exception, SystemExit) as error:  # whatever a plugin may do
-        file, row = subject.known.place(error)
-        actual = f"{shown(error)} ({file}, line {row})" if row else shown(error)
-    return "failed", f"expected no error; came {actual}"
-
-
-def in_one_line(*errors: KdError) -> str:
-    """Join errors, each with its hint."""
-    every = [one for error in errors for one in each(error)]
-    return "; ".join(f"{one} ({one.hint})" if one.hint else str(one) for one in every)
 
 
 @dataclass
@@ -157,6 +95,130 @@ class Subject:
         """Call a function with the plugin and JSON values in another process; see ``in_another_process``."""
         address = (self.group, self.source) if isinstance(self.source, str) else ("", self.module.__name__)
         return in_another_process(function, address, arguments)
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The checks of one kind of plugin."""
+
+    subject: type[Subject]
+    steps: tuple[Check, ...]  # each needs those before it
+    others: tuple[Check, ...]  # each needs all steps
+
+
+def expect(holds: bool, expected: str, actual: object) -> None:
+    """Raise a failure unless something holds."""
+    if not holds:
+        raise Failure(expected, actual)
+
+
+def expect_close(found: Any, wanted: Any, expected: str, tolerance: float) -> None:
+    """Raise a failure unless two arrays are of one form and within the tolerance, absolute and relative to wanted."""
+    import numpy as np
+
+    form, right = (
+        f"{type(one).__name__} of {getattr(one, 'dtype', '')} {getattr(one, 'shape', '')}" for one in (found, wanted)
+    )
+    expect(form == right, f"{expected}: {right}", form)
+    close = bool(np.allclose(found, wanted, rtol=tolerance, atol=tolerance))
+    expect(close, expected, f"{np.abs(found - wanted).max(initial=0):.2g} of difference, more than {tolerance:g}")
+
+
+def run_checks(checks: Checks, subject: Subject) -> Iterator[CheckOutcome]:
+    """Run checks in order; after a step that has failed the others are skipped."""
+    failed = ""
+    for check in (*checks.steps, *checks.others):
+        name = check.__name__.replace("_", " ")
+        if failed:
+            yield CheckOutcome(name, "skipped", f"it needs what has not passed: {failed}")
+            continue
+        result, detail = _result(check, subject)
+        if result == "failed" and check in checks.steps:
+            failed = name
+        see = f"; see docs/plugins.md, {subject.group.capitalize()}" if result in ("failed", "warned") else ""
+        yield CheckOutcome(name, result, detail + see)
+
+
+def _result(check: Check, subject: Subject) -> tuple[Result, str]:
+    try:
+        return "passed", check(subject)
+    except Skip as reason:
+        return "skipped", str(reason)
+    except Failure as reason:
+        return "warned" if isinstance(reason, Doubt) else "failed", str(reason)
+    except KdError as error:
+        actual = in_one_line(error)
+    except (Exception, SystemExit) as error:  # whatever a plugin may do
+        file, row = subject.known.place(error)
+        actual = f"{shown(error)} ({file}, line {row})" if row else shown(error)
+    return "failed", f"expected no error; came {actual}"
+
+
+def in_one_line(*errors: KdError) -> str:
+    """Join errors, each with its hint."""
+    every = [one for error in errors for one in each(error)]
+    return "; ".join(f"{one} ({one.hint})" if one.hint else str(one) for one in every)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished command: its exit code, its result, and its progress, warnings and errors."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """The result of a command with ``--json``."""
+        return json.loads(self.stdout)
+
+
+def run_cli(*arguments: object, cwd: str | Path | None = None) -> Run:
+    """Run ``kd`` with these arguments, in a process of its own with this one's environment, in the folder ``cwd``."""
+    return run_python("-m", "kdcli", *map(str, arguments), cwd=cwd)
+
+
+def run_python(*arguments: str, cwd: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Run:
+    """Run this Python on a command line, with this process's modules and these variables beside its own."""
+    # A plugin may be importable here only because somebody has added its folder to sys.path. With -P the current folder
+    # is not added: a random.py there must not replace Python's.
+    path = os.pathsep.join(dict.fromkeys(str(Path(entry).absolute()) for entry in sys.path))
+    done = subprocess.run(
+        [sys.executable, "-P", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path, **(environ or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def in_another_process(function: Callable[..., Any], address: tuple[str, str], arguments: Sequence[Any]) -> Any:
+    """Call a function of a module with a plugin and JSON values in another process, where a set has another order.
+
+    ``address`` is the plugin's group and name, or an empty text and its module. The result is JSON values too.
+    """
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    main = "from kdcli.testing.checks import answer; answer()"
+    call = json.dumps([function.__module__, function.__name__, *address, *arguments])
+    done = run_python("-c", main, call, environ={"PYTHONHASHSEED": seed})
+    if done.code:
+        last = (done.stderr.strip() or f"exit code {done.code}").splitlines()[-1]
+        raise PluginError(f"the plugin does not work in another process: {last}")
+    return json.loads(done.stdout.splitlines()[-1])  # behind what the plugin prints
+
+
+def answer() -> None:
+    """Make the call that the command line describes, and print its result as JSON."""
+    module, function, group, name, *arguments = json.loads(sys.argv[1])
+    # Without the contract's check: another check reports what breaks it.
+    plugin = registry.find(group, name).source.load() if group else importlib.import_module(name)
+    found = getattr(importlib.import_module(module), function)(plugin, *arguments)
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
 
 
 def loads(subject: Subject) -> str:
@@ -225,5 +287,4 @@ def _internals(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name
 
 
-OF_ALL = (cheap_import, public_imports)
-"""The last checks of every plugin."""
+OF_ALL = (cheap_import, public_imports)  # the last checks of every plugin

@@ -1,7 +1,5 @@
 """The checks of a generator: what ``kd transfer heavy`` relies on, and does not check itself."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -17,8 +15,7 @@ from kdcli.testing.checks import OF_ALL, Checks, Doubt, Failure, Skip, Subject, 
 from kdcli.testing.tiny import SEED, Kind, tiny_corpus, tiny_settings, tiny_task
 from kdcli.transfer.sampling import cleaned, fault_of
 
-DRAWS = 48
-"""Draws of a part."""
+DRAWS = 48  # draws of a part
 
 
 @dataclass
@@ -30,11 +27,6 @@ class GeneratorSubject(Subject):
     prefixes: dict[str, Any] = field(default_factory=dict)
     texts: Sequence[str] = ()
 
-    @property
-    def checkpoint(self) -> Path:
-        """The folder of the fine-tuned model."""
-        return self.folder / "model"
-
     def draw(self, first: int = 0, count: int = DRAWS) -> Samples:
         """Draw a part."""
         drawn: Samples = self.sampler.sample(self.prefixes, Part(first, count, SEED))
@@ -45,9 +37,9 @@ class GeneratorSubject(Subject):
 
 def fine_tune(subject: GeneratorSubject) -> str:
     """Fine-tune on 40 texts."""
-    folder, corpus = subject.checkpoint, tiny_corpus(subject.kind)
-    metrics = subject.plugin.fine_tune(corpus, folder, tiny_settings(subject.options, subject.kind), QuietReporter())
-    expect(folder.exists(), "fine_tune to keep a model in the folder it is given", "nothing there")
+    model, corpus = subject.folder / "model", tiny_corpus(subject.kind)
+    metrics = subject.plugin.fine_tune(corpus, model, tiny_settings(subject.options, subject.kind), QuietReporter())
+    expect(model.exists(), "fine_tune to keep a model in the folder it is given", "nothing there")
     text = _json(metrics, "fine_tune")
     return f"{len(corpus.train)} texts: {text if len(text) < 120 else f'{text[:120]}...'}"
 
@@ -55,7 +47,7 @@ def fine_tune(subject: GeneratorSubject) -> str:
 def load(subject: GeneratorSubject) -> str:
     """Load the fine-tuned model, and count what samples begin with."""
     settings = tiny_settings(subject.options, subject.kind)
-    subject.sampler = subject.plugin.load(subject.checkpoint, settings, QuietReporter())
+    subject.sampler = subject.plugin.load(subject.folder / "model", settings, QuietReporter())
     subject.prefixes = json.loads(_json(subject.sampler.prefixes(tiny_corpus(subject.kind)), "prefixes"))
     return f"samples begin with {', '.join(subject.prefixes) or 'nothing'}"
 
@@ -73,7 +65,7 @@ def sample(subject: GeneratorSubject) -> str:
 
 def same_in_another_process(subject: GeneratorSubject) -> str:
     """Load and draw in another process, where sets have another order, as a resumed run does."""
-    again = subject.elsewhere(draw_texts, str(subject.checkpoint), dict(subject.table), subject.prefixes)
+    again = subject.elsewhere(draw_texts, str(subject.folder / "model"), dict(subject.table), subject.prefixes)
     different = [pair for pair in zip_longest(subject.texts, again) if pair[0] != pair[1]]
     expected = "the same texts in every process: no order of a set, no hash(), no clock"
     expect(not different, expected, f"{len(different)} pairs of others: {different[:1]}")
@@ -118,12 +110,8 @@ def pairs(subject: GeneratorSubject) -> str:
     return sample(subject)
 
 
-CHECKS = Checks(
-    GeneratorSubject,
-    (loads, options, fine_tune, load, sample),
-    (same_in_another_process, divided_part, bits, pairs, *OF_ALL),
-    "docs/plugins.md, Generators",
-)
+STEPS = (loads, options, fine_tune, load, sample)
+CHECKS = Checks(GeneratorSubject, STEPS, (same_in_another_process, divided_part, bits, pairs, *OF_ALL))
 
 
 def _json(values: Any, function: str) -> str:

@@ -1,7 +1,5 @@
 """The checks of a student: what training, loading and prediction rely on, and do not check themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
@@ -210,9 +208,5 @@ def fast_without_torch(subject: StudentSubject) -> str:
     return "no torch"
 
 
-CHECKS = Checks(
-    StudentSubject,
-    (loads, options, build, training),
-    (padding, save_and_load, fast, fast_without_torch, *OF_ALL),
-    "docs/plugins.md, Students",
-)
+STEPS = (loads, options, build, training)
+CHECKS = Checks(StudentSubject, STEPS, (padding, save_and_load, fast, fast_without_torch, *OF_ALL))

@@ -1,7 +1,5 @@
 """The checks of a tagger: everything that ``kd transfer lite`` relies on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,12 +53,7 @@ def tags_of_texts(plugin: Any) -> Any:
     return plugin.tag(TEXTS)
 
 
-CHECKS = Checks(
-    Subject,
-    (loads, one_tag_a_word),
-    (independent_of_neighbours, same_in_another_process, *OF_ALL),
-    "docs/plugins.md, Taggers",
-)
+CHECKS = Checks(Subject, (loads, one_tag_a_word), (independent_of_neighbours, same_in_another_process, *OF_ALL))
 
 
 def _expect_same(first: Sequence[Any], again: Sequence[Any], expected: str) -> None:

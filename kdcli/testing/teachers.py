@@ -1,7 +1,5 @@
 """The checks of a teacher: what the export of logits relies on, and does not check itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,8 +25,7 @@ COLUMNS = {
 BATCH = 8  # texts that are read at once
 SHORT = 48  # the longest input with which long texts are tried, in the teacher's tokens
 LONG = "the plot is warm and " * 100
-TOLERANCE = 1e-4
-"""Of float32, absolute and relative: another batch has another order of sums."""
+TOLERANCE = 1e-4  # of float32, absolute and relative: another batch has another order of sums
 
 Logits = NDArray[np.float32]
 
@@ -134,9 +131,5 @@ def read_texts(plugin: Any, model: str, table: dict[str, Any], kind: str) -> tup
     return loaded.fingerprint(), loaded.logits(COLUMNS[kind], BATCH).tolist()
 
 
-CHECKS = Checks(
-    TeacherSubject,
-    (loads, options, load, logits),
-    (independent_of_neighbours, long_texts, same_in_another_process, *OF_ALL),
-    "docs/plugins.md, Teachers",
-)
+STEPS = (loads, options, load, logits)
+CHECKS = Checks(TeacherSubject, STEPS, (independent_of_neighbours, long_texts, same_in_another_process, *OF_ALL))

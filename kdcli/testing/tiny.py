@@ -1,7 +1,5 @@
 """A tiny task, its texts, and a teacher that knows their words: what plugins are checked with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
     from kdcli.models.inference import Floats, Graph, Model, Weights
 
-api_version = API_VERSION
-pairs = True
-scores = True
+api_version, pairs, scores = API_VERSION, True, True
 
 GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 """Where ONNX's gates are among PyTorch's: input, output, forget, cell of i, f, g, o; update, reset, new of r, z, n."""

@@ -5,8 +5,6 @@ so it is computed once for each different word of a batch. And both directions a
 still have words: padding costs nothing and cannot make a difference.
 """
 
-from __future__ import annotations
-
 import warnings
 from typing import NamedTuple
 
@@ -21,6 +19,15 @@ warnings.filterwarnings("ignore", message="index_reduce")  # PyTorch calls it a 
 
 State = tuple[Tensor, ...]
 """What a cell passes to the next step, each ``[2, rows, hidden]``: (h, c) of an LSTM, (h,) of a GRU."""
+
+
+class Packed(NamedTuple):
+    """Texts by time step: first the first words of all texts, then the second words of those that have one, ..."""
+
+    words: Tensor  # [all words], word ids; the texts lie from the longest to the shortest
+    counts: list[int]  # the number of texts that have a word at each step
+    mirror: Tensor  # [all words], the place of the word as far from its text's end as this one is from its start
+    restore: Tensor  # for each text as given, its place in the order of the packed ones
 
 
 class BiRNN(nn.Module):
@@ -99,15 +106,6 @@ class BiRNN(nn.Module):
             state = lstm(step, state, recurrent) if is_lstm else gru(step, state, recurrent, bias_hh[:, None])
             outputs.append(state[0])
         return torch.cat(outputs, dim=1)
-
-
-class Packed(NamedTuple):
-    """Texts by time step: first the first words of all texts, then the second words of those that have one, ..."""
-
-    words: Tensor  # [all words], word ids; the texts lie from the longest to the shortest
-    counts: list[int]  # the number of texts that have a word at each step
-    mirror: Tensor  # [all words], the place of the word as far from its text's end as this one is from its start
-    restore: Tensor  # for each text as given, its place in the order of the packed ones
 
 
 def pack(words: Tensor, lengths: Tensor) -> Packed:

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
     from kdcli.models.inference import Floats, Graph, Ints, Model, Weights
 
-api_version = API_VERSION
-pairs = True
-scores = True
+api_version, pairs, scores = API_VERSION, True, True
 
 PRIME, FACTOR = 2**31 - 1, 1_000_003_919  # (PRIME + PRIME) * FACTOR fits int64: nothing overflows
 LAYERS = ("fc", "logits")

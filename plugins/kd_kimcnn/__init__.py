@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
     from kdcli.models.inference import Floats, Graph, Ints, Model, Weights
 
-api_version = API_VERSION
-pairs = True
-scores = True
+api_version, pairs, scores = API_VERSION, True, True
 
 ENCODE = """
     found = Gather (vectors, words)
@@ -69,8 +67,7 @@ def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | 
             size, filters = self.embedding.dimension, options.filters
             self.filters = nn.ModuleList(nn.Conv1d(size, filters, width) for width in options.widths)
             self.dropout = nn.Dropout(options.dropout)
-            sides = 4 if task.kind == "pair" else 1
-            self.logits = nn.Linear(filters * len(options.widths) * sides, task.outputs)
+            self.logits = nn.Linear(filters * len(options.widths) * (4 if task.kind == "pair" else 1), task.outputs)
 
         def forward(self, batch: Batch) -> torch.Tensor:  # [batch, outputs]
             states = [self.encode(*column) for column in zip(batch.words, batch.lengths, strict=True)]

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from commands import all_commands
 from typer.main import get_command
 
 import kdcli
-from kdcli.cli import CODE, GLOBAL, TABLE, Commands, all_commands, app, run, to_front, ui
+from kdcli.cli import CODE, GLOBAL, TABLE, Commands, app, run, to_front, ui
 from kdcli.config.schema import Settings, flags_of
 from kdcli.config.table import keys
 from kdcli.errors import DataError

@@ -6,9 +6,10 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from commands import all_commands
 from typer.main import get_command
 
-from kdcli.cli import all_commands, app, second_names
+from kdcli.cli import app, second_names
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]

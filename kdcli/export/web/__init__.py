@@ -4,8 +4,6 @@ The page reads the student as ONNX by onnxruntime-web, and its vocabulary by @hu
 in one pinned version, and their archives are checked.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import math
@@ -100,7 +98,8 @@ def export_web(
         files |= {file: onnx / file for file in (MODEL, TOKENIZER)}
         with atomic(output) as target:
             if single:
-                packed = {file: _packed(path) for file, path in files.items()}
+                zipped = {file: gzip.compress(path.read_bytes(), mtime=0) for file, path in files.items()}
+                packed = {file: base64.b64encode(content).decode("ascii") for file, content in zipped.items()}
                 target.write_text(_page(loaded, files, packed), "utf-8")
                 sizes = {output.name: target.stat().st_size / 1e6}
             else:
@@ -131,10 +130,6 @@ def _page(student: Student, files: Mapping[str, Path], packed: Mapping[str, str]
     )
 
 
-def _packed(file: Path) -> str:
-    return base64.b64encode(gzip.compress(file.read_bytes(), mtime=0)).decode("ascii")
-
-
 def _library_files(folder: Path, runtime: str | None, reporter: Reporter) -> dict[str, Path]:
     """Return the files of the libraries by name, unpacked into a folder."""
     place = folder if runtime is None or "://" in runtime else Path(runtime)
@@ -149,8 +144,7 @@ def _library_files(folder: Path, runtime: str | None, reporter: Reporter) -> dic
         if not archive.is_file():
             raise MissingError(f"{library.archive} is not in this folder", file=place, hint=f"run there: {PACK}")
         if sha256(archive) != library.sha256:
-            what = "this is another archive: its SHA-256 differs"
-            raise DataError(what, file=archive, hint=f"run again: {PACK}")
+            raise DataError("this is another archive: its SHA-256 differs", file=archive, hint=f"run again: {PACK}")
         for name in library.files:
             found[name] = unpack(archive, folder / name, only=name)[0]
     return found

@@ -56,7 +56,7 @@ def test_calls_are_timed_one_by_one_until_the_time_is_up(clock):
 
 
 def test_rates_and_latencies_are_those_of_the_clock(clock, monkeypatch):
-    monkeypatch.setattr(benching, "_load", lambda subject: benching._Loaded(clock.logits, 1.5))
+    monkeypatch.setattr(benching, "_load", lambda subject: (clock.logits, 1.5, (None, None)))
     found = measure(BenchSubject("x", "numpy", "", SINGLE), [[str(number) for number in range(6000)]], 0.1)
     assert found.per_second == pytest.approx({1: 1 / 0.0015, 32: 32 / 0.017, 512: 512 / 0.257})
     assert found.latency.p50 == pytest.approx(1.5) and found.latency.p99 == pytest.approx(1.5)

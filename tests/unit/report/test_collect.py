@@ -35,7 +35,7 @@ def test_results_are_dataclasses_again_as_the_profile_says(root, monkeypatch):
     assert run.made["mix"].kept == {"lite": 90, "heavy": 40}
     assert run.results and run.results.rows[2].model == "student" and run.results.gap_closed["dev"]["accuracy"] == 0.75
     monkeypatch.setenv("KD_SEED", "99")
-    assert collect(root).seed == 7
+    assert collect(root).settings["seed"] == 7
     profile = root / "profile.toml"
     profile.write_text(profile.read_text().replace("lite+heavy", "lite"))
     assert "heavy" not in collect(root).made

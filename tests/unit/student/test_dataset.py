@@ -243,8 +243,8 @@ def test_table_with_labels_or_without(tmp_path):
     assert encode_table(table.drop("label"), tokenizer, SINGLE, 128).labels is None
     none = table.with_columns(label=pl.lit(None, pl.String))
     assert encode_table(none, tokenizer, SINGLE, 128).labels is None
-    with raising(DataError, file="dev.tsv"):
-        encode_table(none.with_columns(label=pl.Series(["0", None, "1"])), tokenizer, SINGLE, 128, file="dev.tsv")
+    with raising(DataError, file="the table"):
+        encode_table(none.with_columns(label=pl.Series(["0", None, "1"])), tokenizer, SINGLE, 128)
 
 
 def test_a_folder_of_another_task_or_a_damaged_one_is_refused(tmp_path):

@@ -19,7 +19,7 @@ from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError, PluginError, ProfileError
 from kdcli.files import MARKER, sha256
-from kdcli.student import train as module
+from kdcli.student import build
 from kdcli.student.build import round_tables
 from kdcli.student.dataset import Examples, encode_table
 from kdcli.student.student import load_student
@@ -194,7 +194,7 @@ def test_best_model_is_kept_and_patience_ends_it(tmp_path, monkeypatch):
         states.append({name: value.clone() for name, value in module.state_dict().items()})
         return {"accuracy": next(scores)}
 
-    monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(build, "evaluate", evaluate)
     result = train(tmp_path / "student", epochs=9, patience=2)
     assert (result.stopped, result.updates, result.best_update) == ("patience", 24, 12)
     assert result.dev == {"accuracy": 0.8}
@@ -428,7 +428,7 @@ def test_a_student_whose_distribution_is_gone_says_what_to_install(tmp_path, stu
 def test_trying_a_student_out_changes_nothing(tmp_path, student, monkeypatch):
     student("self.logits(torch.cat", "torch.rand(()) + self.logits(torch.cat")  # draws, even when it does not train
     train(tmp_path / "one", model="mean", options={})
-    monkeypatch.setattr(module, "try_out", lambda *given: None)
+    monkeypatch.setattr(build, "try_out", lambda *given: None)
     train(tmp_path / "other", model="mean", options={})
     assert weights_hash(tmp_path / "one") == weights_hash(tmp_path / "other")
 

@@ -268,7 +268,7 @@ def test_a_student_learns_them_and_keeps_nothing_of_it(exported, films, tmp_path
 
 
 def test_the_loss_is_that_of_standardised_values(exported, films, tmp_path):
-    from kdcli.student.representation import Representation
+    from kdcli.student.optimize import Representation
 
     states = np.random.default_rng(1).normal(3, 2, (50, 4)).astype(np.float16)
     module = torch.nn.Module()

@@ -8,7 +8,7 @@ from inspect import getsource
 import fake_plugin
 import pytest
 
-from kdcli.testing.checks import name_of, run_checks
+from kdcli.testing.checks import run_checks
 
 
 @pytest.fixture
@@ -35,9 +35,10 @@ def outcome_of(tmp_path_factory):
 
     def run(group, name, given, *, model="", **options):
         checks = import_module(f"kdcli.testing.{group}").CHECKS
-        names = [name_of(check) for check in checks.steps]
-        steps = checks.steps[: names.index(name) + 1] if name in names else checks.steps
-        others = tuple(check for check in checks.others if name_of(check) == name)
+        function = name.replace(" ", "_")
+        names = [check.__name__ for check in checks.steps]
+        steps = checks.steps[: names.index(function) + 1] if function in names else checks.steps
+        others = tuple(check for check in checks.others if check.__name__ == function)
         loads = {"model": model} if model else {}
         subject = checks.subject(group, given, options, tmp_path_factory.mktemp("checks"), **loads)
         *before, last = run_checks(replace(checks, steps=steps, others=others), subject)

@@ -26,8 +26,7 @@ from kdcli.testing import (
     tiny_corpus,
     tiny_teacher,
 )
-from kdcli.testing.checks import heavy_modules
-from kdcli.testing.processes import in_another_process, run_python
+from kdcli.testing.checks import heavy_modules, in_another_process, run_python
 
 DOCS = Path(__file__).resolve().parents[3] / "docs/plugins.md"
 
@@ -116,11 +115,11 @@ def test_by_name_what_cannot_be_loaded_fails_the_first_check(make_plugin):
 
 def test_every_check_points_to_what_is_there():
     titles = set(re.findall(r"^## (.+)$", DOCS.read_text("utf-8"), re.MULTILINE))
-    for checks in (import_module(f"kdcli.testing.{group}").CHECKS for group in GROUPS):
+    for group in GROUPS:
+        checks = import_module(f"kdcli.testing.{group}").CHECKS
         every = [*checks.steps, *checks.others]
         assert len({check.__name__ for check in every}) == len(every)
-        file, section = checks.see.split(", ")
-        assert (file, section in titles) == ("docs/plugins.md", True)
+        assert group.capitalize() in titles
 
 
 TAGGER = "'''Own.'''\napi_version = 2\ndef tag(texts): return [[WORD] * len(words) for words in texts]\nWORD = 'X'\n"
