@@ -81,8 +81,7 @@ class CorpusSettings(Table):
     """Longer texts are left out."""
 
 
-METHODS = ("lite", "heavy", "corpus")
-"""How texts are made, in the order in which their sets are joined."""
+METHODS = ("lite", "heavy", "corpus")  # how texts are made, in the order in which their sets are joined
 
 
 class TransferSettings(Table):

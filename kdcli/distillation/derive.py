@@ -19,13 +19,10 @@ from kdcli.teacher.logits import label_positions
 from kdcli.teacher.model import TeacherSource
 
 ZERO_SHOT = "zero-shot"
-FEW = 2_000
-"""So few texts take smaller batches."""
+FEW = 2_000  # so few texts take smaller batches
 _WORDS = r"\w+|[^\w\s]"
-_LONGEST, _SHORTEST = 512, 8
-"""Words that a student reads, at the most and at the least."""
-_BATCH = 64
-"""Texts an update, of few texts."""
+_LONGEST, _SHORTEST = 512, 8  # words that a student reads, at the most and at the least
+_BATCH = 64  # texts an update, of few texts
 
 
 def teacher_settings(model: str, labels: Sequence[str], settings: Settings, reporter: Reporter) -> dict[str, Any]:

@@ -47,8 +47,7 @@ from kdcli.tasks.detect import detect
 from kdcli.tasks.split import task_from
 from kdcli.teacher.model import TeacherSource
 
-_OWN_TABLES = {"task.text_columns": (), "task.label_column": ""}
-"""The columns of the run's own tables are kd's."""
+_OWN_TABLES = {"task.text_columns": (), "task.label_column": ""}  # the columns of the run's own tables are kd's
 Values = Mapping[str, Any]
 Load = Callable[[Values], Profile]  # loads the recipe with settings on top
 

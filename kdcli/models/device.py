@@ -14,8 +14,7 @@ from kdcli.api import Reporter
 from kdcli.errors import KdError, MissingError, UsageError
 
 Result = TypeVar("Result")
-_TRIAL = 768
-"""Rows of the matrices of a trial: as wide as an encoder."""
+_TRIAL = 768  # rows of the matrices of a trial: as wide as an encoder
 
 
 def resolve(device: str) -> str:

@@ -22,8 +22,7 @@ from kdcli.tables import text, text_lines
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
 _EXCEL = re.compile(rb'"?sep=([\x01-\x7f])"?\r?\n?', re.I)
-_ESCAPED = re.compile(rb'(?<!\\)((?:\\\\)*)\\"')
-"""A quote behind an odd number of backslashes."""
+_ESCAPED = re.compile(rb'(?<!\\)((?:\\\\)*)\\"')  # a quote behind an odd number of backslashes
 
 
 def open_csv(

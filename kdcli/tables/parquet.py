@@ -14,8 +14,7 @@ from polars.io.plugins import register_io_source
 from kdcli.errors import DataError
 from kdcli.tables.text import ROW_NUMBER, BadRows, open_bytes
 
-ROWS = 65_536
-"""Rows that are read at once."""
+ROWS = 65_536  # rows that are read at once
 
 _DAMAGED = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 

@@ -29,8 +29,7 @@ BadRowsMode = Literal["error", "skip"]
 ROW_NUMBER = "__row__"
 """The column that holds each row's number in its file, ``Int64``, counted from 1 with a header as row 1."""
 
-PIECE = 1 << 16
-"""Bytes that are looked at together: so few need no memory that the system has to clear."""
+PIECE = 1 << 16  # bytes that are looked at together: so few need no memory that the system has to clear
 
 _BOM = b"\xef\xbb\xbf"
 _LABEL = b"__label__"

@@ -11,8 +11,7 @@ from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 
 STDIN = "stdin"
-BLOCK = 3 << 20
-"""Bytes of text that are read and parsed at once."""
+BLOCK = 3 << 20  # bytes of text that are read and parsed at once
 
 
 def check_utf8(data: bytes, path: str | Path, row: int) -> None:

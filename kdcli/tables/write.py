@@ -15,8 +15,7 @@ from kdcli.files import atomic
 from kdcli.tables.parquet import ROWS, row_count, slices
 from kdcli.tables.text import Form, form_of, is_gzip, shown
 
-_GROUP = 16_384
-"""Rows in a row group of Parquet: Polars holds several groups of every column while it writes."""
+_GROUP = 16_384  # rows in a row group of Parquet: Polars holds several groups of every column while it writes
 
 _BOM = "\ufeff"
 

@@ -124,5 +124,4 @@ def _best_threshold(logits: NDArray[np.float64], gold: NDArray[np.bool_]) -> flo
     return float((1 + np.tanh(best / 2)) / 2)
 
 
-_FARTHEST = 10.0
-"""The farthest that a threshold's logit lies from 0: a probability of 0.99995."""
+_FARTHEST = 10.0  # the farthest that a threshold's logit lies from 0: a probability of 0.99995

@@ -45,8 +45,7 @@ _ODD = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ |^$"
 """Texts but those of words with single spaces between them, and perhaps one at the end."""
 _FACTORS = np.array([1, 0x9E3779B97F4A7C15], np.uint64)
 """Of the hashes of a pair's texts in their sum, so that their order counts."""
-_PIECE = 1 << 18
-"""Bytes that are looked at together: such arrays need no memory that the system has to clear."""
+_PIECE = 1 << 18  # bytes that are looked at together: such arrays need no memory that the system has to clear
 _THREADS = 2
 _SPACE = np.uint8(ord(" "))
 _MOST = 20

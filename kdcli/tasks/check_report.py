@@ -15,8 +15,7 @@ from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.tables.read import shown
 
-_RARE = 0.2
-"""A class is rare below this part of an even share: 10 % of two classes."""
+_RARE = 0.2  # a class is rare below this part of an even share: 10 % of two classes
 
 
 @dataclass(frozen=True)

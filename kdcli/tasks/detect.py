@@ -21,8 +21,7 @@ _HINT = (
     "name the columns with --text-col (--text2-col) and, where labels are read, --label-col; "
     "c0, c1, ... in a table without a header"
 )
-LINES = {"lines": False, "fasttext": True}
-"""Layouts of a .txt, and whether its lines begin with labels."""
+LINES = {"lines": False, "fasttext": True}  # layouts of a .txt, and whether its lines begin with labels
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 
 

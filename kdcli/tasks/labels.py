@@ -18,8 +18,7 @@ from kdcli.tables import SEPARATOR
 from kdcli.tables.read import ROW_NUMBER, files_of, form_of
 from kdcli.tasks.glue import HIDDEN_NUMBER
 
-Spelling = Mapping[str, str]
-"""How a table writes the labels of a task: the task's label for each of the table's."""
+Spelling = Mapping[str, str]  # how a table writes the labels of a task: the task's label for each of the table's
 
 
 def spellings(task: Task) -> list[Spelling]:

@@ -18,12 +18,10 @@ from kdcli.api import Task
 from kdcli.tasks.answers import Outputs, answers, label_matrix
 
 RESAMPLES = 1000
-_AT_ONCE = 1 << 22
-"""Most numbers in a block of resamples."""
+_AT_ONCE = 1 << 22  # most numbers in a block of resamples
 
 Floats = NDArray[np.float64]
-Values = dict[str, Floats]
-"""By metric, its value in each resample, ``float64 [resamples]``."""
+Values = dict[str, Floats]  # by metric, its value in each resample, ``float64 [resamples]``
 
 
 def score(task: Task, outputs: NDArray[np.floating[Any]], gold: NDArray[Any]) -> dict[str, float]:

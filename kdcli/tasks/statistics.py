@@ -15,8 +15,7 @@ from kdcli.api import Task
 from kdcli.tasks.answers import Outputs, answers, as_classes, label_matrix, same, without_thresholds
 from kdcli.tasks.metrics import RESAMPLES, Floats, resampled, resampled_counts, score
 
-BINS = 15
-"""Bins of the calibration, as in Guo et al. 2017."""
+BINS = 15  # bins of the calibration, as in Guo et al. 2017
 _ROUNDING = 1e-12
 
 

@@ -28,8 +28,7 @@ from kdcli.teacher.model import BATCH, Teacher, TeacherSource, load_teacher, war
 
 PART_ROWS = 4096
 """Rows a part: enough that batches of one length are padded by a few percent, few enough to lose little."""
-_LARGEST_BATCH = 512
-"""Larger ones would pad the few thousand texts of a part too much."""
+_LARGEST_BATCH = 512  # larger ones would pad the few thousand texts of a part too much
 _OF_A_FILE = {"transfer_sha256", "rows", "batch_size", "cut", "kd", "unanswered"}
 """What the metadata of two logits files of one teacher may differ in."""
 _HINT = "a smaller batch: --batch-size N, or --batch-size auto"

@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 
     from kdcli.config.schema import Settings
 
-BATCH = 64
-"""Texts a batch by default; on a CPU larger batches are padded more and gain nothing."""
-_TRIED = 4096
-"""The longest input that is tried out, in word pieces."""
+BATCH = 64  # texts a batch by default; on a CPU larger batches are padded more and gain nothing
+_TRIED = 4096  # the longest input that is tried out, in word pieces
 
 
 @dataclass

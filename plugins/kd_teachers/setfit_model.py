@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 api_version = API_VERSION
 HEAD = "model_head.pkl"
-_LEAST = 1e-7
-"""The smallest probability whose logarithm is taken."""
+_LEAST = 1e-7  # the smallest probability whose logarithm is taken
 
 
 class Options(BaseModel):
