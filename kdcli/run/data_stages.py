@@ -35,7 +35,6 @@ class Lite(Stage):
     reads = ("train", "dev", "test")
     makes = ("lite",)
     method = "lite"
-    together = True
 
     def run(self, run: RunContext) -> Any:
         from kdcli.transfer.lite import fabricate
@@ -119,7 +118,6 @@ class Sample(Stage):
     reads = ("generator", "prefixes", "train", "dev", "test")
     makes = ("heavy",)
     method = "heavy"
-    together = True
 
     def run(self, run: RunContext) -> Any:
         from kdcli.transfer.sampling import draw_samples
@@ -230,7 +228,6 @@ class Export(Stage):
     plugin = "teachers"
     reads = ("transfer", "teacher")
     makes = ("logits",)
-    together = True
 
     def parameters(self, run: RunContext) -> dict[str, Any]:
         """Add the precision of this stage, and the teacher that the profile takes as it is."""
@@ -258,7 +255,6 @@ class ExportDev(Stage):
     plugin = "teachers"
     reads = ("dev", "teacher")
     makes = ("dev_logits",)
-    together = True
 
     def applies(self, settings: Settings) -> bool:
         return not settings.task.gold

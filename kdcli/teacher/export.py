@@ -65,9 +65,9 @@ def export_logits(
 ) -> ExportResult:
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.
 
-    A killed run resumes at the first part that is missing. Under ``torchrun`` each process makes its share.
-    ``transfer`` is a table or plain lines of texts; a precision in ``settings`` takes the place of ``precision``; a
-    ``teacher`` may be loaded already. With ``represent`` the file holds the teacher's representation of each text too.
+    A killed run resumes at the first part that is missing. ``transfer`` is a table or plain lines of texts; a precision
+    in ``settings`` takes the place of ``precision``; a ``teacher`` may be loaded already. With ``represent`` the file
+    holds the teacher's representation of each text too.
     What ``known`` has, a logits file of the same teacher for some of these texts, is not asked for again.
     """
     reporter = reporter or QuietReporter()

@@ -63,11 +63,11 @@ def fabricate(
     resume: bool = True,
     engine: Engine | None = None,
     reporter: Reporter | None = None,
-) -> LiteResult | None:
+) -> LiteResult:
     """Make a transfer set: the originals, then texts that the rules make of them, but none of the held-out texts.
 
     The table depends on the texts, the settings (but for ``workers``) and the seed alone. A run that was stopped goes
-    on where it was, with ``resume``. The processes of a ``torchrun`` that wait for the main one get None.
+    on where it was, with ``resume``.
     """
     reporter, engine = reporter or QuietReporter(), engine or LocalEngine()
     train, held_out = cleaning.plain(train, task), [cleaning.plain(table, task) for table in held_out]
