@@ -23,12 +23,7 @@ class LabelSets:
         self._source, self._path, self._column, self._labels = source, path, column, labels
         self._lists = not labels and source.schema.get(column, pl.String()).is_nested()
         new = {column: pl.String()} if labels or self._lists else {}
-        self.schema = pl.Schema({**source.schema, **new})
-
-    @property
-    def notes(self) -> list[str]:
-        """Peculiarities of the file."""
-        return self._source.notes
+        self.schema, self.notes = pl.Schema({**source.schema, **new}), source.notes
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns; a list with another value than labels, or a value but 0 and 1, is a ``DataError``."""

@@ -100,7 +100,9 @@ def read_table(
         DataError: The file is missing, empty or damaged, its suffix is unknown, or a column is missing.
     """
     path = Path(path)
-    source = _open(path, form or form_of(path), header, bad_rows, quoted, separator, labels)
+    form, files = form or form_of(path), files_of(path)
+    sources = [_open_file(file, form, header, bad_rows, quoted, separator, labels) for file in files]
+    source: text.TableSource = sources[0] if files == [path] else Chain(sources, files)
     source = LabelSets(source, path, *sets) if sets else source
     for name in columns or ():
         if name not in source.schema:
@@ -133,19 +135,15 @@ def files_of(path: Path) -> list[Path]:
 class Chain:
     """Files of the same columns that are one table."""
 
-    def __init__(self, path: Path, sources: Sequence[text.TableSource], files: Sequence[Path]) -> None:
+    def __init__(self, sources: Sequence[text.TableSource], files: Sequence[Path]) -> None:
         self.schema = sources[0].schema
+        own = next((source.notes for source in sources if source.notes), [])  # those of one file stand for all
+        self.notes = [f"{len(files)} files are one table", *own]
         self._sources = dict(zip(files, sources, strict=True))
         for file, source in self._sources.items():
             if source.schema != self.schema:
                 what = f"its columns are {dict(source.schema)}, and those of {files[0].name} {dict(self.schema)}"
                 raise DataError(what, file=file, hint="the files of one table have the same columns")
-
-    @property
-    def notes(self) -> list[str]:
-        """Peculiarities of the first file that has some."""
-        own = next((source.notes for source in self._sources.values() if source.notes), [])
-        return [f"{len(self._sources)} files are one table", *own]
 
     def batches(self, columns: Sequence[str], bad: text.BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns of one file after the other; rows are counted over all of them."""
@@ -240,12 +238,6 @@ class Jsonl:
         return pl.Object()
 
 
-def _open(path: Path, form: Form, *how: Any) -> text.TableSource:
-    files = files_of(path)
-    sources = [_open_file(file, form, *how) for file in files]
-    return sources[0] if files == [path] else Chain(path, sources, files)
-
-
 def _open_file(
     path: Path,
     form: Form,
@@ -257,7 +249,8 @@ def _open_file(
 ) -> text.TableSource:
     if form == "txt":
         lines = text.Delimited(path, "", header=False)
-        return text.LabelledLines(lines) if labels or (labels is None and text.LabelledLines.fits(path)) else lines
+        labelled = lines.first[0].startswith(text.LABEL) if labels is None else labels
+        return text.LabelledLines(lines) if labelled else lines
     if form == "tsv" and not quoted:
         return text.Delimited(path, "\t", header=header)
     if form == "jsonl":

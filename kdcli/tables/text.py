@@ -12,6 +12,7 @@ import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
@@ -31,8 +32,8 @@ ROW_NUMBER = "__row__"
 
 PIECE = 1 << 16  # bytes that are looked at together: so few need no memory that the system has to clear
 
+LABEL = "__label__"  # what fastText puts before each label of a line
 _BOM = b"\xef\xbb\xbf"
-_LABEL = b"__label__"
 _SHOWN = 80
 
 
@@ -40,24 +41,21 @@ class TableSource(Protocol):
     """A table file of one form."""
 
     schema: pl.Schema
-
-    @property
-    def notes(self) -> list[str]:
-        """Peculiarities of the file, for the user."""
+    notes: list[str]  # peculiarities of the file, for the user
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield frames of any size that hold the columns and ``ROW_NUMBER``."""
 
 
+@dataclass
 class BadRows:
     """What happens to rows that cannot be read: the first is an error, or all are counted; blank lines are no rows."""
 
-    def __init__(self, path: Path, mode: BadRowsMode) -> None:
-        self.path = path
-        self.mode = mode
-        self.count = 0
-        self.blank = 0
-        self.first = ""
+    path: Path
+    mode: BadRowsMode
+    count: int = 0
+    blank: int = 0
+    first: str = ""
 
     def add(self, row: int, what: str, hint: str = "correct the row, or skip such rows: task.bad_rows=skip") -> None:
         """Count a bad row, or raise a ``DataError``."""
@@ -78,9 +76,8 @@ def form_of(path: Path) -> Form:
         known = ", ".join(f".{form}" for form in get_args(Form))
         raise DataError("the file name has no suffix of a table", file=path, hint=f"use {known}, also as .gz")
     if suffix == "parquet" and is_gzip(path):
-        raise DataError(
-            "Parquet is compressed by itself, and not by gzip", file=path, hint="decompress it: gunzip FILE"
-        )
+        what = "Parquet is compressed by itself, and not by gzip"
+        raise DataError(what, file=path, hint="decompress it: gunzip FILE")
     return cast(Form, suffix)
 
 
@@ -158,20 +155,14 @@ class LabelledLines:
         self.schema = pl.Schema({self._text: pl.String(), "label": pl.String()})
         self.notes = ["the lines begin with labels, as fastText has them"]
 
-    @staticmethod
-    def fits(path: Path) -> bool:
-        """Return whether the first line begins with a label."""
-        with open_bytes(path) as stream:
-            return stream.readline(len(_LABEL)).startswith(_LABEL)
-
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns; the label of a line without one is empty, and a label without a name is a bad row."""
         for frame in self._lines.batches([self._text], bad):
             parts = pl.col(self._text).str.extract_groups(r"^((?:__label__\S+(?:\s+|$))*)(.*)$").struct
-            labels = parts.field("1").str.strip_chars_end().str.strip_prefix(_LABEL.decode())
+            labels = parts.field("1").str.strip_chars_end().str.strip_prefix(LABEL)
             labels = labels.str.replace_all(r"\s+__label__", SEPARATOR)
             found = frame.select(parts.field("2").alias(self._text), labels.alias("label"), ROW_NUMBER)
-            wrong = found[self._text].str.starts_with(_LABEL.decode())
+            wrong = found[self._text].str.starts_with(LABEL)
             for row in found.filter(wrong)[ROW_NUMBER]:
                 bad.add(int(row), "a label without a name")
             yield found.filter(~wrong).select(*columns, ROW_NUMBER)
@@ -190,7 +181,7 @@ class Delimited:
         self._header = header
         self._before = before + (blank_lines(path, before) if separator else 0)
         with open_bytes(path) as stream:
-            first = self._first_row(islice(stream, self._before, None))
+            self.first = first = self._first_row(islice(stream, self._before, None))
         if not header and len(first) == 1:
             self._before = before  # a blank line is an empty text
         self.columns = tuple(first) if header else tuple(f"c{index}" for index in range(len(first)))
