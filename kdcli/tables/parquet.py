@@ -12,7 +12,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from kdcli.errors import DataError
-from kdcli.tables.text import ROW_NUMBER, BadRows, open_bytes
+from kdcli.tables.text import ROW_NUMBER, BadRows, check_columns, open_bytes
 
 ROWS = 65_536  # rows that are read at once
 
@@ -53,11 +53,7 @@ def scan(path: Path, columns: Sequence[str] | None = None) -> pl.LazyFrame:
     Raises:
         DataError: The file is missing or damaged, or lacks a column.
     """
-    found = _schema(path)
-    for name in columns or ():
-        if name not in found:
-            hint = f"the columns are {', '.join(found)}"
-            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=hint)
+    check_columns(columns or (), _schema(path), path)
     lazy = pl.scan_parquet(path, glob=False)
     return lazy if columns is None else lazy.select(columns)
 

@@ -104,10 +104,7 @@ def read_table(
     sources = [_open_file(file, form, header, bad_rows, quoted, separator, labels) for file in files]
     source: text.TableSource = sources[0] if files == [path] else Chain(sources, files)
     source = LabelSets(source, path, *sets) if sets else source
-    for name in columns or ():
-        if name not in source.schema:
-            hint = f"the columns are {', '.join(source.schema)}"
-            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=hint)
+    text.check_columns(columns or (), source.schema, path)
     return TableReader(source, path, columns or tuple(source.schema), bad_rows)
 
 

@@ -112,6 +112,15 @@ def blank_lines(path: Path, before: int = 0) -> int:
         return sum(1 for _ in takewhile(lambda line: line in (b"\n", b"\r\n"), islice(stream, before, None)))
 
 
+def check_columns(wanted: Iterable[str], there: Iterable[str], path: Path) -> None:
+    """Check that a table has some columns; a ``DataError`` names the first that it lacks."""
+    columns = list(there)
+    for name in wanted:
+        if name not in columns:
+            hint = f"the columns are {', '.join(one[:40] for one in columns)}"
+            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=hint)
+
+
 def as_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFrame:
     """Return a frame whose columns of texts are strings; bytes are UTF-8, as in Parquet's JSON.
 
