@@ -74,9 +74,7 @@ def find_model(
     if (path / ADAPTER).is_file():
         if adapters:
             return path
-        hint = (
-            "merge it into its base model (PEFT: model.merge_and_unload()), save that with the tokenizer, and name it"
-        )
+        hint = "merge it into its base model (PEFT: merge_and_unload), save that with the tokenizer, and name it"
         raise DataError("this folder holds an adapter (LoRA), not a whole model", file=path, key=key, hint=hint)
     if path.is_dir():
         if weights and not (path / "config.json").is_file():

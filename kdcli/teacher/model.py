@@ -24,8 +24,6 @@ from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.logits import label_positions
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from kdcli.config.schema import Settings
 
 BATCH = 64  # texts a batch by default; on a CPU larger batches are padded more and gain nothing

@@ -151,10 +151,8 @@ def _head(head: Any, labels: Sequence[str], file: Path) -> tuple[tuple[str, ...]
         raise DataError(what, file=file, key="teacher.model", hint=hint)
     if classes is None or not (hasattr(head, "decision_function") or hasattr(head, "predict_proba")):
         raise DataError(f"the head is no classifier: {type(head).__name__}", file=file, key="teacher.model")
-    known = dict(enumerate(labels))
-    names = (
-        one if isinstance(one, str) else known.get(int(one), str(int(one))) for one in np.asarray(classes).tolist()
-    )
+    known, each = dict(enumerate(labels)), np.asarray(classes).tolist()
+    names = [one if isinstance(one, str) else known.get(int(one), str(int(one))) for one in each]
     return tuple(names), partial(_own_logits if own else _sklearn_logits, head)
 
 
