@@ -148,9 +148,7 @@ def label_scores(task: Task, outputs: Outputs, gold: NDArray[Any]) -> list[Label
 
 def confusion(gold: NDArray[np.int64], answer: NDArray[np.int64], classes: int) -> list[list[int]]:
     """Count the rows of each label (the first index) that got each answer (the second)."""
-    counts = np.bincount(gold * classes + answer, minlength=classes * classes)
-    matrix: list[list[int]] = counts.reshape(classes, classes).tolist()
-    return matrix
+    return list(np.bincount(gold * classes + answer, minlength=classes**2).reshape(classes, classes).tolist())
 
 
 def agreement(task: Task, outputs: Outputs, teacher: Outputs) -> float:

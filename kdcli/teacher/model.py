@@ -47,11 +47,6 @@ class Teacher:
         self.megabytes = float(getattr(self.loaded, "megabytes", 0.0))
 
     @property
-    def has_states(self) -> bool:
-        """Whether it gives representations."""
-        return hasattr(self.loaded, "represent")
-
-    @property
     def saved_seconds(self) -> float:
         """The seconds that answers which were written down before took when they were asked for."""
         return float(getattr(self.loaded, "saved_seconds", 0.0))
@@ -69,7 +64,7 @@ class Teacher:
         self, columns: Sequence[Sequence[str]], batch: int = BATCH, *, states: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return logits of texts, and their representations ``float32 [texts, size]``; size 0 without ``states``."""
-        if states and not self.has_states:
+        if states and not hasattr(self.loaded, "represent"):
             what = f"the teacher plugin {self.source.plugin} gives no representation of a text"
             raise DataError(what, file=self.source.model, hint="set student.repr_weight to 0")
         cut = self.loaded.cut
