@@ -11,8 +11,7 @@ from typing import Any
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables import text, text_lines
-from kdcli.tables.label_sets import LabelSets
+from kdcli.tables import SEPARATOR, text, text_lines
 from kdcli.tables.text import ROW_NUMBER, BadRowsMode, Form, as_texts, form_of, shown
 
 __all__ = ["ROW_NUMBER", "BadRowsMode", "Form", "TableReader", "as_texts", "files_of", "form_of", "read_table", "shown"]
@@ -23,6 +22,8 @@ _TYPES: dict[type, pl.DataType] = {
 }
 _ERRORS = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError)
 _SHARDS = re.compile(r"-\*-of-(\d+)\.")
+_IN_COLUMNS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "-1": -1, "-1.0": -1}
+"""What a column of one label holds; -1 hides the labels of a test row."""
 
 
 class TableReader:
@@ -151,6 +152,54 @@ class Chain:
                 found = frame.with_columns(pl.col(ROW_NUMBER) + before) if before else frame
                 last = int(found[-1, ROW_NUMBER]) if len(found) else last
                 yield found
+
+
+class LabelSets:
+    """A table whose labels, lists or several columns in its file, are one column of texts ``a|b``."""
+
+    def __init__(self, source: text.TableSource, path: Path, column: str, labels: Mapping[str, str]) -> None:
+        """Give a source the column; ``labels`` are those of the columns with 0 or 1, none where it is there already."""
+        self._source, self._path, self._column, self._labels = source, path, column, labels
+        self._lists = not labels and source.schema.get(column, pl.String()).is_nested()
+        new = {column: pl.String()} if labels or self._lists else {}
+        self.schema, self.notes = pl.Schema({**source.schema, **new}), source.notes
+
+    def batches(self, columns: Sequence[str], bad: text.BadRows) -> Iterator[pl.DataFrame]:
+        """Yield the columns; a list with another value than labels, or a value but 0 and 1, is a ``DataError``."""
+        there = [name for name in columns if name != self._column or not self._labels]
+        more = [name for name in self._labels if self._column in columns and name not in there]
+        for frame in self._source.batches([*there, *more], bad):
+            if self._column in columns and self._labels:
+                frame = frame.with_columns(self._from_columns(frame))
+            elif self._column in columns and self._lists:
+                frame = frame.with_columns(self._from_lists(frame[self._column], frame[ROW_NUMBER]))
+            yield frame.select(*columns, ROW_NUMBER)
+
+    def _from_lists(self, sets: pl.Series, rows: pl.Series) -> pl.Series:
+        try:
+            texts = sets.cast(pl.List(pl.String))
+        except pl.exceptions.PolarsError as error:
+            what = f"the label column holds {sets.dtype}, not lists of labels"
+            raise DataError(what, file=self._path, key=self._column) from error
+        wrong = texts.list.eval(pl.element().str.contains(SEPARATOR, literal=True).fill_null(True)).list.any()
+        if wrong.any():
+            row = int(wrong.fill_null(False).arg_max() or 0)
+            what = f"a label is missing or has a {SEPARATOR}: {sets[row].to_list()}"
+            raise DataError(what, file=self._path, row=rows[row], key=self._column)
+        return texts.list.join(SEPARATOR)
+
+    def _from_columns(self, frame: pl.DataFrame) -> pl.Series:
+        texts = pl.col(*self._labels).cast(pl.String).str.strip_chars(" ").str.to_lowercase()
+        values = frame.select(texts.replace_strict(_IN_COLUMNS, default=None, return_dtype=pl.Int8))
+        for column in values:
+            if column.null_count():
+                row = int(column.is_null().arg_max() or 0)
+                what = f"a column of one label holds 0 or 1, not {frame[column.name][row]!r}"
+                raise DataError(what, file=self._path, row=frame[ROW_NUMBER][row], key=column.name)
+        chosen = [pl.when(pl.col(name) == 1).then(pl.lit(label)) for name, label in self._labels.items()]
+        sets = pl.concat_list(chosen).list.drop_nulls().list.join(SEPARATOR)
+        hidden = pl.any_horizontal(pl.all() < 0)
+        return values.select(pl.when(~hidden).then(sets).alias(self._column)).to_series()
 
 
 class Jsonl:
