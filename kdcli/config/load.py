@@ -174,8 +174,7 @@ def _from_flags(flags: Mapping[str, Any]) -> list[Layer]:
 def _nest(key: str, value: Any) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         value = {part.strip(): value}
-    nested: dict[str, Any] = value
-    return nested
+    return dict(value)
 
 
 def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:

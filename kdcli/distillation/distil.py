@@ -127,9 +127,7 @@ def distil(
     by_name = {outcome.name: outcome.result for outcome in outcomes}
     settings, student, results = profile.settings, artefact(root, "student"), by_name["results"]
     ran = {outcome.name for outcome in outcomes if outcome.reasons}
-    starts: dict[str, float] = {}
-    costs: dict[str, float] = {}
-    new = bool(ran)
+    starts, costs, new = dict[str, float](), dict[str, float](), bool(ran)
     if price is not None:
         record = json.loads((root / REQUEST).read_text("utf-8"))  # the page reads it
         starts = ("results" not in ran and record.get("cold_start")) or _cold_starts(settings, student)
