@@ -58,9 +58,8 @@ class SourceFile:
     rows: int | None = None
 
 
-SOURCES = tuple(
-    Source(**source) for source in tomli.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"))["sources"]
-)
+_TABLE = tomli.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"))
+SOURCES = tuple(Source(**source) for source in _TABLE["sources"])
 
 
 def find(name: str) -> Source:

@@ -219,9 +219,9 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Reserve the memory for the longest texts."""
-        self.keys, self.values = (
-            states.new_zeros(*states.shape[:2], self.length, states.shape[-1]) for states in (key_states, value_states)
-        )
+        shape = (*key_states.shape[:2], self.length)
+        self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
+        self.values = value_states.new_zeros(*shape, value_states.shape[-1])
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:

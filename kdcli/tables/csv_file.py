@@ -25,9 +25,7 @@ _EXCEL = re.compile(rb'"?sep=([\x01-\x7f])"?\r?\n?', re.I)
 _ESCAPED = re.compile(rb'(?<!\\)((?:\\\\)*)\\"')  # a quote behind an odd number of backslashes
 
 
-def open_csv(
-    path: Path, *, header: bool = True, quoted: bool | None = None, separator: str | None = None
-) -> text.Delimited:
+def open_csv(path: Path, *, header: bool, quoted: bool | None, separator: str | None) -> text.Delimited:
     """Open a CSV by its first line that is not blank: the separator is what it has most of; Excel's may be ``sep=;``.
 
     One with tabs is a TSV, whose quotes count only where all of them fit.

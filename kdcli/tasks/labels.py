@@ -35,9 +35,8 @@ def spellings(task: Task) -> list[Spelling]:
     spelled: list[Spelling] = [dict(zip(names, task.labels, strict=True)) for names in known if names]
     pair = sorted(task.labels, key=str.lower)
     if [label.lower() for label in pair] in (["0", "1"], ["false", "true"]):
-        spelled += [
-            dict(zip(map(case, ("false", "true")), pair, strict=True)) for case in (str.lower, str.title, str.upper)
-        ]
+        for case in (str.lower, str.title, str.upper):
+            spelled.append({case("false"): pair[0], case("true"): pair[1]})
     return spelled
 
 
