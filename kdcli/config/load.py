@@ -1,7 +1,5 @@
 """Profiles to typed settings: defaults < profile < environment < ``--set`` < flag, each value with its origin."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The settings that need not be said: derived from the teacher, the columns and the texts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``kd distil``: a teacher and texts in, a student out. It makes a profile for the user, and runs its stages."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -3,8 +3,6 @@
 Times are measured on the first texts: the teacher's of a text and of a word alone, the student's of a training row.
 """
 
-from __future__ import annotations
-
 import time
 import timeit
 from bisect import bisect_right

@@ -1,7 +1,5 @@
 """The user's texts: found, read, and divided into those to learn from and those that are held out."""
 
-from __future__ import annotations
-
 import glob
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field

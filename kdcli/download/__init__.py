@@ -1,7 +1,5 @@
 """The sources of ``kd data get``, which ``sources.toml`` lists: their addresses, and what is known of their files."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """``kd data get``: a source from the Hub or from an address, as files that the other commands take."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Any causal language model of Hugging Face as a generator: prefixes, texts and bits (Tang, Lu, Lin 2019)."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

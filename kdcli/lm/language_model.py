@@ -1,7 +1,5 @@
 """Fine-tuning of a language model on the task's texts (Tang, Lu, Lin 2019)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence

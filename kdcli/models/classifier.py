@@ -1,7 +1,5 @@
 """A Hugging Face model with a head for classes or a score: texts in, its outputs out. Teacher plugins build on it."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json

@@ -1,7 +1,5 @@
 """Devices: choose one, check what it can do, and run again with half the batch where its memory is too small."""
 
-from __future__ import annotations
-
 import os
 import timeit
 from collections.abc import Callable

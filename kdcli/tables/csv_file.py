@@ -4,8 +4,6 @@ Blocks without a quote are parsed like other rows; from the first quote on, Pyth
 reads short rows and quotes escaped by a backslash wrong without an error.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -1,7 +1,5 @@
 """Parquet: tables inside a run, and those of any other writer."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager

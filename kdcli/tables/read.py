@@ -1,7 +1,5 @@
 """The one reader of tables: TSV, CSV, JSONL, Parquet and plain lines, each also as ``.gz``."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence

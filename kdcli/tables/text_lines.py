@@ -1,7 +1,5 @@
 """Lines of text, in blocks or as soon as they come; it needs no Polars, so that a student predicts with little else."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase

@@ -1,7 +1,5 @@
 """The one writer of tables: whole files or none, in the form of the suffix."""
 
-from __future__ import annotations
-
 import gzip
 from contextlib import nullcontext
 from pathlib import Path

@@ -3,8 +3,6 @@
 It needs NumPy alone, so that a student predicts with little else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

@@ -4,8 +4,6 @@ A table is read once. Of each row some numbers stay in memory (hashes, lengths, 
 are those of these numbers.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Detect the layout of a table: which column holds the texts, the labels and the row index."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 No other module knows GLUE. The layouts are those that GLUE's own tables, the Hub, and d-bert have.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

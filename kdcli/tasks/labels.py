@@ -1,7 +1,5 @@
 """Labels and scores as tables write them, checked row by row."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence

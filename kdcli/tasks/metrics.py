@@ -5,8 +5,6 @@ how often each combination of gold label and answers occurs in it, and these cou
 resamples cost the same for a thousand rows and for a million.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

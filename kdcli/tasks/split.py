@@ -1,7 +1,5 @@
 """The task of a profile, and its tables in whatever layout they come: texts and labels, checked row by row."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Score a model, and say how sure the score is: intervals, calibration, significance, nearness to the teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal

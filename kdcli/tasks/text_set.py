@@ -4,8 +4,6 @@ The other forms are those of d-bert, the code released with the papers: its tool
 tab between them, and its joined tables have the columns of the task's GLUE tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Logits or probabilities that another tool has made: NumPy, PyTorch and table files."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Iterable, Sequence
 from pathlib import Path

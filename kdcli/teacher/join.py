@@ -1,7 +1,5 @@
 """``kd join``: each row of the transfer set with its logits and its label."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace

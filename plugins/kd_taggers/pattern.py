@@ -4,8 +4,6 @@ A word's tag depends on the word, and on whether it opens the text (then its low
 each word is tagged once and remembered.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from importlib.util import find_spec, module_from_spec, spec_from_file_location

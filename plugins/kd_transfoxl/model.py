@@ -4,8 +4,6 @@ The texts of a task are short: each is read at once, so there is no memory of ea
 depends on distances, not on positions (section 3.3). Shapes are ``[rows, time, ...]``.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from dataclasses import dataclass, field
