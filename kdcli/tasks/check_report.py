@@ -241,7 +241,9 @@ def _ready_labels(tables: Sequence[TableReport], settings: TaskSettings) -> str:
     """Return the line of a profile that makes classes of all labels found."""
     labels = [table.labels for table in tables if table.labels]
     known = list(dict.fromkeys(one.label for each in labels for one in each.known if one.count))
-    others = sorted({one.label for each in labels for one in each.others}, key=_order)
+    by_number = {one.label for each in labels for one in each.others if one.label.isdecimal()}
+    by_text = {one.label for each in labels for one in each.others} - by_number
+    others = [*sorted(by_number, key=int), *sorted(by_text)]
     if len(others) > 20:
         return "so many are no classes: name the column with --label-col, or set a score_range and no labels for scores"
     spellings: dict[str, dict[str, None]] = {}
@@ -252,10 +254,6 @@ def _ready_labels(tables: Sequence[TableReport], settings: TaskSettings) -> str:
     labels_line, drop_line = (json.dumps(each, ensure_ascii=False) for each in ([*known, *others], others))
     names = " and task.names = []" if settings.names else ""
     return f"if they are classes: task.labels = {labels_line}{names}; to leave them out: task.drop_labels = {drop_line}"
-
-
-def _order(label: str) -> tuple[int, int, str]:
-    return (0, int(label), label) if label.isdecimal() else (1, 0, label)
 
 
 def _of_overlap(found: Overlap, tables: Sequence[TableReport]) -> Problem:
