@@ -31,9 +31,14 @@ Mask = NDArray[np.bool_]
 _NONE = np.zeros(0, np.uint64)
 
 
+def spaced(text: pl.Expr) -> pl.Expr:
+    """Put one space between words and none at the ends, as ``" ".join(text.split())`` does."""
+    return text.str.replace_all(f"{_WHITE}+", " ").str.strip_chars(" ")
+
+
 def clean(text: pl.Expr) -> pl.Expr:
-    """Drop control characters that are no white space, and byte order marks; then put one space between words."""
-    return text.str.replace_all(_CONTROLS, "").str.replace_all(f"{_WHITE}+", " ").str.strip_chars(" ")
+    """Drop control characters that are no white space, and byte order marks; then make the white space equal."""
+    return spaced(text.str.replace_all(_CONTROLS, ""))
 
 
 def split_pairs(texts: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
