@@ -148,7 +148,7 @@ class _Joining:
         original = (source == ORIGINAL).fill_null(False)
         own = label_texts(batch["label"], self.path) if "label" in batch.columns else nothing
         gold = own.set(~original if self.task.multi_label else ~original | (own == ""), None)
-        labels = chosen = _choices(values, self.task)
+        labels = chosen = labels_of(values, self.task)
         if self.gold:
             self._check_gold(gold, original, numbers)
             labels = gold.zip_with(gold.is_not_null(), chosen)
@@ -190,10 +190,3 @@ class _Joining:
             what = what if gold[row] else "this original row has no gold label"
             hint = None if self.task.is_score else f"the labels are {', '.join(self.task.labels)}"
             raise DataError(what, file=self.path, row=numbers[row], key="label", hint=hint)
-
-
-def _choices(values: NDArray[np.float32], task: Task) -> pl.Series:
-    """Return labels; a score is the shortest number that reads back as the same float32."""
-    if task.is_score:
-        return pl.Series(np.ascontiguousarray(values[:, 0])).cast(pl.String).str.replace(r"\.0$", "")
-    return labels_of(values, task)
