@@ -71,9 +71,9 @@ class _Table:
 
     ``rows`` hold of each row its number ``row``, a hash ``exact`` of its texts, a hash ``folded`` that ignores case and
     white space, the words of each text (``words 0``, ``words 1``), and its ``label``: the score, or the label as the
-    table writes it; null where there is none. ``odd`` says of each text that is not plain, words with single spaces
-    between them, whether it is empty, begins or ends with white space, or has a tab, a line end or a character that
-    does not print. ``wrong`` are the scores that are none. After an ``error`` all are of the rows before it.
+    table writes it; null where there is none. ``odd`` are the texts that are empty, begin or end with white space, or
+    have a tab, a line end or a character that does not print. ``wrong`` are the scores that are none. After an
+    ``error`` all are of the rows before it.
     """
 
     def __init__(self, path: Path, split: splits.Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
@@ -91,7 +91,7 @@ class _Table:
         nothing = pl.DataFrame(schema={**dict.fromkeys(texts, pl.String), ROW_NUMBER: pl.Int64})
         found = [_numbers(nothing, texts, pl.Series([], dtype=pl.String), task)]
         reader = self.layout.open(path, [*texts, *filter(None, [label, index])], "skip")
-        waiting: deque[Future[tuple[pl.DataFrame, ...]]] = deque()
+        waiting: deque[Future[tuple[pl.DataFrame, dict[str, Finding], pl.DataFrame]]] = deque()
         # Polars and NumPy do not hold the interpreter's lock: threads look at texts while the next ones are read.
         with ThreadPoolExecutor(_THREADS) as threads, reporter.progress(path.name) as progress:
             try:
@@ -109,7 +109,9 @@ class _Table:
         for note in reader.notes:
             reporter.info(f"{path.name}: {note}")
         self.dropped, self.bad_rows, self.first_bad_row = labels.dropped, reader.skipped, reader.first_skipped
-        self.rows, self.odd, self.wrong = map(pl.concat, zip(*found, strict=True))
+        rows, odd, wrong = zip(*found, strict=True)
+        self.rows, self.wrong = pl.concat(rows), pl.concat(wrong)
+        self.odd = {kind: sum((one[kind] for one in odd), start=Finding()) for kind in odd[0]}
 
     def errors(self) -> list[KdError]:
         """Return the errors of the table as a whole."""
@@ -120,7 +122,7 @@ class _Table:
 
     def report(self, max_words: int) -> check_report.TableReport:
         """Describe the table."""
-        rows, odd = self.rows, self.odd
+        rows = self.rows
         repeated, conflicts = _repeats(rows)
         labelled, words = self.layout.label is not None and len(rows) > 0, pl.col("^words .*$")
         lengths = zip(self.layout.texts, rows.select(words), strict=True)
@@ -137,17 +139,16 @@ class _Table:
             labels=_labels(rows, self.task) if labelled and not self.task.is_score else None,
             scores=_scores(rows, self.wrong) if labelled and self.task.is_score else None,
             words={name: _words(of_text, max_words) for name, of_text in lengths if len(rows)},
-            empty=_finding(odd.filter("empty")),
-            edges=_finding(odd.filter("edges")),
-            breaks=_finding(odd.filter("breaks")),
-            characters=_finding(odd.filter("characters")),
+            **self.odd,
             repeated=repeated,
             conflicts=conflicts,
             targets=worded["label"].drop_nulls().n_unique(),
         )
 
 
-def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task) -> tuple[pl.DataFrame, ...]:
+def _numbers(
+    batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
+) -> tuple[pl.DataFrame, dict[str, Finding], pl.DataFrame]:
     """Return the numbers of a batch: its rows, its odd texts, and the scores that are none."""
     row, text, normal = batch[ROW_NUMBER].alias("row"), pl.col("text"), pl.col("normal")
     every = pl.concat([pl.DataFrame([row, batch[name].alias("text")]) for name in texts], rechunk=True)
@@ -170,8 +171,8 @@ def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
         breaks=text.str.contains(r"[\t\n\r]"),
         characters=text.str.contains(NON_PRINTING),
     )
-    plain = every.filter(seen["edges"] & ~seen["odd"])
-    plain = plain.select("row", empty=False, edges=True, breaks=False, characters=False)
+    counts = {kind: _finding(odd.filter(kind)) for kind in ("empty", "edges", "breaks", "characters")}
+    counts["edges"] += _finding(every.filter(seen["edges"] & ~seen["odd"]))
     both = seen["exact"], seen["folded"].scatter(places, odd["folded"])
     hashes = [pl.Series(of.name, _FACTORS[: len(texts)] @ of.to_numpy().reshape(len(texts), -1)) for of in both]
     words = seen["words"].scatter(places, odd["words"])
@@ -184,11 +185,7 @@ def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
     else:
         wrong = wrong.clear()
         label = (in_order(label) if task.multi_label else label).cast(pl.Categorical)
-    return (
-        pl.DataFrame([row, *hashes, label.alias("label"), *of_text]),
-        pl.concat([odd.select(plain.columns), plain]),
-        wrong,
-    )
+    return pl.DataFrame([row, *hashes, label.alias("label"), *of_text]), counts, wrong
 
 
 def _finding(found: pl.DataFrame) -> Finding:
