@@ -3,13 +3,11 @@
 All classes hold values that JSON can hold; rows are counted from 1 with the header as row 1.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
@@ -25,10 +23,10 @@ class Finding:
     count: int = 0
     first_row: int | None = None
 
-    def __add__(self, other: Finding) -> Finding:
+    def __add__(self, other: Self) -> Self:
         """Return both together."""
         rows = [row for row in (self.first_row, other.first_row) if row is not None]
-        return Finding(self.count + other.count, min(rows, default=None))
+        return type(self)(self.count + other.count, min(rows, default=None))
 
 
 @dataclass(frozen=True)

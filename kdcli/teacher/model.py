@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from kdcli import registry
 from kdcli.api import LoadedTeacher, QuietReporter, Reporter, Task
+from kdcli.config.schema import Settings
 from kdcli.errors import DataError
 from kdcli.models.classifier import are_generic
 from kdcli.models.device import resolve
 from kdcli.models.hf import ADAPTER
 from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.logits import label_positions
-
-if TYPE_CHECKING:
-    from kdcli.config.schema import Settings
 
 BATCH = 64  # texts a batch by default; on a CPU larger batches are padded more and gain nothing
 _TRIED = 4096  # the longest input that is tried out, in word pieces

@@ -13,22 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from kdcli import registry
 from kdcli.api import Part, QuietReporter, Reporter, Sampler, Samples, Task
+from kdcli.config.transfer import HeavySettings
 from kdcli.errors import KdError
 from kdcli.files import sha256
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts
 from kdcli.transfer.cleaning import Hashes, clean, hashes, keys, new_texts, plain, select, split_pairs, write_set
 from kdcli.transfer.heavy import GeneratorRun, read_prefixes
 from kdcli.transfer.novelty import Novelty, novelty
-
-if TYPE_CHECKING:
-    from kdcli.config.transfer import HeavySettings
 
 DRAWS = {"cpu": 8_192}  # draws of a part: little is lost when a run is killed
 DRAWS_ELSEWHERE = 65_536  # those of a part on a GPU, where they take as little time, and thousands run at once

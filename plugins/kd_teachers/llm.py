@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from kd_teachers.server import CHAT, Answers, Server, ServerOptions, count_tokens
-from kdcli.api import API_VERSION, DataError, KdError, ProfileError, QuietReporter
+from kdcli.api import API_VERSION, DataError, KdError, ProfileError, QuietReporter, Reporter
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from kdcli.api import Reporter
 
 api_version = API_VERSION
 Found = dict[str, list[float] | None]  # the probabilities of the classes, by text

@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from kdcli.api import DataError, KdError, MissingError
+from kdcli.api import DataError, KdError, MissingError, Reporter
 
 if TYPE_CHECKING:
     import httpx
-
-    from kdcli.api import Reporter
 
 CHAT = "chat/completions"
 OPTIONAL = ("max_tokens", "top_logprobs", "logprobs", "temperature", "n")  # left out for a server that refuses it

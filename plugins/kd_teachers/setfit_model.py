@@ -8,16 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from kdcli.api import API_VERSION, MASK, DataError, MissingError, ProfileError
-
-if TYPE_CHECKING:
-    from kdcli.api import Reporter
+from kdcli.api import API_VERSION, MASK, DataError, MissingError, ProfileError, Reporter
 
 api_version = API_VERSION
 HEAD = "model_head.pkl"

@@ -4,8 +4,6 @@ Hyphens inside words, and commas and points inside numbers, are words of their o
 well-known`` is ``1 @,@ 000 well @-@ known``. ``join`` puts them back.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 import re
@@ -15,7 +13,7 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,7 +188,7 @@ class WordTokenizer:
         self.unk_token_id = self._ids[UNKNOWN]
 
     @classmethod
-    def from_pretrained(cls, folder: Path, words: Words | None = None) -> WordTokenizer:
+    def from_pretrained(cls, folder: Path, words: Words | None = None) -> Self:
         """Read the files of ``save_pretrained``, or the vocabulary of a published model, which has Moses's words."""
         (vocabulary, lower_case), config = read_vocabulary(folder), _read_config(folder / CONFIG)
         return cls(vocabulary, words or config.get("words", "moses"), bool(config.get("lower_case", lower_case)))
