@@ -5,8 +5,6 @@ Rows end at LF or CRLF and at nothing else: a lone CR, U+0085, U+2028 and NUL ar
 nor content where it fails: separators are counted, and a second, slow look at the block finds what is wrong.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import zlib
@@ -37,16 +35,6 @@ _BOM = b"\xef\xbb\xbf"
 _SHOWN = 80
 
 
-class TableSource(Protocol):
-    """A table file of one form."""
-
-    schema: pl.Schema
-    notes: list[str]  # peculiarities of the file, for the user
-
-    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
-        """Yield frames of any size that hold the columns and ``ROW_NUMBER``."""
-
-
 @dataclass
 class BadRows:
     """What happens to rows that cannot be read: the first is an error, or all are counted; blank lines are no rows."""
@@ -63,6 +51,16 @@ class BadRows:
             raise DataError(what, file=self.path, row=row, hint=hint)
         self.first = self.first or f"row {row}: {what}"
         self.count += 1
+
+
+class TableSource(Protocol):
+    """A table file of one form."""
+
+    schema: pl.Schema
+    notes: list[str]  # peculiarities of the file, for the user
+
+    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+        """Yield frames of any size that hold the columns and ``ROW_NUMBER``."""
 
 
 def form_of(path: Path) -> Form:
@@ -154,27 +152,6 @@ def shown(content: bytes | str) -> str:
 def with_row_numbers(frame: pl.DataFrame, rows: Sequence[int] | pl.Series) -> pl.DataFrame:
     """Add the numbers of the rows as the last column."""
     return frame.insert_column(frame.width, pl.Series(ROW_NUMBER, rows, dtype=pl.Int64))
-
-
-class LabelledLines:
-    """Lines of fastText, ``__label__a __label__b text``: the columns ``sentence`` and ``label``, of several ``a|b``."""
-
-    def __init__(self, lines: Delimited) -> None:
-        self._lines, self._text = lines, lines.columns[0]
-        self.schema = pl.Schema({self._text: pl.String(), "label": pl.String()})
-        self.notes = ["the lines begin with labels, as fastText has them"]
-
-    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
-        """Yield the columns; the label of a line without one is empty, and a label without a name is a bad row."""
-        for frame in self._lines.batches([self._text], bad):
-            parts = pl.col(self._text).str.extract_groups(r"^((?:__label__\S+(?:\s+|$))*)(.*)$").struct
-            labels = parts.field("1").str.strip_chars_end().str.strip_prefix(LABEL)
-            labels = labels.str.replace_all(r"\s+__label__", SEPARATOR)
-            found = frame.select(parts.field("2").alias(self._text), labels.alias("label"), ROW_NUMBER)
-            wrong = found[self._text].str.starts_with(LABEL)
-            for row in found.filter(wrong)[ROW_NUMBER]:
-                bad.add(int(row), "a label without a name")
-            yield found.filter(~wrong).select(*columns, ROW_NUMBER)
 
 
 class Delimited:
@@ -272,6 +249,27 @@ class Delimited:
         if frame is None or len(frame) != len(rows):
             raise DataError("Polars cannot read these rows", file=self.path, row=row)
         return with_row_numbers(frame, rows)
+
+
+class LabelledLines:
+    """Lines of fastText, ``__label__a __label__b text``: the columns ``sentence`` and ``label``, of several ``a|b``."""
+
+    def __init__(self, lines: Delimited) -> None:
+        self._lines, self._text = lines, lines.columns[0]
+        self.schema = pl.Schema({self._text: pl.String(), "label": pl.String()})
+        self.notes = ["the lines begin with labels, as fastText has them"]
+
+    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+        """Yield the columns; the label of a line without one is empty, and a label without a name is a bad row."""
+        for frame in self._lines.batches([self._text], bad):
+            parts = pl.col(self._text).str.extract_groups(r"^((?:__label__\S+(?:\s+|$))*)(.*)$").struct
+            labels = parts.field("1").str.strip_chars_end().str.strip_prefix(LABEL)
+            labels = labels.str.replace_all(r"\s+__label__", SEPARATOR)
+            found = frame.select(parts.field("2").alias(self._text), labels.alias("label"), ROW_NUMBER)
+            wrong = found[self._text].str.starts_with(LABEL)
+            for row in found.filter(wrong)[ROW_NUMBER]:
+                bad.add(int(row), "a label without a name")
+            yield found.filter(~wrong).select(*columns, ROW_NUMBER)
 
 
 def _count(data: bytes, byte: int) -> int:
