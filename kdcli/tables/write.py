@@ -51,8 +51,8 @@ def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
     rows = 0
     with atomic(path) as temporary, temporary.open("wb") as file:
         # Neither the time nor the temporary name goes into a gzipped file.
-        zipped = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) if is_gzip(path) else nullcontext(file)
-        with zipped as stream:
+        zipped = gzip.GzipFile("", "wb", fileobj=file, mtime=0, compresslevel=6) if is_gzip(path) else None
+        with zipped or nullcontext(file) as stream:
             _write_lines(stream, form, pl.DataFrame(schema=schema), header=form in ("tsv", "csv"))
             for batch in slices(frame, ROWS) if isinstance(frame, pl.LazyFrame) else frame.iter_slices(ROWS):
                 if form in ("tsv", "txt"):
