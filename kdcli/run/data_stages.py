@@ -333,5 +333,5 @@ def _estimate(run: RunContext, table: Path) -> dict[str, float] | None:
 
     if not run.teacher.is_remote or not table.exists():
         return None
-    texts = open_texts(table, run.task, QuietReporter()).frame.select(run.task.columns).unique()
+    texts = open_texts(table, run.task, QuietReporter()).select(run.task.columns).unique()
     return run.teacher.estimate(run.task, texts.collect())

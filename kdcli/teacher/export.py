@@ -73,7 +73,7 @@ def export_logits(
     reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":
         raise UsageError("a logits file is a .safetensors", file=output)
-    texts = open_texts(transfer, task, reporter).frame.select(task.columns)
+    texts = open_texts(transfer, task, reporter).select(task.columns)
     rows = int(texts.select(pl.len()).collect().item())
     if not rows:
         raise DataError("the transfer set has no rows", file=transfer)

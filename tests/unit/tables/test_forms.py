@@ -237,7 +237,7 @@ def test_jsons_and_large_decimals_of_a_parquet_file(tmp_path):
     assert as_texts(reader.frame(), ["sentence"], path)["sentence"].to_list() == ["a b", "é"]
     with raising(DataError, row=1):
         as_texts(reader.frame(), ["bytes"], path)
-    found = open_texts(path, Task("own", "single", ("0", "1")), QuietReporter()).frame.collect()
+    found = open_texts(path, Task("own", "single", ("0", "1")), QuietReporter()).collect()
     assert found["sentence"].to_list() == ["a b", "é"]
 
 
