@@ -1,7 +1,5 @@
 """Profiles to typed settings: defaults < profile < environment < ``--set`` < flag, each value with its origin."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -174,8 +172,7 @@ def _from_flags(flags: Mapping[str, Any]) -> list[Layer]:
 def _nest(key: str, value: Any) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         value = {part.strip(): value}
-    nested: dict[str, Any] = value
-    return nested
+    return dict(value)
 
 
 def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:

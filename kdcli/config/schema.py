@@ -4,11 +4,9 @@ A profile is one TOML table for each model here. Unknown keys are errors. A sett
 commands that name it or its table, see ``kdcli.cli.options``; its docstring is the option's help.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -71,7 +69,7 @@ class TaskSettings(Table):
         return value
 
     @model_validator(mode="after")
-    def _consistent(self) -> TaskSettings:
+    def _consistent(self) -> Self:
         if len(self.labels) == 1 or len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must be two or more different names, or none for a score")
         if self.names and len(self.names) != len(self.labels):

@@ -1,20 +1,15 @@
 """What the tables of settings are made of: the types of values, the option of each, and the errors, one a key."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from kdcli.errors import KdError, ProfileError
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
-    from pydantic.fields import FieldInfo
 
 Metric = Literal[
     "accuracy", "f1", "mcc", "macro_f1", "balanced_accuracy", "micro_f1", "subset_accuracy", "pearson", "spearman"

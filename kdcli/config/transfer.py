@@ -1,9 +1,7 @@
 """The settings of the transfer set: texts fabricated, sampled, or taken from the user's own."""
 
-from __future__ import annotations
-
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -41,7 +39,7 @@ class LiteSettings(Table):
         return value
 
     @model_validator(mode="after")
-    def _probabilities(self) -> LiteSettings:
+    def _probabilities(self) -> Self:
         if self.p_mask + self.p_pos > 1:
             raise ValueError(f"p_mask + p_pos must not exceed 1, and is {self.p_mask + self.p_pos:g}")
         return self
@@ -81,8 +79,7 @@ class CorpusSettings(Table):
     """Longer texts are left out."""
 
 
-METHODS = ("lite", "heavy", "corpus")
-"""How texts are made, in the order in which their sets are joined."""
+METHODS = ("lite", "heavy", "corpus")  # how texts are made, in the order in which their sets are joined
 
 
 class TransferSettings(Table):

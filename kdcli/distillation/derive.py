@@ -1,7 +1,5 @@
 """The settings that need not be said: derived from the teacher, the columns and the texts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,10 @@ from kdcli.teacher.logits import label_positions
 from kdcli.teacher.model import TeacherSource
 
 ZERO_SHOT = "zero-shot"
-FEW = 2_000
-"""So few texts take smaller batches."""
+FEW = 2_000  # so few texts take smaller batches
 _WORDS = r"\w+|[^\w\s]"
-_LONGEST, _SHORTEST = 512, 8
-"""Words that a student reads, at the most and at the least."""
-_BATCH = 64
-"""Texts an update, of few texts."""
+_LONGEST, _SHORTEST = 512, 8  # words that a student reads, at the most and at the least
+_BATCH = 64  # texts an update, of few texts
 
 
 def teacher_settings(model: str, labels: Sequence[str], settings: Settings, reporter: Reporter) -> dict[str, Any]:

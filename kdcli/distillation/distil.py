@@ -1,7 +1,5 @@
 """``kd distil``: a teacher and texts in, a student out. It makes a profile for the user, and runs its stages."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,8 +45,7 @@ from kdcli.tasks.detect import detect
 from kdcli.tasks.split import task_from
 from kdcli.teacher.model import TeacherSource
 
-_OWN_TABLES = {"task.text_columns": (), "task.label_column": ""}
-"""The columns of the run's own tables are kd's."""
+_OWN_TABLES = {"task.text_columns": (), "task.label_column": ""}  # the columns of the run's own tables are kd's
 Values = Mapping[str, Any]
 Load = Callable[[Values], Profile]  # loads the recipe with settings on top
 
@@ -128,9 +125,7 @@ def distil(
     by_name = {outcome.name: outcome.result for outcome in outcomes}
     settings, student, results = profile.settings, artefact(root, "student"), by_name["results"]
     ran = {outcome.name for outcome in outcomes if outcome.reasons}
-    starts: dict[str, float] = {}
-    costs: dict[str, float] = {}
-    new = bool(ran)
+    starts, costs, new = dict[str, float](), dict[str, float](), bool(ran)
     if price is not None:
         record = json.loads((root / REQUEST).read_text("utf-8"))  # the page reads it
         starts = ("results" not in ran and record.get("cold_start")) or _cold_starts(settings, student)

@@ -3,8 +3,6 @@
 Times are measured on the first texts: the teacher's of a text and of a word alone, the student's of a training row.
 """
 
-from __future__ import annotations
-
 import time
 import timeit
 from bisect import bisect_right
@@ -34,31 +32,23 @@ from kdcli.student.vocabulary import train_vocabulary
 from kdcli.tasks.answers import answers
 from kdcli.teacher.model import BATCH, Teacher
 
-ENOUGH = 100_000
-"""With fewer texts to learn from, rules fabricate more, up to about this number."""
-_MOST_ITER = 20
-"""The most fabricated texts for one of the user's (Tang et al. 2019, section 4.2)."""
+ENOUGH = 100_000  # with fewer texts to learn from, rules fabricate more, up to about this number
+_MOST_ITER = 20  # the most fabricated texts for one of the user's (Tang et al. 2019, section 4.2)
 _EPOCHS = 2.5
 """Passes over the labelled texts, at the least: beyond them more texts, fabricated ones too, bring more."""
 _MOST_EPOCHS = 10
-_LEAST = 64
-"""The fewest texts to learn from, and the fewest updates, however little time there is."""
+_LEAST = 64  # the fewest texts to learn from, and the fewest updates, however little time there is
 _LEAST_UPDATES = 20
 _VECTORS, _LEAST_WORDS = 0.1, 2_000
 """The share of the time for the vectors of the vocabulary, and its fewest words."""
-_WORDS_A_ROW = 2
-"""Words beyond so many a row would take more time for their vectors than they are worth."""
+_WORDS_A_ROW = 2  # words beyond so many a row would take more time for their vectors than they are worth
 _EVALUATIONS = 20
-_CHOICE = 4
-"""The time to choose a text in rounds, in training rows of the student."""
-_BATCHES = 16
-"""Updates by which the student's speed is measured."""
-_START = 20.0
-"""Seconds of a run that do not depend on the texts: imports, TF-IDF, the report."""
+_CHOICE = 4  # the time to choose a text in rounds, in training rows of the student
+_BATCHES = 16  # updates by which the student's speed is measured
+_START = 20.0  # seconds of a run that do not depend on the texts: imports, TF-IDF, the report
 _MEASURED, _LEAST_MEASURED = 0.02, 2.0
 """The share of the time, and the fewest seconds, in which the teacher's speed is measured."""
-_MOST_MEASURED = 8 * BATCH
-"""The most texts by which it is measured, of all lengths."""
+_MOST_MEASURED = 8 * BATCH  # the most texts by which it is measured, of all lengths
 _WORDS = 320
 _FEW = 16
 

@@ -1,7 +1,5 @@
 """The user's texts: found, read, and divided into those to learn from and those that are held out."""
 
-from __future__ import annotations
-
 import glob
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -21,18 +19,15 @@ from kdcli.tasks.split import stream_table
 from kdcli.transfer.cleaning import keys
 
 STDIN = "-"
-FEWEST = 10
-"""The fewest different texts to distil with."""
+FEWEST = 10  # the fewest different texts to distil with
 _FORMS = tuple(f".{form}{zipped}" for form in get_args(Form) for zipped in ("", ".gz"))
 _TEXT_NAMES = ("text", "texts", "sentence", "content", "review", "body", "message", "comment", "document", "question")
 _LABEL_NAMES = ("label", "labels", "gold_label", "class", "category", "target", "sentiment", "intent")
 _NUMBER = r"^\s*[-+]?[\d.,:/-]+\s*([eE%][-+]?\d*)?\s*$"  # dates and times too
-_LOOKED_AT = 1000
-"""Rows by which a column is judged."""
+_LOOKED_AT = 1000  # rows by which a column is judged
 _SHARE, _DEV, _TEST = 10, 2_000, 10_000
 """One text in so many is held out to choose among models, and one for the final figures, but no more than these."""
-_TEST_FROM = 5_000
-"""The fewest texts of which some are kept for the final figures alone."""
+_TEST_FROM = 5_000  # the fewest texts of which some are kept for the final figures alone
 _ROWS = 100_000
 
 

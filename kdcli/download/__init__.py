@@ -1,7 +1,5 @@
 """The sources of ``kd data get``, which ``sources.toml`` lists: their addresses, and what is known of their files."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,9 +56,8 @@ class SourceFile:
     rows: int | None = None
 
 
-SOURCES = tuple(
-    Source(**source) for source in tomli.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"))["sources"]
-)
+_TABLE = tomli.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"))
+SOURCES = tuple(Source(**source) for source in _TABLE["sources"])
 
 
 def find(name: str) -> Source:

@@ -1,7 +1,5 @@
 """What comes from the network: one file, by ``pooch``, whole and checked or not there at all; a dataset of the Hub."""
 
-from __future__ import annotations
-
 import struct
 import tarfile
 import zipfile

@@ -1,7 +1,5 @@
 """``kd data get``: a source from the Hub or from an address, as files that the other commands take."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -21,14 +19,11 @@ from kdcli.download import SOURCES, Source, SourceFile, find
 from kdcli.errors import DataError, MissingError, UsageError
 from kdcli.files import atomic, sha256
 
-DATA = Path("data")
-"""The folder for all sources, each in a folder of its own name."""
-CARD = "source.json"
-"""The file in such a folder that says where its files are from, and which they are."""
+DATA = Path("data")  # the folder for all sources, each in a folder of its own name
+CARD = "source.json"  # the file in such a folder that says where its files are from, and which they are
 FORMAT = "kd.data/1"
 IMDB_SEED = 1
-_IMDB_DEV = 10
-"""One training review in so many goes to the dev set: 2,500 of the 25,000."""
+_IMDB_DEV = 10  # one training review in so many goes to the dev set: 2,500 of the 25,000
 _HUB = "https://huggingface.co/datasets/"
 
 

@@ -1,7 +1,5 @@
 """Language models, for generator plugins too: fine-tuning, sampling in a batch that stays full, and their options."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,7 +1,5 @@
 """Any causal language model of Hugging Face as a generator: prefixes, texts and bits (Tang, Lu, Lin 2019)."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -219,9 +217,9 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Reserve the memory for the longest texts."""
-        self.keys, self.values = (
-            states.new_zeros(*states.shape[:2], self.length, states.shape[-1]) for states in (key_states, value_states)
-        )
+        shape = (*key_states.shape[:2], self.length)
+        self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
+        self.values = value_states.new_zeros(*shape, value_states.shape[-1])
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,5 @@
 """Fine-tuning of a language model on the task's texts (Tang, Lu, Lin 2019)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -88,7 +86,18 @@ def fine_tune_language_model(
     task = _task(model, corpus, settings.seed)
     _check_texts(model, task.train, task.dev, reporter)
     folder = checkpoint.with_name(f"{checkpoint.name}.training")
-    recipe = _recipe(options, settings)
+    size = AUTO if options.batch_size == "auto" else options.batch_size
+    share = -(-size // PartialState().num_processes)
+    same = {"lr", "epochs", "max_steps", "weight_decay", "warmup", "save_steps", "gradient_checkpointing"}
+    recipe = Recipe(
+        **options.model_dump(include=same),
+        batch_size=size,
+        halve=True,  # fewer at once make the same update: memory never changes the result
+        seed=settings.seed,
+        device=settings.device,
+        precision=settings.precision,
+        at_once=-(-share // options.gradient_accumulation),
+    )
     with one_training(folder, _fingerprint(model, corpus, options, settings), settings.resume, reporter, "generator"):
         outcome = fine_tune(folder / "run", task, recipe, reporter)
         best = best_of({folder / "run": outcome}, task) / "model"
@@ -140,21 +149,6 @@ def _check_texts(model: LanguageModel, train: Any, dev: Any, reporter: Reporter)
             reporter.warn(f"{longer}, and are cut there ({model.key}.max_length)")
     if train.seed is None:
         reporter.info("the tokenizer does not continue a word that was cut: no text is split for training")
-
-
-def _recipe(options: LanguageModelOptions, settings: GeneratorSettings) -> Recipe:
-    size = AUTO if options.batch_size == "auto" else options.batch_size
-    share = -(-size // PartialState().num_processes)
-    same = {"lr", "epochs", "max_steps", "weight_decay", "warmup", "save_steps", "gradient_checkpointing"}
-    return Recipe(
-        **options.model_dump(include=same),
-        batch_size=size,
-        halve=True,  # fewer at once make the same update: memory never changes the result
-        seed=settings.seed,
-        device=settings.device,
-        precision=settings.precision,
-        at_once=-(-share // options.gradient_accumulation),
-    )
 
 
 def _fingerprint(

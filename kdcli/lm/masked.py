@@ -1,7 +1,5 @@
 """Any masked language model of Hugging Face as a generator: it draws some words of a text anew (Tang, Lu, Lin 2019)."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -5,8 +5,6 @@ its own position. When its text ends, it takes the first token of the next draw 
 is masked, and then overwritten. All bookkeeping stays on the device.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import numpy as np

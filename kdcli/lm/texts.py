@@ -1,13 +1,11 @@
 """Texts as tokens for a causal language model, and how well a model fits them (Tang, Lu, Lin 2019)."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -23,17 +21,6 @@ SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls"
 """BERT's special tokens, in the order of their numbers."""
 Nats = Callable[[Tensor, Tensor], Tensor]
 """Turns a model's output, ``scores_of`` it, and the labels into the nats of each row, ``[rows]``."""
-
-
-class TrainingSet(Protocol):
-    """A training or dev set, whose rows may differ from epoch to epoch."""
-
-    @property
-    def rows(self) -> TokenRows:
-        """The rows of this epoch."""
-
-    def start(self, epoch: int) -> None:
-        """Prepare the rows of an epoch, counted from 0; they depend on the epoch alone, so that a training resumes."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,7 @@ class TokenRows:
         return digest.hexdigest()
 
     @property
-    def rows(self) -> TokenRows:
+    def rows(self) -> Self:
         """These rows, in every epoch."""
         return self
 
@@ -86,6 +73,17 @@ class TokenRows:
             padded[used] = values[flat]
             tensors[name] = torch.from_numpy(padded)
         return tensors if self.labels is None else {**tensors, "labels": torch.from_numpy(self.labels[rows])}
+
+
+class TrainingSet(Protocol):
+    """A training or dev set, whose rows may differ from epoch to epoch."""
+
+    @property
+    def rows(self) -> TokenRows:
+        """The rows of this epoch."""
+
+    def start(self, epoch: int) -> None:
+        """Prepare the rows of an epoch, counted from 0; they depend on the epoch alone, so that a training resumes."""
 
 
 class TokenTexts:

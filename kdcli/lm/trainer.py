@@ -1,7 +1,5 @@
 """The Hugging Face Trainer as kd uses it: one device a process, rows by length, no silent breakdown."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Adapters of PEFT, such as LoRA: small changes of a base model that lies elsewhere, merged into it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A Hugging Face model with a head for classes or a score: texts in, its outputs out. Teacher plugins build on it."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json
@@ -13,36 +11,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
-    PreTrainedConfig,
-)
 
 from kdcli.api import MASK, QuietReporter, Reporter
 from kdcli.errors import DataError, first_line
+from kdcli.models import hf
 from kdcli.models.adapter import base_of, merge_adapter
-from kdcli.models.hf import (
-    ADAPTER,
-    files_sha256,
-    find_model,
-    fit_max_length,
-    has_tokenizer,
-    load_config,
-    load_model,
-    load_tokenizer,
-    readable,
-    weight_megabytes,
-)
 
 LongTexts = Literal["cut", "mean", "max"]
 """What happens to a text that is too long: it is cut, or the mean or the largest output of its windows is taken."""
 _FINE_TUNE = "fine-tune it first (kd teacher train, or teacher.train = true), or name a ...ForSequenceClassification"
-_OVERLAP = 1 / 4
-"""The share of a window that the next one begins with."""
+_OVERLAP = 1 / 4  # the share of a window that the next one begins with
 
 
 @dataclass
@@ -67,7 +47,7 @@ class Classifier:
         """Count the parameters, those outside of embedding tables too, and the 10^6 bytes of the weights on disk."""
         self.folders = [self.folder] if self.base is None else [self.folder, self.base]
         self.parameters, self.parameters_without_embeddings = count_parameters(self.model)
-        self.megabytes = weight_megabytes(self.folders)
+        self.megabytes = hf.weight_megabytes(self.folders)
         self.multi_label = is_multi_label(self.model.config)
 
     @property
@@ -77,7 +57,7 @@ class Classifier:
 
     def fingerprint(self) -> str:
         """Return a hash of its files, those of an adapter's base model included."""
-        hashes = [files_sha256(place) for place in self.folders]
+        hashes = [hf.files_sha256(place) for place in self.folders]
         return hashes[0] if self.base is None else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
@@ -141,7 +121,7 @@ class Classifier:
         self, pieces: Mapping[str, Sequence[Sequence[int]]], rows: NDArray[np.int64], states: bool
     ) -> torch.Tensor:
         """Return the model's outputs for some of the texts, ``[rows, outputs]`` or ``[rows, outputs + hidden]``."""
-        pad = DataCollatorWithPadding(self.tokenizer)
+        pad = transformers.DataCollatorWithPadding(self.tokenizer)
         inputs = pad([{name: values[row] for name, values in pieces.items()} for row in rows])
         try:
             found = self.model(**inputs.to(self.model.device), **({"output_hidden_states": True} if states else {}))
@@ -182,26 +162,26 @@ def load_classifier(
         DataError: The folder holds no such model, or one that gives each of its labels a yes or no.
         MissingError: There is no such folder, or the hub has no such model.
     """
-    folder = find_model(name, reporter, key=key, adapters=True)
-    base = base_of(folder, reporter) if (folder / ADAPTER).is_file() else None
+    folder = hf.find_model(name, reporter, key=key, adapters=True)
+    base = base_of(folder, reporter) if (folder / hf.ADAPTER).is_file() else None
     if not base:
         _check_head(folder)
-    tokenizer = load_tokenizer(base if base and not has_tokenizer(folder) else folder, needs=("pad",))
+    tokenizer = hf.load_tokenizer(base if base and not hf.has_tokenizer(folder) else folder, needs=("pad",))
     if base:
         model = merge_adapter(folder, base, precision)
     else:
-        model = load_model(folder, AutoModelForSequenceClassification, precision=precision, hint=_FINE_TUNE)
+        auto_class = transformers.AutoModelForSequenceClassification
+        model = hf.load_model(folder, auto_class, precision=precision, hint=_FINE_TUNE)
     if tokenizer.mask_token is None:
         reporter.warn(f"the teacher's tokenizer has no mask token: {MASK} is read as {tokenizer.unk_token or 'a word'}")
     config = model.config
-    with readable("teacher's configuration or tokenizer", folder):
+    with hf.readable("teacher's configuration or tokenizer", folder):
         labels = _adapter_labels(folder, config.num_labels) if base else label_names(config, folder)
-        longest = fit_max_length(max_length, config, tokenizer, key="teacher.max_length", reporter=reporter)
+        longest = hf.fit_max_length(max_length, config, tokenizer, key="teacher.max_length", reporter=reporter)
         inputs = input_names(config, tokenizer, inspect.signature(model.forward).parameters)
         if "input_ids" not in inputs:
-            raise DataError(
-                "the tokenizer gives no input_ids", file=folder / "tokenizer_config.json", key="model_input_names"
-            )
+            file, key = folder / "tokenizer_config.json", "model_input_names"
+            raise DataError("the tokenizer gives no input_ids", file=file, key=key)
         fit_padding(config, tokenizer)
         loaded = Classifier(folder, model.to(device), tokenizer, labels, longest, inputs, long_texts, base=base)
         loaded.reporter = reporter
@@ -210,10 +190,10 @@ def load_classifier(
 
 def _check_head(folder: Path) -> None:
     """Raise a ``DataError`` for a model that is no classifier by its configuration."""
-    config = load_config(folder)
-    with readable("model's configuration", folder):
+    config = hf.load_config(folder)
+    with hf.readable("model's configuration", folder):
         heads = list(map(str, config.architectures or []))
-    known = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    known = type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     if not known or (heads and not any("SequenceClassification" in head for head in heads)):
         what = f"the model has no head for classes or a score: it is {', '.join(heads) or config.model_type}"
         raise DataError(what, file=folder / "config.json", key="architectures", hint=_FINE_TUNE)
@@ -221,8 +201,8 @@ def _check_head(folder: Path) -> None:
 
 def fit_padding(config: Any, tokenizer: Any) -> None:
     """Pad a decoder on the right, where its head looks for the last token that is no padding."""
-    # XLNet's head, which has a [CLS], is at the end.
-    if config.pad_token_id is None or (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not tokenizer.cls_token):
+    decoder = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    if config.pad_token_id is None or (decoder and not tokenizer.cls_token):  # XLNet's head is at the end: it has one
         config.pad_token_id = tokenizer.pad_token_id
         tokenizer.padding_side = "right"
 
@@ -269,7 +249,7 @@ def _adapter_labels(folder: Path, outputs: int) -> tuple[str, ...]:
     file = folder / "config.json"
     if not file.is_file():
         return tuple(f"LABEL_{number}" for number in range(outputs)) if outputs > 1 else ()
-    own = PreTrainedConfig.from_json_file(str(file))  # it may hold the labels alone
+    own = transformers.PreTrainedConfig.from_json_file(str(file))  # it may hold the labels alone
     if own.num_labels != outputs:
         what = f"config.json names {own.num_labels} labels, and the adapter's head has {outputs} outputs"
         raise DataError(what, file=file, key="id2label", hint="name each output of the head")

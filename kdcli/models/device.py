@@ -1,7 +1,5 @@
 """Devices: choose one, check what it can do, and run again with half the batch where its memory is too small."""
 
-from __future__ import annotations
-
 import os
 import timeit
 from collections.abc import Callable
@@ -14,8 +12,7 @@ from kdcli.api import Reporter
 from kdcli.errors import KdError, MissingError, UsageError
 
 Result = TypeVar("Result")
-_TRIAL = 768
-"""Rows of the matrices of a trial: as wide as an encoder."""
+_TRIAL = 768  # rows of the matrices of a trial: as wide as an encoder
 
 
 def resolve(device: str) -> str:

@@ -3,8 +3,6 @@
 It imports torch at its top, so a plugin imports it inside of ``build``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -74,9 +74,7 @@ def find_model(
     if (path / ADAPTER).is_file():
         if adapters:
             return path
-        hint = (
-            "merge it into its base model (PEFT: model.merge_and_unload()), save that with the tokenizer, and name it"
-        )
+        hint = "merge it into its base model (PEFT: merge_and_unload), save that with the tokenizer, and name it"
         raise DataError("this folder holds an adapter (LoRA), not a whole model", file=path, key=key, hint=hint)
     if path.is_dir():
         if weights and not (path / "config.json").is_file():
@@ -264,13 +262,11 @@ def _holds(folder: Path, patterns: Iterable[str]) -> bool:
     return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
-def _whole(folder: Path, weights: bool, cards: Collection[str]) -> bool:
+def _whole(folder: Path, weights: bool, cards: list[str]) -> bool:
     return _holds(folder, cards) and _holds(folder, WEIGHTS) if weights else has_tokenizer(folder)
 
 
-def _download(
-    name: str, weights: bool, cards: Collection[str], reporter: Reporter, key: str, more: Sequence[str]
-) -> Path:
+def _download(name: str, weights: bool, cards: list[str], reporter: Reporter, key: str, more: Sequence[str]) -> Path:
     try:
         # A download retries for half a minute before it says that there is no network; this says it at once.
         try:

@@ -5,8 +5,6 @@ h1 * h2], and linear layers make logits of them (Tang et al. 2019, section 3.1).
 plugin imports it inside of functions.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

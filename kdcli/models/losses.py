@@ -1,7 +1,5 @@
 """The loss of labels, for teachers and students alike, and the weights of rare classes in it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

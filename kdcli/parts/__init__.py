@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdcli.parts.engine import Engine, Loaded, LocalEngine, follow_parent, in_turn, processes, usable_cores
-from kdcli.parts.parts import RECORD, Parts, claim_folder, is_main_process, process_count, process_index
+from kdcli.parts.parts import RECORD, Parts, claim_folder, is_main_process
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
@@ -21,8 +21,6 @@ __all__ = [
     "follow_parent",
     "in_turn",
     "is_main_process",
-    "process_count",
-    "process_index",
     "processes",
     "usable_cores",
 ]

@@ -28,7 +28,6 @@ class Lite(Stage):
     reads = ("train", "dev", "test")
     makes = ("lite",)
     method = "lite"
-    together = True
 
     def run(self, run: RunContext) -> Any:
         from kdcli.transfer.lite import fabricate
@@ -112,7 +111,6 @@ class Sample(Stage):
     reads = ("generator", "prefixes", "train", "dev", "test")
     makes = ("heavy",)
     method = "heavy"
-    together = True
 
     def run(self, run: RunContext) -> Any:
         from kdcli.transfer.sampling import draw_samples
@@ -223,7 +221,6 @@ class Export(Stage):
     plugin = "teachers"
     reads = ("transfer", "teacher")
     makes = ("logits",)
-    together = True
 
     def parameters(self, run: RunContext) -> dict[str, Any]:
         """Add the precision of this stage, and the teacher that the profile takes as it is."""
@@ -251,7 +248,6 @@ class ExportDev(Stage):
     plugin = "teachers"
     reads = ("dev", "teacher")
     makes = ("dev_logits",)
-    together = True
 
     def applies(self, settings: Settings) -> bool:
         return not settings.task.gold
@@ -330,5 +326,5 @@ def _estimate(run: RunContext, table: Path) -> dict[str, float] | None:
 
     if not run.teacher.is_remote or not table.exists():
         return None
-    texts = open_texts(table, run.task, QuietReporter()).frame.select(run.task.columns).unique()
+    texts = open_texts(table, run.task, QuietReporter()).select(run.task.columns).unique()
     return run.teacher.estimate(run.task, texts.collect())

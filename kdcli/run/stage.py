@@ -137,7 +137,7 @@ class Stage(ABC):
     makes: ClassVar[tuple[str, ...]] = ()  # artefacts
     method: ClassVar[str | None] = None  # the method of making texts that it belongs to, if any
     per_seed: ClassVar[bool] = False  # whether there is one for each seed
-    together: ClassVar[bool] = False  # whether all processes of ``torchrun`` run it, or the main one alone
+    together: ClassVar[bool] = False  # whether all processes of ``torchrun`` run it (a training), or the main one alone
 
     @abstractmethod
     def run(self, run: RunContext) -> Any:

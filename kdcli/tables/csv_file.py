@@ -4,8 +4,6 @@ Blocks without a quote are parsed like other rows; from the first quote on, Pyth
 reads short rows and quotes escaped by a backslash wrong without an error.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re
@@ -22,13 +20,10 @@ from kdcli.tables import text, text_lines
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
 _EXCEL = re.compile(rb'"?sep=([\x01-\x7f])"?\r?\n?', re.I)
-_ESCAPED = re.compile(rb'(?<!\\)((?:\\\\)*)\\"')
-"""A quote behind an odd number of backslashes."""
+_ESCAPED = re.compile(rb'(?<!\\)((?:\\\\)*)\\"')  # a quote behind an odd number of backslashes
 
 
-def open_csv(
-    path: Path, *, header: bool = True, quoted: bool | None = None, separator: str | None = None
-) -> text.Delimited:
+def open_csv(path: Path, *, header: bool, quoted: bool | None, separator: str | None) -> text.Delimited:
     """Open a CSV by its first line that is not blank: the separator is what it has most of; Excel's may be ``sep=;``.
 
     One with tabs is a TSV, whose quotes count only where all of them fit.

@@ -1,7 +1,5 @@
 """Parquet: tables inside a run, and those of any other writer."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +10,9 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from kdcli.errors import DataError
-from kdcli.tables.text import ROW_NUMBER, BadRows, open_bytes
+from kdcli.tables.text import ROW_NUMBER, BadRows, check_columns, open_bytes
 
-ROWS = 65_536
-"""Rows that are read at once."""
+ROWS = 65_536  # rows that are read at once
 
 _DAMAGED = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
@@ -29,25 +26,23 @@ class ParquetFile:
         found = _schema(path)
         for name in [name for name, dtype in found.items() if not _exists(dtype)]:
             self.notes.append(f"column {name!r} is left out: Polars cannot read {found.pop(name)}")
-        texts = {
-            name: pl.col(name).cast(pl.String) for name, dtype in found.items() if dtype in (pl.Categorical, pl.Enum)
-        }
+        self._texts: dict[str, pl.Expr] = {}
         for name, dtype in found.items():
-            if isinstance(dtype, pl.BaseExtension) and dtype.ext_storage() == pl.String:
-                texts[name] = pl.col(name).ext.storage()
-        self._texts = texts
-        self.schema = pl.Schema(found | dict.fromkeys(texts, pl.String()))
+            if dtype in (pl.Categorical, pl.Enum):
+                self._texts[name] = pl.col(name).cast(pl.String)
+            elif isinstance(dtype, pl.BaseExtension) and dtype.ext_storage() == pl.String:
+                self._texts[name] = pl.col(name).ext.storage()
+        self.schema = pl.Schema(found | dict.fromkeys(self._texts, pl.String()))
 
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns; there are no bad rows."""
         with readable(self.path):
             lazy = pl.scan_parquet(self.path, glob=False).select(columns)
             lazy = lazy.with_columns(text for name, text in self._texts.items() if name in columns)
-            count, row = row_count(self.path), 1
-            for begin in range(0, count, ROWS):
+            for begin in range(0, row_count(self.path), ROWS):
                 frame = lazy.slice(begin, ROWS).collect()
-                yield frame.with_columns(pl.int_range(row, row + len(frame), dtype=pl.Int64).alias(ROW_NUMBER))
-                row += len(frame)
+                rows = pl.int_range(begin + 1, begin + 1 + len(frame), dtype=pl.Int64)
+                yield frame.with_columns(rows.alias(ROW_NUMBER))
 
 
 def scan(path: Path, columns: Sequence[str] | None = None) -> pl.LazyFrame:
@@ -56,11 +51,7 @@ def scan(path: Path, columns: Sequence[str] | None = None) -> pl.LazyFrame:
     Raises:
         DataError: The file is missing or damaged, or lacks a column.
     """
-    found = _schema(path)
-    for name in columns or ():
-        if name not in found:
-            hint = f"the columns are {', '.join(found)}"
-            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=hint)
+    check_columns(columns or (), _schema(path), path)
     lazy = pl.scan_parquet(path, glob=False)
     return lazy if columns is None else lazy.select(columns)
 
@@ -80,15 +71,8 @@ def stored_class_names(path: Path, column: str) -> tuple[str, ...]:
         return ()
 
 
-def slices(table: Path | pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
+def slices(table: pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
     """Yield the rows in frames of ``size`` rows (the last may be smaller), in bounded memory."""
-    if isinstance(table, Path):
-        lazy = scan(table)
-        for begin in range(0, row_count(table), size):
-            with readable(table):
-                frame = lazy.slice(begin, size).collect()
-            yield frame
-        return
     yield from in_frames_of(size, table.collect_batches(chunk_size=size, maintain_order=True))
 
 

@@ -1,7 +1,5 @@
 """The one reader of tables: TSV, CSV, JSONL, Parquet and plain lines, each also as ``.gz``."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +9,7 @@ from typing import Any
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables import text, text_lines
-from kdcli.tables.label_sets import LabelSets
+from kdcli.tables import SEPARATOR, text, text_lines
 from kdcli.tables.text import ROW_NUMBER, BadRowsMode, Form, as_texts, form_of, shown
 
 __all__ = ["ROW_NUMBER", "BadRowsMode", "Form", "TableReader", "as_texts", "files_of", "form_of", "read_table", "shown"]
@@ -23,6 +20,8 @@ _TYPES: dict[type, pl.DataType] = {
 }
 _ERRORS = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError)
 _SHARDS = re.compile(r"-\*-of-(\d+)\.")
+_IN_COLUMNS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "-1": -1, "-1.0": -1}
+"""What a column of one label holds; -1 hides the labels of a test row."""
 
 
 class TableReader:
@@ -100,12 +99,11 @@ def read_table(
         DataError: The file is missing, empty or damaged, its suffix is unknown, or a column is missing.
     """
     path = Path(path)
-    source = _open(path, form or form_of(path), header, bad_rows, quoted, separator, labels)
+    form, files = form or form_of(path), files_of(path)
+    sources = [_open_file(file, form, header, bad_rows, quoted, separator, labels) for file in files]
+    source: text.TableSource = sources[0] if files == [path] else Chain(sources, files)
     source = LabelSets(source, path, *sets) if sets else source
-    for name in columns or ():
-        if name not in source.schema:
-            hint = f"the columns are {', '.join(source.schema)}"
-            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=hint)
+    text.check_columns(columns or (), source.schema, path)
     return TableReader(source, path, columns or tuple(source.schema), bad_rows)
 
 
@@ -133,19 +131,15 @@ def files_of(path: Path) -> list[Path]:
 class Chain:
     """Files of the same columns that are one table."""
 
-    def __init__(self, path: Path, sources: Sequence[text.TableSource], files: Sequence[Path]) -> None:
+    def __init__(self, sources: Sequence[text.TableSource], files: Sequence[Path]) -> None:
         self.schema = sources[0].schema
+        own = next((source.notes for source in sources if source.notes), [])  # those of one file stand for all
+        self.notes = [f"{len(files)} files are one table", *own]
         self._sources = dict(zip(files, sources, strict=True))
         for file, source in self._sources.items():
             if source.schema != self.schema:
                 what = f"its columns are {dict(source.schema)}, and those of {files[0].name} {dict(self.schema)}"
                 raise DataError(what, file=file, hint="the files of one table have the same columns")
-
-    @property
-    def notes(self) -> list[str]:
-        """Peculiarities of the first file that has some."""
-        own = next((source.notes for source in self._sources.values() if source.notes), [])
-        return [f"{len(self._sources)} files are one table", *own]
 
     def batches(self, columns: Sequence[str], bad: text.BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns of one file after the other; rows are counted over all of them."""
@@ -156,6 +150,54 @@ class Chain:
                 found = frame.with_columns(pl.col(ROW_NUMBER) + before) if before else frame
                 last = int(found[-1, ROW_NUMBER]) if len(found) else last
                 yield found
+
+
+class LabelSets:
+    """A table whose labels, lists or several columns in its file, are one column of texts ``a|b``."""
+
+    def __init__(self, source: text.TableSource, path: Path, column: str, labels: Mapping[str, str]) -> None:
+        """Give a source the column; ``labels`` are those of the columns with 0 or 1, none where it is there already."""
+        self._source, self._path, self._column, self._labels = source, path, column, labels
+        self._lists = not labels and source.schema.get(column, pl.String()).is_nested()
+        new = {column: pl.String()} if labels or self._lists else {}
+        self.schema, self.notes = pl.Schema({**source.schema, **new}), source.notes
+
+    def batches(self, columns: Sequence[str], bad: text.BadRows) -> Iterator[pl.DataFrame]:
+        """Yield the columns; a list with another value than labels, or a value but 0 and 1, is a ``DataError``."""
+        there = [name for name in columns if name != self._column or not self._labels]
+        more = [name for name in self._labels if self._column in columns and name not in there]
+        for frame in self._source.batches([*there, *more], bad):
+            if self._column in columns and self._labels:
+                frame = frame.with_columns(self._from_columns(frame))
+            elif self._column in columns and self._lists:
+                frame = frame.with_columns(self._from_lists(frame[self._column], frame[ROW_NUMBER]))
+            yield frame.select(*columns, ROW_NUMBER)
+
+    def _from_lists(self, sets: pl.Series, rows: pl.Series) -> pl.Series:
+        try:
+            texts = sets.cast(pl.List(pl.String))
+        except pl.exceptions.PolarsError as error:
+            what = f"the label column holds {sets.dtype}, not lists of labels"
+            raise DataError(what, file=self._path, key=self._column) from error
+        wrong = texts.list.eval(pl.element().str.contains(SEPARATOR, literal=True).fill_null(True)).list.any()
+        if wrong.any():
+            row = int(wrong.fill_null(False).arg_max() or 0)
+            what = f"a label is missing or has a {SEPARATOR}: {sets[row].to_list()}"
+            raise DataError(what, file=self._path, row=rows[row], key=self._column)
+        return texts.list.join(SEPARATOR)
+
+    def _from_columns(self, frame: pl.DataFrame) -> pl.Series:
+        texts = pl.col(*self._labels).cast(pl.String).str.strip_chars(" ").str.to_lowercase()
+        values = frame.select(texts.replace_strict(_IN_COLUMNS, default=None, return_dtype=pl.Int8))
+        for column in values:
+            if column.null_count():
+                row = int(column.is_null().arg_max() or 0)
+                what = f"a column of one label holds 0 or 1, not {frame[column.name][row]!r}"
+                raise DataError(what, file=self._path, row=frame[ROW_NUMBER][row], key=column.name)
+        chosen = [pl.when(pl.col(name) == 1).then(pl.lit(label)) for name, label in self._labels.items()]
+        sets = pl.concat_list(chosen).list.drop_nulls().list.join(SEPARATOR)
+        hidden = pl.any_horizontal(pl.all() < 0)
+        return values.select(pl.when(~hidden).then(sets).alias(self._column)).to_series()
 
 
 class Jsonl:
@@ -240,12 +282,6 @@ class Jsonl:
         return pl.Object()
 
 
-def _open(path: Path, form: Form, *how: Any) -> text.TableSource:
-    files = files_of(path)
-    sources = [_open_file(file, form, *how) for file in files]
-    return sources[0] if files == [path] else Chain(path, sources, files)
-
-
 def _open_file(
     path: Path,
     form: Form,
@@ -257,7 +293,8 @@ def _open_file(
 ) -> text.TableSource:
     if form == "txt":
         lines = text.Delimited(path, "", header=False)
-        return text.LabelledLines(lines) if labels or (labels is None and text.LabelledLines.fits(path)) else lines
+        labelled = lines.first[0].startswith(text.LABEL) if labels is None else labels
+        return text.LabelledLines(lines) if labelled else lines
     if form == "tsv" and not quoted:
         return text.Delimited(path, "\t", header=header)
     if form == "jsonl":

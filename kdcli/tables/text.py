@@ -5,13 +5,12 @@ Rows end at LF or CRLF and at nothing else: a lone CR, U+0085, U+2028 and NUL ar
 nor content where it fails: separators are counted, and a second, slow look at the block finds what is wrong.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
@@ -29,36 +28,22 @@ BadRowsMode = Literal["error", "skip"]
 ROW_NUMBER = "__row__"
 """The column that holds each row's number in its file, ``Int64``, counted from 1 with a header as row 1."""
 
-PIECE = 1 << 16
-"""Bytes that are looked at together: so few need no memory that the system has to clear."""
+PIECE = 1 << 16  # bytes that are looked at together: so few need no memory that the system has to clear
 
+LABEL = "__label__"  # what fastText puts before each label of a line
 _BOM = b"\xef\xbb\xbf"
-_LABEL = b"__label__"
 _SHOWN = 80
 
 
-class TableSource(Protocol):
-    """A table file of one form."""
-
-    schema: pl.Schema
-
-    @property
-    def notes(self) -> list[str]:
-        """Peculiarities of the file, for the user."""
-
-    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
-        """Yield frames of any size that hold the columns and ``ROW_NUMBER``."""
-
-
+@dataclass
 class BadRows:
     """What happens to rows that cannot be read: the first is an error, or all are counted; blank lines are no rows."""
 
-    def __init__(self, path: Path, mode: BadRowsMode) -> None:
-        self.path = path
-        self.mode = mode
-        self.count = 0
-        self.blank = 0
-        self.first = ""
+    path: Path
+    mode: BadRowsMode
+    count: int = 0
+    blank: int = 0
+    first: str = ""
 
     def add(self, row: int, what: str, hint: str = "correct the row, or skip such rows: task.bad_rows=skip") -> None:
         """Count a bad row, or raise a ``DataError``."""
@@ -66,6 +51,16 @@ class BadRows:
             raise DataError(what, file=self.path, row=row, hint=hint)
         self.first = self.first or f"row {row}: {what}"
         self.count += 1
+
+
+class TableSource(Protocol):
+    """A table file of one form."""
+
+    schema: pl.Schema
+    notes: list[str]  # peculiarities of the file, for the user
+
+    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+        """Yield frames of any size that hold the columns and ``ROW_NUMBER``."""
 
 
 def form_of(path: Path) -> Form:
@@ -79,9 +74,8 @@ def form_of(path: Path) -> Form:
         known = ", ".join(f".{form}" for form in get_args(Form))
         raise DataError("the file name has no suffix of a table", file=path, hint=f"use {known}, also as .gz")
     if suffix == "parquet" and is_gzip(path):
-        raise DataError(
-            "Parquet is compressed by itself, and not by gzip", file=path, hint="decompress it: gunzip FILE"
-        )
+        what = "Parquet is compressed by itself, and not by gzip"
+        raise DataError(what, file=path, hint="decompress it: gunzip FILE")
     return cast(Form, suffix)
 
 
@@ -114,6 +108,15 @@ def blank_lines(path: Path, before: int = 0) -> int:
     """Return how many blank lines a file has behind so many lines, and ahead of all others."""
     with open_bytes(path) as stream:
         return sum(1 for _ in takewhile(lambda line: line in (b"\n", b"\r\n"), islice(stream, before, None)))
+
+
+def check_columns(wanted: Iterable[str], there: Iterable[str], path: Path) -> None:
+    """Check that a table has some columns; a ``DataError`` names the first that it lacks."""
+    columns = list(there)
+    for name in wanted:
+        if name not in columns:
+            hint = f"the columns are {', '.join(one[:40] for one in columns)}"
+            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=hint)
 
 
 def as_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFrame:
@@ -151,33 +154,6 @@ def with_row_numbers(frame: pl.DataFrame, rows: Sequence[int] | pl.Series) -> pl
     return frame.insert_column(frame.width, pl.Series(ROW_NUMBER, rows, dtype=pl.Int64))
 
 
-class LabelledLines:
-    """Lines of fastText, ``__label__a __label__b text``: the columns ``sentence`` and ``label``, of several ``a|b``."""
-
-    def __init__(self, lines: Delimited) -> None:
-        self._lines, self._text = lines, lines.columns[0]
-        self.schema = pl.Schema({self._text: pl.String(), "label": pl.String()})
-        self.notes = ["the lines begin with labels, as fastText has them"]
-
-    @staticmethod
-    def fits(path: Path) -> bool:
-        """Return whether the first line begins with a label."""
-        with open_bytes(path) as stream:
-            return stream.readline(len(_LABEL)).startswith(_LABEL)
-
-    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
-        """Yield the columns; the label of a line without one is empty, and a label without a name is a bad row."""
-        for frame in self._lines.batches([self._text], bad):
-            parts = pl.col(self._text).str.extract_groups(r"^((?:__label__\S+(?:\s+|$))*)(.*)$").struct
-            labels = parts.field("1").str.strip_chars_end().str.strip_prefix(_LABEL.decode())
-            labels = labels.str.replace_all(r"\s+__label__", SEPARATOR)
-            found = frame.select(parts.field("2").alias(self._text), labels.alias("label"), ROW_NUMBER)
-            wrong = found[self._text].str.starts_with(_LABEL.decode())
-            for row in found.filter(wrong)[ROW_NUMBER]:
-                bad.add(int(row), "a label without a name")
-            yield found.filter(~wrong).select(*columns, ROW_NUMBER)
-
-
 class Delimited:
     """A file of rows, or of one text a line, ``sentence``, with an empty separator.
 
@@ -191,7 +167,7 @@ class Delimited:
         self._header = header
         self._before = before + (blank_lines(path, before) if separator else 0)
         with open_bytes(path) as stream:
-            first = self._first_row(islice(stream, self._before, None))
+            self.first = first = self._first_row(islice(stream, self._before, None))
         if not header and len(first) == 1:
             self._before = before  # a blank line is an empty text
         self.columns = tuple(first) if header else tuple(f"c{index}" for index in range(len(first)))
@@ -273,6 +249,27 @@ class Delimited:
         if frame is None or len(frame) != len(rows):
             raise DataError("Polars cannot read these rows", file=self.path, row=row)
         return with_row_numbers(frame, rows)
+
+
+class LabelledLines:
+    """Lines of fastText, ``__label__a __label__b text``: the columns ``sentence`` and ``label``, of several ``a|b``."""
+
+    def __init__(self, lines: Delimited) -> None:
+        self._lines, self._text = lines, lines.columns[0]
+        self.schema = pl.Schema({self._text: pl.String(), "label": pl.String()})
+        self.notes = ["the lines begin with labels, as fastText has them"]
+
+    def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
+        """Yield the columns; the label of a line without one is empty, and a label without a name is a bad row."""
+        for frame in self._lines.batches([self._text], bad):
+            parts = pl.col(self._text).str.extract_groups(r"^((?:__label__\S+(?:\s+|$))*)(.*)$").struct
+            labels = parts.field("1").str.strip_chars_end().str.strip_prefix(LABEL)
+            labels = labels.str.replace_all(r"\s+__label__", SEPARATOR)
+            found = frame.select(parts.field("2").alias(self._text), labels.alias("label"), ROW_NUMBER)
+            wrong = found[self._text].str.starts_with(LABEL)
+            for row in found.filter(wrong)[ROW_NUMBER]:
+                bad.add(int(row), "a label without a name")
+            yield found.filter(~wrong).select(*columns, ROW_NUMBER)
 
 
 def _count(data: bytes, byte: int) -> int:

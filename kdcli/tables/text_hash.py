@@ -23,7 +23,8 @@ def text_hash(columns: Sequence[pl.Series]) -> NDArray[np.uint64]:
     Raises:
         ValueError: A text is null.
     """
-    _check(columns)
+    if any(column.null_count() for column in columns):
+        raise ValueError("a null has no hash")
     hashes: Iterable[int] = repeat(0)
     for column in columns:
         hashes = map(xxh3_64_intdigest, column.cast(pl.Binary).to_list(), hashes)
@@ -32,15 +33,9 @@ def text_hash(columns: Sequence[pl.Series]) -> NDArray[np.uint64]:
 
 def text_hash_v1(columns: Sequence[pl.Series]) -> NDArray[np.uint64]:
     """Hash rows as ``kd.logits/1`` does: 8 bytes of BLAKE2b over each text's length (64 bits) and bytes."""
-    _check(columns)
     digests = []
     for row in zip(*(column.to_list() for column in columns), strict=True):
         texts = [text.encode() for text in row]
         message = b"".join(part for text in texts for part in (len(text).to_bytes(8, "little"), text))
         digests.append(blake2b(message, digest_size=8).digest())
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64, copy=False)
-
-
-def _check(columns: Sequence[pl.Series]) -> None:
-    if any(column.null_count() for column in columns):
-        raise ValueError("a null has no hash")

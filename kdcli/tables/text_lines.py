@@ -1,7 +1,5 @@
 """Lines of text, in blocks or as soon as they come; it needs no Polars, so that a student predicts with little else."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase
@@ -11,8 +9,7 @@ from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 
 STDIN = "stdin"
-BLOCK = 3 << 20
-"""Bytes of text that are read and parsed at once."""
+BLOCK = 3 << 20  # bytes of text that are read and parsed at once
 
 
 def check_utf8(data: bytes, path: str | Path, row: int) -> None:

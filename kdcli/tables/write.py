@@ -1,12 +1,9 @@
 """The one writer of tables: whole files or none, in the form of the suffix."""
 
-from __future__ import annotations
-
 import gzip
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import polars as pl
 
@@ -15,8 +12,7 @@ from kdcli.files import atomic
 from kdcli.tables.parquet import ROWS, row_count, slices
 from kdcli.tables.text import Form, form_of, is_gzip, shown
 
-_GROUP = 16_384
-"""Rows in a row group of Parquet: Polars holds several groups of every column while it writes."""
+_GROUP = 16_384  # rows in a row group of Parquet: Polars holds several groups of every column while it writes
 
 _BOM = "\ufeff"
 
@@ -53,30 +49,22 @@ def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
     if form in ("tsv", "txt"):
         _check_texts(pl.DataFrame({name: [name] for name in schema}), form, path, 1)
     rows = 0
-    with atomic(path) as temporary, _open(path, temporary) as stream:
-        _write_lines(stream, form, pl.DataFrame(schema=schema), header=form in ("tsv", "csv"))
-        for batch in slices(frame, ROWS) if isinstance(frame, pl.LazyFrame) else frame.iter_slices(ROWS):
-            if form in ("tsv", "txt"):
-                _check_texts(batch, form, path, rows + 1 + (form == "tsv"))
-            if form == "txt" and rows == 0 and str(batch.item(0, 0)).startswith(_BOM):
-                stream.write(_BOM.encode())  # readers skip the first one
-            _write_lines(stream, form, batch, header=False)
-            rows += len(batch)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        # Neither the time nor the temporary name goes into a gzipped file.
+        zipped = gzip.GzipFile("", "wb", fileobj=file, mtime=0, compresslevel=6) if is_gzip(path) else None
+        with zipped or nullcontext(file) as stream:
+            _write_lines(stream, form, pl.DataFrame(schema=schema), header=form in ("tsv", "csv"))
+            for batch in slices(frame, ROWS) if isinstance(frame, pl.LazyFrame) else frame.iter_slices(ROWS):
+                if form in ("tsv", "txt"):
+                    _check_texts(batch, form, path, rows + 1 + (form == "tsv"))
+                if form == "txt" and rows == 0 and str(batch.item(0, 0)).startswith(_BOM):
+                    stream.write(_BOM.encode())  # readers skip the first one
+                _write_lines(stream, form, batch, header=False)
+                rows += len(batch)
     return rows
 
 
-@contextmanager
-def _open(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
-    with temporary.open("wb") as stream:
-        if not is_gzip(path):
-            yield stream
-            return
-        # Neither the time nor the temporary name goes into the file.
-        with gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0, compresslevel=6) as zipped:
-            yield cast(IO[bytes], zipped)
-
-
-def _write_lines(stream: IO[bytes], form: Form, rows: pl.DataFrame, *, header: bool) -> None:
+def _write_lines(stream: IO[bytes] | gzip.GzipFile, form: Form, rows: pl.DataFrame, *, header: bool) -> None:
     if form == "jsonl":
         text = rows.write_ndjson()
     elif form == "csv":

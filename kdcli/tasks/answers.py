@@ -3,8 +3,6 @@
 It needs NumPy alone, so that a student predicts with little else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,17 +14,16 @@ from kdcli.api import Task
 from kdcli.tables import SEPARATOR
 
 Outputs = NDArray[np.floating[Any]]
+_FARTHEST = 10.0  # the farthest that a threshold's logit lies from 0: a probability of 0.99995
 
 
 def probabilities(logits: Outputs, task: Task) -> NDArray[np.float64]:
     """Return the probability of each label, ``[rows, labels]``: a softmax, or of a multi-label task sigmoids."""
     logits = logits.astype(np.float64)
     if task.multi_label:
-        shares: NDArray[np.float64] = (1 + np.tanh(logits / 2)) / 2  # the sigmoid, without an overflow
-        return shares
+        return np.asarray((1 + np.tanh(logits / 2)) / 2, np.float64)  # the sigmoid, without an overflow
     odds = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
-    shares = odds / odds.sum(1, keepdims=True)
-    return shares
+    return np.asarray(odds / odds.sum(1, keepdims=True), np.float64)
 
 
 def answers(logits: Outputs, task: Task) -> NDArray[Any]:
@@ -112,17 +109,11 @@ def best_thresholds(logits: Outputs, gold: NDArray[np.bool_]) -> tuple[float, ..
 def _best_threshold(logits: NDArray[np.float64], gold: NDArray[np.bool_]) -> float:
     if gold.all() or not gold.any():
         return 0.5
-    ordered = np.unique(logits)
+    ordered, rows, positives = np.unique(logits), np.sort(logits), np.sort(logits[gold])
     cuts = np.append((ordered[1:] + ordered[:-1]) / 2, 0.0)
     cuts = cuts[np.abs(cuts) <= _FARTHEST]
     cuts = cuts[np.argsort(np.abs(cuts), kind="stable")]
-    rows = np.sort(logits)
-    positives = np.sort(logits[gold])
     said = len(rows) - np.searchsorted(rows, cuts, "right")  # how many lie above each cut
     right = len(positives) - np.searchsorted(positives, cuts, "right")
     best = cuts[np.argmax(2 * right / (said + len(positives)))]
     return float((1 + np.tanh(best / 2)) / 2)
-
-
-_FARTHEST = 10.0
-"""The farthest that a threshold's logit lies from 0: a probability of 0.99995."""

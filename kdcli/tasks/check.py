@@ -4,11 +4,8 @@ A table is read once. Of each row some numbers stay in memory (hashes, lengths, 
 are those of these numbers.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -20,20 +17,9 @@ from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
 from kdcli.tables import SEPARATOR
 from kdcli.tables.read import ROW_NUMBER, as_texts
+from kdcli.tasks import check_report
 from kdcli.tasks import split as splits
-from kdcli.tasks.check_report import (
-    DataReport,
-    Finding,
-    LabelCount,
-    Labels,
-    Overlap,
-    Problem,
-    Repeats,
-    Scores,
-    TableReport,
-    Words,
-    find_problems,
-)
+from kdcli.tasks.check_report import DataReport, Finding, Repeats
 from kdcli.tasks.detect import detect
 from kdcli.tasks.labels import LabelColumn, in_order, parse_scores, spelling_of
 
@@ -45,20 +31,14 @@ _ODD = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ |^$"
 """Texts but those of words with single spaces between them, and perhaps one at the end."""
 _FACTORS = np.array([1, 0x9E3779B97F4A7C15], np.uint64)
 """Of the hashes of a pair's texts in their sum, so that their order counts."""
-_PIECE = 1 << 18
-"""Bytes that are looked at together: such arrays need no memory that the system has to clear."""
 _THREADS = 2
-_SPACE = np.uint8(ord(" "))
 _MOST = 20
 
 
 def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_words: int = 128) -> DataReport:
-    """Read all tables of a task, describe them and find their problems.
+    """Read all tables of a task, describe them, and find their problems: all errors that there are.
 
     ``max_words`` is the longest text that the student reads whole, in words.
-
-    Returns:
-        The report, with all errors that could be found.
 
     Raises:
         DataError: There is no data folder.
@@ -79,8 +59,8 @@ def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_wo
     errors += [error for table in tables for error in table.errors()]
     reports = [table.report(max_words) for table in tables]
     overlaps = [_overlap(first, second) for first, second in combinations(tables, 2) if first.split != second.split]
-    problems = [Problem("error", one.what, one.hint, one.file, one.row, one.key) for one in errors]
-    problems += find_problems(reports, overlaps, settings, task, max_words)
+    problems = [check_report.Problem("error", one.what, one.hint, one.file, one.row, one.key) for one in errors]
+    problems += check_report.find_problems(reports, overlaps, settings, task, max_words)
     problems.sort(key=lambda problem: problem.level)
     fit = all(problem.level != "error" for problem in problems)
     return DataReport(task.name, settings.data_dir, fit, max_words, reports, overlaps, problems)
@@ -91,9 +71,9 @@ class _Table:
 
     ``rows`` hold of each row its number ``row``, a hash ``exact`` of its texts, a hash ``folded`` that ignores case and
     white space, the words of each text (``words 0``, ``words 1``), and its ``label``: the score, or the label as the
-    table writes it; null where there is none. ``odd`` says of each text that is not plain, words with single spaces
-    between them, whether it is empty, begins or ends with white space, or has a tab, a line end or a character that
-    does not print. ``wrong`` are the scores that are none. After an ``error`` all are of the rows before it.
+    table writes it; null where there is none. ``odd`` are the texts that are empty, begin or end with white space, or
+    have a tab, a line end or a character that does not print. ``wrong`` are the scores that are none. After an
+    ``error`` all are of the rows before it.
     """
 
     def __init__(self, path: Path, split: splits.Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
@@ -111,7 +91,7 @@ class _Table:
         nothing = pl.DataFrame(schema={**dict.fromkeys(texts, pl.String), ROW_NUMBER: pl.Int64})
         found = [_numbers(nothing, texts, pl.Series([], dtype=pl.String), task)]
         reader = self.layout.open(path, [*texts, *filter(None, [label, index])], "skip")
-        waiting: deque[Future[tuple[pl.DataFrame, ...]]] = deque()
+        waiting: deque[Future[tuple[pl.DataFrame, dict[str, Finding], pl.DataFrame]]] = deque()
         # Polars and NumPy do not hold the interpreter's lock: threads look at texts while the next ones are read.
         with ThreadPoolExecutor(_THREADS) as threads, reporter.progress(path.name) as progress:
             try:
@@ -129,7 +109,9 @@ class _Table:
         for note in reader.notes:
             reporter.info(f"{path.name}: {note}")
         self.dropped, self.bad_rows, self.first_bad_row = labels.dropped, reader.skipped, reader.first_skipped
-        self.rows, self.odd, self.wrong = map(pl.concat, zip(*found, strict=True))
+        rows, odd, wrong = zip(*found, strict=True)
+        self.rows, self.wrong = pl.concat(rows), pl.concat(wrong)
+        self.odd = {kind: sum((one[kind] for one in odd), start=Finding()) for kind in odd[0]}
 
     def errors(self) -> list[KdError]:
         """Return the errors of the table as a whole."""
@@ -138,14 +120,14 @@ class _Table:
             found.append(splits.missing_label_column(self.path, self.settings))
         return found
 
-    def report(self, max_words: int) -> TableReport:
+    def report(self, max_words: int) -> check_report.TableReport:
         """Describe the table."""
-        rows, odd = self.rows, self.odd
+        rows = self.rows
         repeated, conflicts = _repeats(rows)
         labelled, words = self.layout.label is not None and len(rows) > 0, pl.col("^words .*$")
         lengths = zip(self.layout.texts, rows.select(words), strict=True)
         worded = rows.filter(pl.all_horizontal(words > 0))
-        return TableReport(
+        return check_report.TableReport(
             name=self.name,
             file=str(self.path),
             layout=str(self.layout),
@@ -157,23 +139,28 @@ class _Table:
             labels=_labels(rows, self.task) if labelled and not self.task.is_score else None,
             scores=_scores(rows, self.wrong) if labelled and self.task.is_score else None,
             words={name: _words(of_text, max_words) for name, of_text in lengths if len(rows)},
-            empty=_finding(odd.filter("empty")),
-            edges=_finding(odd.filter("edges")),
-            breaks=_finding(odd.filter("breaks")),
-            characters=_finding(odd.filter("characters")),
+            **self.odd,
             repeated=repeated,
             conflicts=conflicts,
             targets=worded["label"].drop_nulls().n_unique(),
         )
 
 
-def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task) -> tuple[pl.DataFrame, ...]:
+def _numbers(
+    batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
+) -> tuple[pl.DataFrame, dict[str, Finding], pl.DataFrame]:
     """Return the numbers of a batch: its rows, its odd texts, and the scores that are none."""
     row, text, normal = batch[ROW_NUMBER].alias("row"), pl.col("text"), pl.col("normal")
     every = pl.concat([pl.DataFrame([row, batch[name].alias("text")]) for name in texts], rechunk=True)
-    exact, folded = every.select(text.hash(), text.str.strip_suffix(" ").str.to_lowercase().hash().alias("folded"))
-    words, edges, places = _look_at_bytes(every["text"])
-    places = places.filter(every["text"].gather(places).str.contains(_ODD))
+    seen = every.select(
+        text.hash().alias("exact"),
+        folded=text.str.strip_suffix(" ").str.to_lowercase().hash(),
+        odd=text.str.contains(_ODD),
+        edges=text.str.ends_with(" "),
+        # Right where a text is not odd.
+        words=1 + text.str.count_matches(" ", literal=True) - text.str.ends_with(" ").cast(pl.UInt32),
+    )
+    places = seen["odd"].arg_true()
     odd = every[places].with_columns(normal=text.str.replace_all(f"{splits.SPACE}+", " ").str.strip_chars(" "))
     odd = odd.select(
         "row",
@@ -184,12 +171,11 @@ def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
         breaks=text.str.contains(r"[\t\n\r]"),
         characters=text.str.contains(NON_PRINTING),
     )
-    plain = every.filter(edges.scatter(places, False)).select(
-        "row", empty=False, edges=True, breaks=False, characters=False
-    )
-    both = exact.alias("exact"), folded.scatter(places, odd["folded"])
+    counts = {kind: _finding(odd.filter(kind)) for kind in ("empty", "edges", "breaks", "characters")}
+    counts["edges"] += _finding(every.filter(seen["edges"] & ~seen["odd"]))
+    both = seen["exact"], seen["folded"].scatter(places, odd["folded"])
     hashes = [pl.Series(of.name, _FACTORS[: len(texts)] @ of.to_numpy().reshape(len(texts), -1)) for of in both]
-    words = words.scatter(places, odd["words"])
+    words = seen["words"].scatter(places, odd["words"])
     of_text = [words.slice(number * len(batch), len(batch)).alias(f"words {number}") for number in range(len(texts))]
     wrong = pl.DataFrame([row, label.alias("label")])
     if task.is_score:
@@ -199,38 +185,7 @@ def _numbers(batch: pl.DataFrame, texts: list[str], label: pl.Series, task: Task
     else:
         wrong = wrong.clear()
         label = (in_order(label) if task.multi_label else label).cast(pl.Categorical)
-    return (
-        pl.DataFrame([row, *hashes, label.alias("label"), *of_text]),
-        pl.concat([odd.select(plain.columns), plain]),
-        wrong,
-    )
-
-
-def _look_at_bytes(texts: pl.Series) -> tuple[pl.Series, pl.Series, pl.Series]:
-    """Count the words of plain texts, by all bytes at once.
-
-    Returns:
-        The words of each text, whether a space ends it, and the places of texts that may not be plain: they are empty,
-        begin with a space, or have one behind another one, or a byte that is no printable ASCII.
-    """
-    size = texts.str.len_bytes().to_numpy()
-    data = texts.cast(pl.Binary).cast(pl.List(pl.UInt8)).explode(empty_as_null=False).to_numpy()
-    begins = np.cumsum(size, dtype=np.int64) - size
-    words, edges, odd = np.ones(len(size), np.uint32), np.zeros(len(size), np.bool_), size == 0
-    for places in np.array_split(np.flatnonzero(size), len(data) // _PIECE + 1):
-        if len(places):
-            first, length = begins[places[0]], size[places]
-            begin, end = begins[places] - first, begins[places] - first + length
-            piece = data[first : first + end[-1]]
-            spaces = piece == _SPACE
-            strange = piece - _SPACE > ord("~") - _SPACE  # below the space it wraps around
-            strange[1:] |= spaces[1:] & spaces[:-1]
-            strange[begin] |= spaces[begin]
-            edges[places] = at_end = spaces[end - 1]
-            fits = np.uint8 if length.max() < 256 else np.uint32  # without a conversion it is faster
-            words[places] += np.add.reduceat(spaces.view(np.uint8), begin, dtype=fits) - at_end
-            odd[places[np.searchsorted(begin, np.flatnonzero(strange), "right") - 1]] = True
-    return pl.Series(words), pl.Series(edges), pl.Series(odd).arg_true()
+    return pl.DataFrame([row, *hashes, label.alias("label"), *of_text]), counts, wrong
 
 
 def _finding(found: pl.DataFrame) -> Finding:
@@ -258,26 +213,26 @@ def _repeats(rows: pl.DataFrame) -> tuple[Repeats, Repeats]:
     return repeated, Repeats(len(conflicts), int(conflicts["len"].sum()), example)
 
 
-def _overlap(first: _Table, second: _Table) -> Overlap:
+def _overlap(first: _Table, second: _Table) -> check_report.Overlap:
     one, two = first.rows, second.rows
     # Equal texts have equal folded hashes: few rows of the first table are left.
     one = one.filter(pl.col("folded").is_in(two["folded"].implode()))
     alike = two.filter(pl.col("folded").is_in(one["folded"].implode()))
     exact = alike.filter(pl.col("exact").is_in(one["exact"].implode()))
-    found = Overlap(first.name, second.name, len(exact), len(alike), len(exact) / max(len(two), 1))
-    if found.alike:
-        key, row = ("exact", exact.row(0, named=True)) if found.rows else ("folded", alike.row(0, named=True))
+    example = None
+    if len(alike):
+        key, row = ("exact", exact.row(0, named=True)) if len(exact) else ("folded", alike.row(0, named=True))
         example = (one.filter(pl.col(key) == row[key])[0, "row"], row["row"])
-        found = replace(found, example=example)
-    return found
+    return check_report.Overlap(first.name, second.name, len(exact), len(alike), len(exact) / max(len(two), 1), example)
 
 
-def _words(words: pl.Series, max_words: int) -> Words:
+def _words(words: pl.Series, max_words: int) -> check_report.Words:
     low, median, p95, p99, high = np.quantile(words, [0, 0.5, 0.95, 0.99, 1]).tolist()
-    return Words(int(low), median, float(words.to_numpy().mean()), p95, p99, int(high), int((words > max_words).sum()))
+    mean, longer = float(words.to_numpy().mean()), int((words > max_words).sum())
+    return check_report.Words(int(low), median, mean, p95, p99, int(high), longer)
 
 
-def _labels(rows: pl.DataFrame, task: Task) -> Labels:
+def _labels(rows: pl.DataFrame, task: Task) -> check_report.Labels:
     counts: dict[str | None, Finding] = {}
     for label, *finding in rows.group_by("label", maintain_order=True).agg(pl.len(), pl.col("row").min()).iter_rows():
         for one in label.split(SEPARATOR) if label and task.multi_label else [label]:
@@ -288,12 +243,12 @@ def _labels(rows: pl.DataFrame, task: Task) -> Labels:
     total = int(rows["label"].is_not_null().sum()) or 1
     outside = sorted((label for label in found if label not in spelling), key=lambda label: -found[label].count)
 
-    def count(written: str, label: str, name: str = "") -> LabelCount:
+    def count(written: str, label: str, name: str = "") -> check_report.LabelCount:
         number = found.get(written, Finding()).count
-        return LabelCount(label, name, number, number / total)
+        return check_report.LabelCount(label, name, number, number / total)
 
     names = task.names or [""] * len(task.labels)
-    return Labels(
+    return check_report.Labels(
         known=[count(written[label], label, name) for label, name in zip(task.labels, names, strict=True)],
         others=[count(label, label) for label in outside[:_MOST]],
         outside=sum((found[label] for label in outside), start=Finding()),
@@ -302,9 +257,9 @@ def _labels(rows: pl.DataFrame, task: Task) -> Labels:
     )
 
 
-def _scores(rows: pl.DataFrame, wrong: pl.DataFrame) -> Scores:
+def _scores(rows: pl.DataFrame, wrong: pl.DataFrame) -> check_report.Scores:
     values = rows["label"].drop_nulls().to_numpy()
     low, mean, high = (values.min(), values.mean(), values.max()) if len(values) else (np.nan, np.nan, np.nan)
     missing = rows.filter(pl.col("label").is_null() & ~pl.col("row").is_in(wrong["row"].implode()))
     first_wrong = str(wrong[0, "label"]) if len(wrong) else ""
-    return Scores(float(low), float(mean), float(high), _finding(wrong), first_wrong, _finding(missing))
+    return check_report.Scores(float(low), float(mean), float(high), _finding(wrong), first_wrong, _finding(missing))

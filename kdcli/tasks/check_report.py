@@ -3,20 +3,17 @@
 All classes hold values that JSON can hold; rows are counted from 1 with the header as row 1.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.tables.read import shown
 
-_RARE = 0.2
-"""A class is rare below this part of an even share: 10 % of two classes."""
+_RARE = 0.2  # a class is rare below this part of an even share: 10 % of two classes
 
 
 @dataclass(frozen=True)
@@ -26,10 +23,10 @@ class Finding:
     count: int = 0
     first_row: int | None = None
 
-    def __add__(self, other: Finding) -> Finding:
+    def __add__(self, other: Self) -> Self:
         """Return both together."""
         rows = [row for row in (self.first_row, other.first_row) if row is not None]
-        return Finding(self.count + other.count, min(rows, default=None))
+        return type(self)(self.count + other.count, min(rows, default=None))
 
 
 @dataclass(frozen=True)
@@ -242,7 +239,9 @@ def _ready_labels(tables: Sequence[TableReport], settings: TaskSettings) -> str:
     """Return the line of a profile that makes classes of all labels found."""
     labels = [table.labels for table in tables if table.labels]
     known = list(dict.fromkeys(one.label for each in labels for one in each.known if one.count))
-    others = sorted({one.label for each in labels for one in each.others}, key=_order)
+    by_number = {one.label for each in labels for one in each.others if one.label.isdecimal()}
+    by_text = {one.label for each in labels for one in each.others} - by_number
+    others = [*sorted(by_number, key=int), *sorted(by_text)]
     if len(others) > 20:
         return "so many are no classes: name the column with --label-col, or set a score_range and no labels for scores"
     spellings: dict[str, dict[str, None]] = {}
@@ -253,10 +252,6 @@ def _ready_labels(tables: Sequence[TableReport], settings: TaskSettings) -> str:
     labels_line, drop_line = (json.dumps(each, ensure_ascii=False) for each in ([*known, *others], others))
     names = " and task.names = []" if settings.names else ""
     return f"if they are classes: task.labels = {labels_line}{names}; to leave them out: task.drop_labels = {drop_line}"
-
-
-def _order(label: str) -> tuple[int, int, str]:
-    return (0, int(label), label) if label.isdecimal() else (1, 0, label)
 
 
 def _of_overlap(found: Overlap, tables: Sequence[TableReport]) -> Problem:

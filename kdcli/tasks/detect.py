@@ -1,7 +1,5 @@
 """Detect the layout of a table: which column holds the texts, the labels and the row index."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +12,7 @@ from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
 from kdcli.tables.read import ROW_NUMBER, BadRowsMode, Form, TableReader, files_of, form_of, read_table
+from kdcli.tables.text import check_columns
 from kdcli.tasks.glue import HEADLESS, INDEX_COLUMNS, LAYOUT_NAMES, LAYOUTS, TASKS, Layout
 from kdcli.tasks.labels import spellings
 
@@ -21,8 +20,7 @@ _HINT = (
     "name the columns with --text-col (--text2-col) and, where labels are read, --label-col; "
     "c0, c1, ... in a table without a header"
 )
-LINES = {"lines": False, "fasttext": True}
-"""Layouts of a .txt, and whether its lines begin with labels."""
+LINES = {"lines": False, "fasttext": True}  # layouts of a .txt, and whether its lines begin with labels
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 
 
@@ -95,14 +93,9 @@ def _with_sets(layout: TableLayout, path: Path, settings: TaskSettings, task: Ta
     wanted = named or next((names for names in (task.labels, task.names) if names and set(names) <= set(columns)), ())
     if not set(wanted) & set(columns) or (layout.label is not None and not named):
         return replace(layout, sets={})
-    for name in wanted:
-        if name not in columns:
-            raise DataError(
-                f"there is no column {name!r}", file=path, key=name, hint=f"there are {_list(list(columns))}"
-            )
-    return replace(
-        layout, label="label", sets={columns[name]: label for name, label in zip(wanted, task.labels, strict=True)}
-    )
+    check_columns(wanted, columns, path)
+    sets = {columns[name]: label for name, label in zip(wanted, task.labels, strict=True)}
+    return replace(layout, label="label", sets=sets)
 
 
 def is_quoted(path: Path, task: str) -> bool:
@@ -150,9 +143,7 @@ def _from_settings(path: Path, form: Form, first: Sequence[str], settings: TaskS
     numbers = form in ("tsv", "csv") and all(re.fullmatch(r"c\d+", name) for name in wanted)
     header = not numbers or set(wanted) <= set(first)
     columns = _by_name(first if header else [f"c{place}" for place in range(len(first))])
-    for name in settings.text_columns:
-        if name not in columns:
-            raise DataError(f"there is no column {name!r}", file=path, key=name, hint=f"there are {_list(first)}")
+    check_columns(settings.text_columns, columns, path)
     texts = tuple(columns[name] for name in settings.text_columns)
     label = _first(columns, settings.label_column or "label")
     return TableLayout("of your own", form, header, texts, label, _first(columns, *INDEX_COLUMNS))

@@ -3,14 +3,11 @@
 No other module knows GLUE. The layouts are those that GLUE's own tables, the Hub, and d-bert have.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-HIDDEN_NUMBER = "-1"
-"""The Hub's label in test tables, whose labels GLUE keeps back."""
+HIDDEN_NUMBER = "-1"  # the Hub's label in test tables, whose labels GLUE keeps back
 PARTS = ("", "_matched", "_mismatched")
 """MNLI has two tables for dev and for test: of the genres that it was trained on, and of others."""
 

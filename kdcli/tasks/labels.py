@@ -1,7 +1,5 @@
 """Labels and scores as tables write them, checked row by row."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,8 +16,7 @@ from kdcli.tables import SEPARATOR
 from kdcli.tables.read import ROW_NUMBER, files_of, form_of
 from kdcli.tasks.glue import HIDDEN_NUMBER
 
-Spelling = Mapping[str, str]
-"""How a table writes the labels of a task: the task's label for each of the table's."""
+Spelling = Mapping[str, str]  # how a table writes the labels of a task: the task's label for each of the table's
 
 
 def spellings(task: Task) -> list[Spelling]:
@@ -36,9 +33,8 @@ def spellings(task: Task) -> list[Spelling]:
     spelled: list[Spelling] = [dict(zip(names, task.labels, strict=True)) for names in known if names]
     pair = sorted(task.labels, key=str.lower)
     if [label.lower() for label in pair] in (["0", "1"], ["false", "true"]):
-        spelled += [
-            dict(zip(map(case, ("false", "true")), pair, strict=True)) for case in (str.lower, str.title, str.upper)
-        ]
+        for case in (str.lower, str.title, str.upper):
+            spelled.append({case("false"): pair[0], case("true"): pair[1]})
     return spelled
 
 

@@ -5,8 +5,6 @@ how often each combination of gold label and answers occurs in it, and these cou
 resamples cost the same for a thousand rows and for a million.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,12 +16,10 @@ from kdcli.api import Task
 from kdcli.tasks.answers import Outputs, answers, label_matrix
 
 RESAMPLES = 1000
-_AT_ONCE = 1 << 22
-"""Most numbers in a block of resamples."""
+_AT_ONCE = 1 << 22  # most numbers in a block of resamples
 
 Floats = NDArray[np.float64]
-Values = dict[str, Floats]
-"""By metric, its value in each resample, ``float64 [resamples]``."""
+Values = dict[str, Floats]  # by metric, its value in each resample, ``float64 [resamples]``
 
 
 def score(task: Task, outputs: NDArray[np.floating[Any]], gold: NDArray[Any]) -> dict[str, float]:
@@ -72,7 +68,13 @@ def resampled(
     """
     random = np.random.Generator(np.random.Philox(seed))
     if task.is_score:
-        return _resampled_scores([output[:, 0] for output in outputs], gold, random, resamples)
+        scores = [column.astype(np.float64) for column in (gold, *(output[:, 0] for output in outputs))]
+        block, blocks = max(1, _AT_ONCE // len(gold)), []
+        for begin in range(0, resamples, block):
+            rows = random.integers(0, len(gold), (min(block, resamples - begin), len(gold)))
+            truth, *others = (column[rows] for column in scores)  # [block, rows]
+            blocks.append([_of_scores(truth, other) for other in others])
+        return _joined(blocks)
     columns = [gold, *(answers(output, task) for output in outputs)]
     keys = [np.packbits(column, axis=1) if task.multi_label else column[:, None] for column in columns]
     _, places, counts = np.unique(np.concatenate(keys, 1), axis=0, return_index=True, return_counts=True)
@@ -119,18 +121,6 @@ def _of_labels(task: Task, drawn: Floats, gold: NDArray[np.bool_], answer: NDArr
         "macro_f1": macro,
         "balanced_accuracy": _quotient(right, wanted).sum(1) / (wanted > 0).sum(1),
     }
-
-
-def _resampled_scores(
-    predicted: Sequence[Outputs], gold: NDArray[Any], random: np.random.Generator, resamples: int
-) -> list[Values]:
-    columns = [column.astype(np.float64) for column in (gold, *predicted)]
-    block, blocks = max(1, _AT_ONCE // len(gold)), []
-    for begin in range(0, resamples, block):
-        rows = random.integers(0, len(gold), (min(block, resamples - begin), len(gold)))
-        truth, *others = (column[rows] for column in columns)  # [block, rows]
-        blocks.append([_of_scores(truth, other) for other in others])
-    return _joined(blocks)
 
 
 def _of_scores(gold: Floats, predicted: Floats) -> Values:

@@ -1,7 +1,5 @@
 """The task of a profile, and its tables in whatever layout they come: texts and labels, checked row by row."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -22,12 +20,10 @@ from kdcli.tasks.labels import LabelColumn, encode_labels, label_texts, split_se
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
-SAMPLE = "kd:sample"
-"""The data folder that comes with the package."""
+SAMPLE = "kd:sample"  # the data folder that comes with the package
 
 _STEMS: dict[Split, str] = {"train": "train", "dev": "dev|validation", "test": "test|diagnostic"}
-SPACE = r"[\s\x1c-\x1f]"
-"""White space, as Python's ``split`` has it."""
+SPACE = r"[\s\x1c-\x1f]"  # white space, as Python's ``split`` has it
 _UUID = r"^(.{8})(.{4})(.{4})(.{4})(.{12})$"
 _OF_TASK = [field.name for field in fields(Task) if field.name != "thresholds"]
 _WITHOUT_PROFILE = ("text_columns", "label_column", "layout", "bad_rows", "quoting", "separator")

@@ -1,7 +1,5 @@
 """Score a model, and say how sure the score is: intervals, calibration, significance, nearness to the teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,8 +13,7 @@ from kdcli.api import Task
 from kdcli.tasks.answers import Outputs, answers, as_classes, label_matrix, same, without_thresholds
 from kdcli.tasks.metrics import RESAMPLES, Floats, resampled, resampled_counts, score
 
-BINS = 15
-"""Bins of the calibration, as in Guo et al. 2017."""
+BINS = 15  # bins of the calibration, as in Guo et al. 2017
 _ROUNDING = 1e-12
 
 
@@ -149,9 +146,7 @@ def label_scores(task: Task, outputs: Outputs, gold: NDArray[Any]) -> list[Label
 
 def confusion(gold: NDArray[np.int64], answer: NDArray[np.int64], classes: int) -> list[list[int]]:
     """Count the rows of each label (the first index) that got each answer (the second)."""
-    counts = np.bincount(gold * classes + answer, minlength=classes * classes)
-    matrix: list[list[int]] = counts.reshape(classes, classes).tolist()
-    return matrix
+    return list(np.bincount(gold * classes + answer, minlength=classes**2).reshape(classes, classes).tolist())
 
 
 def agreement(task: Task, outputs: Outputs, teacher: Outputs) -> float:

@@ -4,10 +4,7 @@ The other forms are those of d-bert, the code released with the papers: its tool
 tab between them, and its joined tables have the columns of the task's GLUE tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -24,37 +21,23 @@ _END = r"(\s*(<\|endoftext\|>|<eos>))+\s*$"
 _BETWEEN = r" *(\t|<eos>) *"
 
 
-@dataclass(frozen=True)
-class TextSet:
-    """A set of texts on disk.
-
-    The frame holds ``task.columns``, all other columns under the names of the file, and ``ROW_NUMBER``, in the order of
-    the file. A row that cannot be read, a null text or a line of a pair task that is no pair is a ``DataError`` when it
-    is collected.
-    """
-
-    path: Path
-    task: Task
-    frame: pl.LazyFrame
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns of the frame, without ``ROW_NUMBER``."""
-        return [name for name in self.frame.collect_schema().names() if name != ROW_NUMBER]
-
-
-def open_texts(path: Path, task: Task, reporter: Reporter) -> TextSet:
+def open_texts(path: Path, task: Task, reporter: Reporter) -> pl.LazyFrame:
     """Open a table of texts by its header, or as plain lines where there is none.
 
     A table has the task's text columns as ``kd`` or GLUE names them; lines (``.txt``, ``.tsv``) hold one text each, or
     two with a tab (or ``<eos>``) between them. The reporter gets a line if ``kd`` has not written the file.
+
+    Returns:
+        ``task.columns``, all other columns under the names of the file, and ``ROW_NUMBER``, in the order of the file. A
+        row that cannot be read, a null text or a line of a pair task that is no pair is a ``DataError`` when the frame
+        is collected.
     """
     form = form_of_set(path, task)
     if form == "txt":
         read_table(path, form=form)
         reporter.info(f"{path.name}: {'one text' if task.kind == 'single' else 'two texts'} a line, no header")
         schema: dict[str, pl.DataType] = {name: pl.String() for name in task.columns}
-        return TextSet(path, task, _lazy(path, form, task, {}, schema))
+        return _lazy(path, form, task, {}, schema)
     reader = read_table(path, form=form)
     for note in reader.notes:
         reporter.info(f"{path.name}: {note}")
@@ -70,7 +53,7 @@ def open_texts(path: Path, task: Task, reporter: Reporter) -> TextSet:
     there = [name for name in reader.columns if name in names or name not in task.columns]
     own = {name: names.get(name, name) for name in there}
     schema = {new: pl.String() if name in names else reader.schema[name] for name, new in own.items()}
-    return TextSet(path, task, _lazy(path, form, task, own, schema))
+    return _lazy(path, form, task, own, schema)
 
 
 def text_columns(columns: Sequence[str], task: Task) -> tuple[str, ...] | None:

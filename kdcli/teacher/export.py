@@ -28,8 +28,7 @@ from kdcli.teacher.model import BATCH, Teacher, TeacherSource, load_teacher, war
 
 PART_ROWS = 4096
 """Rows a part: enough that batches of one length are padded by a few percent, few enough to lose little."""
-_LARGEST_BATCH = 512
-"""Larger ones would pad the few thousand texts of a part too much."""
+_LARGEST_BATCH = 512  # larger ones would pad the few thousand texts of a part too much
 _OF_A_FILE = {"transfer_sha256", "rows", "batch_size", "cut", "kd", "unanswered"}
 """What the metadata of two logits files of one teacher may differ in."""
 _HINT = "a smaller batch: --batch-size N, or --batch-size auto"
@@ -66,15 +65,15 @@ def export_logits(
 ) -> ExportResult:
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.
 
-    A killed run resumes at the first part that is missing. Under ``torchrun`` each process makes its share.
-    ``transfer`` is a table or plain lines of texts; a precision in ``settings`` takes the place of ``precision``; a
-    ``teacher`` may be loaded already. With ``represent`` the file holds the teacher's representation of each text too.
+    A killed run resumes at the first part that is missing. ``transfer`` is a table or plain lines of texts; a precision
+    in ``settings`` takes the place of ``precision``; a ``teacher`` may be loaded already. With ``represent`` the file
+    holds the teacher's representation of each text too.
     What ``known`` has, a logits file of the same teacher for some of these texts, is not asked for again.
     """
     reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":
         raise UsageError("a logits file is a .safetensors", file=output)
-    texts = open_texts(transfer, task, reporter).frame.select(task.columns)
+    texts = open_texts(transfer, task, reporter).select(task.columns)
     rows = int(texts.select(pl.len()).collect().item())
     if not rows:
         raise DataError("the transfer set has no rows", file=transfer)

@@ -1,7 +1,5 @@
 """Logits or probabilities that another tool has made: NumPy, PyTorch and table files."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -45,7 +43,7 @@ def read_external(path: Path, *, transfer: Path, task: Task, reporter: Reporter,
     else:
         logits, hashes = _table(path, task, reporter)
     if hashes is None:
-        needed = int(open_texts(transfer, task, QuietReporter()).frame.select(pl.len()).collect().item())
+        needed = int(open_texts(transfer, task, QuietReporter()).select(pl.len()).collect().item())
         if len(logits) != needed:
             what = f"this file has {len(logits):,} rows of logits, and the transfer set has {needed:,}"
             hint = "rows are matched by position here: make the logits for this very transfer set, in its order"
@@ -120,8 +118,8 @@ def _table(path: Path, task: Task, reporter: Reporter) -> tuple[NDArray[np.float
     values, hashes = [np.zeros((0, len(names)), np.float32)], [np.zeros(0, np.uint64)]
     batches: Iterable[pl.DataFrame] = read_table(path, columns=names).batches()
     if texts:
-        frame = open_texts(path, task, QuietReporter()).frame
-        batches = slices(frame.select(*task.columns, *names, ROW_NUMBER), ROWS)
+        frame = open_texts(path, task, QuietReporter()).select(*task.columns, *names, ROW_NUMBER)
+        batches = slices(frame, ROWS)
     for batch in batches:
         columns = [_numbers(batch[name], batch[ROW_NUMBER], path) for name in names]
         values.append(_finite(np.stack(columns, axis=1), batch[ROW_NUMBER], path))

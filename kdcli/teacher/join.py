@@ -1,7 +1,5 @@
 """``kd join``: each row of the transfer set with its logits and its label."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +17,7 @@ from kdcli.tables.parquet import ROWS, slices, stream
 from kdcli.tables.read import ROW_NUMBER, shown
 from kdcli.tables.write import write_table
 from kdcli.tasks.labels import in_order, label_texts, split_sets
-from kdcli.tasks.text_set import STATES, TextSet, open_texts
+from kdcli.tasks.text_set import STATES, open_texts
 from kdcli.teacher.external import Values, read_external
 from kdcli.teacher.logits import Logits, labels_of, logit_columns, read_logits, state_column
 
@@ -60,10 +58,12 @@ def join(
         if output.exists() and path.exists() and output.samefile(path):
             raise UsageError("the output is one of the inputs", file=output, hint="give it another name")
     texts = open_texts(transfer, task, reporter)
-    if label == "gold" and not {"source", "label"} <= set(texts.columns):
-        hint = f"the columns are {', '.join(texts.columns)}"
+    columns = [name for name in texts.collect_schema().names() if name != ROW_NUMBER]
+    has_gold = {"source", "label"} <= set(columns)
+    if label == "gold" and not has_gold:
+        hint = f"the columns are {', '.join(columns)}"
         raise DataError("gold labels need the columns source and label", file=transfer, hint=hint)
-    if "source" not in texts.columns:
+    if "source" not in columns:
         effect = "all its rows count as fabricated, and get the teacher's label"
         reporter.info(f"{transfer.name} has no column source: {effect}")
     if logits.suffix == ".safetensors":
@@ -73,17 +73,17 @@ def join(
             reporter.warn(f"{what}: its texts are looked up")
     else:
         found = read_external(logits, transfer=transfer, task=task, reporter=reporter, values=values)
-    if task.is_score:
-        found = _scaled(found, texts, rescale, reporter)
-    joining = _Joining(texts, found, gold=label == "gold")
+    if task.is_score and has_gold:
+        found = _scaled(found, texts, task, rescale, reporter)
+    joining = _Joining(transfer, task, found, gold=label == "gold")
     schema: dict[str, pl.DataType] = {name: pl.String() for name in (*task.columns, "source", "label")}
     schema |= {f"logits_{number}": pl.Float32() for number in range(task.outputs)}
     schema |= {} if found.states is None else {STATES: pl.Array(pl.Float16, found.states.shape[1])}
-    wanted = [*task.columns, *(name for name in ("source", "label") if name in texts.columns), ROW_NUMBER]
+    wanted = [*task.columns, *(name for name in ("source", "label") if name in columns), ROW_NUMBER]
     with reporter.progress("join") as progress:
 
         def batches(*_: Any) -> Iterator[pl.DataFrame]:
-            for batch in slices(texts.frame.select(wanted), ROWS):
+            for batch in slices(texts.select(wanted), ROWS):
                 yield joining.join(batch)
                 progress.advance(len(batch))
 
@@ -102,14 +102,12 @@ def join(
     return JoinResult(joining.rows, joining.original, labels, agreement, joining.unanswered)
 
 
-def _scaled(found: Logits, texts: TextSet, rescale: bool, reporter: Reporter) -> Logits:
+def _scaled(found: Logits, texts: pl.LazyFrame, task: Task, rescale: bool, reporter: Reporter) -> Logits:
     """Compare the teacher's scores of original rows with the gold ones; with ``rescale``, bring them to their scale."""
-    if not {"source", "label"} <= set(texts.columns):
-        return found
-    numbered = texts.frame.with_row_index("number").filter(pl.col("source").cast(pl.String) == ORIGINAL)
-    rows = numbered.select("number", *texts.task.columns, pl.col("label").cast(pl.Float64, strict=False)).drop_nulls()
+    numbered = texts.with_row_index("number").filter(pl.col("source").cast(pl.String) == ORIGINAL)
+    rows = numbered.select("number", *task.columns, pl.col("label").cast(pl.Float64, strict=False)).drop_nulls()
     table = rows.collect()
-    place = found.rows([table[name] for name in texts.task.columns], 0)
+    place = found.rows([table[name] for name in task.columns], 0)
     if found.hashes is None:
         place = table["number"].to_numpy().astype(np.int64)
     there = place >= 0
@@ -130,8 +128,8 @@ def _scaled(found: Logits, texts: TextSet, rescale: bool, reporter: Reporter) ->
 class _Joining:
     """One pass over a transfer set, which counts as it goes."""
 
-    def __init__(self, texts: TextSet, logits: Logits, *, gold: bool) -> None:
-        self.path, self.task, self.logits, self.gold = texts.path, texts.task, logits, gold
+    def __init__(self, path: Path, task: Task, logits: Logits, *, gold: bool) -> None:
+        self.path, self.task, self.logits, self.gold = path, task, logits, gold
         self.rows = self.original = self.agreed = self.unanswered = 0
         self.labels: Counter[str] = Counter()
         self.gold_labels: Counter[str] = Counter()
@@ -150,7 +148,7 @@ class _Joining:
         original = (source == ORIGINAL).fill_null(False)
         own = label_texts(batch["label"], self.path) if "label" in batch.columns else nothing
         gold = own.set(~original if self.task.multi_label else ~original | (own == ""), None)
-        labels = chosen = _choices(values, self.task)
+        labels = chosen = labels_of(values, self.task)
         if self.gold:
             self._check_gold(gold, original, numbers)
             labels = gold.zip_with(gold.is_not_null(), chosen)
@@ -192,10 +190,3 @@ class _Joining:
             what = what if gold[row] else "this original row has no gold label"
             hint = None if self.task.is_score else f"the labels are {', '.join(self.task.labels)}"
             raise DataError(what, file=self.path, row=numbers[row], key="label", hint=hint)
-
-
-def _choices(values: NDArray[np.float32], task: Task) -> pl.Series:
-    """Return labels; a score is the shortest number that reads back as the same float32."""
-    if task.is_score:
-        return pl.Series(np.ascontiguousarray(values[:, 0])).cast(pl.String).str.replace(r"\.0$", "")
-    return labels_of(values, task)

@@ -132,10 +132,13 @@ def with_answers(logits: Logits, table: pl.DataFrame, task: Task) -> pl.DataFram
 
 
 def labels_of(logits: NDArray[np.float32], task: Task) -> pl.Series:
-    """Return logits ``[rows, outputs]`` as labels: the most probable class, a set of labels, or the score, as text."""
+    """Return logits ``[rows, outputs]`` as labels: the most probable class, a set of labels, or the score, as text.
+
+    A score is the shortest number that reads back as the same float32.
+    """
     chosen = answers_of(logits, task)
     if task.is_score:
-        return pl.Series("label", chosen).cast(pl.String)
+        return pl.Series("label", np.ascontiguousarray(chosen)).cast(pl.String).str.replace(r"\.0$", "")
     return pl.Series("label", written(chosen, task.labels), pl.String)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kdcli import registry
 from kdcli.api import LoadedTeacher, QuietReporter, Reporter, Task
+from kdcli.config.schema import Settings
 from kdcli.errors import DataError
 from kdcli.models.classifier import are_generic
 from kdcli.models.device import resolve
@@ -23,15 +24,8 @@ from kdcli.models.hf import ADAPTER
 from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.logits import label_positions
 
-if TYPE_CHECKING:
-    import polars as pl
-
-    from kdcli.config.schema import Settings
-
-BATCH = 64
-"""Texts a batch by default; on a CPU larger batches are padded more and gain nothing."""
-_TRIED = 4096
-"""The longest input that is tried out, in word pieces."""
+BATCH = 64  # texts a batch by default; on a CPU larger batches are padded more and gain nothing
+_TRIED = 4096  # the longest input that is tried out, in word pieces
 
 
 @dataclass
@@ -51,11 +45,6 @@ class Teacher:
         self.megabytes = float(getattr(self.loaded, "megabytes", 0.0))
 
     @property
-    def has_states(self) -> bool:
-        """Whether it gives representations."""
-        return hasattr(self.loaded, "represent")
-
-    @property
     def saved_seconds(self) -> float:
         """The seconds that answers which were written down before took when they were asked for."""
         return float(getattr(self.loaded, "saved_seconds", 0.0))
@@ -73,11 +62,26 @@ class Teacher:
         self, columns: Sequence[Sequence[str]], batch: int = BATCH, *, states: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return logits of texts, and their representations ``float32 [texts, size]``; size 0 without ``states``."""
-        if states and not self.has_states:
+        if states and not hasattr(self.loaded, "represent"):
             what = f"the teacher plugin {self.source.plugin} gives no representation of a text"
             raise DataError(what, file=self.source.model, hint="set student.repr_weight to 0")
-        cut = self.loaded.cut
-        found, represented = self._ask(columns, batch, states)
+        name, cut, represented = self.source.plugin, self.loaded.cut, np.empty((len(columns[0]), 0), np.float32)
+        with registry.blaming("teachers", name, "logits", but=(MemoryError, torch.OutOfMemoryError)):
+            if states:
+                found, represented = self.loaded.represent(columns, batch)  # type: ignore[attr-defined]
+            else:
+                found = self.loaded.logits(columns, batch)
+        shape = (len(columns[0]), len(self.loaded.labels) or 1)
+        if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.float32:
+            there = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
+            raise registry.breach("teachers", name, f"gives {there} for logits float32 {list(shape)}")
+        finite = np.isfinite(np.concatenate([found, represented], axis=1)).all(axis=1)
+        if self.source.is_remote:
+            finite |= np.isnan(found).all(axis=1)  # without an answer
+        if not finite.all():
+            text = columns[0][int(np.argmin(finite))]
+            hint = "use --precision fp32 or bf16, since fp16 overflows; in fp32, the model's weights are broken"
+            raise DataError(f"the teacher's logits of {text[:80]!r} are not finite", file=self.source.model, hint=hint)
         self.read.update(texts=len(found), cut=self.loaded.cut - cut)
         return found[:, self.outputs], represented
 
@@ -99,30 +103,8 @@ class Teacher:
         """Read one text, by default of the longest input, so that what does not fit shows before long work."""
         words = words or self.loaded.max_length
         if 0 < words <= _TRIED and not self.source.is_remote:
-            self._ask([["a " * words]] * len(self.task.columns), 1)
-
-    def _ask(
-        self, columns: Sequence[Sequence[str]], batch: int, states: bool = False
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the plugin's logits ``[texts, outputs]``, of the right shape, and its representations."""
-        name, represented = self.source.plugin, np.empty((len(columns[0]), 0), np.float32)
-        with registry.blaming("teachers", name, "logits", but=(MemoryError, torch.OutOfMemoryError)):
-            if states:
-                found, represented = self.loaded.represent(columns, batch)  # type: ignore[attr-defined]
-            else:
-                found = self.loaded.logits(columns, batch)
-        shape = (len(columns[0]), len(self.loaded.labels) or 1)
-        if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.float32:
-            there = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
-            raise registry.breach("teachers", name, f"gives {there} for logits float32 {list(shape)}")
-        finite = np.isfinite(np.concatenate([found, represented], axis=1)).all(axis=1)
-        if self.source.is_remote:
-            finite |= np.isnan(found).all(axis=1)  # without an answer
-        if not finite.all():
-            text = columns[0][int(np.argmin(finite))]
-            hint = "use --precision fp32 or bf16, since fp16 overflows; in fp32, the model's weights are broken"
-            raise DataError(f"the teacher's logits of {text[:80]!r} are not finite", file=self.source.model, hint=hint)
-        return found, represented
+            self.logits([["a " * words]] * len(self.task.columns), 1)
+            self.read.clear()
 
     def warn_of_cuts(self, reporter: Reporter) -> None:
         """Warn if texts were longer than what it reads."""

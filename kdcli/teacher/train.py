@@ -39,8 +39,7 @@ from kdcli.teacher.model import warn_of_cuts
 
 AUTO = 32
 """Texts an update with ``batch_size = "auto"``: paper A's recipe, which its learning rates are meant for."""
-_CHUNK = 10_000
-"""Texts that are tokenized at once."""
+_CHUNK = 10_000  # texts that are tokenized at once
 _NO_EFFECT = {"model", "plugin", "long_texts", "train", "lr", "save_steps", "export"}
 """Settings that do not change one learning rate's training, or stand in its fingerprint otherwise."""
 

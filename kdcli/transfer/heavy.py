@@ -135,20 +135,11 @@ class GeneratorRun:
     @classmethod
     def of(cls, settings: Settings, task: Task, *, device: str, seed: int, resume: bool = True) -> GeneratorRun:
         """Take the generator of a profile."""
-        name, heavy = settings.transfer.generator, settings.transfer.heavy
-        same = heavy.model_dump(include={"temperature", "top_k", "top_p", "batch_size"})
-        return cls(
-            name,
-            GeneratorSettings(
-                options=registry.options("generators", name, settings.generators.get(name, {})),
-                kind=task.kind,
-                seed=seed,
-                device=device,
-                precision=settings.precision,
-                resume=resume,
-                **same,
-            ),
-        )
+        name = settings.transfer.generator
+        options = registry.options("generators", name, settings.generators.get(name, {}))
+        how = settings.transfer.heavy.model_dump(include={"temperature", "top_k", "top_p", "batch_size"})
+        how |= {"seed": seed, "device": device, "precision": settings.precision, "resume": resume}
+        return cls(name, GeneratorSettings(options=options, kind=task.kind, **how))
 
     def fine_tune(self, corpus: Corpus, checkpoint: Path, reporter: Reporter | None = None) -> FineTuneResult:
         """Fine-tune the generator, into the folder ``checkpoint``."""
@@ -228,9 +219,9 @@ def read_prefixes(path: Path) -> dict[str, Any]:
     """Read what ``prefixes`` wrote; anything else is a ``DataError``."""
     hint = "`kd transfer heavy --only prefixes --force` makes it again"
     try:
-        prefixes = json.loads(path.read_text("utf-8"))
+        prefixes: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if not isinstance(prefixes, dict):
+            raise ValueError("it does not hold an object")
     except (OSError, ValueError) as error:
         raise DataError(f"this is not a file of prefixes: {error}", file=path, hint=hint) from error
-    if not isinstance(prefixes, dict):
-        raise DataError("this is not a file of prefixes: it does not hold an object", file=path, hint=hint)
     return prefixes

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,11 +62,11 @@ def fabricate(
     resume: bool = True,
     engine: Engine | None = None,
     reporter: Reporter | None = None,
-) -> LiteResult | None:
+) -> LiteResult:
     """Make a transfer set: the originals, then texts that the rules make of them, but none of the held-out texts.
 
     The table depends on the texts, the settings (but for ``workers``) and the seed alone. A run that was stopped goes
-    on where it was, with ``resume``. The processes of a ``torchrun`` that wait for the main one get None.
+    on where it was, with ``resume``.
     """
     reporter, engine = reporter or QuietReporter(), engine or LocalEngine()
     train, held_out = cleaning.plain(train, task), [cleaning.plain(table, task) for table in held_out]
@@ -93,9 +92,14 @@ def fabricate(
             rules = Rules(settings.p_mask, settings.p_pos, settings.p_ngram, shortest, longest)
             counts = Loaded(read_unigrams(unigrams), read_unigrams, (unigrams,), (unigrams,))
             make = MakePart(counts, task.columns, tuple(slices), rules, settings.n_iter, seed)
+
+            def read(part: int) -> pl.DataFrame:
+                first, rows = slices[part]
+                return pl.scan_parquet(words).filter(pl.col("row").is_between(first, first + rows - 1)).collect()
+
             sizes = [rows * settings.n_iter for _, rows in slices]
-            how: dict[str, Any] = {"workers": _workers(settings), "files": counts.files}
-            parts.make(sizes, make, title="fabricate", unit="texts", read=partial(_tagged, words, slices), **how)
+            how: dict[str, Any] = {"workers": settings.workers or usable_cores(), "files": counts.files}
+            parts.make(sizes, make, title="fabricate", unit="texts", read=read, **how)
         return parts.assemble(len(slices), lambda paths: gather(paths, train, held_out, task, output, reporter))
 
 
@@ -117,20 +121,10 @@ def tag(
         with Parts(folder / "tags", {}, engine=engine, reporter=reporter) as parts:
             sizes = [min(ROWS, len(texts) - first) for first in range(0, len(texts), ROWS)]
             make = TagPart(settings.tagger, settings.words, settings.max_words, ROWS)
-            read, workers = lambda part: texts[part * ROWS : (part + 1) * ROWS], _workers(settings)
+            read, workers = lambda part: texts[part * ROWS : (part + 1) * ROWS], settings.workers or usable_cores()
             parts.make(sizes, make, title="tag", read=read, workers=workers)
             parts.assemble(len(sizes), assemble)
     return words, unigrams
-
-
-def _workers(settings: LiteSettings) -> int:
-    return settings.workers or usable_cores()
-
-
-def _tagged(words: Path, slices: Sequence[tuple[int, int]], part: int) -> pl.DataFrame:
-    """Read the tagged words of a part."""
-    first, count = slices[part]
-    return pl.scan_parquet(words).filter(pl.col("row").is_between(first, first + count - 1)).collect()
 
 
 def read_unigrams(path: Path) -> Unigrams:
@@ -192,9 +186,8 @@ class MakePart:
             for side, rewriter in enumerate(rewriters)
         ]
         frame = pl.DataFrame(dict(zip(self.columns, (side.texts for side in sides), strict=True)))
-        schema = _schema(self.columns)
-        usual = all(rewriter.usual for rewriter in rewriters)
         numbers = {name: sum(getattr(side, name) for side in sides) for name in _COUNTS}
+        usual, schema = all(rewriter.usual for rewriter in rewriters), _schema(self.columns)
         numbers |= {"key": cleaning.keys(frame, plain=usual), "row": rows + first}
         return frame.hstack(pl.DataFrame(numbers)).select(*schema).cast(pl.Schema(schema))
 

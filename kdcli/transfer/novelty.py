@@ -1,7 +1,5 @@
 """How varied and how new made texts are: the report at the end of ``kd transfer heavy``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

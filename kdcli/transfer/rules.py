@@ -5,8 +5,6 @@ The tagged words are one table with a row for each word: ``column`` and ``row`` 
 The rules work on them as flat arrays.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -58,7 +56,7 @@ class TaggedWords:
     tag_names: list[str]
 
     @classmethod
-    def of(cls, tagged: pl.DataFrame, first: int, texts: int) -> TaggedWords:
+    def of(cls, tagged: pl.DataFrame, first: int, texts: int) -> Self:
         """Take the tagged words of the ``texts`` rows from ``first`` on, all of one column."""
         counts = np.bincount(tagged["row"].to_numpy() - first, minlength=texts)
         offsets = np.concatenate([[0], np.cumsum(counts)])

@@ -13,22 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from kdcli import registry
 from kdcli.api import Part, QuietReporter, Reporter, Sampler, Samples, Task
+from kdcli.config.transfer import HeavySettings
 from kdcli.errors import KdError
 from kdcli.files import sha256
-from kdcli.parts import Engine, Loaded, LocalEngine, Parts, process_count, process_index
+from kdcli.parts import Engine, Loaded, LocalEngine, Parts
 from kdcli.transfer.cleaning import Hashes, clean, hashes, keys, new_texts, plain, select, split_pairs, write_set
 from kdcli.transfer.heavy import GeneratorRun, read_prefixes
 from kdcli.transfer.novelty import Novelty, novelty
-
-if TYPE_CHECKING:
-    from kdcli.config.transfer import HeavySettings
 
 DRAWS = {"cpu": 8_192}  # draws of a part: little is lost when a run is killed
 DRAWS_ELSEWHERE = 65_536  # those of a part on a GPU, where they take as little time, and thousands run at once
@@ -66,12 +64,11 @@ def draw_samples(
     output: Path,
     engine: Engine | None = None,
     reporter: Reporter | None = None,
-) -> SampleResult | None:
+) -> SampleResult:
     """Make a transfer set: the originals, then new texts sampled from a fine-tuned generator.
 
     None of the held-out texts is kept. A run that was stopped goes on where it was. ``checkpoint`` and ``prefixes`` are
-    those that the generator's ``fine_tune`` and ``prefixes`` wrote. The processes of a ``torchrun`` that wait for the
-    main one get None.
+    those that the generator's ``fine_tune`` and ``prefixes`` wrote.
 
     Raises:
         DataError: The checkpoint or the prefixes cannot be read; a text does not fit into a table of this form.
@@ -139,13 +136,9 @@ def draw_samples(
             write_set(folder / f"originals-{output.name}", train, task)  # can a table of this form hold them?
         with reporter.progress("sample", settings.num_samples, "new texts") as progress:
             while not tally.complete:
-                # Some parts for each process of the launch. All wait for the same parts, and so agree on the next ones.
-                todo = tally.next_parts(process_count() * engine.width)
-                share = [part for part in todo if part % process_count() == process_index()]
-                size = partial(size_of, most=most)
-                for _ in parts.made(share, size, make_part, "draws", device=device, files=[checkpoint]):
+                todo, size = tally.next_parts(engine.width), partial(size_of, most=most)
+                for _ in parts.made(todo, size, make_part, "draws", device=device, files=[checkpoint]):
                     progress.advance(0, **engine.shown)
-                parts.wait(todo.stop)
                 new = sum(tally.add(parts.path(part)) for part in todo)
                 progress.advance(new, accepted=f"{sum(tally.news) / tally.draws:.1%}")
         return parts.assemble(len(tally.news), assemble)

@@ -4,18 +4,13 @@ A word's tag depends on the word, and on whether it opens the text (then its low
 each word is tagged once and remembered.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-
-from kdcli.api import MissingError
+from typing import Any
 
 api_version = 2
-
-REMEMBERED = 400_000
 
 
 def tag(texts: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -23,7 +18,7 @@ def tag(texts: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[_tag(word, number == 0) for number, word in enumerate(words)] for words in texts]
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=400_000)
 def _tag(word: str, opens: bool) -> str:
     return _find_tags()([word] if opens else [".", word])[-1][1]
 
@@ -31,12 +26,9 @@ def _tag(word: str, opens: bool) -> str:
 @lru_cache(maxsize=1)
 def _find_tags() -> Callable[[list[str]], list[list[str]]]:
     """Load the module of TextBlob that tags, but not TextBlob: that brings NLTK, SciPy and scikit-learn, a second."""
-    package = find_spec("textblob")
-    if package is None or not package.submodule_search_locations:
-        raise MissingError("the tagger pattern needs textblob", hint="pip install textblob, or take another tagger")
+    package: Any = find_spec("textblob")
     folder = Path(package.submodule_search_locations[0])
-    spec = spec_from_file_location("kd_taggers._textblob_text", folder / "_text.py")
-    assert spec is not None and spec.loader is not None
+    spec: Any = spec_from_file_location("kd_taggers._textblob_text", folder / "_text.py")
     text = module_from_spec(spec)
     spec.loader.exec_module(text)
     lexicon = text.Lexicon(path=str(folder / "en" / "en-lexicon.txt"), language="en")

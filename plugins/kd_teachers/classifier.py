@@ -15,7 +15,7 @@ api_version = API_VERSION
 
 
 class Options(BaseModel):
-    """The table ``[teachers.transformers]`` of a profile: there is nothing to choose."""
+    """The table ``[teachers.NAME]`` of a profile for such a model: there is nothing to choose."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 

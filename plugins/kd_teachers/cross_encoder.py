@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
-from kdcli.api import API_VERSION
+from kd_teachers import classifier
+from kd_teachers.classifier import Options, api_version
 
 if TYPE_CHECKING:
     from kdcli.models.classifier import Classifier
 
-api_version = API_VERSION
+__all__ = ["Options", "api_version", "load"]
 
 
-class Options(BaseModel):
-    """The table ``[teachers.cross-encoder]`` of a profile: there is nothing to choose."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -> Classifier:
+def load(model: str, options: Options, **how: Any) -> Classifier:
     """Load the model; see ``kdcli.api.TeacherPlugin``.
 
     Its outputs are raw: a function that the settings of Sentence Transformers name is not applied.
     """
-    from kdcli.models.classifier import load_classifier
-
-    classifier = load_classifier(model, **how)
-    classifier.pairs_only = True
-    return classifier
+    loaded = classifier.load(model, options, **how)
+    loaded.pairs_only = True
+    return loaded

@@ -62,11 +62,12 @@ class Ensemble:
         """Return the logits of each model, ``float32 [models, texts, outputs]``."""
         import numpy as np
 
-        before = [member.cut for member in self.members]
-        found = [
-            member.logits(columns, batch)[:, order] for member, order in zip(self.members, self.outputs, strict=True)
-        ]
-        self.cut += max(member.cut - cut for member, cut in zip(self.members, before, strict=True))
+        found, cut = [], []
+        for member, order in zip(self.members, self.outputs, strict=True):
+            before = member.cut
+            found.append(member.logits(columns, batch)[:, order])
+            cut.append(member.cut - before)
+        self.cut += max(cut)
         return np.stack(found)
 
     def fit(self, columns: Sequence[Sequence[str]], gold: NDArray[Any], batch: int) -> dict[str, Any]:
@@ -130,8 +131,7 @@ def _positions(first: Classifier, member: Classifier) -> list[int]:
     wanted, names = ([name.casefold() for name in one.labels] for one in (first, member))
     if sorted(wanted) != sorted(names):
         shown = [f"{', '.join(one.labels) or 'a score'} ({one.folder})" for one in (first, member)]
+        what, key = f"two models have different labels: {' and '.join(shown)}", "teachers.ensemble.models"
         hint = "all models of an ensemble must have the same labels; correct id2label in config.json if it is wrong"
-        raise DataError(
-            f"two models have different labels: {' and '.join(shown)}", key="teachers.ensemble.models", hint=hint
-        )
+        raise DataError(what, key=key, hint=hint)
     return [names.index(name) for name in wanted] or [0]

@@ -16,24 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from kd_teachers.server import CHAT, Answers, Server, ServerOptions, count_tokens
-from kdcli.api import API_VERSION, DataError, KdError, ProfileError, QuietReporter
+from kdcli.api import API_VERSION, DataError, KdError, ProfileError, QuietReporter, Reporter
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kdcli.api import Reporter
-
 api_version = API_VERSION
 Found = dict[str, list[float] | None]  # the probabilities of the classes, by text
 SYSTEM_ONE = "systemone"
 LOGPROBS = {"temperature": 0, "logprobs": True, "top_logprobs": 20}  # the most that OpenAI gives
-LEAST = 1e-7
-"""The smallest probability whose logarithm is taken."""
-SMOOTHING = 0.5
-"""What each class has beside its votes (Krichevsky and Trofimov 1981)."""
-HOPELESS = 50
-"""After so many texts without any answer, the run stops."""
+LEAST = 1e-7  # the smallest probability whose logarithm is taken
+SMOOTHING = 0.5  # what each class has beside its votes (Krichevsky and Trofimov 1981)
+HOPELESS = 50  # after so many texts without any answer, the run stops
 RANDOM = "Write ten random letters."  # what a server that samples answers in many ways
 DRAWS = 4  # answers to it
 BLANK = string.punctuation + string.whitespace

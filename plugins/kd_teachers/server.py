@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from kdcli.api import DataError, KdError, MissingError
+from kdcli.api import DataError, KdError, MissingError, Reporter
 
 if TYPE_CHECKING:
     import httpx
-
-    from kdcli.api import Reporter
 
 CHAT = "chat/completions"
 OPTIONAL = ("max_tokens", "top_logprobs", "logprobs", "temperature", "n")  # left out for a server that refuses it
@@ -212,11 +210,11 @@ class Server:
         wants = f", and wants no request for {failure.after:.0f} s" if failure.after else ""
         hint = "lower teachers.llm.concurrency, or wait: the answers are kept, the same command goes on"
         what = f"the server failed {number} times in a row: {failure.what}{wants}"
-        raise KdError(what, file=self._url(path), hint=hint)
+        raise KdError(what, file=f"{self.options.endpoint}/{path}", hint=hint)
 
     async def _try(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any]) -> tuple[Any, tuple[int, int]]:
         """Send a request once, or again without a parameter that the server refuses."""
-        sent, url, first = self._accepted(body), self._url(path), not self.answers.known
+        sent, url, first = self._accepted(body), f"{self.options.endpoint}/{path}", not self.answers.known
         reply = await self._post(url, sent)
         status, said, variable = reply.status_code, self._text(reply), self.options.key_variable
         if status == 200:
@@ -273,9 +271,6 @@ class Server:
         if "top_logprobs" in body and self._refused.count("top_logprobs") == 1:
             sent["top_logprobs"] = FEWER
         return sent
-
-    def _url(self, path: str) -> str:
-        return f"{self.options.endpoint}/{path}"
 
     def _text(self, reply: httpx.Response) -> str:
         """Return the beginning of what a server says, without the key."""

@@ -8,21 +8,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from kdcli.api import API_VERSION, MASK, DataError, MissingError, ProfileError
-
-if TYPE_CHECKING:
-    from kdcli.api import Reporter
+from kdcli.api import API_VERSION, MASK, DataError, MissingError, ProfileError, Reporter
 
 api_version = API_VERSION
 HEAD = "model_head.pkl"
-_LEAST = 1e-7
-"""The smallest probability whose logarithm is taken."""
+_LEAST = 1e-7  # the smallest probability whose logarithm is taken
 
 
 class Options(BaseModel):
@@ -152,10 +148,8 @@ def _head(head: Any, labels: Sequence[str], file: Path) -> tuple[tuple[str, ...]
         raise DataError(what, file=file, key="teacher.model", hint=hint)
     if classes is None or not (hasattr(head, "decision_function") or hasattr(head, "predict_proba")):
         raise DataError(f"the head is no classifier: {type(head).__name__}", file=file, key="teacher.model")
-    known = dict(enumerate(labels))
-    names = (
-        one if isinstance(one, str) else known.get(int(one), str(int(one))) for one in np.asarray(classes).tolist()
-    )
+    known, each = dict(enumerate(labels)), np.asarray(classes).tolist()
+    names = [one if isinstance(one, str) else known.get(int(one), str(int(one))) for one in each]
     return tuple(names), partial(_own_logits if own else _sklearn_logits, head)
 
 

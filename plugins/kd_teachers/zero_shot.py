@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from kdcli.models.classifier import Classifier
 
 api_version = API_VERSION
-_ROOM = 8
-"""The fewest word pieces that must be left for a text beside a label's sentence."""
+_ROOM = 8  # the fewest word pieces that must be left for a text beside a label's sentence
 
 
 class Options(BaseModel):

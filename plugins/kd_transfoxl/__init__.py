@@ -1,7 +1,5 @@
 """Transformer-XL, which transformers has dropped, as a generator (Dai et al. 2019; Tang, Lu, Lin 2019)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

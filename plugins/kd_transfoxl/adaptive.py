@@ -7,8 +7,6 @@ those before, and a projection makes them ``d_model`` wide. The softmax has tabl
 so that they can be shared.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

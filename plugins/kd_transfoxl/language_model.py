@@ -92,10 +92,7 @@ def _load_config(folder: Path) -> TransfoXLConfig:
     if not isinstance(config, TransfoXLConfig):
         what = f"a {config.model_type} model is not a Transformer-XL"
         raise DataError(what, file=folder, hint='take it with the generator "gpt2"')
-    try:
-        config.check()
-    except DataError as error:
-        raise DataError(error.what, hint=error.hint, file=folder / "config.json", key=error.key) from error
+    config.check(folder / "config.json")
     return config
 
 

@@ -4,12 +4,11 @@ The texts of a task are short: each is read at once, so there is no memory of ea
 depends on distances, not on positions (section 3.3). Shapes are ``[rows, time, ...]``.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -71,7 +70,7 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
         """The positions that a word sees, itself included."""
         return self.mem_len if self.same_length else sys.maxsize
 
-    def check(self) -> None:
+    def check(self, file: Path | None = None) -> None:
         """Check the values that the model depends on; one of no model is a ``DataError`` with its key."""
         clusters, projections = len(self.cutoffs) + 1, len(self.tie_projs or [])
         rising = all(one < other for one, other in pairwise([0, *self.cutoffs, self.vocab_size]))
@@ -86,7 +85,7 @@ class TransfoXLConfig(PretrainedConfig):  # type: ignore[misc]
         ):
             if not sound:
                 what = f"kd reads no such Transformer-XL: {key} is {getattr(self, key)}, and must {must}"
-                raise DataError(what, key=key, hint="change it, or take the published configuration")
+                raise DataError(what, file=file, key=key, hint="change it, or take the published configuration")
 
 
 @dataclass

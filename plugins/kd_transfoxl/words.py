@@ -4,8 +4,6 @@ Hyphens inside words, and commas and points inside numbers, are words of their o
 well-known`` is ``1 @,@ 000 well @-@ known``. ``join`` puts them back.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 import re
@@ -15,12 +13,12 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.api import DataError, MissingError
+from kdcli.api import DataError
 
 END = "<eos>"  # ends a text; inside a text it stands for the tab of a pair
 UNKNOWN = "<unk>"  # stands for every word outside the vocabulary
@@ -39,32 +37,28 @@ _ALONE = re.compile(r"(?<!\S)[,.;:?!](?!\S)")
 _ATTACHED = re.compile(r"\w[,.;:?!](?!\S)")
 
 
-def check_vocabulary(words: Sequence[Any]) -> Sequence[str]:
-    """Return the words of a model, whose ids are their indexes; a ``DataError`` says what is wrong with others."""
+def read_vocabulary(folder: Path) -> tuple[Sequence[str], bool]:
+    """Return the words of ``vocab.txt``, else of ``vocab.pkl`` or ``vocab.bin``; and whether texts are lower-cased.
+
+    The ids of the words are their indexes.
+    """
+    file = next((file for file in (folder / name for name in (FILE, *PICKLED)) if file.is_file()), None)
+    if file is None:
+        hint = f"copy {', '.join(PICKLED)} or {FILE} of the pretrained model into it"
+        raise DataError("the folder holds no vocabulary", hint=hint, file=folder)
+    words, lower_case = (_read_words(file), False) if file.name == FILE else _read_pickle(file)
     seen = set()
-    for row, word in enumerate(words, 1):
+    for number, word in enumerate(words, 1):
+        row = number if file.name == FILE else None
         if not isinstance(word, str) or word.split() != [word]:
-            raise DataError(f"the vocabulary holds {word!r}, which is not a word", row=row)
+            raise DataError(f"the vocabulary holds {word!r}, which is not a word", file=file, row=row)
         if word in seen:
-            raise DataError(f"the vocabulary holds {word!r} twice", row=row)
+            raise DataError(f"the vocabulary holds {word!r} twice", file=file, row=row)
         seen.add(word)
     if missing := [word for word in (END, UNKNOWN) if word not in seen]:
-        raise DataError(f"the vocabulary has no {missing[0]}", hint="is it that of a word-level Transformer-XL?")
-    return words
-
-
-def read_vocabulary(folder: Path) -> tuple[Sequence[str], bool]:
-    """Return the words of ``vocab.txt``, else of ``vocab.pkl`` or ``vocab.bin``; and whether texts are lower-cased."""
-    for name, read in ((FILE, _read_words), *((name, _read_pickle) for name in PICKLED)):
-        if (path := folder / name).is_file():
-            try:
-                words, lower_case = read(path)
-                return check_vocabulary(words), lower_case
-            except DataError as error:
-                row = error.row if name == FILE else None
-                raise DataError(error.what, hint=error.hint, file=path, row=row) from error
-    hint = f"copy {', '.join(PICKLED)} or {FILE} of the pretrained model into it"
-    raise DataError("the folder holds no vocabulary", hint=hint, file=folder)
+        hint = "is it that of a word-level Transformer-XL?"
+        raise DataError(f"the vocabulary has no {missing[0]}", file=file, hint=hint)
+    return words, lower_case
 
 
 def unpickle(path: Path) -> Any:
@@ -125,24 +119,24 @@ def _load(stream: BinaryIO) -> Any:
     return _Unpickler(stream, encoding="utf-8").load()
 
 
-def _read_words(path: Path) -> tuple[list[str], bool]:
+def _read_words(path: Path) -> list[str]:
     try:
         lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"the vocabulary is not UTF-8: {error}") from error
-    return ["".join(line.split()[:1]) for line in lines], False  # some files have counts behind the words
+        raise DataError(f"the vocabulary is not UTF-8: {error}", file=path) from error
+    return ["".join(line.split()[:1]) for line in lines]  # some files have counts behind the words
 
 
 def _read_pickle(path: Path) -> tuple[list[str], bool]:
     value = unpickle(path)
     ids = value.get("sym2idx") if isinstance(value, dict) else None
     if not isinstance(ids, dict) or not all(isinstance(number, int) for number in ids.values()):
-        raise DataError("the file holds no vocabulary: sym2idx, the id of each word, is missing")
+        raise DataError("the file holds no vocabulary: sym2idx, the id of each word, is missing", file=path)
     words = sorted(ids, key=ids.__getitem__)
     if [ids[word] for word in words] != list(range(len(words))):
-        raise DataError("the ids of the words are not 0, 1, 2 and so on")
+        raise DataError("the ids of the words are not 0, 1, 2 and so on", file=path)
     if value.get("delimiter") == "":
-        raise DataError("the vocabulary is one of characters, and the model knows words")
+        raise DataError("the vocabulary is one of characters, and the model knows words", file=path)
     return words, bool(value.get("lower_case"))
 
 
@@ -194,7 +188,7 @@ class WordTokenizer:
         self.unk_token_id = self._ids[UNKNOWN]
 
     @classmethod
-    def from_pretrained(cls, folder: Path, words: Words | None = None) -> WordTokenizer:
+    def from_pretrained(cls, folder: Path, words: Words | None = None) -> Self:
         """Read the files of ``save_pretrained``, or the vocabulary of a published model, which has Moses's words."""
         (vocabulary, lower_case), config = read_vocabulary(folder), _read_config(folder / CONFIG)
         return cls(vocabulary, words or config.get("words", "moses"), bool(config.get("lower_case", lower_case)))
@@ -241,14 +235,10 @@ class WordTokenizer:
 
 @cache
 def _moses() -> SimpleNamespace:
-    try:
-        from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
-    except ImportError as error:
-        key, hint = "generators.transfoxl.words", "pip install sacremoses"
-        raise MissingError("the rules of Moses need sacremoses, which is not installed", hint=hint, key=key) from error
-    return SimpleNamespace(
-        normalizer=MosesPunctNormalizer("en"), tokenizer=MosesTokenizer("en"), detokenizer=MosesDetokenizer("en")
-    )
+    from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
+
+    kinds = {"normalizer": MosesPunctNormalizer, "tokenizer": MosesTokenizer, "detokenizer": MosesDetokenizer}
+    return SimpleNamespace(**{name: kind("en") for name, kind in kinds.items()})
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -240,13 +240,13 @@ def test_the_teacher_labels_as_many_texts_as_the_budget_allows(kd, tmp_path, tea
 @pytest.fixture
 def asked(monkeypatch):
     """The texts that teachers have read, in order; those of pairs are the first ones."""
-    seen, ask = [], Teacher._ask
+    seen, represent = [], Teacher.represent
 
-    def counted(self, columns, *rest):
+    def counted(self, columns, *rest, **how):
         seen.extend(columns[0])
-        return ask(self, columns, *rest)
+        return represent(self, columns, *rest, **how)
 
-    monkeypatch.setattr(Teacher, "_ask", counted)
+    monkeypatch.setattr(Teacher, "represent", counted)
     return seen
 
 

@@ -1,7 +1,5 @@
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -197,58 +195,6 @@ def test_one_launch_at_a_time(tmp_path):
         assert raised.value.file == str(parts.folder)
         parts.make(SIZES, write, title="t")
         assert joined(tmp_path, parts) == WHOLE
-
-
-def test_a_part_that_nobody_made_is_an_error(tmp_path):
-    with opened(tmp_path) as parts:
-        parts.make(SIZES[:2], write, title="t")
-        with pytest.raises(KdError):
-            joined(tmp_path, parts)
-        assert parts.finished() == [0, 1]
-
-
-SHARED = """
-import os, sys, time
-from pathlib import Path
-from kdcli.parts import Parts
-
-def make(part, path):
-    path.write_text(os.environ["RANK"])
-    for name in sys.argv[2:]:  # a user's file
-        (folder / "p" / name).touch()
-
-folder = Path(sys.argv[1])
-with Parts(folder / "p", {}, suffix=".x", resume=False) as parts:
-    if os.environ["RANK"] == "1":
-        time.sleep(0.5)  # the main process has done its share, and waits
-    parts.make([1] * 5, make, title="t")
-    parts.wait(5)
-    result = parts.assemble(5, lambda paths: "".join(path.read_text() for path in paths))
-    assert [path.name for path in folder.glob("p/*")] == sys.argv[2:]
-print(result)
-"""
-
-
-@pytest.mark.parametrize(("stale", "mine"), [(False, []), (True, []), (False, ["notes.txt"])])
-def test_the_processes_of_torchrun_share_the_parts(tmp_path, stale, mine):
-    """Also when a killed launch has left a folder, whichever process starts first, and with a user's file in it."""
-    script = tmp_path / "shared.py"
-    script.write_text(SHARED)
-    if stale:
-        (tmp_path / "p").mkdir()
-        (tmp_path / "p" / "launch.json").write_text(json.dumps(["   1 3", socket.gethostname(), 2**22]))
-        (tmp_path / "p" / "ready-1").touch()
-        (tmp_path / "p" / "000001.x").write_text("stale")
-        (tmp_path / "p" / "fingerprint.json").write_text('{"another": 1}')
-    running = []
-    for rank in (2, 1, 0):
-        environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "3", "MASTER_PORT": "1"}
-        command = [sys.executable, str(script), str(tmp_path), *mine]
-        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
-    printed = [process.communicate(timeout=60)[0].strip() for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0]
-    assert printed == ["None", "None", "01201"]
-    assert {path.name for path in tmp_path.iterdir()} == {"shared.py", *(["p"] if mine else [])}
 
 
 def test_one_pool_serves_several_calls_and_errors_come_through(tmp_path):

@@ -173,14 +173,13 @@ def test_parquet_keeps_its_types_and_categories_are_texts(tmp_path):
     assert frame.schema == {**reader.schema, ROW_NUMBER: pl.Int64}
 
 
-@pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_slices_hold_all_rows_in_order(tmp_path, size, lazy):
+def test_slices_hold_all_rows_in_order(tmp_path, size):
     path = tmp_path / "a.parquet"
     table = pl.DataFrame({"n": range(1000), "s": [str(number) for number in range(1000)]})
     table.write_parquet(path, row_group_size=64)
     assert row_count(path) == 1000
-    frames = list(slices(scan(path, ["s"]) if lazy else path, size))
+    frames = list(slices(scan(path, ["s"]), size))
     assert [len(frame) for frame in frames[:-1]] == [size] * (len(frames) - 1)
     assert pl.concat(frames)["s"].to_list() == table["s"].to_list()
 
@@ -193,7 +192,7 @@ def test_a_table_of_a_run_that_is_missing_damaged_or_another(tmp_path):
     with raising(DataError, "no column 'u'", key="u"):
         scan(tmp_path / "a.parquet", ["u"])
     (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-5])
-    for read in (scan, row_count, read_table, lambda path: list(slices(path, 3))):
+    for read in (scan, row_count, read_table):
         with pytest.raises(DataError, match="cannot be read"):
             read(tmp_path / "a.parquet")
     pl.DataFrame({"id": [{"oid": "x"}], "s": ["text"]}).write_parquet(tmp_path / "a.parquet")
@@ -238,7 +237,7 @@ def test_jsons_and_large_decimals_of_a_parquet_file(tmp_path):
     assert as_texts(reader.frame(), ["sentence"], path)["sentence"].to_list() == ["a b", "é"]
     with raising(DataError, row=1):
         as_texts(reader.frame(), ["bytes"], path)
-    found = open_texts(path, Task("own", "single", ("0", "1")), QuietReporter()).frame.collect()
+    found = open_texts(path, Task("own", "single", ("0", "1")), QuietReporter()).collect()
     assert found["sentence"].to_list() == ["a b", "é"]
 
 

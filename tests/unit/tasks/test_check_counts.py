@@ -59,7 +59,6 @@ def quantile(values, share):
 def test_every_statistic_is_that_of_plain_python(tmp_path_factory, monkeypatch, form, block, train, dev):
     if block:
         monkeypatch.setattr(text_lines, "BLOCK", block)
-    monkeypatch.setattr("kdcli.tasks.check._PIECE", 16)
     assume(form != "jsonl" or (train and dev))  # it would be an empty file
     folder = tmp_path_factory.mktemp("data")
     put(folder, form, train=train, dev=dev)

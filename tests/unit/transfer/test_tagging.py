@@ -205,10 +205,3 @@ def test_nltk_without_its_data_says_what_to_do(monkeypatch):
     with raising(MissingError, "averaged_perceptron_tagger_eng", hint="NLTK_DATA"):
         nltk_perceptron.tag([["a"]])
     nltk_perceptron._model.cache_clear()
-
-
-def test_pattern_without_textblob_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(pattern, "find_spec", lambda name: None)
-    pattern._find_tags.cache_clear()
-    with raising(MissingError, "needs textblob", hint="pip install textblob"):
-        pattern.tag([["a word that nobody has tagged before"]])

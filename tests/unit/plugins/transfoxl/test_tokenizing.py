@@ -2,19 +2,17 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from raising import raising
 from tiny_transfoxl import tokenizer_of
 
 from kd_transfoxl.model import TransfoXLLMHeadModel
-from kd_transfoxl.words import WordTokenizer, _moses, detect_words, join, split
-from kdcli.api import DataError, MissingError
+from kd_transfoxl.words import WordTokenizer, detect_words, join, split
+from kdcli.api import DataError
 from kdcli.models.hf import quiet
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -131,11 +129,3 @@ def test_a_broken_configuration(tmp_path, text):
     (tmp_path / "tokenizer_config.json").write_text(text)
     with pytest.raises(DataError, match=r"configuration cannot be read.*tokenizer_config\.json"):
         WordTokenizer.from_pretrained(tmp_path)
-
-
-def test_moses_may_be_missing(monkeypatch):
-    _moses.cache_clear()
-    monkeypatch.setitem(sys.modules, "sacremoses", None)
-    with raising(MissingError, "need sacremoses, which is not installed", hint="pip install sacremoses"):
-        split("a", "moses")
-    assert split("a b", "whitespace") == ["a", "b"]
