@@ -1,9 +1,7 @@
 import io
 import json
 import shlex
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import polars as pl
@@ -18,13 +16,6 @@ WORDS = [f"word{row}" for row in range(30)]
 VECTORS = "".join(f"{word} {row} {row}.5 -{row}\n" for row, word in enumerate(WORDS)).encode()
 
 
-class Served(dict):
-    """What a server gives, by path: bytes, or the status of an error."""
-
-    def __init__(self):
-        self.asked = []
-
-
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     folder = tmp_path / "here"
@@ -34,32 +25,17 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def served():
-    served = Served()
+def served(monkeypatch):
+    """What a server gives, by address, and what it is asked for."""
+    contents, asked = {}, []
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def fetch(url, output, **how):
+        asked.append(url)
+        output.parent.mkdir(exist_ok=True)
+        output.write_bytes(contents[url])
 
-        def do_GET(self):
-            served.asked.append(self.path)
-            found = served.get(self.path.partition("?")[0], 404)
-            body = b"" if isinstance(found, int) else found
-            self.send_response(found if isinstance(found, int) else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield served
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    monkeypatch.setattr("kdcli.download.fetch.fetch", fetch)
+    return contents, asked
 
 
 def zipped(**files):
@@ -155,8 +131,9 @@ def test_a_task_is_no_single_file(failed):
 
 
 def test_vectors_are_a_file_that_the_student_reads(served, got, here):
-    served["/mirror/glove.6B.zip"] = zipped(**{"glove.6B.50d.txt": b"x", "glove.6B.300d.txt": VECTORS})
-    result = got("glove.6B.300d", "--url", f"{served.url}/mirror/glove.6B.zip?download=1")
+    (contents, asked), url = served, "https://host/mirror/glove.6B.zip?download=1"
+    contents[url] = zipped(**{"glove.6B.50d.txt": b"x", "glove.6B.300d.txt": VECTORS})
+    result = got("glove.6B.300d", "--url", url)
     (file,) = result["files"]
     assert file["path"] == "glove.6B.300d.txt"
     path = here / "data/glove.6B.300d/glove.6B.300d.txt"
@@ -167,35 +144,27 @@ def test_vectors_are_a_file_that_the_student_reads(served, got, here):
     assert sorted(item.name for item in path.parent.iterdir()) == [MARKER, "glove.6B.300d.txt", "source.json"]
     (command,) = result["next"]
     assert command.endswith("--set student.vectors=data/glove.6B.300d/glove.6B.300d.txt")
-    assert got("glove.6B.300d", "--url", f"{served.url}/mirror/glove.6B.zip?download=1")["done"] is False
-    assert len(served.asked) == 1
+    assert got("glove.6B.300d", "--url", url)["done"] is False
+    assert asked == [url]
 
 
 def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, capsys):
-    from dataclasses import replace
-
-    import kdcli.download as sources
-    from kdcli.download import get as get_module
-
-    address = f"{served.url}/glove.6B.zip"
-    data = zipped(**{"glove.6B.50d.txt": VECTORS, "glove.6B.100d.txt": VECTORS})
-    served["/glove.6B.zip"] = data
-    two = [source for source in SOURCES if source.name in ("glove.6B.50d", "glove.6B.100d")]
-    small = tuple(replace(source, address=address, size=len(data), sha256=None) for source in two)
-    monkeypatch.setattr(sources, "SOURCES", small)
-    monkeypatch.setattr(get_module, "SOURCES", small)
+    (contents, asked), source = served, next(one for one in SOURCES if one.name == "glove.6B.100d")
+    address = source.address
+    contents[address] = zipped(**{"glove.6B.50d.txt": VECTORS, "glove.6B.100d.txt": VECTORS})
+    monkeypatch.setattr("kdcli.download.get.sha256", lambda path: source.sha256)
     assert run(["data", "get", "glove.6B.50d"]) == 0
     err = capsys.readouterr().err
     assert "data/glove.6B.zip is kept for glove.6B.100d" in err
     assert run(["data", "get", "glove.6B.100d"]) == 0
     assert "data/glove.6B.zip is here: nothing is downloaded" in capsys.readouterr().err
-    assert served.asked == ["/glove.6B.zip"]
+    assert asked == [address]
 
 
 def test_transfer_sets(served, got, here):
     files = {"sets/SST-2/train.tsv": b"label\tsentence\n1\ta film\n", "sets/sst2-gpt2.txt": b"a generated text\n"}
-    served["/sets.zip"] = zipped(**files)
-    result = got("distillation-data", "--url", f"{served.url}/sets.zip")
+    served[0]["https://host/sets.zip"] = zipped(**files)
+    result = got("distillation-data", "--url", "https://host/sets.zip")
     assert [file["path"] for file in result["files"]] == [f"texts/{name}" for name in files]
     assert (here / "data/distillation-data/texts/sets/sst2-gpt2.txt").read_bytes() == b"a generated text\n"
     assert result["next"] == ["kd transfer corpus --profile sst2 --data-dir data/sst2 --input FILE"]

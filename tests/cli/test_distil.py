@@ -1,5 +1,3 @@
-"""``kd distil`` from a table to a student, with tiny models."""
-
 import json
 from collections import Counter
 

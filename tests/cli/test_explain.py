@@ -1,5 +1,3 @@
-"""``kd explain``: what it takes and what it shows; the effects are tested where they are made."""
-
 import json
 import re
 

@@ -28,22 +28,14 @@ def plugins(capsys, *arguments):
 
 
 def test_list(capsys):
-    listed = plugins(capsys, "list")
-    assert {(plugin["group"], plugin["name"]) for plugin in listed} == {
-        ("generators", "gpt2"),
-        ("generators", "mlm"),
-        ("generators", "transfoxl"),
-        ("students", "bilstm"),
-        ("students", "dan"),
-        ("students", "kimcnn"),
-        ("taggers", "nltk"),
-        ("taggers", "pattern"),
-        ("teachers", "cross-encoder"),
-        ("teachers", "ensemble"),
-        ("teachers", "setfit"),
-        ("teachers", "transformers"),
-        ("teachers", "llm"),
-        ("teachers", "zero-shot"),
+    names = {}
+    for plugin in plugins(capsys, "list"):
+        names.setdefault(plugin["group"], set()).add(plugin["name"])
+    assert names == {
+        "generators": {"gpt2", "mlm", "transfoxl"},
+        "students": {"bilstm", "dan", "kimcnn"},
+        "taggers": {"nltk", "pattern"},
+        "teachers": {"cross-encoder", "ensemble", "llm", "setfit", "transformers", "zero-shot"},
     }
     assert run(["plugins", "list"]) == 0
     out = capsys.readouterr().out

@@ -1,5 +1,3 @@
-"""A language model as teacher through the commands: killed and resumed, texts without an answer, the audit, the key."""
-
 import json
 import os
 import signal

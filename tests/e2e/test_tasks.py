@@ -1,5 +1,3 @@
-"""Every task goes through ``kd run-all`` in GLUE's own layout, and through predict, eval, bench, export, report."""
-
 import json
 import random
 from pathlib import Path
@@ -71,8 +69,19 @@ def goes_on(tiny, run_dir, *more):
         ("export", "hub-folder", "--student", run_dir, "--output", tiny.root / "hub"),
         ("report", run_dir),
     ):
-        ended = tiny.kd(*line)
+        ended = tiny.kd(*line, "--json")
         assert ended.code == 0, (line, ended.err)
+        if line[0] == "bench":
+            found, results = (
+                {one["kind"]: one for one in ended.result["models"]},
+                json.loads((run_dir / "results.json").read_text()),
+            )
+            sizes = {row["model"]: row["parameters"] for row in results["rows"]}
+            assert found["pytorch"]["parameters"] == found["numpy"]["parameters"] == sizes["student"]
+            assert found["teacher"]["parameters"] == sizes["teacher"]
+            assert found["numpy"]["peak_megabytes"] < found["pytorch"]["peak_megabytes"] - 100, "it needs no torch"
+            assert json.loads((run_dir / "bench.json").read_text()) == ended.result
+    assert "speed" in ended.result["sections"]
 
 
 def check_results(name, results, dev_tables):
@@ -172,7 +181,6 @@ def test_a_custom_task_by_flags_alone(tiny):
     check_results("custom", ended.result["result"], ["dev"])
     ended = tiny.kd("predict", "--student", run_dir, "--input", data / "dev.csv", "--json")
     assert {row["prediction"] for row in ended.result["predictions"]} <= {"neg", "pos"}
-    goes_on(tiny, run_dir)
 
     for split in ("train", "dev"):
         header, *lines = (data / f"{split}.csv").read_text().splitlines()

@@ -1,5 +1,3 @@
-"""Fine-tuning of a tiny language model whose rows change with the epoch; a classifier's is tests/unit/teacher."""
-
 import os
 import re
 import subprocess

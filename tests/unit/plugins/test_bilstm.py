@@ -1,5 +1,3 @@
-"""The BiLSTM in all its forms: module, NumPy and ONNX, against PyTorch's own recurrence of one text at a time."""
-
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,5 +1,3 @@
-"""The plugin as ``kd`` uses it; what is below it has tests of its own in tests/unit/lm."""
-
 import json
 
 import pytest

@@ -1,5 +1,3 @@
-"""A language model as teacher, against a server on loopback."""
-
 import json
 import time
 from datetime import UTC, datetime, timedelta

@@ -1,5 +1,3 @@
-"""The plugin as ``kd`` uses it; the texts it learns have tests of their own in tests/unit/lm."""
-
 import json
 import shutil
 from collections import Counter

@@ -1,5 +1,3 @@
-"""Teachers of Sentence Transformers and setfit against the raw models; skipped where the library is missing."""
-
 import json
 import sys
 
@@ -8,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from made_teacher import Hostile, decoded, make_decoder, rewrite
+from made_teacher import Hostile, decoded, make_decoder, raw_logits, rewrite
 from notes import Notes
 from raising import raising
 from sklearn.linear_model import LogisticRegression
@@ -40,18 +38,6 @@ def test_a_missing_library_names_what_to_install(tmp_path, monkeypatch):
         load("setfit", folder, trust=True)
 
 
-@torch.inference_mode()
-def paired(folder, columns, max_length=64):
-    """The raw outputs of each pair alone."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    rows = [
-        tokenizer([one], [other], truncation=True, max_length=max_length, return_tensors="pt")
-        for one, other in zip(*columns, strict=True)
-    ]
-    return torch.cat([model(**row).logits for row in rows]).numpy()
-
-
 @pytest.mark.parametrize(
     ("labels", "problem"),
     [(COLOURS, None), (COLOURS, "single_label_classification"), (("score",), None), (("score",), "regression")],
@@ -63,7 +49,7 @@ def test_a_cross_encoder_gives_raw_logits_whatever_its_settings_say(tmp_path, la
     teacher = load("cross-encoder", folder)
     found = teacher.logits(PAIRS, 3)
     assert teacher.labels == (() if len(labels) == 1 else labels) and found.dtype == np.float32
-    np.testing.assert_allclose(found, paired(folder, PAIRS), atol=1e-5)
+    np.testing.assert_allclose(found, raw_logits(folder, *PAIRS), atol=1e-5)
     assert found.max() > 1  # no sigmoid
     plain = load("transformers", folder)
     sizes = ("parameters", "parameters_without_embeddings", "megabytes", "max_length")
@@ -76,14 +62,14 @@ def test_a_cross_encoder_that_the_library_has_saved(tmp_path):
     folder = tmp_path / "saved"
     library.CrossEncoder(str(plain), local_files_only=True).save_pretrained(str(folder))
     assert json.loads((folder / "config_sentence_transformers.json").read_text())["activation_fn"].endswith("Sigmoid")
-    np.testing.assert_allclose(load("cross-encoder", folder).logits(PAIRS, 8), paired(plain, PAIRS), atol=1e-5)
+    np.testing.assert_allclose(load("cross-encoder", folder).logits(PAIRS, 8), raw_logits(plain, *PAIRS), atol=1e-5)
 
 
 def test_a_cross_encoder_cuts_and_counts_long_pairs_and_reads_masks(tmp_path):
     folder = tiny_teacher(tmp_path / "model", COLOURS)
     columns = [[LONG, "warm [MASK]", "dull"], ["poor", "the cast", LONG]]
     teacher = load("cross-encoder", folder, max_length=20)
-    np.testing.assert_allclose(teacher.logits(columns, 2), paired(folder, columns, 20), atol=1e-5)
+    np.testing.assert_allclose(teacher.logits(columns, 2), raw_logits(folder, *columns, max_length=20), atol=1e-5)
     assert (teacher.max_length, teacher.cut) == (20, 2)
 
 

@@ -1,5 +1,3 @@
-"""What holds for every student of kd: bilstm, dan and kimcnn."""
-
 import importlib
 
 import numpy as np

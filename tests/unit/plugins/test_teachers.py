@@ -1,10 +1,10 @@
-"""The built-in teachers against plain loops over the raw models."""
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from made_teacher import decoded, make_decoder, rewrite
+from made_teacher import decoded, make_decoder, raw_logits, rewrite
 from notes import Notes
 from raising import raising
 from scipy.special import expit, log_softmax
@@ -25,6 +25,9 @@ def load(plugin, folder, labels=("dull", "warm", "slow"), max_length=0, long_tex
     made = registry.options("teachers", plugin, options)
     module = registry.load("teachers", plugin)
     return module.load(str(folder), made, labels=labels, reporter=notes or Notes(), **how)
+
+
+classified = partial(raw_logits, max_length=64)
 
 
 def parts(folder):
@@ -195,13 +198,6 @@ def test_the_fingerprint_of_zero_shot_has_its_sentences(tmp_path):
     before = load("zero-shot", folder).fingerprint()
     rewrite(folder, "tokenizer_config.json", padding_side="left")
     assert load("zero-shot", folder).fingerprint() not in prints and before in prints
-
-
-@torch.inference_mode()
-def classified(folder, texts, max_length=64):
-    tokenizer, model = parts(folder)
-    rows = [tokenizer([text], truncation=True, max_length=max_length, return_tensors="pt") for text in texts]
-    return torch.cat([model(**row).logits for row in rows]).numpy()
 
 
 @pytest.mark.parametrize("way", ["mean", "max"])

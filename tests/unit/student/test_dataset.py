@@ -1,5 +1,3 @@
-"""Joined sets as arrays: kd's own, and d-bert's as its ``join_logits`` writes them."""
-
 import json
 
 import numpy as np
@@ -232,7 +230,7 @@ def test_words_are_cut_into_the_pieces_of_an_encoder_and_not_of_a_file(tmp_path,
     assert sum(said in info for info in notes.infos) == 2
 
 
-def test_table_with_labels_or_without(tmp_path):
+def test_arrays_of_a_table_their_digest_and_what_is_no_encoded_set(tmp_path):
     _, output = run(tmp_path, single(tmp_path))
     tokenizer = load_tokenizer(output)
     table = pl.DataFrame({"sentence": ["a film", "", "good"], "label": ["0", "1", "1"]})
@@ -245,21 +243,6 @@ def test_table_with_labels_or_without(tmp_path):
     assert encode_table(none, tokenizer, SINGLE, 128).labels is None
     with raising(DataError, file="dev.tsv"):
         encode_table(none.with_columns(label=pl.Series(["0", None, "1"])), tokenizer, SINGLE, 128, file="dev.tsv")
-
-
-def test_a_folder_of_another_task_or_a_damaged_one_is_refused(tmp_path):
-    _, output = run(tmp_path, single(tmp_path))
-    for folder, task in ((output, Task("other", "single", ("0", "1", "2"))), (output, PAIR), (tmp_path / "no", SINGLE)):
-        with pytest.raises(DataError, match="no encoded"):
-            load_examples(folder, task)
-    words = (output / "sentence.words").read_bytes()
-    (output / "sentence.words").write_bytes(words[:-2])
-    with pytest.raises(DataError, match="no encoded"):
-        load_examples(output, SINGLE)
-
-
-def test_digest_sees_every_array(tmp_path):
-    _, output = run(tmp_path, single(tmp_path))
     seen = {load_examples(output, SINGLE).digest()}
     assert seen == {load_examples(output, SINGLE).digest()}
     for name in ("sentence.words", "sentence.offsets", "logits", "labels"):
@@ -267,6 +250,13 @@ def test_digest_sees_every_array(tmp_path):
         (output / name).write_bytes(bytes([content[0] ^ 1]) + content[1:])
         seen.add(load_examples(output, SINGLE).digest())
     assert len(seen) == 5
+    for folder, task in ((output, Task("other", "single", ("0", "1", "2"))), (output, PAIR), (tmp_path / "no", SINGLE)):
+        with pytest.raises(DataError, match="no encoded"):
+            load_examples(folder, task)
+    words = (output / "sentence.words").read_bytes()
+    (output / "sentence.words").write_bytes(words[:-2])
+    with pytest.raises(DataError, match="no encoded"):
+        load_examples(output, SINGLE)
 
 
 def test_collate_pads_on_the_right():

@@ -1,5 +1,3 @@
-"""What a student may answer: the bound, the guarantee by simulation, and what is familiar."""
-
 import json
 from math import comb, inf, log
 

@@ -1,5 +1,3 @@
-"""Word vectors made from an encoder, against a plain word-by-word computation and scikit-learn's PCA."""
-
 from __future__ import annotations
 
 import numpy as np

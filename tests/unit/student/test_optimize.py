@@ -1,5 +1,3 @@
-"""The losses against SciPy, and the optimisers against PyTorch's own."""
-
 from typing import get_args
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Word vectors: every form of file, the way words are looked up, and files that are broken."""
-
 from __future__ import annotations
 
 import gzip

@@ -34,33 +34,17 @@ def test_a_csv_that_python_writes_is_read_as_python_means_it(rows, put, monkeypa
     assert rows(put("a.csv", written.getvalue())) == table
 
 
-def test_a_lone_cr_outside_quotes_cannot_be_read_from_csv(rows, put):
-    path = put("a.csv", 's,l\n"a\r\n\rb",1\nx\ry,0\n')
-    with raising(DataError, "lone carriage return outside quotes", row=3):
-        rows(path)
-    assert rows(put("b.csv", 's,l\n5" tall,1\n"a\rb",0\n')) == [('5" tall', "1"), ("a\rb", "0")]
-    assert rows(put("a.csv", "s\tl\nx, y\t1\n")) == [("x, y", "1")]
-
-
-@pytest.mark.parametrize("end", ["1", '"1"'])
-def test_the_rows_of_a_csv_keep_their_numbers_over_its_blocks(put, monkeypatch, end):
+@pytest.mark.parametrize("line", ["text {},1", 'text {},"1"', '{{"s": "text {}"}}'])
+def test_rows_keep_their_numbers_over_the_blocks_of_a_file(put, monkeypatch, line):
     monkeypatch.setattr(text_lines, "BLOCK", 64)
     monkeypatch.setattr(csv_file, "_RECORDS", 5)
-    lines = [f"text {number},{end}" if number % 7 else "ragged" for number in range(2, 200)]
-    reader = read_table(put("a.csv", "\n".join(["s,l", *lines])), bad_rows="skip")
-    found = {row[ROW_NUMBER]: row["s"] for row in reader.frame().iter_rows(named=True)}
-    assert found == {number: f"text {number}" for number in range(2, 200) if number % 7}
+    header, name = ([], "a.jsonl") if line.startswith("{") else (["s,l"], "a.csv")
+    numbers = range(1 + len(header), 200)
+    lines = [line.format(number) if number % 7 else "ragged" for number in numbers]
+    reader = read_table(put(name, "\n".join([*header, *lines])), bad_rows="skip")
+    found = {row[ROW_NUMBER]: row["s"] for batch in reader.batches() for row in batch.iter_rows(named=True)}
+    assert found == {number: f"text {number}" for number in numbers if number % 7}
     assert reader.skipped == 28
-
-
-def test_what_is_wrong_with_quotes_names_the_row(rows, put):
-    for content, row in (('s,l\nx,1\n"never closed,1\ny,0\n', 3), ('s,l\n"a"b,1\n', 2)):
-        path = put("a.csv", content)
-        with raising(DataError, row=row, file=path):
-            rows(path)
-    reader = read_table(put("b.csv", 's,l\n"a"b,1\n"c",2\n'), bad_rows="skip")
-    assert reader.frame().rows() == [("c", "2", 3)]
-    assert reader.skipped == 1
 
 
 def test_a_field_of_a_csv_that_is_too_long_is_refused(rows, put, monkeypatch):
@@ -72,6 +56,8 @@ def test_a_field_of_a_csv_that_is_too_long_is_refused(rows, put, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "expected", "notes"),
     [
+        ('s,l\n5" tall,1\n"a\rb",0\n', [('5" tall', "1", 2), ("a\rb", "0", 3)], 0),
+        ("s\tl\nx, y\t1\n", [("x, y", "1", 2)], 1),
         ("s;l\na, b;1\n", [("a, b", "1", 2)], 1),
         ('s;l\n"a; b";1\n', [("a; b", "1", 2)], 1),
         ("sep=;\r\ns;l\r\nx;1\r\n", [("x", "1", 3)], 2),
@@ -135,14 +121,6 @@ def test_blank_lines_of_jsonl_are_skipped_and_an_array_is_refused(put):
     assert read_table(put("a.jsonl", '{"s": "x"}\n\n{"s": "y"}\n \n')).frame().rows() == [("x", 1), ("y", 3)]
     with raising(DataError, "array", hint="jq"):
         read_table(put("b.jsonl", '[{"s": "x"},\n {"s": "y"}]\n'))
-
-
-def test_the_rows_of_jsonl_keep_their_numbers_over_its_blocks(put, monkeypatch):
-    monkeypatch.setattr(text_lines, "BLOCK", 64)
-    lines = [f'{{"n": {number}}}' if number % 7 else "bad" for number in range(1, 200)]
-    batches = list(read_table(put("a.jsonl", "\n".join(lines)), bad_rows="skip").batches())
-    assert len(batches) > 10
-    assert all(batch["n"].equals(batch[ROW_NUMBER]) for batch in batches)
 
 
 @pytest.mark.parametrize(

@@ -76,12 +76,6 @@ def test_bytes_that_are_not_utf8_are_refused_with_row_and_byte(rows, put, name):
         rows(path)
 
 
-@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
-def test_a_header_that_is_not_utf8_is_refused(put, name):
-    with raising(DataError, "0xff", row=1):
-        read_table(put(name, b"s\xff\nx\n"))
-
-
 def test_a_parquet_text_that_is_not_utf8_is_refused(tmp_path, rows):
     path = tmp_path / "a.parquet"
     pl.DataFrame({"s": ["fine", "caf\u00e9"]}).write_parquet(path, compression="uncompressed", statistics=False)
@@ -142,10 +136,22 @@ def test_a_table_without_header(rows, put, name, content):
     assert read_table(path, header=False).frame()[ROW_NUMBER].to_list() == [1, 2]
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.tsv", "a\ta\n1\t2\n"), ("a.csv", "a,a\n1,2\n")])
-def test_two_columns_of_one_name_are_refused(put, name, content):
-    with pytest.raises(DataError, match="two columns have the name 'a'"):
-        read_table(put(name, content))
+@pytest.mark.parametrize(
+    ("name", "content", "what", "row"),
+    [
+        ("a.tsv", "a\ta\n1\t2\n", "two columns have the name 'a'", None),
+        ("a.csv", "a,a\n1,2\n", "two columns have the name 'a'", None),
+        ("a.tsv", b"s\xff\nx\n", "0xff", 1),
+        ("a.csv", b"s\xff\nx\n", "0xff", 1),
+        ("a.csv", 's,l\n"a\r\n\rb",1\nx\ry,0\n', "lone carriage return outside quotes", 3),
+        ("a.csv", 's,l\nx,1\n"never closed,1\ny,0\n', "", 3),
+        ("a.csv", 's,l\n"a"b,1\n', "", 2),
+    ],
+)
+def test_what_cannot_be_read(rows, put, name, content, what, row):
+    path = put(name, content)
+    with raising(DataError, what or None, file=path, **({"row": row} if row else {})):
+        rows(path)
 
 
 def test_rows_come_before_the_whole_file_is_read(put, monkeypatch):

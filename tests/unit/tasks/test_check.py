@@ -1,5 +1,3 @@
-"""The statistics of tables against plain Python, what is planted in them, and what no profile can run on."""
-
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -141,18 +139,14 @@ def test_scores_outside_their_range(tmp_path, score):
     assert [one.row for one in report.problems if one.level == "error"] == [3]
 
 
-def test_scores_that_are_missing_or_all_the_same(tmp_path):
+def test_scores_that_are_missing_or_all_the_same_and_texts_with_different_scores_or_sets_of_labels(tmp_path):
     put_tsv(tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t2", "c\td\t2"], dev=["e\tf\t"])
     settings = pairs(tmp_path, labels=(), score_range=(0, 5), metric="pearson", drop_labels=())
     expected = ["train.tsv: every text has the same score: there is nothing to learn", "dev.tsv: 1 row without a score"]
     assert problems(check(settings)) == expected
-
-
-def test_texts_with_different_scores_or_sets_of_labels(tmp_path):
     put_tsv(
         tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t2", "a\tb\t2.0", "c\td\t1", "c\td\t3"], dev=["e\tf\t1"]
     )
-    settings = pairs(tmp_path, labels=(), score_range=(0, 5), metric="pearson", drop_labels=())
     report = check(settings)
     table = report.tables[0]
     assert (table.repeated.texts, table.conflicts.texts, table.conflicts.example) == (2, 1, (4, 5))

@@ -1,5 +1,3 @@
-"""Evaluation, calibration and significance, against plain loops, scikit-learn and the definitions."""
-
 import json
 import math
 from dataclasses import asdict
@@ -29,7 +27,7 @@ def drawn(rows=60, outputs=3, seed=1):
     return logits, gold, random.integers(1, 40, rows), random.normal(size=(rows, outputs)).astype(np.float32)
 
 
-def test_classes():
+def test_classes_and_scores():
     logits, gold, words, teacher = drawn()
     found = evaluate(THREE, logits, gold, words, teacher=teacher)
     assert found.rows == 60
@@ -41,9 +39,6 @@ def test_classes():
     assert found.agreement == pytest.approx(same / 60)
     assert found.calibration.accuracy == pytest.approx(found.metrics["accuracy"].value)
     assert json.loads(json.dumps(asdict(found)))["confusion"] == found.confusion
-
-
-def test_scores():
     predicted, gold, words, teacher = drawn(outputs=1)
     found = evaluate(SCORES, predicted, gold, words, teacher=teacher, resamples=100)
     assert list(found.metrics) == ["spearman", "pearson"]

@@ -1,5 +1,3 @@
-"""Adapters of PEFT (LoRA) as teachers: whose head answers, what its outputs are called, and where the base is."""
-
 import shutil
 import sys
 

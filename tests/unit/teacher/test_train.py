@@ -5,10 +5,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from made_teacher import raw_logits
 from notes import Notes
 from raising import raising
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import TeacherSettings
@@ -71,14 +71,8 @@ def fit(output, task=SINGLE, *, rows=96, reporter=None, seed=3, precision="fp32"
 
 
 def dev_logits(folder, task):
-    """Compute dev logits with transformers alone, one text at a time."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     dev = table(task, 40, seed=1)
-    columns = [dev[name].to_list() for name in task.columns]
-    with torch.no_grad():
-        logits = [model(**tokenizer(*row, return_tensors="pt")).logits[0] for row in zip(*columns, strict=True)]
-    return torch.stack(logits).numpy(), dev["label"].to_list()
+    return raw_logits(folder, *(dev[name].to_list() for name in task.columns)), dev["label"].to_list()
 
 
 def weights(folder):

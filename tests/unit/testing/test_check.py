@@ -1,5 +1,3 @@
-"""A whole plugin at once: what pytest is told, and how checks that make no sense are left out."""
-
 import re
 import subprocess
 import sys

@@ -1,5 +1,3 @@
-"""The plugin as ``kd`` uses it, from scratch and from a folder of the published form."""
-
 import json
 import shutil
 from pathlib import Path

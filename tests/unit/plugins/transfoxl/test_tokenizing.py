@@ -1,5 +1,3 @@
-"""Texts as the words that transformers 4.35.2 cut them into, and texts made of words."""
-
 import json
 import shutil
 import sys

@@ -1,5 +1,3 @@
-"""Vocabularies that come with a published model."""
-
 import contextlib
 import functools
 import io
